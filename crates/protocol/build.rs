@@ -1,0 +1,22 @@
+//! Compiles `protocol/*.proto` without a system `protoc`.
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let root = "../../protocol";
+    let files = [
+        "decentraland/kernel/comms/v3/archipelago.proto",
+        "decentraland/kernel/comms/v3/reports.proto",
+        "decentraland/kernel/comms/rfc4/comms.proto",
+        "decentraland/kernel/comms/rfc5/ws_comms.proto",
+        "atoll/bus.proto",
+    ];
+    println!("cargo:rerun-if-changed={root}");
+    let descriptors = protox::compile(files, [root])?;
+    let mut build = prost_build::Config::new();
+    build
+        // Bodies are forwarded, never looked into: share the received buffer.
+        .bytes([".decentraland.kernel.comms.rfc5", ".decentraland.kernel.comms.rfc4"])
+        .btree_map([".decentraland.kernel.comms.v3"])
+        .include_file("wire.rs")
+        .compile_fds(descriptors)?;
+    Ok(())
+}

@@ -1,0 +1,135 @@
+/// Why a server ends a WebSocket: the published contract between Atoll's sockets and clients.
+///
+/// Codes below 4000 are those of RFC 6455, section 7.4, and the IANA registry of close codes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Close {
+    /// A frame or packet does not decode.
+    Undecodable,
+    /// A text frame where packets are binary.
+    TextFrame,
+    /// A message over the limit.
+    TooBig,
+    /// The server is about to stop: come back, another one or the next one takes over.
+    Restarting,
+    /// The sign-in or admission did not finish in time.
+    HandshakeTimeout,
+    /// The auth chain, or the address announced with it, was refused; the reason says why.
+    AuthRefused,
+    /// A packet that does not belong at this step of the handshake.
+    OutOfOrder,
+    /// A newer session of the same address took over.
+    NewSession,
+    /// No answer to pings.
+    Silent,
+    /// No heartbeat, for longer than the server keeps a socket without one.
+    Idle,
+    /// The reader is too slow for what it must not miss.
+    TooSlow,
+    /// The access token is forged, expired, or for another room or address.
+    TokenRefused,
+    /// No such room, or it cannot be entered without an access token.
+    UnknownRoom,
+    /// The room has no seat left.
+    RoomFull,
+    /// The address is no longer a member of the room's island.
+    Moved,
+}
+
+impl Close {
+    /// All of them, in the order of their codes.
+    pub const ALL: [Self; 15] = [
+        Self::TextFrame,
+        Self::Undecodable,
+        Self::TooBig,
+        Self::Restarting,
+        Self::HandshakeTimeout,
+        Self::AuthRefused,
+        Self::OutOfOrder,
+        Self::NewSession,
+        Self::Silent,
+        Self::Idle,
+        Self::TooSlow,
+        Self::TokenRefused,
+        Self::UnknownRoom,
+        Self::RoomFull,
+        Self::Moved,
+    ];
+
+    /// The code in the close frame.
+    pub const fn code(self) -> u16 {
+        match self {
+            Self::TextFrame => 1003,
+            Self::Undecodable => 1007,
+            Self::TooBig => 1009,
+            Self::Restarting => 1012,
+            Self::HandshakeTimeout => 4000,
+            Self::AuthRefused => 4001,
+            Self::OutOfOrder => 4002,
+            Self::NewSession => 4003,
+            Self::Silent => 4004,
+            Self::Idle => 4005,
+            Self::TooSlow => 4006,
+            Self::TokenRefused => 4010,
+            Self::UnknownRoom => 4011,
+            Self::RoomFull => 4012,
+            Self::Moved => 4013,
+        }
+    }
+
+    /// The one that a code stands for.
+    pub fn from_code(code: u16) -> Option<Self> {
+        Self::ALL.into_iter().find(|close| close.code() == code)
+    }
+
+    /// The text in the close frame, where nothing more precise is known.
+    pub const fn reason(self) -> &'static str {
+        match self {
+            Self::TextFrame => "packets are binary frames",
+            Self::Undecodable => "undecodable packet",
+            Self::TooBig => "message too big",
+            Self::Restarting => "server restarting",
+            Self::HandshakeTimeout => "handshake took too long",
+            Self::AuthRefused => "sign-in refused",
+            Self::OutOfOrder => "packet out of order",
+            Self::NewSession => "a newer session took over",
+            Self::Silent => "no answer to pings",
+            Self::Idle => "no heartbeat",
+            Self::TooSlow => "reader too slow",
+            Self::TokenRefused => "access token refused",
+            Self::UnknownRoom => "no such room",
+            Self::RoomFull => "room full",
+            Self::Moved => "no longer a member of this island",
+        }
+    }
+
+    /// Whether a client should connect to the same address again by itself, after a pause with
+    /// jitter. Otherwise it must change something first: its chain, its bytes, its room (the
+    /// next `island_changed` names it).
+    pub const fn come_back(self) -> bool {
+        matches!(
+            self,
+            Self::Restarting
+                | Self::HandshakeTimeout
+                | Self::Silent
+                | Self::Idle
+                | Self::TooSlow
+                | Self::RoomFull
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_distinct_and_reasons_fit_a_close_frame() {
+        for close in Close::ALL {
+            assert_eq!(Close::from_code(close.code()), Some(close));
+            // RFC 6455, 5.5: a control frame carries at most 125 bytes, two of them the code.
+            assert!(close.reason().len() <= 123);
+        }
+        assert!(Close::ALL.is_sorted_by_key(|close| close.code()));
+        assert_eq!(Close::from_code(1000), None);
+    }
+}

@@ -1,0 +1,205 @@
+use std::{fmt, str::FromStr};
+
+/// Where a client finds the people near it: `protocol ':' parameters`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ConnectionString {
+    /// `livekit:wss://host?access_token=<jwt>`
+    LiveKit {
+        /// The server, with its scheme.
+        url: String,
+        /// Admits one identity to one LiveKit room.
+        access_token: String,
+    },
+    /// `ws-room:wss://host/rooms/<island>[?access_token=<jwt>]`
+    WsRoom {
+        /// The room, with its scheme and without the token.
+        url: String,
+        /// Admits one address to this room.
+        access_token: Option<String>,
+    },
+    /// `p2p:<island>[?ice=<base64url JSON>]`
+    P2p {
+        /// The island whose members form the mesh.
+        island: String,
+        /// ICE servers, base64url of JSON as in `RTCConfiguration`.
+        ice: Option<String>,
+    },
+    /// `signed-login:https://...`: ask there, with a signed fetch.
+    SignedLogin {
+        /// Where to POST.
+        url: String,
+    },
+    /// `offline:offline`: no communications here.
+    Offline,
+    /// `archipelago:archipelago:wss://host/archipelago/ws`: follow the archipelago socket.
+    Archipelago {
+        /// The socket, with its scheme.
+        url: String,
+    },
+}
+
+/// Why a text is not a [`ConnectionString`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ConnectionStringError {
+    /// There is no `:`.
+    #[error("a connection string is a protocol, a colon and parameters")]
+    NoProtocol,
+    /// The protocol is none that this project knows.
+    #[error("unknown protocol {0:?}")]
+    UnknownProtocol(String),
+    /// The parameters lack something.
+    #[error("{protocol}: {what} is missing")]
+    Missing {
+        /// The protocol at fault.
+        protocol: &'static str,
+        /// What it needs.
+        what: &'static str,
+    },
+}
+
+impl fmt::Display for ConnectionString {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::LiveKit { url, access_token } => {
+                write!(f, "livekit:{url}{}access_token={access_token}", joint(url))
+            }
+            Self::WsRoom { url, access_token: Some(token) } => {
+                write!(f, "ws-room:{url}{}access_token={token}", joint(url))
+            }
+            Self::WsRoom { url, access_token: None } => write!(f, "ws-room:{url}"),
+            Self::P2p { island, ice: Some(ice) } => write!(f, "p2p:{island}?ice={ice}"),
+            Self::P2p { island, ice: None } => write!(f, "p2p:{island}"),
+            Self::SignedLogin { url } => write!(f, "signed-login:{url}"),
+            Self::Offline => f.write_str("offline:offline"),
+            Self::Archipelago { url } => write!(f, "archipelago:archipelago:{url}"),
+        }
+    }
+}
+
+impl FromStr for ConnectionString {
+    type Err = ConnectionStringError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (protocol, parameters) = text.split_once(':').ok_or(ConnectionStringError::NoProtocol)?;
+        let missing = |protocol, what| ConnectionStringError::Missing { protocol, what };
+        match protocol {
+            "livekit" => {
+                let (url, token) = split_parameter(parameters, "access_token");
+                let access_token = token.ok_or(missing("livekit", "access_token"))?;
+                if url.is_empty() {
+                    return Err(missing("livekit", "URL"));
+                }
+                Ok(Self::LiveKit { url, access_token })
+            }
+            "ws-room" => {
+                let (url, access_token) = split_parameter(parameters, "access_token");
+                if url.is_empty() {
+                    return Err(missing("ws-room", "URL"));
+                }
+                // A URL without a scheme means wss.
+                let url = if url.contains("://") { url } else { format!("wss://{url}") };
+                Ok(Self::WsRoom { url, access_token })
+            }
+            "p2p" => {
+                let (island, ice) = split_parameter(parameters, "ice");
+                if island.is_empty() {
+                    return Err(missing("p2p", "island"));
+                }
+                Ok(Self::P2p { island, ice })
+            }
+            "signed-login" if parameters.is_empty() => Err(missing("signed-login", "URL")),
+            "signed-login" => Ok(Self::SignedLogin { url: parameters.to_owned() }),
+            "offline" => Ok(Self::Offline),
+            "archipelago" => {
+                let url = parameters.strip_prefix("archipelago:").unwrap_or(parameters);
+                if url.is_empty() {
+                    return Err(missing("archipelago", "URL"));
+                }
+                Ok(Self::Archipelago { url: url.to_owned() })
+            }
+            other => Err(ConnectionStringError::UnknownProtocol(other.to_owned())),
+        }
+    }
+}
+
+/// What stands between a URL and one more parameter of its query.
+fn joint(url: &str) -> char {
+    if url.contains('?') { '&' } else { '?' }
+}
+
+/// Takes the parameter `name` out of the query, and gives what remains and its value.
+fn split_parameter(text: &str, name: &str) -> (String, Option<String>) {
+    let Some((path, query)) = text.split_once('?') else {
+        return (text.to_owned(), None);
+    };
+    let mut value = None;
+    let mut rest = Vec::new();
+    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+        match pair.split_once('=') {
+            Some((key, found)) if key == name && value.is_none() => value = Some(found.to_owned()),
+            _ => rest.push(pair),
+        }
+    }
+    let url = if rest.is_empty() { path.to_owned() } else { format!("{path}?{}", rest.join("&")) };
+    (url, value)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn strings_of_the_field_are_read() {
+        let read = |text: &str| text.parse::<ConnectionString>().unwrap();
+        assert_eq!(
+            read("ws-room:host/rooms/I1?access_token=a.b.c"),
+            ConnectionString::WsRoom {
+                url: "wss://host/rooms/I1".into(),
+                access_token: Some("a.b.c".into())
+            }
+        );
+        assert_eq!(
+            read("archipelago:archipelago:ws://h/archipelago/ws"),
+            ConnectionString::Archipelago { url: "ws://h/archipelago/ws".into() }
+        );
+        assert_eq!(read("offline:offline"), ConnectionString::Offline);
+    }
+
+    #[test]
+    fn what_lacks_a_part_is_refused() {
+        use ConnectionStringError::*;
+        let refused = |text: &str| text.parse::<ConnectionString>().unwrap_err();
+        assert_eq!(refused("nothing"), NoProtocol);
+        assert_eq!(refused("carrier-pigeon:x"), UnknownProtocol("carrier-pigeon".into()));
+        assert_eq!(refused("livekit:wss://h"), Missing { protocol: "livekit", what: "access_token" });
+        assert_eq!(refused("p2p:?ice=x"), Missing { protocol: "p2p", what: "island" });
+    }
+
+    fn connection() -> impl Strategy<Value = ConnectionString> {
+        let url = "wss?://[a-z]{1,9}(:[0-9]{2,4})?(/[a-zA-Z0-9]{1,9}){0,3}(\\?[a-z]{1,4}=[a-z0-9]{1,4})?";
+        let token = "[A-Za-z0-9_-]{1,20}";
+        prop_oneof![
+            (url, token).prop_map(|(url, access_token)| ConnectionString::WsRoom {
+                url,
+                access_token: Some(access_token)
+            }),
+            url.prop_map(|url| ConnectionString::WsRoom { url, access_token: None }),
+            ("wss?://[a-z]{1,9}", token)
+                .prop_map(|(url, access_token)| ConnectionString::LiveKit { url, access_token }),
+            (token, proptest::option::of(token))
+                .prop_map(|(island, ice)| ConnectionString::P2p { island, ice }),
+            url.prop_map(|url| ConnectionString::SignedLogin { url }),
+            url.prop_map(|url| ConnectionString::Archipelago { url }),
+            Just(ConnectionString::Offline),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_printed_is_read_back(connection in connection()) {
+            prop_assert_eq!(connection.to_string().parse::<ConnectionString>().unwrap(), connection);
+        }
+    }
+}

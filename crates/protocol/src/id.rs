@@ -1,0 +1,187 @@
+use std::{fmt, str::FromStr, sync::Arc};
+
+use ulid::Ulid;
+
+/// A wallet's address, and so a peer's id: 20 bytes, printed as `0x` and 40 lower-case hex digits.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Address([u8; 20]);
+
+/// Why a text is not an [`Address`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("an address is 0x and 40 hex digits")]
+pub struct AddressError;
+
+impl Address {
+    /// The address with these bytes.
+    pub const fn new(bytes: [u8; 20]) -> Self {
+        Self(bytes)
+    }
+
+    /// Its 20 bytes.
+    pub const fn as_bytes(&self) -> &[u8; 20] {
+        &self.0
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut text = [b'0'; 42];
+        text[1] = b'x';
+        // The buffer is exactly twice the bytes, which is all that can fail here.
+        let _ = hex::encode_to_slice(self.0, &mut text[2..]);
+        f.pad(std::str::from_utf8(&text).unwrap_or_default())
+    }
+}
+
+impl fmt::Debug for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl FromStr for Address {
+    type Err = AddressError;
+
+    fn from_str(text: &str) -> Result<Self, AddressError> {
+        let digits = text.strip_prefix("0x").ok_or(AddressError)?;
+        let mut bytes = [0; 20];
+        hex::decode_to_slice(digits, &mut bytes).map_err(|_| AddressError)?;
+        Ok(Self(bytes))
+    }
+}
+
+/// Why a text cannot be one segment of a subject.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("must be 1 to {max} characters of A-Z, a-z, 0-9, '-' and '_'", max = MAX_TOKEN_CHARS)]
+pub struct TokenError;
+
+const MAX_TOKEN_CHARS: usize = 64;
+
+/// One segment of a subject: never a `.`, `*`, `>`, white space or control character.
+fn checked_token(text: &str) -> Result<Arc<str>, TokenError> {
+    let fits = (1..=MAX_TOKEN_CHARS).contains(&text.len());
+    let plain = text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
+    if fits && plain { Ok(text.into()) } else { Err(TokenError) }
+}
+
+macro_rules! token {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(Arc<str>);
+
+        impl $name {
+            /// The id as text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(&self.0)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(&self.0)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = TokenError;
+
+            fn from_str(text: &str) -> Result<Self, TokenError> {
+                checked_token(text).map(Self)
+            }
+        }
+    };
+}
+
+token! {
+    /// An island's id, which is also the name of its room. Never reused. Cheap to clone.
+    IslandId
+}
+token! {
+    /// The name of a node that offers rooms. Cheap to clone.
+    NodeName
+}
+
+/// A sign-in of a wallet. For one wallet the greatest wins everywhere; printed as a ULID.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SessionId(u128);
+
+impl SessionId {
+    /// A session that began `unix_ms` milliseconds after the Unix epoch, told from others of the
+    /// same millisecond by `random` (its low 80 bits).
+    pub const fn new(unix_ms: u64, random: u128) -> Self {
+        Self(Ulid::from_parts(unix_ms, random).0)
+    }
+
+    /// The least session greater than this one.
+    pub const fn next(self) -> Self {
+        Self(self.0.saturating_add(1))
+    }
+}
+
+impl fmt::Display for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&Ulid(self.0), f)
+    }
+}
+
+impl fmt::Debug for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl FromStr for SessionId {
+    type Err = ulid::DecodeError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ulid::from_string(text).map(|ulid| Self(ulid.0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_printed_in_lower_case() {
+        let address: Address = "0xAbCdEf0123456789aBcDeF0123456789ABCDEF01".parse().unwrap();
+        assert_eq!(address.to_string(), "0xabcdef0123456789abcdef0123456789abcdef01");
+    }
+
+    #[test]
+    fn what_is_not_an_address_is_refused() {
+        for text in [
+            "",
+            "0x",
+            "abcdef0123456789abcdef0123456789abcdef01",
+            "0xabc",
+            "0xzzcdef0123456789abcdef0123456789abcdef01",
+        ] {
+            assert_eq!(text.parse::<Address>(), Err(AddressError), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_would_change_a_subject_is_no_id() {
+        for text in ["", "a.b", "*", ">", "a b", "a\r\nPUB x", "é", &"x".repeat(65)] {
+            assert_eq!(text.parse::<IslandId>(), Err(TokenError), "{text:?}");
+        }
+        assert_eq!("I0mabc12z".parse::<IslandId>().unwrap().as_str(), "I0mabc12z");
+    }
+
+    #[test]
+    fn sessions_are_ordered_by_time_and_print_as_ulids() {
+        let early = SessionId::new(1_000, 7);
+        let late = SessionId::new(1_001, 3);
+        assert!(early < late && early < early.next() && early.next() < late);
+        assert_eq!(late.to_string().parse::<SessionId>().unwrap(), late);
+        assert_eq!(late.to_string().len(), 26);
+    }
+}

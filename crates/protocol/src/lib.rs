@@ -1,0 +1,40 @@
+//! The wire, once: generated messages, identifiers, bus subjects, connection strings, close codes.
+//!
+//! Pure: no sockets, no clock, no randomness. Every other crate of the house depends on this
+//! one, and only this one spells a subject or reads a connection string.
+
+mod close;
+mod connection;
+mod id;
+mod position;
+pub mod subject;
+
+pub use close::Close;
+pub use connection::{ConnectionString, ConnectionStringError};
+pub use id::{Address, AddressError, IslandId, NodeName, SessionId, TokenError};
+pub use position::{Parcel, Position, PositionError};
+pub use subject::Subject;
+
+/// Messages compiled from `protocol/*.proto`.
+#[allow(missing_docs, clippy::all, unreachable_pub)]
+mod wire {
+    include!(concat!(env!("OUT_DIR"), "/wire.rs"));
+}
+
+/// Bus messages of this project alone.
+pub use wire::atoll::bus as atoll_bus;
+/// What clients put inside room messages (RFC-4); opaque to servers.
+pub use wire::decentraland::kernel::comms::rfc4;
+/// Messages between a client and a WebSocket room (RFC-5).
+pub use wire::decentraland::kernel::comms::rfc5;
+/// Messages between a client and its gateway, and what services put on the bus.
+pub use wire::decentraland::kernel::comms::v3;
+
+pub use prost::{DecodeError, Message};
+
+/// The largest message a client may send, in bytes.
+pub const MAX_MESSAGE_BYTES: usize = 64 * 1024;
+/// The WebSocket subprotocol of the archipelago socket, answered when a client offers it.
+pub const ARCHIPELAGO_SUBPROTOCOL: &str = "archipelago";
+/// The WebSocket subprotocols of rooms, in order of preference.
+pub const ROOM_SUBPROTOCOLS: [&str; 2] = ["rfc5", "rfc4"];

@@ -1,0 +1,151 @@
+//! The subjects of the bus, and the patterns that services subscribe to.
+
+use std::{fmt, str::FromStr};
+
+use crate::{Address, IslandId, NodeName};
+
+/// A subject of the bus. What it carries stands beside each variant.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Subject {
+    /// `peer.<id>.connect`, from gateways: empty.
+    PeerConnect(Address),
+    /// `peer.<id>.heartbeat`, from gateways: [`crate::v3::Heartbeat`].
+    PeerHeartbeat(Address),
+    /// `peer.<id>.disconnect`, from gateways: empty.
+    PeerDisconnect(Address),
+    /// `peer.<id>.island_changed`, from the director: [`crate::v3::IslandChangedMessage`].
+    PeerIslandChanged(Address),
+    /// `island.<id>.peer_join`, from the director: [`crate::v3::JoinIslandMessage`].
+    IslandPeerJoin(IslandId),
+    /// `island.<id>.peer_left`, from the director: [`crate::v3::LeftIslandMessage`].
+    IslandPeerLeft(IslandId),
+    /// `engine.islands`, from the director: [`crate::v3::IslandStatusMessage`].
+    EngineIslands,
+    /// `engine.discovery`, from services: [`crate::v3::ServiceDiscoveryMessage`].
+    EngineDiscovery,
+    /// `atoll.transport.<node>.announce`, from nodes: [`crate::atoll_bus::TransportAnnouncement`].
+    TransportAnnounce(NodeName),
+    /// `atoll.island.<id>.ended`, from the director: [`crate::atoll_bus::MembershipEnded`].
+    MembershipEnded(IslandId),
+}
+
+/// Every `peer.<id>.connect`.
+pub const PEER_CONNECTS: &str = "peer.*.connect";
+/// Every `peer.<id>.heartbeat`.
+pub const PEER_HEARTBEATS: &str = "peer.*.heartbeat";
+/// Every `peer.<id>.disconnect`.
+pub const PEER_DISCONNECTS: &str = "peer.*.disconnect";
+/// Every `peer.<id>.island_changed`.
+pub const PEER_ISLAND_CHANGES: &str = "peer.*.island_changed";
+/// Every `island.<id>.peer_join`.
+pub const ISLAND_PEER_JOINS: &str = "island.*.peer_join";
+/// Every `island.<id>.peer_left`.
+pub const ISLAND_PEER_LEAVES: &str = "island.*.peer_left";
+/// The report of all islands.
+pub const ENGINE_ISLANDS: &str = "engine.islands";
+/// Services that say they are there.
+pub const ENGINE_DISCOVERY: &str = "engine.discovery";
+/// Every `atoll.transport.<node>.announce`.
+pub const TRANSPORT_ANNOUNCEMENTS: &str = "atoll.transport.*.announce";
+/// Every `atoll.island.<id>.ended`.
+pub const MEMBERSHIP_ENDS: &str = "atoll.island.*.ended";
+
+/// A subject that this project does not know, or whose ids are malformed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not a known subject")]
+pub struct SubjectError;
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::PeerConnect(peer) => write!(f, "peer.{peer}.connect"),
+            Self::PeerHeartbeat(peer) => write!(f, "peer.{peer}.heartbeat"),
+            Self::PeerDisconnect(peer) => write!(f, "peer.{peer}.disconnect"),
+            Self::PeerIslandChanged(peer) => write!(f, "peer.{peer}.island_changed"),
+            Self::IslandPeerJoin(island) => write!(f, "island.{island}.peer_join"),
+            Self::IslandPeerLeft(island) => write!(f, "island.{island}.peer_left"),
+            Self::EngineIslands => f.write_str(ENGINE_ISLANDS),
+            Self::EngineDiscovery => f.write_str(ENGINE_DISCOVERY),
+            Self::TransportAnnounce(node) => write!(f, "atoll.transport.{node}.announce"),
+            Self::MembershipEnded(island) => write!(f, "atoll.island.{island}.ended"),
+        }
+    }
+}
+
+impl FromStr for Subject {
+    type Err = SubjectError;
+
+    fn from_str(text: &str) -> Result<Self, SubjectError> {
+        fn id<T: FromStr>(text: &str) -> Result<T, SubjectError> {
+            text.parse().map_err(|_| SubjectError)
+        }
+        let segments: Vec<&str> = text.split('.').collect();
+        Ok(match segments[..] {
+            ["peer", peer, "connect"] => Self::PeerConnect(id(peer)?),
+            ["peer", peer, "heartbeat"] => Self::PeerHeartbeat(id(peer)?),
+            ["peer", peer, "disconnect"] => Self::PeerDisconnect(id(peer)?),
+            ["peer", peer, "island_changed"] => Self::PeerIslandChanged(id(peer)?),
+            ["island", island, "peer_join"] => Self::IslandPeerJoin(id(island)?),
+            ["island", island, "peer_left"] => Self::IslandPeerLeft(id(island)?),
+            ["engine", "islands"] => Self::EngineIslands,
+            ["engine", "discovery"] => Self::EngineDiscovery,
+            ["atoll", "transport", node, "announce"] => Self::TransportAnnounce(id(node)?),
+            ["atoll", "island", island, "ended"] => Self::MembershipEnded(id(island)?),
+            _ => return Err(SubjectError),
+        })
+    }
+}
+
+/// Whether a subject falls under a pattern, in which `*` alone stands for one segment and a
+/// final `>` for one or more (the rules of NATS).
+pub fn matches(pattern: &str, subject: &str) -> bool {
+    let mut subject = subject.split('.');
+    for wanted in pattern.split('.') {
+        match (wanted, subject.next()) {
+            (">", Some(_)) => return true,
+            ("*", Some(_)) => {}
+            (wanted, Some(segment)) if wanted == segment => {}
+            _ => return false,
+        }
+    }
+    subject.next().is_none()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_subject_reads_as_it_is_written() {
+        let peer = Address::new([7; 20]);
+        let island: IslandId = "I1".parse().unwrap();
+        let all = [
+            (Subject::PeerConnect(peer), PEER_CONNECTS),
+            (Subject::PeerHeartbeat(peer), PEER_HEARTBEATS),
+            (Subject::PeerDisconnect(peer), PEER_DISCONNECTS),
+            (Subject::PeerIslandChanged(peer), PEER_ISLAND_CHANGES),
+            (Subject::IslandPeerJoin(island.clone()), ISLAND_PEER_JOINS),
+            (Subject::IslandPeerLeft(island.clone()), ISLAND_PEER_LEAVES),
+            (Subject::EngineIslands, ENGINE_ISLANDS),
+            (Subject::EngineDiscovery, ENGINE_DISCOVERY),
+            (Subject::TransportAnnounce("node-1".parse().unwrap()), TRANSPORT_ANNOUNCEMENTS),
+            (Subject::MembershipEnded(island), MEMBERSHIP_ENDS),
+        ];
+        for (subject, pattern) in &all {
+            let text = subject.to_string();
+            assert_eq!(text.parse().as_ref(), Ok(subject));
+            for (other, _) in all.iter().filter(|(other, _)| other != subject) {
+                assert!(!matches(pattern, &other.to_string()), "{pattern} takes {other}");
+            }
+            assert!(matches(pattern, &text), "{pattern} misses {text}");
+        }
+    }
+
+    #[test]
+    fn patterns_follow_the_rules_of_nats() {
+        assert!(matches("a.>", "a.b.c"));
+        assert!(!matches("a.>", "a"));
+        assert!(!matches("a.*", "a.b.c"));
+        assert!(!matches("a.*.c", "a.b"));
+    }
+}
