@@ -1,0 +1,61 @@
+//! ECDSA over secp256k1 as Ethereum wallets use it.
+
+use protocol::Address;
+use secp256k1::{
+    Message, PublicKey,
+    ecdsa::{RecoverableSignature, RecoveryId},
+};
+use sha3::{Digest, Keccak256};
+
+/// Why a signature's bytes are not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum SignatureError {
+    #[error("not 65 bytes of r, s and v (0, 1, 27 or 28) in hex with 0x")]
+    Malformed,
+    #[error("s is in the upper half of its range")]
+    HighS,
+}
+
+/// The digest that a wallet signs for a text (`personal_sign`, EIP-191 version 0x45).
+pub(crate) fn personal_message(text: &[u8]) -> Message {
+    let digest = Keccak256::new()
+        .chain_update(b"\x19Ethereum Signed Message:\n")
+        .chain_update(text.len().to_string())
+        .chain_update(text)
+        .finalize();
+    Message::from_digest(digest.into())
+}
+
+/// The address of a public key: the last 20 bytes of its Keccak-256.
+pub(crate) fn address_of(key: &PublicKey) -> Address {
+    let digest: [u8; 32] = Keccak256::digest(&key.serialize_uncompressed()[1..]).into();
+    let mut bytes = [0; 20];
+    bytes.copy_from_slice(&digest[12..]);
+    Address::new(bytes)
+}
+
+/// Reads `0x` and 130 hex digits: `r`, `s`, `v`.
+pub(crate) fn parse_signature(text: &str) -> Result<RecoverableSignature, SignatureError> {
+    let digits = text.strip_prefix("0x").ok_or(SignatureError::Malformed)?;
+    let mut bytes = [0; 65];
+    hex::decode_to_slice(digits, &mut bytes).map_err(|_| SignatureError::Malformed)?;
+    let recovery = match bytes[64] {
+        0 | 27 => RecoveryId::Zero,
+        1 | 28 => RecoveryId::One,
+        _ => return Err(SignatureError::Malformed),
+    };
+    let signature =
+        RecoverableSignature::from_compact(&bytes[..64], recovery).map_err(|_| SignatureError::Malformed)?;
+    // Every signature has a twin with s negated, which recovers to the same key (EIP-2).
+    let mut normal = signature.to_standard();
+    normal.normalize_s();
+    if normal != signature.to_standard() {
+        return Err(SignatureError::HighS);
+    }
+    Ok(signature)
+}
+
+/// Who signed this text, if anybody can have.
+pub(crate) fn signer_of(text: &[u8], signature: &RecoverableSignature) -> Option<Address> {
+    signature.recover_ecdsa(personal_message(text)).ok().map(|key| address_of(&key))
+}

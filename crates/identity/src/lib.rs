@@ -1,0 +1,22 @@
+//! Wallet identity: auth chains, verified and signed; challenges.
+//!
+//! An auth chain is a JSON array of links `{type, payload, signature}` by which a wallet vouches
+//! for a short-lived key, and that key for a challenge (ADR-44 of the Decentraland protocol).
+//!
+//! Pure: no sockets and no clock; the time and all randomness come in as arguments. Links of
+//! contract wallets (EIP-1654) need an Ethereum node to be checked: [`examine`] hands them out as
+//! [`ContractSignature`]s for a provider to ask about, and [`verify`] refuses them.
+
+mod chain;
+mod challenge;
+mod crypto;
+mod sign;
+mod verify;
+
+#[cfg(test)]
+mod tests;
+
+pub use chain::{ChainError, Link, LinkKind, MAX_CHAIN_BYTES, MAX_LINKS};
+pub use challenge::Challenge;
+pub use sign::{Identity, Wallet, WalletError};
+pub use verify::{ContractSignature, Examined, Limits, examine, verify};

@@ -1,0 +1,160 @@
+use std::time::{Duration, SystemTime};
+
+use jiff::{Timestamp, civil, tz::TimeZone};
+use protocol::Address;
+
+use crate::{
+    ChainError, Link,
+    chain::parse,
+    crypto::{SignatureError, parse_signature, signer_of},
+};
+
+/// What a chain's times are held against.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// How far the clocks of client and server may be apart.
+    pub clock_skew: Duration,
+    /// How far ahead an ephemeral key may expire. Guests in the field sign for 99 years.
+    pub longest_ephemeral: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            clock_skew: Duration::from_secs(60),
+            longest_ephemeral: Duration::from_secs(100 * 366 * 24 * 60 * 60),
+        }
+    }
+}
+
+/// A chain in which all is well as far as can be seen without an Ethereum node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Examined {
+    /// Whose chain it is, once every one of `contract_signatures` is found valid.
+    pub owner: Address,
+    /// What only the contracts themselves can tell. Empty for ordinary wallets.
+    pub contract_signatures: Vec<ContractSignature>,
+}
+
+/// A signature by a contract wallet: valid when `isValidSignature(bytes32,bytes)` of `contract`
+/// answers `0x1626ba7e`, for keccak256 of the message or for its EIP-191 digest (EIP-1654).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ContractSignature {
+    /// Which link carries it.
+    pub link: usize,
+    /// The contract to ask.
+    pub contract: Address,
+    /// What was signed.
+    pub message: String,
+    /// The signature, as the client sent it.
+    pub signature: String,
+}
+
+/// Whose chain `json` is, if it is a valid signature of `challenge` by `announced` at `now`.
+///
+/// Chains of contract wallets are refused with [`ChainError::ContractWallet`].
+pub fn verify(
+    json: &str,
+    announced: Address,
+    challenge: &str,
+    limits: &Limits,
+    now: SystemTime,
+) -> Result<Address, ChainError> {
+    let examined = examine(json, announced, challenge, limits, now)?;
+    match examined.contract_signatures.first() {
+        Some(signature) => Err(ChainError::ContractWallet { link: signature.link }),
+        None => Ok(examined.owner),
+    }
+}
+
+/// Like [`verify`], but hands out the signatures of contract wallets instead of refusing them.
+pub fn examine(
+    json: &str,
+    announced: Address,
+    challenge: &str,
+    limits: &Limits,
+    now: SystemTime,
+) -> Result<Examined, ChainError> {
+    let links = parse(json)?;
+    let owner: Address = links[0].payload.parse().map_err(|_| ChainError::OwnerNotAddress)?;
+    if owner != announced {
+        return Err(ChainError::OtherOwner);
+    }
+    if links.last().is_some_and(|last| last.payload != challenge) {
+        return Err(ChainError::OtherChallenge);
+    }
+    let mut examined = Examined { owner, contract_signatures: Vec::new() };
+    let mut authority = owner;
+    for (index, link) in links.iter().enumerate().skip(1) {
+        let mut message = link.payload.clone();
+        let mut delegate = authority;
+        if link.kind.is_ephemeral() {
+            message.retain(|c| c != '\r');
+            let ephemeral = Ephemeral::parse(&message).ok_or(ChainError::EphemeralPayload { link: index })?;
+            ephemeral.check(index, limits, now)?;
+            delegate = ephemeral.address;
+        }
+        if link.kind.is_contract() {
+            let signature = link.signature.clone();
+            let contract = authority;
+            examined.contract_signatures.push(ContractSignature {
+                link: index,
+                contract,
+                message,
+                signature,
+            });
+        } else {
+            check_signature(index, link, &message, authority)?;
+        }
+        authority = delegate;
+    }
+    Ok(examined)
+}
+
+fn check_signature(index: usize, link: &Link, message: &str, authority: Address) -> Result<(), ChainError> {
+    let signature = parse_signature(&link.signature).map_err(|error| match error {
+        SignatureError::Malformed => ChainError::SignatureMalformed { link: index },
+        SignatureError::HighS => ChainError::SignatureHighS { link: index },
+    })?;
+    if signer_of(message.as_bytes(), &signature) == Some(authority) {
+        Ok(())
+    } else {
+        Err(ChainError::OtherSigner { link: index })
+    }
+}
+
+/// The payload of an ephemeral link, in three lines.
+struct Ephemeral {
+    address: Address,
+    expiration: SystemTime,
+}
+
+impl Ephemeral {
+    fn parse(message: &str) -> Option<Self> {
+        let mut lines = message.split('\n');
+        let _title = lines.next()?;
+        let address = lines.next()?.strip_prefix("Ephemeral address: ")?.trim().parse().ok()?;
+        let expiration = parse_time(lines.next()?.strip_prefix("Expiration: ")?.trim())?;
+        lines.next().is_none().then_some(Self { address, expiration })
+    }
+
+    fn check(&self, link: usize, limits: &Limits, now: SystemTime) -> Result<(), ChainError> {
+        if self.expiration + limits.clock_skew < now {
+            return Err(ChainError::Expired { link });
+        }
+        if self.expiration > now + limits.longest_ephemeral + limits.clock_skew {
+            return Err(ChainError::ExpiresTooLate { link });
+        }
+        Ok(())
+    }
+}
+
+/// Reads ISO 8601 with or without milliseconds and zone; without one it is UTC.
+fn parse_time(text: &str) -> Option<SystemTime> {
+    let with_zone = text.parse::<Timestamp>().ok();
+    let timestamp = with_zone.or_else(|| {
+        let local = text.parse::<civil::DateTime>().ok()?;
+        Some(local.to_zoned(TimeZone::UTC).ok()?.timestamp())
+    })?;
+    Some(timestamp.into())
+}
