@@ -3,7 +3,9 @@
 /// Codes below 4000 are those of RFC 6455, section 7.4, and the IANA registry of close codes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Close {
-    /// A frame or packet does not decode.
+    /// Bytes that are not WebSocket frames.
+    ProtocolError,
+    /// A packet does not decode.
     Undecodable,
     /// A text frame where packets are binary.
     TextFrame,
@@ -37,7 +39,8 @@ pub enum Close {
 
 impl Close {
     /// All of them, in the order of their codes.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
+        Self::ProtocolError,
         Self::TextFrame,
         Self::Undecodable,
         Self::TooBig,
@@ -58,6 +61,7 @@ impl Close {
     /// The code in the close frame.
     pub const fn code(self) -> u16 {
         match self {
+            Self::ProtocolError => 1002,
             Self::TextFrame => 1003,
             Self::Undecodable => 1007,
             Self::TooBig => 1009,
@@ -84,6 +88,7 @@ impl Close {
     /// The text in the close frame, where nothing more precise is known.
     pub const fn reason(self) -> &'static str {
         match self {
+            Self::ProtocolError => "not a WebSocket frame",
             Self::TextFrame => "packets are binary frames",
             Self::Undecodable => "undecodable packet",
             Self::TooBig => "message too big",

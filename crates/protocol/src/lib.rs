@@ -11,7 +11,7 @@ pub mod subject;
 
 pub use close::Close;
 pub use connection::{ConnectionString, ConnectionStringError};
-pub use id::{Address, AddressError, IslandId, NodeName, SessionId, TokenError};
+pub use id::{Address, AddressError, IslandId, NodeName, SessionId, TokenError, UlidClock};
 pub use position::{Parcel, Position, PositionError};
 pub use subject::Subject;
 
@@ -31,6 +31,7 @@ pub use wire::decentraland::kernel::comms::rfc5;
 pub use wire::decentraland::kernel::comms::v3;
 
 pub use prost::{DecodeError, Message};
+pub use ulid::Ulid;
 
 /// The largest message a client may send, in bytes.
 pub const MAX_MESSAGE_BYTES: usize = 64 * 1024;

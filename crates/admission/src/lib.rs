@@ -1,0 +1,10 @@
+//! Sockets before they are trusted: how many there may be, what they must sign, and who they are.
+//!
+//! Gateways and room nodes both sign people in, and both from the open internet: what they do
+//! before they know a wallet stands here, once.
+
+mod door;
+mod verifier;
+
+pub use door::{Door, DoorLimits, Full, Ticket};
+pub use verifier::{Randomness, Verifier, random};

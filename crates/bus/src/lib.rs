@@ -1,0 +1,91 @@
+//! Publish and subscribe between the roles of a realm.
+//!
+//! Messages are at most once: a subscriber whose queue is full loses the newest, which is counted
+//! (`atoll_bus_dropped_total`), and a publisher never waits. Subjects and wildcards follow NATS,
+//! so that the same roles can run apart.
+
+mod in_process;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use protocol::{SessionId, Subject};
+use tokio::sync::mpsc;
+
+use in_process::InProcess;
+
+/// What came over the bus.
+#[derive(Debug, Clone)]
+pub struct Envelope {
+    /// Its subject, as text; [`Envelope::subject`] reads it.
+    subject: Arc<str>,
+    /// What is said beside the payload.
+    pub headers: Headers,
+    /// The bytes.
+    pub payload: Bytes,
+}
+
+impl Envelope {
+    /// The subject, if it is one that this project knows.
+    pub fn subject(&self) -> Option<Subject> {
+        self.subject.parse().ok()
+    }
+}
+
+/// What is said beside a payload.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Headers {
+    /// `Atoll-Session`: the sign-in that the message belongs to. Absent: the current one.
+    pub session: Option<SessionId>,
+}
+
+impl Headers {
+    /// The headers of a message that belongs to one session.
+    pub fn of_session(session: SessionId) -> Self {
+        Self { session: Some(session) }
+    }
+}
+
+/// A handle to the bus. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Bus(Arc<InProcess>);
+
+impl Bus {
+    /// A bus within this process.
+    pub fn in_process() -> Self {
+        Self(Arc::default())
+    }
+
+    /// Gives a message to everybody subscribed to its subject. Never waits.
+    pub fn publish(&self, subject: &Subject, headers: Headers, payload: impl Into<Bytes>) {
+        let payload = payload.into();
+        self.0.publish(Envelope { subject: subject.to_string().into(), headers, payload });
+    }
+
+    /// Messages on subjects that match one of `patterns`, in the order of their publication.
+    ///
+    /// The queue holds `capacity` messages; at the bound the newest is dropped and counted under
+    /// the name of the `subscriber`.
+    pub fn subscribe(&self, subscriber: &'static str, patterns: &[&str], capacity: usize) -> Subscription {
+        Subscription(self.0.subscribe(subscriber, patterns, capacity))
+    }
+}
+
+/// The receiving end of a subscription. Dropping it ends the subscription.
+#[derive(Debug)]
+pub struct Subscription(mpsc::Receiver<Envelope>);
+
+impl Subscription {
+    /// The next message; `None` when the bus is gone. Cancel-safe.
+    pub async fn next(&mut self) -> Option<Envelope> {
+        self.0.recv().await
+    }
+
+    /// The next message, if one is already there.
+    pub fn try_next(&mut self) -> Option<Envelope> {
+        self.0.try_recv().ok()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,125 @@
+use std::time::SystemTime;
+
+use bytes::BytesMut;
+use protocol::{
+    Address, Close, IslandId, Message as _,
+    rfc5::{WsChallenge, WsPacket, ws_packet::Message},
+};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+
+use crate::{
+    batch::{packet, packet_frame},
+    room::Entrant,
+    service::Shared,
+    ws::{FrameReader, OpCode, ReadError, Received, put_frame},
+};
+
+/// Why somebody was not let in: what the close frame says. `None`: there is nobody to tell.
+pub(crate) type Refusal = Option<(Close, String)>;
+
+fn refuse(close: Close) -> Refusal {
+    Some((close, close.reason().to_owned()))
+}
+
+/// Finds out who is at the socket, by its token or by its wallet's signature.
+///
+/// Until this is over, anything but the expected packet ends the socket.
+pub(crate) async fn admit<R, W>(
+    shared: &Shared,
+    room: &IslandId,
+    token: Option<&str>,
+    reader: &mut FrameReader<R>,
+    writer: &mut W,
+) -> Result<Entrant, Refusal>
+where
+    R: AsyncRead + Unpin,
+    W: AsyncWrite + Unpin,
+{
+    let by_token = match token {
+        Some(token) => {
+            let verified = shared.tokens.verify(token, room.as_str(), SystemTime::now());
+            Some(verified.map_err(|refusal| Some((Close::TokenRefused, refusal.to_string())))?)
+        }
+        None if shared.settings.is_open(room.as_str()) => None,
+        None => return Err(refuse(Close::UnknownRoom)),
+    };
+    let Message::PeerIdentification(identification) = next_packet(reader, writer).await? else {
+        return Err(refuse(Close::OutOfOrder));
+    };
+    let address: Address = identification
+        .address
+        .parse()
+        .map_err(|_| Some((Close::AuthRefused, "not an address".to_owned())))?;
+    match by_token {
+        Some(admission) if admission.address == address => {
+            Ok(Entrant { address, minted: Some(admission.minted) })
+        }
+        Some(_) => Err(Some((Close::TokenRefused, "the access token is for another address".to_owned()))),
+        None => {
+            sign_in(shared, room, address, reader, writer).await?;
+            Ok(Entrant { address, minted: None })
+        }
+    }
+}
+
+/// Has the wallet sign a challenge.
+async fn sign_in<R, W>(
+    shared: &Shared,
+    room: &IslandId,
+    address: Address,
+    reader: &mut FrameReader<R>,
+    writer: &mut W,
+) -> Result<(), Refusal>
+where
+    R: AsyncRead + Unpin,
+    W: AsyncWrite + Unpin,
+{
+    let challenge = shared.verifier.challenge().map_err(|_| refuse(Close::Restarting))?;
+    let question = WsChallenge {
+        challenge_to_sign: challenge.as_str().to_owned(),
+        already_connected: shared.registry.room(room).is_some_and(|room| room.contains(address)),
+    };
+    write(writer, &packet_frame(&packet(Message::ChallengeMessage(question)))).await?;
+    let Message::SignedChallengeForServer(signed) = next_packet(reader, writer).await? else {
+        return Err(refuse(Close::OutOfOrder));
+    };
+    let verified = shared.verifier.verify(signed.auth_chain_json, address, challenge).await;
+    verified.map_err(|error| Some((Close::AuthRefused, error.to_string())))
+}
+
+/// The next packet, while pings are answered.
+async fn next_packet<R, W>(reader: &mut FrameReader<R>, writer: &mut W) -> Result<Message, Refusal>
+where
+    R: AsyncRead + Unpin,
+    W: AsyncWrite + Unpin,
+{
+    loop {
+        match reader.next().await.map_err(|error| read_refusal(&error))? {
+            Received::Binary(bytes) => {
+                let packet = WsPacket::decode(bytes).map_err(|_| refuse(Close::Undecodable))?;
+                return packet.message.ok_or_else(|| refuse(Close::OutOfOrder));
+            }
+            Received::Ping(payload) => {
+                let mut pong = BytesMut::new();
+                put_frame(&mut pong, OpCode::Pong, &payload);
+                write(writer, &pong).await?;
+            }
+            Received::Pong => {}
+            Received::Text => return Err(refuse(Close::TextFrame)),
+            Received::Close => return Err(None),
+        }
+    }
+}
+
+/// What the close frame says after a failed read.
+pub(crate) fn read_refusal(error: &ReadError) -> Refusal {
+    match error {
+        ReadError::Protocol => refuse(Close::ProtocolError),
+        ReadError::TooBig => refuse(Close::TooBig),
+        ReadError::Gone => None,
+    }
+}
+
+async fn write<W: AsyncWrite + Unpin>(writer: &mut W, frame: &[u8]) -> Result<(), Refusal> {
+    writer.write_all(frame).await.map_err(|_| None)
+}

@@ -1,0 +1,20 @@
+//! The WebSocket room service (RFC-5): membership and fan-out.
+//!
+//! A room is an island's: its members hear each other. What one sends reaches every other through
+//! one encoded frame in one shared slab per room and tick, written with few large system calls
+//! (`batch`, `outbox`). Whoever is too slow to read costs a bounded queue and nobody else's time.
+
+mod batch;
+mod entry;
+mod member;
+mod outbox;
+mod pace;
+mod registry;
+mod room;
+mod router;
+mod service;
+mod settings;
+mod ws;
+
+pub use service::Rooms;
+pub use settings::Settings;

@@ -1,0 +1,191 @@
+use std::time::Duration;
+
+use admission::Ticket;
+use bytes::BytesMut;
+use hyper::upgrade::Upgraded;
+use hyper_util::rt::TokioIo;
+use protocol::{
+    Close, IslandId, Message as _,
+    rfc5::{WsPacket, ws_packet::Message},
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt},
+    time::{self, Instant, timeout, timeout_at},
+};
+use tracing::Instrument;
+
+use crate::{
+    entry::{Refusal, admit, read_refusal},
+    outbox::Outbox,
+    pace::Pace,
+    registry::Membership,
+    service::Shared,
+    ws::{FrameReader, OpCode, Received, close_frame, put_frame},
+};
+
+/// How long a close frame may take to reach its reader.
+const LINGER: Duration = Duration::from_secs(5);
+
+/// Serves one socket, from its first frame to its last.
+pub(crate) async fn serve(
+    shared: &Shared,
+    room: &IslandId,
+    token: Option<String>,
+    ticket: Ticket,
+    stream: Upgraded,
+) {
+    let (read_half, mut writer) = tokio::io::split(TokioIo::new(stream));
+    let mut reader = FrameReader::new(read_half, protocol::MAX_MESSAGE_BYTES);
+    let deadline = Instant::now() + shared.settings.handshake_timeout;
+    let admission = admit(shared, room, token.as_deref(), &mut reader, &mut writer);
+    let admitted = timeout_at(deadline, admission)
+        .await
+        .unwrap_or(Err(Some((Close::HandshakeTimeout, Close::HandshakeTimeout.reason().to_owned()))));
+    drop(ticket);
+    let joined = admitted.and_then(|entrant| {
+        let membership = shared.registry.join(room, &entrant).map_err(Some)?;
+        Ok((entrant, membership))
+    });
+    match joined {
+        Ok((entrant, membership)) => {
+            shared.mark_dirty(&membership.room);
+            let span = tracing::info_span!("member", peer = %entrant.address, island = %room);
+            live(shared, &membership, &mut reader, &mut writer).instrument(span).await;
+            shared.registry.leave(&membership);
+            shared.mark_dirty(&membership.room);
+        }
+        Err(Some((close, reason))) => refuse(close, &reason, &mut reader, &mut writer).await,
+        Err(None) => {}
+    }
+}
+
+/// Tells a socket why it is not let in, and closes it.
+async fn refuse<R, W>(close: Close, reason: &str, reader: &mut FrameReader<R>, writer: &mut W)
+where
+    R: AsyncRead + Unpin,
+    W: AsyncWrite + Unpin,
+{
+    tracing::debug!(code = close.code(), reason, "refused");
+    metrics::counter!("atoll_rooms_refused_total", "code" => close.code().to_string()).increment(1);
+    let farewell = async {
+        if close == Close::RoomFull {
+            // Clients of the field know this packet, and not the code.
+            let kicked = protocol::rfc5::WsKicked { reason: reason.to_owned() };
+            let frame = crate::batch::packet_frame(&crate::batch::packet(Message::PeerKicked(kicked)));
+            writer.write_all(&frame).await?;
+        }
+        writer.write_all(&close_frame(close.code(), reason)).await?;
+        writer.shutdown().await?;
+        reader.drain().await;
+        std::io::Result::Ok(())
+    };
+    // Whoever does not read it is not told.
+    let _ = timeout(LINGER, farewell).await;
+}
+
+/// Serves a member until its socket ends.
+async fn live<R, W>(shared: &Shared, membership: &Membership, reader: &mut FrameReader<R>, writer: &mut W)
+where
+    R: AsyncRead + Unpin,
+    W: AsyncWrite + Unpin,
+{
+    tracing::debug!(alias = membership.alias, "entered");
+    let outbox = &membership.outbox;
+    let mut writing = std::pin::pin!(write(shared, membership, writer));
+    let ended = tokio::select! {
+        biased;
+        () = &mut writing => None,
+        close = outbox.closed() => Some(close),
+        refusal = listen(shared, membership, reader) => {
+            refusal.map(|(close, reason)| {
+                outbox.close(close, &reason);
+                close
+            })
+        }
+    };
+    if ended.is_some() {
+        // What waits is written, and the client's own close awaited; a stalled reader is left.
+        let farewell = async {
+            writing.await;
+            reader.drain().await;
+        };
+        let _ = timeout(LINGER, farewell).await;
+    }
+    tracing::debug!(code = ended.map(Close::code), "left");
+}
+
+/// Writes what is queued, until the queue ends or the socket does.
+async fn write<W: AsyncWrite + Unpin>(shared: &Shared, membership: &Membership, writer: &mut W) {
+    loop {
+        let mut taken = membership.outbox.take(membership.alias).await;
+        let bytes = bytes::Buf::remaining(&taken.slices);
+        if writer.write_all_buf(&mut taken.slices).await.is_err() {
+            return;
+        }
+        membership.outbox.written(&taken);
+        shared.counters.out_messages.increment(taken.frames);
+        shared.counters.out_bytes.increment(bytes as u64);
+        if taken.last {
+            let _ = writer.shutdown().await;
+            return;
+        }
+    }
+}
+
+/// Takes in what a member sends; gives what to tell it when it must go.
+async fn listen<R: AsyncRead + Unpin>(
+    shared: &Shared,
+    membership: &Membership,
+    reader: &mut FrameReader<R>,
+) -> Refusal {
+    let settings = &shared.settings;
+    let mut pings = time::interval(settings.ping_interval);
+    pings.reset();
+    let mut pace = Pace::new(settings.messages_per_second, settings.bytes_per_second, Instant::now());
+    let mut unanswered = 0;
+    loop {
+        let received = tokio::select! {
+            received = reader.next() => received,
+            _ = pings.tick() => {
+                if unanswered == 2 {
+                    return Some((Close::Silent, Close::Silent.reason().to_owned()));
+                }
+                unanswered += 1;
+                push_control(&membership.outbox, OpCode::Ping, &[]);
+                continue;
+            }
+        };
+        unanswered = 0;
+        let bytes = match received {
+            Ok(Received::Binary(bytes)) => bytes,
+            Ok(Received::Ping(payload)) => {
+                push_control(&membership.outbox, OpCode::Pong, &payload);
+                continue;
+            }
+            Ok(Received::Pong) => continue,
+            Ok(Received::Text) => return Some((Close::TextFrame, Close::TextFrame.reason().to_owned())),
+            Ok(Received::Close) => return None,
+            Err(error) => return read_refusal(&error),
+        };
+        let size = bytes.len();
+        shared.counters.in_messages.increment(1);
+        shared.counters.in_bytes.increment(size as u64);
+        match WsPacket::decode(bytes) {
+            Ok(WsPacket { message: Some(Message::PeerUpdateMessage(update)) }) => {
+                membership.room.say(membership.alias, update.body, update.unreliable);
+                shared.mark_dirty(&membership.room);
+            }
+            Ok(_) => shared.counters.unknown_messages.increment(1),
+            Err(_) => return Some((Close::Undecodable, Close::Undecodable.reason().to_owned())),
+        }
+        if let Some(until) = pace.count(size, Instant::now()) {
+            time::sleep_until(until).await;
+        }
+    }
+}
+
+fn push_control(outbox: &Outbox, opcode: OpCode, payload: &[u8]) {
+    let mut frame = BytesMut::new();
+    put_frame(&mut frame, opcode, payload);
+    outbox.push_own(frame.freeze());
+}

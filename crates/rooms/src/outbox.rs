@@ -1,0 +1,286 @@
+use std::{
+    collections::VecDeque,
+    io::IoSlice,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use bytes::{Buf, Bytes};
+use protocol::Close;
+use tokio::sync::Notify;
+
+use crate::{batch::Batch, ws::close_frame};
+
+/// Bounds of one member's queue, in bytes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Bounds {
+    /// Above this, unreliable frames are dropped.
+    pub(crate) unreliable: usize,
+    /// Above this, the member is closed as too slow.
+    pub(crate) all: usize,
+}
+
+/// What waits to be written to one member.
+#[derive(Debug)]
+pub(crate) struct Outbox {
+    queue: Mutex<Queue>,
+    bounds: Bounds,
+    ready: Notify,
+    closing: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    items: VecDeque<Item>,
+    /// Of the items, and of what was taken and is not written yet.
+    bytes: usize,
+    closed: Option<Close>,
+}
+
+#[derive(Debug)]
+enum Item {
+    Shared { batch: Arc<Batch>, reliable_only: bool },
+    Own(Bytes),
+}
+
+impl Item {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Shared { batch, reliable_only: false } => batch.bytes(),
+            Self::Shared { batch, reliable_only: true } => batch.reliable_bytes(),
+            Self::Own(frame) => frame.len(),
+        }
+    }
+}
+
+/// How a batch was taken in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Queued {
+    Whole,
+    /// Without its unreliable frames: the reader is slow.
+    Cut,
+    /// Not at all: the member is, or now gets, closed.
+    Closed,
+}
+
+/// What was taken to be written.
+#[derive(Debug, Default)]
+pub(crate) struct Taken {
+    /// In order.
+    pub(crate) slices: Slices,
+    /// How many frames of others are among them.
+    pub(crate) frames: u64,
+    weight: usize,
+    /// Nothing comes after it.
+    pub(crate) last: bool,
+}
+
+impl Outbox {
+    pub(crate) fn new(bounds: Bounds) -> Self {
+        Self { queue: Mutex::default(), bounds, ready: Notify::new(), closing: Notify::new() }
+    }
+
+    /// Queues the frames of a tick.
+    pub(crate) fn push_batch(&self, batch: &Arc<Batch>) -> Queued {
+        let mut queue = self.lock();
+        if queue.closed.is_some() {
+            return Queued::Closed;
+        }
+        let reliable_only = queue.bytes + batch.bytes() > self.bounds.unreliable;
+        let item = Item::Shared { batch: batch.clone(), reliable_only };
+        if reliable_only && queue.bytes + item.bytes() > self.bounds.all {
+            self.close_locked(&mut queue, Close::TooSlow, Close::TooSlow.reason(), true);
+            return Queued::Closed;
+        }
+        if item.bytes() > 0 {
+            queue.bytes += item.bytes();
+            queue.items.push_back(item);
+            self.ready.notify_one();
+        }
+        if reliable_only && batch.reliable_bytes() < batch.bytes() { Queued::Cut } else { Queued::Whole }
+    }
+
+    /// Queues a frame for this member alone.
+    pub(crate) fn push_own(&self, frame: Bytes) {
+        let mut queue = self.lock();
+        if queue.closed.is_some() {
+            return;
+        }
+        if queue.bytes + frame.len() > self.bounds.all {
+            return self.close_locked(&mut queue, Close::TooSlow, Close::TooSlow.reason(), true);
+        }
+        queue.bytes += frame.len();
+        queue.items.push_back(Item::Own(frame));
+        self.ready.notify_one();
+    }
+
+    /// Ends the queue: what waits is still written, then the close frame, and nothing more.
+    pub(crate) fn close(&self, close: Close, reason: &str) {
+        let mut queue = self.lock();
+        if queue.closed.is_none() {
+            self.close_locked(&mut queue, close, reason, false);
+        }
+    }
+
+    fn close_locked(&self, queue: &mut Queue, close: Close, reason: &str, discard: bool) {
+        if discard {
+            queue.bytes -= queue.items.iter().map(Item::bytes).sum::<usize>();
+            queue.items.clear();
+        }
+        let item = Item::Own(close_frame(close.code(), reason));
+        queue.bytes += item.bytes();
+        queue.items.push_back(item);
+        queue.closed = Some(close);
+        self.ready.notify_one();
+        self.closing.notify_one();
+    }
+
+    /// Waits until the queue has been ended, and says why it was.
+    pub(crate) async fn closed(&self) -> Close {
+        loop {
+            if let Some(close) = self.lock().closed {
+                return close;
+            }
+            self.closing.notified().await;
+        }
+    }
+
+    /// Waits until there is something to write for `alias`, and takes all of it.
+    pub(crate) async fn take(&self, alias: u32) -> Taken {
+        loop {
+            let taken = self.try_take(alias);
+            if !taken.slices.0.is_empty() || taken.last {
+                return taken;
+            }
+            self.ready.notified().await;
+        }
+    }
+
+    fn try_take(&self, alias: u32) -> Taken {
+        let mut queue = self.lock();
+        let mut taken = Taken { last: queue.closed.is_some(), ..Taken::default() };
+        for item in queue.items.drain(..) {
+            taken.weight += item.bytes();
+            match item {
+                Item::Shared { batch, reliable_only } => {
+                    taken.frames += batch.slices_for(alias, reliable_only, &mut taken.slices.0);
+                }
+                Item::Own(frame) => taken.slices.0.push_back(frame),
+            }
+        }
+        if taken.slices.0.is_empty() {
+            // All of it was the member's own.
+            queue.bytes -= taken.weight;
+        }
+        taken
+    }
+
+    /// Says that what was taken has been written.
+    pub(crate) fn written(&self, taken: &Taken) {
+        self.lock().bytes -= taken.weight;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Slices that are written with as few system calls as the kernel takes.
+#[derive(Debug, Default)]
+pub(crate) struct Slices(VecDeque<Bytes>);
+
+impl Buf for Slices {
+    fn remaining(&self) -> usize {
+        self.0.iter().map(Bytes::len).sum()
+    }
+
+    fn chunk(&self) -> &[u8] {
+        self.0.front().map_or(&[], |slice| &slice[..])
+    }
+
+    fn chunks_vectored<'a>(&'a self, out: &mut [IoSlice<'a>]) -> usize {
+        let mut filled = 0;
+        for (place, slice) in out.iter_mut().zip(&self.0) {
+            *place = IoSlice::new(slice);
+            filled += 1;
+        }
+        filled
+    }
+
+    fn has_remaining(&self) -> bool {
+        !self.0.is_empty()
+    }
+
+    fn advance(&mut self, mut count: usize) {
+        while let Some(front) = self.0.front_mut() {
+            if count < front.len() {
+                return front.advance(count);
+            }
+            count -= front.len();
+            self.0.pop_front();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use protocol::rfc5::{WsPeerUpdate, ws_packet::Message};
+
+    use super::*;
+    use crate::batch::{BatchBuilder, packet};
+
+    const BOUNDS: Bounds = Bounds { unreliable: 500, all: 1_000 };
+
+    fn batch(reliable: bool, body: usize) -> Arc<Batch> {
+        let mut builder = BatchBuilder::default();
+        let body = vec![0; body].into();
+        let update = WsPeerUpdate { from_alias: 2, body, unreliable: !reliable };
+        builder.push(2, reliable, &packet(Message::PeerUpdateMessage(update)));
+        Arc::new(builder.take().unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_slow_reader_loses_unreliable_frames_first_and_its_place_last() {
+        let outbox = Outbox::new(BOUNDS);
+        assert_eq!(outbox.push_batch(&batch(false, 400)), Queued::Whole);
+        assert_eq!(outbox.push_batch(&batch(false, 400)), Queued::Cut);
+        assert_eq!(outbox.push_batch(&batch(true, 400)), Queued::Whole);
+        assert_eq!(outbox.push_batch(&batch(true, 400)), Queued::Closed);
+        assert_eq!(outbox.closed().await, Close::TooSlow);
+        let mut taken = outbox.take(1).await;
+        assert!(taken.last);
+        assert_eq!((taken.frames, taken.slices.0.len()), (0, 1), "only the close frame is left");
+        assert_eq!(taken.slices.copy_to_bytes(4)[2..], Close::TooSlow.code().to_be_bytes());
+        assert_eq!(outbox.push_batch(&batch(true, 1)), Queued::Closed);
+    }
+
+    #[tokio::test]
+    async fn what_is_taken_counts_until_it_is_written() {
+        let outbox = Outbox::new(BOUNDS);
+        outbox.push_batch(&batch(true, 400));
+        let taken = outbox.take(1).await;
+        assert_eq!(outbox.push_batch(&batch(false, 400)), Queued::Cut);
+        outbox.written(&taken);
+        assert_eq!(outbox.push_batch(&batch(false, 400)), Queued::Whole);
+    }
+
+    #[tokio::test]
+    async fn what_waits_is_written_before_the_close() {
+        let outbox = Outbox::new(BOUNDS);
+        outbox.push_batch(&batch(true, 10));
+        outbox.close(Close::Moved, "away");
+        outbox.close(Close::TooSlow, "only the first counts");
+        let taken = outbox.take(1).await;
+        assert_eq!((taken.frames, taken.slices.0.len(), taken.last), (1, 2, true));
+        assert_eq!(outbox.closed().await, Close::Moved);
+    }
+
+    #[tokio::test]
+    async fn a_members_own_frames_leave_nothing_behind() {
+        let outbox = Outbox::new(BOUNDS);
+        for _ in 0..100 {
+            assert_eq!(outbox.push_batch(&batch(true, 400)), Queued::Whole);
+            assert!(!outbox.try_take(2).last);
+        }
+        assert_eq!(outbox.lock().bytes, 0);
+    }
+}

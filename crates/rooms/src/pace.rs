@@ -1,0 +1,52 @@
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// Spreads what one member sends over time: a token bucket of one second's worth.
+///
+/// Whoever is above its rate is read more slowly, and so slowed down by its own connection:
+/// nothing of it is lost, and nobody else pays.
+#[derive(Debug)]
+pub(crate) struct Pace {
+    messages_per_second: f64,
+    bytes_per_second: f64,
+    /// When what was taken in so far would have been sent, at the rate.
+    due: Instant,
+}
+
+const BURST: Duration = Duration::from_secs(1);
+
+impl Pace {
+    pub(crate) fn new(messages_per_second: u32, bytes_per_second: u32, now: Instant) -> Self {
+        Self {
+            messages_per_second: f64::from(messages_per_second.max(1)),
+            bytes_per_second: f64::from(bytes_per_second.max(1)),
+            due: now,
+        }
+    }
+
+    /// Counts a message, and says until when to wait before the next one is read.
+    pub(crate) fn count(&mut self, bytes: usize, now: Instant) -> Option<Instant> {
+        let cost = (1.0 / self.messages_per_second).max(bytes as f64 / self.bytes_per_second);
+        self.due = self.due.max(now) + Duration::from_secs_f64(cost);
+        self.due.checked_sub(BURST).filter(|&until| until > now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_burst_passes_and_a_flood_is_spread() {
+        let now = Instant::now() + Duration::from_secs(10);
+        let mut pace = Pace::new(10, 1_000, now);
+        for _ in 0..10 {
+            assert_eq!(pace.count(10, now), None);
+        }
+        assert!(pace.count(10, now).is_some_and(|until| until - now > Duration::from_millis(99)));
+        let later = now + Duration::from_secs(2);
+        assert_eq!(pace.count(1_000, later), None, "bytes count too");
+        assert!(pace.count(500, later).is_some_and(|until| until - later > Duration::from_millis(499)));
+    }
+}

@@ -1,0 +1,164 @@
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+
+use protocol::{Address, Close, IslandId, Ulid};
+use tokio::time::Instant;
+
+use crate::{
+    outbox::{Bounds, Outbox},
+    room::{Entrant, Refused, Room},
+};
+
+/// All rooms of a node, who may no longer enter them, and the limits of the whole.
+#[derive(Debug)]
+pub(crate) struct Registry {
+    limits: Limits,
+    next_alias: AtomicU32,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    pub(crate) max_room_size: usize,
+    pub(crate) max_users: usize,
+    pub(crate) bounds: Bounds,
+    /// How long a revocation is remembered: as long as a token admits.
+    pub(crate) remember: Duration,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    rooms: HashMap<IslandId, Arc<Room>>,
+    users: usize,
+    /// Tokens minted at or before this admit this address to this room no more.
+    revoked: HashMap<(IslandId, Address), Ulid>,
+    forget: VecDeque<(Instant, IslandId, Address, Ulid)>,
+    draining: bool,
+}
+
+/// A place in a room.
+#[derive(Debug)]
+pub(crate) struct Membership {
+    pub(crate) room: Arc<Room>,
+    pub(crate) alias: u32,
+    pub(crate) outbox: Arc<Outbox>,
+}
+
+impl Registry {
+    pub(crate) fn new(limits: Limits) -> Self {
+        // Aliases start at 1: in proto3 a 0 looks like a field that is not there.
+        Self { limits, next_alias: AtomicU32::new(1), state: Mutex::default() }
+    }
+
+    /// Lets somebody into a room, which is made if it is not there; all limits are checked and
+    /// taken up in one step.
+    pub(crate) fn join(&self, name: &IslandId, entrant: &Entrant) -> Result<Membership, (Close, String)> {
+        let refuse = |close: Close, reason: &str| Err((close, reason.to_owned()));
+        let mut state = self.lock();
+        if state.draining {
+            return refuse(Close::Restarting, Close::Restarting.reason());
+        }
+        let revoked = state.revoked.get(&(name.clone(), entrant.address));
+        if entrant.minted.is_some_and(|minted| revoked.is_some_and(|&before| minted <= before)) {
+            return refuse(
+                Close::TokenRefused,
+                "the access token is from before this address left the island",
+            );
+        }
+        let room =
+            state.rooms.entry(name.clone()).or_insert_with(|| Arc::new(Room::new(name.clone()))).clone();
+        // Whoever takes over its own seat needs none.
+        if state.users >= self.limits.max_users && !room.contains(entrant.address) {
+            state.drop_if_empty(&room);
+            return refuse(Close::RoomFull, "the server has no seat left");
+        }
+        let alias = self.next_alias.fetch_add(1, Ordering::Relaxed);
+        let outbox = Arc::new(Outbox::new(self.limits.bounds));
+        match room.join(entrant, alias, &outbox, self.limits.max_room_size) {
+            Ok(replaced) => state.users += usize::from(!replaced),
+            Err(refused) => {
+                state.drop_if_empty(&room);
+                return match refused {
+                    Refused::Full => refuse(Close::RoomFull, Close::RoomFull.reason()),
+                    Refused::Superseded => {
+                        refuse(Close::TokenRefused, "a newer access token is already in use")
+                    }
+                };
+            }
+        }
+        Ok(Membership { room, alias, outbox })
+    }
+
+    /// Gives a place back, if it was not taken over.
+    pub(crate) fn leave(&self, membership: &Membership) {
+        let mut state = self.lock();
+        if membership.room.leave(membership.alias) {
+            state.users -= 1;
+            state.drop_if_empty(&membership.room);
+        }
+    }
+
+    /// From now on, older tokens of this address do not admit it to this room.
+    pub(crate) fn revoke(&self, room: &IslandId, address: Address, minted_before: Ulid, now: Instant) {
+        let mut state = self.lock();
+        state.revoked.insert((room.clone(), address), minted_before);
+        state.forget.push_back((now + self.limits.remember, room.clone(), address, minted_before));
+        while let Some((due, ..)) = state.forget.front()
+            && *due <= now
+        {
+            let Some((_, room, address, minted_before)) = state.forget.pop_front() else { break };
+            let key = (room, address);
+            // A later revocation of the same address is forgotten in its own time.
+            if state.revoked.get(&key) == Some(&minted_before) {
+                state.revoked.remove(&key);
+            }
+        }
+    }
+
+    /// Lets nobody in any more, and closes everybody's socket.
+    pub(crate) fn drain(&self) {
+        let mut state = self.lock();
+        state.draining = true;
+        for room in state.rooms.values() {
+            room.close(Close::Restarting);
+        }
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        self.lock().draining
+    }
+
+    pub(crate) fn room(&self, name: &IslandId) -> Option<Arc<Room>> {
+        self.lock().rooms.get(name).cloned()
+    }
+
+    pub(crate) fn users_count(&self) -> usize {
+        self.lock().users
+    }
+
+    /// Every room and how many are in it.
+    pub(crate) fn sizes(&self) -> Vec<(IslandId, usize)> {
+        self.lock().rooms.values().map(|room| (room.name.clone(), room.members_count())).collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn drop_if_empty(&mut self, room: &Room) {
+        if room.is_empty() {
+            self.rooms.remove(&room.name);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

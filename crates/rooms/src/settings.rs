@@ -1,0 +1,52 @@
+use std::time::Duration;
+
+use admission::DoorLimits;
+use protocol::NodeName;
+
+/// What a room node is told at start.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The node's name on the bus.
+    pub node: NodeName,
+    /// Where clients reach it: `ws://host:port` or `wss://host`.
+    pub public_url: String,
+    /// The most members that an island is given here.
+    pub max_island_size: u32,
+    /// The most members of one room. Higher than `max_island_size`, because those who leave an
+    /// island stay in its room for the grace.
+    pub max_room_size: usize,
+    /// The most members on the whole node.
+    pub max_users: usize,
+    /// Rooms that are entered with a wallet's signature instead of a token: names, or beginnings
+    /// of names followed by `*`.
+    pub open: Vec<String>,
+    /// How long frames are collected before they are sent on together.
+    pub flush_interval: Duration,
+    /// How long the whole of an entry may take.
+    pub handshake_timeout: Duration,
+    /// How many sockets may be entering.
+    pub door: DoorLimits,
+    /// How often a socket is pinged; two intervals without any sign of life close it.
+    pub ping_interval: Duration,
+    /// How long a socket stays open after its address left the island.
+    pub grace: Duration,
+    /// How long a token admits, so that a revocation is remembered as long.
+    pub token_ttl: Duration,
+    /// The queue of one member, in bytes: unreliable messages are dropped when it is half full,
+    /// the member is closed when it is full.
+    pub queue_bytes: usize,
+    /// Messages that one member may send in a second; above, it is read more slowly.
+    pub messages_per_second: u32,
+    /// Bytes that one member may send in a second; above, it is read more slowly.
+    pub bytes_per_second: u32,
+}
+
+impl Settings {
+    /// Whether a room is entered without a token.
+    pub(crate) fn is_open(&self, room: &str) -> bool {
+        self.open.iter().any(|pattern| match pattern.strip_suffix('*') {
+            Some(beginning) => room.starts_with(beginning),
+            None => room == pattern,
+        })
+    }
+}
