@@ -1,10 +1,13 @@
-//! Sockets before they are trusted: how many there may be, what they must sign, and who they are.
+//! Sockets before they are trusted: how many there may be, what they must sign, who they are, and
+//! how fast they may talk.
 //!
 //! Gateways and room nodes both sign people in, and both from the open internet: what they do
 //! before they know a wallet stands here, once.
 
 mod door;
+mod pace;
 mod verifier;
 
 pub use door::{Door, DoorLimits, Full, Ticket};
+pub use pace::Pace;
 pub use verifier::{Randomness, Verifier, random};

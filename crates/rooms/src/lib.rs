@@ -8,7 +8,6 @@ mod batch;
 mod entry;
 mod member;
 mod outbox;
-mod pace;
 mod registry;
 mod room;
 mod router;

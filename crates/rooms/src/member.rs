@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use admission::Ticket;
+use admission::{Pace, Ticket};
 use bytes::BytesMut;
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
@@ -17,7 +17,6 @@ use tracing::Instrument;
 use crate::{
     entry::{Refusal, admit, read_refusal},
     outbox::Outbox,
-    pace::Pace,
     registry::Membership,
     service::Shared,
     ws::{FrameReader, OpCode, Received, close_frame, put_frame},

@@ -2,12 +2,12 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Spreads what one member sends over time: a token bucket of one second's worth.
+/// Spreads what one client sends over time: a token bucket of one second's worth.
 ///
 /// Whoever is above its rate is read more slowly, and so slowed down by its own connection:
 /// nothing of it is lost, and nobody else pays.
 #[derive(Debug)]
-pub(crate) struct Pace {
+pub struct Pace {
     messages_per_second: f64,
     bytes_per_second: f64,
     /// When what was taken in so far would have been sent, at the rate.
@@ -17,7 +17,8 @@ pub(crate) struct Pace {
 const BURST: Duration = Duration::from_secs(1);
 
 impl Pace {
-    pub(crate) fn new(messages_per_second: u32, bytes_per_second: u32, now: Instant) -> Self {
+    /// A pace of so many messages and bytes a second, whichever is reached first.
+    pub fn new(messages_per_second: u32, bytes_per_second: u32, now: Instant) -> Self {
         Self {
             messages_per_second: f64::from(messages_per_second.max(1)),
             bytes_per_second: f64::from(bytes_per_second.max(1)),
@@ -26,7 +27,7 @@ impl Pace {
     }
 
     /// Counts a message, and says until when to wait before the next one is read.
-    pub(crate) fn count(&mut self, bytes: usize, now: Instant) -> Option<Instant> {
+    pub fn count(&mut self, bytes: usize, now: Instant) -> Option<Instant> {
         let cost = (1.0 / self.messages_per_second).max(bytes as f64 / self.bytes_per_second);
         self.due = self.due.max(now) + Duration::from_secs_f64(cost);
         self.due.checked_sub(BURST).filter(|&until| until > now)

@@ -1,0 +1,16 @@
+//! The BFF: signs people in on the archipelago socket, puts their heartbeats on the bus, and hands
+//! them what the director says; `/about`.
+//!
+//! A session is one task. What the rest of the process may say to it goes through a bounded
+//! [`sessions::Sessions`] entry; what it says goes on the bus, stamped with its session id.
+
+mod about;
+mod gateway;
+mod handshake;
+mod live;
+mod sessions;
+mod settings;
+mod socket;
+
+pub use gateway::Gateway;
+pub use settings::{Realm, Settings};

@@ -1,0 +1,72 @@
+use std::time::Duration;
+
+use admission::DoorLimits;
+
+/// What a gateway is told at start.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Where clients reach it over WebSocket: `ws://host:port` or `wss://host`.
+    pub public_url: String,
+    /// What `/about` says of the realm.
+    pub realm: Realm,
+    /// How many sockets may be signing in.
+    pub door: DoorLimits,
+    /// The most sessions at a time.
+    pub max_sessions: usize,
+    /// How long the whole sign-in may take.
+    pub handshake_timeout: Duration,
+    /// How often a socket is pinged; two intervals without any sign of life close it.
+    pub ping_interval: Duration,
+    /// How often the last position of a quiet client is repeated on the bus.
+    pub vouch_interval: Duration,
+    /// For how long after its last heartbeat that is done.
+    pub vouch_for: Duration,
+    /// How long a signed-in socket may stay without its first heartbeat.
+    pub idle_timeout: Duration,
+    /// How long one write may take before the client counts as too slow.
+    pub write_timeout: Duration,
+    /// How far from the origin the world reaches on each axis, in metres.
+    pub position_bound_m: f32,
+    /// Messages that one client may send in a second; above, it is read more slowly.
+    pub messages_per_second: u32,
+}
+
+/// What `/about` says of the realm beside its health.
+#[derive(Debug, Clone, Default)]
+pub struct Realm {
+    /// Its name, if it has one.
+    pub name: Option<String>,
+    /// The Ethereum network: 1 is the main net.
+    pub network_id: u64,
+    /// URNs of scenes that run everywhere.
+    pub global_scenes: Vec<String>,
+    /// URNs of the scenes of this realm.
+    pub scenes: Vec<String>,
+    /// Where the content service is; empty without one.
+    pub content_url: String,
+    /// Where the lambdas service is; empty without one.
+    pub lambdas_url: String,
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// The defaults of the binary, for tests.
+    pub(crate) fn settings() -> Settings {
+        Settings {
+            public_url: "ws://127.0.0.1:5000".to_owned(),
+            realm: Realm::default(),
+            door: DoorLimits { total: 512, per_ip: 32 },
+            max_sessions: 10_000,
+            handshake_timeout: Duration::from_secs(10),
+            ping_interval: Duration::from_secs(10),
+            vouch_interval: Duration::from_secs(5),
+            vouch_for: Duration::from_secs(120),
+            idle_timeout: Duration::from_secs(90),
+            write_timeout: Duration::from_secs(10),
+            position_bound_m: 100_000.0,
+            messages_per_second: 20,
+        }
+    }
+}
