@@ -1,0 +1,113 @@
+use std::{collections::BTreeMap, fmt, time::Duration};
+
+use bytes::Bytes;
+use protocol::{Address, Close, ConnectionString, IslandId, Position};
+
+/// A stay in a room; a later stay in the same room has another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RoomId(pub u64);
+
+/// What happened to an explorer.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// The gateway knows the wallet now.
+    SignedIn,
+    /// The gateway named an island, and how to reach it.
+    IslandChanged {
+        /// The island.
+        island: IslandId,
+        /// Where its members meet.
+        connection: ConnectionString,
+        /// The island before it, if there was one.
+        from: Option<String>,
+        /// Who is in it and where, the explorer itself included.
+        peers: BTreeMap<Address, Position>,
+    },
+    /// A room has welcomed the explorer.
+    RoomEntered {
+        /// This stay.
+        room: RoomId,
+        /// Whose room it is.
+        island: IslandId,
+        /// What the explorer is called there.
+        alias: u32,
+        /// Who was there before it.
+        members: BTreeMap<u32, Address>,
+    },
+    /// Somebody entered the room.
+    PeerJoined {
+        /// The stay in which this was heard.
+        room: RoomId,
+        /// What the peer is called there.
+        alias: u32,
+        /// Who it is.
+        address: Address,
+    },
+    /// Somebody left the room.
+    PeerLeft {
+        /// The stay in which this was heard.
+        room: RoomId,
+        /// What the peer was called there.
+        alias: u32,
+    },
+    /// Somebody said something in the room.
+    Message {
+        /// The stay in which this was heard.
+        room: RoomId,
+        /// Who said it.
+        alias: u32,
+        /// An RFC-4 packet.
+        body: Bytes,
+    },
+    /// A stay is over, or did not come about.
+    RoomLeft {
+        /// The stay.
+        room: RoomId,
+        /// Why.
+        ended: Ended,
+    },
+    /// The gateway's socket is closed.
+    Disconnected {
+        /// Why.
+        ended: Ended,
+        /// When the explorer tries again; `None`: it does not.
+        retry_in: Option<Duration>,
+    },
+}
+
+/// Why a socket ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ended {
+    /// The explorer itself went.
+    Left,
+    /// The server closed it.
+    Closed {
+        /// The close code, [`Close`] for most.
+        code: u16,
+        /// What the server said.
+        reason: String,
+    },
+    /// The connection broke, or did not come about.
+    Broken(String),
+}
+
+impl Ended {
+    /// Whether to try again by itself.
+    pub fn come_back(&self) -> bool {
+        match self {
+            Self::Left => false,
+            Self::Closed { code, .. } => Close::from_code(*code).is_none_or(Close::come_back),
+            Self::Broken(_) => true,
+        }
+    }
+}
+
+impl fmt::Display for Ended {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Left => f.write_str("left"),
+            Self::Closed { code, reason } => write!(f, "closed by the server: {reason} ({code})"),
+            Self::Broken(error) => write!(f, "connection broken: {error}"),
+        }
+    }
+}

@@ -1,0 +1,139 @@
+use std::time::Duration;
+
+use bytes::Bytes;
+use identity::Identity;
+use protocol::{Position, v3::Heartbeat};
+use tokio::sync::mpsc;
+
+use crate::{Event, link::Link, room::Say, rooms::Rooms};
+
+/// How an explorer behaves.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The archipelago socket; [`crate::discover`] finds it.
+    pub socket_url: String,
+    /// What it tells the gateway that it can join; empty: nothing is said, and the gateway assumes.
+    pub transports: Vec<String>,
+    /// How long any server may take to answer.
+    pub deadline: Duration,
+    /// How long it stays in the old room once the new one has welcomed it.
+    pub overlap: Duration,
+    /// The longest pause before it tries again.
+    pub longest_pause: Duration,
+}
+
+impl Settings {
+    /// The usual behaviour, at this socket.
+    pub fn new(socket_url: impl Into<String>) -> Self {
+        Self {
+            socket_url: socket_url.into(),
+            transports: Vec::new(),
+            deadline: Duration::from_secs(10),
+            overlap: Duration::from_secs(2),
+            longest_pause: Duration::from_secs(10),
+        }
+    }
+}
+
+/// An explorer at work. It leaves when told to, or when this and all its [`Handle`]s are dropped.
+#[derive(Debug)]
+pub struct Explorer {
+    handle: Handle,
+    events: mpsc::Receiver<Event>,
+}
+
+/// Tells an explorer what to do. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Handle(mpsc::Sender<Order>);
+
+#[derive(Debug)]
+enum Order {
+    Heartbeat(Heartbeat),
+    Say(Say),
+    Leave,
+}
+
+/// Orders and events that may wait; at the bound, whoever adds one waits too.
+const QUEUE: usize = 1024;
+/// Heartbeats that may wait for the gateway; at the bound, the newest is not sent.
+const HEARTBEAT_QUEUE: usize = 4;
+
+impl Explorer {
+    /// Sends an explorer on its way.
+    pub fn start(settings: Settings, identity: Identity) -> Self {
+        let (orders_sender, orders) = mpsc::channel(QUEUE);
+        let (events_sender, events) = mpsc::channel(QUEUE);
+        let (changes_sender, changes) = mpsc::channel(HEARTBEAT_QUEUE);
+        let (heartbeats, heartbeats_receiver) = mpsc::channel(HEARTBEAT_QUEUE);
+        let rooms = Rooms::new(settings.clone(), identity.address(), events_sender.clone());
+        let link = Link {
+            settings,
+            identity,
+            heartbeats: heartbeats_receiver,
+            events: events_sender,
+            changes: changes_sender,
+            unsent: None,
+        };
+        tokio::spawn(link.run());
+        tokio::spawn(explore(rooms, orders, changes, heartbeats));
+        Self { handle: Handle(orders_sender), events }
+    }
+
+    /// Another way to tell it what to do.
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
+    /// What happened next; `None` once it is gone. Cancel-safe.
+    pub async fn next(&mut self) -> Option<Event> {
+        self.events.recv().await
+    }
+}
+
+impl Handle {
+    /// Says where it is, in metres, and which island it would like to be in: `None` keeps what it
+    /// said before, an empty text clears it. While it is not signed in the last one is kept, and
+    /// sent as soon as it is.
+    pub async fn heartbeat(&self, position: Position, desired_room: Option<String>) {
+        let heartbeat = Heartbeat { position: Some(position.into()), desired_room };
+        self.order(Order::Heartbeat(heartbeat)).await;
+    }
+
+    /// Says something (an RFC-4 packet) in every room that it is in.
+    pub async fn say(&self, body: Bytes, unreliable: bool) {
+        self.order(Order::Say(Say { body, unreliable })).await;
+    }
+
+    /// Leaves its rooms and its gateway.
+    pub async fn leave(&self) {
+        self.order(Order::Leave).await;
+    }
+
+    async fn order(&self, order: Order) {
+        // An explorer that is gone takes no orders; the end of its events says so.
+        let _ = self.0.send(order).await;
+    }
+}
+
+/// The explorer's own loop: orders and changes of island in, rooms and heartbeats out.
+async fn explore(
+    mut rooms: Rooms,
+    mut orders: mpsc::Receiver<Order>,
+    mut changes: mpsc::Receiver<protocol::v3::IslandChangedMessage>,
+    heartbeats: mpsc::Sender<Heartbeat>,
+) {
+    loop {
+        tokio::select! {
+            order = orders.recv() => match order {
+                Some(Order::Heartbeat(heartbeat)) => drop(heartbeats.try_send(heartbeat)),
+                Some(Order::Say(say)) => rooms.say(&say),
+                Some(Order::Leave) | None => return,
+            },
+            change = changes.recv() => match change {
+                Some(change) => rooms.follow(change).await,
+                None => return,
+            },
+            () = rooms.progress() => {}
+        }
+    }
+}

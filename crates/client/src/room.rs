@@ -1,0 +1,160 @@
+//! A WebSocket room, from the client's side: one task a stay.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use bytes::Bytes;
+use protocol::{
+    Address, IslandId,
+    rfc5::{WsIdentification, WsPacket, WsPeerUpdate, WsWelcome, ws_packet::Message},
+};
+use tokio::{sync::mpsc, time::timeout};
+
+use crate::{Ended, Event, RoomId, connection::Connection};
+
+/// Something to say in a room.
+#[derive(Debug, Clone)]
+pub(crate) struct Say {
+    pub(crate) body: Bytes,
+    pub(crate) unreliable: bool,
+}
+
+/// A stay in a room, or an attempt at one. Dropping it leaves the room.
+#[derive(Debug)]
+pub(crate) struct Stay {
+    say: mpsc::Sender<Say>,
+    progress: mpsc::Receiver<Progress>,
+    entered: bool,
+}
+
+/// How a stay goes on.
+#[derive(Debug)]
+pub(crate) enum Progress {
+    /// The room has welcomed the explorer.
+    Entered,
+    /// It is over, or did not come about.
+    Ended(Ended),
+}
+
+/// What may wait to be said; at the bound, the newest is not said.
+const SAY_QUEUE: usize = 256;
+
+/// What a stay needs to know.
+pub(crate) struct Destination {
+    pub(crate) url: String,
+    pub(crate) island: IslandId,
+    pub(crate) address: Address,
+    pub(crate) deadline: Duration,
+}
+
+impl Stay {
+    /// Enters a room in a task of its own.
+    pub(crate) fn begin(id: RoomId, destination: Destination, events: mpsc::Sender<Event>) -> Self {
+        let (say, to_say) = mpsc::channel(SAY_QUEUE);
+        // It enters once and ends once.
+        let (progress_sender, progress) = mpsc::channel(2);
+        tokio::spawn(async move {
+            let ended = stay(id, &destination, &progress_sender, to_say, &events).await;
+            // Nobody listens any more when the explorer is gone.
+            let _ = events.send(Event::RoomLeft { room: id, ended: ended.clone() }).await;
+            let _ = progress_sender.send(Progress::Ended(ended)).await;
+        });
+        Self { say, progress, entered: false }
+    }
+
+    /// What becomes of it next. Cancel-safe.
+    pub(crate) async fn progress(&mut self) -> Progress {
+        let progress = self.progress.recv().await.unwrap_or(Progress::Ended(Ended::Left));
+        self.entered |= matches!(progress, Progress::Entered);
+        progress
+    }
+
+    /// Says something, if the room has been entered and keeps up.
+    pub(crate) fn say(&self, say: &Say) {
+        if self.entered {
+            let _ = self.say.try_send(say.clone());
+        }
+    }
+}
+
+async fn stay(
+    room: RoomId,
+    destination: &Destination,
+    progress: &mpsc::Sender<Progress>,
+    mut to_say: mpsc::Receiver<Say>,
+    events: &mpsc::Sender<Event>,
+) -> Ended {
+    let (mut connection, welcome) = match enter(destination).await {
+        Ok(entered) => entered,
+        Err(ended) => return ended,
+    };
+    let identities = welcome.peer_identities.into_iter();
+    let members: BTreeMap<u32, Address> =
+        identities.filter_map(|(alias, address)| Some((alias, address.parse().ok()?))).collect();
+    let island = destination.island.clone();
+    let arrival = Event::RoomEntered { room, island, alias: welcome.alias, members };
+    if events.send(arrival).await.is_err() {
+        return Ended::Left;
+    }
+    let _ = progress.send(Progress::Entered).await;
+    loop {
+        tokio::select! {
+            say = to_say.recv() => {
+                let Some(Say { body, unreliable }) = say else {
+                    connection.close().await;
+                    return Ended::Left;
+                };
+                let update = WsPeerUpdate { from_alias: 0, body, unreliable };
+                let packet = WsPacket { message: Some(Message::PeerUpdateMessage(update)) };
+                if let Err(ended) = connection.send(&packet).await {
+                    return ended;
+                }
+            }
+            packet = connection.next::<WsPacket>() => {
+                let event = match packet {
+                    Ok(packet) => packet.message.and_then(|message| event(room, message)),
+                    Err(ended) => return ended,
+                };
+                if let Some(event) = event && events.send(event).await.is_err() {
+                    return Ended::Left;
+                }
+            }
+        }
+    }
+}
+
+async fn enter(destination: &Destination) -> Result<(Connection, WsWelcome), Ended> {
+    let Destination { url, address, deadline, .. } = destination;
+    let mut connection = Connection::open(url, "rfc5, rfc4", *deadline).await?;
+    let handshake = async {
+        let identification = WsIdentification { address: address.to_string() };
+        let packet = WsPacket { message: Some(Message::PeerIdentification(identification)) };
+        connection.send(&packet).await?;
+        loop {
+            match connection.next::<WsPacket>().await?.message {
+                Some(Message::WelcomeMessage(welcome)) => return Ok(welcome),
+                // The close frame that follows says more.
+                Some(Message::PeerKicked(_)) => {}
+                _ => return Err(Ended::Broken("no welcome from the room".to_owned())),
+            }
+        }
+    };
+    match timeout(*deadline, handshake).await {
+        Ok(Ok(welcome)) => Ok((connection, welcome)),
+        Ok(Err(ended)) => Err(ended),
+        Err(_) => Err(Ended::Broken("the room did not answer in time".to_owned())),
+    }
+}
+
+fn event(room: RoomId, message: Message) -> Option<Event> {
+    match message {
+        Message::PeerUpdateMessage(update) => {
+            Some(Event::Message { room, alias: update.from_alias, body: update.body })
+        }
+        Message::PeerJoinMessage(join) => {
+            Some(Event::PeerJoined { room, alias: join.alias, address: join.address.parse().ok()? })
+        }
+        Message::PeerLeaveMessage(leave) => Some(Event::PeerLeft { room, alias: leave.alias }),
+        // A kick is followed by a close frame, which says why.
+        _ => None,
+    }
+}
