@@ -1,0 +1,286 @@
+use std::{collections::VecDeque, time::Duration};
+
+use protocol::{Address, Position, SessionId};
+use rustc_hash::FxHashMap;
+
+use crate::{
+    event::{Input, Output},
+    flush,
+    ground::{Ground, Point},
+    ids::{Ids, Serial},
+    islands::{Desertion, IslandState, Islands},
+    peers::{Peers, State},
+    registry::Registry,
+    returns::Returns,
+    settings::{Settings, SettingsError},
+    slab::NONE,
+};
+
+/// Places farther out than this, in metres, are refused: a number of this size still tells half
+/// metres apart, and sums of such numbers fit.
+pub(crate) const WORLD_EDGE_M: f32 = 4_000_000.0;
+
+/// The island engine. See the crate's documentation for its contract.
+#[derive(Debug)]
+pub struct Engine {
+    pub(crate) settings: Settings,
+    /// The most members that an island may have at present.
+    pub(crate) limit: u32,
+    pub(crate) ids: Ids,
+    pub(crate) peers: Peers,
+    pub(crate) ground: Ground,
+    pub(crate) islands: Islands,
+    pub(crate) registry: Registry,
+    pub(crate) returns: Returns,
+    pub(crate) deserted: VecDeque<Desertion>,
+    /// Islands that have no node, or should be on another.
+    pub(crate) seeking: Vec<u32>,
+    /// Who would like to be in which island.
+    pub(crate) wishes: FxHashMap<u32, Serial>,
+    /// Nobody can fall silent before this.
+    pub(crate) silence_due: Duration,
+    pub(crate) pending: Pending,
+    pub(crate) scratch: flush::Scratch,
+    pub(crate) counters: Counters,
+}
+
+/// What waits for the next flush.
+#[derive(Debug, Default)]
+pub(crate) struct Pending {
+    /// Peers in the world that are in no island yet, in the order of their coming.
+    pub(crate) arrivals: Vec<u32>,
+    /// Peers that left and are in an island still.
+    pub(crate) leaving: Vec<u32>,
+    /// Peers for whom something may have to be announced.
+    pub(crate) listed: Vec<u32>,
+    /// Islands that hold a member which moved, came or left.
+    pub(crate) dirty: Vec<u32>,
+    /// Islands whose members are not those of the last flush.
+    pub(crate) changed: Vec<u32>,
+    /// Islands that ended in this flush and had an id.
+    pub(crate) closed: Vec<u32>,
+    /// How many islands were begun in this flush.
+    pub(crate) opened: u64,
+}
+
+impl Pending {
+    /// Bytes held.
+    pub(crate) fn bytes(&self) -> usize {
+        let lists = [&self.arrivals, &self.leaving, &self.listed, &self.dirty, &self.changed, &self.closed];
+        lists.iter().map(|list| list.capacity() * size_of::<u32>()).sum()
+    }
+}
+
+/// What the engine ignored, since it was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counters {
+    /// Heartbeats whose position is not a number, or beyond what the engine can work with.
+    pub positions_refused: u64,
+    /// Messages of a session that is not the wallet's latest.
+    pub stale_messages: u64,
+    /// Announcements of nodes beyond the 65,535 that the registry can name.
+    pub nodes_refused: u64,
+}
+
+impl Engine {
+    /// An engine of empty islands. `started_ms`, in milliseconds since the Unix epoch, is part of
+    /// each island's id: no two engines that share an id prefix may be given the same.
+    pub fn new(settings: Settings, started_ms: u64) -> Result<Self, SettingsError> {
+        settings.check()?;
+        Ok(Self {
+            limit: settings.max_island_size,
+            ids: Ids::new(&settings.id_prefix, started_ms),
+            ground: Ground::new(settings.leave_distance_m),
+            settings,
+            peers: Peers::default(),
+            islands: Islands::default(),
+            registry: Registry::default(),
+            returns: Returns::default(),
+            deserted: VecDeque::new(),
+            seeking: Vec::new(),
+            wishes: FxHashMap::default(),
+            silence_due: Duration::ZERO,
+            pending: Pending::default(),
+            scratch: flush::Scratch::default(),
+            counters: Counters::default(),
+        })
+    }
+
+    /// Takes note of what happened. Nothing is decided before the next [`flush`](Self::flush).
+    pub fn handle(&mut self, input: Input, now: Duration) {
+        match input {
+            Input::Connected { peer, session } => self.connected(peer, session, now),
+            Input::Heartbeat { peer, session, position, desired_room } => {
+                self.heartbeat(peer, session, position, desired_room.as_deref(), now);
+            }
+            Input::Disconnected { peer, session } => self.disconnected(peer, session),
+            Input::Transport(transport) => {
+                let taken = self.registry.announce(transport, now);
+                self.counters.nodes_refused += u64::from(!taken);
+            }
+            Input::TransportGone { node } => self.registry.withdraw(&node),
+        }
+    }
+
+    /// Brings the islands in line with all that was handled so far, and adds what changed to
+    /// `outputs`.
+    pub fn flush(&mut self, now: Duration, outputs: &mut Vec<Output>) {
+        flush::run(self, now, outputs);
+    }
+
+    fn connected(&mut self, address: Address, session: Option<SessionId>, now: Duration) {
+        let Some(peer) = self.admit(address, session) else { return };
+        let record = &mut self.peers[peer];
+        record.hear(now);
+        record.forget_told();
+        record.mute = true;
+    }
+
+    fn heartbeat(
+        &mut self,
+        address: Address,
+        session: Option<SessionId>,
+        position: Position,
+        desired_room: Option<&str>,
+        now: Duration,
+    ) {
+        if !is_on_the_map(position) {
+            self.refuse(address, session, now);
+            return;
+        }
+        let Some(peer) = self.admit(address, session) else { return };
+        let record = &mut self.peers[peer];
+        record.hear(now);
+        record.mute = false;
+        record.height_m = position.y;
+        let (state, untold) = (record.state, record.told == Serial::NONE);
+        let to = Point { x: position.x, z: position.z };
+        if self.ground.spot(peer) != to {
+            self.ground.shift(peer, to);
+            self.mark_dirty(self.ground.island_of(peer));
+        }
+        if state != State::Present {
+            self.enter(peer);
+        }
+        if untold {
+            self.list(peer);
+        }
+        if let Some(room) = desired_room {
+            self.wish(peer, room);
+        }
+    }
+
+    /// A position that cannot be worked with: whoever is in the world stays where it was, and has
+    /// been heard.
+    fn refuse(&mut self, address: Address, session: Option<SessionId>, now: Duration) {
+        self.counters.positions_refused += 1;
+        if self.peers.find(address).is_none() {
+            return;
+        }
+        if let Some(peer) = self.admit(address, session) {
+            self.peers[peer].hear(now);
+        }
+    }
+
+    /// A peer that was not in the world is.
+    fn enter(&mut self, peer: u32) {
+        self.peers.set_state(peer, State::Present);
+        // One that left since the last flush still has its place.
+        if self.ground.island_of(peer) == NONE {
+            self.pending.arrivals.push(peer);
+        }
+    }
+
+    fn disconnected(&mut self, address: Address, session: Option<SessionId>) {
+        // Nobody need be made known in order to be forgotten.
+        if self.peers.find(address).is_none() {
+            return;
+        }
+        let Some(peer) = self.admit(address, session) else { return };
+        self.peers[peer].forget_told();
+        self.depart(peer);
+    }
+
+    /// A peer leaves the world; the next flush takes it out of its island.
+    pub(crate) fn depart(&mut self, peer: u32) {
+        if self.peers[peer].state == State::Present {
+            self.peers.set_state(peer, State::Departed);
+            self.pending.leaving.push(peer);
+        }
+    }
+
+    /// The peer that a message is from, unless it is of a session that has been replaced.
+    fn admit(&mut self, address: Address, session: Option<SessionId>) -> Option<u32> {
+        let (peer, new) = self.peers.intern(address);
+        if new {
+            self.ground.admit_peer(peer);
+        }
+        let admitted = self.peers.admit(peer, session);
+        self.counters.stale_messages += u64::from(!admitted);
+        admitted.then_some(peer)
+    }
+
+    fn wish(&mut self, peer: u32, room: &str) {
+        // A room that is no island of ours can never be among the candidates.
+        let wish = self.ids.serial(room);
+        let before = match wish {
+            Some(island) => self.wishes.insert(peer, island),
+            None => self.wishes.remove(&peer),
+        };
+        if before != wish {
+            self.mark_dirty(self.ground.island_of(peer));
+        }
+    }
+
+    /// Has the next flush look at an island.
+    pub(crate) fn mark_dirty(&mut self, island: u32) {
+        if island != NONE && !std::mem::replace(&mut self.islands[island].dirty, true) {
+            self.pending.dirty.push(island);
+        }
+    }
+
+    /// Has the next flush see whether something is to be told about a peer.
+    pub(crate) fn list(&mut self, peer: u32) {
+        if !std::mem::replace(&mut self.peers[peer].listed, true) {
+            self.pending.listed.push(peer);
+        }
+    }
+
+    /// A new island, still without members and without an id.
+    pub(crate) fn open_island(&mut self) -> u32 {
+        self.pending.opened += 1;
+        // Later than all that have a serial, in the order of their making.
+        let island = self.islands.add(self.ids.upcoming() + self.pending.opened);
+        self.ground.admit_island(island);
+        island
+    }
+
+    /// Ends an island that has no members.
+    pub(crate) fn close_island(&mut self, island: u32) {
+        self.islands.set_state(island, IslandState::Closed);
+        if self.islands[island].serial == Serial::NONE {
+            self.islands.remove(island);
+        } else {
+            self.pending.closed.push(island);
+        }
+    }
+
+    /// Puts a peer that stands nowhere into an island.
+    pub(crate) fn put(&mut self, peer: u32, island: u32) {
+        self.ground.put(peer, island);
+        self.list(peer);
+        self.mark_changed(island);
+    }
+
+    /// Notes that an island's members are no longer those of the last flush.
+    pub(crate) fn mark_changed(&mut self, island: u32) {
+        if !std::mem::replace(&mut self.islands[island].changed, true) {
+            self.pending.changed.push(island);
+        }
+    }
+}
+
+fn is_on_the_map(position: Position) -> bool {
+    // Comparisons with NaN are false.
+    [position.x, position.y, position.z].iter().all(|metres| metres.abs() <= WORLD_EDGE_M)
+}

@@ -1,0 +1,112 @@
+use crate::{
+    engine::{Engine, Pending},
+    event::Output,
+    ids::Serial,
+    peers::State,
+    slab::NONE,
+};
+
+/// Gives an id to each island that began in this flush and is still there, in the order of their
+/// making.
+pub(super) fn name_islands(engine: &mut Engine, outputs: &mut Vec<Output>) {
+    if engine.pending.opened == 0 {
+        return;
+    }
+    let is_new =
+        |island: &u32| engine.islands[*island].serial == Serial::NONE && engine.islands.is_inhabited(*island);
+    let mut opened: Vec<u32> = engine.pending.changed.iter().copied().filter(is_new).collect();
+    opened.sort_unstable_by_key(|&island| engine.islands[island].age);
+    // A number may have been given up and taken again within the flush.
+    opened.dedup();
+    for island in opened {
+        let serial = engine.ids.mint();
+        engine.islands.name(island, serial);
+        outputs.push(Output::Opened { island: engine.ids.text(serial) });
+    }
+    engine.pending.opened = 0;
+}
+
+/// Tells what changed between the last flush and the end of this one.
+pub(super) fn tell(engine: &mut Engine, outputs: &mut Vec<Output>) {
+    let listed = std::mem::take(&mut engine.pending.listed);
+    for &peer in &listed {
+        report(engine, peer, outputs);
+    }
+    for peer in listed {
+        engine.peers[peer].listed = false;
+        if !assign(engine, peer, outputs) {
+            engine.list(peer);
+        }
+    }
+}
+
+/// Reports the difference in membership.
+fn report(engine: &mut Engine, peer: u32, outputs: &mut Vec<Output>) {
+    let island = engine.ground.island_of(peer);
+    let record = &mut engine.peers[peer];
+    let before = std::mem::replace(&mut record.home, island);
+    let address = record.address;
+    if before == island {
+        return;
+    }
+    let id = |island: u32| engine.ids.text(engine.islands[island].serial);
+    if before != NONE {
+        outputs.push(Output::Left { island: id(before), peer: address });
+    }
+    if island != NONE {
+        outputs.push(Output::Joined { island: id(island), peer: address });
+    }
+}
+
+/// Tells a peer where it is, if that is not what it was told last. Returns `false` if it must wait
+/// until its node takes more peers.
+fn assign(engine: &mut Engine, peer: u32, outputs: &mut Vec<Output>) -> bool {
+    let island = engine.ground.island_of(peer);
+    let record = &engine.peers[peer];
+    if record.state != State::Present || record.mute || island == NONE {
+        return true;
+    }
+    let place = &engine.islands[island];
+    if (record.told, record.told_node) == (place.serial, place.node) {
+        return true;
+    }
+    // Without a node it waits with its island, whose members are listed when one is found.
+    let Some(transport) = engine.registry.name(place.node) else { return true };
+    if !engine.registry.is_available(place.node) {
+        return false;
+    }
+    let from = (record.told != Serial::NONE).then(|| engine.ids.text(record.told));
+    outputs.push(Output::Assigned {
+        peer: record.address,
+        session: engine.peers.session(peer),
+        island: engine.ids.text(place.serial),
+        transport: transport.clone(),
+        from,
+    });
+    let (told, told_node) = (place.serial, place.node);
+    let record = &mut engine.peers[peer];
+    (record.told, record.told_node) = (told, told_node);
+    true
+}
+
+/// Reports the islands that are no more, and gives up their numbers.
+pub(super) fn close_islands(engine: &mut Engine, outputs: &mut Vec<Output>) {
+    let mut closed = std::mem::take(&mut engine.pending.closed);
+    for island in closed.drain(..) {
+        outputs.push(Output::Closed { island: engine.ids.text(engine.islands[island].serial) });
+        engine.islands.remove(island);
+    }
+    engine.pending.closed = closed;
+}
+
+impl Pending {
+    /// Keeps the memory of lists that were worked off.
+    pub(super) fn recycle(&mut self, mut dirty: Vec<u32>, mut arrivals: Vec<u32>) {
+        self.changed.clear();
+        arrivals.clear();
+        self.arrivals = arrivals;
+        // Islands that were marked during the flush have been looked at in its course.
+        dirty.clear();
+        self.dirty = dirty;
+    }
+}

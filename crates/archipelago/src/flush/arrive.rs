@@ -1,0 +1,94 @@
+use crate::{engine::Engine, flush::merge, islands::IslandState, peers::State, returns::Memory, slab::NONE};
+
+/// Puts those who come back where they were: in their island if it still has room and a member near
+/// enough, or has nobody and they are near the place that they left. Who comes back may be what
+/// holds the next one to the island, so it goes on until nobody more can be put back.
+///
+/// Adds the islands that were returned to, to `dirty`.
+pub(super) fn put_back(engine: &mut Engine, arrivals: &[u32], dirty: &mut Vec<u32>) {
+    let mut returning: Vec<(u32, Memory)> = Vec::new();
+    for &peer in arrivals {
+        if engine.peers[peer].state == State::Present {
+            returning.extend(engine.returns.recall(peer).map(|memory| (peer, memory)));
+        }
+    }
+    let mut waiting = usize::MAX;
+    while returning.len() < waiting {
+        waiting = returning.len();
+        returning.retain(|&(peer, memory)| match place_of_return(engine, peer, memory) {
+            Some(island) => {
+                engine.islands.set_state(island, IslandState::Inhabited);
+                engine.put(peer, island);
+                engine.islands[island].dirty = true;
+                dirty.push(island);
+                false
+            }
+            None => true,
+        });
+    }
+}
+
+fn place_of_return(engine: &Engine, peer: u32, memory: Memory) -> Option<u32> {
+    let island = engine.islands.find(memory.island)?;
+    let at = engine.ground.spot(peer);
+    let distance_m = engine.settings.leave_distance_m;
+    let near = match engine.islands[island].state {
+        IslandState::Inhabited => engine.ground.touches(island, at, distance_m),
+        IslandState::Deserted => memory.at.distance_squared(at) <= distance_m * distance_m,
+        IslandState::Closed => false,
+    };
+    (near && engine.ground.size(island) < engine.limit).then_some(island)
+}
+
+/// Places what was cut off, each group as an island of its own that then merges with others.
+pub(super) fn place_fragments(engine: &mut Engine) {
+    let mut fragments = std::mem::take(&mut engine.scratch.fragments);
+    let mut start = 0;
+    for &end in &fragments.ends {
+        place(engine, &fragments.peers[start..end]);
+        start = end;
+    }
+    fragments.peers.clear();
+    fragments.ends.clear();
+    engine.scratch.fragments = fragments;
+}
+
+/// Places those who are new, in the order of their coming.
+pub(super) fn place_newcomers(engine: &mut Engine, arrivals: &[u32]) {
+    for &peer in arrivals {
+        if engine.peers[peer].state == State::Present && engine.ground.island_of(peer) == NONE {
+            place_one(engine, peer);
+        }
+    }
+}
+
+fn place(engine: &mut Engine, group: &[u32]) {
+    if let &[peer] = group {
+        return place_one(engine, peer);
+    }
+    let island = engine.open_island();
+    group.iter().for_each(|&peer| engine.put(peer, island));
+    merge::with_neighbours(engine, island);
+}
+
+/// Places one peer: in the best of the islands near it that have room, which may bring that island
+/// together with others.
+fn place_one(engine: &mut Engine, peer: u32) {
+    let at = engine.ground.spot(peer);
+    let mut found = std::mem::take(&mut engine.scratch.found);
+    found.clear();
+    engine.ground.touching_point(at, engine.settings.join_distance_m, engine.limit - 1, &mut found);
+    let centre = (f64::from(at.x), f64::from(at.z));
+    let preferred = |island: u32| merge::would_like(engine, peer, engine.islands[island].serial);
+    match merge::best(engine, centre, preferred, &found) {
+        Some(island) => {
+            engine.put(peer, island);
+            merge::among(engine, island, &mut found);
+        }
+        None => {
+            let island = engine.open_island();
+            engine.put(peer, island);
+        }
+    }
+    engine.scratch.found = found;
+}

@@ -1,0 +1,198 @@
+use crate::{
+    engine::Engine,
+    ground::{Member, Point},
+    islands::IslandState,
+    peers::Peers,
+};
+
+/// Groups that were cut off an island and wait to be placed.
+#[derive(Debug, Default)]
+pub(crate) struct Fragments {
+    pub(super) peers: Vec<u32>,
+    /// Where in `peers` each ends.
+    pub(super) ends: Vec<usize>,
+}
+
+impl Fragments {
+    /// Bytes held.
+    pub(crate) fn bytes(&self) -> usize {
+        self.peers.capacity() * size_of::<u32>() + self.ends.capacity() * size_of::<usize>()
+    }
+}
+
+/// Cuts each island that no longer holds together, or is above the limit. The largest group (then
+/// the one with the lowest address) stays the island, the others are taken out as fragments.
+pub(super) fn run(engine: &mut Engine, islands: &[u32]) {
+    let mut members = std::mem::take(&mut engine.scratch.members);
+    let mut ends = std::mem::take(&mut engine.scratch.ends);
+    for &island in islands {
+        if engine.islands[island].state != IslandState::Inhabited {
+            continue;
+        }
+        members.clear();
+        members.extend(engine.ground.members(island));
+        ends.clear();
+        pieces(&mut members, engine.settings.leave_distance_m, engine.limit as usize, &mut ends);
+        if ends.len() > 1 {
+            cut_off(engine, island, &members, &ends);
+        }
+    }
+    engine.scratch.members = members;
+    engine.scratch.ends = ends;
+}
+
+fn cut_off(engine: &mut Engine, island: u32, members: &[Member], ends: &[usize]) {
+    let starts = || std::iter::once(0).chain(ends.iter().copied());
+    let groups = || starts().zip(ends).map(|(start, &end)| &members[start..end]);
+    let rank = |group: &[Member]| (group.len(), std::cmp::Reverse(lowest_address(&engine.peers, group)));
+    let kept = groups().enumerate().max_by_key(|(_, group)| rank(group)).map(|(index, _)| index);
+    for (index, group) in groups().enumerate() {
+        if Some(index) == kept {
+            continue;
+        }
+        for member in group {
+            engine.ground.take(member.peer);
+            engine.scratch.fragments.peers.push(member.peer);
+        }
+        let end = engine.scratch.fragments.peers.len();
+        engine.scratch.fragments.ends.push(end);
+    }
+    engine.mark_changed(island);
+}
+
+fn lowest_address(peers: &Peers, group: &[Member]) -> Option<protocol::Address> {
+    group.iter().map(|member| peers[member.peer].address).min()
+}
+
+/// Orders `members` into groups that are each connected through hops of at most `distance_m` and
+/// hold at most `limit`; `ends` tells where each group ends. A connected group above the limit is
+/// divided across its longer side.
+fn pieces(members: &mut [Member], distance_m: f32, limit: usize, ends: &mut Vec<usize>) {
+    let mut connected = Vec::new();
+    components(members, distance_m, &mut connected);
+    if connected.iter().zip(std::iter::once(&0).chain(&connected)).all(|(end, start)| end - start <= limit) {
+        ends.extend(connected);
+        return;
+    }
+    let mut start = 0;
+    for end in connected {
+        let (first, group) = (ends.len(), &mut members[start..end]);
+        if group.len() <= limit {
+            ends.push(group.len());
+        } else {
+            let left = divide(group, limit);
+            pieces(&mut group[..left], distance_m, limit, ends);
+            let second = ends.len();
+            pieces(&mut group[left..], distance_m, limit, ends);
+            ends[second..].iter_mut().for_each(|end| *end += left);
+        }
+        ends[first..].iter_mut().for_each(|end| *end += start);
+        start = end;
+    }
+}
+
+/// Orders a group along its longer side. Returns how many are to go to the one part.
+fn divide(group: &mut [Member], limit: usize) -> usize {
+    let (low, high) = bounds(group);
+    let wide = high.x - low.x >= high.z - low.z;
+    let along = |member: &Member| if wide { (member.at.x, member.at.z) } else { (member.at.z, member.at.x) };
+    group.sort_by(|a, b| {
+        let ((a, a_across), (b, b_across)) = (along(a), along(b));
+        a.total_cmp(&b).then(a_across.total_cmp(&b_across))
+    });
+    let parts = group.len().div_ceil(limit);
+    group.len() * (parts / 2) / parts
+}
+
+fn bounds(members: &[Member]) -> (Point, Point) {
+    let first = members.first().map_or(Point::default(), |member| member.at);
+    members.iter().fold((first, first), |(low, high), member| {
+        let Point { x, z } = member.at;
+        (Point { x: low.x.min(x), z: low.z.min(z) }, Point { x: high.x.max(x), z: high.z.max(z) })
+    })
+}
+
+/// Orders `members` into groups that are each connected through hops of at most `distance_m`, and
+/// tells where each ends.
+pub(super) fn components(members: &mut [Member], distance_m: f32, ends: &mut Vec<usize>) {
+    let (low, high) = bounds(members);
+    let squared = distance_m * distance_m;
+    // Nobody is farther from anybody than from corner to corner.
+    if low.distance_squared(high) <= squared {
+        ends.push(members.len());
+        return;
+    }
+    // In front of `reached` are those known to be in the present group, and in front of `next` those
+    // whose neighbours were sought already.
+    let (mut reached, mut next) = (0, 0);
+    while reached < members.len() {
+        if next == reached {
+            if next > 0 {
+                ends.push(next);
+            }
+            reached += 1;
+        }
+        reached = bring_forward(members, reached, members[next].at, squared);
+        next += 1;
+    }
+    ends.push(members.len());
+}
+
+/// Swaps those from `reached` on that are near a point to the front of the rest. Returns where the
+/// rest begins then.
+fn bring_forward(members: &mut [Member], reached: usize, from: Point, squared: f32) -> usize {
+    let mut rest = reached;
+    for other in reached..members.len() {
+        if members[other].at.distance_squared(from) <= squared {
+            members.swap(rest, other);
+            rest += 1;
+        }
+    }
+    rest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn members(places: &[(f32, f32)]) -> Vec<Member> {
+        let member = |(peer, &(x, z))| Member { peer: peer as u32, at: Point { x, z } };
+        places.iter().enumerate().map(member).collect()
+    }
+
+    fn groups(places: &[(f32, f32)], limit: usize) -> Vec<Vec<u32>> {
+        let mut members = members(places);
+        let mut ends = Vec::new();
+        pieces(&mut members, 80.0, limit, &mut ends);
+        let mut start = 0;
+        let mut groups = Vec::new();
+        for end in ends {
+            let mut group: Vec<u32> = members[start..end].iter().map(|member| member.peer).collect();
+            group.sort_unstable();
+            groups.push(group);
+            start = end;
+        }
+        assert_eq!(start, places.len());
+        groups.sort();
+        groups
+    }
+
+    #[test]
+    fn groups_are_connected_by_hops() {
+        let chain = [(0.0, 0.0), (160.0, 0.0), (80.0, 0.0), (241.0, 0.0)];
+        assert_eq!(groups(&chain, 9), [vec![0, 1, 2], vec![3]]);
+        assert_eq!(groups(&[(5.0, 5.0); 4], 9), [[0, 1, 2, 3]]);
+        assert_eq!(groups(&[(0.0, 0.0), (100.0, 0.0)], 9), [[0], [1]]);
+    }
+
+    #[test]
+    fn a_group_above_the_limit_is_divided_by_place() {
+        let row: Vec<(f32, f32)> = (0..7).map(|i| (i as f32 * 10.0, 0.0)).collect();
+        assert_eq!(groups(&row, 3), [vec![0, 1], vec![2, 3], vec![4, 5, 6]]);
+        let far: Vec<(f32, f32)> = row.iter().map(|&(x, _)| (x + 500.0, 0.0)).collect();
+        let both = [row, far].concat();
+        assert_eq!(groups(&both, 7), [(0..7).collect::<Vec<_>>(), (7..14).collect()]);
+        assert_eq!(groups(&both, 4).len(), 4);
+        assert!(groups(&[(1.0, 1.0); 10], 1).iter().all(|group| group.len() == 1));
+    }
+}

@@ -1,0 +1,101 @@
+use std::cmp::{Ordering, Reverse};
+
+use crate::{engine::Engine, ground::Member, ids::Serial};
+
+/// Merges islands that are near each other and fit together, beginning with the oldest of those
+/// given.
+pub(super) fn run(engine: &mut Engine, islands: &[u32]) {
+    let mut queue = islands.to_vec();
+    let mut next = 0;
+    while let Some(&island) = queue.get(next) {
+        next += 1;
+        if !engine.islands.is_inhabited(island) || !std::mem::take(&mut engine.islands[island].dirty) {
+            continue;
+        }
+        let survivor = with_neighbours(engine, island);
+        // It has swallowed one that nobody had looked at.
+        if engine.islands[survivor].dirty {
+            queue.push(survivor);
+        }
+    }
+}
+
+/// Merges an island with those near it. Returns the island that its members are in then.
+pub(super) fn with_neighbours(engine: &mut Engine, island: u32) -> u32 {
+    let mut found = std::mem::take(&mut engine.scratch.found);
+    found.clear();
+    let room = engine.limit.saturating_sub(engine.ground.size(island));
+    if room > 0 {
+        engine.ground.touching(island, engine.settings.join_distance_m, room, &mut found);
+    }
+    let survivor = among(engine, island, &mut found);
+    engine.scratch.found = found;
+    survivor
+}
+
+/// Merges an island with those of `found` that it fits with, the best first, until none fits.
+pub(super) fn among(engine: &mut Engine, mut island: u32, found: &mut Vec<u32>) -> u32 {
+    loop {
+        let room = engine.limit.saturating_sub(engine.ground.size(island));
+        found.retain(|&other| {
+            other != island && engine.islands.is_inhabited(other) && engine.ground.size(other) <= room
+        });
+        let centre = engine.ground.centre(island);
+        let Some(best) = best(engine, centre, |other| belong_together(engine, island, other), found) else {
+            return island;
+        };
+        island = merge(engine, island, best);
+    }
+}
+
+/// Of several islands that could be joined, the one to try first: one that is `preferred`, then the
+/// one whose centre is nearest, then the larger, then the older.
+pub(super) fn best(
+    engine: &Engine,
+    (x, z): (f64, f64),
+    preferred: impl Fn(u32) -> bool,
+    candidates: &[u32],
+) -> Option<u32> {
+    let rank = |island: u32| {
+        let (centre_x, centre_z) = engine.ground.centre(island);
+        let squared = (centre_x - x).powi(2) + (centre_z - z).powi(2);
+        (squared, Reverse(engine.ground.size(island)), engine.islands[island].age)
+    };
+    let compare = |&a: &u32, &b: &u32| -> Ordering {
+        let ((a_squared, a_size, a_age), (b_squared, b_size, b_age)) = (rank(a), rank(b));
+        let by_wish = preferred(b).cmp(&preferred(a));
+        by_wish.then(a_squared.total_cmp(&b_squared)).then((a_size, a_age).cmp(&(b_size, b_age)))
+    };
+    candidates.iter().copied().min_by(compare)
+}
+
+/// Whether a member of the one would like to be in the other.
+fn belong_together(engine: &Engine, one: u32, other: u32) -> bool {
+    let would = |from: u32, to: Serial| {
+        engine.ground.members(from).any(|Member { peer, .. }| would_like(engine, peer, to))
+    };
+    !engine.wishes.is_empty()
+        && (would(one, engine.islands[other].serial) || would(other, engine.islands[one].serial))
+}
+
+/// Whether a peer would like to be in the island with this serial.
+pub(super) fn would_like(engine: &Engine, peer: u32, island: Serial) -> bool {
+    island != Serial::NONE && engine.wishes.get(&peer) == Some(&island)
+}
+
+/// Makes one island of two. The larger survives, then the older.
+pub(super) fn merge(engine: &mut Engine, one: u32, other: u32) -> u32 {
+    let rank = |island: u32| (engine.ground.size(island), Reverse(engine.islands[island].age));
+    let (survivor, ended) = if rank(one) > rank(other) { (one, other) } else { (other, one) };
+    let mut members = std::mem::take(&mut engine.scratch.members);
+    members.clear();
+    members.extend(engine.ground.members(ended));
+    members.iter().for_each(|member| engine.list(member.peer));
+    engine.scratch.members = members;
+    engine.ground.absorb(ended, survivor);
+    engine.mark_changed(survivor);
+    engine.mark_changed(ended);
+    engine.islands[survivor].dirty |= engine.islands[ended].dirty;
+    engine.close_island(ended);
+    survivor
+}

@@ -1,0 +1,210 @@
+//! What must be true after every flush, checked without the engine's own structures.
+//!
+//! A [`Picture`] is what the engine shows; [`Picture::check`] looks at one by itself. A [`Witness`]
+//! hears all inputs and outputs and holds what was announced against what it sees. Both are plain
+//! and slow enough to be trusted, and fast enough for simulations of thousands.
+
+mod witness;
+
+use std::collections::HashMap;
+
+use protocol::{Address, IslandId, NodeName, Position};
+
+pub use witness::Witness;
+
+use crate::{Engine, Settings};
+
+/// All islands after a flush.
+#[derive(Debug, Clone, Default)]
+pub struct Picture {
+    /// In no order that means anything.
+    pub islands: Vec<PicturedIsland>,
+}
+
+/// One island of a [`Picture`].
+#[derive(Debug, Clone)]
+pub struct PicturedIsland {
+    /// Its id.
+    pub id: IslandId,
+    /// The node that holds its room.
+    pub transport: Option<NodeName>,
+    /// Its members and where they stand.
+    pub members: Vec<(Address, Position)>,
+}
+
+/// What the islands are held against.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Bounds {
+    /// The most members of an island.
+    pub limit: u32,
+    /// See [`Settings::join_distance_m`].
+    pub join_distance_m: f32,
+    /// See [`Settings::leave_distance_m`].
+    pub leave_distance_m: f32,
+}
+
+/// What must not be.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum Violation {
+    /// A peer is in two islands at once.
+    #[error("{0} is in two islands")]
+    TwoIslands(Address),
+    /// Peers in the world and peers in islands are not the same number.
+    #[error("{present} peers are in the world and {placed} in islands")]
+    Misplaced {
+        /// Peers in the world.
+        present: usize,
+        /// Peers in islands.
+        placed: usize,
+    },
+    /// An island has nobody in it.
+    #[error("{0} is empty")]
+    Empty(IslandId),
+    /// Two islands have the same id.
+    #[error("two islands are {0}")]
+    SameId(IslandId),
+    /// An island is larger than its limit.
+    #[error("{0} has {1} members")]
+    TooLarge(IslandId, usize),
+    /// An island does not hold together at the leave distance.
+    #[error("{0} falls apart")]
+    Apart(IslandId),
+    /// Two islands are within the join distance, fit together, and are two.
+    #[error("{0} and {1} should be one")]
+    Unmerged(IslandId, IslandId),
+    /// Two that were together and are still held together by the leave distance are not.
+    #[error("{0} and {1} were parted without need")]
+    Parted(Address, Address),
+    /// Of two islands that merged, the smaller survived, or the younger of two alike.
+    #[error("{survivor} survived {ended}")]
+    WrongSurvivor {
+        /// The island that should have ended.
+        survivor: IslandId,
+        /// The island that should have survived.
+        ended: IslandId,
+    },
+    /// An id that had been used was used again.
+    #[error("{0} was opened again")]
+    Reused(IslandId),
+    /// What was announced of islands and members is not what is.
+    #[error("the announcements do not add up at {0}")]
+    Untrue(IslandId),
+    /// A peer was told what it had been told, or was told twice in a flush.
+    #[error("{0} was told for nothing")]
+    ToldForNothing(Address),
+    /// A peer was told something that is not so.
+    #[error("{0} was told of {1}, which it is not in")]
+    ToldWrong(Address, IslandId),
+    /// A peer was told that it came from an island that it was not last told of.
+    #[error("{0} was told of a wrong former island")]
+    WrongFormer(Address),
+    /// A peer whose island or transport changed was not told.
+    #[error("{0} was not told")]
+    NotTold(Address),
+}
+
+impl Bounds {
+    /// The bounds that an engine works within at present.
+    pub fn of(engine: &Engine) -> Self {
+        let &Settings { join_distance_m, leave_distance_m, .. } = engine.settings();
+        Self { limit: engine.limit(), join_distance_m, leave_distance_m }
+    }
+}
+
+impl Picture {
+    /// What an engine shows.
+    pub fn of(engine: &Engine) -> Self {
+        let islands = engine.islands().map(|island| PicturedIsland {
+            id: island.id(),
+            transport: island.transport().cloned(),
+            members: island.members().collect(),
+        });
+        Self { islands: islands.collect() }
+    }
+
+    /// Each peer with the place of its island in `islands`.
+    fn everybody(&self) -> impl Iterator<Item = (usize, Address, Position)> {
+        let islands = self.islands.iter().enumerate();
+        islands.flat_map(|(index, island)| island.members.iter().map(move |&(peer, at)| (index, peer, at)))
+    }
+
+    /// Checks that each peer is in one island, that no island is above the limit, that the members
+    /// of each are connected at the leave distance, and that no two islands should be one.
+    pub fn check(&self, bounds: Bounds) -> Result<(), Violation> {
+        let mut seen = HashMap::new();
+        for (_, peer, _) in self.everybody() {
+            if seen.insert(peer, ()).is_some() {
+                return Err(Violation::TwoIslands(peer));
+            }
+        }
+        let mut ids = HashMap::new();
+        for island in &self.islands {
+            if ids.insert(&island.id, ()).is_some() {
+                return Err(Violation::SameId(island.id.clone()));
+            }
+            self.check_island(island, bounds)?;
+        }
+        self.check_neighbours(bounds)
+    }
+
+    fn check_island(&self, island: &PicturedIsland, bounds: Bounds) -> Result<(), Violation> {
+        if island.members.is_empty() {
+            return Err(Violation::Empty(island.id.clone()));
+        }
+        if island.members.len() > bounds.limit as usize {
+            return Err(Violation::TooLarge(island.id.clone(), island.members.len()));
+        }
+        if !is_connected(&island.members, bounds.leave_distance_m) {
+            return Err(Violation::Apart(island.id.clone()));
+        }
+        Ok(())
+    }
+
+    fn check_neighbours(&self, bounds: Bounds) -> Result<(), Violation> {
+        let size = |island: usize| self.islands[island].members.len();
+        let mut violation = None;
+        for_each_pair(self.everybody().collect(), bounds.join_distance_m, |one, other| {
+            if one.0 != other.0 && size(one.0) + size(other.0) <= bounds.limit as usize {
+                violation = Some((one.0, other.0));
+            }
+        });
+        match violation {
+            Some((a, b)) => Err(Violation::Unmerged(self.islands[a].id.clone(), self.islands[b].id.clone())),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Calls `visit` with each two that are within a distance of each other.
+pub(crate) fn for_each_pair<T: Copy>(
+    mut peers: Vec<(usize, T, Position)>,
+    distance_m: f32,
+    mut visit: impl FnMut((usize, T, Position), (usize, T, Position)),
+) {
+    peers.sort_by(|a, b| a.2.x.total_cmp(&b.2.x));
+    for (index, &one) in peers.iter().enumerate() {
+        // One metre more than needed, for whatever rounding does to the difference.
+        let near = peers[index + 1..].iter().take_while(|other| other.2.x - one.2.x <= distance_m + 1.0);
+        for &other in near {
+            if one.2.ground_distance_squared(other.2) <= distance_m * distance_m {
+                visit(one, other);
+            }
+        }
+    }
+}
+
+/// Whether these are connected through hops of at most a distance.
+pub(crate) fn is_connected(members: &[(Address, Position)], distance_m: f32) -> bool {
+    let mut unseen: Vec<Position> = members.iter().map(|&(_, position)| position).collect();
+    let mut frontier: Vec<Position> = unseen.pop().into_iter().collect();
+    while let Some(from) = frontier.pop() {
+        unseen.retain(|&position| {
+            let near = from.ground_distance_squared(position) <= distance_m * distance_m;
+            if near {
+                frontier.push(position);
+            }
+            !near
+        });
+    }
+    unseen.is_empty()
+}

@@ -1,0 +1,165 @@
+use std::collections::{HashMap, HashSet};
+
+use protocol::{Address, IslandId, NodeName, SessionId};
+
+use super::{Bounds, Picture, Violation};
+use crate::{Engine, Input, Output};
+
+/// Follows an engine by what goes in and what comes out, and knows what each client was told.
+#[derive(Debug, Clone, Default)]
+pub struct Witness {
+    ever: HashSet<IslandId>,
+    open: HashSet<IslandId>,
+    members: HashMap<Address, IslandId>,
+    told: HashMap<Address, (IslandId, NodeName)>,
+    sessions: HashMap<Address, SessionId>,
+    /// Signed in, and not yet heard to say where they are.
+    mute: HashSet<Address>,
+    nodes_taking: HashMap<NodeName, bool>,
+    /// In no island at the end of some flush since they were told: the engine may have forgotten
+    /// them, and what they were told.
+    absent: HashSet<Address>,
+}
+
+impl Witness {
+    /// Hears an input, before or after the engine does.
+    pub fn hear(&mut self, input: &Input) {
+        match input {
+            Input::Connected { peer, session } => {
+                if self.is_current(*peer, *session) {
+                    self.told.remove(peer);
+                    self.mute.insert(*peer);
+                }
+            }
+            Input::Heartbeat { peer, session, .. } => {
+                if self.is_current(*peer, *session) {
+                    self.mute.remove(peer);
+                }
+            }
+            Input::Disconnected { peer, session } => {
+                if self.is_current(*peer, *session) {
+                    self.told.remove(peer);
+                }
+            }
+            Input::Transport(transport) => {
+                self.nodes_taking.insert(transport.node.clone(), !transport.draining);
+            }
+            Input::TransportGone { node } => {
+                self.nodes_taking.insert(node.clone(), false);
+            }
+        }
+    }
+
+    fn is_current(&mut self, peer: Address, session: Option<SessionId>) -> bool {
+        let (Some(session), current) = (session, self.sessions.get(&peer).copied()) else { return true };
+        if current.is_none_or(|current| session > current) {
+            self.sessions.insert(peer, session);
+            self.told.remove(&peer);
+        }
+        current.is_none_or(|current| session >= current)
+    }
+
+    /// Holds the outputs of a flush against what the engine shows after it, and that against what
+    /// must be true of any islands.
+    pub fn see(&mut self, engine: &Engine, outputs: &[Output]) -> Result<(), Violation> {
+        let picture = Picture::of(engine);
+        let placed = picture.islands.iter().map(|island| island.members.len()).sum();
+        if placed != engine.peers_count() {
+            return Err(Violation::Misplaced { present: engine.peers_count(), placed });
+        }
+        self.see_picture(&picture, Bounds::of(engine), outputs)
+    }
+
+    /// The same for whatever shows itself by a picture.
+    pub fn see_picture(
+        &mut self,
+        picture: &Picture,
+        bounds: Bounds,
+        outputs: &[Output],
+    ) -> Result<(), Violation> {
+        picture.check(bounds)?;
+        self.follow_islands(outputs)?;
+        self.follow_members(picture, outputs)?;
+        self.follow_told(picture, outputs)
+    }
+
+    fn follow_islands(&mut self, outputs: &[Output]) -> Result<(), Violation> {
+        for output in outputs {
+            if let Output::Opened { island } = output {
+                if !self.ever.insert(island.clone()) {
+                    return Err(Violation::Reused(island.clone()));
+                }
+                self.open.insert(island.clone());
+            }
+            if let Output::Closed { island } = output
+                && !self.open.remove(island)
+            {
+                return Err(Violation::Untrue(island.clone()));
+            }
+        }
+        Ok(())
+    }
+
+    fn follow_members(&mut self, picture: &Picture, outputs: &[Output]) -> Result<(), Violation> {
+        for output in outputs {
+            let (island, so) = match output {
+                Output::Left { island, peer } => (island, self.members.remove(peer).as_ref() == Some(island)),
+                Output::Joined { island, peer } => {
+                    (island, self.members.insert(*peer, island.clone()).is_none())
+                }
+                _ => continue,
+            };
+            if !so {
+                return Err(Violation::Untrue(island.clone()));
+            }
+        }
+        let mut placed = 0;
+        for island in &picture.islands {
+            placed += island.members.len();
+            let open = self.open.contains(&island.id);
+            if !open || island.members.iter().any(|(peer, _)| self.members.get(peer) != Some(&island.id)) {
+                return Err(Violation::Untrue(island.id.clone()));
+            }
+        }
+        let left = outputs.iter().filter_map(|output| match output {
+            Output::Left { peer, .. } => Some(*peer),
+            _ => None,
+        });
+        self.absent.extend(left.filter(|peer| !self.members.contains_key(peer)));
+        match self.members.values().next() {
+            Some(island) if placed != self.members.len() => Err(Violation::Untrue(island.clone())),
+            _ => Ok(()),
+        }
+    }
+
+    fn follow_told(&mut self, picture: &Picture, outputs: &[Output]) -> Result<(), Violation> {
+        let mut told_now = HashSet::new();
+        for output in outputs {
+            let Output::Assigned { peer, island, transport, from, .. } = output else { continue };
+            let now = (island.clone(), transport.clone());
+            let before = self.told.insert(*peer, now.clone());
+            let forgotten = self.absent.remove(peer) && from.is_none();
+            if !told_now.insert(*peer) || (before.as_ref() == Some(&now) && !forgotten) {
+                return Err(Violation::ToldForNothing(*peer));
+            }
+            if from.as_ref() != before.as_ref().map(|(island, _)| island) && !forgotten {
+                return Err(Violation::WrongFormer(*peer));
+            }
+            if self.members.get(peer) != Some(island) {
+                return Err(Violation::ToldWrong(*peer, island.clone()));
+            }
+        }
+        for island in &picture.islands {
+            let Some(transport) = &island.transport else { continue };
+            if self.nodes_taking.get(transport) != Some(&true) {
+                continue;
+            }
+            let place = (island.id.clone(), transport.clone());
+            let untold = |peer: &Address| !self.mute.contains(peer) && self.told.get(peer) != Some(&place);
+            if let Some((peer, _)) = island.members.iter().find(|(peer, _)| untold(peer)) {
+                return Err(Violation::NotTold(*peer));
+            }
+        }
+        Ok(())
+    }
+}

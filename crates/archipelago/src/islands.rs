@@ -1,0 +1,137 @@
+use std::{hash::Hasher, time::Duration};
+
+use hashbrown::HashTable;
+use rustc_hash::FxHasher;
+
+use crate::{
+    ids::Serial,
+    registry::{NO_NODE, NodeIndex},
+    slab::Slab,
+};
+
+/// All islands by number. Who is in them is in the ground.
+#[derive(Debug, Default)]
+pub(crate) struct Islands {
+    records: Slab<Island>,
+    by_serial: HashTable<u32>,
+    inhabited: usize,
+}
+
+/// What is known of an island, besides its members.
+#[derive(Debug, Clone)]
+pub(crate) struct Island {
+    /// None for as long as the flush that made it lasts.
+    pub(crate) serial: Serial,
+    /// Orders islands by age, those without a serial too: less is older.
+    pub(crate) age: u64,
+    pub(crate) seats_taken: u32,
+    pub(crate) node: NodeIndex,
+    pub(crate) state: IslandState,
+    /// A member moved, came or left since the last flush.
+    pub(crate) dirty: bool,
+    /// Its members are not those of the last flush.
+    pub(crate) changed: bool,
+    /// It has no node, or should be on another.
+    pub(crate) seeking: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum IslandState {
+    /// It has members.
+    Inhabited,
+    /// Its last member left; its id is kept for a while, should that member return.
+    Deserted,
+    /// It is no more. The number is free for another after the flush.
+    Closed,
+}
+
+impl Islands {
+    pub(crate) fn add(&mut self, age: u64) -> u32 {
+        self.inhabited += 1;
+        self.records.insert(Island {
+            serial: Serial::NONE,
+            age,
+            seats_taken: 0,
+            node: NO_NODE,
+            state: IslandState::Inhabited,
+            dirty: false,
+            changed: false,
+            seeking: false,
+        })
+    }
+
+    /// Gives an island its lasting number.
+    pub(crate) fn name(&mut self, island: u32, serial: Serial) {
+        let record = &mut self.records[island];
+        (record.serial, record.age) = (serial, serial.0);
+        let records = &self.records;
+        self.by_serial.insert_unique(hash(serial), island, |&island| hash(records[island].serial));
+    }
+
+    pub(crate) fn find(&self, serial: Serial) -> Option<u32> {
+        self.by_serial.find(hash(serial), |&island| self.records[island].serial == serial).copied()
+    }
+
+    pub(crate) fn set_state(&mut self, island: u32, state: IslandState) {
+        let before = std::mem::replace(&mut self.records[island].state, state);
+        self.inhabited -= usize::from(before == IslandState::Inhabited);
+        self.inhabited += usize::from(state == IslandState::Inhabited);
+    }
+
+    /// Gives up the number of a closed island.
+    pub(crate) fn remove(&mut self, island: u32) {
+        let serial = self.records[island].serial;
+        if let Ok(entry) = self.by_serial.find_entry(hash(serial), |&other| other == island) {
+            entry.remove();
+        }
+        self.records[island].serial = Serial::NONE;
+        self.records.remove(island);
+    }
+
+    pub(crate) fn is_inhabited(&self, island: u32) -> bool {
+        self.records[island].state == IslandState::Inhabited
+    }
+
+    /// How many islands have members.
+    pub(crate) fn inhabited(&self) -> usize {
+        self.inhabited
+    }
+
+    /// The numbers of the islands that have members.
+    pub(crate) fn numbers(&self) -> impl Iterator<Item = u32> {
+        (0..self.records.places()).filter(|&island| self.is_inhabited(island))
+    }
+
+    /// Bytes held.
+    pub(crate) fn bytes(&self) -> usize {
+        self.records.bytes() + self.by_serial.allocation_size()
+    }
+}
+
+impl std::ops::Index<u32> for Islands {
+    type Output = Island;
+
+    fn index(&self, island: u32) -> &Island {
+        &self.records[island]
+    }
+}
+
+impl std::ops::IndexMut<u32> for Islands {
+    fn index_mut(&mut self, island: u32) -> &mut Island {
+        &mut self.records[island]
+    }
+}
+
+/// A deserted island, and until when its id is kept.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Desertion {
+    pub(crate) island: u32,
+    pub(crate) serial: Serial,
+    pub(crate) until: Duration,
+}
+
+fn hash(serial: Serial) -> u64 {
+    let mut hasher = FxHasher::default();
+    hasher.write_u64(serial.0);
+    hasher.finish()
+}

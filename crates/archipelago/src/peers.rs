@@ -1,0 +1,212 @@
+use std::{
+    hash::{Hash, Hasher},
+    time::Duration,
+};
+
+use hashbrown::HashTable;
+use protocol::{Address, SessionId};
+use rustc_hash::FxHasher;
+
+use crate::{
+    ids::Serial,
+    registry::{NO_NODE, NodeIndex},
+    slab::{NONE, Slab},
+};
+
+/// Stands for no session. No gateway mints it: it would have begun in 1970.
+const NO_SESSION: SessionId = SessionId::new(0, 0);
+
+/// Everybody that the engine knows, by number. Where they stand is in the ground.
+#[derive(Debug, Default)]
+pub(crate) struct Peers {
+    index: HashTable<u32>,
+    records: Slab<Peer>,
+    sessions: Vec<SessionId>,
+    present: usize,
+}
+
+/// What is known of a peer, besides where it stands.
+#[derive(Debug, Clone)]
+pub(crate) struct Peer {
+    last_heard_ms: u64,
+    /// The island that its client was last told of, if any.
+    pub(crate) told: Serial,
+    pub(crate) address: Address,
+    pub(crate) height_m: f32,
+    /// The island that it was in at the end of the last flush, or `NONE`.
+    pub(crate) home: u32,
+    /// The node that its client was last told of.
+    pub(crate) told_node: NodeIndex,
+    pub(crate) state: State,
+    /// A session began and has not said where it is: nothing is told to it yet.
+    pub(crate) mute: bool,
+    /// It waits to be looked at when the flush announces.
+    pub(crate) listed: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum State {
+    /// The place is vacant.
+    Forgotten,
+    /// It signed in and has not said where it is.
+    Known,
+    /// It is in the world.
+    Present,
+    /// It left, and its place is remembered for a while.
+    Departed,
+}
+
+impl Peer {
+    fn new(address: Address) -> Self {
+        Self {
+            last_heard_ms: 0,
+            told: Serial::NONE,
+            address,
+            height_m: 0.0,
+            home: NONE,
+            told_node: NO_NODE,
+            state: State::Known,
+            mute: false,
+            listed: false,
+        }
+    }
+
+    pub(crate) fn last_heard(&self) -> Duration {
+        Duration::from_millis(self.last_heard_ms)
+    }
+
+    pub(crate) fn hear(&mut self, now: Duration) {
+        self.last_heard_ms = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
+    }
+
+    /// Its client is a new one, or will be: it knows of no island.
+    pub(crate) fn forget_told(&mut self) {
+        self.told = Serial::NONE;
+        self.told_node = NO_NODE;
+    }
+}
+
+impl Peers {
+    pub(crate) fn find(&self, address: Address) -> Option<u32> {
+        self.index.find(hash(address), |&peer| self.records[peer].address == address).copied()
+    }
+
+    /// The number of this address, which is a new one if it is not known.
+    pub(crate) fn intern(&mut self, address: Address) -> (u32, bool) {
+        if let Some(peer) = self.find(address) {
+            return (peer, false);
+        }
+        let peer = self.records.insert(Peer::new(address));
+        if peer as usize == self.sessions.len() {
+            crate::slab::push_tight(&mut self.sessions, NO_SESSION);
+        }
+        self.sessions[peer as usize] = NO_SESSION;
+        let records = &self.records;
+        self.index.insert_unique(hash(address), peer, |&peer| hash(records[peer].address));
+        (peer, true)
+    }
+
+    /// Forgets a peer. Its number goes to somebody else.
+    pub(crate) fn forget(&mut self, peer: u32) {
+        self.set_state(peer, State::Forgotten);
+        let address = self.records[peer].address;
+        if let Ok(entry) = self.index.find_entry(hash(address), |&other| other == peer) {
+            entry.remove();
+        }
+        self.records.remove(peer);
+    }
+
+    /// Whether a message of this session counts. The greatest session of a wallet wins; one that
+    /// was not seen before makes the peer's client a new one.
+    pub(crate) fn admit(&mut self, peer: u32, session: Option<SessionId>) -> bool {
+        let Some(session) = session else { return true };
+        let current = &mut self.sessions[peer as usize];
+        if session > *current {
+            *current = session;
+            self.records[peer].forget_told();
+            return true;
+        }
+        session == *current
+    }
+
+    pub(crate) fn session(&self, peer: u32) -> Option<SessionId> {
+        Some(self.sessions[peer as usize]).filter(|&session| session != NO_SESSION)
+    }
+
+    pub(crate) fn set_state(&mut self, peer: u32, state: State) {
+        let before = std::mem::replace(&mut self.records[peer].state, state);
+        self.present -= usize::from(before == State::Present);
+        self.present += usize::from(state == State::Present);
+    }
+
+    /// How many are in the world.
+    pub(crate) fn present(&self) -> usize {
+        self.present
+    }
+
+    /// The numbers of all that are known.
+    pub(crate) fn known(&self) -> impl Iterator<Item = u32> {
+        (0..self.records.places()).filter(|&peer| self.records[peer].state != State::Forgotten)
+    }
+
+    /// Bytes held.
+    pub(crate) fn bytes(&self) -> usize {
+        self.index.allocation_size()
+            + self.records.bytes()
+            + self.sessions.capacity() * size_of::<SessionId>()
+    }
+}
+
+impl std::ops::Index<u32> for Peers {
+    type Output = Peer;
+
+    fn index(&self, peer: u32) -> &Peer {
+        &self.records[peer]
+    }
+}
+
+impl std::ops::IndexMut<u32> for Peers {
+    fn index_mut(&mut self, peer: u32) -> &mut Peer {
+        &mut self.records[peer]
+    }
+}
+
+fn hash(address: Address) -> u64 {
+    let mut hasher = FxHasher::default();
+    address.hash(&mut hasher);
+    hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_fits_a_cache_line() {
+        assert!(size_of::<Peer>() <= 56, "{}", size_of::<Peer>());
+    }
+
+    #[test]
+    fn the_greatest_session_wins() {
+        let mut peers = Peers::default();
+        let (peer, new) = peers.intern(Address::new([7; 20]));
+        assert!(new);
+        let early = SessionId::new(1, 1);
+        assert!(peers.admit(peer, None));
+        assert!(peers.admit(peer, Some(early.next())));
+        assert!(!peers.admit(peer, Some(early)));
+        assert!(peers.admit(peer, None));
+        assert_eq!(peers.session(peer), Some(early.next()));
+    }
+
+    #[test]
+    fn a_number_is_used_again_after_its_peer_is_forgotten() {
+        let mut peers = Peers::default();
+        let (first, _) = peers.intern(Address::new([1; 20]));
+        peers.set_state(first, State::Present);
+        peers.forget(first);
+        assert_eq!((peers.present(), peers.find(Address::new([1; 20]))), (0, None));
+        assert_eq!(peers.intern(Address::new([2; 20])), (first, true));
+        assert_eq!(peers.known().count(), 1);
+    }
+}

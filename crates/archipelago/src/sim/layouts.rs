@@ -1,0 +1,247 @@
+//! Random layouts: people come, walk and leave, then everybody stands still, and the engine must
+//! fall silent.
+
+use std::time::Duration;
+
+use protocol::{NodeName, Position};
+
+use super::{Rng, address};
+use crate::{
+    Engine, Input, Output, Settings, Transport, TransportKind,
+    invariants::{Violation, Witness},
+};
+
+/// What became of many layouts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Summary {
+    /// How many were tried.
+    pub layouts: u64,
+    /// How many had a connected group of people above the size limit.
+    pub crowded: u64,
+    /// How many people stood in all of them together.
+    pub peers: u64,
+    /// How many islands they were in.
+    pub islands: u64,
+}
+
+/// Why a layout failed.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[error("layout of seed {seed}, flush {flush}: {reason}")]
+pub struct LayoutError {
+    /// The seed that makes this layout again.
+    pub seed: u64,
+    /// The flush after which it failed, from 1.
+    pub flush: u32,
+    /// What was wrong.
+    pub reason: LayoutFault,
+}
+
+/// What can be wrong with a layout.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum LayoutFault {
+    /// Something that must never be.
+    #[error(transparent)]
+    Violation(#[from] Violation),
+    /// Everybody stood still for two flushes, and the engine still announced something.
+    #[error("not silent: {0:?}")]
+    NotSilent(Vec<Output>),
+    /// The settings of the layout were refused.
+    #[error("refused settings")]
+    Settings,
+}
+
+/// Tries the layouts of `count` seeds from `first_seed` on. Stops at the first that fails.
+pub fn run(first_seed: u64, count: u64) -> Result<Summary, LayoutError> {
+    let mut summary = Summary::default();
+    for seed in first_seed..first_seed.saturating_add(count) {
+        Layout::new(seed).and_then(|layout| layout.play(&mut summary))?;
+    }
+    Ok(summary)
+}
+
+struct Layout {
+    seed: u64,
+    rng: Rng,
+    engine: Engine,
+    witness: Witness,
+    now: Duration,
+    flushes: u32,
+    /// Side of the square that people stand in, in metres.
+    side_m: f64,
+    /// Where everybody stands who is there.
+    peers: Vec<(u32, Position)>,
+    come: u32,
+}
+
+/// Metres that people stand apart at the fewest in a layout: the density decides how crowded it is.
+const SPACING_M: (f64, f64) = (4.0, 110.0);
+const FLUSH_INTERVAL: Duration = Duration::from_millis(250);
+
+impl Layout {
+    fn new(seed: u64) -> Result<Self, LayoutError> {
+        let mut rng = Rng::new(seed);
+        let settings = Settings { max_island_size: rng.log_range(2, 100), ..Settings::default() };
+        let engine = Engine::new(settings, seed);
+        let engine = engine.map_err(|_| LayoutError { seed, flush: 0, reason: LayoutFault::Settings })?;
+        let people = f64::from(rng.log_range(3, 300));
+        let spacing_m = rng.range(SPACING_M.0.ln(), SPACING_M.1.ln()).exp();
+        let mut layout = Self {
+            seed,
+            rng,
+            engine,
+            witness: Witness::default(),
+            now: Duration::from_secs(100),
+            flushes: 0,
+            side_m: people.sqrt() * spacing_m,
+            peers: Vec::new(),
+            come: 0,
+        };
+        layout.announce_node();
+        (0..people as u32).for_each(|_| layout.come());
+        Ok(layout)
+    }
+
+    fn play(mut self, summary: &mut Summary) -> Result<(), LayoutError> {
+        self.flush()?;
+        for _ in 0..1 + self.rng.below(4) {
+            self.stir();
+            self.flush()?;
+        }
+        // From here on everybody stands still.
+        self.flush()?;
+        self.silent_flush()?;
+        // Going away and coming back between two flushes is standing still, too; but it has the
+        // engine look at every island again, so what one look finds to do the next finds done.
+        self.fidget();
+        self.flush()?;
+        for _ in 0..2 {
+            self.fidget();
+            self.silent_flush()?;
+        }
+        self.now += self.engine.settings().return_window;
+        self.fidget();
+        self.silent_flush()?;
+        summary.layouts += 1;
+        summary.peers += self.peers.len() as u64;
+        summary.islands += self.engine.islands_count() as u64;
+        summary.crowded += u64::from(self.is_crowded());
+        Ok(())
+    }
+
+    fn place(&mut self) -> Position {
+        let mut metres = || self.rng.range(0.0, self.side_m) as f32;
+        Position::new(metres(), 0.0, metres())
+    }
+
+    fn handle(&mut self, input: Input) {
+        self.witness.hear(&input);
+        self.engine.handle(input, self.now);
+    }
+
+    fn announce_node(&mut self) {
+        let Ok(node) = "node".parse::<NodeName>() else { return };
+        self.handle(Input::Transport(Transport {
+            node,
+            kind: TransportKind::WsRoom,
+            max_island_size: 1_000,
+            seats: None,
+            users: 0,
+            draining: false,
+            public_url: "ws://node".into(),
+        }));
+    }
+
+    fn say(&mut self, peer: u32, position: Position) {
+        let peer = address(peer);
+        self.handle(Input::Heartbeat { peer, session: None, position, desired_room: None });
+    }
+
+    fn come(&mut self) {
+        let (peer, position) = (self.come, self.place());
+        self.come += 1;
+        self.peers.push((peer, position));
+        self.say(peer, position);
+    }
+
+    /// Some leave, some come, some walk, some are elsewhere all at once.
+    fn stir(&mut self) {
+        let leaving = self.rng.below(self.peers.len() / 4 + 1);
+        for _ in 0..leaving {
+            let index = self.rng.below(self.peers.len());
+            let (peer, _) = self.peers.swap_remove(index);
+            self.handle(Input::Disconnected { peer: address(peer), session: None });
+        }
+        let coming = self.rng.below(self.peers.len() / 4 + 2);
+        (0..coming).for_each(|_| self.come());
+        let share = self.rng.unit();
+        let reach_m = self.rng.range(0.5, 30.0);
+        for index in 0..self.peers.len() {
+            if !self.rng.chance(share) {
+                continue;
+            }
+            let (peer, Position { x, z, .. }) = self.peers[index];
+            let to = if self.rng.chance(0.05) {
+                self.place()
+            } else {
+                let mut step = || self.rng.range(-reach_m, reach_m) as f32;
+                Position::new(x + step(), 0.0, z + step())
+            };
+            self.peers[index].1 = to;
+            self.say(peer, to);
+        }
+    }
+
+    fn fidget(&mut self) {
+        for (peer, position) in self.peers.clone() {
+            self.say(peer, Position { x: position.x + 1.0, ..position });
+            self.say(peer, position);
+        }
+    }
+
+    fn flush(&mut self) -> Result<Vec<Output>, LayoutError> {
+        self.now += FLUSH_INTERVAL;
+        self.flushes += 1;
+        self.announce_node();
+        let mut outputs = Vec::new();
+        self.engine.flush(self.now, &mut outputs);
+        match self.witness.see(&self.engine, &outputs) {
+            Ok(()) => Ok(outputs),
+            Err(violation) => Err(self.error(violation.into())),
+        }
+    }
+
+    fn silent_flush(&mut self) -> Result<(), LayoutError> {
+        let mut outputs = self.flush()?;
+        // The end of an island that was kept for somebody's return concerns nobody who is there.
+        outputs.retain(|output| !matches!(output, Output::Closed { .. }));
+        if outputs.is_empty() { Ok(()) } else { Err(self.error(LayoutFault::NotSilent(outputs))) }
+    }
+
+    fn error(&self, reason: LayoutFault) -> LayoutError {
+        LayoutError { seed: self.seed, flush: self.flushes, reason }
+    }
+
+    /// Whether people connected through hops of the join distance are more than fit an island.
+    fn is_crowded(&self) -> bool {
+        let limit = self.engine.limit() as usize;
+        let distance_m = self.engine.settings().join_distance_m;
+        let mut unseen: Vec<Position> = self.peers.iter().map(|&(_, position)| position).collect();
+        while let Some(first) = unseen.pop() {
+            let (mut frontier, mut size) = (vec![first], 0);
+            while let Some(from) = frontier.pop() {
+                size += 1;
+                unseen.retain(|&position| {
+                    let near = from.ground_distance_squared(position) <= distance_m * distance_m;
+                    if near {
+                        frontier.push(position);
+                    }
+                    !near
+                });
+            }
+            if size > limit {
+                return true;
+            }
+        }
+        false
+    }
+}

@@ -1,0 +1,19 @@
+//! Worlds to try the engine in: random layouts, workloads, measurements, drawings.
+//!
+//! All of it is deterministic: a seed tells everything that happens.
+
+pub mod layouts;
+mod rng;
+
+pub use rng::Rng;
+
+use protocol::Address;
+
+/// The address of the n-th peer of a simulation.
+pub fn address(number: u32) -> Address {
+    let mut bytes = [0; 20];
+    // Spread, as real addresses are, and different for different numbers.
+    bytes[..8].copy_from_slice(&rng::mix(u64::from(number)).to_be_bytes());
+    bytes[16..].copy_from_slice(&number.to_be_bytes());
+    Address::new(bytes)
+}

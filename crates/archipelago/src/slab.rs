@@ -1,0 +1,69 @@
+use std::ops::{Index, IndexMut};
+
+/// No entry: the end of a list, or nothing there.
+pub(crate) const NONE: u32 = u32::MAX;
+
+/// A vector whose places are used again. What is in a place that was given back is stale and
+/// waits there for its next tenant.
+#[derive(Debug)]
+pub(crate) struct Slab<T> {
+    entries: Vec<T>,
+    vacant: Vec<u32>,
+}
+
+impl<T> Default for Slab<T> {
+    fn default() -> Self {
+        Self { entries: Vec::new(), vacant: Vec::new() }
+    }
+}
+
+impl<T> Slab<T> {
+    pub(crate) fn insert(&mut self, entry: T) -> u32 {
+        if let Some(place) = self.vacant.pop() {
+            self.entries[place as usize] = entry;
+            return place;
+        }
+        let place = self.entries.len() as u32;
+        assert!(place != NONE, "more than four billion entries");
+        push_tight(&mut self.entries, entry);
+        place
+    }
+
+    /// Gives a place back. Only once for each insertion.
+    pub(crate) fn remove(&mut self, place: u32) {
+        push_tight(&mut self.vacant, place);
+    }
+
+    /// All places, vacant ones too.
+    pub(crate) fn places(&self) -> u32 {
+        self.entries.len() as u32
+    }
+
+    /// Bytes held.
+    pub(crate) fn bytes(&self) -> usize {
+        self.entries.capacity() * size_of::<T>() + self.vacant.capacity() * size_of::<u32>()
+    }
+}
+
+impl<T> Index<u32> for Slab<T> {
+    type Output = T;
+
+    fn index(&self, place: u32) -> &T {
+        &self.entries[place as usize]
+    }
+}
+
+impl<T> IndexMut<u32> for Slab<T> {
+    fn index_mut(&mut self, place: u32) -> &mut T {
+        &mut self.entries[place as usize]
+    }
+}
+
+/// Pushes, and when there is no room makes an eighth more: doubling would leave half of the largest
+/// tables empty.
+pub(crate) fn push_tight<T>(entries: &mut Vec<T>, entry: T) {
+    if entries.len() == entries.capacity() {
+        entries.reserve_exact((entries.len() / 8).max(16));
+    }
+    entries.push(entry);
+}

@@ -1,0 +1,170 @@
+use std::time::Duration;
+
+use protocol::{Address, IslandId, NodeName, Position, SessionId};
+
+use crate::{
+    engine::{Counters, Engine},
+    ground::Member,
+    peers::State,
+    registry::TransportView,
+    settings::Settings,
+    slab::NONE,
+};
+
+/// An island, as of the last flush. Members stand where they last said, which may be later.
+#[derive(Clone, Copy)]
+pub struct IslandView<'a> {
+    engine: &'a Engine,
+    island: u32,
+}
+
+/// A peer.
+#[derive(Clone, Copy)]
+pub struct PeerView<'a> {
+    engine: &'a Engine,
+    peer: u32,
+}
+
+impl Engine {
+    /// The island with this id, if it has members.
+    pub fn island(&self, id: &IslandId) -> Option<IslandView<'_>> {
+        let island = self.islands.find(self.ids.serial(id.as_str())?)?;
+        self.islands.is_inhabited(island).then_some(IslandView { engine: self, island })
+    }
+
+    /// All islands that have members.
+    pub fn islands(&self) -> impl Iterator<Item = IslandView<'_>> {
+        self.islands.numbers().map(|island| IslandView { engine: self, island })
+    }
+
+    /// A peer that is in the world: it has said where it is, and has not left.
+    pub fn peer(&self, peer: Address) -> Option<PeerView<'_>> {
+        let peer = self.peers.find(peer)?;
+        (self.peers[peer].state == State::Present).then_some(PeerView { engine: self, peer })
+    }
+
+    /// All peers in the world.
+    pub fn peers(&self) -> impl Iterator<Item = PeerView<'_>> {
+        let present = self.peers.known().filter(|&peer| self.peers[peer].state == State::Present);
+        present.map(|peer| PeerView { engine: self, peer })
+    }
+
+    /// How many peers are in the world.
+    pub fn peers_count(&self) -> usize {
+        self.peers.present()
+    }
+
+    /// How many islands have members.
+    pub fn islands_count(&self) -> usize {
+        self.islands.inhabited()
+    }
+
+    /// The nodes ever announced.
+    pub fn transports(&self) -> impl Iterator<Item = TransportView<'_>> {
+        self.registry.views()
+    }
+
+    /// The most members that an island may have at present: the setting, or less where no node
+    /// offers rooms so large. While nothing is on offer, what it was before.
+    pub fn limit(&self) -> u32 {
+        self.limit
+    }
+
+    /// The settings it was made with.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// What was ignored so far.
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// Bytes that the engine holds for its peers and islands, by the capacity of its tables.
+    pub fn bytes(&self) -> usize {
+        self.peers.bytes()
+            + self.ground.bytes()
+            + self.islands.bytes()
+            + self.returns.bytes()
+            + self.pending.bytes()
+            + self.scratch.bytes()
+    }
+}
+
+impl<'a> IslandView<'a> {
+    /// Its id.
+    pub fn id(&self) -> IslandId {
+        self.engine.ids.text(self.engine.islands[self.island].serial)
+    }
+
+    /// Its members and where they stand, in no order that means anything.
+    pub fn members(&self) -> impl Iterator<Item = (Address, Position)> + use<'a> {
+        let engine = self.engine;
+        engine.ground.members(self.island).map(|Member { peer, at }| {
+            let record = &engine.peers[peer];
+            (record.address, Position::new(at.x, record.height_m, at.z))
+        })
+    }
+
+    /// How many members it has.
+    pub fn size(&self) -> u32 {
+        self.engine.ground.size(self.island)
+    }
+
+    /// The most members that it may have.
+    pub fn max_peers(&self) -> u32 {
+        self.engine.limit
+    }
+
+    /// The node that holds its room; `None` while no node is to be had.
+    pub fn transport(&self) -> Option<&'a NodeName> {
+        self.engine.registry.name(self.engine.islands[self.island].node)
+    }
+
+    /// The mean of its members' places, in metres, with `y` 0.
+    pub fn center(&self) -> Position {
+        let (x, z) = self.engine.ground.centre(self.island);
+        Position::new(x as f32, 0.0, z as f32)
+    }
+
+    /// How far from the centre its farthest member stands, in metres on the ground.
+    pub fn radius(&self) -> f32 {
+        let center = self.center();
+        let squares = self.members().map(|(_, position)| center.ground_distance_squared(position));
+        squares.fold(0.0, f32::max).sqrt()
+    }
+}
+
+impl<'a> PeerView<'a> {
+    /// Its address.
+    pub fn address(&self) -> Address {
+        self.engine.peers[self.peer].address
+    }
+
+    /// Where it last said it stands.
+    pub fn position(&self) -> Position {
+        let at = self.engine.ground.spot(self.peer);
+        Position::new(at.x, self.engine.peers[self.peer].height_m, at.z)
+    }
+
+    /// The island that it is in; `None` before the first flush after it came.
+    pub fn island(&self) -> Option<IslandView<'a>> {
+        let island = self.engine.ground.island_of(self.peer);
+        (island != NONE).then_some(IslandView { engine: self.engine, island })
+    }
+
+    /// Its session, if any of its messages carried one.
+    pub fn session(&self) -> Option<SessionId> {
+        self.engine.peers.session(self.peer)
+    }
+
+    /// When it was last heard, to the millisecond.
+    pub fn last_heard(&self) -> Duration {
+        self.engine.peers[self.peer].last_heard()
+    }
+
+    /// The island that it would like to be in, if it said so.
+    pub fn desired_room(&self) -> Option<IslandId> {
+        self.engine.wishes.get(&self.peer).map(|&island| self.engine.ids.text(island))
+    }
+}
