@@ -1,0 +1,141 @@
+use std::collections::BTreeSet;
+
+use protocol::{
+    Address, ConnectionString, Position, SessionId,
+    atoll_bus::{MembershipEnded, TransportAnnouncement},
+    v3::{Heartbeat, IslandChangedMessage, IslandStatusMessage},
+};
+
+use super::*;
+
+const SECRET: &[u8] = b"secret";
+
+fn settings() -> Settings {
+    Settings {
+        engine: archipelago::Settings::default(),
+        flush_interval: Duration::from_millis(20),
+        report_interval: Duration::from_millis(100),
+        discovery_interval: Duration::from_secs(10),
+        position_bound_m: 100_000.0,
+        commit_hash: None,
+    }
+}
+
+/// A director on a bus of its own, with one node that offers rooms.
+fn direct() -> Bus {
+    let bus = Bus::in_process();
+    let minter = ws_room::Minter::new(SECRET, Duration::from_secs(300));
+    let director = Director::new(settings(), bus.clone(), minter).unwrap();
+    announce(&bus);
+    tokio::spawn(director.run());
+    bus
+}
+
+fn announce(bus: &Bus) {
+    let announcement = TransportAnnouncement {
+        node: "node-1".to_owned(),
+        kind: "ws-room".to_owned(),
+        public_url: "ws://127.0.0.1:5000".to_owned(),
+        max_island_size: 100,
+        available_seats: 1_000,
+        users: 0,
+        draining: false,
+    };
+    let subject = Subject::TransportAnnounce("node-1".parse().unwrap());
+    bus.publish(&subject, Headers::default(), announcement.encode_to_vec());
+}
+
+fn peer(number: u8) -> Address {
+    Address::new([number; 20])
+}
+
+fn heartbeat(bus: &Bus, number: u8, session: Option<SessionId>, x: f32) {
+    let heartbeat = Heartbeat { position: Some(Position::new(x, 0.0, 0.0).into()), desired_room: None };
+    bus.publish(&Subject::PeerHeartbeat(peer(number)), Headers { session }, heartbeat.encode_to_vec());
+}
+
+async fn next<M: protocol::Message + Default>(subscription: &mut Subscription) -> (Subject, M) {
+    let next = time::timeout(Duration::from_secs(5), subscription.next());
+    let envelope = next.await.expect("a message in time").expect("a bus");
+    (envelope.subject().unwrap(), M::decode(envelope.payload).unwrap())
+}
+
+#[tokio::test]
+async fn peers_that_are_near_get_strings_to_the_same_room_and_then_silence() {
+    let bus = direct();
+    let mut changes = bus.subscribe("test", &[subject::PEER_ISLAND_CHANGES], 16);
+    heartbeat(&bus, 1, None, 0.0);
+    heartbeat(&bus, 2, None, 50.0);
+    let mut told = BTreeSet::new();
+    for _ in 0..2 {
+        let (subject, change) = next::<IslandChangedMessage>(&mut changes).await;
+        let Subject::PeerIslandChanged(peer) = subject else { panic!("{subject}") };
+        assert_eq!(change.peers.len(), 2, "both are in it, the addressee included");
+        assert_eq!(change.from_island_id, None);
+        let ConnectionString::WsRoom { url, access_token } = change.conn_str.parse().unwrap() else {
+            panic!("{}", change.conn_str)
+        };
+        assert_eq!(url, format!("ws://127.0.0.1:5000/rooms/{}", change.island_id));
+        let token = access_token.unwrap();
+        let verifier = ws_room::Verifier::new([SECRET]);
+        let admission = verifier.verify(&token, &change.island_id, SystemTime::now()).unwrap();
+        assert_eq!(admission.address, peer);
+        told.insert(peer);
+    }
+    assert_eq!(told.len(), 2);
+    heartbeat(&bus, 1, None, 0.0);
+    time::sleep(Duration::from_millis(100)).await;
+    assert!(changes.try_next().is_none(), "nothing changed");
+}
+
+#[tokio::test]
+async fn a_new_session_is_told_though_its_island_is_the_old_one() {
+    let bus = direct();
+    let mut changes = bus.subscribe("test", &[subject::PEER_ISLAND_CHANGES], 16);
+    let (older, newer) = (SessionId::new(1, 0), SessionId::new(2, 0));
+    heartbeat(&bus, 1, Some(older), 0.0);
+    let (_, first) = next::<IslandChangedMessage>(&mut changes).await;
+    bus.publish(&Subject::PeerConnect(peer(1)), Headers::of_session(newer), "");
+    bus.publish(&Subject::PeerDisconnect(peer(1)), Headers::of_session(older), "");
+    heartbeat(&bus, 1, Some(newer), 0.0);
+    let envelope = changes.next().await.unwrap();
+    let again = IslandChangedMessage::decode(envelope.payload).unwrap();
+    assert_eq!((again.island_id, again.from_island_id), (first.island_id, None));
+    assert_eq!(envelope.headers.session, Some(newer));
+}
+
+#[tokio::test]
+async fn who_leaves_an_island_leaves_its_room_and_the_report() {
+    let bus = direct();
+    let patterns = [subject::MEMBERSHIP_ENDS];
+    let mut ends = bus.subscribe("test", &patterns, 16);
+    let mut changes = bus.subscribe("test", &[subject::PEER_ISLAND_CHANGES], 16);
+    heartbeat(&bus, 1, None, 0.0);
+    heartbeat(&bus, 2, None, 10.0);
+    let (_, change) = next::<IslandChangedMessage>(&mut changes).await;
+    bus.publish(&Subject::PeerDisconnect(peer(2)), Headers::default(), "");
+    let (subject, end) = next::<MembershipEnded>(&mut ends).await;
+    assert_eq!(subject, Subject::MembershipEnded(change.island_id.parse().unwrap()));
+    assert_eq!(end.peers, [peer(2).to_string()]);
+    let mut reports = bus.subscribe("test", &[subject::ENGINE_ISLANDS], 16);
+    let (_, report) = next::<IslandStatusMessage>(&mut reports).await;
+    assert_eq!(report.data.len(), 1);
+    assert_eq!(
+        (&report.data[0].id, &report.data[0].peers[..]),
+        (&change.island_id, &[peer(1).to_string()][..])
+    );
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_changes_nothing() {
+    let bus = direct();
+    let mut changes = bus.subscribe("test", &[subject::PEER_ISLAND_CHANGES], 16);
+    bus.publish(&Subject::PeerHeartbeat(peer(1)), Headers::default(), "noise");
+    heartbeat(&bus, 1, None, f32::NAN);
+    heartbeat(&bus, 1, None, 1e9);
+    heartbeat(&bus, 2, None, 0.0);
+    let (subject, _) = next::<IslandChangedMessage>(&mut changes).await;
+    assert_eq!(subject, Subject::PeerIslandChanged(peer(2)));
+    time::sleep(Duration::from_millis(60)).await;
+    assert!(changes.try_next().is_none());
+}
