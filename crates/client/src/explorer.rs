@@ -3,9 +3,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use identity::Identity;
 use protocol::{Position, v3::Heartbeat};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
-use crate::{Event, link::Link, room::Say, rooms::Rooms};
+use crate::{Event, RoomId, link::Link, room::Say, rooms::Rooms};
 
 /// How an explorer behaves.
 #[derive(Debug, Clone)]
@@ -49,7 +49,7 @@ pub struct Handle(mpsc::Sender<Order>);
 #[derive(Debug)]
 enum Order {
     Heartbeat(Heartbeat),
-    Say(Say),
+    Say(Say, oneshot::Sender<Vec<RoomId>>),
     Leave,
 }
 
@@ -99,9 +99,11 @@ impl Handle {
         self.order(Order::Heartbeat(heartbeat)).await;
     }
 
-    /// Says something (an RFC-4 packet) in every room that it is in.
-    pub async fn say(&self, body: Bytes, unreliable: bool) {
-        self.order(Order::Say(Say { body, unreliable })).await;
+    /// Says something (an RFC-4 packet) in every room that it is in, and gives in which.
+    pub async fn say(&self, body: Bytes, unreliable: bool) -> Vec<RoomId> {
+        let (answer, said) = oneshot::channel();
+        self.order(Order::Say(Say { body, unreliable }, answer)).await;
+        said.await.unwrap_or_default()
     }
 
     /// Leaves its rooms and its gateway.
@@ -126,7 +128,8 @@ async fn explore(
         tokio::select! {
             order = orders.recv() => match order {
                 Some(Order::Heartbeat(heartbeat)) => drop(heartbeats.try_send(heartbeat)),
-                Some(Order::Say(say)) => rooms.say(&say),
+                // Whoever said it may not care where.
+                Some(Order::Say(say, answer)) => drop(answer.send(rooms.say(&say))),
                 Some(Order::Leave) | None => return,
             },
             change = changes.recv() => match change {

@@ -21,6 +21,7 @@ pub(crate) struct Say {
 /// A stay in a room, or an attempt at one. Dropping it leaves the room.
 #[derive(Debug)]
 pub(crate) struct Stay {
+    id: RoomId,
     say: mpsc::Sender<Say>,
     progress: mpsc::Receiver<Progress>,
     entered: bool,
@@ -53,12 +54,23 @@ impl Stay {
         // It enters once and ends once.
         let (progress_sender, progress) = mpsc::channel(2);
         tokio::spawn(async move {
-            let ended = stay(id, &destination, &progress_sender, to_say, &events).await;
+            let (ended, connection) = match enter(&destination).await {
+                Ok((mut connection, welcome)) => {
+                    let (island, sender) = (&destination.island, &progress_sender);
+                    let ended = stay(id, island, &mut connection, welcome, sender, to_say, &events).await;
+                    (ended, Some(connection))
+                }
+                Err(ended) => (ended, None),
+            };
             // Nobody listens any more when the explorer is gone.
             let _ = events.send(Event::RoomLeft { room: id, ended: ended.clone() }).await;
+            let left = ended == Ended::Left;
             let _ = progress_sender.send(Progress::Ended(ended)).await;
+            if let Some(connection) = connection.filter(|_| left) {
+                connection.close().await;
+            }
         });
-        Self { say, progress, entered: false }
+        Self { id, say, progress, entered: false }
     }
 
     /// What becomes of it next. Cancel-safe.
@@ -68,30 +80,27 @@ impl Stay {
         progress
     }
 
-    /// Says something, if the room has been entered and keeps up.
-    pub(crate) fn say(&self, say: &Say) {
-        if self.entered {
-            let _ = self.say.try_send(say.clone());
-        }
+    /// Says something, and gives where; `None` if the room has not been entered, or does not keep
+    /// up.
+    pub(crate) fn say(&self, say: &Say) -> Option<RoomId> {
+        (self.entered && self.say.try_send(say.clone()).is_ok()).then_some(self.id)
     }
 }
 
+/// A stay from its welcome to its end.
 async fn stay(
     room: RoomId,
-    destination: &Destination,
+    island: &IslandId,
+    connection: &mut Connection,
+    welcome: WsWelcome,
     progress: &mpsc::Sender<Progress>,
     mut to_say: mpsc::Receiver<Say>,
     events: &mpsc::Sender<Event>,
 ) -> Ended {
-    let (mut connection, welcome) = match enter(destination).await {
-        Ok(entered) => entered,
-        Err(ended) => return ended,
-    };
     let identities = welcome.peer_identities.into_iter();
     let members: BTreeMap<u32, Address> =
         identities.filter_map(|(alias, address)| Some((alias, address.parse().ok()?))).collect();
-    let island = destination.island.clone();
-    let arrival = Event::RoomEntered { room, island, alias: welcome.alias, members };
+    let arrival = Event::RoomEntered { room, island: island.clone(), alias: welcome.alias, members };
     if events.send(arrival).await.is_err() {
         return Ended::Left;
     }
@@ -99,10 +108,7 @@ async fn stay(
     loop {
         tokio::select! {
             say = to_say.recv() => {
-                let Some(Say { body, unreliable }) = say else {
-                    connection.close().await;
-                    return Ended::Left;
-                };
+                let Some(Say { body, unreliable }) = say else { return Ended::Left };
                 let update = WsPeerUpdate { from_alias: 0, body, unreliable };
                 let packet = WsPacket { message: Some(Message::PeerUpdateMessage(update)) };
                 if let Err(ended) = connection.send(&packet).await {

@@ -78,15 +78,14 @@ impl Rooms {
         let _ = self.events.send(event).await;
     }
 
-    /// Says something in every room.
-    pub(crate) fn say(&self, say: &Say) {
+    /// Says something in every room, and gives in which.
+    pub(crate) fn say(&self, say: &Say) -> Vec<RoomId> {
         let present = self.present.iter().filter_map(|present| match &present.state {
             State::Staying(stay) => Some(stay),
             _ => None,
         });
-        for stay in present.chain(self.past.iter().map(|(stay, _)| stay)) {
-            stay.say(say);
-        }
+        let stays = self.past.iter().map(|(stay, _)| stay).chain(present);
+        stays.filter_map(|stay| stay.say(say)).collect()
     }
 
     /// Waits until something happens to a room, and does what follows. Cancel-safe.

@@ -13,7 +13,7 @@ use axum::{
 };
 use bus::{Bus, Envelope};
 use bytes::{BufMut, Bytes, BytesMut};
-use metrics::{Counter, Gauge};
+use metrics::Counter;
 use prost::encoding::{WireType, encode_key, encode_varint};
 use protocol::{Message as _, Subject, subject, v3::ServiceDiscoveryMessage};
 
@@ -37,7 +37,8 @@ pub(crate) struct Shared {
     pub(crate) heartbeats: Counter,
     door: Door,
     directory: Mutex<Directory>,
-    connected: Gauge,
+    /// One clone a socket.
+    sockets: Arc<()>,
 }
 
 /// Messages from the bus that may wait for the gateway; at the bound the newest is dropped and
@@ -52,9 +53,8 @@ impl Gateway {
         let door = Door::new(settings.door);
         let sessions = Sessions::new(bus.clone());
         let heartbeats = metrics::counter!("atoll_gateway_heartbeats_total");
-        let connected = metrics::gauge!("explorer_bff_connected_users");
-        let directory = Mutex::default();
-        Self(Arc::new(Shared { settings, verifier, bus, sessions, heartbeats, door, directory, connected }))
+        let (directory, sockets) = (Mutex::default(), Arc::default());
+        Self(Arc::new(Shared { settings, verifier, bus, sessions, heartbeats, door, directory, sockets }))
     }
 
     /// The endpoints: `/archipelago/ws`, `/ws` and `/about`.
@@ -80,9 +80,16 @@ impl Gateway {
         self.0.sessions.drain();
     }
 
-    /// How many sockets are signed in or on their way in.
+    /// How many sockets are open: signed in, on their way in, or on their way out.
     pub fn sockets_count(&self) -> usize {
-        self.0.sessions.count() + self.0.door.waiting()
+        Arc::strong_count(&self.0.sockets) - 1
+    }
+
+    /// Sets the gauges to what holds now.
+    pub fn observe(&self) {
+        metrics::gauge!("explorer_bff_connected_users").set(self.0.sessions.count() as f64);
+        metrics::gauge!("atoll_gateway_sockets").set(self.sockets_count() as f64);
+        metrics::gauge!("atoll_gateway_signing_in").set(self.0.door.waiting() as f64);
     }
 
     /// Whether a director has been heard of lately, so that who signs in gets an island.
@@ -106,13 +113,11 @@ impl Shared {
                 if let Some(session) = envelope.headers.session {
                     self.sessions.superseded(peer, session);
                 }
-                self.connected.set(self.sessions.count() as f64);
             }
             Some(Subject::EngineDiscovery) => {
                 if let Ok(discovery) = ServiceDiscoveryMessage::decode(&envelope.payload[..]) {
                     self.directory().heard(&discovery);
                 }
-                self.connected.set(self.sessions.count() as f64);
             }
             _ => {}
         }
@@ -149,13 +154,17 @@ async fn enter(
         Ok(ticket) => ticket,
         Err(full) => return come_back(full.to_string()),
     };
+    let socket_count = shared.sockets.clone();
     upgrade
         .protocols([protocol::ARCHIPELAGO_SUBPROTOCOL])
         .max_message_size(protocol::MAX_MESSAGE_BYTES)
         .max_frame_size(protocol::MAX_MESSAGE_BYTES)
         .read_buffer_size(READ_BUFFER_BYTES)
         .write_buffer_size(0)
-        .on_upgrade(async move |socket| socket::serve(&shared, socket, ticket).await)
+        .on_upgrade(async move |socket| {
+            let _socket = socket_count;
+            socket::serve(&shared, socket, ticket).await;
+        })
 }
 
 #[cfg(test)]

@@ -118,6 +118,11 @@ impl SessionId {
     pub const fn new(unix_ms: u64, random: u128) -> Self {
         Self(Ulid::from_parts(unix_ms, random).0)
     }
+
+    /// The least session greater than this one.
+    pub const fn next(self) -> Self {
+        Self(self.0.saturating_add(1))
+    }
 }
 
 impl From<Ulid> for SessionId {

@@ -49,7 +49,9 @@ async fn enter(
         Err(refusal) => return refusal.into_response(),
     };
     let ws::Upgrade { response, stream } = upgrade;
+    let socket = shared.sockets.clone();
     tokio::spawn(async move {
+        let _socket = socket;
         if let Ok(stream) = stream.await {
             metrics::counter!("dcl_ws_rooms_connections_total").increment(1);
             member::serve(&shared, &room, query.access_token, ticket, stream).await;

@@ -39,6 +39,8 @@ pub(crate) struct Shared {
     pub(crate) door: Door,
     pub(crate) registry: Registry,
     pub(crate) counters: Counters,
+    /// One clone a socket.
+    pub(crate) sockets: Arc<()>,
     dirty: Mutex<Vec<Arc<Room>>>,
     dirtied: Notify,
 }
@@ -75,8 +77,17 @@ impl Rooms {
             unknown_messages: metrics::counter!("dcl_ws_rooms_unknown_sent_messages_total"),
         };
         let door = Door::new(settings.door);
-        let (dirty, dirtied) = (Mutex::default(), Notify::new());
-        Self(Arc::new(Shared { settings, tokens, verifier, door, registry, counters, dirty, dirtied }))
+        Self(Arc::new(Shared {
+            settings,
+            tokens,
+            verifier,
+            door,
+            registry,
+            counters,
+            sockets: Arc::default(),
+            dirty: Mutex::default(),
+            dirtied: Notify::new(),
+        }))
     }
 
     /// The endpoints: `/rooms/{room}` and `/rooms/status`, the latter under `/comms` too.
@@ -97,9 +108,17 @@ impl Rooms {
         self.0.announce_once(bus);
     }
 
-    /// How many sockets are in a room or on their way in.
+    /// How many sockets are open: in a room, on their way in, or on their way out.
     pub fn sockets_count(&self) -> usize {
-        self.0.registry.users_count() + self.0.door.waiting()
+        Arc::strong_count(&self.0.sockets) - 1
+    }
+
+    /// Sets the gauges to what holds now.
+    pub fn observe(&self) {
+        let registry = &self.0.registry;
+        metrics::gauge!("dcl_ws_rooms_count").set(registry.sizes().len() as f64);
+        metrics::gauge!("dcl_ws_rooms_connections").set(registry.users_count() as f64);
+        metrics::gauge!("atoll_rooms_sockets").set(self.sockets_count() as f64);
     }
 }
 
@@ -148,8 +167,6 @@ impl Shared {
         };
         let subject = Subject::TransportAnnounce(settings.node.clone());
         bus.publish(&subject, Headers::default(), announcement.encode_to_vec());
-        metrics::gauge!("dcl_ws_rooms_count").set(self.registry.sizes().len() as f64);
-        metrics::gauge!("dcl_ws_rooms_connections").set(users as f64);
     }
 
     /// Closes the sockets of those who left an island, after the grace. Silence ends nothing.

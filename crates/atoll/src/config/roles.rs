@@ -1,0 +1,210 @@
+//! From settings to what each role is told, with every impossible value named.
+
+use std::{net::SocketAddr, time::Duration};
+
+use admission::DoorLimits;
+use protocol::NodeName;
+
+use super::Settings;
+
+/// Settings that were checked, in the types of those who use them.
+#[derive(Debug, Clone)]
+pub(crate) struct Parsed {
+    pub(crate) listen: SocketAddr,
+    /// Empty: from the address that is listened on.
+    pub(crate) public_url: Option<String>,
+    pub(crate) node: NodeName,
+    pub(crate) token_secrets: Vec<String>,
+}
+
+/// A secret shorter than this can be guessed (RFC 7518, 3.2: a key as long as the hash; half of it
+/// is the least that we take).
+const MIN_SECRET_BYTES: usize = 16;
+
+impl Parsed {
+    /// Checks all values that their types alone do not; adds what is wrong to `problems`.
+    pub(crate) fn new(settings: &Settings, problems: &mut Vec<String>) -> Option<Self> {
+        let Settings { server, log, gateway, rooms, islands, stats, .. } = settings;
+        let mut check = |holds: bool, key: &str, value: &dyn std::fmt::Display, rule: &str| {
+            if !holds {
+                problems.push(format!("{key} = {value}: {rule}"));
+            }
+        };
+        let listen = server.listen.parse::<SocketAddr>().ok();
+        check(listen.is_some(), "server.listen", &server.listen, "must be an IP address and a port");
+        let public_url = (!server.public_url.is_empty()).then(|| server.public_url.clone());
+        let url_is_http = |url: &str| url.starts_with("http://") || url.starts_with("https://");
+        match &public_url {
+            Some(url) => {
+                check(url_is_http(url), "server.public_url", url, "must begin with http:// or https://");
+            }
+            None => {
+                let wildcard = listen.is_some_and(|listen| listen.ip().is_unspecified());
+                let rule = "must be set when server.listen is a wildcard, so that clients can be told it";
+                check(!wildcard, "server.public_url", &"\"\"", rule);
+            }
+        }
+        check(
+            ["pretty", "json"].contains(&&*log.format),
+            "log.format",
+            &log.format,
+            "must be pretty or json",
+        );
+        for (key, value) in [
+            ("server.header_timeout_s", server.header_timeout_s),
+            ("gateway.max_handshakes", gateway.max_handshakes as u64),
+            ("gateway.max_handshakes_per_ip", gateway.max_handshakes_per_ip as u64),
+            ("gateway.max_sessions", gateway.max_sessions as u64),
+            ("gateway.handshake_timeout_s", gateway.handshake_timeout_s),
+            ("gateway.ping_interval_s", gateway.ping_interval_s),
+            ("gateway.vouch_interval_s", gateway.vouch_interval_s),
+            ("gateway.idle_timeout_s", gateway.idle_timeout_s),
+            ("gateway.write_timeout_s", gateway.write_timeout_s),
+            ("gateway.messages_per_second", gateway.messages_per_second.into()),
+            ("rooms.token_ttl_s", rooms.token_ttl_s),
+            ("rooms.max_island_size", rooms.max_island_size.into()),
+            ("rooms.max_users", rooms.max_users as u64),
+            ("rooms.flush_interval_ms", rooms.flush_interval_ms),
+            ("rooms.handshake_timeout_s", rooms.handshake_timeout_s),
+            ("rooms.max_handshakes", rooms.max_handshakes as u64),
+            ("rooms.max_handshakes_per_ip", rooms.max_handshakes_per_ip as u64),
+            ("rooms.ping_interval_s", rooms.ping_interval_s),
+            ("rooms.messages_per_second", rooms.messages_per_second.into()),
+            ("rooms.bytes_per_second", rooms.bytes_per_second.into()),
+            ("islands.flush_interval_ms", islands.flush_interval_ms),
+            ("islands.report_interval_ms", islands.report_interval_ms),
+            ("islands.discovery_interval_s", islands.discovery_interval_s),
+            ("stats.peer_timeout_s", stats.peer_timeout_s),
+            ("stats.report_timeout_s", stats.report_timeout_s),
+        ] {
+            check(value > 0, key, &value, "must be at least 1");
+        }
+        let node = rooms.node.parse::<NodeName>();
+        let rule = node.as_ref().err().map(ToString::to_string).unwrap_or_default();
+        check(node.is_ok(), "rooms.node", &rooms.node, &rule);
+        let fits = rooms.max_room_size >= rooms.max_island_size as usize;
+        check(fits, "rooms.max_room_size", &rooms.max_room_size, "must be at least rooms.max_island_size");
+        let holds = rooms.queue_bytes >= 4 * protocol::MAX_MESSAGE_BYTES;
+        check(holds, "rooms.queue_bytes", &rooms.queue_bytes, "must hold four messages of 64 KiB");
+        let token_secrets: Vec<String> = list(&rooms.token_secrets);
+        let long = token_secrets.iter().all(|secret| secret.len() >= MIN_SECRET_BYTES);
+        check(long, "rooms.token_secrets", &"(hidden)", "each must have at least 16 characters");
+        let bounded = islands.world_bound_m.is_finite() && islands.world_bound_m > 0.0;
+        check(bounded, "islands.world_bound_m", &islands.world_bound_m, "must be above 0");
+        if let Err(error) = archipelago::Engine::new(settings.engine(), 0) {
+            problems.push(format!("islands.{error}"));
+        }
+        Some(Self { listen: listen?, public_url, node: node.ok()?, token_secrets })
+    }
+}
+
+impl Settings {
+    /// What the engine is told.
+    pub(crate) fn engine(&self) -> archipelago::Settings {
+        let islands = &self.islands;
+        archipelago::Settings {
+            join_distance_m: islands.join_distance_m,
+            leave_distance_m: islands.leave_distance_m,
+            max_island_size: islands.max_size,
+            silence: seconds(islands.silence_s),
+            return_window: seconds(islands.return_window_s),
+            transport_timeout: seconds(islands.transport_timeout_s),
+            id_prefix: islands.id_prefix.clone(),
+            ..archipelago::Settings::default()
+        }
+    }
+
+    /// What the director is told.
+    pub(crate) fn director(&self) -> director::Settings {
+        let islands = &self.islands;
+        director::Settings {
+            engine: self.engine(),
+            flush_interval: milliseconds(islands.flush_interval_ms),
+            report_interval: milliseconds(islands.report_interval_ms),
+            discovery_interval: seconds(islands.discovery_interval_s),
+            position_bound_m: islands.world_bound_m,
+            commit_hash: crate::COMMIT_HASH.map(str::to_owned),
+        }
+    }
+
+    /// What the gateway is told.
+    pub(crate) fn gateway(&self, ws_url: &str) -> gateway::Settings {
+        let (gateway, realm) = (&self.gateway, &self.realm);
+        gateway::Settings {
+            public_url: ws_url.to_owned(),
+            realm: gateway::Realm {
+                name: (!realm.name.is_empty()).then(|| realm.name.clone()),
+                network_id: realm.network_id,
+                global_scenes: list(&realm.global_scenes),
+                scenes: list(&realm.scenes),
+                content_url: realm.content_url.clone(),
+                lambdas_url: realm.lambdas_url.clone(),
+            },
+            door: DoorLimits { total: gateway.max_handshakes, per_ip: gateway.max_handshakes_per_ip },
+            max_sessions: gateway.max_sessions,
+            handshake_timeout: seconds(gateway.handshake_timeout_s),
+            ping_interval: seconds(gateway.ping_interval_s),
+            vouch_interval: seconds(gateway.vouch_interval_s),
+            vouch_for: seconds(gateway.vouch_for_s),
+            idle_timeout: seconds(gateway.idle_timeout_s),
+            write_timeout: seconds(gateway.write_timeout_s),
+            position_bound_m: self.islands.world_bound_m,
+            messages_per_second: gateway.messages_per_second,
+        }
+    }
+
+    /// What the room node is told.
+    pub(crate) fn rooms(&self, node: NodeName, ws_url: &str) -> rooms::Settings {
+        let rooms = &self.rooms;
+        rooms::Settings {
+            node,
+            public_url: ws_url.to_owned(),
+            max_island_size: rooms.max_island_size,
+            max_room_size: rooms.max_room_size,
+            max_users: rooms.max_users,
+            open: list(&rooms.open),
+            flush_interval: milliseconds(rooms.flush_interval_ms),
+            handshake_timeout: seconds(rooms.handshake_timeout_s),
+            door: DoorLimits { total: rooms.max_handshakes, per_ip: rooms.max_handshakes_per_ip },
+            ping_interval: seconds(rooms.ping_interval_s),
+            grace: seconds(rooms.grace_s),
+            token_ttl: seconds(rooms.token_ttl_s),
+            queue_bytes: rooms.queue_bytes,
+            messages_per_second: rooms.messages_per_second,
+            bytes_per_second: rooms.bytes_per_second,
+        }
+    }
+
+    /// What auth chains are held against.
+    pub(crate) fn identity(&self) -> identity::Limits {
+        identity::Limits {
+            clock_skew: seconds(self.identity.clock_skew_s),
+            longest_ephemeral: seconds(self.identity.longest_ephemeral_days.saturating_mul(24 * 60 * 60)),
+        }
+    }
+
+    /// What presence is told.
+    pub(crate) fn stats(&self, http_url: &str) -> stats::Settings {
+        stats::Settings {
+            peer_timeout: seconds(self.stats.peer_timeout_s),
+            report_timeout: seconds(self.stats.report_timeout_s),
+            realm_name: self.realm.name.clone(),
+            public_url: http_url.to_owned(),
+            max_users: self.gateway.max_sessions,
+        }
+    }
+}
+
+/// The parts of a comma-separated list.
+fn list(text: &str) -> Vec<String> {
+    text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(str::to_owned).collect()
+}
+
+fn seconds(seconds: u64) -> Duration {
+    // A century is as good as forever, and far from what a clock cannot count.
+    Duration::from_secs(seconds.min(100 * 366 * 24 * 60 * 60))
+}
+
+fn milliseconds(milliseconds: u64) -> Duration {
+    Duration::from_millis(milliseconds)
+}

@@ -1,0 +1,275 @@
+//! The settings, as they stand in `atoll.toml`. Each has its default in [`Settings::default`].
+
+use serde::{Deserialize, Serialize};
+
+/// All settings.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Settings {
+    pub(crate) server: Server,
+    pub(crate) log: Log,
+    pub(crate) realm: Realm,
+    pub(crate) identity: Identity,
+    pub(crate) gateway: Gateway,
+    pub(crate) rooms: Rooms,
+    pub(crate) islands: Islands,
+    pub(crate) stats: Stats,
+}
+
+/// `[server]`: the listener that all roles share.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Server {
+    /// Address and port to listen on; port 0 takes a free one.
+    pub(crate) listen: String,
+    /// Where clients reach it: `http://host:port` or `https://host`. Empty: from the listen
+    /// address. Required when that is a wildcard.
+    pub(crate) public_url: String,
+    /// How long a request's head may take to arrive.
+    pub(crate) header_timeout_s: u64,
+    /// How long a shutdown may wait for sockets to close.
+    pub(crate) drain_timeout_s: u64,
+}
+
+/// `[log]`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Log {
+    /// `pretty` or `json`.
+    pub(crate) format: String,
+    /// `error`, `warn`, `info`, `debug`, `trace`, or directives such as `info,rooms=debug`.
+    pub(crate) level: String,
+}
+
+/// `[realm]`: what `/about` says.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Realm {
+    /// Empty: the realm has no name.
+    pub(crate) name: String,
+    /// The Ethereum network, 1 for the main net.
+    pub(crate) network_id: u64,
+    /// URNs, separated by commas.
+    pub(crate) global_scenes: String,
+    /// URNs, separated by commas.
+    pub(crate) scenes: String,
+    /// The content service. Empty: none.
+    pub(crate) content_url: String,
+    /// The lambdas service. Empty: none.
+    pub(crate) lambdas_url: String,
+}
+
+/// `[identity]`: what auth chains are held against.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Identity {
+    /// How far clocks may be apart.
+    pub(crate) clock_skew_s: u64,
+    /// How far ahead an ephemeral key may expire.
+    pub(crate) longest_ephemeral_days: u64,
+}
+
+/// `[gateway]`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Gateway {
+    /// Sockets that may be signing in at a time.
+    pub(crate) max_handshakes: usize,
+    /// The same, from one IP address.
+    pub(crate) max_handshakes_per_ip: usize,
+    /// Sessions at a time.
+    pub(crate) max_sessions: usize,
+    /// How long the whole sign-in may take.
+    pub(crate) handshake_timeout_s: u64,
+    /// How often a socket is pinged; two intervals without a sign of life close it.
+    pub(crate) ping_interval_s: u64,
+    /// How often the last position of a quiet client is repeated.
+    pub(crate) vouch_interval_s: u64,
+    /// For how long after its last heartbeat.
+    pub(crate) vouch_for_s: u64,
+    /// How long a session may last without a first heartbeat.
+    pub(crate) idle_timeout_s: u64,
+    /// How long one write may take.
+    pub(crate) write_timeout_s: u64,
+    /// Messages a second that one client may send; above, it is read more slowly.
+    pub(crate) messages_per_second: u32,
+}
+
+/// `[rooms]`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Rooms {
+    /// The node's name.
+    pub(crate) node: String,
+    /// Secrets that director and room nodes share, separated by commas: the first signs tokens,
+    /// all of them are taken. Empty: one is made at start.
+    pub(crate) token_secrets: String,
+    /// How long a token admits.
+    pub(crate) token_ttl_s: u64,
+    /// The most members that an island is given here.
+    pub(crate) max_island_size: u32,
+    /// The most members of one room, with those who are about to leave it.
+    pub(crate) max_room_size: usize,
+    /// The most members on the node.
+    pub(crate) max_users: usize,
+    /// Rooms that are entered with a wallet's signature instead of a token, separated by commas:
+    /// names, or beginnings of names followed by `*`.
+    pub(crate) open: String,
+    /// How long frames are collected before they are sent on together.
+    pub(crate) flush_interval_ms: u64,
+    /// How long the whole of an entry may take.
+    pub(crate) handshake_timeout_s: u64,
+    /// Sockets that may be entering at a time.
+    pub(crate) max_handshakes: usize,
+    /// The same, from one IP address.
+    pub(crate) max_handshakes_per_ip: usize,
+    /// How often a socket is pinged; two intervals without a sign of life close it.
+    pub(crate) ping_interval_s: u64,
+    /// How long a socket stays open after its address left the island.
+    pub(crate) grace_s: u64,
+    /// The queue of one member: unreliable messages are dropped when it is half full, the member
+    /// is closed when it is full.
+    pub(crate) queue_bytes: usize,
+    /// Messages a second that one member may send; above, it is read more slowly.
+    pub(crate) messages_per_second: u32,
+    /// Bytes a second that one member may send; above, it is read more slowly.
+    pub(crate) bytes_per_second: u32,
+}
+
+/// `[islands]`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Islands {
+    /// Two islands merge when any two of their members are this near.
+    pub(crate) join_distance_m: f32,
+    /// Members stay together while hops of at most this connect them.
+    pub(crate) leave_distance_m: f32,
+    /// The most members of an island.
+    pub(crate) max_size: u32,
+    /// How far from the origin the world reaches on each axis.
+    pub(crate) world_bound_m: f32,
+    /// A peer that is not heard of for this long is gone.
+    pub(crate) silence_s: u64,
+    /// For how long the place of a peer that went is kept.
+    pub(crate) return_window_s: u64,
+    /// A node that is not heard of for this long is gone.
+    pub(crate) transport_timeout_s: u64,
+    /// The beginning of island ids: letters and digits.
+    pub(crate) id_prefix: String,
+    /// How often what changed is told.
+    pub(crate) flush_interval_ms: u64,
+    /// How often all islands are reported.
+    pub(crate) report_interval_ms: u64,
+    /// How often the director says that it is there.
+    pub(crate) discovery_interval_s: u64,
+}
+
+/// `[stats]`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Stats {
+    /// A peer that was not heard of for this long is not shown.
+    pub(crate) peer_timeout_s: u64,
+    /// A report of islands older than this is not shown.
+    pub(crate) report_timeout_s: u64,
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        Self {
+            listen: "127.0.0.1:5000".to_owned(),
+            public_url: String::new(),
+            header_timeout_s: 10,
+            drain_timeout_s: 10,
+        }
+    }
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { format: "pretty".to_owned(), level: "info".to_owned() }
+    }
+}
+
+impl Default for Realm {
+    fn default() -> Self {
+        Self {
+            name: String::new(),
+            network_id: 1,
+            global_scenes: String::new(),
+            scenes: String::new(),
+            content_url: String::new(),
+            lambdas_url: String::new(),
+        }
+    }
+}
+
+impl Default for Identity {
+    fn default() -> Self {
+        Self { clock_skew_s: 60, longest_ephemeral_days: 36_600 }
+    }
+}
+
+impl Default for Gateway {
+    fn default() -> Self {
+        Self {
+            max_handshakes: 512,
+            max_handshakes_per_ip: 32,
+            max_sessions: 10_000,
+            handshake_timeout_s: 10,
+            ping_interval_s: 10,
+            vouch_interval_s: 5,
+            vouch_for_s: 120,
+            idle_timeout_s: 90,
+            write_timeout_s: 10,
+            messages_per_second: 20,
+        }
+    }
+}
+
+impl Default for Rooms {
+    fn default() -> Self {
+        Self {
+            node: "rooms-1".to_owned(),
+            token_secrets: String::new(),
+            token_ttl_s: 300,
+            max_island_size: 100,
+            max_room_size: 150,
+            max_users: 10_000,
+            open: String::new(),
+            flush_interval_ms: 10,
+            handshake_timeout_s: 10,
+            max_handshakes: 512,
+            max_handshakes_per_ip: 32,
+            ping_interval_s: 10,
+            grace_s: 10,
+            queue_bytes: 1024 * 1024,
+            messages_per_second: 100,
+            bytes_per_second: 256 * 1024,
+        }
+    }
+}
+
+impl Default for Islands {
+    fn default() -> Self {
+        Self {
+            join_distance_m: 64.0,
+            leave_distance_m: 80.0,
+            max_size: 100,
+            world_bound_m: 100_000.0,
+            silence_s: 15,
+            return_window_s: 10,
+            transport_timeout_s: 3,
+            id_prefix: "I".to_owned(),
+            flush_interval_ms: 250,
+            report_interval_ms: 2_000,
+            discovery_interval_s: 10,
+        }
+    }
+}
+
+impl Default for Stats {
+    fn default() -> Self {
+        Self { peer_timeout_s: 20, report_timeout_s: 10 }
+    }
+}

@@ -1,0 +1,64 @@
+//! What every process answers: `/status`, `/health`, `/metrics`.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use axum::{
+    Json, Router,
+    extract::State,
+    http::{StatusCode, header},
+    response::IntoResponse,
+    routing::get,
+};
+use metrics_exporter_prometheus::PrometheusHandle;
+use serde::Serialize;
+
+use crate::serve::Realm;
+
+#[derive(Clone)]
+struct Shared {
+    realm: Realm,
+    metrics: PrometheusHandle,
+    process: metrics_process::Collector,
+}
+
+pub(crate) fn router(realm: Realm, metrics: PrometheusHandle) -> Router {
+    let process = metrics_process::Collector::default();
+    Router::new()
+        .route("/status", get(status))
+        .route("/health/live", get("alive"))
+        .route("/health/ready", get(ready))
+        .route("/metrics", get(render))
+        .with_state(Shared { realm, metrics, process })
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Status {
+    version: &'static str,
+    /// Milliseconds since the Unix epoch.
+    current_time: u128,
+    commit_hash: &'static str,
+}
+
+async fn status() -> impl IntoResponse {
+    let current_time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+    let commit_hash = crate::COMMIT_HASH.unwrap_or_default();
+    let status = Status { version: env!("CARGO_PKG_VERSION"), current_time, commit_hash };
+    ([(header::ACCESS_CONTROL_ALLOW_ORIGIN, "*")], Json(status))
+}
+
+async fn ready(State(shared): State<Shared>) -> impl IntoResponse {
+    if shared.realm.is_ready() {
+        (StatusCode::OK, "ready")
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "not ready: no director was heard of, or draining")
+    }
+}
+
+async fn render(State(shared): State<Shared>) -> impl IntoResponse {
+    shared.realm.observe();
+    shared.process.collect();
+    let tasks = tokio::runtime::Handle::current().metrics().num_alive_tasks();
+    metrics::gauge!("atoll_process_tasks").set(tasks as f64);
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], shared.metrics.render())
+}

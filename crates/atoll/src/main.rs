@@ -1,0 +1,94 @@
+//! The binary: configuration, roles, telemetry, bots. Only this crate reads flags and the
+//! environment, and owns listeners.
+
+mod bots;
+mod config;
+mod http;
+mod serve;
+mod telemetry;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use mimalloc::MiMalloc;
+
+use crate::config::{Settings, Sources};
+
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
+
+/// Which commit this was built from, when the build said so.
+pub(crate) const COMMIT_HASH: Option<&str> = option_env!("COMMIT_HASH");
+
+/// The communications backbone of virtual worlds.
+#[derive(Parser)]
+#[command(version, about)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run a realm: gateway, director, rooms and presence.
+    Serve(ConfigFlags),
+    /// Print the settings in force, with secrets hidden.
+    Config(ConfigFlags),
+    /// Send headless explorers into a realm, and check that they hear each other.
+    Bots(bots::Flags),
+}
+
+#[derive(clap::Args)]
+struct ConfigFlags {
+    /// The configuration file; without it, atoll.toml where there is one.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// The address and port to listen on [default: 127.0.0.1:5000].
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<String>,
+    /// How the log is written: pretty or json.
+    #[arg(long, value_name = "FORMAT")]
+    log_format: Option<String>,
+    /// What is logged: error, warn, info, debug, trace, or directives as in RUST_LOG.
+    #[arg(long, value_name = "LEVEL")]
+    log_level: Option<String>,
+}
+
+impl ConfigFlags {
+    fn load(self) -> Result<(Settings, config::Parsed)> {
+        let flags =
+            [("server.listen", self.listen), ("log.format", self.log_format), ("log.level", self.log_level)];
+        let flags = flags.into_iter().filter_map(|(key, value)| Some((key, value?))).collect();
+        Ok(config::load(Sources { file: self.config, environment: std::env::vars().collect(), flags })?)
+    }
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(cli.command) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("atoll: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Result<ExitCode> {
+    // Once, before anything speaks TLS; only the first of a process can fail to.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let runtime = || tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    match command {
+        Command::Serve(flags) => {
+            let (settings, parsed) = flags.load()?;
+            runtime()?.block_on(serve::serve(settings, parsed))?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Config(flags) => {
+            print!("{}", config::print(&flags.load()?.0));
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Bots(flags) => runtime()?.block_on(bots::run(flags)),
+    }
+}

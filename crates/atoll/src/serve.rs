@@ -1,0 +1,220 @@
+//! `atoll serve`: every role in one process.
+
+use std::{
+    net::{SocketAddr, TcpListener},
+    time::Duration,
+};
+
+use admission::Verifier;
+use anyhow::{Context, Result};
+use axum::Router;
+use axum_server::{Handle, accept::NoDelayAcceptor};
+use bus::Bus;
+use director::Director;
+use gateway::Gateway;
+use hyper_util::{
+    rt::{TokioExecutor, TokioTimer},
+    server::conn::auto::Builder,
+};
+use rooms::Rooms;
+use stats::Stats;
+use tokio::{signal, time};
+use transports::ws_room;
+
+use crate::{
+    config::{Parsed, Settings},
+    http, telemetry,
+};
+
+/// Runs a realm until it is told to stop.
+pub(crate) async fn serve(settings: Settings, parsed: Parsed) -> Result<()> {
+    telemetry::log(&settings)?;
+    let metrics = telemetry::metrics()?;
+    // Each socket is a file; the soft limit of most systems is far below the hard one.
+    let files = rlimit::increase_nofile_limit(u64::MAX).unwrap_or_default();
+    let listener =
+        TcpListener::bind(parsed.listen).with_context(|| format!("cannot listen on {}", parsed.listen))?;
+    listener.set_nonblocking(true)?;
+    let urls = Urls::new(parsed.public_url.as_deref(), listener.local_addr()?);
+    let realm = Realm::assemble(&settings, &parsed, &urls)?;
+    let app = realm.router(metrics.clone());
+    let roles = tokio::spawn(realm.clone().run(metrics));
+    let handle = Handle::new();
+    let server =
+        tokio::spawn(listen(listener, app, handle.clone(), seconds(settings.server.header_timeout_s))?);
+    urls.print();
+    tracing::info!(listen = %parsed.listen, files, "serving");
+
+    let stop = stop_signal()?;
+    tokio::select! {
+        () = stop => {}
+        ended = roles => anyhow::bail!("a role ended: {ended:?}"),
+        ended = server => anyhow::bail!("the server ended: {ended:?}"),
+    }
+    tracing::info!("draining; stop again to end at once");
+    let drained = time::timeout(seconds(settings.server.drain_timeout_s), realm.drain());
+    tokio::select! {
+        drained = drained => match drained {
+            Ok(()) => tracing::info!("drained"),
+            Err(_) => tracing::warn!(sockets = realm.sockets_count(), "sockets were left open"),
+        },
+        () = stop_signal()? => tracing::warn!(sockets = realm.sockets_count(), "ended before it was drained"),
+    }
+    handle.shutdown();
+    Ok(())
+}
+
+/// Where everything is.
+struct Urls {
+    http: String,
+    ws: String,
+}
+
+impl Urls {
+    fn new(public_url: Option<&str>, local: SocketAddr) -> Self {
+        let http =
+            public_url.map_or_else(|| format!("http://{local}"), |url| url.trim_end_matches('/').to_owned());
+        // http becomes ws and https wss.
+        let ws = http.replacen("http", "ws", 1);
+        Self { http, ws }
+    }
+
+    fn print(&self) {
+        let Self { http, ws } = self;
+        println!("Atoll {}: a realm in one process", env!("CARGO_PKG_VERSION"));
+        println!("  gateway             {http}");
+        println!("  about               {http}/about");
+        println!("  archipelago socket  {ws}/archipelago/ws");
+        println!("  rooms               {ws}/rooms/{{island}}");
+        println!("  presence            {http}/peers /islands /parcels /hot-scenes /rooms/status");
+        println!("  health              {http}/health/ready");
+        println!("  metrics             {http}/metrics");
+        println!("Send people in: atoll bots --count 20 --url {http}");
+    }
+}
+
+/// The roles of a realm.
+#[derive(Clone)]
+pub(crate) struct Realm {
+    bus: Bus,
+    gateway: Gateway,
+    rooms: Rooms,
+    stats: Stats,
+    director: director::Settings,
+    secret: String,
+    token_ttl: Duration,
+}
+
+/// How often metrics are tidied up.
+const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
+/// How often a drain looks whether it is over.
+const DRAIN_POLL: Duration = Duration::from_millis(20);
+
+impl Realm {
+    fn assemble(settings: &Settings, parsed: &Parsed, urls: &Urls) -> Result<Self> {
+        let mut secrets = parsed.token_secrets.clone();
+        if secrets.is_empty() {
+            secrets.push(hex::encode(admission::random::<32>()?));
+        }
+        let bus = Bus::in_process();
+        let verifier = Verifier::new(settings.identity());
+        let tokens = ws_room::Verifier::new(secrets.iter().map(String::as_bytes));
+        Ok(Self {
+            gateway: Gateway::new(settings.gateway(&urls.ws), bus.clone(), verifier.clone()),
+            rooms: Rooms::new(settings.rooms(parsed.node.clone(), &urls.ws), tokens, verifier),
+            stats: Stats::new(settings.stats(&urls.http)),
+            director: settings.director(),
+            secret: secrets.swap_remove(0),
+            token_ttl: seconds(settings.rooms.token_ttl_s),
+            bus,
+        })
+    }
+
+    fn router(&self, metrics: metrics_exporter_prometheus::PrometheusHandle) -> Router {
+        self.gateway
+            .router()
+            .merge(self.rooms.router())
+            .merge(self.stats.router())
+            .merge(http::router(self.clone(), metrics))
+    }
+
+    /// Runs every role. Does not return.
+    async fn run(self, metrics: metrics_exporter_prometheus::PrometheusHandle) -> Result<()> {
+        let minter = ws_room::Minter::new(self.secret.as_bytes(), self.token_ttl);
+        let director = Director::new(self.director.clone(), self.bus.clone(), minter)?;
+        let upkeep = async move {
+            let mut ticks = time::interval(UPKEEP_INTERVAL);
+            loop {
+                ticks.tick().await;
+                metrics.run_upkeep();
+            }
+        };
+        // Each in a task of its own: what one does, the others do not wait for.
+        let (gateway, stats, rooms, bus) = (self.gateway.clone(), self.stats.clone(), self.rooms, self.bus);
+        let rooms_bus = bus.clone();
+        tokio::select! {
+            ended = tokio::spawn(async move { gateway.run().await }) => ended?,
+            ended = tokio::spawn(async move { stats.run(bus).await }) => ended?,
+            ended = tokio::spawn(async move { rooms.run(rooms_bus).await }) => ended?,
+            ended = tokio::spawn(director.run()) => ended?,
+            () = upkeep => {}
+        }
+        Ok(())
+    }
+
+    /// Whether who signs in now will get an island and a room.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.gateway.is_ready()
+    }
+
+    /// Sets the gauges to what holds now.
+    pub(crate) fn observe(&self) {
+        self.gateway.observe();
+        self.rooms.observe();
+    }
+
+    fn sockets_count(&self) -> usize {
+        self.gateway.sockets_count() + self.rooms.sockets_count()
+    }
+
+    /// Sends everybody away, and waits until they have gone.
+    async fn drain(&self) {
+        self.gateway.drain();
+        self.rooms.drain(&self.bus);
+        while self.sockets_count() > 0 {
+            time::sleep(DRAIN_POLL).await;
+        }
+    }
+}
+
+/// Serves HTTP/1.1 on the listener. A connection that says nothing, or its request too slowly, is
+/// closed.
+fn listen(
+    listener: TcpListener,
+    app: Router,
+    handle: Handle<SocketAddr>,
+    header_timeout: Duration,
+) -> Result<impl Future<Output = std::io::Result<()>> + Send> {
+    let mut server = axum_server::from_tcp(listener)?.handle(handle).acceptor(NoDelayAcceptor::new());
+    // Without the guess at the version, which waits for first bytes for ever.
+    let mut http = Builder::new(TokioExecutor::new()).http1_only();
+    http.http1().timer(TokioTimer::new()).header_read_timeout(header_timeout);
+    *server.http_builder() = http;
+    Ok(server.serve(app.into_make_service_with_connect_info::<SocketAddr>()))
+}
+
+/// Ends with the first Ctrl-C or SIGTERM from now on.
+fn stop_signal() -> Result<impl Future<Output = ()>> {
+    let mut interrupt = signal::unix::signal(signal::unix::SignalKind::interrupt())?;
+    let mut terminate = signal::unix::signal(signal::unix::SignalKind::terminate())?;
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    })
+}
+
+fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
