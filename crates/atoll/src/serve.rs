@@ -35,7 +35,8 @@ pub(crate) async fn serve(settings: Settings, parsed: Parsed) -> Result<()> {
     let listener =
         TcpListener::bind(parsed.listen).with_context(|| format!("cannot listen on {}", parsed.listen))?;
     listener.set_nonblocking(true)?;
-    let urls = Urls::new(parsed.public_url.as_deref(), listener.local_addr()?);
+    let local = listener.local_addr()?;
+    let urls = Urls::new(parsed.public_url.as_deref(), local);
     let realm = Realm::assemble(&settings, &parsed, &urls)?;
     let app = realm.router(metrics.clone());
     let roles = tokio::spawn(realm.clone().run(metrics));
@@ -43,7 +44,7 @@ pub(crate) async fn serve(settings: Settings, parsed: Parsed) -> Result<()> {
     let server =
         tokio::spawn(listen(listener, app, handle.clone(), seconds(settings.server.header_timeout_s))?);
     urls.print();
-    tracing::info!(listen = %parsed.listen, files, "serving");
+    tracing::info!(%local, files, "serving");
 
     let stop = stop_signal()?;
     tokio::select! {

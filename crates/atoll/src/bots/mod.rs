@@ -1,6 +1,138 @@
-//! bots
-#[derive(clap::Args)]
-pub(crate) struct Flags {}
-pub(crate) async fn run(_: Flags) -> anyhow::Result<std::process::ExitCode> {
-    Ok(std::process::ExitCode::SUCCESS)
+//! `atoll bots`: headless explorers that walk, talk, and check that they hear each other.
+
+mod bot;
+mod crowd;
+mod ledger;
+mod referee;
+mod report;
+mod server;
+mod walk;
+
+use std::{process::ExitCode, sync::Arc, time::Duration};
+
+use anyhow::{Context, Result};
+use rand::{SeedableRng, rngs::StdRng};
+use tokio::time::{self, Instant};
+
+use crowd::Crowd;
+use referee::Referee;
+use report::{Display, Summary};
+use server::ServerLoad;
+use walk::Walker;
+
+/// How many bots there are and what they do.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct Flags {
+    /// How many.
+    #[arg(long, default_value_t = 20)]
+    count: usize,
+    /// The realm.
+    #[arg(long, default_value = "http://127.0.0.1:5000")]
+    url: String,
+    /// Stop after so many seconds and sum up; without it, at Ctrl-C.
+    #[arg(long)]
+    seconds: Option<u64>,
+    /// Print the summary as one line of JSON.
+    #[arg(long)]
+    json: bool,
+    /// Decides how everybody walks.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Positions that each sends into its room in a second.
+    #[arg(long, default_value_t = 10.0, value_parser = rate)]
+    hz: f64,
+    /// Size of each position packet in bytes, padded if it would be smaller.
+    #[arg(long, default_value_t = 0)]
+    bytes: usize,
+    /// The realm's island size, above which a group need not be together.
+    #[arg(long, default_value_t = 100)]
+    limit: usize,
+    /// Everybody stands in one place.
+    #[arg(long)]
+    still: bool,
+    /// Everybody signs in and does nothing more.
+    #[arg(long)]
+    idle: bool,
+}
+
+fn rate(text: &str) -> Result<f64, String> {
+    let rate: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
+    if (0.1..=1000.0).contains(&rate) { Ok(rate) } else { Err("must be between 0.1 and 1000".to_owned()) }
+}
+
+/// Sign-ins that are begun in a second, so that no limit of a realm is in their way.
+const ARRIVALS_PER_SECOND: u32 = 200;
+/// How often the referee looks and the line is renewed.
+const LOOK_INTERVAL: Duration = Duration::from_millis(250);
+const LINE_INTERVAL: Duration = Duration::from_secs(1);
+/// After the last arrival, until what is measured counts.
+const SETTLING: Duration = Duration::from_secs(2);
+
+pub(crate) async fn run(flags: Flags) -> Result<ExitCode> {
+    // Each bot holds two sockets.
+    let _ = rlimit::increase_nofile_limit(u64::MAX);
+    let socket = client::discover(&flags.url).await.context("no realm")?;
+    let server = ServerLoad::new(&flags.url);
+    let before = server.sample().await;
+    let crowd = Arc::new(Crowd::new(flags.count));
+    let display = Display::new(flags.json);
+    let mut referee = Referee::new(flags.limit);
+    let began = Instant::now();
+    let end = flags.seconds.map(|seconds| began + Duration::from_secs(seconds));
+    let mut bots = spawn(&flags, &socket, &crowd)?;
+    let measured_from = began + Duration::from_secs(flags.count as u64) / ARRIVALS_PER_SECOND + SETTLING;
+    let mut first = None;
+    let mut looks = time::interval(LOOK_INTERVAL);
+    let mut lines = time::interval(LINE_INTERVAL);
+    let mut stop = std::pin::pin!(async {
+        match end {
+            Some(end) => time::sleep_until(end).await,
+            None => std::future::pending().await,
+        }
+    });
+    loop {
+        tokio::select! {
+            () = &mut stop => break,
+            _ = tokio::signal::ctrl_c() => break,
+            _ = looks.tick() => {
+                if first.is_none() && Instant::now() >= measured_from {
+                    first = Some((server.sample().await, Instant::now()));
+                }
+                if !flags.idle {
+                    referee.look(&crowd.standing(), &crowd.heard, crowd.now_ms());
+                }
+            }
+            _ = lines.tick() => display.line(&crowd, &referee),
+        }
+    }
+    let after = server.sample().await;
+    let load = server::Load::between(before.as_ref(), first.as_ref(), after.as_ref(), flags.count);
+    let summary = Summary::new(&crowd, &referee, load, began.elapsed(), flags.idle);
+    crowd.stop();
+    let leaving = async { while bots.join_next().await.is_some() {} };
+    // A realm that is gone is not waited for.
+    let _ = time::timeout(Duration::from_secs(5), leaving).await;
+    display.summary(&summary);
+    Ok(if summary.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn spawn(flags: &Flags, socket: &str, crowd: &Arc<Crowd>) -> Result<tokio::task::JoinSet<()>> {
+    let mut bots = tokio::task::JoinSet::new();
+    for index in 0..flags.count {
+        let seed = flags.seed.wrapping_mul(1_000_003).wrapping_add(index as u64);
+        let rng = StdRng::seed_from_u64(seed);
+        let walker = if flags.still { Walker::still(rng) } else { Walker::new(index, flags.count, rng) };
+        let identity = bot::identity()?;
+        crowd.enrol(index, identity.address());
+        let arrival = Duration::from_secs(1) * u32::try_from(index)? / ARRIVALS_PER_SECOND;
+        let plan = bot::Plan {
+            index,
+            arrival,
+            idle: flags.idle,
+            step: Duration::from_secs_f64(1.0 / flags.hz),
+            bytes: flags.bytes,
+        };
+        bots.spawn(bot::run(plan, client::Settings::new(socket), identity, walker, crowd.clone()));
+    }
+    Ok(bots)
 }

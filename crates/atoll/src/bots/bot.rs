@@ -1,0 +1,188 @@
+//! One bot: an explorer, its walk, and its log.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering::Relaxed},
+    time::{Duration, SystemTime},
+};
+
+use anyhow::{Context, Result};
+use bytes::{BufMut, Bytes, BytesMut};
+use client::{Event, Explorer, Handle, Settings};
+use identity::{Identity, Wallet};
+use protocol::{
+    Message as _,
+    rfc4::{self, packet::Message},
+};
+use tokio::time::{self, Instant, MissedTickBehavior};
+
+use super::{crowd::Crowd, ledger::StayLog, walk::Walker};
+
+/// What a bot is told.
+pub(crate) struct Plan {
+    pub(crate) index: usize,
+    /// When it signs in.
+    pub(crate) arrival: Duration,
+    /// Whether it does nothing after that.
+    pub(crate) idle: bool,
+    /// How often it says where it is in its room.
+    pub(crate) step: Duration,
+    /// The least size of what it says then.
+    pub(crate) bytes: usize,
+}
+
+/// How often a bot says where it is to its gateway.
+const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// A wallet and a short-lived key, made a moment ago.
+pub(crate) fn identity() -> Result<Identity> {
+    let wallet = || Wallet::from_secret(admission::random()?).context("one in 2^128");
+    Ok(Identity::new(&wallet()?, wallet()?, SystemTime::now() + DAY))
+}
+
+/// The heartbeat whose answer is measured: the first of a sign-in, or that of a jump.
+type Question = Arc<Mutex<Option<Instant>>>;
+
+/// Lives until the crowd is told to stop.
+pub(crate) async fn run(
+    plan: Plan,
+    settings: Settings,
+    identity: Identity,
+    walker: Walker,
+    crowd: Arc<Crowd>,
+) {
+    time::sleep(plan.arrival).await;
+    let mut explorer = Explorer::start(settings, identity);
+    let handle = explorer.handle();
+    let index = plan.index;
+    let question = Question::default();
+    let walking = tokio::spawn(walk(plan, walker, handle.clone(), crowd.clone(), question.clone()));
+    loop {
+        tokio::select! {
+            event = explorer.next() => match event {
+                Some(event) => hear(&crowd, index, &question, event),
+                None => break,
+            },
+            () = crowd.stopped() => break,
+        }
+    }
+    walking.abort();
+    handle.leave().await;
+    // Until it has said goodbye.
+    while explorer.next().await.is_some() {}
+}
+
+async fn walk(plan: Plan, mut walker: Walker, handle: Handle, crowd: Arc<Crowd>, question: Question) {
+    if plan.idle {
+        return;
+    }
+    let mut steps = time::interval(plan.step);
+    steps.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut last_heartbeat: Option<Instant> = None;
+    let mut index = 0;
+    loop {
+        steps.tick().await;
+        let jumped = walker.step(plan.step.as_secs_f32());
+        let position = walker.position();
+        crowd.stand(plan.index, position);
+        if jumped || last_heartbeat.is_none_or(|at| at.elapsed() >= HEARTBEAT_INTERVAL) {
+            if jumped || last_heartbeat.is_none() {
+                ask(&question);
+            }
+            last_heartbeat = Some(Instant::now());
+            handle.heartbeat(position, None).await;
+        }
+        index += 1;
+        let packet = rfc4::Position {
+            index,
+            position_x: position.x,
+            position_y: position.y,
+            position_z: position.z,
+            rotation_w: 1.0,
+            ..rfc4::Position::default()
+        };
+        crowd.sends(plan.index, index);
+        let at = Instant::now();
+        let rooms = handle.say(encode(packet, plan.bytes), true).await;
+        crowd.sent.fetch_add(rooms.len() as u64, Relaxed);
+        let mut log = crowd.log(plan.index);
+        for room in rooms {
+            if let Some(stay) = log.stays.get_mut(&room) {
+                stay.sent(index, at);
+            }
+        }
+    }
+}
+
+fn ask(question: &Question) {
+    *question.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+}
+
+/// A position packet, made larger by a field that nobody knows.
+fn encode(position: rfc4::Position, least_bytes: usize) -> Bytes {
+    /// Field 15, length-delimited.
+    const PADDING_KEY: u8 = 15 << 3 | 2;
+    let packet = rfc4::Packet { message: Some(Message::Position(position)), protocol_version: 100 };
+    let mut bytes = BytesMut::from(&packet.encode_to_vec()[..]);
+    let missing = least_bytes.saturating_sub(bytes.len() + 2).min(127);
+    if missing > 0 {
+        bytes.put_slice(&[PADDING_KEY, missing as u8]);
+        bytes.put_bytes(0, missing);
+    }
+    bytes.freeze()
+}
+
+fn hear(crowd: &Crowd, bot: usize, question: &Question, event: Event) {
+    match event {
+        Event::SignedIn => {
+            crowd.signed_in.fetch_add(1, Relaxed);
+        }
+        Event::IslandChanged { island, .. } => {
+            if let Some(asked) = question.lock().unwrap_or_else(PoisonError::into_inner).take() {
+                crowd.assigned_after(asked);
+            }
+            crowd.settle(bot, island);
+        }
+        Event::RoomEntered { room, island, alias, members } => {
+            let mut stay = StayLog::new(island, alias, Instant::now());
+            stay.members = members
+                .into_iter()
+                .filter_map(|(alias, address)| Some((alias, crowd.index_of(address)?)))
+                .collect();
+            crowd.log(bot).stays.insert(room, stay);
+        }
+        Event::PeerJoined { room, alias, address } => {
+            if let (Some(stay), Some(index)) = (crowd.log(bot).stays.get_mut(&room), crowd.index_of(address))
+            {
+                stay.members.insert(alias, index);
+            }
+        }
+        Event::PeerLeft { .. } => {}
+        Event::Message { room, alias, body } => {
+            let Ok(rfc4::Packet { message: Some(Message::Position(position)), .. }) =
+                rfc4::Packet::decode(body)
+            else {
+                return;
+            };
+            let sender = {
+                let mut log = crowd.log(bot);
+                let Some(stay) = log.stays.get_mut(&room) else { return };
+                stay.heard(alias, position.index);
+                stay.members.get(&alias).copied()
+            };
+            if let Some(sender) = sender {
+                crowd.hears(bot, sender, position.index);
+            }
+        }
+        Event::RoomLeft { room, ended } => {
+            tracing::debug!(bot, %ended, "left a room");
+            if let Some(stay) = crowd.log(bot).stays.get_mut(&room) {
+                stay.left = Some(Instant::now());
+            }
+        }
+        Event::Disconnected { ended, .. } => {
+            tracing::debug!(bot, %ended, "disconnected");
+            crowd.disconnects.fetch_add(1, Relaxed);
+        }
+    }
+}

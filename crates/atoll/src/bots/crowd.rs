@@ -1,0 +1,199 @@
+//! What all bots share: who is where, who was heard when, and each one's log.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed},
+    },
+};
+
+use hdrhistogram::Histogram;
+use protocol::{Address, IslandId, Position};
+use tokio::{sync::Notify, time::Instant};
+
+use super::ledger::BotLog;
+
+pub(crate) struct Crowd {
+    began: Instant,
+    indices: Mutex<HashMap<Address, usize>>,
+    bots: Vec<Bot>,
+    pub(crate) heard: Heard,
+    pub(crate) signed_in: AtomicU64,
+    pub(crate) sent: AtomicU64,
+    pub(crate) received: AtomicU64,
+    pub(crate) disconnects: AtomicU64,
+    /// Microseconds from the first heartbeat of a sign-in, or a jump, to the change of island.
+    pub(crate) assignments: Mutex<Histogram<u64>>,
+    stopped: AtomicBool,
+    stop: Notify,
+}
+
+#[derive(Default)]
+struct Bot {
+    position: Mutex<Option<Position>>,
+    island: Mutex<Option<IslandId>>,
+    log: Mutex<BotLog>,
+    latency: OnceLock<Mutex<Histogram<u64>>>,
+    /// When each of the last positions was sent, in microseconds, by its index.
+    sent_at: OnceLock<Vec<AtomicU64>>,
+}
+
+/// How many positions back the time of sending is known.
+const SENT_RING: usize = 512;
+
+/// From a microsecond to a minute, to two digits.
+pub(crate) fn histogram() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, 60_000_000, 2).expect("these bounds are valid")
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Crowd {
+    pub(crate) fn new(count: usize) -> Self {
+        Self {
+            began: Instant::now(),
+            indices: Mutex::default(),
+            bots: std::iter::repeat_with(Bot::default).take(count).collect(),
+            heard: Heard::new(count),
+            signed_in: AtomicU64::default(),
+            sent: AtomicU64::default(),
+            received: AtomicU64::default(),
+            disconnects: AtomicU64::default(),
+            assignments: Mutex::new(histogram()),
+            stopped: AtomicBool::new(false),
+            stop: Notify::new(),
+        }
+    }
+
+    pub(crate) fn enrol(&self, index: usize, address: Address) {
+        lock(&self.indices).insert(address, index);
+    }
+
+    pub(crate) fn index_of(&self, address: Address) -> Option<usize> {
+        lock(&self.indices).get(&address).copied()
+    }
+
+    pub(crate) fn log(&self, bot: usize) -> MutexGuard<'_, BotLog> {
+        lock(&self.bots[bot].log)
+    }
+
+    pub(crate) fn logs(&self) -> impl Iterator<Item = MutexGuard<'_, BotLog>> {
+        self.bots.iter().map(|bot| lock(&bot.log))
+    }
+
+    pub(crate) fn stand(&self, bot: usize, position: Position) {
+        *lock(&self.bots[bot].position) = Some(position);
+    }
+
+    /// Where everybody is that has said so.
+    pub(crate) fn standing(&self) -> Vec<Option<Position>> {
+        self.bots.iter().map(|bot| *lock(&bot.position)).collect()
+    }
+
+    pub(crate) fn settle(&self, bot: usize, island: IslandId) {
+        *lock(&self.bots[bot].island) = Some(island);
+    }
+
+    /// The islands that bots were last told of.
+    pub(crate) fn islands(&self) -> Vec<IslandId> {
+        let mut islands: Vec<IslandId> =
+            self.bots.iter().filter_map(|bot| lock(&bot.island).clone()).collect();
+        islands.sort_unstable();
+        islands.dedup();
+        islands
+    }
+
+    pub(crate) fn now_ms(&self) -> u32 {
+        self.began.elapsed().as_millis() as u32
+    }
+
+    fn now_us(&self) -> u64 {
+        self.began.elapsed().as_micros() as u64
+    }
+
+    /// A bot sends its position with this index now.
+    pub(crate) fn sends(&self, bot: usize, index: u32) {
+        let ring = self.bots[bot]
+            .sent_at
+            .get_or_init(|| std::iter::repeat_with(AtomicU64::default).take(SENT_RING).collect());
+        ring[index as usize % SENT_RING].store(self.now_us(), Relaxed);
+    }
+
+    /// A bot hears a position of another now.
+    pub(crate) fn hears(&self, bot: usize, sender: usize, index: u32) {
+        self.received.fetch_add(1, Relaxed);
+        self.heard.set(bot, sender, self.now_ms());
+        if let Some(ring) = self.bots[sender].sent_at.get() {
+            let latency = self.now_us().saturating_sub(ring[index as usize % SENT_RING].load(Relaxed));
+            let histogram = self.bots[bot].latency.get_or_init(|| Mutex::new(histogram()));
+            lock(histogram).saturating_record(latency);
+        }
+    }
+
+    /// Everybody's latencies, in microseconds.
+    pub(crate) fn latency(&self) -> Histogram<u64> {
+        let mut all = histogram();
+        for bot in self.bots.iter().filter_map(|bot| bot.latency.get()) {
+            // All have the same bounds.
+            let _ = all.add(&*lock(bot));
+        }
+        all
+    }
+
+    pub(crate) fn assigned_after(&self, since: Instant) {
+        lock(&self.assignments).saturating_record(since.elapsed().as_micros() as u64);
+    }
+
+    pub(crate) fn assignments(&self) -> Histogram<u64> {
+        lock(&self.assignments).clone()
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.bots.len()
+    }
+
+    pub(crate) fn stop(&self) {
+        self.stopped.store(true, Relaxed);
+        self.stop.notify_waiters();
+    }
+
+    pub(crate) async fn stopped(&self) {
+        let stop = self.stop.notified();
+        if !self.stopped.load(Relaxed) {
+            stop.await;
+        }
+    }
+}
+
+/// When each bot last heard each other, in milliseconds since the beginning.
+pub(crate) struct Heard {
+    count: usize,
+    at: Vec<AtomicU32>,
+}
+
+/// More bots than this are not watched pair by pair.
+pub(crate) const MOST_WATCHED: usize = 2_000;
+
+impl Heard {
+    pub(crate) fn new(count: usize) -> Self {
+        let watched = if count <= MOST_WATCHED { count } else { 0 };
+        Self {
+            count: watched,
+            at: std::iter::repeat_with(AtomicU32::default).take(watched * watched).collect(),
+        }
+    }
+
+    pub(crate) fn set(&self, bot: usize, sender: usize, at_ms: u32) {
+        if let Some(cell) = self.at.get(bot * self.count + sender) {
+            cell.store(at_ms.max(1), Relaxed);
+        }
+    }
+
+    /// `None`: never.
+    pub(crate) fn last(&self, bot: usize, sender: usize) -> Option<u32> {
+        self.at.get(bot * self.count + sender).map(|cell| cell.load(Relaxed)).filter(|&at| at > 0)
+    }
+}

@@ -1,0 +1,147 @@
+//! Who was near whom and did not hear them.
+//!
+//! Pairs within 50 m of each other for 3 s, in a group that fits the limit of an island, must hear
+//! each other; where they are is the bots' own knowledge, not the server's.
+
+use std::collections::{HashMap, HashSet};
+
+use protocol::Position;
+
+use super::crowd::{Heard, MOST_WATCHED};
+
+const NEAR_M: f32 = 50.0;
+/// Groups are what hops of at most this connect.
+const HOP_M: f32 = 80.0;
+const NEAR_FOR_MS: u32 = 3_000;
+/// Positions come every 100 ms: whoever was not heard for this long is not heard.
+const SILENT_MS: u32 = 1_000;
+
+pub(crate) struct Referee {
+    limit: usize,
+    /// Since when each pair has been near.
+    near: HashMap<(usize, usize), Near>,
+    judged: u64,
+    unheard: u64,
+}
+
+#[derive(Clone, Copy)]
+struct Near {
+    since_ms: u32,
+    judged: bool,
+    unheard: bool,
+}
+
+impl Referee {
+    pub(crate) fn new(limit: usize) -> Self {
+        Self { limit, near: HashMap::new(), judged: 0, unheard: 0 }
+    }
+
+    /// Looks at where everybody is now, and at who was heard when.
+    pub(crate) fn look(&mut self, standing: &[Option<Position>], heard: &Heard, now_ms: u32) {
+        if standing.len() > MOST_WATCHED {
+            return;
+        }
+        let pairs = near_pairs(standing, self.limit);
+        self.near.retain(|pair, _| pairs.contains(pair));
+        for pair in pairs {
+            let near =
+                self.near.entry(pair).or_insert(Near { since_ms: now_ms, judged: false, unheard: false });
+            if now_ms - near.since_ms < NEAR_FOR_MS {
+                continue;
+            }
+            self.judged += u64::from(!std::mem::replace(&mut near.judged, true));
+            let silent =
+                |bot, sender| heard.last(bot, sender).is_none_or(|at| now_ms.saturating_sub(at) > SILENT_MS);
+            if !near.unheard && (silent(pair.0, pair.1) || silent(pair.1, pair.0)) {
+                // Once for each time that they are near.
+                near.unheard = true;
+                self.unheard += 1;
+            }
+        }
+    }
+
+    /// How often a pair was near for long enough.
+    pub(crate) fn judged(&self) -> u64 {
+        self.judged
+    }
+
+    /// How often such a pair did not hear each other.
+    pub(crate) fn unheard(&self) -> u64 {
+        self.unheard
+    }
+}
+
+/// Pairs that are near each other, in groups that fit the limit.
+fn near_pairs(standing: &[Option<Position>], limit: usize) -> HashSet<(usize, usize)> {
+    let mut groups: Vec<usize> = (0..standing.len()).collect();
+    let mut near = Vec::new();
+    for (one, at) in standing.iter().enumerate() {
+        for (other, there) in standing.iter().enumerate().skip(one + 1) {
+            let (Some(at), Some(there)) = (at, there) else { continue };
+            let distance_squared = at.ground_distance_squared(*there);
+            if distance_squared <= HOP_M * HOP_M {
+                let (a, b) = (root(&mut groups, one), root(&mut groups, other));
+                groups[a] = b;
+            }
+            if distance_squared <= NEAR_M * NEAR_M {
+                near.push((one, other));
+            }
+        }
+    }
+    let mut sizes = vec![0; standing.len()];
+    for bot in 0..standing.len() {
+        sizes[root(&mut groups, bot)] += 1;
+    }
+    near.into_iter().filter(|&(one, _)| sizes[root(&mut groups, one)] <= limit).collect()
+}
+
+fn root(groups: &mut [usize], mut bot: usize) -> usize {
+    while groups[bot] != bot {
+        groups[bot] = groups[groups[bot]];
+        bot = groups[bot];
+    }
+    bot
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(xs: &[f32]) -> Vec<Option<Position>> {
+        xs.iter().map(|&x| Some(Position::new(x, 0.0, 0.0))).collect()
+    }
+
+    /// Looks every 250 ms for five seconds, while the two nearest hear each other or do not.
+    fn watch(xs: &[f32], limit: usize, talking: bool) -> (u64, u64) {
+        let heard = Heard::new(xs.len());
+        let mut referee = Referee::new(limit);
+        for now_ms in (0..5_000).step_by(250) {
+            if talking {
+                heard.set(0, 1, now_ms);
+                heard.set(1, 0, now_ms);
+            }
+            referee.look(&at(xs), &heard, now_ms);
+        }
+        (referee.judged(), referee.unheard())
+    }
+
+    #[test]
+    fn pairs_that_are_near_for_long_must_hear_each_other() {
+        assert_eq!(watch(&[0.0, 50.0], 100, true), (1, 0));
+        assert_eq!(watch(&[0.0, 50.0], 100, false), (1, 1));
+        assert_eq!(watch(&[0.0, 51.0], 100, false), (0, 0), "not near");
+        assert_eq!(watch(&[0.0, 50.0, 130.0, 210.0], 3, false), (0, 0), "a group above the limit");
+        assert_eq!(watch(&[0.0, 50.0, 131.0], 2, false), (1, 1), "the third is not of the group");
+    }
+
+    #[test]
+    fn who_hears_only_one_way_is_unheard() {
+        let heard = Heard::new(2);
+        let mut referee = Referee::new(9);
+        for now_ms in (0..4_000).step_by(250) {
+            heard.set(0, 1, now_ms);
+            referee.look(&at(&[0.0, 1.0]), &heard, now_ms);
+        }
+        assert_eq!(referee.unheard(), 1);
+    }
+}

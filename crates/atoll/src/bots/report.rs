@@ -1,0 +1,240 @@
+//! The live line and the summary.
+
+use std::{
+    collections::HashSet,
+    io::IsTerminal,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use hdrhistogram::Histogram;
+use indicatif::ProgressBar;
+use serde::Serialize;
+use tokio::time::Instant;
+
+use super::{
+    crowd::Crowd,
+    ledger::{Verdict, judge},
+    referee::Referee,
+    server::Load,
+};
+
+/// Shows what goes on: one line that renews itself on a terminal, plain lines elsewhere.
+pub(crate) struct Display {
+    json: bool,
+    bar: Option<ProgressBar>,
+    last: Mutex<(Instant, u64, u64)>,
+    lines: AtomicU64,
+}
+
+impl Display {
+    pub(crate) fn new(json: bool) -> Self {
+        // The summary is the only thing on the standard output when it is read by a program.
+        let bar = std::io::stderr().is_terminal().then(ProgressBar::new_spinner);
+        let (last, lines) = (Mutex::new((Instant::now(), 0, 0)), AtomicU64::default());
+        Self { json, bar, last, lines }
+    }
+
+    pub(crate) fn line(&self, crowd: &Crowd, referee: &Referee) {
+        let number = self.lines.fetch_add(1, Relaxed);
+        // Plain lines are for reading later: one in five is enough.
+        if number == 0 || self.bar.is_none() && !number.is_multiple_of(5) {
+            return;
+        }
+        let (sent, received) = (crowd.sent.load(Relaxed), crowd.received.load(Relaxed));
+        let now = Instant::now();
+        let (sent_rate, received_rate) = {
+            let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+            let seconds = (now - last.0).as_secs_f64();
+            let rates = ((sent - last.1) as f64 / seconds, (received - last.2) as f64 / seconds);
+            *last = (now, sent, received);
+            rates
+        };
+        let counts = Counts::now(crowd);
+        let (latency, assignment) =
+            (Percentiles::of(&crowd.latency()), Percentiles::of(&crowd.assignments()));
+        let verdict = verdict(crowd);
+        let line = format!(
+            "{} people, {} islands, {} rooms | {sent_rate:.0} sent/s, {received_rate:.0} received/s | lost {}, \
+             unheard {} | latency {latency} ms | heartbeat to island {assignment} ms",
+            counts.people,
+            counts.islands,
+            counts.rooms,
+            verdict.lost + verdict.disordered,
+            referee.unheard(),
+        );
+        match &self.bar {
+            Some(bar) => {
+                bar.set_message(line);
+                bar.tick();
+            }
+            None => eprintln!("{line}"),
+        }
+    }
+
+    pub(crate) fn summary(&self, summary: &Summary) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+        if self.json {
+            println!("{}", serde_json::to_string(summary).unwrap_or_default());
+        } else {
+            summary.print();
+        }
+    }
+}
+
+fn verdict(crowd: &Crowd) -> Verdict {
+    let logs: Vec<_> = crowd.logs().collect();
+    judge(logs.iter().map(|log| &**log), Instant::now())
+}
+
+/// Milliseconds.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub(crate) struct Percentiles {
+    p50: f64,
+    p99: f64,
+    max: f64,
+    samples: u64,
+}
+
+impl Percentiles {
+    fn of(microseconds: &Histogram<u64>) -> Self {
+        let at = |quantile| microseconds.value_at_quantile(quantile) as f64 / 1000.0;
+        Self { p50: at(0.5), p99: at(0.99), max: at(1.0), samples: microseconds.len() }
+    }
+}
+
+impl std::fmt::Display for Percentiles {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "p50 {:.1} p99 {:.1}", self.p50, self.p99)
+    }
+}
+
+#[derive(Debug, Clone, Copy, Serialize)]
+struct Counts {
+    /// Bots in a room.
+    people: usize,
+    islands: usize,
+    rooms: usize,
+}
+
+impl Counts {
+    fn now(crowd: &Crowd) -> Self {
+        let mut rooms = HashSet::new();
+        let mut people = 0;
+        for log in crowd.logs() {
+            let open = log.stays.values().filter(|stay| stay.left.is_none());
+            let before = rooms.len();
+            let mut inside = false;
+            for stay in open {
+                rooms.insert(stay.island.clone());
+                inside = true;
+            }
+            people += usize::from(inside || rooms.len() > before);
+        }
+        Self { people, islands: crowd.islands().len(), rooms: rooms.len() }
+    }
+}
+
+/// What became of a run.
+#[derive(Debug, Serialize)]
+pub(crate) struct Summary {
+    seconds: f64,
+    bots: usize,
+    signed_in: u64,
+    #[serde(flatten)]
+    counts: Counts,
+    /// Bots that never were in a room.
+    absent: usize,
+    sent: u64,
+    received: u64,
+    sent_per_second: f64,
+    received_per_second: f64,
+    #[serde(flatten)]
+    verdict: Verdict,
+    /// How often a pair was near for long enough to be judged.
+    near_pairs: u64,
+    unheard: u64,
+    disconnects: u64,
+    latency_ms: Percentiles,
+    heartbeat_to_island_ms: Percentiles,
+    server: Option<Load>,
+    #[serde(skip)]
+    idle: bool,
+}
+
+impl Summary {
+    pub(crate) fn new(
+        crowd: &Crowd,
+        referee: &Referee,
+        server: Option<Load>,
+        elapsed: Duration,
+        idle: bool,
+    ) -> Self {
+        let (sent, received) = (crowd.sent.load(Relaxed), crowd.received.load(Relaxed));
+        let seconds = elapsed.as_secs_f64();
+        let verdict = verdict(crowd);
+        Self {
+            seconds,
+            bots: crowd.count(),
+            signed_in: crowd.signed_in.load(Relaxed),
+            counts: Counts::now(crowd),
+            absent: crowd.logs().filter(|log| log.stays.is_empty()).count(),
+            sent,
+            received,
+            sent_per_second: sent as f64 / seconds,
+            received_per_second: received as f64 / seconds,
+            verdict,
+            near_pairs: referee.judged(),
+            unheard: referee.unheard(),
+            disconnects: crowd.disconnects.load(Relaxed),
+            latency_ms: Percentiles::of(&crowd.latency()),
+            heartbeat_to_island_ms: Percentiles::of(&crowd.assignments()),
+            server,
+            idle,
+        }
+    }
+
+    /// Whether everybody was there and nobody missed anything.
+    pub(crate) fn is_good(&self) -> bool {
+        let present = if self.idle { self.signed_in >= self.bots as u64 } else { self.absent == 0 };
+        let Verdict { lost, disordered, .. } = self.verdict;
+        present && lost == 0 && disordered == 0 && self.unheard == 0
+    }
+
+    fn print(&self) {
+        let Self { seconds, bots, signed_in, counts, absent, sent, received, verdict, .. } = self;
+        println!("{bots} bots for {seconds:.0} s: {signed_in} sign-ins, {} disconnects", self.disconnects);
+        println!(
+            "  in the end      {} people in {} islands and {} rooms, {absent} never in a room",
+            counts.people, counts.islands, counts.rooms
+        );
+        println!("  sent            {sent} ({:.0}/s)", self.sent_per_second);
+        println!("  received        {received} ({:.0}/s)", self.received_per_second);
+        println!(
+            "  lost            {} of {} that had to arrive, {} twice or out of order",
+            verdict.lost, verdict.expected, verdict.disordered
+        );
+        println!("  unheard         {} of {} times that a pair was near", self.unheard, self.near_pairs);
+        println!("  latency         {} ms", self.latency_ms);
+        println!(
+            "  heartbeat to island  {} ms ({} samples)",
+            self.heartbeat_to_island_ms, self.heartbeat_to_island_ms.samples
+        );
+        if let Some(load) = &self.server {
+            println!(
+                "  server          {:.1} % of a core, {:.0} deliveries/s at {:.3} µs each, {:.0} MiB resident, {:.1} KiB more for each bot",
+                load.cpu_percent,
+                load.deliveries_per_second,
+                load.cpu_us_per_delivery,
+                load.resident_mib,
+                load.kib_per_bot
+            );
+        }
+        println!("{}", if self.is_good() { "all is well" } else { "NOT WELL" });
+    }
+}

@@ -1,0 +1,79 @@
+//! What the crowd costs the realm, as its `/metrics` tell.
+
+use std::{collections::HashMap, time::Duration};
+
+use serde::Serialize;
+use tokio::time::Instant;
+
+/// Reads a realm's `/metrics`.
+pub(crate) struct ServerLoad {
+    url: String,
+}
+
+/// What was read.
+#[derive(Debug, Clone)]
+pub(crate) struct Sample {
+    at: Instant,
+    cpu_seconds: f64,
+    resident_bytes: f64,
+    deliveries: f64,
+}
+
+impl ServerLoad {
+    pub(crate) fn new(url: &str) -> Self {
+        Self { url: format!("{}/metrics", url.trim_end_matches('/')) }
+    }
+
+    /// What the realm says now; `None` if it does not.
+    pub(crate) async fn sample(&self) -> Option<Sample> {
+        let client = reqwest::Client::builder().timeout(Duration::from_secs(5)).build().ok()?;
+        let text = client.get(&self.url).send().await.ok()?.text().await.ok()?;
+        let values: HashMap<&str, f64> = text
+            .lines()
+            .filter_map(|line| line.split_once(' '))
+            .filter_map(|(name, value)| Some((name, value.parse().ok()?)))
+            .collect();
+        Some(Sample {
+            at: Instant::now(),
+            cpu_seconds: *values.get("atoll_process_cpu_seconds")?,
+            resident_bytes: *values.get("process_resident_memory_bytes")?,
+            deliveries: values.get("dcl_ws_rooms_out_messages").copied().unwrap_or_default(),
+        })
+    }
+}
+
+/// What a realm spent while everybody was there.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub(crate) struct Load {
+    /// Of one core.
+    pub(crate) cpu_percent: f64,
+    /// Messages written to members of rooms, in a second.
+    pub(crate) deliveries_per_second: f64,
+    /// All of the process's CPU, divided by those.
+    pub(crate) cpu_us_per_delivery: f64,
+    /// In the end.
+    pub(crate) resident_mib: f64,
+    /// What the process has grown by, for each bot.
+    pub(crate) kib_per_bot: f64,
+}
+
+impl Load {
+    pub(crate) fn between(
+        before: Option<&Sample>,
+        first: Option<&(Option<Sample>, Instant)>,
+        after: Option<&Sample>,
+        count: usize,
+    ) -> Option<Self> {
+        let (before, first, after) = (before?, first?.0.as_ref()?, after?);
+        let seconds = (after.at - first.at).as_secs_f64();
+        let cpu = after.cpu_seconds - first.cpu_seconds;
+        let deliveries = after.deliveries - first.deliveries;
+        Some(Self {
+            cpu_percent: 100.0 * cpu / seconds,
+            deliveries_per_second: deliveries / seconds,
+            cpu_us_per_delivery: if deliveries > 0.0 { 1e6 * cpu / deliveries } else { 0.0 },
+            resident_mib: after.resident_bytes / 1024.0 / 1024.0,
+            kib_per_bot: (after.resident_bytes - before.resident_bytes) / 1024.0 / count.max(1) as f64,
+        })
+    }
+}

@@ -1,0 +1,181 @@
+//! How bots walk: some wander, some meet, some travel between two crowds, some jump.
+
+use protocol::Position;
+use rand::{RngExt, rngs::StdRng};
+
+/// A place on the ground, in metres.
+type Place = (f32, f32);
+
+/// Land for so many bots; for more, there is more of it.
+const BOTS_PER_DISTRICT: usize = 20;
+const DISTRICT_SIDE_M: f32 = 300.0;
+/// A run.
+const SPEED_M_S: f32 = 6.0;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// Anywhere in its district.
+    Wanderer,
+    /// To the meeting point in the middle, for a while, and away again.
+    Meeter,
+    /// From one crowd at the edge to the other and back.
+    Traveller,
+    /// From district to district, at once.
+    Jumper,
+    Still,
+}
+
+/// One bot's walk, decided by its random numbers alone.
+#[derive(Debug)]
+pub(crate) struct Walker {
+    kind: Kind,
+    districts: usize,
+    district: usize,
+    position: Place,
+    target: Place,
+    /// Seconds to stay before it goes on.
+    pause: f32,
+    /// Which end of its way it goes to.
+    outward: bool,
+    rng: StdRng,
+}
+
+impl Walker {
+    /// The walker of a bot among `count`.
+    pub(crate) fn new(index: usize, count: usize, rng: StdRng) -> Self {
+        let kind = match index % 20 {
+            19 => Kind::Jumper,
+            n if n % 3 == 0 => Kind::Wanderer,
+            n if n % 3 == 1 => Kind::Meeter,
+            _ => Kind::Traveller,
+        };
+        let districts = count.div_ceil(BOTS_PER_DISTRICT).max(1);
+        Self::at(kind, districts, index / BOTS_PER_DISTRICT, rng)
+    }
+
+    /// Stands within a few metres of everybody else who stands still.
+    pub(crate) fn still(rng: StdRng) -> Self {
+        Self::at(Kind::Still, 1, 0, rng)
+    }
+
+    fn at(kind: Kind, districts: usize, district: usize, rng: StdRng) -> Self {
+        let mut walker = Self {
+            kind,
+            districts,
+            district,
+            position: (0.0, 0.0),
+            target: (0.0, 0.0),
+            pause: 0.0,
+            outward: false,
+            rng,
+        };
+        walker.position = walker.anywhere();
+        walker.aim();
+        walker
+    }
+
+    pub(crate) fn position(&self) -> Position {
+        Position::new(self.position.0, 0.0, self.position.1)
+    }
+
+    /// Walks for so many seconds; gives whether it jumped.
+    pub(crate) fn step(&mut self, seconds: f32) -> bool {
+        if self.kind == Kind::Still {
+            return false;
+        }
+        if self.pause > 0.0 {
+            self.pause -= seconds;
+            return false;
+        }
+        let (dx, dz) = (self.target.0 - self.position.0, self.target.1 - self.position.1);
+        let (distance, stride) = (dx.hypot(dz), SPEED_M_S * seconds);
+        if self.kind == Kind::Jumper {
+            self.position = self.target;
+            self.aim();
+            return true;
+        }
+        if distance <= stride {
+            self.position = self.target;
+            self.aim();
+        } else {
+            let share = stride / distance;
+            self.position = (self.position.0 + dx * share, self.position.1 + dz * share);
+        }
+        false
+    }
+
+    /// Chooses where to go next, and how long to stay before.
+    fn aim(&mut self) {
+        self.outward = !self.outward;
+        let (x, z) = self.centre(self.district);
+        let crowd_m = DISTRICT_SIDE_M * 0.4;
+        (self.target, self.pause) = match self.kind {
+            Kind::Wanderer => (self.anywhere(), 0.0),
+            Kind::Meeter if self.outward => (self.near((x, z), 10.0), self.rng.random_range(0.0..4.0)),
+            Kind::Meeter => (self.anywhere(), self.rng.random_range(5.0..15.0)),
+            Kind::Traveller => {
+                let side = if self.outward { crowd_m } else { -crowd_m };
+                (self.near((x + side, z), 8.0), self.rng.random_range(2.0..8.0))
+            }
+            Kind::Jumper => {
+                self.district = self.rng.random_range(0..self.districts.max(2));
+                (self.anywhere(), self.rng.random_range(8.0..12.0))
+            }
+            Kind::Still => (self.position, 0.0),
+        };
+    }
+
+    fn centre(&self, district: usize) -> Place {
+        let columns = (self.districts as f32).sqrt().ceil() as usize;
+        let place = |n: usize| n as f32 * DISTRICT_SIDE_M;
+        (place(district % columns), place(district / columns))
+    }
+
+    fn anywhere(&mut self) -> Place {
+        let reach = if self.kind == Kind::Still { 10.0 } else { DISTRICT_SIDE_M / 2.0 };
+        self.near(self.centre(self.district), reach)
+    }
+
+    fn near(&mut self, (x, z): Place, reach_m: f32) -> Place {
+        let mut offset = || self.rng.random_range(-reach_m..reach_m);
+        (x + offset(), z + offset())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::SeedableRng;
+
+    use super::*;
+
+    fn walk(seed: u64) -> Vec<Position> {
+        let mut walkers: Vec<Walker> =
+            (0..20).map(|index| Walker::new(index, 20, StdRng::seed_from_u64(seed + index as u64))).collect();
+        for _ in 0..600 {
+            for walker in &mut walkers {
+                walker.step(0.1);
+            }
+        }
+        walkers.iter().map(Walker::position).collect()
+    }
+
+    #[test]
+    fn a_seed_decides_every_step() {
+        assert_eq!(walk(1), walk(1));
+        assert_ne!(walk(1), walk(2));
+    }
+
+    #[test]
+    fn nobody_but_jumpers_moves_faster_than_a_run() {
+        for index in 0..20 {
+            let mut walker = Walker::new(index, 20, StdRng::seed_from_u64(7));
+            for _ in 0..600 {
+                let before = walker.position();
+                let jumped = walker.step(0.1);
+                assert!(!jumped || walker.kind == Kind::Jumper);
+                let distance = walker.position().ground_distance_squared(before).sqrt();
+                assert!(jumped || distance < 0.601, "{:?} moved {distance} m", walker.kind);
+            }
+        }
+    }
+}
