@@ -45,7 +45,7 @@ pub(crate) struct Shared {
 /// counted.
 const BUS_QUEUE: usize = 65_536;
 /// What a socket's reads take in memory while it is idle.
-const READ_BUFFER_BYTES: usize = 1024;
+const READ_BUFFER_BYTES: usize = 512;
 
 impl Gateway {
     /// A gateway with these settings.

@@ -95,7 +95,7 @@ async fn welcome(shared: &Shared, socket: &mut WebSocket, address: Address) -> E
     let Some((session, mut queue)) = shared.sessions.begin(address, random) else {
         return end(Close::Restarting);
     };
-    let span = tracing::info_span!("session", peer = %address, session = %session);
+    let span = tracing::debug_span!("session", peer = %address, session = %session);
     let ended = async {
         tracing::debug!("signed in");
         let peer_id = address.to_string();

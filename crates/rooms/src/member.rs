@@ -48,7 +48,7 @@ pub(crate) async fn serve(
     match joined {
         Ok((entrant, membership)) => {
             shared.mark_dirty(&membership.room);
-            let span = tracing::info_span!("member", peer = %entrant.address, island = %room);
+            let span = tracing::debug_span!("member", peer = %entrant.address, island = %room);
             live(shared, &membership, &mut reader, &mut writer).instrument(span).await;
             shared.registry.leave(&membership);
             shared.mark_dirty(&membership.room);
