@@ -1,1 +1,14 @@
-fn main() {}
+//! End to end: the built binary, through its front door, on real sockets.
+
+// Helpers of tests fail by panicking, too.
+#![allow(clippy::unwrap_used)]
+
+mod bad_input;
+mod command_line;
+mod front;
+mod http;
+mod islands;
+mod leftovers;
+mod room;
+mod sessions;
+mod wire;

@@ -1,14 +1,16 @@
 //! `atoll serve`: every role in one process.
 
 use std::{
+    io::Write,
     net::{SocketAddr, TcpListener},
+    pin::Pin,
     time::Duration,
 };
 
 use admission::Verifier;
 use anyhow::{Context, Result};
 use axum::Router;
-use axum_server::{Handle, accept::NoDelayAcceptor};
+use axum_server::{Handle, accept::Accept};
 use bus::Bus;
 use director::Director;
 use gateway::Gateway;
@@ -18,7 +20,7 @@ use hyper_util::{
 };
 use rooms::Rooms;
 use stats::Stats;
-use tokio::{signal, time};
+use tokio::{net::TcpStream, signal, time};
 use transports::ws_room;
 
 use crate::{
@@ -80,17 +82,22 @@ impl Urls {
         Self { http, ws }
     }
 
+    /// Says where everything is. Whoever does not listen any more is not told.
     fn print(&self) {
         let Self { http, ws } = self;
-        println!("Atoll {}: a realm in one process", env!("CARGO_PKG_VERSION"));
-        println!("  gateway             {http}");
-        println!("  about               {http}/about");
-        println!("  archipelago socket  {ws}/archipelago/ws");
-        println!("  rooms               {ws}/rooms/{{island}}");
-        println!("  presence            {http}/peers /islands /parcels /hot-scenes /rooms/status");
-        println!("  health              {http}/health/ready");
-        println!("  metrics             {http}/metrics");
-        println!("Send people in: atoll bots --count 20 --url {http}");
+        let version = env!("CARGO_PKG_VERSION");
+        let _ = writeln!(
+            std::io::stdout(),
+            "Atoll {version}: a realm in one process\n\
+             \x20 gateway             {http}\n\
+             \x20 about               {http}/about\n\
+             \x20 archipelago socket  {ws}/archipelago/ws\n\
+             \x20 rooms               {ws}/rooms/{{island}}\n\
+             \x20 presence            {http}/peers /islands /parcels /hot-scenes /rooms/status\n\
+             \x20 health              {http}/health/ready\n\
+             \x20 metrics             {http}/metrics\n\
+             Send people in: atoll bots --count 20 --url {http}"
+        );
     }
 }
 
@@ -196,12 +203,31 @@ fn listen(
     handle: Handle<SocketAddr>,
     header_timeout: Duration,
 ) -> Result<impl Future<Output = std::io::Result<()>> + Send> {
-    let mut server = axum_server::from_tcp(listener)?.handle(handle).acceptor(NoDelayAcceptor::new());
+    let mut server = axum_server::from_tcp(listener)?.handle(handle).acceptor(Prompt(header_timeout));
     // Without the guess at the version, which waits for first bytes for ever.
     let mut http = Builder::new(TokioExecutor::new()).http1_only();
     http.http1().timer(TokioTimer::new()).header_read_timeout(header_timeout);
     *server.http_builder() = http;
     Ok(server.serve(app.into_make_service_with_connect_info::<SocketAddr>()))
+}
+
+/// Takes connections whose first byte comes in time: until then the HTTP server runs no timer.
+#[derive(Clone)]
+struct Prompt(Duration);
+
+impl<S: Send + 'static> Accept<TcpStream, S> for Prompt {
+    type Stream = TcpStream;
+    type Service = S;
+    type Future = Pin<Box<dyn Future<Output = std::io::Result<(TcpStream, S)>> + Send>>;
+
+    fn accept(&self, stream: TcpStream, service: S) -> Self::Future {
+        let Self(limit) = *self;
+        Box::pin(async move {
+            stream.set_nodelay(true)?;
+            time::timeout(limit, stream.peek(&mut [0])).await??;
+            Ok((stream, service))
+        })
+    }
 }
 
 /// Ends with the first Ctrl-C or SIGTERM from now on.

@@ -8,7 +8,7 @@ use std::{
 use archipelago::{Engine, Output};
 use bus::{Bus, Headers};
 use protocol::{
-    Address, IslandId, Message as _, NodeName, SessionId, Subject, Ulid, UlidClock,
+    Address, ConnectionString, IslandId, Message as _, NodeName, Subject, Ulid, UlidClock,
     atoll_bus::MembershipEnded,
     v3::{IslandChangedMessage, IslandData, IslandStatusMessage, JoinIslandMessage, LeftIslandMessage},
 };
@@ -53,8 +53,19 @@ impl Outbound {
         for output in outputs.drain(..) {
             match output {
                 Output::Assigned { peer, session, island, transport, from } => {
-                    let shared = members.of(engine, &island);
-                    self.assign(engine, peer, session, &island, &transport, from, shared);
+                    let connection = self.connection(engine, peer, &island, &transport);
+                    let Some(connection) = connection else { continue };
+                    tracing::debug!(%peer, %island, node = %transport, ?from, "assigned");
+                    let own = IslandChangedMessage {
+                        conn_str: connection.to_string(),
+                        from_island_id: from.map(|island| island.to_string()),
+                        ..IslandChangedMessage::default()
+                    };
+                    // Encoded messages put one after the other decode as one: what all members are
+                    // told alike is encoded once.
+                    let payload = [members.of(engine, &island), &own.encode_to_vec()].concat();
+                    self.bus.publish(&Subject::PeerIslandChanged(peer), Headers { session }, payload);
+                    metrics::counter!("atoll_director_assignments_total").increment(1);
                 }
                 Output::Joined { island, peer } => {
                     let message =
@@ -82,46 +93,26 @@ impl Outbound {
         self.bus.publish(&Subject::MembershipEnded(island), Headers::default(), ended.encode_to_vec());
     }
 
-    #[allow(clippy::too_many_arguments)]
-    fn assign(
+    /// The string by which `peer` finds its island's room on `node`.
+    fn connection(
         &mut self,
         engine: &Engine,
         peer: Address,
-        session: Option<SessionId>,
         island: &IslandId,
         node: &NodeName,
-        from: Option<IslandId>,
-        shared: &[u8],
-    ) {
-        let Some(transport) =
-            engine.transports().map(|view| view.transport).find(|transport| transport.node == *node)
-        else {
+    ) -> Option<ConnectionString> {
+        let transport =
+            engine.transports().map(|view| view.transport).find(|transport| transport.node == *node);
+        let Some(transport) = transport else {
             tracing::warn!(%island, %node, "an island is on a node that nobody knows");
-            return;
+            return None;
         };
         let minted = self.next_ulid();
         let now = SystemTime::now();
-        let connection = match self.minter.connection(&transport.public_url, island, peer, minted, now) {
-            Ok(connection) => connection,
-            Err(error) => {
-                tracing::warn!(%peer, %island, %error, "no token could be minted");
-                return;
-            }
-        };
-        tracing::debug!(%peer, %island, %node, from = ?from, "assigned");
-        let own = IslandChangedMessage {
-            conn_str: connection.to_string(),
-            from_island_id: from.map(|island| island.to_string()),
-            ..IslandChangedMessage::default()
-        };
-        // Encoded messages put one after the other decode as one: what all members are told alike
-        // is encoded once.
-        let mut payload = Vec::with_capacity(shared.len() + own.encoded_len());
-        payload.extend_from_slice(shared);
-        payload.extend(own.encode_to_vec());
-        let headers = Headers { session };
-        self.bus.publish(&Subject::PeerIslandChanged(peer), headers, payload);
-        metrics::counter!("atoll_director_assignments_total").increment(1);
+        let connection = self.minter.connection(&transport.public_url, island, peer, minted, now);
+        connection
+            .inspect_err(|error| tracing::warn!(%peer, %island, %error, "no token could be minted"))
+            .ok()
     }
 
     fn next_ulid(&mut self) -> Ulid {

@@ -214,7 +214,7 @@ fn refuses_an_ephemeral_payload_of_other_lines() {
         String::new(),
         format!("Title\nEphemeral address: {ephemeral}"),
         format!("Title\nEphemeral address: {ephemeral}\nExpiration: soon"),
-        format!("Title\nEphemeral address: nobody\nExpiration: 2026-01-02T00:00:00Z"),
+        "Title\nEphemeral address: nobody\nExpiration: 2026-01-02T00:00:00Z".to_owned(),
         format!("Title\nEphemeral address: {ephemeral}\nExpiration: 2026-01-02T00:00:00Z\nmore"),
     ] {
         assert_eq!(with_delegation(&payload), Err(ChainError::EphemeralPayload { link: 1 }), "{payload}");

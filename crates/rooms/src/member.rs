@@ -58,6 +58,10 @@ pub(crate) async fn serve(
     }
 }
 
+fn count_closed(close: Close) {
+    metrics::counter!("atoll_rooms_closed_total", "code" => close.code().to_string()).increment(1);
+}
+
 /// Tells a socket why it is not let in, and closes it.
 async fn refuse<R, W>(close: Close, reason: &str, reader: &mut FrameReader<R>, writer: &mut W)
 where
@@ -65,7 +69,7 @@ where
     W: AsyncWrite + Unpin,
 {
     tracing::debug!(code = close.code(), reason, "refused");
-    metrics::counter!("atoll_rooms_refused_total", "code" => close.code().to_string()).increment(1);
+    count_closed(close);
     let farewell = async {
         if close == Close::RoomFull {
             // Clients of the field know this packet, and not the code.
@@ -102,7 +106,8 @@ where
             })
         }
     };
-    if ended.is_some() {
+    if let Some(close) = ended {
+        count_closed(close);
         // What waits is written, and the client's own close awaited; a stalled reader is left.
         let farewell = async {
             writing.await;

@@ -44,11 +44,9 @@ impl Presence {
                     self.heard = Some(now);
                 }
             }
-            Some(Subject::PeerDisconnect(address)) => {
-                if self.is_current(address, session) {
-                    self.peers.remove(&address);
-                    self.heard = Some(now);
-                }
+            Some(Subject::PeerDisconnect(address)) if self.is_current(address, session) => {
+                self.peers.remove(&address);
+                self.heard = Some(now);
             }
             Some(Subject::PeerConnect(address)) => {
                 if let Some(peer) = self.peers.get_mut(&address)

@@ -1,0 +1,369 @@
+//! Bad input always gets a reason, and never harms anybody else.
+
+use std::time::Duration;
+
+use protocol::{
+    Close, Position,
+    rfc5::ws_packet,
+    v3::{Heartbeat, client_packet},
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::{sleep, timeout},
+};
+use tokio_tungstenite::{MaybeTlsStream, tungstenite::Message};
+
+use crate::{
+    front::{Realm, eventually, wallet},
+    wire::{PATIENCE, Wire, enter, room_url, sign_in},
+};
+
+/// The raw stream below a socket, for what no library sends.
+fn raw(wire: &mut Wire) -> &mut TcpStream {
+    match wire.0.get_mut() {
+        MaybeTlsStream::Plain(stream) => stream,
+        _ => unreachable!("tests speak plain"),
+    }
+}
+
+async fn text(wire: &mut Wire) {
+    futures_util::SinkExt::send(&mut wire.0, Message::text("hello")).await.unwrap();
+}
+
+/// What is refused in any state of a socket.
+async fn refused_everywhere(open: impl AsyncFn() -> Wire) {
+    let mut wire = open().await;
+    text(&mut wire).await;
+    assert_eq!(wire.closed().await.0, Close::TextFrame);
+
+    let mut wire = open().await;
+    wire.send(b"\xff\xff\xff noise".to_vec()).await;
+    assert_eq!(wire.closed().await.0, Close::Undecodable);
+
+    let mut wire = open().await;
+    wire.send(vec![0; 64 * 1024 + 1]).await;
+    assert_eq!(wire.closed().await.0, Close::TooBig);
+
+    let mut wire = open().await;
+    // A reserved opcode, and no mask.
+    raw(&mut wire).write_all(&[0x83, 0x01, 0x00]).await.unwrap();
+    assert_eq!(wire.closed().await.0, Close::ProtocolError);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_archipelago_socket_refuses_noise_before_and_after_the_sign_in() {
+    let realm = Realm::start(&[]);
+    refused_everywhere(async || Wire::open(&realm.socket()).await).await;
+    refused_everywhere(async || sign_in(&realm, &wallet()).await).await;
+    eventually("nobody is left", async || realm.metric("atoll_gateway_sockets").await == 0.0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rooms_refuse_noise_before_and_after_the_welcome() {
+    let realm = Realm::start(&[]);
+    let (_wire, mut witness, _) = enter(&realm, &wallet(), 0.0).await;
+    refused_everywhere(async || {
+        let mut wire = sign_in(&realm, &wallet()).await;
+        wire.heartbeat(0.0).await;
+        Wire::open(&room_url(&wire.island_changed().await)).await
+    })
+    .await;
+    let mut wires = Vec::new();
+    for _ in 0..4 {
+        wires.push(enter(&realm, &wallet(), 0.0).await);
+    }
+    let rooms = std::sync::Mutex::new(wires);
+    refused_everywhere(async || rooms.lock().unwrap().pop().unwrap().1).await;
+    // The witness is still there, and heard them come and go.
+    let mut present = 0;
+    for _ in 0..8 {
+        match witness.next_in_room().await {
+            ws_packet::Message::PeerJoinMessage(_) => present += 1,
+            ws_packet::Message::PeerLeaveMessage(_) => present -= 1,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(present, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn packets_out_of_order_end_the_handshake() {
+    let realm = Realm::start(&[]);
+    let mut early = Wire::open(&realm.socket()).await;
+    early.heartbeat(0.0).await;
+    assert_eq!(early.closed().await.0, Close::OutOfOrder);
+    let mut early = Wire::open(&realm.socket()).await;
+    early.answer("[]".to_owned()).await;
+    assert_eq!(early.closed().await.0, Close::OutOfOrder);
+    let mut twice = Wire::open(&realm.socket()).await;
+    twice.ask(&wallet()).await;
+    let (address, transports) = (wallet().address().to_string(), Vec::new());
+    let request = protocol::v3::ChallengeRequestMessage { address, transports };
+    twice.say(client_packet::Message::ChallengeRequest(request)).await;
+    assert_eq!(twice.closed().await.0, Close::OutOfOrder);
+    let mut again = sign_in(&realm, &wallet()).await;
+    again.answer("[]".to_owned()).await;
+    assert_eq!(again.closed().await.0, Close::OutOfOrder);
+    // A packet of a kind that this server does not know is not an error.
+    let mut future = sign_in(&realm, &wallet()).await;
+    future.send(vec![0x7a, 0x01, 0x00]).await;
+    future.heartbeat(0.0).await;
+    future.island_changed().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn chains_that_do_not_prove_the_wallet_are_refused_with_the_reason() {
+    let realm = Realm::start(&[]);
+    let (me, other) = (wallet(), wallet());
+    let refused = async |chain: &dyn Fn(&str) -> String| {
+        let mut wire = Wire::open(&realm.socket()).await;
+        let challenge = wire.ask(&me).await;
+        wire.answer(chain(&challenge)).await;
+        let (close, reason) = wire.closed().await;
+        assert_eq!(close, Close::AuthRefused);
+        reason
+    };
+    assert!(refused(&|_| "no chain".to_owned()).await.contains("not a JSON array"));
+    assert!(refused(&|challenge| other.sign_challenge(challenge)).await.contains("another address"));
+    assert!(refused(&|_| me.sign_challenge("dcl-stolen")).await.contains("this challenge"));
+    let padded = refused(&|challenge| format!("{:17000}", me.sign_challenge(challenge))).await;
+    assert!(padded.contains("17000 bytes"), "{padded}");
+    let contract = |challenge: &str| {
+        me.sign_challenge(challenge).replace("ECDSA_SIGNED_ENTITY", "ECDSA_EIP_1654_SIGNED_ENTITY")
+    };
+    assert!(refused(&contract).await.contains("EIP-1654"));
+    let mut nobody = Wire::open(&realm.socket()).await;
+    let request = protocol::v3::ChallengeRequestMessage { address: "me".to_owned(), transports: Vec::new() };
+    nobody.say(client_packet::Message::ChallengeRequest(request)).await;
+    assert_eq!(nobody.closed().await.0, Close::AuthRefused);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_challenge_is_good_for_one_socket() {
+    let realm = Realm::start(&[]);
+    let me = wallet();
+    let (mut one, mut two) = (Wire::open(&realm.socket()).await, Wire::open(&realm.socket()).await);
+    let first = one.ask(&me).await;
+    assert_ne!(first, two.ask(&me).await);
+    two.answer(me.sign_challenge(&first)).await;
+    assert_eq!(two.closed().await.0, Close::AuthRefused);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn slow_handshakes_end_at_one_deadline() {
+    let realm = Realm::start(&[
+        ("GATEWAY__HANDSHAKE_TIMEOUT_S", "1"),
+        ("ROOMS__HANDSHAKE_TIMEOUT_S", "1"),
+        ("SERVER__HEADER_TIMEOUT_S", "1"),
+        ("ROOMS__OPEN", "lobby"),
+    ]);
+    let lobby = format!("{}/rooms/lobby", realm.ws);
+    for url in [realm.socket(), lobby] {
+        // Silent.
+        let mut silent = Wire::open(&url).await;
+        assert_eq!(silent.closed().await.0, Close::HandshakeTimeout);
+        // A byte at a time: each is a sign of life, and none of them counts.
+        let mut dripping = Wire::open(&url).await;
+        let stream = raw(&mut dripping);
+        stream.write_all(&[0x82, 0xfe, 0x01, 0x00, 0, 0, 0, 0]).await.unwrap();
+        for _ in 0..20 {
+            let _ = stream.write_all(&[0]).await;
+            sleep(Duration::from_millis(75)).await;
+        }
+        assert_eq!(dripping.closed().await.0, Close::HandshakeTimeout);
+    }
+    // Half way through, it is still the same deadline.
+    let mut half = Wire::open(&realm.socket()).await;
+    half.ask(&wallet()).await;
+    assert_eq!(half.closed().await.0, Close::HandshakeTimeout);
+    // Connections that never become a request.
+    for bytes in [&b""[..], b"GET /ab", b"\0\0\0noise\r\n\r\n"] {
+        let mut stream = TcpStream::connect(realm.http.trim_start_matches("http://")).await.unwrap();
+        stream.write_all(bytes).await.unwrap();
+        let mut answer = Vec::new();
+        timeout(PATIENCE, stream.read_to_end(&mut answer)).await.expect("closed in time").unwrap_or_default();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sockets_closed_at_any_step_leave_nothing() {
+    let realm = Realm::start(&[]);
+    for step in 0..5 {
+        for abruptly in [true, false] {
+            let wallet = wallet();
+            let mut wire = Wire::open(&realm.socket()).await;
+            if step > 0 {
+                let challenge = wire.ask(&wallet).await;
+                if step > 1 {
+                    wire.answer(wallet.sign_challenge(&challenge)).await;
+                }
+                if step > 2 {
+                    wire.next_packet().await;
+                    wire.heartbeat(5_000.0).await;
+                }
+                if step > 3 {
+                    wire.island_changed().await;
+                }
+            }
+            if abruptly {
+                raw(&mut wire).set_zero_linger().unwrap();
+                drop(wire);
+            } else {
+                wire.0.close(None).await.unwrap();
+            }
+        }
+    }
+    eventually("no socket, session or peer is left", async || {
+        realm.metric("atoll_gateway_sockets").await == 0.0
+            && realm.metric("explorer_bff_connected_users").await == 0.0
+            && realm.metric("dcl_archipelago_peers_count").await == 0.0
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn impossible_positions_change_nothing() {
+    let realm = Realm::start(&[]);
+    let me = wallet();
+    let mut wire = sign_in(&realm, &me).await;
+    wire.heartbeat(40.0).await;
+    wire.island_changed().await;
+    for x in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 100_001.0] {
+        wire.heartbeat(x).await;
+    }
+    let nowhere = Heartbeat { position: None, desired_room: None };
+    wire.say(client_packet::Message::Heartbeat(nowhere)).await;
+    let position = Some(Position::new(40.0, 0.0, 0.0).into());
+    let odd = Heartbeat { position, desired_room: Some("a.b > *\r\n".to_owned()) };
+    wire.say(client_packet::Message::Heartbeat(odd)).await;
+    eventually("all were counted", async || {
+        let refused = "atoll_gateway_heartbeats_refused_total";
+        realm.metric(&format!("{refused}{{reason=\"not_finite\"}}")).await == 3.0
+            && realm.metric(&format!("{refused}{{reason=\"out_of_bounds\"}}")).await == 1.0
+            && realm.metric(&format!("{refused}{{reason=\"missing\"}}")).await == 1.0
+    })
+    .await;
+    assert!(wire.is_silent_for(Duration::from_millis(600)).await);
+    let peer = realm.json(&format!("/peers/{}", me.address())).await;
+    assert_eq!(peer["peer"]["position"][0], 40.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tokens_that_are_not_for_this_room_and_address_admit_nobody() {
+    let realm = Realm::start(&[("ROOMS__TOKEN_TTL_S", "2")]);
+    let (me, other) = (wallet(), wallet());
+    let mut wire = sign_in(&realm, &me).await;
+    wire.heartbeat(0.0).await;
+    let change = wire.island_changed().await;
+    let url = room_url(&change);
+    let refused = async |url: &str, wallet| {
+        let mut room = Wire::open(url).await;
+        room.identify(wallet).await;
+        room.closed().await
+    };
+    let forged = url.replace("access_token=ey", "access_token=ez");
+    assert_eq!(refused(&forged, &me).await.0, Close::TokenRefused);
+    let elsewhere = url.replace(&change.island_id, "I0000elsewhere");
+    let (close, reason) = refused(&elsewhere, &me).await;
+    assert_eq!((close, reason.as_str()), (Close::TokenRefused, "the access token is for another room"));
+    let (close, reason) = refused(&url, &other).await;
+    assert_eq!((close, reason.as_str()), (Close::TokenRefused, "the access token is for another address"));
+    let bare = url.split('?').next().unwrap();
+    assert_eq!(refused(bare, &me).await.0, Close::UnknownRoom);
+    let secret = transports::ws_room::Minter::new(b"another secret of sixteen", Duration::from_secs(60));
+    let minted = protocol::Ulid(1);
+    let island = change.island_id.parse().unwrap();
+    let stolen = secret.connection(&realm.ws, &island, me.address(), minted, std::time::SystemTime::now());
+    let stolen = stolen.unwrap().to_string().replace("ws-room:", "");
+    assert_eq!(refused(&stolen, &me).await.0, Close::TokenRefused);
+    sleep(Duration::from_millis(2_100)).await;
+    let (close, reason) = refused(&url, &me).await;
+    assert_eq!((close, reason.as_str()), (Close::TokenRefused, "the access token has expired"));
+    assert_eq!(realm.get("/rooms/no.such*room").await.status(), 404);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_that_stops_reading_is_closed_and_nobody_else_notices() {
+    let realm =
+        Realm::start(&[("ROOMS__BYTES_PER_SECOND", "100000000"), ("ROOMS__MESSAGES_PER_SECOND", "100000")]);
+    let (_w1, mut talker, _) = enter(&realm, &wallet(), 0.0).await;
+    let (_w2, mut deaf, deaf_welcome) = enter(&realm, &wallet(), 1.0).await;
+    let (_w3, mut listener, _) = enter(&realm, &wallet(), 2.0).await;
+    let listening = tokio::spawn(async move {
+        let (mut heard, mut deaf_left_after) = (0u32, None);
+        loop {
+            match listener.next_in_room().await {
+                ws_packet::Message::PeerUpdateMessage(update) => {
+                    assert_eq!(update.body[..4], heard.to_be_bytes(), "in order, none missing");
+                    heard += 1;
+                }
+                ws_packet::Message::PeerLeaveMessage(leave) => {
+                    assert_eq!(leave.alias, deaf_welcome.alias);
+                    deaf_left_after = Some(heard);
+                }
+                _ => {}
+            }
+            if let Some(after) = deaf_left_after
+                && heard >= after + 20
+            {
+                return listener;
+            }
+        }
+    });
+    // More than any socket buffer holds, until the listener has seen enough.
+    let mut number = 0u32;
+    while !listening.is_finished() {
+        let mut body = vec![0; 60_000];
+        body[..4].copy_from_slice(&number.to_be_bytes());
+        talker.update(body, false).await;
+        number += 1;
+        assert!(number < 5_000, "the deaf member was never closed");
+        sleep(Duration::from_millis(4)).await;
+    }
+    let _listener = listening.await.unwrap();
+    // Whoever reads again after all is told why; what was queued was let go.
+    let end = timeout(PATIENCE, async {
+        loop {
+            match futures_util::StreamExt::next(&mut deaf.0).await {
+                Some(Ok(Message::Close(frame))) => return frame.map(|frame| u16::from(frame.code)),
+                Some(Ok(_)) => {}
+                Some(Err(_)) | None => return None,
+            }
+        }
+    });
+    let code = end.await.expect("an end");
+    assert!(code.is_none_or(|code| code == Close::TooSlow.code()), "{code:?}");
+    assert_eq!(realm.metric("dcl_ws_rooms_connections").await, 2.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_that_floods_is_slowed_down_and_loses_nothing() {
+    let realm = Realm::start(&[("ROOMS__MESSAGES_PER_SECOND", "50")]);
+    let (_w1, mut talker, _) = enter(&realm, &wallet(), 0.0).await;
+    let (_w2, mut listener, _) = enter(&realm, &wallet(), 1.0).await;
+    let began = std::time::Instant::now();
+    for number in 0..150u32 {
+        talker.update(number.to_be_bytes().to_vec(), false).await;
+    }
+    let mut heard = 0;
+    while heard < 150 {
+        if let ws_packet::Message::PeerUpdateMessage(update) = listener.next_in_room().await {
+            assert_eq!(update.body[..], (heard as u32).to_be_bytes());
+            heard += 1;
+        }
+    }
+    // The burst of a second passes; the other hundred take two.
+    assert!(began.elapsed() > Duration::from_millis(1_500), "{:?}", began.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_so_many_sign_in_at_a_time() {
+    let realm = Realm::start(&[("GATEWAY__MAX_HANDSHAKES_PER_IP", "2")]);
+    let _waiting = [Wire::open(&realm.socket()).await, Wire::open(&realm.socket()).await];
+    let refused = tokio_tungstenite::connect_async(realm.socket()).await.unwrap_err();
+    let tokio_tungstenite::tungstenite::Error::Http(response) = refused else { panic!("{refused}") };
+    assert_eq!(response.status(), 503);
+    assert_eq!(response.headers()["retry-after"], "1");
+    assert!(String::from_utf8_lossy(response.body().as_ref().unwrap()).contains("come back later"));
+}

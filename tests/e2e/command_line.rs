@@ -1,0 +1,129 @@
+//! The binary as its user sees it.
+
+use std::process::Command;
+
+use protocol::Close;
+
+use crate::{
+    front::{Realm, eventually, wallet},
+    wire::{PATIENCE, enter, sign_in},
+};
+
+fn atoll(args: &[&str]) -> (Option<i32>, String, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_atoll")).args(args).output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bots_find_and_hear_each_other() {
+    let realm = Realm::start(&[]);
+    let url = realm.http.clone();
+    let run = move || atoll(&["bots", "--count", "20", "--seconds", "15", "--json", "--url", &url]);
+    let (code, stdout, stderr) = tokio::task::spawn_blocking(run).await.unwrap();
+    let summary: serde_json::Value = serde_json::from_str(stdout.trim()).expect("one line of JSON");
+    assert_eq!(code, Some(0), "{summary}\n{stderr}");
+    assert_eq!((&summary["lost"], &summary["unheard"]), (&0.into(), &0.into()));
+    // They really met and talked.
+    assert!(summary["near_pairs"].as_u64().unwrap() > 0, "{summary}");
+    assert!(summary["expected"].as_u64().unwrap() > 1_000, "{summary}");
+    assert!(stderr.contains("heartbeat to island"), "a line now and then: {stderr}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bots_say_when_it_is_not_well() {
+    // Rooms that take one member at a time: the others are near, and unheard.
+    let realm = Realm::start(&[
+        ("ROOMS__MAX_USERS", "1"),
+        ("ROOMS__MAX_ISLAND_SIZE", "1"),
+        ("ROOMS__MAX_ROOM_SIZE", "1"),
+    ]);
+    let url = realm.http.clone();
+    let run = move || atoll(&["bots", "--count", "3", "--still", "--seconds", "6", "--json", "--url", &url]);
+    let (code, stdout, _) = tokio::task::spawn_blocking(run).await.unwrap();
+    let summary: serde_json::Value = serde_json::from_str(stdout.trim()).unwrap();
+    assert_eq!(code, Some(1), "{summary}");
+    assert_eq!(summary["unheard"], 3, "{summary}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ctrl_c_sends_everybody_away_and_exits_0() {
+    let mut realm = Realm::start(&[]);
+    let (mut wire, mut room, _) = enter(&realm, &wallet(), 0.0).await;
+    let mut other = sign_in(&realm, &wallet()).await;
+    realm.interrupt();
+    for socket in [&mut wire, &mut room, &mut other] {
+        let (close, reason) = socket.closed().await;
+        assert_eq!((close, reason.as_str()), (Close::Restarting, "server restarting"));
+        assert!(close.come_back());
+    }
+    let (status, log) = tokio::task::spawn_blocking(move || realm.wait(PATIENCE)).await.unwrap();
+    assert_eq!(status.code(), Some(0));
+    assert!(log.contains("drained"), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drain_does_not_wait_forever_for_sockets_that_stay() {
+    let mut realm = Realm::start(&[("SERVER__DRAIN_TIMEOUT_S", "1")]);
+    let _deaf = enter(&realm, &wallet(), 0.0).await;
+    realm.interrupt();
+    let (status, log) = tokio::task::spawn_blocking(move || realm.wait(PATIENCE)).await.unwrap();
+    assert_eq!(status.code(), Some(0));
+    assert!(log.contains("sockets were left open"), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_log_never_holds_a_token_or_a_chain() {
+    let mut realm = Realm::start(&[("LOG__LEVEL", "trace")]);
+    let wallet = wallet();
+    let (mut wire, room, _) = enter(&realm, &wallet, 0.0).await;
+    wire.answer(wallet.sign_challenge("dcl-not-a-challenge")).await;
+    wire.closed().await;
+    drop(room);
+    eventually("gone", async || realm.metric("dcl_ws_rooms_connections").await == 0.0).await;
+    realm.interrupt();
+    let (_, log) = tokio::task::spawn_blocking(move || realm.wait(PATIENCE)).await.unwrap();
+    assert!(log.contains(&wallet.address().to_string()), "spans carry the peer");
+    // A JWT begins with base64 of {"; a chain names its kind of link; a challenge begins with dcl-.
+    for secret in ["eyJ", "SIGNER", "dcl-", "access_token="] {
+        let line = log.lines().find(|line| line.contains(secret));
+        assert_eq!(line, None, "{secret} in the log");
+    }
+}
+
+#[test]
+fn a_wrong_configuration_is_refused_before_anything_is_bound() {
+    let (code, stdout, stderr) = atoll(&["serve", "--listen", "nowhere", "--log-format", "xml"]);
+    assert_eq!((code, stdout.as_str()), (Some(1), ""));
+    for part in ["server.listen = nowhere", "log.format = xml", "2 problem(s)"] {
+        assert!(stderr.contains(part), "{stderr}");
+    }
+}
+
+#[test]
+fn a_port_that_is_taken_is_named() {
+    let realm = Realm::start(&[]);
+    let address = realm.http.trim_start_matches("http://");
+    let (code, _, stderr) = atoll(&["serve", "--listen", address]);
+    assert_eq!(code, Some(1));
+    assert!(stderr.contains(address), "{stderr}");
+}
+
+#[test]
+fn bots_without_a_realm_say_so() {
+    let (code, _, stderr) = atoll(&["bots", "--url", "http://127.0.0.1:9", "--seconds", "1"]);
+    assert_eq!(code, Some(1));
+    assert!(stderr.contains("http://127.0.0.1:9/about"), "{stderr}");
+}
+
+#[test]
+fn secrets_are_not_printed() {
+    let output = Command::new(env!("CARGO_BIN_EXE_atoll"))
+        .arg("config")
+        .env("ATOLL__ROOMS__TOKEN_SECRETS", "a secret of sixteen characters")
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("token_secrets = \"(hidden)\""), "{text}");
+    assert!(!text.contains("sixteen"));
+}

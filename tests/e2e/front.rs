@@ -1,0 +1,118 @@
+//! A realm in a process of its own.
+
+use std::{
+    io::{BufRead, BufReader, Read},
+    process::{Child, ChildStderr, Command, ExitStatus, Stdio},
+    sync::atomic::{AtomicU64, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+use identity::Wallet;
+
+pub(crate) const SECRET: &str = "a secret of sixteen characters and more";
+
+/// `atoll serve` on a free port; ended when dropped.
+pub(crate) struct Realm {
+    child: Child,
+    log: Option<thread::JoinHandle<String>>,
+    pub(crate) http: String,
+    pub(crate) ws: String,
+}
+
+impl Realm {
+    /// Starts a realm with the default settings, but for these (`SECTION__KEY`, value).
+    pub(crate) fn start(settings: &[(&str, &str)]) -> Self {
+        // The client of these tests needs one, though it speaks no TLS; the first test sets it.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_atoll"));
+        command
+            .args(["serve", "--listen", "127.0.0.1:0", "--log-format", "json"])
+            .env("ATOLL__ROOMS__TOKEN_SECRETS", SECRET)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        for (key, value) in settings {
+            command.env(format!("ATOLL__{key}"), value);
+        }
+        let mut child = command.spawn().unwrap();
+        let stdout = child.stdout.take().unwrap();
+        let http = BufReader::new(stdout)
+            .lines()
+            .map_while(Result::ok)
+            .find_map(|line| Some(line.trim().strip_prefix("gateway")?.trim().to_owned()))
+            .expect("the realm says where it is");
+        let ws = http.replacen("http", "ws", 1);
+        let log = child.stderr.take().map(read_all);
+        Self { child, log, http, ws }
+    }
+
+    /// The archipelago socket.
+    pub(crate) fn socket(&self) -> String {
+        format!("{}/archipelago/ws", self.ws)
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> reqwest::Response {
+        reqwest::get(format!("{}{path}", self.http)).await.unwrap()
+    }
+
+    pub(crate) async fn json(&self, path: &str) -> serde_json::Value {
+        self.get(path).await.json().await.unwrap()
+    }
+
+    /// The value of a metric; 0 if it is not there.
+    pub(crate) async fn metric(&self, name: &str) -> f64 {
+        let text = self.get("/metrics").await.text().await.unwrap();
+        let value = text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
+        value.unwrap_or_default()
+    }
+
+    pub(crate) fn interrupt(&self) {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+    }
+
+    /// Waits for the process to end by itself; what it logged comes with it.
+    pub(crate) fn wait(&mut self, limit: Duration) -> (ExitStatus, String) {
+        let deadline = Instant::now() + limit;
+        let status = loop {
+            match self.child.try_wait().unwrap() {
+                Some(status) => break status,
+                None => assert!(Instant::now() < deadline, "the process did not end in time"),
+            }
+            thread::sleep(Duration::from_millis(10));
+        };
+        (status, self.log.take().map(|log| log.join().unwrap()).unwrap_or_default())
+    }
+}
+
+fn read_all(mut stderr: ChildStderr) -> thread::JoinHandle<String> {
+    thread::spawn(move || {
+        let mut text = String::new();
+        stderr.read_to_string(&mut text).unwrap();
+        text
+    })
+}
+
+impl Drop for Realm {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A wallet that no other test has.
+pub(crate) fn wallet() -> Wallet {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    let mut secret = [7; 32];
+    secret[..8].copy_from_slice(&NEXT.fetch_add(1, Ordering::Relaxed).to_be_bytes());
+    Wallet::from_secret(secret).unwrap()
+}
+
+/// Tries until it holds, for at most ten seconds.
+pub(crate) async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !holds().await {
+        assert!(Instant::now() < deadline, "not in time: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}

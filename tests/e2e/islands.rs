@@ -1,0 +1,135 @@
+//! People find each other, and hear of nothing that did not change.
+
+use std::time::Duration;
+
+use protocol::{
+    Position,
+    v3::{ChallengeRequestMessage, Heartbeat, client_packet, server_packet},
+};
+
+use crate::{
+    front::{Realm, eventually, wallet},
+    wire::{Wire, enter, room_url, sign_in},
+};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn people_who_meet_share_a_room_and_who_parts_leaves_it() {
+    let realm = Realm::start(&[("ROOMS__GRACE_S", "1"), ("ISLANDS__RETURN_WINDOW_S", "0")]);
+    let (alice, bob, carol) = (wallet(), wallet(), wallet());
+    let (_carol_wire, _carol_room, welcome) = enter(&realm, &carol, 0.0).await;
+    assert!(welcome.peer_identities.is_empty());
+    let (mut alice_wire, mut alice_room, _) = enter(&realm, &alice, 0.0).await;
+    let mut bob_wire = sign_in(&realm, &bob).await;
+    bob_wire.heartbeat(1_000.0).await;
+    let alone = bob_wire.island_changed().await;
+    assert_eq!((alone.peers.len(), &alone.from_island_id), (1, &None));
+    // Bob walks up to Alice and Carol, whose island is the larger and so survives.
+    bob_wire.heartbeat(30.0).await;
+    let met = bob_wire.island_changed().await;
+    assert_eq!(met.from_island_id.as_ref(), Some(&alone.island_id));
+    assert_ne!(met.island_id, alone.island_id);
+    assert_eq!(met.peers.len(), 3, "everybody in it, the addressee included");
+    assert!(met.peers.contains_key(&bob.address().to_string()));
+    let mut bob_room = Wire::open(&room_url(&met)).await;
+    bob_room.identify(&bob).await;
+    let welcome = bob_room.welcome().await;
+    let mut there: Vec<String> = welcome.peer_identities.into_values().collect();
+    there.sort();
+    let mut expected = [&alice, &carol].map(|wallet| wallet.address().to_string());
+    expected.sort();
+    assert_eq!(there, expected, "those who are there, without the newcomer");
+    assert!(
+        matches!(alice_room.next_in_room().await, protocol::rfc5::ws_packet::Message::PeerJoinMessage(join)
+        if join.address == bob.address().to_string() && join.alias == welcome.alias)
+    );
+    assert!(alice_wire.is_silent_for(Duration::from_secs(1)).await, "her island did not change");
+    // And away again.
+    bob_wire.heartbeat(500.0).await;
+    let parted = bob_wire.island_changed().await;
+    assert_eq!(parted.from_island_id.as_ref(), Some(&met.island_id));
+    assert!(parted.island_id != alone.island_id, "ids are never used again");
+    let (close, _) = bob_room.closed().await;
+    assert_eq!(close, protocol::Close::Moved);
+    assert!(alice_wire.is_silent_for(Duration::from_millis(600)).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn standing_still_is_silent() {
+    let realm = Realm::start(&[("ISLANDS__FLUSH_INTERVAL_MS", "50")]);
+    let wallets: Vec<_> = (0..12).map(|_| wallet()).collect();
+    let mut wires = Vec::new();
+    for (index, wallet) in wallets.iter().enumerate() {
+        let mut wire = sign_in(&realm, wallet).await;
+        wire.heartbeat(index as f32 * 70.0).await;
+        wire.island_changed().await;
+        wires.push(wire);
+    }
+    // Some of them may be told of a merge that was still to come.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    for wire in &mut wires {
+        while !wire.is_silent_for(Duration::from_millis(50)).await {}
+    }
+    for _ in 0..4 {
+        for (index, wire) in wires.iter_mut().enumerate() {
+            wire.heartbeat(index as f32 * 70.0).await;
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    for wire in &mut wires {
+        assert!(wire.is_silent_for(Duration::from_millis(50)).await);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wish_for_an_island_is_followed() {
+    let realm = Realm::start(&[]);
+    let (left, right, guest) = (wallet(), wallet(), wallet());
+    let mut left = sign_in(&realm, &left).await;
+    left.heartbeat(0.0).await;
+    let first = left.island_changed().await;
+    let mut right = sign_in(&realm, &right).await;
+    right.heartbeat(110.0).await;
+    let second = right.island_changed().await;
+    assert_ne!(first.island_id, second.island_id);
+    // Fifty metres from one and sixty from the other, with a limit that lets all be together: the
+    // wished-for island is tried first, and the other then joins.
+    let mut guest = sign_in(&realm, &guest).await;
+    let position = Some(Position::new(50.0, 0.0, 0.0).into());
+    let desired_room = Some(second.island_id.clone());
+    guest.say(client_packet::Message::Heartbeat(Heartbeat { position, desired_room })).await;
+    assert_eq!(guest.island_changed().await.peers.len(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn native_clients_get_their_subprotocol_and_extensions_are_understood() {
+    let realm = Realm::start(&[]);
+    let url = format!("{}/ws", realm.ws);
+    let (mut wire, chosen) = Wire::offer(&url, "archipelago").await;
+    assert_eq!(chosen.as_deref(), Some("archipelago"));
+    let (address, transports) = (wallet().address().to_string(), vec!["ws-room".to_owned()]);
+    let request = ChallengeRequestMessage { address, transports };
+    wire.say(client_packet::Message::ChallengeRequest(request)).await;
+    let server_packet::Message::ChallengeResponse(response) = wire.next_packet().await else {
+        panic!("a challenge")
+    };
+    assert!(response.challenge_to_sign.starts_with("dcl-") && !response.challenge_to_sign.contains(':'));
+    assert!(!response.already_connected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_quiet_client_stays_while_its_socket_lives() {
+    let settings =
+        [("ISLANDS__SILENCE_S", "2"), ("GATEWAY__VOUCH_INTERVAL_S", "1"), ("GATEWAY__VOUCH_FOR_S", "6")];
+    let realm = Realm::start(&settings);
+    let mut wire = sign_in(&realm, &wallet()).await;
+    wire.heartbeat(0.0).await;
+    wire.island_changed().await;
+    assert!(wire.is_silent_for(Duration::from_secs(5)).await);
+    assert_eq!(realm.metric("dcl_archipelago_peers_count").await, 1.0, "vouched for");
+    eventually("forgotten after that", async || {
+        // Its socket goes on living.
+        wire.is_silent_for(Duration::from_millis(10)).await
+            && realm.metric("dcl_archipelago_peers_count").await == 0.0
+    })
+    .await;
+}

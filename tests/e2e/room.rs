@@ -1,0 +1,124 @@
+//! The room service, to the letter.
+
+use std::time::Duration;
+
+use protocol::{
+    Close,
+    rfc5::{WsSignedChallenge, ws_packet::Message},
+};
+
+use crate::{
+    front::{Realm, wallet},
+    wire::{Wire, enter, room_url, sign_in},
+};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_one_says_reaches_every_other_once_with_its_alias() {
+    let realm = Realm::start(&[]);
+    let (one, two, three) = (wallet(), wallet(), wallet());
+    let (_w1, mut first, welcome1) = enter(&realm, &one, 0.0).await;
+    let (_w2, mut second, _) = enter(&realm, &two, 1.0).await;
+    let (_w3, mut third, _) = enter(&realm, &three, 2.0).await;
+    for number in 0..100u8 {
+        first.update(vec![number; 60], number % 2 == 0).await;
+    }
+    for listener in [&mut second, &mut third] {
+        let mut expected = 0;
+        while expected < 100 {
+            match listener.next_in_room().await {
+                Message::PeerUpdateMessage(update) => {
+                    assert_eq!(update.from_alias, welcome1.alias, "the server's, whatever the client claims");
+                    assert_eq!(update.body, vec![expected; 60]);
+                    assert_eq!(update.unreliable, expected % 2 == 0);
+                    expected += 1;
+                }
+                Message::PeerJoinMessage(_) => {}
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+    while let Ok(Some(Ok(message))) =
+        tokio::time::timeout(Duration::from_millis(200), futures_util::StreamExt::next(&mut first.0)).await
+    {
+        let packet = <protocol::rfc5::WsPacket as protocol::Message>::decode(message.into_data()).unwrap();
+        let own = matches!(packet.message, Some(Message::PeerUpdateMessage(_)));
+        assert!(!own, "nobody hears itself");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_address_again_is_kicked_and_the_others_hear_leave_before_join() {
+    let realm = Realm::start(&[]);
+    let (one, two) = (wallet(), wallet());
+    let (_w1, mut witness, _) = enter(&realm, &one, 0.0).await;
+    let mut wire = sign_in(&realm, &two).await;
+    wire.heartbeat(1.0).await;
+    let url = room_url(&wire.island_changed().await);
+    let mut older = Wire::open(&url).await;
+    older.identify(&two).await;
+    let first = older.welcome().await.alias;
+    let mut newer = Wire::open(&url).await;
+    newer.identify(&two).await;
+    let second = newer.welcome().await;
+    assert!(second.alias > first);
+    assert_eq!(second.peer_identities.len(), 1, "the older is no longer there");
+    assert!(matches!(older.next_in_room().await, Message::PeerKicked(_)));
+    assert_eq!(older.closed().await.0, Close::NewSession);
+    let heard = [witness.next_in_room().await, witness.next_in_room().await, witness.next_in_room().await];
+    assert!(
+        matches!(&heard, [Message::PeerJoinMessage(a), Message::PeerLeaveMessage(b), Message::PeerJoinMessage(c)]
+            if (a.alias, b.alias, c.alias) == (first, first, second.alias)),
+        "{heard:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn subprotocols_of_the_field_are_answered() {
+    let realm = Realm::start(&[]);
+    let mut wire = sign_in(&realm, &wallet()).await;
+    wire.heartbeat(0.0).await;
+    let url = room_url(&wire.island_changed().await);
+    assert_eq!(Wire::offer(&url, "rfc5, rfc4").await.1.as_deref(), Some("rfc5"));
+    assert_eq!(Wire::offer(&url, "rfc4").await.1.as_deref(), Some("rfc4"));
+    assert_eq!(realm.get("/rooms/I1").await.status(), 426);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn open_rooms_are_entered_with_a_signature() {
+    let realm = Realm::start(&[("ROOMS__OPEN", "lobby, test-*")]);
+    let wallet = wallet();
+    for room in ["lobby", "test-1"] {
+        let mut wire = Wire::open(&format!("{}/rooms/{room}", realm.ws)).await;
+        wire.identify(&wallet).await;
+        let Message::ChallengeMessage(challenge) = wire.next_in_room().await else { panic!("a challenge") };
+        assert!(challenge.challenge_to_sign.starts_with("dcl-"));
+        let auth_chain_json = wallet.sign_challenge(&challenge.challenge_to_sign);
+        wire.say_in_room(Message::SignedChallengeForServer(WsSignedChallenge { auth_chain_json })).await;
+        wire.welcome().await;
+    }
+    let mut wire = Wire::open(&format!("{}/rooms/lobby", realm.ws)).await;
+    wire.identify(&wallet).await;
+    assert!(matches!(wire.next_in_room().await, Message::ChallengeMessage(_)));
+    let auth_chain_json = wallet.sign_challenge("dcl-of-another-time");
+    wire.say_in_room(Message::SignedChallengeForServer(WsSignedChallenge { auth_chain_json })).await;
+    assert_eq!(wire.closed().await.0, Close::AuthRefused);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_room_kicks_and_says_so() {
+    let realm = Realm::start(&[("ROOMS__OPEN", "lobby"), ("ROOMS__MAX_USERS", "1")]);
+    let mut wires = Vec::new();
+    for wallet in [wallet(), wallet()] {
+        let mut wire = Wire::open(&format!("{}/rooms/lobby", realm.ws)).await;
+        wire.identify(&wallet).await;
+        let Message::ChallengeMessage(challenge) = wire.next_in_room().await else { panic!("a challenge") };
+        let auth_chain_json = wallet.sign_challenge(&challenge.challenge_to_sign);
+        wire.say_in_room(Message::SignedChallengeForServer(WsSignedChallenge { auth_chain_json })).await;
+        if wires.is_empty() {
+            wire.welcome().await;
+        }
+        wires.push(wire);
+    }
+    assert!(matches!(wires[1].next_in_room().await, Message::PeerKicked(_)));
+    assert_eq!(wires[1].closed().await.0, Close::RoomFull);
+}

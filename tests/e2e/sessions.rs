@@ -1,0 +1,111 @@
+//! One session for each wallet, the newest.
+
+use std::time::{Duration, SystemTime};
+
+use identity::{Identity, Wallet};
+use protocol::{Close, v3::server_packet};
+
+use crate::{
+    front::{Realm, eventually, wallet},
+    wire::{Wire, enter, room_url, sign_in},
+};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn chains_of_three_links_sign_in() {
+    let realm = Realm::start(&[]);
+    let ephemeral = Wallet::from_secret([9; 32]).unwrap();
+    let wallet = wallet();
+    let identity = Identity::new(&wallet, ephemeral, SystemTime::now() + Duration::from_secs(60));
+    let mut wire = Wire::open(&realm.socket()).await;
+    let challenge = wire.ask(&wallet).await;
+    wire.answer(identity.sign_challenge(&challenge)).await;
+    assert!(matches!(wire.next_packet().await, server_packet::Message::Welcome(_)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_newer_session_kicks_the_older_and_keeps_the_island() {
+    let realm = Realm::start(&[]);
+    let wallet = wallet();
+    let mut older = sign_in(&realm, &wallet).await;
+    older.heartbeat(0.0).await;
+    let island = older.island_changed().await.island_id;
+    let mut newer = sign_in(&realm, &wallet).await;
+    assert!(matches!(older.next_packet().await, server_packet::Message::Kicked(_)));
+    let (close, reason) = older.closed().await;
+    assert_eq!((close, reason.as_str()), (Close::NewSession, Close::NewSession.reason()));
+    assert!(!close.come_back());
+    drop(older);
+    // The first heartbeat is answered although the island is the old one, and only the first.
+    newer.heartbeat(0.0).await;
+    let again = newer.island_changed().await;
+    assert_eq!((again.island_id, again.from_island_id), (island, None));
+    newer.heartbeat(0.0).await;
+    assert!(newer.is_silent_for(Duration::from_secs(1)).await);
+    assert_eq!(realm.metric("explorer_bff_connected_users").await, 1.0);
+    assert_eq!(realm.metric("dcl_archipelago_peers_count").await, 1.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_asks_is_told_that_the_wallet_is_connected() {
+    let realm = Realm::start(&[]);
+    let wallet = wallet();
+    let _first = sign_in(&realm, &wallet).await;
+    let mut second = Wire::open(&realm.socket()).await;
+    let (address, transports) = (wallet.address().to_string(), Vec::new());
+    let request = protocol::v3::ChallengeRequestMessage { address, transports };
+    second.say(protocol::v3::client_packet::Message::ChallengeRequest(request)).await;
+    assert!(matches!(second.next_packet().await,
+        server_packet::Message::ChallengeResponse(response) if response.already_connected));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_comes_back_in_time_is_where_it_was() {
+    let realm = Realm::start(&[]);
+    let (one, two) = (wallet(), wallet());
+    let (_wire, _room, _) = enter(&realm, &one, 0.0).await;
+    let (wire, room, _) = enter(&realm, &two, 10.0).await;
+    drop((wire, room));
+    eventually("gone", async || realm.metric("dcl_archipelago_peers_count").await == 1.0).await;
+    let (_again, _room, welcome) = enter(&realm, &two, 10.0).await;
+    assert!(welcome.peer_identities.values().any(|address| *address == one.address().to_string()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sockets_that_do_not_answer_pings_are_closed() {
+    let realm = Realm::start(&[("GATEWAY__PING_INTERVAL_S", "1"), ("ROOMS__PING_INTERVAL_S", "1")]);
+    let (wire, room, _) = enter(&realm, &wallet(), 0.0).await;
+    assert_eq!(realm.metric("atoll_gateway_sockets").await, 1.0);
+    assert_eq!(realm.metric("atoll_rooms_sockets").await, 1.0);
+    // Nobody reads them, so nobody answers; but they are open.
+    eventually("both are closed", async || {
+        realm.metric("explorer_bff_connected_users").await == 0.0
+            && realm.metric("dcl_ws_rooms_connections").await == 0.0
+    })
+    .await;
+    let closed = format!("closed_total{{code=\"{}\"}}", Close::Silent.code());
+    assert_eq!(realm.metric(&format!("atoll_gateway_{closed}")).await, 1.0);
+    assert_eq!(realm.metric(&format!("atoll_rooms_{closed}")).await, 1.0);
+    drop((wire, room));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_without_any_heartbeat_ends() {
+    let realm = Realm::start(&[("GATEWAY__PING_INTERVAL_S", "1"), ("GATEWAY__IDLE_TIMEOUT_S", "2")]);
+    let mut wire = sign_in(&realm, &wallet()).await;
+    assert_eq!(wire.closed().await.0, Close::Idle);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_room_token_of_before_does_not_bring_the_older_session_back() {
+    let realm = Realm::start(&[]);
+    let wallet = wallet();
+    let mut older = sign_in(&realm, &wallet).await;
+    older.heartbeat(0.0).await;
+    let stale = room_url(&older.island_changed().await);
+    let (_newer, mut room, _) = enter(&realm, &wallet, 0.0).await;
+    let mut back = Wire::open(&stale).await;
+    back.identify(&wallet).await;
+    let (close, reason) = back.closed().await;
+    assert_eq!((close, reason.as_str()), (Close::TokenRefused, "a newer access token is already in use"));
+    assert!(room.is_silent_for(Duration::from_millis(300)).await);
+}

@@ -1,0 +1,185 @@
+//! Clients that speak the wire themselves, byte by byte if they like.
+
+use std::time::Duration;
+
+use futures_util::{SinkExt, StreamExt};
+use identity::Wallet;
+use protocol::{
+    Close, ConnectionString, Message as _, Position,
+    rfc5::{WsIdentification, WsPacket, WsPeerUpdate, WsWelcome, ws_packet},
+    v3::{
+        ChallengeRequestMessage, ClientPacket, Heartbeat, IslandChangedMessage, ServerPacket,
+        SignedChallengeMessage, client_packet, server_packet,
+    },
+};
+use tokio::{net::TcpStream, time::timeout};
+use tokio_tungstenite::{
+    MaybeTlsStream, WebSocketStream, connect_async,
+    tungstenite::{Message, client::IntoClientRequest},
+};
+
+use crate::front::Realm;
+
+/// Long enough for a busy machine.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A WebSocket.
+pub(crate) struct Wire(pub(crate) WebSocketStream<MaybeTlsStream<TcpStream>>);
+
+impl Wire {
+    pub(crate) async fn open(url: &str) -> Self {
+        Self(timeout(PATIENCE, connect_async(url)).await.unwrap().unwrap().0)
+    }
+
+    /// Opens a socket and offers subprotocols; gives the one that was chosen.
+    pub(crate) async fn offer(url: &str, subprotocols: &str) -> (Self, Option<String>) {
+        let mut request = url.into_client_request().unwrap();
+        request.headers_mut().insert("sec-websocket-protocol", subprotocols.parse().unwrap());
+        let (socket, response) = connect_async(request).await.unwrap();
+        let chosen = response.headers().get("sec-websocket-protocol");
+        (Self(socket), chosen.map(|chosen| chosen.to_str().unwrap().to_owned()))
+    }
+
+    pub(crate) async fn send(&mut self, bytes: Vec<u8>) {
+        self.0.send(Message::Binary(bytes.into())).await.unwrap();
+    }
+
+    pub(crate) async fn say(&mut self, message: client_packet::Message) {
+        self.send(ClientPacket { message: Some(message) }.encode_to_vec()).await;
+    }
+
+    pub(crate) async fn say_in_room(&mut self, message: ws_packet::Message) {
+        self.send(WsPacket { message: Some(message) }.encode_to_vec()).await;
+    }
+
+    /// The next binary message; panics on a close, with what it said.
+    pub(crate) async fn next(&mut self) -> Vec<u8> {
+        let message = async {
+            loop {
+                match self.0.next().await {
+                    Some(Ok(Message::Binary(bytes))) => return bytes.to_vec(),
+                    Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
+                    other => panic!("instead of a message: {other:?}"),
+                }
+            }
+        };
+        timeout(PATIENCE, message).await.expect("a message in time")
+    }
+
+    pub(crate) async fn next_packet(&mut self) -> server_packet::Message {
+        ServerPacket::decode(&self.next().await[..]).unwrap().message.unwrap()
+    }
+
+    pub(crate) async fn next_in_room(&mut self) -> ws_packet::Message {
+        WsPacket::decode(&self.next().await[..]).unwrap().message.unwrap()
+    }
+
+    /// Whether nothing comes for so long.
+    pub(crate) async fn is_silent_for(&mut self, time: Duration) -> bool {
+        let message = async {
+            loop {
+                match self.0.next().await {
+                    Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
+                    other => return other,
+                }
+            }
+        };
+        timeout(time, message).await.is_err()
+    }
+
+    /// Reads on until the server closes, and gives what it said.
+    pub(crate) async fn closed(&mut self) -> (Close, String) {
+        let close = async {
+            loop {
+                match self.0.next().await {
+                    Some(Ok(Message::Close(Some(frame)))) => return frame,
+                    Some(Ok(_)) => {}
+                    other => panic!("instead of a close frame: {other:?}"),
+                }
+            }
+        };
+        let frame = timeout(PATIENCE, close).await.expect("a close in time");
+        // The answer to the close goes out with the next read.
+        let _ = timeout(Duration::from_millis(100), self.0.next()).await;
+        let close = Close::from_code(frame.code.into()).expect("a code of the table");
+        (close, frame.reason.as_str().to_owned())
+    }
+
+    pub(crate) async fn ask(&mut self, wallet: &Wallet) -> String {
+        let (address, transports) = (wallet.address().to_string(), Vec::new());
+        let request = ChallengeRequestMessage { address, transports };
+        self.say(client_packet::Message::ChallengeRequest(request)).await;
+        match self.next_packet().await {
+            server_packet::Message::ChallengeResponse(response) => response.challenge_to_sign,
+            other => panic!("instead of a challenge: {other:?}"),
+        }
+    }
+
+    pub(crate) async fn answer(&mut self, auth_chain_json: String) {
+        let signed = SignedChallengeMessage { auth_chain_json };
+        self.say(client_packet::Message::SignedChallenge(signed)).await;
+    }
+
+    pub(crate) async fn heartbeat(&mut self, x: f32) {
+        let position = Some(Position::new(x, 1.0, 0.0).into());
+        self.say(client_packet::Message::Heartbeat(Heartbeat { position, desired_room: None })).await;
+    }
+
+    pub(crate) async fn island_changed(&mut self) -> IslandChangedMessage {
+        match self.next_packet().await {
+            server_packet::Message::IslandChanged(change) => change,
+            other => panic!("instead of an island: {other:?}"),
+        }
+    }
+
+    /// Says who it is to a room.
+    pub(crate) async fn identify(&mut self, wallet: &Wallet) {
+        let address = wallet.address().to_string();
+        self.say_in_room(ws_packet::Message::PeerIdentification(WsIdentification { address })).await;
+    }
+
+    pub(crate) async fn welcome(&mut self) -> WsWelcome {
+        match self.next_in_room().await {
+            ws_packet::Message::WelcomeMessage(welcome) => welcome,
+            other => panic!("instead of a welcome: {other:?}"),
+        }
+    }
+
+    /// Says something to a room.
+    pub(crate) async fn update(&mut self, body: Vec<u8>, unreliable: bool) {
+        // Aliases are the server's: what a client claims is overwritten.
+        let update = WsPeerUpdate { from_alias: 4_000_000, body: body.into(), unreliable };
+        self.say_in_room(ws_packet::Message::PeerUpdateMessage(update)).await;
+    }
+}
+
+/// A socket that is signed in.
+pub(crate) async fn sign_in(realm: &Realm, wallet: &Wallet) -> Wire {
+    let mut wire = Wire::open(&realm.socket()).await;
+    let challenge = wire.ask(wallet).await;
+    wire.answer(wallet.sign_challenge(&challenge)).await;
+    match wire.next_packet().await {
+        server_packet::Message::Welcome(welcome) => assert_eq!(welcome.peer_id, wallet.address().to_string()),
+        other => panic!("instead of a welcome: {other:?}"),
+    }
+    wire
+}
+
+/// The URL of a room, with its token.
+pub(crate) fn room_url(change: &IslandChangedMessage) -> String {
+    match change.conn_str.parse().unwrap() {
+        ConnectionString::WsRoom { url, access_token: Some(token) } => format!("{url}?access_token={token}"),
+        other => panic!("instead of a room: {other}"),
+    }
+}
+
+/// A socket in the room of its island, at this place.
+pub(crate) async fn enter(realm: &Realm, wallet: &Wallet, x: f32) -> (Wire, Wire, WsWelcome) {
+    let mut wire = sign_in(realm, wallet).await;
+    wire.heartbeat(x).await;
+    let change = wire.island_changed().await;
+    let mut room = Wire::open(&room_url(&change)).await;
+    room.identify(wallet).await;
+    let welcome = room.welcome().await;
+    (wire, room, welcome)
+}
