@@ -137,4 +137,17 @@ mod tests {
         assert!(Close::ALL.is_sorted_by_key(|close| close.code()));
         assert_eq!(Close::from_code(1000), None);
     }
+
+    #[test]
+    fn the_published_table_says_the_same() {
+        let table = include_str!("../../../docs/close-codes.md");
+        let rows: Vec<&str> =
+            table.lines().filter(|line| line.starts_with("| 1") || line.starts_with("| 4")).collect();
+        assert_eq!(rows.len(), Close::ALL.len());
+        for (row, close) in rows.iter().zip(Close::ALL) {
+            let advice = if close.come_back() { "come back" } else { "stop" };
+            let expected = format!("| {} | `{close:?}` | {} | {advice}", close.code(), close.reason());
+            assert!(row.starts_with(&expected), "{row}\nshould begin with\n{expected}");
+        }
+    }
 }

@@ -193,6 +193,23 @@ mod tests {
     }
 
     #[test]
+    fn the_reference_names_every_setting_and_its_default() {
+        let reference = include_str!("../../../../docs/configuration.md");
+        let toml = super::super::print(&Settings::default());
+        let mut section = "";
+        for line in toml.lines() {
+            if let Some(name) = line.strip_prefix('[') {
+                section = name.trim_end_matches(']');
+            } else if let Some((key, value)) = line.split_once(" = ") {
+                let heading = format!("## `[{section}]`");
+                let (_, table) = reference.split_once(&heading).expect(&heading);
+                let table = table.split("\n## ").next().unwrap_or_default();
+                assert!(table.contains(&format!("| `{key}` | `{value}` |")), "{section}.{key} = {value}");
+            }
+        }
+    }
+
+    #[test]
     fn a_wildcard_needs_a_public_url() {
         let problems = problems("[server]\nlisten = \"0.0.0.0:5000\"", &[]);
         assert_eq!(problems.len(), 1);
