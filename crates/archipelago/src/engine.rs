@@ -42,6 +42,8 @@ pub struct Engine {
     pub(crate) pending: Pending,
     pub(crate) scratch: flush::Scratch,
     pub(crate) counters: Counters,
+    /// Whether the pieces of crowds are cut by place. Simulations compare with what is without it.
+    pub(crate) refines: bool,
 }
 
 /// What waits for the next flush.
@@ -103,6 +105,7 @@ impl Engine {
             pending: Pending::default(),
             scratch: flush::Scratch::default(),
             counters: Counters::default(),
+            refines: true,
         })
     }
 

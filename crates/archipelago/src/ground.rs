@@ -220,7 +220,6 @@ impl Ground {
     }
 
     /// Hands a peer from its island to another.
-    #[allow(dead_code)]
     pub(crate) fn hand(&mut self, peer: u32, island: u32) {
         let Spot { at, group, .. } = self.spots[peer as usize];
         let Group { cell, island: before, .. } = self.groups[group];

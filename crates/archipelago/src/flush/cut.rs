@@ -104,7 +104,7 @@ fn divide(group: &mut [Member], limit: usize) -> usize {
     group.len() * (parts / 2) / parts
 }
 
-fn bounds(members: &[Member]) -> (Point, Point) {
+pub(super) fn bounds(members: &[Member]) -> (Point, Point) {
     let first = members.first().map_or(Point::default(), |member| member.at);
     members.iter().fold((first, first), |(low, high), member| {
         let Point { x, z } = member.at;

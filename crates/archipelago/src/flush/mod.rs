@@ -56,7 +56,9 @@ pub(crate) fn run(engine: &mut Engine, now: Duration, outputs: &mut Vec<Output>)
     merge::run(engine, &dirty);
     arrive::place_fragments(engine);
     arrive::place_newcomers(engine, &arrivals);
-    refine::run(engine, &dirty);
+    if engine.refines {
+        refine::run(engine, &dirty);
+    }
     announce::name_islands(engine, outputs);
     transports::assign(engine, outputs);
     announce::tell(engine, outputs);

@@ -1,11 +1,17 @@
 //! Worlds to try the engine in: random layouts, workloads, measurements, drawings.
 //!
-//! All of it is deterministic: a seed tells everything that happens.
+//! All of it is deterministic: a seed tells everything that happens. Only how long a flush takes is
+//! not, and is taken from a clock that the caller hands in.
 
 pub mod layouts;
+mod measure;
 mod rng;
+mod trial;
+mod workload;
 
 pub use rng::Rng;
+pub use trial::{Outcome, Plan, Trial, TrialError};
+pub use workload::{Workload, WorkloadError, World};
 
 use protocol::Address;
 

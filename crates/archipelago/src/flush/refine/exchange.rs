@@ -1,0 +1,252 @@
+//! Steps between two pieces.
+//!
+//! Along the line through both centres, from the one to the other, everybody has a *reach*: how far
+//! they stand past the middle. Handing over somebody of the first piece with a positive reach lowers
+//! the sum of squares, and so does exchanging somebody of the first for somebody of the second whose
+//! reach is less.
+
+use super::Work;
+use crate::ground::{Member, Point};
+
+/// How far past the middle somebody stands who is handed over: this part of the distance between
+/// the centres.
+const HAND_SHARE: f32 = 0.05;
+/// How much farther one of two stands than the other who are exchanged.
+const SWAP_SHARE: f32 = 0.10;
+/// And not less than this.
+const LEAST_M: f32 = 0.5;
+
+/// Memory that one exchange leaves to the next.
+#[derive(Debug, Default)]
+pub(super) struct Scratch {
+    ours: Vec<(f32, Member)>,
+    theirs: Vec<(f32, Member)>,
+    rest: Vec<Member>,
+    ends: Vec<usize>,
+    found: Vec<u32>,
+}
+
+/// The line through the centres of two pieces.
+#[derive(Debug, Clone, Copy)]
+struct Line {
+    middle: (f64, f64),
+    direction: (f32, f32),
+    hand_m: f32,
+    swap_m: f32,
+}
+
+impl Line {
+    fn between(from: (f64, f64), to: (f64, f64)) -> Option<Self> {
+        let (x, z) = (to.0 - from.0, to.1 - from.1);
+        let length = x.hypot(z);
+        let length_m = length as f32;
+        (length > 0.0).then(|| Self {
+            middle: ((from.0 + to.0) / 2.0, (from.1 + to.1) / 2.0),
+            direction: ((x / length) as f32, (z / length) as f32),
+            hand_m: (HAND_SHARE * length_m).max(LEAST_M),
+            swap_m: (SWAP_SHARE * length_m).max(LEAST_M),
+        })
+    }
+
+    /// How far past the middle, in metres.
+    fn reach(&self, at: Point) -> f32 {
+        let x = (f64::from(at.x) - self.middle.0) as f32;
+        let z = (f64::from(at.z) - self.middle.1) as f32;
+        x * self.direction.0 + z * self.direction.1
+    }
+}
+
+impl Work<'_> {
+    /// Takes all steps between two pieces. Returns how many they were.
+    pub(super) fn exchange(&mut self, one: u32, other: u32) -> usize {
+        let Some(line) = self.line(one, other) else { return 0 };
+        let mut scratch = std::mem::take(&mut self.scratch.exchange);
+        let steps = if self.list(one, other, line, &mut scratch) {
+            self.take_steps(one, other, &mut scratch)
+        } else {
+            0
+        };
+        self.scratch.exchange = scratch;
+        steps
+    }
+
+    fn line(&self, one: u32, other: u32) -> Option<Line> {
+        Line::between(self.engine.ground.centre(one), self.engine.ground.centre(other))
+    }
+
+    fn size(&self, island: u32) -> u32 {
+        self.engine.ground.size(island)
+    }
+
+    fn has_room(&self, island: u32) -> bool {
+        self.size(island) < self.engine.limit
+    }
+
+    /// Lists who might be handed over or exchanged, those with most to gain first. Returns whether
+    /// there is anybody.
+    fn list(&mut self, one: u32, other: u32, line: Line, scratch: &mut Scratch) -> bool {
+        let (ours, theirs) = (self.sheet(one), self.sheet(other));
+        let reaches =
+            |sheet: u32| self.scratch.sheets[sheet].members.iter().map(|member| line.reach(member.at));
+        let farthest = reaches(ours).fold(f32::NEG_INFINITY, f32::max);
+        let nearest = reaches(theirs).fold(f32::INFINITY, f32::min);
+        let give = farthest > line.hand_m && self.has_room(other);
+        let take = -nearest > line.hand_m && self.has_room(one);
+        if !give && !take && farthest - nearest <= line.swap_m {
+            return false;
+        }
+        let least = (nearest + line.swap_m).min(if give { line.hand_m } else { f32::INFINITY });
+        let most = (farthest - line.swap_m).max(if take { -line.hand_m } else { f32::NEG_INFINITY });
+        let candidates = |sheet: u32| {
+            let members = self.scratch.sheets[sheet].members.iter();
+            members.map(|&member| (line.reach(member.at), member))
+        };
+        scratch.ours.clear();
+        scratch.ours.extend(candidates(ours).filter(|&(reach, _)| reach > least));
+        scratch.theirs.clear();
+        scratch.theirs.extend(candidates(theirs).filter(|&(reach, _)| reach < most));
+        scratch.ours.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.peer.cmp(&b.1.peer)));
+        scratch.theirs.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.peer.cmp(&b.1.peer)));
+        true
+    }
+
+    fn sheet(&mut self, island: u32) -> u32 {
+        self.scratch.sheets.open(self.engine, island)
+    }
+
+    fn take_steps(&mut self, one: u32, other: u32, scratch: &mut Scratch) -> usize {
+        let (ours, theirs) = (std::mem::take(&mut scratch.ours), std::mem::take(&mut scratch.theirs));
+        let (mut next, mut next_theirs, mut steps) = (0, 0, 0);
+        // The line moves with each step; who was listed is held against it as it is then.
+        while let Some(line) = self.line(one, other) {
+            let mine = ours.get(next).map(|&(_, member)| member);
+            let yours = theirs.get(next_theirs).map(|&(_, member)| member);
+            let reach = mine.map(|member| line.reach(member.at));
+            let reach_yours = yours.map(|member| line.reach(member.at));
+            if let (Some(mine), Some(reach)) = (mine, reach)
+                && reach > line.hand_m
+                && self.has_room(other)
+            {
+                next += 1;
+                steps += usize::from(self.hand(mine, one, other, scratch));
+            } else if let (Some(yours), Some(reach)) = (yours, reach_yours)
+                && -reach > line.hand_m
+                && self.has_room(one)
+            {
+                next_theirs += 1;
+                steps += usize::from(self.hand(yours, other, one, scratch));
+            } else if let (Some(mine), Some(yours), Some(reach), Some(reach_yours)) =
+                (mine, yours, reach, reach_yours)
+                && reach - reach_yours > line.swap_m
+            {
+                match self.swap(mine, yours, one, other, scratch) {
+                    Swap::Done => (next, next_theirs, steps) = (next + 1, next_theirs + 1, steps + 2),
+                    Swap::MineStays => next += 1,
+                    Swap::YoursStays => next_theirs += 1,
+                }
+            } else {
+                break;
+            }
+        }
+        (scratch.ours, scratch.theirs) = (ours, theirs);
+        steps
+    }
+
+    /// Hands a member over, if it may go.
+    fn hand(&mut self, member: Member, from: u32, to: u32, scratch: &mut Scratch) -> bool {
+        let may = self.size(from) > 1
+            && !self.would_merge_without(member, from, to, scratch)
+            && self.would_fit_in(member, None, from, to, self.size(to) + 1, scratch)
+            && self.may_leave(member, from, scratch);
+        if may {
+            self.apply(member, from, to, scratch);
+        }
+        may
+    }
+
+    fn swap(&mut self, mine: Member, yours: Member, one: u32, other: u32, scratch: &mut Scratch) -> Swap {
+        if !self.would_fit_in(mine, Some(yours), one, other, self.size(other), scratch)
+            || !self.may_leave(mine, one, scratch)
+        {
+            return Swap::MineStays;
+        }
+        if !self.would_fit_in(yours, Some(mine), other, one, self.size(one), scratch)
+            || !self.may_leave(yours, other, scratch)
+        {
+            return Swap::YoursStays;
+        }
+        self.apply(mine, one, other, scratch);
+        self.apply(yours, other, one, scratch);
+        Swap::Done
+    }
+
+    /// Whether a piece holds together without a member, and the member does not wish to be in it.
+    fn may_leave(&mut self, member: Member, from: u32, scratch: &mut Scratch) -> bool {
+        let serial = self.engine.islands[from].serial;
+        if crate::flush::merge::would_like(self.engine, member.peer, serial) {
+            return false;
+        }
+        let distance_m = self.engine.settings.leave_distance_m;
+        let sheet = self.sheet(from);
+        self.scratch.sheets[sheet].holds_without(member, distance_m, &mut scratch.rest, &mut scratch.ends)
+    }
+
+    /// Whether a piece would fit together with another near it if it lost this member.
+    fn would_merge_without(&mut self, member: Member, from: u32, to: u32, scratch: &mut Scratch) -> bool {
+        let room = self.engine.limit.saturating_sub(self.size(from) - 1);
+        let sheet = self.sheet(from);
+        let contacts = &self.scratch.sheets[sheet].contacts;
+        scratch.found.clear();
+        scratch.found.extend(
+            contacts.iter().filter(|&&contact| contact != to && self.engine.ground.size(contact) <= room),
+        );
+        scratch.found.iter().any(|&contact| self.is_near(from, contact, member.peer))
+    }
+
+    /// Whether a piece may take a member in, for one of its own or not: the member is near somebody
+    /// who stays, and brings it near no island that it would fit together with at `size`.
+    fn would_fit_in(
+        &mut self,
+        member: Member,
+        for_whom: Option<Member>,
+        from: u32,
+        to: u32,
+        size: u32,
+        scratch: &mut Scratch,
+    ) -> bool {
+        let distance_m = self.engine.settings.join_distance_m;
+        let sheet = self.sheet(to);
+        let but = for_whom.map_or(crate::slab::NONE, |member| member.peer);
+        if !self.scratch.sheets[sheet].touches(member.at, distance_m, but) {
+            return false;
+        }
+        let room = self.engine.limit.saturating_sub(size);
+        scratch.found.clear();
+        self.engine.ground.touching_point(member.at, distance_m, room, &mut scratch.found);
+        scratch.found.iter().all(|&island| island == from || island == to)
+    }
+
+    fn apply(&mut self, member: Member, from: u32, to: u32, scratch: &mut Scratch) {
+        self.engine.ground.hand(member.peer, to);
+        self.engine.list(member.peer);
+        self.engine.mark_changed(from);
+        self.engine.mark_changed(to);
+        let (ours, theirs) = (self.sheet(from), self.sheet(to));
+        self.scratch.sheets[ours].remove(member.peer);
+        self.scratch.sheets[theirs].add(member);
+        let distance_m = self.engine.settings.join_distance_m;
+        scratch.found.clear();
+        self.engine.ground.touching_point(member.at, distance_m, u32::MAX, &mut scratch.found);
+        for &island in &scratch.found {
+            if island != to {
+                self.scratch.sheets.connect(to, island);
+            }
+        }
+    }
+}
+
+enum Swap {
+    Done,
+    MineStays,
+    YoursStays,
+}

@@ -1,0 +1,183 @@
+use std::ops::{Index, IndexMut};
+
+use crate::{
+    engine::Engine,
+    ground::{Member, Point},
+    slab::NONE,
+};
+
+/// What a refinement knows of a piece.
+#[derive(Debug, Default)]
+pub(super) struct Sheet {
+    island: u32,
+    pub(super) members: Vec<Member>,
+    /// The islands near it: all that have a member within the join distance of one of its own, and,
+    /// once members have come or gone, perhaps some that had.
+    pub(super) contacts: Vec<u32>,
+    /// The corners of a rectangle around all members.
+    low: Point,
+    high: Point,
+    /// The flush is about it: it may be looked at again.
+    pub(super) active: bool,
+    /// It is in line to be looked at.
+    pub(super) queued: bool,
+}
+
+/// The sheets of a refinement, opened as they are needed.
+#[derive(Debug, Default)]
+pub(super) struct Sheets {
+    sheets: Vec<Sheet>,
+    used: u32,
+    /// By island.
+    of: Vec<u32>,
+}
+
+impl Sheets {
+    pub(super) fn find(&self, island: u32) -> u32 {
+        self.of.get(island as usize).copied().unwrap_or(NONE)
+    }
+
+    pub(super) fn has(&self, island: u32) -> bool {
+        self.find(island) != NONE
+    }
+
+    /// The sheet of an island, a new one if need be.
+    pub(super) fn open(&mut self, engine: &mut Engine, island: u32) -> u32 {
+        let known = self.find(island);
+        if known != NONE {
+            return known;
+        }
+        let index = self.used;
+        self.used += 1;
+        if index as usize == self.sheets.len() {
+            self.sheets.push(Sheet::default());
+        }
+        if self.of.len() <= island as usize {
+            self.of.resize(island as usize + 1, NONE);
+        }
+        self.of[island as usize] = index;
+        self.sheets[index as usize].fill(engine, island);
+        index
+    }
+
+    /// Closes all sheets. Their memory stays.
+    pub(super) fn clear(&mut self) {
+        for sheet in &self.sheets[..self.used as usize] {
+            self.of[sheet.island as usize] = NONE;
+        }
+        self.used = 0;
+    }
+
+    /// Notes that two islands are near each other.
+    pub(super) fn connect(&mut self, one: u32, other: u32) {
+        for (from, to) in [(one, other), (other, one)] {
+            let index = self.find(from);
+            if index != NONE && !self[index].contacts.contains(&to) {
+                self[index].contacts.push(to);
+            }
+        }
+    }
+
+    /// Bytes held.
+    pub(super) fn bytes(&self) -> usize {
+        let sheet = |sheet: &Sheet| {
+            sheet.members.capacity() * size_of::<Member>() + sheet.contacts.capacity() * size_of::<u32>()
+        };
+        self.sheets.iter().map(sheet).sum::<usize>()
+            + self.sheets.capacity() * size_of::<Sheet>()
+            + self.of.capacity() * size_of::<u32>()
+    }
+}
+
+impl Index<u32> for Sheets {
+    type Output = Sheet;
+
+    fn index(&self, index: u32) -> &Sheet {
+        &self.sheets[index as usize]
+    }
+}
+
+impl IndexMut<u32> for Sheets {
+    fn index_mut(&mut self, index: u32) -> &mut Sheet {
+        &mut self.sheets[index as usize]
+    }
+}
+
+impl Sheet {
+    fn fill(&mut self, engine: &mut Engine, island: u32) {
+        self.island = island;
+        (self.active, self.queued) = (false, false);
+        self.contacts.clear();
+        engine.ground.touching(island, engine.settings.join_distance_m, u32::MAX, &mut self.contacts);
+        self.members.clear();
+        // An island by itself is not refined.
+        if self.contacts.is_empty() {
+            return;
+        }
+        self.members.extend(engine.ground.members(island));
+        (self.low, self.high) = corners(&self.members);
+    }
+
+    pub(super) fn add(&mut self, member: Member) {
+        self.members.push(member);
+        let Point { x, z } = member.at;
+        self.low = Point { x: self.low.x.min(x), z: self.low.z.min(z) };
+        self.high = Point { x: self.high.x.max(x), z: self.high.z.max(z) };
+    }
+
+    pub(super) fn remove(&mut self, peer: u32) {
+        if let Some(index) = self.members.iter().position(|member| member.peer == peer) {
+            self.members.swap_remove(index);
+        }
+    }
+
+    /// Whether a member other than `but` is within a distance of a point.
+    pub(super) fn touches(&self, point: Point, distance_m: f32, but: u32) -> bool {
+        let squared = distance_m * distance_m;
+        self.members.iter().any(|member| member.peer != but && member.at.distance_squared(point) <= squared)
+    }
+
+    /// Whether a member of this island other than `but` is within a distance of one of the other.
+    pub(super) fn is_near(&self, other: &Self, distance_m: f32, but: u32) -> bool {
+        let others = self.members.iter().filter(|member| member.peer != but);
+        others.into_iter().any(|member| other.touches(member.at, distance_m, NONE))
+    }
+
+    /// Whether the members hold together through hops of at most a distance when one of them goes.
+    pub(super) fn holds_without(
+        &self,
+        gone: Member,
+        distance_m: f32,
+        rest: &mut Vec<Member>,
+        ends: &mut Vec<usize>,
+    ) -> bool {
+        let squared = distance_m * distance_m;
+        if self.low.distance_squared(self.high) <= squared || self.meets_beside(gone, squared) {
+            return true;
+        }
+        rest.clear();
+        rest.extend(self.members.iter().filter(|member| member.peer != gone.peer));
+        ends.clear();
+        crate::flush::cut::components(rest, distance_m, ends);
+        ends.len() == 1
+    }
+
+    /// Whether all who are near one member are near the one of them that is nearest to it: then it
+    /// is not through that member that they hold together.
+    fn meets_beside(&self, gone: Member, squared: f32) -> bool {
+        let near = || {
+            let others = self.members.iter().filter(|member| member.peer != gone.peer);
+            others.filter(|member| member.at.distance_squared(gone.at) <= squared)
+        };
+        let nearest = near().min_by(|a, b| {
+            a.at.distance_squared(gone.at)
+                .total_cmp(&b.at.distance_squared(gone.at))
+                .then(a.peer.cmp(&b.peer))
+        });
+        nearest.is_some_and(|hub| near().all(|member| member.at.distance_squared(hub.at) <= squared))
+    }
+}
+
+fn corners(members: &[Member]) -> (Point, Point) {
+    crate::flush::cut::bounds(members)
+}

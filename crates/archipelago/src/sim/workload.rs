@@ -1,0 +1,245 @@
+use std::{fmt, str::FromStr};
+
+use protocol::Position;
+
+use super::Rng;
+
+/// Where people are and what they do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Workload {
+    /// A crowd on 100 × 100 m, walking about. 1,000 people by default.
+    Crowd100,
+    /// A festival on 300 × 300 m. 2,000 people by default.
+    Festival,
+    /// A plaza of 200 × 200 m. 300 people by default.
+    Plaza,
+    /// A town with one person for each 9,000 m²: 1,000 by default, on 3 × 3 km.
+    Town,
+    /// One person for each 60 × 60 m. 10,000 by default.
+    City,
+    /// One person for each 150 × 150 m. 10,000 by default.
+    Sparse,
+    /// Half of the people in hotspots of 100 × 100 m with 500 each, the others spread as in a city.
+    /// 10,000 by default.
+    Hotspots,
+    /// A crowd on 200 × 200 m of whom in each second one in a hundred is somewhere else at once.
+    Teleports,
+    /// A crowd on 200 × 200 m that leaves by one corner, and goes.
+    Exodus,
+    /// Everybody arrives on one and the same spot and walks off from there.
+    Spawn,
+    /// Two crowds of 100 × 100 m that walk through each other.
+    Crossing,
+}
+
+const NAMES: [(Workload, &str); 11] = [
+    (Workload::Crowd100, "crowd-100"),
+    (Workload::Festival, "festival"),
+    (Workload::Plaza, "plaza"),
+    (Workload::Town, "town"),
+    (Workload::City, "city"),
+    (Workload::Sparse, "sparse"),
+    (Workload::Hotspots, "hotspots"),
+    (Workload::Teleports, "teleports"),
+    (Workload::Exodus, "exodus"),
+    (Workload::Spawn, "spawn"),
+    (Workload::Crossing, "crossing"),
+];
+
+/// No workload has this name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "a workload is one of crowd-100, festival, plaza, town, city, sparse, hotspots, teleports, exodus, \
+     spawn, crossing"
+)]
+pub struct WorkloadError;
+
+impl FromStr for Workload {
+    type Err = WorkloadError;
+
+    fn from_str(text: &str) -> Result<Self, WorkloadError> {
+        let named = NAMES.iter().find(|(_, name)| *name == text);
+        named.map(|&(workload, _)| workload).ok_or(WorkloadError)
+    }
+}
+
+impl fmt::Display for Workload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let named = NAMES.iter().find(|(workload, _)| workload == self);
+        f.pad(named.map_or("", |(_, name)| name))
+    }
+}
+
+/// Metres a second.
+const WALK_M_S: f64 = 1.5;
+/// By how much a heading turns at most in a step of two seconds, in radians.
+const TURN: f64 = 0.5;
+const TURN_INTERVAL_S: f64 = 2.0;
+const HOTSPOT_SIDE_M: f64 = 100.0;
+const HOTSPOT_PEOPLE: usize = 500;
+
+impl Workload {
+    /// All of them.
+    pub fn all() -> impl Iterator<Item = Self> {
+        NAMES.into_iter().map(|(workload, _)| workload)
+    }
+
+    /// How many people there are unless something else is said.
+    pub fn people(self) -> usize {
+        match self {
+            Self::Plaza => 300,
+            Self::Festival => 2_000,
+            Self::City | Self::Sparse | Self::Hotspots => 10_000,
+            _ => 1_000,
+        }
+    }
+
+    /// Side of the square that so many people walk in, in metres.
+    pub fn side_m(self, people: usize) -> f64 {
+        let side = |m2_each: f64| (people as f64 * m2_each).sqrt();
+        match self {
+            Self::Crowd100 => 100.0,
+            Self::Festival | Self::Crossing => 300.0,
+            Self::Plaza | Self::Teleports | Self::Exodus | Self::Spawn => 200.0,
+            Self::Town => side(9_000.0),
+            Self::City | Self::Hotspots => side(3_600.0),
+            Self::Sparse => side(22_500.0),
+        }
+    }
+}
+
+/// People who walk. Each goes at walking pace; its heading turns a little every two seconds; at the
+/// walls it is reflected.
+#[derive(Debug, Clone)]
+pub struct World {
+    workload: Workload,
+    side_m: f64,
+    rng: Rng,
+    people: Vec<Walker>,
+    elapsed_s: f64,
+}
+
+#[derive(Debug, Clone)]
+struct Walker {
+    x: f64,
+    z: f64,
+    heading: f64,
+    until_turn_s: f64,
+    /// The square that it keeps to.
+    bounds: Bounds,
+    /// It has gone for good.
+    gone: bool,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Bounds {
+    x: f64,
+    z: f64,
+    side: f64,
+}
+
+impl World {
+    /// So many people where the workload has them.
+    pub fn new(workload: Workload, people: usize, seed: u64) -> Self {
+        let side_m = workload.side_m(people);
+        let mut world = Self { workload, side_m, rng: Rng::new(seed), people: Vec::new(), elapsed_s: 0.0 };
+        let spots = people.div_ceil(2 * HOTSPOT_PEOPLE);
+        let whole = Bounds { x: 0.0, z: 0.0, side: side_m };
+        let hotspots: Vec<Bounds> = (0..spots).map(|_| world.somewhere(HOTSPOT_SIDE_M)).collect();
+        for index in 0..people {
+            let hotspot = workload == Workload::Hotspots && index % 2 == 0;
+            let bounds = if hotspot { hotspots[(index / 2) % spots] } else { whole };
+            let walker = world.walker(index, bounds);
+            world.people.push(walker);
+        }
+        world
+    }
+
+    fn somewhere(&mut self, side: f64) -> Bounds {
+        let room = (self.side_m - side).max(1.0);
+        Bounds { x: self.rng.range(0.0, room), z: self.rng.range(0.0, room), side }
+    }
+
+    fn walker(&mut self, index: usize, bounds: Bounds) -> Walker {
+        let (mut x, z, mut heading) = (
+            bounds.x + self.rng.range(0.0, bounds.side),
+            bounds.z + self.rng.range(0.0, bounds.side),
+            self.rng.range(0.0, std::f64::consts::TAU),
+        );
+        let (mut x, mut z) = match self.workload {
+            Workload::Spawn => (self.side_m / 2.0, self.side_m / 2.0),
+            Workload::Crossing => {
+                let east = index % 2 == 0;
+                x = self.rng.range(0.0, 100.0) + if east { 0.0 } else { 200.0 };
+                heading = if east { 0.0 } else { std::f64::consts::PI };
+                (x, self.rng.range(100.0, 200.0))
+            }
+            _ => (x, z),
+        };
+        (x, z) = (x.clamp(0.0, self.side_m), z.clamp(0.0, self.side_m));
+        let until_turn_s = self.rng.range(0.0, TURN_INTERVAL_S);
+        Walker { x, z, heading, until_turn_s, bounds, gone: false }
+    }
+
+    /// How many people there are, those who have gone too.
+    pub fn people(&self) -> usize {
+        self.people.len()
+    }
+
+    /// Where somebody is; `None` when gone.
+    pub fn position(&self, person: usize) -> Option<Position> {
+        let walker = &self.people[person];
+        (!walker.gone).then(|| Position::new(walker.x as f32, 0.0, walker.z as f32))
+    }
+
+    /// Lets everybody walk on for a while.
+    pub fn step(&mut self, seconds: f64) {
+        self.elapsed_s += seconds;
+        for index in 0..self.people.len() {
+            let mut walker = self.people[index].clone();
+            self.turn(&mut walker, seconds);
+            walker.x += walker.heading.cos() * WALK_M_S * seconds;
+            walker.z += walker.heading.sin() * WALK_M_S * seconds;
+            self.arrive(&mut walker, seconds);
+            self.people[index] = walker;
+        }
+    }
+
+    fn turn(&mut self, walker: &mut Walker, seconds: f64) {
+        walker.until_turn_s -= seconds;
+        if walker.until_turn_s > 0.0 {
+            return;
+        }
+        walker.until_turn_s += TURN_INTERVAL_S;
+        match self.workload {
+            // Straight on, through each other and back.
+            Workload::Crossing => {}
+            Workload::Exodus => walker.heading = (-walker.z).atan2(-walker.x),
+            _ => walker.heading += self.rng.range(-TURN, TURN),
+        }
+    }
+
+    fn arrive(&mut self, walker: &mut Walker, seconds: f64) {
+        if self.workload == Workload::Exodus && walker.x.hypot(walker.z) < 5.0 {
+            walker.gone = true;
+        }
+        if self.workload == Workload::Teleports && self.rng.chance(0.01 * seconds) {
+            let place = self.somewhere(1.0);
+            (walker.x, walker.z) = (place.x, place.z);
+        }
+        let Bounds { x, z, side } = walker.bounds;
+        if walker.x < x || walker.x > x + side {
+            walker.heading = std::f64::consts::PI - walker.heading;
+            walker.x = reflect(walker.x, x, side);
+        }
+        if walker.z < z || walker.z > z + side {
+            walker.heading = -walker.heading;
+            walker.z = reflect(walker.z, z, side);
+        }
+    }
+}
+
+fn reflect(at: f64, low: f64, side: f64) -> f64 {
+    let reflected = if at < low { 2.0 * low - at } else { 2.0 * (low + side) - at };
+    reflected.clamp(low, low + side)
+}
