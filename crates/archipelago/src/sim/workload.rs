@@ -169,7 +169,7 @@ impl World {
         let (mut x, mut z) = match self.workload {
             Workload::Spawn => (self.side_m / 2.0, self.side_m / 2.0),
             Workload::Crossing => {
-                let east = index % 2 == 0;
+                let east = index.is_multiple_of(2);
                 x = self.rng.range(0.0, 100.0) + if east { 0.0 } else { 200.0 };
                 heading = if east { 0.0 } else { std::f64::consts::PI };
                 (x, self.rng.range(100.0, 200.0))
