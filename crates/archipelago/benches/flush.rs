@@ -63,9 +63,9 @@ impl Scene {
         people.filter_map(input).collect()
     }
 
-    /// Everybody walks, and one in so many says where it is.
+    /// Everybody walks, and one in so many says where it is, who has walked for two seconds then.
     fn speak(&mut self, every: usize) {
-        self.world.step(STEP_S);
+        self.world.step(STEP_S / every as f64);
         for input in self.inputs(every) {
             self.engine.handle(input, self.now);
         }

@@ -9,7 +9,7 @@ use crate::{
     ground::{Ground, Point},
     ids::{Ids, Serial},
     islands::{Desertion, IslandState, Islands},
-    peers::{Peers, State},
+    peers::{Flags, Peers, State},
     registry::Registry,
     returns::Returns,
     settings::{Settings, SettingsError},
@@ -55,6 +55,8 @@ pub(crate) struct Pending {
     pub(crate) leaving: Vec<u32>,
     /// Peers for whom something may have to be announced.
     pub(crate) listed: Vec<u32>,
+    /// Peers that moved, and were in an island.
+    pub(crate) moved: Vec<u32>,
     /// Islands that hold a member which moved, came or left.
     pub(crate) dirty: Vec<u32>,
     /// Islands whose members are not those of the last flush.
@@ -68,8 +70,10 @@ pub(crate) struct Pending {
 impl Pending {
     /// Bytes held.
     pub(crate) fn bytes(&self) -> usize {
-        let lists = [&self.arrivals, &self.leaving, &self.listed, &self.dirty, &self.changed, &self.closed];
-        lists.iter().map(|list| list.capacity() * size_of::<u32>()).sum()
+        let people = [&self.arrivals, &self.leaving, &self.listed, &self.moved];
+        let islands = [&self.dirty, &self.changed, &self.closed];
+        let lists = people.into_iter().chain(islands);
+        lists.map(|list| list.capacity() * size_of::<u32>()).sum()
     }
 }
 
@@ -136,7 +140,7 @@ impl Engine {
         let record = &mut self.peers[peer];
         record.hear(now);
         record.forget_told();
-        record.mute = true;
+        record.flags.replace(Flags::MUTE, true);
     }
 
     fn heartbeat(
@@ -154,13 +158,13 @@ impl Engine {
         let Some(peer) = self.admit(address, session) else { return };
         let record = &mut self.peers[peer];
         record.hear(now);
-        record.mute = false;
+        record.flags.replace(Flags::MUTE, false);
         record.height_m = position.y;
         let (state, untold) = (record.state, record.told == Serial::NONE);
         let to = Point { x: position.x, z: position.z };
         if self.ground.spot(peer) != to {
             self.ground.shift(peer, to);
-            self.mark_dirty(self.ground.island_of(peer));
+            self.mark_moved(peer);
         }
         if state != State::Present {
             self.enter(peer);
@@ -235,16 +239,35 @@ impl Engine {
         }
     }
 
-    /// Has the next flush look at an island.
+    /// Has the next flush look at an island, all of it.
     pub(crate) fn mark_dirty(&mut self, island: u32) {
-        if island != NONE && !std::mem::replace(&mut self.islands[island].dirty, true) {
+        if island == NONE {
+            return;
+        }
+        let record = &mut self.islands[island];
+        record.movers = u32::MAX;
+        if !std::mem::replace(&mut record.dirty, true) {
+            self.pending.dirty.push(island);
+        }
+    }
+
+    /// Has the next flush look at a peer and its island.
+    fn mark_moved(&mut self, peer: u32) {
+        let island = self.ground.island_of(peer);
+        if island == NONE || self.peers[peer].flags.replace(Flags::MOVED, true) {
+            return;
+        }
+        self.pending.moved.push(peer);
+        let record = &mut self.islands[island];
+        record.movers = record.movers.saturating_add(1);
+        if !std::mem::replace(&mut record.dirty, true) {
             self.pending.dirty.push(island);
         }
     }
 
     /// Has the next flush see whether something is to be told about a peer.
     pub(crate) fn list(&mut self, peer: u32) {
-        if !std::mem::replace(&mut self.peers[peer].listed, true) {
+        if !self.peers[peer].flags.replace(Flags::LISTED, true) {
             self.pending.listed.push(peer);
         }
     }

@@ -2,6 +2,8 @@ use protocol::IslandId;
 
 const START_DIGITS: usize = 8;
 const BASE: u64 = 36;
+/// Of the largest number.
+const MOST_DIGITS: usize = 13;
 
 /// The number of an island among all that one engine ever opened, from 1: its age, and all that
 /// has to be kept of its id.
@@ -46,8 +48,16 @@ impl Ids {
 
     /// The id of the island with this number.
     pub(crate) fn text(&self, serial: Serial) -> IslandId {
-        let id = format!("{}{}", self.head, base36(serial.0));
-        id.parse().expect("a prefix of at most 16 letters and digits, 8 digits, and at most 13 digits")
+        self.spell(serial)
+            .parse()
+            .expect("a prefix of at most 16 letters and digits, 8 digits, and at most 13 digits")
+    }
+
+    fn spell(&self, serial: Serial) -> String {
+        let mut id = String::with_capacity(self.head.len() + MOST_DIGITS);
+        id.push_str(&self.head);
+        write_base36(serial.0, &mut id);
+        id
     }
 
     /// The number of the island with this id, if this engine could have named it so.
@@ -59,13 +69,39 @@ impl Ids {
     }
 }
 
-fn base36(mut number: u64) -> String {
-    let mut digits = Vec::new();
+fn base36(number: u64) -> String {
+    let mut text = String::new();
+    write_base36(number, &mut text);
+    text
+}
+
+fn write_base36(mut number: u64, text: &mut String) {
+    let mut digits = ['0'; MOST_DIGITS];
+    let mut first = MOST_DIGITS;
     loop {
-        digits.extend(char::from_digit((number % BASE) as u32, BASE as u32));
+        first -= 1;
+        digits[first] = char::from_digit((number % BASE) as u32, BASE as u32).unwrap_or('0');
         number /= BASE;
         if number == 0 {
-            return digits.into_iter().rev().collect();
+            return text.extend(&digits[first..]);
+        }
+    }
+}
+
+/// The ids of islands asked for lately: neighbours change places, so that the same few are asked for
+/// again and again.
+#[derive(Debug, Default)]
+pub(crate) struct IdCache(Vec<Option<(Serial, IslandId)>>);
+
+const CACHED: usize = 4_096;
+
+impl IdCache {
+    pub(crate) fn text(&mut self, ids: &Ids, serial: Serial) -> IslandId {
+        self.0.resize(CACHED, None);
+        let entry = &mut self.0[serial.0 as usize % CACHED];
+        match entry {
+            Some((known, id)) if *known == serial => id.clone(),
+            _ => entry.insert((serial, ids.text(serial))).1.clone(),
         }
     }
 }

@@ -27,6 +27,9 @@ pub(crate) struct Island {
     pub(crate) seats_taken: u32,
     pub(crate) node: NodeIndex,
     pub(crate) state: IslandState,
+    /// How many members moved since the last flush; as many as can be if it is to be looked at all
+    /// over for another reason.
+    pub(crate) movers: u32,
     /// A member moved, came or left since the last flush.
     pub(crate) dirty: bool,
     /// Its members are not those of the last flush.
@@ -54,6 +57,7 @@ impl Islands {
             seats_taken: 0,
             node: NO_NODE,
             state: IslandState::Inhabited,
+            movers: 0,
             dirty: false,
             changed: false,
             seeking: false,

@@ -38,10 +38,31 @@ pub(crate) struct Peer {
     /// The node that its client was last told of.
     pub(crate) told_node: NodeIndex,
     pub(crate) state: State,
+    pub(crate) flags: Flags,
+}
+
+/// What is true of a peer for the time being.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Flags(u8);
+
+impl Flags {
     /// A session began and has not said where it is: nothing is told to it yet.
-    pub(crate) mute: bool,
+    pub(crate) const MUTE: u8 = 1;
     /// It waits to be looked at when the flush announces.
-    pub(crate) listed: bool,
+    pub(crate) const LISTED: u8 = 2;
+    /// It has moved since the last flush.
+    pub(crate) const MOVED: u8 = 4;
+
+    pub(crate) fn has(self, flag: u8) -> bool {
+        self.0 & flag != 0
+    }
+
+    /// Sets a flag or takes it away. Returns whether it was set.
+    pub(crate) fn replace(&mut self, flag: u8, set: bool) -> bool {
+        let before = self.has(flag);
+        self.0 = if set { self.0 | flag } else { self.0 & !flag };
+        before
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,8 +87,7 @@ impl Peer {
             home: NONE,
             told_node: NO_NODE,
             state: State::Known,
-            mute: false,
-            listed: false,
+            flags: Flags::default(),
         }
     }
 
@@ -183,7 +203,7 @@ mod tests {
 
     #[test]
     fn a_record_fits_a_cache_line() {
-        assert!(size_of::<Peer>() <= 56, "{}", size_of::<Peer>());
+        assert!(size_of::<Peer>() <= 48, "{}", size_of::<Peer>());
     }
 
     #[test]

@@ -39,6 +39,29 @@ impl<T> Slab<T> {
         self.entries.len() as u32
     }
 
+    /// How many entries there are.
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len() - self.vacant.len()
+    }
+
+    /// All places, vacant ones too.
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut T> {
+        self.entries.iter_mut()
+    }
+
+    /// Keeps the entries of these places, in this order, and no others. Returns for each place the
+    /// one that its entry is in then.
+    pub(crate) fn arrange(&mut self, order: &[u32]) -> Vec<u32>
+    where
+        T: Copy,
+    {
+        let mut places = vec![NONE; self.entries.len()];
+        order.iter().zip(0..).for_each(|(&before, after)| places[before as usize] = after);
+        self.entries = order.iter().map(|&place| self.entries[place as usize]).collect();
+        self.vacant = Vec::new();
+        places
+    }
+
     /// Bytes held.
     pub(crate) fn bytes(&self) -> usize {
         self.entries.capacity() * size_of::<T>() + self.vacant.capacity() * size_of::<u32>()

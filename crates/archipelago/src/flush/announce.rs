@@ -1,8 +1,8 @@
 use crate::{
-    engine::{Engine, Pending},
+    engine::Engine,
     event::Output,
-    ids::Serial,
-    peers::State,
+    ids::{IdCache, Serial},
+    peers::{Flags, State},
     slab::NONE,
 };
 
@@ -29,19 +29,21 @@ pub(super) fn name_islands(engine: &mut Engine, outputs: &mut Vec<Output>) {
 /// Tells what changed between the last flush and the end of this one.
 pub(super) fn tell(engine: &mut Engine, outputs: &mut Vec<Output>) {
     let listed = std::mem::take(&mut engine.pending.listed);
+    let mut names = std::mem::take(&mut engine.scratch.names);
     for &peer in &listed {
-        report(engine, peer, outputs);
+        report(engine, peer, &mut names, outputs);
     }
     for peer in listed {
-        engine.peers[peer].listed = false;
-        if !assign(engine, peer, outputs) {
+        engine.peers[peer].flags.replace(Flags::LISTED, false);
+        if !assign(engine, peer, &mut names, outputs) {
             engine.list(peer);
         }
     }
+    engine.scratch.names = names;
 }
 
 /// Reports the difference in membership.
-fn report(engine: &mut Engine, peer: u32, outputs: &mut Vec<Output>) {
+fn report(engine: &mut Engine, peer: u32, names: &mut IdCache, outputs: &mut Vec<Output>) {
     let island = engine.ground.island_of(peer);
     let record = &mut engine.peers[peer];
     let before = std::mem::replace(&mut record.home, island);
@@ -49,7 +51,7 @@ fn report(engine: &mut Engine, peer: u32, outputs: &mut Vec<Output>) {
     if before == island {
         return;
     }
-    let id = |island: u32| engine.ids.text(engine.islands[island].serial);
+    let mut id = |island: u32| names.text(&engine.ids, engine.islands[island].serial);
     if before != NONE {
         outputs.push(Output::Left { island: id(before), peer: address });
     }
@@ -60,10 +62,10 @@ fn report(engine: &mut Engine, peer: u32, outputs: &mut Vec<Output>) {
 
 /// Tells a peer where it is, if that is not what it was told last. Returns `false` if it must wait
 /// until its node takes more peers.
-fn assign(engine: &mut Engine, peer: u32, outputs: &mut Vec<Output>) -> bool {
+fn assign(engine: &mut Engine, peer: u32, names: &mut IdCache, outputs: &mut Vec<Output>) -> bool {
     let island = engine.ground.island_of(peer);
     let record = &engine.peers[peer];
-    if record.state != State::Present || record.mute || island == NONE {
+    if record.state != State::Present || record.flags.has(Flags::MUTE) || island == NONE {
         return true;
     }
     let place = &engine.islands[island];
@@ -75,11 +77,11 @@ fn assign(engine: &mut Engine, peer: u32, outputs: &mut Vec<Output>) -> bool {
     if !engine.registry.is_available(place.node) {
         return false;
     }
-    let from = (record.told != Serial::NONE).then(|| engine.ids.text(record.told));
+    let from = (record.told != Serial::NONE).then(|| names.text(&engine.ids, record.told));
     outputs.push(Output::Assigned {
         peer: record.address,
         session: engine.peers.session(peer),
-        island: engine.ids.text(place.serial),
+        island: names.text(&engine.ids, place.serial),
         transport: transport.clone(),
         from,
     });
@@ -97,16 +99,4 @@ pub(super) fn close_islands(engine: &mut Engine, outputs: &mut Vec<Output>) {
         engine.islands.remove(island);
     }
     engine.pending.closed = closed;
-}
-
-impl Pending {
-    /// Keeps the memory of lists that were worked off.
-    pub(super) fn recycle(&mut self, mut dirty: Vec<u32>, mut arrivals: Vec<u32>) {
-        self.changed.clear();
-        arrivals.clear();
-        self.arrivals = arrivals;
-        // Islands that were marked during the flush have been looked at in its course.
-        dirty.clear();
-        self.dirty = dirty;
-    }
 }

@@ -4,8 +4,8 @@ use crate::{engine::Engine, flush::merge, islands::IslandState, peers::State, re
 /// enough, or has nobody and they are near the place that they left. Who comes back may be what
 /// holds the next one to the island, so it goes on until nobody more can be put back.
 ///
-/// Adds the islands that were returned to, to `dirty`.
-pub(super) fn put_back(engine: &mut Engine, arrivals: &[u32], dirty: &mut Vec<u32>) {
+/// Adds the islands that were returned to, to `active`.
+pub(super) fn put_back(engine: &mut Engine, arrivals: &[u32], active: &mut Vec<u32>) {
     let mut returning: Vec<(u32, Memory)> = Vec::new();
     for &peer in arrivals {
         if engine.peers[peer].state == State::Present {
@@ -20,7 +20,7 @@ pub(super) fn put_back(engine: &mut Engine, arrivals: &[u32], dirty: &mut Vec<u3
                 engine.islands.set_state(island, IslandState::Inhabited);
                 engine.put(peer, island);
                 engine.islands[island].dirty = true;
-                dirty.push(island);
+                active.push(island);
                 false
             }
             None => true,

@@ -1,7 +1,6 @@
 use crate::{
     engine::Engine,
     ground::{Member, Point},
-    islands::IslandState,
     peers::Peers,
 };
 
@@ -26,7 +25,7 @@ pub(super) fn run(engine: &mut Engine, islands: &[u32]) {
     let mut members = std::mem::take(&mut engine.scratch.members);
     let mut ends = std::mem::take(&mut engine.scratch.ends);
     for &island in islands {
-        if engine.islands[island].state != IslandState::Inhabited {
+        if !engine.islands.is_inhabited(island) || engine.ground.size(island) == 1 {
             continue;
         }
         members.clear();

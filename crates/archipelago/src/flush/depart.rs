@@ -93,5 +93,6 @@ pub(super) fn forget(engine: &mut Engine, now: Duration) {
 
 fn forget_peer(engine: &mut Engine, peer: u32) {
     engine.wishes.remove(&peer);
+    engine.ground.dismiss_peer(peer);
     engine.peers.forget(peer);
 }

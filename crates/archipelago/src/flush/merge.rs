@@ -2,8 +2,7 @@ use std::cmp::{Ordering, Reverse};
 
 use crate::{engine::Engine, ground::Member, ids::Serial};
 
-/// Merges islands that are near each other and fit together, beginning with the oldest of those
-/// given.
+/// Merges islands that are near each other and fit together, in the order of those given.
 pub(super) fn run(engine: &mut Engine, islands: &[u32]) {
     let mut queue = islands.to_vec();
     let mut next = 0;
@@ -12,11 +11,25 @@ pub(super) fn run(engine: &mut Engine, islands: &[u32]) {
         if !engine.islands.is_inhabited(island) || !std::mem::take(&mut engine.islands[island].dirty) {
             continue;
         }
+        if !may_merge(engine, island) {
+            continue;
+        }
         let survivor = with_neighbours(engine, island);
         // It has swallowed one that nobody had looked at.
         if engine.islands[survivor].dirty {
             queue.push(survivor);
         }
+    }
+}
+
+/// Whether an island that fits may be near; not, if all that are near are known and none does.
+fn may_merge(engine: &Engine, island: u32) -> bool {
+    let room = engine.limit.saturating_sub(engine.ground.size(island));
+    match engine.scratch.contacts.of(island) {
+        Some(contacts) if !engine.islands[island].changed => {
+            contacts.iter().any(|&contact| engine.ground.size(contact) <= room)
+        }
+        _ => true,
     }
 }
 

@@ -9,7 +9,8 @@
 //! 7. Within crowds, members are [handed over](refine) so that neighbours are together.
 //! 8. Islands that are still there get an id and a node, and what changed is [announced](announce).
 //!
-//! Work is proportional to the islands that hold a peer which moved, came or left.
+//! Work is proportional to the islands that hold a peer which moved, came or left. Where only a few
+//! members of an island moved, all but its holding together is looked at through their eyes alone.
 
 mod announce;
 mod arrive;
@@ -17,11 +18,12 @@ mod cut;
 mod depart;
 mod merge;
 mod refine;
+mod survey;
 mod transports;
 
 use std::time::Duration;
 
-use crate::{engine::Engine, event::Output, ground::Member};
+use crate::{engine::Engine, event::Output, ground::Member, ids::IdCache, peers::Flags};
 
 /// Memory that one flush leaves to the next.
 #[derive(Debug, Default)]
@@ -29,8 +31,11 @@ pub(crate) struct Scratch {
     members: Vec<Member>,
     ends: Vec<usize>,
     found: Vec<u32>,
+    active: Vec<u32>,
     fragments: cut::Fragments,
+    contacts: survey::Contacts,
     refine: refine::Scratch,
+    names: IdCache,
 }
 
 impl Scratch {
@@ -38,8 +43,9 @@ impl Scratch {
     pub(crate) fn bytes(&self) -> usize {
         self.members.capacity() * size_of::<Member>()
             + self.ends.capacity() * size_of::<usize>()
-            + self.found.capacity() * size_of::<u32>()
+            + (self.found.capacity() + self.active.capacity()) * size_of::<u32>()
             + self.fragments.bytes()
+            + self.contacts.bytes()
             + self.refine.bytes()
     }
 }
@@ -48,22 +54,57 @@ pub(crate) fn run(engine: &mut Engine, now: Duration, outputs: &mut Vec<Output>)
     transports::refresh(engine, now);
     depart::fall_silent(engine, now);
     depart::take_out(engine, now);
+    engine.ground.tidy();
     let mut dirty = std::mem::take(&mut engine.pending.dirty);
-    dirty.sort_unstable_by_key(|&island| engine.islands[island].age);
-    cut::run(engine, &dirty);
+    let moved = std::mem::take(&mut engine.pending.moved);
     let arrivals = std::mem::take(&mut engine.pending.arrivals);
-    arrive::put_back(engine, &arrivals, &mut dirty);
-    merge::run(engine, &dirty);
+    sort_by_place(engine, &mut dirty);
+    cut::run(engine, &dirty);
+    let mut active = std::mem::take(&mut engine.scratch.active);
+    survey::run(engine, &dirty, &moved, &mut active);
+    arrive::put_back(engine, &arrivals, &mut active);
+    merge::run(engine, &active);
     arrive::place_fragments(engine);
     arrive::place_newcomers(engine, &arrivals);
     if engine.refines {
-        refine::run(engine, &dirty);
+        refine::run(engine, &active);
     }
     announce::name_islands(engine, outputs);
     transports::assign(engine, outputs);
     announce::tell(engine, outputs);
     depart::forget(engine, now);
     announce::close_islands(engine, outputs);
-    dirty.iter().for_each(|&island| engine.islands[island].dirty = false);
-    engine.pending.recycle(dirty, arrivals);
+    active.clear();
+    engine.scratch.active = active;
+    finish(engine, dirty, moved, arrivals);
+}
+
+/// Orders islands so that those near each other follow each other: what is in the processor's cache
+/// for the one serves the next. The order depends on nothing but places and ages.
+fn sort_by_place(engine: &Engine, islands: &mut [u32]) {
+    islands.sort_by_cached_key(|&island| (engine.ground.district(island), engine.islands[island].age));
+}
+
+/// Nothing is pending any more. The lists keep their memory, within reason.
+fn finish(engine: &mut Engine, dirty: Vec<u32>, moved: Vec<u32>, arrivals: Vec<u32>) {
+    for &island in &dirty {
+        let record = &mut engine.islands[island];
+        (record.dirty, record.movers) = (false, 0);
+    }
+    for &peer in &moved {
+        engine.peers[peer].flags.replace(Flags::MOVED, false);
+    }
+    let pending = &mut engine.pending;
+    // Islands that were marked in the course of the flush have been looked at.
+    (pending.dirty, pending.moved, pending.arrivals) = (dirty, moved, arrivals);
+    for list in [
+        &mut pending.dirty,
+        &mut pending.moved,
+        &mut pending.arrivals,
+        &mut pending.leaving,
+        &mut pending.changed,
+    ] {
+        list.shrink_to(2 * list.len());
+        list.clear();
+    }
 }

@@ -28,7 +28,7 @@ pub(super) struct Scratch {
 
 /// The line through the centres of two pieces.
 #[derive(Debug, Clone, Copy)]
-struct Line {
+pub(super) struct Line {
     middle: (f64, f64),
     direction: (f32, f32),
     hand_m: f32,
@@ -36,7 +36,7 @@ struct Line {
 }
 
 impl Line {
-    fn between(from: (f64, f64), to: (f64, f64)) -> Option<Self> {
+    pub(super) fn between(from: (f64, f64), to: (f64, f64)) -> Option<Self> {
         let (x, z) = (to.0 - from.0, to.1 - from.1);
         let length = x.hypot(z);
         let length_m = length as f32;
@@ -46,6 +46,11 @@ impl Line {
             hand_m: (HAND_SHARE * length_m).max(LEAST_M),
             swap_m: (SWAP_SHARE * length_m).max(LEAST_M),
         })
+    }
+
+    /// Whether somebody at this place is to be handed over.
+    pub(super) fn is_past(&self, at: Point) -> bool {
+        self.reach(at) > self.hand_m
     }
 
     /// How far past the middle, in metres.

@@ -19,7 +19,7 @@ mod sheet;
 
 use std::collections::VecDeque;
 
-use crate::{engine::Engine, slab::NONE};
+use crate::{engine::Engine, ground::Point, slab::NONE};
 
 use sheet::Sheets;
 
@@ -45,14 +45,15 @@ impl Scratch {
     }
 }
 
-/// Improves the pieces of crowds, beginning at islands that were dirty or whose members changed.
-pub(super) fn run(engine: &mut Engine, dirty: &[u32]) {
-    let mut scratch = std::mem::take(&mut engine.scratch.refine);
-    enqueue(engine, &mut scratch, dirty);
-    let changed = std::mem::take(&mut engine.pending.changed);
-    enqueue(engine, &mut scratch, &changed);
-    engine.pending.changed = changed;
+/// Improves the pieces of crowds, beginning at the active islands and those whose members changed.
+pub(super) fn run(engine: &mut Engine, active: &[u32]) {
+    let mut changed = engine.pending.changed.clone();
+    super::sort_by_place(engine, &mut changed);
+    let scratch = std::mem::take(&mut engine.scratch.refine);
     let mut work = Work { engine, scratch };
+    active.iter().chain(&changed).for_each(|&island| work.enqueue(island));
+    // Those that were surveyed before others changed do not know them yet.
+    changed.iter().for_each(|&island| work.introduce(island));
     let mut steps = work.scratch.queue.len() * STEPS_PER_PIECE;
     while let Some(piece) = work.scratch.queue.pop_front() {
         let taken = work.improve(piece);
@@ -67,20 +68,11 @@ pub(super) fn run(engine: &mut Engine, dirty: &[u32]) {
     engine.scratch.refine = scratch;
 }
 
-/// Puts those of some islands that are near another in line, the oldest first.
-fn enqueue(engine: &mut Engine, scratch: &mut Scratch, islands: &[u32]) {
-    let first = scratch.queue.len();
-    for &island in islands {
-        if engine.islands.is_inhabited(island) && !scratch.sheets.has(island) {
-            let sheet = scratch.sheets.open(engine, island);
-            if !scratch.sheets[sheet].contacts.is_empty() {
-                scratch.sheets[sheet].active = true;
-                scratch.sheets[sheet].queued = true;
-                scratch.queue.push_back(island);
-            }
-        }
-    }
-    scratch.queue.make_contiguous()[first..].sort_unstable_by_key(|&island| engine.islands[island].age);
+/// Whether somebody at a place, in the one of two islands, would be handed to the other if nothing
+/// but places counted.
+pub(super) fn is_past_the_middle(engine: &Engine, at: Point, one: u32, other: u32) -> bool {
+    let centres = (engine.ground.centre(one), engine.ground.centre(other));
+    exchange::Line::between(centres.0, centres.1).is_some_and(|line| line.is_past(at))
 }
 
 /// A refinement under way.
@@ -90,6 +82,29 @@ struct Work<'a> {
 }
 
 impl Work<'_> {
+    /// Puts an island in line, if there are others near it.
+    fn enqueue(&mut self, island: u32) {
+        if !self.engine.islands.is_inhabited(island) || self.scratch.sheets.has(island) {
+            return;
+        }
+        if let Some(index) = self.scratch.sheets.open_unless_alone(self.engine, island) {
+            let sheet = &mut self.scratch.sheets[index];
+            (sheet.active, sheet.queued) = (true, true);
+            self.scratch.queue.push_back(island);
+        }
+    }
+
+    /// Has those near an island know it.
+    fn introduce(&mut self, island: u32) {
+        let index = self.scratch.sheets.find(island);
+        if index == NONE {
+            return;
+        }
+        let contacts = std::mem::take(&mut self.scratch.sheets[index].contacts);
+        contacts.iter().for_each(|&contact| self.scratch.sheets.note(contact, island));
+        self.scratch.sheets[index].contacts = contacts;
+    }
+
     /// Takes all steps between a piece and those near it. Returns how many they were.
     fn improve(&mut self, piece: u32) -> usize {
         let sheet = self.scratch.sheets.open(self.engine, piece);

@@ -2,6 +2,7 @@ use std::ops::{Index, IndexMut};
 
 use crate::{
     engine::Engine,
+    flush::cut::{bounds, components},
     ground::{Member, Point},
     slab::NONE,
 };
@@ -47,6 +48,33 @@ impl Sheets {
         if known != NONE {
             return known;
         }
+        let index = self.add(island);
+        self[index].find_contacts(engine);
+        self[index].gather(engine);
+        index
+    }
+
+    /// A new sheet for an island, unless nobody is near it. What the survey found is believed.
+    pub(super) fn open_unless_alone(&mut self, engine: &mut Engine, island: u32) -> Option<u32> {
+        let index = self.add(island);
+        let sheet = &mut self[index];
+        match engine.scratch.contacts.of(island) {
+            Some(known) if !engine.islands[island].changed => {
+                let inhabited = known.iter().filter(|&&contact| engine.islands.is_inhabited(contact));
+                sheet.contacts.extend(inhabited);
+            }
+            _ => sheet.find_contacts(engine),
+        }
+        if sheet.contacts.is_empty() {
+            self.used -= 1;
+            self.of[island as usize] = NONE;
+            return None;
+        }
+        sheet.gather(engine);
+        Some(index)
+    }
+
+    fn add(&mut self, island: u32) -> u32 {
         let index = self.used;
         self.used += 1;
         if index as usize == self.sheets.len() {
@@ -56,7 +84,7 @@ impl Sheets {
             self.of.resize(island as usize + 1, NONE);
         }
         self.of[island as usize] = index;
-        self.sheets[index as usize].fill(engine, island);
+        self[index].clear(island);
         index
     }
 
@@ -70,11 +98,15 @@ impl Sheets {
 
     /// Notes that two islands are near each other.
     pub(super) fn connect(&mut self, one: u32, other: u32) {
-        for (from, to) in [(one, other), (other, one)] {
-            let index = self.find(from);
-            if index != NONE && !self[index].contacts.contains(&to) {
-                self[index].contacts.push(to);
-            }
+        self.note(one, other);
+        self.note(other, one);
+    }
+
+    /// Notes on the sheet of an island, if it has one, that another is near.
+    pub(super) fn note(&mut self, island: u32, contact: u32) {
+        let index = self.find(island);
+        if index != NONE && !self[index].contacts.contains(&contact) {
+            self[index].contacts.push(contact);
         }
     }
 
@@ -104,18 +136,21 @@ impl IndexMut<u32> for Sheets {
 }
 
 impl Sheet {
-    fn fill(&mut self, engine: &mut Engine, island: u32) {
+    fn clear(&mut self, island: u32) {
         self.island = island;
         (self.active, self.queued) = (false, false);
         self.contacts.clear();
-        engine.ground.touching(island, engine.settings.join_distance_m, u32::MAX, &mut self.contacts);
         self.members.clear();
-        // An island by itself is not refined.
-        if self.contacts.is_empty() {
-            return;
-        }
-        self.members.extend(engine.ground.members(island));
-        (self.low, self.high) = corners(&self.members);
+    }
+
+    fn find_contacts(&mut self, engine: &mut Engine) {
+        let distance_m = engine.settings.join_distance_m;
+        engine.ground.touching(self.island, distance_m, u32::MAX, &mut self.contacts);
+    }
+
+    fn gather(&mut self, engine: &Engine) {
+        self.members.extend(engine.ground.members(self.island));
+        (self.low, self.high) = bounds(&self.members);
     }
 
     pub(super) fn add(&mut self, member: Member) {
@@ -158,7 +193,7 @@ impl Sheet {
         rest.clear();
         rest.extend(self.members.iter().filter(|member| member.peer != gone.peer));
         ends.clear();
-        crate::flush::cut::components(rest, distance_m, ends);
+        components(rest, distance_m, ends);
         ends.len() == 1
     }
 
@@ -176,8 +211,4 @@ impl Sheet {
         });
         nearest.is_some_and(|hub| near().all(|member| member.at.distance_squared(hub.at) <= squared))
     }
-}
-
-fn corners(members: &[Member]) -> (Point, Point) {
-    crate::flush::cut::bounds(members)
 }

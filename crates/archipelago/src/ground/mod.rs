@@ -6,6 +6,8 @@
 //! people of one island are never compared with each other, and where everybody stands on one spot
 //! there is one group for each island, however many people.
 
+mod tidy;
+
 use std::hash::{Hash, Hasher};
 
 use hashbrown::HashTable;
@@ -48,16 +50,19 @@ pub(crate) struct Ground {
     index: HashTable<u32>,
     cells: Slab<Cell>,
     groups: Slab<Group>,
-    /// By peer.
-    spots: Vec<Spot>,
+    spots: Slab<Spot>,
+    /// By peer, where in `spots` it is.
+    places: Vec<u32>,
     /// By island.
     tallies: Vec<Tally>,
     marks: Marks,
+    /// Cells and groups made since everything lay in order.
+    disorder: usize,
 }
 
 type Key = (i32, i32);
 
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 struct Cell {
     key: Key,
     first_group: u32,
@@ -65,11 +70,11 @@ struct Cell {
 }
 
 /// The members of one island in one cell. It is in two lists, the cell's and the island's.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 struct Group {
     cell: u32,
     island: u32,
-    first_peer: u32,
+    first_spot: u32,
     previous_in_cell: u32,
     next_in_cell: u32,
     previous_in_island: u32,
@@ -80,12 +85,11 @@ struct Group {
 #[derive(Debug, Clone, Copy)]
 struct Spot {
     at: Point,
+    peer: u32,
     group: u32,
     previous: u32,
     next: u32,
 }
-
-const NOWHERE: Spot = Spot { at: Point { x: 0.0, z: 0.0 }, group: NONE, previous: NONE, next: NONE };
 
 /// How many members an island has, and the sums of their coordinates.
 #[derive(Debug, Clone, Copy)]
@@ -144,11 +148,20 @@ impl Ground {
 
     /// Makes room for one more peer, which stands nowhere yet.
     pub(crate) fn admit_peer(&mut self, peer: u32) {
-        if peer as usize == self.spots.len() {
-            push_tight(&mut self.spots, NOWHERE);
+        let nowhere = Spot { at: Point::default(), peer, group: NONE, previous: NONE, next: NONE };
+        let spot = self.spots.insert(nowhere);
+        if peer as usize == self.places.len() {
+            push_tight(&mut self.places, spot);
         } else {
-            self.spots[peer as usize] = NOWHERE;
+            self.places[peer as usize] = spot;
         }
+    }
+
+    /// Gives up the room of a peer that stands nowhere.
+    pub(crate) fn dismiss_peer(&mut self, peer: u32) {
+        let spot = self.places[peer as usize];
+        self.spots[spot].peer = NONE;
+        self.spots.remove(spot);
     }
 
     /// Makes room for one more island, empty yet.
@@ -162,12 +175,12 @@ impl Ground {
 
     /// Where the peer stands, or would.
     pub(crate) fn spot(&self, peer: u32) -> Point {
-        self.spots[peer as usize].at
+        self.spots[self.places[peer as usize]].at
     }
 
     /// The island that the peer stands in, or `NONE`.
     pub(crate) fn island_of(&self, peer: u32) -> u32 {
-        match self.spots[peer as usize].group {
+        match self.spots[self.places[peer as usize]].group {
             NONE => NONE,
             group => self.groups[group].island,
         }
@@ -184,10 +197,17 @@ impl Ground {
         (tally.sum_x as f64 * scale, tally.sum_z as f64 * scale)
     }
 
+    /// A number for the place of an island's centre: those of islands near each other are, mostly.
+    pub(crate) fn district(&self, island: u32) -> u64 {
+        let (x, z) = self.centre(island);
+        tidy::interleave(self.key(Point { x: x as f32, z: z as f32 }))
+    }
+
     /// Moves a peer to another place. It stays in its island.
     pub(crate) fn shift(&mut self, peer: u32, to: Point) {
-        let Spot { at, group, .. } = self.spots[peer as usize];
-        self.spots[peer as usize].at = to;
+        let spot = self.places[peer as usize];
+        let Spot { at, group, .. } = self.spots[spot];
+        self.spots[spot].at = to;
         if group == NONE {
             return;
         }
@@ -197,36 +217,39 @@ impl Ground {
         tally.sum_z += units(to.z) - units(at.z);
         let key = self.key(to);
         if self.cells[self.groups[group].cell].key != key {
-            self.unlink(peer);
+            self.unlink(spot);
             let cell = self.open_cell(key);
-            self.link(peer, cell, island);
+            self.link(spot, cell, island);
         }
     }
 
     /// Puts a peer that stands nowhere into an island, at its place.
     pub(crate) fn put(&mut self, peer: u32, island: u32) {
-        let at = self.spots[peer as usize].at;
+        let spot = self.places[peer as usize];
+        let at = self.spots[spot].at;
         let cell = self.open_cell(self.key(at));
-        self.link(peer, cell, island);
+        self.link(spot, cell, island);
         self.count_in(at, island);
     }
 
     /// Takes a peer out of its island. It keeps its place.
     pub(crate) fn take(&mut self, peer: u32) {
-        let Spot { at, group, .. } = self.spots[peer as usize];
+        let spot = self.places[peer as usize];
+        let Spot { at, group, .. } = self.spots[spot];
         let island = self.groups[group].island;
-        self.unlink(peer);
+        self.unlink(spot);
         self.count_out(at, island);
     }
 
     /// Hands a peer from its island to another.
     pub(crate) fn hand(&mut self, peer: u32, island: u32) {
-        let Spot { at, group, .. } = self.spots[peer as usize];
+        let spot = self.places[peer as usize];
+        let Spot { at, group, .. } = self.spots[spot];
         let Group { cell, island: before, .. } = self.groups[group];
         // The new group first: the cell must not be given up in between.
-        self.detach(peer);
+        self.detach(spot);
         let kept = self.find_group(cell, island);
-        self.attach(peer, cell, island, kept);
+        self.attach(spot, cell, island, kept);
         self.close_if_empty(group);
         self.count_out(at, before);
         self.count_in(at, island);
@@ -315,7 +338,8 @@ impl Ground {
         self.index.allocation_size()
             + self.cells.bytes()
             + self.groups.bytes()
-            + self.spots.capacity() * size_of::<Spot>()
+            + self.spots.bytes()
+            + self.places.capacity() * size_of::<u32>()
             + self.tallies.capacity() * size_of::<Tally>()
             + self.marks.seen_in.capacity() * size_of::<u32>()
     }
@@ -356,8 +380,11 @@ impl Ground {
     }
 
     fn peers_of(&self, group: u32) -> impl Iterator<Item = Member> {
-        let peers = chain(self.groups[group].first_peer, |peer| self.spots[peer as usize].next);
-        peers.map(|peer| Member { peer, at: self.spots[peer as usize].at })
+        self.spots_of(group).map(|spot| Member { peer: self.spots[spot].peer, at: self.spots[spot].at })
+    }
+
+    fn spots_of(&self, group: u32) -> impl Iterator<Item = u32> {
+        chain(self.groups[group].first_spot, |spot| self.spots[spot].next)
     }
 
     fn key(&self, at: Point) -> Key {
@@ -406,46 +433,47 @@ impl Ground {
         self.groups_in(cell).find(|&group| self.groups[group].island == island).unwrap_or(NONE)
     }
 
-    fn link(&mut self, peer: u32, cell: u32, island: u32) {
+    fn link(&mut self, spot: u32, cell: u32, island: u32) {
         let group = self.find_group(cell, island);
-        self.attach(peer, cell, island, group);
+        self.attach(spot, cell, island, group);
     }
 
-    /// Adds a peer to a group, or to a new one if there is none.
-    fn attach(&mut self, peer: u32, cell: u32, island: u32, group: u32) {
+    /// Adds a spot to a group, or to a new one if there is none.
+    fn attach(&mut self, spot: u32, cell: u32, island: u32, group: u32) {
         let group = if group == NONE { self.add_group(cell, island) } else { group };
-        let next = std::mem::replace(&mut self.groups[group].first_peer, peer);
+        let next = std::mem::replace(&mut self.groups[group].first_spot, spot);
         if next != NONE {
-            self.spots[next as usize].previous = peer;
+            self.spots[next].previous = spot;
         }
-        let spot = &mut self.spots[peer as usize];
+        let spot = &mut self.spots[spot];
         (spot.group, spot.previous, spot.next) = (group, NONE, next);
     }
 
-    fn detach(&mut self, peer: u32) {
-        let Spot { group, previous, next, .. } = self.spots[peer as usize];
+    fn detach(&mut self, spot: u32) {
+        let Spot { group, previous, next, .. } = self.spots[spot];
         match previous {
-            NONE => self.groups[group].first_peer = next,
-            previous => self.spots[previous as usize].next = next,
+            NONE => self.groups[group].first_spot = next,
+            previous => self.spots[previous].next = next,
         }
         if next != NONE {
-            self.spots[next as usize].previous = previous;
+            self.spots[next].previous = previous;
         }
-        self.spots[peer as usize].group = NONE;
+        self.spots[spot].group = NONE;
     }
 
-    fn unlink(&mut self, peer: u32) {
-        let group = self.spots[peer as usize].group;
-        self.detach(peer);
+    fn unlink(&mut self, spot: u32) {
+        let group = self.spots[spot].group;
+        self.detach(spot);
         self.close_if_empty(group);
     }
 
     fn add_group(&mut self, cell: u32, island: u32) -> u32 {
+        self.disorder += 1;
         let next_in_cell = self.cells[cell].first_group;
         let group = self.groups.insert(Group {
             cell,
             island,
-            first_peer: NONE,
+            first_spot: NONE,
             previous_in_cell: NONE,
             next_in_cell,
             previous_in_island: NONE,
@@ -480,7 +508,7 @@ impl Ground {
     }
 
     fn close_if_empty(&mut self, group: u32) {
-        if self.groups[group].first_peer != NONE {
+        if self.groups[group].first_spot != NONE {
             return;
         }
         self.unlink_from_island(group);
@@ -498,23 +526,22 @@ impl Ground {
         }
     }
 
-    /// Moves all peers of a group into another of the same cell.
+    /// Moves all spots of a group into another of the same cell.
     fn pour(&mut self, from: u32, into: u32) {
-        let first = self.groups[from].first_peer;
+        let first = self.groups[from].first_spot;
         let mut last = first;
-        let mut peer = first;
-        while peer != NONE {
-            let spot = &mut self.spots[peer as usize];
-            spot.group = into;
-            last = peer;
-            peer = spot.next;
+        let mut spot = first;
+        while spot != NONE {
+            last = spot;
+            self.spots[spot].group = into;
+            spot = self.spots[spot].next;
         }
-        let next = std::mem::replace(&mut self.groups[into].first_peer, first);
-        self.spots[last as usize].next = next;
+        let next = std::mem::replace(&mut self.groups[into].first_spot, first);
+        self.spots[last].next = next;
         if next != NONE {
-            self.spots[next as usize].previous = last;
+            self.spots[next].previous = last;
         }
-        self.groups[from].first_peer = NONE;
+        self.groups[from].first_spot = NONE;
         self.close_if_empty(from);
     }
 

@@ -1,0 +1,104 @@
+//! Which islands are near which.
+
+use crate::{engine::Engine, slab::NONE};
+
+/// An island of which fewer than one in so many moved is surveyed through those who did.
+const FEW: u32 = 8;
+
+/// What a flush knows of the islands near others. An island on record has all those near it on its
+/// list, and perhaps some that are not any more; an island that changes later is no longer on record.
+#[derive(Debug, Default)]
+pub(crate) struct Contacts {
+    lists: Vec<u32>,
+    /// By island, where in `lists` its list is; and the flush for which that is so.
+    entries: Vec<(u32, u32, u32)>,
+    flush: u32,
+}
+
+impl Contacts {
+    fn begin(&mut self) {
+        self.lists.clear();
+        self.flush = self.flush.wrapping_add(1);
+        if self.flush == 0 {
+            self.entries.clear();
+            self.flush = 1;
+        }
+    }
+
+    fn record(&mut self, island: u32, start: usize) {
+        if self.entries.len() <= island as usize {
+            self.entries.resize(island as usize + 1, (0, 0, 0));
+        }
+        self.entries[island as usize] = (start as u32, self.lists.len() as u32, self.flush);
+    }
+
+    /// The islands near one, if it is on record.
+    pub(super) fn of(&self, island: u32) -> Option<&[u32]> {
+        let &(start, end, flush) = self.entries.get(island as usize)?;
+        (flush == self.flush).then(|| &self.lists[start as usize..end as usize])
+    }
+
+    /// Bytes held.
+    pub(super) fn bytes(&self) -> usize {
+        self.lists.capacity() * size_of::<u32>() + self.entries.capacity() * size_of::<(u32, u32, u32)>()
+    }
+}
+
+/// Finds out which islands are near the dirty ones. Those that are to be looked at closely become
+/// `active`: not those of which only a few moved, when that changes nothing for anybody.
+pub(super) fn run(engine: &mut Engine, dirty: &[u32], moved: &[u32], active: &mut Vec<u32>) {
+    engine.scratch.contacts.begin();
+    let mut passed_over = false;
+    for &island in dirty {
+        if !engine.islands.is_inhabited(island) {
+            continue;
+        }
+        if has_few_movers(engine, island) {
+            engine.islands[island].dirty = false;
+            passed_over = true;
+        } else {
+            survey(engine, island);
+            active.push(island);
+        }
+    }
+    for &peer in if passed_over { moved } else { &[] } {
+        let island = engine.ground.island_of(peer);
+        if island != NONE
+            && !engine.islands[island].dirty
+            && has_few_movers(engine, island)
+            && makes_a_difference(engine, peer, island)
+        {
+            engine.islands[island].dirty = true;
+            active.push(island);
+        }
+    }
+}
+
+fn has_few_movers(engine: &Engine, island: u32) -> bool {
+    let record = &engine.islands[island];
+    !record.changed && record.movers.saturating_mul(FEW) < engine.ground.size(island)
+}
+
+fn survey(engine: &mut Engine, island: u32) {
+    let contacts = &mut engine.scratch.contacts;
+    let start = contacts.lists.len();
+    engine.ground.touching(island, engine.settings.join_distance_m, u32::MAX, &mut contacts.lists);
+    contacts.record(island, start);
+}
+
+/// Whether somebody who moved has come near an island that its own fits together with, or stands
+/// past the middle to one.
+fn makes_a_difference(engine: &mut Engine, peer: u32, island: u32) -> bool {
+    let at = engine.ground.spot(peer);
+    let mut found = std::mem::take(&mut engine.scratch.found);
+    found.clear();
+    engine.ground.touching_point(at, engine.settings.join_distance_m, u32::MAX, &mut found);
+    let size = engine.ground.size(island);
+    let difference = found.iter().any(|&other| {
+        other != island
+            && (engine.ground.size(other) + size <= engine.limit
+                || super::refine::is_past_the_middle(engine, at, island, other))
+    });
+    engine.scratch.found = found;
+    difference
+}
