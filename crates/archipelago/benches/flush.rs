@@ -1,21 +1,30 @@
 //! How long a flush takes. Single-threaded.
 //!
-//! Between two flushes everybody walks on for two seconds, the time between the heartbeats of
-//! clients: 3 m. What `handle` takes for that is measured by itself.
+//! Between two flushes everybody walks on for as long as there is between two flushes, a quarter of a
+//! second: 0.4 m; or, in `far`, for two seconds, the time between the heartbeats of some clients: 3 m.
+//! What `handle` takes for that is measured by itself.
 
-use std::{cell::RefCell, time::Duration};
+#[path = "../tests/plain/mod.rs"]
+mod plain;
+
+use std::{cell::RefCell, collections::BTreeSet, time::Duration};
 
 use archipelago::{
     Engine, Input, Output, Settings,
+    invariants::{Bounds, Picture},
     sim::{Workload, World, address},
 };
 use divan::{Bencher, counter::ItemsCount};
+use plain::Plain;
+use protocol::Address;
 
 fn main() {
     divan::main();
 }
 
-const STEP_S: f64 = 2.0;
+/// What everybody walks between two flushes, in seconds.
+const STEP_S: f64 = 0.25;
+const FAR_S: f64 = 2.0;
 const PLACES: [Workload; 3] = [Workload::City, Workload::Sparse, Workload::Hotspots];
 const SIZES: [usize; 4] = [1_000, 10_000, 100_000, 1_000_000];
 
@@ -41,7 +50,7 @@ impl Scene {
     fn settled(place: Workload, people: usize) -> Self {
         let mut scene = Self::new(place, people);
         for _ in 0..5 {
-            scene.speak(1);
+            scene.speak(FAR_S, 1);
             scene.flush();
         }
         scene
@@ -63,9 +72,9 @@ impl Scene {
         people.filter_map(input).collect()
     }
 
-    /// Everybody walks, and one in so many says where it is, who has walked for two seconds then.
-    fn speak(&mut self, every: usize) {
-        self.world.step(STEP_S / every as f64);
+    /// Everybody walks, and one in so many says where it is, having walked for `step_s`.
+    fn speak(&mut self, step_s: f64, every: usize) {
+        self.world.step(step_s / every as f64);
         for input in self.inputs(every) {
             self.engine.handle(input, self.now);
         }
@@ -79,34 +88,40 @@ impl Scene {
     }
 }
 
-fn flushes(bencher: Bencher<'_, '_>, place: Workload, people: usize, every: usize) {
+fn flushes(bencher: Bencher<'_, '_>, place: Workload, people: usize, step_s: f64, every: usize) {
     let scene = RefCell::new(Scene::settled(place, people));
     bencher
         .counter(ItemsCount::new(people / every))
-        .with_inputs(|| scene.borrow_mut().speak(every))
+        .with_inputs(|| scene.borrow_mut().speak(step_s, every))
         .bench_local_values(|()| scene.borrow_mut().flush());
 }
 
 /// Everybody has moved.
 #[divan::bench(args = SIZES, sample_count = 20, sample_size = 1)]
 fn all_moving_city(bencher: Bencher<'_, '_>, people: usize) {
-    flushes(bencher, Workload::City, people, 1);
+    flushes(bencher, Workload::City, people, STEP_S, 1);
 }
 
 #[divan::bench(args = SIZES, sample_count = 20, sample_size = 1)]
 fn all_moving_sparse(bencher: Bencher<'_, '_>, people: usize) {
-    flushes(bencher, Workload::Sparse, people, 1);
+    flushes(bencher, Workload::Sparse, people, STEP_S, 1);
 }
 
 #[divan::bench(args = SIZES, sample_count = 20, sample_size = 1)]
 fn all_moving_hotspots(bencher: Bencher<'_, '_>, people: usize) {
-    flushes(bencher, Workload::Hotspots, people, 1);
+    flushes(bencher, Workload::Hotspots, people, STEP_S, 1);
 }
 
-/// One in a hundred has moved.
+/// Everybody has moved by 3 m.
+#[divan::bench(args = SIZES, sample_count = 20, sample_size = 1)]
+fn all_moving_far_city(bencher: Bencher<'_, '_>, people: usize) {
+    flushes(bencher, Workload::City, people, FAR_S, 1);
+}
+
+/// One in a hundred has moved, by 3 m.
 #[divan::bench(args = SIZES, sample_count = 20, sample_size = 1)]
 fn one_percent_moving_city(bencher: Bencher<'_, '_>, people: usize) {
-    flushes(bencher, Workload::City, people, 100);
+    flushes(bencher, Workload::City, people, FAR_S, 100);
 }
 
 /// What `handle` takes when everybody moves.
@@ -118,7 +133,7 @@ fn heartbeats_city(bencher: Bencher<'_, '_>, people: usize) {
         .with_inputs(|| {
             let mut scene = scene.borrow_mut();
             scene.flush();
-            scene.world.step(STEP_S);
+            scene.world.step(FAR_S);
             scene.inputs(1)
         })
         .bench_local_values(|inputs| {
@@ -142,6 +157,66 @@ fn cold_start_city(bencher: Bencher<'_, '_>, people: usize) {
             scene.flush();
             scene
         });
+}
+
+/// The yardstick: the same rules written down plainly, with every distance computed, in a world where
+/// everybody fits and there is but one way to be right. Both make the same islands, which is checked.
+#[divan::bench(args = [1_000, 10_000], sample_count = 5, sample_size = 1)]
+fn yardstick_plain(bencher: Bencher<'_, '_>, people: usize) {
+    let duel = RefCell::new(Duel::new(people));
+    bencher
+        .with_inputs(|| duel.borrow_mut().speak())
+        .bench_local_values(|()| duel.borrow_mut().plain.flush(&mut Vec::new()));
+    duel.borrow_mut().compare();
+}
+
+/// The engine in the yardstick's world.
+#[divan::bench(args = [1_000, 10_000], sample_count = 20, sample_size = 1)]
+fn yardstick_engine(bencher: Bencher<'_, '_>, people: usize) {
+    let duel = RefCell::new(Duel::new(people));
+    bencher
+        .with_inputs(|| duel.borrow_mut().speak())
+        .bench_local_values(|()| duel.borrow_mut().scene.flush());
+}
+
+/// The engine and a plain one, with the same people.
+struct Duel {
+    scene: Scene,
+    plain: Plain,
+}
+
+impl Duel {
+    fn new(people: usize) -> Self {
+        let limit = 10_000;
+        let mut scene = Scene::new(Workload::Town, people);
+        let settings = Settings { max_island_size: limit, ..scene.engine.settings().clone() };
+        scene.engine = Engine::new(settings, 0).expect("settings that hold");
+        let bounds = Bounds { limit, join_distance_m: 64.0, leave_distance_m: 80.0 };
+        let mut duel = Self { scene, plain: Plain::new(bounds, None) };
+        duel.speak();
+        duel.scene.flush();
+        duel.plain.flush(&mut Vec::new());
+        duel
+    }
+
+    fn speak(&mut self) {
+        self.scene.world.step(FAR_S);
+        for input in self.scene.inputs(1) {
+            self.plain.handle(&input);
+            self.scene.engine.handle(input, self.scene.now);
+        }
+    }
+
+    fn compare(&mut self) {
+        self.speak();
+        self.scene.flush();
+        self.plain.flush(&mut Vec::new());
+        let partition = |picture: Picture| -> BTreeSet<BTreeSet<Address>> {
+            let islands = picture.islands.into_iter();
+            islands.map(|island| island.members.into_iter().map(|(peer, _)| peer).collect()).collect()
+        };
+        assert!(partition(self.plain.picture()) == partition(Picture::of(&self.scene.engine)));
+    }
 }
 
 /// Bytes for each peer, printed: no time is taken.

@@ -2,7 +2,7 @@ use std::collections::{HashMap, HashSet};
 
 use protocol::{Address, IslandId, NodeName, SessionId};
 
-use super::{Bounds, Picture, Violation};
+use super::{Bounds, Picture, Violation, history::Past};
 use crate::{Engine, Input, Output};
 
 /// Follows an engine by what goes in and what comes out, and knows what each client was told.
@@ -10,12 +10,14 @@ use crate::{Engine, Input, Output};
 pub struct Witness {
     ever: HashSet<IslandId>,
     open: HashSet<IslandId>,
-    members: HashMap<Address, IslandId>,
+    past: Past,
     told: HashMap<Address, (IslandId, NodeName)>,
     sessions: HashMap<Address, SessionId>,
     /// Signed in, and not yet heard to say where they are.
     mute: HashSet<Address>,
     nodes_taking: HashMap<NodeName, bool>,
+    /// Have disconnected and not been heard since.
+    gone: HashSet<Address>,
     /// In no island at the end of some flush since they were told: the engine may have forgotten
     /// them, and what they were told.
     absent: HashSet<Address>,
@@ -34,11 +36,13 @@ impl Witness {
             Input::Heartbeat { peer, session, .. } => {
                 if self.is_current(*peer, *session) {
                     self.mute.remove(peer);
+                    self.gone.remove(peer);
                 }
             }
             Input::Disconnected { peer, session } => {
                 if self.is_current(*peer, *session) {
                     self.told.remove(peer);
+                    self.gone.insert(*peer);
                 }
             }
             Input::Transport(transport) => {
@@ -78,6 +82,7 @@ impl Witness {
         outputs: &[Output],
     ) -> Result<(), Violation> {
         picture.check(bounds)?;
+        self.past.check(picture, bounds)?;
         self.follow_islands(outputs)?;
         self.follow_members(picture, outputs)?;
         self.follow_told(picture, outputs)
@@ -90,6 +95,7 @@ impl Witness {
                     return Err(Violation::Reused(island.clone()));
                 }
                 self.open.insert(island.clone());
+                self.past.ages.insert(island.clone(), self.ever.len());
             }
             if let Output::Closed { island } = output
                 && !self.open.remove(island)
@@ -103,9 +109,11 @@ impl Witness {
     fn follow_members(&mut self, picture: &Picture, outputs: &[Output]) -> Result<(), Violation> {
         for output in outputs {
             let (island, so) = match output {
-                Output::Left { island, peer } => (island, self.members.remove(peer).as_ref() == Some(island)),
+                Output::Left { island, peer } => {
+                    (island, self.past.members.remove(peer).as_ref() == Some(island))
+                }
                 Output::Joined { island, peer } => {
-                    (island, self.members.insert(*peer, island.clone()).is_none())
+                    (island, self.past.members.insert(*peer, island.clone()).is_none())
                 }
                 _ => continue,
             };
@@ -113,11 +121,16 @@ impl Witness {
                 return Err(Violation::Untrue(island.clone()));
             }
         }
+        self.past.known.extend(self.past.members.keys());
         let mut placed = 0;
         for island in &picture.islands {
+            if let Some((peer, _)) = island.members.iter().find(|(peer, _)| self.gone.contains(peer)) {
+                return Err(Violation::Stale(*peer));
+            }
             placed += island.members.len();
             let open = self.open.contains(&island.id);
-            if !open || island.members.iter().any(|(peer, _)| self.members.get(peer) != Some(&island.id)) {
+            if !open || island.members.iter().any(|(peer, _)| self.past.members.get(peer) != Some(&island.id))
+            {
                 return Err(Violation::Untrue(island.id.clone()));
             }
         }
@@ -125,9 +138,9 @@ impl Witness {
             Output::Left { peer, .. } => Some(*peer),
             _ => None,
         });
-        self.absent.extend(left.filter(|peer| !self.members.contains_key(peer)));
-        match self.members.values().next() {
-            Some(island) if placed != self.members.len() => Err(Violation::Untrue(island.clone())),
+        self.absent.extend(left.filter(|peer| !self.past.members.contains_key(peer)));
+        match self.past.members.values().next() {
+            Some(island) if placed != self.past.members.len() => Err(Violation::Untrue(island.clone())),
             _ => Ok(()),
         }
     }
@@ -145,7 +158,7 @@ impl Witness {
             if from.as_ref() != before.as_ref().map(|(island, _)| island) && !forgotten {
                 return Err(Violation::WrongFormer(*peer));
             }
-            if self.members.get(peer) != Some(island) {
+            if self.past.members.get(peer) != Some(island) {
                 return Err(Violation::ToldWrong(*peer, island.clone()));
             }
         }

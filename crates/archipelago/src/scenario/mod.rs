@@ -40,7 +40,7 @@
 mod parse;
 mod run;
 
-pub use run::run;
+pub use run::{run, stage};
 
 /// Why a scenario failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

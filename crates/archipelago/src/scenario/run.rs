@@ -18,6 +18,15 @@ const BEGINNING: Duration = Duration::from_secs(1_000);
 
 /// Plays a scenario. Returns how many steps it has.
 pub fn run(text: &str) -> Result<usize, ScenarioError> {
+    play(text).map(|(steps, _)| steps)
+}
+
+/// Plays a scenario. Returns the engine as it is in the end, `None` if the scenario needs none.
+pub fn stage(text: &str) -> Result<Option<Engine>, ScenarioError> {
+    play(text).map(|(_, engine)| engine)
+}
+
+fn play(text: &str) -> Result<(usize, Option<Engine>), ScenarioError> {
     let mut stage = Stage::default();
     let mut steps = 0;
     for (index, line) in text.lines().enumerate() {
@@ -27,7 +36,7 @@ pub fn run(text: &str) -> Result<usize, ScenarioError> {
             steps += 1;
         }
     }
-    Ok(steps)
+    Ok((steps, stage.engine))
 }
 
 /// The engine of a scenario and what surrounds it.

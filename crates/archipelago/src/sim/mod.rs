@@ -6,10 +6,12 @@
 pub mod layouts;
 mod measure;
 mod rng;
+mod svg;
 mod trial;
 mod workload;
 
 pub use rng::Rng;
+pub use svg::draw;
 pub use trial::{Outcome, Plan, Trial, TrialError};
 pub use workload::{Workload, WorkloadError, World};
 

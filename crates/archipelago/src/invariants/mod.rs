@@ -4,6 +4,7 @@
 //! hears all inputs and outputs and holds what was announced against what it sees. Both are plain
 //! and slow enough to be trusted, and fast enough for simulations of thousands.
 
+mod history;
 mod witness;
 
 use std::collections::HashMap;
@@ -72,9 +73,15 @@ pub enum Violation {
     /// Two islands are within the join distance, fit together, and are two.
     #[error("{0} and {1} should be one")]
     Unmerged(IslandId, IslandId),
-    /// Two that were together and are still held together by the leave distance are not.
-    #[error("{0} and {1} were parted without need")]
-    Parted(Address, Address),
+    /// Members of an island are still held together by the leave distance and are not together.
+    #[error("{0} was parted without need")]
+    Parted(IslandId),
+    /// Members of an island are together who were not, and are not within the join distance.
+    #[error("{0} was put together from afar")]
+    JoinedFar(IslandId),
+    /// Somebody who disconnected is in an island.
+    #[error("{0} has left and is in an island")]
+    Stale(Address),
     /// Of two islands that merged, the smaller survived, or the younger of two alike.
     #[error("{survivor} survived {ended}")]
     WrongSurvivor {

@@ -1,0 +1,148 @@
+//! What may become of islands from one flush to the next.
+
+use std::collections::{HashMap, HashSet};
+
+use protocol::{Address, IslandId, Position};
+
+use super::{Bounds, Picture, PicturedIsland, Violation, for_each_pair, is_connected};
+
+/// How things were after the flush before.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Past {
+    /// Who was in which island.
+    pub(super) members: HashMap<Address, IslandId>,
+    /// The islands there were, and how many were opened before each.
+    pub(super) ages: HashMap<IslandId, usize>,
+    /// Who has ever been in an island: they may be put back where they were.
+    pub(super) known: HashSet<Address>,
+}
+
+impl Past {
+    /// Checks that islands came together only at the join distance and parted only beyond the leave
+    /// distance, and that of two that became one the right one survived.
+    pub(super) fn check(&self, picture: &Picture, bounds: Bounds) -> Result<(), Violation> {
+        let now: HashMap<Address, usize> =
+            picture.everybody().map(|(index, peer, _)| (peer, index)).collect();
+        let crowded = crowded(picture, bounds);
+        for (index, island) in picture.islands.iter().enumerate() {
+            if !crowded.contains(&index) {
+                self.check_held_together(island, bounds)?;
+            }
+        }
+        for (before, members) in self.islands() {
+            self.check_parted(before, &members, &now, &crowded, picture, bounds)?;
+        }
+        self.check_survivors(picture, bounds)
+    }
+
+    fn islands(&self) -> HashMap<&IslandId, Vec<Address>> {
+        let mut islands: HashMap<&IslandId, Vec<Address>> = HashMap::new();
+        for (peer, island) in &self.members {
+            islands.entry(island).or_default().push(*peer);
+        }
+        islands
+    }
+
+    /// Whoever was not together before is so by a hop of the join distance.
+    fn check_held_together(&self, island: &PicturedIsland, bounds: Bounds) -> Result<(), Violation> {
+        let returned = |peer: &Address| !self.members.contains_key(peer) && self.known.contains(peer);
+        let hop_m = |a: &Address, b: &Address| {
+            let together = self.members.contains_key(a) && self.members.get(a) == self.members.get(b);
+            let far = together || returned(a) || returned(b);
+            if far { bounds.leave_distance_m } else { bounds.join_distance_m }
+        };
+        let mut unseen = island.members.clone();
+        let mut frontier: Vec<(Address, Position)> = unseen.pop().into_iter().collect();
+        while let Some((peer, at)) = frontier.pop() {
+            unseen.retain(|&(other, position)| {
+                let near = at.ground_distance_squared(position) <= hop_m(&peer, &other).powi(2);
+                if near {
+                    frontier.push((other, position));
+                }
+                !near
+            });
+        }
+        if unseen.is_empty() { Ok(()) } else { Err(Violation::JoinedFar(island.id.clone())) }
+    }
+
+    /// Whoever was together and still holds together is together, except in crowds.
+    fn check_parted(
+        &self,
+        before: &IslandId,
+        members: &[Address],
+        now: &HashMap<Address, usize>,
+        crowded: &HashSet<usize>,
+        picture: &Picture,
+        bounds: Bounds,
+    ) -> Result<(), Violation> {
+        let mut islands: Vec<usize> = members.iter().filter_map(|peer| now.get(peer).copied()).collect();
+        islands.sort_unstable();
+        islands.dedup();
+        if islands.len() < 2 || islands.iter().any(|island| crowded.contains(island)) {
+            return Ok(());
+        }
+        let everybody = islands.iter().flat_map(|&island| &picture.islands[island].members);
+        let still: Vec<(Address, Position)> =
+            everybody.filter(|(peer, _)| self.members.get(peer) == Some(before)).copied().collect();
+        if still.len() <= bounds.limit as usize && is_connected(&still, bounds.leave_distance_m) {
+            return Err(Violation::Parted(before.clone()));
+        }
+        Ok(())
+    }
+
+    /// An island that consists of just the members of two before, neither of which fell apart, goes
+    /// on as the larger of them, and of two alike as the older.
+    fn check_survivors(&self, picture: &Picture, bounds: Bounds) -> Result<(), Violation> {
+        let before = self.islands();
+        for island in &picture.islands {
+            let former: HashSet<Option<&IslandId>> =
+                island.members.iter().map(|(peer, _)| self.members.get(peer)).collect();
+            let former: Vec<Option<&IslandId>> = former.into_iter().collect();
+            let &[Some(one), Some(other)] = former.as_slice() else { continue };
+            let whole = before[one].len() + before[other].len() == island.members.len();
+            let held = |id: &IslandId| {
+                let members = island.members.iter().filter(|(peer, _)| self.members.get(peer) == Some(id));
+                is_connected(&members.copied().collect::<Vec<_>>(), bounds.leave_distance_m)
+            };
+            let rank = |id: &IslandId| (before[id].len(), std::cmp::Reverse(self.ages.get(id)));
+            let survivor = if rank(one) > rank(other) { one } else { other };
+            if whole && held(one) && held(other) && *survivor != island.id {
+                return Err(Violation::WrongSurvivor {
+                    survivor: island.id.clone(),
+                    ended: survivor.clone(),
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The islands of people who, connected at the leave distance, are more than fit an island.
+fn crowded(picture: &Picture, bounds: Bounds) -> HashSet<usize> {
+    let mut groups = Groups((0..picture.islands.len()).collect());
+    for_each_pair(picture.everybody().collect(), bounds.leave_distance_m, |one, other| {
+        groups.join(one.0, other.0);
+    });
+    let mut people: HashMap<usize, usize> = HashMap::new();
+    for (index, island) in picture.islands.iter().enumerate() {
+        *people.entry(groups.find(index)).or_default() += island.members.len();
+    }
+    (0..picture.islands.len()).filter(|&index| people[&groups.find(index)] > bounds.limit as usize).collect()
+}
+
+/// Which islands are connected: each names another of its group, or itself.
+struct Groups(Vec<usize>);
+
+impl Groups {
+    fn find(&self, mut island: usize) -> usize {
+        while self.0[island] != island {
+            island = self.0[island];
+        }
+        island
+    }
+
+    fn join(&mut self, one: usize, other: usize) {
+        let (one, other) = (self.find(one), self.find(other));
+        self.0[one.max(other)] = one.min(other);
+    }
+}
