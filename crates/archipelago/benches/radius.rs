@@ -37,8 +37,10 @@ fn places(workload: Workload, people: usize) -> Vec<[f32; 2]> {
 }
 
 fn by_kiddo(places: &[[f32; 2]]) -> usize {
-    let tree: ImmutableKdTree<f32, 2> = ImmutableKdTree::new_from_slice(places);
-    let within = |place| tree.within_unsorted::<SquaredEuclidean>(place, DISTANCE_M * DISTANCE_M).len();
+    let tree: ImmutableKdTree<f32, 2> = ImmutableKdTree::new_from_slice(places).expect("finite places");
+    let within = |place| {
+        tree.query(place).within::<SquaredEuclidean<f32>>(DISTANCE_M * DISTANCE_M).unsorted().execute().len()
+    };
     places.iter().map(within).sum()
 }
 
