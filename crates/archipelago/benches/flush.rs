@@ -165,9 +165,13 @@ fn cold_start_city(bencher: Bencher<'_, '_>, people: usize) {
 fn yardstick_plain(bencher: Bencher<'_, '_>, people: usize) {
     let duel = RefCell::new(Duel::new(people));
     bencher
-        .with_inputs(|| duel.borrow_mut().speak())
+        .with_inputs(|| {
+            let mut duel = duel.borrow_mut();
+            duel.speak();
+            duel.scene.flush();
+        })
         .bench_local_values(|()| duel.borrow_mut().plain.flush(&mut Vec::new()));
-    duel.borrow_mut().compare();
+    duel.borrow().compare();
 }
 
 /// The engine in the yardstick's world.
@@ -207,10 +211,7 @@ impl Duel {
         }
     }
 
-    fn compare(&mut self) {
-        self.speak();
-        self.scene.flush();
-        self.plain.flush(&mut Vec::new());
+    fn compare(&self) {
         let partition = |picture: Picture| -> BTreeSet<BTreeSet<Address>> {
             let islands = picture.islands.into_iter();
             islands.map(|island| island.members.into_iter().map(|(peer, _)| peer).collect()).collect()

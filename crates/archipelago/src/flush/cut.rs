@@ -29,7 +29,7 @@ pub(super) fn run(engine: &mut Engine, islands: &[u32]) {
             continue;
         }
         members.clear();
-        members.extend(engine.ground.members(island));
+        engine.ground.gather(island, &mut members);
         ends.clear();
         pieces(&mut members, engine.settings.leave_distance_m, engine.limit as usize, &mut ends);
         if ends.len() > 1 {

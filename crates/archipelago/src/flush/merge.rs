@@ -102,7 +102,7 @@ pub(super) fn merge(engine: &mut Engine, one: u32, other: u32) -> u32 {
     let (survivor, ended) = if rank(one) > rank(other) { (one, other) } else { (other, one) };
     let mut members = std::mem::take(&mut engine.scratch.members);
     members.clear();
-    members.extend(engine.ground.members(ended));
+    engine.ground.gather(ended, &mut members);
     members.iter().for_each(|member| engine.list(member.peer));
     engine.scratch.members = members;
     engine.ground.absorb(ended, survivor);

@@ -281,6 +281,22 @@ impl Ground {
         self.groups_of(island).flat_map(|group| self.peers_of(group))
     }
 
+    /// Adds the members of an island to a list, in the order of [`members`](Self::members).
+    pub(crate) fn gather(&self, island: u32, members: &mut Vec<Member>) {
+        members.reserve(self.size(island) as usize);
+        let mut group = self.tallies[island as usize].first_group;
+        while group != NONE {
+            let Group { first_spot, next_in_island, .. } = self.groups[group];
+            let mut spot = first_spot;
+            while spot != NONE {
+                let Spot { at, peer, next, .. } = self.spots[spot];
+                members.push(Member { peer, at });
+                spot = next;
+            }
+            group = next_in_island;
+        }
+    }
+
     /// Adds to `found` each island of at most `max_size` members, but this one, that has a member
     /// within the distance of a member of this one.
     pub(crate) fn touching(&mut self, island: u32, distance_m: f32, max_size: u32, found: &mut Vec<u32>) {

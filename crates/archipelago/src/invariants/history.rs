@@ -32,7 +32,7 @@ impl Past {
         for (before, members) in self.islands() {
             self.check_parted(before, &members, &now, &crowded, picture, bounds)?;
         }
-        self.check_survivors(picture, bounds)
+        self.check_survivors(picture, &crowded, bounds)
     }
 
     fn islands(&self) -> HashMap<&IslandId, Vec<Address>> {
@@ -92,9 +92,15 @@ impl Past {
 
     /// An island that consists of just the members of two before, neither of which fell apart, goes
     /// on as the larger of them, and of two alike as the older.
-    fn check_survivors(&self, picture: &Picture, bounds: Bounds) -> Result<(), Violation> {
+    fn check_survivors(
+        &self,
+        picture: &Picture,
+        crowded: &HashSet<usize>,
+        bounds: Bounds,
+    ) -> Result<(), Violation> {
         let before = self.islands();
-        for island in &picture.islands {
+        let islands = picture.islands.iter().enumerate();
+        for (_, island) in islands.filter(|(index, _)| !crowded.contains(index)) {
             let former: HashSet<Option<&IslandId>> =
                 island.members.iter().map(|(peer, _)| self.members.get(peer)).collect();
             let former: Vec<Option<&IslandId>> = former.into_iter().collect();

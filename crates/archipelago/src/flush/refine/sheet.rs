@@ -149,7 +149,7 @@ impl Sheet {
     }
 
     fn gather(&mut self, engine: &Engine) {
-        self.members.extend(engine.ground.members(self.island));
+        engine.ground.gather(self.island, &mut self.members);
         (self.low, self.high) = bounds(&self.members);
     }
 
