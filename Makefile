@@ -1,6 +1,6 @@
 # Everything here works on a fresh clone with nothing but a Rust toolchain.
 
-.PHONY: run bots test check bench
+.PHONY: run bots test check bench sim
 
 ## Run a realm on 127.0.0.1:5000.
 run:
@@ -22,3 +22,7 @@ check:
 ## Measure what is pure.
 bench:
 	cargo bench --workspace --benches
+
+## A million random layouts, each of which must fall silent; about half an hour on two cores.
+sim:
+	cargo run --release -- sim --layouts 1000000

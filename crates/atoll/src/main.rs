@@ -5,6 +5,7 @@ mod bots;
 mod config;
 mod http;
 mod serve;
+mod sim;
 mod telemetry;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -37,6 +38,8 @@ enum Command {
     Config(ConfigFlags),
     /// Send headless explorers into a realm, and check that they hear each other.
     Bots(bots::Flags),
+    /// Simulate a crowd, a scenario file or random layouts on the island engine alone.
+    Sim(sim::Flags),
 }
 
 #[derive(clap::Args)]
@@ -90,5 +93,6 @@ fn run(command: Command) -> Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Bots(flags) => runtime()?.block_on(bots::run(flags)),
+        Command::Sim(flags) => sim::run(&flags),
     }
 }

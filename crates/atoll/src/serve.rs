@@ -164,7 +164,7 @@ impl Realm {
             ended = tokio::spawn(async move { gateway.run().await }) => ended?,
             ended = tokio::spawn(async move { stats.run(bus).await }) => ended?,
             ended = tokio::spawn(async move { rooms.run(rooms_bus).await }) => ended?,
-            ended = tokio::spawn(director.run()) => ended?,
+            ended = on_its_own_thread(director) => ended?,
             () = upkeep => {}
         }
         Ok(())
@@ -193,6 +193,18 @@ impl Realm {
             time::sleep(DRAIN_POLL).await;
         }
     }
+}
+
+/// Runs the director on a thread and a timer that nothing else keeps busy, so that its clock holds
+/// under any load; what it has to tell is told by the others.
+fn on_its_own_thread(director: Director) -> impl Future<Output = Result<()>> {
+    let messengers = tokio::runtime::Handle::current();
+    let thread = tokio::task::spawn_blocking(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+        runtime.block_on(director.run(messengers));
+        Ok(())
+    });
+    async { thread.await? }
 }
 
 /// Serves HTTP/1.1 on the listener. A connection that says nothing, or its request too slowly, is

@@ -1,25 +1,34 @@
 //! The engine's shell: bus in, flush clock, mint, bus out.
 //!
-//! One task owns the engine. It takes in what gateways and nodes say, flushes on a clock, and puts
-//! what changed on the bus; nothing in it waits for anything but the clock and the bus.
+//! One task owns the engine: it takes in what gateways and nodes say, flushes on a clock, and waits
+//! for nothing else. A second one, the messenger, mints connection strings and publishes what
+//! changed; while it is behind, the engine goes on, and what changed waits.
 
 mod inbound;
-mod outbound;
+mod messenger;
+mod news;
 
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
 
 use archipelago::{Engine, Output, SettingsError};
 use bus::{Bus, Headers, Subscription};
-use metrics::{Gauge, Histogram};
+use metrics::{Counter, Gauge, Histogram};
 use protocol::{
     Message as _, Subject, subject,
     v3::{ServiceDiscoveryMessage, ServiceStatus},
 };
-use tokio::time::{self, MissedTickBehavior};
+use tokio::{
+    sync::mpsc,
+    time::{self, MissedTickBehavior},
+};
 use transports::ws_room;
 
 use inbound::input;
-use outbound::Outbound;
+use messenger::{Errand, IslandSummary, Messenger};
+use news::News;
 
 /// What a director is told at start.
 #[derive(Debug, Clone)]
@@ -42,29 +51,24 @@ pub struct Settings {
 pub struct Director {
     settings: Settings,
     engine: Engine,
-    outbound: Outbound,
+    messenger: Messenger,
     bus: Bus,
     subscription: Subscription,
     started: Instant,
-    outputs: Vec<Output>,
-    meters: Meters,
-}
-
-struct Meters {
-    flush: Histogram,
-    lag: Histogram,
-    peers: Gauge,
-    islands: Gauge,
 }
 
 /// Messages from the bus that may wait between two flushes; at the bound the newest is dropped and
 /// counted. A heartbeat that is lost is repeated within seconds.
 const BUS_QUEUE: usize = 262_144;
+/// Errands that may wait for the messenger; at the bound, outputs of the engine wait instead.
+const ERRAND_QUEUE: usize = 8;
+/// Outputs that may wait; at the bound flushes are skipped, and counted, until they are taken.
+const MOST_OUTPUTS: usize = 4_000_000;
 
 impl Director {
     /// A director that listens from now on.
     pub fn new(settings: Settings, bus: Bus, minter: ws_room::Minter) -> Result<Self, SettingsError> {
-        let engine = Engine::new(settings.engine.clone(), unix_ms())?;
+        let engine = Engine::new(settings.engine.clone(), start_time())?;
         let patterns = [
             subject::PEER_CONNECTS,
             subject::PEER_HEARTBEATS,
@@ -72,26 +76,62 @@ impl Director {
             subject::TRANSPORT_ANNOUNCEMENTS,
         ];
         let subscription = bus.subscribe("director", &patterns, BUS_QUEUE);
-        let meters = Meters {
-            flush: metrics::histogram!("atoll_director_flush_seconds"),
-            lag: metrics::histogram!("atoll_director_flush_lag_seconds"),
-            peers: metrics::gauge!("dcl_archipelago_peers_count"),
-            islands: metrics::gauge!("dcl_archipelago_islands_count"),
-        };
-        Ok(Self {
-            settings,
-            engine,
-            outbound: Outbound::new(bus.clone(), minter),
-            bus,
-            subscription,
-            started: Instant::now(),
-            outputs: Vec::new(),
-            meters,
-        })
+        let messenger = Messenger::new(bus.clone(), minter);
+        Ok(Self { settings, engine, messenger, bus, subscription, started: Instant::now() })
     }
 
-    /// Directs. Does not return while the bus is there.
-    pub async fn run(mut self) {
+    /// Directs, on the present task, with the messenger on another of the runtime `messengers`.
+    /// Does not return while the bus is there.
+    pub async fn run(self, messengers: tokio::runtime::Handle) {
+        let (errands, errands_receiver) = mpsc::channel(ERRAND_QUEUE);
+        messengers.spawn(self.messenger.run(errands_receiver));
+        let clock = Clock {
+            settings: self.settings,
+            engine: self.engine,
+            bus: self.bus,
+            started: self.started,
+            errands,
+            outputs: Vec::new(),
+            meters: Meters::new(),
+        };
+        clock.run(self.subscription).await;
+    }
+}
+
+/// The engine and its clock.
+struct Clock {
+    settings: Settings,
+    engine: Engine,
+    bus: Bus,
+    started: Instant,
+    errands: mpsc::Sender<Errand>,
+    /// What the messenger was not handed yet.
+    outputs: Vec<Output>,
+    meters: Meters,
+}
+
+struct Meters {
+    flush: Histogram,
+    lag: Histogram,
+    skipped: Counter,
+    peers: Gauge,
+    islands: Gauge,
+}
+
+impl Meters {
+    fn new() -> Self {
+        Self {
+            flush: metrics::histogram!("atoll_director_flush_seconds"),
+            lag: metrics::histogram!("atoll_director_flush_lag_seconds"),
+            skipped: metrics::counter!("atoll_director_flushes_skipped_total"),
+            peers: metrics::gauge!("dcl_archipelago_peers_count"),
+            islands: metrics::gauge!("dcl_archipelago_islands_count"),
+        }
+    }
+}
+
+impl Clock {
+    async fn run(mut self, mut subscription: Subscription) {
         let interval = |period: Duration| {
             let mut ticks = time::interval(period);
             ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
@@ -104,9 +144,9 @@ impl Director {
             tokio::select! {
                 biased;
                 due = flushes.tick() => self.flush(due.into_std()),
-                _ = reports.tick() => self.outbound.report(&self.engine),
+                _ = reports.tick() => self.report(),
                 _ = discoveries.tick() => self.say_hello(),
-                envelope = self.subscription.next() => match envelope {
+                envelope = subscription.next() => match envelope {
                     Some(envelope) => {
                         if let Some(input) = input(&envelope, self.settings.position_bound_m) {
                             self.engine.handle(input, self.started.elapsed());
@@ -121,11 +161,32 @@ impl Director {
     fn flush(&mut self, due: Instant) {
         let began = Instant::now();
         self.meters.lag.record(began.saturating_duration_since(due));
-        self.engine.flush(self.started.elapsed(), &mut self.outputs);
-        self.outbound.tell(&self.engine, &mut self.outputs);
+        if self.outputs.len() < MOST_OUTPUTS {
+            self.engine.flush(self.started.elapsed(), &mut self.outputs);
+        } else {
+            self.meters.skipped.increment(1);
+        }
+        if !self.outputs.is_empty()
+            && let Ok(place) = self.errands.try_reserve()
+        {
+            place.send(Errand::News(News::take(&self.engine, &mut self.outputs)));
+        }
         self.meters.flush.record(began.elapsed());
         self.meters.peers.set(self.engine.peers_count() as f64);
         self.meters.islands.set(self.engine.islands_count() as f64);
+    }
+
+    /// Has everybody's place reported, unless the messenger is behind: the next report says it.
+    fn report(&self) {
+        let Ok(place) = self.errands.try_reserve() else { return };
+        let islands = self.engine.islands().map(|island| IslandSummary {
+            id: island.id(),
+            peers: island.members().map(|(peer, _)| peer).collect(),
+            max_peers: island.max_peers(),
+            center: island.center(),
+            radius_m: island.radius(),
+        });
+        place.send(Errand::Report(islands.collect()));
     }
 
     fn say_hello(&self) {
@@ -138,6 +199,17 @@ impl Director {
             ServiceDiscoveryMessage { server_name: "archipelago".to_owned(), status: Some(status) };
         self.bus.publish(&Subject::EngineDiscovery, Headers::default(), discovery.encode_to_vec());
     }
+}
+
+/// When an engine starts, in milliseconds since the Unix epoch, as it stands in its islands' ids:
+/// never the same twice in a process.
+fn start_time() -> u64 {
+    static LAST: AtomicU64 = AtomicU64::new(0);
+    let now = unix_ms();
+    let next = |last: u64| Some(now.max(last + 1));
+    // The closure always gives a value, so that this is what was before.
+    let last = LAST.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next).unwrap_or_default();
+    now.max(last + 1)
 }
 
 fn unix_ms() -> u64 {

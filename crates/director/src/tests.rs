@@ -27,7 +27,7 @@ fn direct() -> Bus {
     let minter = ws_room::Minter::new(SECRET, Duration::from_secs(300));
     let director = Director::new(settings(), bus.clone(), minter).unwrap();
     announce(&bus);
-    tokio::spawn(director.run());
+    tokio::spawn(director.run(tokio::runtime::Handle::current()));
     bus
 }
 
@@ -138,4 +138,51 @@ async fn what_cannot_be_read_changes_nothing() {
     assert_eq!(subject, Subject::PeerIslandChanged(peer(2)));
     time::sleep(Duration::from_millis(60)).await;
     assert!(changes.try_next().is_none());
+}
+
+#[tokio::test]
+async fn two_directors_never_give_two_islands_one_id() {
+    let mut ids = BTreeSet::new();
+    for _ in 0..2 {
+        let bus = direct();
+        let mut changes = bus.subscribe("test", &[subject::PEER_ISLAND_CHANGES], 16);
+        heartbeat(&bus, 1, None, 0.0);
+        ids.insert(next::<IslandChangedMessage>(&mut changes).await.1.island_id);
+    }
+    assert_eq!(ids.len(), 2, "{ids:?}");
+}
+
+#[tokio::test]
+async fn a_messenger_that_is_behind_delays_no_flush_and_loses_nothing() {
+    // A messenger that does not run at all, until it does.
+    let (errands, mut waiting) = mpsc::channel(1);
+    let bus = Bus::in_process();
+    let mut engine = Engine::new(archipelago::Settings::default(), 0).unwrap();
+    let transport = archipelago::Transport {
+        node: "node-1".parse().unwrap(),
+        kind: archipelago::TransportKind::WsRoom,
+        max_island_size: 100,
+        seats: None,
+        users: 0,
+        draining: false,
+        public_url: "ws://127.0.0.1:5000".into(),
+    };
+    engine.handle(archipelago::Input::Transport(transport), Duration::ZERO);
+    let (started, outputs, meters) = (Instant::now(), Vec::new(), Meters::new());
+    let mut clock = Clock { settings: settings(), engine, bus, started, errands, outputs, meters };
+    for number in 1..=5 {
+        let position = Position::new(f32::from(number) * 1_000.0, 0.0, 0.0);
+        let (peer, session, desired_room) = (peer(number), None, None);
+        let input = archipelago::Input::Heartbeat { peer, session, position, desired_room };
+        clock.engine.handle(input, Duration::ZERO);
+        clock.flush(Instant::now());
+        assert_eq!(clock.engine.islands_count(), usize::from(number), "it was flushed");
+    }
+    let mut told = Vec::new();
+    while told.len() < 5 {
+        let Some(Errand::News(news)) = waiting.recv().await else { panic!("news") };
+        told.extend(news.assigned.iter().map(|assigned| assigned.peer));
+        clock.flush(Instant::now());
+    }
+    assert_eq!(told, (1..=5).map(peer).collect::<Vec<_>>(), "all of it, in order");
 }

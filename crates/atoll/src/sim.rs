@@ -1,0 +1,214 @@
+//! `atoll sim`: the island engine on people that do not exist.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+use archipelago::{
+    Engine, Settings, scenario,
+    sim::{Outcome, Plan, Trial, Workload, draw, layouts},
+};
+use serde::Serialize;
+
+/// What to simulate.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Flags {
+    /// Who walks where: crowd-100, festival, plaza, town, city, sparse, hotspots, teleports,
+    /// exodus, spawn or crossing.
+    #[arg(long, default_value = "crowd-100", conflicts_with_all = ["scenario", "layouts"])]
+    workload: Workload,
+    /// How many people; each workload has its own default.
+    #[arg(long)]
+    peers: Option<usize>,
+    /// The most members of an island.
+    #[arg(long, default_value_t = 100)]
+    limit: u32,
+    /// For how many simulated seconds to measure, after the minute in which everybody arrives.
+    #[arg(long, default_value_t = 120)]
+    seconds: u32,
+    /// What chance does.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Serve whoever comes first, instead of cutting crowds by place: the yardstick.
+    #[arg(long)]
+    first_come: bool,
+    /// Hold every flush against the invariants; slow above some thousands of people.
+    #[arg(long)]
+    check: bool,
+    /// Print one line of JSON.
+    #[arg(long)]
+    json: bool,
+    /// Draw people and islands, coloured by island, into this file in the end.
+    #[arg(long, value_name = "FILE")]
+    svg: Option<PathBuf>,
+    /// Run a scenario file instead, and say which line fails.
+    #[arg(long, value_name = "FILE")]
+    scenario: Option<PathBuf>,
+    /// Try so many random layouts instead, from --seed on: people come, walk and leave, then stand
+    /// still, and the engine must fall silent.
+    #[arg(long, value_name = "COUNT")]
+    layouts: Option<u64>,
+}
+
+pub(crate) fn run(flags: &Flags) -> Result<ExitCode> {
+    if let Some(path) = &flags.scenario {
+        return run_scenario(path, flags.svg.as_deref());
+    }
+    if let Some(count) = flags.layouts {
+        return try_layouts(flags.seed, count);
+    }
+    let people = flags.peers.unwrap_or_else(|| flags.workload.people());
+    let settings = Settings { max_island_size: flags.limit, ..Settings::default() };
+    let plan = Plan {
+        workload: flags.workload,
+        people,
+        settings,
+        seconds: flags.seconds,
+        seed: flags.seed,
+        by_place: !flags.first_come,
+        witnessed: flags.check,
+    };
+    let mut trial = Trial::new(plan)?;
+    let began = Instant::now();
+    let outcome = trial.run(|| began.elapsed())?;
+    if let Some(path) = &flags.svg {
+        write_drawing(trial.engine(), path)?;
+    }
+    let report = Report::new(flags, people, &outcome);
+    if flags.json {
+        println!("{}", serde_json::to_string(&report)?);
+    } else {
+        report.print();
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn write_drawing(engine: &Engine, path: &Path) -> Result<()> {
+    fs::write(path, draw(engine)).with_context(|| format!("cannot write {}", path.display()))
+}
+
+fn run_scenario(path: &Path, svg: Option<&Path>) -> Result<ExitCode> {
+    let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let engine = match scenario::stage(&text) {
+        Ok(engine) => engine,
+        Err(error) => bail!("{}: {error}", path.display()),
+    };
+    println!("{}: passed", path.display());
+    if let (Some(engine), Some(svg)) = (engine, svg) {
+        write_drawing(&engine, svg)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Seeds that a thread takes at a time.
+const LAYOUTS_AT_A_TIME: u64 = 1_000;
+
+fn try_layouts(first_seed: u64, count: u64) -> Result<ExitCode> {
+    let began = Instant::now();
+    let next = std::sync::atomic::AtomicU64::new(0);
+    let work = || {
+        let mut sums = layouts::Summary::default();
+        loop {
+            let done = next.fetch_add(LAYOUTS_AT_A_TIME, std::sync::atomic::Ordering::Relaxed);
+            if done >= count {
+                return Ok(sums);
+            }
+            let summary = layouts::run(first_seed + done, LAYOUTS_AT_A_TIME.min(count - done))?;
+            sums.layouts += summary.layouts;
+            sums.crowded += summary.crowded;
+            sums.peers += summary.peers;
+            sums.islands += summary.islands;
+        }
+    };
+    let results: Vec<Result<layouts::Summary, layouts::LayoutError>> = thread::scope(|scope| {
+        let workers = thread::available_parallelism().map_or(1, usize::from);
+        let threads: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
+        threads.into_iter().filter_map(|thread| thread.join().ok()).collect()
+    });
+    let mut total = layouts::Summary::default();
+    for result in results {
+        let summary = result.context("replay it with --layouts 1 --seed and this seed")?;
+        total.layouts += summary.layouts;
+        total.crowded += summary.crowded;
+    }
+    println!(
+        "{} layouts from seed {first_seed} on fell silent in {:.0} s; {} of them ({:.0} %) had a group above the limit",
+        total.layouts,
+        began.elapsed().as_secs_f64(),
+        total.crowded,
+        100.0 * total.crowded as f64 / total.layouts.max(1) as f64,
+    );
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What a simulation showed.
+#[derive(Debug, Serialize)]
+struct Report {
+    workload: String,
+    peers: usize,
+    limit: u32,
+    seed: u64,
+    by_place: bool,
+    /// Of the ten people nearest to somebody, the share who are in the same island.
+    recall: f64,
+    /// Island changes of a person in a minute.
+    churn: f64,
+    largest_change: f64,
+    /// Flushes until silence once everybody stood still; absent: not in ten.
+    settled: Option<u32>,
+    islands: usize,
+    flush_ms: FlushTimes,
+    bytes_per_peer: f64,
+}
+
+#[derive(Debug, Serialize)]
+struct FlushTimes {
+    p50: f64,
+    p99: f64,
+    max: f64,
+}
+
+impl Report {
+    fn new(flags: &Flags, peers: usize, outcome: &Outcome) -> Self {
+        let milliseconds = |time: Duration| time.as_secs_f64() * 1_000.0;
+        Self {
+            workload: flags.workload.to_string(),
+            peers,
+            limit: flags.limit,
+            seed: flags.seed,
+            by_place: !flags.first_come,
+            recall: outcome.recall,
+            churn: outcome.changes_per_minute,
+            largest_change: outcome.largest_change,
+            settled: outcome.settled_after,
+            islands: outcome.islands,
+            flush_ms: FlushTimes {
+                p50: milliseconds(outcome.flush_p50),
+                p99: milliseconds(outcome.flush_p99),
+                max: milliseconds(outcome.flush_max),
+            },
+            bytes_per_peer: outcome.bytes_per_peer,
+        }
+    }
+
+    fn print(&self) {
+        let settled = self.settled.map_or("never".to_owned(), |flushes| format!("after {flushes} flushes"));
+        println!("{}: {} people, limit {}, seed {}", self.workload, self.peers, self.limit, self.seed);
+        println!("  recall@10       {:.3}", self.recall);
+        println!(
+            "  churn           {:.2} island changes per person and minute, at most {:.1} % of all people in one flush",
+            self.churn,
+            100.0 * self.largest_change
+        );
+        println!("  settled         {settled}");
+        println!("  islands         {}", self.islands);
+        let FlushTimes { p50, p99, max } = self.flush_ms;
+        println!("  flush           p50 {p50:.3} ms, p99 {p99:.3} ms, max {max:.3} ms");
+        println!("  memory          {:.0} bytes a person", self.bytes_per_peer);
+    }
+}

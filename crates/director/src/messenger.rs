@@ -1,0 +1,138 @@
+//! Mints connection strings and publishes what changed.
+
+use std::{
+    collections::HashMap,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use bus::{Bus, Headers};
+use protocol::{
+    Address, IslandId, Message as _, NodeName, Subject, Ulid, UlidClock,
+    atoll_bus::MembershipEnded,
+    v3::{IslandChangedMessage, IslandData, IslandStatusMessage, JoinIslandMessage, LeftIslandMessage},
+};
+use tokio::sync::mpsc;
+use transports::ws_room;
+
+use crate::news::{Assigned, Island, News};
+
+/// What the messenger is handed.
+pub(crate) enum Errand {
+    /// The outcome of a flush.
+    News(News),
+    /// Where everybody is.
+    Report(Vec<IslandSummary>),
+}
+
+/// One island in a report.
+pub(crate) struct IslandSummary {
+    pub(crate) id: IslandId,
+    pub(crate) peers: Vec<Address>,
+    pub(crate) max_peers: u32,
+    pub(crate) center: protocol::Position,
+    pub(crate) radius_m: f32,
+}
+
+/// Does errands in their order, beside the engine and not in its way.
+pub(crate) struct Messenger {
+    bus: Bus,
+    minter: ws_room::Minter,
+    /// Tells tokens of before a peer left an island from those of after it came back.
+    minted: UlidClock,
+}
+
+impl Messenger {
+    pub(crate) fn new(bus: Bus, minter: ws_room::Minter) -> Self {
+        Self { bus, minter, minted: UlidClock::default() }
+    }
+
+    /// Does what it is told until nobody can tell it any more.
+    pub(crate) async fn run(mut self, mut errands: mpsc::Receiver<Errand>) {
+        while let Some(errand) = errands.recv().await {
+            match errand {
+                Errand::News(news) => self.tell(news),
+                Errand::Report(islands) => self.report(islands),
+            }
+            // A long errand leaves the thread to others before the next.
+            tokio::task::yield_now().await;
+        }
+    }
+
+    fn tell(&mut self, news: News) {
+        // Memberships end before others begin, so that tokens minted below are newer.
+        for (island, node, peers) in news.ended {
+            let peers = peers.iter().map(ToString::to_string).collect();
+            self.end_memberships(island, node.as_ref(), peers);
+        }
+        let mut shared: HashMap<IslandId, Vec<u8>> = HashMap::new();
+        for assigned in news.assigned {
+            let island = &assigned.island;
+            let shared = shared.entry(island.id.clone()).or_insert_with(|| shared_part(island));
+            self.assign(&assigned, shared);
+        }
+        for (island, peer) in news.joined {
+            let message = JoinIslandMessage { island_id: island.to_string(), peer_id: peer.to_string() };
+            self.bus.publish(&Subject::IslandPeerJoin(island), Headers::default(), message.encode_to_vec());
+        }
+        for (island, peer) in news.left {
+            let message = LeftIslandMessage { island_id: island.to_string(), peer_id: peer.to_string() };
+            self.bus.publish(&Subject::IslandPeerLeft(island), Headers::default(), message.encode_to_vec());
+        }
+    }
+
+    fn end_memberships(&mut self, island: IslandId, node: Option<&NodeName>, peers: Vec<String>) {
+        let minted_before = self.next_ulid().to_string();
+        let node = node.map(NodeName::to_string).unwrap_or_default();
+        let ended = MembershipEnded { peers, minted_before, node };
+        self.bus.publish(&Subject::MembershipEnded(island), Headers::default(), ended.encode_to_vec());
+    }
+
+    fn assign(&mut self, assigned: &Assigned, shared: &[u8]) {
+        let Assigned { peer, session, from, island } = assigned;
+        let minted = self.next_ulid();
+        let now = SystemTime::now();
+        let connection = match self.minter.connection(&island.node_url, &island.id, *peer, minted, now) {
+            Ok(connection) => connection,
+            Err(error) => {
+                tracing::warn!(%peer, island = %island.id, %error, "no token could be minted");
+                return;
+            }
+        };
+        tracing::debug!(%peer, island = %island.id, ?from, "assigned");
+        let own = IslandChangedMessage {
+            conn_str: connection.to_string(),
+            from_island_id: from.as_ref().map(ToString::to_string),
+            ..IslandChangedMessage::default()
+        };
+        // Encoded messages put one after the other decode as one: what all members are told alike
+        // is encoded once.
+        let payload = [shared, &own.encode_to_vec()].concat();
+        self.bus.publish(&Subject::PeerIslandChanged(*peer), Headers { session: *session }, payload);
+        metrics::counter!("atoll_director_assignments_total").increment(1);
+    }
+
+    fn report(&self, islands: Vec<IslandSummary>) {
+        let data = islands.into_iter().map(|summary| IslandData {
+            id: summary.id.to_string(),
+            peers: summary.peers.iter().map(ToString::to_string).collect(),
+            max_peers: summary.max_peers,
+            center: Some(summary.center.into()),
+            radius: f64::from(summary.radius_m),
+        });
+        let report = IslandStatusMessage { data: data.collect() };
+        self.bus.publish(&Subject::EngineIslands, Headers::default(), report.encode_to_vec());
+    }
+
+    fn next_ulid(&mut self) -> Ulid {
+        let unix_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+        // Without randomness from the system they are still in order, and tokens are signed.
+        let random = admission::random::<16>().unwrap_or_default();
+        self.minted.mint(u64::try_from(unix_ms).unwrap_or(u64::MAX), u128::from_le_bytes(random))
+    }
+}
+
+fn shared_part(island: &Island) -> Vec<u8> {
+    let peers = island.members.iter().map(|(peer, at)| (peer.to_string(), (*at).into())).collect();
+    let island_id = island.id.to_string();
+    IslandChangedMessage { island_id, peers, ..IslandChangedMessage::default() }.encode_to_vec()
+}

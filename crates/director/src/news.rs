@@ -1,0 +1,78 @@
+//! What a flush has to tell, taken out of the engine so that it can be told without it.
+
+use std::{collections::HashMap, sync::Arc};
+
+use archipelago::{Engine, Output};
+use protocol::{Address, IslandId, NodeName, Position, SessionId};
+
+/// What changed, in the order in which it is to be told.
+#[derive(Debug, Default)]
+pub(crate) struct News {
+    /// Memberships that ended: on one node, or on all.
+    pub(crate) ended: Vec<(IslandId, Option<NodeName>, Vec<Address>)>,
+    pub(crate) assigned: Vec<Assigned>,
+    pub(crate) joined: Vec<(IslandId, Address)>,
+    pub(crate) left: Vec<(IslandId, Address)>,
+}
+
+/// A client to be told where it belongs.
+#[derive(Debug)]
+pub(crate) struct Assigned {
+    pub(crate) peer: Address,
+    pub(crate) session: Option<SessionId>,
+    pub(crate) from: Option<IslandId>,
+    pub(crate) island: Arc<Island>,
+}
+
+/// What all members of an island are told alike.
+#[derive(Debug)]
+pub(crate) struct Island {
+    pub(crate) id: IslandId,
+    pub(crate) node_url: Arc<str>,
+    pub(crate) members: Vec<(Address, Position)>,
+}
+
+impl News {
+    /// Takes the outputs of one or more flushes, with what else they need of the engine.
+    pub(crate) fn take(engine: &Engine, outputs: &mut Vec<Output>) -> Self {
+        let mut news = Self::default();
+        let mut ended: HashMap<IslandId, Vec<Address>> = HashMap::new();
+        let mut islands: HashMap<IslandId, Option<Arc<Island>>> = HashMap::new();
+        let urls: HashMap<&NodeName, &Arc<str>> =
+            engine.transports().map(|view| (&view.transport.node, &view.transport.public_url)).collect();
+        for output in outputs.drain(..) {
+            match output {
+                Output::Assigned { peer, session, island, transport, from } => {
+                    let island = islands.entry(island).or_insert_with_key(|id| {
+                        let node_url = Arc::clone(urls.get(&transport)?);
+                        let members = engine.island(id).into_iter().flat_map(|view| view.members());
+                        Some(Arc::new(Island { id: id.clone(), node_url, members: members.collect() }))
+                    });
+                    match island {
+                        Some(island) => {
+                            news.assigned.push(Assigned { peer, session, from, island: island.clone() });
+                        }
+                        None => {
+                            tracing::warn!(%peer, node = %transport, "assigned to a node that nobody knows")
+                        }
+                    }
+                }
+                Output::Joined { island, peer } => news.joined.push((island, peer)),
+                Output::Left { island, peer } => {
+                    ended.entry(island.clone()).or_default().push(peer);
+                    news.left.push((island, peer));
+                }
+                Output::Opened { island } => tracing::debug!(%island, "opened"),
+                Output::Closed { island } => tracing::debug!(%island, "closed"),
+                Output::Moved { island, from, to } => {
+                    tracing::info!(%island, %from, %to, "moved");
+                    let members = engine.island(&island).into_iter().flat_map(|view| view.members());
+                    let members = members.map(|(peer, _)| peer).collect();
+                    news.ended.push((island, Some(from), members));
+                }
+            }
+        }
+        news.ended.extend(ended.into_iter().map(|(island, peers)| (island, None, peers)));
+        news
+    }
+}
