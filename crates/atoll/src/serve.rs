@@ -20,7 +20,7 @@ use hyper_util::{
 };
 use rooms::Rooms;
 use stats::Stats;
-use tokio::{net::TcpStream, signal, time};
+use tokio::{net::TcpStream, signal, sync::oneshot, time};
 use transports::ws_room;
 
 use crate::{
@@ -197,14 +197,17 @@ impl Realm {
 
 /// Runs the director on a thread and a timer that nothing else keeps busy, so that its clock holds
 /// under any load; what it has to tell is told by the others.
-fn on_its_own_thread(director: Director) -> impl Future<Output = Result<()>> {
+async fn on_its_own_thread(director: Director) -> Result<()> {
     let messengers = tokio::runtime::Handle::current();
-    let thread = tokio::task::spawn_blocking(move || {
+    let (ended, end) = oneshot::channel();
+    let direct = move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
         runtime.block_on(director.run(messengers));
         Ok(())
-    });
-    async { thread.await? }
+    };
+    // Ends with the process.
+    std::thread::Builder::new().name("director".to_owned()).spawn(move || ended.send(direct()))?;
+    end.await?
 }
 
 /// Serves HTTP/1.1 on the listener. A connection that says nothing, or its request too slowly, is
