@@ -10,7 +10,7 @@ mod plain;
 use std::{cell::RefCell, collections::BTreeSet, time::Duration};
 
 use archipelago::{
-    Engine, Input, Output, Settings,
+    Engine, Input, Output, Settings, Transport, TransportKind,
     invariants::{Bounds, Picture},
     sim::{Workload, World, address},
 };
@@ -40,10 +40,29 @@ struct Scene {
 impl Scene {
     fn new(place: Workload, people: usize) -> Self {
         // A day of silence: that people keep still is no reason to take them out.
-        let settings = Settings { silence: Duration::from_secs(86_400), ..Settings::default() };
-        let engine = Engine::new(settings, 0).expect("settings that hold");
-        let world = World::new(place, people, 1);
-        Self { world, engine, now: Duration::from_secs(1_000), outputs: Vec::new(), turn: 0 }
+        let settings = Settings {
+            silence: Duration::from_secs(86_400),
+            transport_timeout: Duration::from_secs(3_600),
+            ..Settings::default()
+        };
+        Self::with(settings, place, people)
+    }
+
+    /// With a node that takes everybody.
+    fn with(settings: Settings, place: Workload, people: usize) -> Self {
+        let mut engine = Engine::new(settings, 0).expect("settings that hold");
+        let now = Duration::from_secs(1_000);
+        let node = Transport {
+            node: "node".parse().expect("a name"),
+            kind: TransportKind::WsRoom,
+            max_island_size: u32::MAX,
+            seats: None,
+            users: 0,
+            draining: false,
+            public_url: "ws://node".into(),
+        };
+        engine.handle(Input::Transport(node), now);
+        Self { world: World::new(place, people, 1), engine, now, outputs: Vec::new(), turn: 0 }
     }
 
     /// The same, after a while.
@@ -192,9 +211,9 @@ struct Duel {
 impl Duel {
     fn new(people: usize) -> Self {
         let limit = 10_000;
-        let mut scene = Scene::new(Workload::Town, people);
-        let settings = Settings { max_island_size: limit, ..scene.engine.settings().clone() };
-        scene.engine = Engine::new(settings, 0).expect("settings that hold");
+        let settings = Scene::new(Workload::Town, 0).engine.settings().clone();
+        let settings = Settings { max_island_size: limit, ..settings };
+        let scene = Scene::with(settings, Workload::Town, people);
         let bounds = Bounds { limit, join_distance_m: 64.0, leave_distance_m: 80.0 };
         let mut duel = Self { scene, plain: Plain::new(bounds, None) };
         duel.speak();

@@ -10,7 +10,7 @@ use crate::{
     ids::{Ids, Serial},
     islands::{Desertion, IslandState, Islands},
     peers::{Flags, Peers, State},
-    registry::Registry,
+    registry::{NO_NODE, Registry},
     returns::Returns,
     settings::{Settings, SettingsError},
     slab::NONE,
@@ -169,7 +169,7 @@ impl Engine {
         if state != State::Present {
             self.enter(peer);
         }
-        if untold {
+        if untold && self.has_node(peer) {
             self.list(peer);
         }
         if let Some(room) = desired_room {
@@ -187,6 +187,13 @@ impl Engine {
         if let Some(peer) = self.admit(address, session) {
             self.peers[peer].hear(now);
         }
+    }
+
+    /// Whether the peer is in an island that has a node. The members of one that gets a node are
+    /// looked at then.
+    fn has_node(&self, peer: u32) -> bool {
+        let island = self.ground.island_of(peer);
+        island != NONE && self.islands[island].node != NO_NODE
     }
 
     /// A peer that was not in the world is.
