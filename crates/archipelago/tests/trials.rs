@@ -1,0 +1,72 @@
+//! Crowds are cut by place, at a price in changes that stays within bounds.
+
+use std::time::Duration;
+
+use archipelago::{
+    Settings,
+    sim::{self, Outcome, Plan, Trial, Workload},
+};
+
+fn plan(workload: Workload, people: usize) -> Plan {
+    Plan {
+        workload,
+        people,
+        settings: Settings::default(),
+        seconds: 120,
+        seed: 1,
+        by_place: true,
+        witnessed: false,
+    }
+}
+
+fn run(plan: Plan) -> Outcome {
+    let outcome = Trial::new(plan).unwrap().run(|| Duration::ZERO).unwrap();
+    println!("{outcome:?}");
+    outcome
+}
+
+#[test]
+fn in_a_dense_crowd_neighbours_are_together() {
+    let outcome = run(plan(Workload::Crowd100, 1_000));
+    assert!(outcome.recall >= 0.80 && outcome.changes_per_minute <= 3.0);
+    assert!(outcome.settled_after.is_some_and(|flushes| flushes <= 2));
+}
+
+#[test]
+fn at_a_festival_neighbours_are_together() {
+    let outcome = run(plan(Workload::Festival, 2_000));
+    assert!(outcome.recall >= 0.83 && outcome.changes_per_minute <= 1.8);
+    assert!(outcome.settled_after.is_some_and(|flushes| flushes <= 2));
+}
+
+#[test]
+fn first_come_first_served_is_worse() {
+    let by_place = run(plan(Workload::Plaza, 300));
+    let first_come = run(Plan { by_place: false, ..plan(Workload::Plaza, 300) });
+    assert!(by_place.recall > first_come.recall + 0.3);
+}
+
+#[test]
+fn whatever_crowds_do_nothing_is_seen_that_must_not_be() {
+    for workload in [Workload::Teleports, Workload::Exodus, Workload::Spawn, Workload::Crossing] {
+        let settings = Settings { max_island_size: 30, ..Settings::default() };
+        run(Plan { settings, seconds: 30, witnessed: true, ..plan(workload, 200) });
+    }
+}
+
+#[test]
+fn everybody_is_in_the_drawing() {
+    let mut trial = Trial::new(Plan { seconds: 5, ..plan(Workload::Plaza, 150) }).unwrap();
+    trial.run(|| Duration::ZERO).unwrap();
+    let svg = sim::draw(trial.engine());
+    assert_eq!(svg.matches("<circle").count(), 150);
+    assert_eq!(svg.matches("<polygon").count(), trial.engine().islands_count());
+}
+
+#[test]
+fn a_workload_has_the_name_that_it_is_called_by() {
+    for workload in Workload::all() {
+        assert_eq!(workload.to_string().parse(), Ok(workload));
+    }
+    assert!("square".parse::<Workload>().is_err());
+}
