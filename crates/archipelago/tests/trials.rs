@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use archipelago::{
-    Settings,
-    sim::{self, Outcome, Plan, Trial, Workload},
+    Engine, Input, Output, Settings, Transport, TransportKind,
+    sim::{self, Outcome, Plan, Rng, Trial, Workload, address},
 };
+use protocol::Position;
 
 fn plan(workload: Workload, people: usize) -> Plan {
     Plan {
@@ -20,7 +21,7 @@ fn plan(workload: Workload, people: usize) -> Plan {
 }
 
 fn run(plan: Plan) -> Outcome {
-    let outcome = Trial::new(plan).unwrap().run(|| Duration::ZERO).unwrap();
+    let outcome = Trial::new(plan).expect("settings that hold").run(|| Duration::ZERO).expect("no violation");
     println!("{outcome:?}");
     outcome
 }
@@ -69,4 +70,49 @@ fn a_workload_has_the_name_that_it_is_called_by() {
         assert_eq!(workload.to_string().parse(), Ok(workload));
     }
     assert!("square".parse::<Workload>().is_err());
+}
+
+/// Everybody who was told of another island than before.
+fn changes(outputs: &[Output]) -> usize {
+    outputs.iter().filter(|output| matches!(output, Output::Assigned { from: Some(_), .. })).count()
+}
+
+#[test]
+fn one_more_than_fits_who_comes_and_goes_does_not_part_the_others() {
+    let mut engine = Engine::new(Settings::default(), 0).unwrap();
+    let mut rng = Rng::new(1);
+    let mut now = Duration::from_secs(1_000);
+    let mut come = |engine: &mut Engine, person: u32, now: Duration| {
+        let mut metres = || rng.range(0.0, 100.0) as f32;
+        let position = Position::new(metres(), 0.0, metres());
+        let peer = address(person);
+        engine.handle(Input::Heartbeat { peer, session: None, position, desired_room: None }, now);
+    };
+    engine.handle(Input::Transport(node()), now);
+    (0..100).for_each(|person| come(&mut engine, person, now));
+    engine.flush(now, &mut Vec::new());
+    assert_eq!(engine.islands_count(), 1);
+    for islands in [2, 1, 2, 1, 2, 1] {
+        now += Duration::from_millis(250);
+        match islands {
+            2 => come(&mut engine, 100, now),
+            _ => engine.handle(Input::Disconnected { peer: address(100), session: None }, now),
+        }
+        let mut outputs = Vec::new();
+        engine.flush(now, &mut outputs);
+        assert_eq!(engine.islands_count(), islands);
+        assert!(changes(&outputs) <= 12, "{} were told", changes(&outputs));
+    }
+}
+
+fn node() -> Transport {
+    Transport {
+        node: "node".parse().expect("a name"),
+        kind: TransportKind::WsRoom,
+        max_island_size: 1_000,
+        seats: None,
+        users: 0,
+        draining: false,
+        public_url: "ws://node".into(),
+    }
 }

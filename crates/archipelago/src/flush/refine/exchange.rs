@@ -16,6 +16,9 @@ const SWAP_SHARE: f32 = 0.10;
 /// And not less than this.
 const LEAST_M: f32 = 0.5;
 
+/// Two pieces are only just too many for one island up to this part of the limit above it.
+const SLACK: u32 = 10;
+
 /// Memory that one exchange leaves to the next.
 #[derive(Debug, Default)]
 pub(super) struct Scratch {
@@ -83,8 +86,13 @@ impl Work<'_> {
         self.engine.ground.size(island)
     }
 
-    fn has_room(&self, island: u32) -> bool {
-        self.size(island) < self.engine.limit
+    /// Whether one piece takes members of another for nothing in return. If both are only just too
+    /// many for one island, the smaller takes but a few, for company: one more who comes and goes
+    /// would otherwise part half of the others each time, and bring them together again.
+    fn takes(&self, to: u32, from: u32) -> bool {
+        let (limit, slack) = (self.engine.limit, self.engine.limit / SLACK);
+        let size = self.size(to);
+        size < limit && (size < slack || size + self.size(from) > limit + slack)
     }
 
     /// Lists who might be handed over or exchanged, those with most to gain first. Returns whether
@@ -95,8 +103,8 @@ impl Work<'_> {
             |sheet: u32| self.scratch.sheets[sheet].members.iter().map(|member| line.reach(member.at));
         let farthest = reaches(ours).fold(f32::NEG_INFINITY, f32::max);
         let nearest = reaches(theirs).fold(f32::INFINITY, f32::min);
-        let give = farthest > line.hand_m && self.has_room(other);
-        let take = -nearest > line.hand_m && self.has_room(one);
+        let give = farthest > line.hand_m && self.takes(other, one);
+        let take = -nearest > line.hand_m && self.takes(one, other);
         if !give && !take && farthest - nearest <= line.swap_m {
             return false;
         }
@@ -130,13 +138,13 @@ impl Work<'_> {
             let reach_yours = yours.map(|member| line.reach(member.at));
             if let (Some(mine), Some(reach)) = (mine, reach)
                 && reach > line.hand_m
-                && self.has_room(other)
+                && self.takes(other, one)
             {
                 next += 1;
                 steps += usize::from(self.hand(mine, one, other, scratch));
             } else if let (Some(yours), Some(reach)) = (yours, reach_yours)
                 && -reach > line.hand_m
-                && self.has_room(one)
+                && self.takes(one, other)
             {
                 next_theirs += 1;
                 steps += usize::from(self.hand(yours, other, one, scratch));
