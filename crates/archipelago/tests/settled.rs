@@ -2,8 +2,8 @@
 
 use archipelago::sim::layouts;
 
-/// More of them are tried by `atoll sim --layouts`.
-const LAYOUTS: u64 = 10_000;
+/// `make sim` tries a million.
+const LAYOUTS: u64 = 100_000;
 
 #[test]
 fn settled_means_silent() {

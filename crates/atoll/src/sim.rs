@@ -4,7 +4,6 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::ExitCode,
-    thread,
     time::{Duration, Instant},
 };
 
@@ -105,37 +104,10 @@ fn run_scenario(path: &Path, svg: Option<&Path>) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Seeds that a thread takes at a time.
-const LAYOUTS_AT_A_TIME: u64 = 1_000;
-
 fn try_layouts(first_seed: u64, count: u64) -> Result<ExitCode> {
     let began = Instant::now();
-    let next = std::sync::atomic::AtomicU64::new(0);
-    let work = || {
-        let mut sums = layouts::Summary::default();
-        loop {
-            let done = next.fetch_add(LAYOUTS_AT_A_TIME, std::sync::atomic::Ordering::Relaxed);
-            if done >= count {
-                return Ok(sums);
-            }
-            let summary = layouts::run(first_seed + done, LAYOUTS_AT_A_TIME.min(count - done))?;
-            sums.layouts += summary.layouts;
-            sums.crowded += summary.crowded;
-            sums.peers += summary.peers;
-            sums.islands += summary.islands;
-        }
-    };
-    let results: Vec<Result<layouts::Summary, layouts::LayoutError>> = thread::scope(|scope| {
-        let workers = thread::available_parallelism().map_or(1, usize::from);
-        let threads: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
-        threads.into_iter().filter_map(|thread| thread.join().ok()).collect()
-    });
-    let mut total = layouts::Summary::default();
-    for result in results {
-        let summary = result.context("replay it with --layouts 1 --seed and this seed")?;
-        total.layouts += summary.layouts;
-        total.crowded += summary.crowded;
-    }
+    let total =
+        layouts::run(first_seed, count).context("replay it with --layouts 1 and its seed as --seed")?;
     println!(
         "{} layouts from seed {first_seed} on fell silent in {:.0} s; {} of them ({:.0} %) had a group above the limit",
         total.layouts,

@@ -5,6 +5,7 @@ use crate::{
     ids::Serial,
     islands::{Desertion, IslandState},
     peers::State,
+    registry::NO_NODE,
     slab::NONE,
 };
 
@@ -46,6 +47,8 @@ pub(super) fn take_out(engine: &mut Engine, now: Duration) {
         let at = engine.ground.spot(peer);
         let island = engine.ground.island_of(peer);
         if island != NONE {
+            // Its place in the room ends too: if it returns, it needs another connection.
+            engine.peers[peer].told_node = NO_NODE;
             engine.ground.take(peer);
             engine.list(peer);
             engine.mark_dirty(island);

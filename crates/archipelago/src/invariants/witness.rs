@@ -18,8 +18,8 @@ pub struct Witness {
     nodes_taking: HashMap<NodeName, bool>,
     /// Have disconnected and not been heard since.
     gone: HashSet<Address>,
-    /// In no island at the end of some flush since they were told: the engine may have forgotten
-    /// them, and what they were told.
+    /// In no island at the end of some flush since they were told: their places in rooms ended, so
+    /// that they must be told again; the engine may have forgotten what they were told.
     absent: HashSet<Address>,
 }
 
@@ -151,10 +151,11 @@ impl Witness {
             let Output::Assigned { peer, island, transport, from, .. } = output else { continue };
             let now = (island.clone(), transport.clone());
             let before = self.told.insert(*peer, now.clone());
-            let forgotten = self.absent.remove(peer) && from.is_none();
-            if !told_now.insert(*peer) || (before.as_ref() == Some(&now) && !forgotten) {
+            let absent = self.absent.remove(peer);
+            if !told_now.insert(*peer) || (before.as_ref() == Some(&now) && !absent) {
                 return Err(Violation::ToldForNothing(*peer));
             }
+            let forgotten = absent && from.is_none();
             if from.as_ref() != before.as_ref().map(|(island, _)| island) && !forgotten {
                 return Err(Violation::WrongFormer(*peer));
             }
@@ -168,7 +169,8 @@ impl Witness {
                 continue;
             }
             let place = (island.id.clone(), transport.clone());
-            let untold = |peer: &Address| !self.mute.contains(peer) && self.told.get(peer) != Some(&place);
+            let knows = |peer: &Address| self.told.get(peer) == Some(&place) && !self.absent.contains(peer);
+            let untold = |peer: &Address| !self.mute.contains(peer) && !knows(peer);
             if let Some((peer, _)) = island.members.iter().find(|(peer, _)| untold(peer)) {
                 return Err(Violation::NotTold(*peer));
             }

@@ -1,7 +1,11 @@
 //! Random layouts: people come, walk and leave, then everybody stands still, and the engine must
 //! fall silent.
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    thread,
+    time::Duration,
+};
 
 use protocol::{NodeName, Position};
 
@@ -50,13 +54,48 @@ pub enum LayoutFault {
     Settings,
 }
 
-/// Tries the layouts of `count` seeds from `first_seed` on. Stops at the first that fails.
+/// Tries the layouts of `count` seeds from `first_seed` on, on all cores. Stops at one that fails.
 pub fn run(first_seed: u64, count: u64) -> Result<Summary, LayoutError> {
-    let mut summary = Summary::default();
-    for seed in first_seed..first_seed.saturating_add(count) {
-        Layout::new(seed).and_then(|layout| layout.play(&mut summary))?;
+    let taken = AtomicU64::new(0);
+    let work = || {
+        let mut summary = Summary::default();
+        loop {
+            let begin = taken.fetch_add(SEEDS_AT_A_TIME, Ordering::Relaxed);
+            if begin >= count {
+                return Ok(summary);
+            }
+            for seed in begin..count.min(begin + SEEDS_AT_A_TIME) {
+                let played =
+                    Layout::new(first_seed.wrapping_add(seed)).and_then(|layout| layout.play(&mut summary));
+                // The others need not go on.
+                played.inspect_err(|_| taken.store(count, Ordering::Relaxed))?;
+            }
+        }
+    };
+    let results: Vec<_> = thread::scope(|scope| {
+        let cores = thread::available_parallelism().map_or(1, usize::from);
+        let threads: Vec<_> = (0..cores).map(|_| scope.spawn(work)).collect();
+        threads.into_iter().map(|thread| thread.join()).collect()
+    });
+    results.into_iter().try_fold(Summary::default(), |total, result| {
+        // A panic in a layout is a panic here.
+        let summary = result.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        Ok(total.plus(summary))
+    })
+}
+
+/// Seeds that a core takes at a time.
+const SEEDS_AT_A_TIME: u64 = 256;
+
+impl Summary {
+    fn plus(self, other: Self) -> Self {
+        Self {
+            layouts: self.layouts + other.layouts,
+            crowded: self.crowded + other.crowded,
+            peers: self.peers + other.peers,
+            islands: self.islands + other.islands,
+        }
     }
-    Ok(summary)
 }
 
 struct Layout {
