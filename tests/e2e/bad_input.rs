@@ -239,9 +239,9 @@ async fn impossible_positions_change_nothing() {
     wire.say(client_packet::Message::Heartbeat(odd)).await;
     eventually("all were counted", async || {
         let refused = "atoll_gateway_heartbeats_refused_total";
-        realm.metric(&format!("{refused}{{reason=\"not_finite\"}}")).await == 3.0
-            && realm.metric(&format!("{refused}{{reason=\"out_of_bounds\"}}")).await == 1.0
-            && realm.metric(&format!("{refused}{{reason=\"missing\"}}")).await == 1.0
+        realm.count(&format!("{refused}{{reason=\"not_finite\"}}")).await == 3.0
+            && realm.count(&format!("{refused}{{reason=\"out_of_bounds\"}}")).await == 1.0
+            && realm.count(&format!("{refused}{{reason=\"missing\"}}")).await == 1.0
     })
     .await;
     assert!(wire.is_silent_for(Duration::from_millis(600)).await);
@@ -332,9 +332,72 @@ async fn a_member_that_stops_reading_is_closed_and_nobody_else_notices() {
             }
         }
     });
-    let code = end.await.expect("an end");
-    assert!(code.is_none_or(|code| code == Close::TooSlow.code()), "{code:?}");
+    assert_eq!(end.await.expect("an end"), Some(Close::TooSlow.code()));
+    assert_eq!(realm.closed("rooms", Close::TooSlow).await, 1.0);
     assert_eq!(realm.metric("dcl_ws_rooms_connections").await, 2.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_that_talks_on_without_reading_is_closed_too() {
+    // What it is sent may be dropped, so that its queue never fills; but it takes nothing at all.
+    let settings = [
+        ("ROOMS__WRITE_TIMEOUT_S", "1"),
+        ("ROOMS__BYTES_PER_SECOND", "100000000"),
+        ("ROOMS__MESSAGES_PER_SECOND", "100000"),
+    ];
+    let realm = Realm::start(&settings);
+    let (_w1, mut talker, _) = enter(&realm, &wallet(), 0.0).await;
+    let (_w2, mut deaf, _) = enter(&realm, &wallet(), 1.0).await;
+    let deadline = std::time::Instant::now() + PATIENCE;
+    let mut closed = 0.0;
+    while closed == 0.0 {
+        assert!(std::time::Instant::now() < deadline, "the deaf member was never closed");
+        for _ in 0..20 {
+            talker.update(vec![0; 60_000], true).await;
+            // A server that has given up on it takes nothing more.
+            let _ = futures_util::SinkExt::send(&mut deaf.0, Message::Ping("here".into())).await;
+            sleep(Duration::from_millis(4)).await;
+        }
+        closed = realm.closed("rooms", Close::TooSlow).await;
+    }
+    assert_eq!(realm.metric("dcl_ws_rooms_connections").await, 1.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn room_sockets_closed_at_any_step_leave_nothing() {
+    let realm = Realm::start(&[("ROOMS__OPEN", "lobby")]);
+    for step in 0..4 {
+        for abruptly in [true, false] {
+            let wallet = wallet();
+            let mut wire = Wire::open(&format!("{}/rooms/lobby", realm.ws)).await;
+            if step > 0 {
+                wire.identify(&wallet).await;
+            }
+            if step > 1 {
+                let ws_packet::Message::ChallengeMessage(challenge) = wire.next_in_room().await else {
+                    panic!("a challenge")
+                };
+                let auth_chain_json = wallet.sign_challenge(&challenge.challenge_to_sign);
+                let signed = protocol::rfc5::WsSignedChallenge { auth_chain_json };
+                wire.say_in_room(ws_packet::Message::SignedChallengeForServer(signed)).await;
+            }
+            if step > 2 {
+                wire.welcome().await;
+            }
+            if abruptly {
+                raw(&mut wire).set_zero_linger().unwrap();
+                drop(wire);
+            } else {
+                wire.0.close(None).await.unwrap();
+            }
+        }
+    }
+    eventually("no socket, member or room is left", async || {
+        realm.metric("atoll_rooms_sockets").await == 0.0
+            && realm.metric("dcl_ws_rooms_connections").await == 0.0
+            && realm.metric("dcl_ws_rooms_count").await == 0.0
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -59,11 +59,24 @@ impl Realm {
         self.get(path).await.json().await.unwrap()
     }
 
-    /// The value of a metric; 0 if it is not there.
+    /// The value of a metric, which has to be there.
     pub(crate) async fn metric(&self, name: &str) -> f64 {
+        self.find_metric(name).await.unwrap_or_else(|| panic!("there is no metric {name}"))
+    }
+
+    /// The value of a counter, which is there once it has counted something.
+    pub(crate) async fn count(&self, name: &str) -> f64 {
+        self.find_metric(name).await.unwrap_or_default()
+    }
+
+    async fn find_metric(&self, name: &str) -> Option<f64> {
         let text = self.get("/metrics").await.text().await.unwrap();
-        let value = text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
-        value.unwrap_or_default()
+        text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok())
+    }
+
+    /// How many sockets `service` (gateway, rooms) has closed for this reason.
+    pub(crate) async fn closed(&self, service: &str, close: protocol::Close) -> f64 {
+        self.count(&format!("atoll_{service}_closed_total{{code=\"{}\"}}", close.code())).await
     }
 
     pub(crate) fn interrupt(&self) {

@@ -50,6 +50,7 @@ async fn people_who_meet_share_a_room_and_who_parts_leaves_it() {
     assert!(parted.island_id != alone.island_id, "ids are never used again");
     let (close, _) = bob_room.closed().await;
     assert_eq!(close, protocol::Close::Moved);
+    assert_eq!(realm.closed("rooms", protocol::Close::Moved).await, 1.0);
     assert!(alice_wire.is_silent_for(Duration::from_millis(600)).await);
 }
 

@@ -64,6 +64,7 @@ async fn the_same_address_again_is_kicked_and_the_others_hear_leave_before_join(
     assert_eq!(second.peer_identities.len(), 1, "the older is no longer there");
     assert!(matches!(older.next_in_room().await, Message::PeerKicked(_)));
     assert_eq!(older.closed().await.0, Close::NewSession);
+    assert_eq!(realm.closed("rooms", Close::NewSession).await, 1.0);
     let heard = [witness.next_in_room().await, witness.next_in_room().await, witness.next_in_room().await];
     assert!(
         matches!(&heard, [Message::PeerJoinMessage(a), Message::PeerLeaveMessage(b), Message::PeerJoinMessage(c)]

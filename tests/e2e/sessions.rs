@@ -43,6 +43,21 @@ async fn a_newer_session_kicks_the_older_and_keeps_the_island() {
     assert!(newer.is_silent_for(Duration::from_secs(1)).await);
     assert_eq!(realm.metric("explorer_bff_connected_users").await, 1.0);
     assert_eq!(realm.metric("dcl_archipelago_peers_count").await, 1.0);
+    assert_eq!(realm.closed("gateway", Close::NewSession).await, 1.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_gateway_says_so_and_lets_a_wallet_take_over_its_own_session() {
+    let realm = Realm::start(&[("GATEWAY__MAX_SESSIONS", "1")]);
+    let wallet = wallet();
+    let _first = sign_in(&realm, &wallet).await;
+    let other = crate::front::wallet();
+    let mut refused = Wire::open(&realm.socket()).await;
+    let challenge = refused.ask(&other).await;
+    refused.answer(other.sign_challenge(&challenge)).await;
+    let (close, _) = refused.closed().await;
+    assert_eq!((close, close.come_back()), (Close::Full, true));
+    sign_in(&realm, &wallet).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -82,9 +97,8 @@ async fn sockets_that_do_not_answer_pings_are_closed() {
             && realm.metric("dcl_ws_rooms_connections").await == 0.0
     })
     .await;
-    let closed = format!("closed_total{{code=\"{}\"}}", Close::Silent.code());
-    assert_eq!(realm.metric(&format!("atoll_gateway_{closed}")).await, 1.0);
-    assert_eq!(realm.metric(&format!("atoll_rooms_{closed}")).await, 1.0);
+    assert_eq!(realm.closed("gateway", Close::Silent).await, 1.0);
+    assert_eq!(realm.closed("rooms", Close::Silent).await, 1.0);
     drop((wire, room));
 }
 

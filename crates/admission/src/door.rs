@@ -4,6 +4,8 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use tokio::sync::watch;
+
 /// How many sockets may be on their way in at the same time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DoorLimits {
@@ -21,6 +23,7 @@ pub struct Door(Arc<Inner>);
 struct Inner {
     limits: DoorLimits,
     waiting: Mutex<Waiting>,
+    closed: watch::Sender<bool>,
 }
 
 #[derive(Debug, Default)]
@@ -35,6 +38,9 @@ pub enum Full {
     /// The server is busy with others.
     #[error("too many connections are signing in, come back later")]
     Total,
+    /// The server is about to stop.
+    #[error("the server is restarting, come back later")]
+    Closed,
     /// This address has too many of its own under way.
     #[error("too many connections of this address are signing in, come back later")]
     PerIp,
@@ -50,13 +56,16 @@ pub struct Ticket {
 impl Door {
     /// A door that lets so many through at a time.
     pub fn new(limits: DoorLimits) -> Self {
-        Self(Arc::new(Inner { limits, waiting: Mutex::default() }))
+        Self(Arc::new(Inner { limits, waiting: Mutex::default(), closed: watch::Sender::new(false) }))
     }
 
     /// Takes a place for a socket from `ip`, or says what is full.
     pub fn enter(&self, ip: IpAddr) -> Result<Ticket, Full> {
-        let Inner { limits, .. } = *self.0;
+        let limits = self.0.limits;
         let mut waiting = self.0.lock();
+        if *self.0.closed.borrow() {
+            return Err(Full::Closed);
+        }
         if waiting.total >= limits.total {
             return Err(Full::Total);
         }
@@ -67,6 +76,17 @@ impl Door {
         *of_ip += 1;
         waiting.total += 1;
         Ok(Ticket { door: self.0.clone(), ip })
+    }
+
+    /// Lets nobody in any more.
+    pub fn close(&self) {
+        self.0.closed.send_replace(true);
+    }
+
+    /// Waits until the door is closed, so that whoever is half way in can be told.
+    pub async fn closed(&self) {
+        // The sender is this door's own; it does not go before.
+        let _ = self.0.closed.subscribe().wait_for(|&closed| closed).await;
     }
 
     /// How many are on their way in.
@@ -109,6 +129,15 @@ mod tests {
         assert_eq!(door.enter(two).unwrap_err(), Full::Total);
         drop(first);
         assert!(door.enter(two).is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_closed_door_lets_nobody_in_and_says_so_to_those_inside() {
+        let door = Door::new(DoorLimits { total: 9, per_ip: 9 });
+        let _ticket = door.enter(IpAddr::from([127, 0, 0, 1])).unwrap();
+        door.close();
+        door.closed().await;
+        assert_eq!(door.enter(IpAddr::from([127, 0, 0, 1])).unwrap_err(), Full::Closed);
     }
 
     #[test]

@@ -158,12 +158,15 @@ impl Realm {
             }
         };
         // Each in a task of its own: what one does, the others do not wait for.
-        let (gateway, stats, rooms, bus) = (self.gateway.clone(), self.stats.clone(), self.rooms, self.bus);
-        let rooms_bus = bus.clone();
+        // All of them listen before anybody speaks.
+        let Self { gateway, stats, rooms, bus, .. } = self;
+        let to_gateway = gateway.subscribe();
+        let to_stats = stats.subscribe(&bus);
+        let to_rooms = rooms.subscribe(&bus);
         tokio::select! {
-            ended = tokio::spawn(async move { gateway.run().await }) => ended?,
-            ended = tokio::spawn(async move { stats.run(bus).await }) => ended?,
-            ended = tokio::spawn(async move { rooms.run(rooms_bus).await }) => ended?,
+            ended = tokio::spawn(async move { gateway.run(to_gateway).await }) => ended?,
+            ended = tokio::spawn(async move { stats.run(to_stats).await }) => ended?,
+            ended = tokio::spawn(async move { rooms.run(bus, to_rooms).await }) => ended?,
             ended = on_its_own_thread(director) => ended?,
             () = upkeep => {}
         }

@@ -2,10 +2,18 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use identity::Identity;
-use protocol::{Position, v3::Heartbeat};
+use protocol::{
+    Position,
+    v3::{Heartbeat, IslandChangedMessage},
+};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::{Event, RoomId, link::Link, room::Say, rooms::Rooms};
+use crate::{
+    Event, RoomId,
+    link::{Link, Request},
+    room::Say,
+    rooms::{AskAgain, Rooms},
+};
 
 /// How an explorer behaves.
 #[derive(Debug, Clone)]
@@ -55,7 +63,7 @@ enum Order {
 
 /// Orders and events that may wait; at the bound, whoever adds one waits too.
 const QUEUE: usize = 1024;
-/// Heartbeats that may wait for the gateway; at the bound, the newest is not sent.
+/// Requests that may wait for the gateway; at the bound, the newest is not sent.
 const HEARTBEAT_QUEUE: usize = 4;
 
 impl Explorer {
@@ -64,18 +72,18 @@ impl Explorer {
         let (orders_sender, orders) = mpsc::channel(QUEUE);
         let (events_sender, events) = mpsc::channel(QUEUE);
         let (changes_sender, changes) = mpsc::channel(HEARTBEAT_QUEUE);
-        let (heartbeats, heartbeats_receiver) = mpsc::channel(HEARTBEAT_QUEUE);
+        let (requests, requests_receiver) = mpsc::channel(HEARTBEAT_QUEUE);
         let rooms = Rooms::new(settings.clone(), identity.address(), events_sender.clone());
         let link = Link {
             settings,
             identity,
-            heartbeats: heartbeats_receiver,
-            events: events_sender,
+            requests: requests_receiver,
+            events: events_sender.clone(),
             changes: changes_sender,
             unsent: None,
         };
         tokio::spawn(link.run());
-        tokio::spawn(explore(rooms, orders, changes, heartbeats));
+        tokio::spawn(explore(rooms, orders, changes, requests, events_sender));
         Self { handle: Handle(orders_sender), events }
     }
 
@@ -121,22 +129,33 @@ impl Handle {
 async fn explore(
     mut rooms: Rooms,
     mut orders: mpsc::Receiver<Order>,
-    mut changes: mpsc::Receiver<protocol::v3::IslandChangedMessage>,
-    heartbeats: mpsc::Sender<Heartbeat>,
+    mut changes: mpsc::Receiver<IslandChangedMessage>,
+    requests: mpsc::Sender<Request>,
+    events: mpsc::Sender<Event>,
 ) {
+    // Orders are taken even while nobody takes events: whoever gives them may be the one.
+    let mut untold: Option<Event> = None;
     loop {
         tokio::select! {
             order = orders.recv() => match order {
-                Some(Order::Heartbeat(heartbeat)) => drop(heartbeats.try_send(heartbeat)),
+                Some(Order::Heartbeat(heartbeat)) => drop(requests.try_send(Request::Heartbeat(heartbeat))),
                 // Whoever said it may not care where.
                 Some(Order::Say(say, answer)) => drop(answer.send(rooms.say(&say))),
                 Some(Order::Leave) | None => return,
             },
-            change = changes.recv() => match change {
-                Some(change) => rooms.follow(change).await,
+            change = changes.recv(), if untold.is_none() => match change {
+                Some(change) => untold = rooms.follow(change),
                 None => return,
             },
-            () = rooms.progress() => {}
+            place = events.reserve(), if untold.is_some() => match (place, untold.take()) {
+                (Ok(place), Some(event)) => place.send(event),
+                _ => return,
+            },
+            progress = rooms.progress() => {
+                if progress == Some(AskAgain) {
+                    let _ = requests.try_send(Request::SignInAgain);
+                }
+            }
         }
     }
 }

@@ -23,12 +23,20 @@ use crate::{
 pub(crate) struct Link {
     pub(crate) settings: Settings,
     pub(crate) identity: Identity,
-    /// What to send; when its other end is gone, the link leaves.
-    pub(crate) heartbeats: mpsc::Receiver<Heartbeat>,
+    /// What to do; when its other end is gone, the link leaves.
+    pub(crate) requests: mpsc::Receiver<Request>,
     pub(crate) events: mpsc::Sender<Event>,
     pub(crate) changes: mpsc::Sender<IslandChangedMessage>,
     /// The last heartbeat that could not be sent.
     pub(crate) unsent: Option<Heartbeat>,
+}
+
+/// What the explorer wants of its link.
+pub(crate) enum Request {
+    /// Send this.
+    Heartbeat(Heartbeat),
+    /// Sign in again, so that the gateway names the island again.
+    SignInAgain,
 }
 
 /// The explorer has gone.
@@ -56,7 +64,11 @@ impl Link {
         loop {
             tokio::select! {
                 () = sleep_until(until) => return Ok(()),
-                heartbeat = self.heartbeats.recv() => self.unsent = Some(heartbeat.ok_or(Gone)?),
+                request = self.requests.recv() => {
+                    if let Request::Heartbeat(heartbeat) = request.ok_or(Gone)? {
+                        self.unsent = Some(heartbeat);
+                    }
+                }
             }
         }
     }
@@ -90,12 +102,17 @@ impl Link {
         }
         loop {
             tokio::select! {
-                heartbeat = self.heartbeats.recv() => {
-                    let Some(heartbeat) = heartbeat else { return Ended::Left };
-                    if let Err(ended) = send(connection, heartbeat).await {
-                        return ended;
+                request = self.requests.recv() => match request {
+                    Some(Request::Heartbeat(heartbeat)) => {
+                        if let Err(ended) = send(connection, heartbeat).await {
+                            return ended;
+                        }
                     }
-                }
+                    Some(Request::SignInAgain) => {
+                        return Ended::Broken("signing in again for another room token".to_owned());
+                    }
+                    None => return Ended::Left,
+                },
                 received = connection.next::<ServerPacket>() => match received.map(|packet| packet.message) {
                     Ok(Some(Message::IslandChanged(change))) => {
                         if self.changes.send(change).await.is_err() {

@@ -1,9 +1,9 @@
 //! The rooms that an explorer is in: one, or two while it moves.
 
-use std::{collections::BTreeMap, future::pending};
+use std::{collections::BTreeMap, future::pending, time::Duration};
 
 use protocol::{
-    Address, ConnectionString, ConnectionStringError, IslandId, Position, v3::IslandChangedMessage,
+    Address, Close, ConnectionString, ConnectionStringError, IslandId, Position, v3::IslandChangedMessage,
 };
 use tokio::{
     sync::mpsc,
@@ -11,7 +11,7 @@ use tokio::{
 };
 
 use crate::{
-    Event, RoomId, Settings,
+    Ended, Event, RoomId, Settings,
     pause::Pause,
     room::{Destination, Progress, Say, Stay},
 };
@@ -30,6 +30,8 @@ pub(crate) struct Rooms {
 struct Present {
     url: String,
     island: IslandId,
+    /// When the gateway named it.
+    told: Instant,
     pause: Pause,
     state: State,
 }
@@ -39,21 +41,30 @@ enum State {
     Staying(Stay),
     /// Tries again at this time.
     Waiting(Instant),
-    /// The room wants somebody with another token; the next change of island brings one.
+    /// The room takes this token no more; the next change of island brings another.
     Refused,
 }
+
+/// A token that is refused so long after it was given has expired, and nothing may ever change that
+/// would bring another: the gateway has to be asked again. One that is refused sooner is from before
+/// a change that is on its way.
+const TOKEN_AGE: Duration = Duration::from_secs(60);
+
+/// The gateway has to be asked for the present island again, by a new sign-in.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct AskAgain;
 
 impl Rooms {
     pub(crate) fn new(settings: Settings, address: Address, events: mpsc::Sender<Event>) -> Self {
         Self { settings, address, events, next_room: 0, present: None, past: Vec::new() }
     }
 
-    /// Goes where the gateway says; what cannot be read is skipped.
-    pub(crate) async fn follow(&mut self, change: IslandChangedMessage) {
+    /// Goes where the gateway says, and gives what to tell of it; what cannot be read is skipped.
+    pub(crate) fn follow(&mut self, change: IslandChangedMessage) -> Option<Event> {
         let connection: Result<ConnectionString, ConnectionStringError> = change.conn_str.parse();
         let (Ok(connection), Ok(island)) = (connection, change.island_id.parse::<IslandId>()) else {
             tracing::warn!(island = change.island_id, "the gateway sent an island that cannot be read");
-            return;
+            return None;
         };
         if let Some(Present { state: State::Staying(stay), .. }) = self.present.take() {
             self.past.push((stay, None));
@@ -71,11 +82,9 @@ impl Rooms {
             };
             let pause = Pause::new(self.settings.longest_pause);
             let state = State::Staying(self.enter(&url, &island));
-            self.present = Some(Present { url, island: island.clone(), pause, state });
+            self.present = Some(Present { url, island: island.clone(), told: Instant::now(), pause, state });
         }
-        let event = Event::IslandChanged { island, connection, from: change.from_island_id, peers };
-        // Whoever no longer listens is found out by the explorer's own loop.
-        let _ = self.events.send(event).await;
+        Some(Event::IslandChanged { island, connection, from: change.from_island_id, peers })
     }
 
     /// Says something in every room, and gives in which.
@@ -89,7 +98,7 @@ impl Rooms {
     }
 
     /// Waits until something happens to a room, and does what follows. Cancel-safe.
-    pub(crate) async fn progress(&mut self) {
+    pub(crate) async fn progress(&mut self) -> Option<AskAgain> {
         let leave_at = self.past.iter().filter_map(|(_, until)| *until).min();
         let leave = async {
             match leave_at {
@@ -111,13 +120,15 @@ impl Rooms {
             () = leave => {
                 let now = Instant::now();
                 self.past.retain(|(_, until)| until.is_none_or(|until| until > now));
+                None
             }
             progress = present => self.advance(progress),
         }
     }
 
-    fn advance(&mut self, progress: Option<Progress>) {
-        let Some(mut present) = self.present.take() else { return };
+    fn advance(&mut self, progress: Option<Progress>) -> Option<AskAgain> {
+        let mut present = self.present.take()?;
+        let mut ask_again = None;
         match progress {
             Some(Progress::Entered) => {
                 present.pause.reset();
@@ -129,10 +140,16 @@ impl Rooms {
             Some(Progress::Ended(ended)) if ended.come_back() => {
                 present.state = State::Waiting(Instant::now() + present.pause.next());
             }
-            Some(Progress::Ended(_)) => present.state = State::Refused,
+            Some(Progress::Ended(ended)) => {
+                let refused =
+                    matches!(ended, Ended::Closed { code, .. } if code == Close::TokenRefused.code());
+                ask_again = (refused && present.told.elapsed() >= TOKEN_AGE).then_some(AskAgain);
+                present.state = State::Refused;
+            }
             None => present.state = State::Staying(self.enter(&present.url, &present.island)),
         }
         self.present = Some(present);
+        ask_again
     }
 
     fn enter(&mut self, url: &str, island: &IslandId) -> Stay {
@@ -142,5 +159,34 @@ impl Rooms {
         let destination =
             Destination { url, island, address: self.address, deadline: self.settings.deadline };
         Stay::begin(id, destination, self.events.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What follows when the room that was named so long ago ends the stay like this.
+    fn after(age: Duration, close: Close) -> (Option<AskAgain>, bool) {
+        let (events, _) = mpsc::channel(1);
+        let mut rooms = Rooms::new(Settings::new("ws://127.0.0.1:9"), Address::new([1; 20]), events);
+        let told = Instant::now().checked_sub(age).unwrap();
+        let pause = Pause::new(Duration::from_secs(1));
+        let (url, island) = (String::new(), "I1".parse().unwrap());
+        rooms.present = Some(Present { url, island, told, pause, state: State::Refused });
+        let ended = Ended::Closed { code: close.code(), reason: String::new() };
+        let asked = rooms.advance(Some(Progress::Ended(ended)));
+        let waits = matches!(rooms.present, Some(Present { state: State::Waiting(_), .. }));
+        (asked, waits)
+    }
+
+    #[tokio::test]
+    async fn a_room_that_broke_is_entered_again_or_asked_for_when_the_token_has_expired() {
+        let (young, old) = (Duration::from_secs(1), Duration::from_secs(61));
+        assert_eq!(after(old, Close::Silent), (None, true));
+        assert_eq!(after(old, Close::TokenRefused), (Some(AskAgain), false));
+        assert_eq!(after(young, Close::TokenRefused), (None, false), "a change is on its way");
+        assert_eq!(after(old, Close::NewSession), (None, false), "somebody else uses this wallet");
+        assert_eq!(after(old, Close::Moved), (None, false));
     }
 }

@@ -9,19 +9,20 @@ mod messenger;
 mod news;
 
 use std::{
+    collections::VecDeque,
     sync::atomic::{AtomicU64, Ordering},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use archipelago::{Engine, Output, SettingsError};
-use bus::{Bus, Headers, Subscription};
+use bus::{Bus, Envelope, Headers, Subscription};
 use metrics::{Counter, Gauge, Histogram};
 use protocol::{
     Message as _, Subject, subject,
     v3::{ServiceDiscoveryMessage, ServiceStatus},
 };
 use tokio::{
-    sync::mpsc,
+    sync::mpsc::{self, error::TrySendError},
     time::{self, MissedTickBehavior},
 };
 use transports::ws_room;
@@ -60,10 +61,13 @@ pub struct Director {
 /// Messages from the bus that may wait between two flushes; at the bound the newest is dropped and
 /// counted. A heartbeat that is lost is repeated within seconds.
 const BUS_QUEUE: usize = 262_144;
-/// Errands that may wait for the messenger; at the bound, outputs of the engine wait instead.
+/// Errands that may wait for the messenger; at the bound, news wait with the clock.
 const ERRAND_QUEUE: usize = 8;
-/// Outputs that may wait; at the bound flushes are skipped, and counted, until they are taken.
-const MOST_OUTPUTS: usize = 4_000_000;
+/// Flushes whose news may wait; at the bound flushes are skipped, and counted, until some are taken.
+const NEWS_QUEUE: usize = 240;
+/// A clock that is this late was stopped: what came meanwhile is heard before anybody is taken for
+/// gone.
+const STOPPED: Duration = Duration::from_secs(1);
 
 impl Director {
     /// A director that listens from now on.
@@ -92,11 +96,16 @@ impl Director {
             started: self.started,
             errands,
             outputs: Vec::new(),
+            news: VecDeque::new(),
             meters: Meters::new(),
         };
         clock.run(self.subscription).await;
     }
 }
+
+/// Nobody would be told anything any more.
+#[derive(Debug)]
+struct MessengerGone;
 
 /// The engine and its clock.
 struct Clock {
@@ -105,8 +114,9 @@ struct Clock {
     bus: Bus,
     started: Instant,
     errands: mpsc::Sender<Errand>,
-    /// What the messenger was not handed yet.
     outputs: Vec<Output>,
+    /// What the messenger was not handed yet, flush by flush.
+    news: VecDeque<News>,
     meters: Meters,
 }
 
@@ -143,37 +153,55 @@ impl Clock {
         loop {
             tokio::select! {
                 biased;
-                due = flushes.tick() => self.flush(due.into_std()),
+                due = flushes.tick() => {
+                    let due = due.into_std();
+                    if due.elapsed() > STOPPED {
+                        while let Some(envelope) = subscription.try_next() {
+                            self.hear(&envelope);
+                        }
+                    }
+                    if self.flush(due).is_err() {
+                        return;
+                    }
+                }
                 _ = reports.tick() => self.report(),
                 _ = discoveries.tick() => self.say_hello(),
                 envelope = subscription.next() => match envelope {
-                    Some(envelope) => {
-                        if let Some(input) = input(&envelope, self.settings.position_bound_m) {
-                            self.engine.handle(input, self.started.elapsed());
-                        }
-                    }
+                    Some(envelope) => self.hear(&envelope),
                     None => return,
                 },
             }
         }
     }
 
-    fn flush(&mut self, due: Instant) {
+    fn hear(&mut self, envelope: &Envelope) {
+        if let Some(input) = input(envelope, self.settings.position_bound_m) {
+            self.engine.handle(input, self.started.elapsed());
+        }
+    }
+
+    fn flush(&mut self, due: Instant) -> Result<(), MessengerGone> {
         let began = Instant::now();
         self.meters.lag.record(began.saturating_duration_since(due));
-        if self.outputs.len() < MOST_OUTPUTS {
+        if self.news.len() < NEWS_QUEUE {
             self.engine.flush(self.started.elapsed(), &mut self.outputs);
+            if !self.outputs.is_empty() {
+                self.news.push_back(News::take(&self.engine, &mut self.outputs));
+            }
         } else {
             self.meters.skipped.increment(1);
         }
-        if !self.outputs.is_empty()
-            && let Ok(place) = self.errands.try_reserve()
-        {
-            place.send(Errand::News(News::take(&self.engine, &mut self.outputs)));
+        while !self.news.is_empty() {
+            match self.errands.try_reserve() {
+                Ok(place) => place.send(Errand::News(self.news.pop_front().unwrap_or_default())),
+                Err(TrySendError::Full(())) => break,
+                Err(TrySendError::Closed(())) => return Err(MessengerGone),
+            }
         }
         self.meters.flush.record(began.elapsed());
         self.meters.peers.set(self.engine.peers_count() as f64);
         self.meters.islands.set(self.engine.islands_count() as f64);
+        Ok(())
     }
 
     /// Has everybody's place reported, unless the messenger is behind: the next report says it.

@@ -33,7 +33,7 @@ pub(crate) struct Island {
 }
 
 impl News {
-    /// Takes the outputs of one or more flushes, with what else they need of the engine.
+    /// Takes the outputs of a flush, with what else they need of the engine.
     pub(crate) fn take(engine: &Engine, outputs: &mut Vec<Output>) -> Self {
         let mut news = Self::default();
         let mut ended: HashMap<IslandId, Vec<Address>> = HashMap::new();

@@ -168,21 +168,21 @@ async fn a_messenger_that_is_behind_delays_no_flush_and_loses_nothing() {
         public_url: "ws://127.0.0.1:5000".into(),
     };
     engine.handle(archipelago::Input::Transport(transport), Duration::ZERO);
-    let (started, outputs, meters) = (Instant::now(), Vec::new(), Meters::new());
-    let mut clock = Clock { settings: settings(), engine, bus, started, errands, outputs, meters };
+    let (started, outputs, news, meters) = (Instant::now(), Vec::new(), VecDeque::new(), Meters::new());
+    let mut clock = Clock { settings: settings(), engine, bus, started, errands, outputs, news, meters };
     for number in 1..=5 {
         let position = Position::new(f32::from(number) * 1_000.0, 0.0, 0.0);
         let (peer, session, desired_room) = (peer(number), None, None);
         let input = archipelago::Input::Heartbeat { peer, session, position, desired_room };
         clock.engine.handle(input, Duration::ZERO);
-        clock.flush(Instant::now());
+        clock.flush(Instant::now()).unwrap();
         assert_eq!(clock.engine.islands_count(), usize::from(number), "it was flushed");
     }
     let mut told = Vec::new();
     while told.len() < 5 {
         let Some(Errand::News(news)) = waiting.recv().await else { panic!("news") };
         told.extend(news.assigned.iter().map(|assigned| assigned.peer));
-        clock.flush(Instant::now());
+        clock.flush(Instant::now()).unwrap();
     }
     assert_eq!(told, (1..=5).map(peer).collect::<Vec<_>>(), "all of it, in order");
 }

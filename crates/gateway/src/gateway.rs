@@ -11,7 +11,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
-use bus::{Bus, Envelope};
+use bus::{Bus, Envelope, Subscription};
 use bytes::{BufMut, Bytes, BytesMut};
 use metrics::Counter;
 use prost::encoding::{WireType, encode_key, encode_varint};
@@ -35,7 +35,7 @@ pub(crate) struct Shared {
     pub(crate) bus: Bus,
     pub(crate) sessions: Sessions,
     pub(crate) heartbeats: Counter,
-    door: Door,
+    pub(crate) door: Door,
     directory: Mutex<Directory>,
     /// One clone a socket.
     sockets: Arc<()>,
@@ -43,7 +43,7 @@ pub(crate) struct Shared {
 
 /// Messages from the bus that may wait for the gateway; at the bound the newest is dropped and
 /// counted.
-const BUS_QUEUE: usize = 65_536;
+const BUS_QUEUE: usize = 262_144;
 /// What a socket's reads take in memory while it is idle.
 const READ_BUFFER_BYTES: usize = 512;
 
@@ -51,7 +51,7 @@ impl Gateway {
     /// A gateway with these settings.
     pub fn new(settings: Settings, bus: Bus, verifier: Verifier) -> Self {
         let door = Door::new(settings.door);
-        let sessions = Sessions::new(bus.clone());
+        let sessions = Sessions::new(bus.clone(), settings.max_sessions);
         let heartbeats = metrics::counter!("atoll_gateway_heartbeats_total");
         let (directory, sockets) = (Mutex::default(), Arc::default());
         Self(Arc::new(Shared { settings, verifier, bus, sessions, heartbeats, door, directory, sockets }))
@@ -66,10 +66,14 @@ impl Gateway {
             .with_state(self.0.clone())
     }
 
-    /// Hands what the bus says to the sessions that it is for. Does not return.
-    pub async fn run(&self) {
+    /// What the gateway has to hear from now on, for [`Gateway::run`].
+    pub fn subscribe(&self) -> Subscription {
         let patterns = [subject::PEER_ISLAND_CHANGES, subject::PEER_CONNECTS, subject::ENGINE_DISCOVERY];
-        let mut subscription = self.0.bus.subscribe("gateway", &patterns, BUS_QUEUE);
+        self.0.bus.subscribe("gateway", &patterns, BUS_QUEUE)
+    }
+
+    /// Hands what the bus says to the sessions that it is for. Does not return.
+    pub async fn run(&self, mut subscription: Subscription) {
         while let Some(envelope) = subscription.next().await {
             self.0.hear(&envelope);
         }
@@ -77,6 +81,7 @@ impl Gateway {
 
     /// Signs nobody in any more, and tells those who are in to come back elsewhere.
     pub fn drain(&self) {
+        self.0.door.close();
         self.0.sessions.drain();
     }
 
@@ -141,18 +146,12 @@ async fn enter(
     ConnectInfo(remote): ConnectInfo<SocketAddr>,
     upgrade: WebSocketUpgrade,
 ) -> Response {
-    let come_back = |reason: String| {
-        (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "1")], reason).into_response()
-    };
-    if shared.sessions.is_draining() {
-        return come_back("the server is restarting".to_owned());
-    }
-    if shared.sessions.count() >= shared.settings.max_sessions {
-        return come_back("the server is full".to_owned());
-    }
     let ticket = match shared.door.enter(remote.ip()) {
         Ok(ticket) => ticket,
-        Err(full) => return come_back(full.to_string()),
+        Err(full) => {
+            return (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "1")], full.to_string())
+                .into_response();
+        }
     };
     let socket_count = shared.sockets.clone();
     upgrade

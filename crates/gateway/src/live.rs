@@ -62,10 +62,14 @@ impl LiveState {
                             PositionError::OutOfBounds => "out_of_bounds",
                             PositionError::Missing => "missing",
                         };
-                        tracing::debug!(%error, "heartbeat refused, the last position stays");
+                        tracing::debug!(%error, "heartbeat refused, the last position holds");
                         metrics::counter!("atoll_gateway_heartbeats_refused_total", "reason" => reason)
                             .increment(1);
-                        Live::Ignore
+                        // It is there, and where it was.
+                        let Some((heartbeat, at)) = &mut self.last else { return Live::Ignore };
+                        *at = now;
+                        self.published = now;
+                        Live::Publish(heartbeat.clone())
                     }
                 }
             }
@@ -78,7 +82,12 @@ impl LiveState {
         if self.unanswered == 2 {
             return Live::End(Close::Silent);
         }
-        if self.last.is_none() && now - self.began >= settings.idle_timeout {
+        let (quiet_since, limit) = match &self.last {
+            // Not before it is no longer vouched for.
+            Some((_, at)) => (*at, settings.idle_timeout.max(settings.vouch_for)),
+            None => (self.began, settings.idle_timeout),
+        };
+        if now - quiet_since >= limit {
             return Live::End(Close::Idle);
         }
         self.unanswered += 1;
@@ -138,9 +147,13 @@ mod tests {
         let good = heartbeat(1.0, Some("I1"));
         assert_eq!(live.receive(packet(good.clone()), &settings, now), Live::Publish(good.clone()));
         for bad in [f32::NAN, f32::INFINITY, 100_001.0] {
-            assert_eq!(live.receive(packet(heartbeat(bad, None)), &settings, now), Live::Ignore);
+            let refused = live.receive(packet(heartbeat(bad, None)), &settings, now);
+            assert_eq!(refused, Live::Publish(good.clone()), "it is where it was");
         }
-        assert_eq!(live.receive(packet(Heartbeat::default()), &settings, now), Live::Ignore);
+        let refused = live.receive(packet(Heartbeat::default()), &settings, now);
+        assert_eq!(refused, Live::Publish(good));
+        let nowhere = LiveState::new(now).receive(packet(heartbeat(f32::NAN, None)), &settings, now);
+        assert_eq!(nowhere, Live::Ignore, "it was nowhere");
         let odd = packet(heartbeat(2.0, Some("no.island >")));
         assert_eq!(live.receive(odd, &settings, now), Live::Publish(heartbeat(2.0, None)));
         let cleared = heartbeat(2.0, Some(""));
@@ -177,11 +190,16 @@ mod tests {
     }
 
     #[test]
-    fn a_socket_without_any_heartbeat_ends() {
+    fn a_socket_without_heartbeats_ends() {
         let (settings, start) = (settings(), Instant::now());
         let mut live = LiveState::new(start);
         assert_eq!(live.ping(&settings, start + 89 * SECOND), Live::Ping);
         live.heard();
         assert_eq!(live.ping(&settings, start + 90 * SECOND), Live::End(Close::Idle));
+        let mut live = LiveState::new(start);
+        live.receive(packet(heartbeat(1.0, None)), &settings, start);
+        assert_eq!(live.ping(&settings, start + 119 * SECOND), Live::Ping, "it is vouched for");
+        live.heard();
+        assert_eq!(live.ping(&settings, start + 120 * SECOND), Live::End(Close::Idle));
     }
 }

@@ -1,23 +1,30 @@
 use std::{
     collections::HashMap,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::{SystemTime, UNIX_EPOCH},
 };
 
 use bus::{Bus, Headers};
 use bytes::Bytes;
-use protocol::{Address, SessionId, Subject, UlidClock};
+use protocol::{Address, Close, SessionId, Subject, UlidClock};
 use tokio::sync::mpsc::{self, error::TrySendError};
 
-/// What the rest of the process says to a session.
-#[derive(Debug, Clone)]
-pub(crate) enum ToSession {
-    /// Write this encoded packet.
-    Packet(Bytes),
-    /// A newer session took over.
-    Kicked,
-    /// The server is about to stop.
-    Restarting,
+/// The receiving end of a session: packets to write, then why it is over.
+#[derive(Debug)]
+pub(crate) struct Inbox {
+    packets: mpsc::Receiver<Bytes>,
+    end: Arc<OnceLock<Close>>,
+}
+
+impl Inbox {
+    /// The next encoded packet to write, or why the session is over. Cancel-safe.
+    pub(crate) async fn next(&mut self) -> Result<Bytes, Close> {
+        match self.packets.recv().await {
+            Some(packet) => Ok(packet),
+            // Who let go of the queue without a word found it full.
+            None => Err(self.end.get().copied().unwrap_or(Close::TooSlow)),
+        }
+    }
 }
 
 /// Messages that may wait for one session. At the bound the session ends: what it would miss is
@@ -28,6 +35,7 @@ const SESSION_QUEUE: usize = 32;
 #[derive(Debug)]
 pub(crate) struct Sessions {
     bus: Bus,
+    max: usize,
     state: Mutex<State>,
 }
 
@@ -41,35 +49,40 @@ struct State {
 #[derive(Debug)]
 struct Live {
     session: SessionId,
-    queue: mpsc::Sender<ToSession>,
+    /// When this is dropped, the session is over.
+    queue: mpsc::Sender<Bytes>,
+    end: Arc<OnceLock<Close>>,
 }
 
 impl Sessions {
-    pub(crate) fn new(bus: Bus) -> Self {
-        Self { bus, state: Mutex::default() }
+    /// No sessions yet, and never more than `max`.
+    pub(crate) fn new(bus: Bus, max: usize) -> Self {
+        Self { bus, max, state: Mutex::default() }
     }
 
-    /// Begins a session of `address`, in place of any older one, and says so on the bus. `None`
-    /// when the process is about to stop.
-    pub(crate) fn begin(
-        &self,
-        address: Address,
-        random: [u8; 16],
-    ) -> Option<(SessionId, mpsc::Receiver<ToSession>)> {
-        let (queue, receiver) = mpsc::channel(SESSION_QUEUE);
+    /// Begins a session of `address`, in place of any older one, and says so on the bus; or says
+    /// why there is none.
+    pub(crate) fn begin(&self, address: Address, random: [u8; 16]) -> Result<(SessionId, Inbox), Close> {
+        let (queue, packets) = mpsc::channel(SESSION_QUEUE);
+        let end = Arc::new(OnceLock::new());
         let unix_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
         let mut state = self.lock();
         if state.draining {
-            return None;
+            return Err(Close::Restarting);
+        }
+        // Whoever takes over its own session needs no other.
+        if state.live.len() >= self.max && !state.live.contains_key(&address) {
+            return Err(Close::Full);
         }
         let unix_ms = u64::try_from(unix_ms).unwrap_or(u64::MAX);
         let session = SessionId::from(state.clock.mint(unix_ms, u128::from_le_bytes(random)));
-        if let Some(older) = state.live.insert(address, Live { session, queue }) {
+        let live = Live { session, queue, end: end.clone() };
+        if let Some(older) = state.live.insert(address, live) {
             older.kick();
         }
         // Within the lock, so that the bus hears of sessions in their order.
         self.bus.publish(&Subject::PeerConnect(address), Headers::of_session(session), Bytes::new());
-        Some((session, receiver))
+        Ok((session, Inbox { packets, end }))
     }
 
     /// Ends a session, and says so on the bus unless a newer one took over.
@@ -99,7 +112,7 @@ impl Sessions {
         if session.is_some_and(|session| session != live.session) {
             return;
         }
-        if let Err(TrySendError::Full(_)) = live.queue.try_send(ToSession::Packet(packet)) {
+        if let Err(TrySendError::Full(_)) = live.queue.try_send(packet) {
             metrics::counter!("atoll_gateway_slow_sessions_total").increment(1);
             let session = live.session;
             // The end of its queue tells the session why.
@@ -125,9 +138,10 @@ impl Sessions {
     pub(crate) fn drain(&self) {
         let mut state = self.lock();
         state.draining = true;
-        for live in state.live.values() {
-            // A session whose queue is full is about to end anyway.
-            let _ = live.queue.try_send(ToSession::Restarting);
+        for (address, live) in std::mem::take(&mut state.live) {
+            let _ = live.end.set(Close::Restarting);
+            let headers = Headers::of_session(live.session);
+            self.bus.publish(&Subject::PeerDisconnect(address), headers, Bytes::new());
         }
     }
 
@@ -137,10 +151,11 @@ impl Sessions {
 }
 
 impl Live {
-    fn kick(&self) {
+    /// Ends it for a newer one, once what waits has been written.
+    fn kick(self) {
         metrics::counter!("atoll_gateway_kicks_total").increment(1);
-        // With the queue full it hears of its end from the queue.
-        let _ = self.queue.try_send(ToSession::Kicked);
+        // It has no other end yet: it was live until now.
+        let _ = self.end.set(Close::NewSession);
     }
 }
 
@@ -159,20 +174,34 @@ mod tests {
             .collect()
     }
 
-    #[test]
-    fn the_newest_session_wins_and_a_late_goodbye_of_the_older_changes_nothing() {
+    /// What a session finds waiting, and its end.
+    async fn heard(inbox: &mut Inbox) -> (Vec<Bytes>, Option<Close>) {
+        let mut packets = Vec::new();
+        loop {
+            tokio::select! {
+                biased;
+                next = inbox.next() => match next {
+                    Ok(packet) => packets.push(packet),
+                    Err(close) => return (packets, Some(close)),
+                },
+                () = tokio::task::yield_now() => return (packets, None),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn the_newest_session_wins_and_a_late_goodbye_of_the_older_changes_nothing() {
         let bus = Bus::in_process();
         let mut events = bus.subscribe("test", &[subject::PEER_CONNECTS, subject::PEER_DISCONNECTS], 16);
-        let sessions = Sessions::new(bus);
-        let (older, mut older_queue) = sessions.begin(PEER, [9; 16]).unwrap();
-        let (newer, mut newer_queue) = sessions.begin(PEER, [1; 16]).unwrap();
+        let sessions = Sessions::new(bus, 9);
+        let (older, mut older_inbox) = sessions.begin(PEER, [9; 16]).unwrap();
+        let (newer, mut newer_inbox) = sessions.begin(PEER, [1; 16]).unwrap();
         assert!(newer > older);
-        assert!(matches!(older_queue.try_recv(), Ok(ToSession::Kicked)));
+        assert_eq!(heard(&mut older_inbox).await, (vec![], Some(Close::NewSession)));
         sessions.end(PEER, older);
         sessions.send(PEER, Some(older), "for the older".into());
         sessions.send(PEER, Some(newer), "for the newer".into());
-        assert!(matches!(newer_queue.try_recv(), Ok(ToSession::Packet(packet)) if packet == "for the newer"));
-        assert!(newer_queue.try_recv().is_err());
+        assert_eq!(heard(&mut newer_inbox).await, (vec!["for the newer".into()], None));
         sessions.end(PEER, newer);
         let connect = |session| (Subject::PeerConnect(PEER), Some(session));
         let expected = [connect(older), connect(newer), (Subject::PeerDisconnect(PEER), Some(newer))];
@@ -180,33 +209,46 @@ mod tests {
         assert_eq!(sessions.count(), 0);
     }
 
-    #[test]
-    fn a_sign_in_elsewhere_ends_only_an_older_session() {
-        let sessions = Sessions::new(Bus::in_process());
-        let (session, mut queue) = sessions.begin(PEER, [0; 16]).unwrap();
+    #[tokio::test]
+    async fn a_sign_in_elsewhere_ends_only_an_older_session() {
+        let sessions = Sessions::new(Bus::in_process(), 9);
+        let (session, mut inbox) = sessions.begin(PEER, [0; 16]).unwrap();
         sessions.superseded(PEER, session);
         sessions.superseded(PEER, SessionId::new(1, 1));
         assert!(sessions.contains(PEER));
         let ahead = SessionId::new(1 << 45, 0);
         sessions.superseded(PEER, ahead);
-        assert!(matches!(queue.try_recv(), Ok(ToSession::Kicked)));
+        assert_eq!(heard(&mut inbox).await, (vec![], Some(Close::NewSession)));
         assert!(!sessions.contains(PEER));
         assert!(sessions.begin(PEER, [0; 16]).unwrap().0 > ahead, "minted above any that was seen");
     }
 
-    #[test]
-    fn a_session_that_does_not_read_ends() {
+    #[tokio::test]
+    async fn a_session_that_does_not_read_ends_and_one_that_is_kicked_then_hears_why() {
         let bus = Bus::in_process();
         let mut events = bus.subscribe("test", &[subject::PEER_DISCONNECTS], 16);
-        let sessions = Sessions::new(bus);
-        let (session, mut queue) = sessions.begin(PEER, [0; 16]).unwrap();
+        let sessions = Sessions::new(bus, 9);
+        let (session, mut inbox) = sessions.begin(PEER, [0; 16]).unwrap();
         for _ in 0..=SESSION_QUEUE {
             sessions.send(PEER, None, Bytes::new());
         }
         assert_eq!(sessions.count(), 0);
         assert_eq!(published(&mut events), [(Subject::PeerDisconnect(PEER), Some(session))]);
-        let waiting = std::iter::from_fn(|| queue.try_recv().ok()).count();
-        assert_eq!(waiting, SESSION_QUEUE);
-        assert!(queue.is_closed());
+        let (waiting, end) = heard(&mut inbox).await;
+        assert_eq!((waiting.len(), end), (SESSION_QUEUE, Some(Close::TooSlow)));
+        // With a full queue, too, the end says what it is.
+        let (_, mut inbox) = sessions.begin(PEER, [0; 16]).unwrap();
+        (0..SESSION_QUEUE).for_each(|_| sessions.send(PEER, None, Bytes::new()));
+        sessions.drain();
+        assert_eq!(heard(&mut inbox).await.1, Some(Close::Restarting));
+        assert_eq!(sessions.begin(PEER, [0; 16]).unwrap_err(), Close::Restarting);
+    }
+
+    #[test]
+    fn there_are_never_more_sessions_than_the_limit_and_taking_over_needs_none() {
+        let sessions = Sessions::new(Bus::in_process(), 1);
+        let _inbox = sessions.begin(PEER, [0; 16]).unwrap();
+        assert_eq!(sessions.begin(Address::new([2; 20]), [0; 16]).unwrap_err(), Close::Full);
+        assert!(sessions.begin(PEER, [0; 16]).is_ok());
     }
 }

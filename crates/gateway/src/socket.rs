@@ -13,17 +13,14 @@ use protocol::{
     Address, Close, Message as _, SessionId, Subject,
     v3::{ClientPacket, Heartbeat, KickedMessage, ServerPacket, WelcomeMessage, server_packet},
 };
-use tokio::{
-    sync::mpsc,
-    time::{self, Instant, timeout, timeout_at},
-};
+use tokio::time::{self, Instant, MissedTickBehavior, timeout, timeout_at};
 use tracing::Instrument;
 
 use crate::{
     gateway::Shared,
     handshake::{Handshake, Step},
     live::{Live, LiveState},
-    sessions::ToSession,
+    sessions::Inbox,
 };
 
 /// What the close frame says. `None`: there is nobody left to tell.
@@ -36,28 +33,36 @@ fn end(close: Close) -> End {
 /// Serves one socket.
 pub(crate) async fn serve(shared: &Shared, mut socket: WebSocket, ticket: Ticket) {
     let deadline = Instant::now() + shared.settings.handshake_timeout;
-    let signed_in =
-        timeout_at(deadline, sign_in(shared, &mut socket)).await.unwrap_or(Err(end(Close::HandshakeTimeout)));
-    drop(ticket);
-    let ended = match signed_in {
-        Ok(address) => welcome(shared, &mut socket, address).await,
-        Err(ended) => ended,
+    let signed_in = tokio::select! {
+        signed_in = timeout_at(deadline, sign_in(shared, &mut socket)) => {
+            signed_in.unwrap_or(Err(end(Close::HandshakeTimeout)))
+        }
+        () = shared.door.closed() => Err(end(Close::Restarting)),
     };
-    if let Some((close, reason)) = ended {
-        tracing::debug!(code = close.code(), reason, "closed");
-        metrics::counter!("atoll_gateway_closed_total", "code" => close.code().to_string()).increment(1);
-        // Whoever does not read it is not told.
-        let _ = timeout(shared.settings.write_timeout, farewell(&mut socket, close, reason)).await;
+    match signed_in {
+        Ok(address) => {
+            drop(ticket);
+            let ended = welcome(shared, &mut socket, address).await;
+            farewell(shared, &mut socket, ended).await;
+        }
+        // Until it has gone it is on its way in.
+        Err(ended) => farewell(shared, &mut socket, ended).await,
     }
 }
 
 /// Closes the socket, and reads on until the client has closed it too: a close with bytes unread
-/// is a reset, and a reset can overtake the close frame.
-async fn farewell(socket: &mut WebSocket, close: Close, reason: String) {
-    let frame = CloseFrame { code: close.code(), reason: reason.into() };
-    if socket.send(Message::Close(Some(frame))).await.is_ok() {
-        while let Some(Ok(_)) = socket.recv().await {}
-    }
+/// is a reset, and a reset can overtake the close frame. Whoever does not read it is not told.
+async fn farewell(shared: &Shared, socket: &mut WebSocket, ended: End) {
+    let Some((close, reason)) = ended else { return };
+    tracing::debug!(code = close.code(), reason, "closed");
+    metrics::counter!("atoll_gateway_closed_total", "code" => close.code().to_string()).increment(1);
+    let goodbye = async {
+        let frame = CloseFrame { code: close.code(), reason: reason.into() };
+        if socket.send(Message::Close(Some(frame))).await.is_ok() {
+            while let Some(Ok(_)) = socket.recv().await {}
+        }
+    };
+    let _ = timeout(shared.settings.write_timeout, goodbye).await;
 }
 
 /// Has the client sign a challenge.
@@ -92,16 +97,18 @@ async fn sign_in(shared: &Shared, socket: &mut WebSocket) -> Result<Address, End
 /// Begins the session, and serves it until it ends.
 async fn welcome(shared: &Shared, socket: &mut WebSocket, address: Address) -> End {
     let Ok(random) = admission::random() else { return end(Close::Restarting) };
-    let Some((session, mut queue)) = shared.sessions.begin(address, random) else {
-        return end(Close::Restarting);
+    let (session, mut inbox) = match shared.sessions.begin(address, random) {
+        Ok(begun) => begun,
+        Err(close) => return end(close),
     };
-    let span = tracing::debug_span!("session", peer = %address, session = %session);
+    let island = tracing::field::Empty;
+    let span = tracing::debug_span!("session", peer = %address, session = %session, island);
     let ended = async {
         tracing::debug!("signed in");
         let peer_id = address.to_string();
         let welcome = server_packet::Message::Welcome(WelcomeMessage { peer_id });
         match send(shared, socket, encode(welcome)).await {
-            Ok(()) => live(shared, socket, address, session, &mut queue).await,
+            Ok(()) => live(shared, socket, address, session, &mut inbox).await,
             Err(ended) => ended,
         }
     }
@@ -116,50 +123,53 @@ async fn live(
     socket: &mut WebSocket,
     address: Address,
     session: SessionId,
-    queue: &mut mpsc::Receiver<ToSession>,
+    inbox: &mut Inbox,
 ) -> End {
     let settings = &shared.settings;
     let mut state = LiveState::new(Instant::now());
     let mut pace = Pace::new(settings.messages_per_second, u32::MAX, Instant::now());
     let mut pings = time::interval(settings.ping_interval);
     let mut vouches = time::interval(settings.vouch_interval);
+    // A process that was stopped for a while does not blame its clients.
+    pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    vouches.set_missed_tick_behavior(MissedTickBehavior::Delay);
     pings.reset();
     vouches.reset();
     let mut read_from = Instant::now();
     loop {
         let next_step = tokio::select! {
             biased;
-            message = queue.recv() => match message {
-                Some(ToSession::Packet(packet)) => {
+            packet = inbox.next() => match packet {
+                Ok(packet) => {
+                    record_island(&packet);
                     if let Err(ended) = send(shared, socket, packet).await {
                         return ended;
                     }
                     Live::Ignore
                 }
-                Some(ToSession::Kicked) => {
-                    let kicked = server_packet::Message::Kicked(KickedMessage { reason: 0 });
-                    if let Err(ended) = send(shared, socket, encode(kicked)).await {
-                        return ended;
+                Err(close) => {
+                    if close == Close::NewSession {
+                        let kicked = server_packet::Message::Kicked(KickedMessage { reason: 0 });
+                        if let Err(ended) = send(shared, socket, encode(kicked)).await {
+                            return ended;
+                        }
                     }
-                    Live::End(Close::NewSession)
+                    Live::End(close)
                 }
-                Some(ToSession::Restarting) => Live::End(Close::Restarting),
-                None => Live::End(Close::TooSlow),
             },
-            _ = pings.tick() => state.ping(settings, Instant::now()),
-            _ = vouches.tick() => state.vouch(settings, Instant::now()),
             received = paced(socket, read_from) => {
                 state.heard();
+                let now = Instant::now();
+                // Every frame counts, so that none of them is a way around the pace.
+                read_from = pace.count(0, now).unwrap_or(now);
                 match received {
-                    Ok(Received::Packet(packet)) => {
-                        let now = Instant::now();
-                        read_from = pace.count(0, now).unwrap_or(now);
-                        state.receive(packet, settings, now)
-                    }
+                    Ok(Received::Packet(packet)) => state.receive(packet, settings, now),
                     Ok(Received::SignOfLife) => Live::Ignore,
                     Err(ended) => return ended,
                 }
             }
+            _ = pings.tick() => state.ping(settings, Instant::now()),
+            _ = vouches.tick() => state.vouch(settings, Instant::now()),
         };
         match next_step {
             Live::Ignore => {}
@@ -171,6 +181,17 @@ async fn live(
             }
             Live::End(close) => return end(close),
         }
+    }
+}
+
+/// Puts the island that the client is told of into the session's span, if it is logged.
+fn record_island(packet: &Bytes) {
+    let span = tracing::Span::current();
+    if !span.is_disabled()
+        && let Ok(ServerPacket { message: Some(server_packet::Message::IslandChanged(change)) }) =
+            ServerPacket::decode(&packet[..])
+    {
+        span.record("island", change.island_id);
     }
 }
 

@@ -13,6 +13,8 @@ pub enum Close {
     TooBig,
     /// The server is about to stop: come back, another one or the next one takes over.
     Restarting,
+    /// The server has no room for another session: come back later.
+    Full,
     /// The sign-in or admission did not finish in time.
     HandshakeTimeout,
     /// The auth chain, or the address announced with it, was refused; the reason says why.
@@ -39,12 +41,13 @@ pub enum Close {
 
 impl Close {
     /// All of them, in the order of their codes.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::ProtocolError,
         Self::TextFrame,
         Self::Undecodable,
         Self::TooBig,
         Self::Restarting,
+        Self::Full,
         Self::HandshakeTimeout,
         Self::AuthRefused,
         Self::OutOfOrder,
@@ -66,6 +69,7 @@ impl Close {
             Self::Undecodable => 1007,
             Self::TooBig => 1009,
             Self::Restarting => 1012,
+            Self::Full => 1013,
             Self::HandshakeTimeout => 4000,
             Self::AuthRefused => 4001,
             Self::OutOfOrder => 4002,
@@ -93,6 +97,7 @@ impl Close {
             Self::Undecodable => "undecodable packet",
             Self::TooBig => "message too big",
             Self::Restarting => "server restarting",
+            Self::Full => "server full",
             Self::HandshakeTimeout => "handshake took too long",
             Self::AuthRefused => "sign-in refused",
             Self::OutOfOrder => "packet out of order",
@@ -114,6 +119,7 @@ impl Close {
         matches!(
             self,
             Self::Restarting
+                | Self::Full
                 | Self::HandshakeTimeout
                 | Self::Silent
                 | Self::Idle

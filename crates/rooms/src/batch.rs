@@ -71,6 +71,11 @@ impl BatchBuilder {
         self.frames.push(Frame { from_alias, end, reliable });
     }
 
+    /// What was collected so far weighs this much.
+    pub(crate) fn bytes(&self) -> usize {
+        self.slab.len()
+    }
+
     /// What was collected, if anything was; begins anew.
     pub(crate) fn take(&mut self) -> Option<Batch> {
         if self.frames.is_empty() {

@@ -104,7 +104,7 @@ where
                 put_frame(&mut pong, OpCode::Pong, &payload);
                 write(writer, &pong).await?;
             }
-            Received::Pong => {}
+            Received::Pong | Received::Fragment => {}
             Received::Text => return Err(refuse(Close::TextFrame)),
             Received::Close => return Err(None),
         }

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use admission::{Pace, Ticket};
-use bytes::BytesMut;
+use bytes::{Buf, Bytes, BytesMut};
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use protocol::{
@@ -10,7 +10,7 @@ use protocol::{
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt},
-    time::{self, Instant, timeout, timeout_at},
+    time::{self, Instant, MissedTickBehavior, timeout, timeout_at},
 };
 use tracing::Instrument;
 
@@ -36,23 +36,25 @@ pub(crate) async fn serve(
     let (read_half, mut writer) = tokio::io::split(TokioIo::new(stream));
     let mut reader = FrameReader::new(read_half, protocol::MAX_MESSAGE_BYTES);
     let deadline = Instant::now() + shared.settings.handshake_timeout;
-    let admission = admit(shared, room, token.as_deref(), &mut reader, &mut writer);
-    let admitted = timeout_at(deadline, admission)
-        .await
-        .unwrap_or(Err(Some((Close::HandshakeTimeout, Close::HandshakeTimeout.reason().to_owned()))));
-    drop(ticket);
+    let say = |close: Close| Err(Some((close, close.reason().to_owned())));
+    let admitted = tokio::select! {
+        admitted = timeout_at(deadline, admit(shared, room, token.as_deref(), &mut reader, &mut writer)) => {
+            admitted.unwrap_or(say(Close::HandshakeTimeout))
+        }
+        () = shared.door.closed() => say(Close::Restarting),
+    };
     let joined = admitted.and_then(|entrant| {
         let membership = shared.registry.join(room, &entrant).map_err(Some)?;
         Ok((entrant, membership))
     });
     match joined {
         Ok((entrant, membership)) => {
+            drop(ticket);
             shared.mark_dirty(&membership.room);
             let span = tracing::debug_span!("member", peer = %entrant.address, island = %room);
             live(shared, &membership, &mut reader, &mut writer).instrument(span).await;
-            shared.registry.leave(&membership);
-            shared.mark_dirty(&membership.room);
         }
+        // Until it has gone it is on its way in.
         Err(Some((close, reason))) => refuse(close, &reason, &mut reader, &mut writer).await,
         Err(None) => {}
     }
@@ -95,38 +97,51 @@ where
     tracing::debug!(alias = membership.alias, "entered");
     let outbox = &membership.outbox;
     let mut writing = std::pin::pin!(write(shared, membership, writer));
-    let ended = tokio::select! {
+    let mut written = false;
+    tokio::select! {
         biased;
-        () = &mut writing => None,
-        close = outbox.closed() => Some(close),
+        () = &mut writing => written = true,
+        _ = outbox.closed() => {}
         refusal = listen(shared, membership, reader) => {
-            refusal.map(|(close, reason)| {
+            if let Some((close, reason)) = refusal {
                 outbox.close(close, &reason);
-                close
-            })
+            }
         }
-    };
-    if let Some(close) = ended {
+    }
+    // Its place is free as soon as it is known to go.
+    shared.registry.leave(membership);
+    shared.mark_dirty(&membership.room);
+    let end = outbox.end();
+    if let Some(close) = end {
         count_closed(close);
-        // What waits is written, and the client's own close awaited; a stalled reader is left.
+        // What waits is written, and the client's own close awaited: to drop a socket with bytes
+        // unread is a reset, which can overtake the close frame. A stalled reader is left.
         let farewell = async {
-            writing.await;
+            if !written {
+                writing.await;
+            }
             reader.drain().await;
         };
         let _ = timeout(LINGER, farewell).await;
     }
-    tracing::debug!(code = ended.map(Close::code), "left");
+    tracing::debug!(code = end.map(Close::code), "left");
 }
 
 /// Writes what is queued, until the queue ends or the socket does.
 async fn write<W: AsyncWrite + Unpin>(shared: &Shared, membership: &Membership, writer: &mut W) {
+    let outbox = &membership.outbox;
     loop {
-        let mut taken = membership.outbox.take(membership.alias).await;
-        let bytes = bytes::Buf::remaining(&taken.slices);
-        if writer.write_all_buf(&mut taken.slices).await.is_err() {
-            return;
+        let mut taken = outbox.take(membership.alias).await;
+        let bytes = taken.slices.remaining();
+        while taken.slices.has_remaining() {
+            // Any progress counts; a reader that takes nothing at all is left.
+            match timeout(shared.settings.write_timeout, writer.write_buf(&mut taken.slices)).await {
+                Ok(Ok(_)) => {}
+                Ok(Err(_)) => return,
+                Err(_) => return outbox.abandon(),
+            }
         }
-        membership.outbox.written(&taken);
+        outbox.written(&taken);
         shared.counters.out_messages.increment(taken.frames);
         shared.counters.out_bytes.increment(bytes as u64);
         if taken.last {
@@ -144,11 +159,14 @@ async fn listen<R: AsyncRead + Unpin>(
 ) -> Refusal {
     let settings = &shared.settings;
     let mut pings = time::interval(settings.ping_interval);
+    // A process that was stopped for a while does not blame its clients.
+    pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
     pings.reset();
     let mut pace = Pace::new(settings.messages_per_second, settings.bytes_per_second, Instant::now());
     let mut unanswered = 0;
     loop {
         let received = tokio::select! {
+            biased;
             received = reader.next() => received,
             _ = pings.tick() => {
                 if unanswered == 2 {
@@ -160,31 +178,42 @@ async fn listen<R: AsyncRead + Unpin>(
             }
         };
         unanswered = 0;
-        let bytes = match received {
-            Ok(Received::Binary(bytes)) => bytes,
-            Ok(Received::Ping(payload)) => {
-                push_control(&membership.outbox, OpCode::Pong, &payload);
-                continue;
+        let mut size = 0;
+        match received {
+            Ok(Received::Binary(bytes)) => {
+                size = bytes.len();
+                if let Err(close) = hear(shared, membership, bytes) {
+                    return Some((close, close.reason().to_owned()));
+                }
             }
-            Ok(Received::Pong) => continue,
+            Ok(Received::Ping(payload)) => push_control(&membership.outbox, OpCode::Pong, &payload),
+            Ok(Received::Pong | Received::Fragment) => {}
             Ok(Received::Text) => return Some((Close::TextFrame, Close::TextFrame.reason().to_owned())),
             Ok(Received::Close) => return None,
             Err(error) => return read_refusal(&error),
-        };
-        let size = bytes.len();
-        shared.counters.in_messages.increment(1);
-        shared.counters.in_bytes.increment(size as u64);
-        match WsPacket::decode(bytes) {
-            Ok(WsPacket { message: Some(Message::PeerUpdateMessage(update)) }) => {
-                membership.room.say(membership.alias, update.body, update.unreliable);
-                shared.mark_dirty(&membership.room);
-            }
-            Ok(_) => shared.counters.unknown_messages.increment(1),
-            Err(_) => return Some((Close::Undecodable, Close::Undecodable.reason().to_owned())),
         }
+        // Every frame counts, so that none of them is a way around the pace.
         if let Some(until) = pace.count(size, Instant::now()) {
             time::sleep_until(until).await;
         }
+    }
+}
+
+/// Takes in one message.
+fn hear(shared: &Shared, membership: &Membership, bytes: Bytes) -> Result<(), Close> {
+    shared.counters.in_messages.increment(1);
+    shared.counters.in_bytes.increment(bytes.len() as u64);
+    match WsPacket::decode(bytes) {
+        Ok(WsPacket { message: Some(Message::PeerUpdateMessage(update)) }) => {
+            membership.room.say(membership.alias, update.body, update.unreliable);
+            shared.mark_dirty(&membership.room);
+            Ok(())
+        }
+        Ok(_) => {
+            shared.counters.unknown_messages.increment(1);
+            Ok(())
+        }
+        Err(_) => Err(Close::Undecodable),
     }
 }
 

@@ -10,7 +10,8 @@ use tokio::sync::Notify;
 
 use crate::{batch::Batch, ws::close_frame};
 
-/// Bounds of one member's queue, in bytes.
+/// Bounds of one member's queue, in bytes. They are held against what waits already, so that one
+/// large batch ends nobody who keeps up.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Bounds {
     /// Above this, unreliable frames are dropped.
@@ -85,9 +86,9 @@ impl Outbox {
         if queue.closed.is_some() {
             return Queued::Closed;
         }
-        let reliable_only = queue.bytes + batch.bytes() > self.bounds.unreliable;
+        let reliable_only = queue.bytes > self.bounds.unreliable;
         let item = Item::Shared { batch: batch.clone(), reliable_only };
-        if reliable_only && queue.bytes + item.bytes() > self.bounds.all {
+        if item.bytes() > 0 && queue.bytes > self.bounds.all {
             self.close_locked(&mut queue, Close::TooSlow, Close::TooSlow.reason(), true);
             return Queued::Closed;
         }
@@ -105,7 +106,7 @@ impl Outbox {
         if queue.closed.is_some() {
             return;
         }
-        if queue.bytes + frame.len() > self.bounds.all {
+        if queue.bytes > self.bounds.all {
             return self.close_locked(&mut queue, Close::TooSlow, Close::TooSlow.reason(), true);
         }
         queue.bytes += frame.len();
@@ -132,6 +133,19 @@ impl Outbox {
         queue.closed = Some(close);
         self.ready.notify_one();
         self.closing.notify_one();
+    }
+
+    /// Ends the queue for a reader that takes nothing: nothing more is written.
+    pub(crate) fn abandon(&self) {
+        let mut queue = self.lock();
+        if queue.closed.is_none() {
+            self.close_locked(&mut queue, Close::TooSlow, Close::TooSlow.reason(), true);
+        }
+    }
+
+    /// Why the queue has been ended, if it has.
+    pub(crate) fn end(&self) -> Option<Close> {
+        self.lock().closed
     }
 
     /// Waits until the queue has been ended, and says why it was.
@@ -241,9 +255,10 @@ mod tests {
     #[tokio::test]
     async fn a_slow_reader_loses_unreliable_frames_first_and_its_place_last() {
         let outbox = Outbox::new(BOUNDS);
-        assert_eq!(outbox.push_batch(&batch(false, 400)), Queued::Whole);
+        assert_eq!(outbox.push_batch(&batch(false, 600)), Queued::Whole);
         assert_eq!(outbox.push_batch(&batch(false, 400)), Queued::Cut);
         assert_eq!(outbox.push_batch(&batch(true, 400)), Queued::Whole);
+        assert_eq!(outbox.push_batch(&batch(false, 400)), Queued::Cut, "nothing that it must not miss");
         assert_eq!(outbox.push_batch(&batch(true, 400)), Queued::Closed);
         assert_eq!(outbox.closed().await, Close::TooSlow);
         let mut taken = outbox.take(1).await;
@@ -256,11 +271,20 @@ mod tests {
     #[tokio::test]
     async fn what_is_taken_counts_until_it_is_written() {
         let outbox = Outbox::new(BOUNDS);
-        outbox.push_batch(&batch(true, 400));
+        outbox.push_batch(&batch(true, 600));
         let taken = outbox.take(1).await;
         assert_eq!(outbox.push_batch(&batch(false, 400)), Queued::Cut);
         outbox.written(&taken);
         assert_eq!(outbox.push_batch(&batch(false, 400)), Queued::Whole);
+    }
+
+    #[tokio::test]
+    async fn one_large_batch_ends_nobody_who_keeps_up() {
+        let outbox = Outbox::new(BOUNDS);
+        for reliable in [true, false] {
+            assert_eq!(outbox.push_batch(&batch(reliable, 10_000)), Queued::Whole);
+            outbox.written(&outbox.take(1).await);
+        }
     }
 
     #[tokio::test]

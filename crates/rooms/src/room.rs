@@ -42,6 +42,9 @@ pub(crate) struct Entrant {
     pub(crate) minted: Option<Ulid>,
 }
 
+/// From this size on a batch does not wait for the tick.
+const LARGE_BATCH_BYTES: usize = 256 * 1024;
+
 /// Why somebody does not enter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Refused {
@@ -112,10 +115,17 @@ impl Room {
         true
     }
 
-    /// Queues what a member said for all others.
+    /// Queues what a member said for all others. Whoever has left, or was replaced, says nothing.
     pub(crate) fn say(&self, alias: u32, body: Bytes, unreliable: bool) {
         let update = WsPeerUpdate { from_alias: alias, body, unreliable };
-        self.lock().pending.push(alias, !unreliable, &packet(Message::PeerUpdateMessage(update)));
+        let mut state = self.lock();
+        if !state.members.iter().any(|member| member.alias == alias) {
+            return;
+        }
+        state.pending.push(alias, !unreliable, &packet(Message::PeerUpdateMessage(update)));
+        if state.pending.bytes() >= LARGE_BATCH_BYTES {
+            state.flush();
+        }
     }
 
     /// Closes the socket of an address, unless it entered with a token minted later.

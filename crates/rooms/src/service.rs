@@ -95,15 +95,20 @@ impl Rooms {
         router::router(self.0.clone())
     }
 
+    /// What the node has to hear from now on, for [`Rooms::run`].
+    pub fn subscribe(&self, bus: &Bus) -> Subscription {
+        bus.subscribe("rooms", &[subject::MEMBERSHIP_ENDS], MEMBERSHIP_QUEUE)
+    }
+
     /// Sends on what members say, announces the node, and ends memberships. Does not return.
-    pub async fn run(&self, bus: Bus) {
-        let ends = bus.subscribe("rooms", &[subject::MEMBERSHIP_ENDS], MEMBERSHIP_QUEUE);
+    pub async fn run(&self, bus: Bus, ends: Subscription) {
         tokio::join!(self.0.flush_rooms(), self.0.announce(&bus), self.0.end_memberships(ends));
     }
 
     /// Stops letting people in, tells those who are in to come back elsewhere, and says so on the
     /// bus. Their sockets close as soon as what is queued has been written.
     pub fn drain(&self, bus: &Bus) {
+        self.0.door.close();
         self.0.registry.drain();
         self.0.announce_once(bus);
     }

@@ -32,6 +32,8 @@ pub struct Settings {
     pub grace: Duration,
     /// How long a token admits, so that a revocation is remembered as long.
     pub token_ttl: Duration,
+    /// How long a socket may take nothing of what is written to it.
+    pub write_timeout: Duration,
     /// The queue of one member, in bytes: unreliable messages are dropped when it is half full,
     /// the member is closed when it is full.
     pub queue_bytes: usize,

@@ -13,7 +13,7 @@ use std::{
 };
 
 use axum::Router;
-use bus::Bus;
+use bus::{Bus, Subscription};
 use protocol::subject;
 
 use presence::Presence;
@@ -58,8 +58,8 @@ impl Stats {
         router::router(self.0.clone())
     }
 
-    /// Listens to the bus. Does not return.
-    pub async fn run(&self, bus: Bus) {
+    /// What there is to hear from now on, for [`Stats::run`].
+    pub fn subscribe(&self, bus: &Bus) -> Subscription {
         let patterns = [
             subject::PEER_CONNECTS,
             subject::PEER_HEARTBEATS,
@@ -67,7 +67,11 @@ impl Stats {
             subject::ENGINE_ISLANDS,
             subject::ENGINE_DISCOVERY,
         ];
-        let mut subscription = bus.subscribe("stats", &patterns, BUS_QUEUE);
+        bus.subscribe("stats", &patterns, BUS_QUEUE)
+    }
+
+    /// Listens to the bus. Does not return.
+    pub async fn run(&self, mut subscription: Subscription) {
         let mut sweep = tokio::time::interval(SWEEP_INTERVAL);
         loop {
             tokio::select! {

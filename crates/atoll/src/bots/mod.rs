@@ -76,7 +76,14 @@ pub(crate) async fn run(flags: Flags) -> Result<ExitCode> {
     let before = server.sample().await;
     let crowd = Arc::new(Crowd::new(flags.count));
     let display = Display::new(flags.json);
-    let mut referee = Referee::new(flags.limit);
+    if flags.count > crowd::MOST_WATCHED {
+        eprintln!(
+            "more than {} bots: who is near whom is not watched, and unheard stays 0",
+            crowd::MOST_WATCHED
+        );
+    }
+    let step = Duration::from_secs_f64(1.0 / flags.hz);
+    let mut referee = Referee::new(flags.limit, step);
     let began = Instant::now();
     let end = flags.seconds.map(|seconds| began + Duration::from_secs(seconds));
     let mut bots = spawn(&flags, &socket, &crowd)?;

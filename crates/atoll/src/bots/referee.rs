@@ -3,7 +3,10 @@
 //! Pairs within 50 m of each other for 3 s, in a group that fits the limit of an island, must hear
 //! each other; where they are is the bots' own knowledge, not the server's.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
 
 use protocol::Position;
 
@@ -13,11 +16,12 @@ const NEAR_M: f32 = 50.0;
 /// Groups are what hops of at most this connect.
 const HOP_M: f32 = 80.0;
 const NEAR_FOR_MS: u32 = 3_000;
-/// Positions come every 100 ms: whoever was not heard for this long is not heard.
+/// Whoever was not heard for this long, or for three of its steps if they take longer, is not heard.
 const SILENT_MS: u32 = 1_000;
 
 pub(crate) struct Referee {
     limit: usize,
+    silent_ms: u32,
     /// Since when each pair has been near.
     near: HashMap<(usize, usize), Near>,
     judged: u64,
@@ -32,8 +36,10 @@ struct Near {
 }
 
 impl Referee {
-    pub(crate) fn new(limit: usize) -> Self {
-        Self { limit, near: HashMap::new(), judged: 0, unheard: 0 }
+    /// A referee of bots that say where they are every `step`.
+    pub(crate) fn new(limit: usize, step: Duration) -> Self {
+        let silent_ms = SILENT_MS.max(u32::try_from(3 * step.as_millis()).unwrap_or(u32::MAX));
+        Self { limit, silent_ms, near: HashMap::new(), judged: 0, unheard: 0 }
     }
 
     /// Looks at where everybody is now, and at who was heard when.
@@ -50,8 +56,9 @@ impl Referee {
                 continue;
             }
             self.judged += u64::from(!std::mem::replace(&mut near.judged, true));
-            let silent =
-                |bot, sender| heard.last(bot, sender).is_none_or(|at| now_ms.saturating_sub(at) > SILENT_MS);
+            let silent = |bot, sender| {
+                heard.last(bot, sender).is_none_or(|at| now_ms.saturating_sub(at) > self.silent_ms)
+            };
             if !near.unheard && (silent(pair.0, pair.1) || silent(pair.1, pair.0)) {
                 // Once for each time that they are near.
                 near.unheard = true;
@@ -114,7 +121,7 @@ mod tests {
     /// Looks every 250 ms for five seconds, while the two nearest hear each other or do not.
     fn watch(xs: &[f32], limit: usize, talking: bool) -> (u64, u64) {
         let heard = Heard::new(xs.len());
-        let mut referee = Referee::new(limit);
+        let mut referee = Referee::new(limit, Duration::from_millis(100));
         for now_ms in (0..5_000).step_by(250) {
             if talking {
                 heard.set(0, 1, now_ms);
@@ -137,7 +144,7 @@ mod tests {
     #[test]
     fn who_hears_only_one_way_is_unheard() {
         let heard = Heard::new(2);
-        let mut referee = Referee::new(9);
+        let mut referee = Referee::new(9, Duration::from_millis(100));
         for now_ms in (0..4_000).step_by(250) {
             heard.set(0, 1, now_ms);
             referee.look(&at(&[0.0, 1.0]), &heard, now_ms);

@@ -69,6 +69,7 @@ impl Parsed {
             ("rooms.max_handshakes", rooms.max_handshakes as u64),
             ("rooms.max_handshakes_per_ip", rooms.max_handshakes_per_ip as u64),
             ("rooms.ping_interval_s", rooms.ping_interval_s),
+            ("rooms.write_timeout_s", rooms.write_timeout_s),
             ("rooms.messages_per_second", rooms.messages_per_second.into()),
             ("rooms.bytes_per_second", rooms.bytes_per_second.into()),
             ("islands.flush_interval_ms", islands.flush_interval_ms),
@@ -79,6 +80,15 @@ impl Parsed {
         ] {
             check(value > 0, key, &value, "must be at least 1");
         }
+        let vouched = gateway.vouch_interval_s < islands.silence_s;
+        let rule = "must be below islands.silence_s, or quiet clients are taken for gone";
+        check(vouched, "gateway.vouch_interval_s", &gateway.vouch_interval_s, rule);
+        let shown = islands.report_interval_ms < stats.report_timeout_s.saturating_mul(1_000);
+        let rule = "must be below stats.report_timeout_s, or islands are not shown all the time";
+        check(shown, "islands.report_interval_ms", &islands.report_interval_ms, rule);
+        let heard = islands.discovery_interval_s <= 10;
+        let rule = "must be at most 10: a director that is unheard for 30 s counts as gone";
+        check(heard, "islands.discovery_interval_s", &islands.discovery_interval_s, rule);
         let node = rooms.node.parse::<NodeName>();
         let rule = node.as_ref().err().map(ToString::to_string).unwrap_or_default();
         check(node.is_ok(), "rooms.node", &rooms.node, &rule);
@@ -168,6 +178,7 @@ impl Settings {
             door: DoorLimits { total: rooms.max_handshakes, per_ip: rooms.max_handshakes_per_ip },
             ping_interval: seconds(rooms.ping_interval_s),
             grace: seconds(rooms.grace_s),
+            write_timeout: seconds(rooms.write_timeout_s),
             token_ttl: seconds(rooms.token_ttl_s),
             queue_bytes: rooms.queue_bytes,
             messages_per_second: rooms.messages_per_second,

@@ -127,6 +127,8 @@ pub(crate) struct Rooms {
     pub(crate) ping_interval_s: u64,
     /// How long a socket stays open after its address left the island.
     pub(crate) grace_s: u64,
+    /// How long a socket may take nothing of what is written to it.
+    pub(crate) write_timeout_s: u64,
     /// The queue of one member: unreliable messages are dropped when it is half full, the member
     /// is closed when it is full.
     pub(crate) queue_bytes: usize,
@@ -243,6 +245,7 @@ impl Default for Rooms {
             max_handshakes_per_ip: 32,
             ping_interval_s: 10,
             grace_s: 10,
+            write_timeout_s: 10,
             queue_bytes: 1024 * 1024,
             messages_per_second: 100,
             bytes_per_second: 256 * 1024,

@@ -10,6 +10,8 @@ use super::{
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Received {
     Binary(Bytes),
+    /// A part of a message that is not whole yet.
+    Fragment,
     Text,
     Ping(Bytes),
     Pong,
@@ -43,7 +45,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         Self { stream, buffer: BytesMut::new(), fragments: None, max_message }
     }
 
-    /// The next message. Cancel-safe: what was read of it is kept.
+    /// The next message, or part of one. Cancel-safe: what was read of it is kept.
     pub(crate) async fn next(&mut self) -> Result<Received, ReadError> {
         loop {
             if let Some(received) = self.take()? {
@@ -74,28 +76,29 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
     }
 
     fn take(&mut self) -> Result<Option<Received>, ReadError> {
-        loop {
-            let assembled = self.fragments.as_ref().map_or(0, BytesMut::len);
-            let Some(frame) = take_frame(&mut self.buffer, self.max_message - assembled)? else {
-                return Ok(None);
-            };
-            match (frame.opcode, frame.fin, &mut self.fragments) {
-                (OpCode::Ping, ..) => return Ok(Some(Received::Ping(frame.payload.freeze()))),
-                (OpCode::Pong, ..) => return Ok(Some(Received::Pong)),
-                (OpCode::Close, ..) => return Ok(Some(Received::Close)),
-                (OpCode::Text, _, None) => return Ok(Some(Received::Text)),
-                (OpCode::Binary, true, None) => return Ok(Some(Received::Binary(frame.payload.freeze()))),
-                (OpCode::Binary, false, fragments @ None) => *fragments = Some(frame.payload),
-                (OpCode::Continuation, fin, Some(fragments)) => {
-                    fragments.extend_from_slice(&frame.payload);
-                    if fin {
-                        let message = self.fragments.take().unwrap_or_default();
-                        return Ok(Some(Received::Binary(message.freeze())));
-                    }
-                }
-                _ => return Err(ReadError::Protocol),
+        let Some(frame) = take_frame(&mut self.buffer, self.max_message)? else { return Ok(None) };
+        Ok(Some(match (frame.opcode, frame.fin, &mut self.fragments) {
+            (OpCode::Ping, ..) => Received::Ping(frame.payload.freeze()),
+            (OpCode::Pong, ..) => Received::Pong,
+            (OpCode::Close, ..) => Received::Close,
+            (OpCode::Text, _, None) => Received::Text,
+            (OpCode::Binary, true, None) => Received::Binary(frame.payload.freeze()),
+            (OpCode::Binary, false, fragments @ None) => {
+                *fragments = Some(frame.payload);
+                Received::Fragment
             }
-        }
+            (OpCode::Continuation, fin, Some(fragments)) => {
+                if fragments.len() + frame.payload.len() > self.max_message {
+                    return Err(ReadError::TooBig);
+                }
+                fragments.extend_from_slice(&frame.payload);
+                if !fin {
+                    return Ok(Some(Received::Fragment));
+                }
+                Received::Binary(self.fragments.take().unwrap_or_default().freeze())
+            }
+            _ => return Err(ReadError::Protocol),
+        }))
     }
 }
 
@@ -135,7 +138,14 @@ mod tests {
             [frame(0x02, b"on"), frame(0x89, b"?"), frame(0x00, b""), frame(0x80, b"e"), frame(0x82, b"two")];
         let (received, end) = read(&frames, 100).await;
         let binary = |text: &'static str| Received::Binary(Bytes::from(text));
-        assert_eq!(received, [Received::Ping(Bytes::from("?")), binary("one"), binary("two")]);
+        let expected = [
+            Received::Fragment,
+            Received::Ping(Bytes::from("?")),
+            Received::Fragment,
+            binary("one"),
+            binary("two"),
+        ];
+        assert_eq!(received, expected);
         assert!(matches!(end, ReadError::Gone));
     }
 
