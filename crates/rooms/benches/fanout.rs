@@ -1,0 +1,200 @@
+//! What one delivery costs a room server, beside the usual way of writing one: `cargo bench -p rooms`.
+//!
+//! Each server runs in a process of its own, whose CPU time is read before and after; 100 clients in
+//! one room say 64 bytes 20 times a second, for ten seconds, over loopback. The yardstick is an axum
+//! WebSocket handler with a queue for each member and one `send` for each message.
+
+mod plain;
+
+use std::{
+    fs,
+    io::{BufRead, BufReader},
+    net::SocketAddr,
+    process::{Child, Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::{Duration, Instant, SystemTime},
+};
+
+use admission::{DoorLimits, Verifier};
+use axum::{Router, serve::ListenerExt};
+use bus::Bus;
+use futures_util::{SinkExt, StreamExt};
+use protocol::{
+    Address, ConnectionString, Message as _, Ulid,
+    rfc5::{WsIdentification, WsPacket, WsPeerUpdate, ws_packet},
+};
+use tokio::net::TcpListener;
+use tokio_tungstenite::{connect_async_with_config, tungstenite::Message};
+use transports::ws_room;
+
+const CLIENTS: u8 = 100;
+const SAYS_PER_SECOND: u32 = 20;
+const BODY_BYTES: usize = 64;
+const MEASURED: Duration = Duration::from_secs(10);
+const SECRET: &[u8] = b"a secret for a benchmark";
+
+#[tokio::main]
+async fn main() {
+    let server = std::env::args().skip_while(|argument| argument != "--server").nth(1);
+    match server.as_deref() {
+        Some("plain") => serve(plain::router()).await,
+        Some(tick) => serve(ours(tick.parse().expect("milliseconds"))).await,
+        None => {
+            let flush_5 = measure("ours, a tick of 5 ms", "5").await;
+            let flush_10 = measure("ours, a tick of 10 ms", "10").await;
+            let plain = measure("axum, one send a message", "plain").await;
+            println!(
+                "ratio to the yardstick: {:.1} (5 ms), {:.1} (10 ms)",
+                plain / flush_5,
+                plain / flush_10
+            );
+        }
+    }
+}
+
+/// Our room service with a tick of so many milliseconds.
+fn ours(tick: u64) -> Router {
+    let door = DoorLimits { total: 1_000, per_ip: 1_000 };
+    let settings = rooms::Settings {
+        node: "bench".parse().expect("a name"),
+        public_url: String::new(),
+        max_island_size: 100,
+        max_room_size: 150,
+        max_users: 1_000,
+        open: Vec::new(),
+        flush_interval: Duration::from_millis(tick),
+        handshake_timeout: Duration::from_secs(10),
+        door,
+        ping_interval: Duration::from_secs(10),
+        grace: Duration::from_secs(10),
+        token_ttl: Duration::from_secs(300),
+        write_timeout: Duration::from_secs(10),
+        queue_bytes: 1024 * 1024,
+        messages_per_second: 100,
+        bytes_per_second: 256 * 1024,
+    };
+    let tokens = ws_room::Verifier::new([SECRET]);
+    let rooms = rooms::Rooms::new(settings, tokens, Verifier::new(identity::Limits::default()));
+    let (bus, router) = (Bus::in_process(), rooms.router());
+    let ends = rooms.subscribe(&bus);
+    tokio::spawn(async move { rooms.run(bus, ends).await });
+    router
+}
+
+/// Serves until the process is ended; the first line of the output is the address.
+async fn serve(router: Router) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    println!("{}", listener.local_addr().expect("an address"));
+    let listener = listener.tap_io(|stream| stream.set_nodelay(true).expect("no delay"));
+    let service = router.into_make_service_with_connect_info::<SocketAddr>();
+    axum::serve(listener, service).await.expect("a server");
+}
+
+/// Microseconds of CPU for one delivery.
+async fn measure(name: &str, server: &str) -> f64 {
+    let program = std::env::current_exe().expect("this program");
+    let child = Command::new(program).args(["--server", server]).stdout(Stdio::piped()).spawn();
+    let mut child = child.expect("a server");
+    let mut address = String::new();
+    let stdout = child.stdout.take().expect("its output");
+    BufReader::new(stdout).read_line(&mut address).expect("its address");
+    let tally =
+        Arc::new(Tally { began: Instant::now(), received: AtomicU64::default(), latencies: latencies() });
+    let clients: Vec<_> =
+        (0..CLIENTS).map(|number| tokio::spawn(client(number, address.clone(), tally.clone()))).collect();
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    tally.latencies.iter().for_each(|count| count.store(0, Relaxed));
+    let (cpu, received, began) = (cpu_seconds(&child), tally.received.load(Relaxed), Instant::now());
+    tokio::time::sleep(MEASURED).await;
+    let cpu = cpu_seconds(&child) - cpu;
+    let received = (tally.received.load(Relaxed) - received) as f64;
+    let seconds = began.elapsed().as_secs_f64();
+    clients.iter().for_each(|client| client.abort());
+    child.kill().and_then(|()| child.wait()).expect("an end");
+    let each = 1e6 * cpu / received;
+    println!(
+        "{name:<26} {:>8.0} deliveries/s, {:>5.1} % of a core, {each:.3} µs each, latency p50 {} ms p99 {} ms",
+        received / seconds,
+        100.0 * cpu / seconds,
+        tally.percentile(0.5),
+        tally.percentile(0.99),
+    );
+    each
+}
+
+struct Tally {
+    began: Instant,
+    received: AtomicU64,
+    /// How often a message took so many milliseconds.
+    latencies: Vec<AtomicU64>,
+}
+
+fn latencies() -> Vec<AtomicU64> {
+    std::iter::repeat_with(AtomicU64::default).take(5_000).collect()
+}
+
+impl Tally {
+    fn percentile(&self, share: f64) -> usize {
+        let counts: Vec<u64> = self.latencies.iter().map(|count| count.load(Relaxed)).collect();
+        let wanted = (counts.iter().sum::<u64>() as f64 * share) as u64;
+        let mut seen = 0;
+        counts
+            .iter()
+            .take_while(|&&count| {
+                seen += count;
+                seen <= wanted
+            })
+            .count()
+            + 1
+    }
+}
+
+async fn client(number: u8, address: String, tally: Arc<Tally>) {
+    let minter = ws_room::Minter::new(SECRET, Duration::from_secs(300));
+    let wallet = Address::new([number; 20]);
+    let (url, room) = (format!("ws://{}", address.trim()), "I1".parse().expect("an id"));
+    let connection = minter.connection(&url, &room, wallet, Ulid(1), SystemTime::now()).expect("a token");
+    let ConnectionString::WsRoom { url, access_token: Some(token) } = connection else { return };
+    let (mut socket, _) =
+        connect_async_with_config(format!("{url}?access_token={token}"), None, true).await.expect("a socket");
+    let identification = WsIdentification { address: wallet.to_string() };
+    let packet = |message| Message::binary(WsPacket { message: Some(message) }.encode_to_vec());
+    let hello = packet(ws_packet::Message::PeerIdentification(identification));
+    socket.send(hello).await.expect("a room");
+    let mut says = tokio::time::interval(Duration::from_secs(1) / SAYS_PER_SECOND);
+    loop {
+        tokio::select! {
+            _ = says.tick() => {
+                let mut body = vec![0; BODY_BYTES];
+                body[..8].copy_from_slice(&(tally.began.elapsed().as_micros() as u64).to_be_bytes());
+                let update = WsPeerUpdate { from_alias: 0, body: body.into(), unreliable: true };
+                let update = packet(ws_packet::Message::PeerUpdateMessage(update));
+                socket.send(update).await.expect("a room");
+            }
+            message = socket.next() => {
+                let Some(Ok(Message::Binary(bytes))) = message else { continue };
+                let Ok(WsPacket { message: Some(ws_packet::Message::PeerUpdateMessage(update)) }) =
+                    WsPacket::decode(bytes)
+                else {
+                    continue;
+                };
+                let sent = update.body.first_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes));
+                let latency = (tally.began.elapsed().as_micros() as u64).saturating_sub(sent) / 1_000;
+                let slot = (latency as usize).min(tally.latencies.len() - 1);
+                tally.latencies[slot].fetch_add(1, Relaxed);
+                tally.received.fetch_add(1, Relaxed);
+            }
+        }
+    }
+}
+
+/// User and system time of a process, to 10 ms.
+fn cpu_seconds(child: &Child) -> f64 {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", child.id())).expect("Linux");
+    let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields);
+    let ticks = fields.split_ascii_whitespace().skip(11).take(2);
+    ticks.filter_map(|ticks| ticks.parse::<f64>().ok()).sum::<f64>() / 100.0
+}
