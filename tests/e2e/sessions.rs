@@ -103,6 +103,20 @@ async fn sockets_that_do_not_answer_pings_are_closed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_goodbye_is_answered() {
+    let realm = Realm::start(&[]);
+    let (wire, room, _) = enter(&realm, &wallet(), 0.0).await;
+    for mut socket in [wire, room] {
+        socket.0.close(None).await.unwrap();
+        let mut answered = false;
+        while let Some(message) = futures_util::StreamExt::next(&mut socket.0).await {
+            answered |= message.expect("no broken connection").is_close();
+        }
+        assert!(answered);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_session_without_any_heartbeat_ends() {
     let realm = Realm::start(&[("GATEWAY__PING_INTERVAL_S", "1"), ("GATEWAY__IDLE_TIMEOUT_S", "2")]);
     let mut wire = sign_in(&realm, &wallet()).await;

@@ -221,7 +221,7 @@ fn listen(
     handle: Handle<SocketAddr>,
     header_timeout: Duration,
 ) -> Result<impl Future<Output = std::io::Result<()>> + Send> {
-    let mut server = axum_server::from_tcp(listener)?.handle(handle).acceptor(Prompt(header_timeout));
+    let mut server = axum_server::from_tcp(listener)?.handle(handle).acceptor(Punctual(header_timeout));
     // Without the guess at the version, which waits for first bytes for ever.
     let mut http = Builder::new(TokioExecutor::new()).http1_only();
     http.http1().timer(TokioTimer::new()).header_read_timeout(header_timeout);
@@ -231,9 +231,9 @@ fn listen(
 
 /// Takes connections whose first byte comes in time: until then the HTTP server runs no timer.
 #[derive(Clone)]
-struct Prompt(Duration);
+struct Punctual(Duration);
 
-impl<S: Send + 'static> Accept<TcpStream, S> for Prompt {
+impl<S: Send + 'static> Accept<TcpStream, S> for Punctual {
     type Stream = TcpStream;
     type Service = S;
     type Future = Pin<Box<dyn Future<Output = std::io::Result<(TcpStream, S)>> + Send>>;

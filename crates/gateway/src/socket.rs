@@ -1,6 +1,6 @@
 //! The archipelago socket: one task a session, from its first frame to its last.
 
-use std::error::Error as _;
+use std::{error::Error as _, time::Duration};
 
 use admission::{Pace, Ticket};
 use axum::{
@@ -22,6 +22,9 @@ use crate::{
     live::{Live, LiveState},
     sessions::Inbox,
 };
+
+/// How long the answer to a client's goodbye may take.
+const GOODBYE: Duration = Duration::from_secs(1);
 
 /// What the close frame says. `None`: there is nobody left to tell.
 type End = Option<(Close, String)>;
@@ -224,7 +227,12 @@ async fn next(socket: &mut WebSocket) -> Result<Received, End> {
         }
         Some(Ok(Message::Ping(_) | Message::Pong(_))) => Ok(Received::SignOfLife),
         Some(Ok(Message::Text(_))) => Err(end(Close::TextFrame)),
-        Some(Ok(Message::Close(_))) | None => Err(None),
+        Some(Ok(Message::Close(_))) => {
+            // The library's answer goes out with the next read, which finds the end.
+            let _ = timeout(GOODBYE, socket.recv()).await;
+            Err(None)
+        }
+        None => Err(None),
         Some(Err(error)) => Err(read_end(&error)),
     }
 }

@@ -11,7 +11,7 @@ use crate::{
     batch::{packet, packet_frame},
     room::Entrant,
     service::Shared,
-    ws::{FrameReader, OpCode, ReadError, Received, put_frame},
+    ws::{FrameReader, OpCode, ReadError, Received, close_frame, put_frame},
 };
 
 /// Why somebody was not let in: what the close frame says. `None`: there is nobody to tell.
@@ -106,7 +106,10 @@ where
             }
             Received::Pong | Received::Fragment => {}
             Received::Text => return Err(refuse(Close::TextFrame)),
-            Received::Close => return Err(None),
+            Received::Close => {
+                write(writer, &close_frame(1000, "")).await?;
+                return Err(None);
+            }
         }
     }
 }

@@ -114,6 +114,8 @@ where
     let end = outbox.end();
     if let Some(close) = end {
         count_closed(close);
+    }
+    if outbox.is_finished() {
         // What waits is written, and the client's own close awaited: to drop a socket with bytes
         // unread is a reset, which can overtake the close frame. A stalled reader is left.
         let farewell = async {
@@ -189,7 +191,10 @@ async fn listen<R: AsyncRead + Unpin>(
             Ok(Received::Ping(payload)) => push_control(&membership.outbox, OpCode::Pong, &payload),
             Ok(Received::Pong | Received::Fragment) => {}
             Ok(Received::Text) => return Some((Close::TextFrame, Close::TextFrame.reason().to_owned())),
-            Ok(Received::Close) => return None,
+            Ok(Received::Close) => {
+                membership.outbox.goodbye();
+                return None;
+            }
             Err(error) => return read_refusal(&error),
         }
         // Every frame counts, so that none of them is a way around the pace.

@@ -20,6 +20,9 @@ pub(crate) struct Bounds {
     pub(crate) all: usize,
 }
 
+/// RFC 6455, 7.4.1.
+const NORMAL_CLOSURE: u16 = 1000;
+
 /// What waits to be written to one member.
 #[derive(Debug)]
 pub(crate) struct Outbox {
@@ -34,6 +37,9 @@ struct Queue {
     items: VecDeque<Item>,
     /// Of the items, and of what was taken and is not written yet.
     bytes: usize,
+    /// Its last item is a close frame, and nothing comes after it.
+    finished: bool,
+    /// Why, where the server ends it.
     closed: Option<Close>,
 }
 
@@ -83,7 +89,7 @@ impl Outbox {
     /// Queues the frames of a tick.
     pub(crate) fn push_batch(&self, batch: &Arc<Batch>) -> Queued {
         let mut queue = self.lock();
-        if queue.closed.is_some() {
+        if queue.finished {
             return Queued::Closed;
         }
         let reliable_only = queue.bytes > self.bounds.unreliable;
@@ -103,7 +109,7 @@ impl Outbox {
     /// Queues a frame for this member alone.
     pub(crate) fn push_own(&self, frame: Bytes) {
         let mut queue = self.lock();
-        if queue.closed.is_some() {
+        if queue.finished {
             return;
         }
         if queue.bytes > self.bounds.all {
@@ -117,7 +123,7 @@ impl Outbox {
     /// Ends the queue: what waits is still written, then the close frame, and nothing more.
     pub(crate) fn close(&self, close: Close, reason: &str) {
         let mut queue = self.lock();
-        if queue.closed.is_none() {
+        if !queue.finished {
             self.close_locked(&mut queue, close, reason, false);
         }
     }
@@ -127,18 +133,35 @@ impl Outbox {
             queue.bytes -= queue.items.iter().map(Item::bytes).sum::<usize>();
             queue.items.clear();
         }
-        let item = Item::Own(close_frame(close.code(), reason));
-        queue.bytes += item.bytes();
-        queue.items.push_back(item);
         queue.closed = Some(close);
-        self.ready.notify_one();
+        self.finish_locked(queue, close_frame(close.code(), reason));
         self.closing.notify_one();
+    }
+
+    fn finish_locked(&self, queue: &mut Queue, frame: Bytes) {
+        queue.bytes += frame.len();
+        queue.items.push_back(Item::Own(frame));
+        queue.finished = true;
+        self.ready.notify_one();
+    }
+
+    /// Ends the queue because the client said goodbye, with the answer to that.
+    pub(crate) fn goodbye(&self) {
+        let mut queue = self.lock();
+        if !queue.finished {
+            self.finish_locked(&mut queue, close_frame(NORMAL_CLOSURE, ""));
+        }
+    }
+
+    /// Whether the queue has been ended, by either side.
+    pub(crate) fn is_finished(&self) -> bool {
+        self.lock().finished
     }
 
     /// Ends the queue for a reader that takes nothing: nothing more is written.
     pub(crate) fn abandon(&self) {
         let mut queue = self.lock();
-        if queue.closed.is_none() {
+        if !queue.finished {
             self.close_locked(&mut queue, Close::TooSlow, Close::TooSlow.reason(), true);
         }
     }
@@ -171,7 +194,7 @@ impl Outbox {
 
     fn try_take(&self, alias: u32) -> Taken {
         let mut queue = self.lock();
-        let mut taken = Taken { last: queue.closed.is_some(), ..Taken::default() };
+        let mut taken = Taken { last: queue.finished, ..Taken::default() };
         for item in queue.items.drain(..) {
             taken.weight += item.bytes();
             match item {
