@@ -5,7 +5,7 @@ use rustc_hash::FxHashMap;
 
 use crate::{
     event::{Input, Output},
-    flush,
+    flush::{self, Step},
     ground::{Ground, Point},
     ids::{Ids, Serial},
     islands::{Desertion, IslandState, Islands},
@@ -57,6 +57,8 @@ pub(crate) struct Pending {
     pub(crate) listed: Vec<u32>,
     /// Peers that moved, and were in an island.
     pub(crate) moved: Vec<u32>,
+    /// Where they stood before, as long as they were few in their island.
+    pub(crate) steps: Vec<Step>,
     /// Islands that hold a member which moved, came or left.
     pub(crate) dirty: Vec<u32>,
     /// Islands whose members are not those of the last flush.
@@ -73,7 +75,8 @@ impl Pending {
         let people = [&self.arrivals, &self.leaving, &self.listed, &self.moved];
         let islands = [&self.dirty, &self.changed, &self.closed];
         let lists = people.into_iter().chain(islands);
-        lists.map(|list| list.capacity() * size_of::<u32>()).sum()
+        lists.map(|list| list.capacity() * size_of::<u32>()).sum::<usize>()
+            + self.steps.capacity() * size_of::<Step>()
     }
 }
 
@@ -162,9 +165,10 @@ impl Engine {
         record.height_m = position.y;
         let (state, untold) = (record.state, record.told == Serial::NONE);
         let to = Point { x: position.x, z: position.z };
-        if self.ground.spot(peer) != to {
+        let from = self.ground.spot(peer);
+        if from != to {
             self.ground.shift(peer, to);
-            self.mark_moved(peer);
+            self.mark_moved(peer, from);
         }
         if state != State::Present {
             self.enter(peer);
@@ -259,7 +263,7 @@ impl Engine {
     }
 
     /// Has the next flush look at a peer and its island.
-    fn mark_moved(&mut self, peer: u32) {
+    fn mark_moved(&mut self, peer: u32, from: Point) {
         let island = self.ground.island_of(peer);
         if island == NONE || self.peers[peer].flags.replace(Flags::MOVED, true) {
             return;
@@ -267,6 +271,9 @@ impl Engine {
         self.pending.moved.push(peer);
         let record = &mut self.islands[island];
         record.movers = record.movers.saturating_add(1);
+        if flush::is_few(record.movers, self.ground.size(island)) {
+            self.pending.steps.push(Step { island, peer, from });
+        }
         if !std::mem::replace(&mut record.dirty, true) {
             self.pending.dirty.push(island);
         }

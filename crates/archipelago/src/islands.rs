@@ -32,6 +32,8 @@ pub(crate) struct Island {
     pub(crate) movers: u32,
     /// A member moved, came or left since the last flush.
     pub(crate) dirty: bool,
+    /// It may have fallen apart, though few moved.
+    pub(crate) doubtful: bool,
     /// Its members are not those of the last flush.
     pub(crate) changed: bool,
     /// It has no node, or should be on another.
@@ -59,6 +61,7 @@ impl Islands {
             state: IslandState::Inhabited,
             movers: 0,
             dirty: false,
+            doubtful: false,
             changed: false,
             seeking: false,
         })

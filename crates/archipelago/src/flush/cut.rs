@@ -1,5 +1,6 @@
 use crate::{
     engine::Engine,
+    flush::hold::has_few_movers,
     ground::{Member, Point},
     peers::Peers,
 };
@@ -25,7 +26,9 @@ pub(super) fn run(engine: &mut Engine, islands: &[u32]) {
     let mut members = std::mem::take(&mut engine.scratch.members);
     let mut ends = std::mem::take(&mut engine.scratch.ends);
     for &island in islands {
-        if !engine.islands.is_inhabited(island) || engine.ground.size(island) == 1 {
+        let doubtful = std::mem::take(&mut engine.islands[island].doubtful);
+        let alone = engine.ground.size(island) == 1;
+        if !engine.islands.is_inhabited(island) || alone || (has_few_movers(engine, island) && !doubtful) {
             continue;
         }
         members.clear();

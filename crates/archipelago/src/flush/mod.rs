@@ -10,18 +10,21 @@
 //! 8. Islands that are still there get an id and a node, and what changed is [announced](announce).
 //!
 //! Work is proportional to the islands that hold a peer which moved, came or left. Where only a few
-//! members of an island moved, all but its holding together is looked at through their eyes alone.
+//! members of an island moved, it is looked at through their eyes alone, unless they may have parted it.
 
 mod announce;
 mod arrive;
 mod cut;
 mod depart;
+mod hold;
 mod merge;
 mod refine;
 mod survey;
 mod transports;
 
 use std::time::Duration;
+
+pub(crate) use hold::{Step, is_few};
 
 use crate::{engine::Engine, event::Output, ground::Member, ids::IdCache, peers::Flags};
 
@@ -57,8 +60,10 @@ pub(crate) fn run(engine: &mut Engine, now: Duration, outputs: &mut Vec<Output>)
     engine.ground.tidy();
     let mut dirty = std::mem::take(&mut engine.pending.dirty);
     let moved = std::mem::take(&mut engine.pending.moved);
+    let mut steps = std::mem::take(&mut engine.pending.steps);
     let arrivals = std::mem::take(&mut engine.pending.arrivals);
     sort_by_place(engine, &mut dirty);
+    hold::run(engine, &mut steps);
     cut::run(engine, &dirty);
     let mut active = std::mem::take(&mut engine.scratch.active);
     survey::run(engine, &dirty, &moved, &mut active);
@@ -76,6 +81,7 @@ pub(crate) fn run(engine: &mut Engine, now: Duration, outputs: &mut Vec<Output>)
     announce::close_islands(engine, outputs);
     active.clear();
     engine.scratch.active = active;
+    engine.pending.steps = steps;
     finish(engine, dirty, moved, arrivals);
 }
 
@@ -107,4 +113,6 @@ fn finish(engine: &mut Engine, dirty: Vec<u32>, moved: Vec<u32>, arrivals: Vec<u
         list.shrink_to(2 * list.len());
         list.clear();
     }
+    pending.steps.shrink_to(2 * pending.steps.len());
+    pending.steps.clear();
 }

@@ -1,9 +1,6 @@
 //! Which islands are near which.
 
-use crate::{engine::Engine, slab::NONE};
-
-/// An island of which fewer than one in so many moved is surveyed through those who did.
-const FEW: u32 = 8;
+use crate::{engine::Engine, flush::hold::has_few_movers, slab::NONE};
 
 /// What a flush knows of the islands near others. An island on record has all those near it on its
 /// list, and perhaps some that are not any more; an island that changes later is no longer on record.
@@ -72,11 +69,6 @@ pub(super) fn run(engine: &mut Engine, dirty: &[u32], moved: &[u32], active: &mu
             active.push(island);
         }
     }
-}
-
-fn has_few_movers(engine: &Engine, island: u32) -> bool {
-    let record = &engine.islands[island];
-    !record.changed && record.movers.saturating_mul(FEW) < engine.ground.size(island)
 }
 
 fn survey(engine: &mut Engine, island: u32) {

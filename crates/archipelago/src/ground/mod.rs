@@ -297,6 +297,16 @@ impl Ground {
         }
     }
 
+    /// Adds the members of an island that stand in the cell of a point or in one of those around.
+    pub(crate) fn gather_around(&self, island: u32, point: Point, members: &mut Vec<Member>) {
+        for cell in self.cells_around(point) {
+            let group = self.find_group(cell, island);
+            if group != NONE {
+                members.extend(self.peers_of(group));
+            }
+        }
+    }
+
     /// Adds to `found` each island of at most `max_size` members, but this one, that has a member
     /// within the distance of a member of this one.
     pub(crate) fn touching(&mut self, island: u32, distance_m: f32, max_size: u32, found: &mut Vec<u32>) {
@@ -329,7 +339,7 @@ impl Ground {
     ) {
         let mut marks = std::mem::take(&mut self.marks);
         marks.begin(self.tallies.len());
-        let mut visit = |cell: u32| {
+        for cell in self.cells_around(point) {
             for group in self.groups_in(cell) {
                 let candidate = self.groups[group].island;
                 if !marks.is_marked(candidate)
@@ -340,11 +350,6 @@ impl Ground {
                     found.push(candidate);
                 }
             }
-        };
-        let key = self.key(point);
-        match self.find_cell(key) {
-            NONE => AROUND.iter().map(|&by| self.find_cell(offset(key, by))).for_each(&mut visit),
-            cell => self.cells_near(cell).for_each(&mut visit),
         }
         self.marks = marks;
     }
@@ -389,6 +394,19 @@ impl Ground {
 
     fn groups_near(&self, cell: u32) -> impl Iterator<Item = u32> {
         self.cells_near(cell).flat_map(|cell| self.groups_in(cell))
+    }
+
+    /// The cell that a point lies in and those around it, with `NONE` for those that are not there.
+    fn cells_around(&self, point: Point) -> [u32; 9] {
+        let key = self.key(point);
+        let cell = self.find_cell(key);
+        let around = match cell {
+            NONE => AROUND.map(|by| self.find_cell(offset(key, by))),
+            cell => self.cells[cell].around,
+        };
+        let mut cells = [cell; 9];
+        cells[1..].copy_from_slice(&around);
+        cells
     }
 
     fn cells_near(&self, cell: u32) -> impl Iterator<Item = u32> {
