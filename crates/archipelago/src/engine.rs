@@ -13,7 +13,7 @@ use crate::{
     registry::{NO_NODE, Registry},
     returns::Returns,
     settings::{Settings, SettingsError},
-    slab::NONE,
+    slab::{NONE, push_tight},
 };
 
 /// Places farther out than this, in metres, are refused: a number of this size still tells half
@@ -268,11 +268,12 @@ impl Engine {
         if island == NONE || self.peers[peer].flags.replace(Flags::MOVED, true) {
             return;
         }
+        let turn = self.pending.moved.len() as u32;
         self.pending.moved.push(peer);
         let record = &mut self.islands[island];
         record.movers = record.movers.saturating_add(1);
         if flush::is_few(record.movers, self.ground.size(island)) {
-            self.pending.steps.push(Step { island, peer, from });
+            push_tight(&mut self.pending.steps, Step { turn, island, from });
         }
         if !std::mem::replace(&mut record.dirty, true) {
             self.pending.dirty.push(island);

@@ -1,9 +1,10 @@
-//! Islands of which only a few members moved, and that hold together all the same.
+//! Islands of which only a few members moved are looked at through their eyes.
 //!
 //! At the end of the last flush every island held together. It still does if all that were
 //! neighbours then are connected now; and only those have to be looked at of whom one has moved.
 //! That is seen from around the movers, without gathering the whole island. Where it is not, the
-//! island is `doubtful`, and is looked at all over.
+//! island is `doubtful`, and is looked at all over. What else is in sight of the movers is noted on
+//! the way, for the survey.
 
 use crate::{
     engine::Engine,
@@ -11,14 +12,51 @@ use crate::{
 };
 
 /// An island of which fewer than one in so many moved is looked at through those who did.
-pub(crate) const FEW: u32 = 8;
+const FEW: u32 = 8;
 
-/// A member that moved since the last flush, and where it stood then.
+/// Where somebody stood before it moved.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Step {
+    /// Who: its place in the list of those who moved.
+    pub(crate) turn: u32,
     pub(crate) island: u32,
-    pub(crate) peer: u32,
     pub(crate) from: Point,
+}
+
+/// A mover in an island with few of them.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Mover {
+    pub(super) island: u32,
+    pub(super) peer: u32,
+    /// Its place in the list of those who moved.
+    pub(super) turn: u32,
+    from: Point,
+    /// Where in the list of what is in sight its part ends. It begins where that of the one before ends.
+    in_sight_end: u32,
+}
+
+/// All movers in islands with few of them, those of an island together.
+#[derive(Debug, Default)]
+pub(crate) struct Movers {
+    movers: Vec<Mover>,
+    /// Islands within the join distance of each.
+    in_sight: Vec<u32>,
+}
+
+impl Movers {
+    /// Each with the islands that were within the join distance before anything was cut.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&Mover, &[u32])> {
+        let mut start = 0;
+        self.movers.iter().map(move |mover| {
+            let end = mover.in_sight_end as usize;
+            (mover, &self.in_sight[std::mem::replace(&mut start, end)..end])
+        })
+    }
+
+    /// Bytes held.
+    pub(super) fn bytes(&self) -> usize {
+        self.movers.capacity() * size_of::<Mover>() + self.in_sight.capacity() * size_of::<u32>()
+    }
 }
 
 /// Whether an island has the members of the last flush, and only a few of them moved.
@@ -32,22 +70,35 @@ pub(crate) fn is_few(movers: u32, members: u32) -> bool {
     movers.saturating_mul(FEW) < members
 }
 
-/// Marks the islands with few movers that may have fallen apart.
-pub(super) fn run(engine: &mut Engine, steps: &mut [Step]) {
-    steps.sort_unstable_by_key(|step| (step.island, step.peer));
+/// Looks around the movers of islands that have few, and marks those that may have fallen apart.
+pub(super) fn run(engine: &mut Engine, moved: &[u32], steps: &[Step]) {
+    let mut found = std::mem::take(&mut engine.scratch.movers);
     let mut near = std::mem::take(&mut engine.scratch.members);
-    for movers in steps.chunk_by(|a, b| a.island == b.island) {
+    found.in_sight.clear();
+    found.movers.clear();
+    let relevant = steps.iter().filter(|step| has_few_movers(engine, step.island));
+    found.movers.extend(relevant.map(|&Step { turn, island, from }| {
+        let peer = moved[turn as usize];
+        Mover { island, peer, turn, from, in_sight_end: 0 }
+    }));
+    found.movers.sort_unstable_by_key(|mover| (mover.island, mover.turn));
+    for movers in found.movers.chunk_by_mut(|a, b| a.island == b.island) {
         let island = movers[0].island;
-        if has_few_movers(engine, island) && !hold(engine, island, movers, &mut near) {
-            engine.islands[island].doubtful = true;
+        engine.islands[island].doubtful = !hold(engine, island, movers, &mut near);
+        for mover in movers {
+            let at = engine.ground.spot(mover.peer);
+            let distance_m = engine.settings.join_distance_m;
+            engine.ground.touching_point(at, distance_m, u32::MAX, &mut found.in_sight);
+            mover.in_sight_end = found.in_sight.len() as u32;
         }
     }
     engine.scratch.members = near;
+    engine.scratch.movers = found;
 }
 
 /// Whether everybody who was a neighbour of a mover is connected with it still, directly or through
 /// one other member.
-fn hold(engine: &Engine, island: u32, movers: &[Step], near: &mut Vec<Member>) -> bool {
+fn hold(engine: &Engine, island: u32, movers: &[Mover], near: &mut Vec<Member>) -> bool {
     let squared = engine.settings.leave_distance_m * engine.settings.leave_distance_m;
     movers.iter().enumerate().all(|(index, mover)| {
         let to = engine.ground.spot(mover.peer);
@@ -59,7 +110,7 @@ fn hold(engine: &Engine, island: u32, movers: &[Step], near: &mut Vec<Member>) -
             };
             to.distance_squared(other) <= squared || near.iter().any(joins)
         };
-        let moved = |peer: u32| movers.iter().any(|step| step.peer == peer);
+        let moved = |peer: u32| movers.iter().any(|mover| mover.peer == peer);
         let others_hold = near.iter().all(|member| {
             member.at.distance_squared(mover.from) > squared || meet(member.at) || moved(member.peer)
         });

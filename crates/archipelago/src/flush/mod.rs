@@ -37,6 +37,7 @@ pub(crate) struct Scratch {
     active: Vec<u32>,
     fragments: cut::Fragments,
     contacts: survey::Contacts,
+    movers: hold::Movers,
     refine: refine::Scratch,
     names: IdCache,
 }
@@ -49,6 +50,7 @@ impl Scratch {
             + (self.found.capacity() + self.active.capacity()) * size_of::<u32>()
             + self.fragments.bytes()
             + self.contacts.bytes()
+            + self.movers.bytes()
             + self.refine.bytes()
     }
 }
@@ -60,13 +62,13 @@ pub(crate) fn run(engine: &mut Engine, now: Duration, outputs: &mut Vec<Output>)
     engine.ground.tidy();
     let mut dirty = std::mem::take(&mut engine.pending.dirty);
     let moved = std::mem::take(&mut engine.pending.moved);
-    let mut steps = std::mem::take(&mut engine.pending.steps);
+    let steps = std::mem::take(&mut engine.pending.steps);
     let arrivals = std::mem::take(&mut engine.pending.arrivals);
     sort_by_place(engine, &mut dirty);
-    hold::run(engine, &mut steps);
+    hold::run(engine, &moved, &steps);
     cut::run(engine, &dirty);
     let mut active = std::mem::take(&mut engine.scratch.active);
-    survey::run(engine, &dirty, &moved, &mut active);
+    survey::run(engine, &dirty, &mut active);
     arrive::put_back(engine, &arrivals, &mut active);
     merge::run(engine, &active);
     arrive::place_fragments(engine);

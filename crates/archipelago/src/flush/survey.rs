@@ -1,6 +1,10 @@
 //! Which islands are near which.
 
-use crate::{engine::Engine, flush::hold::has_few_movers, slab::NONE};
+use crate::{
+    engine::Engine,
+    flush::hold::{Mover, has_few_movers},
+    ground::Point,
+};
 
 /// What a flush knows of the islands near others. An island on record has all those near it on its
 /// list, and perhaps some that are not any more; an island that changes later is no longer on record.
@@ -43,29 +47,31 @@ impl Contacts {
 
 /// Finds out which islands are near the dirty ones. Those that are to be looked at closely become
 /// `active`: not those of which only a few moved, when that changes nothing for anybody.
-pub(super) fn run(engine: &mut Engine, dirty: &[u32], moved: &[u32], active: &mut Vec<u32>) {
+pub(super) fn run(engine: &mut Engine, dirty: &[u32], active: &mut Vec<u32>) {
     engine.scratch.contacts.begin();
-    let mut passed_over = false;
     for &island in dirty {
         if !engine.islands.is_inhabited(island) {
             continue;
         }
         if has_few_movers(engine, island) {
             engine.islands[island].dirty = false;
-            passed_over = true;
         } else {
             survey(engine, island);
             active.push(island);
         }
     }
-    for &peer in if passed_over { moved } else { &[] } {
-        let island = engine.ground.island_of(peer);
-        if island != NONE
-            && !engine.islands[island].dirty
-            && has_few_movers(engine, island)
-            && makes_a_difference(engine, peer, island)
-        {
-            engine.islands[island].dirty = true;
+    let movers = std::mem::take(&mut engine.scratch.movers);
+    let mut different: Vec<(u32, u32)> = Vec::new();
+    for (mover, in_sight) in movers.iter() {
+        if has_few_movers(engine, mover.island) && makes_a_difference(engine, mover, in_sight) {
+            different.push((mover.turn, mover.island));
+        }
+    }
+    engine.scratch.movers = movers;
+    // In the order in which they moved.
+    different.sort_unstable();
+    for (_, island) in different {
+        if !std::mem::replace(&mut engine.islands[island].dirty, true) {
             active.push(island);
         }
     }
@@ -79,18 +85,21 @@ fn survey(engine: &mut Engine, island: u32) {
 }
 
 /// Whether somebody who moved has come near an island that its own fits together with, or stands
-/// past the middle to one.
-fn makes_a_difference(engine: &mut Engine, peer: u32, island: u32) -> bool {
-    let at = engine.ground.spot(peer);
+/// past the middle to one. Those `in_sight` were near before anything was cut.
+fn makes_a_difference(engine: &mut Engine, mover: &Mover, in_sight: &[u32]) -> bool {
+    let at = engine.ground.spot(mover.peer);
+    if !in_sight.iter().any(|&other| engine.islands[other].changed) {
+        return in_sight.iter().any(|&other| concerns(engine, at, mover.island, other));
+    }
     let mut found = std::mem::take(&mut engine.scratch.found);
     found.clear();
     engine.ground.touching_point(at, engine.settings.join_distance_m, u32::MAX, &mut found);
-    let size = engine.ground.size(island);
-    let difference = found.iter().any(|&other| {
-        other != island
-            && (engine.ground.size(other) + size <= engine.limit
-                || super::refine::is_past_the_middle(engine, at, island, other))
-    });
+    let difference = found.iter().any(|&other| concerns(engine, at, mover.island, other));
     engine.scratch.found = found;
     difference
+}
+
+fn concerns(engine: &Engine, at: Point, island: u32, other: u32) -> bool {
+    let fit = || engine.ground.size(other) + engine.ground.size(island) <= engine.limit;
+    other != island && (fit() || super::refine::is_past_the_middle(engine, at, island, other))
 }

@@ -98,7 +98,9 @@ impl Work<'_> {
     /// Lists who might be handed over or exchanged, those with most to gain first. Returns whether
     /// there is anybody.
     fn list(&mut self, one: u32, other: u32, line: Line, scratch: &mut Scratch) -> bool {
-        let (ours, theirs) = (self.sheet(one), self.sheet(other));
+        let sheets = &mut self.scratch.sheets;
+        let ours = sheets.open_without_contacts(self.engine, one);
+        let theirs = sheets.open_without_contacts(self.engine, other);
         let reaches =
             |sheet: u32| self.scratch.sheets[sheet].members.iter().map(|member| line.reach(member.at));
         let farthest = reaches(ours).fold(f32::NEG_INFINITY, f32::max);
@@ -240,6 +242,13 @@ impl Work<'_> {
     }
 
     fn apply(&mut self, member: Member, from: u32, to: u32, scratch: &mut Scratch) {
+        let distance_m = self.engine.settings.join_distance_m;
+        // What is near the member is what this changes for others.
+        scratch.found.clear();
+        self.engine.ground.touching_point(member.at, distance_m, u32::MAX, &mut scratch.found);
+        for &island in [from, to].iter().chain(&scratch.found) {
+            self.scratch.sheets.complete(self.engine, island);
+        }
         self.engine.ground.hand(member.peer, to);
         self.engine.list(member.peer);
         self.engine.mark_changed(from);
@@ -247,7 +256,6 @@ impl Work<'_> {
         let (ours, theirs) = (self.sheet(from), self.sheet(to));
         self.scratch.sheets[ours].remove(member.peer);
         self.scratch.sheets[theirs].add(member);
-        let distance_m = self.engine.settings.join_distance_m;
         scratch.found.clear();
         self.engine.ground.touching_point(member.at, distance_m, u32::MAX, &mut scratch.found);
         for &island in &scratch.found {

@@ -147,7 +147,10 @@ impl Work<'_> {
     /// Whether two pieces, without one of the members of the first, are within the join distance.
     fn is_near(&mut self, one: u32, other: u32, but: u32) -> bool {
         let sheets = &mut self.scratch.sheets;
-        let (one, other) = (sheets.open(self.engine, one), sheets.open(self.engine, other));
+        let (one, other) = (
+            sheets.open_without_contacts(self.engine, one),
+            sheets.open_without_contacts(self.engine, other),
+        );
         sheets[one].is_near(&sheets[other], self.engine.settings.join_distance_m, but)
     }
 

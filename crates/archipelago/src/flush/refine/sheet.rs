@@ -15,6 +15,8 @@ pub(super) struct Sheet {
     /// The islands near it: all that have a member within the join distance of one of its own, and,
     /// once members have come or gone, perhaps some that had.
     pub(super) contacts: Vec<u32>,
+    /// The contacts were sought. Until they are needed, or would change, they are not.
+    knows_contacts: bool,
     /// The corners of a rectangle around all members.
     low: Point,
     high: Point,
@@ -44,14 +46,29 @@ impl Sheets {
 
     /// The sheet of an island, a new one if need be.
     pub(super) fn open(&mut self, engine: &mut Engine, island: u32) -> u32 {
+        let index = self.open_without_contacts(engine, island);
+        self[index].find_contacts(engine);
+        index
+    }
+
+    /// The sheet of an island, a new one if need be, for one who only looks at the members.
+    pub(super) fn open_without_contacts(&mut self, engine: &Engine, island: u32) -> u32 {
         let known = self.find(island);
         if known != NONE {
             return known;
         }
         let index = self.add(island);
-        self[index].find_contacts(engine);
         self[index].gather(engine);
         index
+    }
+
+    /// Seeks the contacts of an island that has a sheet, while they are what they were when it was
+    /// opened.
+    pub(super) fn complete(&mut self, engine: &mut Engine, island: u32) {
+        let index = self.find(island);
+        if index != NONE {
+            self[index].find_contacts(engine);
+        }
     }
 
     /// A new sheet for an island, unless nobody is near it. What the survey found is believed.
@@ -62,6 +79,7 @@ impl Sheets {
             Some(known) if !engine.islands[island].changed => {
                 let inhabited = known.iter().filter(|&&contact| engine.islands.is_inhabited(contact));
                 sheet.contacts.extend(inhabited);
+                sheet.knows_contacts = true;
             }
             _ => sheet.find_contacts(engine),
         }
@@ -138,12 +156,15 @@ impl IndexMut<u32> for Sheets {
 impl Sheet {
     fn clear(&mut self, island: u32) {
         self.island = island;
-        (self.active, self.queued) = (false, false);
+        (self.active, self.queued, self.knows_contacts) = (false, false, false);
         self.contacts.clear();
         self.members.clear();
     }
 
     fn find_contacts(&mut self, engine: &mut Engine) {
+        if std::mem::replace(&mut self.knows_contacts, true) {
+            return;
+        }
         let distance_m = engine.settings.join_distance_m;
         engine.ground.touching(self.island, distance_m, u32::MAX, &mut self.contacts);
     }
