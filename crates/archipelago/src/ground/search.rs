@@ -1,0 +1,172 @@
+//! Who is near whom.
+
+use super::{
+    Ground, Group, Member, Point, Spot,
+    cells::{AROUND, offset},
+    chain,
+};
+use crate::slab::NONE;
+
+/// Remembers which islands were seen in the present search, without being cleared for the next.
+#[derive(Debug, Default)]
+pub(super) struct Marks {
+    pub(super) seen_in: Vec<u32>,
+    search: u32,
+}
+
+impl Marks {
+    fn begin(&mut self, islands: usize) {
+        if self.search == u32::MAX {
+            self.seen_in.clear();
+            self.search = 0;
+        }
+        self.search += 1;
+        if self.seen_in.len() < islands {
+            self.seen_in.resize(islands, 0);
+        }
+    }
+
+    fn is_marked(&self, island: u32) -> bool {
+        self.seen_in[island as usize] == self.search
+    }
+
+    fn mark(&mut self, island: u32) {
+        self.seen_in[island as usize] = self.search;
+    }
+}
+
+impl Ground {
+    /// The members of an island, in no order that means anything (but the same for the same inputs).
+    pub(crate) fn members(&self, island: u32) -> impl Iterator<Item = Member> {
+        self.groups_of(island).flat_map(|group| self.peers_of(group))
+    }
+
+    /// Adds the members of an island to a list, in the order of [`members`](Self::members).
+    pub(crate) fn gather(&self, island: u32, members: &mut Vec<Member>) {
+        members.reserve(self.size(island) as usize);
+        let mut group = self.tallies[island as usize].first_group;
+        while group != NONE {
+            let Group { first_spot, next_in_island, .. } = self.groups[group];
+            let mut spot = first_spot;
+            while spot != NONE {
+                let Spot { at, peer, next, .. } = self.spots[spot];
+                members.push(Member { peer, at });
+                spot = next;
+            }
+            group = next_in_island;
+        }
+    }
+
+    /// Adds the members of an island that stand in the cell of a point or in one of those around.
+    pub(crate) fn gather_around(&self, island: u32, point: Point, members: &mut Vec<Member>) {
+        for cell in self.cells_around(point) {
+            let group = self.find_group(cell, island);
+            if group != NONE {
+                members.extend(self.peers_of(group));
+            }
+        }
+    }
+
+    /// Adds to `found` each island of at most `max_size` members, but this one, that has a member
+    /// within the distance of a member of this one.
+    pub(crate) fn touching(&mut self, island: u32, distance_m: f32, max_size: u32, found: &mut Vec<u32>) {
+        let mut marks = std::mem::take(&mut self.marks);
+        marks.begin(self.tallies.len());
+        marks.mark(island);
+        for group in self.groups_of(island) {
+            for other in self.groups_near(self.groups[group].cell) {
+                let candidate = self.groups[other].island;
+                if !marks.is_marked(candidate)
+                    && self.size(candidate) <= max_size
+                    && self.groups_touch(group, other, distance_m * distance_m)
+                {
+                    marks.mark(candidate);
+                    found.push(candidate);
+                }
+            }
+        }
+        self.marks = marks;
+    }
+
+    /// Adds to `found` each island of at most `max_size` members that has one within the distance of
+    /// a point.
+    pub(crate) fn touching_point(
+        &mut self,
+        point: Point,
+        distance_m: f32,
+        max_size: u32,
+        found: &mut Vec<u32>,
+    ) {
+        let mut marks = std::mem::take(&mut self.marks);
+        marks.begin(self.tallies.len());
+        for cell in self.cells_around(point) {
+            for group in self.groups_in(cell) {
+                let candidate = self.groups[group].island;
+                if !marks.is_marked(candidate)
+                    && self.size(candidate) <= max_size
+                    && self.group_touches(group, point, distance_m * distance_m)
+                {
+                    marks.mark(candidate);
+                    found.push(candidate);
+                }
+            }
+        }
+        self.marks = marks;
+    }
+
+    /// Whether an island has a member within the distance of a point.
+    pub(crate) fn touches(&self, island: u32, point: Point, distance_m: f32) -> bool {
+        let key = self.key(point);
+        let around = AROUND.iter().map(|&by| offset(key, by));
+        std::iter::once(key).chain(around).any(|key| {
+            let group = self.find_group(self.find_cell(key), island);
+            group != NONE && self.group_touches(group, point, distance_m * distance_m)
+        })
+    }
+
+    fn groups_touch(&self, group: u32, other: u32, squared: f32) -> bool {
+        self.peers_of(group).any(|member| self.group_touches(other, member.at, squared))
+    }
+
+    fn group_touches(&self, group: u32, point: Point, squared: f32) -> bool {
+        self.peers_of(group).any(|member| member.at.distance_squared(point) <= squared)
+    }
+
+    pub(super) fn groups_of(&self, island: u32) -> impl Iterator<Item = u32> {
+        chain(self.tallies[island as usize].first_group, |group| self.groups[group].next_in_island)
+    }
+
+    pub(super) fn groups_in(&self, cell: u32) -> impl Iterator<Item = u32> {
+        let first = if cell == NONE { NONE } else { self.cells[cell].first_group };
+        chain(first, |group| self.groups[group].next_in_cell)
+    }
+
+    pub(super) fn groups_near(&self, cell: u32) -> impl Iterator<Item = u32> {
+        self.cells_near(cell).flat_map(|cell| self.groups_in(cell))
+    }
+
+    /// The cell that a point lies in and those around it, with `NONE` for those that are not there.
+    pub(super) fn cells_around(&self, point: Point) -> [u32; 9] {
+        let key = self.key(point);
+        let cell = self.find_cell(key);
+        let around = match cell {
+            NONE => AROUND.map(|by| self.find_cell(offset(key, by))),
+            cell => self.cells[cell].around,
+        };
+        let mut cells = [cell; 9];
+        cells[1..].copy_from_slice(&around);
+        cells
+    }
+
+    pub(super) fn cells_near(&self, cell: u32) -> impl Iterator<Item = u32> {
+        std::iter::once(cell).chain(self.cells[cell].around)
+    }
+
+    pub(super) fn peers_of(&self, group: u32) -> impl Iterator<Item = Member> {
+        self.spots_of(group).map(|spot| Member { peer: self.spots[spot].peer, at: self.spots[spot].at })
+    }
+
+    pub(super) fn spots_of(&self, group: u32) -> impl Iterator<Item = u32> {
+        chain(self.groups[group].first_spot, |spot| self.spots[spot].next)
+    }
+}
