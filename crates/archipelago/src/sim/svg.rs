@@ -29,7 +29,7 @@ pub fn draw(engine: &Engine) -> String {
     for (island, places) in &islands {
         // Colours a golden angle apart: those that follow each other are told apart well.
         let hue = (*island as f32 * 137.508) % 360.0;
-        let colour = format!("hsl({hue:.0},65%,{}%)", 40 + 12 * (island % 2));
+        let colour = colour(hue, 0.65, if island % 2 == 0 { 0.4 } else { 0.52 });
         if places.len() >= OUTLINED {
             let _ = writeln!(
                 svg,
@@ -43,6 +43,18 @@ pub fn draw(engine: &Engine) -> String {
     }
     svg.push_str("</svg>\n");
     svg
+}
+
+/// A colour of so much hue, in degrees, saturation and lightness as `#rrggbb`: not every viewer knows
+/// `hsl()`.
+fn colour(hue: f32, saturation: f32, lightness: f32) -> String {
+    let strength = saturation * lightness.min(1.0 - lightness);
+    let channel = |offset: f32| {
+        let turn = (offset + hue / 30.0) % 12.0;
+        let share = lightness - strength * (turn - 3.0).min(9.0 - turn).clamp(-1.0, 1.0);
+        (share * 255.0).round() as u8
+    };
+    format!("#{:02x}{:02x}{:02x}", channel(0.0), channel(8.0), channel(4.0))
 }
 
 fn points(places: &[(f32, f32)]) -> String {
@@ -103,6 +115,14 @@ fn half_hull(places: impl Iterator<Item = (f32, f32)>) -> Vec<(f32, f32)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn colours_are_written_out() {
+        assert_eq!(colour(0.0, 1.0, 0.5), "#ff0000");
+        assert_eq!(colour(120.0, 1.0, 0.25), "#008000");
+        assert_eq!(colour(240.0, 0.5, 0.5), "#4040bf");
+        assert_eq!(colour(77.0, 0.0, 1.0), "#ffffff");
+    }
 
     #[test]
     fn the_outline_of_a_square_is_its_corners() {
