@@ -107,14 +107,10 @@ impl Ground {
             cell,
             island,
             first_spot: NONE,
-            previous_in_cell: NONE,
             next_in_cell,
             previous_in_island: NONE,
             next_in_island: NONE,
         });
-        if next_in_cell != NONE {
-            self.groups[next_in_cell].previous_in_cell = group;
-        }
         self.cells[cell].first_group = group;
         self.link_to_island(group, island);
         group
@@ -145,13 +141,12 @@ impl Ground {
             return;
         }
         self.unlink_from_island(group);
-        let Group { cell, previous_in_cell: previous, next_in_cell: next, .. } = self.groups[group];
-        match previous {
-            NONE => self.cells[cell].first_group = next,
-            previous => self.groups[previous].next_in_cell = next,
-        }
-        if next != NONE {
-            self.groups[next].previous_in_cell = previous;
+        let Group { cell, next_in_cell: next, .. } = self.groups[group];
+        // Few islands are in a cell: to seek the one before costs less than for all to know theirs.
+        let before = self.groups_in(cell).find(|&other| self.groups[other].next_in_cell == group);
+        match before {
+            None => self.cells[cell].first_group = next,
+            Some(previous) => self.groups[previous].next_in_cell = next,
         }
         self.groups.remove(group);
         if self.cells[cell].first_group == NONE {

@@ -72,7 +72,6 @@ struct Group {
     cell: u32,
     island: u32,
     first_spot: u32,
-    previous_in_cell: u32,
     next_in_cell: u32,
     previous_in_island: u32,
     next_in_island: u32,

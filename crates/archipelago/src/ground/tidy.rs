@@ -41,19 +41,12 @@ impl Ground {
             rename(&groups, first_group);
             around.iter_mut().for_each(|cell| rename(&cells, cell));
         }
-        for Group {
-            cell,
-            first_spot,
-            previous_in_cell,
-            next_in_cell,
-            previous_in_island,
-            next_in_island,
-            ..
-        } in self.groups.iter_mut()
+        for Group { cell, first_spot, next_in_cell, previous_in_island, next_in_island, .. } in
+            self.groups.iter_mut()
         {
             rename(&cells, cell);
             rename(&spots, first_spot);
-            [previous_in_cell, next_in_cell, previous_in_island, next_in_island]
+            [next_in_cell, previous_in_island, next_in_island]
                 .into_iter()
                 .for_each(|group| rename(&groups, group));
         }
