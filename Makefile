@@ -19,10 +19,10 @@ check:
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 
-## Measure what is pure.
+## Measure, beside yardsticks.
 bench:
 	cargo bench --workspace --benches
 
-## A million random layouts, each of which must fall silent; about half an hour on two cores.
+## A million random layouts, each of which must fall silent; about a quarter of an hour on two cores.
 sim:
 	cargo run --release -- sim --layouts 1000000
