@@ -167,10 +167,9 @@ pub(crate) async fn sign_in(realm: &Realm, wallet: &Wallet) -> Wire {
 
 /// The URL of a room, with its token.
 pub(crate) fn room_url(change: &IslandChangedMessage) -> String {
-    match change.conn_str.parse().unwrap() {
-        ConnectionString::WsRoom { url, access_token: Some(token) } => format!("{url}?access_token={token}"),
-        other => panic!("instead of a room: {other}"),
-    }
+    let connection: ConnectionString = change.conn_str.parse().unwrap();
+    assert!(matches!(connection, ConnectionString::WsRoom { access_token: Some(_), .. }), "{connection}");
+    connection.room_url().unwrap()
 }
 
 /// A socket in the room of its island, at this place.

@@ -10,9 +10,9 @@ mod plain;
 use std::{cell::RefCell, collections::BTreeSet, time::Duration};
 
 use archipelago::{
-    Engine, Input, Output, Settings, Transport, TransportKind,
+    Engine, Input, Output, Settings,
     invariants::{Bounds, Picture},
-    sim::{Workload, World, address},
+    sim::{Workload, World, address, node},
 };
 use divan::{Bencher, counter::ItemsCount};
 use plain::Plain;
@@ -52,15 +52,7 @@ impl Scene {
     fn with(settings: Settings, place: Workload, people: usize) -> Self {
         let mut engine = Engine::new(settings, 0).expect("settings that hold");
         let now = Duration::from_secs(1_000);
-        let node = Transport {
-            node: "node".parse().expect("a name"),
-            kind: TransportKind::WsRoom,
-            max_island_size: u32::MAX,
-            seats: None,
-            users: 0,
-            draining: false,
-            public_url: "ws://node".into(),
-        };
+        let node = node("node".parse().expect("a name"), u32::MAX);
         engine.handle(Input::Transport(node), now);
         Self { world: World::new(place, people, 1), engine, now, outputs: Vec::new(), turn: 0 }
     }

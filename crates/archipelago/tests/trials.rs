@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use archipelago::{
-    Engine, Input, Output, Settings, Transport, TransportKind,
+    Engine, Input, Output, Settings, Transport,
     sim::{self, Outcome, Plan, Rng, Trial, Workload, address},
 };
 use protocol::Position;
@@ -106,13 +106,5 @@ fn one_more_than_fits_who_comes_and_goes_does_not_part_the_others() {
 }
 
 fn node() -> Transport {
-    Transport {
-        node: "node".parse().expect("a name"),
-        kind: TransportKind::WsRoom,
-        max_island_size: 1_000,
-        seats: None,
-        users: 0,
-        draining: false,
-        public_url: "ws://node".into(),
-    }
+    sim::node("node".parse().expect("a name"), 1_000)
 }

@@ -74,12 +74,7 @@ impl Rooms {
             .iter()
             .filter_map(|(peer, place)| Some((peer.parse().ok()?, Position::new(place.x, place.y, place.z))))
             .collect();
-        if let ConnectionString::WsRoom { url, access_token } = &connection {
-            let joint = if url.contains('?') { '&' } else { '?' };
-            let url = match access_token {
-                Some(token) => format!("{url}{joint}access_token={token}"),
-                None => url.clone(),
-            };
+        if let Some(url) = connection.room_url() {
             let pause = Pause::new(self.settings.longest_pause);
             let state = State::Staying(self.enter(&url, &island));
             self.present = Some(Present { url, island: island.clone(), told: Instant::now(), pause, state });

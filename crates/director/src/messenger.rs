@@ -1,9 +1,6 @@
 //! Mints connection strings and publishes what changed.
 
-use std::{
-    collections::HashMap,
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::{collections::HashMap, time::SystemTime};
 
 use bus::{Bus, Headers};
 use protocol::{
@@ -14,7 +11,10 @@ use protocol::{
 use tokio::sync::mpsc;
 use transports::ws_room;
 
-use crate::news::{Assigned, Island, News};
+use crate::{
+    news::{Assigned, Island, News},
+    unix_ms,
+};
 
 /// What the messenger is handed.
 pub(crate) enum Errand {
@@ -124,10 +124,9 @@ impl Messenger {
     }
 
     fn next_ulid(&mut self) -> Ulid {
-        let unix_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
         // Without randomness from the system they are still in order, and tokens are signed.
         let random = admission::random::<16>().unwrap_or_default();
-        self.minted.mint(u64::try_from(unix_ms).unwrap_or(u64::MAX), u128::from_le_bytes(random))
+        self.minted.mint(unix_ms(), u128::from_le_bytes(random))
     }
 }
 

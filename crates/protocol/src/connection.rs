@@ -57,6 +57,14 @@ pub enum ConnectionStringError {
     },
 }
 
+impl ConnectionString {
+    /// The URL to open for a WebSocket room, with its token; `None` for what is no such room.
+    pub fn room_url(&self) -> Option<String> {
+        let Self::WsRoom { .. } = self else { return None };
+        self.to_string().strip_prefix("ws-room:").map(str::to_owned)
+    }
+}
+
 impl fmt::Display for ConnectionString {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -11,7 +11,7 @@ use protocol::{NodeName, Position};
 
 use super::{Rng, address};
 use crate::{
-    Engine, Input, Output, Settings, Transport, TransportKind,
+    Engine, Input, Output, Settings,
     invariants::{Violation, Witness},
 };
 
@@ -179,15 +179,7 @@ impl Layout {
 
     fn announce_node(&mut self) {
         let Ok(node) = "node".parse::<NodeName>() else { return };
-        self.handle(Input::Transport(Transport {
-            node,
-            kind: TransportKind::WsRoom,
-            max_island_size: 1_000,
-            seats: None,
-            users: 0,
-            draining: false,
-            public_url: "ws://node".into(),
-        }));
+        self.handle(Input::Transport(super::node(node, 1_000)));
     }
 
     fn say(&mut self, peer: u32, position: Position) {

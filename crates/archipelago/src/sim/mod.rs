@@ -15,7 +15,9 @@ pub use svg::draw;
 pub use trial::{Outcome, Plan, Trial, TrialError};
 pub use workload::{Workload, WorkloadError, World};
 
-use protocol::Address;
+use protocol::{Address, NodeName};
+
+use crate::{Transport, TransportKind};
 
 /// The address of the n-th peer of a simulation.
 pub fn address(number: u32) -> Address {
@@ -24,4 +26,17 @@ pub fn address(number: u32) -> Address {
     bytes[..8].copy_from_slice(&rng::mix(u64::from(number)).to_be_bytes());
     bytes[16..].copy_from_slice(&number.to_be_bytes());
     Address::new(bytes)
+}
+
+/// A node with seats for everybody, in rooms of at most so many.
+pub fn node(name: NodeName, max_island_size: u32) -> Transport {
+    Transport {
+        node: name,
+        kind: TransportKind::WsRoom,
+        max_island_size,
+        seats: None,
+        users: 0,
+        draining: false,
+        public_url: "ws://node".into(),
+    }
 }

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use protocol::{Address, IslandId, NodeName, Position};
+use protocol::{Address, IslandId, Position};
 use rustc_hash::FxHashMap;
 
 use super::{
@@ -8,7 +8,7 @@ use super::{
     measure::{Recall, percentile},
 };
 use crate::{
-    Engine, Input, Output, Settings, SettingsError, Transport, TransportKind,
+    Engine, Input, Output, Settings, SettingsError,
     invariants::{Violation, Witness},
 };
 
@@ -181,7 +181,7 @@ impl Trial {
     fn flush(&mut self, clock: &mut impl FnMut() -> Duration) -> Result<Duration, TrialError> {
         self.now += FLUSH_INTERVAL;
         if let Ok(node) = "node".parse() {
-            self.handle(announcement(node));
+            self.handle(Input::Transport(super::node(node, u32::MAX)));
         }
         self.outputs.clear();
         let before = clock();
@@ -224,18 +224,6 @@ fn arrival(person: usize, people: usize, workload: Workload) -> f64 {
         Workload::Crossing => 0.0,
         _ => f64::from(ARRIVAL_S - 1) * person as f64 / people as f64,
     }
-}
-
-fn announcement(node: NodeName) -> Input {
-    Input::Transport(Transport {
-        node,
-        kind: TransportKind::WsRoom,
-        max_island_size: u32::MAX,
-        seats: None,
-        users: 0,
-        draining: false,
-        public_url: "ws://node".into(),
-    })
 }
 
 /// Who is in which island and where, for drawings and measurements.
