@@ -59,6 +59,7 @@ mod islands;
 mod peers;
 mod registry;
 mod returns;
+pub mod rules;
 pub mod scenario;
 mod settings;
 pub mod sim;

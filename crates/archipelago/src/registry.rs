@@ -35,6 +35,33 @@ pub enum TransportKind {
     External,
 }
 
+impl TransportKind {
+    /// As rules, announcements and clients spell it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::WsRoom => "ws-room",
+            Self::LiveKit => "livekit",
+            Self::P2p => "p2p",
+            Self::External => "external",
+        }
+    }
+}
+
+impl std::fmt::Display for TransportKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl std::str::FromStr for TransportKind {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let kinds = [Self::WsRoom, Self::LiveKit, Self::P2p, Self::External];
+        kinds.into_iter().find(|kind| kind.as_str() == text).ok_or(())
+    }
+}
+
 /// A node as the engine sees it.
 #[derive(Debug, Clone, Copy)]
 pub struct TransportView<'a> {

@@ -60,10 +60,10 @@ pub enum SettingsError {
     IdPrefix,
 }
 
-const MAX_DISTANCE_M: f32 = 10_000.0;
-const MAX_ISLAND_SIZE: u32 = 10_000;
+pub(crate) const MAX_DISTANCE_M: f32 = 10_000.0;
+pub(crate) const MAX_ISLAND_SIZE: u32 = 10_000;
 const MIN_TIMEOUT: Duration = Duration::from_millis(100);
-const HOUR: Duration = Duration::from_secs(3_600);
+pub(crate) const HOUR: Duration = Duration::from_secs(3_600);
 const MAX_PREFIX_CHARS: usize = 16;
 
 impl Default for Settings {

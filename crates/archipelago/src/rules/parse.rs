@@ -1,0 +1,403 @@
+//! Rules from TOML.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    ops::Range,
+    time::Duration,
+};
+
+use protocol::NodeName;
+use serde::{Deserialize, Deserializer, de::Error as _};
+use toml::Spanned;
+
+use super::{Choice, Count, DAY_MINUTES, Distances, Hours, Rule, Rules, area::Area, area::Shape};
+use crate::{engine::WORLD_EDGE_M, registry::TransportKind, settings};
+
+/// Why a text is no set of rules.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("line {line}, column {column}: {reason}")]
+pub struct RulesError {
+    /// From 1.
+    pub line: usize,
+    /// In characters, from 1.
+    pub column: usize,
+    /// What is wrong there.
+    pub reason: String,
+}
+
+/// The most rules that a set has.
+const MOST_RULES: usize = 65_000;
+const LONGEST_NAME_CHARS: usize = 64;
+
+impl Rules {
+    /// Reads rules. All of them are right, or none is taken.
+    pub fn parse(text: &str) -> Result<Self, RulesError> {
+        let refused = |(span, reason): Refusal| {
+            let (line, column) = line_and_column(text, span.start);
+            RulesError { line, column, reason }
+        };
+        let file: File = toml::from_str(text).map_err(|error| {
+            refused((error.span().unwrap_or_default(), error.message().trim().to_owned()))
+        })?;
+        Reading::default().read(file).map_err(refused)
+    }
+}
+
+/// Where, and what is wrong there.
+type Refusal = (Range<usize>, String);
+
+fn line_and_column(text: &str, offset: usize) -> (usize, usize) {
+    let before = text.get(..offset.min(text.len())).unwrap_or(text);
+    let line_start = before.rfind('\n').map_or(0, |end| end + 1);
+    (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    #[serde(default)]
+    scenes: BTreeMap<String, RawParcels>,
+    default: Option<Default>,
+    #[serde(default)]
+    rule: Vec<RawRule>,
+}
+
+/// A kind, or a table that names a node, each with its place.
+type RawChoices = Spanned<Vec<Spanned<toml::Value>>>;
+/// The parcels of each scene.
+type Scenes = BTreeMap<String, Vec<ParcelRange>>;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Default {
+    transports: RawChoices,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawRule {
+    name: Spanned<String>,
+    area: Option<Spanned<RawArea>>,
+    exclusive: Option<Spanned<bool>>,
+    people: Option<Spanned<RawCount>>,
+    crowding: Option<Spanned<RawCount>>,
+    hours: Option<Hours>,
+    transports: Option<RawChoices>,
+    island_size: Option<Spanned<u32>>,
+    join_distance_m: Option<Spanned<f32>>,
+    leave_distance_m: Option<Spanned<f32>>,
+    settling_s: Option<Spanned<f64>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawCount {
+    #[serde(default)]
+    min: u32,
+    #[serde(default = "any")]
+    max: u32,
+}
+
+fn any() -> u32 {
+    u32::MAX
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawArea {
+    scene: Option<String>,
+    parcels: Option<RawParcels>,
+    rectangle: Option<RawRectangle>,
+    circle: Option<RawCircle>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawRectangle {
+    from: [f64; 2],
+    to: [f64; 2],
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawCircle {
+    center: [f64; 2],
+    radius_m: f64,
+}
+
+/// A string with its place: `"3,-4"`, or `"3,-4..5,6"` for a rectangle of parcels.
+type RawParcels = Vec<Spanned<String>>;
+
+fn parcels(raw: &RawParcels) -> Result<Vec<ParcelRange>, Refusal> {
+    let range = |raw: &Spanned<String>| {
+        let text = raw.get_ref();
+        let (from, to) = text.split_once("..").unwrap_or((text, text));
+        parcel(from).zip(parcel(to)).map(|(from, to)| ParcelRange { from, to }).ok_or_else(|| {
+            let reason =
+                format!("`{text}` is no parcel: \"3,-4\" is, and \"3,-4..5,6\" is a rectangle of them");
+            (raw.span(), reason)
+        })
+    };
+    raw.iter().map(range).collect()
+}
+
+fn parcel(text: &str) -> Option<[i32; 2]> {
+    const FARTHEST: i32 = (WORLD_EDGE_M / 16.0) as i32;
+    let (x, z) = text.split_once(',')?;
+    let coordinate = |text: &str| text.trim().parse().ok().filter(|n: &i32| n.abs() <= FARTHEST);
+    Some([coordinate(x)?, coordinate(z)?])
+}
+
+#[derive(Debug, Clone, Copy)]
+struct ParcelRange {
+    from: [i32; 2],
+    to: [i32; 2],
+}
+
+impl<'de> Deserialize<'de> for Hours {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let minute = |text: &str| {
+            let (hours, minutes) = text.trim().split_once(':')?;
+            let (hours, minutes): (u16, u16) = (hours.parse().ok()?, minutes.parse().ok()?);
+            let minute = hours.checked_mul(60)?.checked_add(minutes)?;
+            (minutes < 60 && minute <= DAY_MINUTES).then_some(minute)
+        };
+        let hours = text.split_once('-').and_then(|(from, to)| {
+            let (from, to) = (minute(from)?, minute(to)?);
+            (from != to && from < DAY_MINUTES).then_some(Self { from, to })
+        });
+        hours.ok_or_else(|| {
+            D::Error::custom(format!(
+                "`{text}` is no part of a day: \"09:00-17:30\" is, and \"22:00-06:00\", in UTC"
+            ))
+        })
+    }
+}
+
+/// What is known so far while a file is read.
+#[derive(std::default::Default)]
+struct Reading {
+    areas: Vec<Area>,
+    /// By their shapes: what is the same ground is one area.
+    known: HashMap<String, usize>,
+    names: HashMap<String, usize>,
+}
+
+impl Reading {
+    fn read(mut self, file: File) -> Result<Rules, Refusal> {
+        if file.rule.len() > MOST_RULES {
+            let span = file.rule[MOST_RULES].name.span();
+            return Err((span, format!("there are more than {MOST_RULES} rules")));
+        }
+        let mut scenes = Scenes::new();
+        for (name, raw) in &file.scenes {
+            scenes.insert(name.clone(), parcels(raw)?);
+        }
+        let mut rules = Vec::with_capacity(file.rule.len());
+        for raw in file.rule {
+            rules.push(self.rule(raw, &scenes)?);
+        }
+        let default_transports = match file.default {
+            Some(default) => Some(choices(default.transports)?),
+            None => None,
+        };
+        Ok(Rules { rules, areas: self.areas, default_transports })
+    }
+
+    fn rule(&mut self, raw: RawRule, scenes: &Scenes) -> Result<Rule, Refusal> {
+        let name = self.name(raw.name)?;
+        if let Some(exclusive) = &raw.exclusive
+            && raw.area.is_none()
+        {
+            return Err((exclusive.span(), "only a rule with an area can be exclusive, or not".to_owned()));
+        }
+        let area = match raw.area {
+            Some(area) => Some(self.area(area, scenes)?),
+            None => None,
+        };
+        let counted = raw.people.is_some();
+        let rule = Rule {
+            name,
+            area,
+            exclusive: area.is_some() && raw.exclusive.is_none_or(Spanned::into_inner),
+            people: raw.people.map_or(Ok(Count::ANY), count)?,
+            crowding: raw.crowding.map(count).transpose()?,
+            hours: raw.hours,
+            transports: raw.transports.map(choices).transpose()?,
+            island_size: raw.island_size.map(size).transpose()?,
+            distances: distances(raw.join_distance_m, raw.leave_distance_m, counted)?,
+            settling: raw.settling_s.map(settling).transpose()?,
+        };
+        Ok(rule)
+    }
+
+    fn name(&mut self, name: Spanned<String>) -> Result<String, Refusal> {
+        let span = name.span();
+        let name = name.into_inner();
+        let length = name.chars().count();
+        if !(1..=LONGEST_NAME_CHARS).contains(&length) || name.chars().any(char::is_control) {
+            let reason = format!("a rule's name has 1 to {LONGEST_NAME_CHARS} characters, in one line");
+            return Err((span, reason));
+        }
+        let number = self.names.len() + 1;
+        if let Some(other) = self.names.insert(name.clone(), number) {
+            return Err((span, format!("rule {other} is called `{name}` already")));
+        }
+        Ok(name)
+    }
+
+    fn area(&mut self, raw: Spanned<RawArea>, scenes: &Scenes) -> Result<usize, Refusal> {
+        let span = raw.span();
+        let raw = raw.into_inner();
+        let refused = |reason: String| Err((span.clone(), reason));
+        let area = match raw {
+            RawArea { scene: Some(scene), parcels: None, rectangle: None, circle: None } => {
+                let Some(parcels) = scenes.get(&scene) else {
+                    return refused(format!("no scene is called `{scene}`: [scenes] lists them"));
+                };
+                Area { label: format!("scene {scene}"), shapes: shapes(parcels) }
+            }
+            RawArea { scene: None, parcels: Some(raw), rectangle: None, circle: None } => {
+                let parcels = parcels(&raw)?;
+                Area { label: label_of(&parcels), shapes: shapes(&parcels) }
+            }
+            RawArea {
+                scene: None,
+                parcels: None,
+                rectangle: Some(RawRectangle { from, to }),
+                circle: None,
+            } => {
+                if !from.iter().zip(&to).all(|(from, to)| from < to) || !is_on_the_map(&[from, to]) {
+                    return refused(
+                        "a rectangle goes from its least x and z to its greatest, in metres".into(),
+                    );
+                }
+                let label = format!("rectangle {},{} to {},{}", from[0], from[1], to[0], to[1]);
+                Area { label, shapes: vec![Shape::Rectangle { from, to }] }
+            }
+            RawArea {
+                scene: None,
+                parcels: None,
+                rectangle: None,
+                circle: Some(RawCircle { center, radius_m }),
+            } => {
+                if !is_on_the_map(&[center, [radius_m, 0.0]]) || radius_m <= 0.0 {
+                    return refused("a circle has a center x and z and a radius above 0, in metres".into());
+                }
+                let label = format!("circle of {radius_m} m around {},{}", center[0], center[1]);
+                Area { label, shapes: vec![Shape::Circle { center, radius_m }] }
+            }
+            _ => {
+                return refused("an area is one of scene, parcels, rectangle and circle".into());
+            }
+        };
+        if area.shapes.is_empty() {
+            return refused(format!("{} has no parcels", area.label));
+        }
+        let next = self.areas.len();
+        let known = *self.known.entry(format!("{:?}", area.shapes)).or_insert(next);
+        if known == next {
+            self.areas.push(area);
+        }
+        Ok(known)
+    }
+}
+
+fn shapes(parcels: &[ParcelRange]) -> Vec<Shape> {
+    parcels.iter().map(|&ParcelRange { from, to }| Shape::parcels(from, to)).collect()
+}
+
+fn label_of(parcels: &[ParcelRange]) -> String {
+    match parcels {
+        [ParcelRange { from: [x, z], to }] if to == &[*x, *z] => format!("parcel {x},{z}"),
+        [ParcelRange { from: [x, z], to: [to_x, to_z] }] => format!("parcels {x},{z} to {to_x},{to_z}"),
+        [ParcelRange { from: [x, z], .. }, rest @ ..] => format!("parcels {x},{z} and {} more", rest.len()),
+        [] => "an area".to_owned(),
+    }
+}
+
+fn is_on_the_map(corners: &[[f64; 2]]) -> bool {
+    // Comparisons with NaN are false.
+    corners.iter().flatten().all(|metres| metres.abs() <= f64::from(WORLD_EDGE_M))
+}
+
+fn count(raw: Spanned<RawCount>) -> Result<Count, Refusal> {
+    let span = raw.span();
+    let RawCount { min, max } = raw.into_inner();
+    if min <= max { Ok(Count { min, max }) } else { Err((span, format!("min is {min} and max is {max}"))) }
+}
+
+fn choices(raw: RawChoices) -> Result<Vec<Choice>, Refusal> {
+    let span = raw.span();
+    let choices: Vec<Choice> = raw.into_inner().into_iter().map(choice).collect::<Result<_, _>>()?;
+    if choices.is_empty() {
+        return Err((span, "there must be one transport at least".to_owned()));
+    }
+    Ok(choices)
+}
+
+fn choice(raw: Spanned<toml::Value>) -> Result<Choice, Refusal> {
+    let refused = |reason: String| (raw.span(), reason);
+    if let Some(text) = raw.get_ref().as_str() {
+        let kind: Result<TransportKind, ()> = text.parse();
+        return kind.map(Choice::Kind).map_err(|()| {
+            refused(format!(
+                "`{text}` is no kind of transport: ws-room, livekit, p2p and external are; \
+                 a node is written {{ node = \"{text}\" }}"
+            ))
+        });
+    }
+    let table = raw.get_ref().as_table().filter(|table| table.len() == 1);
+    let Some(node) = table.and_then(|table| table.get("node")?.as_str()) else {
+        return Err(refused("a transport is a kind, such as \"ws-room\", or { node = \"name\" }".to_owned()));
+    };
+    let name: Result<NodeName, _> = node.parse();
+    name.map(Choice::Node).map_err(|error| refused(format!("`{node}`: {error}")))
+}
+
+fn size(raw: Spanned<u32>) -> Result<u32, Refusal> {
+    let span = raw.span();
+    let size = raw.into_inner();
+    if (1..=settings::MAX_ISLAND_SIZE).contains(&size) {
+        return Ok(size);
+    }
+    Err((span, format!("an island has 1 to {} members", settings::MAX_ISLAND_SIZE)))
+}
+
+fn distances(
+    join: Option<Spanned<f32>>,
+    leave: Option<Spanned<f32>>,
+    counted: bool,
+) -> Result<Option<Distances>, Refusal> {
+    let (join, leave) = match (join, leave) {
+        (None, None) => return Ok(None),
+        (Some(join), Some(leave)) => (join, leave),
+        (Some(one), None) | (None, Some(one)) => {
+            return Err((one.span(), "join_distance_m and leave_distance_m come together".to_owned()));
+        }
+    };
+    if counted {
+        let reason = "distances decide how many people an island has, so that a rule about people cannot set \
+                      them: use crowding, or a rule of their own";
+        return Err((join.span(), reason.to_owned()));
+    }
+    let (join_span, leave_span) = (join.span(), leave.span());
+    let distances = Distances { join_m: join.into_inner(), leave_m: leave.into_inner() };
+    if !(distances.join_m > 0.0 && distances.join_m <= settings::MAX_DISTANCE_M) {
+        return Err((join_span, format!("must be above 0 and at most {}", settings::MAX_DISTANCE_M)));
+    }
+    if !(distances.join_m..=settings::MAX_DISTANCE_M).contains(&distances.leave_m) {
+        let reason = format!("must be from join_distance_m to {}", settings::MAX_DISTANCE_M);
+        return Err((leave_span, reason));
+    }
+    Ok(Some(distances))
+}
+
+fn settling(raw: Spanned<f64>) -> Result<Duration, Refusal> {
+    let span = raw.span();
+    let seconds = Duration::try_from_secs_f64(raw.into_inner()).ok();
+    seconds
+        .filter(|&time| time <= settings::HOUR)
+        .ok_or_else(|| (span, "must be 0 to 3600 seconds".to_owned()))
+}

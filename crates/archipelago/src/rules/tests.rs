@@ -1,0 +1,145 @@
+use super::*;
+use crate::ground::Point;
+
+fn rules(text: &str) -> Rules {
+    Rules::parse(text).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// Line, column and reason.
+fn refused(text: &str) -> (usize, usize, String) {
+    let RulesError { line, column, reason } = Rules::parse(text).unwrap_err();
+    (line, column, reason)
+}
+
+#[test]
+fn a_rule_says_all_that_can_be_said() {
+    let rules = rules(
+        r#"
+        default = { transports = ["ws-room"] }
+        [scenes]
+        casino = ["1,2", "-3,4..5,6"]
+        [[rule]]
+        name = "night"
+        area = { scene = "casino" }
+        exclusive = false
+        people = { max = 12 }
+        crowding = { min = 3, max = 9 }
+        hours = "22:00-06:30"
+        transports = ["livekit", { node = "n-1" }]
+        island_size = 50
+        settling_s = 0.5
+        [[rule]]
+        name = "day"
+        area = { scene = "casino" }
+        join_distance_m = 10
+        leave_distance_m = 12.5
+        "#,
+    );
+    let night = Rule {
+        name: "night".into(),
+        area: Some(0),
+        exclusive: false,
+        people: Count { min: 0, max: 12 },
+        crowding: Some(Count { min: 3, max: 9 }),
+        hours: Some(Hours { from: 22 * 60, to: 6 * 60 + 30 }),
+        transports: Some(vec![Choice::Kind(TransportKind::LiveKit), Choice::Node("n-1".parse().unwrap())]),
+        island_size: Some(50),
+        distances: None,
+        settling: Some(Duration::from_millis(500)),
+    };
+    assert_eq!(rules.rules[0], night);
+    assert_eq!(
+        (rules.rules[1].area, rules.rules[1].exclusive),
+        (Some(0), true),
+        "the same ground is one area"
+    );
+    assert_eq!(rules.rules[1].distances, Some(Distances { join_m: 10.0, leave_m: 12.5 }));
+    assert_eq!(rules.areas.len(), 1);
+    let choices: Vec<String> = rules.choices(Some(0)).map(Choice::to_string).collect();
+    assert_eq!(choices, ["livekit", "node n-1", "ws-room"]);
+    assert_eq!(rules.choices(None).count(), 1);
+}
+
+#[test]
+fn what_is_wrong_is_named_with_its_place() {
+    let rule = |body: &str| refused(&format!("[[rule]]\nname = \"r\"\n{body}\n"));
+    assert_eq!(refused("[[rule]]\nname = \"r\"\n[[rule]]\nname = \"r\"").0, 4);
+    assert_eq!(refused("[[rule]]\narea = { scene = \"x\" }").2, "missing field `name`");
+    assert_eq!(refused("[[rule]\n").0, 1);
+    for (body, column, reason) in [
+        ("area = { scene = \"nowhere\" }", 8, "no scene is called `nowhere`"),
+        ("area = { scene = \"a\", parcels = [] }", 8, "an area is one of"),
+        ("area = { parcels = [] }", 8, "has no parcels"),
+        ("area = { parcels = [\"1;2\"] }", 21, "`1;2` is no parcel"),
+        ("area = { rectangle = { from = [9, 0], to = [3, 4] } }", 8, "a rectangle goes from"),
+        ("area = { circle = { center = [0, 0], radius_m = -1 } }", 8, "a circle has"),
+        ("area = { circle = { center = [0, nan], radius_m = 1 } }", 8, "a circle has"),
+        ("exclusive = true", 13, "only a rule with an area"),
+        ("people = { min = 5, max = 4 }", 10, "min is 5 and max is 4"),
+        ("people = { most = 4 }", 12, "unknown field `most`"),
+        ("hours = \"25:00-26:00\"", 9, "`25:00-26:00` is no part of a day"),
+        ("hours = \"10:00-10:00\"", 9, "is no part of a day"),
+        ("transports = []", 14, "there must be one transport"),
+        ("transports = [\"livkit\"]", 15, "`livkit` is no kind of transport"),
+        ("transports = [{ node = \"a.b\" }]", 15, "`a.b`: "),
+        ("transports = [7]", 15, "a transport is a kind"),
+        ("island_size = 0", 15, "an island has 1 to 10000 members"),
+        ("join_distance_m = 5", 19, "come together"),
+        ("join_distance_m = 5\nleave_distance_m = 4", 20, "must be from join_distance_m"),
+        ("join_distance_m = nan\nleave_distance_m = 4", 19, "must be above 0"),
+        ("people = { max = 4 }\njoin_distance_m = 5\nleave_distance_m = 6", 19, "use crowding"),
+        ("settling_s = -1", 14, "must be 0 to 3600"),
+        ("colour = 1", 1, "unknown field `colour`"),
+    ] {
+        let (line, actual, text) = rule(body);
+        assert!(line >= 3 && text.contains(reason), "{body}: line {line}: {text}");
+        assert_eq!(actual, column, "{body}: {text}");
+    }
+}
+
+#[test]
+fn hours_go_past_midnight() {
+    let night = Hours { from: 22 * 60, to: 6 * 60 };
+    let held: Vec<u16> =
+        [0, 359, 360, 1_319, 1_320, 1_439].into_iter().filter(|&m| night.contains(m)).collect();
+    assert_eq!(held, [0, 359, 1_320, 1_439]);
+    let whole = Hours { from: 0, to: DAY_MINUTES };
+    assert!((0..DAY_MINUTES).all(|minute| whole.contains(minute)));
+    assert_eq!(night.to_string(), "22:00-06:00 UTC");
+}
+
+#[test]
+fn the_atlas_finds_what_looking_at_all_areas_finds() {
+    let rules = rules(
+        r#"
+        [[rule]]
+        name = "parcels"
+        area = { parcels = ["0,0", "-2,-1..-1,3", "400,-400"] }
+        [[rule]]
+        name = "small"
+        area = { circle = { center = [20, 20], radius_m = 5.5 } }
+        [[rule]]
+        name = "large"
+        area = { circle = { center = [-1000, 500], radius_m = 3000 } }
+        [[rule]]
+        name = "huge"
+        area = { rectangle = { from = [-90000, -90000], to = [90000, 0.5] } }
+        "#,
+    );
+    let atlas = Atlas::new(&rules.areas, |_| true);
+    let without = Atlas::new(&rules.areas, |area| area != 2);
+    let mut found = Vec::new();
+    let step = |index: i32| index as f32 * 7.3;
+    let fine = (-60..60).flat_map(|x| (-60..60).map(move |z| (step(x), step(z))));
+    let coarse = (-30..30).flat_map(|x| (-30..30).map(move |z| (step(x) * 500.0, step(z) * 500.0)));
+    let edges = [(0.0, 0.0), (16.0, 0.0), (-0.0, 15.99), (20.0, 25.5), (6400.0, -6400.0), (90000.0, 0.0)];
+    for (x, z) in fine.chain(coarse).chain(edges) {
+        let at = Point { x, z };
+        let expected: Vec<u32> = (0..4).filter(|&area| rules.areas[area as usize].contains(at)).collect();
+        atlas.find(at, &mut found);
+        assert_eq!(found, expected, "{at:?}");
+        without.find(at, &mut found);
+        assert!(!found.contains(&2));
+    }
+    assert!(!atlas.is_empty() && Atlas::new(&rules.areas, |_| false).is_empty());
+}
