@@ -1,19 +1,21 @@
-use std::{collections::VecDeque, time::Duration};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use protocol::{Address, Position, SessionId};
 use rustc_hash::FxHashMap;
 
 use crate::{
+    crossing::Crossings,
     event::{Input, Output},
-    flush::{self, Step},
-    ground::{Ground, Point},
+    flush::{self, Pace, Step},
+    ground::{Capabilities, Ground, Point, Terms},
     ids::{Ids, Serial},
-    islands::{Desertion, IslandState, Islands},
+    islands::{Desertion, IslandState, Islands, UNDECIDED},
     peers::{Flags, Peers, State},
     registry::{NO_NODE, Registry},
     returns::Returns,
     settings::{Settings, SettingsError},
     slab::{NONE, push_tight},
+    zones::{OPEN, Zones},
 };
 
 /// Places farther out than this, in metres, are refused: a number of this size still tells half
@@ -21,20 +23,31 @@ use crate::{
 pub(crate) const WORLD_EDGE_M: f32 = 4_000_000.0;
 
 /// The island engine. See the crate's documentation for its contract.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Engine {
     pub(crate) settings: Settings,
-    /// The most members that an island may have at present.
-    pub(crate) limit: u32,
     pub(crate) ids: Ids,
     pub(crate) peers: Peers,
     pub(crate) ground: Ground,
     pub(crate) islands: Islands,
     pub(crate) registry: Registry,
+    pub(crate) zones: Zones,
+    pub(crate) crossings: Crossings,
+    /// The zones are new ones: islands may hold members who do not belong together.
+    pub(crate) relaid: bool,
+    /// What clients said that they can join, of those that did.
+    pub(crate) announced: FxHashMap<u32, Vec<String>>,
+    /// When sessions that had been replaced were last heard.
+    pub(crate) replaced: FxHashMap<u32, Duration>,
     pub(crate) returns: Returns,
     pub(crate) deserted: VecDeque<Desertion>,
-    /// Islands that have no node, or should be on another.
-    pub(crate) seeking: Vec<u32>,
+    /// Islands to be looked at again though nothing of theirs changes: without a node, on one that
+    /// is not the one they should be on, or about to change.
+    pub(crate) watched: Vec<u32>,
+    /// Islands that changed lately, or are about to.
+    pub(crate) paces: FxHashMap<u32, Pace>,
+    /// Something changed that may concern every island.
+    pub(crate) judge_all: bool,
     /// Who would like to be in which island.
     pub(crate) wishes: FxHashMap<u32, Serial>,
     /// Nobody can fall silent before this.
@@ -47,7 +60,7 @@ pub struct Engine {
 }
 
 /// What waits for the next flush.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Pending {
     /// Peers in the world that are in no island yet, in the order of their coming.
     pub(crate) arrivals: Vec<u32>,
@@ -96,8 +109,13 @@ impl Engine {
     /// each island's id: no two engines that share an id prefix may be given the same.
     pub fn new(settings: Settings, started_ms: u64) -> Result<Self, SettingsError> {
         settings.check()?;
-        Ok(Self {
-            limit: settings.max_island_size,
+        let zones = Zones::new(&settings, Arc::default());
+        let mut engine = Self {
+            zones,
+            crossings: Crossings::default(),
+            relaid: false,
+            announced: FxHashMap::default(),
+            replaced: FxHashMap::default(),
             ids: Ids::new(&settings.id_prefix, started_ms),
             ground: Ground::new(settings.leave_distance_m),
             settings,
@@ -106,29 +124,95 @@ impl Engine {
             registry: Registry::default(),
             returns: Returns::default(),
             deserted: VecDeque::new(),
-            seeking: Vec::new(),
+            watched: Vec::new(),
+            paces: FxHashMap::default(),
+            judge_all: false,
             wishes: FxHashMap::default(),
             silence_due: Duration::ZERO,
             pending: Pending::default(),
             scratch: flush::Scratch::default(),
             counters: Counters::default(),
             refines: true,
-        })
+        };
+        engine.zones.learn(Capabilities::ALL);
+        engine.ground.reaches.set(OPEN, engine.zones.reach(OPEN));
+        engine.zones.limit_anew(OPEN, &engine.registry);
+        Ok(engine)
     }
 
     /// Takes note of what happened. Nothing is decided before the next [`flush`](Self::flush).
     pub fn handle(&mut self, input: Input, now: Duration) {
         match input {
-            Input::Connected { peer, session } => self.connected(peer, session, now),
+            Input::Connected { peer, session, transports } => {
+                self.connected(peer, session, transports, now);
+            }
             Input::Heartbeat { peer, session, position, desired_room } => {
                 self.heartbeat(peer, session, position, desired_room.as_deref(), now);
             }
-            Input::Disconnected { peer, session } => self.disconnected(peer, session),
+            Input::Disconnected { peer, session } => self.disconnected(peer, session, now),
             Input::Transport(transport) => {
+                let known = self.registry.capabilities_count();
                 let taken = self.registry.announce(transport, now);
                 self.counters.nodes_refused += u64::from(!taken);
+                if self.registry.capabilities_count() > known {
+                    self.tell_capabilities_apart();
+                }
             }
             Input::TransportGone { node } => self.registry.withdraw(&node),
+            Input::Rules(rules) => {
+                self.zones.set_rules(rules);
+                self.lay_zones();
+            }
+            Input::TimeOfDay { minute } => {
+                if self.zones.set_minute(minute) {
+                    self.lay_zones();
+                }
+            }
+        }
+    }
+
+    /// The zones are others: counts everybody to the one that they stand in.
+    fn lay_zones(&mut self) {
+        self.ground.set_reach(self.zones.farthest_m());
+        self.ground.reaches.clear();
+        self.ground.reaches.set(OPEN, self.zones.reach(OPEN));
+        self.zones.limit_anew(OPEN, &self.registry);
+        self.crossings.clear();
+        let known: Vec<u32> = self.peers.known().collect();
+        known.into_iter().for_each(|peer| self.arrive_in_zone(peer));
+        self.paces.values_mut().for_each(Pace::forget_changes);
+        let islands: Vec<u32> = self.islands.numbers().collect();
+        for island in islands {
+            self.islands[island].rule = UNDECIDED;
+            self.mark_dirty(island);
+        }
+        (self.relaid, self.judge_all) = (true, true);
+    }
+
+    /// There is something that clients may or may not be able to join that there was not before.
+    fn tell_capabilities_apart(&mut self) {
+        let known: Vec<u32> = self.peers.known().collect();
+        for peer in known {
+            self.set_capabilities(peer);
+        }
+    }
+
+    /// Works out what a peer can join.
+    fn set_capabilities(&mut self, peer: u32) {
+        let names = self.announced.get(&peer).unwrap_or(&self.settings.assumed_transports);
+        let capabilities = self.registry.capabilities(names);
+        let terms = self.ground.terms(peer);
+        if terms.capabilities() == capabilities {
+            return;
+        }
+        if self.zones.learn(capabilities) {
+            self.zones.limit_anew(OPEN, &self.registry);
+        }
+        self.ground.set_terms(peer, Terms::new(terms.zone(), capabilities));
+        let island = self.ground.island_of(peer);
+        if island != NONE {
+            self.mark_dirty(island);
+            self.mark_changed(island);
         }
     }
 
@@ -138,8 +222,19 @@ impl Engine {
         flush::run(self, now, outputs);
     }
 
-    fn connected(&mut self, address: Address, session: Option<SessionId>, now: Duration) {
-        let Some(peer) = self.admit(address, session) else { return };
+    fn connected(
+        &mut self,
+        address: Address,
+        session: Option<SessionId>,
+        transports: Option<Vec<String>>,
+        now: Duration,
+    ) {
+        let Some(peer) = self.admit(address, session, now) else { return };
+        match transports {
+            Some(transports) => drop(self.announced.insert(peer, transports)),
+            None => drop(self.announced.remove(&peer)),
+        }
+        self.set_capabilities(peer);
         let record = &mut self.peers[peer];
         record.hear(now);
         record.forget_told();
@@ -158,7 +253,7 @@ impl Engine {
             self.refuse(address, session, now);
             return;
         }
-        let Some(peer) = self.admit(address, session) else { return };
+        let Some(peer) = self.admit(address, session, now) else { return };
         let record = &mut self.peers[peer];
         record.hear(now);
         record.flags.replace(Flags::MUTE, false);
@@ -172,6 +267,11 @@ impl Engine {
         }
         if state != State::Present {
             self.enter(peer);
+        }
+        if self.ground.island_of(peer) == NONE {
+            self.arrive_in_zone(peer);
+        } else if from != to && self.zones.are_many() {
+            self.note_crossing(peer, from, now);
         }
         if untold && self.has_node(peer) {
             self.list(peer);
@@ -188,7 +288,7 @@ impl Engine {
         if self.peers.find(address).is_none() {
             return;
         }
-        if let Some(peer) = self.admit(address, session) {
+        if let Some(peer) = self.admit(address, session, now) {
             self.peers[peer].hear(now);
         }
     }
@@ -209,12 +309,12 @@ impl Engine {
         }
     }
 
-    fn disconnected(&mut self, address: Address, session: Option<SessionId>) {
+    fn disconnected(&mut self, address: Address, session: Option<SessionId>, now: Duration) {
         // Nobody need be made known in order to be forgotten.
         if self.peers.find(address).is_none() {
             return;
         }
-        let Some(peer) = self.admit(address, session) else { return };
+        let Some(peer) = self.admit(address, session, now) else { return };
         self.peers[peer].forget_told();
         self.depart(peer);
     }
@@ -228,13 +328,20 @@ impl Engine {
     }
 
     /// The peer that a message is from, unless it is of a session that has been replaced.
-    fn admit(&mut self, address: Address, session: Option<SessionId>) -> Option<u32> {
+    fn admit(&mut self, address: Address, session: Option<SessionId>, now: Duration) -> Option<u32> {
         let (peer, new) = self.peers.intern(address);
         if new {
-            self.ground.admit_peer(peer);
+            let terms = Terms::new(OPEN, self.registry.capabilities(&self.settings.assumed_transports));
+            if self.zones.learn(terms.capabilities()) {
+                self.zones.limit_anew(OPEN, &self.registry);
+            }
+            self.ground.admit_peer(peer, terms);
         }
         let admitted = self.peers.admit(peer, session);
-        self.counters.stale_messages += u64::from(!admitted);
+        if !admitted {
+            self.counters.stale_messages += 1;
+            self.replaced.insert(peer, now);
+        }
         admitted.then_some(peer)
     }
 
@@ -299,6 +406,7 @@ impl Engine {
     /// Ends an island that has no members.
     pub(crate) fn close_island(&mut self, island: u32) {
         self.islands.set_state(island, IslandState::Closed);
+        self.paces.remove(&island);
         if self.islands[island].serial == Serial::NONE {
             self.islands.remove(island);
         } else {

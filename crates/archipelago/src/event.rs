@@ -1,6 +1,8 @@
+use std::sync::Arc;
+
 use protocol::{Address, IslandId, NodeName, Position, SessionId};
 
-use crate::registry::Transport;
+use crate::{registry::Transport, rules::Rules};
 
 /// What happens to the engine.
 #[derive(Debug, Clone, PartialEq)]
@@ -12,6 +14,9 @@ pub enum Input {
         peer: Address,
         /// The session that begins; none from a service that knows no sessions.
         session: Option<SessionId>,
+        /// What its client can join, if it said so; otherwise
+        /// [`assumed_transports`](crate::Settings::assumed_transports) holds.
+        transports: Option<Vec<String>>,
     },
     /// A peer says where it is.
     Heartbeat {
@@ -38,6 +43,13 @@ pub enum Input {
     TransportGone {
         /// Which node.
         node: NodeName,
+    },
+    /// The owners have other rules. They hold from the next flush on, for everybody at once.
+    Rules(Arc<Rules>),
+    /// What time it is. Until it is said, no rule that asks for it holds.
+    TimeOfDay {
+        /// Minutes since midnight, UTC.
+        minute: u16,
     },
 }
 

@@ -90,7 +90,7 @@ fn write_base36(mut number: u64, text: &mut String) {
 
 /// The ids of islands asked for lately: neighbours change places, so that the same few are asked for
 /// again and again.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct IdCache(Vec<Option<(Serial, IslandId)>>);
 
 const CACHED: usize = 4_096;

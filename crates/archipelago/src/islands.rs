@@ -6,11 +6,11 @@ use rustc_hash::FxHasher;
 use crate::{
     ids::Serial,
     registry::{NO_NODE, NodeIndex},
-    slab::Slab,
+    slab::{NONE, Slab},
 };
 
 /// All islands by number. Who is in them is in the ground.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Islands {
     records: Slab<Island>,
     by_serial: HashTable<u32>,
@@ -25,6 +25,9 @@ pub(crate) struct Island {
     /// Orders islands by age, those without a serial too: less is older.
     pub(crate) age: u64,
     pub(crate) seats_taken: u32,
+    /// The rule that decides for it: its place among the rules, `NONE` if none does, `UNDECIDED` if
+    /// that is not known yet.
+    pub(crate) rule: u32,
     pub(crate) node: NodeIndex,
     pub(crate) state: IslandState,
     /// How many members moved since the last flush; as many as can be if it is to be looked at all
@@ -36,9 +39,12 @@ pub(crate) struct Island {
     pub(crate) doubtful: bool,
     /// Its members are not those of the last flush.
     pub(crate) changed: bool,
-    /// It has no node, or should be on another.
-    pub(crate) seeking: bool,
+    /// It is to be looked at again though nothing of its own changes.
+    pub(crate) watched: bool,
 }
+
+/// Stands for a rule that was not chosen yet.
+pub(crate) const UNDECIDED: u32 = NONE - 1;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum IslandState {
@@ -57,13 +63,14 @@ impl Islands {
             serial: Serial::NONE,
             age,
             seats_taken: 0,
+            rule: UNDECIDED,
             node: NO_NODE,
             state: IslandState::Inhabited,
             movers: 0,
             dirty: false,
             doubtful: false,
             changed: false,
-            seeking: false,
+            watched: false,
         })
     }
 

@@ -49,6 +49,7 @@
 //! that [joined](Output::Joined) or [left](Output::Left) one. A client is [told](Output::Assigned)
 //! its island and node when either is not what it was told last, and never otherwise.
 
+mod crossing;
 mod engine;
 mod event;
 mod flush;
@@ -56,6 +57,7 @@ mod ground;
 mod ids;
 pub mod invariants;
 mod islands;
+mod limits;
 mod peers;
 mod registry;
 mod returns;
@@ -65,6 +67,7 @@ mod settings;
 pub mod sim;
 mod slab;
 mod view;
+mod zones;
 
 pub use engine::{Counters, Engine};
 pub use event::{Input, Output};

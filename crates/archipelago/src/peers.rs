@@ -17,7 +17,7 @@ use crate::{
 const NO_SESSION: SessionId = SessionId::new(0, 0);
 
 /// Everybody that the engine knows, by number. Where they stand is in the ground.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Peers {
     index: HashTable<u32>,
     records: Slab<Peer>,

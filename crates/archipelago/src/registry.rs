@@ -3,6 +3,11 @@ use std::{cmp::Reverse, sync::Arc, time::Duration};
 use protocol::NodeName;
 use rustc_hash::FxHashMap;
 
+use crate::{
+    ground::{Capabilities, MOST_CAPABILITIES},
+    rules::Choice,
+};
+
 /// A node that offers rooms, as it announced itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Transport {
@@ -10,6 +15,9 @@ pub struct Transport {
     pub node: NodeName,
     /// What its rooms are.
     pub kind: TransportKind,
+    /// What a client must be able to join, as clients spell it: the name of the kind, or for an
+    /// external one its protocol.
+    pub capability: Arc<str>,
     /// The most peers that one of its rooms holds. A node that holds none offers nothing.
     pub max_island_size: u32,
     /// Seats that were free when it announced itself; `None`: no limit.
@@ -81,22 +89,50 @@ pub(crate) type NodeIndex = u16;
 pub(crate) const NO_NODE: NodeIndex = NodeIndex::MAX;
 
 /// Nodes that offer rooms, and how many seats of theirs are taken.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Registry {
     nodes: Vec<Node>,
     by_name: FxHashMap<NodeName, NodeIndex>,
+    /// Each stands for a bit of [`Capabilities`], in this order.
+    capabilities: Vec<Arc<str>>,
     changed: bool,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Node {
     transport: Transport,
     heard: Duration,
     present: bool,
     assigned: u32,
+    /// What clients must be able to join.
+    needs: Capabilities,
+}
+
+/// Why a node is not the one for an island.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Unfit {
+    /// It is not heard any more.
+    Gone,
+    /// It is about to leave.
+    Draining,
+    /// A member cannot join it.
+    Lacking,
+    /// Its rooms hold fewer.
+    Small,
+    /// It has not enough seats.
+    Full,
 }
 
 impl Node {
+    fn view(&self) -> TransportView<'_> {
+        TransportView {
+            transport: &self.transport,
+            available: self.available(),
+            assigned: self.assigned,
+            free_seats: self.free_seats(),
+        }
+    }
+
     fn available(&self) -> bool {
         self.present && !self.transport.draining && self.transport.max_island_size > 0
     }
@@ -112,34 +148,96 @@ impl Node {
         Some(seats.saturating_add(self.transport.users).saturating_sub(self.taken()))
     }
 
-    fn has_seats(&self, seats: u32) -> bool {
-        self.free_seats().is_none_or(|free| free >= seats)
+    /// Whether it has promised more seats than it has.
+    fn is_overbooked(&self) -> bool {
+        let users = self.transport.users;
+        self.transport.seats.is_some_and(|seats| self.assigned > seats.saturating_add(users))
+    }
+
+    fn is_chosen_by(&self, choice: &Choice) -> bool {
+        match choice {
+            Choice::Kind(kind) => self.transport.kind == *kind,
+            Choice::Node(node) => self.transport.node == *node,
+        }
+    }
+
+    /// What keeps an island of `size`, all of whose members have the `capabilities`, from being put
+    /// here, or if it is `here` already, from staying.
+    fn unfit(&self, size: u32, capabilities: Capabilities, here: bool) -> Option<Unfit> {
+        let seats = || match here {
+            true => !self.is_overbooked(),
+            false => self.free_seats().is_none_or(|free| free >= size),
+        };
+        if !self.present {
+            Some(Unfit::Gone)
+        } else if self.transport.draining {
+            Some(Unfit::Draining)
+        } else if !capabilities.include(self.needs) {
+            Some(Unfit::Lacking)
+        } else if self.transport.max_island_size < size {
+            Some(Unfit::Small)
+        } else if !seats() {
+            Some(Unfit::Full)
+        } else {
+            None
+        }
     }
 }
 
 impl Registry {
-    /// Takes an announcement. Refuses it, with `false`, when the registry is full.
+    /// Takes an announcement. Refuses it, with `false`, when the registry is full, or knows as many
+    /// capabilities as it can tell apart.
     pub(crate) fn announce(&mut self, transport: Transport, now: Duration) -> bool {
+        let Some(needs) = self.learn(&transport.capability) else { return false };
         let Some(&index) = self.by_name.get(&transport.node) else {
-            return self.enter(transport, now);
+            return self.enter(transport, needs, now);
         };
         let node = &mut self.nodes[usize::from(index)];
-        let before = (node.available(), node.transport.max_island_size);
+        let offer =
+            |node: &Node| (node.available(), node.transport.max_island_size, node.transport.kind, node.needs);
+        let before = offer(node);
         node.transport = transport;
+        node.needs = needs;
         node.heard = now;
         node.present = true;
-        self.changed |= before != (node.available(), node.transport.max_island_size);
+        self.changed |= before != offer(node);
         true
     }
 
-    fn enter(&mut self, transport: Transport, now: Duration) -> bool {
+    fn enter(&mut self, transport: Transport, needs: Capabilities, now: Duration) -> bool {
         let Some(index) = NodeIndex::try_from(self.nodes.len()).ok().filter(|&index| index != NO_NODE) else {
             return false;
         };
         self.by_name.insert(transport.node.clone(), index);
-        self.nodes.push(Node { transport, heard: now, present: true, assigned: 0 });
+        self.nodes.push(Node { transport, heard: now, present: true, assigned: 0, needs });
         self.changed = true;
         true
+    }
+
+    /// The bit of a capability, a new one if need be and there is one.
+    fn learn(&mut self, name: &Arc<str>) -> Option<Capabilities> {
+        if self.capability(name).is_none() && self.capabilities.len() < MOST_CAPABILITIES {
+            self.capabilities.push(name.clone());
+        }
+        self.capability(name)
+    }
+
+    fn capability(&self, name: &str) -> Option<Capabilities> {
+        let place = self.capabilities.iter().position(|known| **known == *name)?;
+        Some(Capabilities(1 << place))
+    }
+
+    /// How many capabilities are told apart.
+    pub(crate) fn capabilities_count(&self) -> usize {
+        self.capabilities.len()
+    }
+
+    /// The capabilities of a client that can join these. What no node needs counts for nothing, but
+    /// all clients are taken to have it.
+    pub(crate) fn capabilities(&self, names: &[String]) -> Capabilities {
+        let unknown = Capabilities::ALL.0.checked_shl(self.capabilities.len() as u32).unwrap_or(0);
+        let bits = names.iter().filter_map(|name| self.capability(name)).map(|capability| capability.0);
+        Capabilities(bits.fold(unknown, |bits, bit| bits | bit))
     }
 
     /// Takes a node's goodbye.
@@ -163,17 +261,19 @@ impl Registry {
         std::mem::take(&mut self.changed)
     }
 
-    /// The size of the largest room on offer, if anything is.
-    pub(crate) fn largest_room(&self) -> Option<u32> {
-        self.nodes.iter().filter(|node| node.available()).map(|node| node.transport.max_island_size).max()
+    /// The size of the largest room on offer at a choice to those with the capabilities, if any is.
+    pub(crate) fn largest_room(&self, choice: &Choice, capabilities: Capabilities) -> Option<u32> {
+        let offers =
+            |node: &&Node| node.available() && node.is_chosen_by(choice) && capabilities.include(node.needs);
+        self.nodes.iter().filter(offers).map(|node| node.transport.max_island_size).max()
     }
 
-    /// The node for a new island of `size` peers: of those that hold so many in one room and have
-    /// the seats, the one with the most free seats, then with the fewest peers, then by name.
-    pub(crate) fn choose(&self, size: u32) -> Option<NodeIndex> {
-        let fits =
-            |node: &Node| node.available() && node.transport.max_island_size >= size && node.has_seats(size);
+    /// The node for an island of `size` peers with these capabilities, at a choice: of those that
+    /// hold so many in one room and have the seats, the one with the most free seats, then with the
+    /// fewest peers, then by name.
+    pub(crate) fn choose(&self, choice: &Choice, size: u32, capabilities: Capabilities) -> Option<NodeIndex> {
         let rank = |node: &Node| (node.free_seats().unwrap_or(u32::MAX), Reverse(node.taken()));
+        let fits = |node: &Node| node.is_chosen_by(choice) && node.unfit(size, capabilities, false).is_none();
         let nodes = self.nodes.iter().enumerate().filter(|(_, node)| fits(node));
         let best = nodes.max_by(|(_, a), (_, b)| {
             rank(a).cmp(&rank(b)).then_with(|| b.transport.node.cmp(&a.transport.node))
@@ -181,21 +281,46 @@ impl Registry {
         best.and_then(|(index, _)| NodeIndex::try_from(index).ok())
     }
 
-    /// Whether an island of `size` peers may stay where it is: the node is there, its rooms are
-    /// large enough, and it has not promised more seats than it has.
-    pub(crate) fn holds(&self, node: NodeIndex, size: u32) -> bool {
-        self.nodes.get(usize::from(node)).is_some_and(|node| {
-            let overbooked = node
-                .transport
-                .seats
-                .is_some_and(|seats| node.assigned > seats.saturating_add(node.transport.users));
-            node.available() && node.transport.max_island_size >= size && !overbooked
-        })
+    /// Whether an island of `size` peers with these capabilities may stay where it is.
+    pub(crate) fn holds(&self, node: NodeIndex, size: u32, capabilities: Capabilities) -> bool {
+        self.nodes.get(usize::from(node)).is_some_and(|node| node.unfit(size, capabilities, true).is_none())
+    }
+
+    /// Whether the node is one of those that a choice is about.
+    pub(crate) fn is_chosen_by(&self, node: NodeIndex, choice: &Choice) -> bool {
+        self.nodes.get(usize::from(node)).is_some_and(|node| node.is_chosen_by(choice))
+    }
+
+    /// The nodes that a choice is about, and what keeps an island that is on `present` from each.
+    pub(crate) fn candidates(
+        &self,
+        choice: &Choice,
+        size: u32,
+        capabilities: Capabilities,
+        present: NodeIndex,
+    ) -> impl Iterator<Item = (NodeIndex, Option<Unfit>)> {
+        let nodes = (0..).zip(&self.nodes).filter(|(_, node)| node.is_chosen_by(choice));
+        nodes.map(move |(index, node)| (index, node.unfit(size, capabilities, index == present)))
+    }
+
+    /// Whether a node was promised to more than it has seats for.
+    pub(crate) fn is_overbooked(&self, node: NodeIndex) -> bool {
+        self.nodes.get(usize::from(node)).is_some_and(Node::is_overbooked)
+    }
+
+    /// What a node last said, and when.
+    pub(crate) fn last_word(&self, node: NodeIndex) -> Option<(TransportView<'_>, Duration)> {
+        self.nodes.get(usize::from(node)).map(|node| (node.view(), node.heard))
     }
 
     /// Whether the node is there at all, even if it is about to leave.
     pub(crate) fn is_present(&self, node: NodeIndex) -> bool {
         self.nodes.get(usize::from(node)).is_some_and(|node| node.present)
+    }
+
+    /// Whether clients with these capabilities can join the node.
+    pub(crate) fn can_join(&self, node: NodeIndex, capabilities: Capabilities) -> bool {
+        self.nodes.get(usize::from(node)).is_some_and(|node| capabilities.include(node.needs))
     }
 
     /// Whether more peers may be sent to the node.
@@ -217,11 +342,6 @@ impl Registry {
 
     /// All nodes ever heard of.
     pub(crate) fn views(&self) -> impl Iterator<Item = TransportView<'_>> {
-        self.nodes.iter().map(|node| TransportView {
-            transport: &node.transport,
-            available: node.available(),
-            assigned: node.assigned,
-            free_seats: node.free_seats(),
-        })
+        self.nodes.iter().map(Node::view)
     }
 }

@@ -5,7 +5,7 @@ use rustc_hash::FxHashMap;
 use crate::{ground::Point, ids::Serial};
 
 /// Where peers were that left lately, so that those who come back are put where they were.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Returns {
     memories: FxHashMap<u32, Memory>,
     queue: VecDeque<(Duration, u32)>,

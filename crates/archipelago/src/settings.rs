@@ -26,6 +26,12 @@ pub struct Settings {
     pub transport_timeout: Duration,
     /// How long a decision that could flap must hold before it counts. At most 1 hour. Default 3 s.
     pub settling: Duration,
+    /// How long an island stays where it was moved to before it is moved again for anything less
+    /// than having to. At most 1 hour. Default 10 s, for which rooms are held open after a move.
+    pub move_interval: Duration,
+    /// What clients can join that say nothing of it: `livekit`, `ws-room`, `p2p`, or the protocol of
+    /// an external transport. Default LiveKit and WebSocket rooms.
+    pub assumed_transports: Vec<String>,
     /// What island ids begin with: 1 to 16 letters and digits. Default `I`. Two engines of one
     /// realm that may start in the same millisecond need two prefixes.
     pub id_prefix: String,
@@ -55,6 +61,9 @@ pub enum SettingsError {
     /// The settling time is out of bounds.
     #[error("settling must be at most 1 hour")]
     Settling,
+    /// The interval of moves is out of bounds.
+    #[error("move_interval must be at most 1 hour")]
+    MoveInterval,
     /// The prefix of island ids is empty, too long, or not made of letters and digits.
     #[error("id_prefix must be 1 to 16 letters and digits")]
     IdPrefix,
@@ -76,6 +85,8 @@ impl Default for Settings {
             return_window: Duration::from_secs(10),
             transport_timeout: Duration::from_secs(3),
             settling: Duration::from_secs(3),
+            move_interval: Duration::from_secs(10),
+            assumed_transports: vec!["livekit".to_owned(), "ws-room".to_owned()],
             id_prefix: "I".into(),
         }
     }
@@ -94,6 +105,7 @@ impl Settings {
             (self.return_window <= HOUR, SettingsError::ReturnWindow),
             ((MIN_TIMEOUT..=HOUR).contains(&self.transport_timeout), SettingsError::TransportTimeout),
             (self.settling <= HOUR, SettingsError::Settling),
+            (self.move_interval <= HOUR, SettingsError::MoveInterval),
             (is_prefix(&self.id_prefix), SettingsError::IdPrefix),
         ];
         checks.into_iter().try_for_each(|(holds, error)| if holds { Ok(()) } else { Err(error) })
@@ -130,6 +142,7 @@ mod tests {
         assert_eq!(error(|s| s.return_window = HOUR * 2), Some(SettingsError::ReturnWindow));
         assert_eq!(error(|s| s.transport_timeout = Duration::ZERO), Some(SettingsError::TransportTimeout));
         assert_eq!(error(|s| s.settling = HOUR * 2), Some(SettingsError::Settling));
+        assert_eq!(error(|s| s.move_interval = HOUR * 2), Some(SettingsError::MoveInterval));
         assert_eq!(error(|s| s.id_prefix = String::new()), Some(SettingsError::IdPrefix));
         assert_eq!(error(|s| s.id_prefix = "a.b".into()), Some(SettingsError::IdPrefix));
     }

@@ -5,7 +5,7 @@ pub(crate) const NONE: u32 = u32::MAX;
 
 /// A vector whose places are used again. What is in a place that was given back is stale and
 /// waits there for its next tenant.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Slab<T> {
     entries: Vec<T>,
     vacant: Vec<u32>,

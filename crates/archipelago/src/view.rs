@@ -4,11 +4,12 @@ use protocol::{Address, IslandId, NodeName, Position, SessionId};
 
 use crate::{
     engine::{Counters, Engine},
-    ground::Member,
+    ground::{Capabilities, Member},
     peers::State,
     registry::TransportView,
     settings::Settings,
     slab::NONE,
+    zones::OPEN,
 };
 
 /// An island, as of the last flush. Members stand where they last said, which may be later.
@@ -64,10 +65,11 @@ impl Engine {
         self.registry.views()
     }
 
-    /// The most members that an island may have at present: the setting, or less where no node
-    /// offers rooms so large. While nothing is on offer, what it was before.
+    /// The most members that an island of clients that can join anything may have at present where
+    /// no rule is about the place: the setting, or less where no node offers rooms so large. While
+    /// nothing is on offer, what it was before.
     pub fn limit(&self) -> u32 {
-        self.limit
+        self.zones.limit(OPEN, Capabilities::ALL)
     }
 
     /// The settings it was made with.
@@ -85,6 +87,8 @@ impl Engine {
         self.peers.bytes()
             + self.ground.bytes()
             + self.islands.bytes()
+            + self.zones.bytes()
+            + self.crossings.bytes()
             + self.returns.bytes()
             + self.pending.bytes()
             + self.scratch.bytes()
@@ -100,7 +104,7 @@ impl<'a> IslandView<'a> {
     /// Its members and where they stand, in no order that means anything.
     pub fn members(&self) -> impl Iterator<Item = (Address, Position)> + use<'a> {
         let engine = self.engine;
-        engine.ground.members(self.island).map(|Member { peer, at }| {
+        engine.ground.members(self.island).map(|Member { peer, at, .. }| {
             let record = &engine.peers[peer];
             (record.address, Position::new(at.x, record.height_m, at.z))
         })
@@ -113,7 +117,7 @@ impl<'a> IslandView<'a> {
 
     /// The most members that it may have.
     pub fn max_peers(&self) -> u32 {
-        self.engine.limit
+        self.engine.limit_of(self.island)
     }
 
     /// The node that holds its room; `None` while no node is to be had.

@@ -70,6 +70,7 @@ fn announcement() -> Input {
     Input::Transport(Transport {
         node: "node".parse().expect("a name"),
         kind: TransportKind::WsRoom,
+        capability: TransportKind::WsRoom.as_str().into(),
         max_island_size: 10_000,
         seats: None,
         users: 0,

@@ -61,7 +61,7 @@ fn report(engine: &mut Engine, peer: u32, names: &mut IdCache, outputs: &mut Vec
 }
 
 /// Tells a peer where it is, if that is not what it was told last. Returns `false` if it must wait
-/// until its node takes more peers.
+/// until its node takes more peers, or has a seat for it.
 fn assign(engine: &mut Engine, peer: u32, names: &mut IdCache, outputs: &mut Vec<Output>) -> bool {
     let island = engine.ground.island_of(peer);
     let record = &engine.peers[peer];
@@ -74,7 +74,8 @@ fn assign(engine: &mut Engine, peer: u32, names: &mut IdCache, outputs: &mut Vec
     }
     // Without a node it waits with its island, whose members are listed when one is found.
     let Some(transport) = engine.registry.name(place.node) else { return true };
-    if !engine.registry.is_available(place.node) {
+    let seated = record.told_node == place.node || !engine.registry.is_overbooked(place.node);
+    if !seated || !engine.registry.is_available(place.node) {
         return false;
     }
     let from = (record.told != Serial::NONE).then(|| names.text(&engine.ids, record.told));

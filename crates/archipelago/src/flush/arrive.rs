@@ -1,4 +1,7 @@
-use crate::{engine::Engine, flush::merge, islands::IslandState, peers::State, returns::Memory, slab::NONE};
+use crate::{
+    crossing, engine::Engine, flush::merge, ground::Member, islands::IslandState, peers::State,
+    returns::Memory, slab::NONE,
+};
 
 /// Puts those who come back where they were: in their island if it still has room and a member near
 /// enough, or has nobody and they are near the place that they left. Who comes back may be what
@@ -30,18 +33,21 @@ pub(super) fn put_back(engine: &mut Engine, arrivals: &[u32], active: &mut Vec<u
 
 fn place_of_return(engine: &Engine, peer: u32, memory: Memory) -> Option<u32> {
     let island = engine.islands.find(memory.island)?;
-    let at = engine.ground.spot(peer);
-    let distance_m = engine.settings.leave_distance_m;
+    let Member { at, terms, .. } = engine.ground.member(peer);
+    let zone = terms.zone();
     let near = match engine.islands[island].state {
-        IslandState::Inhabited => engine.ground.touches(island, at, distance_m),
-        IslandState::Deserted => memory.at.distance_squared(at) <= distance_m * distance_m,
+        IslandState::Inhabited => engine.ground.touches(island, at, zone),
+        IslandState::Deserted => {
+            memory.at.distance_squared(at) <= engine.ground.reaches.leave_squared(zone, zone)
+        }
         IslandState::Closed => false,
     };
-    (near && engine.ground.size(island) < engine.limit).then_some(island)
+    (near && engine.ground.size(island) < engine.limit_with(island, peer)).then_some(island)
 }
 
 /// Places what was cut off, each group as an island of its own that then merges with others.
 pub(super) fn place_fragments(engine: &mut Engine) {
+    count_where_they_stand(engine);
     let mut fragments = std::mem::take(&mut engine.scratch.fragments);
     let mut start = 0;
     for &end in &fragments.ends {
@@ -51,6 +57,29 @@ pub(super) fn place_fragments(engine: &mut Engine) {
     fragments.peers.clear();
     fragments.ends.clear();
     engine.scratch.fragments = fragments;
+}
+
+/// Those who are cut off have lost their company: a border that they have crossed counts at once,
+/// and may part them.
+fn count_where_they_stand(engine: &mut Engine) {
+    let fragments = &engine.scratch.fragments;
+    if fragments.peers.iter().all(|&peer| engine.crossings.of(peer).is_none()) {
+        return;
+    }
+    let mut fragments = std::mem::take(&mut engine.scratch.fragments);
+    let mut start = 0;
+    for end in fragments.ends.drain(..) {
+        let group = &fragments.peers[std::mem::replace(&mut start, end)..end];
+        for &peer in group {
+            if let Some(crossing) = engine.crossings.of(peer) {
+                engine.set_zone(peer, crossing.to);
+            }
+        }
+        let mut members: Vec<Member> = group.iter().map(|&peer| engine.ground.member(peer)).collect();
+        for mut part in crossing::by_enclosure(engine, &mut members) {
+            engine.cut_fragments(&mut part);
+        }
+    }
 }
 
 /// Places those who are new, in the order of their coming.
@@ -74,10 +103,11 @@ fn place(engine: &mut Engine, group: &[u32]) {
 /// Places one peer: in the best of the islands near it that have room, which may bring that island
 /// together with others.
 fn place_one(engine: &mut Engine, peer: u32) {
-    let at = engine.ground.spot(peer);
+    let Member { at, terms, .. } = engine.ground.member(peer);
     let mut found = std::mem::take(&mut engine.scratch.found);
     found.clear();
-    engine.ground.touching_point(at, engine.settings.join_distance_m, engine.limit - 1, &mut found);
+    engine.ground.touching_point(at, terms.zone(), u32::MAX, &mut found);
+    found.retain(|&island| engine.ground.size(island) < engine.limit_with(island, peer));
     let centre = (f64::from(at.x), f64::from(at.z));
     let preferred = |island: u32| merge::would_like(engine, peer, engine.islands[island].serial);
     match merge::best(engine, centre, preferred, &found) {

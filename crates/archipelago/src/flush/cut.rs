@@ -1,12 +1,12 @@
 use crate::{
     engine::Engine,
     flush::hold::has_few_movers,
-    ground::{Member, Point},
+    ground::{Member, Point, Reaches},
     peers::Peers,
 };
 
 /// Groups that were cut off an island and wait to be placed.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Fragments {
     pub(super) peers: Vec<u32>,
     /// Where in `peers` each ends.
@@ -34,7 +34,7 @@ pub(super) fn run(engine: &mut Engine, islands: &[u32]) {
         members.clear();
         engine.ground.gather(island, &mut members);
         ends.clear();
-        pieces(&mut members, engine.settings.leave_distance_m, engine.limit as usize, &mut ends);
+        pieces(engine, &mut members, &mut ends);
         if ends.len() > 1 {
             cut_off(engine, island, &members, &ends);
         }
@@ -66,26 +66,45 @@ fn lowest_address(peers: &Peers, group: &[Member]) -> Option<protocol::Address> 
     group.iter().map(|member| peers[member.peer].address).min()
 }
 
-/// Orders `members` into groups that are each connected through hops of at most `distance_m` and
-/// hold at most `limit`; `ends` tells where each group ends. A connected group above the limit is
-/// divided across its longer side.
-fn pieces(members: &mut [Member], distance_m: f32, limit: usize, ends: &mut Vec<usize>) {
-    let mut connected = Vec::new();
-    components(members, distance_m, &mut connected);
-    if connected.iter().zip(std::iter::once(&0).chain(&connected)).all(|(end, start)| end - start <= limit) {
-        ends.extend(connected);
-        return;
+impl Engine {
+    /// Has people who stand nowhere placed in this flush, those who hold together as one group.
+    pub(crate) fn cut_fragments(&mut self, members: &mut [Member]) {
+        let mut ends = Vec::new();
+        pieces(self, members, &mut ends);
+        let fragments = &mut self.scratch.fragments;
+        let start = fragments.peers.len();
+        fragments.peers.extend(members.iter().map(|member| member.peer));
+        fragments.ends.extend(ends.into_iter().map(|end| start + end));
     }
+}
+
+/// Orders `members` into groups that are each connected through hops of at most the leave distance
+/// and within their limit; `ends` tells where each group ends. A connected group above the limit is
+/// divided across its longer side.
+pub(super) fn pieces(engine: &Engine, members: &mut [Member], ends: &mut Vec<usize>) {
+    let reaches = &engine.ground.reaches;
+    pieces_within(members, reaches, &|group: &[Member]| engine.limit_of_group(group) as usize, ends);
+}
+
+fn pieces_within(
+    members: &mut [Member],
+    reaches: &Reaches,
+    limit: &impl Fn(&[Member]) -> usize,
+    ends: &mut Vec<usize>,
+) {
+    let mut connected = Vec::new();
+    components(members, reaches, &mut connected);
     let mut start = 0;
     for end in connected {
         let (first, group) = (ends.len(), &mut members[start..end]);
-        if group.len() <= limit {
+        let limit_here = limit(group);
+        if group.len() <= limit_here {
             ends.push(group.len());
         } else {
-            let left = divide(group, limit);
-            pieces(&mut group[..left], distance_m, limit, ends);
+            let left = divide(group, limit_here);
+            pieces_within(&mut group[..left], reaches, limit, ends);
             let second = ends.len();
-            pieces(&mut group[left..], distance_m, limit, ends);
+            pieces_within(&mut group[left..], reaches, limit, ends);
             ends[second..].iter_mut().for_each(|end| *end += left);
         }
         ends[first..].iter_mut().for_each(|end| *end += start);
@@ -114,16 +133,34 @@ pub(super) fn bounds(members: &[Member]) -> (Point, Point) {
     })
 }
 
-/// Orders `members` into groups that are each connected through hops of at most `distance_m`, and
-/// tells where each ends.
-pub(super) fn components(members: &mut [Member], distance_m: f32, ends: &mut Vec<usize>) {
-    let (low, high) = bounds(members);
-    let squared = distance_m * distance_m;
-    // Nobody is farther from anybody than from corner to corner.
-    if low.distance_squared(high) <= squared {
-        ends.push(members.len());
+/// Orders `members` into groups that are each connected through hops of at most the leave distance,
+/// and tells where each ends.
+pub(super) fn components(members: &mut [Member], reaches: &Reaches, ends: &mut Vec<usize>) {
+    let Some(first) = members.first() else {
+        ends.push(0);
         return;
+    };
+    let zone = first.terms.zone();
+    let least = members.iter().map(|member| {
+        let own = member.terms.zone();
+        reaches.leave_squared(own, own)
+    });
+    let least = least.fold(f32::INFINITY, f32::min);
+    let (low, high) = bounds(members);
+    // Nobody is farther from anybody than from corner to corner.
+    if low.distance_squared(high) <= least {
+        ends.push(members.len());
+    } else if members.iter().all(|member| member.terms.zone() == zone) {
+        sort_by_hops(members, |one, other| one.at.distance_squared(other.at) <= least, ends);
+    } else {
+        let holds = |one: &Member, other: &Member| {
+            one.at.distance_squared(other.at) <= reaches.leave_squared(one.terms.zone(), other.terms.zone())
+        };
+        sort_by_hops(members, holds, ends);
     }
+}
+
+fn sort_by_hops(members: &mut [Member], holds: impl Fn(&Member, &Member) -> bool, ends: &mut Vec<usize>) {
     // In front of `reached` are those known to be in the present group, and in front of `next` those
     // whose neighbours were sought already.
     let (mut reached, mut next) = (0, 0);
@@ -134,18 +171,24 @@ pub(super) fn components(members: &mut [Member], distance_m: f32, ends: &mut Vec
             }
             reached += 1;
         }
-        reached = bring_forward(members, reached, members[next].at, squared);
+        reached = bring_forward(members, reached, next, &holds);
         next += 1;
     }
     ends.push(members.len());
 }
 
-/// Swaps those from `reached` on that are near a point to the front of the rest. Returns where the
+/// Swaps those from `reached` on that hold to a member to the front of the rest. Returns where the
 /// rest begins then.
-fn bring_forward(members: &mut [Member], reached: usize, from: Point, squared: f32) -> usize {
+fn bring_forward(
+    members: &mut [Member],
+    reached: usize,
+    member: usize,
+    holds: &impl Fn(&Member, &Member) -> bool,
+) -> usize {
+    let from = members[member];
     let mut rest = reached;
     for other in reached..members.len() {
-        if members[other].at.distance_squared(from) <= squared {
+        if holds(&from, &members[other]) {
             members.swap(rest, other);
             rest += 1;
         }
@@ -156,16 +199,23 @@ fn bring_forward(members: &mut [Member], reached: usize, from: Point, squared: f
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        ground::{Reach, Terms},
+        slab::NONE,
+    };
 
     fn members(places: &[(f32, f32)]) -> Vec<Member> {
-        let member = |(peer, &(x, z))| Member { peer: peer as u32, at: Point { x, z } };
+        let member =
+            |(peer, &(x, z))| Member { peer: peer as u32, at: Point { x, z }, terms: Terms::default() };
         places.iter().enumerate().map(member).collect()
     }
 
     fn groups(places: &[(f32, f32)], limit: usize) -> Vec<Vec<u32>> {
         let mut members = members(places);
         let mut ends = Vec::new();
-        pieces(&mut members, 80.0, limit, &mut ends);
+        let mut reaches = Reaches::default();
+        reaches.set(0, Reach { enclosure: NONE, join_m: 64.0, leave_m: 80.0 });
+        pieces_within(&mut members, &reaches, &|_: &[Member]| limit, &mut ends);
         let mut start = 0;
         let mut groups = Vec::new();
         for end in ends {

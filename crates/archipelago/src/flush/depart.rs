@@ -50,6 +50,7 @@ pub(super) fn take_out(engine: &mut Engine, now: Duration) {
             // Its place in the room ends too: if it returns, it needs another connection.
             engine.peers[peer].told_node = NO_NODE;
             engine.ground.take(peer);
+            engine.crossings.forget(peer);
             engine.list(peer);
             engine.mark_dirty(island);
             engine.mark_changed(island);
@@ -96,6 +97,9 @@ pub(super) fn forget(engine: &mut Engine, now: Duration) {
 
 fn forget_peer(engine: &mut Engine, peer: u32) {
     engine.wishes.remove(&peer);
+    engine.announced.remove(&peer);
+    engine.replaced.remove(&peer);
+    engine.crossings.forget(peer);
     engine.ground.dismiss_peer(peer);
     engine.peers.forget(peer);
 }

@@ -36,7 +36,7 @@ pub(super) struct Mover {
 }
 
 /// All movers in islands with few of them, those of an island together.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Movers {
     movers: Vec<Mover>,
     /// Islands within the join distance of each.
@@ -86,9 +86,8 @@ pub(super) fn run(engine: &mut Engine, moved: &[u32], steps: &[Step]) {
         let island = movers[0].island;
         engine.islands[island].doubtful = !hold(engine, island, movers, &mut near);
         for mover in movers {
-            let at = engine.ground.spot(mover.peer);
-            let distance_m = engine.settings.join_distance_m;
-            engine.ground.touching_point(at, distance_m, u32::MAX, &mut found.in_sight);
+            let Member { at, terms, .. } = engine.ground.member(mover.peer);
+            engine.ground.touching_point(at, terms.zone(), u32::MAX, &mut found.in_sight);
             mover.in_sight_end = found.in_sight.len() as u32;
         }
     }
@@ -99,24 +98,28 @@ pub(super) fn run(engine: &mut Engine, moved: &[u32], steps: &[Step]) {
 /// Whether everybody who was a neighbour of a mover is connected with it still, directly or through
 /// one other member.
 fn hold(engine: &Engine, island: u32, movers: &[Mover], near: &mut Vec<Member>) -> bool {
-    let squared = engine.settings.leave_distance_m * engine.settings.leave_distance_m;
+    let reaches = &engine.ground.reaches;
     movers.iter().enumerate().all(|(index, mover)| {
-        let to = engine.ground.spot(mover.peer);
+        let mine = engine.ground.member(mover.peer);
+        let zone = mine.terms.zone();
         near.clear();
         engine.ground.gather_around(island, mover.from, near);
-        let meet = |other: Point| {
-            let joins = |member: &Member| {
-                member.at.distance_squared(to) <= squared && member.at.distance_squared(other) <= squared
-            };
-            to.distance_squared(other) <= squared || near.iter().any(joins)
+        let holds = |one: &Member, other: &Member| {
+            one.at.distance_squared(other.at) <= reaches.leave_squared(one.terms.zone(), other.terms.zone())
+        };
+        let meet = |other: &Member| {
+            holds(&mine, other) || near.iter().any(|member| holds(member, &mine) && holds(member, other))
         };
         let moved = |peer: u32| movers.iter().any(|mover| mover.peer == peer);
-        let others_hold = near.iter().all(|member| {
-            member.at.distance_squared(mover.from) > squared || meet(member.at) || moved(member.peer)
-        });
+        let was_near =
+            |at: Point, other: u32| at.distance_squared(mover.from) <= reaches.leave_squared(zone, other);
+        let others_hold = near
+            .iter()
+            .all(|member| !was_near(member.at, member.terms.zone()) || meet(member) || moved(member.peer));
         others_hold
             && movers[index + 1..].iter().all(|other| {
-                other.from.distance_squared(mover.from) > squared || meet(engine.ground.spot(other.peer))
+                let theirs = engine.ground.member(other.peer);
+                !was_near(other.from, theirs.terms.zone()) || meet(&theirs)
             })
     })
 }

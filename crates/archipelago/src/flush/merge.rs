@@ -24,10 +24,9 @@ pub(super) fn run(engine: &mut Engine, islands: &[u32]) {
 
 /// Whether an island that fits may be near; not, if all that are near are known and none does.
 fn may_merge(engine: &Engine, island: u32) -> bool {
-    let room = engine.limit.saturating_sub(engine.ground.size(island));
     match engine.scratch.contacts.of(island) {
         Some(contacts) if !engine.islands[island].changed => {
-            contacts.iter().any(|&contact| engine.ground.size(contact) <= room)
+            contacts.iter().any(|&contact| engine.fit(island, contact))
         }
         _ => true,
     }
@@ -37,9 +36,9 @@ fn may_merge(engine: &Engine, island: u32) -> bool {
 pub(super) fn with_neighbours(engine: &mut Engine, island: u32) -> u32 {
     let mut found = std::mem::take(&mut engine.scratch.found);
     found.clear();
-    let room = engine.limit.saturating_sub(engine.ground.size(island));
+    let room = engine.limit_of(island).saturating_sub(engine.ground.size(island));
     if room > 0 {
-        engine.ground.touching(island, engine.settings.join_distance_m, room, &mut found);
+        engine.ground.touching(island, room, &mut found);
     }
     let survivor = among(engine, island, &mut found);
     engine.scratch.found = found;
@@ -49,9 +48,8 @@ pub(super) fn with_neighbours(engine: &mut Engine, island: u32) -> u32 {
 /// Merges an island with those of `found` that it fits with, the best first, until none fits.
 pub(super) fn among(engine: &mut Engine, mut island: u32, found: &mut Vec<u32>) -> u32 {
     loop {
-        let room = engine.limit.saturating_sub(engine.ground.size(island));
         found.retain(|&other| {
-            other != island && engine.islands.is_inhabited(other) && engine.ground.size(other) <= room
+            other != island && engine.islands.is_inhabited(other) && engine.fit(island, other)
         });
         let centre = engine.ground.centre(island);
         let Some(best) = best(engine, centre, |other| belong_together(engine, island, other), found) else {
@@ -109,6 +107,7 @@ pub(super) fn merge(engine: &mut Engine, one: u32, other: u32) -> u32 {
     engine.mark_changed(survivor);
     engine.mark_changed(ended);
     engine.islands[survivor].dirty |= engine.islands[ended].dirty;
+    engine.inherit_pace(ended, survivor);
     engine.close_island(ended);
     survivor
 }

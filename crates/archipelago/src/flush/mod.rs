@@ -1,13 +1,14 @@
 //! What a flush does, in order.
 //!
 //! 1. Nodes that fell silent are counted out, and the size limit follows what is on offer.
-//! 2. Peers that left or fell silent are taken out.
+//! 2. Peers that left or fell silent are taken out, and borders that were crossed long enough ago
+//!    count.
 //! 3. Islands that no longer hold together are [cut]. What is cut off stands nowhere for a moment.
 //! 4. Peers that come back are put where they were.
 //! 5. Islands that came near each other [merge].
 //! 6. What was cut off, then who is new, is placed one after the other.
 //! 7. Within crowds, members are [handed over](refine) so that neighbours are together.
-//! 8. Islands that are still there get an id and a node, and what changed is [announced](announce).
+//! 8. Islands that are still there get an id, a rule and a node, and what changed is [announced](announce).
 //!
 //! Work is proportional to the islands that hold a peer which moved, came or left. Where only a few
 //! members of an island moved, it is looked at through their eyes alone, unless they may have parted it.
@@ -17,6 +18,7 @@ mod arrive;
 mod cut;
 mod depart;
 mod hold;
+mod judge;
 mod merge;
 mod refine;
 mod survey;
@@ -25,11 +27,12 @@ mod transports;
 use std::time::Duration;
 
 pub(crate) use hold::{Step, is_few};
+pub(crate) use judge::Pace;
 
-use crate::{engine::Engine, event::Output, ground::Member, ids::IdCache, peers::Flags};
+use crate::{crossing, engine::Engine, event::Output, ground::Member, ids::IdCache, peers::Flags};
 
 /// Memory that one flush leaves to the next.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Scratch {
     members: Vec<Member>,
     ends: Vec<usize>,
@@ -59,6 +62,7 @@ pub(crate) fn run(engine: &mut Engine, now: Duration, outputs: &mut Vec<Output>)
     transports::refresh(engine, now);
     depart::fall_silent(engine, now);
     depart::take_out(engine, now);
+    crossing::run(engine, now);
     engine.ground.tidy();
     let mut dirty = std::mem::take(&mut engine.pending.dirty);
     let moved = std::mem::take(&mut engine.pending.moved);
@@ -77,7 +81,7 @@ pub(crate) fn run(engine: &mut Engine, now: Duration, outputs: &mut Vec<Output>)
         refine::run(engine, &active);
     }
     announce::name_islands(engine, outputs);
-    transports::assign(engine, outputs);
+    judge::run(engine, now, outputs);
     announce::tell(engine, outputs);
     depart::forget(engine, now);
     announce::close_islands(engine, outputs);

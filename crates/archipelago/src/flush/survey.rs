@@ -3,12 +3,12 @@
 use crate::{
     engine::Engine,
     flush::hold::{Mover, has_few_movers},
-    ground::Point,
+    ground::{Member, Point},
 };
 
 /// What a flush knows of the islands near others. An island on record has all those near it on its
 /// list, and perhaps some that are not any more; an island that changes later is no longer on record.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Contacts {
     lists: Vec<u32>,
     /// By island, where in `lists` its list is; and the flush for which that is so.
@@ -80,26 +80,26 @@ pub(super) fn run(engine: &mut Engine, dirty: &[u32], active: &mut Vec<u32>) {
 fn survey(engine: &mut Engine, island: u32) {
     let contacts = &mut engine.scratch.contacts;
     let start = contacts.lists.len();
-    engine.ground.touching(island, engine.settings.join_distance_m, u32::MAX, &mut contacts.lists);
+    engine.ground.touching(island, u32::MAX, &mut contacts.lists);
     contacts.record(island, start);
 }
 
 /// Whether somebody who moved has come near an island that its own fits together with, or stands
 /// past the middle to one. Those `in_sight` were near before anything was cut.
 fn makes_a_difference(engine: &mut Engine, mover: &Mover, in_sight: &[u32]) -> bool {
-    let at = engine.ground.spot(mover.peer);
+    let Member { at, terms, .. } = engine.ground.member(mover.peer);
     if !in_sight.iter().any(|&other| engine.islands[other].changed) {
         return in_sight.iter().any(|&other| concerns(engine, at, mover.island, other));
     }
     let mut found = std::mem::take(&mut engine.scratch.found);
     found.clear();
-    engine.ground.touching_point(at, engine.settings.join_distance_m, u32::MAX, &mut found);
+    engine.ground.touching_point(at, terms.zone(), u32::MAX, &mut found);
     let difference = found.iter().any(|&other| concerns(engine, at, mover.island, other));
     engine.scratch.found = found;
     difference
 }
 
 fn concerns(engine: &Engine, at: Point, island: u32, other: u32) -> bool {
-    let fit = || engine.ground.size(other) + engine.ground.size(island) <= engine.limit;
-    other != island && (fit() || super::refine::is_past_the_middle(engine, at, island, other))
+    other != island
+        && (engine.fit(island, other) || super::refine::is_past_the_middle(engine, at, island, other))
 }

@@ -62,18 +62,20 @@ impl Ground {
         self.cells.remove(cell);
     }
 
-    pub(super) fn find_group(&self, cell: u32, island: u32) -> u32 {
-        self.groups_in(cell).find(|&group| self.groups[group].island == island).unwrap_or(NONE)
+    pub(super) fn find_group(&self, cell: u32, island: u32, zone: u32) -> u32 {
+        let is_it = |&group: &u32| (self.groups[group].island, self.groups[group].zone) == (island, zone);
+        self.groups_in(cell).find(is_it).unwrap_or(NONE)
     }
 
     pub(super) fn link(&mut self, spot: u32, cell: u32, island: u32) {
-        let group = self.find_group(cell, island);
+        let group = self.find_group(cell, island, self.spots[spot].terms.zone());
         self.attach(spot, cell, island, group);
     }
 
     /// Adds a spot to a group, or to a new one if there is none.
     pub(super) fn attach(&mut self, spot: u32, cell: u32, island: u32, group: u32) {
-        let group = if group == NONE { self.add_group(cell, island) } else { group };
+        let zone = self.spots[spot].terms.zone();
+        let group = if group == NONE { self.add_group(cell, island, zone) } else { group };
         let next = std::mem::replace(&mut self.groups[group].first_spot, spot);
         if next != NONE {
             self.spots[next].previous = spot;
@@ -100,12 +102,13 @@ impl Ground {
         self.close_if_empty(group);
     }
 
-    pub(super) fn add_group(&mut self, cell: u32, island: u32) -> u32 {
+    pub(super) fn add_group(&mut self, cell: u32, island: u32, zone: u32) -> u32 {
         self.disorder += 1;
         let next_in_cell = self.cells[cell].first_group;
         let group = self.groups.insert(Group {
             cell,
             island,
+            zone,
             first_spot: NONE,
             next_in_cell,
             previous_in_island: NONE,

@@ -8,7 +8,7 @@ use super::{
 use crate::slab::NONE;
 
 /// Remembers which islands were seen in the present search, without being cleared for the next.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Marks {
     pub(super) seen_in: Vec<u32>,
     search: u32,
@@ -49,8 +49,8 @@ impl Ground {
             let Group { first_spot, next_in_island, .. } = self.groups[group];
             let mut spot = first_spot;
             while spot != NONE {
-                let Spot { at, peer, next, .. } = self.spots[spot];
-                members.push(Member { peer, at });
+                let Spot { at, peer, next, terms, .. } = self.spots[spot];
+                members.push(Member { peer, at, terms });
                 spot = next;
             }
             group = next_in_island;
@@ -60,16 +60,15 @@ impl Ground {
     /// Adds the members of an island that stand in the cell of a point or in one of those around.
     pub(crate) fn gather_around(&self, island: u32, point: Point, members: &mut Vec<Member>) {
         for cell in self.cells_around(point) {
-            let group = self.find_group(cell, island);
-            if group != NONE {
+            for group in self.groups_in(cell).filter(|&group| self.groups[group].island == island) {
                 members.extend(self.peers_of(group));
             }
         }
     }
 
     /// Adds to `found` each island of at most `max_size` members, but this one, that has a member
-    /// within the distance of a member of this one.
-    pub(crate) fn touching(&mut self, island: u32, distance_m: f32, max_size: u32, found: &mut Vec<u32>) {
+    /// within the join distance of a member of this one.
+    pub(crate) fn touching(&mut self, island: u32, max_size: u32, found: &mut Vec<u32>) {
         let mut marks = std::mem::take(&mut self.marks);
         marks.begin(self.tallies.len());
         marks.mark(island);
@@ -78,7 +77,7 @@ impl Ground {
                 let candidate = self.groups[other].island;
                 if !marks.is_marked(candidate)
                     && self.size(candidate) <= max_size
-                    && self.groups_touch(group, other, distance_m * distance_m)
+                    && self.groups_touch(group, other)
                 {
                     marks.mark(candidate);
                     found.push(candidate);
@@ -88,15 +87,9 @@ impl Ground {
         self.marks = marks;
     }
 
-    /// Adds to `found` each island of at most `max_size` members that has one within the distance of
-    /// a point.
-    pub(crate) fn touching_point(
-        &mut self,
-        point: Point,
-        distance_m: f32,
-        max_size: u32,
-        found: &mut Vec<u32>,
-    ) {
+    /// Adds to `found` each island of at most `max_size` members that has one within the join
+    /// distance of somebody of this zone at a point.
+    pub(crate) fn touching_point(&mut self, point: Point, zone: u32, max_size: u32, found: &mut Vec<u32>) {
         let mut marks = std::mem::take(&mut self.marks);
         marks.begin(self.tallies.len());
         for cell in self.cells_around(point) {
@@ -104,7 +97,11 @@ impl Ground {
                 let candidate = self.groups[group].island;
                 if !marks.is_marked(candidate)
                     && self.size(candidate) <= max_size
-                    && self.group_touches(group, point, distance_m * distance_m)
+                    && self.group_touches(
+                        group,
+                        point,
+                        self.reaches.join_squared(self.groups[group].zone, zone),
+                    )
                 {
                     marks.mark(candidate);
                     found.push(candidate);
@@ -114,22 +111,21 @@ impl Ground {
         self.marks = marks;
     }
 
-    /// Whether an island has a member within the distance of a point.
-    pub(crate) fn touches(&self, island: u32, point: Point, distance_m: f32) -> bool {
-        let key = self.key(point);
-        let around = AROUND.iter().map(|&by| offset(key, by));
-        std::iter::once(key).chain(around).any(|key| {
-            let group = self.find_group(self.find_cell(key), island);
-            group != NONE && self.group_touches(group, point, distance_m * distance_m)
+    /// Whether an island has a member within the leave distance of somebody of this zone at a point.
+    pub(crate) fn touches(&self, island: u32, point: Point, zone: u32) -> bool {
+        self.cells_around(point).into_iter().flat_map(|cell| self.groups_in(cell)).any(|group| {
+            let Group { island: other, zone: their_zone, .. } = self.groups[group];
+            other == island && self.group_touches(group, point, self.reaches.leave_squared(their_zone, zone))
         })
     }
 
-    fn groups_touch(&self, group: u32, other: u32, squared: f32) -> bool {
-        self.peers_of(group).any(|member| self.group_touches(other, member.at, squared))
+    fn groups_touch(&self, group: u32, other: u32) -> bool {
+        let squared = self.reaches.join_squared(self.groups[group].zone, self.groups[other].zone);
+        squared >= 0.0 && self.peers_of(group).any(|member| self.group_touches(other, member.at, squared))
     }
 
     fn group_touches(&self, group: u32, point: Point, squared: f32) -> bool {
-        self.peers_of(group).any(|member| member.at.distance_squared(point) <= squared)
+        squared >= 0.0 && self.peers_of(group).any(|member| member.at.distance_squared(point) <= squared)
     }
 
     pub(super) fn groups_of(&self, island: u32) -> impl Iterator<Item = u32> {
@@ -163,7 +159,10 @@ impl Ground {
     }
 
     pub(super) fn peers_of(&self, group: u32) -> impl Iterator<Item = Member> {
-        self.spots_of(group).map(|spot| Member { peer: self.spots[spot].peer, at: self.spots[spot].at })
+        self.spots_of(group).map(|spot| {
+            let Spot { at, peer, terms, .. } = self.spots[spot];
+            Member { peer, at, terms }
+        })
     }
 
     pub(super) fn spots_of(&self, group: u32) -> impl Iterator<Item = u32> {

@@ -27,7 +27,7 @@ impl Witness {
     /// Hears an input, before or after the engine does.
     pub fn hear(&mut self, input: &Input) {
         match input {
-            Input::Connected { peer, session } => {
+            Input::Connected { peer, session, .. } => {
                 if self.is_current(*peer, *session) {
                     self.told.remove(peer);
                     self.mute.insert(*peer);
@@ -51,6 +51,7 @@ impl Witness {
             Input::TransportGone { node } => {
                 self.nodes_taking.insert(node.clone(), false);
             }
+            Input::Rules(_) | Input::TimeOfDay { .. } => {}
         }
     }
 

@@ -5,16 +5,20 @@
 //!
 //! | What happens | |
 //! |---|---|
-//! | `limit 3`, `join 64`, `leave-distance 80`, `silence 15s`, `return-window 10s` | settings, before anything else |
+//! | `limit 3`, `join 64`, `leave-distance 80`, `silence 15s`, `return-window 10s`, `move-interval 10s` | settings, before anything else |
 //! | `move a 0 0 0` | a says that it stands at x y z (metres); the first time, it comes |
 //! | `move a 0 0 0 session 2` | the same, in its second session |
 //! | `connect a`, `connect a 2` | a signs in; its second session |
 //! | `leave a`, `leave a 1` | a disconnects; its first session does |
 //! | `prefer a b` | a would like to be where b is; `prefer a nothing` |
 //! | `hush a` | a says nothing more until it moves |
+//! | `client a p2p ws-room` | a signs in and says what it can join |
 //! | `node n1`, `node n1 size 50 seats 10 draining` | a node offers rooms, of at most 50, with 10 free seats |
+//! | `node l1 kind livekit`, `node x kind external needs pulse` | rooms of another kind than `ws-room` |
 //! | `hush-node n1` | the node is not heard any more |
 //! | `node-gone n1` | the node says goodbye |
+//! | `rules` | the owners' rules are those on the lines that follow, each after a `|`; without any, none |
+//! | `time 22:30` | the time of day |
 //! | `flush` | the islands are brought in line |
 //! | `wait 5s` | time passes, with four flushes a second: everybody stays where it is and says so each second |
 //! | `name plaza a` | a's island is called plaza from here on |

@@ -2,6 +2,8 @@ use std::{str::FromStr, time::Duration};
 
 use protocol::Position;
 
+use crate::TransportKind;
+
 /// One line of a scenario.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Step {
@@ -10,32 +12,80 @@ pub(super) enum Step {
     LeaveDistance(f32),
     Silence(Duration),
     ReturnWindow(Duration),
-    Move { peer: String, position: Position, session: Option<u64> },
-    Connect { peer: String, session: Option<u64> },
-    Leave { peer: String, session: Option<u64> },
-    Prefer { peer: String, whose: String },
-    Hush { peer: String },
+    MoveInterval(Duration),
+    /// What follows line by line after a `|`.
+    Rules(String),
+    /// Minutes since midnight.
+    Time(u16),
+    Move {
+        peer: String,
+        position: Position,
+        session: Option<u64>,
+    },
+    Connect {
+        peer: String,
+        session: Option<u64>,
+    },
+    Client {
+        peer: String,
+        transports: Vec<String>,
+    },
+    Leave {
+        peer: String,
+        session: Option<u64>,
+    },
+    Prefer {
+        peer: String,
+        whose: String,
+    },
+    Hush {
+        peer: String,
+    },
     Node(Node),
-    HushNode { node: String },
-    NodeGone { node: String },
+    HushNode {
+        node: String,
+    },
+    NodeGone {
+        node: String,
+    },
     Flush,
     Wait(Duration),
-    Name { island: String, peer: String },
+    Name {
+        island: String,
+        peer: String,
+    },
     Expect(Vec<Vec<String>>),
-    In { island: String, peers: Vec<String> },
-    On { node: String, peers: Vec<String> },
-    Told { peer: String, from: Option<String> },
+    In {
+        island: String,
+        peers: Vec<String>,
+    },
+    On {
+        node: String,
+        peers: Vec<String>,
+    },
+    Told {
+        peer: String,
+        from: Option<String>,
+    },
     ToldOnly(Vec<String>),
     Silent,
     Opened(usize),
-    Closed { island: String },
-    Moved { island: String, from: String, to: String },
+    Closed {
+        island: String,
+    },
+    Moved {
+        island: String,
+        from: String,
+        to: String,
+    },
 }
 
 /// A node as a scenario announces it.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Node {
     pub(super) name: String,
+    pub(super) kind: TransportKind,
+    pub(super) capability: String,
     pub(super) size: u32,
     pub(super) seats: Option<u32>,
     pub(super) draining: bool,
@@ -55,6 +105,10 @@ pub(super) fn step(line: &str) -> Result<Option<Step>, String> {
         "leave-distance" => Step::LeaveDistance(words.value()?),
         "silence" => Step::Silence(words.duration()?),
         "return-window" => Step::ReturnWindow(words.duration()?),
+        "move-interval" => Step::MoveInterval(words.duration()?),
+        "rules" => Step::Rules(String::new()),
+        "time" => Step::Time(words.time()?),
+        "client" => Step::Client { peer: words.name()?, transports: words.names() },
         "move" => Step::Move {
             peer: words.name()?,
             position: Position::new(words.value()?, words.value()?, words.value()?),
@@ -133,10 +187,23 @@ impl<'a> Words<'a> {
         Ok(Duration::from_millis(count.saturating_mul(unit_ms)))
     }
 
+    fn time(&mut self) -> Result<u16, String> {
+        let word = self.next()?;
+        let time = word
+            .split_once(':')
+            .and_then(|(hour, minute)| Some(hour.parse::<u16>().ok()? * 60 + minute.parse::<u16>().ok()?));
+        time.ok_or_else(|| format!("`{word}` is no time of day: 09:30 is"))
+    }
+
     fn node(&mut self) -> Result<Node, String> {
-        let mut node = Node { name: self.name()?, size: 100, seats: None, draining: false };
+        let name = self.name()?;
+        let kind = if self.take("kind") { self.value()? } else { TransportKind::WsRoom };
+        let mut node =
+            Node { name, kind, capability: kind.to_string(), size: 100, seats: None, draining: false };
         loop {
-            if self.take("size") {
+            if self.take("needs") {
+                node.capability = self.name()?;
+            } else if self.take("size") {
                 node.size = self.value()?;
             } else if self.take("seats") {
                 node.seats = Some(self.value()?);

@@ -1,5 +1,6 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
+    sync::Arc,
     time::Duration,
 };
 
@@ -9,7 +10,7 @@ use super::{
     ScenarioError,
     parse::{self, Node, Step},
 };
-use crate::{Engine, Input, Output, Settings, Transport, TransportKind, invariants::Witness};
+use crate::{Engine, Input, Output, Settings, Transport, invariants::Witness, rules::Rules};
 
 const FLUSH_INTERVAL: Duration = Duration::from_millis(250);
 const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
@@ -29,12 +30,19 @@ pub fn stage(text: &str) -> Result<Option<Engine>, ScenarioError> {
 fn play(text: &str) -> Result<(usize, Option<Engine>), ScenarioError> {
     let mut stage = Stage::default();
     let mut steps = 0;
-    for (index, line) in text.lines().enumerate() {
+    let mut lines = text.lines().enumerate().peekable();
+    while let Some((index, line)) = lines.next() {
         let fail = |reason| ScenarioError { line: index + 1, reason };
-        if let Some(step) = parse::step(line).map_err(fail)? {
-            stage.play(step).map_err(fail)?;
-            steps += 1;
+        let Some(mut step) = parse::step(line).map_err(fail)? else { continue };
+        if let Step::Rules(rules) = &mut step {
+            let quoted = |line: &str| line.trim_start().strip_prefix('|').map(|line| format!("{line}\n"));
+            while let Some(line) = lines.peek().and_then(|(_, line)| quoted(line)) {
+                rules.push_str(&line);
+                lines.next();
+            }
         }
+        stage.play(step).map_err(fail)?;
+        steps += 1;
     }
     Ok((steps, stage.engine))
 }
@@ -65,6 +73,7 @@ impl Stage {
             Step::LeaveDistance(metres) => self.set(|settings| settings.leave_distance_m = metres),
             Step::Silence(time) => self.set(|settings| settings.silence = time),
             Step::ReturnWindow(time) => self.set(|settings| settings.return_window = time),
+            Step::MoveInterval(time) => self.set(|settings| settings.move_interval = time),
             Step::Flush => {
                 self.outputs.clear();
                 self.flush()
@@ -104,8 +113,17 @@ impl Stage {
             }
             Step::Connect { peer, session } => {
                 let (peer, session) = (address(&peer), session.map(session_id));
-                self.handle(Input::Connected { peer, session })
+                self.handle(Input::Connected { peer, session, transports: None })
             }
+            Step::Client { peer, transports } => {
+                let peer = address(&peer);
+                self.handle(Input::Connected { peer, session: None, transports: Some(transports) })
+            }
+            Step::Rules(text) => {
+                let rules = Rules::parse(&text).map_err(|error| format!("in the rules: {error}"))?;
+                self.handle(Input::Rules(Arc::new(rules)))
+            }
+            Step::Time(minute) => self.handle(Input::TimeOfDay { minute }),
             Step::Leave { peer, session } => {
                 self.heard.remove(&peer);
                 let (peer, session) = (address(&peer), session.map(session_id));
@@ -297,7 +315,8 @@ fn heartbeat(peer: &str, position: Position, session: Option<u64>) -> Input {
 fn announcement(node: &Node) -> Result<Input, String> {
     Ok(Input::Transport(Transport {
         node: node_name(&node.name)?,
-        kind: TransportKind::WsRoom,
+        kind: node.kind,
+        capability: node.capability.as_str().into(),
         max_island_size: node.size,
         seats: node.seats,
         users: 0,

@@ -33,6 +33,7 @@ pub fn node(name: NodeName, max_island_size: u32) -> Transport {
     Transport {
         node: name,
         kind: TransportKind::WsRoom,
+        capability: TransportKind::WsRoom.as_str().into(),
         max_island_size,
         seats: None,
         users: 0,

@@ -20,7 +20,7 @@ const LEAST_M: f32 = 0.5;
 const SLACK: u32 = 10;
 
 /// Memory that one exchange leaves to the next.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Scratch {
     ours: Vec<(f32, Member)>,
     theirs: Vec<(f32, Member)>,
@@ -90,8 +90,8 @@ impl Work<'_> {
     /// many for one island, the smaller takes but a few, for company: one more who comes and goes
     /// would otherwise part half of the others each time, and bring them together again.
     fn takes(&self, to: u32, from: u32) -> bool {
-        let (limit, slack) = (self.engine.limit, self.engine.limit / SLACK);
-        let size = self.size(to);
+        let limit = self.engine.limit_of_both(to, from);
+        let (slack, size) = (limit / SLACK, self.size(to));
         size < limit && (size < slack || size + self.size(from) > limit + slack)
     }
 
@@ -180,12 +180,14 @@ impl Work<'_> {
     }
 
     fn swap(&mut self, mine: Member, yours: Member, one: u32, other: u32, scratch: &mut Scratch) -> Swap {
-        if !self.would_fit_in(mine, Some(yours), one, other, self.size(other), scratch)
+        if self.frees(mine, one)
+            || !self.would_fit_in(mine, Some(yours), one, other, self.size(other), scratch)
             || !self.may_leave(mine, one, scratch)
         {
             return Swap::MineStays;
         }
-        if !self.would_fit_in(yours, Some(mine), other, one, self.size(one), scratch)
+        if self.frees(yours, other)
+            || !self.would_fit_in(yours, Some(mine), other, one, self.size(one), scratch)
             || !self.may_leave(yours, other, scratch)
         {
             return Swap::YoursStays;
@@ -195,26 +197,33 @@ impl Work<'_> {
         Swap::Done
     }
 
+    /// Whether a piece could be larger if a member went: then it might fit together with others.
+    fn frees(&self, member: Member, from: u32) -> bool {
+        self.engine.limit_without(from, member.peer, None) > self.engine.limit_of(from)
+    }
+
     /// Whether a piece holds together without a member, and the member does not wish to be in it.
     fn may_leave(&mut self, member: Member, from: u32, scratch: &mut Scratch) -> bool {
         let serial = self.engine.islands[from].serial;
         if crate::flush::merge::would_like(self.engine, member.peer, serial) {
             return false;
         }
-        let distance_m = self.engine.settings.leave_distance_m;
         let sheet = self.sheet(from);
-        self.scratch.sheets[sheet].holds_without(member, distance_m, &mut scratch.rest, &mut scratch.ends)
+        let reaches = &self.engine.ground.reaches;
+        self.scratch.sheets[sheet].holds_without(member, reaches, &mut scratch.rest, &mut scratch.ends)
     }
 
     /// Whether a piece would fit together with another near it if it lost this member.
     fn would_merge_without(&mut self, member: Member, from: u32, to: u32, scratch: &mut Scratch) -> bool {
-        let room = self.engine.limit.saturating_sub(self.size(from) - 1);
+        let rest = self.size(from) - 1;
         let sheet = self.sheet(from);
         let contacts = &self.scratch.sheets[sheet].contacts;
+        let fits = |contact: u32| {
+            let limit = self.engine.limit_without(from, member.peer, Some(contact));
+            rest + self.engine.ground.size(contact) <= limit
+        };
         scratch.found.clear();
-        scratch.found.extend(
-            contacts.iter().filter(|&&contact| contact != to && self.engine.ground.size(contact) <= room),
-        );
+        scratch.found.extend(contacts.iter().filter(|&&contact| contact != to && fits(contact)));
         scratch.found.iter().any(|&contact| self.is_near(from, contact, member.peer))
     }
 
@@ -229,23 +238,29 @@ impl Work<'_> {
         size: u32,
         scratch: &mut Scratch,
     ) -> bool {
-        let distance_m = self.engine.settings.join_distance_m;
-        let sheet = self.sheet(to);
-        let but = for_whom.map_or(crate::slab::NONE, |member| member.peer);
-        if !self.scratch.sheets[sheet].touches(member.at, distance_m, but) {
+        // With somebody gone the rest may fit together where all did not.
+        let limit = match for_whom {
+            Some(theirs) => self.engine.limit_without(to, theirs.peer, None),
+            None => self.engine.limit_of(to),
+        };
+        if size > limit.min(self.engine.limit_with(to, member.peer)) {
             return false;
         }
-        let room = self.engine.limit.saturating_sub(size);
+        let sheet = self.sheet(to);
+        let but = for_whom.map_or(crate::slab::NONE, |member| member.peer);
+        if !self.scratch.sheets[sheet].touches(member, &self.engine.ground.reaches, but) {
+            return false;
+        }
         scratch.found.clear();
-        self.engine.ground.touching_point(member.at, distance_m, room, &mut scratch.found);
+        let room = limit.saturating_sub(size);
+        self.engine.ground.touching_point(member.at, member.terms.zone(), room, &mut scratch.found);
         scratch.found.iter().all(|&island| island == from || island == to)
     }
 
     fn apply(&mut self, member: Member, from: u32, to: u32, scratch: &mut Scratch) {
-        let distance_m = self.engine.settings.join_distance_m;
         // What is near the member is what this changes for others.
         scratch.found.clear();
-        self.engine.ground.touching_point(member.at, distance_m, u32::MAX, &mut scratch.found);
+        self.engine.ground.touching_point(member.at, member.terms.zone(), u32::MAX, &mut scratch.found);
         for &island in [from, to].iter().chain(&scratch.found) {
             self.scratch.sheets.complete(self.engine, island);
         }
@@ -257,7 +272,7 @@ impl Work<'_> {
         self.scratch.sheets[ours].remove(member.peer);
         self.scratch.sheets[theirs].add(member);
         scratch.found.clear();
-        self.engine.ground.touching_point(member.at, distance_m, u32::MAX, &mut scratch.found);
+        self.engine.ground.touching_point(member.at, member.terms.zone(), u32::MAX, &mut scratch.found);
         for &island in &scratch.found {
             if island != to {
                 self.scratch.sheets.connect(to, island);

@@ -30,7 +30,7 @@ const NEIGHBOURS: usize = 12;
 const STEPS_PER_PIECE: usize = 400;
 
 /// Memory that one flush leaves to the next.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Scratch {
     sheets: Sheets,
     queue: VecDeque<u32>,
@@ -151,7 +151,7 @@ impl Work<'_> {
             sheets.open_without_contacts(self.engine, one),
             sheets.open_without_contacts(self.engine, other),
         );
-        sheets[one].is_near(&sheets[other], self.engine.settings.join_distance_m, but)
+        sheets[one].is_near(&sheets[other], &self.engine.ground.reaches, but)
     }
 
     /// Looks again at a piece that has changed, and at those near it that had to leave something
@@ -161,7 +161,7 @@ impl Work<'_> {
         self.requeue(piece);
         let contacts = std::mem::take(&mut self.scratch.sheets[index].contacts);
         // Two more than the limit: each of both may have been one less a moment ago.
-        let room = (self.engine.limit + 2).saturating_sub(self.engine.ground.size(piece));
+        let room = (self.engine.limit_of(piece) + 2).saturating_sub(self.engine.ground.size(piece));
         for &contact in &contacts {
             let sheet = self.scratch.sheets.find(contact);
             if sheet != NONE && self.is_beside_one_of_at_most(sheet, contact, room) {

@@ -3,12 +3,12 @@ use std::ops::{Index, IndexMut};
 use crate::{
     engine::Engine,
     flush::cut::{bounds, components},
-    ground::{Member, Point},
+    ground::{Member, Point, Reaches},
     slab::NONE,
 };
 
 /// What a refinement knows of a piece.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Sheet {
     island: u32,
     pub(super) members: Vec<Member>,
@@ -27,7 +27,7 @@ pub(super) struct Sheet {
 }
 
 /// The sheets of a refinement, opened as they are needed.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Sheets {
     sheets: Vec<Sheet>,
     used: u32,
@@ -165,8 +165,7 @@ impl Sheet {
         if std::mem::replace(&mut self.knows_contacts, true) {
             return;
         }
-        let distance_m = engine.settings.join_distance_m;
-        engine.ground.touching(self.island, distance_m, u32::MAX, &mut self.contacts);
+        engine.ground.touching(self.island, u32::MAX, &mut self.contacts);
     }
 
     fn gather(&mut self, engine: &Engine) {
@@ -187,49 +186,62 @@ impl Sheet {
         }
     }
 
-    /// Whether a member other than `but` is within a distance of a point.
-    pub(super) fn touches(&self, point: Point, distance_m: f32, but: u32) -> bool {
-        let squared = distance_m * distance_m;
-        self.members.iter().any(|member| member.peer != but && member.at.distance_squared(point) <= squared)
+    /// Whether a member other than `but` is within the join distance of somebody.
+    pub(super) fn touches(&self, somebody: Member, reaches: &Reaches, but: u32) -> bool {
+        let Member { at, terms, .. } = somebody;
+        self.members.iter().any(|member| {
+            member.peer != but
+                && member.at.distance_squared(at) <= reaches.join_squared(member.terms.zone(), terms.zone())
+        })
     }
 
-    /// Whether a member of this island other than `but` is within a distance of one of the other.
-    pub(super) fn is_near(&self, other: &Self, distance_m: f32, but: u32) -> bool {
+    /// Whether a member of this island other than `but` is within the join distance of one of the
+    /// other.
+    pub(super) fn is_near(&self, other: &Self, reaches: &Reaches, but: u32) -> bool {
         let others = self.members.iter().filter(|member| member.peer != but);
-        others.into_iter().any(|member| other.touches(member.at, distance_m, NONE))
+        others.into_iter().any(|&member| other.touches(member, reaches, NONE))
     }
 
-    /// Whether the members hold together through hops of at most a distance when one of them goes.
+    /// Whether the members hold together at the leave distance when one of them goes.
     pub(super) fn holds_without(
         &self,
         gone: Member,
-        distance_m: f32,
+        reaches: &Reaches,
         rest: &mut Vec<Member>,
         ends: &mut Vec<usize>,
     ) -> bool {
-        let squared = distance_m * distance_m;
-        if self.low.distance_squared(self.high) <= squared || self.meets_beside(gone, squared) {
+        if self.is_small(reaches) || self.meets_beside(gone, reaches) {
             return true;
         }
         rest.clear();
         rest.extend(self.members.iter().filter(|member| member.peer != gone.peer));
         ends.clear();
-        components(rest, distance_m, ends);
+        components(rest, reaches, ends);
         ends.len() == 1
+    }
+
+    /// Whether nobody can be beyond the leave distance of anybody.
+    fn is_small(&self, reaches: &Reaches) -> bool {
+        let across = self.low.distance_squared(self.high);
+        let own = |member: &Member| reaches.leave_squared(member.terms.zone(), member.terms.zone());
+        self.members.iter().all(|member| across <= own(member))
     }
 
     /// Whether all who are near one member are near the one of them that is nearest to it: then it
     /// is not through that member that they hold together.
-    fn meets_beside(&self, gone: Member, squared: f32) -> bool {
+    fn meets_beside(&self, gone: Member, reaches: &Reaches) -> bool {
+        let holds = |one: &Member, other: &Member| {
+            one.at.distance_squared(other.at) <= reaches.leave_squared(one.terms.zone(), other.terms.zone())
+        };
         let near = || {
             let others = self.members.iter().filter(|member| member.peer != gone.peer);
-            others.filter(|member| member.at.distance_squared(gone.at) <= squared)
+            others.filter(|member| holds(member, &gone))
         };
         let nearest = near().min_by(|a, b| {
             a.at.distance_squared(gone.at)
                 .total_cmp(&b.at.distance_squared(gone.at))
                 .then(a.peer.cmp(&b.peer))
         });
-        nearest.is_some_and(|hub| near().all(|member| member.at.distance_squared(hub.at) <= squared))
+        nearest.is_some_and(|hub| near().all(|member| holds(member, hub)))
     }
 }

@@ -1,0 +1,158 @@
+//! People who walk from one zone to another.
+//!
+//! Crossing a border counts once it has lasted for the settling time, so that whoever walks along
+//! it is not sent to and fro. It counts at once for those whom nothing can send to and fro: who
+//! jumps farther than the leave distance, and who is cut off from its island anyway.
+
+use std::time::Duration;
+
+use rustc_hash::FxHashMap;
+
+use crate::{
+    engine::Engine,
+    ground::{Member, Point, Terms},
+    slab::NONE,
+};
+
+/// Peers who stand in another zone than the one they are counted to.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Crossings(FxHashMap<u32, Crossing>);
+
+/// Where somebody has gone.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Crossing {
+    pub(crate) to: u32,
+    /// When it left the zone that it is counted to.
+    pub(crate) since: Duration,
+    /// When it is counted to the other.
+    pub(crate) due: Duration,
+}
+
+impl Crossings {
+    pub(crate) fn of(&self, peer: u32) -> Option<Crossing> {
+        self.0.get(&peer).copied()
+    }
+
+    pub(crate) fn forget(&mut self, peer: u32) {
+        self.0.remove(&peer);
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.0.clear();
+    }
+
+    /// Takes out those that are due, in the order in which they fell due.
+    fn take_due(&mut self, now: Duration) -> Vec<(u32, u32)> {
+        let due = |crossing: &Crossing| crossing.due <= now;
+        let mut taken: Vec<(Duration, u32, u32)> = Vec::new();
+        self.0.retain(|&peer, crossing| {
+            if due(crossing) {
+                taken.push((crossing.due, peer, crossing.to));
+            }
+            !due(crossing)
+        });
+        taken.sort_unstable();
+        taken.into_iter().map(|(_, peer, to)| (peer, to)).collect()
+    }
+
+    /// Bytes held, about.
+    pub(crate) fn bytes(&self) -> usize {
+        self.0.capacity() * (size_of::<(u32, Crossing)>() + 1)
+    }
+}
+
+impl Engine {
+    /// The zone that a point is in.
+    pub(crate) fn zone_at(&mut self, at: Point) -> u32 {
+        let before = self.zones.count();
+        let zone = self.zones.at(at);
+        if self.zones.count() > before {
+            self.zones.limit_anew(before, &self.registry);
+            self.ground.reaches.set(zone, self.zones.reach(zone));
+        }
+        zone
+    }
+
+    /// Notes where a peer stands that is in an island.
+    pub(crate) fn note_crossing(&mut self, peer: u32, from: Point, now: Duration) {
+        let at = self.ground.spot(peer);
+        let (zone, to) = (self.ground.terms(peer).zone(), self.zone_at(at));
+        if zone == to {
+            self.crossings.forget(peer);
+            return;
+        }
+        let (before, after) = (self.zones.zone(zone), self.zones.zone(to));
+        let leave_m = before.distances.leave_m;
+        let jumped = from.distance_squared(at) > leave_m * leave_m;
+        let settling = if jumped { Duration::ZERO } else { before.settling.max(after.settling) };
+        let since = self.crossings.of(peer).map_or(now, |crossing| crossing.since);
+        let due = since.saturating_add(settling);
+        self.crossings.0.insert(peer, Crossing { to, since, due });
+    }
+
+    /// Counts a peer to a zone, from now on.
+    pub(crate) fn set_zone(&mut self, peer: u32, zone: u32) {
+        self.crossings.forget(peer);
+        let terms = self.ground.terms(peer);
+        self.ground.set_terms(peer, Terms::new(zone, terms.capabilities()));
+    }
+
+    /// Counts a peer that is in no island to the zone that it stands in.
+    pub(crate) fn arrive_in_zone(&mut self, peer: u32) {
+        let zone = self.zone_at(self.ground.spot(peer));
+        self.set_zone(peer, zone);
+    }
+}
+
+/// Counts those who have crossed a border for long enough to where they stand, and parts islands
+/// whose members are no longer of one enclosure.
+pub(crate) fn run(engine: &mut Engine, now: Duration) {
+    let mut torn = Vec::new();
+    for (peer, to) in engine.crossings.take_due(now) {
+        let island = engine.ground.island_of(peer);
+        let from = engine.ground.terms(peer).zone();
+        engine.set_zone(peer, to);
+        if island == NONE {
+            continue;
+        }
+        engine.mark_dirty(island);
+        // Another rule may be about the island now.
+        engine.mark_changed(island);
+        if engine.ground.reaches.enclosure(from) != engine.ground.reaches.enclosure(to) {
+            torn.push(island);
+        }
+    }
+    if std::mem::take(&mut engine.relaid) {
+        torn = engine.islands.numbers().collect();
+    }
+    torn.sort_by_key(|&island| engine.islands[island].age);
+    torn.dedup();
+    torn.into_iter().for_each(|island| part(engine, island));
+}
+
+/// Leaves in an island the most that are of one enclosure, and cuts off the others.
+fn part(engine: &mut Engine, island: u32) {
+    let mut members: Vec<Member> = engine.ground.members(island).collect();
+    let mut parts = by_enclosure(engine, &mut members);
+    if parts.len() < 2 {
+        return;
+    }
+    let rank = |part: &Vec<Member>| {
+        let lowest = part.iter().map(|member| engine.peers[member.peer].address).min();
+        (part.len(), std::cmp::Reverse(lowest))
+    };
+    let kept = (0..parts.len()).max_by_key(|&part| rank(&parts[part])).unwrap_or_default();
+    parts.swap_remove(kept);
+    for mut part in parts {
+        part.iter().for_each(|member| engine.ground.take(member.peer));
+        engine.cut_fragments(&mut part);
+    }
+    engine.mark_changed(island);
+}
+
+/// Those of each enclosure by themselves, in the order of the enclosures.
+pub(crate) fn by_enclosure(engine: &Engine, members: &mut [Member]) -> Vec<Vec<Member>> {
+    let enclosure = |member: &Member| engine.ground.reaches.enclosure(member.terms.zone());
+    members.sort_by_key(enclosure);
+    members.chunk_by(|a, b| enclosure(a) == enclosure(b)).map(<[Member]>::to_vec).collect()
+}

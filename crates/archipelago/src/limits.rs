@@ -1,0 +1,66 @@
+//! How large islands may be: as large as every zone that a member is counted to allows to people
+//! who can join what all members can join.
+
+use crate::{
+    engine::Engine,
+    ground::{Capabilities, Member},
+};
+
+impl Engine {
+    /// The most members that an island may have.
+    pub(crate) fn limit_of(&self, island: u32) -> u32 {
+        self.zones.only_limit().unwrap_or_else(|| {
+            let capabilities = self.ground.capabilities(island, None);
+            self.least_limit(self.ground.zones(island, None), capabilities)
+        })
+    }
+
+    /// The most members that two islands may have together.
+    pub(crate) fn limit_of_both(&self, one: u32, other: u32) -> u32 {
+        self.zones.only_limit().unwrap_or_else(|| {
+            let capabilities = self.ground.capabilities(one, None).and(self.ground.capabilities(other, None));
+            let zones = self.ground.zones(one, None).chain(self.ground.zones(other, None));
+            self.least_limit(zones, capabilities)
+        })
+    }
+
+    /// Whether two islands may be one.
+    pub(crate) fn fit(&self, one: u32, other: u32) -> bool {
+        self.ground.size(one) + self.ground.size(other) <= self.limit_of_both(one, other)
+    }
+
+    /// The most members that an island may have once this peer is one of them.
+    pub(crate) fn limit_with(&self, island: u32, peer: u32) -> u32 {
+        self.zones.only_limit().unwrap_or_else(|| {
+            let terms = self.ground.terms(peer);
+            let capabilities = self.ground.capabilities(island, None).and(terms.capabilities());
+            self.least_limit(self.ground.zones(island, None).chain([terms.zone()]), capabilities)
+        })
+    }
+
+    /// The most members that an island may have once this peer is none of them, together with
+    /// another island if there is one.
+    pub(crate) fn limit_without(&self, island: u32, peer: u32, other: Option<u32>) -> u32 {
+        self.zones.only_limit().unwrap_or_else(|| {
+            let ground = &self.ground;
+            let rest = ground.capabilities(island, Some(ground.terms(peer)));
+            let capabilities = other.map_or(rest, |other| ground.capabilities(other, None).and(rest));
+            let others = other.into_iter().flat_map(|other| ground.zones(other, None));
+            self.least_limit(ground.zones(island, Some(peer)).chain(others), capabilities)
+        })
+    }
+
+    /// The most members that an island of these people may have.
+    pub(crate) fn limit_of_group(&self, members: &[Member]) -> u32 {
+        self.zones.only_limit().unwrap_or_else(|| {
+            let all =
+                members.iter().fold(Capabilities::ALL, |all, member| all.and(member.terms.capabilities()));
+            self.least_limit(members.iter().map(|member| member.terms.zone()), all)
+        })
+    }
+
+    fn least_limit(&self, zones: impl Iterator<Item = u32>, capabilities: Capabilities) -> u32 {
+        let limits = zones.map(|zone| self.zones.limit(zone, capabilities));
+        limits.min().unwrap_or(self.settings.max_island_size)
+    }
+}
