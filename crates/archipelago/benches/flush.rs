@@ -206,7 +206,7 @@ impl Duel {
         let settings = Scene::new(Workload::Town, 0).engine.settings().clone();
         let settings = Settings { max_island_size: limit, ..settings };
         let scene = Scene::with(settings, Workload::Town, people);
-        let bounds = Bounds { limit, join_distance_m: 64.0, leave_distance_m: 80.0 };
+        let bounds = Bounds::plain(limit, 64.0, 80.0);
         let mut duel = Self { scene, plain: Plain::new(bounds, None) };
         duel.speak();
         duel.scene.flush();

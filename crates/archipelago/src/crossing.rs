@@ -67,7 +67,7 @@ impl Engine {
         let before = self.zones.count();
         let zone = self.zones.at(at);
         if self.zones.count() > before {
-            self.zones.limit_anew(before, &self.registry);
+            self.zones.limit_new(before, &self.registry);
             self.ground.reaches.set(zone, self.zones.reach(zone));
         }
         zone
@@ -81,10 +81,9 @@ impl Engine {
             self.crossings.forget(peer);
             return;
         }
-        let (before, after) = (self.zones.zone(zone), self.zones.zone(to));
-        let leave_m = before.distances.leave_m;
+        let leave_m = self.zones.zone(zone).distances.leave_m;
         let jumped = from.distance_squared(at) > leave_m * leave_m;
-        let settling = if jumped { Duration::ZERO } else { before.settling.max(after.settling) };
+        let settling = if jumped { Duration::ZERO } else { self.zones.border_settling(zone, to) };
         let since = self.crossings.of(peer).map_or(now, |crossing| crossing.since);
         let due = since.saturating_add(settling);
         self.crossings.0.insert(peer, Crossing { to, since, due });

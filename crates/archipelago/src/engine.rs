@@ -9,7 +9,7 @@ use crate::{
     flush::{self, Pace, Step},
     ground::{Capabilities, Ground, Point, Terms},
     ids::{Ids, Serial},
-    islands::{Desertion, IslandState, Islands, UNDECIDED},
+    islands::{Desertion, IslandState, Islands},
     peers::{Flags, Peers, State},
     registry::{NO_NODE, Registry},
     returns::Returns,
@@ -136,7 +136,7 @@ impl Engine {
         };
         engine.zones.learn(Capabilities::ALL);
         engine.ground.reaches.set(OPEN, engine.zones.reach(OPEN));
-        engine.zones.limit_anew(OPEN, &engine.registry);
+        engine.zones.limit_anew(&engine.registry);
         Ok(engine)
     }
 
@@ -176,16 +176,14 @@ impl Engine {
         self.ground.set_reach(self.zones.farthest_m());
         self.ground.reaches.clear();
         self.ground.reaches.set(OPEN, self.zones.reach(OPEN));
-        self.zones.limit_anew(OPEN, &self.registry);
+        self.zones.limit_anew(&self.registry);
         self.crossings.clear();
         let known: Vec<u32> = self.peers.known().collect();
         known.into_iter().for_each(|peer| self.arrive_in_zone(peer));
         self.paces.values_mut().for_each(Pace::forget_changes);
         let islands: Vec<u32> = self.islands.numbers().collect();
-        for island in islands {
-            self.islands[island].rule = UNDECIDED;
-            self.mark_dirty(island);
-        }
+        islands.into_iter().for_each(|island| self.mark_dirty(island));
+        self.islands.forget_rules();
         (self.relaid, self.judge_all) = (true, true);
     }
 
@@ -206,7 +204,7 @@ impl Engine {
             return;
         }
         if self.zones.learn(capabilities) {
-            self.zones.limit_anew(OPEN, &self.registry);
+            self.zones.limit_anew(&self.registry);
         }
         self.ground.set_terms(peer, Terms::new(terms.zone(), capabilities));
         let island = self.ground.island_of(peer);
@@ -333,7 +331,7 @@ impl Engine {
         if new {
             let terms = Terms::new(OPEN, self.registry.capabilities(&self.settings.assumed_transports));
             if self.zones.learn(terms.capabilities()) {
-                self.zones.limit_anew(OPEN, &self.registry);
+                self.zones.limit_anew(&self.registry);
             }
             self.ground.admit_peer(peer, terms);
         }

@@ -111,6 +111,11 @@ impl Islands {
         self.inhabited
     }
 
+    /// No rule is known to decide for any island, be it deserted.
+    pub(crate) fn forget_rules(&mut self) {
+        self.records.iter_mut().for_each(|island| island.rule = UNDECIDED);
+    }
+
     /// The numbers of the islands that have members.
     pub(crate) fn numbers(&self) -> impl Iterator<Item = u32> {
         (0..self.records.places()).filter(|&island| self.is_inhabited(island))

@@ -52,6 +52,7 @@
 mod crossing;
 mod engine;
 mod event;
+pub mod explain;
 mod flush;
 mod ground;
 mod ids;

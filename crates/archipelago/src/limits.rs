@@ -38,16 +38,34 @@ impl Engine {
         })
     }
 
-    /// The most members that an island may have once this peer is none of them, together with
-    /// another island if there is one.
-    pub(crate) fn limit_without(&self, island: u32, peer: u32, other: Option<u32>) -> u32 {
-        self.zones.only_limit().unwrap_or_else(|| {
+    /// No island larger than this can be one with an island.
+    pub(crate) fn room_beside(&self, island: u32) -> u32 {
+        // Where limits differ, two islands may have more room together than each by itself.
+        let room = |limit: u32| limit.saturating_sub(self.ground.size(island));
+        self.zones.only_limit().map_or(u32::MAX, room)
+    }
+
+    /// Whether an island would be held to the same limits, by itself and together with any other,
+    /// without a member.
+    pub(crate) fn is_alike_without(&self, island: u32, member: Member) -> bool {
+        self.zones.only_limit().is_some() || {
             let ground = &self.ground;
-            let rest = ground.capabilities(island, Some(ground.terms(peer)));
-            let capabilities = other.map_or(rest, |other| ground.capabilities(other, None).and(rest));
-            let others = other.into_iter().flat_map(|other| ground.zones(other, None));
-            self.least_limit(ground.zones(island, Some(peer)).chain(others), capabilities)
-        })
+            let rest = ground.capabilities(island, Some(member.terms));
+            let zone = member.terms.zone();
+            rest == ground.capabilities(island, None)
+                && (ground.only_zone(island).is_some()
+                    || ground.zones(island, Some(member.peer)).any(|other| other == zone))
+        }
+    }
+
+    /// The same, with one more.
+    pub(crate) fn is_alike_with(&self, island: u32, member: Member) -> bool {
+        self.zones.only_limit().is_some() || {
+            let all = self.ground.capabilities(island, None);
+            let zone = member.terms.zone();
+            member.terms.capabilities().include(all)
+                && self.ground.zones(island, None).any(|other| other == zone)
+        }
     }
 
     /// The most members that an island of these people may have.

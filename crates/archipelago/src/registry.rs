@@ -227,6 +227,12 @@ impl Registry {
         Some(Capabilities(1 << place))
     }
 
+    /// What the known ones of these are called.
+    pub(crate) fn capability_names(&self, capabilities: Capabilities) -> impl Iterator<Item = &str> {
+        let names = self.capabilities.iter().enumerate();
+        names.filter(move |(place, _)| capabilities.0 >> place & 1 == 1).map(|(_, name)| &**name)
+    }
+
     /// How many capabilities are told apart.
     pub(crate) fn capabilities_count(&self) -> usize {
         self.capabilities.len()

@@ -4,9 +4,11 @@ use protocol::{Address, IslandId, NodeName, Position, SessionId};
 
 use crate::{
     engine::{Counters, Engine},
-    ground::{Capabilities, Member},
+    ground::{Capabilities, Member, Reach},
+    invariants::{PeerTerms, Terms},
     peers::State,
     registry::TransportView,
+    rules::Rules,
     settings::Settings,
     slab::NONE,
     zones::OPEN,
@@ -70,6 +72,28 @@ impl Engine {
     /// nothing is on offer, what it was before.
     pub fn limit(&self) -> u32 {
         self.zones.limit(OPEN, Capabilities::ALL)
+    }
+
+    /// What holds for whom, if not the same holds for all.
+    pub(crate) fn terms_in_force(&self) -> Option<Terms> {
+        let Settings { join_distance_m, leave_distance_m, .. } = self.settings;
+        let open = self.zones.reach(OPEN);
+        let plain = (open.join_m, open.leave_m) == (join_distance_m, leave_distance_m);
+        if plain && !self.zones.are_many() && self.zones.only_limit().is_some() {
+            return None;
+        }
+        let peers = self.peers.known().map(|peer| {
+            let terms = self.ground.terms(peer);
+            let Reach { enclosure, join_m, leave_m } = self.zones.reach(terms.zone());
+            let (zone, capabilities) = (terms.zone(), terms.capabilities().0);
+            (self.peers[peer].address, PeerTerms { zone, enclosure, capabilities, join_m, leave_m })
+        });
+        Some(Terms { peers: peers.collect(), limits: self.zones.limits().collect() })
+    }
+
+    /// The owners' rules.
+    pub fn rules(&self) -> &Rules {
+        &self.zones.rules
     }
 
     /// The settings it was made with.

@@ -44,6 +44,7 @@ pub(crate) struct Zones {
     places: Box<[u16; 256]>,
     /// The limit of all zones, when they have one.
     only_limit: Option<u32>,
+    limits_changed: bool,
     found: Vec<u32>,
 }
 
@@ -62,7 +63,8 @@ pub(crate) struct Zone {
     /// The area whose people are together only among themselves; `NONE` is none.
     pub(crate) enclosure: u32,
     pub(crate) distances: Distances,
-    pub(crate) settling: Duration,
+    /// How long crossing its border must last, if a rule says so.
+    settling: Option<Duration>,
     /// Rules with an area that hold here, in order.
     rules: Box<[u32]>,
     /// The most members of an island, by the place of what they can join.
@@ -98,6 +100,7 @@ impl Zones {
             known: Vec::new(),
             places: Box::new([UNKNOWN; 256]),
             only_limit: None,
+            limits_changed: false,
             found: Vec::new(),
         };
         zones.lay_out();
@@ -159,6 +162,12 @@ impl Zones {
         self.add(Box::default());
     }
 
+    /// The zone of these areas, if somebody has stood in it.
+    pub(crate) fn find(&self, areas: &[usize]) -> Option<u32> {
+        let areas: Vec<u32> = areas.iter().map(|&area| area as u32).collect();
+        self.by_areas.get(&areas[..]).copied()
+    }
+
     /// Whether there is ground that is not like all other ground.
     pub(crate) fn are_many(&self) -> bool {
         !self.atlas.is_empty()
@@ -191,12 +200,12 @@ impl Zones {
         let exclusive =
             rules.iter().map(|&rule| &self.rules.rules[rule as usize]).find(|rule| rule.exclusive);
         let enclosure = exclusive.and_then(|rule| rule.area).map_or(NONE, |area| area as u32);
-        let Base { distances, settling, .. } = self.base;
+        let distances = self.base.distances;
         let zone = Zone {
             areas: areas.clone(),
             enclosure,
             distances,
-            settling,
+            settling: None,
             rules: rules.into_boxed_slice(),
             limits: vec![self.base.island_size; self.known.len()],
         };
@@ -210,7 +219,7 @@ impl Zones {
     fn measure(&mut self, zone: usize) {
         let number = zone as u32;
         let distances = self.here(number).find_map(|rule| rule.distances).unwrap_or(self.base.distances);
-        let settling = self.here(number).find_map(|rule| rule.settling).unwrap_or(self.base.settling);
+        let settling = self.here(number).find_map(|rule| rule.settling);
         let zone = &mut self.zones[zone];
         (zone.distances, zone.settling) = (distances, settling);
     }
@@ -281,6 +290,12 @@ impl Zones {
         here && self.is_on(rule) && self.is_as_crowded(rule) && people <= asked.people.max
     }
 
+    /// How long somebody must have been on the other side of the border between two zones.
+    pub(crate) fn border_settling(&self, one: u32, other: u32) -> Duration {
+        let set = [one, other].map(|zone| self.zones[zone as usize].settling);
+        set.into_iter().flatten().max().unwrap_or(self.base.settling)
+    }
+
     /// How long a change under a rule must last.
     pub(crate) fn settling_of(&self, rule: u32) -> Duration {
         self.rules.rules.get(rule as usize).and_then(|rule| rule.settling).unwrap_or(self.base.settling)
@@ -295,6 +310,23 @@ impl Zones {
     pub(crate) fn limit(&self, zone: u32, capabilities: Capabilities) -> u32 {
         let place = self.places[usize::from(capabilities.0)];
         self.zones[zone as usize].limits[usize::from(place)]
+    }
+
+    /// All limits, by zone and capabilities.
+    pub(crate) fn limits(&self) -> impl Iterator<Item = ((u32, u8), u32)> {
+        let zones = (0..).zip(&self.zones);
+        zones.flat_map(|(number, zone)| {
+            self.known
+                .iter()
+                .zip(&zone.limits)
+                .map(move |(capabilities, &limit)| ((number, capabilities.0), limit))
+        })
+    }
+
+    /// Whether a rule asks for nothing but what has settled when it counts: how crowded it is.
+    pub(crate) fn has_settled(&self, rule: u32) -> bool {
+        let asked = self.rules.rules.get(rule as usize);
+        asked.is_some_and(|rule| rule.crowding.is_some() && rule.people == Count::ANY)
     }
 
     /// The limit of every island, if it is the same everywhere.
@@ -322,8 +354,22 @@ impl Zones {
         true
     }
 
-    /// Works out the limits of the zones from one on. Returns whether any is another.
-    pub(crate) fn limit_anew(&mut self, from: u32, registry: &Registry) -> bool {
+    /// Works out the limits of all zones.
+    pub(crate) fn limit_anew(&mut self, registry: &Registry) {
+        self.limits_changed |= self.work_out_limits(0, registry);
+    }
+
+    /// Works out the limits of the zones from a new one on.
+    pub(crate) fn limit_new(&mut self, from: u32, registry: &Registry) {
+        self.work_out_limits(from, registry);
+    }
+
+    /// Whether any zone's limit has become another since this was asked.
+    pub(crate) fn take_limits_changed(&mut self) -> bool {
+        std::mem::take(&mut self.limits_changed)
+    }
+
+    fn work_out_limits(&mut self, from: u32, registry: &Registry) -> bool {
         let mut changed = false;
         for zone in from..self.count() {
             for place in 0..self.known.len() {

@@ -80,7 +80,7 @@ fn announcement() -> Input {
 }
 
 fn bounds(limit: u32) -> Bounds {
-    Bounds { limit, join_distance_m: 64.0, leave_distance_m: 80.0 }
+    Bounds::plain(limit, 64.0, 80.0)
 }
 
 /// What the witness says of the plain engine in one world.
@@ -97,7 +97,7 @@ fn observe(seed: u64, fault: Option<Fault>) -> Result<(), Violation> {
         }
         let mut outputs = Vec::new();
         plain.flush(&mut outputs);
-        witness.see_picture(&plain.picture(), bounds(limit), &outputs)?;
+        witness.see_picture(&plain.picture(), &bounds(limit), &outputs)?;
     }
     Ok(())
 }

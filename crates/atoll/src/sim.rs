@@ -93,12 +93,12 @@ fn write_drawing(engine: &Engine, path: &Path) -> Result<()> {
 
 fn run_scenario(path: &Path, svg: Option<&Path>) -> Result<ExitCode> {
     let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let engine = match scenario::stage(&text) {
-        Ok(engine) => engine,
+    let staged = match scenario::stage(&text) {
+        Ok(staged) => staged,
         Err(error) => bail!("{}: {error}", path.display()),
     };
     println!("{}: passed", path.display());
-    if let (Some(engine), Some(svg)) = (engine, svg) {
+    if let (Some((engine, _)), Some(svg)) = (staged, svg) {
         write_drawing(&engine, svg)?;
     }
     Ok(ExitCode::SUCCESS)

@@ -60,6 +60,13 @@ fn cut_off(engine: &mut Engine, island: u32, members: &[Member], ends: &[usize])
         engine.scratch.fragments.ends.push(end);
     }
     engine.mark_changed(island);
+    let left = &members[kept.map_or(0..0, |kept| starts().nth(kept).unwrap_or_default()..ends[kept])];
+    if let &[Member { peer, .. }] = left
+        && let Some(crossing) = engine.crossings.of(peer)
+    {
+        // Cut off from all others, like those who were taken out.
+        engine.set_zone(peer, crossing.to);
+    }
 }
 
 fn lowest_address(peers: &Peers, group: &[Member]) -> Option<protocol::Address> {

@@ -93,24 +93,21 @@ fn reserve(engine: &mut Engine, island: u32) {
 
 fn judge(engine: &mut Engine, island: u32, now: Duration, outputs: &mut Vec<Output>) {
     let mut pace = engine.pace(island);
-    engine.islands[island].rule = rule(engine, island, &mut pace, now);
+    let before = engine.islands[island].rule;
+    let rule = rule(engine, island, &mut pace, now);
+    engine.islands[island].rule = rule;
     match verdict(engine, island) {
         Verdict::Stay { best } => {
             pace.better = None;
             pace.look_at = if best { Duration::MAX } else { now + LOOK_INTERVAL };
         }
         Verdict::Better(node) => {
-            let settling = engine.zones.settling_of(engine.islands[island].rule);
-            let settled = pace.better.get_or_insert(now).saturating_add(settling);
+            let since = *pace.better.get_or_insert(now);
+            // A rule that has just come to decide has settled by itself, or need not.
+            let settling = if rule == before { engine.zones.settling_of(rule) } else { Duration::ZERO };
+            let settled = since.saturating_add(settling);
             let due = settled.max(pace.rested_at(engine.settings.move_interval));
             pace.look_at = due.min(now + LOOK_INTERVAL);
-            if due <= now {
-                go(engine, island, node, &mut pace, now, outputs);
-            }
-        }
-        Verdict::Ruled(node) => {
-            let due = pace.rested_at(engine.settings.move_interval);
-            pace.look_at = due;
             if due <= now {
                 go(engine, island, node, &mut pace, now, outputs);
             }
@@ -152,7 +149,8 @@ fn keep(engine: &mut Engine, island: u32, mut pace: Pace, now: Duration) {
 fn rule(engine: &Engine, island: u32, pace: &mut Pace, now: Duration) -> u32 {
     let (zone, size) = (engine.ground.main_zone(island), engine.ground.size(island));
     let (before, best) = (engine.islands[island].rule, engine.zones.rule_for(zone, size));
-    if before == best || before == UNDECIDED || !engine.zones.still_covers(before, zone, size) {
+    let at_once = before == UNDECIDED || engine.zones.has_settled(best);
+    if before == best || at_once || !engine.zones.still_covers(before, zone, size) {
         pace.rule = None;
         return best;
     }
@@ -172,10 +170,8 @@ fn rule(engine: &Engine, island: u32, pace: &mut Pace, now: Duration) -> u32 {
 enum Verdict {
     /// It stays where it is, which is the best that there could be, or is not.
     Stay { best: bool },
-    /// It may stay, but its rule would rather have it there.
+    /// It can stay, but its rule would rather have it there.
     Better(NodeIndex),
-    /// It could stay, but its rule does not want it where it is.
-    Ruled(NodeIndex),
     /// It must go there.
     Go(NodeIndex),
     /// There is no other node for it. Better one that is about to leave, or is full, than none.
@@ -194,12 +190,7 @@ fn verdict(engine: &Engine, island: u32) -> Verdict {
             return Verdict::Stay { best: place == 0 };
         }
         if let Some(other) = registry.choose(choice, size, capabilities) {
-            let choices = || engine.zones.rules.choices(rule).skip(place + 1);
-            return match holds {
-                true if choices().any(|choice| registry.is_chosen_by(node, choice)) => Verdict::Better(other),
-                true => Verdict::Ruled(other),
-                false => Verdict::Go(other),
-            };
+            return if holds { Verdict::Better(other) } else { Verdict::Go(other) };
         }
     }
     Verdict::Wait { stay: registry.is_present(node) && registry.can_join(node, capabilities) }

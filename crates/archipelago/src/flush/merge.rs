@@ -36,7 +36,7 @@ fn may_merge(engine: &Engine, island: u32) -> bool {
 pub(super) fn with_neighbours(engine: &mut Engine, island: u32) -> u32 {
     let mut found = std::mem::take(&mut engine.scratch.found);
     found.clear();
-    let room = engine.limit_of(island).saturating_sub(engine.ground.size(island));
+    let room = engine.room_beside(island);
     if room > 0 {
         engine.ground.touching(island, room, &mut found);
     }

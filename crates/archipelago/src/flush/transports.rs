@@ -11,16 +11,16 @@ pub(super) fn refresh(engine: &mut Engine, now: Duration) {
         present.for_each(|peer| by_zone[ground.terms(peer).zone() as usize] += 1);
     };
     let crowding = zones.see_crowds(count, now);
-    if !offer && !crowding {
-        return;
+    if offer || crowding {
+        engine.judge_all = true;
+        engine.zones.limit_anew(&engine.registry);
     }
-    engine.judge_all = true;
     if crowding {
         for zone in 0..engine.zones.count() {
             engine.ground.reaches.set(zone, engine.zones.reach(zone));
         }
     }
-    if engine.zones.limit_anew(0, &engine.registry) || crowding {
+    if engine.zones.take_limits_changed() || crowding {
         let islands: Vec<u32> = engine.islands.numbers().collect();
         islands.into_iter().for_each(|island| engine.mark_dirty(island));
     }

@@ -249,12 +249,6 @@ impl Ground {
         groups.map(|group| self.groups[group].zone)
     }
 
-    /// The enclosure of an island's members; `None` if it has none.
-    pub(crate) fn enclosure(&self, island: u32) -> Option<u32> {
-        let zone = self.zones(island, None).next()?;
-        Some(self.reaches.enclosure(zone))
-    }
-
     pub(crate) fn size(&self, island: u32) -> u32 {
         self.tallies[island as usize].size
     }

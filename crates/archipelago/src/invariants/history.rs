@@ -15,12 +15,14 @@ pub(super) struct Past {
     pub(super) ages: HashMap<IslandId, usize>,
     /// Who has ever been in an island: they may be put back where they were.
     pub(super) known: HashSet<Address>,
+    /// To whose company each was kept.
+    pub(super) enclosures: HashMap<Address, u32>,
 }
 
 impl Past {
     /// Checks that islands came together only at the join distance and parted only beyond the leave
     /// distance, and that of two that became one the right one survived.
-    pub(super) fn check(&self, picture: &Picture, bounds: Bounds) -> Result<(), Violation> {
+    pub(super) fn check(&self, picture: &Picture, bounds: &Bounds) -> Result<(), Violation> {
         let now: HashMap<Address, usize> =
             picture.everybody().map(|(index, peer, _)| (peer, index)).collect();
         let crowded = crowded(picture, bounds);
@@ -44,18 +46,19 @@ impl Past {
     }
 
     /// Whoever was not together before is so by a hop of the join distance.
-    fn check_held_together(&self, island: &PicturedIsland, bounds: Bounds) -> Result<(), Violation> {
+    fn check_held_together(&self, island: &PicturedIsland, bounds: &Bounds) -> Result<(), Violation> {
         let returned = |peer: &Address| !self.members.contains_key(peer) && self.known.contains(peer);
         let hop_m = |a: &Address, b: &Address| {
             let together = self.members.contains_key(a) && self.members.get(a) == self.members.get(b);
             let far = together || returned(a) || returned(b);
-            if far { bounds.leave_distance_m } else { bounds.join_distance_m }
+            if far { bounds.leave_m(*a, *b) } else { bounds.join_m(*a, *b) }
         };
         let mut unseen = island.members.clone();
         let mut frontier: Vec<(Address, Position)> = unseen.pop().into_iter().collect();
         while let Some((peer, at)) = frontier.pop() {
             unseen.retain(|&(other, position)| {
-                let near = at.ground_distance_squared(position) <= hop_m(&peer, &other).powi(2);
+                let near = hop_m(&peer, &other)
+                    .is_some_and(|metres| at.ground_distance_squared(position) <= metres.powi(2));
                 if near {
                     frontier.push((other, position));
                 }
@@ -73,7 +76,7 @@ impl Past {
         now: &HashMap<Address, usize>,
         crowded: &HashSet<usize>,
         picture: &Picture,
-        bounds: Bounds,
+        bounds: &Bounds,
     ) -> Result<(), Violation> {
         let mut islands: Vec<usize> = members.iter().filter_map(|peer| now.get(peer).copied()).collect();
         islands.sort_unstable();
@@ -84,10 +87,20 @@ impl Past {
         let everybody = islands.iter().flat_map(|&island| &picture.islands[island].members);
         let still: Vec<(Address, Position)> =
             everybody.filter(|(peer, _)| self.members.get(peer) == Some(before)).copied().collect();
-        if still.len() <= bounds.limit as usize && is_connected(&still, bounds.leave_distance_m) {
+        if still.iter().any(|&(peer, _)| self.has_crossed(peer, bounds)) {
+            return Ok(());
+        }
+        let limit = bounds.limit_of(still.iter().map(|&(peer, _)| peer));
+        if still.len() <= limit as usize && is_connected(&still, bounds) {
             return Err(Violation::Parted(before.clone()));
         }
         Ok(())
+    }
+
+    /// Whether a peer is kept to another company than before: who crosses a border may do so one
+    /// after the other.
+    fn has_crossed(&self, peer: Address, bounds: &Bounds) -> bool {
+        self.enclosures.get(&peer).copied() != bounds.enclosure(peer)
     }
 
     /// An island that consists of just the members of two before, neither of which fell apart, goes
@@ -96,7 +109,7 @@ impl Past {
         &self,
         picture: &Picture,
         crowded: &HashSet<usize>,
-        bounds: Bounds,
+        bounds: &Bounds,
     ) -> Result<(), Violation> {
         let before = self.islands();
         let islands = picture.islands.iter().enumerate();
@@ -108,8 +121,14 @@ impl Past {
             let whole = before[one].len() + before[other].len() == island.members.len();
             let held = |id: &IslandId| {
                 let members = island.members.iter().filter(|(peer, _)| self.members.get(peer) == Some(id));
-                is_connected(&members.copied().collect::<Vec<_>>(), bounds.leave_distance_m)
+                let members: Vec<_> = members.copied().collect();
+                // By itself it may be too large for what its members can join now.
+                let limit = bounds.limit_of(members.iter().map(|&(peer, _)| peer));
+                members.len() <= limit as usize && is_connected(&members, bounds)
             };
+            if island.members.iter().any(|(peer, _)| self.has_crossed(*peer, bounds)) {
+                continue;
+            }
             let rank = |id: &IslandId| (before[id].len(), std::cmp::Reverse(self.ages.get(id)));
             let survivor = if rank(one) > rank(other) { one } else { other };
             if whole && held(one) && held(other) && *survivor != island.id {
@@ -124,16 +143,26 @@ impl Past {
 }
 
 /// The islands of people who, connected at the leave distance, are more than fit an island.
-fn crowded(picture: &Picture, bounds: Bounds) -> HashSet<usize> {
+fn crowded(picture: &Picture, bounds: &Bounds) -> HashSet<usize> {
     let mut groups = Groups((0..picture.islands.len()).collect());
-    for_each_pair(picture.everybody().collect(), bounds.leave_distance_m, |one, other| {
-        groups.join(one.0, other.0);
+    for_each_pair(picture.everybody().collect(), bounds.farthest_m(), |one, other| {
+        let near = bounds
+            .leave_m(one.1, other.1)
+            .is_some_and(|metres| one.2.ground_distance_squared(other.2) <= metres * metres);
+        if near {
+            groups.join(one.0, other.0);
+        }
     });
-    let mut people: HashMap<usize, usize> = HashMap::new();
+    let mut people: HashMap<usize, Vec<Address>> = HashMap::new();
     for (index, island) in picture.islands.iter().enumerate() {
-        *people.entry(groups.find(index)).or_default() += island.members.len();
+        people.entry(groups.find(index)).or_default().extend(island.members.iter().map(|&(peer, _)| peer));
     }
-    (0..picture.islands.len()).filter(|&index| people[&groups.find(index)] > bounds.limit as usize).collect()
+    let above: HashSet<usize> = people
+        .into_iter()
+        .filter(|(_, people)| people.len() > bounds.limit_of(people.iter().copied()) as usize)
+        .map(|(group, _)| group)
+        .collect();
+    (0..picture.islands.len()).filter(|&index| above.contains(&groups.find(index))).collect()
 }
 
 /// Which islands are connected: each names another of its group, or itself.

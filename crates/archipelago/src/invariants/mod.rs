@@ -34,7 +34,7 @@ pub struct PicturedIsland {
 }
 
 /// What the islands are held against.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Bounds {
     /// The most members of an island.
     pub limit: u32,
@@ -42,6 +42,32 @@ pub struct Bounds {
     pub join_distance_m: f32,
     /// See [`Settings::leave_distance_m`].
     pub leave_distance_m: f32,
+    /// What rules and clients make of that; `None`: nothing.
+    pub terms: Option<Terms>,
+}
+
+/// What holds for each peer, where not the same holds for all.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Terms {
+    /// By peer.
+    pub peers: HashMap<Address, PeerTerms>,
+    /// The most members of an island, by zone and by what all members can join.
+    pub limits: HashMap<(u32, u8), u32>,
+}
+
+/// What holds for one peer.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct PeerTerms {
+    /// The ground that it is counted to: all that is in the same areas.
+    pub zone: u32,
+    /// Only those with the same are together.
+    pub enclosure: u32,
+    /// What its client can join, a bit for each.
+    pub capabilities: u8,
+    /// Up to here it comes together with others, if they do too.
+    pub join_m: f32,
+    /// Beyond this it parts.
+    pub leave_m: f32,
 }
 
 /// What must not be.
@@ -111,10 +137,60 @@ pub enum Violation {
 }
 
 impl Bounds {
+    /// The same for everybody.
+    pub fn plain(limit: u32, join_distance_m: f32, leave_distance_m: f32) -> Self {
+        Self { limit, join_distance_m, leave_distance_m, terms: None }
+    }
+
     /// The bounds that an engine works within at present.
     pub fn of(engine: &Engine) -> Self {
         let &Settings { join_distance_m, leave_distance_m, .. } = engine.settings();
-        Self { limit: engine.limit(), join_distance_m, leave_distance_m }
+        Self {
+            terms: engine.terms_in_force(),
+            ..Self::plain(engine.limit(), join_distance_m, leave_distance_m)
+        }
+    }
+
+    /// Up to where two come together; `None`: they never do.
+    pub fn join_m(&self, one: Address, other: Address) -> Option<f32> {
+        self.smaller(one, other, self.join_distance_m, |terms| terms.join_m)
+    }
+
+    /// Beyond where two part; `None`: they are never together.
+    pub fn leave_m(&self, one: Address, other: Address) -> Option<f32> {
+        self.smaller(one, other, self.leave_distance_m, |terms| terms.leave_m)
+    }
+
+    fn smaller(
+        &self,
+        one: Address,
+        other: Address,
+        plain_m: f32,
+        own: impl Fn(&PeerTerms) -> f32,
+    ) -> Option<f32> {
+        let Some(Terms { peers, .. }) = &self.terms else { return Some(plain_m) };
+        let (Some(one), Some(other)) = (peers.get(&one), peers.get(&other)) else { return Some(plain_m) };
+        (one.enclosure == other.enclosure).then(|| own(one).min(own(other)))
+    }
+
+    /// The most members that an island of these may have.
+    pub fn limit_of(&self, members: impl IntoIterator<Item = Address>) -> u32 {
+        let Some(Terms { peers, limits }) = &self.terms else { return self.limit };
+        let terms: Vec<&PeerTerms> = members.into_iter().filter_map(|peer| peers.get(&peer)).collect();
+        let capabilities = terms.iter().fold(u8::MAX, |all, terms| all & terms.capabilities);
+        let limit = |terms: &&PeerTerms| limits.get(&(terms.zone, capabilities)).copied();
+        terms.iter().filter_map(limit).min().unwrap_or(self.limit)
+    }
+
+    /// To whose company a peer is kept.
+    pub(crate) fn enclosure(&self, peer: Address) -> Option<u32> {
+        Some(self.terms.as_ref()?.peers.get(&peer)?.enclosure)
+    }
+
+    /// The greatest distance at which anybody parts.
+    fn farthest_m(&self) -> f32 {
+        let terms = self.terms.iter().flat_map(|terms| terms.peers.values());
+        terms.map(|terms| terms.leave_m).fold(self.leave_distance_m, f32::max)
     }
 }
 
@@ -137,7 +213,7 @@ impl Picture {
 
     /// Checks that each peer is in one island, that no island is above the limit, that the members
     /// of each are connected at the leave distance, and that no two islands should be one.
-    pub fn check(&self, bounds: Bounds) -> Result<(), Violation> {
+    pub fn check(&self, bounds: &Bounds) -> Result<(), Violation> {
         let mut seen = HashMap::new();
         for (_, peer, _) in self.everybody() {
             if seen.insert(peer, ()).is_some() {
@@ -154,24 +230,31 @@ impl Picture {
         self.check_neighbours(bounds)
     }
 
-    fn check_island(&self, island: &PicturedIsland, bounds: Bounds) -> Result<(), Violation> {
+    fn check_island(&self, island: &PicturedIsland, bounds: &Bounds) -> Result<(), Violation> {
         if island.members.is_empty() {
             return Err(Violation::Empty(island.id.clone()));
         }
-        if island.members.len() > bounds.limit as usize {
+        if island.members.len() > bounds.limit_of(island.members.iter().map(|&(peer, _)| peer)) as usize {
             return Err(Violation::TooLarge(island.id.clone(), island.members.len()));
         }
-        if !is_connected(&island.members, bounds.leave_distance_m) {
+        if !is_connected(&island.members, bounds) {
             return Err(Violation::Apart(island.id.clone()));
         }
         Ok(())
     }
 
-    fn check_neighbours(&self, bounds: Bounds) -> Result<(), Violation> {
-        let size = |island: usize| self.islands[island].members.len();
+    fn check_neighbours(&self, bounds: &Bounds) -> Result<(), Violation> {
+        let peers = |island: usize| self.islands[island].members.iter().map(|&(peer, _)| peer);
+        let fit = |one: usize, other: usize| {
+            let size = self.islands[one].members.len() + self.islands[other].members.len();
+            size <= bounds.limit_of(peers(one).chain(peers(other))) as usize
+        };
         let mut violation = None;
-        for_each_pair(self.everybody().collect(), bounds.join_distance_m, |one, other| {
-            if one.0 != other.0 && size(one.0) + size(other.0) <= bounds.limit as usize {
+        for_each_pair(self.everybody().collect(), bounds.farthest_m(), |one, other| {
+            let near = bounds
+                .join_m(one.1, other.1)
+                .is_some_and(|metres| one.2.ground_distance_squared(other.2) <= metres * metres);
+            if one.0 != other.0 && near && fit(one.0, other.0) {
                 violation = Some((one.0, other.0));
             }
         });
@@ -200,15 +283,17 @@ pub(crate) fn for_each_pair<T: Copy>(
     }
 }
 
-/// Whether these are connected through hops of at most a distance.
-pub(crate) fn is_connected(members: &[(Address, Position)], distance_m: f32) -> bool {
-    let mut unseen: Vec<Position> = members.iter().map(|&(_, position)| position).collect();
-    let mut frontier: Vec<Position> = unseen.pop().into_iter().collect();
-    while let Some(from) = frontier.pop() {
-        unseen.retain(|&position| {
-            let near = from.ground_distance_squared(position) <= distance_m * distance_m;
+/// Whether these are connected through hops of at most the leave distance.
+pub(crate) fn is_connected(members: &[(Address, Position)], bounds: &Bounds) -> bool {
+    let mut unseen = members.to_vec();
+    let mut frontier: Vec<(Address, Position)> = unseen.pop().into_iter().collect();
+    while let Some((peer, from)) = frontier.pop() {
+        unseen.retain(|&(other, position)| {
+            let near = bounds
+                .leave_m(peer, other)
+                .is_some_and(|metres| from.ground_distance_squared(position) <= metres * metres);
             if near {
-                frontier.push(position);
+                frontier.push((other, position));
             }
             !near
         });

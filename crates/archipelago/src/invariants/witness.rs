@@ -3,7 +3,7 @@ use std::collections::{HashMap, HashSet};
 use protocol::{Address, IslandId, NodeName, SessionId};
 
 use super::{Bounds, Picture, Violation, history::Past};
-use crate::{Engine, Input, Output};
+use crate::{Engine, Input, Output, TransportView};
 
 /// Follows an engine by what goes in and what comes out, and knows what each client was told.
 #[derive(Debug, Clone, Default)]
@@ -16,6 +16,8 @@ pub struct Witness {
     /// Signed in, and not yet heard to say where they are.
     mute: HashSet<Address>,
     nodes_taking: HashMap<NodeName, bool>,
+    /// Nodes that were promised to more than they have seats for: newcomers wait.
+    full: HashSet<NodeName>,
     /// Have disconnected and not been heard since.
     gone: HashSet<Address>,
     /// In no island at the end of some flush since they were told: their places in rooms ended, so
@@ -72,20 +74,22 @@ impl Witness {
         if placed != engine.peers_count() {
             return Err(Violation::Misplaced { present: engine.peers_count(), placed });
         }
-        self.see_picture(&picture, Bounds::of(engine), outputs)
+        self.full =
+            engine.transports().filter(is_overbooked).map(|view| view.transport.node.clone()).collect();
+        self.see_picture(&picture, &Bounds::of(engine), outputs)
     }
 
     /// The same for whatever shows itself by a picture.
     pub fn see_picture(
         &mut self,
         picture: &Picture,
-        bounds: Bounds,
+        bounds: &Bounds,
         outputs: &[Output],
     ) -> Result<(), Violation> {
         picture.check(bounds)?;
         self.past.check(picture, bounds)?;
         self.follow_islands(outputs)?;
-        self.follow_members(picture, outputs)?;
+        self.follow_members(picture, bounds, outputs)?;
         self.follow_told(picture, outputs)
     }
 
@@ -107,7 +111,12 @@ impl Witness {
         Ok(())
     }
 
-    fn follow_members(&mut self, picture: &Picture, outputs: &[Output]) -> Result<(), Violation> {
+    fn follow_members(
+        &mut self,
+        picture: &Picture,
+        bounds: &Bounds,
+        outputs: &[Output],
+    ) -> Result<(), Violation> {
         for output in outputs {
             let (island, so) = match output {
                 Output::Left { island, peer } => {
@@ -123,6 +132,8 @@ impl Witness {
             }
         }
         self.past.known.extend(self.past.members.keys());
+        let enclosures = self.past.known.iter().filter_map(|&peer| Some((peer, bounds.enclosure(peer)?)));
+        self.past.enclosures = enclosures.collect();
         let mut placed = 0;
         for island in &picture.islands {
             if let Some((peer, _)) = island.members.iter().find(|(peer, _)| self.gone.contains(peer)) {
@@ -166,7 +177,7 @@ impl Witness {
         }
         for island in &picture.islands {
             let Some(transport) = &island.transport else { continue };
-            if self.nodes_taking.get(transport) != Some(&true) {
+            if self.nodes_taking.get(transport) != Some(&true) || self.full.contains(transport) {
                 continue;
             }
             let place = (island.id.clone(), transport.clone());
@@ -178,4 +189,9 @@ impl Witness {
         }
         Ok(())
     }
+}
+
+fn is_overbooked(view: &TransportView<'_>) -> bool {
+    let seats = view.transport.seats.map(|seats| seats.saturating_add(view.transport.users));
+    seats.is_some_and(|seats| view.assigned > seats)
 }

@@ -44,7 +44,7 @@
 mod parse;
 mod run;
 
-pub use run::{run, stage};
+pub use run::{address, run, stage};
 
 /// Why a scenario failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

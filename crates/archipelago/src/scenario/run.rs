@@ -22,12 +22,13 @@ pub fn run(text: &str) -> Result<usize, ScenarioError> {
     play(text).map(|(steps, _)| steps)
 }
 
-/// Plays a scenario. Returns the engine as it is in the end, `None` if the scenario needs none.
-pub fn stage(text: &str) -> Result<Option<Engine>, ScenarioError> {
-    play(text).map(|(_, engine)| engine)
+/// Plays a scenario. Returns the engine as it is in the end, and what time it is then; `None` if the
+/// scenario needs none.
+pub fn stage(text: &str) -> Result<Option<(Engine, Duration)>, ScenarioError> {
+    play(text).map(|(_, stage)| stage.engine.map(|engine| (engine, BEGINNING + stage.elapsed)))
 }
 
-fn play(text: &str) -> Result<(usize, Option<Engine>), ScenarioError> {
+fn play(text: &str) -> Result<(usize, Stage), ScenarioError> {
     let mut stage = Stage::default();
     let mut steps = 0;
     let mut lines = text.lines().enumerate().peekable();
@@ -44,7 +45,7 @@ fn play(text: &str) -> Result<(usize, Option<Engine>), ScenarioError> {
         stage.play(step).map_err(fail)?;
         steps += 1;
     }
-    Ok((steps, stage.engine))
+    Ok((steps, stage))
 }
 
 /// The engine of a scenario and what surrounds it.
@@ -330,7 +331,7 @@ fn node_name(name: &str) -> Result<NodeName, String> {
 }
 
 /// The address of a peer is its name, so that addresses are ordered as names are.
-fn address(name: &str) -> Address {
+pub fn address(name: &str) -> Address {
     let mut bytes = [0; 20];
     bytes.iter_mut().zip(name.bytes()).for_each(|(byte, letter)| *byte = letter);
     Address::new(bytes)

@@ -170,6 +170,7 @@ impl Work<'_> {
     /// Hands a member over, if it may go.
     fn hand(&mut self, member: Member, from: u32, to: u32, scratch: &mut Scratch) -> bool {
         let may = self.size(from) > 1
+            && self.is_alike(member, from, to)
             && !self.would_merge_without(member, from, to, scratch)
             && self.would_fit_in(member, None, from, to, self.size(to) + 1, scratch)
             && self.may_leave(member, from, scratch);
@@ -180,13 +181,13 @@ impl Work<'_> {
     }
 
     fn swap(&mut self, mine: Member, yours: Member, one: u32, other: u32, scratch: &mut Scratch) -> Swap {
-        if self.frees(mine, one)
+        if !self.is_alike(mine, one, other)
             || !self.would_fit_in(mine, Some(yours), one, other, self.size(other), scratch)
             || !self.may_leave(mine, one, scratch)
         {
             return Swap::MineStays;
         }
-        if self.frees(yours, other)
+        if !self.is_alike(yours, other, one)
             || !self.would_fit_in(yours, Some(mine), other, one, self.size(one), scratch)
             || !self.may_leave(yours, other, scratch)
         {
@@ -197,9 +198,10 @@ impl Work<'_> {
         Swap::Done
     }
 
-    /// Whether a piece could be larger if a member went: then it might fit together with others.
-    fn frees(&self, member: Member, from: u32) -> bool {
-        self.engine.limit_without(from, member.peer, None) > self.engine.limit_of(from)
+    /// Whether a member may go from one piece to another for all that is said about sizes: a step
+    /// changes nothing for either but how many they are.
+    fn is_alike(&self, member: Member, from: u32, to: u32) -> bool {
+        self.engine.is_alike_without(from, member) && self.engine.is_alike_with(to, member)
     }
 
     /// Whether a piece holds together without a member, and the member does not wish to be in it.
@@ -219,8 +221,7 @@ impl Work<'_> {
         let sheet = self.sheet(from);
         let contacts = &self.scratch.sheets[sheet].contacts;
         let fits = |contact: u32| {
-            let limit = self.engine.limit_without(from, member.peer, Some(contact));
-            rest + self.engine.ground.size(contact) <= limit
+            rest + self.engine.ground.size(contact) <= self.engine.limit_of_both(from, contact)
         };
         scratch.found.clear();
         scratch.found.extend(contacts.iter().filter(|&&contact| contact != to && fits(contact)));
@@ -238,12 +239,7 @@ impl Work<'_> {
         size: u32,
         scratch: &mut Scratch,
     ) -> bool {
-        // With somebody gone the rest may fit together where all did not.
-        let limit = match for_whom {
-            Some(theirs) => self.engine.limit_without(to, theirs.peer, None),
-            None => self.engine.limit_of(to),
-        };
-        if size > limit.min(self.engine.limit_with(to, member.peer)) {
+        if size > self.engine.limit_of(to) {
             return false;
         }
         let sheet = self.sheet(to);
@@ -252,9 +248,13 @@ impl Work<'_> {
             return false;
         }
         scratch.found.clear();
-        let room = limit.saturating_sub(size);
-        self.engine.ground.touching_point(member.at, member.terms.zone(), room, &mut scratch.found);
-        scratch.found.iter().all(|&island| island == from || island == to)
+        let room = self.engine.zones.only_limit().map_or(u32::MAX, |limit| limit.saturating_sub(size));
+        let ground = &mut self.engine.ground;
+        ground.touching_point(member.at, member.terms.zone(), room, &mut scratch.found);
+        scratch.found.iter().all(|&island| {
+            let fits = || size + self.size(island) <= self.engine.limit_of_both(to, island);
+            island == from || island == to || !fits()
+        })
     }
 
     fn apply(&mut self, member: Member, from: u32, to: u32, scratch: &mut Scratch) {

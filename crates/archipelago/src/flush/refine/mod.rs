@@ -161,7 +161,7 @@ impl Work<'_> {
         self.requeue(piece);
         let contacts = std::mem::take(&mut self.scratch.sheets[index].contacts);
         // Two more than the limit: each of both may have been one less a moment ago.
-        let room = (self.engine.limit_of(piece) + 2).saturating_sub(self.engine.ground.size(piece));
+        let room = self.engine.room_beside(piece).saturating_add(2);
         for &contact in &contacts {
             let sheet = self.scratch.sheets.find(contact);
             if sheet != NONE && self.is_beside_one_of_at_most(sheet, contact, room) {

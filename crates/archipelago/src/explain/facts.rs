@@ -1,0 +1,342 @@
+//! What answers rest on.
+
+use std::time::Duration;
+
+use protocol::{Address, IslandId, NodeName, Position};
+use serde::Serialize;
+
+use crate::{
+    engine::Engine,
+    ground::{Capabilities, Point},
+    peers::State,
+    registry::Unfit,
+    rules::Rule,
+    slab::NONE,
+};
+
+/// What is known of a peer.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct PeerFacts {
+    /// Who.
+    pub address: Address,
+    /// Whether it is in the world.
+    pub present: bool,
+    /// Where it last said it stands, in metres: x, y, z.
+    pub position: [f32; 3],
+    /// Seconds since it was last heard.
+    pub heard_s_ago: f64,
+    /// Its session, if it has one.
+    pub session: Option<String>,
+    /// Seconds since a session of it that was replaced was last heard.
+    pub replaced_session_heard_s_ago: Option<f64>,
+    /// What its client can join, of what is known.
+    pub can_join: Vec<String>,
+    /// The areas that it is counted to.
+    pub areas: Vec<String>,
+    /// The areas that it stands in, when those are others.
+    pub stands_in: Option<Vec<String>>,
+    /// Seconds until it is counted to those.
+    pub counts_in_s: Option<f64>,
+    /// The island that it is in.
+    pub island: Option<IslandId>,
+    /// The island that it would like to be in.
+    pub desired_room: Option<IslandId>,
+    /// The island that its client was last told of.
+    pub told_island: Option<IslandId>,
+    /// And the node.
+    pub told_node: Option<NodeName>,
+}
+
+/// What is known of an island.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct IslandFacts {
+    /// Which.
+    pub id: IslandId,
+    /// How many members it has.
+    pub size: u32,
+    /// How many it may have.
+    pub limit: u32,
+    /// The areas that most of its members are counted to.
+    pub areas: Vec<String>,
+    /// What all its members can join, of what is known.
+    pub can_join: Vec<String>,
+    /// The rule that decides; `None`: none does.
+    pub rule: Option<String>,
+    /// The rules of its place up to the one that would decide now, and why each does or does not.
+    pub rules: Vec<RuleFacts>,
+    /// Another rule that has been the better one, and the seconds until it counts.
+    pub next_rule: Option<(Option<String>, f64)>,
+    /// The node that holds its room.
+    pub node: Option<NodeName>,
+    /// The nodes that could, in order of preference.
+    pub candidates: Vec<Candidate>,
+    /// Seconds since there has been a better node.
+    pub better_for_s: Option<f64>,
+    /// Seconds since it was moved, if that was lately.
+    pub moved_s_ago: Option<f64>,
+}
+
+/// A rule that was tried.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct RuleFacts {
+    /// What it is called.
+    pub name: String,
+    /// Whether it matches.
+    pub matches: bool,
+    /// Why not, or what it asks.
+    pub reason: String,
+}
+
+/// A node that an island might be on.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Candidate {
+    /// How it is named: a kind or a node.
+    pub choice: String,
+    /// Whether the rule wants it; if not, it is what is used without a rule.
+    pub by_rule: bool,
+    /// Which node; `None`: there is none.
+    pub node: Option<NodeName>,
+    /// Whether it could hold the island.
+    pub fits: bool,
+    /// Why not, or what it has to offer.
+    pub reason: String,
+    #[serde(skip)]
+    pub(super) unfit: Option<Unfit>,
+}
+
+/// What holds at a place.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct PlaceFacts {
+    /// Where, in metres: x, z.
+    pub at: [f32; 2],
+    /// Its parcel.
+    pub parcel: [i32; 2],
+    /// The areas that it is in.
+    pub areas: Vec<String>,
+    /// The area whose people are together only among themselves.
+    pub exclusive: Option<String>,
+    /// Up to here people come together, in metres.
+    pub join_distance_m: f32,
+    /// Beyond this they part, in metres.
+    pub leave_distance_m: f32,
+    /// The most members of an island.
+    pub limit: u32,
+    /// The rules that hold here, in the order in which they are tried, with what they ask.
+    pub rules: Vec<RuleFacts>,
+}
+
+impl Engine {
+    pub(super) fn peer_facts(&self, peer: u32, now: Duration) -> PeerFacts {
+        let record = &self.peers[peer];
+        let at = self.ground.spot(peer);
+        let terms = self.ground.terms(peer);
+        let island = self.ground.island_of(peer);
+        let crossing = self.crossings.of(peer);
+        let serial_text =
+            |serial: crate::ids::Serial| (serial != crate::ids::Serial::NONE).then(|| self.ids.text(serial));
+        PeerFacts {
+            address: record.address,
+            present: record.state == State::Present,
+            position: [at.x, record.height_m, at.z],
+            heard_s_ago: seconds(now.saturating_sub(record.last_heard())),
+            session: self.peers.session(peer).map(|session| session.to_string()),
+            replaced_session_heard_s_ago: self.replaced.get(&peer).map(|&at| seconds(now.saturating_sub(at))),
+            can_join: self.names(terms.capabilities()),
+            areas: self.areas_of(terms.zone()),
+            stands_in: crossing.map(|crossing| self.areas_of(crossing.to)),
+            counts_in_s: crossing.map(|crossing| seconds(crossing.due.saturating_sub(now))),
+            island: (island != NONE).then(|| self.islands[island].serial).and_then(serial_text),
+            desired_room: self.wishes.get(&peer).map(|&serial| self.ids.text(serial)),
+            told_island: serial_text(record.told),
+            told_node: self.registry.name(record.told_node).cloned(),
+        }
+    }
+
+    pub(super) fn island_facts(&self, island: u32, now: Duration) -> IslandFacts {
+        let record = &self.islands[island];
+        let size = self.ground.size(island);
+        let zone = self.ground.main_zone(island);
+        let pace = self.pace(island);
+        IslandFacts {
+            id: self.ids.text(record.serial),
+            size,
+            limit: self.limit_of(island),
+            areas: self.areas_of(zone),
+            can_join: self.names(self.ground.capabilities(island, None)),
+            rule: self.rule_name(record.rule),
+            rules: self.tried(zone, size),
+            next_rule: pace.rule.map(|(rule, since)| {
+                let due = since.saturating_add(self.zones.settling_of(rule));
+                (self.rule_name(rule), seconds(due.saturating_sub(now)))
+            }),
+            node: self.registry.name(record.node).cloned(),
+            candidates: self.candidates(island, now),
+            better_for_s: pace.better.map(|since| seconds(now.saturating_sub(since))),
+            moved_s_ago: pace.moved_at.map(|at| seconds(now.saturating_sub(at))),
+        }
+    }
+
+    /// The nodes that an island might be on, in order of preference, each once.
+    fn candidates(&self, island: u32, now: Duration) -> Vec<Candidate> {
+        let record = &self.islands[island];
+        let rule = self.zones.rules.rules.get(record.rule as usize);
+        let own = rule.and_then(|rule| rule.transports.as_ref()).map_or(0, Vec::len);
+        let rule = rule.map(|_| record.rule as usize);
+        let (size, capabilities) = (self.ground.size(island), self.ground.capabilities(island, None));
+        let mut candidates: Vec<Candidate> = Vec::new();
+        for (place, choice) in self.zones.rules.choices(rule).enumerate() {
+            let (by_rule, spelled) = (place < own || own == 0, choice.to_string());
+            let mut any = false;
+            for (node, unfit) in self.registry.candidates(choice, size, capabilities, record.node) {
+                any = true;
+                let Some((view, heard)) = self.registry.last_word(node) else { continue };
+                let name = &view.transport.node;
+                if candidates.iter().any(|known| known.node.as_ref() == Some(name)) {
+                    continue;
+                }
+                let silent = seconds(now.saturating_sub(heard));
+                let free = view
+                    .free_seats
+                    .map_or("seats without limit".to_owned(), |free| format!("free seats: {free}"));
+                let reason = match unfit {
+                    None => free,
+                    Some(Unfit::Gone) => format!("not heard for {silent:.1} s"),
+                    Some(Unfit::Draining) => "draining".to_owned(),
+                    Some(Unfit::Lacking) => self.who_lacks(island, &view.transport.capability),
+                    Some(Unfit::Small) => {
+                        format!("holds {} in a room, and they are {size}", view.transport.max_island_size)
+                    }
+                    Some(Unfit::Full) => format!("{free}, and they are {size}"),
+                };
+                candidates.push(Candidate {
+                    choice: spelled.clone(),
+                    by_rule,
+                    node: Some(name.clone()),
+                    fits: unfit.is_none(),
+                    reason,
+                    unfit,
+                });
+            }
+            if !any && !candidates.iter().any(|known| known.choice == spelled) {
+                let reason = "there is none".to_owned();
+                candidates.push(Candidate {
+                    choice: spelled,
+                    by_rule,
+                    node: None,
+                    fits: false,
+                    reason,
+                    unfit: None,
+                });
+            }
+        }
+        candidates
+    }
+
+    fn who_lacks(&self, island: u32, capability: &str) -> String {
+        let lacks = |member: &crate::ground::Member| {
+            !self.names(member.terms.capabilities()).iter().any(|name| name == capability)
+        };
+        let who = self.ground.members(island).find(lacks).map(|member| self.peers[member.peer].address);
+        who.map_or_else(String::new, |who| format!("{who} cannot join {capability}"))
+    }
+
+    /// What capabilities are called, of those that some node needs.
+    pub(super) fn names(&self, capabilities: Capabilities) -> Vec<String> {
+        self.registry.capability_names(capabilities).map(str::to_owned).collect()
+    }
+
+    pub(super) fn areas_of(&self, zone: u32) -> Vec<String> {
+        let areas = self.zones.zone(zone).areas.iter();
+        areas.map(|&area| self.zones.rules.areas[area as usize].label.clone()).collect()
+    }
+
+    /// `None` for no rule.
+    pub(super) fn rule_name(&self, rule: u32) -> Option<String> {
+        self.zones.rules.rules.get(rule as usize).map(|rule| rule.name.clone())
+    }
+
+    /// Rules of a zone up to the first that matches an island of so many.
+    fn tried(&self, zone: u32, size: u32) -> Vec<RuleFacts> {
+        let mut tried = Vec::new();
+        for number in self.zones.rules_of(zone) {
+            let rule = &self.zones.rules.rules[number as usize];
+            let seen = self.zones.people_seen(number).unwrap_or_default();
+            let (matches, reason) = if !rule.people.contains(size) {
+                (false, format!("it is about {} people, and they are {size}", rule.people))
+            } else if !self.zones.is_as_crowded(number) {
+                let wanted = rule.crowding.map(|count| count.to_string()).unwrap_or_default();
+                (false, format!("it is about a crowd of {wanted}, and there are {seen}"))
+            } else {
+                (true, asks(rule))
+            };
+            tried.push(RuleFacts { name: rule.name.clone(), matches, reason });
+            if matches {
+                break;
+            }
+        }
+        tried
+    }
+
+    pub(super) fn place_facts(&self, at: Point) -> PlaceFacts {
+        let areas = self.zones.rules.areas.iter().enumerate();
+        let on = |area: usize| {
+            (0..)
+                .zip(&self.zones.rules.rules)
+                .any(|(number, rule)| rule.area == Some(area) && self.zones.is_on(number))
+        };
+        let inside: Vec<usize> =
+            areas.filter(|(area, it)| it.contains(at) && on(*area)).map(|(area, _)| area).collect();
+        let here = |rule: &Rule| rule.area.is_none_or(|area| inside.contains(&area));
+        let all = (0..).zip(&self.zones.rules.rules);
+        let rules: Vec<(u32, &Rule)> =
+            all.filter(|(number, rule)| self.zones.is_on(*number) && here(rule)).collect();
+        let label = |area: usize| self.zones.rules.areas[area].label.clone();
+        let exclusive = rules.iter().find(|(_, rule)| rule.exclusive).and_then(|(_, rule)| rule.area);
+        let known = self.zones.find(&inside);
+        let zone = self.zones.zone(known.unwrap_or_default());
+        let parcel = Position::new(at.x, 0.0, at.z).parcel();
+        PlaceFacts {
+            at: [at.x, at.z],
+            parcel: [parcel.x, parcel.y],
+            areas: inside.iter().map(|&area| label(area)).collect(),
+            exclusive: exclusive.map(label),
+            join_distance_m: zone.distances.join_m,
+            leave_distance_m: zone.distances.leave_m,
+            limit: self.zones.limit(known.unwrap_or_default(), Capabilities::ALL),
+            rules: rules
+                .into_iter()
+                .map(|(number, rule)| RuleFacts {
+                    name: rule.name.clone(),
+                    matches: self.zones.is_as_crowded(number),
+                    reason: asks(rule),
+                })
+                .collect(),
+        }
+    }
+}
+
+/// What a rule asks and wants.
+fn asks(rule: &Rule) -> String {
+    let mut parts = Vec::new();
+    if rule.people != crate::rules::Count::ANY {
+        parts.push(format!("{} people", rule.people));
+    }
+    if let Some(crowding) = rule.crowding {
+        parts.push(format!("a crowd of {crowding}"));
+    }
+    if let Some(hours) = rule.hours {
+        parts.push(hours.to_string());
+    }
+    if let Some(transports) = &rule.transports {
+        let names: Vec<String> = transports.iter().map(ToString::to_string).collect();
+        parts.push(format!("wants {}", names.join(", then ")));
+    }
+    if let Some(size) = rule.island_size {
+        parts.push(format!("islands of {size}"));
+    }
+    if parts.is_empty() { "always".to_owned() } else { parts.join("; ") }
+}
+
+pub(super) fn seconds(time: Duration) -> f64 {
+    (time.as_secs_f64() * 1_000.0).round() / 1_000.0
+}

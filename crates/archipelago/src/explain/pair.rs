@@ -1,0 +1,167 @@
+use std::time::Duration;
+
+use protocol::Address;
+
+use super::{Cause, Explanation, peer::unknown};
+use crate::{
+    engine::Engine,
+    ground::{Capabilities, Member},
+    registry::NO_NODE,
+    slab::NONE,
+};
+
+/// Two members of two islands who are nearest to each other, and how far that is.
+struct Gap {
+    distance_m: f32,
+    ours: Member,
+    theirs: Member,
+}
+
+impl Engine {
+    pub(super) fn explain_pair(&self, one: Address, other: Address, now: Duration) -> Explanation {
+        let (Some(a), Some(b)) = (self.peers.find(one), self.peers.find(other)) else {
+            let missing = if self.peers.find(one).is_none() { one } else { other };
+            let known = [one, other].into_iter().filter_map(|peer| self.peers.find(peer));
+            let peers = known.map(|peer| self.peer_facts(peer, now)).collect();
+            return Explanation { peers, ..unknown(missing) };
+        };
+        let (cause, summary) = self.why_apart(a, b, now);
+        let mut islands: Vec<u32> = [a, b].map(|peer| self.ground.island_of(peer)).into();
+        islands.retain(|&island| island != NONE);
+        islands.dedup();
+        Explanation {
+            peers: vec![self.peer_facts(a, now), self.peer_facts(b, now)],
+            islands: islands.into_iter().map(|island| self.island_facts(island, now)).collect(),
+            ..Explanation::new(cause, summary)
+        }
+    }
+
+    fn why_apart(&self, a: u32, b: u32, now: Duration) -> (Cause, String) {
+        if let Some(absent) = self.why_absent(a, now).or_else(|| self.why_absent(b, now)) {
+            return absent;
+        }
+        let [ours, theirs] = [a, b].map(|peer| self.ground.island_of(peer));
+        if ours == theirs {
+            return self.why_mute(a, b, now);
+        }
+        let [from, to] = [a, b].map(|peer| self.ground.terms(peer).zone());
+        if self.ground.reaches.enclosure(from) != self.ground.reaches.enclosure(to) {
+            return self.why_kept_apart(a, b, now);
+        }
+        let Some(gap) = self.gap(ours, theirs) else {
+            return (Cause::Unknown, "an island has no members".to_owned());
+        };
+        let Gap { distance_m, ours: Member { terms: mine, .. }, theirs: Member { terms: yours, .. } } = gap;
+        let join_m = self.ground.reaches.join_squared(mine.zone(), yours.zone()).max(0.0).sqrt();
+        let leave_m = self.ground.reaches.leave_squared(mine.zone(), yours.zone()).max(0.0).sqrt();
+        if distance_m > leave_m {
+            let summary = format!(
+                "their islands are {distance_m:.1} m apart, where they are nearest, and {join_m} m is as far as people come together"
+            );
+            return (Cause::TooFar, summary);
+        }
+        if distance_m > join_m {
+            let summary = format!(
+                "their islands are {distance_m:.1} m apart: people come together within {join_m} m, and only stay together up to {leave_m} m"
+            );
+            return (Cause::Hysteresis, summary);
+        }
+        self.why_unmerged(a, b)
+    }
+
+    /// Why two of one island may not hear each other.
+    fn why_mute(&self, a: u32, b: u32, now: Duration) -> (Cause, String) {
+        let island = self.ground.island_of(a);
+        let facts = self.island_facts(island, now);
+        if self.islands[island].node == NO_NODE {
+            return self.why_there(island, &facts, now);
+        }
+        if let Some(untold) = self.why_untold(a).or_else(|| self.why_untold(b)) {
+            return untold;
+        }
+        let node = facts.node.map(|node| node.to_string()).unwrap_or_default();
+        (Cause::Together, format!("they are together in {} on {node}, and both were told so", facts.id))
+    }
+
+    /// Why people of two enclosures are not together.
+    fn why_kept_apart(&self, a: u32, b: u32, now: Duration) -> (Cause, String) {
+        let standing = |peer: u32| {
+            let counted = self.ground.terms(peer).zone();
+            let zone = self.crossings.of(peer).map_or(counted, |crossing| crossing.to);
+            self.ground.reaches.enclosure(zone)
+        };
+        let crossings = [a, b].map(|peer| self.crossings.of(peer).map(|crossing| (crossing.due, peer)));
+        let last = crossings.into_iter().flatten().max();
+        if let Some((due, peer)) = last.filter(|_| standing(a) == standing(b)) {
+            let left = due.saturating_sub(now).as_secs_f64();
+            let summary = format!(
+                "{} has crossed a border, which counts when it has lasted, in {left:.1} s",
+                self.peers[peer].address
+            );
+            return (Cause::Settling, summary);
+        }
+        let inside = [a, b].into_iter().find_map(|peer| {
+            let zone = self.zones.zone(self.ground.terms(peer).zone());
+            (zone.enclosure != NONE).then_some((peer, zone.enclosure))
+        });
+        let (peer, area) = inside.unwrap_or((a, NONE));
+        let number = (0..).zip(&self.zones.rules.rules).find(|(number, rule)| {
+            rule.exclusive && rule.area == Some(area as usize) && self.zones.is_on(*number)
+        });
+        let rule = number.map(|(_, rule)| rule.name.as_str()).unwrap_or_default();
+        let place = self.zones.rules.areas.get(area as usize).map_or("", |area| area.label.as_str());
+        let summary = format!(
+            "rule `{rule}` keeps the people of {place} to themselves, and only {} is one of them",
+            self.peers[peer].address
+        );
+        (Cause::ExclusiveRule, summary)
+    }
+
+    /// Why two islands near each other are two.
+    fn why_unmerged(&self, a: u32, b: u32) -> (Cause, String) {
+        let [ours, theirs] = [a, b].map(|peer| self.ground.island_of(peer));
+        let size = self.ground.size(ours) + self.ground.size(theirs);
+        let limit = self.limit_of_both(ours, theirs);
+        if size <= limit {
+            return (
+                Cause::NextFlush,
+                "they are near each other: the next flush brings them together".to_owned(),
+            );
+        }
+        // Both can join everything that is on offer, say: would they fit then?
+        let zones = [a, b].map(|peer| self.zones.limit(self.ground.terms(peer).zone(), Capabilities::ALL));
+        if size <= zones[0].min(zones[1]) {
+            let [mine, yours] =
+                [ours, theirs].map(|island| self.names(self.ground.capabilities(island, None)).join(", "));
+            let summary = format!(
+                "their clients have too little in common: one island can join {}, the other {}",
+                named(&mine),
+                named(&yours)
+            );
+            return (Cause::Capability, summary);
+        }
+        for (peer, island) in [(a, ours), (b, theirs)] {
+            let serial = self.islands[island].serial;
+            if self.wishes.get(&peer) == Some(&serial) {
+                let id = self.ids.text(serial);
+                let address = self.peers[peer].address;
+                return (Cause::Preference, format!("{address} would like to be in {id}, and is"));
+            }
+        }
+        let summary = format!("together their islands would have {size} members, and {limit} are the most");
+        (Cause::FullIsland, summary)
+    }
+
+    /// Where two islands are nearest to each other.
+    fn gap(&self, one: u32, other: u32) -> Option<Gap> {
+        let pairs = self.ground.members(one).flat_map(|ours| {
+            self.ground.members(other).map(move |theirs| (ours.at.distance_squared(theirs.at), ours, theirs))
+        });
+        let (squared, ours, theirs) = pairs.min_by(|a, b| a.0.total_cmp(&b.0))?;
+        Some(Gap { distance_m: squared.sqrt(), ours, theirs })
+    }
+}
+
+fn named(list: &str) -> &str {
+    if list.is_empty() { "nothing" } else { list }
+}
