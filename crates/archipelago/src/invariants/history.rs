@@ -17,6 +17,8 @@ pub(super) struct Past {
     pub(super) known: HashSet<Address>,
     /// To whose company each was kept.
     pub(super) enclosures: HashMap<Address, u32>,
+    /// There may have been other rules since.
+    pub(super) relaid: bool,
 }
 
 impl Past {
@@ -100,7 +102,7 @@ impl Past {
     /// Whether a peer is kept to another company than before: who crosses a border may do so one
     /// after the other.
     fn has_crossed(&self, peer: Address, bounds: &Bounds) -> bool {
-        self.enclosures.get(&peer).copied() != bounds.enclosure(peer)
+        self.relaid || self.enclosures.get(&peer).copied() != bounds.enclosure(peer)
     }
 
     /// An island that consists of just the members of two before, neither of which fell apart, goes

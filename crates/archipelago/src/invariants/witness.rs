@@ -53,7 +53,7 @@ impl Witness {
             Input::TransportGone { node } => {
                 self.nodes_taking.insert(node.clone(), false);
             }
-            Input::Rules(_) | Input::TimeOfDay { .. } => {}
+            Input::Rules(_) | Input::TimeOfDay { .. } => self.past.relaid = true,
         }
     }
 
@@ -134,6 +134,7 @@ impl Witness {
         self.past.known.extend(self.past.members.keys());
         let enclosures = self.past.known.iter().filter_map(|&peer| Some((peer, bounds.enclosure(peer)?)));
         self.past.enclosures = enclosures.collect();
+        self.past.relaid = false;
         let mut placed = 0;
         for island in &picture.islands {
             if let Some((peer, _)) = island.members.iter().find(|(peer, _)| self.gone.contains(peer)) {
