@@ -1,5 +1,20 @@
 use std::{fmt, str::FromStr};
 
+/// The protocols of connection strings that this project reads itself.
+pub const KNOWN_PROTOCOLS: [&str; 6] =
+    ["livekit", "ws-room", "p2p", "signed-login", "offline", "archipelago"];
+
+const MAX_PROTOCOL_CHARS: usize = 32;
+
+/// Whether a text can be the protocol of a connection string, and so the name of something that a
+/// client can join: a letter, then up to 31 letters, digits and `-`, all in lower case.
+pub fn is_protocol_name(text: &str) -> bool {
+    let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    text.len() <= MAX_PROTOCOL_CHARS
+        && text.starts_with(|first: char| first.is_ascii_lowercase())
+        && text.bytes().all(plain)
+}
+
 /// Where a client finds the people near it: `protocol ':' parameters`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ConnectionString {
@@ -36,6 +51,13 @@ pub enum ConnectionString {
         /// The socket, with its scheme.
         url: String,
     },
+    /// `<protocol>:<parameters>` of any other protocol: handed on, and understood by whoever can.
+    External {
+        /// Its name: see [`is_protocol_name`], and none of [`KNOWN_PROTOCOLS`].
+        protocol: String,
+        /// What stands behind the colon.
+        parameters: String,
+    },
 }
 
 /// Why a text is not a [`ConnectionString`].
@@ -44,9 +66,9 @@ pub enum ConnectionStringError {
     /// There is no `:`.
     #[error("a connection string is a protocol, a colon and parameters")]
     NoProtocol,
-    /// The protocol is none that this project knows.
-    #[error("unknown protocol {0:?}")]
-    UnknownProtocol(String),
+    /// What stands before the `:` is no name of a protocol.
+    #[error("{0:?} is no name of a protocol: a letter, then up to 31 letters, digits and '-', in lower case")]
+    MalformedProtocol(String),
     /// The parameters lack something.
     #[error("{protocol}: {what} is missing")]
     Missing {
@@ -80,6 +102,7 @@ impl fmt::Display for ConnectionString {
             Self::SignedLogin { url } => write!(f, "signed-login:{url}"),
             Self::Offline => f.write_str("offline:offline"),
             Self::Archipelago { url } => write!(f, "archipelago:archipelago:{url}"),
+            Self::External { protocol, parameters } => write!(f, "{protocol}:{parameters}"),
         }
     }
 }
@@ -125,7 +148,10 @@ impl FromStr for ConnectionString {
                 }
                 Ok(Self::Archipelago { url: url.to_owned() })
             }
-            other => Err(ConnectionStringError::UnknownProtocol(other.to_owned())),
+            other if is_protocol_name(other) => {
+                Ok(Self::External { protocol: other.to_owned(), parameters: parameters.to_owned() })
+            }
+            other => Err(ConnectionStringError::MalformedProtocol(other.to_owned())),
         }
     }
 }
@@ -173,6 +199,19 @@ mod tests {
             ConnectionString::Archipelago { url: "ws://h/archipelago/ws".into() }
         );
         assert_eq!(read("offline:offline"), ConnectionString::Offline);
+        assert_eq!(
+            read("pulse:wss://h/I1?as=0x1"),
+            ConnectionString::External { protocol: "pulse".into(), parameters: "wss://h/I1?as=0x1".into() }
+        );
+    }
+
+    #[test]
+    fn what_this_project_knows_is_never_taken_for_external() {
+        for known in KNOWN_PROTOCOLS {
+            assert!(is_protocol_name(known), "{known}");
+            let read = format!("{known}:").parse::<ConnectionString>();
+            assert!(!matches!(read, Ok(ConnectionString::External { .. })), "{read:?}");
+        }
     }
 
     #[test]
@@ -180,7 +219,9 @@ mod tests {
         use ConnectionStringError::*;
         let refused = |text: &str| text.parse::<ConnectionString>().unwrap_err();
         assert_eq!(refused("nothing"), NoProtocol);
-        assert_eq!(refused("carrier-pigeon:x"), UnknownProtocol("carrier-pigeon".into()));
+        for name in ["", "Pulse", "1st", "-x", "a_b", "a b", "é", &"x".repeat(33)] {
+            assert_eq!(refused(&format!("{name}:x")), MalformedProtocol(name.into()));
+        }
         assert_eq!(refused("livekit:wss://h"), Missing { protocol: "livekit", what: "access_token" });
         assert_eq!(refused("p2p:?ice=x"), Missing { protocol: "p2p", what: "island" });
     }
@@ -201,6 +242,9 @@ mod tests {
             url.prop_map(|url| ConnectionString::SignedLogin { url }),
             url.prop_map(|url| ConnectionString::Archipelago { url }),
             Just(ConnectionString::Offline),
+            ("[a-z][a-z0-9-]{0,31}", "\\PC{0,40}")
+                .prop_filter("known", |(protocol, _)| !KNOWN_PROTOCOLS.contains(&&**protocol))
+                .prop_map(|(protocol, parameters)| ConnectionString::External { protocol, parameters }),
         ]
     }
 

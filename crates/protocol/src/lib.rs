@@ -10,7 +10,7 @@ mod position;
 pub mod subject;
 
 pub use close::Close;
-pub use connection::{ConnectionString, ConnectionStringError};
+pub use connection::{ConnectionString, ConnectionStringError, KNOWN_PROTOCOLS, is_protocol_name};
 pub use id::{Address, AddressError, IslandId, NodeName, SessionId, TokenError, UlidClock};
 pub use position::{Parcel, Position, PositionError};
 pub use subject::Subject;
