@@ -1,5 +1,13 @@
 //! From an assignment to a connection string, and back from the token in it.
 //!
-//! One module per kind of transport: [`ws_room`] for the room service of this project.
+//! One module per kind of transport: [`ws_room`] for the room service of this project, [`livekit`]
+//! for LiveKit servers, [`p2p`] for a mesh among the peers, [`external`] for whatever else a
+//! template describes. [`Minter`] is any of them.
 
+pub mod external;
+pub mod livekit;
+mod minter;
+pub mod p2p;
 pub mod ws_room;
+
+pub use minter::{MintError, Minter};

@@ -9,6 +9,8 @@ use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation, deco
 use protocol::{Address, ConnectionString, IslandId, Ulid};
 use serde::{Deserialize, Serialize};
 
+use crate::minter::unix_seconds;
+
 const AUDIENCE: &str = "ws-room";
 
 /// What a token says, once it has been verified.
@@ -117,10 +119,6 @@ impl Verifier {
             minted: claims.jti.parse().map_err(|_| TokenRefusal::Forged)?,
         })
     }
-}
-
-fn unix_seconds(time: SystemTime) -> u64 {
-    time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
 #[cfg(test)]

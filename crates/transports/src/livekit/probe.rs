@@ -1,0 +1,123 @@
+use std::{error::Error, time::Duration};
+
+use livekit_api::services::{ServerError, ServerErrorCode, ServiceError, room::RoomClient};
+use tokio::time::{self, Interval, MissedTickBehavior};
+
+use super::{
+    Keys,
+    health::{Health, Verdict},
+};
+
+/// Asks a LiveKit server for its rooms, which shows that it is there and takes our key.
+#[derive(Debug)]
+pub struct Probe {
+    client: RoomClient,
+    deadline: Duration,
+}
+
+/// Why a probe failed. Holds nothing of what the server said beside its kind of error: it may
+/// repeat a token.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ProbeError {
+    /// The deadline passed.
+    #[error("no answer within {0:?}")]
+    TooSlow(Duration),
+    /// There is no connection, or it broke.
+    #[error("it cannot be reached: {0}")]
+    Unreachable(String),
+    /// The server does not take the key, or its secret.
+    #[error("it refuses the API key or the secret")]
+    Refused,
+    /// The server failed.
+    #[error("it answered with an error of its own")]
+    Failed,
+    /// Servers refuse a key in plain text, too.
+    #[error("it answered as no LiveKit server should, or refuses the API key or the secret")]
+    NotUnderstood,
+}
+
+/// Probes a server every second, and says how it is.
+#[derive(Debug)]
+pub struct Watch {
+    probe: Probe,
+    health: Health,
+    ticks: Interval,
+}
+
+/// How a server is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    /// How many people are in its rooms; or why it is unhealthy.
+    pub users: Result<u32, ProbeError>,
+    /// Whether this is the first report, or it was healthy before and is not now, or the other way
+    /// round.
+    pub changed: bool,
+}
+
+const INTERVAL: Duration = Duration::from_secs(1);
+const DEADLINE: Duration = Duration::from_millis(750);
+
+impl Probe {
+    /// A probe of the server whose API is at `api_url` (`http://host:port` or `https://host`).
+    pub fn new(api_url: &str, keys: &Keys) -> Self {
+        Self::with_deadline(api_url, keys, DEADLINE)
+    }
+
+    fn with_deadline(api_url: &str, keys: &Keys, deadline: Duration) -> Self {
+        // Another region's server would say nothing of this one.
+        let client = RoomClient::with_api_key(api_url, &keys.api_key, &keys.api_secret).with_failover(false);
+        Self { client, deadline }
+    }
+
+    /// How many people are in the server's rooms.
+    pub async fn users(&self) -> Result<u32, ProbeError> {
+        let rooms = time::timeout(self.deadline, self.client.list_rooms(Vec::new())).await;
+        let rooms = rooms.map_err(|_| ProbeError::TooSlow(self.deadline))??;
+        Ok(rooms.iter().fold(0, |users, room| users.saturating_add(room.num_participants)))
+    }
+}
+
+impl From<ServiceError> for ProbeError {
+    fn from(error: ServiceError) -> Self {
+        match error {
+            ServiceError::Twirp(ServerError::Twirp(error)) => match error.code.as_str() {
+                ServerErrorCode::UNAUTHENTICATED | ServerErrorCode::PERMISSION_DENIED => Self::Refused,
+                _ => Self::Failed,
+            },
+            ServiceError::Twirp(ServerError::Request(error)) if !error.is_decode() => {
+                Self::Unreachable(root_cause(&error))
+            }
+            ServiceError::Twirp(ServerError::Url(error)) => Self::Unreachable(error.to_string()),
+            ServiceError::Twirp(_) => Self::NotUnderstood,
+            // No token could be made of them.
+            ServiceError::AccessToken(_) | ServiceError::Env(_) => Self::Refused,
+        }
+    }
+}
+
+fn root_cause(error: &dyn Error) -> String {
+    error.source().map_or_else(|| error.to_string(), root_cause)
+}
+
+impl Watch {
+    /// A watch that begins now. Needs a runtime with a clock and sockets.
+    pub fn new(probe: Probe) -> Self {
+        let mut ticks = time::interval(INTERVAL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Self { probe, health: Health::default(), ticks }
+    }
+
+    /// How the server is, at the next second.
+    pub async fn next(&mut self) -> Report {
+        self.ticks.tick().await;
+        loop {
+            let users = self.probe.users().await;
+            if let Verdict::Known { changed } = self.health.judge(users.is_ok()) {
+                return Report { users, changed };
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

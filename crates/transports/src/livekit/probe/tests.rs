@@ -1,0 +1,161 @@
+use std::{
+    future::pending,
+    sync::{Arc, Mutex},
+};
+
+use axum::{
+    Router,
+    body::Bytes,
+    http::{HeaderMap, StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::post,
+};
+use livekit_api::access_token::TokenVerifier;
+use prost::Message;
+use tokio::net::TcpListener;
+
+use super::*;
+
+/// How a server answers.
+#[derive(Debug, Clone, Copy)]
+enum Mood {
+    Answers,
+    Hangs,
+    Fails,
+    RefusesInJson,
+    RefusesInText,
+}
+
+/// As much of `ListRoomsResponse` and `Room` as a probe reads.
+#[derive(Clone, PartialEq, Message)]
+struct Rooms {
+    #[prost(message, repeated, tag = "1")]
+    rooms: Vec<Room>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Room {
+    #[prost(string, tag = "2")]
+    name: String,
+    #[prost(uint32, tag = "9")]
+    num_participants: u32,
+}
+
+/// A server that speaks as much of LiveKit's API as a probe needs.
+struct Server {
+    url: String,
+    /// Its mood, and how many requests came in it.
+    state: Arc<Mutex<(Mood, u32)>>,
+}
+
+fn keys() -> Keys {
+    Keys::new("key", "secret")
+}
+
+impl Server {
+    async fn start(mood: Mood) -> Self {
+        let state = Arc::new(Mutex::new((mood, 0)));
+        let answering = state.clone();
+        let answer = async move |headers: HeaderMap, body: Bytes| {
+            let mood = {
+                let mut state = answering.lock().unwrap();
+                state.1 += 1;
+                state.0
+            };
+            let token = headers[header::AUTHORIZATION].to_str().unwrap().strip_prefix("Bearer ").unwrap();
+            let claims = TokenVerifier::with_api_key("key", "secret").verify(token).unwrap();
+            assert!(claims.video.room_list && body.is_empty(), "all rooms are asked for");
+            respond(mood).await
+        };
+        let app = Router::new().route("/twirp/livekit.RoomService/ListRooms", post(answer));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(async move { axum::serve(listener, app).await });
+        Self { url, state }
+    }
+
+    fn probe(&self, deadline: Duration) -> Probe {
+        Probe::with_deadline(&self.url, &keys(), deadline)
+    }
+
+    fn change(&self, mood: Mood) {
+        *self.state.lock().unwrap() = (mood, 0);
+    }
+
+    fn requests(&self) -> u32 {
+        self.state.lock().unwrap().1
+    }
+}
+
+async fn respond(mood: Mood) -> Response {
+    let twirp = |status: StatusCode, code: &str| {
+        (status, format!("{{\"code\":\"{code}\",\"msg\":\"eyJ...\"}}")).into_response()
+    };
+    match mood {
+        Mood::Answers => {
+            let room = |name: &str, num_participants| Room { name: name.to_owned(), num_participants };
+            let rooms = Rooms { rooms: vec![room("I1", 2), room("I2", 0), room("I3", 40)] };
+            ([(header::CONTENT_TYPE, "application/protobuf")], rooms.encode_to_vec()).into_response()
+        }
+        Mood::Hangs => pending().await,
+        Mood::Fails => twirp(StatusCode::INTERNAL_SERVER_ERROR, "internal"),
+        Mood::RefusesInJson => twirp(StatusCode::UNAUTHORIZED, "unauthenticated"),
+        Mood::RefusesInText => (StatusCode::UNAUTHORIZED, "invalid token: eyJ...").into_response(),
+    }
+}
+
+/// Long enough for a busy machine.
+const PATIENCE: Duration = Duration::from_secs(20);
+const IMPATIENCE: Duration = Duration::from_millis(20);
+
+#[tokio::test]
+async fn a_probe_counts_people_or_says_why_it_cannot() {
+    let server = Server::start(Mood::Answers).await;
+    let probe = server.probe(PATIENCE);
+    assert_eq!(probe.users().await, Ok(42));
+    for (mood, error) in [
+        (Mood::RefusesInJson, ProbeError::Refused),
+        (Mood::RefusesInText, ProbeError::NotUnderstood),
+        (Mood::Fails, ProbeError::Failed),
+    ] {
+        server.change(mood);
+        let told = probe.users().await.unwrap_err();
+        assert!(!told.to_string().contains("eyJ"), "{told}");
+        assert_eq!(told, error, "{mood:?}");
+    }
+    server.change(Mood::Hangs);
+    assert_eq!(server.probe(IMPATIENCE).users().await, Err(ProbeError::TooSlow(IMPATIENCE)));
+}
+
+#[tokio::test]
+async fn a_server_that_is_not_there_is_named_with_the_reason() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    drop(listener);
+    let told = Probe::new(&url, &keys()).users().await.unwrap_err();
+    assert!(matches!(&told, ProbeError::Unreachable(cause) if cause.contains("refused")), "{told}");
+    let told = Probe::new("nowhere", &keys()).users().await.unwrap_err();
+    assert!(matches!(told, ProbeError::Unreachable(_)), "{told}");
+}
+
+#[tokio::test]
+async fn a_server_that_hangs_is_unhealthy_after_two_probes_and_healthy_after_one() {
+    let server = Server::start(Mood::Answers).await;
+    let mut watch = Watch::new(server.probe(Duration::from_millis(500)));
+    assert_eq!(watch.next().await, Report { users: Ok(42), changed: true });
+    assert_eq!(watch.next().await, Report { users: Ok(42), changed: false });
+    server.change(Mood::Hangs);
+    let report = watch.next().await;
+    assert_eq!((report.users.is_ok(), report.changed, server.requests()), (false, true, 2));
+    let report = watch.next().await;
+    assert_eq!((report.users.is_ok(), report.changed, server.requests()), (false, false, 3));
+    server.change(Mood::Answers);
+    assert_eq!(watch.next().await, Report { users: Ok(42), changed: true });
+    assert_eq!(server.requests(), 1);
+}
+
+#[test]
+fn a_probe_shows_no_secret() {
+    let shown = format!("{:?}", Probe::new("http://127.0.0.1:9", &Keys::new("key", "hush")));
+    assert!(!shown.contains("hush"), "{shown}");
+}

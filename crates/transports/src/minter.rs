@@ -1,0 +1,78 @@
+use std::time::SystemTime;
+
+use livekit_api::access_token::AccessTokenError;
+use protocol::{Address, ConnectionString, IslandId, Ulid};
+
+use crate::{external, livekit, p2p, ws_room};
+
+/// Mints connection strings to one node, whatever its kind.
+pub enum Minter {
+    /// To rooms over WebSocket.
+    WsRoom(ws_room::Minter),
+    /// To rooms of a LiveKit server.
+    LiveKit(livekit::Minter),
+    /// To a mesh among the peers.
+    P2p(p2p::Minter),
+    /// To what a template describes.
+    External(external::Template),
+}
+
+/// Why there is no connection string.
+#[derive(Debug, thiserror::Error)]
+pub enum MintError {
+    /// The token of a WebSocket room could not be signed.
+    #[error("no token for a WebSocket room: {0}")]
+    WsRoom(#[from] jsonwebtoken::errors::Error),
+    /// The token of a LiveKit room could not be signed.
+    #[error("no token for a LiveKit room: {0}")]
+    LiveKit(#[from] AccessTokenError),
+}
+
+impl Minter {
+    /// The string by which `address` finds `island` on the node at `node_url`. `minted` is the
+    /// number of this token among all of the realm; kinds that cannot carry it leave it out.
+    pub fn connection(
+        &self,
+        node_url: &str,
+        island: &IslandId,
+        address: Address,
+        minted: Ulid,
+        now: SystemTime,
+    ) -> Result<ConnectionString, MintError> {
+        match self {
+            Self::WsRoom(minter) => Ok(minter.connection(node_url, island, address, minted, now)?),
+            Self::LiveKit(minter) => Ok(minter.connection(node_url, island, address)?),
+            Self::P2p(minter) => Ok(minter.connection(island, address, now)),
+            Self::External(template) => Ok(template.connection(island, address)),
+        }
+    }
+}
+
+/// Seconds since the Unix epoch.
+pub(crate) fn unix_seconds(time: SystemTime) -> u64 {
+    time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn each_kind_mints_its_own_protocol() {
+        let ttl = Duration::from_secs(300);
+        let minters = [
+            ("ws-room", Minter::WsRoom(ws_room::Minter::new(b"secret", ttl))),
+            ("livekit", Minter::LiveKit(livekit::Minter::new(livekit::Keys::new("key", "secret"), ttl))),
+            ("p2p", Minter::P2p(p2p::Minter::default())),
+            ("pulse", Minter::External("pulse:{island}".parse().unwrap())),
+        ];
+        let (island, now) = ("I1".parse().unwrap(), SystemTime::now());
+        for (protocol, minter) in minters {
+            let connection = minter.connection("wss://host", &island, Address::new([1; 20]), Ulid(7), now);
+            let text = connection.unwrap().to_string();
+            assert_eq!(text.split(':').next(), Some(protocol), "{text}");
+        }
+    }
+}

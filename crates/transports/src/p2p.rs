@@ -1,0 +1,151 @@
+//! Connection strings of a mesh among the peers: the island, and the servers by which they find
+//! ways to each other.
+
+use std::{
+    fmt,
+    time::{Duration, SystemTime},
+};
+
+use base64::{
+    Engine as _,
+    engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
+};
+use hmac::{Hmac, Mac as _};
+use protocol::{Address, ConnectionString, IslandId};
+use serde::Serialize;
+use sha1::Sha1;
+
+use crate::minter::unix_seconds;
+
+/// Mints connection strings of a mesh. The default names no servers: peers then find each other
+/// where their networks let them.
+#[derive(Debug, Clone, Default)]
+pub struct Minter {
+    /// `stun:host[:port]`: tells peers how they look from outside.
+    pub stun: Vec<String>,
+    /// Relays for peers that find no other way.
+    pub turn: Option<Turn>,
+}
+
+/// TURN servers that share a secret with us, and so take users that we name.
+#[derive(Clone)]
+pub struct Turn {
+    /// `turn:host[:port][?transport=udp|tcp]`, or `turns:`. At least one.
+    pub urls: Vec<String>,
+    /// What the servers are configured with, too.
+    pub secret: String,
+    /// How long a user may begin to use them.
+    pub ttl: Duration,
+}
+
+/// As in `RTCConfiguration`.
+#[derive(Serialize)]
+struct IceServer<'a> {
+    urls: &'a [String],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    username: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    credential: Option<String>,
+}
+
+impl fmt::Debug for Turn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Not the secret.
+        f.debug_struct("Turn").field("urls", &self.urls).field("ttl", &self.ttl).finish_non_exhaustive()
+    }
+}
+
+impl Minter {
+    /// The string by which `address` joins the mesh of `island`.
+    pub fn connection(&self, island: &IslandId, address: Address, now: SystemTime) -> ConnectionString {
+        let stun = (!self.stun.is_empty()).then_some(IceServer {
+            urls: &self.stun,
+            username: None,
+            credential: None,
+        });
+        let turn = self.turn.as_ref().map(|turn| turn.server(address, now));
+        let servers: Vec<IceServer<'_>> = stun.into_iter().chain(turn).collect();
+        // Texts alone, which JSON can always hold.
+        let json = serde_json::to_vec(&servers).unwrap_or_default();
+        let ice = (!servers.is_empty()).then(|| URL_SAFE_NO_PAD.encode(json));
+        ConnectionString::P2p { island: island.to_string(), ice }
+    }
+}
+
+impl Turn {
+    /// A user that is known by when it ends, and a password that only who knows the secret can
+    /// tell.
+    fn server(&self, address: Address, now: SystemTime) -> IceServer<'_> {
+        let username = format!("{}:{address}", unix_seconds(now).saturating_add(self.ttl.as_secs()));
+        let credential = password(&self.secret, &username);
+        IceServer { urls: &self.urls, username: Some(username), credential }
+    }
+}
+
+fn password(secret: &str, username: &str) -> Option<String> {
+    // Keys of any length are taken.
+    let mut mac = Hmac::<Sha1>::new_from_slice(secret.as_bytes()).ok()?;
+    mac.update(username.as_bytes());
+    Some(STANDARD.encode(mac.finalize().into_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn now() -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(1_767_225_600)
+    }
+
+    /// The ICE servers in the string, read as a client reads them.
+    fn servers(minter: &Minter) -> Option<Value> {
+        let text = minter.connection(&"I1".parse().unwrap(), Address::new([1; 20]), now()).to_string();
+        let ConnectionString::P2p { island, ice } = text.parse().unwrap() else { panic!("{text}") };
+        assert_eq!(island, "I1");
+        Some(serde_json::from_slice(&URL_SAFE_NO_PAD.decode(ice?).unwrap()).unwrap())
+    }
+
+    fn turn() -> Turn {
+        let urls = ["turn:turn.example:3478?transport=udp", "turns:turn.example"].map(str::to_owned);
+        Turn { urls: urls.into(), secret: "north".to_owned(), ttl: Duration::from_secs(3_600) }
+    }
+
+    #[test]
+    fn without_servers_nothing_is_said_of_them() {
+        assert_eq!(servers(&Minter::default()), None);
+    }
+
+    #[test]
+    fn servers_stand_as_clients_configure_them() {
+        let stun = vec!["stun:a.example".to_owned(), "stun:b.example:3478".to_owned()];
+        let username = "1767229200:0x0101010101010101010101010101010101010101";
+        let turn_server = json!({
+            "urls": ["turn:turn.example:3478?transport=udp", "turns:turn.example"],
+            "username": username,
+            "credential": password("north", username),
+        });
+        let both = Minter { stun: stun.clone(), turn: Some(turn()) };
+        let stun_server = json!({"urls": ["stun:a.example", "stun:b.example:3478"]});
+        assert_eq!(servers(&both), Some(json!([stun_server, turn_server])));
+        assert_eq!(servers(&Minter { stun, turn: None }), Some(json!([stun_server])));
+        assert_eq!(servers(&Minter { stun: vec![], turn: Some(turn()) }), Some(json!([turn_server])));
+    }
+
+    #[test]
+    fn the_password_is_the_hmac_of_the_user() {
+        // RFC 2202, test case 2.
+        let expected = hex("effcdf6ae5eb2fa2d27416d5f184df9c259a7c79");
+        assert_eq!(password("Jefe", "what do ya want for nothing?"), Some(STANDARD.encode(expected)));
+    }
+
+    fn hex(text: &str) -> Vec<u8> {
+        (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap()).collect()
+    }
+
+    #[test]
+    fn the_secret_is_not_shown() {
+        assert!(!format!("{:?}", Minter { stun: vec![], turn: Some(turn()) }).contains("north"));
+    }
+}
