@@ -67,6 +67,11 @@ pub enum SettingsError {
     /// The prefix of island ids is empty, too long, or not made of letters and digits.
     #[error("id_prefix must be 1 to 16 letters and digits")]
     IdPrefix,
+    /// Something that clients are assumed to join is no name of a protocol.
+    #[error(
+        "assumed_transports must be names of a letter, then up to 31 letters, digits and '-', in lower case"
+    )]
+    AssumedTransports,
 }
 
 pub(crate) const MAX_DISTANCE_M: f32 = 10_000.0;
@@ -96,6 +101,7 @@ impl Settings {
     /// Whether every value is within its bounds.
     pub fn check(&self) -> Result<(), SettingsError> {
         let join = self.join_distance_m;
+        let assumed = self.assumed_transports.iter().all(|name| protocol::is_protocol_name(name));
         // Comparisons with NaN are false, so that it fails here as it should.
         let checks = [
             (join > 0.0 && join <= MAX_DISTANCE_M, SettingsError::JoinDistance),
@@ -107,6 +113,7 @@ impl Settings {
             (self.settling <= HOUR, SettingsError::Settling),
             (self.move_interval <= HOUR, SettingsError::MoveInterval),
             (is_prefix(&self.id_prefix), SettingsError::IdPrefix),
+            (assumed, SettingsError::AssumedTransports),
         ];
         checks.into_iter().try_for_each(|(holds, error)| if holds { Ok(()) } else { Err(error) })
     }
@@ -145,5 +152,7 @@ mod tests {
         assert_eq!(error(|s| s.move_interval = HOUR * 2), Some(SettingsError::MoveInterval));
         assert_eq!(error(|s| s.id_prefix = String::new()), Some(SettingsError::IdPrefix));
         assert_eq!(error(|s| s.id_prefix = "a.b".into()), Some(SettingsError::IdPrefix));
+        let names = vec!["p2p".into(), "ws room".into()];
+        assert_eq!(error(|s| s.assumed_transports = names), Some(SettingsError::AssumedTransports));
     }
 }

@@ -37,12 +37,15 @@ impl Envelope {
 pub struct Headers {
     /// `Atoll-Session`: the sign-in that the message belongs to. Absent: the current one.
     pub session: Option<SessionId>,
+    /// `Atoll-Transports`: what the client said that it can join, separated by commas. Absent: it
+    /// said nothing.
+    pub transports: Option<Arc<str>>,
 }
 
 impl Headers {
     /// The headers of a message that belongs to one session.
     pub fn of_session(session: SessionId) -> Self {
-        Self { session: Some(session) }
+        Self { session: Some(session), transports: None }
     }
 }
 

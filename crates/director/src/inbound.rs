@@ -2,7 +2,9 @@
 
 use archipelago::{Input, Transport, TransportKind};
 use bus::Envelope;
-use protocol::{Message as _, Position, Subject, atoll_bus::TransportAnnouncement, v3::Heartbeat};
+use protocol::{
+    Message as _, Position, Subject, atoll_bus::TransportAnnouncement, is_protocol_name, v3::Heartbeat,
+};
 
 /// What a message means to the engine; `None`, counted, if it means nothing.
 pub(crate) fn input(envelope: &Envelope, position_bound_m: f32) -> Option<Input> {
@@ -16,7 +18,10 @@ pub(crate) fn input(envelope: &Envelope, position_bound_m: f32) -> Option<Input>
 fn read(envelope: &Envelope, position_bound_m: f32) -> Result<Input, &'static str> {
     let session = envelope.headers.session;
     match envelope.subject().ok_or("subject")? {
-        Subject::PeerConnect(peer) => Ok(Input::Connected { peer, session }),
+        Subject::PeerConnect(peer) => {
+            let transports = envelope.headers.transports.as_deref().and_then(joinable);
+            Ok(Input::Connected { peer, session, transports })
+        }
         Subject::PeerDisconnect(peer) => Ok(Input::Disconnected { peer, session }),
         Subject::PeerHeartbeat(peer) => {
             let heartbeat = Heartbeat::decode(&envelope.payload[..]).map_err(|_| "undecodable")?;
@@ -40,6 +45,12 @@ fn read(envelope: &Envelope, position_bound_m: f32) -> Result<Input, &'static st
         }
         _ => Err("subject"),
     }
+}
+
+/// What a client can join. Gateways check it too; foreign ones may not.
+fn joinable(names: &str) -> Option<Vec<String>> {
+    let names = names.split(',');
+    names.map(|name| is_protocol_name(name).then(|| name.to_owned())).collect()
 }
 
 /// The kinds, as nodes spell them.

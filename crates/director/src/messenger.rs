@@ -107,7 +107,8 @@ impl Messenger {
         // Encoded messages put one after the other decode as one: what all members are told alike
         // is encoded once.
         let payload = [shared, &own.encode_to_vec()].concat();
-        self.bus.publish(&Subject::PeerIslandChanged(*peer), Headers { session: *session }, payload);
+        let headers = Headers { session: *session, ..Headers::default() };
+        self.bus.publish(&Subject::PeerIslandChanged(*peer), headers, payload);
         metrics::counter!("atoll_director_assignments_total").increment(1);
     }
 

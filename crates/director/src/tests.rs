@@ -51,7 +51,8 @@ fn peer(number: u8) -> Address {
 
 fn heartbeat(bus: &Bus, number: u8, session: Option<SessionId>, x: f32) {
     let heartbeat = Heartbeat { position: Some(Position::new(x, 0.0, 0.0).into()), desired_room: None };
-    bus.publish(&Subject::PeerHeartbeat(peer(number)), Headers { session }, heartbeat.encode_to_vec());
+    let headers = Headers { session, ..Headers::default() };
+    bus.publish(&Subject::PeerHeartbeat(peer(number)), headers, heartbeat.encode_to_vec());
 }
 
 async fn next<M: protocol::Message + Default>(subscription: &mut Subscription) -> (Subject, M) {

@@ -1,10 +1,21 @@
 //! The sign-in, as a state machine: packets in, answers and ends out.
 
+use std::sync::Arc;
+
 use identity::Challenge;
 use protocol::{
-    Address, Close,
+    Address, Close, is_protocol_name,
     v3::{ChallengeResponseMessage, ClientPacket, ServerPacket, client_packet, server_packet},
 };
+
+/// Who asks to sign in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Applicant {
+    pub(crate) address: Address,
+    /// What its client can join, separated by commas; none when it did not say, or said what cannot
+    /// be read.
+    pub(crate) transports: Option<Arc<str>>,
+}
 
 /// Where a sign-in stands.
 #[derive(Debug)]
@@ -12,7 +23,7 @@ pub(crate) enum Handshake {
     /// Nothing was said yet.
     AwaitRequest,
     /// This challenge was sent, and no other will be.
-    AwaitSignature { address: Address, challenge: Challenge },
+    AwaitSignature { applicant: Applicant, challenge: Challenge },
 }
 
 /// What to do about a packet.
@@ -21,10 +32,13 @@ pub(crate) enum Step {
     /// Nothing: a packet from the future.
     Ignore,
     /// Somebody asks to sign in: send it a challenge, then come back with [`Handshake::challenge`].
-    Challenge(Address),
+    Challenge(Applicant),
     /// See whether this chain is valid; the challenge is used up.
-    Verify { address: Address, challenge: Challenge, auth_chain_json: String },
+    Verify { applicant: Applicant, challenge: Challenge, auth_chain_json: String },
 }
+
+/// What a client may say that it can join.
+const MAX_TRANSPORTS: usize = 8;
 
 impl Handshake {
     /// Takes in a packet.
@@ -37,25 +51,43 @@ impl Handshake {
                     .address
                     .parse()
                     .map_err(|error: protocol::AddressError| (Close::AuthRefused, error.to_string()))?;
-                Ok((Self::AwaitRequest, Step::Challenge(address)))
+                let transports = joinable(&request.transports);
+                Ok((Self::AwaitRequest, Step::Challenge(Applicant { address, transports })))
             }
-            (Self::AwaitSignature { address, challenge }, Some(SignedChallenge(signed))) => {
+            (Self::AwaitSignature { applicant, challenge }, Some(SignedChallenge(signed))) => {
                 let auth_chain_json = signed.auth_chain_json;
-                Ok((Self::AwaitRequest, Step::Verify { address, challenge, auth_chain_json }))
+                Ok((Self::AwaitRequest, Step::Verify { applicant, challenge, auth_chain_json }))
             }
             _ => Err((Close::OutOfOrder, Close::OutOfOrder.reason().to_owned())),
         }
     }
 
-    /// The state after `challenge` was made for `address`, and the packet that carries it.
-    pub(crate) fn challenge(address: Address, challenge: Challenge, connected: bool) -> (Self, ServerPacket) {
+    /// The state after `challenge` was made for `applicant`, and the packet that carries it.
+    pub(crate) fn challenge(
+        applicant: Applicant,
+        challenge: Challenge,
+        connected: bool,
+    ) -> (Self, ServerPacket) {
         let response = ChallengeResponseMessage {
             challenge_to_sign: challenge.as_str().to_owned(),
             already_connected: connected,
         };
         let message = Some(server_packet::Message::ChallengeResponse(response));
-        (Self::AwaitSignature { address, challenge }, ServerPacket { message })
+        (Self::AwaitSignature { applicant, challenge }, ServerPacket { message })
     }
+}
+
+/// What a client says that it can join. What cannot be read, or is too much, counts as nothing
+/// said: it can still sign in.
+fn joinable(names: &[String]) -> Option<Arc<str>> {
+    if names.is_empty() {
+        return None;
+    }
+    if names.len() > MAX_TRANSPORTS || !names.iter().all(|name| is_protocol_name(name)) {
+        metrics::counter!("atoll_gateway_transports_refused_total").increment(1);
+        return None;
+    }
+    Some(names.join(",").into())
 }
 
 #[cfg(test)]
@@ -69,7 +101,11 @@ mod tests {
     }
 
     fn request(address: &str) -> ClientPacket {
-        let transports = Vec::new();
+        request_with(address, &[])
+    }
+
+    fn request_with(address: &str, transports: &[&str]) -> ClientPacket {
+        let transports = transports.iter().map(|&name| name.to_owned()).collect();
         let request = ChallengeRequestMessage { address: address.to_owned(), transports };
         packet(client_packet::Message::ChallengeRequest(request))
     }
@@ -80,7 +116,8 @@ mod tests {
     }
 
     fn challenged() -> Handshake {
-        Handshake::challenge(Address::new([1; 20]), Challenge::new([7; 16]), false).0
+        let applicant = Applicant { address: Address::new([1; 20]), transports: None };
+        Handshake::challenge(applicant, Challenge::new([7; 16]), false).0
     }
 
     #[test]
@@ -88,11 +125,28 @@ mod tests {
         let address = Address::new([0xab; 20]);
         let upper = address.to_string().to_uppercase().replace("0X", "0x");
         let (_, step) = Handshake::AwaitRequest.receive(request(&upper)).unwrap();
-        assert!(matches!(step, Step::Challenge(announced) if announced == address));
+        assert!(
+            matches!(step, Step::Challenge(applicant) if applicant == Applicant { address, transports: None })
+        );
         let (state, step) = challenged().receive(signed()).unwrap();
         assert!(matches!(step, Step::Verify { auth_chain_json, .. } if auth_chain_json == "[]"));
         let again = state.receive(signed()).unwrap_err();
         assert_eq!(again.0, Close::OutOfOrder, "a challenge is used once");
+    }
+
+    #[test]
+    fn what_a_client_can_join_is_kept_if_it_can_be_read() {
+        let kept = |transports: &[&str]| {
+            let request = request_with(&Address::new([1; 20]).to_string(), transports);
+            let (_, step) = Handshake::AwaitRequest.receive(request).unwrap();
+            let Step::Challenge(applicant) = step else { panic!("{step:?}") };
+            applicant.transports
+        };
+        assert_eq!(kept(&["p2p", "ws-room"]).as_deref(), Some("p2p,ws-room"));
+        assert_eq!(kept(&["x"; 8]).as_deref(), Some("x,x,x,x,x,x,x,x"));
+        for unread in [&[][..], &["x"; 9], &["p2p", "ws,room"], &["P2P"], &[""], &["ws-room\r\nX: y"]] {
+            assert_eq!(kept(unread), None, "{unread:?}");
+        }
     }
 
     #[test]

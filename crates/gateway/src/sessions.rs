@@ -9,6 +9,8 @@ use bytes::Bytes;
 use protocol::{Address, Close, SessionId, Subject, UlidClock};
 use tokio::sync::mpsc::{self, error::TrySendError};
 
+use crate::handshake::Applicant;
+
 /// The receiving end of a session: packets to write, then why it is over.
 #[derive(Debug)]
 pub(crate) struct Inbox {
@@ -60,9 +62,10 @@ impl Sessions {
         Self { bus, max, state: Mutex::default() }
     }
 
-    /// Begins a session of `address`, in place of any older one, and says so on the bus; or says
+    /// Begins a session of who applied, in place of any older one, and says so on the bus; or says
     /// why there is none.
-    pub(crate) fn begin(&self, address: Address, random: [u8; 16]) -> Result<(SessionId, Inbox), Close> {
+    pub(crate) fn begin(&self, applicant: Applicant, random: [u8; 16]) -> Result<(SessionId, Inbox), Close> {
+        let Applicant { address, transports } = applicant;
         let (queue, packets) = mpsc::channel(SESSION_QUEUE);
         let end = Arc::new(OnceLock::new());
         let unix_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
@@ -81,7 +84,8 @@ impl Sessions {
             older.kick();
         }
         // Within the lock, so that the bus hears of sessions in their order.
-        self.bus.publish(&Subject::PeerConnect(address), Headers::of_session(session), Bytes::new());
+        let headers = Headers { session: Some(session), transports };
+        self.bus.publish(&Subject::PeerConnect(address), headers, Bytes::new());
         Ok((session, Inbox { packets, end }))
     }
 
@@ -167,6 +171,10 @@ mod tests {
 
     const PEER: Address = Address::new([1; 20]);
 
+    fn applicant(address: Address) -> Applicant {
+        Applicant { address, transports: None }
+    }
+
     /// The subjects that were published, and of which session.
     fn published(subscription: &mut bus::Subscription) -> Vec<(Subject, Option<SessionId>)> {
         std::iter::from_fn(|| subscription.try_next())
@@ -194,8 +202,8 @@ mod tests {
         let bus = Bus::in_process();
         let mut events = bus.subscribe("test", &[subject::PEER_CONNECTS, subject::PEER_DISCONNECTS], 16);
         let sessions = Sessions::new(bus, 9);
-        let (older, mut older_inbox) = sessions.begin(PEER, [9; 16]).unwrap();
-        let (newer, mut newer_inbox) = sessions.begin(PEER, [1; 16]).unwrap();
+        let (older, mut older_inbox) = sessions.begin(applicant(PEER), [9; 16]).unwrap();
+        let (newer, mut newer_inbox) = sessions.begin(applicant(PEER), [1; 16]).unwrap();
         assert!(newer > older);
         assert_eq!(heard(&mut older_inbox).await, (vec![], Some(Close::NewSession)));
         sessions.end(PEER, older);
@@ -212,7 +220,7 @@ mod tests {
     #[tokio::test]
     async fn a_sign_in_elsewhere_ends_only_an_older_session() {
         let sessions = Sessions::new(Bus::in_process(), 9);
-        let (session, mut inbox) = sessions.begin(PEER, [0; 16]).unwrap();
+        let (session, mut inbox) = sessions.begin(applicant(PEER), [0; 16]).unwrap();
         sessions.superseded(PEER, session);
         sessions.superseded(PEER, SessionId::new(1, 1));
         assert!(sessions.contains(PEER));
@@ -220,7 +228,10 @@ mod tests {
         sessions.superseded(PEER, ahead);
         assert_eq!(heard(&mut inbox).await, (vec![], Some(Close::NewSession)));
         assert!(!sessions.contains(PEER));
-        assert!(sessions.begin(PEER, [0; 16]).unwrap().0 > ahead, "minted above any that was seen");
+        assert!(
+            sessions.begin(applicant(PEER), [0; 16]).unwrap().0 > ahead,
+            "minted above any that was seen"
+        );
     }
 
     #[tokio::test]
@@ -228,7 +239,7 @@ mod tests {
         let bus = Bus::in_process();
         let mut events = bus.subscribe("test", &[subject::PEER_DISCONNECTS], 16);
         let sessions = Sessions::new(bus, 9);
-        let (session, mut inbox) = sessions.begin(PEER, [0; 16]).unwrap();
+        let (session, mut inbox) = sessions.begin(applicant(PEER), [0; 16]).unwrap();
         for _ in 0..=SESSION_QUEUE {
             sessions.send(PEER, None, Bytes::new());
         }
@@ -237,18 +248,32 @@ mod tests {
         let (waiting, end) = heard(&mut inbox).await;
         assert_eq!((waiting.len(), end), (SESSION_QUEUE, Some(Close::TooSlow)));
         // With a full queue, too, the end says what it is.
-        let (_, mut inbox) = sessions.begin(PEER, [0; 16]).unwrap();
+        let (_, mut inbox) = sessions.begin(applicant(PEER), [0; 16]).unwrap();
         (0..SESSION_QUEUE).for_each(|_| sessions.send(PEER, None, Bytes::new()));
         sessions.drain();
         assert_eq!(heard(&mut inbox).await.1, Some(Close::Restarting));
-        assert_eq!(sessions.begin(PEER, [0; 16]).unwrap_err(), Close::Restarting);
+        assert_eq!(sessions.begin(applicant(PEER), [0; 16]).unwrap_err(), Close::Restarting);
     }
 
     #[test]
     fn there_are_never_more_sessions_than_the_limit_and_taking_over_needs_none() {
         let sessions = Sessions::new(Bus::in_process(), 1);
-        let _inbox = sessions.begin(PEER, [0; 16]).unwrap();
-        assert_eq!(sessions.begin(Address::new([2; 20]), [0; 16]).unwrap_err(), Close::Full);
-        assert!(sessions.begin(PEER, [0; 16]).is_ok());
+        let _inbox = sessions.begin(applicant(PEER), [0; 16]).unwrap();
+        assert_eq!(sessions.begin(applicant(Address::new([2; 20])), [0; 16]).unwrap_err(), Close::Full);
+        assert!(sessions.begin(applicant(PEER), [0; 16]).is_ok());
+    }
+    #[test]
+    fn what_a_client_can_join_goes_with_its_connect_and_nothing_else() {
+        let bus = Bus::in_process();
+        let mut events = bus.subscribe("test", &[subject::PEER_CONNECTS, subject::PEER_DISCONNECTS], 16);
+        let sessions = Sessions::new(bus, 9);
+        let transports = Some("p2p,ws-room".into());
+        let begun = sessions.begin(Applicant { address: PEER, transports: transports.clone() }, [0; 16]);
+        let (session, _) = begun.unwrap();
+        sessions.end(PEER, session);
+        let headers: Vec<Headers> =
+            std::iter::from_fn(|| events.try_next()).map(|envelope| envelope.headers).collect();
+        let connect = Headers { session: Some(session), transports };
+        assert_eq!(headers, [connect, Headers::of_session(session)]);
     }
 }

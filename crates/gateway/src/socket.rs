@@ -18,7 +18,7 @@ use tracing::Instrument;
 
 use crate::{
     gateway::Shared,
-    handshake::{Handshake, Step},
+    handshake::{Applicant, Handshake, Step},
     live::{Live, LiveState},
     sessions::Inbox,
 };
@@ -43,9 +43,9 @@ pub(crate) async fn serve(shared: &Shared, mut socket: WebSocket, ticket: Ticket
         () = shared.door.closed() => Err(end(Close::Restarting)),
     };
     match signed_in {
-        Ok(address) => {
+        Ok(applicant) => {
             drop(ticket);
-            let ended = welcome(shared, &mut socket, address).await;
+            let ended = welcome(shared, &mut socket, applicant).await;
             farewell(shared, &mut socket, ended).await;
         }
         // Until it has gone it is on its way in.
@@ -69,7 +69,7 @@ async fn farewell(shared: &Shared, socket: &mut WebSocket, ended: End) {
 }
 
 /// Has the client sign a challenge.
-async fn sign_in(shared: &Shared, socket: &mut WebSocket) -> Result<Address, End> {
+async fn sign_in(shared: &Shared, socket: &mut WebSocket) -> Result<Applicant, End> {
     let mut handshake = Handshake::AwaitRequest;
     loop {
         let packet = match next(socket).await? {
@@ -79,17 +79,17 @@ async fn sign_in(shared: &Shared, socket: &mut WebSocket) -> Result<Address, End
         let (state, step) = handshake.receive(packet).map_err(Some)?;
         handshake = match step {
             Step::Ignore => state,
-            Step::Challenge(address) => {
+            Step::Challenge(applicant) => {
                 let challenge = shared.verifier.challenge().map_err(|_| end(Close::Restarting))?;
-                let connected = shared.sessions.contains(address);
-                let (state, packet) = Handshake::challenge(address, challenge, connected);
+                let connected = shared.sessions.contains(applicant.address);
+                let (state, packet) = Handshake::challenge(applicant, challenge, connected);
                 send(shared, socket, packet.encode_to_vec().into()).await?;
                 state
             }
-            Step::Verify { address, challenge, auth_chain_json } => {
-                let verified = shared.verifier.verify(auth_chain_json, address, challenge).await;
+            Step::Verify { applicant, challenge, auth_chain_json } => {
+                let verified = shared.verifier.verify(auth_chain_json, applicant.address, challenge).await;
                 return match verified {
-                    Ok(()) => Ok(address),
+                    Ok(()) => Ok(applicant),
                     Err(error) => Err(Some((Close::AuthRefused, error.to_string()))),
                 };
             }
@@ -98,9 +98,10 @@ async fn sign_in(shared: &Shared, socket: &mut WebSocket) -> Result<Address, End
 }
 
 /// Begins the session, and serves it until it ends.
-async fn welcome(shared: &Shared, socket: &mut WebSocket, address: Address) -> End {
+async fn welcome(shared: &Shared, socket: &mut WebSocket, applicant: Applicant) -> End {
+    let address = applicant.address;
     let Ok(random) = admission::random() else { return end(Close::Restarting) };
-    let (session, mut inbox) = match shared.sessions.begin(address, random) {
+    let (session, mut inbox) = match shared.sessions.begin(applicant, random) {
         Ok(begun) => begun,
         Err(close) => return end(close),
     };

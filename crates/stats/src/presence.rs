@@ -118,7 +118,7 @@ mod tests {
         let mut subscription = bus.subscribe("test", &[">"], 64);
         let mut presence = Presence::default();
         for (subject, session, payload) in messages {
-            bus.publish(subject, Headers { session: *session }, payload.clone());
+            bus.publish(subject, Headers { session: *session, ..Headers::default() }, payload.clone());
             presence.hear(&subscription.try_next().unwrap(), now, 1_000);
         }
         presence
