@@ -4,6 +4,7 @@
 //! for nothing else. A second one, the messenger, mints connection strings and publishes what
 //! changed; while it is behind, the engine goes on, and what changed waits.
 
+mod configured;
 mod inbound;
 mod messenger;
 mod news;
@@ -14,7 +15,7 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use archipelago::{Engine, Output, SettingsError};
+use archipelago::{Engine, Input, Output, SettingsError};
 use bus::{Bus, Envelope, Headers, Subscription};
 use metrics::{Counter, Gauge, Histogram};
 use protocol::{
@@ -27,6 +28,9 @@ use tokio::{
 };
 use transports::ws_room;
 
+pub use configured::{Configured, Offer};
+
+use configured::{ANNOUNCE_INTERVAL, Minters};
 use inbound::input;
 use messenger::{Errand, IslandSummary, Messenger};
 use news::News;
@@ -46,6 +50,8 @@ pub struct Settings {
     pub position_bound_m: f32,
     /// Which build this is, for `engine.discovery`.
     pub commit_hash: Option<String>,
+    /// Nodes that do not announce themselves, each with a name of its own.
+    pub transports: Vec<Configured>,
 }
 
 /// A director.
@@ -70,7 +76,7 @@ const NEWS_QUEUE: usize = 240;
 const STOPPED: Duration = Duration::from_secs(1);
 
 impl Director {
-    /// A director that listens from now on.
+    /// A director that listens from now on. `minter` mints for the nodes that announce themselves.
     pub fn new(settings: Settings, bus: Bus, minter: ws_room::Minter) -> Result<Self, SettingsError> {
         let engine = Engine::new(settings.engine.clone(), start_time())?;
         let patterns = [
@@ -80,15 +86,16 @@ impl Director {
             subject::TRANSPORT_ANNOUNCEMENTS,
         ];
         let subscription = bus.subscribe("director", &patterns, BUS_QUEUE);
-        let messenger = Messenger::new(bus.clone(), minter);
+        let messenger = Messenger::new(bus.clone(), Minters::new(minter, &settings.transports));
         Ok(Self { settings, engine, messenger, bus, subscription, started: Instant::now() })
     }
 
-    /// Directs, on the present task, with the messenger on another of the runtime `messengers`.
-    /// Does not return while the bus is there.
+    /// Directs, on the present task, with the messenger and the probes on others of the runtime
+    /// `messengers`. Does not return while the bus is there.
     pub async fn run(self, messengers: tokio::runtime::Handle) {
         let (errands, errands_receiver) = mpsc::channel(ERRAND_QUEUE);
         messengers.spawn(self.messenger.run(errands_receiver));
+        let probes = configured::watch(&self.settings.transports, &messengers);
         let clock = Clock {
             settings: self.settings,
             engine: self.engine,
@@ -99,7 +106,7 @@ impl Director {
             news: VecDeque::new(),
             meters: Meters::new(),
         };
-        clock.run(self.subscription).await;
+        clock.run(self.subscription, probes).await;
     }
 }
 
@@ -141,7 +148,7 @@ impl Meters {
 }
 
 impl Clock {
-    async fn run(mut self, mut subscription: Subscription) {
+    async fn run(mut self, mut subscription: Subscription, mut probes: mpsc::Receiver<Input>) {
         let interval = |period: Duration| {
             let mut ticks = time::interval(period);
             ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
@@ -150,6 +157,7 @@ impl Clock {
         let mut flushes = interval(self.settings.flush_interval);
         let mut reports = interval(self.settings.report_interval);
         let mut discoveries = interval(self.settings.discovery_interval);
+        let mut announcements = interval(ANNOUNCE_INTERVAL);
         loop {
             tokio::select! {
                 biased;
@@ -159,6 +167,10 @@ impl Clock {
                         while let Some(envelope) = subscription.try_next() {
                             self.hear(&envelope);
                         }
+                        while let Ok(input) = probes.try_recv() {
+                            self.engine.handle(input, self.started.elapsed());
+                        }
+                        self.announce();
                     }
                     if self.flush(due).is_err() {
                         return;
@@ -166,6 +178,9 @@ impl Clock {
                 }
                 _ = reports.tick() => self.report(),
                 _ = discoveries.tick() => self.say_hello(),
+                _ = announcements.tick() => self.announce(),
+                // Without a server to probe there is none who could say anything.
+                Some(input) = probes.recv() => self.engine.handle(input, self.started.elapsed()),
                 envelope = subscription.next() => match envelope {
                     Some(envelope) => self.hear(&envelope),
                     None => return,
@@ -175,8 +190,15 @@ impl Clock {
     }
 
     fn hear(&mut self, envelope: &Envelope) {
-        if let Some(input) = input(envelope, self.settings.position_bound_m) {
+        if let Some(input) = input(envelope, &self.settings) {
             self.engine.handle(input, self.started.elapsed());
+        }
+    }
+
+    /// Announces the nodes that are always there.
+    fn announce(&mut self) {
+        for configured in self.settings.transports.iter().filter(|node| node.is_always_there()) {
+            self.engine.handle(Input::Transport(configured.transport(0)), self.started.elapsed());
         }
     }
 

@@ -9,9 +9,9 @@ use protocol::{
     v3::{IslandChangedMessage, IslandData, IslandStatusMessage, JoinIslandMessage, LeftIslandMessage},
 };
 use tokio::sync::mpsc;
-use transports::ws_room;
 
 use crate::{
+    configured::Minters,
     news::{Assigned, Island, News},
     unix_ms,
 };
@@ -36,14 +36,14 @@ pub(crate) struct IslandSummary {
 /// Does errands in their order, beside the engine and not in its way.
 pub(crate) struct Messenger {
     bus: Bus,
-    minter: ws_room::Minter,
+    minters: Minters,
     /// Tells tokens of before a peer left an island from those of after it came back.
     minted: UlidClock,
 }
 
 impl Messenger {
-    pub(crate) fn new(bus: Bus, minter: ws_room::Minter) -> Self {
-        Self { bus, minter, minted: UlidClock::default() }
+    pub(crate) fn new(bus: Bus, minters: Minters) -> Self {
+        Self { bus, minters, minted: UlidClock::default() }
     }
 
     /// Does what it is told until nobody can tell it any more.
@@ -91,10 +91,11 @@ impl Messenger {
         let Assigned { peer, session, from, island } = assigned;
         let minted = self.next_ulid();
         let now = SystemTime::now();
-        let connection = match self.minter.connection(&island.node_url, &island.id, *peer, minted, now) {
+        let minter = self.minters.of(&island.node);
+        let connection = match minter.connection(&island.node_url, &island.id, *peer, minted, now) {
             Ok(connection) => connection,
             Err(error) => {
-                tracing::warn!(%peer, island = %island.id, %error, "no token could be minted");
+                tracing::warn!(%peer, island = %island.id, %error, "no connection string could be minted");
                 return;
             }
         };

@@ -28,6 +28,8 @@ pub(crate) struct Assigned {
 #[derive(Debug)]
 pub(crate) struct Island {
     pub(crate) id: IslandId,
+    /// Where its room is.
+    pub(crate) node: NodeName,
     pub(crate) node_url: Arc<str>,
     pub(crate) members: Vec<(Address, Position)>,
 }
@@ -46,7 +48,8 @@ impl News {
                     let island = islands.entry(island).or_insert_with_key(|id| {
                         let node_url = Arc::clone(urls.get(&transport)?);
                         let members = engine.island(id).into_iter().flat_map(|view| view.members());
-                        Some(Arc::new(Island { id: id.clone(), node_url, members: members.collect() }))
+                        let (id, node) = (id.clone(), transport.clone());
+                        Some(Arc::new(Island { id, node, node_url, members: members.collect() }))
                     });
                     match island {
                         Some(island) => {

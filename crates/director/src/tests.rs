@@ -10,7 +10,7 @@ use super::*;
 
 const SECRET: &[u8] = b"secret";
 
-fn settings() -> Settings {
+pub(crate) fn settings() -> Settings {
     Settings {
         engine: archipelago::Settings::default(),
         flush_interval: Duration::from_millis(20),
@@ -18,6 +18,7 @@ fn settings() -> Settings {
         discovery_interval: Duration::from_secs(10),
         position_bound_m: 100_000.0,
         commit_hash: None,
+        transports: Vec::new(),
     }
 }
 
@@ -49,7 +50,7 @@ fn peer(number: u8) -> Address {
     Address::new([number; 20])
 }
 
-fn heartbeat(bus: &Bus, number: u8, session: Option<SessionId>, x: f32) {
+pub(crate) fn heartbeat(bus: &Bus, number: u8, session: Option<SessionId>, x: f32) {
     let heartbeat = Heartbeat { position: Some(Position::new(x, 0.0, 0.0).into()), desired_room: None };
     let headers = Headers { session, ..Headers::default() };
     bus.publish(&Subject::PeerHeartbeat(peer(number)), headers, heartbeat.encode_to_vec());

@@ -1,6 +1,6 @@
 //! Connection strings of transports that this project knows nothing of: a configured template.
 
-use std::str::FromStr;
+use std::{fmt, str::FromStr};
 
 use protocol::{Address, ConnectionString, IslandId, KNOWN_PROTOCOLS, is_protocol_name};
 
@@ -59,6 +59,17 @@ impl Template {
     }
 }
 
+impl fmt::Display for Template {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:", self.protocol)?;
+        self.parts.iter().try_for_each(|part| match part {
+            Part::Text(text) => f.write_str(text),
+            Part::Island => f.write_str("{island}"),
+            Part::Address => f.write_str("{address}"),
+        })
+    }
+}
+
 impl FromStr for Template {
     type Err = TemplateError;
 
@@ -105,7 +116,9 @@ mod tests {
     use super::*;
 
     fn filled(template: &str) -> String {
-        let template: Template = template.parse().unwrap();
+        let text = template;
+        let template: Template = text.parse().unwrap();
+        assert_eq!(template.to_string(), text, "it is printed as it was read");
         template.connection(&"I1".parse().unwrap(), Address::new([0xab; 20])).to_string()
     }
 

@@ -134,6 +134,7 @@ impl Settings {
             discovery_interval: seconds(islands.discovery_interval_s),
             position_bound_m: islands.world_bound_m,
             commit_hash: crate::COMMIT_HASH.map(str::to_owned),
+            transports: Vec::new(),
         }
     }
 
