@@ -121,9 +121,43 @@ fn secrets_are_not_printed() {
     let output = Command::new(env!("CARGO_BIN_EXE_atoll"))
         .arg("config")
         .env("ATOLL__ROOMS__TOKEN_SECRETS", "a secret of sixteen characters")
+        .env("ATOLL__P2P__TURN", "turn:turn.example")
+        .env("ATOLL__P2P__TURN_SECRET", "sixteen")
+        .env("ATOLL__LIVEKIT__MAIN__URL", "wss://lk.example")
+        .env("ATOLL__LIVEKIT__MAIN__API_KEY", "a key")
+        .env("ATOLL__LIVEKIT__MAIN__API_SECRET", "sixteen")
         .output()
         .unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
-    assert!(text.contains("token_secrets = \"(hidden)\""), "{text}");
+    for line in ["token_secrets = \"(hidden)\"", "turn_secret = \"(hidden)\"", "[livekit.main]"] {
+        assert!(text.contains(line), "{line} not in {text}");
+    }
+    assert!(text.contains("api_key = \"a key\"\napi_secret = \"(hidden)\""), "{text}");
     assert!(!text.contains("sixteen"));
+}
+
+#[test]
+fn problems_of_transports_are_named_all_at_once_and_hold_no_secret() {
+    let output = Command::new(env!("CARGO_BIN_EXE_atoll"))
+        .arg("serve")
+        .env("ATOLL__LIVEKIT__MAIN__URL", "https://lk.example")
+        .env("ATOLL__LIVEKIT__MAIN__API_SECRET", "sixteen")
+        .env("ATOLL__EXTERNAL__PULSE__TEMPLATE", "pulse:wss://host/{room}")
+        .env("ATOLL__EXTERNAL__PULSE__SECRET", "sixteen")
+        .env("ATOLL__P2P__NODE", "main")
+        .output()
+        .unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!((output.status.code(), &output.stdout[..]), (Some(1), &[][..]), "{stderr}");
+    for part in [
+        "livekit.main.url = \"https://lk.example\": must be a URL that begins with ws:// or wss://",
+        "livekit.main.api_key = \"\": must be set",
+        "{room} is no placeholder: there are {island} and {address}",
+        "external.pulse.secret: no such setting (in the environment, ATOLL__EXTERNAL__PULSE__SECRET)",
+        "p2p.node: main is the name of livekit.main, too",
+        "5 problem(s)",
+    ] {
+        assert!(stderr.contains(part), "{part} not in {stderr}");
+    }
+    assert!(!stderr.contains("sixteen"), "{stderr}");
 }

@@ -131,7 +131,7 @@ impl Realm {
             gateway: Gateway::new(settings.gateway(&urls.ws), bus.clone(), verifier.clone()),
             rooms: Rooms::new(settings.rooms(parsed.node.clone(), &urls.ws), tokens, verifier),
             stats: Stats::new(settings.stats(&urls.http)),
-            director: settings.director(),
+            director: settings.director(parsed.transports.clone()),
             secret: secrets.swap_remove(0),
             token_ttl: seconds(settings.rooms.token_ttl_s),
             bus,

@@ -7,6 +7,7 @@ use std::{
 };
 
 use config::{Config, ConfigError, Environment, File, FileFormat, Map, Source, Value, ValueKind};
+use protocol::{NodeName, TokenError};
 
 use super::{Settings, roles::Parsed};
 
@@ -51,11 +52,24 @@ struct Setting {
 /// The settings in force, checked, or all that is wrong with them.
 pub(crate) fn load(sources: Sources) -> Result<(Settings, Parsed), Problems> {
     let defaults = Config::try_from(&Settings::default())?;
-    let known = flatten(defaults.collect()?);
+    let specimen = flatten(Config::try_from(&Settings::specimen())?.collect()?);
+    let known: BTreeMap<String, Value> =
+        specimen.into_iter().map(|(key, value)| (generic(&key), value)).collect();
     let mut problems = Vec::new();
     let mut builder = Config::builder().add_source(defaults.clone());
     for (key, Setting { value, origin }) in collect(sources)? {
-        if !known.contains_key(&key) {
+        if let Some(Err(error)) = node_of(&key) {
+            problems.push(format!("{key}: the name of a node {error} (in {origin})"));
+            continue;
+        }
+        if let ValueKind::Table(_) = value.kind {
+            // Nothing is set in it, and a node without settings is one that lacks some.
+            if generic(&key).ends_with(NODE) {
+                builder = builder.set_override(&key, value)?;
+            }
+            continue;
+        }
+        if !known.contains_key(&generic(&key)) {
             problems.push(format!("{key}: no such setting (in {origin}){}", suggestion(&key, &known)));
             continue;
         }
@@ -70,6 +84,7 @@ pub(crate) fn load(sources: Sources) -> Result<(Settings, Parsed), Problems> {
             Err(error) => {
                 let expected = error.to_string();
                 let expected = expected.split(" for key").next().unwrap_or_default();
+                let value = if is_secret(&key) { "(hidden)".to_owned() } else { value.to_string() };
                 problems.push(format!("{key} = {value}: {expected} (in {origin})"));
             }
         }
@@ -83,11 +98,11 @@ pub(crate) fn load(sources: Sources) -> Result<(Settings, Parsed), Problems> {
 
 /// What somebody set, the strongest source last to speak.
 fn collect(sources: Sources) -> Result<BTreeMap<String, Setting>, Problems> {
-    let mut settings = BTreeMap::new();
+    let mut settings: BTreeMap<String, Setting> = BTreeMap::new();
     let mut add = |values: BTreeMap<String, Value>, origin: &dyn Fn(&str) -> String| {
         for (key, value) in values {
             let origin = origin(&key);
-            settings.insert(key, Setting { value, origin });
+            settings.insert(as_spelled(key, &settings), Setting { value, origin });
         }
     };
     let path = sources.file.clone().or_else(|| Path::new(DEFAULT_FILE).exists().then(|| DEFAULT_FILE.into()));
@@ -107,12 +122,51 @@ fn collect(sources: Sources) -> Result<BTreeMap<String, Setting>, Problems> {
     Ok(settings)
 }
 
-/// Tables as dotted keys.
+/// Stands for the name of a node.
+const NODE: &str = "<node>";
+
+/// A key as the reference has it: in tables of which there is one a node, without the node's name.
+fn generic(key: &str) -> String {
+    let segments: Vec<&str> = key.split('.').collect();
+    match segments[..] {
+        [table @ ("livekit" | "external"), _] => format!("{table}.{NODE}"),
+        [table @ ("livekit" | "external"), _, name] => format!("{table}.{NODE}.{name}"),
+        _ => key.to_owned(),
+    }
+}
+
+/// The node whose setting it is, if it is one's.
+fn node_of(key: &str) -> Option<Result<NodeName, TokenError>> {
+    (generic(key) != key).then(|| key.split('.').nth(1).unwrap_or_default().parse())
+}
+
+/// The environment knows neither small letters nor `-`: if a node is meant that was named before, it
+/// is called as it was.
+fn as_spelled(key: String, settings: &BTreeMap<String, Setting>) -> String {
+    let fold = |key: &str| key.to_lowercase().replace('-', "_");
+    let generic_key = generic(&key);
+    if generic_key == key || settings.contains_key(&key) {
+        return key;
+    }
+    let table = |key: &str| key.split('.').take(2).map(str::to_owned).collect::<Vec<_>>().join(".");
+    let (meant, mut known) =
+        (table(&key), settings.keys().filter(|key| generic(key) != **key).map(|key| table(key)));
+    match known.find(|known| fold(known) == fold(&meant)) {
+        Some(known) => key.replacen(&meant, &known, 1),
+        None => key,
+    }
+}
+
+fn is_secret(key: &str) -> bool {
+    key.ends_with("secret") || key.ends_with("secrets")
+}
+
+/// Tables as dotted keys; an empty table stays.
 fn flatten(map: Map<String, Value>) -> BTreeMap<String, Value> {
     let mut flat = BTreeMap::new();
     for (key, value) in map {
         match value.kind {
-            ValueKind::Table(table) => {
+            ValueKind::Table(table) if !table.is_empty() => {
                 flat.extend(
                     flatten(table).into_iter().map(|(inner, value)| (format!("{key}.{inner}"), value)),
                 );
@@ -133,92 +187,4 @@ fn suggestion(key: &str, known: &BTreeMap<String, Value>) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::io::Write;
-
-    use super::*;
-
-    fn problems(toml: &str, environment: &[(&str, &str)]) -> Vec<String> {
-        let mut file = tempfile::Builder::new().suffix(".toml").tempfile().unwrap();
-        file.write_all(toml.as_bytes()).unwrap();
-        let environment =
-            environment.iter().map(|&(key, value)| (key.to_owned(), value.to_owned())).collect();
-        let sources = Sources { file: Some(file.path().into()), environment, flags: Vec::new() };
-        let Problems(problems) = load(sources).unwrap_err();
-        let path = file.path().display().to_string();
-        problems.into_iter().map(|problem| problem.replace(&path, "FILE")).collect()
-    }
-
-    fn load_with(environment: &[(&str, &str)], flags: &[(&'static str, &str)]) -> Settings {
-        let environment =
-            environment.iter().map(|&(key, value)| (key.to_owned(), value.to_owned())).collect();
-        let flags = flags.iter().map(|&(key, value)| (key, value.to_owned())).collect();
-        load(Sources { file: None, environment, flags }).unwrap().0
-    }
-
-    #[test]
-    fn the_defaults_are_valid() {
-        assert_eq!(load_with(&[], &[]).server.listen, "127.0.0.1:5000");
-    }
-
-    #[test]
-    fn flags_are_stronger_than_the_environment() {
-        let environment = [("ATOLL__SERVER__LISTEN", "127.0.0.1:1"), ("ATOLL__ROOMS__MAX_USERS", "7")];
-        let settings = load_with(&environment, &[("server.listen", "127.0.0.1:2")]);
-        assert_eq!((settings.server.listen.as_str(), settings.rooms.max_users), ("127.0.0.1:2", 7));
-        // A secret that looks like a number stays what it is.
-        let secret = [("ATOLL__ROOMS__TOKEN_SECRETS", "0123456789012345")];
-        assert_eq!(load_with(&secret, &[]).rooms.token_secrets, "0123456789012345");
-    }
-
-    #[test]
-    fn all_problems_are_named_at_once_with_key_value_and_place() {
-        let toml = "[rooms]\nmax_users = \"many\"\njoin_distance_m = 1\n[colour]\nsky = 1\n[gateway]\nmax_sessions = 0";
-        let environment = [("ATOLL__ISLANDS__LEAVE_DISTANCE_M", "10"), ("ATOLL__LOG__FORMAT", "xml")];
-        let problems = problems(toml, &environment);
-        for part in [
-            "colour.sky: no such setting (in FILE)",
-            "rooms.join_distance_m: no such setting (in FILE); did you mean islands.join_distance_m?",
-            "rooms.max_users = many: invalid type: string \"many\", expected an integer (in FILE)",
-            "gateway.max_sessions = 0: must be at least 1",
-            "islands.leave_distance_m",
-            "log.format = xml: must be pretty or json",
-        ] {
-            assert!(
-                problems.iter().any(|problem| problem.starts_with(part)),
-                "{part:?} not in {problems:#?}"
-            );
-        }
-        assert_eq!(problems.len(), 6, "{problems:#?}");
-    }
-
-    #[test]
-    fn the_reference_names_every_setting_and_its_default() {
-        let reference = include_str!("../../../../docs/configuration.md");
-        let toml = super::super::print(&Settings::default());
-        let mut section = "";
-        for line in toml.lines() {
-            if let Some(name) = line.strip_prefix('[') {
-                section = name.trim_end_matches(']');
-            } else if let Some((key, value)) = line.split_once(" = ") {
-                let heading = format!("## `[{section}]`");
-                let (_, table) = reference.split_once(&heading).expect(&heading);
-                let table = table.split("\n## ").next().unwrap_or_default();
-                assert!(table.contains(&format!("| `{key}` | `{value}` |")), "{section}.{key} = {value}");
-            }
-        }
-    }
-
-    #[test]
-    fn a_wildcard_needs_a_public_url() {
-        let problems = problems("[server]\nlisten = \"0.0.0.0:5000\"", &[]);
-        assert_eq!(problems.len(), 1);
-        assert!(problems[0].starts_with("server.public_url"), "{problems:?}");
-    }
-
-    #[test]
-    fn a_file_that_is_no_toml_is_named_with_line() {
-        let problems = problems("[server]\nlisten = ", &[]);
-        assert!(problems[0].contains("line 2"), "{problems:?}");
-    }
-}
+mod tests;

@@ -1,8 +1,10 @@
 //! Configuration: read, checked as a whole, and handed to each role in its own types.
 
 mod load;
+mod nodes;
 mod roles;
 mod settings;
+mod transports;
 
 pub(crate) use load::{Sources, load};
 pub(crate) use roles::Parsed;
@@ -11,8 +13,9 @@ pub(crate) use settings::Settings;
 /// The settings as a TOML file, with secrets hidden.
 pub(crate) fn print(settings: &Settings) -> String {
     let mut settings = settings.clone();
-    if !settings.rooms.token_secrets.is_empty() {
-        settings.rooms.token_secrets = "(hidden)".to_owned();
-    }
+    let secrets = [&mut settings.rooms.token_secrets, &mut settings.p2p.turn_secret]
+        .into_iter()
+        .chain(settings.livekit.values_mut().map(|livekit| &mut livekit.api_secret));
+    secrets.filter(|secret| !secret.is_empty()).for_each(|secret| *secret = "(hidden)".to_owned());
     toml::to_string(&settings).unwrap_or_default()
 }

@@ -3,9 +3,11 @@
 use std::{net::SocketAddr, time::Duration};
 
 use admission::DoorLimits;
-use protocol::NodeName;
+use archipelago::SettingsError;
+use director::Configured;
+use protocol::{NodeName, is_protocol_name};
 
-use super::Settings;
+use super::{Settings, transports};
 
 /// Settings that were checked, in the types of those who use them.
 #[derive(Debug, Clone)]
@@ -15,6 +17,8 @@ pub(crate) struct Parsed {
     pub(crate) public_url: Option<String>,
     pub(crate) node: NodeName,
     pub(crate) token_secrets: Vec<String>,
+    /// Nodes that do not announce themselves.
+    pub(crate) transports: Vec<Configured>,
 }
 
 /// A secret shorter than this can be guessed (RFC 7518, 3.2: a key as long as the hash; half of it
@@ -24,7 +28,7 @@ const MIN_SECRET_BYTES: usize = 16;
 impl Parsed {
     /// Checks all values that their types alone do not; adds what is wrong to `problems`.
     pub(crate) fn new(settings: &Settings, problems: &mut Vec<String>) -> Option<Self> {
-        let Settings { server, log, gateway, rooms, islands, stats, .. } = settings;
+        let Settings { server, log, client, gateway, rooms, islands, stats, .. } = settings;
         let mut check = |holds: bool, key: &str, value: &dyn std::fmt::Display, rule: &str| {
             if !holds {
                 problems.push(format!("{key} = {value}: {rule}"));
@@ -101,10 +105,17 @@ impl Parsed {
         check(long, "rooms.token_secrets", &"(hidden)", "each must have at least 16 characters");
         let bounded = islands.world_bound_m.is_finite() && islands.world_bound_m > 0.0;
         check(bounded, "islands.world_bound_m", &islands.world_bound_m, "must be above 0");
-        if let Err(error) = archipelago::Engine::new(settings.engine(), 0) {
-            problems.push(format!("islands.{error}"));
+        let assumed = list(&client.assumed_transports);
+        let named = !assumed.is_empty() && assumed.iter().all(|name| is_protocol_name(name));
+        let rule = "must name what clients can join, such as livekit,ws-room";
+        check(named, "client.assumed_transports", &client.assumed_transports, rule);
+        match archipelago::Engine::new(settings.engine(), 0) {
+            // It has been named.
+            Ok(_) | Err(SettingsError::AssumedTransports) => {}
+            Err(error) => problems.push(format!("islands.{error}")),
         }
-        Some(Self { listen: listen?, public_url, node: node.ok()?, token_secrets })
+        let transports = transports::configured(settings, problems);
+        Some(Self { listen: listen?, public_url, node: node.ok()?, token_secrets, transports })
     }
 }
 
@@ -120,12 +131,13 @@ impl Settings {
             return_window: seconds(islands.return_window_s),
             transport_timeout: seconds(islands.transport_timeout_s),
             id_prefix: islands.id_prefix.clone(),
+            assumed_transports: list(&self.client.assumed_transports),
             ..archipelago::Settings::default()
         }
     }
 
     /// What the director is told.
-    pub(crate) fn director(&self) -> director::Settings {
+    pub(crate) fn director(&self, transports: Vec<Configured>) -> director::Settings {
         let islands = &self.islands;
         director::Settings {
             engine: self.engine(),
@@ -134,7 +146,7 @@ impl Settings {
             discovery_interval: seconds(islands.discovery_interval_s),
             position_bound_m: islands.world_bound_m,
             commit_hash: crate::COMMIT_HASH.map(str::to_owned),
-            transports: Vec::new(),
+            transports,
         }
     }
 
@@ -208,11 +220,11 @@ impl Settings {
 }
 
 /// The parts of a comma-separated list.
-fn list(text: &str) -> Vec<String> {
+pub(super) fn list(text: &str) -> Vec<String> {
     text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(str::to_owned).collect()
 }
 
-fn seconds(seconds: u64) -> Duration {
+pub(super) fn seconds(seconds: u64) -> Duration {
     // A century is as good as forever, and far from what a clock cannot count.
     Duration::from_secs(seconds.min(100 * 366 * 24 * 60 * 60))
 }

@@ -1,6 +1,10 @@
 //! The settings, as they stand in `atoll.toml`. Each has its default in [`Settings::default`].
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
+
+use super::nodes::{External, LiveKit, P2p};
 
 /// All settings.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -10,10 +14,29 @@ pub(crate) struct Settings {
     pub(crate) log: Log,
     pub(crate) realm: Realm,
     pub(crate) identity: Identity,
+    pub(crate) client: Client,
     pub(crate) gateway: Gateway,
     pub(crate) rooms: Rooms,
+    /// By the name of the node.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) livekit: BTreeMap<String, LiveKit>,
+    pub(crate) p2p: P2p,
+    /// By the name of the node.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) external: BTreeMap<String, External>,
     pub(crate) islands: Islands,
     pub(crate) stats: Stats,
+}
+
+impl Settings {
+    /// The defaults, with one node, called `node`, in each of the tables of which there is one a
+    /// node.
+    pub(crate) fn specimen() -> Self {
+        let mut specimen = Self::default();
+        specimen.livekit.insert("node".to_owned(), LiveKit::default());
+        specimen.external.insert("node".to_owned(), External::default());
+        specimen
+    }
 }
 
 /// `[server]`: the listener that all roles share.
@@ -67,6 +90,14 @@ pub(crate) struct Identity {
     pub(crate) clock_skew_s: u64,
     /// How far ahead an ephemeral key may expire.
     pub(crate) longest_ephemeral_days: u64,
+}
+
+/// `[client]`: what is assumed of clients.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Client {
+    /// What a client that does not say so can join, separated by commas.
+    pub(crate) assumed_transports: String,
 }
 
 /// `[gateway]`
@@ -209,6 +240,12 @@ impl Default for Realm {
 impl Default for Identity {
     fn default() -> Self {
         Self { clock_skew_s: 60, longest_ephemeral_days: 36_600 }
+    }
+}
+
+impl Default for Client {
+    fn default() -> Self {
+        Self { assumed_transports: "livekit,ws-room".to_owned() }
     }
 }
 

@@ -1,0 +1,140 @@
+use std::io::Write;
+
+use super::*;
+
+fn problems(toml: &str, environment: &[(&str, &str)]) -> Vec<String> {
+    let mut file = tempfile::Builder::new().suffix(".toml").tempfile().unwrap();
+    file.write_all(toml.as_bytes()).unwrap();
+    let environment = environment.iter().map(|&(key, value)| (key.to_owned(), value.to_owned())).collect();
+    let sources = Sources { file: Some(file.path().into()), environment, flags: Vec::new() };
+    let Problems(problems) = load(sources).unwrap_err();
+    let path = file.path().display().to_string();
+    problems.into_iter().map(|problem| problem.replace(&path, "FILE")).collect()
+}
+
+fn load_with(environment: &[(&str, &str)], flags: &[(&'static str, &str)]) -> Settings {
+    let environment = environment.iter().map(|&(key, value)| (key.to_owned(), value.to_owned())).collect();
+    let flags = flags.iter().map(|&(key, value)| (key, value.to_owned())).collect();
+    load(Sources { file: None, environment, flags }).unwrap().0
+}
+
+#[test]
+fn the_defaults_are_valid() {
+    assert_eq!(load_with(&[], &[]).server.listen, "127.0.0.1:5000");
+}
+
+#[test]
+fn flags_are_stronger_than_the_environment() {
+    let environment = [("ATOLL__SERVER__LISTEN", "127.0.0.1:1"), ("ATOLL__ROOMS__MAX_USERS", "7")];
+    let settings = load_with(&environment, &[("server.listen", "127.0.0.1:2")]);
+    assert_eq!((settings.server.listen.as_str(), settings.rooms.max_users), ("127.0.0.1:2", 7));
+    // A secret that looks like a number stays what it is.
+    let secret = [("ATOLL__ROOMS__TOKEN_SECRETS", "0123456789012345")];
+    assert_eq!(load_with(&secret, &[]).rooms.token_secrets, "0123456789012345");
+}
+
+#[test]
+fn all_problems_are_named_at_once_with_key_value_and_place() {
+    let toml =
+        "[rooms]\nmax_users = \"many\"\njoin_distance_m = 1\n[colour]\nsky = 1\n[gateway]\nmax_sessions = 0";
+    let environment = [("ATOLL__ISLANDS__LEAVE_DISTANCE_M", "10"), ("ATOLL__LOG__FORMAT", "xml")];
+    let problems = problems(toml, &environment);
+    for part in [
+        "colour.sky: no such setting (in FILE)",
+        "rooms.join_distance_m: no such setting (in FILE); did you mean islands.join_distance_m?",
+        "rooms.max_users = many: invalid type: string \"many\", expected an integer (in FILE)",
+        "gateway.max_sessions = 0: must be at least 1",
+        "islands.leave_distance_m",
+        "log.format = xml: must be pretty or json",
+    ] {
+        assert!(problems.iter().any(|problem| problem.starts_with(part)), "{part:?} not in {problems:#?}");
+    }
+    assert_eq!(problems.len(), 6, "{problems:#?}");
+}
+
+#[test]
+fn the_reference_names_every_setting_and_its_default() {
+    let reference = include_str!("../../../../../docs/configuration.md");
+    let toml = crate::config::print(&Settings::specimen());
+    let mut section = String::new();
+    for line in toml.lines() {
+        if let Some(name) = line.strip_prefix('[') {
+            section = generic(name.trim_end_matches(']'));
+        } else if let Some((key, value)) = line.split_once(" = ") {
+            let heading = format!("## `[{section}]`");
+            let (_, table) = reference.split_once(&heading).expect(&heading);
+            let table = table.split("\n## ").next().unwrap_or_default();
+            assert!(table.contains(&format!("| `{key}` | `{value}` |")), "{section}.{key} = {value}");
+        }
+    }
+}
+
+const TRANSPORTS: &str = "[livekit.lk-1]\nurl = \"wss://lk.example\"\napi_key = \"key\"\n\
+    [external.pulse]\ntemplate = \"pulse:{island}\"\n";
+
+#[test]
+fn a_node_of_the_file_gets_its_secret_from_the_environment() {
+    let mut file = tempfile::Builder::new().suffix(".toml").tempfile().unwrap();
+    file.write_all(TRANSPORTS.as_bytes()).unwrap();
+    for variable in ["ATOLL__LIVEKIT__LK_1__API_SECRET", "ATOLL__LIVEKIT__LK-1__API_SECRET"] {
+        let environment = [(variable.to_owned(), "0123".to_owned())].into();
+        let sources = Sources { file: Some(file.path().into()), environment, flags: Vec::new() };
+        let (settings, parsed) = load(sources).unwrap();
+        assert_eq!(settings.livekit["lk-1"].api_secret, "0123");
+        let nodes: Vec<&str> = parsed.transports.iter().map(|node| node.node.as_str()).collect();
+        assert_eq!(nodes, ["lk-1", "p2p", "pulse"]);
+    }
+}
+
+#[test]
+fn a_node_of_the_environment_alone_is_one_too() {
+    let environment = [
+        ("ATOLL__LIVEKIT__MAIN__URL", "ws://127.0.0.1:7880"),
+        ("ATOLL__LIVEKIT__MAIN__API_KEY", "devkey"),
+        ("ATOLL__LIVEKIT__MAIN__API_SECRET", "secret"),
+        ("ATOLL__LIVEKIT__MAIN__DRAINING", "true"),
+        ("ATOLL__LIVEKIT__MAIN__MAX_USERS", "7"),
+    ];
+    let livekit = &load_with(&environment, &[]).livekit["main"];
+    assert_eq!((livekit.draining, livekit.max_users, livekit.max_island_size), (true, 7, 100));
+}
+
+#[test]
+fn problems_of_nodes_are_named_like_all_others() {
+    let more = "[livekit.bare]\n[livekit.\"a b\"]\nurl = \"\"\n[livekit.lk-2]\nsecret = \"hush\"\n\
+        api_secret = [\"hush\"]\n[external.pulse.x]\ny = 1\n[p2p]\nice = \"\"\n[external]\nz = 1\n";
+    let environment =
+        [("ATOLL__CLIENT__ASSUMED_TRANSPORTS", "livekit,WS"), ("ATOLL__LIVEKIT__LK_1__COLOUR", "1")];
+    let problems = problems(&format!("{TRANSPORTS}{more}"), &environment);
+    for part in [
+        "client.assumed_transports = livekit,WS: must name what clients can join",
+        "livekit.lk-1.colour: no such setting (in the environment, ATOLL__LIVEKIT__LK_1__COLOUR)",
+        "livekit.lk-1.api_secret = \"\": must be set",
+        "livekit.bare.url = \"\": must be",
+        "livekit.bare.api_key = \"\": must be set",
+        "livekit.bare.api_secret = \"\": must be set",
+        "livekit.a b.url: the name of a node must be 1 to 64 characters",
+        "livekit.lk-2.secret: no such setting (in FILE)",
+        "livekit.lk-2.api_secret = (hidden): invalid type",
+        "external.pulse.x.y: no such setting (in FILE)",
+        "external.z: no such setting (in FILE)",
+        "p2p.ice: no such setting (in FILE)",
+    ] {
+        assert!(problems.iter().any(|problem| problem.starts_with(part)), "{part:?} not in {problems:#?}");
+    }
+    assert_eq!(problems.len(), 12, "{problems:#?}");
+    assert!(problems.iter().all(|problem| !problem.contains("hush")), "{problems:#?}");
+}
+
+#[test]
+fn a_wildcard_needs_a_public_url() {
+    let problems = problems("[server]\nlisten = \"0.0.0.0:5000\"", &[]);
+    assert_eq!(problems.len(), 1);
+    assert!(problems[0].starts_with("server.public_url"), "{problems:?}");
+}
+
+#[test]
+fn a_file_that_is_no_toml_is_named_with_line() {
+    let problems = problems("[server]\nlisten = ", &[]);
+    assert!(problems[0].contains("line 2"), "{problems:?}");
+}

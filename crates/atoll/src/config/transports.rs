@@ -1,0 +1,178 @@
+//! From the settings of nodes that do not announce themselves to what the director is told.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    fmt::Display,
+};
+
+use director::{Configured, Offer};
+use protocol::NodeName;
+use reqwest::Url;
+use transports::{external::Template, livekit, p2p};
+
+use super::{
+    Settings,
+    nodes::{External, LiveKit, P2p},
+    roles::{list, seconds},
+};
+
+/// Different protocols that external nodes may speak: a client says of at most eight that it can
+/// join them, and three are built in.
+const MAX_EXTERNAL_PROTOCOLS: usize = 5;
+
+/// The nodes that are configured; adds what is wrong to `problems`.
+pub(super) fn configured(settings: &Settings, problems: &mut Vec<String>) -> Vec<Configured> {
+    let mut nodes = Nodes { problems, taken: HashMap::new() };
+    // Whether it is a name was checked with the other settings of rooms.
+    nodes.taken.insert(settings.rooms.node.clone(), "rooms.node".to_owned());
+    let mut configured: Vec<Configured> =
+        settings.livekit.iter().filter_map(|(node, livekit)| nodes.livekit(node, livekit)).collect();
+    configured.extend(nodes.p2p(&settings.p2p));
+    configured.extend(settings.external.iter().filter_map(|(node, external)| nodes.external(node, external)));
+    let protocols: BTreeSet<&str> = configured
+        .iter()
+        .filter_map(|node| match &node.offer {
+            Offer::External(template) => Some(template.protocol()),
+            _ => None,
+        })
+        .collect();
+    let named = protocols.iter().copied().collect::<Vec<_>>().join(", ");
+    let rule = format!("there may be at most {MAX_EXTERNAL_PROTOCOLS} protocols");
+    nodes.check(protocols.len() <= MAX_EXTERNAL_PROTOCOLS, "external", &named, &rule);
+    configured
+}
+
+/// Reads nodes one by one.
+struct Nodes<'a> {
+    problems: &'a mut Vec<String>,
+    /// The names of the nodes so far, and where they stand.
+    taken: HashMap<String, String>,
+}
+
+impl Nodes<'_> {
+    fn check(&mut self, holds: bool, key: &str, value: &dyn Display, rule: &str) {
+        if !holds {
+            self.problems.push(format!("{key} = {value}: {rule}"));
+        }
+    }
+
+    /// The name of a node, which no other has.
+    fn name(&mut self, node: &str, key: &str) -> Option<NodeName> {
+        match node.parse() {
+            Ok(name) => match self.taken.insert(node.to_owned(), key.to_owned()) {
+                None => Some(name),
+                Some(other) => {
+                    self.problems.push(format!("{key}: {node} is the name of {other}, too"));
+                    None
+                }
+            },
+            Err(error) => {
+                self.problems.push(format!("{key} = {node}: {error}"));
+                None
+            }
+        }
+    }
+
+    fn livekit(&mut self, node: &str, settings: &LiveKit) -> Option<Configured> {
+        let table = format!("livekit.{node}");
+        let key = |name: &str| format!("{table}.{name}");
+        let LiveKit { url, api_url, api_key, api_secret, .. } = settings;
+        let reachable = is_url(url, &["ws", "wss"]);
+        self.check(reachable, &key("url"), &quoted(url), "must be a URL that begins with ws:// or wss://");
+        // ws becomes http and wss https.
+        let derived = api_url.is_empty();
+        let api_url = if derived { url.replacen("ws", "http", 1) } else { api_url.clone() };
+        let rule = "must be http:// or https:// and a host, without a path; empty: from the url";
+        // What is wrong with the url has been said.
+        self.check(derived && !reachable || is_api_url(&api_url), &key("api_url"), &quoted(&api_url), rule);
+        self.check(!api_key.is_empty(), &key("api_key"), &quoted(api_key), "must be set");
+        self.check(!api_secret.is_empty(), &key("api_secret"), &quoted(""), "must be set");
+        self.at_least_1(&key("max_island_size"), settings.max_island_size.into());
+        self.at_least_1(&key("token_ttl_s"), settings.token_ttl_s);
+        let keys = livekit::Keys::new(api_key, api_secret);
+        Some(Configured {
+            node: self.name(node, &table)?,
+            offer: Offer::LiveKit {
+                url: url.clone(),
+                api_url,
+                keys,
+                token_ttl: seconds(settings.token_ttl_s),
+            },
+            max_island_size: settings.max_island_size,
+            max_users: limit(settings.max_users),
+            draining: settings.draining,
+        })
+    }
+
+    fn p2p(&mut self, settings: &P2p) -> Option<Configured> {
+        self.at_least_1("p2p.max_island_size", settings.max_island_size.into());
+        self.at_least_1("p2p.turn_ttl_s", settings.turn_ttl_s);
+        let (stun, turn) = (list(&settings.stun), list(&settings.turn));
+        for url in &stun {
+            self.check(is_ice(url, ["stun:", "stuns:"]), "p2p.stun", url, "must be stun: and a host");
+        }
+        for url in &turn {
+            self.check(is_ice(url, ["turn:", "turns:"]), "p2p.turn", url, "must be turn: and a host");
+        }
+        let (secret, ttl) = (settings.turn_secret.clone(), seconds(settings.turn_ttl_s));
+        let rule = "must be set, so that users can be made for the servers of p2p.turn";
+        self.check(turn.is_empty() || !secret.is_empty(), "p2p.turn_secret", &quoted(""), rule);
+        let turn = (!turn.is_empty()).then_some(p2p::Turn { urls: turn, secret, ttl });
+        Some(Configured {
+            node: self.name(&settings.node, "p2p.node")?,
+            offer: Offer::P2p(p2p::Minter { stun, turn }),
+            max_island_size: settings.max_island_size,
+            max_users: None,
+            draining: false,
+        })
+    }
+
+    fn external(&mut self, node: &str, settings: &External) -> Option<Configured> {
+        let table = format!("external.{node}");
+        self.at_least_1(&format!("{table}.max_island_size"), settings.max_island_size.into());
+        let template = settings.template.parse::<Template>();
+        let rule = template.as_ref().err().map(ToString::to_string).unwrap_or_default();
+        self.check(template.is_ok(), &format!("{table}.template"), &quoted(&settings.template), &rule);
+        Some(Configured {
+            node: self.name(node, &table)?,
+            offer: Offer::External(template.ok()?),
+            max_island_size: settings.max_island_size,
+            max_users: limit(settings.max_users),
+            draining: settings.draining,
+        })
+    }
+
+    fn at_least_1(&mut self, key: &str, value: u64) {
+        self.check(value > 0, key, &value, "must be at least 1");
+    }
+}
+
+/// 0 is no limit.
+fn limit(max_users: u32) -> Option<u32> {
+    (max_users > 0).then_some(max_users)
+}
+
+/// As it stands in a file, so that nothing is seen, too.
+fn quoted(text: &str) -> String {
+    format!("{text:?}")
+}
+
+fn is_url(text: &str, schemes: &[&str]) -> bool {
+    // The parser would forgive white space.
+    let plain = !text.contains(|c: char| c.is_whitespace() || c.is_control());
+    plain && Url::parse(text).is_ok_and(|url| url.has_host() && schemes.contains(&url.scheme()))
+}
+
+/// The paths of LiveKit's API are fixed: another one before them would be lost.
+fn is_api_url(text: &str) -> bool {
+    let bare = |url: Url| url.path() == "/" && url.query().is_none() && url.fragment().is_none();
+    is_url(text, &["http", "https"]) && Url::parse(text).is_ok_and(bare)
+}
+
+fn is_ice(text: &str, schemes: [&str; 2]) -> bool {
+    let host = schemes.iter().find_map(|scheme| text.strip_prefix(scheme));
+    host.is_some_and(|host| !host.is_empty() && !host.contains(char::is_whitespace))
+}
+
+#[cfg(test)]
+mod tests;
