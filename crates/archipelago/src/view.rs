@@ -7,7 +7,7 @@ use crate::{
     ground::{Capabilities, Member, Reach},
     invariants::{PeerTerms, Terms},
     peers::State,
-    registry::TransportView,
+    registry::{NO_NODE, TransportView},
     rules::Rules,
     settings::Settings,
     slab::NONE,
@@ -55,6 +55,15 @@ impl Engine {
     /// How many peers are in the world.
     pub fn peers_count(&self) -> usize {
         self.peers.present()
+    }
+
+    /// How many islands wait for a transport, and one of them.
+    pub fn waiting(&self) -> (usize, Option<IslandView<'_>>) {
+        let waits =
+            |&&island: &&u32| self.islands.is_inhabited(island) && self.islands[island].node == NO_NODE;
+        let mut waiting = self.watched.iter().filter(waits);
+        let first = waiting.next().map(|&island| IslandView { engine: self, island });
+        (waiting.count() + usize::from(first.is_some()), first)
     }
 
     /// How many islands have members.

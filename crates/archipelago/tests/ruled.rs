@@ -203,7 +203,7 @@ impl Story {
 
 #[test]
 fn whatever_the_rules_nothing_is_seen_that_must_not_be_and_it_falls_silent() {
-    for seed in 0..6000 {
+    for seed in 0..400 {
         let played = std::panic::catch_unwind(|| Story::new(seed).play());
         assert!(played.is_ok(), "seed {seed}");
     }

@@ -76,9 +76,14 @@ impl Configured {
             Offer::P2p(_) => (TransportKind::P2p, "".into()),
             Offer::External(template) => (TransportKind::External, template.to_string().into()),
         };
+        let capability = match &self.offer {
+            Offer::External(template) => template.protocol(),
+            _ => kind.as_str(),
+        };
         Transport {
             node: self.node.clone(),
             kind,
+            capability: capability.into(),
             max_island_size: self.max_island_size,
             seats: self.max_users.map(|max| max.saturating_sub(users)),
             users,

@@ -47,6 +47,7 @@ fn read(envelope: &Envelope, settings: &Settings) -> Result<Input, &'static str>
             Ok(Input::Transport(Transport {
                 node,
                 kind: TransportKind::WsRoom,
+                capability: WS_ROOM.into(),
                 public_url: announcement.public_url.into(),
                 max_island_size: announcement.max_island_size,
                 seats: u32::try_from(announcement.available_seats).ok(),

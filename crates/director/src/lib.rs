@@ -4,36 +4,34 @@
 //! for nothing else. A second one, the messenger, mints connection strings and publishes what
 //! changed; while it is behind, the engine goes on, and what changed waits.
 
+mod clock;
 mod configured;
+mod console;
 mod inbound;
 mod messenger;
 mod news;
 
 use std::{
-    collections::VecDeque,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use archipelago::{Engine, Input, Output, SettingsError};
-use bus::{Bus, Envelope, Headers, Subscription};
-use metrics::{Counter, Gauge, Histogram};
-use protocol::{
-    Message as _, Subject, subject,
-    v3::{ServiceDiscoveryMessage, ServiceStatus},
-};
-use tokio::{
-    sync::mpsc::{self, error::TrySendError},
-    time::{self, MissedTickBehavior},
-};
+use archipelago::{Engine, SettingsError, rules::Rules};
+use bus::{Bus, Subscription};
+use protocol::subject;
+use tokio::sync::mpsc;
 use transports::ws_room;
 
 pub use configured::{Configured, Offer};
+pub use console::{Console, DirectorGone};
 
-use configured::{ANNOUNCE_INTERVAL, Minters};
-use inbound::input;
-use messenger::{Errand, IslandSummary, Messenger};
-use news::News;
+use clock::Clock;
+use configured::Minters;
+use console::Query;
+use messenger::Messenger;
 
 /// What a director is told at start.
 #[derive(Debug, Clone)]
@@ -48,6 +46,8 @@ pub struct Settings {
     pub discovery_interval: Duration,
     /// How far from the origin the world reaches on each axis, in metres.
     pub position_bound_m: f32,
+    /// The owners' rules, to begin with.
+    pub rules: Arc<Rules>,
     /// Which build this is, for `engine.discovery`.
     pub commit_hash: Option<String>,
     /// Nodes that do not announce themselves, each with a name of its own.
@@ -62,6 +62,8 @@ pub struct Director {
     bus: Bus,
     subscription: Subscription,
     started: Instant,
+    console: Console,
+    queries: mpsc::Receiver<Query>,
 }
 
 /// Messages from the bus that may wait between two flushes; at the bound the newest is dropped and
@@ -69,11 +71,6 @@ pub struct Director {
 const BUS_QUEUE: usize = 262_144;
 /// Errands that may wait for the messenger; at the bound, news wait with the clock.
 const ERRAND_QUEUE: usize = 8;
-/// Flushes whose news may wait; at the bound flushes are skipped, and counted, until some are taken.
-const NEWS_QUEUE: usize = 240;
-/// A clock that is this late was stopped: what came meanwhile is heard before anybody is taken for
-/// gone.
-const STOPPED: Duration = Duration::from_secs(1);
 
 impl Director {
     /// A director that listens from now on. `minter` mints for the nodes that announce themselves.
@@ -87,7 +84,14 @@ impl Director {
         ];
         let subscription = bus.subscribe("director", &patterns, BUS_QUEUE);
         let messenger = Messenger::new(bus.clone(), Minters::new(minter, &settings.transports));
-        Ok(Self { settings, engine, messenger, bus, subscription, started: Instant::now() })
+        let (console, queries) = Console::new();
+        let started = Instant::now();
+        Ok(Self { settings, engine, messenger, bus, subscription, started, console, queries })
+    }
+
+    /// Asks this director, and tells it things.
+    pub fn console(&self) -> Console {
+        self.console.clone()
     }
 
     /// Directs, on the present task, with the messenger and the probes on others of the runtime
@@ -96,158 +100,10 @@ impl Director {
         let (errands, errands_receiver) = mpsc::channel(ERRAND_QUEUE);
         messengers.spawn(self.messenger.run(errands_receiver));
         let probes = configured::watch(&self.settings.transports, &messengers);
-        let clock = Clock {
-            settings: self.settings,
-            engine: self.engine,
-            bus: self.bus,
-            started: self.started,
-            errands,
-            outputs: Vec::new(),
-            news: VecDeque::new(),
-            meters: Meters::new(),
-        };
-        clock.run(self.subscription, probes).await;
-    }
-}
-
-/// Nobody would be told anything any more.
-#[derive(Debug)]
-struct MessengerGone;
-
-/// The engine and its clock.
-struct Clock {
-    settings: Settings,
-    engine: Engine,
-    bus: Bus,
-    started: Instant,
-    errands: mpsc::Sender<Errand>,
-    outputs: Vec<Output>,
-    /// What the messenger was not handed yet, flush by flush.
-    news: VecDeque<News>,
-    meters: Meters,
-}
-
-struct Meters {
-    flush: Histogram,
-    lag: Histogram,
-    skipped: Counter,
-    peers: Gauge,
-    islands: Gauge,
-}
-
-impl Meters {
-    fn new() -> Self {
-        Self {
-            flush: metrics::histogram!("atoll_director_flush_seconds"),
-            lag: metrics::histogram!("atoll_director_flush_lag_seconds"),
-            skipped: metrics::counter!("atoll_director_flushes_skipped_total"),
-            peers: metrics::gauge!("dcl_archipelago_peers_count"),
-            islands: metrics::gauge!("dcl_archipelago_islands_count"),
-        }
-    }
-}
-
-impl Clock {
-    async fn run(mut self, mut subscription: Subscription, mut probes: mpsc::Receiver<Input>) {
-        let interval = |period: Duration| {
-            let mut ticks = time::interval(period);
-            ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
-            ticks
-        };
-        let mut flushes = interval(self.settings.flush_interval);
-        let mut reports = interval(self.settings.report_interval);
-        let mut discoveries = interval(self.settings.discovery_interval);
-        let mut announcements = interval(ANNOUNCE_INTERVAL);
-        loop {
-            tokio::select! {
-                biased;
-                due = flushes.tick() => {
-                    let due = due.into_std();
-                    if due.elapsed() > STOPPED {
-                        while let Some(envelope) = subscription.try_next() {
-                            self.hear(&envelope);
-                        }
-                        while let Ok(input) = probes.try_recv() {
-                            self.engine.handle(input, self.started.elapsed());
-                        }
-                        self.announce();
-                    }
-                    if self.flush(due).is_err() {
-                        return;
-                    }
-                }
-                _ = reports.tick() => self.report(),
-                _ = discoveries.tick() => self.say_hello(),
-                _ = announcements.tick() => self.announce(),
-                // Without a server to probe there is none who could say anything.
-                Some(input) = probes.recv() => self.engine.handle(input, self.started.elapsed()),
-                envelope = subscription.next() => match envelope {
-                    Some(envelope) => self.hear(&envelope),
-                    None => return,
-                },
-            }
-        }
-    }
-
-    fn hear(&mut self, envelope: &Envelope) {
-        if let Some(input) = input(envelope, &self.settings) {
-            self.engine.handle(input, self.started.elapsed());
-        }
-    }
-
-    /// Announces the nodes that are always there.
-    fn announce(&mut self) {
-        for configured in self.settings.transports.iter().filter(|node| node.is_always_there()) {
-            self.engine.handle(Input::Transport(configured.transport(0)), self.started.elapsed());
-        }
-    }
-
-    fn flush(&mut self, due: Instant) -> Result<(), MessengerGone> {
-        let began = Instant::now();
-        self.meters.lag.record(began.saturating_duration_since(due));
-        if self.news.len() < NEWS_QUEUE {
-            self.engine.flush(self.started.elapsed(), &mut self.outputs);
-            if !self.outputs.is_empty() {
-                self.news.push_back(News::take(&self.engine, &mut self.outputs));
-            }
-        } else {
-            self.meters.skipped.increment(1);
-        }
-        while !self.news.is_empty() {
-            match self.errands.try_reserve() {
-                Ok(place) => place.send(Errand::News(self.news.pop_front().unwrap_or_default())),
-                Err(TrySendError::Full(())) => break,
-                Err(TrySendError::Closed(())) => return Err(MessengerGone),
-            }
-        }
-        self.meters.flush.record(began.elapsed());
-        self.meters.peers.set(self.engine.peers_count() as f64);
-        self.meters.islands.set(self.engine.islands_count() as f64);
-        Ok(())
-    }
-
-    /// Has everybody's place reported, unless the messenger is behind: the next report says it.
-    fn report(&self) {
-        let Ok(place) = self.errands.try_reserve() else { return };
-        let islands = self.engine.islands().map(|island| IslandSummary {
-            id: island.id(),
-            peers: island.members().map(|(peer, _)| peer).collect(),
-            max_peers: island.max_peers(),
-            center: island.center(),
-            radius_m: island.radius(),
-        });
-        place.send(Errand::Report(islands.collect()));
-    }
-
-    fn say_hello(&self) {
-        let status = ServiceStatus {
-            current_time: unix_ms(),
-            commit_hash: self.settings.commit_hash.clone(),
-            user_count: u32::try_from(self.engine.peers_count()).unwrap_or(u32::MAX),
-        };
-        let discovery =
-            ServiceDiscoveryMessage { server_name: "archipelago".to_owned(), status: Some(status) };
-        self.bus.publish(&Subject::EngineDiscovery, Headers::default(), discovery.encode_to_vec());
+        // Whoever may still ask has a console of its own.
+        drop(self.console);
+        let clock = Clock::new(self.settings, self.engine, self.bus, self.started, errands);
+        clock.run(self.subscription, probes, self.queries).await;
     }
 }
 

@@ -1,10 +1,13 @@
 use std::collections::BTreeSet;
 
 use protocol::{
-    Address, ConnectionString, Position, SessionId,
+    Address, ConnectionString, Message as _, Position, SessionId, Subject,
     atoll_bus::{MembershipEnded, TransportAnnouncement},
     v3::{Heartbeat, IslandChangedMessage, IslandStatusMessage},
 };
+
+use bus::Headers;
+use tokio::time;
 
 use super::*;
 
@@ -17,6 +20,7 @@ pub(crate) fn settings() -> Settings {
         report_interval: Duration::from_millis(100),
         discovery_interval: Duration::from_secs(10),
         position_bound_m: 100_000.0,
+        rules: Arc::default(),
         commit_hash: None,
         transports: Vec::new(),
     }
@@ -152,39 +156,4 @@ async fn two_directors_never_give_two_islands_one_id() {
         ids.insert(next::<IslandChangedMessage>(&mut changes).await.1.island_id);
     }
     assert_eq!(ids.len(), 2, "{ids:?}");
-}
-
-#[tokio::test]
-async fn a_messenger_that_is_behind_delays_no_flush_and_loses_nothing() {
-    // A messenger that does not run at all, until it does.
-    let (errands, mut waiting) = mpsc::channel(1);
-    let bus = Bus::in_process();
-    let mut engine = Engine::new(archipelago::Settings::default(), 0).unwrap();
-    let transport = archipelago::Transport {
-        node: "node-1".parse().unwrap(),
-        kind: archipelago::TransportKind::WsRoom,
-        max_island_size: 100,
-        seats: None,
-        users: 0,
-        draining: false,
-        public_url: "ws://127.0.0.1:5000".into(),
-    };
-    engine.handle(archipelago::Input::Transport(transport), Duration::ZERO);
-    let (started, outputs, news, meters) = (Instant::now(), Vec::new(), VecDeque::new(), Meters::new());
-    let mut clock = Clock { settings: settings(), engine, bus, started, errands, outputs, news, meters };
-    for number in 1..=5 {
-        let position = Position::new(f32::from(number) * 1_000.0, 0.0, 0.0);
-        let (peer, session, desired_room) = (peer(number), None, None);
-        let input = archipelago::Input::Heartbeat { peer, session, position, desired_room };
-        clock.engine.handle(input, Duration::ZERO);
-        clock.flush(Instant::now()).unwrap();
-        assert_eq!(clock.engine.islands_count(), usize::from(number), "it was flushed");
-    }
-    let mut told = Vec::new();
-    while told.len() < 5 {
-        let Some(Errand::News(news)) = waiting.recv().await else { panic!("news") };
-        told.extend(news.assigned.iter().map(|assigned| assigned.peer));
-        clock.flush(Instant::now()).unwrap();
-    }
-    assert_eq!(told, (1..=5).map(peer).collect::<Vec<_>>(), "all of it, in order");
 }

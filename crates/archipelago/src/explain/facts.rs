@@ -100,6 +100,7 @@ pub struct Candidate {
     pub fits: bool,
     /// Why not, or what it has to offer.
     pub reason: String,
+    /// What of these it is.
     #[serde(skip)]
     pub(super) unfit: Option<Unfit>,
 }

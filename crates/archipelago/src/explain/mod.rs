@@ -3,6 +3,7 @@
 //! Each answer begins with its cause in one line; what it rests on follows. Answers are worked out
 //! from the engine as it is, by the same functions that decide.
 
+mod diff;
 mod facts;
 mod island;
 mod pair;
@@ -14,6 +15,7 @@ use std::{fmt, time::Duration};
 use protocol::{Address, IslandId, Position};
 use serde::Serialize;
 
+pub use diff::{Diff, IslandChange, Part};
 pub use facts::{Candidate, IslandFacts, PeerFacts, PlaceFacts, RuleFacts};
 
 use crate::engine::Engine;
