@@ -9,7 +9,7 @@ use crate::{
     wire::{PATIENCE, enter, sign_in},
 };
 
-fn atoll(args: &[&str]) -> (Option<i32>, String, String) {
+pub(crate) fn atoll(args: &[&str]) -> (Option<i32>, String, String) {
     let output = Command::new(env!("CARGO_BIN_EXE_atoll")).args(args).output().unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
     (output.status.code(), text(output.stdout), text(output.stderr))

@@ -18,17 +18,26 @@ pub(crate) struct Realm {
     log: Option<thread::JoinHandle<String>>,
     pub(crate) http: String,
     pub(crate) ws: String,
+    /// Where it answers its operator.
+    pub(crate) admin: String,
 }
 
 impl Realm {
     /// Starts a realm with the default settings, but for these (`SECTION__KEY`, value).
     pub(crate) fn start(settings: &[(&str, &str)]) -> Self {
+        Self::launch(&[], settings)
+    }
+
+    /// The same, with more flags.
+    pub(crate) fn launch(flags: &[&str], settings: &[(&str, &str)]) -> Self {
         // The client of these tests needs one, though it speaks no TLS; the first test sets it.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let mut command = Command::new(env!("CARGO_BIN_EXE_atoll"));
         command
             .args(["serve", "--listen", "127.0.0.1:0", "--log-format", "json"])
+            .args(flags)
             .env("ATOLL__ROOMS__TOKEN_SECRETS", SECRET)
+            .env("ATOLL__SERVER__ADMIN", "127.0.0.1:0")
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
         for (key, value) in settings {
@@ -36,14 +45,16 @@ impl Realm {
         }
         let mut child = command.spawn().unwrap();
         let stdout = child.stdout.take().unwrap();
-        let http = BufReader::new(stdout)
-            .lines()
-            .map_while(Result::ok)
+        let mut said = BufReader::new(stdout).lines().map_while(Result::ok);
+        let http = said
             .find_map(|line| Some(line.trim().strip_prefix("gateway")?.trim().to_owned()))
             .expect("the realm says where it is");
+        let admin = said
+            .find_map(|line| Some(line.split_once("--admin ")?.1.to_owned()))
+            .expect("the realm says where it is asked");
         let ws = http.replacen("http", "ws", 1);
         let log = child.stderr.take().map(read_all);
-        Self { child, log, http, ws }
+        Self { child, log, http, ws, admin }
     }
 
     /// The archipelago socket.

@@ -10,5 +10,6 @@ mod http;
 mod islands;
 mod leftovers;
 mod room;
+mod rules;
 mod sessions;
 mod wire;

@@ -1,6 +1,6 @@
 //! Clients that speak the wire themselves, byte by byte if they like.
 
-use std::time::Duration;
+use std::{collections::VecDeque, time::Duration};
 
 use futures_util::{SinkExt, StreamExt};
 use identity::Wallet;
@@ -24,11 +24,15 @@ use crate::front::Realm;
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A WebSocket.
-pub(crate) struct Wire(pub(crate) WebSocketStream<MaybeTlsStream<TcpStream>>);
+pub(crate) struct Wire(
+    pub(crate) WebSocketStream<MaybeTlsStream<TcpStream>>,
+    /// What came and was not asked for yet.
+    VecDeque<Vec<u8>>,
+);
 
 impl Wire {
     pub(crate) async fn open(url: &str) -> Self {
-        Self(timeout(PATIENCE, connect_async(url)).await.unwrap().unwrap().0)
+        Self(timeout(PATIENCE, connect_async(url)).await.unwrap().unwrap().0, VecDeque::new())
     }
 
     /// Opens a socket and offers subprotocols; gives the one that was chosen.
@@ -37,7 +41,7 @@ impl Wire {
         request.headers_mut().insert("sec-websocket-protocol", subprotocols.parse().unwrap());
         let (socket, response) = connect_async(request).await.unwrap();
         let chosen = response.headers().get("sec-websocket-protocol");
-        (Self(socket), chosen.map(|chosen| chosen.to_str().unwrap().to_owned()))
+        (Self(socket, VecDeque::new()), chosen.map(|chosen| chosen.to_str().unwrap().to_owned()))
     }
 
     pub(crate) async fn send(&mut self, bytes: Vec<u8>) {
@@ -54,6 +58,9 @@ impl Wire {
 
     /// The next binary message; panics on a close, with what it said.
     pub(crate) async fn next(&mut self) -> Vec<u8> {
+        if let Some(bytes) = self.1.pop_front() {
+            return bytes;
+        }
         let message = async {
             loop {
                 match self.0.next().await {
@@ -72,6 +79,23 @@ impl Wire {
 
     pub(crate) async fn next_in_room(&mut self) -> ws_packet::Message {
         WsPacket::decode(&self.next().await[..]).unwrap().message.unwrap()
+    }
+
+    /// Whether no packet is there to be read for so long. One that is stays.
+    pub(crate) async fn is_quiet_for(&mut self, time: Duration) -> bool {
+        let deadline = tokio::time::Instant::now() + time;
+        loop {
+            let message = tokio::time::timeout_at(deadline, self.0.next()).await;
+            match message {
+                Err(_) => return true,
+                Ok(Some(Ok(Message::Ping(_) | Message::Pong(_)))) => {}
+                Ok(Some(Ok(Message::Binary(bytes)))) => {
+                    self.1.push_back(bytes.to_vec());
+                    return false;
+                }
+                Ok(other) => panic!("instead of a message: {other:?}"),
+            }
+        }
     }
 
     /// Whether nothing comes for so long.
@@ -106,7 +130,13 @@ impl Wire {
     }
 
     pub(crate) async fn ask(&mut self, wallet: &Wallet) -> String {
-        let (address, transports) = (wallet.address().to_string(), Vec::new());
+        self.ask_with(wallet, &[]).await
+    }
+
+    /// Asks for a challenge, and says what it can join.
+    async fn ask_with(&mut self, wallet: &Wallet, transports: &[&str]) -> String {
+        let address = wallet.address().to_string();
+        let transports = transports.iter().map(|&name| name.to_owned()).collect();
         let request = ChallengeRequestMessage { address, transports };
         self.say(client_packet::Message::ChallengeRequest(request)).await;
         match self.next_packet().await {
@@ -121,7 +151,12 @@ impl Wire {
     }
 
     pub(crate) async fn heartbeat(&mut self, x: f32) {
-        let position = Some(Position::new(x, 1.0, 0.0).into());
+        self.stand(x, 0.0).await;
+    }
+
+    /// Says where it is.
+    pub(crate) async fn stand(&mut self, x: f32, z: f32) {
+        let position = Some(Position::new(x, 1.0, z).into());
         self.say(client_packet::Message::Heartbeat(Heartbeat { position, desired_room: None })).await;
     }
 
@@ -155,8 +190,13 @@ impl Wire {
 
 /// A socket that is signed in.
 pub(crate) async fn sign_in(realm: &Realm, wallet: &Wallet) -> Wire {
+    sign_in_with(realm, wallet, &[]).await
+}
+
+/// The same, of a client that says what it can join.
+pub(crate) async fn sign_in_with(realm: &Realm, wallet: &Wallet, transports: &[&str]) -> Wire {
     let mut wire = Wire::open(&realm.socket()).await;
-    let challenge = wire.ask(wallet).await;
+    let challenge = wire.ask_with(wallet, transports).await;
     wire.answer(wallet.sign_challenge(&challenge)).await;
     match wire.next_packet().await {
         server_packet::Message::Welcome(welcome) => assert_eq!(welcome.peer_id, wallet.address().to_string()),

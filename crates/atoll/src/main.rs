@@ -1,9 +1,12 @@
 //! The binary: configuration, roles, telemetry, bots. Only this crate reads flags and the
 //! environment, and owns listeners.
 
+mod admin;
 mod bots;
 mod config;
+mod explain;
 mod http;
+mod rules;
 mod serve;
 mod sim;
 mod telemetry;
@@ -38,6 +41,11 @@ enum Command {
     Config(ConfigFlags),
     /// Send headless explorers into a realm, and check that they hear each other.
     Bots(bots::Flags),
+    /// Say why people are together or not, and why on this transport.
+    Explain(explain::Flags),
+    /// Check owner rules, or see what they would change.
+    #[command(subcommand)]
+    Rules(rules::Command),
     /// Simulate a crowd, a scenario file or random layouts on the island engine alone.
     Sim(sim::Flags),
 }
@@ -50,6 +58,9 @@ struct ConfigFlags {
     /// The address and port to listen on [default: 127.0.0.1:5000].
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<String>,
+    /// The file of owner rules.
+    #[arg(long, value_name = "FILE")]
+    rules: Option<PathBuf>,
     /// How the log is written: pretty or json.
     #[arg(long, value_name = "FORMAT")]
     log_format: Option<String>,
@@ -60,8 +71,13 @@ struct ConfigFlags {
 
 impl ConfigFlags {
     fn load(self) -> Result<(Settings, config::Parsed)> {
-        let flags =
-            [("server.listen", self.listen), ("log.format", self.log_format), ("log.level", self.log_level)];
+        let rules = self.rules.map(|path| path.display().to_string());
+        let flags = [
+            ("server.listen", self.listen),
+            ("rules.file", rules),
+            ("log.format", self.log_format),
+            ("log.level", self.log_level),
+        ];
         let flags = flags.into_iter().filter_map(|(key, value)| Some((key, value?))).collect();
         Ok(config::load(Sources { file: self.config, environment: std::env::vars().collect(), flags })?)
     }
@@ -93,6 +109,8 @@ fn run(command: Command) -> Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Bots(flags) => runtime()?.block_on(bots::run(flags)),
+        Command::Explain(flags) => runtime()?.block_on(explain::explain(flags)),
+        Command::Rules(command) => runtime()?.block_on(rules::run(command)),
         Command::Sim(flags) => sim::run(&flags),
     }
 }

@@ -24,8 +24,9 @@ use tokio::{net::TcpStream, signal, sync::oneshot, time};
 use transports::ws_room;
 
 use crate::{
+    admin,
     config::{Parsed, Settings},
-    http, telemetry,
+    http, rules, telemetry,
 };
 
 /// Runs a realm until it is told to stop.
@@ -41,11 +42,22 @@ pub(crate) async fn serve(settings: Settings, parsed: Parsed) -> Result<()> {
     let urls = Urls::new(parsed.public_url.as_deref(), local);
     let realm = Realm::assemble(&settings, &parsed, &urls)?;
     let app = realm.router(metrics.clone());
-    let roles = tokio::spawn(realm.clone().run(metrics));
+    let director = realm.director()?;
+    let console = director.console();
+    let roles = tokio::spawn(realm.clone().run(director, metrics));
     let handle = Handle::new();
-    let server =
-        tokio::spawn(listen(listener, app, handle.clone(), seconds(settings.server.header_timeout_s))?);
+    let header_timeout = seconds(settings.server.header_timeout_s);
+    let server = tokio::spawn(listen(listener, app, handle.clone(), header_timeout)?);
     urls.print();
+    if let Some(address) = parsed.admin {
+        let listener = admin::bind(address)?;
+        urls.print_admin(listener.local_addr()?);
+        tokio::spawn(listen(listener, admin::router(console.clone()), handle.clone(), header_timeout)?);
+    }
+    if let Some((file, rules)) = parsed.rules {
+        tracing::info!(file = %file.display(), count = rules.rules.len(), "rules hold");
+        tokio::spawn(rules::watch(file, console));
+    }
     tracing::info!(%local, files, "serving");
 
     let stop = stop_signal()?;
@@ -99,6 +111,10 @@ impl Urls {
              Send people in: atoll bots --count 20 --url {http}"
         );
     }
+
+    fn print_admin(&self, admin: SocketAddr) {
+        let _ = writeln!(std::io::stdout(), "Ask it why:     atoll explain --at 0,0 --admin http://{admin}");
+    }
 }
 
 /// The roles of a realm.
@@ -131,7 +147,7 @@ impl Realm {
             gateway: Gateway::new(settings.gateway(&urls.ws), bus.clone(), verifier.clone()),
             rooms: Rooms::new(settings.rooms(parsed.node.clone(), &urls.ws), tokens, verifier),
             stats: Stats::new(settings.stats(&urls.http)),
-            director: settings.director(parsed.transports.clone()),
+            director: settings.director(parsed.transports.clone(), parsed.rules()),
             secret: secrets.swap_remove(0),
             token_ttl: seconds(settings.rooms.token_ttl_s),
             bus,
@@ -146,10 +162,18 @@ impl Realm {
             .merge(http::router(self.clone(), metrics))
     }
 
-    /// Runs every role. Does not return.
-    async fn run(self, metrics: metrics_exporter_prometheus::PrometheusHandle) -> Result<()> {
+    /// A director, which listens from now on.
+    fn director(&self) -> Result<Director> {
         let minter = ws_room::Minter::new(self.secret.as_bytes(), self.token_ttl);
-        let director = Director::new(self.director.clone(), self.bus.clone(), minter)?;
+        Ok(Director::new(self.director.clone(), self.bus.clone(), minter)?)
+    }
+
+    /// Runs every role. Does not return.
+    async fn run(
+        self,
+        director: Director,
+        metrics: metrics_exporter_prometheus::PrometheusHandle,
+    ) -> Result<()> {
         let upkeep = async move {
             let mut ticks = time::interval(UPKEEP_INTERVAL);
             loop {

@@ -43,6 +43,8 @@ pub enum Offer {
         keys: livekit::Keys,
         /// How long a token admits.
         token_ttl: Duration,
+        /// Whether it is asked how it is; if not, it counts as healthy.
+        probed: bool,
     },
     /// A mesh among the peers, which needs no server and is always on offer.
     P2p(p2p::Minter),
@@ -66,7 +68,7 @@ const REPORT_QUEUE: usize = 64;
 impl Configured {
     /// Whether nothing has to be asked before it is offered.
     pub(crate) fn is_always_there(&self) -> bool {
-        !matches!(self.offer, Offer::LiveKit { .. })
+        !matches!(self.offer, Offer::LiveKit { probed: true, .. })
     }
 
     /// What it would announce with so many users.
@@ -126,7 +128,7 @@ pub(crate) fn watch(configured: &[Configured], runtime: &Handle) -> mpsc::Receiv
     let (reports, receiver) = mpsc::channel(REPORT_QUEUE);
     for configured in configured {
         configured.observe(configured.is_always_there());
-        if let Offer::LiveKit { api_url, keys, .. } = &configured.offer {
+        if let Offer::LiveKit { api_url, keys, probed: true, .. } = &configured.offer {
             let probe = Probe::new(api_url, keys);
             runtime.spawn(follow(configured.clone(), probe, reports.clone()));
         }

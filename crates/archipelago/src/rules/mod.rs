@@ -131,6 +131,19 @@ impl Rules {
         self.default_transports.as_deref().unwrap_or(&DEFAULT_TRANSPORTS)
     }
 
+    /// Rules that never decide, each with one before it that matches wherever it does. They may
+    /// still set distances, sizes and settling times.
+    pub fn never_decide(&self) -> impl Iterator<Item = (&str, &str)> {
+        let always =
+            |rule: &Rule| rule.people == Count::ANY && rule.crowding.is_none() && rule.hours.is_none();
+        self.rules.iter().enumerate().filter_map(move |(place, rule)| {
+            let covers =
+                |before: &&Rule| always(before) && (before.area.is_none() || before.area == rule.area);
+            let before = self.rules[..place].iter().find(covers)?;
+            Some((rule.name.as_str(), before.name.as_str()))
+        })
+    }
+
     /// What an island under this rule may use, in order of preference: what the rule wants, then
     /// what is used without a rule. `None` stands for no rule.
     pub fn choices(&self, rule: Option<usize>) -> impl Iterator<Item = &Choice> {

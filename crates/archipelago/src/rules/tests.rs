@@ -98,6 +98,25 @@ fn what_is_wrong_is_named_with_its_place() {
 }
 
 #[test]
+fn rules_that_never_decide_are_found() {
+    let text = |name: &str, rest: &str| format!("[[rule]]\nname = \"{name}\"\n{rest}\n");
+    let (casino, plaza) = ("area = { parcels = [\"0,0\"] }", "area = { parcels = [\"1,0\"] }");
+    let rules = rules(
+        &[
+            text("few", "people = { max = 3 }"),
+            text("casino", casino),
+            text("casino at night", &format!("{casino}\nhours = \"22:00-06:00\"")),
+            text("plaza", plaza),
+            text("all", ""),
+            text("more", plaza),
+        ]
+        .concat(),
+    );
+    let never: Vec<_> = rules.never_decide().collect();
+    assert_eq!(never, [("casino at night", "casino"), ("more", "plaza")]);
+}
+
+#[test]
 fn hours_go_past_midnight() {
     let night = Hours { from: 22 * 60, to: 6 * 60 };
     let held: Vec<u16> =

@@ -20,6 +20,8 @@ pub(crate) struct LiveKit {
     pub(crate) max_users: u32,
     /// How long a token admits.
     pub(crate) token_ttl_s: u64,
+    /// Whether it is asked every second how it is, and used only while it is well.
+    pub(crate) probe: bool,
     /// Takes nobody any more, and its islands go elsewhere.
     pub(crate) draining: bool,
 }
@@ -66,6 +68,7 @@ impl Default for LiveKit {
             max_island_size: 100,
             max_users: 0,
             token_ttl_s: 300,
+            probe: true,
             draining: false,
         }
     }

@@ -1,9 +1,9 @@
 //! From settings to what each role is told, with every impossible value named.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use admission::DoorLimits;
-use archipelago::SettingsError;
+use archipelago::{SettingsError, rules::Rules};
 use director::Configured;
 use protocol::{NodeName, is_protocol_name};
 
@@ -13,12 +13,23 @@ use super::{Settings, transports};
 #[derive(Debug, Clone)]
 pub(crate) struct Parsed {
     pub(crate) listen: SocketAddr,
+    /// Where operators ask, if anywhere.
+    pub(crate) admin: Option<SocketAddr>,
+    /// The file of owner rules, if there is one, and what it says.
+    pub(crate) rules: Option<(PathBuf, Rules)>,
     /// Empty: from the address that is listened on.
     pub(crate) public_url: Option<String>,
     pub(crate) node: NodeName,
     pub(crate) token_secrets: Vec<String>,
     /// Nodes that do not announce themselves.
     pub(crate) transports: Vec<Configured>,
+}
+
+impl Parsed {
+    /// The owners' rules, if there are any.
+    pub(crate) fn rules(&self) -> Rules {
+        self.rules.as_ref().map(|(_, rules)| rules.clone()).unwrap_or_default()
+    }
 }
 
 /// A secret shorter than this can be guessed (RFC 7518, 3.2: a key as long as the hash; half of it
@@ -48,6 +59,10 @@ impl Parsed {
                 check(!wildcard, "server.public_url", &"\"\"", rule);
             }
         }
+        let admin = server.admin.parse::<SocketAddr>().ok();
+        let loopback = admin.is_some_and(|admin| admin.ip().is_loopback());
+        let rule = "must be a loopback address and a port, such as 127.0.0.1:5001, or empty";
+        check(server.admin.is_empty() || loopback, "server.admin", &server.admin, rule);
         check(
             ["pretty", "json"].contains(&&*log.format),
             "log.format",
@@ -114,8 +129,24 @@ impl Parsed {
             Ok(_) | Err(SettingsError::AssumedTransports) => {}
             Err(error) => problems.push(format!("islands.{error}")),
         }
+        let rules = rules(&settings.rules.file, problems);
         let transports = transports::configured(settings, problems);
-        Some(Self { listen: listen?, public_url, node: node.ok()?, token_secrets, transports })
+        Some(Self { listen: listen?, admin, rules, public_url, node: node.ok()?, token_secrets, transports })
+    }
+}
+
+/// The file of rules and what it says.
+fn rules(file: &str, problems: &mut Vec<String>) -> Option<(PathBuf, Rules)> {
+    if file.is_empty() {
+        return None;
+    }
+    let path = PathBuf::from(file);
+    match crate::rules::load(&path) {
+        Ok(rules) => Some((path, rules)),
+        Err(error) => {
+            problems.push(format!("rules.file = {file}: {error:#}"));
+            None
+        }
     }
 }
 
@@ -130,6 +161,8 @@ impl Settings {
             silence: seconds(islands.silence_s),
             return_window: seconds(islands.return_window_s),
             transport_timeout: seconds(islands.transport_timeout_s),
+            settling: seconds(islands.settling_s),
+            move_interval: seconds(islands.move_interval_s),
             id_prefix: islands.id_prefix.clone(),
             assumed_transports: list(&self.client.assumed_transports),
             ..archipelago::Settings::default()
@@ -137,7 +170,7 @@ impl Settings {
     }
 
     /// What the director is told.
-    pub(crate) fn director(&self, transports: Vec<Configured>) -> director::Settings {
+    pub(crate) fn director(&self, transports: Vec<Configured>, rules: Rules) -> director::Settings {
         let islands = &self.islands;
         director::Settings {
             engine: self.engine(),
@@ -147,6 +180,7 @@ impl Settings {
             position_bound_m: islands.world_bound_m,
             commit_hash: crate::COMMIT_HASH.map(str::to_owned),
             transports,
+            rules: Arc::new(rules),
         }
     }
 

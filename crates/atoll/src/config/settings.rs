@@ -25,6 +25,7 @@ pub(crate) struct Settings {
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) external: BTreeMap<String, External>,
     pub(crate) islands: Islands,
+    pub(crate) rules: Rules,
     pub(crate) stats: Stats,
 }
 
@@ -48,6 +49,8 @@ pub(crate) struct Server {
     /// Where clients reach it: `http://host:port` or `https://host`. Empty: from the listen
     /// address. Required when that is a wildcard.
     pub(crate) public_url: String,
+    /// Address and port for the operator, on a loopback address; port 0 takes a free one. Empty: none.
+    pub(crate) admin: String,
     /// How long a request's head may take to arrive.
     pub(crate) header_timeout_s: u64,
     /// How long a shutdown may wait for sockets to close.
@@ -187,6 +190,10 @@ pub(crate) struct Islands {
     pub(crate) return_window_s: u64,
     /// A node that is not heard of for this long is gone.
     pub(crate) transport_timeout_s: u64,
+    /// How long a change that could flap must last before it counts.
+    pub(crate) settling_s: u64,
+    /// How long an island stays where it was moved to, unless it has to go.
+    pub(crate) move_interval_s: u64,
     /// The beginning of island ids: letters and digits.
     pub(crate) id_prefix: String,
     /// How often what changed is told.
@@ -195,6 +202,14 @@ pub(crate) struct Islands {
     pub(crate) report_interval_ms: u64,
     /// How often the director says that it is there.
     pub(crate) discovery_interval_s: u64,
+}
+
+/// `[rules]`
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Rules {
+    /// The file of owner rules. Empty: there are none.
+    pub(crate) file: String,
 }
 
 /// `[stats]`
@@ -212,6 +227,7 @@ impl Default for Server {
         Self {
             listen: "127.0.0.1:5000".to_owned(),
             public_url: String::new(),
+            admin: "127.0.0.1:5001".to_owned(),
             header_timeout_s: 10,
             drain_timeout_s: 10,
         }
@@ -300,6 +316,8 @@ impl Default for Islands {
             silence_s: 15,
             return_window_s: 10,
             transport_timeout_s: 3,
+            settling_s: 3,
+            move_interval_s: 10,
             id_prefix: "I".to_owned(),
             flush_interval_ms: 250,
             report_interval_ms: 2_000,

@@ -97,6 +97,7 @@ impl Nodes<'_> {
                 api_url,
                 keys,
                 token_ttl: seconds(settings.token_ttl_s),
+                probed: settings.probe,
             },
             max_island_size: settings.max_island_size,
             max_users: limit(settings.max_users),

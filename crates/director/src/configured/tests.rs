@@ -30,7 +30,7 @@ fn configured(node: &str, offer: Offer) -> Configured {
 fn livekit(api_url: &str) -> Configured {
     let keys = livekit::Keys::new("key", "secret");
     let (url, token_ttl) = ("wss://lk.example".to_owned(), Duration::from_secs(300));
-    configured("lk", Offer::LiveKit { url, api_url: api_url.to_owned(), keys, token_ttl })
+    configured("lk", Offer::LiveKit { url, api_url: api_url.to_owned(), keys, token_ttl, probed: true })
 }
 
 fn p2p() -> Configured {

@@ -1,0 +1,131 @@
+//! The socket of operators: loopback, apart from the one that clients use.
+//!
+//! Whoever can open it may ask anything and change nothing. Browsers can, too: a request is answered
+//! only if its `Host` is a loopback address, so that no site can be made to look like one.
+
+use std::{
+    net::{IpAddr, SocketAddr, TcpListener},
+    sync::Arc,
+};
+
+use anyhow::{Context, Result, ensure};
+use archipelago::{explain::Question, rules::Rules};
+use axum::{
+    Json, Router,
+    extract::{DefaultBodyLimit, Query, Request, State},
+    http::{StatusCode, header},
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use director::Console;
+use protocol::Position;
+use serde::{Deserialize, Serialize};
+
+use crate::rules::MAX_FILE_BYTES;
+
+/// Opens the listener.
+pub(crate) fn bind(address: SocketAddr) -> Result<TcpListener> {
+    ensure!(address.ip().is_loopback(), "{address} is not a loopback address");
+    let listener = TcpListener::bind(address)
+        .with_context(|| format!("cannot listen on {address} (server.admin) for operators"))?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
+/// What is answered there.
+pub(crate) fn router(console: Console) -> Router {
+    Router::new()
+        .route("/explain", get(explain))
+        .route("/rules/diff", post(diff))
+        .layer(DefaultBodyLimit::max(MAX_FILE_BYTES))
+        .layer(middleware::from_fn(from_here))
+        .with_state(console)
+}
+
+/// Refuses what a site made a browser ask.
+async fn from_here(request: Request, next: Next) -> Response {
+    let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let name = host.rsplit_once(':').map_or(host, |(name, _)| name).trim_matches(['[', ']']);
+    if name == "localhost" || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback()) {
+        next.run(request).await
+    } else {
+        (StatusCode::FORBIDDEN, "this socket is for this machine").into_response()
+    }
+}
+
+/// One of these, and how the answer is to be written.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Asked {
+    /// `x,z` in metres.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) at: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) island: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) peer: Option<String>,
+    /// Two addresses with a comma between them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) why: Option<String>,
+    pub(crate) json: bool,
+}
+
+impl Asked {
+    fn question(&self) -> Result<Question, String> {
+        let address = |text: &str| text.trim().parse().map_err(|error| format!("{text}: {error}"));
+        match self {
+            Self { at: Some(at), island: None, peer: None, why: None, .. } => {
+                place(at).map(Question::At).ok_or_else(|| format!("{at}: a place is x,z in metres"))
+            }
+            Self { at: None, island: Some(island), peer: None, why: None, .. } => {
+                island.parse().map(Question::Island).map_err(|error| format!("{island}: {error}"))
+            }
+            Self { at: None, island: None, peer: Some(peer), why: None, .. } => {
+                address(peer).map(Question::Peer)
+            }
+            Self { at: None, island: None, peer: None, why: Some(pair), .. } => {
+                let (one, other) = pair.split_once(',').ok_or("two addresses, with a comma between them")?;
+                Ok(Question::Pair(address(one)?, address(other)?))
+            }
+            _ => Err("ask one of at, island, peer and why".to_owned()),
+        }
+    }
+}
+
+fn place(text: &str) -> Option<Position> {
+    let (x, z) = text.split_once(',')?;
+    let metres = |text: &str| text.trim().parse().ok().filter(|metres: &f32| metres.is_finite());
+    Some(Position::new(metres(x)?, 0.0, metres(z)?))
+}
+
+async fn explain(State(console): State<Console>, Query(asked): Query<Asked>) -> Response {
+    let question = match asked.question() {
+        Ok(question) => question,
+        Err(reason) => return (StatusCode::BAD_REQUEST, reason).into_response(),
+    };
+    match console.explain(question).await {
+        Ok(answer) if asked.json => Json(answer).into_response(),
+        Ok(answer) => answer.to_string().into_response(),
+        Err(gone) => (StatusCode::SERVICE_UNAVAILABLE, gone.to_string()).into_response(),
+    }
+}
+
+/// How a diff is to be written.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Written {
+    pub(crate) json: bool,
+}
+
+async fn diff(State(console): State<Console>, Query(written): Query<Written>, text: String) -> Response {
+    let rules = match Rules::parse(&text) {
+        Ok(rules) => Arc::new(rules),
+        Err(error) => return (StatusCode::UNPROCESSABLE_ENTITY, error.to_string()).into_response(),
+    };
+    match console.diff(rules).await {
+        Ok(diff) if written.json => Json(diff).into_response(),
+        Ok(diff) => diff.to_string().into_response(),
+        Err(gone) => (StatusCode::SERVICE_UNAVAILABLE, gone.to_string()).into_response(),
+    }
+}
