@@ -60,8 +60,7 @@ impl Engine {
                 format!("{place}: {by}, and it goes to {node} when that has lasted, in {left:.1} s"),
             );
         }
-        let telling =
-            before.iter().filter(|candidate| !candidate.fits).max_by_key(|candidate| rank(candidate));
+        let telling = before.iter().filter(|candidate| !candidate.fits).max_by_key(rank);
         match telling {
             Some(first) => {
                 let wanted = first.node.as_ref().map_or(first.choice.clone(), ToString::to_string);

@@ -98,14 +98,22 @@ impl Reaches {
     /// The square of the distance up to which people of two zones come together; negative if they
     /// never do.
     pub(crate) fn join_squared(&self, one: u32, other: u32) -> f32 {
-        let (a, b) = (self.0[one as usize], self.0[other as usize]);
+        let a = &self.0[one as usize];
+        if one == other {
+            return a.join;
+        }
+        let b = &self.0[other as usize];
         if a.enclosure == b.enclosure { a.join.min(b.join) } else { NEVER }
     }
 
     /// The square of the distance beyond which people of two zones part; negative if they are never
     /// together.
     pub(crate) fn leave_squared(&self, one: u32, other: u32) -> f32 {
-        let (a, b) = (self.0[one as usize], self.0[other as usize]);
+        let a = &self.0[one as usize];
+        if one == other {
+            return a.leave;
+        }
+        let b = &self.0[other as usize];
         if a.enclosure == b.enclosure { a.leave.min(b.leave) } else { NEVER }
     }
 }
