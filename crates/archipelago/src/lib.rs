@@ -28,7 +28,8 @@
 //!   that a member would like to be in comes first, then the nearest.
 //! - Members of an island stay together while they are connected through hops of at most the leave
 //!   distance. Otherwise the largest group stays the island and each other group goes on by itself.
-//! - No island is ever above the limit: the setting, or the largest room on offer if that is less.
+//! - No island is ever above its limit: the setting or what a rule says, or the largest room on offer
+//!   if that is less.
 //!   A crowd is held as several islands, each connected, and so that neighbours are together.
 //! - Who leaves is taken out at the next flush; who comes back within the return window, near
 //!   enough, is put back where it was if there is room. An island that was emptied is kept for that
@@ -36,11 +37,23 @@
 //! - A flush changes only islands that hold a peer which moved, came or left, and islands near
 //!   those. When nothing changes any more, nothing is announced any more.
 //!
+//! # Rules
+//!
+//! Owners' [rules] may keep the people of an area to themselves, change distances and sizes there, and
+//! say which transports islands are to use. A peer is counted to the place where it stands once it
+//! has stood there for the settling time. Between two peers the smaller distances hold; an island is
+//! as large as every place that a member is counted to allows.
+//!
 //! # Transports
 //!
-//! Nodes announce what rooms they offer. An island stays on the node that it was given until that
-//! node goes, drains, or can no longer hold it; the next one is the node with the most free seats
-//! among those with enough of them. While there is none, people are together but are not told.
+//! Nodes announce what rooms they offer. Of the transports that the island's rule names, then those
+//! that are used without a rule, the first is taken that has a node which all members can join, whose
+//! rooms are large enough, and which has the seats: of several the one with the most free seats. An
+//! island stays there until the node goes, drains, or can no longer hold it; and goes to one that is
+//! wanted more when that has been to be had for the settling time, and the island has not been moved
+//! lately. While there is none, people are together but are not told.
+//!
+//! [`Engine::explain`] says why any of this is as it is.
 //!
 //! # What is announced
 //!
