@@ -165,7 +165,6 @@ impl Settings {
             move_interval: seconds(islands.move_interval_s),
             id_prefix: islands.id_prefix.clone(),
             assumed_transports: list(&self.client.assumed_transports),
-            ..archipelago::Settings::default()
         }
     }
 
