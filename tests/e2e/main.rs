@@ -9,6 +9,7 @@ mod front;
 mod http;
 mod islands;
 mod leftovers;
+mod nodes;
 mod room;
 mod rules;
 mod sessions;

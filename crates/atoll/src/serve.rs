@@ -145,7 +145,7 @@ impl Realm {
         let tokens = ws_room::Verifier::new(secrets.iter().map(String::as_bytes));
         Ok(Self {
             gateway: Gateway::new(settings.gateway(&urls.ws), bus.clone(), verifier.clone()),
-            rooms: Rooms::new(settings.rooms(parsed.node.clone(), &urls.ws), tokens, verifier),
+            rooms: Rooms::new(settings.rooms(&parsed.nodes, &urls.ws), tokens, verifier),
             stats: Stats::new(settings.stats(&urls.http)),
             director: settings.director(parsed.transports.clone(), parsed.rules()),
             secret: secrets.swap_remove(0),

@@ -61,6 +61,7 @@ fn ours(tick: u64) -> Router {
     let settings = rooms::Settings {
         node: "bench".parse().expect("a name"),
         public_url: String::new(),
+        path: String::new(),
         max_island_size: 100,
         max_room_size: 150,
         max_users: 1_000,
@@ -77,7 +78,7 @@ fn ours(tick: u64) -> Router {
         bytes_per_second: 256 * 1024,
     };
     let tokens = ws_room::Verifier::new([SECRET]);
-    let rooms = rooms::Rooms::new(settings, tokens, Verifier::new(identity::Limits::default()));
+    let rooms = rooms::Rooms::new([settings], tokens, Verifier::new(identity::Limits::default()));
     let (bus, router) = (Bus::in_process(), rooms.router());
     let ends = rooms.subscribe(&bus);
     tokio::spawn(async move { rooms.run(bus, ends).await });

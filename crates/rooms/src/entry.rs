@@ -9,8 +9,8 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 
 use crate::{
     batch::{packet, packet_frame},
+    node::Shared,
     room::Entrant,
-    service::Shared,
     ws::{FrameReader, OpCode, ReadError, Received, close_frame, put_frame},
 };
 

@@ -7,6 +7,7 @@
 mod batch;
 mod entry;
 mod member;
+mod node;
 mod outbox;
 mod registry;
 mod room;

@@ -16,9 +16,9 @@ use tracing::Instrument;
 
 use crate::{
     entry::{Refusal, admit, read_refusal},
+    node::Shared,
     outbox::Outbox,
     registry::Membership,
-    service::Shared,
     ws::{FrameReader, OpCode, Received, close_frame, put_frame},
 };
 

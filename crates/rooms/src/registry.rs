@@ -19,7 +19,8 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Registry {
     limits: Limits,
-    next_alias: AtomicU32,
+    /// The next alias, which nodes of one process share.
+    aliases: Arc<AtomicU32>,
     state: Mutex<State>,
 }
 
@@ -51,9 +52,8 @@ pub(crate) struct Membership {
 }
 
 impl Registry {
-    pub(crate) fn new(limits: Limits) -> Self {
-        // Aliases start at 1: in proto3 a 0 looks like a field that is not there.
-        Self { limits, next_alias: AtomicU32::new(1), state: Mutex::default() }
+    pub(crate) fn new(limits: Limits, aliases: Arc<AtomicU32>) -> Self {
+        Self { limits, aliases, state: Mutex::default() }
     }
 
     /// Lets somebody into a room, which is made if it is not there; all limits are checked and
@@ -78,7 +78,7 @@ impl Registry {
             state.drop_if_empty(&room);
             return refuse(Close::RoomFull, "the server has no seat left");
         }
-        let alias = self.next_alias.fetch_add(1, Ordering::Relaxed);
+        let alias = self.aliases.fetch_add(1, Ordering::Relaxed);
         let outbox = Arc::new(Outbox::new(self.limits.bounds));
         match room.join(entrant, alias, &outbox, self.limits.max_room_size) {
             Ok(replaced) => state.users += usize::from(!replaced),

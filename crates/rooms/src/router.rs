@@ -1,4 +1,4 @@
-use std::{net::SocketAddr, sync::Arc};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 
 use axum::{
     Json, Router,
@@ -10,14 +10,17 @@ use axum::{
 use protocol::{Close, IslandId, ROOM_SUBPROTOCOLS};
 use serde::{Deserialize, Serialize};
 
-use crate::{member, service::Shared, ws};
+use crate::{member, node::Shared, ws};
 
-pub(crate) fn router(shared: Arc<Shared>) -> Router {
-    Router::new()
+pub(crate) fn router(nodes: &Arc<[Arc<Shared>]>) -> Router {
+    let status = Router::new()
         .route("/rooms/status", get(status))
         .route("/comms/rooms/status", get(status))
-        .route("/rooms/{room}", get(enter))
-        .with_state(shared)
+        .with_state(nodes.clone());
+    nodes.iter().fold(status, |router, node| {
+        let path = format!("{}/rooms/{{room}}", node.settings.path);
+        router.merge(Router::new().route(&path, get(enter)).with_state(node.clone()))
+    })
 }
 
 #[derive(Deserialize)]
@@ -63,9 +66,13 @@ async fn enter(
 #[derive(Serialize)]
 struct Status {
     ok: bool,
+    /// The first node.
     node: String,
     users: usize,
     rooms: Vec<RoomStatus>,
+    /// Each node, where there are several.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    nodes: Vec<NodeStatus>,
 }
 
 #[derive(Serialize)]
@@ -74,15 +81,30 @@ struct RoomStatus {
     users: usize,
 }
 
-async fn status(State(shared): State<Arc<Shared>>) -> impl IntoResponse {
-    let mut rooms: Vec<RoomStatus> = shared
-        .registry
-        .sizes()
-        .into_iter()
-        .map(|(id, users)| RoomStatus { id: id.to_string(), users })
-        .collect();
-    rooms.sort_by(|a, b| a.id.cmp(&b.id));
-    let users = rooms.iter().map(|room| room.users).sum();
-    let node = shared.settings.node.to_string();
-    ([(header::ACCESS_CONTROL_ALLOW_ORIGIN, "*")], Json(Status { ok: true, node, users, rooms }))
+#[derive(Serialize)]
+struct NodeStatus {
+    node: String,
+    users: usize,
+}
+
+/// All nodes as if they were one: while an island moves, its room is on two of them.
+async fn status(State(nodes): State<Arc<[Arc<Shared>]>>) -> impl IntoResponse {
+    let mut rooms: BTreeMap<String, usize> = BTreeMap::new();
+    let mut each = Vec::new();
+    for shared in nodes.iter() {
+        let mut on_it = 0;
+        for (id, users) in shared.registry.sizes() {
+            *rooms.entry(id.to_string()).or_default() += users;
+            on_it += users;
+        }
+        each.push(NodeStatus { node: shared.settings.node.to_string(), users: on_it });
+    }
+    let status = Status {
+        ok: true,
+        node: each.first().map(|first| first.node.clone()).unwrap_or_default(),
+        users: rooms.values().sum(),
+        rooms: rooms.into_iter().map(|(id, users)| RoomStatus { id, users }).collect(),
+        nodes: if each.len() > 1 { each } else { Vec::new() },
+    };
+    ([(header::ACCESS_CONTROL_ALLOW_ORIGIN, "*")], Json(status))
 }

@@ -8,8 +8,11 @@ use protocol::NodeName;
 pub struct Settings {
     /// The node's name on the bus.
     pub node: NodeName,
-    /// Where clients reach it: `ws://host:port` or `wss://host`.
+    /// Where clients reach the process: `ws://host:port` or `wss://host`.
     pub public_url: String,
+    /// Where the node is below that: nothing, or a path such as `/nodes/rooms-2`. No two nodes of a
+    /// process have the same.
+    pub path: String,
     /// The most members that an island is given here.
     pub max_island_size: u32,
     /// The most members of one room. Higher than `max_island_size`, because those who leave an

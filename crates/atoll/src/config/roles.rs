@@ -19,7 +19,8 @@ pub(crate) struct Parsed {
     pub(crate) rules: Option<(PathBuf, Rules)>,
     /// Empty: from the address that is listened on.
     pub(crate) public_url: Option<String>,
-    pub(crate) node: NodeName,
+    /// The names of the room nodes.
+    pub(crate) nodes: Vec<NodeName>,
     pub(crate) token_secrets: Vec<String>,
     /// Nodes that do not announce themselves.
     pub(crate) transports: Vec<Configured>,
@@ -35,6 +36,9 @@ impl Parsed {
 /// A secret shorter than this can be guessed (RFC 7518, 3.2: a key as long as the hash; half of it
 /// is the least that we take).
 const MIN_SECRET_BYTES: usize = 16;
+
+/// More room nodes than this are processes of their own.
+const MAX_ROOM_NODES: u32 = 16;
 
 impl Parsed {
     /// Checks all values that their types alone do not; adds what is wrong to `problems`.
@@ -108,9 +112,19 @@ impl Parsed {
         let heard = islands.discovery_interval_s <= 10;
         let rule = "must be at most 10: a director that is unheard for 30 s counts as gone";
         check(heard, "islands.discovery_interval_s", &islands.discovery_interval_s, rule);
-        let node = rooms.node.parse::<NodeName>();
-        let rule = node.as_ref().err().map(ToString::to_string).unwrap_or_default();
-        check(node.is_ok(), "rooms.node", &rooms.node, &rule);
+        let counted = (1..=MAX_ROOM_NODES).contains(&rooms.nodes);
+        check(counted, "rooms.nodes", &rooms.nodes, "must be 1 to 16");
+        let (mut nodes, mut named) = (Vec::new(), true);
+        for name in room_nodes(rooms) {
+            match name.parse::<NodeName>() {
+                Ok(node) => nodes.push(node),
+                // One is enough: the others differ from it in their number.
+                Err(error) => {
+                    check(!named, "rooms.node", &name, &error.to_string());
+                    named = false;
+                }
+            }
+        }
         let fits = rooms.max_room_size >= rooms.max_island_size as usize;
         check(fits, "rooms.max_room_size", &rooms.max_room_size, "must be at least rooms.max_island_size");
         let holds = rooms.queue_bytes >= 4 * protocol::MAX_MESSAGE_BYTES;
@@ -131,7 +145,7 @@ impl Parsed {
         }
         let rules = rules(&settings.rules.file, problems);
         let transports = transports::configured(settings, problems);
-        Some(Self { listen: listen?, admin, rules, public_url, node: node.ok()?, token_secrets, transports })
+        Some(Self { listen: listen?, admin, rules, public_url, nodes, token_secrets, transports })
     }
 }
 
@@ -209,12 +223,23 @@ impl Settings {
         }
     }
 
-    /// What the room node is told.
-    pub(crate) fn rooms(&self, node: NodeName, ws_url: &str) -> rooms::Settings {
+    /// What each room node is told: the first is where rooms have always been, the others have
+    /// paths of their own.
+    pub(crate) fn rooms(&self, nodes: &[NodeName], ws_url: &str) -> Vec<rooms::Settings> {
+        let path = |(index, node): (usize, &NodeName)| match index {
+            0 => String::new(),
+            _ => format!("/nodes/{node}"),
+        };
+        let paths = nodes.iter().enumerate().map(path);
+        nodes.iter().zip(paths).map(|(node, path)| self.room_node(node.clone(), path, ws_url)).collect()
+    }
+
+    fn room_node(&self, node: NodeName, path: String, ws_url: &str) -> rooms::Settings {
         let rooms = &self.rooms;
         rooms::Settings {
             node,
             public_url: ws_url.to_owned(),
+            path,
             max_island_size: rooms.max_island_size,
             max_room_size: rooms.max_room_size,
             max_users: rooms.max_users,
@@ -250,6 +275,14 @@ impl Settings {
             max_users: self.gateway.max_sessions,
         }
     }
+}
+
+/// The names of the room nodes: from the first on they are counted.
+pub(super) fn room_nodes(rooms: &super::settings::Rooms) -> impl Iterator<Item = String> {
+    let first = rooms.node.clone();
+    let stem = first.strip_suffix("-1").unwrap_or(&first).to_owned();
+    let others = (2..=rooms.nodes.min(MAX_ROOM_NODES)).map(move |number| format!("{stem}-{number}"));
+    std::iter::once(first).chain(others)
 }
 
 /// The parts of a comma-separated list.

@@ -133,8 +133,10 @@ pub(crate) struct Gateway {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct Rooms {
-    /// The node's name.
+    /// The name of the node, of the first where there are several.
     pub(crate) node: String,
+    /// How many room nodes there are.
+    pub(crate) nodes: u32,
     /// Secrets that director and room nodes share, separated by commas: the first signs tokens,
     /// all of them are taken. Empty: one is made at start.
     pub(crate) token_secrets: String,
@@ -286,6 +288,7 @@ impl Default for Rooms {
     fn default() -> Self {
         Self {
             node: "rooms-1".to_owned(),
+            nodes: 1,
             token_secrets: String::new(),
             token_ttl_s: 300,
             max_island_size: 100,

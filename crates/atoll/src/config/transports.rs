@@ -13,7 +13,7 @@ use transports::{external::Template, livekit, p2p};
 use super::{
     Settings,
     nodes::{External, LiveKit, P2p},
-    roles::{list, seconds},
+    roles::{list, room_nodes, seconds},
 };
 
 /// Different protocols that external nodes may speak: a client says of at most eight that it can
@@ -23,8 +23,8 @@ const MAX_EXTERNAL_PROTOCOLS: usize = 5;
 /// The nodes that are configured; adds what is wrong to `problems`.
 pub(super) fn configured(settings: &Settings, problems: &mut Vec<String>) -> Vec<Configured> {
     let mut nodes = Nodes { problems, taken: HashMap::new() };
-    // Whether it is a name was checked with the other settings of rooms.
-    nodes.taken.insert(settings.rooms.node.clone(), "rooms.node".to_owned());
+    // Whether they are names was checked with the other settings of rooms.
+    nodes.taken.extend(room_nodes(&settings.rooms).map(|name| (name, "rooms.node".to_owned())));
     let mut configured: Vec<Configured> =
         settings.livekit.iter().filter_map(|(node, livekit)| nodes.livekit(node, livekit)).collect();
     configured.extend(nodes.p2p(&settings.p2p));

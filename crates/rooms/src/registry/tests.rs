@@ -9,7 +9,8 @@ use super::*;
 const BOUNDS: Bounds = Bounds { unreliable: 100_000, all: 200_000 };
 
 fn registry(max_room_size: usize, max_users: usize) -> Registry {
-    Registry::new(Limits { max_room_size, max_users, bounds: BOUNDS, remember: Duration::from_secs(300) })
+    let limits = Limits { max_room_size, max_users, bounds: BOUNDS, remember: Duration::from_secs(300) };
+    Registry::new(limits, Arc::new(AtomicU32::new(1)))
 }
 
 fn entrant(address: u8, minted: u128) -> Entrant {

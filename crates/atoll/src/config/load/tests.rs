@@ -127,6 +127,18 @@ fn problems_of_nodes_are_named_like_all_others() {
 }
 
 #[test]
+fn room_nodes_are_few_and_each_has_a_name() {
+    let nodes = |nodes: &str| problems(&format!("[rooms]\nnodes = {nodes}"), &[]);
+    assert_eq!(nodes("0"), ["rooms.nodes = 0: must be 1 to 16"]);
+    assert_eq!(nodes("17"), ["rooms.nodes = 17: must be 1 to 16"]);
+    // Long enough for one, too long with a number.
+    let long = "n".repeat(64);
+    let problems = problems(&format!("[rooms]\nnodes = 3\nnode = \"{long}\""), &[]);
+    assert_eq!(problems.len(), 1, "{problems:?}");
+    assert!(problems[0].starts_with(&format!("rooms.node = {long}-2: must be")), "{problems:?}");
+}
+
+#[test]
 fn a_wildcard_needs_a_public_url() {
     let problems = problems("[server]\nlisten = \"0.0.0.0:5000\"", &[]);
     assert_eq!(problems.len(), 1);

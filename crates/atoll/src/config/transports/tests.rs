@@ -69,6 +69,23 @@ fn each_bad_value_is_named() {
 }
 
 #[test]
+fn room_nodes_are_counted_and_no_other_has_their_names() {
+    let rooms = |node: &str| {
+        let mut rooms = Settings::default().rooms;
+        (rooms.node, rooms.nodes) = (node.to_owned(), 3);
+        room_nodes(&rooms).collect::<Vec<_>>()
+    };
+    assert_eq!(rooms("rooms-1"), ["rooms-1", "rooms-2", "rooms-3"]);
+    assert_eq!(rooms("eu"), ["eu", "eu-2", "eu-3"]);
+    assert_eq!(rooms("eu-11"), ["eu-11", "eu-11-2", "eu-11-3"]);
+    let taken = problems(|settings| {
+        settings.rooms.nodes = 2;
+        settings.p2p.node = "rooms-2".to_owned();
+    });
+    assert_eq!(taken, ["p2p.node: rooms-2 is the name of rooms.node, too"]);
+}
+
+#[test]
 fn external_nodes_speak_few_protocols_and_have_names_of_their_own() {
     let several = |settings: &mut Settings, protocols: u8| {
         for number in 0..protocols {
