@@ -16,9 +16,11 @@ pub enum Event {
     IslandChanged {
         /// The island.
         island: IslandId,
-        /// Where its members meet.
+        /// Where its members meet; an explorer enters WebSocket rooms, and is in no room while it is
+        /// told anything else.
         connection: ConnectionString,
-        /// The island before it, if there was one.
+        /// The island before it, if there was one; the same island, if its members only meet
+        /// elsewhere from now on.
         from: Option<String>,
         /// Who is in it and where, the explorer itself included.
         peers: BTreeMap<Address, Position>,
@@ -29,6 +31,8 @@ pub enum Event {
         room: RoomId,
         /// Whose room it is.
         island: IslandId,
+        /// Where it is, without the token.
+        url: String,
         /// What the explorer is called there.
         alias: u32,
         /// Who was there before it.
@@ -53,6 +57,16 @@ pub enum Event {
     /// Somebody said something in the room.
     Message {
         /// The stay in which this was heard.
+        room: RoomId,
+        /// Who said it.
+        alias: u32,
+        /// An RFC-4 packet.
+        body: Bytes,
+    },
+    /// What somebody said came through this room as well: a [`Event::Message`] of another room has
+    /// given it.
+    Double {
+        /// The stay in which it was heard again.
         room: RoomId,
         /// Who said it.
         alias: u32,

@@ -24,8 +24,9 @@ pub struct Settings {
     pub transports: Vec<String>,
     /// How long any server may take to answer.
     pub deadline: Duration,
-    /// How long it stays in the old room once the new one has welcomed it.
-    pub overlap: Duration,
+    /// How long it stays in the old room once the new one has welcomed it; `None`: it leaves the old
+    /// room before it enters the new one.
+    pub overlap: Option<Duration>,
     /// The longest pause before it tries again.
     pub longest_pause: Duration,
 }
@@ -37,9 +38,15 @@ impl Settings {
             socket_url: socket_url.into(),
             transports: Vec::new(),
             deadline: Duration::from_secs(10),
-            overlap: Duration::from_secs(2),
+            overlap: Some(Duration::from_secs(2)),
             longest_pause: Duration::from_secs(10),
         }
+    }
+
+    /// The behaviour of stock clients, which break before they make: as soon as they are told of
+    /// another room they leave the one that they are in.
+    pub fn stock(socket_url: impl Into<String>) -> Self {
+        Self { overlap: None, ..Self::new(socket_url) }
     }
 }
 

@@ -1,15 +1,25 @@
 //! A WebSocket room, from the client's side: one task a stay.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use protocol::{
     Address, IslandId,
     rfc5::{WsIdentification, WsPacket, WsPeerUpdate, WsWelcome, ws_packet::Message},
 };
-use tokio::{sync::mpsc, time::timeout};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, timeout},
+};
 
-use crate::{Ended, Event, RoomId, connection::Connection};
+use crate::{
+    Ended, Event, RoomId,
+    connection::Connection,
+    doubles::{Doubles, Ear},
+};
 
 /// Something to say in a room.
 #[derive(Debug, Clone)]
@@ -41,7 +51,10 @@ const SAY_QUEUE: usize = 256;
 
 /// What a stay needs to know.
 pub(crate) struct Destination {
+    /// With its token.
     pub(crate) url: String,
+    /// Without it.
+    pub(crate) public_url: String,
     pub(crate) island: IslandId,
     pub(crate) address: Address,
     pub(crate) deadline: Duration,
@@ -49,19 +62,28 @@ pub(crate) struct Destination {
 
 impl Stay {
     /// Enters a room in a task of its own.
-    pub(crate) fn begin(id: RoomId, destination: Destination, events: mpsc::Sender<Event>) -> Self {
+    pub(crate) fn begin(
+        id: RoomId,
+        destination: Destination,
+        doubles: &Doubles,
+        events: mpsc::Sender<Event>,
+    ) -> Self {
+        let ear = doubles.listen(id);
         let (say, to_say) = mpsc::channel(SAY_QUEUE);
         // It enters once and ends once.
         let (progress_sender, progress) = mpsc::channel(2);
         tokio::spawn(async move {
             let (ended, connection) = match enter(&destination).await {
                 Ok((mut connection, welcome)) => {
-                    let (island, sender) = (&destination.island, &progress_sender);
-                    let ended = stay(id, island, &mut connection, welcome, sender, to_say, &events).await;
+                    let inside = Inside { room: id, members: HashMap::new(), ear: &ear };
+                    let arrival = (&destination, welcome);
+                    let sender = &progress_sender;
+                    let ended = inside.stay(arrival, &mut connection, sender, to_say, &events).await;
                     (ended, Some(connection))
                 }
                 Err(ended) => (ended, None),
             };
+            drop(ear);
             // Nobody listens any more when the explorer is gone.
             let _ = events.send(Event::RoomLeft { room: id, ended: ended.clone() }).await;
             let left = ended == Ended::Left;
@@ -87,43 +109,82 @@ impl Stay {
     }
 }
 
-/// A stay from its welcome to its end.
-async fn stay(
+/// A stay that came about.
+struct Inside<'a> {
     room: RoomId,
-    island: &IslandId,
-    connection: &mut Connection,
-    welcome: WsWelcome,
-    progress: &mpsc::Sender<Progress>,
-    mut to_say: mpsc::Receiver<Say>,
-    events: &mpsc::Sender<Event>,
-) -> Ended {
-    let identities = welcome.peer_identities.into_iter();
-    let members: BTreeMap<u32, Address> =
-        identities.filter_map(|(alias, address)| Some((alias, address.parse().ok()?))).collect();
-    let arrival = Event::RoomEntered { room, island: island.clone(), alias: welcome.alias, members };
-    if events.send(arrival).await.is_err() {
-        return Ended::Left;
+    members: HashMap<u32, Address>,
+    ear: &'a Ear,
+}
+
+impl Inside<'_> {
+    /// From the welcome to the end.
+    async fn stay(
+        mut self,
+        (destination, welcome): (&Destination, WsWelcome),
+        connection: &mut Connection,
+        progress: &mpsc::Sender<Progress>,
+        mut to_say: mpsc::Receiver<Say>,
+        events: &mpsc::Sender<Event>,
+    ) -> Ended {
+        if events.send(self.arrive(destination, welcome)).await.is_err() {
+            return Ended::Left;
+        }
+        let _ = progress.send(Progress::Entered).await;
+        loop {
+            tokio::select! {
+                say = to_say.recv() => {
+                    let Some(Say { body, unreliable }) = say else { return Ended::Left };
+                    let update = WsPeerUpdate { from_alias: 0, body, unreliable };
+                    let packet = WsPacket { message: Some(Message::PeerUpdateMessage(update)) };
+                    if let Err(ended) = connection.send(&packet).await {
+                        return ended;
+                    }
+                }
+                packet = connection.next::<WsPacket>() => {
+                    let event = match packet {
+                        Ok(packet) => packet.message.and_then(|message| self.hear(message)),
+                        Err(ended) => return ended,
+                    };
+                    if let Some(event) = event && events.send(event).await.is_err() {
+                        return Ended::Left;
+                    }
+                }
+            }
+        }
     }
-    let _ = progress.send(Progress::Entered).await;
-    loop {
-        tokio::select! {
-            say = to_say.recv() => {
-                let Some(Say { body, unreliable }) = say else { return Ended::Left };
-                let update = WsPeerUpdate { from_alias: 0, body, unreliable };
-                let packet = WsPacket { message: Some(Message::PeerUpdateMessage(update)) };
-                if let Err(ended) = connection.send(&packet).await {
-                    return ended;
-                }
+
+    fn arrive(&mut self, destination: &Destination, welcome: WsWelcome) -> Event {
+        let identities = welcome.peer_identities.into_iter();
+        let members: BTreeMap<u32, Address> =
+            identities.filter_map(|(alias, address)| Some((alias, address.parse().ok()?))).collect();
+        self.members = members.iter().map(|(&alias, &address)| (alias, address)).collect();
+        let Destination { island, public_url, .. } = destination;
+        let (island, url) = (island.clone(), public_url.clone());
+        Event::RoomEntered { room: self.room, island, url, alias: welcome.alias, members }
+    }
+
+    fn hear(&mut self, message: Message) -> Option<Event> {
+        let room = self.room;
+        match message {
+            Message::PeerUpdateMessage(WsPeerUpdate { from_alias: alias, body, .. }) => {
+                let sender = self.members.get(&alias);
+                let double = sender.is_some_and(|&sender| self.ear.is_double(sender, &body, Instant::now()));
+                Some(match double {
+                    false => Event::Message { room, alias, body },
+                    true => Event::Double { room, alias, body },
+                })
             }
-            packet = connection.next::<WsPacket>() => {
-                let event = match packet {
-                    Ok(packet) => packet.message.and_then(|message| event(room, message)),
-                    Err(ended) => return ended,
-                };
-                if let Some(event) = event && events.send(event).await.is_err() {
-                    return Ended::Left;
-                }
+            Message::PeerJoinMessage(join) => {
+                let (alias, address) = (join.alias, join.address.parse().ok()?);
+                self.members.insert(alias, address);
+                Some(Event::PeerJoined { room, alias, address })
             }
+            Message::PeerLeaveMessage(leave) => {
+                self.members.remove(&leave.alias);
+                Some(Event::PeerLeft { room, alias: leave.alias })
+            }
+            // A kick is followed by a close frame, which says why.
+            _ => None,
         }
     }
 }
@@ -148,19 +209,5 @@ async fn enter(destination: &Destination) -> Result<(Connection, WsWelcome), End
         Ok(Ok(welcome)) => Ok((connection, welcome)),
         Ok(Err(ended)) => Err(ended),
         Err(_) => Err(Ended::Broken("the room did not answer in time".to_owned())),
-    }
-}
-
-fn event(room: RoomId, message: Message) -> Option<Event> {
-    match message {
-        Message::PeerUpdateMessage(update) => {
-            Some(Event::Message { room, alias: update.from_alias, body: update.body })
-        }
-        Message::PeerJoinMessage(join) => {
-            Some(Event::PeerJoined { room, alias: join.alias, address: join.address.parse().ok()? })
-        }
-        Message::PeerLeaveMessage(leave) => Some(Event::PeerLeft { room, alias: leave.alias }),
-        // A kick is followed by a close frame, which says why.
-        _ => None,
     }
 }

@@ -12,6 +12,7 @@ use tokio::{
 
 use crate::{
     Ended, Event, RoomId, Settings,
+    doubles::Doubles,
     pause::Pause,
     room::{Destination, Progress, Say, Stay},
 };
@@ -21,6 +22,7 @@ pub(crate) struct Rooms {
     address: Address,
     events: mpsc::Sender<Event>,
     next_room: u64,
+    doubles: Doubles,
     /// Where the explorer belongs.
     present: Option<Present>,
     /// Rooms of before, and when to leave them: once the present one has been entered.
@@ -28,7 +30,10 @@ pub(crate) struct Rooms {
 }
 
 struct Present {
+    /// With its token.
     url: String,
+    /// Without it.
+    public_url: String,
     island: IslandId,
     /// When the gateway named it.
     told: Instant,
@@ -56,7 +61,15 @@ pub(crate) struct AskAgain;
 
 impl Rooms {
     pub(crate) fn new(settings: Settings, address: Address, events: mpsc::Sender<Event>) -> Self {
-        Self { settings, address, events, next_room: 0, present: None, past: Vec::new() }
+        Self {
+            settings,
+            address,
+            events,
+            next_room: 0,
+            doubles: Doubles::default(),
+            present: None,
+            past: Vec::new(),
+        }
     }
 
     /// Goes where the gateway says, and gives what to tell of it; what cannot be read is skipped.
@@ -66,18 +79,30 @@ impl Rooms {
             tracing::warn!(island = change.island_id, "the gateway sent an island that cannot be read");
             return None;
         };
-        if let Some(Present { state: State::Staying(stay), .. }) = self.present.take() {
-            self.past.push((stay, None));
+        let before = self.present.take();
+        match self.settings.overlap {
+            None => self.past.clear(),
+            Some(overlap) => {
+                // Without another room to enter, there is no welcome to wait for.
+                let leave_at = connection.room_url().is_none().then(|| Instant::now() + overlap);
+                if let Some(Present { state: State::Staying(stay), .. }) = before {
+                    self.past.push((stay, None));
+                }
+                self.leave_past(leave_at);
+            }
         }
         let peers: BTreeMap<Address, Position> = change
             .peers
             .iter()
             .filter_map(|(peer, place)| Some((peer.parse().ok()?, Position::new(place.x, place.y, place.z))))
             .collect();
-        if let Some(url) = connection.room_url() {
+        if let (Some(url), ConnectionString::WsRoom { url: public_url, .. }) =
+            (connection.room_url(), &connection)
+        {
+            let (public_url, island) = (public_url.clone(), island.clone());
             let pause = Pause::new(self.settings.longest_pause);
-            let state = State::Staying(self.enter(&url, &island));
-            self.present = Some(Present { url, island: island.clone(), told: Instant::now(), pause, state });
+            let state = State::Staying(self.enter(&url, &public_url, &island));
+            self.present = Some(Present { url, public_url, island, told: Instant::now(), pause, state });
         }
         Some(Event::IslandChanged { island, connection, from: change.from_island_id, peers })
     }
@@ -127,10 +152,7 @@ impl Rooms {
         match progress {
             Some(Progress::Entered) => {
                 present.pause.reset();
-                let leave_at = Instant::now() + self.settings.overlap;
-                for (_, until) in &mut self.past {
-                    until.get_or_insert(leave_at);
-                }
+                self.leave_past(self.settings.overlap.map(|overlap| Instant::now() + overlap));
             }
             Some(Progress::Ended(ended)) if ended.come_back() => {
                 present.state = State::Waiting(Instant::now() + present.pause.next());
@@ -141,19 +163,32 @@ impl Rooms {
                 ask_again = (refused && present.told.elapsed() >= TOKEN_AGE).then_some(AskAgain);
                 present.state = State::Refused;
             }
-            None => present.state = State::Staying(self.enter(&present.url, &present.island)),
+            None => {
+                present.state = State::Staying(self.enter(&present.url, &present.public_url, &present.island))
+            }
         }
         self.present = Some(present);
         ask_again
     }
 
-    fn enter(&mut self, url: &str, island: &IslandId) -> Stay {
+    /// Rooms of before are left then, those excepted for which an earlier time is known.
+    fn leave_past(&mut self, leave_at: Option<Instant>) {
+        for (_, until) in &mut self.past {
+            *until = until.or(leave_at);
+        }
+    }
+
+    fn enter(&mut self, url: &str, public_url: &str, island: &IslandId) -> Stay {
         let id = RoomId(self.next_room);
         self.next_room += 1;
-        let (url, island) = (url.to_owned(), island.clone());
-        let destination =
-            Destination { url, island, address: self.address, deadline: self.settings.deadline };
-        Stay::begin(id, destination, self.events.clone())
+        let destination = Destination {
+            url: url.to_owned(),
+            public_url: public_url.to_owned(),
+            island: island.clone(),
+            address: self.address,
+            deadline: self.settings.deadline,
+        };
+        Stay::begin(id, destination, &self.doubles, self.events.clone())
     }
 }
 
@@ -167,8 +202,8 @@ mod tests {
         let mut rooms = Rooms::new(Settings::new("ws://127.0.0.1:9"), Address::new([1; 20]), events);
         let told = Instant::now().checked_sub(age).unwrap();
         let pause = Pause::new(Duration::from_secs(1));
-        let (url, island) = (String::new(), "I1".parse().unwrap());
-        rooms.present = Some(Present { url, island, told, pause, state: State::Refused });
+        let (url, public_url, island) = (String::new(), String::new(), "I1".parse().unwrap());
+        rooms.present = Some(Present { url, public_url, island, told, pause, state: State::Refused });
         let ended = Ended::Closed { code: close.code(), reason: String::new() };
         let asked = rooms.advance(Some(Progress::Ended(ended)));
         let waits = matches!(rooms.present, Some(Present { state: State::Waiting(_), .. }));

@@ -132,6 +132,13 @@ fn encode(position: rfc4::Position, least_bytes: usize) -> Bytes {
     bytes.freeze()
 }
 
+fn decode(body: Bytes) -> Option<rfc4::Position> {
+    match rfc4::Packet::decode(body).ok()?.message? {
+        Message::Position(position) => Some(position),
+        _ => None,
+    }
+}
+
 fn hear(crowd: &Crowd, bot: usize, question: &Question, event: Event) {
     match event {
         Event::SignedIn => {
@@ -143,8 +150,8 @@ fn hear(crowd: &Crowd, bot: usize, question: &Question, event: Event) {
             }
             crowd.settle(bot, island);
         }
-        Event::RoomEntered { room, island, alias, members } => {
-            let mut stay = StayLog::new(island, alias, Instant::now());
+        Event::RoomEntered { room, url, alias, members, .. } => {
+            let mut stay = StayLog::new(url, alias, Instant::now());
             stay.members = members
                 .into_iter()
                 .filter_map(|(alias, address)| Some((alias, crowd.index_of(address)?)))
@@ -158,12 +165,15 @@ fn hear(crowd: &Crowd, bot: usize, question: &Question, event: Event) {
             }
         }
         Event::PeerLeft { .. } => {}
+        Event::Double { room, alias, body } => {
+            if let Some(position) = decode(body)
+                && let Some(stay) = crowd.log(bot).stays.get_mut(&room)
+            {
+                stay.heard(alias, position.index);
+            }
+        }
         Event::Message { room, alias, body } => {
-            let Ok(rfc4::Packet { message: Some(Message::Position(position)), .. }) =
-                rfc4::Packet::decode(body)
-            else {
-                return;
-            };
+            let Some(position) = decode(body) else { return };
             let sender = {
                 let mut log = crowd.log(bot);
                 let Some(stay) = log.stays.get_mut(&room) else { return };

@@ -9,7 +9,6 @@ use std::{
 };
 
 use client::RoomId;
-use protocol::IslandId;
 use tokio::time::Instant;
 
 /// Messages of the last second of a common stay may still be under way.
@@ -24,7 +23,8 @@ pub(crate) struct BotLog {
 /// What one bot said and heard in one stay.
 #[derive(Debug)]
 pub(crate) struct StayLog {
-    pub(crate) island: IslandId,
+    /// Where the room is: while an island moves, it has two.
+    pub(crate) url: String,
     pub(crate) alias: u32,
     pub(crate) entered: Instant,
     pub(crate) left: Option<Instant>,
@@ -44,9 +44,9 @@ struct HeardOf {
 }
 
 impl StayLog {
-    pub(crate) fn new(island: IslandId, alias: u32, entered: Instant) -> Self {
+    pub(crate) fn new(url: String, alias: u32, entered: Instant) -> Self {
         let (members, sent, heard) = Default::default();
-        Self { island, alias, entered, left: None, members, sent, heard }
+        Self { url, alias, entered, left: None, members, sent, heard }
     }
 
     pub(crate) fn sent(&mut self, index: u32, at: Instant) {
@@ -112,9 +112,9 @@ pub(crate) struct Verdict {
 
 /// Judges all stays up to now.
 pub(crate) fn judge<'a>(logs: impl IntoIterator<Item = &'a BotLog>, now: Instant) -> Verdict {
-    let mut rooms: HashMap<&IslandId, Vec<&StayLog>> = HashMap::new();
+    let mut rooms: HashMap<&str, Vec<&StayLog>> = HashMap::new();
     for stay in logs.into_iter().flat_map(|log| log.stays.values()) {
-        rooms.entry(&stay.island).or_default().push(stay);
+        rooms.entry(&stay.url).or_default().push(stay);
     }
     let mut verdict = Verdict::default();
     for stays in rooms.values() {
@@ -139,7 +139,7 @@ mod tests {
     /// Two in a room for ten seconds, of whom the first says something every second.
     fn pair(heard: &[u32]) -> Verdict {
         let start = Instant::now();
-        let stay = |alias| StayLog::new("I1".parse().unwrap(), alias, start);
+        let stay = |alias| StayLog::new("I1".to_owned(), alias, start);
         let (mut sender, mut hearer) = (stay(1), stay(2));
         for index in 0..10 {
             sender.sent(index, start + SECOND * index);
@@ -173,14 +173,14 @@ mod tests {
     #[test]
     fn only_the_common_stay_counts_and_not_its_last_second() {
         let start = Instant::now();
-        let mut sender = StayLog::new("I1".parse().unwrap(), 1, start);
+        let mut sender = StayLog::new("I1".to_owned(), 1, start);
         for index in 0..10 {
             sender.sent(index, start + SECOND * index);
         }
-        let mut hearer = StayLog::new("I1".parse().unwrap(), 2, start + SECOND * 3);
+        let mut hearer = StayLog::new("I1".to_owned(), 2, start + SECOND * 3);
         hearer.left = Some(start + SECOND * 7);
         [3, 4, 5, 6].into_iter().for_each(|index| hearer.heard(1, index));
-        let elsewhere = StayLog::new("I2".parse().unwrap(), 3, start);
+        let elsewhere = StayLog::new("I2".to_owned(), 3, start);
         let logs =
             [sender, hearer, elsewhere].map(|stay| BotLog { stays: BTreeMap::from([(RoomId(0), stay)]) });
         let verdict = judge(&logs, start + SECOND * 10);

@@ -131,7 +131,7 @@ impl Counts {
             let before = rooms.len();
             let mut inside = false;
             for stay in open {
-                rooms.insert(stay.island.clone());
+                rooms.insert(stay.url.clone());
                 inside = true;
             }
             people += usize::from(inside || rooms.len() > before);
