@@ -210,6 +210,46 @@ mod tests {
         (asked, waits)
     }
 
+    fn rooms(settings: Settings) -> Rooms {
+        Rooms::new(settings, Address::new([1; 20]), mpsc::channel(8).0)
+    }
+
+    fn told(rooms: &mut Rooms, island: &str, connection: &str) -> bool {
+        let (island_id, conn_str) = (island.to_owned(), connection.to_owned());
+        rooms.follow(IslandChangedMessage { island_id, conn_str, ..Default::default() }).is_some()
+    }
+
+    const LIVEKIT: &str = "livekit:ws://127.0.0.1:9?access_token=t";
+
+    #[tokio::test]
+    async fn an_explorer_leaves_once_it_is_welcome_elsewhere() {
+        let mut rooms = rooms(Settings::new("ws://127.0.0.1:9"));
+        assert!(told(&mut rooms, "I1", "ws-room:ws://127.0.0.1:9/rooms/I1"));
+        assert!(told(&mut rooms, "I1", "ws-room:ws://127.0.0.1:9/nodes/2/rooms/I1"));
+        assert!(matches!(rooms.past[..], [(_, None)]) && rooms.present.is_some());
+        rooms.advance(Some(Progress::Entered));
+        assert!(matches!(rooms.past[..], [(_, Some(_))]));
+    }
+
+    #[tokio::test]
+    async fn where_it_cannot_join_there_is_no_welcome_to_wait_for() {
+        let mut rooms = rooms(Settings::new("ws://127.0.0.1:9"));
+        assert!(told(&mut rooms, "I1", "ws-room:ws://127.0.0.1:9/rooms/I1"));
+        assert!(told(&mut rooms, "I1", LIVEKIT));
+        assert!(matches!(rooms.past[..], [(_, Some(_))]) && rooms.present.is_none());
+    }
+
+    #[tokio::test]
+    async fn stock_clients_leave_as_soon_as_they_are_told() {
+        for connection in ["ws-room:ws://127.0.0.1:9/nodes/2/rooms/I1", LIVEKIT] {
+            let mut rooms = rooms(Settings::stock("ws://127.0.0.1:9"));
+            assert!(told(&mut rooms, "I1", "ws-room:ws://127.0.0.1:9/rooms/I1"));
+            assert!(told(&mut rooms, "I1", connection));
+            assert!(rooms.past.is_empty());
+            assert_eq!(rooms.present.is_some(), connection != LIVEKIT);
+        }
+    }
+
     #[tokio::test]
     async fn a_room_that_broke_is_entered_again_or_asked_for_when_the_token_has_expired() {
         let (young, old) = (Duration::from_secs(1), Duration::from_secs(61));
