@@ -5,6 +5,7 @@ mod crowd;
 mod ledger;
 mod referee;
 mod report;
+mod route;
 mod server;
 mod walk;
 
@@ -17,6 +18,7 @@ use tokio::time::{self, Instant};
 use crowd::Crowd;
 use referee::Referee;
 use report::{Display, Summary};
+use route::Route;
 use server::ServerLoad;
 use walk::Walker;
 
@@ -47,8 +49,19 @@ pub(crate) struct Flags {
     /// The realm's island size, above which a group need not be together.
     #[arg(long, default_value_t = 100)]
     limit: usize,
+    /// What bots say that they can join, separated by commas, such as livekit,ws-room; they enter
+    /// only WebSocket rooms, whatever they say. Without it, they say nothing.
+    #[arg(long, value_name = "PROTOCOLS", value_delimiter = ',', value_parser = protocol_name)]
+    transports: Vec<String>,
+    /// Everybody walks along these points again and again, instead of at random: "x,z x,z ...", in
+    /// metres.
+    #[arg(long, value_name = "POINTS", allow_hyphen_values = true)]
+    route: Option<Route>,
+    /// How fast everybody walks, in metres a second.
+    #[arg(long, value_name = "M_PER_S", default_value_t = 6.0, value_parser = speed)]
+    speed: f32,
     /// Everybody stands in one place.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "route")]
     still: bool,
     /// Everybody signs in and does nothing more.
     #[arg(long)]
@@ -58,6 +71,18 @@ pub(crate) struct Flags {
 fn rate(text: &str) -> Result<f64, String> {
     let rate: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
     if (0.1..=1000.0).contains(&rate) { Ok(rate) } else { Err("must be between 0.1 and 1000".to_owned()) }
+}
+
+fn speed(text: &str) -> Result<f32, String> {
+    let speed: f32 = text.parse().map_err(|_| "not a number".to_owned())?;
+    if (0.1..=100.0).contains(&speed) { Ok(speed) } else { Err("must be between 0.1 and 100".to_owned()) }
+}
+
+fn protocol_name(text: &str) -> Result<String, String> {
+    match protocol::is_protocol_name(text) {
+        true => Ok(text.to_owned()),
+        false => Err("must be the name of a protocol, such as ws-room".to_owned()),
+    }
 }
 
 /// Sign-ins that are begun in a second, so that no limit of a realm is in their way.
@@ -128,7 +153,13 @@ fn spawn(flags: &Flags, socket: &str, crowd: &Arc<Crowd>) -> Result<tokio::task:
     for index in 0..flags.count {
         let seed = flags.seed.wrapping_mul(1_000_003).wrapping_add(index as u64);
         let rng = StdRng::seed_from_u64(seed);
-        let walker = if flags.still { Walker::still(rng) } else { Walker::new(index, flags.count, rng) };
+        let walker = match &flags.route {
+            Some(route) => Walker::along(route.clone(), index, flags.count, flags.speed),
+            None if flags.still => Walker::still(rng),
+            None => Walker::new(index, flags.count, flags.speed, rng),
+        };
+        let mut settings = client::Settings::new(socket);
+        settings.transports.clone_from(&flags.transports);
         let identity = bot::identity()?;
         crowd.enrol(index, identity.address());
         let arrival = Duration::from_secs(1) * u32::try_from(index)? / ARRIVALS_PER_SECOND;
@@ -139,7 +170,7 @@ fn spawn(flags: &Flags, socket: &str, crowd: &Arc<Crowd>) -> Result<tokio::task:
             step: Duration::from_secs_f64(1.0 / flags.hz),
             bytes: flags.bytes,
         };
-        bots.spawn(bot::run(plan, client::Settings::new(socket), identity, walker, crowd.clone()));
+        bots.spawn(bot::run(plan, settings, identity, walker, crowd.clone()));
     }
     Ok(bots)
 }

@@ -1,16 +1,17 @@
-//! How bots walk: some wander, some meet, some travel between two crowds, some jump.
+//! How bots walk: along a route, or over land, where some wander, some meet, some travel between two
+//! crowds, some jump.
 
 use protocol::Position;
 use rand::{RngExt, rngs::StdRng};
 
-/// A place on the ground, in metres.
-type Place = (f32, f32);
+use super::route::{Round, Route};
+
+/// A place on the ground, in metres: x and z.
+pub(crate) type Place = (f32, f32);
 
 /// Land for so many bots; for more, there is more of it.
 const BOTS_PER_DISTRICT: usize = 20;
 const DISTRICT_SIDE_M: f32 = 300.0;
-/// A run.
-const SPEED_M_S: f32 = 6.0;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
@@ -25,10 +26,18 @@ enum Kind {
     Still,
 }
 
-/// One bot's walk, decided by its random numbers alone.
+/// One bot's walk.
 #[derive(Debug)]
-pub(crate) struct Walker {
+pub(crate) enum Walker {
+    OverLand(Box<Visitor>),
+    Along(Round),
+}
+
+/// A walk over land, decided by random numbers alone.
+#[derive(Debug)]
+pub(crate) struct Visitor {
     kind: Kind,
+    speed_m_s: f32,
     districts: usize,
     district: usize,
     position: Place,
@@ -42,7 +51,42 @@ pub(crate) struct Walker {
 
 impl Walker {
     /// The walker of a bot among `count`.
-    pub(crate) fn new(index: usize, count: usize, rng: StdRng) -> Self {
+    pub(crate) fn new(index: usize, count: usize, speed_m_s: f32, rng: StdRng) -> Self {
+        Self::OverLand(Box::new(Visitor::new(index, count, speed_m_s, rng)))
+    }
+
+    /// Stands within a few metres of everybody else who stands still.
+    pub(crate) fn still(rng: StdRng) -> Self {
+        Self::OverLand(Box::new(Visitor::at(Kind::Still, 1, 0, 0.0, rng)))
+    }
+
+    /// The walker of a bot among `count` on a route.
+    pub(crate) fn along(route: Route, index: usize, count: usize, speed_m_s: f32) -> Self {
+        Self::Along(Round::new(route, index, count, speed_m_s))
+    }
+
+    pub(crate) fn position(&self) -> Position {
+        let (x, z) = match self {
+            Self::OverLand(visitor) => visitor.position,
+            Self::Along(round) => round.place(),
+        };
+        Position::new(x, 0.0, z)
+    }
+
+    /// Walks for so many seconds; gives whether it jumped.
+    pub(crate) fn step(&mut self, seconds: f32) -> bool {
+        match self {
+            Self::OverLand(visitor) => visitor.step(seconds),
+            Self::Along(round) => {
+                round.step(seconds);
+                false
+            }
+        }
+    }
+}
+
+impl Visitor {
+    fn new(index: usize, count: usize, speed_m_s: f32, rng: StdRng) -> Self {
         let kind = match index % 20 {
             19 => Kind::Jumper,
             n if n % 3 == 0 => Kind::Wanderer,
@@ -50,17 +94,13 @@ impl Walker {
             _ => Kind::Traveller,
         };
         let districts = count.div_ceil(BOTS_PER_DISTRICT).max(1);
-        Self::at(kind, districts, index / BOTS_PER_DISTRICT, rng)
+        Self::at(kind, districts, index / BOTS_PER_DISTRICT, speed_m_s, rng)
     }
 
-    /// Stands within a few metres of everybody else who stands still.
-    pub(crate) fn still(rng: StdRng) -> Self {
-        Self::at(Kind::Still, 1, 0, rng)
-    }
-
-    fn at(kind: Kind, districts: usize, district: usize, rng: StdRng) -> Self {
-        let mut walker = Self {
+    fn at(kind: Kind, districts: usize, district: usize, speed_m_s: f32, rng: StdRng) -> Self {
+        let mut visitor = Self {
             kind,
+            speed_m_s,
             districts,
             district,
             position: (0.0, 0.0),
@@ -69,17 +109,12 @@ impl Walker {
             outward: false,
             rng,
         };
-        walker.position = walker.anywhere();
-        walker.aim();
-        walker
+        visitor.position = visitor.anywhere();
+        visitor.aim();
+        visitor
     }
 
-    pub(crate) fn position(&self) -> Position {
-        Position::new(self.position.0, 0.0, self.position.1)
-    }
-
-    /// Walks for so many seconds; gives whether it jumped.
-    pub(crate) fn step(&mut self, seconds: f32) -> bool {
+    fn step(&mut self, seconds: f32) -> bool {
         if self.kind == Kind::Still {
             return false;
         }
@@ -88,7 +123,7 @@ impl Walker {
             return false;
         }
         let (dx, dz) = (self.target.0 - self.position.0, self.target.1 - self.position.1);
-        let (distance, stride) = (dx.hypot(dz), SPEED_M_S * seconds);
+        let (distance, stride) = (dx.hypot(dz), self.speed_m_s * seconds);
         if self.kind == Kind::Jumper {
             self.position = self.target;
             self.aim();
@@ -149,8 +184,9 @@ mod tests {
     use super::*;
 
     fn walk(seed: u64) -> Vec<Position> {
-        let mut walkers: Vec<Walker> =
-            (0..20).map(|index| Walker::new(index, 20, StdRng::seed_from_u64(seed + index as u64))).collect();
+        let mut walkers: Vec<Walker> = (0..20)
+            .map(|index| Walker::new(index, 20, 6.0, StdRng::seed_from_u64(seed + index as u64)))
+            .collect();
         for _ in 0..600 {
             for walker in &mut walkers {
                 walker.step(0.1);
@@ -166,15 +202,17 @@ mod tests {
     }
 
     #[test]
-    fn nobody_but_jumpers_moves_faster_than_a_run() {
+    fn nobody_but_jumpers_moves_faster_than_told() {
         for index in 0..20 {
-            let mut walker = Walker::new(index, 20, StdRng::seed_from_u64(7));
+            let mut walker = Walker::new(index, 20, 6.0, StdRng::seed_from_u64(7));
+            let Walker::OverLand(visitor) = &walker else { panic!("on a route") };
+            let kind = visitor.kind;
             for _ in 0..600 {
                 let before = walker.position();
                 let jumped = walker.step(0.1);
-                assert!(!jumped || walker.kind == Kind::Jumper);
+                assert!(!jumped || kind == Kind::Jumper);
                 let distance = walker.position().ground_distance_squared(before).sqrt();
-                assert!(jumped || distance < 0.601, "{:?} moved {distance} m", walker.kind);
+                assert!(jumped || distance < 0.601, "{kind:?} moved {distance} m");
             }
         }
     }
