@@ -9,6 +9,7 @@ mod front;
 mod http;
 mod islands;
 mod leftovers;
+mod moves;
 mod nodes;
 mod room;
 mod rules;

@@ -106,6 +106,7 @@ async fn walk(plan: Plan, mut walker: Walker, handle: Handle, crowd: Arc<Crowd>,
         let rooms = handle.say(encode(packet, plan.bytes), true).await;
         crowd.sent.fetch_add(rooms.len() as u64, Relaxed);
         let mut log = crowd.log(plan.index);
+        log.said.push((index, at));
         for room in rooms {
             if let Some(stay) = log.stays.get_mut(&room) {
                 stay.sent(index, at);
@@ -144,14 +145,16 @@ fn hear(crowd: &Crowd, bot: usize, question: &Question, event: Event) {
         Event::SignedIn => {
             crowd.signed_in.fetch_add(1, Relaxed);
         }
-        Event::IslandChanged { island, .. } => {
+        Event::IslandChanged { island, connection, from, .. } => {
             if let Some(asked) = question.lock().unwrap_or_else(PoisonError::into_inner).take() {
                 crowd.assigned_after(asked);
             }
-            crowd.settle(bot, island);
+            let is_room = connection.room_url().is_some();
+            crowd.log(bot).told.island(Instant::now(), island.clone(), &connection, from.as_deref());
+            crowd.settle(bot, island, is_room);
         }
-        Event::RoomEntered { room, url, alias, members, .. } => {
-            let mut stay = StayLog::new(url, alias, Instant::now());
+        Event::RoomEntered { room, island, url, alias, members } => {
+            let mut stay = StayLog::new(island, url, alias, Instant::now());
             stay.members = members
                 .into_iter()
                 .filter_map(|(alias, address)| Some((alias, crowd.index_of(address)?)))
@@ -166,6 +169,7 @@ fn hear(crowd: &Crowd, bot: usize, question: &Question, event: Event) {
         }
         Event::PeerLeft { .. } => {}
         Event::Double { room, alias, body } => {
+            crowd.doubles.fetch_add(1, Relaxed);
             if let Some(position) = decode(body)
                 && let Some(stay) = crowd.log(bot).stays.get_mut(&room)
             {
@@ -178,7 +182,13 @@ fn hear(crowd: &Crowd, bot: usize, question: &Question, event: Event) {
                 let mut log = crowd.log(bot);
                 let Some(stay) = log.stays.get_mut(&room) else { return };
                 stay.heard(alias, position.index);
-                stay.members.get(&alias).copied()
+                let sender = stay.members.get(&alias).copied();
+                if let Some(sender) = sender
+                    && !log.heard.entry(sender).or_default().insert(position.index)
+                {
+                    crowd.given_twice.fetch_add(1, Relaxed);
+                }
+                sender
             };
             if let Some(sender) = sender {
                 crowd.hears(bot, sender, position.index);
@@ -192,6 +202,7 @@ fn hear(crowd: &Crowd, bot: usize, question: &Question, event: Event) {
         }
         Event::Disconnected { ended, .. } => {
             tracing::debug!(bot, %ended, "disconnected");
+            crowd.log(bot).told.disconnected(Instant::now());
             crowd.disconnects.fetch_add(1, Relaxed);
         }
     }

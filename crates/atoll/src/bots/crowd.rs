@@ -22,6 +22,10 @@ pub(crate) struct Crowd {
     pub(crate) signed_in: AtomicU64,
     pub(crate) sent: AtomicU64,
     pub(crate) received: AtomicU64,
+    /// Messages that came again through another room.
+    pub(crate) doubles: AtomicU64,
+    /// Those that were given again nevertheless.
+    pub(crate) given_twice: AtomicU64,
     pub(crate) disconnects: AtomicU64,
     /// Microseconds from the first heartbeat of a sign-in, or a jump, to the change of island.
     pub(crate) assignments: Mutex<Histogram<u64>>,
@@ -33,6 +37,8 @@ pub(crate) struct Crowd {
 struct Bot {
     position: Mutex<Option<Position>>,
     island: Mutex<Option<IslandId>>,
+    /// Whether its island meets where bots cannot.
+    roomless: AtomicBool,
     log: Mutex<BotLog>,
     latency: OnceLock<Mutex<Histogram<u64>>>,
     /// When each of the last positions was sent, in microseconds, by its index.
@@ -61,6 +67,8 @@ impl Crowd {
             signed_in: AtomicU64::default(),
             sent: AtomicU64::default(),
             received: AtomicU64::default(),
+            doubles: AtomicU64::default(),
+            given_twice: AtomicU64::default(),
             disconnects: AtomicU64::default(),
             assignments: Mutex::new(histogram()),
             stopped: AtomicBool::new(false),
@@ -93,8 +101,14 @@ impl Crowd {
         self.bots.iter().map(|bot| *lock(&bot.position)).collect()
     }
 
-    pub(crate) fn settle(&self, bot: usize, island: IslandId) {
+    /// Who was last told of a connection that is no room: bots hear nobody there.
+    pub(crate) fn roomless(&self) -> Vec<bool> {
+        self.bots.iter().map(|bot| bot.roomless.load(Relaxed)).collect()
+    }
+
+    pub(crate) fn settle(&self, bot: usize, island: IslandId, is_room: bool) {
         *lock(&self.bots[bot].island) = Some(island);
+        self.bots[bot].roomless.store(!is_room, Relaxed);
     }
 
     /// The islands that bots were last told of.

@@ -9,20 +9,31 @@ use std::{
 };
 
 use client::RoomId;
+use protocol::IslandId;
 use tokio::time::Instant;
+
+use super::{ranges::Ranges, told::ToldLog};
 
 /// Messages of the last second of a common stay may still be under way.
 const UNDER_WAY: Duration = Duration::from_secs(1);
 
-/// One bot's stays.
+/// What one bot was told, said and heard.
 #[derive(Debug, Default)]
 pub(crate) struct BotLog {
+    /// Whether it behaves like stock clients.
+    pub(crate) stock: bool,
+    pub(crate) told: ToldLog,
     pub(crate) stays: BTreeMap<RoomId, StayLog>,
+    /// Its messages, numbered without gaps, in whatever rooms it was in.
+    pub(crate) said: Vec<(u32, Instant)>,
+    /// What it was given of each other bot, through whatever rooms.
+    pub(crate) heard: HashMap<usize, Ranges>,
 }
 
 /// What one bot said and heard in one stay.
 #[derive(Debug)]
 pub(crate) struct StayLog {
+    pub(crate) island: IslandId,
     /// Where the room is: while an island moves, it has two.
     pub(crate) url: String,
     pub(crate) alias: u32,
@@ -44,9 +55,9 @@ struct HeardOf {
 }
 
 impl StayLog {
-    pub(crate) fn new(url: String, alias: u32, entered: Instant) -> Self {
+    pub(crate) fn new(island: IslandId, url: String, alias: u32, entered: Instant) -> Self {
         let (members, sent, heard) = Default::default();
-        Self { url, alias, entered, left: None, members, sent, heard }
+        Self { island, url, alias, entered, left: None, members, sent, heard }
     }
 
     pub(crate) fn sent(&mut self, index: u32, at: Instant) {
@@ -139,13 +150,14 @@ mod tests {
     /// Two in a room for ten seconds, of whom the first says something every second.
     fn pair(heard: &[u32]) -> Verdict {
         let start = Instant::now();
-        let stay = |alias| StayLog::new("I1".to_owned(), alias, start);
+        let stay = |alias| StayLog::new("I1".parse().unwrap(), "ws://1".to_owned(), alias, start);
         let (mut sender, mut hearer) = (stay(1), stay(2));
         for index in 0..10 {
             sender.sent(index, start + SECOND * index);
         }
         heard.iter().for_each(|&index| hearer.heard(1, index));
-        let logs = [sender, hearer].map(|stay| BotLog { stays: BTreeMap::from([(RoomId(0), stay)]) });
+        let logs = [sender, hearer]
+            .map(|stay| BotLog { stays: BTreeMap::from([(RoomId(0), stay)]), ..BotLog::default() });
         judge(&logs, start + SECOND * 10)
     }
 
@@ -173,16 +185,16 @@ mod tests {
     #[test]
     fn only_the_common_stay_counts_and_not_its_last_second() {
         let start = Instant::now();
-        let mut sender = StayLog::new("I1".to_owned(), 1, start);
+        let mut sender = StayLog::new("I1".parse().unwrap(), "ws://1".to_owned(), 1, start);
         for index in 0..10 {
             sender.sent(index, start + SECOND * index);
         }
-        let mut hearer = StayLog::new("I1".to_owned(), 2, start + SECOND * 3);
+        let mut hearer = StayLog::new("I1".parse().unwrap(), "ws://1".to_owned(), 2, start + SECOND * 3);
         hearer.left = Some(start + SECOND * 7);
         [3, 4, 5, 6].into_iter().for_each(|index| hearer.heard(1, index));
-        let elsewhere = StayLog::new("I2".to_owned(), 3, start);
-        let logs =
-            [sender, hearer, elsewhere].map(|stay| BotLog { stays: BTreeMap::from([(RoomId(0), stay)]) });
+        let elsewhere = StayLog::new("I1".parse().unwrap(), "ws://2".to_owned(), 3, start);
+        let logs = [sender, hearer, elsewhere]
+            .map(|stay| BotLog { stays: BTreeMap::from([(RoomId(0), stay)]), ..BotLog::default() });
         let verdict = judge(&logs, start + SECOND * 10);
         assert_eq!(verdict, Verdict { expected: 4, lost: 0, disordered: 0 });
     }

@@ -3,13 +3,17 @@
 mod bot;
 mod crowd;
 mod ledger;
+mod moves;
+mod ranges;
 mod referee;
 mod report;
 mod route;
 mod server;
+mod together;
+mod told;
 mod walk;
 
-use std::{process::ExitCode, sync::Arc, time::Duration};
+use std::{collections::HashSet, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result};
 use rand::{SeedableRng, rngs::StdRng};
@@ -49,6 +53,10 @@ pub(crate) struct Flags {
     /// The realm's island size, above which a group need not be together.
     #[arg(long, default_value_t = 100)]
     limit: usize,
+    /// The share of bots that behave like stock clients: they leave their room as soon as they are
+    /// told of another.
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = share)]
+    stock: f64,
     /// What bots say that they can join, separated by commas, such as livekit,ws-room; they enter
     /// only WebSocket rooms, whatever they say. Without it, they say nothing.
     #[arg(long, value_name = "PROTOCOLS", value_delimiter = ',', value_parser = protocol_name)]
@@ -71,6 +79,11 @@ pub(crate) struct Flags {
 fn rate(text: &str) -> Result<f64, String> {
     let rate: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
     if (0.1..=1000.0).contains(&rate) { Ok(rate) } else { Err("must be between 0.1 and 1000".to_owned()) }
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    let share: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
+    if (0.0..=1.0).contains(&share) { Ok(share) } else { Err("must be between 0 and 1".to_owned()) }
 }
 
 fn speed(text: &str) -> Result<f32, String> {
@@ -131,7 +144,7 @@ pub(crate) async fn run(flags: Flags) -> Result<ExitCode> {
                     first = Some((server.sample().await, Instant::now()));
                 }
                 if !flags.idle {
-                    referee.look(&crowd.standing(), &crowd.heard, crowd.now_ms());
+                    referee.look(&crowd.standing(), &crowd.roomless(), &crowd.heard, crowd.now_ms());
                 }
             }
             _ = lines.tick() => display.line(&crowd, &referee),
@@ -150,6 +163,7 @@ pub(crate) async fn run(flags: Flags) -> Result<ExitCode> {
 
 fn spawn(flags: &Flags, socket: &str, crowd: &Arc<Crowd>) -> Result<tokio::task::JoinSet<()>> {
     let mut bots = tokio::task::JoinSet::new();
+    let stock = choose_stock(flags);
     for index in 0..flags.count {
         let seed = flags.seed.wrapping_mul(1_000_003).wrapping_add(index as u64);
         let rng = StdRng::seed_from_u64(seed);
@@ -159,6 +173,10 @@ fn spawn(flags: &Flags, socket: &str, crowd: &Arc<Crowd>) -> Result<tokio::task:
             None => Walker::new(index, flags.count, flags.speed, rng),
         };
         let mut settings = client::Settings::new(socket);
+        if stock.contains(&index) {
+            settings = client::Settings::stock(socket);
+            crowd.log(index).stock = true;
+        }
         settings.transports.clone_from(&flags.transports);
         let identity = bot::identity()?;
         crowd.enrol(index, identity.address());
@@ -173,4 +191,11 @@ fn spawn(flags: &Flags, socket: &str, crowd: &Arc<Crowd>) -> Result<tokio::task:
         bots.spawn(bot::run(plan, settings, identity, walker, crowd.clone()));
     }
     Ok(bots)
+}
+
+/// Which bots behave like stock clients: any, so that they do not walk differently.
+fn choose_stock(flags: &Flags) -> HashSet<usize> {
+    let amount = (flags.count as f64 * flags.stock).round() as usize;
+    let mut rng = StdRng::seed_from_u64(flags.seed);
+    rand::seq::index::sample(&mut rng, flags.count, amount).into_iter().collect()
 }

@@ -43,11 +43,18 @@ impl Referee {
     }
 
     /// Looks at where everybody is now, and at who was heard when.
-    pub(crate) fn look(&mut self, standing: &[Option<Position>], heard: &Heard, now_ms: u32) {
+    pub(crate) fn look(
+        &mut self,
+        standing: &[Option<Position>],
+        roomless: &[bool],
+        heard: &Heard,
+        now_ms: u32,
+    ) {
         if standing.len() > MOST_WATCHED {
             return;
         }
-        let pairs = near_pairs(standing, self.limit);
+        let mut pairs = near_pairs(standing, self.limit);
+        pairs.retain(|&(one, other)| !roomless[one] && !roomless[other]);
         self.near.retain(|pair, _| pairs.contains(pair));
         for pair in pairs {
             let near =
@@ -120,6 +127,10 @@ mod tests {
 
     /// Looks every 250 ms for five seconds, while the two nearest hear each other or do not.
     fn watch(xs: &[f32], limit: usize, talking: bool) -> (u64, u64) {
+        watch_with(xs, &vec![false; xs.len()], limit, talking)
+    }
+
+    fn watch_with(xs: &[f32], roomless: &[bool], limit: usize, talking: bool) -> (u64, u64) {
         let heard = Heard::new(xs.len());
         let mut referee = Referee::new(limit, Duration::from_millis(100));
         for now_ms in (0..5_000).step_by(250) {
@@ -127,7 +138,7 @@ mod tests {
                 heard.set(0, 1, now_ms);
                 heard.set(1, 0, now_ms);
             }
-            referee.look(&at(xs), &heard, now_ms);
+            referee.look(&at(xs), roomless, &heard, now_ms);
         }
         (referee.judged(), referee.unheard())
     }
@@ -139,6 +150,7 @@ mod tests {
         assert_eq!(watch(&[0.0, 51.0], 100, false), (0, 0), "not near");
         assert_eq!(watch(&[0.0, 50.0, 130.0, 210.0], 3, false), (0, 0), "a group above the limit");
         assert_eq!(watch(&[0.0, 50.0, 131.0], 2, false), (1, 1), "the third is not of the group");
+        assert_eq!(watch_with(&[0.0, 50.0], &[false, true], 100, false), (0, 0), "one is in no room");
     }
 
     #[test]
@@ -147,7 +159,7 @@ mod tests {
         let mut referee = Referee::new(9, Duration::from_millis(100));
         for now_ms in (0..4_000).step_by(250) {
             heard.set(0, 1, now_ms);
-            referee.look(&at(&[0.0, 1.0]), &heard, now_ms);
+            referee.look(&at(&[0.0, 1.0]), &[false; 2], &heard, now_ms);
         }
         assert_eq!(referee.unheard(), 1);
     }

@@ -17,9 +17,11 @@ use tokio::time::Instant;
 
 use super::{
     crowd::Crowd,
-    ledger::{Verdict, judge},
+    ledger::{BotLog, Verdict, judge},
+    moves::Moves,
     referee::Referee,
     server::Load,
+    together::{self, Together},
 };
 
 /// Shows what goes on: one line that renews itself on a terminal, plain lines elsewhere.
@@ -53,10 +55,11 @@ impl Display {
             *last = (now, sent, received);
             rates
         };
-        let counts = Counts::now(crowd);
         let (latency, assignment) =
             (Percentiles::of(&crowd.latency()), Percentiles::of(&crowd.assignments()));
-        let verdict = verdict(crowd);
+        let logs: Vec<_> = crowd.logs().collect();
+        let logs: Vec<&BotLog> = logs.iter().map(|log| &**log).collect();
+        let (counts, verdict) = (Counts::of(&logs, crowd), judge(logs.iter().copied(), Instant::now()));
         let line = format!(
             "{} people, {} islands, {} rooms | {sent_rate:.0} sent/s, {received_rate:.0} received/s | lost {}, \
              unheard {} | latency {latency} ms | heartbeat to island {assignment} ms",
@@ -85,11 +88,6 @@ impl Display {
             summary.print();
         }
     }
-}
-
-fn verdict(crowd: &Crowd) -> Verdict {
-    let logs: Vec<_> = crowd.logs().collect();
-    judge(logs.iter().map(|log| &**log), Instant::now())
 }
 
 /// Milliseconds.
@@ -123,18 +121,15 @@ struct Counts {
 }
 
 impl Counts {
-    fn now(crowd: &Crowd) -> Self {
+    fn of(logs: &[&BotLog], crowd: &Crowd) -> Self {
         let mut rooms = HashSet::new();
         let mut people = 0;
-        for log in crowd.logs() {
-            let open = log.stays.values().filter(|stay| stay.left.is_none());
-            let before = rooms.len();
-            let mut inside = false;
-            for stay in open {
-                rooms.insert(stay.url.clone());
-                inside = true;
+        for log in logs {
+            let before = people;
+            for stay in log.stays.values().filter(|stay| stay.left.is_none()) {
+                rooms.insert(&stay.url);
+                people = before + 1;
             }
-            people += usize::from(inside || rooms.len() > before);
         }
         Self { people, islands: crowd.islands().len(), rooms: rooms.len() }
     }
@@ -145,10 +140,12 @@ impl Counts {
 pub(crate) struct Summary {
     seconds: f64,
     bots: usize,
+    /// Of them, those that behave like stock clients.
+    stock: usize,
     signed_in: u64,
     #[serde(flatten)]
     counts: Counts,
-    /// Bots that never were in a room.
+    /// Bots that never were in a room, although they were told of one, or of nothing.
     absent: usize,
     sent: u64,
     received: u64,
@@ -156,6 +153,14 @@ pub(crate) struct Summary {
     received_per_second: f64,
     #[serde(flatten)]
     verdict: Verdict,
+    #[serde(flatten)]
+    moves: Moves,
+    /// What those who stayed together said to each other, over all rooms.
+    over_moves: Together,
+    /// Messages that came through a second room and were dropped.
+    doubles: u64,
+    /// Messages that were given again in a second room.
+    given_twice: u64,
     /// How often a pair was near for long enough to be judged.
     near_pairs: u64,
     unheard: u64,
@@ -177,18 +182,25 @@ impl Summary {
     ) -> Self {
         let (sent, received) = (crowd.sent.load(Relaxed), crowd.received.load(Relaxed));
         let seconds = elapsed.as_secs_f64();
-        let verdict = verdict(crowd);
+        let (logs, now) = (crowd.logs().collect::<Vec<_>>(), Instant::now());
+        let logs: Vec<&BotLog> = logs.iter().map(|log| &**log).collect();
+        let absent = |log: &&&BotLog| log.stays.is_empty() && log.told.may_be_in_a_room();
         Self {
             seconds,
             bots: crowd.count(),
+            stock: logs.iter().filter(|log| log.stock).count(),
             signed_in: crowd.signed_in.load(Relaxed),
-            counts: Counts::now(crowd),
-            absent: crowd.logs().filter(|log| log.stays.is_empty()).count(),
+            counts: Counts::of(&logs, crowd),
+            absent: logs.iter().filter(absent).count(),
             sent,
             received,
             sent_per_second: sent as f64 / seconds,
             received_per_second: received as f64 / seconds,
-            verdict,
+            verdict: judge(logs.iter().copied(), now),
+            moves: Moves::of(&logs),
+            over_moves: together::judge(&logs, now),
+            doubles: crowd.doubles.load(Relaxed),
+            given_twice: crowd.given_twice.load(Relaxed),
             near_pairs: referee.judged(),
             unheard: referee.unheard(),
             disconnects: crowd.disconnects.load(Relaxed),
@@ -203,12 +215,16 @@ impl Summary {
     pub(crate) fn is_good(&self) -> bool {
         let present = if self.idle { self.signed_in >= self.bots as u64 } else { self.absent == 0 };
         let Verdict { lost, disordered, .. } = self.verdict;
-        present && lost == 0 && disordered == 0 && self.unheard == 0
+        let together = self.over_moves.overlapping.lost == 0;
+        present && lost == 0 && disordered == 0 && self.unheard == 0 && together
     }
 
     fn print(&self) {
         let Self { seconds, bots, signed_in, counts, absent, sent, received, verdict, .. } = self;
-        println!("{bots} bots for {seconds:.0} s: {signed_in} sign-ins, {} disconnects", self.disconnects);
+        println!(
+            "{bots} bots ({} like stock clients) for {seconds:.0} s: {signed_in} sign-ins, {} disconnects",
+            self.stock, self.disconnects
+        );
         println!(
             "  in the end      {} people in {} islands and {} rooms, {absent} never in a room",
             counts.people, counts.islands, counts.rooms
@@ -219,6 +235,15 @@ impl Summary {
             "  lost            {} of {} that had to arrive, {} twice or out of order",
             verdict.lost, verdict.expected, verdict.disordered
         );
+        let Together { overlapping, to_stock, from_stock } = self.over_moves;
+        println!("  connections     {}", self.moves.each(|connections| connections.bots));
+        println!("  changes         {}", self.moves.each(|connections| connections.changes));
+        println!("  moves           {}", self.moves);
+        println!(
+            "  lost over moves {overlapping} between overlapping clients, {to_stock} to stock clients, {from_stock} \
+             from those to overlapping ones"
+        );
+        println!("  doubles         {} dropped, {} given twice", self.doubles, self.given_twice);
         println!("  unheard         {} of {} times that a pair was near", self.unheard, self.near_pairs);
         println!("  latency         {} ms", self.latency_ms);
         println!(
