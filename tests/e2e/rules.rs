@@ -355,3 +355,37 @@ async fn a_real_livekit_server_takes_the_tokens() {
     assert_eq!(validate(&access_token).await, 200);
     assert_eq!(validate("noise").await, 401);
 }
+
+/// Real moves between two room nodes of one process, because the owner changes the rules.
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_that_overlap_lose_nothing_when_their_islands_move() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("rules.toml");
+    let rule = |node: &str| format!("[[rule]]\nname = \"{node}\"\ntransports = [{{ node = \"{node}\" }}]\n");
+    fs::write(&file, rule("rooms-1")).unwrap();
+    let settings = [("ROOMS__NODES", "2"), ("ISLANDS__MOVE_INTERVAL_S", "1")];
+    let realm = Realm::launch(&["--rules", &file.display().to_string()], &settings);
+    let toggled = file.clone();
+    let toggling = tokio::spawn(async move {
+        for node in ["rooms-2", "rooms-1", "rooms-2"] {
+            tokio::time::sleep(Duration::from_secs(4)).await;
+            fs::write(&toggled, rule(node)).unwrap();
+        }
+    });
+    let url = realm.http.clone();
+    let flags = "bots --count 8 --still --stock 0.25 --seconds 17 --json --url";
+    let run = move || atoll(&flags.split(' ').chain([url.as_str()]).collect::<Vec<_>>());
+    let (code, stdout, stderr) = tokio::task::spawn_blocking(run).await.unwrap();
+    toggling.await.unwrap();
+    let summary: serde_json::Value = serde_json::from_str(stdout.trim()).expect("one line of JSON");
+    assert_eq!(code, Some(0), "{summary}\n{stderr}");
+    assert_eq!(
+        (&summary["moves_overlapping"], &summary["moves_stock"]),
+        (&18.into(), &6.into()),
+        "{summary}"
+    );
+    let overlapping = &summary["over_moves"]["overlapping"];
+    assert_eq!(overlapping["lost"], 0, "{summary}");
+    assert!(overlapping["expected"].as_u64().unwrap() > 1_000, "{summary}");
+    assert!(summary["doubles"].as_u64().unwrap() > 0, "they were in both rooms: {summary}");
+}

@@ -1,6 +1,9 @@
 //! Random crowds under random rules: after every flush all invariants hold, and when nothing changes
 //! any more nothing is announced.
 
+// Helpers of tests fail by panicking, too.
+#![allow(clippy::unwrap_used)]
+
 use std::{sync::Arc, time::Duration};
 
 use archipelago::{

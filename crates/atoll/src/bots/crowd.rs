@@ -101,9 +101,15 @@ impl Crowd {
         self.bots.iter().map(|bot| *lock(&bot.position)).collect()
     }
 
-    /// Who was last told of a connection that is no room: bots hear nobody there.
-    pub(crate) fn roomless(&self) -> Vec<bool> {
-        self.bots.iter().map(|bot| bot.roomless.load(Relaxed)).collect()
+    /// Whether two bots may hear each other: neither was last told of a connection that is no room,
+    /// where bots hear nobody, and if the realm is `ruled`, they were told of one island.
+    pub(crate) fn may_hear(&self, one: usize, other: usize, ruled: bool) -> bool {
+        let [one, other] = [one, other].map(|bot| &self.bots[bot]);
+        let together = || {
+            let island = lock(&one.island).clone();
+            island == *lock(&other.island)
+        };
+        !one.roomless.load(Relaxed) && !other.roomless.load(Relaxed) && (!ruled || together())
     }
 
     pub(crate) fn settle(&self, bot: usize, island: IslandId, is_room: bool) {

@@ -61,6 +61,10 @@ pub(crate) struct Flags {
     /// only WebSocket rooms, whatever they say. Without it, they say nothing.
     #[arg(long, value_name = "PROTOCOLS", value_delimiter = ',', value_parser = protocol_name)]
     transports: Vec<String>,
+    /// The realm has rules that part people who are near each other: only those who were told of one
+    /// island must hear each other.
+    #[arg(long)]
+    ruled: bool,
     /// Everybody walks along these points again and again, instead of at random: "x,z x,z ...", in
     /// metres.
     #[arg(long, value_name = "POINTS", allow_hyphen_values = true)]
@@ -144,7 +148,8 @@ pub(crate) async fn run(flags: Flags) -> Result<ExitCode> {
                     first = Some((server.sample().await, Instant::now()));
                 }
                 if !flags.idle {
-                    referee.look(&crowd.standing(), &crowd.roomless(), &crowd.heard, crowd.now_ms());
+                    let may_hear = |one, other| crowd.may_hear(one, other, flags.ruled);
+                    referee.look(&crowd.standing(), may_hear, &crowd.heard, crowd.now_ms());
                 }
             }
             _ = lines.tick() => display.line(&crowd, &referee),

@@ -42,11 +42,12 @@ impl Referee {
         Self { limit, silent_ms, near: HashMap::new(), judged: 0, unheard: 0 }
     }
 
-    /// Looks at where everybody is now, and at who was heard when.
+    /// Looks at where everybody is now, and at who was heard when. Of those near each other, the pairs
+    /// that `may_hear` are judged.
     pub(crate) fn look(
         &mut self,
         standing: &[Option<Position>],
-        roomless: &[bool],
+        may_hear: impl Fn(usize, usize) -> bool,
         heard: &Heard,
         now_ms: u32,
     ) {
@@ -54,7 +55,7 @@ impl Referee {
             return;
         }
         let mut pairs = near_pairs(standing, self.limit);
-        pairs.retain(|&(one, other)| !roomless[one] && !roomless[other]);
+        pairs.retain(|&(one, other)| may_hear(one, other));
         self.near.retain(|pair, _| pairs.contains(pair));
         for pair in pairs {
             let near =
@@ -138,7 +139,7 @@ mod tests {
                 heard.set(0, 1, now_ms);
                 heard.set(1, 0, now_ms);
             }
-            referee.look(&at(xs), roomless, &heard, now_ms);
+            referee.look(&at(xs), |one, other| !roomless[one] && !roomless[other], &heard, now_ms);
         }
         (referee.judged(), referee.unheard())
     }
@@ -159,7 +160,7 @@ mod tests {
         let mut referee = Referee::new(9, Duration::from_millis(100));
         for now_ms in (0..4_000).step_by(250) {
             heard.set(0, 1, now_ms);
-            referee.look(&at(&[0.0, 1.0]), &[false; 2], &heard, now_ms);
+            referee.look(&at(&[0.0, 1.0]), |_, _| true, &heard, now_ms);
         }
         assert_eq!(referee.unheard(), 1);
     }
