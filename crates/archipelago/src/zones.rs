@@ -162,12 +162,6 @@ impl Zones {
         self.add(Box::default());
     }
 
-    /// The zone of these areas, if somebody has stood in it.
-    pub(crate) fn find(&self, areas: &[usize]) -> Option<u32> {
-        let areas: Vec<u32> = areas.iter().map(|&area| area as u32).collect();
-        self.by_areas.get(&areas[..]).copied()
-    }
-
     /// Whether there is ground that is not like all other ground.
     pub(crate) fn are_many(&self) -> bool {
         !self.atlas.is_empty()

@@ -267,3 +267,14 @@ fn an_answer_says_what_it_rests_on() {
     assert_eq!(json["islands"][0]["rule"], "casino");
     assert!(json["peers"][1]["heard_s_ago"].as_f64().unwrap() < 0.1);
 }
+
+#[test]
+fn a_place_is_explained_before_anybody_stood_there() {
+    let rules = format!("{CASINO}| island_size = 7\n| join_distance_m = 5\n| leave_distance_m = 6\n");
+    let (engine, now) = stage(&format!("{rules}node w\nflush")).unwrap().unwrap();
+    let place = |x: f32| engine.explain(&Question::At(Position::new(x, 0.0, 0.0)), now).place.unwrap();
+    let (inside, outside) = (place(0.0), place(-1.0));
+    assert_eq!((inside.limit, inside.join_distance_m, inside.leave_distance_m), (7, 5.0, 6.0));
+    assert_eq!((inside.parcel, inside.exclusive.as_deref()), ([0, 0], Some("parcel 0,0")));
+    assert_eq!((outside.limit, outside.join_distance_m, outside.rules.len()), (100, 64.0, 0));
+}

@@ -48,6 +48,9 @@ impl Engine {
     pub fn diff(&self, rules: Arc<Rules>, now: Duration) -> Diff {
         let (mut before, mut after) = (self.clone(), self.clone());
         let mut outputs = Vec::new();
+        // Rules, even the same, count everybody to where they stand: that is no difference.
+        before.settings.move_interval = Duration::ZERO;
+        before.handle(Input::Rules(self.zones.rules.clone()), now);
         before.flush(now, &mut outputs);
         // What has to wait would come all the same.
         after.settings.move_interval = Duration::ZERO;

@@ -279,36 +279,28 @@ impl Engine {
     }
 
     pub(super) fn place_facts(&self, at: Point) -> PlaceFacts {
-        let areas = self.zones.rules.areas.iter().enumerate();
-        let on = |area: usize| {
-            (0..)
-                .zip(&self.zones.rules.rules)
-                .any(|(number, rule)| rule.area == Some(area) && self.zones.is_on(number))
-        };
-        let inside: Vec<usize> =
-            areas.filter(|(area, it)| it.contains(at) && on(*area)).map(|(area, _)| area).collect();
-        let here = |rule: &Rule| rule.area.is_none_or(|area| inside.contains(&area));
-        let all = (0..).zip(&self.zones.rules.rules);
-        let rules: Vec<(u32, &Rule)> =
-            all.filter(|(number, rule)| self.zones.is_on(*number) && here(rule)).collect();
-        let label = |area: usize| self.zones.rules.areas[area].label.clone();
-        let exclusive = rules.iter().find(|(_, rule)| rule.exclusive).and_then(|(_, rule)| rule.area);
-        let known = self.zones.find(&inside);
-        let zone = self.zones.zone(known.unwrap_or_default());
+        // Nobody may have stood here before.
+        let mut zones = self.zones.clone();
+        let (before, zone) = (zones.count(), zones.at(at));
+        if zones.count() > before {
+            zones.limit_new(before, &self.registry);
+        }
+        let label = |area: u32| zones.rules.areas[area as usize].label.clone();
+        let rules = zones.rules_of(zone).map(|number| (number, &zones.rules.rules[number as usize]));
+        let place = zones.zone(zone);
         let parcel = Position::new(at.x, 0.0, at.z).parcel();
         PlaceFacts {
             at: [at.x, at.z],
             parcel: [parcel.x, parcel.y],
-            areas: inside.iter().map(|&area| label(area)).collect(),
-            exclusive: exclusive.map(label),
-            join_distance_m: zone.distances.join_m,
-            leave_distance_m: zone.distances.leave_m,
-            limit: self.zones.limit(known.unwrap_or_default(), Capabilities::ALL),
+            areas: place.areas.iter().map(|&area| label(area)).collect(),
+            exclusive: (place.enclosure != NONE).then(|| label(place.enclosure)),
+            join_distance_m: place.distances.join_m,
+            leave_distance_m: place.distances.leave_m,
+            limit: zones.limit(zone, Capabilities::ALL),
             rules: rules
-                .into_iter()
                 .map(|(number, rule)| RuleFacts {
                     name: rule.name.clone(),
-                    matches: self.zones.is_as_crowded(number),
+                    matches: zones.is_as_crowded(number),
                     reason: asks(rule),
                 })
                 .collect(),

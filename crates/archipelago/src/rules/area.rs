@@ -31,13 +31,6 @@ pub enum Shape {
     },
 }
 
-impl Area {
-    /// Whether a point of the ground is in it.
-    pub(crate) fn contains(&self, at: Point) -> bool {
-        self.shapes.iter().any(|shape| shape.contains(at))
-    }
-}
-
 impl Shape {
     /// The parcels from one to another, both included.
     pub(super) fn parcels(from: [i32; 2], to: [i32; 2]) -> Self {
