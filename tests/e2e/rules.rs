@@ -246,6 +246,8 @@ async fn only_this_machine_is_answered() {
     for host in ["evil.example", "evil.example:80", "127.0.0.1.evil.example", "10.0.0.1"] {
         assert_eq!(ask(Some(host), "at=0,0").await, 403, "{host}");
     }
+    let site = reqwest::Client::new().get(format!("{}/explain?at=0,0", realm.admin));
+    assert_eq!(site.header("origin", "http://evil.example").send().await.unwrap().status().as_u16(), 403);
     for query in ["", "at=0", "at=nan,0", "peer=me", "island=a.b", "why=0x1", "at=0,0&island=I1", "by=me"] {
         assert_eq!(ask(None, query).await, 400, "{query:?}");
     }

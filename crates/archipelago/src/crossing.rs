@@ -84,8 +84,11 @@ impl Engine {
         let leave_m = self.zones.zone(zone).distances.leave_m;
         let jumped = from.distance_squared(at) > leave_m * leave_m;
         let settling = if jumped { Duration::ZERO } else { self.zones.border_settling(zone, to) };
-        let since = self.crossings.of(peer).map_or(now, |crossing| crossing.since);
-        let due = since.saturating_add(settling);
+        let before = self.crossings.of(peer);
+        let since = before.map_or(now, |crossing| crossing.since);
+        // What counts at the next flush does so wherever it goes until then.
+        let due = before.map_or(Duration::MAX, |crossing| crossing.due);
+        let due = if due <= now { due } else { since.saturating_add(settling) };
         self.crossings.0.insert(peer, Crossing { to, since, due });
     }
 

@@ -48,6 +48,8 @@ pub struct Engine {
     pub(crate) paces: FxHashMap<u32, Pace>,
     /// Something changed that may concern every island.
     pub(crate) judge_all: bool,
+    /// This flush has found it more or less crowded somewhere, for long enough to count.
+    pub(crate) crowding_changed: bool,
     /// Who would like to be in which island.
     pub(crate) wishes: FxHashMap<u32, Serial>,
     /// Nobody can fall silent before this.
@@ -100,7 +102,8 @@ pub struct Counters {
     pub positions_refused: u64,
     /// Messages of a session that is not the wallet's latest.
     pub stale_messages: u64,
-    /// Announcements of nodes beyond the 65,535 that the registry can name.
+    /// Announcements of nodes beyond the 65,535 that the registry can name, or that need a ninth
+    /// capability of clients.
     pub nodes_refused: u64,
 }
 
@@ -127,6 +130,7 @@ impl Engine {
             watched: Vec::new(),
             paces: FxHashMap::default(),
             judge_all: false,
+            crowding_changed: false,
             wishes: FxHashMap::default(),
             silence_due: Duration::ZERO,
             pending: Pending::default(),
@@ -149,7 +153,7 @@ impl Engine {
             Input::Heartbeat { peer, session, position, desired_room } => {
                 self.heartbeat(peer, session, position, desired_room.as_deref(), now);
             }
-            Input::Disconnected { peer, session } => self.disconnected(peer, session, now),
+            Input::Disconnected { peer, session } => self.disconnected(peer, session),
             Input::Transport(transport) => {
                 let known = self.registry.capabilities_count();
                 let taken = self.registry.announce(transport, now);
@@ -227,7 +231,7 @@ impl Engine {
         transports: Option<Vec<String>>,
         now: Duration,
     ) {
-        let Some(peer) = self.admit(address, session, now) else { return };
+        let Some(peer) = self.admit(address, session) else { return };
         match transports {
             Some(transports) => drop(self.announced.insert(peer, transports)),
             None => drop(self.announced.remove(&peer)),
@@ -251,10 +255,16 @@ impl Engine {
             self.refuse(address, session, now);
             return;
         }
-        let Some(peer) = self.admit(address, session, now) else { return };
+        let Some(peer) = self.admit(address, session) else {
+            if let Some(peer) = self.peers.find(address) {
+                self.replaced.insert(peer, now);
+            }
+            return;
+        };
         let record = &mut self.peers[peer];
         record.hear(now);
         record.flags.replace(Flags::MUTE, false);
+        record.flags.replace(Flags::SILENT, false);
         record.height_m = position.y;
         let (state, untold) = (record.state, record.told == Serial::NONE);
         let to = Point { x: position.x, z: position.z };
@@ -286,7 +296,7 @@ impl Engine {
         if self.peers.find(address).is_none() {
             return;
         }
-        if let Some(peer) = self.admit(address, session, now) {
+        if let Some(peer) = self.admit(address, session) {
             self.peers[peer].hear(now);
         }
     }
@@ -307,12 +317,12 @@ impl Engine {
         }
     }
 
-    fn disconnected(&mut self, address: Address, session: Option<SessionId>, now: Duration) {
+    fn disconnected(&mut self, address: Address, session: Option<SessionId>) {
         // Nobody need be made known in order to be forgotten.
         if self.peers.find(address).is_none() {
             return;
         }
-        let Some(peer) = self.admit(address, session, now) else { return };
+        let Some(peer) = self.admit(address, session) else { return };
         self.peers[peer].forget_told();
         self.depart(peer);
     }
@@ -326,7 +336,7 @@ impl Engine {
     }
 
     /// The peer that a message is from, unless it is of a session that has been replaced.
-    fn admit(&mut self, address: Address, session: Option<SessionId>, now: Duration) -> Option<u32> {
+    fn admit(&mut self, address: Address, session: Option<SessionId>) -> Option<u32> {
         let (peer, new) = self.peers.intern(address);
         if new {
             let terms = Terms::new(OPEN, self.registry.capabilities(&self.settings.assumed_transports));
@@ -336,10 +346,7 @@ impl Engine {
             self.ground.admit_peer(peer, terms);
         }
         let admitted = self.peers.admit(peer, session);
-        if !admitted {
-            self.counters.stale_messages += 1;
-            self.replaced.insert(peer, now);
-        }
+        self.counters.stale_messages += u64::from(!admitted);
         admitted.then_some(peer)
     }
 

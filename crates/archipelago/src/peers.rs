@@ -52,6 +52,8 @@ impl Flags {
     pub(crate) const LISTED: u8 = 2;
     /// It has moved since the last flush.
     pub(crate) const MOVED: u8 = 4;
+    /// It was not heard for too long, and so left.
+    pub(crate) const SILENT: u8 = 8;
 
     pub(crate) fn has(self, flag: u8) -> bool {
         self.0 & flag != 0

@@ -103,6 +103,8 @@ struct Node {
     transport: Transport,
     heard: Duration,
     present: bool,
+    /// Since when it has been there again after it was not, until that has settled.
+    back_since: Option<Duration>,
     assigned: u32,
     /// What clients must be able to join.
     needs: Capabilities,
@@ -148,10 +150,10 @@ impl Node {
         Some(seats.saturating_add(self.transport.users).saturating_sub(self.taken()))
     }
 
-    /// Whether it has promised more seats than it has.
-    fn is_overbooked(&self) -> bool {
+    /// How many more seats it has promised than it has.
+    fn overbooked_by(&self) -> u32 {
         let users = self.transport.users;
-        self.transport.seats.is_some_and(|seats| self.assigned > seats.saturating_add(users))
+        self.transport.seats.map_or(0, |seats| self.assigned.saturating_sub(seats.saturating_add(users)))
     }
 
     fn is_chosen_by(&self, choice: &Choice) -> bool {
@@ -165,7 +167,7 @@ impl Node {
     /// here, or if it is `here` already, from staying.
     fn unfit(&self, size: u32, capabilities: Capabilities, here: bool) -> Option<Unfit> {
         let seats = || match here {
-            true => !self.is_overbooked(),
+            true => self.overbooked_by() == 0,
             false => self.free_seats().is_none_or(|free| free >= size),
         };
         if !self.present {
@@ -200,6 +202,9 @@ impl Registry {
         node.needs = needs;
         node.heard = now;
         node.present = true;
+        if node.available() && !before.0 {
+            node.back_since = Some(now);
+        }
         self.changed |= before != offer(node);
         true
     }
@@ -209,7 +214,7 @@ impl Registry {
             return false;
         };
         self.by_name.insert(transport.node.clone(), index);
-        self.nodes.push(Node { transport, heard: now, present: true, assigned: 0, needs });
+        self.nodes.push(Node { transport, heard: now, present: true, back_since: None, assigned: 0, needs });
         self.changed = true;
         true
     }
@@ -255,22 +260,28 @@ impl Registry {
         }
     }
 
-    /// Counts out the nodes that were not heard for longer than `timeout`. Returns whether any node
-    /// came, went, or changed what it offers since the last time.
-    pub(crate) fn expire(&mut self, timeout: Duration, now: Duration) -> bool {
+    /// Counts out the nodes that were not heard for longer than `timeout`, and fully in those that
+    /// have been back for the `settling` time. Returns whether any node came, went, or changed what it
+    /// offers since the last time.
+    pub(crate) fn expire(&mut self, timeout: Duration, settling: Duration, now: Duration) -> bool {
         for node in &mut self.nodes {
             if node.present && now.saturating_sub(node.heard) > timeout {
                 node.present = false;
                 self.changed = true;
             }
+            let settled = |since: &mut Duration| now.saturating_sub(*since) >= settling;
+            self.changed |= node.back_since.take_if(settled).is_some();
         }
         std::mem::take(&mut self.changed)
     }
 
     /// The size of the largest room on offer at a choice to those with the capabilities, if any is.
+    /// A node that has only just come back is no reason for larger islands.
     pub(crate) fn largest_room(&self, choice: &Choice, capabilities: Capabilities) -> Option<u32> {
-        let offers =
-            |node: &&Node| node.available() && node.is_chosen_by(choice) && capabilities.include(node.needs);
+        let offers = |node: &&Node| {
+            let settled = node.available() && node.back_since.is_none();
+            settled && node.is_chosen_by(choice) && capabilities.include(node.needs)
+        };
         self.nodes.iter().filter(offers).map(|node| node.transport.max_island_size).max()
     }
 
@@ -292,6 +303,12 @@ impl Registry {
         self.nodes.get(usize::from(node)).is_some_and(|node| node.unfit(size, capabilities, true).is_none())
     }
 
+    /// The same, but for seats.
+    pub(crate) fn suits(&self, node: NodeIndex, size: u32, capabilities: Capabilities) -> bool {
+        let unfit = |node: &Node| node.unfit(size, capabilities, true);
+        self.nodes.get(usize::from(node)).is_some_and(|node| matches!(unfit(node), None | Some(Unfit::Full)))
+    }
+
     /// Whether the node is one of those that a choice is about.
     pub(crate) fn is_chosen_by(&self, node: NodeIndex, choice: &Choice) -> bool {
         self.nodes.get(usize::from(node)).is_some_and(|node| node.is_chosen_by(choice))
@@ -311,7 +328,17 @@ impl Registry {
 
     /// Whether a node was promised to more than it has seats for.
     pub(crate) fn is_overbooked(&self, node: NodeIndex) -> bool {
-        self.nodes.get(usize::from(node)).is_some_and(Node::is_overbooked)
+        self.overbooked_by(node) > 0
+    }
+
+    /// To how many more a node was promised than it has seats for.
+    pub(crate) fn overbooked_by(&self, node: NodeIndex) -> u32 {
+        self.nodes.get(usize::from(node)).map_or(0, Node::overbooked_by)
+    }
+
+    /// Whether a choice is about a node that could hold an island if only it had the seats.
+    pub(crate) fn is_full(&self, choice: &Choice, size: u32, capabilities: Capabilities) -> bool {
+        self.candidates(choice, size, capabilities, NO_NODE).any(|(_, unfit)| unfit == Some(Unfit::Full))
     }
 
     /// What a node last said, and when.

@@ -105,6 +105,27 @@ impl Engine {
         &self.zones.rules
     }
 
+    /// An island on a node that is gone, drains, has rooms too small or is not for all members, or on
+    /// none at all, while another that is named by the rule for its place and size could hold it. Not
+    /// one that counts its seats: they may have been given back after the island was judged.
+    pub(crate) fn badly_placed(&self) -> Option<IslandId> {
+        let badly = |&island: &u32| {
+            let (size, zone) = (self.ground.size(island), self.ground.main_zone(island));
+            let capabilities = self.ground.capabilities(island, None);
+            let rule = self.zones.rule_for(zone, size);
+            let rule = (rule != NONE).then_some(rule as usize);
+            let could = || {
+                let choose = |choice| self.registry.choose(choice, size, capabilities);
+                let views = self.zones.rules.choices(rule).filter_map(choose);
+                views
+                    .filter_map(|node| self.registry.last_word(node))
+                    .any(|(view, _)| view.free_seats.is_none())
+            };
+            !self.registry.suits(self.islands[island].node, size, capabilities) && could()
+        };
+        self.islands.numbers().find(badly).map(|island| self.ids.text(self.islands[island].serial))
+    }
+
     /// The settings it was made with.
     pub fn settings(&self) -> &Settings {
         &self.settings

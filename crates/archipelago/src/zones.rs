@@ -201,9 +201,11 @@ impl Zones {
             distances,
             settling: None,
             rules: rules.into_boxed_slice(),
-            limits: vec![self.base.island_size; self.known.len()],
+            limits: Vec::new(),
         };
         self.zones.push(zone);
+        let largest = self.largest_ever(number as u32);
+        self.zones[number].limits = vec![largest; self.known.len()];
         self.by_areas.insert(areas, number as u32);
         self.measure(number);
         number as u32
@@ -317,10 +319,9 @@ impl Zones {
         })
     }
 
-    /// Whether a rule asks for nothing but what has settled when it counts: how crowded it is.
-    pub(crate) fn has_settled(&self, rule: u32) -> bool {
-        let asked = self.rules.rules.get(rule as usize);
-        asked.is_some_and(|rule| rule.crowding.is_some() && rule.people == Count::ANY)
+    /// Whether a rule asks how crowded it is.
+    pub(crate) fn asks_for_a_crowd(&self, rule: u32) -> bool {
+        self.rules.rules.get(rule as usize).is_some_and(|rule| rule.crowding.is_some())
     }
 
     /// The limit of every island, if it is the same everywhere.
@@ -342,8 +343,10 @@ impl Zones {
             self.places[usize::from(capabilities.0)] = self.known.len() as u16;
             new.extend(self.known.iter().map(|known| known.and(capabilities)));
             self.known.push(capabilities);
-            let size = self.base.island_size;
-            self.zones.iter_mut().for_each(|zone| zone.limits.push(size));
+            for zone in 0..self.count() {
+                let largest = self.largest_ever(zone);
+                self.zones[zone as usize].limits.push(largest);
+            }
         }
         true
     }
@@ -351,11 +354,16 @@ impl Zones {
     /// Works out the limits of all zones.
     pub(crate) fn limit_anew(&mut self, registry: &Registry) {
         self.limits_changed |= self.work_out_limits(0, registry);
+        let mut limits = self.zones.iter().flat_map(|zone| &zone.limits);
+        let first = limits.next().copied();
+        self.only_limit = first.filter(|first| limits.all(|limit| limit == first));
     }
 
     /// Works out the limits of the zones from a new one on.
     pub(crate) fn limit_new(&mut self, from: u32, registry: &Registry) {
         self.work_out_limits(from, registry);
+        let mut limits = self.zones[from as usize..].iter().flat_map(|zone| &zone.limits);
+        self.only_limit = self.only_limit.filter(|only| limits.all(|limit| limit == only));
     }
 
     /// Whether any zone's limit has become another since this was asked.
@@ -375,37 +383,73 @@ impl Zones {
                 changed |= std::mem::replace(limit, after) != after;
             }
         }
-        let mut limits = self.zones.iter().flat_map(|zone| &zone.limits);
-        let first = limits.next().copied();
-        self.only_limit = first.filter(|first| limits.all(|limit| limit == first));
         changed
     }
 
-    /// The largest number of people for whom the rule that decides for so many has room: the rules
-    /// of a zone are tried in order for all numbers at once. `None` if nothing is on offer at all.
+    /// The largest island that the rules of a zone allow: as large as the rule that decides at that
+    /// size has room for, and every size on the way there can be held by something. `None` if nothing
+    /// is on offer at all.
     fn largest_island(&self, zone: u32, capabilities: Capabilities, registry: &Registry) -> Option<u32> {
+        let own = |rule: u32| self.room(rule, capabilities, registry);
+        // What is used without a rule takes an island that its rule has no room for.
+        let any = |rule: u32| own(rule).max(self.room(NONE, capabilities, registry));
+        let held = |rule: u32| any(rule).map(|room| room.min(self.island_size(rule)));
+        let largest = self.climb(zone, own, held);
+        // Whoever cannot join anything is alone.
+        let lacks = largest.is_none() && self.room(NONE, Capabilities::ALL, registry).is_some();
+        if lacks { Some(1) } else { largest }
+    }
+
+    /// The same if every transport had room for everybody.
+    fn largest_ever(&self, zone: u32) -> u32 {
+        let size = |rule: u32| Some(self.island_size(rule));
+        self.climb(zone, size, size).unwrap_or(self.base.island_size)
+    }
+
+    /// From one person on, as far as islands can be `held`, the largest number for which the rule
+    /// that decides then has `room`. The rules of a zone are tried in order for all numbers at once.
+    fn climb(
+        &self,
+        zone: u32,
+        room: impl Fn(u32) -> Option<u32>,
+        held: impl Fn(u32) -> Option<u32>,
+    ) -> Option<u32> {
         let mut undecided = vec![Count { min: 1, max: u32::MAX }];
-        let mut largest = None;
+        let mut decided: Vec<(Count, u32)> = Vec::new();
         let rules = self.rules_of(zone).filter(|&rule| self.is_as_crowded(rule));
         for rule in rules.chain(std::iter::once(NONE)) {
             let people = self.rules.rules.get(rule as usize).map_or(Count::ANY, |rule| rule.people);
-            let room = self.room(rule, capabilities, registry);
-            let decided = undecided
+            let open = undecided
                 .iter()
                 .map(|open| Count { min: open.min.max(people.min), max: open.max.min(people.max) });
-            for Count { min, max } in decided.filter(|count| count.min <= count.max) {
-                if let Some(room) = room.filter(|&room| room >= min) {
-                    largest = largest.max(Some(room.min(max)));
-                }
-            }
+            decided.extend(open.filter(|count| count.min <= count.max).map(|count| (count, rule)));
             undecided = without(&undecided, people);
             if undecided.is_empty() {
                 break;
             }
         }
-        // Whoever cannot join anything is alone.
-        let lacks = largest.is_none() && self.room(NONE, Capabilities::ALL, registry).is_some();
-        if lacks { Some(1) } else { largest }
+        decided.sort_unstable_by_key(|(count, _)| count.min);
+        let mut largest = None;
+        for (Count { min, max }, rule) in decided {
+            if let Some(room) = room(rule).filter(|&room| room >= min) {
+                largest = Some(room.min(max));
+            }
+            if held(rule).is_none_or(|held| held < max) {
+                break;
+            }
+        }
+        largest
+    }
+
+    /// Whether a rule has room for an island of so many, or nothing is on offer that could have.
+    pub(crate) fn has_room(
+        &self,
+        rule: u32,
+        people: u32,
+        capabilities: Capabilities,
+        registry: &Registry,
+    ) -> bool {
+        self.room(rule, capabilities, registry).is_none_or(|room| room >= people)
     }
 
     /// The most people that a rule has room for in one island: of what it wants, or if nothing of

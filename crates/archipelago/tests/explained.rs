@@ -192,6 +192,23 @@ fn situations() -> Vec<Situation> {
             "is on w: rule `voice` decides, and livekit is no place for it: there is none",
         ),
         (
+            "another node of the same kind is dead",
+            story("node w; move a 0 0 0; flush; node v; flush; hush-node v; wait 5s"),
+            Island("a"),
+            Cause::NoTransport,
+            "I000000001 is on w: no rule decides, and livekit is no place for it: there is none",
+        ),
+        (
+            "two choices are dead",
+            ruled(
+                "rules\n| [[rule]]\n| name = \"voice\"\n| transports = [\"livekit\", { node = \"x\" }, \"ws-room\"]\n",
+                "node l kind livekit; node x; node w; move a 0 0 0; flush; hush-node l; hush-node x; wait 5s",
+            ),
+            Island("a"),
+            Cause::NodeDead,
+            "is on w: rule `voice` decides, and l is no place for it: not heard for",
+        ),
+        (
             "as wanted",
             ruled(VOICE, "node l kind livekit; node w; move a 0 0 0; flush"),
             Peer("a"),

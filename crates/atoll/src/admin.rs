@@ -1,7 +1,8 @@
 //! The socket of operators: loopback, apart from the one that clients use.
 //!
-//! Whoever can open it may ask anything and change nothing. Browsers can, too: a request is answered
-//! only if its `Host` is a loopback address, so that no site can be made to look like one.
+//! Whoever can open it may ask anything and change nothing. Browsers can, too: no request is answered
+//! that a site had one make, as its `Origin` tells, nor one whose `Host` is not a loopback address, so
+//! that no site can be made to look like this one.
 
 use std::{
     net::{IpAddr, SocketAddr, TcpListener},
@@ -21,6 +22,7 @@ use axum::{
 use director::Console;
 use protocol::Position;
 use serde::{Deserialize, Serialize};
+use tokio::sync::Mutex;
 
 use crate::rules::MAX_FILE_BYTES;
 
@@ -40,14 +42,24 @@ pub(crate) fn router(console: Console) -> Router {
         .route("/rules/diff", post(diff))
         .layer(DefaultBodyLimit::max(MAX_FILE_BYTES))
         .layer(middleware::from_fn(from_here))
-        .with_state(console)
+        .with_state(Desk { console, diff: Arc::default() })
+}
+
+/// Whom to ask.
+#[derive(Clone)]
+struct Desk {
+    console: Console,
+    /// One at a time: each takes two more times the memory of the engine.
+    diff: Arc<Mutex<()>>,
 }
 
 /// Refuses what a site made a browser ask.
 async fn from_here(request: Request, next: Next) -> Response {
     let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
     let name = host.rsplit_once(':').map_or(host, |(name, _)| name).trim_matches(['[', ']']);
-    if name == "localhost" || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback()) {
+    if request.headers().contains_key(header::ORIGIN) {
+        (StatusCode::FORBIDDEN, "this socket is not for sites").into_response()
+    } else if name == "localhost" || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback()) {
         next.run(request).await
     } else {
         (StatusCode::FORBIDDEN, "this socket is for this machine").into_response()
@@ -99,7 +111,7 @@ fn place(text: &str) -> Option<Position> {
     Some(Position::new(metres(x)?, 0.0, metres(z)?))
 }
 
-async fn explain(State(console): State<Console>, Query(asked): Query<Asked>) -> Response {
+async fn explain(State(Desk { console, .. }): State<Desk>, Query(asked): Query<Asked>) -> Response {
     let question = match asked.question() {
         Ok(question) => question,
         Err(reason) => return (StatusCode::BAD_REQUEST, reason).into_response(),
@@ -118,11 +130,16 @@ pub(crate) struct Written {
     pub(crate) json: bool,
 }
 
-async fn diff(State(console): State<Console>, Query(written): Query<Written>, text: String) -> Response {
+async fn diff(
+    State(Desk { console, diff }): State<Desk>,
+    Query(written): Query<Written>,
+    text: String,
+) -> Response {
     let rules = match Rules::parse(&text) {
         Ok(rules) => Arc::new(rules),
         Err(error) => return (StatusCode::UNPROCESSABLE_ENTITY, error.to_string()).into_response(),
     };
+    let _one = diff.lock().await;
     match console.diff(rules).await {
         Ok(diff) if written.json => Json(diff).into_response(),
         Ok(diff) => diff.to_string().into_response(),

@@ -36,7 +36,7 @@ pub(crate) enum Command {
 /// A file of rules is not larger than this.
 pub(crate) const MAX_FILE_BYTES: usize = 16 * 1024 * 1024;
 /// How often it is seen whether the file has changed.
-const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+const LOOK_INTERVAL: Duration = Duration::from_millis(400);
 
 /// Runs a subcommand.
 pub(crate) async fn run(command: Command) -> Result<ExitCode> {
@@ -84,23 +84,29 @@ fn stamp(file: &Path) -> Stamp {
     Some((metadata.modified().ok()?, metadata.len()))
 }
 
-/// Reads the file again when it has changed and tells the director; rules that are wrong, or gone,
-/// leave those of before in force. Does not return while the director is there.
-pub(crate) async fn watch(file: PathBuf, console: Console) {
+/// Reads the file again when it has changed, and not changed further between two looks, and tells the
+/// director that has the rules in `force`. Rules that are wrong, or gone, leave those of before. Does
+/// not return while the director is there.
+pub(crate) async fn watch(file: PathBuf, mut force: Rules, console: Console) {
     metrics::gauge!("atoll_rules_valid").set(1.0);
     let mut ticks = time::interval(LOOK_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut before = stamp(&file);
+    // It may have changed since it was read.
+    let (mut read, mut before) = (None, stamp(&file));
     loop {
         ticks.tick().await;
         let now = stamp(&file);
-        if std::mem::replace(&mut before, now) == now {
+        let still = std::mem::replace(&mut before, now) == now;
+        if !still || read == Some(now) {
             continue;
         }
+        read = Some(now);
         let path = file.clone();
         let loaded = tokio::task::spawn_blocking(move || load(&path)).await;
         match loaded.map_err(anyhow::Error::from).and_then(|rules| rules) {
+            Ok(rules) if rules == force => metrics::gauge!("atoll_rules_valid").set(1.0),
             Ok(rules) => {
+                force = rules.clone();
                 let count = rules.rules.len();
                 if console.set_rules(Arc::new(rules)).await.is_err() {
                     return;

@@ -40,6 +40,10 @@ pub(crate) async fn serve(settings: Settings, parsed: Parsed) -> Result<()> {
     listener.set_nonblocking(true)?;
     let local = listener.local_addr()?;
     let urls = Urls::new(parsed.public_url.as_deref(), local);
+    let admin = match parsed.admin {
+        Some(address) => admin_listener(address, &settings)?,
+        None => None,
+    };
     let realm = Realm::assemble(&settings, &parsed, &urls)?;
     let app = realm.router(metrics.clone());
     let director = realm.director()?;
@@ -49,14 +53,13 @@ pub(crate) async fn serve(settings: Settings, parsed: Parsed) -> Result<()> {
     let header_timeout = seconds(settings.server.header_timeout_s);
     let server = tokio::spawn(listen(listener, app, handle.clone(), header_timeout)?);
     urls.print();
-    if let Some(address) = parsed.admin {
-        let listener = admin::bind(address)?;
+    if let Some(listener) = admin {
         urls.print_admin(listener.local_addr()?);
         tokio::spawn(listen(listener, admin::router(console.clone()), handle.clone(), header_timeout)?);
     }
     if let Some((file, rules)) = parsed.rules {
         tracing::info!(file = %file.display(), count = rules.rules.len(), "rules hold");
-        tokio::spawn(rules::watch(file, console));
+        tokio::spawn(rules::watch(file, rules, console));
     }
     tracing::info!(%local, files, "serving");
 
@@ -77,6 +80,19 @@ pub(crate) async fn serve(settings: Settings, parsed: Parsed) -> Result<()> {
     }
     handle.shutdown();
     Ok(())
+}
+
+/// The listener for operators. Where nobody has set the address, another realm on this machine may
+/// have it: then this one does without.
+fn admin_listener(address: SocketAddr, settings: &Settings) -> Result<Option<TcpListener>> {
+    match admin::bind(address) {
+        Ok(listener) => Ok(Some(listener)),
+        Err(error) if settings.server.admin == Settings::default().server.admin => {
+            tracing::warn!("nobody can ask this realm why: {error:#}");
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// Where everything is.

@@ -10,7 +10,7 @@ use crate::{
     ground::{Capabilities, Point},
     peers::State,
     registry::Unfit,
-    rules::Rule,
+    rules::{Distances, Rule},
     slab::NONE,
 };
 
@@ -326,6 +326,12 @@ fn asks(rule: &Rule) -> String {
     }
     if let Some(size) = rule.island_size {
         parts.push(format!("islands of {size}"));
+    }
+    if let Some(Distances { join_m, leave_m }) = rule.distances {
+        parts.push(format!("together within {join_m} m, apart beyond {leave_m} m"));
+    }
+    if let Some(settling) = rule.settling {
+        parts.push(format!("settles in {} s", seconds(settling)));
     }
     if parts.is_empty() { "always".to_owned() } else { parts.join("; ") }
 }

@@ -60,7 +60,8 @@ impl Engine {
                 format!("{place}: {by}, and it goes to {node} when that has lasted, in {left:.1} s"),
             );
         }
-        let telling = before.iter().filter(|candidate| !candidate.fits).max_by_key(rank);
+        let others = before.iter().filter(|it| !it.fits && !same(it, candidates, present));
+        let telling = others.rev().max_by_key(rank);
         match telling {
             Some(first) => {
                 let wanted = first.node.as_ref().map_or(first.choice.clone(), ToString::to_string);
@@ -80,8 +81,7 @@ fn same(candidate: &Candidate, candidates: &[Candidate], present: Option<usize>)
     present.is_some_and(|present| candidates[present].choice == candidate.choice)
 }
 
-/// Of several that are no place for an island, the one that came nearest to it says most; of those
-/// alike the one wanted most, which comes last here.
+/// Of several that are no place for an island, the one that came nearest to it says most.
 fn rank(candidate: &&Candidate) -> (bool, u8) {
     let nearness = match candidate.unfit {
         Some(Unfit::Full) => 5,

@@ -129,8 +129,9 @@ impl Engine {
             );
         }
         // Both can join everything that is on offer, say: would they fit then?
-        let zones = [a, b].map(|peer| self.zones.limit(self.ground.terms(peer).zone(), Capabilities::ALL));
-        if size <= zones[0].min(zones[1]) {
+        let zones = self.ground.zones(ours, None).chain(self.ground.zones(theirs, None));
+        let limits = zones.map(|zone| self.zones.limit(zone, Capabilities::ALL));
+        if limits.min().is_some_and(|limit| size <= limit) {
             let [mine, yours] =
                 [ours, theirs].map(|island| self.names(self.ground.capabilities(island, None)).join(", "));
             let summary = format!(
@@ -155,10 +156,15 @@ impl Engine {
     /// Where two islands are nearest to each other.
     fn gap(&self, one: u32, other: u32) -> Option<Gap> {
         let pairs = self.ground.members(one).flat_map(|ours| {
-            self.ground.members(other).map(move |theirs| (ours.at.distance_squared(theirs.at), ours, theirs))
+            self.ground.members(other).map(move |theirs| {
+                let zones = (ours.terms.zone(), theirs.terms.zone());
+                let join_m = self.ground.reaches.join_squared(zones.0, zones.1).max(0.0).sqrt();
+                let distance_m = ours.at.distance_squared(theirs.at).sqrt();
+                // How far they still are from where they would come together.
+                (distance_m - join_m, Gap { distance_m, ours, theirs })
+            })
         });
-        let (squared, ours, theirs) = pairs.min_by(|a, b| a.0.total_cmp(&b.0))?;
-        Some(Gap { distance_m: squared.sqrt(), ours, theirs })
+        pairs.min_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, gap)| gap)
     }
 }
 

@@ -59,7 +59,7 @@ impl Engine {
             return Some((Cause::OtherSession, summary));
         }
         match record.state {
-            State::Departed if quiet >= self.settings.silence => {
+            State::Departed if record.flags.has(Flags::SILENT) => {
                 let limit = seconds(self.settings.silence);
                 let summary = format!(
                     "{address} was not heard for {:.1} s, and {limit} s are the most",

@@ -1,8 +1,11 @@
+use rustc_hash::FxHashMap;
+
 use crate::{
     engine::Engine,
     event::Output,
     ids::{IdCache, Serial},
     peers::{Flags, State},
+    registry::NodeIndex,
     slab::NONE,
 };
 
@@ -33,9 +36,10 @@ pub(super) fn tell(engine: &mut Engine, outputs: &mut Vec<Output>) {
     for &peer in &listed {
         report(engine, peer, &mut names, outputs);
     }
+    let mut seats = free_seats(engine, &listed);
     for peer in listed {
         engine.peers[peer].flags.replace(Flags::LISTED, false);
-        if !assign(engine, peer, &mut names, outputs) {
+        if !assign(engine, peer, &mut seats, &mut names, outputs) {
             engine.list(peer);
         }
     }
@@ -60,9 +64,34 @@ fn report(engine: &mut Engine, peer: u32, names: &mut IdCache, outputs: &mut Vec
     }
 }
 
+/// How many of those who have no seat yet can have one, of nodes that were promised to more people
+/// than they have seats for.
+fn free_seats(engine: &Engine, listed: &[u32]) -> FxHashMap<NodeIndex, u32> {
+    let mut seats: FxHashMap<NodeIndex, u32> = FxHashMap::default();
+    for &peer in listed {
+        let (record, island) = (&engine.peers[peer], engine.ground.island_of(peer));
+        if record.state == State::Present && island != NONE {
+            let node = engine.islands[island].node;
+            if record.told_node != node && engine.registry.is_overbooked(node) {
+                *seats.entry(node).or_default() += 1;
+            }
+        }
+    }
+    for (&node, seats) in &mut seats {
+        *seats = seats.saturating_sub(engine.registry.overbooked_by(node));
+    }
+    seats
+}
+
 /// Tells a peer where it is, if that is not what it was told last. Returns `false` if it must wait
 /// until its node takes more peers, or has a seat for it.
-fn assign(engine: &mut Engine, peer: u32, names: &mut IdCache, outputs: &mut Vec<Output>) -> bool {
+fn assign(
+    engine: &mut Engine,
+    peer: u32,
+    seats: &mut FxHashMap<NodeIndex, u32>,
+    names: &mut IdCache,
+    outputs: &mut Vec<Output>,
+) -> bool {
     let island = engine.ground.island_of(peer);
     let record = &engine.peers[peer];
     if record.state != State::Present || record.flags.has(Flags::MUTE) || island == NONE {
@@ -74,9 +103,14 @@ fn assign(engine: &mut Engine, peer: u32, names: &mut IdCache, outputs: &mut Vec
     }
     // Without a node it waits with its island, whose members are listed when one is found.
     let Some(transport) = engine.registry.name(place.node) else { return true };
-    let seated = record.told_node == place.node || !engine.registry.is_overbooked(place.node);
-    if !seated || !engine.registry.is_available(place.node) {
+    if !engine.registry.is_available(place.node) {
         return false;
+    }
+    if record.told_node != place.node
+        && let Some(seats) = seats.get_mut(&place.node)
+    {
+        let Some(rest) = seats.checked_sub(1) else { return false };
+        *seats = rest;
     }
     let from = (record.told != Serial::NONE).then(|| names.text(&engine.ids, record.told));
     outputs.push(Output::Assigned {

@@ -1,6 +1,6 @@
 use crate::{
-    crossing, engine::Engine, flush::merge, ground::Member, islands::IslandState, peers::State,
-    returns::Memory, slab::NONE,
+    engine::Engine, flush::merge, ground::Member, islands::IslandState, peers::State, returns::Memory,
+    slab::NONE,
 };
 
 /// Puts those who come back where they were: in their island if it still has room and a member near
@@ -59,27 +59,18 @@ pub(super) fn place_fragments(engine: &mut Engine) {
     engine.scratch.fragments = fragments;
 }
 
-/// Those who are cut off have lost their company: a border that they have crossed counts at once,
-/// and may part them.
+/// Who is cut off from all company is counted to where it stands at once.
 fn count_where_they_stand(engine: &mut Engine) {
-    let fragments = &engine.scratch.fragments;
-    if fragments.peers.iter().all(|&peer| engine.crossings.of(peer).is_none()) {
-        return;
-    }
-    let mut fragments = std::mem::take(&mut engine.scratch.fragments);
+    let fragments = std::mem::take(&mut engine.scratch.fragments);
     let mut start = 0;
-    for end in fragments.ends.drain(..) {
-        let group = &fragments.peers[std::mem::replace(&mut start, end)..end];
-        for &peer in group {
-            if let Some(crossing) = engine.crossings.of(peer) {
-                engine.set_zone(peer, crossing.to);
-            }
-        }
-        let mut members: Vec<Member> = group.iter().map(|&peer| engine.ground.member(peer)).collect();
-        for mut part in crossing::by_enclosure(engine, &mut members) {
-            engine.cut_fragments(&mut part);
+    for &end in &fragments.ends {
+        if let &[peer] = &fragments.peers[std::mem::replace(&mut start, end)..end]
+            && let Some(crossing) = engine.crossings.of(peer)
+        {
+            engine.set_zone(peer, crossing.to);
         }
     }
+    engine.scratch.fragments = fragments;
 }
 
 /// Places those who are new, in the order of their coming.

@@ -4,7 +4,7 @@ use crate::{
     engine::Engine,
     ids::Serial,
     islands::{Desertion, IslandState},
-    peers::State,
+    peers::{Flags, State},
     registry::NO_NODE,
     slab::NONE,
 };
@@ -31,7 +31,10 @@ pub(super) fn fall_silent(engine: &mut Engine, now: Duration) {
     for peer in silent {
         match engine.peers[peer].state {
             State::Known => forget_peer(engine, peer),
-            _ => engine.depart(peer),
+            _ => {
+                engine.peers[peer].flags.replace(Flags::SILENT, true);
+                engine.depart(peer);
+            }
         }
     }
 }

@@ -22,6 +22,8 @@ pub(crate) struct Pace {
     pub(crate) rule: Option<(u32, Duration)>,
     /// Since when there has been a better node.
     pub(crate) better: Option<Duration>,
+    /// The node that it was on before it had none.
+    pub(crate) left: Option<NodeIndex>,
     /// When to look at it again.
     pub(crate) look_at: Duration,
 }
@@ -46,7 +48,7 @@ impl Engine {
         self.paces.get(&island).copied().unwrap_or_default()
     }
 
-    /// Whoever was moved lately stays for a while, in whatever island.
+    /// Two islands become one: whoever was moved lately stays for a while.
     pub(crate) fn inherit_pace(&mut self, from: u32, into: u32) {
         let Some(moved_at) = self.pace(from).moved_at else { return };
         let pace = self.paces.entry(into).or_default();
@@ -116,7 +118,9 @@ fn judge(engine: &mut Engine, island: u32, now: Duration, outputs: &mut Vec<Outp
         Verdict::Wait { stay } => {
             pace.better = None;
             pace.look_at = now;
-            if !stay && engine.islands[island].node != NO_NODE {
+            let node = engine.islands[island].node;
+            if !stay && node != NO_NODE {
+                pace.left = Some(node);
                 settle(engine, island, NO_NODE);
             }
         }
@@ -149,7 +153,10 @@ fn keep(engine: &mut Engine, island: u32, mut pace: Pace, now: Duration) {
 fn rule(engine: &Engine, island: u32, pace: &mut Pace, now: Duration) -> u32 {
     let (zone, size) = (engine.ground.main_zone(island), engine.ground.size(island));
     let (before, best) = (engine.islands[island].rule, engine.zones.rule_for(zone, size));
-    let at_once = before == UNDECIDED || engine.zones.has_settled(best);
+    let capabilities = engine.ground.capabilities(island, None);
+    let at_once = before == UNDECIDED
+        || (engine.crowding_changed && engine.zones.asks_for_a_crowd(best))
+        || !engine.zones.has_room(before, size, capabilities, &engine.registry);
     if before == best || at_once || !engine.zones.still_covers(before, zone, size) {
         pace.rule = None;
         return best;
@@ -168,7 +175,7 @@ fn rule(engine: &Engine, island: u32, pace: &mut Pace, now: Duration) -> u32 {
 
 /// What is to become of an island.
 enum Verdict {
-    /// It stays where it is, which is the best that there could be, or is not.
+    /// It stays where it is. It is the best unless only seats were missing elsewhere.
     Stay { best: bool },
     /// It can stay, but its rule would rather have it there.
     Better(NodeIndex),
@@ -185,10 +192,13 @@ fn verdict(engine: &Engine, island: u32) -> Verdict {
     let holds = registry.holds(node, size, capabilities);
     let rule = engine.islands[island].rule;
     let rule = (rule != NONE).then_some(rule as usize);
-    for (place, choice) in engine.zones.rules.choices(rule).enumerate() {
+    let mut best = true;
+    for choice in engine.zones.rules.choices(rule) {
         if holds && registry.is_chosen_by(node, choice) {
-            return Verdict::Stay { best: place == 0 };
+            return Verdict::Stay { best };
         }
+        // Seats come and go unannounced; all else that may change has every island judged.
+        best &= !registry.is_full(choice, size, capabilities);
         if let Some(other) = registry.choose(choice, size, capabilities) {
             return if holds { Verdict::Better(other) } else { Verdict::Go(other) };
         }
@@ -204,11 +214,15 @@ fn go(
     now: Duration,
     outputs: &mut Vec<Output>,
 ) {
-    let before = engine.islands[island].node;
+    let present = engine.islands[island].node;
+    // While it waited its members kept their places on the node before.
+    let before = pace.left.take().filter(|_| present == NO_NODE).unwrap_or(present);
     settle(engine, island, node);
     (pace.better, pace.look_at) = (None, now + LOOK_INTERVAL);
     let ends = [before, node].map(|node| engine.registry.name(node).cloned());
-    if let [Some(from), Some(to)] = ends {
+    if let [Some(from), Some(to)] = ends
+        && from != to
+    {
         pace.moved_at = Some(now);
         outputs.push(Output::Moved { island: engine.ids.text(engine.islands[island].serial), from, to });
     }

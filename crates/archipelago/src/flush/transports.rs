@@ -2,15 +2,17 @@ use std::time::Duration;
 
 use crate::{engine::Engine, peers::State};
 
-/// Counts out silent nodes, and follows what the others offer and how crowded it is.
+/// Counts out silent nodes, and follows what the others offer and how crowded it is. The latter looks
+/// at everybody, once a second, if any rule asks.
 pub(super) fn refresh(engine: &mut Engine, now: Duration) {
-    let offer = engine.registry.expire(engine.settings.transport_timeout, now);
+    let offer = engine.registry.expire(engine.settings.transport_timeout, engine.settings.settling, now);
     let Engine { zones, peers, ground, .. } = engine;
     let count = |by_zone: &mut [u32]| {
         let present = peers.known().filter(|&peer| peers[peer].state == State::Present);
         present.for_each(|peer| by_zone[ground.terms(peer).zone() as usize] += 1);
     };
     let crowding = zones.see_crowds(count, now);
+    engine.crowding_changed = crowding;
     if offer || crowding {
         engine.judge_all = true;
         engine.zones.limit_anew(&engine.registry);

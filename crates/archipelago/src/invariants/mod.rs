@@ -105,6 +105,9 @@ pub enum Violation {
     /// Members of an island are together who were not, and are not within the join distance.
     #[error("{0} was put together from afar")]
     JoinedFar(IslandId),
+    /// An island is on a node that cannot hold it, or on none, while one that its rule names could.
+    #[error("{0} could be where all of it has room")]
+    BadlyPlaced(IslandId),
     /// Somebody who disconnected is in an island.
     #[error("{0} has left and is in an island")]
     Stale(Address),

@@ -76,6 +76,9 @@ impl Witness {
         }
         self.full =
             engine.transports().filter(is_overbooked).map(|view| view.transport.node.clone()).collect();
+        if let Some(island) = engine.badly_placed() {
+            return Err(Violation::BadlyPlaced(island));
+        }
         self.see_picture(&picture, &Bounds::of(engine), outputs)
     }
 

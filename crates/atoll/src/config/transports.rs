@@ -77,8 +77,10 @@ impl Nodes<'_> {
         let table = format!("livekit.{node}");
         let key = |name: &str| format!("{table}.{name}");
         let LiveKit { url, api_url, api_key, api_secret, .. } = settings;
-        let reachable = is_url(url, &["ws", "wss"]);
-        self.check(reachable, &key("url"), &quoted(url), "must be a URL that begins with ws:// or wss://");
+        let bare = |url: Url| url.query().is_none() && url.fragment().is_none();
+        let reachable = is_url(url, &["ws", "wss"]) && Url::parse(url).is_ok_and(bare);
+        let rule = "must be a URL that begins with ws:// or wss://, without a query";
+        self.check(reachable, &key("url"), &quoted(url), rule);
         // ws becomes http and wss https.
         let derived = api_url.is_empty();
         let api_url = if derived { url.replacen("ws", "http", 1) } else { api_url.clone() };
