@@ -136,6 +136,13 @@ fn situations() -> Vec<Situation> {
             "0x6200000000000000000000000000000000000000 has crossed a border, which counts when it has lasted, in 2.0 s",
         ),
         (
+            "settling, of a peer",
+            ruled(CASINO, "node w; move a 10 0 8; move b 20 0 8; flush; move b 12 0 8; wait 1s"),
+            Peer("b"),
+            Cause::Settling,
+            "0x6200000000000000000000000000000000000000 has crossed a border, which counts when it has lasted, in 2.0 s",
+        ),
+        (
             "settling before a move",
             ruled(VOICE, "node w; move a 0 0 0; flush; node l kind livekit; wait 1s"),
             Island("a"),

@@ -90,15 +90,10 @@ impl Engine {
             let zone = self.crossings.of(peer).map_or(counted, |crossing| crossing.to);
             self.ground.reaches.enclosure(zone)
         };
-        let crossings = [a, b].map(|peer| self.crossings.of(peer).map(|crossing| (crossing.due, peer)));
-        let last = crossings.into_iter().flatten().max();
-        if let Some((due, peer)) = last.filter(|_| standing(a) == standing(b)) {
-            let left = due.saturating_sub(now).as_secs_f64();
-            let summary = format!(
-                "{} has crossed a border, which counts when it has lasted, in {left:.1} s",
-                self.peers[peer].address
-            );
-            return (Cause::Settling, summary);
+        let crossings = [a, b].into_iter().filter_map(|peer| Some((self.crossings.of(peer)?, peer)));
+        let last = crossings.max_by_key(|(crossing, _)| crossing.due);
+        if let Some((crossing, peer)) = last.filter(|_| standing(a) == standing(b)) {
+            return (Cause::Settling, self.who_crosses(peer, crossing, now));
         }
         let inside = [a, b].into_iter().find_map(|peer| {
             let zone = self.zones.zone(self.ground.terms(peer).zone());

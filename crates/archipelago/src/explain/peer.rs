@@ -4,6 +4,7 @@ use protocol::{Address, Position};
 
 use super::{Cause, Explanation, facts::seconds};
 use crate::{
+    crossing::Crossing,
     engine::Engine,
     ground::Point,
     peers::{Flags, State},
@@ -41,8 +42,16 @@ impl Engine {
     fn explain_present(&self, peer: u32, now: Duration) -> Explanation {
         let island = self.ground.island_of(peer);
         let facts = self.island_facts(island, now);
-        let (cause, summary) = self.why_untold(peer).unwrap_or_else(|| self.why_there(island, &facts, now));
+        let settling = || Some((Cause::Settling, self.who_crosses(peer, self.crossings.of(peer)?, now)));
+        let (cause, summary) =
+            self.why_untold(peer).or_else(settling).unwrap_or_else(|| self.why_there(island, &facts, now));
         Explanation { islands: vec![facts], ..Explanation::new(cause, summary) }
+    }
+
+    /// That a peer is on the other side of a border.
+    pub(super) fn who_crosses(&self, peer: u32, crossing: Crossing, now: Duration) -> String {
+        let (address, left) = (self.peers[peer].address, seconds(crossing.due.saturating_sub(now)));
+        format!("{address} has crossed a border, which counts when it has lasted, in {left:.1} s")
     }
 
     /// Why a peer is in no island, if it is not.
