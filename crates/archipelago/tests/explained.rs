@@ -202,8 +202,8 @@ fn situations() -> Vec<Situation> {
             "another node of the same kind is dead",
             story("node w; move a 0 0 0; flush; node v; flush; hush-node v; wait 5s"),
             Island("a"),
-            Cause::NoTransport,
-            "I000000001 is on w: no rule decides, and livekit is no place for it: there is none",
+            Cause::AsWanted,
+            "I000000001 is on w: no rule decides, and wants no other",
         ),
         (
             "two choices are dead",

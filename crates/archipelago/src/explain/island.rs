@@ -60,7 +60,9 @@ impl Engine {
                 format!("{place}: {by}, and it goes to {node} when that has lasted, in {left:.1} s"),
             );
         }
-        let others = before.iter().filter(|it| !it.fits && !same(it, candidates, present));
+        // Without a rule nobody asked for a kind of which there is none.
+        let unasked = |it: &Candidate| facts.rule.is_none() && facts.node.is_some() && it.node.is_none();
+        let others = before.iter().filter(|it| !it.fits && !unasked(it) && !same(it, candidates, present));
         let telling = others.rev().max_by_key(rank);
         match telling {
             Some(first) => {
