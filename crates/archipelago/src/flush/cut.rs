@@ -143,21 +143,14 @@ pub(super) fn bounds(members: &[Member]) -> (Point, Point) {
 /// Orders `members` into groups that are each connected through hops of at most the leave distance,
 /// and tells where each ends.
 pub(super) fn components(members: &mut [Member], reaches: &Reaches, ends: &mut Vec<usize>) {
-    let Some(first) = members.first() else {
-        ends.push(0);
-        return;
-    };
-    let zone = first.terms.zone();
-    let least = members.iter().map(|member| {
-        let own = member.terms.zone();
-        reaches.leave_squared(own, own)
-    });
-    let least = least.fold(f32::INFINITY, f32::min);
+    let own = |member: &Member| reaches.leave_squared(member.terms.zone(), member.terms.zone());
+    let least = || members.iter().map(own).fold(f32::INFINITY, f32::min);
+    let least = reaches.only_leave_squared().unwrap_or_else(least);
     let (low, high) = bounds(members);
     // Nobody is farther from anybody than from corner to corner.
     if low.distance_squared(high) <= least {
         ends.push(members.len());
-    } else if members.iter().all(|member| member.terms.zone() == zone) {
+    } else if reaches.only_leave_squared().is_some() || are_of_one_zone(members) {
         sort_by_hops(members, |one, other| one.at.distance_squared(other.at) <= least, ends);
     } else {
         let holds = |one: &Member, other: &Member| {
@@ -165,6 +158,10 @@ pub(super) fn components(members: &mut [Member], reaches: &Reaches, ends: &mut V
         };
         sort_by_hops(members, holds, ends);
     }
+}
+
+fn are_of_one_zone(members: &[Member]) -> bool {
+    members.windows(2).all(|pair| pair[0].terms.zone() == pair[1].terms.zone())
 }
 
 fn sort_by_hops(members: &mut [Member], holds: impl Fn(&Member, &Member) -> bool, ends: &mut Vec<usize>) {

@@ -91,6 +91,12 @@ impl Reaches {
         self.0.clear();
     }
 
+    /// The square of the leave distance, if there is one zone.
+    pub(crate) fn only_leave_squared(&self) -> Option<f32> {
+        let &[squares] = &self.0[..] else { return None };
+        Some(squares.leave)
+    }
+
     pub(crate) fn enclosure(&self, zone: u32) -> u32 {
         self.0[zone as usize].enclosure
     }

@@ -223,6 +223,9 @@ impl Sheet {
     /// Whether nobody can be beyond the leave distance of anybody.
     fn is_small(&self, reaches: &Reaches) -> bool {
         let across = self.low.distance_squared(self.high);
+        if let Some(squared) = reaches.only_leave_squared() {
+            return across <= squared;
+        }
         let own = |member: &Member| reaches.leave_squared(member.terms.zone(), member.terms.zone());
         self.members.iter().all(|member| across <= own(member))
     }
