@@ -7,6 +7,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "decentraland/kernel/comms/v3/reports.proto",
         "decentraland/kernel/comms/rfc4/comms.proto",
         "decentraland/kernel/comms/rfc5/ws_comms.proto",
+        "decentraland/bff/authentication_service.proto",
+        "decentraland/bff/comms_director_service.proto",
+        "decentraland/bff/comms_service.proto",
+        "decentraland/bff/topics_service.proto",
+        "dcl/rpc.proto",
         "atoll/bus.proto",
     ];
     println!("cargo:rerun-if-changed={root}");
@@ -14,7 +19,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut build = prost_build::Config::new();
     build
         // Bodies are forwarded, never looked into: share the received buffer.
-        .bytes([".decentraland.kernel.comms.rfc5", ".decentraland.kernel.comms.rfc4"])
+        .bytes([
+            ".decentraland.kernel.comms.rfc5",
+            ".decentraland.kernel.comms.rfc4",
+            ".decentraland.bff",
+            ".dcl.rpc",
+        ])
         .btree_map([".decentraland.kernel.comms.v3"])
         .include_file("wire.rs")
         .compile_fds(descriptors)?;

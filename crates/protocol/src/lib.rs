@@ -23,6 +23,10 @@ mod wire {
 
 /// Bus messages of this project alone.
 pub use wire::atoll::bus as atoll_bus;
+/// The framing of dcl-rpc.
+pub use wire::dcl::rpc as dcl_rpc;
+/// The services of a gateway over RPC.
+pub use wire::decentraland::bff;
 /// What clients put inside room messages (RFC-4); opaque to servers.
 pub use wire::decentraland::kernel::comms::rfc4;
 /// Messages between a client and a WebSocket room (RFC-5).
@@ -37,5 +41,7 @@ pub use ulid::Ulid;
 pub const MAX_MESSAGE_BYTES: usize = 64 * 1024;
 /// The WebSocket subprotocol of the archipelago socket, answered when a client offers it.
 pub const ARCHIPELAGO_SUBPROTOCOL: &str = "archipelago";
+/// The WebSocket subprotocol of RPC, answered when a client offers it.
+pub const RPC_SUBPROTOCOL: &str = "bff";
 /// The WebSocket subprotocols of rooms, in order of preference.
 pub const ROOM_SUBPROTOCOLS: [&str; 2] = ["rfc5", "rfc4"];

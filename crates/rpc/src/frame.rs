@@ -1,0 +1,148 @@
+//! Messages as they are on the wire.
+
+use bytes::Bytes;
+use protocol::{
+    Message,
+    dcl_rpc::{
+        CreatePort, CreatePortResponse, DestroyPort, Header, ModuleProcedure, RemoteError, Request,
+        RequestModule, RequestModuleResponse, Response, StreamMessage,
+    },
+};
+
+/// A message without so much as an identifier: nobody can be told what is wrong with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not a message of dcl-rpc")]
+pub struct Undecodable;
+
+/// What kind of error a call is answered with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum ErrorCode {
+    /// The message, or the payload of the call, does not decode.
+    BadPayload = 1,
+    /// There is no such port.
+    UnknownPort = 2,
+    /// There is no such module, or not yet.
+    UnknownModule = 3,
+    /// The port has loaded no such procedure.
+    UnknownProcedure = 4,
+    /// There is as much of it as there may be.
+    LimitReached = 5,
+    /// Not something that a client says to a server.
+    Unexpected = 6,
+    /// What is asked for is not given to this client.
+    Refused = 7,
+}
+
+/// What a client says.
+#[derive(Debug)]
+pub(crate) enum Said {
+    CreatePort,
+    RequestModule {
+        port: u32,
+        module: String,
+    },
+    DestroyPort {
+        port: u32,
+    },
+    Request(Request),
+    Stream(StreamMessage),
+    /// The client could not do something. There is nothing to answer.
+    Error,
+    Undecodable,
+    Unexpected,
+}
+
+const REQUEST: u32 = 1;
+const RESPONSE: u32 = 2;
+const STREAM_MESSAGE: u32 = 3;
+const STREAM_ACK: u32 = 4;
+const CREATE_PORT: u32 = 5;
+const CREATE_PORT_RESPONSE: u32 = 6;
+const REQUEST_MODULE: u32 = 7;
+const REQUEST_MODULE_RESPONSE: u32 = 8;
+const REMOTE_ERROR_RESPONSE: u32 = 9;
+const DESTROY_PORT: u32 = 10;
+const SERVER_READY: u32 = 11;
+
+const NUMBER_BITS: u32 = 27;
+
+/// The number of the call that a message belongs to, and what it says.
+pub(crate) fn read(bytes: &Bytes) -> Result<(u32, Said), Undecodable> {
+    let Header { message_identifier } = Header::decode(bytes.clone()).map_err(|_| Undecodable)?;
+    let number = message_identifier & ((1 << NUMBER_BITS) - 1);
+    let said = match message_identifier >> NUMBER_BITS {
+        // The name is the client's own.
+        CREATE_PORT => decode(bytes, |_: CreatePort| Said::CreatePort),
+        REQUEST_MODULE => decode(bytes, |request: RequestModule| Said::RequestModule {
+            port: request.port_id,
+            module: request.module_name,
+        }),
+        DESTROY_PORT => decode(bytes, |destroy: DestroyPort| Said::DestroyPort { port: destroy.port_id }),
+        REQUEST => decode(bytes, Said::Request),
+        STREAM_MESSAGE | STREAM_ACK => decode(bytes, Said::Stream),
+        REMOTE_ERROR_RESPONSE => Said::Error,
+        _ => Said::Unexpected,
+    };
+    Ok((number, said))
+}
+
+fn decode<M: Message + Default>(bytes: &Bytes, said: impl FnOnce(M) -> Said) -> Said {
+    M::decode(bytes.clone()).map_or(Said::Undecodable, said)
+}
+
+fn identifier(kind: u32, number: u32) -> u32 {
+    kind << NUMBER_BITS | number
+}
+
+fn encode(message: &impl Message) -> Bytes {
+    message.encode_to_vec().into()
+}
+
+pub(crate) fn server_ready() -> Bytes {
+    encode(&Header { message_identifier: identifier(SERVER_READY, 0) })
+}
+
+pub(crate) fn port_created(number: u32, port_id: u32) -> Bytes {
+    encode(&CreatePortResponse { message_identifier: identifier(CREATE_PORT_RESPONSE, number), port_id })
+}
+
+/// The answer to who loads a module: its procedures, whose ids count from `first`.
+pub(crate) fn module_loaded(
+    number: u32,
+    port_id: u32,
+    first: u32,
+    names: impl Iterator<Item = &'static str>,
+) -> Bytes {
+    let procedures = (first..)
+        .zip(names)
+        .map(|(procedure_id, name)| ModuleProcedure { procedure_id, procedure_name: name.to_owned() });
+    encode(&RequestModuleResponse {
+        message_identifier: identifier(REQUEST_MODULE_RESPONSE, number),
+        port_id,
+        procedures: procedures.collect(),
+    })
+}
+
+pub(crate) fn response(number: u32, payload: Bytes) -> Bytes {
+    encode(&Response { message_identifier: identifier(RESPONSE, number), payload })
+}
+
+pub(crate) fn error(number: u32, code: ErrorCode, message: &str) -> Bytes {
+    encode(&RemoteError {
+        message_identifier: identifier(REMOTE_ERROR_RESPONSE, number),
+        error_code: code as u32,
+        error_message: message.to_owned(),
+    })
+}
+
+/// The offer of a stream (sequence 0), or an element of it.
+pub(crate) fn element(number: u32, port_id: u32, sequence_id: u32, payload: Bytes) -> Bytes {
+    let message_identifier = identifier(STREAM_MESSAGE, number);
+    encode(&StreamMessage { message_identifier, port_id, sequence_id, payload, closed: false, ack: false })
+}
+
+pub(crate) fn stream_end(number: u32, port_id: u32, sequence_id: u32) -> Bytes {
+    let (message_identifier, payload) = (identifier(STREAM_MESSAGE, number), Bytes::new());
+    encode(&StreamMessage { message_identifier, port_id, sequence_id, payload, closed: true, ack: false })
+}

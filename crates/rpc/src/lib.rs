@@ -1,0 +1,18 @@
+//! dcl-rpc, the server's side: ports, modules, calls and streams of one connection. Sans-IO.
+//!
+//! A [`Connection`] takes in one binary WebSocket message at a time ([`Connection::receive`]). What
+//! was asked comes out of [`Connection::poll_event`], what has to be written out of
+//! [`Connection::poll_output`]; take all of both before the next message goes in, and nothing grows.
+//! A call is answered once, by its number: with [`Connection::respond`], with an error, or with a
+//! stream, whose elements go out one at a time, each when the client wants it. What has to wait for
+//! that waits in a [`Backlog`].
+
+mod backlog;
+mod connection;
+mod frame;
+mod module;
+
+pub use backlog::{Backlog, BacklogFull, Element};
+pub use connection::{Connection, Event, Limits, Taken};
+pub use frame::{ErrorCode, Undecodable};
+pub use module::{Module, Procedure};
