@@ -12,6 +12,7 @@ mod leftovers;
 mod moves;
 mod nodes;
 mod room;
+mod rpc;
 mod rules;
 mod sessions;
 mod wire;

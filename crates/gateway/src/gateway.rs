@@ -3,23 +3,25 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use admission::{Door, Verifier};
+use admission::{Door, Ticket, Verifier};
 use axum::{
     Router,
-    extract::{ConnectInfo, State, WebSocketUpgrade},
+    extract::{ConnectInfo, State, WebSocketUpgrade, ws::WebSocket},
     http::{StatusCode, header},
     response::{IntoResponse, Response},
     routing::get,
 };
-use bus::{Bus, Envelope, Subscription};
-use bytes::{BufMut, Bytes, BytesMut};
+use bus::{Bus, Envelope, Headers, Subscription};
 use metrics::Counter;
-use prost::encoding::{WireType, encode_key, encode_varint};
-use protocol::{Message as _, Subject, subject, v3::ServiceDiscoveryMessage};
+use protocol::{
+    Address, Message as _, SessionId, Subject, subject,
+    v3::{Heartbeat, ServiceDiscoveryMessage},
+};
 
 use crate::{
     Settings,
     about::{self, Directory},
+    bff,
     sessions::Sessions,
     socket,
 };
@@ -57,11 +59,13 @@ impl Gateway {
         Self(Arc::new(Shared { settings, verifier, bus, sessions, heartbeats, door, directory, sockets }))
     }
 
-    /// The endpoints: `/archipelago/ws`, `/ws` and `/about`.
+    /// The endpoints: `/archipelago/ws`, `/ws`, `/rpc`, `/bff/rpc` and `/about`.
     pub fn router(&self) -> Router {
         Router::new()
-            .route("/archipelago/ws", get(enter))
-            .route("/ws", get(enter))
+            .route("/archipelago/ws", get(enter_archipelago))
+            .route("/ws", get(enter_archipelago))
+            .route("/rpc", get(enter_rpc))
+            .route("/bff/rpc", get(enter_rpc))
             .route("/about", get(about::about))
             .with_state(self.0.clone())
     }
@@ -108,11 +112,17 @@ impl Shared {
         self.directory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Puts a heartbeat on the bus.
+    pub(crate) fn publish_heartbeat(&self, address: Address, session: SessionId, heartbeat: &Heartbeat) {
+        let headers = Headers::of_session(session);
+        self.bus.publish(&Subject::PeerHeartbeat(address), headers, heartbeat.encode_to_vec());
+        self.heartbeats.increment(1);
+    }
+
     fn hear(&self, envelope: &Envelope) {
         match envelope.subject() {
             Some(Subject::PeerIslandChanged(peer)) => {
-                let packet = island_changed_packet(&envelope.payload);
-                self.sessions.send(peer, envelope.headers.session, packet);
+                self.sessions.send(peer, envelope.headers.session, envelope.payload.clone());
             }
             Some(Subject::PeerConnect(peer)) => {
                 if let Some(session) = envelope.headers.session {
@@ -129,23 +139,35 @@ impl Shared {
     }
 }
 
-/// Wraps the bytes of an `IslandChangedMessage` as field 3 of a `ServerPacket`, without decoding
-/// them.
-fn island_changed_packet(message: &Bytes) -> Bytes {
-    const ISLAND_CHANGED_FIELD: u32 = 3;
-    let mut packet = BytesMut::with_capacity(message.len() + 6);
-    encode_key(ISLAND_CHANGED_FIELD, WireType::LengthDelimited, &mut packet);
-    encode_varint(message.len() as u64, &mut packet);
-    packet.put_slice(message);
-    packet.freeze()
-}
-
 /// Opens an archipelago socket.
-async fn enter(
+async fn enter_archipelago(
     State(shared): State<Arc<Shared>>,
     ConnectInfo(remote): ConnectInfo<SocketAddr>,
     upgrade: WebSocketUpgrade,
 ) -> Response {
+    enter(shared, remote, upgrade, protocol::ARCHIPELAGO_SUBPROTOCOL, socket::serve).await
+}
+
+/// Opens an RPC socket.
+async fn enter_rpc(
+    State(shared): State<Arc<Shared>>,
+    ConnectInfo(remote): ConnectInfo<SocketAddr>,
+    upgrade: WebSocketUpgrade,
+) -> Response {
+    enter(shared, remote, upgrade, protocol::RPC_SUBPROTOCOL, bff::serve).await
+}
+
+/// Opens a socket, if there is a place for it in the door, and has it served.
+async fn enter<S>(
+    shared: Arc<Shared>,
+    remote: SocketAddr,
+    upgrade: WebSocketUpgrade,
+    subprotocol: &'static str,
+    serve: impl FnOnce(Arc<Shared>, WebSocket, Ticket) -> S + Send + 'static,
+) -> Response
+where
+    S: Future<Output = ()> + Send,
+{
     let ticket = match shared.door.enter(remote.ip()) {
         Ok(ticket) => ticket,
         Err(full) => {
@@ -155,32 +177,13 @@ async fn enter(
     };
     let socket_count = shared.sockets.clone();
     upgrade
-        .protocols([protocol::ARCHIPELAGO_SUBPROTOCOL])
+        .protocols([subprotocol])
         .max_message_size(protocol::MAX_MESSAGE_BYTES)
         .max_frame_size(protocol::MAX_MESSAGE_BYTES)
         .read_buffer_size(READ_BUFFER_BYTES)
         .write_buffer_size(0)
         .on_upgrade(async move |socket| {
             let _socket = socket_count;
-            socket::serve(&shared, socket, ticket).await;
+            serve(shared, socket, ticket).await;
         })
-}
-
-#[cfg(test)]
-mod tests {
-    use protocol::v3::{IslandChangedMessage, ServerPacket, server_packet};
-
-    use super::*;
-
-    #[test]
-    fn an_island_change_is_wrapped_as_it_would_be_encoded() {
-        let message = IslandChangedMessage {
-            island_id: "I1".to_owned(),
-            conn_str: "x".repeat(300),
-            from_island_id: Some("I0".to_owned()),
-            peers: Default::default(),
-        };
-        let packet = ServerPacket { message: Some(server_packet::Message::IslandChanged(message.clone())) };
-        assert_eq!(island_changed_packet(&message.encode_to_vec().into()), packet.encode_to_vec());
-    }
 }

@@ -1,10 +1,12 @@
-//! The BFF: signs people in on the archipelago socket, puts their heartbeats on the bus, and hands
-//! them what the director says; `/about`.
+//! The BFF: signs people in on the archipelago socket and over RPC, puts their heartbeats on the
+//! bus, and hands them what the director says; `/about`.
 //!
 //! A session is one task. What the rest of the process may say to it goes through a bounded
 //! [`sessions::Sessions`] entry; what it says goes on the bus, stamped with its session id.
 
 mod about;
+mod bff;
+mod frames;
 mod gateway;
 mod handshake;
 mod live;

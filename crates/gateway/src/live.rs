@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use protocol::{
-    Close, IslandId, Position, PositionError,
-    v3::{ClientPacket, Heartbeat, client_packet},
+    Close, IslandId, Message as _, Position, PositionError,
+    v3::{ClientPacket, Heartbeat, IslandChangedMessage, client_packet},
 };
 use tokio::time::Instant;
 
@@ -49,31 +50,33 @@ impl LiveState {
     pub(crate) fn receive(&mut self, packet: ClientPacket, settings: &Settings, now: Instant) -> Live {
         match packet.message {
             None => Live::Ignore,
-            Some(client_packet::Message::Heartbeat(heartbeat)) => {
-                match checked(heartbeat, settings.position_bound_m) {
-                    Ok(heartbeat) => {
-                        self.last = Some((heartbeat.clone(), now));
-                        self.published = now;
-                        Live::Publish(heartbeat)
-                    }
-                    Err(error) => {
-                        let reason = match error {
-                            PositionError::NotFinite => "not_finite",
-                            PositionError::OutOfBounds => "out_of_bounds",
-                            PositionError::Missing => "missing",
-                        };
-                        tracing::debug!(%error, "heartbeat refused, the last position holds");
-                        metrics::counter!("atoll_gateway_heartbeats_refused_total", "reason" => reason)
-                            .increment(1);
-                        // It is there, and where it was.
-                        let Some((heartbeat, at)) = &mut self.last else { return Live::Ignore };
-                        *at = now;
-                        self.published = now;
-                        Live::Publish(heartbeat.clone())
-                    }
-                }
-            }
+            Some(client_packet::Message::Heartbeat(heartbeat)) => self.heartbeat(heartbeat, settings, now),
             Some(_) => Live::End(Close::OutOfOrder),
+        }
+    }
+
+    /// Takes in a heartbeat.
+    pub(crate) fn heartbeat(&mut self, heartbeat: Heartbeat, settings: &Settings, now: Instant) -> Live {
+        match checked(heartbeat, settings.position_bound_m) {
+            Ok(heartbeat) => {
+                self.last = Some((heartbeat.clone(), now));
+                self.published = now;
+                Live::Publish(heartbeat)
+            }
+            Err(error) => {
+                let reason = match error {
+                    PositionError::NotFinite => "not_finite",
+                    PositionError::OutOfBounds => "out_of_bounds",
+                    PositionError::Missing => "missing",
+                };
+                tracing::debug!(%error, "heartbeat refused, the last position holds");
+                metrics::counter!("atoll_gateway_heartbeats_refused_total", "reason" => reason).increment(1);
+                // It is there, and where it was.
+                let Some((heartbeat, at)) = &mut self.last else { return Live::Ignore };
+                *at = now;
+                self.published = now;
+                Live::Publish(heartbeat.clone())
+            }
         }
     }
 
@@ -110,6 +113,16 @@ impl LiveState {
             }
             _ => Live::Ignore,
         }
+    }
+}
+
+/// Puts the island that a client is told of into its session's span, if it is logged.
+pub(crate) fn record_island(change: &Bytes) {
+    let span = tracing::Span::current();
+    if !span.is_disabled()
+        && let Ok(change) = IslandChangedMessage::decode(&change[..])
+    {
+        span.record("island", change.island_id);
     }
 }
 

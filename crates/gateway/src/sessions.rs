@@ -11,18 +11,18 @@ use tokio::sync::mpsc::{self, error::TrySendError};
 
 use crate::handshake::Applicant;
 
-/// The receiving end of a session: packets to write, then why it is over.
+/// The receiving end of a session: changes of island to tell, then why it is over.
 #[derive(Debug)]
 pub(crate) struct Inbox {
-    packets: mpsc::Receiver<Bytes>,
+    changes: mpsc::Receiver<Bytes>,
     end: Arc<OnceLock<Close>>,
 }
 
 impl Inbox {
-    /// The next encoded packet to write, or why the session is over. Cancel-safe.
+    /// The next `IslandChangedMessage`, encoded, or why the session is over. Cancel-safe.
     pub(crate) async fn next(&mut self) -> Result<Bytes, Close> {
-        match self.packets.recv().await {
-            Some(packet) => Ok(packet),
+        match self.changes.recv().await {
+            Some(change) => Ok(change),
             // Who let go of the queue without a word found it full.
             None => Err(self.end.get().copied().unwrap_or(Close::TooSlow)),
         }
@@ -66,7 +66,7 @@ impl Sessions {
     /// why there is none.
     pub(crate) fn begin(&self, applicant: Applicant, random: [u8; 16]) -> Result<(SessionId, Inbox), Close> {
         let Applicant { address, transports } = applicant;
-        let (queue, packets) = mpsc::channel(SESSION_QUEUE);
+        let (queue, changes) = mpsc::channel(SESSION_QUEUE);
         let end = Arc::new(OnceLock::new());
         let unix_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
         let mut state = self.lock();
@@ -86,7 +86,7 @@ impl Sessions {
         // Within the lock, so that the bus hears of sessions in their order.
         let headers = Headers { session: Some(session), transports };
         self.bus.publish(&Subject::PeerConnect(address), headers, Bytes::new());
-        Ok((session, Inbox { packets, end }))
+        Ok((session, Inbox { changes, end }))
     }
 
     /// Ends a session, and says so on the bus unless a newer one took over.
@@ -109,14 +109,14 @@ impl Sessions {
         }
     }
 
-    /// Hands an encoded packet to the session of `address`, if it is the one meant.
-    pub(crate) fn send(&self, address: Address, session: Option<SessionId>, packet: Bytes) {
+    /// Hands an encoded `IslandChangedMessage` to the session of `address`, if it is the one meant.
+    pub(crate) fn send(&self, address: Address, session: Option<SessionId>, change: Bytes) {
         let mut state = self.lock();
         let Some(live) = state.live.get(&address) else { return };
         if session.is_some_and(|session| session != live.session) {
             return;
         }
-        if let Err(TrySendError::Full(_)) = live.queue.try_send(packet) {
+        if let Err(TrySendError::Full(_)) = live.queue.try_send(change) {
             metrics::counter!("atoll_gateway_slow_sessions_total").increment(1);
             let session = live.session;
             // The end of its queue tells the session why.

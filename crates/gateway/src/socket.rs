@@ -1,40 +1,29 @@
 //! The archipelago socket: one task a session, from its first frame to its last.
 
-use std::{error::Error as _, time::Duration};
+use std::sync::Arc;
 
 use admission::{Pace, Ticket};
-use axum::{
-    Error,
-    extract::ws::{CloseFrame, Message, WebSocket},
-};
-use bus::Headers;
-use bytes::Bytes;
+use axum::extract::ws::{Message, WebSocket};
+use bytes::{BufMut, Bytes, BytesMut};
+use prost::encoding::{WireType, encode_key, encode_varint};
 use protocol::{
-    Address, Close, Message as _, SessionId, Subject,
-    v3::{ClientPacket, Heartbeat, KickedMessage, ServerPacket, WelcomeMessage, server_packet},
+    Address, Close, Message as _, SessionId,
+    v3::{ClientPacket, KickedMessage, ServerPacket, WelcomeMessage, server_packet},
 };
-use tokio::time::{self, Instant, MissedTickBehavior, timeout, timeout_at};
+use tokio::time::{self, Instant, MissedTickBehavior, timeout_at};
 use tracing::Instrument;
 
 use crate::{
+    frames::{End, Received, end, farewell, next, paced, write},
     gateway::Shared,
     handshake::{Applicant, Handshake, Step},
-    live::{Live, LiveState},
+    live::{Live, LiveState, record_island},
     sessions::Inbox,
 };
 
-/// How long the answer to a client's goodbye may take.
-const GOODBYE: Duration = Duration::from_secs(1);
-
-/// What the close frame says. `None`: there is nobody left to tell.
-type End = Option<(Close, String)>;
-
-fn end(close: Close) -> End {
-    Some((close, close.reason().to_owned()))
-}
-
 /// Serves one socket.
-pub(crate) async fn serve(shared: &Shared, mut socket: WebSocket, ticket: Ticket) {
+pub(crate) async fn serve(shared: Arc<Shared>, mut socket: WebSocket, ticket: Ticket) {
+    let shared = &*shared;
     let deadline = Instant::now() + shared.settings.handshake_timeout;
     let signed_in = tokio::select! {
         signed_in = timeout_at(deadline, sign_in(shared, &mut socket)) => {
@@ -53,27 +42,12 @@ pub(crate) async fn serve(shared: &Shared, mut socket: WebSocket, ticket: Ticket
     }
 }
 
-/// Closes the socket, and reads on until the client has closed it too: a close with bytes unread
-/// is a reset, and a reset can overtake the close frame. Whoever does not read it is not told.
-async fn farewell(shared: &Shared, socket: &mut WebSocket, ended: End) {
-    let Some((close, reason)) = ended else { return };
-    tracing::debug!(code = close.code(), reason, "closed");
-    metrics::counter!("atoll_gateway_closed_total", "code" => close.code().to_string()).increment(1);
-    let goodbye = async {
-        let frame = CloseFrame { code: close.code(), reason: reason.into() };
-        if socket.send(Message::Close(Some(frame))).await.is_ok() {
-            while let Some(Ok(_)) = socket.recv().await {}
-        }
-    };
-    let _ = timeout(shared.settings.write_timeout, goodbye).await;
-}
-
 /// Has the client sign a challenge.
 async fn sign_in(shared: &Shared, socket: &mut WebSocket) -> Result<Applicant, End> {
     let mut handshake = Handshake::AwaitRequest;
     loop {
         let packet = match next(socket).await? {
-            Received::Packet(packet) => packet,
+            Received::Message(bytes) => decode(bytes)?,
             Received::SignOfLife => continue,
         };
         let (state, step) = handshake.receive(packet).map_err(Some)?;
@@ -143,10 +117,10 @@ async fn live(
     loop {
         let next_step = tokio::select! {
             biased;
-            packet = inbox.next() => match packet {
-                Ok(packet) => {
-                    record_island(&packet);
-                    if let Err(ended) = send(shared, socket, packet).await {
+            change = inbox.next() => match change {
+                Ok(change) => {
+                    record_island(&change);
+                    if let Err(ended) = send(shared, socket, island_changed_packet(&change)).await {
                         return ended;
                     }
                     Live::Ignore
@@ -167,7 +141,10 @@ async fn live(
                 // Every frame counts, so that none of them is a way around the pace.
                 read_from = pace.count(0, now).unwrap_or(now);
                 match received {
-                    Ok(Received::Packet(packet)) => state.receive(packet, settings, now),
+                    Ok(Received::Message(bytes)) => match decode(bytes) {
+                        Ok(packet) => state.receive(packet, settings, now),
+                        Err(ended) => return ended,
+                    },
                     Ok(Received::SignOfLife) => Live::Ignore,
                     Err(ended) => return ended,
                 }
@@ -177,7 +154,7 @@ async fn live(
         };
         match next_step {
             Live::Ignore => {}
-            Live::Publish(heartbeat) => publish(shared, address, session, &heartbeat),
+            Live::Publish(heartbeat) => shared.publish_heartbeat(address, session, &heartbeat),
             Live::Ping => {
                 if let Err(ended) = write(shared, socket, Message::Ping(Bytes::new())).await {
                     return ended;
@@ -188,80 +165,44 @@ async fn live(
     }
 }
 
-/// Puts the island that the client is told of into the session's span, if it is logged.
-fn record_island(packet: &Bytes) {
-    let span = tracing::Span::current();
-    if !span.is_disabled()
-        && let Ok(ServerPacket { message: Some(server_packet::Message::IslandChanged(change)) }) =
-            ServerPacket::decode(&packet[..])
-    {
-        span.record("island", change.island_id);
-    }
-}
-
-fn publish(shared: &Shared, address: Address, session: SessionId, heartbeat: &Heartbeat) {
-    let headers = Headers::of_session(session);
-    shared.bus.publish(&Subject::PeerHeartbeat(address), headers, heartbeat.encode_to_vec());
-    shared.heartbeats.increment(1);
-}
-
-/// What came from a client.
-enum Received {
-    Packet(ClientPacket),
-    /// A pong, a ping (answered by the library): it lives.
-    SignOfLife,
-}
-
-/// The next packet, not before `from`.
-async fn paced(socket: &mut WebSocket, from: Instant) -> Result<Received, End> {
-    if from > Instant::now() {
-        time::sleep_until(from).await;
-    }
-    next(socket).await
-}
-
-/// The next packet. Cancel-safe.
-async fn next(socket: &mut WebSocket) -> Result<Received, End> {
-    match socket.recv().await {
-        Some(Ok(Message::Binary(bytes))) => {
-            ClientPacket::decode(bytes).map(Received::Packet).map_err(|_| end(Close::Undecodable))
-        }
-        Some(Ok(Message::Ping(_) | Message::Pong(_))) => Ok(Received::SignOfLife),
-        Some(Ok(Message::Text(_))) => Err(end(Close::TextFrame)),
-        Some(Ok(Message::Close(_))) => {
-            // The library's answer goes out with the next read, which finds the end.
-            let _ = timeout(GOODBYE, socket.recv()).await;
-            Err(None)
-        }
-        None => Err(None),
-        Some(Err(error)) => Err(read_end(&error)),
-    }
-}
-
-/// What the close frame says after a failed read.
-fn read_end(error: &Error) -> End {
-    use tungstenite::Error::{Capacity, Protocol, Utf8};
-    match error.source().and_then(|source| source.downcast_ref()) {
-        Some(Capacity(_)) => end(Close::TooBig),
-        Some(Protocol(tungstenite::error::ProtocolError::ResetWithoutClosingHandshake)) => None,
-        Some(Protocol(_) | Utf8(_)) => end(Close::ProtocolError),
-        _ => None,
-    }
+fn decode(bytes: Bytes) -> Result<ClientPacket, End> {
+    ClientPacket::decode(bytes).map_err(|_| end(Close::Undecodable))
 }
 
 async fn send(shared: &Shared, socket: &mut WebSocket, packet: Bytes) -> Result<(), End> {
     write(shared, socket, Message::Binary(packet)).await
 }
 
-/// Writes a message, unless the client does not read for too long.
-async fn write(shared: &Shared, socket: &mut WebSocket, message: Message) -> Result<(), End> {
-    match timeout(shared.settings.write_timeout, socket.send(message)).await {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(_)) => Err(None),
-        Err(_) => Err(end(Close::TooSlow)),
-    }
-}
-
 fn encode(message: server_packet::Message) -> Bytes {
     ServerPacket { message: Some(message) }.encode_to_vec().into()
+}
+
+/// Wraps the bytes of an `IslandChangedMessage` as field 3 of a `ServerPacket`, without decoding
+/// them.
+fn island_changed_packet(message: &Bytes) -> Bytes {
+    const ISLAND_CHANGED_FIELD: u32 = 3;
+    let mut packet = BytesMut::with_capacity(message.len() + 6);
+    encode_key(ISLAND_CHANGED_FIELD, WireType::LengthDelimited, &mut packet);
+    encode_varint(message.len() as u64, &mut packet);
+    packet.put_slice(message);
+    packet.freeze()
+}
+
+#[cfg(test)]
+mod tests {
+    use protocol::v3::{IslandChangedMessage, ServerPacket, server_packet};
+
+    use super::*;
+
+    #[test]
+    fn an_island_change_is_wrapped_as_it_would_be_encoded() {
+        let message = IslandChangedMessage {
+            island_id: "I1".to_owned(),
+            conn_str: "x".repeat(300),
+            from_island_id: Some("I0".to_owned()),
+            peers: Default::default(),
+        };
+        let packet = ServerPacket { message: Some(server_packet::Message::IslandChanged(message.clone())) };
+        assert_eq!(island_changed_packet(&message.encode_to_vec().into()), packet.encode_to_vec());
+    }
 }

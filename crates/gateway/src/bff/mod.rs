@@ -1,0 +1,237 @@
+//! The RPC socket: one task a session, from its first frame to its last.
+//!
+//! It signs people in and keeps their sessions as the archipelago socket does, through the same
+//! door, handshake, sessions and live state; only what is said differs.
+
+mod desk;
+mod services;
+
+use std::sync::Arc;
+
+use admission::{Pace, Ticket};
+use axum::extract::ws::{Message, WebSocket};
+use bytes::Bytes;
+use protocol::{
+    Address, Close, SessionId,
+    bff::{GetChallengeRequest, GetChallengeResponse, SignedChallenge},
+    v3::{ChallengeRequestMessage, ClientPacket, SignedChallengeMessage, client_packet},
+};
+use rpc::{ErrorCode, Taken};
+use tokio::time::{self, Instant, MissedTickBehavior, timeout_at};
+use tracing::Instrument;
+
+use crate::{
+    frames::{End, Received, end, farewell, paced, write},
+    gateway::Shared,
+    handshake::{Applicant, Handshake, Step},
+    live::{Live, LiveState, record_island},
+    sessions::Inbox,
+};
+use desk::{Asked, Desk};
+use services::Call;
+
+/// Serves one socket.
+pub(crate) async fn serve(shared: Arc<Shared>, mut socket: WebSocket, ticket: Ticket) {
+    let shared = &*shared;
+    let pace = Pace::new(shared.settings.messages_per_second, u32::MAX, Instant::now());
+    let mut client =
+        Client { shared, socket: &mut socket, desk: Desk::new(), pace, read_from: Instant::now() };
+    let deadline = Instant::now() + shared.settings.handshake_timeout;
+    let signed_in = tokio::select! {
+        signed_in = timeout_at(deadline, client.sign_in()) => {
+            signed_in.unwrap_or(Err(end(Close::HandshakeTimeout)))
+        }
+        () = shared.door.closed() => Err(end(Close::Restarting)),
+    };
+    match signed_in {
+        Ok((applicant, number)) => {
+            drop(ticket);
+            let ended = client.welcome(applicant, number).await;
+            farewell(shared, &mut socket, ended).await;
+        }
+        // Until it has gone it is on its way in.
+        Err(ended) => farewell(shared, &mut socket, ended).await,
+    }
+}
+
+struct Client<'a> {
+    shared: &'a Shared,
+    socket: &'a mut WebSocket,
+    desk: Desk,
+    pace: Pace,
+    /// When the next frame is read.
+    read_from: Instant,
+}
+
+impl Client<'_> {
+    /// Has the client sign a challenge; gives the number of the call that waits for its welcome.
+    async fn sign_in(&mut self) -> Result<(Applicant, u32), End> {
+        let mut handshake = Handshake::AwaitRequest;
+        loop {
+            self.flush().await?;
+            let received = paced(self.socket, self.read_from).await?;
+            self.take(received)?;
+            while let Some((number, call, payload)) = self.desk.poll_sign_in() {
+                let Some(packet) = self.sign_in_packet(number, call, payload) else { continue };
+                let (state, step) = match handshake.receive(packet) {
+                    Ok(next) => next,
+                    Err((close, reason)) => return Err(self.turn_away(number, close, reason).await),
+                };
+                handshake = match step {
+                    Step::Ignore => state,
+                    Step::Challenge(applicant) => self.challenge(number, applicant)?,
+                    Step::Verify { applicant, challenge, auth_chain_json } => {
+                        let verifier = &self.shared.verifier;
+                        let verified = verifier.verify(auth_chain_json, applicant.address, challenge).await;
+                        return match verified {
+                            Ok(()) => Ok((applicant, number)),
+                            Err(error) => {
+                                Err(self.turn_away(number, Close::AuthRefused, error.to_string()).await)
+                            }
+                        };
+                    }
+                };
+            }
+        }
+    }
+
+    /// What a call of the sign-in would be on the archipelago socket.
+    fn sign_in_packet(&mut self, number: u32, call: Call, payload: Bytes) -> Option<ClientPacket> {
+        let message = match call {
+            Call::GetChallenge => {
+                let GetChallengeRequest { address } = self.desk.argument(number, payload)?;
+                let transports = Vec::new();
+                client_packet::Message::ChallengeRequest(ChallengeRequestMessage { address, transports })
+            }
+            Call::Authenticate => {
+                let SignedChallenge { auth_chain_json } = self.desk.argument(number, payload)?;
+                client_packet::Message::SignedChallenge(SignedChallengeMessage { auth_chain_json })
+            }
+            // Not on offer yet.
+            _ => return None,
+        };
+        Some(ClientPacket { message: Some(message) })
+    }
+
+    fn challenge(&mut self, number: u32, applicant: Applicant) -> Result<Handshake, End> {
+        let challenge = self.shared.verifier.challenge().map_err(|_| end(Close::Restarting))?;
+        let challenge_to_sign = challenge.as_str().to_owned();
+        let already_connected = self.shared.sessions.contains(applicant.address);
+        self.desk.respond(number, &GetChallengeResponse { challenge_to_sign, already_connected });
+        Ok(Handshake::AwaitSignature { applicant, challenge })
+    }
+
+    /// Answers a call of the sign-in with an error, and ends the socket for the same reason.
+    async fn turn_away(&mut self, number: u32, close: Close, reason: String) -> End {
+        self.desk.refuse(number, ErrorCode::Refused, &reason);
+        match self.flush().await {
+            Ok(()) => Some((close, reason)),
+            Err(ended) => ended,
+        }
+    }
+
+    /// Begins the session, and serves it until it ends.
+    async fn welcome(&mut self, applicant: Applicant, number: u32) -> End {
+        let (shared, address) = (self.shared, applicant.address);
+        let Ok(random) = admission::random() else { return end(Close::Restarting) };
+        let (session, mut inbox) = match shared.sessions.begin(applicant, random) {
+            Ok(begun) => begun,
+            Err(close) => return self.turn_away(number, close, close.reason().to_owned()).await,
+        };
+        let island = tracing::field::Empty;
+        let span = tracing::debug_span!("session", peer = %address, session = %session, island);
+        let ended = async {
+            tracing::debug!("signed in");
+            self.desk.welcome(number, address);
+            self.live(address, session, &mut inbox).await
+        }
+        .instrument(span)
+        .await;
+        shared.sessions.end(address, session);
+        ended
+    }
+
+    async fn live(&mut self, address: Address, session: SessionId, inbox: &mut Inbox) -> End {
+        let (shared, settings) = (self.shared, &self.shared.settings);
+        let mut state = LiveState::new(Instant::now());
+        let mut pings = time::interval(settings.ping_interval);
+        let mut vouches = time::interval(settings.vouch_interval);
+        // A process that was stopped for a while does not blame its clients.
+        pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        vouches.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        pings.reset();
+        vouches.reset();
+        loop {
+            // What came with the signature may have been asked already.
+            while let Some(Asked::Heartbeat(heartbeat)) = self.desk.poll() {
+                if let Live::Publish(heartbeat) = state.heartbeat(heartbeat, settings, Instant::now()) {
+                    shared.publish_heartbeat(address, session, &heartbeat);
+                }
+            }
+            self.desk.serve_streams();
+            if let Err(ended) = self.flush().await {
+                return ended;
+            }
+            let next_step = tokio::select! {
+                biased;
+                change = inbox.next() => match change {
+                    Ok(change) => {
+                        record_island(&change);
+                        self.desk.island_changed(&change);
+                        Live::Ignore
+                    }
+                    Err(close) => {
+                        if close == Close::NewSession {
+                            self.desk.kicked();
+                            if let Err(ended) = self.flush().await {
+                                return ended;
+                            }
+                        }
+                        Live::End(close)
+                    }
+                },
+                received = paced(self.socket, self.read_from) => {
+                    state.heard();
+                    if let Err(ended) = received.and_then(|received| self.take(received)) {
+                        return ended;
+                    }
+                    Live::Ignore
+                }
+                _ = pings.tick() => state.ping(settings, Instant::now()),
+                _ = vouches.tick() => state.vouch(settings, Instant::now()),
+            };
+            match next_step {
+                Live::Ignore => {}
+                Live::Publish(heartbeat) => shared.publish_heartbeat(address, session, &heartbeat),
+                Live::Ping => {
+                    if let Err(ended) = write(shared, self.socket, Message::Ping(Bytes::new())).await {
+                        return ended;
+                    }
+                }
+                Live::End(close) => return end(close),
+            }
+        }
+    }
+
+    /// Takes in what came, and counts it.
+    fn take(&mut self, received: Received) -> Result<(), End> {
+        let taken = match received {
+            Received::Message(bytes) => self.desk.receive(&bytes).map_err(|_| end(Close::Undecodable))?,
+            Received::SignOfLife => Taken::Other,
+        };
+        // Of acknowledgements there are only as many as of what was sent.
+        if taken == Taken::Other {
+            let now = Instant::now();
+            self.read_from = self.pace.count(0, now).unwrap_or(now);
+        }
+        Ok(())
+    }
+
+    /// Writes all that is to be written.
+    async fn flush(&mut self) -> Result<(), End> {
+        while let Some(bytes) = self.desk.poll_output() {
+            write(self.shared, self.socket, Message::Binary(bytes)).await?;
+        }
+        Ok(())
+    }
+}

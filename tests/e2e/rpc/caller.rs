@@ -1,0 +1,197 @@
+//! A client that speaks dcl-rpc itself, frame by frame.
+
+use std::collections::{HashMap, VecDeque};
+
+use identity::Wallet;
+use protocol::{
+    Message, Position,
+    bff::{
+        GetChallengeRequest, GetChallengeResponse, SetCommsAdapter, SignedChallenge, WelcomePeerInformation,
+        WorldCommand, world_command,
+    },
+    dcl_rpc::{
+        CreatePort, CreatePortResponse, Header, RemoteError, Request, RequestModule, RequestModuleResponse,
+        Response, StreamMessage,
+    },
+    v3::Heartbeat,
+};
+
+use crate::{front::Realm, wire::Wire};
+
+pub(crate) const REQUEST: u32 = 1;
+const RESPONSE: u32 = 2;
+const STREAM_MESSAGE: u32 = 3;
+pub(crate) const STREAM_ACK: u32 = 4;
+const CREATE_PORT: u32 = 5;
+pub(crate) const REQUEST_MODULE: u32 = 7;
+const REMOTE_ERROR_RESPONSE: u32 = 9;
+
+/// A connection with one port.
+pub(crate) struct Caller {
+    pub(crate) wire: Wire,
+    pub(crate) port: u32,
+    number: u32,
+    procedures: HashMap<String, u32>,
+    /// What came while something else was waited for.
+    others: VecDeque<Vec<u8>>,
+}
+
+pub(crate) fn identifier(kind: u32, number: u32) -> u32 {
+    kind << 27 | number
+}
+
+fn identified(bytes: &[u8]) -> (u32, u32) {
+    let identifier = Header::decode(bytes).unwrap().message_identifier;
+    (identifier >> 27, identifier & 0x07ff_ffff)
+}
+
+impl Caller {
+    /// A connection of somebody who has not signed in.
+    pub(crate) async fn open(realm: &Realm) -> Self {
+        let (mut wire, chosen) = Wire::offer(&format!("{}/bff/rpc", realm.ws), "bff").await;
+        assert_eq!(chosen.as_deref(), Some("bff"));
+        assert_eq!(wire.next().await, b"\x0d\0\0\0\x58", "SERVER_READY");
+        let (procedures, others) = (HashMap::new(), VecDeque::new());
+        let mut caller = Self { wire, port: 0, number: 0, procedures, others };
+        let create = CreatePort { message_identifier: caller.next(CREATE_PORT), port_name: "test".into() };
+        caller.wire.send(create.encode_to_vec()).await;
+        let created = caller.about(caller.number).await;
+        caller.port = CreatePortResponse::decode(&created[..]).unwrap().port_id;
+        caller.load("BffAuthenticationService").await;
+        caller
+    }
+
+    /// The identifier of a message of this kind under a new number.
+    pub(crate) fn next(&mut self, kind: u32) -> u32 {
+        self.number += 1;
+        identifier(kind, self.number)
+    }
+
+    /// The next message of this number.
+    pub(crate) async fn about(&mut self, number: u32) -> Vec<u8> {
+        if let Some(index) = self.others.iter().position(|bytes| identified(bytes).1 == number) {
+            return self.others.remove(index).unwrap();
+        }
+        loop {
+            let bytes = self.wire.next().await;
+            if identified(&bytes).1 == number {
+                return bytes;
+            }
+            self.others.push_back(bytes);
+        }
+    }
+
+    pub(crate) async fn load(&mut self, module: &str) {
+        let (message_identifier, port_id) = (self.next(REQUEST_MODULE), self.port);
+        let load = RequestModule { message_identifier, port_id, module_name: module.to_owned() };
+        self.wire.send(load.encode_to_vec()).await;
+        let loaded = self.about(self.number).await;
+        for procedure in RequestModuleResponse::decode(&loaded[..]).unwrap().procedures {
+            self.procedures.insert(format!("{module}.{}", procedure.procedure_name), procedure.procedure_id);
+        }
+    }
+
+    /// Calls a procedure, and gives the number of the call.
+    pub(crate) async fn call(&mut self, procedure: &str, argument: &impl Message) -> u32 {
+        let request = Request {
+            message_identifier: self.next(REQUEST),
+            port_id: self.port,
+            procedure_id: self.procedures[procedure],
+            client_stream: 0,
+            payload: argument.encode_to_vec().into(),
+        };
+        self.wire.send(request.encode_to_vec()).await;
+        self.number
+    }
+
+    pub(crate) async fn answer<M: Message + Default>(&mut self, number: u32) -> M {
+        let bytes = self.about(number).await;
+        assert_eq!(identified(&bytes).0, RESPONSE, "{:?}", RemoteError::decode(&bytes[..]));
+        M::decode(Response::decode(&bytes[..]).unwrap().payload).unwrap()
+    }
+
+    /// Calls a procedure, and gives its answer.
+    pub(crate) async fn ask<M: Message + Default>(&mut self, procedure: &str, argument: &impl Message) -> M {
+        let number = self.call(procedure, argument).await;
+        self.answer(number).await
+    }
+
+    /// The error that a call of this number is answered with.
+    pub(crate) async fn error(&mut self, number: u32) -> String {
+        let bytes = self.about(number).await;
+        assert_eq!(identified(&bytes).0, REMOTE_ERROR_RESPONSE, "{bytes:?}");
+        RemoteError::decode(&bytes[..]).unwrap().error_message
+    }
+
+    /// The error that a call is answered with.
+    pub(crate) async fn refused(&mut self, procedure: &str, argument: &impl Message) -> String {
+        let number = self.call(procedure, argument).await;
+        self.error(number).await
+    }
+
+    /// Calls a procedure that answers with a stream, and takes the offer.
+    pub(crate) async fn stream(&mut self, procedure: &str, argument: &impl Message) -> u32 {
+        let number = self.call(procedure, argument).await;
+        let offer = self.stream_message(number).await;
+        assert_eq!((offer.sequence_id, offer.payload.len(), offer.closed), (0, 0, false));
+        number
+    }
+
+    pub(crate) async fn stream_message(&mut self, number: u32) -> StreamMessage {
+        let bytes = self.about(number).await;
+        assert_eq!(identified(&bytes).0, STREAM_MESSAGE, "{:?}", RemoteError::decode(&bytes[..]));
+        StreamMessage::decode(&bytes[..]).unwrap()
+    }
+
+    /// Says that the element after this one is wanted, or that the stream is to end.
+    pub(crate) async fn acknowledge(&mut self, number: u32, sequence_id: u32, closed: bool) {
+        let kind = if closed { STREAM_MESSAGE } else { STREAM_ACK };
+        let message_identifier = identifier(kind, number);
+        let (port_id, payload) = (self.port, Vec::new().into());
+        let ack = StreamMessage { message_identifier, port_id, sequence_id, payload, closed, ack: !closed };
+        self.wire.send(ack.encode_to_vec()).await;
+    }
+
+    /// Wants the element after `sequence`, and gives it.
+    pub(crate) async fn element<M: Message + Default>(&mut self, number: u32, sequence: u32) -> M {
+        self.acknowledge(number, sequence, false).await;
+        let message = self.stream_message(number).await;
+        assert_eq!((message.sequence_id, message.closed), (sequence + 1, false));
+        M::decode(message.payload).unwrap()
+    }
+
+    pub(crate) async fn challenge(&mut self, wallet: &Wallet) -> GetChallengeResponse {
+        let address = wallet.address().to_string();
+        self.ask("BffAuthenticationService.GetChallenge", &GetChallengeRequest { address }).await
+    }
+
+    /// Says where it is.
+    pub(crate) async fn heartbeat(&mut self, x: f32) {
+        let heartbeat = Heartbeat { position: Some(Position::new(x, 0.0, 0.0).into()), desired_room: None };
+        self.ask::<()>("CommsDirectorService.SendHeartbeat", &heartbeat).await;
+    }
+
+    /// The next connection string on a stream of commands.
+    pub(crate) async fn adapter(&mut self, commands: u32, sequence: u32) -> String {
+        let command: WorldCommand = self.element(commands, sequence).await;
+        let Some(world_command::Command::SetCommsAdapter(SetCommsAdapter { connection_string })) =
+            command.command
+        else {
+            panic!("an empty command")
+        };
+        connection_string
+    }
+}
+
+/// A connection that is signed in and has loaded every service.
+pub(crate) async fn sign_in(realm: &Realm, wallet: &Wallet) -> Caller {
+    let mut caller = Caller::open(realm).await;
+    let challenge = caller.challenge(wallet).await.challenge_to_sign;
+    let signed = SignedChallenge { auth_chain_json: wallet.sign_challenge(&challenge) };
+    let welcome: WelcomePeerInformation = caller.ask("BffAuthenticationService.Authenticate", &signed).await;
+    assert_eq!(welcome.peer_id, wallet.address().to_string());
+    for module in welcome.available_modules {
+        caller.load(&module).await;
+    }
+    caller
+}

@@ -1,0 +1,177 @@
+//! The BFF over RPC: sign-in, sessions, connection strings, topics.
+
+mod caller;
+
+use std::time::Duration;
+
+use protocol::{
+    Close, Message,
+    bff::{DisconnectionMessage, GetChallengeRequest, SignedChallenge},
+    dcl_rpc::{Request, RequestModule},
+    v3::server_packet,
+};
+
+use crate::{
+    front::{Realm, eventually, wallet},
+    wire::{self, Wire, room_url},
+};
+use caller::{Caller, REQUEST, REQUEST_MODULE, sign_in};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sign_in_byte_by_byte() {
+    let realm = Realm::start(&[]);
+    let mut wire = Wire::open(&format!("{}/rpc", realm.ws)).await;
+    assert_eq!(wire.next().await, b"\x0d\x00\x00\x00\x58");
+    wire.send(b"\x0d\x01\x00\x00\x28\x22\x04game".to_vec()).await;
+    assert_eq!(wire.next().await, b"\x0d\x01\x00\x00\x30\x15\x01\x00\x00\x00");
+    wire.send(b"\x0d\x02\x00\x00\x38\x15\x01\x00\x00\x00\x22\x18BffAuthenticationService".to_vec()).await;
+    let loaded = [
+        &b"\x0d\x02\x00\x00\x40\x15\x01\x00\x00\x00"[..],
+        b"\x2a\x13\x0d\x01\x00\x00\x00\x12\x0cGetChallenge",
+        b"\x2a\x13\x0d\x02\x00\x00\x00\x12\x0cAuthenticate",
+        b"\x2a\x1e\x0d\x03\x00\x00\x00\x12\x17GetDisconnectionMessage",
+    ];
+    assert_eq!(wire.next().await, loaded.concat());
+    let wallet = wallet();
+    let mut ask = b"\x0d\x03\x00\x00\x08\x15\x01\x00\x00\x00\x25\x01\x00\x00\x00\x32\x2c\x0a\x2a".to_vec();
+    ask.extend(wallet.address().to_string().bytes());
+    wire.send(ask).await;
+    let answer = wire.next().await;
+    let text = answer.strip_prefix(b"\x0d\x03\x00\x00\x10\x32").unwrap();
+    assert_eq!(&text[1..2], b"\x0a");
+    let challenge = std::str::from_utf8(&text[3..]).unwrap();
+    assert!(challenge.starts_with("dcl-"), "{challenge}");
+    let signed = SignedChallenge { auth_chain_json: wallet.sign_challenge(challenge) };
+    let request = Request {
+        message_identifier: caller::identifier(REQUEST, 4),
+        port_id: 1,
+        procedure_id: 2,
+        client_stream: 0,
+        payload: signed.encode_to_vec().into(),
+    };
+    wire.send(request.encode_to_vec()).await;
+    let welcome = wire.next().await;
+    let address = wallet.address().to_string();
+    let start = [&b"\x0d\x04\x00\x00\x10\x32"[..], &welcome[6..7], b"\x0a\x2a", address.as_bytes()].concat();
+    assert!(welcome.starts_with(&start), "{welcome:?}");
+    assert_eq!(realm.json("/about").await["bff"]["userCount"], 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_heartbeat_is_answered_with_a_connection_string_and_a_socket_client_is_there_too() {
+    let realm = Realm::start(&[]);
+    let (one, two) = (wallet(), wallet());
+    let mut caller = sign_in(&realm, &one).await;
+    // The first change of island waits for who asks for it.
+    caller.heartbeat(0.0).await;
+    let commands = caller.stream("CommsDirectorService.GetCommsCommands", &()).await;
+    let adapter = caller.adapter(commands, 0).await;
+    let url = adapter.strip_prefix("ws-room:").expect("a room");
+    let mut room = Wire::open(url).await;
+    room.identify(&one).await;
+    assert!(room.welcome().await.peer_identities.is_empty());
+    let (_wire, _room, welcome) = wire::enter(&realm, &two, 10.0).await;
+    let addresses: Vec<&String> = welcome.peer_identities.values().collect();
+    assert_eq!(addresses, [&one.address().to_string()]);
+    // Nothing changed for the first.
+    caller.acknowledge(commands, 1, false).await;
+    caller.heartbeat(0.0).await;
+    assert!(caller.wire.is_quiet_for(Duration::from_secs(1)).await);
+    // Far away from more people than it is itself it is told, and the stream ends when it says so.
+    let _third = wire::enter(&realm, &wallet(), 10.0).await;
+    caller.heartbeat(5_000.0).await;
+    let element = caller.stream_message(commands).await;
+    assert_eq!((element.sequence_id, element.closed), (2, false));
+    caller.acknowledge(commands, 2, true).await;
+    caller.heartbeat(0.0).await;
+    assert!(caller.wire.is_quiet_for(Duration::from_secs(1)).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_newest_session_wins_over_both_kinds_of_sockets() {
+    let realm = Realm::start(&[]);
+    let wallet = wallet();
+    let mut socket = wire::sign_in(&realm, &wallet).await;
+    socket.heartbeat(0.0).await;
+    let island = room_url(&socket.island_changed().await);
+    let mut caller = sign_in(&realm, &wallet).await;
+    assert!(matches!(socket.next_packet().await, server_packet::Message::Kicked(_)));
+    assert_eq!(socket.closed().await.0, Close::NewSession);
+    // The first heartbeat of a new session is answered, though the island is the old one.
+    let commands = caller.stream("CommsDirectorService.GetCommsCommands", &()).await;
+    caller.heartbeat(0.0).await;
+    let adapter = caller.adapter(commands, 0).await;
+    let room = |url: &str| url.split('?').next().unwrap().replace("ws-room:", "");
+    assert_eq!(room(&adapter), room(&island));
+    // And back.
+    let goodbye = caller.call("BffAuthenticationService.GetDisconnectionMessage", &()).await;
+    // Once this is answered, that has been read.
+    caller.heartbeat(0.0).await;
+    let mut asks = Caller::open(&realm).await;
+    assert!(asks.challenge(&wallet).await.already_connected);
+    let _socket = wire::sign_in(&realm, &wallet).await;
+    assert_eq!(caller.answer::<DisconnectionMessage>(goodbye).await.reason, 0);
+    let (close, reason) = caller.wire.closed().await;
+    assert_eq!((close, &*reason), (Close::NewSession, Close::NewSession.reason()));
+    assert_eq!(realm.metric("explorer_bff_connected_users").await, 1.0);
+    // Between two of a kind.
+    let mut older = sign_in(&realm, &wallet).await;
+    let _newer = sign_in(&realm, &wallet).await;
+    assert_eq!(older.wire.closed().await.0, Close::NewSession);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_done_is_answered_with_an_error() {
+    let realm = Realm::start(&[]);
+    let mut caller = Caller::open(&realm).await;
+    let port_id = caller.port;
+    // Before the sign-in there is one service.
+    for module in ["CommsDirectorService", "TopicsService", "CommsService", "Nonsense"] {
+        let message_identifier = caller.next(REQUEST_MODULE);
+        let load = RequestModule { message_identifier, port_id, module_name: module.to_owned() };
+        caller.wire.send(load.encode_to_vec()).await;
+        assert_eq!(caller.error(message_identifier & 0xffff).await, "unknown module", "{module}");
+    }
+    for (port_id, procedure_id, error) in
+        [(99, 1, "unknown port"), (port_id, 99, "unknown procedure"), (port_id, 1, "undecodable payload")]
+    {
+        let message_identifier = caller.next(REQUEST);
+        let payload = b"\x0a\x05x"[..].into();
+        let request = Request { message_identifier, port_id, procedure_id, client_stream: 0, payload };
+        caller.wire.send(request.encode_to_vec()).await;
+        assert_eq!(caller.error(message_identifier & 0xffff).await, error);
+    }
+    // Who cannot sign in is told why, twice.
+    let request = GetChallengeRequest { address: "me".to_owned() };
+    let told = caller.refused("BffAuthenticationService.GetChallenge", &request).await;
+    assert_eq!(caller.wire.closed().await, (Close::AuthRefused, told));
+    let mut caller = Caller::open(&realm).await;
+    caller.challenge(&wallet()).await;
+    let signed = SignedChallenge { auth_chain_json: wallet().sign_challenge("dcl-other") };
+    let told = caller.refused("BffAuthenticationService.Authenticate", &signed).await;
+    assert_eq!(caller.wire.closed().await, (Close::AuthRefused, told));
+    // What is no message has nobody to be told.
+    let mut caller = sign_in(&realm, &wallet()).await;
+    assert_eq!(caller.refused("BffAuthenticationService.Authenticate", &signed).await, "already signed in");
+    caller.wire.send(vec![0xff]).await;
+    assert_eq!(caller.wire.closed().await.0, Close::Undecodable);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn callers_are_counted_limited_and_sent_away_like_everybody() {
+    let settings = [("GATEWAY__MAX_SESSIONS", "1"), ("GATEWAY__HANDSHAKE_TIMEOUT_S", "1")];
+    let mut realm = Realm::start(&settings);
+    let mut silent = Caller::open(&realm).await;
+    assert_eq!(silent.wire.closed().await.0, Close::HandshakeTimeout);
+    let mut first = sign_in(&realm, &wallet()).await;
+    let (mut second, other) = (Caller::open(&realm).await, wallet());
+    let challenge = second.challenge(&other).await.challenge_to_sign;
+    let signed = SignedChallenge { auth_chain_json: other.sign_challenge(&challenge) };
+    assert_eq!(second.refused("BffAuthenticationService.Authenticate", &signed).await, "server full");
+    assert_eq!(second.wire.closed().await.0, Close::Full);
+    eventually("one is left", async || realm.metric("atoll_gateway_sockets").await == 1.0).await;
+    realm.interrupt();
+    assert_eq!(first.wire.closed().await.0, Close::Restarting);
+    drop(first);
+    assert!(realm.wait(Duration::from_secs(10)).0.success());
+}
