@@ -8,12 +8,14 @@ mod connection;
 mod id;
 mod position;
 pub mod subject;
+mod topic;
 
 pub use close::Close;
 pub use connection::{ConnectionString, ConnectionStringError, KNOWN_PROTOCOLS, is_protocol_name};
 pub use id::{Address, AddressError, IslandId, NodeName, SessionId, TokenError, UlidClock};
 pub use position::{Parcel, Position, PositionError};
 pub use subject::Subject;
+pub use topic::{SystemTopic, Topic, TopicError, TopicPattern};
 
 /// Messages compiled from `protocol/*.proto`.
 #[allow(missing_docs, clippy::all, unreachable_pub)]

@@ -2,7 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
-use crate::{Address, IslandId, NodeName};
+use crate::{Address, IslandId, NodeName, SystemTopic, Topic};
 
 /// A subject of the bus. What it carries stands beside each variant.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -19,6 +19,11 @@ pub enum Subject {
     IslandPeerJoin(IslandId),
     /// `island.<id>.peer_left`, from the director: [`crate::v3::LeftIslandMessage`].
     IslandPeerLeft(IslandId),
+    /// `client-proto.peer.<address>.<topic>`, from clients, by the gateway that knows who they are:
+    /// bytes of theirs.
+    PeerTopic(Address, Topic),
+    /// `client-proto.<topic>`, from servers: bytes of theirs.
+    SystemTopic(SystemTopic),
     /// `engine.islands`, from the director: [`crate::v3::IslandStatusMessage`].
     EngineIslands,
     /// `engine.discovery`, from services: [`crate::v3::ServiceDiscoveryMessage`].
@@ -41,6 +46,8 @@ pub const PEER_ISLAND_CHANGES: &str = "peer.*.island_changed";
 pub const ISLAND_PEER_JOINS: &str = "island.*.peer_join";
 /// Every `island.<id>.peer_left`.
 pub const ISLAND_PEER_LEAVES: &str = "island.*.peer_left";
+/// Everything that is said under a topic, by peers and by servers.
+pub const TOPICS: &str = "client-proto.>";
 /// The report of all islands.
 pub const ENGINE_ISLANDS: &str = "engine.islands";
 /// Services that say they are there.
@@ -49,6 +56,9 @@ pub const ENGINE_DISCOVERY: &str = "engine.discovery";
 pub const TRANSPORT_ANNOUNCEMENTS: &str = "atoll.transport.*.announce";
 /// Every `atoll.island.<id>.ended`.
 pub const MEMBERSHIP_ENDS: &str = "atoll.island.*.ended";
+
+const PEER_TOPIC_PREFIX: &str = "client-proto.peer.";
+const SYSTEM_TOPIC_PREFIX: &str = "client-proto.";
 
 /// A subject that this project does not know, or whose ids are malformed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -64,6 +74,8 @@ impl fmt::Display for Subject {
             Self::PeerIslandChanged(peer) => write!(f, "peer.{peer}.island_changed"),
             Self::IslandPeerJoin(island) => write!(f, "island.{island}.peer_join"),
             Self::IslandPeerLeft(island) => write!(f, "island.{island}.peer_left"),
+            Self::PeerTopic(peer, topic) => write!(f, "{PEER_TOPIC_PREFIX}{peer}.{topic}"),
+            Self::SystemTopic(topic) => write!(f, "{SYSTEM_TOPIC_PREFIX}{topic}"),
             Self::EngineIslands => f.write_str(ENGINE_ISLANDS),
             Self::EngineDiscovery => f.write_str(ENGINE_DISCOVERY),
             Self::TransportAnnounce(node) => write!(f, "atoll.transport.{node}.announce"),
@@ -78,6 +90,13 @@ impl FromStr for Subject {
     fn from_str(text: &str) -> Result<Self, SubjectError> {
         fn id<T: FromStr>(text: &str) -> Result<T, SubjectError> {
             text.parse().map_err(|_| SubjectError)
+        }
+        if let Some(said) = text.strip_prefix(PEER_TOPIC_PREFIX) {
+            let (peer, topic) = said.split_once('.').ok_or(SubjectError)?;
+            return Ok(Self::PeerTopic(id(peer)?, id(topic)?));
+        }
+        if let Some(topic) = text.strip_prefix(SYSTEM_TOPIC_PREFIX) {
+            return id(topic).map(Self::SystemTopic);
         }
         let segments: Vec<&str> = text.split('.').collect();
         Ok(match segments[..] {
@@ -126,6 +145,8 @@ mod tests {
             (Subject::PeerIslandChanged(peer), PEER_ISLAND_CHANGES),
             (Subject::IslandPeerJoin(island.clone()), ISLAND_PEER_JOINS),
             (Subject::IslandPeerLeft(island.clone()), ISLAND_PEER_LEAVES),
+            (Subject::PeerTopic(peer, "plaza.chat".parse().unwrap()), "client-proto.peer.>"),
+            (Subject::SystemTopic("news.today".parse().unwrap()), "client-proto.news.>"),
             (Subject::EngineIslands, ENGINE_ISLANDS),
             (Subject::EngineDiscovery, ENGINE_DISCOVERY),
             (Subject::TransportAnnounce("node-1".parse().unwrap()), TRANSPORT_ANNOUNCEMENTS),

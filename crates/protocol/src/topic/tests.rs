@@ -1,0 +1,119 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::{Subject, subject};
+
+const ME: Address = Address::new([0xab; 20]);
+
+fn pattern(text: &str) -> TopicPattern {
+    text.parse().unwrap()
+}
+
+fn topic(text: &str) -> Topic {
+    text.parse().unwrap()
+}
+
+#[test]
+fn what_is_no_topic_is_refused() {
+    use TopicError::{Character, EmptySegment, TooLong};
+    for (text, error) in [
+        ("", EmptySegment),
+        (".a", EmptySegment),
+        ("a..b", EmptySegment),
+        ("a.", EmptySegment),
+        ("a b", Character),
+        ("a\r\nPUB peer.x.connect 0\r\n", Character),
+        ("a\u{85}b", Character),
+        ("a\0", Character),
+        ("a.>", Character),
+        ("a*", Character),
+        (&"x".repeat(257), TooLong),
+    ] {
+        assert_eq!(text.parse::<Topic>(), Err(error), "{text:?}");
+        assert_eq!(text.parse::<TopicPattern>(), Err(error), "{text:?}");
+    }
+    assert_eq!("a.*".parse::<Topic>(), Err(Character));
+    assert_eq!("peer.a".parse::<SystemTopic>(), Err(TopicError::NotOfTheSystem));
+    assert_eq!("peer".parse::<SystemTopic>(), Err(TopicError::NotOfTheSystem));
+    for text in ["a", "peers.a", "café.plaza", &"x".repeat(256)] {
+        assert_eq!(topic(text).as_str(), text);
+        assert!(text.parse::<SystemTopic>().is_ok());
+    }
+}
+
+#[test]
+fn a_star_stands_for_one_segment_but_not_for_a_mailbox() {
+    assert!(pattern("plaza.*").matches(&topic("plaza.chat")));
+    assert!(pattern("*.*").matches(&topic("plaza.chat")));
+    assert!(!pattern("*").matches(&topic("plaza.chat")));
+    let offer = topic(&format!("{}.offer", ME.to_string().to_uppercase().replace("0X", "0x")));
+    assert_eq!(offer.as_str(), format!("{ME}.offer"));
+    assert_eq!(offer.mailbox(), Some(ME));
+    assert!(!pattern("*.offer").matches(&offer));
+    let mine = pattern(&format!("{ME}.*"));
+    assert_eq!(mine.mailbox(), Some(ME));
+    assert!(mine.matches(&offer));
+}
+
+/// Texts that come near to subjects, and any text.
+fn texts() -> impl Strategy<Value = String> {
+    let segments = prop::sample::select(vec![
+        "peer",
+        "client-proto",
+        "engine",
+        "atoll",
+        "island_changed",
+        "connect",
+        "*",
+        ">",
+        "",
+        "a",
+        " ",
+        "\r\n",
+        "0xABABABABABABABABABABABABABABABABABABABAB",
+        "0x0000000000000000000000000000000000000001",
+    ]);
+    let near = prop::collection::vec(segments, 0..6).prop_map(|segments| segments.join("."));
+    prop_oneof![3 => near, 1 => any::<String>(), 1 => "[a-c.*>]{0,12}"]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(4_000))]
+
+    #[test]
+    fn what_a_client_publishes_is_its_own_and_under_a_topic(text in texts()) {
+        let Ok(topic) = text.parse::<Topic>() else { return Ok(()) };
+        let published = Subject::PeerTopic(ME, topic.clone());
+        let written = published.to_string();
+        let start = format!("client-proto.peer.{ME}.");
+        prop_assert!(written.starts_with(&start));
+        prop_assert!(!written.contains(|c: char| c.is_whitespace() || c.is_control() || c == '*' || c == '>'));
+        prop_assert!(written.split('.').all(|segment| !segment.is_empty()));
+        prop_assert_eq!(written.parse(), Ok(published));
+        prop_assert_eq!(topic.as_str().parse(), Ok(topic));
+        for forbidden in ["peer.>", "island.>", "engine.>", "atoll.>", "messageBus.>"] {
+            prop_assert!(!subject::matches(forbidden, &written));
+        }
+    }
+
+    #[test]
+    fn what_servers_publish_is_never_a_peers(text in texts()) {
+        if let Ok(topic) = text.parse::<SystemTopic>() {
+            let published = Subject::SystemTopic(topic);
+            let written = published.to_string();
+            prop_assert!(!subject::matches("client-proto.peer.>", &written) && written != "client-proto.peer");
+            prop_assert_eq!(written.parse(), Ok(published));
+        }
+    }
+
+    #[test]
+    fn nobody_hears_what_is_in_another_mailbox(listened in texts(), published in texts()) {
+        let (Ok(pattern), Ok(topic)) = (listened.parse::<TopicPattern>(), published.parse::<Topic>()) else {
+            return Ok(());
+        };
+        if pattern.mailbox() != topic.mailbox() {
+            prop_assert!(!pattern.matches(&topic));
+        }
+        prop_assert_eq!(pattern.as_str().parse(), Ok(pattern));
+    }
+}
