@@ -120,6 +120,7 @@ impl Urls {
              \x20 gateway             {http}\n\
              \x20 about               {http}/about\n\
              \x20 archipelago socket  {ws}/archipelago/ws\n\
+             \x20 rpc                 {ws}/bff/rpc\n\
              \x20 rooms               {ws}/rooms/{{island}}\n\
              \x20 presence            {http}/peers /islands /parcels /hot-scenes /rooms/status\n\
              \x20 health              {http}/health/ready\n\

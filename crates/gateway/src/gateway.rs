@@ -12,9 +12,10 @@ use axum::{
     routing::get,
 };
 use bus::{Bus, Envelope, Headers, Subscription};
+use bytes::Bytes;
 use metrics::Counter;
 use protocol::{
-    Address, Message as _, SessionId, Subject, subject,
+    Address, Message as _, SessionId, Subject, Topic, subject,
     v3::{Heartbeat, ServiceDiscoveryMessage},
 };
 
@@ -24,11 +25,19 @@ use crate::{
     bff,
     sessions::Sessions,
     socket,
+    topics::Topics,
 };
 
 /// A gateway. Cheap to clone.
 #[derive(Clone)]
 pub struct Gateway(Arc<Shared>);
+
+/// What a gateway hears from the bus: what it must not miss, and topics, which cannot crowd it out.
+#[derive(Debug)]
+pub struct Inbound {
+    engine: Subscription,
+    topics: Subscription,
+}
 
 /// What all sockets of a gateway share.
 pub(crate) struct Shared {
@@ -38,6 +47,7 @@ pub(crate) struct Shared {
     pub(crate) sessions: Sessions,
     pub(crate) heartbeats: Counter,
     pub(crate) door: Door,
+    pub(crate) topics: Arc<Topics>,
     directory: Mutex<Directory>,
     /// One clone a socket.
     sockets: Arc<()>,
@@ -46,6 +56,8 @@ pub(crate) struct Shared {
 /// Messages from the bus that may wait for the gateway; at the bound the newest is dropped and
 /// counted.
 const BUS_QUEUE: usize = 262_144;
+/// The same, for what is said under topics: each may have up to 64 KiB.
+const TOPICS_QUEUE: usize = 4_096;
 /// What a socket's reads take in memory while it is idle.
 const READ_BUFFER_BYTES: usize = 512;
 
@@ -55,8 +67,10 @@ impl Gateway {
         let door = Door::new(settings.door);
         let sessions = Sessions::new(bus.clone(), settings.max_sessions);
         let heartbeats = metrics::counter!("atoll_gateway_heartbeats_total");
-        let (directory, sockets) = (Mutex::default(), Arc::default());
-        Self(Arc::new(Shared { settings, verifier, bus, sessions, heartbeats, door, directory, sockets }))
+        let (topics, directory, sockets) = Default::default();
+        let shared =
+            Shared { settings, verifier, bus, sessions, heartbeats, door, topics, directory, sockets };
+        Self(Arc::new(shared))
     }
 
     /// The endpoints: `/archipelago/ws`, `/ws`, `/rpc`, `/bff/rpc` and `/about`.
@@ -71,16 +85,28 @@ impl Gateway {
     }
 
     /// What the gateway has to hear from now on, for [`Gateway::run`].
-    pub fn subscribe(&self) -> Subscription {
+    pub fn subscribe(&self) -> Inbound {
         let patterns = [subject::PEER_ISLAND_CHANGES, subject::PEER_CONNECTS, subject::ENGINE_DISCOVERY];
-        self.0.bus.subscribe("gateway", &patterns, BUS_QUEUE)
+        Inbound {
+            engine: self.0.bus.subscribe("gateway", &patterns, BUS_QUEUE),
+            topics: self.0.bus.subscribe("gateway-topics", &[subject::TOPICS], TOPICS_QUEUE),
+        }
     }
 
     /// Hands what the bus says to the sessions that it is for. Does not return.
-    pub async fn run(&self, mut subscription: Subscription) {
-        while let Some(envelope) = subscription.next().await {
-            self.0.hear(&envelope);
-        }
+    pub async fn run(&self, inbound: Inbound) {
+        let Inbound { mut engine, mut topics } = inbound;
+        let hear_engine = async {
+            while let Some(envelope) = engine.next().await {
+                self.0.hear(&envelope);
+            }
+        };
+        let hear_topics = async {
+            while let Some(envelope) = topics.next().await {
+                self.0.hear_topic(&envelope);
+            }
+        };
+        tokio::join!(hear_engine, hear_topics);
     }
 
     /// Signs nobody in any more, and tells those who are in to come back elsewhere.
@@ -117,6 +143,22 @@ impl Shared {
         let headers = Headers::of_session(session);
         self.bus.publish(&Subject::PeerHeartbeat(address), headers, heartbeat.encode_to_vec());
         self.heartbeats.increment(1);
+    }
+
+    /// Puts what a client says under a topic on the bus.
+    pub(crate) fn publish_topic(&self, address: Address, session: SessionId, topic: Topic, payload: Bytes) {
+        metrics::counter!("atoll_gateway_topic_messages_total").increment(1);
+        self.bus.publish(&Subject::PeerTopic(address, topic), Headers::of_session(session), payload);
+    }
+
+    fn hear_topic(&self, envelope: &Envelope) {
+        match envelope.subject() {
+            Some(Subject::PeerTopic(sender, topic)) => {
+                self.topics.heard_peer(sender, &topic, &envelope.payload);
+            }
+            Some(Subject::SystemTopic(topic)) => self.topics.heard_system(&topic, &envelope.payload),
+            _ => {}
+        }
     }
 
     fn hear(&self, envelope: &Envelope) {

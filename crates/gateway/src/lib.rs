@@ -13,6 +13,7 @@ mod live;
 mod sessions;
 mod settings;
 mod socket;
+mod topics;
 
-pub use gateway::Gateway;
+pub use gateway::{Gateway, Inbound};
 pub use settings::{Realm, Settings};

@@ -1,6 +1,7 @@
 //! The BFF over RPC: sign-in, sessions, connection strings, topics.
 
 mod caller;
+mod topics;
 
 use std::time::Duration;
 

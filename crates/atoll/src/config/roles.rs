@@ -84,6 +84,8 @@ impl Parsed {
             ("gateway.idle_timeout_s", gateway.idle_timeout_s),
             ("gateway.write_timeout_s", gateway.write_timeout_s),
             ("gateway.messages_per_second", gateway.messages_per_second.into()),
+            ("gateway.max_subscriptions", gateway.max_subscriptions as u64),
+            ("gateway.subscription_buffer", gateway.subscription_buffer as u64),
             ("rooms.token_ttl_s", rooms.token_ttl_s),
             ("rooms.max_island_size", rooms.max_island_size.into()),
             ("rooms.max_users", rooms.max_users as u64),
@@ -220,6 +222,8 @@ impl Settings {
             write_timeout: seconds(gateway.write_timeout_s),
             position_bound_m: self.islands.world_bound_m,
             messages_per_second: gateway.messages_per_second,
+            max_subscriptions: gateway.max_subscriptions,
+            subscription_buffer: gateway.subscription_buffer,
         }
     }
 

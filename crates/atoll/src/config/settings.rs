@@ -127,6 +127,10 @@ pub(crate) struct Gateway {
     pub(crate) write_timeout_s: u64,
     /// Messages a second that one client may send; above, it is read more slowly.
     pub(crate) messages_per_second: u32,
+    /// Subscriptions to topics that one session may have.
+    pub(crate) max_subscriptions: usize,
+    /// Messages that may wait for one subscription; above, the newest is dropped and counted.
+    pub(crate) subscription_buffer: usize,
 }
 
 /// `[rooms]`
@@ -280,6 +284,8 @@ impl Default for Gateway {
             idle_timeout_s: 90,
             write_timeout_s: 10,
             messages_per_second: 20,
+            max_subscriptions: 64,
+            subscription_buffer: 50,
         }
     }
 }

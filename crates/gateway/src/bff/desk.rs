@@ -1,22 +1,30 @@
 //! What one client has asked for over RPC, and what it is still owed. Sans-IO.
 
-use std::collections::HashMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use protocol::{
-    Address, DecodeError, Message,
+    Address, DecodeError, Message, Topic,
     bff::{
-        DisconnectionMessage, DisconnectionReason, SetCommsAdapter, WelcomePeerInformation, WorldCommand,
-        world_command,
+        DisconnectionMessage, DisconnectionReason, PublishToTopicRequest, PublishToTopicResult, Subscription,
+        SubscriptionRequest, UnsubscriptionResult, WelcomePeerInformation,
     },
-    v3::{Heartbeat, IslandChangedMessage},
+    v3::Heartbeat,
 };
-use rpc::{Backlog, Connection, ErrorCode, Event, Limits, Taken, Undecodable};
+use rpc::{Connection, ErrorCode, Event, Limits, Taken, Undecodable};
 
-use super::services::{AUTHENTICATION, Call, SIGNED_IN};
+use super::{
+    Backlogs,
+    services::{AUTHENTICATION, Call, SIGNED_IN},
+    subscriptions::{SubscriptionError, Subscriptions},
+};
+use crate::topics::Publisher;
 
 /// What a client may have open at a time: far above what any in the field has.
 const LIMITS: Limits = Limits { ports: 16, calls: 256 };
+
+/// The topic under which clients of 2022 say where they are. Nobody can listen to it.
+const HEARTBEAT_TOPIC: &str = "heartbeat";
 
 /// One client's side of the counter.
 #[derive(Debug)]
@@ -24,10 +32,7 @@ pub(crate) struct Desk {
     connection: Connection<Call>,
     /// Who wants to hear of the end of the session, by the numbers of their calls.
     farewells: Vec<u32>,
-    /// The streams of commands. Of what waits in one, only the newest counts.
-    commands: HashMap<u32, Backlog>,
-    /// A change of island that nobody has been told, as nobody has asked yet.
-    untold: Option<Bytes>,
+    subscriptions: Subscriptions,
 }
 
 /// What a signed-in client asks of others.
@@ -35,17 +40,19 @@ pub(crate) struct Desk {
 pub(crate) enum Asked {
     /// To be heard of where it is.
     Heartbeat(Heartbeat),
+    /// To be heard by whoever listens to this topic.
+    Publish(Topic, Bytes),
 }
 
 impl Desk {
     /// The desk of a client that has just connected.
-    pub(crate) fn new() -> Self {
-        Self {
-            connection: Connection::new(LIMITS, [&AUTHENTICATION]),
-            farewells: Vec::new(),
-            commands: HashMap::new(),
-            untold: None,
-        }
+    pub(crate) fn new(subscriptions: Subscriptions) -> Self {
+        Self { connection: Connection::new(LIMITS, [&AUTHENTICATION]), farewells: Vec::new(), subscriptions }
+    }
+
+    /// What waits for its subscriptions.
+    pub(crate) fn backlogs(&self) -> Arc<Backlogs> {
+        self.subscriptions.backlogs()
     }
 
     /// Takes in a message.
@@ -94,24 +101,26 @@ impl Desk {
         self.respond(number, &WelcomePeerInformation { peer_id: address.to_string(), available_modules });
     }
 
-    /// What a signed-in client asks next of others; what concerns only itself is done.
-    pub(crate) fn poll(&mut self) -> Option<Asked> {
+    /// What a client that signed in as `owner` asks next of others; what concerns only itself is
+    /// done.
+    pub(crate) fn poll(&mut self, owner: Address) -> Option<Asked> {
         loop {
             match self.connection.poll_event()? {
                 Event::Called { number, procedure, payload } => {
-                    if let Some(asked) = self.called(number, procedure, payload) {
+                    if let Some(asked) = self.called(owner, number, procedure, payload) {
                         return Some(asked);
                     }
                 }
                 Event::Ended { number } => {
                     self.farewells.retain(|&farewell| farewell != number);
-                    self.commands.remove(&number);
+                    self.subscriptions.stream_ended(number);
                 }
             }
         }
     }
 
-    fn called(&mut self, number: u32, procedure: Call, payload: Bytes) -> Option<Asked> {
+    fn called(&mut self, owner: Address, number: u32, procedure: Call, payload: Bytes) -> Option<Asked> {
+        use Publisher::{Peers, System};
         match procedure {
             Call::GetChallenge | Call::Authenticate => {
                 self.refuse(number, ErrorCode::Unexpected, "already signed in");
@@ -122,32 +131,98 @@ impl Desk {
                 self.respond(number, &());
                 return Some(Asked::Heartbeat(heartbeat));
             }
+            Call::PublishToTopic => return self.publish(number, payload),
             Call::GetCommsCommands => {
-                let mut commands = Backlog::new(1);
-                if let Some(change) = self.untold.take() {
-                    commands.replace(change);
-                }
-                self.commands.insert(number, commands);
-                self.connection.open_stream(number);
+                let begun = self.subscriptions.command(number);
+                self.open(number, begun);
             }
+            Call::PeerSubscription => self.stream(owner, Peers, number, payload)?,
+            Call::SystemSubscription => self.stream(owner, System, number, payload)?,
+            Call::SubscribeToPeerMessages => self.subscribe(owner, Peers, number, payload)?,
+            Call::SubscribeToSystemMessages => self.subscribe(owner, System, number, payload)?,
+            Call::GetPeerMessages => self.read(Peers, number, payload)?,
+            Call::GetSystemMessages => self.read(System, number, payload)?,
+            Call::UnsubscribeToPeerMessages => self.cancel(Peers, number, payload)?,
+            Call::UnsubscribeToSystemMessages => self.cancel(System, number, payload)?,
         }
         None
     }
 
+    fn publish(&mut self, number: u32, payload: Bytes) -> Option<Asked> {
+        let PublishToTopicRequest { topic, payload } = self.argument(number, payload)?;
+        let asked = if topic == HEARTBEAT_TOPIC {
+            Asked::Heartbeat(self.argument(number, payload)?)
+        } else {
+            match topic.parse() {
+                Ok(topic) => Asked::Publish(topic, payload),
+                Err(error) => {
+                    self.refuse_subscription(number, SubscriptionError::Topic(error));
+                    return None;
+                }
+            }
+        };
+        self.respond(number, &PublishToTopicResult { ok: true });
+        Some(asked)
+    }
+
+    /// Answers with a stream of what is published under a topic.
+    fn stream(&mut self, owner: Address, publisher: Publisher, number: u32, payload: Bytes) -> Option<()> {
+        let SubscriptionRequest { topic } = self.argument(number, payload)?;
+        let begun = self.subscriptions.listen(owner, publisher, &topic, Some(number));
+        self.open(number, begun.map(drop));
+        Some(())
+    }
+
+    /// Answers with the id of a subscription.
+    fn subscribe(&mut self, owner: Address, publisher: Publisher, number: u32, payload: Bytes) -> Option<()> {
+        let SubscriptionRequest { topic } = self.argument(number, payload)?;
+        match self.subscriptions.listen(owner, publisher, &topic, None) {
+            Ok(subscription_id) => self.respond(number, &Subscription { subscription_id }),
+            Err(error) => self.refuse_subscription(number, error),
+        }
+        Some(())
+    }
+
+    /// Answers with a stream of what a subscription hears.
+    fn read(&mut self, publisher: Publisher, number: u32, payload: Bytes) -> Option<()> {
+        let Subscription { subscription_id } = self.argument(number, payload)?;
+        let begun = self.subscriptions.read(publisher, subscription_id, number);
+        self.open(number, begun);
+        Some(())
+    }
+
+    fn cancel(&mut self, publisher: Publisher, number: u32, payload: Bytes) -> Option<()> {
+        let Subscription { subscription_id } = self.argument(number, payload)?;
+        let (ok, stream) = self.subscriptions.cancel(publisher, subscription_id);
+        if let Some(stream) = stream {
+            self.connection.end_stream(stream);
+        }
+        self.respond(number, &UnsubscriptionResult { ok });
+        Some(())
+    }
+
+    fn open(&mut self, number: u32, begun: Result<(), SubscriptionError>) {
+        match begun {
+            Ok(()) => self.connection.open_stream(number),
+            Err(error) => self.refuse_subscription(number, error),
+        }
+    }
+
+    fn refuse_subscription(&mut self, number: u32, error: SubscriptionError) {
+        self.refuse(number, error.code(), &error.to_string());
+    }
+
     /// The client is on another island, or another connection: an encoded `IslandChangedMessage`.
     pub(crate) fn island_changed(&mut self, change: &Bytes) {
-        if self.commands.is_empty() {
-            self.untold = Some(change.clone());
-        }
-        self.commands.values_mut().for_each(|commands| commands.replace(change.clone()));
+        self.subscriptions.island_changed(change);
     }
 
     /// Sends what waits on the streams of which more is wanted.
     pub(crate) fn serve_streams(&mut self) {
         let wanted: Vec<u32> = self.connection.wanted().collect();
         for number in wanted {
-            if let Some(element) = self.commands.get_mut(&number).and_then(Backlog::pop) {
-                self.connection.element(number, command(&element.payload));
+            if let Some(element) = self.subscriptions.pop(number) {
+                self.connection.element(number, element);
             }
         }
     }
@@ -159,13 +234,4 @@ impl Desk {
             self.respond(number, &message);
         }
     }
-}
-
-/// A change of island as the command that it means to a client.
-fn command(change: &Bytes) -> Bytes {
-    // The director encoded it. If it were anything else, an empty command would change nothing.
-    let change = IslandChangedMessage::decode(&change[..]).unwrap_or_default();
-    let adapter = SetCommsAdapter { connection_string: change.conn_str };
-    let command = Some(world_command::Command::SetCommsAdapter(adapter));
-    WorldCommand { command }.encode_to_vec().into()
 }

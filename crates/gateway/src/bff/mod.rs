@@ -3,8 +3,12 @@
 //! It signs people in and keeps their sessions as the archipelago socket does, through the same
 //! door, handshake, sessions and live state; only what is said differs.
 
+mod backlogs;
 mod desk;
 mod services;
+mod subscriptions;
+
+pub(crate) use backlogs::Backlogs;
 
 use std::sync::Arc;
 
@@ -29,13 +33,16 @@ use crate::{
 };
 use desk::{Asked, Desk};
 use services::Call;
+use subscriptions::Subscriptions;
 
 /// Serves one socket.
 pub(crate) async fn serve(shared: Arc<Shared>, mut socket: WebSocket, ticket: Ticket) {
     let shared = &*shared;
     let pace = Pace::new(shared.settings.messages_per_second, u32::MAX, Instant::now());
-    let mut client =
-        Client { shared, socket: &mut socket, desk: Desk::new(), pace, read_from: Instant::now() };
+    let settings = &shared.settings;
+    let (max, buffer) = (settings.max_subscriptions, settings.subscription_buffer);
+    let desk = Desk::new(Subscriptions::new(shared.topics.clone(), max, buffer));
+    let mut client = Client { shared, socket: &mut socket, desk, pace, read_from: Instant::now() };
     let deadline = Instant::now() + shared.settings.handshake_timeout;
     let signed_in = tokio::select! {
         signed_in = timeout_at(deadline, client.sign_in()) => {
@@ -47,6 +54,8 @@ pub(crate) async fn serve(shared: Arc<Shared>, mut socket: WebSocket, ticket: Ti
         Ok((applicant, number)) => {
             drop(ticket);
             let ended = client.welcome(applicant, number).await;
+            // It listens to nothing while it goes.
+            drop(client);
             farewell(shared, &mut socket, ended).await;
         }
         // Until it has gone it is on its way in.
@@ -154,6 +163,7 @@ impl Client<'_> {
     async fn live(&mut self, address: Address, session: SessionId, inbox: &mut Inbox) -> End {
         let (shared, settings) = (self.shared, &self.shared.settings);
         let mut state = LiveState::new(Instant::now());
+        let backlogs = self.desk.backlogs();
         let mut pings = time::interval(settings.ping_interval);
         let mut vouches = time::interval(settings.vouch_interval);
         // A process that was stopped for a while does not blame its clients.
@@ -163,9 +173,15 @@ impl Client<'_> {
         vouches.reset();
         loop {
             // What came with the signature may have been asked already.
-            while let Some(Asked::Heartbeat(heartbeat)) = self.desk.poll() {
-                if let Live::Publish(heartbeat) = state.heartbeat(heartbeat, settings, Instant::now()) {
-                    shared.publish_heartbeat(address, session, &heartbeat);
+            while let Some(asked) = self.desk.poll(address) {
+                match asked {
+                    Asked::Heartbeat(heartbeat) => {
+                        let next_step = state.heartbeat(heartbeat, settings, Instant::now());
+                        if let Live::Publish(heartbeat) = next_step {
+                            shared.publish_heartbeat(address, session, &heartbeat);
+                        }
+                    }
+                    Asked::Publish(topic, payload) => shared.publish_topic(address, session, topic, payload),
                 }
             }
             self.desk.serve_streams();
@@ -199,6 +215,8 @@ impl Client<'_> {
                 }
                 _ = pings.tick() => state.ping(settings, Instant::now()),
                 _ = vouches.tick() => state.vouch(settings, Instant::now()),
+                // Last, so that what others say never keeps the client from being read.
+                () = backlogs.news() => Live::Ignore,
             };
             match next_step {
                 Live::Ignore => {}

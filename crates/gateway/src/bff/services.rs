@@ -10,6 +10,15 @@ pub(crate) enum Call {
     GetDisconnectionMessage,
     SendHeartbeat,
     GetCommsCommands,
+    PeerSubscription,
+    SystemSubscription,
+    PublishToTopic,
+    SubscribeToPeerMessages,
+    GetPeerMessages,
+    UnsubscribeToPeerMessages,
+    SubscribeToSystemMessages,
+    GetSystemMessages,
+    UnsubscribeToSystemMessages,
 }
 
 const fn procedure(name: &'static str, which: Call) -> Procedure<Call> {
@@ -27,10 +36,32 @@ pub(crate) static AUTHENTICATION: Module<Call> = Module {
 };
 
 /// The services for those who have.
-pub(crate) static SIGNED_IN: [Module<Call>; 1] = [Module {
-    name: "CommsDirectorService",
-    procedures: &[
-        procedure("SendHeartbeat", Call::SendHeartbeat),
-        procedure("GetCommsCommands", Call::GetCommsCommands),
-    ],
-}];
+pub(crate) static SIGNED_IN: [Module<Call>; 3] = [
+    Module {
+        name: "CommsDirectorService",
+        procedures: &[
+            procedure("SendHeartbeat", Call::SendHeartbeat),
+            procedure("GetCommsCommands", Call::GetCommsCommands),
+        ],
+    },
+    Module {
+        name: "TopicsService",
+        procedures: &[
+            procedure("PeerSubscription", Call::PeerSubscription),
+            procedure("SystemSubscription", Call::SystemSubscription),
+            procedure("PublishToTopic", Call::PublishToTopic),
+        ],
+    },
+    Module {
+        name: "CommsService",
+        procedures: &[
+            procedure("SubscribeToPeerMessages", Call::SubscribeToPeerMessages),
+            procedure("GetPeerMessages", Call::GetPeerMessages),
+            procedure("UnsubscribeToPeerMessages", Call::UnsubscribeToPeerMessages),
+            procedure("SubscribeToSystemMessages", Call::SubscribeToSystemMessages),
+            procedure("GetSystemMessages", Call::GetSystemMessages),
+            procedure("UnsubscribeToSystemMessages", Call::UnsubscribeToSystemMessages),
+            procedure("PublishToTopic", Call::PublishToTopic),
+        ],
+    },
+];
