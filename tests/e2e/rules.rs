@@ -255,6 +255,18 @@ async fn only_this_machine_is_answered() {
     assert_eq!(realm.get("/explain?at=0,0").await.status().as_u16(), 404);
 }
 
+/// A realm with a LiveKit server, which is well.
+async fn with_livekit(url: &str) -> Realm {
+    let realm = Realm::start(&[
+        ("LIVEKIT__LK__URL", url),
+        ("LIVEKIT__LK__API_KEY", "devkey"),
+        ("LIVEKIT__LK__API_SECRET", "secret"),
+        ("ISLANDS__MOVE_INTERVAL_S", "1"),
+    ]);
+    eventually("LiveKit", async || realm.count("atoll_transport_healthy{node=\"lk\"}").await == 1.0).await;
+    realm
+}
+
 /// A LiveKit server as far as its API goes, which answers or hangs.
 async fn fake_livekit(hangs: Arc<AtomicBool>) -> String {
     let answer = async move || {
@@ -275,13 +287,7 @@ async fn fake_livekit(hangs: Arc<AtomicBool>) -> String {
 async fn a_livekit_that_hangs_loses_its_islands_and_gets_them_back() {
     let hangs = Arc::new(AtomicBool::new(false));
     let url = fake_livekit(hangs.clone()).await;
-    let realm = Realm::start(&[
-        ("LIVEKIT__LK__URL", &url),
-        ("LIVEKIT__LK__API_KEY", "devkey"),
-        ("LIVEKIT__LK__API_SECRET", "secret"),
-        ("ISLANDS__MOVE_INTERVAL_S", "1"),
-    ]);
-    eventually("LiveKit", async || realm.count("atoll_transport_healthy{node=\"lk\"}").await == 1.0).await;
+    let realm = with_livekit(&url).await;
     let mut person = Person::come(&realm, &[], 0.0, 0.0).await;
     let island = person.change.island_id.clone();
     if matches!(connection(&person.change), ConnectionString::WsRoom { .. }) {
@@ -336,13 +342,7 @@ async fn a_real_livekit_server_takes_the_tokens() {
     };
     let _server = Server(server);
     let url = format!("ws://127.0.0.1:{port}");
-    let realm = Realm::start(&[
-        ("LIVEKIT__LK__URL", &url),
-        ("LIVEKIT__LK__API_KEY", "devkey"),
-        ("LIVEKIT__LK__API_SECRET", "secret"),
-        ("ISLANDS__MOVE_INTERVAL_S", "1"),
-    ]);
-    eventually("LiveKit", async || realm.count("atoll_transport_healthy{node=\"lk\"}").await == 1.0).await;
+    let realm = with_livekit(&url).await;
     let mut person = Person::come(&realm, &[], 0.0, 0.0).await;
     if matches!(connection(&person.change), ConnectionString::WsRoom { .. }) {
         person.told(0.0, 0.0).await;

@@ -2,14 +2,15 @@
 //!
 //! Crossing a border counts once it has lasted for the settling time, so that whoever walks along
 //! it is not sent to and fro. It counts at once for those whom nothing can send to and fro: who
-//! jumps farther than the leave distance, and who is cut off from its island anyway.
+//! jumps farther than the leave distance, and who is cut off from all company anyway.
 
-use std::time::Duration;
+use std::{cmp::Reverse, time::Duration};
 
 use rustc_hash::FxHashMap;
 
 use crate::{
     engine::Engine,
+    flush::lowest_address,
     ground::{Member, Point, Terms},
     slab::NONE,
 };
@@ -139,10 +140,7 @@ fn part(engine: &mut Engine, island: u32) {
     if parts.len() < 2 {
         return;
     }
-    let rank = |part: &Vec<Member>| {
-        let lowest = part.iter().map(|member| engine.peers[member.peer].address).min();
-        (part.len(), std::cmp::Reverse(lowest))
-    };
+    let rank = |part: &Vec<Member>| (part.len(), Reverse(lowest_address(&engine.peers, part)));
     let kept = (0..parts.len()).max_by_key(|&part| rank(&parts[part])).unwrap_or_default();
     parts.swap_remove(kept);
     for mut part in parts {
@@ -153,7 +151,7 @@ fn part(engine: &mut Engine, island: u32) {
 }
 
 /// Those of each enclosure by themselves, in the order of the enclosures.
-pub(crate) fn by_enclosure(engine: &Engine, members: &mut [Member]) -> Vec<Vec<Member>> {
+fn by_enclosure(engine: &Engine, members: &mut [Member]) -> Vec<Vec<Member>> {
     let enclosure = |member: &Member| engine.ground.reaches.enclosure(member.terms.zone());
     members.sort_by_key(enclosure);
     members.chunk_by(|a, b| enclosure(a) == enclosure(b)).map(<[Member]>::to_vec).collect()

@@ -199,6 +199,13 @@ impl Engine {
         }
     }
 
+    /// Has limits worked out for these capabilities, if they are new.
+    fn learn(&mut self, capabilities: Capabilities) {
+        if self.zones.learn(capabilities) {
+            self.zones.limit_anew(&self.registry);
+        }
+    }
+
     /// Works out what a peer can join.
     fn set_capabilities(&mut self, peer: u32) {
         let names = self.announced.get(&peer).unwrap_or(&self.settings.assumed_transports);
@@ -207,9 +214,7 @@ impl Engine {
         if terms.capabilities() == capabilities {
             return;
         }
-        if self.zones.learn(capabilities) {
-            self.zones.limit_anew(&self.registry);
-        }
+        self.learn(capabilities);
         self.ground.set_terms(peer, Terms::new(terms.zone(), capabilities));
         let island = self.ground.island_of(peer);
         if island != NONE {
@@ -340,9 +345,7 @@ impl Engine {
         let (peer, new) = self.peers.intern(address);
         if new {
             let terms = Terms::new(OPEN, self.registry.capabilities(&self.settings.assumed_transports));
-            if self.zones.learn(terms.capabilities()) {
-                self.zones.limit_anew(&self.registry);
-            }
+            self.learn(terms.capabilities());
             self.ground.admit_peer(peer, terms);
         }
         let admitted = self.peers.admit(peer, session);

@@ -113,10 +113,9 @@ impl Engine {
             let (size, zone) = (self.ground.size(island), self.ground.main_zone(island));
             let capabilities = self.ground.capabilities(island, None);
             let rule = self.zones.rule_for(zone, size);
-            let rule = (rule != NONE).then_some(rule as usize);
             let could = || {
                 let choose = |choice| self.registry.choose(choice, size, capabilities);
-                let views = self.zones.rules.choices(rule).filter_map(choose);
+                let views = self.zones.choices(rule).filter_map(choose);
                 views
                     .filter_map(|node| self.registry.last_word(node))
                     .any(|(view, _)| view.free_seats.is_none())

@@ -12,7 +12,7 @@ use rustc_hash::FxHashMap;
 use crate::{
     ground::{Capabilities, MOST_ZONES, Point, Reach},
     registry::Registry,
-    rules::{Atlas, Count, Distances, Rule, Rules},
+    rules::{Atlas, Choice, Count, Distances, Rule, Rules},
     settings::Settings,
     slab::NONE,
 };
@@ -290,6 +290,12 @@ impl Zones {
     pub(crate) fn border_settling(&self, one: u32, other: u32) -> Duration {
         let set = [one, other].map(|zone| self.zones[zone as usize].settling);
         set.into_iter().flatten().max().unwrap_or(self.base.settling)
+    }
+
+    /// What an island under a rule, or under none, may use, in order of preference.
+    pub(crate) fn choices(&self, rule: u32) -> impl Iterator<Item = &Choice> {
+        let known = self.rules.rules.get(rule as usize).map(|_| rule as usize);
+        self.rules.choices(known)
     }
 
     /// How long a change under a rule must last.

@@ -1,6 +1,6 @@
 //! `atoll explain` and `atoll rules diff`: asks a realm on this machine.
 
-use std::{path::PathBuf, process::ExitCode, time::Duration};
+use std::{process::ExitCode, time::Duration};
 
 use anyhow::{Context, Result, bail};
 use reqwest::{Client, RequestBuilder};
@@ -57,8 +57,7 @@ pub(crate) async fn explain(flags: Flags) -> Result<ExitCode> {
 }
 
 /// Asks what other rules would change, and prints the answer.
-pub(crate) async fn diff(file: PathBuf, at: Where) -> Result<ExitCode> {
-    let text = crate::rules::read(&file)?;
+pub(crate) async fn diff(text: String, at: Where) -> Result<ExitCode> {
     let url = format!("{}/rules/diff", at.admin.trim_end_matches('/'));
     print(Client::new().post(url).query(&Written { json: at.json }).body(text), &at.admin).await
 }

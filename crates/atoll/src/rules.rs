@@ -52,8 +52,9 @@ pub(crate) async fn run(command: Command) -> Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Diff { file, at } => {
-            load(&file)?;
-            explain::diff(file, at).await
+            let text = read(&file)?;
+            parse(&file, &text)?;
+            explain::diff(text, at).await
         }
     }
 }
@@ -70,8 +71,11 @@ pub(crate) fn read(file: &Path) -> Result<String> {
 
 /// The rules in a file; what is wrong is named with its place.
 pub(crate) fn load(file: &Path) -> Result<Rules> {
-    let rules = Rules::parse(&read(file)?);
-    rules.map_err(|error| {
+    parse(file, &read(file)?)
+}
+
+fn parse(file: &Path, text: &str) -> Result<Rules> {
+    Rules::parse(text).map_err(|error| {
         anyhow::anyhow!("{}:{}:{}: {}", file.display(), error.line, error.column, error.reason)
     })
 }

@@ -182,10 +182,9 @@ impl Engine {
         let record = &self.islands[island];
         let rule = self.zones.rules.rules.get(record.rule as usize);
         let own = rule.and_then(|rule| rule.transports.as_ref()).map_or(0, Vec::len);
-        let rule = rule.map(|_| record.rule as usize);
         let (size, capabilities) = (self.ground.size(island), self.ground.capabilities(island, None));
         let mut candidates: Vec<Candidate> = Vec::new();
-        for (place, choice) in self.zones.rules.choices(rule).enumerate() {
+        for (place, choice) in self.zones.choices(record.rule).enumerate() {
             let (by_rule, spelled) = (place < own || own == 0, choice.to_string());
             let mut any = false;
             for (node, unfit) in self.registry.candidates(choice, size, capabilities, record.node) {

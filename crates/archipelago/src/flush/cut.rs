@@ -69,7 +69,8 @@ fn cut_off(engine: &mut Engine, island: u32, members: &[Member], ends: &[usize])
     }
 }
 
-fn lowest_address(peers: &Peers, group: &[Member]) -> Option<protocol::Address> {
+/// The lowest address of a group.
+pub(crate) fn lowest_address(peers: &Peers, group: &[Member]) -> Option<protocol::Address> {
     group.iter().map(|member| peers[member.peer].address).min()
 }
 
@@ -143,8 +144,8 @@ pub(super) fn bounds(members: &[Member]) -> (Point, Point) {
 /// Orders `members` into groups that are each connected through hops of at most the leave distance,
 /// and tells where each ends.
 pub(super) fn components(members: &mut [Member], reaches: &Reaches, ends: &mut Vec<usize>) {
-    let own = |member: &Member| reaches.leave_squared(member.terms.zone(), member.terms.zone());
-    let least = || members.iter().map(own).fold(f32::INFINITY, f32::min);
+    let own = members.iter().map(|member| reaches.own_leave_squared(member));
+    let least = || own.fold(f32::INFINITY, f32::min);
     let least = reaches.only_leave_squared().unwrap_or_else(least);
     let (low, high) = bounds(members);
     // Nobody is farther from anybody than from corner to corner.
@@ -153,10 +154,7 @@ pub(super) fn components(members: &mut [Member], reaches: &Reaches, ends: &mut V
     } else if reaches.only_leave_squared().is_some() || are_of_one_zone(members) {
         sort_by_hops(members, |one, other| one.at.distance_squared(other.at) <= least, ends);
     } else {
-        let holds = |one: &Member, other: &Member| {
-            one.at.distance_squared(other.at) <= reaches.leave_squared(one.terms.zone(), other.terms.zone())
-        };
-        sort_by_hops(members, holds, ends);
+        sort_by_hops(members, |one, other| reaches.hold(one, other), ends);
     }
 }
 

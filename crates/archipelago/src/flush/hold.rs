@@ -104,11 +104,9 @@ fn hold(engine: &Engine, island: u32, movers: &[Mover], near: &mut Vec<Member>) 
         let zone = mine.terms.zone();
         near.clear();
         engine.ground.gather_around(island, mover.from, near);
-        let holds = |one: &Member, other: &Member| {
-            one.at.distance_squared(other.at) <= reaches.leave_squared(one.terms.zone(), other.terms.zone())
-        };
         let meet = |other: &Member| {
-            holds(&mine, other) || near.iter().any(|member| holds(member, &mine) && holds(member, other))
+            reaches.hold(&mine, other)
+                || near.iter().any(|member| reaches.hold(member, &mine) && reaches.hold(member, other))
         };
         let moved = |peer: u32| movers.iter().any(|mover| mover.peer == peer);
         let was_near =

@@ -11,7 +11,6 @@ use crate::{
     event::Output,
     islands::UNDECIDED,
     registry::{NO_NODE, NodeIndex},
-    slab::NONE,
 };
 
 /// When an island last changed, and what is about to.
@@ -191,9 +190,8 @@ fn verdict(engine: &Engine, island: u32) -> Verdict {
     let registry = &engine.registry;
     let holds = registry.holds(node, size, capabilities);
     let rule = engine.islands[island].rule;
-    let rule = (rule != NONE).then_some(rule as usize);
     let mut best = true;
-    for choice in engine.zones.rules.choices(rule) {
+    for choice in engine.zones.choices(rule) {
         if holds && registry.is_chosen_by(node, choice) {
             return Verdict::Stay { best };
         }

@@ -26,6 +26,7 @@ mod transports;
 
 use std::time::Duration;
 
+pub(crate) use cut::lowest_address;
 pub(crate) use hold::{Step, is_few};
 pub(crate) use judge::Pace;
 

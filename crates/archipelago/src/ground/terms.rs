@@ -1,5 +1,6 @@
 //! What holds for a peer besides its place.
 
+use super::Member;
 use crate::slab::NONE;
 
 /// The zone that a peer is counted to, and the transports that its client can join.
@@ -89,6 +90,17 @@ impl Reaches {
 
     pub(crate) fn clear(&mut self) {
         self.0.clear();
+    }
+
+    /// Whether two who are of one island stay together by themselves: they are within the leave
+    /// distance of each other.
+    pub(crate) fn hold(&self, one: &Member, other: &Member) -> bool {
+        one.at.distance_squared(other.at) <= self.leave_squared(one.terms.zone(), other.terms.zone())
+    }
+
+    /// The square of the distance beyond which people of somebody's own zone part.
+    pub(crate) fn own_leave_squared(&self, member: &Member) -> f32 {
+        self.leave_squared(member.terms.zone(), member.terms.zone())
     }
 
     /// The square of the leave distance, if there is one zone.

@@ -226,25 +226,21 @@ impl Sheet {
         if let Some(squared) = reaches.only_leave_squared() {
             return across <= squared;
         }
-        let own = |member: &Member| reaches.leave_squared(member.terms.zone(), member.terms.zone());
-        self.members.iter().all(|member| across <= own(member))
+        self.members.iter().all(|member| across <= reaches.own_leave_squared(member))
     }
 
     /// Whether all who are near one member are near the one of them that is nearest to it: then it
     /// is not through that member that they hold together.
     fn meets_beside(&self, gone: Member, reaches: &Reaches) -> bool {
-        let holds = |one: &Member, other: &Member| {
-            one.at.distance_squared(other.at) <= reaches.leave_squared(one.terms.zone(), other.terms.zone())
-        };
         let near = || {
             let others = self.members.iter().filter(|member| member.peer != gone.peer);
-            others.filter(|member| holds(member, &gone))
+            others.filter(|member| reaches.hold(member, &gone))
         };
         let nearest = near().min_by(|a, b| {
             a.at.distance_squared(gone.at)
                 .total_cmp(&b.at.distance_squared(gone.at))
                 .then(a.peer.cmp(&b.peer))
         });
-        nearest.is_some_and(|hub| near().all(|member| holds(member, hub)))
+        nearest.is_some_and(|hub| near().all(|member| reaches.hold(member, hub)))
     }
 }
