@@ -1,6 +1,6 @@
 # Everything here works on a fresh clone with nothing but a Rust toolchain.
 
-.PHONY: run bots test check bench sim
+.PHONY: run bots test check bench sim fuzz
 
 ## Run a realm on 127.0.0.1:5000.
 run:
@@ -26,3 +26,19 @@ bench:
 ## A million random layouts, each of which must fall silent; about a quarter of an hour on two cores.
 sim:
 	cargo run --release -- sim --layouts 1000000
+
+## Fuzz each parser of what strangers send, for FUZZ_SECONDS each; needs a C++ compiler.
+FUZZ_SECONDS ?= 60
+FUZZ_TARGETS ?= rpc topics chains
+FUZZ_HOST = $(shell rustc --version --verbose | sed -n 's/^host: //p')
+# What cargo-fuzz asks of the compiler, without the sanitizers that need a nightly one.
+FUZZ_FLAGS = -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
+	-Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
+	-Cllvm-args=-sanitizer-coverage-trace-compares --cfg fuzzing -Cdebug-assertions -Ccodegen-units=1
+fuzz:
+	cd fuzz && CARGO_TARGET_DIR=target RUSTFLAGS="$(FUZZ_FLAGS)" cargo build --release --target $(FUZZ_HOST)
+	cd fuzz && for target in $(FUZZ_TARGETS); do \
+		mkdir -p corpus/$$target artifacts/$$target && \
+		target/$(FUZZ_HOST)/release/$$target corpus/$$target -artifact_prefix=artifacts/$$target/ \
+			-max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 || exit 1; \
+	done

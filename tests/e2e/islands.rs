@@ -42,6 +42,8 @@ async fn people_who_meet_share_a_room_and_who_parts_leaves_it() {
         matches!(alice_room.next_in_room().await, protocol::rfc5::ws_packet::Message::PeerJoinMessage(join)
         if join.address == bob.address().to_string() && join.alias == welcome.alias)
     );
+    let joined = alice_wire.next_packet().await;
+    assert!(matches!(joined, server_packet::Message::JoinIsland(join) if join.island_id == met.island_id));
     assert!(alice_wire.is_silent_for(Duration::from_secs(1)).await, "her island did not change");
     // And away again.
     bob_wire.heartbeat(500.0).await;
@@ -51,6 +53,8 @@ async fn people_who_meet_share_a_room_and_who_parts_leaves_it() {
     let (close, _) = bob_room.closed().await;
     assert_eq!(close, protocol::Close::Moved);
     assert_eq!(realm.closed("rooms", protocol::Close::Moved).await, 1.0);
+    let left = alice_wire.next_packet().await;
+    assert!(matches!(left, server_packet::Message::LeftIsland(left) if left.island_id == met.island_id));
     assert!(alice_wire.is_silent_for(Duration::from_millis(600)).await);
 }
 

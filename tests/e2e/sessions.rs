@@ -3,10 +3,15 @@
 use std::time::{Duration, SystemTime};
 
 use identity::{Identity, Wallet};
-use protocol::{Close, v3::server_packet};
+use protocol::{
+    Close,
+    bff::SignedChallenge,
+    v3::{JoinIslandMessage, LeftIslandMessage, server_packet},
+};
 
 use crate::{
     front::{Realm, eventually, wallet},
+    rpc::caller::Caller,
     wire::{Wire, enter, room_url, sign_in},
 };
 
@@ -136,4 +141,84 @@ async fn a_room_token_of_before_does_not_bring_the_older_session_back() {
     let (close, reason) = back.closed().await;
     assert_eq!((close, reason.as_str()), (Close::TokenRefused, "a newer access token is already in use"));
     assert!(room.is_silent_for(Duration::from_millis(300)).await);
+}
+
+/// Who joined (or left) which island.
+fn member(packet: server_packet::Message) -> (bool, String, String) {
+    match packet {
+        server_packet::Message::JoinIsland(JoinIslandMessage { island_id, peer_id }) => {
+            (true, island_id, peer_id)
+        }
+        server_packet::Message::LeftIsland(LeftIslandMessage { island_id, peer_id }) => {
+            (false, island_id, peer_id)
+        }
+        other => panic!("instead of a member: {other:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn members_are_told_who_joins_and_who_leaves_their_island() {
+    let realm = Realm::start(&[]);
+    let two = wallet();
+    // Two stay, so that theirs is the larger part and keeps the island.
+    let mut other = sign_in(&realm, &wallet()).await;
+    other.heartbeat(0.0).await;
+    other.island_changed().await;
+    let mut stays = sign_in(&realm, &wallet()).await;
+    stays.heartbeat(0.0).await;
+    let island = stays.island_changed().await.island_id;
+    let mut comes = sign_in(&realm, &two).await;
+    comes.heartbeat(10.0).await;
+    let change = comes.island_changed().await;
+    // Who comes is told of all at once, who stays of who comes.
+    assert_eq!((change.island_id.as_str(), change.peers.len()), (island.as_str(), 3));
+    let who = two.address().to_string();
+    assert_eq!(member(stays.next_packet().await), (true, island.clone(), who.clone()));
+    comes.heartbeat(2_000.0).await;
+    assert_ne!(comes.island_changed().await.island_id, island);
+    assert_eq!(member(stays.next_packet().await), (false, island.clone(), who.clone()));
+    comes.heartbeat(10.0).await;
+    assert_eq!(comes.island_changed().await.island_id, island);
+    assert_eq!(member(stays.next_packet().await), (true, island.clone(), who.clone()));
+    drop(comes);
+    assert_eq!(member(stays.next_packet().await), (false, island, who));
+    assert!(stays.is_silent_for(Duration::from_millis(600)).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_members_are_not_told_of_each_other_only_islands_are() {
+    let realm = Realm::start(&[("GATEWAY__TELL_MEMBERS", "false")]);
+    let mut stays = sign_in(&realm, &wallet()).await;
+    stays.heartbeat(0.0).await;
+    stays.island_changed().await;
+    let mut comes = sign_in(&realm, &wallet()).await;
+    comes.heartbeat(10.0).await;
+    assert_eq!(comes.island_changed().await.peers.len(), 2);
+    drop(comes);
+    assert!(stays.is_silent_for(Duration::from_millis(600)).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_the_oldest_session_is_kept_a_newer_one_is_turned_away_over_every_kind_of_socket() {
+    let realm = Realm::start(&[("GATEWAY__KEEP_SESSION", "oldest")]);
+    let wallet = wallet();
+    let mut oldest = sign_in(&realm, &wallet).await;
+    oldest.heartbeat(0.0).await;
+    oldest.island_changed().await;
+    let mut newer = Wire::open(&realm.socket()).await;
+    let challenge = newer.ask(&wallet).await;
+    newer.answer(wallet.sign_challenge(&challenge)).await;
+    let (close, _) = newer.closed().await;
+    assert_eq!((close, close.come_back()), (Close::AlreadySignedIn, true));
+    let mut caller = Caller::open(&realm).await;
+    let challenge = caller.challenge(&wallet).await;
+    assert!(challenge.already_connected);
+    let signed = SignedChallenge { auth_chain_json: wallet.sign_challenge(&challenge.challenge_to_sign) };
+    let reason = caller.refused("BffAuthenticationService.Authenticate", &signed).await;
+    assert_eq!(reason, Close::AlreadySignedIn.reason());
+    assert_eq!(caller.wire.closed().await.0, Close::AlreadySignedIn);
+    oldest.heartbeat(500.0).await;
+    drop(oldest);
+    eventually("gone", async || realm.metric("explorer_bff_connected_users").await == 0.0).await;
+    sign_in(&realm, &wallet).await;
 }

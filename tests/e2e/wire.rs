@@ -160,10 +160,14 @@ impl Wire {
         self.say(client_packet::Message::Heartbeat(Heartbeat { position, desired_room: None })).await;
     }
 
+    /// The next change of island, past who joined or left the one before.
     pub(crate) async fn island_changed(&mut self) -> IslandChangedMessage {
-        match self.next_packet().await {
-            server_packet::Message::IslandChanged(change) => change,
-            other => panic!("instead of an island: {other:?}"),
+        loop {
+            match self.next_packet().await {
+                server_packet::Message::IslandChanged(change) => return change,
+                server_packet::Message::JoinIsland(_) | server_packet::Message::LeftIsland(_) => {}
+                other => panic!("instead of an island: {other:?}"),
+            }
         }
     }
 

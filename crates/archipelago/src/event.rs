@@ -76,6 +76,8 @@ pub enum Output {
         island: IslandId,
         /// The peer.
         peer: Address,
+        /// Its session; none when its messages carry none.
+        session: Option<SessionId>,
     },
     /// A peer was in an island at the end of the flush before and is no longer, whether it walked
     /// away, disconnected or fell silent.
@@ -84,6 +86,8 @@ pub enum Output {
         island: IslandId,
         /// The peer.
         peer: Address,
+        /// Its session, the last that it had; none when its messages carry none.
+        session: Option<SessionId>,
     },
     /// An island begins.
     Opened {

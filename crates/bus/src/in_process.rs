@@ -1,4 +1,7 @@
-use std::sync::{PoisonError, RwLock};
+use std::sync::{
+    PoisonError, RwLock,
+    atomic::{AtomicU64, Ordering},
+};
 
 use protocol::subject;
 use tokio::sync::mpsc::{self, error::TrySendError};
@@ -18,6 +21,8 @@ struct Subscriber {
     name: &'static str,
     patterns: Vec<String>,
     queue: mpsc::Sender<Envelope>,
+    /// Messages dropped since the last one that was kept.
+    missed: AtomicU64,
 }
 
 impl InProcess {
@@ -44,14 +49,16 @@ impl InProcess {
         let (queue, receiver) = mpsc::channel(capacity);
         let patterns = patterns.iter().map(|&pattern| pattern.to_owned()).collect();
         let mut subscribers = self.subscribers.write().unwrap_or_else(PoisonError::into_inner);
-        subscribers.push(Subscriber { name, patterns, queue });
+        subscribers.push(Subscriber { name, patterns, queue, missed: AtomicU64::new(0) });
         receiver
     }
 }
 
 impl Subscriber {
-    fn offer(&self, envelope: Envelope) {
+    fn offer(&self, mut envelope: Envelope) {
+        envelope.missed = self.missed.swap(0, Ordering::Relaxed);
         if let Err(TrySendError::Full(envelope)) = self.queue.try_send(envelope) {
+            self.missed.fetch_add(envelope.missed + 1, Ordering::Relaxed);
             metrics::counter!("atoll_bus_dropped_total", "subscriber" => self.name).increment(1);
             tracing::debug!(subscriber = self.name, subject = %envelope.subject, "queue full, message dropped");
         }

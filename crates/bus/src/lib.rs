@@ -1,7 +1,8 @@
 //! Publish and subscribe between the roles of a realm.
 //!
-//! Messages are at most once: a subscriber whose queue is full loses the newest, which is counted
-//! (`atoll_bus_dropped_total`), and a publisher never waits. Subjects and wildcards follow NATS,
+//! Messages are at most once, and those of one publisher in their order: a subscriber whose queue is
+//! full loses the newest, which is counted (`atoll_bus_dropped_total`, and on the next message that
+//! it keeps), and a publisher never waits. Subjects and wildcards follow NATS,
 //! so that the same roles can run apart.
 
 mod in_process;
@@ -9,7 +10,7 @@ mod in_process;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use protocol::{SessionId, Subject};
+use protocol::{Address, SessionId, Subject};
 use tokio::sync::mpsc;
 
 use in_process::InProcess;
@@ -23,6 +24,8 @@ pub struct Envelope {
     pub headers: Headers,
     /// The bytes.
     pub payload: Bytes,
+    /// So many messages were dropped just before this one, as this subscription's queue was full.
+    pub missed: u64,
 }
 
 impl Envelope {
@@ -40,12 +43,14 @@ pub struct Headers {
     /// `Atoll-Transports`: what the client said that it can join, separated by commas. Absent: it
     /// said nothing.
     pub transports: Option<Arc<str>>,
+    /// `Atoll-Sender`: who says something under a scene's topic. Absent: a server does.
+    pub sender: Option<Address>,
 }
 
 impl Headers {
     /// The headers of a message that belongs to one session.
     pub fn of_session(session: SessionId) -> Self {
-        Self { session: Some(session), transports: None }
+        Self { session: Some(session), ..Self::default() }
     }
 }
 
@@ -62,7 +67,7 @@ impl Bus {
     /// Gives a message to everybody subscribed to its subject. Never waits.
     pub fn publish(&self, subject: &Subject, headers: Headers, payload: impl Into<Bytes>) {
         let payload = payload.into();
-        self.0.publish(Envelope { subject: subject.to_string().into(), headers, payload });
+        self.0.publish(Envelope { subject: subject.to_string().into(), headers, payload, missed: 0 });
     }
 
     /// Messages on subjects that match one of `patterns`, in the order of their publication.

@@ -44,6 +44,13 @@ async fn a_full_queue_drops_the_newest_and_delays_nobody() {
     };
     assert_eq!(peers(&mut slow), [heartbeat(0), heartbeat(1)]);
     assert_eq!(peers(&mut quick), [heartbeat(0), heartbeat(1), heartbeat(2), heartbeat(3)]);
+    bus.publish(&heartbeat(4), Headers::default(), "");
+    let next = |subscription: &mut Subscription| {
+        let envelope = subscription.try_next().unwrap();
+        (envelope.subject().unwrap(), envelope.missed)
+    };
+    assert_eq!(next(&mut slow), (heartbeat(4), 2), "what was dropped is told");
+    assert_eq!(next(&mut quick), (heartbeat(4), 0));
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use std::{collections::HashMap, time::SystemTime};
 
 use bus::{Bus, Headers};
 use protocol::{
-    Address, IslandId, Message as _, NodeName, Subject, Ulid, UlidClock,
+    Address, IslandId, Message as _, NodeName, SessionId, Subject, Ulid, UlidClock,
     atoll_bus::MembershipEnded,
     v3::{IslandChangedMessage, IslandData, IslandStatusMessage, JoinIslandMessage, LeftIslandMessage},
 };
@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 
 use crate::{
     configured::Minters,
-    news::{Assigned, Island, News},
+    news::{Assigned, Island, Member, News},
     unix_ms,
 };
 
@@ -64,20 +64,28 @@ impl Messenger {
             let peers = peers.iter().map(ToString::to_string).collect();
             self.end_memberships(island, node.as_ref(), peers);
         }
+        // Those who stay hear who joined and who left. Those who come are told who is there, and those
+        // who go need not hear of others who do: so joins are told before people are assigned, and
+        // leaves after.
+        for Member { island, peer, session } in news.joined {
+            let message = JoinIslandMessage { island_id: island.to_string(), peer_id: peer.to_string() };
+            self.publish_of(session, &Subject::IslandPeerJoin(island), message.encode_to_vec());
+        }
         let mut shared: HashMap<IslandId, Vec<u8>> = HashMap::new();
         for assigned in news.assigned {
             let island = &assigned.island;
             let shared = shared.entry(island.id.clone()).or_insert_with(|| shared_part(island));
             self.assign(&assigned, shared);
         }
-        for (island, peer) in news.joined {
-            let message = JoinIslandMessage { island_id: island.to_string(), peer_id: peer.to_string() };
-            self.bus.publish(&Subject::IslandPeerJoin(island), Headers::default(), message.encode_to_vec());
-        }
-        for (island, peer) in news.left {
+        for Member { island, peer, session } in news.left {
             let message = LeftIslandMessage { island_id: island.to_string(), peer_id: peer.to_string() };
-            self.bus.publish(&Subject::IslandPeerLeft(island), Headers::default(), message.encode_to_vec());
+            self.publish_of(session, &Subject::IslandPeerLeft(island), message.encode_to_vec());
         }
+    }
+
+    /// Publishes what belongs to a session.
+    fn publish_of(&self, session: Option<SessionId>, subject: &Subject, payload: Vec<u8>) {
+        self.bus.publish(subject, Headers { session, ..Headers::default() }, payload);
     }
 
     fn end_memberships(&mut self, island: IslandId, node: Option<&NodeName>, peers: Vec<String>) {
@@ -108,8 +116,7 @@ impl Messenger {
         // Encoded messages put one after the other decode as one: what all members are told alike
         // is encoded once.
         let payload = [shared, &own.encode_to_vec()].concat();
-        let headers = Headers { session: *session, ..Headers::default() };
-        self.bus.publish(&Subject::PeerIslandChanged(*peer), headers, payload);
+        self.publish_of(*session, &Subject::PeerIslandChanged(*peer), payload);
         metrics::counter!("atoll_director_assignments_total").increment(1);
     }
 

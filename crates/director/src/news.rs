@@ -10,9 +10,17 @@ use protocol::{Address, IslandId, NodeName, Position, SessionId};
 pub(crate) struct News {
     /// Memberships that ended: on one node, or on all.
     pub(crate) ended: Vec<(IslandId, Option<NodeName>, Vec<Address>)>,
+    pub(crate) joined: Vec<Member>,
     pub(crate) assigned: Vec<Assigned>,
-    pub(crate) joined: Vec<(IslandId, Address)>,
-    pub(crate) left: Vec<(IslandId, Address)>,
+    pub(crate) left: Vec<Member>,
+}
+
+/// Who is in an island now, or is no longer.
+#[derive(Debug)]
+pub(crate) struct Member {
+    pub(crate) island: IslandId,
+    pub(crate) peer: Address,
+    pub(crate) session: Option<SessionId>,
 }
 
 /// A client to be told where it belongs.
@@ -60,10 +68,12 @@ impl News {
                         }
                     }
                 }
-                Output::Joined { island, peer } => news.joined.push((island, peer)),
-                Output::Left { island, peer } => {
+                Output::Joined { island, peer, session } => {
+                    news.joined.push(Member { island, peer, session });
+                }
+                Output::Left { island, peer, session } => {
                     ended.entry(island.clone()).or_default().push(peer);
-                    news.left.push((island, peer));
+                    news.left.push(Member { island, peer, session });
                 }
                 Output::Opened { island } => tracing::debug!(%island, "opened"),
                 Output::Closed { island } => tracing::debug!(%island, "closed"),

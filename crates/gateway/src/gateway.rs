@@ -15,15 +15,15 @@ use bus::{Bus, Envelope, Headers, Subscription};
 use bytes::Bytes;
 use metrics::Counter;
 use protocol::{
-    Address, Message as _, SessionId, Subject, Topic, subject,
-    v3::{Heartbeat, ServiceDiscoveryMessage},
+    Address, IslandId, Message as _, SceneTopic, SessionId, Subject, Topic, subject,
+    v3::{Heartbeat, JoinIslandMessage, ServiceDiscoveryMessage},
 };
 
 use crate::{
     Settings,
     about::{self, Directory},
     bff,
-    sessions::Sessions,
+    sessions::{MemberChange, Sessions},
     socket,
     topics::Topics,
 };
@@ -65,7 +65,7 @@ impl Gateway {
     /// A gateway with these settings.
     pub fn new(settings: Settings, bus: Bus, verifier: Verifier) -> Self {
         let door = Door::new(settings.door);
-        let sessions = Sessions::new(bus.clone(), settings.max_sessions);
+        let sessions = Sessions::new(bus.clone(), settings.max_sessions, settings.keep_session);
         let heartbeats = metrics::counter!("atoll_gateway_heartbeats_total");
         let (topics, directory, sockets) = Default::default();
         let shared =
@@ -86,10 +86,15 @@ impl Gateway {
 
     /// What the gateway has to hear from now on, for [`Gateway::run`].
     pub fn subscribe(&self) -> Inbound {
-        let patterns = [subject::PEER_ISLAND_CHANGES, subject::PEER_CONNECTS, subject::ENGINE_DISCOVERY];
+        let mut patterns =
+            vec![subject::PEER_ISLAND_CHANGES, subject::PEER_CONNECTS, subject::ENGINE_DISCOVERY];
+        if self.0.settings.tell_members {
+            patterns.extend([subject::ISLAND_PEER_JOINS, subject::ISLAND_PEER_LEAVES]);
+        }
+        let topics = [subject::TOPICS, subject::SCENE_TOPICS];
         Inbound {
             engine: self.0.bus.subscribe("gateway", &patterns, BUS_QUEUE),
-            topics: self.0.bus.subscribe("gateway-topics", &[subject::TOPICS], TOPICS_QUEUE),
+            topics: self.0.bus.subscribe("gateway-topics", &topics, TOPICS_QUEUE),
         }
     }
 
@@ -148,23 +153,58 @@ impl Shared {
     /// Puts what a client says under a topic on the bus.
     pub(crate) fn publish_topic(&self, address: Address, session: SessionId, topic: Topic, payload: Bytes) {
         metrics::counter!("atoll_gateway_topic_messages_total").increment(1);
-        self.bus.publish(&Subject::PeerTopic(address, topic), Headers::of_session(session), payload);
+        let mut headers = Headers::of_session(session);
+        let subject = match SceneTopic::try_from(topic) {
+            Ok(topic) => {
+                headers.sender = Some(address);
+                Subject::SceneTopic(topic)
+            }
+            Err(topic) => Subject::PeerTopic(address, topic),
+        };
+        self.bus.publish(&subject, headers, payload);
     }
 
     fn hear_topic(&self, envelope: &Envelope) {
+        if envelope.missed > 0 {
+            self.topics.missed(envelope.missed);
+        }
         match envelope.subject() {
             Some(Subject::PeerTopic(sender, topic)) => {
                 self.topics.heard_peer(sender, &topic, &envelope.payload);
+            }
+            Some(Subject::SceneTopic(topic)) => {
+                self.topics.heard_in_scene(envelope.headers.sender, &topic, &envelope.payload);
             }
             Some(Subject::SystemTopic(topic)) => self.topics.heard_system(&topic, &envelope.payload),
             _ => {}
         }
     }
 
+    fn hear_member(&self, subject: &Subject, message: &Bytes) {
+        let (island, joined) = match subject {
+            Subject::IslandPeerJoin(island) => (island, true),
+            Subject::IslandPeerLeft(island) => (island, false),
+            _ => return,
+        };
+        // Both messages have the same fields.
+        let who =
+            JoinIslandMessage::decode(&message[..]).ok().and_then(|message| message.peer_id.parse().ok());
+        if let (Some(peer), Ok(topic)) = (who, subject.to_string().parse()) {
+            let change = MemberChange { joined, topic, message: message.clone() };
+            self.sessions.change_member(island, peer, &change);
+        }
+    }
+
     fn hear(&self, envelope: &Envelope) {
         match envelope.subject() {
             Some(Subject::PeerIslandChanged(peer)) => {
-                self.sessions.send(peer, envelope.headers.session, envelope.payload.clone());
+                let (session, change) = (envelope.headers.session, &envelope.payload);
+                // Whoever sent what names no island is not the director.
+                let Some(island) = island_of(change) else { return };
+                self.sessions.change_island(peer, session, island, change.clone());
+            }
+            Some(subject @ (Subject::IslandPeerJoin(_) | Subject::IslandPeerLeft(_))) => {
+                self.hear_member(&subject, &envelope.payload);
             }
             Some(Subject::PeerConnect(peer)) => {
                 if let Some(session) = envelope.headers.session {
@@ -179,6 +219,18 @@ impl Shared {
             _ => {}
         }
     }
+}
+
+/// What is read of an `IslandChangedMessage`, which goes on as it came.
+#[derive(Clone, PartialEq, prost::Message)]
+struct OfIsland {
+    #[prost(string, tag = "1")]
+    island_id: String,
+}
+
+/// The island that an encoded `IslandChangedMessage` tells of.
+fn island_of(change: &Bytes) -> Option<IslandId> {
+    OfIsland::decode(&change[..]).ok()?.island_id.parse().ok()
 }
 
 /// Opens an archipelago socket.

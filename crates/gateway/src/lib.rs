@@ -16,4 +16,4 @@ mod socket;
 mod topics;
 
 pub use gateway::{Gateway, Inbound};
-pub use settings::{Realm, Settings};
+pub use settings::{KeepSession, Realm, Settings};

@@ -1,28 +1,48 @@
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::{SystemTime, UNIX_EPOCH},
 };
 
 use bus::{Bus, Headers};
 use bytes::Bytes;
-use protocol::{Address, Close, SessionId, Subject, UlidClock};
+use protocol::{Address, Close, IslandId, SessionId, Subject, SystemTopic, UlidClock};
 use tokio::sync::mpsc::{self, error::TrySendError};
 
-use crate::handshake::Applicant;
+use crate::{KeepSession, handshake::Applicant};
 
-/// The receiving end of a session: changes of island to tell, then why it is over.
+/// What a session is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Told {
+    /// Where it belongs: an encoded `IslandChangedMessage`.
+    IslandChanged(Bytes),
+    /// Who joined its island, or left it.
+    MemberChanged(MemberChange),
+}
+
+/// Somebody joined an island, or left it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct MemberChange {
+    /// Whether it joined.
+    pub(crate) joined: bool,
+    /// The system topic under which clients listen for it.
+    pub(crate) topic: SystemTopic,
+    /// An encoded `JoinIslandMessage` or `LeftIslandMessage`.
+    pub(crate) message: Bytes,
+}
+
+/// The receiving end of a session: what to tell, then why it is over.
 #[derive(Debug)]
 pub(crate) struct Inbox {
-    changes: mpsc::Receiver<Bytes>,
+    told: mpsc::Receiver<Told>,
     end: Arc<OnceLock<Close>>,
 }
 
 impl Inbox {
-    /// The next `IslandChangedMessage`, encoded, or why the session is over. Cancel-safe.
-    pub(crate) async fn next(&mut self) -> Result<Bytes, Close> {
-        match self.changes.recv().await {
-            Some(change) => Ok(change),
+    /// What to tell next, or why the session is over. Cancel-safe.
+    pub(crate) async fn next(&mut self) -> Result<Told, Close> {
+        match self.told.recv().await {
+            Some(told) => Ok(told),
             // Who let go of the queue without a word found it full.
             None => Err(self.end.get().copied().unwrap_or(Close::TooSlow)),
         }
@@ -31,13 +51,17 @@ impl Inbox {
 
 /// Messages that may wait for one session. At the bound the session ends: what it would miss is
 /// where it belongs.
-const SESSION_QUEUE: usize = 32;
+const SESSION_QUEUE: usize = 256;
+/// How many of these are kept for changes of island: who joins and who leaves is dropped and
+/// counted before that, as its room tells a client, too.
+const KEPT_FOR_CHANGES: usize = 32;
 
 /// Who is signed in here. For one address there is at most one session, the newest.
 #[derive(Debug)]
 pub(crate) struct Sessions {
     bus: Bus,
     max: usize,
+    keep: KeepSession,
     state: Mutex<State>,
 }
 
@@ -45,6 +69,8 @@ pub(crate) struct Sessions {
 struct State {
     clock: UlidClock,
     live: HashMap<Address, Live>,
+    /// Who was told last of which island.
+    islands: HashMap<IslandId, HashSet<Address>>,
     draining: bool,
 }
 
@@ -52,21 +78,23 @@ struct State {
 struct Live {
     session: SessionId,
     /// When this is dropped, the session is over.
-    queue: mpsc::Sender<Bytes>,
+    queue: mpsc::Sender<Told>,
+    /// The island that it was told of last.
+    island: Option<IslandId>,
     end: Arc<OnceLock<Close>>,
 }
 
 impl Sessions {
     /// No sessions yet, and never more than `max`.
-    pub(crate) fn new(bus: Bus, max: usize) -> Self {
-        Self { bus, max, state: Mutex::default() }
+    pub(crate) fn new(bus: Bus, max: usize, keep: KeepSession) -> Self {
+        Self { bus, max, keep, state: Mutex::default() }
     }
 
-    /// Begins a session of who applied, in place of any older one, and says so on the bus; or says
-    /// why there is none.
+    /// Begins a session of who applied, in place of any older one unless that is to be kept, and
+    /// says so on the bus; or says why there is none.
     pub(crate) fn begin(&self, applicant: Applicant, random: [u8; 16]) -> Result<(SessionId, Inbox), Close> {
         let Applicant { address, transports } = applicant;
-        let (queue, changes) = mpsc::channel(SESSION_QUEUE);
+        let (queue, told) = mpsc::channel(SESSION_QUEUE);
         let end = Arc::new(OnceLock::new());
         let unix_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
         let mut state = self.lock();
@@ -74,26 +102,28 @@ impl Sessions {
             return Err(Close::Restarting);
         }
         // Whoever takes over its own session needs no other.
-        if state.live.len() >= self.max && !state.live.contains_key(&address) {
-            return Err(Close::Full);
+        match (state.live.contains_key(&address), self.keep) {
+            (true, KeepSession::Oldest) => return Err(Close::AlreadySignedIn),
+            (false, _) if state.live.len() >= self.max => return Err(Close::Full),
+            _ => {}
         }
         let unix_ms = u64::try_from(unix_ms).unwrap_or(u64::MAX);
         let session = SessionId::from(state.clock.mint(unix_ms, u128::from_le_bytes(random)));
-        let live = Live { session, queue, end: end.clone() };
-        if let Some(older) = state.live.insert(address, live) {
+        if let Some(older) = state.remove(address) {
             older.kick();
         }
+        state.live.insert(address, Live { session, queue, island: None, end: end.clone() });
         // Within the lock, so that the bus hears of sessions in their order.
-        let headers = Headers { session: Some(session), transports };
+        let headers = Headers { transports, ..Headers::of_session(session) };
         self.bus.publish(&Subject::PeerConnect(address), headers, Bytes::new());
-        Ok((session, Inbox { changes, end }))
+        Ok((session, Inbox { told, end }))
     }
 
     /// Ends a session, and says so on the bus unless a newer one took over.
     pub(crate) fn end(&self, address: Address, session: SessionId) {
         let mut state = self.lock();
         if state.live.get(&address).is_some_and(|live| live.session == session) {
-            state.live.remove(&address);
+            state.remove(address);
             self.bus.publish(&Subject::PeerDisconnect(address), Headers::of_session(session), Bytes::new());
         }
     }
@@ -103,25 +133,46 @@ impl Sessions {
         let mut state = self.lock();
         state.clock.observe(session);
         if state.live.get(&address).is_some_and(|live| live.session < session)
-            && let Some(older) = state.live.remove(&address)
+            && let Some(older) = state.remove(address)
         {
             older.kick();
         }
     }
 
     /// Hands an encoded `IslandChangedMessage` to the session of `address`, if it is the one meant.
-    pub(crate) fn send(&self, address: Address, session: Option<SessionId>, change: Bytes) {
+    pub(crate) fn change_island(
+        &self,
+        address: Address,
+        session: Option<SessionId>,
+        island: IslandId,
+        change: Bytes,
+    ) {
         let mut state = self.lock();
         let Some(live) = state.live.get(&address) else { return };
         if session.is_some_and(|session| session != live.session) {
             return;
         }
-        if let Err(TrySendError::Full(_)) = live.queue.try_send(change) {
+        if let Err(TrySendError::Full(_)) = live.queue.try_send(Told::IslandChanged(change)) {
             metrics::counter!("atoll_gateway_slow_sessions_total").increment(1);
             let session = live.session;
             // The end of its queue tells the session why.
-            state.live.remove(&address);
+            state.remove(address);
             self.bus.publish(&Subject::PeerDisconnect(address), Headers::of_session(session), Bytes::new());
+            return;
+        }
+        state.settle(address, island);
+    }
+
+    /// Tells the members of an island, all but `peer`, that it joined or left. Members are those who
+    /// were told that they are: who comes at the same time learns of all others by that.
+    pub(crate) fn change_member(&self, island: &IslandId, peer: Address, change: &MemberChange) {
+        let state = self.lock();
+        let members = state.islands.get(island).into_iter().flatten().filter(|&&member| member != peer);
+        for live in members.filter_map(|member| state.live.get(member)) {
+            let room = live.queue.capacity() > KEPT_FOR_CHANGES;
+            if !room || live.queue.try_send(Told::MemberChanged(change.clone())).is_err() {
+                metrics::counter!("atoll_gateway_member_changes_dropped_total").increment(1);
+            }
         }
     }
 
@@ -142,6 +193,7 @@ impl Sessions {
     pub(crate) fn drain(&self) {
         let mut state = self.lock();
         state.draining = true;
+        state.islands.clear();
         for (address, live) in std::mem::take(&mut state.live) {
             let _ = live.end.set(Close::Restarting);
             let headers = Headers::of_session(live.session);
@@ -151,6 +203,35 @@ impl Sessions {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Takes a session out.
+    fn remove(&mut self, address: Address) -> Option<Live> {
+        let live = self.live.remove(&address)?;
+        self.leave(address, live.island.as_ref());
+        Some(live)
+    }
+
+    /// Notes which island a session was told of.
+    fn settle(&mut self, address: Address, island: IslandId) {
+        let Some(live) = self.live.get_mut(&address) else { return };
+        let before = live.island.replace(island.clone());
+        if before.as_ref() != Some(&island) {
+            self.leave(address, before.as_ref());
+            self.islands.entry(island).or_default().insert(address);
+        }
+    }
+
+    fn leave(&mut self, address: Address, island: Option<&IslandId>) {
+        let Some(island) = island else { return };
+        if let Some(members) = self.islands.get_mut(island) {
+            members.remove(&address);
+            if members.is_empty() {
+                self.islands.remove(island);
+            }
+        }
     }
 }
 
@@ -171,6 +252,18 @@ mod tests {
 
     const PEER: Address = Address::new([1; 20]);
 
+    fn island(number: u8) -> IslandId {
+        format!("I{number}").parse().unwrap()
+    }
+
+    fn change(joined: bool) -> MemberChange {
+        let subject = match joined {
+            true => Subject::IslandPeerJoin(island(1)),
+            false => Subject::IslandPeerLeft(island(1)),
+        };
+        MemberChange { joined, topic: subject.to_string().parse().unwrap(), message: "who".into() }
+    }
+
     fn applicant(address: Address) -> Applicant {
         Applicant { address, transports: None }
     }
@@ -183,16 +276,16 @@ mod tests {
     }
 
     /// What a session finds waiting, and its end.
-    async fn heard(inbox: &mut Inbox) -> (Vec<Bytes>, Option<Close>) {
-        let mut packets = Vec::new();
+    async fn heard(inbox: &mut Inbox) -> (Vec<Told>, Option<Close>) {
+        let mut all = Vec::new();
         loop {
             tokio::select! {
                 biased;
                 next = inbox.next() => match next {
-                    Ok(packet) => packets.push(packet),
-                    Err(close) => return (packets, Some(close)),
+                    Ok(told) => all.push(told),
+                    Err(close) => return (all, Some(close)),
                 },
-                () = tokio::task::yield_now() => return (packets, None),
+                () = tokio::task::yield_now() => return (all, None),
             }
         }
     }
@@ -201,15 +294,16 @@ mod tests {
     async fn the_newest_session_wins_and_a_late_goodbye_of_the_older_changes_nothing() {
         let bus = Bus::in_process();
         let mut events = bus.subscribe("test", &[subject::PEER_CONNECTS, subject::PEER_DISCONNECTS], 16);
-        let sessions = Sessions::new(bus, 9);
+        let sessions = Sessions::new(bus, 9, KeepSession::Newest);
         let (older, mut older_inbox) = sessions.begin(applicant(PEER), [9; 16]).unwrap();
         let (newer, mut newer_inbox) = sessions.begin(applicant(PEER), [1; 16]).unwrap();
         assert!(newer > older);
         assert_eq!(heard(&mut older_inbox).await, (vec![], Some(Close::NewSession)));
         sessions.end(PEER, older);
-        sessions.send(PEER, Some(older), "for the older".into());
-        sessions.send(PEER, Some(newer), "for the newer".into());
-        assert_eq!(heard(&mut newer_inbox).await, (vec!["for the newer".into()], None));
+        sessions.change_island(PEER, Some(older), island(1), "for the older".into());
+        sessions.change_island(PEER, Some(newer), island(1), "for the newer".into());
+        let told = Told::IslandChanged("for the newer".into());
+        assert_eq!(heard(&mut newer_inbox).await, (vec![told], None));
         sessions.end(PEER, newer);
         let connect = |session| (Subject::PeerConnect(PEER), Some(session));
         let expected = [connect(older), connect(newer), (Subject::PeerDisconnect(PEER), Some(newer))];
@@ -219,7 +313,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_sign_in_elsewhere_ends_only_an_older_session() {
-        let sessions = Sessions::new(Bus::in_process(), 9);
+        let sessions = Sessions::new(Bus::in_process(), 9, KeepSession::Newest);
         let (session, mut inbox) = sessions.begin(applicant(PEER), [0; 16]).unwrap();
         sessions.superseded(PEER, session);
         sessions.superseded(PEER, SessionId::new(1, 1));
@@ -238,10 +332,10 @@ mod tests {
     async fn a_session_that_does_not_read_ends_and_one_that_is_kicked_then_hears_why() {
         let bus = Bus::in_process();
         let mut events = bus.subscribe("test", &[subject::PEER_DISCONNECTS], 16);
-        let sessions = Sessions::new(bus, 9);
+        let sessions = Sessions::new(bus, 9, KeepSession::Newest);
         let (session, mut inbox) = sessions.begin(applicant(PEER), [0; 16]).unwrap();
         for _ in 0..=SESSION_QUEUE {
-            sessions.send(PEER, None, Bytes::new());
+            sessions.change_island(PEER, None, island(1), Bytes::new());
         }
         assert_eq!(sessions.count(), 0);
         assert_eq!(published(&mut events), [(Subject::PeerDisconnect(PEER), Some(session))]);
@@ -249,7 +343,7 @@ mod tests {
         assert_eq!((waiting.len(), end), (SESSION_QUEUE, Some(Close::TooSlow)));
         // With a full queue, too, the end says what it is.
         let (_, mut inbox) = sessions.begin(applicant(PEER), [0; 16]).unwrap();
-        (0..SESSION_QUEUE).for_each(|_| sessions.send(PEER, None, Bytes::new()));
+        (0..SESSION_QUEUE).for_each(|_| sessions.change_island(PEER, None, island(1), Bytes::new()));
         sessions.drain();
         assert_eq!(heard(&mut inbox).await.1, Some(Close::Restarting));
         assert_eq!(sessions.begin(applicant(PEER), [0; 16]).unwrap_err(), Close::Restarting);
@@ -257,23 +351,71 @@ mod tests {
 
     #[test]
     fn there_are_never_more_sessions_than_the_limit_and_taking_over_needs_none() {
-        let sessions = Sessions::new(Bus::in_process(), 1);
+        let sessions = Sessions::new(Bus::in_process(), 1, KeepSession::Newest);
         let _inbox = sessions.begin(applicant(PEER), [0; 16]).unwrap();
         assert_eq!(sessions.begin(applicant(Address::new([2; 20])), [0; 16]).unwrap_err(), Close::Full);
         assert!(sessions.begin(applicant(PEER), [0; 16]).is_ok());
     }
+
+    #[test]
+    fn where_the_oldest_is_kept_a_newer_one_is_turned_away_while_it_lives() {
+        let sessions = Sessions::new(Bus::in_process(), 1, KeepSession::Oldest);
+        let (oldest, inbox) = sessions.begin(applicant(PEER), [0; 16]).unwrap();
+        assert_eq!(sessions.begin(applicant(PEER), [0; 16]).unwrap_err(), Close::AlreadySignedIn);
+        drop(inbox);
+        sessions.end(PEER, oldest);
+        assert!(sessions.begin(applicant(PEER), [0; 16]).is_ok());
+    }
+
+    #[tokio::test]
+    async fn members_hear_who_joins_and_leaves_while_they_are_members() {
+        let sessions = Sessions::new(Bus::in_process(), 9, KeepSession::Newest);
+        let other = Address::new([2; 20]);
+        let (_, mut inbox) = sessions.begin(applicant(PEER), [0; 16]).unwrap();
+        let (_, mut others) = sessions.begin(applicant(other), [0; 16]).unwrap();
+        sessions.change_member(&island(1), other, &change(true));
+        sessions.change_island(PEER, None, island(1), Bytes::new());
+        sessions.change_member(&island(1), other, &change(true));
+        sessions.change_island(other, None, island(1), Bytes::new());
+        sessions.change_island(other, None, island(2), Bytes::new());
+        sessions.change_member(&island(1), other, &change(false));
+        let moved = || Told::IslandChanged(Bytes::new());
+        let members = [true, false].map(|joined| Told::MemberChanged(change(joined)));
+        assert_eq!(heard(&mut inbox).await.0, [&[moved()][..], &members].concat());
+        assert_eq!(heard(&mut others).await.0, [moved(), moved()]);
+        let mut state = sessions.lock();
+        for address in [PEER, other] {
+            state.remove(address);
+        }
+        assert!(state.islands.is_empty());
+    }
+
+    #[tokio::test]
+    async fn who_joins_and_leaves_never_ends_a_session_that_reads_slowly() {
+        let sessions = Sessions::new(Bus::in_process(), 9, KeepSession::Newest);
+        let (_, mut inbox) = sessions.begin(applicant(PEER), [0; 16]).unwrap();
+        sessions.change_island(PEER, None, island(1), Bytes::new());
+        for _ in 0..2 * SESSION_QUEUE {
+            sessions.change_member(&island(1), Address::new([2; 20]), &change(true));
+        }
+        sessions.change_island(PEER, None, island(2), Bytes::new());
+        let (told, end) = heard(&mut inbox).await;
+        assert_eq!((told.len(), end), (SESSION_QUEUE - KEPT_FOR_CHANGES + 1, None));
+        assert_eq!(told.last(), Some(&Told::IslandChanged(Bytes::new())));
+    }
+
     #[test]
     fn what_a_client_can_join_goes_with_its_connect_and_nothing_else() {
         let bus = Bus::in_process();
         let mut events = bus.subscribe("test", &[subject::PEER_CONNECTS, subject::PEER_DISCONNECTS], 16);
-        let sessions = Sessions::new(bus, 9);
+        let sessions = Sessions::new(bus, 9, KeepSession::Newest);
         let transports = Some("p2p,ws-room".into());
         let begun = sessions.begin(Applicant { address: PEER, transports: transports.clone() }, [0; 16]);
         let (session, _) = begun.unwrap();
         sessions.end(PEER, session);
         let headers: Vec<Headers> =
             std::iter::from_fn(|| events.try_next()).map(|envelope| envelope.headers).collect();
-        let connect = Headers { session: Some(session), transports };
+        let connect = Headers { transports, ..Headers::of_session(session) };
         assert_eq!(headers, [connect, Headers::of_session(session)]);
     }
 }

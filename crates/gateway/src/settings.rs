@@ -13,6 +13,10 @@ pub struct Settings {
     pub door: DoorLimits,
     /// The most sessions at a time.
     pub max_sessions: usize,
+    /// Which of two sessions of one wallet is kept.
+    pub keep_session: KeepSession,
+    /// Whether members of an island are told who joins it and who leaves it.
+    pub tell_members: bool,
     /// How long the whole sign-in may take.
     pub handshake_timeout: Duration,
     /// How often a socket is pinged; two intervals without any sign of life close it.
@@ -33,6 +37,16 @@ pub struct Settings {
     pub max_subscriptions: usize,
     /// Messages that may wait for one subscription; at the bound the newest is dropped and counted.
     pub subscription_buffer: usize,
+}
+
+/// Which of two sessions of one wallet is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum KeepSession {
+    /// The newer one; the older one is told so, and closed.
+    #[default]
+    Newest,
+    /// The older one, while it lives; the newer one is turned away.
+    Oldest,
 }
 
 /// What `/about` says of the realm beside its health.
@@ -63,6 +77,8 @@ pub(crate) mod tests {
             realm: Realm::default(),
             door: DoorLimits { total: 512, per_ip: 32 },
             max_sessions: 10_000,
+            keep_session: KeepSession::Newest,
+            tell_members: true,
             handshake_timeout: Duration::from_secs(10),
             ping_interval: Duration::from_secs(10),
             vouch_interval: Duration::from_secs(5),

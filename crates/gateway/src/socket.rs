@@ -18,7 +18,7 @@ use crate::{
     gateway::Shared,
     handshake::{Applicant, Handshake, Step},
     live::{Live, LiveState, record_island},
-    sessions::Inbox,
+    sessions::{Inbox, Told},
 };
 
 /// Serves one socket.
@@ -117,10 +117,9 @@ async fn live(
     loop {
         let next_step = tokio::select! {
             biased;
-            change = inbox.next() => match change {
-                Ok(change) => {
-                    record_island(&change);
-                    if let Err(ended) = send(shared, socket, island_changed_packet(&change)).await {
+            told = inbox.next() => match told {
+                Ok(told) => {
+                    if let Err(ended) = send(shared, socket, packet(&told)).await {
                         return ended;
                     }
                     Live::Ignore
@@ -177,12 +176,21 @@ fn encode(message: server_packet::Message) -> Bytes {
     ServerPacket { message: Some(message) }.encode_to_vec().into()
 }
 
-/// Wraps the bytes of an `IslandChangedMessage` as field 3 of a `ServerPacket`, without decoding
-/// them.
-fn island_changed_packet(message: &Bytes) -> Bytes {
+/// What is told as a `ServerPacket`, around the bytes of its message.
+fn packet(told: &Told) -> Bytes {
     const ISLAND_CHANGED_FIELD: u32 = 3;
+    const LEFT_ISLAND_FIELD: u32 = 4;
+    const JOIN_ISLAND_FIELD: u32 = 5;
+    let (field, message) = match told {
+        Told::IslandChanged(change) => {
+            record_island(change);
+            (ISLAND_CHANGED_FIELD, change)
+        }
+        Told::MemberChanged(change) if change.joined => (JOIN_ISLAND_FIELD, &change.message),
+        Told::MemberChanged(change) => (LEFT_ISLAND_FIELD, &change.message),
+    };
     let mut packet = BytesMut::with_capacity(message.len() + 6);
-    encode_key(ISLAND_CHANGED_FIELD, WireType::LengthDelimited, &mut packet);
+    encode_key(field, WireType::LengthDelimited, &mut packet);
     encode_varint(message.len() as u64, &mut packet);
     packet.put_slice(message);
     packet.freeze()
@@ -190,19 +198,29 @@ fn island_changed_packet(message: &Bytes) -> Bytes {
 
 #[cfg(test)]
 mod tests {
-    use protocol::v3::{IslandChangedMessage, ServerPacket, server_packet};
+    use protocol::v3::{IslandChangedMessage, JoinIslandMessage, LeftIslandMessage};
+    use server_packet::Message::{IslandChanged, JoinIsland, LeftIsland};
 
     use super::*;
+    use crate::sessions::MemberChange;
 
     #[test]
-    fn an_island_change_is_wrapped_as_it_would_be_encoded() {
-        let message = IslandChangedMessage {
+    fn what_is_told_is_wrapped_as_it_would_be_encoded() {
+        let change = IslandChangedMessage {
             island_id: "I1".to_owned(),
             conn_str: "x".repeat(300),
             from_island_id: Some("I0".to_owned()),
             peers: Default::default(),
         };
-        let packet = ServerPacket { message: Some(server_packet::Message::IslandChanged(message.clone())) };
-        assert_eq!(island_changed_packet(&message.encode_to_vec().into()), packet.encode_to_vec());
+        let told = Told::IslandChanged(change.encode_to_vec().into());
+        assert_eq!(packet(&told), encode(IslandChanged(change)));
+        let member = |joined, message: Vec<u8>| {
+            let topic = "island.I1.peer_join".parse().unwrap();
+            Told::MemberChanged(MemberChange { joined, topic, message: message.into() })
+        };
+        let join = JoinIslandMessage { island_id: "I1".to_owned(), peer_id: "0x1".to_owned() };
+        assert_eq!(packet(&member(true, join.encode_to_vec())), encode(JoinIsland(join)));
+        let left = LeftIslandMessage { island_id: "I1".to_owned(), peer_id: "0x1".to_owned() };
+        assert_eq!(packet(&member(false, left.encode_to_vec())), encode(LeftIsland(left)));
     }
 }

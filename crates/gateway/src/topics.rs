@@ -6,7 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use protocol::{Address, Message as _, SystemTopic, Topic, TopicPattern, bff};
+use protocol::{Address, Message as _, SceneTopic, SystemTopic, Topic, TopicPattern, bff};
 
 use crate::bff::Backlogs;
 
@@ -71,18 +71,30 @@ impl Topics {
 
     /// A peer said something under a topic.
     pub(crate) fn heard_peer(&self, sender: Address, topic: &Topic, payload: &Bytes) {
-        let (payload, sender) = (payload.clone(), sender.to_string());
-        let topic_text = topic.as_str().to_owned();
-        let message = bff::PeerTopicSubscriptionResultElem { payload, topic: topic_text, sender, missed: 0 };
-        self.give(Publisher::Peers, topic, || message.encode_to_vec().into());
+        self.give(Publisher::Peers, topic, || peer_element(Some(sender), topic, payload));
     }
 
     /// A server said something under a topic.
     pub(crate) fn heard_system(&self, topic: &SystemTopic, payload: &Bytes) {
-        let (payload, topic) = (payload.clone(), topic.topic());
-        let topic_text = topic.as_str().to_owned();
-        let message = bff::SystemTopicSubscriptionResultElem { payload, topic: topic_text, missed: 0 };
-        self.give(Publisher::System, topic, || message.encode_to_vec().into());
+        let topic = topic.topic();
+        self.give(Publisher::System, topic, || system_element(topic, payload));
+    }
+
+    /// A peer, or a server where there is no sender, said something under a scene's topic. All who
+    /// listen to peers hear both, those who listen to servers only these.
+    pub(crate) fn heard_in_scene(&self, sender: Option<Address>, topic: &SceneTopic, payload: &Bytes) {
+        let topic = topic.topic();
+        self.give(Publisher::Peers, topic, || peer_element(sender, topic, payload));
+        if sender.is_none() {
+            self.give(Publisher::System, topic, || system_element(topic, payload));
+        }
+    }
+
+    /// Messages did not get here, of which nobody knows what they were: everybody may have missed them.
+    pub(crate) fn missed(&self, count: u64) {
+        for tree in [&self.peers, &self.system] {
+            tree.read().unwrap_or_else(PoisonError::into_inner).missed(count);
+        }
     }
 
     fn give(&self, publisher: Publisher, topic: &Topic, encode: impl FnOnce() -> Bytes) {
@@ -112,6 +124,24 @@ impl Listening {
     pub(crate) fn publisher(&self) -> Publisher {
         self.publisher
     }
+
+    /// Whether it hears what `publisher` says under a topic.
+    pub(crate) fn hears(&self, publisher: Publisher, topic: &Topic) -> bool {
+        self.publisher == publisher && self.pattern.matches(topic)
+    }
+}
+
+/// What a subscription is given of what a peer said, or a server in a scene, encoded.
+fn peer_element(sender: Option<Address>, topic: &Topic, payload: &Bytes) -> Bytes {
+    let (payload, topic) = (payload.clone(), topic.as_str().to_owned());
+    let sender = sender.map(|sender| sender.to_string()).unwrap_or_default();
+    bff::PeerTopicSubscriptionResultElem { payload, topic, sender, missed: 0 }.encode_to_vec().into()
+}
+
+/// What a subscription is given of what a server said, encoded.
+pub(crate) fn system_element(topic: &Topic, payload: &Bytes) -> Bytes {
+    let (payload, topic) = (payload.clone(), topic.as_str().to_owned());
+    bff::SystemTopicSubscriptionResultElem { payload, topic, missed: 0 }.encode_to_vec().into()
 }
 
 impl Drop for Listening {
@@ -137,6 +167,11 @@ impl Node {
         if star && let Some(node) = self.next.get("*") {
             node.find(rest, true, found);
         }
+    }
+
+    fn missed(&self, count: u64) {
+        self.listeners.iter().for_each(|listener| listener.backlogs.miss(listener.id, count));
+        self.next.values().for_each(|node| node.missed(count));
     }
 
     /// Takes a listener out, and with it what nobody else listens to.

@@ -29,6 +29,8 @@ pub enum Close {
     Idle,
     /// The reader is too slow for what it must not miss.
     TooSlow,
+    /// The address is signed in already, and this server keeps the older session.
+    AlreadySignedIn,
     /// The access token is forged, expired, or for another room or address.
     TokenRefused,
     /// No such room, or it cannot be entered without an access token.
@@ -41,7 +43,7 @@ pub enum Close {
 
 impl Close {
     /// All of them, in the order of their codes.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::ProtocolError,
         Self::TextFrame,
         Self::Undecodable,
@@ -55,6 +57,7 @@ impl Close {
         Self::Silent,
         Self::Idle,
         Self::TooSlow,
+        Self::AlreadySignedIn,
         Self::TokenRefused,
         Self::UnknownRoom,
         Self::RoomFull,
@@ -77,6 +80,7 @@ impl Close {
             Self::Silent => 4004,
             Self::Idle => 4005,
             Self::TooSlow => 4006,
+            Self::AlreadySignedIn => 4007,
             Self::TokenRefused => 4010,
             Self::UnknownRoom => 4011,
             Self::RoomFull => 4012,
@@ -105,6 +109,7 @@ impl Close {
             Self::Silent => "no answer to pings",
             Self::Idle => "no heartbeat",
             Self::TooSlow => "reader too slow",
+            Self::AlreadySignedIn => "already signed in elsewhere",
             Self::TokenRefused => "access token refused",
             Self::UnknownRoom => "no such room",
             Self::RoomFull => "room full",
@@ -124,6 +129,7 @@ impl Close {
                 | Self::Silent
                 | Self::Idle
                 | Self::TooSlow
+                | Self::AlreadySignedIn
                 | Self::RoomFull
         )
     }

@@ -97,7 +97,7 @@ impl fmt::Display for ConnectionString {
                 write!(f, "ws-room:{url}{}access_token={token}", joint(url))
             }
             Self::WsRoom { url, access_token: None } => write!(f, "ws-room:{url}"),
-            Self::P2p { island, ice: Some(ice) } => write!(f, "p2p:{island}?ice={ice}"),
+            Self::P2p { island, ice: Some(ice) } => write!(f, "p2p:{island}{}ice={ice}", joint(island)),
             Self::P2p { island, ice: None } => write!(f, "p2p:{island}"),
             Self::SignedLogin { url } => write!(f, "signed-login:{url}"),
             Self::Offline => f.write_str("offline:offline"),
@@ -161,7 +161,8 @@ fn joint(url: &str) -> char {
     if url.contains('?') { '&' } else { '?' }
 }
 
-/// Takes the parameter `name` out of the query, and gives what remains and its value.
+/// Takes the parameter `name` out of the query, and gives what remains and its value, the first one
+/// where there are several.
 fn split_parameter(text: &str, name: &str) -> (String, Option<String>) {
     let Some((path, query)) = text.split_once('?') else {
         return (text.to_owned(), None);
@@ -170,7 +171,7 @@ fn split_parameter(text: &str, name: &str) -> (String, Option<String>) {
     let mut rest = Vec::new();
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         match pair.split_once('=') {
-            Some((key, found)) if key == name && value.is_none() => value = Some(found.to_owned()),
+            Some((key, found)) if key == name => value = value.or(Some(found.to_owned())),
             _ => rest.push(pair),
         }
     }
@@ -224,6 +225,14 @@ mod tests {
         }
         assert_eq!(refused("livekit:wss://h"), Missing { protocol: "livekit", what: "access_token" });
         assert_eq!(refused("p2p:?ice=x"), Missing { protocol: "p2p", what: "island" });
+    }
+
+    #[test]
+    fn what_is_read_means_the_same_when_it_is_printed() {
+        for text in ["p2p:I1?relay=r&ice=x", "ws-room:wss://h/rooms/I1?access_token=a&access_token=b"] {
+            let read: ConnectionString = text.parse().unwrap();
+            assert_eq!(read.to_string().parse(), Ok(read), "{text}");
+        }
     }
 
     fn connection() -> impl Strategy<Value = ConnectionString> {

@@ -15,7 +15,7 @@ pub use connection::{ConnectionString, ConnectionStringError, KNOWN_PROTOCOLS, i
 pub use id::{Address, AddressError, IslandId, NodeName, SessionId, TokenError, UlidClock};
 pub use position::{Parcel, Position, PositionError};
 pub use subject::Subject;
-pub use topic::{SystemTopic, Topic, TopicError, TopicPattern};
+pub use topic::{SceneTopic, SystemTopic, Topic, TopicError, TopicPattern};
 
 /// Messages compiled from `protocol/*.proto`.
 #[allow(missing_docs, clippy::all, unreachable_pub)]

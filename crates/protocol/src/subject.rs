@@ -2,7 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
-use crate::{Address, IslandId, NodeName, SystemTopic, Topic};
+use crate::{Address, IslandId, NodeName, SceneTopic, SystemTopic, Topic};
 
 /// A subject of the bus. What it carries stands beside each variant.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -24,6 +24,9 @@ pub enum Subject {
     PeerTopic(Address, Topic),
     /// `client-proto.<topic>`, from servers: bytes of theirs.
     SystemTopic(SystemTopic),
+    /// `messageBus.scene.<scene>.<topic>`, from clients, by the gateway that knows who they are, and
+    /// from third-party servers: bytes of theirs.
+    SceneTopic(SceneTopic),
     /// `engine.islands`, from the director: [`crate::v3::IslandStatusMessage`].
     EngineIslands,
     /// `engine.discovery`, from services: [`crate::v3::ServiceDiscoveryMessage`].
@@ -48,6 +51,8 @@ pub const ISLAND_PEER_JOINS: &str = "island.*.peer_join";
 pub const ISLAND_PEER_LEAVES: &str = "island.*.peer_left";
 /// Everything that is said under a topic, by peers and by servers.
 pub const TOPICS: &str = "client-proto.>";
+/// Everything that is said under scenes' topics.
+pub const SCENE_TOPICS: &str = "messageBus.scene.>";
 /// The report of all islands.
 pub const ENGINE_ISLANDS: &str = "engine.islands";
 /// Services that say they are there.
@@ -59,6 +64,7 @@ pub const MEMBERSHIP_ENDS: &str = "atoll.island.*.ended";
 
 const PEER_TOPIC_PREFIX: &str = "client-proto.peer.";
 const SYSTEM_TOPIC_PREFIX: &str = "client-proto.";
+const SCENE_TOPIC_PREFIX: &str = "messageBus.scene.";
 
 /// A subject that this project does not know, or whose ids are malformed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -76,6 +82,7 @@ impl fmt::Display for Subject {
             Self::IslandPeerLeft(island) => write!(f, "island.{island}.peer_left"),
             Self::PeerTopic(peer, topic) => write!(f, "{PEER_TOPIC_PREFIX}{peer}.{topic}"),
             Self::SystemTopic(topic) => write!(f, "{SYSTEM_TOPIC_PREFIX}{topic}"),
+            Self::SceneTopic(topic) => write!(f, "{topic}"),
             Self::EngineIslands => f.write_str(ENGINE_ISLANDS),
             Self::EngineDiscovery => f.write_str(ENGINE_DISCOVERY),
             Self::TransportAnnounce(node) => write!(f, "atoll.transport.{node}.announce"),
@@ -97,6 +104,9 @@ impl FromStr for Subject {
         }
         if let Some(topic) = text.strip_prefix(SYSTEM_TOPIC_PREFIX) {
             return id(topic).map(Self::SystemTopic);
+        }
+        if text.starts_with(SCENE_TOPIC_PREFIX) {
+            return id(text).map(Self::SceneTopic);
         }
         let segments: Vec<&str> = text.split('.').collect();
         Ok(match segments[..] {
@@ -147,6 +157,7 @@ mod tests {
             (Subject::IslandPeerLeft(island.clone()), ISLAND_PEER_LEAVES),
             (Subject::PeerTopic(peer, "plaza.chat".parse().unwrap()), "client-proto.peer.>"),
             (Subject::SystemTopic("news.today".parse().unwrap()), "client-proto.news.>"),
+            (Subject::SceneTopic("messageBus.scene.bafy-1.door.open".parse().unwrap()), SCENE_TOPICS),
             (Subject::EngineIslands, ENGINE_ISLANDS),
             (Subject::EngineDiscovery, ENGINE_DISCOVERY),
             (Subject::TransportAnnounce("node-1".parse().unwrap()), TRANSPORT_ANNOUNCEMENTS),

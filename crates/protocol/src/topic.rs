@@ -1,6 +1,8 @@
 //! Topics: what clients and servers say things under, and what clients listen to.
 
-use std::{fmt, str::FromStr, sync::Arc};
+use std::{borrow::Cow, fmt, str::FromStr, sync::Arc};
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
 use crate::Address;
 
@@ -8,13 +10,20 @@ use crate::Address;
 /// characters other than the space, `*` and `>`; at most 256 bytes. Cheap to clone.
 ///
 /// A topic whose first segment is an address, which is written in lower case, is the mailbox of
-/// that address: anyone may publish to it, and only its owner listen.
+/// that address: anyone may publish to it, and only its owner listen. One whose first segment is
+/// `messageBus` is a [`SceneTopic`].
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Topic(Arc<str>);
 
 /// A topic that servers alone publish under: it does not begin with `peer`. Cheap to clone.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct SystemTopic(Topic);
+
+/// A topic of one scene, `messageBus.scene.<scene>.<topic>`, under which its visitors and the
+/// servers of its owner talk to each other. `<scene>` is the scene's id, percent-encoded but for
+/// letters, digits, `-` and `_`, in its one spelling. Cheap to clone.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct SceneTopic(Topic);
 
 /// What is listened to: a topic, in which `*` alone stands for any one segment, but never for the
 /// address of a mailbox.
@@ -36,11 +45,20 @@ pub enum TopicError {
     /// A system topic that begins with `peer`.
     #[error("a system topic does not begin with peer")]
     NotOfTheSystem,
+    /// A topic that begins with `messageBus` and is not a scene's.
+    #[error("a scene's topic is messageBus.scene.<scene>.<topic>, with the scene percent-encoded")]
+    NotOfAScene,
 }
 
 const MAX_TOPIC_BYTES: usize = 256;
 /// The first segment of what peers say, on the bus.
 const PEER_SEGMENT: &str = "peer";
+/// The first segment of scenes' topics.
+const MESSAGE_BUS_SEGMENT: &str = "messageBus";
+/// The beginning of scenes' topics.
+const SCENE_PREFIX: &str = "messageBus.scene.";
+/// What is percent-encoded in a scene's id.
+const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_');
 
 impl Topic {
     /// The topic as text.
@@ -51,6 +69,23 @@ impl Topic {
     /// Whose mailbox it is, if it is one.
     pub fn mailbox(&self) -> Option<Address> {
         mailbox(&self.0)
+    }
+}
+
+impl SceneTopic {
+    /// What is said about `topic` in a scene. An error when it gets too long.
+    pub fn new(scene: &str, topic: &Topic) -> Result<Self, TopicError> {
+        format!("{SCENE_PREFIX}{}.{topic}", utf8_percent_encode(scene, ENCODED)).parse()
+    }
+
+    /// The scene's id.
+    pub fn scene(&self) -> Cow<'_, str> {
+        percent_decode_str(scene_and_rest(self.0.as_str()).unwrap_or_default().0).decode_utf8_lossy()
+    }
+
+    /// The topic that it is.
+    pub fn topic(&self) -> &Topic {
+        &self.0
     }
 }
 
@@ -92,7 +127,30 @@ impl FromStr for Topic {
     type Err = TopicError;
 
     fn from_str(text: &str) -> Result<Self, TopicError> {
-        checked(text, |_| false).map(Self)
+        let topic = checked(text, |_| false)?;
+        let whole = scene_and_rest(&topic).is_some_and(|(_, rest)| !rest.is_empty());
+        if first(&topic) == MESSAGE_BUS_SEGMENT && !whole {
+            return Err(TopicError::NotOfAScene);
+        }
+        Ok(Self(topic))
+    }
+}
+
+impl TryFrom<Topic> for SceneTopic {
+    /// The topic, which is not a scene's.
+    type Error = Topic;
+
+    fn try_from(topic: Topic) -> Result<Self, Topic> {
+        // All others that begin like this are no topics.
+        if first(&topic.0) == MESSAGE_BUS_SEGMENT { Ok(Self(topic)) } else { Err(topic) }
+    }
+}
+
+impl FromStr for SceneTopic {
+    type Err = TopicError;
+
+    fn from_str(text: &str) -> Result<Self, TopicError> {
+        Self::try_from(text.parse::<Topic>()?).map_err(|_| TopicError::NotOfAScene)
     }
 }
 
@@ -129,10 +187,24 @@ fn checked(text: &str, besides: impl Fn(&str) -> bool) -> Result<Arc<str>, Topic
             return Err(TopicError::Character);
         }
     }
-    Ok(match mailbox(text) {
-        Some(owner) => format!("{owner}{}", &text[first(text).len()..]).into(),
-        None => text.into(),
-    })
+    if let Some(owner) = mailbox(text) {
+        return Ok(format!("{owner}{}", &text[first(text).len()..]).into());
+    }
+    match scene_and_rest(text) {
+        Some((scene, rest)) if !besides(scene) => {
+            let id = percent_decode_str(scene).decode_utf8().map_err(|_| TopicError::NotOfAScene)?;
+            let spelled = format!("{SCENE_PREFIX}{}{rest}", utf8_percent_encode(&id, ENCODED));
+            // As spelled it may be longer than it came.
+            if spelled.len() > MAX_TOPIC_BYTES { Err(TopicError::TooLong) } else { Ok(spelled.into()) }
+        }
+        _ => Ok(text.into()),
+    }
+}
+
+/// The scene of a scene's topic, encoded, and what follows it, with its dot.
+fn scene_and_rest(text: &str) -> Option<(&str, &str)> {
+    let rest = text.strip_prefix(SCENE_PREFIX)?;
+    Some(rest.split_at(rest.find('.').unwrap_or(rest.len())))
 }
 
 fn is_printable(c: char) -> bool {
@@ -145,6 +217,18 @@ fn first(text: &str) -> &str {
 
 fn mailbox(text: &str) -> Option<Address> {
     first(text).parse().ok()
+}
+
+impl fmt::Display for SceneTopic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Debug for SceneTopic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
 }
 
 macro_rules! printed {

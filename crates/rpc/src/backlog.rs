@@ -37,7 +37,7 @@ impl Backlog {
     /// Adds an element, or drops and counts it.
     pub fn push(&mut self, payload: Bytes) -> Result<(), BacklogFull> {
         if self.waiting.len() >= self.bound {
-            self.miss();
+            self.miss(1);
             return Err(BacklogFull);
         }
         self.bytes += payload.len();
@@ -45,9 +45,9 @@ impl Backlog {
         Ok(())
     }
 
-    /// Counts an element that its owner has no room for.
-    pub fn miss(&mut self) {
-        self.missed = self.missed.saturating_add(1);
+    /// Counts elements that did not get here.
+    pub fn miss(&mut self, count: u64) {
+        self.missed = self.missed.saturating_add(count);
     }
 
     /// Puts an element in place of all that wait: only the newest counts.

@@ -1,6 +1,6 @@
 //! The BFF over RPC: sign-in, sessions, connection strings, topics.
 
-mod caller;
+pub(crate) mod caller;
 mod topics;
 
 use std::time::Duration;

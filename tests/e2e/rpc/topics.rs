@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
+use identity::Wallet;
 use protocol::{
     Message, Position,
     bff::{
         PeerTopicSubscriptionResultElem, PublishToTopicRequest, PublishToTopicResult, Subscription,
         SubscriptionRequest, SystemTopicSubscriptionResultElem, UnsubscriptionResult,
     },
-    v3::{Heartbeat, IslandChangedMessage},
+    v3::{Heartbeat, IslandChangedMessage, JoinIslandMessage},
 };
 
 use super::caller::{Caller, sign_in};
@@ -108,8 +109,13 @@ async fn a_client_of_2022_lives_on_topics_and_subscription_ids() {
     let change = IslandChangedMessage::decode(heard.payload).unwrap();
     assert!(change.conn_str.starts_with("ws-room:"), "{}", change.conn_str);
     let mut socket = wire::sign_in(&realm, &two).await;
+    let joins = to(&format!("island.{}.peer_join", change.island_id));
+    let joins = caller.stream("TopicsService.SystemSubscription", &joins).await;
     socket.heartbeat(10.0).await;
     assert_eq!(socket.island_changed().await.island_id, change.island_id);
+    let heard: SystemTopicSubscriptionResultElem = caller.element(joins, 0).await;
+    let joined = JoinIslandMessage::decode(heard.payload).unwrap();
+    assert_eq!((joined.island_id, joined.peer_id), (change.island_id, two.address().to_string()));
     let refused = caller.refused("CommsService.PublishToTopic", &says("heartbeat", &[0xff])).await;
     assert_eq!(refused, "undecodable payload");
 
@@ -128,6 +134,84 @@ async fn a_client_of_2022_lives_on_topics_and_subscription_ids() {
     let again: UnsubscriptionResult =
         caller.ask("CommsService.UnsubscribeToPeerMessages", &subscription).await;
     assert!(!again.ok);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_scenes_topic_is_heard_in_its_one_spelling_and_never_as_a_servers() {
+    let realm = Realm::start(&[]);
+    let one = wallet();
+    let (mut speaker, mut listener) = (sign_in(&realm, &one).await, sign_in(&realm, &wallet()).await);
+    let door = to("messageBus.scene.urn%3aa%2Eb.door.*");
+    let doors = listener.stream("TopicsService.PeerSubscription", &door).await;
+    let servers = listener.stream("TopicsService.SystemSubscription", &door).await;
+    speaker.publish("messageBus.scene.other.door.open", b"elsewhere").await;
+    speaker.publish("messageBus.scene.urn:a%2eb.door.open", b"knock").await;
+    let heard: PeerTopicSubscriptionResultElem = listener.element(doors, 0).await;
+    let (topic, sender) = ("messageBus.scene.urn%3Aa%2Eb.door.open".to_owned(), one.address().to_string());
+    let expected = PeerTopicSubscriptionResultElem { payload: b"knock"[..].into(), topic, sender, missed: 0 };
+    assert_eq!(heard, expected);
+    listener.acknowledge(servers, 0, false).await;
+    assert!(listener.wire.is_quiet_for(Duration::from_millis(300)).await);
+    for topic in ["messageBus.scene.a", "messageBus.island.I1.peer.x.chat", "messageBus.scene.%ff.a"] {
+        let refused = speaker.refused("TopicsService.PublishToTopic", &says(topic, b"")).await;
+        assert!(refused.starts_with("a scene's topic is messageBus.scene."), "{refused}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_each_sender_says_comes_once_and_in_order_and_gaps_say_how_long_they_are() {
+    const EACH: u32 = 150;
+    let realm = Realm::start(&[("GATEWAY__MESSAGES_PER_SECOND", "10000")]);
+    let wallets = [wallet(), wallet(), wallet()];
+    let mut slow = sign_in(&realm, &wallet()).await;
+    let stream = slow.stream("TopicsService.PeerSubscription", &to("count.*")).await;
+    let speak = async |wallet: &Wallet| {
+        let mut speaker = sign_in(&realm, wallet).await;
+        for number in 0..EACH {
+            speaker.publish("count.up", &number.to_be_bytes()).await;
+        }
+        speaker
+    };
+    let [one, two, three] = &wallets;
+    let speakers = async { tokio::join!(speak(one), speak(two), speak(three)) };
+    tokio::pin!(speakers);
+    let (mut next, mut heard, mut missed) = ([0; 3], 0, 0);
+    let mut take = |element: PeerTopicSubscriptionResultElem| {
+        let number = u32::from_be_bytes(element.payload[..].try_into().unwrap());
+        let of = wallets.iter().position(|wallet| wallet.address().to_string() == element.sender).unwrap();
+        assert!(number >= next[of], "twice, or out of order");
+        next[of] = number + 1;
+        heard += 1;
+        missed += element.missed;
+        (heard, missed)
+    };
+    // It reads, but more slowly than they speak.
+    let mut sequence = 0;
+    let (mut speaker, ..) = loop {
+        tokio::select! {
+            biased;
+            speakers = &mut speakers => break speakers,
+            element = slow.element(stream, sequence) => {
+                take(element);
+                sequence += 1;
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+    };
+    // An element may have been asked for and not have come yet.
+    slow.acknowledge(stream, sequence, false).await;
+    while !slow.wire.is_quiet_for(Duration::from_millis(500)).await {
+        let message = slow.stream_message(stream).await;
+        take(PeerTopicSubscriptionResultElem::decode(message.payload).unwrap());
+        slow.acknowledge(stream, message.sequence_id, false).await;
+    }
+    // What was dropped last is told with what comes next.
+    speaker.publish("count.up", &EACH.to_be_bytes()).await;
+    let last = slow.stream_message(stream).await;
+    let (heard, missed) = take(PeerTopicSubscriptionResultElem::decode(last.payload).unwrap());
+    assert_eq!(heard + missed, u64::from(EACH) * 3 + 1);
+    assert!(missed > 0, "nothing was dropped");
+    assert_eq!(realm.count("atoll_gateway_topic_messages_dropped_total").await, missed as f64);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -55,12 +55,13 @@ fn report(engine: &mut Engine, peer: u32, names: &mut IdCache, outputs: &mut Vec
     if before == island {
         return;
     }
+    let session = engine.peers.session(peer);
     let mut id = |island: u32| names.text(&engine.ids, engine.islands[island].serial);
     if before != NONE {
-        outputs.push(Output::Left { island: id(before), peer: address });
+        outputs.push(Output::Left { island: id(before), peer: address, session });
     }
     if island != NONE {
-        outputs.push(Output::Joined { island: id(island), peer: address });
+        outputs.push(Output::Joined { island: id(island), peer: address, session });
     }
 }
 

@@ -122,10 +122,10 @@ impl Witness {
     ) -> Result<(), Violation> {
         for output in outputs {
             let (island, so) = match output {
-                Output::Left { island, peer } => {
+                Output::Left { island, peer, .. } => {
                     (island, self.past.members.remove(peer).as_ref() == Some(island))
                 }
-                Output::Joined { island, peer } => {
+                Output::Joined { island, peer, .. } => {
                     (island, self.past.members.insert(*peer, island.clone()).is_none())
                 }
                 _ => continue,

@@ -226,12 +226,12 @@ impl Plain {
         outputs.extend(opened.map(|island| Output::Opened { island: island.clone() }));
         for (peer, island) in before {
             if now.get(peer) != Some(island) {
-                outputs.push(Output::Left { island: island.clone(), peer: *peer });
+                outputs.push(Output::Left { island: island.clone(), peer: *peer, session: None });
             }
         }
         for (peer, island) in &now {
             if before.get(peer) != Some(island) {
-                outputs.push(Output::Joined { island: island.clone(), peer: *peer });
+                outputs.push(Output::Joined { island: island.clone(), peer: *peer, session: None });
             }
             self.tell(*peer, island, outputs);
         }

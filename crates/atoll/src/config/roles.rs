@@ -5,6 +5,7 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 use admission::DoorLimits;
 use archipelago::{SettingsError, rules::Rules};
 use director::Configured;
+use gateway::KeepSession;
 use protocol::{NodeName, is_protocol_name};
 
 use super::{Settings, transports};
@@ -105,6 +106,8 @@ impl Parsed {
         ] {
             check(value > 0, key, &value, "must be at least 1");
         }
+        let kept = keep_session(&gateway.keep_session).is_some();
+        check(kept, "gateway.keep_session", &gateway.keep_session, "must be newest or oldest");
         let vouched = gateway.vouch_interval_s < islands.silence_s;
         let rule = "must be below islands.silence_s, or quiet clients are taken for gone";
         check(vouched, "gateway.vouch_interval_s", &gateway.vouch_interval_s, rule);
@@ -148,6 +151,14 @@ impl Parsed {
         let rules = rules(&settings.rules.file, problems);
         let transports = transports::configured(settings, problems);
         Some(Self { listen: listen?, admin, rules, public_url, nodes, token_secrets, transports })
+    }
+}
+
+fn keep_session(name: &str) -> Option<KeepSession> {
+    match name {
+        "newest" => Some(KeepSession::Newest),
+        "oldest" => Some(KeepSession::Oldest),
+        _ => None,
     }
 }
 
@@ -214,6 +225,8 @@ impl Settings {
             },
             door: DoorLimits { total: gateway.max_handshakes, per_ip: gateway.max_handshakes_per_ip },
             max_sessions: gateway.max_sessions,
+            keep_session: keep_session(&gateway.keep_session).unwrap_or_default(),
+            tell_members: gateway.tell_members,
             handshake_timeout: seconds(gateway.handshake_timeout_s),
             ping_interval: seconds(gateway.ping_interval_s),
             vouch_interval: seconds(gateway.vouch_interval_s),

@@ -113,6 +113,10 @@ pub(crate) struct Gateway {
     pub(crate) max_handshakes_per_ip: usize,
     /// Sessions at a time.
     pub(crate) max_sessions: usize,
+    /// Which of two sessions of one wallet is kept: `newest` or `oldest`.
+    pub(crate) keep_session: String,
+    /// Whether members of an island are told who joins it and who leaves it.
+    pub(crate) tell_members: bool,
     /// How long the whole sign-in may take.
     pub(crate) handshake_timeout_s: u64,
     /// How often a socket is pinged; two intervals without a sign of life close it.
@@ -277,6 +281,8 @@ impl Default for Gateway {
             max_handshakes: 512,
             max_handshakes_per_ip: 32,
             max_sessions: 10_000,
+            keep_session: "newest".to_owned(),
+            tell_members: true,
             handshake_timeout_s: 10,
             ping_interval_s: 10,
             vouch_interval_s: 5,

@@ -56,7 +56,7 @@ impl Backlogs {
         let kept = match fits {
             true => backlog.push(message.clone()).is_ok(),
             false => {
-                backlog.miss();
+                backlog.miss(1);
                 false
             }
         };
@@ -65,6 +65,13 @@ impl Backlogs {
             self.news.notify_one();
         } else {
             metrics::counter!("atoll_gateway_topic_messages_dropped_total").increment(1);
+        }
+    }
+
+    /// Counts messages that did not get here.
+    pub(crate) fn miss(&self, id: u32, count: u64) {
+        if let Some(backlog) = self.lock().by_id.get_mut(&id) {
+            backlog.miss(count);
         }
     }
 

@@ -18,7 +18,7 @@ use super::{
     services::{AUTHENTICATION, Call, SIGNED_IN},
     subscriptions::{SubscriptionError, Subscriptions},
 };
-use crate::topics::Publisher;
+use crate::{sessions::MemberChange, topics::Publisher};
 
 /// What a client may have open at a time: far above what any in the field has.
 const LIMITS: Limits = Limits { ports: 16, calls: 256 };
@@ -215,6 +215,11 @@ impl Desk {
     /// The client is on another island, or another connection: an encoded `IslandChangedMessage`.
     pub(crate) fn island_changed(&mut self, change: &Bytes) {
         self.subscriptions.island_changed(change);
+    }
+
+    /// Somebody joined the client's island, or left it.
+    pub(crate) fn member_changed(&mut self, change: &MemberChange) {
+        self.subscriptions.member_changed(change);
     }
 
     /// Sends what waits on the streams of which more is wanted.

@@ -29,7 +29,7 @@ use crate::{
     gateway::Shared,
     handshake::{Applicant, Handshake, Step},
     live::{Live, LiveState, record_island},
-    sessions::Inbox,
+    sessions::{Inbox, Told},
 };
 use desk::{Asked, Desk};
 use services::Call;
@@ -190,10 +190,15 @@ impl Client<'_> {
             }
             let next_step = tokio::select! {
                 biased;
-                change = inbox.next() => match change {
-                    Ok(change) => {
-                        record_island(&change);
-                        self.desk.island_changed(&change);
+                told = inbox.next() => match told {
+                    Ok(told) => {
+                        match &told {
+                            Told::IslandChanged(change) => {
+                                record_island(change);
+                                self.desk.island_changed(change);
+                            }
+                            Told::MemberChanged(change) => self.desk.member_changed(change),
+                        }
                         Live::Ignore
                     }
                     Err(close) => {

@@ -11,7 +11,10 @@ use protocol::{
 use rpc::ErrorCode;
 
 use super::Backlogs;
-use crate::topics::{Listening, Publisher, Topics};
+use crate::{
+    sessions::MemberChange,
+    topics::{Listening, Publisher, Topics, system_element},
+};
 
 /// The subscriptions of one session, by their ids.
 #[derive(Debug)]
@@ -172,6 +175,19 @@ impl Subscriptions {
             }
         }
         self.untold = (!told).then(|| change.clone());
+    }
+
+    /// Somebody joined the session's island, or left it. It comes to whoever listens to this system
+    /// topic, and to members alone.
+    pub(crate) fn member_changed(&mut self, change: &MemberChange) {
+        let topic = change.topic.topic();
+        for (&id, subscription) in &self.by_id {
+            if let Source::Topics(listening) = &subscription.source
+                && listening.hears(Publisher::System, topic)
+            {
+                self.backlogs.push(id, &system_element(topic, &change.message));
+            }
+        }
     }
 
     /// The next element of a stream, encoded, if it has one.

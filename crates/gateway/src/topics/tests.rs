@@ -33,6 +33,38 @@ fn what_peers_say_is_heard_with_its_sender_and_not_as_the_systems() {
     assert!(backlogs.pop(1).is_none() && is_empty(&topics));
 }
 
+#[test]
+fn in_a_scene_servers_are_heard_by_all_and_peers_never_as_servers() {
+    let (topics, backlogs) = (Arc::new(Topics::default()), Arc::new(Backlogs::new(50)));
+    let pattern = || "messageBus.scene.s1.*".parse().unwrap();
+    let _peers = topics.listen(Publisher::Peers, pattern(), &backlogs, 1);
+    let _system = topics.listen(Publisher::System, pattern(), &backlogs, 2);
+    let door = "messageBus.scene.s1.door".parse().unwrap();
+    topics.heard_in_scene(Some(OWNER), &door, &"knock".into());
+    topics.heard_in_scene(None, &door, &"open".into());
+    topics.heard_in_scene(None, &"messageBus.scene.s2.door".parse().unwrap(), &"elsewhere".into());
+    let heard = |id| {
+        let element = backlogs.pop(id)?.payload;
+        let element = bff::PeerTopicSubscriptionResultElem::decode(element).unwrap();
+        Some((element.sender, element.payload))
+    };
+    assert_eq!(heard(1), Some((OWNER.to_string(), "knock".into())));
+    assert_eq!(heard(1), Some((String::new(), "open".into())));
+    assert_eq!(heard(2), Some((String::new(), "open".into())));
+    assert_eq!((heard(1), heard(2)), (None, None));
+}
+
+#[test]
+fn what_did_not_get_here_everybody_may_have_missed() {
+    let (topics, backlogs) = (Arc::new(Topics::default()), Arc::new(Backlogs::new(50)));
+    let _one = topics.listen(Publisher::Peers, "a.b".parse().unwrap(), &backlogs, 1);
+    let _two = topics.listen(Publisher::System, "*".parse().unwrap(), &backlogs, 2);
+    topics.missed(3);
+    topics.heard_peer(OWNER, &"a.b".parse().unwrap(), &Bytes::new());
+    topics.heard_system(&"a".parse().unwrap(), &Bytes::new());
+    assert_eq!((backlogs.pop(1).unwrap().missed, backlogs.pop(2).unwrap().missed), (3, 3));
+}
+
 fn topic() -> impl Strategy<Value = String> {
     let mailbox = OWNER.to_string();
     let segment = prop::sample::select(vec!["a".to_owned(), "b".to_owned(), "*".to_owned(), mailbox]);

@@ -55,6 +55,35 @@ fn a_star_stands_for_one_segment_but_not_for_a_mailbox() {
     assert!(mine.matches(&offer));
 }
 
+#[test]
+fn a_scenes_topic_has_one_spelling() {
+    let chat = topic("door.open");
+    let scene = SceneTopic::new("urn:decentraland:a.b", &chat).unwrap();
+    assert_eq!(scene.to_string(), "messageBus.scene.urn%3Adecentraland%3Aa%2Eb.door.open");
+    assert_eq!(scene.scene(), "urn:decentraland:a.b");
+    for other in [
+        "messageBus.scene.urn:decentraland:a%2eb.door.open",
+        "messageBus.scene.%75rn%3adecentraland%3Aa%2Eb.door.open",
+    ] {
+        assert_eq!(topic(other), *scene.topic());
+        assert_eq!(other.parse(), Ok(scene.clone()));
+        assert!(pattern(other).matches(scene.topic()));
+    }
+    assert!(pattern("messageBus.scene.*.door.*").matches(scene.topic()));
+    for other in [
+        "messageBus",
+        "messageBus.scene",
+        "messageBus.scene.a",
+        "messageBus.island.I1.peer.x",
+        "messageBus.scene.%ff.a",
+    ] {
+        assert_eq!(other.parse::<Topic>(), Err(TopicError::NotOfAScene), "{other}");
+    }
+    assert_eq!("plaza.chat".parse::<SceneTopic>(), Err(TopicError::NotOfAScene));
+    assert_eq!(SceneTopic::new(&":".repeat(90), &chat), Err(TopicError::TooLong));
+    assert_eq!(format!("messageBus.scene.{}.a", ":".repeat(90)).parse::<Topic>(), Err(TopicError::TooLong));
+}
+
 /// Texts that come near to subjects, and any text.
 fn texts() -> impl Strategy<Value = String> {
     let segments = prop::sample::select(vec![
@@ -62,6 +91,10 @@ fn texts() -> impl Strategy<Value = String> {
         "client-proto",
         "engine",
         "atoll",
+        "messageBus",
+        "scene",
+        "%2e",
+        "urn:é",
         "island_changed",
         "connect",
         "*",
@@ -73,7 +106,7 @@ fn texts() -> impl Strategy<Value = String> {
         "0xABABABABABABABABABABABABABABABABABABABAB",
         "0x0000000000000000000000000000000000000001",
     ]);
-    let near = prop::collection::vec(segments, 0..6).prop_map(|segments| segments.join("."));
+    let near = prop::collection::vec(segments, 0..7).prop_map(|segments| segments.join("."));
     prop_oneof![3 => near, 1 => any::<String>(), 1 => "[a-c.*>]{0,12}"]
 }
 
@@ -83,15 +116,17 @@ proptest! {
     #[test]
     fn what_a_client_publishes_is_its_own_and_under_a_topic(text in texts()) {
         let Ok(topic) = text.parse::<Topic>() else { return Ok(()) };
-        let published = Subject::PeerTopic(ME, topic.clone());
+        let (published, start) = match SceneTopic::try_from(topic.clone()) {
+            Ok(topic) => (Subject::SceneTopic(topic), "messageBus.scene.".to_owned()),
+            Err(topic) => (Subject::PeerTopic(ME, topic), format!("client-proto.peer.{ME}.")),
+        };
         let written = published.to_string();
-        let start = format!("client-proto.peer.{ME}.");
         prop_assert!(written.starts_with(&start));
         prop_assert!(!written.contains(|c: char| c.is_whitespace() || c.is_control() || c == '*' || c == '>'));
         prop_assert!(written.split('.').all(|segment| !segment.is_empty()));
         prop_assert_eq!(written.parse(), Ok(published));
         prop_assert_eq!(topic.as_str().parse(), Ok(topic));
-        for forbidden in ["peer.>", "island.>", "engine.>", "atoll.>", "messageBus.>"] {
+        for forbidden in ["peer.>", "island.>", "engine.>", "atoll.>", "messageBus.island.>"] {
             prop_assert!(!subject::matches(forbidden, &written));
         }
     }
