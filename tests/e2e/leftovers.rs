@@ -1,7 +1,10 @@
 //! Nothing stays behind.
 
+use protocol::bff::{Subscription, SubscriptionRequest};
+
 use crate::{
     front::{Realm, eventually, wallet},
+    rpc::caller::sign_in,
     wire::enter,
 };
 
@@ -45,4 +48,57 @@ async fn after_a_thousand_sign_ins_and_departures_nothing_of_theirs_is_held() {
         realm.metric("process_open_fds").await <= files && realm.metric("atoll_process_tasks").await <= tasks
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_ten_thousand_subscriptions_came_and_went_nothing_of_theirs_is_held() {
+    const SESSIONS: u32 = 20;
+    const ROUNDS: u32 = 10;
+    const EACH: u32 = 50;
+    let realm = Realm::start(&[("GATEWAY__MESSAGES_PER_SECOND", "100000")]);
+    let come_and_go = async |session: u32| {
+        let mut caller = sign_in(&realm, &wallet()).await;
+        for round in 0..ROUNDS {
+            let mut streams = Vec::new();
+            for number in 0..EACH {
+                let topic = format!("round-{round}.of-{session}.number-{number}");
+                let asked = SubscriptionRequest { topic };
+                // One half ends by the end of the stream, the other, by its id, with its session.
+                if number % 2 == 0 {
+                    streams.push(caller.stream("TopicsService.PeerSubscription", &asked).await);
+                } else {
+                    let id: Subscription = caller.ask("CommsService.SubscribeToPeerMessages", &asked).await;
+                    streams.push(caller.stream("CommsService.GetPeerMessages", &id).await);
+                    if round + 1 < ROUNDS {
+                        caller.ask::<()>("CommsService.UnsubscribeToPeerMessages", &id).await;
+                        let stream = streams.pop().unwrap();
+                        assert!(caller.stream_message(stream).await.closed);
+                    }
+                }
+            }
+            if round + 1 < ROUNDS {
+                for stream in streams {
+                    caller.acknowledge(stream, 0, true).await;
+                }
+            }
+        }
+        caller
+    };
+    let resident = async || realm.metric("process_resident_memory_bytes").await / 1024.0 / 1024.0;
+    drop(come_and_go(SESSIONS).await);
+    eventually("idle", async || realm.metric("atoll_gateway_sockets").await == 0.0).await;
+    let before = resident().await;
+    let callers = futures_util::future::join_all((0..SESSIONS).map(come_and_go)).await;
+    let open = realm.metric("atoll_gateway_topic_subscriptions").await;
+    assert_eq!(open, f64::from(SESSIONS * EACH), "those of the last round");
+    let full = resident().await;
+    drop(callers);
+    eventually("idle again", async || {
+        realm.metric("atoll_gateway_sockets").await == 0.0
+            && realm.metric("atoll_gateway_topic_subscriptions").await == 0.0
+    })
+    .await;
+    let after = resident().await;
+    println!("resident: {before:.1} MiB before, {full:.1} with {open} open, {after:.1} after ten thousand");
+    assert!(after - before < 16.0, "{before} MiB before, {after} after");
 }

@@ -129,6 +129,7 @@ impl Gateway {
     pub fn observe(&self) {
         metrics::gauge!("explorer_bff_connected_users").set(self.0.sessions.count() as f64);
         metrics::gauge!("atoll_gateway_sockets").set(self.sockets_count() as f64);
+        metrics::gauge!("atoll_gateway_topic_subscriptions").set(self.0.topics.count() as f64);
         metrics::gauge!("atoll_gateway_signing_in").set(self.0.door.waiting() as f64);
     }
 

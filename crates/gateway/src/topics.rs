@@ -2,7 +2,10 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, PoisonError, RwLock},
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use bytes::Bytes;
@@ -18,6 +21,7 @@ use crate::bff::Backlogs;
 pub(crate) struct Topics {
     peers: RwLock<Node>,
     system: RwLock<Node>,
+    count: AtomicUsize,
 }
 
 /// Who publishes what is listened to.
@@ -66,7 +70,13 @@ impl Topics {
             node = node.next.entry(segment.into()).or_default();
         }
         node.listeners.push(listener.clone());
+        self.count.fetch_add(1, Ordering::Relaxed);
         Listening { topics: self.clone(), publisher, pattern, listener }
+    }
+
+    /// How many subscriptions there are.
+    pub(crate) fn count(&self) -> usize {
+        self.count.load(Ordering::Relaxed)
     }
 
     /// A peer said something under a topic.
@@ -149,6 +159,7 @@ impl Drop for Listening {
         let mut root = self.topics.tree(self.publisher).write().unwrap_or_else(PoisonError::into_inner);
         let segments: Vec<&str> = self.pattern.as_str().split('.').collect();
         root.remove(&segments, &self.listener);
+        self.topics.count.fetch_sub(1, Ordering::Relaxed);
         self.listener.backlogs.close(self.listener.id);
     }
 }
