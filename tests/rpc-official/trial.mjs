@@ -14,7 +14,10 @@ const { CommsDirectorServiceDefinition } = bff('comms_director_service')
 const { TopicsServiceDefinition } = bff('topics_service')
 const { CommsServiceDefinition } = bff('comms_service')
 const { Heartbeat } = bff('comms_director_service')
-const { IslandChangedMessage } = require('@dcl/protocol/out-js/decentraland/kernel/comms/v3/archipelago.gen')
+const { IslandChangedMessage, JoinIslandMessage } = require('@dcl/protocol/out-js/decentraland/kernel/comms/v3/archipelago.gen')
+
+// Whatever does not come is not waited for.
+setTimeout(() => (console.error('not in time'), process.exit(1)), 60_000).unref()
 
 const realm = process.argv[2] ?? 'http://127.0.0.1:5000'
 const text = (bytes) => new TextDecoder().decode(bytes)
@@ -76,6 +79,9 @@ await one.director.sendHeartbeat({ position: { x: 8, y: 0, z: 8 } })
 const adapter = (await command).command.setCommsAdapter.connectionString
 told('SendHeartbeat, GetCommsCommands', public_part(adapter))
 
+const islandId = public_part(adapter).split('/').pop()
+const joins = first(one.topics.systemSubscription({ topic: `island.${islandId}.peer_join` }))
+
 const island = two.topics.systemSubscription({ topic: `${two.address}.island_changed` })
 const changed = first(island)
 const position = { x: 9, y: 0, z: 8 }
@@ -83,6 +89,9 @@ await two.topics.publishToTopic({ topic: 'heartbeat', payload: Heartbeat.encode(
 const change = IslandChangedMessage.decode((await changed).payload)
 told('topic heartbeat, <own address>.island_changed', `${change.islandId} ${public_part(change.connStr)}`)
 assert.equal(public_part(change.connStr), public_part(adapter))
+const joined = JoinIslandMessage.decode((await joins).payload)
+told('system topic island.<id>.peer_join', `${joined.peerId.slice(0, 8)}… joined ${joined.islandId}`)
+assert.equal(joined.peerId, two.address)
 
 const offers = first(two.topics.peerSubscription({ topic: `${two.address}.offer` }))
 // The answer to the publication of another subscription's call: both are in place then.
@@ -91,6 +100,12 @@ const { ok } = await one.topics.publishToTopic({ topic: `${two.address}.offer`, 
 const offer = await offers
 told('TopicsService: PublishToTopic to a mailbox', `ok=${ok} ${offer.sender.slice(0, 8)}… says ${text(offer.payload)}`)
 assert.equal(offer.sender, one.address)
+const knock = first(two.topics.peerSubscription({ topic: 'messageBus.scene.urn%3Aa.door' }))
+await two.topics.publishToTopic({ topic: 'nobody.listens', payload: bytes('') })
+await one.topics.publishToTopic({ topic: 'messageBus.scene.urn:a.door', payload: bytes('knock') })
+const { topic, sender, payload } = await knock
+told("TopicsService: a scene's topic", `${topic} ${sender.slice(0, 8)}… says ${text(payload)}`)
+assert.equal(sender, one.address)
 await refused("TopicsService: another's mailbox", () => first(one.topics.peerSubscription({ topic: `${two.address}.offer` })))
 await refused('TopicsService: not a topic', () => one.topics.publishToTopic({ topic: 'a..b', payload: bytes('') }))
 

@@ -1,6 +1,7 @@
 //! The BFF over RPC: sign-in, sessions, connection strings, topics.
 
 pub(crate) mod caller;
+mod official;
 mod topics;
 
 use std::time::Duration;
