@@ -53,6 +53,23 @@ pub(crate) enum Said {
     Unexpected,
 }
 
+/// What a server says.
+#[derive(Debug)]
+pub(crate) enum Heard {
+    Ready,
+    PortCreated {
+        port: u32,
+    },
+    ModuleLoaded {
+        procedures: Vec<ModuleProcedure>,
+    },
+    Response(Bytes),
+    Stream(StreamMessage),
+    Error(RemoteError),
+    /// It does not decode, or is nothing that a server says to a client.
+    Unexpected,
+}
+
 const REQUEST: u32 = 1;
 const RESPONSE: u32 = 2;
 const STREAM_MESSAGE: u32 = 3;
@@ -66,12 +83,19 @@ const DESTROY_PORT: u32 = 10;
 const SERVER_READY: u32 = 11;
 
 const NUMBER_BITS: u32 = 27;
+/// The greatest number of a call.
+pub(crate) const MAX_NUMBER: u32 = (1 << NUMBER_BITS) - 1;
 
-/// The number of the call that a message belongs to, and what it says.
-pub(crate) fn read(bytes: &Bytes) -> Result<(u32, Said), Undecodable> {
+/// The kind of a message, and the number of the call that it belongs to.
+fn identified(bytes: &Bytes) -> Result<(u32, u32), Undecodable> {
     let Header { message_identifier } = Header::decode(bytes.clone()).map_err(|_| Undecodable)?;
-    let number = message_identifier & ((1 << NUMBER_BITS) - 1);
-    let said = match message_identifier >> NUMBER_BITS {
+    Ok((message_identifier >> NUMBER_BITS, message_identifier & MAX_NUMBER))
+}
+
+/// The number of the call that a message of a client belongs to, and what it says.
+pub(crate) fn read(bytes: &Bytes) -> Result<(u32, Said), Undecodable> {
+    let (kind, number) = identified(bytes)?;
+    let said = match kind {
         // The name is the client's own.
         CREATE_PORT => decode(bytes, |_: CreatePort| Said::CreatePort),
         REQUEST_MODULE => decode(bytes, |request: RequestModule| Said::RequestModule {
@@ -91,12 +115,54 @@ fn decode<M: Message + Default>(bytes: &Bytes, said: impl FnOnce(M) -> Said) -> 
     M::decode(bytes.clone()).map_or(Said::Undecodable, said)
 }
 
+/// The number of the call that a message of a server belongs to, and what it says.
+pub(crate) fn hear(bytes: &Bytes) -> Result<(u32, Heard), Undecodable> {
+    fn decode<M: Message + Default>(bytes: &Bytes, heard: impl FnOnce(M) -> Heard) -> Heard {
+        M::decode(bytes.clone()).map_or(Heard::Unexpected, heard)
+    }
+    let (kind, number) = identified(bytes)?;
+    let heard = match kind {
+        SERVER_READY => Heard::Ready,
+        CREATE_PORT_RESPONSE => {
+            decode(bytes, |created: CreatePortResponse| Heard::PortCreated { port: created.port_id })
+        }
+        REQUEST_MODULE_RESPONSE => decode(bytes, |loaded: RequestModuleResponse| Heard::ModuleLoaded {
+            procedures: loaded.procedures,
+        }),
+        RESPONSE => decode(bytes, |response: Response| Heard::Response(response.payload)),
+        STREAM_MESSAGE => decode(bytes, Heard::Stream),
+        REMOTE_ERROR_RESPONSE => decode(bytes, Heard::Error),
+        _ => Heard::Unexpected,
+    };
+    Ok((number, heard))
+}
+
 fn identifier(kind: u32, number: u32) -> u32 {
     kind << NUMBER_BITS | number
 }
 
 fn encode(message: &impl Message) -> Bytes {
     message.encode_to_vec().into()
+}
+
+pub(crate) fn create_port(number: u32, name: &str) -> Bytes {
+    encode(&CreatePort { message_identifier: identifier(CREATE_PORT, number), port_name: name.to_owned() })
+}
+
+pub(crate) fn request_module(number: u32, port_id: u32, name: &str) -> Bytes {
+    let (message_identifier, module_name) = (identifier(REQUEST_MODULE, number), name.to_owned());
+    encode(&RequestModule { message_identifier, port_id, module_name })
+}
+
+pub(crate) fn request(number: u32, port_id: u32, procedure_id: u32, payload: Bytes) -> Bytes {
+    let message_identifier = identifier(REQUEST, number);
+    encode(&Request { message_identifier, port_id, procedure_id, client_stream: 0, payload })
+}
+
+/// Asks for the element after this one.
+pub(crate) fn acknowledgement(number: u32, port_id: u32, sequence_id: u32) -> Bytes {
+    let (message_identifier, payload) = (identifier(STREAM_ACK, number), Bytes::new());
+    encode(&StreamMessage { message_identifier, port_id, sequence_id, payload, closed: false, ack: true })
 }
 
 pub(crate) fn server_ready() -> Bytes {

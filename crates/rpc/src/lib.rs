@@ -1,6 +1,6 @@
-//! dcl-rpc, the server's side: ports, modules, calls and streams of one connection. Sans-IO.
+//! dcl-rpc: ports, modules, calls and streams of one connection, from both sides. Sans-IO.
 //!
-//! A [`Connection`] takes in one binary WebSocket message at a time ([`Connection::receive`]). What
+//! This is the server's side; the client's is [`client`]. A [`Connection`] takes in one binary WebSocket message at a time ([`Connection::receive`]). What
 //! was asked comes out of [`Connection::poll_event`], what has to be written out of
 //! [`Connection::poll_output`]; take all of both before the next message goes in, and nothing grows.
 //! A call is answered once, by its number: with [`Connection::respond`], with an error, or with a
@@ -8,6 +8,7 @@
 //! that waits in a [`Backlog`].
 
 mod backlog;
+pub mod client;
 mod connection;
 mod frame;
 mod module;
