@@ -31,6 +31,21 @@ async fn bots_find_and_hear_each_other() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn bots_of_both_dialects_hear_each_other() {
+    let realm = Realm::start(&[]);
+    let url = realm.http.clone();
+    let flags = ["bots", "--dialect", "mixed", "--count", "10", "--still", "--seconds", "10", "--json"];
+    let run = move || atoll(&[&flags[..], &["--url", &url]].concat());
+    let (code, stdout, stderr) = tokio::task::spawn_blocking(run).await.unwrap();
+    let summary: serde_json::Value = serde_json::from_str(stdout.trim()).expect("one line of JSON");
+    assert_eq!(code, Some(0), "{summary}\n{stderr}");
+    // All in one island, whatever they speak.
+    assert_eq!((&summary["people"], &summary["islands"]), (&10.into(), &1.into()), "{summary}");
+    assert_eq!(summary["near_pairs"], 45, "{summary}");
+    assert!(summary["expected"].as_u64().unwrap() > 3_000, "{summary}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn bots_say_when_it_is_not_well() {
     // Rooms that take one member at a time: the others are near, and unheard.
     let realm = Realm::start(&[

@@ -30,11 +30,16 @@ impl Realm {
 
     /// The same, with more flags.
     pub(crate) fn launch(flags: &[&str], settings: &[(&str, &str)]) -> Self {
+        Self::launch_at("127.0.0.1:0", flags, settings)
+    }
+
+    /// The same, at this address and port.
+    pub(crate) fn launch_at(listen: &str, flags: &[&str], settings: &[(&str, &str)]) -> Self {
         // The client of these tests needs one, though it speaks no TLS; the first test sets it.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let mut command = Command::new(env!("CARGO_BIN_EXE_atoll"));
         command
-            .args(["serve", "--listen", "127.0.0.1:0", "--log-format", "json"])
+            .args(["serve", "--listen", listen, "--log-format", "json"])
             .args(flags)
             .env("ATOLL__ROOMS__TOKEN_SECRETS", SECRET)
             .env("ATOLL__SERVER__ADMIN", "127.0.0.1:0")

@@ -14,5 +14,6 @@ mod nodes;
 mod room;
 mod rpc;
 mod rules;
+mod sdk;
 mod sessions;
 mod wire;

@@ -1,53 +1,76 @@
-//! A WebSocket that carries packets, for both sockets of an explorer.
+//! A WebSocket that carries packets, for all sockets of an explorer.
 
-use std::time::Duration;
+use std::{
+    future::poll_fn,
+    io,
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
-use tokio::{net::TcpStream, time::timeout};
+use tokio::{
+    net::{TcpSocket, TcpStream, lookup_host},
+    time::timeout,
+};
 use tokio_tungstenite::{
-    MaybeTlsStream, WebSocketStream, connect_async_with_config,
+    MaybeTlsStream, WebSocketStream, client_async_tls_with_config,
     tungstenite::{
-        Message,
+        Error, Message,
         client::IntoClientRequest,
-        http::{HeaderValue, header},
+        http::{HeaderMap, HeaderValue, Uri, header},
         protocol::WebSocketConfig,
     },
 };
 
 use crate::Ended;
 
-pub(crate) struct Connection(WebSocketStream<MaybeTlsStream<TcpStream>>);
+#[derive(Debug)]
+pub(crate) struct Connection(Box<WebSocketStream<MaybeTlsStream<TcpStream>>>);
+
+/// How a connection is opened.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Opening {
+    /// How long it may take.
+    pub(crate) deadline: Duration,
+    /// The address of this machine that it comes from; `None`: any.
+    pub(crate) local_address: Option<IpAddr>,
+}
 
 const READ_BUFFER_BYTES: usize = 4096;
 const FAREWELL: Duration = Duration::from_secs(1);
 
 impl Connection {
-    pub(crate) async fn open(
-        url: &str,
-        subprotocols: &'static str,
-        deadline: Duration,
-    ) -> Result<Self, Ended> {
-        let broken = |error: &dyn std::fmt::Display| Ended::Broken(error.to_string());
-        let mut request = url.into_client_request().map_err(|error| broken(&error))?;
+    pub(crate) async fn open(url: &str, subprotocols: &'static str, opening: Opening) -> Result<Self, Ended> {
+        let mut request = url.into_client_request().map_err(Ended::broken)?;
         let offer = HeaderValue::from_static(subprotocols);
         request.headers_mut().insert(header::SEC_WEBSOCKET_PROTOCOL, offer);
         let config = WebSocketConfig::default().read_buffer_size(READ_BUFFER_BYTES).write_buffer_size(0);
-        let connecting = connect_async_with_config(request, Some(config), true);
-        match timeout(deadline, connecting).await {
-            Ok(Ok((stream, _))) => Ok(Self(stream)),
-            Ok(Err(error)) => Err(broken(&error)),
-            Err(_) => Err(broken(&"no connection in time")),
+        let connecting = async {
+            let stream = connect(request.uri(), opening.local_address).await?;
+            // Packets are small, and none waits for another.
+            stream.set_nodelay(true)?;
+            client_async_tls_with_config(request, stream, Some(config), None).await
+        };
+        if url.starts_with("wss:") {
+            crate::tls::install();
+        }
+        match timeout(opening.deadline, connecting).await {
+            Ok(Ok((stream, _))) => Ok(Self(Box::new(stream))),
+            Ok(Err(Error::Http(answer))) => Err(Ended::Refused {
+                status: answer.status().as_u16(),
+                retry_after: retry_after(answer.headers()),
+            }),
+            Ok(Err(error)) => Err(Ended::broken(error)),
+            Err(_) => Err(Ended::broken("no connection in time")),
         }
     }
 
-    /// The next packet. Cancel-safe.
-    pub(crate) async fn next<P: protocol::Message + Default>(&mut self) -> Result<P, Ended> {
+    /// The next message. Cancel-safe.
+    pub(crate) async fn next_message(&mut self) -> Result<Bytes, Ended> {
         loop {
             match self.0.next().await {
-                Some(Ok(Message::Binary(bytes))) => {
-                    return P::decode(bytes).map_err(|error| Ended::Broken(error.to_string()));
-                }
+                Some(Ok(Message::Binary(bytes))) => return Ok(bytes),
                 Some(Ok(Message::Close(Some(frame)))) => {
                     let (code, reason) = (frame.code.into(), frame.reason.as_str().to_owned());
                     // The answer to the close goes out with the next read.
@@ -55,24 +78,65 @@ impl Connection {
                     return Err(Ended::Closed { code, reason });
                 }
                 Some(Ok(_)) => {}
-                Some(Err(error)) => return Err(Ended::Broken(error.to_string())),
-                None => return Err(Ended::Broken("the server is gone".to_owned())),
+                Some(Err(error)) => return Err(Ended::broken(error)),
+                None => return Err(Ended::broken("the server is gone")),
             }
         }
     }
 
+    /// The next packet. Cancel-safe.
+    pub(crate) async fn next<P: protocol::Message + Default>(&mut self) -> Result<P, Ended> {
+        P::decode(self.next_message().await?).map_err(Ended::broken)
+    }
+
     pub(crate) async fn send(&mut self, packet: &impl protocol::Message) -> Result<(), Ended> {
         let bytes = Bytes::from(packet.encode_to_vec());
-        self.0.send(Message::Binary(bytes)).await.map_err(|error| Ended::Broken(error.to_string()))
+        self.0.send(Message::Binary(bytes)).await.map_err(Ended::broken)
+    }
+
+    /// Sends messages until there are no more. Cancel-safe: what was taken is sent with the next.
+    pub(crate) async fn send_all(&mut self, mut next: impl FnMut() -> Option<Bytes>) -> Result<(), Ended> {
+        loop {
+            poll_fn(|cx| self.0.poll_ready_unpin(cx)).await.map_err(Ended::broken)?;
+            let Some(bytes) = next() else { break };
+            self.0.start_send_unpin(Message::Binary(bytes)).map_err(Ended::broken)?;
+        }
+        self.0.flush().await.map_err(Ended::broken)
     }
 
     /// Says goodbye, and waits a moment for the answer.
     pub(crate) async fn close(mut self) {
         let goodbye = async {
-            if self.0.close(None).await.is_ok() {
+            if self.0.as_mut().close(None).await.is_ok() {
                 while let Some(Ok(_)) = self.0.next().await {}
             }
         };
         let _ = timeout(FAREWELL, goodbye).await;
     }
+}
+
+async fn connect(uri: &Uri, local_address: Option<IpAddr>) -> io::Result<TcpStream> {
+    let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
+    let port = uri.port_u16().unwrap_or(if uri.scheme_str() == Some("wss") { 443 } else { 80 });
+    let Some(local_address) = local_address else { return TcpStream::connect((host, port)).await };
+    let mut failed = io::Error::other("the server has no address of the kind of the local one");
+    for remote in lookup_host((host, port)).await? {
+        if remote.is_ipv4() != local_address.is_ipv4() {
+            continue;
+        }
+        let socket = if remote.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        socket.bind(SocketAddr::new(local_address, 0))?;
+        match socket.connect(remote).await {
+            Ok(stream) => return Ok(stream),
+            Err(error) => failed = error,
+        }
+    }
+    Err(failed)
+}
+
+/// `Retry-After` in seconds. Servers may give a date instead, which is taken for nothing: whoever
+/// comes back does so after a pause anyway.
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let seconds = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
+    Some(Duration::from_secs(seconds))
 }

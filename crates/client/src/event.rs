@@ -1,7 +1,9 @@
-use std::{collections::BTreeMap, fmt, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
 use bytes::Bytes;
-use protocol::{Address, Close, ConnectionString, IslandId, Position};
+use protocol::{Address, ConnectionString, IslandId, Position};
+
+use crate::Ended;
 
 /// A stay in a room; a later stay in the same room has another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -24,6 +26,20 @@ pub enum Event {
         from: Option<String>,
         /// Who is in it and where, the explorer itself included.
         peers: BTreeMap<Address, Position>,
+    },
+    /// Somebody came to the explorer's island, as its gateway says; gateways need not say it.
+    IslandJoined {
+        /// The island.
+        island: IslandId,
+        /// Who came.
+        address: Address,
+    },
+    /// Somebody left the explorer's island, as its gateway says; gateways need not say it.
+    IslandLeft {
+        /// The island.
+        island: IslandId,
+        /// Who left.
+        address: Address,
     },
     /// A room has welcomed the explorer.
     RoomEntered {
@@ -60,6 +76,8 @@ pub enum Event {
         room: RoomId,
         /// Who said it.
         alias: u32,
+        /// Who that is, if the room has told.
+        sender: Option<Address>,
         /// An RFC-4 packet.
         body: Bytes,
     },
@@ -81,47 +99,11 @@ pub enum Event {
         ended: Ended,
     },
     /// The gateway's socket is closed.
-    Disconnected {
-        /// Why.
-        ended: Ended,
-        /// When the explorer tries again; `None`: it does not.
-        retry_in: Option<Duration>,
-    },
-}
-
-/// Why a socket ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Ended {
-    /// The explorer itself went.
-    Left,
-    /// The server closed it.
     Closed {
-        /// The close code, [`Close`] for most.
-        code: u16,
-        /// What the server said.
-        reason: String,
+        /// Why, which prints as a sentence.
+        reason: Ended,
+        /// After which pause the explorer tries again; `None`: it does not, and this is its last
+        /// event.
+        comes_back: Option<Duration>,
     },
-    /// The connection broke, or did not come about.
-    Broken(String),
-}
-
-impl Ended {
-    /// Whether to try again by itself.
-    pub fn come_back(&self) -> bool {
-        match self {
-            Self::Left => false,
-            Self::Closed { code, .. } => Close::from_code(*code).is_none_or(Close::come_back),
-            Self::Broken(_) => true,
-        }
-    }
-}
-
-impl fmt::Display for Ended {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Left => f.write_str("left"),
-            Self::Closed { code, reason } => write!(f, "closed by the server: {reason} ({code})"),
-            Self::Broken(error) => write!(f, "connection broken: {error}"),
-        }
-    }
 }

@@ -1,54 +1,18 @@
-use std::time::Duration;
-
 use bytes::Bytes;
 use identity::Identity;
 use protocol::{
-    Position,
+    Address, IslandId, Position,
     v3::{Heartbeat, IslandChangedMessage},
 };
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
-    Event, RoomId,
+    Dialect, Event, RoomId, Settings, Subscription, TopicsError,
     link::{Link, Request},
     room::Say,
     rooms::{AskAgain, Rooms},
+    topics::{self, ORDER_QUEUE, Topics},
 };
-
-/// How an explorer behaves.
-#[derive(Debug, Clone)]
-pub struct Settings {
-    /// The archipelago socket; [`crate::discover`] finds it.
-    pub socket_url: String,
-    /// What it tells the gateway that it can join; empty: nothing is said, and the gateway assumes.
-    pub transports: Vec<String>,
-    /// How long any server may take to answer.
-    pub deadline: Duration,
-    /// How long it stays in the old room once the new one has welcomed it; `None`: it leaves the old
-    /// room before it enters the new one.
-    pub overlap: Option<Duration>,
-    /// The longest pause before it tries again.
-    pub longest_pause: Duration,
-}
-
-impl Settings {
-    /// The usual behaviour, at this socket.
-    pub fn new(socket_url: impl Into<String>) -> Self {
-        Self {
-            socket_url: socket_url.into(),
-            transports: Vec::new(),
-            deadline: Duration::from_secs(10),
-            overlap: Some(Duration::from_secs(2)),
-            longest_pause: Duration::from_secs(10),
-        }
-    }
-
-    /// The behaviour of stock clients, which break before they make: as soon as they are told of
-    /// another room they leave the one that they are in.
-    pub fn stock(socket_url: impl Into<String>) -> Self {
-        Self { overlap: None, ..Self::new(socket_url) }
-    }
-}
 
 /// An explorer at work. It leaves when told to, or when this and all its [`Handle`]s are dropped.
 #[derive(Debug)]
@@ -59,7 +23,11 @@ pub struct Explorer {
 
 /// Tells an explorer what to do. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Handle(mpsc::Sender<Order>);
+pub struct Handle {
+    orders: mpsc::Sender<Order>,
+    topics: mpsc::Sender<topics::Order>,
+    dialect: Dialect,
+}
 
 #[derive(Debug)]
 enum Order {
@@ -68,30 +36,44 @@ enum Order {
     Leave,
 }
 
+/// What the gateway says of islands.
+#[derive(Debug)]
+pub(crate) enum IslandNews {
+    /// This is the explorer's island from now on.
+    Changed(IslandChangedMessage),
+    /// Somebody came to it.
+    Joined(IslandId, Address),
+    /// Somebody left it.
+    Left(IslandId, Address),
+}
+
 /// Orders and events that may wait; at the bound, whoever adds one waits too.
 const QUEUE: usize = 1024;
 /// Requests that may wait for the gateway; at the bound, the newest is not sent.
 const HEARTBEAT_QUEUE: usize = 4;
 
 impl Explorer {
-    /// Sends an explorer on its way.
+    /// Sends an explorer on its way, in tasks of the present Tokio runtime.
     pub fn start(settings: Settings, identity: Identity) -> Self {
         let (orders_sender, orders) = mpsc::channel(QUEUE);
         let (events_sender, events) = mpsc::channel(QUEUE);
-        let (changes_sender, changes) = mpsc::channel(HEARTBEAT_QUEUE);
+        let (topics_sender, topics) = mpsc::channel(ORDER_QUEUE);
+        let (news_sender, news) = mpsc::channel(HEARTBEAT_QUEUE);
         let (requests, requests_receiver) = mpsc::channel(HEARTBEAT_QUEUE);
         let rooms = Rooms::new(settings.clone(), identity.address(), events_sender.clone());
+        let dialect = settings.gateway.dialect;
         let link = Link {
             settings,
             identity,
             requests: requests_receiver,
             events: events_sender.clone(),
-            changes: changes_sender,
-            unsent: None,
+            news: news_sender,
+            topics: Topics::new(topics),
+            place: None,
         };
         tokio::spawn(link.run());
-        tokio::spawn(explore(rooms, orders, changes, requests, events_sender));
-        Self { handle: Handle(orders_sender), events }
+        tokio::spawn(explore(rooms, orders, news, requests, events_sender));
+        Self { handle: Handle { orders: orders_sender, topics: topics_sender, dialect }, events }
     }
 
     /// Another way to tell it what to do.
@@ -107,8 +89,8 @@ impl Explorer {
 
 impl Handle {
     /// Says where it is, in metres, and which island it would like to be in: `None` keeps what it
-    /// said before, an empty text clears it. While it is not signed in the last one is kept, and
-    /// sent as soon as it is.
+    /// said before, an empty text clears it. The explorer says it again by itself: now and then, and
+    /// whenever it has signed in.
     pub async fn heartbeat(&self, position: Position, desired_room: Option<String>) {
         let heartbeat = Heartbeat { position: Some(position.into()), desired_room };
         self.order(Order::Heartbeat(heartbeat)).await;
@@ -121,6 +103,36 @@ impl Handle {
         said.await.unwrap_or_default()
     }
 
+    /// Says something to everybody who listens to `topic`, wherever they are, and waits until the
+    /// gateway has taken it.
+    ///
+    /// # Errors
+    /// Among others [`TopicsError::NotSignedIn`]: nothing is kept for later.
+    pub async fn publish(&self, topic: &str, payload: impl Into<Bytes>) -> Result<(), TopicsError> {
+        let topic = topic.parse()?;
+        self.ask(|answer| topics::Order::Publish(topic, payload.into(), answer)).await
+    }
+
+    /// Listens to a topic, in which `*` stands for any one segment. It waits until the gateway has
+    /// taken the subscription, however long that takes; what is published after that is heard, until
+    /// the [`Subscription`] is dropped, over all sessions to come.
+    pub async fn subscribe(&self, pattern: &str) -> Result<Subscription, TopicsError> {
+        let pattern = pattern.parse()?;
+        self.ask(|answer| topics::Order::Subscribe(pattern, answer)).await
+    }
+
+    async fn ask<T>(
+        &self,
+        order: impl FnOnce(oneshot::Sender<Result<T, TopicsError>>) -> topics::Order,
+    ) -> Result<T, TopicsError> {
+        if self.dialect == Dialect::Archipelago {
+            return Err(TopicsError::NeedsRpc);
+        }
+        let (answer, answered) = oneshot::channel();
+        self.topics.send(order(answer)).await.map_err(|_| TopicsError::Gone)?;
+        answered.await.unwrap_or(Err(TopicsError::Gone))
+    }
+
     /// Leaves its rooms and its gateway.
     pub async fn leave(&self) {
         self.order(Order::Leave).await;
@@ -128,15 +140,15 @@ impl Handle {
 
     async fn order(&self, order: Order) {
         // An explorer that is gone takes no orders; the end of its events says so.
-        let _ = self.0.send(order).await;
+        let _ = self.orders.send(order).await;
     }
 }
 
-/// The explorer's own loop: orders and changes of island in, rooms and heartbeats out.
+/// The explorer's own loop: orders and news of islands in, rooms and heartbeats out.
 async fn explore(
     mut rooms: Rooms,
     mut orders: mpsc::Receiver<Order>,
-    mut changes: mpsc::Receiver<IslandChangedMessage>,
+    mut news: mpsc::Receiver<IslandNews>,
     requests: mpsc::Sender<Request>,
     events: mpsc::Sender<Event>,
 ) {
@@ -150,8 +162,14 @@ async fn explore(
                 Some(Order::Say(say, answer)) => drop(answer.send(rooms.say(&say))),
                 Some(Order::Leave) | None => return,
             },
-            change = changes.recv(), if untold.is_none() => match change {
-                Some(change) => untold = rooms.follow(change),
+            news = news.recv(), if untold.is_none() => match news {
+                Some(IslandNews::Changed(change)) => untold = rooms.follow(change),
+                Some(IslandNews::Joined(island, address)) => {
+                    untold = Some(Event::IslandJoined { island, address });
+                }
+                Some(IslandNews::Left(island, address)) => {
+                    untold = Some(Event::IslandLeft { island, address });
+                }
                 None => return,
             },
             place = events.reserve(), if untold.is_some() => match (place, untold.take()) {

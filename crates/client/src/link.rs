@@ -3,20 +3,14 @@
 use std::time::Duration;
 
 use identity::Identity;
-use protocol::{
-    Close,
-    v3::{Heartbeat, IslandChangedMessage, ServerPacket, client_packet, server_packet::Message},
-};
+use protocol::{Close, v3::Heartbeat};
 use tokio::{
     sync::mpsc,
-    time::{Instant, sleep_until},
+    time::{Instant, sleep, sleep_until},
 };
 
 use crate::{
-    Ended, Event, Settings,
-    connection::Connection,
-    pause::Pause,
-    socket::{packet, sign_in},
+    Ended, Event, Session, Settings, explorer::IslandNews, pause::Pause, session::News, topics::Topics,
 };
 
 /// What the link needs.
@@ -26,9 +20,10 @@ pub(crate) struct Link {
     /// What to do; when its other end is gone, the link leaves.
     pub(crate) requests: mpsc::Receiver<Request>,
     pub(crate) events: mpsc::Sender<Event>,
-    pub(crate) changes: mpsc::Sender<IslandChangedMessage>,
-    /// The last heartbeat that could not be sent.
-    pub(crate) unsent: Option<Heartbeat>,
+    pub(crate) news: mpsc::Sender<IslandNews>,
+    pub(crate) topics: Topics,
+    /// Where the explorer is, and where it would like to be: what each session is told first.
+    pub(crate) place: Option<Heartbeat>,
 }
 
 /// What the explorer wants of its link.
@@ -47,92 +42,119 @@ impl Link {
     pub(crate) async fn run(mut self) {
         let mut pause = Pause::new(self.settings.longest_pause);
         loop {
-            let ended = self.hold(&mut pause).await;
-            let retry_in = ended.come_back().then(|| pause.next());
-            let left = ended == Ended::Left;
-            let told = self.events.send(Event::Disconnected { ended, retry_in }).await;
-            let Some(wait) = retry_in.filter(|_| told.is_ok() && !left) else { return };
+            let reason = self.hold(&mut pause).await;
+            self.topics.disconnected();
+            let comes_back = reason.come_back().then(|| pause.next(reason.retry_after(), Instant::now()));
+            let told = self.events.send(Event::Closed { reason, comes_back }).await;
+            let Some(wait) = comes_back.filter(|_| told.is_ok()) else { return };
             if self.wait(wait).await.is_err() {
                 return;
             }
         }
     }
 
-    /// Keeps the last heartbeat while nobody can be told.
+    /// Remembers where the explorer is while nobody can be told.
     async fn wait(&mut self, wait: Duration) -> Result<(), Gone> {
-        let until = Instant::now() + wait;
+        let mut over = std::pin::pin!(sleep(wait));
         loop {
             tokio::select! {
-                () = sleep_until(until) => return Ok(()),
+                () = &mut over => return Ok(()),
                 request = self.requests.recv() => {
                     if let Request::Heartbeat(heartbeat) = request.ok_or(Gone)? {
-                        self.unsent = Some(heartbeat);
+                        self.stand(heartbeat);
                     }
                 }
+                () = self.topics.serve_disconnected() => {}
             }
         }
     }
 
     /// One connection, from sign-in to its end.
     async fn hold(&mut self, pause: &mut Pause) -> Ended {
-        let Settings { socket_url, transports, deadline, .. } = &self.settings;
-        let mut connection = match sign_in(socket_url, &self.identity, transports, *deadline).await {
-            Ok(connection) => connection,
+        let mut session = match Session::sign_in(&self.settings, &self.identity).await {
+            Ok(session) => session,
             Err(ended) => return ended,
         };
-        pause.reset();
+        pause.succeeded(Instant::now());
         if self.events.send(Event::SignedIn).await.is_err() {
             return Ended::Left;
         }
-        match self.serve(&mut connection).await {
+        session.listen(&mut self.topics);
+        match self.serve(&mut session).await {
             Ended::Left => {
-                connection.close().await;
+                session.close().await;
                 Ended::Left
             }
             ended => ended,
         }
     }
 
-    async fn serve(&mut self, connection: &mut Connection) -> Ended {
+    async fn serve(&mut self, session: &mut Session) -> Ended {
         let mut kicked = false;
-        if let Some(heartbeat) = self.unsent.take()
-            && let Err(ended) = send(connection, heartbeat).await
-        {
-            return ended;
-        }
+        let mut next_heartbeat = Instant::now();
         loop {
-            tokio::select! {
+            let served = tokio::select! {
                 request = self.requests.recv() => match request {
                     Some(Request::Heartbeat(heartbeat)) => {
-                        if let Err(ended) = send(connection, heartbeat).await {
-                            return ended;
-                        }
+                        self.stand(heartbeat.clone());
+                        next_heartbeat = Instant::now() + self.settings.heartbeat_interval;
+                        session.heartbeat(heartbeat).await
                     }
                     Some(Request::SignInAgain) => {
-                        return Ended::Broken("signing in again for another room token".to_owned());
+                        Err(Ended::broken("signing in again for another room token"))
                     }
-                    None => return Ended::Left,
+                    None => Err(Ended::Left),
                 },
-                received = connection.next::<ServerPacket>() => match received.map(|packet| packet.message) {
-                    Ok(Some(Message::IslandChanged(change))) => {
-                        if self.changes.send(change).await.is_err() {
-                            return Ended::Left;
-                        }
+                () = sleep_until(next_heartbeat), if self.place.is_some() => {
+                    next_heartbeat = Instant::now() + self.settings.heartbeat_interval;
+                    match &self.place {
+                        Some(place) => session.heartbeat(place.clone()).await,
+                        None => Ok(()),
                     }
-                    Ok(Some(Message::Kicked(_))) => kicked = true,
-                    Ok(_) => {}
+                }
+                news = session.next(&mut self.topics) => match news {
+                    Ok(News::IslandChanged(change)) => self.tell(Some(IslandNews::Changed(change))).await,
+                    Ok(News::Joined(join)) => {
+                        self.tell(named(&join.island_id, &join.peer_id, IslandNews::Joined)).await
+                    }
+                    Ok(News::Left(left)) => {
+                        self.tell(named(&left.island_id, &left.peer_id, IslandNews::Left)).await
+                    }
+                    Ok(News::Kicked) => {
+                        kicked = true;
+                        Ok(())
+                    }
                     // Somebody else uses this wallet: coming back would kick them in turn.
-                    Err(Ended::Broken(_)) if kicked => {
-                        let close = Close::NewSession;
-                        return Ended::Closed { code: close.code(), reason: close.reason().to_owned() };
-                    }
-                    Err(ended) => return ended,
+                    Err(Ended::Broken(_)) if kicked => Err(Ended::close(Close::NewSession)),
+                    Err(ended) => Err(ended),
                 },
+            };
+            if let Err(ended) = served {
+                return ended;
             }
         }
     }
+
+    /// Remembers where the explorer is. A preference holds until another is said.
+    fn stand(&mut self, heartbeat: Heartbeat) {
+        let before = self.place.take().and_then(|place| place.desired_room);
+        let desired_room = heartbeat.desired_room.or(before);
+        self.place = Some(Heartbeat { desired_room, ..heartbeat });
+    }
+
+    async fn tell(&mut self, news: Option<IslandNews>) -> Result<(), Ended> {
+        let Some(news) = news else {
+            tracing::warn!("the gateway sent an island or a peer that cannot be read");
+            return Ok(());
+        };
+        self.news.send(news).await.map_err(|_| Ended::Left)
+    }
 }
 
-async fn send(connection: &mut Connection, heartbeat: Heartbeat) -> Result<(), Ended> {
-    connection.send(&packet(client_packet::Message::Heartbeat(heartbeat))).await
+fn named<I, A>(island: &str, peer: &str, news: impl FnOnce(I, A) -> IslandNews) -> Option<IslandNews>
+where
+    I: std::str::FromStr,
+    A: std::str::FromStr,
+{
+    Some(news(island.parse().ok()?, peer.parse().ok()?))
 }

@@ -1,9 +1,29 @@
 use std::time::Duration;
 
 use protocol::ConnectionString;
+use reqwest::Url;
 use serde::Deserialize;
 
-/// Why a realm's socket was not found.
+/// What is spoken with a gateway.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Dialect {
+    /// The archipelago socket: packets of `decentraland.kernel.comms.v3`.
+    #[default]
+    Archipelago,
+    /// The BFF over dcl-rpc, which has topics besides.
+    Rpc,
+}
+
+/// Where a gateway is, and what is spoken with it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Gateway {
+    /// What is spoken.
+    pub dialect: Dialect,
+    /// The WebSocket.
+    pub url: String,
+}
+
+/// Why a realm's gateway was not found.
 #[derive(Debug, thiserror::Error)]
 pub enum RealmError {
     /// `/about` did not answer, or not with the JSON that it should.
@@ -17,20 +37,37 @@ pub enum RealmError {
     /// The realm offers something else than an archipelago socket.
     #[error("the realm's adapter is {0:?}, which is no archipelago socket")]
     OtherAdapter(String),
+    /// The realm does not say where its BFF is, or not with a URL.
+    #[error("the realm offers no BFF to call over RPC (bff.publicUrl is {0:?})")]
+    NoBff(String),
 }
 
 #[derive(Deserialize)]
 struct About {
+    #[serde(default)]
     comms: Comms,
+    #[serde(default)]
+    bff: Bff,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Default)]
 struct Comms {
+    #[serde(default)]
     adapter: String,
 }
 
-/// Asks a realm (`http://host:port`) where its archipelago socket is, as explorers do (ADR-110).
-pub async fn discover(realm: &str) -> Result<String, RealmError> {
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase")]
+struct Bff {
+    #[serde(default)]
+    public_url: String,
+}
+
+/// Asks a realm (`http://host:port`) where its gateway is, as explorers do (ADR-110).
+///
+/// Without a dialect, it is the archipelago socket if the realm has one, and else the BFF.
+pub async fn discover(realm: &str, dialect: Option<Dialect>) -> Result<Gateway, RealmError> {
+    crate::tls::install();
     let url = format!("{}/about", realm.trim_end_matches('/'));
     let about: About = async {
         let client = reqwest::Client::builder().timeout(Duration::from_secs(5)).build()?;
@@ -38,8 +75,80 @@ pub async fn discover(realm: &str) -> Result<String, RealmError> {
     }
     .await
     .map_err(|source| RealmError::Unreachable { url, source })?;
-    match about.comms.adapter.parse() {
-        Ok(ConnectionString::Archipelago { url }) => Ok(url),
-        _ => Err(RealmError::OtherAdapter(about.comms.adapter)),
+    about.gateway(realm, dialect)
+}
+
+impl About {
+    fn gateway(self, realm: &str, dialect: Option<Dialect>) -> Result<Gateway, RealmError> {
+        let socket = match self.comms.adapter.parse() {
+            Ok(ConnectionString::Archipelago { url }) => Some(url),
+            _ => None,
+        };
+        let dialect = dialect.unwrap_or(match socket.is_none() && !self.bff.public_url.is_empty() {
+            true => Dialect::Rpc,
+            false => Dialect::Archipelago,
+        });
+        let url = match dialect {
+            Dialect::Archipelago => socket.ok_or(RealmError::OtherAdapter(self.comms.adapter))?,
+            Dialect::Rpc => {
+                rpc_url(realm, &self.bff.public_url).ok_or(RealmError::NoBff(self.bff.public_url))?
+            }
+        };
+        Ok(Gateway { dialect, url })
+    }
+}
+
+/// Where the BFF is called: its URL may be relative to the realm's.
+fn rpc_url(realm: &str, public_url: &str) -> Option<String> {
+    if public_url.is_empty() {
+        return None;
+    }
+    let mut url = Url::parse(realm).ok()?.join(public_url).ok()?;
+    let scheme = match url.scheme() {
+        "http" | "ws" => "ws",
+        "https" | "wss" => "wss",
+        _ => return None,
+    };
+    url.set_scheme(scheme).ok()?;
+    url.set_path(&format!("{}/rpc", url.path().trim_end_matches('/')));
+    Some(url.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SOCKET: &str = r#""comms": {"adapter": "archipelago:archipelago:ws://h/ws"}"#;
+    const BFF: &str = r#""bff": {"publicUrl": "/bff"}"#;
+
+    fn gateway(members: &[&str], dialect: Option<Dialect>) -> Result<Gateway, String> {
+        let about: About = serde_json::from_str(&format!("{{{}}}", members.join(","))).unwrap();
+        about.gateway("https://realm.example:8443", dialect).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn the_dialect_is_chosen_or_what_the_realm_has() {
+        let socket = Ok(Gateway { dialect: Dialect::Archipelago, url: "ws://h/ws".to_owned() });
+        let bff = Ok(Gateway { dialect: Dialect::Rpc, url: "wss://realm.example:8443/bff/rpc".to_owned() });
+        assert_eq!(gateway(&[SOCKET, BFF], None), socket);
+        assert_eq!(gateway(&[SOCKET], None), socket);
+        assert_eq!(gateway(&[BFF], None), bff);
+        assert_eq!(gateway(&[SOCKET, BFF], Some(Dialect::Rpc)), bff);
+        let fixed = r#""comms": {"adapter": "ws-room:wss://h/rooms/1"}"#;
+        assert_eq!(gateway(&[fixed, BFF], None), bff);
+        let error = gateway(&[fixed], None).unwrap_err();
+        assert_eq!(
+            error,
+            "the realm's adapter is \"ws-room:wss://h/rooms/1\", which is no archipelago socket"
+        );
+        assert!(gateway(&[SOCKET], Some(Dialect::Rpc)).unwrap_err().contains("no BFF"));
+    }
+
+    #[test]
+    fn the_bff_may_be_elsewhere() {
+        let url = |public_url| rpc_url("http://h:1/realm", public_url);
+        assert_eq!(url("https://bff.example/").as_deref(), Some("wss://bff.example/rpc"));
+        assert_eq!(url("/bff/").as_deref(), Some("ws://h:1/bff/rpc"));
+        assert_eq!(url("mailto:x"), None);
     }
 }

@@ -1,9 +1,6 @@
 //! A WebSocket room, from the client's side: one task a stay.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    time::Duration,
-};
+use std::collections::{BTreeMap, HashMap};
 
 use bytes::Bytes;
 use protocol::{
@@ -17,7 +14,7 @@ use tokio::{
 
 use crate::{
     Ended, Event, RoomId,
-    connection::Connection,
+    connection::{Connection, Opening},
     doubles::{Doubles, Ear},
 };
 
@@ -57,7 +54,7 @@ pub(crate) struct Destination {
     pub(crate) public_url: String,
     pub(crate) island: IslandId,
     pub(crate) address: Address,
-    pub(crate) deadline: Duration,
+    pub(crate) opening: Opening,
 }
 
 impl Stay {
@@ -167,10 +164,10 @@ impl Inside<'_> {
         let room = self.room;
         match message {
             Message::PeerUpdateMessage(WsPeerUpdate { from_alias: alias, body, .. }) => {
-                let sender = self.members.get(&alias);
-                let double = sender.is_some_and(|&sender| self.ear.is_double(sender, &body, Instant::now()));
+                let sender = self.members.get(&alias).copied();
+                let double = sender.is_some_and(|sender| self.ear.is_double(sender, &body, Instant::now()));
                 Some(match double {
-                    false => Event::Message { room, alias, body },
+                    false => Event::Message { room, alias, sender, body },
                     true => Event::Double { room, alias, body },
                 })
             }
@@ -190,8 +187,8 @@ impl Inside<'_> {
 }
 
 async fn enter(destination: &Destination) -> Result<(Connection, WsWelcome), Ended> {
-    let Destination { url, address, deadline, .. } = destination;
-    let mut connection = Connection::open(url, "rfc5, rfc4", *deadline).await?;
+    let Destination { url, address, opening, .. } = destination;
+    let mut connection = Connection::open(url, "rfc5, rfc4", *opening).await?;
     let handshake = async {
         let identification = WsIdentification { address: address.to_string() };
         let packet = WsPacket { message: Some(Message::PeerIdentification(identification)) };
@@ -201,13 +198,13 @@ async fn enter(destination: &Destination) -> Result<(Connection, WsWelcome), End
                 Some(Message::WelcomeMessage(welcome)) => return Ok(welcome),
                 // The close frame that follows says more.
                 Some(Message::PeerKicked(_)) => {}
-                _ => return Err(Ended::Broken("no welcome from the room".to_owned())),
+                _ => return Err(Ended::broken("no welcome from the room")),
             }
         }
     };
-    match timeout(*deadline, handshake).await {
+    match timeout(opening.deadline, handshake).await {
         Ok(Ok(welcome)) => Ok((connection, welcome)),
         Ok(Err(ended)) => Err(ended),
-        Err(_) => Err(Ended::Broken("the room did not answer in time".to_owned())),
+        Err(_) => Err(Ended::broken("the room did not answer in time")),
     }
 }

@@ -151,11 +151,12 @@ impl Rooms {
         let mut ask_again = None;
         match progress {
             Some(Progress::Entered) => {
-                present.pause.reset();
+                present.pause.succeeded(Instant::now());
                 self.leave_past(self.settings.overlap.map(|overlap| Instant::now() + overlap));
             }
             Some(Progress::Ended(ended)) if ended.come_back() => {
-                present.state = State::Waiting(Instant::now() + present.pause.next());
+                let now = Instant::now();
+                present.state = State::Waiting(now + present.pause.next(ended.retry_after(), now));
             }
             Some(Progress::Ended(ended)) => {
                 let refused =
@@ -186,7 +187,7 @@ impl Rooms {
             public_url: public_url.to_owned(),
             island: island.clone(),
             address: self.address,
-            deadline: self.settings.deadline,
+            opening: self.settings.opening(),
         };
         Stay::begin(id, destination, &self.doubles, self.events.clone())
     }
@@ -195,11 +196,12 @@ impl Rooms {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{Dialect, Gateway};
 
     /// What follows when the room that was named so long ago ends the stay like this.
     fn after(age: Duration, close: Close) -> (Option<AskAgain>, bool) {
         let (events, _) = mpsc::channel(1);
-        let mut rooms = Rooms::new(Settings::new("ws://127.0.0.1:9"), Address::new([1; 20]), events);
+        let mut rooms = Rooms::new(Settings::new(gateway()), Address::new([1; 20]), events);
         let told = Instant::now().checked_sub(age).unwrap();
         let pause = Pause::new(Duration::from_secs(1));
         let (url, public_url, island) = (String::new(), String::new(), "I1".parse().unwrap());
@@ -208,6 +210,10 @@ mod tests {
         let asked = rooms.advance(Some(Progress::Ended(ended)));
         let waits = matches!(rooms.present, Some(Present { state: State::Waiting(_), .. }));
         (asked, waits)
+    }
+
+    fn gateway() -> Gateway {
+        Gateway { dialect: Dialect::Archipelago, url: "ws://127.0.0.1:9".to_owned() }
     }
 
     fn rooms(settings: Settings) -> Rooms {
@@ -223,7 +229,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_explorer_leaves_once_it_is_welcome_elsewhere() {
-        let mut rooms = rooms(Settings::new("ws://127.0.0.1:9"));
+        let mut rooms = rooms(Settings::new(gateway()));
         assert!(told(&mut rooms, "I1", "ws-room:ws://127.0.0.1:9/rooms/I1"));
         assert!(told(&mut rooms, "I1", "ws-room:ws://127.0.0.1:9/nodes/2/rooms/I1"));
         assert!(matches!(rooms.past[..], [(_, None)]) && rooms.present.is_some());
@@ -233,7 +239,7 @@ mod tests {
 
     #[tokio::test]
     async fn where_it_cannot_join_there_is_no_welcome_to_wait_for() {
-        let mut rooms = rooms(Settings::new("ws://127.0.0.1:9"));
+        let mut rooms = rooms(Settings::new(gateway()));
         assert!(told(&mut rooms, "I1", "ws-room:ws://127.0.0.1:9/rooms/I1"));
         assert!(told(&mut rooms, "I1", LIVEKIT));
         assert!(matches!(rooms.past[..], [(_, Some(_))]) && rooms.present.is_none());
@@ -242,7 +248,7 @@ mod tests {
     #[tokio::test]
     async fn stock_clients_leave_as_soon_as_they_are_told() {
         for connection in ["ws-room:ws://127.0.0.1:9/nodes/2/rooms/I1", LIVEKIT] {
-            let mut rooms = rooms(Settings::stock("ws://127.0.0.1:9"));
+            let mut rooms = rooms(Settings::stock(gateway()));
             assert!(told(&mut rooms, "I1", "ws-room:ws://127.0.0.1:9/rooms/I1"));
             assert!(told(&mut rooms, "I1", connection));
             assert!(rooms.past.is_empty());

@@ -2,13 +2,12 @@
 
 use std::{
     sync::{Arc, Mutex, PoisonError, atomic::Ordering::Relaxed},
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
-use anyhow::{Context, Result};
 use bytes::{BufMut, Bytes, BytesMut};
 use client::{Event, Explorer, Handle, Settings};
-use identity::{Identity, Wallet};
+use identity::Identity;
 use protocol::{
     Message as _,
     rfc4::{self, packet::Message},
@@ -32,13 +31,6 @@ pub(crate) struct Plan {
 
 /// How often a bot says where it is to its gateway.
 const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
-const DAY: Duration = Duration::from_secs(24 * 60 * 60);
-
-/// A wallet and a short-lived key, made a moment ago.
-pub(crate) fn identity() -> Result<Identity> {
-    let wallet = || Wallet::from_secret(admission::random()?).context("one in 2^128");
-    Ok(Identity::new(&wallet()?, wallet()?, SystemTime::now() + DAY))
-}
 
 /// The heartbeat whose answer is measured: the first of a sign-in, or that of a jump.
 type Question = Arc<Mutex<Option<Instant>>>;
@@ -176,7 +168,7 @@ fn hear(crowd: &Crowd, bot: usize, question: &Question, event: Event) {
                 stay.heard(alias, position.index);
             }
         }
-        Event::Message { room, alias, body } => {
+        Event::Message { room, alias, body, .. } => {
             let Some(position) = decode(body) else { return };
             let sender = {
                 let mut log = crowd.log(bot);
@@ -200,8 +192,9 @@ fn hear(crowd: &Crowd, bot: usize, question: &Question, event: Event) {
                 stay.left = Some(Instant::now());
             }
         }
-        Event::Disconnected { ended, .. } => {
-            tracing::debug!(bot, %ended, "disconnected");
+        Event::IslandJoined { .. } | Event::IslandLeft { .. } => {}
+        Event::Closed { reason, .. } => {
+            tracing::debug!(bot, %reason, "disconnected");
             crowd.log(bot).told.disconnected(Instant::now());
             crowd.disconnects.fetch_add(1, Relaxed);
         }

@@ -2,6 +2,7 @@
 
 mod bot;
 mod crowd;
+mod dialect;
 mod ledger;
 mod moves;
 mod ranges;
@@ -20,6 +21,7 @@ use rand::{SeedableRng, rngs::StdRng};
 use tokio::time::{self, Instant};
 
 use crowd::Crowd;
+use dialect::{Gateways, Spoken};
 use referee::Referee;
 use report::{Display, Summary};
 use route::Route;
@@ -57,8 +59,11 @@ pub(crate) struct Flags {
     /// told of another.
     #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = share)]
     stock: f64,
+    /// What bots speak with the gateway; mixed: every other bot speaks RPC.
+    #[arg(long, value_enum, default_value_t)]
+    dialect: Spoken,
     /// What bots say that they can join, separated by commas, such as livekit,ws-room; they enter
-    /// only WebSocket rooms, whatever they say. Without it, they say nothing.
+    /// only WebSocket rooms, whatever they say. Without it, and over RPC, they say nothing.
     #[arg(long, value_name = "PROTOCOLS", value_delimiter = ',', value_parser = protocol_name)]
     transports: Vec<String>,
     /// The realm has rules that part people who are near each other: only those who were told of one
@@ -113,7 +118,7 @@ const SETTLING: Duration = Duration::from_secs(2);
 pub(crate) async fn run(flags: Flags) -> Result<ExitCode> {
     // Each bot holds two sockets.
     let _ = rlimit::increase_nofile_limit(u64::MAX);
-    let socket = client::discover(&flags.url).await.context("no realm")?;
+    let gateways = Gateways::discover(&flags.url, flags.dialect).await.context("no realm")?;
     let server = ServerLoad::new(&flags.url);
     let before = server.sample().await;
     let crowd = Arc::new(Crowd::new(flags.count));
@@ -128,7 +133,7 @@ pub(crate) async fn run(flags: Flags) -> Result<ExitCode> {
     let mut referee = Referee::new(flags.limit, step);
     let began = Instant::now();
     let end = flags.seconds.map(|seconds| began + Duration::from_secs(seconds));
-    let mut bots = spawn(&flags, &socket, &crowd)?;
+    let mut bots = spawn(&flags, &gateways, &crowd)?;
     let measured_from = began + Duration::from_secs(flags.count as u64) / ARRIVALS_PER_SECOND + SETTLING;
     let mut first = None;
     let mut looks = time::interval(LOOK_INTERVAL);
@@ -166,7 +171,7 @@ pub(crate) async fn run(flags: Flags) -> Result<ExitCode> {
     Ok(if summary.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn spawn(flags: &Flags, socket: &str, crowd: &Arc<Crowd>) -> Result<tokio::task::JoinSet<()>> {
+fn spawn(flags: &Flags, gateways: &Gateways, crowd: &Arc<Crowd>) -> Result<tokio::task::JoinSet<()>> {
     let mut bots = tokio::task::JoinSet::new();
     let stock = choose_stock(flags);
     for index in 0..flags.count {
@@ -177,13 +182,14 @@ fn spawn(flags: &Flags, socket: &str, crowd: &Arc<Crowd>) -> Result<tokio::task:
             None if flags.still => Walker::still(rng),
             None => Walker::new(index, flags.count, flags.speed, rng),
         };
-        let mut settings = client::Settings::new(socket);
+        let gateway = gateways.of_bot(index);
+        let mut settings = client::Settings::new(gateway.clone());
         if stock.contains(&index) {
-            settings = client::Settings::stock(socket);
+            settings = client::Settings::stock(gateway.clone());
             crowd.log(index).stock = true;
         }
         settings.transports.clone_from(&flags.transports);
-        let identity = bot::identity()?;
+        let identity = client::guest()?;
         crowd.enrol(index, identity.address());
         let arrival = Duration::from_secs(1) * u32::try_from(index)? / ARRIVALS_PER_SECOND;
         let plan = bot::Plan {

@@ -1,0 +1,84 @@
+//! A session on a gateway, whatever is spoken with it.
+
+use identity::Identity;
+use protocol::v3::{Heartbeat, IslandChangedMessage, JoinIslandMessage, LeftIslandMessage};
+use tokio::time::timeout;
+
+use crate::{Dialect, Ended, Settings, archipelago::Socket, bff::Bff, topics::Topics};
+
+/// A session on a gateway and nothing that follows: no heartbeats, no rooms, no coming back. An
+/// [`crate::Explorer`] does all that; this is for who only wants to know whether one can sign in.
+///
+/// Dropped, it breaks its connection; [`Session::close`] says goodbye.
+#[derive(Debug)]
+pub struct Session(Spoken);
+
+#[derive(Debug)]
+enum Spoken {
+    Archipelago(Socket),
+    Rpc(Box<Bff>),
+}
+
+/// What a gateway says to a session.
+#[derive(Debug)]
+pub(crate) enum News {
+    IslandChanged(IslandChangedMessage),
+    Joined(JoinIslandMessage),
+    Left(LeftIslandMessage),
+    /// A newer session of this wallet took over.
+    Kicked,
+}
+
+impl Session {
+    /// Connects, has the challenge signed, and waits for the welcome: for
+    /// [`Settings::deadline`] at most.
+    pub async fn sign_in(settings: &Settings, identity: &Identity) -> Result<Self, Ended> {
+        let signing_in = async {
+            Ok(Self(match settings.gateway.dialect {
+                Dialect::Archipelago => Spoken::Archipelago(Socket::sign_in(settings, identity).await?),
+                Dialect::Rpc => Spoken::Rpc(Box::new(Bff::sign_in(settings, identity).await?)),
+            }))
+        };
+        let in_time = timeout(settings.deadline, signing_in).await;
+        in_time.unwrap_or_else(|_| Err(Ended::broken("the gateway did not answer in time")))
+    }
+
+    /// Says goodbye, and waits for a second at most for the answer.
+    pub async fn close(self) {
+        match self.0 {
+            Spoken::Archipelago(socket) => socket.close().await,
+            Spoken::Rpc(bff) => bff.close().await,
+        }
+    }
+
+    /// Asks for what an explorer wants to hear from now on.
+    pub(crate) fn listen(&mut self, topics: &mut Topics) {
+        if let Spoken::Rpc(bff) = &mut self.0 {
+            bff.listen(topics);
+        }
+    }
+
+    pub(crate) async fn heartbeat(&mut self, heartbeat: Heartbeat) -> Result<(), Ended> {
+        match &mut self.0 {
+            Spoken::Archipelago(socket) => socket.heartbeat(heartbeat).await,
+            Spoken::Rpc(bff) => bff.heartbeat(&heartbeat).await,
+        }
+    }
+
+    /// What the gateway says next; topics are served meanwhile. Cancel-safe.
+    pub(crate) async fn next(&mut self, topics: &mut Topics) -> Result<News, Ended> {
+        match &mut self.0 {
+            Spoken::Archipelago(socket) => socket.next().await,
+            Spoken::Rpc(bff) => bff.next(topics).await,
+        }
+    }
+}
+
+/// Whether what a gateway wants signed is a challenge. Anything else could be a message to another
+/// service.
+pub(crate) fn check_challenge(challenge: &str) -> Result<(), Ended> {
+    match challenge.starts_with("dcl-") {
+        true => Ok(()),
+        false => Err(Ended::broken("the gateway wants something signed that is no challenge")),
+    }
+}

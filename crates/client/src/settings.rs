@@ -1,0 +1,49 @@
+use std::{net::IpAddr, time::Duration};
+
+use crate::{Gateway, connection::Opening};
+
+/// How an explorer behaves.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The gateway; [`crate::discover`] finds it.
+    pub gateway: Gateway,
+    /// What it tells the gateway that it can join, such as `ws-room`; empty: nothing is said, and
+    /// the gateway assumes. Over RPC it cannot be said.
+    pub transports: Vec<String>,
+    /// How long any server may take to answer.
+    pub deadline: Duration,
+    /// How long it stays in the old room once the new one has welcomed it; `None`: it leaves the old
+    /// room before it enters the new one.
+    pub overlap: Option<Duration>,
+    /// How often it says again where it is, when it has not been told anything new.
+    pub heartbeat_interval: Duration,
+    /// The longest pause before it tries again, unless a server asks for a longer one.
+    pub longest_pause: Duration,
+    /// The address of this machine that its connections come from; `None`: any.
+    pub local_address: Option<IpAddr>,
+}
+
+impl Settings {
+    /// The usual behaviour, at this gateway.
+    pub fn new(gateway: Gateway) -> Self {
+        Self {
+            gateway,
+            transports: Vec::new(),
+            deadline: Duration::from_secs(10),
+            overlap: Some(Duration::from_secs(2)),
+            heartbeat_interval: Duration::from_secs(5),
+            longest_pause: Duration::from_secs(10),
+            local_address: None,
+        }
+    }
+
+    /// The behaviour of stock clients, which break before they make: as soon as they are told of
+    /// another room they leave the one that they are in.
+    pub fn stock(gateway: Gateway) -> Self {
+        Self { overlap: None, ..Self::new(gateway) }
+    }
+
+    pub(crate) fn opening(&self) -> Opening {
+        Opening { deadline: self.deadline, local_address: self.local_address }
+    }
+}

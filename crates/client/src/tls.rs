@@ -1,0 +1,9 @@
+use rustls::crypto::{CryptoProvider, ring};
+
+/// Has a provider for TLS where the program has not chosen one: without, whoever speaks TLS panics.
+pub(crate) fn install() {
+    if CryptoProvider::get_default().is_none() {
+        // Whoever was faster has done it.
+        let _ = ring::default_provider().install_default();
+    }
+}

@@ -1,0 +1,358 @@
+//! Topics: what an explorer says to whoever listens, across islands, and what it listens to.
+//!
+//! Subscriptions outlive sessions: each new one takes them up again.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt,
+    future::pending,
+};
+
+use bytes::Bytes;
+use futures_util::{
+    StreamExt,
+    future::{BoxFuture, FutureExt},
+    stream::FuturesUnordered,
+};
+use protocol::{
+    Address, Message, Topic, TopicPattern,
+    bff::{PeerTopicSubscriptionResultElem, PublishToTopicRequest, SubscriptionRequest},
+};
+use rpc::client::{Caller, Event};
+use tokio::sync::{mpsc, oneshot};
+
+/// What is heard of a subscription.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TopicEvent {
+    /// Somebody said something.
+    Message(TopicMessage),
+    /// The explorer was disconnected and is back: what was said meanwhile was not heard.
+    Gap,
+    /// The gateway does not take it any more, and says why. Nothing comes after this.
+    Ended(String),
+}
+
+/// What somebody said under a topic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TopicMessage {
+    /// The topic.
+    pub topic: Topic,
+    /// Who said it, as the gateway vouches for it.
+    pub sender: Address,
+    /// What they said.
+    pub payload: Bytes,
+    /// How many messages the gateway dropped just before this one, because they were not read.
+    pub missed: u64,
+}
+
+/// Why something was not published, or is not listened to.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TopicsError {
+    /// The explorer speaks [`crate::Dialect::Archipelago`].
+    #[error("topics need the RPC dialect")]
+    NeedsRpc,
+    /// The text is no topic, or no pattern.
+    #[error(transparent)]
+    Malformed(#[from] protocol::TopicError),
+    /// The explorer is not signed in at the moment.
+    #[error("not signed in")]
+    NotSignedIn,
+    /// The gateway refuses, and says why.
+    #[error("refused by the gateway: {0}")]
+    Refused(String),
+    /// The connection broke before the gateway answered; it may have heard, or not.
+    #[error("the connection broke before the gateway answered")]
+    Unanswered,
+    /// The explorer is gone.
+    #[error("the explorer is gone")]
+    Gone,
+}
+
+/// Listens to topics, until it is dropped. What waits in it waits for its owner: 64 events, and then
+/// the gateway's backlog, which drops the newest and counts.
+#[derive(Debug)]
+pub struct Subscription {
+    events: mpsc::Receiver<TopicEvent>,
+    /// Dropped with it, which the explorer hears.
+    _alive: oneshot::Sender<()>,
+}
+
+impl Subscription {
+    /// What is heard next; `None` once the explorer is gone, or the subscription ended. Cancel-safe.
+    pub async fn next(&mut self) -> Option<TopicEvent> {
+        self.events.recv().await
+    }
+}
+
+/// What a handle asks for.
+#[derive(Debug)]
+pub(crate) enum Order {
+    Publish(Topic, Bytes, Answer<()>),
+    Subscribe(TopicPattern, Answer<Subscription>),
+}
+
+type Answer<T> = oneshot::Sender<Result<T, TopicsError>>;
+
+/// The topics of an explorer, whatever session there is.
+pub(crate) struct Topics {
+    orders: mpsc::Receiver<Order>,
+    by_id: BTreeMap<u64, Subscribed>,
+    last_id: u64,
+    /// What goes on in the queues of subscriptions, by their ids.
+    queues: FuturesUnordered<BoxFuture<'static, (u64, Queue)>>,
+    /// Which subscription a stream tells of, by the number of its call.
+    streams: HashMap<u32, u64>,
+    /// Who waits to hear that it has published, by the number of the call.
+    publishing: HashMap<u32, Answer<()>>,
+}
+
+struct Subscribed {
+    pattern: TopicPattern,
+    /// Who waits to hear that it is taken, and what it will hear with.
+    asked: Option<(Answer<Subscription>, Subscription)>,
+    /// Where the next event goes. Nothing is asked for that has no place.
+    place: Option<Place>,
+    /// The stream that tells of it, once it is open.
+    stream: Option<u32>,
+    /// An event that comes before anything else.
+    first: Option<TopicEvent>,
+}
+
+pub(crate) type Place = mpsc::OwnedPermit<TopicEvent>;
+
+pub(crate) enum Queue {
+    /// There is a place for one more event.
+    Place(Place),
+    /// Nobody listens any more.
+    Abandoned,
+}
+
+/// What has to be served.
+pub(crate) enum Wake {
+    Order(Order),
+    Queue(u64, Queue),
+}
+
+pub(crate) const TOPICS_SERVICE: &str = "TopicsService";
+/// Events that wait for whoever subscribed.
+const EVENT_QUEUE: usize = 64;
+/// What handles may ask for before it is taken; at the bound they wait.
+pub(crate) const ORDER_QUEUE: usize = 64;
+/// Publications without an answer; at the bound the next one waits.
+const MAX_PUBLISHING: usize = 64;
+
+impl Topics {
+    pub(crate) fn new(orders: mpsc::Receiver<Order>) -> Self {
+        let (by_id, queues, streams, publishing) = Default::default();
+        Self { orders, by_id, last_id: 0, queues, streams, publishing }
+    }
+
+    /// What has to be served next. Cancel-safe.
+    pub(crate) async fn next(&mut self) -> Wake {
+        let may_publish = self.publishing.len() < MAX_PUBLISHING;
+        tokio::select! {
+            Some(order) = self.orders.recv(), if may_publish => Wake::Order(order),
+            Some((id, queue)) = self.queues.next() => Wake::Queue(id, queue),
+            else => pending().await,
+        }
+    }
+
+    /// Serves what needs no session. Does not return. Cancel-safe.
+    pub(crate) async fn serve_disconnected(&mut self) {
+        loop {
+            match self.next().await {
+                // Who does not wait for the answer does not want it.
+                Wake::Order(Order::Publish(.., answer)) => {
+                    drop(answer.send(Err(TopicsError::NotSignedIn)));
+                }
+                Wake::Order(Order::Subscribe(pattern, answer)) => drop(self.add(pattern, answer)),
+                Wake::Queue(id, queue) => drop(self.queue_changed(id, queue)),
+            }
+        }
+    }
+
+    /// There is a session: everything is subscribed to on it.
+    pub(crate) fn signed_in(&mut self, caller: &mut Caller) {
+        let lasting = |subscribed: &Subscribed| !matches!(subscribed.first, Some(TopicEvent::Ended(_)));
+        let ids = self.by_id.iter().filter(|(_, subscribed)| lasting(subscribed)).map(|(&id, _)| id);
+        let ids: Vec<u64> = ids.collect();
+        ids.into_iter().for_each(|id| self.subscribe(id, caller));
+    }
+
+    /// There is no session any more.
+    pub(crate) fn disconnected(&mut self) {
+        self.streams.clear();
+        for (_, answer) in self.publishing.drain() {
+            let _ = answer.send(Err(TopicsError::Unanswered));
+        }
+        self.by_id.values_mut().for_each(|subscribed| subscribed.stream = None);
+    }
+
+    /// Serves what [`Topics::next`] gave.
+    pub(crate) fn serve(&mut self, wake: Wake, caller: &mut Caller) {
+        match wake {
+            Wake::Order(Order::Publish(topic, payload, answer)) => {
+                let request = PublishToTopicRequest { topic: topic.as_str().to_owned(), payload };
+                match caller.call(TOPICS_SERVICE, "PublishToTopic", request.encode_to_vec().into()) {
+                    Ok(number) => drop(self.publishing.insert(number, answer)),
+                    Err(error) => drop(answer.send(Err(TopicsError::Refused(error.to_string())))),
+                }
+            }
+            Wake::Order(Order::Subscribe(pattern, answer)) => {
+                let id = self.add(pattern, answer);
+                self.subscribe(id, caller);
+            }
+            Wake::Queue(id, queue) => {
+                if let Some(stream) = self.queue_changed(id, queue) {
+                    caller.end(stream);
+                }
+                self.ask(id, caller);
+            }
+        }
+    }
+
+    /// Hears what became of a call, if it is one of these.
+    pub(crate) fn hear(&mut self, event: Event, caller: &mut Caller) {
+        match event {
+            Event::Answered { number, .. } => self.published(number, Ok(())),
+            Event::Refused { number, error } if self.publishing.contains_key(&number) => {
+                self.published(number, Err(TopicsError::Refused(error.message)));
+            }
+            Event::Refused { number, error } => self.end(number, error.message),
+            Event::Ended { number } => self.end(number, "the gateway ended it".to_owned()),
+            Event::Opened { number } => {
+                let Some(&id) = self.streams.get(&number) else { return caller.end(number) };
+                let Some(subscribed) = self.by_id.get_mut(&id) else { return };
+                subscribed.stream = Some(number);
+                match subscribed.asked.take() {
+                    // If nobody waits for it, it is dropped, and then abandoned.
+                    Some((answer, subscription)) => drop(answer.send(Ok(subscription))),
+                    None => subscribed.first = Some(TopicEvent::Gap),
+                }
+                self.ask(id, caller);
+            }
+            Event::Element { number, payload } => {
+                let Some(&id) = self.streams.get(&number) else { return };
+                match message(payload) {
+                    Some(message) => self.tell(id, TopicEvent::Message(message)),
+                    None => tracing::warn!("the gateway sent a message that cannot be read"),
+                }
+                self.ask(id, caller);
+            }
+        }
+    }
+
+    fn add(&mut self, pattern: TopicPattern, answer: Answer<Subscription>) -> u64 {
+        self.last_id += 1;
+        let id = self.last_id;
+        let (sender, events) = mpsc::channel(EVENT_QUEUE);
+        let (alive, abandoned) = oneshot::channel();
+        let asked = Some((answer, Subscription { events, _alive: alive }));
+        let subscribed = Subscribed { pattern, asked, place: None, stream: None, first: None };
+        self.by_id.insert(id, subscribed);
+        self.queues.push(abandoned.map(move |_| (id, Queue::Abandoned)).boxed());
+        self.reserve(id, sender);
+        id
+    }
+
+    fn subscribe(&mut self, id: u64, caller: &mut Caller) {
+        let Some(subscribed) = self.by_id.get(&id) else { return };
+        let request = SubscriptionRequest { topic: subscribed.pattern.as_str().to_owned() };
+        match caller.call(TOPICS_SERVICE, "PeerSubscription", request.encode_to_vec().into()) {
+            Ok(number) => drop(self.streams.insert(number, id)),
+            Err(error) => self.refuse(id, error.to_string()),
+        }
+    }
+
+    /// Waits for a place for the next event of a subscription.
+    fn reserve(&mut self, id: u64, sender: mpsc::Sender<TopicEvent>) {
+        let place = sender.reserve_owned().map(move |place| match place {
+            Ok(place) => (id, Queue::Place(place)),
+            Err(_) => (id, Queue::Abandoned),
+        });
+        self.queues.push(place.boxed());
+    }
+
+    /// Gives the stream that nobody listens to any more.
+    fn queue_changed(&mut self, id: u64, queue: Queue) -> Option<u32> {
+        match queue {
+            Queue::Place(place) => {
+                if let Some(subscribed) = self.by_id.get_mut(&id) {
+                    subscribed.place = Some(place);
+                }
+                None
+            }
+            Queue::Abandoned => {
+                self.by_id.remove(&id)?;
+                let number =
+                    self.streams.iter().find(|(_, stream)| **stream == id).map(|(&number, _)| number);
+                self.streams.remove(&number?);
+                number
+            }
+        }
+    }
+
+    /// Asks for the next message, if there is a place for it and nothing else comes first.
+    fn ask(&mut self, id: u64, caller: &mut Caller) {
+        let Some(subscribed) = self.by_id.get_mut(&id) else { return };
+        if subscribed.place.is_none() {
+            return;
+        }
+        match (subscribed.first.take(), subscribed.stream) {
+            (Some(ended @ TopicEvent::Ended(_)), _) => {
+                self.tell(id, ended);
+                // With it goes the only way to tell more.
+                self.by_id.remove(&id);
+            }
+            (Some(event), _) => self.tell(id, event),
+            (None, Some(stream)) => caller.want(stream),
+            (None, None) => {}
+        }
+    }
+
+    fn tell(&mut self, id: u64, event: TopicEvent) {
+        if let Some(place) = self.by_id.get_mut(&id).and_then(|subscribed| subscribed.place.take()) {
+            let sender = place.send(event);
+            self.reserve(id, sender);
+        }
+    }
+
+    fn published(&mut self, number: u32, result: Result<(), TopicsError>) {
+        if let Some(answer) = self.publishing.remove(&number) {
+            let _ = answer.send(result);
+        }
+    }
+
+    fn end(&mut self, number: u32, reason: String) {
+        if let Some(id) = self.streams.remove(&number) {
+            self.refuse(id, reason);
+        }
+    }
+
+    /// The gateway does not take a subscription: it ends, at once or with the next place.
+    fn refuse(&mut self, id: u64, reason: String) {
+        let Some(subscribed) = self.by_id.get_mut(&id) else { return };
+        subscribed.stream = None;
+        if let Some((answer, _)) = subscribed.asked.take() {
+            let _ = answer.send(Err(TopicsError::Refused(reason)));
+            self.by_id.remove(&id);
+        } else if subscribed.place.is_some() {
+            self.tell(id, TopicEvent::Ended(reason));
+            self.by_id.remove(&id);
+        } else {
+            subscribed.first = Some(TopicEvent::Ended(reason));
+        }
+    }
+}
+
+impl fmt::Debug for Topics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Topics").field("subscriptions", &self.by_id.len()).finish_non_exhaustive()
+    }
+}
+
+fn message(payload: Bytes) -> Option<TopicMessage> {
+    let element = PeerTopicSubscriptionResultElem::decode(payload).ok()?;
+    let PeerTopicSubscriptionResultElem { payload, topic, sender, missed } = element;
+    Some(TopicMessage { topic: topic.parse().ok()?, sender: sender.parse().ok()?, payload, missed })
+}

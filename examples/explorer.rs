@@ -1,0 +1,57 @@
+//! An explorer that walks in a circle, and tells which island it is in and whom it hears there.
+//!
+//! `cargo run --example explorer -- http://127.0.0.1:5000`
+
+use std::{error::Error, time::Duration};
+
+use client::{
+    Event, Explorer, Handle, Position, Protobuf, Settings,
+    rfc4::{self, Packet, packet::Message},
+};
+
+const STEP: Duration = Duration::from_millis(500);
+const RADIUS_M: f32 = 20.0;
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let realm = std::env::args().nth(1).ok_or("usage: explorer URL")?;
+    let gateway = client::discover(&realm, None).await?;
+    let identity = client::guest()?;
+    println!("I am {}", identity.address());
+    let mut explorer = Explorer::start(Settings::new(gateway), identity);
+    tokio::spawn(walk(explorer.handle()));
+
+    while let Some(event) = explorer.next().await {
+        match event {
+            Event::IslandChanged { island, connection, peers, .. } => {
+                let text = connection.to_string();
+                let transport = text.split(':').next().unwrap_or_default();
+                println!("island {island} of {} people, over {transport}", peers.len());
+            }
+            Event::RoomEntered { members, .. } => println!("in its room, with {} others", members.len()),
+            Event::PeerJoined { address, .. } => println!("{address} is here, too"),
+            Event::Message { sender: Some(sender), body, .. } => {
+                if let Some(Message::Position(at)) = Packet::decode(body)?.message {
+                    println!("{sender} is at {:.1} {:.1}", at.position_x, at.position_z);
+                }
+            }
+            Event::Closed { reason, comes_back: Some(pause) } => println!("{reason}; back in {pause:.1?}"),
+            Event::Closed { reason, comes_back: None } => println!("{reason}"),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+async fn walk(handle: Handle) {
+    let mut steps = tokio::time::interval(STEP);
+    for index in 0_u32.. {
+        steps.tick().await;
+        let (sin, cos) = (index as f32 / 10.0).sin_cos();
+        let (x, z) = (RADIUS_M * cos, RADIUS_M * sin);
+        handle.heartbeat(Position::new(x, 0.0, z), None).await;
+        let at = rfc4::Position { index, position_x: x, position_z: z, ..Default::default() };
+        let packet = Packet { message: Some(Message::Position(at)), protocol_version: 100 };
+        handle.say(packet.encode_to_vec().into(), true).await;
+    }
+}
