@@ -138,6 +138,7 @@ fn secrets_are_not_printed() {
         .env("ATOLL__ROOMS__TOKEN_SECRETS", "a secret of sixteen characters")
         .env("ATOLL__P2P__TURN", "turn:turn.example")
         .env("ATOLL__P2P__TURN_SECRET", "sixteen")
+        .env("ATOLL__IDENTITY__ETHEREUM_RPC_URL", "https://node.example/v3/sixteen")
         .env("ATOLL__LIVEKIT__MAIN__URL", "wss://lk.example")
         .env("ATOLL__LIVEKIT__MAIN__API_KEY", "a key")
         .env("ATOLL__LIVEKIT__MAIN__API_SECRET", "sixteen")

@@ -5,6 +5,8 @@
 
 mod bad_input;
 mod command_line;
+mod contracts;
+mod ethereum;
 mod front;
 mod http;
 mod islands;

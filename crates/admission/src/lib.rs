@@ -4,10 +4,12 @@
 //! Gateways and room nodes both sign people in, and both from the open internet: what they do
 //! before they know a wallet stands here, once.
 
+mod contracts;
 mod door;
 mod pace;
 mod verifier;
 
+pub use contracts::{ContractSettings, Contracts, NotAsked};
 pub use door::{Door, DoorLimits, Full, Ticket};
 pub use pace::Pace;
-pub use verifier::{Randomness, Verifier, random};
+pub use verifier::{Randomness, Refusal, Verifier, random};

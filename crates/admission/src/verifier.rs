@@ -1,8 +1,10 @@
 use std::{sync::Arc, time::SystemTime};
 
-use identity::{ChainError, Challenge, Limits, verify};
-use protocol::Address;
+use identity::{ChainError, Challenge, Examined, Limits, examine};
+use protocol::{Address, Close};
 use tokio::sync::Semaphore;
+
+use crate::{Contracts, NotAsked};
 
 /// The operating system has no randomness to give.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -16,22 +18,60 @@ pub fn random<const N: usize>() -> Result<[u8; N], Randomness> {
     Ok(bytes)
 }
 
+/// Why a chain does not sign anybody in.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// It is not valid.
+    #[error(transparent)]
+    Chain(#[from] ChainError),
+    /// The contract wallet does not take a signature for its own.
+    #[error("link {link}: the contract wallet says that the signature is not valid (EIP-1654)")]
+    Contract {
+        /// Which link carries it.
+        link: usize,
+    },
+    /// The contract wallet could not be asked.
+    #[error("link {link} is signed by a contract wallet: {why}")]
+    NotAsked {
+        /// Which link carries the signature.
+        link: usize,
+        /// What went wrong.
+        why: NotAsked,
+    },
+}
+
+impl Refusal {
+    /// What the close frame says: the same chain may do later if nobody said that it is wrong.
+    pub fn close(&self) -> Close {
+        match self {
+            Self::Chain(_) | Self::Contract { .. } => Close::AuthRefused,
+            Self::NotAsked { .. } => Close::Full,
+        }
+    }
+}
+
 /// Issues challenges and verifies what came back. Cheap to clone.
 ///
 /// A chain takes some 60 µs of a core. They are verified on blocking threads, at most one per core
 /// at a time, so that a storm of sign-ins queues up behind itself and not in front of those who
-/// are already in.
+/// are already in. Contract wallets are asked after that, and hold no thread and no core meanwhile.
 #[derive(Debug, Clone)]
 pub struct Verifier {
     limits: Limits,
     cores: Arc<Semaphore>,
+    contracts: Option<Contracts>,
 }
 
 impl Verifier {
-    /// A verifier that holds chains against these limits.
+    /// A verifier that holds chains against these limits, and refuses contract wallets.
     pub fn new(limits: Limits) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        Self { limits, cores: Arc::new(Semaphore::new(cores)) }
+        Self { limits, cores: Arc::new(Semaphore::new(cores)), contracts: None }
+    }
+
+    /// The same, but it asks contract wallets.
+    pub fn with_contracts(self, contracts: Contracts) -> Self {
+        Self { contracts: Some(contracts), ..self }
     }
 
     /// A challenge for one socket, to be used once.
@@ -45,15 +85,38 @@ impl Verifier {
         chain_json: String,
         announced: Address,
         challenge: Challenge,
-    ) -> Result<(), ChainError> {
+    ) -> Result<(), Refusal> {
         let limits = self.limits;
-        // Neither is ever closed or aborted; if it were, nobody would be let in.
-        let Ok(_core) = self.cores.acquire().await else { return Err(ChainError::NotLinks) };
-        let check = move || verify(&chain_json, announced, challenge.as_str(), &limits, SystemTime::now());
-        let result = tokio::task::spawn_blocking(check).await.unwrap_or(Err(ChainError::NotLinks));
-        let outcome = if result.is_ok() { "valid" } else { "refused" };
+        let check = move || examine(&chain_json, announced, challenge.as_str(), &limits, SystemTime::now());
+        let result = self.settle(check).await;
+        let outcome = match &result {
+            Ok(_) => "valid",
+            Err(Refusal::NotAsked { .. }) => "not asked",
+            Err(_) => "refused",
+        };
         metrics::counter!("atoll_auth_chains_total", "outcome" => outcome).increment(1);
-        result.map(drop)
+        result
+    }
+
+    /// Examines a chain off the network threads, then asks the contracts that it needs.
+    async fn settle(
+        &self,
+        check: impl FnOnce() -> Result<Examined, ChainError> + Send + 'static,
+    ) -> Result<(), Refusal> {
+        let examined = {
+            // Neither is ever closed or aborted; if it were, nobody would be let in.
+            let Ok(_core) = self.cores.acquire().await else { return Err(ChainError::NotLinks.into()) };
+            tokio::task::spawn_blocking(check).await.unwrap_or(Err(ChainError::NotLinks))?
+        };
+        let Some(first) = examined.contract_signatures.first() else { return Ok(()) };
+        let Some(contracts) = &self.contracts else {
+            return Err(ChainError::ContractWallet { link: first.link }.into());
+        };
+        match contracts.first_invalid(&examined.contract_signatures).await {
+            Ok(None) => Ok(()),
+            Ok(Some(link)) => Err(Refusal::Contract { link }),
+            Err((link, why)) => Err(Refusal::NotAsked { link, why }),
+        }
     }
 }
 
@@ -70,6 +133,15 @@ mod tests {
         let chain = wallet.sign_challenge(challenge.as_str());
         assert_eq!(verifier.verify(chain.clone(), wallet.address(), challenge).await, Ok(()));
         let refused = verifier.verify(chain, wallet.address(), other).await;
-        assert_eq!(refused, Err(ChainError::OtherChallenge));
+        assert_eq!(refused, Err(ChainError::OtherChallenge.into()));
+    }
+
+    #[test]
+    fn reasons_fit_a_close_frame() {
+        for why in [NotAsked::Unwell, NotAsked::Busy, NotAsked::TooSlow, NotAsked::Failed] {
+            let refusal = Refusal::NotAsked { link: 9, why };
+            assert!(refusal.to_string().len() <= 123, "{refusal}");
+            assert!(refusal.close().come_back());
+        }
     }
 }

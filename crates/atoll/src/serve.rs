@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use admission::Verifier;
+use admission::{Contracts, Verifier};
 use anyhow::{Context, Result};
 use axum::Router;
 use axum_server::{Handle, accept::Accept};
@@ -158,7 +158,10 @@ impl Realm {
             secrets.push(hex::encode(admission::random::<32>()?));
         }
         let bus = Bus::in_process();
-        let verifier = Verifier::new(settings.identity());
+        let mut verifier = Verifier::new(settings.identity());
+        if let Some(contracts) = settings.contracts() {
+            verifier = verifier.with_contracts(Contracts::new(contracts)?);
+        }
         let tokens = ws_room::Verifier::new(secrets.iter().map(String::as_bytes));
         Ok(Self {
             gateway: Gateway::new(settings.gateway(&urls.ws), bus.clone(), verifier.clone()),

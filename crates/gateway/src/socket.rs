@@ -64,7 +64,7 @@ async fn sign_in(shared: &Shared, socket: &mut WebSocket) -> Result<Applicant, E
                 let verified = shared.verifier.verify(auth_chain_json, applicant.address, challenge).await;
                 return match verified {
                     Ok(()) => Ok(applicant),
-                    Err(error) => Err(Some((Close::AuthRefused, error.to_string()))),
+                    Err(refusal) => Err(Some((refusal.close(), refusal.to_string()))),
                 };
             }
         };

@@ -16,19 +16,29 @@ pub(crate) enum SignatureError {
     HighS,
 }
 
+/// The digest of a text as it stands.
+pub(crate) fn keccak256(bytes: &[u8]) -> [u8; 32] {
+    Keccak256::digest(bytes).into()
+}
+
 /// The digest that a wallet signs for a text (`personal_sign`, EIP-191 version 0x45).
-pub(crate) fn personal_message(text: &[u8]) -> Message {
+pub(crate) fn personal_digest(text: &[u8]) -> [u8; 32] {
     let digest = Keccak256::new()
         .chain_update(b"\x19Ethereum Signed Message:\n")
         .chain_update(text.len().to_string())
         .chain_update(text)
         .finalize();
-    Message::from_digest(digest.into())
+    digest.into()
+}
+
+/// What a wallet signs for a text (`personal_sign`).
+pub(crate) fn personal_message(text: &[u8]) -> Message {
+    Message::from_digest(personal_digest(text))
 }
 
 /// The address of a public key: the last 20 bytes of its Keccak-256.
 pub(crate) fn address_of(key: &PublicKey) -> Address {
-    let digest: [u8; 32] = Keccak256::digest(&key.serialize_uncompressed()[1..]).into();
+    let digest = keccak256(&key.serialize_uncompressed()[1..]);
     let mut bytes = [0; 20];
     bytes.copy_from_slice(&digest[12..]);
     Address::new(bytes)

@@ -271,8 +271,39 @@ fn contract_wallets_are_refused_without_a_provider_and_handed_out_for_one() {
     let json = serde_json::to_string(&links).unwrap();
     let examined = examine(&json, wallet(1).address(), CHALLENGE, &Limits::default(), now()).unwrap();
     let [pending] = &examined.contract_signatures[..] else { panic!("one signature to ask about") };
-    assert_eq!((pending.contract, pending.signature.as_str()), (wallet(1).address(), "0x1234"));
+    assert_eq!((pending.contract, &pending.signature[..]), (wallet(1).address(), &[0x12, 0x34][..]));
     assert_eq!(pending.message, links[1].payload);
+    for signature in ["1234", "0x123", "0xzz"] {
+        links[1].signature = signature.into();
+        assert_eq!(verify_links(&links), Err(ChainError::SignatureMalformed { link: 1 }), "{signature}");
+    }
+}
+
+#[test]
+fn a_contract_may_have_signed_the_message_or_its_personal_digest() {
+    let signature = ContractSignature {
+        link: 1,
+        contract: wallet(1).address(),
+        message: "Some data".into(),
+        signature: vec![1],
+    };
+    // keccak256, and the messageHash of the web3 documentation's example.
+    assert_eq!(
+        signature.digests().map(hex::encode),
+        [
+            "43a26051362b8040b289abe93334a5e3662751aa691185ae9e9a2e1e0c169350",
+            "1da44b586eb0729ff70a73c326926f6ed5a25f5b056e7f47fbc6e58d86871655"
+        ]
+    );
+    let print = signature.fingerprint();
+    for other in [
+        ContractSignature { contract: wallet(2).address(), ..signature.clone() },
+        ContractSignature { message: "Other data".into(), ..signature.clone() },
+        ContractSignature { signature: vec![1, 0], ..signature.clone() },
+    ] {
+        assert_ne!(other.fingerprint(), print, "{other:?}");
+    }
+    assert_eq!(ContractSignature { link: 2, ..signature.clone() }.fingerprint(), print);
 }
 
 #[test]

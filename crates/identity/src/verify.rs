@@ -6,7 +6,7 @@ use protocol::Address;
 use crate::{
     ChainError, Link,
     chain::parse,
-    crypto::{SignatureError, parse_signature, signer_of},
+    crypto::{SignatureError, keccak256, parse_signature, personal_digest, signer_of},
 };
 
 /// What a chain's times are held against.
@@ -46,8 +46,23 @@ pub struct ContractSignature {
     pub contract: Address,
     /// What was signed.
     pub message: String,
-    /// The signature, as the client sent it.
-    pub signature: String,
+    /// The signature: what its bytes mean is the contract's own business.
+    pub signature: Vec<u8>,
+}
+
+impl ContractSignature {
+    /// What the contract may have been given to sign: keccak256 of the message, and its EIP-191
+    /// digest. Wallets in the field use either; one is enough.
+    pub fn digests(&self) -> [[u8; 32]; 2] {
+        let message = self.message.as_bytes();
+        [keccak256(message), personal_digest(message)]
+    }
+
+    /// What tells this signature of this message by this contract from any other.
+    pub fn fingerprint(&self) -> [u8; 32] {
+        let [message, _] = self.digests();
+        keccak256(&[&self.contract.as_bytes()[..], &message, &keccak256(&self.signature)].concat())
+    }
 }
 
 /// Whose chain `json` is, if it is a valid signature of `challenge` by `announced` at `now`.
@@ -95,7 +110,9 @@ pub fn examine(
             delegate = ephemeral.address;
         }
         if link.kind.is_contract() {
-            let signature = link.signature.clone();
+            let digits = link.signature.strip_prefix("0x");
+            let signature = digits.and_then(|digits| hex::decode(digits).ok());
+            let signature = signature.ok_or(ChainError::SignatureMalformed { link: index })?;
             let contract = authority;
             examined.contract_signatures.push(ContractSignature {
                 link: index,

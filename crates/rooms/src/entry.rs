@@ -84,7 +84,7 @@ where
         return Err(refuse(Close::OutOfOrder));
     };
     let verified = shared.verifier.verify(signed.auth_chain_json, address, challenge).await;
-    verified.map_err(|error| Some((Close::AuthRefused, error.to_string())))
+    verified.map_err(|refusal| Some((refusal.close(), refusal.to_string())))
 }
 
 /// The next packet, while pings are answered.

@@ -158,7 +158,8 @@ fn as_spelled(key: String, settings: &BTreeMap<String, Setting>) -> String {
 }
 
 fn is_secret(key: &str) -> bool {
-    key.ends_with("secret") || key.ends_with("secrets")
+    // The URL of an Ethereum node holds the key to it.
+    key.ends_with("secret") || key.ends_with("secrets") || key == "identity.ethereum_rpc_url"
 }
 
 /// Tables as dotted keys; an empty table stays.

@@ -13,9 +13,10 @@ pub(crate) use settings::Settings;
 /// The settings as a TOML file, with secrets hidden.
 pub(crate) fn print(settings: &Settings) -> String {
     let mut settings = settings.clone();
-    let secrets = [&mut settings.rooms.token_secrets, &mut settings.p2p.turn_secret]
+    let Settings { rooms, p2p, identity, livekit, .. } = &mut settings;
+    let secrets = [&mut rooms.token_secrets, &mut p2p.turn_secret, &mut identity.ethereum_rpc_url]
         .into_iter()
-        .chain(settings.livekit.values_mut().map(|livekit| &mut livekit.api_secret));
+        .chain(livekit.values_mut().map(|livekit| &mut livekit.api_secret));
     secrets.filter(|secret| !secret.is_empty()).for_each(|secret| *secret = "(hidden)".to_owned());
     toml::to_string(&settings).unwrap_or_default()
 }

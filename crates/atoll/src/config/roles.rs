@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
-use admission::DoorLimits;
+use admission::{ContractSettings, DoorLimits};
 use archipelago::{SettingsError, rules::Rules};
 use director::Configured;
 use gateway::KeepSession;
@@ -44,7 +44,7 @@ const MAX_ROOM_NODES: u32 = 16;
 impl Parsed {
     /// Checks all values that their types alone do not; adds what is wrong to `problems`.
     pub(crate) fn new(settings: &Settings, problems: &mut Vec<String>) -> Option<Self> {
-        let Settings { server, log, client, gateway, rooms, islands, stats, .. } = settings;
+        let Settings { server, log, identity, client, gateway, rooms, islands, stats, .. } = settings;
         let mut check = |holds: bool, key: &str, value: &dyn std::fmt::Display, rule: &str| {
             if !holds {
                 problems.push(format!("{key} = {value}: {rule}"));
@@ -76,6 +76,9 @@ impl Parsed {
         );
         for (key, value) in [
             ("server.header_timeout_s", server.header_timeout_s),
+            ("identity.ethereum_timeout_ms", identity.ethereum_timeout_ms),
+            ("identity.ethereum_max_questions", identity.ethereum_max_questions as u64),
+            ("identity.ethereum_failures", identity.ethereum_failures.into()),
             ("gateway.max_handshakes", gateway.max_handshakes as u64),
             ("gateway.max_handshakes_per_ip", gateway.max_handshakes_per_ip as u64),
             ("gateway.max_sessions", gateway.max_sessions as u64),
@@ -108,6 +111,14 @@ impl Parsed {
         }
         let kept = keep_session(&gateway.keep_session).is_some();
         check(kept, "gateway.keep_session", &gateway.keep_session, "must be newest or oldest");
+        let rpc_url = &identity.ethereum_rpc_url;
+        let rule = "must be http://host:port or https://host, with or without a path";
+        let usable = rpc_url.is_empty() || transports::is_url(rpc_url, &["http", "https"]);
+        check(usable, "identity.ethereum_rpc_url", &"(hidden)", rule);
+        let shortest = gateway.handshake_timeout_s.min(rooms.handshake_timeout_s).saturating_mul(1_000);
+        let in_time = rpc_url.is_empty() || identity.ethereum_timeout_ms < shortest;
+        let rule = "must be below gateway.handshake_timeout_s and rooms.handshake_timeout_s";
+        check(in_time, "identity.ethereum_timeout_ms", &identity.ethereum_timeout_ms, rule);
         let vouched = gateway.vouch_interval_s < islands.silence_s;
         let rule = "must be below islands.silence_s, or quiet clients are taken for gone";
         check(vouched, "gateway.vouch_interval_s", &gateway.vouch_interval_s, rule);
@@ -280,6 +291,22 @@ impl Settings {
             clock_skew: seconds(self.identity.clock_skew_s),
             longest_ephemeral: seconds(self.identity.longest_ephemeral_days.saturating_mul(24 * 60 * 60)),
         }
+    }
+
+    /// How contract wallets are asked, if they are.
+    pub(crate) fn contracts(&self) -> Option<ContractSettings> {
+        let identity = &self.identity;
+        (!identity.ethereum_rpc_url.is_empty()).then(|| ContractSettings {
+            rpc_url: identity.ethereum_rpc_url.clone(),
+            deadline: milliseconds(identity.ethereum_timeout_ms),
+            // More places than a semaphore has are as good as none counted.
+            max_questions: identity.ethereum_max_questions.min(100_000),
+            cache_entries: identity.ethereum_cache_entries,
+            valid_for: seconds(identity.ethereum_valid_s),
+            refused_for: seconds(identity.ethereum_refused_s),
+            failures_to_open: identity.ethereum_failures,
+            cool_down: seconds(identity.ethereum_cool_down_s),
+        })
     }
 
     /// What presence is told.

@@ -93,6 +93,23 @@ pub(crate) struct Identity {
     pub(crate) clock_skew_s: u64,
     /// How far ahead an ephemeral key may expire.
     pub(crate) longest_ephemeral_days: u64,
+    /// The JSON-RPC API of an Ethereum node, which is asked about contract wallets. It counts as a
+    /// secret. Empty: contract wallets are refused.
+    pub(crate) ethereum_rpc_url: String,
+    /// How long the questions about one chain may take.
+    pub(crate) ethereum_timeout_ms: u64,
+    /// How many chains may be asked about at a time; more wait, as long as they may take.
+    pub(crate) ethereum_max_questions: usize,
+    /// How many answers are remembered.
+    pub(crate) ethereum_cache_entries: usize,
+    /// For how long a signature that was found valid counts as valid.
+    pub(crate) ethereum_valid_s: u64,
+    /// For how long one that was not counts as not.
+    pub(crate) ethereum_refused_s: u64,
+    /// After how many failures in a row the node is not asked any more.
+    pub(crate) ethereum_failures: u32,
+    /// For how long; then it is tried again.
+    pub(crate) ethereum_cool_down_s: u64,
 }
 
 /// `[client]`: what is assumed of clients.
@@ -265,7 +282,18 @@ impl Default for Realm {
 
 impl Default for Identity {
     fn default() -> Self {
-        Self { clock_skew_s: 60, longest_ephemeral_days: 36_600 }
+        Self {
+            clock_skew_s: 60,
+            longest_ephemeral_days: 36_600,
+            ethereum_rpc_url: String::new(),
+            ethereum_timeout_ms: 2_000,
+            ethereum_max_questions: 32,
+            ethereum_cache_entries: 10_000,
+            ethereum_valid_s: 300,
+            ethereum_refused_s: 10,
+            ethereum_failures: 5,
+            ethereum_cool_down_s: 10,
+        }
     }
 }
 

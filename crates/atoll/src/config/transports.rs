@@ -160,7 +160,7 @@ fn quoted(text: &str) -> String {
     format!("{text:?}")
 }
 
-fn is_url(text: &str, schemes: &[&str]) -> bool {
+pub(super) fn is_url(text: &str, schemes: &[&str]) -> bool {
     // The parser would forgive white space.
     let plain = !text.contains(|c: char| c.is_whitespace() || c.is_control());
     plain && Url::parse(text).is_ok_and(|url| url.has_host() && schemes.contains(&url.scheme()))

@@ -94,8 +94,8 @@ impl Client<'_> {
                         let verified = verifier.verify(auth_chain_json, applicant.address, challenge).await;
                         return match verified {
                             Ok(()) => Ok((applicant, number)),
-                            Err(error) => {
-                                Err(self.turn_away(number, Close::AuthRefused, error.to_string()).await)
+                            Err(refusal) => {
+                                Err(self.turn_away(number, refusal.close(), refusal.to_string()).await)
                             }
                         };
                     }

@@ -1,0 +1,211 @@
+//! Signatures of contract wallets (EIP-1654), which only the contracts themselves can tell.
+//!
+//! Whoever signs in chooses which contract is asked, and how often. So questions are few at a time,
+//! short, cheap for the node, and kept away from one that does not answer; a hung provider holds up
+//! contract wallets alone.
+
+mod breaker;
+mod cache;
+mod provider;
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use identity::ContractSignature;
+use tokio::{
+    sync::Semaphore,
+    time::{self, Instant},
+};
+
+use breaker::{Breaker, Pass, Stand, Verdict};
+use cache::Cache;
+use provider::Provider;
+
+/// How contract wallets are asked.
+#[derive(Clone)]
+pub struct ContractSettings {
+    /// The JSON-RPC API of an Ethereum node, with whatever key it needs.
+    pub rpc_url: String,
+    /// How long the questions about one chain may take, the wait for a place with them.
+    pub deadline: Duration,
+    /// How many chains may be asked about at a time; more wait, within their deadline.
+    pub max_questions: usize,
+    /// How many answers are remembered; above, what would be forgotten soonest goes.
+    pub cache_entries: usize,
+    /// For how long a yes holds.
+    pub valid_for: Duration,
+    /// For how long a no holds.
+    pub refused_for: Duration,
+    /// After how many failures in a row nothing is asked any more.
+    pub failures_to_open: u32,
+    /// For how long; then one question is tried.
+    pub cool_down: Duration,
+}
+
+/// Why a contract wallet could not be asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NotAsked {
+    /// The provider failed too often lately.
+    #[error("the Ethereum provider is not well, come back later")]
+    Unwell,
+    /// All places were taken for too long.
+    #[error("too many contract wallets are signing in, come back later")]
+    Busy,
+    /// The provider did not answer in time.
+    #[error("the Ethereum provider did not answer in time, come back later")]
+    TooSlow,
+    /// The provider failed.
+    #[error("the Ethereum provider failed, come back later")]
+    Failed,
+}
+
+/// Asks contract wallets. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Contracts(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    provider: Provider,
+    deadline: Duration,
+    places: Semaphore,
+    cache: Mutex<Cache>,
+    breaker: Mutex<Breaker>,
+}
+
+impl Contracts {
+    /// Asks as these settings say. Fails when this system cannot speak TLS.
+    pub fn new(settings: ContractSettings) -> Result<Self, reqwest::Error> {
+        let cache = Cache::new(settings.cache_entries, settings.valid_for, settings.refused_for);
+        let breaker = Breaker::new(settings.failures_to_open, settings.cool_down);
+        publish(breaker.stand());
+        Ok(Self(Arc::new(Inner {
+            provider: Provider::new(settings.rpc_url)?,
+            deadline: settings.deadline,
+            places: Semaphore::new(settings.max_questions),
+            cache: Mutex::new(cache),
+            breaker: Mutex::new(breaker),
+        })))
+    }
+
+    /// The first of the signatures that is not valid, if one is not; or where it could not be asked,
+    /// and why.
+    pub async fn first_invalid(
+        &self,
+        signatures: &[ContractSignature],
+    ) -> Result<Option<usize>, (usize, NotAsked)> {
+        let deadline = Instant::now() + self.0.deadline;
+        for signature in signatures {
+            match self.0.is_valid(signature, deadline).await {
+                Ok(true) => {}
+                Ok(false) => return Ok(Some(signature.link)),
+                Err(why) => return Err((signature.link, why)),
+            }
+        }
+        Ok(None)
+    }
+}
+
+impl Inner {
+    async fn is_valid(&self, signature: &ContractSignature, deadline: Instant) -> Result<bool, NotAsked> {
+        let key = signature.fingerprint();
+        let known = self.cache.lock().unwrap_or_else(PoisonError::into_inner).find(&key, Instant::now());
+        let (answer, outcome) = match known {
+            Some(valid) => (Ok(valid), "cached"),
+            None => {
+                let answer = self.ask(signature, deadline).await;
+                if let Ok(valid) = answer {
+                    let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+                    cache.remember(key, valid, Instant::now());
+                }
+                let outcome = match answer {
+                    Ok(true) => "valid",
+                    Ok(false) => "refused",
+                    Err(NotAsked::Unwell) => "unwell",
+                    Err(NotAsked::Busy) => "busy",
+                    Err(NotAsked::TooSlow | NotAsked::Failed) => "failed",
+                };
+                (answer, outcome)
+            }
+        };
+        metrics::counter!("atoll_contract_questions_total", "outcome" => outcome).increment(1);
+        answer
+    }
+
+    async fn ask(&self, signature: &ContractSignature, deadline: Instant) -> Result<bool, NotAsked> {
+        // Whoever would only wait for nothing is told so at once.
+        if self.breaker.lock().unwrap_or_else(PoisonError::into_inner).is_open(Instant::now()) {
+            return Err(NotAsked::Unwell);
+        }
+        let place = time::timeout_at(deadline, self.places.acquire()).await.map_err(|_| NotAsked::Busy)?;
+        let _place = place.map_err(|_| NotAsked::Busy)?;
+        let mut question = Question::begin(&self.breaker).ok_or(NotAsked::Unwell)?;
+        let begun = Instant::now();
+        let answer = time::timeout_at(deadline, self.provider.is_valid(signature)).await;
+        question.verdict = match answer {
+            Ok(Ok(_)) => Verdict::Answered,
+            // It had little time left when it was asked: that shows nothing.
+            Err(_) if begun + self.deadline / 2 > deadline => Verdict::Abandoned,
+            _ => Verdict::Failed,
+        };
+        match answer {
+            Ok(Ok(valid)) => Ok(valid),
+            Ok(Err(error)) => {
+                tracing::debug!(%error, "the Ethereum provider failed");
+                Err(NotAsked::Failed)
+            }
+            Err(_) => Err(NotAsked::TooSlow),
+        }
+    }
+}
+
+/// A question under way. It is settled when dropped, even by somebody who does not wait for its
+/// answer.
+struct Question<'a> {
+    breaker: &'a Mutex<Breaker>,
+    pass: Pass,
+    verdict: Verdict,
+}
+
+impl<'a> Question<'a> {
+    fn begin(breaker: &'a Mutex<Breaker>) -> Option<Self> {
+        let pass = observed(breaker, |breaker| breaker.pass(Instant::now()))?;
+        Some(Self { breaker, pass, verdict: Verdict::Abandoned })
+    }
+}
+
+impl Drop for Question<'_> {
+    fn drop(&mut self) {
+        observed(self.breaker, |breaker| breaker.settle(&self.pass, self.verdict, Instant::now()));
+    }
+}
+
+/// Does something with the breaker, and says so where that changes how it stands.
+fn observed<T>(breaker: &Mutex<Breaker>, act: impl FnOnce(&mut Breaker) -> T) -> T {
+    let mut breaker = breaker.lock().unwrap_or_else(PoisonError::into_inner);
+    let before = breaker.stand();
+    let done = act(&mut breaker);
+    let now = breaker.stand();
+    if now != before {
+        publish(now);
+        match now {
+            Stand::Open => tracing::warn!("the Ethereum provider fails: contract wallets are refused"),
+            Stand::HalfOpen => tracing::info!("the Ethereum provider is tried again"),
+            Stand::Closed => tracing::info!("the Ethereum provider answers: contract wallets are asked"),
+        }
+    }
+    done
+}
+
+fn publish(stand: Stand) {
+    let level = match stand {
+        Stand::Closed => 0.0,
+        Stand::HalfOpen => 1.0,
+        Stand::Open => 2.0,
+    };
+    metrics::gauge!("atoll_contract_breaker").set(level);
+}
+
+#[cfg(test)]
+mod tests;

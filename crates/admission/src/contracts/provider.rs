@@ -1,0 +1,203 @@
+//! `isValidSignature(bytes32,bytes)` of a contract, asked of an Ethereum node by JSON-RPC.
+
+use std::fmt;
+
+use identity::ContractSignature;
+use protocol::Address;
+use reqwest::{Client, redirect};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+/// The node that is asked. Its URL often holds an API key, and is never printed.
+pub(crate) struct Provider {
+    client: Client,
+    url: String,
+}
+
+/// Why a question has no answer. Holds nothing of what the provider said, and not its URL.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum ProviderError {
+    #[error("it cannot be reached, or the connection broke")]
+    Unreachable,
+    #[error("it answered with HTTP status {0}")]
+    Status(u16),
+    #[error("it answered with JSON-RPC error {0}")]
+    Rpc(i64),
+    #[error("it did not answer in JSON-RPC")]
+    Malformed,
+}
+
+/// Selector of `isValidSignature(bytes32,bytes)`, and what it answers for a valid signature
+/// (EIP-1271, and so the wallets that EIP-1654 is about).
+const MAGIC: [u8; 4] = [0x16, 0x26, 0xba, 0x7e];
+/// The contract is of the client's choosing: this is the most that it may have the node compute.
+/// Wallets take some ten thousand, with passkeys a few hundred thousand.
+const MAX_GAS: u64 = 10_000_000;
+/// The contract may also say as much as it likes; what it should say are 32 bytes.
+const MAX_ANSWER_BYTES: usize = 16 * 1024;
+/// How nodes of the field begin to say that the call itself failed, which is the contract's answer.
+const EVM_FAILURES: [&str; 7] =
+    ["revert", "out of gas", "invalid opcode", "invalid jump", "stack ", "execution aborted", "vm execution"];
+/// `execution reverted` of the JSON-RPC specification of execution clients.
+const REVERTED: i64 = 3;
+
+impl Provider {
+    /// The node at this URL.
+    pub(crate) fn new(url: String) -> Result<Self, reqwest::Error> {
+        // Whoever is redirected to would get the key.
+        let client = Client::builder().redirect(redirect::Policy::none()).build();
+        Ok(Self { client: client.map_err(reqwest::Error::without_url)?, url })
+    }
+
+    /// Whether the contract takes the signature for its own.
+    pub(crate) async fn is_valid(&self, signature: &ContractSignature) -> Result<bool, ProviderError> {
+        for digest in signature.digests() {
+            if self.call(signature.contract, &calldata(&digest, &signature.signature)).await? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    async fn call(&self, contract: Address, data: &[u8]) -> Result<bool, ProviderError> {
+        let call = json!({
+            "to": contract,
+            "data": format!("0x{}", hex::encode(data)),
+            "gas": format!("{MAX_GAS:#x}"),
+        });
+        let question = json!({"jsonrpc": "2.0", "id": 1, "method": "eth_call", "params": [call, "latest"]});
+        let unreachable = |_| ProviderError::Unreachable;
+        let mut response = self.client.post(&self.url).json(&question).send().await.map_err(unreachable)?;
+        let status = response.status();
+        let mut body = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(unreachable)? {
+            body.extend_from_slice(&chunk);
+            if body.len() > MAX_ANSWER_BYTES {
+                break;
+            }
+        }
+        understand(status.is_success(), &body).map_err(|error| match error {
+            ProviderError::Malformed if !status.is_success() => ProviderError::Status(status.as_u16()),
+            error => error,
+        })
+    }
+}
+
+impl fmt::Debug for Provider {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Provider(..)")
+    }
+}
+
+/// The call: the selector, the digest, and the signature behind its offset and its length, padded
+/// to words (Solidity's ABI, "use of dynamic types").
+fn calldata(digest: &[u8; 32], signature: &[u8]) -> Vec<u8> {
+    let word = |number: u64| [[0; 24].as_slice(), &number.to_be_bytes()].concat();
+    let mut data = [&MAGIC[..], digest, &word(64), &word(signature.len() as u64), signature].concat();
+    data.resize(4 + 3 * 32 + signature.len().next_multiple_of(32), 0);
+    data
+}
+
+#[derive(Deserialize)]
+struct Answer {
+    #[serde(default)]
+    result: Option<String>,
+    #[serde(default)]
+    error: Option<Failure>,
+}
+
+#[derive(Deserialize)]
+struct Failure {
+    code: i64,
+    #[serde(default)]
+    message: Value,
+}
+
+/// What a body says. What only the contract can have caused is its answer, and no fault of the
+/// node: whoever signs in chooses the contract.
+fn understand(success: bool, body: &[u8]) -> Result<bool, ProviderError> {
+    if body.len() > MAX_ANSWER_BYTES {
+        let is_json = body.trim_ascii_start().starts_with(b"{");
+        return if success && is_json { Ok(false) } else { Err(ProviderError::Malformed) };
+    }
+    let answer: Answer = serde_json::from_slice(body).map_err(|_| ProviderError::Malformed)?;
+    match answer {
+        Answer { error: Some(Failure { code, message }), .. } => {
+            let message = message.as_str().unwrap_or_default().to_lowercase();
+            let of_contract = code == REVERTED || EVM_FAILURES.iter().any(|said| message.contains(said));
+            if of_contract { Ok(false) } else { Err(ProviderError::Rpc(code)) }
+        }
+        Answer { result: Some(result), .. } if success => {
+            let digits = result.strip_prefix("0x").ok_or(ProviderError::Malformed)?;
+            let bytes = hex::decode(digits).map_err(|_| ProviderError::Malformed)?;
+            // Nothing at all: there is no contract, or none that knows the question.
+            Ok(bytes.len() >= 32 && bytes.starts_with(&MAGIC))
+        }
+        _ => Err(ProviderError::Malformed),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_call_is_encoded_as_solidity_would() {
+        let data = hex::encode(calldata(&[0xab; 32], &[0xcd; 33]));
+        let expected = [
+            "1626ba7e",
+            &"ab".repeat(32),
+            "0000000000000000000000000000000000000000000000000000000000000040",
+            "0000000000000000000000000000000000000000000000000000000000000021",
+            &"cd".repeat(33),
+            &"00".repeat(31),
+        ];
+        assert_eq!(data, expected.concat());
+        assert_eq!(calldata(&[0; 32], &[]).len(), 4 + 3 * 32);
+        assert_eq!(calldata(&[0; 32], &[0; 64]).len(), 4 + 5 * 32);
+    }
+
+    fn word(first: &str) -> Value {
+        json!({"jsonrpc": "2.0", "id": 1, "result": format!("0x{first:0<64}")})
+    }
+
+    fn error(code: i64, message: &str) -> Value {
+        json!({"jsonrpc": "2.0", "id": 1, "error": {"code": code, "message": message}})
+    }
+
+    #[test]
+    fn only_the_magic_word_is_a_yes() {
+        let said = |answer: &Value| understand(true, answer.to_string().as_bytes());
+        assert_eq!(said(&word("1626ba7e")), Ok(true));
+        assert_eq!(said(&word("ffffffff")), Ok(false));
+        assert_eq!(said(&word("0000000000000001626ba7e")), Ok(false));
+        assert_eq!(said(&json!({"result": "0x1626ba7e"})), Ok(false), "not a word");
+        assert_eq!(said(&json!({"result": "0x"})), Ok(false), "no contract");
+    }
+
+    #[test]
+    fn what_the_contract_causes_is_its_answer_and_what_the_node_causes_is_none() {
+        let said = |answer: &Value| understand(true, answer.to_string().as_bytes());
+        for answer in [
+            error(3, "execution reverted: not the owner"),
+            error(-32000, "execution reverted"),
+            error(-32015, "VM execution error."),
+            error(-32603, "Error: VM Exception while processing transaction: reverted"),
+            error(-32000, "out of gas"),
+            error(-32000, "stack underflow (0 <=> 1)"),
+            json!({"result": format!("0x{}", "0".repeat(MAX_ANSWER_BYTES))}),
+        ] {
+            assert_eq!(said(&answer), Ok(false), "{answer}");
+        }
+        assert_eq!(said(&error(-32005, "daily request count exceeded")), Err(ProviderError::Rpc(-32005)));
+        for noise in [json!({}), json!({"result": "1626ba7e"}), json!({"result": "0xno"}), json!([1])] {
+            assert_eq!(said(&noise), Err(ProviderError::Malformed), "{noise}");
+        }
+        let page = format!("<html>{}", " ".repeat(MAX_ANSWER_BYTES));
+        assert_eq!(understand(true, page.as_bytes()), Err(ProviderError::Malformed));
+        // A yes with an error's status is none; a revert is one with any.
+        let failed = |answer: &Value| understand(false, answer.to_string().as_bytes());
+        assert_eq!(failed(&word("1626ba7e")), Err(ProviderError::Malformed));
+        assert_eq!(failed(&error(3, "execution reverted")), Ok(false));
+    }
+}

@@ -1,0 +1,117 @@
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use axum::{Router, routing::post};
+use protocol::Address;
+use tokio::net::TcpListener;
+
+use super::*;
+
+/// A provider that says this, after a while, and counts how often it was asked.
+async fn provider(answer: &'static str, after: Duration) -> (String, Arc<AtomicUsize>) {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counted = asked.clone();
+    let answer = move || {
+        counted.fetch_add(1, Ordering::Relaxed);
+        async move {
+            time::sleep(after).await;
+            answer
+        }
+    };
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/v3/key", listener.local_addr().unwrap());
+    tokio::spawn(async move { axum::serve(listener, Router::new().route("/v3/key", post(answer))).await });
+    (url, asked)
+}
+
+fn settings(rpc_url: String) -> ContractSettings {
+    ContractSettings {
+        rpc_url,
+        deadline: Duration::from_secs(5),
+        max_questions: 2,
+        cache_entries: 9,
+        valid_for: Duration::from_secs(60),
+        refused_for: Duration::from_secs(60),
+        failures_to_open: 2,
+        cool_down: Duration::from_secs(60),
+    }
+}
+
+fn signed(signature: u8) -> [ContractSignature; 1] {
+    let (contract, message) = (Address::new([1; 20]), "dcl-x".to_owned());
+    [ContractSignature { link: 1, contract, message, signature: vec![signature] }]
+}
+
+const YES: &str = r#"{"result":"0x1626ba7e00000000000000000000000000000000000000000000000000000000"}"#;
+const NO: &str = r#"{"error":{"code":3,"message":"execution reverted"}}"#;
+
+#[tokio::test]
+async fn both_answers_are_remembered() {
+    let (url, asked) = provider(YES, Duration::ZERO).await;
+    let contracts = Contracts::new(settings(url)).unwrap();
+    for _ in 0..3 {
+        assert_eq!(contracts.first_invalid(&signed(1)).await, Ok(None));
+    }
+    assert_eq!(asked.load(Ordering::Relaxed), 1, "the first digest was enough");
+    let (url, asked) = provider(NO, Duration::ZERO).await;
+    let contracts = Contracts::new(settings(url)).unwrap();
+    for _ in 0..3 {
+        assert_eq!(contracts.first_invalid(&signed(1)).await, Ok(Some(1)));
+    }
+    assert_eq!(asked.load(Ordering::Relaxed), 2, "one for each digest");
+    assert_eq!(contracts.first_invalid(&signed(2)).await, Ok(Some(1)));
+    assert_eq!(asked.load(Ordering::Relaxed), 4, "another signature is another question");
+}
+
+#[tokio::test]
+async fn a_provider_that_fails_is_left_alone_and_one_that_says_no_is_not() {
+    let (url, asked) = provider("<html>bad gateway</html>", Duration::ZERO).await;
+    let contracts = Contracts::new(settings(url)).unwrap();
+    for why in [NotAsked::Failed, NotAsked::Failed, NotAsked::Unwell, NotAsked::Unwell] {
+        assert_eq!(contracts.first_invalid(&signed(1)).await, Err((1, why)));
+    }
+    assert_eq!(asked.load(Ordering::Relaxed), 2);
+    let (url, asked) = provider(NO, Duration::ZERO).await;
+    let contracts = Contracts::new(settings(url)).unwrap();
+    for signature in 0..9 {
+        assert_eq!(contracts.first_invalid(&signed(signature)).await, Ok(Some(1)));
+    }
+    assert_eq!(asked.load(Ordering::Relaxed), 18);
+}
+
+#[tokio::test]
+async fn a_slow_provider_fails_and_who_waited_for_a_place_blames_nobody() {
+    let (url, asked) = provider(YES, Duration::from_secs(60)).await;
+    let deadline = Duration::from_millis(200);
+    let settings = ContractSettings { deadline, max_questions: 1, failures_to_open: 9, ..settings(url) };
+    let contracts = Contracts::new(settings).unwrap();
+    let (one, two) = (signed(1), signed(2));
+    let (first, second) = tokio::join!(contracts.first_invalid(&one), contracts.first_invalid(&two));
+    assert_eq!(first, Err((1, NotAsked::TooSlow)));
+    assert!(matches!(second, Err((1, NotAsked::Busy | NotAsked::TooSlow))), "{second:?}");
+    assert!(asked.load(Ordering::Relaxed) <= 2);
+    assert_eq!(contracts.0.places.available_permits(), 1, "places are given back");
+}
+
+#[tokio::test]
+async fn who_does_not_wait_for_the_trial_leaves_it_to_the_next() {
+    let (url, _) = provider(YES, Duration::from_secs(60)).await;
+    let settings = ContractSettings { failures_to_open: 1, cool_down: Duration::ZERO, ..settings(url) };
+    let contracts = Contracts::new(settings).unwrap();
+    observed(&contracts.0.breaker, |breaker| {
+        let pass = breaker.pass(Instant::now()).unwrap();
+        breaker.settle(&pass, Verdict::Failed, Instant::now());
+    });
+    let signatures = signed(1);
+    let trial = contracts.first_invalid(&signatures);
+    assert!(time::timeout(Duration::from_millis(100), trial).await.is_err(), "it hangs");
+    let breaker = contracts.0.breaker.lock().unwrap();
+    assert!(!breaker.is_open(Instant::now()));
+}
+
+#[tokio::test]
+async fn the_url_is_never_said() {
+    let (url, _) = provider(YES, Duration::ZERO).await;
+    let contracts = Contracts::new(settings(url)).unwrap();
+    assert!(!format!("{contracts:?}").contains("key"));
+}

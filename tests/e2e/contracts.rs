@@ -1,0 +1,249 @@
+//! Contract wallets (EIP-1654): signed in when the contract says yes, refused with the reason when
+//! it does not or cannot be asked, and nobody else waits for it.
+
+use std::time::Duration;
+
+use identity::Wallet;
+use protocol::{
+    Close,
+    bff::{GetChallengeRequest, GetChallengeResponse, SignedChallenge, WelcomePeerInformation},
+    rfc5::{WsIdentification, WsSignedChallenge, ws_packet::Message},
+    v3::{ChallengeRequestMessage, client_packet, server_packet},
+};
+
+use crate::{
+    ethereum::{API_KEY, ContractWallet, Ethereum, Mood},
+    front::{Realm, eventually, wallet},
+    rpc::caller::Caller,
+    wire::{PATIENCE, Wire, sign_in},
+};
+
+/// A realm that asks this node.
+fn realm(ethereum: &Ethereum, settings: &[(&str, &str)]) -> Realm {
+    let provider = [("IDENTITY__ETHEREUM_RPC_URL", ethereum.url.as_str()), ("ROOMS__OPEN", "lobby")];
+    Realm::start(&[&provider, settings].concat())
+}
+
+/// Asks for a challenge as this contract, and answers it.
+async fn try_sign_in(realm: &Realm, contract: ContractWallet, sign: &dyn Fn(&str) -> String) -> Wire {
+    let mut wire = Wire::open(&realm.socket()).await;
+    let request = ChallengeRequestMessage { address: contract.address.to_string(), transports: Vec::new() };
+    wire.say(client_packet::Message::ChallengeRequest(request)).await;
+    let server_packet::Message::ChallengeResponse(response) = wire.next_packet().await else {
+        panic!("no challenge")
+    };
+    wire.answer(sign(&response.challenge_to_sign)).await;
+    wire
+}
+
+async fn is_welcome(realm: &Realm, contract: ContractWallet, sign: &dyn Fn(&str) -> String) -> Wire {
+    let mut wire = try_sign_in(realm, contract, sign).await;
+    match wire.next_packet().await {
+        server_packet::Message::Welcome(welcome) => assert_eq!(welcome.peer_id, contract.address.to_string()),
+        other => panic!("instead of a welcome: {other:?}"),
+    }
+    wire
+}
+
+async fn refused(realm: &Realm, contract: ContractWallet, sign: &dyn Fn(&str) -> String) -> (Close, String) {
+    try_sign_in(realm, contract, sign).await.closed().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_contract_wallet_signs_in_and_meets_others() {
+    let ethereum = Ethereum::start().await;
+    let realm = realm(&ethereum, &[]);
+    let (one, two) = (ethereum.deploy(), ethereum.deploy());
+    // The wallet signs the challenge itself, in one call; or vouches for a key, in two, as it
+    // signs the other digest.
+    let mut first = is_welcome(&realm, one, &|challenge| one.sign(challenge)).await;
+    assert_eq!(ethereum.calls(), 1);
+    let delegation = two.delegate(&two.owner());
+    let mut second = is_welcome(&realm, two, &|challenge| delegation.sign(challenge)).await;
+    assert_eq!(ethereum.calls(), 3);
+    first.heartbeat(0.0).await;
+    let island = first.island_changed().await.island_id;
+    second.heartbeat(1.0).await;
+    assert_eq!(second.island_changed().await.island_id, island);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_contract_wallet_signs_in_over_rpc() {
+    let ethereum = Ethereum::start().await;
+    let realm = realm(&ethereum, &[]);
+    let (contract, other) = (ethereum.deploy(), ethereum.deploy());
+    let challenge = async |caller: &mut Caller| {
+        let address = contract.address.to_string();
+        let procedure = "BffAuthenticationService.GetChallenge";
+        caller
+            .ask::<GetChallengeResponse>(procedure, &GetChallengeRequest { address })
+            .await
+            .challenge_to_sign
+    };
+    let mut caller = Caller::open(&realm).await;
+    let delegation = contract.delegate(&other.owner());
+    let signed = SignedChallenge { auth_chain_json: delegation.sign(&challenge(&mut caller).await) };
+    let error = caller.refused("BffAuthenticationService.Authenticate", &signed).await;
+    assert!(error.contains("the contract wallet says"), "{error}");
+    let mut caller = Caller::open(&realm).await;
+    let signed = SignedChallenge { auth_chain_json: contract.sign(&challenge(&mut caller).await) };
+    let welcome: WelcomePeerInformation = caller.ask("BffAuthenticationService.Authenticate", &signed).await;
+    assert_eq!(welcome.peer_id, contract.address.to_string());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_contract_wallet_enters_an_open_room() {
+    let ethereum = Ethereum::start().await;
+    let realm = realm(&ethereum, &[]);
+    let (contract, other) = (ethereum.deploy(), ethereum.deploy());
+    let enter = async |delegation: &crate::ethereum::Delegation| {
+        let mut wire = Wire::open(&format!("{}/rooms/lobby", realm.ws)).await;
+        let address = contract.address.to_string();
+        wire.say_in_room(Message::PeerIdentification(WsIdentification { address })).await;
+        let Message::ChallengeMessage(challenge) = wire.next_in_room().await else { panic!("a challenge") };
+        let auth_chain_json = delegation.sign(&challenge.challenge_to_sign);
+        wire.say_in_room(Message::SignedChallengeForServer(WsSignedChallenge { auth_chain_json })).await;
+        wire
+    };
+    enter(&contract.delegate(&contract.owner())).await.welcome().await;
+    let (close, reason) = enter(&contract.delegate(&other.owner())).await.closed().await;
+    assert_eq!(close, Close::AuthRefused);
+    assert!(reason.contains("the contract wallet says"), "{reason}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_not_the_owner_is_refused_by_the_contract() {
+    let ethereum = Ethereum::start().await;
+    let realm = realm(&ethereum, &[("IDENTITY__ETHEREUM_FAILURES", "1")]);
+    let (contract, other) = (ethereum.deploy(), ethereum.deploy());
+    let says_no = "link 1: the contract wallet says that the signature is not valid (EIP-1654)";
+    let stolen = contract.delegate(&other.owner());
+    let (close, reason) = refused(&realm, contract, &|challenge| stolen.sign(challenge)).await;
+    assert_eq!((close, reason.as_str()), (Close::AuthRefused, says_no));
+    // Somebody else's key cannot use a delegation, and no contract is asked about that.
+    let delegation = contract.delegate(&contract.owner());
+    let calls = ethereum.calls();
+    let forged = |challenge: &str| {
+        let chain = delegation.sign(challenge);
+        let mut links: Vec<identity::Link> = serde_json::from_str(&chain).unwrap();
+        links[2].signature = other.owner().sign(challenge);
+        serde_json::to_string(&links).unwrap()
+    };
+    let (close, reason) = refused(&realm, contract, &forged).await;
+    assert_eq!(close, Close::AuthRefused);
+    assert!(reason.contains("link 2 is not signed by"), "{reason}");
+    assert_eq!(ethereum.calls(), calls);
+    // A key pair is no contract.
+    let nobody = ContractWallet::not_deployed(&wallet());
+    let (close, reason) = refused(&realm, nobody, &|challenge| nobody.sign(challenge)).await;
+    assert_eq!((close, reason.as_str()), (Close::AuthRefused, says_no));
+    // A no is an answer: whoever may still can.
+    is_welcome(&realm, contract, &|challenge| delegation.sign(challenge)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_provider_contract_wallets_are_refused_with_the_reason() {
+    let ethereum = Ethereum::start().await;
+    let realm = Realm::start(&[]);
+    let contract = ethereum.deploy();
+    let (close, reason) = refused(&realm, contract, &|challenge| contract.sign(challenge)).await;
+    assert_eq!(close, Close::AuthRefused);
+    assert!(reason.contains("contract wallet (EIP-1654), which this server cannot check"), "{reason}");
+    assert_eq!(ethereum.calls(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_is_remembered_for_its_time() {
+    let ethereum = Ethereum::start().await;
+    let realm = realm(&ethereum, &[("IDENTITY__ETHEREUM_VALID_S", "2")]);
+    let contract = ethereum.deploy();
+    let delegation = contract.delegate(&contract.owner());
+    let sign = |challenge: &str| delegation.sign(challenge);
+    for _ in 0..3 {
+        is_welcome(&realm, contract, &sign).await;
+    }
+    assert_eq!(ethereum.calls(), 2, "asked once, for both digests");
+    assert_eq!(realm.count("atoll_contract_questions_total{outcome=\"cached\"}").await, 2.0);
+    eventually("forgotten", async || {
+        is_welcome(&realm, contract, &sign).await;
+        ethereum.calls() == 4
+    })
+    .await;
+    // Another signature is another question, by the same wallet or not.
+    let again = contract.delegate(&contract.owner());
+    is_welcome(&realm, contract, &|challenge| again.sign(challenge)).await;
+    assert_eq!(ethereum.calls(), 6);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hung_provider_holds_up_nobody_else() {
+    let ethereum = Ethereum::start().await;
+    let settings = [
+        ("IDENTITY__ETHEREUM_TIMEOUT_MS", "60000"),
+        ("GATEWAY__HANDSHAKE_TIMEOUT_S", "90"),
+        ("ROOMS__HANDSHAKE_TIMEOUT_S", "90"),
+        ("GATEWAY__MAX_HANDSHAKES_PER_IP", "200"),
+    ];
+    let realm = realm(&ethereum, &settings);
+    ethereum.feel(Mood::Hung);
+    let mut hung = Vec::new();
+    for _ in 0..50 {
+        let contract = ethereum.deploy();
+        hung.push(try_sign_in(&realm, contract, &|challenge| contract.sign(challenge)).await);
+    }
+    // As many as may are asked about, and the others wait.
+    eventually("they hang", async || ethereum.calls() == 32).await;
+    let ordinary: Vec<Wallet> = (0..50).map(|_| wallet()).collect();
+    let all = futures_util::future::join_all(ordinary.iter().map(|wallet| sign_in(&realm, wallet)));
+    let signed_in = tokio::time::timeout(PATIENCE, all).await.expect("they do not wait for contracts");
+    assert_eq!(signed_in.len(), 50);
+    assert_eq!(realm.metric("atoll_gateway_signing_in").await, 50.0, "the others still wait");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_provider_that_fails_is_left_alone_until_it_has_cooled_down() {
+    let ethereum = Ethereum::start().await;
+    let settings = [
+        ("IDENTITY__ETHEREUM_TIMEOUT_MS", "500"),
+        ("IDENTITY__ETHEREUM_FAILURES", "3"),
+        ("IDENTITY__ETHEREUM_COOL_DOWN_S", "3"),
+        ("LOG__LEVEL", "trace"),
+    ];
+    let mut realm = realm(&ethereum, &settings);
+    let contract = ethereum.deploy();
+    let sign = |challenge: &str| contract.sign(challenge);
+    for (mood, says) in [
+        (Mood::Failing, "the Ethereum provider failed, come back later"),
+        (Mood::Garbage, "the Ethereum provider failed, come back later"),
+        (Mood::Hung, "the Ethereum provider did not answer in time, come back later"),
+    ] {
+        ethereum.feel(mood);
+        let (close, reason) = refused(&realm, contract, &sign).await;
+        assert_eq!((close, close.come_back()), (Close::Full, true));
+        assert!(reason.ends_with(says), "{reason}");
+    }
+    // Open: nothing arrives there, and nobody waits.
+    assert_eq!(realm.metric("atoll_contract_breaker").await, 2.0);
+    let calls = ethereum.calls();
+    for _ in 0..5 {
+        let (_, reason) = refused(&realm, contract, &sign).await;
+        assert!(reason.ends_with("the Ethereum provider is not well, come back later"), "{reason}");
+    }
+    assert_eq!(ethereum.calls(), calls);
+    sign_in(&realm, &wallet()).await;
+    // Once it is well again, a trial finds out.
+    ethereum.feel(Mood::Well);
+    eventually("closed again", async || {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        drop(try_sign_in(&realm, contract, &sign).await);
+        realm.metric("atoll_contract_breaker").await == 0.0
+    })
+    .await;
+    is_welcome(&realm, contract, &sign).await;
+    realm.interrupt();
+    let (_, log) = tokio::task::spawn_blocking(move || realm.wait(PATIENCE)).await.unwrap();
+    for said in ["contract wallets are refused", "is tried again", "contract wallets are asked"] {
+        assert!(log.contains(said), "{said}");
+    }
+    assert!(!log.contains(API_KEY), "the provider's key in the log");
+}
