@@ -1,4 +1,4 @@
-//! Wallet identity: auth chains, verified and signed; challenges.
+//! Wallet identity: auth chains, verified and signed; challenges; signed HTTP requests.
 //!
 //! An auth chain is a JSON array of links `{type, payload, signature}` by which a wallet vouches
 //! for a short-lived key, and that key for a challenge (ADR-44 of the Decentraland protocol).
@@ -10,6 +10,7 @@
 mod chain;
 mod challenge;
 mod crypto;
+mod fetch;
 mod sign;
 mod verify;
 
@@ -18,5 +19,6 @@ mod tests;
 
 pub use chain::{ChainError, Link, LinkKind, MAX_CHAIN_BYTES, MAX_LINKS};
 pub use challenge::Challenge;
+pub use fetch::{FetchError, Headers, SignedFetch, examine_fetch, fetch_headers, fetch_payload};
 pub use sign::{Identity, Wallet, WalletError};
 pub use verify::{ContractSignature, Examined, Limits, examine, verify};

@@ -7,6 +7,7 @@ use secp256k1::{PublicKey, SecretKey, ecdsa::RecoverableSignature};
 use crate::{
     Link, LinkKind,
     crypto::{address_of, personal_message},
+    fetch::{Headers, fetch_headers, fetch_payload, unix_ms},
 };
 
 /// A key pair that signs as Ethereum wallets do.
@@ -44,7 +45,17 @@ impl Wallet {
 
     /// The chain of two links in which the wallet signs the challenge itself, as JSON.
     pub fn sign_challenge(&self, challenge: &str) -> String {
-        to_json(&[signer(self.address), entity(self, challenge)])
+        to_json(&self.chain(challenge))
+    }
+
+    /// The headers of a request that the wallet signs itself: see [`fetch_headers`].
+    pub fn sign_fetch(&self, method: &str, path: &str, metadata: &str, now: SystemTime) -> Headers {
+        let timestamp = unix_ms(now);
+        fetch_headers(&self.chain(&fetch_payload(method, path, timestamp, metadata)), timestamp, metadata)
+    }
+
+    fn chain(&self, text: &str) -> [Link; 2] {
+        [signer(self.address), entity(self, text)]
     }
 }
 
@@ -82,7 +93,17 @@ impl Identity {
 
     /// The chain of three links in which the short-lived key signs the challenge, as JSON.
     pub fn sign_challenge(&self, challenge: &str) -> String {
-        to_json(&[signer(self.owner), self.delegation.clone(), entity(&self.ephemeral, challenge)])
+        to_json(&self.chain(challenge))
+    }
+
+    /// The headers of a request that the short-lived key signs: see [`fetch_headers`].
+    pub fn sign_fetch(&self, method: &str, path: &str, metadata: &str, now: SystemTime) -> Headers {
+        let timestamp = unix_ms(now);
+        fetch_headers(&self.chain(&fetch_payload(method, path, timestamp, metadata)), timestamp, metadata)
+    }
+
+    fn chain(&self, text: &str) -> [Link; 3] {
+        [signer(self.owner), self.delegation.clone(), entity(&self.ephemeral, text)]
     }
 }
 

@@ -91,11 +91,26 @@ pub fn examine(
     now: SystemTime,
 ) -> Result<Examined, ChainError> {
     let links = parse(json)?;
-    let owner: Address = links[0].payload.parse().map_err(|_| ChainError::OwnerNotAddress)?;
-    if owner != announced {
+    if owner(&links)? != announced {
         return Err(ChainError::OtherOwner);
     }
-    if links.last().is_some_and(|last| last.payload != challenge) {
+    examine_links(&links, challenge, limits, now)
+}
+
+fn owner(links: &[Link]) -> Result<Address, ChainError> {
+    let signer = links.first().ok_or(ChainError::NoSigner)?;
+    signer.payload.parse().map_err(|_| ChainError::OwnerNotAddress)
+}
+
+/// The same of links whose outer shape has been checked, whoever their owner is.
+pub(crate) fn examine_links(
+    links: &[Link],
+    signed: &str,
+    limits: &Limits,
+    now: SystemTime,
+) -> Result<Examined, ChainError> {
+    let owner = owner(links)?;
+    if links.last().is_some_and(|last| last.payload != signed) {
         return Err(ChainError::OtherChallenge);
     }
     let mut examined = Examined { owner, contract_signatures: Vec::new() };

@@ -1,0 +1,203 @@
+//! Signed fetch: HTTP requests that a wallet signs, in headers.
+
+use std::{
+    fmt,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use http::HeaderMap;
+use serde::{
+    Deserialize, Deserializer,
+    de::{Error as _, MapAccess, Visitor},
+};
+use serde_json::{Map, Value};
+
+use crate::{
+    ChainError, Examined, Limits, Link, MAX_CHAIN_BYTES, MAX_LINKS, chain::check, verify::examine_links,
+};
+
+/// Each link of the chain as JSON, in a header of this name and its number from 0.
+const LINK: &str = "x-identity-auth-chain-";
+/// Milliseconds since the Unix epoch.
+const TIMESTAMP: &str = "x-identity-timestamp";
+/// A JSON object that says what the request is for.
+const METADATA: &str = "x-identity-metadata";
+
+/// For how long after its timestamp a request is taken.
+const LIFETIME: Duration = Duration::from_secs(5 * 60);
+/// What the metadata names as signer when a scene had the request signed, without the person.
+const SCENE: &str = "decentraland-kernel-scene";
+
+/// Names and values of headers.
+pub type Headers = Vec<(String, String)>;
+
+/// A request in which all is well as far as can be seen without an Ethereum node, and without
+/// knowing which requests have been seen before.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SignedFetch {
+    /// Whose request it is, and which contracts must be asked before that is sure.
+    pub examined: Examined,
+    /// What was signed.
+    pub payload: String,
+    /// Until when the same request would be taken again.
+    pub fresh_until: SystemTime,
+    /// The metadata, in lower case with its keys: that alone was signed, and whoever hands the
+    /// request on may write it otherwise.
+    pub metadata: Map<String, Value>,
+}
+
+/// Why a request is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FetchError {
+    /// A header is not there.
+    #[error("the header {header} is missing")]
+    Missing {
+        /// Which one.
+        header: String,
+    },
+    /// A header is not what it should be, or is there twice.
+    #[error("the header {header} is malformed, or there twice")]
+    Malformed {
+        /// Which one.
+        header: String,
+    },
+    /// Over [`MAX_LINKS`].
+    #[error("the chain has more than {MAX_LINKS} links")]
+    TooManyLinks,
+    /// The request claims to be signed later than now.
+    #[error("the request is signed in the future: set your clock")]
+    FromFuture,
+    /// The request was signed too long ago.
+    #[error("the request was signed more than 5 minutes ago")]
+    TooOld,
+    /// The metadata is no JSON object, or has a key twice.
+    #[error("the metadata is not a JSON object with distinct keys")]
+    Metadata,
+    /// A scene had the request signed, where a person must have.
+    #[error("the request was signed for a scene, not for a person")]
+    SignedForScene,
+    /// The chain does not sign this request.
+    #[error(transparent)]
+    Chain(#[from] ChainError),
+}
+
+/// What is signed for a request.
+pub fn fetch_payload(method: &str, path: &str, timestamp_ms: u64, metadata: &str) -> String {
+    payload(method, path, &timestamp_ms.to_string(), metadata)
+}
+
+fn payload(method: &str, path: &str, timestamp: &str, metadata: &str) -> String {
+    format!("{method}:{path}:{timestamp}:{metadata}").to_lowercase()
+}
+
+/// The headers of a request with this chain, whose last link signs its [`fetch_payload`].
+pub fn fetch_headers(links: &[Link], timestamp_ms: u64, metadata: &str) -> Headers {
+    let json = |link| serde_json::to_string(link).unwrap_or_default();
+    let chain = links.iter().enumerate().map(|(index, link)| (format!("{LINK}{index}"), json(link)));
+    let others =
+        [(TIMESTAMP.to_owned(), timestamp_ms.to_string()), (METADATA.to_owned(), metadata.to_owned())];
+    chain.chain(others).collect()
+}
+
+/// Who signed a request for `path` with these headers, and for what.
+pub fn examine_fetch(
+    method: &str,
+    path: &str,
+    headers: &HeaderMap,
+    limits: &Limits,
+    now: SystemTime,
+) -> Result<SignedFetch, FetchError> {
+    let timestamp = header(headers, TIMESTAMP)?;
+    let metadata = header(headers, METADATA)?;
+    let links = links(headers)?;
+    let signed_at = timestamp.parse().ok().and_then(|ms| UNIX_EPOCH.checked_add(Duration::from_millis(ms)));
+    let signed_at = signed_at.ok_or_else(|| malformed(TIMESTAMP))?;
+    if signed_at > now + limits.clock_skew {
+        return Err(FetchError::FromFuture);
+    }
+    let fresh_until = signed_at + LIFETIME;
+    if fresh_until < now {
+        return Err(FetchError::TooOld);
+    }
+    let payload = payload(method, path, timestamp, metadata);
+    let Distinct(metadata) =
+        serde_json::from_str(&metadata.to_lowercase()).map_err(|_| FetchError::Metadata)?;
+    if metadata.get("signer").and_then(Value::as_str).is_some_and(|signer| signer.trim() == SCENE) {
+        return Err(FetchError::SignedForScene);
+    }
+    check(&links)?;
+    let examined = examine_links(&links, &payload, limits, now)?;
+    Ok(SignedFetch { examined, payload, fresh_until, metadata })
+}
+
+/// Milliseconds since the Unix epoch.
+pub(crate) fn unix_ms(time: SystemTime) -> u64 {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn malformed(header: &str) -> FetchError {
+    FetchError::Malformed { header: header.to_owned() }
+}
+
+/// The one value of a header.
+fn header<'a>(headers: &'a HeaderMap, name: &str) -> Result<&'a str, FetchError> {
+    let mut values = headers.get_all(name).iter();
+    let missing = || FetchError::Missing { header: name.to_owned() };
+    let value = std::str::from_utf8(values.next().ok_or_else(missing)?.as_bytes());
+    match (value, values.next()) {
+        (Ok(value), None) => Ok(value),
+        _ => Err(malformed(name)),
+    }
+}
+
+/// The chain, a link a header, without a gap.
+fn links(headers: &HeaderMap) -> Result<Vec<Link>, FetchError> {
+    let count = headers.keys().filter(|name| name.as_str().starts_with(LINK)).count().max(1);
+    if count > MAX_LINKS {
+        return Err(FetchError::TooManyLinks);
+    }
+    let mut bytes = 0;
+    let mut links = Vec::with_capacity(count);
+    for name in (0..count).map(|index| format!("{LINK}{index}")) {
+        let json = header(headers, &name)?;
+        bytes += json.len();
+        if bytes > MAX_CHAIN_BYTES {
+            return Err(ChainError::TooBig { bytes }.into());
+        }
+        links.push(serde_json::from_str(json).map_err(|_| malformed(&name))?);
+    }
+    Ok(links)
+}
+
+/// A JSON object in which no key is there twice: readers would differ in which one counts.
+struct Distinct(Map<String, Value>);
+
+impl<'de> Deserialize<'de> for Distinct {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Entries;
+
+        impl<'de> Visitor<'de> for Entries {
+            type Value = Distinct;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object with distinct keys")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Distinct, A::Error> {
+                let mut map = Map::new();
+                while let Some((key, value)) = entries.next_entry()? {
+                    if map.insert(key, value).is_some() {
+                        return Err(A::Error::custom("a key is there twice"));
+                    }
+                }
+                Ok(Distinct(map))
+            }
+        }
+
+        deserializer.deserialize_map(Entries)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,231 @@
+use http::{HeaderName, HeaderValue};
+use proptest::prelude::*;
+
+use super::*;
+use crate::{Identity, LinkKind, Wallet};
+
+const METADATA_JSON: &str =
+    r#"{"intent":"dcl:explorer:comms-handshake","signer":"dcl:explorer","isGuest":false}"#;
+const PATH: &str = "/Signed-Login";
+
+/// 2026-01-01T00:00:00Z
+fn now() -> SystemTime {
+    UNIX_EPOCH + Duration::from_secs(1_767_225_600)
+}
+
+fn wallet() -> Wallet {
+    Wallet::from_secret([1; 32]).unwrap()
+}
+
+fn identity() -> Identity {
+    let ephemeral = Wallet::from_secret([2; 32]).unwrap();
+    Identity::new(&wallet(), ephemeral, now() + Duration::from_secs(60))
+}
+
+fn map(headers: &[(String, String)]) -> HeaderMap {
+    let pair = |(name, value): &(String, String)| {
+        (name.parse::<HeaderName>().unwrap(), HeaderValue::from_bytes(value.as_bytes()).unwrap())
+    };
+    headers.iter().map(pair).collect()
+}
+
+fn examine_at(headers: &HeaderMap, now: SystemTime) -> Result<SignedFetch, FetchError> {
+    examine_fetch("POST", PATH, headers, &Limits::default(), now)
+}
+
+/// A valid request, after `change`.
+fn refused(change: impl FnOnce(&mut HeaderMap)) -> FetchError {
+    let mut headers = map(&identity().sign_fetch("post", PATH, METADATA_JSON, now()));
+    assert!(examine_at(&headers, now()).is_ok());
+    change(&mut headers);
+    examine_at(&headers, now()).unwrap_err()
+}
+
+/// What becomes of a request with this metadata, signed as it stands.
+fn with_metadata(metadata: &str) -> Result<SignedFetch, FetchError> {
+    examine_at(&map(&wallet().sign_fetch("POST", PATH, metadata, now())), now())
+}
+
+fn set(headers: &mut HeaderMap, name: &'static str, value: &str) {
+    headers.insert(name, HeaderValue::from_bytes(value.as_bytes()).unwrap());
+}
+
+#[test]
+fn the_payload_is_what_clients_of_the_field_sign() {
+    let payload = fetch_payload("POST", "/Path", 1_767_225_600_123, r#"{"Signer":"dcl:explorer"}"#);
+    assert_eq!(payload, r#"post:/path:1767225600123:{"signer":"dcl:explorer"}"#);
+    let names: Vec<String> =
+        identity().sign_fetch("post", PATH, "{}", now()).into_iter().map(|(name, _)| name).collect();
+    let expected = [
+        "x-identity-auth-chain-0",
+        "x-identity-auth-chain-1",
+        "x-identity-auth-chain-2",
+        "x-identity-timestamp",
+        "x-identity-metadata",
+    ];
+    assert_eq!(names, expected);
+}
+
+#[test]
+fn requests_of_wallets_and_of_keys_they_vouch_for_are_taken() {
+    for headers in [
+        wallet().sign_fetch("post", PATH, METADATA_JSON, now()),
+        identity().sign_fetch("POST", PATH, METADATA_JSON, now()),
+    ] {
+        let fetch = examine_at(&map(&headers), now()).unwrap();
+        assert_eq!(fetch.examined.owner, wallet().address());
+        assert!(fetch.examined.contract_signatures.is_empty());
+        assert_eq!(fetch.metadata["intent"], "dcl:explorer:comms-handshake");
+        assert_eq!(fetch.metadata["isguest"], false);
+        assert_eq!(fetch.fresh_until, now() + LIFETIME);
+        assert!(fetch.payload.starts_with("post:/signed-login:1767225600000:{"));
+    }
+}
+
+#[test]
+fn signatures_of_contract_wallets_are_handed_out() {
+    let signer =
+        Link { kind: LinkKind::Signer, payload: wallet().address().to_string(), signature: String::new() };
+    let payload = fetch_payload("POST", PATH, unix_ms(now()), "{}");
+    let entity = Link { kind: LinkKind::Eip1654SignedEntity, payload, signature: "0x12".into() };
+    let headers = fetch_headers(&[signer, entity], unix_ms(now()), "{}");
+    let fetch = examine_at(&map(&headers), now()).unwrap();
+    assert_eq!(fetch.examined.contract_signatures.len(), 1);
+    assert_eq!(fetch.examined.contract_signatures[0].message, fetch.payload);
+}
+
+#[test]
+fn refuses_missing_headers() {
+    for name in [TIMESTAMP, METADATA, "x-identity-auth-chain-0", "x-identity-auth-chain-1"] {
+        let error = refused(|headers| drop(headers.remove(name)));
+        assert_eq!(error, FetchError::Missing { header: name.to_owned() });
+    }
+    let nothing = examine_at(&HeaderMap::new(), now()).unwrap_err();
+    assert_eq!(nothing, FetchError::Missing { header: TIMESTAMP.to_owned() });
+    // The last link gone, the chain is a shorter one: of a delegation.
+    let shorter = refused(|headers| drop(headers.remove("x-identity-auth-chain-2")));
+    assert_eq!(shorter, FetchError::Chain(ChainError::Misplaced { link: 1 }));
+}
+
+#[test]
+fn refuses_malformed_headers() {
+    for (name, values) in [
+        (TIMESTAMP, &["", "soon", "-1", "1.5", "99999999999999999999999", "\u{ff}"][..]),
+        ("x-identity-auth-chain-1", &["", "{}", "[]", r#"{"type":"SIGNER","payload":""},{"type":"SIGNER"}"#]),
+    ] {
+        for value in values {
+            let error = refused(|headers| set(headers, name, value));
+            assert_eq!(error, FetchError::Malformed { header: name.to_owned() }, "{value}");
+        }
+        let twice = refused(|headers| {
+            let value = headers[name].clone();
+            headers.append(name, value);
+        });
+        assert_eq!(twice, FetchError::Malformed { header: name.to_owned() });
+    }
+    let no_text = refused(|headers| {
+        headers.insert(METADATA, HeaderValue::from_bytes(b"{\"\xff\":1}").unwrap());
+    });
+    assert_eq!(no_text, FetchError::Malformed { header: METADATA.to_owned() });
+}
+
+#[test]
+fn refuses_more_than_ten_links_and_more_than_16_kib() {
+    let many = refused(|headers| {
+        for index in 3..11 {
+            let name: HeaderName = format!("{LINK}{index}").parse().unwrap();
+            headers.insert(name, HeaderValue::from_static("{}"));
+        }
+    });
+    assert_eq!(many, FetchError::TooManyLinks);
+    let big = refused(|headers| {
+        let link = headers["x-identity-auth-chain-1"].to_str().unwrap().to_owned();
+        set(headers, "x-identity-auth-chain-1", &format!("{link}{}", " ".repeat(MAX_CHAIN_BYTES)));
+    });
+    assert!(matches!(big, FetchError::Chain(ChainError::TooBig { .. })), "{big}");
+}
+
+#[test]
+fn refuses_what_is_signed_in_the_future_or_five_minutes_ago() {
+    let headers = map(&wallet().sign_fetch("POST", PATH, METADATA_JSON, now()));
+    let second = Duration::from_secs(1);
+    let skew = Limits::default().clock_skew;
+    assert!(examine_at(&headers, now() - skew).is_ok());
+    assert_eq!(examine_at(&headers, now() - skew - second), Err(FetchError::FromFuture));
+    let strict = Limits { clock_skew: Duration::ZERO, ..Limits::default() };
+    assert_eq!(examine_fetch("POST", PATH, &headers, &strict, now() - second), Err(FetchError::FromFuture));
+    assert!(examine_at(&headers, now() + LIFETIME).is_ok());
+    assert_eq!(examine_at(&headers, now() + LIFETIME + second), Err(FetchError::TooOld));
+}
+
+#[test]
+fn refuses_metadata_that_is_no_object() {
+    for metadata in ["", "null", "[]", "\"{}\"", "{", "{} {}", r#"{"a":1,"a":2}"#, r#"{"a":1,"A":2}"#] {
+        assert_eq!(with_metadata(metadata), Err(FetchError::Metadata), "{metadata}");
+    }
+}
+
+#[test]
+fn refuses_scenes_however_they_are_spelled() {
+    for metadata in [
+        r#"{"signer":"decentraland-kernel-scene"}"#,
+        r#"{"signer":"Decentraland-Kernel-Scene"}"#,
+        r#"{"SIGNER":"decentraland-kernel-scene"}"#,
+        r#"{"signer":"decentraland\u002dkernel-scene"}"#,
+    ] {
+        assert_eq!(with_metadata(metadata), Err(FetchError::SignedForScene), "{metadata}");
+    }
+    // What a scene had signed cannot be handed on in other letters.
+    let mut headers =
+        map(&wallet().sign_fetch("POST", PATH, r#"{"signer":"decentraland-kernel-scene"}"#, now()));
+    set(&mut headers, METADATA, r#"{"sIgner":"decentraland-kernel-SCENE"}"#);
+    assert_eq!(examine_at(&headers, now()), Err(FetchError::SignedForScene));
+}
+
+#[test]
+fn refuses_a_chain_of_another_request() {
+    let other = FetchError::Chain(ChainError::OtherChallenge);
+    let headers = map(&wallet().sign_fetch("POST", PATH, METADATA_JSON, now()));
+    let limits = Limits::default();
+    assert_eq!(examine_fetch("GET", PATH, &headers, &limits, now()), Err(other.clone()));
+    assert_eq!(examine_fetch("POST", "/other", &headers, &limits, now()), Err(other.clone()));
+    assert_eq!(refused(|headers| set(headers, TIMESTAMP, "1767225600001")), other);
+    assert_eq!(refused(|headers| set(headers, METADATA, r#"{"signer":"dcl:other"}"#)), other);
+    let expired = examine_at(
+        &map(&identity().sign_fetch("POST", PATH, METADATA_JSON, now() + Duration::from_secs(130))),
+        now() + Duration::from_secs(130),
+    );
+    assert_eq!(expired, Err(FetchError::Chain(ChainError::Expired { link: 1 })));
+}
+
+proptest! {
+    #[test]
+    fn any_request_is_taken_as_signed(
+        method in "GET|POST|put|delete",
+        path in "(/[A-Za-z0-9_.:-]{0,9}){1,4}",
+        key in "[A-Za-z]{1,9}",
+        value in "\\PC{0,40}",
+    ) {
+        let metadata = serde_json::json!({ key: value }).to_string();
+        let headers = map(&wallet().sign_fetch(&method, &path, &metadata, now()));
+        let fetch = examine_fetch(&method, &path, &headers, &Limits::default(), now()).unwrap();
+        prop_assert_eq!(fetch.examined.owner, wallet().address());
+    }
+
+    #[test]
+    fn what_is_changed_on_the_way_is_refused_or_says_the_same(
+        index in 0usize..5,
+        at in any::<prop::sample::Index>(),
+        byte in 0x20u8..0x7f,
+    ) {
+        let mut headers = identity().sign_fetch("POST", PATH, METADATA_JSON, now());
+        let sent = examine_at(&map(&headers), now()).unwrap();
+        let mut value = headers[index].1.clone().into_bytes();
+        let at = at.index(value.len());
+        value[at] = byte;
+        headers[index].1 = String::from_utf8(value).unwrap();
+        if let Ok(taken) = examine_at(&map(&headers), now()) {
+            prop_assert_eq!(taken, sent);
+        }
+    }
+}
