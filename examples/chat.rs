@@ -36,7 +36,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
             }
             event = messages.next() => match event {
                 Some(TopicEvent::Message(message)) => {
-                    println!("{}: {}", message.sender, String::from_utf8_lossy(&message.payload));
+                    let sender = message.sender.map_or("a server".to_owned(), |sender| sender.to_string());
+                    println!("{sender}: {}", String::from_utf8_lossy(&message.payload));
                 }
                 Some(TopicEvent::Gap) => eprintln!("(what was said meanwhile is lost)"),
                 Some(TopicEvent::Ended(reason)) => eprintln!("(you hear nothing more: {reason})"),

@@ -94,6 +94,9 @@ fn advice(close: Close) -> &'static str {
         Close::Silent => "the line was dead for a while",
         Close::Idle => "this client never said where it is, or not for too long",
         Close::TooSlow => "this client, or its line, is too slow for what is said",
+        Close::AlreadySignedIn => {
+            "this wallet is signed in elsewhere, and that session is kept while it lives"
+        }
         Close::TokenRefused => "the gateway has to name the room again",
         Close::UnknownRoom => "there is no such room for this client",
         Close::RoomFull => "there is no seat for now",

@@ -37,8 +37,8 @@ pub enum TopicEvent {
 pub struct TopicMessage {
     /// The topic.
     pub topic: Topic,
-    /// Who said it, as the gateway vouches for it.
-    pub sender: Address,
+    /// Who said it, as the gateway vouches for it; none for a server that spoke in a scene.
+    pub sender: Option<Address>,
     /// What they said.
     pub payload: Bytes,
     /// How many messages the gateway dropped just before this one, because they were not read.
@@ -354,5 +354,6 @@ impl fmt::Debug for Topics {
 fn message(payload: Bytes) -> Option<TopicMessage> {
     let element = PeerTopicSubscriptionResultElem::decode(payload).ok()?;
     let PeerTopicSubscriptionResultElem { payload, topic, sender, missed } = element;
-    Some(TopicMessage { topic: topic.parse().ok()?, sender: sender.parse().ok()?, payload, missed })
+    let sender = if sender.is_empty() { None } else { Some(sender.parse().ok()?) };
+    Some(TopicMessage { topic: topic.parse().ok()?, sender, payload, missed })
 }

@@ -1,6 +1,8 @@
 //! An explorer and a gateway that is played here, so that it can be rude.
 
 #![allow(clippy::unwrap_used)]
+// The answer of a callback is the library's type.
+#![allow(clippy::result_large_err)]
 
 use std::time::Duration;
 
