@@ -46,6 +46,36 @@ async fn bots_of_both_dialects_hear_each_other() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_storm_of_logins_is_counted_and_timed() {
+    let storm = async |realm: &Realm| {
+        let url = realm.http.clone();
+        let flags = ["bots", "--login-storm", "50", "--seconds", "2", "--dialect", "mixed", "--json"];
+        let run = move || atoll(&[&flags[..], &["--url", &url]].concat());
+        let (code, stdout, stderr) = tokio::task::spawn_blocking(run).await.unwrap();
+        let summary: serde_json::Value = serde_json::from_str(stdout.trim()).expect("one line of JSON");
+        (code, summary, stderr)
+    };
+    // From one address there would be one at a time.
+    let realm = Realm::start(&[("GATEWAY__MAX_HANDSHAKES_PER_IP", "1")]);
+    let (code, summary, stderr) = storm(&realm).await;
+    assert_eq!(code, Some(0), "{summary}\n{stderr}");
+    let counts = ["offered", "signed_in", "refused"].map(|name| summary[name].as_u64().unwrap());
+    assert_eq!(counts, [100, 100, 0], "{summary}");
+    assert_eq!(summary["latency_ms"]["samples"], 100, "{summary}");
+    assert!(summary["server_cpu_us_each"].as_f64().unwrap() > 0.0, "{summary}");
+    eventually("nobody stays", async || realm.metric("explorer_bff_connected_users").await == 0.0).await;
+    assert_eq!(realm.count("atoll_auth_chains_total{outcome=\"valid\"}").await, 100.0);
+    // A door that is never open.
+    let realm = Realm::start(&[("GATEWAY__MAX_SESSIONS", "1")]);
+    let _only = sign_in(&realm, &wallet()).await;
+    let (code, summary, _) = storm(&realm).await;
+    assert_eq!((code, &summary["refused"]), (Some(1), &100.into()), "{summary}");
+    assert_eq!(summary["refused_by_reason"], serde_json::json!({"server full (1013)": 100}));
+    let (code, _, stderr) = atoll(&["bots", "--login-storm", "50"]);
+    assert_eq!(code, Some(2), "for how long? {stderr}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn bots_say_when_it_is_not_well() {
     // Rooms that take one member at a time: the others are near, and unheard.
     let realm = Realm::start(&[

@@ -33,6 +33,10 @@ impl Gateways {
         Ok(Self(gateways))
     }
 
+    pub(crate) fn all(&self) -> &[Gateway] {
+        &self.0
+    }
+
     pub(crate) fn of_bot(&self, index: usize) -> &Gateway {
         &self.0[index % self.0.len()]
     }

@@ -10,6 +10,7 @@ mod referee;
 mod report;
 mod route;
 mod server;
+mod storm;
 mod together;
 mod told;
 mod walk;
@@ -83,6 +84,11 @@ pub(crate) struct Flags {
     /// Everybody signs in and does nothing more.
     #[arg(long)]
     idle: bool,
+    /// Instead of bots, so many sign-ins in a second: each a connection, a wallet and a signature of
+    /// its own, and closed at once. Only for realms on this machine.
+    #[arg(long, value_name = "RATE", requires = "seconds", value_parser = storm::rate,
+          conflicts_with_all = ["count", "still", "idle", "route", "stock", "transports"])]
+    login_storm: Option<u32>,
 }
 
 fn rate(text: &str) -> Result<f64, String> {
@@ -116,6 +122,9 @@ const LINE_INTERVAL: Duration = Duration::from_secs(1);
 const SETTLING: Duration = Duration::from_secs(2);
 
 pub(crate) async fn run(flags: Flags) -> Result<ExitCode> {
+    if let (Some(rate), Some(seconds)) = (flags.login_storm, flags.seconds) {
+        return storm::run(&flags, rate, seconds).await;
+    }
     // Each bot holds two sockets.
     let _ = rlimit::increase_nofile_limit(u64::MAX);
     let gateways = Gateways::discover(&flags.url, flags.dialect).await.context("no realm")?;

@@ -100,9 +100,13 @@ pub(crate) struct Percentiles {
 }
 
 impl Percentiles {
-    fn of(microseconds: &Histogram<u64>) -> Self {
+    pub(crate) fn of(microseconds: &Histogram<u64>) -> Self {
         let at = |quantile| microseconds.value_at_quantile(quantile) as f64 / 1000.0;
         Self { p50: at(0.5), p99: at(0.99), max: at(1.0), samples: microseconds.len() }
+    }
+
+    pub(crate) fn with_max(&self) -> String {
+        format!("{self} max {:.1}", self.max)
     }
 }
 

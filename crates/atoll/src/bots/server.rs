@@ -42,6 +42,13 @@ impl ServerLoad {
     }
 }
 
+impl Sample {
+    /// The CPU that the realm used since an earlier sample, and how long that was, in seconds.
+    pub(crate) fn since(&self, earlier: &Self) -> (f64, f64) {
+        (self.cpu_seconds - earlier.cpu_seconds, (self.at - earlier.at).as_secs_f64())
+    }
+}
+
 /// What a realm spent while everybody was there.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub(crate) struct Load {

@@ -1,0 +1,265 @@
+//! `--login-storm`: how many sign-ins a gateway sustains.
+//!
+//! Open-loop: sign-ins begin at their times, whether or not those before them have ended, and each is
+//! timed from the moment at which it was to begin.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr},
+    process::ExitCode,
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, ensure};
+use client::{Ended, Gateway, Identity, Session, Settings};
+use hdrhistogram::Histogram;
+use reqwest::Url;
+use serde::Serialize;
+use tokio::{
+    net::lookup_host,
+    sync::{Semaphore, mpsc},
+    task,
+    time::{self, Instant},
+};
+
+use super::{
+    Flags,
+    crowd::histogram,
+    dialect::Gateways,
+    report::Percentiles,
+    server::{Sample, ServerLoad},
+};
+
+/// Wallets that are made before the storm, and then take turns: whoever comes again has long gone.
+const MAX_WALLETS: usize = 20_000;
+/// Files of this process that are no sockets of the storm.
+const OTHER_FILES: u64 = 64;
+/// Sign-ins that are under way at a time; at the bound, the next one is not begun, and counted.
+const MAX_UNDER_WAY: u64 = 30_000;
+/// How often it is looked which sign-ins are due.
+const TICK: Duration = Duration::from_millis(1);
+/// How late an answer may be.
+const DEADLINE: Duration = Duration::from_secs(10);
+
+pub(crate) fn rate(text: &str) -> Result<u32, String> {
+    let rate: u32 = text.parse().map_err(|_| "not a whole number".to_owned())?;
+    if (1..=100_000).contains(&rate) { Ok(rate) } else { Err("must be between 1 and 100000".to_owned()) }
+}
+
+pub(crate) async fn run(flags: &Flags, rate: u32, seconds: u64) -> Result<ExitCode> {
+    let files = rlimit::increase_nofile_limit(u64::MAX).context("no limit of open files")?;
+    let under_way = files.saturating_sub(OTHER_FILES).clamp(1, MAX_UNDER_WAY);
+    let gateways = Gateways::discover(&flags.url, flags.dialect).await.context("no realm")?;
+    for gateway in gateways.all() {
+        check_loopback(gateway).await?;
+    }
+    let offered = usize::try_from(u64::from(rate) * seconds)?;
+    let wallets = offered.min(MAX_WALLETS);
+    eprintln!("making {wallets} wallets");
+    let identities = task::spawn_blocking(move || (0..wallets).map(|_| client::guest()).collect());
+    let identities: Result<Vec<Identity>, _> = identities.await?;
+    let storm = Arc::new(Storm { identities: identities?, gateways, under_way: under_way as usize });
+    let server = ServerLoad::new(&flags.url);
+    eprintln!("{rate} sign-ins a second for {seconds} s");
+    let before = server.sample().await;
+    let (outcomes, took) = storm.blow(rate, offered).await;
+    let after = server.sample().await;
+    let summary = Summary::new(rate, seconds, outcomes, took, (before, after));
+    match flags.json {
+        true => println!("{}", serde_json::to_string(&summary).unwrap_or_default()),
+        false => summary.print(),
+    }
+    Ok(if summary.refused == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// From elsewhere nobody comes by thousands of addresses, and no limit of a realm could be seen
+/// behind those for one.
+async fn check_loopback(gateway: &Gateway) -> Result<()> {
+    let url = Url::parse(&gateway.url).with_context(|| gateway.url.clone())?;
+    let (host, port) = (url.host_str().unwrap_or_default(), url.port_or_known_default().unwrap_or(80));
+    let mut addresses = lookup_host((host, port)).await.with_context(|| gateway.url.clone())?.peekable();
+    ensure!(
+        addresses.peek().is_some() && addresses.all(|address| address.ip().is_loopback()),
+        "--login-storm is for realms on this machine, and {} is not on a loopback address",
+        gateway.url
+    );
+    Ok(())
+}
+
+struct Storm {
+    identities: Vec<Identity>,
+    gateways: Gateways,
+    /// How many may be under way.
+    under_way: usize,
+}
+
+/// What became of a sign-in: how long it took, or why there was none.
+type Outcome = Result<Duration, Refusal>;
+
+enum Refusal {
+    /// This process had no file left for it.
+    NotBegun,
+    Ended(Ended),
+}
+
+impl Storm {
+    /// Everything that was offered, and how long it took until the last one was answered.
+    async fn blow(self: Arc<Self>, rate: u32, offered: usize) -> (Outcomes, Duration) {
+        // One place for each: nobody waits to say how it went.
+        let (outcome, mut outcomes) = mpsc::channel(offered.max(1));
+        let places = Arc::new(Semaphore::new(self.under_way));
+        let counting = tokio::spawn(async move {
+            let mut counted = Outcomes::default();
+            while let Some(outcome) = outcomes.recv().await {
+                counted.count(outcome);
+            }
+            counted
+        });
+        let began = Instant::now();
+        let due_at = |index: usize| began + Duration::from_secs(1).mul_f64(index as f64 / f64::from(rate));
+        let mut ticks = time::interval(TICK);
+        let mut index = 0;
+        while index < offered {
+            ticks.tick().await;
+            while index < offered && due_at(index) <= Instant::now() {
+                let (storm, outcome, due) = (self.clone(), outcome.clone(), due_at(index));
+                match places.clone().try_acquire_owned() {
+                    Ok(place) => drop(tokio::spawn(async move {
+                        storm.sign_in(index, due, outcome).await;
+                        drop(place);
+                    })),
+                    Err(_) => drop(outcome.try_send(Err(Refusal::NotBegun))),
+                }
+                index += 1;
+            }
+        }
+        drop(outcome);
+        // Each sign-in ends by its deadline, and a task that counts does not fail.
+        let counted = counting.await.unwrap_or_default();
+        (counted, began.elapsed())
+    }
+
+    async fn sign_in(&self, index: usize, due: Instant, outcome: mpsc::Sender<Outcome>) {
+        let mut settings = Settings::new(self.gateways.of_bot(index).clone());
+        settings.deadline = DEADLINE;
+        settings.local_address = Some(source(index));
+        let signed_in = Session::sign_in(&settings, &self.identities[index % self.identities.len()]).await;
+        let took = due.elapsed();
+        let (told, session) = match signed_in {
+            Ok(session) => (Ok(took), Some(session)),
+            Err(ended) => (Err(Refusal::Ended(ended)), None),
+        };
+        let _ = outcome.try_send(told);
+        drop(outcome);
+        if let Some(session) = session {
+            session.close().await;
+        }
+    }
+}
+
+/// Another address of the loopback network for each of 16 million, so that neither ports run out nor
+/// an address has many sockets on their way in.
+fn source(index: usize) -> IpAddr {
+    let [_, a, b, c] = (index as u32).to_be_bytes();
+    // 127.0.0.0/16 is left to others, and no address ends with 0 or 255.
+    Ipv4Addr::new(127, 1 + a % 254, b, 1 + c % 254).into()
+}
+
+/// What became of all of them.
+struct Outcomes {
+    microseconds: Histogram<u64>,
+    refused: BTreeMap<String, u64>,
+}
+
+impl Default for Outcomes {
+    fn default() -> Self {
+        Self { microseconds: histogram(), refused: BTreeMap::new() }
+    }
+}
+
+impl Outcomes {
+    fn count(&mut self, outcome: Outcome) {
+        let reason = match outcome {
+            Ok(took) => return self.microseconds.saturating_record(took.as_micros() as u64),
+            Err(Refusal::NotBegun) => "too many under way, not begun".to_owned(),
+            Err(Refusal::Ended(Ended::Refused { status, .. })) => format!("HTTP status {status}"),
+            Err(Refusal::Ended(Ended::Closed { code, reason })) => format!("{reason} ({code})"),
+            Err(Refusal::Ended(ended)) => ended.to_string(),
+        };
+        *self.refused.entry(reason).or_default() += 1;
+    }
+}
+
+/// What became of a storm.
+#[derive(Debug, Serialize)]
+struct Summary {
+    seconds: u64,
+    offered: u64,
+    offered_per_second: u32,
+    signed_in: u64,
+    /// Until the last answer, or the end of the storm, whichever was later.
+    signed_in_per_second: f64,
+    refused: u64,
+    refused_by_reason: BTreeMap<String, u64>,
+    /// From the moment at which it was to begin until the welcome.
+    latency_ms: Percentiles,
+    /// What each sign-in, or refusal, cost the realm.
+    server_cpu_us_each: Option<f64>,
+    /// Cores that it used meanwhile.
+    server_cores: Option<f64>,
+}
+
+impl Summary {
+    fn new(
+        rate: u32,
+        seconds: u64,
+        outcomes: Outcomes,
+        took: Duration,
+        (before, after): (Option<Sample>, Option<Sample>),
+    ) -> Self {
+        let signed_in = outcomes.microseconds.len();
+        let refused: u64 = outcomes.refused.values().sum();
+        let took = took.as_secs_f64().max(seconds as f64);
+        let load = after.zip(before).map(|(after, before)| after.since(&before));
+        Self {
+            seconds,
+            offered: signed_in + refused,
+            offered_per_second: rate,
+            signed_in,
+            signed_in_per_second: signed_in as f64 / took,
+            refused,
+            refused_by_reason: outcomes.refused,
+            latency_ms: Percentiles::of(&outcomes.microseconds),
+            server_cpu_us_each: load.map(|(cpu, _)| 1e6 * cpu / (signed_in + refused).max(1) as f64),
+            server_cores: load.map(|(cpu, seconds)| cpu / seconds),
+        }
+    }
+
+    fn print(&self) {
+        println!("  offered         {} ({}/s for {} s)", self.offered, self.offered_per_second, self.seconds);
+        println!("  signed in       {} ({:.0}/s)", self.signed_in, self.signed_in_per_second);
+        println!("  refused         {}", self.refused);
+        for (reason, count) in &self.refused_by_reason {
+            println!("    {count:>8}  {reason}");
+        }
+        println!("  latency         {} ms", self.latency_ms.with_max());
+        match self.server_cpu_us_each.zip(self.server_cores) {
+            Some((each, cores)) => println!("  server          {each:.0} µs of CPU each, {cores:.2} cores"),
+            None => println!("  server          its /metrics did not answer"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sources_are_loopback_addresses_and_hardly_ever_the_same() {
+        let sources: std::collections::HashSet<IpAddr> = (0..100_000).map(source).collect();
+        assert!(sources.iter().all(IpAddr::is_loopback));
+        assert!(sources.len() > 99_000, "{}", sources.len());
+        assert!(!sources.contains(&IpAddr::from([127, 0, 0, 1])));
+    }
+}
