@@ -13,6 +13,7 @@ mod server;
 mod storm;
 mod together;
 mod told;
+mod topics;
 mod walk;
 
 use std::{collections::HashSet, process::ExitCode, sync::Arc, time::Duration};
@@ -89,11 +90,15 @@ pub(crate) struct Flags {
     #[arg(long, value_name = "RATE", requires = "seconds", value_parser = storm::rate,
           conflicts_with_all = ["count", "still", "idle", "route", "stock", "transports"])]
     login_storm: Option<u32>,
+    /// Instead of bots, so many messages in a second under one topic, to --count subscribers.
+    #[arg(long, value_name = "RATE", requires = "seconds", value_parser = rate,
+          conflicts_with_all = ["login_storm", "still", "idle", "route", "stock", "transports", "dialect"])]
+    topics: Option<f64>,
 }
 
 fn rate(text: &str) -> Result<f64, String> {
     let rate: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
-    if (0.1..=1000.0).contains(&rate) { Ok(rate) } else { Err("must be between 0.1 and 1000".to_owned()) }
+    if (0.1..=10_000.0).contains(&rate) { Ok(rate) } else { Err("must be between 0.1 and 10000".to_owned()) }
 }
 
 fn share(text: &str) -> Result<f64, String> {
@@ -124,6 +129,9 @@ const SETTLING: Duration = Duration::from_secs(2);
 pub(crate) async fn run(flags: Flags) -> Result<ExitCode> {
     if let (Some(rate), Some(seconds)) = (flags.login_storm, flags.seconds) {
         return storm::run(&flags, rate, seconds).await;
+    }
+    if let (Some(rate), Some(seconds)) = (flags.topics, flags.seconds) {
+        return topics::run(&flags, rate, seconds).await;
     }
     // Each bot holds two sockets.
     let _ = rlimit::increase_nofile_limit(u64::MAX);

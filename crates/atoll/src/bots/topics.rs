@@ -1,0 +1,249 @@
+//! `--topics`: how many messages under a topic a gateway carries to its subscribers.
+//!
+//! Open-loop: messages are due at their times, and each is timed from then until each subscriber has
+//! it. What is not heard is held against what the gateway says that it dropped.
+
+use std::{collections::HashMap, process::ExitCode, sync::Arc, time::Duration};
+
+use anyhow::{Context, Result, anyhow};
+use client::{Address, Bytes, Dialect, Explorer, Gateway, Settings, TopicEvent, TopicMessage};
+use hdrhistogram::Histogram;
+use serde::Serialize;
+use tokio::{
+    sync::watch,
+    task::JoinSet,
+    time::{self, Instant, MissedTickBehavior},
+};
+
+use super::{
+    Flags,
+    crowd::histogram,
+    report::Percentiles,
+    server::{Sample, ServerLoad},
+};
+
+/// What one speaker says in a second: a gateway reads at most twenty.
+const EACH_PER_SECOND: f64 = 10.0;
+/// When the message was due, in microseconds, and its number: what every message begins with.
+const HEADER_BYTES: usize = 16;
+/// What the last messages may take, after which what did not come is lost.
+const GRACE: Duration = Duration::from_secs(2);
+/// How long a sign-in and a subscription may take.
+const DEADLINE: Duration = Duration::from_secs(20);
+const TOPIC: &str = "bots.topics";
+
+pub(crate) async fn run(flags: &Flags, rate: f64, seconds: u64) -> Result<ExitCode> {
+    let _ = rlimit::increase_nofile_limit(u64::MAX);
+    let gateway = client::discover(&flags.url, Some(Dialect::Rpc)).await.context("no realm")?;
+    let server = ServerLoad::new(&flags.url);
+    let stage = Arc::new(Stage { began: Instant::now(), padding: flags.bytes.saturating_sub(HEADER_BYTES) });
+    let (over, is_over) = watch::channel(false);
+    let mut subscribers = JoinSet::new();
+    for _ in 0..flags.count {
+        let (explorer, mut subscription) = subscribe(&gateway).await?;
+        let (stage, mut is_over) = (stage.clone(), is_over.clone());
+        subscribers.spawn(async move {
+            let mut heard = Heard::default();
+            loop {
+                tokio::select! {
+                    event = subscription.next() => match event {
+                        Some(TopicEvent::Message(message)) => heard.take(&stage, &message),
+                        other => return Err(anyhow!("a subscriber was cut off: {other:?}")),
+                    },
+                    _ = is_over.wait_for(|&over| over) => break,
+                }
+            }
+            explorer.handle().leave().await;
+            Ok(heard)
+        });
+    }
+    let speakers = (rate / EACH_PER_SECOND).ceil();
+    let step = Duration::from_secs_f64(speakers / rate);
+    let mut speaking = JoinSet::new();
+    let mut explorers = Vec::new();
+    for _ in 0..speakers as usize {
+        explorers.push(signed_in(&gateway).await?);
+    }
+    let before = server.sample().await;
+    let starts = Instant::now();
+    for (index, explorer) in explorers.into_iter().enumerate() {
+        let first = starts + step.mul_f64(index as f64 / speakers);
+        speaking.spawn(speak(stage.clone(), explorer, first, step, starts + Duration::from_secs(seconds)));
+    }
+    let mut sent = 0;
+    while let Some(spoken) = speaking.join_next().await {
+        sent += spoken??;
+    }
+    let after = server.sample().await;
+    time::sleep(GRACE).await;
+    over.send_replace(true);
+    let mut heard = Heard::default();
+    while let Some(one) = subscribers.join_next().await {
+        heard.add(&one??);
+    }
+    let summary = Summary::new(flags.count, seconds, sent, &heard, before.zip(after));
+    match flags.json {
+        true => println!("{}", serde_json::to_string(&summary)?),
+        false => summary.print(),
+    }
+    let is_good = summary.lost == 0 && summary.out_of_order == 0;
+    Ok(if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// What speakers and subscribers share.
+struct Stage {
+    began: Instant,
+    padding: usize,
+}
+
+async fn signed_in(gateway: &Gateway) -> Result<Explorer> {
+    let mut explorer = Explorer::start(Settings::new(gateway.clone()), client::guest()?);
+    loop {
+        match time::timeout(DEADLINE, explorer.next()).await.context("no sign-in in time")? {
+            Some(client::Event::SignedIn) => return Ok(explorer),
+            Some(client::Event::Closed { reason, comes_back: None }) => return Err(anyhow!("{reason}")),
+            Some(_) => {}
+            None => return Err(anyhow!("an explorer is gone")),
+        }
+    }
+}
+
+async fn subscribe(gateway: &Gateway) -> Result<(Explorer, client::Subscription)> {
+    let explorer = signed_in(gateway).await?;
+    let handle = explorer.handle();
+    let subscription = time::timeout(DEADLINE, handle.subscribe(TOPIC)).await.context("not in time")??;
+    Ok((explorer, subscription))
+}
+
+/// Says something at each of its times until the end, and gives how much it said.
+async fn speak(
+    stage: Arc<Stage>,
+    explorer: Explorer,
+    first: Instant,
+    step: Duration,
+    end: Instant,
+) -> Result<u64> {
+    let handle = explorer.handle();
+    let mut times = time::interval_at(first, step);
+    times.set_missed_tick_behavior(MissedTickBehavior::Burst);
+    let mut number: u64 = 0;
+    loop {
+        let due = times.tick().await;
+        if due >= end {
+            break;
+        }
+        let due_us = (due - stage.began).as_micros() as u64;
+        let mut payload = [due_us.to_be_bytes(), number.to_be_bytes()].concat();
+        payload.resize(HEADER_BYTES + stage.padding, 0);
+        handle.publish(TOPIC, Bytes::from(payload)).await?;
+        number += 1;
+    }
+    handle.leave().await;
+    Ok(number)
+}
+
+/// What subscribers heard.
+struct Heard {
+    microseconds: Histogram<u64>,
+    messages: u64,
+    /// What the gateway says that it dropped.
+    missed: u64,
+    out_of_order: u64,
+    /// The number that is expected next of each sender, of one subscriber.
+    next: HashMap<Address, u64>,
+}
+
+impl Default for Heard {
+    fn default() -> Self {
+        let (messages, missed, out_of_order, next) = Default::default();
+        Self { microseconds: histogram(), messages, missed, out_of_order, next }
+    }
+}
+
+impl Heard {
+    fn take(&mut self, stage: &Stage, message: &TopicMessage) {
+        let Some((due, rest)) = message.payload.split_first_chunk() else { return };
+        let (Some(number), Some(sender)) = (rest.first_chunk(), message.sender) else { return };
+        let (due_us, number) = (u64::from_be_bytes(*due), u64::from_be_bytes(*number));
+        let now_us = stage.began.elapsed().as_micros() as u64;
+        self.microseconds.saturating_record(now_us.saturating_sub(due_us));
+        self.messages += 1;
+        self.missed += message.missed;
+        let next = self.next.entry(sender).or_default();
+        self.out_of_order += u64::from(number < *next);
+        *next = number + 1;
+    }
+
+    fn add(&mut self, other: &Self) {
+        // Both have the same bounds.
+        let _ = self.microseconds.add(&other.microseconds);
+        self.messages += other.messages;
+        self.missed += other.missed;
+        self.out_of_order += other.out_of_order;
+    }
+}
+
+/// How it went.
+#[derive(Debug, Serialize)]
+struct Summary {
+    seconds: u64,
+    subscribers: usize,
+    sent: u64,
+    sent_per_second: f64,
+    delivered: u64,
+    delivered_per_second: f64,
+    /// Dropped for subscribers that were too slow, who were told so.
+    missed: u64,
+    /// Neither delivered nor told to be missed.
+    lost: u64,
+    out_of_order: u64,
+    /// From the moment at which it was to be said until a subscriber had it.
+    latency_ms: Percentiles,
+    server_cpu_us_per_delivery: Option<f64>,
+    /// Cores that it used meanwhile.
+    server_cores: Option<f64>,
+}
+
+impl Summary {
+    fn new(
+        subscribers: usize,
+        seconds: u64,
+        sent: u64,
+        heard: &Heard,
+        samples: Option<(Sample, Sample)>,
+    ) -> Self {
+        let load = samples.map(|(before, after)| after.since(&before));
+        let expected = sent * subscribers as u64;
+        Self {
+            seconds,
+            subscribers,
+            sent,
+            sent_per_second: sent as f64 / seconds as f64,
+            delivered: heard.messages,
+            delivered_per_second: heard.messages as f64 / seconds as f64,
+            missed: heard.missed,
+            lost: expected.saturating_sub(heard.messages + heard.missed),
+            out_of_order: heard.out_of_order,
+            latency_ms: Percentiles::of(&heard.microseconds),
+            server_cpu_us_per_delivery: load.map(|(cpu, _)| 1e6 * cpu / heard.messages.max(1) as f64),
+            server_cores: load.map(|(cpu, seconds)| cpu / seconds),
+        }
+    }
+
+    fn print(&self) {
+        println!("  sent            {} ({:.0}/s for {} s)", self.sent, self.sent_per_second, self.seconds);
+        println!(
+            "  delivered       {} ({:.0}/s) to {} subscribers",
+            self.delivered, self.delivered_per_second, self.subscribers
+        );
+        println!("  missed          {} and said so, {} lost", self.missed, self.lost);
+        println!("  out of order    {}", self.out_of_order);
+        println!("  latency         {} ms", self.latency_ms.with_max());
+        match self.server_cpu_us_per_delivery.zip(self.server_cores) {
+            Some((each, cores)) => {
+                println!("  server          {each:.1} µs of CPU a delivery, {cores:.2} cores");
+            }
+            None => println!("  server          its /metrics did not answer"),
+        }
+    }
+}
