@@ -13,7 +13,7 @@ mod topic;
 pub use close::Close;
 pub use connection::{ConnectionString, ConnectionStringError, KNOWN_PROTOCOLS, is_protocol_name};
 pub use id::{Address, AddressError, IslandId, NodeName, SessionId, TokenError, UlidClock};
-pub use position::{Parcel, Position, PositionError};
+pub use position::{Parcel, ParcelError, Position, PositionError};
 pub use subject::Subject;
 pub use topic::{SceneTopic, SystemTopic, Topic, TopicError, TopicPattern};
 

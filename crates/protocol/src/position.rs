@@ -1,4 +1,4 @@
-use std::fmt;
+use std::{fmt, str::FromStr};
 
 use crate::wire::decentraland::common;
 
@@ -77,9 +77,32 @@ pub struct Parcel {
     pub y: i32,
 }
 
+/// Why a text is not a [`Parcel`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a parcel is two whole numbers with a comma between them")]
+pub struct ParcelError;
+
+impl Parcel {
+    /// The middle of it, on the ground.
+    pub fn center(self) -> Position {
+        let middle = |index: i32| (index as f32 + 0.5) * PARCEL_SIDE_M;
+        Position { x: middle(self.x), y: 0.0, z: middle(self.y) }
+    }
+}
+
 impl fmt::Display for Parcel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{},{}", self.x, self.y)
+    }
+}
+
+impl FromStr for Parcel {
+    type Err = ParcelError;
+
+    fn from_str(text: &str) -> Result<Self, ParcelError> {
+        let (x, y) = text.split_once(',').ok_or(ParcelError)?;
+        let index = |text: &str| text.trim().parse().map_err(|_| ParcelError);
+        Ok(Self { x: index(x)?, y: index(y)? })
     }
 }
 
@@ -106,5 +129,22 @@ mod tests {
     fn parcels_round_down() {
         assert_eq!(Position::new(-0.5, 9.0, 15.9).parcel(), Parcel { x: -1, y: 0 });
         assert_eq!(Position::new(16.0, 9.0, -16.1).parcel(), Parcel { x: 1, y: -2 });
+    }
+
+    #[test]
+    fn the_centre_of_a_parcel_lies_in_it() {
+        let parcel = Parcel { x: -1, y: 2 };
+        assert_eq!(parcel.center(), Position::new(-8.0, 0.0, 40.0));
+        assert_eq!(parcel.center().parcel(), parcel);
+    }
+
+    #[test]
+    fn parcels_read_as_they_are_written() {
+        for parcel in [Parcel { x: 0, y: 0 }, Parcel { x: -150, y: 77 }] {
+            assert_eq!(parcel.to_string().parse(), Ok(parcel));
+        }
+        for text in ["", "1", "1,", "a,b", "1,2,3", "1.5,2", "99999999999,0"] {
+            assert_eq!(text.parse::<Parcel>(), Err(ParcelError), "{text}");
+        }
     }
 }
