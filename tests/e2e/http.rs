@@ -24,7 +24,7 @@ async fn presence_is_told_and_forgotten() {
     assert_eq!(peer["peer"]["parcel"], json!([2, 0]));
     assert_eq!(peer["peer"]["position"], json!([40.0, 1.0, 0.0]));
     assert!(peer["peer"]["lastPing"].as_u64().unwrap() > 1_700_000_000_000);
-    let some = realm.json(&format!("/comms/peers?id={two}&id=0x0")).await;
+    let some = realm.json(&format!("/comms/peers?id={two}&id=0x{:040}", 0)).await;
     assert_eq!(some["peers"].as_array().unwrap().len(), 1);
     assert_eq!(realm.get("/peers/0x0000000000000000000000000000000000000000").await.status(), 404);
 

@@ -3,14 +3,15 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::{
-    Json, Router,
+    Json,
     extract::State,
     http::{StatusCode, header},
     response::IntoResponse,
-    routing::get,
 };
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde::Serialize;
+use utoipa::ToSchema;
+use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::serve::Realm;
 
@@ -21,25 +22,28 @@ struct Shared {
     process: metrics_process::Collector,
 }
 
-pub(crate) fn router(realm: Realm, metrics: PrometheusHandle) -> Router {
+pub(crate) fn router(realm: Realm, metrics: PrometheusHandle) -> OpenApiRouter {
     let process = metrics_process::Collector::default();
-    Router::new()
-        .route("/status", get(status))
-        .route("/health/live", get("alive"))
-        .route("/health/ready", get(ready))
-        .route("/metrics", get(render))
+    OpenApiRouter::new()
+        .routes(routes!(status))
+        .routes(routes!(live))
+        .routes(routes!(ready))
+        .routes(routes!(render))
         .with_state(Shared { realm, metrics, process })
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct Status {
     version: &'static str,
     /// Milliseconds since the Unix epoch.
+    #[schema(value_type = u64)]
     current_time: u128,
     commit_hash: &'static str,
 }
 
+/// Which build this is.
+#[utoipa::path(get, path = "/status", tag = "process", responses((status = 200, body = Status)))]
 async fn status() -> impl IntoResponse {
     let current_time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
     let commit_hash = crate::COMMIT_HASH.unwrap_or_default();
@@ -47,6 +51,17 @@ async fn status() -> impl IntoResponse {
     ([(header::ACCESS_CONTROL_ALLOW_ORIGIN, "*")], Json(status))
 }
 
+/// Whether the process runs.
+#[utoipa::path(get, path = "/health/live", tag = "process", responses((status = 200, body = String)))]
+async fn live() -> &'static str {
+    "alive"
+}
+
+/// Whether who signs in now will get an island and a room.
+#[utoipa::path(
+    get, path = "/health/ready", tag = "process",
+    responses((status = 200, body = String), (status = 503, body = String)),
+)]
 async fn ready(State(shared): State<Shared>) -> impl IntoResponse {
     if shared.realm.is_ready() {
         (StatusCode::OK, "ready")
@@ -55,6 +70,8 @@ async fn ready(State(shared): State<Shared>) -> impl IntoResponse {
     }
 }
 
+/// Metrics, for Prometheus.
+#[utoipa::path(get, path = "/metrics", tag = "process", responses((status = 200, body = String)))]
 async fn render(State(shared): State<Shared>) -> impl IntoResponse {
     shared.realm.observe();
     shared.process.collect();

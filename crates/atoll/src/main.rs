@@ -2,6 +2,7 @@
 //! environment, and owns listeners.
 
 mod admin;
+mod api;
 mod bots;
 mod config;
 mod explain;

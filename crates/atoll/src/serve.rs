@@ -24,7 +24,7 @@ use tokio::{net::TcpStream, signal, sync::oneshot, time};
 use transports::ws_room;
 
 use crate::{
-    admin,
+    admin, api,
     config::{Parsed, Settings},
     http, rules, telemetry,
 };
@@ -123,6 +123,8 @@ impl Urls {
              \x20 rpc                 {ws}/bff/rpc\n\
              \x20 rooms               {ws}/rooms/{{island}}\n\
              \x20 presence            {http}/peers /islands /parcels /hot-scenes /rooms/status\n\
+             \x20 live feed           {http}/events\n\
+             \x20 description         {http}/openapi.json\n\
              \x20 health              {http}/health/ready\n\
              \x20 metrics             {http}/metrics\n\
              Send people in: atoll bots --count 20 --url {http}"
@@ -150,6 +152,8 @@ pub(crate) struct Realm {
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 /// How often a drain looks whether it is over.
 const DRAIN_POLL: Duration = Duration::from_millis(20);
+/// How long a drain waits for readers of the live feed.
+const FEED_DRAIN_TIMEOUT: Duration = Duration::from_millis(500);
 
 impl Realm {
     fn assemble(settings: &Settings, parsed: &Parsed, urls: &Urls) -> Result<Self> {
@@ -166,7 +170,7 @@ impl Realm {
         Ok(Self {
             gateway: Gateway::new(settings.gateway(&urls.ws), bus.clone(), verifier.clone()),
             rooms: Rooms::new(settings.rooms(&parsed.nodes, &urls.ws), tokens, verifier),
-            stats: Stats::new(settings.stats(&urls.http)),
+            stats: Stats::new(settings.stats(parsed.positions, &urls.http))?,
             director: settings.director(parsed.transports.clone(), parsed.rules()),
             secret: secrets.swap_remove(0),
             token_ttl: seconds(settings.rooms.token_ttl_s),
@@ -175,11 +179,9 @@ impl Realm {
     }
 
     fn router(&self, metrics: metrics_exporter_prometheus::PrometheusHandle) -> Router {
-        self.gateway
-            .router()
-            .merge(self.rooms.router())
-            .merge(self.stats.router())
-            .merge(http::router(self.clone(), metrics))
+        let presence = self.stats.router().merge(self.rooms.status_router());
+        let sockets = self.gateway.router().merge(self.rooms.router());
+        api::router(presence, http::router(self.clone(), metrics), sockets)
     }
 
     /// A director, which listens from now on.
@@ -236,9 +238,17 @@ impl Realm {
     async fn drain(&self) {
         self.gateway.drain();
         self.rooms.drain(&self.bus);
+        self.stats.drain();
         while self.sockets_count() > 0 {
             time::sleep(DRAIN_POLL).await;
         }
+        // Who reads the live feed hears that it ends; who does not read holds nobody up.
+        let ended = async {
+            while self.stats.feed_readers_count() > 0 {
+                time::sleep(DRAIN_POLL).await;
+            }
+        };
+        let _ = time::timeout(FEED_DRAIN_TIMEOUT, ended).await;
     }
 }
 

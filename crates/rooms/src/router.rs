@@ -9,18 +9,20 @@ use axum::{
 };
 use protocol::{Close, IslandId, ROOM_SUBPROTOCOLS};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{member, node::Shared, ws};
 
 pub(crate) fn router(nodes: &Arc<[Arc<Shared>]>) -> Router {
-    let status = Router::new()
-        .route("/rooms/status", get(status))
-        .route("/comms/rooms/status", get(status))
-        .with_state(nodes.clone());
-    nodes.iter().fold(status, |router, node| {
+    nodes.iter().fold(Router::new(), |router, node| {
         let path = format!("{}/rooms/{{room}}", node.settings.path);
         router.merge(Router::new().route(&path, get(enter)).with_state(node.clone()))
     })
+}
+
+pub(crate) fn status_router(nodes: &Arc<[Arc<Shared>]>) -> OpenApiRouter {
+    OpenApiRouter::new().routes(routes!(rooms_status)).with_state(nodes.clone())
 }
 
 #[derive(Deserialize)]
@@ -63,8 +65,8 @@ async fn enter(
     response
 }
 
-#[derive(Serialize)]
-struct Status {
+#[derive(Serialize, ToSchema)]
+struct RoomsStatus {
     ok: bool,
     /// The first node.
     node: String,
@@ -75,20 +77,22 @@ struct Status {
     nodes: Vec<NodeStatus>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct RoomStatus {
     id: String,
     users: usize,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct NodeStatus {
     node: String,
     users: usize,
 }
 
-/// All nodes as if they were one: while an island moves, its room is on two of them.
-async fn status(State(nodes): State<Arc<[Arc<Shared>]>>) -> impl IntoResponse {
+/// What the room nodes hold: all of them as if they were one, since while an island moves its room is on
+/// two.
+#[utoipa::path(get, path = "/rooms/status", tag = "presence", responses((status = 200, body = RoomsStatus)))]
+async fn rooms_status(State(nodes): State<Arc<[Arc<Shared>]>>) -> impl IntoResponse {
     let mut rooms: BTreeMap<String, usize> = BTreeMap::new();
     let mut each = Vec::new();
     for shared in nodes.iter() {
@@ -99,7 +103,7 @@ async fn status(State(nodes): State<Arc<[Arc<Shared>]>>) -> impl IntoResponse {
         }
         each.push(NodeStatus { node: shared.settings.node.to_string(), users: on_it });
     }
-    let status = Status {
+    let status = RoomsStatus {
         ok: true,
         node: each.first().map(|first| first.node.clone()).unwrap_or_default(),
         users: rooms.values().sum(),

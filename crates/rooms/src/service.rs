@@ -6,6 +6,7 @@ use bus::{Bus, Subscription};
 use protocol::subject;
 use tokio::task::JoinSet;
 use transports::ws_room;
+use utoipa_axum::router::OpenApiRouter;
 
 use crate::{Settings, node::Shared, router};
 
@@ -32,10 +33,14 @@ impl Rooms {
         Self(settings.into_iter().map(node).collect())
     }
 
-    /// The endpoints: `/rooms/{room}` under each node's path, and `/rooms/status` of all nodes,
-    /// which is under `/comms` too.
+    /// The endpoints `/rooms/{room}`, each under its node's path.
     pub fn router(&self) -> Router {
         router::router(&self.0)
+    }
+
+    /// The endpoint `/rooms/status` of all nodes, with its description.
+    pub fn status_router(&self) -> OpenApiRouter {
+        router::status_router(&self.0)
     }
 
     /// What each node has to hear from now on, for [`Rooms::run`].

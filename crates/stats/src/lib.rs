@@ -1,22 +1,34 @@
 //! Who is where: presence, as the HTTP endpoints that sites and operators read.
 //!
 //! Listens to the bus and keeps the last word on each peer and island; what is not said again
-//! expires.
+//! expires. What changes is told in a live feed. What scenes are called, the content service knows.
 
 mod answers;
+mod content;
+mod event;
+mod feed;
+mod islands;
+mod positions;
 mod presence;
 mod router;
+mod scenes;
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use axum::Router;
 use bus::{Bus, Subscription};
-use protocol::subject;
+use protocol::{Ulid, subject};
+use utoipa_axum::router::OpenApiRouter;
 
-use presence::Presence;
+pub use content::ContentError;
+pub use positions::Positions;
+
+use content::Content;
+use feed::{Feed, Limits};
+use presence::{Presence, Timeouts};
+use scenes::Scenes;
 
 /// What the role is told at start.
 #[derive(Debug, Clone)]
@@ -25,12 +37,31 @@ pub struct Settings {
     pub peer_timeout: Duration,
     /// A report of islands older than this is not shown any more.
     pub report_timeout: Duration,
+    /// What is shown of where people are, in every answer and every event.
+    pub positions: Positions,
     /// The realm's name in `/hot-scenes`.
     pub realm_name: String,
     /// The realm's address in `/hot-scenes`.
     pub public_url: String,
     /// How many people the realm takes, in `/hot-scenes`.
     pub max_users: usize,
+    /// What an island is said to hold until the director has said it.
+    pub max_island_size: u32,
+    /// The content service, which knows what scenes are called: `http://…` or `https://…`.
+    pub content_url: Option<String>,
+    /// How long it may take to answer.
+    pub content_timeout: Duration,
+    /// How long it is not asked again for the same parcel.
+    pub scene_ttl: Duration,
+    /// Of how many parcels it is remembered what is on them, at least 1. Those where nobody has been
+    /// for longest are forgotten first.
+    pub max_scene_parcels: usize,
+    /// How many events a reader of the feed may be behind, and still get all of them.
+    pub feed_events: usize,
+    /// Readers of the feed at a time.
+    pub max_feed_readers: usize,
+    /// How often a reader of the feed to whom nothing happens is sent a comment.
+    pub feed_keep_alive: Duration,
 }
 
 /// The presence of a realm. Cheap to clone.
@@ -40,6 +71,9 @@ pub struct Stats(Arc<Shared>);
 struct Shared {
     settings: Settings,
     presence: Mutex<Presence>,
+    feed: Arc<Feed>,
+    scenes: Mutex<Scenes>,
+    content: Option<Content>,
 }
 
 /// Messages from the bus that may wait; at the bound the newest is dropped and counted.
@@ -48,13 +82,13 @@ const BUS_QUEUE: usize = 65_536;
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
 impl Stats {
-    /// An empty presence.
-    pub fn new(settings: Settings) -> Self {
-        Self(Arc::new(Shared { settings, presence: Mutex::default() }))
+    /// An empty presence. Fails when the content service cannot be asked at all.
+    pub fn new(settings: Settings) -> Result<Self, ContentError> {
+        Shared::new(settings).map(|shared| Self(Arc::new(shared)))
     }
 
-    /// The endpoints, each also under `/comms`.
-    pub fn router(&self) -> Router {
+    /// The endpoints, with their description.
+    pub fn router(&self) -> OpenApiRouter {
         router::router(self.0.clone())
     }
 
@@ -64,33 +98,110 @@ impl Stats {
             subject::PEER_CONNECTS,
             subject::PEER_HEARTBEATS,
             subject::PEER_DISCONNECTS,
+            subject::PEER_ISLAND_CHANGES,
+            subject::ISLAND_PEER_JOINS,
+            subject::ISLAND_PEER_LEAVES,
             subject::ENGINE_ISLANDS,
             subject::ENGINE_DISCOVERY,
         ];
         bus.subscribe("stats", &patterns, BUS_QUEUE)
     }
 
-    /// Listens to the bus. Does not return.
-    pub async fn run(&self, mut subscription: Subscription) {
+    /// Listens to the bus, and asks what scenes are called. Does not return.
+    pub async fn run(&self, subscription: Subscription) {
+        match &self.0.content {
+            None => self.listen(subscription).await,
+            Some(content) => tokio::select! {
+                () = self.listen(subscription) => {}
+                () = content::follow(content, &self.0) => {}
+            },
+        }
+    }
+
+    /// Ends the live feed.
+    pub fn drain(&self) {
+        self.0.feed.close();
+    }
+
+    /// How many readers the live feed has.
+    pub fn feed_readers_count(&self) -> usize {
+        self.0.feed.readers_count()
+    }
+
+    async fn listen(&self, mut subscription: Subscription) {
         let mut sweep = tokio::time::interval(SWEEP_INTERVAL);
         loop {
             tokio::select! {
                 envelope = subscription.next() => match envelope {
-                    Some(envelope) => self.0.presence().hear(&envelope, Instant::now(), unix_ms()),
+                    Some(envelope) => {
+                        // Told before anybody else sees the presence: who has an event and then reads
+                        // the presence finds it there, and who reads it first is told.
+                        let mut presence = self.0.presence();
+                        self.0.feed.publish(&presence.hear(&envelope, Instant::now(), unix_ms()));
+                    }
                     None => return,
                 },
-                _ = sweep.tick() => {
-                    let Settings { peer_timeout, report_timeout, .. } = self.0.settings;
-                    self.0.presence().sweep(peer_timeout, report_timeout, Instant::now());
-                }
+                _ = sweep.tick() => self.0.sweep(Instant::now()),
             }
         }
     }
 }
 
 impl Shared {
+    fn new(settings: Settings) -> Result<Self, ContentError> {
+        let content = settings.content_url.as_deref();
+        let content = content.map(|url| Content::new(url, settings.content_timeout)).transpose()?;
+        let limits = Limits {
+            events: settings.feed_events,
+            readers: settings.max_feed_readers,
+            keep_alive: settings.feed_keep_alive,
+        };
+        // Without randomness from the system, runs are told apart by the time.
+        let random = u128::from(getrandom::u64().unwrap_or_default());
+        Ok(Self {
+            presence: Mutex::new(Presence::new(settings.positions)),
+            feed: Arc::new(Feed::new(Ulid::from_parts(unix_ms(), random), limits)),
+            scenes: Mutex::new(Scenes::new(settings.scene_ttl, settings.max_scene_parcels)),
+            content,
+            settings,
+        })
+    }
+
+    fn sweep(&self, now: Instant) {
+        let timeouts = Timeouts { peer: self.settings.peer_timeout, report: self.settings.report_timeout };
+        let mut presence = self.presence();
+        self.feed.publish(&presence.sweep(timeouts, now, unix_ms()));
+        drop(presence);
+        self.feed.sweep(now);
+    }
+
     fn presence(&self) -> MutexGuard<'_, Presence> {
         self.presence.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn scenes(&self) -> MutexGuard<'_, Scenes> {
+        self.scenes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    #[cfg(test)]
+    fn of_tests() -> Self {
+        let settings = Settings {
+            peer_timeout: Duration::from_secs(20),
+            report_timeout: Duration::from_secs(10),
+            positions: Positions::Exact,
+            realm_name: String::new(),
+            public_url: String::new(),
+            max_users: 1,
+            max_island_size: 1,
+            content_url: None,
+            content_timeout: Duration::from_secs(2),
+            scene_ttl: Duration::from_secs(300),
+            max_scene_parcels: 1,
+            feed_events: 1,
+            max_feed_readers: 1,
+            feed_keep_alive: Duration::from_secs(15),
+        };
+        Self::new(settings).expect("without a content service nothing can fail")
     }
 }
 

@@ -5,92 +5,254 @@ use std::{
 
 use bus::Envelope;
 use protocol::{
-    Address, Message as _, Position, SessionId, Subject,
-    v3::{Heartbeat, IslandData, IslandStatusMessage},
+    Address, IslandId, Message as _, Parcel, Position, SessionId, Subject,
+    v3::{Heartbeat, IslandChangedMessage, IslandStatusMessage, JoinIslandMessage, LeftIslandMessage},
+};
+
+use crate::{
+    Positions,
+    event::{Event, IslandClosed, IslandMoved, IslandOpened, PeerEvent, PeerMovedIsland, Transport},
+    islands::{Change, Island, Islands},
 };
 
 /// The last word on each peer and island.
 #[derive(Debug, Default)]
 pub(crate) struct Presence {
-    peers: BTreeMap<Address, Peer>,
-    islands: Option<(Vec<IslandData>, Instant)>,
+    positions: Positions,
+    wallets: BTreeMap<Address, Wallet>,
+    islands: Islands,
+    /// When islands were last heard of.
+    islands_heard: Option<Instant>,
     /// When the director last said that it is there.
     director: Option<Instant>,
     /// When a peer was last heard of.
     heard: Option<Instant>,
 }
 
-/// The last word on a peer.
+/// What is known of a wallet. Kept for a while after its peer has gone, so that a late word of an older
+/// session does not bring it back.
+#[derive(Debug)]
+struct Wallet {
+    /// The newest.
+    session: Option<SessionId>,
+    /// Whether that has ended.
+    ended: bool,
+    heard: Instant,
+    here: Option<Peer>,
+}
+
+/// The last word on a peer that is here.
 #[derive(Debug, Clone)]
 pub(crate) struct Peer {
+    /// Where it is, as far as it is shown.
     pub(crate) position: Position,
     /// Milliseconds since the Unix epoch.
     pub(crate) last_ping: u64,
-    session: Option<SessionId>,
-    heard: Instant,
+    /// The sign-in that it is here with.
+    pub(crate) session: Option<SessionId>,
+}
+
+/// What is not said again for this long is not shown.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Timeouts {
+    pub(crate) peer: Duration,
+    pub(crate) report: Duration,
 }
 
 impl Presence {
-    /// Takes in a message from the bus; what does not decode changes nothing.
-    pub(crate) fn hear(&mut self, envelope: &Envelope, now: Instant, unix_ms: u64) {
+    /// Nobody yet, of whom these positions will be shown.
+    pub(crate) fn new(positions: Positions) -> Self {
+        Self { positions, ..Self::default() }
+    }
+
+    /// Takes in a message from the bus, and gives what happened; what does not decode changes nothing.
+    pub(crate) fn hear(&mut self, envelope: &Envelope, now: Instant, unix_ms: u64) -> Vec<Event> {
         let session = envelope.headers.session;
+        let payload = &envelope.payload[..];
         match envelope.subject() {
             Some(Subject::PeerHeartbeat(address)) => {
-                let Ok(heartbeat) = Heartbeat::decode(&envelope.payload[..]) else { return };
-                let Ok(position) = Position::checked(heartbeat.position.as_ref(), f32::MAX) else { return };
-                if self.is_current(address, session) {
-                    let peer = Peer { position, last_ping: unix_ms, session, heard: now };
-                    self.peers.insert(address, peer);
-                    self.heard = Some(now);
+                let Ok(heartbeat) = Heartbeat::decode(payload) else { return Vec::new() };
+                match Position::checked(heartbeat.position.as_ref(), f32::MAX) {
+                    Ok(position) => self.stands(address, session, position, now, unix_ms),
+                    Err(_) => Vec::new(),
                 }
             }
-            Some(Subject::PeerDisconnect(address)) if self.is_current(address, session) => {
-                self.peers.remove(&address);
-                self.heard = Some(now);
-            }
+            Some(Subject::PeerDisconnect(address)) => self.ends(address, session, now, unix_ms),
             Some(Subject::PeerConnect(address)) => {
-                if let Some(peer) = self.peers.get_mut(&address)
-                    && session > peer.session
-                {
-                    peer.session = session;
+                self.begins(address, session, now);
+                Vec::new()
+            }
+            Some(Subject::PeerIslandChanged(_)) => {
+                let Ok(message) = IslandChangedMessage::decode(payload) else { return Vec::new() };
+                let Ok(island) = message.island_id.parse::<IslandId>() else { return Vec::new() };
+                if let Some(transport) = Transport::of(&message.conn_str, &island) {
+                    self.islands.meets(island, transport);
                 }
+                self.changes(unix_ms)
+            }
+            Some(Subject::IslandPeerJoin(island)) => {
+                let Ok(message) = JoinIslandMessage::decode(payload) else { return Vec::new() };
+                let Ok(peer) = message.peer_id.parse() else { return Vec::new() };
+                self.islands_heard = Some(now);
+                self.islands.joined(&island, peer);
+                self.changes(unix_ms)
+            }
+            Some(Subject::IslandPeerLeft(island)) => {
+                let Ok(message) = LeftIslandMessage::decode(payload) else { return Vec::new() };
+                let Ok(peer) = message.peer_id.parse() else { return Vec::new() };
+                self.islands_heard = Some(now);
+                self.islands.left(&island, peer);
+                self.changes(unix_ms)
             }
             Some(Subject::EngineIslands) => {
-                let Ok(report) = IslandStatusMessage::decode(&envelope.payload[..]) else { return };
-                self.islands = Some((report.data, now));
+                let Ok(report) = IslandStatusMessage::decode(payload) else { return Vec::new() };
+                self.islands_heard = Some(now);
+                self.islands.report(&report.data, self.positions);
+                self.changes(unix_ms)
             }
-            Some(Subject::EngineDiscovery) => self.director = Some(now),
-            _ => {}
+            Some(Subject::EngineDiscovery) => {
+                self.director = Some(now);
+                Vec::new()
+            }
+            _ => Vec::new(),
         }
+    }
+
+    /// A peer says where it is.
+    fn stands(
+        &mut self,
+        address: Address,
+        session: Option<SessionId>,
+        position: Position,
+        now: Instant,
+        unix_ms: u64,
+    ) -> Vec<Event> {
+        if !self.is_current(address, session) {
+            return Vec::new();
+        }
+        self.heard = Some(now);
+        let before = self.wallets.remove(&address);
+        let session = session.or(before.as_ref().and_then(|before| before.session));
+        let position = self.positions.shown(position);
+        let peer = Peer { position, last_ping: unix_ms, session };
+        let mut events = Vec::new();
+        let was_here = before.and_then(|before| before.here);
+        if was_here.as_ref().is_none_or(|before| before.session != session) {
+            events.extend(was_here.map(|before| Event::Leave(PeerEvent::new(address, &before, unix_ms))));
+            events.push(Event::Join(PeerEvent::new(address, &peer, unix_ms)));
+        }
+        self.wallets.insert(address, Wallet { session, ended: false, heard: now, here: Some(peer) });
+        events
+    }
+
+    /// A session began: older ones have nothing to say any more.
+    fn begins(&mut self, address: Address, session: Option<SessionId>, now: Instant) {
+        let begun = Wallet { session: None, ended: false, heard: now, here: None };
+        let wallet = self.wallets.entry(address).or_insert(begun);
+        if session > wallet.session {
+            (wallet.session, wallet.ended) = (session, false);
+        }
+    }
+
+    /// A session ended.
+    fn ends(
+        &mut self,
+        address: Address,
+        session: Option<SessionId>,
+        now: Instant,
+        unix_ms: u64,
+    ) -> Vec<Event> {
+        if !self.is_current(address, session) {
+            return Vec::new();
+        }
+        self.heard = Some(now);
+        let before = self.wallets.remove(&address);
+        let session = session.or(before.as_ref().and_then(|before| before.session));
+        let was_here = before.and_then(|before| before.here);
+        self.wallets.insert(address, Wallet { session, ended: true, heard: now, here: None });
+        was_here.iter().map(|peer| Event::Leave(PeerEvent::new(address, peer, unix_ms))).collect()
     }
 
     /// Whether a message of this session is about what holds now. Without a session, it is.
     fn is_current(&self, address: Address, session: Option<SessionId>) -> bool {
-        session.is_none() || self.peers.get(&address).is_none_or(|peer| session >= peer.session)
+        let Some(wallet) = self.wallets.get(&address) else { return true };
+        session.is_none() || session > wallet.session || (session == wallet.session && !wallet.ended)
     }
 
-    /// Lets go of what has not been said again for too long.
-    pub(crate) fn sweep(&mut self, peer_timeout: Duration, report_timeout: Duration, now: Instant) {
-        self.peers.retain(|_, peer| now - peer.heard < peer_timeout);
-        self.islands.take_if(|(_, at)| now - *at >= report_timeout);
-        self.director.take_if(|at| now - *at >= report_timeout.max(Duration::from_secs(30)));
+    /// What became of the islands.
+    fn changes(&mut self, time: u64) -> Vec<Event> {
+        let changes = self.islands.take_changes();
+        let event = |change| match change {
+            Change::Opened { island, transport } => {
+                Event::IslandOpened(IslandOpened { time, island: island.to_string(), transport })
+            }
+            Change::Closed { island } => {
+                Event::IslandClosed(IslandClosed { time, island: island.to_string() })
+            }
+            Change::Moved { island, from, to } => {
+                Event::IslandMoved(IslandMoved { time, island: island.to_string(), from, to })
+            }
+            Change::Peer { address, from, to } => {
+                let session = self.peer(address).and_then(|peer| peer.session);
+                Event::PeerMovedIsland(PeerMovedIsland {
+                    time,
+                    address: address.to_string(),
+                    session: session.map(|session| session.to_string()),
+                    from: from.map(|from| from.to_string()),
+                    to: to.map(|to| to.to_string()),
+                })
+            }
+        };
+        changes.into_iter().map(event).collect()
+    }
+
+    /// Lets go of what has not been said again for too long, and gives what that means.
+    pub(crate) fn sweep(&mut self, timeouts: Timeouts, now: Instant, unix_ms: u64) -> Vec<Event> {
+        let mut events = Vec::new();
+        self.wallets.retain(|&address, wallet| {
+            let is_kept = now - wallet.heard < timeouts.peer;
+            if let (false, Some(peer)) = (is_kept, &wallet.here) {
+                events.push(Event::Leave(PeerEvent::new(address, peer, unix_ms)));
+            }
+            is_kept
+        });
+        if self.islands_heard.take_if(|at| now - *at >= timeouts.report).is_some() {
+            self.islands.report(&[], self.positions);
+            events.extend(self.changes(unix_ms));
+        }
+        self.director.take_if(|at| now - *at >= timeouts.report.max(Duration::from_secs(30)));
+        events
     }
 
     pub(crate) fn peers(&self) -> impl Iterator<Item = (Address, &Peer)> {
-        self.peers.iter().map(|(&address, peer)| (address, peer))
+        self.wallets.iter().filter_map(|(&address, wallet)| Some((address, wallet.here.as_ref()?)))
     }
 
     pub(crate) fn peer(&self, address: Address) -> Option<&Peer> {
-        self.peers.get(&address)
+        self.wallets.get(&address)?.here.as_ref()
     }
 
-    pub(crate) fn islands(&self) -> &[IslandData] {
-        self.islands.as_ref().map_or(&[], |(islands, _)| islands)
+    /// How many peers stand on each parcel.
+    pub(crate) fn parcels(&self) -> BTreeMap<Parcel, usize> {
+        let mut counts = BTreeMap::new();
+        for (_, peer) in self.peers() {
+            *counts.entry(peer.position.parcel()).or_default() += 1;
+        }
+        counts
     }
 
-    /// How old the report of the islands is.
+    pub(crate) fn islands(&self) -> impl Iterator<Item = (&IslandId, &Island)> {
+        self.islands.iter()
+    }
+
+    /// What is shown of a position.
+    pub(crate) fn shown(&self, position: Position) -> Position {
+        self.positions.shown(position)
+    }
+
+    /// How old the last word on the islands is.
     pub(crate) fn islands_age(&self, now: Instant) -> Option<Duration> {
-        self.islands.as_ref().map(|(_, at)| now - *at)
+        self.islands_heard.map(|at| now - at)
     }
 
     /// How long ago a peer was last heard of.
@@ -106,70 +268,104 @@ impl Presence {
 #[cfg(test)]
 mod tests {
     use bus::{Bus, Headers};
+    use protocol::v3::IslandData;
 
     use super::*;
 
     const PEER: Address = Address::new([1; 20]);
     const SECOND: Duration = Duration::from_secs(1);
+    const TIMEOUTS: Timeouts = Timeouts { peer: Duration::from_secs(10), report: Duration::from_secs(5) };
 
-    /// A presence that has heard these messages.
-    fn presence(messages: &[(Subject, Option<SessionId>, Vec<u8>)], now: Instant) -> Presence {
+    type Said = (Subject, Option<SessionId>, Vec<u8>);
+
+    /// Has a presence hear these messages, and gives the names of what happened.
+    fn tell(presence: &mut Presence, messages: &[Said], now: Instant) -> Vec<&'static str> {
         let bus = Bus::in_process();
         let mut subscription = bus.subscribe("test", &[">"], 64);
-        let mut presence = Presence::default();
+        let mut names = Vec::new();
         for (subject, session, payload) in messages {
             bus.publish(subject, Headers { session: *session, ..Headers::default() }, payload.clone());
-            presence.hear(&subscription.try_next().unwrap(), now, 1_000);
+            let events = presence.hear(&subscription.try_next().unwrap(), now, 1_000);
+            names.extend(events.iter().map(Event::name));
         }
-        presence
+        names
     }
 
-    fn heartbeat(x: f32) -> Vec<u8> {
-        Heartbeat { position: Some(Position::new(x, 0.0, 0.0).into()), desired_room: None }.encode_to_vec()
+    fn stands(session: Option<SessionId>, x: f32) -> Said {
+        let position = Some(Position::new(x, 1.5, 0.0).into());
+        let heartbeat = Heartbeat { position, desired_room: None }.encode_to_vec();
+        (Subject::PeerHeartbeat(PEER), session, heartbeat)
+    }
+
+    fn begins(session: Option<SessionId>) -> Said {
+        (Subject::PeerConnect(PEER), session, Vec::new())
+    }
+
+    fn ends(session: Option<SessionId>) -> Said {
+        (Subject::PeerDisconnect(PEER), session, Vec::new())
+    }
+
+    fn sessions() -> [Option<SessionId>; 2] {
+        [1, 2].map(|time| Some(SessionId::new(time, 0)))
     }
 
     #[test]
     fn the_newest_session_has_the_last_word() {
-        let (old, new) = (Some(SessionId::new(1, 0)), Some(SessionId::new(2, 0)));
-        let presence = presence(
-            &[
-                (Subject::PeerHeartbeat(PEER), old, heartbeat(1.0)),
-                (Subject::PeerHeartbeat(PEER), new, heartbeat(2.0)),
-                (Subject::PeerHeartbeat(PEER), old, heartbeat(3.0)),
-                (Subject::PeerDisconnect(PEER), old, Vec::new()),
-                (Subject::PeerHeartbeat(PEER), new, b"noise".to_vec()),
-                (Subject::PeerHeartbeat(PEER), new, heartbeat(f32::NAN)),
-            ],
-            Instant::now(),
-        );
-        assert_eq!(presence.peer(PEER).unwrap().position.x, 2.0);
-        let gone = Subject::PeerDisconnect(PEER);
-        let heard = self::presence(
-            &[(Subject::PeerHeartbeat(PEER), old, heartbeat(1.0)), (gone, None, Vec::new())],
-            Instant::now(),
-        );
-        assert!(heard.peer(PEER).is_none(), "a message without a session counts as current");
+        let [old, new] = sessions();
+        let mut presence = Presence::default();
+        let noise = (Subject::PeerHeartbeat(PEER), new, b"noise".to_vec());
+        let said = [stands(old, 1.0), begins(new), stands(old, 2.0)];
+        assert_eq!(tell(&mut presence, &said, Instant::now()), ["join"]);
+        assert_eq!(presence.peer(PEER).unwrap().position.x, 1.0);
+        let said = [stands(new, 3.0), stands(old, 4.0), ends(old), noise, stands(new, f32::NAN)];
+        assert_eq!(tell(&mut presence, &said, Instant::now()), ["leave", "join"]);
+        assert_eq!(presence.peer(PEER).unwrap().position.x, 3.0);
+        assert_eq!(tell(&mut presence, &[ends(None)], Instant::now()), ["leave"]);
+        assert!(presence.peer(PEER).is_none(), "a message without a session counts as current");
+    }
+
+    #[test]
+    fn who_has_gone_is_not_brought_back_by_a_late_word() {
+        let [old, new] = sessions();
+        let mut presence = Presence::default();
+        let said = [stands(new, 1.0), ends(new), stands(old, 2.0), stands(new, 3.0), ends(new), ends(old)];
+        assert_eq!(tell(&mut presence, &said, Instant::now()), ["join", "leave"]);
+        let newest = Some(SessionId::new(3, 0));
+        let said = [begins(newest), stands(new, 1.0), stands(newest, 2.0)];
+        assert_eq!(tell(&mut presence, &said, Instant::now()), ["join"]);
+        // Foreign gateways say nothing of sessions.
+        let said = [ends(None), stands(None, 1.0), stands(None, 2.0), ends(None)];
+        assert_eq!(tell(&mut presence, &said, Instant::now()), ["leave", "join", "leave"]);
     }
 
     #[test]
     fn what_is_not_said_again_expires() {
         let now = Instant::now();
-        let report = IslandStatusMessage { data: vec![IslandData::default()] }.encode_to_vec();
-        let mut presence = presence(
-            &[
-                (Subject::PeerHeartbeat(PEER), None, heartbeat(1.0)),
-                (Subject::EngineIslands, None, report),
-                (Subject::EngineDiscovery, None, Vec::new()),
-            ],
-            now,
-        );
-        presence.sweep(10 * SECOND, 5 * SECOND, now + 4 * SECOND);
-        assert_eq!((presence.peers().count(), presence.islands().len()), (1, 1));
-        presence.sweep(10 * SECOND, 5 * SECOND, now + 5 * SECOND);
-        assert_eq!((presence.peers().count(), presence.islands().len()), (1, 0));
-        presence.sweep(10 * SECOND, 5 * SECOND, now + 10 * SECOND);
-        assert_eq!((presence.peers().count(), presence.has_director()), (0, true));
-        presence.sweep(10 * SECOND, 5 * SECOND, now + 30 * SECOND);
-        assert!(!presence.has_director());
+        let data = IslandData { id: "I1".into(), peers: vec![PEER.to_string()], ..IslandData::default() };
+        let report = IslandStatusMessage { data: vec![data] }.encode_to_vec();
+        let mut presence = Presence::default();
+        let said = [
+            stands(None, 1.0),
+            (Subject::EngineIslands, None, report),
+            (Subject::EngineDiscovery, None, Vec::new()),
+        ];
+        assert_eq!(tell(&mut presence, &said, now), ["join", "island_opened", "peer_moved_island"]);
+        let mut swept = |time: Duration| {
+            let events = presence.sweep(TIMEOUTS, now + time, 2_000);
+            let names: Vec<&str> = events.iter().map(Event::name).collect();
+            (names, presence.peers().count(), presence.islands().count(), presence.has_director())
+        };
+        assert_eq!(swept(4 * SECOND), (vec![], 1, 1, true));
+        assert_eq!(swept(5 * SECOND), (vec!["peer_moved_island", "island_closed"], 1, 0, true));
+        assert_eq!(swept(10 * SECOND), (vec!["leave"], 0, 0, true));
+        assert_eq!(swept(30 * SECOND), (vec![], 0, 0, false));
+    }
+
+    #[test]
+    fn by_parcel_nothing_else_is_even_kept() {
+        let mut presence = Presence::new(Positions::Parcel);
+        tell(&mut presence, &[stands(None, 17.0)], Instant::now());
+        assert_eq!(presence.peer(PEER).unwrap().position, Position::new(24.0, 0.0, 8.0));
+        assert!(!format!("{presence:?}").contains("17.0"));
     }
 }

@@ -23,6 +23,8 @@ pub(crate) struct Parsed {
     /// The names of the room nodes.
     pub(crate) nodes: Vec<NodeName>,
     pub(crate) token_secrets: Vec<String>,
+    /// What presence shows of where people are.
+    pub(crate) positions: stats::Positions,
     /// Nodes that do not announce themselves.
     pub(crate) transports: Vec<Configured>,
 }
@@ -45,6 +47,7 @@ impl Parsed {
     /// Checks all values that their types alone do not; adds what is wrong to `problems`.
     pub(crate) fn new(settings: &Settings, problems: &mut Vec<String>) -> Option<Self> {
         let Settings { server, log, identity, client, gateway, rooms, islands, stats, .. } = settings;
+        let Settings { server, log, realm, client, gateway, rooms, islands, stats, .. } = settings;
         let mut check = |holds: bool, key: &str, value: &dyn std::fmt::Display, rule: &str| {
             if !holds {
                 problems.push(format!("{key} = {value}: {rule}"));
@@ -106,6 +109,12 @@ impl Parsed {
             ("islands.discovery_interval_s", islands.discovery_interval_s),
             ("stats.peer_timeout_s", stats.peer_timeout_s),
             ("stats.report_timeout_s", stats.report_timeout_s),
+            ("stats.content_timeout_ms", stats.content_timeout_ms),
+            ("stats.scene_ttl_s", stats.scene_ttl_s),
+            ("stats.max_scene_parcels", stats.max_scene_parcels as u64),
+            ("stats.feed_events", stats.feed_events as u64),
+            ("stats.max_feed_readers", stats.max_feed_readers as u64),
+            ("stats.feed_keep_alive_s", stats.feed_keep_alive_s),
         ] {
             check(value > 0, key, &value, "must be at least 1");
         }
@@ -128,6 +137,15 @@ impl Parsed {
         let heard = islands.discovery_interval_s <= 10;
         let rule = "must be at most 10: a director that is unheard for 30 s counts as gone";
         check(heard, "islands.discovery_interval_s", &islands.discovery_interval_s, rule);
+        let positions = match &*stats.positions {
+            "exact" => Some(stats::Positions::Exact),
+            "parcel" => Some(stats::Positions::Parcel),
+            _ => None,
+        };
+        check(positions.is_some(), "stats.positions", &stats.positions, "must be exact or parcel");
+        let content = &realm.content_url;
+        let rule = "must begin with http:// or https://, or be empty";
+        check(content.is_empty() || url_is_http(content), "realm.content_url", content, rule);
         let counted = (1..=MAX_ROOM_NODES).contains(&rooms.nodes);
         check(counted, "rooms.nodes", &rooms.nodes, "must be 1 to 16");
         let (mut nodes, mut named) = (Vec::new(), true);
@@ -161,7 +179,16 @@ impl Parsed {
         }
         let rules = rules(&settings.rules.file, problems);
         let transports = transports::configured(settings, problems);
-        Some(Self { listen: listen?, admin, rules, public_url, nodes, token_secrets, transports })
+        Some(Self {
+            listen: listen?,
+            admin,
+            rules,
+            public_url,
+            nodes,
+            token_secrets,
+            positions: positions?,
+            transports,
+        })
     }
 }
 
@@ -310,13 +337,22 @@ impl Settings {
     }
 
     /// What presence is told.
-    pub(crate) fn stats(&self, http_url: &str) -> stats::Settings {
+    pub(crate) fn stats(&self, positions: stats::Positions, http_url: &str) -> stats::Settings {
         stats::Settings {
             peer_timeout: seconds(self.stats.peer_timeout_s),
             report_timeout: seconds(self.stats.report_timeout_s),
+            positions,
             realm_name: self.realm.name.clone(),
             public_url: http_url.to_owned(),
             max_users: self.gateway.max_sessions,
+            max_island_size: self.islands.max_size,
+            content_url: Some(self.realm.content_url.clone()).filter(|url| !url.is_empty()),
+            content_timeout: milliseconds(self.stats.content_timeout_ms),
+            scene_ttl: seconds(self.stats.scene_ttl_s),
+            max_scene_parcels: self.stats.max_scene_parcels,
+            feed_events: self.stats.feed_events,
+            max_feed_readers: self.stats.max_feed_readers,
+            feed_keep_alive: seconds(self.stats.feed_keep_alive_s),
         }
     }
 }

@@ -247,6 +247,20 @@ pub(crate) struct Stats {
     pub(crate) peer_timeout_s: u64,
     /// A report of islands older than this is not shown.
     pub(crate) report_timeout_s: u64,
+    /// What is shown of where people are: `exact` or `parcel`.
+    pub(crate) positions: String,
+    /// How long the content service may take to say what is on some parcels.
+    pub(crate) content_timeout_ms: u64,
+    /// How long it is not asked again for the same parcel.
+    pub(crate) scene_ttl_s: u64,
+    /// Of how many parcels it is remembered what is on them.
+    pub(crate) max_scene_parcels: usize,
+    /// Events that the live feed keeps for its readers.
+    pub(crate) feed_events: usize,
+    /// Readers of the live feed at a time.
+    pub(crate) max_feed_readers: usize,
+    /// How often a reader of the live feed to whom nothing happens is sent a comment.
+    pub(crate) feed_keep_alive_s: u64,
 }
 
 impl Default for Server {
@@ -371,6 +385,16 @@ impl Default for Islands {
 
 impl Default for Stats {
     fn default() -> Self {
-        Self { peer_timeout_s: 20, report_timeout_s: 10 }
+        Self {
+            peer_timeout_s: 20,
+            report_timeout_s: 10,
+            positions: "exact".to_owned(),
+            content_timeout_ms: 2_000,
+            scene_ttl_s: 300,
+            max_scene_parcels: 10_000,
+            feed_events: 4_096,
+            max_feed_readers: 256,
+            feed_keep_alive_s: 15,
+        }
     }
 }

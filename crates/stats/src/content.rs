@@ -1,0 +1,284 @@
+//! The content service (Decentraland's catalyst API): which scenes are on which parcels.
+
+use std::{sync::Arc, time::Duration};
+
+use protocol::Parcel;
+use reqwest::{Client, Response};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use tokio::time;
+
+use crate::{Shared, scenes::Scene};
+
+/// A client of a content service.
+#[derive(Debug)]
+pub(crate) struct Content {
+    client: Client,
+    /// Without a slash at its end.
+    url: String,
+}
+
+/// Why the content service is not asked, or did not answer.
+#[derive(Debug, thiserror::Error)]
+pub enum ContentError {
+    /// No HTTP client could be made.
+    #[error("no HTTP client: {0}")]
+    Client(#[source] reqwest::Error),
+    /// There is no answer within the deadline.
+    #[error("no answer in time")]
+    TooSlow,
+    /// There is no connection, or it broke.
+    #[error("it cannot be reached: {0}")]
+    Unreachable(#[source] reqwest::Error),
+    /// It answered with another status than 200.
+    #[error("it answered with status {0}")]
+    Status(u16),
+    /// The answer has more bytes than are taken.
+    #[error("the answer is larger than {MAX_ANSWER_BYTES} bytes")]
+    TooLarge,
+    /// The answer is no list of entities.
+    #[error("the answer is no list of entities: {0}")]
+    NotUnderstood(#[source] serde_json::Error),
+}
+
+/// A hundred scenes have some hundred KiB.
+const MAX_ANSWER_BYTES: usize = 8 * 1024 * 1024;
+/// How often it is looked whether there is something to ask.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// The longest pause after a failure; the first is a second, and each doubles.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+impl ContentError {
+    /// What it is counted under.
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Client(_) => "client",
+            Self::TooSlow => "slow",
+            Self::Unreachable(_) => "unreachable",
+            Self::Status(_) => "status",
+            Self::TooLarge => "large",
+            Self::NotUnderstood(_) => "understood",
+        }
+    }
+}
+
+impl From<reqwest::Error> for ContentError {
+    fn from(error: reqwest::Error) -> Self {
+        if error.is_timeout() { Self::TooSlow } else { Self::Unreachable(error.without_url()) }
+    }
+}
+
+#[derive(Serialize)]
+struct Question {
+    pointers: Vec<String>,
+}
+
+#[derive(Deserialize)]
+struct Entity {
+    id: String,
+    pointers: Vec<String>,
+    #[serde(default)]
+    metadata: Option<Metadata>,
+    #[serde(default)]
+    content: Vec<ContentFile>,
+}
+
+#[derive(Default, Deserialize)]
+struct Metadata {
+    #[serde(default)]
+    display: Option<Display>,
+    #[serde(default)]
+    scene: Option<Layout>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Display {
+    #[serde(default)]
+    title: Option<String>,
+    #[serde(default)]
+    description: Option<String>,
+    #[serde(default)]
+    navmap_thumbnail: Option<String>,
+}
+
+#[derive(Default, Deserialize)]
+struct Layout {
+    #[serde(default)]
+    base: Option<String>,
+    #[serde(default)]
+    parcels: Vec<String>,
+}
+
+/// A file of an entity, and where its content is.
+#[derive(Deserialize)]
+struct ContentFile {
+    file: String,
+    hash: String,
+}
+
+impl Content {
+    /// The service at `url` (`http://…` or `https://…`), each of whose answers may take `deadline`.
+    pub(crate) fn new(url: &str, deadline: Duration) -> Result<Self, ContentError> {
+        let client = Client::builder().timeout(deadline).build().map_err(ContentError::Client)?;
+        Ok(Self { client, url: url.trim_end_matches('/').to_owned() })
+    }
+
+    /// The scenes on these parcels, each with the parcels that it is on.
+    async fn scenes(&self, on: &[Parcel]) -> Result<Vec<(Scene, Vec<Parcel>)>, ContentError> {
+        let question = Question { pointers: on.iter().map(ToString::to_string).collect() };
+        let url = format!("{}/entities/active", self.url);
+        let response = self.client.post(url).json(&question).send().await?;
+        if !response.status().is_success() {
+            return Err(ContentError::Status(response.status().as_u16()));
+        }
+        let body = read(response).await?;
+        let entities: Vec<Value> = serde_json::from_slice(&body).map_err(ContentError::NotUnderstood)?;
+        Ok(entities.into_iter().filter_map(|entity| self.scene(entity)).collect())
+    }
+
+    /// What an entity says of a scene; `None`, counted, if it says none.
+    fn scene(&self, entity: Value) -> Option<(Scene, Vec<Parcel>)> {
+        let scene = serde_json::from_value::<Entity>(entity).ok().and_then(|entity| self.read(entity));
+        if scene.is_none() {
+            count_error("entity");
+        }
+        scene
+    }
+
+    fn read(&self, entity: Entity) -> Option<(Scene, Vec<Parcel>)> {
+        let parcels = |pointers: &[String]| -> Vec<Parcel> {
+            pointers.iter().filter_map(|pointer| pointer.parse().ok()).collect()
+        };
+        let pointers = parcels(&entity.pointers);
+        let metadata = entity.metadata.unwrap_or_default();
+        let (display, layout) = (metadata.display.unwrap_or_default(), metadata.scene.unwrap_or_default());
+        let mut all = parcels(&layout.parcels);
+        if all.is_empty() {
+            all.clone_from(&pointers);
+        }
+        let base = layout.base.and_then(|base| base.parse().ok()).or(pointers.first().copied())?;
+        // It is a URL, or the name of one of the files.
+        let thumbnail = display.navmap_thumbnail.and_then(|named| {
+            if named.starts_with("http://") || named.starts_with("https://") {
+                return Some(named);
+            }
+            let file = entity.content.iter().find(|content| content.file == named)?;
+            Some(format!("{}/contents/{}", self.url, file.hash))
+        });
+        let name = display.title.unwrap_or_default();
+        let description = display.description.filter(|text| !text.is_empty());
+        Some((Scene { id: entity.id, name, base, parcels: all, thumbnail, description }, pointers))
+    }
+}
+
+async fn read(mut response: Response) -> Result<Vec<u8>, ContentError> {
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await? {
+        if body.len() + chunk.len() > MAX_ANSWER_BYTES {
+            return Err(ContentError::TooLarge);
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(body)
+}
+
+fn count_error(kind: &'static str) {
+    metrics::counter!("atoll_stats_content_errors_total", "kind" => kind).increment(1);
+}
+
+/// Keeps what is known of the scenes that people are in up to date, one question at a time. Nobody who
+/// reads waits for it. Does not return.
+pub(crate) async fn follow(content: &Content, shared: &Arc<Shared>) {
+    let (mut failures, mut was_well) = (0, None);
+    loop {
+        let occupied = shared.presence().parcels();
+        let due = shared.scenes().due(occupied.into_keys(), std::time::Instant::now());
+        if due.is_empty() {
+            time::sleep(LOOK_INTERVAL).await;
+            continue;
+        }
+        let answer = content.scenes(&due).await;
+        // Told once, and not each time.
+        let changed = was_well.replace(answer.is_ok()) != Some(answer.is_ok());
+        match answer {
+            Ok(answer) => {
+                failures = 0;
+                if changed {
+                    tracing::info!("the content service answers");
+                }
+                shared.scenes().learn(&due, answer, std::time::Instant::now());
+            }
+            Err(error) => {
+                count_error(error.kind());
+                if changed {
+                    tracing::warn!(%error, "the content service fails; what is known of scenes is kept");
+                }
+                time::sleep(pause(failures)).await;
+                failures += 1;
+            }
+        }
+    }
+}
+
+/// How long it is left alone after so many failures in a row before this one.
+fn pause(failures: u32) -> Duration {
+    Duration::from_secs(1).saturating_mul(2_u32.saturating_pow(failures)).min(LONGEST_PAUSE)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn content() -> Content {
+        // The client needs one, though it speaks no TLS here; the first test sets it.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        Content { client: Client::new(), url: "http://content".to_owned() }
+    }
+
+    #[test]
+    fn an_entity_says_what_a_scene_is_called_and_where_it_is() {
+        let entity = json!({
+            "version": "v3", "id": "bafk1", "type": "scene", "pointers": ["0,0", "0,1"],
+            "content": [{"file": "images/map.png", "hash": "bafk2"}],
+            "metadata": {
+                "display": {"title": "Plaza", "description": "", "navmapThumbnail": "images/map.png"},
+                "scene": {"base": "0,1", "parcels": ["0,0", "0,1"]}
+            }
+        });
+        let (scene, pointers) = content().scene(entity).unwrap();
+        let both = vec![Parcel { x: 0, y: 0 }, Parcel { x: 0, y: 1 }];
+        let expected = Scene {
+            id: "bafk1".to_owned(),
+            name: "Plaza".to_owned(),
+            base: both[1],
+            parcels: both.clone(),
+            thumbnail: Some("http://content/contents/bafk2".to_owned()),
+            description: None,
+        };
+        assert_eq!((scene, pointers), (expected, both));
+    }
+
+    #[test]
+    fn an_entity_that_says_little_is_a_scene_and_one_that_says_nothing_is_none() {
+        let (scene, _) = content().scene(json!({"id": "a", "pointers": ["3,4"], "metadata": null})).unwrap();
+        let only = Parcel { x: 3, y: 4 };
+        assert_eq!((scene.name, scene.base, scene.parcels), (String::new(), only, vec![only]));
+        for entity in [
+            json!(null),
+            json!({"id": "a"}),
+            json!({"id": 1, "pointers": ["0,0"]}),
+            json!({"id": "a", "pointers": ["urn:profile"]}),
+            json!({"id": "a", "pointers": ["0,0"], "metadata": {"display": {"title": 7}}}),
+        ] {
+            assert_eq!(content().scene(entity.clone()), None, "{entity}");
+        }
+    }
+
+    #[test]
+    fn pauses_grow_to_half_a_minute() {
+        assert_eq!([0, 1, 4, 5, 99].map(|failures| pause(failures).as_secs()), [1, 2, 16, 30, 30]);
+    }
+}

@@ -1,0 +1,194 @@
+//! What the live feed tells, as its readers read it.
+
+use protocol::{Address, ConnectionString, IslandId, SessionId};
+use reqwest::Url;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::presence::Peer;
+
+/// Something that happened. The name of each variant is that of the event.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Event {
+    Join(PeerEvent),
+    Leave(PeerEvent),
+    PeerMovedIsland(PeerMovedIsland),
+    IslandOpened(IslandOpened),
+    IslandClosed(IslandClosed),
+    IslandMoved(IslandMoved),
+}
+
+/// `join`, `leave`: a peer entered the world, or left it. A newer session of the same wallet is a
+/// `leave` of the older one and a `join`.
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+pub(crate) struct PeerEvent {
+    /// Milliseconds since the Unix epoch.
+    time: u64,
+    address: String,
+    /// The sign-in, a ULID, where it is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    session: Option<String>,
+    /// Where it is, or was last.
+    parcel: [i32; 2],
+    /// Metres; y is up.
+    position: [f32; 3],
+}
+
+/// `peer_moved_island`: a peer is in another island now.
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+pub(crate) struct PeerMovedIsland {
+    /// Milliseconds since the Unix epoch.
+    pub(crate) time: u64,
+    pub(crate) address: String,
+    /// The sign-in, a ULID, where it is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) session: Option<String>,
+    /// The island before; null: none.
+    pub(crate) from: Option<String>,
+    /// The island from now on; null: none.
+    pub(crate) to: Option<String>,
+}
+
+/// `island_opened`
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+pub(crate) struct IslandOpened {
+    /// Milliseconds since the Unix epoch.
+    pub(crate) time: u64,
+    pub(crate) island: String,
+    /// Where its members meet, where it is known yet.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) transport: Option<Transport>,
+}
+
+/// `island_closed`
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+pub(crate) struct IslandClosed {
+    /// Milliseconds since the Unix epoch.
+    pub(crate) time: u64,
+    pub(crate) island: String,
+}
+
+/// `island_moved`: the members of an island meet elsewhere from now on.
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+pub(crate) struct IslandMoved {
+    /// Milliseconds since the Unix epoch.
+    pub(crate) time: u64,
+    pub(crate) island: String,
+    /// Where they met before; null: it was not known.
+    pub(crate) from: Option<Transport>,
+    pub(crate) to: Transport,
+}
+
+/// `ready`, `reset`: where the feed is. After a `reset`, which says that some events are lost to this
+/// reader, `/peers` and `/islands` have to be read again.
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+pub(crate) struct Mark {
+    /// Milliseconds since the Unix epoch.
+    pub(crate) time: u64,
+    /// The id of the last event before this.
+    pub(crate) id: String,
+    /// Why it is a `reset`: `too-old`, the events after the given id are not kept any more;
+    /// `unknown-id`, it is not of this run; `slow`, the reader fell behind.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) reason: Option<&'static str>,
+}
+
+/// Where the members of an island meet: its node, as far as anybody may know it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub(crate) struct Transport {
+    /// `ws-room`, `livekit`, `p2p`, or the name of an external one.
+    protocol: String,
+    /// The node, where there is one: scheme, host, port, and the path before `/rooms/`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    url: Option<String>,
+}
+
+impl Event {
+    /// What `event:` says.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Join(_) => "join",
+            Self::Leave(_) => "leave",
+            Self::PeerMovedIsland(_) => "peer_moved_island",
+            Self::IslandOpened(_) => "island_opened",
+            Self::IslandClosed(_) => "island_closed",
+            Self::IslandMoved(_) => "island_moved",
+        }
+    }
+
+    /// What `data:` says.
+    pub(crate) fn json(&self) -> serde_json::Result<String> {
+        match self {
+            Self::Join(event) | Self::Leave(event) => serde_json::to_string(event),
+            Self::PeerMovedIsland(event) => serde_json::to_string(event),
+            Self::IslandOpened(event) => serde_json::to_string(event),
+            Self::IslandClosed(event) => serde_json::to_string(event),
+            Self::IslandMoved(event) => serde_json::to_string(event),
+        }
+    }
+}
+
+impl PeerEvent {
+    pub(crate) fn new(address: Address, peer: &Peer, time: u64) -> Self {
+        let (parcel, position) = (peer.position.parcel(), peer.position);
+        Self {
+            time,
+            address: address.to_string(),
+            session: peer.session.as_ref().map(SessionId::to_string),
+            parcel: [parcel.x, parcel.y],
+            position: [position.x, position.y, position.z],
+        }
+    }
+}
+
+impl Transport {
+    /// What a connection string tells of the node of an island, without anything that is one
+    /// person's. `None` for what is no connection string.
+    pub(crate) fn of(connection: &str, island: &IslandId) -> Option<Self> {
+        let connection = connection.parse::<ConnectionString>().ok()?;
+        let (protocol, url) = match &connection {
+            ConnectionString::WsRoom { url, .. } => ("ws-room", node_url(url, &format!("/rooms/{island}"))),
+            ConnectionString::LiveKit { url, .. } => ("livekit", node_url(url, "")),
+            ConnectionString::P2p { .. } => ("p2p", None),
+            ConnectionString::SignedLogin { url } => ("signed-login", node_url(url, "")),
+            ConnectionString::Offline => ("offline", None),
+            ConnectionString::Archipelago { url } => ("archipelago", node_url(url, "")),
+            ConnectionString::External { protocol, parameters } => (&**protocol, node_url(parameters, "")),
+        };
+        Some(Self { protocol: protocol.to_owned(), url })
+    }
+}
+
+/// Scheme, host and port; and the path before `room`, if it ends with that. All else may be secret.
+fn node_url(url: &str, room: &str) -> Option<String> {
+    let url = Url::parse(url).ok()?;
+    let host = url.host_str()?;
+    let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
+    let path = url.path().strip_suffix(room).filter(|_| !room.is_empty()).unwrap_or_default();
+    Some(format!("{}://{host}{port}{path}", url.scheme()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_connection_string_only_the_node_is_told() {
+        let island: IslandId = "I1".parse().unwrap();
+        let told = |connection| {
+            let transport = Transport::of(connection, &island).unwrap();
+            (transport.protocol, transport.url.unwrap_or_default())
+        };
+        let is = |protocol: &str, url: &str| (protocol.to_owned(), url.to_owned());
+        let second = "ws-room:ws://h:5000/nodes/rooms-2/rooms/I1?access_token=secret&more=secret";
+        assert_eq!(told(second), is("ws-room", "ws://h:5000/nodes/rooms-2"));
+        assert_eq!(told("ws-room:h/rooms/I1?access_token=secret"), is("ws-room", "wss://h"));
+        assert_eq!(told("ws-room:wss://h/secret/I2?access_token=secret"), is("ws-room", "wss://h"));
+        let livekit = "livekit:wss://user:secret@h/secret?access_token=secret#secret";
+        assert_eq!(told(livekit), is("livekit", "wss://h"));
+        assert_eq!(told("p2p:I1?ice=secret"), is("p2p", ""));
+        assert_eq!(told("pulse:wss://h:7/secret?as=secret"), is("pulse", "wss://h:7"));
+        assert_eq!(told("pulse:secret"), is("pulse", ""));
+        assert_eq!(Transport::of("secret", &island), None);
+    }
+}

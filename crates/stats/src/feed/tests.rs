@@ -1,0 +1,152 @@
+use super::*;
+use crate::event::IslandClosed;
+
+const LIMITS: Limits = Limits { events: 4, readers: 2, keep_alive: Duration::from_secs(100) };
+
+fn feed_with(limits: Limits) -> Arc<Feed> {
+    Arc::new(Feed::new(Ulid(7), limits))
+}
+
+fn feed() -> Arc<Feed> {
+    feed_with(LIMITS)
+}
+
+/// Something happens to the islands with these numbers.
+fn happens(feed: &Feed, numbers: std::ops::RangeInclusive<u32>) {
+    let event = |number| Event::IslandClosed(IslandClosed { time: 1, island: number_name(number) });
+    feed.publish(&numbers.map(event).collect::<Vec<_>>());
+}
+
+fn number_name(number: u32) -> String {
+    format!("I{number}")
+}
+
+/// What the reader is told next: the name of each event and its island, or the reason of a reset.
+async fn told(reader: &mut Reader) -> Vec<String> {
+    let chunk = reader.next().await.unwrap();
+    let text = std::str::from_utf8(&chunk).unwrap();
+    assert!(text.ends_with("\n\n"), "whole events: {text}");
+    let event = |event: &str| {
+        let field = |name: &str| event.lines().find_map(|line| line.strip_prefix(name)).unwrap().to_owned();
+        let data: serde_json::Value = serde_json::from_str(&field("data: ")).unwrap();
+        let what = data.get("island").or(data.get("reason")).and_then(|what| what.as_str());
+        format!("{} {}", field("event: "), what.unwrap_or("-"))
+    };
+    text.split_terminator("\n\n").map(event).collect()
+}
+
+fn id(number: u64) -> String {
+    EventId { run: Ulid(7), number }.to_string()
+}
+
+#[tokio::test]
+async fn a_reader_begins_with_the_present_and_follows() {
+    let feed = feed();
+    happens(&feed, 1..=2);
+    let mut reader = feed.read(None, Instant::now()).unwrap();
+    let ready = reader.next().await.unwrap();
+    let ready = std::str::from_utf8(&ready).unwrap();
+    assert!(ready.starts_with(&format!("event: ready\nid: {}\ndata: ", id(2))), "{ready}");
+    happens(&feed, 3..=4);
+    assert_eq!(told(&mut reader).await, ["island_closed I3", "island_closed I4"]);
+    // It waits, and is woken.
+    let late = async {
+        tokio::task::yield_now().await;
+        happens(&feed, 5..=5);
+    };
+    let (told, ()) = tokio::join!(told(&mut reader), late);
+    assert_eq!(told, ["island_closed I5"]);
+}
+
+#[tokio::test]
+async fn who_comes_back_gets_what_it_missed_as_far_as_it_is_kept() {
+    let feed = feed();
+    happens(&feed, 1..=6);
+    let reads = async |last: &str| {
+        let mut reader = feed.read(Some(last), Instant::now()).unwrap();
+        told(&mut reader).await
+    };
+    assert_eq!(reads(&id(4)).await, ["island_closed I5", "island_closed I6"]);
+    assert_eq!(reads(&id(2)).await.len(), 4, "exactly what is kept");
+    assert_eq!(reads(&id(1)).await, ["reset too-old"]);
+    let other_run = EventId { run: Ulid(8), number: 4 }.to_string();
+    for unknown in [&*other_run, &id(7), "", "-", "x-1", &id(u64::MAX), "00000000000000000000000007-x"] {
+        assert_eq!(reads(unknown).await, ["reset unknown-id"], "{unknown}");
+    }
+    // After a reset it follows from the present.
+    let mut reader = feed.read(Some("x"), Instant::now()).unwrap();
+    told(&mut reader).await;
+    happens(&feed, 7..=7);
+    assert_eq!(told(&mut reader).await, ["island_closed I7"]);
+}
+
+#[tokio::test]
+async fn a_slow_reader_is_told_that_it_missed_something_and_costs_nobody_anything() {
+    let feed = feed();
+    let mut slow = feed.read(None, Instant::now()).unwrap();
+    let mut quick = feed.read(None, Instant::now()).unwrap();
+    assert_eq!(told(&mut quick).await, ["ready -"]);
+    for number in 1..=9 {
+        happens(&feed, number..=number);
+        assert_eq!(told(&mut quick).await, [format!("island_closed {}", number_name(number))]);
+        assert!(feed.ring().frames.len() <= LIMITS.events);
+    }
+    assert_eq!(told(&mut slow).await, ["ready -"]);
+    assert_eq!(told(&mut slow).await, ["reset slow"]);
+    happens(&feed, 10..=10);
+    assert_eq!(told(&mut slow).await, ["island_closed I10"]);
+}
+
+#[tokio::test]
+async fn much_comes_in_chunks_and_whole() {
+    let feed = feed_with(Limits { events: 10_000, ..LIMITS });
+    let mut reader = feed.read(None, Instant::now()).unwrap();
+    told(&mut reader).await;
+    happens(&feed, 1..=3_000);
+    let mut got = Vec::new();
+    while got.len() < 3_000 {
+        got.extend(told(&mut reader).await);
+        assert!(got.len() < 3_000 || got.last().unwrap() == "island_closed I3000");
+    }
+    assert_eq!(got.len(), 3_000);
+}
+
+#[tokio::test]
+async fn seats_are_counted_given_back_and_taken_from_who_takes_nothing() {
+    let (feed, now) = (feed(), Instant::now());
+    let mut stalled = feed.read(None, now).unwrap();
+    let other = feed.read(None, now).unwrap();
+    assert_eq!(feed.read(None, now).unwrap_err(), Refused::Full);
+    drop(other);
+    let later = now + Duration::from_secs(150);
+    let mut fresh = feed.read(None, later).unwrap();
+    feed.sweep(now + Duration::from_secs(200));
+    assert_eq!(feed.readers_count(), 2);
+    feed.sweep(now + Duration::from_secs(201));
+    assert_eq!(feed.readers_count(), 1);
+    assert_eq!(stalled.next().await, None);
+    assert!(fresh.next().await.is_some());
+}
+
+#[tokio::test]
+async fn who_hears_nothing_hears_a_comment() {
+    let feed = feed_with(Limits { keep_alive: Duration::from_millis(1), ..LIMITS });
+    let mut reader = feed.read(None, Instant::now()).unwrap();
+    told(&mut reader).await;
+    assert_eq!(&reader.next().await.unwrap()[..], KEEP_ALIVE);
+    happens(&feed, 1..=1);
+    assert_eq!(told(&mut reader).await, ["island_closed I1"]);
+}
+
+#[tokio::test]
+async fn the_end_of_the_feed_wakes_and_ends_everybody() {
+    let feed = feed();
+    let mut reader = feed.read(None, Instant::now()).unwrap();
+    told(&mut reader).await;
+    let close = async {
+        tokio::task::yield_now().await;
+        feed.close();
+    };
+    assert_eq!(tokio::join!(reader.next(), close).0, None);
+    assert_eq!(feed.read(None, Instant::now()).unwrap_err(), Refused::Closed);
+}

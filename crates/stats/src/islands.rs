@@ -1,0 +1,232 @@
+//! Which islands there are, who is in them, and where they meet.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashSet},
+    mem,
+};
+
+use protocol::{Address, IslandId, Position, v3::IslandData};
+
+use crate::{Positions, event::Transport};
+
+/// The islands, as the director's messages and reports tell them. Reports have the last word.
+#[derive(Debug, Default)]
+pub(crate) struct Islands {
+    islands: BTreeMap<IslandId, Island>,
+    /// The island of each peer that is in one.
+    of: BTreeMap<Address, IslandId>,
+    /// Of islands that are about to open. Those that did not by the next report are forgotten.
+    transports: BTreeMap<IslandId, Transport>,
+    changes: Vec<Change>,
+}
+
+/// An island.
+#[derive(Debug, Default)]
+pub(crate) struct Island {
+    pub(crate) members: BTreeSet<Address>,
+    /// `None` until it was reported.
+    pub(crate) max_peers: Option<u32>,
+    pub(crate) transport: Option<Transport>,
+    /// The centre and the radius in metres, as reported.
+    pub(crate) reported: Option<(Position, f64)>,
+}
+
+/// What became of the islands.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Change {
+    Opened { island: IslandId, transport: Option<Transport> },
+    Closed { island: IslandId },
+    Moved { island: IslandId, from: Option<Transport>, to: Transport },
+    Peer { address: Address, from: Option<IslandId>, to: Option<IslandId> },
+}
+
+impl Islands {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&IslandId, &Island)> {
+        self.islands.iter()
+    }
+
+    /// A peer became a member.
+    pub(crate) fn joined(&mut self, island: &IslandId, address: Address) {
+        let before = self.of.get(&address).cloned();
+        self.place(address, Some(island));
+        self.close_if_empty(before);
+    }
+
+    /// A peer is no member any more. Whoever is elsewhere by now stays there.
+    pub(crate) fn left(&mut self, island: &IslandId, address: Address) {
+        if self.of.get(&address) == Some(island) {
+            self.place(address, None);
+            self.close_if_empty(Some(island.clone()));
+        }
+    }
+
+    /// A member was told where the island meets.
+    pub(crate) fn meets(&mut self, island: IslandId, to: Transport) {
+        match self.islands.get_mut(&island) {
+            Some(Island { transport, .. }) if transport.as_ref() != Some(&to) => {
+                let from = transport.replace(to.clone());
+                self.changes.push(Change::Moved { island, from, to });
+            }
+            Some(_) => {}
+            None => drop(self.transports.insert(island, to)),
+        }
+    }
+
+    /// All islands there are. One without members, or whose id cannot be one, is none.
+    pub(crate) fn report(&mut self, report: &[IslandData], positions: Positions) {
+        let mut placed = HashSet::new();
+        for data in report {
+            let Ok(id) = data.id.parse::<IslandId>() else { continue };
+            for peer in data.peers.iter().filter_map(|peer| peer.parse().ok()) {
+                self.place(peer, Some(&id));
+                placed.insert(peer);
+            }
+            if let Some(island) = self.islands.get_mut(&id) {
+                island.max_peers = Some(data.max_peers);
+                let center = Position::checked(data.center.as_ref(), f32::MAX).ok();
+                island.reported =
+                    center.map(|center| (positions.shown(center), positions.shown_radius(data.radius)));
+            }
+        }
+        let gone: Vec<Address> = self.of.keys().filter(|peer| !placed.contains(*peer)).copied().collect();
+        gone.into_iter().for_each(|peer| self.place(peer, None));
+        let empty = self.islands.iter().filter(|(_, island)| island.members.is_empty());
+        let empty: Vec<IslandId> = empty.map(|(id, _)| id.clone()).collect();
+        empty.into_iter().for_each(|id| self.close_if_empty(Some(id)));
+        self.transports.clear();
+    }
+
+    /// What became of them since this was last asked.
+    pub(crate) fn take_changes(&mut self) -> Vec<Change> {
+        mem::take(&mut self.changes)
+    }
+
+    /// Puts a peer into an island, which opens if need be, or into none.
+    fn place(&mut self, address: Address, to: Option<&IslandId>) {
+        let from = match to {
+            Some(to) => self.of.insert(address, to.clone()),
+            None => self.of.remove(&address),
+        };
+        if from.as_ref() == to {
+            return;
+        }
+        if let Some(before) = from.as_ref().and_then(|from| self.islands.get_mut(from)) {
+            before.members.remove(&address);
+        }
+        if let Some(to) = to {
+            if !self.islands.contains_key(to) {
+                let transport = self.transports.remove(to);
+                self.changes.push(Change::Opened { island: to.clone(), transport: transport.clone() });
+                self.islands.insert(to.clone(), Island { transport, ..Island::default() });
+            }
+            self.islands.entry(to.clone()).or_default().members.insert(address);
+        }
+        self.changes.push(Change::Peer { address, from, to: to.cloned() });
+    }
+
+    fn close_if_empty(&mut self, island: Option<IslandId>) {
+        let Some(island) = island else { return };
+        if self.islands.get(&island).is_some_and(|island| island.members.is_empty()) {
+            self.islands.remove(&island);
+            self.changes.push(Change::Closed { island });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALICE: Address = Address::new([1; 20]);
+    const BOB: Address = Address::new([2; 20]);
+
+    fn id(id: &str) -> IslandId {
+        id.parse().unwrap()
+    }
+
+    fn data(id: &str, peers: &[Address]) -> IslandData {
+        let peers = peers.iter().map(ToString::to_string).collect();
+        IslandData { id: id.to_owned(), peers, max_peers: 7, ..IslandData::default() }
+    }
+
+    fn room(url: &str) -> Transport {
+        Transport::of(&format!("ws-room:{url}/rooms/X"), &id("X")).unwrap()
+    }
+
+    fn peer(address: Address, from: Option<&str>, to: Option<&str>) -> Change {
+        Change::Peer { address, from: from.map(id), to: to.map(id) }
+    }
+
+    fn opened(island: &str) -> Change {
+        Change::Opened { island: id(island), transport: None }
+    }
+
+    #[test]
+    fn who_goes_to_another_island_is_never_in_none() {
+        let mut islands = Islands::default();
+        islands.meets(id("A"), room("ws://h"));
+        islands.joined(&id("A"), ALICE);
+        let transport = Some(room("ws://h"));
+        let first = [Change::Opened { island: id("A"), transport }, peer(ALICE, None, Some("A"))];
+        assert_eq!(islands.take_changes(), first);
+        // As the director says it: into the one before out of the other.
+        islands.joined(&id("B"), ALICE);
+        islands.left(&id("A"), ALICE);
+        let second = [opened("B"), peer(ALICE, Some("A"), Some("B")), Change::Closed { island: id("A") }];
+        assert_eq!(islands.take_changes(), second);
+        islands.left(&id("B"), ALICE);
+        assert_eq!(
+            islands.take_changes(),
+            [peer(ALICE, Some("B"), None), Change::Closed { island: id("B") }]
+        );
+        assert_eq!((islands.islands.len(), islands.of.len()), (0, 0));
+    }
+
+    #[test]
+    fn an_island_moves_when_its_members_are_told_of_another_node() {
+        let mut islands = Islands::default();
+        islands.joined(&id("A"), ALICE);
+        islands.take_changes();
+        let moved = |from, to| [Change::Moved { island: id("A"), from, to }];
+        islands.meets(id("A"), room("ws://one"));
+        assert_eq!(islands.take_changes(), moved(None, room("ws://one")));
+        islands.meets(id("A"), room("ws://one"));
+        assert_eq!(islands.take_changes(), []);
+        islands.meets(id("A"), room("ws://two"));
+        assert_eq!(islands.take_changes(), moved(Some(room("ws://one")), room("ws://two")));
+    }
+
+    #[test]
+    fn a_report_has_the_last_word_and_says_nothing_twice() {
+        let mut islands = Islands::default();
+        islands.joined(&id("B"), ALICE);
+        islands.joined(&id("A"), BOB);
+        islands.take_changes();
+        let report = [data("C", &[ALICE]), data("empty", &[]), data("no id", &[BOB])];
+        islands.report(&report, Positions::Exact);
+        let changes = [
+            opened("C"),
+            peer(ALICE, Some("B"), Some("C")),
+            peer(BOB, Some("A"), None),
+            Change::Closed { island: id("A") },
+            Change::Closed { island: id("B") },
+        ];
+        assert_eq!(islands.take_changes(), changes);
+        assert_eq!(islands.islands[&id("C")].max_peers, Some(7));
+        islands.report(&report, Positions::Exact);
+        assert_eq!(islands.take_changes(), []);
+        islands.report(&[], Positions::Exact);
+        assert_eq!(
+            islands.take_changes(),
+            [peer(ALICE, Some("C"), None), Change::Closed { island: id("C") }]
+        );
+    }
+
+    #[test]
+    fn the_transport_of_an_island_that_never_opens_is_forgotten() {
+        let mut islands = Islands::default();
+        islands.meets(id("A"), room("ws://h"));
+        islands.report(&[], Positions::Exact);
+        assert!(islands.transports.is_empty());
+    }
+}

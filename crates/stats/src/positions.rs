@@ -1,0 +1,46 @@
+use protocol::Position;
+
+/// What is shown of where people are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Positions {
+    /// Where they are.
+    #[default]
+    Exact,
+    /// The centre of the parcel that they are in, on the ground.
+    Parcel,
+}
+
+impl Positions {
+    /// What is shown of a position. Nothing else of it is kept, so that nothing else can be told.
+    pub(crate) fn shown(self, position: Position) -> Position {
+        match self {
+            Self::Exact => position,
+            Self::Parcel => position.parcel().center(),
+        }
+    }
+
+    /// What is shown of a radius that somebody else measured, in metres.
+    pub(crate) fn shown_radius(self, radius_m: f64) -> f64 {
+        /// Half the side of a parcel.
+        const STEP_M: f64 = 8.0;
+        match self {
+            Self::Exact => radius_m,
+            Self::Parcel => (radius_m / STEP_M).ceil() * STEP_M,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn by_parcel_all_places_of_it_are_one() {
+        let shown = |x, z| Positions::Parcel.shown(Position::new(x, 77.0, z));
+        assert_eq!(shown(0.0, -16.0), Position::new(8.0, 0.0, -8.0));
+        assert_eq!(shown(15.9, -0.1), shown(0.0, -16.0));
+        assert_eq!(Positions::Parcel.shown_radius(8.1), 16.0);
+        assert_eq!(Positions::Exact.shown_radius(8.1), 8.1);
+        assert_eq!(Positions::Exact.shown(Position::new(1.0, 2.0, 3.0)), Position::new(1.0, 2.0, 3.0));
+    }
+}

@@ -1,0 +1,175 @@
+//! Which scene is on which parcel, as the content service said last.
+
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use protocol::Parcel;
+
+/// A scene.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Scene {
+    /// The entity's.
+    pub(crate) id: String,
+    pub(crate) name: String,
+    pub(crate) base: Parcel,
+    pub(crate) parcels: Vec<Parcel>,
+    pub(crate) thumbnail: Option<String>,
+    pub(crate) description: Option<String>,
+}
+
+/// The last word on each parcel that was asked for. It is given, however old it is, until there is
+/// another.
+#[derive(Debug)]
+pub(crate) struct Scenes {
+    entries: BTreeMap<Parcel, Entry>,
+    ttl: Duration,
+    max: usize,
+}
+
+#[derive(Debug)]
+struct Entry {
+    /// `None`: empty land.
+    scene: Option<Arc<Scene>>,
+    asked: Instant,
+    /// When somebody was last seen there.
+    occupied: Instant,
+}
+
+/// The most parcels that are asked for at once.
+const BATCH: usize = 100;
+
+impl Scenes {
+    /// Nothing known yet, and never of more than `max` parcels; each is asked for again after `ttl`.
+    pub(crate) fn new(ttl: Duration, max: usize) -> Self {
+        Self { entries: BTreeMap::new(), ttl, max }
+    }
+
+    /// The scene on a parcel, if one is known.
+    pub(crate) fn at(&self, parcel: Parcel) -> Option<&Scene> {
+        self.entries.get(&parcel)?.scene.as_deref()
+    }
+
+    /// The parcels to ask for next, those of which nothing is known first, when people stand on these.
+    pub(crate) fn due(&mut self, occupied: impl Iterator<Item = Parcel>, now: Instant) -> Vec<Parcel> {
+        let (mut unknown, mut old) = (Vec::new(), Vec::new());
+        // All of them fit, so that none is asked for again only because it was let go.
+        for parcel in occupied.take(self.max) {
+            match self.entries.get_mut(&parcel) {
+                None => unknown.push(parcel),
+                Some(entry) => {
+                    entry.occupied = now;
+                    if now - entry.asked >= self.ttl {
+                        old.push(parcel);
+                    }
+                }
+            }
+        }
+        unknown.append(&mut old);
+        unknown.truncate(BATCH);
+        unknown
+    }
+
+    /// Takes in the answer for all of `asked`; what no scene is on is empty land.
+    pub(crate) fn learn(&mut self, asked: &[Parcel], answer: Vec<(Scene, Vec<Parcel>)>, now: Instant) {
+        let mut on: BTreeMap<Parcel, Arc<Scene>> = BTreeMap::new();
+        for (scene, pointers) in answer {
+            let scene = Arc::new(scene);
+            on.extend(pointers.into_iter().map(|pointer| (pointer, scene.clone())));
+        }
+        for &parcel in asked {
+            let scene = on.get(&parcel).cloned();
+            self.entries.insert(parcel, Entry { scene, asked: now, occupied: now });
+        }
+        self.shrink();
+    }
+
+    /// Forgets where nobody has been for longest, while there are too many.
+    fn shrink(&mut self) {
+        let excess = self.entries.len().saturating_sub(self.max);
+        if excess == 0 {
+            return;
+        }
+        let mut by_age: Vec<(Instant, Parcel)> =
+            self.entries.iter().map(|(&parcel, entry)| (entry.occupied, parcel)).collect();
+        by_age.sort_unstable();
+        for (_, parcel) in &by_age[..excess] {
+            self.entries.remove(parcel);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn parcel(x: i32) -> Parcel {
+        Parcel { x, y: 0 }
+    }
+
+    fn parcels(xs: impl IntoIterator<Item = i32>) -> Vec<Parcel> {
+        xs.into_iter().map(parcel).collect()
+    }
+
+    fn scene(id: &str, xs: &[i32]) -> (Scene, Vec<Parcel>) {
+        let on = parcels(xs.iter().copied());
+        let scene = Scene {
+            id: id.to_owned(),
+            name: id.to_owned(),
+            base: on[0],
+            parcels: on.clone(),
+            thumbnail: None,
+            description: None,
+        };
+        (scene, on)
+    }
+
+    fn id(scenes: &Scenes, x: i32) -> Option<&str> {
+        scenes.at(parcel(x)).map(|scene| &*scene.id)
+    }
+
+    #[test]
+    fn a_parcel_is_asked_for_again_when_its_time_is_up_and_known_until_then_and_after() {
+        let now = Instant::now();
+        let mut scenes = Scenes::new(10 * SECOND, 100);
+        assert_eq!(scenes.due(parcels([1, 2, 9]).into_iter(), now), parcels([1, 2, 9]));
+        scenes.learn(&parcels([1, 2, 9]), vec![scene("plaza", &[1, 2, 3])], now);
+        assert_eq!((id(&scenes, 1), id(&scenes, 9), id(&scenes, 3)), (Some("plaza"), None, None));
+        assert_eq!(scenes.due(parcels([1, 2, 9]).into_iter(), now + 9 * SECOND), []);
+        // Empty land, too, is asked for again; what is not known at all comes first.
+        let due = scenes.due(parcels([1, 9, 10]).into_iter(), now + 10 * SECOND);
+        assert_eq!(due, parcels([10, 1, 9]));
+        assert_eq!(id(&scenes, 1), Some("plaza"), "as long as there is no other word");
+        scenes.learn(&due, vec![scene("casino", &[9, 10])], now + 10 * SECOND);
+        assert_eq!((id(&scenes, 1), id(&scenes, 9), id(&scenes, 2)), (None, Some("casino"), Some("plaza")));
+    }
+
+    #[test]
+    fn no_question_and_no_memory_is_larger_than_its_bound() {
+        let now = Instant::now();
+        let mut scenes = Scenes::new(1_000 * SECOND, 150);
+        let crowd = || parcels(0..300).into_iter();
+        let mut asked = 0;
+        loop {
+            let due = scenes.due(crowd(), now);
+            if due.is_empty() {
+                break;
+            }
+            assert!(due.len() <= BATCH);
+            asked += due.len();
+            scenes.learn(&due, Vec::new(), now);
+            assert!(scenes.entries.len() <= 150);
+        }
+        assert_eq!(asked, 150, "those that do not fit are not asked for over and over");
+        // People went elsewhere: what they left is forgotten first.
+        let later = now + SECOND;
+        assert_eq!(scenes.due(parcels([7, 500]).into_iter(), later), parcels([500]));
+        scenes.learn(&parcels([500]), vec![scene("far", &[500])], later);
+        assert_eq!((scenes.entries.len(), id(&scenes, 500)), (150, Some("far")));
+        assert!(scenes.entries.contains_key(&parcel(7)));
+    }
+}
