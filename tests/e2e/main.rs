@@ -13,6 +13,7 @@ mod islands;
 mod leftovers;
 mod moves;
 mod nodes;
+mod presence;
 mod room;
 mod rpc;
 mod rules;

@@ -1,0 +1,160 @@
+//! Presence: who is where, over HTTP and in the live feed.
+
+mod described;
+mod feed;
+mod scenes;
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::{
+    front::{Realm, eventually, wallet},
+    wire::{Wire, enter, sign_in},
+};
+
+/// Somebody who is signed in, at this place.
+async fn stand(realm: &Realm, x: f32, z: f32) -> (Wire, String) {
+    let wallet = wallet();
+    let mut wire = sign_in(realm, &wallet).await;
+    wire.stand(x, z).await;
+    wire.island_changed().await;
+    (wire, wallet.address().to_string())
+}
+
+/// The members of all islands, when there are as many as this.
+async fn islands(realm: &Realm, members: usize) -> Vec<Value> {
+    let mut islands = Vec::new();
+    eventually("everybody is in an island", async || {
+        islands = realm.json("/islands").await["islands"].as_array().unwrap().clone();
+        islands.iter().map(|island| island["peers"].as_array().unwrap().len()).sum::<usize>() == members
+    })
+    .await;
+    islands
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ids_are_asked_for_in_any_letters_and_bad_ones_are_refused() {
+    let realm = Realm::start(&[]);
+    let people = [stand(&realm, 0.0, 0.0).await, stand(&realm, 1_000.0, 0.0).await];
+    let [(_, one), (_, two)] = &people;
+    let capitals = one.to_uppercase();
+    let ids = async |path: String, of: &str| -> Vec<String> {
+        let answer = realm.json(&path).await;
+        assert_eq!(answer["ok"], true, "{answer}");
+        let found = answer[of].as_array().unwrap().iter();
+        found.map(|found| found["id"].as_str().unwrap().to_owned()).collect()
+    };
+    for prefix in ["", "/comms"] {
+        assert_eq!(ids(format!("{prefix}/peers?id={capitals}"), "peers").await, [&**one]);
+        let both = ids(format!("{prefix}/peers?id={one}&id={two}&id={capitals}&other=1"), "peers").await;
+        assert_eq!(both.len(), 2);
+        assert_eq!(realm.json(&format!("{prefix}/peers/{capitals}")).await["peer"]["id"], **one);
+    }
+    let absent = format!("/peers?id=0x{}", "0".repeat(40));
+    assert_eq!(ids(absent, "peers").await, [""; 0]);
+
+    let there = islands(&realm, 2).await;
+    let [first, second] = [0, 1].map(|index: usize| there[index]["id"].as_str().unwrap());
+    assert_eq!(ids(format!("/islands?id={}", first.to_uppercase()), "islands").await, [first]);
+    assert_eq!(ids(format!("/islands?id={second}&id={first}"), "islands").await, [first, second]);
+    assert_eq!(ids("/comms/islands?id=I0".to_owned(), "islands").await, [""; 0]);
+
+    for (path, part) in [
+        ("/peers?id=0x0", "id \"0x0\": an address is 0x and 40 hex digits"),
+        ("/peers?id=", "id \"\": an address is"),
+        ("/comms/islands?id=a.b", "id \"a.b\": must be 1 to 64 characters"),
+    ] {
+        let refusal = realm.get(&format!("{path}&id={one}")).await;
+        assert_eq!(refusal.status(), 400, "{path}");
+        assert_eq!(refusal.headers()["access-control-allow-origin"], "*");
+        let refusal: Value = refusal.json().await.unwrap();
+        assert_eq!(refusal["ok"], false);
+        assert!(refusal["error"].as_str().unwrap().starts_with(part), "{refusal}");
+    }
+}
+
+/// Every place in a document: what stands behind `position` and `center`.
+fn places(document: &Value, found: &mut Vec<[f64; 3]>) {
+    match document {
+        Value::Array(parts) => parts.iter().for_each(|part| places(part, found)),
+        Value::Object(parts) => {
+            for (key, part) in parts {
+                match &**key {
+                    "position" | "center" => found.push(serde_json::from_value(part.clone()).unwrap()),
+                    _ => places(part, found),
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+/// All that a realm with this setting says of two people who are together, as text and as places.
+async fn told(positions: &str) -> (String, Vec<[f64; 3]>, Vec<Value>) {
+    let settings = [("STATS__POSITIONS", positions), ("ISLANDS__REPORT_INTERVAL_MS", "100")];
+    let realm = Realm::start(&settings);
+    let mut feed = feed::Feed::open(&realm, None).await;
+    feed.next().await;
+    let people = [stand(&realm, 37.375, -5.625).await, stand(&realm, 63.375, -5.625).await];
+    let island = islands(&realm, 2).await.swap_remove(0);
+    let (mut text, mut found) = (String::new(), Vec::new());
+    let paths = [
+        "/peers".to_owned(),
+        format!("/peers?id={}", people[0].1),
+        format!("/peers/{}", people[1].1),
+        "/islands".to_owned(),
+        format!("/islands/{}", island["id"].as_str().unwrap()),
+        "/parcels".to_owned(),
+        "/hot-scenes".to_owned(),
+        "/core-status".to_owned(),
+        "/rooms/status".to_owned(),
+    ];
+    // The report, too, has been heard by now.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    for path in paths.iter().flat_map(|path| [path.clone(), format!("/comms{path}")]) {
+        let answer = realm.get(&path).await;
+        assert_eq!(answer.status(), 200, "{path}");
+        let answer = answer.text().await.unwrap();
+        places(&serde_json::from_str(&answer).unwrap(), &mut found);
+        text += &answer;
+    }
+    drop(people);
+    let mut left = 0;
+    while left < 2 {
+        let event = feed.next().await;
+        left += usize::from(event.name == "leave");
+        places(&event.data, &mut found);
+        text += &event.text;
+    }
+    let radius = island["radius"].clone();
+    (text, found, vec![island["center"].clone(), radius])
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_parcels_are_shown_where_the_setting_says_so() {
+    let (text, found, island) = told("parcel").await;
+    // Two peers, alone, in their islands and in the feed.
+    assert!(found.len() > 10, "{found:?}");
+    for [x, y, z] in found {
+        let is_middle = |metres: f64| metres.rem_euclid(16.0) == 8.0;
+        assert!(is_middle(x) && y == 0.0 && is_middle(z), "{x} {y} {z}");
+    }
+    assert!(!text.contains(".375") && !text.contains(".625"), "{text}");
+    assert_eq!(island, [json!([56.0, 0.0, -8.0]), json!(16.0)]);
+
+    let (text, _, island) = told("exact").await;
+    assert!(text.contains("[37.375,1.0,-5.625]") && text.contains("[63.375,1.0,-5.625]"), "{text}");
+    assert_eq!(island, [json!([50.375, 0.0, -5.625]), json!(13.0)]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_island_says_where_its_members_meet_and_lets_nobody_in() {
+    let realm = Realm::start(&[]);
+    let (_wire, _room, _) = enter(&realm, &wallet(), 0.0).await;
+    let island = islands(&realm, 1).await.swap_remove(0);
+    assert_eq!(island["transport"], json!({"protocol": "ws-room", "url": realm.ws}));
+    for path in ["/peers", "/islands", "/hot-scenes", "/rooms/status"] {
+        assert!(!realm.get(path).await.text().await.unwrap().contains("token"), "{path}");
+    }
+}
