@@ -46,8 +46,7 @@ const MAX_ROOM_NODES: u32 = 16;
 impl Parsed {
     /// Checks all values that their types alone do not; adds what is wrong to `problems`.
     pub(crate) fn new(settings: &Settings, problems: &mut Vec<String>) -> Option<Self> {
-        let Settings { server, log, identity, client, gateway, rooms, islands, stats, .. } = settings;
-        let Settings { server, log, realm, client, gateway, rooms, islands, stats, .. } = settings;
+        let Settings { server, log, realm, identity, client, gateway, rooms, islands, stats, .. } = settings;
         let mut check = |holds: bool, key: &str, value: &dyn std::fmt::Display, rule: &str| {
             if !holds {
                 problems.push(format!("{key} = {value}: {rule}"));
