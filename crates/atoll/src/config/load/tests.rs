@@ -53,6 +53,20 @@ fn all_problems_are_named_at_once_with_key_value_and_place() {
 }
 
 #[test]
+fn what_presence_cannot_do_is_named() {
+    let toml = "[realm]\ncontent_url = \"peer/content\"\n[stats]\npositions = \"city\"\nfeed_events = 0";
+    let problems = problems(toml, &[]);
+    for part in [
+        "realm.content_url = peer/content: must begin with http:// or https://",
+        "stats.positions = city: must be exact or parcel",
+        "stats.feed_events = 0: must be at least 1",
+    ] {
+        assert!(problems.iter().any(|problem| problem.starts_with(part)), "{part:?} not in {problems:#?}");
+    }
+    assert_eq!(problems.len(), 3, "{problems:#?}");
+}
+
+#[test]
 fn the_reference_names_every_setting_and_its_default() {
     let reference = include_str!("../../../../../docs/configuration.md");
     let toml = crate::config::print(&Settings::specimen());
