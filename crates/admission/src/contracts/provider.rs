@@ -130,8 +130,10 @@ fn understand(success: bool, body: &[u8]) -> Result<bool, ProviderError> {
         Answer { result: Some(result), .. } if success => {
             let digits = result.strip_prefix("0x").ok_or(ProviderError::Malformed)?;
             let bytes = hex::decode(digits).map_err(|_| ProviderError::Malformed)?;
-            // Nothing at all: there is no contract, or none that knows the question.
-            Ok(bytes.len() >= 32 && bytes.starts_with(&MAGIC))
+            // The whole word: some contracts say back what they are asked, and the question begins
+            // with the same four bytes. Nothing at all: there is no contract, or none that knows it.
+            let word = bytes.get(..32).and_then(|word| word.strip_prefix(&MAGIC));
+            Ok(word.is_some_and(|padding| padding.iter().all(|&byte| byte == 0)))
         }
         _ => Err(ProviderError::Malformed),
     }
@@ -172,6 +174,8 @@ mod tests {
         assert_eq!(said(&word("ffffffff")), Ok(false));
         assert_eq!(said(&word("0000000000000001626ba7e")), Ok(false));
         assert_eq!(said(&json!({"result": "0x1626ba7e"})), Ok(false), "not a word");
+        let echo = format!("0x{}", hex::encode(calldata(&[0xab; 32], &[0xcd; 65])));
+        assert_eq!(said(&json!({"result": echo})), Ok(false), "as the precompile at address 4 would");
         assert_eq!(said(&json!({"result": "0x"})), Ok(false), "no contract");
     }
 
