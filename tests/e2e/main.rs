@@ -14,6 +14,7 @@ mod leftovers;
 mod moves;
 mod nodes;
 mod presence;
+mod realm;
 mod room;
 mod rpc;
 mod rules;

@@ -1,6 +1,7 @@
 use std::{sync::Arc, time::SystemTime};
 
-use identity::{ChainError, Challenge, Examined, Limits, examine};
+use http::HeaderMap;
+use identity::{ChainError, Challenge, Examined, FetchError, Limits, SignedFetch, examine, examine_fetch};
 use protocol::{Address, Close};
 use tokio::sync::Semaphore;
 
@@ -24,6 +25,9 @@ pub enum Refusal {
     /// It is not valid.
     #[error(transparent)]
     Chain(#[from] ChainError),
+    /// The request, or its chain, is not valid.
+    #[error(transparent)]
+    Fetch(#[from] FetchError),
     /// The contract wallet does not take a signature for its own.
     #[error("link {link}: the contract wallet says that the signature is not valid (EIP-1654)")]
     Contract {
@@ -44,7 +48,7 @@ impl Refusal {
     /// What the close frame says: the same chain may do later if nobody said that it is wrong.
     pub fn close(&self) -> Close {
         match self {
-            Self::Chain(_) | Self::Contract { .. } => Close::AuthRefused,
+            Self::Chain(_) | Self::Fetch(_) | Self::Contract { .. } => Close::AuthRefused,
             Self::NotAsked { .. } => Close::Full,
         }
     }
@@ -88,26 +92,45 @@ impl Verifier {
     ) -> Result<(), Refusal> {
         let limits = self.limits;
         let check = move || examine(&chain_json, announced, challenge.as_str(), &limits, SystemTime::now());
-        let result = self.settle(check).await;
-        let outcome = match &result {
-            Ok(_) => "valid",
-            Err(Refusal::NotAsked { .. }) => "not asked",
-            Err(_) => "refused",
-        };
-        metrics::counter!("atoll_auth_chains_total", "outcome" => outcome).increment(1);
-        result
+        let verified = async { self.ask(&self.off_network(check).await?).await };
+        count(verified.await)
     }
 
-    /// Examines a chain off the network threads, then asks the contracts that it needs.
-    async fn settle(
+    /// Who signed a request for `path` with these headers, and for what. Whether it was seen before
+    /// is for the caller to know.
+    pub async fn verify_fetch(
         &self,
-        check: impl FnOnce() -> Result<Examined, ChainError> + Send + 'static,
-    ) -> Result<(), Refusal> {
-        let examined = {
-            // Neither is ever closed or aborted; if it were, nobody would be let in.
-            let Ok(_core) = self.cores.acquire().await else { return Err(ChainError::NotLinks.into()) };
-            tokio::task::spawn_blocking(check).await.unwrap_or(Err(ChainError::NotLinks))?
+        method: &'static str,
+        path: String,
+        headers: HeaderMap,
+    ) -> Result<SignedFetch, Refusal> {
+        let limits = self.limits;
+        let check = move || examine_fetch(method, &path, &headers, &limits, SystemTime::now());
+        let verified = async {
+            let fetch = self.off_network(check).await?;
+            self.ask(&fetch.examined).await?;
+            Ok(fetch)
         };
+        count(verified.await)
+    }
+
+    /// Checks something on a thread that serves no sockets, when there is a core for it.
+    async fn off_network<T, E>(
+        &self,
+        check: impl FnOnce() -> Result<T, E> + Send + 'static,
+    ) -> Result<T, Refusal>
+    where
+        T: Send + 'static,
+        E: Into<Refusal> + Send + 'static,
+    {
+        // Neither is ever closed or aborted; if it were, nobody would be let in.
+        let lost = || Refusal::Chain(ChainError::NotLinks);
+        let _core = self.cores.acquire().await.map_err(|_| lost())?;
+        tokio::task::spawn_blocking(check).await.map_err(|_| lost())?.map_err(Into::into)
+    }
+
+    /// Asks the contracts that a chain needs.
+    async fn ask(&self, examined: &Examined) -> Result<(), Refusal> {
         let Some(first) = examined.contract_signatures.first() else { return Ok(()) };
         let Some(contracts) = &self.contracts else {
             return Err(ChainError::ContractWallet { link: first.link }.into());
@@ -118,6 +141,16 @@ impl Verifier {
             Err((link, why)) => Err(Refusal::NotAsked { link, why }),
         }
     }
+}
+
+fn count<T>(result: Result<T, Refusal>) -> Result<T, Refusal> {
+    let outcome = match &result {
+        Ok(_) => "valid",
+        Err(Refusal::NotAsked { .. }) => "not asked",
+        Err(_) => "refused",
+    };
+    metrics::counter!("atoll_auth_chains_total", "outcome" => outcome).increment(1);
+    result
 }
 
 #[cfg(test)]

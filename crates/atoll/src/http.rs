@@ -13,7 +13,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use crate::serve::Realm;
+use crate::{process, serve::Realm};
 
 #[derive(Clone)]
 struct Shared {
@@ -77,21 +77,8 @@ async fn render(State(shared): State<Shared>) -> impl IntoResponse {
     shared.process.collect();
     let tasks = tokio::runtime::Handle::current().metrics().num_alive_tasks();
     metrics::gauge!("atoll_process_tasks").set(tasks as f64);
-    if let Some(seconds) = cpu_seconds() {
+    if let Some(seconds) = process::cpu_seconds() {
         metrics::gauge!("atoll_process_cpu_seconds").set(seconds);
     }
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], shared.metrics.render())
-}
-
-/// The CPU time of this process to 10 ms, where the system tells it (the collector of the standard
-/// `process_cpu_seconds_total` rounds to seconds).
-fn cpu_seconds() -> Option<f64> {
-    /// What Linux shows to programs, whatever the kernel's own clock is.
-    const TICKS_PER_SECOND: f64 = 100.0;
-    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
-    // The name of the program, in parentheses, may hold anything; user and system time are the
-    // 14th and 15th field of the line.
-    let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace().skip(11);
-    let mut ticks = || fields.next()?.parse::<f64>().ok();
-    Some((ticks()? + ticks()?) / TICKS_PER_SECOND)
 }

@@ -7,6 +7,7 @@ mod bots;
 mod config;
 mod explain;
 mod http;
+mod process;
 mod rules;
 mod serve;
 mod sim;

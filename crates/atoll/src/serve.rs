@@ -4,6 +4,7 @@ use std::{
     io::Write,
     net::{SocketAddr, TcpListener},
     pin::Pin,
+    sync::Arc,
     time::Duration,
 };
 
@@ -13,7 +14,7 @@ use axum::Router;
 use axum_server::{Handle, accept::Accept};
 use bus::Bus;
 use director::Director;
-use gateway::Gateway;
+use gateway::{FixedRoom, Gateway};
 use hyper_util::{
     rt::{TokioExecutor, TokioTimer},
     server::conn::auto::Builder,
@@ -26,7 +27,7 @@ use transports::ws_room;
 use crate::{
     admin, api,
     config::{Parsed, Settings},
-    http, rules, telemetry,
+    http, process, rules, telemetry,
 };
 
 /// Runs a realm until it is told to stop.
@@ -166,14 +167,26 @@ impl Realm {
         if let Some(contracts) = settings.contracts() {
             verifier = verifier.with_contracts(Contracts::new(contracts)?);
         }
+        let token_ttl = seconds(settings.rooms.token_ttl_s);
+        let fixed_room = parsed.realm.room.clone().zip(parsed.nodes.first().cloned());
+        let fixed_room = fixed_room.map(|(name, node)| {
+            let minter = ws_room::Minter::new(secrets[0].as_bytes(), token_ttl);
+            FixedRoom { name, node, minter }
+        });
         let tokens = ws_room::Verifier::new(secrets.iter().map(String::as_bytes));
         Ok(Self {
-            gateway: Gateway::new(settings.gateway(&urls.ws), bus.clone(), verifier.clone()),
+            gateway: Gateway::new(
+                settings.gateway(&parsed.realm, &urls.http, &urls.ws),
+                bus.clone(),
+                verifier.clone(),
+                fixed_room,
+                Arc::new(process::usage),
+            ),
             rooms: Rooms::new(settings.rooms(&parsed.nodes, &urls.ws), tokens, verifier),
             stats: Stats::new(settings.stats(parsed.positions, &urls.http))?,
             director: settings.director(parsed.transports.clone(), parsed.rules()),
             secret: secrets.swap_remove(0),
-            token_ttl: seconds(settings.rooms.token_ttl_s),
+            token_ttl,
             bus,
         })
     }

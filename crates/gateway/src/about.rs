@@ -1,4 +1,7 @@
 //! `GET /about` (ADR-110): what a realm is and whether it is well.
+//!
+//! Nothing is asked while somebody waits for the answer: it tells what was last heard. Comms are well
+//! while a director is heard of; it offers the mesh among the peers even when all else is down.
 
 use std::{sync::Arc, time::Duration};
 
@@ -6,13 +9,13 @@ use axum::{
     Json,
     extract::State,
     http::{StatusCode, header},
-    response::IntoResponse,
+    response::{IntoResponse, Response},
 };
 use protocol::{ConnectionString, v3::ServiceDiscoveryMessage};
 use serde::Serialize;
 use tokio::time::Instant;
 
-use crate::gateway::Shared;
+use crate::{gateway::Shared, services};
 
 /// A director says that it is there every 10 s by default; three times unheard is too many.
 const DIRECTOR_TIMEOUT: Duration = Duration::from_secs(30);
@@ -42,12 +45,12 @@ impl Directory {
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct About {
+struct About<'a> {
     healthy: bool,
     accepting_users: bool,
     configurations: Configurations,
-    content: Service,
-    lambdas: Service,
+    content: Service<'a>,
+    lambdas: Service<'a>,
     comms: Comms,
     bff: Bff,
 }
@@ -64,9 +67,9 @@ struct Configurations {
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Service {
+struct Service<'a> {
     healthy: bool,
-    public_url: String,
+    public_url: &'a str,
 }
 
 #[derive(Serialize)]
@@ -75,6 +78,8 @@ struct Comms {
     healthy: bool,
     protocol: &'static str,
     adapter: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fixed_adapter: Option<String>,
     users_count: u32,
 }
 
@@ -87,7 +92,30 @@ struct Bff {
     public_url: &'static str,
 }
 
-pub(crate) async fn about(State(shared): State<Arc<Shared>>) -> impl IntoResponse {
+impl Shared {
+    /// Why nobody is asked in at the moment, if nobody is. Whoever comes all the same is refused when
+    /// the sessions are full, and let in when memory or CPU are short: clients that read `/about`
+    /// go elsewhere, and those inside are none the better for the others being refused late.
+    pub(crate) fn unwilling(&self) -> Option<&'static str> {
+        if self.sessions.is_draining() {
+            Some("the realm is restarting, come back later")
+        } else if self.sessions.count() >= self.settings.max_sessions {
+            Some("the realm is full, come back later")
+        } else if self.load.is_over() {
+            Some("the realm is too busy, come back later")
+        } else {
+            None
+        }
+    }
+}
+
+impl<'a> From<&'a services::Service> for Service<'a> {
+    fn from(service: &'a services::Service) -> Self {
+        Self { healthy: service.is_healthy(), public_url: service.url() }
+    }
+}
+
+pub(crate) async fn about(State(shared): State<Arc<Shared>>) -> Response {
     let (comms_healthy, users_count) = {
         let directory = shared.directory();
         (directory.is_healthy(), directory.users())
@@ -96,22 +124,26 @@ pub(crate) async fn about(State(shared): State<Arc<Shared>>) -> impl IntoRespons
     let draining = shared.sessions.is_draining();
     let realm = &shared.settings.realm;
     let socket = format!("{}/archipelago/ws", shared.settings.public_url.trim_end_matches('/'));
-    let healthy = comms_healthy && !draining;
+    let fixed_adapter = realm.fixed_adapter.as_ref().map(ConnectionString::to_string);
+    let archipelago = ConnectionString::Archipelago { url: socket };
+    let (content, lambdas) = (Service::from(&shared.content), Service::from(&shared.lambdas));
+    let healthy = comms_healthy && !draining && content.healthy && lambdas.healthy;
     let about = About {
         healthy,
-        accepting_users: healthy && user_count < shared.settings.max_sessions,
+        accepting_users: healthy && shared.unwilling().is_none() && !shared.login.is_closed(),
         configurations: Configurations {
             network_id: realm.network_id,
             realm_name: realm.name.clone(),
             global_scenes_urn: realm.global_scenes.clone(),
             scenes_urn: realm.scenes.clone(),
         },
-        content: Service { healthy: true, public_url: realm.content_url.clone() },
-        lambdas: Service { healthy: true, public_url: realm.lambdas_url.clone() },
+        content,
+        lambdas,
         comms: Comms {
             healthy: comms_healthy,
             protocol: "v3",
-            adapter: ConnectionString::Archipelago { url: socket }.to_string(),
+            adapter: fixed_adapter.clone().unwrap_or_else(|| archipelago.to_string()),
+            fixed_adapter,
             users_count,
         },
         bff: Bff {
@@ -122,5 +154,5 @@ pub(crate) async fn about(State(shared): State<Arc<Shared>>) -> impl IntoRespons
         },
     };
     let status = if healthy { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, [(header::ACCESS_CONTROL_ALLOW_ORIGIN, "*")], Json(about))
+    (status, [(header::ACCESS_CONTROL_ALLOW_ORIGIN, "*")], Json(about)).into_response()
 }

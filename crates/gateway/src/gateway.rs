@@ -9,20 +9,25 @@ use axum::{
     extract::{ConnectInfo, State, WebSocketUpgrade, ws::WebSocket},
     http::{StatusCode, header},
     response::{IntoResponse, Response},
-    routing::get,
+    routing::{get, post},
 };
 use bus::{Bus, Envelope, Headers, Subscription};
 use bytes::Bytes;
 use metrics::Counter;
 use protocol::{
-    Address, IslandId, Message as _, SceneTopic, SessionId, Subject, Topic, subject,
+    Address, IslandId, Message as _, SceneTopic, SessionId, Subject, Topic,
+    atoll_bus::TransportAnnouncement,
+    subject,
     v3::{Heartbeat, JoinIslandMessage, ServiceDiscoveryMessage},
 };
 
 use crate::{
-    Settings,
+    FixedRoom, Sampler, Settings,
     about::{self, Directory},
     bff,
+    load::Load,
+    login::{self, Login},
+    services::Service,
     sessions::{MemberChange, Sessions},
     socket,
     topics::Topics,
@@ -48,6 +53,11 @@ pub(crate) struct Shared {
     pub(crate) heartbeats: Counter,
     pub(crate) door: Door,
     pub(crate) topics: Arc<Topics>,
+    pub(crate) content: Service,
+    pub(crate) lambdas: Service,
+    pub(crate) load: Load,
+    pub(crate) login: Login,
+    sample: Sampler,
     directory: Mutex<Directory>,
     /// One clone a socket.
     sockets: Arc<()>,
@@ -62,18 +72,40 @@ const TOPICS_QUEUE: usize = 4_096;
 const READ_BUFFER_BYTES: usize = 512;
 
 impl Gateway {
-    /// A gateway with these settings.
-    pub fn new(settings: Settings, bus: Bus, verifier: Verifier) -> Self {
+    /// A gateway with these settings. `sample` tells what the process uses of the machine.
+    pub fn new(
+        settings: Settings,
+        bus: Bus,
+        verifier: Verifier,
+        room: Option<FixedRoom>,
+        sample: Sampler,
+    ) -> Self {
         let door = Door::new(settings.door);
         let sessions = Sessions::new(bus.clone(), settings.max_sessions, settings.keep_session);
         let heartbeats = metrics::counter!("atoll_gateway_heartbeats_total");
         let (topics, directory, sockets) = Default::default();
-        let shared =
-            Shared { settings, verifier, bus, sessions, heartbeats, door, topics, directory, sockets };
-        Self(Arc::new(shared))
+        let content = Service::new("content", &settings.realm.content_url);
+        let lambdas = Service::new("lambdas", &settings.realm.lambdas_url);
+        let (load, login) = (Load::new(settings.load), Login::new(room, &settings));
+        Self(Arc::new(Shared {
+            settings,
+            verifier,
+            bus,
+            sessions,
+            heartbeats,
+            door,
+            topics,
+            content,
+            lambdas,
+            load,
+            login,
+            sample,
+            directory,
+            sockets,
+        }))
     }
 
-    /// The endpoints: `/archipelago/ws`, `/ws`, `/rpc`, `/bff/rpc` and `/about`.
+    /// The endpoints: `/archipelago/ws`, `/ws`, `/rpc`, `/bff/rpc`, `/about` and `/signed-login`.
     pub fn router(&self) -> Router {
         Router::new()
             .route("/archipelago/ws", get(enter_archipelago))
@@ -81,13 +113,18 @@ impl Gateway {
             .route("/rpc", get(enter_rpc))
             .route("/bff/rpc", get(enter_rpc))
             .route("/about", get(about::about))
+            .route(login::PATH, post(login::login).options(login::preflight))
             .with_state(self.0.clone())
     }
 
     /// What the gateway has to hear from now on, for [`Gateway::run`].
     pub fn subscribe(&self) -> Inbound {
-        let mut patterns =
-            vec![subject::PEER_ISLAND_CHANGES, subject::PEER_CONNECTS, subject::ENGINE_DISCOVERY];
+        let mut patterns = vec![
+            subject::PEER_ISLAND_CHANGES,
+            subject::PEER_CONNECTS,
+            subject::ENGINE_DISCOVERY,
+            subject::TRANSPORT_ANNOUNCEMENTS,
+        ];
         if self.0.settings.tell_members {
             patterns.extend([subject::ISLAND_PEER_JOINS, subject::ISLAND_PEER_LEAVES]);
         }
@@ -98,7 +135,8 @@ impl Gateway {
         }
     }
 
-    /// Hands what the bus says to the sessions that it is for. Does not return.
+    /// Hands what the bus says to the sessions that it is for, and looks after what `/about` says.
+    /// Does not return.
     pub async fn run(&self, inbound: Inbound) {
         let Inbound { mut engine, mut topics } = inbound;
         let hear_engine = async {
@@ -111,7 +149,8 @@ impl Gateway {
                 self.0.hear_topic(&envelope);
             }
         };
-        tokio::join!(hear_engine, hear_topics);
+        let Shared { content, lambdas, load, sample, .. } = &*self.0;
+        tokio::join!(hear_engine, hear_topics, content.watch(), lambdas.watch(), load.measure(sample));
     }
 
     /// Signs nobody in any more, and tells those who are in to come back elsewhere.
@@ -131,6 +170,7 @@ impl Gateway {
         metrics::gauge!("atoll_gateway_sockets").set(self.sockets_count() as f64);
         metrics::gauge!("atoll_gateway_topic_subscriptions").set(self.0.topics.count() as f64);
         metrics::gauge!("atoll_gateway_signing_in").set(self.0.door.waiting() as f64);
+        metrics::gauge!("atoll_gateway_accepting").set(f64::from(self.0.unwilling().is_none()));
     }
 
     /// Whether a director has been heard of lately, so that who signs in gets an island.
@@ -215,6 +255,11 @@ impl Shared {
             Some(Subject::EngineDiscovery) => {
                 if let Ok(discovery) = ServiceDiscoveryMessage::decode(&envelope.payload[..]) {
                     self.directory().heard(&discovery);
+                }
+            }
+            Some(Subject::TransportAnnounce(_)) => {
+                if let Ok(announcement) = TransportAnnouncement::decode(&envelope.payload[..]) {
+                    self.login.heard(announcement);
                 }
             }
             _ => {}

@@ -1,5 +1,5 @@
 //! The BFF: signs people in on the archipelago socket and over RPC, puts their heartbeats on the
-//! bus, and hands them what the director says; `/about`.
+//! bus, and hands them what the director says; `/about`; logins to a fixed room.
 //!
 //! A session is one task. What the rest of the process may say to it goes through a bounded
 //! [`sessions::Sessions`] entry; what it says goes on the bus, stamped with its session id.
@@ -10,10 +10,16 @@ mod frames;
 mod gateway;
 mod handshake;
 mod live;
+mod load;
+mod login;
+mod replays;
+mod services;
 mod sessions;
 mod settings;
 mod socket;
 mod topics;
 
 pub use gateway::{Gateway, Inbound};
+pub use load::{LoadLimits, Sampler, Usage};
+pub use login::FixedRoom;
 pub use settings::{KeepSession, Realm, Settings};

@@ -1,6 +1,9 @@
 use std::time::Duration;
 
 use admission::DoorLimits;
+use protocol::ConnectionString;
+
+use crate::LoadLimits;
 
 /// What a gateway is told at start.
 #[derive(Debug, Clone)]
@@ -17,6 +20,8 @@ pub struct Settings {
     pub keep_session: KeepSession,
     /// Whether members of an island are told who joins it and who leaves it.
     pub tell_members: bool,
+    /// How much of the machine may be in use while more people are asked in.
+    pub load: LoadLimits,
     /// How long the whole sign-in may take.
     pub handshake_timeout: Duration,
     /// How often a socket is pinged; two intervals without any sign of life close it.
@@ -64,6 +69,10 @@ pub struct Realm {
     pub content_url: String,
     /// Where the lambdas service is; empty without one.
     pub lambdas_url: String,
+    /// Where all clients are sent instead of the archipelago socket.
+    pub fixed_adapter: Option<ConnectionString>,
+    /// Whether those who say that they are guests may log in.
+    pub guests: bool,
 }
 
 #[cfg(test)]
@@ -79,6 +88,7 @@ pub(crate) mod tests {
             max_sessions: 10_000,
             keep_session: KeepSession::Newest,
             tell_members: true,
+            load: LoadLimits::default(),
             handshake_timeout: Duration::from_secs(10),
             ping_interval: Duration::from_secs(10),
             vouch_interval: Duration::from_secs(5),

@@ -13,7 +13,8 @@ use serde::{
 use serde_json::{Map, Value};
 
 use crate::{
-    ChainError, Examined, Limits, Link, MAX_CHAIN_BYTES, MAX_LINKS, chain::check, verify::examine_links,
+    ChainError, Examined, Limits, Link, MAX_CHAIN_BYTES, MAX_LINKS, chain::check, crypto::keccak256,
+    verify::examine_links,
 };
 
 /// Each link of the chain as JSON, in a header of this name and its number from 0.
@@ -44,6 +45,13 @@ pub struct SignedFetch {
     /// The metadata, in lower case with its keys: that alone was signed, and whoever hands the
     /// request on may write it otherwise.
     pub metadata: Map<String, Value>,
+}
+
+impl SignedFetch {
+    /// What tells this request from any other, whatever its signatures look like.
+    pub fn fingerprint(&self) -> [u8; 32] {
+        keccak256(&[self.examined.owner.as_bytes(), self.payload.as_bytes()].concat())
+    }
 }
 
 /// Why a request is refused.

@@ -2,6 +2,7 @@
 
 mod load;
 mod nodes;
+mod realm;
 mod roles;
 mod settings;
 mod transports;

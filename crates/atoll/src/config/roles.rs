@@ -8,7 +8,7 @@ use director::Configured;
 use gateway::KeepSession;
 use protocol::{NodeName, is_protocol_name};
 
-use super::{Settings, transports};
+use super::{Settings, realm, transports};
 
 /// Settings that were checked, in the types of those who use them.
 #[derive(Debug, Clone)]
@@ -25,6 +25,8 @@ pub(crate) struct Parsed {
     pub(crate) token_secrets: Vec<String>,
     /// What presence shows of where people are.
     pub(crate) positions: stats::Positions,
+    /// Where all clients are sent, and the room that a signed login leads to.
+    pub(crate) realm: realm::Parsed,
     /// Nodes that do not announce themselves.
     pub(crate) transports: Vec<Configured>,
 }
@@ -178,6 +180,7 @@ impl Parsed {
         }
         let rules = rules(&settings.rules.file, problems);
         let transports = transports::configured(settings, problems);
+        let realm = realm::Parsed::new(settings, problems);
         Some(Self {
             listen: listen?,
             admin,
@@ -186,6 +189,7 @@ impl Parsed {
             nodes,
             token_secrets,
             positions: positions?,
+            realm,
             transports,
         })
     }
@@ -248,7 +252,7 @@ impl Settings {
     }
 
     /// What the gateway is told.
-    pub(crate) fn gateway(&self, ws_url: &str) -> gateway::Settings {
+    pub(crate) fn gateway(&self, parsed: &realm::Parsed, http_url: &str, ws_url: &str) -> gateway::Settings {
         let (gateway, realm) = (&self.gateway, &self.realm);
         gateway::Settings {
             public_url: ws_url.to_owned(),
@@ -259,11 +263,18 @@ impl Settings {
                 scenes: list(&realm.scenes),
                 content_url: realm.content_url.clone(),
                 lambdas_url: realm.lambdas_url.clone(),
+                fixed_adapter: parsed.fixed_adapter(http_url),
+                guests: realm.guests,
             },
             door: DoorLimits { total: gateway.max_handshakes, per_ip: gateway.max_handshakes_per_ip },
             max_sessions: gateway.max_sessions,
             keep_session: keep_session(&gateway.keep_session).unwrap_or_default(),
             tell_members: gateway.tell_members,
+            load: gateway::LoadLimits {
+                memory_bytes: (gateway.max_memory_mb > 0)
+                    .then(|| gateway.max_memory_mb.saturating_mul(1024 * 1024)),
+                cpu_percent: (gateway.max_cpu_percent > 0).then(|| gateway.max_cpu_percent.into()),
+            },
             handshake_timeout: seconds(gateway.handshake_timeout_s),
             ping_interval: seconds(gateway.ping_interval_s),
             vouch_interval: seconds(gateway.vouch_interval_s),

@@ -83,6 +83,13 @@ pub(crate) struct Realm {
     pub(crate) content_url: String,
     /// The lambdas service. Empty: none.
     pub(crate) lambdas_url: String,
+    /// A connection string that all clients are sent to, or `signed-login`. Empty: they follow the
+    /// archipelago socket.
+    pub(crate) fixed_adapter: String,
+    /// The room that a signed login leads to, on the first room node. Empty: there is none.
+    pub(crate) fixed_room: String,
+    /// Whether those who say that they are guests may log in.
+    pub(crate) guests: bool,
 }
 
 /// `[identity]`: what auth chains are held against.
@@ -134,6 +141,10 @@ pub(crate) struct Gateway {
     pub(crate) keep_session: String,
     /// Whether members of an island are told who joins it and who leaves it.
     pub(crate) tell_members: bool,
+    /// Resident memory above which `/about` asks nobody in. 0: no limit.
+    pub(crate) max_memory_mb: u64,
+    /// CPU, in percent of all cores over five seconds, above which it asks nobody in. 0: no limit.
+    pub(crate) max_cpu_percent: u32,
     /// How long the whole sign-in may take.
     pub(crate) handshake_timeout_s: u64,
     /// How often a socket is pinged; two intervals without a sign of life close it.
@@ -290,6 +301,9 @@ impl Default for Realm {
             scenes: String::new(),
             content_url: String::new(),
             lambdas_url: String::new(),
+            fixed_adapter: String::new(),
+            fixed_room: String::new(),
+            guests: true,
         }
     }
 }
@@ -325,6 +339,8 @@ impl Default for Gateway {
             max_sessions: 10_000,
             keep_session: "newest".to_owned(),
             tell_members: true,
+            max_memory_mb: 0,
+            max_cpu_percent: 0,
             handshake_timeout_s: 10,
             ping_interval_s: 10,
             vouch_interval_s: 5,

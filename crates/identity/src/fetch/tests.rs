@@ -83,6 +83,18 @@ fn requests_of_wallets_and_of_keys_they_vouch_for_are_taken() {
 }
 
 #[test]
+fn a_request_is_known_again_whoever_signed_it_for_its_owner_and_however_it_is_spelled() {
+    let print = |headers: &[(String, String)]| examine_at(&map(headers), now()).unwrap().fingerprint();
+    let sent = print(&identity().sign_fetch("POST", PATH, METADATA_JSON, now()));
+    let mut spelled = wallet().sign_fetch("POST", PATH, METADATA_JSON, now());
+    spelled[3].1 = METADATA_JSON.to_uppercase();
+    assert_eq!(print(&spelled), sent);
+    let other = Wallet::from_secret([3; 32]).unwrap();
+    assert_ne!(print(&other.sign_fetch("POST", PATH, METADATA_JSON, now())), sent);
+    assert_ne!(print(&wallet().sign_fetch("POST", PATH, "{}", now())), sent);
+}
+
+#[test]
 fn signatures_of_contract_wallets_are_handed_out() {
     let signer =
         Link { kind: LinkKind::Signer, payload: wallet().address().to_string(), signature: String::new() };

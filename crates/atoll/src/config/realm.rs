@@ -1,0 +1,157 @@
+//! Where a realm sends its clients.
+
+use protocol::{ConnectionString, IslandId};
+
+use super::{Settings, transports::is_url};
+
+/// What was checked of `[realm]`.
+#[derive(Debug, Clone)]
+pub(crate) struct Parsed {
+    adapter: Adapter,
+    /// The room that a signed login leads to.
+    pub(crate) room: Option<IslandId>,
+}
+
+#[derive(Debug, Clone)]
+enum Adapter {
+    /// They follow the archipelago socket.
+    Archipelago,
+    /// The realm's own signed login.
+    SignedLogin,
+    Fixed(ConnectionString),
+}
+
+/// Stands for the realm's own signed login.
+const SIGNED_LOGIN: &str = "signed-login";
+
+impl Parsed {
+    /// Adds what is wrong to `problems`.
+    pub(crate) fn new(settings: &Settings, problems: &mut Vec<String>) -> Self {
+        let realm = &settings.realm;
+        for (key, url) in [("content_url", &realm.content_url), ("lambdas_url", &realm.lambdas_url)] {
+            if !url.is_empty() && !is_url(url, &["http", "https"]) {
+                problems.push(format!("realm.{key} = {url}: must be http://host:port or https://host/path"));
+            }
+        }
+        let room = (!realm.fixed_room.is_empty()).then(|| realm.fixed_room.parse::<IslandId>());
+        let room = room.and_then(|parsed| {
+            let problem = match &parsed {
+                Ok(room) if !may_be_island(room, &settings.islands.id_prefix) => None,
+                Ok(_) => Some("an island could have this name".to_owned()),
+                Err(error) => Some(error.to_string()),
+            };
+            problems
+                .extend(problem.map(|problem| format!("realm.fixed_room = {}: {problem}", realm.fixed_room)));
+            parsed.ok()
+        });
+        let adapter = match realm.fixed_adapter.as_str() {
+            "" => Adapter::Archipelago,
+            SIGNED_LOGIN => {
+                if realm.fixed_room.is_empty() {
+                    let rule = "needs realm.fixed_room, where it leads to";
+                    problems.push(format!("realm.fixed_adapter = {SIGNED_LOGIN}: {rule}"));
+                }
+                Adapter::SignedLogin
+            }
+            text => match text.parse() {
+                Ok(connection) => Adapter::Fixed(connection),
+                Err(error) => {
+                    problems.push(format!("realm.fixed_adapter = {text}: {error}"));
+                    Adapter::Archipelago
+                }
+            },
+        };
+        Self { adapter, room }
+    }
+
+    /// Where all clients of a realm at `http_url` are sent, if they are.
+    pub(super) fn fixed_adapter(&self, http_url: &str) -> Option<ConnectionString> {
+        match &self.adapter {
+            Adapter::Archipelago => None,
+            Adapter::SignedLogin => {
+                Some(ConnectionString::SignedLogin { url: format!("{http_url}/{SIGNED_LOGIN}") })
+            }
+            Adapter::Fixed(connection) => Some(connection.clone()),
+        }
+    }
+}
+
+/// Whether the director could give this name to an island, whose tokens those who log in would
+/// then have: the prefix, eight digits of base 36, and a number.
+fn may_be_island(room: &IslandId, prefix: &str) -> bool {
+    const SHORTEST: usize = 9;
+    let digits = room.as_str().strip_prefix(prefix);
+    digits.is_some_and(|digits| {
+        let base36 = |b: u8| b.is_ascii_digit() || b.is_ascii_lowercase();
+        digits.len() >= SHORTEST && digits.bytes().all(base36)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(change: impl FnOnce(&mut Settings)) -> (Parsed, Vec<String>) {
+        let (mut settings, mut problems) = (Settings::default(), Vec::new());
+        change(&mut settings);
+        let parsed = Parsed::new(&settings, &mut problems);
+        (parsed, problems)
+    }
+
+    fn adapter(text: &str) -> (Option<String>, Vec<String>) {
+        let (parsed, problems) = parse(|settings| settings.realm.fixed_adapter = text.to_owned());
+        (parsed.fixed_adapter("https://host/realm").map(|adapter| adapter.to_string()), problems)
+    }
+
+    #[test]
+    fn fixed_adapters_are_connection_strings() {
+        assert_eq!(adapter(""), (None, vec![]));
+        for text in ["offline:offline", "ws-room:wss://host/rooms/x", "signed-login:https://host/path"] {
+            assert_eq!(adapter(text), (Some(text.to_owned()), vec![]));
+        }
+        for (text, problem) in [
+            ("offline", "realm.fixed_adapter = offline: a connection string is a protocol"),
+            (
+                "livekit:wss://host",
+                "realm.fixed_adapter = livekit:wss://host: livekit: access_token is missing",
+            ),
+            ("signed-login", "realm.fixed_adapter = signed-login: needs realm.fixed_room"),
+        ] {
+            let (_, problems) = adapter(text);
+            assert!(problems.len() == 1 && problems[0].starts_with(problem), "{problems:?}");
+        }
+    }
+
+    #[test]
+    fn the_realms_own_login_is_at_its_public_url() {
+        let (parsed, problems) = parse(|settings| {
+            settings.realm.fixed_adapter = "signed-login".to_owned();
+            settings.realm.fixed_room = "plaza".to_owned();
+        });
+        assert!(problems.is_empty(), "{problems:?}");
+        let adapter = parsed.fixed_adapter("https://host/realm").unwrap();
+        assert_eq!(adapter.to_string(), "signed-login:https://host/realm/signed-login");
+        assert_eq!(parsed.room.unwrap().as_str(), "plaza");
+    }
+
+    #[test]
+    fn a_fixed_room_is_a_room_and_never_an_island() {
+        let room = |name: &str| parse(|settings| settings.realm.fixed_room = name.to_owned()).1;
+        for name in ["plaza", "Inn", "I-1", "Imperial-Palace", "I0mabc12"] {
+            assert_eq!(room(name), Vec::<String>::new(), "{name}");
+        }
+        for name in ["a b", "a/b", "I0mabc12z1", "Iabcdefghi"] {
+            assert_eq!(room(name).len(), 1, "{name}");
+        }
+    }
+
+    #[test]
+    fn services_are_at_urls() {
+        let (_, problems) = parse(|settings| {
+            settings.realm.content_url = "peer.example/content".to_owned();
+            settings.realm.lambdas_url = "https://peer.example/lambdas".to_owned();
+        });
+        assert_eq!(problems.len(), 1, "{problems:?}");
+        assert!(problems[0].starts_with("realm.content_url = peer.example/content: must be"), "{problems:?}");
+    }
+}

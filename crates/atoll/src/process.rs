@@ -1,0 +1,41 @@
+//! What the system tells about this process. Where it tells nothing, nothing is known.
+
+use std::fs;
+
+/// What the gateway holds against its limits.
+pub(crate) fn usage() -> gateway::Usage {
+    gateway::Usage { resident_bytes: resident_bytes(), cpu_seconds: cpu_seconds() }
+}
+
+/// The CPU time of this process to 10 ms (the collector of the standard `process_cpu_seconds_total`
+/// rounds to seconds).
+pub(crate) fn cpu_seconds() -> Option<f64> {
+    /// What Linux shows to programs, whatever the kernel's own clock is.
+    const TICKS_PER_SECOND: f64 = 100.0;
+    let stat = fs::read_to_string("/proc/self/stat").ok()?;
+    // The name of the program, in parentheses, may hold anything; user and system time are the
+    // 14th and 15th field of the line.
+    let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace().skip(11);
+    let mut ticks = || fields.next()?.parse::<f64>().ok();
+    Some((ticks()? + ticks()?) / TICKS_PER_SECOND)
+}
+
+/// The memory of this process that is resident.
+fn resident_bytes() -> Option<u64> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kib: u64 = resident.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib * 1024)
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn linux_tells_memory_and_cpu() {
+        let usage = usage();
+        assert!(usage.resident_bytes.is_some_and(|bytes| bytes > 100_000), "{usage:?}");
+        assert!(usage.cpu_seconds.is_some(), "{usage:?}");
+    }
+}

@@ -1,0 +1,280 @@
+//! `POST /signed-login`: a signed request in, the way into the realm's fixed room out.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use admission::Refusal;
+use axum::{
+    Json,
+    body::to_bytes,
+    extract::{ConnectInfo, Request, State},
+    http::{HeaderMap, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use identity::{FetchError, SignedFetch};
+use protocol::{Address, ConnectionString, IslandId, NodeName, UlidClock, atoll_bus::TransportAnnouncement};
+use serde::Serialize;
+use serde_json::Value;
+use tokio::time::{Instant, timeout};
+use transports::ws_room;
+
+use crate::{
+    Settings,
+    gateway::Shared,
+    replays::{NotTaken, Replays},
+};
+
+/// Where it is, below the realm's public URL.
+pub(crate) const PATH: &str = "/signed-login";
+
+/// The room that everybody who logs in is sent to.
+pub struct FixedRoom {
+    /// Its name; no island is ever called so.
+    pub name: IslandId,
+    /// The node that has it.
+    pub node: NodeName,
+    /// Mints tokens that the node takes.
+    pub minter: ws_room::Minter,
+}
+
+/// What a request must be for, and by whom: its metadata, in lower case as it is signed.
+const INTENT: &str = "dcl:explorer:comms-handshake";
+const SIGNER: &str = "dcl:explorer";
+/// All that is said is in headers.
+const MAX_BODY_BYTES: usize = 4 * 1024;
+/// Requests that are remembered, as long as they are fresh; above, nobody logs in.
+const MAX_REPLAYS: usize = 100_000;
+/// A room node says that it is there every second; three times unheard is too many.
+const NODE_TIMEOUT: Duration = Duration::from_secs(3);
+/// The headers that a browser is to ask leave for: a link of the chain each, and the other two.
+const ALLOWED_HEADERS: &str = "content-type, x-identity-timestamp, x-identity-metadata, \
+    x-identity-auth-chain-0, x-identity-auth-chain-1, x-identity-auth-chain-2, x-identity-auth-chain-3, \
+    x-identity-auth-chain-4, x-identity-auth-chain-5, x-identity-auth-chain-6, x-identity-auth-chain-7, \
+    x-identity-auth-chain-8, x-identity-auth-chain-9";
+
+/// What logins share.
+pub(crate) struct Login {
+    room: Option<FixedRoom>,
+    guests: bool,
+    /// Whether all clients are sent here.
+    is_only_way: bool,
+    /// What clients sign: the path in the public URL, whatever a proxy makes of it.
+    path: String,
+    state: Mutex<LoginState>,
+}
+
+struct LoginState {
+    replays: Replays,
+    clock: UlidClock,
+    /// What the room's node said last.
+    node: Option<(Instant, TransportAnnouncement)>,
+}
+
+/// A login that is denied.
+struct Denial {
+    status: StatusCode,
+    message: String,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Granted {
+    fixed_adapter: String,
+}
+
+#[derive(Serialize)]
+struct Denied {
+    message: String,
+}
+
+impl Login {
+    pub(crate) fn new(room: Option<FixedRoom>, settings: &Settings) -> Self {
+        let (replays, clock, node) = (Replays::new(MAX_REPLAYS), UlidClock::default(), None);
+        let below_host = settings.public_url.split_once("://").and_then(|(_, rest)| rest.split_once('/'));
+        let base = below_host.map(|(_, path)| format!("/{}", path.trim_end_matches('/')));
+        let path = format!("{}{PATH}", base.filter(|base| base != "/").unwrap_or_default());
+        let state = Mutex::new(LoginState { replays, clock, node });
+        let guests = settings.realm.guests;
+        let fixed = matches!(settings.realm.fixed_adapter, Some(ConnectionString::SignedLogin { .. }));
+        Self { is_only_way: fixed && room.is_some(), room, guests, path, state }
+    }
+
+    /// A node said that it is there.
+    pub(crate) fn heard(&self, announcement: TransportAnnouncement) {
+        if self.room.as_ref().is_some_and(|room| room.node.as_str() == announcement.node) {
+            self.lock().node = Some((Instant::now(), announcement));
+        }
+    }
+
+    /// Whether all clients are sent here, and there is no place for them.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.is_only_way && self.node_url().is_err()
+    }
+
+    /// Whether this person may come in for what the metadata says.
+    fn permit(&self, fetch: &SignedFetch) -> Result<(), Denial> {
+        let says = |key: &str| fetch.metadata.get(key).and_then(Value::as_str);
+        let forbidden = |message: String| Err(Denial { status: StatusCode::FORBIDDEN, message });
+        if says("intent") != Some(INTENT) {
+            return forbidden(format!("the request is not signed for this: its intent must be {INTENT}"));
+        }
+        if says("signer") != Some(SIGNER) {
+            return forbidden(format!(
+                "the request is not signed by an explorer: its signer must be {SIGNER}"
+            ));
+        }
+        if !self.guests && fetch.metadata.get("isguest") == Some(&Value::Bool(true)) {
+            return forbidden("guests are not let in: sign in with a wallet".to_owned());
+        }
+        Ok(())
+    }
+
+    /// Where the room is, if its node is there and has a seat.
+    fn node_url(&self) -> Result<String, Denial> {
+        let state = self.lock();
+        match &state.node {
+            Some((at, node)) if at.elapsed() < NODE_TIMEOUT && !node.draining => match node.available_seats {
+                0 => Err(Denial::come_back("the room is full, come back later")),
+                _ => Ok(node.public_url.clone()),
+            },
+            _ => Err(Denial::come_back("the room is not there now, come back later")),
+        }
+    }
+
+    /// Takes a request, once.
+    fn take(&self, fetch: &SignedFetch) -> Result<(), Denial> {
+        let taken = self.lock().replays.take(fetch.fingerprint(), fetch.fresh_until, SystemTime::now());
+        taken.map_err(|not_taken| match not_taken {
+            NotTaken::Again => Denial {
+                status: StatusCode::UNAUTHORIZED,
+                message: "the request has been used before: sign another".to_owned(),
+            },
+            NotTaken::Full => Denial::come_back("too many people are signing in, come back later"),
+        })
+    }
+
+    /// The way into the room for `address`.
+    fn mint(&self, room: &FixedRoom, node_url: &str, address: Address) -> Result<String, Denial> {
+        let failed = || Denial::come_back("no access token could be made, come back later");
+        let random = admission::random().map_err(|_| failed())?;
+        let now = SystemTime::now();
+        let unix_ms = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+        let unix_ms = u64::try_from(unix_ms).unwrap_or(u64::MAX);
+        let minted = self.lock().clock.mint(unix_ms, u128::from_le_bytes(random));
+        let connection = room.minter.connection(node_url, &room.name, address, minted, now);
+        connection.map(|connection| connection.to_string()).map_err(|_| failed())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, LoginState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Logs somebody in.
+pub(crate) async fn login(
+    State(shared): State<Arc<Shared>>,
+    ConnectInfo(remote): ConnectInfo<SocketAddr>,
+    request: Request,
+) -> Response {
+    let limit = shared.settings.handshake_timeout;
+    let answer = timeout(limit, answer(&shared, remote.ip(), request)).await;
+    let answer = answer.unwrap_or_else(|_| {
+        let message = "the login took too long, come back later".to_owned();
+        Err(Denial { status: StatusCode::REQUEST_TIMEOUT, message })
+    });
+    let outcome = match &answer {
+        Ok(_) => "granted",
+        Err(denial) if denial.status.is_server_error() => "busy",
+        Err(_) => "denied",
+    };
+    metrics::counter!("atoll_gateway_logins_total", "outcome" => outcome).increment(1);
+    let headers = [(header::ACCESS_CONTROL_ALLOW_ORIGIN, "*"), (header::CACHE_CONTROL, "no-store")];
+    match answer {
+        Ok(fixed_adapter) => (headers, Json(Granted { fixed_adapter })).into_response(),
+        Err(Denial { status: status @ StatusCode::SERVICE_UNAVAILABLE, message }) => {
+            (status, headers, [(header::RETRY_AFTER, "1")], Json(Denied { message })).into_response()
+        }
+        Err(Denial { status, message }) => (status, headers, Json(Denied { message })).into_response(),
+    }
+}
+
+/// Tells a browser of another site that it may log in from there.
+pub(crate) async fn preflight() -> impl IntoResponse {
+    let headers = [
+        (header::ACCESS_CONTROL_ALLOW_ORIGIN, "*"),
+        (header::ACCESS_CONTROL_ALLOW_METHODS, "POST"),
+        (header::ACCESS_CONTROL_ALLOW_HEADERS, ALLOWED_HEADERS),
+        (header::ACCESS_CONTROL_MAX_AGE, "86400"),
+    ];
+    (StatusCode::NO_CONTENT, headers)
+}
+
+async fn answer(shared: &Shared, ip: IpAddr, request: Request) -> Result<String, Denial> {
+    let login = &shared.login;
+    let Some(room) = &login.room else {
+        let message = "this realm has no fixed room to log in to".to_owned();
+        return Err(Denial { status: StatusCode::NOT_FOUND, message });
+    };
+    let _ticket = shared.door.enter(ip).map_err(|full| Denial::come_back(&full.to_string()))?;
+    if let Some(reason) = shared.unwilling() {
+        return Err(Denial::come_back(reason));
+    }
+    let (parts, body) = request.into_parts();
+    if to_bytes(body, MAX_BODY_BYTES).await.is_err() {
+        let message = format!("the body is too big: at most {MAX_BODY_BYTES} bytes are read");
+        return Err(Denial { status: StatusCode::PAYLOAD_TOO_LARGE, message });
+    }
+    let fetch = verified(shared, parts.headers).await?;
+    login.permit(&fetch)?;
+    // Whoever is to come back may do so with the same request.
+    let node_url = login.node_url()?;
+    login.take(&fetch)?;
+    login.mint(room, &node_url, fetch.examined.owner)
+}
+
+async fn verified(shared: &Shared, headers: HeaderMap) -> Result<SignedFetch, Denial> {
+    let verified = shared.verifier.verify_fetch("POST", shared.login.path.clone(), headers).await;
+    verified.map_err(|refusal| {
+        let status = match &refusal {
+            Refusal::Fetch(FetchError::SignedForScene) => StatusCode::FORBIDDEN,
+            Refusal::Fetch(FetchError::Chain(_) | FetchError::FromFuture | FetchError::TooOld)
+            | Refusal::Chain(_)
+            | Refusal::Contract { .. } => StatusCode::UNAUTHORIZED,
+            Refusal::Fetch(_) => StatusCode::BAD_REQUEST,
+            Refusal::NotAsked { .. } => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        Denial { status, message: refusal.to_string() }
+    })
+}
+
+impl Denial {
+    fn come_back(message: &str) -> Self {
+        Self { status: StatusCode::SERVICE_UNAVAILABLE, message: message.to_owned() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::tests::settings;
+
+    #[test]
+    fn what_is_signed_is_the_path_that_clients_see() {
+        let path = |public_url: &str| {
+            Login::new(None, &Settings { public_url: public_url.to_owned(), ..settings() }).path
+        };
+        assert_eq!(path("ws://127.0.0.1:5000"), "/signed-login");
+        assert_eq!(path("wss://host/"), "/signed-login");
+        assert_eq!(path("wss://host/realms/one/"), "/realms/one/signed-login");
+    }
+
+    #[test]
+    fn browsers_may_send_every_header_that_is_read() {
+        for link in 0..identity::MAX_LINKS {
+            assert!(ALLOWED_HEADERS.contains(&format!("x-identity-auth-chain-{link}")), "{link}");
+        }
+    }
+}

@@ -1,0 +1,339 @@
+//! What a realm says of itself, and the way into its fixed room.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, SystemTime},
+};
+
+use axum::{Router, http::StatusCode, routing::get};
+use identity::{Headers, Identity, Wallet, fetch_headers, fetch_payload};
+use protocol::{Close, ConnectionString, rfc5::ws_packet::Message};
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+
+use crate::{
+    ethereum::Ethereum,
+    front::{Realm, eventually, wallet},
+    wire::{Wire, enter, sign_in},
+};
+
+const METADATA: &str = r#"{"intent":"dcl:explorer:comms-handshake","signer":"dcl:explorer","isGuest":false}"#;
+const PLAZA: [(&str, &str); 2] = [("REALM__FIXED_ROOM", "plaza"), ("REALM__FIXED_ADAPTER", "signed-login")];
+
+/// A realm that sends everybody to one room, once the room is there.
+async fn plaza(settings: &[(&str, &str)]) -> Realm {
+    let realm = Realm::start(&[&PLAZA, settings].concat());
+    eventually("ready", async || realm.get("/health/ready").await.status() == 200).await;
+    eventually("the room is there", async || log_in(&realm, &wallet()).await.0 == 200).await;
+    realm
+}
+
+async fn post(realm: &Realm, headers: &Headers) -> (u16, Value) {
+    post_with(realm, headers, String::new()).await
+}
+
+async fn post_with(realm: &Realm, headers: &Headers, body: String) -> (u16, Value) {
+    let request = reqwest::Client::new().post(format!("{}/signed-login", realm.http)).body(body);
+    let request = headers.iter().fold(request, |request, (name, value)| request.header(name, value));
+    let response = request.send().await.unwrap();
+    assert_eq!(response.headers()["access-control-allow-origin"], "*");
+    (response.status().as_u16(), response.json().await.unwrap())
+}
+
+fn signed(wallet: &Wallet, metadata: &str, at: SystemTime) -> Headers {
+    wallet.sign_fetch("POST", "/signed-login", metadata, at)
+}
+
+async fn log_in(realm: &Realm, wallet: &Wallet) -> (u16, Value) {
+    post(realm, &signed(wallet, METADATA, SystemTime::now())).await
+}
+
+/// The URL of the room that a login leads to.
+fn room(realm: &Realm, (status, answer): (u16, Value)) -> String {
+    assert_eq!(status, 200, "{answer}");
+    let connection: ConnectionString = answer["fixedAdapter"].as_str().unwrap().parse().unwrap();
+    let url = connection.room_url().unwrap();
+    assert!(url.starts_with(&format!("{}/rooms/plaza?access_token=", realm.ws)), "{url}");
+    url
+}
+
+async fn refused(realm: &Realm, headers: &Headers) -> (u16, String) {
+    let (status, answer) = post(realm, headers).await;
+    (status, answer["message"].as_str().unwrap_or_else(|| panic!("{answer}")).to_owned())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn explorers_log_in_and_hear_each_other() {
+    let realm = plaza(&[]).await;
+    let adapter = format!("signed-login:{}/signed-login", realm.http);
+    let about = realm.json("/about").await;
+    let expected = json!([adapter, adapter]);
+    assert_eq!(json!([about["comms"]["adapter"], about["comms"]["fixedAdapter"]]), expected);
+    // One signs itself, the other has a key for it.
+    let (one, two) = (wallet(), wallet());
+    let two_identity = Identity::new(&two, wallet(), SystemTime::now() + Duration::from_secs(60));
+    let mut first = Wire::open(&room(&realm, log_in(&realm, &one).await)).await;
+    first.identify(&one).await;
+    first.welcome().await;
+    let headers = two_identity.sign_fetch("post", "/signed-login", METADATA, SystemTime::now());
+    let mut second = Wire::open(&room(&realm, post(&realm, &headers).await)).await;
+    second.identify(&two).await;
+    let welcome = second.welcome().await;
+    assert_eq!(welcome.peer_identities.into_values().collect::<Vec<_>>(), [one.address().to_string()]);
+    assert!(matches!(first.next_in_room().await,
+        Message::PeerJoinMessage(join) if join.address == two.address().to_string()));
+    first.update(b"hello".to_vec(), false).await;
+    let Message::PeerUpdateMessage(update) = second.next_in_room().await else { panic!("an update") };
+    assert_eq!(&update.body[..], b"hello");
+    second.update(b"hello yourself".to_vec(), false).await;
+    let Message::PeerUpdateMessage(update) = first.next_in_room().await else { panic!("an update") };
+    assert_eq!(&update.body[..], b"hello yourself");
+    // The token is for who logged in.
+    let mut thief = Wire::open(&room(&realm, log_in(&realm, &one).await)).await;
+    thief.identify(&wallet()).await;
+    assert_eq!(thief.closed().await.0, Close::TokenRefused);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_that_are_not_for_this_are_refused_in_words() {
+    let realm = plaza(&[("REALM__GUESTS", "false")]).await;
+    let (me, now) = (wallet(), SystemTime::now());
+    let minutes = |minutes: u64| Duration::from_secs(60 * minutes);
+    let intent = r#"{"intent":"dcl:explorer:other","signer":"dcl:explorer"}"#;
+    let signer = r#"{"intent":"dcl:explorer:comms-handshake","signer":"dcl:builder"}"#;
+    let scene = r#"{"intent":"dcl:explorer:comms-handshake","signer":"decentraland-kernel-scene"}"#;
+    let guest = r#"{"intent":"dcl:explorer:comms-handshake","signer":"dcl:explorer","isGuest":true}"#;
+    for (metadata, at, status, says) in [
+        (intent, now, 403, "its intent must be dcl:explorer:comms-handshake"),
+        (signer, now, 403, "its signer must be dcl:explorer"),
+        (scene, now, 403, "signed for a scene"),
+        (guest, now, 403, "guests are not let in"),
+        ("no JSON", now, 400, "not a JSON object"),
+        (METADATA, now - minutes(6), 401, "more than 5 minutes ago"),
+        (METADATA, now + minutes(2), 401, "in the future"),
+    ] {
+        let (refused, message) = refused(&realm, &signed(&me, metadata, at)).await;
+        assert_eq!((refused, message.contains(says)), (status, true), "{message}");
+    }
+    assert_eq!(refused(&realm, &Headers::new()).await.0, 400);
+    let stolen = Headers::from_iter(signed(&me, METADATA, now).into_iter().map(|(name, value)| {
+        let other = value.replace(&me.address().to_string(), &wallet().address().to_string());
+        (name, other)
+    }));
+    assert_eq!(refused(&realm, &stolen).await.0, 401);
+    let elsewhere = me.sign_fetch("POST", "/other", METADATA, now);
+    assert_eq!(refused(&realm, &elsewhere).await.0, 401);
+    let (status, _) = post_with(&realm, &signed(&me, METADATA, now), "x".repeat(5_000)).await;
+    assert_eq!(status, 413);
+    // None of this has used up the request, which is taken once.
+    let request = signed(&me, METADATA, now);
+    room(&realm, post(&realm, &request).await);
+    let (status, message) = refused(&realm, &request).await;
+    assert_eq!((status, message.as_str()), (401, "the request has been used before: sign another"));
+    let spelled = signed(&me, &METADATA.replace("signer", "SIGNER"), now);
+    assert_eq!(refused(&realm, &spelled).await.0, 401, "in other letters it is the same");
+    room(&realm, log_in(&realm, &me).await);
+    assert!(realm.count("atoll_gateway_logins_total{outcome=\"denied\"}").await >= 10.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn guests_are_let_in_unless_they_are_not() {
+    let realm = plaza(&[]).await;
+    let guest = METADATA.replace("false", "true");
+    room(&realm, post(&realm, &signed(&wallet(), &guest, SystemTime::now())).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn contract_wallets_log_in_too() {
+    let ethereum = Ethereum::start().await;
+    let realm = plaza(&[("IDENTITY__ETHEREUM_RPC_URL", &ethereum.url)]).await;
+    let (contract, other) = (ethereum.deploy(), ethereum.deploy());
+    let headers = |owner: &Wallet| {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_millis() as u64;
+        let chain = contract.delegate(owner).sign(&fetch_payload("POST", "/signed-login", now, METADATA));
+        fetch_headers(&serde_json::from_str::<Vec<identity::Link>>(&chain).unwrap(), now, METADATA)
+    };
+    room(&realm, post(&realm, &headers(&contract.owner())).await);
+    let (status, message) = refused(&realm, &headers(&other.owner())).await;
+    assert_eq!((status, message.contains("the contract wallet says")), (401, true), "{message}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_logs_in_where_there_is_no_place() {
+    let realm = Realm::start(&[]);
+    let (status, message) = refused(&realm, &signed(&wallet(), METADATA, SystemTime::now())).await;
+    assert_eq!((status, message.as_str()), (404, "this realm has no fixed room to log in to"));
+
+    let realm = plaza(&[("ROOMS__MAX_USERS", "1"), ("GATEWAY__MAX_HANDSHAKES_PER_IP", "2")]).await;
+    let me = wallet();
+    // The door is the one of sockets.
+    let waiting = [Wire::open(&realm.socket()).await, Wire::open(&realm.socket()).await];
+    let (status, message) = refused(&realm, &signed(&me, METADATA, SystemTime::now())).await;
+    assert_eq!((status, message.contains("of this address")), (503, true), "{message}");
+    drop(waiting);
+    eventually("gone", async || realm.metric("atoll_gateway_signing_in").await == 0.0).await;
+    let mut inside = Wire::open(&room(&realm, log_in(&realm, &me).await)).await;
+    inside.identify(&me).await;
+    inside.welcome().await;
+    eventually("full", async || {
+        let (status, answer) = log_in(&realm, &wallet()).await;
+        status == 503 && answer["message"] == "the room is full, come back later"
+    })
+    .await;
+    assert_eq!(realm.json("/about").await["acceptingUsers"], false);
+    drop(inside);
+    eventually("a seat is free", async || log_in(&realm, &me).await.0 == 200).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn browsers_of_other_sites_may_log_in() {
+    let realm = Realm::start(&PLAZA);
+    let url = format!("{}/signed-login", realm.http);
+    let preflight = reqwest::Client::new()
+        .request(reqwest::Method::OPTIONS, url)
+        .header("origin", "https://play.example")
+        .header("access-control-request-method", "POST")
+        .header("access-control-request-headers", "x-identity-auth-chain-0,x-identity-metadata");
+    let response = preflight.send().await.unwrap();
+    assert_eq!(response.status(), 204);
+    assert_eq!(response.headers()["access-control-allow-origin"], "*");
+    assert_eq!(response.headers()["access-control-allow-methods"], "POST");
+    let allowed = response.headers()["access-control-allow-headers"].to_str().unwrap().to_owned();
+    for header in ["x-identity-auth-chain-0", "x-identity-auth-chain-9", "x-identity-timestamp"] {
+        assert!(allowed.contains(header), "{allowed}");
+    }
+    assert!(allowed.contains("x-identity-metadata") && allowed.contains("content-type"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fixed_adapter_is_what_clients_are_told() {
+    for adapter in
+        ["offline:offline", "ws-room:wss://rooms.example/rooms/x", "livekit:wss://lk?access_token=x"]
+    {
+        let realm = Realm::start(&[("REALM__FIXED_ADAPTER", adapter)]);
+        let comms = realm.json("/about").await["comms"].clone();
+        assert_eq!(json!([comms["adapter"], comms["fixedAdapter"]]), json!([adapter, adapter]));
+    }
+    let realm = Realm::start(&[]);
+    let comms = realm.json("/about").await["comms"].clone();
+    assert!(comms.get("fixedAdapter").is_none(), "{comms}");
+}
+
+/// A content service: `/content/status` as well as it is told.
+async fn content() -> (String, Arc<AtomicBool>) {
+    let well = Arc::new(AtomicBool::new(true));
+    let answer = {
+        let well = well.clone();
+        async move || if well.load(Ordering::SeqCst) { StatusCode::OK } else { StatusCode::BAD_GATEWAY }
+    };
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/content", listener.local_addr().unwrap());
+    let app = Router::new().route("/content/status", get(answer));
+    tokio::spawn(async move { axum::serve(listener, app).await });
+    (url, well)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_realm_is_as_well_as_the_services_it_names() {
+    let (url, well) = content().await;
+    let realm = Realm::start(&[("REALM__CONTENT_URL", &format!("{url}/"))]);
+    let states = async || {
+        let response = realm.get("/about").await;
+        let status = response.status().as_u16();
+        let about: Value = response.json().await.unwrap();
+        let healthy = |of: &Value| of["healthy"].as_bool().unwrap();
+        (status, healthy(&about), healthy(&about["content"]), about["acceptingUsers"].as_bool().unwrap())
+    };
+    eventually("well", async || states().await == (200, true, true, true)).await;
+    let about = realm.json("/about").await;
+    assert_eq!(about["content"]["publicUrl"], format!("{url}/"));
+    assert_eq!(about["lambdas"], json!({"healthy": true, "publicUrl": ""}));
+    well.store(false, Ordering::SeqCst);
+    eventually("ill", async || states().await == (503, false, false, false)).await;
+    assert_eq!(realm.metric("atoll_realm_service_healthy{service=\"content\"}").await, 0.0);
+    // The others are not.
+    let about = realm.json("/about").await;
+    assert_eq!(json!([about["comms"]["healthy"], about["bff"]["healthy"]]), json!([true, true]));
+    well.store(true, Ordering::SeqCst);
+    eventually("well again", async || states().await == (200, true, true, true)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_realm_asks_nobody_in() {
+    let realm = Realm::start(&[("GATEWAY__MAX_SESSIONS", "1")]);
+    let accepting = async || realm.json("/about").await["acceptingUsers"].as_bool().unwrap();
+    eventually("ready", accepting).await;
+    let inside = sign_in(&realm, &wallet()).await;
+    assert!(!accepting().await);
+    assert_eq!(realm.get("/about").await.status(), 200, "full is not ill");
+    drop(inside);
+    eventually("a place is free", accepting).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_realm_short_of_memory_or_cpu_asks_nobody_in_and_turns_nobody_away() {
+    let asks_nobody_in = async |realm: &Realm| {
+        let response = realm.get("/about").await;
+        response.status() == 200
+            && response.json::<Value>().await.unwrap()["acceptingUsers"] == false
+            && realm.metric("atoll_gateway_accepting").await == 0.0
+    };
+    let memory = Realm::start(&[&PLAZA[..], &[("GATEWAY__MAX_MEMORY_MB", "1")]].concat());
+    eventually("short of memory", async || asks_nobody_in(&memory).await).await;
+    sign_in(&memory, &wallet()).await;
+    let (status, message) = refused(&memory, &signed(&wallet(), METADATA, SystemTime::now())).await;
+    assert_eq!((status, message.as_str()), (503, "the realm is too busy, come back later"));
+    // Reading all this is work enough for one percent.
+    let cpu = Realm::start(&[("GATEWAY__MAX_CPU_PERCENT", "1")]);
+    eventually("short of CPU", async || {
+        for _ in 0..50 {
+            cpu.get("/metrics").await.bytes().await.unwrap();
+        }
+        asks_nobody_in(&cpu).await
+    })
+    .await;
+    // Far above what it uses, nothing changes.
+    let idle = [("GATEWAY__MAX_MEMORY_MB", "100000"), ("GATEWAY__MAX_CPU_PERCENT", "100")];
+    let idle = Realm::start(&idle);
+    eventually("ready", async || idle.json("/about").await["acceptingUsers"] == true).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_draining_realm_says_so() {
+    let realm = plaza(&[]).await;
+    // It is there, and does not hear that it should go.
+    let (_wire, _room, _) = enter(&realm, &wallet(), 0.0).await;
+    assert_eq!(realm.json("/about").await["healthy"], true);
+    realm.interrupt();
+    eventually("draining", async || realm.get("/about").await.status() == 503).await;
+    let about = realm.json("/about").await;
+    let states = json!([about["healthy"], about["acceptingUsers"], about["bff"]["healthy"]]);
+    assert_eq!(states, json!([false, false, false]));
+    let (status, message) = refused(&realm, &signed(&wallet(), METADATA, SystemTime::now())).await;
+    assert_eq!((status, message.contains("restarting")), (503, true), "{message}");
+}
+
+#[test]
+fn realms_that_cannot_be_are_refused_with_key_and_value() {
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_atoll"))
+        .args(["serve", "--listen", "127.0.0.1:0"])
+        .env("ATOLL__REALM__FIXED_ADAPTER", "offline")
+        .env("ATOLL__REALM__FIXED_ROOM", "a room")
+        .env("ATOLL__REALM__CONTENT_URL", "peer.example")
+        .env("ATOLL__IDENTITY__ETHEREUM_RPC_URL", "node.example/key")
+        .output()
+        .unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    for part in [
+        "realm.fixed_adapter = offline: a connection string is a protocol, a colon and parameters",
+        "realm.fixed_room = a room: must be",
+        "realm.content_url = peer.example: must be",
+        "identity.ethereum_rpc_url = (hidden): must be",
+        "4 problem(s)",
+    ] {
+        assert!(said.contains(part), "{part} not in {said}");
+    }
+}
