@@ -2,15 +2,16 @@
 //!
 //! `cargo run --example chat -- http://127.0.0.1:5000 plaza`
 
-use std::{error::Error, io::stdin, thread};
+use std::{io::stdin, thread};
 
+use anyhow::{Result, bail};
 use client::{Dialect, Event, Explorer, Position, Settings, TopicEvent};
 use tokio::sync::mpsc;
 
 #[tokio::main]
-async fn main() -> Result<(), Box<dyn Error>> {
+async fn main() -> Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    let [realm, room] = &args[..] else { return Err("usage: chat URL ROOM".into()) };
+    let [realm, room] = &args[..] else { bail!("usage: chat URL ROOM") };
     let gateway = client::discover(realm, Some(Dialect::Rpc)).await?;
     let identity = client::guest()?;
     eprintln!("you are {}", identity.address());

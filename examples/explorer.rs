@@ -2,8 +2,9 @@
 //!
 //! `cargo run --example explorer -- http://127.0.0.1:5000`
 
-use std::{error::Error, time::Duration};
+use std::time::Duration;
 
+use anyhow::{Context, Result};
 use client::{
     Event, Explorer, Handle, Position, Protobuf, Settings,
     rfc4::{self, Packet, packet::Message},
@@ -13,8 +14,8 @@ const STEP: Duration = Duration::from_millis(500);
 const RADIUS_M: f32 = 20.0;
 
 #[tokio::main]
-async fn main() -> Result<(), Box<dyn Error>> {
-    let realm = std::env::args().nth(1).ok_or("usage: explorer URL")?;
+async fn main() -> Result<()> {
+    let realm = std::env::args().nth(1).context("usage: explorer URL")?;
     let gateway = client::discover(&realm, None).await?;
     let identity = client::guest()?;
     println!("I am {}", identity.address());

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use tokio::{
     net::{TcpSocket, TcpStream, lookup_host},
-    time::timeout,
+    time::{Instant, timeout, timeout_at},
 };
 use tokio_tungstenite::{
     MaybeTlsStream, WebSocketStream, client_async_tls_with_config,
@@ -26,7 +26,14 @@ use tokio_tungstenite::{
 use crate::Ended;
 
 #[derive(Debug)]
-pub(crate) struct Connection(Box<WebSocketStream<MaybeTlsStream<TcpStream>>>);
+pub(crate) struct Connection {
+    socket: Box<WebSocketStream<MaybeTlsStream<TcpStream>>>,
+    silence: Duration,
+    /// When anything last came.
+    heard: Instant,
+    /// How often a sign of life was asked for since then.
+    asked: u32,
+}
 
 /// How a connection is opened.
 #[derive(Debug, Clone, Copy)]
@@ -35,10 +42,14 @@ pub(crate) struct Opening {
     pub(crate) deadline: Duration,
     /// The address of this machine that it comes from; `None`: any.
     pub(crate) local_address: Option<IpAddr>,
+    /// For how long nothing may come, not even the answer to a ping.
+    pub(crate) silence: Duration,
 }
 
 const READ_BUFFER_BYTES: usize = 4096;
 const FAREWELL: Duration = Duration::from_secs(1);
+/// Pings while nothing comes, one after each third of the time.
+const PINGS: u32 = 2;
 
 impl Connection {
     pub(crate) async fn open(url: &str, subprotocols: &'static str, opening: Opening) -> Result<Self, Ended> {
@@ -56,7 +67,12 @@ impl Connection {
             crate::tls::install();
         }
         match timeout(opening.deadline, connecting).await {
-            Ok(Ok((stream, _))) => Ok(Self(Box::new(stream))),
+            Ok(Ok((stream, _))) => Ok(Self {
+                socket: Box::new(stream),
+                silence: opening.silence,
+                heard: Instant::now(),
+                asked: 0,
+            }),
             Ok(Err(Error::Http(answer))) => Err(Ended::Refused {
                 status: answer.status().as_u16(),
                 retry_after: retry_after(answer.headers()),
@@ -69,12 +85,24 @@ impl Connection {
     /// The next message. Cancel-safe.
     pub(crate) async fn next_message(&mut self) -> Result<Bytes, Ended> {
         loop {
-            match self.0.next().await {
+            let third = self.silence / (PINGS + 1);
+            let received = timeout_at(self.heard + third * (self.asked + 1), self.socket.next()).await;
+            let Ok(received) = received else {
+                if self.asked == PINGS {
+                    return Err(Ended::broken(format_args!("nothing came for {:?}", self.silence)));
+                }
+                self.asked += 1;
+                // What cannot be sent is not answered either.
+                let _ = timeout(third, self.socket.send(Message::Ping(Bytes::new()))).await;
+                continue;
+            };
+            (self.heard, self.asked) = (Instant::now(), 0);
+            match received {
                 Some(Ok(Message::Binary(bytes))) => return Ok(bytes),
                 Some(Ok(Message::Close(Some(frame)))) => {
                     let (code, reason) = (frame.code.into(), frame.reason.as_str().to_owned());
                     // The answer to the close goes out with the next read.
-                    let _ = timeout(FAREWELL, self.0.next()).await;
+                    let _ = timeout(FAREWELL, self.socket.next()).await;
                     return Err(Ended::Closed { code, reason });
                 }
                 Some(Ok(_)) => {}
@@ -91,24 +119,24 @@ impl Connection {
 
     pub(crate) async fn send(&mut self, packet: &impl protocol::Message) -> Result<(), Ended> {
         let bytes = Bytes::from(packet.encode_to_vec());
-        self.0.send(Message::Binary(bytes)).await.map_err(Ended::broken)
+        self.socket.send(Message::Binary(bytes)).await.map_err(Ended::broken)
     }
 
     /// Sends messages until there are no more. Cancel-safe: what was taken is sent with the next.
     pub(crate) async fn send_all(&mut self, mut next: impl FnMut() -> Option<Bytes>) -> Result<(), Ended> {
         loop {
-            poll_fn(|cx| self.0.poll_ready_unpin(cx)).await.map_err(Ended::broken)?;
+            poll_fn(|cx| self.socket.poll_ready_unpin(cx)).await.map_err(Ended::broken)?;
             let Some(bytes) = next() else { break };
-            self.0.start_send_unpin(Message::Binary(bytes)).map_err(Ended::broken)?;
+            self.socket.start_send_unpin(Message::Binary(bytes)).map_err(Ended::broken)?;
         }
-        self.0.flush().await.map_err(Ended::broken)
+        self.socket.flush().await.map_err(Ended::broken)
     }
 
     /// Says goodbye, and waits a moment for the answer.
     pub(crate) async fn close(mut self) {
         let goodbye = async {
-            if self.0.as_mut().close(None).await.is_ok() {
-                while let Some(Ok(_)) = self.0.next().await {}
+            if self.socket.as_mut().close(None).await.is_ok() {
+                while let Some(Ok(_)) = self.socket.next().await {}
             }
         };
         let _ = timeout(FAREWELL, goodbye).await;

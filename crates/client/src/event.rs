@@ -102,8 +102,8 @@ pub enum Event {
     Closed {
         /// Why, which prints as a sentence.
         reason: Ended,
-        /// After which pause the explorer tries again; `None`: it does not, and this is its last
-        /// event.
+        /// After which pause the explorer tries again; `None`: it does not, leaves its rooms, and is
+        /// gone.
         comes_back: Option<Duration>,
     },
 }

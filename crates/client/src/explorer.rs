@@ -15,6 +15,8 @@ use crate::{
 };
 
 /// An explorer at work. It leaves when told to, or when this and all its [`Handle`]s are dropped.
+///
+/// Its events have to be taken: while 1,024 of them wait, it reads nothing more, topics included.
 #[derive(Debug)]
 pub struct Explorer {
     handle: Handle,

@@ -15,6 +15,8 @@ pub struct Settings {
     /// How long it stays in the old room once the new one has welcomed it; `None`: it leaves the old
     /// room before it enters the new one.
     pub overlap: Option<Duration>,
+    /// A connection over which nothing comes for so long, not even the answer to a ping, is given up.
+    pub silence: Duration,
     /// How often it says again where it is, when it has not been told anything new.
     pub heartbeat_interval: Duration,
     /// The longest pause before it tries again, unless a server asks for a longer one.
@@ -31,6 +33,7 @@ impl Settings {
             transports: Vec::new(),
             deadline: Duration::from_secs(10),
             overlap: Some(Duration::from_secs(2)),
+            silence: Duration::from_secs(45),
             heartbeat_interval: Duration::from_secs(5),
             longest_pause: Duration::from_secs(10),
             local_address: None,
@@ -44,6 +47,6 @@ impl Settings {
     }
 
     pub(crate) fn opening(&self) -> Opening {
-        Opening { deadline: self.deadline, local_address: self.local_address }
+        Opening { deadline: self.deadline, local_address: self.local_address, silence: self.silence }
     }
 }

@@ -34,10 +34,16 @@ struct Played(TcpListener);
 
 impl Played {
     async fn start() -> (Self, Explorer) {
+        Self::start_for(|_| {}).await
+    }
+
+    /// For an explorer with other settings.
+    async fn start_for(change: impl FnOnce(&mut Settings)) -> (Self, Explorer) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("ws://{}/ws", listener.local_addr().unwrap());
         let gateway = Gateway { dialect: Dialect::Archipelago, url };
-        let settings = Settings { deadline: PATIENCE, ..Settings::new(gateway) };
+        let mut settings = Settings { deadline: PATIENCE, ..Settings::new(gateway) };
+        change(&mut settings);
         (Self(listener), Explorer::start(settings, client::guest().unwrap()))
     }
 
@@ -47,6 +53,8 @@ impl Played {
 
     /// Signs in whoever comes next, without looking at their chain.
     async fn welcome(&self) -> Socket {
+        // The library's own type.
+        #[allow(clippy::result_large_err)]
         let callback = |_: &Request, mut response: Response| {
             response.headers_mut().insert("sec-websocket-protocol", "archipelago".parse().unwrap());
             Ok(response)
@@ -156,6 +164,23 @@ async fn a_server_that_drops_everybody_meets_ever_longer_pauses() {
     for (pause, longest) in pauses.iter().zip([500, 1_000, 2_000].map(Duration::from_millis)) {
         assert!((longest / 4..=longest).contains(pause), "{pauses:?}");
     }
+}
+
+#[tokio::test]
+async fn a_gateway_that_answers_pings_is_alive_and_one_that_is_silent_is_given_up() {
+    let silence = Duration::from_millis(300);
+    let (gateway, mut explorer) = Played::start_for(|settings| settings.silence = silence).await;
+    let mut socket = gateway.welcome().await;
+    assert_eq!(next(&mut explorer).await, Event::SignedIn);
+    // Reading is all that it takes to answer.
+    let mut pings = 0;
+    while pings < 5 {
+        pings +=
+            u32::from(matches!(timeout(PATIENCE, socket.0.next()).await, Ok(Some(Ok(Message::Ping(_))))));
+    }
+    let (reason, comes_back) = closed(&mut explorer).await;
+    assert_eq!(reason.to_string(), "connection broken: nothing came for 300ms");
+    assert!(comes_back.is_some());
 }
 
 #[tokio::test]

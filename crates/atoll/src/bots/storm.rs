@@ -78,10 +78,12 @@ pub(crate) async fn run(flags: &Flags, rate: u32, seconds: u64) -> Result<ExitCo
 async fn check_loopback(gateway: &Gateway) -> Result<()> {
     let url = Url::parse(&gateway.url).with_context(|| gateway.url.clone())?;
     let (host, port) = (url.host_str().unwrap_or_default(), url.port_or_known_default().unwrap_or(80));
-    let mut addresses = lookup_host((host, port)).await.with_context(|| gateway.url.clone())?.peekable();
+    let addresses =
+        lookup_host((host.trim_matches(['[', ']']), port)).await.with_context(|| gateway.url.clone())?;
+    let (four, six): (Vec<_>, Vec<_>) = addresses.partition(|address| address.is_ipv4());
     ensure!(
-        addresses.peek().is_some() && addresses.all(|address| address.ip().is_loopback()),
-        "--login-storm is for realms on this machine, and {} is not on a loopback address",
+        !four.is_empty() && four.iter().chain(&six).all(|address| address.ip().is_loopback()),
+        "--login-storm is for realms on this machine, and {} is not on 127.0.0.0/8",
         gateway.url
     );
     Ok(())
@@ -254,6 +256,19 @@ impl Summary {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn storms_stay_on_this_machine() {
+        let check = async |host: &str| {
+            let url = format!("ws://{host}/archipelago/ws");
+            check_loopback(&Gateway { dialect: client::Dialect::Archipelago, url }).await
+        };
+        assert!(check("127.0.0.1:5000").await.is_ok() && check("127.9.9.9:80").await.is_ok());
+        for elsewhere in ["192.0.2.1:5000", "[::1]:5000", "0.0.0.0:5000"] {
+            let error = check(elsewhere).await.unwrap_err().to_string();
+            assert!(error.contains(&format!("{elsewhere}/archipelago/ws is not on 127.0.0.0/8")), "{error}");
+        }
+    }
 
     #[test]
     fn sources_are_loopback_addresses_and_hardly_ever_the_same() {
