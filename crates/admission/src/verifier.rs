@@ -125,8 +125,13 @@ impl Verifier {
     {
         // Neither is ever closed or aborted; if it were, nobody would be let in.
         let lost = || Refusal::Chain(ChainError::NotLinks);
-        let _core = self.cores.acquire().await.map_err(|_| lost())?;
-        tokio::task::spawn_blocking(check).await.map_err(|_| lost())?.map_err(Into::into)
+        let core = self.cores.clone().acquire_owned().await.map_err(|_| lost())?;
+        let checked = tokio::task::spawn_blocking(move || {
+            // It is taken until this has ended, also when nobody waits for it any more.
+            let _core = core;
+            check()
+        });
+        checked.await.map_err(|_| lost())?.map_err(Into::into)
     }
 
     /// Asks the contracts that a chain needs.

@@ -1,5 +1,6 @@
 //! Configuration: read, checked as a whole, and handed to each role in its own types.
 
+mod island_names;
 mod load;
 mod nodes;
 mod realm;

@@ -2,7 +2,7 @@
 
 use protocol::{ConnectionString, IslandId};
 
-use super::{Settings, transports::is_url};
+use super::{Settings, island_names::may_be_island, transports::is_url};
 
 /// What was checked of `[realm]`.
 #[derive(Debug, Clone)]
@@ -36,7 +36,7 @@ impl Parsed {
         let room = (!realm.fixed_room.is_empty()).then(|| realm.fixed_room.parse::<IslandId>());
         let room = room.and_then(|parsed| {
             let problem = match &parsed {
-                Ok(room) if !may_be_island(room, &settings.islands.id_prefix) => None,
+                Ok(room) if !may_be_island(room.as_str(), &settings.islands.id_prefix) => None,
                 Ok(_) => Some("an island could have this name".to_owned()),
                 Err(error) => Some(error.to_string()),
             };
@@ -74,17 +74,6 @@ impl Parsed {
             Adapter::Fixed(connection) => Some(connection.clone()),
         }
     }
-}
-
-/// Whether the director could give this name to an island, whose tokens those who log in would
-/// then have: the prefix, eight digits of base 36, and a number.
-fn may_be_island(room: &IslandId, prefix: &str) -> bool {
-    const SHORTEST: usize = 9;
-    let digits = room.as_str().strip_prefix(prefix);
-    digits.is_some_and(|digits| {
-        let base36 = |b: u8| b.is_ascii_digit() || b.is_ascii_lowercase();
-        digits.len() >= SHORTEST && digits.bytes().all(base36)
-    })
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use director::Configured;
 use gateway::KeepSession;
 use protocol::{NodeName, is_protocol_name};
 
-use super::{Settings, realm, transports};
+use super::{Settings, island_names::may_match_island, realm, transports};
 
 /// Settings that were checked, in the types of those who use them.
 #[derive(Debug, Clone)]
@@ -48,7 +48,7 @@ const MAX_ROOM_NODES: u32 = 16;
 impl Parsed {
     /// Checks all values that their types alone do not; adds what is wrong to `problems`.
     pub(crate) fn new(settings: &Settings, problems: &mut Vec<String>) -> Option<Self> {
-        let Settings { server, log, realm, identity, client, gateway, rooms, islands, stats, .. } = settings;
+        let Settings { server, log, identity, client, gateway, rooms, islands, stats, .. } = settings;
         let mut check = |holds: bool, key: &str, value: &dyn std::fmt::Display, rule: &str| {
             if !holds {
                 problems.push(format!("{key} = {value}: {rule}"));
@@ -57,10 +57,10 @@ impl Parsed {
         let listen = server.listen.parse::<SocketAddr>().ok();
         check(listen.is_some(), "server.listen", &server.listen, "must be an IP address and a port");
         let public_url = (!server.public_url.is_empty()).then(|| server.public_url.clone());
-        let url_is_http = |url: &str| url.starts_with("http://") || url.starts_with("https://");
         match &public_url {
             Some(url) => {
-                check(url_is_http(url), "server.public_url", url, "must begin with http:// or https://");
+                let is_http = url.starts_with("http://") || url.starts_with("https://");
+                check(is_http, "server.public_url", url, "must begin with http:// or https://");
             }
             None => {
                 let wildcard = listen.is_some_and(|listen| listen.ip().is_unspecified());
@@ -119,6 +119,15 @@ impl Parsed {
         ] {
             check(value > 0, key, &value, "must be at least 1");
         }
+        for pattern in list(&rooms.open) {
+            let closed = !may_match_island(&pattern, &islands.id_prefix);
+            check(
+                closed,
+                "rooms.open",
+                &pattern,
+                "islands could have such names, and are entered with a token alone",
+            );
+        }
         let kept = keep_session(&gateway.keep_session).is_some();
         check(kept, "gateway.keep_session", &gateway.keep_session, "must be newest or oldest");
         let rpc_url = &identity.ethereum_rpc_url;
@@ -144,9 +153,6 @@ impl Parsed {
             _ => None,
         };
         check(positions.is_some(), "stats.positions", &stats.positions, "must be exact or parcel");
-        let content = &realm.content_url;
-        let rule = "must begin with http:// or https://, or be empty";
-        check(content.is_empty() || url_is_http(content), "realm.content_url", content, rule);
         let counted = (1..=MAX_ROOM_NODES).contains(&rooms.nodes);
         check(counted, "rooms.nodes", &rooms.nodes, "must be 1 to 16");
         let (mut nodes, mut named) = (Vec::new(), true);

@@ -57,7 +57,7 @@ fn what_presence_cannot_do_is_named() {
     let toml = "[realm]\ncontent_url = \"peer/content\"\n[stats]\npositions = \"city\"\nfeed_events = 0";
     let problems = problems(toml, &[]);
     for part in [
-        "realm.content_url = peer/content: must begin with http:// or https://",
+        "realm.content_url = peer/content: must be http://host:port or https://host/path",
         "stats.positions = city: must be exact or parcel",
         "stats.feed_events = 0: must be at least 1",
     ] {

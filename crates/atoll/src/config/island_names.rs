@@ -1,0 +1,58 @@
+//! Which names the director could give to islands, whose rooms nobody enters without a token: the
+//! prefix, eight digits of base 36, and a number.
+
+/// The digits of a name, at the least.
+const SHORTEST: usize = 9;
+
+/// Whether an island could have this name.
+pub(super) fn may_be_island(name: &str, prefix: &str) -> bool {
+    name.strip_prefix(prefix).is_some_and(|digits| digits.len() >= SHORTEST && is_base36(digits))
+}
+
+/// Whether an island's name could be this one, or begin with it where a `*` follows.
+pub(super) fn may_match_island(pattern: &str, prefix: &str) -> bool {
+    match pattern.strip_suffix('*') {
+        Some(start) => prefix.starts_with(start) || start.strip_prefix(prefix).is_some_and(is_base36),
+        None => may_be_island(pattern, prefix),
+    }
+}
+
+fn is_base36(digits: &str) -> bool {
+    digits.bytes().all(|b| b.is_ascii_digit() || b.is_ascii_lowercase())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_could_be_an_island_is_known() {
+        let island = archipelago_id();
+        assert!(may_be_island(&island, "I") && !may_be_island(&island, "J"));
+        assert!(!may_be_island("Island", "I") && !may_be_island("I1", "I"));
+        for pattern in ["*", "I*", &format!("{}*", &island[..4]), &island] {
+            assert!(may_match_island(pattern, "I"), "{pattern}");
+        }
+        for pattern in ["lobby", "test-*", "Inn-*", "I", "Isle*x"] {
+            assert!(!may_match_island(pattern, "I"), "{pattern}");
+        }
+        assert!(may_match_island("isl*", "island") && !may_match_island("isl*", "I"));
+    }
+
+    /// The id of the first island of an engine.
+    fn archipelago_id() -> String {
+        let mut engine =
+            archipelago::Engine::new(archipelago::Settings::default(), 1_800_000_000_000).unwrap();
+        let peer = protocol::Address::new([1; 20]);
+        let position = protocol::Position::new(0.0, 0.0, 0.0);
+        let heartbeat = archipelago::Input::Heartbeat { peer, session: None, position, desired_room: None };
+        engine.handle(heartbeat, std::time::Duration::ZERO);
+        let mut outputs = Vec::new();
+        engine.flush(std::time::Duration::ZERO, &mut outputs);
+        let opened = outputs.into_iter().find_map(|output| match output {
+            archipelago::Output::Opened { island } => Some(island.to_string()),
+            _ => None,
+        });
+        opened.unwrap()
+    }
+}
