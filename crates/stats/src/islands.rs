@@ -17,6 +17,9 @@ pub(crate) struct Islands {
     of: BTreeMap<Address, IslandId>,
     /// Of islands that are about to open. Those that did not by the next report are forgotten.
     transports: BTreeMap<IslandId, Transport>,
+    /// Islands of which nobody has been told where they meet, and what became of them so far: it is
+    /// told when that is known, or at the next report.
+    unopened: BTreeMap<IslandId, Vec<Change>>,
     changes: Vec<Change>,
 }
 
@@ -65,7 +68,10 @@ impl Islands {
         match self.islands.get_mut(&island) {
             Some(Island { transport, .. }) if transport.as_ref() != Some(&to) => {
                 let from = transport.replace(to.clone());
-                self.changes.push(Change::Moved { island, from, to });
+                match self.unopened.contains_key(&island) {
+                    true => self.open(&island),
+                    false => self.changes.push(Change::Moved { island, from, to }),
+                }
             }
             Some(_) => {}
             None => drop(self.transports.insert(island, to)),
@@ -93,6 +99,8 @@ impl Islands {
         let empty = self.islands.iter().filter(|(_, island)| island.members.is_empty());
         let empty: Vec<IslandId> = empty.map(|(id, _)| id.clone()).collect();
         empty.into_iter().for_each(|id| self.close_if_empty(Some(id)));
+        let unopened: Vec<IslandId> = self.unopened.keys().cloned().collect();
+        unopened.iter().for_each(|id| self.open(id));
         self.transports.clear();
     }
 
@@ -116,17 +124,36 @@ impl Islands {
         if let Some(to) = to {
             if !self.islands.contains_key(to) {
                 let transport = self.transports.remove(to);
-                self.changes.push(Change::Opened { island: to.clone(), transport: transport.clone() });
+                let known = transport.is_some();
                 self.islands.insert(to.clone(), Island { transport, ..Island::default() });
+                self.unopened.insert(to.clone(), Vec::new());
+                if known {
+                    self.open(to);
+                }
             }
             self.islands.entry(to.clone()).or_default().members.insert(address);
         }
-        self.changes.push(Change::Peer { address, from, to: to.cloned() });
+        // What was told of the island before it comes before what is told of this one.
+        if let Some(from) = from.as_ref().filter(|_| to.is_some()) {
+            self.open(from);
+        }
+        let unopened = to.or(from.as_ref()).and_then(|island| self.unopened.get_mut(island));
+        unopened.unwrap_or(&mut self.changes).push(Change::Peer { address, from, to: to.cloned() });
+    }
+
+    /// Tells what waited until it is known where an island meets.
+    fn open(&mut self, island: &IslandId) {
+        if let Some(waiting) = self.unopened.remove(island) {
+            let transport = self.islands.get(island).and_then(|island| island.transport.clone());
+            self.changes.push(Change::Opened { island: island.clone(), transport });
+            self.changes.extend(waiting);
+        }
     }
 
     fn close_if_empty(&mut self, island: Option<IslandId>) {
         let Some(island) = island else { return };
         if self.islands.get(&island).is_some_and(|island| island.members.is_empty()) {
+            self.open(&island);
             self.islands.remove(&island);
             self.changes.push(Change::Closed { island });
         }
@@ -171,22 +198,26 @@ mod tests {
         assert_eq!(islands.take_changes(), first);
         // As the director says it: into the one before out of the other.
         islands.joined(&id("B"), ALICE);
+        islands.meets(id("B"), room("ws://h"));
         islands.left(&id("A"), ALICE);
-        let second = [opened("B"), peer(ALICE, Some("A"), Some("B")), Change::Closed { island: id("A") }];
+        let opened = Change::Opened { island: id("B"), transport: Some(room("ws://h")) };
+        let second = [Change::Closed { island: id("A") }, opened, peer(ALICE, Some("A"), Some("B"))];
         assert_eq!(islands.take_changes(), second);
         islands.left(&id("B"), ALICE);
         assert_eq!(
             islands.take_changes(),
             [peer(ALICE, Some("B"), None), Change::Closed { island: id("B") }]
         );
-        assert_eq!((islands.islands.len(), islands.of.len()), (0, 0));
+        assert_eq!((islands.islands.len(), islands.of.len(), islands.unopened.len()), (0, 0, 0));
     }
 
     #[test]
     fn an_island_moves_when_its_members_are_told_of_another_node() {
         let mut islands = Islands::default();
         islands.joined(&id("A"), ALICE);
-        islands.take_changes();
+        assert_eq!(islands.take_changes(), [], "where it meets will be told");
+        islands.report(&[data("A", &[ALICE])], Positions::Exact);
+        assert_eq!(islands.take_changes(), [opened("A"), peer(ALICE, None, Some("A"))]);
         let moved = |from, to| [Change::Moved { island: id("A"), from, to }];
         islands.meets(id("A"), room("ws://one"));
         assert_eq!(islands.take_changes(), moved(None, room("ws://one")));
@@ -201,15 +232,18 @@ mod tests {
         let mut islands = Islands::default();
         islands.joined(&id("B"), ALICE);
         islands.joined(&id("A"), BOB);
-        islands.take_changes();
         let report = [data("C", &[ALICE]), data("empty", &[]), data("no id", &[BOB])];
         islands.report(&report, Positions::Exact);
         let changes = [
-            opened("C"),
-            peer(ALICE, Some("B"), Some("C")),
+            opened("B"),
+            peer(ALICE, None, Some("B")),
+            opened("A"),
+            peer(BOB, None, Some("A")),
             peer(BOB, Some("A"), None),
             Change::Closed { island: id("A") },
             Change::Closed { island: id("B") },
+            opened("C"),
+            peer(ALICE, Some("B"), Some("C")),
         ];
         assert_eq!(islands.take_changes(), changes);
         assert_eq!(islands.islands[&id("C")].max_peers, Some(7));
