@@ -94,6 +94,20 @@ async fn both_dialects_bring_the_same_events_and_meet_in_one_island() {
     assert_eq!(one.sees("a message", said).await, (Some(two.address), "from two".into()));
     assert_eq!(one.handle.say("from one".into(), false).await.len(), 1);
     assert_eq!(two.sees("a message", said).await, (Some(one.address), "from one".into()));
+    let three = Person::start(&realm, Dialect::Archipelago, 20.0).await;
+    let came = |event| match event {
+        Event::IslandJoined { island, address } => Some((island, address)),
+        _ => None,
+    };
+    let went = |event| match event {
+        Event::IslandLeft { island, address } => Some((island, address)),
+        _ => None,
+    };
+    assert_eq!(two.sees("who came", came).await, (first.clone(), three.address));
+    assert_eq!(one.sees("who came", came).await.1, three.address);
+    three.handle.leave().await;
+    assert_eq!(two.sees("who went", went).await, (first.clone(), three.address));
+    assert_eq!(one.sees("who went", went).await, (first, three.address));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -222,7 +236,9 @@ impl Program {
         let piped = || Stdio::piped();
         let mut command = Command::new(&path);
         let spawned = command.args(args).stdin(piped()).stdout(piped()).stderr(piped()).spawn();
-        let mut child = spawned.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        let mut child = spawned.unwrap_or_else(|error| {
+            panic!("{}: {error}; cargo build --examples makes it, as a run of all tests does", path.display())
+        });
         let (line, lines) = channel();
         let (stdout, stderr) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
         let outputs: [Box<dyn std::io::Read + Send>; 2] = [Box::new(stdout), Box::new(stderr)];

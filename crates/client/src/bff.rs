@@ -8,7 +8,7 @@ use protocol::{
         GetChallengeRequest, GetChallengeResponse, SignedChallenge, SubscriptionRequest,
         SystemTopicSubscriptionResultElem, WelcomePeerInformation,
     },
-    v3::{Heartbeat, IslandChangedMessage},
+    v3::{Heartbeat, IslandChangedMessage, JoinIslandMessage, LeftIslandMessage},
 };
 use rpc::client::{Caller, Event, Refusal};
 use tokio::time::{Duration, timeout};
@@ -29,10 +29,18 @@ pub(crate) struct Bff {
     island_topic: String,
     /// The call whose stream tells of it.
     islands: Option<u32>,
+    /// The calls whose streams tell who joins islands, and who leaves them.
+    joins: Option<u32>,
+    leaves: Option<u32>,
+    /// The island that was named last.
+    island: String,
     /// The call that is answered when a newer session takes over.
     farewell: Option<u32>,
 }
 
+/// System topics of all islands. A gateway need only tell of one's own, and of others nothing is heard.
+const JOINS: &str = "island.*.peer_join";
+const LEAVES: &str = "island.*.peer_left";
 const AUTHENTICATION_SERVICE: &str = "BffAuthenticationService";
 const DIRECTOR_SERVICE: &str = "CommsDirectorService";
 /// Calls that are open at a time: below what servers take.
@@ -48,7 +56,8 @@ impl Bff {
         let address = identity.address().to_string();
         let island_topic = format!("{address}.island_changed");
         let caller = Caller::new(MAX_CALLS);
-        let mut bff = Self { connection, caller, island_topic, islands: None, farewell: None };
+        let (islands, joins, leaves, island, farewell) = Default::default();
+        let mut bff = Self { connection, caller, island_topic, islands, joins, leaves, island, farewell };
         let challenge: GetChallengeResponse =
             bff.ask("GetChallenge", &GetChallengeRequest { address }).await?;
         check_challenge(&challenge.challenge_to_sign)?;
@@ -96,8 +105,14 @@ impl Bff {
     /// Asks for what an explorer wants to hear: of its islands, of the end, and its topics.
     pub(crate) fn listen(&mut self, topics: &mut Topics) {
         self.farewell = self.call(AUTHENTICATION_SERVICE, "GetDisconnectionMessage", &());
-        let topic = SubscriptionRequest { topic: self.island_topic.clone() };
-        self.islands = self.call(TOPICS_SERVICE, "SystemSubscription", &topic);
+        let island_topic = self.island_topic.clone();
+        let mut subscribe = |topic: &str| {
+            let topic = SubscriptionRequest { topic: topic.to_owned() };
+            self.call(TOPICS_SERVICE, "SystemSubscription", &topic)
+        };
+        let own = subscribe(&island_topic);
+        let (joins, leaves) = (subscribe(JOINS), subscribe(LEAVES));
+        (self.islands, self.joins, self.leaves) = (own, joins, leaves);
         topics.signed_in(&mut self.caller);
     }
 
@@ -126,13 +141,13 @@ impl Bff {
     }
 
     fn hear(&mut self, event: Event, topics: &mut Topics) -> Result<Option<News>, Ended> {
+        let own = [self.islands, self.joins, self.leaves];
         match event {
-            Event::Opened { number } if self.islands == Some(number) => self.caller.want(number),
-            Event::Element { number, payload } if self.islands == Some(number) => {
+            Event::Opened { number } if own.contains(&Some(number)) => self.caller.want(number),
+            Event::Element { number, payload } if own.contains(&Some(number)) => {
                 self.caller.want(number);
                 let element = SystemTopicSubscriptionResultElem::decode(payload).map_err(Ended::broken)?;
-                let change = IslandChangedMessage::decode(element.payload).map_err(Ended::broken)?;
-                return Ok(Some(News::IslandChanged(change)));
+                return self.hear_island(number, element.payload);
             }
             Event::Refused { number, error } if self.islands == Some(number) => {
                 return Err(Ended::broken(format_args!("the gateway does not name islands: {error}")));
@@ -140,10 +155,27 @@ impl Bff {
             Event::Ended { number } if self.islands == Some(number) => {
                 return Err(Ended::broken("the gateway names no islands any more"));
             }
+            // Gateways need not tell who joins and who leaves.
+            Event::Refused { number, .. } | Event::Ended { number } if own.contains(&Some(number)) => {}
             Event::Answered { number, .. } if self.farewell == Some(number) => return Ok(Some(News::Kicked)),
             event => topics.hear(event, &mut self.caller),
         }
         Ok(None)
+    }
+
+    /// What a stream tells of islands.
+    fn hear_island(&mut self, number: u32, payload: Bytes) -> Result<Option<News>, Ended> {
+        Ok(if self.islands == Some(number) {
+            let change = IslandChangedMessage::decode(payload).map_err(Ended::broken)?;
+            self.island.clone_from(&change.island_id);
+            Some(News::IslandChanged(change))
+        } else if self.joins == Some(number) {
+            let join = JoinIslandMessage::decode(payload).map_err(Ended::broken)?;
+            (join.island_id == self.island).then_some(News::Joined(join))
+        } else {
+            let left = LeftIslandMessage::decode(payload).map_err(Ended::broken)?;
+            (left.island_id == self.island).then_some(News::Left(left))
+        })
     }
 
     /// `None`: too much is unanswered.
