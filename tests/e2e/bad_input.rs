@@ -430,3 +430,21 @@ async fn only_so_many_sign_in_at_a_time() {
     assert_eq!(response.headers()["retry-after"], "1");
     assert!(String::from_utf8_lossy(response.body().as_ref().unwrap()).contains("come back later"));
 }
+
+/// That is how the kernel of Linux can be asked to look.
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread")]
+async fn who_takes_no_answer_is_let_go() {
+    let realm = Realm::start(&[("SERVER__WRITE_TIMEOUT_S", "1")]);
+    let files = realm.metric("process_open_fds").await;
+    let mut stuck = Vec::new();
+    for _ in 0..4 {
+        let mut stream = TcpStream::connect(realm.http.strip_prefix("http://").unwrap()).await.unwrap();
+        // More answers than fit between here and there; nobody reads them.
+        let asked = "GET /openapi.json HTTP/1.1\r\nHost: atoll\r\n\r\n".repeat(2_000);
+        let _ = timeout(Duration::from_secs(1), stream.write_all(asked.as_bytes())).await;
+        stuck.push(stream);
+    }
+    eventually("let go", async || realm.metric("process_open_fds").await <= files).await;
+    drop(stuck);
+}

@@ -76,6 +76,32 @@ async fn a_storm_of_logins_is_counted_and_timed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_a_gateway_carries_under_a_topic_is_counted_and_timed() {
+    let carry = async |realm: &Realm, rate: &str| {
+        let url = realm.http.clone();
+        let flags = ["bots", "--topics", rate, "--count", "5", "--seconds", "2", "--json", "--url", &url];
+        let flags = flags.map(str::to_owned);
+        let run = move || atoll(&flags.each_ref().map(String::as_str));
+        let (code, stdout, stderr) = tokio::task::spawn_blocking(run).await.unwrap();
+        let summary: serde_json::Value = serde_json::from_str(stdout.trim()).expect("one line of JSON");
+        (code, summary, stderr)
+    };
+    let realm = Realm::start(&[]);
+    let (code, summary, stderr) = carry(&realm, "40").await;
+    assert_eq!(code, Some(0), "{summary}\n{stderr}");
+    let counts = ["sent", "delivered", "missed", "lost", "out_of_order"].map(|name| summary[name].as_u64());
+    // Each of the four speakers says one more at the end.
+    assert_eq!(counts, [84, 420, 0, 0, 0].map(Some), "{summary}");
+    // A backlog of one is soon full; what is dropped is told, and not lost.
+    let realm = Realm::start(&[("GATEWAY__SUBSCRIPTION_BUFFER", "1")]);
+    let (code, summary, stderr) = carry(&realm, "400").await;
+    assert_eq!(code, Some(0), "{summary}\n{stderr}");
+    let [sent, delivered, missed] =
+        ["sent", "delivered", "missed"].map(|name| summary[name].as_u64().unwrap());
+    assert_eq!(delivered + missed, sent * 5, "{summary}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn bots_say_when_it_is_not_well() {
     // Rooms that take one member at a time: the others are near, and unheard.
     let realm = Realm::start(&[

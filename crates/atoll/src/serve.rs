@@ -51,12 +51,15 @@ pub(crate) async fn serve(settings: Settings, parsed: Parsed) -> Result<()> {
     let console = director.console();
     let roles = tokio::spawn(realm.clone().run(director, metrics));
     let handle = Handle::new();
-    let header_timeout = seconds(settings.server.header_timeout_s);
-    let server = tokio::spawn(listen(listener, app, handle.clone(), header_timeout)?);
+    let patience = Patience {
+        head: seconds(settings.server.header_timeout_s),
+        write: seconds(settings.server.write_timeout_s),
+    };
+    let server = tokio::spawn(listen(listener, app, handle.clone(), patience)?);
     urls.print();
     if let Some(listener) = admin {
         urls.print_admin(listener.local_addr()?);
-        tokio::spawn(listen(listener, admin::router(console.clone()), handle.clone(), header_timeout)?);
+        tokio::spawn(listen(listener, admin::router(console.clone()), handle.clone(), patience)?);
     }
     if let Some((file, rules)) = parsed.rules {
         tracing::info!(file = %file.display(), count = rules.rules.len(), "rules hold");
@@ -280,25 +283,35 @@ async fn on_its_own_thread(director: Director) -> Result<()> {
     end.await?
 }
 
-/// Serves HTTP/1.1 on the listener. A connection that says nothing, or its request too slowly, is
-/// closed.
+/// How long a connection is waited for.
+#[derive(Debug, Clone, Copy)]
+struct Patience {
+    /// Until the head of a request is there.
+    head: Duration,
+    /// While it takes nothing of what it is sent.
+    write: Duration,
+}
+
+/// Serves HTTP/1.1 on the listener. A connection that says nothing, or its request too slowly, or
+/// does not take its answer, is closed.
 fn listen(
     listener: TcpListener,
     app: Router,
     handle: Handle<SocketAddr>,
-    header_timeout: Duration,
+    patience: Patience,
 ) -> Result<impl Future<Output = std::io::Result<()>> + Send> {
-    let mut server = axum_server::from_tcp(listener)?.handle(handle).acceptor(Punctual(header_timeout));
+    let mut server = axum_server::from_tcp(listener)?.handle(handle).acceptor(Punctual(patience));
     // Without the guess at the version, which waits for first bytes for ever.
     let mut http = Builder::new(TokioExecutor::new()).http1_only();
-    http.http1().timer(TokioTimer::new()).header_read_timeout(header_timeout);
+    http.http1().timer(TokioTimer::new()).header_read_timeout(patience.head);
     *server.http_builder() = http;
     Ok(server.serve(app.into_make_service_with_connect_info::<SocketAddr>()))
 }
 
-/// Takes connections whose first byte comes in time: until then the HTTP server runs no timer.
+/// Takes connections whose first byte comes in time: until then the HTTP server runs no timer. While
+/// nothing of what they are sent is taken, their time runs, too.
 #[derive(Clone)]
-struct Punctual(Duration);
+struct Punctual(Patience);
 
 impl<S: Send + 'static> Accept<TcpStream, S> for Punctual {
     type Stream = TcpStream;
@@ -306,10 +319,13 @@ impl<S: Send + 'static> Accept<TcpStream, S> for Punctual {
     type Future = Pin<Box<dyn Future<Output = std::io::Result<(TcpStream, S)>> + Send>>;
 
     fn accept(&self, stream: TcpStream, service: S) -> Self::Future {
-        let Self(limit) = *self;
+        let Self(patience) = *self;
         Box::pin(async move {
             stream.set_nodelay(true)?;
-            time::timeout(limit, stream.peek(&mut [0])).await??;
+            // The HTTP server has no timer for writes either; the kernel does.
+            #[cfg(any(target_os = "android", target_os = "linux"))]
+            socket2::SockRef::from(&stream).set_tcp_user_timeout(Some(patience.write))?;
+            time::timeout(patience.head, stream.peek(&mut [0])).await??;
             Ok((stream, service))
         })
     }

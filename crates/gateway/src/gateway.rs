@@ -20,6 +20,7 @@ use protocol::{
     subject,
     v3::{Heartbeat, JoinIslandMessage, ServiceDiscoveryMessage},
 };
+use tokio::task::JoinSet;
 
 use crate::{
     FixedRoom, Sampler, Settings,
@@ -144,13 +145,18 @@ impl Gateway {
                 self.0.hear(&envelope);
             }
         };
-        let hear_topics = async {
+        // A task of its own, so that what people say to many keeps nobody from hearing where they
+        // belong. It ends with this one.
+        let shared = self.0.clone();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async move {
             while let Some(envelope) = topics.next().await {
-                self.0.hear_topic(&envelope);
+                shared.hear_topic(&envelope);
             }
-        };
+        });
         let Shared { content, lambdas, load, sample, .. } = &*self.0;
-        tokio::join!(hear_engine, hear_topics, content.watch(), lambdas.watch(), load.measure(sample));
+        let about = async { tokio::join!(content.watch(), lambdas.watch(), load.measure(sample)) };
+        tokio::join!(hear_engine, about);
     }
 
     /// Signs nobody in any more, and tells those who are in to come back elsewhere.
@@ -221,18 +227,18 @@ impl Shared {
         }
     }
 
-    fn hear_member(&self, subject: &Subject, message: &Bytes) {
+    fn hear_member(&self, subject: &Subject, envelope: &Envelope) {
         let (island, joined) = match subject {
             Subject::IslandPeerJoin(island) => (island, true),
             Subject::IslandPeerLeft(island) => (island, false),
             _ => return,
         };
         // Both messages have the same fields.
-        let who =
-            JoinIslandMessage::decode(&message[..]).ok().and_then(|message| message.peer_id.parse().ok());
+        let who = JoinIslandMessage::decode(&envelope.payload[..]).ok();
+        let who = who.and_then(|message| message.peer_id.parse().ok());
         if let (Some(peer), Ok(topic)) = (who, subject.to_string().parse()) {
-            let change = MemberChange { joined, topic, message: message.clone() };
-            self.sessions.change_member(island, peer, &change);
+            let change = MemberChange { joined, topic, message: envelope.payload.clone() };
+            self.sessions.change_member(island, peer, envelope.headers.session, &change);
         }
     }
 
@@ -245,7 +251,7 @@ impl Shared {
                 self.sessions.change_island(peer, session, island, change.clone());
             }
             Some(subject @ (Subject::IslandPeerJoin(_) | Subject::IslandPeerLeft(_))) => {
-                self.hear_member(&subject, &envelope.payload);
+                self.hear_member(&subject, envelope);
             }
             Some(Subject::PeerConnect(peer)) => {
                 if let Some(session) = envelope.headers.session {

@@ -164,9 +164,19 @@ impl Sessions {
     }
 
     /// Tells the members of an island, all but `peer`, that it joined or left. Members are those who
-    /// were told that they are: who comes at the same time learns of all others by that.
-    pub(crate) fn change_member(&self, island: &IslandId, peer: Address, change: &MemberChange) {
-        let state = self.lock();
+    /// were told that they are: who comes at the same time learns of all others by that. Who left
+    /// without being told of another island hears nothing of this one any more, either.
+    pub(crate) fn change_member(
+        &self,
+        island: &IslandId,
+        peer: Address,
+        session: Option<SessionId>,
+        change: &MemberChange,
+    ) {
+        let mut state = self.lock();
+        if !change.joined {
+            state.unsettle(peer, session, island);
+        }
         let members = state.islands.get(island).into_iter().flatten().filter(|&&member| member != peer);
         for live in members.filter_map(|member| state.live.get(member)) {
             let room = live.queue.capacity() > KEPT_FOR_CHANGES;
@@ -221,6 +231,15 @@ impl State {
         if before.as_ref() != Some(&island) {
             self.leave(address, before.as_ref());
             self.islands.entry(island).or_default().insert(address);
+        }
+    }
+
+    /// Notes that a session, if it is the one meant, is in this island no more.
+    fn unsettle(&mut self, address: Address, session: Option<SessionId>, island: &IslandId) {
+        let Some(live) = self.live.get_mut(&address) else { return };
+        if session.is_none_or(|session| session == live.session) && live.island.as_ref() == Some(island) {
+            live.island = None;
+            self.leave(address, Some(island));
         }
     }
 
@@ -373,16 +392,24 @@ mod tests {
         let other = Address::new([2; 20]);
         let (_, mut inbox) = sessions.begin(applicant(PEER), [0; 16]).unwrap();
         let (_, mut others) = sessions.begin(applicant(other), [0; 16]).unwrap();
-        sessions.change_member(&island(1), other, &change(true));
+        sessions.change_member(&island(1), other, None, &change(true));
         sessions.change_island(PEER, None, island(1), Bytes::new());
-        sessions.change_member(&island(1), other, &change(true));
+        sessions.change_member(&island(1), other, None, &change(true));
         sessions.change_island(other, None, island(1), Bytes::new());
         sessions.change_island(other, None, island(2), Bytes::new());
-        sessions.change_member(&island(1), other, &change(false));
+        sessions.change_member(&island(1), other, None, &change(false));
         let moved = || Told::IslandChanged(Bytes::new());
         let members = [true, false].map(|joined| Told::MemberChanged(change(joined)));
         assert_eq!(heard(&mut inbox).await.0, [&[moved()][..], &members].concat());
         assert_eq!(heard(&mut others).await.0, [moved(), moved()]);
+        // Who is silent for the engine is gone for the others, and they for it.
+        sessions.change_island(other, None, island(1), Bytes::new());
+        sessions.change_member(&island(1), PEER, Some(SessionId::new(1, 1)), &change(false));
+        assert_eq!(sessions.lock().islands[&island(1)].len(), 2, "an older session is meant");
+        sessions.change_member(&island(1), PEER, None, &change(false));
+        assert_eq!(heard(&mut others).await.0.len(), 3);
+        sessions.change_member(&island(1), other, None, &change(false));
+        assert_eq!(heard(&mut inbox).await.0, []);
         let mut state = sessions.lock();
         for address in [PEER, other] {
             state.remove(address);
@@ -396,7 +423,7 @@ mod tests {
         let (_, mut inbox) = sessions.begin(applicant(PEER), [0; 16]).unwrap();
         sessions.change_island(PEER, None, island(1), Bytes::new());
         for _ in 0..2 * SESSION_QUEUE {
-            sessions.change_member(&island(1), Address::new([2; 20]), &change(true));
+            sessions.change_member(&island(1), Address::new([2; 20]), None, &change(true));
         }
         sessions.change_island(PEER, None, island(2), Bytes::new());
         let (told, end) = heard(&mut inbox).await;

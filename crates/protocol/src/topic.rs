@@ -7,7 +7,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_perc
 use crate::Address;
 
 /// What a message is published under: dot-separated segments, none of them empty, of printable
-/// characters other than the space, `*` and `>`; at most 256 bytes. Cheap to clone.
+/// characters other than the space, `*` and `>`; at most 256 bytes and 16 segments. Cheap to clone.
 ///
 /// A topic whose first segment is an address, which is written in lower case, is the mailbox of
 /// that address: anyone may publish to it, and only its owner listen. One whose first segment is
@@ -39,6 +39,9 @@ pub enum TopicError {
     /// More than 256 bytes.
     #[error("a topic has at most {MAX_TOPIC_BYTES} bytes")]
     TooLong,
+    /// More than 16 segments.
+    #[error("a topic has at most {MAX_SEGMENTS} segments")]
+    TooDeep,
     /// A space, a control character, `>`, or a `*` that is not allowed there.
     #[error("a topic has only printable characters, without space, '*' and '>'")]
     Character,
@@ -51,6 +54,8 @@ pub enum TopicError {
 }
 
 const MAX_TOPIC_BYTES: usize = 256;
+/// Far above what any topic of the field has: each costs whoever keeps a subscription to it.
+const MAX_SEGMENTS: usize = 16;
 /// The first segment of what peers say, on the bus.
 const PEER_SEGMENT: &str = "peer";
 /// The first segment of scenes' topics.
@@ -179,9 +184,12 @@ fn checked(text: &str, besides: impl Fn(&str) -> bool) -> Result<Arc<str>, Topic
     if text.len() > MAX_TOPIC_BYTES {
         return Err(TopicError::TooLong);
     }
-    for segment in text.split('.') {
+    for (index, segment) in text.split('.').enumerate() {
         if segment.is_empty() {
             return Err(TopicError::EmptySegment);
+        }
+        if index == MAX_SEGMENTS {
+            return Err(TopicError::TooDeep);
         }
         if !besides(segment) && !segment.chars().all(is_printable) {
             return Err(TopicError::Character);

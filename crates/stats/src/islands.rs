@@ -52,14 +52,14 @@ impl Islands {
     pub(crate) fn joined(&mut self, island: &IslandId, address: Address) {
         let before = self.of.get(&address).cloned();
         self.place(address, Some(island));
-        self.close_if_empty(before);
+        self.close_if_empty(before, Some(island));
     }
 
     /// A peer is no member any more. Whoever is elsewhere by now stays there.
     pub(crate) fn left(&mut self, island: &IslandId, address: Address) {
         if self.of.get(&address) == Some(island) {
             self.place(address, None);
-            self.close_if_empty(Some(island.clone()));
+            self.close_if_empty(Some(island.clone()), None);
         }
     }
 
@@ -96,11 +96,11 @@ impl Islands {
         }
         let gone: Vec<Address> = self.of.keys().filter(|peer| !placed.contains(*peer)).copied().collect();
         gone.into_iter().for_each(|peer| self.place(peer, None));
-        let empty = self.islands.iter().filter(|(_, island)| island.members.is_empty());
-        let empty: Vec<IslandId> = empty.map(|(id, _)| id.clone()).collect();
-        empty.into_iter().for_each(|id| self.close_if_empty(Some(id)));
         let unopened: Vec<IslandId> = self.unopened.keys().cloned().collect();
         unopened.iter().for_each(|id| self.open(id));
+        let empty = self.islands.iter().filter(|(_, island)| island.members.is_empty());
+        let empty: Vec<IslandId> = empty.map(|(id, _)| id.clone()).collect();
+        empty.into_iter().for_each(|id| self.close_if_empty(Some(id), None));
         self.transports.clear();
     }
 
@@ -150,12 +150,14 @@ impl Islands {
         }
     }
 
-    fn close_if_empty(&mut self, island: Option<IslandId>) {
+    /// Closes an island whose last member went, after it is told that it went `to` another.
+    fn close_if_empty(&mut self, island: Option<IslandId>, to: Option<&IslandId>) {
         let Some(island) = island else { return };
         if self.islands.get(&island).is_some_and(|island| island.members.is_empty()) {
             self.open(&island);
             self.islands.remove(&island);
-            self.changes.push(Change::Closed { island });
+            let unopened = to.and_then(|to| self.unopened.get_mut(to));
+            unopened.unwrap_or(&mut self.changes).push(Change::Closed { island });
         }
     }
 }
@@ -201,7 +203,7 @@ mod tests {
         islands.meets(id("B"), room("ws://h"));
         islands.left(&id("A"), ALICE);
         let opened = Change::Opened { island: id("B"), transport: Some(room("ws://h")) };
-        let second = [Change::Closed { island: id("A") }, opened, peer(ALICE, Some("A"), Some("B"))];
+        let second = [opened, peer(ALICE, Some("A"), Some("B")), Change::Closed { island: id("A") }];
         assert_eq!(islands.take_changes(), second);
         islands.left(&id("B"), ALICE);
         assert_eq!(
@@ -240,10 +242,10 @@ mod tests {
             opened("A"),
             peer(BOB, None, Some("A")),
             peer(BOB, Some("A"), None),
-            Change::Closed { island: id("A") },
-            Change::Closed { island: id("B") },
             opened("C"),
             peer(ALICE, Some("B"), Some("C")),
+            Change::Closed { island: id("A") },
+            Change::Closed { island: id("B") },
         ];
         assert_eq!(islands.take_changes(), changes);
         assert_eq!(islands.islands[&id("C")].max_peers, Some(7));

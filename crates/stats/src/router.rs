@@ -27,7 +27,9 @@ use crate::{
 /// How old the answer is, in milliseconds.
 const AGE: HeaderName = HeaderName::from_static("atoll-age-ms");
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
-const EVERYBODY: [(HeaderName, &str); 1] = [(header::ACCESS_CONTROL_ALLOW_ORIGIN, "*")];
+/// Sites of other origins may read all of it.
+const EVERYBODY: [(HeaderName, &str); 2] =
+    [(header::ACCESS_CONTROL_ALLOW_ORIGIN, "*"), (header::ACCESS_CONTROL_EXPOSE_HEADERS, "atoll-age-ms")];
 
 pub(crate) fn router(shared: Arc<Shared>) -> OpenApiRouter {
     OpenApiRouter::new()

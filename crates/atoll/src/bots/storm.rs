@@ -31,12 +31,12 @@ use super::{
     server::{Sample, ServerLoad},
 };
 
-/// Wallets that are made before the storm, and then take turns: whoever comes again has long gone.
+/// Wallets that are made before the storm, and then take turns: no more are under way than there are.
 const MAX_WALLETS: usize = 20_000;
 /// Files of this process that are no sockets of the storm.
 const OTHER_FILES: u64 = 64;
 /// Sign-ins that are under way at a time; at the bound, the next one is not begun, and counted.
-const MAX_UNDER_WAY: u64 = 30_000;
+const MAX_UNDER_WAY: u64 = 20_000;
 /// How often it is looked which sign-ins are due.
 const TICK: Duration = Duration::from_millis(1);
 /// How late an answer may be.
@@ -63,14 +63,14 @@ pub(crate) async fn run(flags: &Flags, rate: u32, seconds: u64) -> Result<ExitCo
     let server = ServerLoad::new(&flags.url);
     eprintln!("{rate} sign-ins a second for {seconds} s");
     let before = server.sample().await;
-    let (outcomes, took) = storm.blow(rate, offered).await;
+    let outcomes = storm.blow(rate, seconds, offered).await;
     let after = server.sample().await;
-    let summary = Summary::new(rate, seconds, outcomes, took, (before, after));
+    let summary = Summary::new(rate, seconds, outcomes, (before, after));
     match flags.json {
         true => println!("{}", serde_json::to_string(&summary).unwrap_or_default()),
         false => summary.print(),
     }
-    Ok(if summary.refused == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if summary.refused + summary.not_begun == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// From elsewhere nobody comes by thousands of addresses, and no limit of a realm could be seen
@@ -96,8 +96,9 @@ struct Storm {
     under_way: usize,
 }
 
-/// What became of a sign-in: how long it took, or why there was none.
-type Outcome = Result<Duration, Refusal>;
+/// What became of a sign-in: how long it took and whether the storm still blew then, or why there was
+/// none.
+type Outcome = Result<(Duration, bool), Refusal>;
 
 enum Refusal {
     /// This process had no file left for it.
@@ -106,8 +107,8 @@ enum Refusal {
 }
 
 impl Storm {
-    /// Everything that was offered, and how long it took until the last one was answered.
-    async fn blow(self: Arc<Self>, rate: u32, offered: usize) -> (Outcomes, Duration) {
+    /// What became of everything that was offered.
+    async fn blow(self: Arc<Self>, rate: u32, seconds: u64, offered: usize) -> Outcomes {
         // One place for each: nobody waits to say how it went.
         let (outcome, mut outcomes) = mpsc::channel(offered.max(1));
         let places = Arc::new(Semaphore::new(self.under_way));
@@ -119,6 +120,7 @@ impl Storm {
             counted
         });
         let began = Instant::now();
+        let end = began + Duration::from_secs(seconds);
         let due_at = |index: usize| began + Duration::from_secs(1).mul_f64(index as f64 / f64::from(rate));
         let mut ticks = time::interval(TICK);
         let mut index = 0;
@@ -128,7 +130,7 @@ impl Storm {
                 let (storm, outcome, due) = (self.clone(), outcome.clone(), due_at(index));
                 match places.clone().try_acquire_owned() {
                     Ok(place) => drop(tokio::spawn(async move {
-                        storm.sign_in(index, due, outcome).await;
+                        storm.sign_in(index, due, end, outcome).await;
                         drop(place);
                     })),
                     Err(_) => drop(outcome.try_send(Err(Refusal::NotBegun))),
@@ -138,18 +140,17 @@ impl Storm {
         }
         drop(outcome);
         // Each sign-in ends by its deadline, and a task that counts does not fail.
-        let counted = counting.await.unwrap_or_default();
-        (counted, began.elapsed())
+        counting.await.unwrap_or_default()
     }
 
-    async fn sign_in(&self, index: usize, due: Instant, outcome: mpsc::Sender<Outcome>) {
+    async fn sign_in(&self, index: usize, due: Instant, end: Instant, outcome: mpsc::Sender<Outcome>) {
         let mut settings = Settings::new(self.gateways.of_bot(index).clone());
         settings.deadline = DEADLINE;
         settings.local_address = Some(source(index));
         let signed_in = Session::sign_in(&settings, &self.identities[index % self.identities.len()]).await;
-        let took = due.elapsed();
+        let now = Instant::now();
         let (told, session) = match signed_in {
-            Ok(session) => (Ok(took), Some(session)),
+            Ok(session) => (Ok((now - due, now <= end)), Some(session)),
             Err(ended) => (Err(Refusal::Ended(ended)), None),
         };
         let _ = outcome.try_send(told);
@@ -171,20 +172,26 @@ fn source(index: usize) -> IpAddr {
 /// What became of all of them.
 struct Outcomes {
     microseconds: Histogram<u64>,
+    /// Those who were signed in before the storm was over.
+    in_time: u64,
+    not_begun: u64,
     refused: BTreeMap<String, u64>,
 }
 
 impl Default for Outcomes {
     fn default() -> Self {
-        Self { microseconds: histogram(), refused: BTreeMap::new() }
+        Self { microseconds: histogram(), in_time: 0, not_begun: 0, refused: BTreeMap::new() }
     }
 }
 
 impl Outcomes {
     fn count(&mut self, outcome: Outcome) {
         let reason = match outcome {
-            Ok(took) => return self.microseconds.saturating_record(took.as_micros() as u64),
-            Err(Refusal::NotBegun) => "too many under way, not begun".to_owned(),
+            Ok((took, in_time)) => {
+                self.in_time += u64::from(in_time);
+                return self.microseconds.saturating_record(took.as_micros() as u64);
+            }
+            Err(Refusal::NotBegun) => return self.not_begun += 1,
             Err(Refusal::Ended(Ended::Refused { status, .. })) => format!("HTTP status {status}"),
             Err(Refusal::Ended(Ended::Closed { code, reason })) => format!("{reason} ({code})"),
             Err(Refusal::Ended(ended)) => ended.to_string(),
@@ -200,8 +207,10 @@ struct Summary {
     offered: u64,
     offered_per_second: u32,
     signed_in: u64,
-    /// Until the last answer, or the end of the storm, whichever was later.
+    /// While the storm blew.
     signed_in_per_second: f64,
+    /// As too many were under way.
+    not_begun: u64,
     refused: u64,
     refused_by_reason: BTreeMap<String, u64>,
     /// From the moment at which it was to begin until the welcome.
@@ -217,19 +226,18 @@ impl Summary {
         rate: u32,
         seconds: u64,
         outcomes: Outcomes,
-        took: Duration,
         (before, after): (Option<Sample>, Option<Sample>),
     ) -> Self {
         let signed_in = outcomes.microseconds.len();
         let refused: u64 = outcomes.refused.values().sum();
-        let took = took.as_secs_f64().max(seconds as f64);
         let load = after.zip(before).map(|(after, before)| after.since(&before));
         Self {
             seconds,
-            offered: signed_in + refused,
+            offered: signed_in + refused + outcomes.not_begun,
             offered_per_second: rate,
             signed_in,
-            signed_in_per_second: signed_in as f64 / took,
+            signed_in_per_second: outcomes.in_time as f64 / seconds as f64,
+            not_begun: outcomes.not_begun,
             refused,
             refused_by_reason: outcomes.refused,
             latency_ms: Percentiles::of(&outcomes.microseconds),
@@ -241,7 +249,10 @@ impl Summary {
     fn print(&self) {
         println!("  offered         {} ({}/s for {} s)", self.offered, self.offered_per_second, self.seconds);
         println!("  signed in       {} ({:.0}/s)", self.signed_in, self.signed_in_per_second);
-        println!("  refused         {}", self.refused);
+        println!(
+            "  refused         {}, {} not begun as too many were under way",
+            self.refused, self.not_begun
+        );
         for (reason, count) in &self.refused_by_reason {
             println!("    {count:>8}  {reason}");
         }

@@ -6,11 +6,11 @@
 use std::{collections::HashMap, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result, anyhow};
-use client::{Address, Bytes, Dialect, Explorer, Gateway, Settings, TopicEvent, TopicMessage};
+use client::{Address, Bytes, Dialect, Explorer, Gateway, Position, Settings, TopicEvent, TopicMessage};
 use hdrhistogram::Histogram;
 use serde::Serialize;
 use tokio::{
-    sync::watch,
+    sync::{Semaphore, watch},
     task::JoinSet,
     time::{self, Instant, MissedTickBehavior},
 };
@@ -30,58 +30,55 @@ const HEADER_BYTES: usize = 16;
 const GRACE: Duration = Duration::from_secs(2);
 /// How long a sign-in and a subscription may take.
 const DEADLINE: Duration = Duration::from_secs(20);
+/// Sign-ins at a time, so that no limit of a realm is in their way.
+const AT_THE_DOOR: usize = 16;
+/// How far apart people stand, and how many in a row: too far for any island.
+const APART_M: f32 = 1_000.0;
+const ROW: usize = 150;
 const TOPIC: &str = "bots.topics";
 
 pub(crate) async fn run(flags: &Flags, rate: f64, seconds: u64) -> Result<ExitCode> {
     let _ = rlimit::increase_nofile_limit(u64::MAX);
     let gateway = client::discover(&flags.url, Some(Dialect::Rpc)).await.context("no realm")?;
     let server = ServerLoad::new(&flags.url);
+    let speakers = (rate / EACH_PER_SECOND).ceil() as usize;
+    let mut people = arrive(&gateway, flags.count + speakers).await?;
     let stage = Arc::new(Stage { began: Instant::now(), padding: flags.bytes.saturating_sub(HEADER_BYTES) });
     let (over, is_over) = watch::channel(false);
     let mut subscribers = JoinSet::new();
-    for _ in 0..flags.count {
-        let (explorer, mut subscription) = subscribe(&gateway).await?;
-        let (stage, mut is_over) = (stage.clone(), is_over.clone());
-        subscribers.spawn(async move {
-            let mut heard = Heard::default();
-            loop {
-                tokio::select! {
-                    event = subscription.next() => match event {
-                        Some(TopicEvent::Message(message)) => heard.take(&stage, &message),
-                        other => return Err(anyhow!("a subscriber was cut off: {other:?}")),
-                    },
-                    _ = is_over.wait_for(|&over| over) => break,
-                }
-            }
-            explorer.handle().leave().await;
-            Ok(heard)
-        });
-    }
-    let speakers = (rate / EACH_PER_SECOND).ceil();
-    let step = Duration::from_secs_f64(speakers / rate);
-    let mut speaking = JoinSet::new();
-    let mut explorers = Vec::new();
-    for _ in 0..speakers as usize {
-        explorers.push(signed_in(&gateway).await?);
+    for explorer in people.split_off(speakers) {
+        let subscribing = explorer.handle();
+        let listening = time::timeout(DEADLINE, subscribing.subscribe(TOPIC));
+        let subscription = listening.await.context("no subscription in time")??;
+        subscribers.spawn(listen(stage.clone(), explorer, subscription, is_over.clone()));
     }
     let before = server.sample().await;
+    let step = Duration::from_secs_f64(speakers as f64 / rate);
     let starts = Instant::now();
-    for (index, explorer) in explorers.into_iter().enumerate() {
-        let first = starts + step.mul_f64(index as f64 / speakers);
+    let mut speaking = JoinSet::new();
+    for (index, explorer) in people.into_iter().enumerate() {
+        let first = starts + step.mul_f64(index as f64 / speakers as f64);
         speaking.spawn(speak(stage.clone(), explorer, first, step, starts + Duration::from_secs(seconds)));
     }
-    let mut sent = 0;
+    let (mut sent, mut took) = (0, Duration::ZERO);
     while let Some(spoken) = speaking.join_next().await {
-        sent += spoken??;
+        let (said, last) = spoken??;
+        sent += said;
+        took = took.max(last - starts);
     }
     let after = server.sample().await;
     time::sleep(GRACE).await;
     over.send_replace(true);
-    let mut heard = Heard::default();
-    while let Some(one) = subscribers.join_next().await {
-        heard.add(&one??);
+    let mut all = Heard::default();
+    let mut lost = 0;
+    while let Some(heard) = subscribers.join_next().await {
+        let heard = heard??;
+        // Of one subscriber: what another was told too much of hides nothing.
+        lost += sent.saturating_sub(heard.messages + heard.missed);
+        all.add(&heard);
     }
-    let summary = Summary::new(flags.count, seconds, sent, &heard, before.zip(after));
+    let rates = Rates { offered: rate, sent, took };
+    let summary = Summary::new(flags.count, &rates, &all, lost, before.zip(after));
     match flags.json {
         true => println!("{}", serde_json::to_string(&summary)?),
         false => summary.print(),
@@ -96,6 +93,28 @@ struct Stage {
     padding: usize,
 }
 
+/// So many people, signed in, each alone: who is nowhere would be sent away.
+async fn arrive(gateway: &Gateway, count: usize) -> Result<Vec<Explorer>> {
+    let door = Arc::new(Semaphore::new(AT_THE_DOOR));
+    let mut arriving = JoinSet::new();
+    for index in 0..count {
+        let (gateway, door) = (gateway.clone(), door.clone());
+        arriving.spawn(async move {
+            let _place = door.acquire().await?;
+            let explorer = signed_in(&gateway).await?;
+            let (x, z) = (index % ROW, index / ROW % ROW);
+            let apart = |number: usize| (number as f32 - ROW as f32 / 2.0) * APART_M;
+            explorer.handle().heartbeat(Position::new(apart(x), 0.0, apart(z)), None).await;
+            anyhow::Ok(explorer)
+        });
+    }
+    let mut people = Vec::new();
+    while let Some(arrived) = arriving.join_next().await {
+        people.push(arrived??);
+    }
+    Ok(people)
+}
+
 async fn signed_in(gateway: &Gateway) -> Result<Explorer> {
     let mut explorer = Explorer::start(Settings::new(gateway.clone()), client::guest()?);
     loop {
@@ -108,38 +127,60 @@ async fn signed_in(gateway: &Gateway) -> Result<Explorer> {
     }
 }
 
-async fn subscribe(gateway: &Gateway) -> Result<(Explorer, client::Subscription)> {
-    let explorer = signed_in(gateway).await?;
-    let handle = explorer.handle();
-    let subscription = time::timeout(DEADLINE, handle.subscribe(TOPIC)).await.context("not in time")??;
-    Ok((explorer, subscription))
+/// Listens until all is over.
+async fn listen(
+    stage: Arc<Stage>,
+    mut explorer: Explorer,
+    mut subscription: client::Subscription,
+    mut is_over: watch::Receiver<bool>,
+) -> Result<Heard> {
+    let mut heard = Heard::default();
+    loop {
+        tokio::select! {
+            event = subscription.next() => match event {
+                Some(TopicEvent::Message(message)) => heard.take(&stage, &message),
+                other => return Err(anyhow!("a subscriber was cut off: {other:?}")),
+            },
+            Some(_) = explorer.next() => {}
+            _ = is_over.wait_for(|&over| over) => break,
+        }
+    }
+    explorer.handle().leave().await;
+    Ok(heard)
 }
 
-/// Says something at each of its times until the end, and gives how much it said.
+/// Says something at each of its times until the end, and once more when that has been heard, so
+/// that whoever missed something is told. Gives how much it said, and when the end had been said.
 async fn speak(
     stage: Arc<Stage>,
     explorer: Explorer,
     first: Instant,
     step: Duration,
     end: Instant,
-) -> Result<u64> {
+) -> Result<(u64, Instant)> {
     let handle = explorer.handle();
     let mut times = time::interval_at(first, step);
     times.set_missed_tick_behavior(MissedTickBehavior::Burst);
     let mut number: u64 = 0;
+    let say = async |due: Instant, number: u64| {
+        let due_us = (due - stage.began).as_micros() as u64;
+        let mut payload = [due_us.to_be_bytes(), number.to_be_bytes()].concat();
+        payload.resize(HEADER_BYTES + stage.padding, 0);
+        handle.publish(TOPIC, Bytes::from(payload)).await
+    };
     loop {
         let due = times.tick().await;
         if due >= end {
             break;
         }
-        let due_us = (due - stage.began).as_micros() as u64;
-        let mut payload = [due_us.to_be_bytes(), number.to_be_bytes()].concat();
-        payload.resize(HEADER_BYTES + stage.padding, 0);
-        handle.publish(TOPIC, Bytes::from(payload)).await?;
+        say(due, number).await?;
         number += 1;
     }
+    let last = Instant::now();
+    time::sleep(GRACE / 2).await;
+    say(Instant::now(), number).await?;
     handle.leave().await;
-    Ok(number)
+    Ok((number + 1, last))
 }
 
 /// What subscribers heard.
@@ -151,6 +192,13 @@ struct Heard {
     out_of_order: u64,
     /// The number that is expected next of each sender, of one subscriber.
     next: HashMap<Address, u64>,
+}
+
+/// How much was to be said in a second, how much was, and how long that took.
+struct Rates {
+    offered: f64,
+    sent: u64,
+    took: Duration,
 }
 
 impl Default for Heard {
@@ -186,8 +234,10 @@ impl Heard {
 /// How it went.
 #[derive(Debug, Serialize)]
 struct Summary {
-    seconds: u64,
+    /// Until the last message was taken, if that was later than it was to be.
+    seconds: f64,
     subscribers: usize,
+    offered_per_second: f64,
     sent: u64,
     sent_per_second: f64,
     delivered: u64,
@@ -207,31 +257,35 @@ struct Summary {
 impl Summary {
     fn new(
         subscribers: usize,
-        seconds: u64,
-        sent: u64,
+        rates: &Rates,
         heard: &Heard,
+        lost: u64,
         samples: Option<(Sample, Sample)>,
     ) -> Self {
         let load = samples.map(|(before, after)| after.since(&before));
-        let expected = sent * subscribers as u64;
+        let seconds = rates.took.as_secs_f64();
         Self {
             seconds,
             subscribers,
-            sent,
-            sent_per_second: sent as f64 / seconds as f64,
+            offered_per_second: rates.offered,
+            sent: rates.sent,
+            sent_per_second: rates.sent as f64 / seconds,
             delivered: heard.messages,
-            delivered_per_second: heard.messages as f64 / seconds as f64,
+            delivered_per_second: heard.messages as f64 / seconds,
             missed: heard.missed,
-            lost: expected.saturating_sub(heard.messages + heard.missed),
+            lost,
             out_of_order: heard.out_of_order,
             latency_ms: Percentiles::of(&heard.microseconds),
             server_cpu_us_per_delivery: load.map(|(cpu, _)| 1e6 * cpu / heard.messages.max(1) as f64),
-            server_cores: load.map(|(cpu, seconds)| cpu / seconds),
+            server_cores: load.map(|(cpu, _)| cpu / seconds),
         }
     }
 
     fn print(&self) {
-        println!("  sent            {} ({:.0}/s for {} s)", self.sent, self.sent_per_second, self.seconds);
+        println!(
+            "  sent            {} ({:.0}/s of {:.0}/s, for {:.1} s)",
+            self.sent, self.sent_per_second, self.offered_per_second, self.seconds
+        );
         println!(
             "  delivered       {} ({:.0}/s) to {} subscribers",
             self.delivered, self.delivered_per_second, self.subscribers

@@ -80,6 +80,7 @@ impl Parsed {
         );
         for (key, value) in [
             ("server.header_timeout_s", server.header_timeout_s),
+            ("server.write_timeout_s", server.write_timeout_s),
             ("identity.ethereum_timeout_ms", identity.ethereum_timeout_ms),
             ("identity.ethereum_max_questions", identity.ethereum_max_questions as u64),
             ("identity.ethereum_failures", identity.ethereum_failures.into()),

@@ -53,6 +53,8 @@ pub(crate) struct Server {
     pub(crate) admin: String,
     /// How long a request's head may take to arrive.
     pub(crate) header_timeout_s: u64,
+    /// How long a connection may take nothing of what it is sent.
+    pub(crate) write_timeout_s: u64,
     /// How long a shutdown may wait for sockets to close.
     pub(crate) drain_timeout_s: u64,
 }
@@ -281,6 +283,7 @@ impl Default for Server {
             public_url: String::new(),
             admin: "127.0.0.1:5001".to_owned(),
             header_timeout_s: 10,
+            write_timeout_s: 60,
             drain_timeout_s: 10,
         }
     }

@@ -15,7 +15,7 @@ fn topic(text: &str) -> Topic {
 
 #[test]
 fn what_is_no_topic_is_refused() {
-    use TopicError::{Character, EmptySegment, TooLong};
+    use TopicError::{Character, EmptySegment, TooDeep, TooLong};
     for (text, error) in [
         ("", EmptySegment),
         (".a", EmptySegment),
@@ -28,6 +28,7 @@ fn what_is_no_topic_is_refused() {
         ("a.>", Character),
         ("a*", Character),
         (&"x".repeat(257), TooLong),
+        (&["x"; 17].join("."), TooDeep),
     ] {
         assert_eq!(text.parse::<Topic>(), Err(error), "{text:?}");
         assert_eq!(text.parse::<TopicPattern>(), Err(error), "{text:?}");
@@ -35,7 +36,7 @@ fn what_is_no_topic_is_refused() {
     assert_eq!("a.*".parse::<Topic>(), Err(Character));
     assert_eq!("peer.a".parse::<SystemTopic>(), Err(TopicError::NotOfTheSystem));
     assert_eq!("peer".parse::<SystemTopic>(), Err(TopicError::NotOfTheSystem));
-    for text in ["a", "peers.a", "café.plaza", &"x".repeat(256)] {
+    for text in ["a", "peers.a", "café.plaza", &"x".repeat(256), &["x"; 16].join(".")] {
         assert_eq!(topic(text).as_str(), text);
         assert!(text.parse::<SystemTopic>().is_ok());
     }
