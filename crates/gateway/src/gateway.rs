@@ -237,7 +237,7 @@ impl Shared {
         let who = JoinIslandMessage::decode(&envelope.payload[..]).ok();
         let who = who.and_then(|message| message.peer_id.parse().ok());
         if let (Some(peer), Ok(topic)) = (who, subject.to_string().parse()) {
-            let change = MemberChange { joined, topic, message: envelope.payload.clone() };
+            let change = Arc::new(MemberChange { joined, topic, message: envelope.payload.clone() });
             self.sessions.change_member(island, peer, envelope.headers.session, &change);
         }
     }

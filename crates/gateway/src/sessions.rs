@@ -17,7 +17,7 @@ pub(crate) enum Told {
     /// Where it belongs: an encoded `IslandChangedMessage`.
     IslandChanged(Bytes),
     /// Who joined its island, or left it.
-    MemberChanged(MemberChange),
+    MemberChanged(Arc<MemberChange>),
 }
 
 /// Somebody joined an island, or left it.
@@ -171,7 +171,7 @@ impl Sessions {
         island: &IslandId,
         peer: Address,
         session: Option<SessionId>,
-        change: &MemberChange,
+        change: &Arc<MemberChange>,
     ) {
         let mut state = self.lock();
         if !change.joined {
@@ -275,12 +275,13 @@ mod tests {
         format!("I{number}").parse().unwrap()
     }
 
-    fn change(joined: bool) -> MemberChange {
+    fn change(joined: bool) -> Arc<MemberChange> {
         let subject = match joined {
             true => Subject::IslandPeerJoin(island(1)),
             false => Subject::IslandPeerLeft(island(1)),
         };
-        MemberChange { joined, topic: subject.to_string().parse().unwrap(), message: "who".into() }
+        let topic = subject.to_string().parse().unwrap();
+        Arc::new(MemberChange { joined, topic, message: "who".into() })
     }
 
     fn applicant(address: Address) -> Applicant {

@@ -216,7 +216,7 @@ mod tests {
         assert_eq!(packet(&told), encode(IslandChanged(change)));
         let member = |joined, message: Vec<u8>| {
             let topic = "island.I1.peer_join".parse().unwrap();
-            Told::MemberChanged(MemberChange { joined, topic, message: message.into() })
+            Told::MemberChanged(Arc::new(MemberChange { joined, topic, message: message.into() }))
         };
         let join = JoinIslandMessage { island_id: "I1".to_owned(), peer_id: "0x1".to_owned() };
         assert_eq!(packet(&member(true, join.encode_to_vec())), encode(JoinIsland(join)));
