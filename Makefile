@@ -1,4 +1,4 @@
-# Everything here works on a fresh clone with nothing but a Rust toolchain.
+# Everything here works on a fresh clone with nothing but a Rust toolchain; the tests install nats-server.
 
 .PHONY: run bots test check bench sim fuzz
 
@@ -12,6 +12,7 @@ bots:
 
 ## Run every test.
 test:
+	scripts/needs
 	cargo test --workspace
 
 ## What has to hold before a change lands, besides the tests.

@@ -1,12 +1,9 @@
-use std::sync::{
-    PoisonError, RwLock,
-    atomic::{AtomicU64, Ordering},
-};
+use std::sync::{PoisonError, RwLock};
 
 use protocol::subject;
-use tokio::sync::mpsc::{self, error::TrySendError};
+use tokio::sync::mpsc;
 
-use crate::Envelope;
+use crate::{Envelope, inbox::Inbox};
 
 /// The bus of a realm in one process: a list of subscribers.
 ///
@@ -18,11 +15,8 @@ pub(crate) struct InProcess {
 
 #[derive(Debug)]
 struct Subscriber {
-    name: &'static str,
     patterns: Vec<String>,
-    queue: mpsc::Sender<Envelope>,
-    /// Messages dropped since the last one that was kept.
-    missed: AtomicU64,
+    inbox: Inbox,
 }
 
 impl InProcess {
@@ -30,13 +24,13 @@ impl InProcess {
         let mut gone = false;
         for subscriber in self.subscribers.read().unwrap_or_else(PoisonError::into_inner).iter() {
             if subscriber.patterns.iter().any(|pattern| subject::matches(pattern, &envelope.subject)) {
-                gone |= subscriber.queue.is_closed();
-                subscriber.offer(envelope.clone());
+                gone |= subscriber.inbox.is_closed();
+                subscriber.inbox.offer(envelope.clone());
             }
         }
         if gone {
             let mut subscribers = self.subscribers.write().unwrap_or_else(PoisonError::into_inner);
-            subscribers.retain(|subscriber| !subscriber.queue.is_closed());
+            subscribers.retain(|subscriber| !subscriber.inbox.is_closed());
         }
     }
 
@@ -46,21 +40,10 @@ impl InProcess {
         patterns: &[&str],
         capacity: usize,
     ) -> mpsc::Receiver<Envelope> {
-        let (queue, receiver) = mpsc::channel(capacity);
+        let (inbox, receiver) = Inbox::new(name, capacity);
         let patterns = patterns.iter().map(|&pattern| pattern.to_owned()).collect();
         let mut subscribers = self.subscribers.write().unwrap_or_else(PoisonError::into_inner);
-        subscribers.push(Subscriber { name, patterns, queue, missed: AtomicU64::new(0) });
+        subscribers.push(Subscriber { patterns, inbox });
         receiver
-    }
-}
-
-impl Subscriber {
-    fn offer(&self, mut envelope: Envelope) {
-        envelope.missed = self.missed.swap(0, Ordering::Relaxed);
-        if let Err(TrySendError::Full(envelope)) = self.queue.try_send(envelope) {
-            self.missed.fetch_add(envelope.missed + 1, Ordering::Relaxed);
-            metrics::counter!("atoll_bus_dropped_total", "subscriber" => self.name).increment(1);
-            tracing::debug!(subscriber = self.name, subject = %envelope.subject, "queue full, message dropped");
-        }
     }
 }

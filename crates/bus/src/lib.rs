@@ -2,10 +2,16 @@
 //!
 //! Messages are at most once, and those of one publisher in their order: a subscriber whose queue is
 //! full loses the newest, which is counted (`atoll_bus_dropped_total`, and on the next message that
-//! it keeps), and a publisher never waits. Subjects and wildcards follow NATS,
-//! so that the same roles can run apart.
+//! it keeps), and a publisher never waits. Subjects and wildcards follow NATS, and the same roles run
+//! on either bus: within a process, or over NATS.
+//!
+//! Over NATS, while the connection is away, what holds late ([`Subject::holds_late`]) is kept for a
+//! minute and said in order when it is back; all else is dropped and counted. What was on its way
+//! when the connection went is lost.
 
 mod in_process;
+mod inbox;
+mod nats;
 
 use std::sync::Arc;
 
@@ -13,7 +19,10 @@ use bytes::Bytes;
 use protocol::{Address, SessionId, Subject};
 use tokio::sync::mpsc;
 
+pub use nats::{ConnectError, Credentials, NatsSettings};
+
 use in_process::InProcess;
+use nats::Nats;
 
 /// What came over the bus.
 #[derive(Debug, Clone)]
@@ -56,26 +65,63 @@ impl Headers {
 
 /// A handle to the bus. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Bus(Arc<InProcess>);
+pub struct Bus(Medium);
+
+#[derive(Debug, Clone)]
+enum Medium {
+    InProcess(Arc<InProcess>),
+    Nats(Arc<Nats>),
+}
 
 impl Bus {
     /// A bus within this process.
     pub fn in_process() -> Self {
-        Self(Arc::default())
+        Self(Medium::InProcess(Arc::default()))
+    }
+
+    /// A bus over NATS. It reconnects by itself, and ends for good with the last handle to it.
+    pub async fn nats(settings: NatsSettings) -> Result<Self, ConnectError> {
+        Ok(Self(Medium::Nats(Arc::new(Nats::connect(settings).await?))))
     }
 
     /// Gives a message to everybody subscribed to its subject. Never waits.
     pub fn publish(&self, subject: &Subject, headers: Headers, payload: impl Into<Bytes>) {
         let payload = payload.into();
-        self.0.publish(Envelope { subject: subject.to_string().into(), headers, payload, missed: 0 });
+        match &self.0 {
+            Medium::InProcess(bus) => {
+                bus.publish(Envelope { subject: subject.to_string().into(), headers, payload, missed: 0 });
+            }
+            Medium::Nats(bus) => bus.publish(subject, headers, payload),
+        }
     }
 
-    /// Messages on subjects that match one of `patterns`, in the order of their publication.
+    /// Messages on subjects that match one of `patterns`, those of one publisher in the order of
+    /// their publication; what this bus itself publishes from now on is among them.
     ///
     /// The queue holds `capacity` messages; at the bound the newest is dropped and counted under
     /// the name of the `subscriber`.
     pub fn subscribe(&self, subscriber: &'static str, patterns: &[&str], capacity: usize) -> Subscription {
-        Subscription(self.0.subscribe(subscriber, patterns, capacity))
+        Subscription(match &self.0 {
+            Medium::InProcess(bus) => bus.subscribe(subscriber, patterns, capacity),
+            Medium::Nats(bus) => bus.subscribe(subscriber, patterns, capacity),
+        })
+    }
+
+    /// Whether nobody can be told anything, and nobody heard, as the connection is away. Never so
+    /// within a process.
+    pub fn is_away(&self) -> bool {
+        match &self.0 {
+            Medium::InProcess(_) => false,
+            Medium::Nats(bus) => bus.is_away(),
+        }
+    }
+
+    /// Waits until what was published is on its way, for about a second at most once it is its turn.
+    pub async fn flush(&self) {
+        match &self.0 {
+            Medium::InProcess(_) => {}
+            Medium::Nats(bus) => bus.flush().await,
+        }
     }
 }
 
@@ -94,6 +140,3 @@ impl Subscription {
         self.0.try_recv().ok()
     }
 }
-
-#[cfg(test)]
-mod tests;

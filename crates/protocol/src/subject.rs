@@ -71,6 +71,30 @@ const SCENE_TOPIC_PREFIX: &str = "messageBus.scene.";
 #[error("not a known subject")]
 pub struct SubjectError;
 
+impl Subject {
+    /// Whether it still holds when it is told late, so that it is worth keeping for a while when
+    /// nobody can be told: what happened once and is not said again does. What is repeated anyway
+    /// (heartbeats, announcements, reports) is stale by then, and what people say under topics
+    /// comes in time or not at all.
+    pub fn holds_late(&self) -> bool {
+        match self {
+            Self::PeerConnect(_)
+            | Self::PeerDisconnect(_)
+            | Self::PeerIslandChanged(_)
+            | Self::IslandPeerJoin(_)
+            | Self::IslandPeerLeft(_)
+            | Self::MembershipEnded(_) => true,
+            Self::PeerHeartbeat(_)
+            | Self::PeerTopic(..)
+            | Self::SystemTopic(_)
+            | Self::SceneTopic(_)
+            | Self::EngineIslands
+            | Self::EngineDiscovery
+            | Self::TransportAnnounce(_) => false,
+        }
+    }
+}
+
 impl fmt::Display for Subject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

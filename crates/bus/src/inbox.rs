@@ -1,0 +1,77 @@
+use std::sync::{
+    Mutex, PoisonError,
+    atomic::{AtomicU64, Ordering},
+};
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc::{self, error::TrySendError};
+
+use crate::Envelope;
+
+/// How often it is said in the log that a subscriber is slow.
+const WARN_INTERVAL: Duration = Duration::from_secs(10);
+
+/// The queue of one subscriber: bounded, and at the bound the newest is dropped, counted and told.
+#[derive(Debug)]
+pub(crate) struct Inbox {
+    name: &'static str,
+    queue: mpsc::Sender<Envelope>,
+    /// Messages dropped since the last one that was kept.
+    missed: AtomicU64,
+    /// When it was last said that it is slow.
+    warned: Mutex<Option<Instant>>,
+}
+
+impl Inbox {
+    /// The queue of the subscriber of this name, and its other end.
+    pub(crate) fn new(name: &'static str, capacity: usize) -> (Self, mpsc::Receiver<Envelope>) {
+        let (queue, receiver) = mpsc::channel(capacity);
+        (Self { name, queue, missed: AtomicU64::new(0), warned: Mutex::default() }, receiver)
+    }
+
+    /// Whether the subscriber has gone.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.queue.is_closed()
+    }
+
+    /// Waits until the subscriber has gone.
+    pub(crate) async fn closed(&self) {
+        self.queue.closed().await;
+    }
+
+    /// Puts a message into the queue, or drops it.
+    pub(crate) fn offer(&self, mut envelope: Envelope) {
+        envelope.missed = self.missed.swap(0, Ordering::Relaxed);
+        if let Err(TrySendError::Full(envelope)) = self.queue.try_send(envelope) {
+            self.missed.fetch_add(envelope.missed + 1, Ordering::Relaxed);
+            metrics::counter!("atoll_bus_dropped_total", "subscriber" => self.name).increment(1);
+            tracing::debug!(subscriber = self.name, subject = %envelope.subject, "queue full, message dropped");
+        }
+    }
+
+    /// A message was dropped before it came this far.
+    pub(crate) fn overrun(&self) {
+        self.missed.fetch_add(1, Ordering::Relaxed);
+        metrics::counter!("atoll_bus_slow_consumer_total", "subscriber" => self.name).increment(1);
+        let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
+        if warned.is_none_or(|at| at.elapsed() >= WARN_INTERVAL) {
+            tracing::warn!(
+                subscriber = self.name,
+                "messages come faster than they are taken, some are dropped"
+            );
+            *warned = Some(Instant::now());
+        }
+    }
+
+    /// A message was not understood, and is not passed on.
+    pub(crate) fn refuse(&self, subject: &str, reason: &'static str) {
+        metrics::counter!("atoll_bus_malformed_total", "subscriber" => self.name, "header" => reason)
+            .increment(1);
+        tracing::debug!(
+            subscriber = self.name,
+            subject,
+            header = reason,
+            "malformed header, message dropped"
+        );
+    }
+}

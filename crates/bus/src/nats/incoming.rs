@@ -1,0 +1,153 @@
+//! From the channels of a connection to the queue of one subscriber, in order.
+
+use std::{
+    collections::HashMap,
+    future::poll_fn,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use async_nats::{Message, Subscriber};
+use futures_util::StreamExt;
+use protocol::subject;
+use tokio::task;
+
+use super::wire::{self, Malformed, Place};
+use crate::{Envelope, inbox::Inbox};
+
+/// What one subscriber asked for.
+///
+/// A server sends the messages of one publisher in their order over all subscriptions of a
+/// connection; the client library then puts those of each pattern into a channel of its own, so
+/// that the order between patterns is lost. It is restored here from the numbers that publishers
+/// give their messages, without waiting for anything: all channels are emptied, then emptied again.
+/// What came before a message of the first round was in its channel before that message was found,
+/// so that it is in the first round or in the second. So after the second, all of the first can go
+/// out, sorted, with what precedes it in the second; the rest of the second is the next first.
+///
+/// Messages of foreign publishers, which have no numbers, are in order within each pattern.
+pub(super) struct Incoming {
+    patterns: Vec<String>,
+    /// One for each pattern.
+    channels: Vec<Subscriber>,
+    inbox: Arc<Inbox>,
+}
+
+/// A message as it came over the channel of one pattern.
+type Found = (usize, Message);
+
+/// Messages, each with its place among those of its publisher.
+type Placed<T> = Vec<(Option<Place>, T)>;
+
+impl Incoming {
+    pub(super) fn new(patterns: Vec<String>, channels: Vec<Subscriber>, inbox: Arc<Inbox>) -> Self {
+        Self { patterns, channels, inbox }
+    }
+
+    /// Passes messages on until the subscriber has gone, or the connection for good.
+    pub(super) async fn run(self) {
+        // A channel must not claim to be empty because this task has done enough for its turn.
+        task::coop::unconstrained(self.pass_on()).await;
+    }
+
+    async fn pass_on(mut self) {
+        let inbox = self.inbox.clone();
+        let (mut older, mut found): (Placed<Envelope>, Vec<Found>) = Default::default();
+        loop {
+            if older.is_empty() {
+                let arrival = poll_fn(|cx| {
+                    let open = self.empty(cx, &mut found);
+                    if open && found.is_empty() { Poll::Pending } else { Poll::Ready(open) }
+                });
+                tokio::select! {
+                    () = inbox.closed() => return,
+                    open = arrival => if !open { return },
+                }
+                older.extend(found.drain(..).filter_map(|found| self.read(found)));
+            }
+            let open = poll_fn(|cx| Poll::Ready(self.empty(cx, &mut found))).await;
+            let newer = found.drain(..).filter_map(|found| self.read(found)).collect();
+            let (due, rest) = in_order(older, newer);
+            due.into_iter().for_each(|(_, envelope)| inbox.offer(envelope));
+            if !open || inbox.is_closed() {
+                return;
+            }
+            older = rest;
+            // However much comes, others have their turn.
+            task::yield_now().await;
+        }
+    }
+
+    /// Takes everything that is in the channels, and does nothing with it: that has to be faster
+    /// than it comes. `false` when there will never be more.
+    fn empty(&mut self, cx: &mut Context<'_>, found: &mut Vec<Found>) -> bool {
+        self.channels.iter_mut().enumerate().all(|(index, channel)| {
+            loop {
+                match channel.poll_next_unpin(cx) {
+                    Poll::Ready(Some(message)) => found.push((index, message)),
+                    Poll::Ready(None) => return false,
+                    Poll::Pending => return true,
+                }
+            }
+        })
+    }
+
+    /// What is passed on of a message, if it is.
+    fn read(&self, (index, message): Found) -> Option<(Option<Place>, Envelope)> {
+        // The server sends it once for each pattern.
+        let others = &self.patterns[..index];
+        if others.iter().any(|pattern| subject::matches(pattern, &message.subject)) {
+            return None;
+        }
+        let subject: Arc<str> = message.subject.as_str().into();
+        match wire::decode(message.headers.as_ref()) {
+            Ok((headers, place)) => {
+                Some((place, Envelope { subject, headers, payload: message.payload, missed: 0 }))
+            }
+            Err(Malformed(header)) => {
+                self.inbox.refuse(&subject, header);
+                None
+            }
+        }
+    }
+}
+
+/// All of `older`, with what precedes some of it in `newer`, those of one publisher in order; and
+/// the rest of `newer`.
+fn in_order<T>(mut older: Placed<T>, newer: Placed<T>) -> (Placed<T>, Placed<T>) {
+    let mut last = HashMap::new();
+    for Place { publisher, number } in older.iter().filter_map(|(place, _)| *place) {
+        last.entry(publisher).and_modify(|last: &mut u64| *last = number.max(*last)).or_insert(number);
+    }
+    let precedes = |place: Place| last.get(&place.publisher).is_some_and(|&last| place.number < last);
+    let (due, rest): (Vec<_>, Vec<_>) = newer.into_iter().partition(|(place, _)| place.is_some_and(precedes));
+    older.extend(due);
+    // Stable: what has no number stays in order within its pattern.
+    older.sort_by_key(|(place, _)| *place);
+    (older, rest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_precedes_goes_out_with_what_it_precedes_and_nothing_else_does() {
+        let placed = |places: &[(u64, u64)]| -> Placed<()> {
+            places.iter().map(|&(publisher, number)| (Some(Place { publisher, number }), ())).collect()
+        };
+        let (due, rest) =
+            in_order(placed(&[(1, 4), (2, 9), (1, 2)]), placed(&[(1, 3), (1, 5), (3, 1), (2, 10)]));
+        assert_eq!(due, placed(&[(1, 2), (1, 3), (1, 4), (2, 9)]));
+        assert_eq!(rest, placed(&[(1, 5), (3, 1), (2, 10)]));
+    }
+
+    #[test]
+    fn foreign_messages_stay_in_the_order_in_which_they_were_found() {
+        let place = Some(Place { publisher: 1, number: 1 });
+        let older = vec![(None, "a"), (place, "b"), (None, "c")];
+        let (due, rest) = in_order(older, vec![(None, "d")]);
+        assert_eq!(due, [(None, "a"), (None, "c"), (place, "b")]);
+        assert_eq!(rest, [(None, "d")]);
+    }
+}

@@ -1,0 +1,293 @@
+//! The bus over NATS.
+//!
+//! What is published waits in a bounded queue for one task, the courier, which numbers it and hands
+//! it to the client library; so publishing never waits for the network. What one subscriber asked
+//! for comes together in a task of its own, which puts it into the subscriber's queue in order.
+
+mod incoming;
+mod outgoing;
+mod wire;
+
+use std::{
+    fmt,
+    path::PathBuf,
+    sync::{
+        Arc, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use async_nats::{ConnectErrorKind, ConnectOptions, Event, ServerAddr};
+use bytes::Bytes;
+use percent_encoding::percent_decode_str;
+use protocol::Subject;
+use tokio::{
+    sync::{mpsc, oneshot},
+    time,
+};
+
+use crate::{Envelope, Headers, inbox::Inbox};
+use outgoing::{Courier, Errand, Opening, Publication, Subscribers, Unsent};
+
+/// Messages that may wait to be published; at the bound the newest is dropped and counted.
+const OUTGOING_QUEUE: usize = 65_536;
+/// Messages that the client library may have before it: few, as those are sent late when the
+/// connection goes.
+const LIBRARY_QUEUE: usize = 256;
+/// Messages of one pattern that may wait for the task that sorts them; at the bound the newest is
+/// dropped and counted.
+const PATTERN_QUEUE: usize = 65_536;
+/// How often the server is asked whether it is there; after three times without an answer it is not.
+const PING_INTERVAL: Duration = Duration::from_secs(3);
+/// The longest pause between two attempts to reconnect.
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// Where a NATS server is, and who we are to it.
+#[derive(Clone)]
+pub struct NatsSettings {
+    /// `nats://host:port`, or `tls://`; several of one cluster, of which any will do.
+    pub servers: Vec<String>,
+    /// Who we are. Where this does not say it, `user:password@` or `token@` before a host does, and
+    /// holds for all of the cluster.
+    pub credentials: Credentials,
+    /// Certificates of authorities to trust, PEM, instead of the system's.
+    pub ca_file: Option<PathBuf>,
+    /// How long the first connection may take.
+    pub connect_timeout: Duration,
+    /// Messages of one pattern that may wait to be sorted; `None` for the default.
+    pub pattern_queue: Option<usize>,
+}
+
+/// Who we are to a NATS server.
+#[derive(Clone, Default)]
+pub enum Credentials {
+    /// Nobody in particular.
+    #[default]
+    None,
+    /// A user and its password.
+    User(String, String),
+    /// A token.
+    Token(String),
+    /// A file with a JWT and the seed of its key.
+    File(PathBuf),
+}
+
+// Neither is ever printed as it is: URLs may hold passwords.
+impl fmt::Debug for NatsSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NatsSettings").finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Credentials")
+    }
+}
+
+/// Why there is no connection to NATS.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// A server's URL cannot be read. What it is is not repeated: it may hold a password.
+    #[error("the URL of a NATS server must be nats://host:port or tls://host:port")]
+    Url,
+    /// The file of credentials cannot be read.
+    #[error("cannot read the credentials in {}", .0.display())]
+    File(PathBuf, #[source] std::io::Error),
+    /// It took too long.
+    #[error("no answer from {0} within {1:?}")]
+    TimedOut(String, Duration),
+    /// The server does not know us.
+    #[error("{0} refuses our user and password, token or credentials")]
+    Refused(String),
+    /// Anything else.
+    #[error("cannot connect to {0}")]
+    Unreachable(String, #[source] async_nats::ConnectError),
+}
+
+/// A connection to NATS.
+pub(crate) struct Nats {
+    errands: mpsc::Sender<Errand>,
+    openings: mpsc::UnboundedSender<Opening>,
+    away: Arc<AtomicBool>,
+}
+
+impl fmt::Debug for Nats {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Nats").field("away", &self.away).finish_non_exhaustive()
+    }
+}
+
+impl Nats {
+    /// Connects, and stays connected: when the connection goes, it is tried again for ever.
+    pub(crate) async fn connect(settings: NatsSettings) -> Result<Self, ConnectError> {
+        let NatsSettings { servers, credentials, ca_file, connect_timeout, pattern_queue } = settings;
+        let read: Result<Vec<ServerAddr>, _> = servers.iter().map(|url| url.parse()).collect();
+        let read = read.map_err(|_| ConnectError::Url)?;
+        let credentials = match credentials {
+            Credentials::None => read.iter().find_map(Credentials::of).unwrap_or_default(),
+            given => given,
+        };
+        let servers: Vec<String> = read.iter().map(without_credentials).collect();
+        let named = servers.join(", ");
+        let subscribers = Subscribers::default();
+        let mut options = credentials
+            .apply(ConnectOptions::new())
+            .await?
+            .name("atoll")
+            .client_capacity(LIBRARY_QUEUE)
+            .subscription_capacity(pattern_queue.unwrap_or(PATTERN_QUEUE))
+            .ping_interval(PING_INTERVAL)
+            .connection_timeout(connect_timeout)
+            .reconnect_delay_callback(pause)
+            .event_callback(slow_consumers(subscribers.clone()));
+        if let Some(file) = ca_file {
+            options = options.add_root_certificates(file);
+        }
+        let connecting = time::timeout(connect_timeout, options.connect(servers));
+        let client = match connecting.await {
+            Err(_) => return Err(ConnectError::TimedOut(named, connect_timeout)),
+            Ok(Ok(client)) => client,
+            Ok(Err(error)) => {
+                return Err(match error.kind() {
+                    ConnectErrorKind::TimedOut => ConnectError::TimedOut(named, connect_timeout),
+                    ConnectErrorKind::Authentication | ConnectErrorKind::AuthorizationViolation => {
+                        ConnectError::Refused(named)
+                    }
+                    _ => ConnectError::Unreachable(named, error),
+                });
+            }
+        };
+        let server = client.server_info();
+        tracing::info!(server = named, name = server.server_name, version = server.version, "on the bus");
+        let (errands, errands_receiver) = mpsc::channel(OUTGOING_QUEUE);
+        let (openings, openings_receiver) = mpsc::unbounded_channel();
+        let away = Arc::new(AtomicBool::new(false));
+        let courier = Courier::new(client, errands_receiver, openings_receiver, away.clone(), subscribers);
+        tokio::spawn(courier.run());
+        Ok(Self { errands, openings, away })
+    }
+
+    pub(crate) fn publish(&self, subject: &Subject, headers: Headers, payload: Bytes) {
+        let holds_late = subject.holds_late();
+        if !holds_late && self.is_away() {
+            return Unsent::Stale.count();
+        }
+        let (subject, at) = (subject.to_string(), Instant::now());
+        let publication = Publication { subject, holds_late, headers, payload, at };
+        if self.errands.try_send(Errand::Publish(publication)).is_err() {
+            Unsent::Full.count();
+        }
+    }
+
+    pub(crate) fn subscribe(
+        &self,
+        name: &'static str,
+        patterns: &[&str],
+        capacity: usize,
+    ) -> mpsc::Receiver<Envelope> {
+        let (inbox, receiver) = Inbox::new(name, capacity);
+        let patterns = patterns.iter().map(|&pattern| pattern.to_owned()).collect();
+        // Where the connection has ended for good, so has the subscription.
+        let _ = self.openings.send(Opening { patterns, inbox });
+        receiver
+    }
+
+    pub(crate) fn is_away(&self) -> bool {
+        self.away.load(Ordering::Relaxed)
+    }
+
+    pub(crate) async fn flush(&self) {
+        let (answer, answered) = oneshot::channel();
+        if self.errands.send(Errand::Flush(answer)).await.is_ok() {
+            let _ = answered.await;
+        }
+    }
+}
+
+impl Credentials {
+    /// What stands before the host, which the client library does not read.
+    fn of(address: &ServerAddr) -> Option<Self> {
+        let decoded = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
+        let user = decoded(address.username()?);
+        Some(match address.password() {
+            Some(password) => Self::User(user, decoded(password)),
+            None => Self::Token(user),
+        })
+    }
+
+    async fn apply(self, options: ConnectOptions) -> Result<ConnectOptions, ConnectError> {
+        Ok(match self {
+            Self::None => options,
+            Self::User(user, password) => options.user_and_password(user, password),
+            Self::Token(token) => options.token(token),
+            Self::File(path) => {
+                let read = options.credentials_file(&path).await;
+                read.map_err(|error| ConnectError::File(path, error))?
+            }
+        })
+    }
+}
+
+/// The URL of a server, without what nobody may read.
+fn without_credentials(address: &ServerAddr) -> String {
+    let (scheme, host, port) = (address.scheme(), address.host(), address.port());
+    if host.contains(':') {
+        format!("{scheme}://[{host}]:{port}")
+    } else {
+        format!("{scheme}://{host}:{port}")
+    }
+}
+
+/// Before the attempt of this number: at random, so that not everybody comes back at once.
+fn pause(attempt: usize) -> Duration {
+    let exponent = u32::try_from(attempt.min(6)).unwrap_or_default();
+    (Duration::from_millis(25) * 2_u32.pow(exponent)).min(LONGEST_PAUSE).mul_f64(rand::random())
+}
+
+/// Counts what the client library drops, under the name of whom it was for.
+fn slow_consumers(
+    subscribers: Subscribers,
+) -> impl Fn(Event) -> std::future::Ready<()> + Send + Sync + 'static {
+    move |event| {
+        if let Event::SlowConsumer(subscription) = event {
+            let subscribers = subscribers.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(inbox) = subscribers.get(&subscription) {
+                inbox.overrun();
+            }
+        }
+        std::future::ready(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn credentials_before_a_host_are_read_and_not_repeated() {
+        let read = |url: &str| {
+            let address: ServerAddr = url.parse().unwrap();
+            let credentials = match Credentials::of(&address) {
+                None => Vec::new(),
+                Some(Credentials::User(user, password)) => vec![user, password],
+                Some(Credentials::Token(token)) => vec![token],
+                Some(other) => panic!("{other:?}"),
+            };
+            (credentials, without_credentials(&address))
+        };
+        assert_eq!(read("nats://host"), (vec![], "nats://host:4222".to_owned()));
+        let user = vec!["user".to_owned(), "p@ss".to_owned()];
+        assert_eq!(read("tls://user:p%40ss@host:1"), (user, "tls://host:1".to_owned()));
+        assert_eq!(read("nats://token@[::1]:2"), (vec!["token".to_owned()], "nats://[::1]:2".to_owned()));
+    }
+
+    #[test]
+    fn pauses_grow_and_end_below_the_time_that_is_given_to_settle() {
+        for attempt in [0, 1, 2, 10, usize::MAX] {
+            assert!(pause(attempt) <= LONGEST_PAUSE);
+        }
+        assert!(pause(1) <= Duration::from_millis(50));
+    }
+}

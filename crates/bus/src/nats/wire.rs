@@ -1,0 +1,147 @@
+//! The headers of a message, as they stand in NATS.
+
+use async_nats::{HeaderMap, HeaderName};
+use protocol::is_protocol_name;
+
+use crate::Headers;
+
+/// The sign-in that a message belongs to: a ULID.
+const SESSION: HeaderName = HeaderName::from_static("Atoll-Session");
+/// What the client said that it can join, separated by commas.
+const TRANSPORTS: HeaderName = HeaderName::from_static("Atoll-Transports");
+/// Who says something under a scene's topic: an address. Absent or empty: a server does.
+const SENDER: HeaderName = HeaderName::from_static("Atoll-Sender");
+/// Which message of its publisher it is: see [`Place`].
+const SEQUENCE: HeaderName = HeaderName::from_static("Atoll-Sequence");
+
+/// Which message of which publisher it is: `<publisher>.<number>`, 16 hex digits and a decimal. Of
+/// one publisher a later message has a greater number; foreign publishers need not number theirs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Place {
+    /// Drawn at random by each connection.
+    pub(super) publisher: u64,
+    pub(super) number: u64,
+}
+
+/// The header that makes a message one that is not understood.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Malformed(pub(super) &'static str);
+
+/// The headers of a message, with its place among those of its publisher.
+pub(super) fn encode(headers: &Headers, place: Place) -> HeaderMap {
+    let mut map = HeaderMap::new();
+    let Place { publisher, number } = place;
+    map.insert(SEQUENCE, format!("{publisher:016x}.{number}"));
+    if let Some(session) = headers.session {
+        map.insert(SESSION, session.to_string());
+    }
+    // What cannot be read is not said: a line break would be another header.
+    if let Some(transports) = headers.transports.as_deref().filter(|names| are_transports(names)) {
+        map.insert(TRANSPORTS, transports);
+    }
+    if let Some(sender) = headers.sender {
+        map.insert(SENDER, sender.to_string());
+    }
+    map
+}
+
+/// Reads them; other headers are passed over.
+pub(super) fn decode(map: Option<&HeaderMap>) -> Result<(Headers, Option<Place>), Malformed> {
+    let Some(map) = map else { return Ok(Default::default()) };
+    let session = one(map, SESSION, "session")?.map(|text| text.parse().map_err(|_| Malformed("session")));
+    let transports = one(map, TRANSPORTS, "transports")?;
+    if !transports.is_none_or(are_transports) {
+        return Err(Malformed("transports"));
+    }
+    let sender = one(map, SENDER, "sender")?.filter(|text| !text.is_empty());
+    let sender = sender.map(|text| text.parse().map_err(|_| Malformed("sender")));
+    let place = one(map, SEQUENCE, "sequence")?.map(|text| place(text).ok_or(Malformed("sequence")));
+    let headers = Headers {
+        session: session.transpose()?,
+        transports: transports.map(Into::into),
+        sender: sender.transpose()?,
+    };
+    Ok((headers, place.transpose()?))
+}
+
+/// The value of a header that may be there once.
+fn one<'a>(map: &'a HeaderMap, name: HeaderName, named: &'static str) -> Result<Option<&'a str>, Malformed> {
+    let mut values = map.get_all(name);
+    match (values.next(), values.next()) {
+        (value, None) => Ok(value.map(|value| value.as_str())),
+        _ => Err(Malformed(named)),
+    }
+}
+
+fn are_transports(names: &str) -> bool {
+    names.split(',').all(is_protocol_name)
+}
+
+fn place(text: &str) -> Option<Place> {
+    let (publisher, number) = text.split_once('.')?;
+    let digits = |text: &str| text.bytes().all(|digit| digit.is_ascii_hexdigit());
+    if publisher.len() != 16 || !digits(publisher) || !digits(number) {
+        return None;
+    }
+    Some(Place { publisher: u64::from_str_radix(publisher, 16).ok()?, number: number.parse().ok()? })
+}
+
+#[cfg(test)]
+mod tests {
+    use protocol::{Address, SessionId};
+
+    use super::*;
+
+    #[test]
+    fn headers_read_as_they_are_written() {
+        let place = Place { publisher: 7, number: u64::MAX };
+        for headers in [
+            Headers::default(),
+            Headers::of_session(SessionId::new(1, 2)),
+            Headers {
+                session: Some(SessionId::new(3, 4)),
+                transports: Some("p2p,ws-room".into()),
+                sender: Some(Address::new([9; 20])),
+            },
+        ] {
+            assert_eq!(decode(Some(&encode(&headers, place))), Ok((headers, Some(place))));
+        }
+        assert_eq!(decode(None), Ok((Headers::default(), None)));
+    }
+
+    #[test]
+    fn what_would_be_another_header_is_not_written() {
+        let transports = Some("p2p\r\nAtoll-Sender: 0x".into());
+        let headers = Headers { transports, ..Headers::default() };
+        let map = encode(&headers, Place { publisher: 1, number: 1 });
+        assert_eq!(decode(Some(&map)).unwrap().0, Headers::default());
+    }
+
+    #[test]
+    fn a_header_that_is_malformed_or_there_twice_is_named() {
+        let ulid = "01ARZ3NDEKTSV4RRFFQ69G5FAV";
+        let sender = Address::new([1; 20]).to_string();
+        let header = |name: &'static str, values: &[&str]| {
+            let mut map = HeaderMap::new();
+            values.iter().for_each(|&value| map.append(name, value));
+            decode(Some(&map)).map(|(headers, _)| headers)
+        };
+        assert!(header("Atoll-Session", &[ulid]).unwrap().session.is_some());
+        assert_eq!(header("Atoll-Sender", &[""]).unwrap().sender, None, "a server");
+        assert_eq!(header("Other", &["?"]), Ok(Headers::default()));
+        for (name, values, reason) in [
+            ("Atoll-Session", &[""][..], "session"),
+            ("Atoll-Session", &["today"], "session"),
+            ("Atoll-Session", &[ulid, ulid], "session"),
+            ("Atoll-Transports", &["p2p, ws-room"], "transports"),
+            ("Atoll-Transports", &[""], "transports"),
+            ("Atoll-Sender", &["0x12"], "sender"),
+            ("Atoll-Sender", &[&sender, ""], "sender"),
+            ("Atoll-Sequence", &["1.2"], "sequence"),
+            ("Atoll-Sequence", &["0000000000000001.+2"], "sequence"),
+            ("Atoll-Sequence", &["0000000000000001."], "sequence"),
+        ] {
+            assert_eq!(header(name, values), Err(Malformed(reason)), "{name} {values:?}");
+        }
+    }
+}

@@ -1,0 +1,308 @@
+//! What every bus promises, asked of each.
+
+use std::time::Duration;
+
+use bus::{Bus, Envelope, Headers, Subscription};
+use protocol::{Address, IslandId, SessionId, Subject, subject};
+use tokio::time::timeout;
+
+use crate::{nats::settings, server::Server};
+
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A bus, and what has to outlive it.
+struct Trial {
+    bus: Bus,
+    server: Option<Server>,
+}
+
+impl Trial {
+    fn in_process() -> Self {
+        Self { bus: Bus::in_process(), server: None }
+    }
+
+    async fn nats() -> Self {
+        let server = Server::start();
+        Self { bus: Bus::nats(settings(&server.url())).await.unwrap(), server: Some(server) }
+    }
+
+    /// Waits until all that was published has come wherever it goes.
+    async fn settled(&self) {
+        let mut probe = self.bus.subscribe("probe", &[LAST], 1);
+        self.bus.publish(&last(), Headers::default(), "");
+        timeout(PATIENCE, probe.next()).await.unwrap().unwrap();
+        // Each subscriber has a task of its own.
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// One module a bus, with all promises as tests.
+macro_rules! contract {
+    ($($promise:ident),* $(,)?) => {
+        mod in_process {
+            $(
+                #[tokio::test(flavor = "multi_thread")]
+                async fn $promise() {
+                    super::$promise(super::Trial::in_process()).await;
+                }
+            )*
+        }
+        mod over_nats {
+            $(
+                #[tokio::test(flavor = "multi_thread")]
+                async fn $promise() {
+                    super::$promise(super::Trial::nats().await).await;
+                }
+            )*
+        }
+    };
+}
+
+contract!(
+    subscribers_hear_what_they_asked_for_in_order,
+    a_full_queue_drops_the_newest_and_delays_nobody,
+    one_publisher_is_heard_in_order_over_all_patterns,
+    several_publishers_are_each_heard_in_order,
+    headers_arrive_as_they_were_given,
+    a_message_that_two_patterns_match_comes_once,
+    wildcards_stand_for_segments,
+    a_subscription_ends_when_it_is_dropped,
+    subscriptions_end_with_the_bus,
+    a_publisher_does_not_wait_for_a_slow_subscriber,
+);
+
+/// A subject that ends a test's messages.
+const LAST: &str = "engine.discovery";
+
+fn last() -> Subject {
+    Subject::EngineDiscovery
+}
+
+pub(crate) fn peer(number: u32) -> Address {
+    let mut bytes = [0; 20];
+    bytes[..4].copy_from_slice(&number.to_be_bytes());
+    Address::new(bytes)
+}
+
+pub(crate) fn heartbeat(number: u32) -> Subject {
+    Subject::PeerHeartbeat(peer(number))
+}
+
+fn island() -> IslandId {
+    "I1".parse().unwrap()
+}
+
+pub(crate) async fn next(subscription: &mut Subscription) -> Envelope {
+    timeout(PATIENCE, subscription.next()).await.expect("a message in time").expect("a bus")
+}
+
+async fn subjects(subscription: &mut Subscription, count: usize) -> Vec<Subject> {
+    let mut subjects = Vec::new();
+    for _ in 0..count {
+        subjects.push(next(subscription).await.subject().unwrap());
+    }
+    subjects
+}
+
+async fn subscribers_hear_what_they_asked_for_in_order(trial: Trial) {
+    let bus = &trial.bus;
+    let mut both = bus.subscribe("both", &[subject::PEER_HEARTBEATS, subject::ENGINE_ISLANDS], 8);
+    let mut islands = bus.subscribe("islands", &[subject::ENGINE_ISLANDS], 8);
+    bus.publish(&heartbeat(1), Headers::default(), "first");
+    bus.publish(&Subject::EngineIslands, Headers::default(), "second");
+    bus.publish(&Subject::EngineDiscovery, Headers::default(), "for nobody");
+    bus.publish(&heartbeat(2), Headers::of_session(SessionId::new(1, 2)), "third");
+    for (subject, payload, session) in [
+        (heartbeat(1), "first", None),
+        (Subject::EngineIslands, "second", None),
+        (heartbeat(2), "third", Some(SessionId::new(1, 2))),
+    ] {
+        let heard = next(&mut both).await;
+        assert_eq!((heard.subject().unwrap(), heard.headers.session), (subject, session));
+        assert_eq!((&heard.payload[..], heard.missed), (payload.as_bytes(), 0));
+    }
+    assert_eq!(next(&mut islands).await.payload, "second");
+    trial.settled().await;
+    assert!(islands.try_next().is_none() && both.try_next().is_none());
+}
+
+async fn a_full_queue_drops_the_newest_and_delays_nobody(trial: Trial) {
+    let bus = &trial.bus;
+    let mut slow = bus.subscribe("slow", &[subject::PEER_HEARTBEATS], 2);
+    let mut quick = bus.subscribe("quick", &[subject::PEER_HEARTBEATS], 8);
+    (0..4).for_each(|number| bus.publish(&heartbeat(number), Headers::default(), ""));
+    trial.settled().await;
+    assert_eq!(subjects(&mut quick, 4).await, (0..4).map(heartbeat).collect::<Vec<_>>());
+    assert_eq!(subjects(&mut slow, 2).await, [heartbeat(0), heartbeat(1)]);
+    assert!(slow.try_next().is_none());
+    bus.publish(&heartbeat(4), Headers::default(), "");
+    let (late, in_time) = (next(&mut slow).await, next(&mut quick).await);
+    assert_eq!((late.subject().unwrap(), late.missed), (heartbeat(4), 2), "what was dropped is told");
+    assert_eq!((in_time.subject().unwrap(), in_time.missed), (heartbeat(4), 0));
+}
+
+/// Subjects of all patterns of a gateway, so mixed that none follows another of its own.
+fn mixed(number: u32) -> Subject {
+    // Steps of every length, the same in every run.
+    match number.wrapping_mul(2_654_435_761) >> 29 {
+        0 => Subject::PeerConnect(peer(number)),
+        1 => Subject::PeerIslandChanged(peer(number)),
+        2 => Subject::IslandPeerJoin(island()),
+        3 => Subject::IslandPeerLeft(island()),
+        4 => Subject::PeerDisconnect(peer(number)),
+        5 => Subject::EngineIslands,
+        6 => Subject::MembershipEnded(island()),
+        _ => heartbeat(number),
+    }
+}
+
+const MIXED: [&str; 8] = [
+    subject::PEER_CONNECTS,
+    subject::PEER_ISLAND_CHANGES,
+    subject::ISLAND_PEER_JOINS,
+    subject::ISLAND_PEER_LEAVES,
+    subject::PEER_DISCONNECTS,
+    subject::ENGINE_ISLANDS,
+    subject::MEMBERSHIP_ENDS,
+    subject::PEER_HEARTBEATS,
+];
+
+async fn one_publisher_is_heard_in_order_over_all_patterns(trial: Trial) {
+    const COUNT: u32 = 20_000;
+    let bus = trial.bus.clone();
+    let mut subscription = bus.subscribe("all", &MIXED, COUNT as usize);
+    let publisher = tokio::spawn(async move {
+        for number in 0..COUNT {
+            bus.publish(&mixed(number), Headers::default(), number.to_string());
+            // Sometimes in a crowd, sometimes alone.
+            if number % 97 == 0 {
+                tokio::time::sleep(Duration::from_micros(u64::from(number % 1_000))).await;
+            }
+        }
+    });
+    for number in 0..COUNT {
+        let heard = next(&mut subscription).await;
+        assert_eq!(heard.payload, number.to_string(), "in order");
+        assert_eq!((heard.subject(), heard.missed), (Some(mixed(number)), 0));
+    }
+    publisher.await.unwrap();
+}
+
+async fn several_publishers_are_each_heard_in_order(trial: Trial) {
+    const COUNT: u32 = 5_000;
+    let mut subscription = trial.bus.subscribe("all", &MIXED, 4 * COUNT as usize);
+    let mut publishers = tokio::task::JoinSet::new();
+    for publisher in 0..4_u128 {
+        let bus = trial.bus.clone();
+        let headers = Headers::of_session(SessionId::new(1, publisher));
+        publishers.spawn(async move {
+            for number in 0..COUNT {
+                bus.publish(&mixed(number), headers.clone(), number.to_string());
+                if number % 50 == 0 {
+                    tokio::task::yield_now().await;
+                }
+            }
+        });
+    }
+    let mut expected = std::collections::HashMap::new();
+    for _ in 0..4 * COUNT {
+        let heard = next(&mut subscription).await;
+        let expected: &mut u32 = expected.entry(heard.headers.session.unwrap()).or_default();
+        assert_eq!(heard.payload, expected.to_string(), "in order");
+        *expected += 1;
+    }
+}
+
+async fn headers_arrive_as_they_were_given(trial: Trial) {
+    let mut subscription = trial.bus.subscribe("headers", &[subject::PEER_CONNECTS], 8);
+    let given = [
+        Headers::default(),
+        Headers::of_session(SessionId::new(7, 8)),
+        Headers { transports: Some("p2p,ws-room".into()), ..Headers::of_session(SessionId::new(7, 9)) },
+        Headers { sender: Some(peer(3)), ..Headers::default() },
+    ];
+    for headers in &given {
+        trial.bus.publish(&Subject::PeerConnect(peer(1)), headers.clone(), &b"\0\r\n\xff"[..]);
+    }
+    for headers in given {
+        let heard = next(&mut subscription).await;
+        assert_eq!((heard.headers, &heard.payload[..]), (headers, &b"\0\r\n\xff"[..]));
+    }
+}
+
+async fn a_message_that_two_patterns_match_comes_once(trial: Trial) {
+    let patterns = ["peer.*.connect", "peer.>", "*.*.*", LAST];
+    let mut subscription = trial.bus.subscribe("wide", &patterns, 16);
+    for number in 0..3 {
+        trial.bus.publish(&Subject::PeerConnect(peer(number)), Headers::default(), "");
+    }
+    trial.bus.publish(&Subject::IslandPeerJoin(island()), Headers::default(), "");
+    trial.bus.publish(&last(), Headers::default(), "");
+    let mut expected: Vec<_> = (0..3).map(|number| Subject::PeerConnect(peer(number))).collect();
+    expected.extend([Subject::IslandPeerJoin(island()), last()]);
+    assert_eq!(subjects(&mut subscription, 5).await, expected);
+}
+
+async fn wildcards_stand_for_segments(trial: Trial) {
+    let bus = &trial.bus;
+    let mut topics = bus.subscribe("topics", &[subject::TOPICS, LAST], 16);
+    let mut peers = bus.subscribe("peers", &["client-proto.peer.*.news", LAST], 16);
+    let topic = |text: &str| Subject::PeerTopic(peer(1), text.parse().unwrap());
+    let said = [topic("news"), topic("news.today"), Subject::SystemTopic("news".parse().unwrap())];
+    for subject in &said {
+        bus.publish(subject, Headers::default(), "");
+    }
+    bus.publish(&Subject::SceneTopic("messageBus.scene.s.news".parse().unwrap()), Headers::default(), "");
+    bus.publish(&last(), Headers::default(), "");
+    assert_eq!(subjects(&mut topics, 4).await, [&said[..], &[last()]].concat());
+    assert_eq!(subjects(&mut peers, 2).await, [topic("news"), last()]);
+}
+
+async fn a_subscription_ends_when_it_is_dropped(trial: Trial) {
+    let dropped = trial.bus.subscribe("gone", &[subject::ENGINE_ISLANDS], 1);
+    trial.settled().await;
+    drop(dropped);
+    let gone = async {
+        loop {
+            trial.bus.publish(&Subject::EngineIslands, Headers::default(), "");
+            let heard = match &trial.server {
+                // Who asks is told at once when nobody listens.
+                Some(server) => {
+                    let client = async_nats::connect(server.url()).await.unwrap();
+                    client.request(subject::ENGINE_ISLANDS, "".into()).await.unwrap_err().kind()
+                        != async_nats::RequestErrorKind::NoResponders
+                }
+                None => !format!("{:?}", trial.bus).contains("subscribers: RwLock { data: []"),
+            };
+            if !heard {
+                return;
+            }
+        }
+    };
+    timeout(PATIENCE, gone).await.expect("nobody listens any more");
+}
+
+async fn subscriptions_end_with_the_bus(trial: Trial) {
+    let Trial { bus, server: _server } = trial;
+    let mut subscription = bus.subscribe("left", &[subject::ENGINE_ISLANDS], 4);
+    bus.publish(&Subject::EngineIslands, Headers::default(), "");
+    assert!(timeout(PATIENCE, subscription.next()).await.unwrap().is_some());
+    drop(bus);
+    assert!(timeout(PATIENCE, subscription.next()).await.unwrap().is_none());
+}
+
+async fn a_publisher_does_not_wait_for_a_slow_subscriber(trial: Trial) {
+    const COUNT: u32 = 50_000;
+    let bus = &trial.bus;
+    // It takes nothing at all.
+    let mut slow = bus.subscribe("slow", &[subject::PEER_HEARTBEATS], 10);
+    let mut quick = bus.subscribe("quick", &[LAST], 1);
+    // `publish` is no future: what it could wait for would stop this thread, and the test.
+    (0..COUNT).for_each(|number| bus.publish(&heartbeat(number), Headers::default(), vec![0; 64]));
+    bus.publish(&last(), Headers::default(), "");
+    next(&mut quick).await;
+    trial.settled().await;
+    assert_eq!(subjects(&mut slow, 10).await, (0..10).map(heartbeat).collect::<Vec<_>>());
+    bus.publish(&heartbeat(COUNT), Headers::default(), "");
+    assert_eq!(next(&mut slow).await.missed, u64::from(COUNT - 10));
+}

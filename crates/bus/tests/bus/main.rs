@@ -1,0 +1,8 @@
+//! The buses, as their users see them.
+
+// Helpers of tests fail by panicking, too.
+#![allow(clippy::unwrap_used)]
+
+mod contract;
+mod nats;
+mod server;

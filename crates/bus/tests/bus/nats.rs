@@ -1,0 +1,278 @@
+//! What is particular to the bus over NATS: a network, servers that stop, foreign publishers.
+
+use std::time::Duration;
+
+use async_nats::HeaderMap;
+use bus::{Bus, ConnectError, Credentials, Headers, NatsSettings, Subscription};
+use protocol::{Address, SessionId, Subject, subject};
+use tokio::time::{sleep, timeout};
+
+use crate::{
+    contract::{PATIENCE, heartbeat, next, peer},
+    server::Server,
+};
+
+pub(crate) fn settings(url: &str) -> NatsSettings {
+    NatsSettings {
+        servers: vec![url.to_owned()],
+        credentials: Credentials::None,
+        ca_file: None,
+        connect_timeout: Duration::from_secs(5),
+        pattern_queue: None,
+    }
+}
+
+/// A bus that tells and hears everything, and the subscription.
+async fn everything(url: &str) -> (Bus, Subscription) {
+    let bus = Bus::nats(settings(url)).await.unwrap();
+    let subscription = bus.subscribe("test", &["peer.>", "messageBus.scene.>"], 1_000);
+    // What it hears of itself, it hears of others, too.
+    bus.flush().await;
+    (bus, subscription)
+}
+
+async fn until(what: &str, holds: impl Fn() -> bool) {
+    let held = async {
+        while !holds() {
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(PATIENCE, held).await.unwrap_or_else(|_| panic!("not in time: {what}"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_connections_hear_each_other_and_themselves() {
+    let server = Server::start();
+    let (one, mut heard_by_one) = everything(&server.url()).await;
+    let (two, mut heard_by_two) = everything(&server.url()).await;
+    one.publish(&Subject::PeerConnect(peer(1)), Headers::of_session(SessionId::new(1, 1)), "");
+    for heard in [&mut heard_by_one, &mut heard_by_two] {
+        let envelope = next(heard).await;
+        assert_eq!(envelope.subject(), Some(Subject::PeerConnect(peer(1))));
+        assert_eq!(envelope.headers.session, Some(SessionId::new(1, 1)));
+    }
+    two.publish(&heartbeat(2), Headers::default(), "");
+    for heard in [&mut heard_by_one, &mut heard_by_two] {
+        assert_eq!(next(heard).await.subject(), Some(heartbeat(2)));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_was_away_is_told_what_still_holds_and_nothing_stale() {
+    let mut server = Server::start();
+    let (bus, mut heard) = everything(&server.url()).await;
+    let (other, mut heard_elsewhere) = everything(&server.url()).await;
+    server.stop();
+    until("away", || bus.is_away() && other.is_away()).await;
+    // Far more of what is repeated than is kept of what is not, and nobody waits.
+    for number in 0..100_000 {
+        bus.publish(&heartbeat(number), Headers::default(), "stale");
+    }
+    let lasting = [
+        Subject::PeerConnect(peer(1)),
+        Subject::PeerIslandChanged(peer(1)),
+        Subject::PeerDisconnect(peer(1)),
+    ];
+    for (number, subject) in lasting.iter().cycle().take(300).enumerate() {
+        bus.publish(subject, Headers::default(), number.to_string());
+        bus.publish(&heartbeat(1), Headers::default(), "stale");
+    }
+    bus.flush().await;
+    server.restart();
+    until("back", || !bus.is_away() && !other.is_away()).await;
+    bus.publish(&heartbeat(7), Headers::default(), "fresh");
+    for heard in [&mut heard, &mut heard_elsewhere] {
+        for (number, subject) in lasting.iter().cycle().take(300).enumerate() {
+            let envelope = next(heard).await;
+            assert_eq!(
+                (envelope.subject().as_ref(), &envelope.payload),
+                (Some(subject), &number.to_string().into())
+            );
+        }
+        assert_eq!(next(heard).await.payload, "fresh");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_comes_back_as_often_as_it_goes() {
+    let mut server = Server::start();
+    let (bus, mut heard) = everything(&server.url()).await;
+    for number in 0..3 {
+        server.restart();
+        // It may not have been seen yet that it was away; once it is back, it is heard.
+        let told = async {
+            loop {
+                bus.publish(&heartbeat(number), Headers::default(), "");
+                if let Ok(envelope) = timeout(Duration::from_millis(50), heard.next()).await {
+                    return envelope.unwrap();
+                }
+            }
+        };
+        assert_eq!(timeout(PATIENCE, told).await.unwrap().subject(), Some(heartbeat(number)));
+        sleep(Duration::from_millis(100)).await;
+        while heard.try_next().is_some() {}
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_foreign_publishers_say_is_understood_as_a_whole_or_not_at_all() {
+    let server = Server::start();
+    let (bus, mut heard) = everything(&server.url()).await;
+    let foreign = async_nats::connect(server.url()).await.unwrap();
+    let peer_subject = format!("peer.{}.connect", peer(1));
+    let scene_subject = "messageBus.scene.s1.door";
+    let session = SessionId::new(5, 6);
+    // Without headers at all.
+    foreign.publish(peer_subject.clone(), "bare".into()).await.unwrap();
+    let envelope = next(&mut heard).await;
+    assert_eq!((envelope.headers, &envelope.payload[..]), (Headers::default(), &b"bare"[..]));
+    // Servers are those who say nothing of a sender, or nothing as one.
+    let sender = peer(9).to_string();
+    for (value, understood) in [(None, None), (Some(""), None), (Some(&*sender), Some(peer(9)))] {
+        let mut headers = HeaderMap::new();
+        headers.insert("X-Foreign", "anything");
+        value.inspect(|&value| headers.insert("Atoll-Sender", value));
+        foreign.publish_with_headers(scene_subject, headers, "x".into()).await.unwrap();
+        assert_eq!(next(&mut heard).await.headers.sender, understood);
+    }
+    // Malformed ones.
+    let ulid = session.to_string();
+    for (name, value) in [
+        ("Atoll-Session", "now"),
+        ("Atoll-Sender", "0x1"),
+        ("Atoll-Sender", "nobody"),
+        ("Atoll-Transports", "ws room"),
+        ("Atoll-Sequence", "7"),
+    ] {
+        let mut headers = HeaderMap::new();
+        headers.insert(name, value);
+        if name != "Atoll-Session" {
+            headers.insert("Atoll-Session", &*ulid);
+        }
+        foreign.publish_with_headers(peer_subject.clone(), headers, "malformed".into()).await.unwrap();
+    }
+    // A subject that nobody here knows is for who reads it to pass over.
+    foreign.publish("peer.x.y", "unknown".into()).await.unwrap();
+    let mut headers = HeaderMap::new();
+    headers.insert("Atoll-Session", &*ulid);
+    foreign.publish_with_headers(peer_subject, headers, "whole".into()).await.unwrap();
+    let unknown = next(&mut heard).await;
+    assert_eq!((unknown.subject(), &unknown.payload[..]), (None, &b"unknown"[..]));
+    let whole = next(&mut heard).await;
+    assert_eq!((whole.headers.session, &whole.payload[..], whole.missed), (Some(session), &b"whole"[..], 0));
+    drop(bus);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn foreign_subscribers_read_our_headers() {
+    let server = Server::start();
+    let foreign = async_nats::connect(server.url()).await.unwrap();
+    let mut subscriber = foreign.subscribe("messageBus.scene.s1.>").await.unwrap();
+    foreign.flush().await.unwrap();
+    let bus = Bus::nats(settings(&server.url())).await.unwrap();
+    let headers = Headers { sender: Some(peer(3)), ..Headers::of_session(SessionId::new(1, 2)) };
+    let subject = Subject::SceneTopic("messageBus.scene.s1.door".parse().unwrap());
+    bus.publish(&subject, headers, "open");
+    let message = timeout(PATIENCE, futures_util::StreamExt::next(&mut subscriber)).await.unwrap().unwrap();
+    assert_eq!((message.subject.as_str(), &message.payload[..]), ("messageBus.scene.s1.door", &b"open"[..]));
+    let headers = message.headers.unwrap();
+    let header = |name: &str| headers.get(name).map(|value| value.as_str().to_owned());
+    assert_eq!(header("Atoll-Sender"), Some(peer(3).to_string()));
+    assert_eq!(header("Atoll-Session"), Some(SessionId::new(1, 2).to_string()));
+    assert_eq!(header("Atoll-Transports"), None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_server_does_not_take_is_refused_and_the_connection_lasts() {
+    let server = Server::start();
+    let (bus, mut heard) = everything(&server.url()).await;
+    bus.publish(&heartbeat(1), Headers::default(), vec![0; 1024 * 1024]);
+    bus.publish(&heartbeat(2), Headers::default(), vec![0; 1024 * 1024 - 200]);
+    assert_eq!(next(&mut heard).await.subject(), Some(heartbeat(2)));
+    assert!(!bus.is_away());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_comes_too_fast_to_be_sorted_is_told_as_missed() {
+    let server = Server::start();
+    let settings = NatsSettings { pattern_queue: Some(1), ..settings(&server.url()) };
+    let bus = Bus::nats(settings).await.unwrap();
+    let (mut other, mut slow) = (
+        bus.subscribe("other", &["peer.*.connect"], 10),
+        bus.subscribe("slow", &["peer.*.heartbeat"], 100_000),
+    );
+    bus.flush().await;
+    let (mut heard, mut missed) = (0, 0);
+    // So many that some come while one waits, however quick the tasks are.
+    let overrun = async {
+        while missed == 0 {
+            (0..1_000).for_each(|number| bus.publish(&heartbeat(number), Headers::default(), ""));
+            bus.flush().await;
+            sleep(Duration::from_millis(50)).await;
+            while let Some(envelope) = slow.try_next() {
+                heard += 1;
+                missed += envelope.missed;
+            }
+        }
+    };
+    timeout(PATIENCE, overrun).await.unwrap();
+    assert!(heard > 0);
+    bus.publish(&Subject::PeerConnect(peer(1)), Headers::default(), "");
+    assert_eq!(next(&mut other).await.missed, 0, "it was nobody else's");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_cannot_connect_is_told_why_and_no_password() {
+    // Nobody listens there, or what does is no NATS server.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let hanging = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let hanging_port = hanging.local_addr().unwrap().port();
+    let quick = |url: &str| NatsSettings { connect_timeout: Duration::from_secs(1), ..settings(url) };
+    let told = |result: Result<Bus, ConnectError>| {
+        let error = result.expect_err("no connection");
+        assert!(!format!("{error} {error:?}").contains("sesame"), "{error:?}");
+        error.to_string()
+    };
+    let url = format!("nats://someone:sesame@{silent}");
+    assert_eq!(told(Bus::nats(quick(&url)).await), format!("cannot connect to nats://{silent}"));
+    let url = format!("nats://127.0.0.1:{hanging_port}");
+    assert_eq!(
+        told(Bus::nats(quick(&url)).await),
+        format!("no answer from nats://127.0.0.1:{hanging_port} within 1s")
+    );
+    assert!(
+        told(Bus::nats(quick("http://sesame:4222")).await).starts_with("the URL of a NATS server must be")
+    );
+    let missing = Credentials::File("/nowhere/atoll.creds".into());
+    let told_missing =
+        told(Bus::nats(NatsSettings { credentials: missing, ..quick("nats://127.0.0.1:9") }).await);
+    assert_eq!(told_missing, "cannot read the credentials in /nowhere/atoll.creds");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn credentials_are_those_of_the_url_or_of_the_settings() {
+    let server = Server::start_with(&["--user", "atoll", "--pass", "sesame"]);
+    let with = |url: &str, credentials| NatsSettings { credentials, ..settings(url) };
+    let user = |password: &str| Credentials::User("atoll".to_owned(), password.to_owned());
+    for right in
+        [with(&server.url_as("atoll:sesame"), Credentials::None), with(&server.url(), user("sesame"))]
+    {
+        let bus = Bus::nats(right).await.unwrap();
+        let mut heard = bus.subscribe("test", &[subject::PEER_CONNECTS], 1);
+        bus.publish(&Subject::PeerConnect(Address::new([1; 20])), Headers::default(), "");
+        next(&mut heard).await;
+    }
+    for wrong in [
+        with(&server.url(), Credentials::None),
+        with(&server.url(), user("open")),
+        with(&server.url_as("atoll:open"), Credentials::None),
+    ] {
+        let error = Bus::nats(wrong).await.unwrap_err();
+        assert!(matches!(error, ConnectError::Refused(_)), "{error:?}");
+    }
+    let server = Server::start_with(&["--auth", "sesame-token"]);
+    let token = |token: &str| with(&server.url(), Credentials::Token(token.to_owned()));
+    Bus::nats(token("sesame-token")).await.unwrap();
+    Bus::nats(with(&server.url_as("sesame-token"), Credentials::None)).await.unwrap();
+    assert!(matches!(Bus::nats(token("other")).await, Err(ConnectError::Refused(_))));
+}

@@ -1,0 +1,115 @@
+//! A NATS server of a test's own.
+
+use std::{
+    io::{BufRead, BufReader, ErrorKind},
+    net::{TcpListener, TcpStream},
+    process::{Child, Command, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+/// `nats-server` on a free port of the loopback; ended when dropped.
+pub(crate) struct Server {
+    child: Child,
+    port: u16,
+    name: String,
+    flags: Vec<String>,
+}
+
+/// How long it may take to start.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+impl Server {
+    pub(crate) fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// The same, with more flags.
+    pub(crate) fn start_with(flags: &[&str]) -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(1);
+        let name = format!("atoll-test-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let flags: Vec<String> = flags.iter().map(|&flag| flag.to_owned()).collect();
+        // Somebody else may take the port before the server does.
+        for _ in 0..5 {
+            let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+            if let Some(child) = launch(port, &name, &flags) {
+                return Self { child, port, name, flags };
+            }
+        }
+        panic!("nats-server does not start: see what it says above");
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("nats://127.0.0.1:{}", self.port)
+    }
+
+    /// Its URL, with this and `@` before the host.
+    pub(crate) fn url_as(&self, user: &str) -> String {
+        format!("nats://{user}@127.0.0.1:{}", self.port)
+    }
+
+    /// Ends it at once.
+    pub(crate) fn stop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// Starts it again, where it was.
+    pub(crate) fn restart(&mut self) {
+        self.stop();
+        self.child = launch(self.port, &self.name, &self.flags).expect("its port is still free");
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// Starts it, and waits until it listens; `None` if it ends instead.
+fn launch(port: u16, name: &str, flags: &[String]) -> Option<Child> {
+    // Where Debian puts it, not everybody's PATH leads.
+    let path = format!("{}:/usr/sbin", std::env::var("PATH").unwrap_or_default());
+    let spawned = Command::new("nats-server")
+        .env("PATH", path)
+        .args(["--addr", "127.0.0.1", "--port", &port.to_string(), "--name", name])
+        .args(flags)
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn();
+    let mut child = match spawned {
+        Ok(child) => child,
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            panic!("there is no nats-server on the PATH: scripts/needs installs what tests need")
+        }
+        Err(error) => panic!("nats-server: {error}"),
+    };
+    // It logs little; somebody has to read it, and a test that fails shows it.
+    let log = BufReader::new(child.stderr.take().unwrap());
+    thread::spawn(move || log.lines().map_while(Result::ok).for_each(|line| eprintln!("{line}")));
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(info) = info(port) {
+            // It says who it is before anything else. Another one has taken the port: ours ends.
+            if info.contains(&format!("\"server_name\":\"{name}\"")) {
+                return Some(child);
+            }
+        }
+        if child.try_wait().unwrap().is_some() {
+            return None;
+        }
+        assert!(Instant::now() < deadline, "nats-server does not listen");
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// The first line that a server says.
+fn info(port: u16) -> Option<String> {
+    let stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(1))).ok()?;
+    let mut line = String::new();
+    BufReader::new(stream).read_line(&mut line).ok()?;
+    Some(line)
+}
