@@ -60,6 +60,9 @@ struct ConfigFlags {
     /// The address and port to listen on [default: 127.0.0.1:5000].
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<String>,
+    /// The NATS server over which the roles talk; without it, within the process.
+    #[arg(long, value_name = "URL")]
+    bus: Option<String>,
     /// The file of owner rules.
     #[arg(long, value_name = "FILE")]
     rules: Option<PathBuf>,
@@ -76,6 +79,7 @@ impl ConfigFlags {
         let rules = self.rules.map(|path| path.display().to_string());
         let flags = [
             ("server.listen", self.listen),
+            ("bus.url", self.bus),
             ("rules.file", rules),
             ("log.format", self.log_format),
             ("log.level", self.log_level),

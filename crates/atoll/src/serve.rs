@@ -45,7 +45,11 @@ pub(crate) async fn serve(settings: Settings, parsed: Parsed) -> Result<()> {
         Some(address) => admin_listener(address, &settings)?,
         None => None,
     };
-    let realm = Realm::assemble(&settings, &parsed, &urls)?;
+    let bus = match parsed.bus.clone() {
+        Some(nats) => Bus::nats(nats).await.context("no bus")?,
+        None => Bus::in_process(),
+    };
+    let realm = Realm::assemble(&settings, &parsed, &urls, bus)?;
     let app = realm.router(metrics.clone());
     let director = realm.director()?;
     let console = director.console();
@@ -160,12 +164,11 @@ const DRAIN_POLL: Duration = Duration::from_millis(20);
 const FEED_DRAIN_TIMEOUT: Duration = Duration::from_millis(500);
 
 impl Realm {
-    fn assemble(settings: &Settings, parsed: &Parsed, urls: &Urls) -> Result<Self> {
+    fn assemble(settings: &Settings, parsed: &Parsed, urls: &Urls, bus: Bus) -> Result<Self> {
         let mut secrets = parsed.token_secrets.clone();
         if secrets.is_empty() {
             secrets.push(hex::encode(admission::random::<32>()?));
         }
-        let bus = Bus::in_process();
         let mut verifier = Verifier::new(settings.identity());
         if let Some(contracts) = settings.contracts() {
             verifier = verifier.with_contracts(Contracts::new(contracts)?);
@@ -265,6 +268,8 @@ impl Realm {
             }
         };
         let _ = time::timeout(FEED_DRAIN_TIMEOUT, ended).await;
+        // Others hear who has gone.
+        self.bus.flush().await;
     }
 }
 

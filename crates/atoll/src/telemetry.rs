@@ -10,8 +10,12 @@ use crate::config::Settings;
 
 /// Sets up the log; it goes to the standard error, so that the standard output stays for answers.
 pub(crate) fn log(settings: &Settings) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(&settings.log.level)
-        .with_context(|| format!("log.level = {}", settings.log.level))?;
+    let level = &settings.log.level;
+    // The client of NATS tells every attempt and every message that it drops, which we count: only
+    // who asks for it by name is told.
+    let quiet = if level.contains("async_nats") { "" } else { "async_nats=warn," };
+    let filter =
+        EnvFilter::try_new(format!("{quiet}{level}")).with_context(|| format!("log.level = {level}"))?;
     let colours = std::io::stderr().is_terminal();
     let builder =
         tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr);

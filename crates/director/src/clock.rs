@@ -48,6 +48,11 @@ pub(crate) struct Clock {
     engine: Engine,
     bus: Bus,
     started: Instant,
+    /// Since when the bus is away, if it is: until it is back, the engine's time stands still.
+    /// Nobody is silent whom nobody could hear.
+    away: Option<Instant>,
+    /// For how long it stood still before.
+    stood: Duration,
     errands: mpsc::Sender<Errand>,
     outputs: Vec<Output>,
     /// What the messenger was not handed yet, flush by flush.
@@ -94,6 +99,8 @@ impl Clock {
             engine,
             bus,
             started,
+            away: None,
+            stood: Duration::ZERO,
             errands,
             outputs: Vec::new(),
             news: VecDeque::new(),
@@ -160,12 +167,28 @@ impl Clock {
     }
 
     fn handle(&mut self, input: Input) {
-        self.engine.handle(input, self.started.elapsed());
+        let now = self.now();
+        self.engine.handle(input, now);
+    }
+
+    /// The engine's time.
+    fn now(&self) -> Duration {
+        let until = self.away.unwrap_or_else(Instant::now);
+        until.saturating_duration_since(self.started).saturating_sub(self.stood)
+    }
+
+    /// Has the engine's time stand still while the bus is away.
+    fn look_at_the_bus(&mut self) {
+        if !self.bus.is_away() {
+            self.stood += self.away.take().map(|since| since.elapsed()).unwrap_or_default();
+        } else if self.away.is_none() {
+            self.away = Some(Instant::now());
+        }
     }
 
     /// What somebody who has gone asked is not answered.
     fn answer(&mut self, query: Query) {
-        let now = self.started.elapsed();
+        let now = self.now();
         match query {
             Query::Explain(question, answer) => drop(answer.send(self.engine.explain(&question, now))),
             Query::SetRules(rules) => self.handle(Input::Rules(rules)),
@@ -190,14 +213,14 @@ impl Clock {
             return;
         }
         let question = Question::Island(first.id());
-        let why = self.engine.explain(&question, self.started.elapsed()).summary;
+        let why = self.engine.explain(&question, self.now()).summary;
         tracing::warn!(count, why, "islands wait for a transport");
         self.warned = Some(Instant::now());
     }
 
     /// Announces the nodes that are always there.
     fn announce(&mut self) {
-        let now = self.started.elapsed();
+        let now = self.now();
         for configured in self.settings.transports.iter().filter(|node| node.is_always_there()) {
             self.engine.handle(Input::Transport(configured.transport(0)), now);
         }
@@ -206,9 +229,10 @@ impl Clock {
     fn flush(&mut self, due: Instant) -> Result<(), MessengerGone> {
         let began = Instant::now();
         self.meters.lag.record(began.saturating_duration_since(due));
+        self.look_at_the_bus();
         if self.news.len() < NEWS_QUEUE {
             self.look_at_the_time();
-            self.engine.flush(self.started.elapsed(), &mut self.outputs);
+            self.engine.flush(self.now(), &mut self.outputs);
             if !self.outputs.is_empty() {
                 self.news.push_back(News::take(&self.engine, &mut self.outputs));
             }

@@ -158,8 +158,9 @@ fn as_spelled(key: String, settings: &BTreeMap<String, Setting>) -> String {
 }
 
 fn is_secret(key: &str) -> bool {
-    // The URL of an Ethereum node holds the key to it.
-    key.ends_with("secret") || key.ends_with("secrets") || key == "identity.ethereum_rpc_url"
+    // The URL of an Ethereum node holds the key to it, and that of the bus may hold a password.
+    const SECRETS: [&str; 4] = ["identity.ethereum_rpc_url", "bus.url", "bus.password", "bus.token"];
+    key.ends_with("secret") || key.ends_with("secrets") || SECRETS.contains(&key)
 }
 
 /// Tables as dotted keys; an empty table stays.

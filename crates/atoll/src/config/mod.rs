@@ -1,5 +1,6 @@
 //! Configuration: read, checked as a whole, and handed to each role in its own types.
 
+mod bus;
 mod island_names;
 mod load;
 mod nodes;
@@ -15,7 +16,8 @@ pub(crate) use settings::Settings;
 /// The settings as a TOML file, with secrets hidden.
 pub(crate) fn print(settings: &Settings) -> String {
     let mut settings = settings.clone();
-    let Settings { rooms, p2p, identity, livekit, .. } = &mut settings;
+    let Settings { bus, rooms, p2p, identity, livekit, .. } = &mut settings;
+    bus::hide(bus);
     let secrets = [&mut rooms.token_secrets, &mut p2p.turn_secret, &mut identity.ethereum_rpc_url]
         .into_iter()
         .chain(livekit.values_mut().map(|livekit| &mut livekit.api_secret));

@@ -2,13 +2,14 @@
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
+use ::bus::NatsSettings;
 use admission::{ContractSettings, DoorLimits};
 use archipelago::{SettingsError, rules::Rules};
 use director::Configured;
 use gateway::KeepSession;
 use protocol::{NodeName, is_protocol_name};
 
-use super::{Settings, island_names::may_match_island, realm, transports};
+use super::{Settings, bus, island_names::may_match_island, realm, transports};
 
 /// Settings that were checked, in the types of those who use them.
 #[derive(Debug, Clone)]
@@ -20,6 +21,8 @@ pub(crate) struct Parsed {
     pub(crate) rules: Option<(PathBuf, Rules)>,
     /// Empty: from the address that is listened on.
     pub(crate) public_url: Option<String>,
+    /// Where the bus is; `None`: within the process.
+    pub(crate) bus: Option<NatsSettings>,
     /// The names of the room nodes.
     pub(crate) nodes: Vec<NodeName>,
     pub(crate) token_secrets: Vec<String>,
@@ -186,6 +189,7 @@ impl Parsed {
             Err(error) => problems.push(format!("islands.{error}")),
         }
         let rules = rules(&settings.rules.file, problems);
+        let bus = bus::parse(&settings.bus, problems);
         let transports = transports::configured(settings, problems);
         let realm = realm::Parsed::new(settings, problems);
         Some(Self {
@@ -193,6 +197,7 @@ impl Parsed {
             admin,
             rules,
             public_url,
+            bus,
             nodes,
             token_secrets,
             positions: positions?,

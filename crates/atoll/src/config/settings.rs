@@ -12,6 +12,7 @@ use super::nodes::{External, LiveKit, P2p};
 pub(crate) struct Settings {
     pub(crate) server: Server,
     pub(crate) log: Log,
+    pub(crate) bus: Bus,
     pub(crate) realm: Realm,
     pub(crate) identity: Identity,
     pub(crate) client: Client,
@@ -67,6 +68,27 @@ pub(crate) struct Log {
     pub(crate) format: String,
     /// `error`, `warn`, `info`, `debug`, `trace`, or directives such as `info,rooms=debug`.
     pub(crate) level: String,
+}
+
+/// `[bus]`: over which the roles talk.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Bus {
+    /// NATS servers of one cluster, separated by commas: `nats://host:port` or `tls://host:port`,
+    /// with or without `user:password@` before the host. Empty: the bus is within the process.
+    pub(crate) url: String,
+    /// The user, where the URL does not say it.
+    pub(crate) user: String,
+    /// Its password.
+    pub(crate) password: String,
+    /// A token, instead of a user.
+    pub(crate) token: String,
+    /// A file with a JWT and the seed of its key, instead of a user.
+    pub(crate) credentials_file: String,
+    /// Certificates of authorities to trust, PEM. Empty: those of the system.
+    pub(crate) ca_file: String,
+    /// How long the first connection may take.
+    pub(crate) connect_timeout_s: u64,
 }
 
 /// `[realm]`: what `/about` says.
@@ -292,6 +314,20 @@ impl Default for Server {
 impl Default for Log {
     fn default() -> Self {
         Self { format: "pretty".to_owned(), level: "info".to_owned() }
+    }
+}
+
+impl Default for Bus {
+    fn default() -> Self {
+        Self {
+            url: String::new(),
+            user: String::new(),
+            password: String::new(),
+            token: String::new(),
+            credentials_file: String::new(),
+            ca_file: String::new(),
+            connect_timeout_s: 5,
+        }
     }
 }
 

@@ -1,0 +1,61 @@
+//! Over which bus the roles talk.
+
+use bus::{Credentials, NatsSettings};
+use reqwest::Url;
+
+use super::{
+    roles::{list, seconds},
+    settings::Bus,
+    transports::is_url,
+};
+
+/// What the bus over NATS is told; `None` for one within the process. Adds what is wrong to
+/// `problems`, without any password.
+pub(super) fn parse(settings: &Bus, problems: &mut Vec<String>) -> Option<NatsSettings> {
+    let mut check = |holds: bool, key: &str, value: &str, rule: &str| {
+        if !holds {
+            problems.push(format!("bus.{key} = {value}: {rule}"));
+        }
+    };
+    let Bus { url, user, password, token, credentials_file, ca_file, connect_timeout_s } = settings;
+    check(*connect_timeout_s > 0, "connect_timeout_s", "0", "must be at least 1");
+    let servers = list(url);
+    let rule =
+        "must be nats://host:port or tls://host:port, or several of them, separated by commas; or empty";
+    let well = servers.iter().all(|url| is_url(url, &["nats", "tls"]) && Url::parse(url).is_ok_and(is_bare));
+    check(well, "url", "(hidden)", rule);
+    let paired = user.is_empty() == password.is_empty();
+    check(paired, "password", "(hidden)", "must be set with bus.user, and not without it");
+    let in_url = url.contains('@');
+    let ways =
+        [user, token, credentials_file].iter().filter(|way| !way.is_empty()).count() + usize::from(in_url);
+    let rule = "one way to say who we are is enough: bus.url, bus.user, bus.token or bus.credentials_file";
+    check(ways <= 1, "user", user, rule);
+    let used = !servers.is_empty() || ways == 0 && ca_file.is_empty();
+    check(used, "url", "\"\"", "must be set where credentials or authorities are");
+    let credentials = match (&**user, &**token, &**credentials_file) {
+        ("", "", "") => Credentials::None,
+        ("", "", file) => Credentials::File(file.into()),
+        ("", token, _) => Credentials::Token(token.to_owned()),
+        (user, ..) => Credentials::User(user.to_owned(), password.clone()),
+    };
+    (!servers.is_empty()).then(|| NatsSettings {
+        servers,
+        credentials,
+        ca_file: (!ca_file.is_empty()).then(|| ca_file.into()),
+        connect_timeout: seconds(*connect_timeout_s),
+        pattern_queue: None,
+    })
+}
+
+/// Hides what nobody may read.
+pub(super) fn hide(settings: &mut Bus) {
+    // A user and password stand before an @.
+    let url = settings.url.contains('@').then_some(&mut settings.url);
+    let secrets = [&mut settings.password, &mut settings.token].into_iter().chain(url);
+    secrets.filter(|secret| !secret.is_empty()).for_each(|secret| *secret = "(hidden)".to_owned());
+}
+
+fn is_bare(url: Url) -> bool {
+    ["", "/"].contains(&url.path()) && url.query().is_none() && url.fragment().is_none()
+}
