@@ -198,10 +198,16 @@ fn secrets_are_not_printed() {
         .env("ATOLL__LIVEKIT__MAIN__URL", "wss://lk.example")
         .env("ATOLL__LIVEKIT__MAIN__API_KEY", "a key")
         .env("ATOLL__LIVEKIT__MAIN__API_SECRET", "sixteen")
+        .env("ATOLL__BUS__URL", "nats://user:sixteen@host:4222")
         .output()
         .unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
-    for line in ["token_secrets = \"(hidden)\"", "turn_secret = \"(hidden)\"", "[livekit.main]"] {
+    for line in [
+        "[bus]\nurl = \"(hidden)\"",
+        "token_secrets = \"(hidden)\"",
+        "turn_secret = \"(hidden)\"",
+        "[livekit.main]",
+    ] {
         assert!(text.contains(line), "{line} not in {text}");
     }
     assert!(text.contains("api_key = \"a key\"\napi_secret = \"(hidden)\""), "{text}");

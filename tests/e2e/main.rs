@@ -12,6 +12,7 @@ mod http;
 mod islands;
 mod leftovers;
 mod moves;
+mod nats;
 mod nodes;
 mod presence;
 mod realm;

@@ -1,0 +1,231 @@
+//! A realm whose roles talk over NATS.
+
+#[path = "../../crates/bus/tests/bus/server.rs"]
+mod server;
+
+use std::{
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use async_nats::{HeaderMap, Message, Subscriber};
+use futures_util::StreamExt;
+use protocol::{
+    Close,
+    bff::{
+        PeerTopicSubscriptionResultElem, PublishToTopicRequest, PublishToTopicResult, SubscriptionRequest,
+        SystemTopicSubscriptionResultElem,
+    },
+    rfc5::ws_packet::Message as InRoom,
+    v3::server_packet,
+};
+use tokio::time::{sleep, timeout};
+
+use crate::{
+    front::{Realm, eventually, wallet},
+    rpc::caller,
+    wire::{PATIENCE, Wire, enter, room_url, sign_in},
+};
+use server::Server;
+
+fn realm_on(server: &Server, settings: &[(&str, &str)]) -> Realm {
+    Realm::launch(&["--bus", &server.url()], settings)
+}
+
+/// The next thing that somebody else says in a room.
+async fn heard(room: &mut Wire) -> Vec<u8> {
+    loop {
+        match room.next_in_room().await {
+            InRoom::PeerUpdateMessage(update) => return update.body.to_vec(),
+            InRoom::PeerJoinMessage(_) | InRoom::PeerLeaveMessage(_) => {}
+            other => panic!("instead of an update: {other:?}"),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn people_meet_and_hear_each_other() {
+    let server = Server::start();
+    let realm = realm_on(&server, &[]);
+    let (_one, mut first, _) = enter(&realm, &wallet(), 0.0).await;
+    let (mut two, mut second, welcome) = enter(&realm, &wallet(), 10.0).await;
+    assert_eq!(welcome.peer_identities.len(), 1);
+    first.update(b"hello".to_vec(), false).await;
+    assert_eq!(heard(&mut second).await, b"hello");
+    second.update(b"hello, too".to_vec(), false).await;
+    assert_eq!(heard(&mut first).await, b"hello, too");
+    eventually("both are shown", async || {
+        realm.json("/peers").await["peers"].as_array().is_some_and(|peers| peers.len() == 2)
+    })
+    .await;
+    assert!(two.is_quiet_for(Duration::from_millis(600)).await, "nothing changed, and nothing is said");
+    assert_eq!(realm.metric("atoll_bus_connected").await, 1.0);
+}
+
+async fn next(subscriber: &mut Subscriber) -> Message {
+    timeout(PATIENCE, subscriber.next()).await.expect("a message in time").expect("a connection")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_third_partys_server_and_the_visitors_of_its_scene_hear_each_other() {
+    let server = Server::start();
+    let realm = realm_on(&server, &[]);
+    // The owner of the scene has its own client, and knows nothing but subjects.
+    let owner = async_nats::connect(server.url()).await.unwrap();
+    let mut doors = owner.subscribe("messageBus.scene.bafy1.>").await.unwrap();
+    owner.flush().await.unwrap();
+    let wallet = wallet();
+    let mut visitor = caller::sign_in(&realm, &wallet).await;
+    let door = SubscriptionRequest { topic: "messageBus.scene.bafy1.door.*".to_owned() };
+    let of_peers = visitor.stream("TopicsService.PeerSubscription", &door).await;
+    let of_servers = visitor.stream("TopicsService.SystemSubscription", &door).await;
+    let topic = "messageBus.scene.bafy1.door.open".to_owned();
+    let knock = PublishToTopicRequest { topic: topic.clone(), payload: b"knock"[..].into() };
+    let published: PublishToTopicResult = visitor.ask("TopicsService.PublishToTopic", &knock).await;
+    assert!(published.ok);
+    let said = next(&mut doors).await;
+    assert_eq!((said.subject.as_str(), &said.payload[..]), (topic.as_str(), &b"knock"[..]));
+    let sender = said.headers.as_ref().and_then(|headers| headers.get("Atoll-Sender")).expect("a sender");
+    assert_eq!(sender.as_str(), wallet.address().to_string());
+    // Whoever says nothing of a sender, or nothing as one, is a server.
+    owner.publish(topic.clone(), "open".into()).await.unwrap();
+    let mut empty = HeaderMap::new();
+    empty.insert("Atoll-Sender", "");
+    owner.publish_with_headers(topic.clone(), empty, "wide".into()).await.unwrap();
+    // And whoever says something else that is nobody, is not heard at all.
+    let mut malformed = HeaderMap::new();
+    malformed.insert("Atoll-Sender", "the owner");
+    owner.publish_with_headers(topic.clone(), malformed, "unheard".into()).await.unwrap();
+    owner.publish(topic.clone(), "shut".into()).await.unwrap();
+    // What it said itself is the first; then the server's.
+    let own: PeerTopicSubscriptionResultElem = visitor.element(of_peers, 0).await;
+    assert_eq!((own.sender, &own.payload[..]), (wallet.address().to_string(), &b"knock"[..]));
+    for (sequence, payload) in (1..).zip(["open", "wide", "shut"]) {
+        let heard: PeerTopicSubscriptionResultElem = visitor.element(of_peers, sequence).await;
+        assert_eq!((heard.sender.as_str(), heard.topic.as_str()), ("", topic.as_str()));
+        assert_eq!(heard.payload, payload.as_bytes());
+    }
+    for (sequence, payload) in (0..).zip(["open", "wide", "shut"]) {
+        let heard: SystemTopicSubscriptionResultElem = visitor.element(of_servers, sequence).await;
+        assert_eq!((heard.topic.as_str(), &heard.payload[..]), (topic.as_str(), payload.as_bytes()));
+    }
+    let malformed = "atoll_bus_malformed_total{subscriber=\"gateway-topics\",header=\"sender\"}";
+    assert_eq!(realm.count(malformed).await, 1.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_the_server_is_away_rooms_talk_and_nobody_is_taken_for_gone() {
+    let mut server = Server::start();
+    // Who is silent is gone sooner than the server is back, and rooms close at once.
+    let short = [("ISLANDS__SILENCE_S", "6"), ("ROOMS__GRACE_S", "1")];
+    let realm = realm_on(&server, &short);
+    let (one, two, three) = (wallet(), wallet(), wallet());
+    let (mut first, mut first_room, _) = enter(&realm, &one, 0.0).await;
+    let (mut second, mut second_room, _) = enter(&realm, &two, 10.0).await;
+    let (third, third_room, _) = enter(&realm, &three, 20.0).await;
+    // Who joined is told to those who were there.
+    for _ in 0..2 {
+        assert!(matches!(first.next_packet().await, server_packet::Message::JoinIsland(_)));
+    }
+    assert!(matches!(second.next_packet().await, server_packet::Message::JoinIsland(_)));
+    server.stop();
+    eventually("seen", async || realm.metric("atoll_bus_connected").await == 0.0).await;
+    // One goes and one comes meanwhile.
+    drop((third, third_room));
+    let mut fourth = sign_in(&realm, &wallet()).await;
+    let until = Instant::now() + Duration::from_secs(8);
+    let mut number = 0_u8;
+    while Instant::now() < until {
+        first.heartbeat(0.0).await;
+        second.heartbeat(10.0).await;
+        fourth.heartbeat(9_000.0).await;
+        number += 1;
+        first_room.update(vec![number], true).await;
+        assert_eq!(heard(&mut second_room).await, [number]);
+        sleep(Duration::from_millis(250)).await;
+    }
+    assert!(realm.count("atoll_bus_unsent_total{reason=\"stale\"}").await > 0.0);
+    server.restart();
+    eventually("back", async || realm.metric("atoll_bus_connected").await == 1.0).await;
+    assert_eq!(realm.count("atoll_bus_reconnects_total").await, 1.0);
+    // All that changed is who went; it was said while nobody could hear it, and kept.
+    match first.next_packet().await {
+        server_packet::Message::LeftIsland(left) => assert_eq!(left.peer_id, three.address().to_string()),
+        other => panic!("instead of who left: {other:?}"),
+    }
+    assert!(matches!(second.next_packet().await, server_packet::Message::LeftIsland(_)));
+    fourth.heartbeat(9_000.0).await;
+    fourth.island_changed().await;
+    // Positions are heard again.
+    second.heartbeat(40.0).await;
+    eventually("where it stands now", async || {
+        let peer = realm.json(&format!("/peers/{}", two.address())).await;
+        peer["peer"]["position"][0] == 40.0
+    })
+    .await;
+    assert!(
+        first.is_quiet_for(Duration::from_secs(2)).await
+            && second.is_quiet_for(Duration::from_millis(1)).await
+    );
+    first_room.update(b"still here".to_vec(), false).await;
+    assert_eq!(heard(&mut second_room).await, b"still here");
+    // And islands change as before.
+    second.heartbeat(9_010.0).await;
+    let change = second.island_changed().await;
+    assert_eq!(change.peers.len(), 2);
+    let mut room = Wire::open(&room_url(&change)).await;
+    room.identify(&two).await;
+    room.welcome().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wallet_that_signs_in_at_another_gateway_is_signed_out_at_the_first() {
+    let server = Server::start();
+    let (here, there) = (realm_on(&server, &[]), realm_on(&server, &[("ROOMS__NODE", "rooms-there")]));
+    let wallet = wallet();
+    let mut older = sign_in(&here, &wallet).await;
+    let mut newer = sign_in(&there, &wallet).await;
+    assert!(matches!(older.next_packet().await, server_packet::Message::Kicked(_)));
+    assert_eq!(older.closed().await.0, Close::NewSession);
+    assert!(newer.is_quiet_for(Duration::from_millis(300)).await);
+    // And back again.
+    let _newest = sign_in(&here, &wallet).await;
+    assert_eq!(newer.closed().await.0, Close::NewSession);
+}
+
+/// What `atoll serve` says when it does not start.
+fn refused(flags: &[&str], settings: &[(&str, &str)]) -> String {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_atoll"));
+    command.args(["serve", "--listen", "127.0.0.1:0"]).args(flags).env("ATOLL__SERVER__ADMIN", "");
+    for (key, value) in settings {
+        command.env(format!("ATOLL__{key}"), value);
+    }
+    let output = command.output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    let (stdout, stderr) = (text(output.stdout), text(output.stderr));
+    assert_eq!((output.status.code(), stdout.as_str()), (Some(1), ""), "{stderr}");
+    assert!(!stderr.contains("sesame"), "no password: {stderr}");
+    stderr
+}
+
+#[test]
+fn without_its_bus_nothing_starts_and_the_reason_is_given() {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let told = refused(&["--bus", &format!("nats://atoll:sesame@{free}")], &[]);
+    assert!(told.contains(&format!("atoll: no bus: cannot connect to nats://{free}: ")), "{told}");
+    let server = Server::start_with(&["--user", "atoll", "--pass", "open sesame"]);
+    let wrong = [("BUS__USER", "atoll"), ("BUS__PASSWORD", "sesame")];
+    let told = refused(&["--bus", &server.url()], &wrong);
+    let url = server.url();
+    assert!(told.contains(&format!("no bus: {url} refuses our user and password, token")), "{told}");
+    let right = Realm::launch(&["--bus", &server.url_as("atoll:open%20sesame")], &[]);
+    assert!(right.http.starts_with("http://127.0.0.1:"));
+    let told = refused(&["--bus", "127.0.0.1"], &[("BUS__TOKEN", "sesame"), ("BUS__PASSWORD", "sesame")]);
+    for part in [
+        "bus.url = (hidden): must be nats://host:port or tls://host:port",
+        "bus.password = (hidden): must be set with bus.user, and not without it",
+        "2 problem(s)",
+    ] {
+        assert!(told.contains(part), "{part} not in {told}");
+    }
+}
