@@ -117,7 +117,8 @@ async fn a_third_partys_server_and_the_visitors_of_its_scene_hear_each_other() {
 async fn while_the_server_is_away_rooms_talk_and_nobody_is_taken_for_gone() {
     let mut server = Server::start();
     // Who is silent is gone sooner than the server is back, and rooms close at once.
-    let short = [("ISLANDS__SILENCE_S", "6"), ("ROOMS__GRACE_S", "1")];
+    let short =
+        [("ISLANDS__SILENCE_S", "6"), ("GATEWAY__VOUCH_INTERVAL_S", "1"), ("ROOMS__GRACE_S", "1")];
     let realm = realm_on(&server, &short);
     let (one, two, three) = (wallet(), wallet(), wallet());
     let (mut first, mut first_room, _) = enter(&realm, &one, 0.0).await;
