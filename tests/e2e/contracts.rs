@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use identity::Wallet;
 use protocol::{
-    Close,
+    Address, Close,
     bff::{GetChallengeRequest, GetChallengeResponse, SignedChallenge, WelcomePeerInformation},
     rfc5::{WsIdentification, WsSignedChallenge, ws_packet::Message},
     v3::{ChallengeRequestMessage, client_packet, server_packet},
@@ -198,6 +198,28 @@ async fn a_hung_provider_holds_up_nobody_else() {
     let signed_in = tokio::time::timeout(PATIENCE, all).await.expect("they do not wait for contracts");
     assert_eq!(signed_in.len(), 50);
     assert_eq!(realm.metric("atoll_gateway_signing_in").await, 50.0, "the others still wait");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_chooses_what_is_called_does_not_have_the_provider_left_alone() {
+    let ethereum = Ethereum::start().await;
+    let realm = realm(&ethereum, &[]);
+    ethereum.feel(Mood::Strict);
+    for _ in 0..50 {
+        let odd = ContractWallet::not_deployed(&wallet());
+        let (close, reason) = refused(&realm, odd, &|challenge| odd.sign(challenge)).await;
+        assert_eq!((close, close.come_back()), (Close::Full, true), "{reason}");
+    }
+    assert_eq!(realm.metric("atoll_contract_breaker").await, 0.0);
+    let contract = ethereum.deploy();
+    is_welcome(&realm, contract, &|challenge| contract.sign(challenge)).await;
+    // What is no contract of anybody's is not even asked about.
+    let calls = ethereum.calls();
+    let mut bytes = [0; 20];
+    bytes[19] = 8;
+    let pairing = ContractWallet::at(Address::new(bytes));
+    let (close, _) = refused(&realm, pairing, &|challenge| pairing.sign(challenge)).await;
+    assert_eq!((close, ethereum.calls()), (Close::AuthRefused, calls));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -44,7 +44,7 @@ pub(crate) enum Verdict {
     Answered,
     /// It did not, or not so that it could be understood.
     Failed,
-    /// Nobody waited for the answer.
+    /// Nobody waited for the answer, or it may be the contract's fault: it shows nothing.
     Abandoned,
 }
 

@@ -14,6 +14,7 @@ use std::{
 };
 
 use identity::ContractSignature;
+use protocol::Address;
 use tokio::{
     sync::Semaphore,
     time::{self, Instant},
@@ -21,7 +22,7 @@ use tokio::{
 
 use breaker::{Breaker, Pass, Stand, Verdict};
 use cache::Cache;
-use provider::Provider;
+use provider::{Provider, ProviderError};
 
 /// How contract wallets are asked.
 #[derive(Clone)]
@@ -109,6 +110,9 @@ impl Contracts {
 
 impl Inner {
     async fn is_valid(&self, signature: &ContractSignature, deadline: Instant) -> Result<bool, NotAsked> {
+        if is_precompile(signature.contract) {
+            return Ok(false);
+        }
         let key = signature.fingerprint();
         let known = self.cache.lock().unwrap_or_else(PoisonError::into_inner).find(&key, Instant::now());
         let (answer, outcome) = match known {
@@ -145,6 +149,8 @@ impl Inner {
         let answer = time::timeout_at(deadline, self.provider.is_valid(signature)).await;
         question.verdict = match answer {
             Ok(Ok(_)) => Verdict::Answered,
+            // Whoever signs in chooses the contract, and so could keep all others out.
+            Ok(Err(ProviderError::Unclear(_))) => Verdict::Abandoned,
             // It had little time left when it was asked: that shows nothing.
             Err(_) if begun + self.deadline / 2 > deadline => Verdict::Abandoned,
             _ => Verdict::Failed,
@@ -158,6 +164,12 @@ impl Inner {
             Err(_) => Err(NotAsked::TooSlow),
         }
     }
+}
+
+/// Whether the node itself stands at this address, now or some day: no wallet ever does. Precompiled
+/// contracts fail in ways of their own when they are called with what they do not know.
+fn is_precompile(contract: Address) -> bool {
+    contract.as_bytes()[..18] == [0; 18]
 }
 
 /// A question under way. It is settled when dropped, even by somebody who does not wait for its

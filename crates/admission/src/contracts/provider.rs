@@ -23,6 +23,9 @@ pub(crate) enum ProviderError {
     Status(u16),
     #[error("it answered with JSON-RPC error {0}")]
     Rpc(i64),
+    /// It may be the contract that caused it: nobody is to be blamed, and nothing is known.
+    #[error("it answered with JSON-RPC error {0}, which shows neither whether it nor the contract failed")]
+    Unclear(i64),
     #[error("it did not answer in JSON-RPC")]
     Malformed,
 }
@@ -35,11 +38,27 @@ const MAGIC: [u8; 4] = [0x16, 0x26, 0xba, 0x7e];
 const MAX_GAS: u64 = 10_000_000;
 /// The contract may also say as much as it likes; what it should say are 32 bytes.
 const MAX_ANSWER_BYTES: usize = 16 * 1024;
-/// How nodes of the field begin to say that the call itself failed, which is the contract's answer.
-const EVM_FAILURES: [&str; 7] =
-    ["revert", "out of gas", "invalid opcode", "invalid jump", "stack ", "execution aborted", "vm execution"];
+/// How nodes of the field say that the call itself failed, which is the contract's answer. It need not
+/// be complete: what is missing here is unclear, and no fault of the node either.
+const EVM_FAILURES: [&str; 12] = [
+    "revert",
+    "out of gas",
+    "invalid opcode",
+    "invalid jump",
+    "stack ",
+    "execution aborted",
+    "vm execution",
+    "evm error",
+    "gas uint64 overflow",
+    "return data out of bounds",
+    "write protection",
+    "max call depth",
+];
 /// `execution reverted` of the JSON-RPC specification of execution clients.
 const REVERTED: i64 = 3;
+/// What only the node causes: no JSON, no request, no such method, an internal error (JSON-RPC 2.0),
+/// a resource that is missing or unavailable, a limit (EIP-1474).
+const NODE_FAILURES: [i64; 7] = [-32700, -32600, -32601, -32603, -32001, -32002, -32005];
 
 impl Provider {
     /// The node at this URL.
@@ -113,8 +132,9 @@ struct Failure {
     message: Value,
 }
 
-/// What a body says. What only the contract can have caused is its answer, and no fault of the
-/// node: whoever signs in chooses the contract.
+/// What a body says. Whoever signs in chooses the contract, so that only what no contract can cause
+/// is a fault of the node. What only the contract can have caused is its answer; of the rest of the
+/// errors nobody knows: nodes have dozens of them under one code.
 fn understand(success: bool, body: &[u8]) -> Result<bool, ProviderError> {
     if body.len() > MAX_ANSWER_BYTES {
         let is_json = body.trim_ascii_start().starts_with(b"{");
@@ -124,8 +144,13 @@ fn understand(success: bool, body: &[u8]) -> Result<bool, ProviderError> {
     match answer {
         Answer { error: Some(Failure { code, message }), .. } => {
             let message = message.as_str().unwrap_or_default().to_lowercase();
-            let of_contract = code == REVERTED || EVM_FAILURES.iter().any(|said| message.contains(said));
-            if of_contract { Ok(false) } else { Err(ProviderError::Rpc(code)) }
+            if code == REVERTED || EVM_FAILURES.iter().any(|said| message.contains(said)) {
+                Ok(false)
+            } else if success && !NODE_FAILURES.contains(&code) {
+                Err(ProviderError::Unclear(code))
+            } else {
+                Err(ProviderError::Rpc(code))
+            }
         }
         Answer { result: Some(result), .. } if success => {
             let digits = result.strip_prefix("0x").ok_or(ProviderError::Malformed)?;
@@ -189,11 +214,25 @@ mod tests {
             error(-32603, "Error: VM Exception while processing transaction: reverted"),
             error(-32000, "out of gas"),
             error(-32000, "stack underflow (0 <=> 1)"),
+            error(-32003, "EVM error: InvalidFEOpcode"),
+            error(-32000, "gas uint64 overflow"),
             json!({"result": format!("0x{}", "0".repeat(MAX_ANSWER_BYTES))}),
         ] {
             assert_eq!(said(&answer), Ok(false), "{answer}");
         }
-        assert_eq!(said(&error(-32005, "daily request count exceeded")), Err(ProviderError::Rpc(-32005)));
+        for code in NODE_FAILURES {
+            let answer = error(code, "daily request count exceeded");
+            assert_eq!(said(&answer), Err(ProviderError::Rpc(code)));
+        }
+        for (code, message) in [
+            (-32000, "bad elliptic curve pairing size"),
+            (-32000, "invalid input length"),
+            (-32000, "header not found"),
+            (-32602, "invalid argument 0"),
+            (1, ""),
+        ] {
+            assert_eq!(said(&error(code, message)), Err(ProviderError::Unclear(code)), "{message}");
+        }
         for noise in [json!({}), json!({"result": "1626ba7e"}), json!({"result": "0xno"}), json!([1])] {
             assert_eq!(said(&noise), Err(ProviderError::Malformed), "{noise}");
         }
@@ -203,5 +242,6 @@ mod tests {
         let failed = |answer: &Value| understand(false, answer.to_string().as_bytes());
         assert_eq!(failed(&word("1626ba7e")), Err(ProviderError::Malformed));
         assert_eq!(failed(&error(3, "execution reverted")), Ok(false));
+        assert_eq!(failed(&error(-32000, "too many requests")), Err(ProviderError::Rpc(-32000)));
     }
 }

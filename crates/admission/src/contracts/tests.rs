@@ -80,6 +80,31 @@ async fn a_provider_that_fails_is_left_alone_and_one_that_says_no_is_not() {
 }
 
 #[tokio::test]
+async fn what_a_contract_may_have_caused_is_no_answer_and_no_failure() {
+    let answer = r#"{"error":{"code":-32000,"message":"bad elliptic curve pairing size"}}"#;
+    let (url, asked) = provider(answer, Duration::ZERO).await;
+    let contracts = Contracts::new(settings(url)).unwrap();
+    for _ in 0..5 {
+        assert_eq!(contracts.first_invalid(&signed(1)).await, Err((1, NotAsked::Failed)));
+    }
+    assert_eq!(asked.load(Ordering::Relaxed), 5, "neither remembered nor held against the provider");
+}
+
+#[tokio::test]
+async fn nobody_is_a_precompiled_contract() {
+    let (url, asked) = provider(YES, Duration::ZERO).await;
+    let contracts = Contracts::new(settings(url)).unwrap();
+    for last in [[0, 0], [0, 8], [1, 0], [0xff, 0xff]] {
+        let mut bytes = [0; 20];
+        bytes[18..].copy_from_slice(&last);
+        let [mut signature] = signed(1);
+        signature.contract = Address::new(bytes);
+        assert_eq!(contracts.first_invalid(&[signature]).await, Ok(Some(1)));
+    }
+    assert_eq!(asked.load(Ordering::Relaxed), 0);
+}
+
+#[tokio::test]
 async fn a_slow_provider_fails_and_who_waited_for_a_place_blames_nobody() {
     let (url, asked) = provider(YES, Duration::from_secs(60)).await;
     let deadline = Duration::from_millis(200);
