@@ -140,6 +140,18 @@ async fn requests_that_are_not_for_this_are_refused_in_words() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_was_signed_before_a_realm_began_may_have_been_used() {
+    let realm = plaza(&[]).await;
+    let request = signed(&wallet(), METADATA, SystemTime::now());
+    room(&realm, post(&realm, &request).await);
+    drop(realm);
+    // It has forgotten everything.
+    let realm = plaza(&[]).await;
+    let (status, message) = refused(&realm, &request).await;
+    assert_eq!((status, message.contains("signed before the realm began")), (503, true), "{message}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn guests_are_let_in_unless_they_are_not() {
     let realm = plaza(&[]).await;
     let guest = METADATA.replace("false", "true");

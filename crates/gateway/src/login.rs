@@ -92,7 +92,7 @@ struct Denied {
 
 impl Login {
     pub(crate) fn new(room: Option<FixedRoom>, settings: &Settings) -> Self {
-        let (replays, clock, node) = (Replays::new(MAX_REPLAYS), UlidClock::default(), None);
+        let (replays, clock, node) = (Replays::new(MAX_REPLAYS, SystemTime::now()), UlidClock::default(), None);
         let below_host = settings.public_url.split_once("://").and_then(|(_, rest)| rest.split_once('/'));
         let base = below_host.map(|(_, path)| format!("/{}", path.trim_end_matches('/')));
         let path = format!("{}{PATH}", base.filter(|base| base != "/").unwrap_or_default());
@@ -146,14 +146,7 @@ impl Login {
 
     /// Takes a request, once.
     fn take(&self, fetch: &SignedFetch) -> Result<(), Denial> {
-        let taken = self.lock().replays.take(fetch.fingerprint(), fetch.fresh_until, SystemTime::now());
-        taken.map_err(|not_taken| match not_taken {
-            NotTaken::Again => Denial {
-                status: StatusCode::UNAUTHORIZED,
-                message: "the request has been used before: sign another".to_owned(),
-            },
-            NotTaken::Full => Denial::come_back("too many people are signing in, come back later"),
-        })
+        Ok(self.lock().replays.take(fetch.into(), SystemTime::now())?)
     }
 
     /// The way into the room for `address`.
@@ -253,6 +246,22 @@ async fn verified(shared: &Shared, headers: HeaderMap) -> Result<SignedFetch, De
 impl Denial {
     fn come_back(message: &str) -> Self {
         Self { status: StatusCode::SERVICE_UNAVAILABLE, message: message.to_owned() }
+    }
+}
+
+impl From<NotTaken> for Denial {
+    fn from(not_taken: NotTaken) -> Self {
+        let unauthorized =
+            |message: &str| Self { status: StatusCode::UNAUTHORIZED, message: message.to_owned() };
+        match not_taken {
+            NotTaken::Again => unauthorized("the request has been used before: sign another"),
+            NotTaken::Stale => unauthorized("the request has become too old: sign another"),
+            // Nothing is wrong with it, and the next one, signed later, will do.
+            NotTaken::Before => {
+                Self::come_back("the request was signed before the realm began: sign another")
+            }
+            NotTaken::Full => Self::come_back("too many people are signing in, come back later"),
+        }
     }
 }
 

@@ -40,6 +40,8 @@ pub struct SignedFetch {
     pub examined: Examined,
     /// What was signed.
     pub payload: String,
+    /// When it claims to have been signed.
+    pub signed_at: SystemTime,
     /// Until when the same request would be taken again.
     pub fresh_until: SystemTime,
     /// The metadata, in lower case with its keys: that alone was signed, and whoever hands the
@@ -135,7 +137,7 @@ pub fn examine_fetch(
     }
     check(&links)?;
     let examined = examine_links(&links, &payload, limits, now)?;
-    Ok(SignedFetch { examined, payload, fresh_until, metadata })
+    Ok(SignedFetch { examined, payload, signed_at, fresh_until, metadata })
 }
 
 /// Milliseconds since the Unix epoch.

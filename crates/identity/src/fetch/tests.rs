@@ -77,7 +77,7 @@ fn requests_of_wallets_and_of_keys_they_vouch_for_are_taken() {
         assert!(fetch.examined.contract_signatures.is_empty());
         assert_eq!(fetch.metadata["intent"], "dcl:explorer:comms-handshake");
         assert_eq!(fetch.metadata["isguest"], false);
-        assert_eq!(fetch.fresh_until, now() + LIFETIME);
+        assert_eq!((fetch.signed_at, fetch.fresh_until), (now(), now() + LIFETIME));
         assert!(fetch.payload.starts_with("post:/signed-login:1767225600000:{"));
     }
 }
