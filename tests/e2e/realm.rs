@@ -187,17 +187,25 @@ async fn nobody_logs_in_where_there_is_no_place() {
     assert_eq!((status, message.contains("of this address")), (503, true), "{message}");
     drop(waiting);
     eventually("gone", async || realm.metric("atoll_gateway_signing_in").await == 0.0).await;
-    let mut inside = Wire::open(&room(&realm, log_in(&realm, &me).await)).await;
+    fills_and_empties(&realm).await;
+    // The room may be full before its node is.
+    fills_and_empties(&plaza(&[("ROOMS__MAX_ISLAND_SIZE", "1"), ("ROOMS__MAX_ROOM_SIZE", "1")]).await).await;
+}
+
+/// One person takes the only seat, and leaves it.
+async fn fills_and_empties(realm: &Realm) {
+    let me = wallet();
+    let mut inside = Wire::open(&room(realm, log_in(realm, &me).await)).await;
     inside.identify(&me).await;
     inside.welcome().await;
     eventually("full", async || {
-        let (status, answer) = log_in(&realm, &wallet()).await;
+        let (status, answer) = log_in(realm, &wallet()).await;
         status == 503 && answer["message"] == "the room is full, come back later"
     })
     .await;
     assert_eq!(realm.json("/about").await["acceptingUsers"], false);
     drop(inside);
-    eventually("a seat is free", async || log_in(&realm, &me).await.0 == 200).await;
+    eventually("a seat is free", async || log_in(realm, &me).await.0 == 200).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

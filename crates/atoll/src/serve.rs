@@ -188,7 +188,11 @@ impl Realm {
                 fixed_room,
                 Arc::new(process::usage),
             ),
-            rooms: Rooms::new(settings.rooms(&parsed.nodes, &urls.ws), tokens, verifier),
+            rooms: Rooms::new(
+                settings.rooms(&parsed.nodes, parsed.realm.room.as_ref(), &urls.ws),
+                tokens,
+                verifier,
+            ),
             stats: Stats::new(settings.stats(parsed.positions, &urls.http))?,
             director: settings.director(parsed.transports.clone(), parsed.rules()),
             secret: secrets.swap_remove(0),

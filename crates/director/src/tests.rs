@@ -45,6 +45,7 @@ fn announce(bus: &Bus) {
         available_seats: 1_000,
         users: 0,
         draining: false,
+        rooms: Vec::new(),
     };
     let subject = Subject::TransportAnnounce("node-1".parse().unwrap());
     bus.publish(&subject, Headers::default(), announcement.encode_to_vec());

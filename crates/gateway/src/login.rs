@@ -92,7 +92,8 @@ struct Denied {
 
 impl Login {
     pub(crate) fn new(room: Option<FixedRoom>, settings: &Settings) -> Self {
-        let (replays, clock, node) = (Replays::new(MAX_REPLAYS, SystemTime::now()), UlidClock::default(), None);
+        let (replays, clock, node) =
+            (Replays::new(MAX_REPLAYS, SystemTime::now()), UlidClock::default(), None);
         let below_host = settings.public_url.split_once("://").and_then(|(_, rest)| rest.split_once('/'));
         let base = below_host.map(|(_, path)| format!("/{}", path.trim_end_matches('/')));
         let path = format!("{}{PATH}", base.filter(|base| base != "/").unwrap_or_default());
@@ -132,14 +133,18 @@ impl Login {
         Ok(())
     }
 
-    /// Where the room is, if its node is there and has a seat.
+    /// Where the room is, if its node is there, and both have a seat.
     fn node_url(&self) -> Result<String, Denial> {
         let state = self.lock();
         match &state.node {
-            Some((at, node)) if at.elapsed() < NODE_TIMEOUT && !node.draining => match node.available_seats {
-                0 => Err(Denial::come_back("the room is full, come back later")),
-                _ => Ok(node.public_url.clone()),
-            },
+            Some((at, node)) if at.elapsed() < NODE_TIMEOUT && !node.draining => {
+                let room = self.room.as_ref().map(|room| room.name.as_str());
+                let seats = node.rooms.iter().find(|seats| Some(&*seats.room) == room);
+                if node.available_seats == 0 || seats.is_some_and(|seats| seats.available_seats == 0) {
+                    return Err(Denial::come_back("the room is full, come back later"));
+                }
+                Ok(node.public_url.clone())
+            }
             _ => Err(Denial::come_back("the room is not there now, come back later")),
         }
     }

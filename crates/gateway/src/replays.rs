@@ -95,11 +95,7 @@ mod tests {
 
     /// A request that is fresh for nine seconds.
     fn request(fingerprint: u8, signed_at: u64) -> Request {
-        Request {
-            fingerprint: [fingerprint; 32],
-            signed_at: at(signed_at),
-            fresh_until: at(signed_at + 9),
-        }
+        Request { fingerprint: [fingerprint; 32], signed_at: at(signed_at), fresh_until: at(signed_at + 9) }
     }
 
     #[test]

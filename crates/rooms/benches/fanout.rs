@@ -76,6 +76,7 @@ fn ours(tick: u64) -> Router {
         queue_bytes: 1024 * 1024,
         messages_per_second: 100,
         bytes_per_second: 256 * 1024,
+        fixed_room: None,
     };
     let tokens = ws_room::Verifier::new([SECRET]);
     let rooms = rooms::Rooms::new([settings], tokens, Verifier::new(identity::Limits::default()));

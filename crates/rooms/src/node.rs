@@ -9,7 +9,7 @@ use bus::{Bus, Headers, Subscription};
 use metrics::Counter;
 use protocol::{
     Address, IslandId, Message as _, Subject, Ulid,
-    atoll_bus::{MembershipEnded, TransportAnnouncement},
+    atoll_bus::{MembershipEnded, RoomSeats, TransportAnnouncement},
 };
 use tokio::{
     sync::Notify,
@@ -141,9 +141,16 @@ impl Shared {
             available_seats: i32::try_from(settings.max_users.saturating_sub(users)).unwrap_or(i32::MAX),
             users: count(users),
             draining: self.registry.is_draining(),
+            rooms: settings.fixed_room.iter().map(|name| self.seats(name)).collect(),
         };
         let subject = Subject::TransportAnnounce(settings.node.clone());
         bus.publish(&subject, Headers::default(), announcement.encode_to_vec());
+    }
+
+    fn seats(&self, name: &IslandId) -> RoomSeats {
+        let members = self.registry.room(name).map_or(0, |room| room.members_count());
+        let free = self.settings.max_room_size.saturating_sub(members);
+        RoomSeats { room: name.to_string(), available_seats: u32::try_from(free).unwrap_or(u32::MAX) }
     }
 
     /// Closes the sockets of those who left an island, after the grace. Silence ends nothing.

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use admission::DoorLimits;
-use protocol::NodeName;
+use protocol::{IslandId, NodeName};
 
 /// What a room node is told at start.
 #[derive(Debug, Clone)]
@@ -23,6 +23,9 @@ pub struct Settings {
     /// Rooms that are entered with a wallet's signature instead of a token: names, or beginnings
     /// of names followed by `*`.
     pub open: Vec<String>,
+    /// A room that clients are sent to by name: how many seats it has left is announced with those
+    /// of the node.
+    pub fixed_room: Option<IslandId>,
     /// How long frames are collected before they are sent on together.
     pub flush_interval: Duration,
     /// How long the whole of an entry may take.

@@ -7,7 +7,7 @@ use admission::{ContractSettings, DoorLimits};
 use archipelago::{SettingsError, rules::Rules};
 use director::Configured;
 use gateway::KeepSession;
-use protocol::{NodeName, is_protocol_name};
+use protocol::{IslandId, NodeName, is_protocol_name};
 
 use super::{Settings, bus, island_names::may_match_island, realm, transports};
 
@@ -302,14 +302,24 @@ impl Settings {
     }
 
     /// What each room node is told: the first is where rooms have always been, the others have
-    /// paths of their own.
-    pub(crate) fn rooms(&self, nodes: &[NodeName], ws_url: &str) -> Vec<rooms::Settings> {
+    /// paths of their own. The first has the fixed room, too.
+    pub(crate) fn rooms(
+        &self,
+        nodes: &[NodeName],
+        fixed_room: Option<&IslandId>,
+        ws_url: &str,
+    ) -> Vec<rooms::Settings> {
         let path = |(index, node): (usize, &NodeName)| match index {
             0 => String::new(),
             _ => format!("/nodes/{node}"),
         };
         let paths = nodes.iter().enumerate().map(path);
-        nodes.iter().zip(paths).map(|(node, path)| self.room_node(node.clone(), path, ws_url)).collect()
+        let node = |(node, path): (&NodeName, _)| self.room_node(node.clone(), path, ws_url);
+        let mut nodes: Vec<_> = nodes.iter().zip(paths).map(node).collect();
+        if let Some(first) = nodes.first_mut() {
+            first.fixed_room = fixed_room.cloned();
+        }
+        nodes
     }
 
     fn room_node(&self, node: NodeName, path: String, ws_url: &str) -> rooms::Settings {
@@ -322,6 +332,7 @@ impl Settings {
             max_room_size: rooms.max_room_size,
             max_users: rooms.max_users,
             open: list(&rooms.open),
+            fixed_room: None,
             flush_interval: milliseconds(rooms.flush_interval_ms),
             handshake_timeout: seconds(rooms.handshake_timeout_s),
             door: DoorLimits { total: rooms.max_handshakes, per_ip: rooms.max_handshakes_per_ip },
