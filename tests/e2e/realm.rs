@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
 use crate::{
-    ethereum::Ethereum,
+    ethereum::{ContractWallet, Ethereum},
     front::{Realm, eventually, wallet},
     wire::{Wire, enter, sign_in},
 };
@@ -163,14 +163,50 @@ async fn contract_wallets_log_in_too() {
     let ethereum = Ethereum::start().await;
     let realm = plaza(&[("IDENTITY__ETHEREUM_RPC_URL", &ethereum.url)]).await;
     let (contract, other) = (ethereum.deploy(), ethereum.deploy());
-    let headers = |owner: &Wallet| {
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_millis() as u64;
-        let chain = contract.delegate(owner).sign(&fetch_payload("POST", "/signed-login", now, METADATA));
-        fetch_headers(&serde_json::from_str::<Vec<identity::Link>>(&chain).unwrap(), now, METADATA)
-    };
-    room(&realm, post(&realm, &headers(&contract.owner())).await);
-    let (status, message) = refused(&realm, &headers(&other.owner())).await;
+    room(&realm, post(&realm, &signed_by(contract, &contract.owner(), METADATA)).await);
+    let (status, message) = refused(&realm, &signed_by(contract, &other.owner(), METADATA)).await;
     assert_eq!((status, message.contains("the contract wallet says")), (401, true), "{message}");
+}
+
+/// A request of a contract, which has `owner`'s delegation.
+fn signed_by(contract: ContractWallet, owner: &Wallet, metadata: &str) -> Headers {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_millis() as u64;
+    let chain = contract.delegate(owner).sign(&fetch_payload("POST", "/signed-login", now, metadata));
+    fetch_headers(&serde_json::from_str::<Vec<identity::Link>>(&chain).unwrap(), now, metadata)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_contract_is_asked_about_a_login_that_would_be_refused() {
+    let ethereum = Ethereum::start().await;
+    let settings = [
+        ("IDENTITY__ETHEREUM_RPC_URL", ethereum.url.as_str()),
+        ("IDENTITY__ETHEREUM_CACHE_ENTRIES", "0"),
+        ("REALM__GUESTS", "false"),
+        ("ROOMS__MAX_USERS", "1"),
+    ];
+    let realm = plaza(&settings).await;
+    let contract = ethereum.deploy();
+    let request = |metadata: &str| signed_by(contract, &contract.owner(), metadata);
+    let used = request(METADATA);
+    room(&realm, post(&realm, &used).await);
+    let calls = ethereum.calls();
+    assert!(calls > 0);
+    for (headers, status) in [
+        (request(&METADATA.replace("handshake", "other")), 403),
+        (request(&METADATA.replace("dcl:explorer\"", "dcl:builder\"")), 403),
+        (request(&METADATA.replace("false", "true")), 403),
+        (used, 401),
+    ] {
+        let (refused, message) = refused(&realm, &headers).await;
+        assert_eq!((refused, ethereum.calls()), (status, calls), "{message}");
+    }
+    let me = wallet();
+    let mut inside = Wire::open(&room(&realm, log_in(&realm, &me).await)).await;
+    inside.identify(&me).await;
+    inside.welcome().await;
+    eventually("full", async || realm.json("/about").await["acceptingUsers"] == false).await;
+    let (status, message) = refused(&realm, &request(METADATA)).await;
+    assert_eq!((status, ethereum.calls()), (503, calls), "{message}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

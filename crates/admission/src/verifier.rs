@@ -96,22 +96,21 @@ impl Verifier {
         count(verified.await)
     }
 
-    /// Who signed a request for `path` with these headers, and for what. Whether it was seen before
-    /// is for the caller to know.
-    pub async fn verify_fetch(
+    /// Who signed a request for `path` with these headers, and for what. `judge` says, before any
+    /// contract is asked, whether it would be of use: whether it was seen before, for instance.
+    pub async fn verify_fetch<E: From<Refusal>>(
         &self,
         method: &'static str,
         path: String,
         headers: HeaderMap,
-    ) -> Result<SignedFetch, Refusal> {
+        judge: impl FnOnce(&SignedFetch) -> Result<(), E>,
+    ) -> Result<SignedFetch, E> {
         let limits = self.limits;
         let check = move || examine_fetch(method, &path, &headers, &limits, SystemTime::now());
-        let verified = async {
-            let fetch = self.off_network(check).await?;
-            self.ask(&fetch.examined).await?;
-            Ok(fetch)
-        };
-        count(verified.await)
+        let fetch = self.off_network(check).await.or_else(|refusal| count(Err(refusal)))?;
+        judge(&fetch)?;
+        count(self.ask(&fetch.examined).await)?;
+        Ok(fetch)
     }
 
     /// Checks something on a thread that serves no sockets, when there is a core for it.

@@ -11,7 +11,7 @@ use axum::{
     Json,
     body::to_bytes,
     extract::{ConnectInfo, Request, State},
-    http::{HeaderMap, StatusCode, header},
+    http::{StatusCode, header},
     response::{IntoResponse, Response},
 };
 use identity::{FetchError, SignedFetch};
@@ -113,6 +113,13 @@ impl Login {
     /// Whether all clients are sent here, and there is no place for them.
     pub(crate) fn is_closed(&self) -> bool {
         self.is_only_way && self.node_url().is_err()
+    }
+
+    /// Whether a request would do, as far as can be told without asking contracts.
+    fn judge(&self, fetch: &SignedFetch) -> Result<(), Denial> {
+        self.permit(fetch)?;
+        self.node_url()?;
+        Ok(self.lock().replays.check(fetch.into(), SystemTime::now())?)
     }
 
     /// Whether this person may come in for what the metadata says.
@@ -225,17 +232,22 @@ async fn answer(shared: &Shared, ip: IpAddr, request: Request) -> Result<String,
         let message = format!("the body is too big: at most {MAX_BODY_BYTES} bytes are read");
         return Err(Denial { status: StatusCode::PAYLOAD_TOO_LARGE, message });
     }
-    let fetch = verified(shared, parts.headers).await?;
-    login.permit(&fetch)?;
-    // Whoever is to come back may do so with the same request.
+    let judge = |fetch: &SignedFetch| login.judge(fetch);
+    let fetch = shared.verifier.verify_fetch("POST", login.path.clone(), parts.headers, judge).await?;
+    // Contracts may have taken seconds. Whoever is to come back may do so with the same request.
     let node_url = login.node_url()?;
     login.take(&fetch)?;
     login.mint(room, &node_url, fetch.examined.owner)
 }
 
-async fn verified(shared: &Shared, headers: HeaderMap) -> Result<SignedFetch, Denial> {
-    let verified = shared.verifier.verify_fetch("POST", shared.login.path.clone(), headers).await;
-    verified.map_err(|refusal| {
+impl Denial {
+    fn come_back(message: &str) -> Self {
+        Self { status: StatusCode::SERVICE_UNAVAILABLE, message: message.to_owned() }
+    }
+}
+
+impl From<Refusal> for Denial {
+    fn from(refusal: Refusal) -> Self {
         let status = match &refusal {
             Refusal::Fetch(FetchError::SignedForScene) => StatusCode::FORBIDDEN,
             Refusal::Fetch(FetchError::Chain(_) | FetchError::FromFuture | FetchError::TooOld)
@@ -244,13 +256,7 @@ async fn verified(shared: &Shared, headers: HeaderMap) -> Result<SignedFetch, De
             Refusal::Fetch(_) => StatusCode::BAD_REQUEST,
             Refusal::NotAsked { .. } => StatusCode::SERVICE_UNAVAILABLE,
         };
-        Denial { status, message: refusal.to_string() }
-    })
-}
-
-impl Denial {
-    fn come_back(message: &str) -> Self {
-        Self { status: StatusCode::SERVICE_UNAVAILABLE, message: message.to_owned() }
+        Self { status, message: refusal.to_string() }
     }
 }
 
