@@ -245,6 +245,27 @@ async fn fills_and_empties(realm: &Realm) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn nobody_logs_in_faster_than_the_rate_of_an_address() {
+    // One of the burst is for whoever waits until the room is there.
+    let realm =
+        plaza(&[("GATEWAY__LOGINS_PER_SECOND_PER_IP", "1"), ("GATEWAY__LOGIN_BURST_PER_IP", "5")]).await;
+    let mut granted = 0;
+    let message = loop {
+        let (status, answer) = log_in(&realm, &wallet()).await;
+        if status != 200 {
+            assert_eq!(status, 503, "{answer}");
+            break answer["message"].as_str().unwrap().to_owned();
+        }
+        granted += 1;
+        assert!(granted < 200, "as many as one likes");
+    };
+    assert_eq!(message, "too many people of this address are signing in, come back later");
+    assert!(granted >= 4, "{granted}");
+    // Who is refused for other reasons counts for nothing, and the next second is another's.
+    eventually("rested", async || log_in(&realm, &wallet()).await.0 == 200).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn browsers_of_other_sites_may_log_in() {
     let realm = Realm::start(&PLAZA);
     let url = format!("{}/signed-login", realm.http);

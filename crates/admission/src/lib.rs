@@ -7,9 +7,11 @@
 mod contracts;
 mod door;
 mod pace;
+mod rate;
 mod verifier;
 
 pub use contracts::{ContractSettings, Contracts, NotAsked};
 pub use door::{Door, DoorLimits, Full, Ticket};
 pub use pace::Pace;
+pub use rate::{Rate, RateLimiter, TooOften};
 pub use verifier::{Randomness, Refusal, Verifier, random};

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use admission::Refusal;
+use admission::{RateLimiter, Refusal, TooOften};
 use axum::{
     Json,
     body::to_bytes,
@@ -45,8 +45,11 @@ const INTENT: &str = "dcl:explorer:comms-handshake";
 const SIGNER: &str = "dcl:explorer";
 /// All that is said is in headers.
 const MAX_BODY_BYTES: usize = 4 * 1024;
-/// Requests that are remembered, as long as they are fresh; above, nobody logs in.
-const MAX_REPLAYS: usize = 100_000;
+/// Requests that are remembered, as long as they are fresh, some 100 bytes each; above, nobody logs
+/// in. At the default rate, three dozen addresses can fill it together in six minutes.
+const MAX_REPLAYS: usize = 250_000;
+/// Addresses from which somebody has just logged in: each is forgotten within seconds.
+const MAX_ADDRESSES: usize = 10_000;
 /// A room node says that it is there every second; three times unheard is too many.
 const NODE_TIMEOUT: Duration = Duration::from_secs(3);
 /// The headers that a browser is to ask leave for: a link of the chain each, and the other two.
@@ -68,6 +71,7 @@ pub(crate) struct Login {
 
 struct LoginState {
     replays: Replays,
+    rates: RateLimiter,
     clock: UlidClock,
     /// What the room's node said last.
     node: Option<(Instant, TransportAnnouncement)>,
@@ -97,7 +101,8 @@ impl Login {
         let below_host = settings.public_url.split_once("://").and_then(|(_, rest)| rest.split_once('/'));
         let base = below_host.map(|(_, path)| format!("/{}", path.trim_end_matches('/')));
         let path = format!("{}{PATH}", base.filter(|base| base != "/").unwrap_or_default());
-        let state = Mutex::new(LoginState { replays, clock, node });
+        let rates = RateLimiter::new(settings.logins_per_ip, MAX_ADDRESSES);
+        let state = Mutex::new(LoginState { replays, rates, clock, node });
         let guests = settings.realm.guests;
         let fixed = matches!(settings.realm.fixed_adapter, Some(ConnectionString::SignedLogin { .. }));
         Self { is_only_way: fixed && room.is_some(), room, guests, path, state }
@@ -112,14 +117,17 @@ impl Login {
 
     /// Whether all clients are sent here, and there is no place for them.
     pub(crate) fn is_closed(&self) -> bool {
-        self.is_only_way && self.node_url().is_err()
+        self.is_only_way && (self.node_url().is_err() || self.lock().replays.is_full(SystemTime::now()))
     }
 
-    /// Whether a request would do, as far as can be told without asking contracts.
-    fn judge(&self, fetch: &SignedFetch) -> Result<(), Denial> {
+    /// Whether a request would do, as far as can be told without asking contracts, and is not one of
+    /// too many from `ip`.
+    fn judge(&self, fetch: &SignedFetch, ip: IpAddr) -> Result<(), Denial> {
         self.permit(fetch)?;
         self.node_url()?;
-        Ok(self.lock().replays.check(fetch.into(), SystemTime::now())?)
+        let mut state = self.lock();
+        state.replays.check(fetch.into(), SystemTime::now())?;
+        Ok(state.rates.take(ip, Instant::now())?)
     }
 
     /// Whether this person may come in for what the metadata says.
@@ -232,7 +240,7 @@ async fn answer(shared: &Shared, ip: IpAddr, request: Request) -> Result<String,
         let message = format!("the body is too big: at most {MAX_BODY_BYTES} bytes are read");
         return Err(Denial { status: StatusCode::PAYLOAD_TOO_LARGE, message });
     }
-    let judge = |fetch: &SignedFetch| login.judge(fetch);
+    let judge = |fetch: &SignedFetch| login.judge(fetch, ip);
     let fetch = shared.verifier.verify_fetch("POST", login.path.clone(), parts.headers, judge).await?;
     // Contracts may have taken seconds. Whoever is to come back may do so with the same request.
     let node_url = login.node_url()?;
@@ -260,6 +268,12 @@ impl From<Refusal> for Denial {
     }
 }
 
+impl From<TooOften> for Denial {
+    fn from(too_often: TooOften) -> Self {
+        Self::come_back(&too_often.to_string())
+    }
+}
+
 impl From<NotTaken> for Denial {
     fn from(not_taken: NotTaken) -> Self {
         let unauthorized =
@@ -279,7 +293,22 @@ impl From<NotTaken> for Denial {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::settings::tests::settings;
+    use crate::{Realm, settings::tests::settings};
+
+    #[test]
+    fn a_realm_that_could_remember_no_request_asks_nobody_in() {
+        let (name, node) = ("plaza".parse().unwrap(), "rooms-1".parse().unwrap());
+        let minter = ws_room::Minter::new(b"secret", Duration::from_secs(300));
+        let adapter = ConnectionString::SignedLogin { url: "https://realm.example/signed-login".to_owned() };
+        let realm = Realm { fixed_adapter: Some(adapter), ..Realm::default() };
+        let login = Login::new(Some(FixedRoom { name, node, minter }), &Settings { realm, ..settings() });
+        assert!(login.is_closed(), "the room is not there");
+        let node = "rooms-1".to_owned();
+        login.heard(TransportAnnouncement { node, available_seats: -1, ..Default::default() });
+        assert!(!login.is_closed());
+        login.lock().replays = Replays::new(0, SystemTime::now());
+        assert!(login.is_closed());
+    }
 
     #[test]
     fn what_is_signed_is_the_path_that_clients_see() {

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use admission::DoorLimits;
+use admission::{DoorLimits, Rate};
 use protocol::ConnectionString;
 
 use crate::LoadLimits;
@@ -14,6 +14,8 @@ pub struct Settings {
     pub realm: Realm,
     /// How many sockets may be signing in.
     pub door: DoorLimits,
+    /// How often somebody may log in from one address.
+    pub logins_per_ip: Rate,
     /// The most sessions at a time.
     pub max_sessions: usize,
     /// Which of two sessions of one wallet is kept.
@@ -85,6 +87,7 @@ pub(crate) mod tests {
             public_url: "ws://127.0.0.1:5000".to_owned(),
             realm: Realm::default(),
             door: DoorLimits { total: 512, per_ip: 32 },
+            logins_per_ip: Rate { per_second: 20, burst: 100 },
             max_sessions: 10_000,
             keep_session: KeepSession::Newest,
             tell_members: true,

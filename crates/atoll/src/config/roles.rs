@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use ::bus::NatsSettings;
-use admission::{ContractSettings, DoorLimits};
+use admission::{ContractSettings, DoorLimits, Rate};
 use archipelago::{SettingsError, rules::Rules};
 use director::Configured;
 use gateway::KeepSession;
@@ -89,6 +89,8 @@ impl Parsed {
             ("identity.ethereum_failures", identity.ethereum_failures.into()),
             ("gateway.max_handshakes", gateway.max_handshakes as u64),
             ("gateway.max_handshakes_per_ip", gateway.max_handshakes_per_ip as u64),
+            ("gateway.logins_per_second_per_ip", gateway.logins_per_second_per_ip.into()),
+            ("gateway.login_burst_per_ip", gateway.login_burst_per_ip.into()),
             ("gateway.max_sessions", gateway.max_sessions as u64),
             ("gateway.handshake_timeout_s", gateway.handshake_timeout_s),
             ("gateway.ping_interval_s", gateway.ping_interval_s),
@@ -280,6 +282,10 @@ impl Settings {
                 guests: realm.guests,
             },
             door: DoorLimits { total: gateway.max_handshakes, per_ip: gateway.max_handshakes_per_ip },
+            logins_per_ip: Rate {
+                per_second: gateway.logins_per_second_per_ip,
+                burst: gateway.login_burst_per_ip,
+            },
             max_sessions: gateway.max_sessions,
             keep_session: keep_session(&gateway.keep_session).unwrap_or_default(),
             tell_members: gateway.tell_members,

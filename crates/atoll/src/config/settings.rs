@@ -159,6 +159,10 @@ pub(crate) struct Gateway {
     pub(crate) max_handshakes: usize,
     /// The same, from one IP address.
     pub(crate) max_handshakes_per_ip: usize,
+    /// Signed logins a second from one IP address, in the long run.
+    pub(crate) logins_per_second_per_ip: u32,
+    /// The same, at once.
+    pub(crate) login_burst_per_ip: u32,
     /// Sessions at a time.
     pub(crate) max_sessions: usize,
     /// Which of two sessions of one wallet is kept: `newest` or `oldest`.
@@ -375,6 +379,8 @@ impl Default for Gateway {
         Self {
             max_handshakes: 512,
             max_handshakes_per_ip: 32,
+            logins_per_second_per_ip: 20,
+            login_burst_per_ip: 100,
             max_sessions: 10_000,
             keep_session: "newest".to_owned(),
             tell_members: true,
