@@ -12,12 +12,15 @@ use axum::{Router, http::StatusCode, routing::get};
 use identity::{Headers, Identity, Wallet, fetch_headers, fetch_payload};
 use protocol::{Close, ConnectionString, rfc5::ws_packet::Message};
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+};
 
 use crate::{
     ethereum::{ContractWallet, Ethereum},
     front::{Realm, eventually, wallet},
-    wire::{Wire, enter, sign_in},
+    wire::{PATIENCE, Wire, enter, sign_in},
 };
 
 const METADATA: &str = r#"{"intent":"dcl:explorer:comms-handshake","signer":"dcl:explorer","isGuest":false}"#;
@@ -242,6 +245,33 @@ async fn fills_and_empties(realm: &Realm) {
     assert_eq!(realm.json("/about").await["acceptingUsers"], false);
     drop(inside);
     eventually("a seat is free", async || log_in(realm, &me).await.0 == 200).await;
+}
+
+/// What a login is answered whose body is this, and goes on for ever; with its head in small letters.
+async fn answer_to(realm: &Realm, head: &str, body: &str) -> String {
+    let mut socket = TcpStream::connect(realm.http.strip_prefix("http://").unwrap()).await.unwrap();
+    let request = format!("POST /signed-login HTTP/1.1\r\nhost: realm\r\n{head}\r\n\r\n{body}");
+    socket.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    let read = async {
+        // A message ends the answer, whether or not the connection is kept.
+        while !answer.ends_with(b"}") && socket.read_buf(&mut answer).await.unwrap() > 0 {}
+    };
+    tokio::time::timeout(PATIENCE, read).await.expect("an answer");
+    String::from_utf8(answer).unwrap().to_lowercase()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_breaks_or_never_ends_is_told_from_one_that_is_too_big() {
+    let realm = plaza(&[("GATEWAY__HANDSHAKE_TIMEOUT_S", "2")]).await;
+    let broken = answer_to(&realm, "transfer-encoding: chunked", "no chunk\r\n").await;
+    assert!(broken.starts_with("http/1.1 400") && broken.contains("could not be read"), "{broken}");
+    let endless = answer_to(&realm, "content-length: 10", "x").await;
+    assert!(endless.starts_with("http/1.1 408") && endless.contains("took too long"), "{endless}");
+    assert!(endless.contains("retry-after: 1"), "{endless}");
+    let big = answer_to(&realm, "content-length: 5000", &"x".repeat(5_000)).await;
+    assert!(big.starts_with("http/1.1 413") && !big.contains("retry-after"), "{big}");
+    assert_eq!(realm.count("atoll_gateway_logins_total{outcome=\"denied\"}").await, 2.0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -9,9 +9,9 @@ use std::{
 use admission::{RateLimiter, Refusal, TooOften};
 use axum::{
     Json,
-    body::to_bytes,
-    extract::{ConnectInfo, Request, State},
-    http::{StatusCode, header},
+    body::Bytes,
+    extract::{ConnectInfo, DefaultBodyLimit, FromRequest as _, Request, State},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use identity::{FetchError, SignedFetch};
@@ -200,17 +200,22 @@ pub(crate) async fn login(
     });
     let outcome = match &answer {
         Ok(_) => "granted",
-        Err(denial) if denial.status.is_server_error() => "busy",
+        Err(denial) if denial.may_come_back() => "busy",
         Err(_) => "denied",
     };
     metrics::counter!("atoll_gateway_logins_total", "outcome" => outcome).increment(1);
     let headers = [(header::ACCESS_CONTROL_ALLOW_ORIGIN, "*"), (header::CACHE_CONTROL, "no-store")];
     match answer {
         Ok(fixed_adapter) => (headers, Json(Granted { fixed_adapter })).into_response(),
-        Err(Denial { status: status @ StatusCode::SERVICE_UNAVAILABLE, message }) => {
-            (status, headers, [(header::RETRY_AFTER, "1")], Json(Denied { message })).into_response()
+        Err(denial) => {
+            let may_come_back = denial.may_come_back();
+            let Denial { status, message } = denial;
+            let mut response = (status, headers, Json(Denied { message })).into_response();
+            if may_come_back {
+                response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+            }
+            response
         }
-        Err(Denial { status, message }) => (status, headers, Json(Denied { message })).into_response(),
     }
 }
 
@@ -235,20 +240,40 @@ async fn answer(shared: &Shared, ip: IpAddr, request: Request) -> Result<String,
     if let Some(reason) = shared.unwilling() {
         return Err(Denial::come_back(reason));
     }
-    let (parts, body) = request.into_parts();
-    if to_bytes(body, MAX_BODY_BYTES).await.is_err() {
-        let message = format!("the body is too big: at most {MAX_BODY_BYTES} bytes are read");
-        return Err(Denial { status: StatusCode::PAYLOAD_TOO_LARGE, message });
-    }
+    let headers = read(request).await?;
     let judge = |fetch: &SignedFetch| login.judge(fetch, ip);
-    let fetch = shared.verifier.verify_fetch("POST", login.path.clone(), parts.headers, judge).await?;
+    let fetch = shared.verifier.verify_fetch("POST", login.path.clone(), headers, judge).await?;
     // Contracts may have taken seconds. Whoever is to come back may do so with the same request.
     let node_url = login.node_url()?;
     login.take(&fetch)?;
     login.mint(room, &node_url, fetch.examined.owner)
 }
 
+/// Reads the whole of a request, of which only the headers matter.
+async fn read(mut request: Request) -> Result<HeaderMap, Denial> {
+    let headers = std::mem::take(request.headers_mut());
+    DefaultBodyLimit::max(MAX_BODY_BYTES).apply(&mut request);
+    match Bytes::from_request(request, &()).await {
+        Ok(_) => Ok(headers),
+        Err(rejection) => {
+            let status = rejection.status();
+            let message = match status {
+                StatusCode::PAYLOAD_TOO_LARGE => {
+                    format!("the body is too big: at most {MAX_BODY_BYTES} bytes are read")
+                }
+                _ => "the body could not be read".to_owned(),
+            };
+            Err(Denial { status, message })
+        }
+    }
+}
+
 impl Denial {
+    /// Whether nothing is known to be wrong with the request.
+    fn may_come_back(&self) -> bool {
+        matches!(self.status, StatusCode::REQUEST_TIMEOUT | StatusCode::SERVICE_UNAVAILABLE)
+    }
+
     fn come_back(message: &str) -> Self {
         Self { status: StatusCode::SERVICE_UNAVAILABLE, message: message.to_owned() }
     }
