@@ -108,12 +108,24 @@ async fn requests_that_are_not_for_this_are_refused_in_words() {
     let intent = r#"{"intent":"dcl:explorer:other","signer":"dcl:explorer"}"#;
     let signer = r#"{"intent":"dcl:explorer:comms-handshake","signer":"dcl:builder"}"#;
     let scene = r#"{"intent":"dcl:explorer:comms-handshake","signer":"decentraland-kernel-scene"}"#;
-    let guest = r#"{"intent":"dcl:explorer:comms-handshake","signer":"dcl:explorer","isGuest":true}"#;
+    let guest = |says: &str| METADATA.replace(r#""isGuest":false"#, says);
+    let [yes, number, text, escaped, twice] = [
+        r#""isGuest":true"#,
+        r#""isGuest":1"#,
+        r#""ISGUEST":"false""#,
+        r#""is\u0047uest":true"#,
+        r#""isGuest":false,"is\u0047uest":true"#,
+    ]
+    .map(guest);
     for (metadata, at, status, says) in [
         (intent, now, 403, "its intent must be dcl:explorer:comms-handshake"),
         (signer, now, 403, "its signer must be dcl:explorer"),
         (scene, now, 403, "signed for a scene"),
-        (guest, now, 403, "guests are not let in"),
+        (&yes, now, 403, "guests are not let in"),
+        (&number, now, 403, "guests are not let in"),
+        (&text, now, 403, "guests are not let in"),
+        (&escaped, now, 403, "guests are not let in"),
+        (&twice, now, 400, "distinct keys"),
         ("no JSON", now, 400, "not a JSON object"),
         (METADATA, now - minutes(6), 401, "more than 5 minutes ago"),
         (METADATA, now + minutes(2), 401, "in the future"),
@@ -131,6 +143,9 @@ async fn requests_that_are_not_for_this_are_refused_in_words() {
     assert_eq!(refused(&realm, &elsewhere).await.0, 401);
     let (status, _) = post_with(&realm, &signed(&me, METADATA, now), "x".repeat(5_000)).await;
     assert_eq!(status, 413);
+    for nobody in [r#""isGuest":null"#, r#""guest":true"#] {
+        room(&realm, post(&realm, &signed(&me, &guest(nobody), now)).await);
+    }
     // None of this has used up the request, which is taken once.
     let request = signed(&me, METADATA, now);
     room(&realm, post(&realm, &request).await);

@@ -142,7 +142,10 @@ impl Login {
                 "the request is not signed by an explorer: its signer must be {SIGNER}"
             ));
         }
-        if !self.guests && fetch.metadata.get("isguest") == Some(&Value::Bool(true)) {
+        // Whatever does not say clearly that it is none may be one.
+        let is_guest =
+            !matches!(fetch.metadata.get("isguest"), None | Some(Value::Null | Value::Bool(false)));
+        if is_guest && !self.guests {
             return forbidden("guests are not let in: sign in with a wallet".to_owned());
         }
         Ok(())

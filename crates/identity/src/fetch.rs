@@ -44,8 +44,9 @@ pub struct SignedFetch {
     pub signed_at: SystemTime,
     /// Until when the same request would be taken again.
     pub fresh_until: SystemTime,
-    /// The metadata, in lower case with its keys: that alone was signed, and whoever hands the
-    /// request on may write it otherwise.
+    /// The metadata, in lower case, as it was signed: whoever hands the request on may write it
+    /// otherwise. Keys are in lower case also where they were written with escapes, which are in
+    /// lower case themselves; values may hold capitals that were.
     pub metadata: Map<String, Value>,
 }
 
@@ -132,7 +133,8 @@ pub fn examine_fetch(
     let payload = payload(method, path, timestamp, metadata);
     let Distinct(metadata) =
         serde_json::from_str(&metadata.to_lowercase()).map_err(|_| FetchError::Metadata)?;
-    if metadata.get("signer").and_then(Value::as_str).is_some_and(|signer| signer.trim() == SCENE) {
+    let signer = metadata.get("signer").and_then(Value::as_str).unwrap_or_default();
+    if signer.trim().to_lowercase() == SCENE {
         return Err(FetchError::SignedForScene);
     }
     check(&links)?;
@@ -180,7 +182,8 @@ fn links(headers: &HeaderMap) -> Result<Vec<Link>, FetchError> {
     Ok(links)
 }
 
-/// A JSON object in which no key is there twice: readers would differ in which one counts.
+/// A JSON object in which no key is there twice, in whatever letters: readers would differ in which
+/// one counts. The keys are in lower case.
 struct Distinct(Map<String, Value>);
 
 impl<'de> Deserialize<'de> for Distinct {
@@ -196,8 +199,8 @@ impl<'de> Deserialize<'de> for Distinct {
 
             fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Distinct, A::Error> {
                 let mut map = Map::new();
-                while let Some((key, value)) = entries.next_entry()? {
-                    if map.insert(key, value).is_some() {
+                while let Some((key, value)) = entries.next_entry::<String, Value>()? {
+                    if map.insert(key.to_lowercase(), value).is_some() {
                         return Err(A::Error::custom("a key is there twice"));
                     }
                 }

@@ -172,7 +172,8 @@ fn refuses_what_is_signed_in_the_future_or_five_minutes_ago() {
 
 #[test]
 fn refuses_metadata_that_is_no_object() {
-    for metadata in ["", "null", "[]", "\"{}\"", "{", "{} {}", r#"{"a":1,"a":2}"#, r#"{"a":1,"A":2}"#] {
+    let twice = [r#"{"a":1,"a":2}"#, r#"{"a":1,"A":2}"#, r#"{"a":1,"\u0041":2}"#];
+    for metadata in ["", "null", "[]", "\"{}\"", "{", "{} {}"].into_iter().chain(twice) {
         assert_eq!(with_metadata(metadata), Err(FetchError::Metadata), "{metadata}");
     }
 }
@@ -184,6 +185,8 @@ fn refuses_scenes_however_they_are_spelled() {
         r#"{"signer":"Decentraland-Kernel-Scene"}"#,
         r#"{"SIGNER":"decentraland-kernel-scene"}"#,
         r#"{"signer":"decentraland\u002dkernel-scene"}"#,
+        r#"{"signer":"\u0044ecentraland-kernel-scene"}"#,
+        r#"{"si\u0047ner":"decentraland-kernel-scene"}"#,
     ] {
         assert_eq!(with_metadata(metadata), Err(FetchError::SignedForScene), "{metadata}");
     }
@@ -192,6 +195,12 @@ fn refuses_scenes_however_they_are_spelled() {
         map(&wallet().sign_fetch("POST", PATH, r#"{"signer":"decentraland-kernel-scene"}"#, now()));
     set(&mut headers, METADATA, r#"{"sIgner":"decentraland-kernel-SCENE"}"#);
     assert_eq!(examine_at(&headers, now()), Err(FetchError::SignedForScene));
+}
+
+#[test]
+fn keys_are_read_in_lower_case_however_they_are_written() {
+    let fetch = with_metadata(r#"{"isGuest":1,"In\u0054ent":2,"\u00C4":3}"#).unwrap();
+    assert_eq!(fetch.metadata.keys().collect::<Vec<_>>(), ["intent", "isguest", "\u{e4}"]);
 }
 
 #[test]
