@@ -5,11 +5,13 @@
 //!
 //! Pure: no sockets and no clock; the time and all randomness come in as arguments. Links of
 //! contract wallets (EIP-1654) need an Ethereum node to be checked: [`examine`] hands them out as
-//! [`ContractSignature`]s for a provider to ask about, and [`verify`] refuses them.
+//! [`ContractSignature`]s for a provider to ask about, [`read_answer`] reads what it says, and
+//! [`verify`] refuses them.
 
 mod chain;
 mod challenge;
 mod crypto;
+mod eip1654;
 mod fetch;
 mod sign;
 mod verify;
@@ -19,6 +21,7 @@ mod tests;
 
 pub use chain::{ChainError, Link, LinkKind, MAX_CHAIN_BYTES, MAX_LINKS};
 pub use challenge::Challenge;
+pub use eip1654::{AnswerError, MAX_ANSWER_BYTES, read_answer};
 pub use fetch::{FetchError, Headers, SignedFetch, examine_fetch, fetch_headers, fetch_payload};
 pub use sign::{Identity, Wallet, WalletError};
 pub use verify::{ContractSignature, Examined, Limits, examine, verify};

@@ -7,6 +7,7 @@ use crate::{
     ChainError, Link,
     chain::parse,
     crypto::{SignatureError, keccak256, parse_signature, personal_digest, signer_of},
+    eip1654::calldata,
 };
 
 /// What a chain's times are held against.
@@ -56,6 +57,11 @@ impl ContractSignature {
     pub fn digests(&self) -> [[u8; 32]; 2] {
         let message = self.message.as_bytes();
         [keccak256(message), personal_digest(message)]
+    }
+
+    /// The data of the calls to the contract, one for each digest.
+    pub fn questions(&self) -> [Vec<u8>; 2] {
+        self.digests().map(|digest| calldata(&digest, &self.signature))
     }
 
     /// What tells this signature of this message by this contract from any other.

@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use identity::ContractSignature;
+use identity::{AnswerError, ContractSignature};
 use protocol::Address;
 use tokio::{
     sync::Semaphore,
@@ -150,7 +150,7 @@ impl Inner {
         question.verdict = match answer {
             Ok(Ok(_)) => Verdict::Answered,
             // Whoever signs in chooses the contract, and so could keep all others out.
-            Ok(Err(ProviderError::Unclear(_))) => Verdict::Abandoned,
+            Ok(Err(ProviderError::Answer(AnswerError::Unclear(_)))) => Verdict::Abandoned,
             // It had little time left when it was asked: that shows nothing.
             Err(_) if begun + self.deadline / 2 > deadline => Verdict::Abandoned,
             _ => Verdict::Failed,
