@@ -95,15 +95,18 @@ pub enum ConnectError {
     /// The file of credentials cannot be read.
     #[error("cannot read the credentials in {}", .0.display())]
     File(PathBuf, #[source] std::io::Error),
+    /// The file of authorities cannot be read.
+    #[error("cannot read the certificates in {}", .0.display())]
+    Authorities(PathBuf, #[source] std::io::Error),
     /// It took too long.
     #[error("no answer from {0} within {1:?}")]
     TimedOut(String, Duration),
     /// The server does not know us.
     #[error("{0} refuses our user and password, token or credentials")]
     Refused(String),
-    /// Anything else.
-    #[error("cannot connect to {0}")]
-    Unreachable(String, #[source] async_nats::ConnectError),
+    /// Anything else. The library's error tells its cause, too.
+    #[error("cannot connect to {0}: {1}")]
+    Unreachable(String, async_nats::ConnectError),
 }
 
 /// A connection to NATS.
@@ -143,6 +146,8 @@ impl Nats {
             .reconnect_delay_callback(pause)
             .event_callback(slow_consumers(subscribers.clone()));
         if let Some(file) = ca_file {
+            // The library would not say which file it is.
+            std::fs::metadata(&file).map_err(|error| ConnectError::Authorities(file.clone(), error))?;
             options = options.add_root_certificates(file);
         }
         let connecting = time::timeout(connect_timeout, options.connect(servers));
