@@ -116,16 +116,18 @@ async fn a_third_partys_server_and_the_visitors_of_its_scene_hear_each_other() {
 #[tokio::test(flavor = "multi_thread")]
 async fn while_the_server_is_away_rooms_talk_and_nobody_is_taken_for_gone() {
     let mut server = Server::start();
-    // Who is silent is gone sooner than the server is back, and rooms close at once.
-    let short =
-        [("ISLANDS__SILENCE_S", "6"), ("GATEWAY__VOUCH_INTERVAL_S", "1"), ("ROOMS__GRACE_S", "1")];
+    // Who is silent is gone sooner than the server is back, and rooms close at once. Who is only
+    // quiet is vouched for all the time.
+    let short = [("ISLANDS__SILENCE_S", "6"), ("GATEWAY__VOUCH_INTERVAL_S", "1"), ("ROOMS__GRACE_S", "1")];
     let realm = realm_on(&server, &short);
     let (one, two, three) = (wallet(), wallet(), wallet());
     let (mut first, mut first_room, _) = enter(&realm, &one, 0.0).await;
+    // With whom the first stays: theirs is the larger part, and keeps the island.
+    let _stays = enter(&realm, &wallet(), 5.0).await;
     let (mut second, mut second_room, _) = enter(&realm, &two, 10.0).await;
     let (third, third_room, _) = enter(&realm, &three, 20.0).await;
     // Who joined is told to those who were there.
-    for _ in 0..2 {
+    for _ in 0..3 {
         assert!(matches!(first.next_packet().await, server_packet::Message::JoinIsland(_)));
     }
     assert!(matches!(second.next_packet().await, server_packet::Message::JoinIsland(_)));
