@@ -1,20 +1,30 @@
 //! The archipelago socket, from the client's side.
 
+use bytes::Bytes;
 use identity::Identity;
-use protocol::v3::{
-    ChallengeRequestMessage, ClientPacket, Heartbeat, ServerPacket, SignedChallengeMessage, client_packet,
-    server_packet::Message,
+use protocol::{
+    Message as _,
+    v3::{
+        ChallengeRequestMessage, ClientPacket, Heartbeat, ServerPacket, SignedChallengeMessage,
+        client_packet, server_packet::Message,
+    },
 };
 
 use crate::{
     Ended, Settings,
-    connection::Connection,
+    connection::{Connection, available},
     session::{News, check_challenge},
 };
 
 /// A session over the archipelago socket.
 #[derive(Debug)]
-pub(crate) struct Socket(Connection);
+pub(crate) struct Socket {
+    connection: Connection,
+    /// What is to be sent; at the bound of one, the newest.
+    heartbeat: Option<Heartbeat>,
+    /// Whether a newer session of this wallet took over.
+    kicked: bool,
+}
 
 impl Socket {
     /// Connects and signs in.
@@ -24,33 +34,43 @@ impl Socket {
             Connection::open(url, protocol::ARCHIPELAGO_SUBPROTOCOL, settings.opening()).await?;
         let (address, transports) = (identity.address().to_string(), settings.transports.clone());
         let request = ChallengeRequestMessage { address, transports };
-        connection.send(&packet(client_packet::Message::ChallengeRequest(request))).await?;
-        let Some(Message::ChallengeResponse(challenge)) = connection.next::<ServerPacket>().await?.message
+        let request = packet(client_packet::Message::ChallengeRequest(request));
+        let Some(Message::ChallengeResponse(challenge)) =
+            connection.ask::<ServerPacket>(&request).await?.message
         else {
             return Err(Ended::broken("no challenge from the gateway"));
         };
         check_challenge(&challenge.challenge_to_sign)?;
         let auth_chain_json = identity.sign_challenge(&challenge.challenge_to_sign);
         let signed = SignedChallengeMessage { auth_chain_json };
-        connection.send(&packet(client_packet::Message::SignedChallenge(signed))).await?;
-        match connection.next::<ServerPacket>().await?.message {
-            Some(Message::Welcome(_)) => Ok(Self(connection)),
+        let signed = packet(client_packet::Message::SignedChallenge(signed));
+        match connection.ask::<ServerPacket>(&signed).await?.message {
+            Some(Message::Welcome(_)) => Ok(Self { connection, heartbeat: None, kicked: false }),
             _ => Err(Ended::broken("no welcome from the gateway")),
         }
     }
 
-    pub(crate) async fn heartbeat(&mut self, heartbeat: Heartbeat) -> Result<(), Ended> {
-        self.0.send(&packet(client_packet::Message::Heartbeat(heartbeat))).await
+    pub(crate) fn heartbeat(&mut self, heartbeat: Heartbeat) {
+        self.heartbeat = Some(heartbeat);
+    }
+
+    pub(crate) fn is_kicked(&self) -> bool {
+        self.kicked
     }
 
     /// What the gateway says next. Cancel-safe.
     pub(crate) async fn next(&mut self) -> Result<News, Ended> {
+        let Self { connection, heartbeat, kicked } = self;
         loop {
-            match self.0.next::<ServerPacket>().await?.message {
+            let mut encoded =
+                || Some(packet(client_packet::Message::Heartbeat(heartbeat.take()?)).encode_to_vec());
+            let message = connection.next_message(|_| available(encoded().map(Bytes::from))).await?;
+            match ServerPacket::decode(message).map_err(Ended::broken)?.message {
                 Some(Message::IslandChanged(change)) => return Ok(News::IslandChanged(change)),
                 Some(Message::JoinIsland(join)) => return Ok(News::Joined(join)),
                 Some(Message::LeftIsland(left)) => return Ok(News::Left(left)),
-                Some(Message::Kicked(_)) => return Ok(News::Kicked),
+                // The end that follows may not say so.
+                Some(Message::Kicked(_)) => *kicked = true,
                 // Packets of a handshake that is over, and packets from the future.
                 _ => {}
             }
@@ -58,7 +78,7 @@ impl Socket {
     }
 
     pub(crate) async fn close(self) {
-        self.0.close().await;
+        self.connection.close().await;
     }
 }
 

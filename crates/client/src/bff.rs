@@ -1,5 +1,7 @@
 //! The BFF over RPC, from the client's side.
 
+use std::collections::VecDeque;
+
 use bytes::Bytes;
 use identity::Identity;
 use protocol::{
@@ -15,7 +17,7 @@ use tokio::time::{Duration, timeout};
 
 use crate::{
     Ended, Settings,
-    connection::Connection,
+    connection::{Connection, available},
     session::{News, check_challenge},
     topics::{TOPICS_SERVICE, Topics},
 };
@@ -36,6 +38,12 @@ pub(crate) struct Bff {
     island: String,
     /// The call that is answered when a newer session takes over.
     farewell: Option<u32>,
+    /// Whether one did.
+    kicked: bool,
+    /// What is to be sent; at the bound of one, the newest.
+    heartbeat: Option<Heartbeat>,
+    /// What was heard and not told yet: of each stream one element at most, as no other is asked for.
+    news: VecDeque<News>,
 }
 
 /// System topics of all islands. A gateway need only tell of one's own, and of others nothing is heard.
@@ -55,9 +63,19 @@ impl Bff {
         let connection = Connection::open(url, protocol::RPC_SUBPROTOCOL, settings.opening()).await?;
         let address = identity.address().to_string();
         let island_topic = format!("{address}.island_changed");
-        let caller = Caller::new(MAX_CALLS);
-        let (islands, joins, leaves, island, farewell) = Default::default();
-        let mut bff = Self { connection, caller, island_topic, islands, joins, leaves, island, farewell };
+        let mut bff = Self {
+            connection,
+            caller: Caller::new(MAX_CALLS),
+            island_topic,
+            islands: None,
+            joins: None,
+            leaves: None,
+            island: String::new(),
+            farewell: None,
+            kicked: false,
+            heartbeat: None,
+            news: VecDeque::new(),
+        };
         let challenge: GetChallengeResponse =
             bff.ask("GetChallenge", &GetChallengeRequest { address }).await?;
         check_challenge(&challenge.challenge_to_sign)?;
@@ -74,9 +92,7 @@ impl Bff {
     ) -> Result<M, Ended> {
         self.call(AUTHENTICATION_SERVICE, procedure, argument);
         loop {
-            self.flush().await?;
-            let message = self.connection.next_message().await?;
-            self.caller.receive(&message).map_err(Ended::broken)?;
+            self.receive().await?;
             // There is one call at a time.
             match self.caller.poll_event() {
                 Some(Event::Answered { payload, .. }) => return M::decode(payload).map_err(Ended::broken),
@@ -91,7 +107,7 @@ impl Bff {
     async fn last_words(&mut self, error: &Refusal) -> Ended {
         let closed = async {
             loop {
-                if let Err(ended) = self.connection.next_message().await {
+                if let Err(ended) = self.receive().await {
                     return ended;
                 }
             }
@@ -116,38 +132,42 @@ impl Bff {
         topics.signed_in(&mut self.caller);
     }
 
-    pub(crate) async fn heartbeat(&mut self, heartbeat: &Heartbeat) -> Result<(), Ended> {
-        // While a gateway leaves so many unanswered, one heartbeat less is no loss: they repeat.
-        self.call(DIRECTOR_SERVICE, "SendHeartbeat", heartbeat);
-        self.flush().await
+    pub(crate) fn heartbeat(&mut self, heartbeat: Heartbeat) {
+        self.heartbeat = Some(heartbeat);
     }
 
-    /// What the gateway says next; topics are served meanwhile. Cancel-safe.
-    pub(crate) async fn next(&mut self, topics: &mut Topics) -> Result<News, Ended> {
+    pub(crate) fn is_kicked(&self) -> bool {
+        self.kicked
+    }
+
+    /// What the gateway says next; topics are served meanwhile. Unless news are wanted, it gives none
+    /// and asks for none. Cancel-safe.
+    pub(crate) async fn next(&mut self, topics: &mut Topics, wanted: bool) -> Result<News, Ended> {
         loop {
             while let Some(event) = self.caller.poll_event() {
-                if let Some(news) = self.hear(event, topics)? {
+                self.hear(event, topics)?;
+            }
+            if wanted {
+                if let Some(news) = self.news.pop_front() {
                     return Ok(news);
                 }
+                let own = [self.islands, self.joins, self.leaves];
+                own.into_iter().flatten().for_each(|number| self.caller.want(number));
             }
-            self.flush().await?;
             tokio::select! {
-                message = self.connection.next_message() => {
-                    self.caller.receive(&message?).map_err(Ended::broken)?;
-                }
+                received = self.receive() => received?,
                 wake = topics.next() => topics.serve(wake, &mut self.caller),
             }
         }
     }
 
-    fn hear(&mut self, event: Event, topics: &mut Topics) -> Result<Option<News>, Ended> {
+    fn hear(&mut self, event: Event, topics: &mut Topics) -> Result<(), Ended> {
         let own = [self.islands, self.joins, self.leaves];
         match event {
-            Event::Opened { number } if own.contains(&Some(number)) => self.caller.want(number),
             Event::Element { number, payload } if own.contains(&Some(number)) => {
-                self.caller.want(number);
                 let element = SystemTopicSubscriptionResultElem::decode(payload).map_err(Ended::broken)?;
-                return self.hear_island(number, element.payload);
+                let news = self.hear_island(number, element.payload)?;
+                self.news.extend(news);
             }
             Event::Refused { number, error } if self.islands == Some(number) => {
                 return Err(Ended::broken(format_args!("the gateway does not name islands: {error}")));
@@ -155,12 +175,14 @@ impl Bff {
             Event::Ended { number } if self.islands == Some(number) => {
                 return Err(Ended::broken("the gateway names no islands any more"));
             }
-            // Gateways need not tell who joins and who leaves.
-            Event::Refused { number, .. } | Event::Ended { number } if own.contains(&Some(number)) => {}
-            Event::Answered { number, .. } if self.farewell == Some(number) => return Ok(Some(News::Kicked)),
+            // They are asked for when news are wanted. Gateways need not tell who joins and who leaves.
+            Event::Opened { number } | Event::Refused { number, .. } | Event::Ended { number }
+                if own.contains(&Some(number)) => {}
+            // The end that follows may not say so.
+            Event::Answered { number, .. } if self.farewell == Some(number) => self.kicked = true,
             event => topics.hear(event, &mut self.caller),
         }
-        Ok(None)
+        Ok(())
     }
 
     /// What a stream tells of islands.
@@ -188,8 +210,19 @@ impl Bff {
         self.caller.call(module, procedure, Bytes::from(argument.encode_to_vec())).ok()
     }
 
-    async fn flush(&mut self) -> Result<(), Ended> {
-        self.connection.send_all(|| self.caller.poll_output()).await
+    /// Sends what there is to send, until a message came. Cancel-safe.
+    async fn receive(&mut self) -> Result<(), Ended> {
+        let Self { connection, caller, heartbeat, .. } = self;
+        let mut outgoing = || {
+            caller.poll_output().or_else(|| {
+                let heartbeat = Bytes::from(heartbeat.take()?.encode_to_vec());
+                // While a gateway leaves so many unanswered, one less is no loss: they repeat.
+                caller.call(DIRECTOR_SERVICE, "SendHeartbeat", heartbeat).ok()?;
+                caller.poll_output()
+            })
+        };
+        let message = connection.next_message(|_| available(outgoing())).await?;
+        self.caller.receive(&message).map_err(Ended::broken)
     }
 
     pub(crate) async fn close(self) {

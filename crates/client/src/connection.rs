@@ -4,6 +4,7 @@ use std::{
     future::poll_fn,
     io,
     net::{IpAddr, SocketAddr},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -25,14 +26,30 @@ use tokio_tungstenite::{
 
 use crate::Ended;
 
+/// A connection is driven by [`Connection::next_message`] alone: it writes while it reads, so that
+/// neither side can keep the other waiting, and no end of it is missed.
 #[derive(Debug)]
 pub(crate) struct Connection {
     socket: Box<WebSocketStream<MaybeTlsStream<TcpStream>>>,
     silence: Duration,
-    /// When anything last came.
-    heard: Instant,
-    /// How often a sign of life was asked for since then.
+    /// When a sign of life has to be asked for next, or was to have come.
+    due: Instant,
+    /// How often one was asked for since anything came.
     asked: u32,
+    /// One is to be asked for.
+    ping: bool,
+    /// Since when the server takes nothing.
+    blocked: Option<Instant>,
+    /// Why it is over, and until when the server may say more.
+    ended: Option<(Ended, Instant)>,
+}
+
+/// What happened to a connection.
+enum Happened {
+    /// Nothing more will be sent.
+    AllSent,
+    NotSent(Error),
+    Read(Option<Result<Message, Error>>),
 }
 
 /// How a connection is opened.
@@ -47,7 +64,8 @@ pub(crate) struct Opening {
 }
 
 const READ_BUFFER_BYTES: usize = 4096;
-const FAREWELL: Duration = Duration::from_secs(1);
+/// How long a goodbye may take.
+pub(crate) const FAREWELL: Duration = Duration::from_secs(1);
 /// Pings while nothing comes, one after each third of the time.
 const PINGS: u32 = 2;
 
@@ -70,8 +88,11 @@ impl Connection {
             Ok(Ok((stream, _))) => Ok(Self {
                 socket: Box::new(stream),
                 silence: opening.silence,
-                heard: Instant::now(),
+                due: Instant::now() + opening.silence / (PINGS + 1),
                 asked: 0,
+                ping: false,
+                blocked: None,
+                ended: None,
             }),
             Ok(Err(Error::Http(answer))) => Err(Ended::Refused {
                 status: answer.status().as_u16(),
@@ -82,54 +103,134 @@ impl Connection {
         }
     }
 
-    /// The next message. Cancel-safe.
-    pub(crate) async fn next_message(&mut self) -> Result<Bytes, Ended> {
+    /// The next message. Meanwhile `outgoing` is asked for what to send, one after the other, like a
+    /// stream: once it has nothing more, this is [`Ended::Left`]. Any other end is told again by every
+    /// later call. Cancel-safe.
+    pub(crate) async fn next_message(
+        &mut self,
+        mut outgoing: impl FnMut(&mut Context<'_>) -> Poll<Option<Bytes>>,
+    ) -> Result<Bytes, Ended> {
         loop {
-            let third = self.silence / (PINGS + 1);
-            let received = timeout_at(self.heard + third * (self.asked + 1), self.socket.next()).await;
-            let Ok(received) = received else {
-                if self.asked == PINGS {
-                    return Err(Ended::broken(format_args!("nothing came for {:?}", self.silence)));
+            if let Some((ended, until)) = &self.ended
+                && Instant::now() >= *until
+            {
+                return Err(ended.clone());
+            }
+            let due = self.due();
+            match timeout_at(due, poll_fn(|cx| self.poll(cx, &mut outgoing))).await {
+                Ok(Happened::AllSent) => return Err(Ended::Left),
+                Ok(Happened::NotSent(error)) => self.end(Ended::broken(error), FAREWELL),
+                Ok(Happened::Read(Some(Ok(message)))) => {
+                    (self.due, self.asked) = (Instant::now() + self.third(), 0);
+                    match message {
+                        Message::Binary(bytes) => return Ok(bytes),
+                        Message::Close(Some(frame)) => {
+                            let (code, reason) = (frame.code.into(), frame.reason.as_str().to_owned());
+                            // The answer to the close goes out with the next read.
+                            self.end(Ended::Closed { code, reason }, FAREWELL);
+                        }
+                        _ => {}
+                    }
                 }
-                self.asked += 1;
-                // What cannot be sent is not answered either.
-                let _ = timeout(third, self.socket.send(Message::Ping(Bytes::new()))).await;
-                continue;
-            };
-            (self.heard, self.asked) = (Instant::now(), 0);
-            match received {
-                Some(Ok(Message::Binary(bytes))) => return Ok(bytes),
-                Some(Ok(Message::Close(Some(frame)))) => {
-                    let (code, reason) = (frame.code.into(), frame.reason.as_str().to_owned());
-                    // The answer to the close goes out with the next read.
-                    let _ = timeout(FAREWELL, self.socket.next()).await;
-                    return Err(Ended::Closed { code, reason });
-                }
-                Some(Ok(_)) => {}
-                Some(Err(error)) => return Err(Ended::broken(error)),
-                None => return Err(Ended::broken("the server is gone")),
+                Ok(Happened::Read(Some(Err(error)))) => self.end(Ended::broken(error), Duration::ZERO),
+                Ok(Happened::Read(None)) => self.end(Ended::broken("the server is gone"), Duration::ZERO),
+                Err(_) => self.overdue(),
             }
         }
     }
 
-    /// The next packet. Cancel-safe.
+    /// The next packet; nothing is sent meanwhile. Cancel-safe.
     pub(crate) async fn next<P: protocol::Message + Default>(&mut self) -> Result<P, Ended> {
-        P::decode(self.next_message().await?).map_err(Ended::broken)
+        P::decode(self.next_message(|_| Poll::Pending).await?).map_err(Ended::broken)
     }
 
-    pub(crate) async fn send(&mut self, packet: &impl protocol::Message) -> Result<(), Ended> {
-        let bytes = Bytes::from(packet.encode_to_vec());
-        self.socket.send(Message::Binary(bytes)).await.map_err(Ended::broken)
+    /// Sends a packet, and gives the next one that comes.
+    pub(crate) async fn ask<P: protocol::Message + Default>(
+        &mut self,
+        packet: &impl protocol::Message,
+    ) -> Result<P, Ended> {
+        let mut bytes = Some(Bytes::from(packet.encode_to_vec()));
+        let message = self.next_message(|_| available(bytes.take())).await?;
+        P::decode(message).map_err(Ended::broken)
     }
 
-    /// Sends messages until there are no more. Cancel-safe: what was taken is sent with the next.
-    pub(crate) async fn send_all(&mut self, mut next: impl FnMut() -> Option<Bytes>) -> Result<(), Ended> {
-        loop {
-            poll_fn(|cx| self.socket.poll_ready_unpin(cx)).await.map_err(Ended::broken)?;
-            let Some(bytes) = next() else { break };
-            self.socket.start_send_unpin(Message::Binary(bytes)).map_err(Ended::broken)?;
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        outgoing: &mut impl FnMut(&mut Context<'_>) -> Poll<Option<Bytes>>,
+    ) -> Poll<Happened> {
+        if self.ended.is_none()
+            && let Poll::Ready(sent) = self.poll_send(cx, outgoing)
+        {
+            return Poll::Ready(sent.map_or_else(Happened::NotSent, |()| Happened::AllSent));
         }
-        self.socket.flush().await.map_err(Ended::broken)
+        self.socket.poll_next_unpin(cx).map(Happened::Read)
+    }
+
+    /// Sends what there is.
+    fn poll_send(
+        &mut self,
+        cx: &mut Context<'_>,
+        outgoing: &mut impl FnMut(&mut Context<'_>) -> Poll<Option<Bytes>>,
+    ) -> Poll<Result<(), Error>> {
+        loop {
+            let Poll::Ready(flushed) = self.socket.poll_flush_unpin(cx) else {
+                self.blocked.get_or_insert_with(Instant::now);
+                return Poll::Pending;
+            };
+            flushed?;
+            self.blocked = None;
+            let message = match std::mem::take(&mut self.ping) {
+                true => Message::Ping(Bytes::new()),
+                false => match ready!(outgoing(cx)) {
+                    Some(bytes) => Message::Binary(bytes),
+                    None => return Poll::Ready(Ok(())),
+                },
+            };
+            self.socket.start_send_unpin(message)?;
+        }
+    }
+
+    /// It is over. Why the server closed it says more than how it broke.
+    fn end(&mut self, ended: Ended, farewell: Duration) {
+        let until = Instant::now() + farewell;
+        self.ended = Some(match self.ended.take() {
+            Some((Ended::Broken(_), _)) if matches!(ended, Ended::Closed { .. }) => (ended, until),
+            Some((first, before)) => (first, before.min(until)),
+            None => (ended, until),
+        });
+    }
+
+    /// When something has to be done if nothing happens.
+    fn due(&self) -> Instant {
+        match (&self.ended, self.blocked) {
+            (Some((_, until)), _) => *until,
+            (None, Some(since)) => self.due.min(since + self.silence),
+            (None, None) => self.due,
+        }
+    }
+
+    /// Nothing happened in time.
+    fn overdue(&mut self) {
+        let now = Instant::now();
+        let silence = self.silence;
+        if self.blocked.is_some_and(|since| now >= since + silence) {
+            let error = format_args!("the server took nothing for {silence:?}");
+            return self.end(Ended::broken(error), Duration::ZERO);
+        }
+        if now < self.due {
+            return;
+        }
+        if self.asked == PINGS {
+            let error = format_args!("nothing came for {silence:?}");
+            return self.end(Ended::broken(error), Duration::ZERO);
+        }
+        // However late this is: the server has a third of the time to answer.
+        (self.due, self.asked, self.ping) = (now + self.third(), self.asked + 1, true);
+    }
+
+    fn third(&self) -> Duration {
+        self.silence / (PINGS + 1)
     }
 
     /// Says goodbye, and waits a moment for the answer.
@@ -141,6 +242,12 @@ impl Connection {
         };
         let _ = timeout(FAREWELL, goodbye).await;
     }
+}
+
+/// What a queue has to send, for [`Connection::next_message`]: what it has not now, it has at the next
+/// call.
+pub(crate) fn available(queued: Option<Bytes>) -> Poll<Option<Bytes>> {
+    queued.map_or(Poll::Pending, |bytes| Poll::Ready(Some(bytes)))
 }
 
 async fn connect(uri: &Uri, local_address: Option<IpAddr>) -> io::Result<TcpStream> {
@@ -167,4 +274,48 @@ async fn connect(uri: &Uri, local_address: Option<IpAddr>) -> io::Result<TcpStre
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let seconds = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
     Some(Duration::from_secs(seconds))
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{net::TcpListener, time::sleep};
+    use tokio_tungstenite::{
+        accept_hdr_async,
+        tungstenite::handshake::server::{Request, Response},
+    };
+
+    use super::*;
+
+    #[tokio::test]
+    // The answer of the callback is the library's type.
+    #[allow(clippy::result_large_err)]
+    async fn a_server_has_time_to_answer_however_late_it_is_asked() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("ws://{}", listener.local_addr().unwrap());
+        let silence = Duration::from_millis(900);
+        let opening = Opening { deadline: Duration::from_secs(20), local_address: None, silence };
+        let server = async {
+            let agree = |_: &Request, mut response: Response| {
+                response
+                    .headers_mut()
+                    .insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static("any"));
+                Ok(response)
+            };
+            let mut socket = accept_hdr_async(listener.accept().await.unwrap().0, agree).await.unwrap();
+            // Nothing comes until the client asks for a sign of life, which takes a moment to come.
+            let asked = socket.next().await.unwrap().unwrap();
+            assert!(asked.is_ping());
+            sleep(silence / 9).await;
+            socket.send(Message::Binary("here".into())).await.unwrap();
+            socket
+        };
+        let client = async {
+            let mut connection = Connection::open(&url, "any", opening).await.unwrap();
+            // This side stalls for longer than it bears silence.
+            sleep(silence * 2).await;
+            connection.next_message(|_| Poll::Pending).await
+        };
+        let (_socket, heard) = tokio::join!(server, client);
+        assert_eq!(heard, Ok("here".into()));
+    }
 }

@@ -85,12 +85,13 @@ impl Link {
                 session.close().await;
                 Ended::Left
             }
+            // Somebody else uses this wallet: coming back would kick them in turn.
+            _ if session.is_kicked() => Ended::close(Close::NewSession),
             ended => ended,
         }
     }
 
     async fn serve(&mut self, session: &mut Session) -> Ended {
-        let mut kicked = false;
         let mut next_heartbeat = Instant::now();
         loop {
             let served = tokio::select! {
@@ -98,7 +99,8 @@ impl Link {
                     Some(Request::Heartbeat(heartbeat)) => {
                         self.stand(heartbeat.clone());
                         next_heartbeat = Instant::now() + self.settings.heartbeat_interval;
-                        session.heartbeat(heartbeat).await
+                        session.heartbeat(heartbeat);
+                        Ok(())
                     }
                     Some(Request::SignInAgain) => {
                         Err(Ended::broken("signing in again for another room token"))
@@ -107,12 +109,12 @@ impl Link {
                 },
                 () = sleep_until(next_heartbeat), if self.place.is_some() => {
                     next_heartbeat = Instant::now() + self.settings.heartbeat_interval;
-                    match &self.place {
-                        Some(place) => session.heartbeat(place.clone()).await,
-                        None => Ok(()),
+                    if let Some(place) = &self.place {
+                        session.heartbeat(place.clone());
                     }
+                    Ok(())
                 }
-                news = session.next(&mut self.topics) => match news {
+                news = session.next(&mut self.topics, true) => match news {
                     Ok(News::IslandChanged(change)) => self.tell(Some(IslandNews::Changed(change))).await,
                     Ok(News::Joined(join)) => {
                         self.tell(named(&join.island_id, &join.peer_id, IslandNews::Joined)).await
@@ -120,12 +122,6 @@ impl Link {
                     Ok(News::Left(left)) => {
                         self.tell(named(&left.island_id, &left.peer_id, IslandNews::Left)).await
                     }
-                    Ok(News::Kicked) => {
-                        kicked = true;
-                        Ok(())
-                    }
-                    // Somebody else uses this wallet: coming back would kick them in turn.
-                    Err(Ended::Broken(_)) if kicked => Err(Ended::close(Close::NewSession)),
                     Err(ended) => Err(ended),
                 },
             };

@@ -1,20 +1,23 @@
 //! A WebSocket room, from the client's side: one task a stay.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    pin::pin,
+};
 
 use bytes::Bytes;
 use protocol::{
-    Address, IslandId,
+    Address, IslandId, Message as _,
     rfc5::{WsIdentification, WsPacket, WsPeerUpdate, WsWelcome, ws_packet::Message},
 };
 use tokio::{
     sync::mpsc,
-    time::{Instant, timeout},
+    time::{Instant, sleep, timeout},
 };
 
 use crate::{
     Ended, Event, RoomId,
-    connection::{Connection, Opening},
+    connection::{Connection, FAREWELL, Opening},
     doubles::{Doubles, Ear},
 };
 
@@ -123,29 +126,30 @@ impl Inside<'_> {
         mut to_say: mpsc::Receiver<Say>,
         events: &mpsc::Sender<Event>,
     ) -> Ended {
+        // Whoever hears of it may have something to say at once.
+        let _ = progress.send(Progress::Entered).await;
         if events.send(self.arrive(destination, welcome)).await.is_err() {
             return Ended::Left;
         }
-        let _ = progress.send(Progress::Entered).await;
+        let mut left = pin!(async {
+            progress.closed().await;
+            // What waits to be said has a moment.
+            sleep(FAREWELL).await;
+        });
         loop {
-            tokio::select! {
-                say = to_say.recv() => {
-                    let Some(Say { body, unreliable }) = say else { return Ended::Left };
-                    let update = WsPeerUpdate { from_alias: 0, body, unreliable };
-                    let packet = WsPacket { message: Some(Message::PeerUpdateMessage(update)) };
-                    if let Err(ended) = connection.send(&packet).await {
-                        return ended;
-                    }
-                }
-                packet = connection.next::<WsPacket>() => {
-                    let event = match packet {
-                        Ok(packet) => packet.message.and_then(|message| self.hear(message)),
-                        Err(ended) => return ended,
-                    };
-                    if let Some(event) = event && events.send(event).await.is_err() {
-                        return Ended::Left;
-                    }
-                }
+            let packet = tokio::select! {
+                packet = connection.next_message(|cx| to_say.poll_recv(cx).map(|say| Some(encode(say?)))) => packet,
+                () = &mut left => Err(Ended::Left),
+            };
+            let packet = packet.and_then(|packet| WsPacket::decode(packet).map_err(Ended::broken));
+            let event = match packet {
+                Ok(packet) => packet.message.and_then(|message| self.hear(message)),
+                Err(ended) => return ended,
+            };
+            if let Some(event) = event
+                && events.send(event).await.is_err()
+            {
+                return Ended::Left;
             }
         }
     }
@@ -186,18 +190,23 @@ impl Inside<'_> {
     }
 }
 
+fn encode(Say { body, unreliable }: Say) -> Bytes {
+    let update = WsPeerUpdate { from_alias: 0, body, unreliable };
+    WsPacket { message: Some(Message::PeerUpdateMessage(update)) }.encode_to_vec().into()
+}
+
 async fn enter(destination: &Destination) -> Result<(Connection, WsWelcome), Ended> {
     let Destination { url, address, opening, .. } = destination;
     let mut connection = Connection::open(url, "rfc5, rfc4", *opening).await?;
     let handshake = async {
         let identification = WsIdentification { address: address.to_string() };
         let packet = WsPacket { message: Some(Message::PeerIdentification(identification)) };
-        connection.send(&packet).await?;
+        let mut answer: WsPacket = connection.ask(&packet).await?;
         loop {
-            match connection.next::<WsPacket>().await?.message {
+            match answer.message {
                 Some(Message::WelcomeMessage(welcome)) => return Ok(welcome),
                 // The close frame that follows says more.
-                Some(Message::PeerKicked(_)) => {}
+                Some(Message::PeerKicked(_)) => answer = connection.next().await?,
                 _ => return Err(Ended::broken("no welcome from the room")),
             }
         }

@@ -1,5 +1,7 @@
 //! A session on a gateway, whatever is spoken with it.
 
+use std::future::pending;
+
 use identity::Identity;
 use protocol::v3::{Heartbeat, IslandChangedMessage, JoinIslandMessage, LeftIslandMessage};
 use tokio::time::timeout;
@@ -25,8 +27,6 @@ pub(crate) enum News {
     IslandChanged(IslandChangedMessage),
     Joined(JoinIslandMessage),
     Left(LeftIslandMessage),
-    /// A newer session of this wallet took over.
-    Kicked,
 }
 
 impl Session {
@@ -58,18 +58,29 @@ impl Session {
         }
     }
 
-    pub(crate) async fn heartbeat(&mut self, heartbeat: Heartbeat) -> Result<(), Ended> {
+    /// Has this sent, once the gateway takes it.
+    pub(crate) fn heartbeat(&mut self, heartbeat: Heartbeat) {
         match &mut self.0 {
-            Spoken::Archipelago(socket) => socket.heartbeat(heartbeat).await,
-            Spoken::Rpc(bff) => bff.heartbeat(&heartbeat).await,
+            Spoken::Archipelago(socket) => socket.heartbeat(heartbeat),
+            Spoken::Rpc(bff) => bff.heartbeat(heartbeat),
         }
     }
 
-    /// What the gateway says next; topics are served meanwhile. Cancel-safe.
-    pub(crate) async fn next(&mut self, topics: &mut Topics) -> Result<News, Ended> {
+    /// Whether the gateway said that a newer session of this wallet took over.
+    pub(crate) fn is_kicked(&self) -> bool {
+        match &self.0 {
+            Spoken::Archipelago(socket) => socket.is_kicked(),
+            Spoken::Rpc(bff) => bff.is_kicked(),
+        }
+    }
+
+    /// What the gateway says next; topics are served meanwhile. Unless news are wanted, there are
+    /// none, and what serves no topics is not read. Cancel-safe.
+    pub(crate) async fn next(&mut self, topics: &mut Topics, wanted: bool) -> Result<News, Ended> {
         match &mut self.0 {
-            Spoken::Archipelago(socket) => socket.next().await,
-            Spoken::Rpc(bff) => bff.next(topics).await,
+            Spoken::Archipelago(socket) if wanted => socket.next().await,
+            Spoken::Archipelago(_) => pending().await,
+            Spoken::Rpc(bff) => bff.next(topics, wanted).await,
         }
     }
 }

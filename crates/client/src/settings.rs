@@ -15,7 +15,8 @@ pub struct Settings {
     /// How long it stays in the old room once the new one has welcomed it; `None`: it leaves the old
     /// room before it enters the new one.
     pub overlap: Option<Duration>,
-    /// A connection over which nothing comes for so long, not even the answer to a ping, is given up.
+    /// A connection over which nothing comes for so long, not even the answer to a ping, or which
+    /// takes nothing for so long, is given up.
     pub silence: Duration,
     /// How often it says again where it is, when it has not been told anything new.
     pub heartbeat_interval: Duration,

@@ -4,109 +4,24 @@
 // The answer of a callback is the library's type.
 #![allow(clippy::result_large_err)]
 
+mod played;
+mod room;
+mod rpc;
+
 use std::time::Duration;
 
-use client::{Dialect, Ended, Event, Explorer, Gateway, Position, Protobuf, Settings};
+use client::{Dialect, Ended, Event, Position, Protobuf};
 use futures_util::{SinkExt, StreamExt};
 use protocol::v3::{
-    ChallengeResponseMessage, ClientPacket, Heartbeat, IslandChangedMessage, JoinIslandMessage,
-    LeftIslandMessage, ServerPacket, WelcomeMessage, client_packet, server_packet,
+    IslandChangedMessage, JoinIslandMessage, KickedMessage, LeftIslandMessage, ServerPacket, server_packet,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
-    time::timeout,
+    time::{sleep, timeout},
 };
-use tokio_tungstenite::{
-    WebSocketStream, accept_hdr_async,
-    tungstenite::{
-        Message,
-        handshake::server::{Request, Response},
-        protocol::{CloseFrame, frame::coding::CloseCode},
-    },
-};
+use tokio_tungstenite::tungstenite::Message;
 
-const PATIENCE: Duration = Duration::from_secs(20);
-const ADDRESS: &str = "0x00000000000000000000000000000000000000aa";
-
-/// A gateway that takes one connection after the other.
-struct Played(TcpListener);
-
-impl Played {
-    async fn start() -> (Self, Explorer) {
-        Self::start_for(|_| {}).await
-    }
-
-    /// For an explorer with other settings.
-    async fn start_for(change: impl FnOnce(&mut Settings)) -> (Self, Explorer) {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("ws://{}/ws", listener.local_addr().unwrap());
-        let gateway = Gateway { dialect: Dialect::Archipelago, url };
-        let mut settings = Settings { deadline: PATIENCE, ..Settings::new(gateway) };
-        change(&mut settings);
-        (Self(listener), Explorer::start(settings, client::guest().unwrap()))
-    }
-
-    async fn connection(&self) -> TcpStream {
-        timeout(PATIENCE, self.0.accept()).await.expect("somebody comes").unwrap().0
-    }
-
-    /// Signs in whoever comes next, without looking at their chain.
-    async fn welcome(&self) -> Socket {
-        // The library's own type.
-        #[allow(clippy::result_large_err)]
-        let callback = |_: &Request, mut response: Response| {
-            response.headers_mut().insert("sec-websocket-protocol", "archipelago".parse().unwrap());
-            Ok(response)
-        };
-        let mut socket = Socket(accept_hdr_async(self.connection().await, callback).await.unwrap());
-        socket.hear().await;
-        let (challenge_to_sign, already_connected) = ("dcl-challenge".to_owned(), false);
-        let challenge = ChallengeResponseMessage { challenge_to_sign, already_connected };
-        socket.say(server_packet::Message::ChallengeResponse(challenge)).await;
-        socket.hear().await;
-        socket.say(server_packet::Message::Welcome(WelcomeMessage { peer_id: ADDRESS.to_owned() })).await;
-        socket
-    }
-}
-
-struct Socket(WebSocketStream<TcpStream>);
-
-impl Socket {
-    async fn hear(&mut self) -> client_packet::Message {
-        let message = timeout(PATIENCE, self.0.next()).await.expect("a packet in time").unwrap().unwrap();
-        ClientPacket::decode(message.into_data()).unwrap().message.unwrap()
-    }
-
-    async fn heartbeat(&mut self) -> Heartbeat {
-        match self.hear().await {
-            client_packet::Message::Heartbeat(heartbeat) => heartbeat,
-            other => panic!("instead of a heartbeat: {other:?}"),
-        }
-    }
-
-    async fn say(&mut self, message: server_packet::Message) {
-        let bytes = ServerPacket { message: Some(message) }.encode_to_vec();
-        self.0.send(Message::Binary(bytes.into())).await.unwrap();
-    }
-
-    async fn close(mut self, code: u16) {
-        let frame = CloseFrame { code: CloseCode::from(code), reason: "because".into() };
-        self.0.close(Some(frame)).await.unwrap();
-        while let Some(Ok(_)) = self.0.next().await {}
-    }
-}
-
-async fn next(explorer: &mut Explorer) -> Event {
-    timeout(PATIENCE, explorer.next()).await.expect("an event in time").expect("an explorer")
-}
-
-async fn closed(explorer: &mut Explorer) -> (Ended, Option<Duration>) {
-    match next(explorer).await {
-        Event::Closed { reason, comes_back } => (reason, comes_back),
-        other => panic!("instead of the end: {other:?}"),
-    }
-}
+use played::{ADDRESS, PATIENCE, Played, close, closed, next};
 
 #[tokio::test]
 async fn who_comes_to_an_island_and_leaves_it_is_told_in_order() {
@@ -169,14 +84,15 @@ async fn a_server_that_drops_everybody_meets_ever_longer_pauses() {
 #[tokio::test]
 async fn a_gateway_that_answers_pings_is_alive_and_one_that_is_silent_is_given_up() {
     let silence = Duration::from_millis(300);
-    let (gateway, mut explorer) = Played::start_for(|settings| settings.silence = silence).await;
+    let (gateway, mut explorer) =
+        Played::start_for(Dialect::Archipelago, |settings| settings.silence = silence).await;
     let mut socket = gateway.welcome().await;
     assert_eq!(next(&mut explorer).await, Event::SignedIn);
     // Reading is all that it takes to answer.
     let mut pings = 0;
     while pings < 5 {
-        pings +=
-            u32::from(matches!(timeout(PATIENCE, socket.0.next()).await, Ok(Some(Ok(Message::Ping(_))))));
+        let message = timeout(PATIENCE, socket.0.next()).await.expect("a frame in time");
+        pings += u32::from(message.expect("an open connection").unwrap().is_ping());
     }
     let (reason, comes_back) = closed(&mut explorer).await;
     assert_eq!(reason.to_string(), "connection broken: nothing came for 300ms");
@@ -208,4 +124,75 @@ async fn a_refusal_that_would_be_the_same_again_is_the_end() {
     let (reason, comes_back) = closed(&mut explorer).await;
     assert_eq!(comes_back, None, "{reason}");
     assert_eq!(explorer.next().await, None);
+}
+
+#[tokio::test]
+async fn why_it_is_over_is_not_lost_while_heartbeats_fall_into_the_end() {
+    let (gateway, mut explorer) = Played::start().await;
+    let mut socket = gateway.welcome().await;
+    assert_eq!(next(&mut explorer).await, Event::SignedIn);
+    let handle = explorer.handle();
+    tokio::spawn(async move {
+        loop {
+            handle.heartbeat(Position::new(1.0, 0.0, 0.0), None).await;
+            sleep(Duration::from_millis(5)).await;
+        }
+    });
+    socket.heartbeat().await;
+    // It hears the answer to this, and does not end the connection.
+    socket.0.send(close(4003)).await.unwrap();
+    let (reason, comes_back) = closed(&mut explorer).await;
+    assert!(matches!(reason, Ended::Closed { code: 4003, .. }), "{reason}");
+    assert_eq!(comes_back, None);
+}
+
+#[tokio::test]
+async fn who_was_replaced_stays_away_however_the_gateway_ends_it() {
+    for code in [Some(1000), Some(3999), Some(1012), None] {
+        let (gateway, mut explorer) = Played::start().await;
+        let mut socket = gateway.welcome().await;
+        assert_eq!(next(&mut explorer).await, Event::SignedIn);
+        socket.say(server_packet::Message::Kicked(KickedMessage { reason: 0 })).await;
+        match code {
+            Some(code) => socket.close(code).await,
+            None => drop(socket),
+        }
+        let (reason, comes_back) = closed(&mut explorer).await;
+        assert!(matches!(reason, Ended::Closed { code: 4003, .. }), "{code:?}: {reason}");
+        assert_eq!(comes_back, None, "{code:?}");
+        assert_eq!(explorer.next().await, None);
+    }
+}
+
+#[tokio::test]
+async fn what_a_gateway_says_is_heard_while_it_takes_nothing_and_then_it_is_given_up() {
+    let silence = Duration::from_secs(1);
+    let (gateway, mut explorer) =
+        Played::start_for(Dialect::Archipelago, |settings| settings.silence = silence).await;
+    let mut socket = gateway.welcome().await;
+    assert_eq!(next(&mut explorer).await, Event::SignedIn);
+    // More than any buffer on the way holds.
+    let much = "x".repeat(24 << 20);
+    explorer.handle().heartbeat(Position::new(1.0, 0.0, 0.0), Some(much)).await;
+    tokio::spawn(async move {
+        loop {
+            let (island_id, peer_id) = ("I7".to_owned(), ADDRESS.to_owned());
+            let join = JoinIslandMessage { island_id, peer_id };
+            let packet = ServerPacket { message: Some(server_packet::Message::JoinIsland(join)) };
+            if socket.0.send(Message::Binary(packet.encode_to_vec().into())).await.is_err() {
+                return;
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+    });
+    let mut heard = 0;
+    let reason = loop {
+        match next(&mut explorer).await {
+            Event::IslandJoined { .. } => heard += 1,
+            Event::Closed { reason, .. } => break reason,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(reason.to_string(), "connection broken: the server took nothing for 1s");
+    assert!(heard > 5, "{heard}");
 }
