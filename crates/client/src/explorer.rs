@@ -1,29 +1,29 @@
 use bytes::Bytes;
 use identity::Identity;
 use protocol::{
-    Address, IslandId, Position,
+    Position,
     v3::{Heartbeat, IslandChangedMessage},
 };
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::{
     Dialect, Event, RoomId, Settings, Subscription, TopicsError,
-    link::{Link, Request},
+    link::{Link, Wishes},
     room::Say,
     rooms::{AskAgain, Rooms},
     topics::{self, ORDER_QUEUE, Topics},
 };
 
-/// An explorer at work. It leaves when told to, or when this and all its [`Handle`]s are dropped.
+/// An explorer at work. It leaves when told to, or when this is dropped.
 ///
-/// Its events have to be taken: while 1,024 of them wait, it reads nothing more, topics included.
+/// Its events have to be taken: while 1,024 of them wait, it reads nothing more but topics.
 #[derive(Debug)]
 pub struct Explorer {
     handle: Handle,
     events: mpsc::Receiver<Event>,
 }
 
-/// Tells an explorer what to do. Cheap to clone.
+/// Tells an explorer what to do, for as long as there is one. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Handle {
     orders: mpsc::Sender<Order>,
@@ -38,21 +38,19 @@ enum Order {
     Leave,
 }
 
-/// What the gateway says of islands.
+/// What the link tells.
 #[derive(Debug)]
-pub(crate) enum IslandNews {
+pub(crate) enum LinkNews {
     /// This is the explorer's island from now on.
-    Changed(IslandChangedMessage),
-    /// Somebody came to it.
-    Joined(IslandId, Address),
-    /// Somebody left it.
-    Left(IslandId, Address),
+    IslandChanged(IslandChangedMessage),
+    /// Anything else.
+    Event(Event),
 }
 
 /// Orders and events that may wait; at the bound, whoever adds one waits too.
 const QUEUE: usize = 1024;
-/// Requests that may wait for the gateway; at the bound, the newest is not sent.
-const HEARTBEAT_QUEUE: usize = 4;
+/// News of the link that may wait; at the bound the link keeps one more, and reads none.
+const NEWS_QUEUE: usize = 4;
 
 impl Explorer {
     /// Sends an explorer on its way, in tasks of the present Tokio runtime.
@@ -60,21 +58,19 @@ impl Explorer {
         let (orders_sender, orders) = mpsc::channel(QUEUE);
         let (events_sender, events) = mpsc::channel(QUEUE);
         let (topics_sender, topics) = mpsc::channel(ORDER_QUEUE);
-        let (news_sender, news) = mpsc::channel(HEARTBEAT_QUEUE);
-        let (requests, requests_receiver) = mpsc::channel(HEARTBEAT_QUEUE);
+        let (news_sender, news) = mpsc::channel(NEWS_QUEUE);
+        let (wishes, wishes_receiver) = watch::channel(Wishes::default());
         let rooms = Rooms::new(settings.clone(), identity.address(), events_sender.clone());
         let dialect = settings.gateway.dialect;
         let link = Link {
             settings,
             identity,
-            requests: requests_receiver,
-            events: events_sender.clone(),
+            wishes: wishes_receiver,
             news: news_sender,
             topics: Topics::new(topics),
-            place: None,
         };
         tokio::spawn(link.run());
-        tokio::spawn(explore(rooms, orders, news, requests, events_sender));
+        tokio::spawn(explore(rooms, orders, news, wishes, events_sender));
         Self { handle: Handle { orders: orders_sender, topics: topics_sender, dialect }, events }
     }
 
@@ -120,13 +116,13 @@ impl Handle {
     /// the [`Subscription`] is dropped, over all sessions to come.
     pub async fn subscribe(&self, pattern: &str) -> Result<Subscription, TopicsError> {
         let pattern = pattern.parse()?;
-        self.ask(|answer| topics::Order::Subscribe(pattern, answer)).await
+        let (subscription, listener) = topics::subscription();
+        // If nobody waits any more, the subscription is dropped, which the explorer hears.
+        self.ask(|answer| topics::Order::Subscribe(pattern, listener, answer)).await?;
+        Ok(subscription)
     }
 
-    async fn ask<T>(
-        &self,
-        order: impl FnOnce(oneshot::Sender<Result<T, TopicsError>>) -> topics::Order,
-    ) -> Result<T, TopicsError> {
+    async fn ask(&self, order: impl FnOnce(topics::Answer) -> topics::Order) -> Result<(), TopicsError> {
         if self.dialect == Dialect::Archipelago {
             return Err(TopicsError::NeedsRpc);
         }
@@ -146,43 +142,59 @@ impl Handle {
     }
 }
 
-/// The explorer's own loop: orders and news of islands in, rooms and heartbeats out.
+/// The explorer's own loop, and its goodbye.
 async fn explore(
     mut rooms: Rooms,
-    mut orders: mpsc::Receiver<Order>,
-    mut news: mpsc::Receiver<IslandNews>,
-    requests: mpsc::Sender<Request>,
+    orders: mpsc::Receiver<Order>,
+    mut news: mpsc::Receiver<LinkNews>,
+    wishes: watch::Sender<Wishes>,
     events: mpsc::Sender<Event>,
+) {
+    rove(&mut rooms, orders, &mut news, &wishes, &events).await;
+    drop((rooms, wishes));
+    // The link says goodbye, too. Nobody listens any more when the explorer was dropped.
+    while let Some(news) = news.recv().await {
+        if let LinkNews::Event(event) = news {
+            let _ = events.send(event).await;
+        }
+    }
+}
+
+/// Orders and news of islands in, rooms and wishes out.
+async fn rove(
+    rooms: &mut Rooms,
+    mut orders: mpsc::Receiver<Order>,
+    news: &mut mpsc::Receiver<LinkNews>,
+    wishes: &watch::Sender<Wishes>,
+    events: &mpsc::Sender<Event>,
 ) {
     // Orders are taken even while nobody takes events: whoever gives them may be the one.
     let mut untold: Option<Event> = None;
     loop {
         tokio::select! {
+            // What is said on hearing of a room is said there: its progress comes first.
+            biased;
+            progress = rooms.progress() => {
+                if progress == Some(AskAgain) {
+                    wishes.send_modify(|wishes| wishes.sign_ins += 1);
+                }
+            }
             order = orders.recv() => match order {
-                Some(Order::Heartbeat(heartbeat)) => drop(requests.try_send(Request::Heartbeat(heartbeat))),
+                Some(Order::Heartbeat(heartbeat)) => wishes.send_modify(|wishes| wishes.stand(heartbeat)),
                 // Whoever said it may not care where.
                 Some(Order::Say(say, answer)) => drop(answer.send(rooms.say(&say))),
                 Some(Order::Leave) | None => return,
             },
+            () = events.closed() => return,
             news = news.recv(), if untold.is_none() => match news {
-                Some(IslandNews::Changed(change)) => untold = rooms.follow(change),
-                Some(IslandNews::Joined(island, address)) => {
-                    untold = Some(Event::IslandJoined { island, address });
-                }
-                Some(IslandNews::Left(island, address)) => {
-                    untold = Some(Event::IslandLeft { island, address });
-                }
+                Some(LinkNews::IslandChanged(change)) => untold = rooms.follow(change),
+                Some(LinkNews::Event(event)) => untold = Some(event),
                 None => return,
             },
             place = events.reserve(), if untold.is_some() => match (place, untold.take()) {
                 (Ok(place), Some(event)) => place.send(event),
                 _ => return,
             },
-            progress = rooms.progress() => {
-                if progress == Some(AskAgain) {
-                    let _ = requests.try_send(Request::SignInAgain);
-                }
-            }
         }
     }
 }

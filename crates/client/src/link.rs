@@ -5,33 +5,40 @@ use std::time::Duration;
 use identity::Identity;
 use protocol::{Close, v3::Heartbeat};
 use tokio::{
-    sync::mpsc,
+    sync::{mpsc, watch},
     time::{Instant, sleep, sleep_until},
 };
 
 use crate::{
-    Ended, Event, Session, Settings, explorer::IslandNews, pause::Pause, session::News, topics::Topics,
+    Ended, Event, Session, Settings, explorer::LinkNews, pause::Pause, session::News, topics::Topics,
 };
 
 /// What the link needs.
 pub(crate) struct Link {
     pub(crate) settings: Settings,
     pub(crate) identity: Identity,
-    /// What to do; when its other end is gone, the link leaves.
-    pub(crate) requests: mpsc::Receiver<Request>,
-    pub(crate) events: mpsc::Sender<Event>,
-    pub(crate) news: mpsc::Sender<IslandNews>,
+    /// When its other end is gone, the link leaves.
+    pub(crate) wishes: watch::Receiver<Wishes>,
+    pub(crate) news: mpsc::Sender<LinkNews>,
     pub(crate) topics: Topics,
-    /// Where the explorer is, and where it would like to be: what each session is told first.
-    pub(crate) place: Option<Heartbeat>,
 }
 
-/// What the explorer wants of its link.
-pub(crate) enum Request {
-    /// Send this.
-    Heartbeat(Heartbeat),
-    /// Sign in again, so that the gateway names the island again.
-    SignInAgain,
+/// What the explorer wants of its link; the newest counts.
+#[derive(Debug, Default)]
+pub(crate) struct Wishes {
+    /// Where it is, and where it would like to be: what each session is told first.
+    pub(crate) place: Option<Heartbeat>,
+    /// How often it needed another sign-in, so that the gateway names the island again.
+    pub(crate) sign_ins: u64,
+}
+
+impl Wishes {
+    /// It is somewhere else now. A preference holds until another is said.
+    pub(crate) fn stand(&mut self, heartbeat: Heartbeat) {
+        let before = self.place.take().and_then(|place| place.desired_room);
+        let desired_room = heartbeat.desired_room.or(before);
+        self.place = Some(Heartbeat { desired_room, ..heartbeat });
+    }
 }
 
 /// The explorer has gone.
@@ -45,7 +52,7 @@ impl Link {
             let reason = self.hold(&mut pause).await;
             self.topics.disconnected();
             let comes_back = reason.come_back().then(|| pause.next(reason.retry_after(), Instant::now()));
-            let told = self.events.send(Event::Closed { reason, comes_back }).await;
+            let told = self.tell(LinkNews::Event(Event::Closed { reason, comes_back })).await;
             let Some(wait) = comes_back.filter(|_| told.is_ok()) else { return };
             if self.wait(wait).await.is_err() {
                 return;
@@ -53,32 +60,34 @@ impl Link {
         }
     }
 
-    /// Remembers where the explorer is while nobody can be told.
+    /// While there is no session.
+    async fn tell(&mut self, news: LinkNews) -> Result<(), Gone> {
+        tokio::select! {
+            told = self.news.send(news) => told.map_err(|_| Gone),
+            never = self.topics.serve_disconnected() => match never {},
+        }
+    }
+
     async fn wait(&mut self, wait: Duration) -> Result<(), Gone> {
-        let mut over = std::pin::pin!(sleep(wait));
-        loop {
-            tokio::select! {
-                () = &mut over => return Ok(()),
-                request = self.requests.recv() => {
-                    if let Request::Heartbeat(heartbeat) = request.ok_or(Gone)? {
-                        self.stand(heartbeat);
-                    }
-                }
-                () = self.topics.serve_disconnected() => {}
-            }
+        tokio::select! {
+            () = sleep(wait) => Ok(()),
+            gone = gone(&mut self.wishes) => Err(gone),
+            never = self.topics.serve_disconnected() => match never {},
         }
     }
 
     /// One connection, from sign-in to its end.
     async fn hold(&mut self, pause: &mut Pause) -> Ended {
-        let mut session = match Session::sign_in(&self.settings, &self.identity).await {
+        let signed_in = tokio::select! {
+            signed_in = Session::sign_in(&self.settings, &self.identity) => signed_in,
+            Gone = gone(&mut self.wishes) => return Ended::Left,
+            never = self.topics.serve_disconnected() => match never {},
+        };
+        let mut session = match signed_in {
             Ok(session) => session,
             Err(ended) => return ended,
         };
         pause.succeeded(Instant::now());
-        if self.events.send(Event::SignedIn).await.is_err() {
-            return Ended::Left;
-        }
         session.listen(&mut self.topics);
         match self.serve(&mut session).await {
             Ended::Left => {
@@ -91,66 +100,64 @@ impl Link {
         }
     }
 
+    /// What cannot be told yet is kept, and no other news are taken meanwhile.
     async fn serve(&mut self, session: &mut Session) -> Ended {
+        let mut untold = Some(LinkNews::Event(Event::SignedIn));
+        // This was one.
+        let sign_ins = self.wishes.borrow_and_update().sign_ins;
         let mut next_heartbeat = Instant::now();
         loop {
-            let served = tokio::select! {
-                request = self.requests.recv() => match request {
-                    Some(Request::Heartbeat(heartbeat)) => {
-                        self.stand(heartbeat.clone());
-                        next_heartbeat = Instant::now() + self.settings.heartbeat_interval;
-                        session.heartbeat(heartbeat);
-                        Ok(())
+            tokio::select! {
+                wished = self.wishes.changed() => {
+                    if wished.is_err() {
+                        return Ended::Left;
                     }
-                    Some(Request::SignInAgain) => {
-                        Err(Ended::broken("signing in again for another room token"))
+                    if self.wishes.borrow_and_update().sign_ins != sign_ins {
+                        return Ended::broken("signing in again for another room token");
                     }
-                    None => Err(Ended::Left),
-                },
-                () = sleep_until(next_heartbeat), if self.place.is_some() => {
-                    next_heartbeat = Instant::now() + self.settings.heartbeat_interval;
-                    if let Some(place) = &self.place {
-                        session.heartbeat(place.clone());
-                    }
-                    Ok(())
+                    next_heartbeat = Instant::now();
                 }
-                news = session.next(&mut self.topics, true) => match news {
-                    Ok(News::IslandChanged(change)) => self.tell(Some(IslandNews::Changed(change))).await,
-                    Ok(News::Joined(join)) => {
-                        self.tell(named(&join.island_id, &join.peer_id, IslandNews::Joined)).await
+                () = sleep_until(next_heartbeat) => {
+                    next_heartbeat = Instant::now() + self.settings.heartbeat_interval;
+                    if let Some(place) = self.wishes.borrow().place.clone() {
+                        session.heartbeat(place);
                     }
-                    Ok(News::Left(left)) => {
-                        self.tell(named(&left.island_id, &left.peer_id, IslandNews::Left)).await
-                    }
-                    Err(ended) => Err(ended),
+                }
+                place = self.news.reserve(), if untold.is_some() => match (place, untold.take()) {
+                    (Ok(place), Some(news)) => place.send(news),
+                    _ => return Ended::Left,
                 },
-            };
-            if let Err(ended) = served {
-                return ended;
+                news = session.next(&mut self.topics, untold.is_none()) => match news {
+                    Ok(news) => {
+                        untold = to_tell(news);
+                        if untold.is_none() {
+                            tracing::warn!("the gateway sent an island or a peer that cannot be read");
+                        }
+                    }
+                    Err(ended) => return ended,
+                },
             }
         }
     }
-
-    /// Remembers where the explorer is. A preference holds until another is said.
-    fn stand(&mut self, heartbeat: Heartbeat) {
-        let before = self.place.take().and_then(|place| place.desired_room);
-        let desired_room = heartbeat.desired_room.or(before);
-        self.place = Some(Heartbeat { desired_room, ..heartbeat });
-    }
-
-    async fn tell(&mut self, news: Option<IslandNews>) -> Result<(), Ended> {
-        let Some(news) = news else {
-            tracing::warn!("the gateway sent an island or a peer that cannot be read");
-            return Ok(());
-        };
-        self.news.send(news).await.map_err(|_| Ended::Left)
-    }
 }
 
-fn named<I, A>(island: &str, peer: &str, news: impl FnOnce(I, A) -> IslandNews) -> Option<IslandNews>
-where
-    I: std::str::FromStr,
-    A: std::str::FromStr,
-{
-    Some(news(island.parse().ok()?, peer.parse().ok()?))
+/// Waits until nobody wishes anything any more.
+async fn gone(wishes: &mut watch::Receiver<Wishes>) -> Gone {
+    while wishes.changed().await.is_ok() {}
+    Gone
+}
+
+/// `None`: it cannot be read.
+fn to_tell(news: News) -> Option<LinkNews> {
+    Some(match news {
+        News::IslandChanged(change) => LinkNews::IslandChanged(change),
+        News::Joined(join) => {
+            let (island, address) = (join.island_id.parse().ok()?, join.peer_id.parse().ok()?);
+            LinkNews::Event(Event::IslandJoined { island, address })
+        }
+        News::Left(left) => {
+            let (island, address) = (left.island_id.parse().ok()?, left.peer_id.parse().ok()?);
+            LinkNews::Event(Event::IslandLeft { island, address })
+        }
+    })
 }

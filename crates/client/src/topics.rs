@@ -4,6 +4,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    convert::Infallible,
     fmt,
     future::pending,
 };
@@ -87,11 +88,26 @@ impl Subscription {
 /// What a handle asks for.
 #[derive(Debug)]
 pub(crate) enum Order {
-    Publish(Topic, Bytes, Answer<()>),
-    Subscribe(TopicPattern, Answer<Subscription>),
+    Publish(Topic, Bytes, Answer),
+    Subscribe(TopicPattern, Listener, Answer),
 }
 
-type Answer<T> = oneshot::Sender<Result<T, TopicsError>>;
+pub(crate) type Answer = oneshot::Sender<Result<(), TopicsError>>;
+
+/// The other end of a [`Subscription`].
+#[derive(Debug)]
+pub(crate) struct Listener {
+    events: mpsc::Sender<TopicEvent>,
+    /// Resolves when the subscription is dropped.
+    abandoned: oneshot::Receiver<()>,
+}
+
+/// A subscription, and where its events come from.
+pub(crate) fn subscription() -> (Subscription, Listener) {
+    let (sender, events) = mpsc::channel(EVENT_QUEUE);
+    let (alive, abandoned) = oneshot::channel();
+    (Subscription { events, _alive: alive }, Listener { events: sender, abandoned })
+}
 
 /// The topics of an explorer, whatever session there is.
 pub(crate) struct Topics {
@@ -103,13 +119,13 @@ pub(crate) struct Topics {
     /// Which subscription a stream tells of, by the number of its call.
     streams: HashMap<u32, u64>,
     /// Who waits to hear that it has published, by the number of the call.
-    publishing: HashMap<u32, Answer<()>>,
+    publishing: HashMap<u32, Answer>,
 }
 
 struct Subscribed {
     pattern: TopicPattern,
-    /// Who waits to hear that it is taken, and what it will hear with.
-    asked: Option<(Answer<Subscription>, Subscription)>,
+    /// Who waits to hear that it is taken.
+    asked: Option<Answer>,
     /// Where the next event goes. Nothing is asked for that has no place.
     place: Option<Place>,
     /// The stream that tells of it, once it is open.
@@ -157,15 +173,17 @@ impl Topics {
         }
     }
 
-    /// Serves what needs no session. Does not return. Cancel-safe.
-    pub(crate) async fn serve_disconnected(&mut self) {
+    /// Serves what needs no session. Cancel-safe.
+    pub(crate) async fn serve_disconnected(&mut self) -> Infallible {
         loop {
             match self.next().await {
                 // Who does not wait for the answer does not want it.
                 Wake::Order(Order::Publish(.., answer)) => {
                     drop(answer.send(Err(TopicsError::NotSignedIn)));
                 }
-                Wake::Order(Order::Subscribe(pattern, answer)) => drop(self.add(pattern, answer)),
+                Wake::Order(Order::Subscribe(pattern, listener, answer)) => {
+                    self.add(pattern, listener, answer);
+                }
                 Wake::Queue(id, queue) => drop(self.queue_changed(id, queue)),
             }
         }
@@ -198,8 +216,8 @@ impl Topics {
                     Err(error) => drop(answer.send(Err(TopicsError::Refused(error.to_string())))),
                 }
             }
-            Wake::Order(Order::Subscribe(pattern, answer)) => {
-                let id = self.add(pattern, answer);
+            Wake::Order(Order::Subscribe(pattern, listener, answer)) => {
+                let id = self.add(pattern, listener, answer);
                 self.subscribe(id, caller);
             }
             Wake::Queue(id, queue) => {
@@ -225,8 +243,8 @@ impl Topics {
                 let Some(subscribed) = self.by_id.get_mut(&id) else { return };
                 subscribed.stream = Some(number);
                 match subscribed.asked.take() {
-                    // If nobody waits for it, it is dropped, and then abandoned.
-                    Some((answer, subscription)) => drop(answer.send(Ok(subscription))),
+                    // If nobody waits for it any more, it is abandoned.
+                    Some(answer) => drop(answer.send(Ok(()))),
                     None => subscribed.first = Some(TopicEvent::Gap),
                 }
                 self.ask(id, caller);
@@ -242,16 +260,13 @@ impl Topics {
         }
     }
 
-    fn add(&mut self, pattern: TopicPattern, answer: Answer<Subscription>) -> u64 {
+    fn add(&mut self, pattern: TopicPattern, listener: Listener, answer: Answer) -> u64 {
         self.last_id += 1;
         let id = self.last_id;
-        let (sender, events) = mpsc::channel(EVENT_QUEUE);
-        let (alive, abandoned) = oneshot::channel();
-        let asked = Some((answer, Subscription { events, _alive: alive }));
-        let subscribed = Subscribed { pattern, asked, place: None, stream: None, first: None };
+        let subscribed = Subscribed { pattern, asked: Some(answer), place: None, stream: None, first: None };
         self.by_id.insert(id, subscribed);
-        self.queues.push(abandoned.map(move |_| (id, Queue::Abandoned)).boxed());
-        self.reserve(id, sender);
+        self.queues.push(listener.abandoned.map(move |_| (id, Queue::Abandoned)).boxed());
+        self.reserve(id, listener.events);
         id
     }
 
@@ -333,7 +348,7 @@ impl Topics {
     fn refuse(&mut self, id: u64, reason: String) {
         let Some(subscribed) = self.by_id.get_mut(&id) else { return };
         subscribed.stream = None;
-        if let Some((answer, _)) = subscribed.asked.take() {
+        if let Some(answer) = subscribed.asked.take() {
             let _ = answer.send(Err(TopicsError::Refused(reason)));
             self.by_id.remove(&id);
         } else if subscribed.place.is_some() {
@@ -356,4 +371,31 @@ fn message(payload: Bytes) -> Option<TopicMessage> {
     let PeerTopicSubscriptionResultElem { payload, topic, sender, missed } = element;
     let sender = if sender.is_empty() { None } else { Some(sender.parse().ok()?) };
     Some(TopicMessage { topic: topic.parse().ok()?, sender, payload, missed })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_nobody_waits_for_any_more_is_not_kept_until_there_is_a_session() {
+        let (orders, receiver) = mpsc::channel(ORDER_QUEUE);
+        let mut topics = Topics::new(receiver);
+        let mut waiting = Vec::new();
+        for number in 0..20 {
+            let (subscription, listener) = subscription();
+            let (answer, answered) = oneshot::channel();
+            let pattern = "news".parse().unwrap();
+            orders.send(Order::Subscribe(pattern, listener, answer)).await.unwrap();
+            waiting.push((subscription, answered));
+            assert!(topics.serve_disconnected().now_or_never().is_none());
+            assert_eq!(topics.by_id.len(), number + 1);
+        }
+        waiting.truncate(1);
+        assert!(topics.serve_disconnected().now_or_never().is_none());
+        assert_eq!(topics.by_id.len(), 1);
+        let mut caller = Caller::new(8);
+        topics.signed_in(&mut caller);
+        assert_eq!(topics.streams.len(), 1);
+    }
 }

@@ -196,3 +196,33 @@ async fn what_a_gateway_says_is_heard_while_it_takes_nothing_and_then_it_is_give
     assert_eq!(reason.to_string(), "connection broken: the server took nothing for 1s");
     assert!(heard > 5, "{heard}");
 }
+
+#[tokio::test]
+async fn the_newest_place_is_told_and_none_before_it() {
+    let (gateway, explorer) = Played::start().await;
+    let mut socket = gateway.socket("archipelago").await;
+    socket.hear().await;
+    let handle = explorer.handle();
+    for x in 0..20_u8 {
+        let desired_room = (x < 10).then(|| format!("I{x}"));
+        handle.heartbeat(Position::new(x.into(), 0.0, 0.0), desired_room).await;
+    }
+    // What was ordered before is done when this is answered.
+    handle.say("".into(), false).await;
+    socket.welcome().await;
+    let heartbeat = socket.heartbeat().await;
+    assert_eq!(heartbeat.position, Some(Position::new(19.0, 0.0, 0.0).into()));
+    assert_eq!(heartbeat.desired_room.as_deref(), Some("I9"));
+}
+
+#[tokio::test]
+async fn an_explorer_that_is_dropped_leaves_whoever_has_a_handle() {
+    let (gateway, mut explorer) = Played::start().await;
+    let mut socket = gateway.welcome().await;
+    assert_eq!(next(&mut explorer).await, Event::SignedIn);
+    let handle = explorer.handle();
+    drop(explorer);
+    let message = timeout(PATIENCE, socket.0.next()).await.expect("a goodbye in time");
+    assert!(matches!(message, Some(Ok(Message::Close(_)))), "{message:?}");
+    assert!(handle.say("".into(), false).await.is_empty());
+}

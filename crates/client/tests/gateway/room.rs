@@ -50,6 +50,8 @@ async fn why_a_stay_is_over_is_not_lost_while_something_is_said() {
     say(&mut room, welcome()).await;
     assert!(matches!(next(&mut explorer).await, Event::RoomEntered { .. }));
     let handle = explorer.handle();
+    // What is said on hearing of a room is said there.
+    assert_eq!(handle.say("hello".into(), false).await.len(), 1);
     tokio::spawn(async move {
         loop {
             handle.say("and on".into(), false).await;
