@@ -60,7 +60,7 @@ impl Explorer {
         let (topics_sender, topics) = mpsc::channel(ORDER_QUEUE);
         let (news_sender, news) = mpsc::channel(NEWS_QUEUE);
         let (wishes, wishes_receiver) = watch::channel(Wishes::default());
-        let rooms = Rooms::new(settings.clone(), identity.address(), events_sender.clone());
+        let rooms = Rooms::new(settings.clone(), identity.clone(), events_sender.clone());
         let dialect = settings.gateway.dialect;
         let link = Link {
             settings,

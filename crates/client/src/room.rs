@@ -6,9 +6,10 @@ use std::{
 };
 
 use bytes::Bytes;
+use identity::Identity;
 use protocol::{
     Address, IslandId, Message as _,
-    rfc5::{WsIdentification, WsPacket, WsPeerUpdate, WsWelcome, ws_packet::Message},
+    rfc5::{WsIdentification, WsPacket, WsPeerUpdate, WsSignedChallenge, WsWelcome, ws_packet::Message},
 };
 use tokio::{
     sync::mpsc,
@@ -19,6 +20,7 @@ use crate::{
     Ended, Event, RoomId,
     connection::{Connection, FAREWELL, Opening},
     doubles::{Doubles, Ear},
+    session::check_challenge,
 };
 
 /// Something to say in a room.
@@ -56,7 +58,8 @@ pub(crate) struct Destination {
     /// Without it.
     pub(crate) public_url: String,
     pub(crate) island: IslandId,
-    pub(crate) address: Address,
+    /// Who enters.
+    pub(crate) identity: Identity,
     pub(crate) opening: Opening,
 }
 
@@ -196,17 +199,25 @@ fn encode(Say { body, unreliable }: Say) -> Bytes {
 }
 
 async fn enter(destination: &Destination) -> Result<(Connection, WsWelcome), Ended> {
-    let Destination { url, address, opening, .. } = destination;
+    let Destination { url, identity, opening, .. } = destination;
     let mut connection = Connection::open(url, "rfc5, rfc4", *opening).await?;
     let handshake = async {
-        let identification = WsIdentification { address: address.to_string() };
-        let packet = WsPacket { message: Some(Message::PeerIdentification(identification)) };
-        let mut answer: WsPacket = connection.ask(&packet).await?;
+        let identification = WsIdentification { address: identity.address().to_string() };
+        let mut to_say = Message::PeerIdentification(identification);
         loop {
-            match answer.message {
+            let mut answer: WsPacket = connection.ask(&WsPacket { message: Some(to_say) }).await?;
+            // The close frame that follows says more.
+            while let Some(Message::PeerKicked(_)) = answer.message {
+                answer = connection.next().await?;
+            }
+            to_say = match answer.message {
                 Some(Message::WelcomeMessage(welcome)) => return Ok(welcome),
-                // The close frame that follows says more.
-                Some(Message::PeerKicked(_)) => answer = connection.next().await?,
+                // Without a token, a room wants a signature.
+                Some(Message::ChallengeMessage(challenge)) => {
+                    check_challenge(&challenge.challenge_to_sign)?;
+                    let auth_chain_json = identity.sign_challenge(&challenge.challenge_to_sign);
+                    Message::SignedChallengeForServer(WsSignedChallenge { auth_chain_json })
+                }
                 _ => return Err(Ended::broken("no welcome from the room")),
             }
         }

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, future::pending, time::Duration};
 
+use identity::Identity;
 use protocol::{
     Address, Close, ConnectionString, ConnectionStringError, IslandId, Position, v3::IslandChangedMessage,
 };
@@ -19,7 +20,7 @@ use crate::{
 
 pub(crate) struct Rooms {
     settings: Settings,
-    address: Address,
+    identity: Identity,
     events: mpsc::Sender<Event>,
     next_room: u64,
     doubles: Doubles,
@@ -60,10 +61,10 @@ const TOKEN_AGE: Duration = Duration::from_secs(60);
 pub(crate) struct AskAgain;
 
 impl Rooms {
-    pub(crate) fn new(settings: Settings, address: Address, events: mpsc::Sender<Event>) -> Self {
+    pub(crate) fn new(settings: Settings, identity: Identity, events: mpsc::Sender<Event>) -> Self {
         Self {
             settings,
-            address,
+            identity,
             events,
             next_room: 0,
             doubles: Doubles::default(),
@@ -186,7 +187,7 @@ impl Rooms {
             url: url.to_owned(),
             public_url: public_url.to_owned(),
             island: island.clone(),
-            address: self.address,
+            identity: self.identity.clone(),
             opening: self.settings.opening(),
         };
         Stay::begin(id, destination, &self.doubles, self.events.clone())
@@ -196,12 +197,12 @@ impl Rooms {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Dialect, Gateway};
+    use crate::{Dialect, Gateway, guest};
 
     /// What follows when the room that was named so long ago ends the stay like this.
     fn after(age: Duration, close: Close) -> (Option<AskAgain>, bool) {
         let (events, _) = mpsc::channel(1);
-        let mut rooms = Rooms::new(Settings::new(gateway()), Address::new([1; 20]), events);
+        let mut rooms = Rooms::new(Settings::new(gateway()), guest().unwrap(), events);
         let told = Instant::now().checked_sub(age).unwrap();
         let pause = Pause::new(Duration::from_secs(1));
         let (url, public_url, island) = (String::new(), String::new(), "I1".parse().unwrap());
@@ -217,7 +218,7 @@ mod tests {
     }
 
     fn rooms(settings: Settings) -> Rooms {
-        Rooms::new(settings, Address::new([1; 20]), mpsc::channel(8).0)
+        Rooms::new(settings, guest().unwrap(), mpsc::channel(8).0)
     }
 
     fn told(rooms: &mut Rooms, island: &str, connection: &str) -> bool {

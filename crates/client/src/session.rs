@@ -85,11 +85,11 @@ impl Session {
     }
 }
 
-/// Whether what a gateway wants signed is a challenge. Anything else could be a message to another
+/// Whether what a server wants signed is a challenge. Anything else could be a message to another
 /// service.
 pub(crate) fn check_challenge(challenge: &str) -> Result<(), Ended> {
     match challenge.starts_with("dcl-") {
         true => Ok(()),
-        false => Err(Ended::broken("the gateway wants something signed that is no challenge")),
+        false => Err(Ended::broken("the server wants something signed that is no challenge")),
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use client::{Ended, Event, Explorer, Protobuf};
 use futures_util::{SinkExt, StreamExt};
 use protocol::{
-    rfc5::{WsPacket, WsWelcome, ws_packet},
+    rfc5::{WsChallenge, WsPacket, WsWelcome, ws_packet},
     v3::{IslandChangedMessage, server_packet},
 };
 use tokio::time::{sleep, timeout};
@@ -13,8 +13,8 @@ use tokio_tungstenite::tungstenite::Message;
 
 use crate::played::{PATIENCE, Played, Socket, close, next};
 
-/// Has the explorer come into a room.
-async fn enter(gateway: &Played, explorer: &mut Explorer) -> (Socket, Socket) {
+/// Has the explorer come into a room, which wants a signature if there is a challenge.
+async fn enter(gateway: &Played, explorer: &mut Explorer, challenge: Option<&str>) -> (Socket, Socket) {
     let mut session = gateway.welcome().await;
     let change = IslandChangedMessage {
         island_id: "I7".to_owned(),
@@ -24,6 +24,11 @@ async fn enter(gateway: &Played, explorer: &mut Explorer) -> (Socket, Socket) {
     session.say(server_packet::Message::IslandChanged(change)).await;
     let mut room = gateway.socket("rfc5").await;
     assert!(matches!(hear(&mut room).await, ws_packet::Message::PeerIdentification(_)));
+    if let Some(challenge) = challenge {
+        let (challenge_to_sign, already_connected) = (challenge.to_owned(), false);
+        let challenge = WsChallenge { challenge_to_sign, already_connected };
+        say(&mut room, ws_packet::Message::ChallengeMessage(challenge)).await;
+    }
     assert_eq!(next(explorer).await, Event::SignedIn);
     assert!(matches!(next(explorer).await, Event::IslandChanged { .. }));
     (session, room)
@@ -44,9 +49,30 @@ fn welcome() -> ws_packet::Message {
 }
 
 #[tokio::test]
+async fn a_room_without_a_token_is_entered_with_a_signature() {
+    let (gateway, mut explorer) = Played::start().await;
+    let (_session, mut room) = enter(&gateway, &mut explorer, Some("dcl-open")).await;
+    let ws_packet::Message::SignedChallengeForServer(signed) = hear(&mut room).await else {
+        panic!("no signature")
+    };
+    let chain: serde_json::Value = serde_json::from_str(&signed.auth_chain_json).unwrap();
+    assert_eq!(chain[2]["payload"], "dcl-open", "{chain}");
+    say(&mut room, welcome()).await;
+    assert!(matches!(next(&mut explorer).await, Event::RoomEntered { .. }));
+}
+
+#[tokio::test]
+async fn nothing_but_a_challenge_is_signed_for_a_room() {
+    let (gateway, mut explorer) = Played::start().await;
+    let (_session, _room) = enter(&gateway, &mut explorer, Some("all my money")).await;
+    let Event::RoomLeft { ended, .. } = next(&mut explorer).await else { panic!("it stays") };
+    assert!(ended.to_string().contains("no challenge"), "{ended}");
+}
+
+#[tokio::test]
 async fn why_a_stay_is_over_is_not_lost_while_something_is_said() {
     let (gateway, mut explorer) = Played::start().await;
-    let (_session, mut room) = enter(&gateway, &mut explorer).await;
+    let (_session, mut room) = enter(&gateway, &mut explorer, None).await;
     say(&mut room, welcome()).await;
     assert!(matches!(next(&mut explorer).await, Event::RoomEntered { .. }));
     let handle = explorer.handle();
