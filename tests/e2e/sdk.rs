@@ -295,6 +295,15 @@ fn the_chat_is_heard_by_everybody_in_its_room() {
     Program::start("chat", &[]).prints("usage: chat URL ROOM");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_realm_that_sends_everybody_elsewhere_is_no_gateway() {
+    let realm = Realm::start(&[("REALM__FIXED_ADAPTER", "offline:offline")]);
+    let error = client::discover(&realm.http, None).await.unwrap_err();
+    let expected = "the realm's adapter is \"offline:offline\", which is no archipelago socket";
+    assert_eq!(error.to_string(), expected);
+    assert_eq!(client::discover(&realm.http, Some(Dialect::Rpc)).await.unwrap().dialect, Dialect::Rpc);
+}
+
 #[test]
 fn explorers_tell_of_their_island_and_whom_they_hear() {
     let realm = Realm::start(&[]);

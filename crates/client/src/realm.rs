@@ -34,7 +34,7 @@ pub enum RealmError {
         /// What went wrong.
         source: reqwest::Error,
     },
-    /// The realm offers something else than an archipelago socket.
+    /// The realm offers something else than an archipelago socket: it sends everybody elsewhere.
     #[error("the realm's adapter is {0:?}, which is no archipelago socket")]
     OtherAdapter(String),
     /// The realm does not say where its BFF is, or not with a URL.
@@ -65,7 +65,9 @@ struct Bff {
 
 /// Asks a realm (`http://host:port`) where its gateway is, as explorers do (ADR-110).
 ///
-/// Without a dialect, it is the archipelago socket if the realm has one, and else the BFF.
+/// Without a dialect, it is the archipelago socket if the realm has one, and the BFF if it has no
+/// adapter at all. A realm with another adapter sends everybody there: it is
+/// [`RealmError::OtherAdapter`], which names it.
 pub async fn discover(realm: &str, dialect: Option<Dialect>) -> Result<Gateway, RealmError> {
     crate::tls::install();
     let url = format!("{}/about", realm.trim_end_matches('/'));
@@ -84,7 +86,8 @@ impl About {
             Ok(ConnectionString::Archipelago { url }) => Some(url),
             _ => None,
         };
-        let dialect = dialect.unwrap_or(match socket.is_none() && !self.bff.public_url.is_empty() {
+        let has_bff_alone = self.comms.adapter.is_empty() && !self.bff.public_url.is_empty();
+        let dialect = dialect.unwrap_or(match has_bff_alone {
             true => Dialect::Rpc,
             false => Dialect::Archipelago,
         });
@@ -134,14 +137,20 @@ mod tests {
         assert_eq!(gateway(&[SOCKET], None), socket);
         assert_eq!(gateway(&[BFF], None), bff);
         assert_eq!(gateway(&[SOCKET, BFF], Some(Dialect::Rpc)), bff);
-        let fixed = r#""comms": {"adapter": "ws-room:wss://h/rooms/1"}"#;
-        assert_eq!(gateway(&[fixed, BFF], None), bff);
-        let error = gateway(&[fixed], None).unwrap_err();
-        assert_eq!(
-            error,
-            "the realm's adapter is \"ws-room:wss://h/rooms/1\", which is no archipelago socket"
-        );
+        assert!(gateway(&[], None).unwrap_err().contains("adapter is \"\""));
         assert!(gateway(&[SOCKET], Some(Dialect::Rpc)).unwrap_err().contains("no BFF"));
+    }
+
+    #[test]
+    fn a_realm_that_sends_everybody_elsewhere_says_where() {
+        for adapter in ["ws-room:wss://h/rooms/1", "signed-login:https://h/login", "offline:offline"] {
+            let fixed = format!(r#""comms": {{"adapter": "{adapter}", "fixedAdapter": "{adapter}"}}"#);
+            let error = gateway(&[&fixed, BFF], None).unwrap_err();
+            let expected = format!("the realm's adapter is {adapter:?}, which is no archipelago socket");
+            assert_eq!(error, expected);
+            // Who asks for the BFF gets it.
+            assert!(gateway(&[&fixed, BFF], Some(Dialect::Rpc)).is_ok());
+        }
     }
 
     #[test]
