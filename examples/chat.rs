@@ -15,13 +15,11 @@ async fn main() -> Result<()> {
     let gateway = client::discover(realm, Some(Dialect::Rpc)).await?;
     let identity = client::guest()?;
     eprintln!("you are {}", identity.address());
-
     let explorer = Explorer::start(Settings::new(gateway), identity);
     let handle = explorer.handle();
     // A gateway lets go of whoever is nowhere.
     handle.heartbeat(Position::new(0.0, 0.0, 0.0), None).await;
     let connection = tokio::spawn(tell_of(explorer));
-
     let topic = format!("chat.{room}");
     let mut messages = handle.subscribe(&topic).await?;
     eprintln!("you hear {topic}; say something");
@@ -37,8 +35,11 @@ async fn main() -> Result<()> {
             }
             event = messages.next() => match event {
                 Some(TopicEvent::Message(message)) => {
-                    let sender = message.sender.map_or("a server".to_owned(), |sender| sender.to_string());
-                    println!("{sender}: {}", String::from_utf8_lossy(&message.payload));
+                    let sender = message.sender.map_or("a server".into(), |sender| sender.to_string());
+                    let mut text = String::from_utf8_lossy(&message.payload).into_owned();
+                    // Nobody writes escapes to the terminals of others.
+                    text.retain(|char| !char.is_control());
+                    println!("{sender}: {text}");
                 }
                 Some(TopicEvent::Gap) => eprintln!("(what was said meanwhile is lost)"),
                 Some(TopicEvent::Ended(reason)) => eprintln!("(you hear nothing more: {reason})"),
@@ -52,10 +53,8 @@ async fn main() -> Result<()> {
 
 async fn tell_of(mut explorer: Explorer) {
     while let Some(event) = explorer.next().await {
-        match event {
-            Event::Closed { reason, comes_back: Some(_) } => eprintln!("({reason}; coming back)"),
-            Event::Closed { reason, comes_back: None } => eprintln!("({reason})"),
-            _ => {}
+        if let Event::Closed { reason, comes_back } = event {
+            eprintln!("({reason}{})", comes_back.map_or("", |_| "; coming back"));
         }
     }
 }

@@ -32,7 +32,8 @@ async fn main() -> Result<()> {
             Event::RoomEntered { members, .. } => println!("in its room, with {} others", members.len()),
             Event::PeerJoined { address, .. } => println!("{address} is here, too"),
             Event::Message { sender: Some(sender), body, .. } => {
-                if let Some(Message::Position(at)) = Packet::decode(body)?.message {
+                // Anybody may say anything; what is no position is passed over.
+                if let Ok(Packet { message: Some(Message::Position(at)), .. }) = Packet::decode(body) {
                     println!("{sender} is at {:.1} {:.1}", at.position_x, at.position_z);
                 }
             }

@@ -10,8 +10,8 @@ use std::{
 };
 
 use client::{
-    Address, Dialect, Event, Explorer, Handle, Identity, Position, Settings, Subscription, TopicEvent,
-    TopicMessage, TopicsError,
+    Address, Dialect, Event, Explorer, Handle, Identity, Position, Protobuf, Settings, Subscription,
+    TopicEvent, TopicMessage, TopicsError, rfc4,
 };
 use protocol::{Close, v3::server_packet};
 use tokio::time::timeout;
@@ -290,9 +290,28 @@ fn the_chat_is_heard_by_everybody_in_its_room() {
     for chat in &chats {
         assert_eq!(chat.prints("hello"), format!("{first}: hello everybody"));
     }
+    // Nobody writes escapes to the terminal of others.
+    chats[0].says("\u{1b}[2Jclear\u{7} as\u{9b}31m day");
+    for chat in &chats {
+        assert_eq!(chat.prints("clear"), format!("{first}: [2Jclear as31m day"));
+    }
     let nowhere = Program::start("chat", &["http://127.0.0.1:9", "plaza"]);
     nowhere.prints("http://127.0.0.1:9/about");
     Program::start("chat", &[]).prints("usage: chat URL ROOM");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_explorer_hears_positions_after_what_is_none() {
+    let realm = Realm::start(&[]);
+    let program = Program::start("explorer", &[&realm.http]);
+    program.prints("in its room");
+    let mut person = Person::start(&realm, Dialect::Archipelago, 20.0).await;
+    person.sees("its room", |event| matches!(event, Event::RoomEntered { .. }).then_some(())).await;
+    person.handle.say("no packet".into(), false).await;
+    let at = rfc4::Position { position_x: 7.0, position_z: 8.0, ..Default::default() };
+    let packet = rfc4::Packet { message: Some(rfc4::packet::Message::Position(at)), protocol_version: 100 };
+    person.handle.say(packet.encode_to_vec().into(), false).await;
+    program.prints(&format!("{} is at 7.0 8.0", person.address));
 }
 
 #[tokio::test(flavor = "multi_thread")]
