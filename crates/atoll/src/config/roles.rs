@@ -145,8 +145,8 @@ impl Parsed {
         let rule = "must be below gateway.handshake_timeout_s and rooms.handshake_timeout_s";
         check(in_time, "identity.ethereum_timeout_ms", &identity.ethereum_timeout_ms, rule);
         // The repetition may come a whole interval late.
-        let vouched = gateway.vouch_interval_s.saturating_mul(2) < islands.silence_s;
-        let rule = "must be below half of islands.silence_s, or quiet clients are taken for gone";
+        let vouched = gateway.vouch_interval_s.saturating_mul(2) <= islands.silence_s;
+        let rule = "must be at most half of islands.silence_s, or quiet clients are taken for gone";
         check(vouched, "gateway.vouch_interval_s", &gateway.vouch_interval_s, rule);
         let shown = islands.report_interval_ms < stats.report_timeout_s.saturating_mul(1_000);
         let rule = "must be below stats.report_timeout_s, or islands are not shown all the time";
