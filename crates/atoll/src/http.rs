@@ -1,6 +1,6 @@
 //! What every process answers: `/status`, `/health`, `/metrics`.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use axum::{
     Json,
@@ -37,15 +37,14 @@ pub(crate) fn router(realm: Realm, metrics: PrometheusHandle) -> OpenApiRouter {
 struct Status {
     version: &'static str,
     /// Milliseconds since the Unix epoch.
-    #[schema(value_type = u64)]
-    current_time: u128,
+    current_time: u64,
     commit_hash: &'static str,
 }
 
 /// Which build this is.
 #[utoipa::path(get, path = "/status", tag = "process", responses((status = 200, body = Status)))]
 async fn status() -> impl IntoResponse {
-    let current_time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+    let current_time = protocol::unix_ms(SystemTime::now());
     let commit_hash = crate::COMMIT_HASH.unwrap_or_default();
     let status = Status { version: env!("CARGO_PKG_VERSION"), current_time, commit_hash };
     ([(header::ACCESS_CONTROL_ALLOW_ORIGIN, "*")], Json(status))

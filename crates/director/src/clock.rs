@@ -2,14 +2,14 @@
 
 use std::{
     collections::VecDeque,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use archipelago::{Engine, Input, Output, explain::Question};
 use bus::{Bus, Envelope, Headers, Subscription};
 use metrics::{Counter, Gauge, Histogram};
 use protocol::{
-    Message as _, Subject,
+    Message as _, Subject, unix_ms,
     v3::{ServiceDiscoveryMessage, ServiceStatus},
 };
 use tokio::{
@@ -24,7 +24,6 @@ use crate::{
     inbound::input,
     messenger::{Errand, IslandSummary},
     news::News,
-    unix_ms,
 };
 
 /// Flushes whose news may wait; at the bound flushes are skipped, and counted, until some are taken.
@@ -198,7 +197,7 @@ impl Clock {
 
     /// Tells the engine what time of day it is, when that is another minute.
     fn look_at_the_time(&mut self) {
-        let minute = (unix_ms() / MINUTE_MS % DAY_MINUTES) as u16;
+        let minute = (unix_ms(SystemTime::now()) / MINUTE_MS % DAY_MINUTES) as u16;
         if self.minute.replace(minute) != Some(minute) {
             self.handle(Input::TimeOfDay { minute });
         }
@@ -268,7 +267,7 @@ impl Clock {
 
     fn say_hello(&self) {
         let status = ServiceStatus {
-            current_time: unix_ms(),
+            current_time: unix_ms(SystemTime::now()),
             commit_hash: self.settings.commit_hash.clone(),
             user_count: u32::try_from(self.engine.peers_count()).unwrap_or(u32::MAX),
         };

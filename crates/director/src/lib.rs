@@ -16,12 +16,12 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime},
 };
 
 use archipelago::{Engine, SettingsError, rules::Rules};
 use bus::{Bus, Subscription};
-use protocol::subject;
+use protocol::{subject, unix_ms};
 use tokio::sync::mpsc;
 use transports::ws_room;
 
@@ -111,16 +111,11 @@ impl Director {
 /// never the same twice in a process.
 fn start_time() -> u64 {
     static LAST: AtomicU64 = AtomicU64::new(0);
-    let now = unix_ms();
+    let now = unix_ms(SystemTime::now());
     let next = |last: u64| Some(now.max(last + 1));
     // The closure always gives a value, so that this is what was before.
     let last = LAST.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next).unwrap_or_default();
     now.max(last + 1)
-}
-
-fn unix_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use bus::{Bus, Headers};
 use protocol::{
     Address, IslandId, Message as _, NodeName, SessionId, Subject, Ulid, UlidClock,
     atoll_bus::MembershipEnded,
+    unix_ms,
     v3::{IslandChangedMessage, IslandData, IslandStatusMessage, JoinIslandMessage, LeftIslandMessage},
 };
 use tokio::sync::mpsc;
@@ -13,7 +14,6 @@ use tokio::sync::mpsc;
 use crate::{
     configured::Minters,
     news::{Assigned, Island, Member, News},
-    unix_ms,
 };
 
 /// What the messenger is handed.
@@ -135,7 +135,7 @@ impl Messenger {
     fn next_ulid(&mut self) -> Ulid {
         // Without randomness from the system they are still in order, and tokens are signed.
         let random = admission::random::<16>().unwrap_or_default();
-        self.minted.mint(unix_ms(), u128::from_le_bytes(random))
+        self.minted.mint(unix_ms(SystemTime::now()), u128::from_le_bytes(random))
     }
 }
 

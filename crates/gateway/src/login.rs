@@ -3,7 +3,7 @@
 use std::{
     net::{IpAddr, SocketAddr},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime},
 };
 
 use admission::{RateLimiter, Refusal, TooOften};
@@ -15,7 +15,9 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use identity::{FetchError, SignedFetch};
-use protocol::{Address, ConnectionString, IslandId, NodeName, UlidClock, atoll_bus::TransportAnnouncement};
+use protocol::{
+    Address, ConnectionString, IslandId, NodeName, UlidClock, atoll_bus::TransportAnnouncement, unix_ms,
+};
 use serde::Serialize;
 use serde_json::Value;
 use tokio::time::{Instant, timeout};
@@ -177,9 +179,7 @@ impl Login {
         let failed = || Denial::come_back("no access token could be made, come back later");
         let random = admission::random().map_err(|_| failed())?;
         let now = SystemTime::now();
-        let unix_ms = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
-        let unix_ms = u64::try_from(unix_ms).unwrap_or(u64::MAX);
-        let minted = self.lock().clock.mint(unix_ms, u128::from_le_bytes(random));
+        let minted = self.lock().clock.mint(unix_ms(now), u128::from_le_bytes(random));
         let connection = room.minter.connection(node_url, &room.name, address, minted, now);
         connection.map(|connection| connection.to_string()).map_err(|_| failed())
     }

@@ -1,12 +1,12 @@
 use std::{
     collections::{HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
-    time::{SystemTime, UNIX_EPOCH},
+    time::SystemTime,
 };
 
 use bus::{Bus, Headers};
 use bytes::Bytes;
-use protocol::{Address, Close, IslandId, SessionId, Subject, SystemTopic, UlidClock};
+use protocol::{Address, Close, IslandId, SessionId, Subject, SystemTopic, UlidClock, unix_ms};
 use tokio::sync::mpsc::{self, error::TrySendError};
 
 use crate::{KeepSession, handshake::Applicant};
@@ -96,7 +96,7 @@ impl Sessions {
         let Applicant { address, transports } = applicant;
         let (queue, told) = mpsc::channel(SESSION_QUEUE);
         let end = Arc::new(OnceLock::new());
-        let unix_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+        let now_ms = unix_ms(SystemTime::now());
         let mut state = self.lock();
         if state.draining {
             return Err(Close::Restarting);
@@ -107,8 +107,7 @@ impl Sessions {
             (false, _) if state.live.len() >= self.max => return Err(Close::Full),
             _ => {}
         }
-        let unix_ms = u64::try_from(unix_ms).unwrap_or(u64::MAX);
-        let session = SessionId::from(state.clock.mint(unix_ms, u128::from_le_bytes(random)));
+        let session = SessionId::from(state.clock.mint(now_ms, u128::from_le_bytes(random)));
         if let Some(older) = state.remove(address) {
             older.kick();
         }

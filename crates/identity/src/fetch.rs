@@ -142,12 +142,6 @@ pub fn examine_fetch(
     Ok(SignedFetch { examined, payload, signed_at, fresh_until, metadata })
 }
 
-/// Milliseconds since the Unix epoch.
-pub(crate) fn unix_ms(time: SystemTime) -> u64 {
-    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-}
-
 fn malformed(header: &str) -> FetchError {
     FetchError::Malformed { header: header.to_owned() }
 }

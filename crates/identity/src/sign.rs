@@ -1,13 +1,13 @@
 use std::{fmt, time::SystemTime};
 
 use jiff::Timestamp;
-use protocol::Address;
+use protocol::{Address, unix_ms};
 use secp256k1::{PublicKey, SecretKey, ecdsa::RecoverableSignature};
 
 use crate::{
     Link, LinkKind,
     crypto::{address_of, personal_message},
-    fetch::{Headers, fetch_headers, fetch_payload, unix_ms},
+    fetch::{Headers, fetch_headers, fetch_payload},
 };
 
 /// A key pair that signs as Ethereum wallets do.

@@ -8,6 +8,7 @@ mod connection;
 mod id;
 mod position;
 pub mod subject;
+mod time;
 mod topic;
 
 pub use close::Close;
@@ -15,6 +16,7 @@ pub use connection::{ConnectionString, ConnectionStringError, KNOWN_PROTOCOLS, i
 pub use id::{Address, AddressError, IslandId, NodeName, SessionId, TokenError, UlidClock};
 pub use position::{Parcel, ParcelError, Position, PositionError};
 pub use subject::Subject;
+pub use time::unix_ms;
 pub use topic::{SceneTopic, SystemTopic, Topic, TopicError, TopicPattern};
 
 /// Messages compiled from `protocol/*.proto`.

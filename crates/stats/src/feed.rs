@@ -8,18 +8,15 @@ use std::{
     fmt,
     str::FromStr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use bytes::Bytes;
-use protocol::Ulid;
+use protocol::{Ulid, unix_ms};
 use serde::Serialize;
 use tokio::{sync::watch, time};
 
-use crate::{
-    event::{Event, Mark},
-    unix_ms,
-};
+use crate::event::{Event, Mark};
 
 /// The bounds of a feed.
 #[derive(Debug, Clone, Copy)]
@@ -183,7 +180,7 @@ impl Feed {
 
     fn mark(&self, name: &str, last: u64, reason: Option<&'static str>) -> Bytes {
         let id = self.id(last);
-        frame(name, id, &json(&Mark { time: unix_ms(), id: id.to_string(), reason }))
+        frame(name, id, &json(&Mark { time: unix_ms(SystemTime::now()), id: id.to_string(), reason }))
     }
 
     fn id(&self, number: u64) -> EventId {

@@ -15,11 +15,11 @@ mod scenes;
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime},
 };
 
 use bus::{Bus, Subscription};
-use protocol::{Ulid, subject};
+use protocol::{Ulid, subject, unix_ms};
 use utoipa_axum::router::OpenApiRouter;
 
 pub use content::ContentError;
@@ -137,7 +137,7 @@ impl Stats {
                         // Told before anybody else sees the presence: who has an event and then reads
                         // the presence finds it there, and who reads it first is told.
                         let mut presence = self.0.presence();
-                        self.0.feed.publish(&presence.hear(&envelope, Instant::now(), unix_ms()));
+                        self.0.feed.publish(&presence.hear(&envelope, Instant::now(), unix_ms(SystemTime::now())));
                     }
                     None => return,
                 },
@@ -160,7 +160,7 @@ impl Shared {
         let random = u128::from(getrandom::u64().unwrap_or_default());
         Ok(Self {
             presence: Mutex::new(Presence::new(settings.positions)),
-            feed: Arc::new(Feed::new(Ulid::from_parts(unix_ms(), random), limits)),
+            feed: Arc::new(Feed::new(Ulid::from_parts(unix_ms(SystemTime::now()), random), limits)),
             scenes: Mutex::new(Scenes::new(settings.scene_ttl, settings.max_scene_parcels)),
             content,
             settings,
@@ -170,7 +170,7 @@ impl Shared {
     fn sweep(&self, now: Instant) {
         let timeouts = Timeouts { peer: self.settings.peer_timeout, report: self.settings.report_timeout };
         let mut presence = self.presence();
-        self.feed.publish(&presence.sweep(timeouts, now, unix_ms()));
+        self.feed.publish(&presence.sweep(timeouts, now, unix_ms(SystemTime::now())));
         drop(presence);
         self.feed.sweep(now);
     }
@@ -203,9 +203,4 @@ impl Shared {
         };
         Self::new(settings).expect("without a content service nothing can fail")
     }
-}
-
-fn unix_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

@@ -127,16 +127,10 @@ impl Presence {
         now: Instant,
         unix_ms: u64,
     ) -> Vec<Event> {
-        if !self.is_current(address, session) {
-            return Vec::new();
-        }
-        self.heard = Some(now);
-        let before = self.wallets.remove(&address);
-        let session = session.or(before.as_ref().and_then(|before| before.session));
+        let Some((session, was_here)) = self.take(address, session, now) else { return Vec::new() };
         let position = self.positions.shown(position);
         let peer = Peer { position, last_ping: unix_ms, session };
         let mut events = Vec::new();
-        let was_here = before.and_then(|before| before.here);
         if was_here.as_ref().is_none_or(|before| before.session != session) {
             events.extend(was_here.map(|before| Event::Leave(PeerEvent::new(address, &before, unix_ms))));
             events.push(Event::Join(PeerEvent::new(address, &peer, unix_ms)));
@@ -162,15 +156,26 @@ impl Presence {
         now: Instant,
         unix_ms: u64,
     ) -> Vec<Event> {
+        let Some((session, was_here)) = self.take(address, session, now) else { return Vec::new() };
+        self.wallets.insert(address, Wallet { session, ended: true, heard: now, here: None });
+        was_here.iter().map(|peer| Event::Leave(PeerEvent::new(address, peer, unix_ms))).collect()
+    }
+
+    /// Takes out what is known of a wallet, of which a message came: in which session it is now, and
+    /// where it was. `None` if the message is about what holds no more.
+    fn take(
+        &mut self,
+        address: Address,
+        session: Option<SessionId>,
+        now: Instant,
+    ) -> Option<(Option<SessionId>, Option<Peer>)> {
         if !self.is_current(address, session) {
-            return Vec::new();
+            return None;
         }
         self.heard = Some(now);
         let before = self.wallets.remove(&address);
         let session = session.or(before.as_ref().and_then(|before| before.session));
-        let was_here = before.and_then(|before| before.here);
-        self.wallets.insert(address, Wallet { session, ended: true, heard: now, here: None });
-        was_here.iter().map(|peer| Event::Leave(PeerEvent::new(address, peer, unix_ms))).collect()
+        Some((session, before.and_then(|before| before.here)))
     }
 
     /// Whether a message of this session is about what holds now. Without a session, it is.

@@ -1,5 +1,6 @@
 use http::{HeaderName, HeaderValue};
 use proptest::prelude::*;
+use protocol::unix_ms;
 
 use super::*;
 use crate::{Identity, LinkKind, Wallet};
