@@ -16,7 +16,7 @@ mod nats;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use protocol::{Address, SessionId, Subject};
+use protocol::{Address, NodeName, SessionId, Subject};
 use tokio::sync::mpsc;
 
 pub use nats::{ConnectError, Credentials, NatsSettings};
@@ -54,6 +54,11 @@ pub struct Headers {
     pub transports: Option<Arc<str>>,
     /// `Atoll-Sender`: who says something under a scene's topic. Absent: a server does.
     pub sender: Option<Address>,
+    /// `Atoll-Node`: with a change of island, the node of the island's room.
+    pub node: Option<NodeName>,
+    /// `Atoll-Epoch`: of which term of which director the message is; a later term has a greater
+    /// one. Absent: of one that shares its realm with no other.
+    pub epoch: Option<u64>,
 }
 
 impl Headers {

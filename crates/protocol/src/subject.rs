@@ -35,6 +35,9 @@ pub enum Subject {
     TransportAnnounce(NodeName),
     /// `atoll.island.<id>.ended`, from the director: [`crate::atoll_bus::MembershipEnded`].
     MembershipEnded(IslandId),
+    /// `atoll.peers.wanted`, from whoever does not know who is there: empty. Gateways answer with a
+    /// heartbeat of each of their clients, within a second.
+    PeersWanted,
 }
 
 /// Every `peer.<id>.connect`.
@@ -61,6 +64,8 @@ pub const ENGINE_DISCOVERY: &str = "engine.discovery";
 pub const TRANSPORT_ANNOUNCEMENTS: &str = "atoll.transport.*.announce";
 /// Every `atoll.island.<id>.ended`.
 pub const MEMBERSHIP_ENDS: &str = "atoll.island.*.ended";
+/// Somebody does not know who is there.
+pub const PEERS_WANTED: &str = "atoll.peers.wanted";
 
 const PEER_TOPIC_PREFIX: &str = "client-proto.peer.";
 const SYSTEM_TOPIC_PREFIX: &str = "client-proto.";
@@ -90,7 +95,8 @@ impl Subject {
             | Self::SceneTopic(_)
             | Self::EngineIslands
             | Self::EngineDiscovery
-            | Self::TransportAnnounce(_) => false,
+            | Self::TransportAnnounce(_)
+            | Self::PeersWanted => false,
         }
     }
 }
@@ -111,6 +117,7 @@ impl fmt::Display for Subject {
             Self::EngineDiscovery => f.write_str(ENGINE_DISCOVERY),
             Self::TransportAnnounce(node) => write!(f, "atoll.transport.{node}.announce"),
             Self::MembershipEnded(island) => write!(f, "atoll.island.{island}.ended"),
+            Self::PeersWanted => f.write_str(PEERS_WANTED),
         }
     }
 }
@@ -144,6 +151,7 @@ impl FromStr for Subject {
             ["engine", "discovery"] => Self::EngineDiscovery,
             ["atoll", "transport", node, "announce"] => Self::TransportAnnounce(id(node)?),
             ["atoll", "island", island, "ended"] => Self::MembershipEnded(id(island)?),
+            ["atoll", "peers", "wanted"] => Self::PeersWanted,
             _ => return Err(SubjectError),
         })
     }
@@ -186,6 +194,7 @@ mod tests {
             (Subject::EngineDiscovery, ENGINE_DISCOVERY),
             (Subject::TransportAnnounce("node-1".parse().unwrap()), TRANSPORT_ANNOUNCEMENTS),
             (Subject::MembershipEnded(island), MEMBERSHIP_ENDS),
+            (Subject::PeersWanted, PEERS_WANTED),
         ];
         for (subject, pattern) in &all {
             let text = subject.to_string();

@@ -11,6 +11,10 @@ const SESSION: HeaderName = HeaderName::from_static("Atoll-Session");
 const TRANSPORTS: HeaderName = HeaderName::from_static("Atoll-Transports");
 /// Who says something under a scene's topic: an address. Absent or empty: a server does.
 const SENDER: HeaderName = HeaderName::from_static("Atoll-Sender");
+/// The node of the room that a client is sent to.
+const NODE: HeaderName = HeaderName::from_static("Atoll-Node");
+/// Of which term of which director the message is: a decimal.
+const EPOCH: HeaderName = HeaderName::from_static("Atoll-Epoch");
 /// Which message of its publisher it is: see [`Place`].
 const SEQUENCE: HeaderName = HeaderName::from_static("Atoll-Sequence");
 
@@ -42,6 +46,12 @@ pub(super) fn encode(headers: &Headers, place: Place) -> HeaderMap {
     if let Some(sender) = headers.sender {
         map.insert(SENDER, sender.to_string());
     }
+    if let Some(node) = &headers.node {
+        map.insert(NODE, node.to_string());
+    }
+    if let Some(epoch) = headers.epoch {
+        map.insert(EPOCH, epoch.to_string());
+    }
     map
 }
 
@@ -55,11 +65,15 @@ pub(super) fn decode(map: Option<&HeaderMap>) -> Result<(Headers, Option<Place>)
     }
     let sender = one(map, SENDER, "sender")?.filter(|text| !text.is_empty());
     let sender = sender.map(|text| text.parse().map_err(|_| Malformed("sender")));
+    let node = one(map, NODE, "node")?.map(|text| text.parse().map_err(|_| Malformed("node")));
+    let epoch = one(map, EPOCH, "epoch")?.map(|text| number(text).ok_or(Malformed("epoch")));
     let place = one(map, SEQUENCE, "sequence")?.map(|text| place(text).ok_or(Malformed("sequence")));
     let headers = Headers {
         session: session.transpose()?,
         transports: transports.map(Into::into),
         sender: sender.transpose()?,
+        node: node.transpose()?,
+        epoch: epoch.transpose()?,
     };
     Ok((headers, place.transpose()?))
 }
@@ -79,11 +93,15 @@ fn are_transports(names: &str) -> bool {
 
 fn place(text: &str) -> Option<Place> {
     let (publisher, number) = text.split_once('.')?;
-    let digits = |text: &str| text.bytes().all(|digit| digit.is_ascii_hexdigit());
-    if publisher.len() != 16 || !digits(publisher) || !digits(number) {
+    if publisher.len() != 16 || !publisher.bytes().all(|digit| digit.is_ascii_hexdigit()) {
         return None;
     }
-    Some(Place { publisher: u64::from_str_radix(publisher, 16).ok()?, number: number.parse().ok()? })
+    Some(Place { publisher: u64::from_str_radix(publisher, 16).ok()?, number: self::number(number)? })
+}
+
+/// A decimal, without the sign that the standard library would take.
+fn number(text: &str) -> Option<u64> {
+    text.bytes().all(|digit| digit.is_ascii_digit()).then(|| text.parse().ok())?
 }
 
 #[cfg(test)]
@@ -102,6 +120,8 @@ mod tests {
                 session: Some(SessionId::new(3, 4)),
                 transports: Some("p2p,ws-room".into()),
                 sender: Some(Address::new([9; 20])),
+                node: Some("rooms-1".parse().unwrap()),
+                epoch: Some(u64::MAX),
             },
         ] {
             assert_eq!(decode(Some(&encode(&headers, place))), Ok((headers, Some(place))));
@@ -137,6 +157,9 @@ mod tests {
             ("Atoll-Transports", &[""], "transports"),
             ("Atoll-Sender", &["0x12"], "sender"),
             ("Atoll-Sender", &[&sender, ""], "sender"),
+            ("Atoll-Node", &["rooms.1"], "node"),
+            ("Atoll-Epoch", &["+1"], "epoch"),
+            ("Atoll-Epoch", &[""], "epoch"),
             ("Atoll-Sequence", &["1.2"], "sequence"),
             ("Atoll-Sequence", &["0000000000000001.+2"], "sequence"),
             ("Atoll-Sequence", &["0000000000000001."], "sequence"),
