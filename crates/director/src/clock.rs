@@ -117,6 +117,9 @@ impl Clock {
         mut queries: mpsc::Receiver<Query>,
     ) {
         self.handle(Input::Rules(self.settings.rules.clone()));
+        // Before the first flush, whatever comes first below: what waits on the bus already may be
+        // people, who are not to be sent elsewhere first.
+        self.announce();
         let interval = |period: Duration| {
             let mut ticks = time::interval(period);
             ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);

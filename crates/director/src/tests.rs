@@ -36,7 +36,7 @@ fn direct() -> Bus {
     bus
 }
 
-fn announce(bus: &Bus) {
+pub(crate) fn announce(bus: &Bus) {
     let announcement = TransportAnnouncement {
         node: "node-1".to_owned(),
         kind: "ws-room".to_owned(),

@@ -19,7 +19,7 @@ use crate::{
     Director,
     messenger::{Errand, Messenger},
     news::{Assigned, Island, News},
-    tests::{heartbeat, settings},
+    tests::{announce, heartbeat, settings},
 };
 
 fn configured(node: &str, offer: Offer) -> Configured {
@@ -160,4 +160,25 @@ async fn nobody_on_the_bus_takes_the_name_of_a_configured_node_or_a_kind_that_no
     let change = time::timeout(Duration::from_secs(5), changes.next()).await.expect("a room").unwrap();
     let change = IslandChangedMessage::decode(change.payload).unwrap();
     assert!(change.conn_str.starts_with("ws-room:ws://there.example/rooms/I"), "{}", change.conn_str);
+}
+
+#[tokio::test]
+async fn who_is_there_before_the_director_is_not_sent_elsewhere_first() {
+    let bus = Bus::in_process();
+    let mut changes = bus.subscribe("test", &[subject::PEER_ISLAND_CHANGES], 16);
+    let minter = ws_room::Minter::new(b"secret", Duration::from_secs(300));
+    let engine = archipelago::Settings {
+        assumed_transports: ["pulse", "ws-room"].map(str::to_owned).into(),
+        ..settings().engine
+    };
+    let rules = r#"default = { transports = ["external", "ws-room"] }"#;
+    let rules = Arc::new(archipelago::rules::Rules::parse(rules).unwrap());
+    let settings = crate::Settings { engine, rules, transports: vec![external()], ..settings() };
+    let director = Director::new(settings, bus.clone(), minter).unwrap();
+    announce(&bus);
+    heartbeat(&bus, 1, None, 0.0);
+    tokio::spawn(director.run(Handle::current()));
+    let change = time::timeout(Duration::from_secs(5), changes.next()).await.expect("a room").unwrap();
+    let change = IslandChangedMessage::decode(change.payload).unwrap();
+    assert_eq!(change.conn_str, format!("pulse:wss://host/{}", change.island_id));
 }
