@@ -89,7 +89,14 @@ impl Shared {
         tokio::join!(self.flush_rooms(), self.announce(&bus), self.end_memberships(ends));
     }
 
-    /// Stops letting people in, and has those who are in come back elsewhere.
+    /// Stops letting people in. Those who are in stay, until the director has moved their islands.
+    pub(crate) fn retire(&self, bus: &Bus) {
+        self.door.close();
+        self.registry.retire();
+        self.announce_once(bus);
+    }
+
+    /// The same, and has those who are in come back elsewhere.
     pub(crate) fn drain(&self, bus: &Bus) {
         self.door.close();
         self.registry.drain();

@@ -121,7 +121,12 @@ impl Registry {
         }
     }
 
-    /// Lets nobody in any more, and closes everybody's socket.
+    /// Lets nobody in any more.
+    pub(crate) fn retire(&self) {
+        self.lock().draining = true;
+    }
+
+    /// The same, and closes everybody's socket.
     pub(crate) fn drain(&self) {
         let mut state = self.lock();
         state.draining = true;

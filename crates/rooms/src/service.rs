@@ -59,6 +59,12 @@ impl Rooms {
         nodes.join_next().await;
     }
 
+    /// Stops letting people in, and says so on the bus: the director moves islands to other nodes, if
+    /// there are any, and those who are in follow.
+    pub fn retire(&self, bus: &Bus) {
+        self.0.iter().for_each(|node| node.retire(bus));
+    }
+
     /// Stops letting people in, tells those who are in to come back elsewhere, and says so on the
     /// bus. Their sockets close as soon as what is queued has been written.
     pub fn drain(&self, bus: &Bus) {

@@ -119,10 +119,14 @@ async fn whoever_left_the_island_is_closed_and_enters_only_with_a_newer_token() 
 }
 
 #[tokio::test]
-async fn a_draining_node_sends_everybody_away() {
+async fn a_node_that_retires_lets_nobody_in_and_one_that_drains_sends_everybody_away() {
     let registry = registry(10, 10);
     let member = registry.join(&name("I1"), &entrant(0xaa, 1)).unwrap();
+    registry.retire();
+    assert!(registry.is_draining());
+    assert_eq!(registry.join(&name("I1"), &entrant(0xbb, 1)).unwrap_err().0, Close::Restarting);
+    assert_eq!(heard(&member).await, ["welcome 1 to []"]);
     registry.drain();
-    assert_eq!(heard(&member).await, ["welcome 1 to []", "close 1012"]);
+    assert_eq!(heard(&member).await, ["close 1012"]);
     assert_eq!(registry.join(&name("I1"), &entrant(0xbb, 1)).unwrap_err().0, Close::Restarting);
 }
