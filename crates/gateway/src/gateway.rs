@@ -15,10 +15,10 @@ use bus::{Bus, Envelope, Headers, Subscription};
 use bytes::Bytes;
 use metrics::Counter;
 use protocol::{
-    Address, IslandId, Message as _, SceneTopic, SessionId, Subject, Topic,
+    Address, IslandId, Message as _, Position, SceneTopic, SessionId, Subject, Topic,
     atoll_bus::TransportAnnouncement,
     subject,
-    v3::{Heartbeat, JoinIslandMessage, ServiceDiscoveryMessage},
+    v3::{JoinIslandMessage, ServiceDiscoveryMessage},
 };
 use tokio::task::JoinSet;
 
@@ -26,10 +26,11 @@ use crate::{
     FixedRoom, Sampler, Settings,
     about::{self, Directory},
     bff,
+    live::LiveState,
     load::Load,
     login::{self, Login},
     services::Service,
-    sessions::{MemberChange, Sessions},
+    sessions::{IslandChange, MemberChange, Sessions},
     socket,
     topics::Topics,
 };
@@ -190,10 +191,16 @@ impl Shared {
         self.directory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Puts a heartbeat on the bus.
-    pub(crate) fn publish_heartbeat(&self, address: Address, session: SessionId, heartbeat: &Heartbeat) {
+    /// Reports on the bus that a client is at `position`.
+    pub(crate) fn publish_heartbeat(
+        &self,
+        address: Address,
+        session: SessionId,
+        state: &mut LiveState,
+        position: Position,
+    ) {
         let headers = Headers::of_session(session);
-        self.bus.publish(&Subject::PeerHeartbeat(address), headers, heartbeat.encode_to_vec());
+        self.bus.publish(&Subject::PeerHeartbeat(address), headers, state.report(position, 0));
         self.heartbeats.increment(1);
     }
 
@@ -245,10 +252,11 @@ impl Shared {
     fn hear(&self, envelope: &Envelope) {
         match envelope.subject() {
             Some(Subject::PeerIslandChanged(peer)) => {
-                let (session, change) = (envelope.headers.session, &envelope.payload);
+                let (Headers { session, node, .. }, message) = (&envelope.headers, &envelope.payload);
                 // Whoever sent what names no island is not the director.
-                let Some(island) = island_of(change) else { return };
-                self.sessions.change_island(peer, session, island, change.clone());
+                let Some(island) = island_of(message) else { return };
+                let change = IslandChange { island, node: node.clone(), message: message.clone() };
+                self.sessions.change_island(peer, *session, change);
             }
             Some(subject @ (Subject::IslandPeerJoin(_) | Subject::IslandPeerLeft(_))) => {
                 self.hear_member(&subject, envelope);

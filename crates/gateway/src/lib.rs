@@ -13,6 +13,7 @@ mod live;
 mod load;
 mod login;
 mod replays;
+mod report;
 mod services;
 mod sessions;
 mod settings;

@@ -2,21 +2,21 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use protocol::{
-    Close, IslandId, Message as _, Position, PositionError,
-    v3::{ClientPacket, Heartbeat, IslandChangedMessage, client_packet},
+    Close, IslandId, Position, PositionError,
+    v3::{ClientPacket, Heartbeat, client_packet},
 };
 use tokio::time::Instant;
 
-use crate::Settings;
+use crate::{Settings, report::Report, sessions::IslandChange};
 
 /// What a session knows of its client.
 #[derive(Debug)]
 pub(crate) struct LiveState {
     began: Instant,
-    /// The client's last heartbeat and when it came.
-    last: Option<(Heartbeat, Instant)>,
+    /// Where the client said that it is, and when.
+    last: Option<(Position, Instant)>,
+    report: Report,
     /// When the bus last heard of it.
     published: Instant,
     /// Pings sent since the last sign of life.
@@ -28,8 +28,8 @@ pub(crate) struct LiveState {
 pub(crate) enum Live {
     /// Nothing.
     Ignore,
-    /// Put this on the bus.
-    Publish(Heartbeat),
+    /// Report on the bus that it is here.
+    Publish(Position),
     /// Ping it.
     Ping,
     /// End it.
@@ -37,8 +37,10 @@ pub(crate) enum Live {
 }
 
 impl LiveState {
-    pub(crate) fn new(now: Instant) -> Self {
-        Self { began: now, last: None, published: now, unanswered: 0 }
+    /// The state of a client that can join these transports.
+    pub(crate) fn new(transports: Option<&str>, now: Instant) -> Self {
+        let report = Report::new(transports);
+        Self { began: now, last: None, report, published: now, unanswered: 0 }
     }
 
     /// Anything came from the client.
@@ -57,11 +59,14 @@ impl LiveState {
 
     /// Takes in a heartbeat.
     pub(crate) fn heartbeat(&mut self, heartbeat: Heartbeat, settings: &Settings, now: Instant) -> Live {
-        match checked(heartbeat, settings.position_bound_m) {
-            Ok(heartbeat) => {
-                self.last = Some((heartbeat.clone(), now));
+        match Position::checked(heartbeat.position.as_ref(), settings.position_bound_m) {
+            Ok(position) => {
+                if let Some(room) = heartbeat.desired_room.filter(|room| is_wish(room)) {
+                    self.report.wishes(room);
+                }
+                self.last = Some((position, now));
                 self.published = now;
-                Live::Publish(heartbeat)
+                Live::Publish(position)
             }
             Err(error) => {
                 let reason = match error {
@@ -72,10 +77,10 @@ impl LiveState {
                 tracing::debug!(%error, "heartbeat refused, the last position holds");
                 metrics::counter!("atoll_gateway_heartbeats_refused_total", "reason" => reason).increment(1);
                 // It is there, and where it was.
-                let Some((heartbeat, at)) = &mut self.last else { return Live::Ignore };
+                let Some((position, at)) = &mut self.last else { return Live::Ignore };
                 *at = now;
                 self.published = now;
-                Live::Publish(heartbeat.clone())
+                Live::Publish(*position)
             }
         }
     }
@@ -103,41 +108,39 @@ impl LiveState {
         // Timers are a little late, never early.
         let slack = Duration::from_millis(100);
         match &self.last {
-            Some((heartbeat, at))
+            Some((position, at))
                 if now - *at <= settings.vouch_for
                     && now - self.published + slack >= settings.vouch_interval
                     && self.unanswered < 2 =>
             {
                 self.published = now;
-                Live::Publish(heartbeat.clone())
+                Live::Publish(*position)
             }
             _ => Live::Ignore,
         }
     }
-}
 
-/// Puts the island that a client is told of into its session's span, if it is logged.
-pub(crate) fn record_island(change: &Bytes) {
-    let span = tracing::Span::current();
-    if !span.is_disabled()
-        && let Ok(change) = IslandChangedMessage::decode(&change[..])
-    {
-        span.record("island", change.island_id);
+    /// The client was told of an island.
+    pub(crate) fn told(&mut self, change: &IslandChange) {
+        tracing::Span::current().record("island", change.island.as_str());
+        self.report.told(change);
+    }
+
+    /// What the bus hears of a client that is at `position`, on a gateway that has seen this epoch.
+    pub(crate) fn report(&mut self, position: Position, epoch: u64) -> Vec<u8> {
+        self.report.encode(position, epoch)
     }
 }
 
-/// The heartbeat, if its position is taken. A preference that names no island is left out: the one
-/// before it holds.
-fn checked(mut heartbeat: Heartbeat, bound_m: f32) -> Result<Heartbeat, PositionError> {
-    Position::checked(heartbeat.position.as_ref(), bound_m)?;
-    heartbeat.desired_room =
-        heartbeat.desired_room.filter(|room| room.is_empty() || room.parse::<IslandId>().is_ok());
-    Ok(heartbeat)
+/// Whether what a client says of its preference is an island, or the end of one. What is neither is
+/// left out: the preference before it holds.
+fn is_wish(room: &str) -> bool {
+    room.is_empty() || room.parse::<IslandId>().is_ok()
 }
 
 #[cfg(test)]
 mod tests {
-    use protocol::v3::ChallengeRequestMessage;
+    use protocol::{Message as _, atoll_bus::GatewayHeartbeat, v3::ChallengeRequestMessage};
 
     use super::*;
     use crate::settings::tests::settings;
@@ -153,24 +156,22 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
+    fn at(x: f32) -> Live {
+        Live::Publish(Position::new(x, 0.0, 0.0))
+    }
+
     #[test]
     fn good_heartbeats_are_published_and_bad_ones_change_nothing() {
         let (settings, now) = (settings(), Instant::now());
-        let mut live = LiveState::new(now);
-        let good = heartbeat(1.0, Some("I1"));
-        assert_eq!(live.receive(packet(good.clone()), &settings, now), Live::Publish(good.clone()));
+        let mut live = LiveState::new(None, now);
+        assert_eq!(live.receive(packet(heartbeat(1.0, None)), &settings, now), at(1.0));
         for bad in [f32::NAN, f32::INFINITY, 100_001.0] {
             let refused = live.receive(packet(heartbeat(bad, None)), &settings, now);
-            assert_eq!(refused, Live::Publish(good.clone()), "it is where it was");
+            assert_eq!(refused, at(1.0), "it is where it was");
         }
-        let refused = live.receive(packet(Heartbeat::default()), &settings, now);
-        assert_eq!(refused, Live::Publish(good));
-        let nowhere = LiveState::new(now).receive(packet(heartbeat(f32::NAN, None)), &settings, now);
+        assert_eq!(live.receive(packet(Heartbeat::default()), &settings, now), at(1.0));
+        let nowhere = LiveState::new(None, now).receive(packet(heartbeat(f32::NAN, None)), &settings, now);
         assert_eq!(nowhere, Live::Ignore, "it was nowhere");
-        let odd = packet(heartbeat(2.0, Some("no.island >")));
-        assert_eq!(live.receive(odd, &settings, now), Live::Publish(heartbeat(2.0, None)));
-        let cleared = heartbeat(2.0, Some(""));
-        assert_eq!(live.receive(packet(cleared.clone()), &settings, now), Live::Publish(cleared));
         assert_eq!(live.receive(ClientPacket::default(), &settings, now), Live::Ignore);
         let request = client_packet::Message::ChallengeRequest(ChallengeRequestMessage::default());
         let again = ClientPacket { message: Some(request) };
@@ -178,23 +179,45 @@ mod tests {
     }
 
     #[test]
+    fn a_preference_holds_until_it_is_ended_or_replaced() {
+        let (settings, now) = (settings(), Instant::now());
+        let mut live = LiveState::new(None, now);
+        let mut reported = |desired_room| {
+            let Live::Publish(position) = live.heartbeat(heartbeat(1.0, desired_room), &settings, now) else {
+                panic!("nothing is published")
+            };
+            GatewayHeartbeat::decode(&live.report(position, 0)[..]).unwrap().desired_room
+        };
+        assert_eq!(reported(None), None);
+        for (said, holds) in [
+            (Some("I1"), "I1"),
+            (None, "I1"),
+            (Some("no.island >"), "I1"),
+            (Some(""), ""),
+            (None, ""),
+            (Some("I2"), "I2"),
+        ] {
+            assert_eq!(reported(said).as_deref(), Some(holds), "after {said:?}");
+        }
+    }
+
+    #[test]
     fn a_quiet_client_is_vouched_for_while_its_socket_lives_and_not_forever() {
         let (settings, start) = (settings(), Instant::now());
-        let mut live = LiveState::new(start);
+        let mut live = LiveState::new(None, start);
         assert_eq!(live.vouch(&settings, start + 5 * SECOND), Live::Ignore, "it never said where it is");
-        let last = heartbeat(1.0, None);
-        live.receive(packet(last.clone()), &settings, start);
+        live.receive(packet(heartbeat(1.0, None)), &settings, start);
         assert_eq!(live.vouch(&settings, start + 4 * SECOND), Live::Ignore);
-        assert_eq!(live.vouch(&settings, start + 5 * SECOND), Live::Publish(last.clone()));
+        assert_eq!(live.vouch(&settings, start + 5 * SECOND), at(1.0));
         assert_eq!(live.vouch(&settings, start + 6 * SECOND), Live::Ignore);
-        assert_eq!(live.vouch(&settings, start + 120 * SECOND), Live::Publish(last));
+        assert_eq!(live.vouch(&settings, start + 120 * SECOND), at(1.0));
         assert_eq!(live.vouch(&settings, start + 126 * SECOND), Live::Ignore);
     }
 
     #[test]
     fn two_pings_without_a_sign_of_life_end_it() {
         let (settings, now) = (settings(), Instant::now());
-        let mut live = LiveState::new(now);
+        let mut live = LiveState::new(None, now);
         assert_eq!(live.ping(&settings, now), Live::Ping);
         live.heard();
         assert_eq!(live.ping(&settings, now), Live::Ping);
@@ -205,11 +228,11 @@ mod tests {
     #[test]
     fn a_socket_without_heartbeats_ends() {
         let (settings, start) = (settings(), Instant::now());
-        let mut live = LiveState::new(start);
+        let mut live = LiveState::new(None, start);
         assert_eq!(live.ping(&settings, start + 89 * SECOND), Live::Ping);
         live.heard();
         assert_eq!(live.ping(&settings, start + 90 * SECOND), Live::End(Close::Idle));
-        let mut live = LiveState::new(start);
+        let mut live = LiveState::new(None, start);
         live.receive(packet(heartbeat(1.0, None)), &settings, start);
         assert_eq!(live.ping(&settings, start + 119 * SECOND), Live::Ping, "it is vouched for");
         live.heard();

@@ -6,7 +6,7 @@ use std::{
 
 use bus::{Bus, Headers};
 use bytes::Bytes;
-use protocol::{Address, Close, IslandId, SessionId, Subject, SystemTopic, UlidClock, unix_ms};
+use protocol::{Address, Close, IslandId, NodeName, SessionId, Subject, SystemTopic, UlidClock, unix_ms};
 use tokio::sync::mpsc::{self, error::TrySendError};
 
 use crate::{KeepSession, handshake::Applicant};
@@ -14,10 +14,20 @@ use crate::{KeepSession, handshake::Applicant};
 /// What a session is told.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Told {
-    /// Where it belongs: an encoded `IslandChangedMessage`.
-    IslandChanged(Bytes),
+    /// Where it belongs.
+    IslandChanged(IslandChange),
     /// Who joined its island, or left it.
     MemberChanged(Arc<MemberChange>),
+}
+
+/// Where a client belongs from now on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct IslandChange {
+    pub(crate) island: IslandId,
+    /// The node of its room, if the director named it.
+    pub(crate) node: Option<NodeName>,
+    /// An encoded `IslandChangedMessage`.
+    pub(crate) message: Bytes,
 }
 
 /// Somebody joined an island, or left it.
@@ -138,19 +148,14 @@ impl Sessions {
         }
     }
 
-    /// Hands an encoded `IslandChangedMessage` to the session of `address`, if it is the one meant.
-    pub(crate) fn change_island(
-        &self,
-        address: Address,
-        session: Option<SessionId>,
-        island: IslandId,
-        change: Bytes,
-    ) {
+    /// Hands a change of island to the session of `address`, if it is the one meant.
+    pub(crate) fn change_island(&self, address: Address, session: Option<SessionId>, change: IslandChange) {
         let mut state = self.lock();
         let Some(live) = state.live.get(&address) else { return };
         if session.is_some_and(|session| session != live.session) {
             return;
         }
+        let island = change.island.clone();
         if let Err(TrySendError::Full(_)) = live.queue.try_send(Told::IslandChanged(change)) {
             metrics::counter!("atoll_gateway_slow_sessions_total").increment(1);
             let session = live.session;
@@ -283,6 +288,10 @@ mod tests {
         Arc::new(MemberChange { joined, topic, message: "who".into() })
     }
 
+    fn moves(number: u8) -> IslandChange {
+        IslandChange { island: island(number), node: None, message: "where".into() }
+    }
+
     fn applicant(address: Address) -> Applicant {
         Applicant { address, transports: None }
     }
@@ -319,9 +328,9 @@ mod tests {
         assert!(newer > older);
         assert_eq!(heard(&mut older_inbox).await, (vec![], Some(Close::NewSession)));
         sessions.end(PEER, older);
-        sessions.change_island(PEER, Some(older), island(1), "for the older".into());
-        sessions.change_island(PEER, Some(newer), island(1), "for the newer".into());
-        let told = Told::IslandChanged("for the newer".into());
+        sessions.change_island(PEER, Some(older), moves(1));
+        sessions.change_island(PEER, Some(newer), moves(2));
+        let told = Told::IslandChanged(moves(2));
         assert_eq!(heard(&mut newer_inbox).await, (vec![told], None));
         sessions.end(PEER, newer);
         let connect = |session| (Subject::PeerConnect(PEER), Some(session));
@@ -354,7 +363,7 @@ mod tests {
         let sessions = Sessions::new(bus, 9, KeepSession::Newest);
         let (session, mut inbox) = sessions.begin(applicant(PEER), [0; 16]).unwrap();
         for _ in 0..=SESSION_QUEUE {
-            sessions.change_island(PEER, None, island(1), Bytes::new());
+            sessions.change_island(PEER, None, moves(1));
         }
         assert_eq!(sessions.count(), 0);
         assert_eq!(published(&mut events), [(Subject::PeerDisconnect(PEER), Some(session))]);
@@ -362,7 +371,7 @@ mod tests {
         assert_eq!((waiting.len(), end), (SESSION_QUEUE, Some(Close::TooSlow)));
         // With a full queue, too, the end says what it is.
         let (_, mut inbox) = sessions.begin(applicant(PEER), [0; 16]).unwrap();
-        (0..SESSION_QUEUE).for_each(|_| sessions.change_island(PEER, None, island(1), Bytes::new()));
+        (0..SESSION_QUEUE).for_each(|_| sessions.change_island(PEER, None, moves(1)));
         sessions.drain();
         assert_eq!(heard(&mut inbox).await.1, Some(Close::Restarting));
         assert_eq!(sessions.begin(applicant(PEER), [0; 16]).unwrap_err(), Close::Restarting);
@@ -393,17 +402,17 @@ mod tests {
         let (_, mut inbox) = sessions.begin(applicant(PEER), [0; 16]).unwrap();
         let (_, mut others) = sessions.begin(applicant(other), [0; 16]).unwrap();
         sessions.change_member(&island(1), other, None, &change(true));
-        sessions.change_island(PEER, None, island(1), Bytes::new());
+        sessions.change_island(PEER, None, moves(1));
         sessions.change_member(&island(1), other, None, &change(true));
-        sessions.change_island(other, None, island(1), Bytes::new());
-        sessions.change_island(other, None, island(2), Bytes::new());
+        sessions.change_island(other, None, moves(1));
+        sessions.change_island(other, None, moves(2));
         sessions.change_member(&island(1), other, None, &change(false));
-        let moved = || Told::IslandChanged(Bytes::new());
+        let moved = |number| Told::IslandChanged(moves(number));
         let members = [true, false].map(|joined| Told::MemberChanged(change(joined)));
-        assert_eq!(heard(&mut inbox).await.0, [&[moved()][..], &members].concat());
-        assert_eq!(heard(&mut others).await.0, [moved(), moved()]);
+        assert_eq!(heard(&mut inbox).await.0, [&[moved(1)][..], &members].concat());
+        assert_eq!(heard(&mut others).await.0, [moved(1), moved(2)]);
         // Who is silent for the engine is gone for the others, and they for it.
-        sessions.change_island(other, None, island(1), Bytes::new());
+        sessions.change_island(other, None, moves(1));
         sessions.change_member(&island(1), PEER, Some(SessionId::new(1, 1)), &change(false));
         assert_eq!(sessions.lock().islands[&island(1)].len(), 2, "an older session is meant");
         sessions.change_member(&island(1), PEER, None, &change(false));
@@ -421,14 +430,14 @@ mod tests {
     async fn who_joins_and_leaves_never_ends_a_session_that_reads_slowly() {
         let sessions = Sessions::new(Bus::in_process(), 9, KeepSession::Newest);
         let (_, mut inbox) = sessions.begin(applicant(PEER), [0; 16]).unwrap();
-        sessions.change_island(PEER, None, island(1), Bytes::new());
+        sessions.change_island(PEER, None, moves(1));
         for _ in 0..2 * SESSION_QUEUE {
             sessions.change_member(&island(1), Address::new([2; 20]), None, &change(true));
         }
-        sessions.change_island(PEER, None, island(2), Bytes::new());
+        sessions.change_island(PEER, None, moves(2));
         let (told, end) = heard(&mut inbox).await;
         assert_eq!((told.len(), end), (SESSION_QUEUE - KEPT_FOR_CHANGES + 1, None));
-        assert_eq!(told.last(), Some(&Told::IslandChanged(Bytes::new())));
+        assert_eq!(told.last(), Some(&Told::IslandChanged(moves(2))));
     }
 
     #[test]

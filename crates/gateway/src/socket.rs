@@ -17,7 +17,7 @@ use crate::{
     frames::{End, Received, end, farewell, next, paced, write},
     gateway::Shared,
     handshake::{Applicant, Handshake, Step},
-    live::{Live, LiveState, record_island},
+    live::{Live, LiveState},
     sessions::{Inbox, Told},
 };
 
@@ -73,7 +73,7 @@ async fn sign_in(shared: &Shared, socket: &mut WebSocket) -> Result<Applicant, E
 
 /// Begins the session, and serves it until it ends.
 async fn welcome(shared: &Shared, socket: &mut WebSocket, applicant: Applicant) -> End {
-    let address = applicant.address;
+    let (address, transports) = (applicant.address, applicant.transports.clone());
     let Ok(random) = admission::random() else { return end(Close::Restarting) };
     let (session, mut inbox) = match shared.sessions.begin(applicant, random) {
         Ok(begun) => begun,
@@ -86,7 +86,10 @@ async fn welcome(shared: &Shared, socket: &mut WebSocket, applicant: Applicant) 
         let peer_id = address.to_string();
         let welcome = server_packet::Message::Welcome(WelcomeMessage { peer_id });
         match send(shared, socket, encode(welcome)).await {
-            Ok(()) => live(shared, socket, address, session, &mut inbox).await,
+            Ok(()) => {
+                let state = LiveState::new(transports.as_deref(), Instant::now());
+                live(shared, socket, address, session, state, &mut inbox).await
+            }
             Err(ended) => ended,
         }
     }
@@ -101,10 +104,10 @@ async fn live(
     socket: &mut WebSocket,
     address: Address,
     session: SessionId,
+    mut state: LiveState,
     inbox: &mut Inbox,
 ) -> End {
     let settings = &shared.settings;
-    let mut state = LiveState::new(Instant::now());
     let mut pace = Pace::new(settings.messages_per_second, u32::MAX, Instant::now());
     let mut pings = time::interval(settings.ping_interval);
     let mut vouches = time::interval(settings.vouch_interval);
@@ -121,6 +124,9 @@ async fn live(
                 Ok(told) => {
                     if let Err(ended) = send(shared, socket, packet(&told)).await {
                         return ended;
+                    }
+                    if let Told::IslandChanged(change) = &told {
+                        state.told(change);
                     }
                     Live::Ignore
                 }
@@ -153,7 +159,7 @@ async fn live(
         };
         match next_step {
             Live::Ignore => {}
-            Live::Publish(heartbeat) => shared.publish_heartbeat(address, session, &heartbeat),
+            Live::Publish(position) => shared.publish_heartbeat(address, session, &mut state, position),
             Live::Ping => {
                 if let Err(ended) = write(shared, socket, Message::Ping(Bytes::new())).await {
                     return ended;
@@ -182,10 +188,7 @@ fn packet(told: &Told) -> Bytes {
     const LEFT_ISLAND_FIELD: u32 = 4;
     const JOIN_ISLAND_FIELD: u32 = 5;
     let (field, message) = match told {
-        Told::IslandChanged(change) => {
-            record_island(change);
-            (ISLAND_CHANGED_FIELD, change)
-        }
+        Told::IslandChanged(change) => (ISLAND_CHANGED_FIELD, &change.message),
         Told::MemberChanged(change) if change.joined => (JOIN_ISLAND_FIELD, &change.message),
         Told::MemberChanged(change) => (LEFT_ISLAND_FIELD, &change.message),
     };
@@ -202,7 +205,7 @@ mod tests {
     use server_packet::Message::{IslandChanged, JoinIsland, LeftIsland};
 
     use super::*;
-    use crate::sessions::MemberChange;
+    use crate::sessions::{IslandChange, MemberChange};
 
     #[test]
     fn what_is_told_is_wrapped_as_it_would_be_encoded() {
@@ -212,7 +215,8 @@ mod tests {
             from_island_id: Some("I0".to_owned()),
             peers: Default::default(),
         };
-        let told = Told::IslandChanged(change.encode_to_vec().into());
+        let (island, message) = ("I1".parse().unwrap(), change.encode_to_vec().into());
+        let told = Told::IslandChanged(IslandChange { island, node: None, message });
         assert_eq!(packet(&told), encode(IslandChanged(change)));
         let member = |joined, message: Vec<u8>| {
             let topic = "island.I1.peer_join".parse().unwrap();

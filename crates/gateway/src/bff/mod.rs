@@ -28,7 +28,7 @@ use crate::{
     frames::{End, Received, end, farewell, paced, write},
     gateway::Shared,
     handshake::{Applicant, Handshake, Step},
-    live::{Live, LiveState, record_island},
+    live::{Live, LiveState},
     sessions::{Inbox, Told},
 };
 use desk::{Asked, Desk};
@@ -142,6 +142,7 @@ impl Client<'_> {
     /// Begins the session, and serves it until it ends.
     async fn welcome(&mut self, applicant: Applicant, number: u32) -> End {
         let (shared, address) = (self.shared, applicant.address);
+        let transports = applicant.transports.clone();
         let Ok(random) = admission::random() else { return end(Close::Restarting) };
         let (session, mut inbox) = match shared.sessions.begin(applicant, random) {
             Ok(begun) => begun,
@@ -152,7 +153,8 @@ impl Client<'_> {
         let ended = async {
             tracing::debug!("signed in");
             self.desk.welcome(number, address);
-            self.live(address, session, &mut inbox).await
+            let state = LiveState::new(transports.as_deref(), Instant::now());
+            self.live(address, session, state, &mut inbox).await
         }
         .instrument(span)
         .await;
@@ -160,9 +162,14 @@ impl Client<'_> {
         ended
     }
 
-    async fn live(&mut self, address: Address, session: SessionId, inbox: &mut Inbox) -> End {
+    async fn live(
+        &mut self,
+        address: Address,
+        session: SessionId,
+        mut state: LiveState,
+        inbox: &mut Inbox,
+    ) -> End {
         let (shared, settings) = (self.shared, &self.shared.settings);
-        let mut state = LiveState::new(Instant::now());
         let backlogs = self.desk.backlogs();
         let mut pings = time::interval(settings.ping_interval);
         let mut vouches = time::interval(settings.vouch_interval);
@@ -177,8 +184,8 @@ impl Client<'_> {
                 match asked {
                     Asked::Heartbeat(heartbeat) => {
                         let next_step = state.heartbeat(heartbeat, settings, Instant::now());
-                        if let Live::Publish(heartbeat) = next_step {
-                            shared.publish_heartbeat(address, session, &heartbeat);
+                        if let Live::Publish(position) = next_step {
+                            shared.publish_heartbeat(address, session, &mut state, position);
                         }
                     }
                     Asked::Publish(topic, payload) => shared.publish_topic(address, session, topic, payload),
@@ -194,8 +201,9 @@ impl Client<'_> {
                     Ok(told) => {
                         match &told {
                             Told::IslandChanged(change) => {
-                                record_island(change);
-                                self.desk.island_changed(change);
+                                // It is kept for the client from now on, until it asks for it.
+                                self.desk.island_changed(&change.message);
+                                state.told(change);
                             }
                             Told::MemberChanged(change) => self.desk.member_changed(change),
                         }
@@ -225,7 +233,7 @@ impl Client<'_> {
             };
             match next_step {
                 Live::Ignore => {}
-                Live::Publish(heartbeat) => shared.publish_heartbeat(address, session, &heartbeat),
+                Live::Publish(position) => shared.publish_heartbeat(address, session, &mut state, position),
                 Live::Ping => {
                     if let Err(ended) = write(shared, self.socket, Message::Ping(Bytes::new())).await {
                         return ended;

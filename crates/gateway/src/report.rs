@@ -1,0 +1,111 @@
+//! What the bus is told of a client with each heartbeat. Sans-IO.
+
+use protocol::{
+    Message as _, Position,
+    atoll_bus::{GatewayHeartbeat, Told},
+};
+
+use crate::sessions::IslandChange;
+
+/// A client's heartbeats as the bus hears them: where it is, and all else that a director has to
+/// know of somebody of whom it never heard.
+#[derive(Debug)]
+pub(crate) struct Report {
+    /// All but the position.
+    rest: GatewayHeartbeat,
+    /// The same, encoded; empty when it has changed since.
+    encoded: Vec<u8>,
+}
+
+impl Report {
+    /// Of a client that wishes nothing and was told nothing yet, and can join these transports.
+    pub(crate) fn new(transports: Option<&str>) -> Self {
+        let told = Some(Told::default());
+        let transports = transports.map(str::to_owned);
+        let rest = GatewayHeartbeat { position: None, desired_room: None, told, transports };
+        Self { rest, encoded: Vec::new() }
+    }
+
+    /// The client wishes to be in this island, or, where it is empty, in none in particular. Either
+    /// is said from now on, so that it gets about even where a heartbeat does not.
+    pub(crate) fn wishes(&mut self, room: String) {
+        if self.rest.desired_room.as_ref() != Some(&room) {
+            self.rest.desired_room = Some(room);
+            self.encoded.clear();
+        }
+    }
+
+    /// The client was told of an island.
+    pub(crate) fn told(&mut self, change: &IslandChange) {
+        let told = self.rest.told.get_or_insert_default();
+        told.island = change.island.to_string();
+        told.node = change.node.as_ref().map(ToString::to_string).unwrap_or_default();
+        self.encoded.clear();
+    }
+
+    /// An encoded `GatewayHeartbeat` of a client that is at `position`, on a gateway that has seen
+    /// this epoch.
+    pub(crate) fn encode(&mut self, position: Position, epoch: u64) -> Vec<u8> {
+        let told = self.rest.told.get_or_insert_default();
+        if told.epoch != epoch || self.encoded.is_empty() {
+            told.epoch = epoch;
+            self.encoded = self.rest.encode_to_vec();
+        }
+        let heartbeat = GatewayHeartbeat { position: Some(position.into()), ..Default::default() };
+        // Encoded messages put one after the other decode as one.
+        let mut bytes = Vec::with_capacity(heartbeat.encoded_len() + self.encoded.len());
+        heartbeat.encode_raw(&mut bytes);
+        bytes.extend_from_slice(&self.encoded);
+        bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use protocol::v3::Heartbeat;
+
+    use super::*;
+
+    fn change(node: Option<&str>) -> IslandChange {
+        let node = node.map(|node| node.parse().unwrap());
+        IslandChange { island: "I1".parse().unwrap(), node, message: Default::default() }
+    }
+
+    #[test]
+    fn a_report_says_what_the_client_was_told_wishes_and_can_join() {
+        let mut report = Report::new(Some("p2p,ws-room"));
+        let place = Position::new(1.0, 2.0, 3.0);
+        let mut expected = GatewayHeartbeat {
+            position: Some(place.into()),
+            desired_room: None,
+            told: Some(Told::default()),
+            transports: Some("p2p,ws-room".to_owned()),
+        };
+        let said =
+            |report: &mut Report, epoch| GatewayHeartbeat::decode(&report.encode(place, epoch)[..]).unwrap();
+        assert_eq!(said(&mut report, 0), expected);
+        report.told(&change(Some("rooms-1")));
+        report.wishes("I2".to_owned());
+        expected.desired_room = Some("I2".to_owned());
+        let told = |node: &str, epoch| Some(Told { island: "I1".to_owned(), node: node.to_owned(), epoch });
+        expected.told = told("rooms-1", 7);
+        assert_eq!(said(&mut report, 7), expected);
+        // A wish that has ended is ended for whoever hears of it first, too.
+        report.wishes(String::new());
+        report.told(&change(None));
+        expected.desired_room = Some(String::new());
+        expected.told = told("", 8);
+        assert_eq!(said(&mut report, 8), expected);
+        assert_eq!(said(&mut report, 8), expected);
+    }
+
+    #[test]
+    fn whoever_knows_heartbeats_alone_reads_them_too() {
+        let mut report = Report::new(None);
+        report.wishes("I2".to_owned());
+        report.told(&change(Some("rooms-1")));
+        let place = Position::new(1.0, 0.0, -3.0);
+        let heard = Heartbeat::decode(&report.encode(place, 3)[..]).unwrap();
+        assert_eq!(heard, Heartbeat { position: Some(place.into()), desired_room: Some("I2".to_owned()) });
+    }
+}
