@@ -28,8 +28,7 @@ pub(crate) struct Socket {
 
 impl Socket {
     /// Connects and signs in.
-    pub(crate) async fn sign_in(settings: &Settings, identity: &Identity) -> Result<Self, Ended> {
-        let url = &settings.gateway.url;
+    pub(crate) async fn sign_in(url: &str, settings: &Settings, identity: &Identity) -> Result<Self, Ended> {
         let mut connection =
             Connection::open(url, protocol::ARCHIPELAGO_SUBPROTOCOL, settings.opening()).await?;
         let (address, transports) = (identity.address().to_string(), settings.transports.clone());

@@ -58,8 +58,7 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 
 impl Bff {
     /// Connects and signs in.
-    pub(crate) async fn sign_in(settings: &Settings, identity: &Identity) -> Result<Self, Ended> {
-        let url = &settings.gateway.url;
+    pub(crate) async fn sign_in(url: &str, settings: &Settings, identity: &Identity) -> Result<Self, Ended> {
         let connection = Connection::open(url, protocol::RPC_SUBPROTOCOL, settings.opening()).await?;
         let address = identity.address().to_string();
         let island_topic = format!("{address}.island_changed");

@@ -9,7 +9,7 @@
 //!   through both is given once.
 //! - When a server drops it, it says why in a sentence ([`Event::Closed`]), and comes back after a
 //!   pause that grows and is random, unless coming back would be wrong: when this wallet signed in
-//!   elsewhere, or was refused.
+//!   elsewhere, or was refused. Of a realm with several gateways ([`discover_all`]) it tries the next.
 //! - Over RPC it has topics: [`Handle::publish`] and [`Handle::subscribe`] reach people wherever they
 //!   are, and subscriptions outlive sessions.
 //!
@@ -46,6 +46,7 @@ mod pause;
 mod realm;
 mod room;
 mod rooms;
+mod round;
 mod session;
 mod settings;
 mod tls;
@@ -55,7 +56,7 @@ pub use ended::Ended;
 pub use event::{Event, RoomId};
 pub use explorer::{Explorer, Handle};
 pub use guest::{GuestError, guest};
-pub use realm::{Dialect, Gateway, RealmError, discover};
+pub use realm::{Dialect, Gateway, RealmError, discover, discover_all};
 pub use session::Session;
 pub use settings::Settings;
 pub use topics::{Subscription, TopicEvent, TopicMessage, TopicsError};

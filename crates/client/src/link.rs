@@ -10,7 +10,8 @@ use tokio::{
 };
 
 use crate::{
-    Ended, Event, Session, Settings, explorer::LinkNews, pause::Pause, session::News, topics::Topics,
+    Ended, Event, Session, Settings, explorer::LinkNews, pause::Pause, round::Round, session::News,
+    topics::Topics,
 };
 
 /// What the link needs.
@@ -48,10 +49,14 @@ impl Link {
     /// Holds the link until the explorer goes or must not come back.
     pub(crate) async fn run(mut self) {
         let mut pause = Pause::new(self.settings.longest_pause);
+        let mut round = Round::new(&self.settings.gateway);
         loop {
-            let reason = self.hold(&mut pause).await;
+            let reason = self.hold(round.url(), &mut pause).await;
             self.topics.disconnected();
-            let comes_back = reason.come_back().then(|| pause.next(reason.retry_after(), Instant::now()));
+            let comes_back = reason.come_back().then(|| {
+                let now = Instant::now();
+                pause.next(round.advance(reason.retry_after(), now), now)
+            });
             let told = self.tell(LinkNews::Event(Event::Closed { reason, comes_back })).await;
             let Some(wait) = comes_back.filter(|_| told.is_ok()) else { return };
             if self.wait(wait).await.is_err() {
@@ -77,9 +82,9 @@ impl Link {
     }
 
     /// One connection, from sign-in to its end.
-    async fn hold(&mut self, pause: &mut Pause) -> Ended {
+    async fn hold(&mut self, url: &str, pause: &mut Pause) -> Ended {
         let signed_in = tokio::select! {
-            signed_in = Session::sign_in(&self.settings, &self.identity) => signed_in,
+            signed_in = Session::sign_in_at(url, &self.settings, &self.identity) => signed_in,
             Gone = gone(&mut self.wishes) => return Ended::Left,
             never = self.topics.serve_disconnected() => match never {},
         };

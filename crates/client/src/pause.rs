@@ -18,7 +18,7 @@ const FIRST: Duration = Duration::from_millis(500);
 /// drops them again meets ever longer pauses.
 const STABLE: Duration = Duration::from_secs(10);
 /// No server has more of a say than that.
-const LONGEST_ASKED_FOR: Duration = Duration::from_secs(600);
+pub(crate) const LONGEST_ASKED_FOR: Duration = Duration::from_secs(600);
 
 impl Pause {
     pub(crate) fn new(longest: Duration) -> Self {

@@ -1,6 +1,8 @@
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use protocol::ConnectionString;
+use rand::seq::SliceRandom;
 use reqwest::Url;
 use serde::Deserialize;
 
@@ -21,6 +23,9 @@ pub struct Gateway {
     pub dialect: Dialect,
     /// The WebSocket.
     pub url: String,
+    /// Those of more gateways of the same realm, of which any will do. When one does not work, or not
+    /// any more, an explorer tries the next, and after the last the first.
+    pub others: Vec<String>,
 }
 
 /// Why a realm's gateway was not found.
@@ -40,6 +45,9 @@ pub enum RealmError {
     /// The realm does not say where its BFF is, or not with a URL.
     #[error("the realm offers no BFF to call over RPC (bff.publicUrl is {0:?})")]
     NoBff(String),
+    /// No realm was named.
+    #[error("no realm was named")]
+    Unnamed,
 }
 
 #[derive(Deserialize)]
@@ -80,6 +88,44 @@ pub async fn discover(realm: &str, dialect: Option<Dialect>) -> Result<Gateway, 
     about.gateway(realm, dialect)
 }
 
+/// The same of a realm that has several gateways, each with an `/about`: one [`Gateway`] that stands
+/// for all of them, in random order, so that the many who ask spread over them.
+///
+/// Whoever does not answer now, or speaks another dialect than the rest, is left out, which is logged;
+/// where none is left, this is the error of the first.
+pub async fn discover_all<R: AsRef<str>>(
+    realms: &[R],
+    dialect: Option<Dialect>,
+) -> Result<Gateway, RealmError> {
+    let asked = join_all(realms.iter().map(|realm| discover(realm.as_ref(), dialect))).await;
+    let (mut spoken, mut urls, mut failed) = (dialect, Vec::new(), None);
+    for (realm, answer) in realms.iter().zip(asked) {
+        let realm = realm.as_ref();
+        match answer {
+            Ok(Gateway { dialect, url, .. }) if *spoken.get_or_insert(dialect) == dialect => urls.push(url),
+            Ok(Gateway { dialect, .. }) => {
+                tracing::warn!(realm, ?dialect, "left out: the other gateways speak another dialect");
+            }
+            Err(error) => {
+                tracing::warn!(realm, %error, "this gateway is left out");
+                failed.get_or_insert(error);
+            }
+        }
+    }
+    urls.shuffle(&mut rand::rng());
+    match (spoken, urls.pop()) {
+        (Some(dialect), Some(url)) => Ok(Gateway { dialect, url, others: urls }),
+        _ => Err(failed.unwrap_or(RealmError::Unnamed)),
+    }
+}
+
+impl Gateway {
+    /// One that stands alone.
+    pub fn new(dialect: Dialect, url: impl Into<String>) -> Self {
+        Self { dialect, url: url.into(), others: Vec::new() }
+    }
+}
+
 impl About {
     fn gateway(self, realm: &str, dialect: Option<Dialect>) -> Result<Gateway, RealmError> {
         let socket = match self.comms.adapter.parse() {
@@ -97,7 +143,7 @@ impl About {
                 rpc_url(realm, &self.bff.public_url).ok_or(RealmError::NoBff(self.bff.public_url))?
             }
         };
-        Ok(Gateway { dialect, url })
+        Ok(Gateway::new(dialect, url))
     }
 }
 
@@ -131,8 +177,8 @@ mod tests {
 
     #[test]
     fn the_dialect_is_chosen_or_what_the_realm_has() {
-        let socket = Ok(Gateway { dialect: Dialect::Archipelago, url: "ws://h/ws".to_owned() });
-        let bff = Ok(Gateway { dialect: Dialect::Rpc, url: "wss://realm.example:8443/bff/rpc".to_owned() });
+        let socket = Ok(Gateway::new(Dialect::Archipelago, "ws://h/ws"));
+        let bff = Ok(Gateway::new(Dialect::Rpc, "wss://realm.example:8443/bff/rpc"));
         assert_eq!(gateway(&[SOCKET, BFF], None), socket);
         assert_eq!(gateway(&[SOCKET], None), socket);
         assert_eq!(gateway(&[BFF], None), bff);

@@ -214,7 +214,7 @@ mod tests {
     }
 
     fn gateway() -> Gateway {
-        Gateway { dialect: Dialect::Archipelago, url: "ws://127.0.0.1:9".to_owned() }
+        Gateway::new(Dialect::Archipelago, "ws://127.0.0.1:9")
     }
 
     fn rooms(settings: Settings) -> Rooms {

@@ -30,13 +30,22 @@ pub(crate) enum News {
 }
 
 impl Session {
-    /// Connects, has the challenge signed, and waits for the welcome: for
+    /// Connects to the first gateway, has the challenge signed, and waits for the welcome: for
     /// [`Settings::deadline`] at most.
     pub async fn sign_in(settings: &Settings, identity: &Identity) -> Result<Self, Ended> {
+        Self::sign_in_at(&settings.gateway.url, settings, identity).await
+    }
+
+    /// The same at this one.
+    pub(crate) async fn sign_in_at(
+        url: &str,
+        settings: &Settings,
+        identity: &Identity,
+    ) -> Result<Self, Ended> {
         let signing_in = async {
             Ok(Self(match settings.gateway.dialect {
-                Dialect::Archipelago => Spoken::Archipelago(Socket::sign_in(settings, identity).await?),
-                Dialect::Rpc => Spoken::Rpc(Box::new(Bff::sign_in(settings, identity).await?)),
+                Dialect::Archipelago => Spoken::Archipelago(Socket::sign_in(url, settings, identity).await?),
+                Dialect::Rpc => Spoken::Rpc(Box::new(Bff::sign_in(url, settings, identity).await?)),
             }))
         };
         let in_time = timeout(settings.deadline, signing_in).await;

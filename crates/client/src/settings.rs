@@ -5,7 +5,7 @@ use crate::{Gateway, connection::Opening};
 /// How an explorer behaves.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// The gateway; [`crate::discover`] finds it.
+    /// The gateway, or several of one realm; [`crate::discover`] and [`crate::discover_all`] find them.
     pub gateway: Gateway,
     /// What it tells the gateway that it can join, such as `ws-room`; empty: nothing is said, and
     /// the gateway assumes. Over RPC it cannot be said.

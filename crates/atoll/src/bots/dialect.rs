@@ -1,4 +1,4 @@
-//! What bots speak with their gateway.
+//! What bots speak with their gateways, and where those are.
 
 use client::{Dialect, Gateway, RealmError};
 
@@ -14,13 +14,13 @@ pub(crate) enum Spoken {
     Mixed,
 }
 
-/// Where the gateway of each bot is.
+/// The gateways of a realm, by what is spoken there.
 #[derive(Debug)]
-pub(crate) struct Gateways(Vec<Gateway>);
+pub(crate) struct Gateways(Vec<(Dialect, Vec<String>)>);
 
 impl Gateways {
-    /// Asks a realm.
-    pub(crate) async fn discover(realm: &str, spoken: Spoken) -> Result<Self, RealmError> {
+    /// Asks a realm, at all of its gateways: each has to answer.
+    pub(crate) async fn discover(realms: &[String], spoken: Spoken) -> Result<Self, RealmError> {
         let dialects: &[Dialect] = match spoken {
             Spoken::Archipelago => &[Dialect::Archipelago],
             Spoken::Rpc => &[Dialect::Rpc],
@@ -28,16 +28,46 @@ impl Gateways {
         };
         let mut gateways = Vec::new();
         for &dialect in dialects {
-            gateways.push(client::discover(realm, Some(dialect)).await?);
+            let mut urls = Vec::new();
+            for realm in realms {
+                urls.push(client::discover(realm, Some(dialect)).await?.url);
+            }
+            gateways.push((dialect, urls));
         }
         Ok(Self(gateways))
     }
 
-    pub(crate) fn all(&self) -> &[Gateway] {
-        &self.0
+    /// Where all of them are.
+    pub(crate) fn urls(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().flat_map(|(_, urls)| urls).map(String::as_str)
     }
 
-    pub(crate) fn of_bot(&self, index: usize) -> &Gateway {
-        &self.0[index % self.0.len()]
+    /// Those of a bot: they take turns in what they speak, and of those who speak alike in which gateway
+    /// they go to first.
+    pub(crate) fn of_bot(&self, index: usize) -> Gateway {
+        let (dialect, urls) = &self.0[index % self.0.len()];
+        let mut urls = urls.clone();
+        let first = index / self.0.len() % urls.len();
+        urls.rotate_left(first);
+        let url = urls.remove(0);
+        Gateway { others: urls, ..Gateway::new(*dialect, url) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bots_spread_over_dialects_and_gateways() {
+        let urls = |urls: &[&str]| urls.iter().map(|&url| url.to_owned()).collect::<Vec<_>>();
+        let spoken =
+            vec![(Dialect::Archipelago, urls(&["a", "b", "c"])), (Dialect::Rpc, urls(&["d", "e", "f"]))];
+        let gateways = Gateways(spoken);
+        let of_bots: Vec<String> = (0..6)
+            .map(|index| gateways.of_bot(index))
+            .map(|gateway| gateway.url + &gateway.others.concat())
+            .collect();
+        assert_eq!(of_bots, ["abc", "def", "bca", "efd", "cab", "fde"]);
     }
 }

@@ -36,9 +36,10 @@ pub(crate) struct Flags {
     /// How many.
     #[arg(long, default_value_t = 20)]
     count: usize,
-    /// The realm.
-    #[arg(long, default_value = "http://127.0.0.1:5000")]
-    url: String,
+    /// The realm; where it has several gateways, all of them, separated by commas: bots spread over
+    /// them, and who loses one goes to the next.
+    #[arg(long, value_name = "URLS", value_delimiter = ',', default_value = "http://127.0.0.1:5000")]
+    url: Vec<String>,
     /// Stop after so many seconds and sum up; without it, at Ctrl-C.
     #[arg(long)]
     seconds: Option<u64>,
@@ -200,11 +201,11 @@ fn spawn(flags: &Flags, gateways: &Gateways, crowd: &Arc<Crowd>) -> Result<tokio
             None => Walker::new(index, flags.count, flags.speed, rng),
         };
         let gateway = gateways.of_bot(index);
-        let mut settings = client::Settings::new(gateway.clone());
-        if stock.contains(&index) {
-            settings = client::Settings::stock(gateway.clone());
-            crowd.log(index).stock = true;
-        }
+        let mut settings = match stock.contains(&index) {
+            true => client::Settings::stock(gateway),
+            false => client::Settings::new(gateway),
+        };
+        crowd.log(index).stock = stock.contains(&index);
         settings.transports.clone_from(&flags.transports);
         let identity = client::guest()?;
         crowd.enrol(index, identity.address());

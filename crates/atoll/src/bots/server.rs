@@ -7,7 +7,8 @@ use tokio::time::Instant;
 
 /// Reads a realm's `/metrics`.
 pub(crate) struct ServerLoad {
-    url: String,
+    /// Of a realm in several processes none tells all.
+    url: Option<String>,
 }
 
 /// What was read.
@@ -20,14 +21,18 @@ pub(crate) struct Sample {
 }
 
 impl ServerLoad {
-    pub(crate) fn new(url: &str) -> Self {
-        Self { url: format!("{}/metrics", url.trim_end_matches('/')) }
+    pub(crate) fn new(realms: &[String]) -> Self {
+        let url = match realms {
+            [url] => Some(format!("{}/metrics", url.trim_end_matches('/'))),
+            _ => None,
+        };
+        Self { url }
     }
 
     /// What the realm says now; `None` if it does not.
     pub(crate) async fn sample(&self) -> Option<Sample> {
         let client = reqwest::Client::builder().timeout(Duration::from_secs(5)).build().ok()?;
-        let text = client.get(&self.url).send().await.ok()?.text().await.ok()?;
+        let text = client.get(self.url.as_ref()?).send().await.ok()?.text().await.ok()?;
         let values: HashMap<&str, f64> = text
             .lines()
             .filter_map(|line| line.split_once(' '))

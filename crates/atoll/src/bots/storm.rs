@@ -12,7 +12,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use client::{Ended, Gateway, Identity, Session, Settings};
+use client::{Ended, Identity, Session, Settings};
 use hdrhistogram::Histogram;
 use reqwest::Url;
 use serde::Serialize;
@@ -51,8 +51,8 @@ pub(crate) async fn run(flags: &Flags, rate: u32, seconds: u64) -> Result<ExitCo
     let files = rlimit::increase_nofile_limit(u64::MAX).context("no limit of open files")?;
     let under_way = files.saturating_sub(OTHER_FILES).clamp(1, MAX_UNDER_WAY);
     let gateways = Gateways::discover(&flags.url, flags.dialect).await.context("no realm")?;
-    for gateway in gateways.all() {
-        check_loopback(gateway).await?;
+    for url in gateways.urls() {
+        check_loopback(url).await?;
     }
     let offered = usize::try_from(u64::from(rate) * seconds)?;
     let wallets = offered.min(MAX_WALLETS);
@@ -75,16 +75,15 @@ pub(crate) async fn run(flags: &Flags, rate: u32, seconds: u64) -> Result<ExitCo
 
 /// From elsewhere nobody comes by thousands of addresses, and no limit of a realm could be seen
 /// behind those for one.
-async fn check_loopback(gateway: &Gateway) -> Result<()> {
-    let url = Url::parse(&gateway.url).with_context(|| gateway.url.clone())?;
+async fn check_loopback(gateway: &str) -> Result<()> {
+    let url = Url::parse(gateway).with_context(|| gateway.to_owned())?;
     let (host, port) = (url.host_str().unwrap_or_default(), url.port_or_known_default().unwrap_or(80));
     let addresses =
-        lookup_host((host.trim_matches(['[', ']']), port)).await.with_context(|| gateway.url.clone())?;
+        lookup_host((host.trim_matches(['[', ']']), port)).await.with_context(|| gateway.to_owned())?;
     let (four, six): (Vec<_>, Vec<_>) = addresses.partition(|address| address.is_ipv4());
     ensure!(
         !four.is_empty() && four.iter().chain(&six).all(|address| address.ip().is_loopback()),
-        "--login-storm is for realms on this machine, and {} is not on 127.0.0.0/8",
-        gateway.url
+        "--login-storm is for realms on this machine, and {gateway} is not on 127.0.0.0/8"
     );
     Ok(())
 }
@@ -144,7 +143,7 @@ impl Storm {
     }
 
     async fn sign_in(&self, index: usize, due: Instant, end: Instant, outcome: mpsc::Sender<Outcome>) {
-        let mut settings = Settings::new(self.gateways.of_bot(index).clone());
+        let mut settings = Settings::new(self.gateways.of_bot(index));
         settings.deadline = DEADLINE;
         settings.local_address = Some(source(index));
         let signed_in = Session::sign_in(&settings, &self.identities[index % self.identities.len()]).await;
@@ -270,10 +269,7 @@ mod tests {
 
     #[tokio::test]
     async fn storms_stay_on_this_machine() {
-        let check = async |host: &str| {
-            let url = format!("ws://{host}/archipelago/ws");
-            check_loopback(&Gateway { dialect: client::Dialect::Archipelago, url }).await
-        };
+        let check = async |host: &str| check_loopback(&format!("ws://{host}/archipelago/ws")).await;
         assert!(check("127.0.0.1:5000").await.is_ok() && check("127.9.9.9:80").await.is_ok());
         for elsewhere in ["192.0.2.1:5000", "[::1]:5000", "0.0.0.0:5000"] {
             let error = check(elsewhere).await.unwrap_err().to_string();

@@ -6,7 +6,7 @@
 use std::{collections::HashMap, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result, anyhow};
-use client::{Address, Bytes, Dialect, Explorer, Gateway, Position, Settings, TopicEvent, TopicMessage};
+use client::{Address, Bytes, Explorer, Gateway, Position, Settings, TopicEvent, TopicMessage};
 use hdrhistogram::Histogram;
 use serde::Serialize;
 use tokio::{
@@ -18,6 +18,7 @@ use tokio::{
 use super::{
     Flags,
     crowd::histogram,
+    dialect::{Gateways, Spoken},
     report::Percentiles,
     server::{Sample, ServerLoad},
 };
@@ -39,10 +40,10 @@ const TOPIC: &str = "bots.topics";
 
 pub(crate) async fn run(flags: &Flags, rate: f64, seconds: u64) -> Result<ExitCode> {
     let _ = rlimit::increase_nofile_limit(u64::MAX);
-    let gateway = client::discover(&flags.url, Some(Dialect::Rpc)).await.context("no realm")?;
+    let gateways = Gateways::discover(&flags.url, Spoken::Rpc).await.context("no realm")?;
     let server = ServerLoad::new(&flags.url);
     let speakers = (rate / EACH_PER_SECOND).ceil() as usize;
-    let mut people = arrive(&gateway, flags.count + speakers).await?;
+    let mut people = arrive(&gateways, flags.count + speakers).await?;
     let stage = Arc::new(Stage { began: Instant::now(), padding: flags.bytes.saturating_sub(HEADER_BYTES) });
     let (over, is_over) = watch::channel(false);
     let mut subscribers = JoinSet::new();
@@ -94,14 +95,14 @@ struct Stage {
 }
 
 /// So many people, signed in, each alone: who is nowhere would be sent away.
-async fn arrive(gateway: &Gateway, count: usize) -> Result<Vec<Explorer>> {
+async fn arrive(gateways: &Gateways, count: usize) -> Result<Vec<Explorer>> {
     let door = Arc::new(Semaphore::new(AT_THE_DOOR));
     let mut arriving = JoinSet::new();
     for index in 0..count {
-        let (gateway, door) = (gateway.clone(), door.clone());
+        let (gateway, door) = (gateways.of_bot(index), door.clone());
         arriving.spawn(async move {
             let _place = door.acquire().await?;
-            let explorer = signed_in(&gateway).await?;
+            let explorer = signed_in(gateway).await?;
             let (x, z) = (index % ROW, index / ROW % ROW);
             let apart = |number: usize| (number as f32 - ROW as f32 / 2.0) * APART_M;
             explorer.handle().heartbeat(Position::new(apart(x), 0.0, apart(z)), None).await;
@@ -115,8 +116,8 @@ async fn arrive(gateway: &Gateway, count: usize) -> Result<Vec<Explorer>> {
     Ok(people)
 }
 
-async fn signed_in(gateway: &Gateway) -> Result<Explorer> {
-    let mut explorer = Explorer::start(Settings::new(gateway.clone()), client::guest()?);
+async fn signed_in(gateway: Gateway) -> Result<Explorer> {
+    let mut explorer = Explorer::start(Settings::new(gateway), client::guest()?);
     loop {
         match time::timeout(DEADLINE, explorer.next()).await.context("no sign-in in time")? {
             Some(client::Event::SignedIn) => return Ok(explorer),

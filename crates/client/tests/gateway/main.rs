@@ -10,13 +10,14 @@ mod rpc;
 
 use std::time::Duration;
 
-use client::{Dialect, Ended, Event, Position, Protobuf};
+use client::{Dialect, Ended, Event, Gateway, Position, Protobuf, Settings};
 use futures_util::{SinkExt, StreamExt};
 use protocol::v3::{
     IslandChangedMessage, JoinIslandMessage, KickedMessage, LeftIslandMessage, ServerPacket, server_packet,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
     time::{sleep, timeout},
 };
 use tokio_tungstenite::tungstenite::Message;
@@ -79,6 +80,58 @@ async fn a_server_that_drops_everybody_meets_ever_longer_pauses() {
     for (pause, longest) in pauses.iter().zip([500, 1_000, 2_000].map(Duration::from_millis)) {
         assert!((longest / 4..=longest).contains(pause), "{pauses:?}");
     }
+}
+
+#[tokio::test]
+async fn whoever_loses_its_gateway_goes_to_the_next_one_of_its_realm() {
+    let standby = Played(TcpListener::bind("127.0.0.1:0").await.unwrap());
+    let gone = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let others = [standby.url(), format!("ws://{gone}/ws")];
+    let several = |settings: &mut Settings| settings.gateway.others = others.into();
+    let (first, mut explorer) = Played::start_for(Dialect::Archipelago, several).await;
+    explorer.handle().heartbeat(Position::new(1.0, 0.0, 0.0), None).await;
+    let socket = first.welcome().await;
+    assert_eq!(next(&mut explorer).await, Event::SignedIn);
+    // It breaks without a word.
+    drop(socket);
+    let (reason, comes_back) = closed(&mut explorer).await;
+    assert!(matches!(reason, Ended::Broken(_)) && comes_back.is_some(), "{reason}");
+    let mut socket = standby.welcome().await;
+    assert_eq!(next(&mut explorer).await, Event::SignedIn);
+    assert!(socket.heartbeat().await.position.is_some());
+    // And on, past one that is not there.
+    socket.close(1012).await;
+    for _ in 0..2 {
+        assert!(closed(&mut explorer).await.1.is_some());
+    }
+    let _socket = first.welcome().await;
+    assert_eq!(next(&mut explorer).await, Event::SignedIn);
+}
+
+#[tokio::test]
+async fn several_gateways_are_found_and_those_that_do_not_answer_left_out() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let realm = format!("http://{}", listener.local_addr().unwrap());
+    let gone = "http://127.0.0.1:9".to_owned();
+    let about = async {
+        for _ in 0..2 {
+            let mut asked = listener.accept().await.unwrap().0;
+            let _ = asked.read(&mut [0; 4096]).await.unwrap();
+            let body = r#"{"comms": {"adapter": "archipelago:archipelago:ws://h/ws"}}"#;
+            let head =
+                format!("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {}\r\n\r\n", body.len());
+            asked.write_all((head + body).as_bytes()).await.unwrap();
+        }
+    };
+    let realms = [realm.clone(), gone.clone(), realm];
+    let (found, ()) = tokio::join!(client::discover_all(&realms, None), about);
+    let expected =
+        Gateway { others: vec!["ws://h/ws".to_owned()], ..Gateway::new(Dialect::Archipelago, "ws://h/ws") };
+    assert_eq!(found.unwrap(), expected);
+    let error = client::discover_all(&[gone], None).await.unwrap_err();
+    assert!(error.to_string().starts_with("http://127.0.0.1:9/about"), "{error}");
+    let nobody: [&str; 0] = [];
+    assert_eq!(client::discover_all(&nobody, None).await.unwrap_err().to_string(), "no realm was named");
 }
 
 #[tokio::test]

@@ -35,11 +35,16 @@ impl Played {
     /// For an explorer with other settings.
     pub(crate) async fn start_for(dialect: Dialect, change: impl FnOnce(&mut Settings)) -> (Self, Explorer) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("ws://{}/ws", listener.local_addr().unwrap());
-        let gateway = Gateway { dialect, url };
+        let played = Self(listener);
+        let gateway = Gateway::new(dialect, played.url());
         let mut settings = Settings { deadline: PATIENCE, ..Settings::new(gateway) };
         change(&mut settings);
-        (Self(listener), Explorer::start(settings, client::guest().unwrap()))
+        (played, Explorer::start(settings, client::guest().unwrap()))
+    }
+
+    /// Where it is.
+    pub(crate) fn url(&self) -> String {
+        format!("ws://{}/ws", self.0.local_addr().unwrap())
     }
 
     pub(crate) async fn connection(&self) -> TcpStream {
@@ -48,11 +53,19 @@ impl Played {
 
     /// The WebSocket of whoever comes next.
     pub(crate) async fn socket(&self, subprotocol: &'static str) -> Socket {
-        let callback = |_: &Request, mut response: Response| {
+        self.asked_for(subprotocol).await.0
+    }
+
+    /// The same, and the path and query that it asked for.
+    pub(crate) async fn asked_for(&self, subprotocol: &'static str) -> (Socket, String) {
+        let mut uri = String::new();
+        let callback = |request: &Request, mut response: Response| {
+            uri = request.uri().to_string();
             response.headers_mut().insert("sec-websocket-protocol", subprotocol.parse().unwrap());
             Ok(response)
         };
-        Socket(accept_hdr_async(self.connection().await, callback).await.unwrap())
+        let socket = accept_hdr_async(self.connection().await, callback).await.unwrap();
+        (Socket(socket), uri)
     }
 
     /// Signs in whoever comes next, without looking at their chain.
