@@ -48,6 +48,12 @@ impl Ended {
         }
     }
 
+    /// Whether a room let go of the token with which it was entered, and may take another.
+    pub(crate) fn is_about_the_token(&self) -> bool {
+        let codes = [Close::TokenRefused, Close::Moved].map(Close::code);
+        matches!(self, Self::Closed { code, .. } if codes.contains(code))
+    }
+
     pub(crate) fn broken(error: impl fmt::Display) -> Self {
         Self::Broken(error.to_string())
     }

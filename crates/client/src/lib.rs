@@ -6,7 +6,7 @@
 //! bring the same events.
 //!
 //! - When its island changes it is in the new room before it leaves the old one; what then arrives
-//!   through both is given once.
+//!   through both is given once. Told again of the room that it is in, it stays there.
 //! - When a server drops it, it says why in a sentence ([`Event::Closed`]), and comes back after a
 //!   pause that grows and is random, unless coming back would be wrong: when this wallet signed in
 //!   elsewhere, or was refused. Of a realm with several gateways ([`discover_all`]) it tries the next.

@@ -105,6 +105,11 @@ impl Stay {
         progress
     }
 
+    /// Whether the room has welcomed the explorer.
+    pub(crate) fn is_entered(&self) -> bool {
+        self.entered
+    }
+
     /// Says something, and gives where; `None` if the room has not been entered, or does not keep
     /// up.
     pub(crate) fn say(&self, say: &Say) -> Option<RoomId> {

@@ -38,6 +38,8 @@ struct Present {
     island: IslandId,
     /// When the gateway named it.
     told: Instant,
+    /// Whether that was after it was entered: the present stay began with an older token.
+    renewed: bool,
     pause: Pause,
     state: State,
 }
@@ -80,32 +82,50 @@ impl Rooms {
             tracing::warn!(island = change.island_id, "the gateway sent an island that cannot be read");
             return None;
         };
-        let before = self.present.take();
-        match self.settings.overlap {
-            None => self.past.clear(),
-            Some(overlap) => {
-                // Without another room to enter, there is no welcome to wait for.
-                let leave_at = connection.room_url().is_none().then(|| Instant::now() + overlap);
-                if let Some(Present { state: State::Staying(stay), .. }) = before {
-                    self.past.push((stay, None));
-                }
-                self.leave_past(leave_at);
+        let place = match (connection.room_url(), &connection) {
+            (Some(url), ConnectionString::WsRoom { url: public_url, .. }) => Some((url, public_url)),
+            _ => None,
+        };
+        match (&mut self.present, place) {
+            // Stock clients enter it again.
+            (Some(present), Some((url, public_url)))
+                if self.settings.overlap.is_some() && present.is_inside(public_url, &island) =>
+            {
+                present.renew(url);
             }
+            (_, place) => self.go(place, &island),
         }
         let peers: BTreeMap<Address, Position> = change
             .peers
             .iter()
             .filter_map(|(peer, place)| Some((peer.parse().ok()?, Position::new(place.x, place.y, place.z))))
             .collect();
-        if let (Some(url), ConnectionString::WsRoom { url: public_url, .. }) =
-            (connection.room_url(), &connection)
-        {
-            let (public_url, island) = (public_url.clone(), island.clone());
-            let pause = Pause::new(self.settings.longest_pause);
-            let state = State::Staying(self.enter(&url, &public_url, &island));
-            self.present = Some(Present { url, public_url, island, told: Instant::now(), pause, state });
-        }
         Some(Event::IslandChanged { island, connection, from: change.from_island_id, peers })
+    }
+
+    /// Leaves the present room for another, with and without its token; `None`: for what is no room.
+    fn go(&mut self, place: Option<(String, &String)>, island: &IslandId) {
+        let before = self.present.take();
+        match self.settings.overlap {
+            None => self.past.clear(),
+            Some(overlap) => {
+                // Without another room to enter, there is no welcome to wait for.
+                let leave_at = place.is_none().then(|| Instant::now() + overlap);
+                if let Some(Present { state: State::Staying(stay), .. }) = before {
+                    self.past.push((stay, None));
+                }
+                self.leave_past(leave_at);
+            }
+        }
+        self.present = place.map(|(url, public_url)| Present {
+            state: State::Staying(self.enter(&url, public_url, island)),
+            url,
+            public_url: public_url.clone(),
+            island: island.clone(),
+            told: Instant::now(),
+            renewed: false,
+            pause: Pause::new(self.settings.longest_pause),
+        });
     }
 
     /// Says something in every room, and gives in which.
@@ -159,6 +179,10 @@ impl Rooms {
                 let now = Instant::now();
                 present.state = State::Waiting(now + present.pause.next(ended.retry_after(), now));
             }
+            // What is wrong with the older token is not with the newer one, which is held by now.
+            Some(Progress::Ended(ended)) if present.renewed && ended.is_about_the_token() => {
+                present.state = State::Waiting(Instant::now());
+            }
             Some(Progress::Ended(ended)) => {
                 let refused =
                     matches!(ended, Ended::Closed { code, .. } if code == Close::TokenRefused.code());
@@ -166,7 +190,9 @@ impl Rooms {
                 present.state = State::Refused;
             }
             None => {
-                present.state = State::Staying(self.enter(&present.url, &present.public_url, &present.island))
+                present.state =
+                    State::Staying(self.enter(&present.url, &present.public_url, &present.island));
+                present.renewed = false;
             }
         }
         self.present = Some(present);
@@ -194,6 +220,20 @@ impl Rooms {
     }
 }
 
+impl Present {
+    /// Whether the explorer has been welcomed to this room of this island, and is still there.
+    fn is_inside(&self, public_url: &str, island: &IslandId) -> bool {
+        let inside = matches!(&self.state, State::Staying(stay) if stay.is_entered());
+        inside && self.public_url == public_url && self.island == *island
+    }
+
+    /// The gateway names it again: the explorer stays, and the others notice nothing. The newer token
+    /// is for another entry.
+    fn renew(&mut self, url: String) {
+        (self.url, self.told, self.renewed) = (url, Instant::now(), true);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -206,7 +246,8 @@ mod tests {
         let told = Instant::now().checked_sub(age).unwrap();
         let pause = Pause::new(Duration::from_secs(1));
         let (url, public_url, island) = (String::new(), String::new(), "I1".parse().unwrap());
-        rooms.present = Some(Present { url, public_url, island, told, pause, state: State::Refused });
+        let (renewed, state) = (false, State::Refused);
+        rooms.present = Some(Present { url, public_url, island, told, renewed, pause, state });
         let ended = Ended::Closed { code: close.code(), reason: String::new() };
         let asked = rooms.advance(Some(Progress::Ended(ended)));
         let waits = matches!(rooms.present, Some(Present { state: State::Waiting(_), .. }));

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use client::{Ended, Event, Explorer, Protobuf};
+use client::{Dialect, Ended, Event, Explorer, Protobuf, Settings};
 use futures_util::{SinkExt, StreamExt};
 use protocol::{
     rfc5::{WsChallenge, WsPacket, WsWelcome, ws_packet},
@@ -13,15 +13,20 @@ use tokio_tungstenite::tungstenite::Message;
 
 use crate::played::{PATIENCE, Played, Socket, close, next};
 
+/// A change to this room of island 7, with this token in its URL.
+fn change(gateway: &Played, room: &str, token: &str) -> server_packet::Message {
+    let address = gateway.0.local_addr().unwrap();
+    server_packet::Message::IslandChanged(IslandChangedMessage {
+        island_id: "I7".to_owned(),
+        conn_str: format!("ws-room:ws://{address}/rooms/{room}?access_token={token}"),
+        ..IslandChangedMessage::default()
+    })
+}
+
 /// Has the explorer come into a room, which wants a signature if there is a challenge.
 async fn enter(gateway: &Played, explorer: &mut Explorer, challenge: Option<&str>) -> (Socket, Socket) {
     let mut session = gateway.welcome().await;
-    let change = IslandChangedMessage {
-        island_id: "I7".to_owned(),
-        conn_str: format!("ws-room:ws://{}/rooms/lobby", gateway.0.local_addr().unwrap()),
-        ..IslandChangedMessage::default()
-    };
-    session.say(server_packet::Message::IslandChanged(change)).await;
+    session.say(change(gateway, "lobby", "first")).await;
     let mut room = gateway.socket("rfc5").await;
     assert!(matches!(hear(&mut room).await, ws_packet::Message::PeerIdentification(_)));
     if let Some(challenge) = challenge {
@@ -88,4 +93,43 @@ async fn why_a_stay_is_over_is_not_lost_while_something_is_said() {
     room.0.send(close(4003)).await.unwrap();
     let Event::RoomLeft { ended, .. } = next(&mut explorer).await else { panic!("it stays") };
     assert!(matches!(ended, Ended::Closed { code: 4003, .. }), "{ended}");
+}
+
+#[tokio::test]
+async fn told_again_of_its_room_an_explorer_stays_and_keeps_the_newer_token() {
+    let (gateway, mut explorer) = Played::start().await;
+    let (mut session, mut room) = enter(&gateway, &mut explorer, None).await;
+    say(&mut room, welcome()).await;
+    assert!(matches!(next(&mut explorer).await, Event::RoomEntered { .. }));
+    session.say(change(&gateway, "lobby", "second")).await;
+    assert!(matches!(next(&mut explorer).await, Event::IslandChanged { .. }));
+    assert_eq!(explorer.handle().say("hello".into(), false).await.len(), 1, "it is where it was");
+    assert!(matches!(hear(&mut room).await, ws_packet::Message::PeerUpdateMessage(_)));
+    // The older token is void by now; with the newer one it comes back at once.
+    room.0.send(close(4013)).await.unwrap();
+    let (mut room, uri) = gateway.asked_for("rfc5").await;
+    assert_eq!(uri, "/rooms/lobby?access_token=second");
+    hear(&mut room).await;
+    say(&mut room, welcome()).await;
+    assert!(matches!(next(&mut explorer).await, Event::RoomLeft { .. }));
+    assert!(matches!(next(&mut explorer).await, Event::RoomEntered { .. }));
+    // That was the newest.
+    room.0.send(close(4013)).await.unwrap();
+    assert!(matches!(next(&mut explorer).await, Event::RoomLeft { .. }));
+    // And another room is another room.
+    session.say(change(&gateway, "elsewhere", "third")).await;
+    let (_room, uri) = gateway.asked_for("rfc5").await;
+    assert_eq!(uri, "/rooms/elsewhere?access_token=third");
+}
+
+#[tokio::test]
+async fn stock_clients_enter_a_room_again_whenever_they_are_told_of_it() {
+    let stock = |settings: &mut Settings| settings.overlap = None;
+    let (gateway, mut explorer) = Played::start_for(Dialect::Archipelago, stock).await;
+    let (mut session, mut room) = enter(&gateway, &mut explorer, None).await;
+    say(&mut room, welcome()).await;
+    assert!(matches!(next(&mut explorer).await, Event::RoomEntered { .. }));
+    session.say(change(&gateway, "lobby", "second")).await;
+    let (_room, uri) = gateway.asked_for("rfc5").await;
+    assert_eq!(uri, "/rooms/lobby?access_token=second");
 }
