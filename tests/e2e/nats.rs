@@ -1,5 +1,7 @@
 //! A realm whose roles talk over NATS.
 
+// The tests of the bus do more with it.
+#[allow(dead_code)]
 #[path = "../../crates/bus/tests/bus/server.rs"]
 mod server;
 

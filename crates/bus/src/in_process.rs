@@ -1,9 +1,9 @@
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use protocol::subject;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
-use crate::{Envelope, inbox::Inbox};
+use crate::{Envelope, epochs::Epochs, inbox::Inbox};
 
 /// The bus of a realm in one process: a list of subscribers.
 ///
@@ -11,6 +11,9 @@ use crate::{Envelope, inbox::Inbox};
 #[derive(Debug, Default)]
 pub(crate) struct InProcess {
     subscribers: RwLock<Vec<Subscriber>>,
+    pub(crate) epochs: Arc<Epochs>,
+    /// Never any.
+    pub(crate) returns: watch::Sender<u64>,
 }
 
 #[derive(Debug)]
@@ -40,7 +43,7 @@ impl InProcess {
         patterns: &[&str],
         capacity: usize,
     ) -> mpsc::Receiver<Envelope> {
-        let (inbox, receiver) = Inbox::new(name, capacity);
+        let (inbox, receiver) = Inbox::new(name, capacity, self.epochs.clone());
         let patterns = patterns.iter().map(|&pattern| pattern.to_owned()).collect();
         let mut subscribers = self.subscribers.write().unwrap_or_else(PoisonError::into_inner);
         subscribers.push(Subscriber { patterns, inbox });

@@ -1,12 +1,12 @@
 use std::sync::{
-    Mutex, PoisonError,
+    Arc, Mutex, PoisonError,
     atomic::{AtomicU64, Ordering},
 };
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::{self, error::TrySendError};
 
-use crate::Envelope;
+use crate::{Envelope, epochs::Epochs};
 
 /// How often it is said in the log that a subscriber is slow.
 const WARN_INTERVAL: Duration = Duration::from_secs(10);
@@ -16,6 +16,8 @@ const WARN_INTERVAL: Duration = Duration::from_secs(10);
 pub(crate) struct Inbox {
     name: &'static str,
     queue: mpsc::Sender<Envelope>,
+    /// Of the whole bus.
+    epochs: Arc<Epochs>,
     /// Messages dropped since the last one that was kept.
     missed: AtomicU64,
     /// When it was last said that it is slow.
@@ -24,9 +26,13 @@ pub(crate) struct Inbox {
 
 impl Inbox {
     /// The queue of the subscriber of this name, and its other end.
-    pub(crate) fn new(name: &'static str, capacity: usize) -> (Self, mpsc::Receiver<Envelope>) {
+    pub(crate) fn new(
+        name: &'static str,
+        capacity: usize,
+        epochs: Arc<Epochs>,
+    ) -> (Self, mpsc::Receiver<Envelope>) {
         let (queue, receiver) = mpsc::channel(capacity);
-        (Self { name, queue, missed: AtomicU64::new(0), warned: Mutex::default() }, receiver)
+        (Self { name, queue, epochs, missed: AtomicU64::new(0), warned: Mutex::default() }, receiver)
     }
 
     /// Whether the subscriber has gone.
@@ -39,8 +45,14 @@ impl Inbox {
         self.queue.closed().await;
     }
 
-    /// Puts a message into the queue, or drops it.
+    /// Puts a message into the queue, or drops it: where there is no place, and where a director
+    /// says it that was deposed.
     pub(crate) fn offer(&self, mut envelope: Envelope) {
+        if envelope.headers.epoch.is_some_and(|epoch| !self.epochs.observe(epoch)) {
+            metrics::counter!("atoll_bus_deposed_total", "subscriber" => self.name).increment(1);
+            tracing::debug!(subscriber = self.name, subject = %envelope.subject, "of a deposed director, dropped");
+            return;
+        }
         envelope.missed = self.missed.swap(0, Ordering::Relaxed);
         if let Err(TrySendError::Full(envelope)) = self.queue.try_send(envelope) {
             self.missed.fetch_add(envelope.missed + 1, Ordering::Relaxed);

@@ -8,7 +8,15 @@
 //! Over NATS, while the connection is away, what holds late ([`Subject::holds_late`]) is kept for a
 //! minute and said in order when it is back; all else is dropped and counted. What was on its way
 //! when the connection went is lost.
+//!
+//! An office is held by one process at a time ([`Bus::stand`]), in terms of growing epochs. What the
+//! holder says in an earlier epoch than the latest that a bus heard of is dropped and counted, for
+//! every subscriber (`atoll_bus_deposed_total`). Over NATS this needs JetStream, in which the name of
+//! the holder stands for two seconds and is written again twice a second; where there is none, and
+//! within a process, everybody leads, without epochs.
 
+mod candidacy;
+mod epochs;
 mod in_process;
 mod inbox;
 mod nats;
@@ -17,10 +25,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use protocol::{Address, NodeName, SessionId, Subject};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
+pub use candidacy::{Candidacy, Standing, Term};
 pub use nats::{ConnectError, Credentials, NatsSettings};
 
+use candidacy::Polled;
+use epochs::Epochs;
 use in_process::InProcess;
 use nats::Nats;
 
@@ -126,6 +137,45 @@ impl Bus {
         match &self.0 {
             Medium::InProcess(_) => {}
             Medium::Nats(bus) => bus.flush().await,
+        }
+    }
+
+    /// Begins to campaign for an office, which one process at a time holds: a word of letters, digits
+    /// and `-`. Within a process everybody holds it at once.
+    ///
+    /// The connection lasts as long as the campaign does, too.
+    pub fn stand(&self, office: &'static str) -> Candidacy {
+        match &self.0 {
+            Medium::InProcess(_) => Candidacy::new(watch::channel(Polled::ALONE).1, None),
+            Medium::Nats(bus) => bus.stand(office),
+        }
+    }
+
+    /// The latest epoch that this bus heard of: in headers, from who holds an office, or from
+    /// [`Bus::observe_epoch`]. 0 if it never did.
+    pub fn epoch(&self) -> u64 {
+        self.epochs().latest()
+    }
+
+    /// Tells the bus of an epoch that was heard of in another way: terms that begin later have a
+    /// greater one, and what is said in an earlier one is dropped.
+    pub fn observe_epoch(&self, epoch: u64) {
+        self.epochs().observe(epoch);
+    }
+
+    /// How often the connection came back, counted when messages go over it again. Never within a
+    /// process.
+    pub fn returns(&self) -> watch::Receiver<u64> {
+        match &self.0 {
+            Medium::InProcess(bus) => bus.returns.subscribe(),
+            Medium::Nats(bus) => bus.returns(),
+        }
+    }
+
+    fn epochs(&self) -> &Epochs {
+        match &self.0 {
+            Medium::InProcess(bus) => &bus.epochs,
+            Medium::Nats(bus) => bus.epochs(),
         }
     }
 }

@@ -5,6 +5,7 @@
 //! for comes together in a task of its own, which puts it into the subscriber's queue in order.
 
 mod incoming;
+mod lease;
 mod outgoing;
 mod wire;
 
@@ -18,16 +19,23 @@ use std::{
     time::{Duration, Instant},
 };
 
-use async_nats::{ConnectErrorKind, ConnectOptions, Event, ServerAddr};
+use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, ServerAddr};
 use bytes::Bytes;
 use percent_encoding::percent_decode_str;
 use protocol::Subject;
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{mpsc, oneshot, watch},
+    task::JoinSet,
     time,
 };
 
-use crate::{Envelope, Headers, inbox::Inbox};
+use crate::{
+    Candidacy, Envelope, Headers,
+    candidacy::{Campaign, Polled},
+    epochs::Epochs,
+    inbox::Inbox,
+};
+use lease::Lease;
 use outgoing::{Courier, Errand, Opening, Publication, Subscribers, Unsent};
 
 /// Messages that may wait to be published; at the bound the newest is dropped and counted.
@@ -111,9 +119,12 @@ pub enum ConnectError {
 
 /// A connection to NATS.
 pub(crate) struct Nats {
+    client: Client,
     errands: mpsc::Sender<Errand>,
     openings: mpsc::UnboundedSender<Opening>,
     away: Arc<AtomicBool>,
+    returns: watch::Receiver<u64>,
+    epochs: Arc<Epochs>,
 }
 
 impl fmt::Debug for Nats {
@@ -169,9 +180,11 @@ impl Nats {
         let (errands, errands_receiver) = mpsc::channel(OUTGOING_QUEUE);
         let (openings, openings_receiver) = mpsc::unbounded_channel();
         let away = Arc::new(AtomicBool::new(false));
-        let courier = Courier::new(client, errands_receiver, openings_receiver, away.clone(), subscribers);
+        let (returned, returns) = watch::channel(0);
+        let channels = (errands_receiver, openings_receiver);
+        let courier = Courier::new(client.clone(), channels, away.clone(), returned, subscribers);
         tokio::spawn(courier.run());
-        Ok(Self { errands, openings, away })
+        Ok(Self { client, errands, openings, away, returns, epochs: Arc::default() })
     }
 
     pub(crate) fn publish(&self, subject: &Subject, headers: Headers, payload: Bytes) {
@@ -192,7 +205,7 @@ impl Nats {
         patterns: &[&str],
         capacity: usize,
     ) -> mpsc::Receiver<Envelope> {
-        let (inbox, receiver) = Inbox::new(name, capacity);
+        let (inbox, receiver) = Inbox::new(name, capacity, self.epochs.clone());
         let patterns = patterns.iter().map(|&pattern| pattern.to_owned()).collect();
         // Where the connection has ended for good, so has the subscription.
         let _ = self.openings.send(Opening { patterns, inbox });
@@ -201,6 +214,22 @@ impl Nats {
 
     pub(crate) fn is_away(&self) -> bool {
         self.away.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn stand(&self, office: &'static str) -> Candidacy {
+        let (resign, resigned) = oneshot::channel();
+        let (found, polled) = watch::channel(Polled::UNKNOWN);
+        let mut task = JoinSet::new();
+        task.spawn(Lease::new(self.client.clone(), office, self.epochs.clone(), found).run(resigned));
+        Candidacy::new(polled, Some(Campaign { resign, task }))
+    }
+
+    pub(crate) fn epochs(&self) -> &Epochs {
+        &self.epochs
+    }
+
+    pub(crate) fn returns(&self) -> watch::Receiver<u64> {
+        self.returns.clone()
     }
 
     pub(crate) async fn flush(&self) {

@@ -12,7 +12,7 @@ use std::{
 use async_nats::{Client, PublishErrorKind, connection::State};
 use bytes::Bytes;
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{mpsc, oneshot, watch},
     task::JoinSet,
     time::{self, MissedTickBehavior},
 };
@@ -104,6 +104,8 @@ pub(super) struct Courier {
     link: Link,
     /// Whether publishing waits for the connection, for those who publish.
     away: Arc<AtomicBool>,
+    /// How often it was back after that.
+    returned: watch::Sender<u64>,
     /// How often there was a connection.
     connects: u64,
     /// What is kept for when the connection is back.
@@ -124,9 +126,9 @@ struct Ended;
 impl Courier {
     pub(super) fn new(
         client: Client,
-        errands: mpsc::Receiver<Errand>,
-        openings: mpsc::UnboundedReceiver<Opening>,
+        (errands, openings): (mpsc::Receiver<Errand>, mpsc::UnboundedReceiver<Opening>),
         away: Arc<AtomicBool>,
+        returned: watch::Sender<u64>,
         subscribers: Subscribers,
     ) -> Self {
         metrics::gauge!("atoll_bus_connected").set(1.0);
@@ -136,6 +138,7 @@ impl Courier {
             openings,
             link: Link::Up,
             away,
+            returned,
             connects: 1,
             held: VecDeque::new(),
             place: wire::Place { publisher: rand::random(), number: 0 },
@@ -224,6 +227,9 @@ impl Courier {
                     self.link = Link::Up;
                     self.away.store(false, Ordering::Relaxed);
                     self.send_held().await?;
+                    if let Link::Up = self.link {
+                        self.returned.send_modify(|times| *times += 1);
+                    }
                 }
             }
             Link::Up | Link::Settling(_) => self.lost(),

@@ -4,5 +4,8 @@
 #![allow(clippy::unwrap_used)]
 
 mod contract;
+mod epochs;
+mod lease;
+mod metric;
 mod nats;
 mod server;

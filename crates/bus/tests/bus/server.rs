@@ -9,12 +9,16 @@ use std::{
     time::{Duration, Instant},
 };
 
+use tempfile::TempDir;
+
 /// `nats-server` on a free port of the loopback; ended when dropped.
 pub(crate) struct Server {
     child: Child,
     port: u16,
     name: String,
     flags: Vec<String>,
+    /// Where JetStream keeps what it has, if there is one.
+    store: Option<TempDir>,
 }
 
 /// How long it may take to start.
@@ -34,10 +38,19 @@ impl Server {
         for _ in 0..5 {
             let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
             if let Some(child) = launch(port, &name, &flags) {
-                return Self { child, port, name, flags };
+                return Self { child, port, name, flags, store: None };
             }
         }
         panic!("nats-server does not start: see what it says above");
+    }
+
+    /// The same, with JetStream.
+    pub(crate) fn start_with_jetstream() -> Self {
+        let store = tempfile::tempdir().unwrap();
+        let folder = store.path().to_str().unwrap();
+        let mut server = Self::start_with(&["--jetstream", "--store_dir", folder]);
+        server.store = Some(store);
+        server
     }
 
     pub(crate) fn url(&self) -> String {
@@ -53,6 +66,13 @@ impl Server {
     pub(crate) fn stop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+
+    /// While it is stopped: loses all that JetStream kept.
+    pub(crate) fn forget(&self) {
+        let folder = self.store.as_ref().unwrap().path();
+        std::fs::remove_dir_all(folder).unwrap();
+        std::fs::create_dir(folder).unwrap();
     }
 
     /// Starts it again, where it was.

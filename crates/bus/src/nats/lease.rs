@@ -1,0 +1,320 @@
+//! Who holds an office: whoever's name stands in a key of NATS.
+//!
+//! The key is in a bucket that forgets what was not written for a while, and every write names the
+//! revision that it replaces: so one candidate at a time has its name there, for as long as it
+//! writes it again in time. Whether a write that was not answered was made nobody knows; then the key
+//! is read, and nothing is believed before the next write was answered.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant as WarnedAt},
+};
+
+use async_nats::{
+    Client,
+    connection::State,
+    jetstream::{
+        self,
+        context::CreateStreamErrorKind,
+        kv::{Operation, Store, UpdateErrorKind},
+        stream::{Config, DiscardPolicy, StorageType},
+    },
+};
+use tokio::{
+    sync::{oneshot, watch},
+    time::{self, Instant},
+};
+
+use crate::{
+    candidacy::{Polled, Standing, Term},
+    epochs::Epochs,
+};
+
+/// The bucket of all offices; a key each.
+const BUCKET: &str = "atoll-leases";
+/// For how long a name stands in the key.
+const TTL: Duration = Duration::from_secs(2);
+/// By how much less its holder relies on that: clocks of servers differ.
+const MARGIN: Duration = Duration::from_millis(250);
+/// How often the holder writes it again: one write may fail, and the next is still in time.
+const RENEW_INTERVAL: Duration = Duration::from_millis(500);
+/// How often the others look: who watches a key is not told that it was forgotten.
+const POLL_INTERVAL: Duration = Duration::from_millis(250);
+/// The pause of a holder after a write that failed.
+const RETRY_INTERVAL: Duration = Duration::from_millis(50);
+/// How often it is looked whether there is a JetStream by now, where there was none.
+const ALONE_INTERVAL: Duration = Duration::from_secs(1);
+/// How long one question to the server may take.
+const CALL_TIMEOUT: Duration = Duration::from_millis(400);
+/// How often it is said in the log that an office cannot be campaigned for.
+const WARN_INTERVAL: Duration = Duration::from_secs(10);
+
+/// The campaign of one candidate for one office.
+pub(super) struct Lease {
+    client: Client,
+    jetstream: jetstream::Context,
+    office: &'static str,
+    /// The candidate's name, drawn at random.
+    holder: u64,
+    epochs: Arc<Epochs>,
+    polled: watch::Sender<Polled>,
+    /// The bucket, once it was found.
+    store: Option<Store>,
+    /// Whether it was ever found.
+    founded: bool,
+    /// Of our term, for as long as nothing but our name was in the key.
+    epoch: Option<u64>,
+    /// What we last wrote, if we know that.
+    revision: Option<u64>,
+    warned: Option<WarnedAt>,
+}
+
+/// What is in the key.
+enum Entry {
+    /// Nothing that counts. The revision to replace.
+    Free(u64),
+    /// Our name. The revision to replace.
+    Ours(u64),
+    /// Somebody else's.
+    Theirs,
+}
+
+/// Why it is not known who holds an office.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error("there is no connection")]
+    Away,
+    #[error("no answer in time")]
+    Unanswered,
+    #[error("somebody else wrote first")]
+    Raced,
+    #[error("there is no JetStream")]
+    NoJetStream,
+    #[error("the bucket {BUCKET} forgets after {0:?} instead of {TTL:?}: delete the stream KV_{BUCKET}")]
+    Foreign(Duration),
+    #[error("{0}")]
+    Refused(String),
+}
+
+impl Lease {
+    pub(super) fn new(
+        client: Client,
+        office: &'static str,
+        epochs: Arc<Epochs>,
+        polled: watch::Sender<Polled>,
+    ) -> Self {
+        Self {
+            jetstream: jetstream::new(client.clone()),
+            client,
+            office,
+            holder: rand::random(),
+            epochs,
+            polled,
+            store: None,
+            founded: false,
+            epoch: None,
+            revision: None,
+            warned: None,
+        }
+    }
+
+    /// Campaigns until it is asked to give the office back.
+    pub(super) async fn run(mut self, mut resign: oneshot::Receiver<()>) {
+        loop {
+            let began = Instant::now();
+            let next = match self.poll().await {
+                Ok(polled) => {
+                    self.tell(polled);
+                    if self.epoch.is_some() { began + RENEW_INTERVAL } else { began + POLL_INTERVAL }
+                }
+                Err(failure) => Instant::now() + self.fail(failure),
+            };
+            tokio::select! {
+                asked = &mut resign => {
+                    if asked.is_ok() {
+                        self.give_back().await;
+                    }
+                    return;
+                }
+                () = time::sleep_until(next) => {}
+            }
+        }
+    }
+
+    /// Looks who holds the office, and takes it or goes on holding it where nobody else does.
+    async fn poll(&mut self) -> Result<Polled, Failure> {
+        // The library would send it later, when nobody knows what it does then.
+        if self.client.connection_state() != State::Connected {
+            return Err(Failure::Away);
+        }
+        let store = match self.store.clone() {
+            Some(store) => store,
+            None => self.open().await?,
+        };
+        // Once something else is written, it is known again what only when that was answered.
+        let revision = match self.revision.take() {
+            Some(revision) => revision,
+            None => match self.read(&store).await? {
+                Entry::Ours(revision) => revision,
+                Entry::Free(revision) => {
+                    self.epoch = None;
+                    revision
+                }
+                Entry::Theirs => {
+                    self.epoch = None;
+                    return Ok(Polled { standing: Standing::Follows, until: None });
+                }
+            },
+        };
+        let latest = self.epochs.latest();
+        // What is said in an earlier epoch than the latest, nobody hears.
+        let held = self.epoch.filter(|&epoch| epoch >= latest);
+        let least = held.unwrap_or(latest.saturating_add(1));
+        let name = format!("{:016x} {least}", self.holder);
+        let sent = Instant::now();
+        let written = match in_time(store.update(self.office, name.into(), revision)).await? {
+            Ok(written) => written,
+            Err(error) => {
+                return Err(match error.kind() {
+                    UpdateErrorKind::WrongLastRevision => Failure::Raced,
+                    UpdateErrorKind::TimedOut => Failure::Unanswered,
+                    _ => Failure::Refused(error.to_string()),
+                });
+            }
+        };
+        // The revision alone would do for as long as the server does not lose its store.
+        let epoch = held.unwrap_or(least.max(written));
+        self.epochs.observe(epoch);
+        (self.epoch, self.revision) = (Some(epoch), Some(written));
+        let standing = Standing::Leads(Term { epoch: Some(epoch) });
+        // The server counts from when it was written, which was later.
+        Ok(Polled { standing, until: Some(sent + TTL - MARGIN) })
+    }
+
+    /// Finds the bucket, or makes it.
+    async fn open(&mut self) -> Result<Store, Failure> {
+        // Not as a bucket: of the answer to that the library cannot read what older servers say.
+        let config = Config {
+            name: format!("KV_{BUCKET}"),
+            subjects: vec![format!("$KV.{BUCKET}.>")],
+            max_messages_per_subject: 1,
+            max_age: TTL,
+            // Revisions are to outlive the server.
+            storage: StorageType::File,
+            discard: DiscardPolicy::New,
+            allow_rollup: true,
+            deny_delete: true,
+            allow_direct: true,
+            num_replicas: 1,
+            ..Config::default()
+        };
+        if let Err(error) = in_time(self.jetstream.create_stream(config)).await? {
+            use jetstream::ErrorCode as Code;
+            match error.kind() {
+                CreateStreamErrorKind::JetStream(error) => match error.error_code() {
+                    // Somebody made it in another way, with more replicas, say.
+                    Code::STREAM_NAME_EXIST => {}
+                    Code::JETSTREAM_NOT_ENABLED | Code::JETSTREAM_NOT_ENABLED_FOR_ACCOUNT => {
+                        return Err(Failure::NoJetStream);
+                    }
+                    _ => return Err(Failure::Refused(error.to_string())),
+                },
+                // Where the server has one, it is only not there yet.
+                CreateStreamErrorKind::JetStreamUnavailable if !self.client.server_info().jetstream => {
+                    return Err(Failure::NoJetStream);
+                }
+                CreateStreamErrorKind::TimedOut => return Err(Failure::Unanswered),
+                _ => return Err(Failure::Refused(error.to_string())),
+            }
+        }
+        let store = in_time(self.jetstream.get_key_value(BUCKET)).await?;
+        let store = store.map_err(|error| Failure::Refused(error.to_string()))?;
+        let age = store.stream.cached_info().config.max_age;
+        if age != TTL {
+            return Err(Failure::Foreign(age));
+        }
+        self.founded = true;
+        Ok(self.store.insert(store).clone())
+    }
+
+    async fn read(&self, store: &Store) -> Result<Entry, Failure> {
+        let found = in_time(store.entry(self.office)).await?;
+        let found = found.map_err(|error| Failure::Refused(error.to_string()))?;
+        Ok(match found {
+            None => Entry::Free(0),
+            Some(entry) if entry.operation != Operation::Put => Entry::Free(entry.revision),
+            Some(entry) => {
+                let text = String::from_utf8_lossy(&entry.value);
+                let (holder, epoch) = text.split_once(' ').unwrap_or((&text, ""));
+                if let Ok(epoch) = epoch.parse() {
+                    self.epochs.observe(epoch);
+                }
+                if holder == format!("{:016x}", self.holder) {
+                    Entry::Ours(entry.revision)
+                } else {
+                    Entry::Theirs
+                }
+            }
+        })
+    }
+
+    /// What a failure changes, and how long to wait after it.
+    fn fail(&mut self, failure: Failure) -> Duration {
+        let alone = matches!(failure, Failure::NoJetStream) && !self.founded;
+        match failure {
+            _ if alone => self.tell(Polled::ALONE),
+            // Our name stands in the key for its time, and nobody's else, whether we hear of it or not.
+            // (Where nobody else can lead, nothing changes either.)
+            Failure::Away | Failure::Unanswered if self.leads() => {}
+            _ => self.tell(Polled::UNKNOWN),
+        }
+        if matches!(failure, Failure::NoJetStream | Failure::Foreign(_) | Failure::Refused(_)) {
+            // It may have been lost, and has to be made again.
+            self.store = None;
+            if self.warned.is_none_or(|at| at.elapsed() >= WARN_INTERVAL) && !alone {
+                tracing::warn!(office = self.office, %failure, "cannot find out who leads");
+                self.warned = Some(WarnedAt::now());
+            }
+        }
+        match failure {
+            _ if alone => ALONE_INTERVAL,
+            Failure::Unanswered | Failure::Raced if self.epoch.is_some() => RETRY_INTERVAL,
+            _ => POLL_INTERVAL,
+        }
+    }
+
+    fn leads(&self) -> bool {
+        matches!(self.polled.borrow().now(), Standing::Leads(_))
+    }
+
+    fn tell(&self, polled: Polled) {
+        let before = self.polled.send_replace(polled);
+        if before.standing == polled.standing {
+            return;
+        }
+        match polled.standing {
+            Standing::Leads(Term { epoch: Some(epoch) }) => tracing::info!(self.office, epoch, "leads"),
+            Standing::Leads(Term { epoch: None }) => {
+                tracing::warn!(self.office, "the NATS server has no JetStream: every process leads");
+            }
+            Standing::Follows => tracing::info!(self.office, "another process leads"),
+            Standing::Unknown => tracing::warn!(self.office, "it is not known who leads"),
+        }
+    }
+
+    /// Takes our name out of the key.
+    async fn give_back(mut self) {
+        self.polled.send_replace(Polled::UNKNOWN);
+        let Some(store) = self.store.take() else { return };
+        // What was last written may not be known.
+        if let Ok(Entry::Ours(revision)) = self.read(&store).await {
+            let deleted = in_time(store.delete_expect_revision(self.office, Some(revision))).await;
+            tracing::info!(self.office, given_back = matches!(deleted, Ok(Ok(()))), "leads no more");
+        }
+    }
+}
+
+/// What the server answers, if it does so in time.
+async fn in_time<T>(call: impl Future<Output = T>) -> Result<T, Failure> {
+    time::timeout(CALL_TIMEOUT, call).await.map_err(|_| Failure::Unanswered)
+}

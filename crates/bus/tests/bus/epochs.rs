@@ -1,0 +1,71 @@
+//! What deposed directors say.
+
+use bus::{Bus, Headers, Subscription};
+use protocol::{Subject, subject};
+
+use crate::{
+    contract::{next, peer},
+    metric,
+    nats::settings,
+    server::Server,
+};
+
+/// What is heard, up to what is said last.
+async fn payloads(subscription: &mut Subscription) -> Vec<String> {
+    let mut payloads = Vec::new();
+    while payloads.last().is_none_or(|payload| payload != "last") {
+        payloads.push(String::from_utf8(next(subscription).await.payload.to_vec()).unwrap());
+    }
+    payloads
+}
+
+/// `director` says things, of which nobody on `bus` hears those of an earlier epoch.
+async fn nobody_hears_deposed(director: &Bus, bus: &Bus, names: [&'static str; 2]) {
+    metric::begin();
+    let patterns = [subject::PEER_ISLAND_CHANGES, subject::ENGINE_ISLANDS];
+    let mut subscriptions = names.map(|name| bus.subscribe(name, &patterns, 100));
+    bus.flush().await;
+    let island_changed = Subject::PeerIslandChanged(peer(1));
+    let cases: [(&[_], &[_]); 3] = [
+        (&[(Some(5), "5"), (Some(5), "5 again"), (None, "nobody's")], &["5", "5 again", "nobody's", "last"]),
+        (&[(Some(7), "7")], &["7", "last"]),
+        (&[(Some(6), "deposed"), (Some(7), "7"), (None, "nobody's")], &["7", "nobody's", "last"]),
+    ];
+    for (said, expected) in cases {
+        for &(epoch, payload) in said {
+            director.publish(&island_changed, Headers { epoch, ..Headers::default() }, payload);
+        }
+        director.publish(&Subject::EngineIslands, Headers::default(), "last");
+        for subscription in &mut subscriptions {
+            assert_eq!(payloads(subscription).await, expected);
+        }
+    }
+    assert_eq!(bus.epoch(), 7);
+    // What is heard of in another way counts as well.
+    bus.observe_epoch(9);
+    bus.observe_epoch(8);
+    assert_eq!(bus.epoch(), 9);
+    for (epoch, payload) in [(8, "deposed"), (9, "9")] {
+        director.publish(&island_changed, Headers { epoch: Some(epoch), ..Headers::default() }, payload);
+    }
+    director.publish(&Subject::EngineIslands, Headers::default(), "last");
+    for (subscription, name) in subscriptions.iter_mut().zip(names) {
+        assert_eq!(payloads(subscription).await, ["9", "last"]);
+        assert_eq!(metric::count(&format!("atoll_bus_deposed_total{{subscriber=\"{name}\"}}")), 2);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn within_a_process_what_a_deposed_director_says_reaches_nobody() {
+    let bus = Bus::in_process();
+    nobody_hears_deposed(&bus, &bus, ["deposed-1", "deposed-2"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn over_nats_what_a_deposed_director_says_reaches_nobody() {
+    let server = Server::start();
+    let director = Bus::nats(settings(&server.url())).await.unwrap();
+    let bus = Bus::nats(settings(&server.url())).await.unwrap();
+    nobody_hears_deposed(&director, &bus, ["deposed-3", "deposed-4"]).await;
+    assert_eq!(director.epoch(), 0, "it hears of none");
+}
