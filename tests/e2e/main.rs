@@ -8,6 +8,7 @@ mod command_line;
 mod contracts;
 mod ethereum;
 mod front;
+mod gateways;
 mod http;
 mod islands;
 mod leftovers;

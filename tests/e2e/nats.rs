@@ -3,7 +3,7 @@
 // The tests of the bus do more with it.
 #[allow(dead_code)]
 #[path = "../../crates/bus/tests/bus/server.rs"]
-mod server;
+pub(crate) mod server;
 
 use std::{
     process::Command,

@@ -232,9 +232,10 @@ impl Realm {
         let to_gateway = gateway.subscribe();
         let to_stats = stats.subscribe(&bus);
         let to_rooms = rooms.subscribe(&bus);
+        let asked_by_stats = bus.clone();
         tokio::select! {
             ended = tokio::spawn(async move { gateway.run(to_gateway).await }) => ended?,
-            ended = tokio::spawn(async move { stats.run(to_stats).await }) => ended?,
+            ended = tokio::spawn(async move { stats.run(asked_by_stats, to_stats).await }) => ended?,
             ended = tokio::spawn(async move { rooms.run(bus, to_rooms).await }) => ended?,
             ended = on_its_own_thread(director) => ended?,
             () = upkeep => {}

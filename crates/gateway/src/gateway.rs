@@ -20,7 +20,7 @@ use protocol::{
     subject,
     v3::{JoinIslandMessage, ServiceDiscoveryMessage},
 };
-use tokio::task::JoinSet;
+use tokio::{sync::watch, task::JoinSet};
 
 use crate::{
     FixedRoom, Sampler, Settings,
@@ -59,6 +59,8 @@ pub(crate) struct Shared {
     pub(crate) lambdas: Service,
     pub(crate) load: Load,
     pub(crate) login: Login,
+    /// Changes when somebody on the bus asks who is there.
+    pub(crate) peers_wanted: watch::Sender<()>,
     sample: Sampler,
     directory: Mutex<Directory>,
     /// One clone a socket.
@@ -85,7 +87,7 @@ impl Gateway {
         let door = Door::new(settings.door);
         let sessions = Sessions::new(bus.clone(), settings.max_sessions, settings.keep_session);
         let heartbeats = metrics::counter!("atoll_gateway_heartbeats_total");
-        let (topics, directory, sockets) = Default::default();
+        let (topics, peers_wanted, directory, sockets) = Default::default();
         let content = Service::new("content", &settings.realm.content_url);
         let lambdas = Service::new("lambdas", &settings.realm.lambdas_url);
         let (load, login) = (Load::new(settings.load), Login::new(room, &settings));
@@ -101,6 +103,7 @@ impl Gateway {
             lambdas,
             load,
             login,
+            peers_wanted,
             sample,
             directory,
             sockets,
@@ -126,6 +129,7 @@ impl Gateway {
             subject::PEER_CONNECTS,
             subject::ENGINE_DISCOVERY,
             subject::TRANSPORT_ANNOUNCEMENTS,
+            subject::PEERS_WANTED,
         ];
         if self.0.settings.tell_members {
             patterns.extend([subject::ISLAND_PEER_JOINS, subject::ISLAND_PEER_LEAVES]);
@@ -275,6 +279,9 @@ impl Shared {
                 if let Ok(announcement) = TransportAnnouncement::decode(&envelope.payload[..]) {
                     self.login.heard(announcement);
                 }
+            }
+            Some(Subject::PeersWanted) => {
+                self.peers_wanted.send_replace(());
             }
             _ => {}
         }

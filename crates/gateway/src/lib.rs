@@ -18,6 +18,7 @@ mod services;
 mod sessions;
 mod settings;
 mod socket;
+mod timers;
 mod topics;
 
 pub use gateway::{Gateway, Inbound};

@@ -19,6 +19,8 @@ pub(crate) struct LiveState {
     report: Report,
     /// When the bus last heard of it.
     published: Instant,
+    /// When it is said again where it is, as somebody asked.
+    repeat_at: Option<Instant>,
     /// Pings sent since the last sign of life.
     unanswered: u32,
 }
@@ -40,7 +42,7 @@ impl LiveState {
     /// The state of a client that can join these transports.
     pub(crate) fn new(transports: Option<&str>, now: Instant) -> Self {
         let report = Report::new(transports);
-        Self { began: now, last: None, report, published: now, unanswered: 0 }
+        Self { began: now, last: None, report, published: now, repeat_at: None, unanswered: 0 }
     }
 
     /// Anything came from the client.
@@ -65,8 +67,7 @@ impl LiveState {
                     self.report.wishes(room);
                 }
                 self.last = Some((position, now));
-                self.published = now;
-                Live::Publish(position)
+                self.publish(position, now)
             }
             Err(error) => {
                 let reason = match error {
@@ -77,10 +78,9 @@ impl LiveState {
                 tracing::debug!(%error, "heartbeat refused, the last position holds");
                 metrics::counter!("atoll_gateway_heartbeats_refused_total", "reason" => reason).increment(1);
                 // It is there, and where it was.
-                let Some((position, at)) = &mut self.last else { return Live::Ignore };
-                *at = now;
-                self.published = now;
-                Live::Publish(*position)
+                let Some((position, _)) = self.last else { return Live::Ignore };
+                self.last = Some((position, now));
+                self.publish(position, now)
             }
         }
     }
@@ -107,17 +107,38 @@ impl LiveState {
     pub(crate) fn vouch(&mut self, settings: &Settings, now: Instant) -> Live {
         // Timers are a little late, never early.
         let slack = Duration::from_millis(100);
-        match &self.last {
-            Some((position, at))
-                if now - *at <= settings.vouch_for
-                    && now - self.published + slack >= settings.vouch_interval
-                    && self.unanswered < 2 =>
-            {
-                self.published = now;
-                Live::Publish(*position)
+        match now - self.published + slack >= settings.vouch_interval {
+            true => self.repeat(settings, now),
+            false => Live::Ignore,
+        }
+    }
+
+    /// Somebody asks who is there: that is answered at this time, or before.
+    pub(crate) fn wanted(&mut self, at: Instant) {
+        self.repeat_at.get_or_insert(at);
+    }
+
+    /// When [`Self::repeat`] is due.
+    pub(crate) fn repeat_at(&self) -> Option<Instant> {
+        self.repeat_at
+    }
+
+    /// Says again where a client is for which it can be said.
+    pub(crate) fn repeat(&mut self, settings: &Settings, now: Instant) -> Live {
+        self.repeat_at = None;
+        match self.last {
+            Some((position, at)) if now - at <= settings.vouch_for && self.unanswered < 2 => {
+                self.publish(position, now)
             }
             _ => Live::Ignore,
         }
+    }
+
+    fn publish(&mut self, position: Position, now: Instant) -> Live {
+        self.published = now;
+        // Whoever asked has heard it now.
+        self.repeat_at = None;
+        Live::Publish(position)
     }
 
     /// The client was told of an island.
@@ -212,6 +233,33 @@ mod tests {
         assert_eq!(live.vouch(&settings, start + 6 * SECOND), Live::Ignore);
         assert_eq!(live.vouch(&settings, start + 120 * SECOND), at(1.0));
         assert_eq!(live.vouch(&settings, start + 126 * SECOND), Live::Ignore);
+    }
+
+    #[test]
+    fn whoever_asks_is_answered_once_of_clients_that_are_vouched_for() {
+        let (settings, start) = (settings(), Instant::now());
+        let mut live = LiveState::new(None, start);
+        live.wanted(start);
+        assert_eq!(live.repeat(&settings, start), Live::Ignore, "it never said where it is");
+        live.receive(packet(heartbeat(1.0, None)), &settings, start);
+        live.wanted(start + SECOND);
+        live.wanted(start + 2 * SECOND);
+        assert_eq!(live.repeat_at(), Some(start + SECOND), "once for all who ask");
+        assert_eq!(live.repeat(&settings, start + SECOND), at(1.0));
+        assert_eq!(live.repeat_at(), None);
+        assert_eq!(live.vouch(&settings, start + 5 * SECOND), Live::Ignore, "it was said just now");
+        live.wanted(start + 6 * SECOND);
+        live.receive(packet(heartbeat(2.0, None)), &settings, start + 5 * SECOND);
+        assert_eq!(live.repeat_at(), None, "its own heartbeat was the answer");
+        for _ in 0..2 {
+            live.ping(&settings, start);
+        }
+        live.wanted(start + 7 * SECOND);
+        assert_eq!(
+            live.repeat(&settings, start + 7 * SECOND),
+            Live::Ignore,
+            "nobody knows whether it is there"
+        );
     }
 
     #[test]

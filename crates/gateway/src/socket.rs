@@ -10,7 +10,7 @@ use protocol::{
     Address, Close, Message as _, SessionId,
     v3::{ClientPacket, KickedMessage, ServerPacket, WelcomeMessage, server_packet},
 };
-use tokio::time::{self, Instant, MissedTickBehavior, timeout_at};
+use tokio::time::{Instant, timeout_at};
 use tracing::Instrument;
 
 use crate::{
@@ -19,6 +19,7 @@ use crate::{
     handshake::{Applicant, Handshake, Step},
     live::{Live, LiveState},
     sessions::{Inbox, Told},
+    timers::Timers,
 };
 
 /// Serves one socket.
@@ -109,13 +110,7 @@ async fn live(
 ) -> End {
     let settings = &shared.settings;
     let mut pace = Pace::new(settings.messages_per_second, u32::MAX, Instant::now());
-    let mut pings = time::interval(settings.ping_interval);
-    let mut vouches = time::interval(settings.vouch_interval);
-    // A process that was stopped for a while does not blame its clients.
-    pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    vouches.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    pings.reset();
-    vouches.reset();
+    let mut timers = Timers::new(shared);
     let mut read_from = Instant::now();
     loop {
         let next_step = tokio::select! {
@@ -154,8 +149,7 @@ async fn live(
                     Err(ended) => return ended,
                 }
             }
-            _ = pings.tick() => state.ping(settings, Instant::now()),
-            _ = vouches.tick() => state.vouch(settings, Instant::now()),
+            next_step = timers.next(&mut state) => next_step,
         };
         match next_step {
             Live::Ignore => {}

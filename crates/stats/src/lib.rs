@@ -18,8 +18,8 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use bus::{Bus, Subscription};
-use protocol::{Ulid, subject, unix_ms};
+use bus::{Bus, Headers, Subscription};
+use protocol::{Subject, Ulid, subject, unix_ms};
 use utoipa_axum::router::OpenApiRouter;
 
 pub use content::ContentError;
@@ -107,8 +107,10 @@ impl Stats {
         bus.subscribe("stats", &patterns, BUS_QUEUE)
     }
 
-    /// Listens to the bus, and asks what scenes are called. Does not return.
-    pub async fn run(&self, subscription: Subscription) {
+    /// Listens to the bus, on which it asks who is there, and asks what scenes are called. Does not
+    /// return.
+    pub async fn run(&self, bus: Bus, subscription: Subscription) {
+        bus.publish(&Subject::PeersWanted, Headers::default(), Vec::new());
         match &self.0.content {
             None => self.listen(subscription).await,
             Some(content) => tokio::select! {

@@ -63,7 +63,8 @@ async fn who_does_not_read_costs_nobody_else_anything_and_is_told() {
     let server = listener.local_addr().unwrap();
     let (router, _) = stats.router().split_for_parts();
     tokio::spawn(async move { axum::serve(listener, router).await });
-    tokio::spawn(async move { stats.run(subscription).await });
+    let asked = bus.clone();
+    tokio::spawn(async move { stats.run(asked, subscription).await });
 
     let mut slow = open(server).await;
     assert_eq!(event(&mut slow).await, "ready");

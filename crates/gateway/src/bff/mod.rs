@@ -21,7 +21,7 @@ use protocol::{
     v3::{ChallengeRequestMessage, ClientPacket, SignedChallengeMessage, client_packet},
 };
 use rpc::{ErrorCode, Taken};
-use tokio::time::{self, Instant, MissedTickBehavior, timeout_at};
+use tokio::time::{Instant, timeout_at};
 use tracing::Instrument;
 
 use crate::{
@@ -30,6 +30,7 @@ use crate::{
     handshake::{Applicant, Handshake, Step},
     live::{Live, LiveState},
     sessions::{Inbox, Told},
+    timers::Timers,
 };
 use desk::{Asked, Desk};
 use services::Call;
@@ -171,13 +172,7 @@ impl Client<'_> {
     ) -> End {
         let (shared, settings) = (self.shared, &self.shared.settings);
         let backlogs = self.desk.backlogs();
-        let mut pings = time::interval(settings.ping_interval);
-        let mut vouches = time::interval(settings.vouch_interval);
-        // A process that was stopped for a while does not blame its clients.
-        pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        vouches.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        pings.reset();
-        vouches.reset();
+        let mut timers = Timers::new(shared);
         loop {
             // What came with the signature may have been asked already.
             while let Some(asked) = self.desk.poll(address) {
@@ -226,8 +221,7 @@ impl Client<'_> {
                     }
                     Live::Ignore
                 }
-                _ = pings.tick() => state.ping(settings, Instant::now()),
-                _ = vouches.tick() => state.vouch(settings, Instant::now()),
+                next_step = timers.next(&mut state) => next_step,
                 // Last, so that what others say never keeps the client from being read.
                 () = backlogs.news() => Live::Ignore,
             };
