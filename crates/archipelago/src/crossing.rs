@@ -93,6 +93,14 @@ impl Engine {
         self.crossings.0.insert(peer, Crossing { to, since, due });
     }
 
+    /// Counts a peer to a zone that it no longer stands in, until that has lasted.
+    pub(crate) fn count_back(&mut self, peer: u32, zone: u32, now: Duration) {
+        let to = self.ground.terms(peer).zone();
+        let due = now.saturating_add(self.zones.border_settling(zone, to));
+        self.set_zone(peer, zone);
+        self.crossings.0.insert(peer, Crossing { to, since: now, due });
+    }
+
     /// Counts a peer to a zone, from now on.
     pub(crate) fn set_zone(&mut self, peer: u32, zone: u32) {
         self.crossings.forget(peer);

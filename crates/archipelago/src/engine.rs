@@ -35,6 +35,8 @@ pub struct Engine {
     pub(crate) crossings: Crossings,
     /// The zones are new ones: islands may hold members who do not belong together.
     pub(crate) relaid: bool,
+    /// The islands were just taken over from another engine.
+    pub(crate) taken_over: bool,
     /// What clients said that they can join, of those that did.
     pub(crate) announced: FxHashMap<u32, Vec<String>>,
     /// When sessions that had been replaced were last heard.
@@ -117,6 +119,7 @@ impl Engine {
             zones,
             crossings: Crossings::default(),
             relaid: false,
+            taken_over: false,
             announced: FxHashMap::default(),
             replaced: FxHashMap::default(),
             ids: Ids::new(&settings.id_prefix, started_ms),
@@ -154,6 +157,7 @@ impl Engine {
                 self.heartbeat(peer, session, position, desired_room.as_deref(), now);
             }
             Input::Disconnected { peer, session } => self.disconnected(peer, session),
+            Input::Tell { peer, session, from } => self.tell_again(peer, session, from.as_ref()),
             Input::Transport(transport) => {
                 let known = self.registry.capabilities_count();
                 let taken = self.registry.announce(transport, now);
@@ -207,7 +211,7 @@ impl Engine {
     }
 
     /// Works out what a peer can join.
-    fn set_capabilities(&mut self, peer: u32) {
+    pub(crate) fn set_capabilities(&mut self, peer: u32) {
         let names = self.announced.get(&peer).unwrap_or(&self.settings.assumed_transports);
         let capabilities = self.registry.capabilities(names);
         let terms = self.ground.terms(peer);
@@ -308,7 +312,7 @@ impl Engine {
 
     /// Whether the peer is in an island that has a node. The members of one that gets a node are
     /// looked at then.
-    fn has_node(&self, peer: u32) -> bool {
+    pub(crate) fn has_node(&self, peer: u32) -> bool {
         let island = self.ground.island_of(peer);
         island != NONE && self.islands[island].node != NO_NODE
     }
@@ -341,7 +345,7 @@ impl Engine {
     }
 
     /// The peer that a message is from, unless it is of a session that has been replaced.
-    fn admit(&mut self, address: Address, session: Option<SessionId>) -> Option<u32> {
+    pub(crate) fn admit(&mut self, address: Address, session: Option<SessionId>) -> Option<u32> {
         let (peer, new) = self.peers.intern(address);
         if new {
             let terms = Terms::new(OPEN, self.registry.capabilities(&self.settings.assumed_transports));
@@ -353,7 +357,7 @@ impl Engine {
         admitted.then_some(peer)
     }
 
-    fn wish(&mut self, peer: u32, room: &str) {
+    pub(crate) fn wish(&mut self, peer: u32, room: &str) {
         // A room that is no island of ours can never be among the candidates.
         let wish = self.ids.serial(room);
         let before = match wish {
@@ -437,7 +441,7 @@ impl Engine {
     }
 }
 
-fn is_on_the_map(position: Position) -> bool {
+pub(crate) fn is_on_the_map(position: Position) -> bool {
     // Comparisons with NaN are false.
     [position.x, position.y, position.z].iter().all(|metres| metres.abs() <= WORLD_EDGE_M)
 }

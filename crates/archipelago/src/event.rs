@@ -46,6 +46,18 @@ pub enum Input {
     },
     /// The owners have other rules. They hold from the next flush on, for everybody at once.
     Rules(Arc<Rules>),
+    /// A peer's client has not heard what it was told last: it is told again at the next flush
+    /// where it is, if it is in an island that has a node.
+    Tell {
+        /// Whose.
+        peer: Address,
+        /// Of which session; of another than the present one it means nothing, and none counts as
+        /// the present one.
+        session: Option<SessionId>,
+        /// The island that the client did hear of last, if any, which it will be told that it
+        /// comes [from](Output::Assigned::from).
+        from: Option<IslandId>,
+    },
     /// What time it is. Until it is said, no rule that asks for it holds.
     TimeOfDay {
         /// Minutes since midnight, UTC.

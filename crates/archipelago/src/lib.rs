@@ -55,6 +55,12 @@
 //!
 //! [`Engine::explain`] says why any of this is as it is.
 //!
+//! # Taking over
+//!
+//! An engine is lost with its process, and what it was is not written down anywhere: what clients were
+//! told says it. [`Engine::resume`] makes one that goes on from there, so that whoever has no reason to
+//! be elsewhere is told nothing.
+//!
 //! # What is announced
 //!
 //! The difference between the end of one flush and the end of the next, not the steps between:
@@ -80,6 +86,7 @@ pub mod scenario;
 mod settings;
 pub mod sim;
 mod slab;
+mod takeover;
 mod view;
 mod zones;
 
@@ -87,4 +94,5 @@ pub use engine::{Counters, Engine};
 pub use event::{Input, Output};
 pub use registry::{Transport, TransportKind, TransportView};
 pub use settings::{Settings, SettingsError};
+pub use takeover::{Resident, Takeover, Told};
 pub use view::{IslandView, PeerView};

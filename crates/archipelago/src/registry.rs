@@ -101,7 +101,8 @@ pub(crate) struct Registry {
 #[derive(Debug, Clone)]
 struct Node {
     transport: Transport,
-    heard: Duration,
+    /// When it last announced itself; `None`: all that is known is that clients were told of it.
+    heard: Option<Duration>,
     present: bool,
     /// Since when it has been there again after it was not, until that has settled.
     back_since: Option<Duration>,
@@ -200,9 +201,9 @@ impl Registry {
         let before = offer(node);
         node.transport = transport;
         node.needs = needs;
-        node.heard = now;
+        let known = node.heard.replace(now).is_some();
         node.present = true;
-        if node.available() && !before.0 {
+        if known && node.available() && !before.0 {
             node.back_since = Some(now);
         }
         self.changed |= before != offer(node);
@@ -210,13 +211,37 @@ impl Registry {
     }
 
     fn enter(&mut self, transport: Transport, needs: Capabilities, now: Duration) -> bool {
-        let Some(index) = NodeIndex::try_from(self.nodes.len()).ok().filter(|&index| index != NO_NODE) else {
-            return false;
-        };
-        self.by_name.insert(transport.node.clone(), index);
-        self.nodes.push(Node { transport, heard: now, present: true, back_since: None, assigned: 0, needs });
+        let node = Node { transport, heard: Some(now), present: true, back_since: None, assigned: 0, needs };
         self.changed = true;
-        true
+        self.push(node).is_some()
+    }
+
+    fn push(&mut self, node: Node) -> Option<NodeIndex> {
+        let index = NodeIndex::try_from(self.nodes.len()).ok().filter(|&index| index != NO_NODE)?;
+        self.by_name.insert(node.transport.node.clone(), index);
+        self.nodes.push(node);
+        Some(index)
+    }
+
+    /// The node with this name. One that was not heard is taken to be gone until it is; when the
+    /// registry is full, none.
+    pub(crate) fn recall(&mut self, name: &NodeName) -> NodeIndex {
+        if let Some(&index) = self.by_name.get(name) {
+            return index;
+        }
+        let transport = Transport {
+            node: name.clone(),
+            kind: TransportKind::WsRoom,
+            capability: Arc::default(),
+            max_island_size: 0,
+            seats: None,
+            users: 0,
+            draining: false,
+            public_url: Arc::default(),
+        };
+        let needs = Capabilities::default();
+        let node = Node { transport, heard: None, present: false, back_since: None, assigned: 0, needs };
+        self.push(node).unwrap_or(NO_NODE)
     }
 
     /// The bit of a capability, a new one if need be and there is one.
@@ -265,7 +290,7 @@ impl Registry {
     /// offers since the last time.
     pub(crate) fn expire(&mut self, timeout: Duration, settling: Duration, now: Duration) -> bool {
         for node in &mut self.nodes {
-            if node.present && now.saturating_sub(node.heard) > timeout {
+            if node.present && node.heard.is_none_or(|heard| now.saturating_sub(heard) > timeout) {
                 node.present = false;
                 self.changed = true;
             }
@@ -341,9 +366,10 @@ impl Registry {
         self.candidates(choice, size, capabilities, NO_NODE).any(|(_, unfit)| unfit == Some(Unfit::Full))
     }
 
-    /// What a node last said, and when.
+    /// What a node last said, and when, if it ever did.
     pub(crate) fn last_word(&self, node: NodeIndex) -> Option<(TransportView<'_>, Duration)> {
-        self.nodes.get(usize::from(node)).map(|node| (node.view(), node.heard))
+        let node = self.nodes.get(usize::from(node))?;
+        Some((node.view(), node.heard?))
     }
 
     /// Whether the node is there at all, even if it is about to leave.
@@ -375,6 +401,6 @@ impl Registry {
 
     /// All nodes ever heard of.
     pub(crate) fn views(&self) -> impl Iterator<Item = TransportView<'_>> {
-        self.nodes.iter().map(Node::view)
+        self.nodes.iter().filter(|node| node.heard.is_some()).map(Node::view)
     }
 }

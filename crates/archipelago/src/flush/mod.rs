@@ -29,6 +29,7 @@ use std::time::Duration;
 pub(crate) use cut::lowest_address;
 pub(crate) use hold::{Step, is_few};
 pub(crate) use judge::Pace;
+pub(crate) use transports::refresh;
 
 use crate::{crossing, engine::Engine, event::Output, ground::Member, ids::IdCache, peers::Flags};
 
@@ -79,7 +80,10 @@ pub(crate) fn run(engine: &mut Engine, now: Duration, outputs: &mut Vec<Output>)
     arrive::place_fragments(engine);
     arrive::place_newcomers(engine, &arrivals);
     if engine.refines {
-        refine::run(engine, &active);
+        // Crowds that were taken over stay as people were told, but for what has to change: another
+        // look at all of them might find something to improve.
+        let improvable = if std::mem::take(&mut engine.taken_over) { &[] } else { &active[..] };
+        refine::run(engine, improvable);
     }
     announce::name_islands(engine, outputs);
     judge::run(engine, now, outputs);

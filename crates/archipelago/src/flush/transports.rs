@@ -4,7 +4,7 @@ use crate::{engine::Engine, peers::State};
 
 /// Counts out silent nodes, and follows what the others offer and how crowded it is. The latter looks
 /// at everybody, once a second, if any rule asks.
-pub(super) fn refresh(engine: &mut Engine, now: Duration) {
+pub(crate) fn refresh(engine: &mut Engine, now: Duration) {
     let offer = engine.registry.expire(engine.settings.transport_timeout, engine.settings.settling, now);
     let Engine { zones, peers, ground, .. } = engine;
     let count = |by_zone: &mut [u32]| {

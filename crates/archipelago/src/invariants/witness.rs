@@ -47,6 +47,13 @@ impl Witness {
                     self.gone.insert(*peer);
                 }
             }
+            Input::Tell { peer, session, from } => {
+                let current = session.is_none() || *session == self.sessions.get(peer).copied();
+                if let Some((_, node)) = self.told.remove(peer).filter(|_| current) {
+                    self.absent.insert(*peer);
+                    self.told.extend(from.iter().map(|island| (*peer, (island.clone(), node.clone()))));
+                }
+            }
             Input::Transport(transport) => {
                 self.nodes_taking.insert(transport.node.clone(), !transport.draining);
             }

@@ -1,0 +1,277 @@
+//! Going on where another engine ended.
+
+use std::{cmp::Reverse, sync::Arc, time::Duration};
+
+use protocol::{Address, IslandId, NodeName, Position, SessionId};
+
+use crate::{
+    engine::{Engine, is_on_the_map},
+    event::Input,
+    flush::{self, Pace},
+    ground::Point,
+    ids::{Ids, Serial},
+    islands::{Desertion, IslandState},
+    peers::{Flags, State},
+    registry::{NO_NODE, NodeIndex, Transport},
+    rules::Rules,
+    settings::{Settings, SettingsError},
+};
+
+/// What somebody who takes over knows of a realm.
+#[derive(Debug, Clone, Default)]
+pub struct Takeover {
+    /// The owners' rules.
+    pub rules: Arc<Rules>,
+    /// What time it is, in minutes since midnight, UTC, if that is known.
+    pub minute: Option<u16>,
+    /// The nodes that offer rooms. They count as heard just now.
+    pub transports: Vec<Transport>,
+    /// The people, in any order. Of one peer the greatest session counts. Whoever has signed in and
+    /// not said where it is, is not among them: that is an [`Input::Connected`] afterwards.
+    pub residents: Vec<Resident>,
+}
+
+/// What is known of a peer.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Resident {
+    /// Who.
+    pub peer: Address,
+    /// Its session; none if its messages carry none.
+    pub session: Option<SessionId>,
+    /// What its client can join, if it said so.
+    pub transports: Option<Vec<String>>,
+    /// Where it stands.
+    pub position: Position,
+    /// The id of the island that it would like to be in, if it said so.
+    pub desired_room: Option<String>,
+    /// What its client was last told; `None` is a newcomer.
+    pub told: Option<Told>,
+    /// When it was last heard, in the time of the engine.
+    pub heard: Duration,
+    /// When it disconnected, if it did, in the time of the engine: it may come back. Its island
+    /// heard of it; otherwise it is still there, and an [`Input::Disconnected`] follows.
+    pub departed: Option<Duration>,
+}
+
+/// Where a client was told that it is.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Told {
+    /// The island.
+    pub island: IslandId,
+    /// The node that holds its room.
+    pub node: NodeName,
+}
+
+/// A peer that is being counted in, and what it was told.
+struct Placed {
+    island: u32,
+    /// It has left, and its place is kept.
+    kept_until: Option<Duration>,
+    node: NodeIndex,
+}
+
+impl Engine {
+    /// An engine that goes on where another ended. `started_ms` is as for [`new`](Self::new); if an
+    /// island is of an engine that started later, a later time is taken.
+    ///
+    /// Islands keep their ids, be they of another prefix; no new one has an id that was ever given.
+    /// Members of an island are all who were told of it, and its node is the one that most of them
+    /// were told: the others are told anew. So whoever stands where it stood is told nothing, and who
+    /// is not where it should be is put right by the next flush, as ever. Crowds are left as they are
+    /// until somebody in them moves. Who disconnected is remembered for the rest of the return window.
+    ///
+    /// Rules, hours and places hold at once. What was waiting for a time to pass waits anew.
+    pub fn resume(
+        settings: Settings,
+        started_ms: u64,
+        takeover: Takeover,
+        now: Duration,
+    ) -> Result<Self, SettingsError> {
+        let mut engine = Self::new(settings, started_ms)?;
+        let Takeover { rules, minute, transports, mut residents } = takeover;
+        engine.handle(Input::Rules(rules), now);
+        minute.into_iter().for_each(|minute| engine.handle(Input::TimeOfDay { minute }, now));
+        transports.into_iter().for_each(|transport| engine.handle(Input::Transport(transport), now));
+        let window = engine.settings.return_window;
+        let all = residents.len();
+        residents.retain(|resident| is_on_the_map(resident.position));
+        engine.counters.positions_refused += (all - residents.len()) as u64;
+        residents.retain(|resident| is_known(resident, window, now));
+        residents.sort_unstable_by_key(|resident| (resident.peer, Reverse(resident.session)));
+        residents.dedup_by_key(|resident| resident.peer);
+        // Those who left, in the order in which they will be forgotten.
+        residents.sort_by_key(|resident| resident.departed);
+        engine.adopt_islands(started_ms, &residents);
+        let placed = residents.into_iter().filter_map(|resident| engine.count_in(resident)).collect();
+        engine.recall_nodes(placed);
+        engine.hold_borders(now);
+        flush::refresh(&mut engine, now);
+        engine.begin_paces(now);
+        engine.taken_over = true;
+        Ok(engine)
+    }
+
+    /// Makes the islands that people were told of, the oldest first, empty yet.
+    fn adopt_islands(&mut self, started_ms: u64, residents: &[Resident]) {
+        let told = residents.iter().filter_map(|resident| resident.told.as_ref());
+        let mut ids: Vec<IslandId> = told.map(|told| told.island.clone()).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        let serials = (1..=ids.len() as u64).map(Serial);
+        self.ids = Ids::resume(&self.settings.id_prefix, started_ms, ids);
+        for serial in serials {
+            let island = self.islands.add(serial.0);
+            self.islands.name(island, serial);
+            self.ground.admit_island(island);
+        }
+    }
+
+    /// Counts a peer in, as a member of the island that it was told of.
+    fn count_in(&mut self, resident: Resident) -> Option<Placed> {
+        let Resident { peer: address, session, transports, position, desired_room, told, heard, departed } =
+            resident;
+        let peer = self.admit(address, session)?;
+        let at = Point { x: position.x, z: position.z };
+        self.ground.shift(peer, at);
+        self.arrive_in_zone(peer);
+        if let Some(transports) = transports {
+            self.announced.insert(peer, transports);
+            self.set_capabilities(peer);
+        }
+        let serial = told.as_ref().and_then(|told| self.ids.serial(told.island.as_str()));
+        let island = serial.and_then(|serial| self.islands.find(serial));
+        let node = told.map_or(NO_NODE, |told| self.registry.recall(&told.node));
+        let record = &mut self.peers[peer];
+        record.hear(heard);
+        record.height_m = position.y;
+        let kept_until = departed.map(|departed| departed.saturating_add(self.settings.return_window));
+        if let Some(until) = kept_until {
+            self.peers.set_state(peer, State::Departed);
+            self.returns.remember(peer, serial.unwrap_or(Serial::NONE), at, until);
+        } else {
+            self.peers.set_state(peer, State::Present);
+            match island {
+                Some(island) => {
+                    let record = &mut self.peers[peer];
+                    (record.home, record.told_node) = (island, node);
+                    record.told = serial.unwrap_or(Serial::NONE);
+                    self.ground.put(peer, island);
+                }
+                None => self.pending.arrivals.push(peer),
+            }
+        }
+        if let Some(room) = desired_room {
+            self.wish(peer, &room);
+        }
+        island.map(|island| Placed { island, kept_until, node })
+    }
+
+    /// Gives each island the node that most of its members were told of, or, where all have left, most
+    /// of those. Who was told another is told anew.
+    fn recall_nodes(&mut self, mut placed: Vec<Placed>) {
+        placed.sort_unstable_by_key(|placed| (placed.island, placed.kept_until.is_some(), placed.node));
+        for of_island in placed.chunk_by(|a, b| a.island == b.island) {
+            let (island, left) = (of_island[0].island, of_island[0].kept_until.is_some());
+            let mut counted = of_island.chunk_by(|a, b| a.kept_until.is_some() == b.kept_until.is_some());
+            let by_node = counted.next().unwrap_or_default().chunk_by(|a, b| a.node == b.node);
+            let most = by_node.max_by_key(|placed| (placed.len(), Reverse(placed[0].node)));
+            let node = most.map_or(NO_NODE, |placed| placed[0].node);
+            self.islands[island].node = node;
+            if left {
+                self.islands.set_state(island, IslandState::Deserted);
+                let serial = self.islands[island].serial;
+                let until = of_island.iter().filter_map(|placed| placed.kept_until).max();
+                self.deserted.extend(until.map(|until| Desertion { island, serial, until }));
+                continue;
+            }
+            let size = self.ground.size(island);
+            self.islands[island].seats_taken = size;
+            self.registry.reserve(node, 0, size);
+            self.mark_dirty(island);
+            for peer in self.members_of(island) {
+                if self.peers[peer].told_node != node {
+                    self.list(peer);
+                }
+            }
+        }
+        self.deserted.make_contiguous().sort_by_key(|desertion| desertion.until);
+    }
+
+    /// Who stands on the other side of the border of an area that keeps its people to themselves has
+    /// only just crossed it, and stays in its island until that has lasted.
+    fn hold_borders(&mut self, now: Duration) {
+        let islands: Vec<u32> = self.islands.numbers().collect();
+        for island in islands {
+            if self.ground.only_zone(island).is_some() {
+                continue;
+            }
+            let main = self.ground.main_zone(island);
+            for peer in self.members_of(island) {
+                let reaches = &self.ground.reaches;
+                if reaches.enclosure(self.ground.terms(peer).zone()) != reaches.enclosure(main) {
+                    self.count_back(peer, main, now);
+                }
+            }
+        }
+    }
+
+    /// Rules decide that would if nothing had changed lately, and nothing moves soon that need not.
+    fn begin_paces(&mut self, now: Duration) {
+        let islands: Vec<u32> = self.islands.numbers().collect();
+        for island in islands {
+            let (zone, size) = (self.ground.main_zone(island), self.ground.size(island));
+            self.islands[island].rule = self.zones.rule_for(zone, size);
+            self.paces.insert(island, Pace { moved_at: Some(now), ..Pace::default() });
+        }
+    }
+
+    fn members_of(&self, island: u32) -> Vec<u32> {
+        self.ground.members(island).map(|member| member.peer).collect()
+    }
+
+    /// Whether this is what a peer's client was last told: the ids of island and node, or nothing.
+    /// True as well where there is nothing to mend: of a session that is not the present one, of
+    /// whoever is in no island that has a node, or is about to be told anyway.
+    pub fn agrees(&self, peer: Address, session: Option<SessionId>, told: Option<(&str, &str)>) -> bool {
+        let Some(peer) = self.peers.find(peer) else { return true };
+        let record = &self.peers[peer];
+        let mute = record.state != State::Present || record.flags.has(Flags::MUTE);
+        if mute || !self.is_present_session(peer, session) || !self.has_node(peer) {
+            return true;
+        }
+        match (self.registry.name(record.told_node), told) {
+            // It was told nothing, or is to be told again.
+            (None, _) => true,
+            (Some(node), Some((island, other))) => node.as_str() == other && self.ids.is(record.told, island),
+            (Some(_), None) => false,
+        }
+    }
+
+    fn is_present_session(&self, peer: u32, session: Option<SessionId>) -> bool {
+        session.is_none() || session == self.peers.session(peer)
+    }
+
+    pub(crate) fn tell_again(
+        &mut self,
+        address: Address,
+        session: Option<SessionId>,
+        from: Option<&IslandId>,
+    ) {
+        let Some(peer) = self.peers.find(address) else { return };
+        if !self.is_present_session(peer, session) {
+            self.counters.stale_messages += 1;
+            return;
+        }
+        let from = from.and_then(|island| self.ids.serial(island.as_str()));
+        let record = &mut self.peers[peer];
+        (record.told, record.told_node) = (from.unwrap_or(Serial::NONE), NO_NODE);
+        if self.has_node(peer) {
+            self.list(peer);
+        }
+    }
+}
+
+/// Whether a peer is still to be known: it is there, or may still come back.
+fn is_known(resident: &Resident, return_window: Duration, now: Duration) -> bool {
+    resident.departed.is_none_or(|departed| departed.saturating_add(return_window) > now)
+}

@@ -1,0 +1,245 @@
+//! One engine goes on where another ended.
+
+// Helpers of tests fail by panicking, too.
+#![allow(clippy::unwrap_used)]
+
+use std::{sync::Arc, time::Duration};
+
+use archipelago::{
+    Engine, Input, Output, Resident, Settings, Takeover, Told, Transport,
+    rules::Rules,
+    sim::{self, address},
+};
+use protocol::{Address, Position, SessionId};
+
+const NOW: Duration = Duration::from_secs(1_000);
+const LATER: Duration = Duration::from_millis(1_000_250);
+
+fn node(name: &str) -> Transport {
+    sim::node(name.parse().unwrap(), 100)
+}
+
+fn at(x: f32) -> Position {
+    Position::new(x, 0.0, 0.0)
+}
+
+fn resident(person: u32, x: f32, told: Option<(&str, &str)>) -> Resident {
+    Resident {
+        peer: address(person),
+        session: Some(SessionId::new(1, 1)),
+        transports: None,
+        position: at(x),
+        desired_room: None,
+        told: told
+            .map(|(island, node)| Told { island: island.parse().unwrap(), node: node.parse().unwrap() }),
+        heard: NOW,
+        departed: None,
+    }
+}
+
+fn takeover(residents: Vec<Resident>) -> Takeover {
+    Takeover { transports: vec![node("one"), node("two")], residents, ..Takeover::default() }
+}
+
+fn resume(takeover: Takeover) -> Engine {
+    Engine::resume(Settings::default(), 7, takeover, NOW).unwrap()
+}
+
+fn flush(engine: &mut Engine, now: Duration) -> Vec<Output> {
+    let mut outputs = Vec::new();
+    engine.flush(now, &mut outputs);
+    outputs
+}
+
+fn island_of(engine: &Engine, person: u32) -> String {
+    engine.peer(address(person)).unwrap().island().unwrap().id().to_string()
+}
+
+/// Who is told of which island and node, and from which.
+fn told(outputs: &[Output]) -> Vec<(Address, String, String, Option<String>)> {
+    let told = outputs.iter().filter_map(|output| match output {
+        Output::Assigned { peer, island, transport, from, .. } => {
+            Some((*peer, island.to_string(), transport.to_string(), from.as_ref().map(ToString::to_string)))
+        }
+        _ => None,
+    });
+    told.collect()
+}
+
+#[test]
+fn who_is_where_it_was_told_is_told_nothing() {
+    // Islands of an engine with the same prefix, and of another.
+    let mut engine = resume(takeover(vec![
+        resident(1, 0.0, Some(("I000000055", "one"))),
+        resident(2, 70.0, Some(("I000000055", "one"))),
+        resident(3, 500.0, Some(("world-1", "two"))),
+    ]));
+    assert_eq!(flush(&mut engine, LATER), []);
+    assert_eq!(flush(&mut engine, LATER + Duration::from_secs(60)).len(), 3, "and three fall silent");
+    let islands = [1, 2, 3].map(|person| engine.peer(address(person)).is_none());
+    assert_eq!(islands, [true; 3]);
+}
+
+#[test]
+fn newcomers_are_placed_and_new_islands_have_new_ids() {
+    let mut engine = resume(takeover(vec![
+        resident(1, 0.0, Some(("I000000085", "one"))),
+        resident(2, 10.0, None),
+        resident(3, 500.0, None),
+    ]));
+    let outputs = flush(&mut engine, LATER);
+    assert_eq!(island_of(&engine, 1), "I000000085");
+    assert_eq!(island_of(&engine, 2), "I000000085");
+    // The engine of that island started later than this one says it did.
+    assert_eq!(island_of(&engine, 3), "I000000092");
+    let mut told: Vec<Address> = told(&outputs).into_iter().map(|(peer, ..)| peer).collect();
+    told.sort();
+    let mut expected = [address(2), address(3)];
+    expected.sort();
+    assert_eq!(told, expected);
+}
+
+#[test]
+fn the_older_of_two_islands_survives() {
+    let mut engine = resume(takeover(vec![
+        resident(1, 0.0, Some(("I0000000510", "one"))),
+        resident(2, 50.0, Some(("I00000005z", "one"))),
+    ]));
+    let outputs = flush(&mut engine, LATER);
+    let from = Some("I0000000510".to_owned());
+    assert_eq!(told(&outputs), [(address(1), "I00000005z".into(), "one".into(), from)]);
+    assert!(outputs.contains(&Output::Closed { island: "I0000000510".parse().unwrap() }), "{outputs:?}");
+}
+
+#[test]
+fn the_node_is_the_one_that_most_were_told() {
+    let mut engine = resume(takeover(vec![
+        resident(1, 0.0, Some(("I000000051", "two"))),
+        resident(2, 1.0, Some(("I000000051", "one"))),
+        resident(3, 2.0, Some(("I000000051", "two"))),
+    ]));
+    let same = Some("I000000051".to_owned());
+    assert_eq!(told(&flush(&mut engine, LATER)), [(address(2), "I000000051".into(), "two".into(), same)]);
+}
+
+#[test]
+fn islands_whose_node_is_not_heard_go_elsewhere_or_wait_for_it() {
+    let residents = || vec![resident(1, 0.0, Some(("I000000051", "lost")))];
+    let mut engine = resume(takeover(residents()));
+    let moved = flush(&mut engine, LATER);
+    assert!(
+        moved.iter().any(|output| matches!(output, Output::Moved { from, .. } if from.as_str() == "lost")),
+        "{moved:?}"
+    );
+    assert_eq!(engine.transports().count(), 2, "nobody has heard of the third");
+    let mut engine = resume(Takeover { residents: residents(), ..Takeover::default() });
+    assert_eq!(flush(&mut engine, LATER), []);
+    engine.handle(Input::Transport(node("lost")), LATER);
+    assert_eq!(flush(&mut engine, LATER), []);
+    assert_eq!(engine.peer(address(1)).unwrap().island().unwrap().transport().unwrap().as_str(), "lost");
+}
+
+#[test]
+fn who_left_is_put_back_where_it_was_if_it_comes_in_time() {
+    let left = |person, x, seconds_ago| {
+        let mut resident = resident(person, x, Some(("I000000051", "one")));
+        resident.departed = Some(NOW - Duration::from_secs(seconds_ago));
+        resident
+    };
+    let back = |person, x| Input::Heartbeat {
+        peer: address(person),
+        session: Some(SessionId::new(1, 1)),
+        position: at(x),
+        desired_room: None,
+    };
+    let mut engine = resume(takeover(vec![left(1, 0.0, 9), left(2, 0.0, 4), left(3, 0.0, 10)]));
+    assert_eq!((flush(&mut engine, LATER), engine.islands_count()), (vec![], 0));
+    assert_eq!(flush(&mut engine, NOW + Duration::from_secs(2)), [], "the first is forgotten");
+    engine.handle(back(2, 79.0), NOW + Duration::from_secs(2));
+    let outputs = flush(&mut engine, NOW + Duration::from_secs(2));
+    assert_eq!(told(&outputs), [(address(2), "I000000051".into(), "one".into(), None)]);
+
+    let mut engine = resume(takeover(vec![left(1, 0.0, 9), left(2, 0.0, 4)]));
+    assert_eq!(
+        flush(&mut engine, NOW + Duration::from_secs(6)),
+        [Output::Closed { island: "I000000051".parse().unwrap() }]
+    );
+}
+
+#[test]
+fn of_a_peer_the_greatest_session_counts_and_nobody_off_the_map() {
+    let newer = SessionId::new(2, 2);
+    let other = Resident { session: Some(newer), ..resident(1, 300.0, Some(("I000000052", "one"))) };
+    let mut engine = resume(takeover(vec![
+        resident(1, 0.0, Some(("I000000051", "one"))),
+        other,
+        resident(2, f32::NAN, Some(("I000000053", "one"))),
+    ]));
+    assert_eq!(flush(&mut engine, LATER), []);
+    assert_eq!((engine.peers_count(), engine.counters().positions_refused), (1, 1));
+    assert_eq!(engine.peer(address(1)).unwrap().session(), Some(newer));
+    assert_eq!(island_of(&engine, 1), "I000000052");
+}
+
+#[test]
+fn a_wish_for_an_island_that_was_taken_over_holds() {
+    let resident = |person, x, island: &str| resident(person, x, Some((island, "one")));
+    let mut engine = resume(takeover(vec![
+        resident(1, 0.0, "I000000051"),
+        resident(2, 100.0, "far_1"),
+        Resident { desired_room: Some("far_1".into()), told: None, ..resident(3, 45.0, "far_1") },
+    ]));
+    flush(&mut engine, LATER);
+    // The first is nearer, but all three fit one island, which is not what this is about.
+    assert_eq!(engine.peer(address(3)).unwrap().desired_room().unwrap().as_str(), "far_1");
+    assert_eq!(island_of(&engine, 3), "far_1");
+}
+
+#[test]
+fn who_has_only_just_left_an_enclosure_stays_until_that_has_lasted() {
+    let rules = "[[rule]]\nname = \"casino\"\narea = { parcels = [\"0,0\"] }\nexclusive = true\n";
+    let resident = |person, x| resident(person, x, Some(("I000000051", "one")));
+    let takeover = Takeover {
+        rules: Arc::new(Rules::parse(rules).unwrap()),
+        ..takeover(vec![resident(1, 5.0), resident(2, 6.0), resident(3, 20.0)])
+    };
+    let mut engine = resume(takeover);
+    assert_eq!(flush(&mut engine, LATER), []);
+    let outputs = flush(&mut engine, NOW + Duration::from_secs(3));
+    assert_eq!(told(&outputs).len(), 1, "{outputs:?}");
+    assert_ne!(island_of(&engine, 3), "I000000051");
+}
+
+#[test]
+fn whoever_missed_what_it_was_told_is_told_again() {
+    let island = "I000000051";
+    let mut engine = resume(takeover(vec![resident(1, 0.0, Some((island, "one")))]));
+    let (peer, session) = (address(1), Some(SessionId::new(1, 1)));
+    flush(&mut engine, LATER);
+    assert!(engine.agrees(peer, session, Some((island, "one"))));
+    assert!(engine.agrees(peer, None, Some((island, "one"))));
+    for other in [None, Some((island, "two")), Some(("I000000052", "one"))] {
+        assert!(!engine.agrees(peer, session, other), "{other:?}");
+        assert!(engine.agrees(peer, Some(SessionId::new(2, 2)), other), "another session");
+        assert!(engine.agrees(address(2), session, other), "nobody");
+    }
+    engine.handle(Input::Tell { peer, session: Some(SessionId::new(0, 1)), from: None }, LATER);
+    assert_eq!((flush(&mut engine, LATER), engine.counters().stale_messages), (vec![], 1));
+    for from in [Some("I000000050a"), Some(island), None] {
+        let parsed = from.map(|from| from.parse().unwrap());
+        engine.handle(Input::Tell { peer, session, from: parsed }, LATER);
+        assert!(engine.agrees(peer, session, None), "it will be told");
+        // An island that nobody can have been told of is none to come from.
+        let from = from.filter(|&from| from == island).map(str::to_owned);
+        assert_eq!(told(&flush(&mut engine, LATER)), [(peer, island.into(), "one".into(), from)]);
+        assert!(!engine.agrees(peer, session, None));
+    }
+    engine.handle(Input::Disconnected { peer, session }, LATER);
+    assert!(engine.agrees(peer, session, None));
+}
+
+#[test]
+fn settings_are_checked() {
+    let settings = Settings { id_prefix: String::new(), ..Settings::default() };
+    assert!(Engine::resume(settings, 7, Takeover::default(), NOW).is_err());
+}
