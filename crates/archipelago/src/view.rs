@@ -5,6 +5,7 @@ use protocol::{Address, IslandId, NodeName, Position, SessionId};
 use crate::{
     engine::{Counters, Engine},
     ground::{Capabilities, Member, Reach},
+    ids::Serial,
     invariants::{PeerTerms, Terms},
     peers::State,
     registry::{NO_NODE, TransportView},
@@ -208,6 +209,13 @@ impl<'a> PeerView<'a> {
     pub fn island(&self) -> Option<IslandView<'a>> {
         let island = self.engine.ground.island_of(self.peer);
         (island != NONE).then_some(IslandView { engine: self.engine, island })
+    }
+
+    /// The island and the node that its client was last told of, in its present session.
+    pub fn told(&self) -> Option<(IslandId, &'a NodeName)> {
+        let record = &self.engine.peers[self.peer];
+        let node = self.engine.registry.name(record.told_node)?;
+        (record.told != Serial::NONE).then(|| (self.engine.ids.text(record.told), node))
     }
 
     /// Its session, if any of its messages carried one.

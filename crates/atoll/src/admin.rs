@@ -39,6 +39,7 @@ pub(crate) fn bind(address: SocketAddr) -> Result<TcpListener> {
 pub(crate) fn router(console: Console) -> Router {
     Router::new()
         .route("/explain", get(explain))
+        .route("/assignments", get(assignments))
         .route("/rules/diff", post(diff))
         .layer(DefaultBodyLimit::max(MAX_FILE_BYTES))
         .layer(middleware::from_fn(from_here))
@@ -119,6 +120,34 @@ async fn explain(State(Desk { console, .. }): State<Desk>, Query(asked): Query<A
     match console.explain(question).await {
         Ok(answer) if asked.json => Json(answer).into_response(),
         Ok(answer) => answer.to_string().into_response(),
+        Err(gone) => (StatusCode::SERVICE_UNAVAILABLE, gone.to_string()).into_response(),
+    }
+}
+
+/// What the client of one peer was last told, as far as the director knows.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Assignment {
+    pub(crate) address: String,
+    /// `None`: no message of it had one.
+    pub(crate) session: Option<String>,
+    pub(crate) island: String,
+    pub(crate) node: String,
+}
+
+impl From<director::Assignment> for Assignment {
+    fn from(told: director::Assignment) -> Self {
+        Self {
+            address: told.peer.to_string(),
+            session: told.session.map(|session| session.to_string()),
+            island: told.island.to_string(),
+            node: told.node.to_string(),
+        }
+    }
+}
+
+async fn assignments(State(Desk { console, .. }): State<Desk>) -> Response {
+    match console.assignments().await {
+        Ok(told) => Json(told.into_iter().map(Assignment::from).collect::<Vec<_>>()).into_response(),
         Err(gone) => (StatusCode::SERVICE_UNAVAILABLE, gone.to_string()).into_response(),
     }
 }

@@ -20,7 +20,7 @@ use tokio::{
 use crate::{
     Settings,
     configured::ANNOUNCE_INTERVAL,
-    console::Query,
+    console::{Query, assignments},
     inbound::input,
     messenger::{Errand, IslandSummary},
     news::News,
@@ -193,6 +193,7 @@ impl Clock {
         let now = self.now();
         match query {
             Query::Explain(question, answer) => drop(answer.send(self.engine.explain(&question, now))),
+            Query::Assignments(answer) => drop(answer.send(assignments(&self.engine))),
             Query::SetRules(rules) => self.handle(Input::Rules(rules)),
             Query::Copy(answer) => drop(answer.send((self.engine.clone(), now))),
         }

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use archipelago::{
-    Engine,
+    Engine, PeerView,
     explain::{Diff, Explanation, Question},
     rules::Rules,
 };
+use protocol::{Address, IslandId, NodeName, SessionId};
 use tokio::sync::{mpsc, oneshot};
 
 /// Asks a director. Cheap to clone.
@@ -25,8 +26,32 @@ pub(crate) enum Query {
     Explain(Question, oneshot::Sender<Explanation>),
     /// These are the rules from now on.
     SetRules(Arc<Rules>),
+    /// Who was told of which island?
+    Assignments(oneshot::Sender<Vec<Assignment>>),
     /// A copy of the engine, and the time on its clock.
     Copy(oneshot::Sender<(Engine, std::time::Duration)>),
+}
+
+/// What the client of a peer was last told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Assignment {
+    /// Whose client.
+    pub peer: Address,
+    /// Its session; `None`: no message of it named one.
+    pub session: Option<SessionId>,
+    /// The island of which it was told.
+    pub island: IslandId,
+    /// The node on which this island was then.
+    pub node: NodeName,
+}
+
+/// What everybody who is in the world was last told.
+pub(crate) fn assignments(engine: &Engine) -> Vec<Assignment> {
+    let told = |peer: PeerView<'_>| {
+        let (island, node) = peer.told()?;
+        Some(Assignment { peer: peer.address(), session: peer.session(), island, node: node.clone() })
+    };
+    engine.peers().filter_map(told).collect()
 }
 
 /// Queries that may wait; at the bound, whoever asks waits too.
@@ -42,6 +67,13 @@ impl Console {
     pub async fn explain(&self, question: Question) -> Result<Explanation, DirectorGone> {
         let (answer, answered) = oneshot::channel();
         self.ask(Query::Explain(question, answer)).await?;
+        answered.await.map_err(|_| DirectorGone)
+    }
+
+    /// What everybody was last told, of those who are in the world; in no order that means anything.
+    pub async fn assignments(&self) -> Result<Vec<Assignment>, DirectorGone> {
+        let (answer, answered) = oneshot::channel();
+        self.ask(Query::Assignments(answer)).await?;
         answered.await.map_err(|_| DirectorGone)
     }
 

@@ -26,7 +26,7 @@ use tokio::sync::mpsc;
 use transports::ws_room;
 
 pub use configured::{Configured, Offer};
-pub use console::{Console, DirectorGone};
+pub use console::{Assignment, Console, DirectorGone};
 
 use clock::Clock;
 use configured::Minters;
