@@ -1,6 +1,6 @@
 //! The binary as its user sees it.
 
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use protocol::Close;
 
@@ -99,6 +99,51 @@ async fn what_a_gateway_carries_under_a_topic_is_counted_and_timed() {
     let [sent, delivered, missed] =
         ["sent", "delivered", "missed"].map(|name| summary[name].as_u64().unwrap());
     assert_eq!(delivered + missed, sent * 5, "{summary}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bots_compare_with_the_director_in_the_end_and_when_asked() {
+    let realm = Realm::start(&[]);
+    let admin = format!("http://127.0.0.1:9,{}", realm.admin);
+    let flags = ["bots", "--count", "4", "--still", "--seconds", "6", "--json", "--url", &realm.http];
+    let mut bots = Command::new(env!("CARGO_BIN_EXE_atoll"));
+    let bots = bots.args(flags).args(["--admin", &admin]).stdout(Stdio::piped()).spawn().unwrap();
+    eventually("everybody has a place", async || told(&realm).await.len() == 4).await;
+    let pid = bots.id().to_string();
+    assert!(Command::new("kill").args(["-USR1", &pid]).status().unwrap().success());
+    let output = tokio::task::spawn_blocking(move || bots.wait_with_output()).await.unwrap().unwrap();
+    let lines: Vec<serde_json::Value> = output
+        .stdout
+        .split(|&byte| byte == b'\n')
+        .filter_map(|line| serde_json::from_slice(line).ok())
+        .collect();
+    let [asked, summary] = &lines[..] else { panic!("{lines:?}") };
+    assert_eq!(output.status.code(), Some(0), "{lines:?}");
+    assert_eq!((&asked["converged"], &asked["differ"]), (&true.into(), &0.into()));
+    assert_eq!(summary["convergence"]["converged"], true, "{summary}");
+    assert_eq!((&summary["sessions_failed"], &summary["reconnects"]), (&0.into(), &0.into()));
+    // Another director knows nothing of them.
+    let elsewhere = Realm::start(&[]);
+    let flags = [&flags[..], &["--admin", &elsewhere.admin]].concat();
+    let flags: Vec<String> = flags.into_iter().map(str::to_owned).collect();
+    let run = move || atoll(&flags.iter().map(String::as_str).collect::<Vec<_>>());
+    let (code, stdout, _) = tokio::task::spawn_blocking(run).await.unwrap();
+    let summary: serde_json::Value = serde_json::from_str(stdout.trim()).unwrap();
+    assert_eq!(code, Some(1), "{summary}");
+    let found = &summary["convergence"];
+    assert_eq!((&found["converged"], &found["differ"]), (&false.into(), &4.into()), "{summary}");
+    assert!(found["who"][0]["director"].is_null() && found["who"][0]["bot"].is_string(), "{summary}");
+}
+
+/// What the director told everybody.
+async fn told(realm: &Realm) -> Vec<serde_json::Value> {
+    let assignments = reqwest::get(format!("{}/assignments", realm.admin)).await.unwrap();
+    let told: Vec<serde_json::Value> = assignments.json().await.unwrap();
+    for assignment in &told {
+        assert_eq!(assignment["node"], "rooms-1", "{assignment}");
+        assert!(assignment["session"].is_string() && assignment["island"].is_string(), "{assignment}");
+    }
+    told
 }
 
 #[tokio::test(flavor = "multi_thread")]

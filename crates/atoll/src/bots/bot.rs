@@ -135,6 +135,7 @@ fn decode(body: Bytes) -> Option<rfc4::Position> {
 fn hear(crowd: &Crowd, bot: usize, question: &Question, event: Event) {
     match event {
         Event::SignedIn => {
+            crowd.log(bot).sessions.signed_in(Instant::now());
             crowd.signed_in.fetch_add(1, Relaxed);
         }
         Event::IslandChanged { island, connection, from, .. } => {
@@ -142,7 +143,11 @@ fn hear(crowd: &Crowd, bot: usize, question: &Question, event: Event) {
                 crowd.assigned_after(asked);
             }
             let is_room = connection.room_url().is_some();
-            crowd.log(bot).told.island(Instant::now(), island.clone(), &connection, from.as_deref());
+            {
+                let (mut log, now) = (crowd.log(bot), Instant::now());
+                log.sessions.told(now, &island);
+                log.told.island(now, island.clone(), &connection, from.as_deref());
+            }
             crowd.settle(bot, island, is_room);
         }
         Event::RoomEntered { room, island, url, alias, members } => {
@@ -188,14 +193,20 @@ fn hear(crowd: &Crowd, bot: usize, question: &Question, event: Event) {
         }
         Event::RoomLeft { room, ended } => {
             tracing::debug!(bot, %ended, "left a room");
-            if let Some(stay) = crowd.log(bot).stays.get_mut(&room) {
+            let mut log = crowd.log(bot);
+            log.sessions.left_room(&ended);
+            if let Some(stay) = log.stays.get_mut(&room) {
                 stay.left = Some(Instant::now());
             }
         }
         Event::IslandJoined { .. } | Event::IslandLeft { .. } => {}
         Event::Closed { reason, .. } => {
             tracing::debug!(bot, %reason, "disconnected");
-            crowd.log(bot).told.disconnected(Instant::now());
+            {
+                let (mut log, now) = (crowd.log(bot), Instant::now());
+                log.sessions.ended(now, &reason);
+                log.told.disconnected(now);
+            }
             crowd.disconnects.fetch_add(1, Relaxed);
         }
     }

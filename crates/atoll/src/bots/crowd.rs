@@ -78,6 +78,7 @@ impl Crowd {
 
     pub(crate) fn enrol(&self, index: usize, address: Address) {
         lock(&self.indices).insert(address, index);
+        self.log(index).address = Some(address);
     }
 
     pub(crate) fn index_of(&self, address: Address) -> Option<usize> {

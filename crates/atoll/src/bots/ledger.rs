@@ -9,10 +9,10 @@ use std::{
 };
 
 use client::RoomId;
-use protocol::IslandId;
+use protocol::{Address, IslandId};
 use tokio::time::Instant;
 
-use super::{ranges::Ranges, told::ToldLog};
+use super::{ranges::Ranges, sessions::SessionLog, told::ToldLog};
 
 /// Messages of the last second of a common stay may still be under way.
 const UNDER_WAY: Duration = Duration::from_secs(1);
@@ -20,8 +20,11 @@ const UNDER_WAY: Duration = Duration::from_secs(1);
 /// What one bot was told, said and heard.
 #[derive(Debug, Default)]
 pub(crate) struct BotLog {
+    /// `None`: it has not been enrolled.
+    pub(crate) address: Option<Address>,
     /// Whether it behaves like stock clients.
     pub(crate) stock: bool,
+    pub(crate) sessions: SessionLog,
     pub(crate) told: ToldLog,
     pub(crate) stays: BTreeMap<RoomId, StayLog>,
     /// Its messages, numbered without gaps, in whatever rooms it was in.

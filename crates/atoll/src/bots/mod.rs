@@ -1,6 +1,7 @@
 //! `atoll bots`: headless explorers that walk, talk, and check that they hear each other.
 
 mod bot;
+mod convergence;
 mod crowd;
 mod dialect;
 mod ledger;
@@ -10,6 +11,7 @@ mod referee;
 mod report;
 mod route;
 mod server;
+mod sessions;
 mod storm;
 mod together;
 mod told;
@@ -20,8 +22,12 @@ use std::{collections::HashSet, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result};
 use rand::{SeedableRng, rngs::StdRng};
-use tokio::time::{self, Instant};
+use tokio::{
+    signal::{self, unix::SignalKind},
+    time::{self, Instant},
+};
 
+use convergence::Directors;
 use crowd::Crowd;
 use dialect::{Gateways, Spoken};
 use referee::Referee;
@@ -40,6 +46,11 @@ pub(crate) struct Flags {
     /// them, and who loses one goes to the next.
     #[arg(long, value_name = "URLS", value_delimiter = ',', default_value = "http://127.0.0.1:5000")]
     url: Vec<String>,
+    /// The admin sockets of the realm's directors, separated by commas: in the end, and at SIGUSR1, it is
+    /// compared where the one that leads has everybody, and where everybody was told that they are.
+    #[arg(long, value_name = "URLS", value_delimiter = ',',
+          conflicts_with_all = ["idle", "login_storm", "topics"])]
+    admin: Vec<String>,
     /// Stop after so many seconds and sum up; without it, at Ctrl-C.
     #[arg(long)]
     seconds: Option<u64>,
@@ -140,7 +151,7 @@ pub(crate) async fn run(flags: Flags) -> Result<ExitCode> {
     let server = ServerLoad::new(&flags.url);
     let before = server.sample().await;
     let crowd = Arc::new(Crowd::new(flags.count));
-    let display = Display::new(flags.json);
+    let display = Arc::new(Display::new(flags.json));
     if flags.count > crowd::MOST_WATCHED {
         eprintln!(
             "more than {} bots: who is near whom is not watched, and unheard stays 0",
@@ -156,6 +167,8 @@ pub(crate) async fn run(flags: Flags) -> Result<ExitCode> {
     let mut first = None;
     let mut looks = time::interval(LOOK_INTERVAL);
     let mut lines = time::interval(LINE_INTERVAL);
+    let directors = (!flags.admin.is_empty()).then(|| Directors::new(&flags.admin));
+    let mut asked = signal::unix::signal(SignalKind::user_defined1())?;
     let mut stop = std::pin::pin!(async {
         match end {
             Some(end) => time::sleep_until(end).await,
@@ -165,7 +178,7 @@ pub(crate) async fn run(flags: Flags) -> Result<ExitCode> {
     loop {
         tokio::select! {
             () = &mut stop => break,
-            _ = tokio::signal::ctrl_c() => break,
+            _ = signal::ctrl_c() => break,
             _ = looks.tick() => {
                 if first.is_none() && Instant::now() >= measured_from {
                     first = Some((server.sample().await, Instant::now()));
@@ -175,12 +188,22 @@ pub(crate) async fn run(flags: Flags) -> Result<ExitCode> {
                     referee.look(&crowd.standing(), may_hear, &crowd.heard, crowd.now_ms());
                 }
             }
+            Some(()) = asked.recv() => {
+                if let Some(directors) = directors.clone() {
+                    let (display, crowd) = (display.clone(), crowd.clone());
+                    tokio::spawn(async move { display.convergence(&directors.compare(&crowd).await) });
+                }
+            }
             _ = lines.tick() => display.line(&crowd, &referee),
         }
     }
+    let convergence = match &directors {
+        Some(directors) => Some(directors.compare(&crowd).await),
+        None => None,
+    };
     let after = server.sample().await;
     let load = server::Load::between(before.as_ref(), first.as_ref(), after.as_ref(), flags.count);
-    let summary = Summary::new(&crowd, &referee, load, began.elapsed(), flags.idle);
+    let summary = Summary::new(&crowd, &referee, convergence, load, began.elapsed(), flags.idle);
     crowd.stop();
     let leaving = async { while bots.join_next().await.is_some() {} };
     // A realm that is gone is not waited for.

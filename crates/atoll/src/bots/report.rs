@@ -16,11 +16,13 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 use super::{
+    convergence::Convergence,
     crowd::Crowd,
     ledger::{BotLog, Verdict, judge},
     moves::Moves,
     referee::Referee,
     server::Load,
+    sessions::Sessions,
     together::{self, Together},
 };
 
@@ -78,6 +80,15 @@ impl Display {
         }
     }
 
+    /// What was found when somebody asked.
+    pub(crate) fn convergence(&self, convergence: &Convergence) {
+        if self.json {
+            println!("{}", serde_json::to_string(convergence).unwrap_or_default());
+        } else {
+            println!("{convergence}");
+        }
+    }
+
     pub(crate) fn summary(&self, summary: &Summary) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
@@ -96,13 +107,21 @@ pub(crate) struct Percentiles {
     p50: f64,
     p99: f64,
     max: f64,
-    samples: u64,
+    pub(crate) samples: u64,
 }
 
 impl Percentiles {
     pub(crate) fn of(microseconds: &Histogram<u64>) -> Self {
         let at = |quantile| microseconds.value_at_quantile(quantile) as f64 / 1000.0;
         Self { p50: at(0.5), p99: at(0.99), max: at(1.0), samples: microseconds.len() }
+    }
+
+    /// Of times of up to an hour.
+    pub(crate) fn of_all(times: impl Iterator<Item = Duration>) -> Self {
+        const HOUR_US: u64 = 3_600_000_000;
+        let mut histogram = Histogram::new_with_bounds(1, HOUR_US, 3).expect("these bounds are valid");
+        times.for_each(|time| histogram.saturating_record(time.as_micros() as u64));
+        Self::of(&histogram)
     }
 
     pub(crate) fn with_max(&self) -> String {
@@ -169,6 +188,10 @@ pub(crate) struct Summary {
     near_pairs: u64,
     unheard: u64,
     disconnects: u64,
+    #[serde(flatten)]
+    sessions: Sessions,
+    /// `None`: no director was to be asked.
+    convergence: Option<Convergence>,
     latency_ms: Percentiles,
     heartbeat_to_island_ms: Percentiles,
     server: Option<Load>,
@@ -180,6 +203,7 @@ impl Summary {
     pub(crate) fn new(
         crowd: &Crowd,
         referee: &Referee,
+        convergence: Option<Convergence>,
         server: Option<Load>,
         elapsed: Duration,
         idle: bool,
@@ -208,6 +232,8 @@ impl Summary {
             near_pairs: referee.judged(),
             unheard: referee.unheard(),
             disconnects: crowd.disconnects.load(Relaxed),
+            sessions: Sessions::of(&logs),
+            convergence,
             latency_ms: Percentiles::of(&crowd.latency()),
             heartbeat_to_island_ms: Percentiles::of(&crowd.assignments()),
             server,
@@ -220,7 +246,9 @@ impl Summary {
         let present = if self.idle { self.signed_in >= self.bots as u64 } else { self.absent == 0 };
         let Verdict { lost, disordered, .. } = self.verdict;
         let together = self.over_moves.overlapping.lost == 0;
-        present && lost == 0 && disordered == 0 && self.unheard == 0 && together
+        let converged = self.convergence.as_ref().is_none_or(|convergence| convergence.converged);
+        let back = self.sessions.sessions_failed == 0;
+        present && back && converged && lost == 0 && disordered == 0 && self.unheard == 0 && together
     }
 
     fn print(&self) {
@@ -233,6 +261,10 @@ impl Summary {
             "  in the end      {} people in {} islands and {} rooms, {absent} never in a room",
             counts.people, counts.islands, counts.rooms
         );
+        println!("{}", self.sessions);
+        if let Some(convergence) = &self.convergence {
+            println!("  convergence     {convergence}");
+        }
         println!("  sent            {sent} ({:.0}/s)", self.sent_per_second);
         println!("  received        {received} ({:.0}/s)", self.received_per_second);
         println!(

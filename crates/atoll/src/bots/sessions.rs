@@ -1,0 +1,228 @@
+//! What became of the bots' sessions: how often they were lost, for how long, and where they went on.
+
+use std::{collections::BTreeMap, fmt, time::Duration};
+
+use client::Ended;
+use protocol::IslandId;
+use serde::Serialize;
+use tokio::time::Instant;
+
+use super::{ledger::BotLog, report::Percentiles};
+
+/// The sessions of one bot, one after the other.
+#[derive(Debug, Default)]
+pub(crate) struct SessionLog {
+    begun: u64,
+    state: State,
+    /// The island that it was last told of, in whatever session.
+    island: Option<IslandId>,
+    /// From the end of a session until the next one began.
+    without: Vec<Duration>,
+    returns: Vec<Return>,
+    gateway_ends: BTreeMap<String, u64>,
+    room_ends: BTreeMap<String, u64>,
+}
+
+/// Whether a bot has a session.
+#[derive(Debug, Clone, Default)]
+enum State {
+    /// It never had one.
+    #[default]
+    Before,
+    /// Since then, and was not told yet where it is.
+    Untold(Instant),
+    Told,
+    /// Not since then; and whether the gateway said why, in a close frame or an answer.
+    Without {
+        since: Instant,
+        explained: bool,
+    },
+}
+
+/// A session after the first, once it was told of an island.
+#[derive(Debug, Clone, Copy)]
+struct Return {
+    /// From the sign-in.
+    took: Duration,
+    /// Whether it was the island of before.
+    to_same: bool,
+}
+
+/// What a realm can be asked about a bot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Whereabouts {
+    /// It has a session, and was told of this island in it, or of none yet.
+    Here(Option<IslandId>),
+    /// It has none, and was told why.
+    Closed,
+    /// It has none, or never had one.
+    Away,
+}
+
+impl SessionLog {
+    pub(crate) fn signed_in(&mut self, at: Instant) {
+        if let State::Without { since, .. } = self.state {
+            self.without.push(at - since);
+        }
+        self.state = State::Untold(at);
+        self.begun += 1;
+    }
+
+    pub(crate) fn told(&mut self, at: Instant, island: &IslandId) {
+        if let State::Untold(since) = self.state
+            && self.begun > 1
+        {
+            let to_same = self.island.as_ref() == Some(island);
+            self.returns.push(Return { took: at - since, to_same });
+        }
+        self.state = State::Told;
+        self.island = Some(island.clone());
+    }
+
+    /// A session ended, or an attempt at one.
+    pub(crate) fn ended(&mut self, at: Instant, ended: &Ended) {
+        *self.gateway_ends.entry(kind(ended)).or_default() += 1;
+        let explained = !matches!(ended, Ended::Broken(_));
+        self.state = match self.state {
+            State::Before => State::Before,
+            State::Without { since, .. } => State::Without { since, explained },
+            State::Untold(_) | State::Told => State::Without { since: at, explained },
+        };
+    }
+
+    pub(crate) fn left_room(&mut self, ended: &Ended) {
+        *self.room_ends.entry(kind(ended)).or_default() += 1;
+    }
+
+    pub(crate) fn whereabouts(&self) -> Whereabouts {
+        match self.state {
+            State::Told => Whereabouts::Here(self.island.clone()),
+            State::Untold(_) => Whereabouts::Here(None),
+            State::Without { explained: true, .. } => Whereabouts::Closed,
+            State::Without { explained: false, .. } | State::Before => Whereabouts::Away,
+        }
+    }
+}
+
+/// The code or the status with which something ended.
+fn kind(ended: &Ended) -> String {
+    match ended {
+        Ended::Left => "left".to_owned(),
+        Ended::Closed { code, .. } => code.to_string(),
+        Ended::Refused { status, .. } => format!("HTTP {status}"),
+        Ended::Broken(_) => "broken".to_owned(),
+    }
+}
+
+/// The sessions of a run.
+#[derive(Debug, Serialize)]
+pub(crate) struct Sessions {
+    /// Bots that lost their session, and have none in the end.
+    pub(crate) sessions_failed: u64,
+    /// Sessions after the first of a bot.
+    reconnects: u64,
+    /// From the end of a session until the next one.
+    without_session_ms: Percentiles,
+    /// Of those, from the sign-in until the bot was told of an island.
+    back_in_island_ms: Percentiles,
+    /// How many of them were told of the island of before.
+    back_in_same_island: u64,
+    /// Why sessions ended, and attempts at them: close codes and HTTP statuses.
+    gateway_ends: BTreeMap<String, u64>,
+    /// Why stays in rooms ended.
+    room_ends: BTreeMap<String, u64>,
+}
+
+impl Sessions {
+    pub(crate) fn of(logs: &[&BotLog]) -> Self {
+        let logs = || logs.iter().map(|log| &log.sessions);
+        let returns = || logs().flat_map(|log| &log.returns);
+        let count = |condition: fn(&SessionLog) -> bool| logs().filter(|log| condition(log)).count() as u64;
+        Self {
+            sessions_failed: count(|log| matches!(log.state, State::Without { .. })),
+            reconnects: logs().map(|log| log.begun.saturating_sub(1)).sum(),
+            without_session_ms: Percentiles::of_all(logs().flat_map(|log| log.without.iter().copied())),
+            back_in_island_ms: Percentiles::of_all(returns().map(|back| back.took)),
+            back_in_same_island: returns().filter(|back| back.to_same).count() as u64,
+            gateway_ends: sum(logs().map(|log| &log.gateway_ends)),
+            room_ends: sum(logs().map(|log| &log.room_ends)),
+        }
+    }
+}
+
+fn sum<'a>(counts: impl Iterator<Item = &'a BTreeMap<String, u64>>) -> BTreeMap<String, u64> {
+    let mut all = BTreeMap::new();
+    for (kind, count) in counts.flatten() {
+        *all.entry(kind.clone()).or_default() += count;
+    }
+    all
+}
+
+impl fmt::Display for Sessions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { sessions_failed, reconnects, gateway_ends, room_ends, .. } = self;
+        let ends = |ends: &BTreeMap<String, u64>| {
+            let ends: Vec<String> = ends.iter().map(|(kind, count)| format!("{kind} {count}")).collect();
+            if ends.is_empty() { "none".to_owned() } else { ends.join(", ") }
+        };
+        writeln!(f, "  sessions        {sessions_failed} failed, {reconnects} came back")?;
+        if *reconnects > 0 {
+            writeln!(f, "  without one     {} ms", self.without_session_ms.with_max())?;
+            writeln!(
+                f,
+                "  back in island  {} ms, {} of {} in the one of before",
+                self.back_in_island_ms.with_max(),
+                self.back_in_same_island,
+                self.back_in_island_ms.samples
+            )?;
+        }
+        write!(f, "  closed          sessions: {}; rooms: {}", ends(gateway_ends), ends(room_ends))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lost_session_is_timed_until_the_next_and_until_it_is_told() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let island = |id: &str| id.parse::<IslandId>().unwrap();
+        let closed = |code| Ended::Closed { code, reason: String::new() };
+        let broken = Ended::Broken("gone".to_owned());
+        let mut log = BotLog::default();
+        let sessions = &mut log.sessions;
+        assert_eq!(sessions.whereabouts(), Whereabouts::Away);
+        sessions.ended(at(0), &broken);
+        sessions.signed_in(at(1));
+        assert_eq!(sessions.whereabouts(), Whereabouts::Here(None));
+        sessions.told(at(2), &island("I1"));
+        assert_eq!(sessions.whereabouts(), Whereabouts::Here(Some(island("I1"))));
+        sessions.ended(at(10), &closed(1012));
+        assert_eq!(sessions.whereabouts(), Whereabouts::Closed);
+        sessions.ended(at(11), &broken);
+        assert_eq!(sessions.whereabouts(), Whereabouts::Away);
+        sessions.signed_in(at(13));
+        sessions.told(at(14), &island("I1"));
+        sessions.told(at(15), &island("I2"));
+        sessions.ended(at(20), &closed(1012));
+        sessions.signed_in(at(21));
+        sessions.told(at(24), &island("I1"));
+        sessions.left_room(&Ended::Left);
+        let mut gone = BotLog::default();
+        gone.sessions.signed_in(at(1));
+        gone.sessions.ended(at(2), &closed(4003));
+        let never = BotLog::default();
+        let all = serde_json::to_value(Sessions::of(&[&log, &gone, &never])).unwrap();
+        assert_eq!((&all["sessions_failed"], &all["reconnects"]), (&1.into(), &2.into()), "{all}");
+        assert_eq!(
+            (&all["back_in_same_island"], &all["back_in_island_ms"]["samples"]),
+            (&1.into(), &2.into())
+        );
+        let longest = |what: &str| all[what]["max"].as_f64().unwrap().round() as u64 / 100;
+        assert_eq!((longest("without_session_ms"), longest("back_in_island_ms")), (30, 30), "{all}");
+        assert_eq!(all["gateway_ends"], serde_json::json!({"1012": 2, "4003": 1, "broken": 2}));
+        assert_eq!(all["room_ends"], serde_json::json!({"left": 1}));
+    }
+}
