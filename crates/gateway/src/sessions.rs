@@ -204,14 +204,15 @@ impl Sessions {
     }
 
     /// Begins no more sessions, and tells those that live to come back elsewhere.
+    ///
+    /// The bus hears of no goodbye: they are back in a moment, and nobody else is to notice that they
+    /// were away. Who does not come back falls silent.
     pub(crate) fn drain(&self) {
         let mut state = self.lock();
         state.draining = true;
         state.islands.clear();
-        for (address, live) in std::mem::take(&mut state.live) {
+        for live in std::mem::take(&mut state.live).into_values() {
             let _ = live.end.set(Close::Restarting);
-            let headers = Headers::of_session(live.session);
-            self.bus.publish(&Subject::PeerDisconnect(address), headers, Bytes::new());
         }
     }
 
@@ -374,6 +375,7 @@ mod tests {
         (0..SESSION_QUEUE).for_each(|_| sessions.change_island(PEER, None, moves(1)));
         sessions.drain();
         assert_eq!(heard(&mut inbox).await.1, Some(Close::Restarting));
+        assert_eq!(published(&mut events), [], "it is expected back");
         assert_eq!(sessions.begin(applicant(PEER), [0; 16]).unwrap_err(), Close::Restarting);
     }
 
