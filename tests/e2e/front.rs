@@ -12,13 +12,13 @@ use identity::Wallet;
 
 pub(crate) const SECRET: &str = "a secret of sixteen characters and more";
 
-/// `atoll serve` on a free port; ended when dropped.
+/// `atoll serve` on a free port, or a process of some roles (`--roles`); ended when dropped.
 pub(crate) struct Realm {
     child: Child,
     log: Option<thread::JoinHandle<String>>,
     pub(crate) http: String,
     pub(crate) ws: String,
-    /// Where it answers its operator.
+    /// Where it answers its operator; empty where no director runs.
     pub(crate) admin: String,
 }
 
@@ -51,12 +51,19 @@ impl Realm {
         let mut child = command.spawn().unwrap();
         let stdout = child.stdout.take().unwrap();
         let mut said = BufReader::new(stdout).lines().map_while(Result::ok);
+        // What every process has.
         let http = said
-            .find_map(|line| Some(line.trim().strip_prefix("gateway")?.trim().to_owned()))
-            .expect("the realm says where it is");
-        let admin = said
-            .find_map(|line| Some(line.split_once("--admin ")?.1.to_owned()))
-            .expect("the realm says where it is asked");
+            .find_map(|line| {
+                Some(line.split_once(" health ")?.1.trim().strip_suffix("/health/ready")?.to_owned())
+            })
+            .expect("the process says where it is");
+        let roles = flags.iter().skip_while(|&&flag| flag != "--roles").nth(1);
+        let admin = match roles {
+            Some(roles) if !roles.contains("director") => String::new(),
+            _ => said
+                .find_map(|line| Some(line.split_once("--admin ")?.1.to_owned()))
+                .expect("the realm says where it is asked"),
+        };
         let ws = http.replacen("http", "ws", 1);
         let log = child.stderr.take().map(read_all);
         Self { child, log, http, ws, admin }
@@ -96,8 +103,13 @@ impl Realm {
     }
 
     pub(crate) fn interrupt(&self) {
+        self.signal("INT");
+    }
+
+    /// Sends a signal: `INT`, `TERM`, `STOP`, `CONT`, …
+    pub(crate) fn signal(&self, name: &str) {
         let pid = self.child.id().to_string();
-        assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+        assert!(Command::new("kill").args(["-s", name, &pid]).status().unwrap().success());
     }
 
     /// Waits for the process to end by itself; what it logged comes with it.

@@ -14,8 +14,8 @@ use tokio::time::timeout;
 
 use crate::{
     front::{Realm, eventually, wallet},
-    nats::server::Server,
     rpc::caller,
+    server::Server,
     wire::{PATIENCE, Wire, sign_in, sign_in_with},
 };
 

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod bad_input;
+mod cluster;
 mod command_line;
 mod contracts;
 mod ethereum;
@@ -17,9 +18,14 @@ mod nats;
 mod nodes;
 mod presence;
 mod realm;
+mod roles;
 mod room;
 mod rpc;
 mod rules;
 mod sdk;
+// The tests of the bus do more with it.
+#[allow(dead_code)]
+#[path = "../../crates/bus/tests/bus/server.rs"]
+mod server;
 mod sessions;
 mod wire;

@@ -1,10 +1,5 @@
 //! A realm whose roles talk over NATS.
 
-// The tests of the bus do more with it.
-#[allow(dead_code)]
-#[path = "../../crates/bus/tests/bus/server.rs"]
-pub(crate) mod server;
-
 use std::{
     process::Command,
     time::{Duration, Instant},
@@ -24,11 +19,11 @@ use protocol::{
 use tokio::time::{sleep, timeout};
 
 use crate::{
-    front::{Realm, eventually, wallet},
+    front::{Realm, SECRET, eventually, wallet},
     rpc::caller,
+    server::Server,
     wire::{PATIENCE, Wire, enter, room_url, sign_in},
 };
-use server::Server;
 
 fn realm_on(server: &Server, settings: &[(&str, &str)]) -> Realm {
     Realm::launch(&["--bus", &server.url()], settings)
@@ -202,6 +197,7 @@ async fn a_wallet_that_signs_in_at_another_gateway_is_signed_out_at_the_first() 
 fn refused(flags: &[&str], settings: &[(&str, &str)]) -> String {
     let mut command = Command::new(env!("CARGO_BIN_EXE_atoll"));
     command.args(["serve", "--listen", "127.0.0.1:0"]).args(flags).env("ATOLL__SERVER__ADMIN", "");
+    command.env("ATOLL__ROOMS__TOKEN_SECRETS", SECRET);
     for (key, value) in settings {
         command.env(format!("ATOLL__{key}"), value);
     }

@@ -56,16 +56,16 @@ async fn live() -> &'static str {
     "alive"
 }
 
-/// Whether who signs in now will get an island and a room.
+/// Whether the process is ready to do its part: of a gateway, whether who signs in now will get an
+/// island and a room.
 #[utoipa::path(
     get, path = "/health/ready", tag = "process",
     responses((status = 200, body = String), (status = 503, body = String)),
 )]
 async fn ready(State(shared): State<Shared>) -> impl IntoResponse {
-    if shared.realm.is_ready() {
-        (StatusCode::OK, "ready")
-    } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "not ready: no director was heard of, or draining")
+    match shared.realm.unready() {
+        None => (StatusCode::OK, "ready".to_owned()),
+        Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {reason}")),
     }
 }
 

@@ -8,6 +8,7 @@ mod config;
 mod explain;
 mod http;
 mod process;
+mod role;
 mod rules;
 mod serve;
 mod sim;
@@ -37,7 +38,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Run a realm: gateway, director, rooms and presence.
+    /// Run a realm: gateway, rooms, director and presence, all of them or some.
     Serve(ConfigFlags),
     /// Print the settings in force, with secrets hidden.
     Config(ConfigFlags),
@@ -63,6 +64,9 @@ struct ConfigFlags {
     /// The NATS server over which the roles talk; without it, within the process.
     #[arg(long, value_name = "URL")]
     bus: Option<String>,
+    /// What this process is to the realm [default: gateway,rooms,director,stats].
+    #[arg(long, value_name = "ROLES")]
+    roles: Option<String>,
     /// The file of owner rules.
     #[arg(long, value_name = "FILE")]
     rules: Option<PathBuf>,
@@ -80,6 +84,7 @@ impl ConfigFlags {
         let flags = [
             ("server.listen", self.listen),
             ("bus.url", self.bus),
+            ("server.roles", self.roles),
             ("rules.file", rules),
             ("log.format", self.log_format),
             ("log.level", self.log_level),

@@ -10,10 +10,13 @@ use gateway::KeepSession;
 use protocol::{IslandId, NodeName, is_protocol_name};
 
 use super::{Settings, bus, island_names::may_match_island, realm, transports};
+use crate::role::Role;
 
 /// Settings that were checked, in the types of those who use them.
 #[derive(Debug, Clone)]
 pub(crate) struct Parsed {
+    /// What runs in this process, each once, in the order of [`Role::ALL`].
+    pub(crate) roles: Vec<Role>,
     pub(crate) listen: SocketAddr,
     /// Where operators ask, if anywhere.
     pub(crate) admin: Option<SocketAddr>,
@@ -57,6 +60,19 @@ impl Parsed {
                 problems.push(format!("{key} = {value}: {rule}"));
             }
         };
+        let named = list(&server.roles);
+        for name in &named {
+            let rule = "is no role: there are gateway, rooms, director and stats";
+            check(Role::named(name).is_some(), "server.roles", name, rule);
+        }
+        check(!named.is_empty(), "server.roles", &"\"\"", "must name at least one role");
+        let roles: Vec<Role> =
+            Role::ALL.into_iter().filter(|role| named.contains(&role.to_string())).collect();
+        let whole = roles.is_empty() || roles == Role::ALL;
+        let rule =
+            "needs bus.url (--bus), over which the roles of several processes talk; without, all run in one";
+        check(whole || !settings.bus.url.is_empty(), "server.roles", &server.roles, rule);
+        let runs = |role| roles.contains(&role);
         let listen = server.listen.parse::<SocketAddr>().ok();
         check(listen.is_some(), "server.listen", &server.listen, "must be an IP address and a port");
         let public_url = (!server.public_url.is_empty()).then(|| server.public_url.clone());
@@ -67,6 +83,8 @@ impl Parsed {
             }
             None => {
                 let wildcard = listen.is_some_and(|listen| listen.ip().is_unspecified());
+                // Nobody is sent to a director.
+                let wildcard = wildcard && roles != [Role::Director];
                 let rule = "must be set when server.listen is a wildcard, so that clients can be told it";
                 check(!wildcard, "server.public_url", &"\"\"", rule);
             }
@@ -180,6 +198,10 @@ impl Parsed {
         let token_secrets: Vec<String> = list(&rooms.token_secrets);
         let long = token_secrets.iter().all(|secret| secret.len() >= MIN_SECRET_BYTES);
         check(long, "rooms.token_secrets", &"(hidden)", "each must have at least 16 characters");
+        let signs = runs(Role::Director) || runs(Role::Gateway) && !settings.realm.fixed_room.is_empty();
+        let shared = !settings.bus.url.is_empty() && (signs || runs(Role::Rooms));
+        let rule = "must be set, and be the same in every process: make one with `openssl rand -hex 32`";
+        check(!shared || !token_secrets.is_empty(), "rooms.token_secrets", &"\"\"", rule);
         let bounded = islands.world_bound_m.is_finite() && islands.world_bound_m > 0.0;
         check(bounded, "islands.world_bound_m", &islands.world_bound_m, "must be above 0");
         let assumed = list(&client.assumed_transports);
@@ -196,6 +218,7 @@ impl Parsed {
         let transports = transports::configured(settings, problems);
         let realm = realm::Parsed::new(settings, problems);
         Some(Self {
+            roles,
             listen: listen?,
             admin,
             rules,

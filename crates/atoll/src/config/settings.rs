@@ -41,10 +41,13 @@ impl Settings {
     }
 }
 
-/// `[server]`: the listener that all roles share.
+/// `[server]`: what the process is, and its listener.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct Server {
+    /// What runs in this process, separated by commas: `gateway`, `rooms`, `director`, `stats`. Some of
+    /// them alone need a bus, over which they find the others.
+    pub(crate) roles: String,
     /// Address and port to listen on; port 0 takes a free one.
     pub(crate) listen: String,
     /// Where clients reach it: `http://host:port` or `https://host`. Empty: from the listen
@@ -201,8 +204,8 @@ pub(crate) struct Rooms {
     pub(crate) node: String,
     /// How many room nodes there are.
     pub(crate) nodes: u32,
-    /// Secrets that director and room nodes share, separated by commas: the first signs tokens,
-    /// all of them are taken. Empty: one is made at start.
+    /// Secrets that director, room nodes and gateways share, separated by commas: the first signs
+    /// tokens, all of them are taken. Empty: one is made at start, if the bus is within the process.
     pub(crate) token_secrets: String,
     /// How long a token admits.
     pub(crate) token_ttl_s: u64,
@@ -305,6 +308,7 @@ pub(crate) struct Stats {
 impl Default for Server {
     fn default() -> Self {
         Self {
+            roles: "gateway,rooms,director,stats".to_owned(),
             listen: "127.0.0.1:5000".to_owned(),
             public_url: String::new(),
             admin: "127.0.0.1:5001".to_owned(),

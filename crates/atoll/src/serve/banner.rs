@@ -1,0 +1,98 @@
+//! What a process says once it is there: where everything is.
+
+use std::{
+    fmt::Write as _,
+    io::{self, Write as _},
+    net::SocketAddr,
+};
+
+use crate::role::Role;
+
+/// Where clients reach the process.
+pub(super) struct Urls {
+    pub(super) http: String,
+    pub(super) ws: String,
+}
+
+impl Urls {
+    pub(super) fn new(public_url: Option<&str>, local: SocketAddr) -> Self {
+        let http =
+            public_url.map_or_else(|| format!("http://{local}"), |url| url.trim_end_matches('/').to_owned());
+        // http becomes ws and https wss.
+        let ws = http.replacen("http", "ws", 1);
+        Self { http, ws }
+    }
+
+    /// Says where everything is that these roles offer. Whoever does not listen any more is not told.
+    pub(super) fn print(&self, roles: &[Role], admin: Option<SocketAddr>) {
+        let _ = io::stdout().write_all(self.banner(roles, admin).as_bytes());
+    }
+
+    fn banner(&self, roles: &[Role], admin: Option<SocketAddr>) -> String {
+        let Self { http, ws } = self;
+        let mut text = format!("Atoll {}: {}\n", env!("CARGO_PKG_VERSION"), title(roles));
+        let mut line = |what: &str, at: &str| {
+            // Writing to a text does not fail.
+            let _ = writeln!(text, "  {what:<19} {at}");
+        };
+        for role in roles {
+            match role {
+                Role::Gateway => {
+                    line("gateway", http);
+                    line("about", &format!("{http}/about"));
+                    line("archipelago socket", &format!("{ws}/archipelago/ws"));
+                    line("rpc", &format!("{ws}/bff/rpc"));
+                }
+                Role::Rooms => {
+                    line("rooms", &format!("{ws}/rooms/{{island}}"));
+                    line("in them", &format!("{http}/rooms/status"));
+                }
+                // Nobody but operators has to do with it.
+                Role::Director => {}
+                Role::Stats => {
+                    line("presence", &format!("{http}/peers /islands /parcels /hot-scenes"));
+                    line("live feed", &format!("{http}/events"));
+                }
+            }
+        }
+        line("description", &format!("{http}/openapi.json"));
+        line("health", &format!("{http}/health/ready"));
+        line("metrics", &format!("{http}/metrics"));
+        if roles.contains(&Role::Gateway) {
+            let _ = writeln!(text, "Send people in: atoll bots --count 20 --url {http}");
+        }
+        if let Some(admin) = admin {
+            let _ = writeln!(text, "Ask it why:     atoll explain --at 0,0 --admin http://{admin}");
+        }
+        text
+    }
+}
+
+fn title(roles: &[Role]) -> String {
+    if roles == Role::ALL {
+        return "a realm in one process".to_owned();
+    }
+    let names: Vec<String> = roles.iter().map(Role::to_string).collect();
+    format!("{} of a realm", names.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_says_where_its_own_roles_are_and_no_others() {
+        let urls = Urls::new(Some("https://rooms.example/"), "127.0.0.1:5000".parse().unwrap());
+        let banner = urls.banner(&[Role::Rooms], None);
+        assert!(banner.contains(": rooms of a realm\n"), "{banner}");
+        assert!(banner.contains("  rooms               wss://rooms.example/rooms/{island}\n"), "{banner}");
+        for absent in ["gateway", "/about", "/peers", "Send people in", "Ask it why"] {
+            assert!(!banner.contains(absent), "{absent}: {banner}");
+        }
+        let banner = urls.banner(&Role::ALL, Some("127.0.0.1:5001".parse().unwrap()));
+        assert!(banner.contains(": a realm in one process\n"), "{banner}");
+        for present in ["gateway", "rooms", "presence", "Send people in", "--admin http://127.0.0.1:5001\n"] {
+            assert!(banner.contains(present), "{present}: {banner}");
+        }
+    }
+}

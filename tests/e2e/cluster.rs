@@ -1,0 +1,141 @@
+//! A realm whose roles are processes of their own, on a NATS server of its own.
+//!
+//! ```ignore
+//! let mut cluster = Cluster::start(&[("ISLANDS__FLUSH_INTERVAL_MS", "100")]);
+//! for (name, roles) in [("gateway", "gateway"), ("rooms-1", "rooms"), ("one", "director"), ("two", "director")] {
+//!     cluster.run(name, roles, &[]);
+//! }
+//! cluster.ready().await;
+//! let wire = sign_in(&cluster["gateway"], &wallet()).await;
+//! cluster.kill("one");
+//! cluster.restart("one");
+//! ```
+
+use std::{collections::BTreeMap, ops::Index, process::ExitStatus};
+
+use tempfile::TempDir;
+
+use crate::{
+    front::{Realm, eventually},
+    server::Server,
+    wire::PATIENCE,
+};
+
+/// Processes of one realm, by name, and a NATS server with JetStream; all of them end when it is dropped,
+/// and leave nothing behind.
+pub(crate) struct Cluster {
+    processes: BTreeMap<String, Process>,
+    /// What every process is told.
+    settings: Vec<(String, String)>,
+    pub(crate) nats: Server,
+    // Goes after the server.
+    _store: TempDir,
+}
+
+struct Process {
+    roles: String,
+    /// Where it listens, from its first start on.
+    listen: String,
+    settings: Vec<(String, String)>,
+    /// `None`: it does not run now.
+    realm: Option<Realm>,
+}
+
+impl Cluster {
+    /// A NATS server. Every process will have these settings (`SECTION__KEY`, value).
+    pub(crate) fn start(settings: &[(&str, &str)]) -> Self {
+        Self::start_with(&[], settings)
+    }
+
+    /// The same, with more flags for the NATS server.
+    pub(crate) fn start_with(flags: &[&str], settings: &[(&str, &str)]) -> Self {
+        let store = tempfile::tempdir().unwrap();
+        let folder = store.path().to_str().unwrap();
+        let nats = Server::start_with(&[&["--jetstream", "--store_dir", folder], flags].concat());
+        Self { processes: BTreeMap::new(), settings: owned(settings), nats, _store: store }
+    }
+
+    /// Starts a process of these roles on a free port, with these settings beside the common ones. Room
+    /// nodes are called as their process, unless the settings say otherwise.
+    pub(crate) fn run(&mut self, name: &str, roles: &str, settings: &[(&str, &str)]) -> &Realm {
+        let bus = self.nats.url();
+        let settings = [("ROOMS__NODE", name), ("BUS__URL", &bus)]
+            .into_iter()
+            .chain(self.settings.iter().map(|(key, value)| (&**key, &**value)))
+            .chain(settings.iter().copied());
+        let settings = owned(&settings.collect::<Vec<_>>());
+        let listen = "127.0.0.1:0".to_owned();
+        let process = Process { roles: roles.to_owned(), listen, settings, realm: None };
+        let taken = self.processes.insert(name.to_owned(), process).is_some();
+        assert!(!taken, "{name} is another process");
+        self.restart(name)
+    }
+
+    /// Starts a process again, where it was and as it was. One that still runs is killed first.
+    pub(crate) fn restart(&mut self, name: &str) -> &Realm {
+        let process = self.process(name);
+        process.realm = None;
+        let settings: Vec<_> = process.settings.iter().map(|(key, value)| (&**key, &**value)).collect();
+        let realm = Realm::launch_at(&process.listen, &["--roles", &process.roles], &settings);
+        process.listen = realm.http.trim_start_matches("http://").to_owned();
+        process.realm.insert(realm)
+    }
+
+    /// Ends a process without a word (`kill -9`).
+    pub(crate) fn kill(&mut self, name: &str) {
+        let realm = self.process(name).realm.take();
+        assert!(realm.is_some(), "{name} does not run");
+    }
+
+    /// Has a process stand still, until it is thawed: it does nothing, and its sockets stay.
+    pub(crate) fn freeze(&self, name: &str) {
+        self[name].signal("STOP");
+    }
+
+    pub(crate) fn thaw(&self, name: &str) {
+        self[name].signal("CONT");
+    }
+
+    /// Tells a process to drain. [`Cluster::ended`] waits for its end.
+    pub(crate) fn terminate(&self, name: &str) {
+        self[name].signal("TERM");
+    }
+
+    /// Waits for a process to end by itself; what it logged comes with it.
+    pub(crate) async fn ended(&mut self, name: &str) -> (ExitStatus, String) {
+        let mut realm = self.process(name).realm.take().expect("it runs");
+        tokio::task::spawn_blocking(move || realm.wait(PATIENCE)).await.unwrap()
+    }
+
+    /// Waits until every process that runs is ready.
+    pub(crate) async fn ready(&self) {
+        for (name, process) in &self.processes {
+            if let Some(realm) = &process.realm {
+                let ready = async || realm.get("/health/ready").await.status() == 200;
+                eventually(&format!("{name} is ready"), ready).await;
+            }
+        }
+    }
+
+    /// The names of the processes that run.
+    pub(crate) fn running(&self) -> impl Iterator<Item = &str> {
+        self.processes.iter().filter(|(_, process)| process.realm.is_some()).map(|(name, _)| &**name)
+    }
+
+    fn process(&mut self, name: &str) -> &mut Process {
+        self.processes.get_mut(name).unwrap_or_else(|| panic!("there is no process {name}"))
+    }
+}
+
+impl Index<&str> for Cluster {
+    type Output = Realm;
+
+    fn index(&self, name: &str) -> &Realm {
+        let process = self.processes.get(name).unwrap_or_else(|| panic!("there is no process {name}"));
+        process.realm.as_ref().unwrap_or_else(|| panic!("{name} does not run"))
+    }
+}
+
+fn owned(settings: &[(&str, &str)]) -> Vec<(String, String)> {
+    settings.iter().map(|&(key, value)| (key.to_owned(), value.to_owned())).collect()
+}

@@ -1,0 +1,219 @@
+//! Roles in processes of their own.
+
+use std::time::Duration;
+
+use protocol::{Close, rfc5::ws_packet::Message};
+use serde_json::json;
+
+use crate::{
+    cluster::Cluster,
+    command_line::atoll,
+    front::{Realm, eventually, wallet},
+    wire::{Wire, room_url, sign_in},
+};
+
+/// The next thing that somebody else says in a room.
+async fn heard(room: &mut Wire) -> Vec<u8> {
+    loop {
+        if let Message::PeerUpdateMessage(update) = room.next_in_room().await {
+            return update.body.to_vec();
+        }
+    }
+}
+
+/// Which of these processes a room's URL leads to.
+fn node_of<'a>(cluster: &Cluster, nodes: &[&'a str], url: &str) -> &'a str {
+    let node = nodes.iter().find(|&&node| url.starts_with(&format!("{}/", cluster[node].ws)));
+    node.unwrap_or_else(|| panic!("{url} is of none of {nodes:?}"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn six_processes_are_one_realm() {
+    const NODES: [&str; 2] = ["rooms-a", "rooms-b"];
+    let mut cluster = Cluster::start(&[("REALM__NAME", "lagoon")]);
+    for (name, roles) in [
+        ("gateway-a", "gateway"),
+        ("gateway-b", "gateway"),
+        ("rooms-a", "rooms"),
+        ("rooms-b", "rooms"),
+        ("director", "director"),
+        ("stats", "stats"),
+    ] {
+        cluster.run(name, roles, &[]);
+    }
+    assert_eq!(cluster.running().count(), 6);
+    cluster.ready().await;
+    // Each answers for itself, and for nothing else.
+    for (name, path, status) in [
+        ("gateway-a", "/about", 200),
+        ("gateway-a", "/peers", 404),
+        ("gateway-a", "/rooms/status", 404),
+        ("rooms-a", "/rooms/status", 200),
+        ("rooms-a", "/about", 404),
+        ("director", "/about", 404),
+        ("director", "/metrics", 200),
+        ("director", "/status", 200),
+        ("stats", "/hot-scenes", 200),
+        ("stats", "/comms/islands", 200),
+        ("stats", "/archipelago/ws", 404),
+    ] {
+        assert_eq!(cluster[name].get(path).await.status(), status, "{name} {path}");
+    }
+    for name in ["gateway-b", "rooms-b", "stats"] {
+        assert_eq!(cluster[name].admin, "", "only a director can say why");
+    }
+
+    // People meet across gateways.
+    let (one, two) = (wallet(), wallet());
+    let mut first = sign_in(&cluster["gateway-a"], &one).await;
+    let mut second = sign_in(&cluster["gateway-b"], &two).await;
+    first.heartbeat(0.0).await;
+    let alone = first.island_changed().await;
+    second.heartbeat(10.0).await;
+    let change = second.island_changed().await;
+    assert_eq!((&change.island_id, change.peers.len()), (&alone.island_id, 2));
+    let mut rooms = Vec::new();
+    for (wallet, change) in [(&one, &alone), (&two, &change)] {
+        let mut room = Wire::open(&room_url(change)).await;
+        room.identify(wallet).await;
+        room.welcome().await;
+        rooms.push(room);
+    }
+    rooms[0].update(b"hello".to_vec(), false).await;
+    assert_eq!(heard(&mut rooms[1]).await, b"hello");
+    eventually("both are shown", async || {
+        let peers = cluster["stats"].json("/peers").await;
+        peers["peers"].as_array().is_some_and(|peers| peers.len() == 2)
+    })
+    .await;
+    eventually("together", async || {
+        let islands = cluster["stats"].json("/islands").await["islands"].clone();
+        islands[0]["peers"].as_array().is_some_and(|peers| peers.len() == 2)
+    })
+    .await;
+    assert_eq!(cluster["gateway-b"].json("/about").await["comms"]["healthy"], true);
+    let admin = cluster["director"].admin.clone();
+    let pair = [one.address().to_string(), two.address().to_string()];
+    let (code, told, stderr) = tokio::task::spawn_blocking(move || {
+        atoll(&["explain", "--admin", &admin, "--why", &pair[0], &pair[1]])
+    })
+    .await
+    .unwrap();
+    assert!(code == Some(0) && told.contains(&alone.island_id), "{told}{stderr}");
+
+    // The node of their island drains: the island moves to the other one.
+    let (left, other) = match node_of(&cluster, &NODES, &room_url(&change)) {
+        "rooms-a" => ("rooms-a", "rooms-b"),
+        _ => ("rooms-b", "rooms-a"),
+    };
+    cluster.terminate(left);
+    let mut moved = Vec::new();
+    for wire in [&mut first, &mut second] {
+        let change = wire.island_changed().await;
+        assert_eq!(change.island_id, alone.island_id, "the island stays what it is");
+        assert_eq!(node_of(&cluster, &NODES, &room_url(&change)), other);
+        moved.push(change);
+    }
+    for room in &mut rooms {
+        assert_eq!(room.closed().await.0, Close::Restarting);
+    }
+    let (status, log) = cluster.ended(left).await;
+    assert!(status.success() && log.contains("drained"), "{log}");
+    let mut rooms = Vec::new();
+    for (wallet, change) in [&one, &two].into_iter().zip(&moved) {
+        let mut room = Wire::open(&room_url(change)).await;
+        room.identify(wallet).await;
+        room.welcome().await;
+        rooms.push(room);
+    }
+    rooms[1].update(b"still here".to_vec(), false).await;
+    assert_eq!(heard(&mut rooms[0]).await, b"still here");
+    let status = cluster[other].json("/rooms/status").await;
+    assert_eq!((&status["node"], &status["users"]), (&json!(other), &json!(2)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_is_ready_when_it_can_do_its_part() {
+    let mut cluster = Cluster::start(&[]);
+    for role in ["gateway", "rooms", "stats"] {
+        cluster.run(role, role, &[]);
+    }
+    eventually("rooms need nobody", async || {
+        cluster["rooms"].get("/health/ready").await.status() == 200
+            && cluster["stats"].get("/health/ready").await.status() == 200
+    })
+    .await;
+    let waiting = cluster["gateway"].get("/health/ready").await;
+    assert_eq!(waiting.status(), 503);
+    assert_eq!(waiting.text().await.unwrap(), "not ready: no director was heard of");
+    cluster.run("director", "director", &[]);
+    cluster.ready().await;
+    cluster.nats.stop();
+    for name in ["rooms", "stats", "director"] {
+        eventually("the bus is away", async || {
+            let ready = cluster[name].get("/health/ready").await;
+            ready.status() == 503 && ready.text().await.unwrap() == "not ready: the bus is away"
+        })
+        .await;
+    }
+    cluster.nats.restart();
+    cluster.ready().await;
+    // A process that was killed is there again, where it was.
+    let at = cluster["stats"].http.clone();
+    cluster.kill("stats");
+    assert!(reqwest::get(format!("{at}/status")).await.is_err());
+    assert_eq!(cluster.restart("stats").http, at);
+    cluster.freeze("stats");
+    let frozen = tokio::time::timeout(Duration::from_millis(300), cluster["stats"].get("/status")).await;
+    assert!(frozen.is_err(), "it stands still");
+    cluster.thaw("stats");
+    cluster.ready().await;
+}
+
+/// What `atoll serve` says when it does not start.
+fn refused(flags: &[&str], settings: &[(&str, &str)]) -> String {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_atoll"));
+    command.arg("serve").args(flags).env("ATOLL__SERVER__LISTEN", "127.0.0.1:0");
+    for (key, value) in settings {
+        command.env(format!("ATOLL__{key}"), value);
+    }
+    let output = command.output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!((output.status.code(), &output.stdout[..]), (Some(1), &b""[..]), "{stderr}");
+    stderr
+}
+
+#[test]
+fn roles_that_make_no_sense_are_refused_with_the_reason() {
+    const BUS: [&str; 2] = ["--bus", "nats://127.0.0.1:4222"];
+    let of = |roles: &str| refused(&["--roles", roles], &[]);
+    let told = of("rooms,stats");
+    assert!(told.contains("server.roles = rooms,stats: needs bus.url (--bus)"), "{told}");
+    let told = of("gateway,postman");
+    let rule = "server.roles = postman: is no role: there are gateway, rooms, director and stats";
+    assert!(told.contains(rule), "{told}");
+    let told = of(" , ");
+    assert!(told.contains("server.roles = \"\": must name at least one role"), "{told}");
+    // Whoever signs tokens or takes them shares a secret with the others.
+    let secret = "rooms.token_secrets = \"\": must be set";
+    for roles in ["director", "rooms", "gateway,rooms,director,stats"] {
+        let told = refused(&[&BUS[..], &["--roles", roles]].concat(), &[]);
+        assert!(told.contains(secret) && told.contains("openssl rand -hex 32"), "{roles}: {told}");
+    }
+    let fixed = [("REALM__FIXED_ROOM", "plaza"), ("REALM__FIXED_ADAPTER", "signed-login")];
+    let told = refused(&[&BUS[..], &["--roles", "gateway"]].concat(), &fixed);
+    assert!(told.contains(secret), "{told}");
+    // Others need none: what is wrong is that nobody listens there.
+    let nobody = ["--bus", "nats://127.0.0.1:1", "--roles", "gateway,stats"];
+    let told = refused(&nobody, &[]);
+    assert!(!told.contains(secret) && told.contains("no bus"), "{told}");
+    let told = refused(&[&nobody[..2], &["--roles", "rooms"]].concat(), &[("SERVER__LISTEN", "0.0.0.0:0")]);
+    assert!(told.contains("server.public_url = \"\": must be set"), "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_roles_in_any_order_are_the_whole_realm() {
+    let realm = Realm::launch(&["--roles", "stats, director,gateway,rooms"], &[]);
+    eventually("ready", async || realm.get("/health/ready").await.status() == 200).await;
+    assert_eq!(realm.get("/peers").await.status(), 200);
+}
