@@ -114,9 +114,13 @@ async fn six_processes_are_one_realm() {
         assert_eq!(node_of(&cluster, &NODES, &room_url(&change)), other);
         moved.push(change);
     }
+    // Until they have gone there, they talk where they were; who stays is sent away.
+    rooms[0].update(b"are you coming?".to_vec(), false).await;
+    assert_eq!(heard(&mut rooms[1]).await, b"are you coming?");
     for room in &mut rooms {
         assert_eq!(room.closed().await.0, Close::Restarting);
     }
+    drop(rooms);
     let (status, log) = cluster.ended(left).await;
     assert!(status.success() && log.contains("drained"), "{log}");
     let mut rooms = Vec::new();

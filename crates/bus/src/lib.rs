@@ -123,6 +123,11 @@ impl Bus {
         })
     }
 
+    /// Whether other processes may be on it.
+    pub fn is_shared(&self) -> bool {
+        matches!(self.0, Medium::Nats(_))
+    }
+
     /// Whether nobody can be told anything, and nobody heard, as the connection is away. Never so
     /// within a process.
     pub fn is_away(&self) -> bool {

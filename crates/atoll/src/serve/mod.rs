@@ -75,7 +75,8 @@ pub(crate) async fn serve(settings: Settings, parsed: Parsed) -> Result<()> {
         ended = server => anyhow::bail!("the server ended: {ended:?}"),
     }
     tracing::info!("draining; stop again to end at once");
-    let drained = time::timeout(Duration::from_secs(settings.server.drain_timeout_s), realm.drain());
+    let limit = Duration::from_secs(settings.server.drain_timeout_s);
+    let drained = time::timeout(limit, realm.drain(limit / 2));
     tokio::select! {
         drained = drained => match drained {
             Ok(()) => tracing::info!("drained"),

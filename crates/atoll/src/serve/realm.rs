@@ -173,12 +173,25 @@ impl Realm {
         gateway + self.rooms.as_ref().map_or(0, Rooms::sockets_count)
     }
 
-    /// Sends everybody away, and waits until they have gone.
-    pub(super) async fn drain(&self) {
+    /// Sends everybody away, and waits until they have gone. People in rooms follow their islands to
+    /// other nodes, where there may be some, and are sent away only when that has taken for as long as
+    /// `patience`.
+    pub(super) async fn drain(&self, patience: Duration) {
         self.draining.store(true, Ordering::Relaxed);
         self.gateway.iter().for_each(Gateway::drain);
-        self.rooms.iter().for_each(|rooms| rooms.drain(&self.bus));
         self.stats.iter().for_each(Stats::drain);
+        if let Some(rooms) = &self.rooms {
+            if self.bus.is_shared() {
+                rooms.retire(&self.bus);
+                let empty = async {
+                    while rooms.sockets_count() > 0 {
+                        time::sleep(DRAIN_POLL).await;
+                    }
+                };
+                let _ = time::timeout(patience, empty).await;
+            }
+            rooms.drain(&self.bus);
+        }
         while self.sockets_count() > 0 {
             time::sleep(DRAIN_POLL).await;
         }
