@@ -75,6 +75,13 @@ impl Inbox {
         }
     }
 
+    /// Parts of a message were lost, and the rest is not passed on.
+    pub(crate) fn incomplete(&self, subject: &str) {
+        self.missed.fetch_add(1, Ordering::Relaxed);
+        metrics::counter!("atoll_bus_incomplete_total", "subscriber" => self.name).increment(1);
+        tracing::debug!(subscriber = self.name, subject, "parts of a message are missing, message dropped");
+    }
+
     /// A message was not understood, and is not passed on.
     pub(crate) fn refuse(&self, subject: &str, reason: &'static str) {
         metrics::counter!("atoll_bus_malformed_total", "subscriber" => self.name, "header" => reason)

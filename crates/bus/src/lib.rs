@@ -7,7 +7,8 @@
 //!
 //! Over NATS, while the connection is away, what holds late ([`Subject::holds_late`]) is kept for a
 //! minute and said in order when it is back; all else is dropped and counted. What was on its way
-//! when the connection went is lost.
+//! when the connection went is lost. Messages may be up to 64 MiB large, whatever the server takes at
+//! a time.
 //!
 //! An office is held by one process at a time ([`Bus::stand`]), in terms of growing epochs. What the
 //! holder says in an earlier epoch than the latest that a bus heard of is dropped and counted, for

@@ -12,7 +12,10 @@ use futures_util::StreamExt;
 use protocol::subject;
 use tokio::task;
 
-use super::wire::{self, Malformed, Place};
+use super::{
+    parts::{Assembly, Part},
+    wire::{self, Malformed, Place, Read},
+};
 use crate::{Envelope, inbox::Inbox};
 
 /// What one subscriber asked for.
@@ -36,6 +39,9 @@ pub(super) struct Incoming {
 /// A message as it came over the channel of one pattern.
 type Found = (usize, Message);
 
+/// A message that was read, which may be a part of one.
+type Unpacked = (Option<Part>, Envelope);
+
 /// Messages, each with its place among those of its publisher.
 type Placed<T> = Vec<(Option<Place>, T)>;
 
@@ -52,7 +58,8 @@ impl Incoming {
 
     async fn pass_on(mut self) {
         let inbox = self.inbox.clone();
-        let (mut older, mut found): (Placed<Envelope>, Vec<Found>) = Default::default();
+        let (mut older, mut found): (Placed<Unpacked>, Vec<Found>) = Default::default();
+        let mut assembly = Assembly::new(inbox.clone());
         loop {
             if older.is_empty() {
                 let arrival = poll_fn(|cx| {
@@ -62,13 +69,19 @@ impl Incoming {
                 tokio::select! {
                     () = inbox.closed() => return,
                     open = arrival => if !open { return },
+                    () = assembly.overdue() => {}
                 }
                 older.extend(found.drain(..).filter_map(|found| self.read(found)));
             }
             let open = poll_fn(|cx| Poll::Ready(self.empty(cx, &mut found))).await;
             let newer = found.drain(..).filter_map(|found| self.read(found)).collect();
             let (due, rest) = in_order(older, newer);
-            due.into_iter().for_each(|(_, envelope)| inbox.offer(envelope));
+            for (place, (part, envelope)) in due {
+                if let Some(whole) = assembly.add(place, part, envelope) {
+                    inbox.offer(whole);
+                }
+            }
+            assembly.expire();
             if !open || inbox.is_closed() {
                 return;
             }
@@ -93,7 +106,7 @@ impl Incoming {
     }
 
     /// What is passed on of a message, if it is.
-    fn read(&self, (index, message): Found) -> Option<(Option<Place>, Envelope)> {
+    fn read(&self, (index, message): Found) -> Option<(Option<Place>, Unpacked)> {
         // The server sends it once for each pattern.
         let others = &self.patterns[..index];
         if others.iter().any(|pattern| subject::matches(pattern, &message.subject)) {
@@ -101,8 +114,9 @@ impl Incoming {
         }
         let subject: Arc<str> = message.subject.as_str().into();
         match wire::decode(message.headers.as_ref()) {
-            Ok((headers, place)) => {
-                Some((place, Envelope { subject, headers, payload: message.payload, missed: 0 }))
+            Ok(Read { headers, place, part }) => {
+                let envelope = Envelope { subject, headers, payload: message.payload, missed: 0 };
+                Some((place, (part, envelope)))
             }
             Err(Malformed(header)) => {
                 self.inbox.refuse(&subject, header);

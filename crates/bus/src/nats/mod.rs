@@ -7,6 +7,7 @@
 mod incoming;
 mod lease;
 mod outgoing;
+mod parts;
 mod wire;
 
 use std::{

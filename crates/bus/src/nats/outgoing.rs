@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use async_nats::{Client, PublishErrorKind, connection::State};
+use async_nats::{Client, HeaderMap, PublishErrorKind, connection::State};
 use bytes::Bytes;
 use tokio::{
     sync::{mpsc, oneshot, watch},
@@ -17,7 +17,7 @@ use tokio::{
     time::{self, MissedTickBehavior},
 };
 
-use super::{incoming::Incoming, wire};
+use super::{incoming::Incoming, parts, wire};
 use crate::{Headers, inbox::Inbox};
 
 /// How often the courier looks whether the connection is there.
@@ -68,7 +68,7 @@ pub(super) enum Unsent {
     Stale,
     /// It was kept for as long as such a message is, or too many are.
     Expired,
-    /// It is larger than the server takes.
+    /// It is larger than even parts can carry.
     TooLarge,
     /// The client library refuses its subject.
     Refused,
@@ -85,6 +85,16 @@ impl Unsent {
         };
         metrics::counter!("atoll_bus_unsent_total", "reason" => reason).increment(1);
     }
+}
+
+/// What became of a message that the client library was given.
+enum Handed {
+    /// It is on its way.
+    Over,
+    /// It is not taken.
+    Back(Unsent),
+    /// The connection went first.
+    Nowhere,
 }
 
 /// How it is with the connection.
@@ -287,36 +297,31 @@ impl Courier {
         Ok(())
     }
 
-    /// Hands a message to the client library. That takes time only while more is under way than
-    /// the library takes; when the connection goes in the meantime, the message is kept or dropped
-    /// as any other.
+    /// Sends a message, in parts where it is larger than the server takes. When the connection goes
+    /// in the meantime, it is kept or dropped as a whole, as any other.
     async fn send(&mut self, publication: Publication) -> Result<(), Ended> {
-        self.place.number += 1;
-        let map = wire::encode(&publication.headers, self.place);
-        let (subject, payload) = (publication.subject.clone(), publication.payload.clone());
-        // In a block of its own, so that the client is free again when it has gone.
-        let sent = {
-            let mut sending = std::pin::pin!(self.client.publish_with_headers(subject, map, payload));
-            loop {
-                tokio::select! {
-                    biased;
-                    sent = &mut sending => break Some(sent),
-                    () = time::sleep(LOOK_INTERVAL) => {
-                        if self.client.connection_state() != State::Connected {
-                            break None;
-                        }
-                    }
+        let Publication { subject, headers, payload, .. } = &publication;
+        let (most, map) = (self.client.max_payload(), wire::encode(headers, self.next_place(), None));
+        let sent = if wire::size(&map) + payload.len() <= most {
+            self.hand_over(subject, map, payload.clone()).await?
+        } else if let Some(parts) = parts::split(payload, wire::room(&map, most)) {
+            let mut sent = Handed::Over;
+            for (part, payload) in parts {
+                let map = wire::encode(headers, self.next_place(), Some(part));
+                sent = self.hand_over(subject, map, payload).await?;
+                if !matches!(sent, Handed::Over) {
+                    break;
                 }
             }
+            sent
+        } else {
+            Handed::Back(Unsent::TooLarge)
         };
         match sent {
-            Some(Ok(())) => {}
-            Some(Err(error)) => match error.kind() {
-                PublishErrorKind::MaxPayloadExceeded => self.refuse(&publication),
-                PublishErrorKind::InvalidSubject => Unsent::Refused.count(),
-                PublishErrorKind::Send => return Err(Ended),
-            },
-            None => {
+            Handed::Over => {}
+            Handed::Back(Unsent::TooLarge) => self.refuse(&publication),
+            Handed::Back(reason) => reason.count(),
+            Handed::Nowhere => {
                 self.lost();
                 self.hold(publication);
             }
@@ -324,11 +329,40 @@ impl Courier {
         Ok(())
     }
 
+    fn next_place(&mut self) -> wire::Place {
+        self.place.number += 1;
+        self.place
+    }
+
+    /// Hands a message to the client library. That takes time only while more is under way than
+    /// the library takes.
+    async fn hand_over(&self, subject: &str, map: HeaderMap, payload: Bytes) -> Result<Handed, Ended> {
+        let mut sending = std::pin::pin!(self.client.publish_with_headers(subject.to_owned(), map, payload));
+        loop {
+            tokio::select! {
+                biased;
+                sent = &mut sending => return match sent {
+                    Ok(()) => Ok(Handed::Over),
+                    Err(error) => match error.kind() {
+                        PublishErrorKind::MaxPayloadExceeded => Ok(Handed::Back(Unsent::TooLarge)),
+                        PublishErrorKind::InvalidSubject => Ok(Handed::Back(Unsent::Refused)),
+                        PublishErrorKind::Send => Err(Ended),
+                    },
+                },
+                () = time::sleep(LOOK_INTERVAL) => {
+                    if self.client.connection_state() != State::Connected {
+                        return Ok(Handed::Nowhere);
+                    }
+                }
+            }
+        }
+    }
+
     fn refuse(&mut self, Publication { subject, payload, .. }: &Publication) {
         Unsent::TooLarge.count();
         if self.warned.is_none_or(|at| at.elapsed() >= WARN_INTERVAL) {
-            let (bytes, most) = (payload.len(), self.client.max_payload());
-            tracing::warn!(subject, bytes, most, "a message is larger than the bus takes, dropped");
+            let (bytes, taken) = (payload.len(), self.client.max_payload());
+            tracing::warn!(subject, bytes, taken, "a message is larger than all parts can be, dropped");
             self.warned = Some(Instant::now());
         }
     }

@@ -3,6 +3,7 @@
 use async_nats::{HeaderMap, HeaderName};
 use protocol::is_protocol_name;
 
+use super::parts::Part;
 use crate::Headers;
 
 /// The sign-in that a message belongs to: a ULID.
@@ -17,6 +18,10 @@ const NODE: HeaderName = HeaderName::from_static("Atoll-Node");
 const EPOCH: HeaderName = HeaderName::from_static("Atoll-Epoch");
 /// Which message of its publisher it is: see [`Place`].
 const SEQUENCE: HeaderName = HeaderName::from_static("Atoll-Sequence");
+/// Which part of a larger message it is: see [`Part`].
+const PART: HeaderName = HeaderName::from_static("Atoll-Part");
+/// What the headers of a part take beyond those of a whole: that one, and numbers that grow longer.
+const PART_SIZE: usize = "Atoll-Part: 16384/16384\r\n".len() + 20;
 
 /// Which message of which publisher it is: `<publisher>.<number>`, 16 hex digits and a decimal. Of
 /// one publisher a later message has a greater number; foreign publishers need not number theirs.
@@ -31,11 +36,22 @@ pub(super) struct Place {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Malformed(pub(super) &'static str);
 
+/// A message as its headers tell of it.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Read {
+    pub(super) headers: Headers,
+    pub(super) place: Option<Place>,
+    pub(super) part: Option<Part>,
+}
+
 /// The headers of a message, with its place among those of its publisher.
-pub(super) fn encode(headers: &Headers, place: Place) -> HeaderMap {
+pub(super) fn encode(headers: &Headers, place: Place, part: Option<Part>) -> HeaderMap {
     let mut map = HeaderMap::new();
     let Place { publisher, number } = place;
     map.insert(SEQUENCE, format!("{publisher:016x}.{number}"));
+    if let Some(Part { number, of }) = part {
+        map.insert(PART, format!("{number}/{of}"));
+    }
     if let Some(session) = headers.session {
         map.insert(SESSION, session.to_string());
     }
@@ -55,8 +71,21 @@ pub(super) fn encode(headers: &Headers, place: Place) -> HeaderMap {
     map
 }
 
+/// How many bytes of a part of a message are left for the payload, where a server takes `most`.
+pub(super) fn room(map: &HeaderMap, most: usize) -> usize {
+    most.saturating_sub(size(map) + PART_SIZE)
+}
+
+/// How many bytes headers take, which count as the payload's.
+pub(super) fn size(map: &HeaderMap) -> usize {
+    let lines = map.iter().flat_map(|(name, values)| values.iter().map(move |value| (name, value)));
+    let lines =
+        lines.map(|(name, value)| AsRef::<str>::as_ref(name).len() + value.as_str().len() + ": \r\n".len());
+    "NATS/1.0\r\n\r\n".len() + lines.sum::<usize>()
+}
+
 /// Reads them; other headers are passed over.
-pub(super) fn decode(map: Option<&HeaderMap>) -> Result<(Headers, Option<Place>), Malformed> {
+pub(super) fn decode(map: Option<&HeaderMap>) -> Result<Read, Malformed> {
     let Some(map) = map else { return Ok(Default::default()) };
     let session = one(map, SESSION, "session")?.map(|text| text.parse().map_err(|_| Malformed("session")));
     let transports = one(map, TRANSPORTS, "transports")?;
@@ -68,6 +97,11 @@ pub(super) fn decode(map: Option<&HeaderMap>) -> Result<(Headers, Option<Place>)
     let node = one(map, NODE, "node")?.map(|text| text.parse().map_err(|_| Malformed("node")));
     let epoch = one(map, EPOCH, "epoch")?.map(|text| number(text).ok_or(Malformed("epoch")));
     let place = one(map, SEQUENCE, "sequence")?.map(|text| place(text).ok_or(Malformed("sequence")));
+    let place = place.transpose()?;
+    let part = one(map, PART, "part")?.map(|text| part(text).ok_or(Malformed("part"))).transpose()?;
+    if part.is_some() && place.is_none() {
+        return Err(Malformed("part"));
+    }
     let headers = Headers {
         session: session.transpose()?,
         transports: transports.map(Into::into),
@@ -75,7 +109,7 @@ pub(super) fn decode(map: Option<&HeaderMap>) -> Result<(Headers, Option<Place>)
         node: node.transpose()?,
         epoch: epoch.transpose()?,
     };
-    Ok((headers, place.transpose()?))
+    Ok(Read { headers, place, part })
 }
 
 /// The value of a header that may be there once.
@@ -97,6 +131,13 @@ fn place(text: &str) -> Option<Place> {
         return None;
     }
     Some(Place { publisher: u64::from_str_radix(publisher, 16).ok()?, number: self::number(number)? })
+}
+
+fn part(text: &str) -> Option<Part> {
+    let (number, of) = text.split_once('/')?;
+    let (number, of) = (self::number(number)?, self::number(of)?);
+    let part = Part { number: number.try_into().ok()?, of: of.try_into().ok()? };
+    (1..=part.of).contains(&part.number).then_some(part)
 }
 
 /// A decimal, without the sign that the standard library would take.
@@ -124,17 +165,20 @@ mod tests {
                 epoch: Some(u64::MAX),
             },
         ] {
-            assert_eq!(decode(Some(&encode(&headers, place))), Ok((headers, Some(place))));
+            for part in [None, Some(Part { number: 2, of: 3 })] {
+                let read = Read { headers: headers.clone(), place: Some(place), part };
+                assert_eq!(decode(Some(&encode(&headers, place, part))), Ok(read));
+            }
         }
-        assert_eq!(decode(None), Ok((Headers::default(), None)));
+        assert_eq!(decode(None), Ok(Read::default()));
     }
 
     #[test]
     fn what_would_be_another_header_is_not_written() {
         let transports = Some("p2p\r\nAtoll-Sender: 0x".into());
         let headers = Headers { transports, ..Headers::default() };
-        let map = encode(&headers, Place { publisher: 1, number: 1 });
-        assert_eq!(decode(Some(&map)).unwrap().0, Headers::default());
+        let map = encode(&headers, Place { publisher: 1, number: 1 }, None);
+        assert_eq!(decode(Some(&map)).unwrap().headers, Headers::default());
     }
 
     #[test]
@@ -144,7 +188,7 @@ mod tests {
         let header = |name: &'static str, values: &[&str]| {
             let mut map = HeaderMap::new();
             values.iter().for_each(|&value| map.append(name, value));
-            decode(Some(&map)).map(|(headers, _)| headers)
+            decode(Some(&map)).map(|read| read.headers)
         };
         assert!(header("Atoll-Session", &[ulid]).unwrap().session.is_some());
         assert_eq!(header("Atoll-Sender", &[""]).unwrap().sender, None, "a server");
@@ -163,6 +207,11 @@ mod tests {
             ("Atoll-Sequence", &["1.2"], "sequence"),
             ("Atoll-Sequence", &["0000000000000001.+2"], "sequence"),
             ("Atoll-Sequence", &["0000000000000001."], "sequence"),
+            ("Atoll-Part", &["1/2"], "part"),
+            ("Atoll-Part", &["0/2"], "part"),
+            ("Atoll-Part", &["3/2"], "part"),
+            ("Atoll-Part", &["1/4294967296"], "part"),
+            ("Atoll-Part", &["1"], "part"),
         ] {
             assert_eq!(header(name, values), Err(Malformed(reason)), "{name} {values:?}");
         }

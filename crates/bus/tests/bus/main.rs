@@ -8,4 +8,5 @@ mod epochs;
 mod lease;
 mod metric;
 mod nats;
+mod parts;
 mod server;

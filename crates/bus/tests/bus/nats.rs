@@ -183,16 +183,6 @@ async fn foreign_subscribers_read_our_headers() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_the_server_does_not_take_is_refused_and_the_connection_lasts() {
-    let server = Server::start();
-    let (bus, mut heard) = everything(&server.url()).await;
-    bus.publish(&heartbeat(1), Headers::default(), vec![0; 1024 * 1024]);
-    bus.publish(&heartbeat(2), Headers::default(), vec![0; 1024 * 1024 - 200]);
-    assert_eq!(next(&mut heard).await.subject(), Some(heartbeat(2)));
-    assert!(!bus.is_away());
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn what_comes_too_fast_to_be_sorted_is_told_as_missed() {
     let server = Server::start();
     let settings = NatsSettings { pattern_queue: Some(1), ..settings(&server.url()) };
