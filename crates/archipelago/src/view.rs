@@ -47,6 +47,13 @@ impl Engine {
         (self.peers[peer].state == State::Present).then_some(PeerView { engine: self, peer })
     }
 
+    /// Whether anything was heard of this session of a peer, or of a later one, and is not forgotten;
+    /// without a session, of the peer.
+    pub fn knows(&self, peer: Address, session: Option<SessionId>) -> bool {
+        let Some(peer) = self.peers.find(peer) else { return false };
+        session.is_none_or(|session| Some(session) <= self.peers.session(peer))
+    }
+
     /// All peers in the world.
     pub fn peers(&self) -> impl Iterator<Item = PeerView<'_>> {
         let present = self.peers.known().filter(|&peer| self.peers[peer].state == State::Present);
