@@ -1,75 +1,72 @@
-//! The engine and the clock that has it flush.
+//! The task that owns what a director knows, and the clock that has it decide.
 
 use std::{
-    collections::VecDeque,
+    sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
 
-use archipelago::{Engine, Input, Output, explain::Question};
-use bus::{Bus, Envelope, Headers, Subscription};
+use archipelago::{Engine, Input, rules::Rules};
+use bus::{Bus, Envelope, Headers, Standing, Subscription, Term};
 use metrics::{Counter, Gauge, Histogram};
 use protocol::{
-    Message as _, Subject, unix_ms,
+    Message as _, Subject, subject, unix_ms,
     v3::{ServiceDiscoveryMessage, ServiceStatus},
 };
 use tokio::{
-    sync::mpsc::{self, error::TrySendError},
+    sync::{mpsc, oneshot},
     time::{self, MissedTickBehavior},
 };
 
 use crate::{
     Settings,
     configured::ANNOUNCE_INTERVAL,
-    console::{Query, assignments},
-    inbound::input,
-    messenger::{Errand, IslandSummary},
-    news::News,
+    console::{Answer, NoAnswer, Query, assignments},
+    inbound::{Heard, SERVER_NAME, hear},
+    leader::{Leader, MessengerGone},
+    messenger::Errand,
+    office::Office,
+    replica::Replica,
+    start_time,
+    time::EngineTime,
 };
 
-/// Flushes whose news may wait; at the bound flushes are skipped, and counted, until some are taken.
-const NEWS_QUEUE: usize = 240;
 /// A clock that is this late was stopped: what came meanwhile is heard before anybody is taken for
 /// gone.
 const STOPPED: Duration = Duration::from_secs(1);
-
-/// How often it is said that islands wait.
-const WARN_INTERVAL: Duration = Duration::from_secs(10);
+/// What the director that leads says that may wait for one that stands by; at the bound the newest is
+/// dropped and counted. What clients were told is in their heartbeats, too.
+const STANDBY_QUEUE: usize = 65_536;
 const MINUTE_MS: u64 = 60_000;
 const DAY_MINUTES: u64 = 24 * 60;
 
-/// Nobody would be told anything any more.
-#[derive(Debug)]
-struct MessengerGone;
-
-/// The engine and its clock.
+/// What a director knows, and its clock.
 pub(crate) struct Clock {
     settings: Settings,
-    engine: Engine,
     bus: Bus,
-    started: Instant,
-    /// Since when the bus is away, if it is: until it is back, the engine's time stands still.
-    /// Nobody is silent whom nobody could hear.
-    away: Option<Instant>,
-    /// For how long it stood still before.
-    stood: Duration,
+    time: EngineTime,
     errands: mpsc::Sender<Errand>,
-    outputs: Vec<Output>,
-    /// What the messenger was not handed yet, flush by flush.
-    news: VecDeque<News>,
-    /// The minute of the day that the engine knows of.
-    minute: Option<u16>,
-    /// When it was last said that islands wait.
-    warned: Option<Instant>,
+    part: Part,
+    /// The latest epoch in which a director said something that was heard here.
+    latest_epoch: u64,
     meters: Meters,
+}
+
+/// What it does at present.
+enum Part {
+    /// It hears what the one that leads hears, and tells.
+    StandsBy { replica: Replica, told: Subscription },
+    /// It decides, unless nobody can say for the moment whether it may: then it hears.
+    Leads { leader: Box<Leader>, suspended: bool },
 }
 
 struct Meters {
     flush: Histogram,
     lag: Histogram,
-    skipped: Counter,
     peers: Gauge,
     islands: Gauge,
-    waiting: Gauge,
+    leads: Gauge,
+    epoch: Gauge,
+    takeovers: Counter,
 }
 
 impl Meters {
@@ -77,49 +74,71 @@ impl Meters {
         Self {
             flush: metrics::histogram!("atoll_director_flush_seconds"),
             lag: metrics::histogram!("atoll_director_flush_lag_seconds"),
-            skipped: metrics::counter!("atoll_director_flushes_skipped_total"),
             peers: metrics::gauge!("dcl_archipelago_peers_count"),
             islands: metrics::gauge!("dcl_archipelago_islands_count"),
-            waiting: metrics::gauge!("atoll_director_islands_waiting"),
+            leads: metrics::gauge!("atoll_director_leads"),
+            epoch: metrics::gauge!("atoll_director_epoch"),
+            takeovers: metrics::counter!("atoll_director_takeovers_total"),
+        }
+    }
+
+    /// What holds for this one, which leads.
+    fn observe(&self, leader: Option<&Leader>) {
+        let engine = leader.map(Leader::engine);
+        let epoch = leader.and_then(|leader| leader.term().epoch);
+        self.peers.set(engine.map_or(0, Engine::peers_count) as f64);
+        self.islands.set(engine.map_or(0, Engine::islands_count) as f64);
+        self.leads.set(f64::from(u8::from(leader.is_some())));
+        self.epoch.set(epoch.unwrap_or_default() as f64);
+    }
+}
+
+impl Part {
+    fn stand_by(bus: &Bus) -> Self {
+        let patterns = [subject::PEER_ISLAND_CHANGES, subject::MEMBERSHIP_ENDS];
+        let told = bus.subscribe("director-standby", &patterns, STANDBY_QUEUE);
+        Self::StandsBy { replica: Replica::default(), told }
+    }
+
+    /// Who decides, if anybody does here.
+    fn leader(&self) -> Option<&Leader> {
+        match self {
+            Self::Leads { leader, suspended: false } => Some(leader),
+            _ => None,
+        }
+    }
+
+    fn leader_mut(&mut self) -> Option<&mut Leader> {
+        match self {
+            Self::Leads { leader, suspended: false } => Some(leader),
+            _ => None,
+        }
+    }
+
+    /// What the director that leads tells; nothing while that is this one. Cancel-safe.
+    async fn told(&mut self) -> Option<Envelope> {
+        match self {
+            Self::StandsBy { told, .. } => told.next().await,
+            Self::Leads { .. } => std::future::pending().await,
         }
     }
 }
 
 impl Clock {
-    pub(crate) fn new(
-        settings: Settings,
-        engine: Engine,
-        bus: Bus,
-        started: Instant,
-        errands: mpsc::Sender<Errand>,
-    ) -> Self {
-        Self {
-            settings,
-            engine,
-            bus,
-            started,
-            away: None,
-            stood: Duration::ZERO,
-            errands,
-            outputs: Vec::new(),
-            news: VecDeque::new(),
-            minute: None,
-            warned: None,
-            meters: Meters::new(),
-        }
+    /// A clock that stands by.
+    pub(crate) fn new(settings: Settings, bus: Bus, errands: mpsc::Sender<Errand>) -> Self {
+        let (part, time, meters) = (Part::stand_by(&bus), EngineTime::new(), Meters::new());
+        Self { settings, bus, time, errands, part, latest_epoch: 0, meters }
     }
 
     /// Runs for as long as the bus and the messenger are there.
     pub(crate) async fn run(
         mut self,
+        mut office: Office,
         mut subscription: Subscription,
         mut probes: mpsc::Receiver<Input>,
         mut queries: mpsc::Receiver<Query>,
     ) {
-        self.handle(Input::Rules(self.settings.rules.clone()));
-        // Before the first flush, whatever comes first below: what waits on the bus already may be
-        // people, who are not to be sent elsewhere first.
-        self.announce();
         let interval = |period: Duration| {
             let mut ticks = time::interval(period);
             ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
@@ -129,19 +148,18 @@ impl Clock {
         let mut reports = interval(self.settings.report_interval);
         let mut discoveries = interval(self.settings.discovery_interval);
         let mut announcements = interval(ANNOUNCE_INTERVAL);
+        let mut returns = self.bus.returns();
         loop {
             tokio::select! {
                 biased;
                 due = flushes.tick() => {
                     let due = due.into_std();
-                    if due.elapsed() > STOPPED {
-                        while let Some(envelope) = subscription.try_next() {
-                            self.hear(&envelope);
-                        }
-                        while let Ok(input) = probes.try_recv() {
-                            self.handle(input);
-                        }
-                        self.announce();
+                    let standing = office.standing();
+                    if due.elapsed() > STOPPED || self.is_called_by(standing) {
+                        self.catch_up(&mut subscription, &mut probes);
+                    }
+                    if self.follow(standing) {
+                        office.listen();
                     }
                     if self.flush(due).is_err() {
                         return;
@@ -149,11 +167,24 @@ impl Clock {
                 }
                 _ = reports.tick() => self.report(),
                 _ = discoveries.tick() => self.say_hello(),
-                _ = announcements.tick() => self.announce(),
+                _ = announcements.tick() => {
+                    self.announce();
+                    self.tidy();
+                }
+                // Never within a process.
+                Ok(()) = returns.changed() => office.ask_who_is_there(),
                 // Without a server to probe there is none who could say anything.
-                Some(input) = probes.recv() => self.handle(input),
+                Some(input) = probes.recv() => self.take(Heard::Input(input)),
                 // Nor one who asks, without a console.
-                Some(query) = queries.recv() => self.answer(query),
+                Some(query) = queries.recv() => match query {
+                    Query::Resign(answer) => {
+                        let leads = matches!(office.standing(), Standing::Leads(_));
+                        drop((subscription, probes, queries));
+                        return self.resign(office, leads, answer).await;
+                    }
+                    query => self.answer(query),
+                },
+                Some(envelope) = self.part.told() => self.hear(&envelope),
                 envelope = subscription.next() => match envelope {
                     Some(envelope) => self.hear(&envelope),
                     None => return,
@@ -162,168 +193,189 @@ impl Clock {
         }
     }
 
+    /// Whether it stands by, and is to lead.
+    fn is_called_by(&self, standing: Standing) -> bool {
+        matches!((&self.part, standing), (Part::StandsBy { .. }, Standing::Leads(_)))
+    }
+
+    /// Hears all that has come so far.
+    fn catch_up(&mut self, subscription: &mut Subscription, probes: &mut mpsc::Receiver<Input>) {
+        while let Some(envelope) = subscription.try_next() {
+            self.hear(&envelope);
+        }
+        while let Part::StandsBy { told, .. } = &mut self.part
+            && let Some(envelope) = told.try_next()
+        {
+            self.hear(&envelope);
+        }
+        while let Ok(input) = probes.try_recv() {
+            self.take(Heard::Input(input));
+        }
+        self.announce();
+    }
+
     fn hear(&mut self, envelope: &Envelope) {
-        if let Some(input) = input(envelope, &self.settings) {
-            self.handle(input);
+        self.latest_epoch = self.latest_epoch.max(envelope.headers.epoch.unwrap_or_default());
+        let Some(heard) = hear(envelope, &self.settings) else { return };
+        if let Heard::Heartbeat(heartbeat) = &heard
+            && let Some(told) = &heartbeat.told
+        {
+            self.bus.observe_epoch(told.epoch);
+        }
+        self.take(heard);
+    }
+
+    fn take(&mut self, heard: Heard) {
+        let now = self.time.now();
+        match &mut self.part {
+            Part::StandsBy { replica, .. } => replica.hear(heard, now, unix_ms(SystemTime::now())),
+            Part::Leads { leader, .. } => leader.hear(heard, now),
         }
     }
 
-    fn handle(&mut self, input: Input) {
-        let now = self.now();
-        self.engine.handle(input, now);
-    }
-
-    /// The engine's time.
-    fn now(&self) -> Duration {
-        let until = self.away.unwrap_or_else(Instant::now);
-        until.saturating_duration_since(self.started).saturating_sub(self.stood)
-    }
-
-    /// Has the engine's time stand still while the bus is away.
-    fn look_at_the_bus(&mut self) {
-        if !self.bus.is_away() {
-            self.stood += self.away.take().map(|since| since.elapsed()).unwrap_or_default();
-        } else if self.away.is_none() {
-            self.away = Some(Instant::now());
+    /// Leads, stands by or does nothing for the moment, as this standing has it. Whether that ended
+    /// its lead, so that it knows nothing any more.
+    fn follow(&mut self, standing: Standing) -> bool {
+        self.time.look_at(&self.bus);
+        match (&mut self.part, standing) {
+            (Part::StandsBy { .. }, Standing::Leads(term)) => self.lead(term),
+            (Part::StandsBy { .. }, Standing::Follows | Standing::Unknown) => {}
+            (Part::Leads { leader, suspended }, Standing::Leads(term))
+                // Unless another led in between.
+                if term == leader.term() || self.latest_epoch <= leader.term().epoch.unwrap_or_default() =>
+            {
+                if std::mem::replace(suspended, false) {
+                    tracing::info!(epoch = term.epoch, "leads on");
+                }
+                leader.lead_on(term);
+            }
+            (Part::Leads { leader, .. }, Standing::Leads(_) | Standing::Follows) => {
+                tracing::info!(epoch = leader.term().epoch, "leads no more, and stands by");
+                self.part = Part::stand_by(&self.bus);
+                return true;
+            }
+            (Part::Leads { leader, suspended }, Standing::Unknown) => {
+                if !std::mem::replace(suspended, true) {
+                    tracing::warn!(epoch = leader.term().epoch, "decides nothing: it may not be the one that leads");
+                }
+            }
         }
+        false
     }
 
-    /// What somebody who has gone asked is not answered.
-    fn answer(&mut self, query: Query) {
-        let now = self.now();
-        match query {
-            Query::Explain(question, answer) => drop(answer.send(self.engine.explain(&question, now))),
-            Query::Assignments(answer) => drop(answer.send(assignments(&self.engine))),
-            Query::SetRules(rules) => self.handle(Input::Rules(rules)),
-            Query::Copy(answer) => drop(answer.send((self.engine.clone(), now))),
-        }
+    /// Goes on where the one that led ended.
+    fn lead(&mut self, term: Term) {
+        let now = self.time.now();
+        self.tidy();
+        let Part::StandsBy { replica, .. } = &mut self.part else { return };
+        let unix_ms = unix_ms(SystemTime::now());
+        let succession = std::mem::take(replica).hand_over(self.settings.rules.clone(), minute(), unix_ms);
+        let leader = Leader::take_over(self.settings.engine.clone(), start_time(), succession, term, now);
+        let leader = Box::new(leader.expect("settings that were checked when the director was made"));
+        let (peers, islands) = (leader.engine().peers_count(), leader.engine().islands_count());
+        tracing::info!(epoch = term.epoch, peers, islands, "leads");
+        self.part = Part::Leads { leader, suspended: false };
+        self.meters.takeovers.increment(1);
+        // Whatever the one before may still say is not believed from now on.
+        self.say_hello();
     }
 
-    /// Tells the engine what time of day it is, when that is another minute.
-    fn look_at_the_time(&mut self) {
-        let minute = (unix_ms(SystemTime::now()) / MINUTE_MS % DAY_MINUTES) as u16;
-        if self.minute.replace(minute) != Some(minute) {
-            self.handle(Input::TimeOfDay { minute });
-        }
-    }
-
-    /// Says once in a while that islands wait for a transport, and why the first does.
-    fn see_who_waits(&mut self) {
-        let (count, first) = self.engine.waiting();
-        self.meters.waiting.set(count as f64);
-        let Some(first) = first else { return };
-        if self.warned.is_some_and(|at| at.elapsed() < WARN_INTERVAL) {
-            return;
-        }
-        let question = Question::Island(first.id());
-        let why = self.engine.explain(&question, self.now()).summary;
-        tracing::warn!(count, why, "islands wait for a transport");
-        self.warned = Some(Instant::now());
-    }
-
-    /// Announces the nodes that are always there.
-    fn announce(&mut self) {
-        let now = self.now();
-        for configured in self.settings.transports.iter().filter(|node| node.is_always_there()) {
-            self.engine.handle(Input::Transport(configured.transport(0)), now);
+    /// Has the replica forget, if there is one.
+    fn tidy(&mut self) {
+        let now = self.time.now();
+        if let Part::StandsBy { replica, .. } = &mut self.part {
+            replica.tidy(&self.settings.engine, now);
         }
     }
 
     fn flush(&mut self, due: Instant) -> Result<(), MessengerGone> {
         let began = Instant::now();
-        self.meters.lag.record(began.saturating_duration_since(due));
-        self.look_at_the_bus();
-        if self.news.len() < NEWS_QUEUE {
-            self.look_at_the_time();
-            self.engine.flush(self.now(), &mut self.outputs);
-            if !self.outputs.is_empty() {
-                self.news.push_back(News::take(&self.engine, &mut self.outputs));
-            }
-        } else {
-            self.meters.skipped.increment(1);
+        let now = self.time.now();
+        if let Some(leader) = self.part.leader_mut() {
+            self.meters.lag.record(began.saturating_duration_since(due));
+            leader.flush(minute(), &self.errands, now)?;
+            self.meters.flush.record(began.elapsed());
         }
-        while !self.news.is_empty() {
-            match self.errands.try_reserve() {
-                Ok(place) => place.send(Errand::News(self.news.pop_front().unwrap_or_default())),
-                Err(TrySendError::Full(())) => break,
-                Err(TrySendError::Closed(())) => return Err(MessengerGone),
-            }
-        }
-        self.meters.flush.record(began.elapsed());
-        self.meters.peers.set(self.engine.peers_count() as f64);
-        self.meters.islands.set(self.engine.islands_count() as f64);
-        self.see_who_waits();
+        self.meters.observe(self.part.leader());
         Ok(())
     }
 
-    /// Has everybody's place reported, unless the messenger is behind: the next report says it.
-    fn report(&self) {
-        let Ok(place) = self.errands.try_reserve() else { return };
-        let islands = self.engine.islands().map(|island| IslandSummary {
-            id: island.id(),
-            peers: island.members().map(|(peer, _)| peer).collect(),
-            max_peers: island.max_peers(),
-            center: island.center(),
-            radius_m: island.radius(),
-        });
-        place.send(Errand::Report(islands.collect()));
+    /// What somebody who has gone asked is not answered.
+    fn answer(&mut self, query: Query) {
+        let now = self.time.now();
+        let engine = match &self.part {
+            Part::Leads { leader, .. } => Ok(leader.engine()),
+            Part::StandsBy { .. } => Err(NoAnswer::StandsBy),
+        };
+        match query {
+            Query::Explain(question, answer) => {
+                drop(answer.send(engine.map(|engine| engine.explain(&question, now))));
+            }
+            Query::Assignments(answer) => drop(answer.send(engine.map(assignments))),
+            Query::Copy(answer) => drop(answer.send(engine.map(|engine| (engine.clone(), now)))),
+            Query::SetRules(rules) => self.set_rules(rules, now),
+            Query::Resign(answer) => drop(answer),
+        }
     }
 
+    fn set_rules(&mut self, rules: Arc<Rules>, now: Duration) {
+        if let Part::Leads { leader, .. } = &mut self.part {
+            leader.set_rules(rules.clone(), now);
+        }
+        self.settings.rules = rules;
+    }
+
+    /// Announces the nodes that are always there.
+    fn announce(&mut self) {
+        let configured = self.settings.transports.iter().filter(|node| node.is_always_there());
+        let inputs: Vec<Input> = configured.map(|node| Input::Transport(node.transport(0))).collect();
+        inputs.into_iter().for_each(|input| self.take(Heard::Input(input)));
+    }
+
+    fn report(&mut self) {
+        if let Some(leader) = self.part.leader_mut() {
+            leader.report(&self.errands);
+        }
+    }
+
+    /// Says that this director leads, if it does.
     fn say_hello(&self) {
+        let Some(leader) = self.part.leader() else { return };
         let status = ServiceStatus {
             current_time: unix_ms(SystemTime::now()),
             commit_hash: self.settings.commit_hash.clone(),
-            user_count: u32::try_from(self.engine.peers_count()).unwrap_or(u32::MAX),
+            user_count: u32::try_from(leader.engine().peers_count()).unwrap_or(u32::MAX),
         };
-        let discovery =
-            ServiceDiscoveryMessage { server_name: "archipelago".to_owned(), status: Some(status) };
-        self.bus.publish(&Subject::EngineDiscovery, Headers::default(), discovery.encode_to_vec());
+        let discovery = ServiceDiscoveryMessage { server_name: SERVER_NAME.to_owned(), status: Some(status) };
+        let headers = Headers { epoch: leader.term().epoch, ..Headers::default() };
+        self.bus.publish(&Subject::EngineDiscovery, headers, discovery.encode_to_vec());
     }
+
+    /// Tells what it has decided, if it `leads`, gives up the office, and does nothing any more.
+    async fn resign(self, office: Office, leads: bool, answer: Answer<()>) {
+        self.meters.observe(None);
+        if let Part::Leads { leader, suspended: false } = self.part
+            && leads
+        {
+            for errand in leader.into_errands() {
+                // A messenger that is gone tells nothing any more.
+                let _ = self.errands.send(errand).await;
+            }
+            let (finished, finish) = oneshot::channel();
+            let _ = self.errands.send(Errand::Finish(finished)).await;
+            let _ = finish.await;
+        }
+        office.resign().await;
+        tracing::info!("leads no more, nor stands by");
+        let _ = answer.send(Ok(()));
+        std::future::pending().await
+    }
+}
+
+/// The time of day, in minutes since midnight, UTC.
+fn minute() -> u16 {
+    (unix_ms(SystemTime::now()) / MINUTE_MS % DAY_MINUTES) as u16
 }
 
 #[cfg(test)]
-mod tests {
-    use protocol::{Address, Position};
-
-    use super::*;
-    use crate::tests::settings;
-
-    fn peer(number: u8) -> Address {
-        Address::new([number; 20])
-    }
-
-    #[tokio::test]
-    async fn a_messenger_that_is_behind_delays_no_flush_and_loses_nothing() {
-        // A messenger that does not run at all, until it does.
-        let (errands, mut waiting) = mpsc::channel(1);
-        let bus = Bus::in_process();
-        let mut engine = Engine::new(archipelago::Settings::default(), 0).unwrap();
-        let transport = archipelago::Transport {
-            node: "node-1".parse().unwrap(),
-            kind: archipelago::TransportKind::WsRoom,
-            capability: "ws-room".into(),
-            max_island_size: 100,
-            seats: None,
-            users: 0,
-            draining: false,
-            public_url: "ws://127.0.0.1:5000".into(),
-        };
-        engine.handle(archipelago::Input::Transport(transport), Duration::ZERO);
-        let mut clock = Clock::new(settings(), engine, bus, Instant::now(), errands);
-        for number in 1..=5 {
-            let position = Position::new(f32::from(number) * 1_000.0, 0.0, 0.0);
-            let (peer, session, desired_room) = (peer(number), None, None);
-            let input = archipelago::Input::Heartbeat { peer, session, position, desired_room };
-            clock.engine.handle(input, Duration::ZERO);
-            clock.flush(Instant::now()).unwrap();
-            assert_eq!(clock.engine.islands_count(), usize::from(number), "it was flushed");
-        }
-        let mut told = Vec::new();
-        while told.len() < 5 {
-            let Some(Errand::News(news)) = waiting.recv().await else { panic!("news") };
-            told.extend(news.assigned.iter().map(|assigned| assigned.peer));
-            clock.flush(Instant::now()).unwrap();
-        }
-        assert_eq!(told, (1..=5).map(peer).collect::<Vec<_>>(), "all of it, in order");
-    }
-}
+mod tests;

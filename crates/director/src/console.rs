@@ -14,22 +14,30 @@ use tokio::sync::{mpsc, oneshot};
 #[derive(Debug, Clone)]
 pub struct Console(mpsc::Sender<Query>);
 
-/// The director is gone.
+/// Why a director does not answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the director is gone")]
-pub struct DirectorGone;
+pub enum NoAnswer {
+    /// It has ended.
+    #[error("the director is gone")]
+    Gone,
+    /// It decides nothing at present.
+    #[error("this director stands by: ask the one that leads (its metric atoll_director_leads is 1)")]
+    StandsBy,
+}
 
 /// What is asked.
 #[derive(Debug)]
 pub(crate) enum Query {
     /// Why?
-    Explain(Question, oneshot::Sender<Explanation>),
+    Explain(Question, Answer<Explanation>),
     /// These are the rules from now on.
     SetRules(Arc<Rules>),
     /// Who was told of which island?
-    Assignments(oneshot::Sender<Vec<Assignment>>),
+    Assignments(Answer<Vec<Assignment>>),
     /// A copy of the engine, and the time on its clock.
-    Copy(oneshot::Sender<(Engine, std::time::Duration)>),
+    Copy(Answer<(Engine, std::time::Duration)>),
+    /// Lead no more.
+    Resign(Answer<()>),
 }
 
 /// What the client of a peer was last told.
@@ -54,6 +62,9 @@ pub(crate) fn assignments(engine: &Engine) -> Vec<Assignment> {
     engine.peers().filter_map(told).collect()
 }
 
+/// Where an answer is waited for.
+pub(crate) type Answer<T> = oneshot::Sender<Result<T, NoAnswer>>;
+
 /// Queries that may wait; at the bound, whoever asks waits too.
 const QUERY_QUEUE: usize = 16;
 
@@ -64,35 +75,37 @@ impl Console {
     }
 
     /// Answers a question about what is now.
-    pub async fn explain(&self, question: Question) -> Result<Explanation, DirectorGone> {
-        let (answer, answered) = oneshot::channel();
-        self.ask(Query::Explain(question, answer)).await?;
-        answered.await.map_err(|_| DirectorGone)
+    pub async fn explain(&self, question: Question) -> Result<Explanation, NoAnswer> {
+        self.ask(|answer| Query::Explain(question, answer)).await
     }
 
     /// What everybody was last told, of those who are in the world; in no order that means anything.
-    pub async fn assignments(&self) -> Result<Vec<Assignment>, DirectorGone> {
-        let (answer, answered) = oneshot::channel();
-        self.ask(Query::Assignments(answer)).await?;
-        answered.await.map_err(|_| DirectorGone)
+    pub async fn assignments(&self) -> Result<Vec<Assignment>, NoAnswer> {
+        self.ask(Query::Assignments).await
     }
 
-    /// Has these rules hold from the next flush on.
-    pub async fn set_rules(&self, rules: Arc<Rules>) -> Result<(), DirectorGone> {
-        self.ask(Query::SetRules(rules)).await
+    /// Has these rules hold from the next flush on, or as soon as this director leads.
+    pub async fn set_rules(&self, rules: Arc<Rules>) -> Result<(), NoAnswer> {
+        self.0.send(Query::SetRules(rules)).await.map_err(|_| NoAnswer::Gone)
     }
 
     /// What other rules would change. The director is held up for as long as it takes to copy its
     /// engine; the rest is done elsewhere.
-    pub async fn diff(&self, rules: Arc<Rules>) -> Result<Diff, DirectorGone> {
-        let (answer, answered) = oneshot::channel();
-        self.ask(Query::Copy(answer)).await?;
-        let (engine, now) = answered.await.map_err(|_| DirectorGone)?;
+    pub async fn diff(&self, rules: Arc<Rules>) -> Result<Diff, NoAnswer> {
+        let (engine, now) = self.ask(Query::Copy).await?;
         let diff = tokio::task::spawn_blocking(move || engine.diff(rules, now));
-        diff.await.map_err(|_| DirectorGone)
+        diff.await.map_err(|_| NoAnswer::Gone)
     }
 
-    async fn ask(&self, query: Query) -> Result<(), DirectorGone> {
-        self.0.send(query).await.map_err(|_| DirectorGone)
+    /// Has it tell what it has decided and then lead no more, now and later, so that another takes
+    /// over at once.
+    pub async fn resign(&self) -> Result<(), NoAnswer> {
+        self.ask(Query::Resign).await
+    }
+
+    async fn ask<T>(&self, query: impl FnOnce(Answer<T>) -> Query) -> Result<T, NoAnswer> {
+        let (answer, answered) = oneshot::channel();
+        self.0.send(query(answer)).await.map_err(|_| NoAnswer::Gone)?;
+        answered.await.unwrap_or(Err(NoAnswer::Gone))
     }
 }

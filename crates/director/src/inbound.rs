@@ -1,66 +1,141 @@
-//! From the bus to the engine's inputs.
+//! From the bus to what it says.
 
 use archipelago::{Input, Transport, TransportKind};
 use bus::Envelope;
 use protocol::{
-    Message as _, Position, Subject, atoll_bus::TransportAnnouncement, is_protocol_name, v3::Heartbeat,
+    Address, IslandId, NodeName, Position, SessionId, Subject, Ulid,
+    atoll_bus::{self, GatewayHeartbeat, MembershipEnded, TransportAnnouncement},
+    is_protocol_name,
+    v3::ServiceDiscoveryMessage,
 };
 
 use crate::Settings;
 
-/// The one kind of node that announces itself: for the others nobody could mint.
-const WS_ROOM: &str = "ws-room";
-
-/// What a message means to the engine; `None`, counted, if it means nothing.
-pub(crate) fn input(envelope: &Envelope, settings: &Settings) -> Option<Input> {
-    let input = read(envelope, settings);
-    if let Err(reason) = input {
-        metrics::counter!("atoll_director_refused_total", "reason" => reason).increment(1);
-    }
-    input.ok()
+/// What a message says.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Heard {
+    /// What the engine takes as it is.
+    Input(Input),
+    /// A peer is there.
+    Heartbeat(Heartbeat),
+    /// Whoever leads told a client where it belongs; the node, if it was named.
+    Assigned { peer: Address, session: Option<SessionId>, island: IslandId, node: Option<NodeName> },
+    /// Memberships ended, on one node or on all, and so did tokens minted up to a time.
+    Ended { island: IslandId, node: Option<NodeName>, peers: Vec<Address>, minted_before: Ulid },
+    /// A director leads, and this is the time on its clock, in milliseconds since the Unix epoch.
+    Leads { unix_ms: u64 },
 }
 
-fn read(envelope: &Envelope, settings: &Settings) -> Result<Input, &'static str> {
+/// A peer is there, and what its gateway says of it.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Heartbeat {
+    pub(crate) peer: Address,
+    pub(crate) session: Option<SessionId>,
+    pub(crate) position: Position,
+    pub(crate) desired_room: Option<String>,
+    /// What its client was last told; `None` from a gateway that does not say.
+    pub(crate) told: Option<atoll_bus::Told>,
+    /// What its client can join, as [`joinable`] reads it.
+    pub(crate) transports: Option<String>,
+}
+
+impl Heartbeat {
+    /// Its part for the engine.
+    pub(crate) fn into_input(self) -> Input {
+        let Self { peer, session, position, desired_room, .. } = self;
+        Input::Heartbeat { peer, session, position, desired_room }
+    }
+
+    /// The session that it is of, as if it began now.
+    pub(crate) fn begins(&self) -> Input {
+        let transports = self.transports.as_deref().and_then(joinable);
+        Input::Connected { peer: self.peer, session: self.session, transports }
+    }
+}
+
+/// The one kind of node that announces itself: for the others nobody could mint.
+const WS_ROOM: &str = "ws-room";
+/// As directors call themselves.
+pub(crate) const SERVER_NAME: &str = "archipelago";
+
+/// What a message says; `None`, counted, if it means nothing.
+pub(crate) fn hear(envelope: &Envelope, settings: &Settings) -> Option<Heard> {
+    let heard = read(envelope, settings);
+    if let Err(reason) = heard {
+        metrics::counter!("atoll_director_refused_total", "reason" => reason).increment(1);
+    }
+    heard.ok().flatten()
+}
+
+fn read(envelope: &Envelope, settings: &Settings) -> Result<Option<Heard>, &'static str> {
     let session = envelope.headers.session;
-    match envelope.subject().ok_or("subject")? {
+    let heard = match envelope.subject().ok_or("subject")? {
         Subject::PeerConnect(peer) => {
             let transports = envelope.headers.transports.as_deref().and_then(joinable);
-            Ok(Input::Connected { peer, session, transports })
+            Heard::Input(Input::Connected { peer, session, transports })
         }
-        Subject::PeerDisconnect(peer) => Ok(Input::Disconnected { peer, session }),
+        Subject::PeerDisconnect(peer) => Heard::Input(Input::Disconnected { peer, session }),
         Subject::PeerHeartbeat(peer) => {
-            let heartbeat = Heartbeat::decode(&envelope.payload[..]).map_err(|_| "undecodable")?;
+            let GatewayHeartbeat { position, desired_room, told, transports } = decode(envelope)?;
             // Gateways check positions too; foreign ones may not.
-            let position = Position::checked(heartbeat.position.as_ref(), settings.position_bound_m)
-                .map_err(|_| "position")?;
-            Ok(Input::Heartbeat { peer, session, position, desired_room: heartbeat.desired_room })
+            let position =
+                Position::checked(position.as_ref(), settings.position_bound_m).map_err(|_| "position")?;
+            Heard::Heartbeat(Heartbeat { peer, session, position, desired_room, told, transports })
+        }
+        Subject::PeerIslandChanged(peer) => {
+            let change: atoll_bus::IslandOfChange = decode(envelope)?;
+            let island = change.island_id.parse().map_err(|_| "island")?;
+            Heard::Assigned { peer, session, island, node: envelope.headers.node.clone() }
+        }
+        Subject::MembershipEnded(island) => {
+            let MembershipEnded { peers, minted_before, node } = decode(envelope)?;
+            let node = (!node.is_empty()).then(|| node.parse()).transpose().map_err(|_| "node")?;
+            let minted_before = minted_before.parse().map_err(|_| "minted_before")?;
+            let peers = peers.iter().filter_map(|peer| peer.parse().ok()).collect();
+            Heard::Ended { island, node, peers, minted_before }
+        }
+        Subject::EngineDiscovery => {
+            let ServiceDiscoveryMessage { server_name, status } = decode(envelope)?;
+            match status {
+                Some(status) if server_name == SERVER_NAME => Heard::Leads { unix_ms: status.current_time },
+                // Other services say so too.
+                _ => return Ok(None),
+            }
         }
         Subject::TransportAnnounce(node) => {
-            let announcement =
-                TransportAnnouncement::decode(&envelope.payload[..]).map_err(|_| "undecodable")?;
-            if announcement.kind != WS_ROOM {
-                return Err("transport_kind");
-            }
-            if settings.transports.iter().any(|configured| configured.node == node) {
-                return Err("transport_name");
-            }
-            Ok(Input::Transport(Transport {
-                node,
-                kind: TransportKind::WsRoom,
-                capability: WS_ROOM.into(),
-                public_url: announcement.public_url.into(),
-                max_island_size: announcement.max_island_size,
-                seats: u32::try_from(announcement.available_seats).ok(),
-                users: announcement.users,
-                draining: announcement.draining,
-            }))
+            Heard::Input(Input::Transport(transport(node, envelope, settings)?))
         }
-        _ => Err("subject"),
+        _ => return Err("subject"),
+    };
+    Ok(Some(heard))
+}
+
+fn decode<M: protocol::Message + Default>(envelope: &Envelope) -> Result<M, &'static str> {
+    M::decode(&envelope.payload[..]).map_err(|_| "undecodable")
+}
+
+fn transport(node: NodeName, envelope: &Envelope, settings: &Settings) -> Result<Transport, &'static str> {
+    let announcement: TransportAnnouncement = decode(envelope)?;
+    if announcement.kind != WS_ROOM {
+        return Err("transport_kind");
     }
+    if settings.transports.iter().any(|configured| configured.node == node) {
+        return Err("transport_name");
+    }
+    Ok(Transport {
+        node,
+        kind: TransportKind::WsRoom,
+        capability: WS_ROOM.into(),
+        public_url: announcement.public_url.into(),
+        max_island_size: announcement.max_island_size,
+        seats: u32::try_from(announcement.available_seats).ok(),
+        users: announcement.users,
+        draining: announcement.draining,
+    })
 }
 
 /// What a client can join. Gateways check it too; foreign ones may not.
-fn joinable(names: &str) -> Option<Vec<String>> {
+pub(crate) fn joinable(names: &str) -> Option<Vec<String>> {
     let names = names.split(',');
     names.map(|name| is_protocol_name(name).then(|| name.to_owned())).collect()
 }
@@ -68,21 +143,36 @@ fn joinable(names: &str) -> Option<Vec<String>> {
 #[cfg(test)]
 mod tests {
     use bus::{Bus, Headers};
-    use protocol::{Address, subject};
+    use protocol::{Message as _, subject, v3};
 
     use super::*;
     use crate::{Configured, Offer, tests::settings};
 
     /// What is made of one message.
-    fn read_one(subject: &Subject, headers: Headers, payload: Vec<u8>) -> Result<Input, &'static str> {
+    fn read_one(
+        subject: &Subject,
+        headers: Headers,
+        payload: Vec<u8>,
+    ) -> Result<Option<Heard>, &'static str> {
         let bus = Bus::in_process();
-        let mut subscription =
-            bus.subscribe("test", &[subject::PEER_CONNECTS, subject::TRANSPORT_ANNOUNCEMENTS], 1);
+        let patterns = [
+            subject::PEER_CONNECTS,
+            subject::PEER_HEARTBEATS,
+            subject::PEER_ISLAND_CHANGES,
+            subject::MEMBERSHIP_ENDS,
+            subject::ENGINE_DISCOVERY,
+            subject::TRANSPORT_ANNOUNCEMENTS,
+        ];
+        let mut subscription = bus.subscribe("test", &patterns, 1);
         bus.publish(subject, headers, payload);
         let node = "mesh".parse().unwrap();
         let offer = Offer::P2p(Default::default());
         let mesh = Configured { node, offer, max_island_size: 12, max_users: None, draining: false };
         read(&subscription.try_next().unwrap(), &crate::Settings { transports: vec![mesh], ..settings() })
+    }
+
+    fn peer() -> Address {
+        Address::new([1; 20])
     }
 
     #[test]
@@ -92,7 +182,7 @@ mod tests {
             let subject = Subject::TransportAnnounce(node.parse().unwrap());
             read_one(&subject, Headers::default(), announcement.encode_to_vec())
         };
-        assert!(matches!(announced("rooms-1", "ws-room"), Ok(Input::Transport(_))));
+        assert!(matches!(announced("rooms-1", "ws-room"), Ok(Some(Heard::Input(Input::Transport(_))))));
         assert_eq!(announced("mesh", "ws-room"), Err("transport_name"));
         for kind in ["livekit", "p2p", "external", "", "WS-ROOM"] {
             assert_eq!(announced("rooms-1", kind), Err("transport_kind"), "{kind:?}");
@@ -100,12 +190,11 @@ mod tests {
     }
 
     #[test]
-    fn what_a_client_can_join_comes_with_its_connect() {
-        let peer = Address::new([1; 20]);
+    fn what_a_client_can_join_comes_with_its_connect_or_with_its_heartbeat() {
         let joinable = |names: Option<&str>| {
             let headers = Headers { transports: names.map(Into::into), ..Headers::default() };
-            match read_one(&Subject::PeerConnect(peer), headers, Vec::new()) {
-                Ok(Input::Connected { transports, .. }) => transports,
+            match read_one(&Subject::PeerConnect(peer()), headers, Vec::new()) {
+                Ok(Some(Heard::Input(Input::Connected { transports, .. }))) => transports,
                 other => panic!("{other:?}"),
             }
         };
@@ -114,5 +203,59 @@ mod tests {
         for unread in ["", "p2p,", "p2p, ws-room"] {
             assert_eq!(joinable(Some(unread)), None, "{unread:?}");
         }
+        let position = Some(Position::new(1.0, 2.0, 3.0).into());
+        let transports = Some("p2p,ws-room".to_owned());
+        let heartbeat = GatewayHeartbeat { position, transports, ..GatewayHeartbeat::default() };
+        let heard = read_one(&Subject::PeerHeartbeat(peer()), Headers::default(), heartbeat.encode_to_vec());
+        let Ok(Some(Heard::Heartbeat(heartbeat))) = heard else { panic!("{heard:?}") };
+        let begins =
+            Input::Connected { peer: peer(), session: None, transports: joinable(Some("p2p,ws-room")) };
+        assert_eq!(heartbeat.begins(), begins);
+    }
+
+    #[test]
+    fn a_heartbeat_of_a_foreign_gateway_says_nothing_of_what_its_client_knows() {
+        let position = Some(Position::new(1.0, 2.0, 3.0).into());
+        let foreign = v3::Heartbeat { position, desired_room: Some("I1".to_owned()) };
+        let heard = read_one(&Subject::PeerHeartbeat(peer()), Headers::default(), foreign.encode_to_vec());
+        let Ok(Some(Heard::Heartbeat(heartbeat))) = heard else { panic!("{heard:?}") };
+        assert_eq!((&heartbeat.told, &heartbeat.transports), (&None, &None));
+        assert_eq!(heartbeat.position, Position::new(1.0, 2.0, 3.0));
+        assert_eq!(heartbeat.desired_room.as_deref(), Some("I1"));
+    }
+
+    #[test]
+    fn what_a_director_tells_is_read() {
+        let island: IslandId = "I00000001a".parse().unwrap();
+        let node: NodeName = "rooms-1".parse().unwrap();
+        let members = [(peer().to_string(), Position::new(1.0, 0.0, 1.0).into())];
+        let change = v3::IslandChangedMessage {
+            island_id: island.to_string(),
+            conn_str: "ws-room:ws://there/rooms/I1?access_token=t".to_owned(),
+            from_island_id: None,
+            peers: members.into(),
+        };
+        let headers = Headers { node: Some(node.clone()), ..Headers::default() };
+        let heard = read_one(&Subject::PeerIslandChanged(peer()), headers, change.encode_to_vec());
+        let assigned =
+            Heard::Assigned { peer: peer(), session: None, island: island.clone(), node: Some(node.clone()) };
+        assert_eq!(heard, Ok(Some(assigned)));
+        let minted_before = Ulid::from_parts(5, 7);
+        let ended = MembershipEnded {
+            peers: vec![peer().to_string(), "nobody".to_owned()],
+            minted_before: minted_before.to_string(),
+            node: String::new(),
+        };
+        let subject = Subject::MembershipEnded(island.clone());
+        let heard = read_one(&subject, Headers::default(), ended.encode_to_vec());
+        assert_eq!(heard, Ok(Some(Heard::Ended { island, node: None, peers: vec![peer()], minted_before })));
+        let says = |server_name: &str| {
+            let status = v3::ServiceStatus { current_time: 9, ..v3::ServiceStatus::default() };
+            let discovery =
+                ServiceDiscoveryMessage { server_name: server_name.to_owned(), status: Some(status) };
+            read_one(&Subject::EngineDiscovery, Headers::default(), discovery.encode_to_vec())
+        };
+        assert_eq!(says(SERVER_NAME), Ok(Some(Heard::Leads { unix_ms: 9 })));
+        assert_eq!(says("another service"), Ok(None));
     }
 }

@@ -3,35 +3,44 @@
 //! One task owns the engine: it takes in what gateways and nodes say, flushes on a clock, and waits
 //! for nothing else. A second one, the messenger, mints connection strings and publishes what
 //! changed; while it is behind, the engine goes on, and what changed waits.
+//!
+//! Of several directors on a bus one leads, and the others stand by: they hear who is there and what
+//! everybody was told, and the next to lead has its engine go on from that.
 
 mod clock;
 mod configured;
 mod console;
+mod dissent;
 mod inbound;
+mod leader;
 mod messenger;
 mod news;
+mod office;
+mod replica;
+mod time;
 
 use std::{
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, SystemTime},
 };
 
-use archipelago::{Engine, SettingsError, rules::Rules};
+use archipelago::{SettingsError, rules::Rules};
 use bus::{Bus, Subscription};
 use protocol::{subject, unix_ms};
 use tokio::sync::mpsc;
 use transports::ws_room;
 
 pub use configured::{Configured, Offer};
-pub use console::{Assignment, Console, DirectorGone};
+pub use console::{Assignment, Console, NoAnswer};
 
 use clock::Clock;
 use configured::Minters;
 use console::Query;
 use messenger::Messenger;
+use office::Office;
 
 /// What a director is told at start.
 #[derive(Debug, Clone)]
@@ -57,15 +66,21 @@ pub struct Settings {
 /// A director.
 pub struct Director {
     settings: Settings,
-    engine: Engine,
     messenger: Messenger,
     bus: Bus,
     subscription: Subscription,
-    started: Instant,
     console: Console,
     queries: mpsc::Receiver<Query>,
 }
 
+/// What it hears, whether it leads or stands by.
+const PATTERNS: [&str; 5] = [
+    subject::PEER_CONNECTS,
+    subject::PEER_HEARTBEATS,
+    subject::PEER_DISCONNECTS,
+    subject::TRANSPORT_ANNOUNCEMENTS,
+    subject::ENGINE_DISCOVERY,
+];
 /// Messages from the bus that may wait between two flushes; at the bound the newest is dropped and
 /// counted. A heartbeat that is lost is repeated within seconds.
 const BUS_QUEUE: usize = 262_144;
@@ -75,18 +90,11 @@ const ERRAND_QUEUE: usize = 8;
 impl Director {
     /// A director that listens from now on. `minter` mints for the nodes that announce themselves.
     pub fn new(settings: Settings, bus: Bus, minter: ws_room::Minter) -> Result<Self, SettingsError> {
-        let engine = Engine::new(settings.engine.clone(), start_time())?;
-        let patterns = [
-            subject::PEER_CONNECTS,
-            subject::PEER_HEARTBEATS,
-            subject::PEER_DISCONNECTS,
-            subject::TRANSPORT_ANNOUNCEMENTS,
-        ];
-        let subscription = bus.subscribe("director", &patterns, BUS_QUEUE);
+        settings.engine.check()?;
+        let subscription = bus.subscribe("director", &PATTERNS, BUS_QUEUE);
         let messenger = Messenger::new(bus.clone(), Minters::new(minter, &settings.transports));
         let (console, queries) = Console::new();
-        let started = Instant::now();
-        Ok(Self { settings, engine, messenger, bus, subscription, started, console, queries })
+        Ok(Self { settings, messenger, bus, subscription, console, queries })
     }
 
     /// Asks this director, and tells it things.
@@ -102,8 +110,9 @@ impl Director {
         let probes = configured::watch(&self.settings.transports, &messengers);
         // Whoever may still ask has a console of its own.
         drop(self.console);
-        let clock = Clock::new(self.settings, self.engine, self.bus, self.started, errands);
-        clock.run(self.subscription, probes, self.queries).await;
+        let office = Office::new(self.bus.clone(), messengers);
+        let clock = Clock::new(self.settings, self.bus, errands);
+        clock.run(office, self.subscription, probes, self.queries).await;
     }
 }
 

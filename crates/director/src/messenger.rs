@@ -2,14 +2,14 @@
 
 use std::{collections::HashMap, time::SystemTime};
 
-use bus::{Bus, Headers};
+use bus::{Bus, Headers, Term};
 use protocol::{
     Address, IslandId, Message as _, NodeName, SessionId, Subject, Ulid, UlidClock,
     atoll_bus::MembershipEnded,
     unix_ms,
     v3::{IslandChangedMessage, IslandData, IslandStatusMessage, JoinIslandMessage, LeftIslandMessage},
 };
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::{
     configured::Minters,
@@ -18,10 +18,20 @@ use crate::{
 
 /// What the messenger is handed.
 pub(crate) enum Errand {
-    /// The outcome of a flush.
-    News(News),
+    /// The outcome of a flush, to be told in this mandate.
+    News(Mandate, News),
     /// Where everybody is.
-    Report(Vec<IslandSummary>),
+    Report(Mandate, Vec<IslandSummary>),
+    /// Say when all that was handed over before is on its way.
+    Finish(oneshot::Sender<()>),
+}
+
+/// In what capacity something is told.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Mandate {
+    pub(crate) term: Term,
+    /// What is minted is later than this: what the director before minted, as far as is known.
+    pub(crate) minted_after: Ulid,
 }
 
 /// One island in a report.
@@ -37,25 +47,44 @@ pub(crate) struct IslandSummary {
 pub(crate) struct Messenger {
     bus: Bus,
     minters: Minters,
+    /// Of the term in which it tells what it is telling.
+    epoch: Option<u64>,
     /// Tells tokens of before a peer left an island from those of after it came back.
     minted: UlidClock,
 }
 
 impl Messenger {
     pub(crate) fn new(bus: Bus, minters: Minters) -> Self {
-        Self { bus, minters, minted: UlidClock::default() }
+        Self { bus, minters, epoch: None, minted: UlidClock::default() }
     }
 
     /// Does what it is told until nobody can tell it any more.
     pub(crate) async fn run(mut self, mut errands: mpsc::Receiver<Errand>) {
         while let Some(errand) = errands.recv().await {
-            match errand {
-                Errand::News(news) => self.tell(news),
-                Errand::Report(islands) => self.report(islands),
-            }
+            self.run_errand(errand).await;
             // A long errand leaves the thread to others before the next.
             tokio::task::yield_now().await;
         }
+    }
+
+    pub(crate) async fn run_errand(&mut self, errand: Errand) {
+        match errand {
+            Errand::News(mandate, news) if self.take_up(mandate) => self.tell(news),
+            Errand::Report(mandate, islands) if self.take_up(mandate) => self.report(islands),
+            // Whoever leads now decides this anew.
+            Errand::News(..) | Errand::Report(..) => {}
+            Errand::Finish(answer) => {
+                self.bus.flush().await;
+                let _ = answer.send(());
+            }
+        }
+    }
+
+    /// Tells in this mandate from now on, unless there has been a later one.
+    fn take_up(&mut self, mandate: Mandate) -> bool {
+        self.epoch = mandate.term.epoch;
+        self.minted.observe(mandate.minted_after.into());
+        self.epoch.is_none_or(|epoch| epoch >= self.bus.epoch())
     }
 
     fn tell(&mut self, news: News) {
@@ -85,14 +114,19 @@ impl Messenger {
 
     /// Publishes what belongs to a session.
     fn publish_of(&self, session: Option<SessionId>, subject: &Subject, payload: Vec<u8>) {
-        self.bus.publish(subject, Headers { session, ..Headers::default() }, payload);
+        self.publish(subject, Headers { session, ..Headers::default() }, payload);
+    }
+
+    /// Publishes as somebody who leads.
+    fn publish(&self, subject: &Subject, headers: Headers, payload: Vec<u8>) {
+        self.bus.publish(subject, Headers { epoch: self.epoch, ..headers }, payload);
     }
 
     fn end_memberships(&mut self, island: IslandId, node: Option<&NodeName>, peers: Vec<String>) {
         let minted_before = self.next_ulid().to_string();
         let node = node.map(NodeName::to_string).unwrap_or_default();
         let ended = MembershipEnded { peers, minted_before, node };
-        self.bus.publish(&Subject::MembershipEnded(island), Headers::default(), ended.encode_to_vec());
+        self.publish(&Subject::MembershipEnded(island), Headers::default(), ended.encode_to_vec());
     }
 
     fn assign(&mut self, assigned: &Assigned, shared: &[u8]) {
@@ -116,7 +150,8 @@ impl Messenger {
         // Encoded messages put one after the other decode as one: what all members are told alike
         // is encoded once.
         let payload = [shared, &own.encode_to_vec()].concat();
-        self.publish_of(*session, &Subject::PeerIslandChanged(*peer), payload);
+        let headers = Headers { session: *session, node: Some(island.node.clone()), ..Headers::default() };
+        self.publish(&Subject::PeerIslandChanged(*peer), headers, payload);
         metrics::counter!("atoll_director_assignments_total").increment(1);
     }
 
@@ -129,7 +164,7 @@ impl Messenger {
             radius: f64::from(summary.radius_m),
         });
         let report = IslandStatusMessage { data: data.collect() };
-        self.bus.publish(&Subject::EngineIslands, Headers::default(), report.encode_to_vec());
+        self.publish(&Subject::EngineIslands, Headers::default(), report.encode_to_vec());
     }
 
     fn next_ulid(&mut self) -> Ulid {

@@ -51,7 +51,7 @@ pub(crate) fn announce(bus: &Bus) {
     bus.publish(&subject, Headers::default(), announcement.encode_to_vec());
 }
 
-fn peer(number: u8) -> Address {
+pub(crate) fn peer(number: u8) -> Address {
     Address::new([number; 20])
 }
 

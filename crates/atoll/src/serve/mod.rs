@@ -25,6 +25,9 @@ use listen::{Patience, listen};
 
 pub(crate) use realm::Realm;
 
+/// How long a director may take to tell what it has decided, and to resign.
+const RESIGN_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// Runs a realm, or a part of one, until it is told to stop.
 pub(crate) async fn serve(settings: Settings, parsed: Parsed) -> Result<()> {
     telemetry::log(&settings)?;
@@ -57,7 +60,7 @@ pub(crate) async fn serve(settings: Settings, parsed: Parsed) -> Result<()> {
     let server = tokio::spawn(listen(listener, app, handle.clone(), patience)?);
     let admin_local = admin.as_ref().map(TcpListener::local_addr).transpose()?;
     urls.print(&parsed.roles, admin_local);
-    if let Some(console) = console {
+    if let Some(console) = console.clone() {
         if let Some(listener) = admin {
             tokio::spawn(listen(listener, admin::router(console.clone()), handle.clone(), patience)?);
         }
@@ -76,7 +79,15 @@ pub(crate) async fn serve(settings: Settings, parsed: Parsed) -> Result<()> {
     }
     tracing::info!("draining; stop again to end at once");
     let limit = Duration::from_secs(settings.server.drain_timeout_s);
-    let drained = time::timeout(limit, realm.drain(limit / 2));
+    let drained = async {
+        let drained = time::timeout(limit, realm.drain(limit / 2)).await;
+        // Only then: it sends people elsewhere until they have gone. Another director need not wait for
+        // the end of its term.
+        if let Some(console) = console {
+            let _ = time::timeout(RESIGN_TIMEOUT, console.resign()).await;
+        }
+        drained
+    };
     tokio::select! {
         drained = drained => match drained {
             Ok(()) => tracing::info!("drained"),

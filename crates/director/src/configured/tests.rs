@@ -7,9 +7,9 @@ use std::{
 };
 
 use axum::{Router, http::StatusCode, response::IntoResponse, routing::post};
-use bus::{Bus, Headers};
+use bus::{Bus, Headers, Term};
 use protocol::{
-    Address, ConnectionString, Message as _, Subject, atoll_bus::TransportAnnouncement, subject,
+    Address, ConnectionString, Message as _, Subject, Ulid, atoll_bus::TransportAnnouncement, subject,
     v3::IslandChangedMessage,
 };
 use tokio::{net::TcpListener, time};
@@ -17,7 +17,7 @@ use tokio::{net::TcpListener, time};
 use super::*;
 use crate::{
     Director,
-    messenger::{Errand, Messenger},
+    messenger::{Errand, Mandate, Messenger},
     news::{Assigned, Island, News},
     tests::{announce, heartbeat, settings},
 };
@@ -115,7 +115,8 @@ async fn each_node_is_minted_for_in_its_own_way() {
     let (errands, receiver) = mpsc::channel(1);
     tokio::spawn(Messenger::new(bus, minters).run(receiver));
     let news = News { assigned: assigned.into(), ..News::default() };
-    errands.send(Errand::News(news)).await.unwrap();
+    let mandate = Mandate { term: Term { epoch: None }, minted_after: Ulid::nil() };
+    errands.send(Errand::News(mandate, news)).await.unwrap();
     let mut strings = Vec::new();
     for _ in 0..4 {
         let change = IslandChangedMessage::decode(changes.next().await.unwrap().payload).unwrap();

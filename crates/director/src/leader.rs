@@ -1,0 +1,196 @@
+//! What a director does that leads: has the engine decide, and hands on what changed.
+
+use std::{
+    collections::VecDeque,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use archipelago::{Engine, Input, Output, SettingsError, explain::Question, rules::Rules};
+use bus::Term;
+use metrics::{Counter, Gauge};
+use tokio::sync::mpsc::{self, error::TrySendError};
+
+use crate::{
+    dissent::Dissent,
+    inbound::{Heard, Heartbeat},
+    messenger::{Errand, IslandSummary, Mandate},
+    news::News,
+    replica::Succession,
+};
+
+/// Flushes whose news may wait; at the bound flushes are skipped, and counted, until some are taken.
+const NEWS_QUEUE: usize = 240;
+/// How often it is said that islands wait.
+const WARN_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Nobody would be told anything any more.
+#[derive(Debug)]
+pub(crate) struct MessengerGone;
+
+/// The engine, and what it decided that was not handed over yet.
+pub(crate) struct Leader {
+    engine: Engine,
+    mandate: Mandate,
+    outputs: Vec<Output>,
+    /// What the messenger was not handed yet, flush by flush.
+    news: VecDeque<News>,
+    dissent: Dissent,
+    /// The minute of the day that the engine knows of.
+    minute: u16,
+    /// When it was last said that islands wait.
+    warned: Option<Instant>,
+    skipped: Counter,
+    retold: Counter,
+    waiting: Gauge,
+}
+
+impl Leader {
+    /// Goes on where another ended. Fails with settings that have not been checked.
+    pub(crate) fn take_over(
+        settings: archipelago::Settings,
+        started_ms: u64,
+        succession: Succession,
+        term: Term,
+        now: Duration,
+    ) -> Result<Self, SettingsError> {
+        let Succession { takeover, since, minted_after } = succession;
+        let minute = takeover.minute.unwrap_or_default();
+        let mut engine = Engine::resume(settings, started_ms, takeover, now)?;
+        since.into_iter().for_each(|input| engine.handle(input, now));
+        Ok(Self {
+            engine,
+            mandate: Mandate { term, minted_after },
+            outputs: Vec::new(),
+            news: VecDeque::new(),
+            dissent: Dissent::default(),
+            minute,
+            warned: None,
+            skipped: metrics::counter!("atoll_director_flushes_skipped_total"),
+            retold: metrics::counter!("atoll_director_retold_total"),
+            waiting: metrics::gauge!("atoll_director_islands_waiting"),
+        })
+    }
+
+    pub(crate) fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// The term in which it tells what it decides.
+    pub(crate) fn term(&self) -> Term {
+        self.mandate.term
+    }
+
+    /// Leads on in another term, in whose interim nobody else led: what was not told yet is told now.
+    pub(crate) fn lead_on(&mut self, term: Term) {
+        self.mandate.term = term;
+    }
+
+    pub(crate) fn hear(&mut self, heard: Heard, now: Duration) {
+        match heard {
+            Heard::Input(input) => self.engine.handle(input, now),
+            Heard::Heartbeat(heartbeat) => self.heartbeat(heartbeat, now),
+            // What it said itself.
+            Heard::Assigned { .. } | Heard::Ended { .. } | Heard::Leads { .. } => {}
+        }
+    }
+
+    fn heartbeat(&mut self, mut heartbeat: Heartbeat, now: Duration) {
+        let (peer, session) = (heartbeat.peer, heartbeat.session);
+        // Its connect was not heard: what that would have said is here, too.
+        if heartbeat.told.is_some() && !self.engine.knows(peer, session) {
+            self.engine.handle(heartbeat.begins(), now);
+        }
+        let told = heartbeat.told.take();
+        self.engine.handle(heartbeat.into_input(), now);
+        let Some(told) = told else { return };
+        // While what was decided waits to be told, it is no wonder that clients do not know it.
+        if !self.news.is_empty() {
+            return;
+        }
+        let said = (!told.island.is_empty()).then_some((&*told.island, &*told.node));
+        let agrees = self.engine.agrees(peer, session, said);
+        if self.dissent.hear(peer, agrees, now) {
+            tracing::debug!(%peer, island = told.island, node = told.node, "has not heard what it was told");
+            let from = told.island.parse().ok();
+            self.engine.handle(Input::Tell { peer, session, from }, now);
+            self.retold.increment(1);
+        }
+    }
+
+    pub(crate) fn set_rules(&mut self, rules: Arc<Rules>, now: Duration) {
+        self.engine.handle(Input::Rules(rules), now);
+    }
+
+    /// Flushes, unless too much waits already, and hands over what there are places for.
+    pub(crate) fn flush(
+        &mut self,
+        minute: u16,
+        errands: &mpsc::Sender<Errand>,
+        now: Duration,
+    ) -> Result<(), MessengerGone> {
+        if self.news.len() < NEWS_QUEUE {
+            if std::mem::replace(&mut self.minute, minute) != minute {
+                self.engine.handle(Input::TimeOfDay { minute }, now);
+            }
+            self.engine.flush(now, &mut self.outputs);
+            if !self.outputs.is_empty() {
+                let news = News::take(&self.engine, &mut self.outputs);
+                news.assigned.iter().for_each(|assigned| self.dissent.told(assigned.peer, now));
+                self.news.push_back(news);
+            }
+        } else {
+            self.skipped.increment(1);
+        }
+        while !self.news.is_empty() {
+            match errands.try_reserve() {
+                Ok(place) => {
+                    let news = self.news.pop_front().unwrap_or_default();
+                    place.send(Errand::News(self.mandate, news));
+                }
+                Err(TrySendError::Full(())) => break,
+                Err(TrySendError::Closed(())) => return Err(MessengerGone),
+            }
+        }
+        if !self.news.is_empty() {
+            self.dissent.clear();
+        }
+        self.see_who_waits(now);
+        Ok(())
+    }
+
+    /// Says once in a while that islands wait for a transport, and why the first does.
+    fn see_who_waits(&mut self, now: Duration) {
+        let (count, first) = self.engine.waiting();
+        self.waiting.set(count as f64);
+        let Some(first) = first else { return };
+        if self.warned.is_some_and(|at| at.elapsed() < WARN_INTERVAL) {
+            return;
+        }
+        let question = Question::Island(first.id());
+        let why = self.engine.explain(&question, now).summary;
+        tracing::warn!(count, why, "islands wait for a transport");
+        self.warned = Some(Instant::now());
+    }
+
+    /// Has everybody's place reported, unless the messenger is behind: the next report says it.
+    pub(crate) fn report(&mut self, errands: &mpsc::Sender<Errand>) {
+        let engine = &self.engine;
+        self.dissent.keep(|peer| engine.peer(peer).is_some());
+        let Ok(place) = errands.try_reserve() else { return };
+        let islands = self.engine.islands().map(|island| IslandSummary {
+            id: island.id(),
+            peers: island.members().map(|(peer, _)| peer).collect(),
+            max_peers: island.max_peers(),
+            center: island.center(),
+            radius_m: island.radius(),
+        });
+        place.send(Errand::Report(self.mandate, islands.collect()));
+    }
+
+    /// What was decided and not handed over yet, in order.
+    pub(crate) fn into_errands(self) -> impl Iterator<Item = Errand> {
+        let mandate = self.mandate;
+        self.news.into_iter().map(move |news| Errand::News(mandate, news))
+    }
+}

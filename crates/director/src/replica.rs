@@ -1,0 +1,235 @@
+//! What a director knows that stands by: enough to go on where the one that leads ends.
+
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    sync::Arc,
+    time::Duration,
+};
+
+use archipelago::{Input, Resident, Takeover, Told, Transport, rules::Rules};
+use protocol::{Address, IslandId, NodeName, Position, SessionId, Ulid, atoll_bus};
+
+use crate::inbound::{Heard, Heartbeat, joinable};
+
+/// Who is there and what each was told, as gateways, nodes and the director that leads say. Takes
+/// what the engine takes, and decides nothing. Times are the engine's.
+///
+/// It holds whom the engine would: who is silent or gone for too long is forgotten.
+#[derive(Debug, Default)]
+pub(crate) struct Replica {
+    peers: HashMap<Address, Peer>,
+    nodes: HashMap<NodeName, (Transport, Duration)>,
+    /// The newest time that a token of before is void by.
+    minted_before: Ulid,
+    /// By how many milliseconds the clock of the director that leads is ahead of ours.
+    ahead_ms: u64,
+}
+
+/// What is known of a peer.
+#[derive(Debug, Default)]
+struct Peer {
+    session: Option<SessionId>,
+    /// What its client can join, as it said it.
+    transports: Option<String>,
+    /// Where it stands, once it has said so.
+    position: Option<Position>,
+    desired_room: Option<String>,
+    /// What a client of this peer was last told. It keeps its place by this.
+    told: Option<Told>,
+    /// Whether its present session has said where it stands.
+    said: bool,
+    /// Whether its present client was told that, and what it was told still admits it.
+    knows: bool,
+    /// When that came from the director, if it did.
+    told_at: Option<Duration>,
+    heard: Duration,
+    departed: Option<Duration>,
+    /// Whether those of its island heard that it departed.
+    missed: bool,
+}
+
+/// For how long what a director tells a client is on its way to its gateway and back: until then a
+/// heartbeat may say what was before.
+pub(crate) const ON_ITS_WAY: Duration = Duration::from_secs(1);
+
+/// A takeover, and what happened that no engine was told yet.
+pub(crate) struct Succession {
+    pub(crate) takeover: Takeover,
+    /// For the engine, before its first flush: of those whose clients know nothing yet.
+    pub(crate) since: Vec<Input>,
+    /// Whatever is minted has to be later than this.
+    pub(crate) minted_after: Ulid,
+}
+
+impl Replica {
+    pub(crate) fn hear(&mut self, heard: Heard, now: Duration, unix_ms: u64) {
+        match heard {
+            Heard::Input(Input::Connected { peer, session, transports }) => {
+                self.connected(peer, session, transports, now);
+            }
+            Heard::Input(Input::Disconnected { peer, session }) => self.disconnected(peer, session, now),
+            Heard::Input(Input::Transport(transport)) => {
+                self.nodes.insert(transport.node.clone(), (transport, now));
+            }
+            Heard::Input(Input::TransportGone { node }) => drop(self.nodes.remove(&node)),
+            Heard::Heartbeat(heartbeat) => self.heartbeat(heartbeat, now),
+            Heard::Assigned { peer, session, island, node } => {
+                self.assigned(peer, session, island, node, now);
+            }
+            Heard::Ended { island, node, peers, minted_before } => {
+                self.minted_before = self.minted_before.max(minted_before);
+                self.ended(&island, node.as_ref(), &peers);
+            }
+            Heard::Leads { unix_ms: theirs } => self.ahead_ms = theirs.saturating_sub(unix_ms),
+            // Rules and the time of day are the same here as there.
+            Heard::Input(_) => {}
+        }
+    }
+
+    /// Takes for gone whom the engine takes for gone, and forgets who has been for as long as the
+    /// engine remembers them, and nodes that are not heard any more.
+    pub(crate) fn tidy(&mut self, settings: &archipelago::Settings, now: Duration) {
+        self.peers.retain(|_, peer| {
+            let gone = peer.heard + settings.silence;
+            if peer.departed.is_none() && gone <= now {
+                peer.departed = Some(gone);
+            }
+            peer.departed.is_none_or(|departed| now < departed + settings.return_window)
+        });
+        self.nodes.retain(|_, (_, heard)| now < *heard + settings.transport_timeout);
+    }
+
+    /// What somebody who takes over at `unix_ms` is told.
+    pub(crate) fn hand_over(self, rules: Arc<Rules>, minute: u16, unix_ms: u64) -> Succession {
+        let (mut residents, mut since) = (Vec::with_capacity(self.peers.len()), Vec::new());
+        for (address, peer) in self.peers {
+            peer.hand_over(address, &mut residents, &mut since);
+        }
+        let transports = self.nodes.into_values().map(|(transport, _)| transport).collect();
+        let theirs = Ulid::from_parts(unix_ms.saturating_add(self.ahead_ms), 0);
+        let takeover = Takeover { rules, minute: Some(minute), transports, residents };
+        Succession { takeover, since, minted_after: theirs.max(self.minted_before) }
+    }
+
+    /// The peer that a message is from, unless it is of a session that has been replaced.
+    fn admit(&mut self, address: Address, session: Option<SessionId>) -> Option<&mut Peer> {
+        let peer = self.peers.entry(address).or_default();
+        if session.is_some() && session < peer.session {
+            return None;
+        }
+        if session > peer.session {
+            (peer.session, peer.transports) = (session, None);
+            peer.begin();
+        }
+        Some(peer)
+    }
+
+    fn connected(
+        &mut self,
+        address: Address,
+        session: Option<SessionId>,
+        transports: Option<Vec<String>>,
+        now: Duration,
+    ) {
+        let Some(peer) = self.admit(address, session) else { return };
+        peer.transports = transports.map(|names| names.join(","));
+        peer.begin();
+        peer.heard = now;
+    }
+
+    fn heartbeat(&mut self, heartbeat: Heartbeat, now: Duration) {
+        let Heartbeat { peer, session, position, desired_room, told, transports } = heartbeat;
+        let Some(peer) = self.admit(peer, session) else { return };
+        (peer.heard, peer.said) = (now, true);
+        (peer.departed, peer.missed) = (None, false);
+        peer.position = Some(position);
+        if desired_room.is_some() {
+            peer.desired_room = desired_room.filter(|room| !room.is_empty());
+        }
+        if transports.is_some() {
+            peer.transports = transports;
+        }
+        if let Some(told) = told {
+            peer.corrected(&told, now);
+        }
+    }
+
+    fn disconnected(&mut self, address: Address, session: Option<SessionId>, now: Duration) {
+        // Nobody need be made known in order to be forgotten.
+        let Entry::Occupied(_) = self.peers.entry(address) else { return };
+        let Some(peer) = self.admit(address, session) else { return };
+        peer.knows = false;
+        peer.departed = Some(now);
+    }
+
+    /// Its client is told. One whose node is not named may know it, and is told again by whoever
+    /// takes over.
+    fn assigned(
+        &mut self,
+        address: Address,
+        session: Option<SessionId>,
+        island: IslandId,
+        node: Option<NodeName>,
+        now: Duration,
+    ) {
+        // Who was never heard is not there, as far as anybody knows.
+        let Entry::Occupied(_) = self.peers.entry(address) else { return };
+        let Some(peer) = self.admit(address, session) else { return };
+        if peer.departed.is_none() {
+            peer.told = node.map(|node| Told { island, node });
+            (peer.said, peer.knows, peer.told_at) = (true, true, Some(now));
+        }
+    }
+
+    /// What these were told holds no more, until they are told anew: or they have departed, and the
+    /// others have heard.
+    fn ended(&mut self, island: &IslandId, node: Option<&NodeName>, peers: &[Address]) {
+        for address in peers {
+            if let Some(peer) = self.peers.get_mut(address)
+                && let Some(told) = &peer.told
+                && told.island == *island
+                && node.is_none_or(|node| told.node == *node)
+            {
+                (peer.knows, peer.missed) = (false, peer.departed.is_some());
+            }
+        }
+    }
+}
+
+impl Peer {
+    /// Its client is a new one.
+    fn begin(&mut self) {
+        (self.said, self.knows, self.told_at) = (false, false, None);
+    }
+
+    /// Its gateway says what its client was told.
+    fn corrected(&mut self, said: &atoll_bus::Told, now: Duration) {
+        if self.told_at.is_some_and(|at| now < at + ON_ITS_WAY) {
+            return;
+        }
+        self.told_at = None;
+        let same = |told: &Told| told.island.as_str() == said.island && told.node.as_str() == said.node;
+        self.knows = self.told.as_ref().is_some_and(same);
+        // Where it knows of none, or not of which node, it keeps its place and is told.
+        if !self.knows
+            && let (Ok(island), Ok(node)) = (said.island.parse(), said.node.parse())
+        {
+            (self.told, self.knows) = (Some(Told { island, node }), true);
+        }
+    }
+
+    fn hand_over(self, peer: Address, residents: &mut Vec<Resident>, since: &mut Vec<Input>) {
+        let Self { session, position, desired_room, told, heard, departed, .. } = self;
+        let transports = self.transports.as_deref().and_then(joinable);
+        if !self.said {
+            since.push(Input::Connected { peer, session, transports: transports.clone() });
+        } else if departed.is_some() && !self.missed {
+            since.push(Input::Disconnected { peer, session });
+        } else if departed.is_none() && told.is_some() && !self.knows {
+            since.push(Input::Tell { peer, session, from: None });
+        }
+        let departed = departed.filter(|_| self.missed);
+        let Some(position) = position else { return };
+        residents.push(Resident { peer, session, transports, position, desired_room, told, heard, departed });
+    }
+}
