@@ -204,7 +204,7 @@ impl Shared {
         position: Position,
     ) {
         let headers = Headers::of_session(session);
-        self.bus.publish(&Subject::PeerHeartbeat(address), headers, state.report(position, 0));
+        self.bus.publish(&Subject::PeerHeartbeat(address), headers, state.report(position, self.bus.epoch()));
         self.heartbeats.increment(1);
     }
 

@@ -14,6 +14,7 @@ mod router;
 mod scenes;
 
 use std::{
+    future,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant, SystemTime},
 };
@@ -107,16 +108,12 @@ impl Stats {
         bus.subscribe("stats", &patterns, BUS_QUEUE)
     }
 
-    /// Listens to the bus, on which it asks who is there, and asks what scenes are called. Does not
-    /// return.
+    /// Listens to the bus, asks who is there, and asks what scenes are called. Does not return.
     pub async fn run(&self, bus: Bus, subscription: Subscription) {
-        bus.publish(&Subject::PeersWanted, Headers::default(), Vec::new());
-        match &self.0.content {
-            None => self.listen(subscription).await,
-            Some(content) => tokio::select! {
-                () = self.listen(subscription) => {}
-                () = content::follow(content, &self.0) => {}
-            },
+        tokio::select! {
+            () = self.listen(subscription) => {}
+            () = follow_scenes(&self.0) => {}
+            () = ask(&bus) => {}
         }
     }
 
@@ -145,6 +142,26 @@ impl Stats {
                 },
                 _ = sweep.tick() => self.0.sweep(Instant::now()),
             }
+        }
+    }
+}
+
+/// Asks what scenes are called, where there is somebody to ask.
+async fn follow_scenes(shared: &Arc<Shared>) {
+    match &shared.content {
+        Some(content) => content::follow(content, shared).await,
+        None => future::pending().await,
+    }
+}
+
+/// Asks who is there: now, and whenever the bus was away, as nobody heard what was said meanwhile.
+async fn ask(bus: &Bus) {
+    let mut returns = bus.returns();
+    loop {
+        bus.publish(&Subject::PeersWanted, Headers::default(), Vec::new());
+        if returns.changed().await.is_err() {
+            // The bus has ended.
+            return future::pending().await;
         }
     }
 }
