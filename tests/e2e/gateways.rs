@@ -1,20 +1,31 @@
 //! What gateways say on a bus that others share.
 
-use std::{collections::BTreeMap, time::Duration};
-
-use async_nats::{Client, Subscriber};
-use futures_util::StreamExt;
-use protocol::{
-    Address, Message as _, Position, Subject,
-    atoll_bus::{GatewayHeartbeat, Told},
-    subject,
-    v3::{Heartbeat, client_packet},
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
 };
-use tokio::time::timeout;
+
+use async_nats::Subscriber;
+use futures_util::{StreamExt, future::join_all};
+use identity::Wallet;
+use protocol::{
+    Address, Close, Message as _, Position, Subject,
+    atoll_bus::{GatewayHeartbeat, Told},
+    bff::{DisconnectionMessage, DisconnectionReason, SignedChallenge, WelcomePeerInformation},
+    subject,
+    v3::{Heartbeat, client_packet, server_packet},
+};
+use tokio::{
+    sync::{Semaphore, watch},
+    task::JoinSet,
+    time::{sleep, timeout},
+};
 
 use crate::{
+    cluster::Cluster,
     front::{Realm, eventually, wallet},
-    rpc::caller,
+    rpc::caller::{self, Caller},
     server::Server,
     wire::{PATIENCE, Wire, sign_in, sign_in_with},
 };
@@ -24,7 +35,7 @@ fn realm_on(server: &Server, settings: &[(&str, &str)]) -> Realm {
 }
 
 /// Somebody on the bus, and the heartbeats that it hears.
-async fn listener(server: &Server) -> (Client, Subscriber) {
+async fn listener(server: &Server) -> (async_nats::Client, Subscriber) {
     let client = async_nats::connect(server.url()).await.unwrap();
     let heartbeats = client.subscribe(subject::PEER_HEARTBEATS).await.unwrap();
     client.flush().await.unwrap();
@@ -111,6 +122,165 @@ async fn whoever_asks_who_is_there_hears_of_everybody_once() {
     let later = realm_on(&server, &[("ROOMS__NODE", "rooms-later")]);
     eventually("all are shown there", async || {
         later.json("/peers").await["peers"].as_array().is_some_and(|peers| peers.len() == 21)
+    })
+    .await;
+}
+
+/// A realm with these gateways, at which many may sign in at a time. Who is silent is soon gone.
+async fn realm_with(gateways: &[&str]) -> Cluster {
+    let mut cluster = Cluster::start(&[
+        ("ISLANDS__SILENCE_S", "4"),
+        ("GATEWAY__VOUCH_INTERVAL_S", "1"),
+        ("GATEWAY__MAX_HANDSHAKES_PER_IP", "512"),
+    ]);
+    cluster.run("director", "director", &[]);
+    cluster.run("rooms", "rooms", &[]);
+    gateways.iter().for_each(|gateway| drop(cluster.run(gateway, "gateway", &[])));
+    cluster.ready().await;
+    cluster
+}
+
+/// A client that is signed in, over either dialect.
+enum Client {
+    Socket(Box<Wire>),
+    /// It wants to hear of the end of its session, in the answer of this number.
+    Rpc(Box<Caller>, u32),
+}
+
+impl Client {
+    async fn sign_in(realm: &Realm, wallet: &Wallet, over_rpc: bool) -> Self {
+        if !over_rpc {
+            return Self::Socket(Box::new(sign_in(realm, wallet).await));
+        }
+        let mut caller = Caller::open(realm).await;
+        // Asked before it is signed in: a newer session may take over at once.
+        let farewell = caller.call("BffAuthenticationService.GetDisconnectionMessage", &()).await;
+        let challenge = caller.challenge(wallet).await.challenge_to_sign;
+        let signed = SignedChallenge { auth_chain_json: wallet.sign_challenge(&challenge) };
+        let welcome: WelcomePeerInformation =
+            caller.ask("BffAuthenticationService.Authenticate", &signed).await;
+        assert_eq!(welcome.peer_id, wallet.address().to_string());
+        Self::Rpc(Box::new(caller), farewell)
+    }
+
+    /// Waits until it is told that a newer session took over, and closed for it. When it was told.
+    async fn kicked(self) -> Instant {
+        let (told, mut wire) = match self {
+            Self::Socket(mut wire) => {
+                assert!(matches!(wire.next_packet().await, server_packet::Message::Kicked(_)));
+                (Instant::now(), *wire)
+            }
+            Self::Rpc(mut caller, farewell) => {
+                let message: DisconnectionMessage = caller.answer(farewell).await;
+                assert_eq!(message.reason(), DisconnectionReason::DrKicked);
+                (Instant::now(), caller.wire)
+            }
+        };
+        assert_eq!(wire.closed().await.0, Close::NewSession);
+        told
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_wallets_racing_sign_ins_at_three_gateways_one_session_lives() {
+    const SIGN_INS: usize = 1_000;
+    const WALLETS: usize = 50;
+    const GATEWAYS: [&str; 3] = ["one", "two", "three"];
+    let cluster = Arc::new(realm_with(&GATEWAYS).await);
+    let wallets: Arc<Vec<Wallet>> = Arc::new((0..WALLETS).map(|_| wallet()).collect());
+    let at_a_time = Arc::new(Semaphore::new(100));
+    let (settled, is_settled) = watch::channel(());
+    let mut racers = JoinSet::new();
+    for number in 0..SIGN_INS {
+        let (cluster, wallets, at_a_time) = (cluster.clone(), wallets.clone(), at_a_time.clone());
+        let mut is_settled = is_settled.clone();
+        racers.spawn(async move {
+            // All of one wallet's come one after the other, at all gateways and over both dialects.
+            let (wallet, gateway) = (number * WALLETS / SIGN_INS, GATEWAYS[number % 3]);
+            let client = {
+                let _permit = at_a_time.acquire().await.unwrap();
+                Client::sign_in(&cluster[gateway], &wallets[wallet], number % 2 == 0).await
+            };
+            let welcomed = Instant::now();
+            let told = tokio::select! {
+                told = client.kicked() => Some(told),
+                _ = is_settled.changed() => None,
+            };
+            (wallet, welcomed, told)
+        });
+    }
+    let mut losers = Vec::new();
+    while losers.len() < SIGN_INS - WALLETS {
+        let loser = timeout(PATIENCE, racers.join_next()).await.expect("all but one are kicked");
+        let (wallet, _, told) = loser.unwrap().unwrap();
+        losers.push((wallet, told.expect("nobody is told to stop yet")));
+    }
+    sleep(Duration::from_millis(500)).await;
+    let signed_in = GATEWAYS.map(|gateway| cluster[gateway].metric("explorer_bff_connected_users"));
+    let signed_in: f64 = join_all(signed_in).await.into_iter().sum();
+    assert_eq!((racers.len(), signed_in), (WALLETS, WALLETS as f64), "of each wallet one session lives");
+    settled.send_replace(());
+    let winners: BTreeMap<usize, Instant> =
+        racers.join_all().await.into_iter().map(|(wallet, welcomed, _)| (wallet, welcomed)).collect();
+    assert_eq!(winners.len(), WALLETS, "one of each wallet");
+    // Most lost to somebody who lost later.
+    let after = losers.into_iter().map(|(wallet, told)| told.saturating_duration_since(winners[&wallet]));
+    let after = after.filter(|after| !after.is_zero()).collect();
+    told_in_time("of those who were told after the last one's welcome", after);
+}
+
+/// Prints how long after the welcome of a newer session the older ones were told, and asserts that it
+/// was not for ever.
+fn told_in_time(who: &str, mut after: Vec<Duration>) {
+    after.sort();
+    let Some(&max) = after.last() else { return };
+    println!("{who}, {}: p50 {:?}, max {max:?}", after.len(), after[after.len() / 2]);
+    assert!(max < Duration::from_secs(5), "{after:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_signs_in_at_another_gateway_is_told_that_it_is_connected_and_its_older_socket_at_once() {
+    let cluster = realm_with(&["one", "two"]).await;
+    let gateways = [&cluster["one"], &cluster["two"]];
+    let mut took = Vec::new();
+    for number in 0..50 {
+        let (older_over_rpc, newer_over_rpc) = (number % 2 == 0, number % 4 < 2);
+        let (here, there) = (gateways[number % 2], gateways[(number + 1) % 2]);
+        let wallet = wallet();
+        let older = Client::sign_in(here, &wallet, older_over_rpc).await;
+        eventually("it is known there", async || {
+            Caller::open(there).await.challenge(&wallet).await.already_connected
+        })
+        .await;
+        let kicked = tokio::spawn(older.kicked());
+        let newer = Client::sign_in(there, &wallet, newer_over_rpc).await;
+        let welcomed = Instant::now();
+        took.push(kicked.await.unwrap().saturating_duration_since(welcomed));
+        drop(newer);
+        eventually("it is known here that it has gone", async || {
+            !Caller::open(here).await.challenge(&wallet).await.already_connected
+        })
+        .await;
+    }
+    told_in_time("of those who were told", took);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_that_begins_later_knows_who_is_signed_in() {
+    let mut cluster = realm_with(&["first"]).await;
+    let wallet = wallet();
+    let mut wire = sign_in(&cluster["first"], &wallet).await;
+    wire.heartbeat(0.0).await;
+    wire.island_changed().await;
+    cluster.run("later", "gateway", &[]);
+    eventually("it is known there", async || {
+        Caller::open(&cluster["later"]).await.challenge(&wallet).await.already_connected
+    })
+    .await;
+    // Its gateway dies without a word, and the director says that it has gone.
+    cluster.kill("first");
+    eventually("it is known that it has gone", async || {
+        !Caller::open(&cluster["later"]).await.challenge(&wallet).await.already_connected
     })
     .await;
 }

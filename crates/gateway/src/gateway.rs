@@ -1,6 +1,7 @@
 use std::{
     net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use admission::{Door, Ticket, Verifier};
@@ -16,11 +17,11 @@ use bytes::Bytes;
 use metrics::Counter;
 use protocol::{
     Address, IslandId, Message as _, Position, SceneTopic, SessionId, Subject, Topic,
-    atoll_bus::TransportAnnouncement,
+    atoll_bus::{GatewayHeartbeat, TransportAnnouncement},
     subject,
     v3::{JoinIslandMessage, ServiceDiscoveryMessage},
 };
-use tokio::{sync::watch, task::JoinSet};
+use tokio::{sync::watch, task::JoinSet, time};
 
 use crate::{
     FixedRoom, Sampler, Settings,
@@ -72,6 +73,10 @@ pub(crate) struct Shared {
 const BUS_QUEUE: usize = 262_144;
 /// The same, for what is said under topics: each may have up to 64 KiB.
 const TOPICS_QUEUE: usize = 4_096;
+/// The same, of heartbeats while it is asked who is there; who is missed is not known to be elsewhere.
+const CENSUS_QUEUE: usize = 262_144;
+/// For how long answers to that are waited for: gateways answer within a second.
+const CENSUS: Duration = Duration::from_secs(2);
 /// What a socket's reads take in memory while it is idle.
 const READ_BUFFER_BYTES: usize = 512;
 
@@ -124,16 +129,16 @@ impl Gateway {
 
     /// What the gateway has to hear from now on, for [`Gateway::run`].
     pub fn subscribe(&self) -> Inbound {
-        let mut patterns = vec![
+        let patterns = [
             subject::PEER_ISLAND_CHANGES,
             subject::PEER_CONNECTS,
+            subject::PEER_DISCONNECTS,
+            subject::ISLAND_PEER_JOINS,
+            subject::ISLAND_PEER_LEAVES,
             subject::ENGINE_DISCOVERY,
             subject::TRANSPORT_ANNOUNCEMENTS,
             subject::PEERS_WANTED,
         ];
-        if self.0.settings.tell_members {
-            patterns.extend([subject::ISLAND_PEER_JOINS, subject::ISLAND_PEER_LEAVES]);
-        }
         let topics = [subject::TOPICS, subject::SCENE_TOPICS];
         Inbound {
             engine: self.0.bus.subscribe("gateway", &patterns, BUS_QUEUE),
@@ -161,7 +166,7 @@ impl Gateway {
         });
         let Shared { content, lambdas, load, sample, .. } = &*self.0;
         let about = async { tokio::join!(content.watch(), lambdas.watch(), load.measure(sample)) };
-        tokio::join!(hear_engine, about);
+        tokio::join!(hear_engine, about, self.0.take_censuses());
     }
 
     /// Signs nobody in any more, and tells those who are in to come back elsewhere.
@@ -247,10 +252,42 @@ impl Shared {
         // Both messages have the same fields.
         let who = JoinIslandMessage::decode(&envelope.payload[..]).ok();
         let who = who.and_then(|message| message.peer_id.parse().ok());
-        if let (Some(peer), Ok(topic)) = (who, subject.to_string().parse()) {
+        let Some(peer) = who else { return };
+        self.sessions.moved(island, peer, envelope.headers.session, joined);
+        if self.settings.tell_members
+            && let Ok(topic) = subject.to_string().parse()
+        {
             let change = Arc::new(MemberChange { joined, topic, message: envelope.payload.clone() });
             self.sessions.change_member(island, peer, envelope.headers.session, &change);
         }
+    }
+
+    /// Takes a census now, and whenever the bus was away.
+    async fn take_censuses(&self) {
+        let mut returns = self.bus.returns();
+        loop {
+            self.take_census().await;
+            if returns.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Asks the bus who is there, and hears it: who signed in elsewhere while nobody here heard it, its
+    /// older session here must go.
+    async fn take_census(&self) {
+        let mut heartbeats = self.bus.subscribe("gateway-census", &[subject::PEER_HEARTBEATS], CENSUS_QUEUE);
+        self.bus.publish(&Subject::PeersWanted, Headers::default(), Bytes::new());
+        let hear = async {
+            while let Some(envelope) = heartbeats.next().await {
+                if let (Some(Subject::PeerHeartbeat(peer)), Some(session)) =
+                    (envelope.subject(), envelope.headers.session)
+                {
+                    self.sessions.heard(peer, session, island_told(&envelope.payload));
+                }
+            }
+        };
+        let _ = time::timeout(CENSUS, hear).await;
     }
 
     fn hear(&self, envelope: &Envelope) {
@@ -267,9 +304,10 @@ impl Shared {
             }
             Some(Subject::PeerConnect(peer)) => {
                 if let Some(session) = envelope.headers.session {
-                    self.sessions.superseded(peer, session);
+                    self.sessions.heard(peer, session, None);
                 }
             }
+            Some(Subject::PeerDisconnect(peer)) => self.sessions.ended(peer, envelope.headers.session),
             Some(Subject::EngineDiscovery) => {
                 if let Ok(discovery) = ServiceDiscoveryMessage::decode(&envelope.payload[..]) {
                     self.directory().heard(&discovery);
@@ -293,6 +331,11 @@ impl Shared {
 struct OfIsland {
     #[prost(string, tag = "1")]
     island_id: String,
+}
+
+/// The island that whoever sent an encoded `GatewayHeartbeat` was told of.
+fn island_told(heartbeat: &Bytes) -> Option<IslandId> {
+    GatewayHeartbeat::decode(&heartbeat[..]).ok()?.told?.island.parse().ok()
 }
 
 /// The island that an encoded `IslandChangedMessage` tells of.

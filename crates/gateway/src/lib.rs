@@ -6,6 +6,7 @@
 
 mod about;
 mod bff;
+mod elsewhere;
 mod frames;
 mod gateway;
 mod handshake;

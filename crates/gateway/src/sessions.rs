@@ -9,7 +9,7 @@ use bytes::Bytes;
 use protocol::{Address, Close, IslandId, NodeName, SessionId, Subject, SystemTopic, UlidClock, unix_ms};
 use tokio::sync::mpsc::{self, error::TrySendError};
 
-use crate::{KeepSession, handshake::Applicant};
+use crate::{KeepSession, elsewhere::Elsewhere, handshake::Applicant};
 
 /// What a session is told.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,6 +81,7 @@ struct State {
     live: HashMap<Address, Live>,
     /// Who was told last of which island.
     islands: HashMap<IslandId, HashSet<Address>>,
+    elsewhere: Elsewhere,
     draining: bool,
 }
 
@@ -137,14 +138,35 @@ impl Sessions {
         }
     }
 
-    /// Another gateway signed `address` in: an older session here must go.
-    pub(crate) fn superseded(&self, address: Address, session: SessionId) {
+    /// A session of `address` was heard of, perhaps in this island: it began, or is alive. Where it is
+    /// on another gateway, an older one here must go.
+    pub(crate) fn heard(&self, address: Address, session: SessionId, island: Option<IslandId>) {
         let mut state = self.lock();
         state.clock.observe(session);
-        if state.live.get(&address).is_some_and(|live| live.session < session)
-            && let Some(older) = state.remove(address)
-        {
-            older.kick();
+        match state.live.get(&address).map(|live| live.session) {
+            Some(own) if own >= session => state.elsewhere.ended(address, Some(session)),
+            own => {
+                if own.is_some()
+                    && let Some(older) = state.remove(address)
+                {
+                    older.kick();
+                }
+                state.elsewhere.heard(address, session, island);
+            }
+        }
+    }
+
+    /// A session of `address` ended, here or elsewhere; without one, whichever it was.
+    pub(crate) fn ended(&self, address: Address, session: Option<SessionId>) {
+        self.lock().elsewhere.ended(address, session);
+    }
+
+    /// The director says that somebody joined an island, or left it.
+    pub(crate) fn moved(&self, island: &IslandId, peer: Address, session: Option<SessionId>, joined: bool) {
+        let mut state = self.lock();
+        match joined {
+            true => state.elsewhere.joined(peer, island),
+            false => state.elsewhere.left(peer, session, island),
         }
     }
 
@@ -190,9 +212,10 @@ impl Sessions {
         }
     }
 
-    /// Whether `address` is signed in.
+    /// Whether `address` is signed in, here or elsewhere.
     pub(crate) fn contains(&self, address: Address) -> bool {
-        self.lock().live.contains_key(&address)
+        let state = self.lock();
+        state.live.contains_key(&address) || state.elsewhere.contains(address)
     }
 
     pub(crate) fn count(&self) -> usize {
@@ -344,17 +367,77 @@ mod tests {
     async fn a_sign_in_elsewhere_ends_only_an_older_session() {
         let sessions = Sessions::new(Bus::in_process(), 9, KeepSession::Newest);
         let (session, mut inbox) = sessions.begin(applicant(PEER), [0; 16]).unwrap();
-        sessions.superseded(PEER, session);
-        sessions.superseded(PEER, SessionId::new(1, 1));
-        assert!(sessions.contains(PEER));
+        sessions.heard(PEER, session, None);
+        sessions.heard(PEER, SessionId::new(1, 1), None);
+        assert_eq!(sessions.count(), 1);
         let ahead = SessionId::new(1 << 45, 0);
-        sessions.superseded(PEER, ahead);
+        sessions.heard(PEER, ahead, None);
         assert_eq!(heard(&mut inbox).await, (vec![], Some(Close::NewSession)));
+        assert_eq!((sessions.count(), sessions.contains(PEER)), (0, true), "elsewhere");
+        sessions.ended(PEER, Some(session));
+        assert!(sessions.contains(PEER), "an older one ended");
+        sessions.ended(PEER, Some(ahead));
         assert!(!sessions.contains(PEER));
         assert!(
             sessions.begin(applicant(PEER), [0; 16]).unwrap().0 > ahead,
             "minted above any that was seen"
         );
+    }
+
+    #[tokio::test]
+    async fn of_a_wallets_sessions_on_many_gateways_the_newest_lives() {
+        let bus = Bus::in_process();
+        let gateways: Vec<_> = (0..3)
+            .map(|_| {
+                let heard = bus.subscribe("test", &[subject::PEER_CONNECTS], 1_024);
+                (Sessions::new(bus.clone(), 1_000, KeepSession::Newest), heard)
+            })
+            .collect();
+        let wallets: Vec<Address> = (0..20).map(|number| Address::new([number; 20])).collect();
+        // Each hears of the others only now and then.
+        let begun: Vec<_> = std::thread::scope(|scope| {
+            let race = |(sessions, mut heard): (Sessions, bus::Subscription), seed: u8| {
+                let mut inboxes = Vec::new();
+                for round in 0..10 {
+                    for &wallet in &wallets {
+                        inboxes
+                            .push((wallet, sessions.begin(applicant(wallet), [seed ^ round; 16]).unwrap()));
+                    }
+                    hear_connects(&sessions, &mut heard);
+                }
+                (sessions, heard, inboxes)
+            };
+            let threads: Vec<_> = gateways
+                .into_iter()
+                .zip([7, 3, 5])
+                .map(|(own, seed)| scope.spawn(move || race(own, seed)))
+                .collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        let (mut live, mut newest) = (HashMap::new(), HashMap::new());
+        for (sessions, mut heard, inboxes) in begun {
+            hear_connects(&sessions, &mut heard);
+            for (wallet, (session, mut inbox)) in inboxes {
+                newest
+                    .entry(wallet)
+                    .and_modify(|newest: &mut SessionId| *newest = session.max(*newest))
+                    .or_insert(session);
+                if super::tests::heard(&mut inbox).await.1.is_none() {
+                    assert_eq!(live.insert(wallet, session), None, "one of each");
+                }
+            }
+        }
+        assert_eq!(live, newest);
+    }
+
+    fn hear_connects(sessions: &Sessions, heard: &mut bus::Subscription) {
+        while let Some(envelope) = heard.try_next() {
+            if let (Some(Subject::PeerConnect(peer)), Some(session)) =
+                (envelope.subject(), envelope.headers.session)
+            {
+                sessions.heard(peer, session, None);
+            }
+        }
     }
 
     #[tokio::test]
