@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use protocol::{
     Position,
+    rfc5::ws_packet,
     v3::{ChallengeRequestMessage, Heartbeat, client_packet, server_packet},
 };
 
@@ -11,6 +12,25 @@ use crate::{
     front::{Realm, eventually, wallet},
     wire::{Wire, enter, room_url, sign_in},
 };
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_comes_back_to_its_island_keeps_its_seat_in_the_room() {
+    let realm = Realm::start(&[("ROOMS__GRACE_S", "3")]);
+    let (lost, other) = (wallet(), wallet());
+    let (_first, mut listening, _) = enter(&realm, &other, 0.0).await;
+    let (session, mut room, _) = enter(&realm, &lost, 10.0).await;
+    assert!(matches!(listening.next_in_room().await, ws_packet::Message::PeerJoinMessage(_)));
+    drop(session);
+    eventually("its membership ended", async || realm.metric("dcl_archipelago_peers_count").await == 1.0)
+        .await;
+    let mut session = sign_in(&realm, &lost).await;
+    session.heartbeat(10.0).await;
+    assert_eq!(session.island_changed().await.peers.len(), 2);
+    // Longer than the grace.
+    assert!(listening.is_silent_for(Duration::from_secs(5)).await, "the others notice nothing");
+    room.update(b"still here".to_vec(), false).await;
+    assert!(matches!(listening.next_in_room().await, ws_packet::Message::PeerUpdateMessage(_)));
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn people_who_meet_share_a_room_and_who_parts_leaves_it() {

@@ -5,6 +5,7 @@
 //! (`batch`, `outbox`). Whoever is too slow to read costs a bounded queue and nobody else's time.
 
 mod batch;
+mod ending;
 mod entry;
 mod member;
 mod node;

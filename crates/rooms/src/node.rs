@@ -1,5 +1,4 @@
 use std::{
-    collections::VecDeque,
     sync::{Arc, Mutex, PoisonError, atomic::AtomicU32},
     time::Duration,
 };
@@ -8,8 +7,9 @@ use admission::{Door, Verifier};
 use bus::{Bus, Headers, Subscription};
 use metrics::Counter;
 use protocol::{
-    Address, IslandId, Message as _, Subject, Ulid,
+    IslandId, Message as _, Subject, Ulid,
     atoll_bus::{MembershipEnded, RoomSeats, TransportAnnouncement},
+    v3::JoinIslandMessage,
 };
 use tokio::{
     sync::Notify,
@@ -19,6 +19,7 @@ use transports::ws_room;
 
 use crate::{
     Settings,
+    ending::Ending,
     outbox::Bounds,
     registry::{Limits, Registry},
     room::Room,
@@ -160,35 +161,52 @@ impl Shared {
         RoomSeats { room: name.to_string(), available_seats: u32::try_from(free).unwrap_or(u32::MAX) }
     }
 
-    /// Closes the sockets of those who left an island, after the grace. Silence ends nothing.
+    /// Closes the sockets of those who left an island, after the grace, unless they have come back to
+    /// it by then. Silence ends nothing.
     async fn end_memberships(&self, mut ends: Subscription) {
-        let mut due: VecDeque<(Instant, IslandId, Address, Ulid)> = VecDeque::new();
+        let mut ending = Ending::default();
         loop {
-            let next = due.front().map_or_else(|| Instant::now() + ANNOUNCE_INTERVAL, |end| end.0);
+            let next = ending.next().unwrap_or_else(|| Instant::now() + ANNOUNCE_INTERVAL);
             tokio::select! {
                 envelope = ends.next() => {
                     let Some(envelope) = envelope else { return };
-                    let Some(Subject::MembershipEnded(island)) = envelope.subject() else { continue };
-                    let Ok(end) = MembershipEnded::decode(envelope.payload) else { continue };
-                    let Ok(minted_before) = end.minted_before.parse::<Ulid>() else { continue };
-                    if !(end.node.is_empty() || end.node == self.settings.node.as_str()) {
-                        continue;
-                    }
-                    let now = Instant::now();
-                    for address in end.peers.iter().filter_map(|peer| peer.parse().ok()) {
-                        self.registry.revoke(&island, address, minted_before, now);
-                        due.push_back((now + self.settings.grace, island.clone(), address, minted_before));
+                    match envelope.subject() {
+                        Some(Subject::MembershipEnded(island)) => {
+                            if let Ok(end) = MembershipEnded::decode(envelope.payload) {
+                                self.end(&island, &end, &mut ending);
+                            }
+                        }
+                        Some(Subject::IslandPeerJoin(island)) => {
+                            let joined = JoinIslandMessage::decode(envelope.payload).unwrap_or_default();
+                            if let Ok(address) = joined.peer_id.parse() {
+                                ending.joined(island, address);
+                            }
+                        }
+                        _ => {}
                     }
                 }
                 () = time::sleep_until(next) => {
-                    while let Some((at, ..)) = due.front() && *at <= Instant::now() {
-                        let Some((_, island, address, minted_before)) = due.pop_front() else { break };
+                    while let Some((island, address, minted_before)) = ending.take_due(Instant::now()) {
                         if let Some(room) = self.registry.room(&island) {
                             room.end(address, minted_before);
                         }
                     }
                 }
             }
+        }
+    }
+
+    fn end(&self, island: &IslandId, end: &MembershipEnded, ending: &mut Ending) {
+        let Ok(minted_before) = end.minted_before.parse::<Ulid>() else { return };
+        // An island that moved is named with the node that it left.
+        let moved = !end.node.is_empty();
+        if moved && end.node != self.settings.node.as_str() {
+            return;
+        }
+        let now = Instant::now();
+        for address in end.peers.iter().filter_map(|peer| peer.parse().ok()) {
+            self.registry.revoke(island, address, minted_before, now);
+            ending.add(now + self.settings.grace, island, address, minted_before, moved);
         }
     }
 }

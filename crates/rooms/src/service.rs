@@ -14,7 +14,10 @@ use crate::{Settings, node::Shared, router};
 #[derive(Clone)]
 pub struct Rooms(Arc<[Arc<Shared>]>);
 
-/// Membership ends that may wait; above it the newest is dropped, and the sockets stay.
+/// Whose membership ends, and who comes back.
+const PATTERNS: [&str; 2] = [subject::MEMBERSHIP_ENDS, subject::ISLAND_PEER_JOINS];
+/// Membership ends and joins that may wait; above it the newest is dropped, and the sockets stay, or are
+/// closed, and their owners come back.
 const MEMBERSHIP_QUEUE: usize = 65_536;
 
 impl Rooms {
@@ -45,7 +48,7 @@ impl Rooms {
 
     /// What each node has to hear from now on, for [`Rooms::run`].
     pub fn subscribe(&self, bus: &Bus) -> Vec<Subscription> {
-        let subscribe = |_| bus.subscribe("rooms", &[subject::MEMBERSHIP_ENDS], MEMBERSHIP_QUEUE);
+        let subscribe = |_| bus.subscribe("rooms", &PATTERNS, MEMBERSHIP_QUEUE);
         self.0.iter().map(subscribe).collect()
     }
 
