@@ -18,7 +18,7 @@ mod told;
 mod topics;
 mod walk;
 
-use std::{collections::HashSet, process::ExitCode, sync::Arc, time::Duration};
+use std::{collections::HashSet, num::NonZeroUsize, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result};
 use rand::{SeedableRng, rngs::StdRng};
@@ -94,17 +94,20 @@ pub(crate) struct Flags {
     /// Everybody stands in one place.
     #[arg(long, conflicts_with = "route")]
     still: bool,
+    /// Everybody stands, in so many places that are too far apart for one island.
+    #[arg(long, value_name = "PLACES", conflicts_with_all = ["route", "still"])]
+    groups: Option<NonZeroUsize>,
     /// Everybody signs in and does nothing more.
     #[arg(long)]
     idle: bool,
     /// Instead of bots, so many sign-ins in a second: each a connection, a wallet and a signature of
     /// its own, and closed at once. Only for realms on this machine.
     #[arg(long, value_name = "RATE", requires = "seconds", value_parser = storm::rate,
-          conflicts_with_all = ["count", "still", "idle", "route", "stock", "transports"])]
+          conflicts_with_all = ["count", "still", "groups", "idle", "route", "stock", "transports"])]
     login_storm: Option<u32>,
     /// Instead of bots, so many messages in a second under one topic, to --count subscribers.
     #[arg(long, value_name = "RATE", requires = "seconds", value_parser = rate,
-          conflicts_with_all = ["login_storm", "still", "idle", "route", "stock", "transports", "dialect"])]
+          conflicts_with_all = ["login_storm", "still", "groups", "idle", "route", "stock", "transports", "dialect"])]
     topics: Option<f64>,
 }
 
@@ -220,8 +223,11 @@ fn spawn(flags: &Flags, gateways: &Gateways, crowd: &Arc<Crowd>) -> Result<tokio
         let rng = StdRng::seed_from_u64(seed);
         let walker = match &flags.route {
             Some(route) => Walker::along(route.clone(), index, flags.count, flags.speed),
-            None if flags.still => Walker::still(rng),
-            None => Walker::new(index, flags.count, flags.speed, rng),
+            None => match (flags.groups, flags.still) {
+                (Some(groups), _) => Walker::still(index % groups, groups.get(), rng),
+                (None, true) => Walker::still(0, 1, rng),
+                (None, false) => Walker::new(index, flags.count, flags.speed, rng),
+            },
         };
         let gateway = gateways.of_bot(index);
         let mut settings = match stock.contains(&index) {

@@ -26,6 +26,8 @@ pub(crate) struct Referee {
     near: HashMap<(usize, usize), Near>,
     judged: u64,
     unheard: u64,
+    /// Of those who are near now.
+    unheard_now: u64,
 }
 
 #[derive(Clone, Copy)]
@@ -39,7 +41,7 @@ impl Referee {
     /// A referee of bots that say where they are every `step`.
     pub(crate) fn new(limit: usize, step: Duration) -> Self {
         let silent_ms = SILENT_MS.max(u32::try_from(3 * step.as_millis()).unwrap_or(u32::MAX));
-        Self { limit, silent_ms, near: HashMap::new(), judged: 0, unheard: 0 }
+        Self { limit, silent_ms, near: HashMap::new(), judged: 0, unheard: 0, unheard_now: 0 }
     }
 
     /// Looks at where everybody is now, and at who was heard when. Of those near each other, the pairs
@@ -57,6 +59,7 @@ impl Referee {
         let mut pairs = near_pairs(standing, self.limit);
         pairs.retain(|&(one, other)| may_hear(one, other));
         self.near.retain(|pair, _| pairs.contains(pair));
+        self.unheard_now = 0;
         for pair in pairs {
             let near =
                 self.near.entry(pair).or_insert(Near { since_ms: now_ms, judged: false, unheard: false });
@@ -67,10 +70,10 @@ impl Referee {
             let silent = |bot, sender| {
                 heard.last(bot, sender).is_none_or(|at| now_ms.saturating_sub(at) > self.silent_ms)
             };
-            if !near.unheard && (silent(pair.0, pair.1) || silent(pair.1, pair.0)) {
+            if silent(pair.0, pair.1) || silent(pair.1, pair.0) {
+                self.unheard_now += 1;
                 // Once for each time that they are near.
-                near.unheard = true;
-                self.unheard += 1;
+                self.unheard += u64::from(!std::mem::replace(&mut near.unheard, true));
             }
         }
     }
@@ -83,6 +86,11 @@ impl Referee {
     /// How often such a pair did not hear each other.
     pub(crate) fn unheard(&self) -> u64 {
         self.unheard
+    }
+
+    /// How many such pairs did not when it last looked.
+    pub(crate) fn unheard_now(&self) -> u64 {
+        self.unheard_now
     }
 }
 
@@ -162,6 +170,13 @@ mod tests {
             heard.set(0, 1, now_ms);
             referee.look(&at(&[0.0, 1.0]), |_, _| true, &heard, now_ms);
         }
-        assert_eq!(referee.unheard(), 1);
+        assert_eq!((referee.unheard(), referee.unheard_now()), (1, 1));
+        // From now on they do.
+        for now_ms in (4_000..5_000).step_by(250) {
+            heard.set(0, 1, now_ms);
+            heard.set(1, 0, now_ms);
+            referee.look(&at(&[0.0, 1.0]), |_, _| true, &heard, now_ms);
+        }
+        assert_eq!((referee.unheard(), referee.unheard_now()), (1, 0));
     }
 }

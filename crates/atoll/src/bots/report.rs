@@ -187,6 +187,8 @@ pub(crate) struct Summary {
     /// How often a pair was near for long enough to be judged.
     near_pairs: u64,
     unheard: u64,
+    /// Of the pairs that are near each other in the end.
+    unheard_in_the_end: u64,
     disconnects: u64,
     #[serde(flatten)]
     sessions: Sessions,
@@ -231,6 +233,7 @@ impl Summary {
             given_twice: crowd.given_twice.load(Relaxed),
             near_pairs: referee.judged(),
             unheard: referee.unheard(),
+            unheard_in_the_end: referee.unheard_now(),
             disconnects: crowd.disconnects.load(Relaxed),
             sessions: Sessions::of(&logs),
             convergence,
@@ -280,7 +283,10 @@ impl Summary {
              from those to overlapping ones"
         );
         println!("  doubles         {} dropped, {} given twice", self.doubles, self.given_twice);
-        println!("  unheard         {} of {} times that a pair was near", self.unheard, self.near_pairs);
+        println!(
+            "  unheard         {} of {} times that a pair was near, {} in the end",
+            self.unheard, self.near_pairs, self.unheard_in_the_end
+        );
         println!("  latency         {} ms", self.latency_ms);
         println!(
             "  heartbeat to island  {} ms ({} samples)",

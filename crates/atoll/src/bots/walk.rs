@@ -55,9 +55,9 @@ impl Walker {
         Self::OverLand(Box::new(Visitor::new(index, count, speed_m_s, rng)))
     }
 
-    /// Stands within a few metres of everybody else who stands still.
-    pub(crate) fn still(rng: StdRng) -> Self {
-        Self::OverLand(Box::new(Visitor::at(Kind::Still, 1, 0, 0.0, rng)))
+    /// Stands within a few metres of everybody else who stands still in this district, of so many.
+    pub(crate) fn still(district: usize, districts: usize, rng: StdRng) -> Self {
+        Self::OverLand(Box::new(Visitor::at(Kind::Still, districts, district, 0.0, rng)))
     }
 
     /// The walker of a bot among `count` on a route.
