@@ -135,7 +135,9 @@ async fn realm_with(gateways: &[&str]) -> Cluster {
     ]);
     cluster.run("director", "director", &[]);
     cluster.run("rooms", "rooms", &[]);
-    gateways.iter().for_each(|gateway| drop(cluster.run(gateway, "gateway", &[])));
+    for gateway in gateways {
+        cluster.run(gateway, "gateway", &[]);
+    }
     cluster.ready().await;
     cluster
 }
