@@ -229,4 +229,8 @@ fn without_its_bus_nothing_starts_and_the_reason_is_given() {
     ] {
         assert!(told.contains(part), "{part} not in {told}");
     }
+    let told = refused(&["--bus", &server.url()], &[("BUS__SUBJECTS", "comms-v2")]);
+    assert!(told.contains("bus.subjects = comms-v2: must be comms-v3 or archipelago-workers"), "{told}");
+    let told = refused(&[], &[("BUS__SUBJECTS", "archipelago-workers")]);
+    assert!(told.contains("bus.subjects = archipelago-workers: needs bus.url"), "{told}");
 }

@@ -25,7 +25,7 @@ mod nats;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use protocol::{Address, NodeName, SessionId, Subject};
+use protocol::{Address, NodeName, SessionId, Subject, subject::Layout};
 use tokio::sync::{mpsc, watch};
 
 pub use candidacy::{Candidacy, Standing, Term};
@@ -41,6 +41,8 @@ use nats::Nats;
 pub struct Envelope {
     /// Its subject, as text; [`Envelope::subject`] reads it.
     subject: Arc<str>,
+    /// How it is spelled.
+    layout: Layout,
     /// What is said beside the payload.
     pub headers: Headers,
     /// The bytes.
@@ -52,7 +54,7 @@ pub struct Envelope {
 impl Envelope {
     /// The subject, if it is one that this project knows.
     pub fn subject(&self) -> Option<Subject> {
-        self.subject.parse().ok()
+        self.layout.read(&self.subject).ok()
     }
 }
 
@@ -101,12 +103,23 @@ impl Bus {
         Ok(Self(Medium::Nats(Arc::new(Nats::connect(settings).await?))))
     }
 
+    /// How subjects are spelled there, and which there are. What this bus is asked to publish and
+    /// subscribe to is spelled as [`Layout::CommsV3`] has it, whatever this says; what has no place
+    /// there is not published.
+    pub fn layout(&self) -> Layout {
+        match &self.0 {
+            Medium::InProcess(_) => Layout::CommsV3,
+            Medium::Nats(bus) => bus.layout(),
+        }
+    }
+
     /// Gives a message to everybody subscribed to its subject. Never waits.
     pub fn publish(&self, subject: &Subject, headers: Headers, payload: impl Into<Bytes>) {
         let payload = payload.into();
         match &self.0 {
             Medium::InProcess(bus) => {
-                bus.publish(Envelope { subject: subject.to_string().into(), headers, payload, missed: 0 });
+                let (subject, layout) = (subject.to_string().into(), Layout::CommsV3);
+                bus.publish(Envelope { subject, layout, headers, payload, missed: 0 });
             }
             Medium::Nats(bus) => bus.publish(subject, headers, payload),
         }

@@ -18,7 +18,7 @@ use metrics::Counter;
 use protocol::{
     Address, IslandId, Message as _, Position, SceneTopic, SessionId, Subject, Topic,
     atoll_bus::{GatewayHeartbeat, TransportAnnouncement},
-    subject,
+    subject::{self, Layout},
     v3::{JoinIslandMessage, ServiceDiscoveryMessage},
 };
 use tokio::{sync::watch, task::JoinSet, time};
@@ -209,7 +209,11 @@ impl Shared {
         position: Position,
     ) {
         let headers = Headers::of_session(session);
-        self.bus.publish(&Subject::PeerHeartbeat(address), headers, state.report(position, self.bus.epoch()));
+        let report = match self.bus.layout() {
+            Layout::CommsV3 => state.report(position, self.bus.epoch()),
+            Layout::ArchipelagoWorkers => state.report_plainly(position),
+        };
+        self.bus.publish(&Subject::PeerHeartbeat(address), headers, report);
         self.heartbeats.increment(1);
     }
 

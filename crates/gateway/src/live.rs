@@ -151,6 +151,11 @@ impl LiveState {
     pub(crate) fn report(&mut self, position: Position, epoch: u64) -> Vec<u8> {
         self.report.encode(position, epoch)
     }
+
+    /// The same, for those on the bus who know heartbeats of clients alone.
+    pub(crate) fn report_plainly(&self, position: Position) -> Vec<u8> {
+        self.report.encode_plain(position)
+    }
 }
 
 /// Whether what a client says of its preference is an island, or the end of one. What is neither is

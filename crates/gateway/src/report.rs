@@ -3,6 +3,7 @@
 use protocol::{
     Message as _, Position,
     atoll_bus::{GatewayHeartbeat, Told},
+    v3::Heartbeat,
 };
 
 use crate::sessions::IslandChange;
@@ -58,12 +59,16 @@ impl Report {
         bytes.extend_from_slice(&self.encoded);
         bytes
     }
+
+    /// An encoded `Heartbeat` of it, for those who know nothing else.
+    pub(crate) fn encode_plain(&self, position: Position) -> Vec<u8> {
+        let desired_room = self.rest.desired_room.clone();
+        Heartbeat { position: Some(position.into()), desired_room }.encode_to_vec()
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use protocol::v3::Heartbeat;
-
     use super::*;
 
     fn change(node: Option<&str>) -> IslandChange {
@@ -105,7 +110,8 @@ mod tests {
         report.wishes("I2".to_owned());
         report.told(&change(Some("rooms-1")));
         let place = Position::new(1.0, 0.0, -3.0);
-        let heard = Heartbeat::decode(&report.encode(place, 3)[..]).unwrap();
-        assert_eq!(heard, Heartbeat { position: Some(place.into()), desired_room: Some("I2".to_owned()) });
+        let plain = Heartbeat { position: Some(place.into()), desired_room: Some("I2".to_owned()) };
+        assert_eq!(Heartbeat::decode(&report.encode(place, 3)[..]), Ok(plain.clone()));
+        assert_eq!(report.encode_plain(place), plain.encode_to_vec(), "and nothing else is said to them");
     }
 }

@@ -6,7 +6,9 @@ use std::{
 
 use bus::{Bus, Headers};
 use bytes::Bytes;
-use protocol::{Address, Close, IslandId, NodeName, SessionId, Subject, SystemTopic, UlidClock, unix_ms};
+use protocol::{
+    Address, Close, IslandId, NodeName, SessionId, Subject, SystemTopic, UlidClock, subject::Layout, unix_ms,
+};
 use tokio::sync::mpsc::{self, error::TrySendError};
 
 use crate::{KeepSession, elsewhere::Elsewhere, handshake::Applicant};
@@ -125,7 +127,13 @@ impl Sessions {
         state.live.insert(address, Live { session, queue, island: None, end: end.clone() });
         // Within the lock, so that the bus hears of sessions in their order.
         let headers = Headers { transports, ..Headers::of_session(session) };
-        self.bus.publish(&Subject::PeerConnect(address), headers, Bytes::new());
+        let begun = match self.bus.layout() {
+            Layout::CommsV3 => Subject::PeerConnect(address),
+            // There nobody says so. But that what was before is over, wherever it was: then the first
+            // heartbeat is answered.
+            Layout::ArchipelagoWorkers => Subject::PeerDisconnect(address),
+        };
+        self.bus.publish(&begun, headers, Bytes::new());
         Ok((session, Inbox { told, end }))
     }
 

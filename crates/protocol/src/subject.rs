@@ -1,6 +1,10 @@
 //! The subjects of the bus, and the patterns that services subscribe to.
 
+mod layout;
+
 use std::{fmt, str::FromStr};
+
+pub use layout::{Layout, LayoutError};
 
 use crate::{Address, IslandId, NodeName, SceneTopic, SystemTopic, Topic};
 

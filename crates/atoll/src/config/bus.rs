@@ -1,6 +1,7 @@
 //! Over which bus the roles talk.
 
 use bus::{Credentials, NatsSettings};
+use protocol::subject::{Layout, LayoutError};
 use reqwest::Url;
 
 use super::{
@@ -17,9 +18,16 @@ pub(super) fn parse(settings: &Bus, problems: &mut Vec<String>) -> Option<NatsSe
             problems.push(format!("bus.{key} = {value}: {rule}"));
         }
     };
-    let Bus { url, user, password, token, credentials_file, ca_file, connect_timeout_s } = settings;
+    let Bus { url, user, password, token, credentials_file, ca_file, subjects, connect_timeout_s } = settings;
     check(*connect_timeout_s > 0, "connect_timeout_s", "0", "must be at least 1");
     let servers = list(url);
+    let layout: Result<Layout, LayoutError> = subjects.parse();
+    if let Err(error) = layout {
+        check(false, "subjects", subjects, &error.to_string());
+    }
+    let layout = layout.unwrap_or_default();
+    let rule = "needs bus.url: nobody else speaks on a bus within the process";
+    check(!servers.is_empty() || layout == Layout::CommsV3, "subjects", subjects, rule);
     let rule =
         "must be nats://host:port or tls://host:port, or several of them, separated by commas; or empty";
     let well = servers.iter().all(|url| is_url(url, &["nats", "tls"]) && Url::parse(url).is_ok_and(is_bare));
@@ -43,6 +51,7 @@ pub(super) fn parse(settings: &Bus, problems: &mut Vec<String>) -> Option<NatsSe
         servers,
         credentials,
         ca_file: (!ca_file.is_empty()).then(|| ca_file.into()),
+        layout,
         connect_timeout: seconds(*connect_timeout_s),
         pattern_queue: None,
     })

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use protocol::subject::Layout;
 use serde::{Deserialize, Serialize};
 
 use super::nodes::{External, LiveKit, P2p};
@@ -90,6 +91,8 @@ pub(crate) struct Bus {
     pub(crate) credentials_file: String,
     /// Certificates of authorities to trust, PEM. Empty: those of the system.
     pub(crate) ca_file: String,
+    /// How subjects are spelled: `comms-v3`, or `archipelago-workers`.
+    pub(crate) subjects: String,
     /// How long the first connection may take.
     pub(crate) connect_timeout_s: u64,
 }
@@ -334,6 +337,7 @@ impl Default for Bus {
             token: String::new(),
             credentials_file: String::new(),
             ca_file: String::new(),
+            subjects: Layout::CommsV3.to_string(),
             connect_timeout_s: 5,
         }
     }

@@ -9,7 +9,7 @@ use std::{
 
 use async_nats::{Message, Subscriber};
 use futures_util::StreamExt;
-use protocol::subject;
+use protocol::subject::{self, Layout};
 use tokio::task;
 
 use super::{
@@ -31,6 +31,7 @@ use crate::{Envelope, inbox::Inbox};
 /// Messages of foreign publishers, which have no numbers, are in order within each pattern.
 pub(super) struct Incoming {
     patterns: Vec<String>,
+    layout: Layout,
     /// One for each pattern.
     channels: Vec<Subscriber>,
     inbox: Arc<Inbox>,
@@ -46,8 +47,13 @@ type Unpacked = (Option<Part>, Envelope);
 type Placed<T> = Vec<(Option<Place>, T)>;
 
 impl Incoming {
-    pub(super) fn new(patterns: Vec<String>, channels: Vec<Subscriber>, inbox: Arc<Inbox>) -> Self {
-        Self { patterns, channels, inbox }
+    pub(super) fn new(
+        patterns: Vec<String>,
+        layout: Layout,
+        channels: Vec<Subscriber>,
+        inbox: Arc<Inbox>,
+    ) -> Self {
+        Self { patterns, layout, channels, inbox }
     }
 
     /// Passes messages on until the subscriber has gone, or the connection for good.
@@ -115,7 +121,8 @@ impl Incoming {
         let subject: Arc<str> = message.subject.as_str().into();
         match wire::decode(message.headers.as_ref()) {
             Ok(Read { headers, place, part }) => {
-                let envelope = Envelope { subject, headers, payload: message.payload, missed: 0 };
+                let (layout, payload) = (self.layout, message.payload);
+                let envelope = Envelope { subject, layout, headers, payload, missed: 0 };
                 Some((place, (part, envelope)))
             }
             Err(Malformed(header)) => {

@@ -23,7 +23,7 @@ use std::{
 use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, ServerAddr};
 use bytes::Bytes;
 use percent_encoding::percent_decode_str;
-use protocol::Subject;
+use protocol::{Subject, subject::Layout};
 use tokio::{
     sync::{mpsc, oneshot, watch},
     task::JoinSet,
@@ -62,6 +62,8 @@ pub struct NatsSettings {
     pub credentials: Credentials,
     /// Certificates of authorities to trust, PEM, instead of the system's.
     pub ca_file: Option<PathBuf>,
+    /// How subjects are spelled there.
+    pub layout: Layout,
     /// How long the first connection may take.
     pub connect_timeout: Duration,
     /// Messages of one pattern that may wait to be sorted; `None` for the default.
@@ -126,6 +128,7 @@ pub(crate) struct Nats {
     away: Arc<AtomicBool>,
     returns: watch::Receiver<u64>,
     epochs: Arc<Epochs>,
+    layout: Layout,
 }
 
 impl fmt::Debug for Nats {
@@ -137,7 +140,7 @@ impl fmt::Debug for Nats {
 impl Nats {
     /// Connects, and stays connected: when the connection goes, it is tried again for ever.
     pub(crate) async fn connect(settings: NatsSettings) -> Result<Self, ConnectError> {
-        let NatsSettings { servers, credentials, ca_file, connect_timeout, pattern_queue } = settings;
+        let NatsSettings { servers, credentials, ca_file, layout, connect_timeout, pattern_queue } = settings;
         let read: Result<Vec<ServerAddr>, _> = servers.iter().map(|url| url.parse()).collect();
         let read = read.map_err(|_| ConnectError::Url)?;
         let credentials = match credentials {
@@ -185,16 +188,17 @@ impl Nats {
         let channels = (errands_receiver, openings_receiver);
         let courier = Courier::new(client.clone(), channels, away.clone(), returned, subscribers);
         tokio::spawn(courier.run());
-        Ok(Self { client, errands, openings, away, returns, epochs: Arc::default() })
+        Ok(Self { client, errands, openings, away, returns, epochs: Arc::default(), layout })
     }
 
     pub(crate) fn publish(&self, subject: &Subject, headers: Headers, payload: Bytes) {
+        let headers = self.layout.has_headers(subject).then_some(headers);
         let holds_late = subject.holds_late();
         if !holds_late && self.is_away() {
             return Unsent::Stale.count();
         }
-        let (subject, at) = (subject.to_string(), Instant::now());
-        let publication = Publication { subject, holds_late, headers, payload, at };
+        let Some(subject) = self.layout.write(subject) else { return };
+        let publication = Publication { subject, holds_late, headers, payload, at: Instant::now() };
         if self.errands.try_send(Errand::Publish(publication)).is_err() {
             Unsent::Full.count();
         }
@@ -207,9 +211,10 @@ impl Nats {
         capacity: usize,
     ) -> mpsc::Receiver<Envelope> {
         let (inbox, receiver) = Inbox::new(name, capacity, self.epochs.clone());
-        let patterns = patterns.iter().map(|&pattern| pattern.to_owned()).collect();
+        let patterns = patterns.iter().filter_map(|pattern| self.layout.pattern(pattern));
+        let patterns = patterns.map(str::to_owned).collect();
         // Where the connection has ended for good, so has the subscription.
-        let _ = self.openings.send(Opening { patterns, inbox });
+        let _ = self.openings.send(Opening { patterns, layout: self.layout, inbox });
         receiver
     }
 
@@ -223,6 +228,10 @@ impl Nats {
         let mut task = JoinSet::new();
         task.spawn(Lease::new(self.client.clone(), office, self.epochs.clone(), found).run(resigned));
         Candidacy::new(polled, Some(Campaign { resign, task }))
+    }
+
+    pub(crate) fn layout(&self) -> Layout {
+        self.layout
     }
 
     pub(crate) fn epochs(&self) -> &Epochs {

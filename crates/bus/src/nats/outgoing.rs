@@ -11,13 +11,18 @@ use std::{
 
 use async_nats::{Client, HeaderMap, PublishErrorKind, connection::State};
 use bytes::Bytes;
+use protocol::subject::Layout;
 use tokio::{
     sync::{mpsc, oneshot, watch},
     task::JoinSet,
     time::{self, MissedTickBehavior},
 };
 
-use super::{incoming::Incoming, parts, wire};
+use super::{
+    incoming::Incoming,
+    parts::{self, Part},
+    wire,
+};
 use crate::{Headers, inbox::Inbox};
 
 /// How often the courier looks whether the connection is there.
@@ -41,7 +46,8 @@ pub(super) type Subscribers = Arc<Mutex<HashMap<u64, Arc<Inbox>>>>;
 pub(super) struct Publication {
     pub(super) subject: String,
     pub(super) holds_late: bool,
-    pub(super) headers: Headers,
+    /// `None` where there are none to be.
+    pub(super) headers: Option<Headers>,
     pub(super) payload: Bytes,
     pub(super) at: Instant,
 }
@@ -56,6 +62,7 @@ pub(super) enum Errand {
 /// A subscription to begin.
 pub(super) struct Opening {
     pub(super) patterns: Vec<String>,
+    pub(super) layout: Layout,
     pub(super) inbox: Inbox,
 }
 
@@ -199,7 +206,7 @@ impl Courier {
         }
     }
 
-    async fn open(&mut self, Opening { patterns, inbox }: Opening) -> Result<(), Ended> {
+    async fn open(&mut self, Opening { patterns, layout, inbox }: Opening) -> Result<(), Ended> {
         let inbox = Arc::new(inbox);
         let mut channels = Vec::with_capacity(patterns.len());
         for pattern in &patterns {
@@ -210,7 +217,7 @@ impl Courier {
                 Ended
             })?);
         }
-        self.incoming.spawn(Incoming::new(patterns, channels, inbox).run());
+        self.incoming.spawn(Incoming::new(patterns, layout, channels, inbox).run());
         while self.incoming.try_join_next().is_some() {}
         Ok(())
     }
@@ -301,21 +308,19 @@ impl Courier {
     /// in the meantime, it is kept or dropped as a whole, as any other.
     async fn send(&mut self, publication: Publication) -> Result<(), Ended> {
         let Publication { subject, headers, payload, .. } = &publication;
-        let (most, map) = (self.client.max_payload(), wire::encode(headers, self.next_place(), None));
-        let sent = if wire::size(&map) + payload.len() <= most {
-            self.hand_over(subject, map, payload.clone()).await?
-        } else if let Some(parts) = parts::split(payload, wire::room(&map, most)) {
-            let mut sent = Handed::Over;
-            for (part, payload) in parts {
-                let map = wire::encode(headers, self.next_place(), Some(part));
-                sent = self.hand_over(subject, map, payload).await?;
-                if !matches!(sent, Handed::Over) {
-                    break;
+        let most = self.client.max_payload();
+        let sent = match headers {
+            None => self.hand_over(subject, None, payload.clone()).await?,
+            Some(headers) => {
+                let map = wire::encode(headers, self.next_place(), None);
+                if wire::size(&map) + payload.len() <= most {
+                    self.hand_over(subject, Some(map), payload.clone()).await?
+                } else if let Some(parts) = parts::split(payload, wire::room(&map, most)) {
+                    self.send_parts(subject, headers, parts).await?
+                } else {
+                    Handed::Back(Unsent::TooLarge)
                 }
             }
-            sent
-        } else {
-            Handed::Back(Unsent::TooLarge)
         };
         match sent {
             Handed::Over => {}
@@ -329,6 +334,22 @@ impl Courier {
         Ok(())
     }
 
+    async fn send_parts(
+        &mut self,
+        subject: &str,
+        headers: &Headers,
+        parts: impl Iterator<Item = (Part, Bytes)>,
+    ) -> Result<Handed, Ended> {
+        for (part, payload) in parts {
+            let map = wire::encode(headers, self.next_place(), Some(part));
+            match self.hand_over(subject, Some(map), payload).await? {
+                Handed::Over => {}
+                otherwise => return Ok(otherwise),
+            }
+        }
+        Ok(Handed::Over)
+    }
+
     fn next_place(&mut self) -> wire::Place {
         self.place.number += 1;
         self.place
@@ -336,8 +357,18 @@ impl Courier {
 
     /// Hands a message to the client library. That takes time only while more is under way than
     /// the library takes.
-    async fn hand_over(&self, subject: &str, map: HeaderMap, payload: Bytes) -> Result<Handed, Ended> {
-        let mut sending = std::pin::pin!(self.client.publish_with_headers(subject.to_owned(), map, payload));
+    async fn hand_over(
+        &self,
+        subject: &str,
+        map: Option<HeaderMap>,
+        payload: Bytes,
+    ) -> Result<Handed, Ended> {
+        let mut sending = std::pin::pin!(async {
+            match map {
+                Some(map) => self.client.publish_with_headers(subject.to_owned(), map, payload).await,
+                None => self.client.publish(subject.to_owned(), payload).await,
+            }
+        });
         loop {
             tokio::select! {
                 biased;

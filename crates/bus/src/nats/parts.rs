@@ -148,6 +148,8 @@ impl Assembly {
 
 #[cfg(test)]
 mod tests {
+    use protocol::subject::Layout;
+
     use super::*;
     use crate::Headers;
 
@@ -174,7 +176,8 @@ mod tests {
             payload: &str,
         ) -> Option<(String, u64)> {
             let payload = Bytes::copy_from_slice(payload.as_bytes());
-            let envelope = Envelope { subject: "s".into(), headers: Headers::default(), payload, missed: 0 };
+            let (subject, layout, headers) = ("s".into(), Layout::CommsV3, Headers::default());
+            let envelope = Envelope { subject, layout, headers, payload, missed: 0 };
             let part = part.map(|(number, of)| Part { number, of });
             let whole = self.assembly.add(Some(Place { publisher, number }), part, envelope)?;
             self.inbox.offer(whole);

@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use async_nats::HeaderMap;
 use bus::{Bus, ConnectError, Credentials, Headers, NatsSettings, Subscription};
-use protocol::{Address, SessionId, Subject, subject};
+use protocol::{
+    Address, SessionId, Subject,
+    subject::{self, Layout},
+};
 use tokio::time::{sleep, timeout};
 
 use crate::{
@@ -17,6 +20,7 @@ pub(crate) fn settings(url: &str) -> NatsSettings {
         servers: vec![url.to_owned()],
         credentials: Credentials::None,
         ca_file: None,
+        layout: Layout::CommsV3,
         connect_timeout: Duration::from_secs(5),
         pattern_queue: None,
     }
@@ -269,4 +273,53 @@ async fn credentials_are_those_of_the_url_or_of_the_settings() {
     Bus::nats(token("sesame-token")).await.unwrap();
     Bus::nats(with(&server.url_as("sesame-token"), Credentials::None)).await.unwrap();
     assert!(matches!(Bus::nats(token("other")).await, Err(ConnectError::Refused(_))));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn beside_foreign_services_subjects_are_theirs_and_have_no_headers() {
+    let server = Server::start();
+    let foreign = async_nats::connect(server.url()).await.unwrap();
+    let mut heard_there = foreign.subscribe(">").await.unwrap();
+    foreign.flush().await.unwrap();
+    let settings = NatsSettings { layout: Layout::ArchipelagoWorkers, ..settings(&server.url()) };
+    let bus = Bus::nats(settings).await.unwrap();
+    assert_eq!((bus.layout(), Bus::in_process().layout()), (Layout::ArchipelagoWorkers, Layout::CommsV3));
+    let patterns = [
+        subject::PEER_CONNECTS,
+        subject::PEER_HEARTBEATS,
+        subject::PEER_ISLAND_CHANGES,
+        subject::ISLAND_PEER_JOINS,
+        subject::MEMBERSHIP_ENDS,
+    ];
+    let mut heard = bus.subscribe("layout", &patterns, 100);
+    let island: protocol::IslandId = "I1".parse().unwrap();
+    let headers = Headers { epoch: Some(4), ..Headers::of_session(SessionId::new(1, 2)) };
+    let said = [
+        Subject::PeerConnect(peer(1)),
+        heartbeat(1),
+        Subject::PeerIslandChanged(peer(1)),
+        Subject::IslandPeerJoin(island.clone()),
+        Subject::MembershipEnded(island),
+    ];
+    // One after the other: without numbers their order is that of each pattern alone.
+    for subject in &said {
+        bus.publish(subject, headers.clone(), "said");
+        let theirs = match subject {
+            Subject::PeerConnect(_) | Subject::IslandPeerJoin(_) => continue,
+            Subject::PeerIslandChanged(peer) => format!("engine.peer.{peer}.island_changed"),
+            other => other.to_string(),
+        };
+        let there =
+            timeout(PATIENCE, futures_util::StreamExt::next(&mut heard_there)).await.unwrap().unwrap();
+        assert_eq!((there.subject.as_str(), &there.payload[..]), (&*theirs, &b"said"[..]));
+        let envelope = next(&mut heard).await;
+        assert_eq!(envelope.subject().as_ref(), Some(subject));
+        let ours = matches!(subject, Subject::MembershipEnded(_));
+        assert_eq!(there.headers.is_some(), ours);
+        assert_eq!(envelope.headers, if ours { headers.clone() } else { Headers::default() });
+    }
+    // What only our own layout spells like this is nobody's there.
+    foreign.publish(format!("peer.{}.island_changed", peer(1)), "".into()).await.unwrap();
+    foreign.publish(format!("engine.peer.{}.island_changed", peer(2)), "theirs".into()).await.unwrap();
+    assert_eq!(next(&mut heard).await.subject(), Some(Subject::PeerIslandChanged(peer(2))));
 }
