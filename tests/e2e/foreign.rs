@@ -1,0 +1,267 @@
+//! Beside the services of archipelago-workers: what they say and hear, byte by byte.
+
+use std::time::{Duration, SystemTime};
+
+use async_nats::{Client, Message, Subscriber};
+use futures_util::StreamExt;
+use identity::Wallet;
+use protocol::{
+    Message as _, Position, unix_ms,
+    v3::{
+        Heartbeat, IslandChangedMessage, IslandStatusMessage, ServiceDiscoveryMessage, ServiceStatus,
+        client_packet, server_packet,
+    },
+};
+use serde_json::json;
+use tokio::time::{Instant, interval, timeout};
+
+use crate::{
+    cluster::Cluster,
+    front::{eventually, wallet},
+    wire::{PATIENCE, Wire, room_url, sign_in},
+};
+
+const LAYOUT: (&str, &str) = ("BUS__SUBJECTS", "archipelago-workers");
+
+/// A service of somebody else's: a client of NATS that knows nothing but subjects and bytes.
+struct Foreign {
+    client: Client,
+    heard: Subscriber,
+}
+
+impl Foreign {
+    /// Hears what falls under this pattern.
+    async fn listen(cluster: &Cluster, pattern: &'static str) -> Self {
+        let client = async_nats::connect(cluster.nats.url()).await.unwrap();
+        let heard = client.subscribe(pattern).await.unwrap();
+        client.flush().await.unwrap();
+        Self { client, heard }
+    }
+
+    async fn say(&self, subject: String, payload: Vec<u8>) {
+        self.client.publish(subject, payload.into()).await.unwrap();
+    }
+
+    /// Says where somebody is.
+    async fn heartbeat(&self, wallet: &Wallet, x: f32) {
+        let heartbeat = Heartbeat { position: Some(Position::new(x, 1.0, 0.0).into()), desired_room: None };
+        self.say(format!("peer.{}.heartbeat", wallet.address()), heartbeat.encode_to_vec()).await;
+    }
+
+    /// The next message under a subject that holds this; others are passed over. None has headers.
+    async fn next(&mut self, holds: impl Fn(&str) -> bool) -> Message {
+        let next = async {
+            loop {
+                let message = self.heard.next().await.unwrap();
+                if holds(&message.subject) {
+                    return message;
+                }
+            }
+        };
+        let message = timeout(PATIENCE, next).await.expect("a message in time");
+        assert!(message.headers.is_none(), "{}: {:?}", message.subject, message.headers);
+        message
+    }
+}
+
+/// A gateway of somebody else's, and whom it has signed in.
+struct ForeignGateway {
+    changes: Foreign,
+    people: Vec<(Wallet, f32)>,
+}
+
+impl ForeignGateway {
+    /// The next change of island of somebody, while everybody says where they are.
+    async fn island_changed(&mut self, wallet: &Wallet) -> IslandChangedMessage {
+        let wanted = format!("engine.peer.{}.island_changed", wallet.address());
+        let mut beats = interval(Duration::from_millis(300));
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            tokio::select! {
+                message = self.changes.heard.next() => {
+                    let message = message.unwrap();
+                    assert!(message.headers.is_none(), "{:?}", message.headers);
+                    if message.subject.as_str() == wanted {
+                        return IslandChangedMessage::decode(&message.payload[..]).unwrap();
+                    }
+                }
+                _ = beats.tick() => self.beat().await,
+            }
+            assert!(Instant::now() < deadline, "{wanted} in time");
+        }
+    }
+
+    async fn beat(&self) {
+        for (wallet, x) in &self.people {
+            self.changes.heartbeat(wallet, *x).await;
+        }
+    }
+
+    /// The next report of all islands that is like this, while everybody says where they are.
+    async fn report(&mut self, reports: &mut Foreign, mut wanted: Vec<Vec<&Wallet>>) {
+        let addresses = |peers: &mut Vec<&Wallet>| {
+            let mut addresses: Vec<_> = peers.iter().map(|peer| peer.address().to_string()).collect();
+            addresses.sort();
+            addresses
+        };
+        let mut wanted: Vec<_> = wanted.iter_mut().map(addresses).collect();
+        wanted.sort();
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            self.beat().await;
+            let report = reports.next(|subject| subject == "engine.islands").await;
+            let report = IslandStatusMessage::decode(&report.payload[..]).unwrap();
+            let mut islands: Vec<_> = report.data.into_iter().map(|island| island.peers).collect();
+            islands.iter_mut().for_each(|peers| peers.sort());
+            islands.sort();
+            if islands == wanted {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{wanted:?} in time, not {islands:?}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn our_director_serves_the_gateways_of_others() {
+    let mut cluster = Cluster::start(&[LAYOUT, ("ISLANDS__REPORT_INTERVAL_MS", "300")]);
+    let mut everything = Foreign::listen(&cluster, "engine.>").await;
+    let mut hellos = Foreign::listen(&cluster, "engine.discovery").await;
+    for (name, roles) in [("director", "director"), ("rooms-1", "rooms")] {
+        cluster.run(name, roles, &[]);
+    }
+    cluster.ready().await;
+
+    // It says that it is there, as they expect.
+    let before = unix_ms(SystemTime::now());
+    let hello = hellos.next(|_| true).await;
+    let hello = ServiceDiscoveryMessage::decode(&hello.payload[..]).unwrap();
+    let said_at = hello.status.unwrap().current_time;
+    assert_eq!(hello.server_name, "archipelago");
+    assert!(said_at.abs_diff(before) < 60_000, "{said_at} is milliseconds since 1970");
+
+    // Two who are near each other are together.
+    let changes = Foreign::listen(&cluster, "engine.peer.>").await;
+    let (one, two) = (wallet(), wallet());
+    let mut gateway = ForeignGateway { changes, people: vec![(one.clone(), 0.0)] };
+    let alone = gateway.island_changed(&one).await;
+    assert_eq!(alone.peers.len(), 1);
+    gateway.people.push((two.clone(), 10.0));
+    let together = gateway.island_changed(&two).await;
+    assert_eq!((&together.island_id, together.peers.len()), (&alone.island_id, 2));
+    gateway.report(&mut everything, vec![vec![&one, &two]]).await;
+
+    // The connection string leads into a room, which they share.
+    let mut rooms = Vec::new();
+    for (wallet, change) in [(&one, &alone), (&two, &together)] {
+        let mut room = Wire::open(&room_url(change)).await;
+        room.identify(wallet).await;
+        rooms.push((room.welcome().await, room));
+    }
+    assert_eq!(rooms[1].0.peer_identities.len(), 1);
+
+    // One walks away.
+    gateway.people[1].1 = 1_000.0;
+    let apart = gateway.island_changed(&two).await;
+    assert_ne!(apart.island_id, alone.island_id);
+    assert_eq!(apart.from_island_id.as_ref(), Some(&alone.island_id));
+    gateway.report(&mut everything, vec![vec![&one], vec![&two]]).await;
+
+    // Both go.
+    for (wallet, _) in gateway.people.drain(..) {
+        gateway.changes.say(format!("peer.{}.disconnect", wallet.address()), Vec::new()).await;
+    }
+    gateway.report(&mut everything, vec![]).await;
+    // Who is back is told again, though it is where it was.
+    gateway.people = vec![(one.clone(), 0.0)];
+    assert_eq!(gateway.island_changed(&one).await.island_id, alone.island_id);
+}
+
+/// The heartbeats and goodbyes of a peer, from whoever says more.
+async fn of_peer(core: &mut Foreign, wallet: &Wallet) -> (String, Message) {
+    let prefix = format!("peer.{}.", wallet.address());
+    let message = core.next(|subject| subject.starts_with(&prefix)).await;
+    (message.subject[prefix.len()..].to_owned(), message)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn our_gateway_follows_the_core_of_others() {
+    let mut cluster = Cluster::start(&[LAYOUT, ("GATEWAY__VOUCH_INTERVAL_S", "1")]);
+    // All that is said about peers, and more than the core subscribes to.
+    let mut core = Foreign::listen(&cluster, "*.>").await;
+    let gateway = cluster.run("gateway", "gateway", &[]);
+    let healthy = async || gateway.json("/about").await["healthy"] == json!(true);
+    assert!(!healthy().await, "nobody says where people belong");
+    let status = ServiceStatus { current_time: unix_ms(SystemTime::now()), commit_hash: None, user_count: 7 };
+    let hello = ServiceDiscoveryMessage { server_name: "archipelago".to_owned(), status: Some(status) };
+    core.say("engine.discovery".to_owned(), hello.encode_to_vec()).await;
+    eventually("the realm is healthy", async || healthy().await).await;
+    assert_eq!(gateway.json("/about").await["comms"]["healthy"], json!(true));
+
+    // At a sign-in, what was before is over.
+    let someone = wallet();
+    let mut wire = sign_in(gateway, &someone).await;
+    let (what, message) = of_peer(&mut core, &someone).await;
+    assert_eq!((&*what, &message.payload[..]), ("disconnect", &b""[..]));
+
+    // Heartbeats are those of the client, byte for byte.
+    let place = Position::new(3.0, 1.0, -4.5).into();
+    let position = Some(place);
+    for desired_room in [None, Some("I7".to_owned())] {
+        let heartbeat = Heartbeat { position, desired_room };
+        wire.say(client_packet::Message::Heartbeat(heartbeat.clone())).await;
+        let mut said = of_peer(&mut core, &someone).await;
+        // Between the two the gateway may have said the first again.
+        while said.1.payload != heartbeat.encode_to_vec() {
+            let before = Heartbeat { position, desired_room: None };
+            assert_eq!((&*said.0, said.1.payload.to_vec()), ("heartbeat", before.encode_to_vec()));
+            said = of_peer(&mut core, &someone).await;
+        }
+        assert_eq!(said.0, "heartbeat");
+    }
+
+    // What the core says is told as it came, and once.
+    let change = IslandChangedMessage {
+        island_id: "I7".to_owned(),
+        conn_str: "ws-room:ws://127.0.0.1:1/rooms/I7?access_token=t".to_owned(),
+        from_island_id: None,
+        peers: [(someone.address().to_string(), place)].into(),
+    };
+    let subject = format!("engine.peer.{}.island_changed", someone.address());
+    core.say(subject.clone(), change.encode_to_vec()).await;
+    assert_eq!(wire.next_packet().await, server_packet::Message::IslandChanged(change.clone()));
+    let next =
+        IslandChangedMessage { from_island_id: Some("I7".to_owned()), island_id: "I8".to_owned(), ..change };
+    // Ours alone: nobody takes it for theirs.
+    core.say(format!("peer.{}.island_changed", someone.address()), next.encode_to_vec()).await;
+    assert!(wire.is_quiet_for(Duration::from_millis(300)).await);
+    core.say(subject, next.encode_to_vec()).await;
+    assert_eq!(wire.next_packet().await, server_packet::Message::IslandChanged(next));
+
+    // What it knows of its clients beside that, it keeps to itself: it says only where they are.
+    let (what, message) = loop {
+        let said = of_peer(&mut core, &someone).await;
+        // That was said here.
+        if said.0 != "island_changed" {
+            break said;
+        }
+    };
+    let vouched = Heartbeat { position, desired_room: Some("I7".to_owned()) };
+    assert_eq!((&*what, message.payload.to_vec()), ("heartbeat", vouched.encode_to_vec()));
+
+    // Another sign-in replaces it; then it goes.
+    let second = sign_in(gateway, &someone).await;
+    let kicked = wire.next_packet().await;
+    assert!(matches!(kicked, server_packet::Message::Kicked(_)), "{kicked:?}");
+    let (mut goodbyes, mut said) = (Vec::new(), Vec::new());
+    drop(second);
+    while goodbyes.len() < 2 {
+        let (what, message) = of_peer(&mut core, &someone).await;
+        match &*what {
+            "disconnect" => goodbyes.push(message.payload),
+            other => said.push(other.to_owned()),
+        }
+    }
+    assert!(goodbyes.iter().all(|payload| payload.is_empty()));
+    assert!(said.iter().all(|what| what == "heartbeat"), "{said:?}");
+}
