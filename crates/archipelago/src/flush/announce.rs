@@ -5,7 +5,7 @@ use crate::{
     event::Output,
     ids::{IdCache, Serial},
     peers::{Flags, State},
-    registry::NodeIndex,
+    registry::{NO_NODE, NodeIndex},
     slab::NONE,
 };
 
@@ -42,6 +42,7 @@ pub(super) fn tell(engine: &mut Engine, outputs: &mut Vec<Output>) {
         if !assign(engine, peer, &mut seats, &mut names, outputs) {
             engine.list(peer);
         }
+        end_place(engine, peer);
     }
     engine.scratch.names = names;
 }
@@ -125,6 +126,15 @@ fn assign(
     let record = &mut engine.peers[peer];
     (record.told, record.told_node) = (told, told_node);
     true
+}
+
+/// Whoever is no longer where it was told, and could not be told where it is, has lost its place in the
+/// room all the same: if it returns, it needs another connection.
+fn end_place(engine: &mut Engine, peer: u32) {
+    let island = engine.ground.island_of(peer);
+    if island != NONE && engine.islands[island].serial != engine.peers[peer].told {
+        engine.peers[peer].told_node = NO_NODE;
+    }
 }
 
 /// Reports the islands that are no more, and gives up their numbers.

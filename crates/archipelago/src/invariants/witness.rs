@@ -20,8 +20,8 @@ pub struct Witness {
     full: HashSet<NodeName>,
     /// Have disconnected and not been heard since.
     gone: HashSet<Address>,
-    /// In no island at the end of some flush since they were told: their places in rooms ended, so
-    /// that they must be told again; the engine may have forgotten what they were told.
+    /// Not in the island that they were told of at the end of some flush since: their places in rooms
+    /// ended, so that they must be told again; the engine may have forgotten what they were told.
     absent: HashSet<Address>,
 }
 
@@ -186,6 +186,10 @@ impl Witness {
                 return Err(Violation::ToldWrong(*peer, island.clone()));
             }
         }
+        let (told, members) = (&self.told, self.past.members.iter());
+        let elsewhere =
+            members.filter(|(peer, island)| told.get(peer).is_some_and(|told| told.0 != **island));
+        self.absent.extend(elsewhere.map(|(peer, _)| *peer));
         for island in &picture.islands {
             let Some(transport) = &island.transport else { continue };
             if self.nodes_taking.get(transport) != Some(&true) || self.full.contains(transport) {
