@@ -1,5 +1,5 @@
-//! How large islands may be: as large as every zone that a member is counted to allows to people
-//! who can join what all members can join.
+//! Which zone an island counts to, and how large it may be: as large as every zone that a member is
+//! counted to allows to people who can join what all members can join.
 
 use crate::{
     engine::Engine,
@@ -7,6 +7,11 @@ use crate::{
 };
 
 impl Engine {
+    /// The zone whose rules are about an island: the one that most of its members are counted to.
+    pub(crate) fn main_zone(&self, island: u32) -> u32 {
+        self.ground.main_zone(island, |zone| &self.zones.zone(zone).areas)
+    }
+
     /// The most members that an island may have.
     pub(crate) fn limit_of(&self, island: u32) -> u32 {
         self.zones.only_limit().unwrap_or_else(|| {

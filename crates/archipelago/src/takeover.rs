@@ -44,7 +44,9 @@ pub struct Resident {
     pub position: Position,
     /// The id of the island that it would like to be in, if it said so.
     pub desired_room: Option<String>,
-    /// What its client was last told; `None` is a newcomer.
+    /// What its client was last told, unless it has [left](crate::Output::Left) that island since;
+    /// `None` is a newcomer. Of one that has departed, where it was, unless that island has ended since
+    /// because its last members went elsewhere.
     pub told: Option<Told>,
     /// When it was last heard, in the time of the engine.
     pub heard: Duration,
@@ -205,7 +207,7 @@ impl Engine {
             if self.ground.only_zone(island).is_some() {
                 continue;
             }
-            let main = self.ground.main_zone(island);
+            let main = self.main_zone(island);
             for peer in self.members_of(island) {
                 let reaches = &self.ground.reaches;
                 if reaches.enclosure(self.ground.terms(peer).zone()) != reaches.enclosure(main) {
@@ -219,7 +221,7 @@ impl Engine {
     fn begin_paces(&mut self, now: Duration) {
         let islands: Vec<u32> = self.islands.numbers().collect();
         for island in islands {
-            let (zone, size) = (self.ground.main_zone(island), self.ground.size(island));
+            let (zone, size) = (self.main_zone(island), self.ground.size(island));
             self.islands[island].rule = self.zones.rule_for(zone, size);
             self.paces.insert(island, Pace { moved_at: Some(now), ..Pace::default() });
         }

@@ -118,7 +118,7 @@ impl Engine {
     /// one that counts its seats: they may have been given back after the island was judged.
     pub(crate) fn badly_placed(&self) -> Option<IslandId> {
         let badly = |&island: &u32| {
-            let (size, zone) = (self.ground.size(island), self.ground.main_zone(island));
+            let (size, zone) = (self.ground.size(island), self.main_zone(island));
             let capabilities = self.ground.capabilities(island, None);
             let rule = self.zones.rule_for(zone, size);
             let could = || {

@@ -156,7 +156,7 @@ impl Engine {
     pub(super) fn island_facts(&self, island: u32, now: Duration) -> IslandFacts {
         let record = &self.islands[island];
         let size = self.ground.size(island);
-        let zone = self.ground.main_zone(island);
+        let zone = self.main_zone(island);
         let pace = self.pace(island);
         IslandFacts {
             id: self.ids.text(record.serial),

@@ -150,7 +150,7 @@ fn keep(engine: &mut Engine, island: u32, mut pace: Pace, now: Duration) {
 
 /// The rule that decides for an island from now on.
 fn rule(engine: &Engine, island: u32, pace: &mut Pace, now: Duration) -> u32 {
-    let (zone, size) = (engine.ground.main_zone(island), engine.ground.size(island));
+    let (zone, size) = (engine.main_zone(island), engine.ground.size(island));
     let (before, best) = (engine.islands[island].rule, engine.zones.rule_for(zone, size));
     let capabilities = engine.ground.capabilities(island, None);
     let at_once = before == UNDECIDED

@@ -222,8 +222,9 @@ impl Ground {
         Capabilities(bits.fold(0, |bits, (place, _)| bits | 1 << place))
     }
 
-    /// The zone that most members of an island are counted to, of several alike the first.
-    pub(crate) fn main_zone(&self, island: u32) -> u32 {
+    /// The zone that most members of an island are counted to, of several alike the one whose `areas`
+    /// come first: numbers of zones depend on who came first.
+    pub(crate) fn main_zone<'a>(&self, island: u32, areas: impl Fn(u32) -> &'a [u32]) -> u32 {
         if let Some(zone) = self.only_zone(island) {
             return zone;
         }
@@ -235,7 +236,7 @@ impl Ground {
                 None => counts.push((zone, size)),
             }
         }
-        let most = counts.into_iter().max_by_key(|&(zone, count)| (count, std::cmp::Reverse(zone)));
+        let most = counts.into_iter().max_by_key(|&(zone, count)| (count, std::cmp::Reverse(areas(zone))));
         most.map_or(0, |(zone, _)| zone)
     }
 
