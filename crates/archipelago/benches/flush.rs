@@ -10,7 +10,7 @@ mod plain;
 use std::{cell::RefCell, collections::BTreeSet, time::Duration};
 
 use archipelago::{
-    Engine, Input, Output, Settings,
+    Engine, Input, Output, PeerView, Resident, Settings, Takeover, Told,
     invariants::{Bounds, Picture},
     sim::{Workload, World, address, node},
 };
@@ -91,6 +91,28 @@ impl Scene {
         }
     }
 
+    /// What clients were told, after everybody was.
+    fn takeover(&self) -> Takeover {
+        let resident = |peer: PeerView<'_>| {
+            let island = peer.island()?;
+            Some(Resident {
+                peer: peer.address(),
+                session: peer.session(),
+                transports: None,
+                position: peer.position(),
+                desired_room: None,
+                told: Some(Told { island: island.id(), node: island.transport()?.clone() }),
+                heard: self.now,
+                departed: None,
+            })
+        };
+        Takeover {
+            transports: self.engine.transports().map(|view| view.transport.clone()).collect(),
+            residents: self.engine.peers().filter_map(resident).collect(),
+            ..Takeover::default()
+        }
+    }
+
     fn flush(&mut self) -> usize {
         self.now += Duration::from_millis(250);
         self.outputs.clear();
@@ -168,6 +190,37 @@ fn cold_start_city(bencher: Bencher<'_, '_>, people: usize) {
             scene.flush();
             scene
         });
+}
+
+/// Another engine takes over: making it, and its first flush.
+#[divan::bench(args = [10_000, 100_000], sample_count = 10, sample_size = 1)]
+fn take_over_city(bencher: Bencher<'_, '_>, people: usize) {
+    let scene = Scene::settled(Workload::City, people);
+    let settings = scene.engine.settings();
+    bencher.counter(ItemsCount::new(people)).with_inputs(|| scene.takeover()).bench_local_values(
+        |takeover| {
+            let mut engine =
+                Engine::resume(settings.clone(), 1, takeover, scene.now).expect("settings that hold");
+            let mut outputs = Vec::new();
+            engine.flush(scene.now, &mut outputs);
+            assert_eq!(outputs, []);
+            engine
+        },
+    );
+}
+
+/// What it takes to see that every client knows where it is.
+#[divan::bench(args = [10_000, 100_000], sample_count = 10, sample_size = 1)]
+fn agrees_city(bencher: Bencher<'_, '_>, people: usize) {
+    let scene = Scene::settled(Workload::City, people);
+    let residents = scene.takeover().residents;
+    bencher.counter(ItemsCount::new(people)).bench_local(|| {
+        let agrees = |resident: &Resident| {
+            let told = resident.told.as_ref().map(|told| (told.island.as_str(), told.node.as_str()));
+            scene.engine.agrees(resident.peer, resident.session, told)
+        };
+        assert!(residents.iter().all(agrees));
+    });
 }
 
 /// The yardstick: the same rules written down plainly, with every distance computed, in a world where

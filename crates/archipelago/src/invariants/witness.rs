@@ -73,6 +73,20 @@ impl Witness {
         current.is_none_or(|current| session >= current)
     }
 
+    /// Hears that another engine takes over, for which members of an island are those who were told
+    /// of it. Whoever waited to be told is new to it.
+    pub fn take_over(&mut self) {
+        let Self { told, absent, past, .. } = self;
+        let knows = |peer: &Address, island: &IslandId| {
+            told.get(peer).is_some_and(|(known, _)| known == island) && !absent.contains(peer)
+        };
+        let (members, waiting) = past.members.drain().partition(|(peer, island)| knows(peer, island));
+        let waiting: HashMap<Address, IslandId> = waiting;
+        past.members = members;
+        past.relaid = true;
+        absent.extend(waiting.into_keys());
+    }
+
     /// Holds the outputs of a flush against what the engine shows after it, and that against what
     /// must be true of any islands.
     pub fn see(&mut self, engine: &Engine, outputs: &[Output]) -> Result<(), Violation> {

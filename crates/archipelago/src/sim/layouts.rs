@@ -1,18 +1,19 @@
 //! Random layouts: people come, walk and leave, then everybody stands still, and the engine must
-//! fall silent.
+//! fall silent, and so must one that takes over from it.
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     sync::atomic::{AtomicU64, Ordering},
     thread,
     time::Duration,
 };
 
-use protocol::{NodeName, Position};
+use protocol::{Address, IslandId, NodeName, Position};
 
 use super::{Rng, address};
 use crate::{
-    Engine, Input, Output, Settings,
-    invariants::{Violation, Witness},
+    Engine, Input, Output, Resident, Settings, Takeover, Told,
+    invariants::{Picture, Violation, Witness},
 };
 
 /// What became of many layouts.
@@ -49,6 +50,9 @@ pub enum LayoutFault {
     /// Everybody stood still for two flushes, and the engine still announced something.
     #[error("not silent: {0:?}")]
     NotSilent(Vec<Output>),
+    /// An engine that took over has other islands.
+    #[error("other islands after a takeover")]
+    TakenOver,
     /// The settings of the layout were refused.
     #[error("refused settings")]
     Settings,
@@ -110,6 +114,8 @@ struct Layout {
     /// Where everybody stands who is there.
     peers: Vec<(u32, Position)>,
     come: u32,
+    /// Where those stood who left, what they were told, and when they left.
+    left: Vec<(u32, Position, Told, Duration)>,
 }
 
 /// Metres that people stand apart at the fewest in a layout: the density decides how crowded it is.
@@ -134,6 +140,7 @@ impl Layout {
             side_m: people.sqrt() * spacing_m,
             peers: Vec::new(),
             come: 0,
+            left: Vec::new(),
         };
         layout.announce_node();
         (0..people as u32).for_each(|_| layout.come());
@@ -148,6 +155,9 @@ impl Layout {
         }
         // From here on everybody stands still.
         self.flush()?;
+        self.silent_flush()?;
+        self.take_over()?;
+        self.silent_flush()?;
         self.silent_flush()?;
         // Going away and coming back between two flushes is standing still, too; but it has the
         // engine look at every island again, so what one look finds to do the next finds done.
@@ -199,7 +209,10 @@ impl Layout {
         let leaving = self.rng.below(self.peers.len() / 4 + 1);
         for _ in 0..leaving {
             let index = self.rng.below(self.peers.len());
-            let (peer, _) = self.peers.swap_remove(index);
+            let (peer, position) = self.peers.swap_remove(index);
+            if let Some(told) = self.told(address(peer)) {
+                self.left.push((peer, position, told, self.now));
+            }
             self.handle(Input::Disconnected { peer: address(peer), session: None });
         }
         let coming = self.rng.below(self.peers.len() / 4 + 2);
@@ -222,6 +235,42 @@ impl Layout {
         }
     }
 
+    /// What a peer was told last: all are told where they are at every flush.
+    fn told(&self, peer: Address) -> Option<Told> {
+        let island = self.engine.peer(peer)?.island()?;
+        Some(Told { island: island.id(), node: island.transport()?.clone() })
+    }
+
+    /// Another engine takes over, which knows what clients were told.
+    fn take_over(&mut self) -> Result<(), LayoutError> {
+        let resident = |(peer, position, told, departed): (u32, Position, Option<Told>, Option<Duration>)| {
+            let (peer, heard) = (address(peer), self.now);
+            Resident {
+                peer,
+                session: None,
+                transports: None,
+                position,
+                desired_room: None,
+                told,
+                heard,
+                departed,
+            }
+        };
+        let there = self.peers.iter().map(|&(peer, at)| (peer, at, self.told(address(peer)), None));
+        let left =
+            self.left.iter().map(|(peer, at, told, when)| (*peer, *at, Some(told.clone()), Some(*when)));
+        let takeover = Takeover {
+            transports: self.engine.transports().map(|view| view.transport.clone()).collect(),
+            residents: there.chain(left).map(resident).collect(),
+            ..Takeover::default()
+        };
+        let before = members(&self.engine);
+        let engine =
+            Engine::resume(self.engine.settings().clone(), self.seed.wrapping_add(1), takeover, self.now);
+        self.engine = engine.map_err(|_| self.error(LayoutFault::Settings))?;
+        if members(&self.engine) == before { Ok(()) } else { Err(self.error(LayoutFault::TakenOver)) }
+    }
+
     fn fidget(&mut self) {
         for (peer, position) in self.peers.clone() {
             self.say(peer, Position { x: position.x + 1.0, ..position });
@@ -235,6 +284,8 @@ impl Layout {
         self.announce_node();
         let mut outputs = Vec::new();
         self.engine.flush(self.now, &mut outputs);
+        let ended = |told: &Told| outputs.contains(&Output::Closed { island: told.island.clone() });
+        self.left.retain(|(_, _, told, _)| !ended(told));
         match self.witness.see(&self.engine, &outputs) {
             Ok(()) => Ok(outputs),
             Err(violation) => Err(self.error(violation.into())),
@@ -275,4 +326,11 @@ impl Layout {
         }
         false
     }
+}
+
+/// Who is where, and on which node.
+fn members(engine: &Engine) -> BTreeMap<IslandId, (Option<NodeName>, BTreeSet<Address>)> {
+    let islands = Picture::of(engine).islands.into_iter();
+    let peers = |members: Vec<(Address, Position)>| members.into_iter().map(|(peer, _)| peer).collect();
+    islands.map(|island| (island.id, (island.transport, peers(island.members)))).collect()
 }

@@ -1,0 +1,101 @@
+//! What somebody knows who hears all that is said to an engine and by it, as a director does that
+//! stands by to take over.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use archipelago::{Input, Output, Resident, Takeover, Told, Transport, rules::Rules};
+use protocol::{Address, NodeName};
+
+#[derive(Default)]
+pub(crate) struct Chronicle {
+    rules: Arc<Rules>,
+    minute: Option<u16>,
+    nodes: BTreeMap<NodeName, Transport>,
+    /// What clients said that they can join.
+    announced: BTreeMap<Address, Vec<String>>,
+    people: BTreeMap<Address, Resident>,
+}
+
+impl Chronicle {
+    pub(crate) fn hear(&mut self, input: &Input, now: Duration) {
+        match input {
+            Input::Connected { peer, transports, .. } => {
+                match transports {
+                    Some(transports) => drop(self.announced.insert(*peer, transports.clone())),
+                    None => drop(self.announced.remove(peer)),
+                }
+                if let Some(resident) = self.people.get_mut(peer).filter(|known| known.departed.is_none()) {
+                    resident.told = None;
+                }
+            }
+            Input::Heartbeat { peer, session, position, .. } => {
+                let told = self.people.remove(peer).filter(|known| known.departed.is_none());
+                let resident = Resident {
+                    peer: *peer,
+                    session: *session,
+                    transports: None,
+                    position: *position,
+                    desired_room: None,
+                    told: told.and_then(|known| known.told),
+                    heard: now,
+                    departed: None,
+                };
+                self.people.insert(*peer, resident);
+            }
+            Input::Disconnected { peer, .. } => {
+                if let Some(resident) = self.people.get_mut(peer) {
+                    resident.departed = Some(now);
+                }
+            }
+            Input::Transport(transport) => {
+                self.nodes.insert(transport.node.clone(), transport.clone());
+            }
+            Input::TransportGone { node } => drop(self.nodes.remove(node)),
+            Input::Rules(rules) => self.rules = rules.clone(),
+            Input::TimeOfDay { minute } => self.minute = Some(*minute),
+            Input::Tell { .. } => {}
+        }
+    }
+
+    pub(crate) fn see(&mut self, outputs: &[Output]) {
+        for output in outputs {
+            match output {
+                Output::Assigned { peer, island, transport, .. } => {
+                    if let Some(resident) = self.people.get_mut(peer) {
+                        resident.told = Some(Told { island: island.clone(), node: transport.clone() });
+                    }
+                }
+                // Its client may still have to be told, but it is no member.
+                Output::Left { island, peer, .. } => {
+                    let there = |told: &mut Told| told.island == *island;
+                    let resident = self.people.get_mut(peer).filter(|known| known.departed.is_none());
+                    resident.into_iter().for_each(|known| drop(known.told.take_if(there)));
+                }
+                Output::Closed { island } => {
+                    let left = self.people.values_mut().filter(|known| known.departed.is_some());
+                    let there = |told: &mut Told| told.island == *island;
+                    left.for_each(|known| drop(known.told.take_if(there)));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// What a peer was last told, of those who are there.
+    pub(crate) fn told(&self, peer: Address) -> Option<&Told> {
+        self.people.get(&peer).filter(|known| known.departed.is_none())?.told.as_ref()
+    }
+
+    pub(crate) fn takeover(&self) -> Takeover {
+        let resident = |known: &Resident| Resident {
+            transports: self.announced.get(&known.peer).cloned(),
+            ..known.clone()
+        };
+        Takeover {
+            rules: self.rules.clone(),
+            minute: self.minute,
+            transports: self.nodes.values().cloned().collect(),
+            residents: self.people.values().map(resident).collect(),
+        }
+    }
+}
