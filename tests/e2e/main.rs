@@ -29,4 +29,5 @@ mod sdk;
 #[path = "../../crates/bus/tests/bus/server.rs"]
 mod server;
 mod sessions;
+mod standby;
 mod wire;
