@@ -3,7 +3,7 @@
 use archipelago::{Input, Transport, TransportKind};
 use bus::Envelope;
 use protocol::{
-    Address, IslandId, NodeName, Position, SessionId, Subject, Ulid,
+    Address, ConnectionString, IslandId, NodeName, Position, SessionId, Subject, Ulid,
     atoll_bus::{self, GatewayHeartbeat, MembershipEnded, TransportAnnouncement},
     is_protocol_name,
     v3::ServiceDiscoveryMessage,
@@ -18,12 +18,23 @@ pub(crate) enum Heard {
     Input(Input),
     /// A peer is there.
     Heartbeat(Heartbeat),
-    /// Whoever leads told a client where it belongs; the node, if it was named.
-    Assigned { peer: Address, session: Option<SessionId>, island: IslandId, node: Option<NodeName> },
+    /// Whoever leads told a client where it belongs.
+    Assigned { peer: Address, session: Option<SessionId>, island: IslandId, room: Room },
     /// Memberships ended, on one node or on all, and so did tokens minted up to a time.
     Ended { island: IslandId, node: Option<NodeName>, peers: Vec<Address>, minted_before: Ulid },
     /// A director leads, and this is the time on its clock, in milliseconds since the Unix epoch.
     Leads { unix_ms: u64 },
+}
+
+/// Where the room of an island is, as far as that is said.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Room {
+    /// On this node.
+    On(NodeName),
+    /// Where this leads: not everybody's bus names nodes.
+    At(ConnectionString),
+    /// Somewhere.
+    Unknown,
 }
 
 /// A peer is there, and what its gateway says of it.
@@ -85,7 +96,11 @@ fn read(envelope: &Envelope, settings: &Settings) -> Result<Option<Heard>, &'sta
         Subject::PeerIslandChanged(peer) => {
             let change: atoll_bus::IslandOfChange = decode(envelope)?;
             let island = change.island_id.parse().map_err(|_| "island")?;
-            Heard::Assigned { peer, session, island, node: envelope.headers.node.clone() }
+            let room = match &envelope.headers.node {
+                Some(node) => Room::On(node.clone()),
+                None => change.conn_str.parse().map_or(Room::Unknown, Room::At),
+            };
+            Heard::Assigned { peer, session, island, room }
         }
         Subject::MembershipEnded(island) => {
             let MembershipEnded { peers, minted_before, node } = decode(envelope)?;
@@ -237,9 +252,17 @@ mod tests {
         };
         let headers = Headers { node: Some(node.clone()), ..Headers::default() };
         let heard = read_one(&Subject::PeerIslandChanged(peer()), headers, change.encode_to_vec());
-        let assigned =
-            Heard::Assigned { peer: peer(), session: None, island: island.clone(), node: Some(node.clone()) };
+        let assigned = Heard::Assigned {
+            peer: peer(),
+            session: None,
+            island: island.clone(),
+            room: Room::On(node.clone()),
+        };
         assert_eq!(heard, Ok(Some(assigned)));
+        let nameless =
+            read_one(&Subject::PeerIslandChanged(peer()), Headers::default(), change.encode_to_vec());
+        let Ok(Some(Heard::Assigned { room: Room::At(room), .. })) = nameless else { panic!("{nameless:?}") };
+        assert_eq!(room.to_string(), change.conn_str);
         let minted_before = Ulid::from_parts(5, 7);
         let ended = MembershipEnded {
             peers: vec![peer().to_string(), "nobody".to_owned()],

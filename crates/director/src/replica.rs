@@ -6,10 +6,10 @@ use std::{
     time::Duration,
 };
 
-use archipelago::{Input, Resident, Takeover, Told, Transport, rules::Rules};
-use protocol::{Address, IslandId, NodeName, Position, SessionId, Ulid, atoll_bus};
+use archipelago::{Input, Resident, Takeover, Told, Transport, TransportKind, rules::Rules};
+use protocol::{Address, ConnectionString, IslandId, NodeName, Position, SessionId, Ulid, atoll_bus};
 
-use crate::inbound::{Heard, Heartbeat, joinable};
+use crate::inbound::{Heard, Heartbeat, Room, joinable};
 
 /// Who is there and what each was told, as gateways, nodes and the director that leads say. Takes
 /// what the engine takes, and decides nothing. Times are the engine's.
@@ -73,7 +73,8 @@ impl Replica {
             }
             Heard::Input(Input::TransportGone { node }) => drop(self.nodes.remove(&node)),
             Heard::Heartbeat(heartbeat) => self.heartbeat(heartbeat, now),
-            Heard::Assigned { peer, session, island, node } => {
+            Heard::Assigned { peer, session, island, room } => {
+                let node = self.node_of(room, &island);
                 self.assigned(peer, session, island, node, now);
             }
             Heard::Ended { island, node, peers, minted_before } => {
@@ -133,8 +134,10 @@ impl Replica {
     ) {
         let Some(peer) = self.admit(address, session) else { return };
         peer.transports = transports.map(|names| names.join(","));
-        peer.begin();
         peer.heard = now;
+        if session.is_none() {
+            peer.begin();
+        }
     }
 
     fn heartbeat(&mut self, heartbeat: Heartbeat, now: Duration) {
@@ -162,7 +165,33 @@ impl Replica {
         peer.departed = Some(now);
     }
 
-    /// Its client is told. One whose node is not named may know it, and is told again by whoever
+    /// The node that has this room of an island. Where it is not named, it is the one that announces
+    /// the place, if that is clear.
+    fn node_of(&self, room: Room, island: &IslandId) -> Option<NodeName> {
+        let connection = match room {
+            Room::On(node) => return Some(node),
+            Room::At(connection) => connection,
+            Room::Unknown => return None,
+        };
+        let fits = |transport: &Transport| match &connection {
+            ConnectionString::WsRoom { url, .. } => {
+                transport.kind == TransportKind::WsRoom
+                    && url.strip_suffix(island.as_str()).and_then(|url| url.strip_suffix("/rooms/"))
+                        == Some(transport.public_url.trim_end_matches('/'))
+            }
+            ConnectionString::LiveKit { url, .. } => {
+                transport.kind == TransportKind::LiveKit && *url == transport.public_url.trim_end_matches('/')
+            }
+            ConnectionString::P2p { .. } => transport.kind == TransportKind::P2p,
+            ConnectionString::External { protocol, .. } => *transport.capability == **protocol,
+            _ => false,
+        };
+        let mut nodes = self.nodes.values().map(|(transport, _)| transport).filter(|node| fits(node));
+        let node = nodes.next()?;
+        nodes.next().is_none().then(|| node.node.clone())
+    }
+
+    /// Its client is told. One whose node is not known may know it, and is told again by whoever
     /// takes over.
     fn assigned(
         &mut self,
@@ -172,9 +201,12 @@ impl Replica {
         node: Option<NodeName>,
         now: Duration,
     ) {
-        // Who was never heard is not there, as far as anybody knows.
-        let Entry::Occupied(_) = self.peers.entry(address) else { return };
+        let new = !self.peers.contains_key(&address);
         let Some(peer) = self.admit(address, session) else { return };
+        if new {
+            // The one that leads heard it: its heartbeat is on its way here.
+            peer.heard = now;
+        }
         if peer.departed.is_none() {
             peer.told = node.map(|node| Told { island, node });
             (peer.said, peer.knows, peer.told_at) = (true, true, Some(now));
@@ -233,3 +265,6 @@ impl Peer {
         residents.push(Resident { peer, session, transports, position, desired_room, told, heard, departed });
     }
 }
+
+#[cfg(test)]
+mod tests;

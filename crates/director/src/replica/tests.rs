@@ -1,0 +1,210 @@
+use super::*;
+
+const NOW: Duration = Duration::from_secs(100);
+
+fn peer() -> Address {
+    Address::new([1; 20])
+}
+
+fn session(number: u64) -> Option<SessionId> {
+    Some(SessionId::new(number, 0))
+}
+
+fn seconds(seconds: f64) -> Duration {
+    NOW + Duration::from_secs_f64(seconds)
+}
+
+fn told(island: &str, node: &str) -> atoll_bus::Told {
+    atoll_bus::Told { island: island.to_owned(), node: node.to_owned(), epoch: 0 }
+}
+
+fn heartbeat(session: Option<SessionId>, told: Option<atoll_bus::Told>) -> Heard {
+    let position = Position::new(1.0, 2.0, 3.0);
+    let (desired_room, transports) = (None, None);
+    Heard::Heartbeat(Heartbeat { peer: peer(), session, position, desired_room, told, transports })
+}
+
+fn assigned(session: Option<SessionId>, island: &str) -> Heard {
+    let (island, room) = (island.parse().unwrap(), Room::On("node-1".parse().unwrap()));
+    Heard::Assigned { peer: peer(), session, island, room }
+}
+
+fn ended(island: &str, node: Option<&str>) -> Heard {
+    let (island, node) = (island.parse().unwrap(), node.map(|node| node.parse().unwrap()));
+    Heard::Ended { island, node, peers: vec![peer()], minted_before: Ulid::nil() }
+}
+
+fn connected(session: Option<SessionId>) -> Heard {
+    let transports = Some(vec!["p2p".to_owned(), "ws-room".to_owned()]);
+    Heard::Input(Input::Connected { peer: peer(), session, transports })
+}
+
+fn disconnected(session: Option<SessionId>) -> Heard {
+    Heard::Input(Input::Disconnected { peer: peer(), session })
+}
+
+/// What follows from what is heard at these times, in seconds.
+fn succession(heard: impl IntoIterator<Item = (f64, Heard)>) -> (Vec<Resident>, Vec<Input>) {
+    let (mut replica, mut now) = (Replica::default(), NOW);
+    for (at, heard) in heard {
+        now = seconds(at);
+        replica.hear(heard, now, 0);
+    }
+    replica.tidy(&archipelago::Settings::default(), now);
+    let Succession { takeover, since, .. } = replica.hand_over(Arc::default(), 0, 0);
+    (takeover.residents, since)
+}
+
+fn place(resident: &Resident) -> Option<&str> {
+    resident.told.as_ref().map(|told| told.island.as_str())
+}
+
+#[test]
+fn whoever_was_told_is_where_it_was_told() {
+    let heard =
+        [(0.0, connected(session(1))), (0.0, heartbeat(session(1), None)), (0.1, assigned(session(1), "I1"))];
+    let (residents, since) = succession(heard);
+    let [resident] = &residents[..] else { panic!("{residents:?}") };
+    assert_eq!((place(resident), resident.session), (Some("I1"), session(1)));
+    assert_eq!(resident.transports.as_deref(), Some(&["p2p".to_owned(), "ws-room".to_owned()][..]));
+    assert_eq!((resident.heard, resident.departed), (NOW, None));
+    assert_eq!(since, []);
+}
+
+#[test]
+fn what_two_say_comes_in_any_order() {
+    let heard =
+        [(0.0, assigned(session(1), "I1")), (0.0, connected(session(1))), (0.0, heartbeat(session(1), None))];
+    let (residents, since) = succession(heard);
+    assert_eq!((residents.len(), place(&residents[0]), since.len()), (1, Some("I1"), 0));
+}
+
+#[test]
+fn older_sessions_change_nothing_and_a_newer_one_keeps_the_place_and_knows_nothing() {
+    let heard = || vec![(0.0, heartbeat(session(2), None)), (0.1, assigned(session(2), "I1"))];
+    let older =
+        [(0.2, assigned(session(1), "I2")), (0.3, disconnected(session(1))), (0.4, connected(session(1)))];
+    let (residents, since) = succession(heard().into_iter().chain(older));
+    assert_eq!((place(&residents[0]), residents[0].departed, since.len()), (Some("I1"), None, 0));
+    // One without a session counts as the present one.
+    let (residents, _) = succession(heard().into_iter().chain([(0.2, assigned(None, "I2"))]));
+    assert_eq!(place(&residents[0]), Some("I2"));
+    let newer = [(0.2, connected(session(3)))];
+    let (residents, since) = succession(heard().into_iter().chain(newer));
+    assert_eq!((place(&residents[0]), residents[0].session), (Some("I1"), session(3)));
+    assert!(matches!(since[..], [Input::Connected { .. }]), "it has not said where it is: {since:?}");
+    let newer = [(0.2, heartbeat(session(3), None))];
+    let (residents, since) = succession(heard().into_iter().chain(newer));
+    assert_eq!(place(&residents[0]), Some("I1"));
+    assert_eq!(since, [Input::Tell { peer: peer(), session: session(3), from: None }]);
+}
+
+#[test]
+fn what_a_client_knows_its_gateway_knows_best_unless_it_may_not_have_heard_yet() {
+    let heard = |at| {
+        let heard = [(0.0, heartbeat(None, None)), (0.1, assigned(None, "I2"))];
+        succession(heard.into_iter().chain([(at, heartbeat(None, Some(told("I1", "node-2"))))])).0
+    };
+    assert_eq!(place(&heard(1.0)[0]), Some("I2"), "it was on its way");
+    let residents = heard(1.2);
+    assert_eq!(place(&residents[0]), Some("I1"));
+    assert_eq!(residents[0].told.as_ref().unwrap().node.as_str(), "node-2");
+    // It knows of none, as what it was told was lost; or not of which node.
+    for unknown in [told("", ""), told("I2", "")] {
+        let heard = [(0.0, heartbeat(None, None)), (0.1, assigned(None, "I2"))];
+        let (residents, since) = succession(heard.into_iter().chain([(2.0, heartbeat(None, Some(unknown)))]));
+        assert_eq!(place(&residents[0]), Some("I2"), "it keeps its place");
+        assert!(matches!(since[..], [Input::Tell { .. }]));
+    }
+}
+
+#[test]
+fn whose_membership_ended_is_told_unless_it_was_told_already() {
+    let heard = || vec![(0.0, heartbeat(None, None)), (0.1, assigned(None, "I1"))];
+    let told = |more: Vec<(f64, Heard)>| succession(heard().into_iter().chain(more)).1.len();
+    assert_eq!(told(vec![(0.2, ended("I1", None))]), 1);
+    assert_eq!(told(vec![(0.2, ended("I1", Some("node-1")))]), 1);
+    assert_eq!(told(vec![(0.2, ended("I1", Some("node-2")))]), 0, "on another node");
+    assert_eq!(told(vec![(0.2, ended("I2", None))]), 0);
+    assert_eq!(told(vec![(0.2, ended("I1", None)), (0.2, assigned(None, "I2"))]), 0);
+}
+
+#[test]
+fn who_left_may_come_back_and_others_hear_that_it_left_once() {
+    let heard = || vec![(0.0, heartbeat(None, None)), (0.1, assigned(None, "I1")), (1.0, disconnected(None))];
+    let (residents, since) = succession(heard());
+    assert_eq!((residents[0].departed, place(&residents[0])), (None, Some("I1")), "nobody heard");
+    assert_eq!(since, [Input::Disconnected { peer: peer(), session: None }]);
+    let (residents, since) = succession(heard().into_iter().chain([(1.2, ended("I1", None))]));
+    assert_eq!((residents[0].departed, place(&residents[0])), (Some(seconds(1.0)), Some("I1")));
+    assert_eq!(since, []);
+    // It is back.
+    let back = [(1.2, ended("I1", None)), (2.0, heartbeat(None, Some(told("", ""))))];
+    let (residents, since) = succession(heard().into_iter().chain(back));
+    assert_eq!((residents[0].departed, since.len()), (None, 1));
+}
+
+#[test]
+fn who_is_silent_or_gone_for_long_is_forgotten() {
+    let other = |at: f64| {
+        let node = Transport {
+            node: "node-1".parse().unwrap(),
+            kind: TransportKind::WsRoom,
+            capability: "ws-room".into(),
+            max_island_size: 100,
+            seats: None,
+            users: 0,
+            draining: false,
+            public_url: "ws://there".into(),
+        };
+        (at, Heard::Input(Input::Transport(node)))
+    };
+    let here = || (0.0, heartbeat(None, None));
+    assert_eq!(succession([here(), other(14.0)]).0.len(), 1);
+    let (residents, since) = succession([here(), other(16.0)]);
+    assert_eq!((residents.len(), since.len()), (1, 1), "the others are to hear that it is gone: {since:?}");
+    assert_eq!(succession([here(), other(26.0)]), (vec![], vec![]));
+    assert_eq!(succession([here(), (1.0, disconnected(None)), other(12.0)]), (vec![], vec![]));
+    // Whoever is not known is not made known by its going.
+    assert_eq!(succession([(0.0, disconnected(None))]), (vec![], vec![]));
+}
+
+#[test]
+fn a_node_that_is_not_named_is_the_one_that_announces_the_place() {
+    let node = |name: &str, kind, capability: &str, url: &str| {
+        Heard::Input(Input::Transport(Transport {
+            node: name.parse().unwrap(),
+            kind,
+            capability: capability.into(),
+            max_island_size: 100,
+            seats: None,
+            users: 0,
+            draining: false,
+            public_url: url.into(),
+        }))
+    };
+    let node_of = |connection: &str| {
+        let nodes = [
+            node("rooms-1", TransportKind::WsRoom, "ws-room", "ws://there"),
+            node("rooms-2", TransportKind::WsRoom, "ws-room", "ws://there/nodes/rooms-2"),
+            node("lk", TransportKind::LiveKit, "livekit", "wss://lk"),
+            node("mesh", TransportKind::P2p, "p2p", ""),
+            node("pulse-1", TransportKind::External, "pulse", "pulse:1"),
+            node("pulse-2", TransportKind::External, "pulse", "pulse:2"),
+        ];
+        let room = Room::At(connection.parse().unwrap());
+        let told = Heard::Assigned { peer: peer(), session: None, island: "I1".parse().unwrap(), room };
+        let heard = nodes.into_iter().chain([heartbeat(None, None), told]).map(|heard| (0.0, heard));
+        let (residents, _) = succession(heard);
+        residents[0].told.as_ref().map(|told| told.node.to_string())
+    };
+    assert_eq!(node_of("ws-room:ws://there/rooms/I1?access_token=t").as_deref(), Some("rooms-1"));
+    assert_eq!(
+        node_of("ws-room:ws://there/nodes/rooms-2/rooms/I1?access_token=t").as_deref(),
+        Some("rooms-2")
+    );
+    assert_eq!(node_of("ws-room:ws://elsewhere/rooms/I1?access_token=t"), None);
+    assert_eq!(node_of("livekit:wss://lk?access_token=t").as_deref(), Some("lk"));
+    assert_eq!(node_of("p2p:I1").as_deref(), Some("mesh"));
+    assert_eq!(node_of("pulse:1"), None, "that could be either");
+}
