@@ -1,5 +1,9 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use protocol::Subject;
+
+use crate::Envelope;
+
 /// Of which terms of directors messages came: what is said in an earlier one than the latest that
 /// was heard of, a director says that does not know yet that it was deposed.
 #[derive(Debug, Default)]
@@ -11,8 +15,35 @@ impl Epochs {
         self.0.load(Ordering::Relaxed)
     }
 
+    /// Whether a message is to be heard: not if a director says it that was deposed. What others say in
+    /// some epoch deposes nobody.
+    pub(crate) fn admit(&self, envelope: &Envelope) -> bool {
+        let Some(epoch) = envelope.headers.epoch else { return true };
+        !envelope.subject().is_some_and(|subject| is_of_directors(&subject)) || self.observe(epoch)
+    }
+
     /// Hears of one. Whether it is the latest.
     pub(crate) fn observe(&self, epoch: u64) -> bool {
         self.0.fetch_max(epoch, Ordering::Relaxed) <= epoch
+    }
+}
+
+/// Whether directors alone say such things.
+fn is_of_directors(subject: &Subject) -> bool {
+    match subject {
+        Subject::PeerIslandChanged(_)
+        | Subject::IslandPeerJoin(_)
+        | Subject::IslandPeerLeft(_)
+        | Subject::EngineIslands
+        | Subject::EngineDiscovery
+        | Subject::MembershipEnded(_) => true,
+        Subject::PeerConnect(_)
+        | Subject::PeerHeartbeat(_)
+        | Subject::PeerDisconnect(_)
+        | Subject::PeerTopic(..)
+        | Subject::SystemTopic(_)
+        | Subject::SceneTopic(_)
+        | Subject::TransportAnnounce(_)
+        | Subject::PeersWanted => false,
     }
 }

@@ -48,7 +48,7 @@ impl Inbox {
     /// Puts a message into the queue, or drops it: where there is no place, and where a director
     /// says it that was deposed.
     pub(crate) fn offer(&self, mut envelope: Envelope) {
-        if envelope.headers.epoch.is_some_and(|epoch| !self.epochs.observe(epoch)) {
+        if !self.epochs.admit(&envelope) {
             metrics::counter!("atoll_bus_deposed_total", "subscriber" => self.name).increment(1);
             tracing::debug!(subscriber = self.name, subject = %envelope.subject, "of a deposed director, dropped");
             return;

@@ -14,13 +14,13 @@ use std::{
     fmt,
     path::PathBuf,
     sync::{
-        Arc, PoisonError,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
 };
 
-use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, ServerAddr};
+use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, ServerAddr, ServerError};
 use bytes::Bytes;
 use percent_encoding::percent_decode_str;
 use protocol::{Subject, subject::Layout};
@@ -49,6 +49,8 @@ const LIBRARY_QUEUE: usize = 256;
 const PATTERN_QUEUE: usize = 65_536;
 /// How often the server is asked whether it is there; after three times without an answer it is not.
 const PING_INTERVAL: Duration = Duration::from_secs(3);
+/// How often it is said in the log that the server refuses what is said.
+const WARN_INTERVAL: Duration = Duration::from_secs(10);
 /// The longest pause between two attempts to reconnect.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
@@ -159,7 +161,7 @@ impl Nats {
             .ping_interval(PING_INTERVAL)
             .connection_timeout(connect_timeout)
             .reconnect_delay_callback(pause)
-            .event_callback(slow_consumers(subscribers.clone()));
+            .event_callback(watch(subscribers.clone()));
         if let Some(file) = ca_file {
             // The library would not say which file it is.
             std::fs::metadata(&file).map_err(|error| ConnectError::Authorities(file.clone(), error))?;
@@ -290,19 +292,45 @@ fn pause(attempt: usize) -> Duration {
     (Duration::from_millis(25) * 2_u32.pow(exponent)).min(LONGEST_PAUSE).mul_f64(rand::random())
 }
 
-/// Counts what the client library drops, under the name of whom it was for.
-fn slow_consumers(
-    subscribers: Subscribers,
-) -> impl Fn(Event) -> std::future::Ready<()> + Send + Sync + 'static {
+/// Counts what the client library drops, under the name of whom it was for, and what the server refuses.
+fn watch(subscribers: Subscribers) -> impl Fn(Event) -> std::future::Ready<()> + Send + Sync + 'static {
+    let warned = Mutex::<Option<Instant>>::default();
     move |event| {
-        if let Event::SlowConsumer(subscription) = event {
-            let subscribers = subscribers.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(inbox) = subscribers.get(&subscription) {
-                inbox.overrun();
+        match event {
+            Event::SlowConsumer(subscription) => {
+                let subscribers = subscribers.lock().unwrap_or_else(PoisonError::into_inner);
+                if let Some(inbox) = subscribers.get(&subscription) {
+                    inbox.overrun();
+                }
             }
+            Event::ServerError(error) => refused(&error, &warned),
+            _ => {}
         }
         std::future::ready(())
     }
+}
+
+/// What we may not say or hear goes nowhere, and nothing but this tells of it: permissions that do not
+/// fit the roles of the process. Each subject is counted alike, so that no client can make names.
+fn refused(error: &ServerError, warned: &Mutex<Option<Instant>>) {
+    let text = error.to_string();
+    let what = if text.contains("Permissions Violation for Publish") {
+        "publish"
+    } else if text.contains("Permissions Violation for Subscription") {
+        "subscribe"
+    } else {
+        "other"
+    };
+    metrics::counter!("atoll_bus_refused_total", "what" => what).increment(1);
+    let mut warned = warned.lock().unwrap_or_else(PoisonError::into_inner);
+    // We ask to hear few things, each once a connection, and may say many.
+    if what != "subscribe" {
+        if warned.is_some_and(|at| at.elapsed() < WARN_INTERVAL) {
+            return;
+        }
+        *warned = Some(Instant::now());
+    }
+    tracing::error!(error = text, "the NATS server refuses what we say or want to hear");
 }
 
 #[cfg(test)]

@@ -22,7 +22,7 @@ async fn payloads(subscription: &mut Subscription) -> Vec<String> {
 /// `director` says things, of which nobody on `bus` hears those of an earlier epoch.
 async fn nobody_hears_deposed(director: &Bus, bus: &Bus, names: [&'static str; 2]) {
     metric::begin();
-    let patterns = [subject::PEER_ISLAND_CHANGES, subject::ENGINE_ISLANDS];
+    let patterns = [subject::PEER_ISLAND_CHANGES, subject::ENGINE_ISLANDS, subject::SCENE_TOPICS];
     let mut subscriptions = names.map(|name| bus.subscribe(name, &patterns, 100));
     bus.flush().await;
     let island_changed = Subject::PeerIslandChanged(peer(1));
@@ -48,9 +48,17 @@ async fn nobody_hears_deposed(director: &Bus, bus: &Bus, names: [&'static str; 2
     for (epoch, payload) in [(8, "deposed"), (9, "9")] {
         director.publish(&island_changed, Headers { epoch: Some(epoch), ..Headers::default() }, payload);
     }
+    // Whoever is no director deposes nobody.
+    let stranger = Subject::SceneTopic("messageBus.scene.bafy.door".parse().unwrap());
+    for _ in 0..2 {
+        director.publish(&stranger, Headers { epoch: Some(u64::MAX), ..Headers::default() }, "stranger");
+        director.publish(&stranger, Headers { epoch: Some(1), ..Headers::default() }, "stranger");
+    }
+    director.publish(&island_changed, Headers { epoch: Some(9), ..Headers::default() }, "9");
     director.publish(&Subject::EngineIslands, Headers::default(), "last");
     for (subscription, name) in subscriptions.iter_mut().zip(names) {
-        assert_eq!(payloads(subscription).await, ["9", "last"]);
+        let strangers = ["stranger"; 4];
+        assert_eq!(payloads(subscription).await, [&["9"], &strangers[..], &["9", "last"]].concat());
         assert_eq!(metric::count(&format!("atoll_bus_deposed_total{{subscriber=\"{name}\"}}")), 2);
     }
 }
