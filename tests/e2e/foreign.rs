@@ -140,16 +140,17 @@ async fn our_director_serves_the_gateways_of_others() {
     assert_eq!(hello.server_name, "archipelago");
     assert!(said_at.abs_diff(before) < 60_000, "{said_at} is milliseconds since 1970");
 
-    // Two who are near each other are together.
+    // Who are near each other are together.
     let changes = Foreign::listen(&cluster, "engine.peer.>").await;
-    let (one, two) = (wallet(), wallet());
+    let (one, two, three) = (wallet(), wallet(), wallet());
     let mut gateway = ForeignGateway { changes, people: vec![(one.clone(), 0.0)] };
     let alone = gateway.island_changed(&one).await;
     assert_eq!(alone.peers.len(), 1);
     gateway.people.push((two.clone(), 10.0));
     let together = gateway.island_changed(&two).await;
     assert_eq!((&together.island_id, together.peers.len()), (&alone.island_id, 2));
-    gateway.report(&mut everything, vec![vec![&one, &two]]).await;
+    gateway.people.push((three.clone(), 5.0));
+    gateway.report(&mut everything, vec![vec![&one, &two, &three]]).await;
 
     // The connection string leads into a room, which they share.
     let mut rooms = Vec::new();
@@ -160,14 +161,14 @@ async fn our_director_serves_the_gateways_of_others() {
     }
     assert_eq!(rooms[1].0.peer_identities.len(), 1);
 
-    // One walks away.
+    // One walks away, and the others stay where they are.
     gateway.people[1].1 = 1_000.0;
     let apart = gateway.island_changed(&two).await;
     assert_ne!(apart.island_id, alone.island_id);
     assert_eq!(apart.from_island_id.as_ref(), Some(&alone.island_id));
-    gateway.report(&mut everything, vec![vec![&one], vec![&two]]).await;
+    gateway.report(&mut everything, vec![vec![&one, &three], vec![&two]]).await;
 
-    // Both go.
+    // All go.
     for (wallet, _) in gateway.people.drain(..) {
         gateway.changes.say(format!("peer.{}.disconnect", wallet.address()), Vec::new()).await;
     }
