@@ -178,6 +178,39 @@ async fn our_director_serves_the_gateways_of_others() {
     assert_eq!(gateway.island_changed(&one).await.island_id, alone.island_id);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn people_at_the_gateways_of_others_hear_nothing_when_our_director_is_killed() {
+    let mut cluster = Cluster::start(&[LAYOUT]);
+    for (name, roles) in [("one", "director"), ("two", "director"), ("rooms-1", "rooms")] {
+        cluster.run(name, roles, &[]);
+    }
+    cluster.ready().await;
+    let leads = async |name: &str| cluster[name].count("atoll_director_leads").await == 1.0;
+    eventually("one of them leads", async || leads("one").await || leads("two").await).await;
+    let (first, second) = if leads("one").await { ("one", "two") } else { ("two", "one") };
+    let changes = Foreign::listen(&cluster, "engine.peer.>").await;
+    let (one, two) = (wallet(), wallet());
+    let mut gateway = ForeignGateway { changes, people: vec![(one.clone(), 0.0)] };
+    let alone = gateway.island_changed(&one).await;
+    gateway.people.push((two.clone(), 10.0));
+    gateway.island_changed(&two).await;
+    cluster.kill(first);
+    let leads = async || {
+        gateway.beat().await;
+        cluster[second].count("atoll_director_leads").await == 1.0
+    };
+    eventually("the other leads", leads).await;
+    for _ in 0..8 {
+        gateway.beat().await;
+        let told = timeout(Duration::from_millis(250), gateway.changes.heard.next()).await;
+        assert!(told.is_err(), "{told:?}");
+    }
+    // It knows where they are, and goes on from there.
+    gateway.people[1].1 = 1_000.0;
+    let apart = gateway.island_changed(&two).await;
+    assert_eq!(apart.from_island_id.as_ref(), Some(&alone.island_id));
+}
+
 /// The heartbeats and goodbyes of a peer, from whoever says more.
 async fn of_peer(core: &mut Foreign, wallet: &Wallet) -> (String, Message) {
     let prefix = format!("peer.{}.", wallet.address());

@@ -19,6 +19,8 @@ use crate::inbound::{Heard, Heartbeat, Room, joinable};
 pub(crate) struct Replica {
     peers: HashMap<Address, Peer>,
     nodes: HashMap<NodeName, (Transport, Duration)>,
+    /// When somebody last went from this island to another one, of late.
+    left_at: HashMap<IslandId, Duration>,
     /// The newest time that a token of before is void by.
     minted_before: Ulid,
     /// By how many milliseconds the clock of the director that leads is ahead of ours.
@@ -98,10 +100,12 @@ impl Replica {
             peer.departed.is_none_or(|departed| now < departed + settings.return_window)
         });
         self.nodes.retain(|_, (_, heard)| now < *heard + settings.transport_timeout);
+        self.left_at.retain(|_, left| now < *left + settings.return_window);
     }
 
     /// What somebody who takes over at `unix_ms` is told.
-    pub(crate) fn hand_over(self, rules: Arc<Rules>, minute: u16, unix_ms: u64) -> Succession {
+    pub(crate) fn hand_over(mut self, rules: Arc<Rules>, minute: u16, unix_ms: u64) -> Succession {
+        self.forget_places();
         let (mut residents, mut since) = (Vec::with_capacity(self.peers.len()), Vec::new());
         for (address, peer) in self.peers {
             peer.hand_over(address, &mut residents, &mut since);
@@ -110,6 +114,22 @@ impl Replica {
         let theirs = Ulid::from_parts(unix_ms.saturating_add(self.ahead_ms), 0);
         let takeover = Takeover { rules, minute: Some(minute), transports, residents };
         Succession { takeover, since, minted_after: theirs.max(self.minted_before) }
+    }
+
+    /// Forgets the places of those who departed from islands whose last members then went elsewhere:
+    /// those have ended, and their ids do not come back.
+    fn forget_places(&mut self) {
+        let here = self.peers.values().filter(|peer| peer.departed.is_none());
+        for told in here.filter_map(|peer| peer.told.as_ref()) {
+            self.left_at.remove(&told.island);
+        }
+        for peer in self.peers.values_mut() {
+            if let (Some(departed), Some(told)) = (peer.departed, &peer.told)
+                && self.left_at.get(&told.island).is_some_and(|left| departed <= *left)
+            {
+                peer.told = None;
+            }
+        }
     }
 
     /// The peer that a message is from, unless it is of a session that has been replaced.
@@ -207,9 +227,14 @@ impl Replica {
             // The one that leads heard it: its heartbeat is on its way here.
             peer.heard = now;
         }
-        if peer.departed.is_none() {
-            peer.told = node.map(|node| Told { island, node });
-            (peer.said, peer.knows, peer.told_at) = (true, true, Some(now));
+        if peer.departed.is_some() {
+            return;
+        }
+        (peer.said, peer.knows, peer.told_at) = (true, true, Some(now));
+        let before =
+            std::mem::replace(&mut peer.told, node.map(|node| Told { island: island.clone(), node }));
+        if let Some(left) = before.map(|told| told.island).filter(|left| *left != island) {
+            self.left_at.insert(left, now);
         }
     }
 

@@ -145,6 +145,35 @@ fn who_left_may_come_back_and_others_hear_that_it_left_once() {
 }
 
 #[test]
+fn an_island_whose_last_members_went_elsewhere_keeps_no_place() {
+    let other = Address::new([2; 20]);
+    let of_other = |heard| match heard {
+        Heard::Heartbeat(heartbeat) => Heard::Heartbeat(Heartbeat { peer: other, ..heartbeat }),
+        Heard::Assigned { session, island, room, .. } => {
+            Heard::Assigned { peer: other, session, island, room }
+        }
+        heard => heard,
+    };
+    let place = |more: Vec<(f64, Heard)>| {
+        let heard = [
+            (0.0, heartbeat(None, None)),
+            (0.1, assigned(None, "I1")),
+            (0.2, of_other(heartbeat(None, None))),
+            (0.3, of_other(assigned(None, "I1"))),
+            (1.0, disconnected(None)),
+            (1.1, ended("I1", None)),
+        ];
+        let (residents, _) = succession(heard.into_iter().chain(more));
+        let departed = residents.iter().find(|resident| resident.peer == peer()).unwrap();
+        place(departed).map(str::to_owned)
+    };
+    assert_eq!(place(vec![]).as_deref(), Some("I1"));
+    assert_eq!(place(vec![(2.0, of_other(assigned(None, "I2")))]), None);
+    let back = vec![(2.0, of_other(assigned(None, "I2"))), (3.0, of_other(assigned(None, "I1")))];
+    assert_eq!(place(back).as_deref(), Some("I1"));
+}
+
+#[test]
 fn who_is_silent_or_gone_for_long_is_forgotten() {
     let other = |at: f64| {
         let node = Transport {
