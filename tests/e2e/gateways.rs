@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    process::Command,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -16,9 +17,10 @@ use protocol::{
     subject,
     v3::{Heartbeat, client_packet, server_packet},
 };
+use serde_json::json;
 use tokio::{
     sync::{Semaphore, watch},
-    task::JoinSet,
+    task::{JoinSet, spawn_blocking},
     time::{sleep, timeout},
 };
 
@@ -285,4 +287,27 @@ async fn a_gateway_that_begins_later_knows_who_is_signed_in() {
         !Caller::open(&cluster["later"]).await.challenge(&wallet).await.already_connected
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn heartbeats_of_nobodys_gateway_say_what_a_director_takes() {
+    let mut cluster = Cluster::start(&[]);
+    cluster.run("director", "director", &[]);
+    cluster.ready().await;
+    let mut command = Command::new(env!("CARGO_BIN_EXE_atoll"));
+    let (bus, director) = (cluster.nats.url(), cluster["director"].http.clone());
+    command.args(["bots", "--heartbeats", "500", "--count", "500", "--seconds", "6", "--json"]);
+    command.args(["--bus", &bus, "--url", &director]);
+    let output = spawn_blocking(move || command.output().unwrap()).await.unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let summary: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(
+        (&summary["sent"], &summary["heard"], &summary["lost"]),
+        (&json!(3_000), &json!(3_000.0), &json!(0.0))
+    );
+    assert_eq!((&summary["peers"], &summary["islands"]), (&json!(500.0), &json!(20.0)));
+    assert!(summary["told_ms"]["samples"].as_u64() >= Some(5), "five people jump: {summary}");
+    assert!(summary["flush_ms"]["samples"].as_u64() > Some(10), "{summary}");
+    // They left as they came.
+    eventually("gone", async || cluster["director"].metric("dcl_archipelago_peers_count").await == 0.0).await;
 }

@@ -1,18 +1,23 @@
-//! What the system tells about this process. Where it tells nothing, nothing is known.
+//! What the system tells about processes. Where it tells nothing, nothing is known.
 
 use std::fs;
 
 /// What the gateway holds against its limits.
 pub(crate) fn usage() -> gateway::Usage {
-    gateway::Usage { resident_bytes: resident_bytes(), cpu_seconds: cpu_seconds() }
+    gateway::Usage { resident_bytes: resident_bytes_of("self"), cpu_seconds: cpu_seconds() }
 }
 
 /// The CPU time of this process to 10 ms (the collector of the standard `process_cpu_seconds_total`
 /// rounds to seconds).
 pub(crate) fn cpu_seconds() -> Option<f64> {
+    cpu_seconds_of("self")
+}
+
+/// The CPU time of the process of this id.
+pub(crate) fn cpu_seconds_of(process: &str) -> Option<f64> {
     /// What Linux shows to programs, whatever the kernel's own clock is.
     const TICKS_PER_SECOND: f64 = 100.0;
-    let stat = fs::read_to_string("/proc/self/stat").ok()?;
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
     // The name of the program, in parentheses, may hold anything; user and system time are the
     // 14th and 15th field of the line.
     let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace().skip(11);
@@ -20,9 +25,9 @@ pub(crate) fn cpu_seconds() -> Option<f64> {
     Some((ticks()? + ticks()?) / TICKS_PER_SECOND)
 }
 
-/// The memory of this process that is resident.
-fn resident_bytes() -> Option<u64> {
-    let status = fs::read_to_string("/proc/self/status").ok()?;
+/// The memory of the process of this id that is resident.
+pub(crate) fn resident_bytes_of(process: &str) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
     let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
     let kib: u64 = resident.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kib * 1024)

@@ -60,6 +60,7 @@ enum Part {
 }
 
 struct Meters {
+    heartbeats: Counter,
     flush: Histogram,
     lag: Histogram,
     peers: Gauge,
@@ -72,6 +73,7 @@ struct Meters {
 impl Meters {
     fn new() -> Self {
         Self {
+            heartbeats: metrics::counter!("atoll_director_heartbeats_total"),
             flush: metrics::histogram!("atoll_director_flush_seconds"),
             lag: metrics::histogram!("atoll_director_flush_lag_seconds"),
             peers: metrics::gauge!("dcl_archipelago_peers_count"),
@@ -217,10 +219,11 @@ impl Clock {
     fn hear(&mut self, envelope: &Envelope) {
         self.latest_epoch = self.latest_epoch.max(envelope.headers.epoch.unwrap_or_default());
         let Some(heard) = hear(envelope, &self.settings) else { return };
-        if let Heard::Heartbeat(heartbeat) = &heard
-            && let Some(told) = &heartbeat.told
-        {
-            self.bus.observe_epoch(told.epoch);
+        if let Heard::Heartbeat(heartbeat) = &heard {
+            self.meters.heartbeats.increment(1);
+            if let Some(told) = &heartbeat.told {
+                self.bus.observe_epoch(told.epoch);
+            }
         }
         self.take(heard);
     }

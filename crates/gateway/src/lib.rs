@@ -25,4 +25,5 @@ mod topics;
 pub use gateway::{Gateway, Inbound};
 pub use load::{LoadLimits, Sampler, Usage};
 pub use login::FixedRoom;
+pub use report::Report;
 pub use settings::{KeepSession, Realm, Settings};

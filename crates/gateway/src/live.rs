@@ -144,7 +144,7 @@ impl LiveState {
     /// The client was told of an island.
     pub(crate) fn told(&mut self, change: &IslandChange) {
         tracing::Span::current().record("island", change.island.as_str());
-        self.report.told(change);
+        self.report.told(&change.island, change.node.as_ref());
     }
 
     /// What the bus hears of a client that is at `position`, on a gateway that has seen this epoch.

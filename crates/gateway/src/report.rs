@@ -1,17 +1,15 @@
 //! What the bus is told of a client with each heartbeat. Sans-IO.
 
 use protocol::{
-    Message as _, Position,
+    IslandId, Message as _, NodeName, Position,
     atoll_bus::{GatewayHeartbeat, Told},
     v3::Heartbeat,
 };
 
-use crate::sessions::IslandChange;
-
 /// A client's heartbeats as the bus hears them: where it is, and all else that a director has to
 /// know of somebody of whom it never heard.
 #[derive(Debug)]
-pub(crate) struct Report {
+pub struct Report {
     /// All but the position.
     rest: GatewayHeartbeat,
     /// The same, encoded; empty when it has changed since.
@@ -20,7 +18,7 @@ pub(crate) struct Report {
 
 impl Report {
     /// Of a client that wishes nothing and was told nothing yet, and can join these transports.
-    pub(crate) fn new(transports: Option<&str>) -> Self {
+    pub fn new(transports: Option<&str>) -> Self {
         let told = Some(Told::default());
         let transports = transports.map(str::to_owned);
         let rest = GatewayHeartbeat { position: None, desired_room: None, told, transports };
@@ -29,24 +27,24 @@ impl Report {
 
     /// The client wishes to be in this island, or, where it is empty, in none in particular. Either
     /// is said from now on, so that it gets about even where a heartbeat does not.
-    pub(crate) fn wishes(&mut self, room: String) {
+    pub fn wishes(&mut self, room: String) {
         if self.rest.desired_room.as_ref() != Some(&room) {
             self.rest.desired_room = Some(room);
             self.encoded.clear();
         }
     }
 
-    /// The client was told of an island.
-    pub(crate) fn told(&mut self, change: &IslandChange) {
+    /// The client was told of an island, and perhaps of the node of its room.
+    pub fn told(&mut self, island: &IslandId, node: Option<&NodeName>) {
         let told = self.rest.told.get_or_insert_default();
-        told.island = change.island.to_string();
-        told.node = change.node.as_ref().map(ToString::to_string).unwrap_or_default();
+        told.island = island.to_string();
+        told.node = node.map(ToString::to_string).unwrap_or_default();
         self.encoded.clear();
     }
 
     /// An encoded `GatewayHeartbeat` of a client that is at `position`, on a gateway that has seen
     /// this epoch.
-    pub(crate) fn encode(&mut self, position: Position, epoch: u64) -> Vec<u8> {
+    pub fn encode(&mut self, position: Position, epoch: u64) -> Vec<u8> {
         let told = self.rest.told.get_or_insert_default();
         if told.epoch != epoch || self.encoded.is_empty() {
             told.epoch = epoch;
@@ -71,9 +69,9 @@ impl Report {
 mod tests {
     use super::*;
 
-    fn change(node: Option<&str>) -> IslandChange {
+    fn told(report: &mut Report, node: Option<&str>) {
         let node = node.map(|node| node.parse().unwrap());
-        IslandChange { island: "I1".parse().unwrap(), node, message: Default::default() }
+        report.told(&"I1".parse().unwrap(), node.as_ref());
     }
 
     #[test]
@@ -89,17 +87,17 @@ mod tests {
         let said =
             |report: &mut Report, epoch| GatewayHeartbeat::decode(&report.encode(place, epoch)[..]).unwrap();
         assert_eq!(said(&mut report, 0), expected);
-        report.told(&change(Some("rooms-1")));
+        told(&mut report, Some("rooms-1"));
         report.wishes("I2".to_owned());
         expected.desired_room = Some("I2".to_owned());
-        let told = |node: &str, epoch| Some(Told { island: "I1".to_owned(), node: node.to_owned(), epoch });
-        expected.told = told("rooms-1", 7);
+        let says = |node: &str, epoch| Some(Told { island: "I1".to_owned(), node: node.to_owned(), epoch });
+        expected.told = says("rooms-1", 7);
         assert_eq!(said(&mut report, 7), expected);
         // A wish that has ended is ended for whoever hears of it first, too.
         report.wishes(String::new());
-        report.told(&change(None));
+        told(&mut report, None);
         expected.desired_room = Some(String::new());
-        expected.told = told("", 8);
+        expected.told = says("", 8);
         assert_eq!(said(&mut report, 8), expected);
         assert_eq!(said(&mut report, 8), expected);
     }
@@ -108,7 +106,7 @@ mod tests {
     fn whoever_knows_heartbeats_alone_reads_them_too() {
         let mut report = Report::new(None);
         report.wishes("I2".to_owned());
-        report.told(&change(Some("rooms-1")));
+        told(&mut report, Some("rooms-1"));
         let place = Position::new(1.0, 0.0, -3.0);
         let plain = Heartbeat { position: Some(place.into()), desired_room: Some("I2".to_owned()) };
         assert_eq!(Heartbeat::decode(&report.encode(place, 3)[..]), Ok(plain.clone()));

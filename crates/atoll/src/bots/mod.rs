@@ -4,6 +4,7 @@ mod bot;
 mod convergence;
 mod crowd;
 mod dialect;
+mod heartbeats;
 mod ledger;
 mod moves;
 mod ranges;
@@ -109,6 +110,18 @@ pub(crate) struct Flags {
     #[arg(long, value_name = "RATE", requires = "seconds", value_parser = rate,
           conflicts_with_all = ["login_storm", "still", "groups", "idle", "route", "stock", "transports", "dialect"])]
     topics: Option<f64>,
+    /// Instead of bots, so many heartbeats in a second on a bus, of --count people whom no gateway has:
+    /// what one director takes, which is at --url and for which there is nobody else.
+    #[arg(long, value_name = "RATE", requires_all = ["seconds", "bus"], value_parser = heartbeats::rate,
+          conflicts_with_all = ["login_storm", "topics", "still", "idle", "route", "stock", "transports",
+                                "dialect", "admin"])]
+    heartbeats: Option<f64>,
+    /// The NATS server of that bus.
+    #[arg(long, value_name = "URL", requires = "heartbeats")]
+    bus: Option<String>,
+    /// The process of that server: what it used is said, too.
+    #[arg(long, value_name = "PID", requires = "heartbeats")]
+    bus_pid: Option<u32>,
 }
 
 fn rate(text: &str) -> Result<f64, String> {
@@ -147,6 +160,9 @@ pub(crate) async fn run(flags: Flags) -> Result<ExitCode> {
     }
     if let (Some(rate), Some(seconds)) = (flags.topics, flags.seconds) {
         return topics::run(&flags, rate, seconds).await;
+    }
+    if let (Some(rate), Some(seconds), Some(bus)) = (flags.heartbeats, flags.seconds, &flags.bus) {
+        return heartbeats::run(&flags, bus, rate, seconds).await;
     }
     // Each bot holds two sockets.
     let _ = rlimit::increase_nofile_limit(u64::MAX);

@@ -29,15 +29,17 @@ impl ServerLoad {
         Self { url }
     }
 
-    /// What the realm says now; `None` if it does not.
-    pub(crate) async fn sample(&self) -> Option<Sample> {
+    /// All that the realm counts, by name and labels; `None` if it does not say.
+    pub(crate) async fn metrics(&self) -> Option<HashMap<String, f64>> {
         let client = reqwest::Client::builder().timeout(Duration::from_secs(5)).build().ok()?;
         let text = client.get(self.url.as_ref()?).send().await.ok()?.text().await.ok()?;
-        let values: HashMap<&str, f64> = text
-            .lines()
-            .filter_map(|line| line.split_once(' '))
-            .filter_map(|(name, value)| Some((name, value.parse().ok()?)))
-            .collect();
+        let values = text.lines().filter_map(|line| line.rsplit_once(' '));
+        Some(values.filter_map(|(name, value)| Some((name.to_owned(), value.parse().ok()?))).collect())
+    }
+
+    /// What the realm says now; `None` if it does not.
+    pub(crate) async fn sample(&self) -> Option<Sample> {
+        let values = self.metrics().await?;
         Some(Sample {
             at: Instant::now(),
             cpu_seconds: *values.get("atoll_process_cpu_seconds")?,

@@ -1,0 +1,246 @@
+use std::collections::HashMap;
+
+use serde::Serialize;
+use tokio::time::Instant;
+
+use super::{Said, people::Told};
+use crate::{
+    bots::{report::Percentiles, server::ServerLoad},
+    process,
+};
+
+/// What the director and the bus say of themselves.
+pub(super) struct Reading {
+    at: Instant,
+    metrics: HashMap<String, f64>,
+    /// CPU in seconds and memory in bytes of the bus.
+    bus: Option<(f64, u64)>,
+}
+
+impl Reading {
+    pub(super) async fn take(director: &ServerLoad, bus_pid: Option<u32>) -> Option<Self> {
+        let metrics = director.metrics().await?;
+        let bus = bus_pid.map(|pid| pid.to_string());
+        let bus = bus.and_then(|pid| process::cpu_seconds_of(&pid).zip(process::resident_bytes_of(&pid)));
+        Some(Self { at: Instant::now(), metrics, bus })
+    }
+
+    fn value(&self, name: &str) -> f64 {
+        self.metrics.get(name).copied().unwrap_or_default()
+    }
+
+    /// By how much a counter has grown.
+    fn since(&self, earlier: &Self, name: &str) -> f64 {
+        self.value(name) - earlier.value(name)
+    }
+
+    /// The same, of all counters of this name, whatever their labels.
+    fn all_since(&self, earlier: &Self, name: &str, label: &str) -> f64 {
+        let mine = |name_of: &&String| name_of.starts_with(name) && name_of.contains(label);
+        self.metrics
+            .keys()
+            .filter(mine)
+            .map(|name| self.since(earlier, name))
+            .fold(0.0, |sum, grown| sum + grown)
+    }
+}
+
+/// Of times that are counted in buckets the upper bounds, in milliseconds.
+#[derive(Debug, Clone, Copy, Serialize)]
+struct Bounds {
+    p50: f64,
+    p99: f64,
+    max: f64,
+    samples: u64,
+}
+
+impl Bounds {
+    /// What a histogram counted between two readings.
+    fn between(earlier: &Reading, later: &Reading, name: &str) -> Self {
+        let prefix = format!("{name}_bucket{{le=\"");
+        let bound = |name: &str| name.strip_prefix(&prefix)?.strip_suffix("\"}")?.parse::<f64>().ok();
+        let mut buckets: Vec<(f64, f64)> = later
+            .metrics
+            .keys()
+            .filter_map(|name| Some((bound(name)?, later.since(earlier, name))))
+            .collect();
+        buckets.sort_by(|one, other| one.0.total_cmp(&other.0));
+        let all = buckets.last().map_or(0.0, |last| last.1);
+        let at = |quantile: f64| {
+            let within = buckets.iter().find(|(_, count)| *count >= quantile * all);
+            1_000.0 * within.map_or(0.0, |within| within.0)
+        };
+        Self { p50: at(0.5), p99: at(0.99), max: at(1.0), samples: all as u64 }
+    }
+}
+
+impl std::fmt::Display for Bounds {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { p50, p99, max, samples } = self;
+        write!(f, "p50 below {p50} p99 below {p99} max below {max} ms, {samples} times")
+    }
+}
+
+/// How it went.
+#[derive(Debug, Serialize)]
+pub(super) struct Summary {
+    people: usize,
+    /// What the director says that there are.
+    peers: f64,
+    islands: f64,
+    offered_per_second: f64,
+    sent: u64,
+    /// Until the last one was on its way, if that was later than it was to be.
+    seconds: f64,
+    sent_per_second: f64,
+    /// How late heartbeats were handed to the bus.
+    late_ms: Percentiles,
+    /// What the director heard while they were sent, and in a second after.
+    heard: f64,
+    heard_per_second: f64,
+    /// Sent and not heard.
+    lost: f64,
+    /// What the director's bus says that it dropped.
+    dropped: f64,
+    flush_ms: Bounds,
+    /// How late flushes began.
+    lag_ms: Bounds,
+    skipped_flushes: f64,
+    changes: u64,
+    /// From the moment at which somebody was to say that it had jumped until it was told of its island.
+    told_ms: Percentiles,
+    untold: u64,
+    /// Told again, as somebody said that it was told something else.
+    retold: f64,
+    director_cores: f64,
+    director_us_per_heartbeat: f64,
+    director_resident_mib: f64,
+    bus_cores: Option<f64>,
+    bus_us_per_heartbeat: Option<f64>,
+    bus_resident_mib: Option<f64>,
+    /// What this program used.
+    own_us_per_heartbeat: Option<f64>,
+}
+
+impl Summary {
+    pub(super) fn new(
+        people: usize,
+        rate: f64,
+        said: &Said,
+        told: &Told,
+        [before, during, after]: [&Reading; 3],
+    ) -> Self {
+        const HEARD: &str = "atoll_director_heartbeats_total";
+        const MIB: f64 = 1024.0 * 1024.0;
+        let (heard, seconds) = (after.since(before, HEARD), (during.at - before.at).as_secs_f64());
+        let cpu = during.since(before, "atoll_process_cpu_seconds");
+        let sent = said.messages as f64;
+        let bus = before.bus.zip(during.bus).map(|(earlier, later)| (later.0 - earlier.0, later.1));
+        let dropped = ["atoll_bus_dropped_total", "atoll_bus_slow_consumer_total"]
+            .map(|name| after.all_since(before, name, "\"director\""));
+        Self {
+            people,
+            peers: during.value("dcl_archipelago_peers_count"),
+            islands: during.value("dcl_archipelago_islands_count"),
+            offered_per_second: rate,
+            sent: said.messages,
+            seconds: said.took.as_secs_f64(),
+            sent_per_second: sent / said.took.as_secs_f64(),
+            late_ms: Percentiles::of(&said.late),
+            heard,
+            heard_per_second: during.since(before, HEARD) / seconds,
+            lost: sent - heard,
+            dropped: dropped[0] + dropped[1],
+            flush_ms: Bounds::between(before, during, "atoll_director_flush_seconds"),
+            lag_ms: Bounds::between(before, during, "atoll_director_flush_lag_seconds"),
+            skipped_flushes: after.since(before, "atoll_director_flushes_skipped_total"),
+            changes: told.changes,
+            told_ms: Percentiles::of(&told.microseconds),
+            untold: told.untold,
+            retold: after.since(before, "atoll_director_retold_total"),
+            director_cores: cpu / seconds,
+            director_us_per_heartbeat: 1e6 * cpu / sent,
+            director_resident_mib: during.value("process_resident_memory_bytes") / MIB,
+            bus_cores: bus.map(|(cpu, _)| cpu / seconds),
+            bus_us_per_heartbeat: bus.map(|(cpu, _)| 1e6 * cpu / sent),
+            bus_resident_mib: bus.map(|(_, bytes)| bytes as f64 / MIB),
+            own_us_per_heartbeat: said.cpu_seconds.map(|cpu| 1e6 * cpu / sent),
+        }
+    }
+
+    /// Whether the director heard all of it, and knows everybody.
+    pub(super) fn is_good(&self) -> bool {
+        self.lost == 0.0 && self.dropped == 0.0 && self.untold == 0 && self.peers == self.people as f64
+    }
+
+    pub(super) fn print(&self) {
+        println!(
+            "  sent            {} ({:.0}/s of {:.0}/s, for {:.1} s), late {} ms",
+            self.sent,
+            self.sent_per_second,
+            self.offered_per_second,
+            self.seconds,
+            self.late_ms.with_max()
+        );
+        println!(
+            "  heard           {:.0} ({:.0}/s), {:.0} lost, of which {:.0} dropped by the director's bus",
+            self.heard, self.heard_per_second, self.lost, self.dropped
+        );
+        println!("  people          {:.0} of {}, {:.0} islands", self.peers, self.people, self.islands);
+        println!("  flush           {}", self.flush_ms);
+        println!("  flush, late     {}, {:.0} skipped", self.lag_ms, self.skipped_flushes);
+        println!(
+            "  told            {} changes, {:.0} again; of {} jumps {} ms, {} untold",
+            self.changes,
+            self.retold,
+            self.told_ms.samples,
+            self.told_ms.with_max(),
+            self.untold
+        );
+        println!(
+            "  director        {:.2} cores, {:.1} µs a heartbeat, {:.0} MiB",
+            self.director_cores, self.director_us_per_heartbeat, self.director_resident_mib
+        );
+        if let (Some(cores), Some(each), Some(mib)) =
+            (self.bus_cores, self.bus_us_per_heartbeat, self.bus_resident_mib)
+        {
+            println!("  nats-server     {cores:.2} cores, {each:.1} µs a heartbeat, {mib:.0} MiB");
+        }
+        if let Some(each) = self.own_us_per_heartbeat {
+            println!("  this program    {each:.1} µs a heartbeat");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reading(metrics: &[(&str, f64)]) -> Reading {
+        let metrics = metrics.iter().map(|&(name, value)| (name.to_owned(), value)).collect();
+        Reading { at: Instant::now(), metrics, bus: None }
+    }
+
+    #[test]
+    fn of_a_histogram_what_came_between_two_readings_counts() {
+        let counts = |counts: [f64; 3]| {
+            let names = [
+                "a_seconds_bucket{le=\"0.1\"}",
+                "a_seconds_bucket{le=\"1\"}",
+                "a_seconds_bucket{le=\"+Inf\"}",
+            ];
+            reading(&names.into_iter().zip(counts).collect::<Vec<_>>())
+        };
+        let bounds = Bounds::between(&counts([90.0, 90.0, 95.0]), &counts([92.0, 190.0, 195.0]), "a_seconds");
+        assert_eq!((bounds.p50, bounds.max, bounds.samples), (1_000.0, 1_000.0, 100));
+    }
+
+    #[test]
+    fn what_is_counted_under_several_labels_is_summed() {
+        let before =
+            reading(&[("a{subscriber=\"director\",reason=\"x\"}", 1.0), ("a{subscriber=\"stats\"}", 7.0)]);
+        let after =
+            reading(&[("a{subscriber=\"director\",reason=\"x\"}", 3.0), ("a{subscriber=\"stats\"}", 9.0)]);
+        assert_eq!(after.all_since(&before, "a", "\"director\""), 2.0);
+    }
+}
