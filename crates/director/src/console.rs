@@ -23,6 +23,9 @@ pub enum NoAnswer {
     /// It decides nothing at present.
     #[error("this director stands by: ask the one that leads (its metric atoll_director_leads is 1)")]
     StandsBy,
+    /// It led, and somebody else may do so by now.
+    #[error("this director cannot say at present whether it leads: ask again, or another")]
+    Suspended,
 }
 
 /// What is asked.
