@@ -1,6 +1,6 @@
 # Everything here works on a fresh clone with nothing but a Rust toolchain; the tests install nats-server.
 
-.PHONY: run bots test check bench sim fuzz
+.PHONY: run bots test check bench sim fuzz failures
 
 ## Run a realm on 127.0.0.1:5000.
 run:
@@ -19,6 +19,15 @@ test:
 check:
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
+
+## Have the processes of a realm die, stand still and come back, RUNS times each; half an hour for ten.
+RUNS ?= 10
+FAILURE_TABLE = $(CURDIR)/target/failures.txt
+failures:
+	scripts/needs
+	mkdir -p target && rm -f $(FAILURE_TABLE)
+	ATOLL_FAILURE_RUNS=$(RUNS) ATOLL_FAILURE_TABLE=$(FAILURE_TABLE) \
+		cargo test --workspace --test e2e -- failures; code=$$?; cat $(FAILURE_TABLE); exit $$code
 
 ## Measure, beside yardsticks.
 bench:

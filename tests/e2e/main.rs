@@ -8,6 +8,7 @@ mod cluster;
 mod command_line;
 mod contracts;
 mod ethereum;
+mod failures;
 mod foreign;
 mod front;
 mod gateways;

@@ -1,0 +1,272 @@
+//! A realm of many processes, people who walk in it, and people who stand and watch.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    io::{BufRead, BufReader},
+    net::TcpListener,
+    process::{Child, Command, Stdio},
+    thread,
+    time::Duration,
+};
+
+use serde_json::Value;
+use tokio::{
+    sync::{Mutex, MutexGuard, mpsc},
+    time::{Instant, sleep, timeout},
+};
+
+use super::witness::{Seen, Witness};
+use crate::{cluster::Cluster, front::eventually, wire::PATIENCE};
+
+pub(crate) const GATEWAYS: [&str; 2] = ["gateway-1", "gateway-2"];
+pub(crate) const DIRECTORS: [&str; 2] = ["director-1", "director-2"];
+pub(crate) const ROOMS: [&str; 2] = ["rooms-1", "rooms-2"];
+
+/// Two heartbeats of those who stand and of bots, and a second for what follows.
+pub(crate) const TWO_HEARTBEATS: Duration = Duration::from_secs(3);
+/// How long people of one room may not hear each other while nothing happens to it, on such a machine.
+pub(crate) const SILENCE: Duration = Duration::from_secs(2);
+/// How long anything may take on a machine that is busy: several times as long as it should.
+pub(crate) const AT_MOST: Duration = Duration::from_secs(12);
+
+/// Many processes at a time are enough.
+static TURN: Mutex<()> = Mutex::const_new(());
+
+/// A realm of two gateways, two room nodes, two directors and presence, and bots that walk in it.
+pub(crate) struct Scene {
+    pub(crate) cluster: Cluster,
+    pub(crate) bots: Bots,
+    /// Groups that have stood somewhere.
+    groups: u16,
+    http: reqwest::Client,
+    _turn: MutexGuard<'static, ()>,
+}
+
+impl Scene {
+    /// With so many bots, and these flags of theirs.
+    pub(crate) async fn start(bots: usize, flags: &[&str]) -> Self {
+        let turn = TURN.lock().await;
+        let mut cluster = Cluster::start(&[]);
+        for director in DIRECTORS {
+            // Whoever is started again answers where it did.
+            cluster.run(director, "director", &[("SERVER__ADMIN", &free_address())]);
+        }
+        for (names, role) in [(GATEWAYS, "gateway"), (ROOMS, "rooms")] {
+            for name in names {
+                cluster.run(name, role, &[]);
+            }
+        }
+        cluster.run("stats", "stats", &[]);
+        cluster.ready().await;
+        let http = reqwest::Client::builder().timeout(Duration::from_millis(500)).build().unwrap();
+        let bots = Bots::start(&cluster, bots, flags);
+        let scene = Self { cluster, bots, groups: 0, http, _turn: turn };
+        scene.leader().await;
+        scene
+    }
+
+    /// Four people who stand together, where nobody has stood before: two went to each gateway. They
+    /// have met, and hear each other.
+    pub(crate) async fn gather(&mut self) -> Vec<Witness> {
+        let place = self.place();
+        let mut group = Vec::new();
+        for index in 0..4 {
+            let mut gateways = GATEWAYS;
+            gateways.rotate_left(index % 2);
+            group.push(Witness::start(&self.cluster, &gateways, place + 5.0 * index as f32).await);
+        }
+        self.hear_each_other(&group).await;
+        // Until nothing of their coming is under way any more.
+        sleep(Duration::from_secs(1)).await;
+        group
+    }
+
+    /// Where nobody has stood before, and no bot walks.
+    pub(crate) fn place(&mut self) -> f32 {
+        self.groups += 1;
+        5_000.0 + 500.0 * f32::from(self.groups)
+    }
+
+    /// Waits until everybody of a group is in one island and hears everybody else.
+    pub(crate) async fn hear_each_other(&self, group: &[Witness]) {
+        eventually("they hear each other", async || {
+            let (told, lately) = (group[0].told(), Instant::now() - Duration::from_millis(600));
+            let hears = |one: &Witness, other: &Witness| {
+                one.longest_silence(lately, other.address) < Duration::from_millis(500)
+            };
+            told.is_some()
+                && group.iter().all(|one| one.told() == told)
+                && pairs(group).all(|(one, other)| hears(one, other))
+        })
+        .await;
+    }
+
+    /// What the director that leads told everybody: their islands, by address.
+    pub(crate) async fn assignments(&self) -> HashMap<String, String> {
+        let leader = self.leader().await;
+        let told = self.ask(leader).await.expect("it leads");
+        let text = |value: &Value| value.as_str().unwrap().to_owned();
+        told.iter().map(|told| (text(&told["address"]), text(&told["island"]))).collect()
+    }
+
+    /// The director that leads, once there is one.
+    pub(crate) async fn leader(&self) -> &'static str {
+        self.leader_among(&DIRECTORS).await
+    }
+
+    /// The same, of these.
+    pub(crate) async fn leader_among(&self, directors: &[&'static str]) -> &'static str {
+        let leader = async {
+            loop {
+                for &director in directors {
+                    if self.cluster.running().any(|name| name == director) && self.leads(director).await {
+                        return director;
+                    }
+                }
+                sleep(Duration::from_millis(20)).await;
+            }
+        };
+        timeout(2 * AT_MOST, leader).await.expect("a leader in time")
+    }
+
+    pub(crate) async fn leads(&self, director: &str) -> bool {
+        self.ask(director).await.is_some()
+    }
+
+    async fn ask(&self, director: &str) -> Option<Vec<Value>> {
+        let url = format!("{}/assignments", self.cluster[director].admin);
+        let answer = self.http.get(url).send().await.ok()?;
+        answer.error_for_status().ok()?.json().await.ok()
+    }
+
+    /// How many messages of directors that did not lead any more were dropped, by processes that run.
+    pub(crate) async fn deposed(&self) -> f64 {
+        let mut deposed = 0.0;
+        for name in self.cluster.running() {
+            let text = self.cluster[name].get("/metrics").await.text().await.unwrap();
+            let counts = text.lines().filter_map(|line| line.strip_prefix("atoll_bus_deposed_total"));
+            deposed += counts.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum::<f64>();
+        }
+        deposed
+    }
+
+    /// What has to hold a while after every failure: everybody is where the director has them, and
+    /// those who stand hear each other.
+    pub(crate) async fn is_well(&mut self, group: &[Witness]) {
+        self.hear_each_other(group).await;
+        let found = self.bots.compare().await;
+        assert_eq!(found["converged"], true, "{found}");
+        let assignments = self.assignments().await;
+        for witness in group {
+            let (island, _) = witness.told().expect("an island");
+            assert_eq!(assignments.get(&witness.address.to_string()), Some(&island.to_string()));
+        }
+    }
+
+    /// What has to hold in the end: nobody was lost, and nothing that was said in a room.
+    pub(crate) async fn end(mut self) -> Value {
+        let summary = self.bots.end().await;
+        for nothing in ["lost", "disordered", "sessions_failed", "unheard_in_the_end", "absent"] {
+            assert_eq!(summary[nothing], 0, "{nothing}: {summary}");
+        }
+        assert_eq!(summary["convergence"]["converged"], true, "{summary}");
+        assert!(summary["expected"].as_u64().unwrap() > 100, "they talked: {summary}");
+        summary
+    }
+}
+
+/// Every two of a group, in both orders.
+pub(crate) fn pairs(group: &[Witness]) -> impl Iterator<Item = (&Witness, &Witness)> {
+    let others = |one: &Witness| {
+        let address = one.address;
+        group.iter().filter(move |other| other.address != address)
+    };
+    group.iter().flat_map(move |one| others(one).map(move |other| (one, other)))
+}
+
+/// Nobody of a group was told anything since then, and nothing changed in their room.
+pub(crate) fn assert_undisturbed(group: &[Witness], mark: Instant) {
+    for witness in group {
+        assert_eq!(witness.since(mark), [], "nothing changed for {}", witness.address);
+    }
+}
+
+/// The longest time since then in which one of a group did not hear another.
+pub(crate) fn longest_silence(group: &[Witness], mark: Instant) -> Duration {
+    pairs(group).map(|(one, other)| one.longest_silence(mark, other.address)).max().unwrap_or_default()
+}
+
+/// The most changes of island of which one of a group was told since then.
+pub(crate) fn most_moves(group: &[Witness], mark: Instant) -> usize {
+    let moves = |witness: &Witness| {
+        witness.since(mark).iter().filter(|(_, seen)| matches!(seen, Seen::Told { .. })).count()
+    };
+    group.iter().map(moves).max().unwrap_or_default()
+}
+
+/// Different islands.
+pub(crate) fn islands(assignments: &HashMap<String, String>) -> BTreeSet<String> {
+    assignments.values().cloned().collect()
+}
+
+/// A free address of the loopback; somebody else may take it before it is used.
+fn free_address() -> String {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
+}
+
+/// `atoll bots`, until it is dropped.
+pub(crate) struct Bots {
+    child: Child,
+    lines: mpsc::UnboundedReceiver<Value>,
+}
+
+impl Bots {
+    fn start(cluster: &Cluster, count: usize, flags: &[&str]) -> Self {
+        let urls = |names: [&str; 2], url: fn(&crate::front::Realm) -> &str| {
+            names.map(|name| url(&cluster[name])).join(",")
+        };
+        let (gateways, admins) = (urls(GATEWAYS, |realm| &realm.http), urls(DIRECTORS, |realm| &realm.admin));
+        let mut command = Command::new(env!("CARGO_BIN_EXE_atoll"));
+        command
+            .args(["bots", "--json", "--count", &count.to_string(), "--url", &gateways, "--admin", &admins])
+            .args(flags)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null());
+        let mut child = command.spawn().unwrap();
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        let (line, lines) = mpsc::unbounded_channel();
+        thread::spawn(move || {
+            let said = stdout.lines().map_while(Result::ok);
+            said.filter_map(|text| serde_json::from_str(&text).ok()).try_for_each(|value| line.send(value))
+        });
+        Self { child, lines }
+    }
+
+    fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-s", name, &pid]).status().unwrap().success());
+    }
+
+    /// Has them compare where they are with what the director says.
+    pub(crate) async fn compare(&mut self) -> Value {
+        self.signal("USR1");
+        self.next().await
+    }
+
+    /// Ends them, and gives their summary.
+    pub(crate) async fn end(&mut self) -> Value {
+        self.signal("INT");
+        self.next().await
+    }
+
+    async fn next(&mut self) -> Value {
+        timeout(PATIENCE, self.lines.recv()).await.expect("in time").expect("bots that run")
+    }
+}
+
+impl Drop for Bots {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

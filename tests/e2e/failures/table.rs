@@ -1,0 +1,54 @@
+//! What the trials measured.
+
+use std::{fmt::Write, io::Write as _, time::Duration};
+
+use super::Times;
+
+/// The measurements of one kind of failure.
+pub(crate) struct Table {
+    failure: &'static str,
+    columns: Vec<(&'static str, Times, Vec<f64>)>,
+}
+
+impl Table {
+    pub(crate) fn of(failure: &'static str) -> Self {
+        Self { failure, columns: Vec::new() }
+    }
+
+    /// A time was measured.
+    pub(crate) fn add(&mut self, what: &'static str, times: Times, measured: Duration) {
+        self.count(what, times, measured.as_secs_f64());
+    }
+
+    /// Something was counted.
+    pub(crate) fn count(&mut self, what: &'static str, times: Times, value: f64) {
+        let column = self.columns.iter_mut().find(|(name, when, _)| (*name, *when) == (what, times));
+        match column {
+            Some((_, _, values)) => values.push(value),
+            None => self.columns.push((what, times, vec![value])),
+        }
+    }
+
+    /// Prints it, and adds it to the file that `ATOLL_FAILURE_TABLE` names.
+    pub(crate) fn print(mut self) {
+        let mut text = String::new();
+        for (what, times, values) in &mut self.columns {
+            values.sort_by(f64::total_cmp);
+            let (p50, max) = (values[(values.len() - 1) / 2], values[values.len() - 1]);
+            let failure = match times {
+                Times::Once => self.failure.to_owned(),
+                Times::Twice => format!("{}, twice", self.failure),
+            };
+            let _ = writeln!(
+                text,
+                "{failure:<32} {what:<44} p50 {p50:>6.2}  max {max:>6.2}  of {}",
+                values.len()
+            );
+        }
+        print!("{text}");
+        if let Ok(path) = std::env::var("ATOLL_FAILURE_TABLE") {
+            let file = std::fs::File::options().create(true).append(true).open(path);
+            file.unwrap().write_all(text.as_bytes()).unwrap();
+        }
+    }
+}
