@@ -1,6 +1,6 @@
 # Everything here works on a fresh clone with nothing but a Rust toolchain; the tests install nats-server.
 
-.PHONY: run bots test check bench sim fuzz failures
+.PHONY: run bots test check bench sim fuzz failures rolling
 
 ## Run a realm on 127.0.0.1:5000.
 run:
@@ -28,6 +28,12 @@ failures:
 	mkdir -p target && rm -f $(FAILURE_TABLE)
 	ATOLL_FAILURE_RUNS=$(RUNS) ATOLL_FAILURE_TABLE=$(FAILURE_TABLE) \
 		cargo test --workspace --test e2e -- failures; code=$$?; cat $(FAILURE_TABLE); exit $$code
+
+## Stop and start every process of a realm, one after the other, under BOTS people.
+BOTS ?= 500
+rolling:
+	scripts/needs
+	ATOLL_ROLLING_BOTS=$(BOTS) cargo test --release --workspace --test e2e -- rolling --nocapture
 
 ## Measure, beside yardsticks.
 bench:

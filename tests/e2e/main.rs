@@ -21,6 +21,7 @@ mod nodes;
 mod presence;
 mod realm;
 mod roles;
+mod rolling;
 mod room;
 mod rpc;
 mod rules;
