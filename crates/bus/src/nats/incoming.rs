@@ -135,17 +135,33 @@ impl Incoming {
 
 /// All of `older`, with what precedes some of it in `newer`, those of one publisher in order; and
 /// the rest of `newer`.
-fn in_order<T>(mut older: Placed<T>, newer: Placed<T>) -> (Placed<T>, Placed<T>) {
+fn in_order<T>(older: Placed<T>, newer: Placed<T>) -> (Placed<T>, Placed<T>) {
     let mut last = HashMap::new();
     for Place { publisher, number } in older.iter().filter_map(|(place, _)| *place) {
         last.entry(publisher).and_modify(|last: &mut u64| *last = number.max(*last)).or_insert(number);
     }
     let precedes = |place: Place| last.get(&place.publisher).is_some_and(|&last| place.number < last);
-    let (due, rest): (Vec<_>, Vec<_>) = newer.into_iter().partition(|(place, _)| place.is_some_and(precedes));
-    older.extend(due);
-    // Stable: what has no number stays in order within its pattern.
-    older.sort_by_key(|(place, _)| *place);
-    (older, rest)
+    let (mut due, rest): (Vec<_>, Vec<_>) =
+        newer.into_iter().partition(|(place, _)| place.is_some_and(precedes));
+    due.extend(older);
+    (sorted(due), rest)
+}
+
+/// The same with those of each publisher in order, in the places where that one's were found. All
+/// else stays where it was found: who has no number and answers somebody is heard after it.
+fn sorted<T>(found: Placed<T>) -> Placed<T> {
+    let numbered = || found.iter().enumerate().filter_map(|(index, (place, _))| Some(((*place)?, index)));
+    let mut messages: Vec<_> = numbered().collect();
+    let mut places: Vec<_> = numbered().map(|(place, index)| (place.publisher, index)).collect();
+    messages.sort_unstable();
+    places.sort_unstable();
+    let mut targets: Vec<usize> = (0..found.len()).collect();
+    for (&(_, from), &(_, to)) in messages.iter().zip(&places) {
+        targets[from] = to;
+    }
+    let mut found: Vec<_> = targets.into_iter().zip(found).collect();
+    found.sort_unstable_by_key(|(target, _)| *target);
+    found.into_iter().map(|(_, message)| message).collect()
 }
 
 #[cfg(test)]
@@ -159,16 +175,18 @@ mod tests {
         };
         let (due, rest) =
             in_order(placed(&[(1, 4), (2, 9), (1, 2)]), placed(&[(1, 3), (1, 5), (3, 1), (2, 10)]));
-        assert_eq!(due, placed(&[(1, 2), (1, 3), (1, 4), (2, 9)]));
+        assert_eq!(due, placed(&[(1, 2), (1, 3), (2, 9), (1, 4)]));
         assert_eq!(rest, placed(&[(1, 5), (3, 1), (2, 10)]));
     }
 
     #[test]
-    fn foreign_messages_stay_in_the_order_in_which_they_were_found() {
-        let place = Some(Place { publisher: 1, number: 1 });
-        let older = vec![(None, "a"), (place, "b"), (None, "c")];
-        let (due, rest) = in_order(older, vec![(None, "d")]);
-        assert_eq!(due, [(None, "a"), (None, "c"), (place, "b")]);
-        assert_eq!(rest, [(None, "d")]);
+    fn foreign_messages_stay_where_they_were_found() {
+        let place = |number| Some(Place { publisher: 1, number });
+        let older = vec![(None, "a"), (place(2), "d"), (None, "c"), (place(1), "b"), (None, "e")];
+        let (due, rest) = in_order(older, vec![(None, "f")]);
+        assert_eq!(due, [(None, "a"), (place(1), "b"), (None, "c"), (place(2), "d"), (None, "e")]);
+        assert_eq!(rest, [(None, "f")]);
+        let (due, _) = in_order(vec![(place(4), "question"), (None, "answer")], vec![(place(3), "before")]);
+        assert_eq!(due, [(place(3), "before"), (place(4), "question"), (None, "answer")]);
     }
 }
