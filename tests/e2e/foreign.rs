@@ -189,11 +189,14 @@ async fn people_at_the_gateways_of_others_hear_nothing_when_our_director_is_kill
     eventually("one of them leads", async || leads("one").await || leads("two").await).await;
     let (first, second) = if leads("one").await { ("one", "two") } else { ("two", "one") };
     let changes = Foreign::listen(&cluster, "engine.peer.>").await;
-    let (one, two) = (wallet(), wallet());
+    let (one, two, three) = (wallet(), wallet(), wallet());
     let mut gateway = ForeignGateway { changes, people: vec![(one.clone(), 0.0)] };
     let alone = gateway.island_changed(&one).await;
     gateway.people.push((two.clone(), 10.0));
     gateway.island_changed(&two).await;
+    // With whom the first stays: theirs is the larger part, and keeps the island.
+    gateway.people.push((three.clone(), 5.0));
+    gateway.island_changed(&three).await;
     cluster.kill(first);
     let leads = async || {
         gateway.beat().await;
