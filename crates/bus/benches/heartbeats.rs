@@ -1,0 +1,145 @@
+//! What a subscriber to heartbeats over NATS spends on each, beside one that has the client library
+//! alone and counts: `cargo bench -p bus`.
+//!
+//! Each subscriber is a process of its own, which tells its CPU time; all of them hear the same, 100,000
+//! heartbeats a second for five seconds.
+
+#![allow(clippy::unwrap_used)]
+
+#[allow(dead_code)]
+#[path = "../tests/bus/server.rs"]
+mod server;
+
+use std::{
+    env, fs,
+    io::{BufRead, BufReader, Write},
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use bus::{Bus, Credentials, Headers, NatsSettings};
+use futures_util::StreamExt;
+use protocol::{
+    Address, Message as _, Position, SessionId, Subject,
+    atoll_bus::{GatewayHeartbeat, Told},
+    subject::{self, Layout},
+};
+use server::Server;
+use tokio::time;
+
+const PER_SECOND: u64 = 100_000;
+const MESSAGES: u64 = 500_000;
+/// Which subscriber this process is, and its server.
+const WHICH: &str = "BENCH_SUBSCRIBER";
+const URL: &str = "BENCH_URL";
+/// When nothing comes for so long, all is heard.
+const SILENCE: Duration = Duration::from_secs(1);
+
+#[tokio::main]
+async fn main() {
+    match env::var(WHICH).as_deref() {
+        Ok("bare") => bare(env::var(URL).unwrap()).await,
+        Ok(_) => subscriber(env::var(URL).unwrap()).await,
+        Err(_) => run().await,
+    }
+}
+
+async fn run() {
+    let server = Server::start();
+    let bus = on(server.url()).await;
+    for round in 1..=3 {
+        let mut each = Vec::new();
+        for which in ["bare", "bus"] {
+            let mut child = Command::new(env::current_exe().unwrap())
+                .env(WHICH, which)
+                .env(URL, server.url())
+                .stdout(Stdio::piped())
+                .spawn()
+                .unwrap();
+            let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
+            assert_eq!(lines.next().as_deref(), Some("ready"));
+            publish(&bus).await;
+            let told = lines.next().unwrap();
+            let (count, cpu_s) = told.split_once(' ').unwrap();
+            let (count, cpu_s): (u64, f64) = (count.parse().unwrap(), cpu_s.parse().unwrap());
+            child.wait().unwrap();
+            each.push(1e6 * cpu_s / count as f64);
+            println!("{round} {which}: {count} of {MESSAGES}, {:.2} us each", each[each.len() - 1]);
+        }
+        println!("{round} ratio: {:.2}", each[1] / each[0]);
+    }
+}
+
+async fn on(url: String) -> Bus {
+    let settings = NatsSettings {
+        servers: vec![url],
+        credentials: Credentials::None,
+        ca_file: None,
+        layout: Layout::CommsV3,
+        connect_timeout: Duration::from_secs(5),
+        pattern_queue: None,
+    };
+    Bus::nats(settings).await.unwrap()
+}
+
+/// Heartbeats as gateways say them, at their pace.
+async fn publish(bus: &Bus) {
+    let told = Told { island: "I01abcdefg1".to_owned(), node: "rooms-1".to_owned(), epoch: 1 };
+    let position = Some(Position::new(1.0, 2.0, 3.0).into());
+    let heartbeat = GatewayHeartbeat { position, told: Some(told), ..Default::default() }.encode_to_vec();
+    let began = Instant::now();
+    let mut ticks = time::interval(Duration::from_millis(2));
+    let mut said = 0;
+    while said < MESSAGES {
+        ticks.tick().await;
+        let due = ((began.elapsed().as_secs_f64() * PER_SECOND as f64) as u64).min(MESSAGES);
+        for number in said..due {
+            let mut address = [0; 20];
+            address[12..].copy_from_slice(&number.to_be_bytes());
+            let headers = Headers::of_session(SessionId::new(1, u128::from(number)));
+            bus.publish(&Subject::PeerHeartbeat(Address::new(address)), headers, heartbeat.clone());
+        }
+        said = due;
+    }
+    bus.flush().await;
+}
+
+/// The yardstick.
+async fn bare(url: String) {
+    let client = async_nats::ConnectOptions::new().subscription_capacity(65_536).connect(url).await.unwrap();
+    let mut heartbeats = client.subscribe(subject::PEER_HEARTBEATS).await.unwrap();
+    client.flush().await.unwrap();
+    count(async || heartbeats.next().await.is_some()).await;
+}
+
+/// What a director subscribes to.
+async fn subscriber(url: String) {
+    let bus = on(url).await;
+    let patterns = [
+        subject::PEER_CONNECTS,
+        subject::PEER_HEARTBEATS,
+        subject::PEER_DISCONNECTS,
+        subject::TRANSPORT_ANNOUNCEMENTS,
+    ];
+    let mut subscription = bus.subscribe("bench", &patterns, 262_144);
+    bus.flush().await;
+    count(async || subscription.next().await.is_some()).await;
+}
+
+async fn count(mut next: impl AsyncFnMut() -> bool) {
+    let before = cpu_seconds();
+    println!("ready");
+    std::io::stdout().flush().unwrap();
+    let mut count = u64::from(next().await);
+    while let Ok(true) = time::timeout(SILENCE, next()).await {
+        count += 1;
+    }
+    println!("{count} {}", cpu_seconds() - before);
+}
+
+/// The CPU time of this process.
+fn cpu_seconds() -> f64 {
+    let stat = fs::read_to_string("/proc/self/stat").unwrap();
+    let fields = stat.rsplit_once(')').unwrap().1.split_ascii_whitespace().skip(11);
+    fields.take(2).map(|ticks| ticks.parse::<f64>().unwrap()).sum::<f64>() / 100.0
+}
