@@ -12,6 +12,7 @@ mod failures;
 mod foreign;
 mod front;
 mod gateways;
+mod given;
 mod http;
 mod islands;
 mod leftovers;

@@ -101,6 +101,7 @@ impl Scene {
                 transports: None,
                 position: peer.position(),
                 desired_room: None,
+                cluster: None,
                 told: Some(Told { island: island.id(), node: island.transport()?.clone() }),
                 heard: self.now,
                 departed: None,

@@ -76,7 +76,7 @@ impl Engine {
 
     /// Notes where a peer stands that is in an island.
     pub(crate) fn note_crossing(&mut self, peer: u32, from: Point, now: Duration) {
-        let at = self.ground.spot(peer);
+        let at = self.place(peer);
         let (zone, to) = (self.ground.terms(peer).zone(), self.zone_at(at));
         if zone == to {
             self.crossings.forget(peer);
@@ -110,7 +110,7 @@ impl Engine {
 
     /// Counts a peer that is in no island to the zone that it stands in.
     pub(crate) fn arrive_in_zone(&mut self, peer: u32) {
-        let zone = self.zone_at(self.ground.spot(peer));
+        let zone = self.zone_at(self.place(peer));
         self.set_zone(peer, zone);
     }
 }

@@ -4,6 +4,7 @@ use protocol::{Address, Position, SessionId};
 use rustc_hash::FxHashMap;
 
 use crate::{
+    clusters::Clusters,
     crossing::Crossings,
     event::{Input, Output},
     flush::{self, Pace, Step},
@@ -13,7 +14,7 @@ use crate::{
     peers::{Flags, Peers, State},
     registry::{NO_NODE, Registry},
     returns::Returns,
-    settings::{Settings, SettingsError},
+    settings::{Clustering, Settings, SettingsError},
     slab::{NONE, push_tight},
     zones::{OPEN, Zones},
 };
@@ -29,6 +30,8 @@ pub struct Engine {
     pub(crate) ids: Ids,
     pub(crate) peers: Peers,
     pub(crate) ground: Ground,
+    /// Who is together, if somebody else says so.
+    pub(crate) clusters: Option<Clusters>,
     pub(crate) islands: Islands,
     pub(crate) registry: Registry,
     pub(crate) zones: Zones,
@@ -70,6 +73,8 @@ pub(crate) struct Pending {
     pub(crate) arrivals: Vec<u32>,
     /// Peers that left and are in an island still.
     pub(crate) leaving: Vec<u32>,
+    /// Peers that are in an island and were taken out of their cluster.
+    pub(crate) unclustered: Vec<u32>,
     /// Peers for whom something may have to be announced.
     pub(crate) listed: Vec<u32>,
     /// Peers that moved, and were in an island.
@@ -89,7 +94,7 @@ pub(crate) struct Pending {
 impl Pending {
     /// Bytes held.
     pub(crate) fn bytes(&self) -> usize {
-        let people = [&self.arrivals, &self.leaving, &self.listed, &self.moved];
+        let people = [&self.arrivals, &self.leaving, &self.unclustered, &self.listed, &self.moved];
         let islands = [&self.dirty, &self.changed, &self.closed];
         let lists = people.into_iter().chain(islands);
         lists.map(|list| list.capacity() * size_of::<u32>()).sum::<usize>()
@@ -116,14 +121,14 @@ impl Engine {
         settings.check()?;
         let zones = Zones::new(&settings, Arc::default());
         let mut engine = Self {
-            zones,
             crossings: Crossings::default(),
             relaid: false,
             taken_over: false,
             announced: FxHashMap::default(),
             replaced: FxHashMap::default(),
             ids: Ids::new(&settings.id_prefix, started_ms),
-            ground: Ground::new(settings.leave_distance_m),
+            ground: Ground::new(zones.farthest_m()),
+            clusters: (settings.clustering == Clustering::Given).then(Clusters::default),
             settings,
             peers: Peers::default(),
             islands: Islands::default(),
@@ -140,6 +145,7 @@ impl Engine {
             scratch: flush::Scratch::default(),
             counters: Counters::default(),
             refines: true,
+            zones,
         };
         engine.zones.learn(Capabilities::ALL);
         engine.ground.reaches.set(OPEN, engine.zones.reach(OPEN));
@@ -155,6 +161,9 @@ impl Engine {
             }
             Input::Heartbeat { peer, session, position, desired_room } => {
                 self.heartbeat(peer, session, position, desired_room.as_deref(), now);
+            }
+            Input::Cluster { peer, session, cluster } => {
+                self.cluster(peer, session, cluster.as_deref(), now);
             }
             Input::Disconnected { peer, session } => self.disconnected(peer, session),
             Input::Tell { peer, session, from } => self.tell_again(peer, session, from.as_ref()),
@@ -277,11 +286,7 @@ impl Engine {
         record.height_m = position.y;
         let (state, untold) = (record.state, record.told == Serial::NONE);
         let to = Point { x: position.x, z: position.z };
-        let from = self.ground.spot(peer);
-        if from != to {
-            self.ground.shift(peer, to);
-            self.mark_moved(peer, from);
-        }
+        let from = self.stand(peer, to);
         if state != State::Present {
             self.enter(peer);
         }
@@ -296,6 +301,70 @@ impl Engine {
         if let Some(room) = desired_room {
             self.wish(peer, room);
         }
+    }
+
+    /// Notes where a peer stands. Returns where it stood before.
+    pub(crate) fn stand(&mut self, peer: u32, to: Point) -> Point {
+        if let Some(clusters) = &mut self.clusters {
+            return clusters.stand(peer, to);
+        }
+        self.shift(peer, to)
+    }
+
+    /// Where a peer stands.
+    pub(crate) fn place(&self, peer: u32) -> Point {
+        self.clusters.as_ref().map_or_else(|| self.ground.spot(peer), |clusters| clusters.place(peer))
+    }
+
+    /// Puts a peer elsewhere on the ground. Returns where it was before.
+    fn shift(&mut self, peer: u32, to: Point) -> Point {
+        let from = self.ground.spot(peer);
+        if from != to {
+            self.ground.shift(peer, to);
+            self.mark_moved(peer, from);
+        }
+        from
+    }
+
+    fn cluster(
+        &mut self,
+        address: Address,
+        session: Option<SessionId>,
+        cluster: Option<&str>,
+        now: Duration,
+    ) {
+        if self.clusters.is_none() {
+            return;
+        }
+        let Some(peer) = self.admit(address, session) else { return };
+        if self.peers[peer].state == State::Known {
+            // It may be said before the peer says where it is.
+            self.peers[peer].hear(now);
+        }
+        self.set_cluster(peer, cluster);
+    }
+
+    /// Puts a peer into a cluster, or into none; the next flush does the rest.
+    pub(crate) fn set_cluster(&mut self, peer: u32, cluster: Option<&str>) {
+        let Some(clusters) = &mut self.clusters else { return };
+        if !clusters.set(peer, cluster) {
+            return;
+        }
+        let spot = clusters.spot(peer);
+        let outside = self.ground.island_of(peer) == NONE;
+        if let Some(spot) = spot {
+            self.shift(peer, spot);
+            if outside && self.peers[peer].state == State::Present {
+                self.pending.arrivals.push(peer);
+            }
+        } else if !outside {
+            self.pending.unclustered.push(peer);
+        }
+    }
+
+    /// Whether a peer is to be in an island.
+    pub(crate) fn belongs(&self, peer: u32) -> bool {
+        self.clusters.as_ref().is_none_or(|clusters| clusters.has(peer))
     }
 
     /// A position that cannot be worked with: whoever is in the world stays where it was, and has
@@ -321,7 +390,7 @@ impl Engine {
     fn enter(&mut self, peer: u32) {
         self.peers.set_state(peer, State::Present);
         // One that left since the last flush still has its place.
-        if self.ground.island_of(peer) == NONE {
+        if self.ground.island_of(peer) == NONE && self.belongs(peer) {
             self.pending.arrivals.push(peer);
         }
     }

@@ -37,6 +37,16 @@ pub enum Input {
         /// The session that ends; none counts as the current one.
         session: Option<SessionId>,
     },
+    /// Somebody else says whom a peer is together with, until it says otherwise or the peer is
+    /// forgotten. It means nothing unless [`clustering`](crate::Settings::clustering) is given.
+    Cluster {
+        /// Who.
+        peer: Address,
+        /// Of which session; none counts as the current one.
+        session: Option<SessionId>,
+        /// The cluster that it is in from now on, if any.
+        cluster: Option<String>,
+    },
     /// A node offers rooms, or repeats that it does.
     Transport(Transport),
     /// A node says that it offers rooms no more.

@@ -37,6 +37,9 @@
 //! - A flush changes only islands that hold a peer which moved, came or left, and islands near
 //!   those. When nothing changes any more, nothing is announced any more.
 //!
+//! Or somebody else says who is together, by [clusters](Clustering::Given): then those of one cluster
+//! are in one island as far as they fit, wherever they stand, and those of none are in none.
+//!
 //! # Rules
 //!
 //! Owners' [rules] may keep the people of an area to themselves, change distances and sizes there, and
@@ -68,6 +71,7 @@
 //! that [joined](Output::Joined) or [left](Output::Left) one. A client is [told](Output::Assigned)
 //! its island and node when either is not what it was told last, and never otherwise.
 
+mod clusters;
 mod crossing;
 mod engine;
 mod event;
@@ -93,6 +97,6 @@ mod zones;
 pub use engine::{Counters, Engine};
 pub use event::{Input, Output};
 pub use registry::{Transport, TransportKind, TransportView};
-pub use settings::{Settings, SettingsError};
+pub use settings::{Clustering, Settings, SettingsError};
 pub use takeover::{Resident, Takeover, Told};
 pub use view::{IslandView, PeerView};

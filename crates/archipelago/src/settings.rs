@@ -5,6 +5,8 @@ use std::time::Duration;
 /// [`Engine::new`]: crate::Engine::new
 #[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
+    /// Who says who is together. Default their places.
+    pub clustering: Clustering,
     /// Islands with members this near to each other merge, if together they fit the limit.
     /// Metres on the ground, above 0 and at most 10,000. Default 64.
     pub join_distance_m: f32,
@@ -35,6 +37,17 @@ pub struct Settings {
     /// What island ids begin with: 1 to 16 letters and digits. Default `I`. Two engines of one
     /// realm that may start in the same millisecond need two prefixes.
     pub id_prefix: String,
+}
+
+/// Who says who is together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Clustering {
+    /// Their places, by the distances.
+    #[default]
+    Own,
+    /// Somebody else, by [`Input::Cluster`](crate::Input::Cluster). Distances mean nothing, and no
+    /// rule keeps people to themselves; where they stand still says which rules are about them.
+    Given,
 }
 
 /// Why an engine cannot work with some [`Settings`].
@@ -83,6 +96,7 @@ const MAX_PREFIX_CHARS: usize = 16;
 impl Default for Settings {
     fn default() -> Self {
         Self {
+            clustering: Clustering::default(),
             join_distance_m: 64.0,
             leave_distance_m: 80.0,
             max_island_size: 100,

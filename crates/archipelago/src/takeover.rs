@@ -1,6 +1,6 @@
 //! Going on where another engine ended.
 
-use std::{cmp::Reverse, sync::Arc, time::Duration};
+use std::{cmp::Reverse, collections::BTreeMap, sync::Arc, time::Duration};
 
 use protocol::{Address, IslandId, NodeName, Position, SessionId};
 
@@ -48,6 +48,9 @@ pub struct Resident {
     /// `None` is a newcomer. Of one that has departed, where it was, unless that island has ended since
     /// because its last members went elsewhere.
     pub told: Option<Told>,
+    /// The cluster that it is in, where somebody else says who is together. If it is not known, that of
+    /// the others who were told of its island.
+    pub cluster: Option<String>,
     /// When it was last heard, in the time of the engine.
     pub heard: Duration,
     /// When it disconnected, if it did, in the time of the engine: it may come back. Its island
@@ -103,6 +106,9 @@ impl Engine {
         residents.dedup_by_key(|resident| resident.peer);
         // Those who left, in the order in which they will be forgotten.
         residents.sort_by_key(|resident| resident.departed);
+        if engine.clusters.is_some() {
+            guess_clusters(&mut residents);
+        }
         engine.adopt_islands(started_ms, &residents);
         let placed = residents.into_iter().filter_map(|resident| engine.count_in(resident)).collect();
         engine.recall_nodes(placed);
@@ -130,11 +136,12 @@ impl Engine {
 
     /// Counts a peer in, as a member of the island that it was told of.
     fn count_in(&mut self, resident: Resident) -> Option<Placed> {
-        let Resident { peer: address, session, transports, position, desired_room, told, heard, departed } =
-            resident;
+        let Resident { peer: address, session, transports, position, desired_room, told, .. } = resident;
+        let Resident { cluster, heard, departed, .. } = resident;
         let peer = self.admit(address, session)?;
         let at = Point { x: position.x, z: position.z };
-        self.ground.shift(peer, at);
+        self.stand(peer, at);
+        self.set_cluster(peer, cluster.as_deref());
         self.arrive_in_zone(peer);
         if let Some(transports) = transports {
             self.announced.insert(peer, transports);
@@ -270,6 +277,24 @@ impl Engine {
         if self.has_node(peer) {
             self.list(peer);
         }
+    }
+}
+
+/// Whoever was told of an island and whose cluster is not known is taken to be in that of most of the
+/// others there, or, where none is known, in one of their own.
+fn guess_clusters(residents: &mut [Resident]) {
+    let mut known: BTreeMap<IslandId, BTreeMap<String, usize>> = BTreeMap::new();
+    for resident in residents.iter() {
+        if let (Some(told), Some(cluster)) = (&resident.told, &resident.cluster) {
+            *known.entry(told.island.clone()).or_default().entry(cluster.clone()).or_default() += 1;
+        }
+    }
+    for Resident { told, cluster, .. } in residents.iter_mut().filter(|resident| resident.cluster.is_none()) {
+        *cluster = told.as_ref().map(|told| {
+            let known = known.get(&told.island).into_iter().flatten();
+            let most = known.max_by_key(|(_, members)| **members).map(|(cluster, _)| cluster.clone());
+            most.unwrap_or_else(|| format!("island {}", told.island))
+        });
     }
 }
 

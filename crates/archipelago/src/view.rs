@@ -3,6 +3,7 @@ use std::time::Duration;
 use protocol::{Address, IslandId, NodeName, Position, SessionId};
 
 use crate::{
+    clusters::Clusters,
     engine::{Counters, Engine},
     ground::{Capabilities, Member, Reach},
     ids::Serial,
@@ -63,6 +64,22 @@ impl Engine {
     /// How many peers are in the world.
     pub fn peers_count(&self) -> usize {
         self.peers.present()
+    }
+
+    /// How many peers are in the world and to be in an island.
+    pub(crate) fn placeable(&self) -> usize {
+        let present = self.peers.known().filter(|&peer| self.peers[peer].state == State::Present);
+        present.filter(|&peer| self.belongs(peer)).count()
+    }
+
+    /// Who is in which island and where on the ground, which is where they stand unless somebody else
+    /// says who is together.
+    pub(crate) fn on_the_ground(&self) -> impl Iterator<Item = (IslandView<'_>, Vec<(Address, Position)>)> {
+        self.islands().map(|view| {
+            let members = self.ground.members(view.island);
+            let member = |Member { peer, at, .. }| (self.peers[peer].address, Position::new(at.x, 0.0, at.z));
+            (view, members.map(member).collect())
+        })
     }
 
     /// How many islands wait for a transport, and one of them.
@@ -149,6 +166,7 @@ impl Engine {
             + self.ground.bytes()
             + self.islands.bytes()
             + self.zones.bytes()
+            + self.clusters.as_ref().map_or(0, Clusters::bytes)
             + self.crossings.bytes()
             + self.returns.bytes()
             + self.pending.bytes()
@@ -165,8 +183,8 @@ impl<'a> IslandView<'a> {
     /// Its members and where they stand, in no order that means anything.
     pub fn members(&self) -> impl Iterator<Item = (Address, Position)> + use<'a> {
         let engine = self.engine;
-        engine.ground.members(self.island).map(|Member { peer, at, .. }| {
-            let record = &engine.peers[peer];
+        engine.ground.members(self.island).map(|Member { peer, .. }| {
+            let (record, at) = (&engine.peers[peer], engine.place(peer));
             (record.address, Position::new(at.x, record.height_m, at.z))
         })
     }
@@ -188,6 +206,13 @@ impl<'a> IslandView<'a> {
 
     /// The mean of its members' places, in metres, with `y` 0.
     pub fn center(&self) -> Position {
+        if self.engine.clusters.is_some() {
+            let count = f64::from(self.size());
+            let mean = self.members().fold((0.0, 0.0), |(x, z), (_, at)| {
+                (x + f64::from(at.x) / count, z + f64::from(at.z) / count)
+            });
+            return Position::new(mean.0 as f32, 0.0, mean.1 as f32);
+        }
         let (x, z) = self.engine.ground.centre(self.island);
         Position::new(x as f32, 0.0, z as f32)
     }
@@ -208,7 +233,7 @@ impl<'a> PeerView<'a> {
 
     /// Where it last said it stands.
     pub fn position(&self) -> Position {
-        let at = self.engine.ground.spot(self.peer);
+        let at = self.engine.place(self.peer);
         Position::new(at.x, self.engine.peers[self.peer].height_m, at.z)
     }
 

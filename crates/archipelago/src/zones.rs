@@ -10,10 +10,11 @@ use std::{sync::Arc, time::Duration};
 use rustc_hash::FxHashMap;
 
 use crate::{
+    clusters,
     ground::{Capabilities, MOST_ZONES, Point, Reach},
     registry::Registry,
     rules::{Atlas, Choice, Count, Distances, Rule, Rules},
-    settings::Settings,
+    settings::{Clustering, Settings},
     slab::NONE,
 };
 
@@ -29,6 +30,7 @@ const CROWDING_INTERVAL: Duration = Duration::from_secs(1);
 pub(crate) struct Zones {
     pub(crate) rules: Arc<Rules>,
     base: Base,
+    clustering: Clustering,
     /// Minutes since midnight, UTC; unknown, no hours hold.
     minute: Option<u16>,
     /// Of the rules that hold at this hour, those without an area, and by area those with one.
@@ -89,6 +91,7 @@ impl Zones {
         let mut zones = Self {
             rules,
             base,
+            clustering: settings.clustering,
             minute: None,
             everywhere: Vec::new(),
             by_area: Vec::new(),
@@ -229,12 +232,18 @@ impl Zones {
     }
 
     pub(crate) fn reach(&self, zone: u32) -> Reach {
+        if self.clustering == Clustering::Given {
+            return Reach { enclosure: NONE, join_m: clusters::REACH_M, leave_m: clusters::REACH_M };
+        }
         let Zone { enclosure, distances: Distances { join_m, leave_m }, .. } = self.zones[zone as usize];
         Reach { enclosure, join_m, leave_m }
     }
 
-    /// The greatest distance that any rule sets.
+    /// The greatest distance that people reach anywhere.
     pub(crate) fn farthest_m(&self) -> f32 {
+        if self.clustering == Clustering::Given {
+            return clusters::REACH_M;
+        }
         let set = self.rules.rules.iter().filter_map(|rule| rule.distances);
         set.map(|distances| distances.leave_m).fold(self.base.distances.leave_m, f32::max)
     }

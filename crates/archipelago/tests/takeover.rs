@@ -30,6 +30,7 @@ fn resident(person: u32, x: f32, told: Option<(&str, &str)>) -> Resident {
         transports: None,
         position: at(x),
         desired_room: None,
+        cluster: None,
         told: told
             .map(|(island, node)| Told { island: island.parse().unwrap(), node: node.parse().unwrap() }),
         heard: NOW,

@@ -40,6 +40,7 @@ fn is_of_directors(subject: &Subject) -> bool {
         Subject::PeerConnect(_)
         | Subject::PeerHeartbeat(_)
         | Subject::PeerDisconnect(_)
+        | Subject::PeerClusterChange(_)
         | Subject::PeerTopic(..)
         | Subject::SystemTopic(_)
         | Subject::SceneTopic(_)

@@ -6,7 +6,7 @@ use protocol::{
     Address, ConnectionString, IslandId, NodeName, Position, SessionId, Subject, Ulid,
     atoll_bus::{self, GatewayHeartbeat, MembershipEnded, TransportAnnouncement},
     is_protocol_name,
-    v3::ServiceDiscoveryMessage,
+    v3::{ClusterChangeMessage, ServiceDiscoveryMessage},
 };
 
 use crate::Settings;
@@ -66,6 +66,8 @@ impl Heartbeat {
 
 /// The one kind of node that announces itself: for the others nobody could mint.
 const WS_ROOM: &str = "ws-room";
+/// The longest name of a cluster that is taken.
+const MAX_CLUSTER_BYTES: usize = 256;
 /// As directors call themselves.
 pub(crate) const SERVER_NAME: &str = "archipelago";
 
@@ -117,6 +119,13 @@ fn read(envelope: &Envelope, settings: &Settings) -> Result<Option<Heard>, &'sta
                 _ => return Ok(None),
             }
         }
+        Subject::PeerClusterChange(peer) => {
+            let ClusterChangeMessage { cluster_id, realm } = decode(envelope)?;
+            if cluster_id.len() > MAX_CLUSTER_BYTES {
+                return Err("cluster");
+            }
+            Heard::Input(Input::Cluster { peer, session, cluster: ours(&cluster_id, &realm, settings) })
+        }
         Subject::TransportAnnounce(node) => {
             Heard::Input(Input::Transport(transport(node, envelope, settings)?))
         }
@@ -149,6 +158,13 @@ fn transport(node: NodeName, envelope: &Envelope, settings: &Settings) -> Result
     })
 }
 
+/// The cluster that somebody is in here; none if it is of another realm.
+fn ours(cluster: &str, realm: &str, settings: &Settings) -> Option<String> {
+    let elsewhere = |own: &String| !realm.is_empty() && own != realm;
+    let here = !cluster.is_empty() && !settings.realm.as_ref().is_some_and(elsewhere);
+    here.then(|| cluster.to_owned())
+}
+
 /// What a client can join. Gateways check it too; foreign ones may not.
 pub(crate) fn joinable(names: &str) -> Option<Vec<String>> {
     let names = names.split(',');
@@ -176,6 +192,7 @@ mod tests {
             subject::PEER_ISLAND_CHANGES,
             subject::MEMBERSHIP_ENDS,
             subject::ENGINE_DISCOVERY,
+            subject::PEER_CLUSTER_CHANGES,
             subject::TRANSPORT_ANNOUNCEMENTS,
         ];
         let mut subscription = bus.subscribe("test", &patterns, 1);
@@ -202,6 +219,28 @@ mod tests {
         for kind in ["livekit", "p2p", "external", "", "WS-ROOM"] {
             assert_eq!(announced("rooms-1", kind), Err("transport_kind"), "{kind:?}");
         }
+    }
+
+    #[test]
+    fn a_cluster_of_another_realm_is_none_here() {
+        let peer = "0x0000000000000000000000000000000000000001".parse().unwrap();
+        let change = |cluster: &str, realm: &str| {
+            let change = ClusterChangeMessage { cluster_id: cluster.to_owned(), realm: realm.to_owned() };
+            read_one(&Subject::PeerClusterChange(peer), Headers::default(), change.encode_to_vec())
+        };
+        let cluster = |cluster: Option<&str>| {
+            let cluster = cluster.map(str::to_owned);
+            Ok(Some(Heard::Input(Input::Cluster { peer, session: None, cluster })))
+        };
+        // This realm has no name.
+        assert_eq!(change("a", ""), cluster(Some("a")));
+        assert_eq!(change("a", "lagoon"), cluster(Some("a")));
+        assert_eq!(change("", "lagoon"), cluster(None));
+        assert_eq!(change(&"a".repeat(257), ""), Err("cluster"));
+        let settings = Settings { realm: Some("lagoon".to_owned()), ..settings() };
+        assert_eq!(ours("a", "lagoon", &settings), Some("a".to_owned()));
+        assert_eq!(ours("a", "", &settings), Some("a".to_owned()));
+        assert_eq!(ours("a", "desert", &settings), None);
     }
 
     #[test]

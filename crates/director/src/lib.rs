@@ -27,7 +27,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use archipelago::{SettingsError, rules::Rules};
+use archipelago::{Clustering, SettingsError, rules::Rules};
 use bus::{Bus, Subscription};
 use protocol::{subject, unix_ms};
 use tokio::sync::mpsc;
@@ -47,6 +47,8 @@ use office::Office;
 pub struct Settings {
     /// Distances, sizes and times of islands.
     pub engine: archipelago::Settings,
+    /// The realm's name, if it has one: clusters of another realm are none here.
+    pub realm: Option<String>,
     /// The engine's clock: how often what changed is told.
     pub flush_interval: Duration,
     /// How often all islands are reported.
@@ -73,14 +75,6 @@ pub struct Director {
     queries: mpsc::Receiver<Query>,
 }
 
-/// What it hears, whether it leads or stands by.
-const PATTERNS: [&str; 5] = [
-    subject::PEER_CONNECTS,
-    subject::PEER_HEARTBEATS,
-    subject::PEER_DISCONNECTS,
-    subject::TRANSPORT_ANNOUNCEMENTS,
-    subject::ENGINE_DISCOVERY,
-];
 /// Messages from the bus that may wait between two flushes; at the bound the newest is dropped and
 /// counted. A heartbeat that is lost is repeated within seconds.
 const BUS_QUEUE: usize = 262_144;
@@ -91,7 +85,7 @@ impl Director {
     /// A director that listens from now on. `minter` mints for the nodes that announce themselves.
     pub fn new(settings: Settings, bus: Bus, minter: ws_room::Minter) -> Result<Self, SettingsError> {
         settings.engine.check()?;
-        let subscription = bus.subscribe("director", &PATTERNS, BUS_QUEUE);
+        let subscription = bus.subscribe("director", &patterns(settings.engine.clustering), BUS_QUEUE);
         let messenger = Messenger::new(bus.clone(), Minters::new(minter, &settings.transports));
         let (console, queries) = Console::new();
         Ok(Self { settings, messenger, bus, subscription, console, queries })
@@ -114,6 +108,21 @@ impl Director {
         let clock = Clock::new(self.settings, self.bus, errands);
         clock.run(office, self.subscription, probes, self.queries).await;
     }
+}
+
+/// What a director hears, whether it leads or stands by.
+fn patterns(clustering: Clustering) -> Vec<&'static str> {
+    let mut patterns = vec![
+        subject::PEER_CONNECTS,
+        subject::PEER_HEARTBEATS,
+        subject::PEER_DISCONNECTS,
+        subject::TRANSPORT_ANNOUNCEMENTS,
+        subject::ENGINE_DISCOVERY,
+    ];
+    if clustering == Clustering::Given {
+        patterns.push(subject::PEER_CLUSTER_CHANGES);
+    }
+    patterns
 }
 
 /// When an engine starts, in milliseconds since the Unix epoch, as it stands in its islands' ids:

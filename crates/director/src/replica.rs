@@ -36,6 +36,8 @@ struct Peer {
     /// Where it stands, once it has said so.
     position: Option<Position>,
     desired_room: Option<String>,
+    /// Whom another service puts it together with, which says it once.
+    cluster: Option<String>,
     /// What a client of this peer was last told. It keeps its place by this.
     told: Option<Told>,
     /// Whether its present session has said where it stands.
@@ -72,6 +74,9 @@ impl Replica {
             Heard::Input(Input::Disconnected { peer, session }) => self.disconnected(peer, session, now),
             Heard::Input(Input::Transport(transport)) => {
                 self.nodes.insert(transport.node.clone(), (transport, now));
+            }
+            Heard::Input(Input::Cluster { peer, session, cluster }) => {
+                self.put_together(peer, session, cluster, now);
             }
             Heard::Input(Input::TransportGone { node }) => drop(self.nodes.remove(&node)),
             Heard::Heartbeat(heartbeat) => self.heartbeat(heartbeat, now),
@@ -185,6 +190,21 @@ impl Replica {
         peer.departed = Some(now);
     }
 
+    fn put_together(
+        &mut self,
+        address: Address,
+        session: Option<SessionId>,
+        cluster: Option<String>,
+        now: Duration,
+    ) {
+        let new = !self.peers.contains_key(&address);
+        let Some(peer) = self.admit(address, session) else { return };
+        if new {
+            peer.heard = now;
+        }
+        peer.cluster = cluster;
+    }
+
     /// The node that has this room of an island. Where it is not named, it is the one that announces
     /// the place, if that is clear.
     fn node_of(&self, room: Room, island: &IslandId) -> Option<NodeName> {
@@ -276,7 +296,7 @@ impl Peer {
     }
 
     fn hand_over(self, peer: Address, residents: &mut Vec<Resident>, since: &mut Vec<Input>) {
-        let Self { session, position, desired_room, told, heard, departed, .. } = self;
+        let Self { session, position, desired_room, cluster, told, heard, departed, .. } = self;
         let transports = self.transports.as_deref().and_then(joinable);
         if !self.said {
             since.push(Input::Connected { peer, session, transports: transports.clone() });
@@ -286,8 +306,24 @@ impl Peer {
             since.push(Input::Tell { peer, session, from: None });
         }
         let departed = departed.filter(|_| self.missed);
-        let Some(position) = position else { return };
-        residents.push(Resident { peer, session, transports, position, desired_room, told, heard, departed });
+        let Some(position) = position else {
+            return since.extend(cluster.map(|cluster| Input::Cluster {
+                peer,
+                session,
+                cluster: Some(cluster),
+            }));
+        };
+        residents.push(Resident {
+            peer,
+            session,
+            transports,
+            position,
+            desired_room,
+            cluster,
+            told,
+            heard,
+            departed,
+        });
     }
 }
 

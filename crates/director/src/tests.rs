@@ -16,6 +16,7 @@ const SECRET: &[u8] = b"secret";
 pub(crate) fn settings() -> Settings {
     Settings {
         engine: archipelago::Settings::default(),
+        realm: None,
         flush_interval: Duration::from_millis(20),
         report_interval: Duration::from_millis(100),
         discovery_interval: Duration::from_secs(10),

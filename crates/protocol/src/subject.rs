@@ -19,6 +19,9 @@ pub enum Subject {
     PeerDisconnect(Address),
     /// `peer.<id>.island_changed`, from the director: [`crate::v3::IslandChangedMessage`].
     PeerIslandChanged(Address),
+    /// `peer.<id>.cluster_change`, from whoever decides who is together, where that is not the director:
+    /// [`crate::v3::ClusterChangeMessage`].
+    PeerClusterChange(Address),
     /// `island.<id>.peer_join`, from the director: [`crate::v3::JoinIslandMessage`].
     IslandPeerJoin(IslandId),
     /// `island.<id>.peer_left`, from the director: [`crate::v3::LeftIslandMessage`].
@@ -52,6 +55,8 @@ pub const PEER_HEARTBEATS: &str = "peer.*.heartbeat";
 pub const PEER_DISCONNECTS: &str = "peer.*.disconnect";
 /// Every `peer.<id>.island_changed`.
 pub const PEER_ISLAND_CHANGES: &str = "peer.*.island_changed";
+/// Every `peer.<id>.cluster_change`.
+pub const PEER_CLUSTER_CHANGES: &str = "peer.*.cluster_change";
 /// Every `island.<id>.peer_join`.
 pub const ISLAND_PEER_JOINS: &str = "island.*.peer_join";
 /// Every `island.<id>.peer_left`.
@@ -90,6 +95,7 @@ impl Subject {
             Self::PeerConnect(_)
             | Self::PeerDisconnect(_)
             | Self::PeerIslandChanged(_)
+            | Self::PeerClusterChange(_)
             | Self::IslandPeerJoin(_)
             | Self::IslandPeerLeft(_)
             | Self::MembershipEnded(_) => true,
@@ -112,6 +118,7 @@ impl fmt::Display for Subject {
             Self::PeerHeartbeat(peer) => write!(f, "peer.{peer}.heartbeat"),
             Self::PeerDisconnect(peer) => write!(f, "peer.{peer}.disconnect"),
             Self::PeerIslandChanged(peer) => write!(f, "peer.{peer}.island_changed"),
+            Self::PeerClusterChange(peer) => write!(f, "peer.{peer}.cluster_change"),
             Self::IslandPeerJoin(island) => write!(f, "island.{island}.peer_join"),
             Self::IslandPeerLeft(island) => write!(f, "island.{island}.peer_left"),
             Self::PeerTopic(peer, topic) => write!(f, "{PEER_TOPIC_PREFIX}{peer}.{topic}"),
@@ -149,6 +156,7 @@ impl FromStr for Subject {
             ["peer", peer, "heartbeat"] => Self::PeerHeartbeat(id(peer)?),
             ["peer", peer, "disconnect"] => Self::PeerDisconnect(id(peer)?),
             ["peer", peer, "island_changed"] => Self::PeerIslandChanged(id(peer)?),
+            ["peer", peer, "cluster_change"] => Self::PeerClusterChange(id(peer)?),
             ["island", island, "peer_join"] => Self::IslandPeerJoin(id(island)?),
             ["island", island, "peer_left"] => Self::IslandPeerLeft(id(island)?),
             ["engine", "islands"] => Self::EngineIslands,
@@ -189,6 +197,7 @@ mod tests {
             (Subject::PeerHeartbeat(peer), PEER_HEARTBEATS),
             (Subject::PeerDisconnect(peer), PEER_DISCONNECTS),
             (Subject::PeerIslandChanged(peer), PEER_ISLAND_CHANGES),
+            (Subject::PeerClusterChange(peer), PEER_CLUSTER_CHANGES),
             (Subject::IslandPeerJoin(island.clone()), ISLAND_PEER_JOINS),
             (Subject::IslandPeerLeft(island.clone()), ISLAND_PEER_LEAVES),
             (Subject::PeerTopic(peer, "plaza.chat".parse().unwrap()), "client-proto.peer.>"),

@@ -129,7 +129,7 @@ pub struct PlaceFacts {
 impl Engine {
     pub(super) fn peer_facts(&self, peer: u32, now: Duration) -> PeerFacts {
         let record = &self.peers[peer];
-        let at = self.ground.spot(peer);
+        let at = self.place(peer);
         let terms = self.ground.terms(peer);
         let island = self.ground.island_of(peer);
         let crossing = self.crossings.of(peer);

@@ -70,6 +70,8 @@ pub enum Cause {
     OtherSession,
     /// A rule keeps the people of an area to themselves.
     ExclusiveRule,
+    /// Somebody else says who is together, and has not said it of them.
+    OtherCluster,
     /// They are too far from each other.
     TooFar,
     /// They are near enough to stay together, and not to come together.
@@ -125,6 +127,7 @@ impl Cause {
             Self::SilentPeer => "silent peer",
             Self::OtherSession => "other session",
             Self::ExclusiveRule => "exclusive rule",
+            Self::OtherCluster => "other cluster",
             Self::TooFar => "too far",
             Self::Hysteresis => "hysteresis",
             Self::FullIsland => "full island",

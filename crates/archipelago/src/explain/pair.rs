@@ -44,6 +44,15 @@ impl Engine {
         if ours == theirs {
             return self.why_mute(a, b, now);
         }
+        let clusters = [a, b].map(|peer| self.clusters.as_ref().and_then(|clusters| clusters.name(peer)));
+        if let [Some(one), Some(other)] = clusters
+            && one != other
+        {
+            let [a, b] = [a, b].map(|peer| self.peers[peer].address);
+            let summary =
+                format!("{a} is in cluster {one:?}, {b} in {other:?}, and clusters say who is together");
+            return (Cause::OtherCluster, summary);
+        }
         let [from, to] = [a, b].map(|peer| self.ground.terms(peer).zone());
         if self.ground.reaches.enclosure(from) != self.ground.reaches.enclosure(to) {
             return self.why_kept_apart(a, b, now);

@@ -87,6 +87,10 @@ impl Engine {
                 );
                 Some((Cause::OtherSession, summary))
             }
+            State::Present if !self.belongs(peer) => Some((
+                Cause::OtherCluster,
+                format!("{address} is in no cluster, and clusters say who is together"),
+            )),
             State::Present if self.ground.island_of(peer) == NONE => {
                 Some((Cause::NextFlush, format!("{address} has just come: the next flush places it")))
             }

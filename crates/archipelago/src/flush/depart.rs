@@ -50,15 +50,8 @@ pub(super) fn take_out(engine: &mut Engine, now: Duration) {
         let at = engine.ground.spot(peer);
         let island = engine.ground.island_of(peer);
         if island != NONE {
-            // Its place in the room ends too: if it returns, it needs another connection.
-            engine.peers[peer].told_node = NO_NODE;
-            engine.ground.take(peer);
-            engine.crossings.forget(peer);
-            engine.list(peer);
-            engine.mark_dirty(island);
-            engine.mark_changed(island);
             engine.returns.remember(peer, engine.islands[island].serial, at, until);
-            desert_if_empty(engine, island, until);
+            take(engine, peer, island, until);
         } else if engine.returns.of(peer).is_none() {
             // It came and went between two flushes. Its session is remembered all the same.
             engine.returns.remember(peer, Serial::NONE, at, until);
@@ -66,6 +59,27 @@ pub(super) fn take_out(engine: &mut Engine, now: Duration) {
     }
     engine.pending.leaving = leaving;
     engine.pending.leaving.clear();
+}
+
+/// Takes those out of their islands who are still in the world, and in no cluster any more.
+pub(super) fn take_out_unclustered(engine: &mut Engine, now: Duration) {
+    for peer in std::mem::take(&mut engine.pending.unclustered) {
+        let island = engine.ground.island_of(peer);
+        if island != NONE && !engine.belongs(peer) {
+            take(engine, peer, island, now);
+        }
+    }
+}
+
+fn take(engine: &mut Engine, peer: u32, island: u32, kept_until: Duration) {
+    // Its place in the room ends too: if it returns, it needs another connection.
+    engine.peers[peer].told_node = NO_NODE;
+    engine.ground.take(peer);
+    engine.crossings.forget(peer);
+    engine.list(peer);
+    engine.mark_dirty(island);
+    engine.mark_changed(island);
+    desert_if_empty(engine, island, kept_until);
 }
 
 fn desert_if_empty(engine: &mut Engine, island: u32, until: Duration) {
@@ -104,5 +118,6 @@ fn forget_peer(engine: &mut Engine, peer: u32) {
     engine.replaced.remove(&peer);
     engine.crossings.forget(peer);
     engine.ground.dismiss_peer(peer);
+    engine.set_cluster(peer, None);
     engine.peers.forget(peer);
 }

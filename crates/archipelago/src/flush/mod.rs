@@ -1,7 +1,7 @@
 //! What a flush does, in order.
 //!
 //! 1. Nodes that fell silent are counted out, and the size limit follows what is on offer.
-//! 2. Peers that left or fell silent are taken out, and borders that were crossed long enough ago
+//! 2. Peers that left, fell silent, or are in no cluster any more are taken out, and borders that were crossed long enough ago
 //!    count.
 //! 3. Islands that no longer hold together are [cut]. What is cut off stands nowhere for a moment.
 //! 4. Peers that come back are put where they were.
@@ -64,12 +64,14 @@ pub(crate) fn run(engine: &mut Engine, now: Duration, outputs: &mut Vec<Output>)
     transports::refresh(engine, now);
     depart::fall_silent(engine, now);
     depart::take_out(engine, now);
+    depart::take_out_unclustered(engine, now);
     crossing::run(engine, now);
     engine.ground.tidy();
     let mut dirty = std::mem::take(&mut engine.pending.dirty);
     let moved = std::mem::take(&mut engine.pending.moved);
     let steps = std::mem::take(&mut engine.pending.steps);
-    let arrivals = std::mem::take(&mut engine.pending.arrivals);
+    let mut arrivals = std::mem::take(&mut engine.pending.arrivals);
+    arrivals.retain(|&peer| engine.belongs(peer));
     sort_by_place(engine, &mut dirty);
     hold::run(engine, &moved, &steps);
     cut::run(engine, &dirty);

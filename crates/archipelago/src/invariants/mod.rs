@@ -198,12 +198,13 @@ impl Bounds {
 }
 
 impl Picture {
-    /// What an engine shows.
+    /// What an engine shows: where somebody else says who is together, with the spot of each cluster
+    /// for the places of its members.
     pub fn of(engine: &Engine) -> Self {
-        let islands = engine.islands().map(|island| PicturedIsland {
+        let islands = engine.on_the_ground().map(|(island, members)| PicturedIsland {
             id: island.id(),
             transport: island.transport().cloned(),
-            members: island.members().collect(),
+            members,
         });
         Self { islands: islands.collect() }
     }

@@ -54,6 +54,7 @@ impl Witness {
                     self.told.extend(from.iter().map(|island| (*peer, (island.clone(), node.clone()))));
                 }
             }
+            Input::Cluster { peer, session, .. } => _ = self.is_current(*peer, *session),
             Input::Transport(transport) => {
                 self.nodes_taking.insert(transport.node.clone(), !transport.draining);
             }
@@ -92,8 +93,9 @@ impl Witness {
     pub fn see(&mut self, engine: &Engine, outputs: &[Output]) -> Result<(), Violation> {
         let picture = Picture::of(engine);
         let placed = picture.islands.iter().map(|island| island.members.len()).sum();
-        if placed != engine.peers_count() {
-            return Err(Violation::Misplaced { present: engine.peers_count(), placed });
+        let present = engine.placeable();
+        if placed != present {
+            return Err(Violation::Misplaced { present, placed });
         }
         self.full =
             engine.transports().filter(is_overbooked).map(|view| view.transport.node.clone()).collect();

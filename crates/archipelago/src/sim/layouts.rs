@@ -251,6 +251,7 @@ impl Layout {
                 transports: None,
                 position,
                 desired_room: None,
+                cluster: None,
                 told,
                 heard,
                 departed,

@@ -13,6 +13,7 @@ pub(crate) struct Chronicle {
     nodes: BTreeMap<NodeName, Transport>,
     /// What clients said that they can join.
     announced: BTreeMap<Address, Vec<String>>,
+    pub(crate) clusters: BTreeMap<Address, String>,
     people: BTreeMap<Address, Resident>,
 }
 
@@ -36,6 +37,7 @@ impl Chronicle {
                     transports: None,
                     position: *position,
                     desired_room: None,
+                    cluster: None,
                     told: told.and_then(|known| known.told),
                     heard: now,
                     departed: None,
@@ -53,6 +55,15 @@ impl Chronicle {
             Input::TransportGone { node } => drop(self.nodes.remove(node)),
             Input::Rules(rules) => self.rules = rules.clone(),
             Input::TimeOfDay { minute } => self.minute = Some(*minute),
+            Input::Cluster { peer, cluster, .. } => match cluster {
+                Some(cluster) => drop(self.clusters.insert(*peer, cluster.clone())),
+                None => {
+                    self.clusters.remove(peer);
+                    // It will not be put back where it was.
+                    let left = self.people.get_mut(peer).filter(|known| known.departed.is_some());
+                    left.into_iter().for_each(|known| known.told = None);
+                }
+            },
             Input::Tell { .. } => {}
         }
     }
@@ -89,6 +100,7 @@ impl Chronicle {
     pub(crate) fn takeover(&self) -> Takeover {
         let resident = |known: &Resident| Resident {
             transports: self.announced.get(&known.peer).cloned(),
+            cluster: self.clusters.get(&known.peer).cloned(),
             ..known.clone()
         };
         Takeover {

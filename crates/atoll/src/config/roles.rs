@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use ::bus::NatsSettings;
 use admission::{ContractSettings, DoorLimits, Rate};
-use archipelago::{SettingsError, rules::Rules};
+use archipelago::{Clustering, SettingsError, rules::Rules};
 use director::Configured;
 use gateway::KeepSession;
 use protocol::{IslandId, NodeName, is_protocol_name};
@@ -172,6 +172,8 @@ impl Parsed {
         let heard = islands.discovery_interval_s <= 10;
         let rule = "must be at most 10: a director that is unheard for 30 s counts as gone";
         check(heard, "islands.discovery_interval_s", &islands.discovery_interval_s, rule);
+        let known = clustering(&islands.clustering).is_some();
+        check(known, "islands.clustering", &islands.clustering, "must be own or given");
         let positions = match &*stats.positions {
             "exact" => Some(stats::Positions::Exact),
             "parcel" => Some(stats::Positions::Parcel),
@@ -233,6 +235,14 @@ impl Parsed {
     }
 }
 
+fn clustering(name: &str) -> Option<Clustering> {
+    match name {
+        "own" => Some(Clustering::Own),
+        "given" => Some(Clustering::Given),
+        _ => None,
+    }
+}
+
 fn keep_session(name: &str) -> Option<KeepSession> {
     match name {
         "newest" => Some(KeepSession::Newest),
@@ -261,6 +271,7 @@ impl Settings {
     pub(crate) fn engine(&self) -> archipelago::Settings {
         let islands = &self.islands;
         archipelago::Settings {
+            clustering: clustering(&islands.clustering).unwrap_or_default(),
             join_distance_m: islands.join_distance_m,
             leave_distance_m: islands.leave_distance_m,
             max_island_size: islands.max_size,
@@ -279,6 +290,7 @@ impl Settings {
         let islands = &self.islands;
         director::Settings {
             engine: self.engine(),
+            realm: (!self.realm.name.is_empty()).then(|| self.realm.name.clone()),
             flush_interval: milliseconds(islands.flush_interval_ms),
             report_interval: milliseconds(islands.report_interval_ms),
             discovery_interval: seconds(islands.discovery_interval_s),

@@ -248,6 +248,8 @@ pub(crate) struct Rooms {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct Islands {
+    /// Who says who is together: `own`, places and distances, or `given`, somebody else.
+    pub(crate) clustering: String,
     /// Two islands merge when any two of their members are this near.
     pub(crate) join_distance_m: f32,
     /// Members stay together while hops of at most this connect them.
@@ -435,6 +437,7 @@ impl Default for Rooms {
 impl Default for Islands {
     fn default() -> Self {
         Self {
+            clustering: "own".to_owned(),
             join_distance_m: 64.0,
             leave_distance_m: 80.0,
             max_size: 100,

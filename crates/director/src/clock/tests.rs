@@ -1,3 +1,4 @@
+use archipelago::Clustering;
 use protocol::{
     Address, IslandId, Position, SessionId, Ulid,
     atoll_bus::{GatewayHeartbeat, MembershipEnded, Told},
@@ -36,7 +37,7 @@ impl Bench {
         let minter = ws_room::Minter::new(b"secret", Duration::from_secs(300));
         Self {
             clock: Clock::new(settings(), bus.clone(), errands),
-            subscription: bus.subscribe("director", &crate::PATTERNS, 1_024),
+            subscription: bus.subscribe("director", &crate::patterns(Clustering::Own), 1_024),
             probes: mpsc::channel(1).1,
             messenger: Messenger::new(bus.clone(), Minters::new(minter, &[])),
             errands: receiver,

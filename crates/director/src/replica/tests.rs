@@ -237,3 +237,25 @@ fn a_node_that_is_not_named_is_the_one_that_announces_the_place() {
     assert_eq!(node_of("p2p:I1").as_deref(), Some("mesh"));
     assert_eq!(node_of("pulse:1"), None, "that could be either");
 }
+
+#[test]
+fn whom_another_service_put_together_stays_so() {
+    let put = |session, cluster: Option<&str>| {
+        let cluster = cluster.map(str::to_owned);
+        Heard::Input(Input::Cluster { peer: peer(), session, cluster })
+    };
+    let cluster_of = |heard: Vec<Heard>| {
+        let (residents, since) = succession(heard.into_iter().map(|heard| (0.0, heard)));
+        let resident = residents.into_iter().find_map(|resident| resident.cluster);
+        let later = since.into_iter().find_map(|input| match input {
+            Input::Cluster { cluster, .. } => cluster,
+            _ => None,
+        });
+        (resident, later)
+    };
+    let a = Some("a".to_owned());
+    assert_eq!(cluster_of(vec![put(None, Some("a")), heartbeat(None, None)]), (a.clone(), None));
+    assert_eq!(cluster_of(vec![heartbeat(None, None), put(None, Some("a"))]), (a.clone(), None));
+    assert_eq!(cluster_of(vec![heartbeat(None, None), put(None, Some("a")), put(None, None)]), (None, None));
+    assert_eq!(cluster_of(vec![put(None, Some("a"))]), (None, a), "before it says where it stands");
+}

@@ -76,6 +76,7 @@ impl Layout {
                 | Subject::PeerHeartbeat(_)
                 | Subject::PeerDisconnect(_)
                 | Subject::PeerIslandChanged(_)
+                | Subject::PeerClusterChange(_)
                 | Subject::IslandPeerJoin(_)
                 | Subject::IslandPeerLeft(_)
                 | Subject::EngineIslands
@@ -122,7 +123,7 @@ mod tests {
     /// Any subject, with the pattern of this module that it falls under.
     fn subject() -> impl Strategy<Value = (Subject, &'static str)> {
         use crate::subject as patterns;
-        (any::<[u8; 20]>(), "[a-zA-Z0-9]{1,12}", "[a-z0-9]{1,8}(\\.[a-z0-9]{1,8}){0,3}", 0..14_usize)
+        (any::<[u8; 20]>(), "[a-zA-Z0-9]{1,12}", "[a-z0-9]{1,8}(\\.[a-z0-9]{1,8}){0,3}", 0..15_usize)
             .prop_filter_map("a topic may be reserved", |(address, word, topic, kind)| {
                 let peer = Address::new(address);
                 Some(match kind {
@@ -142,6 +143,7 @@ mod tests {
                     10 => (Subject::EngineDiscovery, patterns::ENGINE_DISCOVERY),
                     11 => (Subject::TransportAnnounce(word.parse().ok()?), patterns::TRANSPORT_ANNOUNCEMENTS),
                     12 => (Subject::MembershipEnded(word.parse().ok()?), patterns::MEMBERSHIP_ENDS),
+                    13 => (Subject::PeerClusterChange(peer), patterns::PEER_CLUSTER_CHANGES),
                     _ => (Subject::PeersWanted, patterns::PEERS_WANTED),
                 })
             })

@@ -1,0 +1,69 @@
+//! Islands are decided elsewhere: another service says on the bus who is together.
+
+use std::time::Duration;
+
+use protocol::{Address, Message as _, Subject, v3::ClusterChangeMessage};
+
+use crate::{
+    front::{Realm, wallet},
+    server::Server,
+    wire::{Wire, room_url, sign_in},
+};
+
+/// The service that decides.
+struct Decider(async_nats::Client);
+
+impl Decider {
+    async fn say(&self, peer: Address, cluster: &str, realm: &str) {
+        let change = ClusterChangeMessage { cluster_id: cluster.to_owned(), realm: realm.to_owned() };
+        let subject = Subject::PeerClusterChange(peer).to_string();
+        self.0.publish(subject, change.encode_to_vec().into()).await.unwrap();
+        self.0.flush().await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whom_another_service_puts_together_meet_wherever_they_are() {
+    let server = Server::start();
+    let settings = [("ISLANDS__CLUSTERING", "given"), ("REALM__NAME", "lagoon"), ("ROOMS__GRACE_S", "1")];
+    let realm = Realm::launch(&["--bus", &server.url()], &settings);
+    let decider = Decider(async_nats::connect(server.url()).await.unwrap());
+    let (alice, bob) = (wallet(), wallet());
+    let (mut a, mut b) = (sign_in(&realm, &alice).await, sign_in(&realm, &bob).await);
+    // They stand on one spot, and nobody has said that they are together.
+    a.heartbeat(0.0).await;
+    b.heartbeat(0.0).await;
+    assert!(a.is_quiet_for(Duration::from_secs(1)).await, "in no cluster, in no island");
+    // A cluster of another realm is none here.
+    decider.say(alice.address(), "one", "desert").await;
+    decider.say(bob.address(), "one", "lagoon").await;
+    let alone = b.island_changed().await;
+    assert_eq!(alone.peers.len(), 1);
+    a.heartbeat(5_000.0).await;
+    decider.say(alice.address(), "one", "lagoon").await;
+    let met = a.island_changed().await;
+    assert_eq!((&met.island_id, met.peers.len()), (&alone.island_id, 2));
+    // The rooms that they are sent to are one.
+    let mut rooms = Vec::new();
+    for (wallet, change) in [(&bob, &alone), (&alice, &met)] {
+        let mut room = Wire::open(&room_url(change)).await;
+        room.identify(wallet).await;
+        rooms.push((room.welcome().await, room));
+    }
+    let there: Vec<&String> = rooms[1].0.peer_identities.values().collect();
+    assert_eq!(there, [&bob.address().to_string()]);
+    // They walk, and nothing is said of it.
+    a.heartbeat(0.0).await;
+    b.heartbeat(9_000.0).await;
+    assert!(a.is_silent_for(Duration::from_secs(1)).await);
+    // Parted again, though they are near each other.
+    b.heartbeat(0.0).await;
+    decider.say(alice.address(), "two", "").await;
+    let parted = a.island_changed().await;
+    assert_eq!((parted.from_island_id.as_ref(), parted.peers.len()), (Some(&met.island_id), 1));
+    let mut room = Wire::open(&room_url(&parted)).await;
+    room.identify(&alice).await;
+    assert!(room.welcome().await.peer_identities.is_empty());
+    let (close, _) = rooms[1].1.closed().await;
+    assert_eq!(close, protocol::Close::Moved);
+}
