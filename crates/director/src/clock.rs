@@ -156,11 +156,11 @@ impl Clock {
                 biased;
                 due = flushes.tick() => {
                     let due = due.into_std();
-                    let standing = office.standing();
-                    if due.elapsed() > STOPPED || self.is_called_by(standing) {
+                    if due.elapsed() > STOPPED || self.is_called_by(office.standing()) {
                         self.catch_up(&mut subscription, &mut probes);
                     }
-                    if self.follow(standing) {
+                    // Only now: that may have taken its time.
+                    if self.follow(office.standing()) {
                         office.listen();
                     }
                     if self.flush(due).is_err() {
