@@ -1,10 +1,16 @@
 # Everything here works on a fresh clone with nothing but a Rust toolchain; the tests install nats-server.
 
-.PHONY: run bots test check bench sim fuzz failures rolling
+.PHONY: run cluster bots test check bench sim fuzz failures rolling
 
 ## Run a realm on 127.0.0.1:5000.
 run:
 	cargo run --release -- serve
+
+## Run a realm of seven processes over NATS, from port 5000 on.
+cluster:
+	scripts/needs
+	cargo build --release
+	scripts/cluster
 
 ## Send twenty people into it.
 bots:

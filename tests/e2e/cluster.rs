@@ -13,8 +13,6 @@
 
 use std::{collections::BTreeMap, ops::Index, process::ExitStatus};
 
-use tempfile::TempDir;
-
 use crate::{
     front::{Realm, eventually},
     server::Server,
@@ -28,8 +26,6 @@ pub(crate) struct Cluster {
     /// What every process is told.
     settings: Vec<(String, String)>,
     pub(crate) nats: Server,
-    // Goes after the server.
-    _store: TempDir,
 }
 
 struct Process {
@@ -44,15 +40,12 @@ struct Process {
 impl Cluster {
     /// A NATS server. Every process will have these settings (`SECTION__KEY`, value).
     pub(crate) fn start(settings: &[(&str, &str)]) -> Self {
-        Self::start_with(&[], settings)
+        Self::on(Server::start_with_jetstream(), settings)
     }
 
-    /// The same, with more flags for the NATS server.
-    pub(crate) fn start_with(flags: &[&str], settings: &[(&str, &str)]) -> Self {
-        let store = tempfile::tempdir().unwrap();
-        let folder = store.path().to_str().unwrap();
-        let nats = Server::start_with(&[&["--jetstream", "--store_dir", folder], flags].concat());
-        Self { processes: BTreeMap::new(), settings: owned(settings), nats, _store: store }
+    /// The same, on this NATS server.
+    pub(crate) fn on(nats: Server, settings: &[(&str, &str)]) -> Self {
+        Self { processes: BTreeMap::new(), settings: owned(settings), nats }
     }
 
     /// Starts a process of these roles on a free port, with these settings beside the common ones. Room

@@ -19,6 +19,7 @@ mod leftovers;
 mod moves;
 mod nats;
 mod nodes;
+mod permissions;
 mod presence;
 mod realm;
 mod roles;

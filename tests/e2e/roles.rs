@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use identity::Wallet;
 use protocol::{Close, rfc5::ws_packet::Message};
 use serde_json::json;
 
@@ -172,6 +173,36 @@ async fn a_process_is_ready_when_it_can_do_its_part() {
     assert!(frozen.is_err(), "it stands still");
     cluster.thaw("stats");
     cluster.ready().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_secret_of_tokens_is_replaced_process_by_process() {
+    const OLD: &str = "the old secret of all";
+    const NEW: &str = "the new secret of all";
+    let mut cluster = Cluster::start(&[]);
+    let both = |one: &str, other: &str| format!("{one},{other}");
+    // Room nodes first: they take what nobody signs yet.
+    cluster.run("rooms", "rooms", &[("ROOMS__TOKEN_SECRETS", &both(OLD, NEW))]);
+    cluster.run("gateway", "gateway", &[]);
+    cluster.run("before", "director", &[("ROOMS__TOKEN_SECRETS", OLD)]);
+    cluster.ready().await;
+    let (one, mut wires) = (wallet(), Vec::new());
+    let enter = async |cluster: &Cluster, wallet: &Wallet| {
+        let mut wire = sign_in(&cluster["gateway"], wallet).await;
+        wire.heartbeat(0.0).await;
+        let change = wire.island_changed().await;
+        let mut room = Wire::open(&room_url(&change)).await;
+        room.identify(wallet).await;
+        (wire, room.welcome().await.peer_identities.len(), room)
+    };
+    wires.push(enter(&cluster, &one).await);
+    // A director that signs with the new one takes over.
+    cluster.run("after", "director", &[("ROOMS__TOKEN_SECRETS", &both(NEW, OLD))]);
+    cluster.terminate("before");
+    assert!(cluster.ended("before").await.0.success());
+    eventually("it leads", async || cluster["after"].count("atoll_director_leads").await == 1.0).await;
+    wires.push(enter(&cluster, &wallet()).await);
+    assert_eq!(wires[1].1, 1, "with who was admitted before");
 }
 
 /// What `atoll serve` says when it does not start.

@@ -17,6 +17,8 @@ pub(crate) struct Server {
     port: u16,
     name: String,
     flags: Vec<String>,
+    /// What its configuration reads.
+    environment: Vec<(String, String)>,
     /// Where JetStream keeps what it has, if there is one.
     store: Option<TempDir>,
 }
@@ -31,14 +33,21 @@ impl Server {
 
     /// The same, with more flags.
     pub(crate) fn start_with(flags: &[&str]) -> Self {
+        Self::start_in(&[], flags)
+    }
+
+    /// The same, with these variables of the environment.
+    pub(crate) fn start_in(environment: &[(&str, &str)], flags: &[&str]) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(1);
         let name = format!("atoll-test-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let flags: Vec<String> = flags.iter().map(|&flag| flag.to_owned()).collect();
+        let variable = |&(key, value): &(&str, &str)| (key.to_owned(), value.to_owned());
+        let environment: Vec<_> = environment.iter().map(variable).collect();
         // Somebody else may take the port before the server does.
         for _ in 0..5 {
             let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-            if let Some(child) = launch(port, &name, &flags) {
-                return Self { child, port, name, flags, store: None };
+            if let Some(child) = launch(port, &name, &flags, &environment) {
+                return Self { child, port, name, flags, environment, store: None };
             }
         }
         panic!("nats-server does not start: see what it says above");
@@ -78,7 +87,8 @@ impl Server {
     /// Starts it again, where it was.
     pub(crate) fn restart(&mut self) {
         self.stop();
-        self.child = launch(self.port, &self.name, &self.flags).expect("its port is still free");
+        let child = launch(self.port, &self.name, &self.flags, &self.environment);
+        self.child = child.expect("its port is still free");
     }
 }
 
@@ -89,11 +99,12 @@ impl Drop for Server {
 }
 
 /// Starts it, and waits until it listens; `None` if it ends instead.
-fn launch(port: u16, name: &str, flags: &[String]) -> Option<Child> {
+fn launch(port: u16, name: &str, flags: &[String], environment: &[(String, String)]) -> Option<Child> {
     // Where Debian puts it, not everybody's PATH leads.
     let path = format!("{}:/usr/sbin", std::env::var("PATH").unwrap_or_default());
     let spawned = Command::new("nats-server")
         .env("PATH", path)
+        .envs(environment.iter().map(|(key, value)| (key, value)))
         .args(["--addr", "127.0.0.1", "--port", &port.to_string(), "--name", name])
         .args(flags)
         .stdout(Stdio::null())
