@@ -51,8 +51,10 @@ fn rights(subject: &Subject) -> (&'static [&'static str], &'static [&'static str
             (&["gateway"], &["gateway", "director", "stats"], Some(Subject::PeerIslandChanged(peer)))
         }
         Subject::PeerIslandChanged(_) => {
-            (&["director"], &["gateway", "director", "stats"], Some(Subject::IslandPeerJoin(island())))
+            (&["director"], &["gateway", "director", "stats"], Some(Subject::PeerClusterChange(peer)))
         }
+        // The service that decides who is together would, with a user of its own.
+        Subject::PeerClusterChange(_) => (&[], &["director"], Some(Subject::IslandPeerJoin(island()))),
         Subject::IslandPeerJoin(_) => {
             (&["director"], &["gateway", "rooms", "stats"], Some(Subject::IslandPeerLeft(island())))
         }
@@ -99,6 +101,7 @@ fn pattern(subject: &Subject) -> &'static str {
         subject::PEER_HEARTBEATS,
         subject::PEER_DISCONNECTS,
         subject::PEER_ISLAND_CHANGES,
+        subject::PEER_CLUSTER_CHANGES,
         subject::ISLAND_PEER_JOINS,
         subject::ISLAND_PEER_LEAVES,
         subject::TOPICS,
