@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Result, ensure};
 use client::{
     Event, Explorer, Handle, Position, Protobuf, Settings,
     rfc4::{self, Packet, packet::Message},
@@ -15,8 +15,10 @@ const RADIUS_M: f32 = 20.0;
 
 #[tokio::main]
 async fn main() -> Result<()> {
-    let realm = std::env::args().nth(1).context("usage: explorer URL")?;
-    let gateway = client::discover(&realm, None).await?;
+    // One gateway of the realm, or several: when it loses one, it goes on at the next.
+    let gateways: Vec<String> = std::env::args().skip(1).collect();
+    ensure!(!gateways.is_empty(), "usage: explorer URL...");
+    let gateway = client::discover_all(&gateways, None).await?;
     let identity = client::guest()?;
     println!("I am {}", identity.address());
     let mut explorer = Explorer::start(Settings::new(gateway), identity);
