@@ -9,6 +9,10 @@ use crate::Envelope;
 #[derive(Debug, Default)]
 pub(crate) struct Epochs(AtomicU64);
 
+/// No realm lives to see more terms. A greater number is somebody's who would have it that there can be
+/// none after it.
+const LAST: u64 = 1 << 62;
+
 impl Epochs {
     /// The latest; 0 where none was heard of.
     pub(crate) fn latest(&self) -> u64 {
@@ -24,7 +28,7 @@ impl Epochs {
 
     /// Hears of one. Whether it is the latest.
     pub(crate) fn observe(&self, epoch: u64) -> bool {
-        self.0.fetch_max(epoch, Ordering::Relaxed) <= epoch
+        epoch <= LAST && self.0.fetch_max(epoch, Ordering::Relaxed) <= epoch
     }
 }
 
@@ -46,5 +50,19 @@ fn is_of_directors(subject: &Subject) -> bool {
         | Subject::SceneTopic(_)
         | Subject::TransportAnnounce(_)
         | Subject::PeersWanted => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_latest_counts_and_nobody_can_say_the_last() {
+        let epochs = Epochs::default();
+        assert!(epochs.observe(7) && epochs.observe(7) && epochs.observe(9));
+        assert!(!epochs.observe(8));
+        assert!(!epochs.observe(u64::MAX));
+        assert_eq!(epochs.latest(), 9);
     }
 }

@@ -151,6 +151,15 @@ impl Bus {
         }
     }
 
+    /// Waits until a good part of what waits to be published has been: for whoever has much to say and
+    /// nobody waiting for it. What is said without would be dropped once the queue is full.
+    pub async fn room(&self) {
+        match &self.0 {
+            Medium::InProcess(_) => {}
+            Medium::Nats(bus) => bus.room().await,
+        }
+    }
+
     /// Waits until what was published is on its way, for about a second at most once it is its turn.
     pub async fn flush(&self) {
         match &self.0 {
@@ -212,5 +221,10 @@ impl Subscription {
     /// The next message, if one is already there.
     pub fn try_next(&mut self) -> Option<Envelope> {
         self.0.try_recv().ok()
+    }
+
+    /// How many are there.
+    pub fn waiting(&self) -> usize {
+        self.0.len()
     }
 }

@@ -33,6 +33,8 @@ use crate::{
 /// A clock that is this late was stopped: what came meanwhile is heard before anybody is taken for
 /// gone.
 const STOPPED: Duration = Duration::from_secs(1);
+/// Where more than this waits to be heard, what is heard is old.
+const LATE: usize = 16_384;
 /// What the director that leads says that may wait for one that stands by; at the bound the newest is
 /// dropped and counted. What clients were told is in their heartbeats, too.
 const STANDBY_QUEUE: usize = 65_536;
@@ -159,6 +161,11 @@ impl Clock {
                     if due.elapsed() > STOPPED || self.is_called_by(office.standing()) {
                         self.catch_up(&mut subscription, &mut probes);
                     }
+                    if subscription.waiting() > LATE
+                        && let Some(leader) = self.part.leader_mut()
+                    {
+                        leader.hears_late();
+                    }
                     // Only now: that may have taken its time.
                     if self.follow(office.standing()) {
                         office.listen();
@@ -202,14 +209,15 @@ impl Clock {
 
     /// Hears all that has come so far.
     fn catch_up(&mut self, subscription: &mut Subscription, probes: &mut mpsc::Receiver<Input>) {
-        while let Some(envelope) = subscription.try_next() {
+        // And not what comes meanwhile, which may be without end.
+        for envelope in (0..subscription.waiting()).map_while(|_| subscription.try_next()) {
             self.hear(&envelope);
         }
-        while let Part::StandsBy { told, .. } = &mut self.part
-            && let Some(envelope) = told.try_next()
-        {
-            self.hear(&envelope);
-        }
+        let told = match &mut self.part {
+            Part::StandsBy { told, .. } => (0..told.waiting()).map_while(|_| told.try_next()).collect(),
+            Part::Leads { .. } => Vec::new(),
+        };
+        told.iter().for_each(|envelope| self.hear(envelope));
         while let Ok(input) = probes.try_recv() {
             self.take(Heard::Input(input));
         }

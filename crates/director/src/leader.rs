@@ -35,6 +35,8 @@ pub(crate) struct Leader {
     outputs: Vec<Output>,
     /// What the messenger was not handed yet, flush by flush.
     news: VecDeque<News>,
+    /// One clone for what was handed over and has not been told yet.
+    under_way: Arc<()>,
     dissent: Dissent,
     /// The minute of the day that the engine knows of.
     minute: u16,
@@ -63,6 +65,7 @@ impl Leader {
             mandate: Mandate { term, minted_after },
             outputs: Vec::new(),
             news: VecDeque::new(),
+            under_way: Arc::default(),
             dissent: Dissent::default(),
             minute,
             warned: None,
@@ -104,8 +107,7 @@ impl Leader {
         let told = heartbeat.told.take();
         self.engine.handle(heartbeat.into_input(), now);
         let Some(told) = told else { return };
-        // While what was decided waits to be told, it is no wonder that clients do not know it.
-        if !self.news.is_empty() {
+        if self.is_behind() {
             return;
         }
         let said = (!told.island.is_empty()).then_some((&*told.island, &*told.node));
@@ -146,17 +148,28 @@ impl Leader {
             match errands.try_reserve() {
                 Ok(place) => {
                     let news = self.news.pop_front().unwrap_or_default();
-                    place.send(Errand::News(self.mandate, news));
+                    place.send(Errand::News(self.mandate, news, self.under_way.clone()));
                 }
                 Err(TrySendError::Full(())) => break,
                 Err(TrySendError::Closed(())) => return Err(MessengerGone),
             }
         }
-        if !self.news.is_empty() {
+        if self.is_behind() {
             self.dissent.clear();
         }
         self.see_who_waits(now);
         Ok(())
+    }
+
+    /// Whether something that was decided waits to be told: it is no wonder then that clients do not
+    /// know it.
+    fn is_behind(&self) -> bool {
+        !self.news.is_empty() || Arc::strong_count(&self.under_way) > 1
+    }
+
+    /// What heartbeats say is old: nobody is told again for it.
+    pub(crate) fn hears_late(&mut self) {
+        self.dissent.clear();
     }
 
     /// Says once in a while that islands wait for a transport, and why the first does.
@@ -191,6 +204,6 @@ impl Leader {
     /// What was decided and not handed over yet, in order.
     pub(crate) fn into_errands(self) -> impl Iterator<Item = Errand> {
         let mandate = self.mandate;
-        self.news.into_iter().map(move |news| Errand::News(mandate, news))
+        self.news.into_iter().map(move |news| Errand::News(mandate, news, self.under_way.clone()))
     }
 }

@@ -1,6 +1,6 @@
 //! Mints connection strings and publishes what changed.
 
-use std::{collections::HashMap, time::SystemTime};
+use std::{collections::HashMap, sync::Arc, time::SystemTime};
 
 use bus::{Bus, Headers, Term};
 use protocol::{
@@ -18,8 +18,9 @@ use crate::{
 
 /// What the messenger is handed.
 pub(crate) enum Errand {
-    /// The outcome of a flush, to be told in this mandate.
-    News(Mandate, News),
+    /// The outcome of a flush, to be told in this mandate. What it comes with is dropped when it has
+    /// been.
+    News(Mandate, News, Arc<()>),
     /// Where everybody is.
     Report(Mandate, Vec<IslandSummary>),
     /// Say when all that was handed over before is on its way.
@@ -69,7 +70,7 @@ impl Messenger {
 
     pub(crate) async fn run_errand(&mut self, errand: Errand) {
         match errand {
-            Errand::News(mandate, news) if self.take_up(mandate) => self.tell(news),
+            Errand::News(mandate, news, _under_way) if self.take_up(mandate) => self.tell(news).await,
             Errand::Report(mandate, islands) if self.take_up(mandate) => self.report(islands),
             // Whoever leads now decides this anew.
             Errand::News(..) | Errand::Report(..) => {}
@@ -87,9 +88,11 @@ impl Messenger {
         self.epoch.is_none_or(|epoch| epoch >= self.bus.epoch())
     }
 
-    fn tell(&mut self, news: News) {
+    /// A whole realm may come at once, which is more than the bus takes at a time.
+    async fn tell(&mut self, news: News) {
         // Memberships end before others begin, so that tokens minted below are newer.
         for (island, node, peers) in news.ended {
+            self.bus.room().await;
             let peers = peers.iter().map(ToString::to_string).collect();
             self.end_memberships(island, node.as_ref(), peers);
         }
@@ -97,16 +100,19 @@ impl Messenger {
         // who go need not hear of others who do: so joins are told before people are assigned, and
         // leaves after.
         for Member { island, peer, session } in news.joined {
+            self.bus.room().await;
             let message = JoinIslandMessage { island_id: island.to_string(), peer_id: peer.to_string() };
             self.publish_of(session, &Subject::IslandPeerJoin(island), message.encode_to_vec());
         }
         let mut shared: HashMap<IslandId, Vec<u8>> = HashMap::new();
         for assigned in news.assigned {
+            self.bus.room().await;
             let island = &assigned.island;
             let shared = shared.entry(island.id.clone()).or_insert_with(|| shared_part(island));
             self.assign(&assigned, shared);
         }
         for Member { island, peer, session } in news.left {
+            self.bus.room().await;
             let message = LeftIslandMessage { island_id: island.to_string(), peer_id: peer.to_string() };
             self.publish_of(session, &Subject::IslandPeerLeft(island), message.encode_to_vec());
         }

@@ -41,6 +41,8 @@ use outgoing::{Courier, Errand, Opening, Publication, Subscribers, Unsent};
 
 /// Messages that may wait to be published; at the bound the newest is dropped and counted.
 const OUTGOING_QUEUE: usize = 65_536;
+/// How often whoever waits for half of it to be free looks.
+const ROOM_POLL: Duration = Duration::from_millis(1);
 /// Messages that the client library may have before it: few, as those are sent late when the
 /// connection goes.
 const LIBRARY_QUEUE: usize = 256;
@@ -242,6 +244,12 @@ impl Nats {
 
     pub(crate) fn returns(&self) -> watch::Receiver<u64> {
         self.returns.clone()
+    }
+
+    pub(crate) async fn room(&self) {
+        while self.errands.capacity() < OUTGOING_QUEUE / 2 && !self.errands.is_closed() {
+            time::sleep(ROOM_POLL).await;
+        }
     }
 
     pub(crate) async fn flush(&self) {

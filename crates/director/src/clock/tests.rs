@@ -139,7 +139,7 @@ async fn a_messenger_that_is_behind_delays_no_flush_and_loses_nothing() {
     }
     let mut told = Vec::new();
     while told.len() < 5 {
-        let Some(Errand::News(_, news)) = waiting.recv().await else { panic!("news") };
+        let Some(Errand::News(_, news, _)) = waiting.recv().await else { panic!("news") };
         told.extend(news.assigned.iter().map(|assigned| assigned.peer));
         clock.flush(Instant::now()).unwrap();
     }

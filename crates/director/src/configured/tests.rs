@@ -116,7 +116,7 @@ async fn each_node_is_minted_for_in_its_own_way() {
     tokio::spawn(Messenger::new(bus, minters).run(receiver));
     let news = News { assigned: assigned.into(), ..News::default() };
     let mandate = Mandate { term: Term { epoch: None }, minted_after: Ulid::nil() };
-    errands.send(Errand::News(mandate, news)).await.unwrap();
+    errands.send(Errand::News(mandate, news, Arc::default())).await.unwrap();
     let mut strings = Vec::new();
     for _ in 0..4 {
         let change = IslandChangedMessage::decode(changes.next().await.unwrap().payload).unwrap();
