@@ -26,7 +26,7 @@ check:
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 
-## Have the processes of a realm die, stand still and come back, RUNS times each; half an hour for ten.
+## Have the processes of a realm die, stand still and come back, RUNS times each; twenty minutes for ten.
 RUNS ?= 10
 FAILURE_TABLE = $(CURDIR)/target/failures.txt
 failures:
