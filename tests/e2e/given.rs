@@ -39,10 +39,16 @@ async fn whom_another_service_puts_together_meet_wherever_they_are() {
     decider.say(bob.address(), "one", "lagoon").await;
     let alone = b.island_changed().await;
     assert_eq!(alone.peers.len(), 1);
+    // With whom he stays: theirs is the larger part, and keeps the island.
+    let carol = wallet();
+    let mut c = sign_in(&realm, &carol).await;
+    c.heartbeat(-5_000.0).await;
+    decider.say(carol.address(), "one", "lagoon").await;
+    c.island_changed().await;
     a.heartbeat(5_000.0).await;
     decider.say(alice.address(), "one", "lagoon").await;
     let met = a.island_changed().await;
-    assert_eq!((&met.island_id, met.peers.len()), (&alone.island_id, 2));
+    assert_eq!((&met.island_id, met.peers.len()), (&alone.island_id, 3));
     // The rooms that they are sent to are one.
     let mut rooms = Vec::new();
     for (wallet, change) in [(&bob, &alone), (&alice, &met)] {

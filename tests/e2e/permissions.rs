@@ -78,13 +78,13 @@ fn rights(subject: &Subject) -> (&'static [&'static str], &'static [&'static str
         Subject::EngineIslands => (&["director"], &["stats"], Some(Subject::EngineDiscovery)),
         Subject::EngineDiscovery => {
             let next = Subject::TransportAnnounce("rooms-1".parse().unwrap());
-            (&["director"], &["gateway", "director", "stats"], Some(next))
+            (&["director"], &["gateway", "rooms", "director", "stats"], Some(next))
         }
         Subject::TransportAnnounce(_) => {
             (&["rooms"], &["gateway", "rooms", "director"], Some(Subject::MembershipEnded(island())))
         }
         Subject::MembershipEnded(_) => (&["director"], &["rooms", "director"], Some(Subject::PeersWanted)),
-        Subject::PeersWanted => (&["gateway", "director", "stats"], &["gateway"], None),
+        Subject::PeersWanted => (&["gateway", "director", "stats"], &["gateway", "director"], None),
     }
 }
 

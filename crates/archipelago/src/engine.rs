@@ -12,7 +12,7 @@ use crate::{
     ids::{Ids, Serial},
     islands::{Desertion, IslandState, Islands},
     peers::{Flags, Peers, State},
-    registry::{NO_NODE, Registry},
+    registry::{NO_NODE, NodeIndex, Registry},
     returns::Returns,
     settings::{Clustering, Settings, SettingsError},
     slab::{NONE, push_tight},
@@ -169,10 +169,14 @@ impl Engine {
             Input::Tell { peer, session, from } => self.tell_again(peer, session, from.as_ref()),
             Input::Transport(transport) => {
                 let known = self.registry.capabilities_count();
+                let elsewhere = self.registry.is_elsewhere(&transport);
                 let taken = self.registry.announce(transport, now);
                 self.counters.nodes_refused += u64::from(!taken);
                 if self.registry.capabilities_count() > known {
                     self.tell_capabilities_apart();
+                }
+                if let Some(node) = elsewhere {
+                    self.tell_of(node);
                 }
             }
             Input::TransportGone { node } => self.registry.withdraw(&node),
@@ -376,6 +380,19 @@ impl Engine {
         }
         if let Some(peer) = self.admit(address, session) {
             self.peers[peer].hear(now);
+        }
+    }
+
+    /// A node is where it was not: has everybody told again whose island is there.
+    fn tell_of(&mut self, node: NodeIndex) {
+        let known: Vec<u32> = self.peers.known().collect();
+        for peer in known {
+            if self.peers[peer].told_node == node {
+                self.peers[peer].told_node = NO_NODE;
+                if self.has_node(peer) {
+                    self.list(peer);
+                }
+            }
         }
     }
 

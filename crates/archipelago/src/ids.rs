@@ -4,6 +4,8 @@ use protocol::IslandId;
 
 const START_DIGITS: usize = 8;
 const BASE: u64 = 36;
+/// By how much clocks of directors may differ.
+const DAY_MS: u64 = 86_400_000;
 /// Of the largest number.
 const MOST_DIGITS: usize = 13;
 
@@ -51,8 +53,10 @@ impl Ids {
     /// It started when it says, or later, if one of these names is of an engine that started then or
     /// later still: so none is given twice.
     pub(crate) fn resume(prefix: &str, started_ms: u64, mut names: Vec<IslandId>) -> Self {
-        let latest_ms =
-            names.iter().filter_map(|name| start_and_number(prefix, name)).map(|(start, _)| start);
+        // A name that says it is of some far future is nobody's whose names could be given again.
+        let farthest_ms = started_ms.saturating_add(DAY_MS);
+        let starts = names.iter().filter_map(|name| start_and_number(prefix, name)).map(|(start, _)| start);
+        let latest_ms = starts.filter(|start| *start <= farthest_ms);
         let started_ms = latest_ms.max().map_or(started_ms, |latest_ms| started_ms.max(latest_ms + 1));
         names.sort_by_cached_key(|name| (Age::of(prefix, name), name.clone()));
         let next = 1 + names.len() as u64;

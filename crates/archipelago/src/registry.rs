@@ -188,6 +188,13 @@ impl Node {
 }
 
 impl Registry {
+    /// The node that announces itself, if clients reach it elsewhere than it said before.
+    pub(crate) fn is_elsewhere(&self, transport: &Transport) -> Option<NodeIndex> {
+        let &index = self.by_name.get(&transport.node)?;
+        let known = &self.nodes[usize::from(index)];
+        (known.heard.is_some() && known.transport.public_url != transport.public_url).then_some(index)
+    }
+
     /// Takes an announcement. Refuses it, with `false`, when the registry is full, or knows as many
     /// capabilities as it can tell apart.
     pub(crate) fn announce(&mut self, transport: Transport, now: Duration) -> bool {

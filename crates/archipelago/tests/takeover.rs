@@ -244,3 +244,23 @@ fn settings_are_checked() {
     let settings = Settings { id_prefix: String::new(), ..Settings::default() };
     assert!(Engine::resume(settings, 7, Takeover::default(), NOW).is_err());
 }
+
+#[test]
+fn when_a_node_is_elsewhere_all_who_were_sent_there_are_told_again() {
+    let mut engine = resume(takeover(vec![
+        resident(1, 0.0, Some(("I000000055", "one"))),
+        resident(2, 70.0, Some(("I000000055", "one"))),
+        resident(3, 500.0, Some(("world-1", "two"))),
+    ]));
+    assert_eq!(flush(&mut engine, LATER), []);
+    engine.handle(Input::Transport(node("one")), LATER);
+    assert_eq!(flush(&mut engine, LATER), [], "it is where it was");
+    engine.handle(Input::Transport(Transport { public_url: "ws://elsewhere".into(), ..node("one") }), LATER);
+    let outputs = flush(&mut engine, LATER);
+    let again = |person| {
+        let island = "I000000055".to_owned();
+        (address(person), island.clone(), "one".to_owned(), Some(island))
+    };
+    assert_eq!(told(&outputs), [again(1), again(2)]);
+    assert_eq!(outputs.len(), 2, "and nothing else changes: {outputs:?}");
+}

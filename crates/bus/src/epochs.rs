@@ -7,7 +7,13 @@ use crate::Envelope;
 /// Of which terms of directors messages came: what is said in an earlier one than the latest that
 /// was heard of, a director says that does not know yet that it was deposed.
 #[derive(Debug, Default)]
-pub(crate) struct Epochs(AtomicU64);
+pub(crate) struct Epochs {
+    /// The latest in which a director said something.
+    latest: AtomicU64,
+    /// The greatest that anybody has heard of: later terms have a greater one, so that nobody takes
+    /// them for earlier ones.
+    greatest: AtomicU64,
+}
 
 /// No realm lives to see more terms. A greater number is somebody's who would have it that there can be
 /// none after it.
@@ -16,7 +22,19 @@ const LAST: u64 = 1 << 62;
 impl Epochs {
     /// The latest; 0 where none was heard of.
     pub(crate) fn latest(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
+        self.latest.load(Ordering::Relaxed)
+    }
+
+    /// What a term that begins has to be greater than.
+    pub(crate) fn greatest(&self) -> u64 {
+        self.latest().max(self.greatest.load(Ordering::Relaxed))
+    }
+
+    /// Hears that somebody heard of one, whoever that is: it deposes nobody.
+    pub(crate) fn rumour(&self, epoch: u64) {
+        if epoch <= LAST {
+            self.greatest.fetch_max(epoch, Ordering::Relaxed);
+        }
     }
 
     /// Whether a message is to be heard: not if a director says it that was deposed. What others say in
@@ -28,7 +46,7 @@ impl Epochs {
 
     /// Hears of one. Whether it is the latest.
     pub(crate) fn observe(&self, epoch: u64) -> bool {
-        epoch <= LAST && self.0.fetch_max(epoch, Ordering::Relaxed) <= epoch
+        epoch <= LAST && self.latest.fetch_max(epoch, Ordering::Relaxed) <= epoch
     }
 }
 
@@ -64,5 +82,9 @@ mod tests {
         assert!(!epochs.observe(8));
         assert!(!epochs.observe(u64::MAX));
         assert_eq!(epochs.latest(), 9);
+        epochs.rumour(20);
+        epochs.rumour(u64::MAX);
+        assert_eq!((epochs.latest(), epochs.greatest()), (9, 20));
+        assert!(epochs.observe(10), "it deposes nobody");
     }
 }

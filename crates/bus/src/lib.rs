@@ -179,16 +179,16 @@ impl Bus {
         }
     }
 
-    /// The latest epoch that this bus heard of: in headers, from who holds an office, or from
-    /// [`Bus::observe_epoch`]. 0 if it never did.
+    /// The latest epoch that this bus heard of from directors, or from who holds an office. 0 if it never
+    /// did.
     pub fn epoch(&self) -> u64 {
         self.epochs().latest()
     }
 
-    /// Tells the bus of an epoch that was heard of in another way: terms that begin later have a
-    /// greater one, and what is said in an earlier one is dropped.
+    /// Tells the bus of an epoch that somebody else has heard of: our terms have a greater one from now
+    /// on, so that it hears us. What is said in an earlier one is still heard here.
     pub fn observe_epoch(&self, epoch: u64) {
-        self.epochs().observe(epoch);
+        self.epochs().rumour(epoch);
     }
 
     /// How often the connection came back, counted when messages go over it again. Never within a

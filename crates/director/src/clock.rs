@@ -33,6 +33,8 @@ use crate::{
 /// A clock that is this late was stopped: what came meanwhile is heard before anybody is taken for
 /// gone.
 const STOPPED: Duration = Duration::from_secs(1);
+/// How often it says hello, at most, to those who ask.
+const GREETING_INTERVAL: Duration = Duration::from_millis(250);
 /// Where more than this waits to be heard, what is heard is old.
 const LATE: usize = 16_384;
 /// What the director that leads says that may wait for one that stands by; at the bound the newest is
@@ -50,6 +52,8 @@ pub(crate) struct Clock {
     part: Part,
     /// The latest epoch in which a director said something that was heard here.
     latest_epoch: u64,
+    /// When it last said hello to somebody who asked.
+    greeted: Option<Instant>,
     meters: Meters,
 }
 
@@ -132,7 +136,7 @@ impl Clock {
     /// A clock that stands by.
     pub(crate) fn new(settings: Settings, bus: Bus, errands: mpsc::Sender<Errand>) -> Self {
         let (part, time, meters) = (Part::stand_by(&bus), EngineTime::new(), Meters::new());
-        Self { settings, bus, time, errands, part, latest_epoch: 0, meters }
+        Self { settings, bus, time, errands, part, latest_epoch: 0, greeted: None, meters }
     }
 
     /// Runs for as long as the bus and the messenger are there.
@@ -158,7 +162,12 @@ impl Clock {
                 biased;
                 due = flushes.tick() => {
                     let due = due.into_std();
-                    if due.elapsed() > STOPPED || self.is_called_by(office.standing()) {
+                    let late = due.elapsed();
+                    if late > STOPPED {
+                        self.time.skip(late);
+                        self.hear_nodes_again();
+                    }
+                    if late > STOPPED || self.is_called_by(office.standing()) {
                         self.catch_up(&mut subscription, &mut probes);
                     }
                     if subscription.waiting() > LATE
@@ -225,13 +234,19 @@ impl Clock {
     }
 
     fn hear(&mut self, envelope: &Envelope) {
-        self.latest_epoch = self.latest_epoch.max(envelope.headers.epoch.unwrap_or_default());
         let Some(heard) = hear(envelope, &self.settings) else { return };
-        if let Heard::Heartbeat(heartbeat) = &heard {
-            self.meters.heartbeats.increment(1);
-            if let Some(told) = &heartbeat.told {
-                self.bus.observe_epoch(told.epoch);
+        match &heard {
+            Heard::Heartbeat(heartbeat) => {
+                self.meters.heartbeats.increment(1);
+                if let Some(told) = &heartbeat.told {
+                    self.bus.observe_epoch(told.epoch);
+                }
             }
+            Heard::Assigned { .. } | Heard::Ended { .. } | Heard::Leads { .. } => {
+                self.latest_epoch = self.latest_epoch.max(envelope.headers.epoch.unwrap_or_default());
+            }
+            Heard::Wanted => self.greet(),
+            Heard::Input(_) => {}
         }
         self.take(heard);
     }
@@ -247,7 +262,11 @@ impl Clock {
     /// Leads, stands by or does nothing for the moment, as this standing has it. Whether that ended
     /// its lead, so that it knows nothing any more.
     fn follow(&mut self, standing: Standing) -> bool {
-        self.time.look_at(&self.bus);
+        // Whoever took over while the bus is away would tell nobody that it did.
+        let standing = if self.bus.is_away() { Standing::Unknown } else { standing };
+        if self.time.stand(standing == Standing::Unknown) {
+            self.hear_nodes_again();
+        }
         match (&mut self.part, standing) {
             (Part::StandsBy { .. }, Standing::Leads(term)) => self.lead(term),
             (Part::StandsBy { .. }, Standing::Follows | Standing::Unknown) => {}
@@ -272,6 +291,24 @@ impl Clock {
             }
         }
         false
+    }
+
+    /// Nobody could be heard: nodes that were there before are taken to be there still, and have time to
+    /// say so.
+    fn hear_nodes_again(&mut self) {
+        let now = self.time.now();
+        match &mut self.part {
+            Part::StandsBy { replica, .. } => replica.hear_nodes_again(now),
+            Part::Leads { leader, .. } => leader.hear_nodes_again(now),
+        }
+    }
+
+    /// Somebody has just begun to listen: whether there is a director is part of what it wants to know.
+    fn greet(&mut self) {
+        if self.greeted.is_none_or(|at| at.elapsed() >= GREETING_INTERVAL) {
+            self.greeted = Some(Instant::now());
+            self.say_hello();
+        }
     }
 
     /// Goes on where the one that led ended.
@@ -302,6 +339,10 @@ impl Clock {
     fn flush(&mut self, due: Instant) -> Result<(), MessengerGone> {
         let began = Instant::now();
         let now = self.time.now();
+        if let Part::Leads { leader, suspended: true } = &mut self.part {
+            // What heartbeats do not know is told when it leads on.
+            leader.hears_late();
+        }
         if let Some(leader) = self.part.leader_mut() {
             self.meters.lag.record(began.saturating_duration_since(due));
             leader.flush(minute(), &self.errands, now)?;

@@ -22,6 +22,8 @@ pub(crate) enum Heard {
     Assigned { peer: Address, session: Option<SessionId>, island: IslandId, room: Room },
     /// Memberships ended, on one node or on all, and so did tokens minted up to a time.
     Ended { island: IslandId, node: Option<NodeName>, peers: Vec<Address>, minted_before: Ulid },
+    /// Somebody wants to know who is there.
+    Wanted,
     /// A director leads, and this is the time on its clock, in milliseconds since the Unix epoch.
     Leads { unix_ms: u64 },
 }
@@ -119,6 +121,7 @@ fn read(envelope: &Envelope, settings: &Settings) -> Result<Option<Heard>, &'sta
                 _ => return Ok(None),
             }
         }
+        Subject::PeersWanted => Heard::Wanted,
         Subject::PeerClusterChange(peer) => {
             let ClusterChangeMessage { cluster_id, realm } = decode(envelope)?;
             if cluster_id.len() > MAX_CLUSTER_BYTES {

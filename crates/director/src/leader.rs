@@ -21,6 +21,8 @@ use crate::{
 
 /// Flushes whose news may wait; at the bound flushes are skipped, and counted, until some are taken.
 const NEWS_QUEUE: usize = 240;
+/// So many are told again at one flush: a load that made them miss something is not to grow by that.
+const MOST_TOLD_AGAIN: usize = 1_000;
 /// How often it is said that islands wait.
 const WARN_INTERVAL: Duration = Duration::from_secs(10);
 
@@ -38,6 +40,8 @@ pub(crate) struct Leader {
     /// One clone for what was handed over and has not been told yet.
     under_way: Arc<()>,
     dissent: Dissent,
+    /// How many are told again at the next flush.
+    told_again: usize,
     /// The minute of the day that the engine knows of.
     minute: u16,
     /// When it was last said that islands wait.
@@ -67,6 +71,7 @@ impl Leader {
             news: VecDeque::new(),
             under_way: Arc::default(),
             dissent: Dissent::default(),
+            told_again: 0,
             minute,
             warned: None,
             skipped: metrics::counter!("atoll_director_flushes_skipped_total"),
@@ -94,7 +99,7 @@ impl Leader {
             Heard::Input(input) => self.engine.handle(input, now),
             Heard::Heartbeat(heartbeat) => self.heartbeat(heartbeat, now),
             // What it said itself.
-            Heard::Assigned { .. } | Heard::Ended { .. } | Heard::Leads { .. } => {}
+            Heard::Assigned { .. } | Heard::Ended { .. } | Heard::Leads { .. } | Heard::Wanted => {}
         }
     }
 
@@ -107,7 +112,7 @@ impl Leader {
         let told = heartbeat.told.take();
         self.engine.handle(heartbeat.into_input(), now);
         let Some(told) = told else { return };
-        if self.is_behind() {
+        if self.is_behind() || self.told_again >= MOST_TOLD_AGAIN {
             return;
         }
         let said = (!told.island.is_empty()).then_some((&*told.island, &*told.node));
@@ -117,6 +122,7 @@ impl Leader {
             let from = told.island.parse().ok();
             self.engine.handle(Input::Tell { peer, session, from }, now);
             self.retold.increment(1);
+            self.told_again += 1;
         }
     }
 
@@ -131,6 +137,7 @@ impl Leader {
         errands: &mpsc::Sender<Errand>,
         now: Duration,
     ) -> Result<(), MessengerGone> {
+        self.told_again = 0;
         if self.news.len() < NEWS_QUEUE {
             if std::mem::replace(&mut self.minute, minute) != minute {
                 self.engine.handle(Input::TimeOfDay { minute }, now);
@@ -165,6 +172,13 @@ impl Leader {
     /// know it.
     fn is_behind(&self) -> bool {
         !self.news.is_empty() || Arc::strong_count(&self.under_way) > 1
+    }
+
+    /// Takes nodes that are there for heard just now.
+    pub(crate) fn hear_nodes_again(&mut self, now: Duration) {
+        let there = self.engine.transports().filter(|node| node.available);
+        let nodes: Vec<_> = there.map(|node| node.transport.clone()).collect();
+        nodes.into_iter().for_each(|node| self.engine.handle(Input::Transport(node), now));
     }
 
     /// What heartbeats say is old: nobody is told again for it.

@@ -118,6 +118,7 @@ fn patterns(clustering: Clustering) -> Vec<&'static str> {
         subject::PEER_DISCONNECTS,
         subject::TRANSPORT_ANNOUNCEMENTS,
         subject::ENGINE_DISCOVERY,
+        subject::PEERS_WANTED,
     ];
     if clustering == Clustering::Given {
         patterns.push(subject::PEER_CLUSTER_CHANGES);

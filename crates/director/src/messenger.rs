@@ -123,8 +123,11 @@ impl Messenger {
         self.publish(subject, Headers { session, ..Headers::default() }, payload);
     }
 
-    /// Publishes as somebody who leads.
+    /// Publishes as somebody who leads, unless it has heard meanwhile that it does not.
     fn publish(&self, subject: &Subject, headers: Headers, payload: Vec<u8>) {
+        if self.epoch.is_some_and(|epoch| epoch < self.bus.epoch()) {
+            return;
+        }
         self.bus.publish(subject, Headers { epoch: self.epoch, ..headers }, payload);
     }
 

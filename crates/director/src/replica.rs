@@ -36,8 +36,8 @@ struct Peer {
     /// Where it stands, once it has said so.
     position: Option<Position>,
     desired_room: Option<String>,
-    /// Whom another service puts it together with, which says it once.
-    cluster: Option<String>,
+    /// Whom another service puts it together with, or nobody, which it says once; `None`: not known.
+    cluster: Option<Option<String>>,
     /// What a client of this peer was last told. It keeps its place by this.
     told: Option<Told>,
     /// Whether its present session has said where it stands.
@@ -90,8 +90,13 @@ impl Replica {
             }
             Heard::Leads { unix_ms: theirs } => self.ahead_ms = theirs.saturating_sub(unix_ms),
             // Rules and the time of day are the same here as there.
-            Heard::Input(_) => {}
+            Heard::Input(_) | Heard::Wanted => {}
         }
+    }
+
+    /// Takes nodes for heard just now.
+    pub(crate) fn hear_nodes_again(&mut self, now: Duration) {
+        self.nodes.values_mut().for_each(|(_, heard)| *heard = now);
     }
 
     /// Takes for gone whom the engine takes for gone, and forgets who has been for as long as the
@@ -202,7 +207,7 @@ impl Replica {
         if new {
             peer.heard = now;
         }
-        peer.cluster = cluster;
+        peer.cluster = Some(cluster);
     }
 
     /// The node that has this room of an island. Where it is not named, it is the one that announces
@@ -296,7 +301,10 @@ impl Peer {
     }
 
     fn hand_over(self, peer: Address, residents: &mut Vec<Resident>, since: &mut Vec<Input>) {
-        let Self { session, position, desired_room, cluster, told, heard, departed, .. } = self;
+        let Self { session, position, desired_room, heard, departed, .. } = self;
+        // Who is to be with nobody is in no island, whatever its client was told before.
+        let told = self.told.filter(|_| self.cluster != Some(None));
+        let cluster = self.cluster.flatten();
         let transports = self.transports.as_deref().and_then(joinable);
         if !self.said {
             since.push(Input::Connected { peer, session, transports: transports.clone() });

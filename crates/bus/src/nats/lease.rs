@@ -46,6 +46,8 @@ const RETRY_INTERVAL: Duration = Duration::from_millis(50);
 const ALONE_INTERVAL: Duration = Duration::from_secs(1);
 /// How long one question to the server may take.
 const CALL_TIMEOUT: Duration = Duration::from_millis(400);
+/// For how long nobody may say who leads before that is said in the log.
+const UNANSWERED: Duration = Duration::from_secs(5);
 /// How often it is said in the log that an office cannot be campaigned for.
 const WARN_INTERVAL: Duration = Duration::from_secs(10);
 
@@ -67,6 +69,8 @@ pub(super) struct Lease {
     /// What we last wrote, if we know that.
     revision: Option<u64>,
     warned: Option<WarnedAt>,
+    /// Since when nobody has said who leads, while that is so.
+    unanswered: Option<WarnedAt>,
 }
 
 /// What is in the key.
@@ -115,6 +119,7 @@ impl Lease {
             epoch: None,
             revision: None,
             warned: None,
+            unanswered: None,
         }
     }
 
@@ -124,6 +129,7 @@ impl Lease {
             let began = Instant::now();
             let next = match self.poll().await {
                 Ok(polled) => {
+                    self.unanswered = None;
                     self.tell(polled);
                     if self.epoch.is_some() { began + RENEW_INTERVAL } else { began + POLL_INTERVAL }
                 }
@@ -166,7 +172,7 @@ impl Lease {
                 }
             },
         };
-        let latest = self.epochs.latest();
+        let latest = self.epochs.greatest();
         // What is said in an earlier epoch than the latest, nobody hears.
         let held = self.epoch.filter(|&epoch| epoch >= latest);
         let least = held.unwrap_or(latest.saturating_add(1));
@@ -260,7 +266,8 @@ impl Lease {
 
     /// What a failure changes, and how long to wait after it.
     fn fail(&mut self, failure: Failure) -> Duration {
-        let alone = matches!(failure, Failure::NoJetStream) && !self.founded;
+        // Where some director led in terms, there has been a JetStream, and will be again.
+        let alone = matches!(failure, Failure::NoJetStream) && !self.founded && self.epochs.latest() == 0;
         match failure {
             _ if alone => self.tell(Polled::ALONE),
             // Our name stands in the key for its time, and nobody's else, whether we hear of it or not.
@@ -272,6 +279,13 @@ impl Lease {
             // It may have been lost, and has to be made again.
             self.store = None;
             if self.warned.is_none_or(|at| at.elapsed() >= WARN_INTERVAL) && !alone {
+                tracing::warn!(office = self.office, %failure, "cannot find out who leads");
+                self.warned = Some(WarnedAt::now());
+            }
+        }
+        if matches!(failure, Failure::Unanswered | Failure::Raced) && !self.leads() {
+            let since = *self.unanswered.get_or_insert_with(WarnedAt::now);
+            if since.elapsed() >= UNANSWERED && self.warned.is_none_or(|at| at.elapsed() >= WARN_INTERVAL) {
                 tracing::warn!(office = self.office, %failure, "cannot find out who leads");
                 self.warned = Some(WarnedAt::now());
             }

@@ -12,7 +12,11 @@ use crate::{Envelope, inbox::Inbox};
 /// one subscriber.
 pub(super) const MAX_MESSAGE: usize = 64 * 1024 * 1024;
 /// So many parts one message may have.
-const MAX_PARTS: usize = 16_384;
+pub(super) const MAX_PARTS: u32 = 16_384;
+/// What a part counts for at least: it takes some memory, whatever it says.
+const LEAST_PART: usize = 1_024;
+/// So many publishers may have one that is incomplete.
+const MAX_INCOMPLETE: usize = 1_024;
 /// How long the next part may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -27,7 +31,7 @@ pub(super) struct Part {
 /// A payload in parts of at most `room` bytes; `None` where even those cannot carry it.
 pub(super) fn split(payload: &Bytes, room: usize) -> Option<impl Iterator<Item = (Part, Bytes)>> {
     let count = payload.len().div_ceil(room.max(1));
-    if room == 0 || payload.len() > MAX_MESSAGE || count > MAX_PARTS {
+    if room == 0 || payload.len() > MAX_MESSAGE || count > MAX_PARTS as usize {
         return None;
     }
     let of = u32::try_from(count).ok()?;
@@ -86,6 +90,10 @@ impl Assembly {
             self.incomplete.remove(&publisher);
         }
         let (Some(part), Some(first)) = (part, first) else { return Some(envelope) };
+        if self.incomplete.len() >= MAX_INCOMPLETE && !self.incomplete.contains_key(&publisher) {
+            self.inbox.incomplete(&envelope.subject);
+            return None;
+        }
         let incomplete = self.incomplete.entry(publisher).or_insert_with(|| {
             let empty = Envelope { payload: Bytes::new(), ..envelope.clone() };
             let kept = Kept { envelope: empty, payloads: Vec::new(), bytes: 0 };
@@ -94,7 +102,7 @@ impl Assembly {
         incomplete.due = Instant::now() + PATIENCE;
         let of = incomplete.of;
         if let Some(kept) = &mut incomplete.kept {
-            let bytes = envelope.payload.len();
+            let bytes = envelope.payload.len().max(LEAST_PART);
             let next = kept.payloads.len() + 1 == part.number as usize
                 && part.of == of
                 && envelope.subject == kept.envelope.subject;
@@ -202,7 +210,7 @@ mod tests {
             assert_eq!(parts.iter().flat_map(|(_, bytes)| bytes.to_vec()).collect::<Vec<_>>(), payload);
         }
         assert!(split(&payload, 0).is_none());
-        assert!(split(&Bytes::from(vec![0; MAX_PARTS + 1]), 1).is_none());
+        assert!(split(&Bytes::from(vec![0; MAX_PARTS as usize + 1]), 1).is_none());
         assert!(split(&Bytes::from(vec![0; MAX_MESSAGE + 1]), MAX_MESSAGE).is_none());
     }
 

@@ -137,7 +137,7 @@ fn part(text: &str) -> Option<Part> {
     let (number, of) = text.split_once('/')?;
     let (number, of) = (self::number(number)?, self::number(of)?);
     let part = Part { number: number.try_into().ok()?, of: of.try_into().ok()? };
-    (1..=part.of).contains(&part.number).then_some(part)
+    (part.of <= super::parts::MAX_PARTS && (1..=part.of).contains(&part.number)).then_some(part)
 }
 
 /// A decimal, without the sign that the standard library would take.

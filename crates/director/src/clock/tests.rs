@@ -385,3 +385,21 @@ async fn tokens_of_a_new_lead_are_later_than_any_of_before_whatever_the_clocks_s
     let ended = MembershipEnded::decode(ends.try_next().unwrap().payload).unwrap();
     assert!(ended.minted_before.parse::<Ulid>().unwrap() > later);
 }
+
+#[tokio::test]
+async fn who_asks_who_is_there_hears_of_the_director_that_leads() {
+    let bus = Bus::in_process();
+    let (mut first, mut second) = (Bench::new(&bus), Bench::new(&bus));
+    let mut hellos = bus.subscribe("test", &[subject::ENGINE_DISCOVERY], 16);
+    first.turn(leads(1)).await;
+    second.turn(Standing::Follows).await;
+    while hellos.try_next().is_some() {}
+    // However many ask at a time.
+    for _ in 0..3 {
+        bus.publish(&Subject::PeersWanted, Headers::default(), "");
+    }
+    first.turn(leads(1)).await;
+    second.turn(Standing::Follows).await;
+    assert_eq!(hellos.try_next().expect("a hello").headers.epoch, Some(1));
+    assert!(hellos.try_next().is_none());
+}

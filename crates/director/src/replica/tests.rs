@@ -259,3 +259,17 @@ fn whom_another_service_put_together_stays_so() {
     assert_eq!(cluster_of(vec![heartbeat(None, None), put(None, Some("a")), put(None, None)]), (None, None));
     assert_eq!(cluster_of(vec![put(None, Some("a"))]), (None, a), "before it says where it stands");
 }
+
+#[test]
+fn whom_another_service_put_with_nobody_is_in_no_island() {
+    let told = Heard::Assigned {
+        peer: peer(),
+        session: None,
+        island: "I1".parse().unwrap(),
+        room: Room::On("node-1".parse().unwrap()),
+    };
+    let alone = Heard::Input(Input::Cluster { peer: peer(), session: None, cluster: None });
+    let (residents, _) =
+        succession([heartbeat(None, None), told, alone].into_iter().map(|heard| (0.0, heard)));
+    assert_eq!((&residents[0].told, &residents[0].cluster), (&None, &None));
+}
