@@ -180,6 +180,41 @@ async fn the_secret_of_tokens_is_replaced_process_by_process() {
     const OLD: &str = "the old secret of all";
     const NEW: &str = "the new secret of all";
     let mut cluster = Cluster::start(&[]);
+async fn a_room_node_has_a_name_of_its_own() {
+    const LAGOON: [(&str, &str); 1] = [("ROOMS__NODE", "lagoon")];
+    const TAKEN: &str = "atoll_rooms_name_taken_total";
+    let mut cluster = Cluster::start(&[]);
+    let first = cluster.run("first", "rooms", &LAGOON).ws.clone();
+    cluster.ready().await;
+    cluster.run("second", "rooms", &LAGOON);
+    let (status, log) = cluster.ended("second").await;
+    assert_eq!(status.code(), Some(1), "{log}");
+    let told = format!(
+        "atoll: another process announces the room node lagoon, at \"{first}\": \
+         give each process a rooms.node of its own"
+    );
+    assert!(log.contains(&told), "{log}");
+    assert_eq!(cluster["first"].count(TAKEN).await, 0.0, "the second one has announced nothing");
+    // One that was killed is started again elsewhere at once: nobody announces the name any more.
+    cluster.kill("first");
+    cluster.run("third", "rooms", &LAGOON);
+    cluster.ready().await;
+    // One that nobody heard comes back: it is too late to end either of them.
+    cluster.freeze("third");
+    cluster.run("fourth", "rooms", &LAGOON);
+    eventually("ready", async || cluster["fourth"].get("/health/ready").await.status() == 200).await;
+    cluster.thaw("third");
+    for name in ["third", "fourth"] {
+        eventually("both say so", async || cluster[name].count(TAKEN).await > 0.0).await;
+    }
+    cluster.terminate("fourth");
+    let (status, log) = cluster.ended("fourth").await;
+    assert!(status.success(), "{log}");
+    assert_eq!(log.matches("announces a room node of this name").count(), 1, "{log}");
+    cluster.ready().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
     let both = |one: &str, other: &str| format!("{one},{other}");
     // Room nodes first: they take what nobody signs yet.
     cluster.run("rooms", "rooms", &[("ROOMS__TOKEN_SECRETS", &both(OLD, NEW))]);

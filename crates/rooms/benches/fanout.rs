@@ -81,8 +81,8 @@ fn ours(tick: u64) -> Router {
     let tokens = ws_room::Verifier::new([SECRET]);
     let rooms = rooms::Rooms::new([settings], tokens, Verifier::new(identity::Limits::default()));
     let (bus, router) = (Bus::in_process(), rooms.router());
-    let ends = rooms.subscribe(&bus);
-    tokio::spawn(async move { rooms.run(bus, ends).await });
+    let inbound = rooms.subscribe(&bus);
+    tokio::spawn(async move { rooms.run(bus, inbound).await });
     router
 }
 

@@ -5,6 +5,7 @@
 //! (`batch`, `outbox`). Whoever is too slow to read costs a bounded queue and nobody else's time.
 
 mod batch;
+mod claim;
 mod ending;
 mod entry;
 mod member;
@@ -17,5 +18,6 @@ mod service;
 mod settings;
 mod ws;
 
-pub use service::Rooms;
+pub use claim::NameTaken;
+pub use service::{Inbound, Rooms};
 pub use settings::Settings;

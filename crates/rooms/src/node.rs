@@ -1,5 +1,8 @@
 use std::{
-    sync::{Arc, Mutex, PoisonError, atomic::AtomicU32},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+    },
     time::Duration,
 };
 
@@ -9,6 +12,7 @@ use metrics::Counter;
 use protocol::{
     IslandId, Message as _, Subject, Ulid,
     atoll_bus::{MembershipEnded, RoomSeats, TransportAnnouncement},
+    subject,
     v3::JoinIslandMessage,
 };
 use tokio::{
@@ -19,6 +23,7 @@ use transports::ws_room;
 
 use crate::{
     Settings,
+    claim::{Claim, NameTaken},
     ending::Ending,
     outbox::Bounds,
     registry::{Limits, Registry},
@@ -35,6 +40,8 @@ pub(crate) struct Shared {
     pub(crate) counters: Counters,
     /// One clone a socket.
     pub(crate) sockets: Arc<()>,
+    /// It has announced itself.
+    announced: AtomicBool,
     dirty: Mutex<Vec<Arc<Room>>>,
     dirtied: Notify,
 }
@@ -48,8 +55,21 @@ pub(crate) struct Counters {
     pub(crate) unknown_messages: Counter,
 }
 
+/// What a node has to hear.
+pub(crate) struct Inbound {
+    /// Whose membership ends, and who comes back.
+    pub(crate) ends: Subscription,
+    /// Where other processes may have its name.
+    pub(crate) claim: Option<Claim>,
+}
+
+/// Whose membership ends, and who comes back.
+const PATTERNS: [&str; 2] = [subject::MEMBERSHIP_ENDS, subject::ISLAND_PEER_JOINS];
+/// Membership ends and joins that may wait; above it the newest is dropped, and the sockets stay, or are
+/// closed, and their owners come back.
+const MEMBERSHIP_QUEUE: usize = 65_536;
 /// How often a node says that it is there.
-const ANNOUNCE_INTERVAL: Duration = Duration::from_secs(1);
+pub(crate) const ANNOUNCE_INTERVAL: Duration = Duration::from_secs(1);
 
 impl Shared {
     pub(crate) fn new(
@@ -80,28 +100,57 @@ impl Shared {
             registry: Registry::new(limits, aliases),
             counters,
             sockets: Arc::default(),
+            announced: AtomicBool::default(),
             dirty: Mutex::default(),
             dirtied: Notify::new(),
         }
     }
 
-    /// Sends on what members say, announces the node, and ends memberships. Does not return.
-    pub(crate) async fn run(&self, bus: Bus, ends: Subscription) {
-        tokio::join!(self.flush_rooms(), self.announce(&bus), self.end_memberships(ends));
+    /// What the node has to hear from now on, for [`Shared::run`].
+    pub(crate) fn subscribe(&self, bus: &Bus) -> Inbound {
+        let claim = || Claim::new(bus, self.settings.node.clone(), self.settings.node_url());
+        Inbound {
+            ends: bus.subscribe("rooms", &PATTERNS, MEMBERSHIP_QUEUE),
+            claim: bus.is_shared().then(claim),
+        }
+    }
+
+    /// Sends on what members say, announces the node once its name is known to be free, and ends
+    /// memberships. Returns only if it is not.
+    pub(crate) async fn run(&self, bus: Bus, Inbound { ends, mut claim }: Inbound) -> Result<(), NameTaken> {
+        let announced = async {
+            if let Some(claim) = &mut claim {
+                claim.settle().await?;
+            }
+            let watched = async {
+                if let Some(claim) = &mut claim {
+                    claim.watch().await;
+                }
+            };
+            tokio::join!(self.announce(&bus), watched);
+            Ok(())
+        };
+        let served = async { Ok(tokio::join!(self.flush_rooms(), self.end_memberships(ends))) };
+        tokio::try_join!(announced, served).map(drop)
     }
 
     /// Stops letting people in. Those who are in stay, until the director has moved their islands.
     pub(crate) fn retire(&self, bus: &Bus) {
         self.door.close();
         self.registry.retire();
-        self.announce_once(bus);
+        self.announce_again(bus);
     }
 
     /// The same, and has those who are in come back elsewhere.
     pub(crate) fn drain(&self, bus: &Bus) {
         self.door.close();
         self.registry.drain();
-        self.announce_once(bus);
+        self.announce_again(bus);
+    }
+
+    /// Whether it has announced itself, so that people may be sent here.
+    pub(crate) fn has_announced(&self) -> bool {
+        self.announced.load(Ordering::Relaxed)
     }
 
     pub(crate) fn sockets_count(&self) -> usize {
@@ -134,6 +183,14 @@ impl Shared {
         loop {
             ticks.tick().await;
             self.announce_once(bus);
+            self.announced.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Says at once what has changed. Whose name may be another's says nothing.
+    fn announce_again(&self, bus: &Bus) {
+        if self.has_announced() {
+            self.announce_once(bus);
         }
     }
 
@@ -144,7 +201,7 @@ impl Shared {
         let announcement = TransportAnnouncement {
             node: settings.node.to_string(),
             kind: "ws-room".to_owned(),
-            public_url: format!("{}{}", settings.public_url, settings.path),
+            public_url: settings.node_url(),
             max_island_size: settings.max_island_size,
             available_seats: i32::try_from(settings.max_users.saturating_sub(users)).unwrap_or(i32::MAX),
             users: count(users),

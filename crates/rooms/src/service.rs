@@ -2,23 +2,23 @@ use std::sync::{Arc, atomic::AtomicU32};
 
 use admission::Verifier;
 use axum::Router;
-use bus::{Bus, Subscription};
-use protocol::subject;
+use bus::Bus;
 use tokio::task::JoinSet;
 use transports::ws_room;
 use utoipa_axum::router::OpenApiRouter;
 
-use crate::{Settings, node::Shared, router};
+use crate::{
+    NameTaken, Settings,
+    node::{self, Shared},
+    router,
+};
 
 /// The room nodes of a process. Cheap to clone.
 #[derive(Clone)]
 pub struct Rooms(Arc<[Arc<Shared>]>);
 
-/// Whose membership ends, and who comes back.
-const PATTERNS: [&str; 2] = [subject::MEMBERSHIP_ENDS, subject::ISLAND_PEER_JOINS];
-/// Membership ends and joins that may wait; above it the newest is dropped, and the sockets stay, or are
-/// closed, and their owners come back.
-const MEMBERSHIP_QUEUE: usize = 65_536;
+/// What the room nodes of a process have to hear.
+pub struct Inbound(Vec<node::Inbound>);
 
 impl Rooms {
     /// A node for each of these settings; all of them take tokens of `tokens` and chains of
@@ -47,19 +47,29 @@ impl Rooms {
     }
 
     /// What each node has to hear from now on, for [`Rooms::run`].
-    pub fn subscribe(&self, bus: &Bus) -> Vec<Subscription> {
-        let subscribe = |_| bus.subscribe("rooms", &PATTERNS, MEMBERSHIP_QUEUE);
-        self.0.iter().map(subscribe).collect()
+    pub fn subscribe(&self, bus: &Bus) -> Inbound {
+        Inbound(self.0.iter().map(|node| node.subscribe(bus)).collect())
     }
 
-    /// Sends on what members say, announces the nodes, and ends memberships. Does not return.
-    pub async fn run(&self, bus: Bus, ends: Vec<Subscription>) {
+    /// Sends on what members say, announces the nodes, and ends memberships. Does not return, unless
+    /// another process on the bus has the name of one of them: each listens for a while before it
+    /// announces itself.
+    pub async fn run(&self, bus: Bus, Inbound(inbound): Inbound) -> Result<(), NameTaken> {
         let mut nodes = JoinSet::new();
-        for (node, ends) in self.0.iter().cloned().zip(ends) {
+        for (node, inbound) in self.0.iter().cloned().zip(inbound) {
             let bus = bus.clone();
-            nodes.spawn(async move { node.run(bus, ends).await });
+            nodes.spawn(async move { node.run(bus, inbound).await });
         }
-        nodes.join_next().await;
+        match nodes.join_next().await {
+            Some(Ok(ended)) => ended,
+            // A node that panics ends the role.
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether all nodes have announced themselves, so that people may be sent to them.
+    pub fn have_announced(&self) -> bool {
+        self.0.iter().all(|node| node.has_announced())
     }
 
     /// Stops letting people in, and says so on the bus: the director moves islands to other nodes, if

@@ -50,6 +50,11 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// Where clients reach the node, as it announces it.
+    pub(crate) fn node_url(&self) -> String {
+        format!("{}{}", self.public_url, self.path)
+    }
+
     /// Whether a room is entered without a token.
     pub(crate) fn is_open(&self, room: &str) -> bool {
         self.open.iter().any(|pattern| match pattern.strip_suffix('*') {

@@ -74,7 +74,10 @@ pub(crate) async fn serve(settings: Settings, parsed: Parsed) -> Result<()> {
     let stop = stop_signal()?;
     tokio::select! {
         () = stop => {}
-        ended = roles => anyhow::bail!("a role ended: {ended:?}"),
+        ended = roles => {
+            ended.context("a role failed")??;
+            anyhow::bail!("a role ended");
+        }
         ended = server => anyhow::bail!("the server ended: {ended:?}"),
     }
     tracing::info!("draining; stop again to end at once");

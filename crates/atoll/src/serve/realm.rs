@@ -120,11 +120,8 @@ impl Realm {
             }
         });
         let rooms = rooms.map(|rooms| {
-            let ends = rooms.subscribe(&bus);
-            async move {
-                rooms.run(bus, ends).await;
-                Ok(())
-            }
+            let inbound = rooms.subscribe(&bus);
+            async move { Ok(rooms.run(bus, inbound).await?) }
         });
         let upkeep = async move {
             let mut ticks = time::interval(UPKEEP_INTERVAL);
@@ -159,6 +156,8 @@ impl Realm {
             Some("the bus is away")
         } else {
             None
+        } else if self.rooms.as_ref().is_some_and(|rooms| !rooms.have_announced()) {
+            Some("its room nodes have not announced themselves")
         }
     }
 
