@@ -18,6 +18,7 @@ use tokio::{
 };
 
 use crate::{
+    cluster::Cluster,
     ethereum::{ContractWallet, Ethereum},
     front::{Realm, eventually, wallet},
     wire::{PATIENCE, Wire, enter, sign_in},
@@ -98,6 +99,36 @@ async fn explorers_log_in_and_hear_each_other() {
     let mut thief = Wire::open(&room(&realm, log_in(&realm, &one).await)).await;
     thief.identify(&wallet()).await;
     assert_eq!(thief.closed().await.0, Close::TokenRefused);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_apart_leads_to_the_node_that_announces_the_room() {
+    let mut cluster = Cluster::start(&[]);
+    cluster.run("director", "director", &[]);
+    cluster.run("gateway", "gateway", &PLAZA);
+    cluster.run("annex", "rooms", &[]);
+    cluster.run("palace", "rooms", &PLAZA);
+    cluster.ready().await;
+    let led = async |cluster: &Cluster| {
+        let (status, answer) = log_in(&cluster["gateway"], &wallet()).await;
+        let leads = answer["fixedAdapter"].as_str().filter(|_| status == 200);
+        leads.and_then(|adapter| adapter.parse::<ConnectionString>().ok()?.room_url())
+    };
+    let leads_to = async |cluster: &Cluster, node: &str| {
+        let begins = format!("{}/rooms/plaza?", cluster[node].ws);
+        led(cluster).await.is_some_and(|url| url.starts_with(&begins))
+    };
+    eventually("the room is there", async || leads_to(&cluster, "palace").await).await;
+    let me = wallet();
+    let url = room(&cluster["palace"], log_in(&cluster["gateway"], &me).await);
+    let mut wire = Wire::open(&url).await;
+    wire.identify(&me).await;
+    wire.welcome().await;
+    // Of two nodes that have it, it is the first by name, for all gateways; then the other.
+    cluster.run("ballroom", "rooms", &PLAZA);
+    eventually("the first by name", async || leads_to(&cluster, "ballroom").await).await;
+    cluster.terminate("ballroom");
+    eventually("the other", async || leads_to(&cluster, "palace").await).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

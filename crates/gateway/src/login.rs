@@ -1,6 +1,7 @@
 //! `POST /signed-login`: a signed request in, the way into the realm's fixed room out.
 
 use std::{
+    cmp::Ordering,
     net::{IpAddr, SocketAddr},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime},
@@ -36,8 +37,8 @@ pub(crate) const PATH: &str = "/signed-login";
 pub struct FixedRoom {
     /// Its name; no island is ever called so.
     pub name: IslandId,
-    /// The node that has it.
-    pub node: NodeName,
+    /// The node that has it; `None`: one that announces it.
+    pub node: Option<NodeName>,
     /// Mints tokens that the node takes.
     pub minter: ws_room::Minter,
 }
@@ -112,8 +113,24 @@ impl Login {
 
     /// A node said that it is there.
     pub(crate) fn heard(&self, announcement: TransportAnnouncement) {
-        if self.room.as_ref().is_some_and(|room| room.node.as_str() == announcement.node) {
-            self.lock().node = Some((Instant::now(), announcement));
+        let Some(room) = &self.room else { return };
+        let mut state = self.lock();
+        let has_it = match &room.node {
+            Some(node) => node.as_str() == announcement.node,
+            None => {
+                let announced = announcement.rooms.iter().any(|seats| seats.room == room.name.as_str());
+                // Of several the first by name, so that all gateways send people to one of them.
+                let other = state.node.as_ref().filter(|(at, node)| is_there(*at, node));
+                announced
+                    && other.is_none_or(|(_, other)| match announcement.node.cmp(&other.node) {
+                        Ordering::Less => !announcement.draining,
+                        Ordering::Equal => true,
+                        Ordering::Greater => false,
+                    })
+            }
+        };
+        if has_it {
+            state.node = Some((Instant::now(), announcement));
         }
     }
 
@@ -157,7 +174,7 @@ impl Login {
     fn node_url(&self) -> Result<String, Denial> {
         let state = self.lock();
         match &state.node {
-            Some((at, node)) if at.elapsed() < NODE_TIMEOUT && !node.draining => {
+            Some((at, node)) if is_there(*at, node) => {
                 let room = self.room.as_ref().map(|room| room.name.as_str());
                 let seats = node.rooms.iter().find(|seats| Some(&*seats.room) == room);
                 if node.available_seats == 0 || seats.is_some_and(|seats| seats.available_seats == 0) {
@@ -187,6 +204,11 @@ impl Login {
     fn lock(&self) -> MutexGuard<'_, LoginState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Whether a node takes people in that said this then.
+fn is_there(at: Instant, node: &TransportAnnouncement) -> bool {
+    at.elapsed() < NODE_TIMEOUT && !node.draining
 }
 
 /// Logs somebody in.
@@ -320,16 +342,54 @@ impl From<NotTaken> for Denial {
 
 #[cfg(test)]
 mod tests {
+    use protocol::atoll_bus::RoomSeats;
+
     use super::*;
     use crate::{Realm, settings::tests::settings};
 
-    #[test]
-    fn a_realm_that_could_remember_no_request_asks_nobody_in() {
-        let (name, node) = ("plaza".parse().unwrap(), "rooms-1".parse().unwrap());
+    fn plaza(node: Option<&str>) -> Login {
+        let (name, node) = ("plaza".parse().unwrap(), node.map(|node| node.parse().unwrap()));
         let minter = ws_room::Minter::new(b"secret", Duration::from_secs(300));
         let adapter = ConnectionString::SignedLogin { url: "https://realm.example/signed-login".to_owned() };
         let realm = Realm { fixed_adapter: Some(adapter), ..Realm::default() };
-        let login = Login::new(Some(FixedRoom { name, node, minter }), &Settings { realm, ..settings() });
+        Login::new(Some(FixedRoom { name, node, minter }), &Settings { realm, ..settings() })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_room_apart_is_on_the_first_node_that_announces_it() {
+        let login = plaza(None);
+        let says = |node: &str, room: &str, draining| {
+            let rooms = vec![RoomSeats { room: room.to_owned(), available_seats: 1 }];
+            let (node, public_url) = (node.to_owned(), format!("ws://{node}"));
+            let announcement =
+                TransportAnnouncement { node, public_url, rooms, draining, ..Default::default() };
+            login.heard(TransportAnnouncement { available_seats: -1, ..announcement });
+        };
+        let led = || login.node_url().ok();
+        says("rooms-1", "inn", false);
+        assert_eq!(led(), None);
+        says("rooms-3", "plaza", false);
+        assert_eq!(led().as_deref(), Some("ws://rooms-3"));
+        says("rooms-2", "plaza", true);
+        assert_eq!(led().as_deref(), Some("ws://rooms-3"), "who drains takes nobody");
+        for (node, draining) in [("rooms-2", false), ("rooms-3", false)] {
+            says(node, "plaza", draining);
+            assert_eq!(led().as_deref(), Some("ws://rooms-2"));
+        }
+        says("rooms-2", "plaza", true);
+        assert_eq!(led(), None);
+        says("rooms-3", "plaza", false);
+        assert_eq!(led().as_deref(), Some("ws://rooms-3"));
+        says("rooms-2", "plaza", false);
+        tokio::time::advance(NODE_TIMEOUT).await;
+        assert_eq!(led(), None);
+        says("rooms-3", "plaza", false);
+        assert_eq!(led().as_deref(), Some("ws://rooms-3"), "the other is not heard any more");
+    }
+
+    #[test]
+    fn a_realm_that_could_remember_no_request_asks_nobody_in() {
+        let login = plaza(Some("rooms-1"));
         assert!(login.is_closed(), "the room is not there");
         let node = "rooms-1".to_owned();
         login.heard(TransportAnnouncement { node, available_seats: -1, ..Default::default() });

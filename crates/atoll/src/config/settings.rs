@@ -116,7 +116,8 @@ pub(crate) struct Realm {
     /// A connection string that all clients are sent to, or `signed-login`. Empty: they follow the
     /// archipelago socket.
     pub(crate) fixed_adapter: String,
-    /// The room that a signed login leads to, on the first room node. Empty: there is none.
+    /// The room that a signed login leads to, on the first room node of a process. Empty: there is
+    /// none.
     pub(crate) fixed_room: String,
     /// Whether those who say that they are guests may log in.
     pub(crate) guests: bool,

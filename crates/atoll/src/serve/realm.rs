@@ -66,12 +66,14 @@ impl Realm {
             verifier = verifier.with_contracts(Contracts::new(contracts)?);
         }
         let gateway = runs(Role::Gateway).then(|| {
-            let fixed_room = parsed.realm.room.clone().zip(parsed.nodes.first().cloned());
+            // Where rooms run elsewhere, what they are called is their business.
+            let node = parsed.nodes.first().filter(|_| runs(Role::Rooms));
+            let fixed_room = parsed.realm.room.clone();
             Gateway::new(
                 settings.gateway(&parsed.realm, &urls.http, &urls.ws),
                 bus.clone(),
                 verifier.clone(),
-                fixed_room.map(|(name, node)| FixedRoom { name, node, minter: minter() }),
+                fixed_room.map(|name| FixedRoom { name, node: node.cloned(), minter: minter() }),
                 Arc::new(process::usage),
             )
         });
@@ -154,10 +156,10 @@ impl Realm {
             // A gateway, too, hears of no director then, but only after a while: what it has told its
             // people holds meanwhile.
             Some("the bus is away")
-        } else {
-            None
         } else if self.rooms.as_ref().is_some_and(|rooms| !rooms.have_announced()) {
             Some("its room nodes have not announced themselves")
+        } else {
+            None
         }
     }
 
