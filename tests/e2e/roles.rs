@@ -31,7 +31,8 @@ fn node_of<'a>(cluster: &Cluster, nodes: &[&'a str], url: &str) -> &'a str {
 #[tokio::test(flavor = "multi_thread")]
 async fn six_processes_are_one_realm() {
     const NODES: [&str; 2] = ["rooms-a", "rooms-b"];
-    let mut cluster = Cluster::start(&[("REALM__NAME", "lagoon")]);
+    let named = [("REALM__NAME", "lagoon"), ("REALM__PUBLIC_URL", "https://lagoon.example/")];
+    let mut cluster = Cluster::start(&named);
     for (name, roles) in [
         ("gateway-a", "gateway"),
         ("gateway-b", "gateway"),
@@ -87,6 +88,9 @@ async fn six_processes_are_one_realm() {
         peers["peers"].as_array().is_some_and(|peers| peers.len() == 2)
     })
     .await;
+    // Presence is reached elsewhere than the realm.
+    let scenes = cluster["stats"].json("/hot-scenes").await;
+    assert_eq!(scenes[0]["realms"][0]["url"], "https://lagoon.example");
     eventually("together", async || {
         let islands = cluster["stats"].json("/islands").await["islands"].clone();
         islands[0]["peers"].as_array().is_some_and(|peers| peers.len() == 2)
@@ -176,10 +180,6 @@ async fn a_process_is_ready_when_it_can_do_its_part() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_secret_of_tokens_is_replaced_process_by_process() {
-    const OLD: &str = "the old secret of all";
-    const NEW: &str = "the new secret of all";
-    let mut cluster = Cluster::start(&[]);
 async fn a_room_node_has_a_name_of_its_own() {
     const LAGOON: [(&str, &str); 1] = [("ROOMS__NODE", "lagoon")];
     const TAKEN: &str = "atoll_rooms_name_taken_total";
@@ -215,6 +215,10 @@ async fn a_room_node_has_a_name_of_its_own() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_secret_of_tokens_is_replaced_process_by_process() {
+    const OLD: &str = "the old secret of all";
+    const NEW: &str = "the new secret of all";
+    let mut cluster = Cluster::start(&[]);
     let both = |one: &str, other: &str| format!("{one},{other}");
     // Room nodes first: they take what nobody signs yet.
     cluster.run("rooms", "rooms", &[("ROOMS__TOKEN_SECRETS", &both(OLD, NEW))]);

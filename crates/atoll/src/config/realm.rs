@@ -28,7 +28,11 @@ impl Parsed {
     /// Adds what is wrong to `problems`.
     pub(crate) fn new(settings: &Settings, problems: &mut Vec<String>) -> Self {
         let realm = &settings.realm;
-        for (key, url) in [("content_url", &realm.content_url), ("lambdas_url", &realm.lambdas_url)] {
+        for (key, url) in [
+            ("public_url", &realm.public_url),
+            ("content_url", &realm.content_url),
+            ("lambdas_url", &realm.lambdas_url),
+        ] {
             if !url.is_empty() && !is_url(url, &["http", "https"]) {
                 problems.push(format!("realm.{key} = {url}: must be http://host:port or https://host/path"));
             }

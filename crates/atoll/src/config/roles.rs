@@ -413,12 +413,14 @@ impl Settings {
 
     /// What presence is told.
     pub(crate) fn stats(&self, positions: stats::Positions, http_url: &str) -> stats::Settings {
+        let realm_url = self.realm.public_url.trim_end_matches('/');
         stats::Settings {
             peer_timeout: seconds(self.stats.peer_timeout_s),
             report_timeout: seconds(self.stats.report_timeout_s),
             positions,
             realm_name: self.realm.name.clone(),
-            public_url: http_url.to_owned(),
+            // A process of presence alone is reached elsewhere than the realm is.
+            public_url: if realm_url.is_empty() { http_url } else { realm_url }.to_owned(),
             max_users: self.gateway.max_sessions,
             max_island_size: self.islands.max_size,
             content_url: Some(self.realm.content_url.clone()).filter(|url| !url.is_empty()),

@@ -103,6 +103,8 @@ pub(crate) struct Bus {
 pub(crate) struct Realm {
     /// Empty: the realm has no name.
     pub(crate) name: String,
+    /// Where clients reach the realm. Empty: where they reach the process.
+    pub(crate) public_url: String,
     /// The Ethereum network, 1 for the main net.
     pub(crate) network_id: u64,
     /// URNs, separated by commas.
@@ -350,6 +352,7 @@ impl Default for Realm {
     fn default() -> Self {
         Self {
             name: String::new(),
+            public_url: String::new(),
             network_id: 1,
             global_scenes: String::new(),
             scenes: String::new(),
