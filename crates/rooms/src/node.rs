@@ -63,8 +63,9 @@ pub(crate) struct Inbound {
     pub(crate) claim: Option<Claim>,
 }
 
-/// Whose membership ends, and who comes back.
-const PATTERNS: [&str; 2] = [subject::MEMBERSHIP_ENDS, subject::ISLAND_PEER_JOINS];
+/// Whose membership ends, and who comes back; and which director leads, so that the bus knows whose
+/// word still counts.
+const PATTERNS: [&str; 3] = [subject::MEMBERSHIP_ENDS, subject::ISLAND_PEER_JOINS, subject::ENGINE_DISCOVERY];
 /// Membership ends and joins that may wait; above it the newest is dropped, and the sockets stay, or are
 /// closed, and their owners come back.
 const MEMBERSHIP_QUEUE: usize = 65_536;
