@@ -49,24 +49,36 @@ impl Realm {
             command.env(format!("ATOLL__{key}"), value);
         }
         let mut child = command.spawn().unwrap();
+        // Read from the beginning, so that a process that says much never waits for its reader.
+        let log = child.stderr.take().map(read_all);
         let stdout = child.stdout.take().unwrap();
+        let mut realm = Self { child, log, http: String::new(), ws: String::new(), admin: String::new() };
         let mut said = BufReader::new(stdout).lines().map_while(Result::ok);
         // What every process has.
-        let http = said
-            .find_map(|line| {
-                Some(line.split_once(" health ")?.1.trim().strip_suffix("/health/ready")?.to_owned())
-            })
-            .expect("the process says where it is");
+        realm.http = realm.told("where it is", &mut said, |line| {
+            Some(line.split_once(" health ")?.1.trim().strip_suffix("/health/ready")?.to_owned())
+        });
+        realm.ws = realm.http.replacen("http", "ws", 1);
         let roles = flags.iter().skip_while(|&&flag| flag != "--roles").nth(1);
-        let admin = match roles {
-            Some(roles) if !roles.contains("director") => String::new(),
-            _ => said
-                .find_map(|line| Some(line.split_once("--admin ")?.1.to_owned()))
-                .expect("the realm says where it is asked"),
-        };
-        let ws = http.replacen("http", "ws", 1);
-        let log = child.stderr.take().map(read_all);
-        Self { child, log, http, ws, admin }
+        if roles.is_none_or(|roles| roles.contains("director")) {
+            realm.admin = realm
+                .told("where it is asked", &mut said, |line| Some(line.split_once("--admin ")?.1.to_owned()));
+        }
+        realm
+    }
+
+    /// What this picks of what the process says at its start. It panics with what it logged where the
+    /// process ends first.
+    fn told(
+        &mut self,
+        what: &str,
+        said: &mut impl Iterator<Item = String>,
+        pick: impl Fn(String) -> Option<String>,
+    ) -> String {
+        said.find_map(pick).unwrap_or_else(|| {
+            let (status, log) = self.wait(Duration::from_secs(10));
+            panic!("the process did not say {what}, and ended with {status}: {log}")
+        })
     }
 
     /// The archipelago socket.
@@ -150,8 +162,13 @@ pub(crate) fn wallet() -> Wallet {
 }
 
 /// Tries until it holds, for at most ten seconds.
-pub(crate) async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(10);
+pub(crate) async fn eventually(what: &str, holds: impl AsyncFnMut() -> bool) {
+    within(Duration::from_secs(10), what, holds).await;
+}
+
+/// Tries until it holds, for at most so long.
+pub(crate) async fn within(limit: Duration, what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let deadline = Instant::now() + limit;
     while !holds().await {
         assert!(Instant::now() < deadline, "not in time: {what}");
         tokio::time::sleep(Duration::from_millis(20)).await;
