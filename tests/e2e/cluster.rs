@@ -11,10 +11,10 @@
 //! cluster.restart("one");
 //! ```
 
-use std::{collections::BTreeMap, ops::Index, process::ExitStatus};
+use std::{collections::BTreeMap, ops::Index, process::ExitStatus, time::Duration};
 
 use crate::{
-    front::{Realm, eventually},
+    front::{Realm, within},
     server::Server,
     wire::PATIENCE,
 };
@@ -100,12 +100,13 @@ impl Cluster {
         tokio::task::spawn_blocking(move || realm.wait(PATIENCE)).await.unwrap()
     }
 
-    /// Waits until every process that runs is ready.
+    /// Waits until every process that runs is ready. Many that begin at once on a busy machine take a
+    /// while.
     pub(crate) async fn ready(&self) {
         for (name, process) in &self.processes {
             if let Some(realm) = &process.realm {
                 let ready = async || realm.get("/health/ready").await.status() == 200;
-                eventually(&format!("{name} is ready"), ready).await;
+                within(Duration::from_secs(30), &format!("{name} is ready"), ready).await;
             }
         }
     }

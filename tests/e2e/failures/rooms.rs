@@ -39,6 +39,7 @@ async fn the_islands_of_a_room_node_that_is_killed_go_to_the_other() {
             let entered =
                 |seen: &Seen| matches!(seen, Seen::Entered { url: other } if *other != url).then_some(());
             let (back, ()) = witness.first("the other room", mark, entered).await;
+            assert!(back < AT_MOST, "back after {back:?}");
             table.add("seconds until back in a room", times, back);
         }
         scene.cluster.restart(node);

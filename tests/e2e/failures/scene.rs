@@ -15,8 +15,15 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use super::witness::{Seen, Witness};
-use crate::{cluster::Cluster, front::eventually, wire::PATIENCE};
+use super::{
+    strictly,
+    witness::{Seen, Witness},
+};
+use crate::{
+    cluster::Cluster,
+    front::{eventually, within},
+    wire::PATIENCE,
+};
 
 pub(crate) const GATEWAYS: [&str; 2] = ["gateway-1", "gateway-2"];
 pub(crate) const DIRECTORS: [&str; 2] = ["director-1", "director-2"];
@@ -24,10 +31,15 @@ pub(crate) const ROOMS: [&str; 2] = ["rooms-1", "rooms-2"];
 
 /// Two heartbeats of those who stand and of bots, and a second for what follows.
 pub(crate) const TWO_HEARTBEATS: Duration = Duration::from_secs(3);
-/// How long people of one room may not hear each other while nothing happens to it, on such a machine.
-pub(crate) const SILENCE: Duration = Duration::from_secs(2);
 /// How long anything may take on a machine that is busy: several times as long as it should.
 pub(crate) const AT_MOST: Duration = Duration::from_secs(12);
+/// When bots end if nobody ends them, as nobody does where a run of the tests is killed.
+const LAST_HOUR: &str = "3600";
+
+/// How long people of one room may not hear each other while nothing happens to it.
+pub(crate) fn silence() -> Duration {
+    Duration::from_secs(strictly(2, 6))
+}
 
 /// Many processes at a time are enough.
 static TURN: Mutex<()> = Mutex::const_new(());
@@ -58,7 +70,8 @@ impl Scene {
         }
         cluster.run("stats", "stats", &[]);
         cluster.ready().await;
-        let http = reqwest::Client::builder().timeout(Duration::from_millis(500)).build().unwrap();
+        let http =
+            reqwest::Client::builder().timeout(Duration::from_millis(strictly(500, 2_000))).build().unwrap();
         let bots = Bots::start(&cluster, bots, flags);
         let scene = Self { cluster, bots, groups: 0, http, _turn: turn };
         scene.leader().await;
@@ -89,11 +102,10 @@ impl Scene {
 
     /// Waits until everybody of a group is in one island and hears everybody else.
     pub(crate) async fn hear_each_other(&self, group: &[Witness]) {
-        eventually("they hear each other", async || {
-            let (told, lately) = (group[0].told(), Instant::now() - Duration::from_millis(600));
-            let hears = |one: &Witness, other: &Witness| {
-                one.longest_silence(lately, other.address) < Duration::from_millis(500)
-            };
+        let pause = Duration::from_millis(strictly(500, 2_000));
+        within(Duration::from_secs(strictly(10, 30)), "they hear each other", async || {
+            let (told, lately) = (group[0].told(), Instant::now() - pause - Duration::from_millis(100));
+            let hears = |one: &Witness, other: &Witness| one.longest_silence(lately, other.address) < pause;
             told.is_some()
                 && group.iter().all(|one| one.told() == told)
                 && pairs(group).all(|(one, other)| hears(one, other))
@@ -154,22 +166,41 @@ impl Scene {
     /// those who stand hear each other.
     pub(crate) async fn is_well(&mut self, group: &[Witness]) {
         self.hear_each_other(group).await;
-        let found = self.bots.compare().await;
-        assert_eq!(found["converged"], true, "{found}");
-        let assignments = self.assignments().await;
-        for witness in group {
-            let (island, _) = witness.told().expect("an island");
-            assert_eq!(assignments.get(&witness.address.to_string()), Some(&island.to_string()));
+        self.converge().await;
+        eventually("those who stand are where the director has them", async || {
+            let assignments = self.assignments().await;
+            group.iter().all(|witness| {
+                let told = witness.told().map(|(island, _)| island.to_string());
+                told.is_some() && assignments.get(&witness.address.to_string()) == told.as_ref()
+            })
+        })
+        .await;
+    }
+
+    /// Bots come to where the director has them: at the first look where somebody measures, else after
+    /// some. Each gives them the time that it may take.
+    pub(crate) async fn converge(&mut self) {
+        let mut found = Value::Null;
+        for _ in 0..strictly(1, 4) {
+            found = self.bots.compare().await;
+            if found["converged"] == true {
+                return;
+            }
         }
+        panic!("they are not where the director has them: {found}");
     }
 
     /// What has to hold in the end: nobody was lost, and nothing that was said in a room.
     pub(crate) async fn end(mut self) -> Value {
+        self.converge().await;
         let summary = self.bots.end().await;
         for nothing in ["lost", "disordered", "sessions_failed", "unheard_in_the_end", "absent"] {
             assert_eq!(summary[nothing], 0, "{nothing}: {summary}");
         }
-        assert_eq!(summary["convergence"]["converged"], true, "{summary}");
+        // Just now they were, if not at the first look.
+        if strictly(true, false) {
+            assert_eq!(summary["convergence"]["converged"], true, "{summary}");
+        }
         assert!(summary["expected"].as_u64().unwrap() > 100, "they talked: {summary}");
         summary
     }
@@ -228,7 +259,8 @@ impl Bots {
         let (gateways, admins) = (urls(GATEWAYS, |realm| &realm.http), urls(DIRECTORS, |realm| &realm.admin));
         let mut command = Command::new(env!("CARGO_BIN_EXE_atoll"));
         command
-            .args(["bots", "--json", "--count", &count.to_string(), "--url", &gateways, "--admin", &admins])
+            .args(["bots", "--json", "--seconds", LAST_HOUR, "--count", &count.to_string()])
+            .args(["--url", &gateways, "--admin", &admins])
             .args(flags)
             .stdout(Stdio::piped())
             .stderr(Stdio::null());
