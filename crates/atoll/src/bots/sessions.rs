@@ -16,8 +16,12 @@ pub(crate) struct SessionLog {
     state: State,
     /// The island that it was last told of, in whatever session.
     island: Option<IslandId>,
+    /// When the last session in which it was told of an island ended; `None`: it was told of one since.
+    lost: Option<Instant>,
     /// From the end of a session until the next one began.
     without: Vec<Duration>,
+    /// From the end of a session in which it was told of an island until it was told of one again.
+    astray: Vec<Duration>,
     returns: Vec<Return>,
     gateway_ends: BTreeMap<String, u64>,
     room_ends: BTreeMap<String, u64>,
@@ -75,6 +79,7 @@ impl SessionLog {
             let to_same = self.island.as_ref() == Some(island);
             self.returns.push(Return { took: at - since, to_same });
         }
+        self.astray.extend(self.lost.take().map(|lost| at - lost));
         self.state = State::Told;
         self.island = Some(island.clone());
     }
@@ -83,6 +88,9 @@ impl SessionLog {
     pub(crate) fn ended(&mut self, at: Instant, ended: &Ended) {
         *self.gateway_ends.entry(kind(ended)).or_default() += 1;
         let explained = !matches!(ended, Ended::Broken(_));
+        if let State::Told = self.state {
+            self.lost = Some(at);
+        }
         self.state = match self.state {
             State::Before => State::Before,
             State::Without { since, .. } => State::Without { since, explained },
@@ -123,6 +131,8 @@ pub(crate) struct Sessions {
     reconnects: u64,
     /// From the end of a session until the next one.
     without_session_ms: Percentiles,
+    /// From the end of a session in which a bot was told of an island until it was told of one again.
+    without_island_ms: Percentiles,
     /// Of those, from the sign-in until the bot was told of an island.
     back_in_island_ms: Percentiles,
     /// How many of them were told of the island of before.
@@ -142,6 +152,7 @@ impl Sessions {
             sessions_failed: count(|log| matches!(log.state, State::Without { .. })),
             reconnects: logs().map(|log| log.begun.saturating_sub(1)).sum(),
             without_session_ms: Percentiles::of_all(logs().flat_map(|log| log.without.iter().copied())),
+            without_island_ms: Percentiles::of_all(logs().flat_map(|log| log.astray.iter().copied())),
             back_in_island_ms: Percentiles::of_all(returns().map(|back| back.took)),
             back_in_same_island: returns().filter(|back| back.to_same).count() as u64,
             gateway_ends: sum(logs().map(|log| &log.gateway_ends)),
@@ -208,21 +219,25 @@ mod tests {
         sessions.told(at(15), &island("I2"));
         sessions.ended(at(20), &closed(1012));
         sessions.signed_in(at(21));
-        sessions.told(at(24), &island("I1"));
+        sessions.ended(at(22), &closed(1012));
+        sessions.signed_in(at(23));
+        sessions.told(at(26), &island("I1"));
         sessions.left_room(&Ended::Left);
         let mut gone = BotLog::default();
         gone.sessions.signed_in(at(1));
         gone.sessions.ended(at(2), &closed(4003));
         let never = BotLog::default();
         let all = serde_json::to_value(Sessions::of(&[&log, &gone, &never])).unwrap();
-        assert_eq!((&all["sessions_failed"], &all["reconnects"]), (&1.into(), &2.into()), "{all}");
+        assert_eq!((&all["sessions_failed"], &all["reconnects"]), (&1.into(), &3.into()), "{all}");
         assert_eq!(
             (&all["back_in_same_island"], &all["back_in_island_ms"]["samples"]),
             (&1.into(), &2.into())
         );
         let longest = |what: &str| all[what]["max"].as_f64().unwrap().round() as u64 / 100;
         assert_eq!((longest("without_session_ms"), longest("back_in_island_ms")), (30, 30), "{all}");
-        assert_eq!(all["gateway_ends"], serde_json::json!({"1012": 2, "4003": 1, "broken": 2}));
+        // One of them came to no island before it ended.
+        assert_eq!((longest("without_island_ms"), &all["without_island_ms"]["samples"]), (60, &2.into()));
+        assert_eq!(all["gateway_ends"], serde_json::json!({"1012": 3, "4003": 1, "broken": 2}));
         assert_eq!(all["room_ends"], serde_json::json!({"left": 1}));
     }
 }
