@@ -234,11 +234,13 @@ async fn of_a_wallets_racing_sign_ins_at_three_gateways_one_session_lives() {
 }
 
 /// Prints how long after the welcome of a newer session the older ones were told, and asserts that it
-/// was not for ever.
+/// was soon: half of them, whatever else the machine does, and none never.
 fn told_in_time(who: &str, mut after: Vec<Duration>) {
     after.sort();
     let Some(&max) = after.last() else { return };
-    println!("{who}, {}: p50 {:?}, max {max:?}", after.len(), after[after.len() / 2]);
+    let p50 = after[after.len() / 2];
+    println!("{who}, {}: p50 {p50:?}, max {max:?}", after.len());
+    assert!(p50 < Duration::from_millis(500), "{after:?}");
     assert!(max < Duration::from_secs(5), "{after:?}");
 }
 
