@@ -1,7 +1,7 @@
 use std::{
     collections::{HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use bus::{Bus, Headers};
@@ -9,7 +9,10 @@ use bytes::Bytes;
 use protocol::{
     Address, Close, IslandId, NodeName, SessionId, Subject, SystemTopic, UlidClock, subject::Layout, unix_ms,
 };
-use tokio::sync::mpsc::{self, error::TrySendError};
+use tokio::{
+    sync::mpsc::{self, error::TrySendError},
+    time::Instant,
+};
 
 use crate::{KeepSession, elsewhere::Elsewhere, handshake::Applicant};
 
@@ -68,6 +71,9 @@ const SESSION_QUEUE: usize = 256;
 /// counted before that, as its room tells a client, too.
 const KEPT_FOR_CHANGES: usize = 32;
 
+/// How often the bus is told at most that a session is newer than another that lives elsewhere.
+const ANNOUNCE_INTERVAL: Duration = Duration::from_secs(1);
+
 /// Who is signed in here. For one address there is at most one session, the newest.
 #[derive(Debug)]
 pub(crate) struct Sessions {
@@ -95,6 +101,10 @@ struct Live {
     /// The island that it was told of last.
     island: Option<IslandId>,
     end: Arc<OnceLock<Close>>,
+    /// What its client can join, as it said.
+    transports: Option<Arc<str>>,
+    /// When the bus last heard that it began.
+    announced: Instant,
 }
 
 impl Sessions {
@@ -124,16 +134,17 @@ impl Sessions {
         if let Some(older) = state.remove(address) {
             older.kick();
         }
-        state.live.insert(address, Live { session, queue, island: None, end: end.clone() });
+        let (announced, end_of_it) = (Instant::now(), end.clone());
+        let live = Live { session, queue, island: None, end: end_of_it, transports, announced };
         // Within the lock, so that the bus hears of sessions in their order.
-        let headers = Headers { transports, ..Headers::of_session(session) };
         let begun = match self.bus.layout() {
             Layout::CommsV3 => Subject::PeerConnect(address),
             // There nobody says so. But that what was before is over, wherever it was: then the first
             // heartbeat is answered.
             Layout::ArchipelagoWorkers => Subject::PeerDisconnect(address),
         };
-        self.bus.publish(&begun, headers, Bytes::new());
+        self.bus.publish(&begun, live.headers(), Bytes::new());
+        state.live.insert(address, live);
         Ok((session, Inbox { told, end }))
     }
 
@@ -147,12 +158,18 @@ impl Sessions {
     }
 
     /// A session of `address` was heard of, perhaps in this island: it began, or is alive. Where it is
-    /// on another gateway, an older one here must go.
+    /// on another gateway, an older one here must go; and an older one there, which may not have heard
+    /// that the one here began, as the bus was away: then it is said again.
     pub(crate) fn heard(&self, address: Address, session: SessionId, island: Option<IslandId>) {
         let mut state = self.lock();
         state.clock.observe(session);
-        match state.live.get(&address).map(|live| live.session) {
-            Some(own) if own >= session => state.elsewhere.ended(address, Some(session)),
+        match state.live.get_mut(&address) {
+            Some(own) if own.session >= session => {
+                if own.session > session {
+                    self.announce_again(address, own);
+                }
+                state.elsewhere.ended(address, Some(session));
+            }
             own => {
                 if own.is_some()
                     && let Some(older) = state.remove(address)
@@ -247,6 +264,15 @@ impl Sessions {
         }
     }
 
+    /// Says that a session began, once more, unless that was said just now.
+    fn announce_again(&self, address: Address, live: &mut Live) {
+        // In the other layout this would end it.
+        if self.bus.layout() == Layout::CommsV3 && live.announced.elapsed() >= ANNOUNCE_INTERVAL {
+            live.announced = Instant::now();
+            self.bus.publish(&Subject::PeerConnect(address), live.headers(), Bytes::new());
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -291,6 +317,11 @@ impl State {
 }
 
 impl Live {
+    /// What the bus is told with the word that it began.
+    fn headers(&self) -> Headers {
+        Headers { transports: self.transports.clone(), ..Headers::of_session(self.session) }
+    }
+
     /// Ends it for a newer one, once what waits has been written.
     fn kick(self) {
         metrics::counter!("atoll_gateway_kicks_total").increment(1);
@@ -390,6 +421,34 @@ mod tests {
             sessions.begin(applicant(PEER), [0; 16]).unwrap().0 > ahead,
             "minted above any that was seen"
         );
+    }
+
+    #[tokio::test]
+    async fn a_session_that_another_gateway_missed_is_said_again_when_an_older_one_is_heard_of_there() {
+        // Each bus is one side of an outage.
+        let [there, here] = [(); 2].map(|()| Bus::in_process());
+        let mut events = here.subscribe("test", &[subject::PEER_CONNECTS, subject::PEER_DISCONNECTS], 16);
+        let [there, here] = [there, here].map(|bus| Sessions::new(bus, 9, KeepSession::Newest));
+        let (older, mut older_inbox) = there.begin(applicant(PEER), [0; 16]).unwrap();
+        std::thread::sleep(Duration::from_millis(2));
+        let transports = Some("p2p,ws-room".into());
+        let applied = Applicant { address: PEER, transports: transports.clone() };
+        let (newer, mut newer_inbox) = here.begin(applied, [0; 16]).unwrap();
+        assert!(newer > older);
+        let begun = events.try_next().unwrap();
+        here.heard(PEER, older, None);
+        assert_eq!(published(&mut events), [], "it was said just now");
+        here.lock().live.get_mut(&PEER).unwrap().announced -= ANNOUNCE_INTERVAL;
+        here.heard(PEER, newer, None);
+        assert_eq!(published(&mut events), [], "its own");
+        (0..3).for_each(|_| here.heard(PEER, older, None));
+        let again = events.try_next().unwrap();
+        assert_eq!((again.subject(), &again.headers), (begun.subject(), &begun.headers));
+        assert_eq!(again.headers, Headers { transports, ..Headers::of_session(newer) });
+        assert_eq!(published(&mut events), [], "once in a while");
+        there.heard(PEER, again.headers.session.unwrap(), None);
+        assert_eq!(heard(&mut older_inbox).await, (vec![], Some(Close::NewSession)));
+        assert_eq!(heard(&mut newer_inbox).await, (vec![], None));
     }
 
     #[tokio::test]
