@@ -292,6 +292,25 @@ async fn a_gateway_that_begins_later_knows_who_is_signed_in() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_never_said_where_it_stands_is_not_taken_to_be_there_for_ever() {
+    let mut cluster = Cluster::start(&[("GATEWAY__IDLE_TIMEOUT_S", "2"), ("GATEWAY__PING_INTERVAL_S", "1")]);
+    for (name, roles) in [("one", "gateway"), ("two", "gateway"), ("rest", "director,rooms")] {
+        cluster.run(name, roles, &[]);
+    }
+    cluster.ready().await;
+    let wallet = wallet();
+    let _wire = sign_in(&cluster["one"], &wallet).await;
+    let known = async || Caller::open(&cluster["two"]).await.challenge(&wallet).await.already_connected;
+    eventually("it is known there", known).await;
+    // Nobody is left who would say that it has gone.
+    cluster.kill("one");
+    eventually("it is taken to have gone", async || {
+        !Caller::open(&cluster["two"]).await.challenge(&wallet).await.already_connected
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn heartbeats_of_nobodys_gateway_say_what_a_director_takes() {
     let mut cluster = Cluster::start(&[]);
     cluster.run("director", "director", &[]);

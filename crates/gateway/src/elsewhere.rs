@@ -1,44 +1,72 @@
-use std::collections::{HashMap, hash_map::Entry};
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    time::Duration,
+};
 
 use protocol::{Address, IslandId, SessionId};
+use tokio::time::Instant;
 
 /// Who is signed in on other gateways, as far as the bus says.
 ///
 /// A wallet goes with the word of its gateway that its session has ended or, where that gateway died
-/// without a word, with the director's that it has left its island.
-#[derive(Debug, Default)]
-pub(crate) struct Elsewhere(HashMap<Address, Visit>);
+/// without a word, with the director's that it has left its island. Nobody says that of a wallet
+/// that was in none: it goes when its gateway would have ended it. Nor where that word was missed:
+/// so nobody is taken to be there who was not heard of for [`QUIET`].
+#[derive(Debug)]
+pub(crate) struct Elsewhere {
+    visits: HashMap<Address, Visit>,
+    /// How long a session lives whose client never says where it stands.
+    placeless: Duration,
+}
 
 #[derive(Debug)]
 struct Visit {
     session: SessionId,
     /// Where it is. None: it did not say where it stands yet.
     island: Option<IslandId>,
+    /// When it was last heard of: that it began, is alive or joined an island.
+    heard: Instant,
 }
+
+/// For how long somebody who stands in an island may not be heard of.
+const QUIET: Duration = Duration::from_secs(3_600);
 
 /// How many are remembered. At the bound somebody is forgotten: all that follows is that it is not
 /// told that it is signed in already.
 const MOST: usize = 262_144;
 
 impl Elsewhere {
+    /// Nobody is elsewhere. A session whose client never says where it stands lives for `placeless`.
+    pub(crate) fn new(placeless: Duration) -> Self {
+        Self { visits: HashMap::new(), placeless }
+    }
+
     /// A session was heard of: it began, or says in which island it is.
-    pub(crate) fn heard(&mut self, address: Address, session: SessionId, island: Option<IslandId>) {
-        if self.0.len() >= MOST
-            && !self.0.contains_key(&address)
-            && let Some(&anybody) = self.0.keys().next()
+    pub(crate) fn heard(
+        &mut self,
+        address: Address,
+        session: SessionId,
+        island: Option<IslandId>,
+        now: Instant,
+    ) {
+        if self.visits.len() >= MOST
+            && !self.visits.contains_key(&address)
+            && let Some(&anybody) = self.visits.keys().next()
         {
-            self.0.remove(&anybody);
+            self.visits.remove(&anybody);
         }
-        match self.0.entry(address) {
-            Entry::Vacant(vacant) => drop(vacant.insert(Visit { session, island })),
+        let heard = now;
+        match self.visits.entry(address) {
+            Entry::Vacant(vacant) => drop(vacant.insert(Visit { session, island, heard })),
             Entry::Occupied(mut occupied) if occupied.get().session < session => {
-                occupied.insert(Visit { session, island });
+                occupied.insert(Visit { session, island, heard });
             }
             Entry::Occupied(mut occupied) => {
-                // The director's word of a newer island may have come first.
                 let visit = occupied.get_mut();
-                if visit.session == session && visit.island.is_none() {
-                    visit.island = island;
+                if visit.session == session {
+                    visit.heard = now;
+                    // The director's word of a newer island may have come first.
+                    visit.island = visit.island.take().or(island);
                 }
             }
         }
@@ -46,27 +74,36 @@ impl Elsewhere {
 
     /// A session ended; without one, whichever it was.
     pub(crate) fn ended(&mut self, address: Address, session: Option<SessionId>) {
-        if self.0.get(&address).is_some_and(|visit| session.is_none_or(|session| visit.session <= session)) {
-            self.0.remove(&address);
+        let visit = self.visits.get(&address);
+        if visit.is_some_and(|visit| session.is_none_or(|session| visit.session <= session)) {
+            self.visits.remove(&address);
         }
     }
 
     /// The director says that somebody joined an island.
-    pub(crate) fn joined(&mut self, address: Address, island: &IslandId) {
-        if let Some(visit) = self.0.get_mut(&address) {
+    pub(crate) fn joined(&mut self, address: Address, island: &IslandId, now: Instant) {
+        if let Some(visit) = self.visits.get_mut(&address) {
             visit.island = Some(island.clone());
+            visit.heard = now;
         }
     }
 
     /// The director says that somebody left an island. Who moves has joined another before.
     pub(crate) fn left(&mut self, address: Address, session: Option<SessionId>, island: &IslandId) {
-        if self.0.get(&address).is_some_and(|visit| visit.island.as_ref() == Some(island)) {
+        if self.visits.get(&address).is_some_and(|visit| visit.island.as_ref() == Some(island)) {
             self.ended(address, session);
         }
     }
 
-    pub(crate) fn contains(&self, address: Address) -> bool {
-        self.0.contains_key(&address)
+    /// Whether a wallet is there; one that cannot be any more is forgotten.
+    pub(crate) fn contains(&mut self, address: Address, now: Instant) -> bool {
+        let Some(visit) = self.visits.get(&address) else { return false };
+        let limit = if visit.island.is_some() { QUIET } else { self.placeless };
+        let is_there = now - visit.heard < limit;
+        if !is_there {
+            self.visits.remove(&address);
+        }
+        is_there
     }
 }
 
@@ -75,6 +112,7 @@ mod tests {
     use super::*;
 
     const PEER: Address = Address::new([1; 20]);
+    const MINUTE: Duration = Duration::from_secs(60);
 
     fn island(number: u8) -> IslandId {
         format!("I{number}").parse().unwrap()
@@ -86,46 +124,64 @@ mod tests {
 
     #[test]
     fn a_wallet_is_elsewhere_until_its_newest_session_ends() {
-        let mut elsewhere = Elsewhere::default();
-        elsewhere.heard(PEER, session(2), None);
-        elsewhere.heard(PEER, session(1), None);
+        let (now, mut elsewhere) = (Instant::now(), Elsewhere::new(MINUTE));
+        elsewhere.heard(PEER, session(2), None, now);
+        elsewhere.heard(PEER, session(1), None, now);
         elsewhere.ended(PEER, Some(session(1)));
-        assert!(elsewhere.contains(PEER), "an older one ended");
+        assert!(elsewhere.contains(PEER, now), "an older one ended");
         elsewhere.ended(PEER, Some(session(2)));
-        assert!(!elsewhere.contains(PEER));
-        elsewhere.heard(PEER, session(3), None);
+        assert!(!elsewhere.contains(PEER, now));
+        elsewhere.heard(PEER, session(3), None, now);
         elsewhere.ended(PEER, None);
-        assert!(!elsewhere.contains(PEER));
+        assert!(!elsewhere.contains(PEER, now));
     }
 
     #[test]
     fn who_leaves_its_island_for_no_other_has_gone() {
-        let mut elsewhere = Elsewhere::default();
-        elsewhere.heard(PEER, session(1), None);
+        let (now, mut elsewhere) = (Instant::now(), Elsewhere::new(MINUTE));
+        elsewhere.heard(PEER, session(1), None, now);
         elsewhere.left(PEER, Some(session(1)), &island(1));
-        assert!(elsewhere.contains(PEER), "of an island in which nobody saw it");
-        elsewhere.joined(PEER, &island(1));
-        elsewhere.joined(PEER, &island(2));
-        elsewhere.heard(PEER, session(1), Some(island(1)));
+        assert!(elsewhere.contains(PEER, now), "of an island in which nobody saw it");
+        elsewhere.joined(PEER, &island(1), now);
+        elsewhere.joined(PEER, &island(2), now);
+        elsewhere.heard(PEER, session(1), Some(island(1)), now);
         elsewhere.left(PEER, Some(session(1)), &island(1));
-        assert!(elsewhere.contains(PEER), "it moved");
-        elsewhere.heard(PEER, session(2), Some(island(2)));
+        assert!(elsewhere.contains(PEER, now), "it moved");
+        elsewhere.heard(PEER, session(2), Some(island(2)), now);
         elsewhere.left(PEER, Some(session(1)), &island(2));
-        assert!(elsewhere.contains(PEER), "it came back in time");
+        assert!(elsewhere.contains(PEER, now), "it came back in time");
         elsewhere.left(PEER, Some(session(2)), &island(2));
-        assert!(!elsewhere.contains(PEER));
+        assert!(!elsewhere.contains(PEER, now));
+    }
+
+    #[test]
+    fn of_whom_nobody_says_that_it_has_gone_it_is_not_said_for_ever_that_it_is_there() {
+        let (start, mut elsewhere) = (Instant::now(), Elsewhere::new(MINUTE));
+        let later = |minutes| start + minutes * MINUTE;
+        elsewhere.heard(PEER, session(1), None, start);
+        assert!(elsewhere.contains(PEER, later(1) - Duration::from_millis(1)));
+        assert!(!elsewhere.contains(PEER, later(1)), "it never said where it stands");
+        assert!(elsewhere.visits.is_empty());
+        elsewhere.heard(PEER, session(2), None, later(2));
+        elsewhere.joined(PEER, &island(1), later(3) - Duration::from_millis(1));
+        assert!(elsewhere.contains(PEER, later(60)), "it stands in an island");
+        elsewhere.heard(PEER, session(1), None, later(61));
+        assert!(!elsewhere.contains(PEER, later(63)), "an older session is another");
+        elsewhere.heard(PEER, session(3), Some(island(1)), later(70));
+        elsewhere.heard(PEER, session(3), Some(island(1)), later(90));
+        assert!(elsewhere.contains(PEER, later(140)), "it was heard of since");
     }
 
     #[test]
     fn at_the_bound_somebody_is_forgotten() {
-        let mut elsewhere = Elsewhere::default();
+        let (now, mut elsewhere) = (Instant::now(), Elsewhere::new(MINUTE));
         let peer = |number: usize| {
             let mut bytes = [0; 20];
             bytes[..8].copy_from_slice(&number.to_be_bytes());
             Address::new(bytes)
         };
-        (0..=MOST).for_each(|number| elsewhere.heard(peer(number), session(1), None));
-        assert_eq!(elsewhere.0.len(), MOST);
-        assert!(elsewhere.contains(peer(MOST)), "not who was heard of last");
+        (0..=MOST).for_each(|number| elsewhere.heard(peer(number), session(1), None, now));
+        assert_eq!(elsewhere.visits.len(), MOST);
+        assert!(elsewhere.contains(peer(MOST), now), "not who was heard of last");
     }
 }

@@ -90,7 +90,7 @@ impl Gateway {
         sample: Sampler,
     ) -> Self {
         let door = Door::new(settings.door);
-        let sessions = Sessions::new(bus.clone(), settings.max_sessions, settings.keep_session);
+        let sessions = Sessions::new(bus.clone(), &settings);
         let heartbeats = metrics::counter!("atoll_gateway_heartbeats_total");
         let (topics, peers_wanted, directory, sockets) = Default::default();
         let content = Service::new("content", &settings.realm.content_url);

@@ -14,7 +14,7 @@ use tokio::{
     time::Instant,
 };
 
-use crate::{KeepSession, elsewhere::Elsewhere, handshake::Applicant};
+use crate::{KeepSession, Settings, elsewhere::Elsewhere, handshake::Applicant};
 
 /// What a session is told.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -83,7 +83,7 @@ pub(crate) struct Sessions {
     state: Mutex<State>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
     clock: UlidClock,
     live: HashMap<Address, Live>,
@@ -108,9 +108,18 @@ struct Live {
 }
 
 impl Sessions {
-    /// No sessions yet, and never more than `max`.
-    pub(crate) fn new(bus: Bus, max: usize, keep: KeepSession) -> Self {
-        Self { bus, max, keep, state: Mutex::default() }
+    /// No sessions yet.
+    pub(crate) fn new(bus: Bus, settings: &Settings) -> Self {
+        let Settings { max_sessions, keep_session, idle_timeout, ping_interval, .. } = *settings;
+        let state = State {
+            clock: UlidClock::default(),
+            live: HashMap::new(),
+            islands: HashMap::new(),
+            // Whoever never says where it stands is ended with a ping, as here.
+            elsewhere: Elsewhere::new(idle_timeout + ping_interval),
+            draining: false,
+        };
+        Self { bus, max: max_sessions, keep: keep_session, state: Mutex::new(state) }
     }
 
     /// Begins a session of who applied, in place of any older one unless that is to be kept, and
@@ -176,7 +185,7 @@ impl Sessions {
                 {
                     older.kick();
                 }
-                state.elsewhere.heard(address, session, island);
+                state.elsewhere.heard(address, session, island, Instant::now());
             }
         }
     }
@@ -190,7 +199,7 @@ impl Sessions {
     pub(crate) fn moved(&self, island: &IslandId, peer: Address, session: Option<SessionId>, joined: bool) {
         let mut state = self.lock();
         match joined {
-            true => state.elsewhere.joined(peer, island),
+            true => state.elsewhere.joined(peer, island, Instant::now()),
             false => state.elsewhere.left(peer, session, island),
         }
     }
@@ -239,8 +248,8 @@ impl Sessions {
 
     /// Whether `address` is signed in, here or elsewhere.
     pub(crate) fn contains(&self, address: Address) -> bool {
-        let state = self.lock();
-        state.live.contains_key(&address) || state.elsewhere.contains(address)
+        let mut state = self.lock();
+        state.live.contains_key(&address) || state.elsewhere.contains(address, Instant::now())
     }
 
     pub(crate) fn count(&self) -> usize {
@@ -335,8 +344,14 @@ mod tests {
     use protocol::subject;
 
     use super::*;
+    use crate::settings::tests::settings;
 
     const PEER: Address = Address::new([1; 20]);
+
+    /// No sessions, and never more than `max`.
+    fn new_sessions(bus: Bus, max_sessions: usize, keep_session: KeepSession) -> Sessions {
+        Sessions::new(bus, &Settings { max_sessions, keep_session, ..settings() })
+    }
 
     fn island(number: u8) -> IslandId {
         format!("I{number}").parse().unwrap()
@@ -385,7 +400,7 @@ mod tests {
     async fn the_newest_session_wins_and_a_late_goodbye_of_the_older_changes_nothing() {
         let bus = Bus::in_process();
         let mut events = bus.subscribe("test", &[subject::PEER_CONNECTS, subject::PEER_DISCONNECTS], 16);
-        let sessions = Sessions::new(bus, 9, KeepSession::Newest);
+        let sessions = new_sessions(bus, 9, KeepSession::Newest);
         let (older, mut older_inbox) = sessions.begin(applicant(PEER), [9; 16]).unwrap();
         let (newer, mut newer_inbox) = sessions.begin(applicant(PEER), [1; 16]).unwrap();
         assert!(newer > older);
@@ -404,7 +419,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_sign_in_elsewhere_ends_only_an_older_session() {
-        let sessions = Sessions::new(Bus::in_process(), 9, KeepSession::Newest);
+        let sessions = new_sessions(Bus::in_process(), 9, KeepSession::Newest);
         let (session, mut inbox) = sessions.begin(applicant(PEER), [0; 16]).unwrap();
         sessions.heard(PEER, session, None);
         sessions.heard(PEER, SessionId::new(1, 1), None);
@@ -428,7 +443,7 @@ mod tests {
         // Each bus is one side of an outage.
         let [there, here] = [(); 2].map(|()| Bus::in_process());
         let mut events = here.subscribe("test", &[subject::PEER_CONNECTS, subject::PEER_DISCONNECTS], 16);
-        let [there, here] = [there, here].map(|bus| Sessions::new(bus, 9, KeepSession::Newest));
+        let [there, here] = [there, here].map(|bus| new_sessions(bus, 9, KeepSession::Newest));
         let (older, mut older_inbox) = there.begin(applicant(PEER), [0; 16]).unwrap();
         std::thread::sleep(Duration::from_millis(2));
         let transports = Some("p2p,ws-room".into());
@@ -457,7 +472,7 @@ mod tests {
         let gateways: Vec<_> = (0..3)
             .map(|_| {
                 let heard = bus.subscribe("test", &[subject::PEER_CONNECTS], 1_024);
-                (Sessions::new(bus.clone(), 1_000, KeepSession::Newest), heard)
+                (new_sessions(bus.clone(), 1_000, KeepSession::Newest), heard)
             })
             .collect();
         let wallets: Vec<Address> = (0..20).map(|number| Address::new([number; 20])).collect();
@@ -511,7 +526,7 @@ mod tests {
     async fn a_session_that_does_not_read_ends_and_one_that_is_kicked_then_hears_why() {
         let bus = Bus::in_process();
         let mut events = bus.subscribe("test", &[subject::PEER_DISCONNECTS], 16);
-        let sessions = Sessions::new(bus, 9, KeepSession::Newest);
+        let sessions = new_sessions(bus, 9, KeepSession::Newest);
         let (session, mut inbox) = sessions.begin(applicant(PEER), [0; 16]).unwrap();
         for _ in 0..=SESSION_QUEUE {
             sessions.change_island(PEER, None, moves(1));
@@ -531,7 +546,7 @@ mod tests {
 
     #[test]
     fn there_are_never_more_sessions_than_the_limit_and_taking_over_needs_none() {
-        let sessions = Sessions::new(Bus::in_process(), 1, KeepSession::Newest);
+        let sessions = new_sessions(Bus::in_process(), 1, KeepSession::Newest);
         let _inbox = sessions.begin(applicant(PEER), [0; 16]).unwrap();
         assert_eq!(sessions.begin(applicant(Address::new([2; 20])), [0; 16]).unwrap_err(), Close::Full);
         assert!(sessions.begin(applicant(PEER), [0; 16]).is_ok());
@@ -539,7 +554,7 @@ mod tests {
 
     #[test]
     fn where_the_oldest_is_kept_a_newer_one_is_turned_away_while_it_lives() {
-        let sessions = Sessions::new(Bus::in_process(), 1, KeepSession::Oldest);
+        let sessions = new_sessions(Bus::in_process(), 1, KeepSession::Oldest);
         let (oldest, inbox) = sessions.begin(applicant(PEER), [0; 16]).unwrap();
         assert_eq!(sessions.begin(applicant(PEER), [0; 16]).unwrap_err(), Close::AlreadySignedIn);
         drop(inbox);
@@ -549,7 +564,7 @@ mod tests {
 
     #[tokio::test]
     async fn members_hear_who_joins_and_leaves_while_they_are_members() {
-        let sessions = Sessions::new(Bus::in_process(), 9, KeepSession::Newest);
+        let sessions = new_sessions(Bus::in_process(), 9, KeepSession::Newest);
         let other = Address::new([2; 20]);
         let (_, mut inbox) = sessions.begin(applicant(PEER), [0; 16]).unwrap();
         let (_, mut others) = sessions.begin(applicant(other), [0; 16]).unwrap();
@@ -580,7 +595,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_joins_and_leaves_never_ends_a_session_that_reads_slowly() {
-        let sessions = Sessions::new(Bus::in_process(), 9, KeepSession::Newest);
+        let sessions = new_sessions(Bus::in_process(), 9, KeepSession::Newest);
         let (_, mut inbox) = sessions.begin(applicant(PEER), [0; 16]).unwrap();
         sessions.change_island(PEER, None, moves(1));
         for _ in 0..2 * SESSION_QUEUE {
@@ -596,7 +611,7 @@ mod tests {
     fn what_a_client_can_join_goes_with_its_connect_and_nothing_else() {
         let bus = Bus::in_process();
         let mut events = bus.subscribe("test", &[subject::PEER_CONNECTS, subject::PEER_DISCONNECTS], 16);
-        let sessions = Sessions::new(bus, 9, KeepSession::Newest);
+        let sessions = new_sessions(bus, 9, KeepSession::Newest);
         let transports = Some("p2p,ws-room".into());
         let begun = sessions.begin(Applicant { address: PEER, transports: transports.clone() }, [0; 16]);
         let (session, _) = begun.unwrap();
