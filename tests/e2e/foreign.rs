@@ -18,7 +18,7 @@ use tokio::time::{Instant, interval, timeout};
 use crate::{
     cluster::Cluster,
     front::{eventually, wallet},
-    wire::{PATIENCE, Wire, room_url, sign_in},
+    wire::{PATIENCE, enter_room, sign_in},
 };
 
 const LAYOUT: (&str, &str) = ("BUS__SUBJECTS", "archipelago-workers");
@@ -155,11 +155,9 @@ async fn our_director_serves_the_gateways_of_others() {
     // The connection string leads into a room, which they share.
     let mut rooms = Vec::new();
     for (wallet, change) in [(&one, &alone), (&two, &together)] {
-        let mut room = Wire::open(&room_url(change)).await;
-        room.identify(wallet).await;
-        rooms.push((room.welcome().await, room));
+        rooms.push(enter_room(wallet, change).await);
     }
-    assert_eq!(rooms[1].0.peer_identities.len(), 1);
+    assert_eq!(rooms[1].1.peer_identities.len(), 1);
 
     // One walks away, and the others stay where they are.
     gateway.people[1].1 = 1_000.0;

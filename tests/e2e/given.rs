@@ -7,7 +7,7 @@ use protocol::{Address, Message as _, Subject, v3::ClusterChangeMessage};
 use crate::{
     front::{Realm, wallet},
     server::Server,
-    wire::{Wire, room_url, sign_in},
+    wire::{enter_room, sign_in},
 };
 
 /// The service that decides.
@@ -52,11 +52,9 @@ async fn whom_another_service_puts_together_meet_wherever_they_are() {
     // The rooms that they are sent to are one.
     let mut rooms = Vec::new();
     for (wallet, change) in [(&bob, &alone), (&alice, &met)] {
-        let mut room = Wire::open(&room_url(change)).await;
-        room.identify(wallet).await;
-        rooms.push((room.welcome().await, room));
+        rooms.push(enter_room(wallet, change).await);
     }
-    let there: Vec<&String> = rooms[1].0.peer_identities.values().collect();
+    let there: Vec<&String> = rooms[1].1.peer_identities.values().collect();
     assert_eq!(there, [&bob.address().to_string()]);
     // They walk, and nothing is said of it.
     a.heartbeat(0.0).await;
@@ -67,9 +65,8 @@ async fn whom_another_service_puts_together_meet_wherever_they_are() {
     decider.say(alice.address(), "two", "").await;
     let parted = a.island_changed().await;
     assert_eq!((parted.from_island_id.as_ref(), parted.peers.len()), (Some(&met.island_id), 1));
-    let mut room = Wire::open(&room_url(&parted)).await;
-    room.identify(&alice).await;
-    assert!(room.welcome().await.peer_identities.is_empty());
-    let (close, _) = rooms[1].1.closed().await;
+    let (_room, welcome) = enter_room(&alice, &parted).await;
+    assert!(welcome.peer_identities.is_empty());
+    let (close, _) = rooms[1].0.closed().await;
     assert_eq!(close, protocol::Close::Moved);
 }

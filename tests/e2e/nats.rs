@@ -13,7 +13,6 @@ use protocol::{
         PeerTopicSubscriptionResultElem, PublishToTopicRequest, PublishToTopicResult, SubscriptionRequest,
         SystemTopicSubscriptionResultElem,
     },
-    rfc5::ws_packet::Message as InRoom,
     v3::server_packet,
 };
 use tokio::time::{sleep, timeout};
@@ -22,22 +21,11 @@ use crate::{
     front::{Realm, SECRET, eventually, wallet},
     rpc::caller,
     server::Server,
-    wire::{PATIENCE, Wire, enter, room_url, sign_in},
+    wire::{PATIENCE, enter, enter_room, heard, sign_in},
 };
 
 fn realm_on(server: &Server, settings: &[(&str, &str)]) -> Realm {
     Realm::launch(&["--bus", &server.url()], settings)
-}
-
-/// The next thing that somebody else says in a room.
-async fn heard(room: &mut Wire) -> Vec<u8> {
-    loop {
-        match room.next_in_room().await {
-            InRoom::PeerUpdateMessage(update) => return update.body.to_vec(),
-            InRoom::PeerJoinMessage(_) | InRoom::PeerLeaveMessage(_) => {}
-            other => panic!("instead of an update: {other:?}"),
-        }
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -173,9 +161,7 @@ async fn while_the_server_is_away_rooms_talk_and_nobody_is_taken_for_gone() {
     second.heartbeat(9_010.0).await;
     let change = second.island_changed().await;
     assert_eq!(change.peers.len(), 2);
-    let mut room = Wire::open(&room_url(&change)).await;
-    room.identify(&two).await;
-    room.welcome().await;
+    enter_room(&two, &change).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -8,14 +8,14 @@ use std::{
 
 use async_nats::{Client, ConnectOptions, Event};
 use futures_util::StreamExt;
-use protocol::{Address, Subject, rfc5::ws_packet::Message, subject};
+use protocol::{Address, Subject, subject};
 use tempfile::TempDir;
 
 use crate::{
     cluster::Cluster,
     front::{eventually, wallet},
     server::Server,
-    wire::{Wire, room_url, sign_in},
+    wire::{enter_room, heard, sign_in},
 };
 
 const CONFIGURATION: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/nats.conf");
@@ -350,18 +350,10 @@ async fn a_realm_runs_under_these_users() {
     assert_eq!(together.island_id, alone.island_id);
     let mut rooms = Vec::new();
     for (wallet, change) in [(&one, &alone), (&two, &together)] {
-        let mut room = Wire::open(&room_url(change)).await;
-        room.identify(wallet).await;
-        room.welcome().await;
-        rooms.push(room);
+        rooms.push(enter_room(wallet, change).await.0);
     }
     rooms[1].update(b"hello".to_vec(), false).await;
-    loop {
-        if let Message::PeerUpdateMessage(update) = rooms[0].next_in_room().await {
-            assert_eq!(&update.body[..], b"hello");
-            break;
-        }
-    }
+    assert_eq!(heard(&mut rooms[0]).await, b"hello");
     eventually("both are shown together", async || {
         let islands = cluster["stats"].json("/islands").await["islands"].clone();
         islands[0]["peers"].as_array().is_some_and(|peers| peers.len() == 2)

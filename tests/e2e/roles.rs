@@ -3,24 +3,15 @@
 use std::time::Duration;
 
 use identity::Wallet;
-use protocol::{Close, rfc5::ws_packet::Message};
+use protocol::Close;
 use serde_json::json;
 
 use crate::{
     cluster::Cluster,
     command_line::atoll,
     front::{Realm, eventually, wallet},
-    wire::{Wire, room_url, sign_in},
+    wire::{enter_room, heard, room_url, sign_in},
 };
-
-/// The next thing that somebody else says in a room.
-async fn heard(room: &mut Wire) -> Vec<u8> {
-    loop {
-        if let Message::PeerUpdateMessage(update) = room.next_in_room().await {
-            return update.body.to_vec();
-        }
-    }
-}
 
 /// Which of these processes a room's URL leads to.
 fn node_of<'a>(cluster: &Cluster, nodes: &[&'a str], url: &str) -> &'a str {
@@ -76,10 +67,7 @@ async fn six_processes_are_one_realm() {
     assert_eq!((&change.island_id, change.peers.len()), (&alone.island_id, 2));
     let mut rooms = Vec::new();
     for (wallet, change) in [(&one, &alone), (&two, &change)] {
-        let mut room = Wire::open(&room_url(change)).await;
-        room.identify(wallet).await;
-        room.welcome().await;
-        rooms.push(room);
+        rooms.push(enter_room(wallet, change).await.0);
     }
     rooms[0].update(b"hello".to_vec(), false).await;
     assert_eq!(heard(&mut rooms[1]).await, b"hello");
@@ -130,10 +118,7 @@ async fn six_processes_are_one_realm() {
     assert!(status.success() && log.contains("drained"), "{log}");
     let mut rooms = Vec::new();
     for (wallet, change) in [&one, &two].into_iter().zip(&moved) {
-        let mut room = Wire::open(&room_url(change)).await;
-        room.identify(wallet).await;
-        room.welcome().await;
-        rooms.push(room);
+        rooms.push(enter_room(wallet, change).await.0);
     }
     rooms[1].update(b"still here".to_vec(), false).await;
     assert_eq!(heard(&mut rooms[0]).await, b"still here");
@@ -230,9 +215,8 @@ async fn the_secret_of_tokens_is_replaced_process_by_process() {
         let mut wire = sign_in(&cluster["gateway"], wallet).await;
         wire.heartbeat(0.0).await;
         let change = wire.island_changed().await;
-        let mut room = Wire::open(&room_url(&change)).await;
-        room.identify(wallet).await;
-        (wire, room.welcome().await.peer_identities.len(), room)
+        let (room, welcome) = enter_room(wallet, &change).await;
+        (wire, welcome.peer_identities.len(), room)
     };
     wires.push(enter(&cluster, &one).await);
     // A director that signs with the new one takes over.

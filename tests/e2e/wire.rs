@@ -221,8 +221,25 @@ pub(crate) async fn enter(realm: &Realm, wallet: &Wallet, x: f32) -> (Wire, Wire
     let mut wire = sign_in(realm, wallet).await;
     wire.heartbeat(x).await;
     let change = wire.island_changed().await;
-    let mut room = Wire::open(&room_url(&change)).await;
+    let (room, welcome) = enter_room(wallet, &change).await;
+    (wire, room, welcome)
+}
+
+/// The room that a wallet is sent to, and its welcome.
+pub(crate) async fn enter_room(wallet: &Wallet, change: &IslandChangedMessage) -> (Wire, WsWelcome) {
+    let mut room = Wire::open(&room_url(change)).await;
     room.identify(wallet).await;
     let welcome = room.welcome().await;
-    (wire, room, welcome)
+    (room, welcome)
+}
+
+/// The next thing that somebody else says in a room.
+pub(crate) async fn heard(room: &mut Wire) -> Vec<u8> {
+    loop {
+        match room.next_in_room().await {
+            ws_packet::Message::PeerUpdateMessage(update) => return update.body.to_vec(),
+            ws_packet::Message::PeerJoinMessage(_) | ws_packet::Message::PeerLeaveMessage(_) => {}
+            other => panic!("instead of an update: {other:?}"),
+        }
+    }
 }
