@@ -6,12 +6,14 @@
 
 mod contracts;
 mod door;
+mod network;
 mod pace;
 mod rate;
 mod verifier;
 
 pub use contracts::{ContractSettings, Contracts, NotAsked};
 pub use door::{Door, DoorLimits, Full, Ticket};
+pub use network::Network;
 pub use pace::Pace;
 pub use rate::{Rate, RateLimiter, TooOften};
 pub use verifier::{Randomness, Refusal, Verifier, random};
