@@ -35,9 +35,20 @@ impl Realm {
 
     /// The same, at this address and port.
     pub(crate) fn launch_at(listen: &str, flags: &[&str], settings: &[(&str, &str)]) -> Self {
+        Self::spawn(Command::new(env!("CARGO_BIN_EXE_atoll")), listen, flags, settings)
+    }
+
+    /// A realm that may open so many files.
+    pub(crate) fn with_files(files: u32, settings: &[(&str, &str)]) -> Self {
+        let mut command = Command::new("sh");
+        let script = format!("ulimit -n {files} && exec \"$0\" \"$@\"");
+        command.args(["-c", &script, env!("CARGO_BIN_EXE_atoll")]);
+        Self::spawn(command, "127.0.0.1:0", &[], settings)
+    }
+
+    fn spawn(mut command: Command, listen: &str, flags: &[&str], settings: &[(&str, &str)]) -> Self {
         // The client of these tests needs one, though it speaks no TLS; the first test sets it.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_atoll"));
         command
             .args(["serve", "--listen", listen, "--log-format", "json"])
             .args(flags)

@@ -18,6 +18,7 @@ mod islands;
 mod leftovers;
 mod moves;
 mod nats;
+mod networks;
 mod nodes;
 mod permissions;
 mod presence;

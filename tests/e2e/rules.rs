@@ -248,6 +248,11 @@ async fn only_this_machine_is_answered() {
     }
     let site = reqwest::Client::new().get(format!("{}/explain?at=0,0", realm.admin));
     assert_eq!(site.header("origin", "http://evil.example").send().await.unwrap().status().as_u16(), 403);
+    for (site, status) in [("cross-site", 403), ("same-site", 403), ("none", 200)] {
+        let request = reqwest::Client::new().get(format!("{}/assignments", realm.admin));
+        let request = request.header("sec-fetch-site", site);
+        assert_eq!(request.send().await.unwrap().status().as_u16(), status, "{site}");
+    }
     for query in ["", "at=0", "at=nan,0", "peer=me", "island=a.b", "why=0x1", "at=0,0&island=I1", "by=me"] {
         assert_eq!(ask(None, query).await, 400, "{query:?}");
     }

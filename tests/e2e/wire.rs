@@ -12,10 +12,13 @@ use protocol::{
         SignedChallengeMessage, client_packet, server_packet,
     },
 };
-use tokio::{net::TcpStream, time::timeout};
+use tokio::{
+    net::{TcpSocket, TcpStream},
+    time::timeout,
+};
 use tokio_tungstenite::{
-    MaybeTlsStream, WebSocketStream, connect_async,
-    tungstenite::{Message, client::IntoClientRequest},
+    MaybeTlsStream, WebSocketStream, client_async, connect_async,
+    tungstenite::{Error, Message, client::IntoClientRequest},
 };
 
 use crate::front::Realm;
@@ -42,6 +45,39 @@ impl Wire {
         let (socket, response) = connect_async(request).await.unwrap();
         let chosen = response.headers().get("sec-websocket-protocol");
         (Self(socket, VecDeque::new()), chosen.map(|chosen| chosen.to_str().unwrap().to_owned()))
+    }
+
+    /// Opens a socket from 127.0.7.`last`, a network of its own, with these headers; or returns the status and body
+    /// of the refusal.
+    pub(crate) async fn open_from(
+        last: u8,
+        url: &str,
+        headers: &[(&'static str, &str)],
+    ) -> Result<Self, (u16, String)> {
+        let mut request = url.into_client_request().unwrap();
+        for (name, value) in headers {
+            request.headers_mut().append(*name, value.parse().unwrap());
+        }
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(([127, 0, 7, last], 0).into()).unwrap();
+        let server = request.uri().authority().unwrap().as_str().parse().unwrap();
+        let stream = MaybeTlsStream::Plain(socket.connect(server).await.unwrap());
+        match timeout(PATIENCE, client_async(request, stream)).await.unwrap() {
+            Ok((socket, _)) => Ok(Self(socket, VecDeque::new())),
+            Err(Error::Http(response)) => {
+                let body = String::from_utf8_lossy(response.body().as_deref().unwrap_or_default()).into_owned();
+                Err((response.status().as_u16(), body))
+            }
+            Err(error) => panic!("neither a socket nor a refusal: {error}"),
+        }
+    }
+
+    /// Signs in on this socket.
+    pub(crate) async fn sign_in(&mut self, wallet: &Wallet) {
+        let challenge = self.ask(wallet).await;
+        self.answer(wallet.sign_challenge(&challenge)).await;
+        let welcome = self.next_packet().await;
+        assert!(matches!(welcome, server_packet::Message::Welcome(_)), "instead of a welcome: {welcome:?}");
     }
 
     pub(crate) async fn send(&mut self, bytes: Vec<u8>) {

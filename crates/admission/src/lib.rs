@@ -5,14 +5,14 @@
 //! before they know a wallet stands here, once.
 
 mod contracts;
-mod door;
+mod limiter;
 mod network;
 mod pace;
 mod rate;
 mod verifier;
 
 pub use contracts::{ContractSettings, Contracts, NotAsked};
-pub use door::{Door, DoorLimits, Full, Ticket};
+pub use limiter::{Full, Limiter, Limits, Permit};
 pub use network::Network;
 pub use pace::Pace;
 pub use rate::{Rate, RateLimiter, TooOften};

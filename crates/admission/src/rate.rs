@@ -1,8 +1,8 @@
-use std::{collections::HashMap, net::IpAddr, time::Duration};
+use std::{collections::HashMap, hash::Hash, time::Duration};
 
 use tokio::time::Instant;
 
-/// How often something may be done from one network.
+/// How often something may be done under one key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rate {
     /// In the long run; at least 1.
@@ -11,15 +11,14 @@ pub struct Rate {
     pub burst: u32,
 }
 
-/// Counts what is done from each network: an IPv4 address, or the 64 bits of an IPv6 address that
-/// one customer is given. A token bucket each.
+/// A token bucket for each key, for instance for each [`Network`](crate::Network).
 #[derive(Debug)]
-pub struct RateLimiter {
+pub struct RateLimiter<K> {
     interval: Duration,
     burst: Duration,
     max: usize,
-    /// When each network's bucket is full again: it is forgotten then.
-    full_at: HashMap<IpAddr, Instant>,
+    /// When each key's bucket is full again. A full bucket is removed when its place is needed.
+    full_at: HashMap<K, Instant>,
 }
 
 /// It was done too often.
@@ -33,36 +32,37 @@ pub enum TooOften {
     Total,
 }
 
-impl RateLimiter {
-    /// Counts at most `max` networks at a time.
+impl<K: Eq + Hash + Copy> RateLimiter<K> {
+    /// Counts at most `max` keys at a time.
     pub fn new(rate: Rate, max: usize) -> Self {
-        let interval = Duration::from_secs(1) / rate.per_second.max(1);
-        Self { interval, burst: interval.saturating_mul(rate.burst.max(1)), max, full_at: HashMap::new() }
+        Self::every(Duration::from_secs(1) / rate.per_second.max(1), rate.burst, max)
     }
 
-    /// Counts one more from `ip`, unless that is too many.
-    pub fn take(&mut self, ip: IpAddr, now: Instant) -> Result<(), TooOften> {
-        let network = network(ip);
-        if self.full_at.len() >= self.max && !self.full_at.contains_key(&network) {
+    /// Counts at most `max` keys at a time: `burst` (at least 1) at once, and one more per `interval`.
+    pub fn every(interval: Duration, burst: u32, max: usize) -> Self {
+        Self { interval, burst: interval.saturating_mul(burst.max(1)), max, full_at: HashMap::new() }
+    }
+
+    /// Counts one more under `key`, unless that is too many.
+    pub fn take(&mut self, key: K, now: Instant) -> Result<(), TooOften> {
+        self.reserve(key, Duration::ZERO, now).map(drop)
+    }
+
+    /// Counts one more under `key` that may have to wait, and returns when its turn is; unless that is later
+    /// than `max_wait` from now.
+    pub fn reserve(&mut self, key: K, max_wait: Duration, now: Instant) -> Result<Instant, TooOften> {
+        if self.full_at.len() >= self.max && !self.full_at.contains_key(&key) {
             self.full_at.retain(|_, full_at| *full_at > now);
             if self.full_at.len() >= self.max {
                 return Err(TooOften::Total);
             }
         }
-        let full_at = self.full_at.get(&network).map_or(now, |&full_at| full_at.max(now)) + self.interval;
-        if full_at > now + self.burst {
+        let full_at = self.full_at.get(&key).map_or(now, |&full_at| full_at.max(now)) + self.interval;
+        if full_at > now + self.burst + max_wait {
             return Err(TooOften::PerIp);
         }
-        self.full_at.insert(network, full_at);
-        Ok(())
-    }
-}
-
-/// The part of an address that its owner cannot choose.
-fn network(ip: IpAddr) -> IpAddr {
-    match ip.to_canonical() {
-        IpAddr::V6(ip) => IpAddr::from((ip.to_bits() >> 64 << 64).to_be_bytes()),
-        ip => ip,
+        self.full_at.insert(key, full_at);
+        Ok(full_at.checked_sub(self.burst).map_or(now, |turn| turn.max(now)))
     }
 }
 
@@ -70,12 +70,8 @@ fn network(ip: IpAddr) -> IpAddr {
 mod tests {
     use super::*;
 
-    fn limiter(max: usize) -> (RateLimiter, Instant) {
+    fn limiter(max: usize) -> (RateLimiter<u8>, Instant) {
         (RateLimiter::new(Rate { per_second: 10, burst: 3 }, max), Instant::now())
-    }
-
-    fn v4(last: u8) -> IpAddr {
-        IpAddr::from([10, 0, 0, last])
     }
 
     #[test]
@@ -83,33 +79,32 @@ mod tests {
         let (mut limiter, now) = limiter(9);
         let later = |milliseconds| now + Duration::from_millis(milliseconds);
         for _ in 0..3 {
-            assert_eq!(limiter.take(v4(1), now), Ok(()));
+            assert_eq!(limiter.take(1, now), Ok(()));
         }
-        assert_eq!(limiter.take(v4(1), later(99)), Err(TooOften::PerIp));
-        assert_eq!(limiter.take(v4(2), now), Ok(()), "another's");
-        assert_eq!(limiter.take(v4(1), later(100)), Ok(()));
-        assert_eq!(limiter.take(v4(1), later(100)), Err(TooOften::PerIp));
-        let after = (0..9).filter(|_| limiter.take(v4(1), later(60_000)).is_ok()).count();
+        assert_eq!(limiter.take(1, later(99)), Err(TooOften::PerIp));
+        assert_eq!(limiter.take(2, now), Ok(()), "another's");
+        assert_eq!(limiter.take(1, later(100)), Ok(()));
+        assert_eq!(limiter.take(1, later(100)), Err(TooOften::PerIp));
+        let after = (0..9).filter(|_| limiter.take(1, later(60_000)).is_ok()).count();
         assert_eq!(after, 3, "no more than a burst is saved up");
-    }
-
-    #[test]
-    fn a_customer_of_many_addresses_is_one() {
-        let (mut limiter, now) = limiter(9);
-        let mut take = |ip: &str| limiter.take(ip.parse().unwrap(), now);
-        assert_eq!([1, 2, 3].map(|host| take(&format!("2001:db8::{host}"))), [Ok(()); 3]);
-        assert_eq!(take("2001:db8::4"), Err(TooOften::PerIp));
-        assert_eq!(take("2001:db8:0:1::4"), Ok(()));
-        assert_eq!([1, 2, 3, 4].map(|host| take(&format!("::ffff:10.0.0.{host}"))), [Ok(()); 4]);
     }
 
     #[test]
     fn at_the_bound_who_is_counted_already_goes_on_and_who_has_rested_makes_place() {
         let (mut limiter, now) = limiter(2);
-        assert_eq!([1, 2].map(|last| limiter.take(v4(last), now)), [Ok(()); 2]);
-        assert_eq!(limiter.take(v4(3), now), Err(TooOften::Total));
-        assert_eq!(limiter.take(v4(2), now), Ok(()));
-        assert_eq!(limiter.take(v4(3), now + Duration::from_millis(100)), Ok(()));
+        assert_eq!([1, 2].map(|last| limiter.take(last, now)), [Ok(()); 2]);
+        assert_eq!(limiter.take(3, now), Err(TooOften::Total));
+        assert_eq!(limiter.take(2, now), Ok(()));
+        assert_eq!(limiter.take(3, now + Duration::from_millis(100)), Ok(()));
         assert_eq!(limiter.full_at.len(), 2);
+    }
+
+    #[test]
+    fn reserved_turns_follow_each_other_up_to_the_longest_wait() {
+        let (mut limiter, now) = limiter(9);
+        let after = |milliseconds| Ok(now + Duration::from_millis(milliseconds));
+        let mut reserve = || limiter.reserve(1, Duration::from_millis(200), now);
+        assert_eq!([(); 5].map(|()| reserve()), [after(0), after(0), after(0), after(100), after(200)]);
+        assert_eq!(reserve(), Err(TooOften::PerIp));
     }
 }

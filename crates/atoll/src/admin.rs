@@ -5,7 +5,7 @@
 //! that no site can be made to look like this one.
 
 use std::{
-    net::{IpAddr, SocketAddr, TcpListener},
+    net::{IpAddr, SocketAddr},
     sync::Arc,
 };
 
@@ -22,17 +22,16 @@ use axum::{
 use director::Console;
 use protocol::Position;
 use serde::{Deserialize, Serialize};
-use tokio::sync::Mutex;
+use tokio::{net::TcpListener, sync::Mutex};
 
 use crate::rules::MAX_FILE_BYTES;
 
 /// Opens the listener.
-pub(crate) fn bind(address: SocketAddr) -> Result<TcpListener> {
+pub(crate) async fn bind(address: SocketAddr) -> Result<TcpListener> {
     ensure!(address.ip().is_loopback(), "{address} is not a loopback address");
-    let listener = TcpListener::bind(address)
-        .with_context(|| format!("cannot listen on {address} (server.admin) for operators"))?;
-    listener.set_nonblocking(true)?;
-    Ok(listener)
+    TcpListener::bind(address)
+        .await
+        .with_context(|| format!("cannot listen on {address} (server.admin) for operators"))
 }
 
 /// What is answered there.
@@ -54,11 +53,18 @@ struct Desk {
     diff: Arc<Mutex<()>>,
 }
 
-/// Refuses what a site made a browser ask.
+/// The header in which a browser states how a request relates to the site that made it (Fetch Metadata).
+const SEC_FETCH_SITE: &str = "sec-fetch-site";
+
+/// Refuses what a site made a browser ask. A browser may leave `Origin` out, as for an image or a link;
+/// then `Sec-Fetch-Site` tells.
 async fn from_here(request: Request, next: Next) -> Response {
     let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
     let name = host.rsplit_once(':').map_or(host, |(name, _)| name).trim_matches(['[', ']']);
-    if request.headers().contains_key(header::ORIGIN) {
+    let site = request.headers().get(SEC_FETCH_SITE);
+    // `none`: a person typed the address.
+    let is_foreign = site.is_some_and(|site| site != "same-origin" && site != "none");
+    if request.headers().contains_key(header::ORIGIN) || is_foreign {
         (StatusCode::FORBIDDEN, "this socket is not for sites").into_response()
     } else if name == "localhost" || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback()) {
         next.run(request).await

@@ -1,15 +1,22 @@
 //! All endpoints under one roof, and their description at `/openapi.json`.
 
-use axum::{Router, http::header, routing::get};
+use axum::{Router, http::header, middleware, routing::get};
 use utoipa::openapi::{InfoBuilder, OpenApi, OpenApiBuilder, Server};
 use utoipa_axum::router::OpenApiRouter;
+
+use crate::serve::{Throttle, throttle};
 
 /// Presence is found at the root and here.
 const COMMS: &str = "/comms";
 
-/// Puts the endpoints together: those of presence, which are also under `/comms`, those of the process,
-/// and the others, which are not described.
-pub(crate) fn router(presence: OpenApiRouter, process: OpenApiRouter, others: Router) -> Router {
+/// Puts the endpoints together: those of presence, which are also under `/comms` and may be behind a throttle,
+/// those of the process, and the others, which are not described.
+pub(crate) fn router(
+    presence: OpenApiRouter,
+    of_presence: Option<Throttle>,
+    process: OpenApiRouter,
+    others: Router,
+) -> Router {
     let (presence, mut presence_api) = presence.split_for_parts();
     for path in presence_api.paths.paths.values_mut() {
         path.servers = Some(vec![Server::new("/"), Server::new(COMMS)]);
@@ -19,7 +26,10 @@ pub(crate) fn router(presence: OpenApiRouter, process: OpenApiRouter, others: Ro
     // It consists of texts and numbers alone, and so can be written.
     let api = api.to_json().unwrap_or_default();
     let headers = [(header::ACCESS_CONTROL_ALLOW_ORIGIN, "*"), (header::CONTENT_TYPE, "application/json")];
-    let presence = presence.route("/openapi.json", get(async move || (headers, api)));
+    let mut presence = presence.route("/openapi.json", get(async move || (headers, api)));
+    if let Some(of_presence) = of_presence {
+        presence = presence.layer(middleware::from_fn_with_state(of_presence, throttle));
+    }
     Router::new().nest(COMMS, presence.clone()).merge(presence).merge(process).merge(others)
 }
 

@@ -1,13 +1,12 @@
 use std::{
-    net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use admission::{Door, Ticket, Verifier};
+use admission::{Limiter, Network, Permit, Verifier};
 use axum::{
-    Router,
-    extract::{ConnectInfo, State, WebSocketUpgrade, ws::WebSocket},
+    Extension, Router,
+    extract::{State, WebSocketUpgrade, ws::WebSocket},
     http::{StatusCode, header},
     response::{IntoResponse, Response},
     routing::{get, post},
@@ -54,7 +53,7 @@ pub(crate) struct Shared {
     pub(crate) bus: Bus,
     pub(crate) sessions: Sessions,
     pub(crate) heartbeats: Counter,
-    pub(crate) door: Door,
+    pub(crate) handshakes: Limiter,
     pub(crate) topics: Arc<Topics>,
     pub(crate) content: Service,
     pub(crate) lambdas: Service,
@@ -89,7 +88,7 @@ impl Gateway {
         room: Option<FixedRoom>,
         sample: Sampler,
     ) -> Self {
-        let door = Door::new(settings.door);
+        let handshakes = Limiter::new("gateway", settings.handshakes);
         let sessions = Sessions::new(bus.clone(), &settings);
         let heartbeats = metrics::counter!("atoll_gateway_heartbeats_total");
         let (topics, peers_wanted, directory, sockets) = Default::default();
@@ -102,7 +101,7 @@ impl Gateway {
             bus,
             sessions,
             heartbeats,
-            door,
+            handshakes,
             topics,
             content,
             lambdas,
@@ -171,7 +170,7 @@ impl Gateway {
 
     /// Signs nobody in any more, and tells those who are in to come back elsewhere.
     pub fn drain(&self) {
-        self.0.door.close();
+        self.0.handshakes.close();
         self.0.sessions.drain();
     }
 
@@ -185,7 +184,7 @@ impl Gateway {
         metrics::gauge!("explorer_bff_connected_users").set(self.0.sessions.count() as f64);
         metrics::gauge!("atoll_gateway_sockets").set(self.sockets_count() as f64);
         metrics::gauge!("atoll_gateway_topic_subscriptions").set(self.0.topics.count() as f64);
-        metrics::gauge!("atoll_gateway_signing_in").set(self.0.door.waiting() as f64);
+        metrics::gauge!("atoll_gateway_signing_in").set(self.0.handshakes.permits_count() as f64);
         metrics::gauge!("atoll_gateway_accepting").set(f64::from(self.0.unwilling().is_none()));
     }
 
@@ -350,34 +349,40 @@ fn island_of(change: &Bytes) -> Option<IslandId> {
 /// Opens an archipelago socket.
 async fn enter_archipelago(
     State(shared): State<Arc<Shared>>,
-    ConnectInfo(remote): ConnectInfo<SocketAddr>,
+    Extension(network): Extension<Network>,
     upgrade: WebSocketUpgrade,
 ) -> Response {
-    enter(shared, remote, upgrade, protocol::ARCHIPELAGO_SUBPROTOCOL, socket::serve).await
+    enter(shared, network, upgrade, protocol::ARCHIPELAGO_SUBPROTOCOL, socket::serve).await
 }
 
 /// Opens an RPC socket.
 async fn enter_rpc(
     State(shared): State<Arc<Shared>>,
-    ConnectInfo(remote): ConnectInfo<SocketAddr>,
+    Extension(network): Extension<Network>,
     upgrade: WebSocketUpgrade,
 ) -> Response {
-    enter(shared, remote, upgrade, protocol::RPC_SUBPROTOCOL, bff::serve).await
+    enter(shared, network, upgrade, protocol::RPC_SUBPROTOCOL, bff::serve).await
 }
 
-/// Opens a socket, if there is a place for it in the door, and has it served.
+/// A socket that has not signed in yet.
+pub(crate) struct Handshaking {
+    pub(crate) network: Network,
+    pub(crate) permit: Permit,
+}
+
+/// Opens a socket, if its network may begin another handshake, and has it served.
 async fn enter<S>(
     shared: Arc<Shared>,
-    remote: SocketAddr,
+    network: Network,
     upgrade: WebSocketUpgrade,
     subprotocol: &'static str,
-    serve: impl FnOnce(Arc<Shared>, WebSocket, Ticket) -> S + Send + 'static,
+    serve: impl FnOnce(Arc<Shared>, WebSocket, Handshaking) -> S + Send + 'static,
 ) -> Response
 where
     S: Future<Output = ()> + Send,
 {
-    let ticket = match shared.door.enter(remote.ip()) {
-        Ok(ticket) => ticket,
+    let permit = match shared.handshakes.acquire(network) {
+        Ok(permit) => permit,
         Err(full) => {
             return (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "1")], full.to_string())
                 .into_response();
@@ -392,6 +397,6 @@ where
         .write_buffer_size(0)
         .on_upgrade(async move |socket| {
             let _socket = socket_count;
-            serve(shared, socket, ticket).await;
+            serve(shared, socket, Handshaking { network, permit }).await;
         })
 }

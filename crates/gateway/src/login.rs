@@ -2,16 +2,15 @@
 
 use std::{
     cmp::Ordering,
-    net::{IpAddr, SocketAddr},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime},
 };
 
-use admission::{RateLimiter, Refusal, TooOften};
+use admission::{Full, Network, RateLimiter, Refusal, TooOften};
 use axum::{
-    Json,
+    Extension, Json,
     body::Bytes,
-    extract::{ConnectInfo, DefaultBodyLimit, FromRequest as _, Request, State},
+    extract::{DefaultBodyLimit, FromRequest as _, Request, State},
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
@@ -51,8 +50,8 @@ const MAX_BODY_BYTES: usize = 4 * 1024;
 /// Requests that are remembered, as long as they are fresh, some 100 bytes each; above, nobody logs
 /// in. At the default rate, three dozen addresses can fill it together in six minutes.
 const MAX_REPLAYS: usize = 250_000;
-/// Addresses from which somebody has just logged in: each is forgotten within seconds.
-const MAX_ADDRESSES: usize = 10_000;
+/// Networks whose rate of logins is remembered: each is forgotten within seconds.
+const MAX_NETWORKS: usize = 10_000;
 /// A room node says that it is there every second; three times unheard is too many.
 const NODE_TIMEOUT: Duration = Duration::from_secs(3);
 /// The headers that a browser is to ask leave for: a link of the chain each, and the other two.
@@ -74,7 +73,7 @@ pub(crate) struct Login {
 
 struct LoginState {
     replays: Replays,
-    rates: RateLimiter,
+    rates: RateLimiter<Network>,
     clock: UlidClock,
     /// What the room's node said last.
     node: Option<(Instant, TransportAnnouncement)>,
@@ -104,7 +103,7 @@ impl Login {
         let below_host = settings.public_url.split_once("://").and_then(|(_, rest)| rest.split_once('/'));
         let base = below_host.map(|(_, path)| format!("/{}", path.trim_end_matches('/')));
         let path = format!("{}{PATH}", base.filter(|base| base != "/").unwrap_or_default());
-        let rates = RateLimiter::new(settings.logins_per_ip, MAX_ADDRESSES);
+        let rates = RateLimiter::new(settings.logins_per_network, MAX_NETWORKS);
         let state = Mutex::new(LoginState { replays, rates, clock, node });
         let guests = settings.realm.guests;
         let fixed = matches!(settings.realm.fixed_adapter, Some(ConnectionString::SignedLogin { .. }));
@@ -140,13 +139,13 @@ impl Login {
     }
 
     /// Whether a request would do, as far as can be told without asking contracts, and is not one of
-    /// too many from `ip`.
-    fn judge(&self, fetch: &SignedFetch, ip: IpAddr) -> Result<(), Denial> {
+    /// too many from `network`.
+    fn judge(&self, fetch: &SignedFetch, network: Network) -> Result<(), Denial> {
         self.permit(fetch)?;
         self.node_url()?;
         let mut state = self.lock();
         state.replays.check(fetch.into(), SystemTime::now())?;
-        Ok(state.rates.take(ip, Instant::now())?)
+        Ok(state.rates.take(network, Instant::now())?)
     }
 
     /// Whether this person may come in for what the metadata says.
@@ -214,11 +213,11 @@ fn is_there(at: Instant, node: &TransportAnnouncement) -> bool {
 /// Logs somebody in.
 pub(crate) async fn login(
     State(shared): State<Arc<Shared>>,
-    ConnectInfo(remote): ConnectInfo<SocketAddr>,
+    Extension(network): Extension<Network>,
     request: Request,
 ) -> Response {
     let limit = shared.settings.handshake_timeout;
-    let answer = timeout(limit, answer(&shared, remote.ip(), request)).await;
+    let answer = timeout(limit, answer(&shared, network, request)).await;
     let answer = answer.unwrap_or_else(|_| {
         let message = "the login took too long, come back later".to_owned();
         Err(Denial { status: StatusCode::REQUEST_TIMEOUT, message })
@@ -255,18 +254,22 @@ pub(crate) async fn preflight() -> impl IntoResponse {
     (StatusCode::NO_CONTENT, headers)
 }
 
-async fn answer(shared: &Shared, ip: IpAddr, request: Request) -> Result<String, Denial> {
+async fn answer(shared: &Shared, network: Network, request: Request) -> Result<String, Denial> {
     let login = &shared.login;
     let Some(room) = &login.room else {
         let message = "this realm has no fixed room to log in to".to_owned();
         return Err(Denial { status: StatusCode::NOT_FOUND, message });
     };
-    let _ticket = shared.door.enter(ip).map_err(|full| Denial::come_back(&full.to_string()))?;
+    let permit = shared.handshakes.acquire(network).map_err(|full| Denial::come_back(&full.to_string()))?;
     if let Some(reason) = shared.unwilling() {
         return Err(Denial::come_back(reason));
     }
-    let headers = read(request).await?;
-    let judge = |fetch: &SignedFetch| login.judge(fetch, ip);
+    let headers = tokio::select! {
+        headers = read(request) => headers?,
+        () = permit.evicted() => return Err(Denial::come_back(&Full::Total.to_string())),
+    };
+    permit.set_waiting(false);
+    let judge = |fetch: &SignedFetch| login.judge(fetch, network);
     let fetch = shared.verifier.verify_fetch("POST", login.path.clone(), headers, judge).await?;
     // Contracts may have taken seconds. Whoever is to come back may do so with the same request.
     let node_url = login.node_url()?;

@@ -4,6 +4,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use admission::Network;
 use bus::{Bus, Headers};
 use bytes::Bytes;
 use protocol::{
@@ -79,6 +80,7 @@ const ANNOUNCE_INTERVAL: Duration = Duration::from_secs(1);
 pub(crate) struct Sessions {
     bus: Bus,
     max: usize,
+    max_per_network: Option<usize>,
     keep: KeepSession,
     state: Mutex<State>,
 }
@@ -87,6 +89,8 @@ pub(crate) struct Sessions {
 struct State {
     clock: UlidClock,
     live: HashMap<Address, Live>,
+    /// How many sessions each network has.
+    by_network: HashMap<Network, usize>,
     /// Who was told last of which island.
     islands: HashMap<IslandId, HashSet<Address>>,
     elsewhere: Elsewhere,
@@ -96,6 +100,7 @@ struct State {
 #[derive(Debug)]
 struct Live {
     session: SessionId,
+    network: Network,
     /// When this is dropped, the session is over.
     queue: mpsc::Sender<Told>,
     /// The island that it was told of last.
@@ -110,21 +115,29 @@ struct Live {
 impl Sessions {
     /// No sessions yet.
     pub(crate) fn new(bus: Bus, settings: &Settings) -> Self {
-        let Settings { max_sessions, keep_session, idle_timeout, ping_interval, .. } = *settings;
+        let Settings { max_sessions, max_sessions_per_network, keep_session, .. } = *settings;
+        let Settings { idle_timeout, ping_interval, .. } = *settings;
         let state = State {
             clock: UlidClock::default(),
             live: HashMap::new(),
+            by_network: HashMap::new(),
             islands: HashMap::new(),
             // Whoever never says where it stands is ended with a ping, as here.
             elsewhere: Elsewhere::new(idle_timeout + ping_interval),
             draining: false,
         };
-        Self { bus, max: max_sessions, keep: keep_session, state: Mutex::new(state) }
+        let (max, max_per_network, keep) = (max_sessions, max_sessions_per_network, keep_session);
+        Self { bus, max, max_per_network, keep, state: Mutex::new(state) }
     }
 
     /// Begins a session of who applied, in place of any older one unless that is to be kept, and
     /// says so on the bus; or says why there is none.
-    pub(crate) fn begin(&self, applicant: Applicant, random: [u8; 16]) -> Result<(SessionId, Inbox), Close> {
+    pub(crate) fn begin(
+        &self,
+        applicant: Applicant,
+        network: Network,
+        random: [u8; 16],
+    ) -> Result<(SessionId, Inbox), Close> {
         let Applicant { address, transports } = applicant;
         let (queue, told) = mpsc::channel(SESSION_QUEUE);
         let end = Arc::new(OnceLock::new());
@@ -139,12 +152,17 @@ impl Sessions {
             (false, _) if state.live.len() >= self.max => return Err(Close::Full),
             _ => {}
         }
+        let of_network = state.by_network.get(&network).copied().unwrap_or_default();
+        let replaces_own = state.live.get(&address).is_some_and(|older| older.network == network);
+        if self.max_per_network.is_some_and(|max| of_network >= max) && !replaces_own {
+            return Err(Close::Full);
+        }
         let session = SessionId::from(state.clock.mint(now_ms, u128::from_le_bytes(random)));
         if let Some(older) = state.remove(address) {
             older.kick();
         }
         let (announced, end_of_it) = (Instant::now(), end.clone());
-        let live = Live { session, queue, island: None, end: end_of_it, transports, announced };
+        let live = Live { session, network, queue, island: None, end: end_of_it, transports, announced };
         // Within the lock, so that the bus hears of sessions in their order.
         let begun = match self.bus.layout() {
             Layout::CommsV3 => Subject::PeerConnect(address),
@@ -153,6 +171,7 @@ impl Sessions {
             Layout::ArchipelagoWorkers => Subject::PeerDisconnect(address),
         };
         self.bus.publish(&begun, live.headers(), Bytes::new());
+        *state.by_network.entry(network).or_default() += 1;
         state.live.insert(address, live);
         Ok((session, Inbox { told, end }))
     }
@@ -268,6 +287,7 @@ impl Sessions {
         let mut state = self.lock();
         state.draining = true;
         state.islands.clear();
+        state.by_network.clear();
         for live in std::mem::take(&mut state.live).into_values() {
             let _ = live.end.set(Close::Restarting);
         }
@@ -291,6 +311,12 @@ impl State {
     /// Takes a session out.
     fn remove(&mut self, address: Address) -> Option<Live> {
         let live = self.live.remove(&address)?;
+        if let Some(count) = self.by_network.get_mut(&live.network) {
+            *count -= 1;
+            if *count == 0 {
+                self.by_network.remove(&live.network);
+            }
+        }
         self.leave(address, live.island.as_ref());
         Some(live)
     }
@@ -370,6 +396,10 @@ mod tests {
         IslandChange { island: island(number), node: None, message: "where".into() }
     }
 
+    fn network() -> Network {
+        Network::of(std::net::IpAddr::from([127, 0, 0, 1]), 64)
+    }
+
     fn applicant(address: Address) -> Applicant {
         Applicant { address, transports: None }
     }
@@ -401,8 +431,8 @@ mod tests {
         let bus = Bus::in_process();
         let mut events = bus.subscribe("test", &[subject::PEER_CONNECTS, subject::PEER_DISCONNECTS], 16);
         let sessions = new_sessions(bus, 9, KeepSession::Newest);
-        let (older, mut older_inbox) = sessions.begin(applicant(PEER), [9; 16]).unwrap();
-        let (newer, mut newer_inbox) = sessions.begin(applicant(PEER), [1; 16]).unwrap();
+        let (older, mut older_inbox) = sessions.begin(applicant(PEER), network(), [9; 16]).unwrap();
+        let (newer, mut newer_inbox) = sessions.begin(applicant(PEER), network(), [1; 16]).unwrap();
         assert!(newer > older);
         assert_eq!(heard(&mut older_inbox).await, (vec![], Some(Close::NewSession)));
         sessions.end(PEER, older);
@@ -420,7 +450,7 @@ mod tests {
     #[tokio::test]
     async fn a_sign_in_elsewhere_ends_only_an_older_session() {
         let sessions = new_sessions(Bus::in_process(), 9, KeepSession::Newest);
-        let (session, mut inbox) = sessions.begin(applicant(PEER), [0; 16]).unwrap();
+        let (session, mut inbox) = sessions.begin(applicant(PEER), network(), [0; 16]).unwrap();
         sessions.heard(PEER, session, None);
         sessions.heard(PEER, SessionId::new(1, 1), None);
         assert_eq!(sessions.count(), 1);
@@ -433,7 +463,7 @@ mod tests {
         sessions.ended(PEER, Some(ahead));
         assert!(!sessions.contains(PEER));
         assert!(
-            sessions.begin(applicant(PEER), [0; 16]).unwrap().0 > ahead,
+            sessions.begin(applicant(PEER), network(), [0; 16]).unwrap().0 > ahead,
             "minted above any that was seen"
         );
     }
@@ -444,11 +474,11 @@ mod tests {
         let [there, here] = [(); 2].map(|()| Bus::in_process());
         let mut events = here.subscribe("test", &[subject::PEER_CONNECTS, subject::PEER_DISCONNECTS], 16);
         let [there, here] = [there, here].map(|bus| new_sessions(bus, 9, KeepSession::Newest));
-        let (older, mut older_inbox) = there.begin(applicant(PEER), [0; 16]).unwrap();
+        let (older, mut older_inbox) = there.begin(applicant(PEER), network(), [0; 16]).unwrap();
         std::thread::sleep(Duration::from_millis(2));
         let transports = Some("p2p,ws-room".into());
         let applied = Applicant { address: PEER, transports: transports.clone() };
-        let (newer, mut newer_inbox) = here.begin(applied, [0; 16]).unwrap();
+        let (newer, mut newer_inbox) = here.begin(applied, network(), [0; 16]).unwrap();
         assert!(newer > older);
         let begun = events.try_next().unwrap();
         here.heard(PEER, older, None);
@@ -482,8 +512,10 @@ mod tests {
                 let mut inboxes = Vec::new();
                 for round in 0..10 {
                     for &wallet in &wallets {
-                        inboxes
-                            .push((wallet, sessions.begin(applicant(wallet), [seed ^ round; 16]).unwrap()));
+                        inboxes.push((
+                            wallet,
+                            sessions.begin(applicant(wallet), network(), [seed ^ round; 16]).unwrap(),
+                        ));
                     }
                     hear_connects(&sessions, &mut heard);
                 }
@@ -527,7 +559,7 @@ mod tests {
         let bus = Bus::in_process();
         let mut events = bus.subscribe("test", &[subject::PEER_DISCONNECTS], 16);
         let sessions = new_sessions(bus, 9, KeepSession::Newest);
-        let (session, mut inbox) = sessions.begin(applicant(PEER), [0; 16]).unwrap();
+        let (session, mut inbox) = sessions.begin(applicant(PEER), network(), [0; 16]).unwrap();
         for _ in 0..=SESSION_QUEUE {
             sessions.change_island(PEER, None, moves(1));
         }
@@ -536,38 +568,41 @@ mod tests {
         let (waiting, end) = heard(&mut inbox).await;
         assert_eq!((waiting.len(), end), (SESSION_QUEUE, Some(Close::TooSlow)));
         // With a full queue, too, the end says what it is.
-        let (_, mut inbox) = sessions.begin(applicant(PEER), [0; 16]).unwrap();
+        let (_, mut inbox) = sessions.begin(applicant(PEER), network(), [0; 16]).unwrap();
         (0..SESSION_QUEUE).for_each(|_| sessions.change_island(PEER, None, moves(1)));
         sessions.drain();
         assert_eq!(heard(&mut inbox).await.1, Some(Close::Restarting));
         assert_eq!(published(&mut events), [], "it is expected back");
-        assert_eq!(sessions.begin(applicant(PEER), [0; 16]).unwrap_err(), Close::Restarting);
+        assert_eq!(sessions.begin(applicant(PEER), network(), [0; 16]).unwrap_err(), Close::Restarting);
     }
 
     #[test]
     fn there_are_never_more_sessions_than_the_limit_and_taking_over_needs_none() {
         let sessions = new_sessions(Bus::in_process(), 1, KeepSession::Newest);
-        let _inbox = sessions.begin(applicant(PEER), [0; 16]).unwrap();
-        assert_eq!(sessions.begin(applicant(Address::new([2; 20])), [0; 16]).unwrap_err(), Close::Full);
-        assert!(sessions.begin(applicant(PEER), [0; 16]).is_ok());
+        let _inbox = sessions.begin(applicant(PEER), network(), [0; 16]).unwrap();
+        assert_eq!(
+            sessions.begin(applicant(Address::new([2; 20])), network(), [0; 16]).unwrap_err(),
+            Close::Full
+        );
+        assert!(sessions.begin(applicant(PEER), network(), [0; 16]).is_ok());
     }
 
     #[test]
     fn where_the_oldest_is_kept_a_newer_one_is_turned_away_while_it_lives() {
         let sessions = new_sessions(Bus::in_process(), 1, KeepSession::Oldest);
-        let (oldest, inbox) = sessions.begin(applicant(PEER), [0; 16]).unwrap();
-        assert_eq!(sessions.begin(applicant(PEER), [0; 16]).unwrap_err(), Close::AlreadySignedIn);
+        let (oldest, inbox) = sessions.begin(applicant(PEER), network(), [0; 16]).unwrap();
+        assert_eq!(sessions.begin(applicant(PEER), network(), [0; 16]).unwrap_err(), Close::AlreadySignedIn);
         drop(inbox);
         sessions.end(PEER, oldest);
-        assert!(sessions.begin(applicant(PEER), [0; 16]).is_ok());
+        assert!(sessions.begin(applicant(PEER), network(), [0; 16]).is_ok());
     }
 
     #[tokio::test]
     async fn members_hear_who_joins_and_leaves_while_they_are_members() {
         let sessions = new_sessions(Bus::in_process(), 9, KeepSession::Newest);
         let other = Address::new([2; 20]);
-        let (_, mut inbox) = sessions.begin(applicant(PEER), [0; 16]).unwrap();
-        let (_, mut others) = sessions.begin(applicant(other), [0; 16]).unwrap();
+        let (_, mut inbox) = sessions.begin(applicant(PEER), network(), [0; 16]).unwrap();
+        let (_, mut others) = sessions.begin(applicant(other), network(), [0; 16]).unwrap();
         sessions.change_member(&island(1), other, None, &change(true));
         sessions.change_island(PEER, None, moves(1));
         sessions.change_member(&island(1), other, None, &change(true));
@@ -596,7 +631,7 @@ mod tests {
     #[tokio::test]
     async fn who_joins_and_leaves_never_ends_a_session_that_reads_slowly() {
         let sessions = new_sessions(Bus::in_process(), 9, KeepSession::Newest);
-        let (_, mut inbox) = sessions.begin(applicant(PEER), [0; 16]).unwrap();
+        let (_, mut inbox) = sessions.begin(applicant(PEER), network(), [0; 16]).unwrap();
         sessions.change_island(PEER, None, moves(1));
         for _ in 0..2 * SESSION_QUEUE {
             sessions.change_member(&island(1), Address::new([2; 20]), None, &change(true));
@@ -613,7 +648,8 @@ mod tests {
         let mut events = bus.subscribe("test", &[subject::PEER_CONNECTS, subject::PEER_DISCONNECTS], 16);
         let sessions = new_sessions(bus, 9, KeepSession::Newest);
         let transports = Some("p2p,ws-room".into());
-        let begun = sessions.begin(Applicant { address: PEER, transports: transports.clone() }, [0; 16]);
+        let begun =
+            sessions.begin(Applicant { address: PEER, transports: transports.clone() }, network(), [0; 16]);
         let (session, _) = begun.unwrap();
         sessions.end(PEER, session);
         let headers: Vec<Headers> =

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use admission::{DoorLimits, Rate};
+use admission::{Limits, Rate};
 use protocol::ConnectionString;
 
 use crate::LoadLimits;
@@ -12,12 +12,14 @@ pub struct Settings {
     pub public_url: String,
     /// What `/about` says of the realm.
     pub realm: Realm,
-    /// How many sockets may be signing in.
-    pub door: DoorLimits,
-    /// How often somebody may log in from one address.
-    pub logins_per_ip: Rate,
+    /// How many sockets may be signing in, and how often one network may begin to.
+    pub handshakes: Limits,
+    /// How often one network may send a signed login.
+    pub logins_per_network: Rate,
     /// The most sessions at a time.
     pub max_sessions: usize,
+    /// The most sessions of one network at a time; `None` for no limit.
+    pub max_sessions_per_network: Option<usize>,
     /// Which of two sessions of one wallet is kept.
     pub keep_session: KeepSession,
     /// Whether members of an island are told who joins it and who leaves it.
@@ -86,9 +88,10 @@ pub(crate) mod tests {
         Settings {
             public_url: "ws://127.0.0.1:5000".to_owned(),
             realm: Realm::default(),
-            door: DoorLimits { total: 512, per_ip: 32 },
-            logins_per_ip: Rate { per_second: 20, burst: 100 },
+            handshakes: Limits { total: 512, per_network: Some(32), rate: None },
+            logins_per_network: Rate { per_second: 20, burst: 100 },
             max_sessions: 10_000,
+            max_sessions_per_network: None,
             keep_session: KeepSession::Newest,
             tell_members: true,
             load: LoadLimits::default(),

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use admission::{Pace, Ticket};
+use admission::{Network, Pace, Permit};
 use axum::extract::ws::{Message, WebSocket};
 use bytes::{BufMut, Bytes, BytesMut};
 use prost::encoding::{WireType, encode_key, encode_varint};
@@ -15,7 +15,7 @@ use tracing::Instrument;
 
 use crate::{
     frames::{End, Received, end, farewell, next, paced, write},
-    gateway::Shared,
+    gateway::{Handshaking, Shared},
     handshake::{Applicant, Handshake, Step},
     live::{Live, LiveState},
     sessions::{Inbox, Told},
@@ -23,28 +23,33 @@ use crate::{
 };
 
 /// Serves one socket.
-pub(crate) async fn serve(shared: Arc<Shared>, mut socket: WebSocket, ticket: Ticket) {
+pub(crate) async fn serve(shared: Arc<Shared>, mut socket: WebSocket, handshaking: Handshaking) {
+    let Handshaking { network, permit } = handshaking;
     let shared = &*shared;
     let deadline = Instant::now() + shared.settings.handshake_timeout;
     let signed_in = tokio::select! {
-        signed_in = timeout_at(deadline, sign_in(shared, &mut socket)) => {
+        signed_in = timeout_at(deadline, sign_in(shared, &permit, &mut socket)) => {
             signed_in.unwrap_or(Err(end(Close::HandshakeTimeout)))
         }
-        () = shared.door.closed() => Err(end(Close::Restarting)),
+        () = shared.handshakes.closed() => Err(end(Close::Restarting)),
+        () = permit.evicted() => Err(end(Close::Full)),
     };
     match signed_in {
         Ok(applicant) => {
-            drop(ticket);
-            let ended = welcome(shared, &mut socket, applicant).await;
+            drop(permit);
+            let ended = welcome(shared, &mut socket, applicant, network).await;
             farewell(shared, &mut socket, ended).await;
         }
-        // Until it has gone it is on its way in.
-        Err(ended) => farewell(shared, &mut socket, ended).await,
+        Err(ended) => {
+            // Another handshake need not wait until this client has read why it was refused.
+            drop(permit);
+            farewell(shared, &mut socket, ended).await;
+        }
     }
 }
 
 /// Has the client sign a challenge.
-async fn sign_in(shared: &Shared, socket: &mut WebSocket) -> Result<Applicant, End> {
+async fn sign_in(shared: &Shared, permit: &Permit, socket: &mut WebSocket) -> Result<Applicant, End> {
     let mut handshake = Handshake::AwaitRequest;
     loop {
         let packet = match next(socket).await? {
@@ -62,6 +67,7 @@ async fn sign_in(shared: &Shared, socket: &mut WebSocket) -> Result<Applicant, E
                 state
             }
             Step::Verify { applicant, challenge, auth_chain_json } => {
+                permit.set_waiting(false);
                 let verified = shared.verifier.verify(auth_chain_json, applicant.address, challenge).await;
                 return match verified {
                     Ok(()) => Ok(applicant),
@@ -73,10 +79,10 @@ async fn sign_in(shared: &Shared, socket: &mut WebSocket) -> Result<Applicant, E
 }
 
 /// Begins the session, and serves it until it ends.
-async fn welcome(shared: &Shared, socket: &mut WebSocket, applicant: Applicant) -> End {
+async fn welcome(shared: &Shared, socket: &mut WebSocket, applicant: Applicant, network: Network) -> End {
     let (address, transports) = (applicant.address, applicant.transports.clone());
     let Ok(random) = admission::random() else { return end(Close::Restarting) };
-    let (session, mut inbox) = match shared.sessions.begin(applicant, random) {
+    let (session, mut inbox) = match shared.sessions.begin(applicant, network, random) {
         Ok(begun) => begun,
         Err(close) => return end(close),
     };

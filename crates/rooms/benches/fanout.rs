@@ -9,7 +9,6 @@ mod plain;
 use std::{
     fs,
     io::{BufRead, BufReader},
-    net::SocketAddr,
     process::{Child, Command, Stdio},
     sync::{
         Arc,
@@ -18,8 +17,8 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use admission::{DoorLimits, Verifier};
-use axum::{Router, serve::ListenerExt};
+use admission::{Limits, Network, Verifier};
+use axum::{Extension, Router, serve::ListenerExt};
 use bus::Bus;
 use futures_util::{SinkExt, StreamExt};
 use protocol::{
@@ -57,7 +56,7 @@ async fn main() {
 
 /// Our room service with a tick of so many milliseconds.
 fn ours(tick: u64) -> Router {
-    let door = DoorLimits { total: 1_000, per_ip: 1_000 };
+    let handshakes = Limits { total: 1_000, per_network: None, rate: None };
     let settings = rooms::Settings {
         node: "bench".parse().expect("a name"),
         public_url: String::new(),
@@ -68,7 +67,7 @@ fn ours(tick: u64) -> Router {
         open: Vec::new(),
         flush_interval: Duration::from_millis(tick),
         handshake_timeout: Duration::from_secs(10),
-        door,
+        handshakes,
         ping_interval: Duration::from_secs(10),
         grace: Duration::from_secs(10),
         token_ttl: Duration::from_secs(300),
@@ -91,8 +90,8 @@ async fn serve(router: Router) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     println!("{}", listener.local_addr().expect("an address"));
     let listener = listener.tap_io(|stream| stream.set_nodelay(true).expect("no delay"));
-    let service = router.into_make_service_with_connect_info::<SocketAddr>();
-    axum::serve(listener, service).await.expect("a server");
+    let router = router.layer(Extension(Network::of([127, 0, 0, 1].into(), 64)));
+    axum::serve(listener, router).await.expect("a server");
 }
 
 /// Microseconds of CPU for one delivery.

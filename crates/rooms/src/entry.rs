@@ -1,5 +1,6 @@
 use std::time::SystemTime;
 
+use admission::Permit;
 use bytes::BytesMut;
 use protocol::{
     Address, Close, IslandId, Message as _,
@@ -28,6 +29,7 @@ pub(crate) async fn admit<R, W>(
     shared: &Shared,
     room: &IslandId,
     token: Option<&str>,
+    permit: &Permit,
     reader: &mut FrameReader<R>,
     writer: &mut W,
 ) -> Result<Entrant, Refusal>
@@ -56,7 +58,7 @@ where
         }
         Some(_) => Err(Some((Close::TokenRefused, "the access token is for another address".to_owned()))),
         None => {
-            sign_in(shared, room, address, reader, writer).await?;
+            sign_in(shared, room, address, permit, reader, writer).await?;
             Ok(Entrant { address, minted: None })
         }
     }
@@ -67,6 +69,7 @@ async fn sign_in<R, W>(
     shared: &Shared,
     room: &IslandId,
     address: Address,
+    permit: &Permit,
     reader: &mut FrameReader<R>,
     writer: &mut W,
 ) -> Result<(), Refusal>
@@ -83,6 +86,7 @@ where
     let Message::SignedChallengeForServer(signed) = next_packet(reader, writer).await? else {
         return Err(refuse(Close::OutOfOrder));
     };
+    permit.set_waiting(false);
     let verified = shared.verifier.verify(signed.auth_chain_json, address, challenge).await;
     verified.map_err(|refusal| Some((refusal.close(), refusal.to_string())))
 }

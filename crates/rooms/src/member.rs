@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use admission::{Pace, Ticket};
+use admission::{Pace, Permit};
 use bytes::{Buf, Bytes, BytesMut};
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
@@ -30,7 +30,7 @@ pub(crate) async fn serve(
     shared: &Shared,
     room: &IslandId,
     token: Option<String>,
-    ticket: Ticket,
+    permit: Permit,
     stream: Upgraded,
 ) {
     let (read_half, mut writer) = tokio::io::split(TokioIo::new(stream));
@@ -38,10 +38,11 @@ pub(crate) async fn serve(
     let deadline = Instant::now() + shared.settings.handshake_timeout;
     let say = |close: Close| Err(Some((close, close.reason().to_owned())));
     let admitted = tokio::select! {
-        admitted = timeout_at(deadline, admit(shared, room, token.as_deref(), &mut reader, &mut writer)) => {
+        admitted = timeout_at(deadline, admit(shared, room, token.as_deref(), &permit, &mut reader, &mut writer)) => {
             admitted.unwrap_or(say(Close::HandshakeTimeout))
         }
-        () = shared.door.closed() => say(Close::Restarting),
+        () = shared.handshakes.closed() => say(Close::Restarting),
+        () = permit.evicted() => say(Close::Full),
     };
     let joined = admitted.and_then(|entrant| {
         let membership = shared.registry.join(room, &entrant).map_err(Some)?;
@@ -49,13 +50,16 @@ pub(crate) async fn serve(
     });
     match joined {
         Ok((entrant, membership)) => {
-            drop(ticket);
+            drop(permit);
             shared.mark_dirty(&membership.room);
             let span = tracing::debug_span!("member", peer = %entrant.address, island = %room);
             live(shared, &membership, &mut reader, &mut writer).instrument(span).await;
         }
-        // Until it has gone it is on its way in.
-        Err(Some((close, reason))) => refuse(close, &reason, &mut reader, &mut writer).await,
+        Err(Some((close, reason))) => {
+            // Another handshake need not wait until this client has read why it was refused.
+            drop(permit);
+            refuse(close, &reason, &mut reader, &mut writer).await;
+        }
         Err(None) => {}
     }
 }

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use admission::{Door, Verifier};
+use admission::{Limiter, Verifier};
 use bus::{Bus, Headers, Subscription};
 use metrics::Counter;
 use protocol::{
@@ -35,7 +35,7 @@ pub(crate) struct Shared {
     pub(crate) settings: Settings,
     pub(crate) tokens: Arc<ws_room::Verifier>,
     pub(crate) verifier: Verifier,
-    pub(crate) door: Door,
+    pub(crate) handshakes: Limiter,
     pub(crate) registry: Registry,
     pub(crate) counters: Counters,
     /// One clone a socket.
@@ -94,7 +94,7 @@ impl Shared {
             unknown_messages: metrics::counter!("dcl_ws_rooms_unknown_sent_messages_total"),
         };
         Self {
-            door: Door::new(settings.door),
+            handshakes: Limiter::new("rooms", settings.handshakes),
             settings,
             tokens,
             verifier,
@@ -137,14 +137,14 @@ impl Shared {
 
     /// Stops letting people in. Those who are in stay, until the director has moved their islands.
     pub(crate) fn retire(&self, bus: &Bus) {
-        self.door.close();
+        self.handshakes.close();
         self.registry.retire();
         self.announce_again(bus);
     }
 
     /// The same, and has those who are in come back elsewhere.
     pub(crate) fn drain(&self, bus: &Bus) {
-        self.door.close();
+        self.handshakes.close();
         self.registry.drain();
         self.announce_again(bus);
     }

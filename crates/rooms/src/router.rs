@@ -1,8 +1,9 @@
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
+use admission::Network;
 use axum::{
-    Json, Router,
-    extract::{ConnectInfo, Path, Query, Request, State},
+    Extension, Json, Router,
+    extract::{Path, Query, Request, State},
     http::{StatusCode, header},
     response::{IntoResponse, Response},
     routing::get,
@@ -34,7 +35,7 @@ struct EnterQuery {
 /// is what a browser can see.
 async fn enter(
     State(shared): State<Arc<Shared>>,
-    ConnectInfo(remote): ConnectInfo<SocketAddr>,
+    Extension(network): Extension<Network>,
     Path(room): Path<String>,
     Query(query): Query<EnterQuery>,
     mut request: Request,
@@ -42,8 +43,8 @@ async fn enter(
     let Ok(room) = room.parse::<IslandId>() else {
         return (StatusCode::NOT_FOUND, Close::UnknownRoom.reason()).into_response();
     };
-    let ticket = match shared.door.enter(remote.ip()) {
-        Ok(ticket) => ticket,
+    let permit = match shared.handshakes.acquire(network) {
+        Ok(permit) => permit,
         Err(full) => {
             return (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "1")], full.to_string())
                 .into_response();
@@ -59,7 +60,7 @@ async fn enter(
         let _socket = socket;
         if let Ok(stream) = stream.await {
             metrics::counter!("dcl_ws_rooms_connections_total").increment(1);
-            member::serve(&shared, &room, query.access_token, ticket, stream).await;
+            member::serve(&shared, &room, query.access_token, permit, stream).await;
         }
     });
     response

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use admission::DoorLimits;
+use admission::Limits;
 use protocol::{IslandId, NodeName};
 
 /// What a room node is told at start.
@@ -30,8 +30,8 @@ pub struct Settings {
     pub flush_interval: Duration,
     /// How long the whole of an entry may take.
     pub handshake_timeout: Duration,
-    /// How many sockets may be entering.
-    pub door: DoorLimits,
+    /// How many sockets may be entering, and how often one network may begin to.
+    pub handshakes: Limits,
     /// How often a socket is pinged; two intervals without any sign of life close it.
     pub ping_interval: Duration,
     /// How long a socket stays open after its address left the island.

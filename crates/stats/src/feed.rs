@@ -11,6 +11,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
+use admission::Network;
 use bytes::Bytes;
 use protocol::{Ulid, unix_ms};
 use serde::Serialize;
@@ -25,6 +26,8 @@ pub(crate) struct Limits {
     pub(crate) events: usize,
     /// The most readers at a time.
     pub(crate) readers: usize,
+    /// The most readers of one network at a time.
+    pub(crate) readers_per_network: usize,
     /// How often a reader to whom nothing happens is sent a comment.
     pub(crate) keep_alive: Duration,
 }
@@ -49,11 +52,19 @@ struct Ring {
     closed: bool,
 }
 
-/// When each reader last took something.
+/// The readers that are there.
 #[derive(Debug, Default)]
 struct Seats {
     next: u64,
-    taken: BTreeMap<u64, Instant>,
+    taken: BTreeMap<u64, Seat>,
+}
+
+/// What is known of a reader.
+#[derive(Debug)]
+struct Seat {
+    network: Network,
+    /// When it last took something.
+    active: Instant,
 }
 
 /// One who reads the feed.
@@ -72,6 +83,8 @@ pub(crate) struct Reader {
 pub(crate) enum Refused {
     #[error("there are too many readers")]
     Full,
+    #[error("there are too many readers of this network")]
+    NetworkFull,
     #[error("this realm is about to stop")]
     Closed,
 }
@@ -129,13 +142,18 @@ impl Feed {
     }
 
     /// Another reader: one that has everything up to the event `last_id`, or one that begins now.
-    pub(crate) fn read(self: &Arc<Self>, last_id: Option<&str>, now: Instant) -> Result<Reader, Refused> {
+    pub(crate) fn read(
+        self: &Arc<Self>,
+        last_id: Option<&str>,
+        network: Network,
+        now: Instant,
+    ) -> Result<Reader, Refused> {
         let latest = self.latest.subscribe();
         let ring = self.ring();
         if ring.closed {
             return Err(Refused::Closed);
         }
-        let seat = self.seats().take(self.limits.readers, now).inspect_err(|_| {
+        let seat = self.seats().take(self.limits, network, now).inspect_err(|_| {
             metrics::counter!("atoll_stats_feed_refused_total").increment(1);
         })?;
         let (last, greeting) = match last_id.map(EventId::from_str) {
@@ -157,7 +175,7 @@ impl Feed {
         let patience = 2 * self.limits.keep_alive + Duration::from_secs(1);
         let mut seats = self.seats();
         let before = seats.taken.len();
-        seats.taken.retain(|_, taken| now.saturating_duration_since(*taken) < patience);
+        seats.taken.retain(|_, seat| now.saturating_duration_since(seat.active) < patience);
         let stalled = before - seats.taken.len();
         metrics::counter!("atoll_stats_feed_stalled_total").increment(stalled as u64);
         metrics::gauge!("atoll_stats_feed_readers").set(seats.taken.len() as f64);
@@ -218,12 +236,16 @@ impl Ring {
 }
 
 impl Seats {
-    fn take(&mut self, max: usize, now: Instant) -> Result<u64, Refused> {
-        if self.taken.len() >= max {
+    fn take(&mut self, limits: Limits, network: Network, now: Instant) -> Result<u64, Refused> {
+        if self.taken.len() >= limits.readers {
             return Err(Refused::Full);
         }
+        let of_network = self.taken.values().filter(|seat| seat.network == network).count();
+        if of_network >= limits.readers_per_network {
+            return Err(Refused::NetworkFull);
+        }
         self.next += 1;
-        self.taken.insert(self.next, now);
+        self.taken.insert(self.next, Seat { network, active: now });
         Ok(self.next)
     }
 }
@@ -232,7 +254,7 @@ impl Reader {
     /// What is to be sent next: whole events, or a comment; `None` when the feed has ended, or the
     /// reader had taken nothing for so long that its seat is gone. Cancel-safe.
     pub(crate) async fn next(&mut self) -> Option<Bytes> {
-        *self.feed.seats().taken.get_mut(&self.seat)? = Instant::now();
+        self.feed.seats().taken.get_mut(&self.seat)?.active = Instant::now();
         if let Some(greeting) = self.greeting.take() {
             return Some(greeting);
         }

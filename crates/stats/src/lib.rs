@@ -61,6 +61,8 @@ pub struct Settings {
     pub feed_events: usize,
     /// Readers of the feed at a time.
     pub max_feed_readers: usize,
+    /// Readers of the feed from one network at a time.
+    pub max_feed_readers_per_network: usize,
     /// How often a reader of the feed to whom nothing happens is sent a comment.
     pub feed_keep_alive: Duration,
 }
@@ -173,6 +175,7 @@ impl Shared {
         let limits = Limits {
             events: settings.feed_events,
             readers: settings.max_feed_readers,
+            readers_per_network: settings.max_feed_readers_per_network,
             keep_alive: settings.feed_keep_alive,
         };
         // Without randomness from the system, runs are told apart by the time.
@@ -218,6 +221,7 @@ impl Shared {
             max_scene_parcels: 1,
             feed_events: 1,
             max_feed_readers: 1,
+            max_feed_readers_per_network: 1,
             feed_keep_alive: Duration::from_secs(15),
         };
         Self::new(settings).expect("without a content service nothing can fail")

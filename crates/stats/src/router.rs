@@ -5,8 +5,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+use admission::Network;
 use axum::{
-    Json,
+    Extension, Json,
     body::Body,
     extract::{Path, Query, State},
     http::{HeaderMap, HeaderName, StatusCode, header},
@@ -256,10 +257,15 @@ enum Data {
         (status = 503, body = Refusal, description = "Too many readers, or about to stop", headers(("retry-after" = u64, description = "Seconds"))),
     ),
 )]
-async fn events(State(shared): State<Arc<Shared>>, headers: HeaderMap, Query(query): Pairs) -> Response {
+async fn events(
+    State(shared): State<Arc<Shared>>,
+    Extension(network): Extension<Network>,
+    headers: HeaderMap,
+    Query(query): Pairs,
+) -> Response {
     let from_header = headers.get(LAST_EVENT_ID).map(|id| id.to_str().unwrap_or_default());
     let from_query = query.iter().find_map(|(key, id)| (key == "last_event_id").then_some(&**id));
-    let reader = match shared.feed.read(from_header.or(from_query), Instant::now()) {
+    let reader = match shared.feed.read(from_header.or(from_query), network, Instant::now()) {
         Ok(reader) => reader,
         Err(refused) => {
             let refusal = refuse(StatusCode::SERVICE_UNAVAILABLE, refused.to_string());

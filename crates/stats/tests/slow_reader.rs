@@ -4,6 +4,8 @@
 
 use std::{net::SocketAddr, time::Duration};
 
+use admission::Network;
+use axum::Extension;
 use bus::{Bus, Headers};
 use protocol::{Address, Message as _, Position, Subject, v3::Heartbeat};
 use stats::{Positions, Settings, Stats};
@@ -54,6 +56,7 @@ async fn who_does_not_read_costs_nobody_else_anything_and_is_told() {
         max_scene_parcels: 1,
         feed_events: EVENTS_KEPT,
         max_feed_readers: 2,
+        max_feed_readers_per_network: 2,
         feed_keep_alive: Duration::from_secs(600),
     })
     .unwrap();
@@ -62,6 +65,7 @@ async fn who_does_not_read_costs_nobody_else_anything_and_is_told() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let server = listener.local_addr().unwrap();
     let (router, _) = stats.router().split_for_parts();
+    let router = router.layer(Extension(Network::of(server.ip(), 64)));
     tokio::spawn(async move { axum::serve(listener, router).await });
     let asked = bus.clone();
     tokio::spawn(async move { stats.run(asked, subscription).await });

@@ -2,10 +2,12 @@
 
 mod bus;
 mod island_names;
+mod listener;
 mod load;
 mod nodes;
 mod realm;
 mod roles;
+mod secrets;
 mod settings;
 mod transports;
 

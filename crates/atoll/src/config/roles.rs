@@ -3,13 +3,14 @@
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use ::bus::NatsSettings;
-use admission::{ContractSettings, DoorLimits, Rate};
+use ::listener::ClientAddresses;
+use admission::{ContractSettings, Limits, Rate};
 use archipelago::{Clustering, SettingsError, rules::Rules};
 use director::Configured;
 use gateway::KeepSession;
 use protocol::{IslandId, NodeName, is_protocol_name};
 
-use super::{Settings, bus, island_names::may_match_island, realm, transports};
+use super::{Settings, bus, island_names::may_match_island, listener, realm, secrets, transports};
 use crate::role::Role;
 
 /// Settings that were checked, in the types of those who use them.
@@ -20,6 +21,8 @@ pub(crate) struct Parsed {
     pub(crate) listen: SocketAddr,
     /// Where operators ask, if anywhere.
     pub(crate) admin: Option<SocketAddr>,
+    /// How the addresses of clients are found.
+    pub(crate) client_addresses: ClientAddresses,
     /// The file of owner rules, if there is one, and what it says.
     pub(crate) rules: Option<(PathBuf, Rules)>,
     /// Empty: from the address that is listened on.
@@ -29,6 +32,8 @@ pub(crate) struct Parsed {
     /// The names of the room nodes.
     pub(crate) nodes: Vec<NodeName>,
     pub(crate) token_secrets: Vec<String>,
+    /// What is possible and not advisable: to be logged at start.
+    pub(crate) warnings: Vec<String>,
     /// What presence shows of where people are.
     pub(crate) positions: stats::Positions,
     /// Where all clients are sent, and the room that a signed login leads to.
@@ -44,8 +49,8 @@ impl Parsed {
     }
 }
 
-/// A secret shorter than this can be guessed (RFC 7518, 3.2: a key as long as the hash; half of it
-/// is the least that we take).
+/// A secret shorter than this can be guessed, and is refused; one of less than 256 bits of entropy causes a
+/// warning.
 const MIN_SECRET_BYTES: usize = 16;
 
 /// More room nodes than this are processes of their own.
@@ -101,12 +106,15 @@ impl Parsed {
         );
         for (key, value) in [
             ("server.header_timeout_s", server.header_timeout_s),
+            ("server.idle_timeout_s", server.idle_timeout_s),
             ("server.write_timeout_s", server.write_timeout_s),
+            ("server.ipv6_prefix", server.ipv6_prefix.into()),
             ("identity.ethereum_timeout_ms", identity.ethereum_timeout_ms),
             ("identity.ethereum_max_questions", identity.ethereum_max_questions as u64),
             ("identity.ethereum_failures", identity.ethereum_failures.into()),
             ("gateway.max_handshakes", gateway.max_handshakes as u64),
             ("gateway.max_handshakes_per_ip", gateway.max_handshakes_per_ip as u64),
+            ("gateway.sign_in_burst_per_network", gateway.sign_in_burst_per_network.into()),
             ("gateway.logins_per_second_per_ip", gateway.logins_per_second_per_ip.into()),
             ("gateway.login_burst_per_ip", gateway.login_burst_per_ip.into()),
             ("gateway.max_sessions", gateway.max_sessions as u64),
@@ -125,6 +133,7 @@ impl Parsed {
             ("rooms.handshake_timeout_s", rooms.handshake_timeout_s),
             ("rooms.max_handshakes", rooms.max_handshakes as u64),
             ("rooms.max_handshakes_per_ip", rooms.max_handshakes_per_ip as u64),
+            ("rooms.entry_burst_per_network", rooms.entry_burst_per_network.into()),
             ("rooms.ping_interval_s", rooms.ping_interval_s),
             ("rooms.write_timeout_s", rooms.write_timeout_s),
             ("rooms.messages_per_second", rooms.messages_per_second.into()),
@@ -137,8 +146,10 @@ impl Parsed {
             ("stats.content_timeout_ms", stats.content_timeout_ms),
             ("stats.scene_ttl_s", stats.scene_ttl_s),
             ("stats.max_scene_parcels", stats.max_scene_parcels as u64),
+            ("stats.request_burst_per_network", stats.request_burst_per_network.into()),
             ("stats.feed_events", stats.feed_events as u64),
             ("stats.max_feed_readers", stats.max_feed_readers as u64),
+            ("stats.max_feed_readers_per_network", stats.max_feed_readers_per_network as u64),
             ("stats.feed_keep_alive_s", stats.feed_keep_alive_s),
         ] {
             check(value > 0, key, &value, "must be at least 1");
@@ -215,6 +226,7 @@ impl Parsed {
             Ok(_) | Err(SettingsError::AssumedTransports) => {}
             Err(error) => problems.push(format!("islands.{error}")),
         }
+        let client_addresses = listener::client_addresses(server, problems);
         let rules = rules(&settings.rules.file, problems);
         let bus = bus::parse(&settings.bus, problems);
         let transports = transports::configured(settings, problems);
@@ -223,10 +235,15 @@ impl Parsed {
             roles,
             listen: listen?,
             admin,
+            client_addresses,
             rules,
             public_url,
             bus,
             nodes,
+            warnings: token_secrets
+                .iter()
+                .filter_map(|secret| secrets::weakness("rooms.token_secrets", secret))
+                .collect(),
             token_secrets,
             positions: positions?,
             realm,
@@ -316,12 +333,17 @@ impl Settings {
                 fixed_adapter: parsed.fixed_adapter(http_url),
                 guests: realm.guests,
             },
-            door: DoorLimits { total: gateway.max_handshakes, per_ip: gateway.max_handshakes_per_ip },
-            logins_per_ip: Rate {
+            handshakes: Limits {
+                total: gateway.max_handshakes,
+                per_network: Some(gateway.max_handshakes_per_ip),
+                rate: rate(gateway.sign_ins_per_second_per_network, gateway.sign_in_burst_per_network),
+            },
+            logins_per_network: Rate {
                 per_second: gateway.logins_per_second_per_ip,
                 burst: gateway.login_burst_per_ip,
             },
             max_sessions: gateway.max_sessions,
+            max_sessions_per_network: limit(gateway.max_sessions_per_network),
             keep_session: keep_session(&gateway.keep_session).unwrap_or_default(),
             tell_members: gateway.tell_members,
             load: gateway::LoadLimits {
@@ -376,7 +398,11 @@ impl Settings {
             fixed_room: None,
             flush_interval: milliseconds(rooms.flush_interval_ms),
             handshake_timeout: seconds(rooms.handshake_timeout_s),
-            door: DoorLimits { total: rooms.max_handshakes, per_ip: rooms.max_handshakes_per_ip },
+            handshakes: Limits {
+                total: rooms.max_handshakes,
+                per_network: Some(rooms.max_handshakes_per_ip),
+                rate: rate(rooms.entries_per_second_per_network, rooms.entry_burst_per_network),
+            },
             ping_interval: seconds(rooms.ping_interval_s),
             grace: seconds(rooms.grace_s),
             write_timeout: seconds(rooms.write_timeout_s),
@@ -411,6 +437,11 @@ impl Settings {
         })
     }
 
+    /// How often presence may be asked for from one network.
+    pub(crate) fn presence_rate(&self) -> Option<Rate> {
+        rate(self.stats.requests_per_second_per_network, self.stats.request_burst_per_network)
+    }
+
     /// What presence is told.
     pub(crate) fn stats(&self, positions: stats::Positions, http_url: &str) -> stats::Settings {
         let realm_url = self.realm.public_url.trim_end_matches('/');
@@ -429,6 +460,7 @@ impl Settings {
             max_scene_parcels: self.stats.max_scene_parcels,
             feed_events: self.stats.feed_events,
             max_feed_readers: self.stats.max_feed_readers,
+            max_feed_readers_per_network: self.stats.max_feed_readers_per_network,
             feed_keep_alive: seconds(self.stats.feed_keep_alive_s),
         }
     }
@@ -440,6 +472,16 @@ pub(super) fn room_nodes(rooms: &super::settings::Rooms) -> impl Iterator<Item =
     let stem = first.strip_suffix("-1").unwrap_or(&first).to_owned();
     let others = (2..=rooms.nodes.min(MAX_ROOM_NODES)).map(move |number| format!("{stem}-{number}"));
     std::iter::once(first).chain(others)
+}
+
+/// A rate, where 0 stands for none.
+fn rate(per_second: u32, burst: u32) -> Option<Rate> {
+    (per_second > 0).then_some(Rate { per_second, burst })
+}
+
+/// A limit, where 0 stands for none.
+pub(super) fn limit(limit: usize) -> Option<usize> {
+    (limit > 0).then_some(limit)
 }
 
 /// The parts of a comma-separated list.

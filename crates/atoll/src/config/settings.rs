@@ -58,8 +58,21 @@ pub(crate) struct Server {
     pub(crate) admin: String,
     /// How long a request's head may take to arrive.
     pub(crate) header_timeout_s: u64,
-    /// How long a connection may take nothing of what it is sent.
+    /// How long an HTTP connection may be idle between two requests.
+    pub(crate) idle_timeout_s: u64,
+    /// How long an HTTP connection may take less than 1 KiB a second of its response.
     pub(crate) write_timeout_s: u64,
+    /// Connections at a time. 0: as many as the process may have files, less 64.
+    pub(crate) max_connections: usize,
+    /// The same, from one network. 0: no limit.
+    pub(crate) max_connections_per_network: usize,
+    /// Addresses and networks (CIDR) of reverse proxies whose `X-Forwarded-For` or `Forwarded` is
+    /// believed, separated by commas.
+    pub(crate) trusted_proxies: String,
+    /// Whether connections of trusted proxies begin with a PROXY protocol header.
+    pub(crate) proxy_protocol: bool,
+    /// How many bits of an IPv6 address name one network, for all limits per network.
+    pub(crate) ipv6_prefix: u8,
     /// How long a shutdown may wait for sockets to close.
     pub(crate) drain_timeout_s: u64,
 }
@@ -166,14 +179,20 @@ pub(crate) struct Client {
 pub(crate) struct Gateway {
     /// Sockets that may be signing in at a time.
     pub(crate) max_handshakes: usize,
-    /// The same, from one IP address.
+    /// The same, from one network: an IPv4 address or an IPv6 prefix.
     pub(crate) max_handshakes_per_ip: usize,
-    /// Signed logins a second from one IP address, in the long run.
+    /// Sign-ins that one network may begin in a second, in the long run. 0: no limit.
+    pub(crate) sign_ins_per_second_per_network: u32,
+    /// The same, at once.
+    pub(crate) sign_in_burst_per_network: u32,
+    /// Signed logins a second from one network, in the long run.
     pub(crate) logins_per_second_per_ip: u32,
     /// The same, at once.
     pub(crate) login_burst_per_ip: u32,
     /// Sessions at a time.
     pub(crate) max_sessions: usize,
+    /// The same, from one network. 0: no limit.
+    pub(crate) max_sessions_per_network: usize,
     /// Which of two sessions of one wallet is kept: `newest` or `oldest`.
     pub(crate) keep_session: String,
     /// Whether members of an island are told who joins it and who leaves it.
@@ -230,8 +249,12 @@ pub(crate) struct Rooms {
     pub(crate) handshake_timeout_s: u64,
     /// Sockets that may be entering at a time.
     pub(crate) max_handshakes: usize,
-    /// The same, from one IP address.
+    /// The same, from one network: an IPv4 address or an IPv6 prefix.
     pub(crate) max_handshakes_per_ip: usize,
+    /// Entries that one network may begin in a second, in the long run. 0: no limit.
+    pub(crate) entries_per_second_per_network: u32,
+    /// The same, at once.
+    pub(crate) entry_burst_per_network: u32,
     /// How often a socket is pinged; two intervals without a sign of life close it.
     pub(crate) ping_interval_s: u64,
     /// How long a socket stays open after its address left the island.
@@ -307,8 +330,14 @@ pub(crate) struct Stats {
     pub(crate) max_scene_parcels: usize,
     /// Events that the live feed keeps for its readers.
     pub(crate) feed_events: usize,
+    /// Requests for presence a second from one network, in the long run; above, they wait. 0: no limit.
+    pub(crate) requests_per_second_per_network: u32,
+    /// The same, at once.
+    pub(crate) request_burst_per_network: u32,
     /// Readers of the live feed at a time.
     pub(crate) max_feed_readers: usize,
+    /// The same, from one network.
+    pub(crate) max_feed_readers_per_network: usize,
     /// How often a reader of the live feed to whom nothing happens is sent a comment.
     pub(crate) feed_keep_alive_s: u64,
 }
@@ -321,7 +350,13 @@ impl Default for Server {
             public_url: String::new(),
             admin: "127.0.0.1:5001".to_owned(),
             header_timeout_s: 10,
+            idle_timeout_s: 75,
             write_timeout_s: 60,
+            max_connections: 0,
+            max_connections_per_network: 0,
+            trusted_proxies: String::new(),
+            proxy_protocol: false,
+            ipv6_prefix: 64,
             drain_timeout_s: 10,
         }
     }
@@ -393,9 +428,12 @@ impl Default for Gateway {
         Self {
             max_handshakes: 512,
             max_handshakes_per_ip: 32,
+            sign_ins_per_second_per_network: 500,
+            sign_in_burst_per_network: 5_000,
             logins_per_second_per_ip: 20,
             login_burst_per_ip: 100,
             max_sessions: 10_000,
+            max_sessions_per_network: 0,
             keep_session: "newest".to_owned(),
             tell_members: true,
             max_memory_mb: 0,
@@ -428,6 +466,8 @@ impl Default for Rooms {
             handshake_timeout_s: 10,
             max_handshakes: 512,
             max_handshakes_per_ip: 32,
+            entries_per_second_per_network: 500,
+            entry_burst_per_network: 5_000,
             ping_interval_s: 10,
             grace_s: 10,
             write_timeout_s: 10,
@@ -468,8 +508,11 @@ impl Default for Stats {
             content_timeout_ms: 2_000,
             scene_ttl_s: 300,
             max_scene_parcels: 10_000,
+            requests_per_second_per_network: 50,
+            request_burst_per_network: 100,
             feed_events: 4_096,
             max_feed_readers: 256,
+            max_feed_readers_per_network: 64,
             feed_keep_alive_s: 15,
         }
     }

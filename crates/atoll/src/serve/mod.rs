@@ -1,18 +1,14 @@
 //! `atoll serve`: the roles of a realm, all of them or some, in one process.
 
 mod banner;
-mod listen;
 mod realm;
+mod throttle;
 
-use std::{
-    net::{SocketAddr, TcpListener},
-    time::Duration,
-};
+use std::{net::SocketAddr, time::Duration};
 
 use anyhow::{Context, Result};
-use axum_server::Handle;
 use bus::Bus;
-use tokio::{signal, time};
+use tokio::{net::TcpListener, signal, sync::watch, task::JoinSet, time};
 
 use crate::{
     admin,
@@ -21,27 +17,32 @@ use crate::{
     rules, telemetry,
 };
 use banner::Urls;
-use listen::{Patience, listen};
 
 pub(crate) use realm::Realm;
+pub(crate) use throttle::{Throttle, throttle};
 
 /// How long a director may take to tell what it has decided, and to resign.
 const RESIGN_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long requests that are under way at the end may take to be answered.
+const LAST_ANSWERS_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Runs a realm, or a part of one, until it is told to stop.
 pub(crate) async fn serve(settings: Settings, parsed: Parsed) -> Result<()> {
     telemetry::log(&settings)?;
+    for warning in &parsed.warnings {
+        tracing::warn!("{warning}");
+    }
     let metrics = telemetry::metrics()?;
     // Each socket is a file; the soft limit of most systems is far below the hard one.
     let files = rlimit::increase_nofile_limit(u64::MAX).unwrap_or_default();
-    let listener =
-        TcpListener::bind(parsed.listen).with_context(|| format!("cannot listen on {}", parsed.listen))?;
-    listener.set_nonblocking(true)?;
+    let listener = TcpListener::bind(parsed.listen)
+        .await
+        .with_context(|| format!("cannot listen on {}", parsed.listen))?;
     let local = listener.local_addr()?;
     let urls = Urls::new(parsed.public_url.as_deref(), local);
     // What operators ask, a director answers.
     let admin = match parsed.admin.filter(|_| parsed.roles.contains(&Role::Director)) {
-        Some(address) => admin_listener(address, &settings)?,
+        Some(address) => admin_listener(address, &settings).await?,
         None => None,
     };
     let bus = match parsed.bus.clone() {
@@ -49,20 +50,24 @@ pub(crate) async fn serve(settings: Settings, parsed: Parsed) -> Result<()> {
         None => Bus::in_process(),
     };
     let (realm, director) = Realm::assemble(&settings, &parsed, &urls, bus)?;
-    let app = realm.router(metrics.clone());
+    let app = realm.router(metrics.clone(), settings.presence_rate().map(Throttle::new));
     let console = director.as_ref().map(director::Director::console);
     let roles = tokio::spawn(realm.clone().run(director, metrics));
-    let handle = Handle::new();
-    let patience = Patience {
-        head: Duration::from_secs(settings.server.header_timeout_s),
-        write: Duration::from_secs(settings.server.write_timeout_s),
+    let (stop_listeners, stopped) = watch::channel(());
+    let stopped = || {
+        let mut stopped = stopped.clone();
+        // The end of the sender counts, too.
+        async move { drop(stopped.changed().await) }
     };
-    let server = tokio::spawn(listen(listener, app, handle.clone(), patience)?);
+    let mut servers = JoinSet::new();
+    let public = settings.public_listener(parsed.client_addresses.clone(), files);
+    servers.spawn(listener::serve(listener, app, public, stopped()));
     let admin_local = admin.as_ref().map(TcpListener::local_addr).transpose()?;
     urls.print(&parsed.roles, admin_local);
     if let Some(console) = console.clone() {
         if let Some(listener) = admin {
-            tokio::spawn(listen(listener, admin::router(console.clone()), handle.clone(), patience)?);
+            let app = admin::router(console.clone());
+            servers.spawn(listener::serve(listener, app, settings.operator_listener("admin"), stopped()));
         }
         if let Some((file, rules)) = parsed.rules {
             tracing::info!(file = %file.display(), count = rules.rules.len(), "rules hold");
@@ -78,7 +83,7 @@ pub(crate) async fn serve(settings: Settings, parsed: Parsed) -> Result<()> {
             ended.context("a role failed")??;
             anyhow::bail!("a role ended");
         }
-        ended = server => anyhow::bail!("the server ended: {ended:?}"),
+        ended = servers.join_next() => anyhow::bail!("a listener ended: {ended:?}"),
     }
     tracing::info!("draining; stop again to end at once");
     let limit = Duration::from_secs(settings.server.drain_timeout_s);
@@ -98,14 +103,15 @@ pub(crate) async fn serve(settings: Settings, parsed: Parsed) -> Result<()> {
         },
         () = stop_signal()? => tracing::warn!(sockets = realm.sockets_count(), "ended before it was drained"),
     }
-    handle.shutdown();
+    drop(stop_listeners);
+    let _ = time::timeout(LAST_ANSWERS_TIMEOUT, servers.join_all()).await;
     Ok(())
 }
 
 /// The listener for operators. Where nobody has set the address, another realm on this machine may
 /// have it: then this one does without.
-fn admin_listener(address: SocketAddr, settings: &Settings) -> Result<Option<TcpListener>> {
-    match admin::bind(address) {
+async fn admin_listener(address: SocketAddr, settings: &Settings) -> Result<Option<TcpListener>> {
+    match admin::bind(address).await {
         Ok(listener) => Ok(Some(listener)),
         Err(error) if settings.server.admin == Settings::default().server.admin => {
             tracing::warn!("nobody can ask this realm why: {error:#}");

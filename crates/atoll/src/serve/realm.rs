@@ -20,7 +20,7 @@ use stats::Stats;
 use tokio::{sync::oneshot, task::JoinSet, time};
 use transports::ws_room;
 
-use super::banner::Urls;
+use super::{Throttle, banner::Urls};
 use crate::{
     api,
     config::{Parsed, Settings},
@@ -90,14 +90,15 @@ impl Realm {
         Ok((realm, director.transpose()?))
     }
 
-    /// The endpoints of the roles that run, and those of every process.
-    pub(super) fn router(&self, metrics: PrometheusHandle) -> Router {
+    /// The endpoints of the roles that run, and those of every process; those of presence behind a throttle.
+    pub(super) fn router(&self, metrics: PrometheusHandle, throttle: Option<Throttle>) -> Router {
         let presence = self.stats.iter().map(Stats::router);
         let presence = presence.chain(self.rooms.iter().map(Rooms::status_router));
         let sockets = self.gateway.iter().map(Gateway::router);
         let sockets = sockets.chain(self.rooms.iter().map(Rooms::router));
         api::router(
             presence.reduce(|one, other| one.merge(other)).unwrap_or_default(),
+            throttle,
             http::router(self.clone(), metrics),
             sockets.fold(Router::new(), Router::merge),
         )

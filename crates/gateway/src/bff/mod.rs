@@ -12,7 +12,7 @@ pub(crate) use backlogs::Backlogs;
 
 use std::sync::Arc;
 
-use admission::{Pace, Ticket};
+use admission::{Network, Pace, Permit};
 use axum::extract::ws::{Message, WebSocket};
 use bytes::Bytes;
 use protocol::{
@@ -26,7 +26,7 @@ use tracing::Instrument;
 
 use crate::{
     frames::{End, Received, end, farewell, paced, write},
-    gateway::Shared,
+    gateway::{Handshaking, Shared},
     handshake::{Applicant, Handshake, Step},
     live::{Live, LiveState},
     sessions::{Inbox, Told},
@@ -37,7 +37,8 @@ use services::Call;
 use subscriptions::Subscriptions;
 
 /// Serves one socket.
-pub(crate) async fn serve(shared: Arc<Shared>, mut socket: WebSocket, ticket: Ticket) {
+pub(crate) async fn serve(shared: Arc<Shared>, mut socket: WebSocket, handshaking: Handshaking) {
+    let Handshaking { network, permit } = handshaking;
     let shared = &*shared;
     let pace = Pace::new(shared.settings.messages_per_second, u32::MAX, Instant::now());
     let settings = &shared.settings;
@@ -46,21 +47,25 @@ pub(crate) async fn serve(shared: Arc<Shared>, mut socket: WebSocket, ticket: Ti
     let mut client = Client { shared, socket: &mut socket, desk, pace, read_from: Instant::now() };
     let deadline = Instant::now() + shared.settings.handshake_timeout;
     let signed_in = tokio::select! {
-        signed_in = timeout_at(deadline, client.sign_in()) => {
+        signed_in = timeout_at(deadline, client.sign_in(&permit)) => {
             signed_in.unwrap_or(Err(end(Close::HandshakeTimeout)))
         }
-        () = shared.door.closed() => Err(end(Close::Restarting)),
+        () = shared.handshakes.closed() => Err(end(Close::Restarting)),
+        () = permit.evicted() => Err(end(Close::Full)),
     };
     match signed_in {
         Ok((applicant, number)) => {
-            drop(ticket);
-            let ended = client.welcome(applicant, number).await;
+            drop(permit);
+            let ended = client.welcome(applicant, network, number).await;
             // It listens to nothing while it goes.
             drop(client);
             farewell(shared, &mut socket, ended).await;
         }
-        // Until it has gone it is on its way in.
-        Err(ended) => farewell(shared, &mut socket, ended).await,
+        Err(ended) => {
+            // Another handshake need not wait until this client has read why it was refused.
+            drop(permit);
+            farewell(shared, &mut socket, ended).await;
+        }
     }
 }
 
@@ -75,7 +80,7 @@ struct Client<'a> {
 
 impl Client<'_> {
     /// Has the client sign a challenge; gives the number of the call that waits for its welcome.
-    async fn sign_in(&mut self) -> Result<(Applicant, u32), End> {
+    async fn sign_in(&mut self, permit: &Permit) -> Result<(Applicant, u32), End> {
         let mut handshake = Handshake::AwaitRequest;
         loop {
             self.flush().await?;
@@ -91,6 +96,7 @@ impl Client<'_> {
                     Step::Ignore => state,
                     Step::Challenge(applicant) => self.challenge(number, applicant)?,
                     Step::Verify { applicant, challenge, auth_chain_json } => {
+                        permit.set_waiting(false);
                         let verifier = &self.shared.verifier;
                         let verified = verifier.verify(auth_chain_json, applicant.address, challenge).await;
                         return match verified {
@@ -141,11 +147,11 @@ impl Client<'_> {
     }
 
     /// Begins the session, and serves it until it ends.
-    async fn welcome(&mut self, applicant: Applicant, number: u32) -> End {
+    async fn welcome(&mut self, applicant: Applicant, network: Network, number: u32) -> End {
         let (shared, address) = (self.shared, applicant.address);
         let transports = applicant.transports.clone();
         let Ok(random) = admission::random() else { return end(Close::Restarting) };
-        let (session, mut inbox) = match shared.sessions.begin(applicant, random) {
+        let (session, mut inbox) = match shared.sessions.begin(applicant, network, random) {
             Ok(begun) => begun,
             Err(close) => return self.turn_away(number, close, close.reason().to_owned()).await,
         };

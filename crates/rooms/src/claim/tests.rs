@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use admission::{DoorLimits, Verifier};
+use admission::{Limits, Verifier};
 use bus::Headers;
 use protocol::subject;
 use tokio::time::sleep;
@@ -97,7 +97,7 @@ fn node() -> Shared {
         fixed_room: None,
         flush_interval: Duration::from_millis(10),
         handshake_timeout: Duration::from_secs(10),
-        door: DoorLimits { total: 1, per_ip: 1 },
+        handshakes: Limits { total: 1, per_network: None, rate: None },
         ping_interval: Duration::from_secs(10),
         grace: Duration::from_secs(10),
         token_ttl: Duration::from_secs(300),

@@ -1,7 +1,12 @@
 use super::*;
 use crate::event::IslandClosed;
 
-const LIMITS: Limits = Limits { events: 4, readers: 2, keep_alive: Duration::from_secs(100) };
+const LIMITS: Limits =
+    Limits { events: 4, readers: 2, readers_per_network: 2, keep_alive: Duration::from_secs(100) };
+
+fn network(last: u8) -> Network {
+    Network::of(std::net::IpAddr::from([10, 0, 0, last]), 64)
+}
 
 fn feed_with(limits: Limits) -> Arc<Feed> {
     Arc::new(Feed::new(Ulid(7), limits))
@@ -43,7 +48,7 @@ fn id(number: u64) -> String {
 async fn a_reader_begins_with_the_present_and_follows() {
     let feed = feed();
     happens(&feed, 1..=2);
-    let mut reader = feed.read(None, Instant::now()).unwrap();
+    let mut reader = feed.read(None, network(1), Instant::now()).unwrap();
     let ready = reader.next().await.unwrap();
     let ready = std::str::from_utf8(&ready).unwrap();
     assert!(ready.starts_with(&format!("event: ready\nid: {}\ndata: ", id(2))), "{ready}");
@@ -63,7 +68,7 @@ async fn who_comes_back_gets_what_it_missed_as_far_as_it_is_kept() {
     let feed = feed();
     happens(&feed, 1..=6);
     let reads = async |last: &str| {
-        let mut reader = feed.read(Some(last), Instant::now()).unwrap();
+        let mut reader = feed.read(Some(last), network(1), Instant::now()).unwrap();
         told(&mut reader).await
     };
     assert_eq!(reads(&id(4)).await, ["island_closed I5", "island_closed I6"]);
@@ -74,7 +79,7 @@ async fn who_comes_back_gets_what_it_missed_as_far_as_it_is_kept() {
         assert_eq!(reads(unknown).await, ["reset unknown-id"], "{unknown}");
     }
     // After a reset it follows from the present.
-    let mut reader = feed.read(Some("x"), Instant::now()).unwrap();
+    let mut reader = feed.read(Some("x"), network(1), Instant::now()).unwrap();
     told(&mut reader).await;
     happens(&feed, 7..=7);
     assert_eq!(told(&mut reader).await, ["island_closed I7"]);
@@ -83,8 +88,8 @@ async fn who_comes_back_gets_what_it_missed_as_far_as_it_is_kept() {
 #[tokio::test]
 async fn a_slow_reader_is_told_that_it_missed_something_and_costs_nobody_anything() {
     let feed = feed();
-    let mut slow = feed.read(None, Instant::now()).unwrap();
-    let mut quick = feed.read(None, Instant::now()).unwrap();
+    let mut slow = feed.read(None, network(1), Instant::now()).unwrap();
+    let mut quick = feed.read(None, network(1), Instant::now()).unwrap();
     assert_eq!(told(&mut quick).await, ["ready -"]);
     for number in 1..=9 {
         happens(&feed, number..=number);
@@ -100,7 +105,7 @@ async fn a_slow_reader_is_told_that_it_missed_something_and_costs_nobody_anythin
 #[tokio::test]
 async fn much_comes_in_chunks_and_whole() {
     let feed = feed_with(Limits { events: 10_000, ..LIMITS });
-    let mut reader = feed.read(None, Instant::now()).unwrap();
+    let mut reader = feed.read(None, network(1), Instant::now()).unwrap();
     told(&mut reader).await;
     happens(&feed, 1..=3_000);
     let mut got = Vec::new();
@@ -114,12 +119,12 @@ async fn much_comes_in_chunks_and_whole() {
 #[tokio::test]
 async fn seats_are_counted_given_back_and_taken_from_who_takes_nothing() {
     let (feed, now) = (feed(), Instant::now());
-    let mut stalled = feed.read(None, now).unwrap();
-    let other = feed.read(None, now).unwrap();
-    assert_eq!(feed.read(None, now).unwrap_err(), Refused::Full);
+    let mut stalled = feed.read(None, network(1), now).unwrap();
+    let other = feed.read(None, network(1), now).unwrap();
+    assert_eq!(feed.read(None, network(1), now).unwrap_err(), Refused::Full);
     drop(other);
     let later = now + Duration::from_secs(150);
-    let mut fresh = feed.read(None, later).unwrap();
+    let mut fresh = feed.read(None, network(1), later).unwrap();
     feed.sweep(now + Duration::from_secs(200));
     assert_eq!(feed.readers_count(), 2);
     feed.sweep(now + Duration::from_secs(201));
@@ -131,7 +136,7 @@ async fn seats_are_counted_given_back_and_taken_from_who_takes_nothing() {
 #[tokio::test]
 async fn who_hears_nothing_hears_a_comment() {
     let feed = feed_with(Limits { keep_alive: Duration::from_millis(1), ..LIMITS });
-    let mut reader = feed.read(None, Instant::now()).unwrap();
+    let mut reader = feed.read(None, network(1), Instant::now()).unwrap();
     told(&mut reader).await;
     assert_eq!(&reader.next().await.unwrap()[..], KEEP_ALIVE);
     happens(&feed, 1..=1);
@@ -141,12 +146,22 @@ async fn who_hears_nothing_hears_a_comment() {
 #[tokio::test]
 async fn the_end_of_the_feed_wakes_and_ends_everybody() {
     let feed = feed();
-    let mut reader = feed.read(None, Instant::now()).unwrap();
+    let mut reader = feed.read(None, network(1), Instant::now()).unwrap();
     told(&mut reader).await;
     let close = async {
         tokio::task::yield_now().await;
         feed.close();
     };
     assert_eq!(tokio::join!(reader.next(), close).0, None);
-    assert_eq!(feed.read(None, Instant::now()).unwrap_err(), Refused::Closed);
+    assert_eq!(feed.read(None, network(1), Instant::now()).unwrap_err(), Refused::Closed);
+}
+
+#[tokio::test]
+async fn network_at_its_limit_leaves_seats_to_others() {
+    let (feed, now) = (feed_with(Limits { readers: 3, readers_per_network: 2, ..LIMITS }), Instant::now());
+    let readers = [(); 2].map(|()| feed.read(None, network(1), now).unwrap());
+    assert_eq!(feed.read(None, network(1), now).unwrap_err(), Refused::NetworkFull);
+    let _other = feed.read(None, network(2), now).unwrap();
+    drop(readers);
+    assert!(feed.read(None, network(1), now).is_ok());
 }

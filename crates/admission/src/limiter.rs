@@ -1,0 +1,401 @@
+//! How many connections or handshakes may be under way, in total and from one network.
+
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use tokio::{
+    sync::{Notify, watch},
+    time::Instant,
+};
+
+use crate::{Network, Rate, RateLimiter};
+
+/// The bounds of a [`Limiter`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Permits in total.
+    pub total: usize,
+    /// Permits of one network; `None` for no limit.
+    pub per_network: Option<usize>,
+    /// How often one network may be given a permit; `None` for no limit.
+    pub rate: Option<Rate>,
+}
+
+/// Why no permit was given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Full {
+    /// All permits are taken, and none of them waits for its client.
+    #[error("too many connections are signing in, come back later")]
+    Total,
+    /// The server is about to stop.
+    #[error("the server is restarting, come back later")]
+    Closed,
+    /// This network holds as many as one network may.
+    #[error("too many connections of this network are signing in, come back later")]
+    PerNetwork,
+    /// This network was given permits too often.
+    #[error("this network signs in too often, come back later")]
+    TooOften,
+}
+
+/// Gives out permits for connections or handshakes. Cheap to clone.
+///
+/// When all permits are taken, the network that holds most permits that wait for their client gives
+/// way: its oldest one is evicted. So a network can fill the limiter, and cannot keep others out. A permit
+/// whose holder works for the client ([`Permit::set_waiting`]) is never evicted.
+#[derive(Debug, Clone)]
+pub struct Limiter(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    /// The label of its metrics.
+    name: &'static str,
+    limits: Limits,
+    state: Mutex<State>,
+    closed: watch::Sender<bool>,
+}
+
+#[derive(Debug)]
+struct State {
+    total: usize,
+    next_id: u64,
+    networks: HashMap<Network, Held>,
+    /// The networks with waiting permits: most of them last, and of two the one with the older permit.
+    waiting: BTreeSet<(usize, Reverse<u64>, Network)>,
+    rates: Option<RateLimiter<Network>>,
+}
+
+/// What one network holds.
+#[derive(Debug, Default)]
+struct Held {
+    permits: usize,
+    /// Those that wait for their client, oldest first.
+    waiting: BTreeMap<u64, Arc<Eviction>>,
+}
+
+#[derive(Debug, Default)]
+struct Eviction {
+    happened: AtomicBool,
+    notify: Notify,
+}
+
+/// A connection or handshake that may go on; returned to the limiter when dropped.
+#[derive(Debug)]
+pub struct Permit {
+    limiter: Arc<Inner>,
+    /// `None`: exempt from the limits of networks.
+    network: Option<Network>,
+    id: u64,
+    eviction: Arc<Eviction>,
+}
+
+/// Networks whose rate is remembered. Each is forgotten as soon as its bucket is full again, so that
+/// only networks of the last seconds count.
+const MAX_RATED_NETWORKS: usize = 100_000;
+
+impl Limiter {
+    /// A limiter whose metrics carry the label `limiter = name`.
+    pub fn new(name: &'static str, limits: Limits) -> Self {
+        let rates = limits.rate.map(|rate| RateLimiter::new(rate, MAX_RATED_NETWORKS));
+        let state = State { total: 0, next_id: 0, networks: HashMap::new(), waiting: BTreeSet::new(), rates };
+        Self(Arc::new(Inner { name, limits, state: Mutex::new(state), closed: watch::Sender::new(false) }))
+    }
+
+    /// A permit for a client of `network`, which waits for its client at first.
+    ///
+    /// # Errors
+    ///
+    /// See [`Full`]. A refusal takes nothing away from the network.
+    pub fn acquire(&self, network: Network) -> Result<Permit, Full> {
+        let limits = self.0.limits;
+        let mut state = self.0.lock();
+        if *self.0.closed.borrow() {
+            return Err(Full::Closed);
+        }
+        let held = state.networks.get(&network).map_or(0, |held| held.permits);
+        if limits.per_network.is_some_and(|limit| held >= limit) {
+            return Err(Full::PerNetwork);
+        }
+        if state.total >= limits.total && state.waiting.is_empty() {
+            return Err(Full::Total);
+        }
+        if let Some(rates) = &mut state.rates
+            && rates.take(network, Instant::now()).is_err()
+        {
+            return Err(Full::TooOften);
+        }
+        if state.total >= limits.total {
+            state.evict();
+            metrics::counter!("atoll_admission_evicted_total", "limiter" => self.0.name).increment(1);
+        }
+        let permit = self.permit(&mut state, Some(network));
+        let eviction = permit.eviction.clone();
+        let id = permit.id;
+        state.change(network, |held| {
+            held.permits += 1;
+            held.waiting.insert(id, eviction);
+        });
+        Ok(permit)
+    }
+
+    /// A permit that counts in the total alone and is never evicted: for a trusted proxy, which carries the
+    /// connections of many clients.
+    ///
+    /// # Errors
+    ///
+    /// [`Full::Closed`], and [`Full::Total`] when nothing can be evicted for it.
+    pub fn acquire_exempt(&self) -> Result<Permit, Full> {
+        let mut state = self.0.lock();
+        if *self.0.closed.borrow() {
+            return Err(Full::Closed);
+        }
+        if state.total >= self.0.limits.total && !state.evict() {
+            return Err(Full::Total);
+        }
+        Ok(self.permit(&mut state, None))
+    }
+
+    fn permit(&self, state: &mut State, network: Option<Network>) -> Permit {
+        let id = state.next_id;
+        state.next_id += 1;
+        state.total += 1;
+        Permit { limiter: self.0.clone(), network, id, eviction: Arc::default() }
+    }
+
+    /// Gives out no more permits.
+    pub fn close(&self) {
+        self.0.closed.send_replace(true);
+    }
+
+    /// Waits until the limiter is closed, so that handshakes under way can end with a reason.
+    pub async fn closed(&self) {
+        // The sender lives as long as this limiter.
+        let _ = self.0.closed.subscribe().wait_for(|&closed| closed).await;
+    }
+
+    /// How many permits are out.
+    pub fn permits_count(&self) -> usize {
+        self.0.lock().total
+    }
+}
+
+impl Permit {
+    /// Completes when the permit was evicted: the holder must end then.
+    pub async fn evicted(&self) {
+        while !self.eviction.happened.load(Ordering::Acquire) {
+            self.eviction.notify.notified().await;
+        }
+    }
+
+    /// States whether the holder waits for its client, and so may be evicted.
+    pub fn set_waiting(&self, waiting: bool) {
+        let Some(network) = self.network else { return };
+        let mut state = self.limiter.lock();
+        if self.is_evicted() {
+            return;
+        }
+        let (id, eviction) = (self.id, &self.eviction);
+        state.change(network, |held| match waiting {
+            true => drop(held.waiting.insert(id, eviction.clone())),
+            false => drop(held.waiting.remove(&id)),
+        });
+    }
+
+    fn is_evicted(&self) -> bool {
+        self.eviction.happened.load(Ordering::Acquire)
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        let mut state = self.limiter.lock();
+        if self.is_evicted() {
+            return;
+        }
+        state.total -= 1;
+        let id = self.id;
+        if let Some(network) = self.network {
+            state.change(network, |held| {
+                held.permits -= 1;
+                held.waiting.remove(&id);
+            });
+        }
+    }
+}
+
+impl Inner {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Evicts the oldest waiting permit of the network that has most of them. Returns whether there
+    /// was one.
+    fn evict(&mut self) -> bool {
+        let Some(&(_, Reverse(oldest), network)) = self.waiting.last() else { return false };
+        let mut evicted = None;
+        self.change(network, |held| {
+            evicted = held.waiting.remove(&oldest);
+            held.permits -= 1;
+        });
+        self.total -= 1;
+        if let Some(evicted) = evicted {
+            // Under the lock, so that the permit's drop sees it and is not counted twice.
+            evicted.happened.store(true, Ordering::Release);
+            evicted.notify.notify_one();
+        }
+        true
+    }
+
+    /// Changes what a network holds, and keeps the order of networks in step.
+    fn change(&mut self, network: Network, change: impl FnOnce(&mut Held)) {
+        let held = self.networks.entry(network).or_default();
+        if let Some(rank) = held.rank(network) {
+            self.waiting.remove(&rank);
+        }
+        change(held);
+        if let Some(rank) = held.rank(network) {
+            self.waiting.insert(rank);
+        }
+        if held.permits == 0 {
+            self.networks.remove(&network);
+        }
+    }
+}
+
+impl Held {
+    fn rank(&self, network: Network) -> Option<(usize, Reverse<u64>, Network)> {
+        self.waiting.keys().next().map(|&oldest| (self.waiting.len(), Reverse(oldest), network))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{net::IpAddr, time::Duration};
+
+    use proptest::prelude::*;
+    use tokio::time;
+
+    use super::*;
+
+    const LIMITS: Limits = Limits { total: 3, per_network: Some(2), rate: None };
+
+    fn network(last: u8) -> Network {
+        Network::of(IpAddr::from([10, 0, 0, last]), 64)
+    }
+
+    fn limiter(limits: Limits) -> Limiter {
+        Limiter::new("test", limits)
+    }
+
+    #[test]
+    fn permits_per_network_are_limited() {
+        let limiter = limiter(LIMITS);
+        let first = limiter.acquire(network(1)).unwrap();
+        let _second = limiter.acquire(network(1)).unwrap();
+        assert_eq!(limiter.acquire(network(1)).unwrap_err(), Full::PerNetwork);
+        drop(first);
+        assert!(limiter.acquire(network(1)).is_ok());
+    }
+
+    #[test]
+    fn largest_network_gives_way_when_full() {
+        let limiter = limiter(Limits { per_network: None, ..LIMITS });
+        let of_two: Vec<_> = (0..2).map(|_| limiter.acquire(network(2)).unwrap()).collect();
+        let of_one = limiter.acquire(network(1)).unwrap();
+        let newcomer = limiter.acquire(network(3)).unwrap();
+        assert!(of_two[0].is_evicted(), "the oldest of the network that holds most");
+        assert!(![&of_two[1], &of_one, &newcomer].iter().any(|permit| permit.is_evicted()));
+        assert_eq!(limiter.permits_count(), 3);
+        // One each: the oldest goes.
+        let fourth = limiter.acquire(network(4)).unwrap();
+        assert!(of_two[1].is_evicted());
+        drop((of_two, of_one, newcomer, fourth));
+        assert_eq!(limiter.permits_count(), 0);
+        assert!(limiter.0.lock().networks.is_empty() && limiter.0.lock().waiting.is_empty());
+    }
+
+    #[test]
+    fn permit_at_work_is_not_evicted() {
+        let limiter = limiter(Limits { per_network: None, ..LIMITS });
+        let permits: Vec<_> = (0..3).map(|_| limiter.acquire(network(1)).unwrap()).collect();
+        permits.iter().for_each(|permit| permit.set_waiting(false));
+        assert_eq!(limiter.acquire(network(2)).unwrap_err(), Full::Total);
+        assert_eq!(limiter.acquire_exempt().unwrap_err(), Full::Total);
+        permits[1].set_waiting(true);
+        let exempt = limiter.acquire_exempt().unwrap();
+        assert!(permits[1].is_evicted());
+        permits[1].set_waiting(true);
+        assert_eq!(limiter.acquire(network(2)).unwrap_err(), Full::Total, "an exempt permit stays");
+        drop(exempt);
+        assert!(limiter.acquire(network(2)).is_ok());
+    }
+
+    #[test]
+    fn rate_of_one_network_is_limited() {
+        let rate = Some(Rate { per_second: 1, burst: 2 });
+        let limiter = limiter(Limits { total: 9, per_network: None, rate });
+        assert!((0..2).all(|_| limiter.acquire(network(1)).is_ok()));
+        assert_eq!(limiter.acquire(network(1)).unwrap_err(), Full::TooOften);
+        assert!(limiter.acquire(network(2)).is_ok());
+    }
+
+    #[tokio::test]
+    async fn eviction_reaches_the_holder_once_and_for_all() {
+        let limiter = limiter(Limits { total: 1, ..LIMITS });
+        let permit = limiter.acquire(network(1)).unwrap();
+        let pending = time::timeout(Duration::from_millis(1), permit.evicted()).await;
+        assert!(pending.is_err());
+        let _other = limiter.acquire(network(2)).unwrap();
+        permit.evicted().await;
+        permit.evicted().await;
+    }
+
+    #[tokio::test]
+    async fn closed_limiter_refuses_and_wakes_handshakes() {
+        let limiter = limiter(LIMITS);
+        let _permit = limiter.acquire(network(1)).unwrap();
+        limiter.close();
+        limiter.closed().await;
+        assert_eq!(limiter.acquire(network(1)).unwrap_err(), Full::Closed);
+    }
+
+    proptest! {
+        /// Acquire, drop and change permits at random: the books agree with the permits that live.
+        #[test]
+        fn books_agree_with_live_permits(steps in proptest::collection::vec((0u8..4, 0u8..3, any::<u8>()), 1..200)) {
+            let limiter = limiter(Limits { total: 5, per_network: Some(3), rate: None });
+            let mut permits: Vec<(Permit, bool)> = Vec::new();
+            for (of, act, pick) in steps {
+                match act {
+                    0 => if let Ok(permit) = limiter.acquire(network(of)) {
+                        permits.push((permit, true));
+                    },
+                    1 if !permits.is_empty() => drop(permits.swap_remove(pick as usize % permits.len())),
+                    _ => if let Some((permit, waiting)) = permits.get_mut(pick as usize % 5) {
+                        *waiting = !*waiting;
+                        permit.set_waiting(*waiting);
+                    },
+                }
+                permits.retain(|(permit, _)| !permit.is_evicted());
+                prop_assert!(permits.len() <= 5);
+                let state = limiter.0.lock();
+                prop_assert_eq!(state.total, permits.len());
+                for (network, held) in &state.networks {
+                    let live = permits.iter().filter(|(permit, _)| permit.network == Some(*network));
+                    prop_assert_eq!(held.permits, live.clone().count());
+                    prop_assert_eq!(held.waiting.len(), live.filter(|(_, waiting)| *waiting).count());
+                }
+                let ranked = state.networks.values().filter(|held| !held.waiting.is_empty()).count();
+                prop_assert_eq!(state.waiting.len(), ranked);
+            }
+        }
+    }
+}

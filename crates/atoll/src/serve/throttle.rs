@@ -1,0 +1,64 @@
+//! How often one network may ask for presence.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use admission::{Network, Rate, RateLimiter, TooOften};
+use axum::{
+    Extension,
+    extract::{Request, State},
+    http::{StatusCode, header},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use tokio::time::{self, Instant};
+
+/// How long a request above the rate may wait for its turn. With it a client that asks in a loop is slowed
+/// down to the rate; a client that does not wait for its answers is refused.
+const MAX_WAIT: Duration = Duration::from_secs(2);
+/// Networks that are remembered. Each is forgotten once its bucket is full again, within seconds.
+const MAX_NETWORKS: usize = 10_000;
+
+/// Limits the requests of each network. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Throttle(Arc<Mutex<RateLimiter<Network>>>);
+
+impl Throttle {
+    pub(crate) fn new(rate: Rate) -> Self {
+        Self(Arc::new(Mutex::new(RateLimiter::new(rate, MAX_NETWORKS))))
+    }
+
+    fn reserve(&self, network: Network) -> Result<Instant, TooOften> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).reserve(network, MAX_WAIT, Instant::now())
+    }
+}
+
+/// Middleware: has a request wait for its turn, or refuses it with 429.
+pub(crate) async fn throttle(
+    State(throttle): State<Throttle>,
+    Extension(network): Extension<Network>,
+    request: Request,
+    next: Next,
+) -> Response {
+    match throttle.reserve(network) {
+        Ok(turn) => {
+            // Without the sleep's way through the timer where there is nothing to wait for.
+            if turn > Instant::now() {
+                time::sleep_until(turn).await;
+            }
+            next.run(request).await
+        }
+        Err(_) => {
+            metrics::counter!("atoll_stats_requests_refused_total").increment(1);
+            // A new connection costs the client more than it costs us.
+            let headers = [
+                (header::ACCESS_CONTROL_ALLOW_ORIGIN, "*"),
+                (header::RETRY_AFTER, "1"),
+                (header::CONNECTION, "close"),
+            ];
+            (StatusCode::TOO_MANY_REQUESTS, headers, "too many requests of this network").into_response()
+        }
+    }
+}

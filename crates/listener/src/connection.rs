@@ -1,0 +1,199 @@
+//! One connection, from `accept` to its end or its upgrade.
+
+use std::{
+    convert::Infallible,
+    future::poll_fn,
+    io,
+    net::{IpAddr, SocketAddr},
+    pin::{Pin, pin},
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use admission::{Limiter, Network, Permit};
+use axum::{
+    Router,
+    body::{Body, Bytes},
+    http::{Request, Response, StatusCode},
+};
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::TokioIo;
+use tokio::{
+    net::TcpStream,
+    sync::watch,
+    time::{self, Instant},
+};
+use tower_service::Service as _;
+
+use crate::{
+    MAX_HEAD_BYTES, Settings, proxy_protocol,
+    state::{Deadlines, State},
+    stream::Stream,
+};
+
+/// Serves one connection of `peer`, until it ends or is upgraded. When `closing` changes, it ends after
+/// the request under way.
+pub(crate) async fn serve(
+    tcp: TcpStream,
+    peer: SocketAddr,
+    app: Router,
+    settings: Arc<Settings>,
+    limiter: Limiter,
+    mut closing: watch::Receiver<()>,
+) {
+    let Some((tcp, client, permit, head_deadline)) = admit(tcp, peer.ip(), &settings, &limiter).await else {
+        return;
+    };
+    let state = Arc::new(State::new(permit));
+    let stream = TokioIo::new(Stream::new(tcp, state.clone()));
+    let of_service = (state.clone(), settings.clone());
+    let service = service_fn(move |request: Request<Incoming>| {
+        let (state, settings) = &of_service;
+        let client = settings.addresses.of_request(client, request.headers());
+        answer(app.clone(), request, settings.addresses.network(client), state.clone())
+    });
+    // hyper has one timer for idle connections and request heads, so the deadlines are ours.
+    let connection = http1::Builder::new()
+        .max_buf_size(MAX_HEAD_BYTES)
+        .header_read_timeout(None)
+        .serve_connection(stream, service)
+        .with_upgrades();
+    let mut connection = pin!(connection);
+    let mut evicted = pin!(state.evicted());
+    let mut deadlines = Deadlines::new(&state, &settings, head_deadline);
+    let mut is_closing = false;
+    let ended = async {
+        loop {
+            tokio::select! {
+                biased;
+                // A client that breaks its own connection is no news.
+                _ = &mut connection => return None,
+                reason = poll_fn(|cx| deadlines.poll(cx)) => return Some(reason),
+                () = &mut evicted => return Some("evicted"),
+                _ = closing.changed(), if !is_closing => {
+                    is_closing = true;
+                    connection.as_mut().graceful_shutdown();
+                }
+            }
+        }
+    };
+    if let Some(reason) = ended.await {
+        count_closed(&settings, reason);
+    }
+}
+
+/// Counts a connection that the listener ended or refused.
+fn count_closed(settings: &Settings, reason: &'static str) {
+    metrics::counter!("atoll_listener_closed_total", "listener" => settings.name, "reason" => reason)
+        .increment(1);
+}
+
+/// Gives a connection a permit, and finds its client: what the PROXY protocol states, or the other end.
+/// `None`: the connection is refused, by closing it.
+async fn admit(
+    mut tcp: TcpStream,
+    peer: IpAddr,
+    settings: &Settings,
+    limiter: &Limiter,
+) -> Option<(TcpStream, IpAddr, Permit, Instant)> {
+    let addresses = &settings.addresses;
+    let refuse = |reason: &'static str| {
+        count_closed(settings, reason);
+        None
+    };
+    if prepare(&tcp, settings).is_err() {
+        return refuse("socket_error");
+    }
+    let head_deadline = Instant::now() + settings.head_timeout;
+    let is_trusted = addresses.is_trusted(peer);
+    let acquire = |address: IpAddr| match addresses.is_trusted(address) {
+        true => limiter.acquire_exempt(),
+        false => limiter.acquire(addresses.network(address)),
+    };
+    let Ok(permit) = acquire(peer) else { return refuse("full") };
+    if !(addresses.proxy_protocol && is_trusted) {
+        return Some((tcp, peer, permit, head_deadline));
+    }
+    let header = time::timeout_at(head_deadline, proxy_protocol::read_header(&mut tcp)).await;
+    match header {
+        Ok(Ok(Some(client))) => {
+            drop(permit);
+            match acquire(client) {
+                Ok(permit) => Some((tcp, client, permit, head_deadline)),
+                Err(_) => refuse("full"),
+            }
+        }
+        Ok(Ok(None)) => Some((tcp, peer, permit, head_deadline)),
+        Ok(Err(error)) => {
+            tracing::debug!(%peer, %error, "connection refused");
+            refuse("proxy_protocol")
+        }
+        Err(_) => refuse("head_timeout"),
+    }
+}
+
+fn prepare(tcp: &TcpStream, settings: &Settings) -> io::Result<()> {
+    tcp.set_nodelay(true)?;
+    // Ends a connection whose other end has vanished while a response is in flight: it sends no more
+    // acknowledgements, so the stream would see no error.
+    #[cfg(any(target_os = "android", target_os = "linux"))]
+    socket2::SockRef::from(tcp).set_tcp_user_timeout(Some(settings.write_timeout))?;
+    #[cfg(not(any(target_os = "android", target_os = "linux")))]
+    let _ = settings;
+    Ok(())
+}
+
+/// Answers one request, and notes when it begins and ends.
+async fn answer(
+    mut app: Router,
+    request: Request<Incoming>,
+    client: Network,
+    state: Arc<State>,
+) -> Result<Response<TrackedBody>, Infallible> {
+    state.begin_request();
+    let mut end = EndOfRequest { state, upgraded: false };
+    let mut request = request.map(Body::new);
+    request.extensions_mut().insert(client);
+    let response = app.call(request).await?;
+    end.upgraded = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+    Ok(response.map(|body| TrackedBody { body, _end: end }))
+}
+
+/// Notes the end of a request when it is dropped.
+struct EndOfRequest {
+    state: Arc<State>,
+    upgraded: bool,
+}
+
+impl Drop for EndOfRequest {
+    fn drop(&mut self) {
+        self.state.end_request(self.upgraded);
+    }
+}
+
+/// The body of a response, which is dropped when all of it was handed to the connection.
+struct TrackedBody {
+    body: Body,
+    _end: EndOfRequest,
+}
+
+impl HttpBody for TrackedBody {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
