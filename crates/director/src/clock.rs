@@ -355,13 +355,14 @@ impl Clock {
     /// What somebody who has gone asked is not answered.
     fn answer(&mut self, query: Query) {
         let now = self.time.now();
-        let engine = match &self.part {
-            Part::Leads { leader, .. } => Ok(leader.engine()),
+        let leader = match &self.part {
+            Part::Leads { leader, .. } => Ok(leader),
             Part::StandsBy { .. } => Err(NoAnswer::StandsBy),
         };
+        let engine = leader.map(|leader| leader.engine());
         match query {
             Query::Explain(question, answer) => {
-                drop(answer.send(engine.map(|engine| engine.explain(&question, now))));
+                drop(answer.send(leader.map(|leader| leader.explain(&question, now))));
             }
             Query::Assignments(answer) => {
                 // Where it may be wrong, it is compared with nothing.
@@ -392,8 +393,9 @@ impl Clock {
     }
 
     fn report(&mut self) {
+        let now = self.time.now();
         if let Some(leader) = self.part.leader_mut() {
-            leader.report(&self.errands);
+            leader.report(&self.errands, now);
         }
     }
 

@@ -6,14 +6,20 @@ use std::{
     time::{Duration, Instant},
 };
 
-use archipelago::{Engine, Input, Output, SettingsError, explain::Question, rules::Rules};
+use archipelago::{
+    Engine, Input, Output, SettingsError,
+    explain::{Explanation, Question},
+    rules::Rules,
+};
 use bus::Term;
 use metrics::{Counter, Gauge};
+use protocol::Position;
 use tokio::sync::mpsc::{self, error::TrySendError};
 
 use crate::{
     dissent::Dissent,
     inbound::{Heard, Heartbeat},
+    jumps::{Jumps, Withheld},
     messenger::{Errand, IslandSummary, Mandate},
     news::News,
     replica::Succession,
@@ -40,6 +46,7 @@ pub(crate) struct Leader {
     /// One clone for what was handed over and has not been told yet.
     under_way: Arc<()>,
     dissent: Dissent,
+    jumps: Jumps,
     /// How many are told again at the next flush.
     told_again: usize,
     /// The minute of the day that the engine knows of.
@@ -48,6 +55,7 @@ pub(crate) struct Leader {
     warned: Option<Instant>,
     skipped: Counter,
     retold: Counter,
+    deferred: Counter,
     waiting: Gauge,
 }
 
@@ -62,6 +70,7 @@ impl Leader {
     ) -> Result<Self, SettingsError> {
         let Succession { takeover, since, minted_after } = succession;
         let minute = takeover.minute.unwrap_or_default();
+        let jumps = Jumps::new(&settings, &takeover.rules);
         let mut engine = Engine::resume(settings, started_ms, takeover, now)?;
         since.into_iter().for_each(|input| engine.handle(input, now));
         Ok(Self {
@@ -71,11 +80,13 @@ impl Leader {
             news: VecDeque::new(),
             under_way: Arc::default(),
             dissent: Dissent::default(),
+            jumps,
             told_again: 0,
             minute,
             warned: None,
             skipped: metrics::counter!("atoll_director_flushes_skipped_total"),
             retold: metrics::counter!("atoll_director_retold_total"),
+            deferred: metrics::counter!("atoll_director_positions_deferred_total"),
             waiting: metrics::gauge!("atoll_director_islands_waiting"),
         })
     }
@@ -110,6 +121,12 @@ impl Leader {
             self.engine.handle(heartbeat.begins(), now);
         }
         let told = heartbeat.told.take();
+        let seen = self.engine.peer(peer).map(|peer| peer.position());
+        let position = self.jumps.pass(peer, session, heartbeat.position, seen, now);
+        if position != heartbeat.position {
+            self.deferred.increment(1);
+            heartbeat.position = position;
+        }
         self.engine.handle(heartbeat.into_input(), now);
         let Some(told) = told else { return };
         if self.is_behind() || self.told_again >= MOST_TOLD_AGAIN {
@@ -126,7 +143,38 @@ impl Leader {
         }
     }
 
+    /// Hands the engine the withheld positions that may pass now.
+    fn take_withheld_positions(&mut self, now: Duration) {
+        for (peer, Withheld { session, position }) in self.jumps.take_due(now) {
+            // One that has left, or has signed in anew, is not there any more.
+            if self.engine.peer(peer).is_some_and(|peer| session.is_none() || peer.session() == session) {
+                let input = Input::Heartbeat { peer, session, position, desired_room: None };
+                self.engine.handle(input, now);
+            }
+        }
+    }
+
+    /// Answers a question, and says of a peer that it is about if the engine does not know yet where
+    /// that peer is.
+    pub(crate) fn explain(&self, question: &Question, now: Duration) -> Explanation {
+        let mut explanation = self.engine.explain(question, now);
+        let peers = match *question {
+            Question::Peer(peer) => [Some(peer), None],
+            Question::Pair(one, other) => [Some(one), Some(other)],
+            Question::At(_) | Question::Island(_) => [None, None],
+        };
+        for peer in peers.into_iter().flatten() {
+            let Some((position, wait)) = self.jumps.withheld(peer, now) else { continue };
+            let (Position { x, z, .. }, wait) = (position, wait.as_secs_f64());
+            explanation.summary += &format!(
+                "; {peer} jumps too often: its position is now ({x:.1}, {z:.1}), which counts in {wait:.1} s"
+            );
+        }
+        explanation
+    }
+
     pub(crate) fn set_rules(&mut self, rules: Arc<Rules>, now: Duration) {
+        self.jumps.set_distances(self.engine.settings(), &rules);
         self.engine.handle(Input::Rules(rules), now);
     }
 
@@ -142,6 +190,7 @@ impl Leader {
             if std::mem::replace(&mut self.minute, minute) != minute {
                 self.engine.handle(Input::TimeOfDay { minute }, now);
             }
+            self.take_withheld_positions(now);
             self.engine.flush(now, &mut self.outputs);
             if !self.outputs.is_empty() {
                 let news = News::take(&self.engine, &mut self.outputs);
@@ -201,9 +250,10 @@ impl Leader {
     }
 
     /// Has everybody's place reported, unless the messenger is behind: the next report says it.
-    pub(crate) fn report(&mut self, errands: &mpsc::Sender<Errand>) {
+    pub(crate) fn report(&mut self, errands: &mpsc::Sender<Errand>, now: Duration) {
         let engine = &self.engine;
         self.dissent.keep(|peer| engine.peer(peer).is_some());
+        self.jumps.keep(|peer| engine.peer(peer).is_some(), now);
         let Ok(place) = errands.try_reserve() else { return };
         let islands = self.engine.islands().map(|island| IslandSummary {
             id: island.id(),
@@ -221,3 +271,6 @@ impl Leader {
         self.news.into_iter().map(move |news| Errand::News(mandate, news, self.under_way.clone()))
     }
 }
+
+#[cfg(test)]
+mod tests;

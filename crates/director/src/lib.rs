@@ -12,6 +12,7 @@ mod configured;
 mod console;
 mod dissent;
 mod inbound;
+mod jumps;
 mod leader;
 mod messenger;
 mod news;

@@ -1,0 +1,172 @@
+use archipelago::{Transport, TransportKind};
+use bus::{Bus, Subscription};
+use protocol::{Address, IslandId, SessionId, Subject, subject};
+use transports::ws_room;
+
+use super::*;
+use crate::{ERRAND_QUEUE, configured::Minters, messenger::Messenger, replica::Replica, tests::peer};
+
+const FLUSH_MS: u64 = 250;
+
+/// A leader whose time is the test's, in milliseconds, and what it publishes.
+struct Trial {
+    leader: Leader,
+    messenger: Messenger,
+    errands: mpsc::Sender<Errand>,
+    waiting: mpsc::Receiver<Errand>,
+    members: Subscription,
+    now_ms: u64,
+}
+
+impl Trial {
+    fn new() -> Self {
+        let bus = Bus::in_process();
+        let (errands, waiting) = mpsc::channel(ERRAND_QUEUE);
+        let succession = Replica::default().hand_over(Arc::default(), 0, 0);
+        let term = Term { epoch: None };
+        let settings = archipelago::Settings::default();
+        let leader = Leader::take_over(settings, 1, succession, term, Duration::ZERO).unwrap();
+        let minter = ws_room::Minter::new(b"secret", Duration::from_secs(300));
+        let messenger = Messenger::new(bus.clone(), Minters::new(minter, &[]));
+        let patterns = [subject::ISLAND_PEER_JOINS, subject::ISLAND_PEER_LEAVES];
+        let members = bus.subscribe("test", &patterns, 10_000);
+        Self { leader, messenger, errands, waiting, members, now_ms: 0 }
+    }
+
+    fn now(&self) -> Duration {
+        Duration::from_millis(self.now_ms)
+    }
+
+    fn says(&mut self, peer: Address, session: Option<SessionId>, x: f32) {
+        let position = Position::new(x, 0.0, 0.0);
+        let (desired_room, told, transports) = (None, None, None);
+        let heartbeat = Heartbeat { peer, session, position, desired_room, told, transports };
+        self.leader.hear(Heard::Heartbeat(heartbeat), self.now());
+    }
+
+    /// Lets time pass, and flushes when it is time to.
+    async fn pass(&mut self, milliseconds: u64) {
+        for _ in 0..milliseconds {
+            self.now_ms += 1;
+            if self.now_ms.is_multiple_of(FLUSH_MS) {
+                self.flush().await;
+            }
+        }
+    }
+
+    async fn flush(&mut self) {
+        let node = Transport {
+            node: "node-1".parse().unwrap(),
+            kind: TransportKind::WsRoom,
+            capability: "ws-room".into(),
+            max_island_size: 100,
+            seats: None,
+            users: 0,
+            draining: false,
+            public_url: "ws://127.0.0.1:5000".into(),
+        };
+        self.leader.hear(Heard::Input(Input::Transport(node)), self.now());
+        self.leader.flush(0, &self.errands, self.now()).unwrap();
+        while let Ok(errand) = self.waiting.try_recv() {
+            self.messenger.run_errand(errand).await;
+        }
+    }
+
+    fn x(&self, peer: Address) -> f32 {
+        self.leader.engine().peer(peer).unwrap().position().x
+    }
+
+    fn island(&self, peer: Address) -> IslandId {
+        self.leader.engine().peer(peer).unwrap().island().unwrap().id()
+    }
+
+    /// How often the members of an island were sent that somebody joined or left it.
+    fn packets_to_members(&mut self, island: &IslandId) -> usize {
+        let mut packets = 0;
+        while let Some(envelope) = self.members.try_next() {
+            match envelope.subject() {
+                Some(Subject::IslandPeerJoin(of) | Subject::IslandPeerLeft(of)) => {
+                    packets += usize::from(of == *island);
+                }
+                subject => panic!("{subject:?}"),
+            }
+        }
+        packets
+    }
+}
+
+#[tokio::test]
+async fn teleporter_costs_bystanders_one_packet_a_second() {
+    let mut trial = Trial::new();
+    let (here, there, teleporter) = (peer(1), peer(2), peer(3));
+    trial.says(here, None, 0.0);
+    trial.says(there, None, 1_000.0);
+    trial.flush().await;
+    let island = trial.island(here);
+    // Twenty a second, for ten seconds.
+    for beat in 0..200_u16 {
+        trial.says(teleporter, None, f32::from(beat % 2) * 1_000.0);
+        trial.pass(50).await;
+    }
+    let packets = trial.packets_to_members(&island);
+    println!("packets to each bystander in 10 s: {packets}");
+    assert!((5..=1 + 5 + 10).contains(&packets), "{packets}");
+    // It is quiet from now on, at 1,000 m.
+    trial.says(here, None, 0.0);
+    trial.says(there, None, 1_000.0);
+    trial.pass(1_000 + FLUSH_MS).await;
+    assert_eq!(trial.x(teleporter), 1_000.0);
+    assert_eq!(trial.island(teleporter), trial.island(there));
+}
+
+#[tokio::test]
+async fn walker_is_seen_where_it_is() {
+    let mut trial = Trial::new();
+    for beat in 0..240_u16 {
+        // 10 m/s, twice a second, for two minutes.
+        let x = f32::from(beat) * 5.0;
+        trial.says(peer(1), None, x);
+        assert_eq!(trial.x(peer(1)), x);
+        trial.pass(500).await;
+    }
+}
+
+#[tokio::test]
+async fn withheld_position_of_a_peer_that_left_does_not_bring_it_back() {
+    let (older, newer) = (Some(SessionId::new(1, 1)), Some(SessionId::new(2, 1)));
+    for (input, is_there) in [
+        (Input::Disconnected { peer: peer(1), session: older }, false),
+        (Input::Connected { peer: peer(1), session: newer, transports: None }, true),
+    ] {
+        let mut trial = Trial::new();
+        for x in 0..9_u16 {
+            trial.says(peer(1), older, f32::from(x) * 100.0);
+        }
+        trial.flush().await;
+        assert_eq!(trial.x(peer(1)), 500.0);
+        trial.leader.hear(Heard::Input(input), trial.now());
+        trial.pass(2_000).await;
+        let seen = trial.leader.engine().peer(peer(1)).map(|peer| peer.position().x);
+        assert_eq!(seen, is_there.then_some(500.0));
+    }
+}
+
+#[tokio::test]
+async fn answer_about_a_jumping_peer_names_its_withheld_position() {
+    let mut trial = Trial::new();
+    trial.says(peer(2), None, 500.0);
+    for x in 0..9_u16 {
+        trial.says(peer(1), None, f32::from(x) * 100.0);
+    }
+    trial.flush().await;
+    let withheld = format!("{} jumps too often: its position is now (800.0, 0.0)", peer(1));
+    for question in [Question::Peer(peer(1)), Question::Pair(peer(2), peer(1))] {
+        let summary = trial.leader.explain(&question, trial.now()).summary;
+        assert!(summary.contains(&withheld), "{summary}");
+    }
+    let summary = trial.leader.explain(&Question::Peer(peer(2)), trial.now()).summary;
+    assert!(!summary.contains("jumps"), "{summary}");
+    trial.pass(1_000).await;
+    let summary = trial.leader.explain(&Question::Peer(peer(1)), trial.now()).summary;
+    assert!(!summary.contains("jumps"), "{summary}");
+}
