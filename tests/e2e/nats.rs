@@ -8,11 +8,12 @@ use std::{
 use async_nats::{HeaderMap, Message, Subscriber};
 use futures_util::StreamExt;
 use protocol::{
-    Close,
+    Close, SessionId, Subject,
     bff::{
         PeerTopicSubscriptionResultElem, PublishToTopicRequest, PublishToTopicResult, SubscriptionRequest,
         SystemTopicSubscriptionResultElem,
     },
+    subject,
     v3::server_packet,
 };
 use tokio::time::{sleep, timeout};
@@ -96,6 +97,35 @@ async fn a_third_partys_server_and_the_visitors_of_its_scene_hear_each_other() {
     }
     let malformed = "atoll_bus_malformed_total{subscriber=\"gateway-topics\",header=\"sender\"}";
     assert_eq!(realm.count(malformed).await, 1.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn session_of_the_far_future_changes_nothing() {
+    let server = Server::start();
+    let realm = realm_on(&server, &[]);
+    let bus = async_nats::connect(server.url()).await.unwrap();
+    let mut connects = bus.subscribe(subject::PEER_CONNECTS).await.unwrap();
+    let (one, other) = (wallet(), wallet());
+    let mut forged = HeaderMap::new();
+    forged.insert("Atoll-Session", "7ZZZZZZZZZZZZZZZZZZZZZZZZZ");
+    let connect = Subject::PeerConnect(one.address()).to_string();
+    bus.publish_with_headers(connect, forged, "".into()).await.unwrap();
+    next(&mut connects).await;
+    let refused = "atoll_bus_future_sessions_total{subscriber=\"gateway\"}";
+    eventually("refused", async || realm.count(refused).await >= 1.0).await;
+    let mut began = async |wallet| {
+        let wire = sign_in(&realm, wallet).await;
+        let headers = next(&mut connects).await.headers.expect("headers");
+        let session: SessionId = headers.get("Atoll-Session").unwrap().as_str().parse().unwrap();
+        (wire, session)
+    };
+    let (mut older, first) = began(&one).await;
+    let (mut newer, second) = began(&one).await;
+    let (_elsewhere, third) = began(&other).await;
+    assert!(first < second && second < third, "{first} {second} {third}");
+    let server_packet::Message::Kicked(_) = older.next_packet().await else { panic!("no kick") };
+    newer.heartbeat(0.0).await;
+    newer.island_changed().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,8 +2,9 @@ use std::sync::{
     Arc, Mutex, PoisonError,
     atomic::{AtomicU64, Ordering},
 };
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
+use protocol::{is_far_ahead, unix_ms};
 use tokio::sync::mpsc::{self, error::TrySendError};
 
 use crate::{Envelope, epochs::Epochs};
@@ -45,9 +46,17 @@ impl Inbox {
         self.queue.closed().await;
     }
 
-    /// Puts a message into the queue, or drops it: where there is no place, and where a director
-    /// says it that was deposed.
+    /// Puts a message into the queue, or drops it: where there is no place, where a director says it
+    /// that was deposed, and where its session began more than a day from now. Such a session would be
+    /// newer than any other of its wallet, and clocks that observe it would mint one id after the other
+    /// in its millisecond, until the last id there is.
     pub(crate) fn offer(&self, mut envelope: Envelope) {
+        let session = envelope.headers.session;
+        if session.is_some_and(|session| is_far_ahead(session.unix_ms(), unix_ms(SystemTime::now()))) {
+            metrics::counter!("atoll_bus_future_sessions_total", "subscriber" => self.name).increment(1);
+            tracing::debug!(subscriber = self.name, subject = %envelope.subject, "session of the future, dropped");
+            return;
+        }
         if !self.epochs.admit(&envelope) {
             metrics::counter!("atoll_bus_deposed_total", "subscriber" => self.name).increment(1);
             tracing::debug!(subscriber = self.name, subject = %envelope.subject, "of a deposed director, dropped");

@@ -1,11 +1,13 @@
 //! From the bus to what it says.
 
+use std::time::SystemTime;
+
 use archipelago::{Input, Transport, TransportKind};
 use bus::Envelope;
 use protocol::{
     Address, ConnectionString, IslandId, NodeName, Position, SessionId, Subject, Ulid,
     atoll_bus::{self, GatewayHeartbeat, MembershipEnded, TransportAnnouncement},
-    is_protocol_name,
+    is_far_ahead, is_protocol_name, unix_ms,
     v3::{ClusterChangeMessage, ServiceDiscoveryMessage},
 };
 
@@ -109,13 +111,19 @@ fn read(envelope: &Envelope, settings: &Settings) -> Result<Option<Heard>, &'sta
         Subject::MembershipEnded(island) => {
             let MembershipEnded { peers, minted_before, node } = decode(envelope)?;
             let node = (!node.is_empty()).then(|| node.parse()).transpose().map_err(|_| "node")?;
-            let minted_before = minted_before.parse().map_err(|_| "minted_before")?;
+            let minted_before: Ulid = minted_before.parse().map_err(|_| "minted_before")?;
+            if is_of_far_future(minted_before.timestamp_ms()) {
+                return Err("minted_before");
+            }
             let peers = peers.iter().filter_map(|peer| peer.parse().ok()).collect();
             Heard::Ended { island, node, peers, minted_before }
         }
         Subject::EngineDiscovery => {
             let ServiceDiscoveryMessage { server_name, status } = decode(envelope)?;
             match status {
+                Some(status) if server_name == SERVER_NAME && is_of_far_future(status.current_time) => {
+                    return Err("current_time");
+                }
                 Some(status) if server_name == SERVER_NAME => Heard::Leads { unix_ms: status.current_time },
                 // Other services say so too.
                 _ => return Ok(None),
@@ -135,6 +143,12 @@ fn read(envelope: &Envelope, settings: &Settings) -> Result<Option<Heard>, &'sta
         _ => return Err("subject"),
     };
     Ok(Some(heard))
+}
+
+/// Whether a time is too far ahead of this process's clock: whatever is minted later would have to be
+/// later than it.
+fn is_of_far_future(time_ms: u64) -> bool {
+    is_far_ahead(time_ms, unix_ms(SystemTime::now()))
 }
 
 fn decode<M: protocol::Message + Default>(envelope: &Envelope) -> Result<M, &'static str> {
@@ -314,13 +328,28 @@ mod tests {
         let subject = Subject::MembershipEnded(island.clone());
         let heard = read_one(&subject, Headers::default(), ended.encode_to_vec());
         assert_eq!(heard, Ok(Some(Heard::Ended { island, node: None, peers: vec![peer()], minted_before })));
-        let says = |server_name: &str| {
-            let status = v3::ServiceStatus { current_time: 9, ..v3::ServiceStatus::default() };
+        let says = |server_name: &str, current_time| {
+            let status = v3::ServiceStatus { current_time, ..v3::ServiceStatus::default() };
             let discovery =
                 ServiceDiscoveryMessage { server_name: server_name.to_owned(), status: Some(status) };
             read_one(&Subject::EngineDiscovery, Headers::default(), discovery.encode_to_vec())
         };
-        assert_eq!(says(SERVER_NAME), Ok(Some(Heard::Leads { unix_ms: 9 })));
-        assert_eq!(says("another service"), Ok(None));
+        assert_eq!(says(SERVER_NAME, 9), Ok(Some(Heard::Leads { unix_ms: 9 })));
+        assert_eq!(says("another service", 9), Ok(None));
+    }
+
+    #[test]
+    fn times_far_ahead_are_refused() {
+        let ended = MembershipEnded {
+            minted_before: Ulid::from_parts(u64::MAX, 0).to_string(),
+            ..MembershipEnded::default()
+        };
+        let subject = Subject::MembershipEnded("I1".parse().unwrap());
+        let heard = read_one(&subject, Headers::default(), ended.encode_to_vec());
+        assert_eq!(heard, Err("minted_before"));
+        let status = v3::ServiceStatus { current_time: u64::MAX, ..v3::ServiceStatus::default() };
+        let discovery = ServiceDiscoveryMessage { server_name: SERVER_NAME.to_owned(), status: Some(status) };
+        let heard = read_one(&Subject::EngineDiscovery, Headers::default(), discovery.encode_to_vec());
+        assert_eq!(heard, Err("current_time"));
     }
 }

@@ -131,6 +131,11 @@ impl SessionId {
         Self(Ulid::from_parts(unix_ms, random).0)
     }
 
+    /// When the session began, in milliseconds since the Unix epoch.
+    pub const fn unix_ms(self) -> u64 {
+        Ulid(self.0).timestamp_ms()
+    }
+
     /// The least session greater than this one.
     pub const fn next(self) -> Self {
         Self(self.0.saturating_add(1))
@@ -235,5 +240,6 @@ mod tests {
         assert!(early < late);
         assert_eq!(late.to_string().parse::<SessionId>().unwrap(), late);
         assert_eq!(late.to_string().len(), 26);
+        assert_eq!(late.unix_ms(), 1_001);
     }
 }

@@ -16,7 +16,7 @@ pub use connection::{ConnectionString, ConnectionStringError, KNOWN_PROTOCOLS, i
 pub use id::{Address, AddressError, IslandId, NodeName, SessionId, TokenError, UlidClock};
 pub use position::{Parcel, ParcelError, Position, PositionError};
 pub use subject::Subject;
-pub use time::unix_ms;
+pub use time::{is_far_ahead, unix_ms};
 pub use topic::{SceneTopic, SystemTopic, Topic, TopicError, TopicPattern};
 
 /// Messages compiled from `protocol/*.proto`.

@@ -3,7 +3,7 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU32, Ordering},
     },
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use admission::{Limiter, Verifier};
@@ -12,7 +12,7 @@ use metrics::Counter;
 use protocol::{
     IslandId, Message as _, Subject, Ulid,
     atoll_bus::{MembershipEnded, RoomSeats, TransportAnnouncement},
-    subject,
+    is_far_ahead, subject, unix_ms,
     v3::JoinIslandMessage,
 };
 use tokio::{
@@ -255,7 +255,13 @@ impl Shared {
     }
 
     fn end(&self, island: &IslandId, end: &MembershipEnded, ending: &mut Ending) {
-        let Ok(minted_before) = end.minted_before.parse::<Ulid>() else { return };
+        let minted_before = end.minted_before.parse::<Ulid>().ok();
+        // A later time would void tokens that are minted long after this message.
+        let believed = |ulid: &Ulid| !is_far_ahead(ulid.timestamp_ms(), unix_ms(SystemTime::now()));
+        let Some(minted_before) = minted_before.filter(believed) else {
+            metrics::counter!("atoll_rooms_ends_refused_total").increment(1);
+            return;
+        };
         // An island that moved is named with the node that it left.
         let moved = !end.node.is_empty();
         if moved && end.node != self.settings.node.as_str() {

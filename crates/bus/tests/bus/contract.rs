@@ -1,12 +1,12 @@
 //! What every bus promises, asked of each.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bus::{Bus, Envelope, Headers, Subscription};
-use protocol::{Address, IslandId, SessionId, Subject, subject};
+use protocol::{Address, IslandId, SessionId, Subject, subject, unix_ms};
 use tokio::time::timeout;
 
-use crate::{nats::settings, server::Server};
+use crate::{metric, nats::settings, server::Server};
 
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -69,6 +69,7 @@ contract!(
     a_subscription_ends_when_it_is_dropped,
     subscriptions_end_with_the_bus,
     a_publisher_does_not_wait_for_a_slow_subscriber,
+    message_of_a_far_future_session_is_dropped,
 );
 
 /// A subject that ends a test's messages.
@@ -228,6 +229,26 @@ async fn headers_arrive_as_they_were_given(trial: Trial) {
         let heard = next(&mut subscription).await;
         assert_eq!((heard.headers, &heard.payload[..]), (headers, &b"\0\r\n\xff"[..]));
     }
+}
+
+async fn message_of_a_far_future_session_is_dropped(trial: Trial) {
+    let refused = || metric::count("atoll_bus_future_sessions_total{subscriber=\"future\"}");
+    let before = refused();
+    let mut subscription = trial.bus.subscribe("future", &[subject::PEER_CONNECTS], 8);
+    let now_ms = unix_ms(SystemTime::now());
+    let hour_ms = 60 * 60 * 1_000;
+    let session = |hours: u64| SessionId::new(now_ms + hours * hour_ms, 1);
+    let last: SessionId = "7ZZZZZZZZZZZZZZZZZZZZZZZZZ".parse().unwrap();
+    for session in [session(0), last, session(25), session(23)] {
+        trial.bus.publish(&Subject::PeerConnect(peer(1)), Headers::of_session(session), "");
+    }
+    for expected in [session(0), session(23)] {
+        assert_eq!(next(&mut subscription).await.headers.session, Some(expected));
+    }
+    trial.settled().await;
+    assert!(subscription.try_next().is_none());
+    // The same test on the other bus counts there, too.
+    assert!(refused() >= before + 2);
 }
 
 async fn a_message_that_two_patterns_match_comes_once(trial: Trial) {
