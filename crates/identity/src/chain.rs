@@ -140,6 +140,12 @@ pub enum ChainError {
         /// Where it stands.
         link: usize,
     },
+    /// A second link is signed by a contract wallet: each costs questions to an Ethereum node.
+    #[error("link {link} is the second one signed by a contract wallet (EIP-1654), at most one is taken")]
+    SecondContractLink {
+        /// Where it stands.
+        link: usize,
+    },
     /// A contract wallet signed, and no provider is there to check it.
     #[error("link {link} is signed by a contract wallet (EIP-1654), which this server cannot check")]
     ContractWallet {
@@ -181,5 +187,9 @@ pub(crate) fn check(links: &[Link]) -> Result<(), ChainError> {
             _ => {}
         }
     }
-    Ok(())
+    let mut contracts = links.iter().enumerate().filter(|(_, link)| link.kind.is_contract());
+    match contracts.nth(1) {
+        Some((link, _)) => Err(ChainError::SecondContractLink { link }),
+        None => Ok(()),
+    }
 }

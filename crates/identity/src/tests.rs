@@ -280,6 +280,19 @@ fn contract_wallets_are_refused_without_a_provider_and_handed_out_for_one() {
 }
 
 #[test]
+fn second_link_of_a_contract_wallet_is_refused() {
+    let mut links = links(DAY);
+    for link in &mut links[1..] {
+        link.signature = "0x1234".into();
+    }
+    links[1].kind = LinkKind::Eip1654Ephemeral;
+    links[2].kind = LinkKind::Eip1654SignedEntity;
+    let json = serde_json::to_string(&links).unwrap();
+    let examined = examine(&json, wallet(1).address(), CHALLENGE, &Limits::default(), now());
+    assert_eq!(examined, Err(ChainError::SecondContractLink { link: 2 }));
+}
+
+#[test]
 fn a_contract_may_have_signed_the_message_or_its_personal_digest() {
     let signature = ContractSignature {
         link: 1,

@@ -33,7 +33,7 @@ impl Default for Limits {
 pub struct Examined {
     /// Whose chain it is, once every one of `contract_signatures` is found valid.
     pub owner: Address,
-    /// What only the contracts themselves can tell. Empty for ordinary wallets.
+    /// What only the contracts themselves can tell: at most one. Empty for ordinary wallets.
     pub contract_signatures: Vec<ContractSignature>,
 }
 
