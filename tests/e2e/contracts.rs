@@ -223,6 +223,56 @@ async fn whoever_chooses_what_is_called_does_not_have_the_provider_left_alone() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn rate_limited_provider_is_left_alone_for_a_moment() {
+    let ethereum = Ethereum::start().await;
+    let settings = [("IDENTITY__ETHEREUM_FAILURES", "1"), ("IDENTITY__ETHEREUM_COOL_DOWN_S", "3600")];
+    let realm = realm(&ethereum, &settings);
+    let (known, new) = (ethereum.deploy(), ethereum.deploy());
+    let delegation = known.delegate(&known.owner());
+    is_welcome(&realm, known, &|challenge| delegation.sign(challenge)).await;
+    ethereum.feel(Mood::Limited);
+    let calls = ethereum.calls();
+    let (close, reason) = refused(&realm, new, &|challenge| new.sign(challenge)).await;
+    assert_eq!((close, close.come_back()), (Close::Full, true));
+    assert!(reason.ends_with("the Ethereum provider is asked too often, come back later"), "{reason}");
+    assert_eq!(ethereum.calls(), calls + 1);
+    is_welcome(&realm, known, &|challenge| delegation.sign(challenge)).await;
+    assert_eq!(realm.metric("atoll_contract_breaker").await, 0.0);
+    assert!(realm.count("atoll_contract_questions_total{outcome=\"limited\"}").await >= 1.0);
+    ethereum.feel(Mood::Well);
+    eventually("asked again", async || {
+        drop(try_sign_in(&realm, new, &|challenge| new.sign(challenge)).await);
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        ethereum.calls() > calls + 1
+    })
+    .await;
+    is_welcome(&realm, new, &|challenge| new.sign(challenge)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn network_over_its_questions_is_refused_and_key_pairs_are_not() {
+    let ethereum = Ethereum::start().await;
+    let realm = realm(&ethereum, &[("IDENTITY__ETHEREUM_QUESTIONS_PER_NETWORK_PER_HOUR", "2")]);
+    let known = ethereum.deploy();
+    let delegation = known.delegate(&known.owner());
+    for _ in 0..3 {
+        is_welcome(&realm, known, &|challenge| delegation.sign(challenge)).await;
+    }
+    let second = ethereum.deploy();
+    is_welcome(&realm, second, &|challenge| second.sign(challenge)).await;
+    let (calls, third) = (ethereum.calls(), ethereum.deploy());
+    let (close, reason) = refused(&realm, third, &|challenge| third.sign(challenge)).await;
+    assert_eq!((close, close.come_back()), (Close::Full, true));
+    assert!(
+        reason.ends_with("too many contract wallets of this network sign in, come back later"),
+        "{reason}"
+    );
+    assert_eq!(ethereum.calls(), calls);
+    is_welcome(&realm, known, &|challenge| delegation.sign(challenge)).await;
+    sign_in(&realm, &wallet()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_provider_that_fails_is_left_alone_until_it_has_cooled_down() {
     let ethereum = Ethereum::start().await;
     let settings = [

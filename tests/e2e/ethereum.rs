@@ -41,6 +41,8 @@ pub(crate) enum Mood {
     Garbage,
     /// Well, but calls of contracts that are not wallets end in an error that is not a revert.
     Strict,
+    /// It is asked too often, and names no time.
+    Limited,
 }
 
 /// The node; it listens as long as the test runs.
@@ -96,6 +98,7 @@ async fn answer(State(chain): State<Arc<Chain>>, Json(question): Json<Value>) ->
     match mood {
         mood if mood == Mood::Hung as u8 => tokio::time::sleep(Duration::from_secs(600)).await,
         mood if mood == Mood::Failing as u8 => return StatusCode::BAD_GATEWAY.into_response(),
+        mood if mood == Mood::Limited as u8 => return StatusCode::TOO_MANY_REQUESTS.into_response(),
         mood if mood == Mood::Garbage as u8 => return "<html>sign up for more</html>".into_response(),
         _ => {}
     }

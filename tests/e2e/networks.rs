@@ -34,7 +34,9 @@ mod connections {
     async fn silent_connections_do_not_starve_few_files() {
         let realm = Realm::with_files(100, &[("SERVER__HEADER_TIMEOUT_S", "600")]);
         let mut silent = Vec::new();
-        for beginning in [&b""[..], b"P", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"GET / HT"].iter().cycle().take(120) {
+        for beginning in
+            [&b""[..], b"P", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"GET / HT"].iter().cycle().take(120)
+        {
             let mut stream = connect_from(1, &realm).await;
             // One that has given way by now does not take it.
             let _ = stream.write_all(beginning).await;
@@ -132,8 +134,11 @@ mod handshakes {
 
     #[tokio::test(flavor = "multi_thread")]
     async fn refused_handshake_frees_its_permit_at_once() {
-        let settings =
-            [("GATEWAY__MAX_HANDSHAKES_PER_IP", "1"), ("ROOMS__MAX_HANDSHAKES_PER_IP", "1"), ("ROOMS__OPEN", "lobby")];
+        let settings = [
+            ("GATEWAY__MAX_HANDSHAKES_PER_IP", "1"),
+            ("ROOMS__MAX_HANDSHAKES_PER_IP", "1"),
+            ("ROOMS__OPEN", "lobby"),
+        ];
         let realm = Realm::start(&settings);
         for url in [realm.socket(), format!("{}/rooms/lobby", realm.ws)] {
             let mut refused = Wire::open_from(1, &url, &[]).await.unwrap();
@@ -153,7 +158,9 @@ mod handshakes {
     async fn ipv6_addresses_of_one_prefix_share_a_limit() {
         let settings = [("GATEWAY__MAX_HANDSHAKES_PER_IP", "1"), ("SERVER__TRUSTED_PROXIES", "127.0.7.1")];
         let realm = Realm::start(&settings);
-        let open = async |last, address| Wire::open_from(last, &realm.socket(), &[("x-forwarded-for", address)]).await;
+        let open = async |last, address| {
+            Wire::open_from(last, &realm.socket(), &[("x-forwarded-for", address)]).await
+        };
         let _first = open(1, "2001:db8::1").await.unwrap();
         assert_eq!(open(1, "2001:db8::2").await.err().unwrap().0, 503);
         assert_eq!(open(1, "6.6.6.6, 2001:db8::3").await.err().unwrap().0, 503, "the rightmost counts");
@@ -213,7 +220,8 @@ mod presence {
         let url = format!("{}/islands", realm.http);
         let client = client_from(1);
         let answers = futures_util::future::join_all((0..20).map(|_| client.get(&url).send())).await;
-        let statuses: Vec<u16> = answers.into_iter().map(|answer| answer.unwrap().status().as_u16()).collect();
+        let statuses: Vec<u16> =
+            answers.into_iter().map(|answer| answer.unwrap().status().as_u16()).collect();
         let count = |status| statuses.iter().filter(|&&other| other == status).count();
         // One at once, and those whose turn comes within two seconds.
         assert!(count(200) >= 5 && count(429) >= 1 && count(200) + count(429) == 20, "{statuses:?}");

@@ -65,7 +65,8 @@ impl Wire {
         match timeout(PATIENCE, client_async(request, stream)).await.unwrap() {
             Ok((socket, _)) => Ok(Self(socket, VecDeque::new())),
             Err(Error::Http(response)) => {
-                let body = String::from_utf8_lossy(response.body().as_deref().unwrap_or_default()).into_owned();
+                let body =
+                    String::from_utf8_lossy(response.body().as_deref().unwrap_or_default()).into_owned();
                 Err((response.status().as_u16(), body))
             }
             Err(error) => panic!("neither a socket nor a refusal: {error}"),

@@ -89,8 +89,9 @@ struct Eviction {
 #[derive(Debug)]
 pub struct Permit {
     limiter: Arc<Inner>,
-    /// `None`: exempt from the limits of networks.
-    network: Option<Network>,
+    network: Network,
+    /// Counts in the total alone.
+    is_exempt: bool,
     id: u64,
     eviction: Arc<Eviction>,
 }
@@ -134,7 +135,7 @@ impl Limiter {
             state.evict();
             metrics::counter!("atoll_admission_evicted_total", "limiter" => self.0.name).increment(1);
         }
-        let permit = self.permit(&mut state, Some(network));
+        let permit = self.permit(&mut state, network, false);
         let eviction = permit.eviction.clone();
         let id = permit.id;
         state.change(network, |held| {
@@ -150,7 +151,7 @@ impl Limiter {
     /// # Errors
     ///
     /// [`Full::Closed`], and [`Full::Total`] when nothing can be evicted for it.
-    pub fn acquire_exempt(&self) -> Result<Permit, Full> {
+    pub fn acquire_exempt(&self, network: Network) -> Result<Permit, Full> {
         let mut state = self.0.lock();
         if *self.0.closed.borrow() {
             return Err(Full::Closed);
@@ -158,14 +159,14 @@ impl Limiter {
         if state.total >= self.0.limits.total && !state.evict() {
             return Err(Full::Total);
         }
-        Ok(self.permit(&mut state, None))
+        Ok(self.permit(&mut state, network, true))
     }
 
-    fn permit(&self, state: &mut State, network: Option<Network>) -> Permit {
+    fn permit(&self, state: &mut State, network: Network, is_exempt: bool) -> Permit {
         let id = state.next_id;
         state.next_id += 1;
         state.total += 1;
-        Permit { limiter: self.0.clone(), network, id, eviction: Arc::default() }
+        Permit { limiter: self.0.clone(), network, is_exempt, id, eviction: Arc::default() }
     }
 
     /// Gives out no more permits.
@@ -186,6 +187,11 @@ impl Limiter {
 }
 
 impl Permit {
+    /// The network that it was given to.
+    pub fn network(&self) -> Network {
+        self.network
+    }
+
     /// Completes when the permit was evicted: the holder must end then.
     pub async fn evicted(&self) {
         while !self.eviction.happened.load(Ordering::Acquire) {
@@ -195,13 +201,12 @@ impl Permit {
 
     /// States whether the holder waits for its client, and so may be evicted.
     pub fn set_waiting(&self, waiting: bool) {
-        let Some(network) = self.network else { return };
         let mut state = self.limiter.lock();
-        if self.is_evicted() {
+        if self.is_exempt || self.is_evicted() {
             return;
         }
         let (id, eviction) = (self.id, &self.eviction);
-        state.change(network, |held| match waiting {
+        state.change(self.network, |held| match waiting {
             true => drop(held.waiting.insert(id, eviction.clone())),
             false => drop(held.waiting.remove(&id)),
         });
@@ -220,8 +225,8 @@ impl Drop for Permit {
         }
         state.total -= 1;
         let id = self.id;
-        if let Some(network) = self.network {
-            state.change(network, |held| {
+        if !self.is_exempt {
+            state.change(self.network, |held| {
                 held.permits -= 1;
                 held.waiting.remove(&id);
             });
@@ -328,9 +333,9 @@ mod tests {
         let permits: Vec<_> = (0..3).map(|_| limiter.acquire(network(1)).unwrap()).collect();
         permits.iter().for_each(|permit| permit.set_waiting(false));
         assert_eq!(limiter.acquire(network(2)).unwrap_err(), Full::Total);
-        assert_eq!(limiter.acquire_exempt().unwrap_err(), Full::Total);
+        assert_eq!(limiter.acquire_exempt(network(9)).unwrap_err(), Full::Total);
         permits[1].set_waiting(true);
-        let exempt = limiter.acquire_exempt().unwrap();
+        let exempt = limiter.acquire_exempt(network(9)).unwrap();
         assert!(permits[1].is_evicted());
         permits[1].set_waiting(true);
         assert_eq!(limiter.acquire(network(2)).unwrap_err(), Full::Total, "an exempt permit stays");
@@ -389,7 +394,7 @@ mod tests {
                 let state = limiter.0.lock();
                 prop_assert_eq!(state.total, permits.len());
                 for (network, held) in &state.networks {
-                    let live = permits.iter().filter(|(permit, _)| permit.network == Some(*network));
+                    let live = permits.iter().filter(|(permit, _)| permit.network == *network);
                     prop_assert_eq!(held.permits, live.clone().count());
                     prop_assert_eq!(held.waiting.len(), live.filter(|(_, waiting)| *waiting).count());
                 }

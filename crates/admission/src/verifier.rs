@@ -5,7 +5,7 @@ use identity::{ChainError, Challenge, Examined, FetchError, Limits, SignedFetch,
 use protocol::{Address, Close};
 use tokio::sync::Semaphore;
 
-use crate::{Contracts, NotAsked};
+use crate::{Contracts, Network, NotAsked};
 
 /// The operating system has no randomness to give.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -83,33 +83,36 @@ impl Verifier {
         Ok(Challenge::new(random()?))
     }
 
-    /// Whether `chain_json` is `announced`'s signature of the challenge, which is used up.
+    /// Whether `chain_json` is `announced`'s signature of the challenge, which is used up. A client
+    /// in `network` sent it.
     pub async fn verify(
         &self,
         chain_json: String,
         announced: Address,
         challenge: Challenge,
+        network: Network,
     ) -> Result<(), Refusal> {
         let limits = self.limits;
         let check = move || examine(&chain_json, announced, challenge.as_str(), &limits, SystemTime::now());
-        let verified = async { self.ask(&self.off_network(check).await?).await };
+        let verified = async { self.ask(&self.off_network(check).await?, network).await };
         count(verified.await)
     }
 
-    /// Who signed a request for `path` with these headers, and for what. `judge` says, before any
+    /// Who in `network` signed a request for `path` with these headers, and for what. `judge` says, before any
     /// contract is asked, whether it would be of use: whether it was seen before, for instance.
     pub async fn verify_fetch<E: From<Refusal>>(
         &self,
         method: &'static str,
         path: String,
         headers: HeaderMap,
+        network: Network,
         judge: impl FnOnce(&SignedFetch) -> Result<(), E>,
     ) -> Result<SignedFetch, E> {
         let limits = self.limits;
         let check = move || examine_fetch(method, &path, &headers, &limits, SystemTime::now());
         let fetch = self.off_network(check).await.or_else(|refusal| count(Err(refusal)))?;
         judge(&fetch)?;
-        count(self.ask(&fetch.examined).await)?;
+        count(self.ask(&fetch.examined, network).await)?;
         Ok(fetch)
     }
 
@@ -134,12 +137,12 @@ impl Verifier {
     }
 
     /// Asks the contracts that a chain needs.
-    async fn ask(&self, examined: &Examined) -> Result<(), Refusal> {
+    async fn ask(&self, examined: &Examined, network: Network) -> Result<(), Refusal> {
         let Some(first) = examined.contract_signatures.first() else { return Ok(()) };
         let Some(contracts) = &self.contracts else {
             return Err(ChainError::ContractWallet { link: first.link }.into());
         };
-        match contracts.first_invalid(&examined.contract_signatures).await {
+        match contracts.first_invalid(&examined.contract_signatures, network).await {
             Ok(None) => Ok(()),
             Ok(Some(link)) => Err(Refusal::Contract { link }),
             Err((link, why)) => Err(Refusal::NotAsked { link, why }),
@@ -168,14 +171,23 @@ mod tests {
         let (challenge, other) = (verifier.challenge().unwrap(), verifier.challenge().unwrap());
         assert!(challenge != other, "challenges are random");
         let chain = wallet.sign_challenge(challenge.as_str());
-        assert_eq!(verifier.verify(chain.clone(), wallet.address(), challenge).await, Ok(()));
-        let refused = verifier.verify(chain, wallet.address(), other).await;
+        let network = Network::of([127, 0, 0, 1].into(), 64);
+        assert_eq!(verifier.verify(chain.clone(), wallet.address(), challenge, network).await, Ok(()));
+        let refused = verifier.verify(chain, wallet.address(), other, network).await;
         assert_eq!(refused, Err(ChainError::OtherChallenge.into()));
     }
 
     #[test]
     fn reasons_fit_a_close_frame() {
-        for why in [NotAsked::Unwell, NotAsked::Busy, NotAsked::TooSlow, NotAsked::Failed] {
+        for why in [
+            NotAsked::Unwell,
+            NotAsked::Busy,
+            NotAsked::TooSlow,
+            NotAsked::Failed,
+            NotAsked::Limited,
+            NotAsked::NetworkBudget,
+            NotAsked::DayBudget,
+        ] {
             let refusal = Refusal::NotAsked { link: 9, why };
             assert!(refusal.to_string().len() <= 123, "{refusal}");
             assert!(refusal.close().come_back());

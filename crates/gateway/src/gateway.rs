@@ -364,19 +364,13 @@ async fn enter_rpc(
     enter(shared, network, upgrade, protocol::RPC_SUBPROTOCOL, bff::serve).await
 }
 
-/// A socket that has not signed in yet.
-pub(crate) struct Handshaking {
-    pub(crate) network: Network,
-    pub(crate) permit: Permit,
-}
-
 /// Opens a socket, if its network may begin another handshake, and has it served.
 async fn enter<S>(
     shared: Arc<Shared>,
     network: Network,
     upgrade: WebSocketUpgrade,
     subprotocol: &'static str,
-    serve: impl FnOnce(Arc<Shared>, WebSocket, Handshaking) -> S + Send + 'static,
+    serve: impl FnOnce(Arc<Shared>, WebSocket, Permit) -> S + Send + 'static,
 ) -> Response
 where
     S: Future<Output = ()> + Send,
@@ -397,6 +391,6 @@ where
         .write_buffer_size(0)
         .on_upgrade(async move |socket| {
             let _socket = socket_count;
-            serve(shared, socket, Handshaking { network, permit }).await;
+            serve(shared, socket, permit).await;
         })
 }

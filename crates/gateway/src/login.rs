@@ -270,7 +270,7 @@ async fn answer(shared: &Shared, network: Network, request: Request) -> Result<S
     };
     permit.set_waiting(false);
     let judge = |fetch: &SignedFetch| login.judge(fetch, network);
-    let fetch = shared.verifier.verify_fetch("POST", login.path.clone(), headers, judge).await?;
+    let fetch = shared.verifier.verify_fetch("POST", login.path.clone(), headers, network, judge).await?;
     // Contracts may have taken seconds. Whoever is to come back may do so with the same request.
     let node_url = login.node_url()?;
     login.take(&fetch)?;

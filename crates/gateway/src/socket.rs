@@ -15,7 +15,7 @@ use tracing::Instrument;
 
 use crate::{
     frames::{End, Received, end, farewell, next, paced, write},
-    gateway::{Handshaking, Shared},
+    gateway::Shared,
     handshake::{Applicant, Handshake, Step},
     live::{Live, LiveState},
     sessions::{Inbox, Told},
@@ -23,8 +23,8 @@ use crate::{
 };
 
 /// Serves one socket.
-pub(crate) async fn serve(shared: Arc<Shared>, mut socket: WebSocket, handshaking: Handshaking) {
-    let Handshaking { network, permit } = handshaking;
+pub(crate) async fn serve(shared: Arc<Shared>, mut socket: WebSocket, permit: Permit) {
+    let network = permit.network();
     let shared = &*shared;
     let deadline = Instant::now() + shared.settings.handshake_timeout;
     let signed_in = tokio::select! {
@@ -68,7 +68,10 @@ async fn sign_in(shared: &Shared, permit: &Permit, socket: &mut WebSocket) -> Re
             }
             Step::Verify { applicant, challenge, auth_chain_json } => {
                 permit.set_waiting(false);
-                let verified = shared.verifier.verify(auth_chain_json, applicant.address, challenge).await;
+                let verified = shared
+                    .verifier
+                    .verify(auth_chain_json, applicant.address, challenge, permit.network())
+                    .await;
                 return match verified {
                     Ok(()) => Ok(applicant),
                     Err(refusal) => Err(Some((refusal.close(), refusal.to_string()))),

@@ -10,6 +10,9 @@ pub enum AnswerError {
     /// The node failed.
     #[error("it answered with JSON-RPC error {0}")]
     Rpc(i64),
+    /// The node is asked too often.
+    #[error("it answered with JSON-RPC error {0}: it is asked too often")]
+    Limited(i64),
     /// It may be the contract that caused it: nobody is to be blamed, and nothing is known.
     #[error("it answered with JSON-RPC error {0}, which shows neither whether it nor the contract failed")]
     Unclear(i64),
@@ -42,8 +45,11 @@ const EVM_FAILURES: [&str; 12] = [
 /// `execution reverted` of the JSON-RPC specification of execution clients.
 const REVERTED: i64 = 3;
 /// What only the node causes: no JSON, no request, no such method, an internal error (JSON-RPC 2.0),
-/// a resource that is missing or unavailable, a limit (EIP-1474).
-const NODE_FAILURES: [i64; 7] = [-32700, -32600, -32601, -32603, -32001, -32002, -32005];
+/// a resource that is missing or unavailable (EIP-1474).
+const NODE_FAILURES: [i64; 6] = [-32700, -32600, -32601, -32603, -32001, -32002];
+/// How providers say that they are asked too often, where the HTTP status does not: EIP-1474's "limit
+/// exceeded" (Infura and others), the status as a code (Alchemy), and codes of QuickNode and BlockVision.
+const LIMITS: [i64; 5] = [-32005, 429, -32007, -32012, -32605];
 
 /// The call: the selector, the digest, and the signature behind its offset and its length, padded
 /// to words (Solidity's ABI, "use of dynamic types").
@@ -86,6 +92,8 @@ pub fn read_answer(success: bool, body: &[u8]) -> Result<bool, AnswerError> {
             let message = message.as_str().unwrap_or_default().to_lowercase();
             if code == REVERTED || EVM_FAILURES.iter().any(|said| message.contains(said)) {
                 Ok(false)
+            } else if LIMITS.contains(&code) {
+                Err(AnswerError::Limited(code))
             } else if success && !NODE_FAILURES.contains(&code) {
                 Err(AnswerError::Unclear(code))
             } else {
@@ -163,7 +171,7 @@ mod tests {
             assert_eq!(said(&answer), Ok(false), "{answer}");
         }
         for code in NODE_FAILURES {
-            let answer = error(code, "daily request count exceeded");
+            let answer = error(code, "internal error");
             assert_eq!(said(&answer), Err(AnswerError::Rpc(code)));
         }
         for (code, message) in [
@@ -190,5 +198,24 @@ mod tests {
         assert_eq!(failed(&word("1626ba7e")), Err(AnswerError::Malformed));
         assert_eq!(failed(&error(3, "execution reverted")), Ok(false));
         assert_eq!(failed(&error(-32000, "too many requests")), Err(AnswerError::Rpc(-32000)));
+    }
+
+    #[test]
+    fn rate_limit_of_the_node_is_no_failure() {
+        for (code, message) in [
+            (-32005, "daily request count exceeded, request rate limited"),
+            (429, "Your app has exceeded its compute units per second capacity."),
+            (-32007, "15/second request limit reached"),
+            (-32012, "credits limited to 6000/sec"),
+            (-32605, "Rate Limit"),
+        ] {
+            let answer = error(code, message).to_string();
+            for success in [true, false] {
+                let read = read_answer(success, answer.as_bytes());
+                assert_eq!(read, Err(AnswerError::Limited(code)), "{message}");
+            }
+        }
+        let reverted = error(3, "execution reverted: too many requests").to_string();
+        assert_eq!(read_answer(true, reverted.as_bytes()), Ok(false), "the contract's words");
     }
 }

@@ -107,9 +107,12 @@ async fn admit(
     }
     let head_deadline = Instant::now() + settings.head_timeout;
     let is_trusted = addresses.is_trusted(peer);
-    let acquire = |address: IpAddr| match addresses.is_trusted(address) {
-        true => limiter.acquire_exempt(),
-        false => limiter.acquire(addresses.network(address)),
+    let acquire = |address: IpAddr| {
+        let network = addresses.network(address);
+        match addresses.is_trusted(address) {
+            true => limiter.acquire_exempt(network),
+            false => limiter.acquire(network),
+        }
     };
     let Ok(permit) = acquire(peer) else { return refuse("full") };
     if !(addresses.proxy_protocol && is_trusted) {

@@ -87,7 +87,7 @@ where
         return Err(refuse(Close::OutOfOrder));
     };
     permit.set_waiting(false);
-    let verified = shared.verifier.verify(signed.auth_chain_json, address, challenge).await;
+    let verified = shared.verifier.verify(signed.auth_chain_json, address, challenge, permit.network()).await;
     verified.map_err(|refusal| Some((refusal.close(), refusal.to_string())))
 }
 

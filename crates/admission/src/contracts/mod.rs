@@ -4,7 +4,9 @@
 //! short, cheap for the node, and kept away from one that does not answer; a hung provider holds up
 //! contract wallets alone.
 
+mod backoff;
 mod breaker;
+mod budget;
 mod cache;
 mod provider;
 
@@ -20,7 +22,11 @@ use tokio::{
     time::{self, Instant},
 };
 
+use crate::Network;
+
+use backoff::Backoff;
 use breaker::{Breaker, Pass, Stand, Verdict};
+use budget::Budget;
 use cache::Cache;
 use provider::{Provider, ProviderError};
 
@@ -43,6 +49,11 @@ pub struct ContractSettings {
     pub failures_to_open: u32,
     /// For how long; then one question is tried.
     pub cool_down: Duration,
+    /// How many questions may be asked for the wallets of one network in an hour; 0: no limit. A
+    /// question is at most two requests; one whose answer is remembered is not counted.
+    pub per_network_per_hour: u32,
+    /// How many may be asked in a day, a 24th of them at once; 0: no limit.
+    pub per_day: u32,
 }
 
 /// Why a contract wallet could not be asked.
@@ -60,6 +71,15 @@ pub enum NotAsked {
     /// The provider failed.
     #[error("the Ethereum provider failed, come back later")]
     Failed,
+    /// The provider said that it is asked too often, just now or a moment ago.
+    #[error("the Ethereum provider is asked too often, come back later")]
+    Limited,
+    /// Too many questions were asked for wallets of this network.
+    #[error("too many contract wallets of this network sign in, come back later")]
+    NetworkBudget,
+    /// Too many questions were asked today.
+    #[error("too many contract wallets sign in today, come back later")]
+    DayBudget,
 }
 
 /// Asks contract wallets. Cheap to clone.
@@ -73,6 +93,8 @@ struct Inner {
     places: Semaphore,
     cache: Mutex<Cache>,
     breaker: Mutex<Breaker>,
+    backoff: Mutex<Backoff>,
+    budget: Mutex<Budget>,
 }
 
 impl Contracts {
@@ -87,18 +109,21 @@ impl Contracts {
             places: Semaphore::new(settings.max_questions),
             cache: Mutex::new(cache),
             breaker: Mutex::new(breaker),
+            backoff: Mutex::new(Backoff::new()),
+            budget: Mutex::new(Budget::new(settings.per_network_per_hour, settings.per_day)),
         })))
     }
 
     /// The first of the signatures that is not valid, if one is not; or where it could not be asked,
-    /// and why.
+    /// and why. They are of a client in `network`.
     pub async fn first_invalid(
         &self,
         signatures: &[ContractSignature],
+        network: Network,
     ) -> Result<Option<usize>, (usize, NotAsked)> {
         let deadline = Instant::now() + self.0.deadline;
         for signature in signatures {
-            match self.0.is_valid(signature, deadline).await {
+            match self.0.is_valid(signature, network, deadline).await {
                 Ok(true) => {}
                 Ok(false) => return Ok(Some(signature.link)),
                 Err(why) => return Err((signature.link, why)),
@@ -109,7 +134,12 @@ impl Contracts {
 }
 
 impl Inner {
-    async fn is_valid(&self, signature: &ContractSignature, deadline: Instant) -> Result<bool, NotAsked> {
+    async fn is_valid(
+        &self,
+        signature: &ContractSignature,
+        network: Network,
+        deadline: Instant,
+    ) -> Result<bool, NotAsked> {
         if is_precompile(signature.contract) {
             return Ok(false);
         }
@@ -118,7 +148,7 @@ impl Inner {
         let (answer, outcome) = match known {
             Some(valid) => (Ok(valid), "cached"),
             None => {
-                let answer = self.ask(signature, deadline).await;
+                let answer = self.ask(signature, network, deadline).await;
                 if let Ok(valid) = answer {
                     let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
                     cache.remember(key, valid, Instant::now());
@@ -129,6 +159,9 @@ impl Inner {
                     Err(NotAsked::Unwell) => "unwell",
                     Err(NotAsked::Busy) => "busy",
                     Err(NotAsked::TooSlow | NotAsked::Failed) => "failed",
+                    Err(NotAsked::Limited) => "limited",
+                    Err(NotAsked::NetworkBudget) => "network_budget",
+                    Err(NotAsked::DayBudget) => "day_budget",
                 };
                 (answer, outcome)
             }
@@ -137,32 +170,65 @@ impl Inner {
         answer
     }
 
-    async fn ask(&self, signature: &ContractSignature, deadline: Instant) -> Result<bool, NotAsked> {
+    async fn ask(
+        &self,
+        signature: &ContractSignature,
+        network: Network,
+        deadline: Instant,
+    ) -> Result<bool, NotAsked> {
         // Whoever would only wait for nothing is told so at once.
         if self.breaker.lock().unwrap_or_else(PoisonError::into_inner).is_open(Instant::now()) {
             return Err(NotAsked::Unwell);
         }
+        self.check_backoff()?;
         let place = time::timeout_at(deadline, self.places.acquire()).await.map_err(|_| NotAsked::Busy)?;
         let _place = place.map_err(|_| NotAsked::Busy)?;
-        let mut question = Question::begin(&self.breaker).ok_or(NotAsked::Unwell)?;
+        // It may have begun during the wait.
+        self.check_backoff()?;
         let begun = Instant::now();
+        let mut question = Question::begin(&self.breaker).ok_or(NotAsked::Unwell)?;
+        // Only what is asked is counted.
+        self.budget.lock().unwrap_or_else(PoisonError::into_inner).take(network, begun)?;
         let answer = time::timeout_at(deadline, self.provider.is_valid(signature)).await;
         question.verdict = match answer {
             Ok(Ok(_)) => Verdict::Answered,
             // Whoever signs in chooses the contract, and so could keep all others out.
             Ok(Err(ProviderError::Answer(AnswerError::Unclear(_)))) => Verdict::Abandoned,
+            // It works, and would work as before if it were asked less.
+            Ok(Err(ProviderError::Limited(_))) => Verdict::Abandoned,
             // It had little time left when it was asked: that shows nothing.
             Err(_) if begun + self.deadline / 2 > deadline => Verdict::Abandoned,
             _ => Verdict::Failed,
         };
         match answer {
-            Ok(Ok(valid)) => Ok(valid),
+            Ok(Ok(valid)) => {
+                self.backoff.lock().unwrap_or_else(PoisonError::into_inner).answered(begun);
+                Ok(valid)
+            }
+            Ok(Err(ProviderError::Limited(retry_after))) => {
+                let mut backoff = self.backoff.lock().unwrap_or_else(PoisonError::into_inner);
+                if let Some(pause) = backoff.limited(retry_after, begun, Instant::now()) {
+                    tracing::warn!(
+                        ?pause,
+                        "the Ethereum provider is asked too often: it is not asked for a while"
+                    );
+                }
+                Err(NotAsked::Limited)
+            }
             Ok(Err(error)) => {
                 tracing::debug!(%error, "the Ethereum provider failed");
                 Err(NotAsked::Failed)
             }
             Err(_) => Err(NotAsked::TooSlow),
         }
+    }
+}
+
+impl Inner {
+    /// Whether the provider was asked too often a moment ago.
+    fn check_backoff(&self) -> Result<(), NotAsked> {
+        let backoff = self.backoff.lock().unwrap_or_else(PoisonError::into_inner);
+        if backoff.holds(Instant::now()) { Err(NotAsked::Limited) } else { Ok(()) }
     }
 }
 

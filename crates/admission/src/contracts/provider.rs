@@ -1,10 +1,10 @@
 //! Contract wallets' `isValidSignature(bytes32,bytes)`, asked of an Ethereum node by JSON-RPC.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use identity::{AnswerError, ContractSignature, MAX_ANSWER_BYTES, read_answer};
 use protocol::Address;
-use reqwest::{Client, redirect};
+use reqwest::{Client, StatusCode, header, redirect};
 use serde_json::json;
 
 /// The node that is asked. Its URL often holds an API key, and is never printed.
@@ -20,8 +20,10 @@ pub(crate) enum ProviderError {
     Unreachable,
     #[error("it answered with HTTP status {0}")]
     Status(u16),
+    #[error("it is asked too often")]
+    Limited(Option<Duration>),
     #[error(transparent)]
-    Answer(#[from] AnswerError),
+    Answer(AnswerError),
 }
 
 /// The contract is of the client's choosing: this is the most that it may have the node compute.
@@ -56,6 +58,7 @@ impl Provider {
         let unreachable = |_| ProviderError::Unreachable;
         let mut response = self.client.post(&self.url).json(&question).send().await.map_err(unreachable)?;
         let status = response.status();
+        let retry_after = retry_after(response.headers());
         let mut body = Vec::new();
         while let Some(chunk) = response.chunk().await.map_err(unreachable)? {
             body.extend_from_slice(&chunk);
@@ -64,10 +67,19 @@ impl Provider {
             }
         }
         read_answer(status.is_success(), &body).map_err(|error| match error {
+            _ if status == StatusCode::TOO_MANY_REQUESTS => ProviderError::Limited(retry_after),
+            AnswerError::Limited(_) => ProviderError::Limited(retry_after),
             AnswerError::Malformed if !status.is_success() => ProviderError::Status(status.as_u16()),
-            error => error.into(),
+            error => ProviderError::Answer(error),
         })
     }
+}
+
+/// For how long the node is not to be asked, where it names that in seconds. (A date, which is allowed
+/// as well, would hang on two clocks.)
+fn retry_after(headers: &header::HeaderMap) -> Option<Duration> {
+    let seconds = headers.get(header::RETRY_AFTER)?.to_str().ok()?;
+    Some(Duration::from_secs(seconds.trim().parse().ok()?))
 }
 
 impl fmt::Debug for Provider {

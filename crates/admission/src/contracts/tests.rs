@@ -1,6 +1,11 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use axum::{Router, routing::post};
+use axum::{
+    Router,
+    http::{StatusCode, header},
+    response::AppendHeaders,
+    routing::post,
+};
 use protocol::Address;
 use tokio::net::TcpListener;
 
@@ -34,7 +39,14 @@ fn settings(rpc_url: String) -> ContractSettings {
         refused_for: Duration::from_secs(60),
         failures_to_open: 2,
         cool_down: Duration::from_secs(60),
+        per_network_per_hour: 0,
+        per_day: 0,
     }
+}
+
+/// The network of all clients, unless a test names another.
+fn here() -> Network {
+    Network::of([127, 0, 0, 1].into(), 64)
 }
 
 fn signed(signature: u8) -> [ContractSignature; 1] {
@@ -50,16 +62,16 @@ async fn both_answers_are_remembered() {
     let (url, asked) = provider(YES, Duration::ZERO).await;
     let contracts = Contracts::new(settings(url)).unwrap();
     for _ in 0..3 {
-        assert_eq!(contracts.first_invalid(&signed(1)).await, Ok(None));
+        assert_eq!(contracts.first_invalid(&signed(1), here()).await, Ok(None));
     }
     assert_eq!(asked.load(Ordering::Relaxed), 1, "the first digest was enough");
     let (url, asked) = provider(NO, Duration::ZERO).await;
     let contracts = Contracts::new(settings(url)).unwrap();
     for _ in 0..3 {
-        assert_eq!(contracts.first_invalid(&signed(1)).await, Ok(Some(1)));
+        assert_eq!(contracts.first_invalid(&signed(1), here()).await, Ok(Some(1)));
     }
     assert_eq!(asked.load(Ordering::Relaxed), 2, "one for each digest");
-    assert_eq!(contracts.first_invalid(&signed(2)).await, Ok(Some(1)));
+    assert_eq!(contracts.first_invalid(&signed(2), here()).await, Ok(Some(1)));
     assert_eq!(asked.load(Ordering::Relaxed), 4, "another signature is another question");
 }
 
@@ -68,13 +80,13 @@ async fn a_provider_that_fails_is_left_alone_and_one_that_says_no_is_not() {
     let (url, asked) = provider("<html>bad gateway</html>", Duration::ZERO).await;
     let contracts = Contracts::new(settings(url)).unwrap();
     for why in [NotAsked::Failed, NotAsked::Failed, NotAsked::Unwell, NotAsked::Unwell] {
-        assert_eq!(contracts.first_invalid(&signed(1)).await, Err((1, why)));
+        assert_eq!(contracts.first_invalid(&signed(1), here()).await, Err((1, why)));
     }
     assert_eq!(asked.load(Ordering::Relaxed), 2);
     let (url, asked) = provider(NO, Duration::ZERO).await;
     let contracts = Contracts::new(settings(url)).unwrap();
     for signature in 0..9 {
-        assert_eq!(contracts.first_invalid(&signed(signature)).await, Ok(Some(1)));
+        assert_eq!(contracts.first_invalid(&signed(signature), here()).await, Ok(Some(1)));
     }
     assert_eq!(asked.load(Ordering::Relaxed), 18);
 }
@@ -85,7 +97,7 @@ async fn what_a_contract_may_have_caused_is_no_answer_and_no_failure() {
     let (url, asked) = provider(answer, Duration::ZERO).await;
     let contracts = Contracts::new(settings(url)).unwrap();
     for _ in 0..5 {
-        assert_eq!(contracts.first_invalid(&signed(1)).await, Err((1, NotAsked::Failed)));
+        assert_eq!(contracts.first_invalid(&signed(1), here()).await, Err((1, NotAsked::Failed)));
     }
     assert_eq!(asked.load(Ordering::Relaxed), 5, "neither remembered nor held against the provider");
 }
@@ -99,7 +111,7 @@ async fn nobody_is_a_precompiled_contract() {
         bytes[18..].copy_from_slice(&last);
         let [mut signature] = signed(1);
         signature.contract = Address::new(bytes);
-        assert_eq!(contracts.first_invalid(&[signature]).await, Ok(Some(1)));
+        assert_eq!(contracts.first_invalid(&[signature], here()).await, Ok(Some(1)));
     }
     assert_eq!(asked.load(Ordering::Relaxed), 0);
 }
@@ -111,7 +123,8 @@ async fn a_slow_provider_fails_and_who_waited_for_a_place_blames_nobody() {
     let settings = ContractSettings { deadline, max_questions: 1, failures_to_open: 9, ..settings(url) };
     let contracts = Contracts::new(settings).unwrap();
     let (one, two) = (signed(1), signed(2));
-    let (first, second) = tokio::join!(contracts.first_invalid(&one), contracts.first_invalid(&two));
+    let (first, second) =
+        tokio::join!(contracts.first_invalid(&one, here()), contracts.first_invalid(&two, here()));
     assert_eq!(first, Err((1, NotAsked::TooSlow)));
     assert!(matches!(second, Err((1, NotAsked::Busy | NotAsked::TooSlow))), "{second:?}");
     assert!(asked.load(Ordering::Relaxed) <= 2);
@@ -128,7 +141,7 @@ async fn who_does_not_wait_for_the_trial_leaves_it_to_the_next() {
         breaker.settle(&pass, Verdict::Failed, Instant::now());
     });
     let signatures = signed(1);
-    let trial = contracts.first_invalid(&signatures);
+    let trial = contracts.first_invalid(&signatures, here());
     assert!(time::timeout(Duration::from_millis(100), trial).await.is_err(), "it hangs");
     let breaker = contracts.0.breaker.lock().unwrap();
     assert!(!breaker.is_open(Instant::now()));
@@ -139,4 +152,90 @@ async fn the_url_is_never_said() {
     let (url, _) = provider(YES, Duration::ZERO).await;
     let contracts = Contracts::new(settings(url)).unwrap();
     assert!(!format!("{contracts:?}").contains("key"));
+}
+
+/// A provider that answers with the first of these as often as it counts, then with the next, and so on.
+async fn changing_provider(
+    answers: &'static [(usize, StatusCode, Option<&'static str>, &'static str)],
+) -> (String, Arc<AtomicUsize>) {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counted = asked.clone();
+    let answer = move || {
+        let mut number = counted.fetch_add(1, Ordering::Relaxed);
+        let mut answers = answers.iter();
+        let answer = loop {
+            match answers.next() {
+                Some((count, ..)) if number >= *count => number -= count,
+                answer => break answer.expect("an answer to each question"),
+            }
+        };
+        let &(_, status, retry_after, body) = answer;
+        async move {
+            let headers = retry_after.map(|seconds| [(header::RETRY_AFTER, seconds)]);
+            (status, headers.map(AppendHeaders), body)
+        }
+    };
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/v3/key", listener.local_addr().unwrap());
+    tokio::spawn(async move { axum::serve(listener, Router::new().route("/v3/key", post(answer))).await });
+    (url, asked)
+}
+
+const LIMITED: &str = r#"{"error":{"code":-32005,"message":"daily request count exceeded"}}"#;
+
+#[tokio::test]
+async fn rate_limited_provider_is_left_alone_and_its_breaker_stays_closed() {
+    for (status, retry_after, body) in [
+        (StatusCode::TOO_MANY_REQUESTS, Some("1"), "slow down"),
+        (StatusCode::TOO_MANY_REQUESTS, None, LIMITED),
+        (StatusCode::OK, None, LIMITED),
+    ] {
+        let answers = vec![
+            (1, StatusCode::OK, None, YES),
+            (1, status, retry_after, body),
+            (9, StatusCode::OK, None, YES),
+        ];
+        let (url, asked) = changing_provider(answers.leak()).await;
+        // One failure would open it.
+        let contracts = Contracts::new(ContractSettings { failures_to_open: 1, ..settings(url) }).unwrap();
+        assert_eq!(contracts.first_invalid(&signed(1), here()).await, Ok(None));
+        let refused = Instant::now();
+        for _ in 0..5 {
+            assert_eq!(contracts.first_invalid(&signed(2), here()).await, Err((1, NotAsked::Limited)));
+        }
+        assert_eq!(
+            contracts.first_invalid(&signed(1), here()).await,
+            Ok(None),
+            "what is remembered still holds"
+        );
+        assert_eq!(asked.load(Ordering::Relaxed), 2, "it is not asked meanwhile");
+        let answered = async {
+            while contracts.first_invalid(&signed(2), here()).await != Ok(None) {
+                time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        time::timeout(Duration::from_secs(20), answered).await.expect("it is asked again");
+        assert!(refused.elapsed() >= Duration::from_millis(900), "after the pause");
+        assert_eq!(asked.load(Ordering::Relaxed), 3);
+    }
+}
+
+#[tokio::test]
+async fn questions_over_the_budget_are_not_asked_and_remembered_answers_are_free() {
+    let (url, asked) = provider(YES, Duration::ZERO).await;
+    let budget = ContractSettings { per_network_per_hour: 2, per_day: 3 * 24, ..settings(url) };
+    let contracts = Contracts::new(budget).unwrap();
+    let elsewhere = |last| Network::of([10, 0, 0, last].into(), 64);
+    for signature in 1..=2 {
+        assert_eq!(contracts.first_invalid(&signed(signature), here()).await, Ok(None));
+    }
+    let over = contracts.first_invalid(&signed(3), here()).await;
+    assert_eq!(over, Err((1, NotAsked::NetworkBudget)));
+    assert_eq!(contracts.first_invalid(&signed(1), here()).await, Ok(None));
+    assert_eq!(contracts.first_invalid(&signed(3), elsewhere(1)).await, Ok(None), "another network");
+    let over = contracts.first_invalid(&signed(4), elsewhere(2)).await;
+    assert_eq!(over, Err((1, NotAsked::DayBudget)));
+    assert_eq!(contracts.first_invalid(&signed(3), here()).await, Ok(None));
+    assert_eq!(asked.load(Ordering::Relaxed), 3);
 }

@@ -434,6 +434,8 @@ impl Settings {
             refused_for: seconds(identity.ethereum_refused_s),
             failures_to_open: identity.ethereum_failures,
             cool_down: seconds(identity.ethereum_cool_down_s),
+            per_network_per_hour: identity.ethereum_questions_per_network_per_hour,
+            per_day: identity.ethereum_questions_per_day,
         })
     }
 

@@ -163,6 +163,10 @@ pub(crate) struct Identity {
     pub(crate) ethereum_failures: u32,
     /// For how long; then it is tried again.
     pub(crate) ethereum_cool_down_s: u64,
+    /// Questions for the wallets of one network in an hour. 0: no limit.
+    pub(crate) ethereum_questions_per_network_per_hour: u32,
+    /// Questions in a day. 0: no limit.
+    pub(crate) ethereum_questions_per_day: u32,
 }
 
 /// `[client]`: what is assumed of clients.
@@ -413,6 +417,8 @@ impl Default for Identity {
             ethereum_refused_s: 10,
             ethereum_failures: 5,
             ethereum_cool_down_s: 10,
+            ethereum_questions_per_network_per_hour: 120,
+            ethereum_questions_per_day: 40_000,
         }
     }
 }

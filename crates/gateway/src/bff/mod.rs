@@ -26,7 +26,7 @@ use tracing::Instrument;
 
 use crate::{
     frames::{End, Received, end, farewell, paced, write},
-    gateway::{Handshaking, Shared},
+    gateway::Shared,
     handshake::{Applicant, Handshake, Step},
     live::{Live, LiveState},
     sessions::{Inbox, Told},
@@ -37,8 +37,8 @@ use services::Call;
 use subscriptions::Subscriptions;
 
 /// Serves one socket.
-pub(crate) async fn serve(shared: Arc<Shared>, mut socket: WebSocket, handshaking: Handshaking) {
-    let Handshaking { network, permit } = handshaking;
+pub(crate) async fn serve(shared: Arc<Shared>, mut socket: WebSocket, permit: Permit) {
+    let network = permit.network();
     let shared = &*shared;
     let pace = Pace::new(shared.settings.messages_per_second, u32::MAX, Instant::now());
     let settings = &shared.settings;
@@ -98,7 +98,9 @@ impl Client<'_> {
                     Step::Verify { applicant, challenge, auth_chain_json } => {
                         permit.set_waiting(false);
                         let verifier = &self.shared.verifier;
-                        let verified = verifier.verify(auth_chain_json, applicant.address, challenge).await;
+                        let verified = verifier
+                            .verify(auth_chain_json, applicant.address, challenge, permit.network())
+                            .await;
                         return match verified {
                             Ok(()) => Ok((applicant, number)),
                             Err(refusal) => {
