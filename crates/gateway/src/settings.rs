@@ -42,6 +42,8 @@ pub struct Settings {
     pub position_bound_m: f32,
     /// Messages that one client may send in a second; above, it is read more slowly.
     pub messages_per_second: u32,
+    /// Bytes that one session may publish under topics in a second; above, it is read more slowly.
+    pub topic_bytes_per_second: u32,
     /// Subscriptions that one session may have, over RPC.
     pub max_subscriptions: usize,
     /// Messages that may wait for one subscription; at the bound the newest is dropped and counted.
@@ -103,6 +105,7 @@ pub(crate) mod tests {
             write_timeout: Duration::from_secs(10),
             position_bound_m: 100_000.0,
             messages_per_second: 20,
+            topic_bytes_per_second: 64 * 1024,
             max_subscriptions: 64,
             subscription_buffer: 50,
         }

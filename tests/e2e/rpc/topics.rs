@@ -231,3 +231,38 @@ async fn a_session_that_was_replaced_hears_nothing_and_subscriptions_are_limited
     eventually("gone", async || realm.metric("atoll_gateway_sockets").await == 2.0).await;
     assert_eq!(realm.count("atoll_gateway_topic_deliveries_total").await, 0.0);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sender_over_its_bytes_is_read_slowly_and_loses_nothing() {
+    const LARGE: usize = 60_000;
+    let realm = Realm::start(&[]);
+    let mut flood = sign_in(&realm, &wallet()).await;
+    let (mut other, mut listener) = (sign_in(&realm, &wallet()).await, sign_in(&realm, &wallet()).await);
+    let stream = listener.stream("TopicsService.PeerSubscription", &to("news")).await;
+    let began = std::time::Instant::now();
+    let mut calls = Vec::new();
+    for number in 0..6_u8 {
+        calls.push(flood.call("TopicsService.PublishToTopic", &says("news", &[number; LARGE])).await);
+    }
+    let heard: PeerTopicSubscriptionResultElem = listener.element(stream, 0).await;
+    assert_eq!(heard.payload[0], 0);
+    other.publish("news", b"other").await;
+    let (mut next, mut heard_before_other) = (1, None);
+    for sequence in 1..7 {
+        let heard: PeerTopicSubscriptionResultElem = listener.element(stream, sequence).await;
+        assert_eq!(heard.missed, 0);
+        if &heard.payload[..] == b"other" {
+            heard_before_other = Some(next);
+        } else {
+            assert_eq!((heard.payload.len(), heard.payload[0]), (LARGE, next));
+            next += 1;
+        }
+    }
+    assert_eq!(next, 6);
+    assert!(heard_before_other.is_some_and(|number| number < 6), "the other does not wait");
+    // The burst of a second passes; the rest takes 64 KiB a second.
+    assert!(began.elapsed() > Duration::from_secs(4), "{:?}", began.elapsed());
+    for number in calls {
+        assert!(flood.answer::<PublishToTopicResult>(number).await.ok);
+    }
+}

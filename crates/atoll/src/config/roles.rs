@@ -52,6 +52,8 @@ impl Parsed {
 /// A secret shorter than this can be guessed, and is refused; one of less than 256 bits of entropy causes a
 /// warning.
 const MIN_SECRET_BYTES: usize = 16;
+/// At this rate the largest message takes 4 s; a client that is not read for two pings is closed.
+const LEAST_TOPIC_BYTES_PER_SECOND: u32 = 16 * 1024;
 
 /// More room nodes than this are processes of their own.
 const MAX_ROOM_NODES: u32 = 16;
@@ -165,6 +167,10 @@ impl Parsed {
         }
         let kept = keep_session(&gateway.keep_session).is_some();
         check(kept, "gateway.keep_session", &gateway.keep_session, "must be newest or oldest");
+        // A longer pause after the largest message would look like a client that answers no pings.
+        let paced = gateway.topic_bytes_per_second >= LEAST_TOPIC_BYTES_PER_SECOND;
+        let rule = "must be at least 16384, so that no message holds its session up for more than 4 s";
+        check(paced, "gateway.topic_bytes_per_second", &gateway.topic_bytes_per_second, rule);
         let rpc_url = &identity.ethereum_rpc_url;
         let rule = "must be http://host:port or https://host, with or without a path";
         let usable = rpc_url.is_empty() || transports::is_url(rpc_url, &["http", "https"]);
@@ -359,6 +365,7 @@ impl Settings {
             write_timeout: seconds(gateway.write_timeout_s),
             position_bound_m: self.islands.world_bound_m,
             messages_per_second: gateway.messages_per_second,
+            topic_bytes_per_second: gateway.topic_bytes_per_second,
             max_subscriptions: gateway.max_subscriptions,
             subscription_buffer: gateway.subscription_buffer,
         }

@@ -219,6 +219,8 @@ pub(crate) struct Gateway {
     pub(crate) write_timeout_s: u64,
     /// Messages a second that one client may send; above, it is read more slowly.
     pub(crate) messages_per_second: u32,
+    /// Bytes a second that one session may publish under topics; above, it is read more slowly.
+    pub(crate) topic_bytes_per_second: u32,
     /// Subscriptions to topics that one session may have.
     pub(crate) max_subscriptions: usize,
     /// Messages that may wait for one subscription; above, the newest is dropped and counted.
@@ -451,6 +453,7 @@ impl Default for Gateway {
             idle_timeout_s: 90,
             write_timeout_s: 10,
             messages_per_second: 20,
+            topic_bytes_per_second: 64 * 1024,
             max_subscriptions: 64,
             subscription_buffer: 50,
         }

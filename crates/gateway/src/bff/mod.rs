@@ -44,7 +44,9 @@ pub(crate) async fn serve(shared: Arc<Shared>, mut socket: WebSocket, permit: Pe
     let settings = &shared.settings;
     let (max, buffer) = (settings.max_subscriptions, settings.subscription_buffer);
     let desk = Desk::new(Subscriptions::new(shared.topics.clone(), max, buffer));
-    let mut client = Client { shared, socket: &mut socket, desk, pace, read_from: Instant::now() };
+    let topic_pace = Pace::new(u32::MAX, settings.topic_bytes_per_second, Instant::now());
+    let mut client =
+        Client { shared, socket: &mut socket, desk, pace, topic_pace, read_from: Instant::now() };
     let deadline = Instant::now() + shared.settings.handshake_timeout;
     let signed_in = tokio::select! {
         signed_in = timeout_at(deadline, client.sign_in(&permit)) => {
@@ -74,6 +76,8 @@ struct Client<'a> {
     socket: &'a mut WebSocket,
     desk: Desk,
     pace: Pace,
+    /// Of what it publishes under topics, which goes to many.
+    topic_pace: Pace,
     /// When the next frame is read.
     read_from: Instant,
 }
@@ -191,7 +195,12 @@ impl Client<'_> {
                             shared.publish_heartbeat(address, session, &mut state, position);
                         }
                     }
-                    Asked::Publish(topic, payload) => shared.publish_topic(address, session, topic, payload),
+                    Asked::Publish(topic, payload) => {
+                        let now = Instant::now();
+                        let from = self.topic_pace.count(topic.as_str().len() + payload.len(), now);
+                        self.read_from = self.read_from.max(from.unwrap_or(now));
+                        shared.publish_topic(address, session, topic, payload);
+                    }
                 }
             }
             self.desk.serve_streams();
