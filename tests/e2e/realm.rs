@@ -266,10 +266,10 @@ async fn nobody_logs_in_where_there_is_no_place() {
 
     let realm = plaza(&[("ROOMS__MAX_USERS", "1"), ("GATEWAY__MAX_HANDSHAKES_PER_IP", "2")]).await;
     let me = wallet();
-    // The door is the one of sockets.
+    // It shares the handshake limiter of the sockets.
     let waiting = [Wire::open(&realm.socket()).await, Wire::open(&realm.socket()).await];
     let (status, message) = refused(&realm, &signed(&me, METADATA, SystemTime::now())).await;
-    assert_eq!((status, message.contains("of this address")), (503, true), "{message}");
+    assert_eq!((status, message.contains("of this network")), (503, true), "{message}");
     drop(waiting);
     eventually("gone", async || realm.metric("atoll_gateway_signing_in").await == 0.0).await;
     fills_and_empties(&realm).await;
