@@ -2,15 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use protocol::{Address, IslandId, Parcel, Position};
+use protocol::{Address, Parcel, Position};
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::{
-    Settings,
+    Positions, Settings,
     event::Transport,
-    islands::Island,
-    presence::{Peer, Presence},
+    presence::{IslandCopy, Peer},
     scenes::Scenes,
 };
 
@@ -59,25 +58,31 @@ pub(crate) struct IslandAnswer {
 }
 
 impl IslandAnswer {
-    pub(crate) fn new(id: &IslandId, island: &Island, presence: &Presence, settings: &Settings) -> Self {
-        let here = || island.members.iter().filter_map(|&peer| Some((peer, presence.peer(peer)?)));
-        let places: Vec<Position> = here().map(|(_, peer)| peer.position).collect();
+    /// `peer` gives the peer of an address, if it is here.
+    pub(crate) fn new(
+        island: IslandCopy,
+        peer: impl Fn(Address) -> Option<Peer>,
+        settings: &Settings,
+    ) -> Self {
+        let here = island.members.iter().filter_map(|&address| Some((address, peer(address)?)));
+        let here: Vec<(Address, Peer)> = here.collect();
+        let places: Vec<Position> = here.iter().map(|(_, peer)| peer.position).collect();
         // Of members that were never heard of only the director knows where they are.
-        let (center, radius) = extent(&places, presence).or(island.reported).unwrap_or_default();
+        let (center, radius) = extent(&places, settings.positions).or(island.reported).unwrap_or_default();
         Self {
-            id: id.to_string(),
+            id: island.id.to_string(),
             max_peers: island.max_peers.unwrap_or(settings.max_island_size),
             center: [center.x, 0.0, center.z],
             radius,
-            peers: here().map(|(address, peer)| PeerAnswer::new(address, peer)).collect(),
-            transport: island.transport.clone(),
+            peers: here.iter().map(|(address, peer)| PeerAnswer::new(*address, peer)).collect(),
+            transport: island.transport,
         }
     }
 }
 
 /// The centre of these places, and the distance to the farthest, in metres. It is made of what is
 /// shown of them, and so tells no more.
-fn extent(places: &[Position], presence: &Presence) -> Option<(Position, f64)> {
+fn extent(places: &[Position], positions: Positions) -> Option<(Position, f64)> {
     if places.is_empty() {
         return None;
     }
@@ -85,7 +90,7 @@ fn extent(places: &[Position], presence: &Presence) -> Option<(Position, f64)> {
         let sum: f64 = places.iter().map(|place| f64::from(of(place))).sum();
         (sum / places.len() as f64) as f32
     };
-    let center = presence.shown(Position::new(mean(|place| place.x), 0.0, mean(|place| place.z)));
+    let center = positions.shown(Position::new(mean(|place| place.x), 0.0, mean(|place| place.z)));
     let farthest = places.iter().map(|place| place.ground_distance_squared(center)).fold(0.0, f32::max);
     Some((center, f64::from(farthest.sqrt())))
 }
@@ -102,6 +107,15 @@ pub(crate) struct Coordinates {
 pub(crate) struct ParcelAnswer {
     peers_count: usize,
     parcel: Coordinates,
+}
+
+/// How many peers stand on each parcel, when they stand on these.
+pub(crate) fn count(parcels: Vec<Parcel>) -> BTreeMap<Parcel, usize> {
+    let mut counts = BTreeMap::new();
+    for parcel in parcels {
+        *counts.entry(parcel).or_default() += 1;
+    }
+    counts
 }
 
 pub(crate) fn parcels(counts: BTreeMap<Parcel, usize>) -> Vec<ParcelAnswer> {

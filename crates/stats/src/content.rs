@@ -1,6 +1,6 @@
 //! The content service (Decentraland's catalyst API): which scenes are on which parcels.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use protocol::Parcel;
 use reqwest::{Client, Response};
@@ -192,8 +192,10 @@ fn count_error(kind: &'static str) {
 pub(crate) async fn follow(content: &Content, shared: &Arc<Shared>) {
     let (mut failures, mut was_well) = (0, None);
     loop {
+        // Counted after the lock of the presence was released.
         let occupied = shared.presence().parcels();
-        let due = shared.scenes().due(occupied.into_keys(), std::time::Instant::now());
+        let occupied: BTreeSet<Parcel> = occupied.into_iter().collect();
+        let due = shared.scenes().due(occupied.into_iter(), std::time::Instant::now());
         if due.is_empty() {
             time::sleep(LOOK_INTERVAL).await;
             continue;
@@ -208,6 +210,7 @@ pub(crate) async fn follow(content: &Content, shared: &Arc<Shared>) {
                     tracing::info!("the content service answers");
                 }
                 shared.scenes().learn(&due, answer, std::time::Instant::now());
+                shared.changes.add();
             }
             Err(error) => {
                 count_error(error.kind());

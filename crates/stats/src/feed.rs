@@ -7,7 +7,10 @@ use std::{
     collections::{BTreeMap, VecDeque},
     fmt,
     str::FromStr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant, SystemTime},
 };
 
@@ -41,6 +44,8 @@ pub(crate) struct Feed {
     ring: Mutex<Ring>,
     /// The number of the last event.
     latest: watch::Sender<u64>,
+    /// The number of the last event that any reader was handed.
+    delivered: AtomicU64,
     seats: Mutex<Seats>,
 }
 
@@ -119,7 +124,14 @@ impl Feed {
     /// A feed in which nothing has happened yet.
     pub(crate) fn new(run: Ulid, limits: Limits) -> Self {
         let (latest, _) = watch::channel(0);
-        Self { run, limits, ring: Mutex::default(), latest, seats: Mutex::default() }
+        Self {
+            run,
+            limits,
+            ring: Mutex::default(),
+            latest,
+            delivered: AtomicU64::default(),
+            seats: Mutex::default(),
+        }
     }
 
     /// Tells these events.
@@ -179,6 +191,20 @@ impl Feed {
         let stalled = before - seats.taken.len();
         metrics::counter!("atoll_stats_feed_stalled_total").increment(stalled as u64);
         metrics::gauge!("atoll_stats_feed_readers").set(seats.taken.len() as f64);
+    }
+
+    /// The number of the last event.
+    pub(crate) fn last(&self) -> u64 {
+        *self.latest.borrow()
+    }
+
+    /// The number of the last event that any reader knows of, or may know of at once.
+    pub(crate) fn delivered(&self) -> u64 {
+        self.delivered.load(Ordering::Acquire)
+    }
+
+    fn deliver(&self, number: u64) {
+        self.delivered.fetch_max(number, Ordering::Release);
     }
 
     /// Ends all readers, and takes no more.
@@ -256,6 +282,7 @@ impl Reader {
     pub(crate) async fn next(&mut self) -> Option<Bytes> {
         self.feed.seats().taken.get_mut(&self.seat)?.active = Instant::now();
         if let Some(greeting) = self.greeting.take() {
+            self.feed.deliver(self.last);
             return Some(greeting);
         }
         loop {
@@ -268,11 +295,13 @@ impl Reader {
                 }
                 if !ring.has_after(self.last) {
                     self.last = ring.last;
+                    self.feed.deliver(self.last);
                     return Some(self.feed.reset(ring.last, "slow"));
                 }
                 if self.last < ring.last {
                     let (chunk, last) = ring.after(self.last);
                     self.last = last;
+                    self.feed.deliver(self.last);
                     return Some(chunk);
                 }
             }

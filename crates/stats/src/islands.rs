@@ -48,6 +48,10 @@ impl Islands {
         self.islands.iter()
     }
 
+    pub(crate) fn get(&self, id: &IslandId) -> Option<&Island> {
+        self.islands.get(id)
+    }
+
     /// A peer became a member.
     pub(crate) fn joined(&mut self, island: &IslandId, address: Address) {
         let before = self.of.get(&address).cloned();

@@ -4,7 +4,9 @@
 //! expires. What changes is told in a live feed. What scenes are called, the content service knows.
 
 mod answers;
+mod cached;
 mod content;
+mod encoded;
 mod event;
 mod feed;
 mod islands;
@@ -20,15 +22,17 @@ use std::{
 };
 
 use bus::{Bus, Headers, Subscription};
-use protocol::{Subject, Ulid, subject, unix_ms};
+use protocol::{Address, Subject, Ulid, subject, unix_ms};
 use utoipa_axum::router::OpenApiRouter;
 
 pub use content::ContentError;
+pub use encoded::Encoded;
 pub use positions::Positions;
 
+use cached::{Cached, Version};
 use content::Content;
 use feed::{Feed, Limits};
-use presence::{Presence, Timeouts};
+use presence::{Changes, Presence, Timeouts};
 use scenes::Scenes;
 
 /// What the role is told at start.
@@ -77,6 +81,17 @@ struct Shared {
     feed: Arc<Feed>,
     scenes: Mutex<Scenes>,
     content: Option<Content>,
+    changes: Changes,
+    bodies: Bodies,
+}
+
+/// The answers about the whole world.
+struct Bodies {
+    peers: Cached<Address>,
+    /// By id, in lower case.
+    islands: Cached<String>,
+    parcels: Cached<()>,
+    hot_scenes: Cached<()>,
 }
 
 /// Messages from the bus that may wait; at the bound the newest is dropped and counted.
@@ -135,8 +150,9 @@ impl Stats {
             tokio::select! {
                 envelope = subscription.next() => match envelope {
                     Some(envelope) => {
-                        // Told before anybody else sees the presence: who has an event and then reads
-                        // the presence finds it there, and who reads it first is told.
+                        // Published under the lock: a reader that has an event and then reads the
+                        // presence finds it there (`Shared::wanted`), and one that reads the presence
+                        // first receives the event.
                         let mut presence = self.0.presence();
                         self.0.feed.publish(&presence.hear(&envelope, Instant::now(), unix_ms(SystemTime::now())));
                     }
@@ -180,13 +196,33 @@ impl Shared {
         };
         // Without randomness from the system, runs are told apart by the time.
         let random = u128::from(getrandom::u64().unwrap_or_default());
+        let changes = Changes::default();
         Ok(Self {
-            presence: Mutex::new(Presence::new(settings.positions)),
+            presence: Mutex::new(Presence::new(settings.positions, changes.clone())),
             feed: Arc::new(Feed::new(Ulid::from_parts(unix_ms(SystemTime::now()), random), limits)),
             scenes: Mutex::new(Scenes::new(settings.scene_ttl, settings.max_scene_parcels)),
             content,
+            changes,
+            bodies: Bodies {
+                peers: Cached::new("/peers"),
+                islands: Cached::new("/islands"),
+                parcels: Cached::new("/parcels"),
+                hot_scenes: Cached::new("/hot-scenes"),
+            },
             settings,
         })
+    }
+
+    /// What an answer has to show: all changes so far, where it is not young, and in any case what readers
+    /// of the feed may know.
+    fn wanted(&self) -> Version {
+        Version { changes: self.changes.count(), event: self.feed.delivered() }
+    }
+
+    /// What a copy of the presence shows.
+    fn version(&self, _presence: &MutexGuard<'_, Presence>) -> Version {
+        // Events are published under the lock of the presence, so that it holds all of these.
+        Version { changes: self.changes.count(), event: self.feed.last() }
     }
 
     fn sweep(&self, now: Instant) {

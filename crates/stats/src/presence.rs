@@ -1,5 +1,9 @@
 use std::{
     collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -27,6 +31,24 @@ pub(crate) struct Presence {
     director: Option<Instant>,
     /// When a peer was last heard of.
     heard: Option<Instant>,
+    /// How many wallets have a peer here.
+    here: usize,
+    changes: Changes,
+}
+
+/// Counts the changes of what the answers show. Shared, so that a request reads it without the lock of the
+/// presence. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Changes(Arc<AtomicU64>);
+
+impl Changes {
+    pub(crate) fn count(&self) -> u64 {
+        self.0.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn add(&self) {
+        self.0.fetch_add(1, Ordering::Release);
+    }
 }
 
 /// What is known of a wallet. Kept for a while after its peer has gone, so that a late word of an older
@@ -42,7 +64,7 @@ struct Wallet {
 }
 
 /// The last word on a peer that is here.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Peer {
     /// Where it is, as far as it is shown.
     pub(crate) position: Position,
@@ -50,6 +72,28 @@ pub(crate) struct Peer {
     pub(crate) last_ping: u64,
     /// The sign-in that it is here with.
     pub(crate) session: Option<SessionId>,
+}
+
+/// A copy of an island, from which its answer is made without the lock of the presence.
+#[derive(Debug)]
+pub(crate) struct IslandCopy {
+    pub(crate) id: IslandId,
+    pub(crate) members: Vec<Address>,
+    pub(crate) max_peers: Option<u32>,
+    pub(crate) transport: Option<Transport>,
+    pub(crate) reported: Option<(Position, f64)>,
+}
+
+impl IslandCopy {
+    fn new(id: &IslandId, island: &Island) -> Self {
+        Self {
+            id: id.clone(),
+            members: island.members.iter().copied().collect(),
+            max_peers: island.max_peers,
+            transport: island.transport.clone(),
+            reported: island.reported,
+        }
+    }
 }
 
 /// What is not said again for this long is not shown.
@@ -61,8 +105,8 @@ pub(crate) struct Timeouts {
 
 impl Presence {
     /// Nobody yet, of whom these positions will be shown.
-    pub(crate) fn new(positions: Positions) -> Self {
-        Self { positions, ..Self::default() }
+    pub(crate) fn new(positions: Positions, changes: Changes) -> Self {
+        Self { positions, changes, ..Self::default() }
     }
 
     /// Takes in a message from the bus, and gives what happened; what does not decode changes nothing.
@@ -87,28 +131,29 @@ impl Presence {
                 let Ok(island) = message.island_id.parse::<IslandId>() else { return Vec::new() };
                 if let Some(transport) = Transport::of(&message.conn_str, &island) {
                     self.islands.meets(island, transport);
+                    self.changes.add();
                 }
-                self.changes(unix_ms)
+                self.take_changes(unix_ms)
             }
             Some(Subject::IslandPeerJoin(island)) => {
                 let Ok(message) = JoinIslandMessage::decode(payload) else { return Vec::new() };
                 let Ok(peer) = message.peer_id.parse() else { return Vec::new() };
-                self.islands_heard = Some(now);
+                self.hears_of_islands(now);
                 self.islands.joined(&island, peer);
-                self.changes(unix_ms)
+                self.take_changes(unix_ms)
             }
             Some(Subject::IslandPeerLeft(island)) => {
                 let Ok(message) = LeftIslandMessage::decode(payload) else { return Vec::new() };
                 let Ok(peer) = message.peer_id.parse() else { return Vec::new() };
-                self.islands_heard = Some(now);
+                self.hears_of_islands(now);
                 self.islands.left(&island, peer);
-                self.changes(unix_ms)
+                self.take_changes(unix_ms)
             }
             Some(Subject::EngineIslands) => {
                 let Ok(report) = IslandStatusMessage::decode(payload) else { return Vec::new() };
-                self.islands_heard = Some(now);
+                self.hears_of_islands(now);
                 self.islands.report(&report.data, self.positions);
-                self.changes(unix_ms)
+                self.take_changes(unix_ms)
             }
             Some(Subject::EngineDiscovery) => {
                 self.director = Some(now);
@@ -116,6 +161,11 @@ impl Presence {
             }
             _ => Vec::new(),
         }
+    }
+
+    fn hears_of_islands(&mut self, now: Instant) {
+        self.islands_heard = Some(now);
+        self.changes.add();
     }
 
     /// A peer says where it is.
@@ -136,6 +186,7 @@ impl Presence {
             events.push(Event::Join(PeerEvent::new(address, &peer, unix_ms)));
         }
         self.wallets.insert(address, Wallet { session, ended: false, heard: now, here: Some(peer) });
+        self.here += 1;
         events
     }
 
@@ -173,7 +224,9 @@ impl Presence {
             return None;
         }
         self.heard = Some(now);
+        self.changes.add();
         let before = self.wallets.remove(&address);
+        self.here -= usize::from(before.as_ref().is_some_and(|before| before.here.is_some()));
         let session = session.or(before.as_ref().and_then(|before| before.session));
         Some((session, before.and_then(|before| before.here)))
     }
@@ -185,7 +238,7 @@ impl Presence {
     }
 
     /// What became of the islands.
-    fn changes(&mut self, time: u64) -> Vec<Event> {
+    fn take_changes(&mut self, time: u64) -> Vec<Event> {
         let changes = self.islands.take_changes();
         let event = |change| match change {
             Change::Opened { island, transport } => {
@@ -221,9 +274,14 @@ impl Presence {
             }
             is_kept
         });
+        self.here -= events.len();
         if self.islands_heard.take_if(|at| now - *at >= timeouts.report).is_some() {
             self.islands.report(&[], self.positions);
-            events.extend(self.changes(unix_ms));
+            events.extend(self.take_changes(unix_ms));
+            self.changes.add();
+        }
+        if !events.is_empty() {
+            self.changes.add();
         }
         self.director.take_if(|at| now - *at >= timeouts.report.max(Duration::from_secs(30)));
         events
@@ -237,32 +295,31 @@ impl Presence {
         self.wallets.get(&address)?.here.as_ref()
     }
 
-    /// How many peers stand on each parcel.
-    pub(crate) fn parcels(&self) -> BTreeMap<Parcel, usize> {
-        let mut counts = BTreeMap::new();
-        for (_, peer) in self.peers() {
-            *counts.entry(peer.position.parcel()).or_default() += 1;
-        }
-        counts
+    pub(crate) fn peers_count(&self) -> usize {
+        self.here
     }
 
-    pub(crate) fn islands(&self) -> impl Iterator<Item = (&IslandId, &Island)> {
-        self.islands.iter()
+    /// The parcel of each peer.
+    pub(crate) fn parcels(&self) -> Vec<Parcel> {
+        self.peers().map(|(_, peer)| peer.position.parcel()).collect()
     }
 
-    /// What is shown of a position.
-    pub(crate) fn shown(&self, position: Position) -> Position {
-        self.positions.shown(position)
+    pub(crate) fn islands(&self) -> impl Iterator<Item = IslandCopy> {
+        self.islands.iter().map(|(id, island)| IslandCopy::new(id, island))
     }
 
-    /// How old the last word on the islands is.
-    pub(crate) fn islands_age(&self, now: Instant) -> Option<Duration> {
-        self.islands_heard.map(|at| now - at)
+    pub(crate) fn island(&self, id: &IslandId) -> Option<IslandCopy> {
+        self.islands.get(id).map(|island| IslandCopy::new(id, island))
     }
 
-    /// How long ago a peer was last heard of.
-    pub(crate) fn peers_age(&self, now: Instant) -> Option<Duration> {
-        self.heard.map(|at| now - at)
+    /// When islands were last heard of.
+    pub(crate) fn islands_heard(&self) -> Option<Instant> {
+        self.islands_heard
+    }
+
+    /// When a peer was last heard of.
+    pub(crate) fn peers_heard(&self) -> Option<Instant> {
+        self.heard
     }
 
     pub(crate) fn has_director(&self) -> bool {
@@ -293,6 +350,7 @@ mod tests {
             let events = presence.hear(&subscription.try_next().unwrap(), now, 1_000);
             names.extend(events.iter().map(Event::name));
         }
+        assert_eq!(presence.peers_count(), presence.peers().count());
         names
     }
 
@@ -358,6 +416,7 @@ mod tests {
         let mut swept = |time: Duration| {
             let events = presence.sweep(TIMEOUTS, now + time, 2_000);
             let names: Vec<&str> = events.iter().map(Event::name).collect();
+            assert_eq!(presence.peers_count(), presence.peers().count());
             (names, presence.peers().count(), presence.islands().count(), presence.has_director())
         };
         assert_eq!(swept(4 * SECOND), (vec![], 1, 1, true));
@@ -368,9 +427,48 @@ mod tests {
 
     #[test]
     fn by_parcel_nothing_else_is_even_kept() {
-        let mut presence = Presence::new(Positions::Parcel);
+        let mut presence = Presence::new(Positions::Parcel, Changes::default());
         tell(&mut presence, &[stands(None, 17.0)], Instant::now());
         assert_eq!(presence.peer(PEER).unwrap().position, Position::new(24.0, 0.0, 8.0));
         assert!(!format!("{presence:?}").contains("17.0"));
+    }
+
+    #[test]
+    fn whatever_changes_an_answer_counts_as_a_change() {
+        let now = Instant::now();
+        let mut presence = Presence::default();
+        let member = PEER.to_string();
+        let island: IslandId = "I1".parse().unwrap();
+        let join = JoinIslandMessage { island_id: "I1".into(), peer_id: member.clone() }.encode_to_vec();
+        let left = LeftIslandMessage { island_id: "I1".into(), peer_id: member.clone() }.encode_to_vec();
+        let told = IslandChangedMessage {
+            island_id: "I1".into(),
+            conn_str: "ws-room:ws://h/rooms/I1".into(),
+            ..IslandChangedMessage::default()
+        };
+        let data = IslandData { id: "I1".into(), peers: vec![member], ..IslandData::default() };
+        let report = IslandStatusMessage { data: vec![data] }.encode_to_vec();
+        for (name, said, is_change) in [
+            ("heartbeat", stands(None, 1.0), true),
+            ("another heartbeat", stands(None, 2.0), true),
+            ("join", (Subject::IslandPeerJoin(island.clone()), None, join), true),
+            ("change of island", (Subject::PeerIslandChanged(PEER), None, told.encode_to_vec()), true),
+            ("left", (Subject::IslandPeerLeft(island), None, left), true),
+            ("report", (Subject::EngineIslands, None, report), true),
+            ("disconnect", ends(None), true),
+            ("connect", begins(None), false),
+            ("director", (Subject::EngineDiscovery, None, Vec::new()), false),
+            ("noise", (Subject::EngineIslands, None, b"noise".to_vec()), false),
+        ] {
+            let before = presence.changes.count();
+            tell(&mut presence, &[said], now);
+            assert_eq!(presence.changes.count() > before, is_change, "{name}");
+        }
+        tell(&mut presence, &[stands(None, 1.0)], now);
+        for (seconds, is_change) in [(1, false), (5, true), (6, false), (10, true), (11, false)] {
+            let before = presence.changes.count();
+            presence.sweep(TIMEOUTS, now + seconds * SECOND, 2_000);
+            assert_eq!(presence.changes.count() > before, is_change, "after {seconds} s");
+        }
     }
 }

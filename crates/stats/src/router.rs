@@ -1,8 +1,8 @@
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     str::FromStr,
     sync::Arc,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use admission::Network;
@@ -14,23 +14,29 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use futures_util::stream;
-use protocol::{Address, IslandId};
+use protocol::{Address, IslandId, Parcel};
 use serde::Serialize;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     Shared,
-    answers::{HotScene, IslandAnswer, ParcelAnswer, PeerAnswer, hot_scenes, parcels},
+    answers::{HotScene, IslandAnswer, ParcelAnswer, PeerAnswer, count, hot_scenes, parcels},
+    cached::{Answer, Draft, List, Version},
     event::{IslandClosed, IslandMoved, IslandOpened, Mark, PeerEvent, PeerMovedIsland},
+    presence::{IslandCopy, Peer},
 };
 
 /// How old the answer is, in milliseconds.
 const AGE: HeaderName = HeaderName::from_static("atoll-age-ms");
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 /// Sites of other origins may read all of it.
-const EVERYBODY: [(HeaderName, &str); 2] =
-    [(header::ACCESS_CONTROL_ALLOW_ORIGIN, "*"), (header::ACCESS_CONTROL_EXPOSE_HEADERS, "atoll-age-ms")];
+const EVERYBODY: [(HeaderName, &str); 2] = [
+    (header::ACCESS_CONTROL_ALLOW_ORIGIN, "*"),
+    (header::ACCESS_CONTROL_EXPOSE_HEADERS, "atoll-age-ms,etag"),
+];
+/// The most ids in a query.
+const MAX_IDS: usize = 1_000;
 
 pub(crate) fn router(shared: Arc<Shared>) -> OpenApiRouter {
     OpenApiRouter::new()
@@ -45,9 +51,42 @@ pub(crate) fn router(shared: Arc<Shared>) -> OpenApiRouter {
         .with_state(shared)
 }
 
-fn answer(status: StatusCode, age: Option<Duration>, body: impl Serialize) -> Response {
-    let age = age.map(|age| [(AGE, age.as_millis().to_string())]);
-    (status, EVERYBODY, age, Json(body)).into_response()
+fn answer(status: StatusCode, heard: Option<Instant>, body: impl Serialize) -> Response {
+    (status, with_age(heard, Json(body))).into_response()
+}
+
+/// Says how old an answer is whose data came from the bus then.
+fn with_age(heard: Option<Instant>, answer: impl IntoResponse) -> Response {
+    let age = heard.map(|heard| [(AGE, heard.elapsed().as_millis().to_string())]);
+    (EVERYBODY, age, answer).into_response()
+}
+
+/// Answers with the whole of a body that all readers share, if it could be encoded.
+fn whole<K>(body: Option<Arc<Answer<K>>>, headers: &HeaderMap) -> Response {
+    match body {
+        Some(body) => with_age(body.heard, body.encoded.respond(headers)),
+        None => failed(),
+    }
+}
+
+/// Answers with the elements of such a body that have these keys.
+fn part<K: Ord>(
+    body: Option<Arc<Answer<K>>>,
+    headers: &HeaderMap,
+    keys: &BTreeSet<K>,
+    [head, tail]: [&'static str; 2],
+) -> Response {
+    match body {
+        Some(body) => {
+            let part = body.encoded.respond_part(headers, || body.select(keys, head, tail));
+            with_age(body.heard, part)
+        }
+        None => failed(),
+    }
+}
+
+fn failed() -> Response {
+    refuse(StatusCode::INTERNAL_SERVER_ERROR, "the answer could not be encoded".to_owned())
 }
 
 /// What was asked cannot be answered.
@@ -69,33 +108,63 @@ where
     T: FromStr<Err: std::fmt::Display> + Ord,
 {
     let ids = query.iter().filter(|(key, _)| key == "id");
+    if ids.clone().count() > MAX_IDS {
+        return Err(format!("at most {MAX_IDS} ids can be asked for at once"));
+    }
     ids.map(|(_, id)| id.to_lowercase().parse().map_err(|error| format!("id {id:?}: {error}"))).collect()
 }
 
-#[derive(Serialize, ToSchema)]
+/// Encoded element by element: [`draft_peers`].
+#[derive(ToSchema)]
+#[allow(dead_code, reason = "describes what is put together as text")]
 struct Peers {
     ok: bool,
     peers: Vec<PeerAnswer>,
 }
 
 /// Who is here, and where: all peers, or those that are asked for.
+///
+/// Encoded at most once a second, for all readers: it may be a second old. But it shows every event that a
+/// reader of `/events` has received: for that, it may be delayed by up to a second.
 #[utoipa::path(
     get, path = "/peers", tag = "presence",
     params(("id" = Option<Vec<String>>, Query, description = "Addresses, in small letters or capitals; those who are not here are left out")),
     responses(
-        (status = 200, body = Peers, headers(("atoll-age-ms" = u64, description = "How old this is"))),
-        (status = 400, body = Refusal, description = "An id is no address"),
+        (status = 200, body = Peers, headers(
+            ("atoll-age-ms" = u64, description = "How long ago the data came, in milliseconds"),
+            ("etag" = String, description = "Names this text; gzip has one of its own"),
+        )),
+        (status = 304, description = "`If-None-Match` names what there is"),
+        (status = 400, body = Refusal, description = "An id is no address, or there are more than 1,000"),
     ),
 )]
-async fn peers(State(shared): State<Arc<Shared>>, query: Pairs) -> Response {
+async fn peers(State(shared): State<Arc<Shared>>, headers: HeaderMap, query: Pairs) -> Response {
     let ids = match ids::<Address>(&query) {
         Ok(ids) => ids,
         Err(error) => return refuse(StatusCode::BAD_REQUEST, error),
     };
+    let draft = {
+        let shared = shared.clone();
+        move || draft_peers(&shared)
+    };
+    let body = shared.bodies.peers.get(shared.wanted(), draft).await;
+    match ids.is_empty() {
+        true => whole(body, &headers),
+        false => part(body, &headers, &ids, PEERS),
+    }
+}
+
+/// What is around the elements of [`Peers`].
+const PEERS: [&str; 2] = [r#"{"ok":true,"peers":["#, "]}"];
+
+fn draft_peers(shared: &Shared) -> Draft<Address> {
+    // Only copied under the lock.
     let presence = shared.presence();
-    let meant = presence.peers().filter(|(address, _)| ids.is_empty() || ids.contains(address));
-    let peers = meant.map(|(address, peer)| PeerAnswer::new(address, peer)).collect();
-    answer(StatusCode::OK, presence.peers_age(Instant::now()), Peers { ok: true, peers })
+    let (version, heard) = (shared.version(&presence), presence.peers_heard());
+    let peers: Vec<(Address, Peer)> = presence.peers().map(|(address, peer)| (address, *peer)).collect();
+    drop(presence);
+    let peers = peers.iter().map(|&(address, ref peer)| (address, PeerAnswer::new(address, peer)));
+    Draft { version, heard, list: List::new(PEERS[0], peers, PEERS[1]) }
 }
 
 #[derive(Serialize, ToSchema)]
@@ -115,41 +184,77 @@ struct OnePeer {
     ),
 )]
 async fn peer(State(shared): State<Arc<Shared>>, Path(id): Path<String>) -> Response {
-    let presence = shared.presence();
     let address = id.to_lowercase().parse::<Address>().ok();
-    let peer = address.and_then(|address| Some(PeerAnswer::new(address, presence.peer(address)?)));
+    let (peer, heard) = {
+        let presence = shared.presence();
+        let peer = address.and_then(|address| Some((address, *presence.peer(address)?)));
+        (peer, presence.peers_heard())
+    };
+    let peer = peer.map(|(address, peer)| PeerAnswer::new(address, &peer));
     let status = if peer.is_some() { StatusCode::OK } else { StatusCode::NOT_FOUND };
-    answer(status, presence.peers_age(Instant::now()), OnePeer { ok: peer.is_some(), peer })
+    answer(status, heard, OnePeer { ok: peer.is_some(), peer })
 }
 
-#[derive(Serialize, ToSchema)]
+/// Encoded element by element: [`draft_islands`].
+#[derive(ToSchema)]
+#[allow(dead_code, reason = "describes what is put together as text")]
 struct Islands {
     ok: bool,
     islands: Vec<IslandAnswer>,
 }
 
 /// Who is together: all islands, or those that are asked for.
+///
+/// Encoded at most once a second, for all readers: it may be a second old. But it shows every event that a
+/// reader of `/events` has received: for that, it may be delayed by up to a second.
 #[utoipa::path(
     get, path = "/islands", tag = "presence",
     params(("id" = Option<Vec<String>>, Query, description = "Ids of islands, in small letters or capitals; those that are not there are left out")),
     responses(
-        (status = 200, body = Islands, headers(("atoll-age-ms" = u64, description = "How old this is"))),
-        (status = 400, body = Refusal, description = "An id cannot be an island's"),
+        (status = 200, body = Islands, headers(
+            ("atoll-age-ms" = u64, description = "How long ago the data came, in milliseconds"),
+            ("etag" = String, description = "Names this text; gzip has one of its own"),
+        )),
+        (status = 304, description = "`If-None-Match` names what there is"),
+        (status = 400, body = Refusal, description = "An id cannot be an island's, or there are more than 1,000"),
     ),
 )]
-async fn islands(State(shared): State<Arc<Shared>>, query: Pairs) -> Response {
+async fn islands(State(shared): State<Arc<Shared>>, headers: HeaderMap, query: Pairs) -> Response {
     let ids = match ids::<IslandId>(&query) {
         Ok(ids) => ids,
         Err(error) => return refuse(StatusCode::BAD_REQUEST, error),
     };
-    let is_meant = |id: &IslandId| {
-        ids.is_empty() || id.as_str().to_lowercase().parse().is_ok_and(|id| ids.contains(&id))
+    let draft = {
+        let shared = shared.clone();
+        move || draft_islands(&shared)
     };
+    let body = shared.bodies.islands.get(shared.wanted(), draft).await;
+    match ids.is_empty() {
+        true => whole(body, &headers),
+        false => part(body, &headers, &ids.iter().map(IslandId::to_string).collect(), ISLANDS),
+    }
+}
+
+/// What is around the elements of [`Islands`].
+const ISLANDS: [&str; 2] = [r#"{"ok":true,"islands":["#, "]}"];
+
+fn draft_islands(shared: &Shared) -> Draft<String> {
+    // Only copied under the lock; members are looked up in the copy.
     let presence = shared.presence();
-    let meant = presence.islands().filter(|(id, _)| is_meant(id));
-    let islands = meant.map(|(id, island)| IslandAnswer::new(id, island, &presence, &shared.settings));
-    let islands = Islands { ok: true, islands: islands.collect() };
-    answer(StatusCode::OK, presence.islands_age(Instant::now()), islands)
+    let (version, heard) = (shared.version(&presence), presence.islands_heard());
+    let peers: Vec<(Address, Peer)> = presence.peers().map(|(address, peer)| (address, *peer)).collect();
+    let islands: Vec<IslandCopy> = presence.islands().collect();
+    drop(presence);
+    let peer = |address: Address| {
+        // They are in the order of their addresses.
+        let index = peers.binary_search_by_key(&address, |(address, _)| *address).ok()?;
+        Some(peers[index].1)
+    };
+    let islands = islands.into_iter().map(|island| {
+        let key = island.id.as_str().to_lowercase();
+        (key, IslandAnswer::new(island, peer, &shared.settings))
+    });
+    Draft { version, heard, list: List::new(ISLANDS[0], islands, ISLANDS[1]) }
 }
 
 #[derive(Serialize, ToSchema)]
@@ -167,30 +272,63 @@ struct Absent {
     ),
 )]
 async fn island(State(shared): State<Arc<Shared>>, Path(id): Path<String>) -> Response {
-    let presence = shared.presence();
-    let age = presence.islands_age(Instant::now());
-    match presence.islands().find(|(island, _)| island.as_str() == id) {
-        Some((id, island)) => {
-            answer(StatusCode::OK, age, IslandAnswer::new(id, island, &presence, &shared.settings))
+    let id = id.parse::<IslandId>().ok();
+    let (found, heard) = {
+        let presence = shared.presence();
+        let island = id.and_then(|id| presence.island(&id));
+        let found = island.map(|island| {
+            let members = island.members.iter();
+            let here = members.filter_map(|&address| Some((address, *presence.peer(address)?)));
+            let here: BTreeMap<Address, Peer> = here.collect();
+            (island, here)
+        });
+        (found, presence.islands_heard())
+    };
+    match found {
+        Some((island, here)) => {
+            let island = IslandAnswer::new(island, |address| here.get(&address).copied(), &shared.settings);
+            answer(StatusCode::OK, heard, island)
         }
-        None => answer(StatusCode::NOT_FOUND, age, Absent { ok: false }),
+        None => answer(StatusCode::NOT_FOUND, heard, Absent { ok: false }),
     }
 }
 
-#[derive(Serialize, ToSchema)]
+#[derive(ToSchema)]
+#[allow(dead_code, reason = "describes what is put together as text")]
 struct Parcels {
     parcels: Vec<ParcelAnswer>,
 }
 
 /// How many peers are on which parcel.
+///
+/// Encoded at most once a second, for all readers: it may be a second old. But it shows every event that a
+/// reader of `/events` has received: for that, it may be delayed by up to a second.
 #[utoipa::path(
     get, path = "/parcels", tag = "presence",
-    responses((status = 200, body = Parcels, headers(("atoll-age-ms" = u64, description = "How old this is")))),
+    responses(
+        (status = 200, body = Parcels, headers(
+            ("atoll-age-ms" = u64, description = "How long ago the data came, in milliseconds"),
+            ("etag" = String, description = "Names this text; gzip has one of its own"),
+        )),
+        (status = 304, description = "`If-None-Match` names what there is"),
+    ),
 )]
-async fn all_parcels(State(shared): State<Arc<Shared>>) -> Response {
+async fn all_parcels(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Response {
+    let draft = {
+        let shared = shared.clone();
+        move || {
+            let (version, heard, occupied) = copy_parcels(&shared);
+            let parcels = parcels(count(occupied)).into_iter().map(|parcel| ((), parcel));
+            Draft { version, heard, list: List::new(r#"{"parcels":["#, parcels, "]}") }
+        }
+    };
+    whole(shared.bodies.parcels.get(shared.wanted(), draft).await, &headers)
+}
+
+/// The parcel of each peer, what they show, and when they were last heard of. Only copied under the lock.
+fn copy_parcels(shared: &Shared) -> (Version, Option<Instant>, Vec<Parcel>) {
     let presence = shared.presence();
-    let parcels = parcels(presence.parcels());
-    answer(StatusCode::OK, presence.peers_age(Instant::now()), Parcels { parcels })
+    (shared.version(&presence), presence.peers_heard(), presence.parcels())
 }
 
 #[derive(Serialize, ToSchema)]
@@ -207,23 +345,38 @@ struct CoreStatus {
     responses((status = 200, body = CoreStatus, headers(("atoll-age-ms" = u64, description = "How old this is")))),
 )]
 async fn core_status(State(shared): State<Arc<Shared>>) -> Response {
-    let presence = shared.presence();
-    let status = CoreStatus { healthy: presence.has_director(), user_count: presence.peers().count() };
-    answer(StatusCode::OK, presence.peers_age(Instant::now()), status)
+    let (status, heard) = {
+        let presence = shared.presence();
+        let status = CoreStatus { healthy: presence.has_director(), user_count: presence.peers_count() };
+        (status, presence.peers_heard())
+    };
+    answer(StatusCode::OK, heard, status)
 }
 
 /// The scenes in which people are, most people first.
+///
+/// Encoded at most once a second, for all readers: it may be a second old. But it shows every event that a
+/// reader of `/events` has received: for that, it may be delayed by up to a second.
 #[utoipa::path(
     get, path = "/hot-scenes", tag = "presence",
-    responses((status = 200, body = Vec<HotScene>, headers(("atoll-age-ms" = u64, description = "How old this is")))),
+    responses(
+        (status = 200, body = Vec<HotScene>, headers(
+            ("atoll-age-ms" = u64, description = "How long ago the data came, in milliseconds"),
+            ("etag" = String, description = "Names this text; gzip has one of its own"),
+        )),
+        (status = 304, description = "`If-None-Match` names what there is"),
+    ),
 )]
-async fn all_hot_scenes(State(shared): State<Arc<Shared>>) -> Response {
-    let (counts, age) = {
-        let presence = shared.presence();
-        (presence.parcels(), presence.peers_age(Instant::now()))
+async fn all_hot_scenes(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Response {
+    let draft = {
+        let shared = shared.clone();
+        move || {
+            let (version, heard, occupied) = copy_parcels(&shared);
+            let scenes = hot_scenes(count(occupied), &shared.scenes(), &shared.settings);
+            Draft { version, heard, list: List::new("[", scenes.into_iter().map(|scene| ((), scene)), "]") }
+        }
     };
-    let scenes = hot_scenes(counts, &shared.scenes(), &shared.settings);
-    answer(StatusCode::OK, age, scenes)
+    whole(shared.bodies.hot_scenes.get(shared.wanted(), draft).await, &headers)
 }
 
 /// What the `data:` of an event holds.
