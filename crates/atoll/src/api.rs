@@ -1,6 +1,14 @@
 //! All endpoints under one roof, and their description at `/openapi.json`.
 
-use axum::{Router, http::header, middleware, routing::get};
+use std::sync::Arc;
+
+use axum::{
+    Router,
+    http::{HeaderMap, header},
+    middleware,
+    routing::get,
+};
+use stats::Encoded;
 use utoipa::openapi::{InfoBuilder, OpenApi, OpenApiBuilder, Server};
 use utoipa_axum::router::OpenApiRouter;
 
@@ -24,9 +32,10 @@ pub(crate) fn router(
     let (process, mut api) = OpenApiRouter::with_openapi(head()).merge(process).split_for_parts();
     api.merge(presence_api);
     // It consists of texts and numbers alone, and so can be written.
-    let api = api.to_json().unwrap_or_default();
-    let headers = [(header::ACCESS_CONTROL_ALLOW_ORIGIN, "*"), (header::CONTENT_TYPE, "application/json")];
-    let mut presence = presence.route("/openapi.json", get(async move || (headers, api)));
+    let api = Arc::new(Encoded::new(api.to_json().unwrap_or_default().into_bytes()));
+    let description =
+        async move |request: HeaderMap| ([(header::ACCESS_CONTROL_ALLOW_ORIGIN, "*")], api.respond(&request));
+    let mut presence = presence.route("/openapi.json", get(description));
     if let Some(of_presence) = of_presence {
         presence = presence.layer(middleware::from_fn_with_state(of_presence, throttle));
     }
