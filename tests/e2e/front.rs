@@ -18,6 +18,8 @@ pub(crate) struct Realm {
     log: Option<thread::JoinHandle<String>>,
     pub(crate) http: String,
     pub(crate) ws: String,
+    /// Where its metrics are.
+    pub(crate) metrics: String,
     /// Where it answers its operator; empty where no director runs.
     pub(crate) admin: String,
 }
@@ -35,7 +37,10 @@ impl Realm {
 
     /// The same, at this address and port.
     pub(crate) fn launch_at(listen: &str, flags: &[&str], settings: &[(&str, &str)]) -> Self {
-        Self::spawn(Command::new(env!("CARGO_BIN_EXE_atoll")), listen, flags, settings)
+        // A benchmark may measure another build.
+        let binary = std::env::var("ATOLL_LOAD_BINARY");
+        let binary = binary.as_deref().unwrap_or(env!("CARGO_BIN_EXE_atoll"));
+        Self::spawn(Command::new(binary), listen, flags, settings)
     }
 
     /// A realm that may open so many files.
@@ -63,13 +68,17 @@ impl Realm {
         // Read from the beginning, so that a process that says much never waits for its reader.
         let log = child.stderr.take().map(read_all);
         let stdout = child.stdout.take().unwrap();
-        let mut realm = Self { child, log, http: String::new(), ws: String::new(), admin: String::new() };
+        let [http, ws, metrics, admin] = [const { String::new() }; 4];
+        let mut realm = Self { child, log, http, ws, metrics, admin };
         let mut said = BufReader::new(stdout).lines().map_while(Result::ok);
         // What every process has.
         realm.http = realm.told("where it is", &mut said, |line| {
             Some(line.split_once(" health ")?.1.trim().strip_suffix("/health/ready")?.to_owned())
         });
         realm.ws = realm.http.replacen("http", "ws", 1);
+        realm.metrics = realm.told("where its metrics are", &mut said, |line| {
+            Some(line.split_once(" metrics ")?.1.trim().strip_suffix("/metrics")?.to_owned())
+        });
         let roles = flags.iter().skip_while(|&&flag| flag != "--roles").nth(1);
         if roles.is_none_or(|roles| roles.contains("director")) {
             realm.admin = realm

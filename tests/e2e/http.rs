@@ -113,3 +113,32 @@ async fn a_realm_says_what_it_is_and_whether_it_is_well() {
         assert!(metrics.contains(name), "{name}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn metrics_listener_serves_metrics_that_the_public_one_does_not() {
+    const METRICS: [&str; 3] = ["/metrics", "/rooms/status", "/comms/rooms/status"];
+    let realm = Realm::start(&[("SERVER__METRICS_LISTEN", "127.0.0.1:0")]);
+    assert_ne!(realm.metrics, realm.http);
+    let status = async |at: &str, path: &str| reqwest::get(format!("{at}{path}")).await.unwrap().status();
+    for path in METRICS {
+        assert_eq!(status(&realm.http, path).await, 404, "{path}");
+        assert_eq!(status(&realm.metrics, path).await, 200, "{path}");
+    }
+    eventually("ready", async || status(&realm.metrics, "/health/ready").await == 200).await;
+    for path in ["/health/live", "/health/ready", "/status", "/openapi.json"] {
+        for at in [&realm.http, &realm.metrics] {
+            assert_eq!(status(at, path).await, 200, "{at}{path}");
+        }
+    }
+    for path in ["/about", "/peers", "/islands", "/events"] {
+        assert_eq!(status(&realm.metrics, path).await, 404, "{path}");
+    }
+    let paths = realm.json("/openapi.json").await["paths"].clone();
+    assert!(paths.get("/peers").is_some() && paths.get("/metrics").is_none(), "{paths}");
+
+    let realm = Realm::start(&[]);
+    assert_eq!(realm.metrics, realm.http);
+    for path in METRICS {
+        assert_eq!(realm.get(path).await.status(), 200, "{path}");
+    }
+}

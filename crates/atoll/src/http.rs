@@ -22,14 +22,19 @@ struct Shared {
     process: metrics_process::Collector,
 }
 
-pub(crate) fn router(realm: Realm, metrics: PrometheusHandle) -> OpenApiRouter {
-    let process = metrics_process::Collector::default();
+/// What every listener answers.
+pub(crate) fn router(realm: Realm) -> OpenApiRouter {
     OpenApiRouter::new()
         .routes(routes!(status))
         .routes(routes!(live))
         .routes(routes!(ready))
-        .routes(routes!(render))
-        .with_state(Shared { realm, metrics, process })
+        .with_state(realm)
+}
+
+/// The metrics, which may have a listener of their own.
+pub(crate) fn metrics_router(realm: Realm, metrics: PrometheusHandle) -> OpenApiRouter {
+    let process = metrics_process::Collector::default();
+    OpenApiRouter::new().routes(routes!(render)).with_state(Shared { realm, metrics, process })
 }
 
 #[derive(Serialize, ToSchema)]
@@ -62,8 +67,8 @@ async fn live() -> &'static str {
     get, path = "/health/ready", tag = "process",
     responses((status = 200, body = String), (status = 503, body = String)),
 )]
-async fn ready(State(shared): State<Shared>) -> impl IntoResponse {
-    match shared.realm.unready() {
+async fn ready(State(realm): State<Realm>) -> impl IntoResponse {
+    match realm.unready() {
         None => (StatusCode::OK, "ready".to_owned()),
         Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {reason}")),
     }

@@ -23,6 +23,8 @@ pub(crate) struct Parsed {
     pub(crate) admin: Option<SocketAddr>,
     /// How the addresses of clients are found.
     pub(crate) client_addresses: ClientAddresses,
+    /// Where metrics are read, if not at `listen`.
+    pub(crate) metrics_listen: Option<SocketAddr>,
     /// The file of owner rules, if there is one, and what it says.
     pub(crate) rules: Option<(PathBuf, Rules)>,
     /// Empty: from the address that is listened on.
@@ -100,6 +102,10 @@ impl Parsed {
         let loopback = admin.is_some_and(|admin| admin.ip().is_loopback());
         let rule = "must be a loopback address and a port, such as 127.0.0.1:5001, or empty";
         check(server.admin.is_empty() || loopback, "server.admin", &server.admin, rule);
+        let metrics_listen = server.metrics_listen.parse::<SocketAddr>().ok();
+        let is_address = server.metrics_listen.is_empty() || metrics_listen.is_some();
+        let rule = "must be an IP address and a port, or empty";
+        check(is_address, "server.metrics_listen", &server.metrics_listen, rule);
         check(
             ["pretty", "json"].contains(&&*log.format),
             "log.format",
@@ -242,6 +248,7 @@ impl Parsed {
             listen: listen?,
             admin,
             client_addresses,
+            metrics_listen,
             rules,
             public_url,
             bus,

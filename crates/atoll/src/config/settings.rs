@@ -56,6 +56,9 @@ pub(crate) struct Server {
     pub(crate) public_url: String,
     /// Address and port for the operator, on a loopback address; port 0 takes a free one. Empty: none.
     pub(crate) admin: String,
+    /// Address and port for `/metrics` and `/rooms/status`, which are then on no other listener; port 0
+    /// takes a free one. Empty: they are on `listen`.
+    pub(crate) metrics_listen: String,
     /// How long a request's head may take to arrive.
     pub(crate) header_timeout_s: u64,
     /// How long an HTTP connection may be idle between two requests.
@@ -355,6 +358,7 @@ impl Default for Server {
             listen: "127.0.0.1:5000".to_owned(),
             public_url: String::new(),
             admin: "127.0.0.1:5001".to_owned(),
+            metrics_listen: String::new(),
             header_timeout_s: 10,
             idle_timeout_s: 75,
             write_timeout_s: 60,

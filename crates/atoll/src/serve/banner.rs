@@ -24,12 +24,14 @@ impl Urls {
     }
 
     /// Says where everything is that these roles offer. Whoever does not listen any more is not told.
-    pub(super) fn print(&self, roles: &[Role], admin: Option<SocketAddr>) {
-        let _ = io::stdout().write_all(self.banner(roles, admin).as_bytes());
+    /// `metrics` is the listener for metrics, where they have one of their own.
+    pub(super) fn print(&self, roles: &[Role], metrics: Option<SocketAddr>, admin: Option<SocketAddr>) {
+        let _ = io::stdout().write_all(self.banner(roles, metrics, admin).as_bytes());
     }
 
-    fn banner(&self, roles: &[Role], admin: Option<SocketAddr>) -> String {
+    fn banner(&self, roles: &[Role], metrics: Option<SocketAddr>, admin: Option<SocketAddr>) -> String {
         let Self { http, ws } = self;
+        let metrics_http = metrics.map_or_else(|| http.clone(), |metrics| format!("http://{metrics}"));
         let mut text = format!("Atoll {}: {}\n", env!("CARGO_PKG_VERSION"), title(roles));
         let mut line = |what: &str, at: &str| {
             // Writing to a text does not fail.
@@ -45,7 +47,7 @@ impl Urls {
                 }
                 Role::Rooms => {
                     line("rooms", &format!("{ws}/rooms/{{island}}"));
-                    line("in them", &format!("{http}/rooms/status"));
+                    line("in them", &format!("{metrics_http}/rooms/status"));
                 }
                 // Nobody but operators has to do with it.
                 Role::Director => {}
@@ -57,7 +59,7 @@ impl Urls {
         }
         line("description", &format!("{http}/openapi.json"));
         line("health", &format!("{http}/health/ready"));
-        line("metrics", &format!("{http}/metrics"));
+        line("metrics", &format!("{metrics_http}/metrics"));
         if roles.contains(&Role::Gateway) {
             let _ = writeln!(text, "Send people in: atoll bots --count 20 --url {http}");
         }
@@ -83,16 +85,26 @@ mod tests {
     #[test]
     fn a_process_says_where_its_own_roles_are_and_no_others() {
         let urls = Urls::new(Some("https://rooms.example/"), "127.0.0.1:5000".parse().unwrap());
-        let banner = urls.banner(&[Role::Rooms], None);
+        let banner = urls.banner(&[Role::Rooms], None, None);
         assert!(banner.contains(": rooms of a realm\n"), "{banner}");
         assert!(banner.contains("  rooms               wss://rooms.example/rooms/{island}\n"), "{banner}");
         for absent in ["gateway", "/about", "/peers", "Send people in", "Ask it why"] {
             assert!(!banner.contains(absent), "{absent}: {banner}");
         }
-        let banner = urls.banner(&Role::ALL, Some("127.0.0.1:5001".parse().unwrap()));
+        let banner = urls.banner(&Role::ALL, None, Some("127.0.0.1:5001".parse().unwrap()));
         assert!(banner.contains(": a realm in one process\n"), "{banner}");
         for present in ["gateway", "rooms", "presence", "Send people in", "--admin http://127.0.0.1:5001\n"] {
             assert!(banner.contains(present), "{present}: {banner}");
         }
+    }
+
+    #[test]
+    fn metrics_listener_is_where_metrics_are() {
+        let urls = Urls::new(Some("https://rooms.example/"), "127.0.0.1:5000".parse().unwrap());
+        let banner = urls.banner(&[Role::Rooms], Some("10.0.0.1:9100".parse().unwrap()), None);
+        for present in ["http://10.0.0.1:9100/metrics\n", "http://10.0.0.1:9100/rooms/status\n"] {
+            assert!(banner.contains(present), "{present}: {banner}");
+        }
+        assert!(banner.contains("https://rooms.example/health/ready\n"), "{banner}");
     }
 }

@@ -39,6 +39,11 @@ pub(crate) async fn serve(settings: Settings, parsed: Parsed) -> Result<()> {
         .await
         .with_context(|| format!("cannot listen on {}", parsed.listen))?;
     let local = listener.local_addr()?;
+    let metrics_listener = match parsed.metrics_listen {
+        Some(address) => Some(bind_metrics(address).await?),
+        None => None,
+    };
+    let metrics_local = metrics_listener.as_ref().map(TcpListener::local_addr).transpose()?;
     let urls = Urls::new(parsed.public_url.as_deref(), local);
     // What operators ask, a director answers.
     let admin = match parsed.admin.filter(|_| parsed.roles.contains(&Role::Director)) {
@@ -50,7 +55,8 @@ pub(crate) async fn serve(settings: Settings, parsed: Parsed) -> Result<()> {
         None => Bus::in_process(),
     };
     let (realm, director) = Realm::assemble(&settings, &parsed, &urls, bus)?;
-    let app = realm.router(metrics.clone(), settings.presence_rate().map(Throttle::new));
+    let throttle = settings.presence_rate().map(Throttle::new);
+    let (app, metrics_app) = realm.routers(metrics.clone(), metrics_listener.is_some(), throttle);
     let console = director.as_ref().map(director::Director::console);
     let roles = tokio::spawn(realm.clone().run(director, metrics));
     let (stop_listeners, stopped) = watch::channel(());
@@ -63,7 +69,15 @@ pub(crate) async fn serve(settings: Settings, parsed: Parsed) -> Result<()> {
     let public = settings.public_listener(parsed.client_addresses.clone(), files);
     servers.spawn(listener::serve(listener, app, public, stopped()));
     let admin_local = admin.as_ref().map(TcpListener::local_addr).transpose()?;
-    urls.print(&parsed.roles, admin_local);
+    if let Some(listener) = metrics_listener {
+        servers.spawn(listener::serve(
+            listener,
+            metrics_app,
+            settings.operator_listener("metrics"),
+            stopped(),
+        ));
+    }
+    urls.print(&parsed.roles, metrics_local, admin_local);
     if let Some(console) = console.clone() {
         if let Some(listener) = admin {
             let app = admin::router(console.clone());
@@ -106,6 +120,13 @@ pub(crate) async fn serve(settings: Settings, parsed: Parsed) -> Result<()> {
     drop(stop_listeners);
     let _ = time::timeout(LAST_ANSWERS_TIMEOUT, servers.join_all()).await;
     Ok(())
+}
+
+/// The listener for metrics.
+async fn bind_metrics(address: SocketAddr) -> Result<TcpListener> {
+    TcpListener::bind(address)
+        .await
+        .with_context(|| format!("cannot listen on {address} (server.metrics_listen) for metrics"))
 }
 
 /// The listener for operators. Where nobody has set the address, another realm on this machine may

@@ -10,7 +10,7 @@ use std::{
 
 use admission::{Contracts, Verifier};
 use anyhow::{Result, bail};
-use axum::Router;
+use axum::{Router, http::StatusCode, routing::get};
 use bus::Bus;
 use director::Director;
 use gateway::{FixedRoom, Gateway};
@@ -19,6 +19,7 @@ use rooms::Rooms;
 use stats::Stats;
 use tokio::{sync::oneshot, task::JoinSet, time};
 use transports::ws_room;
+use utoipa_axum::router::OpenApiRouter;
 
 use super::{Throttle, banner::Urls};
 use crate::{
@@ -90,18 +91,29 @@ impl Realm {
         Ok((realm, director.transpose()?))
     }
 
-    /// The endpoints of the roles that run, and those of every process; those of presence behind a throttle.
-    pub(super) fn router(&self, metrics: PrometheusHandle, throttle: Option<Throttle>) -> Router {
-        let presence = self.stats.iter().map(Stats::router);
-        let presence = presence.chain(self.rooms.iter().map(Rooms::status_router));
+    /// The endpoints of the roles that run, and those of every process; and those of the listener for
+    /// metrics, where there is one: they are on no other. Those of presence are behind the throttle.
+    pub(super) fn routers(
+        &self,
+        metrics: PrometheusHandle,
+        has_metrics_listener: bool,
+        throttle: Option<Throttle>,
+    ) -> (Router, Router) {
+        let presence = self.stats.iter().map(Stats::router).reduce(OpenApiRouter::merge).unwrap_or_default();
+        let rooms = self.rooms.iter().map(Rooms::status_router).reduce(OpenApiRouter::merge);
+        let rooms = rooms.unwrap_or_default();
         let sockets = self.gateway.iter().map(Gateway::router);
-        let sockets = sockets.chain(self.rooms.iter().map(Rooms::router));
-        api::router(
-            presence.reduce(|one, other| one.merge(other)).unwrap_or_default(),
-            throttle,
-            http::router(self.clone(), metrics),
-            sockets.fold(Router::new(), Router::merge),
-        )
+        let sockets = sockets.chain(self.rooms.iter().map(Rooms::router)).fold(Router::new(), Router::merge);
+        let process = http::router(self.clone());
+        let metrics = http::metrics_router(self.clone(), metrics);
+        if has_metrics_listener {
+            let apart = api::router(rooms, None, process.clone().merge(metrics), Router::new());
+            // Without this the path would be that of a room.
+            let sockets = sockets.route("/rooms/status", get(StatusCode::NOT_FOUND));
+            (api::router(presence, throttle, process, sockets), apart)
+        } else {
+            (api::router(presence.merge(rooms), throttle, process.merge(metrics), sockets), Router::new())
+        }
     }
 
     /// Runs the roles. Does not return while all of them run.

@@ -53,6 +53,12 @@ fn all_problems_are_named_at_once_with_key_value_and_place() {
 }
 
 #[test]
+fn metrics_listen_without_port_is_named() {
+    let problems = problems("[server]\nmetrics_listen = \"127.0.0.1\"", &[]);
+    assert_eq!(problems, ["server.metrics_listen = 127.0.0.1: must be an IP address and a port, or empty"]);
+}
+
+#[test]
 fn what_presence_cannot_do_is_named() {
     let toml = "[realm]\ncontent_url = \"peer/content\"\n[stats]\npositions = \"city\"\nfeed_events = 0";
     let problems = problems(toml, &[]);
