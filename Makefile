@@ -1,6 +1,6 @@
 # Everything here works on a fresh clone with nothing but a Rust toolchain; the tests install nats-server.
 
-.PHONY: run cluster bots test check bench sim fuzz failures rolling
+.PHONY: run cluster bots test check bench sim fuzz failures rolling presence-load
 
 ## Run a realm on 127.0.0.1:5000.
 run:
@@ -44,6 +44,11 @@ rolling:
 ## Measure, beside yardsticks.
 bench:
 	cargo bench --workspace --benches
+
+## Measure what a room feels of 32 readers who ask for presence in a loop; three minutes.
+presence-load:
+	scripts/needs
+	cargo test --release --workspace --test e2e -- --ignored --nocapture room_latency_under_presence_readers
 
 ## A million random layouts, each of which must fall silent; about a quarter of an hour on two cores.
 sim:

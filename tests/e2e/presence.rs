@@ -2,7 +2,10 @@
 
 mod described;
 mod feed;
+mod load;
 mod scenes;
+mod shared;
+mod world;
 
 use std::time::Duration;
 

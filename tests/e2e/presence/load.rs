@@ -1,0 +1,125 @@
+//! `make presence-load`: what a room feels of readers who ask for presence in a loop.
+//!
+//! `ATOLL_LOAD_BINARY` is another build to measure the same way.
+
+use std::{
+    process::{Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use serde_json::Value;
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    net::TcpStream,
+    task::JoinSet,
+    time,
+};
+
+use super::world::World;
+use crate::{
+    front::{Realm, within},
+    server::Server,
+};
+
+const PEERS: usize = 2_000;
+/// Each peer says so often where it is.
+const BEAT: Duration = Duration::from_secs(5);
+const READERS: usize = 32;
+const ROUNDS: usize = 3;
+/// People in the room that is measured, who say so often in a second where they are.
+const BOTS: &str = "20";
+const HZ: &str = "10";
+const SECONDS: &str = "15";
+
+/// Has bots talk in a room, and gives how long what they say takes, in ms: p50, p99, longest; and the CPU
+/// that the server takes, in percent of a core.
+async fn chat(realm: &Realm) -> [f64; 4] {
+    let url = realm.http.clone();
+    let flags = ["bots", "--count", BOTS, "--still", "--hz", HZ, "--seconds", SECONDS, "--json"];
+    let output = tokio::task::spawn_blocking(move || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_atoll"));
+        command.args(flags).args(["--url", &url]).stderr(Stdio::null()).output()
+    });
+    let summary: Value = serde_json::from_slice(&output.await.unwrap().unwrap().stdout).unwrap();
+    let latency = ["p50", "p99", "max"].map(|name| summary["latency_ms"][name].as_f64().unwrap());
+    let [p50, p99, max] = latency;
+    [p50, p99, max, summary["server"]["cpu_percent"].as_f64().unwrap_or(f64::NAN)]
+}
+
+/// Asks in a loop over one connection.
+async fn read(address: String, path: &'static str, gzip: bool, stop: Arc<AtomicBool>, read: Arc<AtomicU64>) {
+    let mut stream = BufReader::with_capacity(64 * 1024, TcpStream::connect(&address).await.unwrap());
+    let accept = if gzip { "accept-encoding: gzip\r\n" } else { "" };
+    let request = format!("GET {path} HTTP/1.1\r\nhost: atoll\r\n{accept}\r\n");
+    let mut body = Vec::new();
+    while !stop.load(Ordering::Relaxed) {
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let (mut length, mut line) = (0, String::new());
+        loop {
+            line.clear();
+            assert!(stream.read_line(&mut line).await.unwrap() > 0, "the connection ended");
+            if line == "\r\n" {
+                break;
+            }
+            if let Some(value) = line.to_lowercase().strip_prefix("content-length:") {
+                length = value.trim().parse().unwrap();
+            }
+        }
+        body.resize(length, 0);
+        stream.read_exact(&mut body).await.unwrap();
+        read.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "a benchmark of minutes: make presence-load"]
+async fn room_latency_under_presence_readers() {
+    let server = Server::start();
+    let realm = Realm::launch(&["--bus", &server.url()], &[]);
+    let world = Arc::new(World::new(&server, PEERS).await);
+    world.connect();
+    let beating = world.clone();
+    tokio::spawn(async move {
+        let mut tick = time::interval(BEAT / 100);
+        for round in (0..100).cycle() {
+            tick.tick().await;
+            beating.beat((round..beating.count()).step_by(100));
+        }
+    });
+    within(Duration::from_secs(60), "all are in islands", async || {
+        let islands = realm.json("/islands").await;
+        let islands = islands["islands"].as_array().unwrap();
+        islands.iter().map(|island| island["peers"].as_array().unwrap().len()).sum::<usize>() == PEERS
+    })
+    .await;
+    let bytes = realm.get("/islands").await.bytes().await.unwrap().len();
+    println!("{PEERS} peers: /islands has {} KiB", bytes / 1024);
+    println!(
+        "{:<28} {:>8} {:>8} {:>8} {:>7} {:>10}",
+        "room latency, ms", "p50", "p99", "max", "CPU %", "answers/s"
+    );
+    for _ in 0..ROUNDS {
+        for (what, readers, gzip) in
+            [("idle", 0, false), ("32 readers", READERS, false), ("32 readers, gzip", READERS, true)]
+        {
+            let (stop, count) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+            let mut tasks = JoinSet::new();
+            for _ in 0..readers {
+                let address = realm.http.strip_prefix("http://").unwrap().to_owned();
+                tasks.spawn(read(address, "/islands", gzip, stop.clone(), count.clone()));
+            }
+            let began = time::Instant::now();
+            let [p50, p99, max, cpu] = chat(&realm).await;
+            let rate = count.load(Ordering::Relaxed) as f64 / began.elapsed().as_secs_f64();
+            stop.store(true, Ordering::Relaxed);
+            while let Some(task) = tasks.join_next().await {
+                task.unwrap();
+            }
+            println!("{what:<28} {p50:>8.2} {p99:>8.2} {max:>8.2} {cpu:>7.1} {rate:>10.0}");
+        }
+    }
+}
