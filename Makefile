@@ -1,6 +1,6 @@
 # Everything here works on a fresh clone with nothing but a Rust toolchain; the tests install nats-server.
 
-.PHONY: run cluster bots test check bench sim fuzz failures rolling presence-load
+.PHONY: run cluster bots test check bench sim fuzz failures rolling presence-load attacks
 
 ## Run a realm on 127.0.0.1:5000.
 run:
@@ -49,6 +49,11 @@ bench:
 presence-load:
 	scripts/needs
 	cargo test --release --workspace --test e2e -- --ignored --nocapture room_latency_under_presence_readers
+
+## Measure what a room notices while one client attacks the process, attack by attack; ten minutes.
+attacks:
+	scripts/needs
+	cargo test --release --workspace --test e2e -- --ignored --nocapture room_latency_under_attack
 
 ## A million random layouts, each of which must fall silent; about a quarter of an hour on two cores.
 sim:

@@ -3,6 +3,7 @@
 // Helpers of tests fail by panicking, too.
 #![allow(clippy::unwrap_used)]
 
+mod attacks;
 mod bad_input;
 mod cluster;
 mod command_line;

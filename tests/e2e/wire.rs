@@ -34,8 +34,12 @@ pub(crate) struct Wire(
 );
 
 impl Wire {
+    pub(crate) fn new(socket: WebSocketStream<MaybeTlsStream<TcpStream>>) -> Self {
+        Self(socket, VecDeque::new())
+    }
+
     pub(crate) async fn open(url: &str) -> Self {
-        Self(timeout(PATIENCE, connect_async(url)).await.unwrap().unwrap().0, VecDeque::new())
+        Self::new(timeout(PATIENCE, connect_async(url)).await.unwrap().unwrap().0)
     }
 
     /// Opens a socket and offers subprotocols; gives the one that was chosen.

@@ -3,7 +3,6 @@
 //! `ATOLL_LOAD_BINARY` is another build to measure the same way.
 
 use std::{
-    process::{Command, Stdio},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -11,7 +10,6 @@ use std::{
     time::Duration,
 };
 
-use serde_json::Value;
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::TcpStream,
@@ -21,6 +19,7 @@ use tokio::{
 
 use super::world::World;
 use crate::{
+    attacks::{Chat, chat},
     front::{Realm, within},
     server::Server,
 };
@@ -30,25 +29,6 @@ const PEERS: usize = 2_000;
 const BEAT: Duration = Duration::from_secs(5);
 const READERS: usize = 32;
 const ROUNDS: usize = 3;
-/// People in the room that is measured, who say so often in a second where they are.
-const BOTS: &str = "20";
-const HZ: &str = "10";
-const SECONDS: &str = "15";
-
-/// Has bots talk in a room, and gives how long what they say takes, in ms: p50, p99, longest; and the CPU
-/// that the server takes, in percent of a core.
-async fn chat(realm: &Realm) -> [f64; 4] {
-    let url = realm.http.clone();
-    let flags = ["bots", "--count", BOTS, "--still", "--hz", HZ, "--seconds", SECONDS, "--json"];
-    let output = tokio::task::spawn_blocking(move || {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_atoll"));
-        command.args(flags).args(["--url", &url]).stderr(Stdio::null()).output()
-    });
-    let summary: Value = serde_json::from_slice(&output.await.unwrap().unwrap().stdout).unwrap();
-    let latency = ["p50", "p99", "max"].map(|name| summary["latency_ms"][name].as_f64().unwrap());
-    let [p50, p99, max] = latency;
-    [p50, p99, max, summary["server"]["cpu_percent"].as_f64().unwrap_or(f64::NAN)]
-}
 
 /// Asks in a loop over one connection.
 async fn read(address: String, path: &'static str, gzip: bool, stop: Arc<AtomicBool>, read: Arc<AtomicU64>) {
@@ -113,7 +93,7 @@ async fn room_latency_under_presence_readers() {
                 tasks.spawn(read(address, "/islands", gzip, stop.clone(), count.clone()));
             }
             let began = time::Instant::now();
-            let [p50, p99, max, cpu] = chat(&realm).await;
+            let Chat { p50, p99, max, cpu } = chat(&realm).await;
             let rate = count.load(Ordering::Relaxed) as f64 / began.elapsed().as_secs_f64();
             stop.store(true, Ordering::Relaxed);
             while let Some(task) = tasks.join_next().await {
