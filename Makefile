@@ -61,7 +61,7 @@ sim:
 
 ## Fuzz each parser of what strangers send, for FUZZ_SECONDS each; needs a C++ compiler.
 FUZZ_SECONDS ?= 60
-FUZZ_TARGETS ?= rpc topics chains fetch ethereum
+FUZZ_TARGETS ?= rpc topics chains fetch ethereum frames
 FUZZ_HOST = $(shell rustc --version --verbose | sed -n 's/^host: //p')
 # What cargo-fuzz asks of the compiler, without the sanitizers that need a nightly one.
 FUZZ_FLAGS = -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \

@@ -28,8 +28,23 @@ impl Pace {
 
     /// Counts a message, and says until when to wait before the next one is read.
     pub fn count(&mut self, bytes: usize, now: Instant) -> Option<Instant> {
+        self.due = self.due.max(now) + self.cost(bytes);
+        self.next_read(now)
+    }
+
+    /// Takes the message that was counted last back off the pace, and returns until when to wait
+    /// before the next one is read.
+    pub fn refund(&mut self, bytes: usize, now: Instant) -> Option<Instant> {
+        self.due = self.due.checked_sub(self.cost(bytes)).unwrap_or(now);
+        self.next_read(now)
+    }
+
+    fn cost(&self, bytes: usize) -> Duration {
         let cost = (1.0 / self.messages_per_second).max(bytes as f64 / self.bytes_per_second);
-        self.due = self.due.max(now) + Duration::from_secs_f64(cost);
+        Duration::from_secs_f64(cost)
+    }
+
+    fn next_read(&self, now: Instant) -> Option<Instant> {
         self.due.checked_sub(BURST).filter(|&until| until > now)
     }
 }
@@ -49,5 +64,18 @@ mod tests {
         let later = now + Duration::from_secs(2);
         assert_eq!(pace.count(1_000, later), None, "bytes count too");
         assert!(pace.count(500, later).is_some_and(|until| until - later > Duration::from_millis(499)));
+    }
+
+    #[test]
+    fn refunded_message_costs_nothing() {
+        let now = Instant::now() + Duration::from_secs(10);
+        let mut pace = Pace::new(10, 1_000, now);
+        for _ in 0..1_000 {
+            pace.count(50, now);
+            assert_eq!(pace.refund(50, now), None);
+        }
+        assert!((0..10).all(|_| pace.count(0, now).is_none()), "the burst is whole");
+        assert!(pace.count(0, now).is_some());
+        assert_eq!(pace.refund(0, now), None);
     }
 }

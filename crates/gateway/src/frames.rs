@@ -1,90 +1,154 @@
-//! What every kind of socket here does with its frames.
+//! A client's socket, whatever is spoken over it: paced reads, bounded writes, the closing handshake.
 
-use std::{error::Error as _, time::Duration};
+use std::time::Duration;
 
-use axum::{
-    Error,
-    extract::ws::{CloseFrame, Message, WebSocket},
-};
+use admission::Pace;
 use bytes::Bytes;
 use protocol::Close;
-use tokio::time::{self, Instant, timeout};
+use tokio::time::{self, Instant};
+use ws::{FrameError, OpCode, ReadError, Received, WriteError, close_answer, close_frame};
 
-use crate::gateway::Shared;
+use crate::Settings;
 
-/// How long the answer to a client's goodbye may take.
-const GOODBYE: Duration = Duration::from_secs(1);
+/// How long the answer to a client's close frame may take.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long a client that was not signed in may take to read why. Its handshake does not count any more,
+/// so its socket must not stay.
+const REFUSAL_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What the close frame says. `None`: there is nobody left to tell.
-pub(crate) type End = Option<(Close, String)>;
+/// How a socket ends.
+#[derive(Debug)]
+pub(crate) enum End {
+    /// The connection is gone: there is no close frame to send.
+    Gone,
+    /// The client sent a close frame with this code, or without one.
+    ByClient(Option<u16>),
+    /// The server sends a close frame with this code and reason.
+    ByServer(Close, String),
+}
 
-/// The end with the reason that its code stands for.
+impl From<(Close, String)> for End {
+    fn from((close, reason): (Close, String)) -> Self {
+        Self::ByServer(close, reason)
+    }
+}
+
+/// The end with the default reason of its code.
 pub(crate) fn end(close: Close) -> End {
-    Some((close, close.reason().to_owned()))
+    End::ByServer(close, close.reason().to_owned())
 }
 
-/// Closes the socket, and reads on until the client has closed it too: a close with bytes unread
-/// is a reset, and a reset can overtake the close frame. Whoever does not read it is not told.
-pub(crate) async fn farewell(shared: &Shared, socket: &mut WebSocket, ended: End) {
-    let Some((close, reason)) = ended else { return };
-    tracing::debug!(code = close.code(), reason, "closed");
-    metrics::counter!("atoll_gateway_closed_total", "code" => close.code().to_string()).increment(1);
-    let goodbye = async {
-        let frame = CloseFrame { code: close.code(), reason: reason.into() };
-        if socket.send(Message::Close(Some(frame))).await.is_ok() {
-            while let Some(Ok(_)) = socket.recv().await {}
+/// The socket of one client.
+///
+/// Every frame that arrives counts against the client's pace, from the first one on and with or
+/// without data, so that no kind of frame is a way around the pace. The next frame is read when the
+/// pace allows it; until then the client's own connection fills up.
+#[derive(Debug)]
+pub(crate) struct Socket {
+    socket: ws::Socket<ws::Stream>,
+    pace: Pace,
+    /// When the pace allows the next read, if that is not now.
+    read_at: Option<Instant>,
+    write_timeout: Duration,
+}
+
+impl Socket {
+    pub(crate) fn new(stream: ws::Stream, settings: &Settings) -> Self {
+        Self {
+            socket: ws::Socket::new(stream, protocol::MAX_MESSAGE_BYTES),
+            pace: Pace::new(settings.messages_per_second, u32::MAX, Instant::now()),
+            read_at: None,
+            write_timeout: settings.write_timeout,
         }
-    };
-    let _ = timeout(shared.settings.write_timeout, goodbye).await;
-}
-
-/// What came from a client.
-pub(crate) enum Received {
-    Message(Bytes),
-    /// A pong, a ping (answered by the library): it lives.
-    SignOfLife,
-}
-
-/// The next message, not before `from`.
-pub(crate) async fn paced(socket: &mut WebSocket, from: Instant) -> Result<Received, End> {
-    if from > Instant::now() {
-        time::sleep_until(from).await;
     }
-    next(socket).await
-}
 
-/// The next message. Cancel-safe.
-pub(crate) async fn next(socket: &mut WebSocket) -> Result<Received, End> {
-    match socket.recv().await {
-        Some(Ok(Message::Binary(bytes))) => Ok(Received::Message(bytes)),
-        Some(Ok(Message::Ping(_) | Message::Pong(_))) => Ok(Received::SignOfLife),
-        Some(Ok(Message::Text(_))) => Err(end(Close::TextFrame)),
-        Some(Ok(Message::Close(_))) => {
-            // The library's answer goes out with the next read, which finds the end.
-            let _ = timeout(GOODBYE, socket.recv()).await;
-            Err(None)
+    /// Reads the next frame, not before the pace allows it, and counts it. Cancel-safe, so that
+    /// a session sends and runs its timers while its client is paced.
+    pub(crate) async fn next(&mut self) -> Result<Received, End> {
+        if let Some(at) = self.read_at {
+            time::sleep_until(at).await;
+            self.read_at = None;
         }
-        None => Err(None),
-        Some(Err(error)) => Err(read_end(&error)),
+        let received = self.socket.next().await.map_err(read_end)?;
+        self.read_at = self.pace.count(0, Instant::now());
+        Ok(received)
+    }
+
+    /// Answers a ping, and returns the message if the frame completes one. Not cancel-safe.
+    pub(crate) async fn accept(&mut self, received: Received) -> Result<Option<Bytes>, End> {
+        match received {
+            Received::Binary(message) => Ok(Some(message)),
+            Received::Fragment | Received::Pong => Ok(None),
+            Received::Ping(payload) => self.write(OpCode::Pong, &payload).await.map(|()| None),
+            Received::Text => Err(end(Close::TextFrame)),
+            Received::Close(code) => Err(End::ByClient(code)),
+        }
+    }
+
+    /// Reads the next frame not before this time, either.
+    pub(crate) fn delay(&mut self, until: Option<Instant>) {
+        self.read_at = self.read_at.max(until);
+    }
+
+    /// Takes the last frame back off the pace.
+    pub(crate) fn refund(&mut self) {
+        self.read_at = self.pace.refund(0, Instant::now());
+    }
+
+    /// Writes a message, unless the client reads too slowly.
+    pub(crate) async fn send(&mut self, message: &[u8]) -> Result<(), End> {
+        self.write(OpCode::Binary, message).await
+    }
+
+    /// Writes a ping, unless the client reads too slowly.
+    pub(crate) async fn ping(&mut self) -> Result<(), End> {
+        self.write(OpCode::Ping, &[]).await
+    }
+
+    async fn write(&mut self, opcode: OpCode, payload: &[u8]) -> Result<(), End> {
+        match self.socket.send(opcode, payload, self.write_timeout).await {
+            Ok(()) => Ok(()),
+            Err(WriteError::Gone) => Err(End::Gone),
+            Err(WriteError::TooSlow) => Err(end(Close::TooSlow)),
+        }
+    }
+
+    /// Sends the close frame, and waits until the client has closed the connection.
+    pub(crate) async fn close(&mut self, ended: End) {
+        self.close_within(ended, self.write_timeout).await;
+    }
+
+    /// The same for a client that was not signed in.
+    pub(crate) async fn refuse(&mut self, ended: End) {
+        self.close_within(ended, self.write_timeout.min(REFUSAL_TIMEOUT)).await;
+    }
+
+    async fn close_within(&mut self, ended: End, timeout: Duration) {
+        match ended {
+            End::Gone => {}
+            End::ByClient(code) => self.socket.close(&close_answer(code), ANSWER_TIMEOUT).await,
+            End::ByServer(close, reason) => {
+                tracing::debug!(code = close.code(), reason, "closed");
+                let counter =
+                    metrics::counter!("atoll_gateway_closed_total", "code" => close.code().to_string());
+                counter.increment(1);
+                self.socket.close(&close_frame(close.code(), &reason), timeout).await;
+            }
+        }
     }
 }
 
-/// What the close frame says after a failed read.
-fn read_end(error: &Error) -> End {
-    use tungstenite::Error::{Capacity, Protocol, Utf8};
-    match error.source().and_then(|source| source.downcast_ref()) {
-        Some(Capacity(_)) => end(Close::TooBig),
-        Some(Protocol(tungstenite::error::ProtocolError::ResetWithoutClosingHandshake)) => None,
-        Some(Protocol(_) | Utf8(_)) => end(Close::ProtocolError),
-        _ => None,
+/// The end after a failed read.
+fn read_end(error: ReadError) -> End {
+    match error {
+        ReadError::Frame(FrameError::Protocol) => end(Close::ProtocolError),
+        ReadError::Frame(error @ FrameError::InvalidUtf8) => {
+            End::ByServer(Close::Undecodable, error.to_string())
+        }
+        ReadError::Frame(FrameError::TooBig) => end(Close::TooBig),
+        ReadError::Gone => End::Gone,
     }
 }
 
-/// Writes a message, unless the client does not read for too long.
-pub(crate) async fn write(shared: &Shared, socket: &mut WebSocket, message: Message) -> Result<(), End> {
-    match timeout(shared.settings.write_timeout, socket.send(message)).await {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(_)) => Err(None),
-        Err(_) => Err(end(Close::TooSlow)),
-    }
-}
+#[cfg(test)]
+mod tests;

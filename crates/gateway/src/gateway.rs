@@ -6,7 +6,8 @@ use std::{
 use admission::{Limiter, Network, Permit, Verifier};
 use axum::{
     Extension, Router,
-    extract::{State, WebSocketUpgrade, ws::WebSocket},
+    body::Body,
+    extract::{Request, State},
     http::{StatusCode, header},
     response::{IntoResponse, Response},
     routing::{get, post},
@@ -26,6 +27,7 @@ use crate::{
     FixedRoom, Sampler, Settings,
     about::{self, Directory},
     bff,
+    frames::Socket,
     live::LiveState,
     load::Load,
     login::{self, Login},
@@ -37,7 +39,7 @@ use crate::{
 
 /// A gateway. Cheap to clone.
 #[derive(Clone)]
-pub struct Gateway(Arc<Shared>);
+pub struct Gateway(pub(crate) Arc<Shared>);
 
 /// What a gateway hears from the bus: what it must not miss, and topics, which cannot crowd it out.
 #[derive(Debug)]
@@ -76,8 +78,6 @@ const TOPICS_QUEUE: usize = 4_096;
 const CENSUS_QUEUE: usize = 262_144;
 /// For how long answers to that are waited for: gateways answer within a second.
 const CENSUS: Duration = Duration::from_secs(2);
-/// What a socket's reads take in memory while it is idle.
-const READ_BUFFER_BYTES: usize = 512;
 
 impl Gateway {
     /// A gateway with these settings. `sample` tells what the process uses of the machine.
@@ -350,27 +350,27 @@ fn island_of(change: &Bytes) -> Option<IslandId> {
 async fn enter_archipelago(
     State(shared): State<Arc<Shared>>,
     Extension(network): Extension<Network>,
-    upgrade: WebSocketUpgrade,
+    request: Request,
 ) -> Response {
-    enter(shared, network, upgrade, protocol::ARCHIPELAGO_SUBPROTOCOL, socket::serve).await
+    enter(shared, network, request, protocol::ARCHIPELAGO_SUBPROTOCOL, socket::serve).await
 }
 
 /// Opens an RPC socket.
 async fn enter_rpc(
     State(shared): State<Arc<Shared>>,
     Extension(network): Extension<Network>,
-    upgrade: WebSocketUpgrade,
+    request: Request,
 ) -> Response {
-    enter(shared, network, upgrade, protocol::RPC_SUBPROTOCOL, bff::serve).await
+    enter(shared, network, request, protocol::RPC_SUBPROTOCOL, bff::serve).await
 }
 
 /// Opens a socket, if its network may begin another handshake, and has it served.
 async fn enter<S>(
     shared: Arc<Shared>,
     network: Network,
-    upgrade: WebSocketUpgrade,
+    mut request: Request,
     subprotocol: &'static str,
-    serve: impl FnOnce(Arc<Shared>, WebSocket, Permit) -> S + Send + 'static,
+    serve: impl FnOnce(Arc<Shared>, Socket, Permit) -> S + Send + 'static,
 ) -> Response
 where
     S: Future<Output = ()> + Send,
@@ -382,15 +382,17 @@ where
                 .into_response();
         }
     };
+    let ws::Upgrade { response, stream } = match ws::upgrade(&mut request, &[subprotocol]) {
+        Ok(upgrade) => upgrade,
+        Err(refusal) => return refusal.into_response(),
+    };
     let socket_count = shared.sockets.clone();
-    upgrade
-        .protocols([subprotocol])
-        .max_message_size(protocol::MAX_MESSAGE_BYTES)
-        .max_frame_size(protocol::MAX_MESSAGE_BYTES)
-        .read_buffer_size(READ_BUFFER_BYTES)
-        .write_buffer_size(0)
-        .on_upgrade(async move |socket| {
-            let _socket = socket_count;
+    tokio::spawn(async move {
+        let _socket = socket_count;
+        if let Some(stream) = stream.stream().await {
+            let socket = Socket::new(stream, &shared.settings);
             serve(shared, socket, permit).await;
-        })
+        }
+    });
+    response.map(|()| Body::empty())
 }

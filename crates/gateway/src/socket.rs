@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 
-use admission::{Network, Pace, Permit};
-use axum::extract::ws::{Message, WebSocket};
+use admission::{Network, Permit};
 use bytes::{BufMut, Bytes, BytesMut};
 use prost::encoding::{WireType, encode_key, encode_varint};
 use protocol::{
@@ -12,9 +11,10 @@ use protocol::{
 };
 use tokio::time::{Instant, timeout_at};
 use tracing::Instrument;
+use ws::Received;
 
 use crate::{
-    frames::{End, Received, end, farewell, next, paced, write},
+    frames::{End, Socket, end},
     gateway::Shared,
     handshake::{Applicant, Handshake, Step},
     live::{Live, LiveState},
@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// Serves one socket.
-pub(crate) async fn serve(shared: Arc<Shared>, mut socket: WebSocket, permit: Permit) {
+pub(crate) async fn serve(shared: Arc<Shared>, mut socket: Socket, permit: Permit) {
     let network = permit.network();
     let shared = &*shared;
     let deadline = Instant::now() + shared.settings.handshake_timeout;
@@ -38,32 +38,30 @@ pub(crate) async fn serve(shared: Arc<Shared>, mut socket: WebSocket, permit: Pe
         Ok(applicant) => {
             drop(permit);
             let ended = welcome(shared, &mut socket, applicant, network).await;
-            farewell(shared, &mut socket, ended).await;
+            socket.close(ended).await;
         }
         Err(ended) => {
             // Another handshake need not wait until this client has read why it was refused.
             drop(permit);
-            farewell(shared, &mut socket, ended).await;
+            socket.refuse(ended).await;
         }
     }
 }
 
 /// Has the client sign a challenge.
-async fn sign_in(shared: &Shared, permit: &Permit, socket: &mut WebSocket) -> Result<Applicant, End> {
+async fn sign_in(shared: &Shared, permit: &Permit, socket: &mut Socket) -> Result<Applicant, End> {
     let mut handshake = Handshake::AwaitRequest;
     loop {
-        let packet = match next(socket).await? {
-            Received::Message(bytes) => decode(bytes)?,
-            Received::SignOfLife => continue,
-        };
-        let (state, step) = handshake.receive(packet).map_err(Some)?;
+        let received = socket.next().await;
+        let Some(packet) = take(socket, received).await? else { continue };
+        let (state, step) = handshake.receive(packet)?;
         handshake = match step {
             Step::Ignore => state,
             Step::Challenge(applicant) => {
                 let challenge = shared.verifier.challenge().map_err(|_| end(Close::Restarting))?;
                 let connected = shared.sessions.contains(applicant.address);
                 let (state, packet) = Handshake::challenge(applicant, challenge, connected);
-                send(shared, socket, packet.encode_to_vec().into()).await?;
+                socket.send(&packet.encode_to_vec()).await?;
                 state
             }
             Step::Verify { applicant, challenge, auth_chain_json } => {
@@ -74,7 +72,7 @@ async fn sign_in(shared: &Shared, permit: &Permit, socket: &mut WebSocket) -> Re
                     .await;
                 return match verified {
                     Ok(()) => Ok(applicant),
-                    Err(refusal) => Err(Some((refusal.close(), refusal.to_string()))),
+                    Err(refusal) => Err(End::ByServer(refusal.close(), refusal.to_string())),
                 };
             }
         };
@@ -82,7 +80,7 @@ async fn sign_in(shared: &Shared, permit: &Permit, socket: &mut WebSocket) -> Re
 }
 
 /// Begins the session, and serves it until it ends.
-async fn welcome(shared: &Shared, socket: &mut WebSocket, applicant: Applicant, network: Network) -> End {
+async fn welcome(shared: &Shared, socket: &mut Socket, applicant: Applicant, network: Network) -> End {
     let (address, transports) = (applicant.address, applicant.transports.clone());
     let Ok(random) = admission::random() else { return end(Close::Restarting) };
     let (session, mut inbox) = match shared.sessions.begin(applicant, network, random) {
@@ -95,7 +93,7 @@ async fn welcome(shared: &Shared, socket: &mut WebSocket, applicant: Applicant, 
         tracing::debug!("signed in");
         let peer_id = address.to_string();
         let welcome = server_packet::Message::Welcome(WelcomeMessage { peer_id });
-        match send(shared, socket, encode(welcome)).await {
+        match socket.send(&encode(welcome)).await {
             Ok(()) => {
                 let state = LiveState::new(transports.as_deref(), Instant::now());
                 live(shared, socket, address, session, state, &mut inbox).await
@@ -111,22 +109,20 @@ async fn welcome(shared: &Shared, socket: &mut WebSocket, applicant: Applicant, 
 
 async fn live(
     shared: &Shared,
-    socket: &mut WebSocket,
+    socket: &mut Socket,
     address: Address,
     session: SessionId,
     mut state: LiveState,
     inbox: &mut Inbox,
 ) -> End {
     let settings = &shared.settings;
-    let mut pace = Pace::new(settings.messages_per_second, u32::MAX, Instant::now());
     let mut timers = Timers::new(shared);
-    let mut read_from = Instant::now();
     loop {
         let next_step = tokio::select! {
             biased;
             told = inbox.next() => match told {
                 Ok(told) => {
-                    if let Err(ended) = send(shared, socket, packet(&told)).await {
+                    if let Err(ended) = socket.send(&packet(&told)).await {
                         return ended;
                     }
                     if let Told::IslandChanged(change) = &told {
@@ -137,24 +133,18 @@ async fn live(
                 Err(close) => {
                     if close == Close::NewSession {
                         let kicked = server_packet::Message::Kicked(KickedMessage { reason: 0 });
-                        if let Err(ended) = send(shared, socket, encode(kicked)).await {
+                        if let Err(ended) = socket.send(&encode(kicked)).await {
                             return ended;
                         }
                     }
                     Live::End(close)
                 }
             },
-            received = paced(socket, read_from) => {
+            received = socket.next() => {
                 state.heard();
-                let now = Instant::now();
-                // Every frame counts, so that none of them is a way around the pace.
-                read_from = pace.count(0, now).unwrap_or(now);
-                match received {
-                    Ok(Received::Message(bytes)) => match decode(bytes) {
-                        Ok(packet) => state.receive(packet, settings, now),
-                        Err(ended) => return ended,
-                    },
-                    Ok(Received::SignOfLife) => Live::Ignore,
+                match take(socket, received).await {
+                    Ok(Some(packet)) => state.receive(packet, settings, Instant::now()),
+                    Ok(None) => Live::Ignore,
                     Err(ended) => return ended,
                 }
             }
@@ -164,7 +154,7 @@ async fn live(
             Live::Ignore => {}
             Live::Publish(position) => shared.publish_heartbeat(address, session, &mut state, position),
             Live::Ping => {
-                if let Err(ended) = write(shared, socket, Message::Ping(Bytes::new())).await {
+                if let Err(ended) = socket.ping().await {
                     return ended;
                 }
             }
@@ -177,8 +167,9 @@ fn decode(bytes: Bytes) -> Result<ClientPacket, End> {
     ClientPacket::decode(bytes).map_err(|_| end(Close::Undecodable))
 }
 
-async fn send(shared: &Shared, socket: &mut WebSocket, packet: Bytes) -> Result<(), End> {
-    write(shared, socket, Message::Binary(packet)).await
+/// The packet that a frame completes, if it does.
+async fn take(socket: &mut Socket, received: Result<Received, End>) -> Result<Option<ClientPacket>, End> {
+    socket.accept(received?).await?.map(decode).transpose()
 }
 
 fn encode(message: server_packet::Message) -> Bytes {

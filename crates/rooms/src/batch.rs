@@ -1,7 +1,6 @@
 use bytes::{Bytes, BytesMut};
 use protocol::{Message, rfc5};
-
-use crate::ws::{OpCode, put_header};
+use ws::{OpCode, put_header};
 
 /// The frames of one room and one tick, encoded once and shared by all recipients.
 ///

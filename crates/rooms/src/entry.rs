@@ -7,12 +7,13 @@ use protocol::{
     rfc5::{WsChallenge, WsPacket, ws_packet::Message},
 };
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use ws::{FrameError, OpCode, ReadError, Received, close_answer, put_frame};
 
 use crate::{
     batch::{packet, packet_frame},
     node::Shared,
+    paced::PacedReader,
     room::Entrant,
-    ws::{FrameReader, OpCode, ReadError, Received, close_frame, put_frame},
 };
 
 /// Why somebody was not let in: what the close frame says. `None`: there is nobody to tell.
@@ -30,7 +31,7 @@ pub(crate) async fn admit<R, W>(
     room: &IslandId,
     token: Option<&str>,
     permit: &Permit,
-    reader: &mut FrameReader<R>,
+    reader: &mut PacedReader<R>,
     writer: &mut W,
 ) -> Result<Entrant, Refusal>
 where
@@ -70,7 +71,7 @@ async fn sign_in<R, W>(
     room: &IslandId,
     address: Address,
     permit: &Permit,
-    reader: &mut FrameReader<R>,
+    reader: &mut PacedReader<R>,
     writer: &mut W,
 ) -> Result<(), Refusal>
 where
@@ -92,7 +93,7 @@ where
 }
 
 /// The next packet, while pings are answered.
-async fn next_packet<R, W>(reader: &mut FrameReader<R>, writer: &mut W) -> Result<Message, Refusal>
+async fn next_packet<R, W>(reader: &mut PacedReader<R>, writer: &mut W) -> Result<Message, Refusal>
 where
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,
@@ -110,8 +111,8 @@ where
             }
             Received::Pong | Received::Fragment => {}
             Received::Text => return Err(refuse(Close::TextFrame)),
-            Received::Close => {
-                write(writer, &close_frame(1000, "")).await?;
+            Received::Close(code) => {
+                write(writer, &close_answer(code)).await?;
                 return Err(None);
             }
         }
@@ -121,8 +122,9 @@ where
 /// What the close frame says after a failed read.
 pub(crate) fn read_refusal(error: &ReadError) -> Refusal {
     match error {
-        ReadError::Protocol => refuse(Close::ProtocolError),
-        ReadError::TooBig => refuse(Close::TooBig),
+        ReadError::Frame(FrameError::Protocol) => refuse(Close::ProtocolError),
+        ReadError::Frame(error @ FrameError::InvalidUtf8) => Some((Close::Undecodable, error.to_string())),
+        ReadError::Frame(FrameError::TooBig) => refuse(Close::TooBig),
         ReadError::Gone => None,
     }
 }

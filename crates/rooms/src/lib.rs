@@ -11,12 +11,12 @@ mod entry;
 mod member;
 mod node;
 mod outbox;
+mod paced;
 mod registry;
 mod room;
 mod router;
 mod service;
 mod settings;
-mod ws;
 
 pub use claim::NameTaken;
 pub use service::{Inbound, Rooms};

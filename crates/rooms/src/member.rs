@@ -2,8 +2,6 @@ use std::time::Duration;
 
 use admission::{Pace, Permit};
 use bytes::{Buf, Bytes, BytesMut};
-use hyper::upgrade::Upgraded;
-use hyper_util::rt::TokioIo;
 use protocol::{
     Close, IslandId, Message as _,
     rfc5::{WsPacket, ws_packet::Message},
@@ -13,17 +11,20 @@ use tokio::{
     time::{self, Instant, MissedTickBehavior, timeout, timeout_at},
 };
 use tracing::Instrument;
+use ws::{OpCode, Received, close_frame, put_frame};
 
 use crate::{
     entry::{Refusal, admit, read_refusal},
     node::Shared,
     outbox::Outbox,
+    paced::PacedReader,
     registry::Membership,
-    ws::{FrameReader, OpCode, Received, close_frame, put_frame},
 };
 
 /// How long a close frame may take to reach its reader.
 const LINGER: Duration = Duration::from_secs(5);
+/// The same for a client that did not enter. Its handshake does not count any more, so its socket must not stay.
+const REFUSAL_LINGER: Duration = Duration::from_secs(2);
 
 /// Serves one socket, from its first frame to its last.
 pub(crate) async fn serve(
@@ -31,11 +32,13 @@ pub(crate) async fn serve(
     room: &IslandId,
     token: Option<String>,
     permit: Permit,
-    stream: Upgraded,
+    stream: ws::Stream,
 ) {
-    let (read_half, mut writer) = tokio::io::split(TokioIo::new(stream));
-    let mut reader = FrameReader::new(read_half, protocol::MAX_MESSAGE_BYTES);
-    let deadline = Instant::now() + shared.settings.handshake_timeout;
+    let (read_half, mut writer) = tokio::io::split(stream);
+    let (settings, now) = (&shared.settings, Instant::now());
+    let pace = Pace::new(settings.messages_per_second, settings.bytes_per_second, now);
+    let mut reader = PacedReader::new(read_half, pace);
+    let deadline = now + settings.handshake_timeout;
     let say = |close: Close| Err(Some((close, close.reason().to_owned())));
     let admitted = tokio::select! {
         admitted = timeout_at(deadline, admit(shared, room, token.as_deref(), &permit, &mut reader, &mut writer)) => {
@@ -69,7 +72,7 @@ fn count_closed(close: Close) {
 }
 
 /// Tells a socket why it is not let in, and closes it.
-async fn refuse<R, W>(close: Close, reason: &str, reader: &mut FrameReader<R>, writer: &mut W)
+async fn refuse<R, W>(close: Close, reason: &str, reader: &mut PacedReader<R>, writer: &mut W)
 where
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,
@@ -88,12 +91,11 @@ where
         reader.drain().await;
         std::io::Result::Ok(())
     };
-    // Whoever does not read it is not told.
-    let _ = timeout(LINGER, farewell).await;
+    let _ = timeout(REFUSAL_LINGER, farewell).await;
 }
 
 /// Serves a member until its socket ends.
-async fn live<R, W>(shared: &Shared, membership: &Membership, reader: &mut FrameReader<R>, writer: &mut W)
+async fn live<R, W>(shared: &Shared, membership: &Membership, reader: &mut PacedReader<R>, writer: &mut W)
 where
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,
@@ -161,16 +163,18 @@ async fn write<W: AsyncWrite + Unpin>(shared: &Shared, membership: &Membership, 
 async fn listen<R: AsyncRead + Unpin>(
     shared: &Shared,
     membership: &Membership,
-    reader: &mut FrameReader<R>,
+    reader: &mut PacedReader<R>,
 ) -> Refusal {
     let settings = &shared.settings;
     let mut pings = time::interval(settings.ping_interval);
     // A process that was stopped for a while does not blame its clients.
     pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
     pings.reset();
-    let mut pace = Pace::new(settings.messages_per_second, settings.bytes_per_second, Instant::now());
     let mut unanswered = 0;
     loop {
+        // Outside of the select: while the server itself delays the client's answers, it does not
+        // send the pings that they would answer.
+        reader.ready().await;
         let received = tokio::select! {
             biased;
             received = reader.next() => received,
@@ -184,10 +188,8 @@ async fn listen<R: AsyncRead + Unpin>(
             }
         };
         unanswered = 0;
-        let mut size = 0;
         match received {
             Ok(Received::Binary(bytes)) => {
-                size = bytes.len();
                 if let Err(close) = hear(shared, membership, bytes) {
                     return Some((close, close.reason().to_owned()));
                 }
@@ -195,15 +197,11 @@ async fn listen<R: AsyncRead + Unpin>(
             Ok(Received::Ping(payload)) => push_control(&membership.outbox, OpCode::Pong, &payload),
             Ok(Received::Pong | Received::Fragment) => {}
             Ok(Received::Text) => return Some((Close::TextFrame, Close::TextFrame.reason().to_owned())),
-            Ok(Received::Close) => {
-                membership.outbox.goodbye();
+            Ok(Received::Close(code)) => {
+                membership.outbox.answer_close(code);
                 return None;
             }
             Err(error) => return read_refusal(&error),
-        }
-        // Every frame counts, so that none of them is a way around the pace.
-        if let Some(until) = pace.count(size, Instant::now()) {
-            time::sleep_until(until).await;
         }
     }
 }

@@ -7,8 +7,9 @@ use std::{
 use bytes::{Buf, Bytes};
 use protocol::Close;
 use tokio::sync::Notify;
+use ws::{close_answer, close_frame};
 
-use crate::{batch::Batch, ws::close_frame};
+use crate::batch::Batch;
 
 /// Bounds of one member's queue, in bytes. They are held against what waits already, so that one
 /// large batch ends nobody who keeps up.
@@ -19,9 +20,6 @@ pub(crate) struct Bounds {
     /// Above this, the member is closed as too slow.
     pub(crate) all: usize,
 }
-
-/// RFC 6455, 7.4.1.
-const NORMAL_CLOSURE: u16 = 1000;
 
 /// What waits to be written to one member.
 #[derive(Debug)]
@@ -145,11 +143,11 @@ impl Outbox {
         self.ready.notify_one();
     }
 
-    /// Ends the queue because the client said goodbye, with the answer to that.
-    pub(crate) fn goodbye(&self) {
+    /// Ends the queue with the answer to the client's close frame.
+    pub(crate) fn answer_close(&self, code: Option<u16>) {
         let mut queue = self.lock();
         if !queue.finished {
-            self.finish_locked(&mut queue, close_frame(NORMAL_CLOSURE, ""));
+            self.finish_locked(&mut queue, close_answer(code));
         }
     }
 

@@ -3,6 +3,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use admission::Network;
 use axum::{
     Extension, Json, Router,
+    body::Body,
     extract::{Path, Query, Request, State},
     http::{StatusCode, header},
     response::{IntoResponse, Response},
@@ -13,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use crate::{member, node::Shared, ws};
+use crate::{member, node::Shared};
 
 pub(crate) fn router(nodes: &Arc<[Arc<Shared>]>) -> Router {
     nodes.iter().fold(Router::new(), |router, node| {
@@ -58,12 +59,12 @@ async fn enter(
     let socket = shared.sockets.clone();
     tokio::spawn(async move {
         let _socket = socket;
-        if let Ok(stream) = stream.await {
+        if let Some(stream) = stream.stream().await {
             metrics::counter!("dcl_ws_rooms_connections_total").increment(1);
             member::serve(&shared, &room, query.access_token, permit, stream).await;
         }
     });
-    response
+    response.map(|()| Body::empty())
 }
 
 #[derive(Serialize, ToSchema)]

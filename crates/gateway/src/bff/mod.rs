@@ -13,7 +13,6 @@ pub(crate) use backlogs::Backlogs;
 use std::sync::Arc;
 
 use admission::{Network, Pace, Permit};
-use axum::extract::ws::{Message, WebSocket};
 use bytes::Bytes;
 use protocol::{
     Address, Close, SessionId,
@@ -23,9 +22,10 @@ use protocol::{
 use rpc::{ErrorCode, Taken};
 use tokio::time::{Instant, timeout_at};
 use tracing::Instrument;
+use ws::Received;
 
 use crate::{
-    frames::{End, Received, end, farewell, paced, write},
+    frames::{End, Socket, end},
     gateway::Shared,
     handshake::{Applicant, Handshake, Step},
     live::{Live, LiveState},
@@ -37,16 +37,14 @@ use services::Call;
 use subscriptions::Subscriptions;
 
 /// Serves one socket.
-pub(crate) async fn serve(shared: Arc<Shared>, mut socket: WebSocket, permit: Permit) {
+pub(crate) async fn serve(shared: Arc<Shared>, mut socket: Socket, permit: Permit) {
     let network = permit.network();
     let shared = &*shared;
-    let pace = Pace::new(shared.settings.messages_per_second, u32::MAX, Instant::now());
     let settings = &shared.settings;
     let (max, buffer) = (settings.max_subscriptions, settings.subscription_buffer);
     let desk = Desk::new(Subscriptions::new(shared.topics.clone(), max, buffer));
     let topic_pace = Pace::new(u32::MAX, settings.topic_bytes_per_second, Instant::now());
-    let mut client =
-        Client { shared, socket: &mut socket, desk, pace, topic_pace, read_from: Instant::now() };
+    let mut client = Client { shared, socket: &mut socket, desk, topic_pace };
     let deadline = Instant::now() + shared.settings.handshake_timeout;
     let signed_in = tokio::select! {
         signed_in = timeout_at(deadline, client.sign_in(&permit)) => {
@@ -61,25 +59,22 @@ pub(crate) async fn serve(shared: Arc<Shared>, mut socket: WebSocket, permit: Pe
             let ended = client.welcome(applicant, network, number).await;
             // It listens to nothing while it goes.
             drop(client);
-            farewell(shared, &mut socket, ended).await;
+            socket.close(ended).await;
         }
         Err(ended) => {
             // Another handshake need not wait until this client has read why it was refused.
             drop(permit);
-            farewell(shared, &mut socket, ended).await;
+            socket.refuse(ended).await;
         }
     }
 }
 
 struct Client<'a> {
     shared: &'a Shared,
-    socket: &'a mut WebSocket,
+    socket: &'a mut Socket,
     desk: Desk,
-    pace: Pace,
     /// Of what it publishes under topics, which goes to many.
     topic_pace: Pace,
-    /// When the next frame is read.
-    read_from: Instant,
 }
 
 impl Client<'_> {
@@ -88,8 +83,8 @@ impl Client<'_> {
         let mut handshake = Handshake::AwaitRequest;
         loop {
             self.flush().await?;
-            let received = paced(self.socket, self.read_from).await?;
-            self.take(received)?;
+            let received = self.socket.next().await?;
+            self.take(received).await?;
             while let Some((number, call, payload)) = self.desk.poll_sign_in() {
                 let Some(packet) = self.sign_in_packet(number, call, payload) else { continue };
                 let (state, step) = match handshake.receive(packet) {
@@ -147,7 +142,7 @@ impl Client<'_> {
     async fn turn_away(&mut self, number: u32, close: Close, reason: String) -> End {
         self.desk.refuse(number, ErrorCode::Refused, &reason);
         match self.flush().await {
-            Ok(()) => Some((close, reason)),
+            Ok(()) => End::ByServer(close, reason),
             Err(ended) => ended,
         }
     }
@@ -198,7 +193,7 @@ impl Client<'_> {
                     Asked::Publish(topic, payload) => {
                         let now = Instant::now();
                         let from = self.topic_pace.count(topic.as_str().len() + payload.len(), now);
-                        self.read_from = self.read_from.max(from.unwrap_or(now));
+                        self.socket.delay(from);
                         shared.publish_topic(address, session, topic, payload);
                     }
                 }
@@ -231,9 +226,13 @@ impl Client<'_> {
                         Live::End(close)
                     }
                 },
-                received = paced(self.socket, self.read_from) => {
+                received = self.socket.next() => {
                     state.heard();
-                    if let Err(ended) = received.and_then(|received| self.take(received)) {
+                    let taken = match received {
+                        Ok(received) => self.take(received).await,
+                        Err(ended) => Err(ended),
+                    };
+                    if let Err(ended) = taken {
                         return ended;
                     }
                     Live::Ignore
@@ -246,7 +245,7 @@ impl Client<'_> {
                 Live::Ignore => {}
                 Live::Publish(position) => shared.publish_heartbeat(address, session, &mut state, position),
                 Live::Ping => {
-                    if let Err(ended) = write(shared, self.socket, Message::Ping(Bytes::new())).await {
+                    if let Err(ended) = self.socket.ping().await {
                         return ended;
                     }
                 }
@@ -255,16 +254,13 @@ impl Client<'_> {
         }
     }
 
-    /// Takes in what came, and counts it.
-    fn take(&mut self, received: Received) -> Result<(), End> {
-        let taken = match received {
-            Received::Message(bytes) => self.desk.receive(&bytes).map_err(|_| end(Close::Undecodable))?,
-            Received::SignOfLife => Taken::Other,
-        };
-        // Of acknowledgements there are only as many as of what was sent.
-        if taken == Taken::Other {
-            let now = Instant::now();
-            self.read_from = self.pace.count(0, now).unwrap_or(now);
+    /// Takes in a frame.
+    async fn take(&mut self, received: Received) -> Result<(), End> {
+        let Some(bytes) = self.socket.accept(received).await? else { return Ok(()) };
+        let taken = self.desk.receive(&bytes).map_err(|_| end(Close::Undecodable))?;
+        // Due acknowledgements are free: there are only as many as elements were sent.
+        if taken == Taken::Acknowledged {
+            self.socket.refund();
         }
         Ok(())
     }
@@ -272,7 +268,7 @@ impl Client<'_> {
     /// Writes all that is to be written.
     async fn flush(&mut self) -> Result<(), End> {
         while let Some(bytes) = self.desk.poll_output() {
-            write(self.shared, self.socket, Message::Binary(bytes)).await?;
+            self.socket.send(&bytes).await?;
         }
         Ok(())
     }

@@ -1,13 +1,21 @@
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{Buf, BufMut, BytesMut};
+
+use crate::FrameError;
 
 /// The kinds of frames (RFC 6455, 5.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum OpCode {
+pub enum OpCode {
+    /// A further part of a fragmented message.
     Continuation = 0,
+    /// A message of text, or its first part.
     Text = 1,
+    /// A message of bytes, or its first part.
     Binary = 2,
+    /// The last frame that its sender sends.
     Close = 8,
+    /// A question that a pong answers.
     Ping = 9,
+    /// The answer to a ping, or a sign of life that was not asked for.
     Pong = 10,
 }
 
@@ -29,15 +37,6 @@ impl OpCode {
     }
 }
 
-/// What a frame is not allowed to be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum FrameError {
-    /// Against RFC 6455: reserved bits, unknown kinds, no mask, long or fragmented control frames.
-    Protocol,
-    /// The payload would be over the limit.
-    TooBig,
-}
-
 /// A frame of a client, unmasked.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct ClientFrame {
@@ -46,10 +45,13 @@ pub(crate) struct ClientFrame {
     pub(crate) payload: BytesMut,
 }
 
-/// RFC 6455, 5.5.
-const MAX_CONTROL_BYTES: usize = 125;
+/// The longest payload of a control frame (RFC 6455, 5.5).
+pub(crate) const MAX_CONTROL_BYTES: usize = 125;
 
-/// Takes one frame of a client off the front of `buffer`; `None` until it is whole.
+/// Takes one frame of a client off the front of `buffer`; `None` until it is complete.
+///
+/// Length encodings longer than necessary are accepted: RFC 6455 does not require a receiver to
+/// refuse them.
 pub(crate) fn take_frame(
     buffer: &mut BytesMut,
     max_payload: usize,
@@ -71,10 +73,11 @@ pub(crate) fn take_frame(
         },
         short => (u64::from(short), 0),
     };
-    if opcode.is_control() && (!fin || length > MAX_CONTROL_BYTES as u64) {
+    let top_bit = length >> 63 != 0;
+    if top_bit || opcode.is_control() && (!fin || length > MAX_CONTROL_BYTES as u64) {
         return Err(FrameError::Protocol);
     }
-    // Refused by its header, before a byte of it is kept.
+    // The header alone is enough to refuse the frame, before any of its payload is buffered.
     if length > max_payload as u64 {
         return Err(FrameError::TooBig);
     }
@@ -83,16 +86,17 @@ pub(crate) fn take_frame(
     if buffer.len() < payload_at + length {
         return Ok(None);
     }
-    let header = buffer.split_to(payload_at);
+    let mask = [buffer[mask_at], buffer[mask_at + 1], buffer[mask_at + 2], buffer[mask_at + 3]];
+    buffer.advance(payload_at);
     let mut payload = buffer.split_to(length);
-    for (byte, mask) in payload.iter_mut().zip(header[mask_at..].iter().cycle()) {
+    for (byte, mask) in payload.iter_mut().zip(mask.iter().cycle()) {
         *byte ^= mask;
     }
     Ok(Some(ClientFrame { fin, opcode, payload }))
 }
 
-/// Writes the header of a whole, unmasked frame whose payload of `length` bytes follows.
-pub(crate) fn put_header(out: &mut BytesMut, opcode: OpCode, length: usize) {
+/// Writes the header of an unfragmented, unmasked frame; its payload of `length` bytes follows.
+pub fn put_header(out: &mut BytesMut, opcode: OpCode, length: usize) {
     out.put_u8(0x80 | opcode as u8);
     match length {
         0..=125 => out.put_u8(length as u8),
@@ -107,24 +111,15 @@ pub(crate) fn put_header(out: &mut BytesMut, opcode: OpCode, length: usize) {
     }
 }
 
-/// Writes a whole, unmasked frame.
-pub(crate) fn put_frame(out: &mut BytesMut, opcode: OpCode, payload: &[u8]) {
+/// Writes an unfragmented, unmasked frame.
+pub fn put_frame(out: &mut BytesMut, opcode: OpCode, payload: &[u8]) {
+    out.reserve(MAX_HEADER_BYTES + payload.len());
     put_header(out, opcode, payload.len());
     out.put_slice(payload);
 }
 
-/// A close frame; the reason is cut to what a control frame carries.
-pub(crate) fn close_frame(code: u16, reason: &str) -> Bytes {
-    let mut end = reason.len().min(MAX_CONTROL_BYTES - 2);
-    while !reason.is_char_boundary(end) {
-        end -= 1;
-    }
-    let mut out = BytesMut::with_capacity(4 + end);
-    put_header(&mut out, OpCode::Close, 2 + end);
-    out.put_u16(code);
-    out.put_slice(&reason.as_bytes()[..end]);
-    out.freeze()
-}
+/// The longest header that [`put_header`] writes.
+const MAX_HEADER_BYTES: usize = 10;
 
 #[cfg(test)]
 mod tests {
@@ -183,25 +178,29 @@ mod tests {
     }
 
     #[test]
-    fn frames_against_the_rules_are_refused() {
+    fn frames_against_the_protocol_are_refused() {
         let refused = |bytes: &[u8]| take_frame(&mut BytesMut::from(bytes), 1_000).unwrap_err();
+        let header = |length: u64| [&[0x82, 0xff][..], &length.to_be_bytes()].concat();
         assert_eq!(refused(&[0x82, 0x01, 0x00]), FrameError::Protocol, "not masked");
-        assert_eq!(refused(&[0xc2, 0x80]), FrameError::Protocol, "a reserved bit");
-        assert_eq!(refused(&[0x83, 0x80]), FrameError::Protocol, "a reserved kind");
+        for reserved in [0x40, 0x20, 0x10] {
+            assert_eq!(refused(&[0x82 | reserved, 0x80]), FrameError::Protocol, "a reserved bit");
+        }
+        for opcode in [3, 4, 5, 6, 7, 11, 12, 13, 14, 15] {
+            assert_eq!(refused(&[0x80 | opcode, 0x80]), FrameError::Protocol, "reserved opcode {opcode}");
+        }
         assert_eq!(refused(&[0x09, 0x80]), FrameError::Protocol, "a fragmented ping");
         assert_eq!(refused(&[0x89, 0xfe, 0, 126]), FrameError::Protocol, "a long ping");
+        assert_eq!(refused(&header(1 << 63)), FrameError::Protocol, "the top bit of a length");
+        assert_eq!(refused(&header(u64::MAX >> 1)), FrameError::TooBig);
         assert_eq!(refused(&[0x82, 0xfe, 0x03, 0xe9]), FrameError::TooBig, "1,001 bytes");
-        assert_eq!(
-            refused(&[0x82, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff]),
-            FrameError::TooBig
-        );
     }
 
     #[test]
-    fn close_reasons_are_cut_between_characters() {
-        let frame = close_frame(4001, &"ä".repeat(100));
-        assert_eq!(frame.len(), 2 + 2 + 122);
-        assert!(std::str::from_utf8(&frame[4..]).is_ok());
-        assert_eq!(frame[2..4], 4001u16.to_be_bytes());
+    fn longer_length_encoding_than_necessary_is_accepted() {
+        for header in [&[0x82, 0xfe, 0, 1][..], &[0x82, 0xff, 0, 0, 0, 0, 0, 0, 0, 1]] {
+            let mut buffer = BytesMut::from(&[header, &[0, 0, 0, 0, 7]].concat()[..]);
+            let frame = take_frame(&mut buffer, 1_000).unwrap().unwrap();
+            assert_eq!(frame.payload[..], [7]);
+        }
     }
 }

@@ -1,0 +1,248 @@
+//! What the frames of a client cost it, on the sockets of a real gateway in paused time.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use admission::Verifier;
+use axum::extract::connect_info::MockConnectInfo;
+use bus::Bus;
+use hyper_util::{rt::TokioIo, service::TowerToHyperService};
+use identity::Wallet;
+use protocol::{
+    Address, Message as _,
+    bff::{GetChallengeRequest, GetChallengeResponse, SignedChallenge, SubscriptionRequest},
+    v3::{
+        ChallengeRequestMessage, ClientPacket, ServerPacket, SignedChallengeMessage, client_packet,
+        server_packet,
+    },
+};
+use rpc::client::{Caller, Event};
+use tokio::io::DuplexStream;
+use ws::testing::{BINARY, CLOSE, FIRST_FRAGMENT, FRAGMENT, PING, PONG, RawClient};
+
+use super::*;
+use crate::{Gateway, Usage, sessions::IslandChange, settings as defaults};
+
+const ARCHIPELAGO: &str = "/archipelago/ws";
+const RPC: &str = "/rpc";
+/// Frames of a flood: 50 s at 20 a second, of which the first second is free.
+const FLOOD: usize = 1_000;
+const PER_SECOND: usize = 20;
+/// Frames that a client may have sent before the flood.
+const SIGN_IN: usize = 6;
+
+fn settings() -> Settings {
+    Settings {
+        handshake_timeout: Duration::from_secs(1_000),
+        messages_per_second: PER_SECOND as u32,
+        ..defaults::tests::settings()
+    }
+}
+
+fn gateway(settings: Settings) -> Gateway {
+    let verifier = Verifier::new(identity::Limits::default());
+    Gateway::new(settings, Bus::in_process(), verifier, None, Arc::new(Usage::default))
+}
+
+type Client = RawClient<DuplexStream>;
+
+async fn connect(gateway: &Gateway, path: &str) -> Client {
+    let (client, server) = tokio::io::duplex(64 * 1024);
+    let router = gateway.router().layer(MockConnectInfo(SocketAddr::from(([127, 0, 0, 1], 1))));
+    let http = hyper::server::conn::http1::Builder::new();
+    let connection = http.serve_connection(TokioIo::new(server), TowerToHyperService::new(router));
+    tokio::spawn(connection.with_upgrades());
+    RawClient::open(client, path).await
+}
+
+fn wallet() -> Wallet {
+    Wallet::from_secret([7; 32]).unwrap()
+}
+
+async fn packet(client: &mut Client) -> server_packet::Message {
+    ServerPacket::decode(&client.receive_until(BINARY).await[..]).unwrap().message.unwrap()
+}
+
+async fn say(client: &mut Client, message: client_packet::Message) {
+    client.send(BINARY, &ClientPacket { message: Some(message) }.encode_to_vec()).await;
+}
+
+async fn sign_in(client: &mut Client) -> Address {
+    let wallet = wallet();
+    let request = ChallengeRequestMessage { address: wallet.address().to_string(), transports: Vec::new() };
+    say(client, client_packet::Message::ChallengeRequest(request)).await;
+    let server_packet::Message::ChallengeResponse(response) = packet(client).await else {
+        panic!("no challenge")
+    };
+    let auth_chain_json = wallet.sign_challenge(&response.challenge_to_sign);
+    let signed = SignedChallengeMessage { auth_chain_json };
+    say(client, client_packet::Message::SignedChallenge(signed)).await;
+    assert!(matches!(packet(client).await, server_packet::Message::Welcome(_)));
+    wallet.address()
+}
+
+/// A client of dcl-rpc.
+struct RpcClient {
+    client: Client,
+    caller: Caller,
+}
+
+impl RpcClient {
+    async fn event(&mut self) -> Event {
+        loop {
+            while let Some(message) = self.caller.poll_output() {
+                self.client.send(BINARY, &message).await;
+            }
+            if let Some(event) = self.caller.poll_event() {
+                return event;
+            }
+            let message = self.client.receive_until(BINARY).await;
+            self.caller.receive(&message.into()).unwrap();
+        }
+    }
+
+    async fn call(
+        &mut self,
+        module: &'static str,
+        procedure: &'static str,
+        argument: impl protocol::Message,
+    ) -> Event {
+        self.caller.call(module, procedure, argument.encode_to_vec().into()).unwrap();
+        self.event().await
+    }
+
+    async fn sign_in(client: Client) -> Self {
+        let (wallet, module) = (wallet(), "BffAuthenticationService");
+        let mut rpc = Self { client, caller: Caller::new(8) };
+        let request = GetChallengeRequest { address: wallet.address().to_string() };
+        let Event::Answered { payload, .. } = rpc.call(module, "GetChallenge", request).await else {
+            panic!("no challenge")
+        };
+        let response = GetChallengeResponse::decode(payload).unwrap();
+        let auth_chain_json = wallet.sign_challenge(&response.challenge_to_sign);
+        let welcome = rpc.call(module, "Authenticate", SignedChallenge { auth_chain_json }).await;
+        assert!(matches!(welcome, Event::Answered { .. }), "{welcome:?}");
+        rpc
+    }
+}
+
+/// Sends [`FLOOD`] equal frames, and measures how long the gateway takes to read them.
+async fn time_to_read(client: &mut Client, first: u8, payload: &[u8]) -> Duration {
+    let began = Instant::now();
+    client.flood(first, payload, FLOOD).await;
+    client.send(PING, b"last").await;
+    while client.receive_until(PONG).await != b"last" {}
+    began.elapsed()
+}
+
+/// Asserts that frames of every kind that carries no message are read at the client's pace.
+async fn assert_paced(connect: impl AsyncFn() -> Client) {
+    let mut client = connect().await;
+    client.send(FIRST_FRAGMENT, b"").await;
+    assert_at_pace("empty fragments", time_to_read(&mut client, FRAGMENT, b"").await);
+    let mut client = connect().await;
+    assert_at_pace("pings", time_to_read(&mut client, PING, b"").await);
+    let mut client = connect().await;
+    assert_at_pace("pongs", time_to_read(&mut client, PONG, b"unasked").await);
+}
+
+fn assert_at_pace(what: &str, took: Duration) {
+    let seconds = |frames: usize| Duration::from_secs_f64(frames as f64 / PER_SECOND as f64);
+    let expected = seconds(FLOOD - PER_SECOND)..=seconds(FLOOD + SIGN_IN);
+    assert!(expected.contains(&took), "{what}: {took:?}, not {expected:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn archipelago_frames_are_paced_before_the_sign_in() {
+    let gateway = gateway(settings());
+    assert_paced(async || connect(&gateway, ARCHIPELAGO).await).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn archipelago_frames_are_paced_after_the_sign_in() {
+    let gateway = gateway(settings());
+    assert_paced(async || {
+        let mut client = connect(&gateway, ARCHIPELAGO).await;
+        sign_in(&mut client).await;
+        client
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn rpc_frames_are_paced_before_the_sign_in() {
+    let gateway = gateway(settings());
+    assert_paced(async || connect(&gateway, RPC).await).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn rpc_frames_are_paced_after_the_sign_in() {
+    let gateway = gateway(settings());
+    assert_paced(async || RpcClient::sign_in(connect(&gateway, RPC).await).await.client).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn flood_before_the_sign_in_ends_at_the_deadline() {
+    let deadline = Duration::from_secs(10);
+    let gateway = gateway(Settings { handshake_timeout: deadline, ..settings() });
+    for path in [ARCHIPELAGO, RPC] {
+        let mut client = connect(&gateway, path).await;
+        let began = Instant::now();
+        client.send(FIRST_FRAGMENT, b"").await;
+        client.flood(FRAGMENT, b"", FLOOD).await;
+        let close = client.receive_until(CLOSE).await;
+        assert_eq!(close[..2], Close::HandshakeTimeout.code().to_be_bytes());
+        assert!(began.elapsed() <= deadline + Duration::from_millis(10), "{:?}", began.elapsed());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn paced_session_is_still_sent_packets_and_pings() {
+    let gateway = gateway(settings());
+    let mut client = connect(&gateway, ARCHIPELAGO).await;
+    let address = sign_in(&mut client).await;
+    client.send(FIRST_FRAGMENT, b"").await;
+    client.flood(FRAGMENT, b"", FLOOD).await;
+    client.receive_until(PING).await;
+    let began = Instant::now();
+    let change = IslandChange { island: "I1".parse().unwrap(), node: None, message: Bytes::new() };
+    gateway.0.sessions.change_island(address, None, change);
+    assert!(matches!(packet(&mut client).await, server_packet::Message::IslandChanged(_)));
+    assert!(began.elapsed() < Duration::from_millis(10), "{:?}", began.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn due_acknowledgements_over_rpc_are_not_paced() {
+    let gateway = gateway(settings());
+    let mut rpc = RpcClient::sign_in(connect(&gateway, RPC).await).await;
+    let subscription = SubscriptionRequest { topic: "plaza".to_owned() };
+    let opened = rpc.call("TopicsService", "PeerSubscription", subscription).await;
+    let Event::Opened { number } = opened else { panic!("{opened:?}") };
+    let began = Instant::now();
+    for _ in 0..FLOOD {
+        rpc.caller.want(number);
+        let topic = "plaza".parse().unwrap();
+        gateway.0.topics.heard_peer(Address::new([1; 20]), &topic, &Bytes::from_static(b"hello"));
+        assert!(matches!(rpc.event().await, Event::Element { .. }));
+    }
+    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn close_frames_are_answered_by_their_form() {
+    let gateway = gateway(settings());
+    for path in [ARCHIPELAGO, RPC] {
+        for (sent, answered) in [
+            (&b"\x03\xe9away"[..], 1001u16),
+            (b"\x13\x87", 4999),
+            (b"", 1000),
+            (b"\x03", 1002),
+            (b"\x03\xed", 1002),
+            (b"\x03\xe8\xff", 1007),
+        ] {
+            let mut client = connect(&gateway, path).await;
+            client.send(CLOSE, sent).await;
+            let close = client.receive_until(CLOSE).await;
+            assert_eq!(close[..2], answered.to_be_bytes(), "{sent:?}");
+        }
+    }
+}

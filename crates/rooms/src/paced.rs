@@ -1,0 +1,52 @@
+use admission::Pace;
+use tokio::{
+    io::AsyncRead,
+    time::{self, Instant},
+};
+use ws::{FrameReader, ReadError, Received};
+
+/// Reads the frames of one client no faster than its pace allows, from its first frame on.
+///
+/// Every frame counts, with or without data, so that no kind of frame is a way around the pace.
+#[derive(Debug)]
+pub(crate) struct PacedReader<R> {
+    reader: FrameReader<R>,
+    pace: Pace,
+    /// When the pace allows the next read, if that is not now.
+    read_at: Option<Instant>,
+}
+
+impl<R: AsyncRead + Unpin> PacedReader<R> {
+    pub(crate) fn new(stream: R, pace: Pace) -> Self {
+        let reader = FrameReader::new(stream, protocol::MAX_MESSAGE_BYTES);
+        Self { reader, pace, read_at: None }
+    }
+
+    /// Waits until the pace allows the next read. Cancel-safe.
+    pub(crate) async fn ready(&mut self) {
+        if let Some(at) = self.read_at {
+            time::sleep_until(at).await;
+            self.read_at = None;
+        }
+    }
+
+    /// Reads the next frame, not before the pace allows it, and counts it. Cancel-safe.
+    pub(crate) async fn next(&mut self) -> Result<Received, ReadError> {
+        self.ready().await;
+        let received = self.reader.next().await?;
+        let size = match &received {
+            Received::Binary(message) => message.len(),
+            _ => 0,
+        };
+        self.read_at = self.pace.count(size, Instant::now());
+        Ok(received)
+    }
+
+    /// Reads and discards until the client has closed the connection; see [`FrameReader::drain`].
+    pub(crate) async fn drain(&mut self) {
+        self.reader.drain().await;
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,150 @@
+//! What the frames of a client cost it, on the sockets of a real room node in paused time.
+
+use std::{net::SocketAddr, time::Duration};
+
+use admission::{Limits, Verifier};
+use axum::{Router, extract::connect_info::MockConnectInfo};
+use hyper_util::{rt::TokioIo, service::TowerToHyperService};
+use identity::Wallet;
+use protocol::{
+    Close, Message as _,
+    rfc5::{WsIdentification, WsPacket, WsSignedChallenge, ws_packet::Message},
+};
+use tokio::io::DuplexStream;
+use transports::ws_room;
+use ws::testing::{BINARY, CLOSE, FIRST_FRAGMENT, FRAGMENT, PING, PONG, RawClient};
+
+use super::*;
+use crate::{Rooms, Settings};
+
+/// Frames of a flood: 50 s at 20 a second, of which the first second is free.
+const FLOOD: usize = 1_000;
+const PER_SECOND: usize = 20;
+/// Frames that a client may have sent before the flood.
+const ENTRY: usize = 3;
+
+type Client = RawClient<DuplexStream>;
+
+fn router(handshake_timeout: Duration) -> Router {
+    let settings = Settings {
+        node: "rooms-1".parse().unwrap(),
+        public_url: String::new(),
+        path: String::new(),
+        max_island_size: 100,
+        max_room_size: 150,
+        max_users: 1_000,
+        open: vec!["lobby".to_owned()],
+        fixed_room: None,
+        flush_interval: Duration::from_millis(10),
+        handshake_timeout,
+        handshakes: Limits { total: 10, per_network: None, rate: None },
+        ping_interval: Duration::from_secs(10),
+        grace: Duration::from_secs(10),
+        token_ttl: Duration::from_secs(300),
+        write_timeout: Duration::from_secs(10),
+        queue_bytes: 1024 * 1024,
+        messages_per_second: PER_SECOND as u32,
+        bytes_per_second: 256 * 1024,
+    };
+    let tokens = ws_room::Verifier::new([&b"a secret of sixteen characters"[..]]);
+    let rooms = Rooms::new([settings], tokens, Verifier::new(identity::Limits::default()));
+    rooms.router().layer(MockConnectInfo(SocketAddr::from(([127, 0, 0, 1], 1))))
+}
+
+async fn connect(router: &Router) -> Client {
+    let (client, server) = tokio::io::duplex(64 * 1024);
+    let http = hyper::server::conn::http1::Builder::new();
+    let connection = http.serve_connection(TokioIo::new(server), TowerToHyperService::new(router.clone()));
+    tokio::spawn(connection.with_upgrades());
+    RawClient::open(client, "/rooms/lobby").await
+}
+
+async fn packet(client: &mut Client) -> Message {
+    WsPacket::decode(&client.receive_until(BINARY).await[..]).unwrap().message.unwrap()
+}
+
+async fn say(client: &mut Client, message: Message) {
+    client.send(BINARY, &WsPacket { message: Some(message) }.encode_to_vec()).await;
+}
+
+async fn enter(router: &Router) -> Client {
+    let wallet = Wallet::from_secret([7; 32]).unwrap();
+    let mut client = connect(router).await;
+    let address = wallet.address().to_string();
+    say(&mut client, Message::PeerIdentification(WsIdentification { address })).await;
+    let Message::ChallengeMessage(challenge) = packet(&mut client).await else { panic!("no challenge") };
+    let auth_chain_json = wallet.sign_challenge(&challenge.challenge_to_sign);
+    say(&mut client, Message::SignedChallengeForServer(WsSignedChallenge { auth_chain_json })).await;
+    assert!(matches!(packet(&mut client).await, Message::WelcomeMessage(_)));
+    client
+}
+
+/// Sends [`FLOOD`] equal frames, and measures how long the node takes to read them.
+async fn time_to_read(client: &mut Client, first: u8, payload: &[u8]) -> Duration {
+    let began = Instant::now();
+    client.flood(first, payload, FLOOD).await;
+    client.send(PING, b"last").await;
+    while client.receive_until(PONG).await != b"last" {}
+    began.elapsed()
+}
+
+/// Asserts that frames of every kind that carries no message are read at the client's pace.
+async fn assert_paced(connect: impl AsyncFn() -> Client) {
+    let mut client = connect().await;
+    client.send(FIRST_FRAGMENT, b"").await;
+    assert_at_pace("empty fragments", time_to_read(&mut client, FRAGMENT, b"").await);
+    let mut client = connect().await;
+    assert_at_pace("pings", time_to_read(&mut client, PING, b"").await);
+    let mut client = connect().await;
+    assert_at_pace("pongs", time_to_read(&mut client, PONG, b"unasked").await);
+}
+
+fn assert_at_pace(what: &str, took: Duration) {
+    let seconds = |frames: usize| Duration::from_secs_f64(frames as f64 / PER_SECOND as f64);
+    let expected = seconds(FLOOD - PER_SECOND)..=seconds(FLOOD + ENTRY);
+    assert!(expected.contains(&took), "{what}: {took:?}, not {expected:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn room_frames_are_paced_before_the_entry() {
+    let router = router(Duration::from_secs(1_000));
+    assert_paced(async || connect(&router).await).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn room_frames_are_paced_after_the_entry() {
+    let router = router(Duration::from_secs(1_000));
+    assert_paced(async || enter(&router).await).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn flood_before_the_entry_ends_at_the_deadline() {
+    let deadline = Duration::from_secs(10);
+    let mut client = connect(&router(deadline)).await;
+    let began = Instant::now();
+    client.send(FIRST_FRAGMENT, b"").await;
+    client.flood(FRAGMENT, b"", FLOOD).await;
+    let close = client.receive_until(CLOSE).await;
+    assert_eq!(close[..2], Close::HandshakeTimeout.code().to_be_bytes());
+    assert!(began.elapsed() <= deadline + Duration::from_millis(10), "{:?}", began.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn close_frames_are_answered_by_their_form() {
+    let router = router(Duration::from_secs(1_000));
+    for (sent, answered) in [
+        (&b"\x03\xe9away"[..], 1001u16),
+        (b"\x13\x87", 4999),
+        (b"", 1000),
+        (b"\x03", 1002),
+        (b"\x03\xed", 1002),
+        (b"\x03\xe8\xff", 1007),
+    ] {
+        for entered in [false, true] {
+            let mut client = if entered { enter(&router).await } else { connect(&router).await };
+            client.send(CLOSE, sent).await;
+            let close = client.receive_until(CLOSE).await;
+            assert_eq!(close[..2], answered.to_be_bytes(), "{sent:?}, entered: {entered}");
+        }
+    }
+}

@@ -1,0 +1,197 @@
+use bytes::{BufMut, Bytes, BytesMut};
+
+use crate::{
+    OpCode,
+    close::close_code,
+    frame::{ClientFrame, take_frame},
+};
+
+/// One frame of a client.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Received {
+    /// A message, or the last fragment of one: the whole message.
+    Binary(Bytes),
+    /// A fragment of a message of which more follows.
+    Fragment,
+    /// Text, which no endpoint of ours takes. Its payload is not kept.
+    Text,
+    /// A ping, with the payload that the pong repeats.
+    Ping(Bytes),
+    /// A pong.
+    Pong,
+    /// A well-formed close frame, with its status code if it carries one.
+    Close(Option<u16>),
+}
+
+/// Bytes of a client that end its connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum FrameError {
+    /// A violation of RFC 6455: reserved bits or opcodes, no mask, a long or fragmented control
+    /// frame, a malformed close payload, fragments out of order.
+    #[error("not a WebSocket frame")]
+    Protocol,
+    /// The reason in a close frame is not UTF-8.
+    #[error("the close reason is not UTF-8")]
+    InvalidUtf8,
+    /// A message over the limit.
+    #[error("message too big")]
+    TooBig,
+}
+
+impl FrameError {
+    /// The status code of the close frame that reports the error (RFC 6455, 7.4.1).
+    pub const fn code(self) -> u16 {
+        match self {
+            Self::Protocol => 1002,
+            Self::InvalidUtf8 => 1007,
+            Self::TooBig => 1009,
+        }
+    }
+}
+
+/// Decodes the frames of a client and reassembles its messages. Has no I/O.
+///
+/// It buffers at most one incomplete frame, the bytes that were put in behind it, and the
+/// fragments of one message.
+#[derive(Debug)]
+pub struct Decoder {
+    buffer: BytesMut,
+    fragments: Option<BytesMut>,
+    max_message: usize,
+}
+
+impl Decoder {
+    /// A decoder that accepts messages of at most `max_message` bytes.
+    pub fn new(max_message: usize) -> Self {
+        Self { buffer: BytesMut::new(), fragments: None, max_message }
+    }
+
+    /// Adds bytes that arrived.
+    pub fn put(&mut self, bytes: &[u8]) {
+        self.buffer.put_slice(bytes);
+    }
+
+    /// Decodes the next frame; `None` until it is complete. After an error the stream has no
+    /// defined frame boundaries any more, and nothing more can be decoded.
+    pub fn decode(&mut self) -> Result<Option<Received>, FrameError> {
+        match take_frame(&mut self.buffer, self.max_message)? {
+            Some(frame) => self.accept(frame).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Releases the buffer if it holds nothing, and returns whether it did.
+    pub(crate) fn release(&mut self) -> bool {
+        let empty = self.buffer.is_empty();
+        if empty {
+            self.buffer = BytesMut::new();
+        }
+        empty
+    }
+
+    /// Where the next bytes are read to.
+    pub(crate) fn buffer_mut(&mut self) -> &mut BytesMut {
+        &mut self.buffer
+    }
+
+    fn accept(&mut self, frame: ClientFrame) -> Result<Received, FrameError> {
+        let ClientFrame { fin, opcode, payload } = frame;
+        Ok(match (opcode, fin, &mut self.fragments) {
+            (OpCode::Ping, ..) => Received::Ping(payload.freeze()),
+            (OpCode::Pong, ..) => Received::Pong,
+            (OpCode::Close, ..) => Received::Close(close_code(&payload)?),
+            (OpCode::Text, _, None) => Received::Text,
+            (OpCode::Binary, true, None) => Received::Binary(payload.freeze()),
+            (OpCode::Binary, false, fragments @ None) => {
+                *fragments = Some(payload);
+                Received::Fragment
+            }
+            (OpCode::Continuation, fin, Some(fragments)) => {
+                if fragments.len() + payload.len() > self.max_message {
+                    return Err(FrameError::TooBig);
+                }
+                fragments.extend_from_slice(&payload);
+                if !fin {
+                    return Ok(Received::Fragment);
+                }
+                Received::Binary(self.fragments.take().unwrap_or_default().freeze())
+            }
+            _ => return Err(FrameError::Protocol),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A masked frame; a mask of zeros leaves the payload as it is.
+    fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
+        [&[first, 0x80 | payload.len() as u8, 0, 0, 0, 0], payload].concat()
+    }
+
+    /// All frames up to the first error, and that error.
+    fn decoded(frames: &[Vec<u8>], max_message: usize) -> (Vec<Received>, Option<FrameError>) {
+        let mut decoder = Decoder::new(max_message);
+        decoder.put(&frames.concat());
+        let mut received = Vec::new();
+        loop {
+            match decoder.decode() {
+                Ok(Some(frame)) => received.push(frame),
+                Ok(None) => return (received, None),
+                Err(error) => return (received, Some(error)),
+            }
+        }
+    }
+
+    #[test]
+    fn each_frame_is_one_value() {
+        let frames = [
+            frame(0x02, b"on"),
+            frame(0x89, b"?"),
+            frame(0x00, b""),
+            frame(0x8a, b"!"),
+            frame(0x80, b"e"),
+            frame(0x82, b"two"),
+            frame(0x88, b"\x03\xe9away"),
+        ];
+        let expected = [
+            Received::Fragment,
+            Received::Ping(Bytes::from("?")),
+            Received::Fragment,
+            Received::Pong,
+            Received::Binary(Bytes::from("one")),
+            Received::Binary(Bytes::from("two")),
+            Received::Close(Some(1001)),
+        ];
+        assert_eq!(decoded(&frames, 100), (expected.to_vec(), None));
+    }
+
+    #[test]
+    fn message_over_the_limit_in_fragments_is_refused() {
+        let (_, error) = decoded(&[frame(0x02, b"123456"), frame(0x80, b"12345")], 10);
+        assert_eq!(error, Some(FrameError::TooBig));
+    }
+
+    #[test]
+    fn fragments_out_of_order_are_refused() {
+        for second in [0x82, 0x02, 0x81, 0x01] {
+            let (_, error) = decoded(&[frame(0x02, b"x"), frame(second, b"y")], 100);
+            assert_eq!(error, Some(FrameError::Protocol), "{second:x}");
+        }
+        assert_eq!(decoded(&[frame(0x80, b"x")], 100).1, Some(FrameError::Protocol));
+    }
+
+    #[test]
+    fn empty_buffer_is_released_between_frames() {
+        let mut decoder = Decoder::new(1_000);
+        decoder.put(&frame(0x82, &[7; 100]));
+        decoder.put(&[0x82]);
+        assert!(matches!(decoder.decode(), Ok(Some(Received::Binary(_)))));
+        assert!(!decoder.release(), "half a header is kept");
+        decoder.put(&[0x80, 0, 0, 0, 0]);
+        assert!(matches!(decoder.decode(), Ok(Some(Received::Binary(_)))));
+        assert!(decoder.release());
+        assert_eq!(decoder.buffer.capacity(), 0);
+    }
+}

@@ -1,0 +1,24 @@
+//! WebSocket (RFC 6455) for servers, without extensions: binary messages, control frames, closing.
+//!
+//! Libraries hide frames that carry no data: empty continuations are merged and pings are answered
+//! without the caller's knowledge, so the caller cannot charge a client for them. Here every frame
+//! that arrives is one [`Received`] value, and the caller decides when the next one is read.
+//!
+//! [`Decoder`] has no I/O. [`FrameReader`] reads frames off a stream, for callers that write
+//! encoded frames themselves; [`Socket`] reads and writes.
+
+mod close;
+mod decoder;
+mod frame;
+mod handshake;
+mod reader;
+mod socket;
+#[cfg(feature = "testing")]
+pub mod testing;
+
+pub use close::{NORMAL_CLOSURE, close_answer, close_frame};
+pub use decoder::{Decoder, FrameError, Received};
+pub use frame::{OpCode, put_frame, put_header};
+pub use handshake::{Stream, Upgrade, Upgrading, upgrade};
+pub use reader::{FrameReader, ReadError};
+pub use socket::{Socket, WriteError};

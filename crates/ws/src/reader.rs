@@ -1,0 +1,157 @@
+use std::{
+    future::poll_fn,
+    io,
+    mem::MaybeUninit,
+    pin::Pin,
+    task::{Poll, ready},
+};
+
+use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
+
+use crate::{Decoder, FrameError, Received};
+
+/// Why nothing more can be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ReadError {
+    /// The client sent what it must not send.
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    /// The connection has ended without a close frame.
+    #[error("the connection has ended")]
+    Gone,
+}
+
+/// Reads the frames of a client off a stream.
+#[derive(Debug)]
+pub struct FrameReader<R> {
+    stream: R,
+    decoder: Decoder,
+}
+
+/// How much one read takes off the stream.
+const READ_BYTES: usize = 2048;
+/// How much [`FrameReader::drain`] discards: above the receive buffer of a TCP socket, which Linux
+/// lets grow to 6 MiB.
+const DRAIN_BYTES: usize = 8 * 1024 * 1024;
+
+impl<R: AsyncRead + Unpin> FrameReader<R> {
+    /// A reader that accepts messages of at most `max_message` bytes.
+    pub fn new(stream: R, max_message: usize) -> Self {
+        Self { stream, decoder: Decoder::new(max_message) }
+    }
+
+    /// Reads the next frame. Cancel-safe: an incomplete frame stays in the buffer.
+    pub async fn next(&mut self) -> Result<Received, ReadError> {
+        loop {
+            if let Some(received) = self.decoder.decode()? {
+                return Ok(received);
+            }
+            if self.fill().await? == 0 {
+                return Err(ReadError::Gone);
+            }
+        }
+    }
+
+    /// Reads and discards until the client has closed the connection. To close a socket that has
+    /// unread bytes resets it, and the reset may overtake the last frames written.
+    ///
+    /// Stops after 8 MiB, so that a client cannot keep the server reading at full speed.
+    pub async fn drain(&mut self) {
+        let mut left = DRAIN_BYTES;
+        while left > 0 {
+            self.decoder.buffer_mut().clear();
+            match self.fill().await {
+                Ok(count @ 1..) => left = left.saturating_sub(count),
+                _ => return,
+            }
+        }
+    }
+
+    pub(crate) fn stream_mut(&mut self) -> &mut R {
+        &mut self.stream
+    }
+
+    async fn fill(&mut self) -> Result<usize, ReadError> {
+        let count = if self.decoder.release() {
+            self.read_without_buffer().await
+        } else {
+            let buffer = self.decoder.buffer_mut();
+            buffer.reserve(READ_BYTES);
+            self.stream.read_buf(buffer).await
+        };
+        count.map_err(|_| ReadError::Gone)
+    }
+
+    /// Reads through the stack of one poll, so that an idle connection holds no buffer.
+    async fn read_without_buffer(&mut self) -> io::Result<usize> {
+        poll_fn(|context| {
+            let mut bytes = [MaybeUninit::uninit(); READ_BYTES];
+            let mut read = ReadBuf::uninit(&mut bytes);
+            ready!(Pin::new(&mut self.stream).poll_read(context, &mut read))?;
+            self.decoder.put(read.filled());
+            Poll::Ready(Ok(read.filled().len()))
+        })
+        .await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Context;
+
+    use tokio::io::AsyncWriteExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn next_loses_nothing_when_cancelled() {
+        let (mut client, server) = tokio::io::duplex(64);
+        let mut reader = FrameReader::new(server, 100);
+        for byte in [0x82, 0x83, 0, 0, 0, 0, b'a', b'b'] {
+            client.write_all(&[byte]).await.unwrap();
+            tokio::select! {
+                biased;
+                received = reader.next() => panic!("{received:?}"),
+                () = std::future::ready(()) => {}
+            }
+        }
+        client.write_all(b"c").await.unwrap();
+        assert_eq!(reader.next().await, Ok(Received::Binary("abc".into())));
+    }
+
+    #[tokio::test]
+    async fn idle_reader_holds_no_buffer() {
+        let (mut client, server) = tokio::io::duplex(1_000);
+        let mut reader = FrameReader::new(server, 100);
+        client.write_all(&[&[0x82, 0xb2, 0, 0, 0, 0][..], &[7; 50]].concat()).await.unwrap();
+        reader.next().await.unwrap();
+        tokio::select! {
+            biased;
+            received = reader.next() => panic!("{received:?}"),
+            () = std::future::ready(()) => {}
+        }
+        assert_eq!(reader.decoder.buffer_mut().capacity(), 0);
+    }
+
+    /// A stream of zeros without an end.
+    struct Endless(usize);
+
+    impl AsyncRead for Endless {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            read: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            self.0 += read.remaining();
+            read.put_slice(&vec![0; read.remaining()]);
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[tokio::test]
+    async fn drain_ends_on_an_endless_stream() {
+        let mut reader = FrameReader::new(Endless(0), 100);
+        reader.drain().await;
+        assert_eq!(reader.stream.0, DRAIN_BYTES);
+    }
+}

@@ -1,0 +1,126 @@
+use std::{io, time::Duration};
+
+use bytes::BytesMut;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt},
+    time::timeout,
+};
+
+use crate::{FrameReader, OpCode, ReadError, Received, frame::put_frame};
+
+/// Why a frame was not written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum WriteError {
+    /// The connection has ended.
+    #[error("the connection has ended")]
+    Gone,
+    /// The client did not take the frame within the time limit.
+    #[error("the client reads too slowly")]
+    TooSlow,
+}
+
+/// A WebSocket that reads and writes one frame at a time.
+///
+/// It answers neither pings nor close frames by itself: a read that also writes is not cancel-safe.
+#[derive(Debug)]
+pub struct Socket<S> {
+    reader: FrameReader<S>,
+    /// The rest of a frame whose write was cancelled: it is completed before another frame begins.
+    unsent: BytesMut,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
+    /// A socket that accepts messages of at most `max_message` bytes.
+    pub fn new(stream: S, max_message: usize) -> Self {
+        Self { reader: FrameReader::new(stream, max_message), unsent: BytesMut::new() }
+    }
+
+    /// Reads the next frame. Cancel-safe.
+    pub async fn next(&mut self) -> Result<Received, ReadError> {
+        self.reader.next().await
+    }
+
+    /// Writes one unfragmented frame within `limit`.
+    ///
+    /// When it is cancelled or the time is over, the next write completes the frame.
+    pub async fn send(&mut self, opcode: OpCode, payload: &[u8], limit: Duration) -> Result<(), WriteError> {
+        put_frame(&mut self.unsent, opcode, payload);
+        self.flush(limit).await
+    }
+
+    /// Writes an encoded close frame, ends the write direction, and waits until the client has
+    /// closed the connection; all of that within `limit`.
+    pub async fn close(&mut self, close_frame: &[u8], limit: Duration) {
+        let closing = async {
+            self.unsent.extend_from_slice(close_frame);
+            self.write().await?;
+            self.reader.stream_mut().shutdown().await?;
+            self.reader.drain().await;
+            io::Result::Ok(())
+        };
+        // A client that does not read is not informed.
+        let _ = timeout(limit, closing).await;
+    }
+
+    async fn flush(&mut self, limit: Duration) -> Result<(), WriteError> {
+        match timeout(limit, self.write()).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) => Err(WriteError::Gone),
+            Err(_) => Err(WriteError::TooSlow),
+        }
+    }
+
+    async fn write(&mut self) -> io::Result<()> {
+        let stream = self.reader.stream_mut();
+        stream.write_all_buf(&mut self.unsent).await?;
+        // An idle connection holds no buffer.
+        self.unsent = BytesMut::new();
+        stream.flush().await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncReadExt;
+
+    use super::*;
+    use crate::close_frame;
+
+    const LIMIT: Duration = Duration::from_secs(1);
+
+    #[tokio::test(start_paused = true)]
+    async fn frame_that_timed_out_is_completed_before_the_close_frame() {
+        let (mut client, server) = tokio::io::duplex(100);
+        let mut socket = Socket::new(server, 100);
+        assert_eq!(socket.send(OpCode::Binary, &[7; 150], LIMIT).await, Err(WriteError::TooSlow));
+        let closing = async move { socket.close(&close_frame(4006, ""), LIMIT).await };
+        let reading = async move {
+            let mut bytes = Vec::new();
+            client.read_to_end(&mut bytes).await.unwrap();
+            bytes
+        };
+        let ((), bytes) = tokio::join!(closing, reading);
+        let expected = [&[0x82, 126, 0, 150][..], &[7; 150], &[0x88, 2, 0x0f, 0xa6]].concat();
+        assert_eq!(bytes, expected);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn close_waits_for_the_client_within_its_limit() {
+        let (client, server) = tokio::io::duplex(100);
+        let mut socket = Socket::new(server, 100);
+        let began = tokio::time::Instant::now();
+        socket.close(&close_frame(1000, ""), LIMIT).await;
+        assert_eq!(began.elapsed(), LIMIT);
+        drop(client);
+        socket.close(&close_frame(1000, ""), LIMIT).await;
+        assert_eq!(began.elapsed(), LIMIT, "a client that is gone is not waited for");
+    }
+
+    #[tokio::test]
+    async fn written_frame_leaves_no_buffer() {
+        let (_client, server) = tokio::io::duplex(1_000);
+        let mut socket = Socket::new(server, 100);
+        socket.send(OpCode::Binary, &[7; 50], LIMIT).await.unwrap();
+        assert_eq!(socket.unsent.capacity(), 0);
+    }
+}

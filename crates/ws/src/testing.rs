@@ -1,0 +1,96 @@
+//! A client without a library, for tests: it sends what no library sends. Behind the feature
+//! `testing`.
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+/// The first byte of an unfragmented binary frame.
+pub const BINARY: u8 = 0x82;
+/// The first byte of a binary frame that more fragments follow.
+pub const FIRST_FRAGMENT: u8 = 0x02;
+/// The first byte of a fragment in the middle of a message.
+pub const FRAGMENT: u8 = 0x00;
+/// The first byte of the last fragment of a message.
+pub const LAST_FRAGMENT: u8 = 0x80;
+/// The first byte of a close frame.
+pub const CLOSE: u8 = 0x88;
+/// The first byte of a ping.
+pub const PING: u8 = 0x89;
+/// The first byte of a pong.
+pub const PONG: u8 = 0x8a;
+
+/// The frame of a client, masked.
+pub fn client_frame(first: u8, payload: &[u8]) -> Vec<u8> {
+    const MASK: [u8; 4] = [0xa5, 0x0f, 0x33, 0xc1];
+    let mut frame = vec![first];
+    match payload.len() {
+        length @ 0..=125 => frame.push(0x80 | length as u8),
+        length @ 126..=0xffff => {
+            frame.push(0x80 | 126);
+            frame.extend((length as u16).to_be_bytes());
+        }
+        length => {
+            frame.push(0x80 | 127);
+            frame.extend((length as u64).to_be_bytes());
+        }
+    }
+    frame.extend(MASK);
+    frame.extend(payload.iter().zip(MASK.iter().cycle()).map(|(byte, mask)| byte ^ mask));
+    frame
+}
+
+/// A client on a stream of bytes. It panics on what a test does not expect.
+#[derive(Debug)]
+pub struct RawClient<S>(pub S);
+
+impl<S: AsyncRead + AsyncWrite + Unpin> RawClient<S> {
+    /// Opens a WebSocket at `path` with HTTP/1.1 on `stream`.
+    pub async fn open(mut stream: S, path: &str) -> Self {
+        let request = format!(
+            "GET {path} HTTP/1.1\r\nHost: test\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        );
+        stream.write_all(request.as_bytes()).await.expect("a connection");
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(stream.read_u8().await.expect("a response"));
+        }
+        assert!(head.starts_with(b"HTTP/1.1 101 "), "{}", String::from_utf8_lossy(&head));
+        Self(stream)
+    }
+
+    /// Sends one frame.
+    pub async fn send(&mut self, first: u8, payload: &[u8]) {
+        self.0.write_all(&client_frame(first, payload)).await.expect("a connection");
+    }
+
+    /// Sends `count` equal frames.
+    pub async fn flood(&mut self, first: u8, payload: &[u8], count: usize) {
+        let frames = client_frame(first, payload).repeat(count);
+        self.0.write_all(&frames).await.expect("a connection");
+    }
+
+    /// Receives the next frame: its first byte and its payload; `None` at the end of the stream.
+    pub async fn receive(&mut self) -> Option<(u8, Vec<u8>)> {
+        let first = self.0.read_u8().await.ok()?;
+        let length = match self.0.read_u8().await.ok()? {
+            126 => usize::from(self.0.read_u16().await.ok()?),
+            127 => self.0.read_u64().await.ok()? as usize,
+            short @ ..126 => usize::from(short),
+            _ => panic!("the frames of a server are not masked"),
+        };
+        let mut payload = vec![0; length];
+        self.0.read_exact(&mut payload).await.ok()?;
+        Some((first, payload))
+    }
+
+    /// Receives frames until one begins with `first`, and returns its payload.
+    pub async fn receive_until(&mut self, first: u8) -> Vec<u8> {
+        loop {
+            match self.receive().await {
+                Some((got, payload)) if got == first => return payload,
+                Some(_) => {}
+                None => panic!("the stream ended before a frame that begins with {first:#x}"),
+            }
+        }
+    }
+}
