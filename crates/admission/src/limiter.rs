@@ -345,7 +345,7 @@ mod tests {
 
     #[test]
     fn rate_of_one_network_is_limited() {
-        let rate = Some(Rate { per_second: 1, burst: 2 });
+        let rate = Some(Rate::per_second(1, 2));
         let limiter = limiter(Limits { total: 9, per_network: None, rate });
         assert!((0..2).all(|_| limiter.acquire(network(1)).is_ok()));
         assert_eq!(limiter.acquire(network(1)).unwrap_err(), Full::TooOften);

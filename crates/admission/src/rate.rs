@@ -5,10 +5,31 @@ use tokio::time::Instant;
 /// How often something may be done under one key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rate {
-    /// In the long run; at least 1.
-    pub per_second: u32,
-    /// At once, by who has not done it for a while; at least 1.
+    /// In the long run, once in this time.
+    pub interval: Duration,
+    /// At once, under a key that was not used for a while; at least 1.
     pub burst: u32,
+}
+
+impl Rate {
+    /// So many times a second in the long run; at least once.
+    pub const fn per_second(times: u32, burst: u32) -> Self {
+        Self::every(Duration::from_secs(1), times, burst)
+    }
+
+    /// So many times a minute in the long run; at least once.
+    pub const fn per_minute(times: u32, burst: u32) -> Self {
+        Self::every(Duration::from_secs(60), times, burst)
+    }
+
+    /// So many times in each `period` in the long run; at least once.
+    pub const fn every(period: Duration, times: u32, burst: u32) -> Self {
+        let interval = match period.checked_div(times) {
+            Some(interval) => interval,
+            None => period,
+        };
+        Self { interval, burst }
+    }
 }
 
 /// A token bucket for each key, for instance for each [`Network`](crate::Network).
@@ -19,6 +40,8 @@ pub struct RateLimiter<K> {
     max: usize,
     /// When each key's bucket is full again. A full bucket is removed when its place is needed.
     full_at: HashMap<K, Instant>,
+    /// Full buckets are not looked for before this, because the search visits all of them.
+    sweep_at: Option<Instant>,
 }
 
 /// It was done too often.
@@ -32,15 +55,12 @@ pub enum TooOften {
     Total,
 }
 
-impl<K: Eq + Hash + Copy> RateLimiter<K> {
+impl<K: Eq + Hash> RateLimiter<K> {
     /// Counts at most `max` keys at a time.
     pub fn new(rate: Rate, max: usize) -> Self {
-        Self::every(Duration::from_secs(1) / rate.per_second.max(1), rate.burst, max)
-    }
-
-    /// Counts at most `max` keys at a time: `burst` (at least 1) at once, and one more per `interval`.
-    pub fn every(interval: Duration, burst: u32, max: usize) -> Self {
-        Self { interval, burst: interval.saturating_mul(burst.max(1)), max, full_at: HashMap::new() }
+        let Rate { interval, burst } = rate;
+        let burst = interval.saturating_mul(burst.max(1));
+        Self { interval, burst, max, full_at: HashMap::new(), sweep_at: None }
     }
 
     /// Counts one more under `key`, unless that is too many.
@@ -52,7 +72,10 @@ impl<K: Eq + Hash + Copy> RateLimiter<K> {
     /// than `max_wait` from now.
     pub fn reserve(&mut self, key: K, max_wait: Duration, now: Instant) -> Result<Instant, TooOften> {
         if self.full_at.len() >= self.max && !self.full_at.contains_key(&key) {
-            self.full_at.retain(|_, full_at| *full_at > now);
+            if self.sweep_at.is_none_or(|sweep_at| sweep_at <= now) {
+                self.full_at.retain(|_, full_at| *full_at > now);
+                self.sweep_at = Some(now + self.interval);
+            }
             if self.full_at.len() >= self.max {
                 return Err(TooOften::Total);
             }
@@ -71,7 +94,7 @@ mod tests {
     use super::*;
 
     fn limiter(max: usize) -> (RateLimiter<u8>, Instant) {
-        (RateLimiter::new(Rate { per_second: 10, burst: 3 }, max), Instant::now())
+        (RateLimiter::new(Rate::per_second(10, 3), max), Instant::now())
     }
 
     #[test]
@@ -106,5 +129,15 @@ mod tests {
         let mut reserve = || limiter.reserve(1, Duration::from_millis(200), now);
         assert_eq!([(); 5].map(|()| reserve()), [after(0), after(0), after(0), after(100), after(200)]);
         assert_eq!(reserve(), Err(TooOften::PerIp));
+    }
+
+    #[test]
+    fn rates_may_be_below_one_a_second() {
+        assert_eq!(Rate::per_minute(30, 10), Rate { interval: Duration::from_secs(2), burst: 10 });
+        assert_eq!(Rate::per_minute(0, 1), Rate::per_minute(1, 1));
+        let (mut limiter, now) = (RateLimiter::new(Rate::per_minute(30, 1), 9), Instant::now());
+        assert_eq!(limiter.take("key", now), Ok(()));
+        assert_eq!(limiter.take("key", now + Duration::from_millis(1_999)), Err(TooOften::PerIp));
+        assert_eq!(limiter.take("key", now + Duration::from_secs(2)), Ok(()));
     }
 }

@@ -91,7 +91,7 @@ pub(crate) mod tests {
             public_url: "ws://127.0.0.1:5000".to_owned(),
             realm: Realm::default(),
             handshakes: Limits { total: 512, per_network: Some(32), rate: None },
-            logins_per_network: Rate { per_second: 20, burst: 100 },
+            logins_per_network: Rate::per_second(20, 100),
             max_sessions: 10_000,
             max_sessions_per_network: None,
             keep_session: KeepSession::Newest,

@@ -1,10 +1,22 @@
+use std::{
+    cell::OnceCell,
+    mem,
+    ops::Range,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+};
+
 use bytes::{Bytes, BytesMut};
 use protocol::{Message, rfc5};
 use ws::{OpCode, put_header};
 
 /// The frames of one room and one tick, encoded once and shared by all recipients.
 ///
-/// Each recipient gets the slab without the frames that come from itself.
+/// Each recipient gets the slab without the frames that come from itself, and without those from
+/// before it entered. The slab is an allocation of its own, as large as its frames: a reader that
+/// holds one batch holds no bytes of another.
 #[derive(Debug)]
 pub(crate) struct Batch {
     slab: Bytes,
@@ -15,78 +27,248 @@ pub(crate) struct Batch {
 #[derive(Debug, Clone, Copy)]
 struct Frame {
     from_alias: u32,
+    /// The newest member when the frame was queued: members that entered later do not get it.
+    newest_alias: u32,
     /// Where it ends in the slab; it begins where the one before it ends.
-    end: usize,
-    reliable: bool,
+    end: u32,
+    kind: FrameKind,
 }
 
-impl Batch {
-    /// What all its frames together weigh.
-    pub(crate) fn bytes(&self) -> usize {
-        self.slab.len()
+/// Which recipients get a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum FrameKind {
+    /// All, but a slow reader may lose it.
+    Unreliable,
+    /// All.
+    Reliable,
+    /// Reliable, but only for members newer than the sender: the older ones never received its join.
+    ToNewer,
+}
+
+impl Frame {
+    fn is_for(self, alias: u32) -> bool {
+        self.from_alias != alias
+            && !is_newer(alias, self.newest_alias)
+            && (self.kind != FrameKind::ToNewer || is_newer(alias, self.from_alias))
     }
 
-    /// What those weigh that must not be dropped.
-    pub(crate) fn reliable_bytes(&self) -> usize {
-        self.reliable_bytes
+    fn is_reliable(self) -> bool {
+        self.kind != FrameKind::Unreliable
+    }
+}
+
+/// Whether one alias was given after another. They wrap at 2^32: serial numbers (RFC 1982).
+pub(crate) fn is_newer(alias: u32, other: u32) -> bool {
+    alias != other && alias.wrapping_sub(other) < 1 << 31
+}
+
+/// The frames and where each is in the slab.
+fn ranges(frames: &[Frame]) -> impl Iterator<Item = (Frame, Range<usize>)> {
+    frames.iter().scan(0, |begin, &frame| {
+        let end = frame.end as usize;
+        Some((frame, mem::replace(begin, end)..end))
+    })
+}
+
+/// What a queued batch takes beside slab and frames: its allocations' headers and reference counts.
+const BATCH_OVERHEAD: usize = 128;
+
+impl Batch {
+    /// What it keeps in memory.
+    pub(crate) fn memory(&self) -> usize {
+        self.slab.len() + self.frames.len() * size_of::<Frame>() + BATCH_OVERHEAD
+    }
+
+    /// The reliable frames in a slab of their own; `None` without any.
+    fn reliable(&self, slabs: &SlabBytes) -> Option<Self> {
+        let mut slab = Vec::with_capacity(self.reliable_bytes);
+        let mut frames = Vec::new();
+        for (frame, range) in ranges(&self.frames).filter(|(frame, _)| frame.is_reliable()) {
+            slab.extend_from_slice(&self.slab[range]);
+            frames.push(Frame { end: slab.len() as u32, ..frame });
+        }
+        frames.shrink_to_fit();
+        let reliable_bytes = slab.len();
+        (!frames.is_empty()).then(|| Self { slab: slabs.slab(slab.into()), frames, reliable_bytes })
     }
 
     /// Appends what `alias` gets of it to `out`, as few slices as can be; counts the frames.
-    pub(crate) fn slices_for(&self, alias: u32, reliable_only: bool, out: &mut impl Extend<Bytes>) -> u64 {
+    pub(crate) fn slices_for(&self, alias: u32, out: &mut impl Extend<Bytes>) -> u64 {
         let (mut run, mut begin, mut count) = (0..0, 0, 0);
         for frame in &self.frames {
-            if frame.from_alias != alias && (frame.reliable || !reliable_only) {
+            let end = frame.end as usize;
+            if frame.is_for(alias) {
                 if run.end != begin {
                     out.extend((!run.is_empty()).then(|| self.slab.slice(run.clone())));
                     run.start = begin;
                 }
-                run.end = frame.end;
+                run.end = end;
                 count += 1;
             }
-            begin = frame.end;
+            begin = end;
         }
         out.extend((!run.is_empty()).then(|| self.slab.slice(run)));
         count
     }
 }
 
+/// A batch on its way to the members of a room.
+#[derive(Debug)]
+pub(crate) struct Fanout<'a> {
+    whole: Arc<Batch>,
+    /// For slow readers: copied for the first of them, and shared, so that the slab of the whole
+    /// batch does not wait with them.
+    reliable: OnceCell<Option<Arc<Batch>>>,
+    slabs: &'a SlabBytes,
+}
+
+impl<'a> Fanout<'a> {
+    pub(crate) fn new(batch: Batch, slabs: &'a SlabBytes) -> Self {
+        Self { whole: Arc::new(batch), reliable: OnceCell::new(), slabs }
+    }
+
+    pub(crate) fn whole(&self) -> &Arc<Batch> {
+        &self.whole
+    }
+
+    /// The part that must not be dropped, if there is any.
+    pub(crate) fn reliable(&self) -> Option<&Arc<Batch>> {
+        if !self.has_unreliable() {
+            return Some(&self.whole);
+        }
+        self.reliable.get_or_init(|| self.whole.reliable(self.slabs).map(Arc::new)).as_ref()
+    }
+
+    pub(crate) fn has_unreliable(&self) -> bool {
+        self.whole.reliable_bytes < self.whole.slab.len()
+    }
+}
+
+/// Counts the bytes of all slabs that are still referenced, by queues or by slices being written.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct SlabBytes(Arc<AtomicUsize>);
+
+struct Slab {
+    bytes: Box<[u8]>,
+    total: SlabBytes,
+}
+
+impl SlabBytes {
+    pub(crate) fn get(&self) -> usize {
+        self.0.load(Relaxed)
+    }
+
+    fn slab(&self, bytes: Box<[u8]>) -> Bytes {
+        self.0.fetch_add(bytes.len(), Relaxed);
+        Bytes::from_owner(Slab { bytes, total: self.clone() })
+    }
+}
+
+impl AsRef<[u8]> for Slab {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for Slab {
+    fn drop(&mut self) {
+        self.total.0.fetch_sub(self.bytes.len(), Relaxed);
+    }
+}
+
 /// Collects the frames of a tick.
 #[derive(Debug, Default)]
 pub(crate) struct BatchBuilder {
-    slab: BytesMut,
+    /// Never shared: a batch gets a copy. A buffer that is split keeps one allocation alive for as
+    /// long as any batch that was cut from it.
+    buffer: BytesMut,
     frames: Vec<Frame>,
     reliable_bytes: usize,
+    newest_alias: u32,
 }
 
+/// Below this, the buffer of a room is kept whatever it was used for.
+const MIN_BUFFER_BYTES: usize = 4096;
+
 impl BatchBuilder {
-    /// Appends a packet that everybody but `from_alias` gets.
-    pub(crate) fn push(&mut self, from_alias: u32, reliable: bool, packet: &rfc5::WsPacket) {
-        let begin = self.slab.len();
-        put_packet(&mut self.slab, packet);
-        let end = self.slab.len();
-        if reliable {
-            self.reliable_bytes += end - begin;
+    /// A member entered, which gets the frames from now on.
+    pub(crate) fn entered(&mut self, alias: u32) {
+        self.newest_alias = alias;
+    }
+
+    /// Appends a packet, which is for all members of now but `from_alias`.
+    pub(crate) fn push(&mut self, from_alias: u32, kind: FrameKind, packet: &rfc5::WsPacket) {
+        let begin = self.buffer.len();
+        put_packet(&mut self.buffer, packet);
+        // A room flushes long before 4 GiB.
+        let end = self.buffer.len() as u32;
+        let frame = Frame { from_alias, newest_alias: self.newest_alias, end, kind };
+        if frame.is_reliable() {
+            self.reliable_bytes += self.buffer.len() - begin;
         }
-        self.frames.push(Frame { from_alias, end, reliable });
+        self.frames.push(frame);
     }
 
     /// What was collected so far weighs this much.
     pub(crate) fn bytes(&self) -> usize {
-        self.slab.len()
+        self.buffer.len()
+    }
+
+    /// What those frames of it weigh that must not be dropped.
+    pub(crate) fn reliable_bytes(&self) -> usize {
+        self.reliable_bytes
+    }
+
+    /// How many reliable frames an alias has queued.
+    pub(crate) fn reliable_count(&self, from_alias: u32) -> usize {
+        self.frames.iter().filter(|frame| frame.from_alias == from_alias && frame.is_reliable()).count()
+    }
+
+    /// Removes all frames of an alias.
+    pub(crate) fn remove(&mut self, from_alias: u32) {
+        self.retain(|frame| frame.from_alias != from_alias);
+    }
+
+    /// Removes the unreliable frames, and counts them.
+    pub(crate) fn remove_unreliable(&mut self) -> usize {
+        self.retain(Frame::is_reliable)
+    }
+
+    fn retain(&mut self, keep: impl Fn(Frame) -> bool) -> usize {
+        let count = self.frames.len();
+        let (mut begin, mut kept) = (0, 0);
+        self.reliable_bytes = 0;
+        self.frames.retain_mut(|frame| {
+            let range = mem::replace(&mut begin, frame.end as usize)..frame.end as usize;
+            let keep = keep(*frame);
+            if keep {
+                let length = range.len();
+                self.buffer.copy_within(range, kept);
+                kept += length;
+                frame.end = kept as u32;
+                self.reliable_bytes += if frame.is_reliable() { length } else { 0 };
+            }
+            keep
+        });
+        self.buffer.truncate(kept);
+        count - self.frames.len()
     }
 
     /// What was collected, if anything was; begins anew.
-    pub(crate) fn take(&mut self) -> Option<Batch> {
+    pub(crate) fn take(&mut self, slabs: &SlabBytes) -> Option<Batch> {
         if self.frames.is_empty() {
             return None;
         }
+        let slab = slabs.slab(Box::from(&self.buffer[..]));
         // Ticks resemble each other: the next one will need about as much room.
-        let frames = Vec::with_capacity(self.frames.len());
-        Some(Batch {
-            slab: self.slab.split().freeze(),
-            frames: std::mem::replace(&mut self.frames, frames),
-            reliable_bytes: std::mem::take(&mut self.reliable_bytes),
-        })
+        if self.buffer.capacity() > MIN_BUFFER_BYTES.max(4 * slab.len()) {
+            self.buffer = BytesMut::with_capacity(slab.len());
+            self.frames.shrink_to(self.frames.len());
+        }
+        self.buffer.clear();
+        let frames = self.frames.as_slice().to_vec();
+        self.frames.clear();
+        Some(Batch { slab, frames, reliable_bytes: mem::take(&mut self.reliable_bytes) })
     }
 }
 
@@ -114,23 +296,26 @@ pub(crate) fn packet(message: rfc5::ws_packet::Message) -> rfc5::WsPacket {
 mod tests {
     use protocol::rfc5::{WsPeerLeave, ws_packet::Message};
 
-    use super::*;
+    use super::{FrameKind::*, *};
 
-    fn batch(frames: &[(u32, bool)]) -> Batch {
+    fn push(builder: &mut BatchBuilder, from: u32, kind: FrameKind) {
+        let alias = builder.frames.len() as u32 + 1;
+        builder.push(from, kind, &packet(Message::PeerLeaveMessage(WsPeerLeave { alias })));
+    }
+
+    fn batch(frames: &[(u32, FrameKind)]) -> Batch {
         let mut builder = BatchBuilder::default();
-        for (index, &(from, reliable)) in frames.iter().enumerate() {
-            let alias = index as u32 + 1;
-            builder.push(from, reliable, &packet(Message::PeerLeaveMessage(WsPeerLeave { alias })));
-        }
-        let batch = builder.take().unwrap();
-        assert!(builder.take().is_none());
+        builder.entered(9);
+        frames.iter().for_each(|&(from, kind)| push(&mut builder, from, kind));
+        let batch = builder.take(&SlabBytes::default()).unwrap();
+        assert!(builder.take(&SlabBytes::default()).is_none());
         batch
     }
 
     /// Which frames, by their number, a recipient gets, and in how many slices.
-    fn sent(batch: &Batch, alias: u32, reliable_only: bool) -> (Vec<u8>, usize) {
+    fn sent(batch: &Batch, alias: u32) -> (Vec<u8>, usize) {
         let mut slices: Vec<Bytes> = Vec::new();
-        let count = batch.slices_for(alias, reliable_only, &mut slices);
+        let count = batch.slices_for(alias, &mut slices);
         // A frame here is two bytes of header and four of packet, of which the last is the number.
         let numbers: Vec<u8> = slices.concat().chunks(6).map(|frame| frame[5]).collect();
         assert_eq!(count, numbers.len() as u64);
@@ -139,19 +324,68 @@ mod tests {
 
     #[test]
     fn everybody_gets_the_frames_of_the_others_in_order() {
-        let batch = batch(&[(7, true), (8, true), (8, false), (9, true)]);
-        assert_eq!(sent(&batch, 1, false), (vec![1, 2, 3, 4], 1));
-        assert_eq!(sent(&batch, 7, false), (vec![2, 3, 4], 1));
-        assert_eq!(sent(&batch, 8, false), (vec![1, 4], 2));
-        assert_eq!(sent(&batch, 9, false), (vec![1, 2, 3], 1));
+        let batch = batch(&[(7, Reliable), (8, Reliable), (8, Unreliable), (9, Reliable)]);
+        assert_eq!(sent(&batch, 1), (vec![1, 2, 3, 4], 1));
+        assert_eq!(sent(&batch, 7), (vec![2, 3, 4], 1));
+        assert_eq!(sent(&batch, 8), (vec![1, 4], 2));
+        assert_eq!(sent(&batch, 9), (vec![1, 2, 3], 1));
     }
 
     #[test]
     fn only_unreliable_frames_are_left_out_for_a_slow_reader() {
-        let batch = batch(&[(7, false), (8, true), (9, false), (7, true)]);
-        assert_eq!(sent(&batch, 1, true), (vec![2, 4], 2));
-        assert_eq!(sent(&batch, 8, true), (vec![4], 1));
-        assert_eq!(batch.reliable_bytes(), 12);
-        assert_eq!(batch.bytes(), 24);
+        let frames = [(7, Unreliable), (8, Reliable), (9, Unreliable), (7, Reliable)];
+        let (whole, slabs) = (batch(&frames), SlabBytes::default());
+        let fanout = Fanout::new(whole, &slabs);
+        let reliable = fanout.reliable().unwrap().clone();
+        assert_eq!(sent(&reliable, 1), (vec![2, 4], 1));
+        assert_eq!(sent(&reliable, 8), (vec![4], 1));
+        assert!(Arc::ptr_eq(&reliable, fanout.reliable().unwrap()), "slow readers share one copy");
+        assert_eq!(slabs.get(), 12);
+        assert!(Fanout::new(batch(&[(7, Unreliable)]), &slabs).reliable().is_none());
+        let all_reliable = Fanout::new(batch(&[(7, Reliable)]), &slabs);
+        assert!(Arc::ptr_eq(all_reliable.whole(), all_reliable.reliable().unwrap()));
+    }
+
+    #[test]
+    fn newcomer_gets_only_frames_queued_after_its_entry() {
+        let mut builder = BatchBuilder::default();
+        builder.entered(u32::MAX);
+        push(&mut builder, 7, Reliable);
+        // Aliases wrap.
+        builder.entered(1);
+        push(&mut builder, 7, Reliable);
+        push(&mut builder, u32::MAX, ToNewer);
+        let batch = builder.take(&SlabBytes::default()).unwrap();
+        assert_eq!(sent(&batch, 1), (vec![2, 3], 1));
+        assert_eq!(sent(&batch, u32::MAX - 1), (vec![1, 2], 1));
+    }
+
+    #[test]
+    fn removed_frames_leave_no_bytes_behind() {
+        let mut builder = BatchBuilder::default();
+        builder.entered(9);
+        for (from, kind) in [(7, Reliable), (8, Reliable), (7, Unreliable), (8, Unreliable), (9, Reliable)] {
+            push(&mut builder, from, kind);
+        }
+        assert_eq!((builder.reliable_count(7), builder.reliable_bytes()), (1, 18));
+        builder.remove(7);
+        assert_eq!((builder.bytes(), builder.reliable_bytes()), (18, 12));
+        assert_eq!(builder.remove_unreliable(), 1);
+        assert_eq!((builder.bytes(), builder.reliable_bytes()), (12, 12));
+        assert_eq!(sent(&builder.take(&SlabBytes::default()).unwrap(), 1), (vec![2, 5], 1));
+    }
+
+    #[test]
+    fn small_batches_share_no_allocation() {
+        let (mut builder, slabs) = (BatchBuilder::default(), SlabBytes::default());
+        let mut held = Vec::new();
+        for round in 0..1_000 {
+            (0..100).for_each(|_| push(&mut builder, 7, Reliable));
+            let large = builder.take(&slabs);
+            push(&mut builder, 7, Reliable);
+            held.extend(builder.take(&slabs));
+            drop(large);
+            assert_eq!(slabs.get(), (round + 1) * 6);
+        }
     }
 }

@@ -6,6 +6,7 @@
 
 mod batch;
 mod claim;
+mod egress;
 mod ending;
 mod entry;
 mod member;

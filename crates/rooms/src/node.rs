@@ -6,7 +6,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use admission::{Limiter, Verifier};
+use admission::{Limiter, Rate, Verifier};
 use bus::{Bus, Headers, Subscription};
 use metrics::Counter;
 use protocol::{
@@ -24,6 +24,7 @@ use transports::ws_room;
 use crate::{
     Settings,
     claim::{Claim, NameTaken},
+    egress::EgressLimits,
     ending::Ending,
     outbox::Bounds,
     registry::{Limits, Registry},
@@ -85,6 +86,11 @@ impl Shared {
             max_users: settings.max_users,
             bounds: Bounds { unreliable: all / 2, all },
             remember: settings.token_ttl,
+            entries: Rate::per_minute(settings.entries_per_minute, settings.entries_per_minute.div_ceil(3)),
+            egress: EgressLimits {
+                room: settings.max_room_egress_bytes_per_second,
+                node: settings.max_node_egress_bytes_per_second,
+            },
         };
         let counters = Counters {
             in_messages: metrics::counter!("dcl_ws_rooms_in_messages"),

@@ -9,10 +9,10 @@ use protocol::Close;
 use tokio::sync::Notify;
 use ws::{close_answer, close_frame};
 
-use crate::batch::Batch;
+use crate::batch::{Batch, Fanout};
 
-/// Bounds of one member's queue, in bytes. They are held against what waits already, so that one
-/// large batch ends nobody who keeps up.
+/// Bounds of one member's queue, in bytes of memory. They are held against what waits already, so that
+/// one large batch ends nobody who keeps up.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Bounds {
     /// Above this, unreliable frames are dropped.
@@ -33,7 +33,7 @@ pub(crate) struct Outbox {
 #[derive(Debug, Default)]
 struct Queue {
     items: VecDeque<Item>,
-    /// Of the items, and of what was taken and is not written yet.
+    /// Memory of the items, and of what was taken and is not written yet.
     bytes: usize,
     /// Its last item is a close frame, and nothing comes after it.
     finished: bool,
@@ -43,16 +43,18 @@ struct Queue {
 
 #[derive(Debug)]
 enum Item {
-    Shared { batch: Arc<Batch>, reliable_only: bool },
+    Shared(Arc<Batch>),
     Own(Bytes),
 }
+
+/// What a frame for one member takes beside its bytes: the allocation's header and the item.
+const OWN_OVERHEAD: usize = 128;
 
 impl Item {
     fn bytes(&self) -> usize {
         match self {
-            Self::Shared { batch, reliable_only: false } => batch.bytes(),
-            Self::Shared { batch, reliable_only: true } => batch.reliable_bytes(),
-            Self::Own(frame) => frame.len(),
+            Self::Shared(batch) => batch.memory(),
+            Self::Own(frame) => frame.len() + OWN_OVERHEAD,
         }
     }
 }
@@ -85,23 +87,21 @@ impl Outbox {
     }
 
     /// Queues the frames of a tick.
-    pub(crate) fn push_batch(&self, batch: &Arc<Batch>) -> Queued {
+    pub(crate) fn push_batch(&self, fanout: &Fanout) -> Queued {
         let mut queue = self.lock();
         if queue.finished {
             return Queued::Closed;
         }
-        let reliable_only = queue.bytes > self.bounds.unreliable;
-        let item = Item::Shared { batch: batch.clone(), reliable_only };
-        if item.bytes() > 0 && queue.bytes > self.bounds.all {
-            self.close_locked(&mut queue, Close::TooSlow, Close::TooSlow.reason(), true);
-            return Queued::Closed;
+        let is_slow = queue.bytes > self.bounds.unreliable;
+        let batch = if is_slow { fanout.reliable() } else { Some(fanout.whole()) };
+        if let Some(batch) = batch {
+            if queue.bytes > self.bounds.all {
+                self.close_locked(&mut queue, Close::TooSlow, Close::TooSlow.reason(), true);
+                return Queued::Closed;
+            }
+            self.push_locked(&mut queue, Item::Shared(batch.clone()));
         }
-        if item.bytes() > 0 {
-            queue.bytes += item.bytes();
-            queue.items.push_back(item);
-            self.ready.notify_one();
-        }
-        if reliable_only && batch.reliable_bytes() < batch.bytes() { Queued::Cut } else { Queued::Whole }
+        if is_slow && fanout.has_unreliable() { Queued::Cut } else { Queued::Whole }
     }
 
     /// Queues a frame for this member alone.
@@ -113,8 +113,12 @@ impl Outbox {
         if queue.bytes > self.bounds.all {
             return self.close_locked(&mut queue, Close::TooSlow, Close::TooSlow.reason(), true);
         }
-        queue.bytes += frame.len();
-        queue.items.push_back(Item::Own(frame));
+        self.push_locked(&mut queue, Item::Own(frame));
+    }
+
+    fn push_locked(&self, queue: &mut Queue, item: Item) {
+        queue.bytes += item.bytes();
+        queue.items.push_back(item);
         self.ready.notify_one();
     }
 
@@ -137,10 +141,8 @@ impl Outbox {
     }
 
     fn finish_locked(&self, queue: &mut Queue, frame: Bytes) {
-        queue.bytes += frame.len();
-        queue.items.push_back(Item::Own(frame));
+        self.push_locked(queue, Item::Own(frame));
         queue.finished = true;
-        self.ready.notify_one();
     }
 
     /// Ends the queue with the answer to the client's close frame.
@@ -196,9 +198,7 @@ impl Outbox {
         for item in queue.items.drain(..) {
             taken.weight += item.bytes();
             match item {
-                Item::Shared { batch, reliable_only } => {
-                    taken.frames += batch.slices_for(alias, reliable_only, &mut taken.slices.0);
-                }
+                Item::Shared(batch) => taken.frames += batch.slices_for(alias, &mut taken.slices.0),
                 Item::Own(frame) => taken.slices.0.push_back(frame),
             }
         }
@@ -261,49 +261,52 @@ mod tests {
     use protocol::rfc5::{WsPeerUpdate, ws_packet::Message};
 
     use super::*;
-    use crate::batch::{BatchBuilder, packet};
+    use crate::batch::{BatchBuilder, FrameKind, SlabBytes, packet};
 
     const BOUNDS: Bounds = Bounds { unreliable: 500, all: 1_000 };
 
-    fn batch(reliable: bool, body: usize) -> Arc<Batch> {
-        let mut builder = BatchBuilder::default();
+    /// Queues a batch of one frame.
+    fn push(outbox: &Outbox, reliable: bool, body: usize) -> Queued {
+        let (mut builder, slabs) = (BatchBuilder::default(), SlabBytes::default());
+        builder.entered(2);
         let body = vec![0; body].into();
         let update = WsPeerUpdate { from_alias: 2, body, unreliable: !reliable };
-        builder.push(2, reliable, &packet(Message::PeerUpdateMessage(update)));
-        Arc::new(builder.take().unwrap())
+        let kind = if reliable { FrameKind::Reliable } else { FrameKind::Unreliable };
+        builder.push(2, kind, &packet(Message::PeerUpdateMessage(update)));
+        outbox.push_batch(&Fanout::new(builder.take(&slabs).unwrap(), &slabs))
     }
 
     #[tokio::test]
     async fn a_slow_reader_loses_unreliable_frames_first_and_its_place_last() {
         let outbox = Outbox::new(BOUNDS);
-        assert_eq!(outbox.push_batch(&batch(false, 600)), Queued::Whole);
-        assert_eq!(outbox.push_batch(&batch(false, 400)), Queued::Cut);
-        assert_eq!(outbox.push_batch(&batch(true, 400)), Queued::Whole);
-        assert_eq!(outbox.push_batch(&batch(false, 400)), Queued::Cut, "nothing that it must not miss");
-        assert_eq!(outbox.push_batch(&batch(true, 400)), Queued::Closed);
+        assert_eq!(push(&outbox, false, 600), Queued::Whole);
+        assert_eq!(push(&outbox, false, 400), Queued::Cut);
+        assert_eq!(push(&outbox, true, 400), Queued::Whole);
+        assert_eq!(push(&outbox, false, 400), Queued::Cut, "nothing that it must not miss");
+        assert_eq!(push(&outbox, true, 400), Queued::Closed);
         assert_eq!(outbox.closed().await, Close::TooSlow);
         let mut taken = outbox.take(1).await;
         assert!(taken.last);
         assert_eq!((taken.frames, taken.slices.0.len()), (0, 1), "only the close frame is left");
         assert_eq!(taken.slices.copy_to_bytes(4)[2..], Close::TooSlow.code().to_be_bytes());
-        assert_eq!(outbox.push_batch(&batch(true, 1)), Queued::Closed);
+        assert_eq!(push(&outbox, true, 1), Queued::Closed);
     }
 
     #[tokio::test]
     async fn what_is_taken_counts_until_it_is_written() {
         let outbox = Outbox::new(BOUNDS);
-        outbox.push_batch(&batch(true, 600));
+        push(&outbox, true, 600);
         let taken = outbox.take(1).await;
-        assert_eq!(outbox.push_batch(&batch(false, 400)), Queued::Cut);
+        assert_eq!(push(&outbox, false, 400), Queued::Cut);
         outbox.written(&taken);
-        assert_eq!(outbox.push_batch(&batch(false, 400)), Queued::Whole);
+        assert_eq!(push(&outbox, false, 400), Queued::Whole);
     }
 
     #[tokio::test]
     async fn one_large_batch_ends_nobody_who_keeps_up() {
         let outbox = Outbox::new(BOUNDS);
         for reliable in [true, false] {
-            assert_eq!(outbox.push_batch(&batch(reliable, 10_000)), Queued::Whole);
+            assert_eq!(push(&outbox, reliable, 10_000), Queued::Whole);
             outbox.written(&outbox.take(1).await);
         }
     }
@@ -311,7 +314,7 @@ mod tests {
     #[tokio::test]
     async fn what_waits_is_written_before_the_close() {
         let outbox = Outbox::new(BOUNDS);
-        outbox.push_batch(&batch(true, 10));
+        push(&outbox, true, 10);
         outbox.close(Close::Moved, "away");
         outbox.close(Close::TooSlow, "only the first counts");
         let taken = outbox.take(1).await;
@@ -323,9 +326,18 @@ mod tests {
     async fn a_members_own_frames_leave_nothing_behind() {
         let outbox = Outbox::new(BOUNDS);
         for _ in 0..100 {
-            assert_eq!(outbox.push_batch(&batch(true, 400)), Queued::Whole);
+            assert_eq!(push(&outbox, true, 400), Queued::Whole);
             assert!(!outbox.try_take(2).last);
         }
         assert_eq!(outbox.lock().bytes, 0);
+    }
+    #[test]
+    fn small_own_frames_reach_the_bound() {
+        let outbox = Outbox::new(BOUNDS);
+        let fits = (0..100).take_while(|_| {
+            outbox.push_own(Bytes::from_static(&[0x8a, 0]));
+            !outbox.is_finished()
+        });
+        assert_eq!(fits.count(), BOUNDS.all / (OWN_OVERHEAD + 2) + 1);
     }
 }

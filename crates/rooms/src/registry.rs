@@ -7,12 +7,15 @@ use std::{
     time::Duration,
 };
 
+use admission::{Rate, RateLimiter};
 use protocol::{Address, Close, IslandId, Ulid};
 use tokio::time::Instant;
 
 use crate::{
+    batch::SlabBytes,
+    egress::{EgressLimits, NodeEgress},
     outbox::{Bounds, Outbox},
-    room::{Entrant, Refused, Room},
+    room::{Entrant, NodeResources, Refused, Room},
 };
 
 /// All rooms of a node, who may no longer enter them, and the limits of the whole.
@@ -21,6 +24,7 @@ pub(crate) struct Registry {
     limits: Limits,
     /// The next alias, which nodes of one process share.
     aliases: Arc<AtomicU32>,
+    node: NodeResources,
     state: Mutex<State>,
 }
 
@@ -31,12 +35,20 @@ pub(crate) struct Limits {
     pub(crate) bounds: Bounds,
     /// How long a revocation is remembered: as long as a token admits.
     pub(crate) remember: Duration,
+    /// How often one address may enter one room.
+    pub(crate) entries: Rate,
+    pub(crate) egress: EgressLimits,
 }
 
-#[derive(Debug, Default)]
+/// Addresses in rooms whose entries are counted at a time. One is forgotten when it may enter as often
+/// as one that never did.
+const MAX_ENTRY_COUNTS: usize = 65_536;
+
+#[derive(Debug)]
 struct State {
     rooms: HashMap<IslandId, Arc<Room>>,
     users: usize,
+    entries: RateLimiter<(IslandId, Address)>,
     /// Tokens minted at or before this admit this address to this room no more.
     revoked: HashMap<(IslandId, Address), Ulid>,
     forget: VecDeque<(Instant, IslandId, Address, Ulid)>,
@@ -53,7 +65,17 @@ pub(crate) struct Membership {
 
 impl Registry {
     pub(crate) fn new(limits: Limits, aliases: Arc<AtomicU32>) -> Self {
-        Self { limits, aliases, state: Mutex::default() }
+        let node =
+            NodeResources { slabs: SlabBytes::default(), egress: Arc::new(NodeEgress::new(limits.egress)) };
+        let state = State {
+            rooms: HashMap::new(),
+            users: 0,
+            entries: RateLimiter::new(limits.entries, MAX_ENTRY_COUNTS),
+            revoked: HashMap::new(),
+            forget: VecDeque::new(),
+            draining: false,
+        };
+        Self { limits, aliases, node, state: Mutex::new(state) }
     }
 
     /// Lets somebody into a room, which is made if it is not there; all limits are checked and
@@ -71,8 +93,8 @@ impl Registry {
                 "the access token is from before this address left the island",
             );
         }
-        let room =
-            state.rooms.entry(name.clone()).or_insert_with(|| Arc::new(Room::new(name.clone()))).clone();
+        let new_room = || Arc::new(Room::new(name.clone(), self.node.clone()));
+        let room = state.rooms.entry(name.clone()).or_insert_with(new_room).clone();
         // Whoever takes over its own seat needs none.
         if state.users >= self.limits.max_users && !room.contains(entrant.address) {
             state.drop_if_empty(&room);
@@ -80,7 +102,11 @@ impl Registry {
         }
         let alias = self.aliases.fetch_add(1, Ordering::Relaxed);
         let outbox = Arc::new(Outbox::new(self.limits.bounds));
-        match room.join(entrant, alias, &outbox, self.limits.max_room_size) {
+        // Only entries that succeed count: a client may ask for a seat in a full room as often as its
+        // handshakes are admitted.
+        let entry = (name.clone(), entrant.address);
+        let permit = || state.entries.take(entry, Instant::now()).is_ok();
+        match room.join(entrant, alias, &outbox, self.limits.max_room_size, permit) {
             Ok(replaced) => state.users += usize::from(!replaced),
             Err(refused) => {
                 state.drop_if_empty(&room);
@@ -88,6 +114,9 @@ impl Registry {
                     Refused::Full => refuse(Close::RoomFull, Close::RoomFull.reason()),
                     Refused::Superseded => {
                         refuse(Close::TokenRefused, "a newer access token is already in use")
+                    }
+                    Refused::TooOften => {
+                        refuse(Close::Full, "this address enters the room too often, come back later")
                     }
                 };
             }
@@ -145,6 +174,11 @@ impl Registry {
 
     pub(crate) fn users_count(&self) -> usize {
         self.lock().users
+    }
+
+    /// Bytes of messages that queues hold.
+    pub(crate) fn slab_bytes(&self) -> usize {
+        self.node.slabs.get()
     }
 
     /// Every room and how many are in it.

@@ -5,9 +5,11 @@ use protocol::{
     Address, Close, IslandId, Ulid,
     rfc5::{WsKicked, WsPeerJoin, WsPeerLeave, WsPeerUpdate, WsWelcome, ws_packet::Message},
 };
+use tokio::time::Instant;
 
 use crate::{
-    batch::{BatchBuilder, packet, packet_frame},
+    batch::{BatchBuilder, Fanout, FrameKind, SlabBytes, is_newer, packet, packet_frame},
+    egress::{Load, NodeEgress, RoomEgress},
     outbox::{Outbox, Queued},
 };
 
@@ -15,13 +17,22 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Room {
     pub(crate) name: IslandId,
+    node: NodeResources,
     state: Mutex<State>,
+}
+
+/// What the rooms of a node share.
+#[derive(Debug, Clone)]
+pub(crate) struct NodeResources {
+    pub(crate) slabs: SlabBytes,
+    pub(crate) egress: Arc<NodeEgress>,
 }
 
 #[derive(Debug, Default)]
 struct State {
     members: Vec<Member>,
     pending: BatchBuilder,
+    egress: RoomEgress,
     /// Waits for a tick.
     dirty: bool,
 }
@@ -33,6 +44,8 @@ struct Member {
     /// Of the token that it entered with, if it did with one.
     minted: Option<Ulid>,
     outbox: Arc<Outbox>,
+    /// Its join has been sent. Before that, only members that entered after it know of it.
+    announced: bool,
 }
 
 /// Somebody about to enter.
@@ -52,11 +65,13 @@ pub(crate) enum Refused {
     Full,
     /// The address is in the room with a newer token.
     Superseded,
+    /// The address has entered this room too often.
+    TooOften,
 }
 
 impl Room {
-    pub(crate) fn new(name: IslandId) -> Self {
-        Self { name, state: Mutex::default() }
+    pub(crate) fn new(name: IslandId, node: NodeResources) -> Self {
+        Self { name, node, state: Mutex::default() }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -72,36 +87,38 @@ impl Room {
     }
 
     /// Lets somebody in: it is welcomed, an older session of its address is kicked, and the others
-    /// hear of both. Gives whether somebody was replaced.
+    /// hear of both at the next flush. `permit` is asked last. Gives whether somebody was replaced.
     pub(crate) fn join(
         &self,
         entrant: &Entrant,
         alias: u32,
         outbox: &Arc<Outbox>,
         max_size: usize,
+        permit: impl FnOnce() -> bool,
     ) -> Result<bool, Refused> {
         let mut state = self.lock();
         let older = state.members.iter().position(|member| member.address == entrant.address);
         match older {
             Some(index) if state.members[index].minted > entrant.minted => return Err(Refused::Superseded),
             None if state.members.len() >= max_size => return Err(Refused::Full),
+            _ if !permit() => return Err(Refused::TooOften),
             _ => {}
         }
         if let Some(index) = older {
             let member = state.members.swap_remove(index);
             kick(&member.outbox, Close::NewSession);
-            state.leave(member.alias);
+            state.leave(&member);
         }
-        // The newcomer hears nothing from before its welcome.
-        state.flush();
         let peer_identities =
             state.members.iter().map(|member| (member.alias, member.address.to_string())).collect();
         let welcome = WsWelcome { alias, peer_identities };
         outbox.push_own(packet_frame(&packet(Message::WelcomeMessage(welcome))));
+        // The newcomer hears nothing from before its welcome.
+        state.pending.entered(alias);
         let Entrant { address, minted } = *entrant;
         let join = WsPeerJoin { alias, address: address.to_string() };
-        state.pending.push(alias, true, &packet(Message::PeerJoinMessage(join)));
-        state.members.push(Member { alias, address, minted, outbox: outbox.clone() });
+        state.pending.push(alias, FrameKind::Reliable, &packet(Message::PeerJoinMessage(join)));
+        state.members.push(Member { alias, address, minted, outbox: outbox.clone(), announced: false });
         Ok(older.is_some())
     }
 
@@ -110,8 +127,8 @@ impl Room {
     pub(crate) fn leave(&self, alias: u32) -> bool {
         let mut state = self.lock();
         let Some(index) = state.members.iter().position(|member| member.alias == alias) else { return false };
-        state.members.swap_remove(index);
-        state.leave(alias);
+        let member = state.members.swap_remove(index);
+        state.leave(&member);
         true
     }
 
@@ -122,9 +139,10 @@ impl Room {
         if !state.members.iter().any(|member| member.alias == alias) {
             return;
         }
-        state.pending.push(alias, !unreliable, &packet(Message::PeerUpdateMessage(update)));
+        let kind = if unreliable { FrameKind::Unreliable } else { FrameKind::Reliable };
+        state.pending.push(alias, kind, &packet(Message::PeerUpdateMessage(update)));
         if state.pending.bytes() >= LARGE_BATCH_BYTES {
-            state.flush();
+            state.flush(&self.node);
         }
     }
 
@@ -156,7 +174,7 @@ impl Room {
     pub(crate) fn flush(&self) {
         let mut state = self.lock();
         state.dirty = false;
-        state.flush();
+        state.flush(&self.node);
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -165,18 +183,54 @@ impl Room {
 }
 
 impl State {
-    fn leave(&mut self, alias: u32) {
-        self.pending.push(alias, true, &packet(Message::PeerLeaveMessage(WsPeerLeave { alias })));
+    /// Queues the leave of a member that has been taken out.
+    ///
+    /// If its join has not been sent and it said nothing reliable, neither join nor leave is sent:
+    /// the older members never hear of it. Newer ones know it from their welcome.
+    fn leave(&mut self, member: &Member) {
+        let alias = member.alias;
+        let mut kind = FrameKind::Reliable;
+        // One reliable frame: its join.
+        if !member.announced && self.pending.reliable_count(alias) == 1 {
+            self.pending.remove(alias);
+            if !self.members.iter().any(|other| is_newer(other.alias, alias)) {
+                return;
+            }
+            kind = FrameKind::ToNewer;
+        }
+        self.pending.push(alias, kind, &packet(Message::PeerLeaveMessage(WsPeerLeave { alias })));
     }
 
-    fn flush(&mut self) {
-        let Some(batch) = self.pending.take().map(Arc::new) else { return };
-        for member in &self.members {
-            match member.outbox.push_batch(&batch) {
+    fn flush(&mut self, node: &NodeResources) {
+        self.drop_above_budget(&node.egress);
+        let Some(batch) = self.pending.take(&node.slabs) else { return };
+        let fanout = Fanout::new(batch, &node.slabs);
+        for member in &mut self.members {
+            member.announced = true;
+            match member.outbox.push_batch(&fanout) {
                 Queued::Whole => {}
                 Queued::Cut => metrics::counter!("atoll_rooms_batches_cut_total").increment(1),
                 Queued::Closed => tracing::debug!(peer = %member.address, "closing, nothing more is queued"),
             }
+        }
+    }
+
+    /// Charges what is about to be sent, and drops the unreliable frames if a budget is spent.
+    fn drop_above_budget(&mut self, egress: &NodeEgress) {
+        if egress.is_unlimited() {
+            return;
+        }
+        // A frame is for all members but its sender.
+        let recipients = self.members.len().saturating_sub(1) as u64;
+        let reliable = self.pending.reliable_bytes() as u64;
+        let unreliable = self.pending.bytes() as u64 - reliable;
+        let load = Load { reliable: reliable * recipients, unreliable: unreliable * recipients };
+        if let Some(scope) = egress.charge(&mut self.egress, load, Instant::now())
+            && unreliable > 0
+        {
+            let dropped = self.pending.remove_unreliable();
+            let counter = metrics::counter!("atoll_rooms_egress_dropped_total", "scope" => scope.name());
+            counter.increment(dropped as u64);
         }
     }
 }
@@ -188,3 +242,6 @@ pub(crate) fn kick(outbox: &Outbox, close: Close) {
     outbox.push_own(packet_frame(&packet(Message::PeerKicked(kicked))));
     outbox.close(close, close.reason());
 }
+
+#[cfg(test)]
+mod tests;

@@ -96,6 +96,8 @@ impl Rooms {
         let users = self.sum(|node| node.registry.users_count());
         metrics::gauge!("dcl_ws_rooms_connections").set(users as f64);
         metrics::gauge!("atoll_rooms_sockets").set(self.sockets_count() as f64);
+        let queued = self.sum(|node| node.registry.slab_bytes());
+        metrics::gauge!("atoll_rooms_slab_bytes").set(queued as f64);
     }
 
     fn sum(&self, of: impl Fn(&Shared) -> usize) -> usize {

@@ -28,6 +28,13 @@ pub struct Settings {
     pub fixed_room: Option<IslandId>,
     /// How long frames are collected before they are sent on together.
     pub flush_interval: Duration,
+    /// How often one address may enter one room in a minute; a third of that at once.
+    pub entries_per_minute: u32,
+    /// Bytes a second that one room may send to all its members together; above, its unreliable
+    /// messages are dropped. 0 is no limit.
+    pub max_room_egress_bytes_per_second: u64,
+    /// The same, for all rooms together; each room that sends keeps an equal share. 0 is no limit.
+    pub max_node_egress_bytes_per_second: u64,
     /// How long the whole of an entry may take.
     pub handshake_timeout: Duration,
     /// How many sockets may be entering, and how often one network may begin to.

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::{Network, NotAsked, RateLimiter};
+use crate::{Network, NotAsked, Rate, RateLimiter};
 
 const HOUR: Duration = Duration::from_secs(60 * 60);
 const HOURS_A_DAY: u32 = 24;
@@ -27,9 +27,10 @@ impl Budget {
         let limit = |count: u32| (count > 0).then_some(count);
         Self {
             per_network: limit(per_network_per_hour)
-                .map(|count| RateLimiter::every(HOUR / count, count, MAX_NETWORKS)),
-            total: limit(per_day)
-                .map(|count| RateLimiter::every(HOUR * HOURS_A_DAY / count, count / HOURS_A_DAY, 1)),
+                .map(|count| RateLimiter::new(Rate::every(HOUR, count, count), MAX_NETWORKS)),
+            total: limit(per_day).map(|count| {
+                RateLimiter::new(Rate::every(HOUR * HOURS_A_DAY, count, count / HOURS_A_DAY), 1)
+            }),
         }
     }
 

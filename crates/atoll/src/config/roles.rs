@@ -137,6 +137,7 @@ impl Parsed {
             ("rooms.token_ttl_s", rooms.token_ttl_s),
             ("rooms.max_island_size", rooms.max_island_size.into()),
             ("rooms.max_users", rooms.max_users as u64),
+            ("rooms.entries_per_minute", rooms.entries_per_minute.into()),
             ("rooms.flush_interval_ms", rooms.flush_interval_ms),
             ("rooms.handshake_timeout_s", rooms.handshake_timeout_s),
             ("rooms.max_handshakes", rooms.max_handshakes as u64),
@@ -351,10 +352,10 @@ impl Settings {
                 per_network: Some(gateway.max_handshakes_per_ip),
                 rate: rate(gateway.sign_ins_per_second_per_network, gateway.sign_in_burst_per_network),
             },
-            logins_per_network: Rate {
-                per_second: gateway.logins_per_second_per_ip,
-                burst: gateway.login_burst_per_ip,
-            },
+            logins_per_network: Rate::per_second(
+                gateway.logins_per_second_per_ip,
+                gateway.login_burst_per_ip,
+            ),
             max_sessions: gateway.max_sessions,
             max_sessions_per_network: limit(gateway.max_sessions_per_network),
             keep_session: keep_session(&gateway.keep_session).unwrap_or_default(),
@@ -410,6 +411,9 @@ impl Settings {
             max_users: rooms.max_users,
             open: list(&rooms.open),
             fixed_room: None,
+            entries_per_minute: rooms.entries_per_minute,
+            max_room_egress_bytes_per_second: rooms.max_room_egress_bytes_per_second,
+            max_node_egress_bytes_per_second: rooms.max_node_egress_bytes_per_second,
             flush_interval: milliseconds(rooms.flush_interval_ms),
             handshake_timeout: seconds(rooms.handshake_timeout_s),
             handshakes: Limits {
@@ -492,7 +496,7 @@ pub(super) fn room_nodes(rooms: &super::settings::Rooms) -> impl Iterator<Item =
 
 /// A rate, where 0 stands for none.
 fn rate(per_second: u32, burst: u32) -> Option<Rate> {
-    (per_second > 0).then_some(Rate { per_second, burst })
+    (per_second > 0).then_some(Rate::per_second(per_second, burst))
 }
 
 /// A limit, where 0 stands for none.

@@ -252,6 +252,14 @@ pub(crate) struct Rooms {
     /// Rooms that are entered with a wallet's signature instead of a token, separated by commas:
     /// names, or beginnings of names followed by `*`.
     pub(crate) open: String,
+    /// How often one address may enter one room in a minute; a third of that at once.
+    pub(crate) entries_per_minute: u32,
+    /// Bytes a second that one room may send to all its members together; above, its unreliable
+    /// messages are dropped. 0: no limit.
+    pub(crate) max_room_egress_bytes_per_second: u64,
+    /// The same, for all rooms of the node together; each room that sends keeps an equal share. 0: no
+    /// limit.
+    pub(crate) max_node_egress_bytes_per_second: u64,
     /// How long frames are collected before they are sent on together.
     pub(crate) flush_interval_ms: u64,
     /// How long the whole of an entry may take.
@@ -475,6 +483,9 @@ impl Default for Rooms {
             max_room_size: 150,
             max_users: 10_000,
             open: String::new(),
+            entries_per_minute: 30,
+            max_room_egress_bytes_per_second: 64 * 1024 * 1024,
+            max_node_egress_bytes_per_second: 0,
             flush_interval_ms: 10,
             handshake_timeout_s: 10,
             max_handshakes: 512,

@@ -8,9 +8,23 @@ use super::*;
 
 const BOUNDS: Bounds = Bounds { unreliable: 100_000, all: 200_000 };
 
-fn registry(max_room_size: usize, max_users: usize) -> Registry {
-    let limits = Limits { max_room_size, max_users, bounds: BOUNDS, remember: Duration::from_secs(300) };
+fn limits(max_room_size: usize, max_users: usize) -> Limits {
+    Limits {
+        max_room_size,
+        max_users,
+        bounds: BOUNDS,
+        remember: Duration::from_secs(300),
+        entries: Rate::per_minute(30, 10),
+        egress: EgressLimits::default(),
+    }
+}
+
+fn with_limits(limits: Limits) -> Registry {
     Registry::new(limits, Arc::new(AtomicU32::new(1)))
+}
+
+fn registry(max_room_size: usize, max_users: usize) -> Registry {
+    with_limits(limits(max_room_size, max_users))
 }
 
 fn entrant(address: u8, minted: u128) -> Entrant {
@@ -129,4 +143,124 @@ async fn a_node_that_retires_lets_nobody_in_and_one_that_drains_sends_everybody_
     registry.drain();
     assert_eq!(heard(&member).await, ["close 1012"]);
     assert_eq!(registry.join(&name("I1"), &entrant(0xbb, 1)).unwrap_err().0, Close::Restarting);
+}
+
+#[tokio::test(start_paused = true)]
+async fn entry_above_the_rate_leaves_the_older_session() {
+    let registry = registry(10, 10);
+    let join = |room, address| registry.join(&name(room), &entrant(address, 1));
+    let members: Vec<Membership> = (0..10).map(|_| join("I1", 0xaa).unwrap()).collect();
+    let (close, reason) = join("I1", 0xaa).unwrap_err();
+    assert_eq!(close, Close::Full);
+    assert!(close.come_back() && reason.contains("too often"), "{reason}");
+    assert!(!members[9].outbox.is_finished(), "it keeps its seat");
+    assert_eq!(registry.users_count(), 1);
+    assert!(join("I1", 0xbb).is_ok(), "another address");
+    assert!(join("I2", 0xaa).is_ok(), "another room");
+    // Thirty a minute.
+    tokio::time::advance(Duration::from_secs(2)).await;
+    assert!(join("I1", 0xaa).is_ok());
+    assert!(members[9].outbox.is_finished());
+    assert_eq!(join("I1", 0xaa).unwrap_err().0, Close::Full);
+}
+
+#[tokio::test(start_paused = true)]
+async fn refused_entries_do_not_count_as_entries() {
+    let registry = registry(1, 10);
+    let member = registry.join(&name("I1"), &entrant(0xaa, 5)).unwrap();
+    for _ in 0..100 {
+        assert_eq!(registry.join(&name("I1"), &entrant(0xbb, 1)).unwrap_err().0, Close::RoomFull);
+        assert_eq!(registry.join(&name("I1"), &entrant(0xaa, 4)).unwrap_err().0, Close::TokenRefused);
+    }
+    registry.leave(&member);
+    assert!(registry.join(&name("I1"), &entrant(0xbb, 1)).is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn room_above_its_egress_drops_only_unreliable_messages() {
+    let egress = EgressLimits { room: 1_000, node: 0 };
+    let registry = with_limits(Limits { egress, ..limits(10, 10) });
+    let members = [0xaa, 0xbb].map(|address| registry.join(&name("I1"), &entrant(address, 1)).unwrap());
+    let [speaker, listener] = &members;
+    heard(listener).await;
+    for round in 0..100 {
+        speaker.room.say(speaker.alias, "x".repeat(100).into(), true);
+        speaker.room.say(speaker.alias, round.to_string().into(), false);
+        speaker.room.flush();
+    }
+    let words = heard(listener).await;
+    let reliable: Vec<String> = (0..100).map(|round| format!("1: {round}")).collect();
+    assert_eq!(words.iter().filter(|words| !words.contains('x')).cloned().collect::<Vec<_>>(), reliable);
+    let passed = words.len() - 100;
+    assert!((1..20).contains(&passed), "a second's budget, not {passed} messages");
+    tokio::time::advance(Duration::from_secs(2)).await;
+    speaker.room.say(speaker.alias, "x".into(), true);
+    assert_eq!(heard(listener).await, ["1: x"]);
+}
+
+/// A room with a speaker, readers that keep up and readers that take nothing.
+struct SlowRoom {
+    registry: Registry,
+    speaker: Membership,
+    fast: Membership,
+    slow: Vec<Membership>,
+}
+
+const SLOW_BOUNDS: Bounds = Bounds { unreliable: 500_000, all: 1_000_000 };
+
+impl SlowRoom {
+    fn new() -> Self {
+        let registry = with_limits(Limits { bounds: SLOW_BOUNDS, ..limits(10, 10) });
+        let join = |address| registry.join(&name("I1"), &entrant(address, 1)).unwrap();
+        let (speaker, fast, slow) = (join(1), join(2), (3..8).map(join).collect());
+        Self { registry, speaker, fast, slow }
+    }
+
+    /// Flushes so many batches of a large unreliable and a small reliable message; gives the most
+    /// memory that slabs took meanwhile.
+    async fn flush(&self, batches: usize) -> usize {
+        let mut most = 0;
+        for _ in 0..batches {
+            self.speaker.room.say(self.speaker.alias, vec![0; 4_000].into(), true);
+            self.speaker.room.say(self.speaker.alias, vec![0; 20].into(), false);
+            self.speaker.room.flush();
+            for member in [&self.speaker, &self.fast] {
+                member.outbox.push_own(Vec::from([0x89, 0]).into());
+                member.outbox.written(&member.outbox.take(member.alias).await);
+            }
+            most = most.max(self.registry.slab_bytes());
+        }
+        assert!(self.slow.iter().all(|member| !member.outbox.is_finished()), "none is too slow yet");
+        most
+    }
+}
+
+/// What one queue may hold: its bound, and the batch that reaches it.
+const MOST_SLAB_BYTES: usize = SLOW_BOUNDS.all + 5_000;
+
+#[tokio::test]
+async fn slow_readers_pin_no_more_than_their_bound() {
+    let room = SlowRoom::new();
+    // They share what they pin.
+    let most = room.flush(2_500).await;
+    assert!(most <= MOST_SLAB_BYTES, "{most} bytes");
+    assert!(most >= SLOW_BOUNDS.unreliable, "the queue is used: {most} bytes");
+    let SlowRoom { registry, slow, .. } = room;
+    slow.iter().for_each(|member| registry.leave(member));
+    drop(slow);
+    assert_eq!(registry.slab_bytes(), 0);
+}
+
+#[tokio::test]
+async fn half_written_batches_pin_no_more_than_the_bound() {
+    let mut room = SlowRoom::new();
+    let reader = room.slow.remove(0);
+    room.slow.iter().for_each(|member| room.registry.leave(member));
+    room.slow = vec![reader];
+    let most = room.flush(100).await;
+    assert!(most <= MOST_SLAB_BYTES, "{most} bytes");
+    let mut taken = room.slow[0].outbox.take(room.slow[0].alias).await;
+    taken.slices.advance(10_000);
+    let most = room.flush(2_400).await;
+    assert!(most <= MOST_SLAB_BYTES, "{most} bytes");
 }

@@ -1,0 +1,231 @@
+use std::collections::BTreeMap;
+
+use bytes::Buf;
+use futures_util::FutureExt;
+use proptest::prelude::*;
+use protocol::{Message as _, rfc5::WsPacket};
+
+use super::*;
+use crate::{egress::EgressLimits, outbox::Bounds};
+
+const WALLETS: u8 = 4;
+
+/// What happens in a room.
+#[derive(Debug, Clone)]
+enum Step {
+    /// An older session of the wallet, if there is one, is replaced.
+    Enter(u8),
+    Leave(u8),
+    Say {
+        wallet: u8,
+        unreliable: bool,
+    },
+    Flush,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let wallet = 0..WALLETS;
+    prop_oneof![
+        3 => wallet.clone().prop_map(Step::Enter),
+        2 => wallet.clone().prop_map(Step::Leave),
+        3 => (wallet, any::<bool>()).prop_map(|(wallet, unreliable)| Step::Say { wallet, unreliable }),
+        1 => Just(Step::Flush),
+    ]
+}
+
+/// A member as its client sees the room.
+struct Client {
+    alias: u32,
+    outbox: Arc<Outbox>,
+    /// The others, by alias.
+    peers: BTreeMap<u32, String>,
+    /// Messages that were said while it was a member, and not received yet: sender, number and whether
+    /// it may be lost.
+    due: Vec<(u32, u32, bool)>,
+}
+
+struct World {
+    room: Room,
+    next_alias: u32,
+    next_message: u32,
+    clients: BTreeMap<u8, Client>,
+}
+
+fn address(wallet: u8) -> Address {
+    Address::new([wallet; 20])
+}
+
+/// The packets that wait for a member.
+fn packets(outbox: &Outbox, alias: u32) -> Vec<Message> {
+    let Some(mut taken) = outbox.take(alias).now_or_never() else { return Vec::new() };
+    outbox.written(&taken);
+    let (bytes, mut packets) = (&mut taken.slices, Vec::new());
+    while bytes.has_remaining() {
+        assert_eq!(bytes.get_u8(), 0x82);
+        let length = match bytes.get_u8() {
+            126 => usize::from(bytes.get_u16()),
+            length => usize::from(length),
+        };
+        packets.extend(WsPacket::decode(bytes.copy_to_bytes(length)).unwrap().message);
+    }
+    packets
+}
+
+impl World {
+    fn new() -> Self {
+        let node = NodeResources {
+            slabs: SlabBytes::default(),
+            egress: Arc::new(NodeEgress::new(EgressLimits::default())),
+        };
+        let room = Room::new("I1".parse().unwrap(), node);
+        Self { room, next_alias: 1, next_message: 0, clients: BTreeMap::new() }
+    }
+
+    fn take(&mut self, step: Step) {
+        match step {
+            Step::Enter(wallet) => {
+                let outbox = Arc::new(Outbox::new(Bounds { unreliable: 1_000_000, all: 1_000_000 }));
+                let alias = self.next_alias;
+                self.next_alias += 1;
+                let entrant = Entrant { address: address(wallet), minted: None };
+                let replaced = self.room.join(&entrant, alias, &outbox, WALLETS.into(), || true);
+                assert_eq!(replaced, Ok(self.clients.contains_key(&wallet)));
+                let client = Client { alias, outbox, peers: BTreeMap::new(), due: Vec::new() };
+                self.clients.insert(wallet, client);
+            }
+            Step::Leave(wallet) => {
+                if let Some(client) = self.clients.remove(&wallet) {
+                    assert!(self.room.leave(client.alias));
+                }
+            }
+            Step::Say { wallet, unreliable } => {
+                let Some(from) = self.clients.get(&wallet).map(|client| client.alias) else { return };
+                self.next_message += 1;
+                let number = self.next_message;
+                self.room.say(from, number.to_string().into(), unreliable);
+                for client in self.clients.values_mut().filter(|client| client.alias != from) {
+                    client.due.push((from, number, unreliable));
+                }
+            }
+            Step::Flush => self.flush(),
+        }
+    }
+
+    fn flush(&mut self) {
+        self.room.flush();
+        let members: BTreeMap<u32, String> = self
+            .clients
+            .iter()
+            .map(|(&wallet, client)| (client.alias, address(wallet).to_string()))
+            .collect();
+        for client in self.clients.values_mut() {
+            for packet in packets(&client.outbox, client.alias) {
+                client.receive(packet);
+            }
+            // Only what a member said without a chance to be known may be lost.
+            let lost =
+                client.due.drain(..).find(|(from, _, unreliable)| !unreliable || members.contains_key(from));
+            assert_eq!(lost, None);
+            let mut others = members.clone();
+            others.remove(&client.alias);
+            assert_eq!(client.peers, others);
+        }
+    }
+}
+
+impl Client {
+    fn receive(&mut self, packet: Message) {
+        match packet {
+            Message::WelcomeMessage(welcome) => {
+                assert_eq!((welcome.alias, self.peers.len()), (self.alias, 0));
+                self.peers = welcome.peer_identities.into_iter().collect();
+            }
+            Message::PeerJoinMessage(join) => {
+                assert!(!self.peers.values().any(|address| *address == join.address), "leave before join");
+                assert_eq!(self.peers.insert(join.alias, join.address), None);
+            }
+            Message::PeerLeaveMessage(leave) => assert!(self.peers.remove(&leave.alias).is_some()),
+            Message::PeerUpdateMessage(update) => {
+                assert!(self.peers.contains_key(&update.from_alias), "an unknown sender");
+                let number: u32 = std::str::from_utf8(&update.body).unwrap().parse().unwrap();
+                let at = self.due.iter().position(|&(.., due, _)| due == number).unwrap();
+                assert_eq!(self.due[at], (update.from_alias, number, update.unreliable));
+                let skipped: Vec<_> = self.due.drain(..=at).filter(|due| due.1 != number).collect();
+                assert!(skipped.iter().all(|&(.., unreliable)| unreliable), "lost: {skipped:?}");
+            }
+            packet => panic!("unexpected {packet:?}"),
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+
+    #[test]
+    fn every_view_equals_the_room_after_each_flush(steps in prop::collection::vec(step(), 0..60)) {
+        let mut world = World::new();
+        for step in steps {
+            world.take(step);
+        }
+        world.flush();
+    }
+}
+
+#[test]
+fn entries_between_two_flushes_are_announced_once() {
+    let mut world = World::new();
+    for wallet in 0..3 {
+        world.take(Step::Enter(wallet));
+    }
+    world.flush();
+    let (listener, last) = (&world.clients[&0], world.clients[&2].alias);
+    let (outbox, alias) = (listener.outbox.clone(), listener.alias);
+    for _ in 0..1_000 {
+        world.take(Step::Enter(2));
+        world.take(Step::Say { wallet: 2, unreliable: true });
+    }
+    assert!(packets(&outbox, alias).is_empty(), "no entry flushes the room");
+    world.room.flush();
+    let announced = packets(&outbox, alias);
+    let [
+        Message::PeerLeaveMessage(leave),
+        Message::PeerJoinMessage(join),
+        Message::PeerUpdateMessage(update),
+    ] = &announced[..]
+    else {
+        panic!("unexpected {announced:?}")
+    };
+    assert_eq!((leave.alias, join.alias), (last, last + 1_000));
+    assert_eq!(update.from_alias, join.alias);
+}
+
+#[test]
+fn reliable_message_of_a_short_visit_is_delivered() {
+    let mut world = World::new();
+    world.take(Step::Enter(0));
+    world.flush();
+    for step in [Step::Enter(1), Step::Say { wallet: 1, unreliable: false }, Step::Leave(1)] {
+        world.take(step);
+    }
+    world.room.flush();
+    let heard = packets(&world.clients[&0].outbox, 1);
+    assert!(
+        matches!(
+            &heard[..],
+            [Message::PeerJoinMessage(_), Message::PeerUpdateMessage(_), Message::PeerLeaveMessage(_)]
+        ),
+        "{heard:?}"
+    );
+}
+
+#[test]
+fn visit_without_a_reliable_message_is_not_announced() {
+    let mut world = World::new();
+    world.take(Step::Enter(0));
+    world.flush();
+    for step in [Step::Enter(1), Step::Say { wallet: 1, unreliable: true }, Step::Leave(1)] {
+        world.take(step);
+    }
+    world.room.flush();
+    assert_eq!(packets(&world.clients[&0].outbox, 1), []);
+}
