@@ -164,20 +164,22 @@ mod tests {
 
     const TICK: Duration = Duration::from_millis(10);
     const TICKS: u32 = 1_000;
+    const WARM_UP_TICKS: u32 = 500;
 
     fn unreliable(bytes: u64) -> Load {
         Load { reliable: 0, unreliable: bytes }
     }
 
-    /// Has rooms send their loads every tick for ten seconds, after one second of which nothing is
-    /// counted. Gives the unreliable bytes a second that each room sent.
+    /// Has rooms send their loads every tick for ten seconds, after five seconds that are not counted: full
+    /// buckets and the debt of the first burst last that long. Returns the unreliable bytes a second
+    /// that each room sent.
     fn sent(limits: EgressLimits, loads: &[Load]) -> Vec<u64> {
         let node = NodeEgress::new(limits);
         let mut rooms: Vec<_> = loads.iter().map(|&load| (load, RoomEgress::default(), 0)).collect();
-        for tick in 0..TICKS + 100 {
+        for tick in 0..TICKS + WARM_UP_TICKS {
             let now = node.began + TICK * tick;
             for (load, room, sent) in &mut rooms {
-                if node.charge(room, *load, now).is_none() && tick >= 100 {
+                if node.charge(room, *load, now).is_none() && tick >= WARM_UP_TICKS {
                     *sent += load.unreliable;
                 }
             }
@@ -206,7 +208,7 @@ mod tests {
     #[test]
     fn reliable_bytes_above_the_budget_leave_nothing() {
         let limits = EgressLimits { room: 1_000_000, node: 0 };
-        assert_eq!(sent(limits, &[Load { reliable: 11_000, unreliable: 100 }]), [0]);
+        assert_eq!(sent(limits, &[Load { reliable: 30_000, unreliable: 100 }]), [0]);
         let half = sent(limits, &[Load { reliable: 5_000, unreliable: 10_000 }])[0];
         assert!(is_near(half, 500_000), "{half}");
     }

@@ -1,9 +1,9 @@
 //! What the frames of a client cost it, on the sockets of a real gateway in paused time.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::sync::Arc;
 
-use admission::Verifier;
-use axum::extract::connect_info::MockConnectInfo;
+use admission::{Network, Verifier};
+use axum::Extension;
 use bus::Bus;
 use hyper_util::{rt::TokioIo, service::TowerToHyperService};
 use identity::Wallet;
@@ -47,7 +47,7 @@ type Client = RawClient<DuplexStream>;
 
 async fn connect(gateway: &Gateway, path: &str) -> Client {
     let (client, server) = tokio::io::duplex(64 * 1024);
-    let router = gateway.router().layer(MockConnectInfo(SocketAddr::from(([127, 0, 0, 1], 1))));
+    let router = gateway.router().layer(Extension(Network::of([127, 0, 0, 1].into(), 64)));
     let http = hyper::server::conn::http1::Builder::new();
     let connection = http.serve_connection(TokioIo::new(server), TowerToHyperService::new(router));
     tokio::spawn(connection.with_upgrades());

@@ -1,9 +1,9 @@
 //! What the frames of a client cost it, on the sockets of a real room node in paused time.
 
-use std::{net::SocketAddr, time::Duration};
+use std::time::Duration;
 
-use admission::{Limits, Verifier};
-use axum::{Router, extract::connect_info::MockConnectInfo};
+use admission::{Limits, Network, Verifier};
+use axum::{Extension, Router};
 use hyper_util::{rt::TokioIo, service::TowerToHyperService};
 use identity::Wallet;
 use protocol::{
@@ -51,7 +51,7 @@ fn router(handshake_timeout: Duration) -> Router {
     };
     let tokens = ws_room::Verifier::new([&b"a secret of sixteen characters"[..]]);
     let rooms = Rooms::new([settings], tokens, Verifier::new(identity::Limits::default()));
-    rooms.router().layer(MockConnectInfo(SocketAddr::from(([127, 0, 0, 1], 1))))
+    rooms.router().layer(Extension(Network::of([127, 0, 0, 1].into(), 64)))
 }
 
 async fn connect(router: &Router) -> Client {
