@@ -162,6 +162,8 @@ fn count<T>(result: Result<T, Refusal>) -> Result<T, Refusal> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[tokio::test]
@@ -175,6 +177,20 @@ mod tests {
         assert_eq!(verifier.verify(chain.clone(), wallet.address(), challenge, network).await, Ok(()));
         let refused = verifier.verify(chain, wallet.address(), other, network).await;
         assert_eq!(refused, Err(ChainError::OtherChallenge.into()));
+    }
+
+    #[tokio::test]
+    async fn chain_checks_wait_for_a_core_off_the_caller_thread() {
+        let verifier = Verifier::new(Limits::default());
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let busy = verifier.cores.clone().acquire_many_owned(u32::try_from(cores).unwrap()).await.unwrap();
+        assert_eq!(verifier.cores.available_permits(), 0, "one check per core");
+        let check = verifier.off_network(|| Ok::<_, ChainError>(std::thread::current().id()));
+        let mut check = std::pin::pin!(check);
+        let early = tokio::time::timeout(Duration::from_millis(100), &mut check).await;
+        assert!(early.is_err(), "no core is free");
+        drop(busy);
+        assert_ne!(check.await.unwrap(), std::thread::current().id());
     }
 
     #[test]

@@ -159,6 +159,13 @@ fn room_nodes_are_few_and_each_has_a_name() {
 }
 
 #[test]
+fn short_token_secret_is_rejected_and_not_printed() {
+    let secrets = "[rooms]\ntoken_secrets = \"fifteen letters, a secret of sixteen characters\"";
+    let expected = ["rooms.token_secrets = (hidden): each must have at least 16 characters"];
+    assert_eq!(problems(secrets, &[]), expected);
+}
+
+#[test]
 fn a_wildcard_needs_a_public_url() {
     let problems = problems("[server]\nlisten = \"0.0.0.0:5000\"", &[]);
     assert_eq!(problems.len(), 1);
