@@ -33,6 +33,9 @@ const READ_BYTES: usize = 2048;
 /// How much [`FrameReader::drain`] discards: above the receive buffer of a TCP socket, which Linux
 /// lets grow to 6 MiB.
 const DRAIN_BYTES: usize = 8 * 1024 * 1024;
+/// How many frames [`FrameReader::drain`] decodes in search of the client's close frame: more than a client
+/// that keeps to its rate has under way.
+const DRAIN_FRAMES: usize = 1_024;
 
 impl<R: AsyncRead + Unpin> FrameReader<R> {
     /// A reader that accepts messages of at most `max_message` bytes.
@@ -52,11 +55,20 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         }
     }
 
-    /// Reads and discards until the client has closed the connection. To close a socket that has
-    /// unread bytes resets it, and the reset may overtake the last frames written.
+    /// Reads and discards until the client has answered the server's close frame, or closed the connection.
+    /// To close a socket that has unread bytes resets it, and the reset may overtake the last frames
+    /// written.
     ///
-    /// Stops after 8 MiB, so that a client cannot keep the server reading at full speed.
+    /// Stops after 1,024 frames and 8 MiB, so that a client cannot keep the server reading at full speed.
     pub async fn drain(&mut self) {
+        for _ in 0..DRAIN_FRAMES {
+            match self.next().await {
+                Ok(Received::Close(_)) | Err(ReadError::Gone) => return,
+                Ok(_) => {}
+                Err(ReadError::Frame(_)) => break,
+            }
+        }
+        // No close frame can be found any more.
         let mut left = DRAIN_BYTES;
         while left > 0 {
             self.decoder.buffer_mut().clear();
@@ -152,6 +164,16 @@ mod tests {
     async fn drain_ends_on_an_endless_stream() {
         let mut reader = FrameReader::new(Endless(0), 100);
         reader.drain().await;
-        assert_eq!(reader.stream.0, DRAIN_BYTES);
+        assert!((DRAIN_BYTES..2 * DRAIN_BYTES).contains(&reader.stream.0), "{}", reader.stream.0);
+    }
+
+    #[tokio::test]
+    async fn drain_ends_with_the_close_frame_of_the_client() {
+        let (mut client, server) = tokio::io::duplex(100);
+        let mut reader = FrameReader::new(server, 100);
+        client.write_all(&[0x82, 0x80, 0, 0, 0, 0, 0x88, 0x80, 0, 0, 0, 0]).await.unwrap();
+        // The client waits for the server to close the connection (RFC 6455, 7.1.1).
+        reader.drain().await;
+        drop(client);
     }
 }
