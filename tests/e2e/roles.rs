@@ -77,8 +77,11 @@ async fn six_processes_are_one_realm() {
     })
     .await;
     // Presence is reached elsewhere than the realm.
-    let scenes = cluster["stats"].json("/hot-scenes").await;
-    assert_eq!(scenes[0]["realms"][0]["url"], "https://lagoon.example");
+    eventually("the scene is hot", async || {
+        let scenes = cluster["stats"].json("/hot-scenes").await;
+        scenes[0]["realms"][0]["url"] == "https://lagoon.example"
+    })
+    .await;
     eventually("together", async || {
         let islands = cluster["stats"].json("/islands").await["islands"].clone();
         islands[0]["peers"].as_array().is_some_and(|peers| peers.len() == 2)
