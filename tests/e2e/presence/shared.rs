@@ -199,10 +199,13 @@ const UNREAD: usize = 300;
 const PEERS: usize = 2_000;
 const MOST_MIB: f64 = 16.0;
 
-/// A response of which only the beginning is read. What the kernels hold between the two ends is little.
+/// A response of which only the beginning is read. The kernel holds little between the two ends: the buffer
+/// of the client is small, and that of the server grows with the size of segments, which on the loopback is
+/// that of whole responses.
 async fn unread(realm: &Realm, path: &str) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4_096).unwrap();
+    socket2::SockRef::from(&socket).set_tcp_mss(1_400).unwrap();
     let address = realm.http.strip_prefix("http://").unwrap().parse().unwrap();
     let mut stream = timeout(PATIENCE, socket.connect(address)).await.unwrap().unwrap();
     stream.write_all(format!("GET {path} HTTP/1.1\r\nhost: atoll\r\n\r\n").as_bytes()).await.unwrap();
