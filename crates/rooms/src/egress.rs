@@ -86,17 +86,21 @@ impl NodeEgress {
         let EgressLimits { room: room_rate, node: node_rate } = self.limits;
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let active = state.count_active(room, now);
-        room.budget.charge_reliable(load.reliable, room_rate, 1, now);
-        room.share.charge_reliable(load.reliable, node_rate, active, now);
-        state.budget.charge_reliable(load.reliable, node_rate, 1, now);
+        room.budget.charge_capped(load.reliable, room_rate, 1, now);
+        room.share.charge_capped(load.reliable, node_rate, active, now);
+        state.budget.charge_capped(load.reliable, node_rate, 1, now);
         if room.budget.is_spent(now) {
             return Some(Scope::Room);
         }
-        if state.budget.is_spent(now) && room.share.is_spent(now) {
+        if !state.budget.is_spent(now) {
+            // What others leave unused is not held against the room later.
+            room.share.charge_capped(load.unreliable, node_rate, active, now);
+        } else if !room.share.is_spent(now) {
+            room.share.charge(load.unreliable, node_rate, active, now);
+        } else {
             return Some(Scope::Node);
         }
         room.budget.charge(load.unreliable, room_rate, 1, now);
-        room.share.charge(load.unreliable, node_rate, active, now);
         state.budget.charge(load.unreliable, node_rate, 1, now);
         None
     }
@@ -147,9 +151,9 @@ impl Budget {
         }
     }
 
-    /// The same, but leaves a debt of at most one second, so that unreliable frames pass again soon
-    /// after a burst of reliable ones.
-    fn charge_reliable(&mut self, bytes: u64, rate: u64, parts: u64, now: i64) {
+    /// The same, but adds no debt beyond one second, so that unreliable frames pass again soon after a
+    /// burst of reliable ones.
+    fn charge_capped(&mut self, bytes: u64, rate: u64, parts: u64, now: i64) {
         let before = self.paid_at;
         self.charge(bytes, rate, parts, now);
         self.paid_at = self.paid_at.min(before.max(now + SECOND));
@@ -163,20 +167,21 @@ mod tests {
     use super::*;
 
     const TICK: Duration = Duration::from_millis(10);
+    /// Ten seconds.
     const TICKS: u32 = 1_000;
-    const WARM_UP_TICKS: u32 = 500;
+    /// In which what the budgets saved up is spent.
+    const WARM_UP_TICKS: u32 = 2_000;
 
     fn unreliable(bytes: u64) -> Load {
         Load { reliable: 0, unreliable: bytes }
     }
 
-    /// Has rooms send their loads every tick for ten seconds, after five seconds that are not counted: full
-    /// buckets and the debt of the first burst last that long. Returns the unreliable bytes a second
-    /// that each room sent.
+    /// Has rooms send their loads every tick. Gives the unreliable bytes a second that each room sent
+    /// after the warm-up.
     fn sent(limits: EgressLimits, loads: &[Load]) -> Vec<u64> {
         let node = NodeEgress::new(limits);
         let mut rooms: Vec<_> = loads.iter().map(|&load| (load, RoomEgress::default(), 0)).collect();
-        for tick in 0..TICKS + WARM_UP_TICKS {
+        for tick in 0..WARM_UP_TICKS + TICKS {
             let now = node.began + TICK * tick;
             for (load, room, sent) in &mut rooms {
                 if node.charge(room, *load, now).is_none() && tick >= WARM_UP_TICKS {
@@ -208,7 +213,7 @@ mod tests {
     #[test]
     fn reliable_bytes_above_the_budget_leave_nothing() {
         let limits = EgressLimits { room: 1_000_000, node: 0 };
-        assert_eq!(sent(limits, &[Load { reliable: 30_000, unreliable: 100 }]), [0]);
+        assert_eq!(sent(limits, &[Load { reliable: 11_000, unreliable: 100 }]), [0]);
         let half = sent(limits, &[Load { reliable: 5_000, unreliable: 10_000 }])[0];
         assert!(is_near(half, 500_000), "{half}");
     }
@@ -237,11 +242,26 @@ mod tests {
     fn node_above_its_budget_leaves_each_room_its_share() {
         let limits = EgressLimits { room: 0, node: 1_000_000 };
         // Two rooms below the share of 250,000, two above.
-        let loads = [500, 2_000, 20_000, 100_000].map(unreliable);
+        let loads = [500, 2_000, 20_000, 40_000].map(unreliable);
         let sent = sent(limits, &loads);
         assert_eq!(sent[..2], [50_000, 200_000], "rooms below their share lose nothing");
         assert!(sent[2] >= 250_000 * 19 / 20 && sent[3] >= 250_000 * 19 / 20, "{sent:?}");
         assert!(is_near(sent.iter().sum(), 1_000_000), "{sent:?}");
+    }
+
+    #[test]
+    fn room_that_used_what_was_left_keeps_its_share() {
+        let node = NodeEgress::new(EgressLimits { room: 0, node: 1_000_000 });
+        let (mut room, mut other, mut sent) = (RoomEgress::default(), RoomEgress::default(), 0);
+        for tick in 0..4_000 {
+            let now = node.began + TICK * tick;
+            // For twenty seconds the other room leaves nearly all of the budget to this one.
+            let theirs = if tick < 2_000 { 500 } else { 50_000 };
+            node.charge(&mut other, unreliable(theirs), now);
+            let passed = node.charge(&mut room, unreliable(9_000), now).is_none();
+            sent += if passed && tick >= 3_000 { 9_000 } else { 0 };
+        }
+        assert!(sent >= 5_000_000 * 19 / 20, "half of the budget for ten seconds, not {sent} bytes");
     }
 
     #[test]
