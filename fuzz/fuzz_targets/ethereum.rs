@@ -34,6 +34,6 @@ fuzz_target!(|data: &[u8]| {
         }
         Err(AnswerError::Rpc(code)) => assert!(!success || (-32_700..=-32_001).contains(&code), "{code}"),
         Err(AnswerError::Unclear(code)) => assert!(success && code != 3),
-        Ok(false) | Err(AnswerError::Malformed) => {}
+        Ok(false) | Err(AnswerError::Limited(_) | AnswerError::Malformed) => {}
     }
 });
