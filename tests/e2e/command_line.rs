@@ -76,7 +76,7 @@ async fn a_storm_of_logins_is_counted_and_timed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_gateway_carries_under_a_topic_is_counted_and_timed() {
+async fn topic_bots_account_for_every_message() {
     let carry = async |realm: &Realm, rate: &str| {
         let url = realm.http.clone();
         let flags = ["bots", "--topics", rate, "--count", "5", "--seconds", "2", "--json", "--url", &url];
@@ -90,9 +90,9 @@ async fn what_a_gateway_carries_under_a_topic_is_counted_and_timed() {
     let (code, summary, stderr) = carry(&realm, "40").await;
     assert_eq!(code, Some(0), "{summary}\n{stderr}");
     let counts = ["sent", "delivered", "missed", "lost", "out_of_order"].map(|name| summary[name].as_u64());
-    // Each of the four speakers says one more at the end.
-    assert_eq!(counts, [84, 420, 0, 0, 0].map(Some), "{summary}");
-    // A backlog of one is soon full; what is dropped is told, and not lost.
+    // 40 a second for two seconds, and the end marker.
+    assert_eq!(counts, [81, 405, 0, 0, 0].map(Some), "{summary}");
+    // A backlog of one message overflows; dropped messages are reported as missed, and not lost.
     let realm = Realm::start(&[("GATEWAY__SUBSCRIPTION_BUFFER", "1")]);
     let (code, summary, stderr) = carry(&realm, "400").await;
     assert_eq!(code, Some(0), "{summary}\n{stderr}");

@@ -27,8 +27,11 @@ use super::{
 const EACH_PER_SECOND: f64 = 10.0;
 /// When the message was due, in microseconds, and its number: what every message begins with.
 const HEADER_BYTES: usize = 16;
-/// What the last messages may take, after which what did not come is lost.
+/// How long the backlogs have to drain after the last message, and how long the end marker may take
+/// to arrive after that. A message that is neither delivered nor reported as missed by then is lost.
 const GRACE: Duration = Duration::from_secs(2);
+/// The number of the end marker: larger than that of any message of a run.
+const END_MARKER: u64 = u64::MAX;
 /// How long a sign-in and a subscription may take.
 const DEADLINE: Duration = Duration::from_secs(20);
 /// Sign-ins at a time, so that no limit of a realm is in their way.
@@ -62,14 +65,26 @@ pub(crate) async fn run(flags: &Flags, rate: f64, seconds: u64) -> Result<ExitCo
         speaking.spawn(speak(stage.clone(), explorer, first, step, starts + Duration::from_secs(seconds)));
     }
     let (mut sent, mut took) = (0, Duration::ZERO);
+    let mut silent = Vec::new();
     while let Some(spoken) = speaking.join_next().await {
-        let (said, last) = spoken??;
+        let (explorer, said, last) = spoken??;
         sent += said;
         took = took.max(last - starts);
+        silent.push(explorer);
     }
     let after = server.sample().await;
+    // A backlog reports what it dropped with the next message that it keeps. So one more message is
+    // published once all backlogs have had time to drain: no other message competes for their slots.
+    time::sleep(GRACE).await;
+    if let Some(explorer) = silent.first() {
+        publish(&stage, &explorer.handle(), Instant::now(), END_MARKER).await?;
+        sent += 1;
+    }
     time::sleep(GRACE).await;
     over.send_replace(true);
+    for explorer in silent {
+        explorer.handle().leave().await;
+    }
     let mut all = Heard::default();
     let mut lost = 0;
     while let Some(heard) = subscribers.join_next().await {
@@ -128,7 +143,7 @@ async fn signed_in(gateway: Gateway) -> Result<Explorer> {
     }
 }
 
-/// Listens until all is over.
+/// Counts received messages until the end marker has arrived, or the run is over.
 async fn listen(
     stage: Arc<Stage>,
     mut explorer: Explorer,
@@ -139,7 +154,11 @@ async fn listen(
     loop {
         tokio::select! {
             event = subscription.next() => match event {
-                Some(TopicEvent::Message(message)) => heard.take(&stage, &message),
+                Some(TopicEvent::Message(message)) => {
+                    if heard.take(&stage, &message) == Some(END_MARKER) {
+                        break;
+                    }
+                }
                 other => return Err(anyhow!("a subscriber was cut off: {other:?}")),
             },
             Some(_) = explorer.next() => {}
@@ -150,38 +169,35 @@ async fn listen(
     Ok(heard)
 }
 
-/// Says something at each of its times until the end, and once more when that has been heard, so
-/// that whoever missed something is told. Gives how much it said, and when the end had been said.
+/// Publishes the message of this number, due at this time.
+async fn publish(stage: &Stage, handle: &client::Handle, due: Instant, number: u64) -> Result<()> {
+    let due_us = (due - stage.began).as_micros() as u64;
+    let mut payload = [due_us.to_be_bytes(), number.to_be_bytes()].concat();
+    payload.resize(HEADER_BYTES + stage.padding, 0);
+    Ok(handle.publish(TOPIC, Bytes::from(payload)).await?)
+}
+
+/// Publishes at each of its times until the end. Returns the peer, still signed in, how many messages
+/// it published, and when the last one was published.
 async fn speak(
     stage: Arc<Stage>,
     explorer: Explorer,
     first: Instant,
     step: Duration,
     end: Instant,
-) -> Result<(u64, Instant)> {
+) -> Result<(Explorer, u64, Instant)> {
     let handle = explorer.handle();
     let mut times = time::interval_at(first, step);
     times.set_missed_tick_behavior(MissedTickBehavior::Burst);
     let mut number: u64 = 0;
-    let say = async |due: Instant, number: u64| {
-        let due_us = (due - stage.began).as_micros() as u64;
-        let mut payload = [due_us.to_be_bytes(), number.to_be_bytes()].concat();
-        payload.resize(HEADER_BYTES + stage.padding, 0);
-        handle.publish(TOPIC, Bytes::from(payload)).await
-    };
     loop {
         let due = times.tick().await;
         if due >= end {
-            break;
+            return Ok((explorer, number, Instant::now()));
         }
-        say(due, number).await?;
+        publish(&stage, &handle, due, number).await?;
         number += 1;
     }
-    let last = Instant::now();
-    time::sleep(GRACE / 2).await;
-    say(Instant::now(), number).await?;
-    handle.leave().await;
-    Ok((number + 1, last))
 }
 
 /// What subscribers heard.
@@ -210,9 +226,10 @@ impl Default for Heard {
 }
 
 impl Heard {
-    fn take(&mut self, stage: &Stage, message: &TopicMessage) {
-        let Some((due, rest)) = message.payload.split_first_chunk() else { return };
-        let (Some(number), Some(sender)) = (rest.first_chunk(), message.sender) else { return };
+    /// Counts a message, and returns its number.
+    fn take(&mut self, stage: &Stage, message: &TopicMessage) -> Option<u64> {
+        let (due, rest) = message.payload.split_first_chunk()?;
+        let (number, sender) = (rest.first_chunk()?, message.sender?);
         let (due_us, number) = (u64::from_be_bytes(*due), u64::from_be_bytes(*number));
         let now_us = stage.began.elapsed().as_micros() as u64;
         self.microseconds.saturating_record(now_us.saturating_sub(due_us));
@@ -220,7 +237,8 @@ impl Heard {
         self.missed += message.missed;
         let next = self.next.entry(sender).or_default();
         self.out_of_order += u64::from(number < *next);
-        *next = number + 1;
+        *next = number.saturating_add(1);
+        Some(number)
     }
 
     fn add(&mut self, other: &Self) {
