@@ -1,10 +1,14 @@
 //! What sites and operators read.
 
+use protocol::{
+    rfc5::{WsSignedChallenge, ws_packet},
+    v3::{ChallengeRequestMessage, client_packet, server_packet},
+};
 use serde_json::json;
 
 use crate::{
     front::{Realm, eventually, wallet},
-    wire::enter,
+    wire::{Wire, enter, sign_in},
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -26,7 +30,11 @@ async fn presence_is_told_and_forgotten() {
     assert!(peer["peer"]["lastPing"].as_u64().unwrap() > 1_700_000_000_000);
     let some = realm.json(&format!("/comms/peers?id={two}&id=0x{:040}", 0)).await;
     assert_eq!(some["peers"].as_array().unwrap().len(), 1);
-    assert_eq!(realm.get("/peers/0x0000000000000000000000000000000000000000").await.status(), 404);
+    for absent in ["0x0000000000000000000000000000000000000000", "nothing"] {
+        let response = realm.get(&format!("/peers/{absent}")).await;
+        assert_eq!(response.status(), 404);
+        assert_eq!(response.text().await.unwrap(), r#"{"ok":false,"peer":null}"#);
+    }
 
     eventually("both islands reports are in", async || {
         realm.json("/islands").await["islands"][0]["peers"].as_array().is_some_and(|peers| peers.len() == 2)
@@ -140,5 +148,129 @@ async fn metrics_listener_serves_metrics_that_the_public_one_does_not() {
     assert_eq!(realm.metrics, realm.http);
     for path in METRICS {
         assert_eq!(realm.get(path).await.status(), 200, "{path}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_read_endpoint_answers_a_preflight() {
+    let realm = Realm::start(&[]);
+    let paths = realm.json("/openapi.json").await["paths"].as_object().unwrap().clone();
+    let described = paths.keys().map(|path| path.replace("{id}", "x"));
+    let others = ["/about", "/comms/peers", "/comms/events", "/openapi.json"].map(str::to_owned);
+    for path in described.chain(others) {
+        let preflight = reqwest::Client::new()
+            .request(reqwest::Method::OPTIONS, format!("{}{path}", realm.http))
+            .header("origin", "https://play.example")
+            .header("access-control-request-method", "GET")
+            .header("access-control-request-headers", "cache-control,last-event-id");
+        let response = preflight.send().await.unwrap();
+        assert_eq!(response.status(), 204, "{path}");
+        assert_eq!(response.headers()["access-control-allow-origin"], "*", "{path}");
+        assert_eq!(
+            response.headers()["access-control-allow-headers"],
+            "cache-control,last-event-id",
+            "{path}"
+        );
+        let methods = response.headers()["access-control-allow-methods"].to_str().unwrap();
+        assert!(methods.contains("GET"), "{path}: {methods}");
+        assert_eq!(response.text().await.unwrap(), "");
+    }
+}
+
+const PRESENCE: [&str; 5] = ["/peers", "/peers/x", "/islands", "/parcels", "/events"];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn presence_that_is_not_public_is_refused() {
+    let realm = Realm::start(&[("STATS__PUBLIC", "false")]);
+    for path in PRESENCE.into_iter().chain(["/comms/peers", "/islands/x"]) {
+        let response = realm.get(path).await;
+        assert_eq!(response.status(), 403, "{path}");
+        assert_eq!(response.headers()["access-control-allow-origin"], "*");
+        let answer: serde_json::Value = response.json().await.unwrap();
+        assert_eq!(answer, json!({"ok": false, "error": "presence is not public in this realm"}));
+    }
+    for path in ["/core-status", "/hot-scenes", "/about", "/openapi.json"] {
+        assert_ne!(realm.get(path).await.status(), 403, "{path}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn presence_behind_a_token_is_read_with_it() {
+    const TOKEN: &str = "a token of sixteen characters";
+    let realm = Realm::start(&[("STATS__PUBLIC", "token"), ("STATS__TOKEN", TOKEN)]);
+    let client = reqwest::Client::new();
+    for path in PRESENCE {
+        let url = format!("{}{path}", realm.http);
+        let refused = [
+            client.get(&url),
+            client.get(&url).bearer_auth("another"),
+            client.get(format!("{url}?access_token=x")),
+        ];
+        for request in refused {
+            let response = request.send().await.unwrap();
+            assert_eq!(response.status(), 401, "{path}");
+            assert_eq!(response.headers()["www-authenticate"], "Bearer");
+        }
+        let query = format!("{url}?access_token={}", TOKEN.replace(' ', "%20"));
+        for request in [client.get(&url).bearer_auth(TOKEN), client.get(query)] {
+            let status = request.send().await.unwrap().status();
+            assert_eq!(status, if path == "/peers/x" { 404 } else { 200 }, "{path}");
+        }
+    }
+    let config = std::process::Command::new(env!("CARGO_BIN_EXE_atoll"))
+        .arg("config")
+        .env("ATOLL__STATS__PUBLIC", "token")
+        .env("ATOLL__STATS__TOKEN", TOKEN)
+        .output()
+        .unwrap();
+    let printed = String::from_utf8(config.stdout).unwrap();
+    assert!(printed.contains("token = \"(hidden)\"") && !printed.contains(TOKEN), "{printed}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn positions_by_parcel_hold_for_island_changes() {
+    let position = async |settings: &[(&str, &str)]| {
+        let realm = Realm::start(settings);
+        let me = wallet();
+        let mut wire = sign_in(&realm, &me).await;
+        wire.stand(21.5, -3.25).await;
+        let change = wire.island_changed().await;
+        let at = change.peers[&me.address().to_string()];
+        [at.x, at.y, at.z]
+    };
+    let parcel = ("STATS__POSITIONS", "parcel");
+    assert_eq!(position(&[]).await, [21.5, 1.0, -3.25]);
+    assert_eq!(position(&[parcel]).await, [24.0, 0.0, -8.0]);
+    assert_eq!(position(&[parcel, ("ISLANDS__PEER_POSITIONS", "exact")]).await, [21.5, 1.0, -3.25]);
+    assert_eq!(position(&[("ISLANDS__PEER_POSITIONS", "parcel")]).await, [24.0, 0.0, -8.0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn already_connected_is_reported_unless_turned_off() {
+    for (setting, reported) in [("true", true), ("false", false)] {
+        let realm = Realm::start(&[("GATEWAY__TELL_CONNECTED", setting), ("ROOMS__OPEN", "hall")]);
+        let me = wallet();
+        let _session = sign_in(&realm, &me).await;
+        let request = ChallengeRequestMessage { address: me.address().to_string(), transports: Vec::new() };
+        let mut asking = Wire::open(&realm.socket()).await;
+        asking.say(client_packet::Message::ChallengeRequest(request)).await;
+        let server_packet::Message::ChallengeResponse(challenge) = asking.next_packet().await else {
+            panic!("no challenge")
+        };
+        assert_eq!(challenge.already_connected, reported);
+        let mut rooms = Vec::new();
+        for connected in [false, reported] {
+            let mut room = Wire::open(&format!("{}/rooms/hall", realm.ws)).await;
+            room.identify(&me).await;
+            let ws_packet::Message::ChallengeMessage(challenge) = room.next_in_room().await else {
+                panic!("no challenge")
+            };
+            assert_eq!(challenge.already_connected, connected);
+            let auth_chain_json = me.sign_challenge(&challenge.challenge_to_sign);
+            let signed = ws_packet::Message::SignedChallengeForServer(WsSignedChallenge { auth_chain_json });
+            room.say_in_room(signed).await;
+            room.welcome().await;
+            rooms.push(room);
+        }
     }
 }

@@ -222,3 +222,17 @@ async fn where_the_oldest_session_is_kept_a_newer_one_is_turned_away_over_every_
     eventually("gone", async || realm.metric("explorer_bff_connected_users").await == 0.0).await;
     sign_in(&realm, &wallet).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn signer_link_with_a_null_signature_signs_in() {
+    let realm = Realm::start(&[]);
+    let me = wallet();
+    for signature in [r#","signature":null"#, ""] {
+        let mut wire = Wire::open(&realm.socket()).await;
+        let chain = me.sign_challenge(&wire.ask(&me).await);
+        let changed = chain.replacen(r#","signature":"""#, signature, 1);
+        assert_ne!(changed, chain);
+        wire.answer(changed).await;
+        assert!(matches!(wire.next_packet().await, server_packet::Message::Welcome(_)));
+    }
+}

@@ -61,6 +61,8 @@ impl Refusal {
 /// are already in. Contract wallets are asked after that, and hold no thread and no core meanwhile.
 #[derive(Debug, Clone)]
 pub struct Verifier {
+    /// The host of the realm, which challenges name.
+    host: Arc<str>,
     limits: Limits,
     cores: Arc<Semaphore>,
     contracts: Option<Contracts>,
@@ -70,7 +72,12 @@ impl Verifier {
     /// A verifier that holds chains against these limits, and refuses contract wallets.
     pub fn new(limits: Limits) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        Self { limits, cores: Arc::new(Semaphore::new(cores)), contracts: None }
+        Self { host: Arc::default(), limits, cores: Arc::new(Semaphore::new(cores)), contracts: None }
+    }
+
+    /// The same, but its challenges name the realm's host, which is given without a port.
+    pub fn with_host(self, host: &str) -> Self {
+        Self { host: host.into(), ..self }
     }
 
     /// The same, but it asks contract wallets.
@@ -80,7 +87,7 @@ impl Verifier {
 
     /// A challenge for one socket, to be used once.
     pub fn challenge(&self) -> Result<Challenge, Randomness> {
-        Ok(Challenge::new(random()?))
+        Ok(Challenge::new(&self.host, random()?))
     }
 
     /// Whether `chain_json` is `announced`'s signature of the challenge, which is used up. A client

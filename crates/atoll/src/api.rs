@@ -1,19 +1,24 @@
 //! All endpoints under one roof, and their description at `/openapi.json`.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     Router,
-    http::{HeaderMap, header},
-    middleware,
+    extract::Request,
+    http::{HeaderMap, Method, StatusCode, header},
+    middleware::{self, Next},
+    response::Response,
     routing::get,
 };
 use stats::Encoded;
+use tower_http::cors::{self, AllowHeaders, CorsLayer};
 use utoipa::openapi::{InfoBuilder, OpenApi, OpenApiBuilder, Server};
 use utoipa_axum::router::OpenApiRouter;
 
 use crate::serve::{Throttle, throttle};
 
+/// For how long a browser may remember that a request is allowed; browsers cap it themselves.
+const PREFLIGHT_MAX_AGE: Duration = Duration::from_secs(24 * 60 * 60);
 /// Presence is found at the root and here.
 const COMMS: &str = "/comms";
 
@@ -33,13 +38,37 @@ pub(crate) fn router(
     api.merge(presence_api);
     // It consists of texts and numbers alone, and so can be written.
     let api = Arc::new(Encoded::new(api.to_json().unwrap_or_default().into_bytes()));
-    let description =
-        async move |request: HeaderMap| ([(header::ACCESS_CONTROL_ALLOW_ORIGIN, "*")], api.respond(&request));
+    let description = async move |request: HeaderMap| api.respond(&request);
     let mut presence = presence.route("/openapi.json", get(description));
     if let Some(of_presence) = of_presence {
         presence = presence.layer(middleware::from_fn_with_state(of_presence, throttle));
     }
-    Router::new().nest(COMMS, presence.clone()).merge(presence).merge(process).merge(others)
+    let endpoints = Router::new().nest(COMMS, presence.clone()).merge(presence).merge(process).merge(others);
+    endpoints.layer(cors()).layer(middleware::from_fn(preflight_status))
+}
+
+/// Pages of every origin may read every endpoint, and send every header: a request carries its own proof
+/// or token, never a cookie.
+fn cors() -> CorsLayer {
+    CorsLayer::new()
+        .allow_origin(cors::Any)
+        .allow_methods([Method::GET, Method::HEAD, Method::POST])
+        // `*` would not stand for `authorization`.
+        .allow_headers(AllowHeaders::mirror_request())
+        .expose_headers([stats::AGE, header::ETAG, header::RETRY_AFTER])
+        .max_age(PREFLIGHT_MAX_AGE)
+        // No response but that to a preflight, which caches do not keep, depends on the request's headers.
+        .vary(Vec::new())
+}
+
+/// Middleware: answers a preflight with 204, since it has no body; the library answers 200.
+async fn preflight_status(request: Request, next: Next) -> Response {
+    let is_preflight = request.method() == Method::OPTIONS;
+    let mut response = next.run(request).await;
+    if is_preflight && response.status() == StatusCode::OK {
+        *response.status_mut() = StatusCode::NO_CONTENT;
+    }
+    response
 }
 
 /// The description of no endpoint.

@@ -52,7 +52,7 @@ async fn status() -> impl IntoResponse {
     let current_time = protocol::unix_ms(SystemTime::now());
     let commit_hash = crate::COMMIT_HASH.unwrap_or_default();
     let status = Status { version: env!("CARGO_PKG_VERSION"), current_time, commit_hash };
-    ([(header::ACCESS_CONTROL_ALLOW_ORIGIN, "*")], Json(status))
+    Json(status)
 }
 
 /// Whether the process runs.

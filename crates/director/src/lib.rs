@@ -30,7 +30,7 @@ use std::{
 
 use archipelago::{Clustering, SettingsError, rules::Rules};
 use bus::{Bus, Subscription};
-use protocol::{subject, unix_ms};
+use protocol::{Positions, subject, unix_ms};
 use tokio::sync::mpsc;
 use transports::ws_room;
 
@@ -58,6 +58,8 @@ pub struct Settings {
     pub discovery_interval: Duration,
     /// How far from the origin the world reaches on each axis, in metres.
     pub position_bound_m: f32,
+    /// How exactly `island_changed` gives the positions of members.
+    pub positions: Positions,
     /// The owners' rules, to begin with.
     pub rules: Arc<Rules>,
     /// Which build this is, for `engine.discovery`.
@@ -87,7 +89,8 @@ impl Director {
     pub fn new(settings: Settings, bus: Bus, minter: ws_room::Minter) -> Result<Self, SettingsError> {
         settings.engine.check()?;
         let subscription = bus.subscribe("director", &patterns(settings.engine.clustering), BUS_QUEUE);
-        let messenger = Messenger::new(bus.clone(), Minters::new(minter, &settings.transports));
+        let messenger = Messenger::new(bus.clone(), Minters::new(minter, &settings.transports))
+            .with_positions(settings.positions);
         let (console, queries) = Console::new();
         Ok(Self { settings, messenger, bus, subscription, console, queries })
     }

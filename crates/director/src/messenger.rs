@@ -4,7 +4,7 @@ use std::{collections::HashMap, sync::Arc, time::SystemTime};
 
 use bus::{Bus, Headers, Term};
 use protocol::{
-    Address, IslandId, Message as _, NodeName, SessionId, Subject, Ulid, UlidClock,
+    Address, IslandId, Message as _, NodeName, Position, Positions, SessionId, Subject, Ulid, UlidClock,
     atoll_bus::MembershipEnded,
     unix_ms,
     v3::{IslandChangedMessage, IslandData, IslandStatusMessage, JoinIslandMessage, LeftIslandMessage},
@@ -48,6 +48,8 @@ pub(crate) struct IslandSummary {
 pub(crate) struct Messenger {
     bus: Bus,
     minters: Minters,
+    /// How exactly `island_changed` gives the positions of members.
+    positions: Positions,
     /// Of the term in which it tells what it is telling.
     epoch: Option<u64>,
     /// Tells tokens of before a peer left an island from those of after it came back.
@@ -56,7 +58,12 @@ pub(crate) struct Messenger {
 
 impl Messenger {
     pub(crate) fn new(bus: Bus, minters: Minters) -> Self {
-        Self { bus, minters, epoch: None, minted: UlidClock::default() }
+        Self { bus, minters, positions: Positions::Exact, epoch: None, minted: UlidClock::default() }
+    }
+
+    /// The same, but it publishes positions of members this exactly.
+    pub(crate) fn with_positions(self, positions: Positions) -> Self {
+        Self { positions, ..self }
     }
 
     /// Does what it is told until nobody can tell it any more.
@@ -108,7 +115,8 @@ impl Messenger {
         for assigned in news.assigned {
             self.bus.room().await;
             let island = &assigned.island;
-            let shared = shared.entry(island.id.clone()).or_insert_with(|| shared_part(island));
+            let shared =
+                shared.entry(island.id.clone()).or_insert_with(|| shared_part(island, self.positions));
             self.assign(&assigned, shared);
         }
         for Member { island, peer, session } in news.left {
@@ -183,8 +191,9 @@ impl Messenger {
     }
 }
 
-fn shared_part(island: &Island) -> Vec<u8> {
-    let peers = island.members.iter().map(|(peer, at)| (peer.to_string(), (*at).into())).collect();
+fn shared_part(island: &Island, positions: Positions) -> Vec<u8> {
+    let member = |(peer, at): &(Address, Position)| (peer.to_string(), positions.shown(*at).into());
+    let peers = island.members.iter().map(member).collect();
     let island_id = island.id.to_string();
     IslandChangedMessage { island_id, peers, ..IslandChangedMessage::default() }.encode_to_vec()
 }

@@ -1,7 +1,7 @@
 use std::collections::BTreeSet;
 
 use protocol::{
-    Address, ConnectionString, Message as _, Position, SessionId, Subject,
+    Address, ConnectionString, Message as _, Position, Positions, SessionId, Subject,
     atoll_bus::{MembershipEnded, TransportAnnouncement},
     v3::{Heartbeat, IslandChangedMessage, IslandStatusMessage},
 };
@@ -21,6 +21,7 @@ pub(crate) fn settings() -> Settings {
         report_interval: Duration::from_millis(100),
         discovery_interval: Duration::from_secs(10),
         position_bound_m: 100_000.0,
+        positions: Positions::Exact,
         rules: Arc::default(),
         commit_hash: None,
         transports: Vec::new(),

@@ -8,10 +8,10 @@ use std::{sync::Arc, time::Duration};
 use axum::{
     Json,
     extract::State,
-    http::{StatusCode, header},
+    http::StatusCode,
     response::{IntoResponse, Response},
 };
-use protocol::{ConnectionString, v3::ServiceDiscoveryMessage};
+use protocol::{ConnectionString, subject::Layout, v3::ServiceDiscoveryMessage};
 use serde::Serialize;
 use tokio::time::Instant;
 
@@ -80,7 +80,7 @@ struct Comms {
     adapter: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     fixed_adapter: Option<String>,
-    users_count: u32,
+    users_count: usize,
 }
 
 #[derive(Serialize)]
@@ -89,7 +89,7 @@ struct Bff {
     healthy: bool,
     user_count: usize,
     protocol_version: &'static str,
-    public_url: &'static str,
+    public_url: String,
 }
 
 impl Shared {
@@ -116,9 +116,14 @@ impl<'a> From<&'a services::Service> for Service<'a> {
 }
 
 pub(crate) async fn about(State(shared): State<Arc<Shared>>) -> Response {
-    let (comms_healthy, users_count) = {
+    let (comms_healthy, reported_users) = {
         let directory = shared.directory();
         (directory.is_healthy(), directory.users())
+    };
+    let users_count = match shared.bus.layout() {
+        Layout::CommsV3 => shared.sessions.users_count(),
+        // Gateways do not announce sessions there: only the director's report covers all of them.
+        Layout::ArchipelagoWorkers => shared.sessions.count().max(reported_users as usize),
     };
     let user_count = shared.sessions.count();
     let draining = shared.sessions.is_draining();
@@ -142,7 +147,10 @@ pub(crate) async fn about(State(shared): State<Arc<Shared>>) -> Response {
         comms: Comms {
             healthy: comms_healthy,
             protocol: "v3",
-            adapter: fixed_adapter.clone().unwrap_or_else(|| archipelago.to_string()),
+            // Clients that read only this field remove the first segment.
+            adapter: fixed_adapter
+                .as_ref()
+                .map_or_else(|| archipelago.to_string(), |fixed| format!("fixed-adapter:{fixed}")),
             fixed_adapter,
             users_count,
         },
@@ -150,9 +158,9 @@ pub(crate) async fn about(State(shared): State<Arc<Shared>>) -> Response {
             healthy: !draining,
             user_count,
             protocol_version: BFF_PROTOCOL_VERSION,
-            public_url: "/bff",
+            public_url: format!("{}/bff", shared.settings.path()),
         },
     };
     let status = if healthy { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, [(header::ACCESS_CONTROL_ALLOW_ORIGIN, "*")], Json(about)).into_response()
+    (status, Json(about)).into_response()
 }

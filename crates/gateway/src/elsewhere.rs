@@ -17,6 +17,8 @@ pub(crate) struct Elsewhere {
     visits: HashMap<Address, Visit>,
     /// How long a session lives whose client never says where it stands.
     placeless: Duration,
+    /// How many wallets there were when they were last counted, and when that was.
+    counted: Option<(usize, Instant)>,
 }
 
 #[derive(Debug)]
@@ -28,6 +30,16 @@ struct Visit {
     heard: Instant,
 }
 
+impl Visit {
+    fn is_there(&self, placeless: Duration, now: Instant) -> bool {
+        let limit = if self.island.is_some() { QUIET } else { placeless };
+        now - self.heard < limit
+    }
+}
+
+/// How old a count of the wallets may be.
+const COUNT_INTERVAL: Duration = Duration::from_secs(1);
+
 /// For how long somebody who stands in an island may not be heard of.
 const QUIET: Duration = Duration::from_secs(3_600);
 
@@ -38,7 +50,7 @@ const MOST: usize = 262_144;
 impl Elsewhere {
     /// Nobody is elsewhere. A session whose client never says where it stands lives for `placeless`.
     pub(crate) fn new(placeless: Duration) -> Self {
-        Self { visits: HashMap::new(), placeless }
+        Self { visits: HashMap::new(), placeless, counted: None }
     }
 
     /// A session was heard of: it began, or says in which island it is.
@@ -98,12 +110,23 @@ impl Elsewhere {
     /// Whether a wallet is there; one that cannot be any more is forgotten.
     pub(crate) fn contains(&mut self, address: Address, now: Instant) -> bool {
         let Some(visit) = self.visits.get(&address) else { return false };
-        let limit = if visit.island.is_some() { QUIET } else { self.placeless };
-        let is_there = now - visit.heard < limit;
+        let is_there = visit.is_there(self.placeless, now);
         if !is_there {
             self.visits.remove(&address);
         }
         is_there
+    }
+
+    /// The number of wallets on other gateways, at most [`COUNT_INTERVAL`] old: a count looks at each.
+    pub(crate) fn count(&mut self, now: Instant) -> usize {
+        if let Some((count, at)) = self.counted
+            && now - at < COUNT_INTERVAL
+        {
+            return count;
+        }
+        self.visits.retain(|_, visit| visit.is_there(self.placeless, now));
+        self.counted = Some((self.visits.len(), now));
+        self.visits.len()
     }
 }
 
@@ -170,6 +193,19 @@ mod tests {
         elsewhere.heard(PEER, session(3), Some(island(1)), later(70));
         elsewhere.heard(PEER, session(3), Some(island(1)), later(90));
         assert!(elsewhere.contains(PEER, later(140)), "it was heard of since");
+    }
+
+    #[test]
+    fn count_is_at_most_a_second_old_and_omits_expired_wallets() {
+        let (start, mut elsewhere) = (Instant::now(), Elsewhere::new(MINUTE));
+        elsewhere.heard(PEER, session(1), None, start);
+        elsewhere.heard(Address::new([2; 20]), session(1), Some(island(1)), start);
+        assert_eq!(elsewhere.count(start), 2);
+        elsewhere.ended(PEER, None);
+        assert_eq!(elsewhere.count(start + COUNT_INTERVAL), 1);
+        elsewhere.heard(PEER, session(2), None, start + COUNT_INTERVAL);
+        assert_eq!(elsewhere.count(start + 2 * COUNT_INTERVAL), 2);
+        assert_eq!(elsewhere.count(start + 2 * MINUTE), 1, "a session without a position has timed out");
     }
 
     #[test]

@@ -122,7 +122,7 @@ impl Gateway {
             .route("/rpc", get(enter_rpc))
             .route("/bff/rpc", get(enter_rpc))
             .route("/about", get(about::about))
-            .route(login::PATH, post(login::login).options(login::preflight))
+            .route(login::PATH, post(login::login))
             .with_state(self.0.clone())
     }
 

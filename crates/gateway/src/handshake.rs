@@ -117,7 +117,7 @@ mod tests {
 
     fn challenged() -> Handshake {
         let applicant = Applicant { address: Address::new([1; 20]), transports: None };
-        Handshake::challenge(applicant, Challenge::new([7; 16]), false).0
+        Handshake::challenge(applicant, Challenge::new("", [7; 16]), false).0
     }
 
     #[test]

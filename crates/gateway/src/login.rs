@@ -24,7 +24,7 @@ use tokio::time::{Instant, timeout};
 use transports::ws_room;
 
 use crate::{
-    Settings,
+    Realm, RealmCheck, RealmNames, Settings,
     gateway::Shared,
     replays::{NotTaken, Replays},
 };
@@ -54,16 +54,12 @@ const MAX_REPLAYS: usize = 250_000;
 const MAX_NETWORKS: usize = 10_000;
 /// A room node says that it is there every second; three times unheard is too many.
 const NODE_TIMEOUT: Duration = Duration::from_secs(3);
-/// The headers that a browser is to ask leave for: a link of the chain each, and the other two.
-const ALLOWED_HEADERS: &str = "content-type, x-identity-timestamp, x-identity-metadata, \
-    x-identity-auth-chain-0, x-identity-auth-chain-1, x-identity-auth-chain-2, x-identity-auth-chain-3, \
-    x-identity-auth-chain-4, x-identity-auth-chain-5, x-identity-auth-chain-6, x-identity-auth-chain-7, \
-    x-identity-auth-chain-8, x-identity-auth-chain-9";
-
 /// What logins share.
 pub(crate) struct Login {
     room: Option<FixedRoom>,
     guests: bool,
+    names: RealmNames,
+    check: RealmCheck,
     /// Whether all clients are sent here.
     is_only_way: bool,
     /// What clients sign: the path in the public URL, whatever a proxy makes of it.
@@ -100,14 +96,13 @@ impl Login {
     pub(crate) fn new(room: Option<FixedRoom>, settings: &Settings) -> Self {
         let (replays, clock, node) =
             (Replays::new(MAX_REPLAYS, SystemTime::now()), UlidClock::default(), None);
-        let below_host = settings.public_url.split_once("://").and_then(|(_, rest)| rest.split_once('/'));
-        let base = below_host.map(|(_, path)| format!("/{}", path.trim_end_matches('/')));
-        let path = format!("{}{PATH}", base.filter(|base| base != "/").unwrap_or_default());
+        let path = format!("{}{PATH}", settings.path());
         let rates = RateLimiter::new(settings.logins_per_network, MAX_NETWORKS);
         let state = Mutex::new(LoginState { replays, rates, clock, node });
-        let guests = settings.realm.guests;
+        let Realm { guests, ref names, check, .. } = settings.realm;
+        let names = names.clone();
         let fixed = matches!(settings.realm.fixed_adapter, Some(ConnectionString::SignedLogin { .. }));
-        Self { is_only_way: fixed && room.is_some(), room, guests, path, state }
+        Self { is_only_way: fixed && room.is_some(), room, guests, names, check, path, state }
     }
 
     /// A node said that it is there.
@@ -159,6 +154,17 @@ impl Login {
             return forbidden(format!(
                 "the request is not signed by an explorer: its signer must be {SIGNER}"
             ));
+        }
+        if let Some((field, value)) = self.names.mismatch(&fetch.metadata) {
+            let (action, refuse) = match self.check {
+                RealmCheck::Refuse => ("refused", true),
+                RealmCheck::Log => ("logged", false),
+            };
+            metrics::counter!("atoll_gateway_logins_for_other_realms_total", "action" => action).increment(1);
+            tracing::info!(field, value, action, "a signed login names another realm");
+            if refuse {
+                return forbidden(format!("the request is signed for another realm: its {field} is {value}"));
+            }
         }
         // Whatever does not say clearly that it is none may be one.
         let is_guest =
@@ -228,7 +234,7 @@ pub(crate) async fn login(
         Err(_) => "denied",
     };
     metrics::counter!("atoll_gateway_logins_total", "outcome" => outcome).increment(1);
-    let headers = [(header::ACCESS_CONTROL_ALLOW_ORIGIN, "*"), (header::CACHE_CONTROL, "no-store")];
+    let headers = [(header::CACHE_CONTROL, "no-store")];
     match answer {
         Ok(fixed_adapter) => (headers, Json(Granted { fixed_adapter })).into_response(),
         Err(denial) => {
@@ -241,17 +247,6 @@ pub(crate) async fn login(
             response
         }
     }
-}
-
-/// Tells a browser of another site that it may log in from there.
-pub(crate) async fn preflight() -> impl IntoResponse {
-    let headers = [
-        (header::ACCESS_CONTROL_ALLOW_ORIGIN, "*"),
-        (header::ACCESS_CONTROL_ALLOW_METHODS, "POST"),
-        (header::ACCESS_CONTROL_ALLOW_HEADERS, ALLOWED_HEADERS),
-        (header::ACCESS_CONTROL_MAX_AGE, "86400"),
-    ];
-    (StatusCode::NO_CONTENT, headers)
 }
 
 async fn answer(shared: &Shared, network: Network, request: Request) -> Result<String, Denial> {
@@ -348,7 +343,7 @@ mod tests {
     use protocol::atoll_bus::RoomSeats;
 
     use super::*;
-    use crate::{Realm, settings::tests::settings};
+    use crate::settings::tests::settings;
 
     fn plaza(node: Option<&str>) -> Login {
         let (name, node) = ("plaza".parse().unwrap(), node.map(|node| node.parse().unwrap()));
@@ -409,12 +404,5 @@ mod tests {
         assert_eq!(path("ws://127.0.0.1:5000"), "/signed-login");
         assert_eq!(path("wss://host/"), "/signed-login");
         assert_eq!(path("wss://host/realms/one/"), "/realms/one/signed-login");
-    }
-
-    #[test]
-    fn browsers_may_send_every_header_that_is_read() {
-        for link in 0..identity::MAX_LINKS {
-            assert!(ALLOWED_HEADERS.contains(&format!("x-identity-auth-chain-{link}")), "{link}");
-        }
     }
 }

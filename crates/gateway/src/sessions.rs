@@ -82,6 +82,7 @@ pub(crate) struct Sessions {
     max: usize,
     max_per_network: Option<usize>,
     keep: KeepSession,
+    tell_connected: bool,
     state: Mutex<State>,
 }
 
@@ -115,7 +116,7 @@ struct Live {
 impl Sessions {
     /// No sessions yet.
     pub(crate) fn new(bus: Bus, settings: &Settings) -> Self {
-        let Settings { max_sessions, max_sessions_per_network, keep_session, .. } = *settings;
+        let Settings { max_sessions, max_sessions_per_network, keep_session, tell_connected, .. } = *settings;
         let Settings { idle_timeout, ping_interval, .. } = *settings;
         let state = State {
             clock: UlidClock::default(),
@@ -127,7 +128,7 @@ impl Sessions {
             draining: false,
         };
         let (max, max_per_network, keep) = (max_sessions, max_sessions_per_network, keep_session);
-        Self { bus, max, max_per_network, keep, state: Mutex::new(state) }
+        Self { bus, max, max_per_network, keep, tell_connected, state: Mutex::new(state) }
     }
 
     /// Begins a session of who applied, in place of any older one unless that is to be kept, and
@@ -269,6 +270,17 @@ impl Sessions {
     pub(crate) fn contains(&self, address: Address) -> bool {
         let mut state = self.lock();
         state.live.contains_key(&address) || state.elsewhere.contains(address, Instant::now())
+    }
+
+    /// The value of `already_connected` in a challenge for `address`.
+    pub(crate) fn reports_connected(&self, address: Address) -> bool {
+        self.tell_connected && self.contains(address)
+    }
+
+    /// The wallets that are signed in on all gateways, as far as the bus has reported them.
+    pub(crate) fn users_count(&self) -> usize {
+        let mut state = self.lock();
+        state.live.len() + state.elsewhere.count(Instant::now())
     }
 
     pub(crate) fn count(&self) -> usize {

@@ -3,7 +3,7 @@ use std::time::Duration;
 use admission::{Limits, Rate};
 use protocol::ConnectionString;
 
-use crate::LoadLimits;
+use crate::{LoadLimits, RealmCheck, RealmNames};
 
 /// What a gateway is told at start.
 #[derive(Debug, Clone)]
@@ -24,6 +24,9 @@ pub struct Settings {
     pub keep_session: KeepSession,
     /// Whether members of an island are told who joins it and who leaves it.
     pub tell_members: bool,
+    /// Whether a challenge reports that its address is signed in already; if not, it always reports that
+    /// it is not. Whoever knows an address can ask.
+    pub tell_connected: bool,
     /// How much of the machine may be in use while more people are asked in.
     pub load: LoadLimits,
     /// How long the whole sign-in may take.
@@ -48,6 +51,15 @@ pub struct Settings {
     pub max_subscriptions: usize,
     /// Messages that may wait for one subscription; at the bound the newest is dropped and counted.
     pub subscription_buffer: usize,
+}
+
+impl Settings {
+    /// The path of the public URL, without a trailing `/`: `/realms/one`, or nothing.
+    pub(crate) fn path(&self) -> &str {
+        let below_host =
+            self.public_url.split_once("://").and_then(|(_, rest)| rest.find('/').map(|at| &rest[at..]));
+        below_host.unwrap_or_default().trim_end_matches('/')
+    }
 }
 
 /// Which of two sessions of one wallet is kept.
@@ -79,6 +91,10 @@ pub struct Realm {
     pub fixed_adapter: Option<ConnectionString>,
     /// Whether those who say that they are guests may log in.
     pub guests: bool,
+    /// The names that a signed login may give to the realm it is meant for.
+    pub names: RealmNames,
+    /// What happens to a signed login that is meant for another realm.
+    pub check: RealmCheck,
 }
 
 #[cfg(test)]
@@ -96,6 +112,7 @@ pub(crate) mod tests {
             max_sessions_per_network: None,
             keep_session: KeepSession::Newest,
             tell_members: true,
+            tell_connected: true,
             load: LoadLimits::default(),
             handshake_timeout: Duration::from_secs(10),
             ping_interval: Duration::from_secs(10),

@@ -59,7 +59,7 @@ async fn sign_in(shared: &Shared, permit: &Permit, socket: &mut Socket) -> Resul
             Step::Ignore => state,
             Step::Challenge(applicant) => {
                 let challenge = shared.verifier.challenge().map_err(|_| end(Close::Restarting))?;
-                let connected = shared.sessions.contains(applicant.address);
+                let connected = shared.sessions.reports_connected(applicant.address);
                 let (state, packet) = Handshake::challenge(applicant, challenge, connected);
                 socket.send(&packet.encode_to_vec()).await?;
                 state

@@ -1,4 +1,4 @@
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// The most links a chain may have.
 pub const MAX_LINKS: usize = 10;
@@ -45,9 +45,14 @@ pub struct Link {
     pub kind: LinkKind,
     /// An address, an ephemeral payload of three lines, or the challenge.
     pub payload: String,
-    /// `0x` and hex, by the authority before this link; empty in the first.
-    #[serde(default)]
+    /// `0x` and hex, by the authority before this link; empty in the first, where clients also send
+    /// `null` or no field.
+    #[serde(default, deserialize_with = "null_as_empty")]
     pub signature: String,
+}
+
+fn null_as_empty<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
 /// Why a chain is refused. `link` counts from 0.

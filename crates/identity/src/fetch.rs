@@ -1,6 +1,10 @@
-//! Signed fetch: HTTP requests that a wallet signs, in headers.
+//! Signed fetch: HTTP requests that a wallet signs, in headers (ADR-44).
+//!
+//! The wallet signs `method:path:timestamp:metadata`. Method and path are lower-cased, and the metadata
+//! is signed byte for byte as it is sent. Clients of before August 2026 lower-cased the metadata too.
 
 use std::{
+    borrow::Cow,
     fmt,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -38,15 +42,15 @@ pub type Headers = Vec<(String, String)>;
 pub struct SignedFetch {
     /// Whose request it is, and which contracts must be asked before that is sure.
     pub examined: Examined,
-    /// What was signed.
+    /// The payload that the last link signs.
     pub payload: String,
     /// When it claims to have been signed.
     pub signed_at: SystemTime,
     /// Until when the same request would be taken again.
     pub fresh_until: SystemTime,
-    /// The metadata, in lower case, as it was signed: whoever hands the request on may write it
-    /// otherwise. Keys are in lower case also where they were written with escapes, which are in
-    /// lower case themselves; values may hold capitals that were.
+    /// The metadata as it was signed: byte for byte, or in lower case where the payload was signed all
+    /// in lower case. The keys of the outermost object are in lower case in both forms, so that
+    /// `isGuest` is found under one name.
     pub metadata: Map<String, Value>,
 }
 
@@ -92,13 +96,13 @@ pub enum FetchError {
     Chain(#[from] ChainError),
 }
 
-/// What is signed for a request.
+/// The payload to sign for a request: method and path in lower case, the metadata as it is sent.
 pub fn fetch_payload(method: &str, path: &str, timestamp_ms: u64, metadata: &str) -> String {
     payload(method, path, &timestamp_ms.to_string(), metadata)
 }
 
 fn payload(method: &str, path: &str, timestamp: &str, metadata: &str) -> String {
-    format!("{method}:{path}:{timestamp}:{metadata}").to_lowercase()
+    format!("{}:{}:{timestamp}:{metadata}", method.to_lowercase(), path.to_lowercase())
 }
 
 /// The headers of a request with this chain, whose last link signs its [`fetch_payload`].
@@ -130,9 +134,8 @@ pub fn examine_fetch(
     if fresh_until < now {
         return Err(FetchError::TooOld);
     }
-    let payload = payload(method, path, timestamp, metadata);
-    let Distinct(metadata) =
-        serde_json::from_str(&metadata.to_lowercase()).map_err(|_| FetchError::Metadata)?;
+    let (payload, metadata) = signed_form(method, path, timestamp, metadata, &links, limits);
+    let Distinct(metadata) = serde_json::from_str(&metadata).map_err(|_| FetchError::Metadata)?;
     let signer = metadata.get("signer").and_then(Value::as_str).unwrap_or_default();
     if signer.trim().to_lowercase() == SCENE {
         return Err(FetchError::SignedForScene);
@@ -140,6 +143,26 @@ pub fn examine_fetch(
     check(&links)?;
     let examined = examine_links(&links, &payload, limits, now)?;
     Ok(SignedFetch { examined, payload, signed_at, fresh_until, metadata })
+}
+
+/// The payload that a request must have signed, and the metadata in that form: byte for byte, or all in
+/// lower case if the chain signs that and `limits` accept it. Only signed text is ever read.
+fn signed_form<'a>(
+    method: &str,
+    path: &str,
+    timestamp: &str,
+    metadata: &'a str,
+    links: &[Link],
+    limits: &Limits,
+) -> (String, Cow<'a, str>) {
+    let exact = payload(method, path, timestamp, metadata);
+    let lowercased = exact.to_lowercase();
+    let signed = links.last().map(|link| link.payload.as_str());
+    if limits.lowercased_fetch && signed != Some(&exact) && signed == Some(&lowercased) {
+        (lowercased, metadata.to_lowercase().into())
+    } else {
+        (exact, metadata.into())
+    }
 }
 
 fn malformed(header: &str) -> FetchError {

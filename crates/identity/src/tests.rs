@@ -227,6 +227,19 @@ fn refuses_a_link_without_signature() {
 }
 
 #[test]
+fn signer_link_may_lack_a_signature_or_have_null() {
+    let chain = identity(DAY).sign_challenge(CHALLENGE);
+    for signature in [r#","signature":null"#, ""] {
+        let changed = chain.replacen(r#","signature":"""#, signature, 1);
+        assert_ne!(changed, chain);
+        assert_eq!(verify_json(&changed).map(|_| ()), Ok(()), "{changed}");
+    }
+    let mut links: serde_json::Value = serde_json::from_str(&chain).unwrap();
+    links[2]["signature"] = serde_json::Value::Null;
+    assert_eq!(verify_json(&links.to_string()).unwrap_err(), ChainError::Unsigned { link: 2 });
+}
+
+#[test]
 fn refuses_malformed_signatures() {
     for signature in ["0x", "nothing", &"0".repeat(132), &format!("0x{}", "f".repeat(130))] {
         let error = refused(|links| links[2].signature = signature.to_owned());
@@ -320,9 +333,14 @@ fn a_contract_may_have_signed_the_message_or_its_personal_digest() {
 }
 
 #[test]
-fn challenges_are_what_clients_sign() {
-    let challenge = Challenge::new([0xab; 16]);
-    assert_eq!(challenge.as_str(), format!("dcl-{}", "ab".repeat(16)));
+fn challenge_names_the_host_of_its_realm() {
+    let text = |host| Challenge::new(host, [0xab; 16]).as_str().to_owned();
+    let random = "ab".repeat(16);
+    assert_eq!(text(""), format!("dcl-{random}"));
+    assert_eq!(text("realm.example"), format!("dcl-realm.example-{random}"));
+    assert_eq!(text("2001:db8::1"), format!("dcl-2001-db8--1-{random}"));
+    assert_eq!(text("a:b\nc"), format!("dcl-a-b-c-{random}"));
+    let challenge = Challenge::new("realm.example", [0xab; 16]);
     assert!(!format!("{challenge:?}").contains("ab"), "not to be found in a log");
 }
 

@@ -17,6 +17,9 @@ pub struct Limits {
     pub clock_skew: Duration,
     /// How far ahead an ephemeral key may expire. Guests in the field sign for 99 years.
     pub longest_ephemeral: Duration,
+    /// Whether a signed fetch is also accepted whose payload was signed all in lower case, metadata
+    /// included, as clients did before August 2026 (ADR-44, before its amendment).
+    pub lowercased_fetch: bool,
 }
 
 impl Default for Limits {
@@ -24,6 +27,7 @@ impl Default for Limits {
         Self {
             clock_skew: Duration::from_secs(60),
             longest_ephemeral: Duration::from_secs(100 * 366 * 24 * 60 * 60),
+            lowercased_fetch: true,
         }
     }
 }

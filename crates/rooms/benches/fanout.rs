@@ -66,6 +66,7 @@ fn ours(tick: u64) -> Router {
         max_users: 1_000,
         open: Vec::new(),
         entries_per_minute: 30,
+        tell_connected: true,
         max_room_egress_bytes_per_second: 64 * 1024 * 1024,
         max_node_egress_bytes_per_second: 0,
         flush_interval: Duration::from_millis(tick),

@@ -81,7 +81,8 @@ where
     let challenge = shared.verifier.challenge().map_err(|_| refuse(Close::Restarting))?;
     let question = WsChallenge {
         challenge_to_sign: challenge.as_str().to_owned(),
-        already_connected: shared.registry.room(room).is_some_and(|room| room.contains(address)),
+        already_connected: shared.settings.tell_connected
+            && shared.registry.room(room).is_some_and(|room| room.contains(address)),
     };
     write(writer, &packet_frame(&packet(Message::ChallengeMessage(question)))).await?;
     let Message::SignedChallengeForServer(signed) = next_packet(reader, writer).await? else {

@@ -30,6 +30,8 @@ pub struct Settings {
     pub flush_interval: Duration,
     /// How often one address may enter one room in a minute; a third of that at once.
     pub entries_per_minute: u32,
+    /// Whether a challenge reports that its address is in the room already.
+    pub tell_connected: bool,
     /// Bytes a second that one room may send to all its members together; above, its unreliable
     /// messages are dropped. 0 is no limit.
     pub max_room_egress_bytes_per_second: u64,

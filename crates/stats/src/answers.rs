@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use protocol::{Address, Parcel, Position};
+use protocol::{Address, Parcel, Position, Positions};
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::{
-    Positions, Settings,
+    Settings,
     event::Transport,
     presence::{IslandCopy, Peer},
     scenes::Scenes,

@@ -5,9 +5,9 @@ use std::{
     mem,
 };
 
-use protocol::{Address, IslandId, Position, v3::IslandData};
+use protocol::{Address, IslandId, Position, Positions, v3::IslandData};
 
-use crate::{Positions, event::Transport};
+use crate::event::Transport;
 
 /// The islands, as the director's messages and reports tell them. Reports have the last word.
 #[derive(Debug, Default)]

@@ -3,6 +3,7 @@
 //! Listens to the bus and keeps the last word on each peer and island; what is not said again
 //! expires. What changes is told in a live feed. What scenes are called, the content service knows.
 
+mod access;
 mod answers;
 mod cached;
 mod content;
@@ -10,7 +11,6 @@ mod encoded;
 mod event;
 mod feed;
 mod islands;
-mod positions;
 mod presence;
 mod router;
 mod scenes;
@@ -22,12 +22,13 @@ use std::{
 };
 
 use bus::{Bus, Headers, Subscription};
-use protocol::{Address, Subject, Ulid, subject, unix_ms};
+use protocol::{Address, Positions, Subject, Ulid, subject, unix_ms};
 use utoipa_axum::router::OpenApiRouter;
 
+pub use access::{Access, TokenDigest};
 pub use content::ContentError;
 pub use encoded::Encoded;
-pub use positions::Positions;
+pub use router::AGE;
 
 use cached::{Cached, Version};
 use content::Content;
@@ -42,6 +43,8 @@ pub struct Settings {
     pub peer_timeout: Duration,
     /// A report of islands older than this is not shown any more.
     pub report_timeout: Duration,
+    /// Who may read presence.
+    pub access: Access,
     /// What is shown of where people are, in every answer and every event.
     pub positions: Positions,
     /// The realm's name in `/hot-scenes`.
@@ -246,6 +249,7 @@ impl Shared {
         let settings = Settings {
             peer_timeout: Duration::from_secs(20),
             report_timeout: Duration::from_secs(10),
+            access: Access::Public,
             positions: Positions::Exact,
             realm_name: String::new(),
             public_url: String::new(),

@@ -9,12 +9,11 @@ use std::{
 
 use bus::Envelope;
 use protocol::{
-    Address, IslandId, Message as _, Parcel, Position, SessionId, Subject,
+    Address, IslandId, Message as _, Parcel, Position, Positions, SessionId, Subject,
     v3::{Heartbeat, IslandChangedMessage, IslandStatusMessage, JoinIslandMessage, LeftIslandMessage},
 };
 
 use crate::{
-    Positions,
     event::{Event, IslandClosed, IslandMoved, IslandOpened, PeerEvent, PeerMovedIsland, Transport},
     islands::{Change, Island, Islands},
 };

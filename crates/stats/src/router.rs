@@ -11,6 +11,7 @@ use axum::{
     body::Body,
     extract::{Path, Query, State},
     http::{HeaderMap, HeaderName, StatusCode, header},
+    middleware,
     response::{IntoResponse, Response},
 };
 use futures_util::stream;
@@ -20,7 +21,7 @@ use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
-    Shared,
+    Shared, access,
     answers::{HotScene, IslandAnswer, ParcelAnswer, PeerAnswer, count, hot_scenes, parcels},
     cached::{Answer, Draft, List, Version},
     event::{IslandClosed, IslandMoved, IslandOpened, Mark, PeerEvent, PeerMovedIsland},
@@ -28,27 +29,23 @@ use crate::{
 };
 
 /// How old the answer is, in milliseconds.
-const AGE: HeaderName = HeaderName::from_static("atoll-age-ms");
+pub const AGE: HeaderName = HeaderName::from_static("atoll-age-ms");
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
-/// Sites of other origins may read all of it.
-const EVERYBODY: [(HeaderName, &str); 2] = [
-    (header::ACCESS_CONTROL_ALLOW_ORIGIN, "*"),
-    (header::ACCESS_CONTROL_EXPOSE_HEADERS, "atoll-age-ms,etag"),
-];
 /// The most ids in a query.
 const MAX_IDS: usize = 1_000;
 
 pub(crate) fn router(shared: Arc<Shared>) -> OpenApiRouter {
-    OpenApiRouter::new()
+    let restricted = OpenApiRouter::new()
         .routes(routes!(peers))
         .routes(routes!(peer))
         .routes(routes!(islands))
         .routes(routes!(island))
         .routes(routes!(all_parcels))
-        .routes(routes!(core_status))
-        .routes(routes!(all_hot_scenes))
         .routes(routes!(events))
-        .with_state(shared)
+        .route_layer(middleware::from_fn_with_state(shared.clone(), access::authorize));
+    // These count peers and name none.
+    let public = OpenApiRouter::new().routes(routes!(core_status)).routes(routes!(all_hot_scenes));
+    restricted.merge(public).with_state(shared)
 }
 
 fn answer(status: StatusCode, heard: Option<Instant>, body: impl Serialize) -> Response {
@@ -58,7 +55,7 @@ fn answer(status: StatusCode, heard: Option<Instant>, body: impl Serialize) -> R
 /// Says how old an answer is whose data came from the bus then.
 fn with_age(heard: Option<Instant>, answer: impl IntoResponse) -> Response {
     let age = heard.map(|heard| [(AGE, heard.elapsed().as_millis().to_string())]);
-    (EVERYBODY, age, answer).into_response()
+    (age, answer).into_response()
 }
 
 /// Answers with the whole of a body that all readers share, if it could be encoded.
@@ -96,7 +93,7 @@ struct Refusal {
     error: String,
 }
 
-fn refuse(status: StatusCode, error: String) -> Response {
+pub(crate) fn refuse(status: StatusCode, error: String) -> Response {
     answer(status, None, Refusal { ok: false, error })
 }
 
@@ -170,7 +167,7 @@ fn draft_peers(shared: &Shared) -> Draft<Address> {
 #[derive(Serialize, ToSchema)]
 struct OnePeer {
     ok: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// `null` where `ok` is false.
     peer: Option<PeerAnswer>,
 }
 
@@ -435,7 +432,7 @@ async fn events(
         // Reverse proxies collect what they pass on, unless they are told not to.
         (HeaderName::from_static("x-accel-buffering"), "no"),
     ];
-    (EVERYBODY, headers, Body::from_stream(chunks)).into_response()
+    (headers, Body::from_stream(chunks)).into_response()
 }
 
 #[cfg(test)]

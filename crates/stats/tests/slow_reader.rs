@@ -7,8 +7,9 @@ use std::{net::SocketAddr, time::Duration};
 use admission::Network;
 use axum::Extension;
 use bus::{Bus, Headers};
+use protocol::Positions;
 use protocol::{Address, Message as _, Position, Subject, v3::Heartbeat};
-use stats::{Positions, Settings, Stats};
+use stats::{Access, Settings, Stats};
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
     net::{TcpListener, TcpStream},
@@ -45,6 +46,7 @@ async fn who_does_not_read_costs_nobody_else_anything_and_is_told() {
     let stats = Stats::new(Settings {
         peer_timeout: Duration::from_secs(600),
         report_timeout: Duration::from_secs(600),
+        access: Access::Public,
         positions: Positions::Exact,
         realm_name: String::new(),
         public_url: String::new(),

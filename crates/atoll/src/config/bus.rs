@@ -7,7 +7,7 @@ use reqwest::Url;
 use super::{
     roles::{list, seconds},
     settings::Bus,
-    transports::is_url,
+    urls::is_url,
 };
 
 /// What the bus over NATS is told; `None` for one within the process. Adds what is wrong to

@@ -159,7 +159,8 @@ fn as_spelled(key: String, settings: &BTreeMap<String, Setting>) -> String {
 
 fn is_secret(key: &str) -> bool {
     // The URL of an Ethereum node holds the key to it, and that of the bus may hold a password.
-    const SECRETS: [&str; 4] = ["identity.ethereum_rpc_url", "bus.url", "bus.password", "bus.token"];
+    const SECRETS: [&str; 5] =
+        ["identity.ethereum_rpc_url", "bus.url", "bus.password", "bus.token", "stats.token"];
     key.ends_with("secret") || key.ends_with("secrets") || SECRETS.contains(&key)
 }
 

@@ -10,6 +10,7 @@ mod roles;
 mod secrets;
 mod settings;
 mod transports;
+mod urls;
 
 pub(crate) use load::{Sources, load};
 pub(crate) use roles::Parsed;
@@ -18,11 +19,11 @@ pub(crate) use settings::Settings;
 /// The settings as a TOML file, with secrets hidden.
 pub(crate) fn print(settings: &Settings) -> String {
     let mut settings = settings.clone();
-    let Settings { bus, rooms, p2p, identity, livekit, .. } = &mut settings;
+    let Settings { bus, rooms, p2p, identity, livekit, stats, .. } = &mut settings;
     bus::hide(bus);
-    let secrets = [&mut rooms.token_secrets, &mut p2p.turn_secret, &mut identity.ethereum_rpc_url]
-        .into_iter()
-        .chain(livekit.values_mut().map(|livekit| &mut livekit.api_secret));
+    let secrets =
+        [&mut rooms.token_secrets, &mut p2p.turn_secret, &mut identity.ethereum_rpc_url, &mut stats.token];
+    let secrets = secrets.into_iter().chain(livekit.values_mut().map(|livekit| &mut livekit.api_secret));
     secrets.filter(|secret| !secret.is_empty()).for_each(|secret| *secret = "(hidden)".to_owned());
     toml::to_string(&settings).unwrap_or_default()
 }

@@ -2,7 +2,11 @@
 
 use protocol::{ConnectionString, IslandId};
 
-use super::{Settings, island_names::may_be_island, transports::is_url};
+use super::{
+    Settings,
+    island_names::may_be_island,
+    urls::{PUBLIC_BASE_RULE, is_public_base, is_url},
+};
 
 /// What was checked of `[realm]`.
 #[derive(Debug, Clone)]
@@ -28,13 +32,13 @@ impl Parsed {
     /// Adds what is wrong to `problems`.
     pub(crate) fn new(settings: &Settings, problems: &mut Vec<String>) -> Self {
         let realm = &settings.realm;
-        for (key, url) in [
-            ("public_url", &realm.public_url),
-            ("content_url", &realm.content_url),
-            ("lambdas_url", &realm.lambdas_url),
-        ] {
+        if !realm.public_url.is_empty() && !is_public_base(&realm.public_url) {
+            problems.push(format!("realm.public_url = {:?}: {PUBLIC_BASE_RULE}", realm.public_url));
+        }
+        for (key, url) in [("content_url", &realm.content_url), ("lambdas_url", &realm.lambdas_url)] {
             if !url.is_empty() && !is_url(url, &["http", "https"]) {
-                problems.push(format!("realm.{key} = {url}: must be http://host:port or https://host/path"));
+                problems
+                    .push(format!("realm.{key} = {url:?}: must be http://host:port or https://host/path"));
             }
         }
         let room = (!realm.fixed_room.is_empty()).then(|| realm.fixed_room.parse::<IslandId>());
@@ -58,7 +62,13 @@ impl Parsed {
                 Adapter::SignedLogin
             }
             text => match text.parse() {
-                Ok(connection) => Adapter::Fixed(connection),
+                Ok(connection) => {
+                    problems.extend(
+                        url_problem(&connection)
+                            .map(|rule| format!("realm.fixed_adapter = {text:?}: {rule}")),
+                    );
+                    Adapter::Fixed(connection)
+                }
                 Err(error) => {
                     problems.push(format!("realm.fixed_adapter = {text}: {error}"));
                     Adapter::Archipelago
@@ -78,6 +88,21 @@ impl Parsed {
             Adapter::Fixed(connection) => Some(connection.clone()),
         }
     }
+}
+
+/// What is wrong with the URL of a connection string, if anything.
+fn url_problem(connection: &ConnectionString) -> Option<String> {
+    let (url, schemes): (&str, [&str; 2]) = match connection {
+        ConnectionString::LiveKit { url, .. }
+        | ConnectionString::WsRoom { url, .. }
+        | ConnectionString::Archipelago { url } => (url, ["ws", "wss"]),
+        ConnectionString::SignedLogin { url } => (url, ["http", "https"]),
+        ConnectionString::P2p { .. } | ConnectionString::Offline | ConnectionString::External { .. } => {
+            return None;
+        }
+    };
+    let [plain, tls] = schemes;
+    (!is_url(url, &schemes)).then(|| format!("{url:?} must be a URL that begins with {plain}:// or {tls}://"))
 }
 
 #[cfg(test)]
@@ -109,6 +134,15 @@ mod tests {
                 "realm.fixed_adapter = livekit:wss://host: livekit: access_token is missing",
             ),
             ("signed-login", "realm.fixed_adapter = signed-login: needs realm.fixed_room"),
+            (
+                "signed-login:https://",
+                r#"realm.fixed_adapter = "signed-login:https://": "https://" must be a URL that begins with"#,
+            ),
+            ("ws-room:http://host/rooms/x", r#"realm.fixed_adapter = "ws-room:http://host/rooms/x": "http"#),
+            (
+                "livekit:wss:// ?access_token=x",
+                r#"realm.fixed_adapter = "livekit:wss:// ?access_token=x": "wss"#,
+            ),
         ] {
             let (_, problems) = adapter(text);
             assert!(problems.len() == 1 && problems[0].starts_with(problem), "{problems:?}");
@@ -145,6 +179,9 @@ mod tests {
             settings.realm.lambdas_url = "https://peer.example/lambdas".to_owned();
         });
         assert_eq!(problems.len(), 1, "{problems:?}");
-        assert!(problems[0].starts_with("realm.content_url = peer.example/content: must be"), "{problems:?}");
+        assert!(
+            problems[0].starts_with("realm.content_url = \"peer.example/content\": must be"),
+            "{problems:?}"
+        );
     }
 }

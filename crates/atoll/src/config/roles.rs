@@ -7,10 +7,11 @@ use ::listener::ClientAddresses;
 use admission::{ContractSettings, Limits, Rate};
 use archipelago::{Clustering, SettingsError, rules::Rules};
 use director::Configured;
-use gateway::KeepSession;
-use protocol::{IslandId, NodeName, is_protocol_name};
+use gateway::{KeepSession, RealmCheck, RealmNames};
+use protocol::{IslandId, NodeName, Positions, is_protocol_name};
+use stats::{Access, TokenDigest};
 
-use super::{Settings, bus, island_names::may_match_island, listener, realm, secrets, transports};
+use super::{Settings, bus, island_names::may_match_island, listener, realm, secrets, transports, urls};
 use crate::role::Role;
 
 /// Settings that were checked, in the types of those who use them.
@@ -36,8 +37,6 @@ pub(crate) struct Parsed {
     pub(crate) token_secrets: Vec<String>,
     /// What is possible and not advisable: to be logged at start.
     pub(crate) warnings: Vec<String>,
-    /// What presence shows of where people are.
-    pub(crate) positions: stats::Positions,
     /// Where all clients are sent, and the room that a signed login leads to.
     pub(crate) realm: realm::Parsed,
     /// Nodes that do not announce themselves.
@@ -87,8 +86,8 @@ impl Parsed {
         let public_url = (!server.public_url.is_empty()).then(|| server.public_url.clone());
         match &public_url {
             Some(url) => {
-                let is_http = url.starts_with("http://") || url.starts_with("https://");
-                check(is_http, "server.public_url", url, "must begin with http:// or https://");
+                let quoted = format!("{url:?}");
+                check(urls::is_public_base(url), "server.public_url", &quoted, urls::PUBLIC_BASE_RULE);
             }
             None => {
                 let wildcard = listen.is_some_and(|listen| listen.ip().is_unspecified());
@@ -180,7 +179,7 @@ impl Parsed {
         check(paced, "gateway.topic_bytes_per_second", &gateway.topic_bytes_per_second, rule);
         let rpc_url = &identity.ethereum_rpc_url;
         let rule = "must be http://host:port or https://host, with or without a path";
-        let usable = rpc_url.is_empty() || transports::is_url(rpc_url, &["http", "https"]);
+        let usable = rpc_url.is_empty() || urls::is_url(rpc_url, &["http", "https"]);
         check(usable, "identity.ethereum_rpc_url", &"(hidden)", rule);
         let shortest = gateway.handshake_timeout_s.min(rooms.handshake_timeout_s).saturating_mul(1_000);
         let in_time = rpc_url.is_empty() || identity.ethereum_timeout_ms < shortest;
@@ -196,14 +195,20 @@ impl Parsed {
         let heard = islands.discovery_interval_s <= 10;
         let rule = "must be at most 10: a director that is unheard for 30 s counts as gone";
         check(heard, "islands.discovery_interval_s", &islands.discovery_interval_s, rule);
+        let known = realm_check(&identity.realm_check).is_some();
+        check(known, "identity.realm_check", &identity.realm_check, "must be refuse or log");
         let known = clustering(&islands.clustering).is_some();
         check(known, "islands.clustering", &islands.clustering, "must be own or given");
-        let positions = match &*stats.positions {
-            "exact" => Some(stats::Positions::Exact),
-            "parcel" => Some(stats::Positions::Parcel),
-            _ => None,
-        };
-        check(positions.is_some(), "stats.positions", &stats.positions, "must be exact or parcel");
+        let known = positions(&stats.positions).is_some();
+        check(known, "stats.positions", &stats.positions, "must be exact or parcel");
+        let peer_positions = &islands.peer_positions;
+        let known = peer_positions.is_empty() || positions(peer_positions).is_some();
+        check(known, "islands.peer_positions", peer_positions, "must be exact, parcel or empty");
+        let known = ["true", "false", "token"].contains(&&*stats.public);
+        check(known, "stats.public", &stats.public, "must be true, false or token");
+        let has_token = stats.public != "token" || stats.token.len() >= MIN_SECRET_BYTES;
+        let rule = "must have at least 16 characters where stats.public is token";
+        check(has_token, "stats.token", &"(hidden)", rule);
         let counted = (1..=MAX_ROOM_NODES).contains(&rooms.nodes);
         check(counted, "rooms.nodes", &rooms.nodes, "must be 1 to 16");
         let (mut nodes, mut named) = (Vec::new(), true);
@@ -259,7 +264,6 @@ impl Parsed {
                 .filter_map(|secret| secrets::weakness("rooms.token_secrets", secret))
                 .collect(),
             token_secrets,
-            positions: positions?,
             realm,
             transports,
         })
@@ -270,6 +274,22 @@ fn clustering(name: &str) -> Option<Clustering> {
     match name {
         "own" => Some(Clustering::Own),
         "given" => Some(Clustering::Given),
+        _ => None,
+    }
+}
+
+fn realm_check(name: &str) -> Option<RealmCheck> {
+    match name {
+        "refuse" => Some(RealmCheck::Refuse),
+        "log" => Some(RealmCheck::Log),
+        _ => None,
+    }
+}
+
+fn positions(name: &str) -> Option<Positions> {
+    match name {
+        "exact" => Some(Positions::Exact),
+        "parcel" => Some(Positions::Parcel),
         _ => None,
     }
 }
@@ -326,6 +346,7 @@ impl Settings {
             report_interval: milliseconds(islands.report_interval_ms),
             discovery_interval: seconds(islands.discovery_interval_s),
             position_bound_m: islands.world_bound_m,
+            positions: positions(&islands.peer_positions).unwrap_or_else(|| self.shown_positions()),
             commit_hash: crate::COMMIT_HASH.map(str::to_owned),
             transports,
             rules: Arc::new(rules),
@@ -346,6 +367,16 @@ impl Settings {
                 lambdas_url: realm.lambdas_url.clone(),
                 fixed_adapter: parsed.fixed_adapter(http_url),
                 guests: realm.guests,
+                names: RealmNames {
+                    name: (!realm.name.is_empty()).then(|| realm.name.clone()),
+                    hosts: [http_url, &realm.public_url]
+                        .map(urls::host)
+                        .into_iter()
+                        .filter(|host| !host.is_empty())
+                        .collect(),
+                    aliases: list(&realm.aliases),
+                },
+                check: realm_check(&self.identity.realm_check).unwrap_or_default(),
             },
             handshakes: Limits {
                 total: gateway.max_handshakes,
@@ -360,6 +391,7 @@ impl Settings {
             max_sessions_per_network: limit(gateway.max_sessions_per_network),
             keep_session: keep_session(&gateway.keep_session).unwrap_or_default(),
             tell_members: gateway.tell_members,
+            tell_connected: gateway.tell_connected,
             load: gateway::LoadLimits {
                 memory_bytes: (gateway.max_memory_mb > 0)
                     .then(|| gateway.max_memory_mb.saturating_mul(1024 * 1024)),
@@ -412,6 +444,7 @@ impl Settings {
             open: list(&rooms.open),
             fixed_room: None,
             entries_per_minute: rooms.entries_per_minute,
+            tell_connected: self.gateway.tell_connected,
             max_room_egress_bytes_per_second: rooms.max_room_egress_bytes_per_second,
             max_node_egress_bytes_per_second: rooms.max_node_egress_bytes_per_second,
             flush_interval: milliseconds(rooms.flush_interval_ms),
@@ -431,11 +464,18 @@ impl Settings {
         }
     }
 
+    /// The host that challenges name: the realm's, or else that of this process, at `http_url`.
+    pub(crate) fn challenge_host(&self, http_url: &str) -> String {
+        let realm_url = &self.realm.public_url;
+        urls::host(if realm_url.is_empty() { http_url } else { realm_url })
+    }
+
     /// What auth chains are held against.
     pub(crate) fn identity(&self) -> identity::Limits {
         identity::Limits {
             clock_skew: seconds(self.identity.clock_skew_s),
             longest_ephemeral: seconds(self.identity.longest_ephemeral_days.saturating_mul(24 * 60 * 60)),
+            lowercased_fetch: self.identity.accept_lowercased_fetch,
         }
     }
 
@@ -462,13 +502,26 @@ impl Settings {
         rate(self.stats.requests_per_second_per_network, self.stats.request_burst_per_network)
     }
 
+    fn shown_positions(&self) -> Positions {
+        positions(&self.stats.positions).unwrap_or_default()
+    }
+
+    fn presence_access(&self) -> Access {
+        match &*self.stats.public {
+            "false" => Access::Off,
+            "token" => Access::Token(TokenDigest::new(&self.stats.token)),
+            _ => Access::Public,
+        }
+    }
+
     /// What presence is told.
-    pub(crate) fn stats(&self, positions: stats::Positions, http_url: &str) -> stats::Settings {
+    pub(crate) fn stats(&self, http_url: &str) -> stats::Settings {
         let realm_url = self.realm.public_url.trim_end_matches('/');
         stats::Settings {
             peer_timeout: seconds(self.stats.peer_timeout_s),
             report_timeout: seconds(self.stats.report_timeout_s),
-            positions,
+            access: self.presence_access(),
+            positions: self.shown_positions(),
             realm_name: self.realm.name.clone(),
             // A process of presence alone is reached elsewhere than the realm is.
             public_url: if realm_url.is_empty() { http_url } else { realm_url }.to_owned(),

@@ -121,6 +121,9 @@ pub(crate) struct Realm {
     pub(crate) name: String,
     /// Where clients reach the realm. Empty: where they reach the process.
     pub(crate) public_url: String,
+    /// Further names and hosts of the realm, separated by commas: a signed login may name them as its
+    /// realm.
+    pub(crate) aliases: String,
     /// The Ethereum network, 1 for the main net.
     pub(crate) network_id: u64,
     /// URNs, separated by commas.
@@ -149,6 +152,11 @@ pub(crate) struct Identity {
     pub(crate) clock_skew_s: u64,
     /// How far ahead an ephemeral key may expire.
     pub(crate) longest_ephemeral_days: u64,
+    /// Whether signed requests are accepted whose payload was signed all in lower case, as clients did
+    /// before August 2026.
+    pub(crate) accept_lowercased_fetch: bool,
+    /// What happens to a signed login whose metadata names another realm: `refuse` or `log`.
+    pub(crate) realm_check: String,
     /// The JSON-RPC API of an Ethereum node, which is asked about contract wallets. It counts as a
     /// secret. Empty: contract wallets are refused.
     pub(crate) ethereum_rpc_url: String,
@@ -204,6 +212,8 @@ pub(crate) struct Gateway {
     pub(crate) keep_session: String,
     /// Whether members of an island are told who joins it and who leaves it.
     pub(crate) tell_members: bool,
+    /// Whether a challenge, of a gateway or a room, reports that its address is connected already.
+    pub(crate) tell_connected: bool,
     /// Resident memory above which `/about` asks nobody in. 0: no limit.
     pub(crate) max_memory_mb: u64,
     /// CPU, in percent of all cores over five seconds, above which it asks nobody in. 0: no limit.
@@ -311,6 +321,9 @@ pub(crate) struct Islands {
     pub(crate) settling_s: u64,
     /// How long an island stays where it was moved to, unless it has to go.
     pub(crate) move_interval_s: u64,
+    /// How exactly `island_changed` gives the positions of members: `exact` or `parcel`. Empty: as
+    /// `stats.positions`.
+    pub(crate) peer_positions: String,
     /// The beginning of island ids: letters and digits.
     pub(crate) id_prefix: String,
     /// How often what changed is told.
@@ -337,6 +350,11 @@ pub(crate) struct Stats {
     pub(crate) peer_timeout_s: u64,
     /// A report of islands older than this is not shown.
     pub(crate) report_timeout_s: u64,
+    /// Who may read `/peers`, `/islands`, `/parcels` and `/events`: `true` (everyone), `token` (clients that
+    /// send `token`) or `false` (no client).
+    pub(crate) public: String,
+    /// The access token of presence.
+    pub(crate) token: String,
     /// What is shown of where people are: `exact` or `parcel`.
     pub(crate) positions: String,
     /// How long the content service may take to say what is on some parcels.
@@ -406,6 +424,7 @@ impl Default for Realm {
         Self {
             name: String::new(),
             public_url: String::new(),
+            aliases: String::new(),
             network_id: 1,
             global_scenes: String::new(),
             scenes: String::new(),
@@ -423,6 +442,8 @@ impl Default for Identity {
         Self {
             clock_skew_s: 60,
             longest_ephemeral_days: 36_600,
+            accept_lowercased_fetch: true,
+            realm_check: "refuse".to_owned(),
             ethereum_rpc_url: String::new(),
             ethereum_timeout_ms: 2_000,
             ethereum_max_questions: 32,
@@ -456,6 +477,7 @@ impl Default for Gateway {
             max_sessions_per_network: 0,
             keep_session: "newest".to_owned(),
             tell_members: true,
+            tell_connected: true,
             max_memory_mb: 0,
             max_cpu_percent: 0,
             handshake_timeout_s: 10,
@@ -515,6 +537,7 @@ impl Default for Islands {
             transport_timeout_s: 3,
             settling_s: 3,
             move_interval_s: 10,
+            peer_positions: String::new(),
             id_prefix: "I".to_owned(),
             flush_interval_ms: 250,
             report_interval_ms: 2_000,
@@ -528,6 +551,8 @@ impl Default for Stats {
         Self {
             peer_timeout_s: 20,
             report_timeout_s: 10,
+            public: "true".to_owned(),
+            token: String::new(),
             positions: "exact".to_owned(),
             content_timeout_ms: 2_000,
             scene_ttl_s: 300,

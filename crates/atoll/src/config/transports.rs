@@ -14,6 +14,7 @@ use super::{
     Settings,
     nodes::{External, LiveKit, P2p},
     roles::{list, room_nodes, seconds},
+    urls::is_url,
 };
 
 /// Different protocols that external nodes may speak: a client says of at most eight that it can
@@ -158,12 +159,6 @@ fn limit(max_users: u32) -> Option<u32> {
 /// As it stands in a file, so that nothing is seen, too.
 fn quoted(text: &str) -> String {
     format!("{text:?}")
-}
-
-pub(super) fn is_url(text: &str, schemes: &[&str]) -> bool {
-    // The parser would forgive white space.
-    let plain = !text.contains(|c: char| c.is_whitespace() || c.is_control());
-    plain && Url::parse(text).is_ok_and(|url| url.has_host() && schemes.contains(&url.scheme()))
 }
 
 /// The paths of LiveKit's API are fixed: another one before them would be lost.

@@ -62,7 +62,7 @@ impl Realm {
         }
         let token_ttl = Duration::from_secs(settings.rooms.token_ttl_s);
         let minter = || ws_room::Minter::new(secrets[0].as_bytes(), token_ttl);
-        let mut verifier = Verifier::new(settings.identity());
+        let mut verifier = Verifier::new(settings.identity()).with_host(&settings.challenge_host(&urls.http));
         if let Some(contracts) = settings.contracts() {
             verifier = verifier.with_contracts(Contracts::new(contracts)?);
         }
@@ -82,7 +82,7 @@ impl Realm {
             let nodes = settings.rooms(&parsed.nodes, parsed.realm.room.as_ref(), &urls.ws);
             Rooms::new(nodes, ws_room::Verifier::new(secrets.iter().map(String::as_bytes)), verifier)
         });
-        let stats = runs(Role::Stats).then(|| Stats::new(settings.stats(parsed.positions, &urls.http)));
+        let stats = runs(Role::Stats).then(|| Stats::new(settings.stats(&urls.http)));
         let director = runs(Role::Director).then(|| {
             let settings = settings.director(parsed.transports.clone(), parsed.rules());
             Director::new(settings, bus.clone(), minter())

@@ -53,11 +53,7 @@ pub(crate) async fn throttle(
         Err(_) => {
             metrics::counter!("atoll_stats_requests_refused_total").increment(1);
             // A new connection costs the client more than it costs us.
-            let headers = [
-                (header::ACCESS_CONTROL_ALLOW_ORIGIN, "*"),
-                (header::RETRY_AFTER, "1"),
-                (header::CONNECTION, "close"),
-            ];
+            let headers = [(header::RETRY_AFTER, "1"), (header::CONNECTION, "close")];
             (StatusCode::TOO_MANY_REQUESTS, headers, "too many requests of this network").into_response()
         }
     }

@@ -133,7 +133,7 @@ impl Client<'_> {
     fn challenge(&mut self, number: u32, applicant: Applicant) -> Result<Handshake, End> {
         let challenge = self.shared.verifier.challenge().map_err(|_| end(Close::Restarting))?;
         let challenge_to_sign = challenge.as_str().to_owned();
-        let already_connected = self.shared.sessions.contains(applicant.address);
+        let already_connected = self.shared.sessions.reports_connected(applicant.address);
         self.desk.respond(number, &GetChallengeResponse { challenge_to_sign, already_connected });
         Ok(Handshake::AwaitSignature { applicant, challenge })
     }

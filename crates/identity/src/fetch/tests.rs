@@ -54,7 +54,7 @@ fn set(headers: &mut HeaderMap, name: &'static str, value: &str) {
 #[test]
 fn the_payload_is_what_clients_of_the_field_sign() {
     let payload = fetch_payload("POST", "/Path", 1_767_225_600_123, r#"{"Signer":"dcl:explorer"}"#);
-    assert_eq!(payload, r#"post:/path:1767225600123:{"signer":"dcl:explorer"}"#);
+    assert_eq!(payload, r#"post:/path:1767225600123:{"Signer":"dcl:explorer"}"#);
     let names: Vec<String> =
         identity().sign_fetch("post", PATH, "{}", now()).into_iter().map(|(name, _)| name).collect();
     let expected = [
@@ -83,16 +83,48 @@ fn requests_of_wallets_and_of_keys_they_vouch_for_are_taken() {
     }
 }
 
+/// A request whose payload was signed all in lower case, as clients did before August 2026.
+fn lowercased(metadata: &str) -> HeaderMap {
+    let timestamp = unix_ms(now());
+    let payload = fetch_payload("POST", PATH, timestamp, metadata).to_lowercase();
+    let links: Vec<Link> = serde_json::from_str(&wallet().sign_challenge(&payload)).unwrap();
+    map(&fetch_headers(&links, timestamp, metadata))
+}
+
 #[test]
-fn a_request_is_known_again_whoever_signed_it_for_its_owner_and_however_it_is_spelled() {
-    let print = |headers: &[(String, String)]| examine_at(&map(headers), now()).unwrap().fingerprint();
-    let sent = print(&identity().sign_fetch("POST", PATH, METADATA_JSON, now()));
-    let mut spelled = wallet().sign_fetch("POST", PATH, METADATA_JSON, now());
-    spelled[3].1 = METADATA_JSON.to_uppercase();
-    assert_eq!(print(&spelled), sent);
+fn lowercased_payload_is_accepted_while_the_limits_allow_it() {
+    let metadata = r#"{"intent":"dcl:explorer:comms-handshake","signer":"DCL:Explorer","isGuest":false}"#;
+    let fetch = examine_at(&lowercased(metadata), now()).unwrap();
+    // Only the text that was signed is read.
+    assert_eq!(fetch.metadata["signer"], "dcl:explorer");
+    assert_eq!(fetch.metadata["isguest"], false);
+    let strict = Limits { lowercased_fetch: false, ..Limits::default() };
+    let refused = examine_fetch("POST", PATH, &lowercased(metadata), &strict, now());
+    assert_eq!(refused, Err(FetchError::Chain(ChainError::OtherChallenge)));
+    // Without capitals both forms are the same.
+    assert!(examine_fetch("POST", PATH, &lowercased("{}"), &strict, now()).is_ok());
+}
+
+#[test]
+fn metadata_signed_byte_for_byte_keeps_its_letters() {
+    let fetch =
+        with_metadata(r#"{"isGuest":false,"sceneId":"bafyABC","realm":{"serverName":"Main"}}"#).unwrap();
+    assert_eq!(fetch.metadata["sceneid"], "bafyABC");
+    assert_eq!(fetch.metadata["realm"]["serverName"], "Main");
+}
+
+#[test]
+fn fingerprint_ignores_the_signer_and_the_spelling_of_unsigned_letters() {
+    let print = |headers: &HeaderMap| examine_at(headers, now()).unwrap().fingerprint();
+    let sent = print(&map(&identity().sign_fetch("POST", PATH, METADATA_JSON, now())));
+    assert_eq!(print(&map(&wallet().sign_fetch("post", PATH, METADATA_JSON, now()))), sent);
+    let old = print(&lowercased(METADATA_JSON));
+    let mut spelled = lowercased(METADATA_JSON);
+    set(&mut spelled, METADATA, &METADATA_JSON.to_uppercase());
+    assert_eq!(print(&spelled), old);
     let other = Wallet::from_secret([3; 32]).unwrap();
-    assert_ne!(print(&other.sign_fetch("POST", PATH, METADATA_JSON, now())), sent);
-    assert_ne!(print(&wallet().sign_fetch("POST", PATH, "{}", now())), sent);
+    assert_ne!(print(&map(&other.sign_fetch("POST", PATH, METADATA_JSON, now()))), sent);
+    assert_ne!(print(&map(&wallet().sign_fetch("POST", PATH, "{}", now()))), sent);
 }
 
 #[test]
@@ -191,11 +223,13 @@ fn refuses_scenes_however_they_are_spelled() {
     ] {
         assert_eq!(with_metadata(metadata), Err(FetchError::SignedForScene), "{metadata}");
     }
-    // What a scene had signed cannot be handed on in other letters.
-    let mut headers =
-        map(&wallet().sign_fetch("POST", PATH, r#"{"signer":"decentraland-kernel-scene"}"#, now()));
-    set(&mut headers, METADATA, r#"{"sIgner":"decentraland-kernel-SCENE"}"#);
-    assert_eq!(examine_at(&headers, now()), Err(FetchError::SignedForScene));
+    // A request that a scene had signed cannot be forwarded in other letters.
+    let scene = r#"{"signer":"decentraland-kernel-scene"}"#;
+    let respelled = r#"{"sIgner":"decentraland-kernel-SCENE"}"#;
+    for mut headers in [map(&wallet().sign_fetch("POST", PATH, scene, now())), lowercased(scene)] {
+        set(&mut headers, METADATA, respelled);
+        assert_eq!(examine_at(&headers, now()), Err(FetchError::SignedForScene));
+    }
 }
 
 #[test]

@@ -95,6 +95,7 @@ fn node() -> Shared {
         max_users: 1_000,
         open: Vec::new(),
         entries_per_minute: 30,
+        tell_connected: true,
         max_room_egress_bytes_per_second: 0,
         max_node_egress_bytes_per_second: 0,
         fixed_room: None,

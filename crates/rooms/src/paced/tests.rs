@@ -38,6 +38,7 @@ fn router(handshake_timeout: Duration) -> Router {
         flush_interval: Duration::from_millis(10),
         handshake_timeout,
         entries_per_minute: 30,
+        tell_connected: true,
         max_room_egress_bytes_per_second: 0,
         max_node_egress_bytes_per_second: 0,
         handshakes: Limits { total: 10, per_network: None, rate: None },

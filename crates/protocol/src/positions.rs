@@ -1,26 +1,26 @@
-use protocol::Position;
+use crate::Position;
 
-/// What is shown of where people are.
+/// How exactly a peer's position is published to clients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Positions {
-    /// Where they are.
+    /// As the peer reported it.
     #[default]
     Exact,
-    /// The centre of the parcel that they are in, on the ground.
+    /// The centre of the parcel that the peer is in, on the ground.
     Parcel,
 }
 
 impl Positions {
-    /// What is shown of a position. Nothing else of it is kept, so that nothing else can be told.
-    pub(crate) fn shown(self, position: Position) -> Position {
+    /// The published form of a position. A role that keeps only this cannot leak more.
+    pub fn shown(self, position: Position) -> Position {
         match self {
             Self::Exact => position,
             Self::Parcel => position.parcel().center(),
         }
     }
 
-    /// What is shown of a radius that somebody else measured, in metres.
-    pub(crate) fn shown_radius(self, radius_m: f64) -> f64 {
+    /// The published form of a radius of an island, in metres.
+    pub fn shown_radius(self, radius_m: f64) -> f64 {
         /// Half the side of a parcel.
         const STEP_M: f64 = 8.0;
         match self {
