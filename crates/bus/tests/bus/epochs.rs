@@ -4,7 +4,7 @@ use bus::{Bus, Headers, Subscription};
 use protocol::{Subject, subject};
 
 use crate::{
-    contract::{next, peer},
+    contract::{next, peer, subscribed},
     metric,
     nats::settings,
     server::Server,
@@ -22,10 +22,11 @@ async fn payloads(subscription: &mut Subscription) -> Vec<String> {
 /// `director` says things, of which nobody on `bus` hears those of an earlier epoch.
 async fn nobody_hears_deposed(director: &Bus, bus: &Bus, names: [&'static str; 2]) {
     metric::begin();
-    let patterns = [subject::PEER_ISLAND_CHANGES, subject::ENGINE_ISLANDS, subject::SCENE_TOPICS];
+    let patterns = [subject::PEER_ISLAND_CHANGES, subject::ISLAND_PEER_JOINS, subject::SCENE_TOPICS];
     let mut subscriptions = names.map(|name| bus.subscribe(name, &patterns, 100));
-    bus.flush().await;
+    subscribed(bus).await;
     let island_changed = Subject::PeerIslandChanged(peer(1));
+    let end = Subject::IslandPeerJoin("I1".parse().unwrap());
     let cases: [(&[_], &[_]); 3] = [
         (&[(Some(5), "5"), (Some(5), "5 again"), (None, "nobody's")], &["5", "5 again", "nobody's", "last"]),
         (&[(Some(7), "7")], &["7", "last"]),
@@ -35,7 +36,7 @@ async fn nobody_hears_deposed(director: &Bus, bus: &Bus, names: [&'static str; 2
         for &(epoch, payload) in said {
             director.publish(&island_changed, Headers { epoch, ..Headers::default() }, payload);
         }
-        director.publish(&Subject::EngineIslands, Headers::default(), "last");
+        director.publish(&end, Headers::default(), "last");
         for subscription in &mut subscriptions {
             assert_eq!(payloads(subscription).await, expected);
         }
@@ -54,7 +55,7 @@ async fn nobody_hears_deposed(director: &Bus, bus: &Bus, names: [&'static str; 2
         director.publish(&stranger, Headers { epoch: Some(1), ..Headers::default() }, "stranger");
     }
     director.publish(&island_changed, Headers { epoch: Some(9), ..Headers::default() }, "9");
-    director.publish(&Subject::EngineIslands, Headers::default(), "last");
+    director.publish(&end, Headers::default(), "last");
     for (subscription, name) in subscriptions.iter_mut().zip(names) {
         let strangers = ["stranger"; 4];
         assert_eq!(payloads(subscription).await, [&["9"], &strangers[..], &["9", "last"]].concat());

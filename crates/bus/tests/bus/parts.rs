@@ -8,7 +8,7 @@ use protocol::{SessionId, Subject, subject};
 use tokio::time::{sleep, timeout};
 
 use crate::{
-    contract::{PATIENCE, heartbeat, next, peer},
+    contract::{PATIENCE, heartbeat, next, peer, subscribed},
     metric,
     nats::settings,
     server::Server,
@@ -58,7 +58,7 @@ async fn what_several_say_at_once_is_put_together_for_each() {
     let (server, _file) = narrow();
     let listener = Bus::nats(settings(&server.url())).await.unwrap();
     let mut heard = listener.subscribe("several", &PATTERNS, 10_000);
-    listener.flush().await;
+    subscribed(&listener).await;
     let mut publishers = Vec::new();
     for number in 0..PUBLISHERS {
         let bus = Bus::nats(settings(&server.url())).await.unwrap();
@@ -104,7 +104,7 @@ async fn what_lacks_a_part_is_dropped_and_told_as_missed() {
     let server = Server::start();
     let bus = Bus::nats(settings(&server.url())).await.unwrap();
     let mut heard = bus.subscribe("gap", &PATTERNS, 100);
-    bus.flush().await;
+    subscribed(&bus).await;
     let other = async_nats::connect(server.url()).await.unwrap();
     let say = async |number: u32, part: Option<&str>, payload: &'static str| {
         let mut headers = HeaderMap::new();
@@ -130,7 +130,7 @@ async fn what_is_kept_while_the_server_is_away_is_kept_whole() {
     let (mut server, _file) = narrow();
     let bus = Bus::nats(settings(&server.url())).await.unwrap();
     let mut heard = bus.subscribe("away", &PATTERNS, 100);
-    bus.flush().await;
+    subscribed(&bus).await;
     server.stop();
     let away = async {
         while !bus.is_away() {
