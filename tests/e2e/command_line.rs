@@ -1,6 +1,10 @@
 //! The binary as its user sees it.
 
-use std::process::{Command, Stdio};
+use std::{
+    ffi::OsStr,
+    os::unix::ffi::OsStrExt,
+    process::{Command, Stdio},
+};
 
 use protocol::Close;
 
@@ -218,6 +222,26 @@ fn a_wrong_configuration_is_refused_before_anything_is_bound() {
     for part in ["server.listen = nowhere", "log.format = xml", "2 problem(s)"] {
         assert!(stderr.contains(part), "{stderr}");
     }
+}
+
+#[test]
+fn variable_that_is_not_utf8_matters_only_if_it_is_ours() {
+    let with = |name: &[u8], value: &[u8]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_atoll"));
+        let output = command.arg("config").env(OsStr::from_bytes(name), OsStr::from_bytes(value)).output();
+        let output = output.unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    for name in [&b"LEGACY"[..], b"LEG\xe9", b"\xff"] {
+        assert_eq!(with(name, b"caf\xe9"), (Some(0), String::new()));
+    }
+    let (code, stderr) = with(b"ATOLL__REALM__NAME", b"caf\xe9");
+    assert_eq!(code, Some(1));
+    assert!(stderr.contains("the environment variable ATOLL__REALM__NAME is not UTF-8"), "{stderr}");
+    assert!(!stderr.contains("caf"), "the value may be a secret: {stderr}");
+    let (code, stderr) = with(b"ATOLL__REALM__N\xe4ME", b"cafe");
+    assert_eq!(code, Some(1));
+    assert!(stderr.contains("ATOLL__REALM__N\u{fffd}ME is not UTF-8"), "{stderr}");
 }
 
 #[test]

@@ -90,7 +90,8 @@ impl ConfigFlags {
             ("log.level", self.log_level),
         ];
         let flags = flags.into_iter().filter_map(|(key, value)| Some((key, value?))).collect();
-        Ok(config::load(Sources { file: self.config, environment: std::env::vars().collect(), flags })?)
+        let environment = config::environment(std::env::vars_os())?;
+        Ok(config::load(Sources { file: self.config, environment, flags })?)
     }
 }
 

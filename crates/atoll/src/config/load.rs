@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    ffi::OsString,
     fmt,
     path::{Path, PathBuf},
 };
@@ -42,6 +43,35 @@ pub(crate) struct Sources {
 }
 
 const DEFAULT_FILE: &str = "atoll.toml";
+/// The environment variables of this program begin with this, in capitals or not.
+const ENVIRONMENT_PREFIX: &str = "ATOLL_";
+
+/// The environment variables of this program, or the names of those that are not UTF-8. Variables of other programs may
+/// hold any bytes, and are passed over.
+pub(crate) fn environment(
+    variables: impl Iterator<Item = (OsString, OsString)>,
+) -> Result<HashMap<String, String>, Problems> {
+    let mut ours = HashMap::new();
+    let mut problems = Vec::new();
+    for (name, value) in variables {
+        let readable = name.to_string_lossy().into_owned();
+        if !readable
+            .get(..ENVIRONMENT_PREFIX.len())
+            .is_some_and(|prefix| prefix.eq_ignore_ascii_case(ENVIRONMENT_PREFIX))
+        {
+            continue;
+        }
+        // The value is not repeated: it may be a secret.
+        match (name.into_string(), value.into_string()) {
+            (Ok(name), Ok(value)) => drop(ours.insert(name, value)),
+            (Ok(_), Err(_)) => problems.push(format!("the environment variable {readable} is not UTF-8")),
+            (Err(_), _) => {
+                problems.push(format!("the name of the environment variable {readable} is not UTF-8"))
+            }
+        }
+    }
+    if problems.is_empty() { Ok(ours) } else { Err(Problems(problems)) }
+}
 
 /// One value that somebody set.
 struct Setting {

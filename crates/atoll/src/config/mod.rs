@@ -12,7 +12,7 @@ mod settings;
 mod transports;
 mod urls;
 
-pub(crate) use load::{Sources, load};
+pub(crate) use load::{Sources, environment, load};
 pub(crate) use roles::Parsed;
 pub(crate) use settings::Settings;
 
