@@ -1,7 +1,8 @@
 //! A realm whose roles talk over NATS.
 
 use std::{
-    process::Command,
+    net::{TcpListener, TcpStream},
+    process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
@@ -223,6 +224,36 @@ fn refused(flags: &[&str], settings: &[(&str, &str)]) -> String {
     assert_eq!((output.status.code(), stdout.as_str()), (Some(1), ""), "{stderr}");
     assert!(!stderr.contains("sesame"), "no password: {stderr}");
     stderr
+}
+
+/// `atoll serve` whose bus accepts connections and answers nothing, once it has connected.
+fn hanging_start(bus: &TcpListener) -> (Child, TcpStream) {
+    let url = format!("nats://{}", bus.local_addr().unwrap());
+    let child = Command::new(env!("CARGO_BIN_EXE_atoll"))
+        .args(["serve", "--listen", "127.0.0.1:0", "--bus", &url])
+        .env("ATOLL__SERVER__ADMIN", "")
+        .env("ATOLL__ROOMS__TOKEN_SECRETS", SECRET)
+        .env("ATOLL__BUS__CONNECT_TIMEOUT_S", "600")
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    (child, bus.accept().unwrap().0)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn signal_ends_a_start_whose_bus_never_answers() {
+    for signal in ["TERM", "INT"] {
+        let bus = TcpListener::bind("127.0.0.1:0").unwrap();
+        let (child, _connection) = tokio::task::spawn_blocking(move || hanging_start(&bus)).await.unwrap();
+        let pid = child.id().to_string();
+        assert!(Command::new("kill").args(["-s", signal, &pid]).status().unwrap().success());
+        let ended = tokio::task::spawn_blocking(move || child.wait_with_output());
+        let output = timeout(PATIENCE, ended).await.expect("an end in time").unwrap().unwrap();
+        let log = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(0), "{log}");
+        assert!(log.contains("stopped during the start"), "{log}");
+    }
 }
 
 #[test]

@@ -113,8 +113,11 @@ fn run(command: Command) -> Result<ExitCode> {
     match command {
         Command::Serve(flags) => {
             let (settings, parsed) = flags.load()?;
-            runtime()?.block_on(serve::serve(settings, parsed))?;
-            Ok(ExitCode::SUCCESS)
+            let runtime = runtime()?;
+            let served = runtime.block_on(serve::serve(settings, parsed));
+            // Dropping it would wait for blocking calls, such as a name lookup that gets no answer.
+            runtime.shutdown_background();
+            served.map(|()| ExitCode::SUCCESS)
         }
         Command::Config(flags) => {
             print!("{}", config::print(&flags.load()?.0));

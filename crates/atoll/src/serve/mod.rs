@@ -4,11 +4,18 @@ mod banner;
 mod realm;
 mod throttle;
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, pin::pin, time::Duration};
 
 use anyhow::{Context, Result};
 use bus::Bus;
-use tokio::{net::TcpListener, signal, sync::watch, task::JoinSet, time};
+use director::Console;
+use tokio::{
+    net::TcpListener,
+    signal,
+    sync::watch,
+    task::{JoinHandle, JoinSet},
+    time,
+};
 
 use crate::{
     admin,
@@ -32,65 +39,16 @@ pub(crate) async fn serve(settings: Settings, parsed: Parsed) -> Result<()> {
     for warning in &parsed.warnings {
         tracing::warn!("{warning}");
     }
-    let metrics = telemetry::metrics()?;
-    // Each socket is a file; the soft limit of most systems is far below the hard one.
-    let files = rlimit::increase_nofile_limit(u64::MAX).unwrap_or_default();
-    let listener = TcpListener::bind(parsed.listen)
-        .await
-        .with_context(|| format!("cannot listen on {}", parsed.listen))?;
-    let local = listener.local_addr()?;
-    let metrics_listener = match parsed.metrics_listen {
-        Some(address) => Some(bind_metrics(address).await?),
-        None => None,
-    };
-    let metrics_local = metrics_listener.as_ref().map(TcpListener::local_addr).transpose()?;
-    let urls = Urls::new(parsed.public_url.as_deref(), local);
-    // What operators ask, a director answers.
-    let admin = match parsed.admin.filter(|_| parsed.roles.contains(&Role::Director)) {
-        Some(address) => admin_listener(address, &settings).await?,
-        None => None,
-    };
-    let bus = match parsed.bus.clone() {
-        Some(nats) => Bus::nats(nats).await.context("no bus")?,
-        None => Bus::in_process(),
-    };
-    let (realm, director) = Realm::assemble(&settings, &parsed, &urls, bus)?;
-    let throttle = settings.presence_rate().map(Throttle::new);
-    let (app, metrics_app) = realm.routers(metrics.clone(), metrics_listener.is_some(), throttle);
-    let console = director.as_ref().map(director::Director::console);
-    let roles = tokio::spawn(realm.clone().run(director, metrics));
-    let (stop_listeners, stopped) = watch::channel(());
-    let stopped = || {
-        let mut stopped = stopped.clone();
-        // The end of the sender counts, too.
-        async move { drop(stopped.changed().await) }
-    };
-    let mut servers = JoinSet::new();
-    let public = settings.public_listener(parsed.client_addresses.clone(), files);
-    servers.spawn(listener::serve(listener, app, public, stopped()));
-    let admin_local = admin.as_ref().map(TcpListener::local_addr).transpose()?;
-    if let Some(listener) = metrics_listener {
-        servers.spawn(listener::serve(
-            listener,
-            metrics_app,
-            settings.operator_listener("metrics"),
-            stopped(),
-        ));
-    }
-    urls.print(&parsed.roles, metrics_local, admin_local);
-    if let Some(console) = console.clone() {
-        if let Some(listener) = admin {
-            let app = admin::router(console.clone());
-            servers.spawn(listener::serve(listener, app, settings.operator_listener("admin"), stopped()));
+    // Signals count from here on, in every phase of the start: the bus may take its time, or never answer.
+    let mut stop = pin!(stop_signal()?);
+    let started = tokio::select! {
+        started = start(&settings, parsed) => started?,
+        () = &mut stop => {
+            tracing::info!("stopped during the start");
+            return Ok(());
         }
-        if let Some((file, rules)) = parsed.rules {
-            tracing::info!(file = %file.display(), count = rules.rules.len(), "rules hold");
-            tokio::spawn(rules::watch(file, rules, console));
-        }
-    }
-    tracing::info!(%local, files, roles = settings.server.roles, "serving");
-
-    let stop = stop_signal()?;
+    };
+    let Running { realm, console, roles, mut servers, stop_listeners } = started;
     tokio::select! {
         () = stop => {}
         ended = roles => {
@@ -120,6 +78,82 @@ pub(crate) async fn serve(settings: Settings, parsed: Parsed) -> Result<()> {
     drop(stop_listeners);
     let _ = time::timeout(LAST_ANSWERS_TIMEOUT, servers.join_all()).await;
     Ok(())
+}
+
+/// A realm, or a part of one, that serves.
+struct Running {
+    realm: Realm,
+    /// Of the director, where one runs.
+    console: Option<Console>,
+    /// Ends when a role fails.
+    roles: JoinHandle<Result<()>>,
+    /// The listeners.
+    servers: JoinSet<()>,
+    /// Dropping it stops the listeners.
+    stop_listeners: watch::Sender<()>,
+}
+
+/// Binds what has to be bound, connects to the bus, and starts the roles and the listeners. Tasks are spawned only after
+/// the last wait, so that a start that is cancelled leaves nothing behind.
+async fn start(settings: &Settings, parsed: Parsed) -> Result<Running> {
+    let metrics = telemetry::metrics()?;
+    // Each socket is a file; the soft limit of most systems is far below the hard one.
+    let files = rlimit::increase_nofile_limit(u64::MAX).unwrap_or_default();
+    let listener = TcpListener::bind(parsed.listen)
+        .await
+        .with_context(|| format!("cannot listen on {}", parsed.listen))?;
+    let local = listener.local_addr()?;
+    let metrics_listener = match parsed.metrics_listen {
+        Some(address) => Some(bind_metrics(address).await?),
+        None => None,
+    };
+    let metrics_local = metrics_listener.as_ref().map(TcpListener::local_addr).transpose()?;
+    let urls = Urls::new(parsed.public_url.as_deref(), local);
+    // What operators ask, a director answers.
+    let admin = match parsed.admin.filter(|_| parsed.roles.contains(&Role::Director)) {
+        Some(address) => admin_listener(address, settings).await?,
+        None => None,
+    };
+    let admin_local = admin.as_ref().map(TcpListener::local_addr).transpose()?;
+    let bus = match parsed.bus.clone() {
+        Some(nats) => Bus::nats(nats).await.context("no bus")?,
+        None => Bus::in_process(),
+    };
+    let (realm, director) = Realm::assemble(settings, &parsed, &urls, bus)?;
+    let throttle = settings.presence_rate().map(Throttle::new);
+    let (app, metrics_app) = realm.routers(metrics.clone(), metrics_listener.is_some(), throttle);
+    let console = director.as_ref().map(director::Director::console);
+    let roles = tokio::spawn(realm.clone().run(director, metrics));
+    let (stop_listeners, stopped) = watch::channel(());
+    let stopped = || {
+        let mut stopped = stopped.clone();
+        // The end of the sender counts, too.
+        async move { drop(stopped.changed().await) }
+    };
+    let mut servers = JoinSet::new();
+    let public = settings.public_listener(parsed.client_addresses.clone(), files);
+    servers.spawn(listener::serve(listener, app, public, stopped()));
+    if let Some(listener) = metrics_listener {
+        servers.spawn(listener::serve(
+            listener,
+            metrics_app,
+            settings.operator_listener("metrics"),
+            stopped(),
+        ));
+    }
+    urls.print(&parsed.roles, metrics_local, admin_local);
+    if let Some(console) = console.clone() {
+        if let Some(listener) = admin {
+            let app = admin::router(console.clone());
+            servers.spawn(listener::serve(listener, app, settings.operator_listener("admin"), stopped()));
+        }
+        if let Some((file, rules)) = parsed.rules {
+            tracing::info!(file = %file.display(), count = rules.rules.len(), "rules hold");
+            tokio::spawn(rules::watch(file, rules, console));
+        }
+    }
+    tracing::info!(%local, files, roles = settings.server.roles, "serving");
+    Ok(Running { realm, console, roles, servers, stop_listeners })
 }
 
 /// The listener for metrics.
