@@ -51,7 +51,19 @@ impl Realm {
         Self::spawn(command, "127.0.0.1:0", &[], settings)
     }
 
-    fn spawn(mut command: Command, listen: &str, flags: &[&str], settings: &[(&str, &str)]) -> Self {
+    /// A realm whose standard error is a pipe that nothing reads: [`Realm::take_stderr`] has its other end.
+    pub(crate) fn with_unread_log(settings: &[(&str, &str)]) -> Self {
+        let command = Command::new(env!("CARGO_BIN_EXE_atoll"));
+        Self::spawn_unread(command, "127.0.0.1:0", &[], settings)
+    }
+
+    fn spawn(command: Command, listen: &str, flags: &[&str], settings: &[(&str, &str)]) -> Self {
+        let mut realm = Self::spawn_unread(command, listen, flags, settings);
+        realm.log = Some(read_all(realm.take_stderr()));
+        realm
+    }
+
+    fn spawn_unread(mut command: Command, listen: &str, flags: &[&str], settings: &[(&str, &str)]) -> Self {
         // The client of these tests needs one, though it speaks no TLS; the first test sets it.
         let _ = rustls::crypto::ring::default_provider().install_default();
         command
@@ -65,11 +77,9 @@ impl Realm {
             command.env(format!("ATOLL__{key}"), value);
         }
         let mut child = command.spawn().unwrap();
-        // Read from the beginning, so that a process that says much never waits for its reader.
-        let log = child.stderr.take().map(read_all);
         let stdout = child.stdout.take().unwrap();
         let [http, ws, metrics, admin] = [const { String::new() }; 4];
-        let mut realm = Self { child, log, http, ws, metrics, admin };
+        let mut realm = Self { child, log: None, http, ws, metrics, admin };
         let mut said = BufReader::new(stdout).lines().map_while(Result::ok);
         // What every process has.
         realm.http = realm.told("where it is", &mut said, |line| {
@@ -96,9 +106,15 @@ impl Realm {
         pick: impl Fn(String) -> Option<String>,
     ) -> String {
         said.find_map(pick).unwrap_or_else(|| {
+            self.log = self.log.take().or_else(|| Some(read_all(self.take_stderr())));
             let (status, log) = self.wait(Duration::from_secs(10));
             panic!("the process did not say {what}, and ended with {status}: {log}")
         })
+    }
+
+    /// The reading end of the standard error, which no other reader has yet.
+    pub(crate) fn take_stderr(&mut self) -> ChildStderr {
+        self.child.stderr.take().expect("nothing reads it yet")
     }
 
     /// The archipelago socket.

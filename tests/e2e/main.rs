@@ -17,6 +17,7 @@ mod given;
 mod http;
 mod islands;
 mod leftovers;
+mod logs;
 mod moves;
 mod nats;
 mod networks;

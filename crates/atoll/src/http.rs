@@ -13,7 +13,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use crate::{process, serve::Realm};
+use crate::{output, process, serve::Realm};
 
 #[derive(Clone)]
 struct Shared {
@@ -81,6 +81,7 @@ async fn render(State(shared): State<Shared>) -> impl IntoResponse {
     shared.process.collect();
     let tasks = tokio::runtime::Handle::current().metrics().num_alive_tasks();
     metrics::gauge!("atoll_process_tasks").set(tasks as f64);
+    metrics::counter!("atoll_log_lines_dropped_total").absolute(output::dropped_lines());
     if let Some(seconds) = process::cpu_seconds() {
         metrics::gauge!("atoll_process_cpu_seconds").set(seconds);
     }

@@ -7,6 +7,7 @@ mod bots;
 mod config;
 mod explain;
 mod http;
+mod output;
 mod process;
 mod role;
 mod rules;
@@ -14,7 +15,11 @@ mod serve;
 mod sim;
 mod telemetry;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    io::{self, Write as _},
+    path::PathBuf,
+    process::ExitCode,
+};
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -97,13 +102,12 @@ impl ConfigFlags {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    match run(cli.command) {
-        Ok(code) => code,
-        Err(error) => {
-            eprintln!("atoll: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    let code = run(cli.command).unwrap_or_else(|error| {
+        output::STDERR.append(format!("atoll: {error:#}\n").as_bytes());
+        ExitCode::FAILURE
+    });
+    output::flush();
+    code
 }
 
 fn run(command: Command) -> Result<ExitCode> {
@@ -120,7 +124,9 @@ fn run(command: Command) -> Result<ExitCode> {
             served.map(|()| ExitCode::SUCCESS)
         }
         Command::Config(flags) => {
-            print!("{}", config::print(&flags.load()?.0));
+            let settings = config::print(&flags.load()?.0);
+            // A reader that closes the pipe early, such as `head`, has what it wants.
+            let _ = io::stdout().write_all(settings.as_bytes());
             Ok(ExitCode::SUCCESS)
         }
         Command::Bots(flags) => runtime()?.block_on(bots::run(flags)),

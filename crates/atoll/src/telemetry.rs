@@ -1,14 +1,23 @@
 //! Logs and metrics.
 
-use std::io::IsTerminal;
+use std::{
+    backtrace::{Backtrace, BacktraceStatus},
+    io::IsTerminal,
+    panic, thread,
+    time::Duration,
+};
 
 use anyhow::Context;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::EnvFilter;
 
-use crate::config::Settings;
+use crate::{config::Settings, output};
 
-/// Sets up the log; it goes to the standard error, so that the standard output stays for answers.
+/// How long a thread that panics waits until the log holds the message: the process may end with the panic.
+const PANIC_FLUSH_TIMEOUT: Duration = Duration::from_millis(100);
+
+/// Sets up the log; it goes to the standard error, so that the standard output stays for answers. Logging never
+/// waits for that stream: see [`output`].
 pub(crate) fn log(settings: &Settings) -> anyhow::Result<()> {
     let level = &settings.log.level;
     // The client of NATS tells every attempt and every message that it drops, which we count: only
@@ -17,14 +26,33 @@ pub(crate) fn log(settings: &Settings) -> anyhow::Result<()> {
     let filter =
         EnvFilter::try_new(format!("{quiet}{level}")).with_context(|| format!("log.level = {level}"))?;
     let colours = std::io::stderr().is_terminal();
-    let builder =
-        tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr);
+    // What the library says about its own errors would go to the stream itself, which may block.
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(colours)
+        .log_internal_errors(false)
+        .with_writer(|| &output::STDERR);
     if settings.log.format == "json" {
         builder.json().init();
     } else {
         builder.init();
     }
+    log_panics();
     Ok(())
+}
+
+/// Has panics go through the queue of the log: the standard hook writes to the stream itself, which may block.
+fn log_panics() {
+    panic::set_hook(Box::new(|panic| {
+        let thread = thread::current();
+        let mut text = format!("thread '{}' {panic}\n", thread.name().unwrap_or("<unnamed>"));
+        let backtrace = Backtrace::capture();
+        if backtrace.status() == BacktraceStatus::Captured {
+            text.push_str(&format!("{backtrace}\n"));
+        }
+        output::STDERR.append(text.as_bytes());
+        output::flush_within(PANIC_FLUSH_TIMEOUT);
+    }));
 }
 
 /// From 0.1 ms to 5 s, about three to a decade.

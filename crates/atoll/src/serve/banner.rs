@@ -1,12 +1,8 @@
 //! What a process says once it is there: where everything is.
 
-use std::{
-    fmt::Write as _,
-    io::{self, Write as _},
-    net::SocketAddr,
-};
+use std::{fmt::Write as _, net::SocketAddr};
 
-use crate::role::Role;
+use crate::{output, role::Role};
 
 /// Where clients reach the process.
 pub(super) struct Urls {
@@ -23,10 +19,10 @@ impl Urls {
         Self { http, ws }
     }
 
-    /// Says where everything is that these roles offer. Whoever does not listen any more is not told.
+    /// Prints where everything is that these roles offer. Does not wait for the reader of the standard output.
     /// `metrics` is the listener for metrics, where they have one of their own.
     pub(super) fn print(&self, roles: &[Role], metrics: Option<SocketAddr>, admin: Option<SocketAddr>) {
-        let _ = io::stdout().write_all(self.banner(roles, metrics, admin).as_bytes());
+        output::STDOUT.append(self.banner(roles, metrics, admin).as_bytes());
     }
 
     fn banner(&self, roles: &[Role], metrics: Option<SocketAddr>, admin: Option<SocketAddr>) -> String {
