@@ -4,14 +4,14 @@ use std::time::{Duration, SystemTime};
 
 use identity::{Identity, Wallet};
 use protocol::{
-    Close,
+    Close, Position,
     bff::SignedChallenge,
-    v3::{JoinIslandMessage, LeftIslandMessage, server_packet},
+    v3::{Heartbeat, JoinIslandMessage, LeftIslandMessage, server_packet},
 };
 
 use crate::{
     front::{Realm, eventually, wallet},
-    rpc::caller::Caller,
+    rpc::{self, caller::Caller},
     wire::{Wire, enter, room_url, sign_in},
 };
 
@@ -105,6 +105,31 @@ async fn sockets_that_do_not_answer_pings_are_closed() {
     assert_eq!(realm.closed("gateway", Close::Silent).await, 1.0);
     assert_eq!(realm.closed("rooms", Close::Silent).await, 1.0);
     drop((wire, room));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_silent_clients_are_pinged() {
+    const STEP: Duration = Duration::from_millis(100);
+    let realm = Realm::start(&[("GATEWAY__PING_INTERVAL_S", "1"), ("ROOMS__PING_INTERVAL_S", "1")]);
+    let (mut wire, mut room, _) = enter(&realm, &wallet(), 0.0).await;
+    let mut caller = rpc::caller::sign_in(&realm, &wallet()).await;
+    let position = Some(Position::new(0.0, 0.0, 0.0).into());
+    let heartbeat = Heartbeat { position, desired_room: None };
+    let mut pings = [0; 3];
+    for _ in 0..30 {
+        wire.heartbeat(0.0).await;
+        caller.call("CommsDirectorService.SendHeartbeat", &heartbeat).await;
+        room.update(vec![7; 60], true).await;
+        let sockets = [&mut wire, &mut caller.wire, &mut room];
+        let within = futures_util::future::join_all(sockets.map(|socket| socket.pings_within(STEP))).await;
+        pings.iter_mut().zip(within).for_each(|(all, more)| *all += more);
+    }
+    assert_eq!(pings, [0; 3], "archipelago, RPC, room");
+    let sockets = [&mut wire, &mut caller.wire, &mut room];
+    let silent = sockets.map(|socket| socket.pings_within(Duration::from_millis(3_500)));
+    for pings in futures_util::future::join_all(silent).await {
+        assert!((2..=4).contains(&pings), "{pings}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

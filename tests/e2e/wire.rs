@@ -139,6 +139,18 @@ impl Wire {
         }
     }
 
+    /// Reads for so long, and returns how many pings arrived. It discards all messages.
+    pub(crate) async fn pings_within(&mut self, time: Duration) -> usize {
+        let deadline = tokio::time::Instant::now() + time;
+        let mut pings = 0;
+        while let Ok(message) = tokio::time::timeout_at(deadline, self.0.next()).await {
+            let message = message.expect("an open socket").expect("an open socket");
+            assert!(!message.is_close(), "{message:?}");
+            pings += usize::from(message.is_ping());
+        }
+        pings
+    }
+
     /// Whether nothing comes for so long.
     pub(crate) async fn is_silent_for(&mut self, time: Duration) -> bool {
         let message = async {

@@ -49,15 +49,19 @@ pub(crate) struct Socket {
     pace: Pace,
     /// When the pace allows the next read, if that is not now.
     read_at: Option<Instant>,
+    /// When the last frame was taken, or the last wait for the pace ended.
+    active: Instant,
     write_timeout: Duration,
 }
 
 impl Socket {
     pub(crate) fn new(stream: ws::Stream, settings: &Settings) -> Self {
+        let now = Instant::now();
         Self {
             socket: ws::Socket::new(stream, protocol::MAX_MESSAGE_BYTES),
-            pace: Pace::new(settings.messages_per_second, u32::MAX, Instant::now()),
+            pace: Pace::new(settings.messages_per_second, u32::MAX, now),
             read_at: None,
+            active: now,
             write_timeout: settings.write_timeout,
         }
     }
@@ -67,11 +71,19 @@ impl Socket {
     pub(crate) async fn next(&mut self) -> Result<Received, End> {
         if let Some(at) = self.read_at {
             time::sleep_until(at).await;
+            self.active = at;
             self.read_at = None;
         }
         let received = self.socket.next().await.map_err(read_end)?;
-        self.read_at = self.pace.count(0, Instant::now());
+        self.active = Instant::now();
+        self.read_at = self.pace.count(0, self.active);
         Ok(received)
+    }
+
+    /// Until when the client is known to be active: when bytes or frames were taken last, or, while the pace
+    /// delays the next read, the end of that delay. What waits unread is not held against the client.
+    pub(crate) fn active_until(&self) -> Instant {
+        self.active.max(self.socket.arrived_at()).max(self.read_at.unwrap_or(self.active))
     }
 
     /// Answers a ping, and returns the message if the frame completes one. Not cancel-safe.

@@ -21,8 +21,8 @@ pub(crate) struct LiveState {
     published: Instant,
     /// When it is said again where it is, as somebody asked.
     repeat_at: Option<Instant>,
-    /// Pings sent since the last sign of life.
-    unanswered: u32,
+    /// As many pings are unanswered as may be: its position is not repeated.
+    in_doubt: bool,
 }
 
 /// What to do next about a live client.
@@ -32,6 +32,8 @@ pub(crate) enum Live {
     Ignore,
     /// Report on the bus that it is here.
     Publish(Position),
+    /// Check whether anything arrived lately: [`Timers::check`](crate::timers::Timers::check).
+    Check,
     /// Ping it.
     Ping,
     /// End it.
@@ -42,12 +44,12 @@ impl LiveState {
     /// The state of a client that can join these transports.
     pub(crate) fn new(transports: Option<&str>, now: Instant) -> Self {
         let report = Report::new(transports);
-        Self { began: now, last: None, report, published: now, repeat_at: None, unanswered: 0 }
+        Self { began: now, last: None, report, published: now, repeat_at: None, in_doubt: false }
     }
 
-    /// Anything came from the client.
-    pub(crate) fn heard(&mut self) {
-        self.unanswered = 0;
+    /// Records whether as many pings are unanswered as may be.
+    pub(crate) fn set_in_doubt(&mut self, in_doubt: bool) {
+        self.in_doubt = in_doubt;
     }
 
     /// Takes in a packet.
@@ -85,21 +87,14 @@ impl LiveState {
         }
     }
 
-    /// The time for a ping has come.
-    pub(crate) fn ping(&mut self, settings: &Settings, now: Instant) -> Live {
-        if self.unanswered == 2 {
-            return Live::End(Close::Silent);
-        }
+    /// Ends a client that sent no heartbeat for too long, whatever else it sends.
+    pub(crate) fn check_idle(&self, settings: &Settings, now: Instant) -> Live {
         let (quiet_since, limit) = match &self.last {
             // Not before it is no longer vouched for.
             Some((_, at)) => (*at, settings.idle_timeout.max(settings.vouch_for)),
             None => (self.began, settings.idle_timeout),
         };
-        if now - quiet_since >= limit {
-            return Live::End(Close::Idle);
-        }
-        self.unanswered += 1;
-        Live::Ping
+        if now - quiet_since >= limit { Live::End(Close::Idle) } else { Live::Ignore }
     }
 
     /// The time to vouch has come: a client that is quiet, and whose socket lives, stays where it
@@ -127,7 +122,7 @@ impl LiveState {
     pub(crate) fn repeat(&mut self, settings: &Settings, now: Instant) -> Live {
         self.repeat_at = None;
         match self.last {
-            Some((position, at)) if now - at <= settings.vouch_for && self.unanswered < 2 => {
+            Some((position, at)) if now - at <= settings.vouch_for && !self.in_doubt => {
                 self.publish(position, now)
             }
             _ => Live::Ignore,
@@ -256,9 +251,7 @@ mod tests {
         live.wanted(start + 6 * SECOND);
         live.receive(packet(heartbeat(2.0, None)), &settings, start + 5 * SECOND);
         assert_eq!(live.repeat_at(), None, "its own heartbeat was the answer");
-        for _ in 0..2 {
-            live.ping(&settings, start);
-        }
+        live.set_in_doubt(true);
         live.wanted(start + 7 * SECOND);
         assert_eq!(
             live.repeat(&settings, start + 7 * SECOND),
@@ -268,27 +261,17 @@ mod tests {
     }
 
     #[test]
-    fn two_pings_without_a_sign_of_life_end_it() {
-        let (settings, now) = (settings(), Instant::now());
-        let mut live = LiveState::new(None, now);
-        assert_eq!(live.ping(&settings, now), Live::Ping);
-        live.heard();
-        assert_eq!(live.ping(&settings, now), Live::Ping);
-        assert_eq!(live.ping(&settings, now), Live::Ping);
-        assert_eq!(live.ping(&settings, now), Live::End(Close::Silent));
-    }
-
-    #[test]
-    fn a_socket_without_heartbeats_ends() {
+    fn socket_without_heartbeats_is_idle() {
         let (settings, start) = (settings(), Instant::now());
         let mut live = LiveState::new(None, start);
-        assert_eq!(live.ping(&settings, start + 89 * SECOND), Live::Ping);
-        live.heard();
-        assert_eq!(live.ping(&settings, start + 90 * SECOND), Live::End(Close::Idle));
-        let mut live = LiveState::new(None, start);
+        assert_eq!(live.check_idle(&settings, start + 89 * SECOND), Live::Ignore);
+        assert_eq!(live.check_idle(&settings, start + 90 * SECOND), Live::End(Close::Idle));
         live.receive(packet(heartbeat(1.0, None)), &settings, start);
-        assert_eq!(live.ping(&settings, start + 119 * SECOND), Live::Ping, "it is vouched for");
-        live.heard();
-        assert_eq!(live.ping(&settings, start + 120 * SECOND), Live::End(Close::Idle));
+        assert_eq!(
+            live.check_idle(&settings, start + 119 * SECOND),
+            Live::Ignore,
+            "its position is repeated"
+        );
+        assert_eq!(live.check_idle(&settings, start + 120 * SECOND), Live::End(Close::Idle));
     }
 }

@@ -31,7 +31,7 @@ pub struct Settings {
     pub load: LoadLimits,
     /// How long the whole sign-in may take.
     pub handshake_timeout: Duration,
-    /// How often a socket is pinged; two intervals without any sign of life close it.
+    /// A client from which nothing arrived for so long is pinged; after three such intervals it is closed.
     pub ping_interval: Duration,
     /// How often the last position of a quiet client is repeated on the bus.
     pub vouch_interval: Duration,

@@ -141,7 +141,7 @@ async fn live(
                 }
             },
             received = socket.next() => {
-                state.heard();
+                timers.arrived(&mut state);
                 match take(socket, received).await {
                     Ok(Some(packet)) => state.receive(packet, settings, Instant::now()),
                     Ok(None) => Live::Ignore,
@@ -150,8 +150,12 @@ async fn live(
             }
             next_step = timers.next(&mut state) => next_step,
         };
+        let next_step = match next_step {
+            Live::Check => timers.check(&mut state, socket.active_until()),
+            other => other,
+        };
         match next_step {
-            Live::Ignore => {}
+            Live::Ignore | Live::Check => {}
             Live::Publish(position) => shared.publish_heartbeat(address, session, &mut state, position),
             Live::Ping => {
                 if let Err(ended) = socket.ping().await {

@@ -1,9 +1,11 @@
 use std::time::Duration;
 
+use protocol::Close;
 use tokio::{
     sync::watch,
     time::{self, Instant, Interval, MissedTickBehavior},
 };
+use ws::{KeepAlive, Liveness};
 
 use crate::{
     Settings,
@@ -18,7 +20,8 @@ const SPREAD: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) struct Timers<'a> {
     settings: &'a Settings,
-    pings: Interval,
+    keep_alive: KeepAlive,
+    idle_checks: Interval,
     vouches: Interval,
     /// Somebody on the bus asks who is there.
     wanted: watch::Receiver<()>,
@@ -28,21 +31,22 @@ impl<'a> Timers<'a> {
     /// The timers of a session that begins now.
     pub(crate) fn new(shared: &'a Shared) -> Self {
         let settings = &shared.settings;
-        let mut pings = time::interval(settings.ping_interval);
+        let keep_alive = KeepAlive::new(settings.ping_interval, Instant::now());
+        let mut idle_checks = time::interval(settings.ping_interval);
         let mut vouches = time::interval(settings.vouch_interval);
-        // A process that was stopped for a while does not blame its clients.
-        pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        idle_checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         vouches.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        pings.reset();
+        idle_checks.reset();
         vouches.reset();
-        Self { settings, pings, vouches, wanted: shared.peers_wanted.subscribe() }
+        Self { settings, keep_alive, idle_checks, vouches, wanted: shared.peers_wanted.subscribe() }
     }
 
     /// What is to be done next. Cancel-safe.
     pub(crate) async fn next(&mut self, state: &mut LiveState) -> Live {
         tokio::select! {
             biased;
-            _ = self.pings.tick() => state.ping(self.settings, Instant::now()),
+            () = self.keep_alive.due() => Live::Check,
+            _ = self.idle_checks.tick() => state.check_idle(self.settings, Instant::now()),
             _ = self.vouches.tick() => state.vouch(self.settings, Instant::now()),
             () = until(state.repeat_at()) => state.repeat(self.settings, Instant::now()),
             // The other end lives as long as the gateway.
@@ -50,6 +54,25 @@ impl<'a> Timers<'a> {
                 state.wanted(Instant::now() + SPREAD.mul_f64(rand::random()));
                 Live::Ignore
             }
+        }
+    }
+}
+
+impl Timers<'_> {
+    /// Something arrived from the client.
+    pub(crate) fn arrived(&mut self, state: &mut LiveState) {
+        self.keep_alive.arrived();
+        state.set_in_doubt(false);
+    }
+
+    /// What follows for a client that was active last at `active`, when a check is due.
+    pub(crate) fn check(&mut self, state: &mut LiveState, active: Instant) -> Live {
+        let liveness = self.keep_alive.check(active, Instant::now());
+        state.set_in_doubt(self.keep_alive.is_in_doubt());
+        match liveness {
+            Liveness::Alive => Live::Ignore,
+            Liveness::Silent => Live::Ping,
+            Liveness::Dead => Live::End(Close::Silent),
         }
     }
 }

@@ -8,10 +8,10 @@ use protocol::{
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt},
-    time::{self, Instant, MissedTickBehavior, timeout, timeout_at},
+    time::{Instant, timeout, timeout_at},
 };
 use tracing::Instrument;
-use ws::{OpCode, Received, close_frame, put_frame};
+use ws::{KeepAlive, Liveness, OpCode, Received, close_frame, put_frame};
 
 use crate::{
     entry::{Refusal, admit, read_refusal},
@@ -166,28 +166,21 @@ async fn listen<R: AsyncRead + Unpin>(
     reader: &mut PacedReader<R>,
 ) -> Refusal {
     let settings = &shared.settings;
-    let mut pings = time::interval(settings.ping_interval);
-    // A process that was stopped for a while does not blame its clients.
-    pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    pings.reset();
-    let mut unanswered = 0;
+    let mut keep_alive = KeepAlive::new(settings.ping_interval, Instant::now());
     loop {
-        // Outside of the select: while the server itself delays the client's answers, it does not
-        // send the pings that they would answer.
-        reader.ready().await;
         let received = tokio::select! {
             biased;
             received = reader.next() => received,
-            _ = pings.tick() => {
-                if unanswered == 2 {
-                    return Some((Close::Silent, Close::Silent.reason().to_owned()));
+            () = keep_alive.due() => {
+                match keep_alive.check(reader.active_until(), Instant::now()) {
+                    Liveness::Alive => {}
+                    Liveness::Silent => push_control(&membership.outbox, OpCode::Ping, &[]),
+                    Liveness::Dead => return Some((Close::Silent, Close::Silent.reason().to_owned())),
                 }
-                unanswered += 1;
-                push_control(&membership.outbox, OpCode::Ping, &[]);
                 continue;
             }
         };
-        unanswered = 0;
+        keep_alive.arrived();
         match received {
             Ok(Received::Binary(bytes)) => {
                 if let Err(close) = hear(shared, membership, bytes) {

@@ -41,7 +41,7 @@ pub struct Settings {
     pub handshake_timeout: Duration,
     /// How many sockets may be entering, and how often one network may begin to.
     pub handshakes: Limits,
-    /// How often a socket is pinged; two intervals without any sign of life close it.
+    /// A client from which nothing arrived for so long is pinged; after three such intervals it is closed.
     pub ping_interval: Duration,
     /// How long a socket stays open after its address left the island.
     pub grace: Duration,

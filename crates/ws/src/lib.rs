@@ -11,6 +11,7 @@ mod close;
 mod decoder;
 mod frame;
 mod handshake;
+mod keep_alive;
 mod reader;
 mod socket;
 #[cfg(feature = "testing")]
@@ -20,5 +21,6 @@ pub use close::{NORMAL_CLOSURE, close_answer, close_frame};
 pub use decoder::{Decoder, FrameError, Received};
 pub use frame::{OpCode, put_frame, put_header};
 pub use handshake::{Stream, Upgrade, Upgrading, upgrade};
+pub use keep_alive::{KeepAlive, Liveness};
 pub use reader::{FrameReader, ReadError};
 pub use socket::{Socket, WriteError};

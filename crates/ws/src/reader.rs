@@ -6,7 +6,10 @@ use std::{
     task::{Poll, ready},
 };
 
-use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, ReadBuf},
+    time::Instant,
+};
 
 use crate::{Decoder, FrameError, Received};
 
@@ -26,6 +29,7 @@ pub enum ReadError {
 pub struct FrameReader<R> {
     stream: R,
     decoder: Decoder,
+    arrived: Instant,
 }
 
 /// How much one read takes off the stream.
@@ -40,7 +44,13 @@ const DRAIN_FRAMES: usize = 1_024;
 impl<R: AsyncRead + Unpin> FrameReader<R> {
     /// A reader that accepts messages of at most `max_message` bytes.
     pub fn new(stream: R, max_message: usize) -> Self {
-        Self { stream, decoder: Decoder::new(max_message) }
+        Self { stream, decoder: Decoder::new(max_message), arrived: Instant::now() }
+    }
+
+    /// When bytes were last read off the stream, or the reader was made. The bytes of an incomplete frame
+    /// count: a client may need long for a large one.
+    pub fn arrived_at(&self) -> Instant {
+        self.arrived
     }
 
     /// Reads the next frame. Cancel-safe: an incomplete frame stays in the buffer.
@@ -91,6 +101,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
             buffer.reserve(READ_BYTES);
             self.stream.read_buf(buffer).await
         };
+        self.arrived = Instant::now();
         count.map_err(|_| ReadError::Gone)
     }
 

@@ -3,7 +3,7 @@ use std::{io, time::Duration};
 use bytes::BytesMut;
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt},
-    time::timeout,
+    time::{Instant, timeout},
 };
 
 use crate::{FrameReader, OpCode, ReadError, Received, frame::put_frame};
@@ -38,6 +38,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
     /// Reads the next frame. Cancel-safe.
     pub async fn next(&mut self) -> Result<Received, ReadError> {
         self.reader.next().await
+    }
+
+    /// When bytes were last read; see [`FrameReader::arrived_at`].
+    pub fn arrived_at(&self) -> Instant {
+        self.reader.arrived_at()
     }
 
     /// Writes one unfragmented frame within `limit`.

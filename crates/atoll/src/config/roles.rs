@@ -53,7 +53,7 @@ impl Parsed {
 /// A secret shorter than this can be guessed, and is refused; one of less than 256 bits of entropy causes a
 /// warning.
 const MIN_SECRET_BYTES: usize = 16;
-/// At this rate the largest message takes 4 s; a client that is not read for two pings is closed.
+/// At this rate the largest message, 64 KiB, takes 4 s; its sender is not read meanwhile.
 const LEAST_TOPIC_BYTES_PER_SECOND: u32 = 16 * 1024;
 
 /// More room nodes than this are processes of their own.

@@ -220,7 +220,7 @@ pub(crate) struct Gateway {
     pub(crate) max_cpu_percent: u32,
     /// How long the whole sign-in may take.
     pub(crate) handshake_timeout_s: u64,
-    /// How often a socket is pinged; two intervals without a sign of life close it.
+    /// A client from which nothing arrived for so long is pinged; after three such intervals it is closed.
     pub(crate) ping_interval_s: u64,
     /// How often the last position of a quiet client is repeated.
     pub(crate) vouch_interval_s: u64,
@@ -282,7 +282,7 @@ pub(crate) struct Rooms {
     pub(crate) entries_per_second_per_network: u32,
     /// The same, at once.
     pub(crate) entry_burst_per_network: u32,
-    /// How often a socket is pinged; two intervals without a sign of life close it.
+    /// A client from which nothing arrived for so long is pinged; after three such intervals it is closed.
     pub(crate) ping_interval_s: u64,
     /// How long a socket stays open after its address left the island.
     pub(crate) grace_s: u64,

@@ -227,7 +227,7 @@ impl Client<'_> {
                     }
                 },
                 received = self.socket.next() => {
-                    state.heard();
+                    timers.arrived(&mut state);
                     let taken = match received {
                         Ok(received) => self.take(received).await,
                         Err(ended) => Err(ended),
@@ -241,8 +241,12 @@ impl Client<'_> {
                 // Last, so that what others say never keeps the client from being read.
                 () = backlogs.news() => Live::Ignore,
             };
+            let next_step = match next_step {
+                Live::Check => timers.check(&mut state, self.socket.active_until()),
+                other => other,
+            };
             match next_step {
-                Live::Ignore => {}
+                Live::Ignore | Live::Check => {}
                 Live::Publish(position) => shared.publish_heartbeat(address, session, &mut state, position),
                 Live::Ping => {
                     if let Err(ended) = self.socket.ping().await {

@@ -9,14 +9,17 @@ use hyper_util::{rt::TokioIo, service::TowerToHyperService};
 use identity::Wallet;
 use protocol::{
     Address, Message as _,
-    bff::{GetChallengeRequest, GetChallengeResponse, SignedChallenge, SubscriptionRequest},
+    bff::{
+        GetChallengeRequest, GetChallengeResponse, PublishToTopicRequest, SignedChallenge,
+        SubscriptionRequest,
+    },
     v3::{
-        ChallengeRequestMessage, ClientPacket, ServerPacket, SignedChallengeMessage, client_packet,
-        server_packet,
+        ChallengeRequestMessage, ClientPacket, Heartbeat, ServerPacket, SignedChallengeMessage,
+        client_packet, server_packet,
     },
 };
 use rpc::client::{Caller, Event};
-use tokio::io::DuplexStream;
+use tokio::io::{AsyncWriteExt, DuplexStream};
 use ws::testing::{BINARY, CLOSE, FIRST_FRAGMENT, FRAGMENT, PING, PONG, RawClient};
 
 use super::*;
@@ -84,6 +87,8 @@ async fn sign_in(client: &mut Client) -> Address {
 struct RpcClient {
     client: Client,
     caller: Caller,
+    /// Pings that the client received.
+    pings: usize,
 }
 
 impl RpcClient {
@@ -95,8 +100,11 @@ impl RpcClient {
             if let Some(event) = self.caller.poll_event() {
                 return event;
             }
-            let message = self.client.receive_until(BINARY).await;
-            self.caller.receive(&message.into()).unwrap();
+            match self.client.receive().await.expect("a frame") {
+                (BINARY, message) => self.caller.receive(&message.into()).unwrap(),
+                (PING, _) => self.pings += 1,
+                frame => panic!("{frame:?}"),
+            }
         }
     }
 
@@ -112,7 +120,7 @@ impl RpcClient {
 
     async fn sign_in(client: Client) -> Self {
         let (wallet, module) = (wallet(), "BffAuthenticationService");
-        let mut rpc = Self { client, caller: Caller::new(8) };
+        let mut rpc = Self { client, caller: Caller::new(8), pings: 0 };
         let request = GetChallengeRequest { address: wallet.address().to_string() };
         let Event::Answered { payload, .. } = rpc.call(module, "GetChallenge", request).await else {
             panic!("no challenge")
@@ -196,18 +204,119 @@ async fn flood_before_the_sign_in_ends_at_the_deadline() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn paced_session_is_still_sent_packets_and_pings() {
+async fn paced_session_is_sent_packets_and_no_pings() {
     let gateway = gateway(settings());
     let mut client = connect(&gateway, ARCHIPELAGO).await;
     let address = sign_in(&mut client).await;
     client.send(FIRST_FRAGMENT, b"").await;
     client.flood(FRAGMENT, b"", FLOOD).await;
-    client.receive_until(PING).await;
+    time::sleep(Duration::from_secs(40)).await;
     let began = Instant::now();
     let change = IslandChange { island: "I1".parse().unwrap(), node: None, message: Bytes::new() };
     gateway.0.sessions.change_island(address, None, change);
-    assert!(matches!(packet(&mut client).await, server_packet::Message::IslandChanged(_)));
+    let (first, packet) = client.receive().await.unwrap();
+    assert_eq!(first, BINARY, "all that time frames arrived");
+    let packet = ServerPacket::decode(&packet[..]).unwrap().message;
+    assert!(matches!(packet, Some(server_packet::Message::IslandChanged(_))));
     assert!(began.elapsed() < Duration::from_millis(10), "{:?}", began.elapsed());
+}
+
+fn heartbeat() -> Heartbeat {
+    Heartbeat { position: Some(Default::default()), desired_room: None }
+}
+
+/// Asserts that the next frame begins with `first`, and arrives so long after `began`.
+async fn assert_receives(client: &mut Client, first: u8, began: Instant, after: u64) -> Vec<u8> {
+    let (got, payload) = client.receive().await.expect("a frame");
+    assert_eq!((got, began.elapsed().as_secs()), (first, after));
+    payload
+}
+
+#[tokio::test(start_paused = true)]
+async fn archipelago_client_that_sends_gets_no_ping() {
+    let gateway = gateway(settings());
+    let mut client = connect(&gateway, ARCHIPELAGO).await;
+    sign_in(&mut client).await;
+    for _ in 0..60 {
+        time::sleep(Duration::from_secs(1)).await;
+        say(&mut client, client_packet::Message::Heartbeat(heartbeat())).await;
+    }
+    client.send(PING, b"last").await;
+    assert_eq!(client.receive().await, Some((PONG, b"last".to_vec())), "the first frame in a minute");
+}
+
+#[tokio::test(start_paused = true)]
+async fn rpc_client_that_sends_gets_no_ping() {
+    let gateway = gateway(settings());
+    let mut rpc = RpcClient::sign_in(connect(&gateway, RPC).await).await;
+    for _ in 0..60 {
+        time::sleep(Duration::from_secs(1)).await;
+        let sent = rpc.call("CommsDirectorService", "SendHeartbeat", heartbeat()).await;
+        assert!(matches!(sent, Event::Answered { .. }), "{sent:?}");
+    }
+    assert_eq!(rpc.pings, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn silent_client_is_pinged_twice_and_closed() {
+    let gateway = gateway(settings());
+    for path in [ARCHIPELAGO, RPC] {
+        let mut client = connect(&gateway, path).await;
+        let mut client = if path == RPC {
+            RpcClient::sign_in(client).await.client
+        } else {
+            sign_in(&mut client).await;
+            client
+        };
+        let began = Instant::now();
+        assert_receives(&mut client, PING, began, 10).await;
+        assert_receives(&mut client, PING, began, 20).await;
+        client.send(PONG, b"").await;
+        for after in [30, 40] {
+            assert_receives(&mut client, PING, began, after).await;
+        }
+        let close = assert_receives(&mut client, CLOSE, began, 50).await;
+        assert_eq!(close[..2], Close::Silent.code().to_be_bytes());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn client_that_sends_no_heartbeats_is_idle() {
+    let gateway = gateway(settings());
+    let mut client = connect(&gateway, ARCHIPELAGO).await;
+    sign_in(&mut client).await;
+    let began = Instant::now();
+    for _ in 0..18 {
+        time::sleep(Duration::from_secs(5)).await;
+        client.send(PONG, b"").await;
+    }
+    let close = assert_receives(&mut client, CLOSE, began, 90).await;
+    assert_eq!(close[..2], Close::Idle.code().to_be_bytes());
+}
+
+#[tokio::test(start_paused = true)]
+async fn bytes_of_an_incomplete_frame_are_no_silence() {
+    let gateway = gateway(Settings { idle_timeout: Duration::from_secs(1_000), ..settings() });
+    let mut client = connect(&gateway, ARCHIPELAGO).await;
+    sign_in(&mut client).await;
+    let began = Instant::now();
+    for byte in ws::testing::client_frame(PING, b"slow") {
+        time::sleep(Duration::from_secs(9)).await;
+        client.0.write_all(&[byte]).await.unwrap();
+    }
+    assert_receives(&mut client, PONG, began, 90).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn session_that_is_not_read_for_its_rate_is_not_dead() {
+    let gateway = gateway(Settings { topic_bytes_per_second: 100, ..settings() });
+    let mut rpc = RpcClient::sign_in(connect(&gateway, RPC).await).await;
+    let topic = PublishToTopicRequest { topic: "plaza".to_owned(), payload: vec![0; 6_000].into() };
+    let sent = rpc.call("TopicsService", "PublishToTopic", topic).await;
+    assert!(matches!(sent, Event::Answered { .. }), "{sent:?}");
+    let began = Instant::now();
+    rpc.client.send(PING, b"last").await;
+    assert_receives(&mut rpc.client, PONG, began, 59).await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -8,7 +8,7 @@ use hyper_util::{rt::TokioIo, service::TowerToHyperService};
 use identity::Wallet;
 use protocol::{
     Close, Message as _,
-    rfc5::{WsIdentification, WsPacket, WsSignedChallenge, ws_packet::Message},
+    rfc5::{WsIdentification, WsPacket, WsPeerUpdate, WsSignedChallenge, ws_packet::Message},
 };
 use tokio::io::DuplexStream;
 use transports::ws_room;
@@ -26,7 +26,11 @@ const ENTRY: usize = 3;
 type Client = RawClient<DuplexStream>;
 
 fn router(handshake_timeout: Duration) -> Router {
-    let settings = Settings {
+    router_of(settings(handshake_timeout))
+}
+
+fn settings(handshake_timeout: Duration) -> Settings {
+    Settings {
         node: "rooms-1".parse().unwrap(),
         public_url: String::new(),
         path: String::new(),
@@ -49,7 +53,10 @@ fn router(handshake_timeout: Duration) -> Router {
         queue_bytes: 1024 * 1024,
         messages_per_second: PER_SECOND as u32,
         bytes_per_second: 256 * 1024,
-    };
+    }
+}
+
+fn router_of(settings: Settings) -> Router {
     let tokens = ws_room::Verifier::new([&b"a secret of sixteen characters"[..]]);
     let rooms = Rooms::new([settings], tokens, Verifier::new(identity::Limits::default()));
     rooms.router().layer(Extension(Network::of([127, 0, 0, 1].into(), 64)))
@@ -131,6 +138,56 @@ async fn flood_before_the_entry_ends_at_the_deadline() {
     let close = client.receive_until(CLOSE).await;
     assert_eq!(close[..2], Close::HandshakeTimeout.code().to_be_bytes());
     assert!(began.elapsed() <= deadline + Duration::from_millis(10), "{:?}", began.elapsed());
+}
+
+fn update(body: Vec<u8>, unreliable: bool) -> Message {
+    Message::PeerUpdateMessage(WsPeerUpdate { from_alias: 0, body: body.into(), unreliable })
+}
+
+/// Asserts that the next frame begins with `first`, and arrives so long after `began`.
+async fn assert_receives(client: &mut Client, first: u8, began: Instant, after: u64) -> Vec<u8> {
+    let (got, payload) = client.receive().await.expect("a frame");
+    assert_eq!((got, began.elapsed().as_secs()), (first, after));
+    payload
+}
+
+#[tokio::test(start_paused = true)]
+async fn member_that_sends_gets_no_ping() {
+    let mut client = enter(&router(Duration::from_secs(10))).await;
+    for number in 0..600u32 {
+        time::sleep(Duration::from_millis(100)).await;
+        say(&mut client, update(number.to_be_bytes().to_vec(), true)).await;
+    }
+    client.send(PING, b"last").await;
+    assert_eq!(client.receive().await, Some((PONG, b"last".to_vec())), "the first frame in a minute");
+}
+
+#[tokio::test(start_paused = true)]
+async fn silent_member_is_pinged_twice_and_closed() {
+    let mut client = enter(&router(Duration::from_secs(10))).await;
+    let began = Instant::now();
+    assert_receives(&mut client, PING, began, 10).await;
+    assert_receives(&mut client, PING, began, 20).await;
+    client.send(PONG, b"").await;
+    for after in [30, 40] {
+        assert_receives(&mut client, PING, began, after).await;
+    }
+    let close = assert_receives(&mut client, CLOSE, began, 50).await;
+    assert_eq!(close[..2], Close::Silent.code().to_be_bytes());
+}
+
+#[tokio::test(start_paused = true)]
+async fn member_that_is_not_read_for_its_rate_is_not_dead() {
+    let slow = Settings { bytes_per_second: 1_000, ..settings(Duration::from_secs(10)) };
+    let mut client = enter(&router_of(slow)).await;
+    // The bytes of the chain count, too.
+    time::sleep(Duration::from_secs(5)).await;
+    client.send(PONG, b"").await;
+    let began = Instant::now();
+    say(&mut client, update(vec![0; 60_000], false)).await;
+    client.send(PING, b"last").await;
+    assert_receives(&mut client, PONG, began, 59).await;
+    assert_receives(&mut client, PING, began, 69).await;
 }
 
 #[tokio::test(start_paused = true)]

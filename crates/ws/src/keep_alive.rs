@@ -1,0 +1,140 @@
+use std::{pin::Pin, time::Duration};
+
+use tokio::time::{Instant, Sleep, sleep_until};
+
+/// How many pings may stay unanswered before a client counts as dead.
+const MAX_MISSED: u32 = 2;
+
+/// Detects a dead client, with pings for silent clients alone.
+///
+/// A ping is due when nothing arrived for one interval. The client counts as dead when nothing arrived for
+/// three intervals: two pings stayed unanswered. Some clients hand pings to their message decoder, so a
+/// client that sends by itself must not get any.
+#[derive(Debug)]
+pub struct KeepAlive {
+    interval: Duration,
+    /// When the next check is due. The timer is kept over arrivals: it fires at most once an interval.
+    timer: Pin<Box<Sleep>>,
+    /// Pings since the last arrival.
+    missed: u32,
+}
+
+/// What follows from the time of the last arrival.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Liveness {
+    /// Something arrived within the last interval.
+    Alive,
+    /// Nothing arrived for an interval: a ping must be sent.
+    Silent,
+    /// Nothing arrived for three intervals.
+    Dead,
+}
+
+impl KeepAlive {
+    /// The first check is due one interval after `now`.
+    pub fn new(interval: Duration, now: Instant) -> Self {
+        Self { interval, timer: Box::pin(sleep_until(now + interval)), missed: 0 }
+    }
+
+    /// Waits until a check is due. Cancel-safe.
+    pub async fn due(&mut self) {
+        self.timer.as_mut().await;
+    }
+
+    /// Checks a client of which something arrived last at `arrived`, and schedules the next check. A time
+    /// after `now` is allowed: until then the server does not read.
+    ///
+    /// A process that was suspended does not blame its clients: each check counts at most one miss.
+    pub fn check(&mut self, arrived: Instant, now: Instant) -> Liveness {
+        let due = arrived + self.interval;
+        if due > now {
+            self.missed = 0;
+            self.timer.as_mut().reset(due);
+            return Liveness::Alive;
+        }
+        if self.missed == MAX_MISSED {
+            return Liveness::Dead;
+        }
+        self.missed += 1;
+        self.timer.as_mut().reset(now + self.interval);
+        Liveness::Silent
+    }
+
+    /// Something arrived, so earlier pings count as answered. The next check sees the time.
+    pub fn arrived(&mut self) {
+        self.missed = 0;
+    }
+
+    /// Whether as many pings are unanswered as may be.
+    pub fn is_in_doubt(&self) -> bool {
+        self.missed == MAX_MISSED
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const INTERVAL: Duration = Duration::from_secs(10);
+
+    fn seconds(count: u64) -> Duration {
+        Duration::from_secs(count)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn silent_client_is_dead_after_three_intervals() {
+        let start = Instant::now();
+        let mut keep_alive = KeepAlive::new(INTERVAL, start);
+        for (second, expected) in
+            [(10, Liveness::Silent), (20, Liveness::Silent), (30, Liveness::Dead), (30, Liveness::Dead)]
+        {
+            keep_alive.due().await;
+            assert_eq!(
+                (start.elapsed(), keep_alive.check(start, Instant::now())),
+                (seconds(second), expected)
+            );
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn arrival_moves_the_next_check() {
+        let start = Instant::now();
+        let mut keep_alive = KeepAlive::new(INTERVAL, start);
+        keep_alive.due().await;
+        assert_eq!(keep_alive.check(start + seconds(9), Instant::now()), Liveness::Alive);
+        keep_alive.due().await;
+        assert_eq!(start.elapsed(), seconds(19));
+        assert_eq!(keep_alive.check(start + seconds(9), Instant::now()), Liveness::Silent);
+        keep_alive.due().await;
+        assert_eq!(keep_alive.check(start + seconds(9), Instant::now()), Liveness::Silent);
+        assert!(keep_alive.is_in_doubt());
+        keep_alive.arrived();
+        assert!(!keep_alive.is_in_doubt());
+        keep_alive.due().await;
+        assert_eq!(start.elapsed(), seconds(39));
+        assert_eq!(keep_alive.check(start + seconds(30), Instant::now()), Liveness::Alive);
+        keep_alive.due().await;
+        assert_eq!((start.elapsed(), keep_alive.missed), (seconds(40), 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn suspended_process_pings_before_it_closes() {
+        let start = Instant::now();
+        let mut keep_alive = KeepAlive::new(INTERVAL, start);
+        tokio::time::advance(seconds(1_000)).await;
+        keep_alive.due().await;
+        assert_eq!(keep_alive.check(start, Instant::now()), Liveness::Silent);
+        keep_alive.due().await;
+        assert_eq!(start.elapsed(), seconds(1_010));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn time_until_the_next_read_is_not_silence() {
+        let start = Instant::now();
+        let mut keep_alive = KeepAlive::new(INTERVAL, start);
+        keep_alive.due().await;
+        assert_eq!(keep_alive.check(start + seconds(100), Instant::now()), Liveness::Alive);
+        keep_alive.due().await;
+        assert_eq!(start.elapsed(), seconds(110));
+    }
+}
