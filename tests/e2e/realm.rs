@@ -21,7 +21,7 @@ use crate::{
     cluster::Cluster,
     ethereum::{ContractWallet, Ethereum},
     front::{Realm, eventually, wallet, within},
-    wire::{PATIENCE, Wire, enter, sign_in},
+    wire::{PATIENCE, Wire, enter, heard, sign_in},
 };
 
 const METADATA: &str = r#"{"intent":"dcl:explorer:comms-handshake","signer":"dcl:explorer","isGuest":false}"#;
@@ -107,6 +107,28 @@ async fn explorers_log_in_and_hear_each_other() {
     let mut thief = Wire::open(&room(&realm, log_in(&realm, &one).await)).await;
     thief.identify(&wallet()).await;
     assert_eq!(thief.closed().await.0, Close::TokenRefused);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fixed_room_with_dots_admits_its_tokens() {
+    const NAME: &str = "name.dcl.eth";
+    let realm = Realm::start(&[("REALM__FIXED_ROOM", NAME), ("REALM__FIXED_ADAPTER", "signed-login")]);
+    eventually("the room is there", async || log_in(&realm, &wallet()).await.0 == 200).await;
+    let mut sockets = Vec::new();
+    for wallet in [wallet(), wallet()] {
+        let (status, answer) = log_in(&realm, &wallet).await;
+        assert_eq!(status, 200, "{answer}");
+        let connection: ConnectionString = answer["fixedAdapter"].as_str().unwrap().parse().unwrap();
+        let url = connection.room_url().unwrap();
+        assert!(url.starts_with(&format!("{}/rooms/{NAME}?access_token=", realm.ws)), "{url}");
+        let mut socket = Wire::open(&url).await;
+        socket.identify(&wallet).await;
+        socket.welcome().await;
+        sockets.push(socket);
+    }
+    sockets[0].update(b"hello".to_vec(), false).await;
+    assert_eq!(heard(&mut sockets[1]).await, b"hello");
+    assert_eq!(realm.json("/rooms/status").await["rooms"], json!([{"id": NAME, "users": 2}]));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -490,6 +512,7 @@ fn realms_that_cannot_be_are_refused_with_key_and_value() {
         .env("ATOLL__REALM__FIXED_ADAPTER", "offline")
         .env("ATOLL__REALM__FIXED_ROOM", "a room")
         .env("ATOLL__REALM__CONTENT_URL", "peer.example")
+        .env("ATOLL__ROOMS__OPEN", "name.dcl.eth, *.dcl.eth, status")
         .env("ATOLL__IDENTITY__ETHEREUM_RPC_URL", "node.example/key")
         .output()
         .unwrap();
@@ -498,8 +521,10 @@ fn realms_that_cannot_be_are_refused_with_key_and_value() {
         "realm.fixed_adapter = offline: a connection string is a protocol, a colon and parameters",
         "realm.fixed_room = a room: must be",
         "realm.content_url = \"peer.example\": must be",
+        "rooms.open = *.dcl.eth: no room can have such a name",
+        "rooms.open = status: /rooms/status is not a room",
         "identity.ethereum_rpc_url = (hidden): must be",
-        "4 problem(s)",
+        "6 problem(s)",
     ] {
         assert!(said.contains(part), "{part} not in {said}");
     }

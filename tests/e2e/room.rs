@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use identity::Wallet;
 use protocol::{
     Close,
     rfc5::{WsSignedChallenge, ws_packet::Message},
@@ -9,7 +10,7 @@ use protocol::{
 
 use crate::{
     front::{Realm, wallet},
-    wire::{Wire, enter, room_url, sign_in},
+    wire::{Wire, enter, heard, room_url, sign_in},
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -106,6 +107,36 @@ async fn open_rooms_are_entered_with_a_signature() {
     let auth_chain_json = wallet.sign_challenge("dcl-of-another-time");
     wire.say_in_room(Message::SignedChallengeForServer(WsSignedChallenge { auth_chain_json })).await;
     assert_eq!(wire.closed().await.0, Close::AuthRefused);
+}
+
+/// A socket in an open room, after a signature.
+async fn enter_open(realm: &Realm, room: &str, wallet: &Wallet) -> Wire {
+    let mut wire = Wire::open(&format!("{}/rooms/{room}", realm.ws)).await;
+    wire.identify(wallet).await;
+    let Message::ChallengeMessage(challenge) = wire.next_in_room().await else { panic!("a challenge") };
+    let auth_chain_json = wallet.sign_challenge(&challenge.challenge_to_sign);
+    wire.say_in_room(Message::SignedChallengeForServer(WsSignedChallenge { auth_chain_json })).await;
+    wire.welcome().await;
+    wire
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn open_room_with_dots_connects_its_members() {
+    let realm = Realm::start(&[("ROOMS__OPEN", "name.dcl.eth, world-*")]);
+    for room in ["name.dcl.eth", "world-name.dcl.eth"] {
+        let mut first = enter_open(&realm, room, &wallet()).await;
+        let mut second = enter_open(&realm, room, &wallet()).await;
+        first.update(b"hello".to_vec(), false).await;
+        assert_eq!(heard(&mut second).await, b"hello");
+        second.update(b"hello yourself".to_vec(), true).await;
+        assert_eq!(heard(&mut first).await, b"hello yourself");
+    }
+    let mut other = Wire::open(&format!("{}/rooms/other.dcl.eth", realm.ws)).await;
+    other.identify(&wallet()).await;
+    assert_eq!(other.closed().await.0, Close::UnknownRoom);
+    for room in ["name..eth", "name.dcl.eth.", "a%20b", &"x".repeat(129)] {
+        assert_eq!(realm.get(&format!("/rooms/{room}")).await.status(), 404, "{room}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

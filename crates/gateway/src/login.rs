@@ -16,7 +16,7 @@ use axum::{
 };
 use identity::{FetchError, SignedFetch};
 use protocol::{
-    Address, ConnectionString, IslandId, NodeName, UlidClock, atoll_bus::TransportAnnouncement, unix_ms,
+    Address, ConnectionString, NodeName, RoomName, UlidClock, atoll_bus::TransportAnnouncement, unix_ms,
 };
 use serde::Serialize;
 use serde_json::Value;
@@ -35,7 +35,7 @@ pub(crate) const PATH: &str = "/signed-login";
 /// The room that everybody who logs in is sent to.
 pub struct FixedRoom {
     /// Its name; no island is ever called so.
-    pub name: IslandId,
+    pub name: RoomName,
     /// The node that has it; `None`: one that announces it.
     pub node: Option<NodeName>,
     /// Mints tokens that the node takes.

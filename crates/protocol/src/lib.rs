@@ -8,6 +8,7 @@ mod connection;
 mod id;
 mod position;
 mod positions;
+mod room;
 pub mod subject;
 mod time;
 mod topic;
@@ -17,6 +18,7 @@ pub use connection::{ConnectionString, ConnectionStringError, KNOWN_PROTOCOLS, i
 pub use id::{Address, AddressError, IslandId, NodeName, SessionId, TokenError, UlidClock};
 pub use position::{Parcel, ParcelError, Position, PositionError};
 pub use positions::Positions;
+pub use room::{RoomName, RoomNameError, RoomPattern, RoomPatternError};
 pub use subject::Subject;
 pub use time::{is_far_ahead, unix_ms};
 pub use topic::{SceneTopic, SystemTopic, Topic, TopicError, TopicPattern};

@@ -3,7 +3,7 @@ use std::time::SystemTime;
 use admission::Permit;
 use bytes::BytesMut;
 use protocol::{
-    Address, Close, IslandId, Message as _,
+    Address, Close, Message as _, RoomName,
     rfc5::{WsChallenge, WsPacket, ws_packet::Message},
 };
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
@@ -28,7 +28,7 @@ fn refuse(close: Close) -> Refusal {
 /// Until this is over, anything but the expected packet ends the socket.
 pub(crate) async fn admit<R, W>(
     shared: &Shared,
-    room: &IslandId,
+    room: &RoomName,
     token: Option<&str>,
     permit: &Permit,
     reader: &mut PacedReader<R>,
@@ -43,7 +43,7 @@ where
             let verified = shared.tokens.verify(token, room.as_str(), SystemTime::now());
             Some(verified.map_err(|refusal| Some((Close::TokenRefused, refusal.to_string())))?)
         }
-        None if shared.settings.is_open(room.as_str()) => None,
+        None if shared.settings.is_open(room) => None,
         None => return Err(refuse(Close::UnknownRoom)),
     };
     let Message::PeerIdentification(identification) = next_packet(reader, writer).await? else {
@@ -68,7 +68,7 @@ where
 /// Has the wallet sign a challenge.
 async fn sign_in<R, W>(
     shared: &Shared,
-    room: &IslandId,
+    room: &RoomName,
     address: Address,
     permit: &Permit,
     reader: &mut PacedReader<R>,

@@ -3,7 +3,7 @@ use std::time::Duration;
 use admission::{Pace, Permit};
 use bytes::{Buf, Bytes, BytesMut};
 use protocol::{
-    Close, IslandId, Message as _,
+    Close, Message as _, RoomName,
     rfc5::{WsPacket, ws_packet::Message},
 };
 use tokio::{
@@ -29,7 +29,7 @@ const REFUSAL_LINGER: Duration = Duration::from_secs(2);
 /// Serves one socket, from its first frame to its last.
 pub(crate) async fn serve(
     shared: &Shared,
-    room: &IslandId,
+    room: &RoomName,
     token: Option<String>,
     permit: Permit,
     stream: ws::Stream,

@@ -10,7 +10,7 @@ use admission::{Limiter, Rate, Verifier};
 use bus::{Bus, Headers, Subscription};
 use metrics::Counter;
 use protocol::{
-    IslandId, Message as _, Subject, Ulid,
+    IslandId, Message as _, RoomName, Subject, Ulid,
     atoll_bus::{MembershipEnded, RoomSeats, TransportAnnouncement},
     is_far_ahead, subject, unix_ms,
     v3::JoinIslandMessage,
@@ -219,7 +219,7 @@ impl Shared {
         bus.publish(&subject, Headers::default(), announcement.encode_to_vec());
     }
 
-    fn seats(&self, name: &IslandId) -> RoomSeats {
+    fn seats(&self, name: &RoomName) -> RoomSeats {
         let members = self.registry.room(name).map_or(0, |room| room.members_count());
         let free = self.settings.max_room_size.saturating_sub(members);
         RoomSeats { room: name.to_string(), available_seats: u32::try_from(free).unwrap_or(u32::MAX) }
@@ -251,7 +251,7 @@ impl Shared {
                 }
                 () = time::sleep_until(next) => {
                     while let Some((island, address, minted_before)) = ending.take_due(Instant::now()) {
-                        if let Some(room) = self.registry.room(&island) {
+                        if let Some(room) = self.registry.room(&(&island).into()) {
                             room.end(address, minted_before);
                         }
                     }
@@ -273,9 +273,9 @@ impl Shared {
         if moved && end.node != self.settings.node.as_str() {
             return;
         }
-        let now = Instant::now();
+        let (room, now) = (island.into(), Instant::now());
         for address in end.peers.iter().filter_map(|peer| peer.parse().ok()) {
-            self.registry.revoke(island, address, minted_before, now);
+            self.registry.revoke(&room, address, minted_before, now);
             ending.add(now + self.settings.grace, island, address, minted_before, moved);
         }
     }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use admission::{Rate, RateLimiter};
-use protocol::{Address, Close, IslandId, Ulid};
+use protocol::{Address, Close, RoomName, Ulid};
 use tokio::time::Instant;
 
 use crate::{
@@ -46,12 +46,12 @@ const MAX_ENTRY_COUNTS: usize = 65_536;
 
 #[derive(Debug)]
 struct State {
-    rooms: HashMap<IslandId, Arc<Room>>,
+    rooms: HashMap<RoomName, Arc<Room>>,
     users: usize,
-    entries: RateLimiter<(IslandId, Address)>,
+    entries: RateLimiter<(RoomName, Address)>,
     /// Tokens minted at or before this admit this address to this room no more.
-    revoked: HashMap<(IslandId, Address), Ulid>,
-    forget: VecDeque<(Instant, IslandId, Address, Ulid)>,
+    revoked: HashMap<(RoomName, Address), Ulid>,
+    forget: VecDeque<(Instant, RoomName, Address, Ulid)>,
     draining: bool,
 }
 
@@ -80,7 +80,7 @@ impl Registry {
 
     /// Lets somebody into a room, which is made if it is not there; all limits are checked and
     /// taken up in one step.
-    pub(crate) fn join(&self, name: &IslandId, entrant: &Entrant) -> Result<Membership, (Close, String)> {
+    pub(crate) fn join(&self, name: &RoomName, entrant: &Entrant) -> Result<Membership, (Close, String)> {
         let refuse = |close: Close, reason: &str| Err((close, reason.to_owned()));
         let mut state = self.lock();
         if state.draining {
@@ -134,7 +134,7 @@ impl Registry {
     }
 
     /// From now on, older tokens of this address do not admit it to this room.
-    pub(crate) fn revoke(&self, room: &IslandId, address: Address, minted_before: Ulid, now: Instant) {
+    pub(crate) fn revoke(&self, room: &RoomName, address: Address, minted_before: Ulid, now: Instant) {
         let mut state = self.lock();
         state.revoked.insert((room.clone(), address), minted_before);
         state.forget.push_back((now + self.limits.remember, room.clone(), address, minted_before));
@@ -168,7 +168,7 @@ impl Registry {
         self.lock().draining
     }
 
-    pub(crate) fn room(&self, name: &IslandId) -> Option<Arc<Room>> {
+    pub(crate) fn room(&self, name: &RoomName) -> Option<Arc<Room>> {
         self.lock().rooms.get(name).cloned()
     }
 
@@ -182,7 +182,7 @@ impl Registry {
     }
 
     /// Every room and how many are in it.
-    pub(crate) fn sizes(&self) -> Vec<(IslandId, usize)> {
+    pub(crate) fn sizes(&self) -> Vec<(RoomName, usize)> {
         self.lock().rooms.values().map(|room| (room.name.clone(), room.members_count())).collect()
     }
 

@@ -2,7 +2,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use protocol::{
-    Address, Close, IslandId, Ulid,
+    Address, Close, RoomName, Ulid,
     rfc5::{WsKicked, WsPeerJoin, WsPeerLeave, WsPeerUpdate, WsWelcome, ws_packet::Message},
 };
 use tokio::time::Instant;
@@ -16,7 +16,7 @@ use crate::{
 /// One room: who is in it, and what they said since the last tick.
 #[derive(Debug)]
 pub(crate) struct Room {
-    pub(crate) name: IslandId,
+    pub(crate) name: RoomName,
     node: NodeResources,
     state: Mutex<State>,
 }
@@ -70,7 +70,7 @@ pub(crate) enum Refused {
 }
 
 impl Room {
-    pub(crate) fn new(name: IslandId, node: NodeResources) -> Self {
+    pub(crate) fn new(name: RoomName, node: NodeResources) -> Self {
         Self { name, node, state: Mutex::default() }
     }
 

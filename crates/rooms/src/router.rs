@@ -9,7 +9,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
-use protocol::{Close, IslandId, ROOM_SUBPROTOCOLS};
+use protocol::{Close, ROOM_SUBPROTOCOLS, RoomName};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -41,7 +41,7 @@ async fn enter(
     Query(query): Query<EnterQuery>,
     mut request: Request,
 ) -> Response {
-    let Ok(room) = room.parse::<IslandId>() else {
+    let Ok(room) = room.parse::<RoomName>() else {
         return (StatusCode::NOT_FOUND, Close::UnknownRoom.reason()).into_response();
     };
     let permit = match shared.handshakes.acquire(network) {

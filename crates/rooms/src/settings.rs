@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use admission::Limits;
-use protocol::{IslandId, NodeName};
+use protocol::{NodeName, RoomName, RoomPattern};
 
 /// What a room node is told at start.
 #[derive(Debug, Clone)]
@@ -20,12 +20,11 @@ pub struct Settings {
     pub max_room_size: usize,
     /// The most members on the whole node.
     pub max_users: usize,
-    /// Rooms that are entered with a wallet's signature instead of a token: names, or beginnings
-    /// of names followed by `*`.
-    pub open: Vec<String>,
+    /// Rooms that are entered with a wallet's signature instead of a token.
+    pub open: Vec<RoomPattern>,
     /// A room that clients are sent to by name: how many seats it has left is announced with those
     /// of the node.
-    pub fixed_room: Option<IslandId>,
+    pub fixed_room: Option<RoomName>,
     /// How long frames are collected before they are sent on together.
     pub flush_interval: Duration,
     /// How often one address may enter one room in a minute; a third of that at once.
@@ -65,10 +64,7 @@ impl Settings {
     }
 
     /// Whether a room is entered without a token.
-    pub(crate) fn is_open(&self, room: &str) -> bool {
-        self.open.iter().any(|pattern| match pattern.strip_suffix('*') {
-            Some(beginning) => room.starts_with(beginning),
-            None => room == pattern,
-        })
+    pub(crate) fn is_open(&self, room: &RoomName) -> bool {
+        self.open.iter().any(|pattern| pattern.matches(room))
     }
 }

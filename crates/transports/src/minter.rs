@@ -40,8 +40,8 @@ impl Minter {
         now: SystemTime,
     ) -> Result<ConnectionString, MintError> {
         match self {
-            Self::WsRoom(minter) => Ok(minter.connection(node_url, island, address, minted, now)?),
-            Self::LiveKit(minter) => Ok(minter.connection(node_url, island, address)?),
+            Self::WsRoom(minter) => Ok(minter.connection(node_url, &island.into(), address, minted, now)?),
+            Self::LiveKit(minter) => Ok(minter.connection(node_url, &island.into(), address)?),
             Self::P2p(minter) => Ok(minter.connection(island, address, now)),
             Self::External(template) => Ok(template.connection(island, address)),
         }

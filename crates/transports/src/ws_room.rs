@@ -6,7 +6,7 @@
 use std::time::{Duration, SystemTime};
 
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation, decode, encode};
-use protocol::{Address, ConnectionString, IslandId, Ulid};
+use protocol::{Address, ConnectionString, RoomName, Ulid};
 use serde::{Deserialize, Serialize};
 
 use crate::minter::unix_seconds;
@@ -64,12 +64,12 @@ impl Minter {
         Self { key: EncodingKey::from_secret(secret), ttl }
     }
 
-    /// The string by which `address` finds the room of `island` on the node at `node_url`
+    /// The string by which `address` finds `room` on the node at `node_url`
     /// (`ws://host:port` or `wss://host`, with or without a path).
     pub fn connection(
         &self,
         node_url: &str,
-        island: &IslandId,
+        room: &RoomName,
         address: Address,
         minted: Ulid,
         now: SystemTime,
@@ -77,14 +77,14 @@ impl Minter {
         let iat = unix_seconds(now);
         let claims = Claims {
             sub: address.to_string(),
-            room: island.to_string(),
+            room: room.to_string(),
             aud: AUDIENCE.to_owned(),
             iat,
             exp: iat + self.ttl.as_secs(),
             jti: minted.to_string(),
         };
         let access_token = encode(&Header::new(Algorithm::HS256), &claims, &self.key)?;
-        let url = format!("{}/rooms/{island}", node_url.trim_end_matches('/'));
+        let url = format!("{}/rooms/{room}", node_url.trim_end_matches('/'));
         Ok(ConnectionString::WsRoom { url, access_token: Some(access_token) })
     }
 }

@@ -1,6 +1,6 @@
 //! Where a realm sends its clients.
 
-use protocol::{ConnectionString, IslandId};
+use protocol::{ConnectionString, RoomName};
 
 use super::{
     Settings,
@@ -13,7 +13,7 @@ use super::{
 pub(crate) struct Parsed {
     adapter: Adapter,
     /// The room that a signed login leads to.
-    pub(crate) room: Option<IslandId>,
+    pub(crate) room: Option<RoomName>,
 }
 
 #[derive(Debug, Clone)]
@@ -24,6 +24,11 @@ enum Adapter {
     SignedLogin,
     Fixed(ConnectionString),
 }
+
+/// What `/rooms/status` answers instead of a room.
+pub(super) const STATUS: &str = "status";
+/// Why no room has the name [`STATUS`].
+pub(super) const STATUS_PROBLEM: &str = "/rooms/status is not a room: it lists the rooms";
 
 /// Stands for the realm's own signed login.
 const SIGNED_LOGIN: &str = "signed-login";
@@ -41,11 +46,14 @@ impl Parsed {
                     .push(format!("realm.{key} = {url:?}: must be http://host:port or https://host/path"));
             }
         }
-        let room = (!realm.fixed_room.is_empty()).then(|| realm.fixed_room.parse::<IslandId>());
+        let room = (!realm.fixed_room.is_empty()).then(|| realm.fixed_room.parse::<RoomName>());
         let room = room.and_then(|parsed| {
             let problem = match &parsed {
-                Ok(room) if !may_be_island(room.as_str(), &settings.islands.id_prefix) => None,
-                Ok(_) => Some("an island could have this name".to_owned()),
+                Ok(room) if may_be_island(room.as_str(), &settings.islands.id_prefix) => {
+                    Some("an island could have this name".to_owned())
+                }
+                Ok(room) if room.as_str() == STATUS => Some(STATUS_PROBLEM.to_owned()),
+                Ok(_) => None,
                 Err(error) => Some(error.to_string()),
             };
             problems
@@ -124,7 +132,9 @@ mod tests {
     #[test]
     fn fixed_adapters_are_connection_strings() {
         assert_eq!(adapter(""), (None, vec![]));
-        for text in ["offline:offline", "ws-room:wss://host/rooms/x", "signed-login:https://host/path"] {
+        for text in
+            ["offline:offline", "ws-room:wss://host/rooms/name.dcl.eth", "signed-login:https://host/path"]
+        {
             assert_eq!(adapter(text), (Some(text.to_owned()), vec![]));
         }
         for (text, problem) in [
@@ -164,10 +174,12 @@ mod tests {
     #[test]
     fn a_fixed_room_is_a_room_and_never_an_island() {
         let room = |name: &str| parse(|settings| settings.realm.fixed_room = name.to_owned()).1;
-        for name in ["plaza", "Inn", "I-1", "Imperial-Palace", "I0mabc12"] {
+        for name in
+            ["plaza", "Inn", "I-1", "Imperial-Palace", "I0mabc12", "name.dcl.eth", "world-name.dcl.eth"]
+        {
             assert_eq!(room(name), Vec::<String>::new(), "{name}");
         }
-        for name in ["a b", "a/b", "I0mabc12z1", "Iabcdefghi"] {
+        for name in ["a b", "a/b", "a..b", ".eth", "status", "I0mabc12z1", "Iabcdefghi"] {
             assert_eq!(room(name).len(), 1, "{name}");
         }
     }

@@ -8,7 +8,7 @@ use admission::{ContractSettings, Limits, Rate};
 use archipelago::{Clustering, SettingsError, rules::Rules};
 use director::Configured;
 use gateway::{KeepSession, RealmCheck, RealmNames};
-use protocol::{IslandId, NodeName, Positions, is_protocol_name};
+use protocol::{NodeName, Positions, RoomName, RoomPattern, is_protocol_name};
 use stats::{Access, TokenDigest};
 
 use super::{Settings, bus, island_names::may_match_island, listener, realm, secrets, transports, urls};
@@ -170,6 +170,10 @@ impl Parsed {
                 &pattern,
                 "islands could have such names, and are entered with a token alone",
             );
+            check(pattern != realm::STATUS, "rooms.open", &pattern, realm::STATUS_PROBLEM);
+            let parsed = pattern.parse::<RoomPattern>();
+            let rule = parsed.as_ref().err().map(ToString::to_string).unwrap_or_default();
+            check(parsed.is_ok(), "rooms.open", &pattern, &rule);
         }
         let kept = keep_session(&gateway.keep_session).is_some();
         check(kept, "gateway.keep_session", &gateway.keep_session, "must be newest or oldest");
@@ -416,7 +420,7 @@ impl Settings {
     pub(crate) fn rooms(
         &self,
         nodes: &[NodeName],
-        fixed_room: Option<&IslandId>,
+        fixed_room: Option<&RoomName>,
         ws_url: &str,
     ) -> Vec<rooms::Settings> {
         let path = |(index, node): (usize, &NodeName)| match index {
@@ -441,7 +445,8 @@ impl Settings {
             max_island_size: rooms.max_island_size,
             max_room_size: rooms.max_room_size,
             max_users: rooms.max_users,
-            open: list(&rooms.open),
+            // All were checked: others are not served.
+            open: list(&rooms.open).iter().filter_map(|pattern| pattern.parse().ok()).collect(),
             fixed_room: None,
             entries_per_minute: rooms.entries_per_minute,
             tell_connected: self.gateway.tell_connected,

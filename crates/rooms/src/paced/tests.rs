@@ -37,7 +37,7 @@ fn settings(handshake_timeout: Duration) -> Settings {
         max_island_size: 100,
         max_room_size: 150,
         max_users: 1_000,
-        open: vec!["lobby".to_owned()],
+        open: vec!["lobby".parse().unwrap()],
         fixed_room: None,
         flush_interval: Duration::from_millis(10),
         handshake_timeout,

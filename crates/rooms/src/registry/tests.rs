@@ -31,7 +31,7 @@ fn entrant(address: u8, minted: u128) -> Entrant {
     Entrant { address: Address::new([address; 20]), minted: Some(Ulid(minted)) }
 }
 
-fn name(text: &str) -> IslandId {
+fn name(text: &str) -> RoomName {
     text.parse().unwrap()
 }
 

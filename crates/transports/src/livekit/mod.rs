@@ -6,7 +6,7 @@ mod probe;
 use std::{fmt, time::Duration};
 
 use livekit_api::access_token::{AccessToken, AccessTokenError, VideoGrants};
-use protocol::{Address, ConnectionString, IslandId};
+use protocol::{Address, ConnectionString, RoomName};
 
 pub use probe::{Probe, ProbeError, Report, Watch};
 
@@ -44,12 +44,12 @@ impl Minter {
         Self { keys, ttl }
     }
 
-    /// The string by which `address` enters the room of `island` on the server that clients reach
+    /// The string by which `address` enters `room` on the server that clients reach
     /// at `url` (`ws://host:port` or `wss://host`).
     pub fn connection(
         &self,
         url: &str,
-        island: &IslandId,
+        room: &RoomName,
         address: Address,
     ) -> Result<ConnectionString, AccessTokenError> {
         // The library takes the time itself: the token is valid from now on (`nbf`), not from the
@@ -57,17 +57,17 @@ impl Minter {
         let access_token = AccessToken::with_api_key(&self.keys.api_key, &self.keys.api_secret)
             .with_ttl(self.ttl)
             .with_identity(&address.to_string())
-            .with_grants(grants(island))
+            .with_grants(grants(room))
             .to_jwt()?;
         Ok(ConnectionString::LiveKit { url: url.trim_end_matches('/').to_owned(), access_token })
     }
 }
 
 /// What explorers expect to be allowed, and nothing else.
-fn grants(island: &IslandId) -> VideoGrants {
+fn grants(room: &RoomName) -> VideoGrants {
     VideoGrants {
         room_join: true,
-        room: island.to_string(),
+        room: room.to_string(),
         can_publish: Some(true),
         can_subscribe: Some(true),
         can_publish_data: Some(true),
@@ -107,6 +107,12 @@ mod tests {
         assert_eq!(claims.video, grants(&"I1".parse().unwrap()));
         assert!(verify("key", "another").is_err());
         assert!(verify("another", "secret").is_err());
+    }
+
+    #[test]
+    fn room_name_may_have_dots() {
+        let grants = grants(&"name.dcl.eth".parse().unwrap());
+        assert_eq!(grants.room, "name.dcl.eth");
     }
 
     #[test]
