@@ -25,6 +25,7 @@ test:
 check:
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
 
 ## Have the processes of a realm die, stand still and come back, RUNS times each; twenty minutes for ten.
 RUNS ?= 10
@@ -55,8 +56,10 @@ attacks:
 	scripts/needs
 	cargo test --release --workspace --test e2e -- --ignored --nocapture room_latency_under_attack
 
-## A million random layouts, each of which must fall silent; about a quarter of an hour on two cores.
+## The property tests of the engine with ten times as many worlds, then a million random layouts, each of
+## which must fall silent; about twenty minutes on two cores.
 sim:
+	ATOLL_SIM_FACTOR=10 cargo test -p archipelago --tests
 	cargo run --release -- sim --layouts 1000000
 
 ## Fuzz each parser of what strangers send, for FUZZ_SECONDS each; needs a C++ compiler.

@@ -1,12 +1,14 @@
-//! Signed requests: no headers panic, what is not signed is nobody's, and what is signed is taken for
-//! what it says, in whatever letters.
+//! Signed requests: no headers panic, an unsigned request has no owner, and a signed one is read as it was
+//! signed: byte for byte, or in lower case in whatever letters it arrives.
 
 #![no_main]
 
 use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, HeaderName, HeaderValue};
-use identity::{ChainError, FetchError, Limits, SignedFetch, Wallet, examine_fetch};
+use identity::{
+    ChainError, FetchError, Limits, Link, SignedFetch, Wallet, examine_fetch, fetch_headers, fetch_payload,
+};
 use libfuzzer_sys::fuzz_target;
 
 const PATH: &str = "/signed-login";
@@ -41,13 +43,20 @@ fn forged(data: &[u8]) -> Option<HeaderMap> {
     }))
 }
 
-/// What a wallet signed, with metadata of the fuzzer's, sent as it is or in capitals.
-fn signed(wallet: &Wallet, metadata: &str, capitals: bool) -> Option<HeaderMap> {
-    let mut headers = wallet.sign_fetch("POST", PATH, metadata, now());
-    if capitals {
-        let (_, metadata) = headers.last_mut()?;
-        *metadata = metadata.to_ascii_uppercase();
-    }
+/// A request that a wallet signed byte for byte.
+fn signed(wallet: &Wallet, metadata: &str) -> Option<HeaderMap> {
+    named(&wallet.sign_fetch("POST", PATH, metadata, now()))
+}
+
+/// A request with this metadata whose payload a wallet signed all in lower case.
+fn lowercased(wallet: &Wallet, metadata: &str) -> Option<HeaderMap> {
+    let timestamp_ms = now().duration_since(SystemTime::UNIX_EPOCH).ok()?.as_millis() as u64;
+    let payload = fetch_payload("POST", PATH, timestamp_ms, metadata).to_lowercase();
+    let links: Vec<Link> = serde_json::from_str(&wallet.sign_challenge(&payload)).ok()?;
+    named(&fetch_headers(&links, timestamp_ms, metadata))
+}
+
+fn named(headers: &[(String, String)]) -> Option<HeaderMap> {
     map(headers.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())))
 }
 
@@ -64,15 +73,16 @@ fuzz_target!(|data: &[u8]| {
     }
     let Ok(metadata) = std::str::from_utf8(rest) else { return };
     let wallet = Wallet::from_secret([1; 32]).expect("a key");
-    let Some(headers) = signed(&wallet, metadata, false) else { return };
+    let Some(headers) = signed(&wallet, metadata) else { return };
     match examine(&headers) {
         Ok(fetch) => {
             assert_eq!(fetch.examined.owner, wallet.address());
             assert!(fetch.examined.contract_signatures.is_empty());
             assert!(fetch.metadata.keys().all(|key| *key == key.to_lowercase()), "{:?}", fetch.metadata);
-            // In other letters it is the same request.
-            let headers = signed(&wallet, metadata, true).expect("they were headers");
-            assert_eq!(examine(&headers), Ok(fetch));
+            // Signed in lower case, it is the same request in whatever letters it arrives.
+            let [plain, capitals] = [metadata, &metadata.to_ascii_uppercase()]
+                .map(|metadata| examine(&lowercased(&wallet, metadata).expect("they were headers")));
+            assert_eq!(plain, capitals);
         }
         Err(FetchError::Metadata | FetchError::SignedForScene) => {}
         Err(FetchError::Chain(ChainError::TooBig { .. })) => {}

@@ -51,6 +51,13 @@ impl Realm {
         Self::spawn(command, "127.0.0.1:0", &[], settings)
     }
 
+    /// A realm on a machine without certificates of authorities.
+    pub(crate) fn without_certificates(settings: &[(&str, &str)]) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_atoll"));
+        command.env("SSL_CERT_FILE", "nowhere/bundle.pem").env("SSL_CERT_DIR", "nowhere");
+        Self::spawn(command, "127.0.0.1:0", &[], settings)
+    }
+
     /// A realm whose standard error is a pipe that nothing reads: [`Realm::take_stderr`] has its other end.
     pub(crate) fn with_unread_log(settings: &[(&str, &str)]) -> Self {
         let command = Command::new(env!("CARGO_BIN_EXE_atoll"));

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use protocol::{Address, Message as _, Subject, v3::ClusterChangeMessage};
+use protocol::{
+    Address, Message as _, Subject,
+    v3::{ClusterChangeMessage, server_packet},
+};
 
 use crate::{
     front::{Realm, wallet},
@@ -69,4 +72,37 @@ async fn whom_another_service_puts_together_meet_wherever_they_are() {
     assert!(welcome.peer_identities.is_empty());
     let (close, _) = rooms[1].0.closed().await;
     assert_eq!(close, protocol::Close::Moved);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cluster_alone_is_enough_for_an_island() {
+    let server = Server::start();
+    let settings = [
+        ("ISLANDS__CLUSTERING", "given"),
+        ("ISLANDS__SILENCE_S", "2"),
+        ("GATEWAY__VOUCH_INTERVAL_S", "1"),
+        ("GATEWAY__VOUCH_FOR_S", "1"),
+        ("GATEWAY__PING_INTERVAL_S", "1"),
+        ("GATEWAY__IDLE_TIMEOUT_S", "1"),
+    ];
+    let realm = Realm::launch(&["--bus", &server.url()], &settings);
+    let decider = Decider(async_nats::connect(server.url()).await.unwrap());
+    let (alice, bob) = (wallet(), wallet());
+    let (mut a, mut b) = (sign_in(&realm, &alice).await, sign_in(&realm, &bob).await);
+    decider.say(alice.address(), "one", "").await;
+    let alone = a.island_changed().await;
+    assert_eq!(alone.peers.into_keys().collect::<Vec<_>>(), [alice.address().to_string()]);
+    decider.say(bob.address(), "one", "").await;
+    let met = b.island_changed().await;
+    assert_eq!((&met.island_id, met.peers.len()), (&alone.island_id, 2));
+    let server_packet::Message::JoinIsland(joined) = a.next_packet().await else { panic!("a join") };
+    assert_eq!(joined.peer_id, bob.address().to_string());
+    // Both sockets answer pings, and that is all they do: past the idle timeout and the engine's silence.
+    let (quiet_a, quiet_b) =
+        tokio::join!(a.is_silent_for(Duration::from_secs(5)), b.is_silent_for(Duration::from_secs(5)));
+    assert!(quiet_a && quiet_b);
+    assert_eq!(realm.json("/peers").await["peers"], serde_json::json!([]), "no position is known");
+    assert_eq!(realm.json("/about").await["comms"]["usersCount"], 2);
+    decider.say(bob.address(), "two", "").await;
+    assert_ne!(b.island_changed().await.island_id, met.island_id);
 }

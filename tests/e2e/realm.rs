@@ -650,3 +650,27 @@ async fn users_count_follows_sign_ins_on_every_gateway() {
     drop(second);
     counted(&cluster, 0).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn plain_http_services_need_no_certificates() {
+    let (url, _well) = content().await;
+    let settings = [("REALM__CONTENT_URL", url.as_str()), ("IDENTITY__ETHEREUM_RPC_URL", &url)];
+    let realm = Realm::without_certificates(&settings);
+    eventually("the service is well", async || realm.json("/about").await["content"]["healthy"] == true)
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn https_service_without_certificates_is_unhealthy_with_a_reason() {
+    let settings = [
+        ("REALM__CONTENT_URL", "https://127.0.0.1:9/content"),
+        ("IDENTITY__ETHEREUM_RPC_URL", "https://127.0.0.1:9/key"),
+    ];
+    let mut realm = Realm::without_certificates(&settings);
+    eventually("about", async || realm.get("/about").await.status() == 503).await;
+    assert_eq!(realm.json("/about").await["content"]["healthy"], false);
+    sign_in(&realm, &wallet()).await;
+    realm.interrupt();
+    let (status, log) = realm.wait(Duration::from_secs(10));
+    assert!(status.success() && log.contains("no client to probe the service with"), "{log}");
+}

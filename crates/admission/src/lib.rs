@@ -5,6 +5,7 @@
 //! before they know a wallet stands here, once.
 
 mod contracts;
+mod http_client;
 mod limiter;
 mod network;
 mod pace;
@@ -12,6 +13,7 @@ mod rate;
 mod verifier;
 
 pub use contracts::{ContractSettings, Contracts, NotAsked};
+pub use http_client::HttpClient;
 pub use limiter::{Full, Limiter, Limits, Permit};
 pub use network::Network;
 pub use pace::Pace;

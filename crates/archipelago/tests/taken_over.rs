@@ -4,6 +4,7 @@
 // Helpers of tests fail by panicking, too.
 #![allow(clippy::unwrap_used)]
 
+mod sized;
 mod story;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -60,7 +61,7 @@ fn play(mut story: Story) -> bool {
 #[test]
 fn who_stands_still_is_told_nothing() {
     let mut silent = 0;
-    for seed in 0..400 {
+    for seed in 0..sized::worlds(40) {
         let played = std::panic::catch_unwind(|| play(Story::new(seed)));
         silent += u32::from(played.unwrap_or_else(|_| panic!("seed {seed}")));
     }
@@ -116,7 +117,7 @@ fn play_on(mut story: Story, tally: &mut Tally) {
 #[test]
 fn whenever_an_engine_is_lost_nothing_is_seen_that_must_not_be() {
     let mut tally = Tally::default();
-    for seed in 0..400 {
+    for seed in 0..sized::worlds(40) {
         let played = std::panic::catch_unwind(|| {
             let mut tally = Tally::default();
             play_on(Story::new(seed), &mut tally);

@@ -3,7 +3,7 @@
 use std::{process::ExitCode, time::Duration};
 
 use anyhow::{Context, Result, bail};
-use reqwest::{Client, RequestBuilder};
+use reqwest::RequestBuilder;
 
 use crate::admin::{Asked, Written};
 
@@ -53,13 +53,13 @@ pub(crate) async fn explain(flags: Flags) -> Result<ExitCode> {
     let Flags { what: What { at, island, peer, why }, at: Where { admin, json } } = flags;
     let asked = Asked { at, island, peer, why: why.map(|pair| pair.join(",")), json };
     let url = format!("{}/explain", admin.trim_end_matches('/'));
-    print(Client::new().get(url).query(&asked), &admin).await
+    print(client::http_client(&url)?.get(url).query(&asked), &admin).await
 }
 
 /// Asks what other rules would change, and prints the answer.
 pub(crate) async fn diff(text: String, at: Where) -> Result<ExitCode> {
     let url = format!("{}/rules/diff", at.admin.trim_end_matches('/'));
-    print(Client::new().post(url).query(&Written { json: at.json }).body(text), &at.admin).await
+    print(client::http_client(&url)?.post(url).query(&Written { json: at.json }).body(text), &at.admin).await
 }
 
 async fn print(request: RequestBuilder, admin: &str) -> Result<ExitCode> {

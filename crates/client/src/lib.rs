@@ -56,7 +56,7 @@ pub use ended::Ended;
 pub use event::{Event, RoomId};
 pub use explorer::{Explorer, Handle};
 pub use guest::{GuestError, guest};
-pub use realm::{Dialect, Gateway, RealmError, discover, discover_all};
+pub use realm::{Dialect, Gateway, RealmError, discover, discover_all, http_client};
 pub use session::Session;
 pub use settings::Settings;
 pub use topics::{Subscription, TopicEvent, TopicMessage, TopicsError};

@@ -71,6 +71,17 @@ struct Bff {
     public_url: String,
 }
 
+/// How long a realm may take to answer a request.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A client for requests to a realm at `url`. Plain HTTP needs no certificates, so that it also works on a
+/// machine that has none.
+pub fn http_client(url: &str) -> Result<reqwest::Client, reqwest::Error> {
+    let builder = reqwest::Client::builder();
+    let builder = if url.starts_with("http://") { builder.tls_certs_only([]) } else { builder };
+    builder.build()
+}
+
 /// Asks a realm (`http://host:port`) where its gateway is, as explorers do (ADR-110).
 ///
 /// Without a dialect, it is the archipelago socket if the realm has one, and the BFF if it has no
@@ -80,8 +91,8 @@ pub async fn discover(realm: &str, dialect: Option<Dialect>) -> Result<Gateway, 
     crate::tls::install();
     let url = format!("{}/about", realm.trim_end_matches('/'));
     let about: About = async {
-        let client = reqwest::Client::builder().timeout(Duration::from_secs(5)).build()?;
-        client.get(&url).send().await?.json().await
+        let client = http_client(&url)?;
+        client.get(&url).timeout(REQUEST_TIMEOUT).send().await?.json().await
     }
     .await
     .map_err(|source| RealmError::Unreachable { url, source })?;

@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use archipelago::{Input, Transport, TransportKind};
+use archipelago::{Clustering, Input, Transport, TransportKind};
 use bus::Envelope;
 use protocol::{
     Address, ConnectionString, IslandId, NodeName, Position, SessionId, Subject, Ulid,
@@ -94,9 +94,15 @@ fn read(envelope: &Envelope, settings: &Settings) -> Result<Option<Heard>, &'sta
         Subject::PeerDisconnect(peer) => Heard::Input(Input::Disconnected { peer, session }),
         Subject::PeerHeartbeat(peer) => {
             let GatewayHeartbeat { position, desired_room, told, transports } = decode(envelope)?;
-            // Gateways check positions too; foreign ones may not.
-            let position =
-                Position::checked(position.as_ref(), settings.position_bound_m).map_err(|_| "position")?;
+            let position = match position {
+                // Of a client that sends no heartbeats, since its cluster alone decides. Rules by area and
+                // the members' positions in `island_changed` take it to be at the origin.
+                None if settings.engine.clustering == Clustering::Given => Position::default(),
+                // Gateways check positions too; foreign ones may not.
+                position => {
+                    Position::checked(position.as_ref(), settings.position_bound_m).map_err(|_| "position")?
+                }
+            };
             Heard::Heartbeat(Heartbeat { peer, session, position, desired_room, told, transports })
         }
         Subject::PeerIslandChanged(peer) => {

@@ -199,18 +199,22 @@ impl Shared {
         self.directory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Reports on the bus that a client is at `position`.
+    /// Reports on the bus that a client is at `position`; `None`: somewhere.
     pub(crate) fn publish_heartbeat(
         &self,
         address: Address,
         session: SessionId,
         state: &mut LiveState,
-        position: Position,
+        position: Option<Position>,
     ) {
         let headers = Headers::of_session(session);
         let report = match self.bus.layout() {
             Layout::CommsV3 => state.report(position, self.bus.epoch()),
-            Layout::ArchipelagoWorkers => state.report_plainly(position),
+            // Foreign services expect a position.
+            Layout::ArchipelagoWorkers => match position {
+                Some(position) => state.report_plainly(position),
+                None => return,
+            },
         };
         self.bus.publish(&Subject::PeerHeartbeat(address), headers, report);
         self.heartbeats.increment(1);

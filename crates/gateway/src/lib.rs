@@ -2,7 +2,7 @@
 //! bus, and hands them what the director says; `/about`; logins to a fixed room.
 //!
 //! A session is one task. What the rest of the process may say to it goes through a bounded
-//! [`sessions::Sessions`] entry; what it says goes on the bus, stamped with its session id.
+//! `sessions::Sessions` entry; what it says goes on the bus, stamped with its session id.
 
 mod about;
 mod bff;

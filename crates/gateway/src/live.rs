@@ -30,8 +30,8 @@ pub(crate) struct LiveState {
 pub(crate) enum Live {
     /// Nothing.
     Ignore,
-    /// Report on the bus that it is here.
-    Publish(Position),
+    /// Report on the bus that it is here; `None`: at an unknown position.
+    Publish(Option<Position>),
     /// Check whether anything arrived lately: [`Timers::check`](crate::timers::Timers::check).
     Check,
     /// Ping it.
@@ -42,9 +42,11 @@ pub(crate) enum Live {
 
 impl LiveState {
     /// The state of a client that can join these transports.
-    pub(crate) fn new(transports: Option<&str>, now: Instant) -> Self {
+    pub(crate) fn new(transports: Option<&str>, settings: &Settings, now: Instant) -> Self {
         let report = Report::new(transports);
-        Self { began: now, last: None, report, published: now, repeat_at: None, in_doubt: false }
+        // A cluster alone is enough for an island: the director has to know of the peer at once.
+        let repeat_at = settings.clusters_given.then_some(now);
+        Self { began: now, last: None, report, published: now, repeat_at, in_doubt: false }
     }
 
     /// Records whether as many pings are unanswered as may be.
@@ -69,7 +71,7 @@ impl LiveState {
                     self.report.wishes(room);
                 }
                 self.last = Some((position, now));
-                self.publish(position, now)
+                self.publish(Some(position), now)
             }
             Err(error) => {
                 let reason = match error {
@@ -82,13 +84,16 @@ impl LiveState {
                 // It is there, and where it was.
                 let Some((position, _)) = self.last else { return Live::Ignore };
                 self.last = Some((position, now));
-                self.publish(position, now)
+                self.publish(Some(position), now)
             }
         }
     }
 
-    /// Ends a client that sent no heartbeat for too long, whatever else it sends.
+    /// Ends a client that sent no heartbeat for too long, whatever else it sends, unless it need not.
     pub(crate) fn check_idle(&self, settings: &Settings, now: Instant) -> Live {
+        if settings.clusters_given {
+            return Live::Ignore;
+        }
         let (quiet_since, limit) = match &self.last {
             // Not before it is no longer vouched for.
             Some((_, at)) => (*at, settings.idle_timeout.max(settings.vouch_for)),
@@ -121,15 +126,17 @@ impl LiveState {
     /// Says again where a client is for which it can be said.
     pub(crate) fn repeat(&mut self, settings: &Settings, now: Instant) -> Live {
         self.repeat_at = None;
+        if self.in_doubt {
+            return Live::Ignore;
+        }
         match self.last {
-            Some((position, at)) if now - at <= settings.vouch_for && !self.in_doubt => {
-                self.publish(position, now)
-            }
+            _ if settings.clusters_given => self.publish(self.last.map(|(position, _)| position), now),
+            Some((position, at)) if now - at <= settings.vouch_for => self.publish(Some(position), now),
             _ => Live::Ignore,
         }
     }
 
-    fn publish(&mut self, position: Position, now: Instant) -> Live {
+    fn publish(&mut self, position: Option<Position>, now: Instant) -> Live {
         self.published = now;
         // Whoever asked has heard it now.
         self.repeat_at = None;
@@ -143,7 +150,7 @@ impl LiveState {
     }
 
     /// What the bus hears of a client that is at `position`, on a gateway that has seen this epoch.
-    pub(crate) fn report(&mut self, position: Position, epoch: u64) -> Vec<u8> {
+    pub(crate) fn report(&mut self, position: Option<Position>, epoch: u64) -> Vec<u8> {
         self.report.encode(position, epoch)
     }
 
@@ -178,20 +185,21 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     fn at(x: f32) -> Live {
-        Live::Publish(Position::new(x, 0.0, 0.0))
+        Live::Publish(Some(Position::new(x, 0.0, 0.0)))
     }
 
     #[test]
     fn good_heartbeats_are_published_and_bad_ones_change_nothing() {
         let (settings, now) = (settings(), Instant::now());
-        let mut live = LiveState::new(None, now);
+        let mut live = LiveState::new(None, &settings, now);
         assert_eq!(live.receive(packet(heartbeat(1.0, None)), &settings, now), at(1.0));
         for bad in [f32::NAN, f32::INFINITY, 100_001.0] {
             let refused = live.receive(packet(heartbeat(bad, None)), &settings, now);
             assert_eq!(refused, at(1.0), "it is where it was");
         }
         assert_eq!(live.receive(packet(Heartbeat::default()), &settings, now), at(1.0));
-        let nowhere = LiveState::new(None, now).receive(packet(heartbeat(f32::NAN, None)), &settings, now);
+        let nowhere =
+            LiveState::new(None, &settings, now).receive(packet(heartbeat(f32::NAN, None)), &settings, now);
         assert_eq!(nowhere, Live::Ignore, "it was nowhere");
         assert_eq!(live.receive(ClientPacket::default(), &settings, now), Live::Ignore);
         let request = client_packet::Message::ChallengeRequest(ChallengeRequestMessage::default());
@@ -200,9 +208,23 @@ mod tests {
     }
 
     #[test]
+    fn clusters_given_elsewhere_need_no_heartbeat() {
+        let (settings, start) = (Settings { clusters_given: true, ..settings() }, Instant::now());
+        let mut live = LiveState::new(None, &settings, start);
+        assert_eq!(live.repeat_at(), Some(start));
+        assert_eq!(live.repeat(&settings, start), Live::Publish(None));
+        assert_eq!(live.vouch(&settings, start + 5 * SECOND), Live::Publish(None));
+        assert_eq!(live.check_idle(&settings, start + 86_400 * SECOND), Live::Ignore);
+        live.receive(packet(heartbeat(1.0, None)), &settings, start + 10 * SECOND);
+        assert_eq!(live.vouch(&settings, start + 500 * SECOND), at(1.0), "however long that is ago");
+        live.set_in_doubt(true);
+        assert_eq!(live.vouch(&settings, start + 505 * SECOND), Live::Ignore);
+    }
+
+    #[test]
     fn a_preference_holds_until_it_is_ended_or_replaced() {
         let (settings, now) = (settings(), Instant::now());
-        let mut live = LiveState::new(None, now);
+        let mut live = LiveState::new(None, &settings, now);
         let mut reported = |desired_room| {
             let Live::Publish(position) = live.heartbeat(heartbeat(1.0, desired_room), &settings, now) else {
                 panic!("nothing is published")
@@ -225,7 +247,7 @@ mod tests {
     #[test]
     fn a_quiet_client_is_vouched_for_while_its_socket_lives_and_not_forever() {
         let (settings, start) = (settings(), Instant::now());
-        let mut live = LiveState::new(None, start);
+        let mut live = LiveState::new(None, &settings, start);
         assert_eq!(live.vouch(&settings, start + 5 * SECOND), Live::Ignore, "it never said where it is");
         live.receive(packet(heartbeat(1.0, None)), &settings, start);
         assert_eq!(live.vouch(&settings, start + 4 * SECOND), Live::Ignore);
@@ -238,7 +260,7 @@ mod tests {
     #[test]
     fn whoever_asks_is_answered_once_of_clients_that_are_vouched_for() {
         let (settings, start) = (settings(), Instant::now());
-        let mut live = LiveState::new(None, start);
+        let mut live = LiveState::new(None, &settings, start);
         live.wanted(start);
         assert_eq!(live.repeat(&settings, start), Live::Ignore, "it never said where it is");
         live.receive(packet(heartbeat(1.0, None)), &settings, start);
@@ -263,7 +285,7 @@ mod tests {
     #[test]
     fn socket_without_heartbeats_is_idle() {
         let (settings, start) = (settings(), Instant::now());
-        let mut live = LiveState::new(None, start);
+        let mut live = LiveState::new(None, &settings, start);
         assert_eq!(live.check_idle(&settings, start + 89 * SECOND), Live::Ignore);
         assert_eq!(live.check_idle(&settings, start + 90 * SECOND), Live::End(Close::Idle));
         live.receive(packet(heartbeat(1.0, None)), &settings, start);

@@ -42,15 +42,15 @@ impl Report {
         self.encoded.clear();
     }
 
-    /// An encoded `GatewayHeartbeat` of a client that is at `position`, on a gateway that has seen
-    /// this epoch.
-    pub fn encode(&mut self, position: Position, epoch: u64) -> Vec<u8> {
+    /// An encoded `GatewayHeartbeat` of a client at `position`, which may be unknown, on a gateway that has
+    /// seen this epoch.
+    pub fn encode(&mut self, position: Option<Position>, epoch: u64) -> Vec<u8> {
         let told = self.rest.told.get_or_insert_default();
         if told.epoch != epoch || self.encoded.is_empty() {
             told.epoch = epoch;
             self.encoded = self.rest.encode_to_vec();
         }
-        let heartbeat = GatewayHeartbeat { position: Some(position.into()), ..Default::default() };
+        let heartbeat = GatewayHeartbeat { position: position.map(Into::into), ..Default::default() };
         // Encoded messages put one after the other decode as one.
         let mut bytes = Vec::with_capacity(heartbeat.encoded_len() + self.encoded.len());
         heartbeat.encode_raw(&mut bytes);
@@ -84,8 +84,9 @@ mod tests {
             told: Some(Told::default()),
             transports: Some("p2p,ws-room".to_owned()),
         };
-        let said =
-            |report: &mut Report, epoch| GatewayHeartbeat::decode(&report.encode(place, epoch)[..]).unwrap();
+        let said = |report: &mut Report, epoch| {
+            GatewayHeartbeat::decode(&report.encode(Some(place), epoch)[..]).unwrap()
+        };
         assert_eq!(said(&mut report, 0), expected);
         told(&mut report, Some("rooms-1"));
         report.wishes("I2".to_owned());
@@ -109,7 +110,7 @@ mod tests {
         told(&mut report, Some("rooms-1"));
         let place = Position::new(1.0, 0.0, -3.0);
         let plain = Heartbeat { position: Some(place.into()), desired_room: Some("I2".to_owned()) };
-        assert_eq!(Heartbeat::decode(&report.encode(place, 3)[..]), Ok(plain.clone()));
+        assert_eq!(Heartbeat::decode(&report.encode(Some(place), 3)[..]), Ok(plain.clone()));
         assert_eq!(report.encode_plain(place), plain.encode_to_vec(), "and nothing else is said to them");
     }
 }

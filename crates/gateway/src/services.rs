@@ -5,6 +5,7 @@ use std::{
     time::Duration,
 };
 
+use admission::HttpClient;
 use reqwest::Client;
 use tokio::time::{self, MissedTickBehavior};
 
@@ -42,19 +43,22 @@ impl Service {
         if self.url.is_empty() {
             return std::future::pending().await;
         }
-        let client = match Client::builder().timeout(DEADLINE).build() {
-            Ok(client) => client,
-            Err(error) => {
-                tracing::error!(service = self.name, %error, "the service cannot be asked how it is");
-                return std::future::pending().await;
-            }
-        };
+        let client = HttpClient::new(&self.url, |builder| builder.timeout(DEADLINE));
+        let mut has_client = true;
         let status = format!("{}/status", self.url.trim_end_matches('/'));
         let mut ticks = time::interval(INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            let healthy = is_success(&client, &status).await || is_success(&client, &status).await;
+            let client = client.get();
+            if let Err(error) = &client
+                && std::mem::take(&mut has_client)
+            {
+                tracing::error!(service = self.name, %error, "no client to probe the service with");
+            }
+            let Ok(client) = client else { continue };
+            has_client = true;
+            let healthy = is_success(client, &status).await || is_success(client, &status).await;
             metrics::gauge!("atoll_realm_service_healthy", "service" => self.name).set(f64::from(healthy));
             if healthy != self.healthy.swap(healthy, Ordering::Relaxed) {
                 match healthy {

@@ -37,6 +37,9 @@ pub struct Settings {
     pub vouch_interval: Duration,
     /// For how long after its last heartbeat that is done.
     pub vouch_for: Duration,
+    /// Whether another service decides the islands (`islands.clustering = given`): clients need send no
+    /// heartbeats then. A session lives as long as its socket answers pings, and is reported all the time.
+    pub clusters_given: bool,
     /// How long a signed-in socket may stay without its first heartbeat.
     pub idle_timeout: Duration,
     /// How long one write may take before the client counts as too slow.
@@ -118,6 +121,7 @@ pub(crate) mod tests {
             ping_interval: Duration::from_secs(10),
             vouch_interval: Duration::from_secs(5),
             vouch_for: Duration::from_secs(120),
+            clusters_given: false,
             idle_timeout: Duration::from_secs(90),
             write_timeout: Duration::from_secs(10),
             position_bound_m: 100_000.0,

@@ -95,7 +95,7 @@ async fn welcome(shared: &Shared, socket: &mut Socket, applicant: Applicant, net
         let welcome = server_packet::Message::Welcome(WelcomeMessage { peer_id });
         match socket.send(&encode(welcome)).await {
             Ok(()) => {
-                let state = LiveState::new(transports.as_deref(), Instant::now());
+                let state = LiveState::new(transports.as_deref(), &shared.settings, Instant::now());
                 live(shared, socket, address, session, state, &mut inbox).await
             }
             Err(ended) => ended,

@@ -2,8 +2,9 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
+use admission::HttpClient;
 use protocol::Parcel;
-use reqwest::{Client, Response};
+use reqwest::Response;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::time;
@@ -13,14 +14,15 @@ use crate::{Shared, scenes::Scene};
 /// A client of a content service.
 #[derive(Debug)]
 pub(crate) struct Content {
-    client: Client,
+    client: HttpClient,
+    deadline: Duration,
     /// Without a slash at its end.
     url: String,
 }
 
 /// Why the content service is not asked, or did not answer.
 #[derive(Debug, thiserror::Error)]
-pub enum ContentError {
+pub(crate) enum ContentError {
     /// No HTTP client could be made.
     #[error("no HTTP client: {0}")]
     Client(#[source] reqwest::Error),
@@ -119,16 +121,17 @@ struct ContentFile {
 
 impl Content {
     /// The service at `url` (`http://…` or `https://…`), each of whose answers may take `deadline`.
-    pub(crate) fn new(url: &str, deadline: Duration) -> Result<Self, ContentError> {
-        let client = Client::builder().timeout(deadline).build().map_err(ContentError::Client)?;
-        Ok(Self { client, url: url.trim_end_matches('/').to_owned() })
+    pub(crate) fn new(url: &str, deadline: Duration) -> Self {
+        let client = HttpClient::new(url, |builder| builder);
+        Self { client, deadline, url: url.trim_end_matches('/').to_owned() }
     }
 
     /// The scenes on these parcels, each with the parcels that it is on.
     async fn scenes(&self, on: &[Parcel]) -> Result<Vec<(Scene, Vec<Parcel>)>, ContentError> {
         let question = Question { pointers: on.iter().map(ToString::to_string).collect() };
         let url = format!("{}/entities/active", self.url);
-        let response = self.client.post(url).json(&question).send().await?;
+        let client = self.client.get().map_err(ContentError::Client)?;
+        let response = client.post(url).timeout(self.deadline).json(&question).send().await?;
         if !response.status().is_success() {
             return Err(ContentError::Status(response.status().as_u16()));
         }
@@ -238,7 +241,7 @@ mod tests {
     fn content() -> Content {
         // The client needs one, though it speaks no TLS here; the first test sets it.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        Content { client: Client::new(), url: "http://content".to_owned() }
+        Content::new("http://content", Duration::from_secs(1))
     }
 
     #[test]

@@ -26,7 +26,6 @@ use protocol::{Address, Positions, Subject, Ulid, subject, unix_ms};
 use utoipa_axum::router::OpenApiRouter;
 
 pub use access::{Access, TokenDigest};
-pub use content::ContentError;
 pub use encoded::Encoded;
 pub use router::AGE;
 
@@ -104,8 +103,8 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
 impl Stats {
     /// An empty presence. Fails when the content service cannot be asked at all.
-    pub fn new(settings: Settings) -> Result<Self, ContentError> {
-        Shared::new(settings).map(|shared| Self(Arc::new(shared)))
+    pub fn new(settings: Settings) -> Self {
+        Self(Arc::new(Shared::new(settings)))
     }
 
     /// The endpoints, with their description.
@@ -188,9 +187,9 @@ async fn ask(bus: &Bus) {
 }
 
 impl Shared {
-    fn new(settings: Settings) -> Result<Self, ContentError> {
+    fn new(settings: Settings) -> Self {
         let content = settings.content_url.as_deref();
-        let content = content.map(|url| Content::new(url, settings.content_timeout)).transpose()?;
+        let content = content.map(|url| Content::new(url, settings.content_timeout));
         let limits = Limits {
             events: settings.feed_events,
             readers: settings.max_feed_readers,
@@ -200,7 +199,7 @@ impl Shared {
         // Without randomness from the system, runs are told apart by the time.
         let random = u128::from(getrandom::u64().unwrap_or_default());
         let changes = Changes::default();
-        Ok(Self {
+        Self {
             presence: Mutex::new(Presence::new(settings.positions, changes.clone())),
             feed: Arc::new(Feed::new(Ulid::from_parts(unix_ms(SystemTime::now()), random), limits)),
             scenes: Mutex::new(Scenes::new(settings.scene_ttl, settings.max_scene_parcels)),
@@ -213,7 +212,7 @@ impl Shared {
                 hot_scenes: Cached::new("/hot-scenes"),
             },
             settings,
-        })
+        }
     }
 
     /// What an answer has to show: all changes so far, where it is not young, and in any case what readers
@@ -264,6 +263,6 @@ impl Shared {
             max_feed_readers_per_network: 1,
             feed_keep_alive: Duration::from_secs(15),
         };
-        Self::new(settings).expect("without a content service nothing can fail")
+        Self::new(settings)
     }
 }

@@ -60,8 +60,7 @@ async fn who_does_not_read_costs_nobody_else_anything_and_is_told() {
         max_feed_readers: 2,
         max_feed_readers_per_network: 2,
         feed_keep_alive: Duration::from_secs(600),
-    })
-    .unwrap();
+    });
     let bus = Bus::in_process();
     let subscription = stats.subscribe(&bus);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

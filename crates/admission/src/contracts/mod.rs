@@ -98,20 +98,20 @@ struct Inner {
 }
 
 impl Contracts {
-    /// Asks as these settings say. Fails when this system cannot speak TLS.
-    pub fn new(settings: ContractSettings) -> Result<Self, reqwest::Error> {
+    /// Asks as these settings say.
+    pub fn new(settings: ContractSettings) -> Self {
         let cache = Cache::new(settings.cache_entries, settings.valid_for, settings.refused_for);
         let breaker = Breaker::new(settings.failures_to_open, settings.cool_down);
         publish(breaker.stand());
-        Ok(Self(Arc::new(Inner {
-            provider: Provider::new(settings.rpc_url)?,
+        Self(Arc::new(Inner {
+            provider: Provider::new(settings.rpc_url),
             deadline: settings.deadline,
             places: Semaphore::new(settings.max_questions),
             cache: Mutex::new(cache),
             breaker: Mutex::new(breaker),
             backoff: Mutex::new(Backoff::new()),
             budget: Mutex::new(Budget::new(settings.per_network_per_hour, settings.per_day)),
-        })))
+        }))
     }
 
     /// The first of the signatures that is not valid, if one is not; or where it could not be asked,

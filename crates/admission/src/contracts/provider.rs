@@ -4,12 +4,14 @@ use std::{fmt, time::Duration};
 
 use identity::{AnswerError, ContractSignature, MAX_ANSWER_BYTES, read_answer};
 use protocol::Address;
-use reqwest::{Client, StatusCode, header, redirect};
+use reqwest::{StatusCode, header, redirect};
 use serde_json::json;
+
+use crate::HttpClient;
 
 /// The node that is asked. Its URL often holds an API key, and is never printed.
 pub(crate) struct Provider {
-    client: Client,
+    client: HttpClient,
     url: String,
 }
 
@@ -18,6 +20,8 @@ pub(crate) struct Provider {
 pub(crate) enum ProviderError {
     #[error("it cannot be reached, or the connection broke")]
     Unreachable,
+    #[error("no HTTPS client can be made: this machine has no certificates to trust")]
+    NoClient,
     #[error("it answered with HTTP status {0}")]
     Status(u16),
     #[error("it is asked too often")]
@@ -32,10 +36,10 @@ const MAX_GAS: u64 = 10_000_000;
 
 impl Provider {
     /// The node at this URL.
-    pub(crate) fn new(url: String) -> Result<Self, reqwest::Error> {
-        // Whoever is redirected to would get the key.
-        let client = Client::builder().redirect(redirect::Policy::none()).build();
-        Ok(Self { client: client.map_err(reqwest::Error::without_url)?, url })
+    pub(crate) fn new(url: String) -> Self {
+        // The target of a redirect would get the key.
+        let client = HttpClient::new(&url, |builder| builder.redirect(redirect::Policy::none()));
+        Self { client, url }
     }
 
     /// Whether the contract takes the signature for its own.
@@ -56,7 +60,11 @@ impl Provider {
         });
         let question = json!({"jsonrpc": "2.0", "id": 1, "method": "eth_call", "params": [call, "latest"]});
         let unreachable = |_| ProviderError::Unreachable;
-        let mut response = self.client.post(&self.url).json(&question).send().await.map_err(unreachable)?;
+        let client = self.client.get().map_err(|error| {
+            tracing::warn!(error = %error.without_url(), "no client for the Ethereum node");
+            ProviderError::NoClient
+        })?;
+        let mut response = client.post(&self.url).json(&question).send().await.map_err(unreachable)?;
         let status = response.status();
         let retry_after = retry_after(response.headers());
         let mut body = Vec::new();

@@ -60,13 +60,13 @@ const NO: &str = r#"{"error":{"code":3,"message":"execution reverted"}}"#;
 #[tokio::test]
 async fn both_answers_are_remembered() {
     let (url, asked) = provider(YES, Duration::ZERO).await;
-    let contracts = Contracts::new(settings(url)).unwrap();
+    let contracts = Contracts::new(settings(url));
     for _ in 0..3 {
         assert_eq!(contracts.first_invalid(&signed(1), here()).await, Ok(None));
     }
     assert_eq!(asked.load(Ordering::Relaxed), 1, "the first digest was enough");
     let (url, asked) = provider(NO, Duration::ZERO).await;
-    let contracts = Contracts::new(settings(url)).unwrap();
+    let contracts = Contracts::new(settings(url));
     for _ in 0..3 {
         assert_eq!(contracts.first_invalid(&signed(1), here()).await, Ok(Some(1)));
     }
@@ -78,13 +78,13 @@ async fn both_answers_are_remembered() {
 #[tokio::test]
 async fn a_provider_that_fails_is_left_alone_and_one_that_says_no_is_not() {
     let (url, asked) = provider("<html>bad gateway</html>", Duration::ZERO).await;
-    let contracts = Contracts::new(settings(url)).unwrap();
+    let contracts = Contracts::new(settings(url));
     for why in [NotAsked::Failed, NotAsked::Failed, NotAsked::Unwell, NotAsked::Unwell] {
         assert_eq!(contracts.first_invalid(&signed(1), here()).await, Err((1, why)));
     }
     assert_eq!(asked.load(Ordering::Relaxed), 2);
     let (url, asked) = provider(NO, Duration::ZERO).await;
-    let contracts = Contracts::new(settings(url)).unwrap();
+    let contracts = Contracts::new(settings(url));
     for signature in 0..9 {
         assert_eq!(contracts.first_invalid(&signed(signature), here()).await, Ok(Some(1)));
     }
@@ -95,7 +95,7 @@ async fn a_provider_that_fails_is_left_alone_and_one_that_says_no_is_not() {
 async fn what_a_contract_may_have_caused_is_no_answer_and_no_failure() {
     let answer = r#"{"error":{"code":-32000,"message":"bad elliptic curve pairing size"}}"#;
     let (url, asked) = provider(answer, Duration::ZERO).await;
-    let contracts = Contracts::new(settings(url)).unwrap();
+    let contracts = Contracts::new(settings(url));
     for _ in 0..5 {
         assert_eq!(contracts.first_invalid(&signed(1), here()).await, Err((1, NotAsked::Failed)));
     }
@@ -105,7 +105,7 @@ async fn what_a_contract_may_have_caused_is_no_answer_and_no_failure() {
 #[tokio::test]
 async fn nobody_is_a_precompiled_contract() {
     let (url, asked) = provider(YES, Duration::ZERO).await;
-    let contracts = Contracts::new(settings(url)).unwrap();
+    let contracts = Contracts::new(settings(url));
     for last in [[0, 0], [0, 8], [1, 0], [0xff, 0xff]] {
         let mut bytes = [0; 20];
         bytes[18..].copy_from_slice(&last);
@@ -121,7 +121,7 @@ async fn a_slow_provider_fails_and_who_waited_for_a_place_blames_nobody() {
     let (url, asked) = provider(YES, Duration::from_secs(60)).await;
     let deadline = Duration::from_millis(200);
     let settings = ContractSettings { deadline, max_questions: 1, failures_to_open: 9, ..settings(url) };
-    let contracts = Contracts::new(settings).unwrap();
+    let contracts = Contracts::new(settings);
     let (one, two) = (signed(1), signed(2));
     let (first, second) =
         tokio::join!(contracts.first_invalid(&one, here()), contracts.first_invalid(&two, here()));
@@ -135,7 +135,7 @@ async fn a_slow_provider_fails_and_who_waited_for_a_place_blames_nobody() {
 async fn who_does_not_wait_for_the_trial_leaves_it_to_the_next() {
     let (url, _) = provider(YES, Duration::from_secs(60)).await;
     let settings = ContractSettings { failures_to_open: 1, cool_down: Duration::ZERO, ..settings(url) };
-    let contracts = Contracts::new(settings).unwrap();
+    let contracts = Contracts::new(settings);
     observed(&contracts.0.breaker, |breaker| {
         let pass = breaker.pass(Instant::now()).unwrap();
         breaker.settle(&pass, Verdict::Failed, Instant::now());
@@ -150,7 +150,7 @@ async fn who_does_not_wait_for_the_trial_leaves_it_to_the_next() {
 #[tokio::test]
 async fn the_url_is_never_said() {
     let (url, _) = provider(YES, Duration::ZERO).await;
-    let contracts = Contracts::new(settings(url)).unwrap();
+    let contracts = Contracts::new(settings(url));
     assert!(!format!("{contracts:?}").contains("key"));
 }
 
@@ -198,7 +198,7 @@ async fn rate_limited_provider_is_left_alone_and_its_breaker_stays_closed() {
         ];
         let (url, asked) = changing_provider(answers.leak()).await;
         // One failure would open it.
-        let contracts = Contracts::new(ContractSettings { failures_to_open: 1, ..settings(url) }).unwrap();
+        let contracts = Contracts::new(ContractSettings { failures_to_open: 1, ..settings(url) });
         assert_eq!(contracts.first_invalid(&signed(1), here()).await, Ok(None));
         let refused = Instant::now();
         for _ in 0..5 {
@@ -225,7 +225,7 @@ async fn rate_limited_provider_is_left_alone_and_its_breaker_stays_closed() {
 async fn questions_over_the_budget_are_not_asked_and_remembered_answers_are_free() {
     let (url, asked) = provider(YES, Duration::ZERO).await;
     let budget = ContractSettings { per_network_per_hour: 2, per_day: 3 * 24, ..settings(url) };
-    let contracts = Contracts::new(budget).unwrap();
+    let contracts = Contracts::new(budget);
     let elsewhere = |last| Network::of([10, 0, 0, last].into(), 64);
     for signature in 1..=2 {
         assert_eq!(contracts.first_invalid(&signed(signature), here()).await, Ok(None));

@@ -2,7 +2,6 @@
 
 use std::{collections::HashMap, fmt, time::Duration};
 
-use reqwest::Client;
 use serde::Serialize;
 use tokio::time::{Instant, sleep};
 
@@ -21,7 +20,6 @@ const NAMED: usize = 5;
 #[derive(Debug, Clone)]
 pub(crate) struct Directors {
     urls: Vec<String>,
-    client: Client,
 }
 
 /// What was found.
@@ -52,7 +50,7 @@ struct Difference {
 impl Directors {
     pub(crate) fn new(urls: &[String]) -> Self {
         let urls = urls.iter().map(|url| format!("{}/assignments", url.trim_end_matches('/'))).collect();
-        Self { urls, client: Client::new() }
+        Self { urls }
     }
 
     /// Looks until everybody has been seen where the director had them, or a difference has lasted for
@@ -105,7 +103,7 @@ impl Directors {
     }
 
     async fn ask(&self, url: &str) -> reqwest::Result<Vec<Assignment>> {
-        self.client.get(url).timeout(DEADLINE).send().await?.error_for_status()?.json().await
+        client::http_client(url)?.get(url).timeout(DEADLINE).send().await?.error_for_status()?.json().await
     }
 }
 

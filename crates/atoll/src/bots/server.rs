@@ -31,8 +31,9 @@ impl ServerLoad {
 
     /// All that the realm counts, by name and labels; `None` if it does not say.
     pub(crate) async fn metrics(&self) -> Option<HashMap<String, f64>> {
-        let client = reqwest::Client::builder().timeout(Duration::from_secs(5)).build().ok()?;
-        let text = client.get(self.url.as_ref()?).send().await.ok()?.text().await.ok()?;
+        let url = self.url.as_ref()?;
+        let client = client::http_client(url).ok()?;
+        let text = client.get(url).timeout(Duration::from_secs(5)).send().await.ok()?.text().await.ok()?;
         let values = text.lines().filter_map(|line| line.rsplit_once(' '));
         Some(values.filter_map(|(name, value)| Some((name.to_owned(), value.parse().ok()?))).collect())
     }

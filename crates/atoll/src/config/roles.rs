@@ -405,6 +405,7 @@ impl Settings {
             ping_interval: seconds(gateway.ping_interval_s),
             vouch_interval: seconds(gateway.vouch_interval_s),
             vouch_for: seconds(gateway.vouch_for_s),
+            clusters_given: clustering(&self.islands.clustering) == Some(Clustering::Given),
             idle_timeout: seconds(gateway.idle_timeout_s),
             write_timeout: seconds(gateway.write_timeout_s),
             position_bound_m: self.islands.world_bound_m,

@@ -64,7 +64,7 @@ impl Realm {
         let minter = || ws_room::Minter::new(secrets[0].as_bytes(), token_ttl);
         let mut verifier = Verifier::new(settings.identity()).with_host(&settings.challenge_host(&urls.http));
         if let Some(contracts) = settings.contracts() {
-            verifier = verifier.with_contracts(Contracts::new(contracts)?);
+            verifier = verifier.with_contracts(Contracts::new(contracts));
         }
         let gateway = runs(Role::Gateway).then(|| {
             // Where rooms run elsewhere, what they are called is their business.
@@ -87,7 +87,7 @@ impl Realm {
             let settings = settings.director(parsed.transports.clone(), parsed.rules());
             Director::new(settings, bus.clone(), minter())
         });
-        let realm = Self { bus, gateway, rooms, stats: stats.transpose()?, draining: Arc::default() };
+        let realm = Self { bus, gateway, rooms, stats, draining: Arc::default() };
         Ok((realm, director.transpose()?))
     }
 

@@ -161,7 +161,7 @@ impl Client<'_> {
         let ended = async {
             tracing::debug!("signed in");
             self.desk.welcome(number, address);
-            let state = LiveState::new(transports.as_deref(), Instant::now());
+            let state = LiveState::new(transports.as_deref(), &self.shared.settings, Instant::now());
             self.live(address, session, state, &mut inbox).await
         }
         .instrument(span)

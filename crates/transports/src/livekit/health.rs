@@ -1,11 +1,13 @@
-/// Whether a server is healthy, by the outcomes of its probes alone.
+/// Whether a server is healthy, from the outcomes of its probes alone.
 ///
-/// A failed probe is repeated at once; two failures in a row mean unhealthy, one success healthy.
-/// With a probe every second that is given up after 750 ms, a server that hangs or refuses is known
-/// to be unhealthy within 2.5 s.
+/// A server whose API is slow still serves media, and each change moves islands: so both directions are
+/// damped. Two failures in a row make a server unhealthy, the second probe following the first at once;
+/// three successes in a row, a second apart, make it healthy again. The first success of a server of which
+/// nothing is known makes it healthy.
 #[derive(Debug, Default)]
 pub(crate) struct Health {
     failures: u32,
+    successes: u32,
     /// `None`: nothing is known yet.
     healthy: Option<bool>,
 }
@@ -13,26 +15,34 @@ pub(crate) struct Health {
 /// What follows from a probe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// One failure says nothing yet: probe again, at once.
+    /// One failure proves nothing: probe again, at once.
     Repeat,
-    /// It is known how the server is.
+    /// The state of the server is known.
     Known {
-        /// Whether it was not known, or not so, before.
+        healthy: bool,
+        /// Whether it was unknown, or another, before.
         changed: bool,
     },
 }
 
 const FAILURES_TO_UNHEALTHY: u32 = 2;
+const SUCCESSES_TO_HEALTHY: u32 = 3;
 
 impl Health {
     /// Takes the outcome of a probe.
     pub(crate) fn judge(&mut self, answered: bool) -> Verdict {
-        self.failures = if answered { 0 } else { self.failures.saturating_add(1) };
-        if (1..FAILURES_TO_UNHEALTHY).contains(&self.failures) {
-            return Verdict::Repeat;
+        if answered {
+            (self.failures, self.successes) = (0, self.successes.saturating_add(1));
+        } else {
+            (self.failures, self.successes) = (self.failures.saturating_add(1), 0);
         }
-        let before = self.healthy.replace(answered);
-        Verdict::Known { changed: before != Some(answered) }
+        let healthy = match (self.healthy, answered) {
+            (Some(false), true) => self.successes >= SUCCESSES_TO_HEALTHY,
+            (_, false) if self.failures < FAILURES_TO_UNHEALTHY => return Verdict::Repeat,
+            (_, answered) => answered,
+        };
+        let before = self.healthy.replace(healthy);
+        Verdict::Known { healthy, changed: before != Some(healthy) }
     }
 }
 
@@ -40,34 +50,39 @@ impl Health {
 mod tests {
     use super::*;
 
-    const CHANGED: Verdict = Verdict::Known { changed: true };
-    const SAME: Verdict = Verdict::Known { changed: false };
+    fn known(healthy: bool, changed: bool) -> Verdict {
+        Verdict::Known { healthy, changed }
+    }
 
     #[test]
-    fn two_failures_in_a_row_mean_unhealthy_and_one_success_healthy() {
+    fn health_changes_after_two_failures_or_three_successes() {
         let mut health = Health::default();
         for (answered, verdict) in [
-            (true, CHANGED),
-            (true, SAME),
+            (true, known(true, true)),
+            (true, known(true, false)),
             (false, Verdict::Repeat),
-            (true, SAME),
+            (true, known(true, false)),
             (false, Verdict::Repeat),
-            (false, CHANGED),
-            // From now on the clock is soon enough.
-            (false, SAME),
-            (false, SAME),
-            (true, CHANGED),
+            (false, known(false, true)),
+            (true, known(false, false)),
+            (true, known(false, false)),
             (false, Verdict::Repeat),
-            (false, CHANGED),
+            (false, known(false, false)),
+            (false, known(false, false)),
+            (true, known(false, false)),
+            (true, known(false, false)),
+            (true, known(true, true)),
+            (false, Verdict::Repeat),
+            (false, known(false, true)),
         ] {
             assert_eq!(health.judge(answered), verdict);
         }
     }
 
     #[test]
-    fn a_server_that_never_answered_is_unhealthy_after_two_probes() {
+    fn server_that_never_answered_is_unhealthy_after_two_probes() {
         let mut health = Health::default();
         assert_eq!(health.judge(false), Verdict::Repeat);
-        assert_eq!(health.judge(false), CHANGED);
+        assert_eq!(health.judge(false), known(false, true));
     }
 }

@@ -1,4 +1,4 @@
-use std::{error::Error, time::Duration};
+use std::{error::Error, fmt, pin::Pin, sync::Arc, time::Duration};
 
 use livekit_api::services::{ServerError, ServerErrorCode, ServiceError, room::RoomClient};
 use tokio::time::{self, Interval, MissedTickBehavior};
@@ -36,12 +36,18 @@ pub enum ProbeError {
     NotUnderstood,
 }
 
-/// Probes a server every second, and says how it is.
-#[derive(Debug)]
+/// An answer to come.
+type Answer = Pin<Box<dyn Future<Output = Result<u32, ProbeError>> + Send>>;
+
+/// Probes a server every second, and reports its state every second, also while an answer takes longer.
 pub struct Watch {
-    probe: Probe,
+    probe: Arc<Probe>,
     health: Health,
     ticks: Interval,
+    /// The probe whose answer has not come yet.
+    pending: Option<Answer>,
+    /// What was reported last; `None` before the first answer.
+    reported: Option<Result<u32, ProbeError>>,
 }
 
 /// How a server is.
@@ -55,7 +61,9 @@ pub struct Report {
 }
 
 const INTERVAL: Duration = Duration::from_secs(1);
-const DEADLINE: Duration = Duration::from_millis(750);
+/// A loaded server answers late and serves media all the same. A server that hangs is known to be
+/// unhealthy after two of these.
+const DEADLINE: Duration = Duration::from_secs(5);
 
 impl Probe {
     /// A probe of the server whose API is at `api_url` (`http://host:port` or `https://host`).
@@ -104,18 +112,56 @@ impl Watch {
     pub fn new(probe: Probe) -> Self {
         let mut ticks = time::interval(INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Self { probe, health: Health::default(), ticks }
+        Self { probe: Arc::new(probe), health: Health::default(), ticks, pending: None, reported: None }
     }
 
-    /// How the server is, at the next second.
+    /// The state of the server, when it is known, and again every second. Cancel-safe.
     pub async fn next(&mut self) -> Report {
-        self.ticks.tick().await;
         loop {
-            let users = self.probe.users().await;
-            if let Verdict::Known { changed } = self.health.judge(users.is_ok()) {
-                return Report { users, changed };
+            let Some(pending) = &mut self.pending else {
+                self.ticks.tick().await;
+                self.ask();
+                continue;
+            };
+            tokio::select! {
+                biased;
+                users = pending => {
+                    self.pending = None;
+                    match self.health.judge(users.is_ok()) {
+                        Verdict::Repeat => self.ask(),
+                        Verdict::Known { healthy, changed } => return self.report(users, healthy, changed),
+                    }
+                }
+                // The last report holds. A server that is not reported for some seconds counts as dead.
+                _ = self.ticks.tick() => {
+                    if let Some(users) = self.reported.clone() {
+                        return Report { users, changed: false };
+                    }
+                }
             }
         }
+    }
+
+    fn ask(&mut self) {
+        let probe = self.probe.clone();
+        self.pending = Some(Box::pin(async move { probe.users().await }));
+    }
+
+    fn report(&mut self, users: Result<u32, ProbeError>, healthy: bool, changed: bool) -> Report {
+        // A server that answers again stays unhealthy for a while, for the reason that was given.
+        let recovering = !healthy && users.is_ok();
+        let users = self.reported.take().filter(|_| recovering).unwrap_or(users);
+        self.reported = Some(users.clone());
+        Report { users, changed }
+    }
+}
+
+impl fmt::Debug for Watch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Watch")
+            .field("probe", &self.probe)
+            .field("health", &self.health)
+            .finish_non_exhaustive()
     }
 }
 

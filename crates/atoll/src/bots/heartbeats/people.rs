@@ -102,7 +102,7 @@ impl People {
         if person.number.is_multiple_of(JUMPS) && person.beats.is_multiple_of(JUMP_BEATS) {
             self.told.untold += u64::from(person.jumped.replace((place.x, due)).is_some());
         }
-        (person.address, person.session, person.report.encode(place, epoch))
+        (person.address, person.session, person.report.encode(Some(place), epoch))
     }
 
     /// One of them was told of an island.
