@@ -23,6 +23,7 @@ use crate::{
     console::{Answer, NoAnswer, Query, assignments},
     inbound::{Heard, SERVER_NAME, hear},
     leader::{Leader, MessengerGone},
+    leadership::Leadership,
     messenger::Errand,
     office::Office,
     replica::Replica,
@@ -54,6 +55,7 @@ pub(crate) struct Clock {
     latest_epoch: u64,
     /// When it last said hello to somebody who asked.
     greeted: Option<Instant>,
+    leadership: Leadership,
     meters: Meters,
 }
 
@@ -134,9 +136,14 @@ impl Part {
 
 impl Clock {
     /// A clock that stands by.
-    pub(crate) fn new(settings: Settings, bus: Bus, errands: mpsc::Sender<Errand>) -> Self {
+    pub(crate) fn new(
+        settings: Settings,
+        bus: Bus,
+        errands: mpsc::Sender<Errand>,
+        leadership: Leadership,
+    ) -> Self {
         let (part, time, meters) = (Part::stand_by(&bus), EngineTime::new(), Meters::new());
-        Self { settings, bus, time, errands, part, latest_epoch: 0, greeted: None, meters }
+        Self { settings, bus, time, errands, part, latest_epoch: 0, greeted: None, leadership, meters }
     }
 
     /// Runs for as long as the bus and the messenger are there.
@@ -176,7 +183,10 @@ impl Clock {
                         leader.hears_late();
                     }
                     // Only now: that may have taken its time.
-                    if self.follow(office.standing()) {
+                    let standing = office.standing();
+                    let known = office.is_campaigning() && standing != Standing::Unknown;
+                    self.leadership.set_known(known && !self.bus.is_away());
+                    if self.follow(standing) {
                         office.listen();
                     }
                     if self.flush(due).is_err() {

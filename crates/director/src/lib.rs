@@ -14,6 +14,7 @@ mod dissent;
 mod inbound;
 mod jumps;
 mod leader;
+mod leadership;
 mod messenger;
 mod news;
 mod office;
@@ -36,6 +37,7 @@ use transports::ws_room;
 
 pub use configured::{Configured, Offer};
 pub use console::{Assignment, Console, NoAnswer};
+pub use leadership::Leadership;
 
 use clock::Clock;
 use configured::Minters;
@@ -76,6 +78,7 @@ pub struct Director {
     subscription: Subscription,
     console: Console,
     queries: mpsc::Receiver<Query>,
+    leadership: Leadership,
 }
 
 /// Messages from the bus that may wait between two flushes; at the bound the newest is dropped and
@@ -92,12 +95,18 @@ impl Director {
         let messenger = Messenger::new(bus.clone(), Minters::new(minter, &settings.transports))
             .with_positions(settings.positions);
         let (console, queries) = Console::new();
-        Ok(Self { settings, messenger, bus, subscription, console, queries })
+        let leadership = Leadership::default();
+        Ok(Self { settings, messenger, bus, subscription, console, queries, leadership })
     }
 
     /// Asks this director, and tells it things.
     pub fn console(&self) -> Console {
         self.console.clone()
+    }
+
+    /// Whether this director knows which director leads, from now on.
+    pub fn leadership(&self) -> Leadership {
+        self.leadership.clone()
     }
 
     /// Directs, on the present task, with the messenger and the probes on others of the runtime
@@ -109,7 +118,7 @@ impl Director {
         // Whoever may still ask has a console of its own.
         drop(self.console);
         let office = Office::new(self.bus.clone(), messengers);
-        let clock = Clock::new(self.settings, self.bus, errands);
+        let clock = Clock::new(self.settings, self.bus, errands, self.leadership);
         clock.run(office, self.subscription, probes, self.queries).await;
     }
 }

@@ -52,6 +52,11 @@ impl Office {
         self.bus.publish(&Subject::PeersWanted, Headers::default(), "");
     }
 
+    /// Whether it competes for the lease. Before that, what [`Office::standing`] returns is no knowledge of a leader.
+    pub(crate) fn is_campaigning(&self) -> bool {
+        matches!(self.stage, Stage::Stands(_))
+    }
+
     /// How it is right now. Stands for it from now on if that is long enough to have listened.
     pub(crate) fn standing(&mut self) -> Standing {
         let until = match &mut self.stage {

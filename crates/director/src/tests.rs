@@ -70,6 +70,21 @@ async fn next<M: protocol::Message + Default>(subscription: &mut Subscription) -
 }
 
 #[tokio::test]
+async fn leadership_is_unknown_until_the_director_runs() {
+    let minter = ws_room::Minter::new(SECRET, Duration::from_secs(300));
+    let director = Director::new(settings(), Bus::in_process(), minter).unwrap();
+    let leadership = director.leadership();
+    assert!(!leadership.is_known());
+    tokio::spawn(director.run(tokio::runtime::Handle::current()));
+    let known = async {
+        while !leadership.is_known() {
+            time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    time::timeout(Duration::from_secs(5), known).await.expect("it leads");
+}
+
+#[tokio::test]
 async fn peers_that_are_near_get_strings_to_the_same_room_and_then_silence() {
     let bus = direct();
     let mut changes = bus.subscribe("test", &[subject::PEER_ISLAND_CHANGES], 16);

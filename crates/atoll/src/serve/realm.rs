@@ -12,7 +12,7 @@ use admission::{Contracts, Verifier};
 use anyhow::{Result, bail};
 use axum::{Router, http::StatusCode, routing::get};
 use bus::Bus;
-use director::Director;
+use director::{Director, Leadership};
 use gateway::{FixedRoom, Gateway};
 use metrics_exporter_prometheus::PrometheusHandle;
 use rooms::Rooms;
@@ -36,6 +36,8 @@ pub(crate) struct Realm {
     gateway: Option<Gateway>,
     rooms: Option<Rooms>,
     stats: Option<Stats>,
+    /// Of the director, where one runs.
+    leadership: Option<Leadership>,
     draining: Arc<AtomicBool>,
 }
 
@@ -87,8 +89,10 @@ impl Realm {
             let settings = settings.director(parsed.transports.clone(), parsed.rules());
             Director::new(settings, bus.clone(), minter())
         });
-        let realm = Self { bus, gateway, rooms, stats, draining: Arc::default() };
-        Ok((realm, director.transpose()?))
+        let director = director.transpose()?;
+        let leadership = director.as_ref().map(Director::leadership);
+        let realm = Self { bus, gateway, rooms, stats, leadership, draining: Arc::default() };
+        Ok((realm, director))
     }
 
     /// The endpoints of the roles that run, and those of every process; and those of the listener for
@@ -159,7 +163,8 @@ impl Realm {
     }
 
     /// Why the process is not ready to do its part, if it is not: its gateway has heard of no director, so
-    /// that who signs in gets no island; it can reach nobody; or it is on its way out.
+    /// that who signs in gets no island; it can reach nobody; its director knows of none that leads; or it is on its
+    /// way out.
     pub(crate) fn unready(&self) -> Option<&'static str> {
         if self.draining.load(Ordering::Relaxed) {
             Some("draining")
@@ -169,6 +174,9 @@ impl Realm {
             // A gateway, too, hears of no director then, but only after a while: what it has told its
             // people holds meanwhile.
             Some("the bus is away")
+        } else if self.gateway.is_none() && self.leadership.as_ref().is_some_and(|known| !known.is_known()) {
+            // The same holds here: with a gateway, what that has heard of directors counts.
+            Some("no director is known to lead")
         } else if self.rooms.as_ref().is_some_and(|rooms| !rooms.have_announced()) {
             Some("its room nodes have not announced themselves")
         } else {

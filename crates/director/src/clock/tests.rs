@@ -36,7 +36,7 @@ impl Bench {
         let (errands, receiver) = mpsc::channel(ERRAND_QUEUE);
         let minter = ws_room::Minter::new(b"secret", Duration::from_secs(300));
         Self {
-            clock: Clock::new(settings(), bus.clone(), errands),
+            clock: Clock::new(settings(), bus.clone(), errands, Leadership::default()),
             subscription: bus.subscribe("director", &crate::patterns(Clustering::Own), 1_024),
             probes: mpsc::channel(1).1,
             messenger: Messenger::new(bus.clone(), Minters::new(minter, &[])),
@@ -114,7 +114,7 @@ impl Gateways {
 async fn a_messenger_that_is_behind_delays_no_flush_and_loses_nothing() {
     // A messenger that does not run at all, until it does.
     let (errands, mut waiting) = mpsc::channel(1);
-    let mut clock = Clock::new(settings(), Bus::in_process(), errands);
+    let mut clock = Clock::new(settings(), Bus::in_process(), errands, Leadership::default());
     clock.follow(ALONE);
     let transport = archipelago::Transport {
         node: "node-1".parse().unwrap(),
