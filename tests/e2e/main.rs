@@ -20,6 +20,7 @@ mod leftovers;
 mod logs;
 mod moves;
 mod nats;
+mod nats_cluster;
 mod networks;
 mod nodes;
 mod permissions;

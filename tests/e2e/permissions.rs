@@ -271,6 +271,7 @@ async fn nobody_hears_everything_and_only_directors_touch_the_lease() {
         [">", "*.>", "peer.>", "peer.*.*", "island.>", "engine.>", "atoll.>", "$JS.>", "$KV.>", "$SYS.>"];
     let lease = [
         "$JS.API.STREAM.CREATE.KV_atoll-leases",
+        "$JS.API.STREAM.UPDATE.KV_atoll-leases",
         "$JS.API.STREAM.INFO.KV_atoll-leases",
         "$JS.API.STREAM.MSG.GET.KV_atoll-leases",
         "$JS.API.DIRECT.GET.KV_atoll-leases.$KV.atoll-leases.director",
@@ -279,7 +280,6 @@ async fn nobody_hears_everything_and_only_directors_touch_the_lease() {
     let nobodys = [
         "$JS.API.STREAM.DELETE.KV_atoll-leases",
         "$JS.API.STREAM.PURGE.KV_atoll-leases",
-        "$JS.API.STREAM.UPDATE.KV_atoll-leases",
         "$JS.API.STREAM.CREATE.another",
         "$KV.another.key",
         "$SYS.REQ.SERVER.PING",

@@ -78,6 +78,7 @@ async fn on(url: String) -> Bus {
         layout: Layout::CommsV3,
         connect_timeout: Duration::from_secs(5),
         pattern_queue: None,
+        lease_replicas: None,
     };
     Bus::nats(settings).await.unwrap()
 }

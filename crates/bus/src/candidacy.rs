@@ -44,11 +44,12 @@ pub(crate) struct Polled {
     pub(crate) until: Option<Instant>,
 }
 
-/// The task that campaigns; it ends with this.
+/// The tasks that campaign; they end with this.
 #[derive(Debug)]
 pub(crate) struct Campaign {
     /// Sending asks it to give the office back.
     pub(crate) resign: oneshot::Sender<()>,
+    /// Of them only the one that holds the lease ends by itself.
     pub(crate) task: JoinSet<()>,
 }
 

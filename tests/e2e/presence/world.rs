@@ -29,6 +29,7 @@ impl World {
             ca_file: None,
             connect_timeout: Duration::from_secs(20),
             pattern_queue: None,
+            lease_replicas: None,
             layout: subject::Layout::default(),
         };
         let bus = Bus::nats(settings).await.unwrap();

@@ -18,8 +18,21 @@ pub(super) fn parse(settings: &Bus, problems: &mut Vec<String>) -> Option<NatsSe
             problems.push(format!("bus.{key} = {value}: {rule}"));
         }
     };
-    let Bus { url, user, password, token, credentials_file, ca_file, subjects, connect_timeout_s } = settings;
+    let Bus {
+        url,
+        user,
+        password,
+        token,
+        credentials_file,
+        ca_file,
+        subjects,
+        connect_timeout_s,
+        lease_replicas,
+    } = settings;
     check(*connect_timeout_s > 0, "connect_timeout_s", "0", "must be at least 1");
+    // JetStream has at most five, and an even number survives no more failures than the odd one below it.
+    let rule = "must be 0 (automatic), 1, 3 or 5";
+    check([0, 1, 3, 5].contains(lease_replicas), "lease_replicas", &lease_replicas.to_string(), rule);
     let servers = list(url);
     let layout: Result<Layout, LayoutError> = subjects.parse();
     if let Err(error) = layout {
@@ -54,6 +67,7 @@ pub(super) fn parse(settings: &Bus, problems: &mut Vec<String>) -> Option<NatsSe
         layout,
         connect_timeout: seconds(*connect_timeout_s),
         pattern_queue: None,
+        lease_replicas: (*lease_replicas > 0).then_some(*lease_replicas),
     })
 }
 

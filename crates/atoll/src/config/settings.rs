@@ -111,6 +111,9 @@ pub(crate) struct Bus {
     pub(crate) subjects: String,
     /// How long the first connection may take.
     pub(crate) connect_timeout_s: u64,
+    /// How many servers of a NATS cluster hold the lease of the director that leads: 1, 3 or 5. 0: three where the
+    /// cluster has three or more, else one.
+    pub(crate) lease_replicas: usize,
 }
 
 /// `[realm]`: what `/about` says.
@@ -415,6 +418,7 @@ impl Default for Bus {
             ca_file: String::new(),
             subjects: Layout::CommsV3.to_string(),
             connect_timeout_s: 5,
+            lease_replicas: 0,
         }
     }
 }

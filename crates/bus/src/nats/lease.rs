@@ -6,16 +6,17 @@
 //! is read, and nothing is believed before the next write was answered.
 
 use std::{
+    error::Error,
     sync::Arc,
     time::{Duration, Instant as WarnedAt},
 };
 
 use async_nats::{
-    Client,
+    Client, RequestError, RequestErrorKind,
     connection::State,
     jetstream::{
         self,
-        context::CreateStreamErrorKind,
+        context::{CreateStreamErrorKind, PublishError, PublishErrorKind},
         kv::{Operation, Store, UpdateErrorKind},
         stream::{Config, DiscardPolicy, StorageType},
     },
@@ -25,6 +26,7 @@ use tokio::{
     time::{self, Instant},
 };
 
+use super::replicas::{Replicas, may_fit_with_one};
 use crate::{
     candidacy::{Polled, Standing, Term},
     epochs::Epochs,
@@ -32,6 +34,8 @@ use crate::{
 
 /// The bucket of all offices; a key each.
 const BUCKET: &str = "atoll-leases";
+/// Its stream.
+pub(super) const STREAM: &str = "KV_atoll-leases";
 /// For how long a name stands in the key.
 const TTL: Duration = Duration::from_secs(2);
 /// By how much less its holder relies on that: clocks of servers differ.
@@ -60,6 +64,7 @@ pub(super) struct Lease {
     holder: u64,
     epochs: Arc<Epochs>,
     polled: watch::Sender<Polled>,
+    replicas: Replicas,
     /// The bucket, once it was found.
     store: Option<Store>,
     /// Whether it was ever found.
@@ -90,11 +95,14 @@ enum Failure {
     Away,
     #[error("no answer in time")]
     Unanswered,
+    /// In a NATS cluster: its server has stopped, and the others have not elected another yet, or cannot.
+    #[error("the lease stream has no leader among the NATS servers")]
+    Leaderless,
     #[error("somebody else wrote first")]
     Raced,
     #[error("there is no JetStream")]
     NoJetStream,
-    #[error("the bucket {BUCKET} forgets after {0:?} instead of {TTL:?}: delete the stream KV_{BUCKET}")]
+    #[error("the bucket {BUCKET} forgets after {0:?} instead of {TTL:?}: delete the stream {STREAM}")]
     Foreign(Duration),
     #[error("{0}")]
     Refused(String),
@@ -106,6 +114,7 @@ impl Lease {
         office: &'static str,
         epochs: Arc<Epochs>,
         polled: watch::Sender<Polled>,
+        replicas: Replicas,
     ) -> Self {
         Self {
             jetstream: jetstream::new(client.clone()),
@@ -114,6 +123,7 @@ impl Lease {
             holder: rand::random(),
             epochs,
             polled,
+            replicas,
             store: None,
             founded: false,
             epoch: None,
@@ -184,7 +194,7 @@ impl Lease {
                 return Err(match error.kind() {
                     UpdateErrorKind::WrongLastRevision => Failure::Raced,
                     UpdateErrorKind::TimedOut => Failure::Unanswered,
-                    _ => Failure::Refused(error.to_string()),
+                    _ => Failure::of(&error),
                 });
             }
         };
@@ -201,7 +211,7 @@ impl Lease {
     async fn open(&mut self) -> Result<Store, Failure> {
         // Not as a bucket: of the answer to that the library cannot read what older servers say.
         let config = Config {
-            name: format!("KV_{BUCKET}"),
+            name: STREAM.to_owned(),
             subjects: vec![format!("$KV.{BUCKET}.>")],
             max_messages_per_subject: 1,
             max_age: TTL,
@@ -211,10 +221,18 @@ impl Lease {
             allow_rollup: true,
             deny_delete: true,
             allow_direct: true,
-            num_replicas: 1,
+            num_replicas: self.replicas.wanted(&self.client),
             ..Config::default()
         };
-        if let Err(error) = in_time(self.jetstream.create_stream(config)).await? {
+        let created = match in_time(self.jetstream.create_stream(&config)).await? {
+            // More are added once there are enough servers.
+            Err(error) if config.num_replicas > 1 && may_fit_with_one(&error) => {
+                let config = Config { num_replicas: 1, ..config };
+                in_time(self.jetstream.create_stream(config)).await?
+            }
+            created => created,
+        };
+        if let Err(error) = created {
             use jetstream::ErrorCode as Code;
             match error.kind() {
                 CreateStreamErrorKind::JetStream(error) => match error.error_code() {
@@ -223,18 +241,20 @@ impl Lease {
                     Code::JETSTREAM_NOT_ENABLED | Code::JETSTREAM_NOT_ENABLED_FOR_ACCOUNT => {
                         return Err(Failure::NoJetStream);
                     }
+                    Code::CLUSTER_NOT_AVAILABLE => return Err(Failure::Leaderless),
                     _ => return Err(Failure::Refused(error.to_string())),
                 },
                 // Where the server has one, it is only not there yet.
                 CreateStreamErrorKind::JetStreamUnavailable if !self.client.server_info().jetstream => {
                     return Err(Failure::NoJetStream);
                 }
+                CreateStreamErrorKind::JetStreamUnavailable => return Err(Failure::Leaderless),
                 CreateStreamErrorKind::TimedOut => return Err(Failure::Unanswered),
                 _ => return Err(Failure::Refused(error.to_string())),
             }
         }
         let store = in_time(self.jetstream.get_key_value(BUCKET)).await?;
-        let store = store.map_err(|error| Failure::Refused(error.to_string()))?;
+        let store = store.map_err(|error| Failure::of(&error))?;
         let age = store.stream.cached_info().config.max_age;
         if age != TTL {
             return Err(Failure::Foreign(age));
@@ -245,7 +265,7 @@ impl Lease {
 
     async fn read(&self, store: &Store) -> Result<Entry, Failure> {
         let found = in_time(store.entry(self.office)).await?;
-        let found = found.map_err(|error| Failure::Refused(error.to_string()))?;
+        let found = found.map_err(|error| Failure::of(&error))?;
         Ok(match found {
             None => Entry::Free(0),
             Some(entry) if entry.operation != Operation::Put => Entry::Free(entry.revision),
@@ -272,8 +292,12 @@ impl Lease {
             _ if alone => self.tell(Polled::ALONE),
             // Our name stands in the key for its time, and nobody's else, whether we hear of it or not.
             // (Where nobody else can lead, nothing changes either.)
-            Failure::Away | Failure::Unanswered if self.leads() => {}
+            Failure::Away | Failure::Unanswered | Failure::Leaderless if self.leads() => {}
             _ => self.tell(Polled::UNKNOWN),
+        }
+        if matches!(failure, Failure::Leaderless) {
+            // It may have been deleted as well, and has to be made again.
+            self.store = None;
         }
         if matches!(failure, Failure::NoJetStream | Failure::Foreign(_) | Failure::Refused(_)) {
             // It may have been lost, and has to be made again.
@@ -283,7 +307,7 @@ impl Lease {
                 self.warned = Some(WarnedAt::now());
             }
         }
-        if matches!(failure, Failure::Unanswered | Failure::Raced) && !self.leads() {
+        if matches!(failure, Failure::Unanswered | Failure::Leaderless | Failure::Raced) && !self.leads() {
             let since = *self.unanswered.get_or_insert_with(WarnedAt::now);
             if since.elapsed() >= UNANSWERED && self.warned.is_none_or(|at| at.elapsed() >= WARN_INTERVAL) {
                 tracing::warn!(office = self.office, %failure, "cannot find out who leads");
@@ -325,6 +349,27 @@ impl Lease {
             let deleted = in_time(store.delete_expect_revision(self.office, Some(revision))).await;
             tracing::info!(self.office, given_back = matches!(deleted, Ok(Ok(()))), "leads no more");
         }
+    }
+}
+
+impl Failure {
+    /// The failure behind an error of the client library. Without a server that answers for the stream, a request has no
+    /// responder.
+    fn of(error: &(dyn Error + 'static)) -> Self {
+        let is_leaderless = |cause: &(dyn Error + 'static)| {
+            let request = cause.downcast_ref::<RequestError>();
+            let publish = cause.downcast_ref::<PublishError>();
+            request.is_some_and(|error| error.kind() == RequestErrorKind::NoResponders)
+                || publish.is_some_and(|error| error.kind() == PublishErrorKind::StreamNotFound)
+        };
+        let mut cause = Some(error);
+        while let Some(error) = cause {
+            if is_leaderless(error) {
+                return Self::Leaderless;
+            }
+            cause = error.source();
+        }
+        Self::Refused(error.to_string())
     }
 }
 

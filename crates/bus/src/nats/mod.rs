@@ -8,6 +8,7 @@ mod incoming;
 mod lease;
 mod outgoing;
 mod parts;
+mod replicas;
 mod wire;
 
 use std::{
@@ -38,6 +39,7 @@ use crate::{
 };
 use lease::Lease;
 use outgoing::{Courier, Errand, Opening, Publication, Subscribers, Unsent};
+use replicas::{Growth, Replicas};
 
 /// Messages that may wait to be published; at the bound the newest is dropped and counted.
 const OUTGOING_QUEUE: usize = 65_536;
@@ -72,6 +74,9 @@ pub struct NatsSettings {
     pub connect_timeout: Duration,
     /// Messages of one pattern that may wait to be sorted; `None` for the default.
     pub pattern_queue: Option<usize>,
+    /// Servers of a NATS cluster that hold the lease of the leader. `None`: three where the cluster has three or more,
+    /// else one. Fewer than it has are never set; more are added in place.
+    pub lease_replicas: Option<usize>,
 }
 
 /// Who we are to a NATS server.
@@ -133,6 +138,7 @@ pub(crate) struct Nats {
     returns: watch::Receiver<u64>,
     epochs: Arc<Epochs>,
     layout: Layout,
+    replicas: Replicas,
 }
 
 impl fmt::Debug for Nats {
@@ -144,7 +150,15 @@ impl fmt::Debug for Nats {
 impl Nats {
     /// Connects, and stays connected: when the connection goes, it is tried again for ever.
     pub(crate) async fn connect(settings: NatsSettings) -> Result<Self, ConnectError> {
-        let NatsSettings { servers, credentials, ca_file, layout, connect_timeout, pattern_queue } = settings;
+        let NatsSettings {
+            servers,
+            credentials,
+            ca_file,
+            layout,
+            connect_timeout,
+            pattern_queue,
+            lease_replicas,
+        } = settings;
         let read: Result<Vec<ServerAddr>, _> = servers.iter().map(|url| url.parse()).collect();
         let read = read.map_err(|_| ConnectError::Url)?;
         let credentials = match credentials {
@@ -192,7 +206,8 @@ impl Nats {
         let channels = (errands_receiver, openings_receiver);
         let courier = Courier::new(client.clone(), channels, away.clone(), returned, subscribers);
         tokio::spawn(courier.run());
-        Ok(Self { client, errands, openings, away, returns, epochs: Arc::default(), layout })
+        let (epochs, replicas) = (Arc::default(), Replicas::new(lease_replicas));
+        Ok(Self { client, errands, openings, away, returns, epochs, layout, replicas })
     }
 
     pub(crate) fn publish(&self, subject: &Subject, headers: Headers, payload: Bytes) {
@@ -230,7 +245,9 @@ impl Nats {
         let (resign, resigned) = oneshot::channel();
         let (found, polled) = watch::channel(Polled::UNKNOWN);
         let mut task = JoinSet::new();
-        task.spawn(Lease::new(self.client.clone(), office, self.epochs.clone(), found).run(resigned));
+        let lease = Lease::new(self.client.clone(), office, self.epochs.clone(), found, self.replicas);
+        task.spawn(lease.run(resigned));
+        task.spawn(Growth::new(self.client.clone(), self.replicas, polled.clone()).run());
         Candidacy::new(polled, Some(Campaign { resign, task }))
     }
 

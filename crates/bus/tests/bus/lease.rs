@@ -2,25 +2,29 @@
 
 use std::time::Duration;
 
-use bus::{Bus, Candidacy, Standing, Term};
+use bus::{Bus, Candidacy, NatsSettings, Standing, Term};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::{contract::PATIENCE, nats::settings, server::Server};
 
 /// A process with a candidate.
-struct Candidate {
+pub(crate) struct Candidate {
     bus: Bus,
-    candidacy: Candidacy,
+    pub(crate) candidacy: Candidacy,
 }
 
 impl Candidate {
     async fn stand(server: &Server) -> Self {
-        let bus = Bus::nats(settings(&server.url())).await.unwrap();
+        Self::stand_with(settings(&server.url())).await
+    }
+
+    pub(crate) async fn stand_with(settings: NatsSettings) -> Self {
+        let bus = Bus::nats(settings).await.unwrap();
         let candidacy = bus.stand("director");
         Self { bus, candidacy }
     }
 
-    async fn leads(&mut self) -> u64 {
+    pub(crate) async fn leads(&mut self) -> u64 {
         let Standing::Leads(Term { epoch }) =
             self.becomes(|standing| matches!(standing, Standing::Leads(_))).await
         else {
@@ -34,7 +38,7 @@ impl Candidate {
     }
 
     /// Waits for a standing, and for nothing but changes.
-    async fn becomes(&mut self, wanted: impl Fn(Standing) -> bool) -> Standing {
+    pub(crate) async fn becomes(&mut self, wanted: impl Fn(Standing) -> bool) -> Standing {
         let found = async {
             loop {
                 let standing = self.candidacy.standing();
@@ -49,7 +53,7 @@ impl Candidate {
 }
 
 /// Waits until exactly one of them leads and the other follows; the leader first, with its epoch.
-async fn settled(one: Candidate, other: Candidate) -> (Candidate, u64, Candidate) {
+pub(crate) async fn settled(one: Candidate, other: Candidate) -> (Candidate, u64, Candidate) {
     let deadline = Instant::now() + PATIENCE;
     loop {
         match (one.candidacy.standing(), other.candidacy.standing()) {

@@ -3,6 +3,7 @@
 // Helpers of tests fail by panicking, too.
 #![allow(clippy::unwrap_used)]
 
+mod cluster;
 mod contract;
 mod epochs;
 mod lease;

@@ -23,6 +23,7 @@ pub(crate) fn settings(url: &str) -> NatsSettings {
         layout: Layout::CommsV3,
         connect_timeout: Duration::from_secs(5),
         pattern_queue: None,
+        lease_replicas: None,
     }
 }
 

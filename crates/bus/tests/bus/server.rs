@@ -13,7 +13,8 @@ use tempfile::TempDir;
 
 /// `nats-server` on a free port of the loopback; ended when dropped.
 pub(crate) struct Server {
-    child: Child,
+    /// `None` while it does not run.
+    child: Option<Child>,
     port: u16,
     name: String,
     flags: Vec<String>,
@@ -38,8 +39,7 @@ impl Server {
 
     /// The same, with these variables of the environment.
     pub(crate) fn start_in(environment: &[(&str, &str)], flags: &[&str]) -> Self {
-        static NEXT: AtomicU32 = AtomicU32::new(1);
-        let name = format!("atoll-test-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let name = next_name();
         let flags: Vec<String> = flags.iter().map(|&flag| flag.to_owned()).collect();
         let variable = |&(key, value): &(&str, &str)| (key.to_owned(), value.to_owned());
         let environment: Vec<_> = environment.iter().map(variable).collect();
@@ -47,7 +47,7 @@ impl Server {
         for _ in 0..5 {
             let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
             if let Some(child) = launch(port, &name, &flags, &environment) {
-                return Self { child, port, name, flags, environment, store: None };
+                return Self { child: Some(child), port, name, flags, environment, store: None };
             }
         }
         panic!("nats-server does not start: see what it says above");
@@ -62,6 +62,35 @@ impl Server {
         server
     }
 
+    /// Servers of one cluster with JetStream, none of which runs yet: [`Server::restart`] starts one.
+    fn plan_cluster(count: usize) -> Vec<Self> {
+        // All ports are free at one moment, so that they differ.
+        let free: Vec<_> = (0..2 * count).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+        let ports: Vec<u16> = free.iter().map(|listener| listener.local_addr().unwrap().port()).collect();
+        let (ports, route_ports) = ports.split_at(count);
+        let routes: Vec<String> = route_ports.iter().map(|port| format!("nats://127.0.0.1:{port}")).collect();
+        let server = |index: usize| {
+            let store = tempfile::tempdir().unwrap();
+            let folder = store.path().to_str().unwrap();
+            let flags = [
+                ["--store_dir", folder],
+                ["--cluster_name", "atoll-test"],
+                ["--cluster", &routes[index]],
+                ["--routes", &routes.join(",")],
+            ];
+            let flags =
+                ["--jetstream"].iter().chain(flags.as_flattened()).map(|&flag| flag.to_owned()).collect();
+            let (port, name, environment) = (ports[index], next_name(), Vec::new());
+            Self { child: None, port, name, flags, environment, store: Some(store) }
+        };
+        (0..count).map(server).collect()
+    }
+
+    /// Its name in a cluster.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
     pub(crate) fn url(&self) -> String {
         format!("nats://127.0.0.1:{}", self.port)
     }
@@ -73,8 +102,10 @@ impl Server {
 
     /// Ends it at once.
     pub(crate) fn stop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
     }
 
     /// While it is stopped: loses all that JetStream kept.
@@ -88,8 +119,37 @@ impl Server {
     pub(crate) fn restart(&mut self) {
         self.stop();
         let child = launch(self.port, &self.name, &self.flags, &self.environment);
-        self.child = child.expect("its port is still free");
+        self.child = Some(child.expect("its port is still free"));
     }
+}
+
+/// A cluster of servers with JetStream.
+pub(crate) struct ServerCluster {
+    pub(crate) servers: Vec<Server>,
+}
+
+impl ServerCluster {
+    /// A cluster of three, of which this many run.
+    pub(crate) fn start(running: usize) -> Self {
+        let mut servers = Server::plan_cluster(3);
+        servers.iter_mut().take(running).for_each(Server::restart);
+        Self { servers }
+    }
+
+    /// Of all its servers.
+    pub(crate) fn urls(&self) -> Vec<String> {
+        self.servers.iter().map(Server::url).collect()
+    }
+
+    /// The server of this name.
+    pub(crate) fn find(&self, name: &str) -> usize {
+        self.servers.iter().position(|server| server.name == name).expect("a server of this cluster")
+    }
+}
+
+fn next_name() -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(1);
+    format!("atoll-test-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
 impl Drop for Server {

@@ -105,6 +105,7 @@ fn on(url: &str) -> NatsSettings {
         ca_file: None,
         connect_timeout: Duration::from_secs(5),
         pattern_queue: Some(TOLD_QUEUE),
+        lease_replicas: None,
         layout: subject::Layout::default(),
     }
 }

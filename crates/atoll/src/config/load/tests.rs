@@ -59,6 +59,14 @@ fn metrics_listen_without_port_is_named() {
 }
 
 #[test]
+fn lease_replicas_that_jetstream_lacks_are_named() {
+    for count in [2, 4, 7] {
+        let problems = problems(&format!("[bus]\nlease_replicas = {count}"), &[]);
+        assert_eq!(problems, [format!("bus.lease_replicas = {count}: must be 0 (automatic), 1, 3 or 5")]);
+    }
+}
+
+#[test]
 fn what_presence_cannot_do_is_named() {
     let toml = "[realm]\ncontent_url = \"peer/content\"\n[stats]\npositions = \"city\"\nfeed_events = 0";
     let problems = problems(toml, &[]);

@@ -1,0 +1,164 @@
+//! How many servers of a NATS cluster hold the stream of the leases.
+//!
+//! With one replica, no director leads while its server is down. With three, one of them may be.
+
+use std::time::Duration;
+
+use async_nats::{
+    Client,
+    connection::State,
+    jetstream::{
+        self, ErrorCode,
+        context::{CreateStreamError, CreateStreamErrorKind},
+        stream::Config,
+    },
+};
+use tokio::{sync::watch, time};
+
+use super::lease::STREAM;
+use crate::candidacy::{Polled, Standing};
+
+/// Replicas in a cluster that has enough servers, where no setting says otherwise.
+const AUTOMATIC: usize = 3;
+/// How often the leader compares the stream with the setting: the cluster may have grown.
+const CHECK_INTERVAL: Duration = Duration::from_secs(10);
+/// The same after a request that the server refuses for another reason, or does not permit.
+const RETRY_INTERVAL: Duration = Duration::from_secs(60);
+
+/// How many replicas the stream should have.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Replicas {
+    /// `None`: [`AUTOMATIC`] in a cluster.
+    setting: Option<usize>,
+}
+
+impl Replicas {
+    pub(super) fn new(setting: Option<usize>) -> Self {
+        Self { setting }
+    }
+
+    /// How many to ask for. The server that is asked knows whether the cluster has enough servers with JetStream. The
+    /// addresses in its INFO do not tell: operators may hide them, and the client library keeps those of the connect.
+    pub(super) fn wanted(self, client: &Client) -> usize {
+        let is_clustered = client.server_info().cluster.is_some();
+        self.setting.unwrap_or(if is_clustered { AUTOMATIC } else { 1 })
+    }
+}
+
+/// Whether a new stream of several replicas was refused in such a way that one of a single replica may not be: for want of
+/// servers, or for the limits of an account.
+pub(super) fn may_fit_with_one(error: &CreateStreamError) -> bool {
+    !matches!(
+        code(error),
+        None | Some(
+            ErrorCode::STREAM_NAME_EXIST
+                | ErrorCode::JETSTREAM_NOT_ENABLED
+                | ErrorCode::JETSTREAM_NOT_ENABLED_FOR_ACCOUNT
+                | ErrorCode::CLUSTER_NOT_AVAILABLE
+        )
+    )
+}
+
+/// Whether the cluster has fewer servers than the stream should have replicas.
+fn lacks_servers(error: &CreateStreamError) -> bool {
+    matches!(
+        code(error),
+        Some(
+            ErrorCode::CLUSTER_NO_PEERS
+                | ErrorCode::INSUFFICIENT_RESOURCES
+                | ErrorCode::STREAM_REPLICAS_NOT_SUPPORTED
+        )
+    )
+}
+
+/// What JetStream answered, if it did.
+fn code(error: &CreateStreamError) -> Option<ErrorCode> {
+    match error.kind() {
+        CreateStreamErrorKind::JetStream(error) => Some(error.error_code()),
+        _ => None,
+    }
+}
+
+/// The task that adds replicas to the stream, while this candidate leads. It never removes any.
+pub(super) struct Growth {
+    client: Client,
+    jetstream: jetstream::Context,
+    replicas: Replicas,
+    polled: watch::Receiver<Polled>,
+    /// The error that was logged last: an unchanged one is logged once.
+    logged: Option<String>,
+}
+
+/// Why the stream has fewer replicas than it should.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    /// More servers may join.
+    #[error("the cluster has too few servers: {0}")]
+    TooFew(CreateStreamError),
+    #[error(transparent)]
+    Update(CreateStreamError),
+    #[error(transparent)]
+    Read(#[from] jetstream::context::GetStreamError),
+}
+
+impl Growth {
+    pub(super) fn new(client: Client, replicas: Replicas, polled: watch::Receiver<Polled>) -> Self {
+        Self { jetstream: jetstream::new(client.clone()), client, replicas, polled, logged: None }
+    }
+
+    /// Runs for as long as the campaign does.
+    pub(super) async fn run(mut self) {
+        // Of several candidates one is enough; it has found the stream.
+        let leads = |polled: &Polled| matches!(polled.now(), Standing::Leads(term) if term.epoch.is_some());
+        while self.polled.wait_for(leads).await.is_ok() {
+            let pause = match self.grow().await {
+                Ok(()) => {
+                    self.logged = None;
+                    CHECK_INTERVAL
+                }
+                Err(failure) => {
+                    self.log(&failure);
+                    if let Failure::Update(_) = failure { RETRY_INTERVAL } else { CHECK_INTERVAL }
+                }
+            };
+            time::sleep(pause).await;
+        }
+        // The end of this task must not be taken for that of the campaign.
+        std::future::pending().await
+    }
+
+    async fn grow(&self) -> Result<(), Failure> {
+        let wanted = self.replicas.wanted(&self.client);
+        if wanted == 1 || self.client.connection_state() != State::Connected {
+            return Ok(());
+        }
+        let stream = self.jetstream.get_stream(STREAM).await?;
+        let config = stream.cached_info().config.clone();
+        let before = config.num_replicas;
+        if before >= wanted {
+            return Ok(());
+        }
+        let updated = self.jetstream.update_stream(Config { num_replicas: wanted, ..config }).await;
+        let updated = updated.map_err(|error| match lacks_servers(&error) {
+            true => Failure::TooFew(error),
+            false => Failure::Update(error),
+        })?;
+        tracing::info!(before, replicas = updated.config.num_replicas, "the lease stream has more replicas");
+        Ok(())
+    }
+
+    fn log(&mut self, failure: &Failure) {
+        let text = failure.to_string();
+        if self.logged.as_ref() == Some(&text) {
+            return;
+        }
+        match failure {
+            // A cluster of two needs no more.
+            Failure::TooFew(_) if self.replicas.setting.is_none() => {
+                tracing::debug!(error = text, "the lease stream keeps its replicas");
+            }
+            _ => tracing::warn!(error = text, "the lease stream has fewer replicas than it should"),
+        }
+        self.logged = Some(text);
+    }
+}
