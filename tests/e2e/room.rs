@@ -1,6 +1,6 @@
 //! The room service, to the letter.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use identity::Wallet;
 use protocol::{
@@ -137,6 +137,37 @@ async fn open_room_with_dots_connects_its_members() {
     for room in ["name..eth", "name.dcl.eth.", "a%20b", &"x".repeat(129)] {
         assert_eq!(realm.get(&format!("/rooms/{room}")).await.status(), 404, "{room}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn unreliable_updates_above_the_rate_are_dropped_and_counted() {
+    let realm = Realm::start(&[("ROOMS__MESSAGES_PER_SECOND", "20")]);
+    let (_w1, mut sender, _) = enter(&realm, &wallet(), 0.0).await;
+    let (_w2, mut listener, _) = enter(&realm, &wallet(), 1.0).await;
+    let began = Instant::now();
+    let sending = async {
+        // Three times the rate, for long enough that a backlog would be seconds old.
+        for number in 0..300u32 {
+            tokio::time::sleep_until((began + number * Duration::from_micros(16_667)).into()).await;
+            sender.update((began.elapsed().as_millis() as u32).to_be_bytes().to_vec(), true).await;
+        }
+        sender.update(b"last".to_vec(), false).await;
+    };
+    let listening = async {
+        let mut oldest = 0;
+        loop {
+            let body = heard(&mut listener).await;
+            if body == b"last" {
+                return oldest;
+            }
+            let sent = u32::from_be_bytes(body.try_into().unwrap());
+            oldest = oldest.max(began.elapsed().as_millis() as u32 - sent);
+        }
+    };
+    let ((), oldest) = tokio::join!(sending, listening);
+    assert!(oldest < 2_000, "an update was {oldest} ms old");
+    let dropped = realm.metric("atoll_rooms_ingress_dropped_total").await;
+    assert!((150.0..=200.0).contains(&dropped), "{dropped}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -26,6 +26,21 @@ impl Pace {
         }
     }
 
+    /// A pace of `times` as many messages and bytes a second.
+    pub fn times(&self, times: u32, now: Instant) -> Self {
+        let times = f64::from(times.max(1));
+        Self {
+            messages_per_second: self.messages_per_second * times,
+            bytes_per_second: self.bytes_per_second * times,
+            due: now,
+        }
+    }
+
+    /// Until when the next message has to wait; `None` when it may pass now.
+    pub fn wait_until(&self, now: Instant) -> Option<Instant> {
+        self.next_read(now)
+    }
+
     /// Counts a message, and says until when to wait before the next one is read.
     pub fn count(&mut self, bytes: usize, now: Instant) -> Option<Instant> {
         self.due = self.due.max(now) + self.cost(bytes);

@@ -100,7 +100,7 @@ where
     W: AsyncWrite + Unpin,
 {
     loop {
-        match reader.next().await.map_err(|error| read_refusal(&error))? {
+        match reader.next_paced().await.map_err(|error| read_refusal(&error))? {
             Received::Binary(bytes) => {
                 let packet = WsPacket::decode(bytes).map_err(|_| refuse(Close::Undecodable))?;
                 return packet.message.ok_or_else(|| refuse(Close::OutOfOrder));

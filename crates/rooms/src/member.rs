@@ -183,12 +183,15 @@ async fn listen<R: AsyncRead + Unpin>(
         keep_alive.arrived();
         match received {
             Ok(Received::Binary(bytes)) => {
-                if let Err(close) = hear(shared, membership, bytes) {
+                if let Err(close) = hear(shared, membership, reader, bytes).await {
                     return Some((close, close.reason().to_owned()));
                 }
             }
-            Ok(Received::Ping(payload)) => push_control(&membership.outbox, OpCode::Pong, &payload),
-            Ok(Received::Pong | Received::Fragment) => {}
+            Ok(Received::Ping(payload)) => {
+                reader.pass(0).await;
+                push_control(&membership.outbox, OpCode::Pong, &payload);
+            }
+            Ok(Received::Pong | Received::Fragment) => reader.pass(0).await,
             Ok(Received::Text) => return Some((Close::TextFrame, Close::TextFrame.reason().to_owned())),
             Ok(Received::Close(code)) => {
                 membership.outbox.answer_close(code);
@@ -199,22 +202,35 @@ async fn listen<R: AsyncRead + Unpin>(
     }
 }
 
-/// Takes in one message.
-fn hear(shared: &Shared, membership: &Membership, bytes: Bytes) -> Result<(), Close> {
-    shared.counters.in_messages.increment(1);
-    shared.counters.in_bytes.increment(bytes.len() as u64);
-    match WsPacket::decode(bytes) {
-        Ok(WsPacket { message: Some(Message::PeerUpdateMessage(update)) }) => {
+/// Takes in one message. Above the member's rate an unreliable update is dropped, so that those that pass are
+/// fresh; any other message waits for its turn, and nothing behind it is read meanwhile.
+async fn hear<R: AsyncRead + Unpin>(
+    shared: &Shared,
+    membership: &Membership,
+    reader: &mut PacedReader<R>,
+    bytes: Bytes,
+) -> Result<(), Close> {
+    let (counters, size) = (&shared.counters, bytes.len());
+    counters.in_messages.increment(1);
+    counters.in_bytes.increment(size as u64);
+    let packet = WsPacket::decode(bytes).map_err(|_| Close::Undecodable)?;
+    match packet.message {
+        Some(Message::PeerUpdateMessage(update)) => {
+            if !update.unreliable {
+                reader.pass(size).await;
+            } else if !reader.try_pass(size) {
+                counters.ingress_dropped.increment(1);
+                return Ok(());
+            }
             membership.room.say(membership.alias, update.body, update.unreliable);
             shared.mark_dirty(&membership.room);
-            Ok(())
         }
-        Ok(_) => {
-            shared.counters.unknown_messages.increment(1);
-            Ok(())
+        _ => {
+            reader.pass(size).await;
+            counters.unknown_messages.increment(1);
         }
-        Err(_) => Err(Close::Undecodable),
     }
+    Ok(())
 }
 
 fn push_control(outbox: &Outbox, opcode: OpCode, payload: &[u8]) {

@@ -54,6 +54,7 @@ pub(crate) struct Counters {
     pub(crate) out_messages: Counter,
     pub(crate) out_bytes: Counter,
     pub(crate) unknown_messages: Counter,
+    pub(crate) ingress_dropped: Counter,
 }
 
 /// What a node has to hear.
@@ -97,6 +98,7 @@ impl Shared {
             in_bytes: metrics::counter!("dcl_ws_rooms_in_bytes"),
             out_messages: metrics::counter!("dcl_ws_rooms_out_messages"),
             out_bytes: metrics::counter!("dcl_ws_rooms_out_bytes"),
+            ingress_dropped: metrics::counter!("atoll_rooms_ingress_dropped_total"),
             unknown_messages: metrics::counter!("dcl_ws_rooms_unknown_sent_messages_total"),
         };
         Self {

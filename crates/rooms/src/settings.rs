@@ -51,9 +51,9 @@ pub struct Settings {
     /// The queue of one member, in bytes: unreliable messages are dropped when it is half full,
     /// the member is closed when it is full.
     pub queue_bytes: usize,
-    /// Messages that one member may send in a second; above, it is read more slowly.
+    /// Messages that one member may send in a second; above, its unreliable ones are dropped, and others wait.
     pub messages_per_second: u32,
-    /// Bytes that one member may send in a second; above, it is read more slowly.
+    /// Bytes that one member may send in a second; above, the same holds.
     pub bytes_per_second: u32,
 }
 

@@ -294,9 +294,9 @@ pub(crate) struct Rooms {
     /// The queue of one member: unreliable messages are dropped when it is half full, the member
     /// is closed when it is full.
     pub(crate) queue_bytes: usize,
-    /// Messages a second that one member may send; above, it is read more slowly.
+    /// Messages a second that one member may send; above, its unreliable ones are dropped, and others wait.
     pub(crate) messages_per_second: u32,
-    /// Bytes a second that one member may send; above, it is read more slowly.
+    /// Bytes a second that one member may send; above, the same holds.
     pub(crate) bytes_per_second: u32,
 }
 

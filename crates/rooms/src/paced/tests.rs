@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use admission::{Limits, Network, Verifier};
 use axum::{Extension, Router};
+use bus::Bus;
 use hyper_util::{rt::TokioIo, service::TowerToHyperService};
 use identity::Wallet;
 use protocol::{
@@ -59,7 +60,10 @@ fn settings(handshake_timeout: Duration) -> Settings {
 fn router_of(settings: Settings) -> Router {
     let tokens = ws_room::Verifier::new([&b"a secret of sixteen characters"[..]]);
     let rooms = Rooms::new([settings], tokens, Verifier::new(identity::Limits::default()));
-    rooms.router().layer(Extension(Network::of([127, 0, 0, 1].into(), 64)))
+    let (router, bus) = (rooms.router(), Bus::in_process());
+    let inbound = rooms.subscribe(&bus);
+    tokio::spawn(async move { rooms.run(bus, inbound).await });
+    router.layer(Extension(Network::of([127, 0, 0, 1].into(), 64)))
 }
 
 async fn connect(router: &Router) -> Client {
@@ -79,7 +83,11 @@ async fn say(client: &mut Client, message: Message) {
 }
 
 async fn enter(router: &Router) -> Client {
-    let wallet = Wallet::from_secret([7; 32]).unwrap();
+    enter_as(router, 7).await
+}
+
+async fn enter_as(router: &Router, wallet: u8) -> Client {
+    let wallet = Wallet::from_secret([wallet; 32]).unwrap();
     let mut client = connect(router).await;
     let address = wallet.address().to_string();
     say(&mut client, Message::PeerIdentification(WsIdentification { address })).await;
@@ -208,4 +216,109 @@ async fn close_frames_are_answered_by_their_form() {
             assert_eq!(close[..2], answered.to_be_bytes(), "{sent:?}, entered: {entered}");
         }
     }
+}
+
+/// A sender and a listener, and the sender's burst is whole.
+async fn pair() -> (Client, Client) {
+    let router = router(Duration::from_secs(10));
+    let (listener, sender) = (enter_as(&router, 1).await, enter_as(&router, 2).await);
+    time::sleep(Duration::from_secs(5)).await;
+    (sender, listener)
+}
+
+async fn say_number(client: &mut Client, number: u32, unreliable: bool) {
+    say(client, update(number.to_be_bytes().to_vec(), unreliable)).await;
+}
+
+/// The number in the next update, and whether it is unreliable.
+async fn hear_number(client: &mut Client) -> (u32, bool) {
+    loop {
+        if let Message::PeerUpdateMessage(update) = packet(client).await {
+            return (u32::from_be_bytes(update.body[..].try_into().unwrap()), update.unreliable);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn unreliable_updates_above_the_rate_arrive_fresh() {
+    const SECONDS: u32 = 15;
+    let (mut sender, mut listener) = pair().await;
+    let began = Instant::now();
+    let sending = async {
+        for number in 0..40 * SECONDS {
+            time::sleep_until(began + number * Duration::from_millis(25)).await;
+            say_number(&mut sender, number, true).await;
+        }
+        say_number(&mut sender, u32::MAX, false).await;
+    };
+    let listening = async {
+        let mut arrived = 0;
+        loop {
+            match hear_number(&mut listener).await {
+                (u32::MAX, false) => return arrived,
+                (number, _) => {
+                    let age = began.elapsed().saturating_sub(number * Duration::from_millis(25));
+                    assert!(age < Duration::from_millis(100), "{number} is {age:?} old");
+                    arrived += 1;
+                }
+            }
+        }
+    };
+    let ((), arrived) = tokio::join!(sending, listening);
+    let expected = PER_SECOND as u32 * SECONDS..=PER_SECOND as u32 * (SECONDS + 2);
+    assert!(expected.contains(&arrived), "{arrived}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn reliable_update_behind_an_unreliable_flood_arrives_soon() {
+    let (mut sender, mut listener) = pair().await;
+    let began = Instant::now();
+    for number in 0..150 {
+        say_number(&mut sender, number, true).await;
+    }
+    say_number(&mut sender, 150, false).await;
+    while hear_number(&mut listener).await != (150, false) {}
+    assert!(began.elapsed() < Duration::from_millis(100), "{:?}", began.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn reliable_updates_above_the_rate_are_slowed_down() {
+    let (mut sender, mut listener) = pair().await;
+    let began = Instant::now();
+    for number in 0..60 {
+        say_number(&mut sender, number, false).await;
+    }
+    for number in 0..60 {
+        assert_eq!(hear_number(&mut listener).await, (number, false));
+    }
+    let seconds = began.elapsed().as_secs_f64();
+    assert!((1.9..2.1).contains(&seconds), "{seconds}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn unreliable_updates_do_not_overtake_reliable_ones() {
+    let (mut sender, mut listener) = pair().await;
+    for number in 0..120 {
+        say_number(&mut sender, number, number % 2 == 0).await;
+    }
+    let mut reliable = 0;
+    let mut latest = None;
+    while reliable < 60 {
+        let (number, unreliable) = hear_number(&mut listener).await;
+        assert!(latest < Some(number), "{number} after {latest:?}");
+        latest = Some(number);
+        reliable += u32::from(!unreliable);
+    }
+    assert_eq!(latest, Some(119));
+}
+
+#[tokio::test(start_paused = true)]
+async fn flood_of_dropped_updates_is_read_at_ten_times_the_rate() {
+    let mut client = enter(&router(Duration::from_secs(10))).await;
+    time::sleep(Duration::from_secs(5)).await;
+    let message = WsPacket { message: Some(update(Vec::new(), true)) }.encode_to_vec();
+    let seconds = time_to_read(&mut client, BINARY, &message).await.as_secs_f64();
+    let per_second = (READ_FACTOR as usize * PER_SECOND) as f64;
+    let expected = FLOOD as f64 / per_second - 1.0;
+    assert!((expected..expected + 0.1).contains(&seconds), "{seconds}, not {expected}");
 }
