@@ -60,12 +60,12 @@ fn play(mut story: Story) -> bool {
 
 #[test]
 fn who_stands_still_is_told_nothing() {
-    let mut silent = 0;
-    for seed in 0..sized::worlds(40) {
+    let (mut silent, worlds) = (0, sized::worlds(40));
+    for seed in 0..worlds {
         let played = std::panic::catch_unwind(|| play(Story::new(seed)));
-        silent += u32::from(played.unwrap_or_else(|_| panic!("seed {seed}")));
+        silent += u64::from(played.unwrap_or_else(|_| panic!("seed {seed}")));
     }
-    assert!(silent > 300, "only {silent} of 400 were of people who all knew where they are");
+    assert!(silent * 4 > worlds * 3, "only {silent} of {worlds} were of people who all knew where they are");
 }
 
 /// Those who are told that they are elsewhere than they were.
@@ -116,8 +116,8 @@ fn play_on(mut story: Story, tally: &mut Tally) {
 
 #[test]
 fn whenever_an_engine_is_lost_nothing_is_seen_that_must_not_be() {
-    let mut tally = Tally::default();
-    for seed in 0..sized::worlds(40) {
+    let (mut tally, worlds) = (Tally::default(), sized::worlds(40));
+    for seed in 0..worlds {
         let played = std::panic::catch_unwind(|| {
             let mut tally = Tally::default();
             play_on(Story::new(seed), &mut tally);
@@ -130,5 +130,5 @@ fn whenever_an_engine_is_lost_nothing_is_seen_that_must_not_be() {
     }
     println!("{tally:?}");
     // Those at borders and of rules that were waiting for a time to pass: what waits cannot be known.
-    assert!(tally.people > 50_000 && tally.told_anew * 50 < tally.people, "{tally:?}");
+    assert!(tally.people as u64 > 125 * worlds && tally.told_anew * 50 < tally.people, "{tally:?}");
 }
