@@ -2,10 +2,11 @@
 
 use reqwest::Url;
 
-/// Whether `text` is a URL with one of these schemes and a host. A port of 0 and white space, which the
-/// parser would ignore, are refused.
+/// Whether `text` is a URL with one of these schemes and a host. A port of 0 is refused, and so are white
+/// space and missing or surplus slashes, which the parser would ignore.
 pub(super) fn is_url(text: &str, schemes: &[&str]) -> bool {
-    let plain = !text.contains(|c: char| c.is_whitespace() || c.is_control());
+    let plain = !text.contains(|c: char| c.is_whitespace() || c.is_control())
+        && text.split_once("://").is_some_and(|(_, rest)| !rest.starts_with(['/', '\\']));
     let usable = |url: Url| url.has_host() && url.port() != Some(0) && schemes.contains(&url.scheme());
     plain && Url::parse(text).is_ok_and(usable)
 }
@@ -47,6 +48,8 @@ mod tests {
             "https://",
             "http://",
             "http:///path",
+            "http:/h",
+            "http:\\\\h",
             "http://:80",
             "ws://h",
             "http://h ",

@@ -67,11 +67,30 @@ fn lease_replicas_that_jetstream_lacks_are_named() {
 }
 
 #[test]
+fn impossible_limits_on_presence_are_named() {
+    for (toml, problem) in [
+        ("[stats]\npublic = \"maybe\"", "stats.public = maybe: must be true, false or token"),
+        ("[stats]\npublic = \"token\"", "stats.token = (hidden): must have at least 16 characters"),
+        ("[stats]\npublic = \"token\"\ntoken = \"short\"", "stats.token = (hidden): must have at least"),
+        (
+            "[islands]\npeer_positions = \"city\"",
+            "islands.peer_positions = city: must be exact, parcel or empty",
+        ),
+        ("[identity]\nrealm_check = \"ask\"", "identity.realm_check = ask: must be refuse or log"),
+    ] {
+        let problems = problems(toml, &[]);
+        assert!(problems.len() == 1 && problems[0].starts_with(problem), "{problems:?}");
+    }
+    // A boolean of the file is one of the words.
+    assert_eq!(problems("[stats]\npublic = false\npositions = \"city\"", &[]).len(), 1);
+}
+
+#[test]
 fn what_presence_cannot_do_is_named() {
     let toml = "[realm]\ncontent_url = \"peer/content\"\n[stats]\npositions = \"city\"\nfeed_events = 0";
     let problems = problems(toml, &[]);
     for part in [
-        "realm.content_url = peer/content: must be http://host:port or https://host/path",
+        "realm.content_url = \"peer/content\": must be http://host:port or https://host/path",
         "stats.positions = city: must be exact or parcel",
         "stats.feed_events = 0: must be at least 1",
     ] {
