@@ -287,8 +287,10 @@ async fn a_member_that_stops_reading_is_closed_and_nobody_else_notices() {
     let (_w1, mut talker, _) = enter(&realm, &wallet(), 0.0).await;
     let (_w2, mut deaf, deaf_welcome) = enter(&realm, &wallet(), 1.0).await;
     let (_w3, mut listener, _) = enter(&realm, &wallet(), 2.0).await;
+    let (seen, mut has_seen) = tokio::sync::oneshot::channel();
+    // It reads to the end: what the talker's connection still holds would fill its own queue.
     let listening = tokio::spawn(async move {
-        let (mut heard, mut deaf_left_after) = (0u32, None);
+        let (mut heard, mut deaf_left_after, mut seen) = (0u32, None, Some(seen));
         loop {
             match listener.next_in_room().await {
                 ws_packet::Message::PeerUpdateMessage(update) => {
@@ -303,14 +305,16 @@ async fn a_member_that_stops_reading_is_closed_and_nobody_else_notices() {
             }
             if let Some(after) = deaf_left_after
                 && heard >= after + 20
+                && let Some(seen) = seen.take()
             {
-                return listener;
+                let _ = seen.send(());
             }
         }
     });
     // More than any socket buffer holds, until the listener has seen enough.
     let mut number = 0u32;
-    while !listening.is_finished() {
+    while has_seen.try_recv().is_err() {
+        assert!(!listening.is_finished(), "the listener failed");
         let mut body = vec![0; 60_000];
         body[..4].copy_from_slice(&number.to_be_bytes());
         talker.update(body, false).await;
@@ -318,7 +322,6 @@ async fn a_member_that_stops_reading_is_closed_and_nobody_else_notices() {
         assert!(number < 5_000, "the deaf member was never closed");
         sleep(Duration::from_millis(4)).await;
     }
-    let _listener = listening.await.unwrap();
     // Whoever reads again after all is told why; what was queued was let go.
     let end = timeout(PATIENCE, async {
         loop {
@@ -332,6 +335,7 @@ async fn a_member_that_stops_reading_is_closed_and_nobody_else_notices() {
     assert_eq!(end.await.expect("an end"), Some(Close::TooSlow.code()));
     assert_eq!(realm.closed("rooms", Close::TooSlow).await, 1.0);
     assert_eq!(realm.metric("dcl_ws_rooms_connections").await, 2.0);
+    listening.abort();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -139,17 +139,18 @@ impl Gateway {
 
 impl About {
     fn gateway(self, realm: &str, dialect: Option<Dialect>) -> Result<Gateway, RealmError> {
-        let socket = match self.comms.adapter.parse() {
+        let adapter = self.comms.adapter.strip_prefix("fixed-adapter:").unwrap_or(&self.comms.adapter);
+        let socket = match adapter.parse() {
             Ok(ConnectionString::Archipelago { url }) => Some(url),
             _ => None,
         };
-        let has_bff_alone = self.comms.adapter.is_empty() && !self.bff.public_url.is_empty();
+        let has_bff_alone = adapter.is_empty() && !self.bff.public_url.is_empty();
         let dialect = dialect.unwrap_or(match has_bff_alone {
             true => Dialect::Rpc,
             false => Dialect::Archipelago,
         });
         let url = match dialect {
-            Dialect::Archipelago => socket.ok_or(RealmError::OtherAdapter(self.comms.adapter))?,
+            Dialect::Archipelago => socket.ok_or_else(|| RealmError::OtherAdapter(adapter.to_owned()))?,
             Dialect::Rpc => {
                 rpc_url(realm, &self.bff.public_url).ok_or(RealmError::NoBff(self.bff.public_url))?
             }
@@ -201,7 +202,8 @@ mod tests {
     #[test]
     fn a_realm_that_sends_everybody_elsewhere_says_where() {
         for adapter in ["ws-room:wss://h/rooms/1", "signed-login:https://h/login", "offline:offline"] {
-            let fixed = format!(r#""comms": {{"adapter": "{adapter}", "fixedAdapter": "{adapter}"}}"#);
+            let fixed =
+                format!(r#""comms": {{"adapter": "fixed-adapter:{adapter}", "fixedAdapter": "{adapter}"}}"#);
             let error = gateway(&[&fixed, BFF], None).unwrap_err();
             let expected = format!("the realm's adapter is {adapter:?}, which is no archipelago socket");
             assert_eq!(error, expected);
