@@ -10,7 +10,7 @@ use protocol::{
 
 use crate::{
     front::{Realm, wallet},
-    wire::{Wire, enter, heard, room_url, sign_in},
+    wire::{Wire, enter, enter_room, heard, room_url, sign_in},
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -137,6 +137,33 @@ async fn open_room_with_dots_connects_its_members() {
     for room in ["name..eth", "name.dcl.eth.", "a%20b", &"x".repeat(129)] {
         assert_eq!(realm.get(&format!("/rooms/{room}")).await.status(), 404, "{room}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn broken_socket_returns_with_its_expired_token() {
+    let realm = Realm::start(&[("ROOMS__TOKEN_TTL_S", "2")]);
+    let (one, two) = (wallet(), wallet());
+    let (_w1, mut witness, _) = enter(&realm, &one, 0.0).await;
+    let mut wire = sign_in(&realm, &two).await;
+    wire.heartbeat(1.0).await;
+    let change = wire.island_changed().await;
+    let (room, _) = enter_room(&two, &change).await;
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    for _ in 0..2 {
+        let mut thief = Wire::open(&room_url(&change)).await;
+        thief.identify(&one).await;
+        assert_eq!(thief.closed().await.0, Close::TokenRefused);
+    }
+    drop(room);
+    let (mut room, _) = enter_room(&two, &change).await;
+    room.update(b"hello".to_vec(), false).await;
+    assert_eq!(heard(&mut witness).await, b"hello");
+    // Its membership ends.
+    drop(wire);
+    assert_eq!(room.closed().await.0, Close::Moved);
+    let mut late = Wire::open(&room_url(&change)).await;
+    late.identify(&two).await;
+    assert_eq!(late.closed().await.0, Close::TokenRefused);
 }
 
 #[tokio::test(flavor = "multi_thread")]

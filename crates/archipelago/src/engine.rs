@@ -169,13 +169,13 @@ impl Engine {
             Input::Tell { peer, session, from } => self.tell_again(peer, session, from.as_ref()),
             Input::Transport(transport) => {
                 let known = self.registry.capabilities_count();
-                let elsewhere = self.registry.is_elsewhere(&transport);
+                let another = self.registry.is_another(&transport);
                 let taken = self.registry.announce(transport, now);
                 self.counters.nodes_refused += u64::from(!taken);
                 if self.registry.capabilities_count() > known {
                     self.tell_capabilities_apart();
                 }
-                if let Some(node) = elsewhere {
+                if let Some(node) = another {
                     self.tell_of(node);
                 }
             }

@@ -28,6 +28,9 @@ pub struct Transport {
     pub draining: bool,
     /// Where clients reach it. The engine only hands it on.
     pub public_url: Arc<str>,
+    /// When its process began, in milliseconds since the Unix epoch; 0: not known. A later one is another process,
+    /// to which what clients were told before means nothing.
+    pub started_ms: u64,
 }
 
 /// What a transport's rooms are.
@@ -188,11 +191,15 @@ impl Node {
 }
 
 impl Registry {
-    /// The node that announces itself, if clients reach it elsewhere than it said before.
-    pub(crate) fn is_elsewhere(&self, transport: &Transport) -> Option<NodeIndex> {
+    /// The node that announces itself, if what its clients were told before no longer holds: they reach it
+    /// elsewhere, or its process is a later one. Of two processes that announce one name in turn, only
+    /// the first announcement of the later one counts.
+    pub(crate) fn is_another(&self, transport: &Transport) -> Option<NodeIndex> {
         let &index = self.by_name.get(&transport.node)?;
         let known = &self.nodes[usize::from(index)];
-        (known.heard.is_some() && known.transport.public_url != transport.public_url).then_some(index)
+        let elsewhere = known.transport.public_url != transport.public_url;
+        let restarted = transport.started_ms > known.transport.started_ms;
+        (known.heard.is_some() && (elsewhere || restarted)).then_some(index)
     }
 
     /// Takes an announcement. Refuses it, with `false`, when the registry is full, or knows as many
@@ -206,7 +213,8 @@ impl Registry {
         let offer =
             |node: &Node| (node.available(), node.transport.max_island_size, node.transport.kind, node.needs);
         let before = offer(node);
-        node.transport = transport;
+        let started_ms = node.transport.started_ms.max(transport.started_ms);
+        node.transport = Transport { started_ms, ..transport };
         node.needs = needs;
         let known = node.heard.replace(now).is_some();
         node.present = true;
@@ -245,6 +253,7 @@ impl Registry {
             users: 0,
             draining: false,
             public_url: Arc::default(),
+            started_ms: 0,
         };
         let needs = Capabilities::default();
         let node = Node { transport, heard: None, present: false, back_since: None, assigned: 0, needs };

@@ -76,6 +76,7 @@ fn announcement() -> Input {
         users: 0,
         draining: false,
         public_url: "ws://node".into(),
+        started_ms: 0,
     })
 }
 

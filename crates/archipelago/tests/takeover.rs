@@ -264,3 +264,42 @@ fn when_a_node_is_elsewhere_all_who_were_sent_there_are_told_again() {
     assert_eq!(told(&outputs), [again(1), again(2)]);
     assert_eq!(outputs.len(), 2, "and nothing else changes: {outputs:?}");
 }
+
+#[test]
+fn members_are_told_again_once_for_a_later_process_of_their_node() {
+    let mut engine = resume(takeover(vec![
+        resident(1, 0.0, Some(("I000000055", "one"))),
+        resident(2, 70.0, Some(("I000000055", "one"))),
+        resident(3, 500.0, Some(("world-1", "two"))),
+    ]));
+    let started = |node_name: &str, started_ms| Input::Transport(Transport { started_ms, ..node(node_name) });
+    let mut after = |node_name: &str, started_ms| {
+        engine.handle(started(node_name, started_ms), LATER);
+        let outputs = flush(&mut engine, LATER);
+        assert_eq!(told(&outputs).len(), outputs.len(), "nothing else changes: {outputs:?}");
+        told(&outputs)
+    };
+    let again = |person| {
+        let island = "I000000055".to_owned();
+        (address(person), island.clone(), "one".to_owned(), Some(island))
+    };
+    assert_eq!(after("one", 0), []);
+    assert_eq!(after("one", 1_000), [again(1), again(2)]);
+    assert_eq!(after("one", 1_000), [], "the same process");
+    assert_eq!(after("one", 2_000), [again(1), again(2)]);
+    // Two processes announce the name in turn.
+    for started_ms in [1_000, 2_000, 1_000, 2_000] {
+        assert_eq!(after("one", started_ms), []);
+    }
+}
+
+#[test]
+fn drained_node_that_restarts_causes_no_assignment() {
+    let mut engine = resume(takeover(vec![resident(1, 0.0, Some(("I000000055", "one")))]));
+    engine.handle(Input::Transport(Transport { draining: true, ..node("one") }), LATER);
+    let outputs = flush(&mut engine, LATER);
+    let moved = (address(1), "I000000055".to_owned(), "two".to_owned(), Some("I000000055".to_owned()));
+    assert_eq!(told(&outputs), [moved]);
+    engine.handle(Input::Transport(Transport { started_ms: 1_000, ..node("one") }), LATER);
+    assert_eq!(flush(&mut engine, LATER), []);
+}

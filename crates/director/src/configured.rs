@@ -91,6 +91,7 @@ impl Configured {
             users,
             draining: self.draining,
             public_url,
+            started_ms: 0,
         }
     }
 

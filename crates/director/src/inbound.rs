@@ -169,6 +169,10 @@ fn transport(node: NodeName, envelope: &Envelope, settings: &Settings) -> Result
     if settings.transports.iter().any(|configured| configured.node == node) {
         return Err("transport_name");
     }
+    // No later process would be told from it.
+    if is_of_far_future(announcement.started_ms) {
+        return Err("transport_started");
+    }
     Ok(Transport {
         node,
         kind: TransportKind::WsRoom,
@@ -178,6 +182,7 @@ fn transport(node: NodeName, envelope: &Envelope, settings: &Settings) -> Result
         seats: u32::try_from(announcement.available_seats).ok(),
         users: announcement.users,
         draining: announcement.draining,
+        started_ms: announcement.started_ms,
     })
 }
 

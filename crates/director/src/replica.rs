@@ -44,6 +44,8 @@ struct Peer {
     said: bool,
     /// Whether its present client was told that, and what it was told still admits it.
     knows: bool,
+    /// The process of the node that it was told of is another one since: it has to be told anew.
+    restarted: bool,
     /// When that came from the director, if it did.
     told_at: Option<Duration>,
     heard: Duration,
@@ -73,7 +75,7 @@ impl Replica {
             }
             Heard::Input(Input::Disconnected { peer, session }) => self.disconnected(peer, session, now),
             Heard::Input(Input::Transport(transport)) => {
-                self.nodes.insert(transport.node.clone(), (transport, now));
+                self.announced(transport, now);
             }
             Heard::Input(Input::Cluster { peer, session, cluster }) => {
                 self.put_together(peer, session, cluster, now);
@@ -92,6 +94,19 @@ impl Replica {
             // Rules and the time of day are the same here as there.
             Heard::Input(_) | Heard::Wanted => {}
         }
+    }
+
+    /// A node is there. A later process under its name knows nobody who was sent there before.
+    fn announced(&mut self, mut transport: Transport, now: Duration) {
+        if let Some((known, _)) = self.nodes.get(&transport.node) {
+            if transport.started_ms > known.started_ms {
+                let told_of =
+                    |peer: &&mut Peer| peer.told.as_ref().is_some_and(|told| told.node == transport.node);
+                self.peers.values_mut().filter(told_of).for_each(|peer| peer.restarted = true);
+            }
+            transport.started_ms = transport.started_ms.max(known.started_ms);
+        }
+        self.nodes.insert(transport.node.clone(), (transport, now));
     }
 
     /// Takes nodes for heard just now.
@@ -255,7 +270,7 @@ impl Replica {
         if peer.departed.is_some() {
             return;
         }
-        (peer.said, peer.knows, peer.told_at) = (true, true, Some(now));
+        (peer.said, peer.knows, peer.restarted, peer.told_at) = (true, true, false, Some(now));
         let before =
             std::mem::replace(&mut peer.told, node.map(|node| Told { island: island.clone(), node }));
         if let Some(left) = before.map(|told| told.island).filter(|left| *left != island) {
@@ -281,7 +296,7 @@ impl Replica {
 impl Peer {
     /// Its client is a new one.
     fn begin(&mut self) {
-        (self.said, self.knows, self.told_at) = (false, false, None);
+        (self.said, self.knows, self.restarted, self.told_at) = (false, false, false, None);
     }
 
     /// Its gateway says what its client was told.
@@ -310,7 +325,7 @@ impl Peer {
             since.push(Input::Connected { peer, session, transports: transports.clone() });
         } else if departed.is_some() && !self.missed {
             since.push(Input::Disconnected { peer, session });
-        } else if departed.is_none() && told.is_some() && !self.knows {
+        } else if departed.is_none() && told.is_some() && (!self.knows || self.restarted) {
             since.push(Input::Tell { peer, session, from: None });
         }
         let departed = departed.filter(|_| self.missed);

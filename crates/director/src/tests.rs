@@ -48,6 +48,7 @@ pub(crate) fn announce(bus: &Bus) {
         users: 0,
         draining: false,
         rooms: Vec::new(),
+        started_ms: 0,
     };
     let subject = Subject::TransportAnnounce("node-1".parse().unwrap());
     bus.publish(&subject, Headers::default(), announcement.encode_to_vec());

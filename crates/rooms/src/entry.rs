@@ -7,6 +7,7 @@ use protocol::{
     rfc5::{WsChallenge, WsPacket, ws_packet::Message},
 };
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use transports::ws_room::{Admission, TokenRefusal};
 use ws::{FrameError, OpCode, ReadError, Received, close_answer, put_frame};
 
 use crate::{
@@ -40,7 +41,12 @@ where
 {
     let by_token = match token {
         Some(token) => {
-            let verified = shared.tokens.verify(token, room.as_str(), SystemTime::now());
+            let verified = shared.tokens.verify_signature(token, room.as_str(), SystemTime::now());
+            let known = |(admission, expired): &(Admission, bool)| {
+                !expired || shared.registry.knows(room, admission.address, admission.minted)
+            };
+            let verified =
+                verified.and_then(|token| if known(&token) { Ok(token) } else { Err(TokenRefusal::Expired) });
             Some(verified.map_err(|refusal| Some((Close::TokenRefused, refusal.to_string())))?)
         }
         None if shared.settings.is_open(room) => None,
@@ -54,13 +60,13 @@ where
         .parse()
         .map_err(|_| Some((Close::AuthRefused, "not an address".to_owned())))?;
     match by_token {
-        Some(admission) if admission.address == address => {
-            Ok(Entrant { address, minted: Some(admission.minted) })
+        Some((admission, expired)) if admission.address == address => {
+            Ok(Entrant { address, minted: Some(admission.minted), expired })
         }
         Some(_) => Err(Some((Close::TokenRefused, "the access token is for another address".to_owned()))),
         None => {
             sign_in(shared, room, address, permit, reader, writer).await?;
-            Ok(Entrant { address, minted: None })
+            Ok(Entrant { address, minted: None, expired: false })
         }
     }
 }

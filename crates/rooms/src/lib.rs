@@ -4,6 +4,7 @@
 //! one encoded frame in one shared slab per room and tick, written with few large system calls
 //! (`batch`, `outbox`). Whoever is too slow to read costs a bounded queue and nobody else's time.
 
+mod admitted;
 mod batch;
 mod claim;
 mod egress;

@@ -41,6 +41,8 @@ pub(crate) struct Shared {
     pub(crate) counters: Counters,
     /// One clone a socket.
     pub(crate) sockets: Arc<()>,
+    /// When it began, in milliseconds since the Unix epoch.
+    started_ms: u64,
     /// It has announced itself.
     announced: AtomicBool,
     dirty: Mutex<Vec<Arc<Room>>>,
@@ -109,6 +111,7 @@ impl Shared {
             registry: Registry::new(limits, aliases),
             counters,
             sockets: Arc::default(),
+            started_ms: unix_ms(SystemTime::now()),
             announced: AtomicBool::default(),
             dirty: Mutex::default(),
             dirtied: Notify::new(),
@@ -216,6 +219,7 @@ impl Shared {
             users: count(users),
             draining: self.registry.is_draining(),
             rooms: settings.fixed_room.iter().map(|name| self.seats(name)).collect(),
+            started_ms: self.started_ms,
         };
         let subject = Subject::TransportAnnounce(settings.node.clone());
         bus.publish(&subject, Headers::default(), announcement.encode_to_vec());

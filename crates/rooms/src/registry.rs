@@ -10,8 +10,10 @@ use std::{
 use admission::{Rate, RateLimiter};
 use protocol::{Address, Close, RoomName, Ulid};
 use tokio::time::Instant;
+use transports::ws_room::TokenRefusal;
 
 use crate::{
+    admitted::Admitted,
     batch::SlabBytes,
     egress::{EgressLimits, NodeEgress},
     outbox::{Bounds, Outbox},
@@ -43,6 +45,8 @@ pub(crate) struct Limits {
 /// Addresses in rooms whose entries are counted at a time. One is forgotten when it may enter as often
 /// as one that never did.
 const MAX_ENTRY_COUNTS: usize = 65_536;
+/// How many memberships without a socket are remembered, for each seat of the node.
+const AWAY_PER_SEAT: usize = 2;
 
 #[derive(Debug)]
 struct State {
@@ -52,6 +56,7 @@ struct State {
     /// Tokens minted at or before this admit this address to this room no more.
     revoked: HashMap<(RoomName, Address), Ulid>,
     forget: VecDeque<(Instant, RoomName, Address, Ulid)>,
+    admitted: Admitted,
     draining: bool,
 }
 
@@ -60,6 +65,7 @@ struct State {
 pub(crate) struct Membership {
     pub(crate) room: Arc<Room>,
     pub(crate) alias: u32,
+    address: Address,
     pub(crate) outbox: Arc<Outbox>,
 }
 
@@ -73,6 +79,7 @@ impl Registry {
             entries: RateLimiter::new(limits.entries, MAX_ENTRY_COUNTS),
             revoked: HashMap::new(),
             forget: VecDeque::new(),
+            admitted: Admitted::new(limits.max_users.saturating_mul(AWAY_PER_SEAT)),
             draining: false,
         };
         Self { limits, aliases, node, state: Mutex::new(state) }
@@ -92,6 +99,10 @@ impl Registry {
                 Close::TokenRefused,
                 "the access token is from before this address left the island",
             );
+        }
+        let known = |minted| state.admitted.knows(name, entrant.address, minted, Instant::now());
+        if entrant.expired && !entrant.minted.is_some_and(known) {
+            return refuse(Close::TokenRefused, &TokenRefusal::Expired.to_string());
         }
         let new_room = || Arc::new(Room::new(name.clone(), self.node.clone()));
         let room = state.rooms.entry(name.clone()).or_insert_with(new_room).clone();
@@ -121,7 +132,14 @@ impl Registry {
                 };
             }
         }
-        Ok(Membership { room, alias, outbox })
+        state.admitted.entered(name, entrant.address, entrant.minted);
+        Ok(Membership { room, alias, address: entrant.address, outbox })
+    }
+
+    /// Whether a token was the last that admitted this address to this room, and no end of that membership is
+    /// known. Then it admits it again, although it has expired.
+    pub(crate) fn knows(&self, room: &RoomName, address: Address, minted: Ulid) -> bool {
+        self.lock().admitted.knows(room, address, minted, Instant::now())
     }
 
     /// Gives a place back, if it was not taken over.
@@ -129,6 +147,7 @@ impl Registry {
         let mut state = self.lock();
         if membership.room.leave(membership.alias) {
             state.users -= 1;
+            state.admitted.left(&membership.room.name, membership.address, Instant::now());
             state.drop_if_empty(&membership.room);
         }
     }
@@ -136,6 +155,7 @@ impl Registry {
     /// From now on, older tokens of this address do not admit it to this room.
     pub(crate) fn revoke(&self, room: &RoomName, address: Address, minted_before: Ulid, now: Instant) {
         let mut state = self.lock();
+        state.admitted.ended(room, address, minted_before);
         state.revoked.insert((room.clone(), address), minted_before);
         state.forget.push_back((now + self.limits.remember, room.clone(), address, minted_before));
         while let Some((due, ..)) = state.forget.front()

@@ -53,6 +53,8 @@ struct Member {
 pub(crate) struct Entrant {
     pub(crate) address: Address,
     pub(crate) minted: Option<Ulid>,
+    /// Its token has expired: it enters only where that token admitted it before.
+    pub(crate) expired: bool,
 }
 
 /// From this size on a batch does not wait for the tick.
@@ -115,7 +117,7 @@ impl Room {
         outbox.push_own(packet_frame(&packet(Message::WelcomeMessage(welcome))));
         // The newcomer hears nothing from before its welcome.
         state.pending.entered(alias);
-        let Entrant { address, minted } = *entrant;
+        let Entrant { address, minted, .. } = *entrant;
         let join = WsPeerJoin { alias, address: address.to_string() };
         state.pending.push(alias, FrameKind::Reliable, &packet(Message::PeerJoinMessage(join)));
         state.members.push(Member { alias, address, minted, outbox: outbox.clone(), announced: false });

@@ -102,6 +102,18 @@ impl Verifier {
 
     /// Who is admitted to `room` by `token` at `now`.
     pub fn verify(&self, token: &str, room: &str, now: SystemTime) -> Result<Admission, TokenRefusal> {
+        let (admission, expired) = self.verify_signature(token, room, now)?;
+        if expired { Err(TokenRefusal::Expired) } else { Ok(admission) }
+    }
+
+    /// Who was admitted to `room` by `token`, and whether the token has expired by `now`. An expired token alone
+    /// admits nobody: the caller has to know that it admitted this address before.
+    pub fn verify_signature(
+        &self,
+        token: &str,
+        room: &str,
+        now: SystemTime,
+    ) -> Result<(Admission, bool), TokenRefusal> {
         let claims = self
             .keys
             .iter()
@@ -111,13 +123,11 @@ impl Verifier {
         if claims.room != room {
             return Err(TokenRefusal::OtherRoom);
         }
-        if claims.exp <= unix_seconds(now) {
-            return Err(TokenRefusal::Expired);
-        }
-        Ok(Admission {
+        let admission = Admission {
             address: claims.sub.parse().map_err(|_| TokenRefusal::Forged)?,
             minted: claims.jti.parse().map_err(|_| TokenRefusal::Forged)?,
-        })
+        };
+        Ok((admission, claims.exp <= unix_seconds(now)))
     }
 }
 
@@ -153,7 +163,14 @@ mod tests {
         }
         let last = now() + TTL - Duration::from_secs(1);
         assert_eq!(verify(&token("new"), "I1", last), Ok(admission));
-        assert_eq!(verify(&token("new"), "I1", now() + TTL), Err(TokenRefusal::Expired));
+        let expired = token("new");
+        assert_eq!(verify(&expired, "I1", now() + TTL), Err(TokenRefusal::Expired));
+        let verifier = Verifier::new([&b"new"[..]]);
+        let admission = Admission { address: Address::new([1; 20]), minted: Ulid(7) };
+        assert_eq!(verifier.verify_signature(&expired, "I1", last), Ok((admission.clone(), false)));
+        assert_eq!(verifier.verify_signature(&expired, "I1", now() + TTL), Ok((admission, true)));
+        let elsewhere = verifier.verify_signature(&expired, "I2", now() + TTL);
+        assert_eq!(elsewhere, Err(TokenRefusal::OtherRoom));
     }
 
     #[test]

@@ -11,6 +11,12 @@ use super::{
     trials,
     witness::Seen,
 };
+use crate::{
+    cluster::Cluster,
+    front::wallet,
+    wire::{Wire, enter_room, heard, room_url, sign_in},
+};
+use protocol::Close;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn the_islands_of_a_room_node_that_is_killed_go_to_the_other() {
@@ -52,4 +58,49 @@ async fn the_islands_of_a_room_node_that_is_killed_go_to_the_other() {
     }
     scene.end().await;
     table.print();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn members_of_a_killed_room_node_get_new_strings_when_it_restarts() {
+    // The old strings have expired by then, and the new process knows no member.
+    let mut cluster = Cluster::start(&[("ROOMS__TOKEN_TTL_S", "3")]);
+    for role in ["director", "gateway", "rooms"] {
+        cluster.run(role, role, &[]);
+    }
+    cluster.ready().await;
+    let wallets = [wallet(), wallet()];
+    let mut members = Vec::new();
+    for wallet in &wallets {
+        let mut wire = sign_in(&cluster["gateway"], wallet).await;
+        wire.heartbeat(0.0).await;
+        let change = wire.island_changed().await;
+        let (room, _) = enter_room(wallet, &change).await;
+        members.push((wire, room, change));
+    }
+    for _ in 0..4 {
+        sleep(Duration::from_secs(1)).await;
+        for (wire, _, _) in &mut members {
+            wire.heartbeat(0.0).await;
+        }
+    }
+    cluster.kill("rooms");
+    cluster.restart("rooms");
+    let mut rooms = Vec::new();
+    for ((wire, _, before), wallet) in members.iter_mut().zip(&wallets) {
+        let change = wire.island_changed().await;
+        assert_eq!(change.island_id, before.island_id, "the island keeps its id");
+        assert_ne!(change.conn_str, before.conn_str);
+        let mut stale = Wire::open(&room_url(before)).await;
+        stale.identify(wallet).await;
+        assert_eq!(stale.closed().await.0, Close::TokenRefused);
+        rooms.push(enter_room(wallet, &change).await.0);
+    }
+    rooms[0].update(b"hello".to_vec(), false).await;
+    assert_eq!(heard(&mut rooms[1]).await, b"hello");
+    rooms[1].update(b"hello yourself".to_vec(), false).await;
+    assert_eq!(heard(&mut rooms[0]).await, b"hello yourself");
+    for (wire, _, _) in &mut members {
+        wire.heartbeat(0.0).await;
+        assert!(wire.is_quiet_for(Duration::from_secs(1)).await, "one string each");
+    }
 }

@@ -15,10 +15,7 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use super::{
-    strictly,
-    witness::{Seen, Witness},
-};
+use super::{strictly, witness::Witness};
 use crate::{
     cluster::Cluster,
     front::{eventually, within},
@@ -229,10 +226,7 @@ pub(crate) fn longest_silence(group: &[Witness], mark: Instant) -> Duration {
 
 /// The most changes of island of which one of a group was told since then.
 pub(crate) fn most_moves(group: &[Witness], mark: Instant) -> usize {
-    let moves = |witness: &Witness| {
-        witness.since(mark).iter().filter(|(_, seen)| matches!(seen, Seen::Told { .. })).count()
-    };
-    group.iter().map(moves).max().unwrap_or_default()
+    group.iter().map(|witness| witness.moves_since(mark)).max().unwrap_or_default()
 }
 
 /// Different islands.

@@ -70,6 +70,15 @@ impl Witness {
         news.cloned().collect()
     }
 
+    /// How often it was assigned another island or room since then. A node that restarts sends new strings for the
+    /// rooms that it has: those are no moves.
+    pub(crate) fn moves_since(&self, mark: Instant) -> usize {
+        let diary = self.diary.lock().unwrap();
+        let mut places: Vec<_> = diary.iter().filter(|(_, seen)| matches!(seen, Seen::Told { .. })).collect();
+        places.dedup_by(|(_, later), (_, earlier)| later == earlier);
+        places.iter().filter(|(at, _)| *at >= mark).count()
+    }
+
     /// The first thing since then that this picks, once it is there, and how long after.
     pub(crate) async fn first<T>(
         &self,

@@ -16,6 +16,8 @@ pub struct Witness {
     /// Signed in, and not yet heard to say where they are.
     mute: HashSet<Address>,
     nodes_taking: HashMap<NodeName, bool>,
+    /// When the latest process of each node began.
+    nodes_started: HashMap<NodeName, u64>,
     /// Nodes that were promised to more than they have seats for: newcomers wait.
     full: HashSet<NodeName>,
     /// Have disconnected and not been heard since.
@@ -56,6 +58,13 @@ impl Witness {
             }
             Input::Cluster { peer, session, .. } => _ = self.is_current(*peer, *session),
             Input::Transport(transport) => {
+                let started = self.nodes_started.entry(transport.node.clone());
+                let started = started.or_insert(transport.started_ms);
+                if transport.started_ms > *started {
+                    *started = transport.started_ms;
+                    let told = self.told.iter().filter(|(_, (_, node))| *node == transport.node);
+                    self.absent.extend(told.map(|(peer, _)| *peer));
+                }
                 self.nodes_taking.insert(transport.node.clone(), !transport.draining);
             }
             Input::TransportGone { node } => {

@@ -323,6 +323,7 @@ fn announcement(node: &Node) -> Result<Input, String> {
         users: 0,
         draining: node.draining,
         public_url: "ws://localhost".into(),
+        started_ms: 0,
     }))
 }
 

@@ -39,5 +39,6 @@ pub fn node(name: NodeName, max_island_size: u32) -> Transport {
         users: 0,
         draining: false,
         public_url: "ws://node".into(),
+        started_ms: 0,
     }
 }

@@ -180,6 +180,7 @@ impl Story {
                 users: 0,
                 draining,
                 public_url: "ws://localhost".into(),
+                started_ms: 0,
             }));
         }
     }

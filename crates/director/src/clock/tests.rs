@@ -125,6 +125,7 @@ async fn a_messenger_that_is_behind_delays_no_flush_and_loses_nothing() {
         users: 0,
         draining: false,
         public_url: "ws://127.0.0.1:5000".into(),
+        started_ms: 0,
     };
     clock.take(Heard::Input(Input::Transport(transport)));
     for number in 1..=5 {

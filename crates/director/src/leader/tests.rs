@@ -64,6 +64,7 @@ impl Trial {
             users: 0,
             draining: false,
             public_url: "ws://127.0.0.1:5000".into(),
+            started_ms: 0,
         };
         self.leader.hear(Heard::Input(Input::Transport(node)), self.now());
         self.leader.flush(0, &self.errands, self.now()).unwrap();

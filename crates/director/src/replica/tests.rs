@@ -185,6 +185,7 @@ fn who_is_silent_or_gone_for_long_is_forgotten() {
             users: 0,
             draining: false,
             public_url: "ws://there".into(),
+            started_ms: 0,
         };
         (at, Heard::Input(Input::Transport(node)))
     };
@@ -210,6 +211,7 @@ fn a_node_that_is_not_named_is_the_one_that_announces_the_place() {
             users: 0,
             draining: false,
             public_url: url.into(),
+            started_ms: 0,
         }))
     };
     let node_of = |connection: &str| {
@@ -272,4 +274,34 @@ fn whom_another_service_put_with_nobody_is_in_no_island() {
     let (residents, _) =
         succession([heartbeat(None, None), told, alone].into_iter().map(|heard| (0.0, heard)));
     assert_eq!((&residents[0].told, &residents[0].cluster), (&None, &None));
+}
+
+#[test]
+fn node_that_restarted_has_its_members_told_by_a_new_leader() {
+    let node = |started_ms| {
+        Heard::Input(Input::Transport(Transport {
+            node: "node-1".parse().unwrap(),
+            kind: TransportKind::WsRoom,
+            capability: "ws-room".into(),
+            max_island_size: 100,
+            seats: None,
+            users: 0,
+            draining: false,
+            public_url: "ws://there".into(),
+            started_ms,
+        }))
+    };
+    let tells = |more: Vec<(f64, Heard)>| {
+        let knows = heartbeat(None, Some(told("I1", "node-1")));
+        let heard = [(0.0, node(1_000)), (0.1, assigned(None, "I1")), (2.0, knows)];
+        succession(heard.into_iter().chain(more)).1.len()
+    };
+    let knows = || heartbeat(None, Some(told("I1", "node-1")));
+    assert_eq!(tells(vec![(2.5, node(1_000))]), 0);
+    assert_eq!(tells(vec![(2.5, node(2_000)), (4.0, knows())]), 1, "heartbeats do not know of it");
+    assert_eq!(tells(vec![(2.5, node(2_000)), (2.6, node(1_000)), (2.7, assigned(None, "I1"))]), 0);
+    assert_eq!(
+        tells(vec![(2.5, node(2_000)), (2.6, assigned(None, "I1")), (2.7, node(1_000)), (2.8, node(2_000))]),
+        0
+    );
 }

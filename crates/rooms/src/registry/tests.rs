@@ -28,7 +28,7 @@ fn registry(max_room_size: usize, max_users: usize) -> Registry {
 }
 
 fn entrant(address: u8, minted: u128) -> Entrant {
-    Entrant { address: Address::new([address; 20]), minted: Some(Ulid(minted)) }
+    Entrant { address: Address::new([address; 20]), minted: Some(Ulid(minted)), expired: false }
 }
 
 fn name(text: &str) -> RoomName {
@@ -263,4 +263,34 @@ async fn half_written_batches_pin_no_more_than_the_bound() {
     taken.slices.advance(10_000);
     let most = room.flush(2_400).await;
     assert!(most <= MOST_SLAB_BYTES, "{most} bytes");
+}
+
+#[tokio::test(start_paused = true)]
+async fn expired_token_admits_its_last_member_again() {
+    let registry = registry(10, 10);
+    let expired = |address, minted| Entrant { expired: true, ..entrant(address, minted) };
+    let refused = |room: &str, entrant| {
+        let (close, reason) = registry.join(&name(room), &entrant).unwrap_err();
+        assert_eq!((close, &*reason), (Close::TokenRefused, "the access token has expired"));
+    };
+    refused("I1", expired(0xaa, 5));
+    let member = registry.join(&name("I1"), &entrant(0xaa, 5)).unwrap();
+    registry.leave(&member);
+    refused("I2", expired(0xaa, 5));
+    refused("I1", expired(0xbb, 5));
+    refused("I1", expired(0xaa, 4));
+    let member = registry.join(&name("I1"), &expired(0xaa, 5)).unwrap();
+    // The broken socket may not have been noticed yet.
+    let again = registry.join(&name("I1"), &expired(0xaa, 5)).unwrap();
+    registry.leave(&member);
+    registry.leave(&again);
+    let newer = registry.join(&name("I1"), &entrant(0xaa, 6)).unwrap();
+    registry.leave(&newer);
+    refused("I1", expired(0xaa, 5));
+    registry.revoke(&name("I1"), Address::new([0xaa; 20]), Ulid(6), Instant::now());
+    assert_eq!(registry.join(&name("I1"), &expired(0xaa, 6)).unwrap_err().0, Close::TokenRefused);
+    // The revocation itself is forgotten, the end is not.
+    tokio::time::advance(Duration::from_secs(301)).await;
+    registry.revoke(&name("I9"), Address::new([1; 20]), Ulid(1), Instant::now());
+    refused("I1", expired(0xaa, 6));
 }

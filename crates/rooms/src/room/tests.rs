@@ -87,7 +87,7 @@ impl World {
                 let outbox = Arc::new(Outbox::new(Bounds { unreliable: 1_000_000, all: 1_000_000 }));
                 let alias = self.next_alias;
                 self.next_alias += 1;
-                let entrant = Entrant { address: address(wallet), minted: None };
+                let entrant = Entrant { address: address(wallet), minted: None, expired: false };
                 let replaced = self.room.join(&entrant, alias, &outbox, WALLETS.into(), || true);
                 assert_eq!(replaced, Ok(self.clients.contains_key(&wallet)));
                 let client = Client { alias, outbox, peers: BTreeMap::new(), due: Vec::new() };
