@@ -17,7 +17,7 @@ static KEYS: LazyLock<[Wallet; 2]> =
     LazyLock::new(|| [1, 2].map(|secret| Wallet::from_secret([secret; 32]).expect("a key")));
 
 fuzz_target!(|data: &[u8]| {
-    let challenge = Challenge::new([7; 16]);
+    let challenge = Challenge::new("", [7; 16]);
     let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
     if let Ok(text) = std::str::from_utf8(data) {
         let verified =
