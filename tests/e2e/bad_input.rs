@@ -96,7 +96,7 @@ async fn packets_out_of_order_end_the_handshake() {
     let mut twice = Wire::open(&realm.socket()).await;
     twice.ask(&wallet()).await;
     let (address, transports) = (wallet().address().to_string(), Vec::new());
-    let request = protocol::v3::ChallengeRequestMessage { address, transports };
+    let request = protocol::v3::ChallengeRequestMessage { address, transports, resume_secret: None };
     twice.say(client_packet::Message::ChallengeRequest(request)).await;
     assert_eq!(twice.closed().await.0, Close::OutOfOrder);
     let mut again = sign_in(&realm, &wallet()).await;
@@ -131,7 +131,7 @@ async fn chains_that_do_not_prove_the_wallet_are_refused_with_the_reason() {
     };
     assert!(refused(&contract).await.contains("EIP-1654"));
     let mut nobody = Wire::open(&realm.socket()).await;
-    let request = protocol::v3::ChallengeRequestMessage { address: "me".to_owned(), transports: Vec::new() };
+    let request = protocol::v3::ChallengeRequestMessage { address: "me".to_owned(), ..Default::default() };
     nobody.say(client_packet::Message::ChallengeRequest(request)).await;
     assert_eq!(nobody.closed().await.0, Close::AuthRefused);
 }

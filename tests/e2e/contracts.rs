@@ -27,7 +27,7 @@ fn realm(ethereum: &Ethereum, settings: &[(&str, &str)]) -> Realm {
 /// Asks for a challenge as this contract, and answers it.
 async fn try_sign_in(realm: &Realm, contract: ContractWallet, sign: &dyn Fn(&str) -> String) -> Wire {
     let mut wire = Wire::open(&realm.socket()).await;
-    let request = ChallengeRequestMessage { address: contract.address.to_string(), transports: Vec::new() };
+    let request = ChallengeRequestMessage { address: contract.address.to_string(), ..Default::default() };
     wire.say(client_packet::Message::ChallengeRequest(request)).await;
     let server_packet::Message::ChallengeResponse(response) = wire.next_packet().await else {
         panic!("no challenge")
@@ -76,7 +76,7 @@ async fn a_contract_wallet_signs_in_over_rpc() {
         let address = contract.address.to_string();
         let procedure = "BffAuthenticationService.GetChallenge";
         caller
-            .ask::<GetChallengeResponse>(procedure, &GetChallengeRequest { address })
+            .ask::<GetChallengeResponse>(procedure, &GetChallengeRequest { address, ..Default::default() })
             .await
             .challenge_to_sign
     };

@@ -251,7 +251,7 @@ async fn already_connected_is_reported_unless_turned_off() {
         let realm = Realm::start(&[("GATEWAY__TELL_CONNECTED", setting), ("ROOMS__OPEN", "hall")]);
         let me = wallet();
         let _session = sign_in(&realm, &me).await;
-        let request = ChallengeRequestMessage { address: me.address().to_string(), transports: Vec::new() };
+        let request = ChallengeRequestMessage { address: me.address().to_string(), ..Default::default() };
         let mut asking = Wire::open(&realm.socket()).await;
         asking.say(client_packet::Message::ChallengeRequest(request)).await;
         let server_packet::Message::ChallengeResponse(challenge) = asking.next_packet().await else {

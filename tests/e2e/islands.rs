@@ -132,7 +132,7 @@ async fn native_clients_get_their_subprotocol_and_extensions_are_understood() {
     let (mut wire, chosen) = Wire::offer(&url, "archipelago").await;
     assert_eq!(chosen.as_deref(), Some("archipelago"));
     let (address, transports) = (wallet().address().to_string(), vec!["ws-room".to_owned()]);
-    let request = ChallengeRequestMessage { address, transports };
+    let request = ChallengeRequestMessage { address, transports, resume_secret: None };
     wire.say(client_packet::Message::ChallengeRequest(request)).await;
     let server_packet::Message::ChallengeResponse(response) = wire.next_packet().await else {
         panic!("a challenge")

@@ -38,4 +38,5 @@ mod sdk;
 mod server;
 mod sessions;
 mod standby;
+mod takeover;
 mod wire;

@@ -101,7 +101,7 @@ impl Gateway {
                         }
                         client_packet::Message::SignedChallenge(_) => {
                             let peer_id = peer.unwrap().to_string();
-                            say(&mut socket, server_packet::Message::Welcome(WelcomeMessage { peer_id })).await;
+                            say(&mut socket, server_packet::Message::Welcome(WelcomeMessage { peer_id, ..Default::default() })).await;
                         }
                         client_packet::Message::Heartbeat(_) if !inside => {
                             inside = true;

@@ -72,7 +72,7 @@ async fn whoever_asks_is_told_that_the_wallet_is_connected() {
     let _first = sign_in(&realm, &wallet).await;
     let mut second = Wire::open(&realm.socket()).await;
     let (address, transports) = (wallet.address().to_string(), Vec::new());
-    let request = protocol::v3::ChallengeRequestMessage { address, transports };
+    let request = protocol::v3::ChallengeRequestMessage { address, transports, resume_secret: None };
     second.say(protocol::v3::client_packet::Message::ChallengeRequest(request)).await;
     assert!(matches!(second.next_packet().await,
         server_packet::Message::ChallengeResponse(response) if response.already_connected));

@@ -190,7 +190,7 @@ impl Wire {
     async fn ask_with(&mut self, wallet: &Wallet, transports: &[&str]) -> String {
         let address = wallet.address().to_string();
         let transports = transports.iter().map(|&name| name.to_owned()).collect();
-        let request = ChallengeRequestMessage { address, transports };
+        let request = ChallengeRequestMessage { address, transports, resume_secret: None };
         self.say(client_packet::Message::ChallengeRequest(request)).await;
         match self.next_packet().await {
             server_packet::Message::ChallengeResponse(response) => response.challenge_to_sign,

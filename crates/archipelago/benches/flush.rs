@@ -105,6 +105,7 @@ impl Scene {
                 told: Some(Told { island: island.id(), node: island.transport()?.clone() }),
                 heard: self.now,
                 departed: None,
+                taken_over: false,
             })
         };
         Takeover {

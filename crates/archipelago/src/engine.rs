@@ -11,7 +11,7 @@ use crate::{
     ground::{Capabilities, Ground, Point, Terms},
     ids::{Ids, Serial},
     islands::{Desertion, IslandState, Islands},
-    peers::{Flags, Peers, State},
+    peers::{Admitted, Flags, Peers, State},
     registry::{NO_NODE, NodeIndex, Registry},
     returns::Returns,
     settings::{Clustering, Settings, SettingsError},
@@ -156,8 +156,8 @@ impl Engine {
     /// Takes note of what happened. Nothing is decided before the next [`flush`](Self::flush).
     pub fn handle(&mut self, input: Input, now: Duration) {
         match input {
-            Input::Connected { peer, session, transports } => {
-                self.connected(peer, session, transports, now);
+            Input::Connected { peer, session, transports, resumes } => {
+                self.connected(peer, session, transports, resumes, now);
             }
             Input::Heartbeat { peer, session, position, desired_room } => {
                 self.heartbeat(peer, session, position, desired_room.as_deref(), now);
@@ -251,9 +251,10 @@ impl Engine {
         address: Address,
         session: Option<SessionId>,
         transports: Option<Vec<String>>,
+        resumes: Option<SessionId>,
         now: Duration,
     ) {
-        let Some(peer) = self.admit(address, session) else { return };
+        let Some(peer) = self.admit_resuming(address, session, resumes) else { return };
         match transports {
             Some(transports) => drop(self.announced.insert(peer, transports)),
             None => drop(self.announced.remove(&peer)),
@@ -432,15 +433,42 @@ impl Engine {
 
     /// The peer that a message is from, unless it is of a session that has been replaced.
     pub(crate) fn admit(&mut self, address: Address, session: Option<SessionId>) -> Option<u32> {
+        self.admit_resuming(address, session, None)
+    }
+
+    /// The same; a new session resumes this older one.
+    fn admit_resuming(
+        &mut self,
+        address: Address,
+        session: Option<SessionId>,
+        resumes: Option<SessionId>,
+    ) -> Option<u32> {
         let (peer, new) = self.peers.intern(address);
         if new {
             let terms = Terms::new(OPEN, self.registry.capabilities(&self.settings.assumed_transports));
             self.learn(terms.capabilities());
             self.ground.admit_peer(peer, terms);
         }
-        let admitted = self.peers.admit(peer, session);
-        self.counters.stale_messages += u64::from(!admitted);
-        admitted.then_some(peer)
+        match self.peers.admit(peer, session, resumes) {
+            Admitted::Stale => {
+                self.counters.stale_messages += 1;
+                None
+            }
+            Admitted::Present => Some(peer),
+            Admitted::TookOver => {
+                self.take_over(peer);
+                Some(peer)
+            }
+        }
+    }
+
+    /// A newer session of a peer did not resume the one before: the next flush revokes the tokens of
+    /// that one, if the peer is in an island by then, or else the flush that puts it into one.
+    pub(crate) fn take_over(&mut self, peer: u32) {
+        self.peers[peer].flags.replace(Flags::TAKEN_OVER, true);
+        if self.ground.island_of(peer) != NONE {
+            self.list(peer);
+        }
     }
 
     pub(crate) fn wish(&mut self, peer: u32, room: &str) {

@@ -17,6 +17,9 @@ pub enum Input {
         /// What its client can join, if it said so; otherwise
         /// [`assumed_transports`](crate::Settings::assumed_transports) holds.
         transports: Option<Vec<String>>,
+        /// The older session of this peer that the new one resumes, as its client proved. A newer
+        /// session that does not resume the one before [takes over](Output::TakenOver).
+        resumes: Option<SessionId>,
     },
     /// A peer says where it is.
     Heartbeat {
@@ -110,6 +113,15 @@ pub enum Output {
         peer: Address,
         /// Its session, the last that it had; none when its messages carry none.
         session: Option<SessionId>,
+    },
+    /// A newer session of a member took over and did not resume the session before: tokens of that
+    /// session admit its client to the island's room no more. The peer stays in the island, or has
+    /// just joined it, and its present client is told a newer token.
+    TakenOver {
+        /// The island.
+        island: IslandId,
+        /// The peer.
+        peer: Address,
     },
     /// An island begins.
     Opened {

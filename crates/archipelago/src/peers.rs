@@ -54,6 +54,9 @@ impl Flags {
     pub(crate) const MOVED: u8 = 4;
     /// It was not heard for too long, and so left.
     pub(crate) const SILENT: u8 = 8;
+    /// A newer session took over without resuming the one before, and the tokens of that one are
+    /// still to be revoked.
+    pub(crate) const TAKEN_OVER: u8 = 16;
 
     pub(crate) fn has(self, flag: u8) -> bool {
         self.0 & flag != 0
@@ -65,6 +68,17 @@ impl Flags {
         self.0 = if set { self.0 | flag } else { self.0 & !flag };
         before
     }
+}
+
+/// What a session of a message means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Admitted {
+    /// It has been replaced: the message changes nothing.
+    Stale,
+    /// It is the present session from now on.
+    Present,
+    /// The same, and it did not resume the session before.
+    TookOver,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -139,16 +153,30 @@ impl Peers {
     }
 
     /// Whether a message of this session counts. The greatest session of a wallet wins; one that
-    /// was not seen before makes the peer's client a new one.
-    pub(crate) fn admit(&mut self, peer: u32, session: Option<SessionId>) -> bool {
-        let Some(session) = session else { return true };
-        let current = &mut self.sessions[peer as usize];
-        if session > *current {
-            *current = session;
-            self.records[peer].forget_told();
-            return true;
+    /// was not seen before makes the peer's client a new one, and takes over unless it resumes the
+    /// present one.
+    pub(crate) fn admit(
+        &mut self,
+        peer: u32,
+        session: Option<SessionId>,
+        resumes: Option<SessionId>,
+    ) -> Admitted {
+        let Some(session) = session else { return Admitted::Present };
+        let before = std::mem::replace(&mut self.sessions[peer as usize], session);
+        if session < before {
+            self.sessions[peer as usize] = before;
+            return Admitted::Stale;
         }
-        session == *current
+        if session == before {
+            return Admitted::Present;
+        }
+        let record = &mut self.records[peer];
+        record.forget_told();
+        let was_in_the_world = matches!(record.state, State::Present | State::Departed);
+        if was_in_the_world && resumes != Some(before) {
+            return Admitted::TookOver;
+        }
+        Admitted::Present
     }
 
     pub(crate) fn session(&self, peer: u32) -> Option<SessionId> {
@@ -214,11 +242,26 @@ mod tests {
         let (peer, new) = peers.intern(Address::new([7; 20]));
         assert!(new);
         let early = SessionId::new(1, 1);
-        assert!(peers.admit(peer, None));
-        assert!(peers.admit(peer, Some(early.next())));
-        assert!(!peers.admit(peer, Some(early)));
-        assert!(peers.admit(peer, None));
+        assert_eq!(peers.admit(peer, None, None), Admitted::Present);
+        assert_eq!(peers.admit(peer, Some(early.next()), None), Admitted::Present);
+        assert_eq!(peers.admit(peer, Some(early), None), Admitted::Stale);
+        assert_eq!(peers.admit(peer, None, None), Admitted::Present);
         assert_eq!(peers.session(peer), Some(early.next()));
+    }
+
+    #[test]
+    fn newer_session_takes_over_unless_it_resumes_the_present() {
+        let mut peers = Peers::default();
+        let (peer, _) = peers.intern(Address::new([7; 20]));
+        let session = |number| Some(SessionId::new(number, 0));
+        assert_eq!(peers.admit(peer, session(1), None), Admitted::Present);
+        assert_eq!(peers.admit(peer, session(2), None), Admitted::Present, "it was in no island yet");
+        peers.set_state(peer, State::Present);
+        assert_eq!(peers.admit(peer, session(3), session(2)), Admitted::Present);
+        assert_eq!(peers.admit(peer, session(3), None), Admitted::Present, "the same, published again");
+        assert_eq!(peers.admit(peer, session(4), session(2)), Admitted::TookOver, "of an older one");
+        assert_eq!(peers.admit(peer, session(5), None), Admitted::TookOver);
+        assert_eq!(peers.admit(peer, None, None), Admitted::Present, "a foreign service names no session");
     }
 
     #[test]

@@ -56,6 +56,9 @@ pub struct Resident {
     /// When it disconnected, if it did, in the time of the engine: it may come back. Its island
     /// heard of it; otherwise it is still there, and an [`Input::Disconnected`] follows.
     pub departed: Option<Duration>,
+    /// Its session took over from an older one, whose tokens are not revoked yet as far as is known:
+    /// they are at the first flush, before anything is told.
+    pub taken_over: bool,
 }
 
 /// Where a client was told that it is.
@@ -137,7 +140,7 @@ impl Engine {
     /// Counts a peer in, as a member of the island that it was told of.
     fn count_in(&mut self, resident: Resident) -> Option<Placed> {
         let Resident { peer: address, session, transports, position, desired_room, told, .. } = resident;
-        let Resident { cluster, heard, departed, .. } = resident;
+        let Resident { cluster, heard, departed, taken_over, .. } = resident;
         let peer = self.admit(address, session)?;
         let at = Point { x: position.x, z: position.z };
         self.stand(peer, at);
@@ -168,6 +171,9 @@ impl Engine {
                 }
                 None => self.pending.arrivals.push(peer),
             }
+        }
+        if taken_over {
+            self.take_over(peer);
         }
         if let Some(room) = desired_room {
             self.wish(peer, &room);

@@ -10,7 +10,7 @@ use archipelago::{
     rules::Rules,
     sim::{self, address},
 };
-use protocol::{Address, Position, SessionId};
+use protocol::{Address, IslandId, Position, SessionId};
 
 const NOW: Duration = Duration::from_secs(1_000);
 const LATER: Duration = Duration::from_millis(1_000_250);
@@ -35,6 +35,7 @@ fn resident(person: u32, x: f32, told: Option<(&str, &str)>) -> Resident {
             .map(|(island, node)| Told { island: island.parse().unwrap(), node: node.parse().unwrap() }),
         heard: NOW,
         departed: None,
+        taken_over: false,
     }
 }
 
@@ -301,5 +302,56 @@ fn drained_node_that_restarts_causes_no_assignment() {
     let moved = (address(1), "I000000055".to_owned(), "two".to_owned(), Some("I000000055".to_owned()));
     assert_eq!(told(&outputs), [moved]);
     engine.handle(Input::Transport(Transport { started_ms: 1_000, ..node("one") }), LATER);
+    assert_eq!(flush(&mut engine, LATER), []);
+}
+
+#[test]
+fn unresumed_session_takes_over_at_the_next_flush_once() {
+    let session = |number| Some(SessionId::new(number, 1));
+    let connected = |number, resumes| Input::Connected {
+        peer: address(1),
+        session: session(number),
+        transports: None,
+        resumes,
+    };
+    let island: IslandId = "I000000055".parse().unwrap();
+    let revoked = Output::TakenOver { island, peer: address(1) };
+    let mut engine = resume(takeover(vec![
+        resident(1, 0.0, Some(("I000000055", "one"))),
+        resident(2, 70.0, Some(("I000000055", "one"))),
+    ]));
+    assert_eq!(flush(&mut engine, LATER), []);
+    engine.handle(connected(2, session(1)), LATER);
+    assert_eq!(flush(&mut engine, LATER), [], "it resumes the session that is known");
+    engine.handle(connected(3, session(1)), LATER);
+    engine.handle(connected(4, session(3)), LATER);
+    assert_eq!(flush(&mut engine, LATER), std::slice::from_ref(&revoked), "3 did not resume 2");
+    assert_eq!(flush(&mut engine, LATER), []);
+    // It leaves, and a session that does not resume it comes back.
+    let heartbeat = |number| Input::Heartbeat {
+        peer: address(1),
+        session: session(number),
+        position: at(0.0),
+        desired_room: None,
+    };
+    engine.handle(heartbeat(4), LATER);
+    assert!(!flush(&mut engine, LATER).contains(&revoked));
+    engine.handle(Input::Disconnected { peer: address(1), session: session(4) }, LATER);
+    assert!(matches!(flush(&mut engine, LATER)[..], [Output::Left { .. }]));
+    engine.handle(connected(5, None), LATER);
+    assert_eq!(flush(&mut engine, LATER), [], "it is in no island");
+    engine.handle(heartbeat(5), LATER);
+    let outputs = flush(&mut engine, LATER);
+    assert!(
+        matches!(&outputs[..], [first, Output::Joined { .. }, Output::Assigned { .. }] if *first == revoked)
+    );
+}
+
+#[test]
+fn takeover_that_the_former_engine_left_is_made_up_for() {
+    let newer = Resident { taken_over: true, ..resident(1, 0.0, Some(("I000000055", "one"))) };
+    let mut engine = resume(takeover(vec![newer, resident(2, 70.0, Some(("I000000055", "one")))]));
+    let revoked = Output::TakenOver { island: "I000000055".parse().unwrap(), peer: address(1) };
+    assert_eq!(flush(&mut engine, LATER), [revoked]);
     assert_eq!(flush(&mut engine, LATER), []);
 }

@@ -25,7 +25,7 @@ mod nats;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use protocol::{Address, NodeName, SessionId, Subject, subject::Layout};
+use protocol::{Address, NodeName, ResumeHash, SessionId, Subject, subject::Layout};
 use tokio::sync::{mpsc, watch};
 
 pub use candidacy::{Candidacy, Standing, Term};
@@ -73,6 +73,11 @@ pub struct Headers {
     /// `Atoll-Epoch`: of which term of which director the message is; a later term has a greater
     /// one. Absent: of one that shares its realm with no other.
     pub epoch: Option<u64>,
+    /// `Atoll-Resume-Hash`: with a connect, the hash of the session's resumption secret. Absent: the
+    /// client announced no extensions.
+    pub resume_hash: Option<ResumeHash>,
+    /// `Atoll-Resumes`: with a connect, the older session that this one resumes.
+    pub resumes: Option<SessionId>,
 }
 
 impl Headers {

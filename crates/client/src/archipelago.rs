@@ -6,14 +6,14 @@ use protocol::{
     Message as _,
     v3::{
         ChallengeRequestMessage, ClientPacket, Heartbeat, ServerPacket, SignedChallengeMessage,
-        client_packet, server_packet::Message,
+        WelcomeMessage, client_packet, server_packet::Message,
     },
 };
 
 use crate::{
     Ended, Settings,
     connection::{Connection, available},
-    session::{News, check_challenge},
+    session::{News, Welcome, check_challenge},
 };
 
 /// A session over the archipelago socket.
@@ -28,11 +28,17 @@ pub(crate) struct Socket {
 
 impl Socket {
     /// Connects and signs in.
-    pub(crate) async fn sign_in(url: &str, settings: &Settings, identity: &Identity) -> Result<Self, Ended> {
+    pub(crate) async fn sign_in(
+        url: &str,
+        settings: &Settings,
+        identity: &Identity,
+        resume_secret: Option<Bytes>,
+    ) -> Result<(Self, Welcome), Ended> {
         let mut connection =
             Connection::open(url, protocol::ARCHIPELAGO_SUBPROTOCOL, settings.opening()).await?;
         let (address, transports) = (identity.address().to_string(), settings.transports.clone());
-        let request = ChallengeRequestMessage { address, transports };
+        let resume_secret = resume_secret.map(Vec::from);
+        let request = ChallengeRequestMessage { address, transports, resume_secret };
         let request = packet(client_packet::Message::ChallengeRequest(request));
         let Some(Message::ChallengeResponse(challenge)) =
             connection.ask::<ServerPacket>(&request).await?.message
@@ -44,7 +50,10 @@ impl Socket {
         let signed = SignedChallengeMessage { auth_chain_json };
         let signed = packet(client_packet::Message::SignedChallenge(signed));
         match connection.ask::<ServerPacket>(&signed).await?.message {
-            Some(Message::Welcome(_)) => Ok(Self { connection, heartbeat: None, kicked: false }),
+            Some(Message::Welcome(WelcomeMessage { resume_secret, resumed, .. })) => {
+                let socket = Self { connection, heartbeat: None, kicked: false };
+                Ok((socket, Welcome { resume_secret: resume_secret.into(), resumed }))
+            }
             _ => Err(Ended::broken("no welcome from the gateway")),
         }
     }

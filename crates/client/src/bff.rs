@@ -18,7 +18,7 @@ use tokio::time::{Duration, timeout};
 use crate::{
     Ended, Settings,
     connection::{Connection, available},
-    session::{News, check_challenge},
+    session::{News, Welcome, check_challenge},
     topics::{TOPICS_SERVICE, Topics},
 };
 
@@ -58,7 +58,12 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 
 impl Bff {
     /// Connects and signs in.
-    pub(crate) async fn sign_in(url: &str, settings: &Settings, identity: &Identity) -> Result<Self, Ended> {
+    pub(crate) async fn sign_in(
+        url: &str,
+        settings: &Settings,
+        identity: &Identity,
+        resume_secret: Option<Bytes>,
+    ) -> Result<(Self, Welcome), Ended> {
         let connection = Connection::open(url, protocol::RPC_SUBPROTOCOL, settings.opening()).await?;
         let address = identity.address().to_string();
         let island_topic = format!("{address}.island_changed");
@@ -75,12 +80,15 @@ impl Bff {
             heartbeat: None,
             news: VecDeque::new(),
         };
-        let challenge: GetChallengeResponse =
-            bff.ask("GetChallenge", &GetChallengeRequest { address }).await?;
+        let transports = settings.transports.clone();
+        let request = GetChallengeRequest { address, transports, resume_secret };
+        let challenge: GetChallengeResponse = bff.ask("GetChallenge", &request).await?;
         check_challenge(&challenge.challenge_to_sign)?;
         let auth_chain_json = identity.sign_challenge(&challenge.challenge_to_sign);
-        let _: WelcomePeerInformation = bff.ask("Authenticate", &SignedChallenge { auth_chain_json }).await?;
-        Ok(bff)
+        let welcome: WelcomePeerInformation =
+            bff.ask("Authenticate", &SignedChallenge { auth_chain_json }).await?;
+        let WelcomePeerInformation { resume_secret, resumed, .. } = welcome;
+        Ok((bff, Welcome { resume_secret, resumed }))
     }
 
     /// Calls a procedure of the sign-in, and waits for the answer.

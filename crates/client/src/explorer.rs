@@ -41,6 +41,9 @@ enum Order {
 /// What the link tells.
 #[derive(Debug)]
 pub(crate) enum LinkNews {
+    /// The gateway knows the wallet now. Unless the explorer keeps its room, its next island makes it
+    /// enter the room anew, even the one that it is in.
+    SignedIn { keeps_room: bool },
     /// This is the explorer's island from now on.
     IslandChanged(IslandChangedMessage),
     /// Anything else.
@@ -68,6 +71,7 @@ impl Explorer {
             wishes: wishes_receiver,
             news: news_sender,
             topics: Topics::new(topics),
+            resume_secret: Bytes::new(),
         };
         tokio::spawn(link.run());
         tokio::spawn(explore(rooms, orders, news, wishes, events_sender));
@@ -188,6 +192,10 @@ async fn rove(
             () = events.closed() => return,
             news = news.recv(), if untold.is_none() => match news {
                 Some(LinkNews::IslandChanged(change)) => untold = rooms.follow(change),
+                Some(LinkNews::SignedIn { keeps_room }) => {
+                    rooms.signed_in(keeps_room);
+                    untold = Some(Event::SignedIn);
+                }
                 Some(LinkNews::Event(event)) => untold = Some(event),
                 None => return,
             },

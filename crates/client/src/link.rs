@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use identity::Identity;
 use protocol::{Close, v3::Heartbeat};
 use tokio::{
@@ -10,7 +11,11 @@ use tokio::{
 };
 
 use crate::{
-    Ended, Event, Session, Settings, explorer::LinkNews, pause::Pause, round::Round, session::News,
+    Ended, Event, Session, Settings,
+    explorer::LinkNews,
+    pause::Pause,
+    round::Round,
+    session::{News, Welcome},
     topics::Topics,
 };
 
@@ -22,6 +27,8 @@ pub(crate) struct Link {
     pub(crate) wishes: watch::Receiver<Wishes>,
     pub(crate) news: mpsc::Sender<LinkNews>,
     pub(crate) topics: Topics,
+    /// Of the last session; empty before the first, or if its gateway gave none.
+    pub(crate) resume_secret: Bytes,
 }
 
 /// What the explorer wants of its link; the newest counts.
@@ -84,7 +91,9 @@ impl Link {
     /// One connection, from sign-in to its end.
     async fn hold(&mut self, url: &str, pause: &mut Pause) -> Ended {
         let signed_in = tokio::select! {
-            signed_in = Session::sign_in_at(url, &self.settings, &self.identity) => signed_in,
+            signed_in = Session::sign_in_at(url, &self.settings, &self.identity, &self.resume_secret) => {
+                signed_in
+            }
             Gone = gone(&mut self.wishes) => return Ended::Left,
             never = self.topics.serve_disconnected() => match never {},
         };
@@ -93,6 +102,7 @@ impl Link {
             Err(ended) => return ended,
         };
         pause.succeeded(Instant::now());
+        self.resume_secret = session.welcome().resume_secret.clone();
         session.listen(&mut self.topics);
         match self.serve(&mut session).await {
             Ended::Left => {
@@ -107,7 +117,10 @@ impl Link {
 
     /// What cannot be told yet is kept, and no other news are taken meanwhile.
     async fn serve(&mut self, session: &mut Session) -> Ended {
-        let mut untold = Some(LinkNews::Event(Event::SignedIn));
+        // A gateway that gives no secret has no director end what the last session entered.
+        let Welcome { resume_secret, resumed } = session.welcome();
+        let keeps_room = *resumed || resume_secret.is_empty();
+        let mut untold = Some(LinkNews::SignedIn { keeps_room });
         // This was one.
         let sign_ins = self.wishes.borrow_and_update().sign_ins;
         let mut next_heartbeat = Instant::now();

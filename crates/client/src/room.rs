@@ -37,6 +37,18 @@ pub(crate) struct Stay {
     say: mpsc::Sender<Say>,
     progress: mpsc::Receiver<Progress>,
     entered: bool,
+    speech: Speech,
+}
+
+/// When something is said in a stay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Speech {
+    /// From its beginning on: it waits for the welcome.
+    Early,
+    /// Once the room has welcomed the explorer.
+    Entered,
+    /// No more.
+    Silent,
 }
 
 /// How a stay goes on.
@@ -95,7 +107,17 @@ impl Stay {
                 connection.close().await;
             }
         });
-        Self { id, say, progress, entered: false }
+        Self { id, say, progress, entered: false, speech: Speech::Entered }
+    }
+
+    /// The same, and what is said before the welcome waits for it.
+    pub(crate) fn saying_early(self) -> Self {
+        Self { speech: Speech::Early, ..self }
+    }
+
+    /// The same, and nothing more is said there.
+    pub(crate) fn silent(self) -> Self {
+        Self { speech: Speech::Silent, ..self }
     }
 
     /// What becomes of it next. Cancel-safe.
@@ -113,7 +135,12 @@ impl Stay {
     /// Says something, and gives where; `None` if the room has not been entered, or does not keep
     /// up.
     pub(crate) fn say(&self, say: &Say) -> Option<RoomId> {
-        (self.entered && self.say.try_send(say.clone()).is_ok()).then_some(self.id)
+        let says = match self.speech {
+            Speech::Early => true,
+            Speech::Entered => self.entered,
+            Speech::Silent => false,
+        };
+        (says && self.say.try_send(say.clone()).is_ok()).then_some(self.id)
     }
 }
 

@@ -28,6 +28,9 @@ pub(crate) struct Rooms {
     present: Option<Present>,
     /// Rooms of before, and when to leave them: once the present one has been entered.
     past: Vec<(Stay, Option<Instant>)>,
+    /// Whether the present session did not resume the one before, whose tokens have been revoked: the
+    /// next room is entered anew, even if the explorer is in it.
+    enters_anew: bool,
 }
 
 struct Present {
@@ -72,7 +75,13 @@ impl Rooms {
             doubles: Doubles::default(),
             present: None,
             past: Vec::new(),
+            enters_anew: false,
         }
+    }
+
+    /// A session began, and resumes the one before unless the explorer must enter its room anew.
+    pub(crate) fn signed_in(&mut self, keeps_room: bool) {
+        self.enters_anew = !keeps_room;
     }
 
     /// Goes where the gateway says, and gives what to tell of it; what cannot be read is skipped.
@@ -86,12 +95,17 @@ impl Rooms {
             (Some(url), ConnectionString::WsRoom { url: public_url, .. }) => Some((url, public_url)),
             _ => None,
         };
+        let enters_anew = std::mem::replace(&mut self.enters_anew, false);
         match (&mut self.present, place) {
             // Stock clients enter it again.
             (Some(present), Some((url, public_url)))
                 if self.settings.overlap.is_some() && present.is_inside(public_url, &island) =>
             {
-                present.renew(url);
+                if enters_anew {
+                    self.enter_again(url);
+                } else {
+                    present.renew(url);
+                }
             }
             (_, place) => self.go(place, &island),
         }
@@ -126,6 +140,21 @@ impl Rooms {
             renewed: false,
             pause: Pause::new(self.settings.longest_pause),
         });
+    }
+
+    /// Enters the present room anew, with this newer token. The room kicks the older socket when it
+    /// lets the newer one in, and ignores what the older one says from then on: so the explorer says
+    /// nothing more there, and what it says waits for the welcome. Nothing comes through both.
+    fn enter_again(&mut self, url: String) {
+        self.doubles = Doubles::default();
+        let Some(mut present) = self.present.take() else { return };
+        let stay = self.enter(&url, &present.public_url, &present.island).saying_early();
+        if let State::Staying(older) = std::mem::replace(&mut present.state, State::Staying(stay)) {
+            self.past.push((older.silent(), None));
+        }
+        present.renew(url);
+        present.renewed = false;
+        self.present = Some(present);
     }
 
     /// Says something in every room, and gives in which.

@@ -8,8 +8,11 @@ pub struct Settings {
     /// The gateway, or several of one realm; [`crate::discover`] and [`crate::discover_all`] find them.
     pub gateway: Gateway,
     /// What it tells the gateway that it can join, such as `ws-room`; empty: nothing is said, and
-    /// the gateway assumes. Over RPC it cannot be said.
+    /// the gateway assumes.
     pub transports: Vec<String>,
+    /// Whether its next session resumes its last one, so that it keeps its room: it asks the gateway
+    /// for a secret, and presents it at the next sign-in. Otherwise it enters its room anew.
+    pub resumes: bool,
     /// How long any server may take to answer.
     pub deadline: Duration,
     /// How long it stays in the old room once the new one has welcomed it; `None`: it leaves the old
@@ -32,6 +35,7 @@ impl Settings {
         Self {
             gateway,
             transports: Vec::new(),
+            resumes: true,
             deadline: Duration::from_secs(10),
             overlap: Some(Duration::from_secs(2)),
             silence: Duration::from_secs(45),
@@ -42,9 +46,9 @@ impl Settings {
     }
 
     /// The behaviour of stock clients, which break before they make: as soon as they are told of
-    /// another room they leave the one that they are in.
+    /// another room they leave the one that they are in. They announce no extensions.
     pub fn stock(gateway: Gateway) -> Self {
-        Self { overlap: None, ..Self::new(gateway) }
+        Self { overlap: None, resumes: false, ..Self::new(gateway) }
     }
 
     pub(crate) fn opening(&self) -> Opening {

@@ -22,8 +22,15 @@ pub(crate) enum Heard {
     Heartbeat(Heartbeat),
     /// Whoever leads told a client where it belongs.
     Assigned { peer: Address, session: Option<SessionId>, island: IslandId, room: Room },
-    /// Memberships ended, on one node or on all, and so did tokens minted up to a time.
-    Ended { island: IslandId, node: Option<NodeName>, peers: Vec<Address>, minted_before: Ulid },
+    /// Memberships ended, on one node or on all, and so did tokens minted up to a time; or only those
+    /// tokens, as a newer session took over.
+    Ended {
+        island: IslandId,
+        node: Option<NodeName>,
+        peers: Vec<Address>,
+        minted_before: Ulid,
+        taken_over: bool,
+    },
     /// Somebody wants to know who is there.
     Wanted,
     /// A director leads, and this is the time on its clock, in milliseconds since the Unix epoch.
@@ -52,6 +59,8 @@ pub(crate) struct Heartbeat {
     pub(crate) told: Option<atoll_bus::Told>,
     /// What its client can join, as [`joinable`] reads it.
     pub(crate) transports: Option<String>,
+    /// The older session that its session resumes.
+    pub(crate) resumes: Option<SessionId>,
 }
 
 impl Heartbeat {
@@ -64,7 +73,8 @@ impl Heartbeat {
     /// The session that it is of, as if it began now.
     pub(crate) fn begins(&self) -> Input {
         let transports = self.transports.as_deref().and_then(joinable);
-        Input::Connected { peer: self.peer, session: self.session, transports }
+        let Self { peer, session, resumes, .. } = *self;
+        Input::Connected { peer, session, transports, resumes }
     }
 }
 
@@ -89,11 +99,15 @@ fn read(envelope: &Envelope, settings: &Settings) -> Result<Option<Heard>, &'sta
     let heard = match envelope.subject().ok_or("subject")? {
         Subject::PeerConnect(peer) => {
             let transports = envelope.headers.transports.as_deref().and_then(joinable);
-            Heard::Input(Input::Connected { peer, session, transports })
+            let resumes = envelope.headers.resumes;
+            Heard::Input(Input::Connected { peer, session, transports, resumes })
         }
         Subject::PeerDisconnect(peer) => Heard::Input(Input::Disconnected { peer, session }),
         Subject::PeerHeartbeat(peer) => {
-            let GatewayHeartbeat { position, desired_room, told, transports } = decode(envelope)?;
+            let GatewayHeartbeat { position, desired_room, told, transports, resumes, .. } =
+                decode(envelope)?;
+            let resumes = (!resumes.is_empty()).then(|| resumes.parse()).transpose();
+            let resumes = resumes.map_err(|_| "resumes")?;
             let position = match position {
                 // Of a client that sends no heartbeats, since its cluster alone decides. Rules by area and
                 // the members' positions in `island_changed` take it to be at the origin.
@@ -103,7 +117,7 @@ fn read(envelope: &Envelope, settings: &Settings) -> Result<Option<Heard>, &'sta
                     Position::checked(position.as_ref(), settings.position_bound_m).map_err(|_| "position")?
                 }
             };
-            Heard::Heartbeat(Heartbeat { peer, session, position, desired_room, told, transports })
+            Heard::Heartbeat(Heartbeat { peer, session, position, desired_room, told, transports, resumes })
         }
         Subject::PeerIslandChanged(peer) => {
             let change: atoll_bus::IslandOfChange = decode(envelope)?;
@@ -115,14 +129,14 @@ fn read(envelope: &Envelope, settings: &Settings) -> Result<Option<Heard>, &'sta
             Heard::Assigned { peer, session, island, room }
         }
         Subject::MembershipEnded(island) => {
-            let MembershipEnded { peers, minted_before, node } = decode(envelope)?;
+            let MembershipEnded { peers, minted_before, node, taken_over } = decode(envelope)?;
             let node = (!node.is_empty()).then(|| node.parse()).transpose().map_err(|_| "node")?;
             let minted_before: Ulid = minted_before.parse().map_err(|_| "minted_before")?;
             if is_of_far_future(minted_before.timestamp_ms()) {
                 return Err("minted_before");
             }
             let peers = peers.iter().filter_map(|peer| peer.parse().ok()).collect();
-            Heard::Ended { island, node, peers, minted_before }
+            Heard::Ended { island, node, peers, minted_before, taken_over }
         }
         Subject::EngineDiscovery => {
             let ServiceDiscoveryMessage { server_name, status } = decode(envelope)?;
@@ -290,9 +304,31 @@ mod tests {
         let heartbeat = GatewayHeartbeat { position, transports, ..GatewayHeartbeat::default() };
         let heard = read_one(&Subject::PeerHeartbeat(peer()), Headers::default(), heartbeat.encode_to_vec());
         let Ok(Some(Heard::Heartbeat(heartbeat))) = heard else { panic!("{heard:?}") };
-        let begins =
-            Input::Connected { peer: peer(), session: None, transports: joinable(Some("p2p,ws-room")) };
+        let begins = Input::Connected {
+            peer: peer(),
+            session: None,
+            transports: joinable(Some("p2p,ws-room")),
+            resumes: None,
+        };
         assert_eq!(heartbeat.begins(), begins);
+    }
+
+    #[test]
+    fn resumed_session_is_read_from_connect_and_heartbeat() {
+        let resumes = Some(SessionId::new(1, 2));
+        let headers = Headers { resumes, ..Headers::of_session(SessionId::new(3, 4)) };
+        let read = |subject: Subject, payload| read_one(&subject, headers.clone(), payload);
+        let begins = Input::Connected { peer: peer(), session: headers.session, transports: None, resumes };
+        assert_eq!(read(Subject::PeerConnect(peer()), Vec::new()), Ok(Some(Heard::Input(begins.clone()))));
+        let position = Some(Position::new(1.0, 2.0, 3.0).into());
+        let named = |resumes: &str| {
+            let resumes = resumes.to_owned();
+            GatewayHeartbeat { position, resumes, ..GatewayHeartbeat::default() }.encode_to_vec()
+        };
+        let heard = read(Subject::PeerHeartbeat(peer()), named("00000000010000000000000002"));
+        let Ok(Some(Heard::Heartbeat(heartbeat))) = heard else { panic!("{heard:?}") };
+        assert_eq!(heartbeat.begins(), begins);
+        assert_eq!(read(Subject::PeerHeartbeat(peer()), named("today")), Err("resumes"));
     }
 
     #[test]
@@ -335,10 +371,20 @@ mod tests {
             peers: vec![peer().to_string(), "nobody".to_owned()],
             minted_before: minted_before.to_string(),
             node: String::new(),
+            taken_over: true,
         };
         let subject = Subject::MembershipEnded(island.clone());
         let heard = read_one(&subject, Headers::default(), ended.encode_to_vec());
-        assert_eq!(heard, Ok(Some(Heard::Ended { island, node: None, peers: vec![peer()], minted_before })));
+        assert_eq!(
+            heard,
+            Ok(Some(Heard::Ended {
+                island,
+                node: None,
+                peers: vec![peer()],
+                minted_before,
+                taken_over: true
+            }))
+        );
         let says = |server_name: &str, current_time| {
             let status = v3::ServiceStatus { current_time, ..v3::ServiceStatus::default() };
             let discovery =

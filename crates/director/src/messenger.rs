@@ -100,8 +100,11 @@ impl Messenger {
         // Memberships end before others begin, so that tokens minted below are newer.
         for (island, node, peers) in news.ended {
             self.bus.room().await;
-            let peers = peers.iter().map(ToString::to_string).collect();
-            self.end_memberships(island, node.as_ref(), peers);
+            self.end_memberships(island, node.as_ref(), &peers, false);
+        }
+        for (island, peers) in news.taken_over {
+            self.bus.room().await;
+            self.end_memberships(island, None, &peers, true);
         }
         // Those who stay hear who joined and who left. Those who come are told who is there, and those
         // who go need not hear of others who do: so joins are told before people are assigned, and
@@ -139,10 +142,17 @@ impl Messenger {
         self.bus.publish(subject, Headers { epoch: self.epoch, ..headers }, payload);
     }
 
-    fn end_memberships(&mut self, island: IslandId, node: Option<&NodeName>, peers: Vec<String>) {
+    fn end_memberships(
+        &mut self,
+        island: IslandId,
+        node: Option<&NodeName>,
+        peers: &[Address],
+        taken_over: bool,
+    ) {
         let minted_before = self.next_ulid().to_string();
+        let peers = peers.iter().map(ToString::to_string).collect();
         let node = node.map(NodeName::to_string).unwrap_or_default();
-        let ended = MembershipEnded { peers, minted_before, node };
+        let ended = MembershipEnded { peers, minted_before, node, taken_over };
         self.publish(&Subject::MembershipEnded(island), Headers::default(), ended.encode_to_vec());
     }
 

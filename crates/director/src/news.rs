@@ -10,6 +10,8 @@ use protocol::{Address, IslandId, NodeName, Position, SessionId};
 pub(crate) struct News {
     /// Memberships that ended: on one node, or on all.
     pub(crate) ended: Vec<(IslandId, Option<NodeName>, Vec<Address>)>,
+    /// Members whose newer session took over from one that it did not resume.
+    pub(crate) taken_over: Vec<(IslandId, Vec<Address>)>,
     pub(crate) joined: Vec<Member>,
     pub(crate) assigned: Vec<Assigned>,
     pub(crate) left: Vec<Member>,
@@ -47,6 +49,7 @@ impl News {
     pub(crate) fn take(engine: &Engine, outputs: &mut Vec<Output>) -> Self {
         let mut news = Self::default();
         let mut ended: HashMap<IslandId, Vec<Address>> = HashMap::new();
+        let mut taken_over: HashMap<IslandId, Vec<Address>> = HashMap::new();
         let mut islands: HashMap<IslandId, Option<Arc<Island>>> = HashMap::new();
         let urls: HashMap<&NodeName, &Arc<str>> =
             engine.transports().map(|view| (&view.transport.node, &view.transport.public_url)).collect();
@@ -75,6 +78,7 @@ impl News {
                     ended.entry(island.clone()).or_default().push(peer);
                     news.left.push(Member { island, peer, session });
                 }
+                Output::TakenOver { island, peer } => taken_over.entry(island).or_default().push(peer),
                 Output::Opened { island } => tracing::debug!(%island, "opened"),
                 Output::Closed { island } => tracing::debug!(%island, "closed"),
                 Output::Moved { island, from, to } => {
@@ -86,6 +90,7 @@ impl News {
             }
         }
         news.ended.extend(ended.into_iter().map(|(island, peers)| (island, None, peers)));
+        news.taken_over.extend(taken_over);
         news
     }
 }

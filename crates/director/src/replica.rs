@@ -52,6 +52,9 @@ struct Peer {
     departed: Option<Duration>,
     /// Whether those of its island heard that it departed.
     missed: bool,
+    /// Whether its present session took over from one that it did not resume, and the director that
+    /// leads has not revoked that one's tokens yet, as far as is known.
+    taken_over: bool,
 }
 
 /// For how long what a director tells a client is on its way to its gateway and back: until then a
@@ -70,8 +73,8 @@ pub(crate) struct Succession {
 impl Replica {
     pub(crate) fn hear(&mut self, heard: Heard, now: Duration, unix_ms: u64) {
         match heard {
-            Heard::Input(Input::Connected { peer, session, transports }) => {
-                self.connected(peer, session, transports, now);
+            Heard::Input(Input::Connected { peer, session, transports, resumes }) => {
+                self.connected(peer, session, transports, resumes, now);
             }
             Heard::Input(Input::Disconnected { peer, session }) => self.disconnected(peer, session, now),
             Heard::Input(Input::Transport(transport)) => {
@@ -86,9 +89,9 @@ impl Replica {
                 let node = self.node_of(room, &island);
                 self.assigned(peer, session, island, node, now);
             }
-            Heard::Ended { island, node, peers, minted_before } => {
+            Heard::Ended { island, node, peers, minted_before, taken_over } => {
                 self.minted_before = self.minted_before.max(minted_before);
-                self.ended(&island, node.as_ref(), &peers);
+                self.ended(&island, node.as_ref(), &peers, taken_over);
             }
             Heard::Leads { unix_ms: theirs } => self.ahead_ms = theirs.saturating_sub(unix_ms),
             // Rules and the time of day are the same here as there.
@@ -159,11 +162,23 @@ impl Replica {
 
     /// The peer that a message is from, unless it is of a session that has been replaced.
     fn admit(&mut self, address: Address, session: Option<SessionId>) -> Option<&mut Peer> {
+        self.admit_resuming(address, session, None)
+    }
+
+    /// The same; a new session resumes this older one.
+    fn admit_resuming(
+        &mut self,
+        address: Address,
+        session: Option<SessionId>,
+        resumes: Option<SessionId>,
+    ) -> Option<&mut Peer> {
         let peer = self.peers.entry(address).or_default();
         if session.is_some() && session < peer.session {
             return None;
         }
         if session > peer.session {
+            // As the engine has it.
+            peer.taken_over |= peer.position.is_some() && (resumes.is_none() || resumes != peer.session);
             (peer.session, peer.transports) = (session, None);
             peer.begin();
         }
@@ -175,9 +190,10 @@ impl Replica {
         address: Address,
         session: Option<SessionId>,
         transports: Option<Vec<String>>,
+        resumes: Option<SessionId>,
         now: Duration,
     ) {
-        let Some(peer) = self.admit(address, session) else { return };
+        let Some(peer) = self.admit_resuming(address, session, resumes) else { return };
         peer.transports = transports.map(|names| names.join(","));
         peer.heard = now;
         if session.is_none() {
@@ -186,8 +202,8 @@ impl Replica {
     }
 
     fn heartbeat(&mut self, heartbeat: Heartbeat, now: Duration) {
-        let Heartbeat { peer, session, position, desired_room, told, transports } = heartbeat;
-        let Some(peer) = self.admit(peer, session) else { return };
+        let Heartbeat { peer, session, position, desired_room, told, transports, resumes } = heartbeat;
+        let Some(peer) = self.admit_resuming(peer, session, resumes) else { return };
         (peer.heard, peer.said) = (now, true);
         (peer.departed, peer.missed) = (None, false);
         peer.position = Some(position);
@@ -271,6 +287,8 @@ impl Replica {
             return;
         }
         (peer.said, peer.knows, peer.restarted, peer.told_at) = (true, true, false, Some(now));
+        // A token is minted after those of before were revoked.
+        peer.taken_over = false;
         let before =
             std::mem::replace(&mut peer.told, node.map(|node| Told { island: island.clone(), node }));
         if let Some(left) = before.map(|told| told.island).filter(|left| *left != island) {
@@ -279,15 +297,19 @@ impl Replica {
     }
 
     /// What these were told holds no more, until they are told anew: or they have departed, and the
-    /// others have heard.
-    fn ended(&mut self, island: &IslandId, node: Option<&NodeName>, peers: &[Address]) {
+    /// others have heard. Where a newer session took over, they are members still.
+    fn ended(&mut self, island: &IslandId, node: Option<&NodeName>, peers: &[Address], taken_over: bool) {
         for address in peers {
-            if let Some(peer) = self.peers.get_mut(address)
-                && let Some(told) = &peer.told
+            let Some(peer) = self.peers.get_mut(address) else { continue };
+            peer.taken_over &= !taken_over;
+            if let Some(told) = &peer.told
                 && told.island == *island
                 && node.is_none_or(|node| told.node == *node)
             {
-                (peer.knows, peer.missed) = (false, peer.departed.is_some());
+                peer.knows = false;
+                if !taken_over {
+                    peer.missed = peer.departed.is_some();
+                }
             }
         }
     }
@@ -301,6 +323,8 @@ impl Peer {
 
     /// Its gateway says what its client was told.
     fn corrected(&mut self, said: &atoll_bus::Told, now: Duration) {
+        // Its present session was told an island, so the tokens of before were revoked.
+        self.taken_over &= said.island.is_empty();
         if self.told_at.is_some_and(|at| now < at + ON_ITS_WAY) {
             return;
         }
@@ -316,13 +340,13 @@ impl Peer {
     }
 
     fn hand_over(self, peer: Address, residents: &mut Vec<Resident>, since: &mut Vec<Input>) {
-        let Self { session, position, desired_room, heard, departed, .. } = self;
+        let Self { session, position, desired_room, heard, departed, taken_over, .. } = self;
         // Who is to be with nobody is in no island, whatever its client was told before.
         let told = self.told.filter(|_| self.cluster != Some(None));
         let cluster = self.cluster.flatten();
         let transports = self.transports.as_deref().and_then(joinable);
         if !self.said {
-            since.push(Input::Connected { peer, session, transports: transports.clone() });
+            since.push(Input::Connected { peer, session, transports: transports.clone(), resumes: None });
         } else if departed.is_some() && !self.missed {
             since.push(Input::Disconnected { peer, session });
         } else if departed.is_none() && told.is_some() && (!self.knows || self.restarted) {
@@ -346,6 +370,7 @@ impl Peer {
             told,
             heard,
             departed,
+            taken_over,
         });
     }
 }

@@ -130,6 +130,50 @@ async fn a_new_session_is_told_though_its_island_is_the_old_one() {
 }
 
 #[tokio::test]
+async fn takeover_revokes_older_tokens_before_the_newer_is_minted() {
+    let bus = direct();
+    let mut ends = bus.subscribe("test", &[subject::MEMBERSHIP_ENDS], 16);
+    let mut changes = bus.subscribe("test", &[subject::PEER_ISLAND_CHANGES], 16);
+    let mut members = bus.subscribe("test", &[subject::ISLAND_PEER_JOINS, subject::ISLAND_PEER_LEAVES], 16);
+    let session = |number| Some(SessionId::new(number, 0));
+    let verifier = ws_room::Verifier::new([SECRET]);
+    let minted = |change: &IslandChangedMessage| {
+        let Ok(ConnectionString::WsRoom { access_token: Some(token), .. }) = change.conn_str.parse() else {
+            panic!("{}", change.conn_str)
+        };
+        verifier.verify(&token, &change.island_id, SystemTime::now()).unwrap().minted
+    };
+    let connect = |number, resumes| {
+        let headers = Headers { session: session(number), resumes, ..Headers::default() };
+        bus.publish(&Subject::PeerConnect(peer(1)), headers, "");
+    };
+    heartbeat(&bus, 1, session(1), 0.0);
+    let (_, first) = next::<IslandChangedMessage>(&mut changes).await;
+    // Resumed: nothing ends. Nor by a foreign service, which names no session.
+    connect(2, session(1));
+    bus.publish(&Subject::PeerConnect(peer(1)), Headers::default(), "");
+    heartbeat(&bus, 1, session(2), 0.0);
+    let (_, second) = next::<IslandChangedMessage>(&mut changes).await;
+    assert!(minted(&second) > minted(&first));
+    assert!(ends.try_next().is_none());
+    // Not resumed: the tokens end before the newer session says where it is.
+    connect(3, session(1));
+    let (subject, end) = next::<MembershipEnded>(&mut ends).await;
+    assert_eq!(subject, Subject::MembershipEnded(first.island_id.parse().unwrap()));
+    assert_eq!((&end.peers[..], &*end.node, end.taken_over), (&[peer(1).to_string()][..], "", true));
+    let minted_before = end.minted_before.parse().unwrap();
+    assert!(minted(&second) < minted_before);
+    heartbeat(&bus, 1, session(3), 0.0);
+    let (_, third) = next::<IslandChangedMessage>(&mut changes).await;
+    assert!(minted(&third) > minted_before);
+    assert_eq!((&third.island_id, third.from_island_id), (&first.island_id, None));
+    time::sleep(Duration::from_millis(60)).await;
+    assert!(ends.try_next().is_none(), "once");
+    members.try_next().expect("its first join");
+    assert!(members.try_next().is_none(), "members receive neither a leave nor a join");
+}
+
+#[tokio::test]
 async fn who_leaves_an_island_leaves_its_room_and_the_report() {
     let bus = direct();
     let patterns = [subject::MEMBERSHIP_ENDS];

@@ -3,8 +3,10 @@ use std::{
     time::Duration,
 };
 
-use protocol::{Address, IslandId, SessionId};
+use protocol::{Address, IslandId, ResumeHash, SessionId};
 use tokio::time::Instant;
+
+use crate::resume::Resumable;
 
 /// Who is signed in on other gateways, as far as the bus says.
 ///
@@ -28,12 +30,18 @@ struct Visit {
     island: Option<IslandId>,
     /// When it was last heard of: that it began, is alive or joined an island.
     heard: Instant,
+    /// The hash of its resumption secret, if its gateway reported one.
+    hash: Option<ResumeHash>,
 }
 
 impl Visit {
     fn is_there(&self, placeless: Duration, now: Instant) -> bool {
         let limit = if self.island.is_some() { QUIET } else { placeless };
         now - self.heard < limit
+    }
+
+    fn resumable(&self) -> Resumable {
+        Resumable { session: self.session, hash: self.hash }
     }
 }
 
@@ -58,7 +66,7 @@ impl Elsewhere {
         &mut self,
         address: Address,
         session: SessionId,
-        island: Option<IslandId>,
+        (island, hash): (Option<IslandId>, Option<ResumeHash>),
         now: Instant,
     ) {
         if self.visits.len() >= MOST
@@ -69,14 +77,15 @@ impl Elsewhere {
         }
         let heard = now;
         match self.visits.entry(address) {
-            Entry::Vacant(vacant) => drop(vacant.insert(Visit { session, island, heard })),
+            Entry::Vacant(vacant) => drop(vacant.insert(Visit { session, island, heard, hash })),
             Entry::Occupied(mut occupied) if occupied.get().session < session => {
-                occupied.insert(Visit { session, island, heard });
+                occupied.insert(Visit { session, island, heard, hash });
             }
             Entry::Occupied(mut occupied) => {
                 let visit = occupied.get_mut();
                 if visit.session == session {
                     visit.heard = now;
+                    visit.hash = visit.hash.or(hash);
                     // The director's word of a newer island may have come first.
                     visit.island = visit.island.take().or(island);
                 }
@@ -84,12 +93,16 @@ impl Elsewhere {
         }
     }
 
-    /// A session ended; without one, whichever it was.
-    pub(crate) fn ended(&mut self, address: Address, session: Option<SessionId>) {
-        let visit = self.visits.get(&address);
-        if visit.is_some_and(|visit| session.is_none_or(|session| visit.session <= session)) {
-            self.visits.remove(&address);
-        }
+    /// A session ended; without one, whichever it was. Gives the one that was known and has ended.
+    pub(crate) fn ended(&mut self, address: Address, session: Option<SessionId>) -> Option<Resumable> {
+        let visit = self.visits.get(&address)?;
+        session.is_none_or(|session| visit.session <= session).then_some(())?;
+        self.visits.remove(&address).map(|visit| visit.resumable())
+    }
+
+    /// The session of a wallet, whether or not it still lives: it may be resumed all the same.
+    pub(crate) fn resumable(&self, address: Address) -> Option<Resumable> {
+        self.visits.get(&address).map(Visit::resumable)
     }
 
     /// The director says that somebody joined an island.
@@ -100,11 +113,16 @@ impl Elsewhere {
         }
     }
 
-    /// The director says that somebody left an island. Who moves has joined another before.
-    pub(crate) fn left(&mut self, address: Address, session: Option<SessionId>, island: &IslandId) {
-        if self.visits.get(&address).is_some_and(|visit| visit.island.as_ref() == Some(island)) {
-            self.ended(address, session);
-        }
+    /// The director says that somebody left an island. Who moves has joined another before. Gives the
+    /// session that has ended by that.
+    pub(crate) fn left(
+        &mut self,
+        address: Address,
+        session: Option<SessionId>,
+        island: &IslandId,
+    ) -> Option<Resumable> {
+        let is_there = self.visits.get(&address).is_some_and(|visit| visit.island.as_ref() == Some(island));
+        is_there.then(|| self.ended(address, session))?
     }
 
     /// Whether a wallet is there; one that cannot be any more is forgotten.
@@ -148,13 +166,13 @@ mod tests {
     #[test]
     fn a_wallet_is_elsewhere_until_its_newest_session_ends() {
         let (now, mut elsewhere) = (Instant::now(), Elsewhere::new(MINUTE));
-        elsewhere.heard(PEER, session(2), None, now);
-        elsewhere.heard(PEER, session(1), None, now);
+        elsewhere.heard(PEER, session(2), (None, None), now);
+        elsewhere.heard(PEER, session(1), (None, None), now);
         elsewhere.ended(PEER, Some(session(1)));
         assert!(elsewhere.contains(PEER, now), "an older one ended");
         elsewhere.ended(PEER, Some(session(2)));
         assert!(!elsewhere.contains(PEER, now));
-        elsewhere.heard(PEER, session(3), None, now);
+        elsewhere.heard(PEER, session(3), (None, None), now);
         elsewhere.ended(PEER, None);
         assert!(!elsewhere.contains(PEER, now));
     }
@@ -162,15 +180,15 @@ mod tests {
     #[test]
     fn who_leaves_its_island_for_no_other_has_gone() {
         let (now, mut elsewhere) = (Instant::now(), Elsewhere::new(MINUTE));
-        elsewhere.heard(PEER, session(1), None, now);
+        elsewhere.heard(PEER, session(1), (None, None), now);
         elsewhere.left(PEER, Some(session(1)), &island(1));
         assert!(elsewhere.contains(PEER, now), "of an island in which nobody saw it");
         elsewhere.joined(PEER, &island(1), now);
         elsewhere.joined(PEER, &island(2), now);
-        elsewhere.heard(PEER, session(1), Some(island(1)), now);
+        elsewhere.heard(PEER, session(1), (Some(island(1)), None), now);
         elsewhere.left(PEER, Some(session(1)), &island(1));
         assert!(elsewhere.contains(PEER, now), "it moved");
-        elsewhere.heard(PEER, session(2), Some(island(2)), now);
+        elsewhere.heard(PEER, session(2), (Some(island(2)), None), now);
         elsewhere.left(PEER, Some(session(1)), &island(2));
         assert!(elsewhere.contains(PEER, now), "it came back in time");
         elsewhere.left(PEER, Some(session(2)), &island(2));
@@ -181,29 +199,29 @@ mod tests {
     fn of_whom_nobody_says_that_it_has_gone_it_is_not_said_for_ever_that_it_is_there() {
         let (start, mut elsewhere) = (Instant::now(), Elsewhere::new(MINUTE));
         let later = |minutes| start + minutes * MINUTE;
-        elsewhere.heard(PEER, session(1), None, start);
+        elsewhere.heard(PEER, session(1), (None, None), start);
         assert!(elsewhere.contains(PEER, later(1) - Duration::from_millis(1)));
         assert!(!elsewhere.contains(PEER, later(1)), "it never said where it stands");
         assert!(elsewhere.visits.is_empty());
-        elsewhere.heard(PEER, session(2), None, later(2));
+        elsewhere.heard(PEER, session(2), (None, None), later(2));
         elsewhere.joined(PEER, &island(1), later(3) - Duration::from_millis(1));
         assert!(elsewhere.contains(PEER, later(60)), "it stands in an island");
-        elsewhere.heard(PEER, session(1), None, later(61));
+        elsewhere.heard(PEER, session(1), (None, None), later(61));
         assert!(!elsewhere.contains(PEER, later(63)), "an older session is another");
-        elsewhere.heard(PEER, session(3), Some(island(1)), later(70));
-        elsewhere.heard(PEER, session(3), Some(island(1)), later(90));
+        elsewhere.heard(PEER, session(3), (Some(island(1)), None), later(70));
+        elsewhere.heard(PEER, session(3), (Some(island(1)), None), later(90));
         assert!(elsewhere.contains(PEER, later(140)), "it was heard of since");
     }
 
     #[test]
     fn count_is_at_most_a_second_old_and_omits_expired_wallets() {
         let (start, mut elsewhere) = (Instant::now(), Elsewhere::new(MINUTE));
-        elsewhere.heard(PEER, session(1), None, start);
-        elsewhere.heard(Address::new([2; 20]), session(1), Some(island(1)), start);
+        elsewhere.heard(PEER, session(1), (None, None), start);
+        elsewhere.heard(Address::new([2; 20]), session(1), (Some(island(1)), None), start);
         assert_eq!(elsewhere.count(start), 2);
         elsewhere.ended(PEER, None);
         assert_eq!(elsewhere.count(start + COUNT_INTERVAL), 1);
-        elsewhere.heard(PEER, session(2), None, start + COUNT_INTERVAL);
+        elsewhere.heard(PEER, session(2), (None, None), start + COUNT_INTERVAL);
         assert_eq!(elsewhere.count(start + 2 * COUNT_INTERVAL), 2);
         assert_eq!(elsewhere.count(start + 2 * MINUTE), 1, "a session without a position has timed out");
     }
@@ -216,7 +234,7 @@ mod tests {
             bytes[..8].copy_from_slice(&number.to_be_bytes());
             Address::new(bytes)
         };
-        (0..=MOST).for_each(|number| elsewhere.heard(peer(number), session(1), None, now));
+        (0..=MOST).for_each(|number| elsewhere.heard(peer(number), session(1), (None, None), now));
         assert_eq!(elsewhere.visits.len(), MOST);
         assert!(elsewhere.contains(peer(MOST), now), "not who was heard of last");
     }

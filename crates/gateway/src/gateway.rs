@@ -16,7 +16,7 @@ use bus::{Bus, Envelope, Headers, Subscription};
 use bytes::Bytes;
 use metrics::Counter;
 use protocol::{
-    Address, IslandId, Message as _, Position, SceneTopic, SessionId, Subject, Topic,
+    Address, IslandId, Message as _, Position, ResumeHash, SceneTopic, SessionId, Subject, Topic,
     atoll_bus::{GatewayHeartbeat, TransportAnnouncement},
     subject::{self, Layout},
     v3::{JoinIslandMessage, ServiceDiscoveryMessage},
@@ -28,6 +28,7 @@ use crate::{
     about::{self, Directory},
     bff,
     frames::Socket,
+    handshake::Applicant,
     live::LiveState,
     load::Load,
     login::{self, Login},
@@ -63,6 +64,8 @@ pub(crate) struct Shared {
     pub(crate) login: Login,
     /// Changes when somebody on the bus asks who is there.
     pub(crate) peers_wanted: watch::Sender<()>,
+    /// Whether other gateways are reporting their sessions, as this one has just asked them.
+    census: watch::Sender<bool>,
     sample: Sampler,
     directory: Mutex<Directory>,
     /// One clone a socket.
@@ -78,6 +81,10 @@ const TOPICS_QUEUE: usize = 4_096;
 const CENSUS_QUEUE: usize = 262_144;
 /// For how long answers to that are waited for: gateways answer within a second.
 const CENSUS: Duration = Duration::from_secs(2);
+/// When those answers have come, so that a client which nobody reported cannot resume its session.
+const CENSUS_ANSWERS: Duration = Duration::from_millis(1_200);
+/// How often a client that waits to be reported is looked up meanwhile.
+const LOOK_UP_INTERVAL: Duration = Duration::from_millis(50);
 
 impl Gateway {
     /// A gateway with these settings. `sample` tells what the process uses of the machine.
@@ -92,6 +99,7 @@ impl Gateway {
         let sessions = Sessions::new(bus.clone(), &settings);
         let heartbeats = metrics::counter!("atoll_gateway_heartbeats_total");
         let (topics, peers_wanted, directory, sockets) = Default::default();
+        let census = watch::Sender::new(bus.is_shared());
         let content = Service::new("content", &settings.realm.content_url);
         let lambdas = Service::new("lambdas", &settings.realm.lambdas_url);
         let (load, login) = (Load::new(settings.load), Login::new(room, &settings));
@@ -108,6 +116,7 @@ impl Gateway {
             load,
             login,
             peers_wanted,
+            census,
             sample,
             directory,
             sockets,
@@ -273,9 +282,31 @@ impl Shared {
     async fn take_censuses(&self) {
         let mut returns = self.bus.returns();
         loop {
-            self.take_census().await;
+            self.census.send_replace(self.bus.is_shared());
+            let answered = async {
+                time::sleep(CENSUS_ANSWERS).await;
+                self.census.send_replace(false);
+            };
+            tokio::join!(self.take_census(), answered);
             if returns.changed().await.is_err() {
                 return;
+            }
+        }
+    }
+
+    /// Has a client that wants to resume its session wait, for a moment after this gateway began, until
+    /// another gateway has reported that session.
+    pub(crate) async fn hear_of(&self, applicant: &Applicant) {
+        let reported = async {
+            while !self.sessions.can_resume(applicant) {
+                time::sleep(LOOK_UP_INTERVAL).await;
+            }
+        };
+        if applicant.presented.is_some() {
+            let mut census = self.census.subscribe();
+            tokio::select! {
+                _ = census.wait_for(|under_way| !under_way) => {}
+                () = reported => {}
             }
         }
     }
@@ -290,7 +321,8 @@ impl Shared {
                 if let (Some(Subject::PeerHeartbeat(peer)), Some(session)) =
                     (envelope.subject(), envelope.headers.session)
                 {
-                    self.sessions.heard(peer, session, island_told(&envelope.payload));
+                    let (island, hash) = reported(&envelope.payload);
+                    self.sessions.heard(peer, session, island, hash);
                 }
             }
         };
@@ -311,7 +343,7 @@ impl Shared {
             }
             Some(Subject::PeerConnect(peer)) => {
                 if let Some(session) = envelope.headers.session {
-                    self.sessions.heard(peer, session, None);
+                    self.sessions.heard(peer, session, None, envelope.headers.resume_hash);
                 }
             }
             Some(Subject::PeerDisconnect(peer)) => self.sessions.ended(peer, envelope.headers.session),
@@ -340,9 +372,12 @@ struct OfIsland {
     island_id: String,
 }
 
-/// The island that whoever sent an encoded `GatewayHeartbeat` was told of.
-fn island_told(heartbeat: &Bytes) -> Option<IslandId> {
-    GatewayHeartbeat::decode(&heartbeat[..]).ok()?.told?.island.parse().ok()
+/// What an encoded `GatewayHeartbeat` reports of its session: the island that its client was told of,
+/// and the hash of its resumption secret.
+fn reported(heartbeat: &Bytes) -> (Option<IslandId>, Option<ResumeHash>) {
+    let heartbeat = GatewayHeartbeat::decode(&heartbeat[..]).unwrap_or_default();
+    let island = heartbeat.told.and_then(|told| told.island.parse().ok());
+    (island, ResumeHash::try_from(&heartbeat.resume_hash[..]).ok())
 }
 
 /// The island that an encoded `IslandChangedMessage` tells of.

@@ -2,10 +2,13 @@
 
 use std::sync::Arc;
 
-use identity::Challenge;
+use identity::{Challenge, ResumeSecret};
 use protocol::{
-    Address, Close, is_protocol_name,
-    v3::{ChallengeResponseMessage, ClientPacket, ServerPacket, client_packet, server_packet},
+    Address, AddressError, Close, ResumeHash, is_protocol_name,
+    v3::{
+        ChallengeRequestMessage, ChallengeResponseMessage, ClientPacket, ServerPacket, client_packet,
+        server_packet,
+    },
 };
 
 /// Who asks to sign in.
@@ -15,6 +18,31 @@ pub(crate) struct Applicant {
     /// What its client can join, separated by commas; none when it did not say, or said what cannot
     /// be read.
     pub(crate) transports: Option<Arc<str>>,
+    /// Whether its client announced extensions of this project: only then it is sent any.
+    pub(crate) extensions: bool,
+    /// The hash of the resumption secret that its client presented.
+    pub(crate) presented: Option<ResumeHash>,
+}
+
+impl Applicant {
+    /// Reads a request to sign in.
+    fn read(request: &ChallengeRequestMessage) -> Result<Self, AddressError> {
+        let secret = request.resume_secret.as_deref();
+        Ok(Self {
+            address: request.address.parse()?,
+            transports: joinable(&request.transports),
+            extensions: secret.is_some() || !request.transports.is_empty(),
+            presented: secret.and_then(ResumeSecret::read).map(|secret| secret.hash()),
+        })
+    }
+}
+
+#[cfg(test)]
+impl Applicant {
+    /// A client that announced no extensions.
+    pub(crate) fn stock(address: Address) -> Self {
+        Self { address, transports: None, extensions: false, presented: None }
+    }
 }
 
 /// Where a sign-in stands.
@@ -47,12 +75,9 @@ impl Handshake {
         match (self, packet.message) {
             (state, None) => Ok((state, Step::Ignore)),
             (Self::AwaitRequest, Some(ChallengeRequest(request))) => {
-                let address = request
-                    .address
-                    .parse()
-                    .map_err(|error: protocol::AddressError| (Close::AuthRefused, error.to_string()))?;
-                let transports = joinable(&request.transports);
-                Ok((Self::AwaitRequest, Step::Challenge(Applicant { address, transports })))
+                let applicant =
+                    Applicant::read(&request).map_err(|error| (Close::AuthRefused, error.to_string()))?;
+                Ok((Self::AwaitRequest, Step::Challenge(applicant)))
             }
             (Self::AwaitSignature { applicant, challenge }, Some(SignedChallenge(signed))) => {
                 let auth_chain_json = signed.auth_chain_json;
@@ -92,7 +117,7 @@ fn joinable(names: &[String]) -> Option<Arc<str>> {
 
 #[cfg(test)]
 mod tests {
-    use protocol::v3::{ChallengeRequestMessage, Heartbeat, SignedChallengeMessage};
+    use protocol::v3::{Heartbeat, SignedChallengeMessage};
 
     use super::*;
 
@@ -106,7 +131,8 @@ mod tests {
 
     fn request_with(address: &str, transports: &[&str]) -> ClientPacket {
         let transports = transports.iter().map(|&name| name.to_owned()).collect();
-        let request = ChallengeRequestMessage { address: address.to_owned(), transports };
+        let address = address.to_owned();
+        let request = ChallengeRequestMessage { address, transports, resume_secret: None };
         packet(client_packet::Message::ChallengeRequest(request))
     }
 
@@ -116,7 +142,7 @@ mod tests {
     }
 
     fn challenged() -> Handshake {
-        let applicant = Applicant { address: Address::new([1; 20]), transports: None };
+        let applicant = Applicant::stock(Address::new([1; 20]));
         Handshake::challenge(applicant, Challenge::new("", [7; 16]), false).0
     }
 
@@ -125,9 +151,7 @@ mod tests {
         let address = Address::new([0xab; 20]);
         let upper = address.to_string().to_uppercase().replace("0X", "0x");
         let (_, step) = Handshake::AwaitRequest.receive(request(&upper)).unwrap();
-        assert!(
-            matches!(step, Step::Challenge(applicant) if applicant == Applicant { address, transports: None })
-        );
+        assert!(matches!(step, Step::Challenge(applicant) if applicant == Applicant::stock(address)));
         let (state, step) = challenged().receive(signed()).unwrap();
         assert!(matches!(step, Step::Verify { auth_chain_json, .. } if auth_chain_json == "[]"));
         let again = state.receive(signed()).unwrap_err();
@@ -147,6 +171,23 @@ mod tests {
         for unread in [&[][..], &["x"; 9], &["p2p", "ws,room"], &["P2P"], &[""], &["ws-room\r\nX: y"]] {
             assert_eq!(kept(unread), None, "{unread:?}");
         }
+    }
+
+    #[test]
+    fn extensions_are_announced_by_either_field() {
+        let read = |transports: &[&str], resume_secret: Option<&[u8]>| {
+            let transports = transports.iter().map(|&name| name.to_owned()).collect();
+            let address = Address::new([1; 20]).to_string();
+            let resume_secret = resume_secret.map(<[u8]>::to_vec);
+            let applicant =
+                Applicant::read(&ChallengeRequestMessage { address, transports, resume_secret }).unwrap();
+            (applicant.extensions, applicant.presented)
+        };
+        assert_eq!(read(&[], None), (false, None));
+        assert_eq!(read(&["ws-room"], None), (true, None));
+        assert_eq!(read(&[], Some(&[])), (true, None), "it has no secret yet");
+        assert_eq!(read(&[], Some(&[7; 17])), (true, None), "of no gateway");
+        assert_eq!(read(&[], Some(&[7; 16])), (true, Some(ResumeSecret::new([7; 16]).hash())));
     }
 
     #[test]

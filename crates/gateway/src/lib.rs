@@ -16,6 +16,7 @@ mod login;
 mod realm_check;
 mod replays;
 mod report;
+mod resume;
 mod services;
 mod sessions;
 mod settings;

@@ -8,7 +8,7 @@ use protocol::{
 };
 use tokio::time::Instant;
 
-use crate::{Settings, report::Report, sessions::IslandChange};
+use crate::{Settings, report::Report, resume::Resumption, sessions::IslandChange};
 
 /// What a session knows of its client.
 #[derive(Debug)]
@@ -47,6 +47,14 @@ impl LiveState {
         // A cluster alone is enough for an island: the director has to know of the peer at once.
         let repeat_at = settings.clusters_given.then_some(now);
         Self { began: now, last: None, report, published: now, repeat_at, in_doubt: false }
+    }
+
+    /// The same, of a session that can be resumed.
+    pub(crate) fn with_resumption(mut self, resumption: Option<Resumption>) -> Self {
+        if let Some(Resumption { hash, resumes, .. }) = resumption {
+            self.report.resumption(hash, resumes);
+        }
+        self
     }
 
     /// Records whether as many pings are unanswered as may be.

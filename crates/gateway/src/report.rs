@@ -1,7 +1,7 @@
 //! What the bus is told of a client with each heartbeat. Sans-IO.
 
 use protocol::{
-    IslandId, Message as _, NodeName, Position,
+    IslandId, Message as _, NodeName, Position, ResumeHash, SessionId,
     atoll_bus::{GatewayHeartbeat, Told},
     v3::Heartbeat,
 };
@@ -21,8 +21,15 @@ impl Report {
     pub fn new(transports: Option<&str>) -> Self {
         let told = Some(Told::default());
         let transports = transports.map(str::to_owned);
-        let rest = GatewayHeartbeat { position: None, desired_room: None, told, transports };
+        let rest = GatewayHeartbeat { told, transports, ..GatewayHeartbeat::default() };
         Self { rest, encoded: Vec::new() }
+    }
+
+    /// The session can be resumed, by the secret that has this hash, and perhaps resumes an older one.
+    pub fn resumption(&mut self, hash: ResumeHash, resumes: Option<SessionId>) {
+        self.rest.resume_hash = hash.as_bytes().to_vec();
+        self.rest.resumes = resumes.map(|session| session.to_string()).unwrap_or_default();
+        self.encoded.clear();
     }
 
     /// The client wishes to be in this island, or, where it is empty, in none in particular. Either
@@ -83,6 +90,8 @@ mod tests {
             desired_room: None,
             told: Some(Told::default()),
             transports: Some("p2p,ws-room".to_owned()),
+            resume_hash: Vec::new(),
+            resumes: String::new(),
         };
         let said = |report: &mut Report, epoch| {
             GatewayHeartbeat::decode(&report.encode(Some(place), epoch)[..]).unwrap()
@@ -100,6 +109,10 @@ mod tests {
         expected.desired_room = Some(String::new());
         expected.told = says("", 8);
         assert_eq!(said(&mut report, 8), expected);
+        assert_eq!(said(&mut report, 8), expected);
+        let session = SessionId::new(1, 2);
+        report.resumption(ResumeHash::new([5; 16]), Some(session));
+        (expected.resume_hash, expected.resumes) = (vec![5; 16], session.to_string());
         assert_eq!(said(&mut report, 8), expected);
     }
 

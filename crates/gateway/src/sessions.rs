@@ -8,14 +8,20 @@ use admission::Network;
 use bus::{Bus, Headers};
 use bytes::Bytes;
 use protocol::{
-    Address, Close, IslandId, NodeName, SessionId, Subject, SystemTopic, UlidClock, subject::Layout, unix_ms,
+    Address, Close, IslandId, NodeName, ResumeHash, SessionId, Subject, SystemTopic, UlidClock,
+    subject::Layout, unix_ms,
 };
 use tokio::{
     sync::mpsc::{self, error::TrySendError},
     time::Instant,
 };
 
-use crate::{KeepSession, Settings, elsewhere::Elsewhere, handshake::Applicant};
+use crate::{
+    KeepSession, Settings,
+    elsewhere::Elsewhere,
+    handshake::Applicant,
+    resume::{RecentlyEnded, Resumable, Resumption},
+};
 
 /// What a session is told.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,6 +58,8 @@ pub(crate) struct MemberChange {
 pub(crate) struct Inbox {
     told: mpsc::Receiver<Told>,
     end: Arc<OnceLock<Close>>,
+    /// Of the session, if its client announced extensions.
+    pub(crate) resumption: Option<Resumption>,
 }
 
 impl Inbox {
@@ -95,6 +103,7 @@ struct State {
     /// Who was told last of which island.
     islands: HashMap<IslandId, HashSet<Address>>,
     elsewhere: Elsewhere,
+    recently_ended: RecentlyEnded,
     draining: bool,
 }
 
@@ -109,6 +118,7 @@ struct Live {
     end: Arc<OnceLock<Close>>,
     /// What its client can join, as it said.
     transports: Option<Arc<str>>,
+    resumption: Option<Resumption>,
     /// When the bus last heard that it began.
     announced: Instant,
 }
@@ -125,6 +135,7 @@ impl Sessions {
             islands: HashMap::new(),
             // Whoever never says where it stands is ended with a ping, as here.
             elsewhere: Elsewhere::new(idle_timeout + ping_interval),
+            recently_ended: RecentlyEnded::default(),
             draining: false,
         };
         let (max, max_per_network, keep) = (max_sessions, max_sessions_per_network, keep_session);
@@ -132,14 +143,16 @@ impl Sessions {
     }
 
     /// Begins a session of who applied, in place of any older one unless that is to be kept, and
-    /// says so on the bus; or says why there is none.
+    /// says so on the bus; or says why there is none. The random bytes go into its id, and into its
+    /// resumption secret.
     pub(crate) fn begin(
         &self,
         applicant: Applicant,
         network: Network,
-        random: [u8; 16],
+        random: [[u8; 16]; 2],
     ) -> Result<(SessionId, Inbox), Close> {
-        let Applicant { address, transports } = applicant;
+        let Applicant { address, extensions, .. } = applicant;
+        let [random, secret] = random;
         let (queue, told) = mpsc::channel(SESSION_QUEUE);
         let end = Arc::new(OnceLock::new());
         let now_ms = unix_ms(SystemTime::now());
@@ -159,11 +172,17 @@ impl Sessions {
             return Err(Close::Full);
         }
         let session = SessionId::from(state.clock.mint(now_ms, u128::from_le_bytes(random)));
+        // Without headers no other gateway would know of the secret, and no director of sessions.
+        let resumption = (extensions && self.bus.layout() == Layout::CommsV3)
+            .then(|| Resumption::new(secret, state.resumed_by(&applicant)));
         if let Some(older) = state.remove(address) {
             older.kick();
         }
         let (announced, end_of_it) = (Instant::now(), end.clone());
-        let live = Live { session, network, queue, island: None, end: end_of_it, transports, announced };
+        let transports = applicant.transports;
+        let island = None;
+        let live =
+            Live { session, network, queue, island, end: end_of_it, transports, resumption, announced };
         // Within the lock, so that the bus hears of sessions in their order.
         let begun = match self.bus.layout() {
             Layout::CommsV3 => Subject::PeerConnect(address),
@@ -174,14 +193,14 @@ impl Sessions {
         self.bus.publish(&begun, live.headers(), Bytes::new());
         *state.by_network.entry(network).or_default() += 1;
         state.live.insert(address, live);
-        Ok((session, Inbox { told, end }))
+        Ok((session, Inbox { told, end, resumption }))
     }
 
     /// Ends a session, and says so on the bus unless a newer one took over.
     pub(crate) fn end(&self, address: Address, session: SessionId) {
         let mut state = self.lock();
         if state.live.get(&address).is_some_and(|live| live.session == session) {
-            state.remove(address);
+            state.end(address);
             self.bus.publish(&Subject::PeerDisconnect(address), Headers::of_session(session), Bytes::new());
         }
     }
@@ -189,7 +208,13 @@ impl Sessions {
     /// A session of `address` was heard of, perhaps in this island: it began, or is alive. Where it is
     /// on another gateway, an older one here must go; and an older one there, which may not have heard
     /// that the one here began, as the bus was away: then it is said again.
-    pub(crate) fn heard(&self, address: Address, session: SessionId, island: Option<IslandId>) {
+    pub(crate) fn heard(
+        &self,
+        address: Address,
+        session: SessionId,
+        island: Option<IslandId>,
+        hash: Option<ResumeHash>,
+    ) {
         let mut state = self.lock();
         state.clock.observe(session);
         match state.live.get_mut(&address) {
@@ -205,14 +230,22 @@ impl Sessions {
                 {
                     older.kick();
                 }
-                state.elsewhere.heard(address, session, island, Instant::now());
+                state.elsewhere.heard(address, session, (island, hash), Instant::now());
             }
         }
     }
 
     /// A session of `address` ended, here or elsewhere; without one, whichever it was.
     pub(crate) fn ended(&self, address: Address, session: Option<SessionId>) {
-        self.lock().elsewhere.ended(address, session);
+        let mut state = self.lock();
+        let ended = state.elsewhere.ended(address, session);
+        state.remember(address, ended);
+    }
+
+    /// Whether the newest session of a wallet that is known is the one whose secret its client
+    /// presents.
+    pub(crate) fn can_resume(&self, applicant: &Applicant) -> bool {
+        self.lock().resumed_by(applicant).is_some()
     }
 
     /// The director says that somebody joined an island, or left it.
@@ -220,7 +253,10 @@ impl Sessions {
         let mut state = self.lock();
         match joined {
             true => state.elsewhere.joined(peer, island, Instant::now()),
-            false => state.elsewhere.left(peer, session, island),
+            false => {
+                let ended = state.elsewhere.left(peer, session, island);
+                state.remember(peer, ended);
+            }
         }
     }
 
@@ -236,7 +272,7 @@ impl Sessions {
             metrics::counter!("atoll_gateway_slow_sessions_total").increment(1);
             let session = live.session;
             // The end of its queue tells the session why.
-            state.remove(address);
+            state.end(address);
             self.bus.publish(&Subject::PeerDisconnect(address), Headers::of_session(session), Bytes::new());
             return;
         }
@@ -333,6 +369,32 @@ impl State {
         Some(live)
     }
 
+    /// Takes a session out that ends, and remembers that it can be resumed.
+    fn end(&mut self, address: Address) {
+        let ended = self.remove(address).map(|live| live.resumable());
+        self.remember(address, ended);
+    }
+
+    fn remember(&mut self, address: Address, ended: Option<Resumable>) {
+        if let Some(ended) = ended {
+            self.recently_ended.add(address, ended, Instant::now());
+        }
+    }
+
+    /// The session that the client of a new one proves to resume: the newest known session of its
+    /// wallet, here or elsewhere, alive or just ended. A secret is used once, as the session that
+    /// resumed another is newer, and has a secret of its own.
+    fn resumed_by(&mut self, applicant: &Applicant) -> Option<SessionId> {
+        let (address, presented) = (applicant.address, applicant.presented?);
+        let known = [
+            self.live.get(&address).map(Live::resumable),
+            self.elsewhere.resumable(address),
+            self.recently_ended.get(address, Instant::now()),
+        ];
+        let newest = known.into_iter().flatten().max_by_key(|known| known.session)?;
+        (newest.hash == Some(presented)).then_some(newest.session)
+    }
+
     /// Notes which island a session was told of.
     fn settle(&mut self, address: Address, island: IslandId) {
         let Some(live) = self.live.get_mut(&address) else { return };
@@ -366,7 +428,16 @@ impl State {
 impl Live {
     /// What the bus is told with the word that it began.
     fn headers(&self) -> Headers {
-        Headers { transports: self.transports.clone(), ..Headers::of_session(self.session) }
+        Headers {
+            transports: self.transports.clone(),
+            resume_hash: self.resumption.map(|own| own.hash),
+            resumes: self.resumption.and_then(|own| own.resumes),
+            ..Headers::of_session(self.session)
+        }
+    }
+
+    fn resumable(&self) -> Resumable {
+        Resumable { session: self.session, hash: self.resumption.map(|own| own.hash) }
     }
 
     /// Ends it for a newer one, once what waits has been written.
@@ -413,7 +484,7 @@ mod tests {
     }
 
     fn applicant(address: Address) -> Applicant {
-        Applicant { address, transports: None }
+        Applicant::stock(address)
     }
 
     /// The subjects that were published, and of which session.
@@ -443,8 +514,8 @@ mod tests {
         let bus = Bus::in_process();
         let mut events = bus.subscribe("test", &[subject::PEER_CONNECTS, subject::PEER_DISCONNECTS], 16);
         let sessions = new_sessions(bus, 9, KeepSession::Newest);
-        let (older, mut older_inbox) = sessions.begin(applicant(PEER), network(), [9; 16]).unwrap();
-        let (newer, mut newer_inbox) = sessions.begin(applicant(PEER), network(), [1; 16]).unwrap();
+        let (older, mut older_inbox) = sessions.begin(applicant(PEER), network(), [[9; 16]; 2]).unwrap();
+        let (newer, mut newer_inbox) = sessions.begin(applicant(PEER), network(), [[1; 16]; 2]).unwrap();
         assert!(newer > older);
         assert_eq!(heard(&mut older_inbox).await, (vec![], Some(Close::NewSession)));
         sessions.end(PEER, older);
@@ -462,12 +533,12 @@ mod tests {
     #[tokio::test]
     async fn a_sign_in_elsewhere_ends_only_an_older_session() {
         let sessions = new_sessions(Bus::in_process(), 9, KeepSession::Newest);
-        let (session, mut inbox) = sessions.begin(applicant(PEER), network(), [0; 16]).unwrap();
-        sessions.heard(PEER, session, None);
-        sessions.heard(PEER, SessionId::new(1, 1), None);
+        let (session, mut inbox) = sessions.begin(applicant(PEER), network(), [[0; 16]; 2]).unwrap();
+        sessions.heard(PEER, session, None, None);
+        sessions.heard(PEER, SessionId::new(1, 1), None, None);
         assert_eq!(sessions.count(), 1);
         let ahead = SessionId::new(1 << 45, 0);
-        sessions.heard(PEER, ahead, None);
+        sessions.heard(PEER, ahead, None, None);
         assert_eq!(heard(&mut inbox).await, (vec![], Some(Close::NewSession)));
         assert_eq!((sessions.count(), sessions.contains(PEER)), (0, true), "elsewhere");
         sessions.ended(PEER, Some(session));
@@ -475,7 +546,7 @@ mod tests {
         sessions.ended(PEER, Some(ahead));
         assert!(!sessions.contains(PEER));
         assert!(
-            sessions.begin(applicant(PEER), network(), [0; 16]).unwrap().0 > ahead,
+            sessions.begin(applicant(PEER), network(), [[0; 16]; 2]).unwrap().0 > ahead,
             "minted above any that was seen"
         );
     }
@@ -486,24 +557,24 @@ mod tests {
         let [there, here] = [(); 2].map(|()| Bus::in_process());
         let mut events = here.subscribe("test", &[subject::PEER_CONNECTS, subject::PEER_DISCONNECTS], 16);
         let [there, here] = [there, here].map(|bus| new_sessions(bus, 9, KeepSession::Newest));
-        let (older, mut older_inbox) = there.begin(applicant(PEER), network(), [0; 16]).unwrap();
+        let (older, mut older_inbox) = there.begin(applicant(PEER), network(), [[0; 16]; 2]).unwrap();
         std::thread::sleep(Duration::from_millis(2));
         let transports = Some("p2p,ws-room".into());
-        let applied = Applicant { address: PEER, transports: transports.clone() };
-        let (newer, mut newer_inbox) = here.begin(applied, network(), [0; 16]).unwrap();
+        let applied = Applicant { transports: transports.clone(), ..applicant(PEER) };
+        let (newer, mut newer_inbox) = here.begin(applied, network(), [[0; 16]; 2]).unwrap();
         assert!(newer > older);
         let begun = events.try_next().unwrap();
-        here.heard(PEER, older, None);
+        here.heard(PEER, older, None, None);
         assert_eq!(published(&mut events), [], "it was said just now");
         here.lock().live.get_mut(&PEER).unwrap().announced -= ANNOUNCE_INTERVAL;
-        here.heard(PEER, newer, None);
+        here.heard(PEER, newer, None, None);
         assert_eq!(published(&mut events), [], "its own");
-        (0..3).for_each(|_| here.heard(PEER, older, None));
+        (0..3).for_each(|_| here.heard(PEER, older, None, None));
         let again = events.try_next().unwrap();
         assert_eq!((again.subject(), &again.headers), (begun.subject(), &begun.headers));
         assert_eq!(again.headers, Headers { transports, ..Headers::of_session(newer) });
         assert_eq!(published(&mut events), [], "once in a while");
-        there.heard(PEER, again.headers.session.unwrap(), None);
+        there.heard(PEER, again.headers.session.unwrap(), None, None);
         assert_eq!(heard(&mut older_inbox).await, (vec![], Some(Close::NewSession)));
         assert_eq!(heard(&mut newer_inbox).await, (vec![], None));
     }
@@ -526,7 +597,7 @@ mod tests {
                     for &wallet in &wallets {
                         inboxes.push((
                             wallet,
-                            sessions.begin(applicant(wallet), network(), [seed ^ round; 16]).unwrap(),
+                            sessions.begin(applicant(wallet), network(), [[seed ^ round; 16]; 2]).unwrap(),
                         ));
                     }
                     hear_connects(&sessions, &mut heard);
@@ -561,7 +632,7 @@ mod tests {
             if let (Some(Subject::PeerConnect(peer)), Some(session)) =
                 (envelope.subject(), envelope.headers.session)
             {
-                sessions.heard(peer, session, None);
+                sessions.heard(peer, session, None, None);
             }
         }
     }
@@ -571,7 +642,7 @@ mod tests {
         let bus = Bus::in_process();
         let mut events = bus.subscribe("test", &[subject::PEER_DISCONNECTS], 16);
         let sessions = new_sessions(bus, 9, KeepSession::Newest);
-        let (session, mut inbox) = sessions.begin(applicant(PEER), network(), [0; 16]).unwrap();
+        let (session, mut inbox) = sessions.begin(applicant(PEER), network(), [[0; 16]; 2]).unwrap();
         for _ in 0..=SESSION_QUEUE {
             sessions.change_island(PEER, None, moves(1));
         }
@@ -580,41 +651,44 @@ mod tests {
         let (waiting, end) = heard(&mut inbox).await;
         assert_eq!((waiting.len(), end), (SESSION_QUEUE, Some(Close::TooSlow)));
         // With a full queue, too, the end says what it is.
-        let (_, mut inbox) = sessions.begin(applicant(PEER), network(), [0; 16]).unwrap();
+        let (_, mut inbox) = sessions.begin(applicant(PEER), network(), [[0; 16]; 2]).unwrap();
         (0..SESSION_QUEUE).for_each(|_| sessions.change_island(PEER, None, moves(1)));
         sessions.drain();
         assert_eq!(heard(&mut inbox).await.1, Some(Close::Restarting));
         assert_eq!(published(&mut events), [], "it is expected back");
-        assert_eq!(sessions.begin(applicant(PEER), network(), [0; 16]).unwrap_err(), Close::Restarting);
+        assert_eq!(sessions.begin(applicant(PEER), network(), [[0; 16]; 2]).unwrap_err(), Close::Restarting);
     }
 
     #[test]
     fn there_are_never_more_sessions_than_the_limit_and_taking_over_needs_none() {
         let sessions = new_sessions(Bus::in_process(), 1, KeepSession::Newest);
-        let _inbox = sessions.begin(applicant(PEER), network(), [0; 16]).unwrap();
+        let _inbox = sessions.begin(applicant(PEER), network(), [[0; 16]; 2]).unwrap();
         assert_eq!(
-            sessions.begin(applicant(Address::new([2; 20])), network(), [0; 16]).unwrap_err(),
+            sessions.begin(applicant(Address::new([2; 20])), network(), [[0; 16]; 2]).unwrap_err(),
             Close::Full
         );
-        assert!(sessions.begin(applicant(PEER), network(), [0; 16]).is_ok());
+        assert!(sessions.begin(applicant(PEER), network(), [[0; 16]; 2]).is_ok());
     }
 
     #[test]
     fn where_the_oldest_is_kept_a_newer_one_is_turned_away_while_it_lives() {
         let sessions = new_sessions(Bus::in_process(), 1, KeepSession::Oldest);
-        let (oldest, inbox) = sessions.begin(applicant(PEER), network(), [0; 16]).unwrap();
-        assert_eq!(sessions.begin(applicant(PEER), network(), [0; 16]).unwrap_err(), Close::AlreadySignedIn);
+        let (oldest, inbox) = sessions.begin(applicant(PEER), network(), [[0; 16]; 2]).unwrap();
+        assert_eq!(
+            sessions.begin(applicant(PEER), network(), [[0; 16]; 2]).unwrap_err(),
+            Close::AlreadySignedIn
+        );
         drop(inbox);
         sessions.end(PEER, oldest);
-        assert!(sessions.begin(applicant(PEER), network(), [0; 16]).is_ok());
+        assert!(sessions.begin(applicant(PEER), network(), [[0; 16]; 2]).is_ok());
     }
 
     #[tokio::test]
     async fn members_hear_who_joins_and_leaves_while_they_are_members() {
         let sessions = new_sessions(Bus::in_process(), 9, KeepSession::Newest);
         let other = Address::new([2; 20]);
-        let (_, mut inbox) = sessions.begin(applicant(PEER), network(), [0; 16]).unwrap();
-        let (_, mut others) = sessions.begin(applicant(other), network(), [0; 16]).unwrap();
+        let (_, mut inbox) = sessions.begin(applicant(PEER), network(), [[0; 16]; 2]).unwrap();
+        let (_, mut others) = sessions.begin(applicant(other), network(), [[0; 16]; 2]).unwrap();
         sessions.change_member(&island(1), other, None, &change(true));
         sessions.change_island(PEER, None, moves(1));
         sessions.change_member(&island(1), other, None, &change(true));
@@ -643,7 +717,7 @@ mod tests {
     #[tokio::test]
     async fn who_joins_and_leaves_never_ends_a_session_that_reads_slowly() {
         let sessions = new_sessions(Bus::in_process(), 9, KeepSession::Newest);
-        let (_, mut inbox) = sessions.begin(applicant(PEER), network(), [0; 16]).unwrap();
+        let (_, mut inbox) = sessions.begin(applicant(PEER), network(), [[0; 16]; 2]).unwrap();
         sessions.change_island(PEER, None, moves(1));
         for _ in 0..2 * SESSION_QUEUE {
             sessions.change_member(&island(1), Address::new([2; 20]), None, &change(true));
@@ -660,13 +734,79 @@ mod tests {
         let mut events = bus.subscribe("test", &[subject::PEER_CONNECTS, subject::PEER_DISCONNECTS], 16);
         let sessions = new_sessions(bus, 9, KeepSession::Newest);
         let transports = Some("p2p,ws-room".into());
-        let begun =
-            sessions.begin(Applicant { address: PEER, transports: transports.clone() }, network(), [0; 16]);
+        let begun = sessions.begin(
+            Applicant { transports: transports.clone(), ..applicant(PEER) },
+            network(),
+            [[0; 16]; 2],
+        );
         let (session, _) = begun.unwrap();
         sessions.end(PEER, session);
         let headers: Vec<Headers> =
             std::iter::from_fn(|| events.try_next()).map(|envelope| envelope.headers).collect();
         let connect = Headers { transports, ..Headers::of_session(session) };
         assert_eq!(headers, [connect, Headers::of_session(session)]);
+    }
+
+    /// A client that announced extensions, and presents this secret.
+    fn resuming(secret: Option<[u8; 16]>) -> Applicant {
+        let presented = secret.map(|secret| identity::ResumeSecret::new(secret).hash());
+        Applicant { extensions: true, presented, ..applicant(PEER) }
+    }
+
+    /// Begins a session with its own secret, and gives which older one it resumes.
+    fn resumes(
+        sessions: &Sessions,
+        secret: Option<[u8; 16]>,
+        own: u8,
+    ) -> (SessionId, Option<SessionId>, Headers) {
+        let mut connects = sessions.bus.subscribe("test", &[subject::PEER_CONNECTS], 4);
+        let begun = sessions.begin(resuming(secret), network(), [[0; 16], [own; 16]]);
+        let (session, inbox) = begun.unwrap();
+        let headers = connects.try_next().unwrap().headers;
+        let resumes = inbox.resumption.unwrap().resumes;
+        assert_eq!(headers.resumes, resumes);
+        (session, resumes, headers)
+    }
+
+    #[test]
+    fn resume_secret_is_valid_once_for_the_newest_session() {
+        let sessions = new_sessions(Bus::in_process(), 9, KeepSession::Newest);
+        let (first, resumed, _) = resumes(&sessions, None, 1);
+        assert_eq!(resumed, None);
+        assert_eq!(resumes(&sessions, Some([9; 16]), 2).1, None, "a wrong secret");
+        assert_eq!(resumes(&sessions, Some([1; 16]), 3).1, None, "of an older session");
+        let (third, ..) = resumes(&sessions, None, 4);
+        let (fourth, resumed, _) = resumes(&sessions, Some([4; 16]), 5);
+        assert_eq!(resumed, Some(third));
+        assert!(first < third && third < fourth);
+        assert_eq!(resumes(&sessions, Some([4; 16]), 6).1, None, "it was used");
+        // A stock client has no secret, and its session ends what could be resumed.
+        sessions.begin(applicant(PEER), network(), [[0; 16]; 2]).unwrap();
+        assert_eq!(resumes(&sessions, Some([6; 16]), 7).1, None);
+    }
+
+    #[test]
+    fn ended_session_is_resumed_here_and_elsewhere() {
+        let [there, here] = [(); 2].map(|()| new_sessions(Bus::in_process(), 9, KeepSession::Newest));
+        let (first, _, headers) = resumes(&there, None, 1);
+        here.heard(PEER, first, None, headers.resume_hash);
+        here.ended(PEER, Some(first));
+        let (second, resumed, _) = resumes(&here, Some([1; 16]), 2);
+        assert_eq!(resumed, Some(first));
+        here.end(PEER, second);
+        let (third, resumed, headers) = resumes(&here, Some([2; 16]), 3);
+        assert_eq!(resumed, Some(second));
+        there.heard(PEER, third, None, headers.resume_hash);
+        assert_eq!(resumes(&there, Some([3; 16]), 4).1, Some(third), "while it lives elsewhere");
+    }
+
+    #[test]
+    fn stock_session_has_no_resumption() {
+        let bus = Bus::in_process();
+        let mut connects = bus.subscribe("test", &[subject::PEER_CONNECTS], 4);
+        let sessions = new_sessions(bus, 9, KeepSession::Newest);
+        let (session, inbox) = sessions.begin(applicant(PEER), network(), [[7; 16]; 2]).unwrap();
+        assert_eq!(Resumption::welcome(inbox.resumption), (Vec::new(), false));
+        assert_eq!(connects.try_next().unwrap().headers, Headers::of_session(session));
     }
 }

@@ -18,6 +18,7 @@ use crate::{
     gateway::Shared,
     handshake::{Applicant, Handshake, Step},
     live::{Live, LiveState},
+    resume::Resumption,
     sessions::{Inbox, Told},
     timers::Timers,
 };
@@ -82,8 +83,11 @@ async fn sign_in(shared: &Shared, permit: &Permit, socket: &mut Socket) -> Resul
 /// Begins the session, and serves it until it ends.
 async fn welcome(shared: &Shared, socket: &mut Socket, applicant: Applicant, network: Network) -> End {
     let (address, transports) = (applicant.address, applicant.transports.clone());
-    let Ok(random) = admission::random() else { return end(Close::Restarting) };
-    let (session, mut inbox) = match shared.sessions.begin(applicant, network, random) {
+    let (Ok(random), Ok(secret)) = (admission::random(), admission::random()) else {
+        return end(Close::Restarting);
+    };
+    shared.hear_of(&applicant).await;
+    let (session, mut inbox) = match shared.sessions.begin(applicant, network, [random, secret]) {
         Ok(begun) => begun,
         Err(close) => return end(close),
     };
@@ -92,10 +96,13 @@ async fn welcome(shared: &Shared, socket: &mut Socket, applicant: Applicant, net
     let ended = async {
         tracing::debug!("signed in");
         let peer_id = address.to_string();
-        let welcome = server_packet::Message::Welcome(WelcomeMessage { peer_id });
+        let (resume_secret, resumed) = Resumption::welcome(inbox.resumption);
+        let welcome = WelcomeMessage { peer_id, resume_secret, resumed };
+        let welcome = server_packet::Message::Welcome(welcome);
         match socket.send(&encode(welcome)).await {
             Ok(()) => {
-                let state = LiveState::new(transports.as_deref(), &shared.settings, Instant::now());
+                let state = LiveState::new(transports.as_deref(), &shared.settings, Instant::now())
+                    .with_resumption(inbox.resumption);
                 live(shared, socket, address, session, state, &mut inbox).await
             }
             Err(ended) => ended,

@@ -13,6 +13,7 @@ mod challenge;
 mod crypto;
 mod eip1654;
 mod fetch;
+mod resume;
 mod sign;
 mod verify;
 
@@ -23,5 +24,6 @@ pub use chain::{ChainError, Link, LinkKind, MAX_CHAIN_BYTES, MAX_LINKS};
 pub use challenge::Challenge;
 pub use eip1654::{AnswerError, MAX_ANSWER_BYTES, read_answer};
 pub use fetch::{FetchError, Headers, SignedFetch, examine_fetch, fetch_headers, fetch_payload};
+pub use resume::ResumeSecret;
 pub use sign::{Identity, Wallet, WalletError};
 pub use verify::{ContractSignature, Examined, Limits, examine, verify};

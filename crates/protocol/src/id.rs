@@ -56,6 +56,51 @@ impl FromStr for Address {
     }
 }
 
+/// The hash of a resumption secret: 16 bytes, printed as 32 lower-case hex digits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ResumeHash([u8; 16]);
+
+/// Why a text or bytes are not a [`ResumeHash`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the hash of a resumption secret is 16 bytes, as text 32 hex digits")]
+pub struct ResumeHashError;
+
+impl ResumeHash {
+    /// The hash with these bytes.
+    pub const fn new(bytes: [u8; 16]) -> Self {
+        Self(bytes)
+    }
+
+    /// Its 16 bytes.
+    pub const fn as_bytes(&self) -> &[u8; 16] {
+        &self.0
+    }
+}
+
+impl TryFrom<&[u8]> for ResumeHash {
+    type Error = ResumeHashError;
+
+    fn try_from(bytes: &[u8]) -> Result<Self, ResumeHashError> {
+        bytes.try_into().map(Self).map_err(|_| ResumeHashError)
+    }
+}
+
+impl fmt::Display for ResumeHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&hex::encode(self.0))
+    }
+}
+
+impl FromStr for ResumeHash {
+    type Err = ResumeHashError;
+
+    fn from_str(text: &str) -> Result<Self, ResumeHashError> {
+        let mut bytes = [0; 16];
+        hex::decode_to_slice(text, &mut bytes).map_err(|_| ResumeHashError)?;
+        Ok(Self(bytes))
+    }
+}
+
 /// Why a text cannot be one segment of a subject.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("must be 1 to {max} characters of A-Z, a-z, 0-9, '-' and '_'", max = MAX_TOKEN_CHARS)]
@@ -212,6 +257,16 @@ mod tests {
         ] {
             assert_eq!(text.parse::<Address>(), Err(AddressError), "{text}");
         }
+    }
+
+    #[test]
+    fn resume_hash_text_and_bytes_round_trip() {
+        let hash = ResumeHash::new([0xab; 16]);
+        assert_eq!(hash.to_string(), "ab".repeat(16));
+        assert_eq!(hash.to_string().parse(), Ok(hash));
+        assert_eq!(ResumeHash::try_from(&hash.as_bytes()[..]), Ok(hash));
+        assert_eq!("ab".repeat(15).parse::<ResumeHash>(), Err(ResumeHashError));
+        assert_eq!(ResumeHash::try_from(&[0; 15][..]), Err(ResumeHashError));
     }
 
     #[test]

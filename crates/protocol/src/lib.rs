@@ -15,7 +15,9 @@ mod topic;
 
 pub use close::Close;
 pub use connection::{ConnectionString, ConnectionStringError, KNOWN_PROTOCOLS, is_protocol_name};
-pub use id::{Address, AddressError, IslandId, NodeName, SessionId, TokenError, UlidClock};
+pub use id::{
+    Address, AddressError, IslandId, NodeName, ResumeHash, ResumeHashError, SessionId, TokenError, UlidClock,
+};
 pub use position::{Parcel, ParcelError, Position, PositionError};
 pub use positions::Positions;
 pub use room::{RoomName, RoomNameError, RoomPattern, RoomPatternError};

@@ -12,6 +12,8 @@ pub(crate) struct Ending {
     due: VecDeque<(Instant, IslandId, Address, Ulid)>,
     /// Those of them that hold.
     ends: HashMap<(IslandId, Address), End>,
+    /// Sockets of sessions that were taken over, in the order of their time. No later join keeps them.
+    taken_over: VecDeque<(Instant, IslandId, Address, Ulid)>,
 }
 
 #[derive(Debug)]
@@ -38,6 +40,18 @@ impl Ending {
         self.ends.insert(key, End { minted_before, moved });
     }
 
+    /// A newer session of a member took over: the socket that entered with an older token is due `at` a
+    /// time that is not before those of earlier ones.
+    pub(crate) fn take_over(
+        &mut self,
+        at: Instant,
+        island: &IslandId,
+        address: Address,
+        minted_before: Ulid,
+    ) {
+        self.taken_over.push_back((at, island.clone(), address, minted_before));
+    }
+
     /// Somebody joined an island. Whoever had left it keeps its seat, if the island is still here.
     pub(crate) fn joined(&mut self, island: IslandId, address: Address) {
         if let Entry::Occupied(end) = self.ends.entry((island, address))
@@ -49,11 +63,16 @@ impl Ending {
 
     /// When the next one is due.
     pub(crate) fn next(&self) -> Option<Instant> {
-        self.due.front().map(|(at, ..)| *at)
+        [&self.due, &self.taken_over].into_iter().filter_map(|due| Some(due.front()?.0)).min()
     }
 
     /// A membership that is due by now.
     pub(crate) fn take_due(&mut self, now: Instant) -> Option<(IslandId, Address, Ulid)> {
+        if self.taken_over.front().is_some_and(|(at, ..)| *at <= now)
+            && let Some((_, island, address, minted_before)) = self.taken_over.pop_front()
+        {
+            return Some((island, address, minted_before));
+        }
         while let Some((at, ..)) = self.due.front()
             && *at <= now
         {
@@ -110,5 +129,22 @@ mod tests {
         ending.add(now, &island(), PEER, Ulid::from_parts(2, 0), false);
         ending.joined(island(), PEER);
         assert_eq!(ending.take_due(now), Some((island(), PEER, Ulid::from_parts(2, 0))));
+    }
+
+    #[test]
+    fn takeover_end_is_due_although_the_peer_joins_again() {
+        let (mut ending, start) = (Ending::default(), Instant::now());
+        let due = start + Duration::from_secs(1);
+        let token = |number: u64| Ulid::from_parts(number, 0);
+        // It left, and came back with a session that does not resume the older one.
+        ending.add(due, &island(), PEER, token(1), false);
+        ending.take_over(due, &island(), PEER, token(2));
+        ending.joined(island(), PEER);
+        assert_eq!((ending.next(), ending.take_due(start)), (Some(due), None));
+        // The newer one left and came back: its own socket, with a token of after 2, keeps its seat.
+        ending.add(due, &island(), PEER, token(4), false);
+        ending.joined(island(), PEER);
+        assert_eq!(ending.take_due(due), Some((island(), PEER, token(2))));
+        assert_eq!((ending.take_due(due), ending.next()), (None, None));
     }
 }

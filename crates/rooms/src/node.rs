@@ -280,9 +280,14 @@ impl Shared {
             return;
         }
         let (room, now) = (island.into(), Instant::now());
+        let due = now + self.settings.grace;
         for address in end.peers.iter().filter_map(|peer| peer.parse().ok()) {
             self.registry.revoke(&room, address, minted_before, now);
-            ending.add(now + self.settings.grace, island, address, minted_before, moved);
+            if end.taken_over {
+                ending.take_over(due, island, address, minted_before);
+            } else {
+                ending.add(due, island, address, minted_before, moved);
+            }
         }
     }
 }

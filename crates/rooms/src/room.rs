@@ -107,6 +107,11 @@ impl Room {
             _ => {}
         }
         if let Some(index) = older {
+            // The older socket receives all that precedes its kick, and the newer all that follows its
+            // welcome: a client that enters anew misses nothing.
+            if state.members[index].announced {
+                state.flush(&self.node);
+            }
             let member = state.members.swap_remove(index);
             kick(&member.outbox, Close::NewSession);
             state.leave(&member);

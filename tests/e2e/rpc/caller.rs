@@ -162,7 +162,11 @@ impl Caller {
 
     pub(crate) async fn challenge(&mut self, wallet: &Wallet) -> GetChallengeResponse {
         let address = wallet.address().to_string();
-        self.ask("BffAuthenticationService.GetChallenge", &GetChallengeRequest { address }).await
+        self.ask(
+            "BffAuthenticationService.GetChallenge",
+            &GetChallengeRequest { address, ..Default::default() },
+        )
+        .await
     }
 
     /// Says where it is.

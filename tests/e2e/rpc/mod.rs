@@ -144,7 +144,7 @@ async fn what_cannot_be_done_is_answered_with_an_error() {
         assert_eq!(caller.error(message_identifier & 0xffff).await, error);
     }
     // Who cannot sign in is told why, twice.
-    let request = GetChallengeRequest { address: "me".to_owned() };
+    let request = GetChallengeRequest { address: "me".to_owned(), ..Default::default() };
     let told = caller.refused("BffAuthenticationService.GetChallenge", &request).await;
     assert_eq!(caller.wire.closed().await, (Close::AuthRefused, told));
     let mut caller = Caller::open(&realm).await;

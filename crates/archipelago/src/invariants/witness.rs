@@ -166,6 +166,13 @@ impl Witness {
                 return Err(Violation::Untrue(island.clone()));
             }
         }
+        for output in outputs {
+            if let Output::TakenOver { island, peer } = output
+                && self.past.members.get(peer) != Some(island)
+            {
+                return Err(Violation::Untrue(island.clone()));
+            }
+        }
         self.past.known.extend(self.past.members.keys());
         let enclosures = self.past.known.iter().filter_map(|&peer| Some((peer, bounds.enclosure(peer)?)));
         self.past.enclosures = enclosures.collect();

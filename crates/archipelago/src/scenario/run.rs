@@ -114,11 +114,16 @@ impl Stage {
             }
             Step::Connect { peer, session } => {
                 let (peer, session) = (address(&peer), session.map(session_id));
-                self.handle(Input::Connected { peer, session, transports: None })
+                self.handle(Input::Connected { peer, session, transports: None, resumes: None })
             }
             Step::Client { peer, transports } => {
                 let peer = address(&peer);
-                self.handle(Input::Connected { peer, session: None, transports: Some(transports) })
+                self.handle(Input::Connected {
+                    peer,
+                    session: None,
+                    transports: Some(transports),
+                    resumes: None,
+                })
             }
             Step::Rules(text) => {
                 let rules = Rules::parse(&text).map_err(|error| format!("in the rules: {error}"))?;

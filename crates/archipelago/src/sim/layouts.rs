@@ -255,6 +255,7 @@ impl Layout {
                 told,
                 heard,
                 departed,
+                taken_over: false,
             }
         };
         let there = self.peers.iter().map(|&(peer, at)| (peer, at, self.told(address(peer)), None));

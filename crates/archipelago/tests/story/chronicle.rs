@@ -41,6 +41,7 @@ impl Chronicle {
                     told: told.and_then(|known| known.told),
                     heard: now,
                     departed: None,
+                    taken_over: false,
                 };
                 self.people.insert(*peer, resident);
             }

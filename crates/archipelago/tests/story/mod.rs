@@ -202,7 +202,12 @@ impl Story {
                         index => lists[index],
                     };
                     let list = list.iter().map(|&name| name.to_owned()).collect();
-                    self.handle(Input::Connected { peer, session: None, transports: Some(list) });
+                    self.handle(Input::Connected {
+                        peer,
+                        session: None,
+                        transports: Some(list),
+                        resumes: None,
+                    });
                     self.places[person] = Some(self.somewhere());
                 }
                 (2..4, _) | (_, None) => self.places[person] = Some(self.somewhere()),

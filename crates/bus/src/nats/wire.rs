@@ -16,6 +16,10 @@ const SENDER: HeaderName = HeaderName::from_static("Atoll-Sender");
 const NODE: HeaderName = HeaderName::from_static("Atoll-Node");
 /// Of which term of which director the message is: a decimal.
 const EPOCH: HeaderName = HeaderName::from_static("Atoll-Epoch");
+/// The hash of a session's resumption secret: 32 hex digits.
+const RESUME_HASH: HeaderName = HeaderName::from_static("Atoll-Resume-Hash");
+/// The older session that a session resumes: a ULID.
+const RESUMES: HeaderName = HeaderName::from_static("Atoll-Resumes");
 /// Which message of its publisher it is: see [`Place`].
 const SEQUENCE: HeaderName = HeaderName::from_static("Atoll-Sequence");
 /// Which part of a larger message it is: see [`Part`].
@@ -68,6 +72,12 @@ pub(super) fn encode(headers: &Headers, place: Place, part: Option<Part>) -> Hea
     if let Some(epoch) = headers.epoch {
         map.insert(EPOCH, epoch.to_string());
     }
+    if let Some(hash) = headers.resume_hash {
+        map.insert(RESUME_HASH, hash.to_string());
+    }
+    if let Some(session) = headers.resumes {
+        map.insert(RESUMES, session.to_string());
+    }
     map
 }
 
@@ -96,6 +106,9 @@ pub(super) fn decode(map: Option<&HeaderMap>) -> Result<Read, Malformed> {
     let sender = sender.map(|text| text.parse().map_err(|_| Malformed("sender")));
     let node = one(map, NODE, "node")?.map(|text| text.parse().map_err(|_| Malformed("node")));
     let epoch = one(map, EPOCH, "epoch")?.map(|text| number(text).ok_or(Malformed("epoch")));
+    let resume_hash = one(map, RESUME_HASH, "resume_hash")?;
+    let resume_hash = resume_hash.map(|text| text.parse().map_err(|_| Malformed("resume_hash")));
+    let resumes = one(map, RESUMES, "resumes")?.map(|text| text.parse().map_err(|_| Malformed("resumes")));
     let place = one(map, SEQUENCE, "sequence")?.map(|text| place(text).ok_or(Malformed("sequence")));
     let place = place.transpose()?;
     let part = one(map, PART, "part")?.map(|text| part(text).ok_or(Malformed("part"))).transpose()?;
@@ -108,6 +121,8 @@ pub(super) fn decode(map: Option<&HeaderMap>) -> Result<Read, Malformed> {
         sender: sender.transpose()?,
         node: node.transpose()?,
         epoch: epoch.transpose()?,
+        resume_hash: resume_hash.transpose()?,
+        resumes: resumes.transpose()?,
     };
     Ok(Read { headers, place, part })
 }
@@ -147,7 +162,7 @@ fn number(text: &str) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use protocol::{Address, SessionId};
+    use protocol::{Address, ResumeHash, SessionId};
 
     use super::*;
 
@@ -163,6 +178,8 @@ mod tests {
                 sender: Some(Address::new([9; 20])),
                 node: Some("rooms-1".parse().unwrap()),
                 epoch: Some(u64::MAX),
+                resume_hash: Some(ResumeHash::new([5; 16])),
+                resumes: Some(SessionId::new(1, 2)),
             },
         ] {
             for part in [None, Some(Part { number: 2, of: 3 })] {
@@ -204,6 +221,8 @@ mod tests {
             ("Atoll-Node", &["rooms.1"], "node"),
             ("Atoll-Epoch", &["+1"], "epoch"),
             ("Atoll-Epoch", &[""], "epoch"),
+            ("Atoll-Resume-Hash", &["ab"], "resume_hash"),
+            ("Atoll-Resumes", &["today"], "resumes"),
             ("Atoll-Sequence", &["1.2"], "sequence"),
             ("Atoll-Sequence", &["0000000000000001.+2"], "sequence"),
             ("Atoll-Sequence", &["0000000000000001."], "sequence"),

@@ -86,7 +86,11 @@ impl Socket {
         let challenge = ChallengeResponseMessage { challenge_to_sign, already_connected };
         self.say(server_packet::Message::ChallengeResponse(challenge)).await;
         self.hear().await;
-        self.say(server_packet::Message::Welcome(WelcomeMessage { peer_id: ADDRESS.to_owned() })).await;
+        self.say(server_packet::Message::Welcome(WelcomeMessage {
+            peer_id: ADDRESS.to_owned(),
+            ..Default::default()
+        }))
+        .await;
     }
 
     pub(crate) async fn hear(&mut self) -> client_packet::Message {

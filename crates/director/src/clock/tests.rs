@@ -132,7 +132,7 @@ async fn a_messenger_that_is_behind_delays_no_flush_and_loses_nothing() {
         let position = Position::new(f32::from(number) * 1_000.0, 0.0, 0.0);
         let peer = peer(number);
         let (session, desired_room, told, transports) = (None, None, None, None);
-        let heartbeat = Heartbeat { peer, session, position, desired_room, told, transports };
+        let heartbeat = Heartbeat { peer, session, position, desired_room, told, transports, resumes: None };
         clock.take(Heard::Heartbeat(heartbeat));
         clock.flush(Instant::now()).unwrap();
         let engine = clock.part.leader().unwrap().engine();

@@ -40,7 +40,7 @@ impl Trial {
     fn says(&mut self, peer: Address, session: Option<SessionId>, x: f32) {
         let position = Position::new(x, 0.0, 0.0);
         let (desired_room, told, transports) = (None, None, None);
-        let heartbeat = Heartbeat { peer, session, position, desired_room, told, transports };
+        let heartbeat = Heartbeat { peer, session, position, desired_room, told, transports, resumes: None };
         self.leader.hear(Heard::Heartbeat(heartbeat), self.now());
     }
 
@@ -137,7 +137,7 @@ async fn withheld_position_of_a_peer_that_left_does_not_bring_it_back() {
     let (older, newer) = (Some(SessionId::new(1, 1)), Some(SessionId::new(2, 1)));
     for (input, is_there) in [
         (Input::Disconnected { peer: peer(1), session: older }, false),
-        (Input::Connected { peer: peer(1), session: newer, transports: None }, true),
+        (Input::Connected { peer: peer(1), session: newer, transports: None, resumes: None }, true),
     ] {
         let mut trial = Trial::new();
         for x in 0..9_u16 {

@@ -20,8 +20,8 @@ fn told(island: &str, node: &str) -> atoll_bus::Told {
 
 fn heartbeat(session: Option<SessionId>, told: Option<atoll_bus::Told>) -> Heard {
     let position = Position::new(1.0, 2.0, 3.0);
-    let (desired_room, transports) = (None, None);
-    Heard::Heartbeat(Heartbeat { peer: peer(), session, position, desired_room, told, transports })
+    let (desired_room, transports, resumes) = (None, None, None);
+    Heard::Heartbeat(Heartbeat { peer: peer(), session, position, desired_room, told, transports, resumes })
 }
 
 fn assigned(session: Option<SessionId>, island: &str) -> Heard {
@@ -31,12 +31,22 @@ fn assigned(session: Option<SessionId>, island: &str) -> Heard {
 
 fn ended(island: &str, node: Option<&str>) -> Heard {
     let (island, node) = (island.parse().unwrap(), node.map(|node| node.parse().unwrap()));
-    Heard::Ended { island, node, peers: vec![peer()], minted_before: Ulid::nil() }
+    Heard::Ended { island, node, peers: vec![peer()], minted_before: Ulid::nil(), taken_over: false }
+}
+
+/// The director that leads revoked the tokens of an older session.
+fn taken_over(island: &str) -> Heard {
+    let island = island.parse().unwrap();
+    Heard::Ended { island, node: None, peers: vec![peer()], minted_before: Ulid::nil(), taken_over: true }
 }
 
 fn connected(session: Option<SessionId>) -> Heard {
+    resuming(session, None)
+}
+
+fn resuming(session: Option<SessionId>, resumes: Option<SessionId>) -> Heard {
     let transports = Some(vec!["p2p".to_owned(), "ws-room".to_owned()]);
-    Heard::Input(Input::Connected { peer: peer(), session, transports })
+    Heard::Input(Input::Connected { peer: peer(), session, transports, resumes })
 }
 
 fn disconnected(session: Option<SessionId>) -> Heard {
@@ -304,4 +314,43 @@ fn node_that_restarted_has_its_members_told_by_a_new_leader() {
         tells(vec![(2.5, node(2_000)), (2.6, assigned(None, "I1")), (2.7, node(1_000)), (2.8, node(2_000))]),
         0
     );
+}
+
+#[test]
+fn takeover_is_handed_over_until_the_leader_revoked_the_tokens() {
+    let before = || {
+        [(0.0, connected(session(1))), (0.0, heartbeat(session(1), None)), (0.1, assigned(session(1), "I1"))]
+    };
+    let is_taken_over = |heard: Vec<Heard>| {
+        let heard = heard.into_iter().map(|heard| (1.0, heard));
+        let (residents, _) = succession(before().into_iter().chain(heard));
+        let [resident] = &residents[..] else { panic!("{residents:?}") };
+        assert_eq!((place(resident), resident.departed), (Some("I1"), None), "it stays where it was");
+        resident.taken_over
+    };
+    let told = |island: &str| Some(atoll_bus::Told { island: island.to_owned(), ..Default::default() });
+    assert!(is_taken_over(vec![connected(session(2))]));
+    assert!(is_taken_over(vec![heartbeat(session(2), told(""))]), "its connect was missed");
+    assert!(is_taken_over(vec![resuming(session(2), session(1)), resuming(session(3), session(1))]));
+    assert!(!is_taken_over(vec![resuming(session(2), session(1))]));
+    assert!(!is_taken_over(vec![connected(None)]), "a foreign service names no session");
+    assert!(!is_taken_over(vec![connected(session(2)), taken_over("I1")]));
+    assert!(!is_taken_over(vec![connected(session(2)), assigned(session(2), "I1")]));
+    assert!(!is_taken_over(vec![connected(session(2)), heartbeat(session(2), told("I1"))]));
+}
+
+#[test]
+fn takeover_before_a_disconnect_is_no_announced_leave() {
+    let heard = [
+        (0.0, connected(session(1))),
+        (0.0, heartbeat(session(1), None)),
+        (0.1, assigned(session(1), "I1")),
+        (1.0, connected(session(2))),
+        (1.0, heartbeat(session(2), None)),
+        (1.0, disconnected(session(2))),
+        (1.1, taken_over("I1")),
+    ];
+    let (residents, since) = succession(heard);
+    assert_eq!(residents[0].departed, None, "the members have not received its leave");
+    assert_eq!(since, [Input::Disconnected { peer: peer(), session: session(2) }]);
 }

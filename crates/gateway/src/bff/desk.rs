@@ -18,7 +18,7 @@ use super::{
     services::{AUTHENTICATION, Call, SIGNED_IN},
     subscriptions::{SubscriptionError, Subscriptions},
 };
-use crate::{sessions::MemberChange, topics::Publisher};
+use crate::{resume::Resumption, sessions::MemberChange, topics::Publisher};
 
 /// What a client may have open at a time: far above what any in the field has.
 const LIMITS: Limits = Limits { ports: 16, calls: 256 };
@@ -95,10 +95,13 @@ impl Desk {
     }
 
     /// Answers the call that signed `address` in, and puts all services on offer.
-    pub(crate) fn welcome(&mut self, number: u32, address: Address) {
+    pub(crate) fn welcome(&mut self, number: u32, address: Address, resumption: Option<Resumption>) {
         self.connection.offer(&SIGNED_IN);
         let available_modules = SIGNED_IN.iter().map(|module| module.name.to_owned()).collect();
-        self.respond(number, &WelcomePeerInformation { peer_id: address.to_string(), available_modules });
+        let (resume_secret, resumed) = Resumption::welcome(resumption);
+        let (peer_id, resume_secret) = (address.to_string(), resume_secret.into());
+        let welcome = WelcomePeerInformation { peer_id, available_modules, resume_secret, resumed };
+        self.respond(number, &welcome);
     }
 
     /// What a client that signed in as `owner` asks next of others; what concerns only itself is

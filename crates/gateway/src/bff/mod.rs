@@ -116,9 +116,11 @@ impl Client<'_> {
     fn sign_in_packet(&mut self, number: u32, call: Call, payload: Bytes) -> Option<ClientPacket> {
         let message = match call {
             Call::GetChallenge => {
-                let GetChallengeRequest { address } = self.desk.argument(number, payload)?;
-                let transports = Vec::new();
-                client_packet::Message::ChallengeRequest(ChallengeRequestMessage { address, transports })
+                let request: GetChallengeRequest = self.desk.argument(number, payload)?;
+                let GetChallengeRequest { address, transports, resume_secret } = request;
+                let resume_secret = resume_secret.map(Vec::from);
+                let request = ChallengeRequestMessage { address, transports, resume_secret };
+                client_packet::Message::ChallengeRequest(request)
             }
             Call::Authenticate => {
                 let SignedChallenge { auth_chain_json } = self.desk.argument(number, payload)?;
@@ -151,8 +153,11 @@ impl Client<'_> {
     async fn welcome(&mut self, applicant: Applicant, network: Network, number: u32) -> End {
         let (shared, address) = (self.shared, applicant.address);
         let transports = applicant.transports.clone();
-        let Ok(random) = admission::random() else { return end(Close::Restarting) };
-        let (session, mut inbox) = match shared.sessions.begin(applicant, network, random) {
+        let (Ok(random), Ok(secret)) = (admission::random(), admission::random()) else {
+            return end(Close::Restarting);
+        };
+        shared.hear_of(&applicant).await;
+        let (session, mut inbox) = match shared.sessions.begin(applicant, network, [random, secret]) {
             Ok(begun) => begun,
             Err(close) => return self.turn_away(number, close, close.reason().to_owned()).await,
         };
@@ -160,8 +165,9 @@ impl Client<'_> {
         let span = tracing::debug_span!("session", peer = %address, session = %session, island);
         let ended = async {
             tracing::debug!("signed in");
-            self.desk.welcome(number, address);
-            let state = LiveState::new(transports.as_deref(), &self.shared.settings, Instant::now());
+            self.desk.welcome(number, address, inbox.resumption);
+            let state = LiveState::new(transports.as_deref(), &self.shared.settings, Instant::now())
+                .with_resumption(inbox.resumption);
             self.live(address, session, state, &mut inbox).await
         }
         .instrument(span)

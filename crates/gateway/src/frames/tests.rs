@@ -71,7 +71,7 @@ async fn say(client: &mut Client, message: client_packet::Message) {
 
 async fn sign_in(client: &mut Client) -> Address {
     let wallet = wallet();
-    let request = ChallengeRequestMessage { address: wallet.address().to_string(), transports: Vec::new() };
+    let request = ChallengeRequestMessage { address: wallet.address().to_string(), ..Default::default() };
     say(client, client_packet::Message::ChallengeRequest(request)).await;
     let server_packet::Message::ChallengeResponse(response) = packet(client).await else {
         panic!("no challenge")
@@ -121,7 +121,7 @@ impl RpcClient {
     async fn sign_in(client: Client) -> Self {
         let (wallet, module) = (wallet(), "BffAuthenticationService");
         let mut rpc = Self { client, caller: Caller::new(8), pings: 0 };
-        let request = GetChallengeRequest { address: wallet.address().to_string() };
+        let request = GetChallengeRequest { address: wallet.address().to_string(), ..Default::default() };
         let Event::Answered { payload, .. } = rpc.call(module, "GetChallenge", request).await else {
             panic!("no challenge")
         };

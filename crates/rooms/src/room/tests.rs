@@ -229,3 +229,30 @@ fn visit_without_a_reliable_message_is_not_announced() {
     world.room.flush();
     assert_eq!(packets(&world.clients[&0].outbox, 1), []);
 }
+
+#[test]
+fn replaced_member_receives_all_that_precedes_its_kick() {
+    let mut world = World::new();
+    world.take(Step::Enter(0));
+    world.take(Step::Enter(1));
+    world.flush();
+    let older = world.clients[&1].outbox.clone();
+    let alias = world.clients[&1].alias;
+    for step in [Step::Say { wallet: 0, unreliable: false }, Step::Enter(1)] {
+        world.take(step);
+    }
+    world.take(Step::Say { wallet: 0, unreliable: true });
+    world.room.flush();
+    let received = |message: &Message| match message {
+        Message::PeerUpdateMessage(update) => Some(update.body.clone()),
+        _ => None,
+    };
+    // The close frame that follows the kick is no packet.
+    let mut taken = older.take(alias).now_or_never().unwrap();
+    let bytes = taken.slices.copy_to_bytes(taken.slices.remaining());
+    let length = usize::from(bytes[1]);
+    let first = WsPacket::decode(&bytes[2..2 + length]).unwrap().message.unwrap();
+    assert_eq!(received(&first).as_deref(), Some(&b"1"[..]), "said before it");
+    let newer = packets(&world.clients[&1].outbox, world.clients[&1].alias);
+    assert_eq!(newer.iter().filter_map(received).collect::<Vec<_>>(), ["2"], "said after its welcome");
+}
