@@ -10,7 +10,7 @@ use protocol::{
 
 use crate::{
     front::{Realm, eventually, wallet},
-    wire::{Wire, enter, room_url, sign_in},
+    wire::{Wire, enter, enter_room, room_url, sign_in, sign_in_presenting},
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -18,12 +18,16 @@ async fn whoever_comes_back_to_its_island_keeps_its_seat_in_the_room() {
     let realm = Realm::start(&[("ROOMS__GRACE_S", "3")]);
     let (lost, other) = (wallet(), wallet());
     let (_first, mut listening, _) = enter(&realm, &other, 0.0).await;
-    let (session, mut room, _) = enter(&realm, &lost, 10.0).await;
+    let (mut session, welcome) = sign_in_presenting(&realm, &lost, &[]).await;
+    session.heartbeat(10.0).await;
+    let change = session.island_changed().await;
+    let (mut room, _) = enter_room(&lost, &change).await;
     assert!(matches!(listening.next_in_room().await, ws_packet::Message::PeerJoinMessage(_)));
     drop(session);
     eventually("its membership ended", async || realm.metric("dcl_archipelago_peers_count").await == 1.0)
         .await;
-    let mut session = sign_in(&realm, &lost).await;
+    let (mut session, welcome) = sign_in_presenting(&realm, &lost, &welcome.resume_secret).await;
+    assert!(welcome.resumed, "else the older session would lose its seat");
     session.heartbeat(10.0).await;
     assert_eq!(session.island_changed().await.peers.len(), 2);
     // Longer than the grace.

@@ -8,10 +8,7 @@ use protocol::{
     Close, Message as _, Position,
     bff::{SignedChallenge, WelcomePeerInformation},
     rfc5::ws_packet,
-    v3::{
-        ChallengeRequestMessage, IslandChangedMessage, ServerPacket, WelcomeMessage, client_packet,
-        server_packet,
-    },
+    v3::{IslandChangedMessage, ServerPacket, server_packet},
 };
 use tokio::time::{Instant, sleep, timeout};
 
@@ -19,7 +16,7 @@ use crate::{
     cluster::Cluster,
     front::{Realm, wallet},
     rpc::caller::Caller,
-    wire::{PATIENCE, Wire, enter, enter_room, heard, room_url, sign_in},
+    wire::{PATIENCE, Wire, enter, enter_room, heard, room_url, sign_in, sign_in_presenting},
 };
 
 const GRACE: Duration = Duration::from_secs(1);
@@ -36,21 +33,6 @@ async fn realm_with(gateways: &[&str]) -> Cluster {
     }
     cluster.ready().await;
     cluster
-}
-
-/// Signs in a client that announces extensions, and presents this secret.
-async fn sign_in_presenting(realm: &Realm, wallet: &Wallet, secret: &[u8]) -> (Wire, WelcomeMessage) {
-    let mut wire = Wire::open(&realm.socket()).await;
-    let (address, resume_secret) = (wallet.address().to_string(), Some(secret.to_vec()));
-    let request = ChallengeRequestMessage { address, resume_secret, ..Default::default() };
-    wire.say(client_packet::Message::ChallengeRequest(request)).await;
-    let server_packet::Message::ChallengeResponse(challenge) = wire.next_packet().await else {
-        panic!("no challenge")
-    };
-    wire.answer(wallet.sign_challenge(&challenge.challenge_to_sign)).await;
-    let server_packet::Message::Welcome(welcome) = wire.next_packet().await else { panic!("no welcome") };
-    assert_eq!(welcome.resume_secret.len(), 16);
-    (wire, welcome)
 }
 
 /// The island of a session that is at this place.

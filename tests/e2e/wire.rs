@@ -9,7 +9,7 @@ use protocol::{
     rfc5::{WsIdentification, WsPacket, WsPeerUpdate, WsWelcome, ws_packet},
     v3::{
         ChallengeRequestMessage, ClientPacket, Heartbeat, IslandChangedMessage, ServerPacket,
-        SignedChallengeMessage, client_packet, server_packet,
+        SignedChallengeMessage, WelcomeMessage, client_packet, server_packet,
     },
 };
 use tokio::{
@@ -260,6 +260,25 @@ pub(crate) async fn sign_in_with(realm: &Realm, wallet: &Wallet, transports: &[&
         other => panic!("instead of a welcome: {other:?}"),
     }
     wire
+}
+
+/// Signs in a client that announces extensions, and presents this secret.
+pub(crate) async fn sign_in_presenting(
+    realm: &Realm,
+    wallet: &Wallet,
+    secret: &[u8],
+) -> (Wire, WelcomeMessage) {
+    let mut wire = Wire::open(&realm.socket()).await;
+    let (address, resume_secret) = (wallet.address().to_string(), Some(secret.to_vec()));
+    let request = ChallengeRequestMessage { address, resume_secret, ..Default::default() };
+    wire.say(client_packet::Message::ChallengeRequest(request)).await;
+    let server_packet::Message::ChallengeResponse(challenge) = wire.next_packet().await else {
+        panic!("no challenge")
+    };
+    wire.answer(wallet.sign_challenge(&challenge.challenge_to_sign)).await;
+    let server_packet::Message::Welcome(welcome) = wire.next_packet().await else { panic!("no welcome") };
+    assert_eq!(welcome.resume_secret.len(), 16);
+    (wire, welcome)
 }
 
 /// The URL of a room, with its token.

@@ -73,10 +73,16 @@ pub struct Headers {
     /// `Atoll-Epoch`: of which term of which director the message is; a later term has a greater
     /// one. Absent: of one that shares its realm with no other.
     pub epoch: Option<u64>,
-    /// `Atoll-Resume-Hash`: with a connect, the hash of the session's resumption secret. Absent: the
-    /// client announced no extensions.
-    pub resume_hash: Option<ResumeHash>,
-    /// `Atoll-Resumes`: with a connect, the older session that this one resumes.
+    /// With a connect, what it says of resumption. Boxed, as hardly any other message has it.
+    pub resumption: Option<Box<Resumption>>,
+}
+
+/// What the connect of a client says that announced extensions.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Resumption {
+    /// `Atoll-Resume-Hash`: the hash of the session's resumption secret.
+    pub hash: Option<ResumeHash>,
+    /// `Atoll-Resumes`: the older session that this one resumes.
     pub resumes: Option<SessionId>,
 }
 
@@ -84,6 +90,12 @@ impl Headers {
     /// The headers of a message that belongs to one session.
     pub fn of_session(session: SessionId) -> Self {
         Self { session: Some(session), ..Self::default() }
+    }
+
+    /// What the message says of resumption: nothing, unless it is the connect of a client that
+    /// announced extensions.
+    pub fn resumption(&self) -> Resumption {
+        self.resumption.as_deref().copied().unwrap_or_default()
     }
 }
 

@@ -99,7 +99,7 @@ fn read(envelope: &Envelope, settings: &Settings) -> Result<Option<Heard>, &'sta
     let heard = match envelope.subject().ok_or("subject")? {
         Subject::PeerConnect(peer) => {
             let transports = envelope.headers.transports.as_deref().and_then(joinable);
-            let resumes = envelope.headers.resumes;
+            let resumes = envelope.headers.resumption().resumes;
             Heard::Input(Input::Connected { peer, session, transports, resumes })
         }
         Subject::PeerDisconnect(peer) => Heard::Input(Input::Disconnected { peer, session }),
@@ -316,7 +316,8 @@ mod tests {
     #[test]
     fn resumed_session_is_read_from_connect_and_heartbeat() {
         let resumes = Some(SessionId::new(1, 2));
-        let headers = Headers { resumes, ..Headers::of_session(SessionId::new(3, 4)) };
+        let resumption = Some(Box::new(bus::Resumption { hash: None, resumes }));
+        let headers = Headers { resumption, ..Headers::of_session(SessionId::new(3, 4)) };
         let read = |subject: Subject, payload| read_one(&subject, headers.clone(), payload);
         let begins = Input::Connected { peer: peer(), session: headers.session, transports: None, resumes };
         assert_eq!(read(Subject::PeerConnect(peer()), Vec::new()), Ok(Some(Heard::Input(begins.clone()))));

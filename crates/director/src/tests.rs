@@ -144,7 +144,8 @@ async fn takeover_revokes_older_tokens_before_the_newer_is_minted() {
         verifier.verify(&token, &change.island_id, SystemTime::now()).unwrap().minted
     };
     let connect = |number, resumes| {
-        let headers = Headers { session: session(number), resumes, ..Headers::default() };
+        let resumption = Some(Box::new(bus::Resumption { hash: None, resumes }));
+        let headers = Headers { session: session(number), resumption, ..Headers::default() };
         bus.publish(&Subject::PeerConnect(peer(1)), headers, "");
     };
     heartbeat(&bus, 1, session(1), 0.0);

@@ -343,7 +343,7 @@ impl Shared {
             }
             Some(Subject::PeerConnect(peer)) => {
                 if let Some(session) = envelope.headers.session {
-                    self.sessions.heard(peer, session, None, envelope.headers.resume_hash);
+                    self.sessions.heard(peer, session, None, envelope.headers.resumption().hash);
                 }
             }
             Some(Subject::PeerDisconnect(peer)) => self.sessions.ended(peer, envelope.headers.session),

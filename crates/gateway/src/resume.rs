@@ -27,6 +27,11 @@ impl Resumption {
         Self { secret, hash: secret.hash(), resumes }
     }
 
+    /// What the bus carries with the connect of the session.
+    pub(crate) fn headers(self) -> bus::Resumption {
+        bus::Resumption { hash: Some(self.hash), resumes: self.resumes }
+    }
+
     /// The extension fields of a welcome: the secret, and whether the session was resumed. Without a
     /// resumption both are absent from the packet.
     pub(crate) fn welcome(resumption: Option<Self>) -> (Vec<u8>, bool) {

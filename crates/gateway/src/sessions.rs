@@ -430,8 +430,7 @@ impl Live {
     fn headers(&self) -> Headers {
         Headers {
             transports: self.transports.clone(),
-            resume_hash: self.resumption.map(|own| own.hash),
-            resumes: self.resumption.and_then(|own| own.resumes),
+            resumption: self.resumption.map(|own| Box::new(own.headers())),
             ..Headers::of_session(self.session)
         }
     }
@@ -764,7 +763,7 @@ mod tests {
         let (session, inbox) = begun.unwrap();
         let headers = connects.try_next().unwrap().headers;
         let resumes = inbox.resumption.unwrap().resumes;
-        assert_eq!(headers.resumes, resumes);
+        assert_eq!(headers.resumption().resumes, resumes);
         (session, resumes, headers)
     }
 
@@ -789,14 +788,14 @@ mod tests {
     fn ended_session_is_resumed_here_and_elsewhere() {
         let [there, here] = [(); 2].map(|()| new_sessions(Bus::in_process(), 9, KeepSession::Newest));
         let (first, _, headers) = resumes(&there, None, 1);
-        here.heard(PEER, first, None, headers.resume_hash);
+        here.heard(PEER, first, None, headers.resumption().hash);
         here.ended(PEER, Some(first));
         let (second, resumed, _) = resumes(&here, Some([1; 16]), 2);
         assert_eq!(resumed, Some(first));
         here.end(PEER, second);
         let (third, resumed, headers) = resumes(&here, Some([2; 16]), 3);
         assert_eq!(resumed, Some(second));
-        there.heard(PEER, third, None, headers.resume_hash);
+        there.heard(PEER, third, None, headers.resumption().hash);
         assert_eq!(resumes(&there, Some([3; 16]), 4).1, Some(third), "while it lives elsewhere");
     }
 

@@ -97,7 +97,7 @@ impl Registry {
         if entrant.minted.is_some_and(|minted| revoked.is_some_and(|&before| minted <= before)) {
             return refuse(
                 Close::TokenRefused,
-                "the access token is from before this address left the island",
+                "the access token is from before this address left the island, or signed in again",
             );
         }
         let known = |minted| state.admitted.knows(name, entrant.address, minted, Instant::now());

@@ -9,6 +9,7 @@
 //! | `move a 0 0 0` | a says that it stands at x y z (metres); the first time, it comes |
 //! | `move a 0 0 0 session 2` | the same, in its second session |
 //! | `connect a`, `connect a 2` | a signs in; its second session |
+//! | `connect a 2 resumes 1` | and that session resumes its first |
 //! | `leave a`, `leave a 1` | a disconnects; its first session does |
 //! | `prefer a b` | a would like to be where b is; `prefer a nothing` |
 //! | `hush a` | a says nothing more until it moves |
@@ -37,6 +38,7 @@
 //! | `told a` | a was told the island that it is in, once, and no other |
 //! | `told a from plaza`, `told a from nothing` | and that it came from there |
 //! | `told only a b` | these were told something, and nobody else |
+//! | `taken-over a b` | only of these a newer session took over, and older tokens were revoked |
 //! | `silent` | nothing at all was announced |
 //! | `opened 2`, `closed plaza` | so many islands began; this one ended |
 //! | `moved plaza n1 n2` | its room went from one node to the other |

@@ -25,6 +25,7 @@ pub(super) enum Step {
     Connect {
         peer: String,
         session: Option<u64>,
+        resumes: Option<u64>,
     },
     Client {
         peer: String,
@@ -68,6 +69,7 @@ pub(super) enum Step {
         from: Option<String>,
     },
     ToldOnly(Vec<String>),
+    TakenOver(Vec<String>),
     Silent,
     Opened(usize),
     Closed {
@@ -114,7 +116,11 @@ pub(super) fn step(line: &str) -> Result<Option<Step>, String> {
             position: Position::new(words.value()?, words.value()?, words.value()?),
             session: if words.take("session") { Some(words.value()?) } else { None },
         },
-        "connect" => Step::Connect { peer: words.name()?, session: words.rest_value()? },
+        "connect" => Step::Connect {
+            peer: words.name()?,
+            session: if words.0.is_empty() { None } else { Some(words.value()?) },
+            resumes: if words.take("resumes") { Some(words.value()?) } else { None },
+        },
         "leave" => Step::Leave { peer: words.name()?, session: words.rest_value()? },
         "prefer" => Step::Prefer { peer: words.name()?, whose: words.name()? },
         "hush" => Step::Hush { peer: words.name()? },
@@ -132,6 +138,7 @@ pub(super) fn step(line: &str) -> Result<Option<Step>, String> {
             peer: words.name()?,
             from: if words.take("from") { Some(words.name()?) } else { None },
         },
+        "taken-over" => Step::TakenOver(words.names()),
         "silent" => Step::Silent,
         "opened" => Step::Opened(words.value()?),
         "closed" => Step::Closed { island: words.name()? },

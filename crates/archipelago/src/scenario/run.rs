@@ -90,6 +90,7 @@ impl Stage {
             Step::On { node, peers } => self.expect_on(&node, &peers),
             Step::Told { peer, from } => self.expect_told(&peer, from.as_deref()),
             Step::ToldOnly(peers) => self.expect_told_only(&peers),
+            Step::TakenOver(peers) => self.expect_taken_over(&peers),
             Step::Silent => check(self.outputs.is_empty(), || format!("{:?}", self.outputs)),
             Step::Opened(count) => self.expect_opened(count),
             Step::Closed { island } => self.expect_closed(&island),
@@ -112,9 +113,10 @@ impl Stage {
                 self.heard.insert(peer, (position, session));
                 self.handle(input)
             }
-            Step::Connect { peer, session } => {
-                let (peer, session) = (address(&peer), session.map(session_id));
-                self.handle(Input::Connected { peer, session, transports: None, resumes: None })
+            Step::Connect { peer, session, resumes } => {
+                let [session, resumes] = [session, resumes].map(|number| number.map(session_id));
+                let peer = address(&peer);
+                self.handle(Input::Connected { peer, session, transports: None, resumes })
             }
             Step::Client { peer, transports } => {
                 let peer = address(&peer);
@@ -290,6 +292,17 @@ impl Stage {
         let actual: BTreeSet<Address> = told.collect();
         let names = || actual.iter().map(|&peer| name_of(peer)).collect::<Vec<_>>();
         check(actual == expected, || format!("told were {:?}", names()))
+    }
+
+    fn expect_taken_over(&self, peers: &[String]) -> Outcome {
+        let expected: BTreeSet<Address> = peers.iter().map(|peer| address(peer)).collect();
+        let taken_over = self.outputs.iter().filter_map(|output| match output {
+            Output::TakenOver { peer, .. } => Some(*peer),
+            _ => None,
+        });
+        let actual: BTreeSet<Address> = taken_over.collect();
+        let names = || actual.iter().map(|&peer| name_of(peer)).collect::<Vec<_>>();
+        check(actual == expected, || format!("taken over were {:?}", names()))
     }
 
     fn expect_opened(&self, expected: usize) -> Outcome {

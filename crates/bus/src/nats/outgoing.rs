@@ -53,10 +53,6 @@ pub(super) struct Publication {
 }
 
 /// What the courier is asked to do.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "nearly all are publications, and a box costs each an allocation"
-)]
 pub(super) enum Errand {
     Publish(Publication),
     /// To answer when all before it is on its way.

@@ -4,7 +4,7 @@ use async_nats::{HeaderMap, HeaderName};
 use protocol::is_protocol_name;
 
 use super::parts::Part;
-use crate::Headers;
+use crate::{Headers, Resumption};
 
 /// The sign-in that a message belongs to: a ULID.
 const SESSION: HeaderName = HeaderName::from_static("Atoll-Session");
@@ -72,10 +72,11 @@ pub(super) fn encode(headers: &Headers, place: Place, part: Option<Part>) -> Hea
     if let Some(epoch) = headers.epoch {
         map.insert(EPOCH, epoch.to_string());
     }
-    if let Some(hash) = headers.resume_hash {
+    let Resumption { hash, resumes } = headers.resumption();
+    if let Some(hash) = hash {
         map.insert(RESUME_HASH, hash.to_string());
     }
-    if let Some(session) = headers.resumes {
+    if let Some(session) = resumes {
         map.insert(RESUMES, session.to_string());
     }
     map
@@ -115,14 +116,14 @@ pub(super) fn decode(map: Option<&HeaderMap>) -> Result<Read, Malformed> {
     if part.is_some() && place.is_none() {
         return Err(Malformed("part"));
     }
+    let resumption = Resumption { hash: resume_hash.transpose()?, resumes: resumes.transpose()? };
     let headers = Headers {
         session: session.transpose()?,
         transports: transports.map(Into::into),
         sender: sender.transpose()?,
         node: node.transpose()?,
         epoch: epoch.transpose()?,
-        resume_hash: resume_hash.transpose()?,
-        resumes: resumes.transpose()?,
+        resumption: (resumption != Resumption::default()).then(|| resumption.into()),
     };
     Ok(Read { headers, place, part })
 }
@@ -178,8 +179,10 @@ mod tests {
                 sender: Some(Address::new([9; 20])),
                 node: Some("rooms-1".parse().unwrap()),
                 epoch: Some(u64::MAX),
-                resume_hash: Some(ResumeHash::new([5; 16])),
-                resumes: Some(SessionId::new(1, 2)),
+                resumption: Some(Box::new(Resumption {
+                    hash: Some(ResumeHash::new([5; 16])),
+                    resumes: Some(SessionId::new(1, 2)),
+                })),
             },
         ] {
             for part in [None, Some(Part { number: 2, of: 3 })] {
