@@ -79,10 +79,10 @@ async fn cluster_alone_is_enough_for_an_island() {
     let server = Server::start();
     let settings = [
         ("ISLANDS__CLUSTERING", "given"),
-        ("ISLANDS__SILENCE_S", "2"),
+        ("ISLANDS__SILENCE_S", "5"),
         ("GATEWAY__VOUCH_INTERVAL_S", "1"),
         ("GATEWAY__VOUCH_FOR_S", "1"),
-        ("GATEWAY__PING_INTERVAL_S", "1"),
+        ("GATEWAY__PING_INTERVAL_S", "3"),
         ("GATEWAY__IDLE_TIMEOUT_S", "1"),
     ];
     let realm = Realm::launch(&["--bus", &server.url()], &settings);
@@ -99,7 +99,7 @@ async fn cluster_alone_is_enough_for_an_island() {
     assert_eq!(joined.peer_id, bob.address().to_string());
     // Both sockets answer pings, and that is all they do: past the idle timeout and the engine's silence.
     let (quiet_a, quiet_b) =
-        tokio::join!(a.is_silent_for(Duration::from_secs(5)), b.is_silent_for(Duration::from_secs(5)));
+        tokio::join!(a.is_silent_for(Duration::from_secs(8)), b.is_silent_for(Duration::from_secs(8)));
     assert!(quiet_a && quiet_b);
     assert_eq!(realm.json("/peers").await["peers"], serde_json::json!([]), "no position is known");
     assert_eq!(realm.json("/about").await["comms"]["usersCount"], 2);
