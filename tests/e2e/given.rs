@@ -8,7 +8,7 @@ use protocol::{
 };
 
 use crate::{
-    front::{Realm, wallet},
+    front::{Realm, eventually, wallet},
     server::Server,
     wire::{enter_room, sign_in},
 };
@@ -86,6 +86,8 @@ async fn cluster_alone_is_enough_for_an_island() {
         ("GATEWAY__IDLE_TIMEOUT_S", "1"),
     ];
     let realm = Realm::launch(&["--bus", &server.url()], &settings);
+    // The director has subscribed: what another service published before it would miss.
+    eventually("ready", async || realm.get("/health/ready").await.status() == 200).await;
     let decider = Decider(async_nats::connect(server.url()).await.unwrap());
     let (alice, bob) = (wallet(), wallet());
     let (mut a, mut b) = (sign_in(&realm, &alice).await, sign_in(&realm, &bob).await);

@@ -238,6 +238,7 @@ fn rules_that_are_wrong_at_the_start_keep_a_realm_from_starting() {
 #[tokio::test(flavor = "multi_thread")]
 async fn only_this_machine_is_answered() {
     let realm = Realm::start(&[]);
+    eventually("ready", async || realm.get("/health/ready").await.status() == 200).await;
     let ask = async |host: Option<&str>, query: &str| {
         let mut request = reqwest::Client::new().get(format!("{}/explain?{query}", realm.admin));
         if let Some(host) = host {
