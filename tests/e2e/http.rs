@@ -141,6 +141,11 @@ async fn metrics_listener_serves_metrics_that_the_public_one_does_not() {
     for path in ["/about", "/peers", "/islands", "/events"] {
         assert_eq!(status(&realm.metrics, path).await, 404, "{path}");
     }
+    // A page that an operator opens must not read them.
+    for path in ["/metrics", "/rooms/status", "/status", "/openapi.json"] {
+        let response = reqwest::get(format!("{}{path}", realm.metrics)).await.unwrap();
+        assert!(!response.headers().contains_key("access-control-allow-origin"), "{path}");
+    }
     let paths = realm.json("/openapi.json").await["paths"].clone();
     assert!(paths.get("/peers").is_some() && paths.get("/metrics").is_none(), "{paths}");
 

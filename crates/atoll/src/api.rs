@@ -43,14 +43,13 @@ pub(crate) fn router(
     if let Some(of_presence) = of_presence {
         presence = presence.layer(middleware::from_fn_with_state(of_presence, throttle));
     }
-    let endpoints = Router::new().nest(COMMS, presence.clone()).merge(presence).merge(process).merge(others);
-    endpoints.layer(cors()).layer(middleware::from_fn(preflight_status))
+    Router::new().nest(COMMS, presence.clone()).merge(presence).merge(process).merge(others)
 }
 
-/// Pages of every origin may read every endpoint, and send every header: a request carries its own proof
-/// or token, never a cookie.
-fn cors() -> CorsLayer {
-    CorsLayer::new()
+/// Lets pages of every origin read every endpoint, and send every header: a request carries its own proof
+/// or token, never a cookie. For the public listener alone: a page must not read that of an operator.
+pub(crate) fn with_cors(endpoints: Router) -> Router {
+    let cors = CorsLayer::new()
         .allow_origin(cors::Any)
         .allow_methods([Method::GET, Method::HEAD, Method::POST])
         // `*` would not stand for `authorization`.
@@ -58,7 +57,8 @@ fn cors() -> CorsLayer {
         .expose_headers([stats::AGE, header::ETAG, header::RETRY_AFTER])
         .max_age(PREFLIGHT_MAX_AGE)
         // No response but that to a preflight, which caches do not keep, depends on the request's headers.
-        .vary(Vec::new())
+        .vary(Vec::new());
+    endpoints.layer(cors).layer(middleware::from_fn(preflight_status))
 }
 
 /// Middleware: answers a preflight with 204, since it has no body; the library answers 200.

@@ -110,14 +110,15 @@ impl Realm {
         let sockets = sockets.chain(self.rooms.iter().map(Rooms::router)).fold(Router::new(), Router::merge);
         let process = http::router(self.clone());
         let metrics = http::metrics_router(self.clone(), metrics);
-        if has_metrics_listener {
+        let (public, apart) = if has_metrics_listener {
             let apart = api::router(rooms, None, process.clone().merge(metrics), Router::new());
             // Without this the path would be that of a room.
             let sockets = sockets.route("/rooms/status", get(StatusCode::NOT_FOUND));
             (api::router(presence, throttle, process, sockets), apart)
         } else {
             (api::router(presence.merge(rooms), throttle, process.merge(metrics), sockets), Router::new())
-        }
+        };
+        (api::with_cors(public), apart)
     }
 
     /// Runs the roles. Does not return while all of them run.
