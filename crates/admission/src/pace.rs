@@ -36,22 +36,17 @@ impl Pace {
         }
     }
 
-    /// Until when the next message has to wait; `None` when it may pass now.
-    pub fn wait_until(&self, now: Instant) -> Option<Instant> {
-        self.next_read(now)
-    }
-
     /// Counts a message, and says until when to wait before the next one is read.
     pub fn count(&mut self, bytes: usize, now: Instant) -> Option<Instant> {
         self.due = self.due.max(now) + self.cost(bytes);
-        self.next_read(now)
+        self.wait_until(now)
     }
 
     /// Takes the message that was counted last back off the pace, and returns until when to wait
     /// before the next one is read.
     pub fn refund(&mut self, bytes: usize, now: Instant) -> Option<Instant> {
         self.due = self.due.checked_sub(self.cost(bytes)).unwrap_or(now);
-        self.next_read(now)
+        self.wait_until(now)
     }
 
     fn cost(&self, bytes: usize) -> Duration {
@@ -59,7 +54,8 @@ impl Pace {
         Duration::from_secs_f64(cost)
     }
 
-    fn next_read(&self, now: Instant) -> Option<Instant> {
+    /// Until when the next message has to wait; `None` if it may pass now.
+    pub fn wait_until(&self, now: Instant) -> Option<Instant> {
         self.due.checked_sub(BURST).filter(|&until| until > now)
     }
 }

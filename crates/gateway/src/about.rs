@@ -138,7 +138,7 @@ pub(crate) async fn about(State(shared): State<Arc<Shared>>) -> Response {
         accepting_users: healthy && shared.unwilling().is_none() && !shared.login.is_closed(),
         configurations: Configurations {
             network_id: realm.network_id,
-            realm_name: realm.name.clone(),
+            realm_name: realm.names.name.clone(),
             global_scenes_urn: realm.global_scenes.clone(),
             scenes_urn: realm.scenes.clone(),
         },

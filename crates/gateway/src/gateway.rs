@@ -16,7 +16,7 @@ use bus::{Bus, Envelope, Headers, Subscription};
 use bytes::Bytes;
 use metrics::Counter;
 use protocol::{
-    Address, IslandId, Message as _, Position, ResumeHash, SceneTopic, SessionId, Subject, Topic,
+    Address, Close, IslandId, Message as _, Position, ResumeHash, SceneTopic, SessionId, Subject, Topic,
     atoll_bus::{GatewayHeartbeat, TransportAnnouncement},
     subject::{self, Layout},
     v3::{JoinIslandMessage, ServiceDiscoveryMessage},
@@ -33,7 +33,7 @@ use crate::{
     load::Load,
     login::{self, Login},
     services::Service,
-    sessions::{IslandChange, MemberChange, Sessions},
+    sessions::{Inbox, IslandChange, MemberChange, Sessions},
     socket,
     topics::Topics,
 };
@@ -294,20 +294,34 @@ impl Shared {
         }
     }
 
-    /// Has a client that wants to resume its session wait, for a moment after this gateway began, until
-    /// another gateway has reported that session.
-    pub(crate) async fn hear_of(&self, applicant: &Applicant) {
+    /// Begins a session, or gives the close code that refuses it: see [`Sessions::begin`].
+    pub(crate) async fn begin(
+        &self,
+        applicant: Applicant,
+        network: Network,
+    ) -> Result<(SessionId, Inbox), Close> {
+        let (Ok(random), Ok(secret)) = (admission::random(), admission::random()) else {
+            return Err(Close::Restarting);
+        };
+        self.await_report(&applicant).await;
+        self.sessions.begin(applicant, network, [random, secret])
+    }
+
+    /// Waits until another gateway has reported the session that a client wants to resume. This gateway
+    /// has just begun: once all reports have arrived, it waits no longer.
+    async fn await_report(&self, applicant: &Applicant) {
+        if applicant.presented.is_none() {
+            return;
+        }
         let reported = async {
             while !self.sessions.can_resume(applicant) {
                 time::sleep(LOOK_UP_INTERVAL).await;
             }
         };
-        if applicant.presented.is_some() {
-            let mut census = self.census.subscribe();
-            tokio::select! {
-                _ = census.wait_for(|under_way| !under_way) => {}
-                () = reported => {}
-            }
+        let mut census = self.census.subscribe();
+        tokio::select! {
+            _ = census.wait_for(|under_way| !under_way) => {}
+            () = reported => {}
         }
     }
 

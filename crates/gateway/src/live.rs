@@ -21,8 +21,6 @@ pub(crate) struct LiveState {
     published: Instant,
     /// When it is said again where it is, as somebody asked.
     repeat_at: Option<Instant>,
-    /// As many pings are unanswered as may be: its position is not repeated.
-    in_doubt: bool,
 }
 
 /// What to do next about a live client.
@@ -32,7 +30,7 @@ pub(crate) enum Live {
     Ignore,
     /// Report on the bus that it is here; `None`: at an unknown position.
     Publish(Option<Position>),
-    /// Check whether anything arrived lately: [`Timers::check`](crate::timers::Timers::check).
+    /// Check whether anything arrived lately: [`Timers::checked`](crate::timers::Timers::checked).
     Check,
     /// Ping it.
     Ping,
@@ -46,7 +44,7 @@ impl LiveState {
         let report = Report::new(transports);
         // A cluster alone is enough for an island: the director has to know of the peer at once.
         let repeat_at = settings.clusters_given.then_some(now);
-        Self { began: now, last: None, report, published: now, repeat_at, in_doubt: false }
+        Self { began: now, last: None, report, published: now, repeat_at }
     }
 
     /// The same, of a session that can be resumed.
@@ -55,11 +53,6 @@ impl LiveState {
             self.report.resumption(hash, resumes);
         }
         self
-    }
-
-    /// Records whether as many pings are unanswered as may be.
-    pub(crate) fn set_in_doubt(&mut self, in_doubt: bool) {
-        self.in_doubt = in_doubt;
     }
 
     /// Takes in a packet.
@@ -110,13 +103,12 @@ impl LiveState {
         if now - quiet_since >= limit { Live::End(Close::Idle) } else { Live::Ignore }
     }
 
-    /// The time to vouch has come: a client that is quiet, and whose socket lives, stays where it
-    /// is for a while.
-    pub(crate) fn vouch(&mut self, settings: &Settings, now: Instant) -> Live {
+    /// Repeats the position of a quiet client, for a while, if it was published an interval ago.
+    pub(crate) fn vouch(&mut self, settings: &Settings, in_doubt: bool, now: Instant) -> Live {
         // Timers are a little late, never early.
         let slack = Duration::from_millis(100);
         match now - self.published + slack >= settings.vouch_interval {
-            true => self.repeat(settings, now),
+            true => self.repeat(settings, in_doubt, now),
             false => Live::Ignore,
         }
     }
@@ -131,10 +123,11 @@ impl LiveState {
         self.repeat_at
     }
 
-    /// Says again where a client is for which it can be said.
-    pub(crate) fn repeat(&mut self, settings: &Settings, now: Instant) -> Live {
+    /// Publishes the last position of a client again, unless that is too old. `in_doubt`: as many pings
+    /// are unanswered as may be, so that nothing is published.
+    pub(crate) fn repeat(&mut self, settings: &Settings, in_doubt: bool, now: Instant) -> Live {
         self.repeat_at = None;
-        if self.in_doubt {
+        if in_doubt {
             return Live::Ignore;
         }
         match self.last {
@@ -220,13 +213,12 @@ mod tests {
         let (settings, start) = (Settings { clusters_given: true, ..settings() }, Instant::now());
         let mut live = LiveState::new(None, &settings, start);
         assert_eq!(live.repeat_at(), Some(start));
-        assert_eq!(live.repeat(&settings, start), Live::Publish(None));
-        assert_eq!(live.vouch(&settings, start + 5 * SECOND), Live::Publish(None));
+        assert_eq!(live.repeat(&settings, false, start), Live::Publish(None));
+        assert_eq!(live.vouch(&settings, false, start + 5 * SECOND), Live::Publish(None));
         assert_eq!(live.check_idle(&settings, start + 86_400 * SECOND), Live::Ignore);
         live.receive(packet(heartbeat(1.0, None)), &settings, start + 10 * SECOND);
-        assert_eq!(live.vouch(&settings, start + 500 * SECOND), at(1.0), "however long that is ago");
-        live.set_in_doubt(true);
-        assert_eq!(live.vouch(&settings, start + 505 * SECOND), Live::Ignore);
+        assert_eq!(live.vouch(&settings, false, start + 500 * SECOND), at(1.0), "however long that is ago");
+        assert_eq!(live.vouch(&settings, true, start + 505 * SECOND), Live::Ignore);
     }
 
     #[test]
@@ -256,13 +248,17 @@ mod tests {
     fn a_quiet_client_is_vouched_for_while_its_socket_lives_and_not_forever() {
         let (settings, start) = (settings(), Instant::now());
         let mut live = LiveState::new(None, &settings, start);
-        assert_eq!(live.vouch(&settings, start + 5 * SECOND), Live::Ignore, "it never said where it is");
+        assert_eq!(
+            live.vouch(&settings, false, start + 5 * SECOND),
+            Live::Ignore,
+            "it never said where it is"
+        );
         live.receive(packet(heartbeat(1.0, None)), &settings, start);
-        assert_eq!(live.vouch(&settings, start + 4 * SECOND), Live::Ignore);
-        assert_eq!(live.vouch(&settings, start + 5 * SECOND), at(1.0));
-        assert_eq!(live.vouch(&settings, start + 6 * SECOND), Live::Ignore);
-        assert_eq!(live.vouch(&settings, start + 120 * SECOND), at(1.0));
-        assert_eq!(live.vouch(&settings, start + 126 * SECOND), Live::Ignore);
+        assert_eq!(live.vouch(&settings, false, start + 4 * SECOND), Live::Ignore);
+        assert_eq!(live.vouch(&settings, false, start + 5 * SECOND), at(1.0));
+        assert_eq!(live.vouch(&settings, false, start + 6 * SECOND), Live::Ignore);
+        assert_eq!(live.vouch(&settings, false, start + 120 * SECOND), at(1.0));
+        assert_eq!(live.vouch(&settings, false, start + 126 * SECOND), Live::Ignore);
     }
 
     #[test]
@@ -270,21 +266,20 @@ mod tests {
         let (settings, start) = (settings(), Instant::now());
         let mut live = LiveState::new(None, &settings, start);
         live.wanted(start);
-        assert_eq!(live.repeat(&settings, start), Live::Ignore, "it never said where it is");
+        assert_eq!(live.repeat(&settings, false, start), Live::Ignore, "it never said where it is");
         live.receive(packet(heartbeat(1.0, None)), &settings, start);
         live.wanted(start + SECOND);
         live.wanted(start + 2 * SECOND);
         assert_eq!(live.repeat_at(), Some(start + SECOND), "once for all who ask");
-        assert_eq!(live.repeat(&settings, start + SECOND), at(1.0));
+        assert_eq!(live.repeat(&settings, false, start + SECOND), at(1.0));
         assert_eq!(live.repeat_at(), None);
-        assert_eq!(live.vouch(&settings, start + 5 * SECOND), Live::Ignore, "it was said just now");
+        assert_eq!(live.vouch(&settings, false, start + 5 * SECOND), Live::Ignore, "it was said just now");
         live.wanted(start + 6 * SECOND);
         live.receive(packet(heartbeat(2.0, None)), &settings, start + 5 * SECOND);
         assert_eq!(live.repeat_at(), None, "its own heartbeat was the answer");
-        live.set_in_doubt(true);
         live.wanted(start + 7 * SECOND);
         assert_eq!(
-            live.repeat(&settings, start + 7 * SECOND),
+            live.repeat(&settings, true, start + 7 * SECOND),
             Live::Ignore,
             "nobody knows whether it is there"
         );

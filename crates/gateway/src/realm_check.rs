@@ -15,7 +15,7 @@ pub enum RealmCheck {
 /// The names under which clients know this realm.
 #[derive(Debug, Clone, Default)]
 pub struct RealmNames {
-    /// What `/about` calls it, if anything.
+    /// Its name in `/about`, if it has one.
     pub name: Option<String>,
     /// The hosts of its public URLs, in lower case, without ports.
     pub hosts: Vec<String>,

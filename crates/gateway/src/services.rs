@@ -44,20 +44,21 @@ impl Service {
             return std::future::pending().await;
         }
         let client = HttpClient::new(&self.url, |builder| builder.timeout(DEADLINE));
-        let mut has_client = true;
+        let mut is_reported = false;
         let status = format!("{}/status", self.url.trim_end_matches('/'));
         let mut ticks = time::interval(INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            let client = client.get();
-            if let Err(error) = &client
-                && std::mem::take(&mut has_client)
-            {
-                tracing::error!(service = self.name, %error, "no client to probe the service with");
-            }
-            let Ok(client) = client else { continue };
-            has_client = true;
+            let client = match client.get() {
+                Ok(client) => client,
+                Err(error) => {
+                    if !std::mem::replace(&mut is_reported, true) {
+                        tracing::error!(service = self.name, %error, "no client to probe the service with");
+                    }
+                    continue;
+                }
+            };
             let healthy = is_success(client, &status).await || is_success(client, &status).await;
             metrics::gauge!("atoll_realm_service_healthy", "service" => self.name).set(f64::from(healthy));
             if healthy != self.healthy.swap(healthy, Ordering::Relaxed) {

@@ -78,8 +78,6 @@ pub enum KeepSession {
 /// What `/about` says of the realm beside its health.
 #[derive(Debug, Clone, Default)]
 pub struct Realm {
-    /// Its name, if it has one.
-    pub name: Option<String>,
     /// The Ethereum network: 1 is the main net.
     pub network_id: u64,
     /// URNs of scenes that run everywhere.
@@ -94,7 +92,8 @@ pub struct Realm {
     pub fixed_adapter: Option<ConnectionString>,
     /// Whether those who say that they are guests may log in.
     pub guests: bool,
-    /// The names that a signed login may give to the realm it is meant for.
+    /// Its name, if it has one, and the other names that a signed login may give to the realm it is meant
+    /// for.
     pub names: RealmNames,
     /// What happens to a signed login that is meant for another realm.
     pub check: RealmCheck,

@@ -83,11 +83,7 @@ async fn sign_in(shared: &Shared, permit: &Permit, socket: &mut Socket) -> Resul
 /// Begins the session, and serves it until it ends.
 async fn welcome(shared: &Shared, socket: &mut Socket, applicant: Applicant, network: Network) -> End {
     let (address, transports) = (applicant.address, applicant.transports.clone());
-    let (Ok(random), Ok(secret)) = (admission::random(), admission::random()) else {
-        return end(Close::Restarting);
-    };
-    shared.hear_of(&applicant).await;
-    let (session, mut inbox) = match shared.sessions.begin(applicant, network, [random, secret]) {
+    let (session, mut inbox) = match shared.begin(applicant, network).await {
         Ok(begun) => begun,
         Err(close) => return end(close),
     };
@@ -148,7 +144,7 @@ async fn live(
                 }
             },
             received = socket.next() => {
-                timers.arrived(&mut state);
+                timers.arrived();
                 match take(socket, received).await {
                     Ok(Some(packet)) => state.receive(packet, settings, Instant::now()),
                     Ok(None) => Live::Ignore,
@@ -157,11 +153,7 @@ async fn live(
             }
             next_step = timers.next(&mut state) => next_step,
         };
-        let next_step = match next_step {
-            Live::Check => timers.check(&mut state, socket.active_until()),
-            other => other,
-        };
-        match next_step {
+        match timers.checked(next_step, socket.active_until()) {
             Live::Ignore | Live::Check => {}
             Live::Publish(position) => shared.publish_heartbeat(address, session, &mut state, position),
             Live::Ping => {

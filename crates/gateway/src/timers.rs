@@ -47,8 +47,12 @@ impl<'a> Timers<'a> {
             biased;
             () = self.keep_alive.due() => Live::Check,
             _ = self.idle_checks.tick() => state.check_idle(self.settings, Instant::now()),
-            _ = self.vouches.tick() => state.vouch(self.settings, Instant::now()),
-            () = until(state.repeat_at()) => state.repeat(self.settings, Instant::now()),
+            _ = self.vouches.tick() => {
+                state.vouch(self.settings, self.keep_alive.is_in_doubt(), Instant::now())
+            }
+            () = until(state.repeat_at()) => {
+                state.repeat(self.settings, self.keep_alive.is_in_doubt(), Instant::now())
+            }
             // The other end lives as long as the gateway.
             _ = self.wanted.changed() => {
                 state.wanted(Instant::now() + SPREAD.mul_f64(rand::random()));
@@ -56,20 +60,19 @@ impl<'a> Timers<'a> {
             }
         }
     }
-}
 
-impl Timers<'_> {
-    /// Something arrived from the client.
-    pub(crate) fn arrived(&mut self, state: &mut LiveState) {
+    /// Records that something arrived from the client.
+    pub(crate) fn arrived(&mut self) {
         self.keep_alive.arrived();
-        state.set_in_doubt(false);
     }
 
-    /// What follows for a client that was active last at `active`, when a check is due.
-    pub(crate) fn check(&mut self, state: &mut LiveState, active: Instant) -> Live {
-        let liveness = self.keep_alive.check(active, Instant::now());
-        state.set_in_doubt(self.keep_alive.is_in_doubt());
-        match liveness {
+    /// Replaces [`Live::Check`] by its outcome for a client that was active last at `active`. Any other step
+    /// is returned as it is.
+    pub(crate) fn checked(&mut self, next_step: Live, active: Instant) -> Live {
+        if next_step != Live::Check {
+            return next_step;
+        }
+        match self.keep_alive.check(active, Instant::now()) {
             Liveness::Alive => Live::Ignore,
             Liveness::Silent => Live::Ping,
             Liveness::Dead => Live::End(Close::Silent),

@@ -363,7 +363,6 @@ impl Settings {
         gateway::Settings {
             public_url: ws_url.to_owned(),
             realm: gateway::Realm {
-                name: (!realm.name.is_empty()).then(|| realm.name.clone()),
                 network_id: realm.network_id,
                 global_scenes: list(&realm.global_scenes),
                 scenes: list(&realm.scenes),

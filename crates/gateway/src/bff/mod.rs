@@ -153,11 +153,7 @@ impl Client<'_> {
     async fn welcome(&mut self, applicant: Applicant, network: Network, number: u32) -> End {
         let (shared, address) = (self.shared, applicant.address);
         let transports = applicant.transports.clone();
-        let (Ok(random), Ok(secret)) = (admission::random(), admission::random()) else {
-            return end(Close::Restarting);
-        };
-        shared.hear_of(&applicant).await;
-        let (session, mut inbox) = match shared.sessions.begin(applicant, network, [random, secret]) {
+        let (session, mut inbox) = match shared.begin(applicant, network).await {
             Ok(begun) => begun,
             Err(close) => return self.turn_away(number, close, close.reason().to_owned()).await,
         };
@@ -233,7 +229,7 @@ impl Client<'_> {
                     }
                 },
                 received = self.socket.next() => {
-                    timers.arrived(&mut state);
+                    timers.arrived();
                     let taken = match received {
                         Ok(received) => self.take(received).await,
                         Err(ended) => Err(ended),
@@ -247,11 +243,7 @@ impl Client<'_> {
                 // Last, so that what others say never keeps the client from being read.
                 () = backlogs.news() => Live::Ignore,
             };
-            let next_step = match next_step {
-                Live::Check => timers.check(&mut state, self.socket.active_until()),
-                other => other,
-            };
-            match next_step {
+            match timers.checked(next_step, self.socket.active_until()) {
                 Live::Ignore | Live::Check => {}
                 Live::Publish(position) => shared.publish_heartbeat(address, session, &mut state, position),
                 Live::Ping => {
