@@ -48,6 +48,18 @@ impl Cluster {
         Self { processes: BTreeMap::new(), settings: owned(settings), nats }
     }
 
+    /// A director, a room node and these gateways, which are ready.
+    pub(crate) async fn with_gateways(gateways: &[&str], settings: &[(&str, &str)]) -> Self {
+        let mut cluster = Self::start(settings);
+        cluster.run("director", "director", &[]);
+        cluster.run("rooms", "rooms", &[]);
+        for gateway in gateways {
+            cluster.run(gateway, "gateway", &[]);
+        }
+        cluster.ready().await;
+        cluster
+    }
+
     /// Starts a process of these roles on a free port, with these settings beside the common ones. Room
     /// nodes are called as their process, unless the settings say otherwise.
     pub(crate) fn run(&mut self, name: &str, roles: &str, settings: &[(&str, &str)]) -> &Realm {

@@ -130,18 +130,12 @@ async fn whoever_asks_who_is_there_hears_of_everybody_once() {
 
 /// A realm with these gateways, at which many may sign in at a time. Who is silent is soon gone.
 async fn realm_with(gateways: &[&str]) -> Cluster {
-    let mut cluster = Cluster::start(&[
+    let settings = [
         ("ISLANDS__SILENCE_S", "4"),
         ("GATEWAY__VOUCH_INTERVAL_S", "1"),
         ("GATEWAY__MAX_HANDSHAKES_PER_IP", "512"),
-    ]);
-    cluster.run("director", "director", &[]);
-    cluster.run("rooms", "rooms", &[]);
-    for gateway in gateways {
-        cluster.run(gateway, "gateway", &[]);
-    }
-    cluster.ready().await;
-    cluster
+    ];
+    Cluster::with_gateways(gateways, &settings).await
 }
 
 /// A client that is signed in, over either dialect.

@@ -25,14 +25,8 @@ const AFTER_GRACE: Duration = Duration::from_secs(3);
 
 /// A realm with these gateways, whose rooms close sockets after a second.
 async fn realm_with(gateways: &[&str]) -> Cluster {
-    let mut cluster = Cluster::start(&[("ROOMS__GRACE_S", "1"), ("ISLANDS__FLUSH_INTERVAL_MS", "100")]);
-    cluster.run("director", "director", &[]);
-    cluster.run("rooms", "rooms", &[]);
-    for gateway in gateways {
-        cluster.run(gateway, "gateway", &[]);
-    }
-    cluster.ready().await;
-    cluster
+    let settings = [("ROOMS__GRACE_S", "1"), ("ISLANDS__FLUSH_INTERVAL_MS", "100")];
+    Cluster::with_gateways(gateways, &settings).await
 }
 
 /// The island of a session that is at this place.

@@ -28,6 +28,12 @@ pub(crate) fn settings() -> Settings {
     }
 }
 
+/// A node that offers rooms, as the engine takes it in.
+pub(crate) fn room_node(public_url: &str) -> archipelago::Transport {
+    let node = archipelago::sim::node("node-1".parse().unwrap(), 100);
+    archipelago::Transport { public_url: public_url.into(), ..node }
+}
+
 /// A director on a bus of its own, with one node that offers rooms.
 fn direct() -> Bus {
     let bus = Bus::in_process();

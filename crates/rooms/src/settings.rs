@@ -68,3 +68,36 @@ impl Settings {
         self.open.iter().any(|pattern| pattern.matches(room))
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// Settings of a node for tests.
+    pub(crate) fn settings() -> Settings {
+        Settings {
+            node: "rooms-1".parse().unwrap(),
+            public_url: String::new(),
+            path: String::new(),
+            max_island_size: 100,
+            max_room_size: 150,
+            max_users: 1_000,
+            open: Vec::new(),
+            fixed_room: None,
+            flush_interval: Duration::from_millis(10),
+            handshake_timeout: Duration::from_secs(10),
+            entries_per_minute: 30,
+            tell_connected: true,
+            max_room_egress_bytes_per_second: 0,
+            max_node_egress_bytes_per_second: 0,
+            handshakes: Limits { total: 10, per_network: None, rate: None },
+            ping_interval: Duration::from_secs(10),
+            grace: Duration::from_secs(10),
+            token_ttl: Duration::from_secs(300),
+            write_timeout: Duration::from_secs(10),
+            queue_bytes: 1024 * 1024,
+            messages_per_second: 100,
+            bytes_per_second: 256 * 1024,
+        }
+    }
+}

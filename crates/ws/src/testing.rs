@@ -1,7 +1,12 @@
 //! A client without a library, for tests: it sends what no library sends. Behind the feature
 //! `testing`.
 
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use std::time::Duration;
+
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    time::Instant,
+};
 
 /// The first byte of an unfragmented binary frame.
 pub const BINARY: u8 = 0x82;
@@ -17,6 +22,11 @@ pub const CLOSE: u8 = 0x88;
 pub const PING: u8 = 0x89;
 /// The first byte of a pong.
 pub const PONG: u8 = 0x8a;
+
+/// Frames of a flood: 50 s at [`PER_SECOND`], of which the first second is free.
+pub const FLOOD: usize = 1_000;
+/// Messages a second that a server under test allows a client.
+pub const PER_SECOND: usize = 20;
 
 /// The frame of a client, masked.
 pub fn client_frame(first: u8, payload: &[u8]) -> Vec<u8> {
@@ -93,4 +103,54 @@ impl<S: AsyncRead + AsyncWrite + Unpin> RawClient<S> {
             }
         }
     }
+
+    /// Asserts that the next frame begins with `first`, and arrives so many seconds after `began`. Returns its
+    /// payload.
+    pub async fn receive_after(&mut self, first: u8, began: Instant, seconds: u64) -> Vec<u8> {
+        let (got, payload) = self.receive().await.expect("a frame");
+        assert_eq!((got, began.elapsed().as_secs()), (first, seconds));
+        payload
+    }
+
+    /// Sends [`FLOOD`] equal frames, and measures how long the server takes to read them.
+    pub async fn time_to_read(&mut self, first: u8, payload: &[u8]) -> Duration {
+        let began = Instant::now();
+        self.flood(first, payload, FLOOD).await;
+        self.send(PING, b"last").await;
+        while self.receive_until(PONG).await != b"last" {}
+        began.elapsed()
+    }
+
+    /// Asserts that a server with a ping interval of 10 s pings this client when it is silent, counts from its
+    /// answer on, and closes it after two pings without one. Returns the payload of the close frame.
+    pub async fn receive_pings_and_close(&mut self) -> Vec<u8> {
+        let began = Instant::now();
+        self.receive_after(PING, began, 10).await;
+        self.receive_after(PING, began, 20).await;
+        self.send(PONG, b"").await;
+        for seconds in [30, 40] {
+            self.receive_after(PING, began, seconds).await;
+        }
+        self.receive_after(CLOSE, began, 50).await
+    }
+}
+
+/// Asserts that frames of every kind that carries no message are read at [`PER_SECOND`]. Each client that
+/// `connect` returns has sent at most `before` frames.
+pub async fn assert_paced<S>(connect: impl AsyncFn() -> RawClient<S>, before: usize)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let assert_at_pace = |what: &str, took: Duration| {
+        let seconds = |frames: usize| Duration::from_secs_f64(frames as f64 / PER_SECOND as f64);
+        let expected = seconds(FLOOD - PER_SECOND)..=seconds(FLOOD + before);
+        assert!(expected.contains(&took), "{what}: {took:?}, not {expected:?}");
+    };
+    let mut client = connect().await;
+    client.send(FIRST_FRAGMENT, b"").await;
+    assert_at_pace("empty fragments", client.time_to_read(FRAGMENT, b"").await);
+    let mut client = connect().await;
+    assert_at_pace("pings", client.time_to_read(PING, b"").await);
+    let mut client = connect().await;
+    assert_at_pace("pongs", client.time_to_read(PONG, b"unasked").await);
 }

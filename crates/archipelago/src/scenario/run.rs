@@ -284,25 +284,32 @@ impl Stage {
     }
 
     fn expect_told_only(&self, peers: &[String]) -> Outcome {
-        let expected: BTreeSet<Address> = peers.iter().map(|peer| address(peer)).collect();
-        let told = self.outputs.iter().filter_map(|output| match output {
+        let assigned = |output: &Output| match output {
             Output::Assigned { peer, .. } => Some(*peer),
             _ => None,
-        });
-        let actual: BTreeSet<Address> = told.collect();
-        let names = || actual.iter().map(|&peer| name_of(peer)).collect::<Vec<_>>();
-        check(actual == expected, || format!("told were {:?}", names()))
+        };
+        self.expect_peers(peers, assigned, "told")
     }
 
     fn expect_taken_over(&self, peers: &[String]) -> Outcome {
-        let expected: BTreeSet<Address> = peers.iter().map(|peer| address(peer)).collect();
-        let taken_over = self.outputs.iter().filter_map(|output| match output {
+        let taken_over = |output: &Output| match output {
             Output::TakenOver { peer, .. } => Some(*peer),
             _ => None,
-        });
-        let actual: BTreeSet<Address> = taken_over.collect();
+        };
+        self.expect_peers(peers, taken_over, "taken over")
+    }
+
+    /// Checks that the outputs of which `pick` finds a peer are those of exactly these peers.
+    fn expect_peers(
+        &self,
+        peers: &[String],
+        pick: impl Fn(&Output) -> Option<Address>,
+        what: &str,
+    ) -> Outcome {
+        let expected: BTreeSet<Address> = peers.iter().map(|peer| address(peer)).collect();
+        let actual: BTreeSet<Address> = self.outputs.iter().filter_map(pick).collect();
         let names = || actual.iter().map(|&peer| name_of(peer)).collect::<Vec<_>>();
-        check(actual == expected, || format!("taken over were {:?}", names()))
+        check(actual == expected, || format!("{what} were {:?}", names()))
     }
 
     fn expect_opened(&self, expected: usize) -> Outcome {

@@ -12,7 +12,7 @@ use crate::{
     configured::Minters,
     inbound::Heartbeat,
     messenger::Messenger,
-    tests::{announce, peer, settings},
+    tests::{announce, peer, room_node, settings},
 };
 
 const ALONE: Standing = Standing::Leads(Term { epoch: None });
@@ -116,18 +116,7 @@ async fn a_messenger_that_is_behind_delays_no_flush_and_loses_nothing() {
     let (errands, mut waiting) = mpsc::channel(1);
     let mut clock = Clock::new(settings(), Bus::in_process(), errands, Leadership::default());
     clock.follow(ALONE);
-    let transport = archipelago::Transport {
-        node: "node-1".parse().unwrap(),
-        kind: archipelago::TransportKind::WsRoom,
-        capability: "ws-room".into(),
-        max_island_size: 100,
-        seats: None,
-        users: 0,
-        draining: false,
-        public_url: "ws://127.0.0.1:5000".into(),
-        started_ms: 0,
-    };
-    clock.take(Heard::Input(Input::Transport(transport)));
+    clock.take(Heard::Input(Input::Transport(room_node("ws://127.0.0.1:5000"))));
     for number in 1..=5 {
         let position = Position::new(f32::from(number) * 1_000.0, 0.0, 0.0);
         let peer = peer(number);

@@ -1,10 +1,15 @@
-use archipelago::{Transport, TransportKind};
 use bus::{Bus, Subscription};
 use protocol::{Address, IslandId, SessionId, Subject, subject};
 use transports::ws_room;
 
 use super::*;
-use crate::{ERRAND_QUEUE, configured::Minters, messenger::Messenger, replica::Replica, tests::peer};
+use crate::{
+    ERRAND_QUEUE,
+    configured::Minters,
+    messenger::Messenger,
+    replica::Replica,
+    tests::{peer, room_node},
+};
 
 const FLUSH_MS: u64 = 250;
 
@@ -55,17 +60,7 @@ impl Trial {
     }
 
     async fn flush(&mut self) {
-        let node = Transport {
-            node: "node-1".parse().unwrap(),
-            kind: TransportKind::WsRoom,
-            capability: "ws-room".into(),
-            max_island_size: 100,
-            seats: None,
-            users: 0,
-            draining: false,
-            public_url: "ws://127.0.0.1:5000".into(),
-            started_ms: 0,
-        };
+        let node = room_node("ws://127.0.0.1:5000");
         self.leader.hear(Heard::Input(Input::Transport(node)), self.now());
         self.leader.flush(0, &self.errands, self.now()).unwrap();
         while let Ok(errand) = self.waiting.try_recv() {

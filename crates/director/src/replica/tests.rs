@@ -1,4 +1,5 @@
 use super::*;
+use crate::tests::room_node;
 
 const NOW: Duration = Duration::from_secs(100);
 
@@ -185,20 +186,7 @@ fn an_island_whose_last_members_went_elsewhere_keeps_no_place() {
 
 #[test]
 fn who_is_silent_or_gone_for_long_is_forgotten() {
-    let other = |at: f64| {
-        let node = Transport {
-            node: "node-1".parse().unwrap(),
-            kind: TransportKind::WsRoom,
-            capability: "ws-room".into(),
-            max_island_size: 100,
-            seats: None,
-            users: 0,
-            draining: false,
-            public_url: "ws://there".into(),
-            started_ms: 0,
-        };
-        (at, Heard::Input(Input::Transport(node)))
-    };
+    let other = |at: f64| (at, Heard::Input(Input::Transport(room_node("ws://there"))));
     let here = || (0.0, heartbeat(None, None));
     assert_eq!(succession([here(), other(14.0)]).0.len(), 1);
     let (residents, since) = succession([here(), other(16.0)]);
@@ -216,12 +204,7 @@ fn a_node_that_is_not_named_is_the_one_that_announces_the_place() {
             node: name.parse().unwrap(),
             kind,
             capability: capability.into(),
-            max_island_size: 100,
-            seats: None,
-            users: 0,
-            draining: false,
-            public_url: url.into(),
-            started_ms: 0,
+            ..room_node(url)
         }))
     };
     let node_of = |connection: &str| {
@@ -288,19 +271,8 @@ fn whom_another_service_put_with_nobody_is_in_no_island() {
 
 #[test]
 fn node_that_restarted_has_its_members_told_by_a_new_leader() {
-    let node = |started_ms| {
-        Heard::Input(Input::Transport(Transport {
-            node: "node-1".parse().unwrap(),
-            kind: TransportKind::WsRoom,
-            capability: "ws-room".into(),
-            max_island_size: 100,
-            seats: None,
-            users: 0,
-            draining: false,
-            public_url: "ws://there".into(),
-            started_ms,
-        }))
-    };
+    let node =
+        |started_ms| Heard::Input(Input::Transport(Transport { started_ms, ..room_node("ws://there") }));
     let tells = |more: Vec<(f64, Heard)>| {
         let knows = heartbeat(None, Some(told("I1", "node-1")));
         let heard = [(0.0, node(1_000)), (0.1, assigned(None, "I1")), (2.0, knows)];

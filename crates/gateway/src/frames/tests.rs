@@ -20,16 +20,15 @@ use protocol::{
 };
 use rpc::client::{Caller, Event};
 use tokio::io::{AsyncWriteExt, DuplexStream};
-use ws::testing::{BINARY, CLOSE, FIRST_FRAGMENT, FRAGMENT, PING, PONG, RawClient};
+use ws::testing::{
+    BINARY, CLOSE, FIRST_FRAGMENT, FLOOD, FRAGMENT, PER_SECOND, PING, PONG, RawClient, assert_paced,
+};
 
 use super::*;
 use crate::{Gateway, Usage, sessions::IslandChange, settings as defaults};
 
 const ARCHIPELAGO: &str = "/archipelago/ws";
 const RPC: &str = "/rpc";
-/// Frames of a flood: 50 s at 20 a second, of which the first second is free.
-const FLOOD: usize = 1_000;
-const PER_SECOND: usize = 20;
 /// Frames that a client may have sent before the flood.
 const SIGN_IN: usize = 6;
 
@@ -133,59 +132,36 @@ impl RpcClient {
     }
 }
 
-/// Sends [`FLOOD`] equal frames, and measures how long the gateway takes to read them.
-async fn time_to_read(client: &mut Client, first: u8, payload: &[u8]) -> Duration {
-    let began = Instant::now();
-    client.flood(first, payload, FLOOD).await;
-    client.send(PING, b"last").await;
-    while client.receive_until(PONG).await != b"last" {}
-    began.elapsed()
-}
-
-/// Asserts that frames of every kind that carries no message are read at the client's pace.
-async fn assert_paced(connect: impl AsyncFn() -> Client) {
-    let mut client = connect().await;
-    client.send(FIRST_FRAGMENT, b"").await;
-    assert_at_pace("empty fragments", time_to_read(&mut client, FRAGMENT, b"").await);
-    let mut client = connect().await;
-    assert_at_pace("pings", time_to_read(&mut client, PING, b"").await);
-    let mut client = connect().await;
-    assert_at_pace("pongs", time_to_read(&mut client, PONG, b"unasked").await);
-}
-
-fn assert_at_pace(what: &str, took: Duration) {
-    let seconds = |frames: usize| Duration::from_secs_f64(frames as f64 / PER_SECOND as f64);
-    let expected = seconds(FLOOD - PER_SECOND)..=seconds(FLOOD + SIGN_IN);
-    assert!(expected.contains(&took), "{what}: {took:?}, not {expected:?}");
-}
-
 #[tokio::test(start_paused = true)]
 async fn archipelago_frames_are_paced_before_the_sign_in() {
     let gateway = gateway(settings());
-    assert_paced(async || connect(&gateway, ARCHIPELAGO).await).await;
+    assert_paced(async || connect(&gateway, ARCHIPELAGO).await, SIGN_IN).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn archipelago_frames_are_paced_after_the_sign_in() {
     let gateway = gateway(settings());
-    assert_paced(async || {
-        let mut client = connect(&gateway, ARCHIPELAGO).await;
-        sign_in(&mut client).await;
-        client
-    })
+    assert_paced(
+        async || {
+            let mut client = connect(&gateway, ARCHIPELAGO).await;
+            sign_in(&mut client).await;
+            client
+        },
+        SIGN_IN,
+    )
     .await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn rpc_frames_are_paced_before_the_sign_in() {
     let gateway = gateway(settings());
-    assert_paced(async || connect(&gateway, RPC).await).await;
+    assert_paced(async || connect(&gateway, RPC).await, SIGN_IN).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn rpc_frames_are_paced_after_the_sign_in() {
     let gateway = gateway(settings());
-    assert_paced(async || RpcClient::sign_in(connect(&gateway, RPC).await).await.client).await;
+    assert_paced(async || RpcClient::sign_in(connect(&gateway, RPC).await).await.client, SIGN_IN).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -225,13 +201,6 @@ fn heartbeat() -> Heartbeat {
     Heartbeat { position: Some(Default::default()), desired_room: None }
 }
 
-/// Asserts that the next frame begins with `first`, and arrives so long after `began`.
-async fn assert_receives(client: &mut Client, first: u8, began: Instant, after: u64) -> Vec<u8> {
-    let (got, payload) = client.receive().await.expect("a frame");
-    assert_eq!((got, began.elapsed().as_secs()), (first, after));
-    payload
-}
-
 #[tokio::test(start_paused = true)]
 async fn archipelago_client_that_sends_gets_no_ping() {
     let gateway = gateway(settings());
@@ -268,14 +237,7 @@ async fn silent_client_is_pinged_twice_and_closed() {
             sign_in(&mut client).await;
             client
         };
-        let began = Instant::now();
-        assert_receives(&mut client, PING, began, 10).await;
-        assert_receives(&mut client, PING, began, 20).await;
-        client.send(PONG, b"").await;
-        for after in [30, 40] {
-            assert_receives(&mut client, PING, began, after).await;
-        }
-        let close = assert_receives(&mut client, CLOSE, began, 50).await;
+        let close = client.receive_pings_and_close().await;
         assert_eq!(close[..2], Close::Silent.code().to_be_bytes());
     }
 }
@@ -290,7 +252,7 @@ async fn client_that_sends_no_heartbeats_is_idle() {
         time::sleep(Duration::from_secs(5)).await;
         client.send(PONG, b"").await;
     }
-    let close = assert_receives(&mut client, CLOSE, began, 90).await;
+    let close = client.receive_after(CLOSE, began, 90).await;
     assert_eq!(close[..2], Close::Idle.code().to_be_bytes());
 }
 
@@ -304,7 +266,7 @@ async fn bytes_of_an_incomplete_frame_are_no_silence() {
         time::sleep(Duration::from_secs(9)).await;
         client.0.write_all(&[byte]).await.unwrap();
     }
-    assert_receives(&mut client, PONG, began, 90).await;
+    client.receive_after(PONG, began, 90).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -316,7 +278,7 @@ async fn session_that_is_not_read_for_its_rate_is_not_dead() {
     assert!(matches!(sent, Event::Answered { .. }), "{sent:?}");
     let began = Instant::now();
     rpc.client.send(PING, b"last").await;
-    assert_receives(&mut rpc.client, PONG, began, 59).await;
+    rpc.client.receive_after(PONG, began, 59).await;
 }
 
 #[tokio::test(start_paused = true)]

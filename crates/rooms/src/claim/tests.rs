@@ -10,6 +10,7 @@ use super::*;
 use crate::{
     Settings,
     node::{ANNOUNCE_INTERVAL, Inbound, Shared},
+    settings::tests::settings,
 };
 
 const OWN: &str = "ws://127.0.0.1:5002";
@@ -87,28 +88,9 @@ async fn those_who_always_say_something_else_hold_nobody_up_for_ever() {
 
 fn node() -> Shared {
     let settings = Settings {
-        node: "rooms-1".parse().unwrap(),
         public_url: OWN.to_owned(),
-        path: String::new(),
-        max_island_size: 100,
-        max_room_size: 150,
-        max_users: 1_000,
-        open: Vec::new(),
-        entries_per_minute: 30,
-        tell_connected: true,
-        max_room_egress_bytes_per_second: 0,
-        max_node_egress_bytes_per_second: 0,
-        fixed_room: None,
-        flush_interval: Duration::from_millis(10),
-        handshake_timeout: Duration::from_secs(10),
         handshakes: Limits { total: 1, per_network: None, rate: None },
-        ping_interval: Duration::from_secs(10),
-        grace: Duration::from_secs(10),
-        token_ttl: Duration::from_secs(300),
-        write_timeout: Duration::from_secs(10),
-        queue_bytes: 1024 * 1024,
-        messages_per_second: 100,
-        bytes_per_second: 256 * 1024,
+        ..settings()
     };
     let tokens = Arc::new(ws_room::Verifier::new([&b"a secret of sixteen characters"[..]]));
     Shared::new(settings, tokens, Verifier::new(identity::Limits::default()), Arc::default())

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use admission::{Limits, Network, Verifier};
+use admission::{Network, Verifier};
 use axum::{Extension, Router};
 use bus::Bus;
 use hyper_util::{rt::TokioIo, service::TowerToHyperService};
@@ -13,14 +13,13 @@ use protocol::{
 };
 use tokio::io::DuplexStream;
 use transports::ws_room;
-use ws::testing::{BINARY, CLOSE, FIRST_FRAGMENT, FRAGMENT, PING, PONG, RawClient};
+use ws::testing::{
+    BINARY, CLOSE, FIRST_FRAGMENT, FLOOD, FRAGMENT, PER_SECOND, PING, PONG, RawClient, assert_paced,
+};
 
 use super::*;
-use crate::{Rooms, Settings};
+use crate::{Rooms, Settings, settings};
 
-/// Frames of a flood: 50 s at 20 a second, of which the first second is free.
-const FLOOD: usize = 1_000;
-const PER_SECOND: usize = 20;
 /// Frames that a client may have sent before the flood.
 const ENTRY: usize = 3;
 
@@ -32,28 +31,10 @@ fn router(handshake_timeout: Duration) -> Router {
 
 fn settings(handshake_timeout: Duration) -> Settings {
     Settings {
-        node: "rooms-1".parse().unwrap(),
-        public_url: String::new(),
-        path: String::new(),
-        max_island_size: 100,
-        max_room_size: 150,
-        max_users: 1_000,
         open: vec!["lobby".parse().unwrap()],
-        fixed_room: None,
-        flush_interval: Duration::from_millis(10),
         handshake_timeout,
-        entries_per_minute: 30,
-        tell_connected: true,
-        max_room_egress_bytes_per_second: 0,
-        max_node_egress_bytes_per_second: 0,
-        handshakes: Limits { total: 10, per_network: None, rate: None },
-        ping_interval: Duration::from_secs(10),
-        grace: Duration::from_secs(10),
-        token_ttl: Duration::from_secs(300),
-        write_timeout: Duration::from_secs(10),
-        queue_bytes: 1024 * 1024,
         messages_per_second: PER_SECOND as u32,
-        bytes_per_second: 256 * 1024,
+        ..settings::tests::settings()
     }
 }
 
@@ -98,42 +79,16 @@ async fn enter_as(router: &Router, wallet: u8) -> Client {
     client
 }
 
-/// Sends [`FLOOD`] equal frames, and measures how long the node takes to read them.
-async fn time_to_read(client: &mut Client, first: u8, payload: &[u8]) -> Duration {
-    let began = Instant::now();
-    client.flood(first, payload, FLOOD).await;
-    client.send(PING, b"last").await;
-    while client.receive_until(PONG).await != b"last" {}
-    began.elapsed()
-}
-
-/// Asserts that frames of every kind that carries no message are read at the client's pace.
-async fn assert_paced(connect: impl AsyncFn() -> Client) {
-    let mut client = connect().await;
-    client.send(FIRST_FRAGMENT, b"").await;
-    assert_at_pace("empty fragments", time_to_read(&mut client, FRAGMENT, b"").await);
-    let mut client = connect().await;
-    assert_at_pace("pings", time_to_read(&mut client, PING, b"").await);
-    let mut client = connect().await;
-    assert_at_pace("pongs", time_to_read(&mut client, PONG, b"unasked").await);
-}
-
-fn assert_at_pace(what: &str, took: Duration) {
-    let seconds = |frames: usize| Duration::from_secs_f64(frames as f64 / PER_SECOND as f64);
-    let expected = seconds(FLOOD - PER_SECOND)..=seconds(FLOOD + ENTRY);
-    assert!(expected.contains(&took), "{what}: {took:?}, not {expected:?}");
-}
-
 #[tokio::test(start_paused = true)]
 async fn room_frames_are_paced_before_the_entry() {
     let router = router(Duration::from_secs(1_000));
-    assert_paced(async || connect(&router).await).await;
+    assert_paced(async || connect(&router).await, ENTRY).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn room_frames_are_paced_after_the_entry() {
     let router = router(Duration::from_secs(1_000));
-    assert_paced(async || enter(&router).await).await;
+    assert_paced(async || enter(&router).await, ENTRY).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -152,13 +107,6 @@ fn update(body: Vec<u8>, unreliable: bool) -> Message {
     Message::PeerUpdateMessage(WsPeerUpdate { from_alias: 0, body: body.into(), unreliable })
 }
 
-/// Asserts that the next frame begins with `first`, and arrives so long after `began`.
-async fn assert_receives(client: &mut Client, first: u8, began: Instant, after: u64) -> Vec<u8> {
-    let (got, payload) = client.receive().await.expect("a frame");
-    assert_eq!((got, began.elapsed().as_secs()), (first, after));
-    payload
-}
-
 #[tokio::test(start_paused = true)]
 async fn member_that_sends_gets_no_ping() {
     let mut client = enter(&router(Duration::from_secs(10))).await;
@@ -173,14 +121,7 @@ async fn member_that_sends_gets_no_ping() {
 #[tokio::test(start_paused = true)]
 async fn silent_member_is_pinged_twice_and_closed() {
     let mut client = enter(&router(Duration::from_secs(10))).await;
-    let began = Instant::now();
-    assert_receives(&mut client, PING, began, 10).await;
-    assert_receives(&mut client, PING, began, 20).await;
-    client.send(PONG, b"").await;
-    for after in [30, 40] {
-        assert_receives(&mut client, PING, began, after).await;
-    }
-    let close = assert_receives(&mut client, CLOSE, began, 50).await;
+    let close = client.receive_pings_and_close().await;
     assert_eq!(close[..2], Close::Silent.code().to_be_bytes());
 }
 
@@ -194,8 +135,8 @@ async fn member_that_is_not_read_for_its_rate_is_not_dead() {
     let began = Instant::now();
     say(&mut client, update(vec![0; 60_000], false)).await;
     client.send(PING, b"last").await;
-    assert_receives(&mut client, PONG, began, 59).await;
-    assert_receives(&mut client, PING, began, 69).await;
+    client.receive_after(PONG, began, 59).await;
+    client.receive_after(PING, began, 69).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -317,7 +258,7 @@ async fn flood_of_dropped_updates_is_read_at_ten_times_the_rate() {
     let mut client = enter(&router(Duration::from_secs(10))).await;
     time::sleep(Duration::from_secs(5)).await;
     let message = WsPacket { message: Some(update(Vec::new(), true)) }.encode_to_vec();
-    let seconds = time_to_read(&mut client, BINARY, &message).await.as_secs_f64();
+    let seconds = client.time_to_read(BINARY, &message).await.as_secs_f64();
     let per_second = (READ_FACTOR as usize * PER_SECOND) as f64;
     let expected = FLOOD as f64 / per_second - 1.0;
     assert!((expected..expected + 0.1).contains(&seconds), "{seconds}, not {expected}");
