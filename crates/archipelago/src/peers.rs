@@ -70,7 +70,7 @@ impl Flags {
     }
 }
 
-/// What a session of a message means.
+/// How the session of a message relates to the present one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Admitted {
     /// It has been replaced: the message changes nothing.

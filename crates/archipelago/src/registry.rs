@@ -29,7 +29,7 @@ pub struct Transport {
     /// Where clients reach it. The engine only hands it on.
     pub public_url: Arc<str>,
     /// When its process began, in milliseconds since the Unix epoch; 0: not known. A later one is another process,
-    /// to which what clients were told before means nothing.
+    /// which knows none of the strings that clients were sent before.
     pub started_ms: u64,
 }
 

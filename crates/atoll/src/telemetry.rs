@@ -26,7 +26,7 @@ pub(crate) fn log(settings: &Settings) -> anyhow::Result<()> {
     let filter =
         EnvFilter::try_new(format!("{quiet}{level}")).with_context(|| format!("log.level = {level}"))?;
     let colours = std::io::stderr().is_terminal();
-    // What the library says about its own errors would go to the stream itself, which may block.
+    // The library would write its own errors to the stream itself, which may block.
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(colours)

@@ -49,7 +49,7 @@ pub(crate) struct Polled {
 pub(crate) struct Campaign {
     /// Sending asks it to give the office back.
     pub(crate) resign: oneshot::Sender<()>,
-    /// Of them only the one that holds the lease ends by itself.
+    /// Only the task that holds the lease ends by itself.
     pub(crate) task: JoinSet<()>,
 }
 

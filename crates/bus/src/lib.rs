@@ -73,11 +73,11 @@ pub struct Headers {
     /// `Atoll-Epoch`: of which term of which director the message is; a later term has a greater
     /// one. Absent: of one that shares its realm with no other.
     pub epoch: Option<u64>,
-    /// With a connect, what it says of resumption. Boxed, as hardly any other message has it.
+    /// The resumption headers of a connect. Boxed, since hardly any other message has them.
     pub resumption: Option<Box<Resumption>>,
 }
 
-/// What the connect of a client says that announced extensions.
+/// The resumption headers of a connect whose client announced extensions.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Resumption {
     /// `Atoll-Resume-Hash`: the hash of the session's resumption secret.
@@ -92,8 +92,8 @@ impl Headers {
         Self { session: Some(session), ..Self::default() }
     }
 
-    /// What the message says of resumption: nothing, unless it is the connect of a client that
-    /// announced extensions.
+    /// The resumption headers: both absent, unless the message is the connect of a client that announced
+    /// extensions.
     pub fn resumption(&self) -> Resumption {
         self.resumption.as_deref().copied().unwrap_or_default()
     }

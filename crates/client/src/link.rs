@@ -27,7 +27,7 @@ pub(crate) struct Link {
     pub(crate) wishes: watch::Receiver<Wishes>,
     pub(crate) news: mpsc::Sender<LinkNews>,
     pub(crate) topics: Topics,
-    /// Of the last session; empty before the first, or if its gateway gave none.
+    /// The secret of the last session. Empty before the first session, or if its gateway sent none.
     pub(crate) resume_secret: Bytes,
 }
 
@@ -117,7 +117,7 @@ impl Link {
 
     /// What cannot be told yet is kept, and no other news are taken meanwhile.
     async fn serve(&mut self, session: &mut Session) -> Ended {
-        // A gateway that gives no secret has no director end what the last session entered.
+        // Behind a gateway that sends no secret, no director ends the last session's memberships.
         let Welcome { resume_secret, resumed } = session.welcome();
         let keeps_room = *resumed || resume_secret.is_empty();
         let mut untold = Some(LinkNews::SignedIn { keeps_room });

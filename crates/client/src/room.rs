@@ -40,14 +40,14 @@ pub(crate) struct Stay {
     speech: Speech,
 }
 
-/// When something is said in a stay.
+/// When messages may be sent in a stay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Speech {
-    /// From its beginning on: it waits for the welcome.
+    /// From its beginning on: messages are queued until the welcome.
     Early,
     /// Once the room has welcomed the explorer.
     Entered,
-    /// No more.
+    /// Not any more.
     Silent,
 }
 
@@ -110,12 +110,12 @@ impl Stay {
         Self { id, say, progress, entered: false, speech: Speech::Entered }
     }
 
-    /// The same, and what is said before the welcome waits for it.
+    /// The same, but messages that are sent before the welcome are queued for it.
     pub(crate) fn saying_early(self) -> Self {
         Self { speech: Speech::Early, ..self }
     }
 
-    /// The same, and nothing more is said there.
+    /// The same, but it sends no more messages.
     pub(crate) fn silent(self) -> Self {
         Self { speech: Speech::Silent, ..self }
     }

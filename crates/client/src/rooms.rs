@@ -142,9 +142,9 @@ impl Rooms {
         });
     }
 
-    /// Enters the present room anew, with this newer token. The room kicks the older socket when it
-    /// lets the newer one in, and ignores what the older one says from then on: so the explorer says
-    /// nothing more there, and what it says waits for the welcome. Nothing comes through both.
+    /// Enters the present room anew, with this newer token. The room kicks the older socket when it admits
+    /// the newer one, and ignores messages of the older one from then on. So the client sends nothing more
+    /// through the older socket and queues its messages until the welcome. No message arrives through both.
     fn enter_again(&mut self, url: String) {
         self.doubles = Doubles::default();
         let Some(mut present) = self.present.take() else { return };

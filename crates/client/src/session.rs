@@ -19,7 +19,7 @@ pub struct Session {
     welcome: Welcome,
 }
 
-/// What a gateway says of resumption in its welcome.
+/// The resumption fields of a gateway's welcome.
 #[derive(Clone, PartialEq, Eq, Default)]
 pub(crate) struct Welcome {
     /// The secret that lets the next session resume this one. Empty: the gateway knows nothing of it.
@@ -81,7 +81,7 @@ impl Session {
         in_time.unwrap_or_else(|_| Err(Ended::broken("the gateway did not answer in time")))
     }
 
-    /// What the gateway's welcome said.
+    /// The resumption fields of the gateway's welcome.
     pub(crate) fn welcome(&self) -> &Welcome {
         &self.welcome
     }

@@ -109,8 +109,8 @@ fn read(envelope: &Envelope, settings: &Settings) -> Result<Option<Heard>, &'sta
             let resumes = (!resumes.is_empty()).then(|| resumes.parse()).transpose();
             let resumes = resumes.map_err(|_| "resumes")?;
             let position = match position {
-                // Of a client that sends no heartbeats, since its cluster alone decides. Rules by area and
-                // the members' positions in `island_changed` take it to be at the origin.
+                // The client sends no heartbeats, since its cluster alone decides. Rules by area and the
+                // members' positions in `island_changed` take the peer to be at the origin.
                 None if settings.engine.clustering == Clustering::Given => Position::default(),
                 // Gateways check positions too; foreign ones may not.
                 position => {
@@ -183,7 +183,7 @@ fn transport(node: NodeName, envelope: &Envelope, settings: &Settings) -> Result
     if settings.transports.iter().any(|configured| configured.node == node) {
         return Err("transport_name");
     }
-    // No later process would be told from it.
+    // Otherwise no later process could be distinguished from it.
     if is_of_far_future(announcement.started_ms) {
         return Err("transport_started");
     }

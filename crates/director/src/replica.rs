@@ -44,7 +44,7 @@ struct Peer {
     said: bool,
     /// Whether its present client was told that, and what it was told still admits it.
     knows: bool,
-    /// The process of the node that it was told of is another one since: it has to be told anew.
+    /// The node that it was assigned to has restarted since, so that it needs a new string.
     restarted: bool,
     /// When that came from the director, if it did.
     told_at: Option<Duration>,
@@ -99,7 +99,7 @@ impl Replica {
         }
     }
 
-    /// A node is there. A later process under its name knows nobody who was sent there before.
+    /// A node announced itself. A later process under its name knows no member of the earlier one.
     fn announced(&mut self, mut transport: Transport, now: Duration) {
         if let Some((known, _)) = self.nodes.get(&transport.node) {
             if transport.started_ms > known.started_ms {

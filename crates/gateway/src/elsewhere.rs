@@ -113,8 +113,8 @@ impl Elsewhere {
         }
     }
 
-    /// The director says that somebody left an island. Who moves has joined another before. Gives the
-    /// session that has ended by that.
+    /// The director published that a peer left an island; one that moves has joined another before. Returns
+    /// the session that this ended.
     pub(crate) fn left(
         &mut self,
         address: Address,

@@ -81,7 +81,7 @@ const TOPICS_QUEUE: usize = 4_096;
 const CENSUS_QUEUE: usize = 262_144;
 /// For how long answers to that are waited for: gateways answer within a second.
 const CENSUS: Duration = Duration::from_secs(2);
-/// When those answers have come, so that a client which nobody reported cannot resume its session.
+/// How long those answers may take. After that a client whose session was not reported cannot resume it.
 const CENSUS_ANSWERS: Duration = Duration::from_millis(1_200);
 /// How often a client that waits to be reported is looked up meanwhile.
 const LOOK_UP_INTERVAL: Duration = Duration::from_millis(50);
@@ -386,8 +386,8 @@ struct OfIsland {
     island_id: String,
 }
 
-/// What an encoded `GatewayHeartbeat` reports of its session: the island that its client was told of,
-/// and the hash of its resumption secret.
+/// The island that the client of an encoded `GatewayHeartbeat` was sent last, and the hash of its session's
+/// resumption secret.
 fn reported(heartbeat: &Bytes) -> (Option<IslandId>, Option<ResumeHash>) {
     let heartbeat = GatewayHeartbeat::decode(&heartbeat[..]).unwrap_or_default();
     let island = heartbeat.told.and_then(|told| told.island.parse().ok());

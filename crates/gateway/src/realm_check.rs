@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-/// What happens to a signed login whose metadata names another realm.
+/// The treatment of a signed login whose metadata names another realm.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum RealmCheck {
     /// It is refused.

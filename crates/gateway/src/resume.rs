@@ -9,25 +9,25 @@ use identity::ResumeSecret;
 use protocol::{Address, ResumeHash, SessionId};
 use tokio::time::Instant;
 
-/// What a session has whose client announced extensions.
+/// The resumption state of a session whose client announced extensions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Resumption {
-    /// For the client alone.
+    /// Sent to the client alone.
     secret: ResumeSecret,
-    /// What the bus carries of the secret.
+    /// The hash of the secret, which the bus carries.
     pub(crate) hash: ResumeHash,
     /// The older session that this one resumes.
     pub(crate) resumes: Option<SessionId>,
 }
 
 impl Resumption {
-    /// Of a session that resumes this older one, if any; the random bytes become its secret.
+    /// The state of a session that resumes this older one, if any. The random bytes become its secret.
     pub(crate) fn new(random: [u8; 16], resumes: Option<SessionId>) -> Self {
         let secret = ResumeSecret::new(random);
         Self { secret, hash: secret.hash(), resumes }
     }
 
-    /// What the bus carries with the connect of the session.
+    /// The headers of the session's connect.
     pub(crate) fn headers(self) -> bus::Resumption {
         bus::Resumption { hash: Some(self.hash), resumes: self.resumes }
     }

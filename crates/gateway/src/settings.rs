@@ -25,7 +25,7 @@ pub struct Settings {
     /// Whether members of an island are told who joins it and who leaves it.
     pub tell_members: bool,
     /// Whether a challenge reports that its address is signed in already; if not, it always reports that
-    /// it is not. Whoever knows an address can ask.
+    /// it is not. Any client can ask for any address.
     pub tell_connected: bool,
     /// How much of the machine may be in use while more people are asked in.
     pub load: LoadLimits,
@@ -95,7 +95,7 @@ pub struct Realm {
     /// Its name, if it has one, and the other names that a signed login may give to the realm it is meant
     /// for.
     pub names: RealmNames,
-    /// What happens to a signed login that is meant for another realm.
+    /// The treatment of a signed login that is meant for another realm.
     pub check: RealmCheck,
 }
 

@@ -23,7 +23,7 @@ pub(crate) struct Admitted {
 
 #[derive(Debug)]
 struct Membership {
-    /// Of the last token that was used.
+    /// When the last token that was used was minted.
     minted: Ulid,
     /// When its last socket ended; `None` while it has one.
     away_since: Option<Instant>,

@@ -93,7 +93,7 @@ impl NodeEgress {
             return Some(Scope::Room);
         }
         if !state.budget.is_spent(now) {
-            // What others leave unused is not held against the room later.
+            // The budget that other rooms leave unused is not charged to the room later.
             room.share.charge_capped(load.unreliable, node_rate, active, now);
         } else if !room.share.is_spent(now) {
             room.share.charge(load.unreliable, node_rate, active, now);

@@ -17,7 +17,7 @@ use ws::{FrameReader, ReadError, Received};
 pub(crate) struct PacedReader<R> {
     reader: FrameReader<R>,
     pace: Pace,
-    /// Of all frames that are read.
+    /// The bound of all frames that are read.
     reads: Pace,
     /// When the next frame may be read, if that is not now.
     read_at: Option<Instant>,
@@ -87,7 +87,7 @@ impl<R: AsyncRead + Unpin> PacedReader<R> {
     }
 }
 
-/// What a frame costs beside itself.
+/// The bytes of payload that a frame costs beside its own cost as a frame.
 pub(crate) fn size(received: &Received) -> usize {
     match received {
         Received::Binary(message) => message.len(),

@@ -1,4 +1,4 @@
-//! Who may read presence: everyone, holders of a token, or no client.
+//! Access to presence: for every client, for clients with a token, or for none.
 
 use std::{fmt, sync::Arc};
 
@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 
 use crate::{Shared, router::refuse};
 
-/// Who may read `/peers`, `/islands`, `/parcels` and `/events`.
+/// Access to `/peers`, `/islands`, `/parcels` and `/events`.
 #[derive(Clone, Default)]
 pub enum Access {
     /// Every client.
@@ -25,8 +25,8 @@ pub enum Access {
     Off,
 }
 
-/// A token that can be recognized and not be read. Comparing digests takes a time that tells nothing of
-/// the token.
+/// A token that can be recognized and not be read. The time that a comparison of digests takes
+/// reveals nothing about the token.
 #[derive(Clone, PartialEq, Eq)]
 pub struct TokenDigest([u8; 32]);
 

@@ -42,7 +42,7 @@ pub struct Settings {
     pub peer_timeout: Duration,
     /// A report of islands older than this is not shown any more.
     pub report_timeout: Duration,
-    /// Who may read presence.
+    /// Access to presence.
     pub access: Access,
     /// What is shown of where people are, in every answer and every event.
     pub positions: Positions,

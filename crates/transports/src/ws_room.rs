@@ -106,8 +106,8 @@ impl Verifier {
         if expired { Err(TokenRefusal::Expired) } else { Ok(admission) }
     }
 
-    /// Who was admitted to `room` by `token`, and whether the token has expired by `now`. An expired token alone
-    /// admits nobody: the caller has to know that it admitted this address before.
+    /// The address that `token` admits to `room`, and whether the token has expired by `now`. An expired token
+    /// alone does not admit: the caller has to know that it admitted this address before.
     pub fn verify_signature(
         &self,
         token: &str,

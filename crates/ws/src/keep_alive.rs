@@ -19,7 +19,7 @@ pub struct KeepAlive {
     missed: u32,
 }
 
-/// What follows from the time of the last arrival.
+/// The state of a client, by the time of the last arrival.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Liveness {
     /// Something arrived within the last interval.

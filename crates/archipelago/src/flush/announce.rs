@@ -53,8 +53,8 @@ fn report(engine: &mut Engine, peer: u32, names: &mut IdCache, outputs: &mut Vec
     let record = &mut engine.peers[peer];
     let before = std::mem::replace(&mut record.home, island);
     let address = record.address;
-    // Of who left, all tokens are revoked, and of who joins, those of the island that it joins: the
-    // room must not keep a socket of the older session because its peer came back.
+    // All tokens of a peer that leaves are revoked. For a peer that joins, those of the island that it joins
+    // are: the room must not keep the older session's socket because its peer returned.
     let taken_over = island != NONE && record.flags.replace(Flags::TAKEN_OVER, false);
     let session = engine.peers.session(peer);
     let mut id = |island: u32| names.text(&engine.ids, engine.islands[island].serial);

@@ -25,7 +25,7 @@ enum Adapter {
     Fixed(ConnectionString),
 }
 
-/// What `/rooms/status` answers instead of a room.
+/// The last segment of `/rooms/status`, which is no room.
 pub(super) const STATUS: &str = "status";
 /// Why no room has the name [`STATUS`].
 pub(super) const STATUS_PROBLEM: &str = "/rooms/status is not a room: it lists the rooms";
@@ -98,7 +98,7 @@ impl Parsed {
     }
 }
 
-/// What is wrong with the URL of a connection string, if anything.
+/// The problem with the URL of a connection string, if it has one.
 fn url_problem(connection: &ConnectionString) -> Option<String> {
     let (url, schemes): (&str, [&str; 2]) = match connection {
         ConnectionString::LiveKit { url, .. }

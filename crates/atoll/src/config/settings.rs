@@ -158,7 +158,7 @@ pub(crate) struct Identity {
     /// Whether signed requests are accepted whose payload was signed all in lower case, as clients did
     /// before August 2026.
     pub(crate) accept_lowercased_fetch: bool,
-    /// What happens to a signed login whose metadata names another realm: `refuse` or `log`.
+    /// The treatment of a signed login whose metadata names another realm: `refuse` or `log`.
     pub(crate) realm_check: String,
     /// The JSON-RPC API of an Ethereum node, which is asked about contract wallets. It counts as a
     /// secret. Empty: contract wallets are refused.
@@ -353,7 +353,7 @@ pub(crate) struct Stats {
     pub(crate) peer_timeout_s: u64,
     /// A report of islands older than this is not shown.
     pub(crate) report_timeout_s: u64,
-    /// Who may read `/peers`, `/islands`, `/parcels` and `/events`: `true` (everyone), `token` (clients that
+    /// Access to `/peers`, `/islands`, `/parcels` and `/events`: `true` (every client), `token` (clients that
     /// send `token`) or `false` (no client).
     pub(crate) public: String,
     /// The access token of presence.

@@ -11,7 +11,7 @@ pub(super) fn is_url(text: &str, schemes: &[&str]) -> bool {
     plain && Url::parse(text).is_ok_and(usable)
 }
 
-/// What [`is_public_base`] asks for, as an error says it.
+/// The rule of [`is_public_base`], for error messages.
 pub(super) const PUBLIC_BASE_RULE: &str = "must be http://host:port or https://host, with or without a path; no wildcard address, white space, user, \
      query or fragment";
 

@@ -176,7 +176,7 @@ impl Realm {
             // people holds meanwhile.
             Some("the bus is away")
         } else if self.gateway.is_none() && self.leadership.as_ref().is_some_and(|known| !known.is_known()) {
-            // The same holds here: with a gateway, what that has heard of directors counts.
+            // A gateway in the process decides by the announcements of directors, as above.
             Some("no director is known to lead")
         } else if self.rooms.as_ref().is_some_and(|rooms| !rooms.have_announced()) {
             Some("its room nodes have not announced themselves")

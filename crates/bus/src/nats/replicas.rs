@@ -71,7 +71,7 @@ fn lacks_servers(error: &CreateStreamError) -> bool {
     )
 }
 
-/// What JetStream answered, if it did.
+/// The error code of JetStream's answer, if there was one.
 fn code(error: &CreateStreamError) -> Option<ErrorCode> {
     match error.kind() {
         CreateStreamErrorKind::JetStream(error) => Some(error.error_code()),
@@ -108,7 +108,7 @@ impl Growth {
 
     /// Runs for as long as the campaign does.
     pub(super) async fn run(mut self) {
-        // Of several candidates one is enough; it has found the stream.
+        // One candidate is enough: the leader, which has found the stream.
         let leads = |polled: &Polled| matches!(polled.now(), Standing::Leads(term) if term.epoch.is_some());
         while self.polled.wait_for(leads).await.is_ok() {
             let pause = match self.grow().await {

@@ -44,9 +44,9 @@ pub struct Watch {
     probe: Arc<Probe>,
     health: Health,
     ticks: Interval,
-    /// The probe whose answer has not come yet.
+    /// The probe that is not answered yet.
     pending: Option<Answer>,
-    /// What was reported last; `None` before the first answer.
+    /// The last report; `None` before the first answer.
     reported: Option<Result<u32, ProbeError>>,
 }
 
