@@ -53,7 +53,7 @@ async fn main() -> Result<()> {
 
 async fn tell_of(mut explorer: Explorer) {
     while let Some(event) = explorer.next().await {
-        if let Event::Closed { reason, comes_back } = event {
+        if let Event::Disconnected { reason, retry_in: comes_back } = event {
             eprintln!("({reason}{})", comes_back.map_or("", |_| "; coming back"));
         }
     }

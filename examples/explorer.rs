@@ -39,8 +39,10 @@ async fn main() -> Result<()> {
                     println!("{sender} is at {:.1} {:.1}", at.position_x, at.position_z);
                 }
             }
-            Event::Closed { reason, comes_back: Some(pause) } => println!("{reason}; back in {pause:.1?}"),
-            Event::Closed { reason, comes_back: None } => println!("{reason}"),
+            Event::Disconnected { reason, retry_in: Some(pause) } => {
+                println!("{reason}; back in {pause:.1?}")
+            }
+            Event::Disconnected { reason, retry_in: None } => println!("{reason}"),
             _ => {}
         }
     }
@@ -56,6 +58,6 @@ async fn walk(handle: Handle) {
         handle.heartbeat(Position::new(x, 0.0, z), None).await;
         let at = rfc4::Position { index, position_x: x, position_z: z, ..Default::default() };
         let packet = Packet { message: Some(Message::Position(at)), protocol_version: 100 };
-        handle.say(packet.encode_to_vec().into(), true).await;
+        handle.send(packet.encode_to_vec().into(), true).await;
     }
 }

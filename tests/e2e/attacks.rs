@@ -19,7 +19,7 @@ use tokio::{
 use tokio_tungstenite::MaybeTlsStream;
 
 use crate::{
-    front::{Realm, wallet},
+    realm_process::{Realm, wallet},
     wire::{Wire, enter, room_url, sign_in},
 };
 
@@ -31,7 +31,7 @@ const ROUNDS: usize = 3;
 
 /// What room members notice: latency of their messages in milliseconds, and the CPU of the server in percent
 /// of a core.
-pub(crate) struct Chat {
+pub(crate) struct RoomLatency {
     pub(crate) p50: f64,
     pub(crate) p99: f64,
     pub(crate) max: f64,
@@ -39,7 +39,7 @@ pub(crate) struct Chat {
 }
 
 /// Has bots talk in a room.
-pub(crate) async fn chat(realm: &Realm) -> Chat {
+pub(crate) async fn measure_room_latency(realm: &Realm) -> RoomLatency {
     let url = realm.http.clone();
     let flags = ["bots", "--count", BOTS, "--still", "--hz", HZ, "--seconds", SECONDS, "--json"];
     let output = tokio::task::spawn_blocking(move || {
@@ -49,7 +49,7 @@ pub(crate) async fn chat(realm: &Realm) -> Chat {
     let summary: Value = serde_json::from_slice(&output.await.unwrap().unwrap().stdout).unwrap();
     let latency = |name: &str| summary["latency_ms"][name].as_f64().unwrap_or(f64::NAN);
     let cpu = summary["server"]["cpu_percent"].as_f64().unwrap_or(f64::NAN);
-    Chat { p50: latency("p50"), p99: latency("p99"), max: latency("max"), cpu }
+    RoomLatency { p50: latency("p50"), p99: latency("p99"), max: latency("max"), cpu }
 }
 
 async fn connect(realm: &Realm) -> Option<TcpStream> {
@@ -60,7 +60,7 @@ async fn connect(realm: &Realm) -> Option<TcpStream> {
 async fn attack(name: &'static str, realm: &Realm) {
     match name {
         "200 connections of one byte" => {
-            repeat(200, async || {
+            repeat_forever(200, async || {
                 let mut stream = connect(realm).await?;
                 stream.write_all(b"P").await.ok()?;
                 // Until it is closed.
@@ -70,7 +70,7 @@ async fn attack(name: &'static str, realm: &Realm) {
             .await;
         }
         "64 silent handshakes" => {
-            repeat(64, async || {
+            repeat_forever(64, async || {
                 // From a network of its own: one network has a limit, which the bots would share.
                 let mut wire = Wire::open_from(1, &realm.socket(), &[]).await.ok()?;
                 while let Some(Ok(_)) = futures_util::StreamExt::next(&mut wire.0).await {}
@@ -81,14 +81,14 @@ async fn attack(name: &'static str, realm: &Realm) {
         "32 readers of /islands" => {
             let client = reqwest::Client::new();
             let url = format!("{}/islands", realm.http);
-            repeat(32, async || {
+            repeat_forever(32, async || {
                 client.get(&url).send().await.ok()?.bytes().await.ok()?;
                 Some(())
             })
             .await;
         }
         "300 unread responses" => {
-            repeat(300, async || {
+            repeat_forever(300, async || {
                 let mut stream = connect(realm).await?;
                 let request = "GET /openapi.json HTTP/1.1\r\nHost: atoll\r\n\r\n".repeat(200);
                 stream.write_all(request.as_bytes()).await.ok()?;
@@ -135,7 +135,7 @@ async fn attack(name: &'static str, realm: &Realm) {
 }
 
 /// Does something so often at a time, again and again.
-async fn repeat(count: usize, act: impl AsyncFn() -> Option<()>) {
+async fn repeat_forever(count: usize, act: impl AsyncFn() -> Option<()>) {
     let lane = async || {
         loop {
             if act().await.is_none() {
@@ -206,7 +206,7 @@ async fn room_latency_under_attack() {
             let (stop, target) = (Arc::new(Notify::new()), realm.clone());
             let stopped = stop.clone();
             let attacker = std::thread::spawn(move || attack_until(&stopped, name, &target));
-            let Chat { p50, p99, max, cpu } = chat(&realm).await;
+            let RoomLatency { p50, p99, max, cpu } = measure_room_latency(&realm).await;
             stop.notify_one();
             attacker.join().unwrap();
             println!("{name:<38} {p50:>8.2} {p99:>8.2} {max:>8.2} {cpu:>7.1}");

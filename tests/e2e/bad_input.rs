@@ -15,8 +15,8 @@ use tokio::{
 use tokio_tungstenite::{MaybeTlsStream, tungstenite::Message};
 
 use crate::{
-    front::{Realm, eventually, wallet},
-    wire::{PATIENCE, Wire, enter, room_url, sign_in},
+    realm_process::{Realm, eventually, wallet},
+    wire::{TEST_TIMEOUT, Wire, enter, room_url, sign_in},
 };
 
 /// The raw stream below a socket, for what no library sends.
@@ -27,14 +27,14 @@ fn raw(wire: &mut Wire) -> &mut TcpStream {
     }
 }
 
-async fn text(wire: &mut Wire) {
+async fn send_text(wire: &mut Wire) {
     futures_util::SinkExt::send(&mut wire.0, Message::text("hello")).await.unwrap();
 }
 
 /// What is refused in any state of a socket.
-async fn refused_everywhere(open: impl AsyncFn() -> Wire) {
+async fn assert_bad_frames_refused(open: impl AsyncFn() -> Wire) {
     let mut wire = open().await;
-    text(&mut wire).await;
+    send_text(&mut wire).await;
     assert_eq!(wire.closed().await.0, Close::TextFrame);
 
     let mut wire = open().await;
@@ -52,18 +52,18 @@ async fn refused_everywhere(open: impl AsyncFn() -> Wire) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_archipelago_socket_refuses_noise_before_and_after_the_sign_in() {
+async fn archipelago_socket_refuses_malformed_frames() {
     let realm = Realm::start(&[]);
-    refused_everywhere(async || Wire::open(&realm.socket()).await).await;
-    refused_everywhere(async || sign_in(&realm, &wallet()).await).await;
+    assert_bad_frames_refused(async || Wire::open(&realm.socket()).await).await;
+    assert_bad_frames_refused(async || sign_in(&realm, &wallet()).await).await;
     eventually("nobody is left", async || realm.metric("atoll_gateway_sockets").await == 0.0).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn rooms_refuse_noise_before_and_after_the_welcome() {
+async fn room_socket_refuses_malformed_frames() {
     let realm = Realm::start(&[]);
     let (_wire, mut witness, _) = enter(&realm, &wallet(), 0.0).await;
-    refused_everywhere(async || {
+    assert_bad_frames_refused(async || {
         let mut wire = sign_in(&realm, &wallet()).await;
         wire.heartbeat(0.0).await;
         Wire::open(&room_url(&wire.island_changed().await)).await
@@ -77,7 +77,7 @@ async fn rooms_refuse_noise_before_and_after_the_welcome() {
         assert!(matches!(joined, ws_packet::Message::PeerJoinMessage(_)), "{joined:?}");
     }
     let rooms = std::sync::Mutex::new(wires);
-    refused_everywhere(async || rooms.lock().unwrap().pop().unwrap().1).await;
+    assert_bad_frames_refused(async || rooms.lock().unwrap().pop().unwrap().1).await;
     for _ in 0..4 {
         let left = witness.next_in_room().await;
         assert!(matches!(left, ws_packet::Message::PeerLeaveMessage(_)), "{left:?}");
@@ -91,16 +91,16 @@ async fn packets_out_of_order_end_the_handshake() {
     early.heartbeat(0.0).await;
     assert_eq!(early.closed().await.0, Close::OutOfOrder);
     let mut early = Wire::open(&realm.socket()).await;
-    early.answer("[]".to_owned()).await;
+    early.send_auth_chain("[]".to_owned()).await;
     assert_eq!(early.closed().await.0, Close::OutOfOrder);
     let mut twice = Wire::open(&realm.socket()).await;
-    twice.ask(&wallet()).await;
+    twice.request_challenge(&wallet()).await;
     let (address, transports) = (wallet().address().to_string(), Vec::new());
     let request = protocol::v3::ChallengeRequestMessage { address, transports, resume_secret: None };
-    twice.say(client_packet::Message::ChallengeRequest(request)).await;
+    twice.send_packet(client_packet::Message::ChallengeRequest(request)).await;
     assert_eq!(twice.closed().await.0, Close::OutOfOrder);
     let mut again = sign_in(&realm, &wallet()).await;
-    again.answer("[]".to_owned()).await;
+    again.send_auth_chain("[]".to_owned()).await;
     assert_eq!(again.closed().await.0, Close::OutOfOrder);
     // A packet of a kind that this server does not know is not an error.
     let mut future = sign_in(&realm, &wallet()).await;
@@ -110,13 +110,13 @@ async fn packets_out_of_order_end_the_handshake() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn chains_that_do_not_prove_the_wallet_are_refused_with_the_reason() {
+async fn chains_that_do_not_prove_the_wallet_are_refused() {
     let realm = Realm::start(&[]);
     let (me, other) = (wallet(), wallet());
     let refused = async |chain: &dyn Fn(&str) -> String| {
         let mut wire = Wire::open(&realm.socket()).await;
-        let challenge = wire.ask(&me).await;
-        wire.answer(chain(&challenge)).await;
+        let challenge = wire.request_challenge(&me).await;
+        wire.send_auth_chain(chain(&challenge)).await;
         let (close, reason) = wire.closed().await;
         assert_eq!(close, Close::AuthRefused);
         reason
@@ -132,18 +132,18 @@ async fn chains_that_do_not_prove_the_wallet_are_refused_with_the_reason() {
     assert!(refused(&contract).await.contains("EIP-1654"));
     let mut nobody = Wire::open(&realm.socket()).await;
     let request = protocol::v3::ChallengeRequestMessage { address: "me".to_owned(), ..Default::default() };
-    nobody.say(client_packet::Message::ChallengeRequest(request)).await;
+    nobody.send_packet(client_packet::Message::ChallengeRequest(request)).await;
     assert_eq!(nobody.closed().await.0, Close::AuthRefused);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_challenge_is_good_for_one_socket() {
+async fn challenge_is_valid_for_one_socket_only() {
     let realm = Realm::start(&[]);
     let me = wallet();
     let (mut one, mut two) = (Wire::open(&realm.socket()).await, Wire::open(&realm.socket()).await);
-    let first = one.ask(&me).await;
-    assert_ne!(first, two.ask(&me).await);
-    two.answer(me.sign_challenge(&first)).await;
+    let first = one.request_challenge(&me).await;
+    assert_ne!(first, two.request_challenge(&me).await);
+    two.send_auth_chain(me.sign_challenge(&first)).await;
     assert_eq!(two.closed().await.0, Close::AuthRefused);
 }
 
@@ -172,14 +172,17 @@ async fn slow_handshakes_end_at_one_deadline() {
     }
     // Half way through, it is still the same deadline.
     let mut half = Wire::open(&realm.socket()).await;
-    half.ask(&wallet()).await;
+    half.request_challenge(&wallet()).await;
     assert_eq!(half.closed().await.0, Close::HandshakeTimeout);
     // Connections that never become a request.
     for bytes in [&b""[..], b"GET /ab", b"\0\0\0noise\r\n\r\n"] {
         let mut stream = TcpStream::connect(realm.http.trim_start_matches("http://")).await.unwrap();
         stream.write_all(bytes).await.unwrap();
         let mut answer = Vec::new();
-        timeout(PATIENCE, stream.read_to_end(&mut answer)).await.expect("closed in time").unwrap_or_default();
+        timeout(TEST_TIMEOUT, stream.read_to_end(&mut answer))
+            .await
+            .expect("closed in time")
+            .unwrap_or_default();
     }
 }
 
@@ -191,9 +194,9 @@ async fn sockets_closed_at_any_step_leave_nothing() {
             let wallet = wallet();
             let mut wire = Wire::open(&realm.socket()).await;
             if step > 0 {
-                let challenge = wire.ask(&wallet).await;
+                let challenge = wire.request_challenge(&wallet).await;
                 if step > 1 {
-                    wire.answer(wallet.sign_challenge(&challenge)).await;
+                    wire.send_auth_chain(wallet.sign_challenge(&challenge)).await;
                 }
                 if step > 2 {
                     wire.next_packet().await;
@@ -230,10 +233,10 @@ async fn impossible_positions_change_nothing() {
         wire.heartbeat(x).await;
     }
     let nowhere = Heartbeat { position: None, desired_room: None };
-    wire.say(client_packet::Message::Heartbeat(nowhere)).await;
+    wire.send_packet(client_packet::Message::Heartbeat(nowhere)).await;
     let position = Some(Position::new(40.0, 0.0, 0.0).into());
     let odd = Heartbeat { position, desired_room: Some("a.b > *\r\n".to_owned()) };
-    wire.say(client_packet::Message::Heartbeat(odd)).await;
+    wire.send_packet(client_packet::Message::Heartbeat(odd)).await;
     eventually("all were counted", async || {
         let refused = "atoll_gateway_heartbeats_refused_total";
         realm.count(&format!("{refused}{{reason=\"not_finite\"}}")).await == 3.0
@@ -247,7 +250,7 @@ async fn impossible_positions_change_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn tokens_that_are_not_for_this_room_and_address_admit_nobody() {
+async fn tokens_for_another_room_or_address_are_refused() {
     let realm = Realm::start(&[("ROOMS__TOKEN_TTL_S", "2")]);
     let (me, other) = (wallet(), wallet());
     let mut wire = sign_in(&realm, &me).await;
@@ -281,7 +284,7 @@ async fn tokens_that_are_not_for_this_room_and_address_admit_nobody() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_member_that_stops_reading_is_closed_and_nobody_else_notices() {
+async fn member_that_stops_reading_is_closed_without_side_effects() {
     let realm =
         Realm::start(&[("ROOMS__BYTES_PER_SECOND", "100000000"), ("ROOMS__MESSAGES_PER_SECOND", "100000")]);
     let (_w1, mut talker, _) = enter(&realm, &wallet(), 0.0).await;
@@ -323,7 +326,7 @@ async fn a_member_that_stops_reading_is_closed_and_nobody_else_notices() {
         sleep(Duration::from_millis(4)).await;
     }
     // Whoever reads again after all is told why; what was queued was let go.
-    let end = timeout(PATIENCE, async {
+    let end = timeout(TEST_TIMEOUT, async {
         loop {
             match futures_util::StreamExt::next(&mut deaf.0).await {
                 Some(Ok(Message::Close(frame))) => return frame.map(|frame| u16::from(frame.code)),
@@ -339,7 +342,7 @@ async fn a_member_that_stops_reading_is_closed_and_nobody_else_notices() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_member_that_talks_on_without_reading_is_closed_too() {
+async fn member_that_sends_without_reading_is_closed() {
     // What it is sent may be dropped, so that its queue never fills; but it takes nothing at all.
     let settings = [
         ("ROOMS__WRITE_TIMEOUT_S", "1"),
@@ -349,7 +352,7 @@ async fn a_member_that_talks_on_without_reading_is_closed_too() {
     let realm = Realm::start(&settings);
     let (_w1, mut talker, _) = enter(&realm, &wallet(), 0.0).await;
     let (_w2, mut deaf, _) = enter(&realm, &wallet(), 1.0).await;
-    let deadline = std::time::Instant::now() + PATIENCE;
+    let deadline = std::time::Instant::now() + TEST_TIMEOUT;
     let mut closed = 0.0;
     while closed == 0.0 {
         assert!(std::time::Instant::now() < deadline, "the deaf member was never closed");
@@ -380,7 +383,7 @@ async fn room_sockets_closed_at_any_step_leave_nothing() {
                 };
                 let auth_chain_json = wallet.sign_challenge(&challenge.challenge_to_sign);
                 let signed = protocol::rfc5::WsSignedChallenge { auth_chain_json };
-                wire.say_in_room(ws_packet::Message::SignedChallengeForServer(signed)).await;
+                wire.send_room_packet(ws_packet::Message::SignedChallengeForServer(signed)).await;
             }
             if step > 2 {
                 wire.welcome().await;
@@ -402,7 +405,7 @@ async fn room_sockets_closed_at_any_step_leave_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_member_that_floods_is_slowed_down_and_loses_nothing() {
+async fn flooding_member_is_throttled_without_loss() {
     let realm = Realm::start(&[("ROOMS__MESSAGES_PER_SECOND", "50")]);
     let (_w1, mut talker, _) = enter(&realm, &wallet(), 0.0).await;
     let (_w2, mut listener, _) = enter(&realm, &wallet(), 1.0).await;
@@ -422,7 +425,7 @@ async fn a_member_that_floods_is_slowed_down_and_loses_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn only_so_many_sign_in_at_a_time() {
+async fn concurrent_sign_ins_are_limited() {
     let realm = Realm::start(&[("GATEWAY__MAX_HANDSHAKES_PER_IP", "2")]);
     let _waiting = [Wire::open(&realm.socket()).await, Wire::open(&realm.socket()).await];
     let refused = tokio_tungstenite::connect_async(realm.socket()).await.unwrap_err();
@@ -435,7 +438,7 @@ async fn only_so_many_sign_in_at_a_time() {
 /// That is how the kernel of Linux can be asked to look.
 #[cfg(target_os = "linux")]
 #[tokio::test(flavor = "multi_thread")]
-async fn who_takes_no_answer_is_let_go() {
+async fn connection_that_reads_no_response_is_closed() {
     let realm = Realm::start(&[("SERVER__WRITE_TIMEOUT_S", "1")]);
     let files = realm.metric("process_open_fds").await;
     let mut stuck = Vec::new();

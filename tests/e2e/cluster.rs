@@ -14,9 +14,9 @@
 use std::{collections::BTreeMap, ops::Index, process::ExitStatus, time::Duration};
 
 use crate::{
-    front::{Realm, within},
+    realm_process::{Realm, within},
     server::Server,
-    wire::PATIENCE,
+    wire::TEST_TIMEOUT,
 };
 
 /// Processes of one realm, by name, and a NATS server with JetStream; all of them end when it is dropped,
@@ -71,8 +71,8 @@ impl Cluster {
         let settings = owned(&settings.collect::<Vec<_>>());
         let listen = "127.0.0.1:0".to_owned();
         let process = Process { roles: roles.to_owned(), listen, settings, realm: None };
-        let taken = self.processes.insert(name.to_owned(), process).is_some();
-        assert!(!taken, "{name} is another process");
+        let is_duplicate = self.processes.insert(name.to_owned(), process).is_some();
+        assert!(!is_duplicate, "{name} is another process");
         self.restart(name)
     }
 
@@ -109,7 +109,7 @@ impl Cluster {
     /// Waits for a process to end by itself; what it logged comes with it.
     pub(crate) async fn ended(&mut self, name: &str) -> (ExitStatus, String) {
         let mut realm = self.process(name).realm.take().expect("it runs");
-        tokio::task::spawn_blocking(move || realm.wait(PATIENCE)).await.unwrap()
+        tokio::task::spawn_blocking(move || realm.wait(TEST_TIMEOUT)).await.unwrap()
     }
 
     /// Waits until every process that runs is ready. Many that begin at once on a busy machine take a

@@ -9,8 +9,8 @@ use std::{
 use protocol::Close;
 
 use crate::{
-    front::{Realm, eventually, wallet},
-    wire::{PATIENCE, enter, sign_in},
+    realm_process::{Realm, eventually, wallet},
+    wire::{TEST_TIMEOUT, enter, sign_in},
 };
 
 pub(crate) fn atoll(args: &[&str]) -> (Option<i32>, String, String) {
@@ -20,7 +20,7 @@ pub(crate) fn atoll(args: &[&str]) -> (Option<i32>, String, String) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn bots_find_and_hear_each_other() {
+async fn bots_meet_and_receive_each_other() {
     let realm = Realm::start(&[]);
     let url = realm.http.clone();
     let run = move || atoll(&["bots", "--count", "20", "--seconds", "15", "--json", "--url", &url]);
@@ -35,7 +35,7 @@ async fn bots_find_and_hear_each_other() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn bots_of_both_dialects_hear_each_other() {
+async fn bots_of_both_dialects_receive_each_other() {
     let realm = Realm::start(&[]);
     let url = realm.http.clone();
     let flags = ["bots", "--dialect", "mixed", "--count", "10", "--still", "--seconds", "10", "--json"];
@@ -50,7 +50,7 @@ async fn bots_of_both_dialects_hear_each_other() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_storm_of_logins_is_counted_and_timed() {
+async fn login_load_is_counted_and_timed() {
     let storm = async |realm: &Realm| {
         let url = realm.http.clone();
         let flags = ["bots", "--login-storm", "50", "--seconds", "2", "--dialect", "mixed", "--json"];
@@ -106,13 +106,13 @@ async fn topic_bots_account_for_every_message() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn bots_compare_with_the_director_in_the_end_and_when_asked() {
+async fn bots_compare_assignments_at_the_end_and_on_sigusr1() {
     let realm = Realm::start(&[]);
     let admin = format!("http://127.0.0.1:9,{}", realm.admin);
     let flags = ["bots", "--count", "4", "--still", "--seconds", "6", "--json", "--url", &realm.http];
     let mut bots = Command::new(env!("CARGO_BIN_EXE_atoll"));
     let bots = bots.args(flags).args(["--admin", &admin]).stdout(Stdio::piped()).spawn().unwrap();
-    eventually("everybody has a place", async || told(&realm).await.len() == 4).await;
+    eventually("everybody has a place", async || fetch_assignments(&realm).await.len() == 4).await;
     let pid = bots.id().to_string();
     assert!(Command::new("kill").args(["-USR1", &pid]).status().unwrap().success());
     let output = tokio::task::spawn_blocking(move || bots.wait_with_output()).await.unwrap().unwrap();
@@ -140,7 +140,7 @@ async fn bots_compare_with_the_director_in_the_end_and_when_asked() {
 }
 
 /// What the director told everybody.
-async fn told(realm: &Realm) -> Vec<serde_json::Value> {
+async fn fetch_assignments(realm: &Realm) -> Vec<serde_json::Value> {
     let assignments = reqwest::get(format!("{}/assignments", realm.admin)).await.unwrap();
     if assignments.status() == 503 {
         // In its first moments it does not know yet that it leads.
@@ -155,7 +155,7 @@ async fn told(realm: &Realm) -> Vec<serde_json::Value> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn bots_say_when_it_is_not_well() {
+async fn bots_fail_when_near_pairs_are_unheard() {
     // Rooms that take one member at a time: the others are near, and unheard.
     let realm = Realm::start(&[
         ("ROOMS__MAX_USERS", "1"),
@@ -171,7 +171,7 @@ async fn bots_say_when_it_is_not_well() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn ctrl_c_sends_everybody_away_and_exits_0() {
+async fn sigint_closes_all_sockets_and_exits_0() {
     let mut realm = Realm::start(&[]);
     let (mut wire, mut room, _) = enter(&realm, &wallet(), 0.0).await;
     let mut other = sign_in(&realm, &wallet()).await;
@@ -179,34 +179,34 @@ async fn ctrl_c_sends_everybody_away_and_exits_0() {
     for socket in [&mut wire, &mut room, &mut other] {
         let (close, reason) = socket.closed().await;
         assert_eq!((close, reason.as_str()), (Close::Restarting, "server restarting"));
-        assert!(close.come_back());
+        assert!(close.should_reconnect());
     }
-    let (status, log) = tokio::task::spawn_blocking(move || realm.wait(PATIENCE)).await.unwrap();
+    let (status, log) = tokio::task::spawn_blocking(move || realm.wait(TEST_TIMEOUT)).await.unwrap();
     assert_eq!(status.code(), Some(0));
     assert!(log.contains("drained"), "{log}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_drain_does_not_wait_forever_for_sockets_that_stay() {
+async fn drain_ends_although_sockets_stay_open() {
     let mut realm = Realm::start(&[("SERVER__DRAIN_TIMEOUT_S", "1")]);
     let _deaf = enter(&realm, &wallet(), 0.0).await;
     realm.interrupt();
-    let (status, log) = tokio::task::spawn_blocking(move || realm.wait(PATIENCE)).await.unwrap();
+    let (status, log) = tokio::task::spawn_blocking(move || realm.wait(TEST_TIMEOUT)).await.unwrap();
     assert_eq!(status.code(), Some(0));
     assert!(log.contains("sockets were left open"), "{log}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_log_never_holds_a_token_or_a_chain() {
+async fn log_contains_no_token_and_no_auth_chain() {
     let mut realm = Realm::start(&[("LOG__LEVEL", "trace")]);
     let wallet = wallet();
     let (mut wire, room, _) = enter(&realm, &wallet, 0.0).await;
-    wire.answer(wallet.sign_challenge("dcl-not-a-challenge")).await;
+    wire.send_auth_chain(wallet.sign_challenge("dcl-not-a-challenge")).await;
     wire.closed().await;
     drop(room);
     eventually("gone", async || realm.metric("dcl_ws_rooms_connections").await == 0.0).await;
     realm.interrupt();
-    let (_, log) = tokio::task::spawn_blocking(move || realm.wait(PATIENCE)).await.unwrap();
+    let (_, log) = tokio::task::spawn_blocking(move || realm.wait(TEST_TIMEOUT)).await.unwrap();
     assert!(log.contains(&wallet.address().to_string()), "spans carry the peer");
     // A JWT begins with base64 of {"; a chain names its kind of link; a challenge begins with dcl-.
     for secret in ["eyJ", "SIGNER", "dcl-", "access_token="] {
@@ -216,7 +216,7 @@ async fn the_log_never_holds_a_token_or_a_chain() {
 }
 
 #[test]
-fn a_wrong_configuration_is_refused_before_anything_is_bound() {
+fn invalid_configuration_is_refused_before_binding() {
     let (code, stdout, stderr) = atoll(&["serve", "--listen", "nowhere", "--log-format", "xml"]);
     assert_eq!((code, stdout.as_str()), (Some(1), ""));
     for part in ["server.listen = nowhere", "log.format = xml", "2 problem(s)"] {
@@ -225,7 +225,7 @@ fn a_wrong_configuration_is_refused_before_anything_is_bound() {
 }
 
 #[test]
-fn variable_that_is_not_utf8_matters_only_if_it_is_ours() {
+fn non_utf8_variable_is_refused_only_with_our_prefix() {
     let with = |name: &[u8], value: &[u8]| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_atoll"));
         let output = command.arg("config").env(OsStr::from_bytes(name), OsStr::from_bytes(value)).output();
@@ -245,7 +245,7 @@ fn variable_that_is_not_utf8_matters_only_if_it_is_ours() {
 }
 
 #[test]
-fn a_port_that_is_taken_is_named() {
+fn port_in_use_is_named_in_the_error() {
     let realm = Realm::start(&[]);
     let address = realm.http.trim_start_matches("http://");
     let (code, _, stderr) = atoll(&["serve", "--listen", address]);
@@ -254,7 +254,7 @@ fn a_port_that_is_taken_is_named() {
 }
 
 #[test]
-fn bots_without_a_realm_say_so() {
+fn bots_without_a_realm_fail_with_the_url() {
     let (code, _, stderr) = atoll(&["bots", "--url", "http://127.0.0.1:9", "--seconds", "1"]);
     assert_eq!(code, Some(1));
     assert!(stderr.contains("http://127.0.0.1:9/about"), "{stderr}");
@@ -288,7 +288,7 @@ fn secrets_are_not_printed() {
 }
 
 #[test]
-fn problems_of_transports_are_named_all_at_once_and_hold_no_secret() {
+fn transport_problems_are_listed_without_secrets() {
     let output = Command::new(env!("CARGO_BIN_EXE_atoll"))
         .arg("serve")
         .env("ATOLL__LIVEKIT__MAIN__URL", "https://lk.example")

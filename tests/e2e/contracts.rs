@@ -12,10 +12,10 @@ use protocol::{
 };
 
 use crate::{
-    ethereum::{API_KEY, ContractWallet, Ethereum, Mood},
-    front::{Realm, eventually, wallet},
+    ethereum::{API_KEY, Behaviour, ContractWallet, Ethereum},
+    realm_process::{Realm, eventually, wallet},
     rpc::caller::Caller,
-    wire::{PATIENCE, Wire, sign_in},
+    wire::{TEST_TIMEOUT, Wire, sign_in},
 };
 
 /// A realm that asks this node.
@@ -28,15 +28,15 @@ fn realm(ethereum: &Ethereum, settings: &[(&str, &str)]) -> Realm {
 async fn try_sign_in(realm: &Realm, contract: ContractWallet, sign: &dyn Fn(&str) -> String) -> Wire {
     let mut wire = Wire::open(&realm.socket()).await;
     let request = ChallengeRequestMessage { address: contract.address.to_string(), ..Default::default() };
-    wire.say(client_packet::Message::ChallengeRequest(request)).await;
+    wire.send_packet(client_packet::Message::ChallengeRequest(request)).await;
     let server_packet::Message::ChallengeResponse(response) = wire.next_packet().await else {
         panic!("no challenge")
     };
-    wire.answer(sign(&response.challenge_to_sign)).await;
+    wire.send_auth_chain(sign(&response.challenge_to_sign)).await;
     wire
 }
 
-async fn is_welcome(realm: &Realm, contract: ContractWallet, sign: &dyn Fn(&str) -> String) -> Wire {
+async fn sign_in_contract(realm: &Realm, contract: ContractWallet, sign: &dyn Fn(&str) -> String) -> Wire {
     let mut wire = try_sign_in(realm, contract, sign).await;
     match wire.next_packet().await {
         server_packet::Message::Welcome(welcome) => assert_eq!(welcome.peer_id, contract.address.to_string()),
@@ -45,21 +45,25 @@ async fn is_welcome(realm: &Realm, contract: ContractWallet, sign: &dyn Fn(&str)
     wire
 }
 
-async fn refused(realm: &Realm, contract: ContractWallet, sign: &dyn Fn(&str) -> String) -> (Close, String) {
+async fn refused_sign_in(
+    realm: &Realm,
+    contract: ContractWallet,
+    sign: &dyn Fn(&str) -> String,
+) -> (Close, String) {
     try_sign_in(realm, contract, sign).await.closed().await
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_contract_wallet_signs_in_and_meets_others() {
+async fn contract_wallet_signs_in_and_meets_others() {
     let ethereum = Ethereum::start().await;
     let realm = realm(&ethereum, &[]);
     let (one, two) = (ethereum.deploy(), ethereum.deploy());
     // The wallet signs the challenge itself, in one call; or vouches for a key, in two, as it
     // signs the other digest.
-    let mut first = is_welcome(&realm, one, &|challenge| one.sign(challenge)).await;
+    let mut first = sign_in_contract(&realm, one, &|challenge| one.sign(challenge)).await;
     assert_eq!(ethereum.calls(), 1);
     let delegation = two.delegate(&two.owner());
-    let mut second = is_welcome(&realm, two, &|challenge| delegation.sign(challenge)).await;
+    let mut second = sign_in_contract(&realm, two, &|challenge| delegation.sign(challenge)).await;
     assert_eq!(ethereum.calls(), 3);
     first.heartbeat(0.0).await;
     let island = first.island_changed().await.island_id;
@@ -68,7 +72,7 @@ async fn a_contract_wallet_signs_in_and_meets_others() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_contract_wallet_signs_in_over_rpc() {
+async fn contract_wallet_signs_in_over_rpc() {
     let ethereum = Ethereum::start().await;
     let realm = realm(&ethereum, &[]);
     let (contract, other) = (ethereum.deploy(), ethereum.deploy());
@@ -76,33 +80,37 @@ async fn a_contract_wallet_signs_in_over_rpc() {
         let address = contract.address.to_string();
         let procedure = "BffAuthenticationService.GetChallenge";
         caller
-            .ask::<GetChallengeResponse>(procedure, &GetChallengeRequest { address, ..Default::default() })
+            .request::<GetChallengeResponse>(
+                procedure,
+                &GetChallengeRequest { address, ..Default::default() },
+            )
             .await
             .challenge_to_sign
     };
     let mut caller = Caller::open(&realm).await;
     let delegation = contract.delegate(&other.owner());
     let signed = SignedChallenge { auth_chain_json: delegation.sign(&challenge(&mut caller).await) };
-    let error = caller.refused("BffAuthenticationService.Authenticate", &signed).await;
+    let error = caller.call_expecting_error("BffAuthenticationService.Authenticate", &signed).await;
     assert!(error.contains("the contract wallet says"), "{error}");
     let mut caller = Caller::open(&realm).await;
     let signed = SignedChallenge { auth_chain_json: contract.sign(&challenge(&mut caller).await) };
-    let welcome: WelcomePeerInformation = caller.ask("BffAuthenticationService.Authenticate", &signed).await;
+    let welcome: WelcomePeerInformation =
+        caller.request("BffAuthenticationService.Authenticate", &signed).await;
     assert_eq!(welcome.peer_id, contract.address.to_string());
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_contract_wallet_enters_an_open_room() {
+async fn contract_wallet_enters_an_open_room() {
     let ethereum = Ethereum::start().await;
     let realm = realm(&ethereum, &[]);
     let (contract, other) = (ethereum.deploy(), ethereum.deploy());
     let enter = async |delegation: &crate::ethereum::Delegation| {
         let mut wire = Wire::open(&format!("{}/rooms/lobby", realm.ws)).await;
         let address = contract.address.to_string();
-        wire.say_in_room(Message::PeerIdentification(WsIdentification { address })).await;
+        wire.send_room_packet(Message::PeerIdentification(WsIdentification { address })).await;
         let Message::ChallengeMessage(challenge) = wire.next_in_room().await else { panic!("a challenge") };
         let auth_chain_json = delegation.sign(&challenge.challenge_to_sign);
-        wire.say_in_room(Message::SignedChallengeForServer(WsSignedChallenge { auth_chain_json })).await;
+        wire.send_room_packet(Message::SignedChallengeForServer(WsSignedChallenge { auth_chain_json })).await;
         wire
     };
     enter(&contract.delegate(&contract.owner())).await.welcome().await;
@@ -112,13 +120,13 @@ async fn a_contract_wallet_enters_an_open_room() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_is_not_the_owner_is_refused_by_the_contract() {
+async fn signature_of_another_owner_is_refused_by_the_contract() {
     let ethereum = Ethereum::start().await;
     let realm = realm(&ethereum, &[("IDENTITY__ETHEREUM_FAILURES", "1")]);
     let (contract, other) = (ethereum.deploy(), ethereum.deploy());
     let says_no = "link 1: the contract wallet says that the signature is not valid (EIP-1654)";
     let stolen = contract.delegate(&other.owner());
-    let (close, reason) = refused(&realm, contract, &|challenge| stolen.sign(challenge)).await;
+    let (close, reason) = refused_sign_in(&realm, contract, &|challenge| stolen.sign(challenge)).await;
     assert_eq!((close, reason.as_str()), (Close::AuthRefused, says_no));
     // Somebody else's key cannot use a delegation, and no contract is asked about that.
     let delegation = contract.delegate(&contract.owner());
@@ -129,54 +137,54 @@ async fn who_is_not_the_owner_is_refused_by_the_contract() {
         links[2].signature = other.owner().sign(challenge);
         serde_json::to_string(&links).unwrap()
     };
-    let (close, reason) = refused(&realm, contract, &forged).await;
+    let (close, reason) = refused_sign_in(&realm, contract, &forged).await;
     assert_eq!(close, Close::AuthRefused);
     assert!(reason.contains("link 2 is not signed by"), "{reason}");
     assert_eq!(ethereum.calls(), calls);
     // A key pair is no contract.
     let nobody = ContractWallet::not_deployed(&wallet());
-    let (close, reason) = refused(&realm, nobody, &|challenge| nobody.sign(challenge)).await;
+    let (close, reason) = refused_sign_in(&realm, nobody, &|challenge| nobody.sign(challenge)).await;
     assert_eq!((close, reason.as_str()), (Close::AuthRefused, says_no));
     // A no is an answer: whoever may still can.
-    is_welcome(&realm, contract, &|challenge| delegation.sign(challenge)).await;
+    sign_in_contract(&realm, contract, &|challenge| delegation.sign(challenge)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_a_provider_contract_wallets_are_refused_with_the_reason() {
+async fn contract_wallets_are_refused_without_a_provider() {
     let ethereum = Ethereum::start().await;
     let realm = Realm::start(&[]);
     let contract = ethereum.deploy();
-    let (close, reason) = refused(&realm, contract, &|challenge| contract.sign(challenge)).await;
+    let (close, reason) = refused_sign_in(&realm, contract, &|challenge| contract.sign(challenge)).await;
     assert_eq!(close, Close::AuthRefused);
     assert!(reason.contains("contract wallet (EIP-1654), which this server cannot check"), "{reason}");
     assert_eq!(ethereum.calls(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_answer_is_remembered_for_its_time() {
+async fn valid_signature_is_cached_until_it_expires() {
     let ethereum = Ethereum::start().await;
     let realm = realm(&ethereum, &[("IDENTITY__ETHEREUM_VALID_S", "2")]);
     let contract = ethereum.deploy();
     let delegation = contract.delegate(&contract.owner());
     let sign = |challenge: &str| delegation.sign(challenge);
     for _ in 0..3 {
-        is_welcome(&realm, contract, &sign).await;
+        sign_in_contract(&realm, contract, &sign).await;
     }
     assert_eq!(ethereum.calls(), 2, "asked once, for both digests");
     assert_eq!(realm.count("atoll_contract_questions_total{outcome=\"cached\"}").await, 2.0);
     eventually("forgotten", async || {
-        is_welcome(&realm, contract, &sign).await;
+        sign_in_contract(&realm, contract, &sign).await;
         ethereum.calls() == 4
     })
     .await;
     // Another signature is another question, by the same wallet or not.
     let again = contract.delegate(&contract.owner());
-    is_welcome(&realm, contract, &|challenge| again.sign(challenge)).await;
+    sign_in_contract(&realm, contract, &|challenge| again.sign(challenge)).await;
     assert_eq!(ethereum.calls(), 6);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_hung_provider_holds_up_nobody_else() {
+async fn hung_provider_delays_no_other_sign_in() {
     let ethereum = Ethereum::start().await;
     let settings = [
         ("IDENTITY__ETHEREUM_TIMEOUT_MS", "60000"),
@@ -185,7 +193,7 @@ async fn a_hung_provider_holds_up_nobody_else() {
         ("GATEWAY__MAX_HANDSHAKES_PER_IP", "200"),
     ];
     let realm = realm(&ethereum, &settings);
-    ethereum.feel(Mood::Hung);
+    ethereum.set_behaviour(Behaviour::Hung);
     let mut hung = Vec::new();
     for _ in 0..50 {
         let contract = ethereum.deploy();
@@ -195,85 +203,85 @@ async fn a_hung_provider_holds_up_nobody_else() {
     eventually("they hang", async || ethereum.calls() == 32).await;
     let ordinary: Vec<Wallet> = (0..50).map(|_| wallet()).collect();
     let all = futures_util::future::join_all(ordinary.iter().map(|wallet| sign_in(&realm, wallet)));
-    let signed_in = tokio::time::timeout(PATIENCE, all).await.expect("they do not wait for contracts");
+    let signed_in = tokio::time::timeout(TEST_TIMEOUT, all).await.expect("they do not wait for contracts");
     assert_eq!(signed_in.len(), 50);
     assert_eq!(realm.metric("atoll_gateway_signing_in").await, 50.0, "the others still wait");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whoever_chooses_what_is_called_does_not_have_the_provider_left_alone() {
+async fn errors_of_called_contracts_do_not_open_the_breaker() {
     let ethereum = Ethereum::start().await;
     let realm = realm(&ethereum, &[]);
-    ethereum.feel(Mood::Strict);
+    ethereum.set_behaviour(Behaviour::Strict);
     for _ in 0..50 {
         let odd = ContractWallet::not_deployed(&wallet());
-        let (close, reason) = refused(&realm, odd, &|challenge| odd.sign(challenge)).await;
-        assert_eq!((close, close.come_back()), (Close::Full, true), "{reason}");
+        let (close, reason) = refused_sign_in(&realm, odd, &|challenge| odd.sign(challenge)).await;
+        assert_eq!((close, close.should_reconnect()), (Close::Full, true), "{reason}");
     }
     assert_eq!(realm.metric("atoll_contract_breaker").await, 0.0);
     let contract = ethereum.deploy();
-    is_welcome(&realm, contract, &|challenge| contract.sign(challenge)).await;
+    sign_in_contract(&realm, contract, &|challenge| contract.sign(challenge)).await;
     // What is no contract of anybody's is not even asked about.
     let calls = ethereum.calls();
     let mut bytes = [0; 20];
     bytes[19] = 8;
     let pairing = ContractWallet::at(Address::new(bytes));
-    let (close, _) = refused(&realm, pairing, &|challenge| pairing.sign(challenge)).await;
+    let (close, _) = refused_sign_in(&realm, pairing, &|challenge| pairing.sign(challenge)).await;
     assert_eq!((close, ethereum.calls()), (Close::AuthRefused, calls));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn rate_limited_provider_is_left_alone_for_a_moment() {
+async fn rate_limited_provider_is_retried_after_a_pause() {
     let ethereum = Ethereum::start().await;
     let settings = [("IDENTITY__ETHEREUM_FAILURES", "1"), ("IDENTITY__ETHEREUM_COOL_DOWN_S", "3600")];
     let realm = realm(&ethereum, &settings);
     let (known, new) = (ethereum.deploy(), ethereum.deploy());
     let delegation = known.delegate(&known.owner());
-    is_welcome(&realm, known, &|challenge| delegation.sign(challenge)).await;
-    ethereum.feel(Mood::Limited);
+    sign_in_contract(&realm, known, &|challenge| delegation.sign(challenge)).await;
+    ethereum.set_behaviour(Behaviour::RateLimited);
     let calls = ethereum.calls();
-    let (close, reason) = refused(&realm, new, &|challenge| new.sign(challenge)).await;
-    assert_eq!((close, close.come_back()), (Close::Full, true));
+    let (close, reason) = refused_sign_in(&realm, new, &|challenge| new.sign(challenge)).await;
+    assert_eq!((close, close.should_reconnect()), (Close::Full, true));
     assert!(reason.ends_with("the Ethereum provider is asked too often, come back later"), "{reason}");
     assert_eq!(ethereum.calls(), calls + 1);
-    is_welcome(&realm, known, &|challenge| delegation.sign(challenge)).await;
+    sign_in_contract(&realm, known, &|challenge| delegation.sign(challenge)).await;
     assert_eq!(realm.metric("atoll_contract_breaker").await, 0.0);
     assert!(realm.count("atoll_contract_questions_total{outcome=\"limited\"}").await >= 1.0);
-    ethereum.feel(Mood::Well);
+    ethereum.set_behaviour(Behaviour::Healthy);
     eventually("asked again", async || {
         drop(try_sign_in(&realm, new, &|challenge| new.sign(challenge)).await);
         tokio::time::sleep(Duration::from_millis(200)).await;
         ethereum.calls() > calls + 1
     })
     .await;
-    is_welcome(&realm, new, &|challenge| new.sign(challenge)).await;
+    sign_in_contract(&realm, new, &|challenge| new.sign(challenge)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn network_over_its_questions_is_refused_and_key_pairs_are_not() {
+async fn contract_question_limit_does_not_affect_key_pairs() {
     let ethereum = Ethereum::start().await;
     let realm = realm(&ethereum, &[("IDENTITY__ETHEREUM_QUESTIONS_PER_NETWORK_PER_HOUR", "2")]);
     let known = ethereum.deploy();
     let delegation = known.delegate(&known.owner());
     for _ in 0..3 {
-        is_welcome(&realm, known, &|challenge| delegation.sign(challenge)).await;
+        sign_in_contract(&realm, known, &|challenge| delegation.sign(challenge)).await;
     }
     let second = ethereum.deploy();
-    is_welcome(&realm, second, &|challenge| second.sign(challenge)).await;
+    sign_in_contract(&realm, second, &|challenge| second.sign(challenge)).await;
     let (calls, third) = (ethereum.calls(), ethereum.deploy());
-    let (close, reason) = refused(&realm, third, &|challenge| third.sign(challenge)).await;
-    assert_eq!((close, close.come_back()), (Close::Full, true));
+    let (close, reason) = refused_sign_in(&realm, third, &|challenge| third.sign(challenge)).await;
+    assert_eq!((close, close.should_reconnect()), (Close::Full, true));
     assert!(
         reason.ends_with("too many contract wallets of this network sign in, come back later"),
         "{reason}"
     );
     assert_eq!(ethereum.calls(), calls);
-    is_welcome(&realm, known, &|challenge| delegation.sign(challenge)).await;
+    sign_in_contract(&realm, known, &|challenge| delegation.sign(challenge)).await;
     sign_in(&realm, &wallet()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_provider_that_fails_is_left_alone_until_it_has_cooled_down() {
+async fn failing_provider_opens_the_breaker_until_cool_down() {
     let ethereum = Ethereum::start().await;
     let settings = [
         ("IDENTITY__ETHEREUM_TIMEOUT_MS", "500"),
@@ -285,35 +293,35 @@ async fn a_provider_that_fails_is_left_alone_until_it_has_cooled_down() {
     let contract = ethereum.deploy();
     let sign = |challenge: &str| contract.sign(challenge);
     for (mood, says) in [
-        (Mood::Failing, "the Ethereum provider failed, come back later"),
-        (Mood::Garbage, "the Ethereum provider failed, come back later"),
-        (Mood::Hung, "the Ethereum provider did not answer in time, come back later"),
+        (Behaviour::Failing, "the Ethereum provider failed, come back later"),
+        (Behaviour::Garbage, "the Ethereum provider failed, come back later"),
+        (Behaviour::Hung, "the Ethereum provider did not answer in time, come back later"),
     ] {
-        ethereum.feel(mood);
-        let (close, reason) = refused(&realm, contract, &sign).await;
-        assert_eq!((close, close.come_back()), (Close::Full, true));
+        ethereum.set_behaviour(mood);
+        let (close, reason) = refused_sign_in(&realm, contract, &sign).await;
+        assert_eq!((close, close.should_reconnect()), (Close::Full, true));
         assert!(reason.ends_with(says), "{reason}");
     }
     // Open: nothing arrives there, and nobody waits.
     assert_eq!(realm.metric("atoll_contract_breaker").await, 2.0);
     let calls = ethereum.calls();
     for _ in 0..5 {
-        let (_, reason) = refused(&realm, contract, &sign).await;
+        let (_, reason) = refused_sign_in(&realm, contract, &sign).await;
         assert!(reason.ends_with("the Ethereum provider is not well, come back later"), "{reason}");
     }
     assert_eq!(ethereum.calls(), calls);
     sign_in(&realm, &wallet()).await;
     // Once it is well again, a trial finds out.
-    ethereum.feel(Mood::Well);
+    ethereum.set_behaviour(Behaviour::Healthy);
     eventually("closed again", async || {
         tokio::time::sleep(Duration::from_millis(200)).await;
         drop(try_sign_in(&realm, contract, &sign).await);
         realm.metric("atoll_contract_breaker").await == 0.0
     })
     .await;
-    is_welcome(&realm, contract, &sign).await;
+    sign_in_contract(&realm, contract, &sign).await;
     realm.interrupt();
-    let (_, log) = tokio::task::spawn_blocking(move || realm.wait(PATIENCE)).await.unwrap();
+    let (_, log) = tokio::task::spawn_blocking(move || realm.wait(TEST_TIMEOUT)).await.unwrap();
     for said in ["contract wallets are refused", "is tried again", "contract wallets are asked"] {
         assert!(log.contains(said), "{said}");
     }

@@ -34,15 +34,15 @@ const MAGIC: &str = "1626ba7e";
 /// How the node is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
-pub(crate) enum Mood {
-    Well,
+pub(crate) enum Behaviour {
+    Healthy,
     Hung,
     Failing,
     Garbage,
     /// Well, but calls of contracts that are not wallets end in an error that is not a revert.
     Strict,
     /// It is asked too often, and names no time.
-    Limited,
+    RateLimited,
 }
 
 /// The node; it listens as long as the test runs.
@@ -70,7 +70,7 @@ impl Ethereum {
         Self { url, state }
     }
 
-    pub(crate) fn feel(&self, mood: Mood) {
+    pub(crate) fn set_behaviour(&self, mood: Behaviour) {
         self.state.mood.store(mood as u8, Ordering::SeqCst);
     }
 
@@ -96,10 +96,10 @@ async fn answer(State(chain): State<Arc<Chain>>, Json(question): Json<Value>) ->
     chain.calls.fetch_add(1, Ordering::SeqCst);
     let mood = chain.mood.load(Ordering::SeqCst);
     match mood {
-        mood if mood == Mood::Hung as u8 => tokio::time::sleep(Duration::from_secs(600)).await,
-        mood if mood == Mood::Failing as u8 => return StatusCode::BAD_GATEWAY.into_response(),
-        mood if mood == Mood::Limited as u8 => return StatusCode::TOO_MANY_REQUESTS.into_response(),
-        mood if mood == Mood::Garbage as u8 => return "<html>sign up for more</html>".into_response(),
+        mood if mood == Behaviour::Hung as u8 => tokio::time::sleep(Duration::from_secs(600)).await,
+        mood if mood == Behaviour::Failing as u8 => return StatusCode::BAD_GATEWAY.into_response(),
+        mood if mood == Behaviour::RateLimited as u8 => return StatusCode::TOO_MANY_REQUESTS.into_response(),
+        mood if mood == Behaviour::Garbage as u8 => return "<html>sign up for more</html>".into_response(),
         _ => {}
     }
     assert_eq!((&question["method"], &question["params"][1]), (&json!("eth_call"), &json!("latest")));
@@ -108,7 +108,7 @@ async fn answer(State(chain): State<Arc<Chain>>, Json(question): Json<Value>) ->
     let owner = chain.contracts.lock().unwrap().get(&contract).copied();
     let id = &question["id"];
     let outcome = match owner {
-        None if mood == Mood::Strict as u8 => {
+        None if mood == Behaviour::Strict as u8 => {
             let error = json!({"code": -32000, "message": "bad elliptic curve pairing size"});
             json!({"jsonrpc": "2.0", "id": id, "error": error})
         }
@@ -179,7 +179,7 @@ impl ContractWallet {
 
     /// A delegation to a short-lived key, by `owner` with the personal digest.
     pub(crate) fn delegate(&self, owner: &Wallet) -> Delegation {
-        let ephemeral = crate::front::wallet();
+        let ephemeral = crate::realm_process::wallet();
         let address = ephemeral.address();
         let payload =
             format!("Decentraland Login\nEphemeral address: {address}\nExpiration: 2099-01-01T00:00:00Z");

@@ -26,10 +26,10 @@ use tokio::{
 
 use crate::{
     cluster::Cluster,
-    front::{Realm, eventually, wallet},
+    realm_process::{Realm, eventually, wallet},
     rpc::caller::{self, Caller},
     server::Server,
-    wire::{PATIENCE, Wire, sign_in, sign_in_with},
+    wire::{TEST_TIMEOUT, Wire, sign_in, sign_in_with},
 };
 
 fn realm_on(server: &Server, settings: &[(&str, &str)]) -> Realm {
@@ -45,51 +45,51 @@ async fn listener(server: &Server) -> (async_nats::Client, Subscriber) {
 }
 
 /// The next heartbeat, and whose it is.
-async fn next(heartbeats: &mut Subscriber) -> (Address, GatewayHeartbeat) {
-    let message = timeout(PATIENCE, heartbeats.next()).await.expect("a heartbeat in time").unwrap();
+async fn next_heartbeat(heartbeats: &mut Subscriber) -> (Address, GatewayHeartbeat) {
+    let message = timeout(TEST_TIMEOUT, heartbeats.next()).await.expect("a heartbeat in time").unwrap();
     let Ok(Subject::PeerHeartbeat(address)) = message.subject.parse() else { panic!("{}", message.subject) };
     (address, GatewayHeartbeat::decode(message.payload).unwrap())
 }
 
-async fn wishes(wire: &mut Wire, x: f32, room: Option<&str>) {
+async fn heartbeat_with_desired_room(wire: &mut Wire, x: f32, room: Option<&str>) {
     let (position, desired_room) = (Some(Position::new(x, 1.0, 0.0).into()), room.map(str::to_owned));
-    wire.say(client_packet::Message::Heartbeat(Heartbeat { position, desired_room })).await;
+    wire.send_packet(client_packet::Message::Heartbeat(Heartbeat { position, desired_room })).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn heartbeats_say_all_that_a_director_has_to_know() {
+async fn heartbeats_carry_all_that_a_director_needs() {
     let server = Server::start();
     let realm = realm_on(&server, &[]);
     let (_bus, mut heard) = listener(&server).await;
     let mut wire = sign_in_with(&realm, &wallet(), &["p2p", "ws-room"]).await;
-    wishes(&mut wire, 1.0, Some("I1")).await;
-    let first = next(&mut heard).await.1;
+    heartbeat_with_desired_room(&mut wire, 1.0, Some("I1")).await;
+    let first = next_heartbeat(&mut heard).await.1;
     assert_eq!(first.position, Some(Position::new(1.0, 1.0, 0.0).into()));
     assert_eq!(first.transports.as_deref(), Some("p2p,ws-room"));
     assert_eq!((first.desired_room.as_deref(), first.told), (Some("I1"), Some(Told::default())));
     let island = wire.island_changed().await.island_id;
-    wishes(&mut wire, 2.0, None).await;
-    let second = next(&mut heard).await.1;
+    heartbeat_with_desired_room(&mut wire, 2.0, None).await;
+    let second = next_heartbeat(&mut heard).await.1;
     assert_eq!(second.desired_room.as_deref(), Some("I1"), "it holds");
     assert_eq!(second.told.unwrap().island, island);
-    wishes(&mut wire, 2.0, Some("")).await;
-    assert_eq!(next(&mut heard).await.1.desired_room.as_deref(), Some(""), "it has ended");
+    heartbeat_with_desired_room(&mut wire, 2.0, Some("")).await;
+    assert_eq!(next_heartbeat(&mut heard).await.1.desired_room.as_deref(), Some(""), "it has ended");
     drop(wire);
     // The same over RPC, where what was told waits until the client asks.
     let mut caller = caller::sign_in(&realm, &wallet()).await;
     caller.heartbeat(5_000.0).await;
-    let first = next(&mut heard).await.1;
+    let first = next_heartbeat(&mut heard).await.1;
     assert_eq!((first.transports, first.told), (None, Some(Told::default())));
     eventually("told", async || {
         caller.heartbeat(5_000.0).await;
-        let told = next(&mut heard).await.1.told.unwrap();
+        let told = next_heartbeat(&mut heard).await.1.told.unwrap();
         !told.island.is_empty() && told.island != island
     })
     .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whoever_asks_who_is_there_hears_of_everybody_once() {
+async fn presence_request_reports_each_peer_once() {
     let server = Server::start();
     // Nobody is vouched for meanwhile.
     let rarely = [("GATEWAY__VOUCH_INTERVAL_S", "60"), ("ISLANDS__SILENCE_S", "120")];
@@ -114,7 +114,7 @@ async fn whoever_asks_who_is_there_hears_of_everybody_once() {
     }
     let mut places = BTreeMap::new();
     while places.len() < 21 {
-        let (address, heartbeat) = next(&mut heard).await;
+        let (address, heartbeat) = next_heartbeat(&mut heard).await;
         let place = heartbeat.position.unwrap().x;
         assert!(places.insert(address, place).is_none(), "each once, however often it was asked");
     }
@@ -156,14 +156,14 @@ impl Client {
         let challenge = caller.challenge(wallet).await.challenge_to_sign;
         let signed = SignedChallenge { auth_chain_json: wallet.sign_challenge(&challenge) };
         let welcome: WelcomePeerInformation =
-            caller.ask("BffAuthenticationService.Authenticate", &signed).await;
+            caller.request("BffAuthenticationService.Authenticate", &signed).await;
         assert_eq!(welcome.peer_id, wallet.address().to_string());
         Self::Rpc(Box::new(caller), farewell)
     }
 
     /// Waits, for however long the others race, until it is told that a newer session took over, and
     /// closed for it. When it was told.
-    async fn kicked(self) -> Instant {
+    async fn wait_for_kick(self) -> Instant {
         const RACE: Duration = Duration::from_secs(300);
         let (told, mut wire) = match self {
             Self::Socket(mut wire) => {
@@ -173,7 +173,7 @@ impl Client {
             }
             Self::Rpc(mut caller, farewell) => {
                 assert!(!caller.wire.is_quiet_for(RACE).await);
-                let message: DisconnectionMessage = caller.answer(farewell).await;
+                let message: DisconnectionMessage = caller.response(farewell).await;
                 assert_eq!(message.reason(), DisconnectionReason::DrKicked);
                 (Instant::now(), caller.wire)
             }
@@ -184,7 +184,7 @@ impl Client {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_a_wallets_racing_sign_ins_at_three_gateways_one_session_lives() {
+async fn racing_sign_ins_at_three_gateways_leave_one_session() {
     const SIGN_INS: usize = 1_000;
     const WALLETS: usize = 50;
     const GATEWAYS: [&str; 3] = ["one", "two", "three"];
@@ -205,7 +205,7 @@ async fn of_a_wallets_racing_sign_ins_at_three_gateways_one_session_lives() {
             };
             let welcomed = Instant::now();
             let told = tokio::select! {
-                told = client.kicked() => Some(told),
+                told = client.wait_for_kick() => Some(told),
                 _ = is_settled.changed() => None,
             };
             (wallet, welcomed, told)
@@ -213,7 +213,7 @@ async fn of_a_wallets_racing_sign_ins_at_three_gateways_one_session_lives() {
     }
     let mut losers = Vec::new();
     while losers.len() < SIGN_INS - WALLETS {
-        let loser = timeout(3 * PATIENCE, racers.join_next()).await.expect("all but one are kicked");
+        let loser = timeout(3 * TEST_TIMEOUT, racers.join_next()).await.expect("all but one are kicked");
         let (wallet, _, told) = loser.unwrap().unwrap();
         losers.push((wallet, told.expect("nobody is told to stop yet")));
     }
@@ -228,12 +228,12 @@ async fn of_a_wallets_racing_sign_ins_at_three_gateways_one_session_lives() {
     // Most lost to somebody who lost later.
     let after = losers.into_iter().map(|(wallet, told)| told.saturating_duration_since(winners[&wallet]));
     let after = after.filter(|after| !after.is_zero()).collect();
-    told_in_time("of those who were told after the last one's welcome", after);
+    assert_kicked_in_time("of those who were told after the last one's welcome", after);
 }
 
 /// Prints how long after the welcome of a newer session the older ones were told, and asserts that it
 /// was soon: half of them, whatever else the machine does, and none never.
-fn told_in_time(who: &str, mut after: Vec<Duration>) {
+fn assert_kicked_in_time(who: &str, mut after: Vec<Duration>) {
     after.sort();
     let Some(&max) = after.last() else { return };
     let p50 = after[after.len() / 2];
@@ -243,7 +243,7 @@ fn told_in_time(who: &str, mut after: Vec<Duration>) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_signs_in_at_another_gateway_is_told_that_it_is_connected_and_its_older_socket_at_once() {
+async fn sign_in_at_another_gateway_kicks_the_older_session() {
     let cluster = realm_with(&["one", "two"]).await;
     let gateways = [&cluster["one"], &cluster["two"]];
     let mut took = Vec::new();
@@ -256,7 +256,7 @@ async fn who_signs_in_at_another_gateway_is_told_that_it_is_connected_and_its_ol
             Caller::open(there).await.challenge(&wallet).await.already_connected
         })
         .await;
-        let kicked = tokio::spawn(older.kicked());
+        let kicked = tokio::spawn(older.wait_for_kick());
         let newer = Client::sign_in(there, &wallet, newer_over_rpc).await;
         let welcomed = Instant::now();
         took.push(kicked.await.unwrap().saturating_duration_since(welcomed));
@@ -266,11 +266,11 @@ async fn who_signs_in_at_another_gateway_is_told_that_it_is_connected_and_its_ol
         })
         .await;
     }
-    told_in_time("of those who were told", took);
+    assert_kicked_in_time("of those who were told", took);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_gateway_that_begins_later_knows_who_is_signed_in() {
+async fn gateway_started_later_learns_remote_sessions() {
     let mut cluster = realm_with(&["first"]).await;
     let wallet = wallet();
     let mut wire = sign_in(&cluster["first"], &wallet).await;
@@ -290,7 +290,7 @@ async fn a_gateway_that_begins_later_knows_who_is_signed_in() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_never_said_where_it_stands_is_not_taken_to_be_there_for_ever() {
+async fn remote_session_without_position_expires() {
     let mut cluster = Cluster::start(&[("GATEWAY__IDLE_TIMEOUT_S", "2"), ("GATEWAY__PING_INTERVAL_S", "1")]);
     for (name, roles) in [("one", "gateway"), ("two", "gateway"), ("rest", "director,rooms")] {
         cluster.run(name, roles, &[]);
@@ -309,7 +309,7 @@ async fn who_never_said_where_it_stands_is_not_taken_to_be_there_for_ever() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn heartbeats_of_nobodys_gateway_say_what_a_director_takes() {
+async fn heartbeat_bots_measure_a_director_without_loss() {
     let mut cluster = Cluster::start(&[]);
     cluster.run("director", "director", &[]);
     cluster.ready().await;

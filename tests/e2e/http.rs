@@ -7,12 +7,12 @@ use protocol::{
 use serde_json::json;
 
 use crate::{
-    front::{Realm, eventually, wallet},
+    realm_process::{Realm, eventually, wallet},
     wire::{Wire, enter, sign_in},
 };
 
 #[tokio::test(flavor = "multi_thread")]
-async fn presence_is_told_and_forgotten() {
+async fn presence_lists_peers_and_forgets_them() {
     let settings = [("ISLANDS__REPORT_INTERVAL_MS", "100"), ("REALM__NAME", "lagoon")];
     let realm = Realm::start(&settings);
     let (one, two) = (wallet(), wallet());
@@ -84,7 +84,7 @@ async fn presence_is_told_and_forgotten() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_realm_says_what_it_is_and_whether_it_is_well() {
+async fn about_health_and_metrics_describe_the_realm() {
     let settings = [("REALM__NAME", "lagoon"), ("REALM__SCENES", "urn:a, urn:b")];
     let realm = Realm::start(&settings);
     eventually("ready", async || realm.get("/health/ready").await.status() == 200).await;
@@ -233,12 +233,12 @@ async fn presence_behind_a_token_is_read_with_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn positions_by_parcel_hold_for_island_changes() {
+async fn parcel_positions_apply_to_island_changes() {
     let position = async |settings: &[(&str, &str)]| {
         let realm = Realm::start(settings);
         let me = wallet();
         let mut wire = sign_in(&realm, &me).await;
-        wire.stand(21.5, -3.25).await;
+        wire.send_position(21.5, -3.25).await;
         let change = wire.island_changed().await;
         let at = change.peers[&me.address().to_string()];
         [at.x, at.y, at.z]
@@ -258,7 +258,7 @@ async fn already_connected_is_reported_unless_turned_off() {
         let _session = sign_in(&realm, &me).await;
         let request = ChallengeRequestMessage { address: me.address().to_string(), ..Default::default() };
         let mut asking = Wire::open(&realm.socket()).await;
-        asking.say(client_packet::Message::ChallengeRequest(request)).await;
+        asking.send_packet(client_packet::Message::ChallengeRequest(request)).await;
         let server_packet::Message::ChallengeResponse(challenge) = asking.next_packet().await else {
             panic!("no challenge")
         };
@@ -273,7 +273,7 @@ async fn already_connected_is_reported_unless_turned_off() {
             assert_eq!(challenge.already_connected, connected);
             let auth_chain_json = me.sign_challenge(&challenge.challenge_to_sign);
             let signed = ws_packet::Message::SignedChallengeForServer(WsSignedChallenge { auth_chain_json });
-            room.say_in_room(signed).await;
+            room.send_room_packet(signed).await;
             room.welcome().await;
             rooms.push(room);
         }

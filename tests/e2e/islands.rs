@@ -9,16 +9,16 @@ use protocol::{
 };
 
 use crate::{
-    front::{Realm, eventually, wallet},
-    wire::{Wire, enter, enter_room, room_url, sign_in, sign_in_presenting},
+    realm_process::{Realm, eventually, wallet},
+    wire::{Wire, enter, enter_room, room_url, sign_in, sign_in_with_resume_secret},
 };
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whoever_comes_back_to_its_island_keeps_its_seat_in_the_room() {
+async fn resumed_session_keeps_its_room_membership() {
     let realm = Realm::start(&[("ROOMS__GRACE_S", "3")]);
     let (lost, other) = (wallet(), wallet());
     let (_first, mut listening, _) = enter(&realm, &other, 0.0).await;
-    let (mut session, welcome) = sign_in_presenting(&realm, &lost, &[]).await;
+    let (mut session, welcome) = sign_in_with_resume_secret(&realm, &lost, &[]).await;
     session.heartbeat(10.0).await;
     let change = session.island_changed().await;
     let (mut room, _) = enter_room(&lost, &change).await;
@@ -26,7 +26,7 @@ async fn whoever_comes_back_to_its_island_keeps_its_seat_in_the_room() {
     drop(session);
     eventually("its membership ended", async || realm.metric("dcl_archipelago_peers_count").await == 1.0)
         .await;
-    let (mut session, welcome) = sign_in_presenting(&realm, &lost, &welcome.resume_secret).await;
+    let (mut session, welcome) = sign_in_with_resume_secret(&realm, &lost, &welcome.resume_secret).await;
     assert!(welcome.resumed, "else the older session would lose its seat");
     session.heartbeat(10.0).await;
     assert_eq!(session.island_changed().await.peers.len(), 2);
@@ -37,7 +37,7 @@ async fn whoever_comes_back_to_its_island_keeps_its_seat_in_the_room() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn people_who_meet_share_a_room_and_who_parts_leaves_it() {
+async fn peers_share_a_room_until_they_part() {
     let realm = Realm::start(&[("ROOMS__GRACE_S", "1"), ("ISLANDS__RETURN_WINDOW_S", "0")]);
     let (alice, bob, carol) = (wallet(), wallet(), wallet());
     let (_carol_wire, _carol_room, welcome) = enter(&realm, &carol, 0.0).await;
@@ -83,7 +83,7 @@ async fn people_who_meet_share_a_room_and_who_parts_leaves_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn standing_still_is_silent() {
+async fn peers_that_stand_still_receive_nothing() {
     let realm = Realm::start(&[("ISLANDS__FLUSH_INTERVAL_MS", "50")]);
     let wallets: Vec<_> = (0..12).map(|_| wallet()).collect();
     let mut wires = Vec::new();
@@ -110,7 +110,7 @@ async fn standing_still_is_silent() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_wish_for_an_island_is_followed() {
+async fn desired_island_is_preferred() {
     let realm = Realm::start(&[]);
     let (left, right, guest) = (wallet(), wallet(), wallet());
     let mut left = sign_in(&realm, &left).await;
@@ -125,19 +125,19 @@ async fn a_wish_for_an_island_is_followed() {
     let mut guest = sign_in(&realm, &guest).await;
     let position = Some(Position::new(50.0, 0.0, 0.0).into());
     let desired_room = Some(second.island_id.clone());
-    guest.say(client_packet::Message::Heartbeat(Heartbeat { position, desired_room })).await;
+    guest.send_packet(client_packet::Message::Heartbeat(Heartbeat { position, desired_room })).await;
     assert_eq!(guest.island_changed().await.peers.len(), 3);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn native_clients_get_their_subprotocol_and_extensions_are_understood() {
+async fn archipelago_subprotocol_and_transports_are_accepted() {
     let realm = Realm::start(&[]);
     let url = format!("{}/ws", realm.ws);
-    let (mut wire, chosen) = Wire::offer(&url, "archipelago").await;
+    let (mut wire, chosen) = Wire::open_with_subprotocols(&url, "archipelago").await;
     assert_eq!(chosen.as_deref(), Some("archipelago"));
     let (address, transports) = (wallet().address().to_string(), vec!["ws-room".to_owned()]);
     let request = ChallengeRequestMessage { address, transports, resume_secret: None };
-    wire.say(client_packet::Message::ChallengeRequest(request)).await;
+    wire.send_packet(client_packet::Message::ChallengeRequest(request)).await;
     let server_packet::Message::ChallengeResponse(response) = wire.next_packet().await else {
         panic!("a challenge")
     };
@@ -146,7 +146,7 @@ async fn native_clients_get_their_subprotocol_and_extensions_are_understood() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_quiet_client_stays_while_its_socket_lives() {
+async fn quiet_client_is_kept_alive_for_a_limited_time() {
     let settings =
         [("ISLANDS__SILENCE_S", "2"), ("GATEWAY__VOUCH_INTERVAL_S", "1"), ("GATEWAY__VOUCH_FOR_S", "6")];
     let realm = Realm::start(&settings);

@@ -6,8 +6,8 @@ use std::{
 };
 
 use crate::{
-    front::{Realm, eventually, wallet},
-    wire::{PATIENCE, sign_in},
+    realm_process::{Realm, eventually, wallet},
+    wire::{TEST_TIMEOUT, sign_in},
 };
 
 const DROPPED: &str = "atoll_log_lines_dropped_total";
@@ -29,7 +29,7 @@ async fn fill_log(realm: &Realm) {
 /// Ends the realm by SIGTERM; what it logged, where something reads that, comes with its status.
 async fn terminate(mut realm: Realm) -> Option<i32> {
     realm.signal("TERM");
-    tokio::task::spawn_blocking(move || realm.wait(PATIENCE).0.code()).await.unwrap()
+    tokio::task::spawn_blocking(move || realm.wait(TEST_TIMEOUT).0.code()).await.unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]

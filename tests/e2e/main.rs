@@ -3,40 +3,40 @@
 // Helpers of tests fail by panicking, too.
 #![allow(clippy::unwrap_used)]
 
+mod archipelago_workers;
 mod attacks;
 mod bad_input;
 mod cluster;
 mod command_line;
 mod contracts;
 mod ethereum;
+mod external_clustering;
 mod failures;
-mod foreign;
-mod front;
 mod gateways;
-mod given;
 mod http;
+mod island_moves;
 mod islands;
-mod leftovers;
 mod logs;
-mod moves;
 mod nats;
 mod nats_cluster;
 mod networks;
-mod nodes;
 mod permissions;
 mod presence;
 mod realm;
+mod realm_process;
+mod resource_leaks;
 mod roles;
-mod rolling;
+mod rolling_restart;
 mod room;
+mod room_nodes;
 mod rpc;
 mod rules;
 mod sdk;
 // The tests of the bus do more with it.
+mod director_failover;
 #[allow(dead_code)]
 #[path = "../../crates/bus/tests/bus/server.rs"]
 mod server;
+mod session_takeover;
 mod sessions;
-mod standby;
-mod takeover;
 mod wire;

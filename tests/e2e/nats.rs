@@ -20,10 +20,10 @@ use protocol::{
 use tokio::time::{sleep, timeout};
 
 use crate::{
-    front::{Realm, SECRET, eventually, wallet},
+    realm_process::{Realm, SECRET, eventually, wallet},
     rpc::caller,
     server::Server,
-    wire::{PATIENCE, enter, enter_room, heard, sign_in},
+    wire::{TEST_TIMEOUT, enter, enter_room, next_update, sign_in},
 };
 
 fn realm_on(server: &Server, settings: &[(&str, &str)]) -> Realm {
@@ -31,16 +31,16 @@ fn realm_on(server: &Server, settings: &[(&str, &str)]) -> Realm {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn people_meet_and_hear_each_other() {
+async fn peers_meet_and_receive_each_other_over_nats() {
     let server = Server::start();
     let realm = realm_on(&server, &[]);
     let (_one, mut first, _) = enter(&realm, &wallet(), 0.0).await;
     let (mut two, mut second, welcome) = enter(&realm, &wallet(), 10.0).await;
     assert_eq!(welcome.peer_identities.len(), 1);
     first.update(b"hello".to_vec(), false).await;
-    assert_eq!(heard(&mut second).await, b"hello");
+    assert_eq!(next_update(&mut second).await, b"hello");
     second.update(b"hello, too".to_vec(), false).await;
-    assert_eq!(heard(&mut first).await, b"hello, too");
+    assert_eq!(next_update(&mut first).await, b"hello, too");
     eventually("both are shown", async || {
         realm.json("/peers").await["peers"].as_array().is_some_and(|peers| peers.len() == 2)
     })
@@ -50,11 +50,11 @@ async fn people_meet_and_hear_each_other() {
 }
 
 async fn next(subscriber: &mut Subscriber) -> Message {
-    timeout(PATIENCE, subscriber.next()).await.expect("a message in time").expect("a connection")
+    timeout(TEST_TIMEOUT, subscriber.next()).await.expect("a message in time").expect("a connection")
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_third_partys_server_and_the_visitors_of_its_scene_hear_each_other() {
+async fn scene_server_and_peers_exchange_topic_messages() {
     let server = Server::start();
     let realm = realm_on(&server, &[]);
     // The owner of the scene has its own client, and knows nothing but subjects.
@@ -68,7 +68,7 @@ async fn a_third_partys_server_and_the_visitors_of_its_scene_hear_each_other() {
     let of_servers = visitor.stream("TopicsService.SystemSubscription", &door).await;
     let topic = "messageBus.scene.bafy1.door.open".to_owned();
     let knock = PublishToTopicRequest { topic: topic.clone(), payload: b"knock"[..].into() };
-    let published: PublishToTopicResult = visitor.ask("TopicsService.PublishToTopic", &knock).await;
+    let published: PublishToTopicResult = visitor.request("TopicsService.PublishToTopic", &knock).await;
     assert!(published.ok);
     let said = next(&mut doors).await;
     assert_eq!((said.subject.as_str(), &said.payload[..]), (topic.as_str(), &b"knock"[..]));
@@ -101,7 +101,7 @@ async fn a_third_partys_server_and_the_visitors_of_its_scene_hear_each_other() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn session_of_the_far_future_changes_nothing() {
+async fn session_id_of_the_far_future_is_ignored() {
     let server = Server::start();
     let realm = realm_on(&server, &[]);
     let bus = async_nats::connect(server.url()).await.unwrap();
@@ -130,7 +130,7 @@ async fn session_of_the_far_future_changes_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn while_the_server_is_away_rooms_talk_and_nobody_is_taken_for_gone() {
+async fn nats_outage_keeps_rooms_and_drops_no_peer() {
     let mut server = Server::start();
     // Who is silent is gone sooner than the server is back, and rooms close at once. Who is only
     // quiet is vouched for all the time.
@@ -160,7 +160,7 @@ async fn while_the_server_is_away_rooms_talk_and_nobody_is_taken_for_gone() {
         fourth.heartbeat(9_000.0).await;
         number += 1;
         first_room.update(vec![number], true).await;
-        assert_eq!(heard(&mut second_room).await, [number]);
+        assert_eq!(next_update(&mut second_room).await, [number]);
         sleep(Duration::from_millis(250)).await;
     }
     assert!(realm.count("atoll_bus_unsent_total{reason=\"stale\"}").await > 0.0);
@@ -187,7 +187,7 @@ async fn while_the_server_is_away_rooms_talk_and_nobody_is_taken_for_gone() {
             && second.is_quiet_for(Duration::from_millis(1)).await
     );
     first_room.update(b"still here".to_vec(), false).await;
-    assert_eq!(heard(&mut second_room).await, b"still here");
+    assert_eq!(next_update(&mut second_room).await, b"still here");
     // And islands change as before.
     second.heartbeat(9_010.0).await;
     let change = second.island_changed().await;
@@ -196,7 +196,7 @@ async fn while_the_server_is_away_rooms_talk_and_nobody_is_taken_for_gone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_wallet_that_signs_in_at_another_gateway_is_signed_out_at_the_first() {
+async fn sign_in_at_another_gateway_ends_the_first_session() {
     let server = Server::start();
     let (here, there) = (realm_on(&server, &[]), realm_on(&server, &[("ROOMS__NODE", "rooms-there")]));
     let wallet = wallet();
@@ -211,7 +211,7 @@ async fn a_wallet_that_signs_in_at_another_gateway_is_signed_out_at_the_first() 
 }
 
 /// What `atoll serve` says when it does not start.
-fn refused(flags: &[&str], settings: &[(&str, &str)]) -> String {
+fn refused_start(flags: &[&str], settings: &[(&str, &str)]) -> String {
     let mut command = Command::new(env!("CARGO_BIN_EXE_atoll"));
     command.args(["serve", "--listen", "127.0.0.1:0"]).args(flags).env("ATOLL__SERVER__ADMIN", "");
     command.env("ATOLL__ROOMS__TOKEN_SECRETS", SECRET);
@@ -242,14 +242,14 @@ fn hanging_start(bus: &TcpListener) -> (Child, TcpStream) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn signal_ends_a_start_whose_bus_never_answers() {
+async fn signal_ends_a_start_that_waits_for_the_bus() {
     for signal in ["TERM", "INT"] {
         let bus = TcpListener::bind("127.0.0.1:0").unwrap();
         let (child, _connection) = tokio::task::spawn_blocking(move || hanging_start(&bus)).await.unwrap();
         let pid = child.id().to_string();
         assert!(Command::new("kill").args(["-s", signal, &pid]).status().unwrap().success());
         let ended = tokio::task::spawn_blocking(move || child.wait_with_output());
-        let output = timeout(PATIENCE, ended).await.expect("an end in time").unwrap().unwrap();
+        let output = timeout(TEST_TIMEOUT, ended).await.expect("an end in time").unwrap().unwrap();
         let log = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(0), "{log}");
         assert!(log.contains("stopped during the start"), "{log}");
@@ -257,18 +257,19 @@ async fn signal_ends_a_start_whose_bus_never_answers() {
 }
 
 #[test]
-fn without_its_bus_nothing_starts_and_the_reason_is_given() {
+fn unreachable_bus_prevents_the_start_with_a_reason() {
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let told = refused(&["--bus", &format!("nats://atoll:sesame@{free}")], &[]);
+    let told = refused_start(&["--bus", &format!("nats://atoll:sesame@{free}")], &[]);
     assert!(told.contains(&format!("atoll: no bus: cannot connect to nats://{free}: ")), "{told}");
     let server = Server::start_with(&["--user", "atoll", "--pass", "open sesame"]);
     let wrong = [("BUS__USER", "atoll"), ("BUS__PASSWORD", "sesame")];
-    let told = refused(&["--bus", &server.url()], &wrong);
+    let told = refused_start(&["--bus", &server.url()], &wrong);
     let url = server.url();
     assert!(told.contains(&format!("no bus: {url} refuses our user and password, token")), "{told}");
     let right = Realm::launch(&["--bus", &server.url_as("atoll:open%20sesame")], &[]);
     assert!(right.http.starts_with("http://127.0.0.1:"));
-    let told = refused(&["--bus", "127.0.0.1"], &[("BUS__TOKEN", "sesame"), ("BUS__PASSWORD", "sesame")]);
+    let told =
+        refused_start(&["--bus", "127.0.0.1"], &[("BUS__TOKEN", "sesame"), ("BUS__PASSWORD", "sesame")]);
     for part in [
         "bus.url = (hidden): must be nats://host:port or tls://host:port",
         "bus.password = (hidden): must be set with bus.user, and not without it",
@@ -276,8 +277,8 @@ fn without_its_bus_nothing_starts_and_the_reason_is_given() {
     ] {
         assert!(told.contains(part), "{part} not in {told}");
     }
-    let told = refused(&["--bus", &server.url()], &[("BUS__SUBJECTS", "comms-v2")]);
+    let told = refused_start(&["--bus", &server.url()], &[("BUS__SUBJECTS", "comms-v2")]);
     assert!(told.contains("bus.subjects = comms-v2: must be comms-v3 or archipelago-workers"), "{told}");
-    let told = refused(&[], &[("BUS__SUBJECTS", "archipelago-workers")]);
+    let told = refused_start(&[], &[("BUS__SUBJECTS", "archipelago-workers")]);
     assert!(told.contains("bus.subjects = archipelago-workers: needs bus.url"), "{told}");
 }

@@ -4,10 +4,10 @@ use std::time::{Duration, Instant};
 
 use async_nats::jetstream::{self, stream::Info};
 
-use crate::{cluster::Cluster, front::within, server::ServerCluster};
+use crate::{cluster::Cluster, realm_process::within, server::ServerCluster};
 
 const DIRECTORS: [&str; 2] = ["one", "two"];
-const UNKNOWN: &str = "not ready: no director is known to lead";
+const NO_LEADER: &str = "not ready: no director is known to lead";
 /// NATS servers elect a leader of a stream after four to nine seconds of silence.
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -28,7 +28,7 @@ async fn readiness(cluster: &Cluster, name: &str) -> (u16, String) {
 }
 
 /// Waits until both directors are ready, and exactly one of them leads.
-async fn one_leads(cluster: &Cluster) {
+async fn wait_for_one_leader(cluster: &Cluster) {
     within(LIMIT, "one director leads, and both are ready", async || {
         let mut leading = 0.0;
         for name in DIRECTORS {
@@ -49,7 +49,7 @@ async fn directors_survive_a_nats_server_but_not_two() {
     for name in DIRECTORS {
         cluster.run(name, "director", &[]);
     }
-    one_leads(&cluster).await;
+    wait_for_one_leader(&cluster).await;
     let client = async_nats::connect(nats.urls()).await.unwrap();
     let mut context = jetstream::new(client);
     context.set_timeout(Duration::from_secs(1));
@@ -64,7 +64,7 @@ async fn directors_survive_a_nats_server_but_not_two() {
     .await;
     let (leader, sequence) =
         before.map(|info| (leader_of(&info).unwrap(), info.state.last_sequence)).unwrap();
-    let first = nats.find(&leader);
+    let first = nats.index_of(&leader);
     nats.servers[first].stop();
     let began = Instant::now();
     within(LIMIT, "the lease is renewed at another server", async || {
@@ -73,14 +73,14 @@ async fn directors_survive_a_nats_server_but_not_two() {
         })
     })
     .await;
-    one_leads(&cluster).await;
+    wait_for_one_leader(&cluster).await;
     println!("a director leads again after {:?}", began.elapsed());
     // One server of three is no quorum.
     let second = (first + 1) % 3;
     nats.servers[second].stop();
     for name in DIRECTORS {
         within(LIMIT, "no director leads", async || {
-            readiness(&cluster, name).await == (503, UNKNOWN.to_owned())
+            readiness(&cluster, name).await == (503, NO_LEADER.to_owned())
                 && cluster[name].count("atoll_director_leads").await == 0.0
         })
         .await;
@@ -88,5 +88,5 @@ async fn directors_survive_a_nats_server_but_not_two() {
     for stopped in [first, second] {
         nats.servers[stopped].restart();
     }
-    one_leads(&cluster).await;
+    wait_for_one_leader(&cluster).await;
 }

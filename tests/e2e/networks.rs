@@ -10,8 +10,8 @@ use tokio::{
 };
 
 use crate::{
-    front::{Realm, eventually, wallet},
-    wire::{PATIENCE, Wire},
+    realm_process::{Realm, eventually, wallet},
+    wire::{TEST_TIMEOUT, Wire},
 };
 
 /// A TCP connection from 127.0.7.`last`.
@@ -62,7 +62,8 @@ mod connections {
         stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
         let _ = stream.write_all(&settings_frame).await;
         let mut answer = Vec::new();
-        let _ = timeout(PATIENCE, stream.read_to_end(&mut answer)).await.expect("the end of the connection");
+        let _ =
+            timeout(TEST_TIMEOUT, stream.read_to_end(&mut answer)).await.expect("the end of the connection");
         assert!(answer.is_empty() || answer.starts_with(b"HTTP/1.1 400"), "{answer:?}");
     }
 
@@ -74,7 +75,7 @@ mod connections {
             stream.write_all(b"GET /health/live HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
             let mut answer = Vec::new();
             while !answer.ends_with(b"alive") {
-                assert!(timeout(PATIENCE, stream.read_buf(&mut answer)).await.unwrap().unwrap() > 0);
+                assert!(timeout(TEST_TIMEOUT, stream.read_buf(&mut answer)).await.unwrap().unwrap() > 0);
             }
             sleep(Duration::from_millis(pause)).await;
         }
@@ -85,7 +86,7 @@ mod connections {
         let realm = Realm::start(&[("SERVER__MAX_CONNECTIONS_PER_NETWORK", "2")]);
         let _held = [connect_from(1, &realm).await, connect_from(1, &realm).await];
         let mut third = connect_from(1, &realm).await;
-        let refused = timeout(PATIENCE, third.read(&mut [0])).await.expect("the end of the connection");
+        let refused = timeout(TEST_TIMEOUT, third.read(&mut [0])).await.expect("the end of the connection");
         assert!(matches!(refused, Ok(0) | Err(_)));
         assert!(client_from(2).get(format!("{}/health/live", realm.http)).send().await.is_ok());
     }
@@ -200,8 +201,8 @@ mod sessions {
         let mut first = Wire::open_from(1, &realm.socket(), &[]).await.unwrap();
         first.sign_in(&one).await;
         let mut second = Wire::open_from(1, &realm.socket(), &[]).await.unwrap();
-        let challenge = second.ask(&two).await;
-        second.answer(two.sign_challenge(&challenge)).await;
+        let challenge = second.request_challenge(&two).await;
+        second.send_auth_chain(two.sign_challenge(&challenge)).await;
         assert_eq!(second.closed().await.0, Close::Full);
         // The same wallet takes over its own, and another network has one of its own.
         Wire::open_from(1, &realm.socket(), &[]).await.unwrap().sign_in(&one).await;

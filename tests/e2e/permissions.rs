@@ -13,16 +13,16 @@ use tempfile::TempDir;
 
 use crate::{
     cluster::Cluster,
-    front::{eventually, wallet},
+    realm_process::{eventually, wallet},
     server::Server,
-    wire::{enter_room, heard, sign_in},
+    wire::{enter_room, next_update, sign_in},
 };
 
 const CONFIGURATION: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/nats.conf");
 const USERS: [&str; 5] = ["gateway", "rooms", "director", "stats", "scene-server"];
 
 /// A server with exactly the shipped configuration, and where it keeps what it has.
-fn guarded() -> (Server, TempDir) {
+fn restricted_server() -> (Server, TempDir) {
     let store = tempfile::tempdir().unwrap();
     let passwords =
         USERS.map(|user| (format!("ATOLL_NATS_{}", user.replace('-', "_").to_uppercase()), password(user)));
@@ -37,7 +37,7 @@ fn password(user: &str) -> String {
 
 /// Who may say it, who may hear it, and the subject that comes after it here. A new subject does not
 /// compile until it has a place.
-fn rights(subject: &Subject) -> (&'static [&'static str], &'static [&'static str], Option<Subject>) {
+fn permissions(subject: &Subject) -> (&'static [&'static str], &'static [&'static str], Option<Subject>) {
     let peer = Address::new([7; 20]);
     let island = || "I1".parse().unwrap();
     match subject {
@@ -91,7 +91,7 @@ fn rights(subject: &Subject) -> (&'static [&'static str], &'static [&'static str
 /// One subject of each kind.
 fn subjects() -> Vec<Subject> {
     let first = Subject::PeerConnect(Address::new([7; 20]));
-    std::iter::successors(Some(first), |subject| rights(subject).2).collect()
+    std::iter::successors(Some(first), |subject| permissions(subject).2).collect()
 }
 
 /// The pattern by which roles hear of it.
@@ -117,17 +117,17 @@ fn pattern(subject: &Subject) -> &'static str {
 }
 
 /// Somebody who signed in with the name and password of a role, and does what he likes.
-struct Intruder {
+struct RoleClient {
     user: &'static str,
     client: Client,
     /// What the server refused him.
     refused: Arc<Mutex<BTreeSet<String>>>,
     /// What he heard: subject and who said it.
-    heard: Arc<Mutex<BTreeSet<(String, String)>>>,
+    received: Arc<Mutex<BTreeSet<(String, String)>>>,
 }
 
-impl Intruder {
-    async fn enter(server: &Server, user: &'static str) -> Self {
+impl RoleClient {
+    async fn connect(server: &Server, user: &'static str) -> Self {
         let (refused, heard) = <(Arc<Mutex<BTreeSet<String>>>, _)>::default();
         let refusals = refused.clone();
         let client = ConnectOptions::with_user_and_password(user.to_owned(), password(user))
@@ -140,12 +140,12 @@ impl Intruder {
             .connect(server.url())
             .await
             .unwrap();
-        Self { user, client, refused, heard }
+        Self { user, client, refused, received: heard }
     }
 
-    async fn listen(&self, pattern: &str) {
+    async fn subscribe(&self, pattern: &str) {
         let mut messages = self.client.subscribe(pattern.to_owned()).await.unwrap();
-        let heard = self.heard.clone();
+        let heard = self.received.clone();
         tokio::spawn(async move {
             while let Some(message) = messages.next().await {
                 let who = String::from_utf8(message.payload.to_vec()).unwrap_or_default();
@@ -154,7 +154,7 @@ impl Intruder {
         });
     }
 
-    async fn say(&self, subject: &str) {
+    async fn publish(&self, subject: &str) {
         self.client.publish(subject.to_owned(), self.user.into()).await.unwrap();
     }
 
@@ -167,14 +167,14 @@ impl Intruder {
     /// Tries to hear of something, or to say it.
     async fn attempt(&self, what: &str, subject: &str) {
         match what {
-            "Publish" => self.say(subject).await,
-            _ => self.listen(subject).await,
+            "Publish" => self.publish(subject).await,
+            _ => self.subscribe(subject).await,
         }
         self.client.flush().await.unwrap();
     }
 
     /// The same, and waits until the server has said that it refuses this.
-    async fn is_refused(&self, what: &str, subject: &str) {
+    async fn assert_refused(&self, what: &str, subject: &str) {
         self.attempt(what, subject).await;
         let refused = async || self.was_refused(what, subject);
         eventually(&format!("{} is refused: {what} {subject}", self.user), refused).await;
@@ -183,8 +183,8 @@ impl Intruder {
     /// The server refused none of these: what and subject. Asserted in the end, when all has been
     /// tried: the server says what it refuses in the order of what it was asked, so that whatever it
     /// had to say of these came before the last refusal.
-    async fn was_never_refused(&self, allowed: &[(&str, String)]) {
-        self.is_refused("Publish", "atoll.the.end").await;
+    async fn assert_never_refused(&self, allowed: &[(&str, String)]) {
+        self.assert_refused("Publish", "atoll.the.end").await;
         for (what, subject) in allowed {
             assert!(!self.was_refused(what, subject), "{} is refused: {what} {subject}", self.user);
         }
@@ -192,11 +192,11 @@ impl Intruder {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_role_says_and_hears_what_it_needs_and_nothing_else() {
-    let (server, _store) = guarded();
+async fn each_role_has_exactly_its_permissions() {
+    let (server, _store) = restricted_server();
     let mut intruders = Vec::new();
     for user in USERS {
-        intruders.push(Intruder::enter(&server, user).await);
+        intruders.push(RoleClient::connect(&server, user).await);
     }
     let subjects = subjects();
     assert_eq!(subjects.len(), subjects.iter().collect::<std::collections::HashSet<_>>().len());
@@ -206,7 +206,7 @@ async fn each_role_says_and_hears_what_it_needs_and_nothing_else() {
     line("may", USERS);
     let mut allowed = USERS.map(|_| Vec::new());
     for subject in &subjects {
-        let (_, may_hear, _) = rights(subject);
+        let (_, may_hear, _) = permissions(subject);
         for (intruder, allowed) in intruders.iter().zip(&mut allowed) {
             for pattern in [pattern(subject), &subject.to_string()] {
                 match may_hear.contains(&intruder.user) {
@@ -214,21 +214,21 @@ async fn each_role_says_and_hears_what_it_needs_and_nothing_else() {
                         intruder.attempt("Subscription", pattern).await;
                         allowed.push(("Subscription", pattern.to_owned()));
                     }
-                    false => intruder.is_refused("Subscription", pattern).await,
+                    false => intruder.assert_refused("Subscription", pattern).await,
                 }
             }
         }
     }
     for subject in &subjects {
         let text = subject.to_string();
-        let (may_say, may_hear, _) = rights(subject);
+        let (may_say, may_hear, _) = permissions(subject);
         for (intruder, allowed) in intruders.iter().zip(&mut allowed) {
             match may_say.contains(&intruder.user) {
                 true => {
                     intruder.attempt("Publish", &text).await;
                     allowed.push(("Publish", text.clone()));
                 }
-                false => intruder.is_refused("Publish", &text).await,
+                false => intruder.assert_refused("Publish", &text).await,
             }
         }
         let may = |user| match (may_say.contains(&user), may_hear.contains(&user)) {
@@ -240,12 +240,12 @@ async fn each_role_says_and_hears_what_it_needs_and_nothing_else() {
         line(&text, USERS.map(may));
     }
     for (intruder, allowed) in intruders.iter().zip(&allowed) {
-        intruder.was_never_refused(allowed).await;
+        intruder.assert_never_refused(allowed).await;
     }
     // What was refused came to nobody, and what was not, to everybody who may hear it.
     let expected = |listener: &str| -> BTreeSet<(String, String)> {
         let said = subjects.iter().flat_map(|subject| {
-            let (may_say, may_hear, _) = rights(subject);
+            let (may_say, may_hear, _) = permissions(subject);
             let hears = may_hear.contains(&listener);
             may_say.iter().filter(move |_| hears).map(|user| (subject.to_string(), (*user).to_owned()))
         });
@@ -254,19 +254,19 @@ async fn each_role_says_and_hears_what_it_needs_and_nothing_else() {
     for intruder in &intruders {
         let all = expected(intruder.user);
         eventually(&format!("{} hears {all:?}", intruder.user), async || {
-            intruder.heard.lock().unwrap().is_superset(&all)
+            intruder.received.lock().unwrap().is_superset(&all)
         })
         .await;
     }
     tokio::time::sleep(Duration::from_millis(200)).await;
     for intruder in &intruders {
-        assert_eq!(*intruder.heard.lock().unwrap(), expected(intruder.user), "{}", intruder.user);
+        assert_eq!(*intruder.received.lock().unwrap(), expected(intruder.user), "{}", intruder.user);
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nobody_hears_everything_and_only_directors_touch_the_lease() {
-    let (server, _store) = guarded();
+async fn wide_patterns_and_the_lease_are_restricted() {
+    let (server, _store) = restricted_server();
     let wide =
         [">", "*.>", "peer.>", "peer.*.*", "island.>", "engine.>", "atoll.>", "$JS.>", "$KV.>", "$SYS.>"];
     let lease = [
@@ -288,23 +288,23 @@ async fn nobody_hears_everything_and_only_directors_touch_the_lease() {
         "atoll.unheard.of",
     ];
     for user in USERS {
-        let intruder = Intruder::enter(&server, user).await;
+        let intruder = RoleClient::connect(&server, user).await;
         for pattern in wide {
-            intruder.is_refused("Subscription", pattern).await;
+            intruder.assert_refused("Subscription", pattern).await;
         }
         for subject in nobodys {
-            intruder.is_refused("Publish", subject).await;
+            intruder.assert_refused("Publish", subject).await;
         }
         let directors = lease.map(|subject| ("Publish", subject.to_owned())).into_iter();
         let directors: Vec<_> = directors.chain([("Subscription", "_INBOX.>".to_owned())]).collect();
         for (what, subject) in &directors {
             match user {
                 "director" => intruder.attempt(what, subject).await,
-                _ => intruder.is_refused(what, subject).await,
+                _ => intruder.assert_refused(what, subject).await,
             }
         }
         if user == "director" {
-            intruder.was_never_refused(&directors).await;
+            intruder.assert_never_refused(&directors).await;
         }
         println!("{user}: refused {} wide patterns and {} subjects", wide.len(), nobodys.len());
     }
@@ -315,7 +315,7 @@ async fn nobody_hears_everything_and_only_directors_touch_the_lease() {
 }
 
 /// No process does what its user may not do.
-async fn nothing_is_refused(cluster: &Cluster) {
+async fn assert_nothing_refused(cluster: &Cluster) {
     for name in cluster.running() {
         for what in ["publish", "subscribe", "other"] {
             let metric = format!("atoll_bus_refused_total{{what=\"{what}\"}}");
@@ -325,8 +325,8 @@ async fn nothing_is_refused(cluster: &Cluster) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_realm_runs_under_these_users() {
-    let (server, _store) = guarded();
+async fn realm_runs_with_the_shipped_permissions() {
+    let (server, _store) = restricted_server();
     let mut cluster = Cluster::on(server, &[]);
     for (name, role) in [
         ("gateway-a", "gateway"),
@@ -339,7 +339,7 @@ async fn a_realm_runs_under_these_users() {
         cluster.run(name, role, &[("BUS__USER", role), ("BUS__PASSWORD", &password(role))]);
     }
     cluster.ready().await;
-    nothing_is_refused(&cluster).await;
+    assert_nothing_refused(&cluster).await;
     let (one, two) = (wallet(), wallet());
     let mut first = sign_in(&cluster["gateway-a"], &one).await;
     let mut second = sign_in(&cluster["gateway-b"], &two).await;
@@ -353,7 +353,7 @@ async fn a_realm_runs_under_these_users() {
         rooms.push(enter_room(wallet, change).await.0);
     }
     rooms[1].update(b"hello".to_vec(), false).await;
-    assert_eq!(heard(&mut rooms[0]).await, b"hello");
+    assert_eq!(next_update(&mut rooms[0]).await, b"hello");
     eventually("both are shown together", async || {
         let islands = cluster["stats"].json("/islands").await["islands"].clone();
         islands[0]["peers"].as_array().is_some_and(|peers| peers.len() == 2)
@@ -381,12 +381,12 @@ async fn a_realm_runs_under_these_users() {
     };
     assert_eq!(apart.peers.len(), 1);
     assert_ne!(apart.island_id, alone.island_id);
-    nothing_is_refused(&cluster).await;
+    assert_nothing_refused(&cluster).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_process_under_the_wrong_user_says_so() {
-    let (server, _store) = guarded();
+async fn process_with_the_wrong_user_reports_refusals() {
+    let (server, _store) = restricted_server();
     let mut cluster = Cluster::on(server, &[]);
     cluster.run("rooms-1", "rooms", &[("BUS__USER", "stats"), ("BUS__PASSWORD", &password("stats"))]);
     for what in ["publish", "subscribe"] {

@@ -1,26 +1,26 @@
 //! Presence: who is where, over HTTP and in the live feed.
 
-mod described;
 mod feed;
 mod load;
+mod openapi;
 mod scenes;
-mod shared;
-mod world;
+mod shared_responses;
+mod synthetic_peers;
 
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use crate::{
-    front::{Realm, eventually, wallet},
+    realm_process::{Realm, eventually, wallet},
     wire::{Wire, enter, sign_in},
 };
 
 /// Somebody who is signed in, at this place.
-async fn stand(realm: &Realm, x: f32, z: f32) -> (Wire, String) {
+async fn sign_in_at(realm: &Realm, x: f32, z: f32) -> (Wire, String) {
     let wallet = wallet();
     let mut wire = sign_in(realm, &wallet).await;
-    wire.stand(x, z).await;
+    wire.send_position(x, z).await;
     wire.island_changed().await;
     (wire, wallet.address().to_string())
 }
@@ -37,9 +37,9 @@ async fn islands(realm: &Realm, members: usize) -> Vec<Value> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn ids_are_asked_for_in_any_letters_and_bad_ones_are_refused() {
+async fn ids_are_case_insensitive_and_validated() {
     let realm = Realm::start(&[]);
-    let people = [stand(&realm, 0.0, 0.0).await, stand(&realm, 1_000.0, 0.0).await];
+    let people = [sign_in_at(&realm, 0.0, 0.0).await, sign_in_at(&realm, 1_000.0, 0.0).await];
     let [(_, one), (_, two)] = &people;
     let capitals = one.to_uppercase();
     let ids = async |path: String, of: &str| -> Vec<String> {
@@ -94,12 +94,12 @@ fn places(document: &Value, found: &mut Vec<[f64; 3]>) {
 }
 
 /// All that a realm with this setting says of two people who are together, as text and as places.
-async fn told(positions: &str) -> (String, Vec<[f64; 3]>, Vec<Value>) {
+async fn presence_output(positions: &str) -> (String, Vec<[f64; 3]>, Vec<Value>) {
     let settings = [("STATS__POSITIONS", positions), ("ISLANDS__REPORT_INTERVAL_MS", "100")];
     let realm = Realm::start(&settings);
     let mut feed = feed::Feed::open(&realm, None).await;
     feed.next().await;
-    let people = [stand(&realm, 37.375, -5.625).await, stand(&realm, 63.375, -5.625).await];
+    let people = [sign_in_at(&realm, 37.375, -5.625).await, sign_in_at(&realm, 63.375, -5.625).await];
     let island = islands(&realm, 2).await.swap_remove(0);
     let (mut text, mut found) = (String::new(), Vec::new());
     let paths = [
@@ -135,8 +135,8 @@ async fn told(positions: &str) -> (String, Vec<[f64; 3]>, Vec<Value>) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn only_parcels_are_shown_where_the_setting_says_so() {
-    let (text, found, island) = told("parcel").await;
+async fn parcel_setting_hides_exact_positions() {
+    let (text, found, island) = presence_output("parcel").await;
     // Two peers, alone, in their islands and in the feed.
     assert!(found.len() > 10, "{found:?}");
     for [x, y, z] in found {
@@ -146,13 +146,13 @@ async fn only_parcels_are_shown_where_the_setting_says_so() {
     assert!(!text.contains(".375") && !text.contains(".625"), "{text}");
     assert_eq!(island, [json!([56.0, 0.0, -8.0]), json!(16.0)]);
 
-    let (text, _, island) = told("exact").await;
+    let (text, _, island) = presence_output("exact").await;
     assert!(text.contains("[37.375,1.0,-5.625]") && text.contains("[63.375,1.0,-5.625]"), "{text}");
     assert_eq!(island, [json!([50.375, 0.0, -5.625]), json!(13.0)]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_island_says_where_its_members_meet_and_lets_nobody_in() {
+async fn island_shows_its_transport_without_a_token() {
     let realm = Realm::start(&[]);
     let (_wire, _room, _) = enter(&realm, &wallet(), 0.0).await;
     let island = islands(&realm, 1).await.swap_remove(0);

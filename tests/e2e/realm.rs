@@ -20,8 +20,8 @@ use tokio::{
 use crate::{
     cluster::Cluster,
     ethereum::{ContractWallet, Ethereum},
-    front::{Realm, eventually, wallet, within},
-    wire::{PATIENCE, Wire, enter, heard, sign_in},
+    realm_process::{Realm, eventually, wallet, within},
+    wire::{TEST_TIMEOUT, Wire, enter, next_update, sign_in},
 };
 
 const METADATA: &str = r#"{"intent":"dcl:explorer:comms-handshake","signer":"dcl:explorer","isGuest":false}"#;
@@ -78,7 +78,7 @@ async fn refused(realm: &Realm, headers: &Headers) -> (u16, String) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn explorers_log_in_and_hear_each_other() {
+async fn explorers_log_in_and_receive_each_other() {
     let realm = plaza(&[]).await;
     let adapter = format!("signed-login:{}/signed-login", realm.http);
     let about = realm.json("/about").await;
@@ -127,12 +127,12 @@ async fn fixed_room_with_dots_admits_its_tokens() {
         sockets.push(socket);
     }
     sockets[0].update(b"hello".to_vec(), false).await;
-    assert_eq!(heard(&mut sockets[1]).await, b"hello");
+    assert_eq!(next_update(&mut sockets[1]).await, b"hello");
     assert_eq!(realm.json("/rooms/status").await["rooms"], json!([{"id": NAME, "users": 2}]));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_gateway_apart_leads_to_the_node_that_announces_the_room() {
+async fn separate_gateway_names_the_node_with_the_fixed_room() {
     let mut cluster = Cluster::start(&[]);
     cluster.run("director", "director", &[]);
     cluster.run("gateway", "gateway", &PLAZA);
@@ -162,7 +162,7 @@ async fn a_gateway_apart_leads_to_the_node_that_announces_the_room() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn requests_that_are_not_for_this_are_refused_in_words() {
+async fn invalid_logins_are_refused_with_a_message() {
     let realm = plaza(&[("REALM__GUESTS", "false")]).await;
     let (me, now) = (wallet(), SystemTime::now());
     let minutes = |minutes: u64| Duration::from_secs(60 * minutes);
@@ -225,7 +225,7 @@ async fn requests_that_are_not_for_this_are_refused_in_words() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_signed_before_a_realm_began_may_have_been_used() {
+async fn login_signed_before_process_start_is_refused() {
     let realm = plaza(&[]).await;
     let request = signed(&wallet(), METADATA, SystemTime::now());
     room(&realm, post(&realm, &request).await);
@@ -237,7 +237,7 @@ async fn what_was_signed_before_a_realm_began_may_have_been_used() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn guests_are_let_in_unless_they_are_not() {
+async fn guests_log_in_by_default() {
     let realm = plaza(&[]).await;
     let guest = METADATA.replace("false", "true");
     room(&realm, post(&realm, &signed(&wallet(), &guest, SystemTime::now())).await);
@@ -261,7 +261,7 @@ fn signed_by(contract: ContractWallet, owner: &Wallet, metadata: &str) -> Header
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_contract_is_asked_about_a_login_that_would_be_refused() {
+async fn refused_login_causes_no_contract_question() {
     let ethereum = Ethereum::start().await;
     let settings = [
         ("IDENTITY__ETHEREUM_RPC_URL", ethereum.url.as_str()),
@@ -295,7 +295,7 @@ async fn no_contract_is_asked_about_a_login_that_would_be_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nobody_logs_in_where_there_is_no_place() {
+async fn login_without_a_free_room_is_refused() {
     let realm = Realm::start(&[]);
     let (status, message) = refused(&realm, &signed(&wallet(), METADATA, SystemTime::now())).await;
     assert_eq!((status, message.as_str()), (404, "this realm has no fixed room to log in to"));
@@ -308,13 +308,14 @@ async fn nobody_logs_in_where_there_is_no_place() {
     assert_eq!((status, message.contains("of this network")), (503, true), "{message}");
     drop(waiting);
     eventually("gone", async || realm.metric("atoll_gateway_signing_in").await == 0.0).await;
-    fills_and_empties(&realm).await;
+    assert_full_then_free(&realm).await;
     // The room may be full before its node is.
-    fills_and_empties(&plaza(&[("ROOMS__MAX_ISLAND_SIZE", "1"), ("ROOMS__MAX_ROOM_SIZE", "1")]).await).await;
+    assert_full_then_free(&plaza(&[("ROOMS__MAX_ISLAND_SIZE", "1"), ("ROOMS__MAX_ROOM_SIZE", "1")]).await)
+        .await;
 }
 
 /// One person takes the only seat, and leaves it.
-async fn fills_and_empties(realm: &Realm) {
+async fn assert_full_then_free(realm: &Realm) {
     let me = wallet();
     let mut inside = Wire::open(&room(realm, log_in(realm, &me).await)).await;
     inside.identify(&me).await;
@@ -339,12 +340,12 @@ async fn answer_to(realm: &Realm, head: &str, body: &str) -> String {
         // A message ends the answer, whether or not the connection is kept.
         while !answer.ends_with(b"}") && socket.read_buf(&mut answer).await.unwrap() > 0 {}
     };
-    tokio::time::timeout(PATIENCE, read).await.expect("an answer");
+    tokio::time::timeout(TEST_TIMEOUT, read).await.expect("an answer");
     String::from_utf8(answer).unwrap().to_lowercase()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_body_that_breaks_or_never_ends_is_told_from_one_that_is_too_big() {
+async fn broken_endless_and_oversized_bodies_have_own_statuses() {
     let realm = plaza(&[("GATEWAY__HANDSHAKE_TIMEOUT_S", "2")]).await;
     let broken = answer_to(&realm, "transfer-encoding: chunked", "no chunk\r\n").await;
     assert!(broken.starts_with("http/1.1 400") && broken.contains("could not be read"), "{broken}");
@@ -357,7 +358,7 @@ async fn a_body_that_breaks_or_never_ends_is_told_from_one_that_is_too_big() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nobody_logs_in_faster_than_the_rate_of_an_address() {
+async fn logins_of_one_address_are_limited_in_rate() {
     // One of the burst is for whoever waits until the room is there.
     let realm =
         plaza(&[("GATEWAY__LOGINS_PER_SECOND_PER_IP", "1"), ("GATEWAY__LOGIN_BURST_PER_IP", "5")]).await;
@@ -378,7 +379,7 @@ async fn nobody_logs_in_faster_than_the_rate_of_an_address() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn browsers_of_other_sites_may_log_in() {
+async fn login_preflight_allows_other_origins() {
     let realm = Realm::start(&PLAZA);
     let url = format!("{}/signed-login", realm.http);
     let links = (0..identity::MAX_LINKS).map(|link| format!("x-identity-auth-chain-{link}"));
@@ -397,7 +398,7 @@ async fn browsers_of_other_sites_may_log_in() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_fixed_adapter_is_what_clients_are_told() {
+async fn fixed_adapter_is_shown_in_about() {
     for adapter in
         ["offline:offline", "ws-room:wss://rooms.example/rooms/x", "livekit:wss://lk?access_token=x"]
     {
@@ -426,7 +427,7 @@ async fn content() -> (String, Arc<AtomicBool>) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_realm_is_as_well_as_the_services_it_names() {
+async fn realm_health_follows_its_services() {
     let (url, well) = content().await;
     let realm = Realm::start(&[("REALM__CONTENT_URL", &format!("{url}/"))]);
     let states = async || {
@@ -451,7 +452,7 @@ async fn a_realm_is_as_well_as_the_services_it_names() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_full_realm_asks_nobody_in() {
+async fn full_realm_accepts_no_users() {
     let realm = Realm::start(&[("GATEWAY__MAX_SESSIONS", "1")]);
     let accepting = async || realm.json("/about").await["acceptingUsers"].as_bool().unwrap();
     eventually("ready", accepting).await;
@@ -463,7 +464,7 @@ async fn a_full_realm_asks_nobody_in() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_realm_short_of_memory_or_cpu_asks_nobody_in_and_turns_nobody_away() {
+async fn overloaded_realm_advertises_full_but_serves_sign_ins() {
     let asks_nobody_in = async |realm: &Realm| {
         let response = realm.get("/about").await;
         response.status() == 200
@@ -491,7 +492,7 @@ async fn a_realm_short_of_memory_or_cpu_asks_nobody_in_and_turns_nobody_away() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_draining_realm_says_so() {
+async fn draining_realm_is_unhealthy_in_about() {
     let realm = plaza(&[]).await;
     // It is there, and does not hear that it should go.
     let (_wire, _room, _) = enter(&realm, &wallet(), 0.0).await;
@@ -506,7 +507,7 @@ async fn a_draining_realm_says_so() {
 }
 
 #[test]
-fn realms_that_cannot_be_are_refused_with_key_and_value() {
+fn invalid_realm_settings_are_refused_with_key_and_value() {
     let output = std::process::Command::new(env!("CARGO_BIN_EXE_atoll"))
         .args(["serve", "--listen", "127.0.0.1:0"])
         .env("ATOLL__REALM__FIXED_ADAPTER", "offline")
@@ -576,7 +577,7 @@ async fn signed_login_for_another_realm_is_refused_or_logged() {
 async fn challenges_name_the_host_of_the_realm() {
     let challenge = async |settings: &[(&str, &str)]| {
         let realm = Realm::start(settings);
-        Wire::open(&realm.socket()).await.ask(&wallet()).await
+        Wire::open(&realm.socket()).await.request_challenge(&wallet()).await
     };
     let challenge_of = async |url| challenge(&[("REALM__PUBLIC_URL", url)]).await;
     assert!(challenge(&[]).await.starts_with("dcl-127.0.0.1-"));

@@ -9,8 +9,8 @@ use serde_json::json;
 use crate::{
     cluster::Cluster,
     command_line::atoll,
-    front::{Realm, eventually, wallet},
-    wire::{enter_room, heard, room_url, sign_in},
+    realm_process::{Realm, eventually, wallet},
+    wire::{enter_room, next_update, room_url, sign_in},
 };
 
 /// Which of these processes a room's URL leads to.
@@ -20,7 +20,7 @@ fn node_of<'a>(cluster: &Cluster, nodes: &[&'a str], url: &str) -> &'a str {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn six_processes_are_one_realm() {
+async fn six_processes_form_one_realm() {
     const NODES: [&str; 2] = ["rooms-a", "rooms-b"];
     let named = [("REALM__NAME", "lagoon"), ("REALM__PUBLIC_URL", "https://lagoon.example/")];
     let mut cluster = Cluster::start(&named);
@@ -70,7 +70,7 @@ async fn six_processes_are_one_realm() {
         rooms.push(enter_room(wallet, change).await.0);
     }
     rooms[0].update(b"hello".to_vec(), false).await;
-    assert_eq!(heard(&mut rooms[1]).await, b"hello");
+    assert_eq!(next_update(&mut rooms[1]).await, b"hello");
     eventually("both are shown", async || {
         let peers = cluster["stats"].json("/peers").await;
         peers["peers"].as_array().is_some_and(|peers| peers.len() == 2)
@@ -112,7 +112,7 @@ async fn six_processes_are_one_realm() {
     }
     // Until they have gone there, they talk where they were; who stays is sent away.
     rooms[0].update(b"are you coming?".to_vec(), false).await;
-    assert_eq!(heard(&mut rooms[1]).await, b"are you coming?");
+    assert_eq!(next_update(&mut rooms[1]).await, b"are you coming?");
     for room in &mut rooms {
         assert_eq!(room.closed().await.0, Close::Restarting);
     }
@@ -124,13 +124,13 @@ async fn six_processes_are_one_realm() {
         rooms.push(enter_room(wallet, change).await.0);
     }
     rooms[1].update(b"still here".to_vec(), false).await;
-    assert_eq!(heard(&mut rooms[0]).await, b"still here");
+    assert_eq!(next_update(&mut rooms[0]).await, b"still here");
     let status = cluster[other].json("/rooms/status").await;
     assert_eq!((&status["node"], &status["users"]), (&json!(other), &json!(2)));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_process_is_ready_when_it_can_do_its_part() {
+async fn process_is_ready_when_its_dependencies_are() {
     let mut cluster = Cluster::start(&[]);
     for role in ["gateway", "rooms", "stats"] {
         cluster.run(role, role, &[]);
@@ -168,7 +168,7 @@ async fn a_process_is_ready_when_it_can_do_its_part() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_room_node_has_a_name_of_its_own() {
+async fn duplicate_room_node_name_is_refused() {
     const LAGOON: [(&str, &str); 1] = [("ROOMS__NODE", "lagoon")];
     const TAKEN: &str = "atoll_rooms_name_taken_total";
     let mut cluster = Cluster::start(&[]);
@@ -203,7 +203,7 @@ async fn a_room_node_has_a_name_of_its_own() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_secret_of_tokens_is_replaced_process_by_process() {
+async fn token_secret_is_rotated_process_by_process() {
     const OLD: &str = "the old secret of all";
     const NEW: &str = "the new secret of all";
     let mut cluster = Cluster::start(&[]);
@@ -232,7 +232,7 @@ async fn the_secret_of_tokens_is_replaced_process_by_process() {
 }
 
 /// What `atoll serve` says when it does not start.
-fn refused(flags: &[&str], settings: &[(&str, &str)]) -> String {
+fn refused_start(flags: &[&str], settings: &[(&str, &str)]) -> String {
     let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_atoll"));
     command.arg("serve").args(flags).env("ATOLL__SERVER__LISTEN", "127.0.0.1:0");
     for (key, value) in settings {
@@ -245,9 +245,9 @@ fn refused(flags: &[&str], settings: &[(&str, &str)]) -> String {
 }
 
 #[test]
-fn roles_that_make_no_sense_are_refused_with_the_reason() {
+fn invalid_roles_are_refused_with_the_reason() {
     const BUS: [&str; 2] = ["--bus", "nats://127.0.0.1:4222"];
-    let of = |roles: &str| refused(&["--roles", roles], &[]);
+    let of = |roles: &str| refused_start(&["--roles", roles], &[]);
     let told = of("rooms,stats");
     assert!(told.contains("server.roles = rooms,stats: needs bus.url (--bus)"), "{told}");
     let told = of("gateway,postman");
@@ -258,22 +258,23 @@ fn roles_that_make_no_sense_are_refused_with_the_reason() {
     // Whoever signs tokens or takes them shares a secret with the others.
     let secret = "rooms.token_secrets = \"\": must be set";
     for roles in ["director", "rooms", "gateway,rooms,director,stats"] {
-        let told = refused(&[&BUS[..], &["--roles", roles]].concat(), &[]);
+        let told = refused_start(&[&BUS[..], &["--roles", roles]].concat(), &[]);
         assert!(told.contains(secret) && told.contains("openssl rand -hex 32"), "{roles}: {told}");
     }
     let fixed = [("REALM__FIXED_ROOM", "plaza"), ("REALM__FIXED_ADAPTER", "signed-login")];
-    let told = refused(&[&BUS[..], &["--roles", "gateway"]].concat(), &fixed);
+    let told = refused_start(&[&BUS[..], &["--roles", "gateway"]].concat(), &fixed);
     assert!(told.contains(secret), "{told}");
     // Others need none: what is wrong is that nobody listens there.
     let nobody = ["--bus", "nats://127.0.0.1:1", "--roles", "gateway,stats"];
-    let told = refused(&nobody, &[]);
+    let told = refused_start(&nobody, &[]);
     assert!(!told.contains(secret) && told.contains("no bus"), "{told}");
-    let told = refused(&[&nobody[..2], &["--roles", "rooms"]].concat(), &[("SERVER__LISTEN", "0.0.0.0:0")]);
+    let told =
+        refused_start(&[&nobody[..2], &["--roles", "rooms"]].concat(), &[("SERVER__LISTEN", "0.0.0.0:0")]);
     assert!(told.contains("server.public_url = \"\": must be set"), "{told}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn all_roles_in_any_order_are_the_whole_realm() {
+async fn all_roles_in_any_order_form_a_whole_realm() {
     let realm = Realm::launch(&["--roles", "stats, director,gateway,rooms"], &[]);
     eventually("ready", async || realm.get("/health/ready").await.status() == 200).await;
     assert_eq!(realm.get("/peers").await.status(), 200);

@@ -9,12 +9,12 @@ use protocol::{
 };
 
 use crate::{
-    front::{Realm, wallet},
-    wire::{Wire, enter, enter_room, heard, room_url, sign_in},
+    realm_process::{Realm, wallet},
+    wire::{Wire, enter, enter_room, next_update, room_url, sign_in},
 };
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_one_says_reaches_every_other_once_with_its_alias() {
+async fn update_reaches_every_other_member_once() {
     let realm = Realm::start(&[]);
     let (one, two, three) = (wallet(), wallet(), wallet());
     let (_w1, mut first, welcome1) = enter(&realm, &one, 0.0).await;
@@ -48,7 +48,7 @@ async fn what_one_says_reaches_every_other_once_with_its_alias() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_same_address_again_is_kicked_and_the_others_hear_leave_before_join() {
+async fn second_entry_of_an_address_kicks_the_first() {
     let realm = Realm::start(&[]);
     let (one, two) = (wallet(), wallet());
     let (_w1, mut witness, _) = enter(&realm, &one, 0.0).await;
@@ -78,13 +78,13 @@ async fn the_same_address_again_is_kicked_and_the_others_hear_leave_before_join(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn subprotocols_of_the_field_are_answered() {
+async fn known_subprotocols_are_accepted() {
     let realm = Realm::start(&[]);
     let mut wire = sign_in(&realm, &wallet()).await;
     wire.heartbeat(0.0).await;
     let url = room_url(&wire.island_changed().await);
-    assert_eq!(Wire::offer(&url, "rfc5, rfc4").await.1.as_deref(), Some("rfc5"));
-    assert_eq!(Wire::offer(&url, "rfc4").await.1.as_deref(), Some("rfc4"));
+    assert_eq!(Wire::open_with_subprotocols(&url, "rfc5, rfc4").await.1.as_deref(), Some("rfc5"));
+    assert_eq!(Wire::open_with_subprotocols(&url, "rfc4").await.1.as_deref(), Some("rfc4"));
     assert_eq!(realm.get("/rooms/I1").await.status(), 426);
 }
 
@@ -98,14 +98,14 @@ async fn open_rooms_are_entered_with_a_signature() {
         let Message::ChallengeMessage(challenge) = wire.next_in_room().await else { panic!("a challenge") };
         assert!(challenge.challenge_to_sign.starts_with("dcl-"));
         let auth_chain_json = wallet.sign_challenge(&challenge.challenge_to_sign);
-        wire.say_in_room(Message::SignedChallengeForServer(WsSignedChallenge { auth_chain_json })).await;
+        wire.send_room_packet(Message::SignedChallengeForServer(WsSignedChallenge { auth_chain_json })).await;
         wire.welcome().await;
     }
     let mut wire = Wire::open(&format!("{}/rooms/lobby", realm.ws)).await;
     wire.identify(&wallet).await;
     assert!(matches!(wire.next_in_room().await, Message::ChallengeMessage(_)));
     let auth_chain_json = wallet.sign_challenge("dcl-of-another-time");
-    wire.say_in_room(Message::SignedChallengeForServer(WsSignedChallenge { auth_chain_json })).await;
+    wire.send_room_packet(Message::SignedChallengeForServer(WsSignedChallenge { auth_chain_json })).await;
     assert_eq!(wire.closed().await.0, Close::AuthRefused);
 }
 
@@ -115,7 +115,7 @@ async fn enter_open(realm: &Realm, room: &str, wallet: &Wallet) -> Wire {
     wire.identify(wallet).await;
     let Message::ChallengeMessage(challenge) = wire.next_in_room().await else { panic!("a challenge") };
     let auth_chain_json = wallet.sign_challenge(&challenge.challenge_to_sign);
-    wire.say_in_room(Message::SignedChallengeForServer(WsSignedChallenge { auth_chain_json })).await;
+    wire.send_room_packet(Message::SignedChallengeForServer(WsSignedChallenge { auth_chain_json })).await;
     wire.welcome().await;
     wire
 }
@@ -127,9 +127,9 @@ async fn open_room_with_dots_connects_its_members() {
         let mut first = enter_open(&realm, room, &wallet()).await;
         let mut second = enter_open(&realm, room, &wallet()).await;
         first.update(b"hello".to_vec(), false).await;
-        assert_eq!(heard(&mut second).await, b"hello");
+        assert_eq!(next_update(&mut second).await, b"hello");
         second.update(b"hello yourself".to_vec(), true).await;
-        assert_eq!(heard(&mut first).await, b"hello yourself");
+        assert_eq!(next_update(&mut first).await, b"hello yourself");
     }
     let mut other = Wire::open(&format!("{}/rooms/other.dcl.eth", realm.ws)).await;
     other.identify(&wallet()).await;
@@ -157,7 +157,7 @@ async fn broken_socket_returns_with_its_expired_token() {
     drop(room);
     let (mut room, _) = enter_room(&two, &change).await;
     room.update(b"hello".to_vec(), false).await;
-    assert_eq!(heard(&mut witness).await, b"hello");
+    assert_eq!(next_update(&mut witness).await, b"hello");
     // Its membership ends.
     drop(wire);
     assert_eq!(room.closed().await.0, Close::Moved);
@@ -183,7 +183,7 @@ async fn unreliable_updates_above_the_rate_are_dropped_and_counted() {
     let listening = async {
         let mut oldest = 0;
         loop {
-            let body = heard(&mut listener).await;
+            let body = next_update(&mut listener).await;
             if body == b"last" {
                 return oldest;
             }
@@ -198,7 +198,7 @@ async fn unreliable_updates_above_the_rate_are_dropped_and_counted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_full_room_kicks_and_says_so() {
+async fn full_room_kicks_with_a_reason() {
     let realm = Realm::start(&[("ROOMS__OPEN", "lobby"), ("ROOMS__MAX_USERS", "1")]);
     let mut wires = Vec::new();
     for wallet in [wallet(), wallet()] {
@@ -206,7 +206,7 @@ async fn a_full_room_kicks_and_says_so() {
         wire.identify(&wallet).await;
         let Message::ChallengeMessage(challenge) = wire.next_in_room().await else { panic!("a challenge") };
         let auth_chain_json = wallet.sign_challenge(&challenge.challenge_to_sign);
-        wire.say_in_room(Message::SignedChallengeForServer(WsSignedChallenge { auth_chain_json })).await;
+        wire.send_room_packet(Message::SignedChallengeForServer(WsSignedChallenge { auth_chain_json })).await;
         if wires.is_empty() {
             wire.welcome().await;
         }

@@ -20,8 +20,8 @@ use protocol::{Address, ConnectionString, v3::IslandChangedMessage};
 
 use crate::{
     command_line::atoll,
-    front::{Realm, eventually, wallet},
-    wire::{PATIENCE, Wire, sign_in_with},
+    realm_process::{Realm, eventually, wallet},
+    wire::{TEST_TIMEOUT, Wire, sign_in_with},
 };
 
 const EVERYTHING: [&str; 3] = ["livekit", "ws-room", "p2p"];
@@ -42,17 +42,17 @@ fn connection(change: &IslandChangedMessage) -> ConnectionString {
 }
 
 /// Somebody who is told where it belongs.
-struct Person {
+struct TestPeer {
     wallet: Wallet,
     wire: Wire,
     change: IslandChangedMessage,
 }
 
-impl Person {
-    async fn come(realm: &Realm, transports: &[&str], x: f32, z: f32) -> Self {
+impl TestPeer {
+    async fn join(realm: &Realm, transports: &[&str], x: f32, z: f32) -> Self {
         let wallet = wallet();
         let mut wire = sign_in_with(realm, &wallet, transports).await;
-        wire.stand(x, z).await;
+        wire.send_position(x, z).await;
         let change = wire.island_changed().await;
         Self { wallet, wire, change }
     }
@@ -62,10 +62,10 @@ impl Person {
     }
 
     /// Stays where it is until it is told something.
-    async fn told(&mut self, x: f32, z: f32) -> &IslandChangedMessage {
-        let deadline = Instant::now() + PATIENCE;
+    async fn next_assignment(&mut self, x: f32, z: f32) -> &IslandChangedMessage {
+        let deadline = Instant::now() + TEST_TIMEOUT;
         loop {
-            self.wire.stand(x, z).await;
+            self.wire.send_position(x, z).await;
             assert!(Instant::now() < deadline, "nothing was said");
             if !self.wire.is_quiet_for(Duration::from_secs(1)).await {
                 self.change = self.wire.island_changed().await;
@@ -76,7 +76,7 @@ impl Person {
 }
 
 /// What the realm's operator is answered.
-async fn asked(realm: &Realm, args: &[&str]) -> (Option<i32>, String, String) {
+async fn admin_command(realm: &Realm, args: &[&str]) -> (Option<i32>, String, String) {
     let mut args: Vec<String> = args.iter().map(|&arg| arg.to_owned()).collect();
     args.extend(["--admin".to_owned(), realm.admin.clone()]);
     let run = move || atoll(&args.iter().map(String::as_str).collect::<Vec<_>>());
@@ -84,18 +84,18 @@ async fn asked(realm: &Realm, args: &[&str]) -> (Option<i32>, String, String) {
 }
 
 /// The first line of an explanation.
-async fn explained(realm: &Realm, args: &[&str]) -> String {
-    let (code, said, error) = asked(realm, &[&["explain"], args].concat()).await;
+async fn explain_first_line(realm: &Realm, args: &[&str]) -> String {
+    let (code, said, error) = admin_command(realm, &[&["explain"], args].concat()).await;
     assert_eq!(code, Some(0), "{error}");
     said.lines().next().unwrap_or_default().to_owned()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_example_is_what_its_rules_say() {
+async fn casino_example_follows_its_rules() {
     // At whatever hour this runs: the quiet hour has a test of its own.
     let realm = casino(&[("ISLANDS__SETTLING_S", "1")]);
-    let mut guest = Person::come(&realm, &EVERYTHING, 30.0, 30.0).await;
-    let quiet = explained(&realm, &["--at", "30,30"]).await.contains("quiet hour");
+    let mut guest = TestPeer::join(&realm, &EVERYTHING, 30.0, 30.0).await;
+    let quiet = explain_first_line(&realm, &["--at", "30,30"]).await.contains("quiet hour");
     match connection(&guest.change) {
         ConnectionString::LiveKit { url, access_token } => {
             assert_eq!(url, "ws://127.0.0.1:7880");
@@ -117,21 +117,21 @@ async fn the_example_is_what_its_rules_say() {
     // The plaza: up to twelve in a mesh.
     let mut plaza = Vec::new();
     for index in 0..12 {
-        plaza.push(Person::come(&realm, &EVERYTHING, 200.0 + index as f32, 40.0).await);
+        plaza.push(TestPeer::join(&realm, &EVERYTHING, 200.0 + index as f32, 40.0).await);
         let change = &plaza[index].change;
         let ConnectionString::P2p { island, .. } = connection(change) else { panic!("{}", change.conn_str) };
         assert_eq!((&island, change.peers.len()), (&change.island_id, index + 1));
     }
     // The thirteenth has all of them move to a room, in the same island.
-    let last = Person::come(&realm, &EVERYTHING, 212.0, 40.0).await;
+    let last = TestPeer::join(&realm, &EVERYTHING, 212.0, 40.0).await;
     assert!(matches!(connection(&last.change), ConnectionString::WsRoom { .. }), "{}", last.change.conn_str);
     for (index, person) in plaza.iter_mut().enumerate() {
         let island = person.change.island_id.clone();
-        let change = person.told(200.0 + index as f32, 40.0).await;
+        let change = person.next_assignment(200.0 + index as f32, 40.0).await;
         assert_eq!((&change.island_id, change.from_island_id.as_ref()), (&island, Some(&island)));
         assert!(matches!(connection(change), ConnectionString::WsRoom { .. }));
     }
-    let why = explained(&realm, &["--island", &last.change.island_id]).await;
+    let why = explain_first_line(&realm, &["--island", &last.change.island_id]).await;
     assert_eq!(
         why,
         format!(
@@ -141,10 +141,10 @@ async fn the_example_is_what_its_rules_say() {
     );
 
     // Who cannot join a mesh, and who is nowhere in particular, is in a room.
-    let stock = Person::come(&realm, &[], 170.0, -500.0).await;
+    let stock = TestPeer::join(&realm, &[], 170.0, -500.0).await;
     assert!(matches!(connection(&stock.change), ConnectionString::WsRoom { .. }));
     let pair = [stock.address().to_string(), last.address().to_string()];
-    let why = explained(&realm, &["--why", &pair[0], &pair[1]]).await;
+    let why = explain_first_line(&realm, &["--why", &pair[0], &pair[1]]).await;
     assert!(
         why.starts_with("exclusive rule: rule `plaza, up to twelve` keeps the people of scene plaza"),
         "{why}"
@@ -152,26 +152,26 @@ async fn the_example_is_what_its_rules_say() {
 
     // Out of the casino, by a jump: at once, into a room. In the quiet hour it is in that room already.
     if quiet {
-        guest.wire.stand(-1_000.0, 0.0).await;
+        guest.wire.send_position(-1_000.0, 0.0).await;
         assert!(guest.wire.is_quiet_for(Duration::from_secs(2)).await);
     } else {
-        let change = guest.told(-1_000.0, 0.0).await;
+        let change = guest.next_assignment(-1_000.0, 0.0).await;
         assert!(matches!(connection(change), ConnectionString::WsRoom { .. }), "{}", change.conn_str);
     }
     let peer = guest.address().to_string();
-    assert!(explained(&realm, &["--peer", &peer]).await.starts_with("as wanted: "));
-    let (_, json, _) = asked(&realm, &["explain", "--peer", &peer, "--json"]).await;
+    assert!(explain_first_line(&realm, &["--peer", &peer]).await.starts_with("as wanted: "));
+    let (_, json, _) = admin_command(&realm, &["explain", "--peer", &peer, "--json"]).await;
     let json: serde_json::Value = serde_json::from_str(&json).unwrap();
     assert_eq!((&json["cause"], &json["peers"][0]["address"]), (&"as-wanted".into(), &peer.into()));
     assert_eq!(json["islands"][0]["candidates"][0]["node"], "rooms-1");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_mesh_is_not_for_those_who_cannot_join_it() {
+async fn mesh_is_not_assigned_to_incapable_clients() {
     let realm = casino(&[]);
-    let alone = Person::come(&realm, &[], 200.0, 40.0).await;
+    let alone = TestPeer::join(&realm, &[], 200.0, 40.0).await;
     assert!(matches!(connection(&alone.change), ConnectionString::WsRoom { .. }));
-    let why = explained(&realm, &["--peer", &alone.address().to_string()]).await;
+    let why = explain_first_line(&realm, &["--peer", &alone.address().to_string()]).await;
     let expected = format!(
         "capability: {} is on rooms-1: rule `plaza, up to twelve` decides, and p2p is no place for it: {} cannot join p2p",
         alone.change.island_id,
@@ -181,14 +181,14 @@ async fn a_mesh_is_not_for_those_who_cannot_join_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn other_rules_hold_when_the_file_changes_and_bad_ones_do_not() {
+async fn changed_rules_apply_and_invalid_ones_do_not() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("rules.toml");
     let path = file.display().to_string();
     let rooms = "[[rule]]\nname = \"rooms\"\ntransports = [\"ws-room\"]\n";
     fs::write(&file, rooms).unwrap();
     let realm = Realm::launch(&["--rules", &path], &[]);
-    let mut person = Person::come(&realm, &EVERYTHING, 0.0, 0.0).await;
+    let mut person = TestPeer::join(&realm, &EVERYTHING, 0.0, 0.0).await;
     let island = person.change.island_id.clone();
     assert!(matches!(connection(&person.change), ConnectionString::WsRoom { .. }));
 
@@ -201,11 +201,14 @@ async fn other_rules_hold_when_the_file_changes_and_bad_ones_do_not() {
     fs::copy(&bad, &file).unwrap();
     eventually("a refusal", async || realm.count("atoll_rules_refused_total").await == 1.0).await;
     assert_eq!(realm.metric("atoll_rules_valid").await, 0.0);
-    assert!(explained(&realm, &["--at", "0,0"]).await.contains("rule `rooms`"), "the old ones stand");
+    assert!(
+        explain_first_line(&realm, &["--at", "0,0"]).await.contains("rule `rooms`"),
+        "the old ones stand"
+    );
 
     let mesh = folder.path().join("mesh.toml");
     fs::write(&mesh, "[[rule]]\nname = \"mesh\"\ntransports = [\"p2p\"]\n").unwrap();
-    let (code, diff, _) = asked(&realm, &["rules", "diff", &mesh.display().to_string()]).await;
+    let (code, diff, _) = admin_command(&realm, &["rules", "diff", &mesh.display().to_string()]).await;
     assert_eq!(code, Some(0));
     let expected = format!(
         "1 of 1 islands would change\n{island}, 1 people, on rooms-1 by rule `rooms`: all on p2p by rule `mesh`\n"
@@ -214,18 +217,18 @@ async fn other_rules_hold_when_the_file_changes_and_bad_ones_do_not() {
     assert!(person.wire.is_quiet_for(Duration::from_millis(600)).await, "nothing was changed by asking");
 
     fs::copy(&mesh, &file).unwrap();
-    let change = person.told(0.0, 0.0).await;
+    let change = person.next_assignment(0.0, 0.0).await;
     assert_eq!((&change.island_id, change.from_island_id.as_ref()), (&island, Some(&island)));
     assert!(matches!(connection(change), ConnectionString::P2p { .. }));
     assert_eq!(realm.metric("atoll_rules_valid").await, 1.0);
     // A file that is gone is no reason to have no rules.
     fs::remove_file(&file).unwrap();
     eventually("a refusal", async || realm.count("atoll_rules_refused_total").await == 2.0).await;
-    assert!(explained(&realm, &["--at", "0,0"]).await.contains("rule `mesh`"));
+    assert!(explain_first_line(&realm, &["--at", "0,0"]).await.contains("rule `mesh`"));
 }
 
 #[test]
-fn rules_that_are_wrong_at_the_start_keep_a_realm_from_starting() {
+fn invalid_rules_prevent_the_start() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("rules.toml");
     fs::write(&file, "[[rule]]\nname = \"r\"\nhours = \"9 to 5\"\n").unwrap();
@@ -236,7 +239,7 @@ fn rules_that_are_wrong_at_the_start_keep_a_realm_from_starting() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn only_this_machine_is_answered() {
+async fn admin_socket_answers_only_local_requests() {
     let realm = Realm::start(&[]);
     eventually("ready", async || realm.get("/health/ready").await.status() == 200).await;
     let ask = async |host: Option<&str>, query: &str| {
@@ -293,29 +296,29 @@ async fn fake_livekit(delay_ms: Arc<AtomicU64>) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_livekit_that_hangs_loses_its_islands_and_gets_them_back() {
+async fn hung_livekit_loses_its_islands_until_it_recovers() {
     let delay_ms = Arc::new(AtomicU64::new(0));
     let url = fake_livekit(delay_ms.clone()).await;
     let realm = with_livekit(&url).await;
-    let mut person = Person::come(&realm, &[], 0.0, 0.0).await;
+    let mut person = TestPeer::join(&realm, &[], 0.0, 0.0).await;
     let island = person.change.island_id.clone();
     if matches!(connection(&person.change), ConnectionString::WsRoom { .. }) {
         // The engine heard of it a moment later.
-        person.told(0.0, 0.0).await;
+        person.next_assignment(0.0, 0.0).await;
     }
     assert!(matches!(connection(&person.change), ConnectionString::LiveKit { .. }));
     delay_ms.store(3_600_000, Ordering::Relaxed);
     let hung = Instant::now();
-    let change = person.told(0.0, 0.0).await;
+    let change = person.next_assignment(0.0, 0.0).await;
     assert!(matches!(connection(change), ConnectionString::WsRoom { .. }));
     assert_eq!((&change.island_id, change.from_island_id.as_ref()), (&island, Some(&island)));
     // Two probes of five seconds, and slack for a busy machine.
     assert!(hung.elapsed() < Duration::from_secs(18), "{:?}", hung.elapsed());
-    let why = explained(&realm, &["--island", &island]).await;
+    let why = explain_first_line(&realm, &["--island", &island]).await;
     assert!(why.starts_with("node dead: ") && why.contains("lk is no place for it: not heard for"), "{why}");
     delay_ms.store(0, Ordering::Relaxed);
     let healthy = Instant::now();
-    let change = person.told(0.0, 0.0).await;
+    let change = person.next_assignment(0.0, 0.0).await;
     assert!(matches!(connection(change), ConnectionString::LiveKit { .. }));
     assert_eq!(change.from_island_id.as_ref(), Some(&island));
     assert!(healthy.elapsed() >= Duration::from_secs(3), "it settled first: {:?}", healthy.elapsed());
@@ -326,15 +329,15 @@ async fn livekit_with_a_slow_api_keeps_its_islands() {
     let delay_ms = Arc::new(AtomicU64::new(800));
     let url = fake_livekit(delay_ms.clone()).await;
     let realm = with_livekit(&url).await;
-    let mut person = Person::come(&realm, &[], 0.0, 0.0).await;
+    let mut person = TestPeer::join(&realm, &[], 0.0, 0.0).await;
     if matches!(connection(&person.change), ConnectionString::WsRoom { .. }) {
-        person.told(0.0, 0.0).await;
+        person.next_assignment(0.0, 0.0).await;
     }
     assert!(matches!(connection(&person.change), ConnectionString::LiveKit { .. }));
     for delay in [800, 3_500] {
         delay_ms.store(delay, Ordering::Relaxed);
         for _ in 0..5 {
-            person.wire.stand(0.0, 0.0).await;
+            person.wire.send_position(0.0, 0.0).await;
             assert!(person.wire.is_quiet_for(Duration::from_secs(1)).await, "moved by an API of {delay} ms");
         }
     }
@@ -342,9 +345,9 @@ async fn livekit_with_a_slow_api_keeps_its_islands() {
 }
 
 /// Ended when dropped.
-struct Server(Child);
+struct LiveKitProcess(Child);
 
-impl Drop for Server {
+impl Drop for LiveKitProcess {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
@@ -353,7 +356,7 @@ impl Drop for Server {
 
 /// With a LiveKit server on the machine: it takes the tokens.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_real_livekit_server_takes_the_tokens() {
+async fn real_livekit_server_accepts_the_tokens() {
     let free = || std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let (port, tcp, udp) = (free(), free(), free());
     let config =
@@ -369,12 +372,12 @@ async fn a_real_livekit_server_takes_the_tokens() {
             writeln!(std::io::stderr(), "SKIPPED: no livekit-server on this machine that could take a token");
         return;
     };
-    let _server = Server(server);
+    let _server = LiveKitProcess(server);
     let url = format!("ws://127.0.0.1:{port}");
     let realm = with_livekit(&url).await;
-    let mut person = Person::come(&realm, &[], 0.0, 0.0).await;
+    let mut person = TestPeer::join(&realm, &[], 0.0, 0.0).await;
     if matches!(connection(&person.change), ConnectionString::WsRoom { .. }) {
-        person.told(0.0, 0.0).await;
+        person.next_assignment(0.0, 0.0).await;
     }
     let ConnectionString::LiveKit { access_token, .. } = connection(&person.change) else {
         panic!("LiveKit")
@@ -389,7 +392,7 @@ async fn a_real_livekit_server_takes_the_tokens() {
 
 /// Real moves between two room nodes of one process, because the owner changes the rules.
 #[tokio::test(flavor = "multi_thread")]
-async fn clients_that_overlap_lose_nothing_when_their_islands_move() {
+async fn overlapping_clients_lose_nothing_over_rule_moves() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("rules.toml");
     let rule = |node: &str| format!("[[rule]]\nname = \"{node}\"\ntransports = [{{ node = \"{node}\" }}]\n");

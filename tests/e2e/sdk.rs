@@ -17,18 +17,18 @@ use protocol::{Close, v3::server_packet};
 use tokio::time::timeout;
 
 use crate::{
-    front::{Realm, wallet},
-    wire::{self, PATIENCE},
+    realm_process::{Realm, wallet},
+    wire::{self, TEST_TIMEOUT},
 };
 
 /// An explorer that stands somewhere.
-struct Person {
+struct SdkClient {
     explorer: Explorer,
     handle: Handle,
     address: Address,
 }
 
-impl Person {
+impl SdkClient {
     async fn start(realm: &Realm, dialect: Dialect, x: f32) -> Self {
         Self::start_as(realm, dialect, x, client::guest().unwrap()).await
     }
@@ -43,7 +43,7 @@ impl Person {
     }
 
     /// The first event that this picks.
-    async fn sees<T>(&mut self, what: &str, mut pick: impl FnMut(Event) -> Option<T>) -> T {
+    async fn expect_event<T>(&mut self, what: &str, mut pick: impl FnMut(Event) -> Option<T>) -> T {
         let seen = async {
             loop {
                 let event = self.explorer.next().await.unwrap_or_else(|| panic!("gone before {what}"));
@@ -52,49 +52,49 @@ impl Person {
                 }
             }
         };
-        timeout(PATIENCE, seen).await.unwrap_or_else(|_| panic!("not in time: {what}"))
+        timeout(TEST_TIMEOUT, seen).await.unwrap_or_else(|_| panic!("not in time: {what}"))
     }
 }
 
-async fn heard(subscription: &mut Subscription) -> TopicEvent {
-    timeout(PATIENCE, subscription.next()).await.expect("something in time").expect("a subscription")
+async fn next_topic_event(subscription: &mut Subscription) -> TopicEvent {
+    timeout(TEST_TIMEOUT, subscription.next()).await.expect("something in time").expect("a subscription")
 }
 
-async fn message(subscription: &mut Subscription) -> TopicMessage {
-    match heard(subscription).await {
+async fn next_topic_message(subscription: &mut Subscription) -> TopicMessage {
+    match next_topic_event(subscription).await {
         TopicEvent::Message(message) => message,
         other => panic!("instead of a message: {other:?}"),
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn both_dialects_bring_the_same_events_and_meet_in_one_island() {
+async fn both_dialects_receive_the_same_events_in_one_island() {
     let realm = Realm::start(&[]);
     let island = |event| match event {
         Event::IslandChanged { island, peers, .. } => Some((island, peers)),
         _ => None,
     };
-    let mut one = Person::start(&realm, Dialect::Archipelago, 0.0).await;
-    let (first, _) = one.sees("an island", island).await;
-    one.sees("a room", |event| matches!(event, Event::RoomEntered { .. }).then_some(())).await;
-    let mut two = Person::start(&realm, Dialect::Rpc, 10.0).await;
-    let (second, peers) = two.sees("an island", island).await;
+    let mut one = SdkClient::start(&realm, Dialect::Archipelago, 0.0).await;
+    let (first, _) = one.expect_event("an island", island).await;
+    one.expect_event("a room", |event| matches!(event, Event::RoomEntered { .. }).then_some(())).await;
+    let mut two = SdkClient::start(&realm, Dialect::Rpc, 10.0).await;
+    let (second, peers) = two.expect_event("an island", island).await;
     assert_eq!(first, second);
     assert_eq!(peers.get(&two.address), Some(&Position::new(10.0, 0.0, 0.0)));
     let members = |event| match event {
         Event::RoomEntered { members, .. } => Some(members.into_values().collect::<Vec<_>>()),
         _ => None,
     };
-    assert_eq!(two.sees("a room", members).await, [one.address]);
+    assert_eq!(two.expect_event("a room", members).await, [one.address]);
     let said = |event| match event {
         Event::Message { sender, body, .. } => Some((sender, body)),
         _ => None,
     };
-    assert_eq!(two.handle.say("from two".into(), false).await.len(), 1);
-    assert_eq!(one.sees("a message", said).await, (Some(two.address), "from two".into()));
-    assert_eq!(one.handle.say("from one".into(), false).await.len(), 1);
-    assert_eq!(two.sees("a message", said).await, (Some(one.address), "from one".into()));
-    let three = Person::start(&realm, Dialect::Archipelago, 20.0).await;
+    assert_eq!(two.handle.send("from two".into(), false).await.len(), 1);
+    assert_eq!(one.expect_event("a message", said).await, (Some(two.address), "from two".into()));
+    assert_eq!(one.handle.send("from one".into(), false).await.len(), 1);
+    assert_eq!(two.expect_event("a message", said).await, (Some(one.address), "from one".into()));
+    let three = SdkClient::start(&realm, Dialect::Archipelago, 20.0).await;
     let came = |event| match event {
         Event::IslandJoined { island, address } => Some((island, address)),
         _ => None,
@@ -103,18 +103,20 @@ async fn both_dialects_bring_the_same_events_and_meet_in_one_island() {
         Event::IslandLeft { island, address } => Some((island, address)),
         _ => None,
     };
-    assert_eq!(two.sees("who came", came).await, (first.clone(), three.address));
-    assert_eq!(one.sees("who came", came).await.1, three.address);
+    assert_eq!(two.expect_event("who came", came).await, (first.clone(), three.address));
+    assert_eq!(one.expect_event("who came", came).await.1, three.address);
     three.handle.leave().await;
-    assert_eq!(two.sees("who went", went).await, (first.clone(), three.address));
-    assert_eq!(one.sees("who went", went).await, (first, three.address));
+    assert_eq!(two.expect_event("who went", went).await, (first.clone(), three.address));
+    assert_eq!(one.expect_event("who went", went).await, (first, three.address));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn topics_are_heard_far_away_and_need_rpc() {
+async fn topics_work_across_islands_and_need_rpc() {
     let realm = Realm::start(&[]);
-    let (one, two) =
-        (Person::start(&realm, Dialect::Rpc, 0.0).await, Person::start(&realm, Dialect::Rpc, 9e3).await);
+    let (one, two) = (
+        SdkClient::start(&realm, Dialect::Rpc, 0.0).await,
+        SdkClient::start(&realm, Dialect::Rpc, 9e3).await,
+    );
     let mut news = two.handle.subscribe("news.*").await.unwrap();
     let mut mailbox = two.handle.subscribe(&format!("{}.mail", two.address)).await.unwrap();
     // It has been signed in once it listens, too.
@@ -123,10 +125,10 @@ async fn topics_are_heard_far_away_and_need_rpc() {
     one.handle.publish(&format!("{}.mail", two.address), "private").await.unwrap();
     let (topic, payload) = ("news.today".parse().unwrap(), "sunny".into());
     assert_eq!(
-        message(&mut news).await,
+        next_topic_message(&mut news).await,
         TopicMessage { topic, sender: Some(one.address), payload, missed: 0 }
     );
-    assert_eq!(message(&mut mailbox).await.payload, "private");
+    assert_eq!(next_topic_message(&mut mailbox).await.payload, "private");
     // Many more than wait anywhere, in order, as long as somebody reads.
     let talk = async {
         for number in 0..300_u32 {
@@ -135,7 +137,7 @@ async fn topics_are_heard_far_away_and_need_rpc() {
     };
     let read = async {
         for number in 0..300_u32 {
-            let message = message(&mut news).await;
+            let message = next_topic_message(&mut news).await;
             assert_eq!((message.payload, message.missed), (number.to_string().into(), 0));
         }
     };
@@ -144,7 +146,7 @@ async fn topics_are_heard_far_away_and_need_rpc() {
     assert_eq!(refused.to_string(), "refused by the gateway: this mailbox is another's");
     let refused = one.handle.publish("news.*", "x").await.unwrap_err();
     assert!(matches!(refused, TopicsError::Malformed(_)), "{refused}");
-    let plain = Person::start(&realm, Dialect::Archipelago, 0.0).await;
+    let plain = SdkClient::start(&realm, Dialect::Archipelago, 0.0).await;
     let refused = plain.handle.subscribe("news").await.unwrap_err();
     assert_eq!(
         (refused.clone(), refused.to_string().as_str()),
@@ -153,7 +155,7 @@ async fn topics_are_heard_far_away_and_need_rpc() {
     // What was dropped is no longer listened to.
     drop(news);
     drop(mailbox);
-    crate::front::eventually("nobody listens", async || {
+    crate::realm_process::eventually("nobody listens", async || {
         let before = realm.count("atoll_gateway_topic_deliveries_total").await;
         one.handle.publish("news.today", "rainy").await.unwrap();
         tokio::time::sleep(Duration::from_millis(100)).await;
@@ -163,30 +165,30 @@ async fn topics_are_heard_far_away_and_need_rpc() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_session_that_is_replaced_says_so_and_stays_away() {
+async fn replaced_session_reports_it_and_does_not_reconnect() {
     let realm = Realm::start(&[]);
     for dialect in [Dialect::Archipelago, Dialect::Rpc] {
         let wallet = wallet();
         let later = std::time::SystemTime::now() + Duration::from_secs(3600);
-        let identity = Identity::new(&wallet, crate::front::wallet(), later);
-        let mut person = Person::start_as(&realm, dialect, 0.0, identity).await;
-        person.sees("a sign-in", |event| (event == Event::SignedIn).then_some(())).await;
+        let identity = Identity::new(&wallet, crate::realm_process::wallet(), later);
+        let mut person = SdkClient::start_as(&realm, dialect, 0.0, identity).await;
+        person.expect_event("a sign-in", |event| (event == Event::SignedIn).then_some(())).await;
         let mut newer = wire::sign_in(&realm, &wallet).await;
         let closed = |event| match event {
-            Event::Closed { reason, comes_back } => Some((reason, comes_back)),
+            Event::Disconnected { reason, retry_in } => Some((reason, retry_in)),
             _ => None,
         };
-        let (reason, comes_back) = person.sees("the end", closed).await;
+        let (reason, comes_back) = person.expect_event("the end", closed).await;
         assert_eq!(comes_back, None, "{dialect:?}");
         let code = Close::NewSession.code();
-        assert!(matches!(reason, client::Ended::Closed { code: told, .. } if told == code), "{reason}");
+        assert!(matches!(reason, client::Disconnect::Closed { code: told, .. } if told == code), "{reason}");
         assert_eq!(
             reason.to_string(),
             "closed by the server: a newer session took over (4003); this wallet is signed in elsewhere, and \
              coming back would end that session"
         );
         // That was all; and the newer session is left alone.
-        let after = timeout(PATIENCE, person.explorer.next()).await.unwrap();
+        let after = timeout(TEST_TIMEOUT, person.explorer.next()).await.unwrap();
         assert!(after.is_none() || matches!(after, Some(Event::RoomLeft { .. })), "{after:?}");
         assert!(person.handle.publish("news", "x").await.is_err());
         newer.heartbeat(0.0).await;
@@ -195,29 +197,31 @@ async fn a_session_that_is_replaced_says_so_and_stays_away() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn subscriptions_outlive_a_server_and_say_that_something_is_missing() {
+async fn subscriptions_survive_a_restart_and_report_a_gap() {
     let mut realm = Realm::start(&[]);
     let listen = realm.http.trim_start_matches("http://").to_owned();
-    let mut person = Person::start(&realm, Dialect::Rpc, 0.0).await;
+    let mut person = SdkClient::start(&realm, Dialect::Rpc, 0.0).await;
     let mut news = person.handle.subscribe("news").await.unwrap();
     realm.interrupt();
     let closed = |event| match event {
-        Event::Closed { reason, comes_back } => Some((reason.to_string(), comes_back.is_some())),
+        Event::Disconnected { reason, retry_in } => Some((reason.to_string(), retry_in.is_some())),
         _ => None,
     };
-    let (reason, comes_back) = person.sees("the end", closed).await;
+    let (reason, comes_back) = person.expect_event("the end", closed).await;
     assert!(comes_back && reason.contains("server restarting (1012)"), "{reason}");
     assert_eq!(person.handle.publish("news", "x").await, Err(TopicsError::NotSignedIn));
-    tokio::task::spawn_blocking(move || realm.wait(PATIENCE)).await.unwrap();
+    tokio::task::spawn_blocking(move || realm.wait(TEST_TIMEOUT)).await.unwrap();
     // The next one, at the same place.
     let realm = Realm::launch_at(&listen, &[], &[]);
-    assert_eq!(heard(&mut news).await, TopicEvent::Gap);
-    let other = Person::start(&realm, Dialect::Rpc, 9e3).await;
+    assert_eq!(next_topic_event(&mut news).await, TopicEvent::Gap);
+    let other = SdkClient::start(&realm, Dialect::Rpc, 9e3).await;
     let _own = other.handle.subscribe("own").await.unwrap();
     other.handle.publish("news", "again").await.unwrap();
-    assert_eq!(message(&mut news).await.payload, "again");
+    assert_eq!(next_topic_message(&mut news).await.payload, "again");
     // It has said again where it is, although nobody told it to.
-    person.sees("its island", |event| matches!(event, Event::IslandChanged { .. }).then_some(())).await;
+    person
+        .expect_event("its island", |event| matches!(event, Event::IslandChanged { .. }).then_some(()))
+        .await;
 }
 
 /// A program of `examples/`, ended when dropped.
@@ -253,10 +257,10 @@ impl Program {
     }
 
     /// Waits until it prints a line with this in it.
-    fn prints(&self, part: &str) -> String {
+    fn wait_for_line(&self, part: &str) -> String {
         let mut before = Vec::new();
         loop {
-            let line = self.lines.recv_timeout(PATIENCE);
+            let line = self.lines.recv_timeout(TEST_TIMEOUT);
             let line = line.unwrap_or_else(|_| panic!("no {part:?} in {before:#?}"));
             if line.contains(part) {
                 return line;
@@ -265,7 +269,7 @@ impl Program {
         }
     }
 
-    fn says(&mut self, line: &str) {
+    fn write_line(&mut self, line: &str) {
         writeln!(self.stdin, "{line}").unwrap();
     }
 }
@@ -278,44 +282,44 @@ impl Drop for Program {
 }
 
 #[test]
-fn the_chat_is_heard_by_everybody_in_its_room() {
+fn chat_example_reaches_every_participant() {
     let realm = Realm::start(&[]);
     let mut chats = [(); 2].map(|()| Program::start("chat", &[&realm.http, "plaza"]));
     let [first, _] = [0, 1].map(|index: usize| {
-        let you = chats[index].prints("you are ");
-        chats[index].prints("you hear chat.plaza");
+        let you = chats[index].wait_for_line("you are ");
+        chats[index].wait_for_line("you hear chat.plaza");
         you.trim_start_matches("you are ").to_owned()
     });
-    chats[0].says("hello everybody");
+    chats[0].write_line("hello everybody");
     for chat in &chats {
-        assert_eq!(chat.prints("hello"), format!("{first}: hello everybody"));
+        assert_eq!(chat.wait_for_line("hello"), format!("{first}: hello everybody"));
     }
     // Nobody writes escapes to the terminal of others.
-    chats[0].says("\u{1b}[2Jclear\u{7} as\u{9b}31m day");
+    chats[0].write_line("\u{1b}[2Jclear\u{7} as\u{9b}31m day");
     for chat in &chats {
-        assert_eq!(chat.prints("clear"), format!("{first}: [2Jclear as31m day"));
+        assert_eq!(chat.wait_for_line("clear"), format!("{first}: [2Jclear as31m day"));
     }
     let nowhere = Program::start("chat", &["http://127.0.0.1:9", "plaza"]);
-    nowhere.prints("http://127.0.0.1:9/about");
-    Program::start("chat", &[]).prints("usage: chat URL ROOM");
+    nowhere.wait_for_line("http://127.0.0.1:9/about");
+    Program::start("chat", &[]).wait_for_line("usage: chat URL ROOM");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_explorer_hears_positions_after_what_is_none() {
+async fn explorer_example_ignores_non_packets() {
     let realm = Realm::start(&[]);
     let program = Program::start("explorer", &[&realm.http]);
-    program.prints("in its room");
-    let mut person = Person::start(&realm, Dialect::Archipelago, 20.0).await;
-    person.sees("its room", |event| matches!(event, Event::RoomEntered { .. }).then_some(())).await;
-    person.handle.say("no packet".into(), false).await;
+    program.wait_for_line("in its room");
+    let mut person = SdkClient::start(&realm, Dialect::Archipelago, 20.0).await;
+    person.expect_event("its room", |event| matches!(event, Event::RoomEntered { .. }).then_some(())).await;
+    person.handle.send("no packet".into(), false).await;
     let at = rfc4::Position { position_x: 7.0, position_z: 8.0, ..Default::default() };
     let packet = rfc4::Packet { message: Some(rfc4::packet::Message::Position(at)), protocol_version: 100 };
-    person.handle.say(packet.encode_to_vec().into(), false).await;
-    program.prints(&format!("{} is at 7.0 8.0", person.address));
+    person.handle.send(packet.encode_to_vec().into(), false).await;
+    program.wait_for_line(&format!("{} is at 7.0 8.0", person.address));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_realm_that_sends_everybody_elsewhere_is_no_gateway() {
+async fn realm_with_a_fixed_adapter_is_not_discovered() {
     let realm = Realm::start(&[("REALM__FIXED_ADAPTER", "offline:offline")]);
     let error = client::discover(&realm.http, None).await.unwrap_err();
     let expected = "the realm's adapter is \"offline:offline\", which is no archipelago socket";
@@ -324,13 +328,13 @@ async fn a_realm_that_sends_everybody_elsewhere_is_no_gateway() {
 }
 
 #[test]
-fn explorers_tell_of_their_island_and_whom_they_hear() {
+fn explorer_example_prints_island_and_positions() {
     let realm = Realm::start(&[]);
     let one = Program::start("explorer", &[&realm.http]);
-    let me = one.prints("I am ").trim_start_matches("I am ").to_owned();
-    assert!(one.prints("island ").ends_with("of 1 people, over ws-room"));
-    one.prints("in its room, with 0 others");
+    let me = one.wait_for_line("I am ").trim_start_matches("I am ").to_owned();
+    assert!(one.wait_for_line("island ").ends_with("of 1 people, over ws-room"));
+    one.wait_for_line("in its room, with 0 others");
     let two = Program::start("explorer", &[&realm.http]);
-    two.prints("in its room, with 1 others");
-    two.prints(&format!("{me} is at "));
+    two.wait_for_line("in its room, with 1 others");
+    two.wait_for_line(&format!("{me} is at "));
 }

@@ -10,7 +10,7 @@ use protocol::{
 };
 
 use crate::{
-    front::{Realm, eventually, wallet},
+    realm_process::{Realm, eventually, wallet},
     rpc::{self, caller::Caller},
     wire::{Wire, enter, room_url, sign_in},
 };
@@ -22,13 +22,13 @@ async fn chains_of_three_links_sign_in() {
     let wallet = wallet();
     let identity = Identity::new(&wallet, ephemeral, SystemTime::now() + Duration::from_secs(60));
     let mut wire = Wire::open(&realm.socket()).await;
-    let challenge = wire.ask(&wallet).await;
-    wire.answer(identity.sign_challenge(&challenge)).await;
+    let challenge = wire.request_challenge(&wallet).await;
+    wire.send_auth_chain(identity.sign_challenge(&challenge)).await;
     assert!(matches!(wire.next_packet().await, server_packet::Message::Welcome(_)));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_newer_session_kicks_the_older_and_keeps_the_island() {
+async fn newer_session_kicks_the_older_and_keeps_the_island() {
     let realm = Realm::start(&[]);
     let wallet = wallet();
     let mut older = sign_in(&realm, &wallet).await;
@@ -38,7 +38,7 @@ async fn a_newer_session_kicks_the_older_and_keeps_the_island() {
     assert!(matches!(older.next_packet().await, server_packet::Message::Kicked(_)));
     let (close, reason) = older.closed().await;
     assert_eq!((close, reason.as_str()), (Close::NewSession, Close::NewSession.reason()));
-    assert!(!close.come_back());
+    assert!(!close.should_reconnect());
     drop(older);
     // The first heartbeat is answered although the island is the old one, and only the first.
     newer.heartbeat(0.0).await;
@@ -52,34 +52,34 @@ async fn a_newer_session_kicks_the_older_and_keeps_the_island() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_full_gateway_says_so_and_lets_a_wallet_take_over_its_own_session() {
+async fn full_gateway_still_lets_a_wallet_replace_its_session() {
     let realm = Realm::start(&[("GATEWAY__MAX_SESSIONS", "1")]);
     let wallet = wallet();
     let _first = sign_in(&realm, &wallet).await;
-    let other = crate::front::wallet();
+    let other = crate::realm_process::wallet();
     let mut refused = Wire::open(&realm.socket()).await;
-    let challenge = refused.ask(&other).await;
-    refused.answer(other.sign_challenge(&challenge)).await;
+    let challenge = refused.request_challenge(&other).await;
+    refused.send_auth_chain(other.sign_challenge(&challenge)).await;
     let (close, _) = refused.closed().await;
-    assert_eq!((close, close.come_back()), (Close::Full, true));
+    assert_eq!((close, close.should_reconnect()), (Close::Full, true));
     sign_in(&realm, &wallet).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whoever_asks_is_told_that_the_wallet_is_connected() {
+async fn challenge_reports_a_connected_wallet() {
     let realm = Realm::start(&[]);
     let wallet = wallet();
     let _first = sign_in(&realm, &wallet).await;
     let mut second = Wire::open(&realm.socket()).await;
     let (address, transports) = (wallet.address().to_string(), Vec::new());
     let request = protocol::v3::ChallengeRequestMessage { address, transports, resume_secret: None };
-    second.say(protocol::v3::client_packet::Message::ChallengeRequest(request)).await;
+    second.send_packet(protocol::v3::client_packet::Message::ChallengeRequest(request)).await;
     assert!(matches!(second.next_packet().await,
         server_packet::Message::ChallengeResponse(response) if response.already_connected));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_comes_back_in_time_is_where_it_was() {
+async fn peer_back_within_the_window_rejoins_its_island() {
     let realm = Realm::start(&[]);
     let (one, two) = (wallet(), wallet());
     let (_wire, _room, _) = enter(&realm, &one, 0.0).await;
@@ -133,7 +133,7 @@ async fn only_silent_clients_are_pinged() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_goodbye_is_answered() {
+async fn close_frame_is_answered() {
     let realm = Realm::start(&[]);
     let (wire, room, _) = enter(&realm, &wallet(), 0.0).await;
     for mut socket in [wire, room] {
@@ -154,7 +154,7 @@ async fn a_session_without_any_heartbeat_ends() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_room_token_of_before_does_not_bring_the_older_session_back() {
+async fn room_token_of_an_older_session_is_refused() {
     let realm = Realm::start(&[]);
     let wallet = wallet();
     let mut older = sign_in(&realm, &wallet).await;
@@ -183,7 +183,7 @@ fn member(packet: server_packet::Message) -> (bool, String, String) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn members_are_told_who_joins_and_who_leaves_their_island() {
+async fn members_are_notified_of_joins_and_leaves() {
     let realm = Realm::start(&[]);
     let two = wallet();
     // Two stay, so that theirs is the larger part and keeps the island.
@@ -212,7 +212,7 @@ async fn members_are_told_who_joins_and_who_leaves_their_island() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn where_members_are_not_told_of_each_other_only_islands_are() {
+async fn member_notifications_can_be_turned_off() {
     let realm = Realm::start(&[("GATEWAY__TELL_MEMBERS", "false")]);
     let mut stays = sign_in(&realm, &wallet()).await;
     stays.heartbeat(0.0).await;
@@ -225,22 +225,22 @@ async fn where_members_are_not_told_of_each_other_only_islands_are() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn where_the_oldest_session_is_kept_a_newer_one_is_turned_away_over_every_kind_of_socket() {
+async fn keep_oldest_refuses_newer_sessions_in_both_dialects() {
     let realm = Realm::start(&[("GATEWAY__KEEP_SESSION", "oldest")]);
     let wallet = wallet();
     let mut oldest = sign_in(&realm, &wallet).await;
     oldest.heartbeat(0.0).await;
     oldest.island_changed().await;
     let mut newer = Wire::open(&realm.socket()).await;
-    let challenge = newer.ask(&wallet).await;
-    newer.answer(wallet.sign_challenge(&challenge)).await;
+    let challenge = newer.request_challenge(&wallet).await;
+    newer.send_auth_chain(wallet.sign_challenge(&challenge)).await;
     let (close, _) = newer.closed().await;
-    assert_eq!((close, close.come_back()), (Close::AlreadySignedIn, true));
+    assert_eq!((close, close.should_reconnect()), (Close::AlreadySignedIn, true));
     let mut caller = Caller::open(&realm).await;
     let challenge = caller.challenge(&wallet).await;
     assert!(challenge.already_connected);
     let signed = SignedChallenge { auth_chain_json: wallet.sign_challenge(&challenge.challenge_to_sign) };
-    let reason = caller.refused("BffAuthenticationService.Authenticate", &signed).await;
+    let reason = caller.call_expecting_error("BffAuthenticationService.Authenticate", &signed).await;
     assert_eq!(reason, Close::AlreadySignedIn.reason());
     assert_eq!(caller.wire.closed().await.0, Close::AlreadySignedIn);
     oldest.heartbeat(500.0).await;
@@ -255,10 +255,10 @@ async fn signer_link_with_a_null_signature_signs_in() {
     let me = wallet();
     for signature in [r#","signature":null"#, ""] {
         let mut wire = Wire::open(&realm.socket()).await;
-        let chain = me.sign_challenge(&wire.ask(&me).await);
+        let chain = me.sign_challenge(&wire.request_challenge(&me).await);
         let changed = chain.replacen(r#","signature":"""#, signature, 1);
         assert_ne!(changed, chain);
-        wire.answer(changed).await;
+        wire.send_auth_chain(changed).await;
         assert!(matches!(wire.next_packet().await, server_packet::Message::Welcome(_)));
     }
 }

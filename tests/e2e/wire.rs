@@ -21,10 +21,10 @@ use tokio_tungstenite::{
     tungstenite::{Error, Message, client::IntoClientRequest},
 };
 
-use crate::front::Realm;
+use crate::realm_process::Realm;
 
 /// Long enough for a busy machine.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const TEST_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A WebSocket.
 pub(crate) struct Wire(
@@ -39,11 +39,11 @@ impl Wire {
     }
 
     pub(crate) async fn open(url: &str) -> Self {
-        Self::new(timeout(PATIENCE, connect_async(url)).await.unwrap().unwrap().0)
+        Self::new(timeout(TEST_TIMEOUT, connect_async(url)).await.unwrap().unwrap().0)
     }
 
     /// Opens a socket and offers subprotocols; gives the one that was chosen.
-    pub(crate) async fn offer(url: &str, subprotocols: &str) -> (Self, Option<String>) {
+    pub(crate) async fn open_with_subprotocols(url: &str, subprotocols: &str) -> (Self, Option<String>) {
         let mut request = url.into_client_request().unwrap();
         request.headers_mut().insert("sec-websocket-protocol", subprotocols.parse().unwrap());
         let (socket, response) = connect_async(request).await.unwrap();
@@ -66,7 +66,7 @@ impl Wire {
         socket.bind(([127, 0, 7, last], 0).into()).unwrap();
         let server = request.uri().authority().unwrap().as_str().parse().unwrap();
         let stream = MaybeTlsStream::Plain(socket.connect(server).await.unwrap());
-        match timeout(PATIENCE, client_async(request, stream)).await.unwrap() {
+        match timeout(TEST_TIMEOUT, client_async(request, stream)).await.unwrap() {
             Ok((socket, _)) => Ok(Self(socket, VecDeque::new())),
             Err(Error::Http(response)) => {
                 let body =
@@ -79,8 +79,8 @@ impl Wire {
 
     /// Signs in on this socket.
     pub(crate) async fn sign_in(&mut self, wallet: &Wallet) {
-        let challenge = self.ask(wallet).await;
-        self.answer(wallet.sign_challenge(&challenge)).await;
+        let challenge = self.request_challenge(wallet).await;
+        self.send_auth_chain(wallet.sign_challenge(&challenge)).await;
         let welcome = self.next_packet().await;
         assert!(matches!(welcome, server_packet::Message::Welcome(_)), "instead of a welcome: {welcome:?}");
     }
@@ -89,11 +89,11 @@ impl Wire {
         self.0.send(Message::Binary(bytes.into())).await.unwrap();
     }
 
-    pub(crate) async fn say(&mut self, message: client_packet::Message) {
+    pub(crate) async fn send_packet(&mut self, message: client_packet::Message) {
         self.send(ClientPacket { message: Some(message) }.encode_to_vec()).await;
     }
 
-    pub(crate) async fn say_in_room(&mut self, message: ws_packet::Message) {
+    pub(crate) async fn send_room_packet(&mut self, message: ws_packet::Message) {
         self.send(WsPacket { message: Some(message) }.encode_to_vec()).await;
     }
 
@@ -111,7 +111,7 @@ impl Wire {
                 }
             }
         };
-        timeout(PATIENCE, message).await.expect("a message in time")
+        timeout(TEST_TIMEOUT, message).await.expect("a message in time")
     }
 
     pub(crate) async fn next_packet(&mut self) -> server_packet::Message {
@@ -175,42 +175,42 @@ impl Wire {
                 }
             }
         };
-        let frame = timeout(PATIENCE, close).await.expect("a close in time");
+        let frame = timeout(TEST_TIMEOUT, close).await.expect("a close in time");
         // The answer to the close goes out with the next read.
         let _ = timeout(Duration::from_millis(100), self.0.next()).await;
         let close = Close::from_code(frame.code.into()).expect("a code of the table");
         (close, frame.reason.as_str().to_owned())
     }
 
-    pub(crate) async fn ask(&mut self, wallet: &Wallet) -> String {
-        self.ask_with(wallet, &[]).await
+    pub(crate) async fn request_challenge(&mut self, wallet: &Wallet) -> String {
+        self.request_challenge_with(wallet, &[]).await
     }
 
     /// Asks for a challenge, and says what it can join.
-    async fn ask_with(&mut self, wallet: &Wallet, transports: &[&str]) -> String {
+    async fn request_challenge_with(&mut self, wallet: &Wallet, transports: &[&str]) -> String {
         let address = wallet.address().to_string();
         let transports = transports.iter().map(|&name| name.to_owned()).collect();
         let request = ChallengeRequestMessage { address, transports, resume_secret: None };
-        self.say(client_packet::Message::ChallengeRequest(request)).await;
+        self.send_packet(client_packet::Message::ChallengeRequest(request)).await;
         match self.next_packet().await {
             server_packet::Message::ChallengeResponse(response) => response.challenge_to_sign,
             other => panic!("instead of a challenge: {other:?}"),
         }
     }
 
-    pub(crate) async fn answer(&mut self, auth_chain_json: String) {
+    pub(crate) async fn send_auth_chain(&mut self, auth_chain_json: String) {
         let signed = SignedChallengeMessage { auth_chain_json };
-        self.say(client_packet::Message::SignedChallenge(signed)).await;
+        self.send_packet(client_packet::Message::SignedChallenge(signed)).await;
     }
 
     pub(crate) async fn heartbeat(&mut self, x: f32) {
-        self.stand(x, 0.0).await;
+        self.send_position(x, 0.0).await;
     }
 
     /// Says where it is.
-    pub(crate) async fn stand(&mut self, x: f32, z: f32) {
+    pub(crate) async fn send_position(&mut self, x: f32, z: f32) {
         let position = Some(Position::new(x, 1.0, z).into());
-        self.say(client_packet::Message::Heartbeat(Heartbeat { position, desired_room: None })).await;
+        self.send_packet(client_packet::Message::Heartbeat(Heartbeat { position, desired_room: None })).await;
     }
 
     /// The next change of island, past who joined or left the one before.
@@ -227,7 +227,7 @@ impl Wire {
     /// Says who it is to a room.
     pub(crate) async fn identify(&mut self, wallet: &Wallet) {
         let address = wallet.address().to_string();
-        self.say_in_room(ws_packet::Message::PeerIdentification(WsIdentification { address })).await;
+        self.send_room_packet(ws_packet::Message::PeerIdentification(WsIdentification { address })).await;
     }
 
     pub(crate) async fn welcome(&mut self) -> WsWelcome {
@@ -241,7 +241,7 @@ impl Wire {
     pub(crate) async fn update(&mut self, body: Vec<u8>, unreliable: bool) {
         // Aliases are the server's: what a client claims is overwritten.
         let update = WsPeerUpdate { from_alias: 4_000_000, body: body.into(), unreliable };
-        self.say_in_room(ws_packet::Message::PeerUpdateMessage(update)).await;
+        self.send_room_packet(ws_packet::Message::PeerUpdateMessage(update)).await;
     }
 }
 
@@ -253,8 +253,8 @@ pub(crate) async fn sign_in(realm: &Realm, wallet: &Wallet) -> Wire {
 /// The same, of a client that says what it can join.
 pub(crate) async fn sign_in_with(realm: &Realm, wallet: &Wallet, transports: &[&str]) -> Wire {
     let mut wire = Wire::open(&realm.socket()).await;
-    let challenge = wire.ask_with(wallet, transports).await;
-    wire.answer(wallet.sign_challenge(&challenge)).await;
+    let challenge = wire.request_challenge_with(wallet, transports).await;
+    wire.send_auth_chain(wallet.sign_challenge(&challenge)).await;
     match wire.next_packet().await {
         server_packet::Message::Welcome(welcome) => assert_eq!(welcome.peer_id, wallet.address().to_string()),
         other => panic!("instead of a welcome: {other:?}"),
@@ -263,7 +263,7 @@ pub(crate) async fn sign_in_with(realm: &Realm, wallet: &Wallet, transports: &[&
 }
 
 /// Signs in a client that announces extensions, and presents this secret.
-pub(crate) async fn sign_in_presenting(
+pub(crate) async fn sign_in_with_resume_secret(
     realm: &Realm,
     wallet: &Wallet,
     secret: &[u8],
@@ -271,11 +271,11 @@ pub(crate) async fn sign_in_presenting(
     let mut wire = Wire::open(&realm.socket()).await;
     let (address, resume_secret) = (wallet.address().to_string(), Some(secret.to_vec()));
     let request = ChallengeRequestMessage { address, resume_secret, ..Default::default() };
-    wire.say(client_packet::Message::ChallengeRequest(request)).await;
+    wire.send_packet(client_packet::Message::ChallengeRequest(request)).await;
     let server_packet::Message::ChallengeResponse(challenge) = wire.next_packet().await else {
         panic!("no challenge")
     };
-    wire.answer(wallet.sign_challenge(&challenge.challenge_to_sign)).await;
+    wire.send_auth_chain(wallet.sign_challenge(&challenge.challenge_to_sign)).await;
     let server_packet::Message::Welcome(welcome) = wire.next_packet().await else { panic!("no welcome") };
     assert_eq!(welcome.resume_secret.len(), 16);
     (wire, welcome)
@@ -306,7 +306,7 @@ pub(crate) async fn enter_room(wallet: &Wallet, change: &IslandChangedMessage) -
 }
 
 /// The next thing that somebody else says in a room.
-pub(crate) async fn heard(room: &mut Wire) -> Vec<u8> {
+pub(crate) async fn next_update(room: &mut Wire) -> Vec<u8> {
     loop {
         match room.next_in_room().await {
             ws_packet::Message::PeerUpdateMessage(update) => return update.body.to_vec(),

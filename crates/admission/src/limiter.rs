@@ -16,9 +16,9 @@ use tokio::{
 
 use crate::{Network, Rate, RateLimiter};
 
-/// The bounds of a [`Limiter`].
+/// The bounds of a [`ConnectionLimiter`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
+pub struct ConnectionLimits {
     /// Permits in total.
     pub total: usize,
     /// Permits of one network; `None` for no limit.
@@ -29,19 +29,19 @@ pub struct Limits {
 
 /// Why no permit was given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Full {
+pub enum AcquireError {
     /// All permits are taken, and none of them waits for its client.
     #[error("too many connections are signing in, come back later")]
-    Total,
+    AtCapacity,
     /// The server is about to stop.
     #[error("the server is restarting, come back later")]
     Closed,
     /// This network holds as many as one network may.
     #[error("too many connections of this network are signing in, come back later")]
-    PerNetwork,
+    NetworkAtCapacity,
     /// This network was given permits too often.
     #[error("this network signs in too often, come back later")]
-    TooOften,
+    RateLimited,
 }
 
 /// Gives out permits for connections or handshakes. Cheap to clone.
@@ -50,13 +50,13 @@ pub enum Full {
 /// way: its oldest one is evicted. So a network can fill the limiter, and cannot keep others out. A permit
 /// whose holder works for the client ([`Permit::set_waiting`]) is never evicted.
 #[derive(Debug, Clone)]
-pub struct Limiter(Arc<Inner>);
+pub struct ConnectionLimiter(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
     /// The label of its metrics.
     name: &'static str,
-    limits: Limits,
+    limits: ConnectionLimits,
     state: Mutex<State>,
     closed: watch::Sender<bool>,
 }
@@ -65,7 +65,7 @@ struct Inner {
 struct State {
     total: usize,
     next_id: u64,
-    networks: HashMap<Network, Held>,
+    networks: HashMap<Network, NetworkPermits>,
     /// The networks with waiting permits: most of them last, and of two the one with the older permit.
     waiting: BTreeSet<(usize, Reverse<u64>, Network)>,
     rates: Option<RateLimiter<Network>>,
@@ -73,7 +73,7 @@ struct State {
 
 /// What one network holds.
 #[derive(Debug, Default)]
-struct Held {
+struct NetworkPermits {
     permits: usize,
     /// Those that wait for their client, oldest first.
     waiting: BTreeMap<u64, Arc<Eviction>>,
@@ -100,9 +100,9 @@ pub struct Permit {
 /// only networks of the last seconds count.
 const MAX_RATED_NETWORKS: usize = 100_000;
 
-impl Limiter {
+impl ConnectionLimiter {
     /// A limiter whose metrics carry the label `limiter = name`.
-    pub fn new(name: &'static str, limits: Limits) -> Self {
+    pub fn new(name: &'static str, limits: ConnectionLimits) -> Self {
         let rates = limits.rate.map(|rate| RateLimiter::new(rate, MAX_RATED_NETWORKS));
         let state = State { total: 0, next_id: 0, networks: HashMap::new(), waiting: BTreeSet::new(), rates };
         Self(Arc::new(Inner { name, limits, state: Mutex::new(state), closed: watch::Sender::new(false) }))
@@ -112,33 +112,33 @@ impl Limiter {
     ///
     /// # Errors
     ///
-    /// See [`Full`]. A refusal takes nothing away from the network.
-    pub fn acquire(&self, network: Network) -> Result<Permit, Full> {
+    /// See [`AcquireError`]. A refusal takes nothing away from the network.
+    pub fn acquire(&self, network: Network) -> Result<Permit, AcquireError> {
         let limits = self.0.limits;
         let mut state = self.0.lock();
         if *self.0.closed.borrow() {
-            return Err(Full::Closed);
+            return Err(AcquireError::Closed);
         }
         let held = state.networks.get(&network).map_or(0, |held| held.permits);
         if limits.per_network.is_some_and(|limit| held >= limit) {
-            return Err(Full::PerNetwork);
+            return Err(AcquireError::NetworkAtCapacity);
         }
         if state.total >= limits.total && state.waiting.is_empty() {
-            return Err(Full::Total);
+            return Err(AcquireError::AtCapacity);
         }
         if let Some(rates) = &mut state.rates
             && rates.take(network, Instant::now()).is_err()
         {
-            return Err(Full::TooOften);
+            return Err(AcquireError::RateLimited);
         }
         if state.total >= limits.total {
             state.evict();
             metrics::counter!("atoll_admission_evicted_total", "limiter" => self.0.name).increment(1);
         }
-        let permit = self.permit(&mut state, network, false);
+        let permit = self.issue_permit(&mut state, network, false);
         let eviction = permit.eviction.clone();
         let id = permit.id;
-        state.change(network, |held| {
+        state.update(network, |held| {
             held.permits += 1;
             held.waiting.insert(id, eviction);
         });
@@ -150,19 +150,19 @@ impl Limiter {
     ///
     /// # Errors
     ///
-    /// [`Full::Closed`], and [`Full::Total`] when nothing can be evicted for it.
-    pub fn acquire_exempt(&self, network: Network) -> Result<Permit, Full> {
+    /// [`AcquireError::Closed`], and [`AcquireError::Total`] when nothing can be evicted for it.
+    pub fn acquire_exempt(&self, network: Network) -> Result<Permit, AcquireError> {
         let mut state = self.0.lock();
         if *self.0.closed.borrow() {
-            return Err(Full::Closed);
+            return Err(AcquireError::Closed);
         }
         if state.total >= self.0.limits.total && !state.evict() {
-            return Err(Full::Total);
+            return Err(AcquireError::AtCapacity);
         }
-        Ok(self.permit(&mut state, network, true))
+        Ok(self.issue_permit(&mut state, network, true))
     }
 
-    fn permit(&self, state: &mut State, network: Network, is_exempt: bool) -> Permit {
+    fn issue_permit(&self, state: &mut State, network: Network, is_exempt: bool) -> Permit {
         let id = state.next_id;
         state.next_id += 1;
         state.total += 1;
@@ -206,7 +206,7 @@ impl Permit {
             return;
         }
         let (id, eviction) = (self.id, &self.eviction);
-        state.change(self.network, |held| match waiting {
+        state.update(self.network, |held| match waiting {
             true => drop(held.waiting.insert(id, eviction.clone())),
             false => drop(held.waiting.remove(&id)),
         });
@@ -226,7 +226,7 @@ impl Drop for Permit {
         state.total -= 1;
         let id = self.id;
         if !self.is_exempt {
-            state.change(self.network, |held| {
+            state.update(self.network, |held| {
                 held.permits -= 1;
                 held.waiting.remove(&id);
             });
@@ -246,7 +246,7 @@ impl State {
     fn evict(&mut self) -> bool {
         let Some(&(_, Reverse(oldest), network)) = self.waiting.last() else { return false };
         let mut evicted = None;
-        self.change(network, |held| {
+        self.update(network, |held| {
             evicted = held.waiting.remove(&oldest);
             held.permits -= 1;
         });
@@ -260,7 +260,7 @@ impl State {
     }
 
     /// Changes what a network holds, and keeps the order of networks in step.
-    fn change(&mut self, network: Network, change: impl FnOnce(&mut Held)) {
+    fn update(&mut self, network: Network, change: impl FnOnce(&mut NetworkPermits)) {
         let held = self.networks.entry(network).or_default();
         if let Some(rank) = held.rank(network) {
             self.waiting.remove(&rank);
@@ -275,7 +275,7 @@ impl State {
     }
 }
 
-impl Held {
+impl NetworkPermits {
     fn rank(&self, network: Network) -> Option<(usize, Reverse<u64>, Network)> {
         self.waiting.keys().next().map(|&oldest| (self.waiting.len(), Reverse(oldest), network))
     }
@@ -290,14 +290,14 @@ mod tests {
 
     use super::*;
 
-    const LIMITS: Limits = Limits { total: 3, per_network: Some(2), rate: None };
+    const LIMITS: ConnectionLimits = ConnectionLimits { total: 3, per_network: Some(2), rate: None };
 
     fn network(last: u8) -> Network {
-        Network::of(IpAddr::from([10, 0, 0, last]), 64)
+        Network::from_ip(IpAddr::from([10, 0, 0, last]), 64)
     }
 
-    fn limiter(limits: Limits) -> Limiter {
-        Limiter::new("test", limits)
+    fn limiter(limits: ConnectionLimits) -> ConnectionLimiter {
+        ConnectionLimiter::new("test", limits)
     }
 
     #[test]
@@ -305,14 +305,14 @@ mod tests {
         let limiter = limiter(LIMITS);
         let first = limiter.acquire(network(1)).unwrap();
         let _second = limiter.acquire(network(1)).unwrap();
-        assert_eq!(limiter.acquire(network(1)).unwrap_err(), Full::PerNetwork);
+        assert_eq!(limiter.acquire(network(1)).unwrap_err(), AcquireError::NetworkAtCapacity);
         drop(first);
         assert!(limiter.acquire(network(1)).is_ok());
     }
 
     #[test]
-    fn largest_network_gives_way_when_full() {
-        let limiter = limiter(Limits { per_network: None, ..LIMITS });
+    fn full_limiter_evicts_from_the_largest_network() {
+        let limiter = limiter(ConnectionLimits { per_network: None, ..LIMITS });
         let of_two: Vec<_> = (0..2).map(|_| limiter.acquire(network(2)).unwrap()).collect();
         let of_one = limiter.acquire(network(1)).unwrap();
         let newcomer = limiter.acquire(network(3)).unwrap();
@@ -328,17 +328,21 @@ mod tests {
     }
 
     #[test]
-    fn permit_at_work_is_not_evicted() {
-        let limiter = limiter(Limits { per_network: None, ..LIMITS });
+    fn busy_permit_is_not_evicted() {
+        let limiter = limiter(ConnectionLimits { per_network: None, ..LIMITS });
         let permits: Vec<_> = (0..3).map(|_| limiter.acquire(network(1)).unwrap()).collect();
         permits.iter().for_each(|permit| permit.set_waiting(false));
-        assert_eq!(limiter.acquire(network(2)).unwrap_err(), Full::Total);
-        assert_eq!(limiter.acquire_exempt(network(9)).unwrap_err(), Full::Total);
+        assert_eq!(limiter.acquire(network(2)).unwrap_err(), AcquireError::AtCapacity);
+        assert_eq!(limiter.acquire_exempt(network(9)).unwrap_err(), AcquireError::AtCapacity);
         permits[1].set_waiting(true);
         let exempt = limiter.acquire_exempt(network(9)).unwrap();
         assert!(permits[1].is_evicted());
         permits[1].set_waiting(true);
-        assert_eq!(limiter.acquire(network(2)).unwrap_err(), Full::Total, "an exempt permit stays");
+        assert_eq!(
+            limiter.acquire(network(2)).unwrap_err(),
+            AcquireError::AtCapacity,
+            "an exempt permit stays"
+        );
         drop(exempt);
         assert!(limiter.acquire(network(2)).is_ok());
     }
@@ -346,15 +350,15 @@ mod tests {
     #[test]
     fn rate_of_one_network_is_limited() {
         let rate = Some(Rate::per_second(1, 2));
-        let limiter = limiter(Limits { total: 9, per_network: None, rate });
+        let limiter = limiter(ConnectionLimits { total: 9, per_network: None, rate });
         assert!((0..2).all(|_| limiter.acquire(network(1)).is_ok()));
-        assert_eq!(limiter.acquire(network(1)).unwrap_err(), Full::TooOften);
+        assert_eq!(limiter.acquire(network(1)).unwrap_err(), AcquireError::RateLimited);
         assert!(limiter.acquire(network(2)).is_ok());
     }
 
     #[tokio::test]
-    async fn eviction_reaches_the_holder_once_and_for_all() {
-        let limiter = limiter(Limits { total: 1, ..LIMITS });
+    async fn evicted_completes_at_once_after_the_eviction() {
+        let limiter = limiter(ConnectionLimits { total: 1, ..LIMITS });
         let permit = limiter.acquire(network(1)).unwrap();
         let pending = time::timeout(Duration::from_millis(1), permit.evicted()).await;
         assert!(pending.is_err());
@@ -364,19 +368,19 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn closed_limiter_refuses_and_wakes_handshakes() {
+    async fn closed_limiter_rejects_and_wakes_handshakes() {
         let limiter = limiter(LIMITS);
         let _permit = limiter.acquire(network(1)).unwrap();
         limiter.close();
         limiter.closed().await;
-        assert_eq!(limiter.acquire(network(1)).unwrap_err(), Full::Closed);
+        assert_eq!(limiter.acquire(network(1)).unwrap_err(), AcquireError::Closed);
     }
 
     proptest! {
         /// Acquire, drop and change permits at random: the books agree with the permits that live.
         #[test]
-        fn books_agree_with_live_permits(steps in proptest::collection::vec((0u8..4, 0u8..3, any::<u8>()), 1..200)) {
-            let limiter = limiter(Limits { total: 5, per_network: Some(3), rate: None });
+        fn counts_equal_the_live_permits(steps in proptest::collection::vec((0u8..4, 0u8..3, any::<u8>()), 1..200)) {
+            let limiter = limiter(ConnectionLimits { total: 5, per_network: Some(3), rate: None });
             let mut permits: Vec<(Permit, bool)> = Vec::new();
             for (of, act, pick) in steps {
                 match act {

@@ -10,7 +10,7 @@ pub struct Network(IpAddr);
 impl Network {
     /// The network of `ip`. An IPv4-mapped address counts as IPv4; an IPv6 address keeps its first
     /// `ipv6_prefix` bits (128 or more: all of it), because one customer is assigned a whole prefix.
-    pub fn of(ip: IpAddr, ipv6_prefix: u8) -> Self {
+    pub fn from_ip(ip: IpAddr, ipv6_prefix: u8) -> Self {
         Self(match ip.to_canonical() {
             IpAddr::V4(ip) => IpAddr::V4(ip),
             IpAddr::V6(ip) => {
@@ -33,7 +33,7 @@ mod tests {
     use super::*;
 
     fn network(ip: &str, ipv6_prefix: u8) -> String {
-        Network::of(ip.parse().unwrap(), ipv6_prefix).to_string()
+        Network::from_ip(ip.parse().unwrap(), ipv6_prefix).to_string()
     }
 
     #[test]

@@ -1,27 +1,30 @@
 use std::{sync::Arc, time::SystemTime};
 
 use http::HeaderMap;
-use identity::{ChainError, Challenge, Examined, FetchError, Limits, SignedFetch, examine, examine_fetch};
+use identity::{
+    ChainError, Challenge, FetchError, Limits, OfflineVerification, SignedFetch, verify_fetch_offline,
+    verify_offline,
+};
 use protocol::{Address, Close};
 use tokio::sync::Semaphore;
 
-use crate::{Contracts, Network, NotAsked};
+use crate::{ContractError, ContractVerifier, Network};
 
 /// The operating system has no randomness to give.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("no randomness from the operating system")]
-pub struct Randomness;
+pub struct RandomnessError;
 
 /// Random bytes from the operating system.
-pub fn random<const N: usize>() -> Result<[u8; N], Randomness> {
+pub fn random<const N: usize>() -> Result<[u8; N], RandomnessError> {
     let mut bytes = [0; N];
-    getrandom::fill(&mut bytes).map_err(|_| Randomness)?;
+    getrandom::fill(&mut bytes).map_err(|_| RandomnessError)?;
     Ok(bytes)
 }
 
 /// Why a chain does not sign anybody in.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
+pub enum AuthError {
     /// It is not valid.
     #[error(transparent)]
     Chain(#[from] ChainError),
@@ -30,26 +33,26 @@ pub enum Refusal {
     Fetch(#[from] FetchError),
     /// The contract wallet does not take a signature for its own.
     #[error("link {link}: the contract wallet says that the signature is not valid (EIP-1654)")]
-    Contract {
+    InvalidContractSignature {
         /// Which link carries it.
         link: usize,
     },
     /// The contract wallet could not be asked.
     #[error("link {link} is signed by a contract wallet: {why}")]
-    NotAsked {
+    ContractUnavailable {
         /// Which link carries the signature.
         link: usize,
         /// What went wrong.
-        why: NotAsked,
+        why: ContractError,
     },
 }
 
-impl Refusal {
+impl AuthError {
     /// What the close frame says: the same chain may do later if nobody said that it is wrong.
     pub fn close(&self) -> Close {
         match self {
-            Self::Chain(_) | Self::Fetch(_) | Self::Contract { .. } => Close::AuthRefused,
-            Self::NotAsked { .. } => Close::Full,
+            Self::Chain(_) | Self::Fetch(_) | Self::InvalidContractSignature { .. } => Close::AuthRefused,
+            Self::ContractUnavailable { .. } => Close::Full,
         }
     }
 }
@@ -65,7 +68,7 @@ pub struct Verifier {
     host: Arc<str>,
     limits: Limits,
     cores: Arc<Semaphore>,
-    contracts: Option<Contracts>,
+    contracts: Option<ContractVerifier>,
 }
 
 impl Verifier {
@@ -81,12 +84,12 @@ impl Verifier {
     }
 
     /// The same, but it asks contract wallets.
-    pub fn with_contracts(self, contracts: Contracts) -> Self {
+    pub fn with_contracts(self, contracts: ContractVerifier) -> Self {
         Self { contracts: Some(contracts), ..self }
     }
 
     /// A challenge for one socket, to be used once.
-    pub fn challenge(&self) -> Result<Challenge, Randomness> {
+    pub fn challenge(&self) -> Result<Challenge, RandomnessError> {
         Ok(Challenge::new(&self.host, random()?))
     }
 
@@ -98,42 +101,43 @@ impl Verifier {
         announced: Address,
         challenge: Challenge,
         network: Network,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), AuthError> {
         let limits = self.limits;
-        let check = move || examine(&chain_json, announced, challenge.as_str(), &limits, SystemTime::now());
-        let verified = async { self.ask(&self.off_network(check).await?, network).await };
-        count(verified.await)
+        let check =
+            move || verify_offline(&chain_json, announced, challenge.as_str(), &limits, SystemTime::now());
+        let verified = async { self.verify_contracts(&self.run_blocking(check).await?, network).await };
+        count_outcome(verified.await)
     }
 
     /// Who in `network` signed a request for `path` with these headers, and for what. `judge` says, before any
     /// contract is asked, whether it would be of use: whether it was seen before, for instance.
-    pub async fn verify_fetch<E: From<Refusal>>(
+    pub async fn verify_fetch<E: From<AuthError>>(
         &self,
         method: &'static str,
         path: String,
         headers: HeaderMap,
         network: Network,
-        judge: impl FnOnce(&SignedFetch) -> Result<(), E>,
+        precheck: impl FnOnce(&SignedFetch) -> Result<(), E>,
     ) -> Result<SignedFetch, E> {
         let limits = self.limits;
-        let check = move || examine_fetch(method, &path, &headers, &limits, SystemTime::now());
-        let fetch = self.off_network(check).await.or_else(|refusal| count(Err(refusal)))?;
-        judge(&fetch)?;
-        count(self.ask(&fetch.examined, network).await)?;
+        let check = move || verify_fetch_offline(method, &path, &headers, &limits, SystemTime::now());
+        let fetch = self.run_blocking(check).await.or_else(|refusal| count_outcome(Err(refusal)))?;
+        precheck(&fetch)?;
+        count_outcome(self.verify_contracts(&fetch.verification, network).await)?;
         Ok(fetch)
     }
 
     /// Checks something on a thread that serves no sockets, when there is a core for it.
-    async fn off_network<T, E>(
+    async fn run_blocking<T, E>(
         &self,
         check: impl FnOnce() -> Result<T, E> + Send + 'static,
-    ) -> Result<T, Refusal>
+    ) -> Result<T, AuthError>
     where
         T: Send + 'static,
-        E: Into<Refusal> + Send + 'static,
+        E: Into<AuthError> + Send + 'static,
     {
         // Neither is ever closed or aborted; if it were, nobody would be let in.
-        let lost = || Refusal::Chain(ChainError::NotLinks);
+        let lost = || AuthError::Chain(ChainError::NotLinks);
         let core = self.cores.clone().acquire_owned().await.map_err(|_| lost())?;
         let checked = tokio::task::spawn_blocking(move || {
             // It is taken until this has ended, also when nobody waits for it any more.
@@ -144,23 +148,27 @@ impl Verifier {
     }
 
     /// Asks the contracts that a chain needs.
-    async fn ask(&self, examined: &Examined, network: Network) -> Result<(), Refusal> {
+    async fn verify_contracts(
+        &self,
+        examined: &OfflineVerification,
+        network: Network,
+    ) -> Result<(), AuthError> {
         let Some(first) = examined.contract_signatures.first() else { return Ok(()) };
         let Some(contracts) = &self.contracts else {
             return Err(ChainError::ContractWallet { link: first.link }.into());
         };
         match contracts.first_invalid(&examined.contract_signatures, network).await {
             Ok(None) => Ok(()),
-            Ok(Some(link)) => Err(Refusal::Contract { link }),
-            Err((link, why)) => Err(Refusal::NotAsked { link, why }),
+            Ok(Some(link)) => Err(AuthError::InvalidContractSignature { link }),
+            Err((link, why)) => Err(AuthError::ContractUnavailable { link, why }),
         }
     }
 }
 
-fn count<T>(result: Result<T, Refusal>) -> Result<T, Refusal> {
+fn count_outcome<T>(result: Result<T, AuthError>) -> Result<T, AuthError> {
     let outcome = match &result {
         Ok(_) => "valid",
-        Err(Refusal::NotAsked { .. }) => "not asked",
+        Err(AuthError::ContractUnavailable { .. }) => "not asked",
         Err(_) => "refused",
     };
     metrics::counter!("atoll_auth_chains_total", "outcome" => outcome).increment(1);
@@ -174,16 +182,16 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_challenge_admits_who_signed_it_and_nobody_else() {
+    async fn challenge_admits_only_its_own_signature() {
         let wallet = identity::Wallet::from_secret([1; 32]).unwrap();
         let verifier = Verifier::new(Limits::default());
         let (challenge, other) = (verifier.challenge().unwrap(), verifier.challenge().unwrap());
         assert!(challenge != other, "challenges are random");
         let chain = wallet.sign_challenge(challenge.as_str());
-        let network = Network::of([127, 0, 0, 1].into(), 64);
+        let network = Network::from_ip([127, 0, 0, 1].into(), 64);
         assert_eq!(verifier.verify(chain.clone(), wallet.address(), challenge, network).await, Ok(()));
         let refused = verifier.verify(chain, wallet.address(), other, network).await;
-        assert_eq!(refused, Err(ChainError::OtherChallenge.into()));
+        assert_eq!(refused, Err(ChainError::ChallengeMismatch.into()));
     }
 
     #[tokio::test]
@@ -192,7 +200,7 @@ mod tests {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let busy = verifier.cores.clone().acquire_many_owned(u32::try_from(cores).unwrap()).await.unwrap();
         assert_eq!(verifier.cores.available_permits(), 0, "one check per core");
-        let check = verifier.off_network(|| Ok::<_, ChainError>(std::thread::current().id()));
+        let check = verifier.run_blocking(|| Ok::<_, ChainError>(std::thread::current().id()));
         let mut check = std::pin::pin!(check);
         let early = tokio::time::timeout(Duration::from_millis(100), &mut check).await;
         assert!(early.is_err(), "no core is free");
@@ -203,17 +211,17 @@ mod tests {
     #[test]
     fn reasons_fit_a_close_frame() {
         for why in [
-            NotAsked::Unwell,
-            NotAsked::Busy,
-            NotAsked::TooSlow,
-            NotAsked::Failed,
-            NotAsked::Limited,
-            NotAsked::NetworkBudget,
-            NotAsked::DayBudget,
+            ContractError::BreakerOpen,
+            ContractError::Busy,
+            ContractError::Timeout,
+            ContractError::Failed,
+            ContractError::RateLimited,
+            ContractError::NetworkBudget,
+            ContractError::DayBudget,
         ] {
-            let refusal = Refusal::NotAsked { link: 9, why };
+            let refusal = AuthError::ContractUnavailable { link: 9, why };
             assert!(refusal.to_string().len() <= 123, "{refusal}");
-            assert!(refusal.close().come_back());
+            assert!(refusal.close().should_reconnect());
         }
     }
 }

@@ -10,9 +10,9 @@ mod plain;
 use std::{cell::RefCell, collections::BTreeSet, time::Duration};
 
 use archipelago::{
-    Engine, Input, Output, PeerView, Resident, Settings, Takeover, Told,
-    invariants::{Bounds, Picture},
-    sim::{Workload, World, address, node},
+    Engine, EngineSnapshot, Input, LastAssignment, Output, PeerSnapshot, PeerView, Settings,
+    invariants::{Bounds, Partition},
+    sim::{Walkers, Workload, address, node},
 };
 use divan::{Bencher, counter::ItemsCount};
 use plain::Plain;
@@ -30,7 +30,7 @@ const SIZES: [usize; 4] = [1_000, 10_000, 100_000, 1_000_000];
 
 /// An engine with people who walk.
 struct Scene {
-    world: World,
+    world: Walkers,
     engine: Engine,
     now: Duration,
     outputs: Vec<Output>,
@@ -54,7 +54,7 @@ impl Scene {
         let now = Duration::from_secs(1_000);
         let node = node("node".parse().expect("a name"), u32::MAX);
         engine.handle(Input::Transport(node), now);
-        Self { world: World::new(place, people, 1), engine, now, outputs: Vec::new(), turn: 0 }
+        Self { world: Walkers::new(place, people, 1), engine, now, outputs: Vec::new(), turn: 0 }
     }
 
     /// The same, after a while.
@@ -70,7 +70,7 @@ impl Scene {
     fn inputs(&mut self, every: usize) -> Vec<Input> {
         self.turn += 1;
         let speaks = |person: &usize| (person + self.turn).is_multiple_of(every);
-        let people = (0..self.world.people()).filter(speaks);
+        let people = (0..self.world.count()).filter(speaks);
         let input = |person: usize| {
             let position = self.world.position(person)?;
             Some(Input::Heartbeat {
@@ -92,26 +92,29 @@ impl Scene {
     }
 
     /// What clients were told, after everybody was.
-    fn takeover(&self) -> Takeover {
+    fn takeover(&self) -> EngineSnapshot {
         let resident = |peer: PeerView<'_>| {
             let island = peer.island()?;
-            Some(Resident {
+            Some(PeerSnapshot {
                 peer: peer.address(),
                 session: peer.session(),
                 transports: None,
                 position: peer.position(),
                 desired_room: None,
                 cluster: None,
-                told: Some(Told { island: island.id(), node: island.transport()?.clone() }),
-                heard: self.now,
-                departed: None,
+                last_assigned: Some(LastAssignment {
+                    island: island.id(),
+                    node: island.transport()?.clone(),
+                }),
+                last_seen: self.now,
+                departed_at: None,
                 taken_over: false,
             })
         };
-        Takeover {
+        EngineSnapshot {
             transports: self.engine.transports().map(|view| view.transport.clone()).collect(),
-            residents: self.engine.peers().filter_map(resident).collect(),
-            ..Takeover::default()
+            peers: self.engine.peers().filter_map(resident).collect(),
+            ..EngineSnapshot::default()
         }
     }
 
@@ -215,11 +218,11 @@ fn take_over_city(bencher: Bencher<'_, '_>, people: usize) {
 #[divan::bench(args = [10_000, 100_000], sample_count = 10, sample_size = 1)]
 fn agrees_city(bencher: Bencher<'_, '_>, people: usize) {
     let scene = Scene::settled(Workload::City, people);
-    let residents = scene.takeover().residents;
+    let residents = scene.takeover().peers;
     bencher.counter(ItemsCount::new(people)).bench_local(|| {
-        let agrees = |resident: &Resident| {
-            let told = resident.told.as_ref().map(|told| (told.island.as_str(), told.node.as_str()));
-            scene.engine.agrees(resident.peer, resident.session, told)
+        let agrees = |resident: &PeerSnapshot| {
+            let told = resident.last_assigned.as_ref().map(|told| (told.island.as_str(), told.node.as_str()));
+            scene.engine.matches_last_assignment(resident.peer, resident.session, told)
         };
         assert!(residents.iter().all(agrees));
     });
@@ -261,7 +264,7 @@ impl Duel {
         let settings = Scene::new(Workload::Town, 0).engine.settings().clone();
         let settings = Settings { max_island_size: limit, ..settings };
         let scene = Scene::with(settings, Workload::Town, people);
-        let bounds = Bounds::plain(limit, 64.0, 80.0);
+        let bounds = Bounds::uniform(limit, 64.0, 80.0);
         let mut duel = Self { scene, plain: Plain::new(bounds, None) };
         duel.speak();
         duel.scene.flush();
@@ -278,11 +281,11 @@ impl Duel {
     }
 
     fn compare(&self) {
-        let partition = |picture: Picture| -> BTreeSet<BTreeSet<Address>> {
+        let partition = |picture: Partition| -> BTreeSet<BTreeSet<Address>> {
             let islands = picture.islands.into_iter();
             islands.map(|island| island.members.into_iter().map(|(peer, _)| peer).collect()).collect()
         };
-        assert!(partition(self.plain.picture()) == partition(Picture::of(&self.scene.engine)));
+        assert!(partition(self.plain.picture()) == partition(Partition::of(&self.scene.engine)));
     }
 }
 

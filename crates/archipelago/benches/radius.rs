@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 
-use archipelago::sim::{Workload, World};
+use archipelago::sim::{Walkers, Workload};
 use divan::Bencher;
 use kiddo::{ImmutableKdTree, SquaredEuclidean};
 use rustc_hash::FxBuildHasher;
@@ -31,7 +31,7 @@ const CASES: [(Workload, usize); 5] = [
 ];
 
 fn places(workload: Workload, people: usize) -> Vec<[f32; 2]> {
-    let world = World::new(workload, people, 1);
+    let world = Walkers::new(workload, people, 1);
     let place = |person| world.position(person).map(|at| [at.x, at.z]);
     (0..people).filter_map(place).collect()
 }

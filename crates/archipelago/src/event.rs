@@ -61,7 +61,7 @@ pub enum Input {
     Rules(Arc<Rules>),
     /// A peer's client has not heard what it was told last: it is told again at the next flush
     /// where it is, if it is in an island that has a node.
-    Tell {
+    ResendAssignment {
         /// Whose.
         peer: Address,
         /// Of which session; of another than the present one it means nothing, and none counts as

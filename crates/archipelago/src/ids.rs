@@ -5,9 +5,9 @@ use protocol::IslandId;
 const START_DIGITS: usize = 8;
 const BASE: u64 = 36;
 /// By how much clocks of directors may differ.
-const DAY_MS: u64 = 86_400_000;
+const MAX_CLOCK_SKEW_MS: u64 = 86_400_000;
 /// Of the largest number.
-const MOST_DIGITS: usize = 13;
+const MAX_NUMBER_DIGITS: usize = 13;
 
 /// The number of an island among all that one engine took over and then opened, from 1: its age, and
 /// all that has to be kept of its id.
@@ -23,30 +23,30 @@ impl Serial {
 /// time keeps the names of two runs apart, the number those within a run. Islands that were taken over
 /// keep their names, whatever those are, and have the first numbers.
 #[derive(Debug, Clone)]
-pub(crate) struct Ids {
-    head: String,
-    next: u64,
-    adopted: Arc<Adopted>,
+pub(crate) struct IslandIds {
+    prefix: String,
+    next_serial: u64,
+    restored: Arc<RestoredIds>,
 }
 
 /// Names that others gave.
 #[derive(Debug, Default)]
-struct Adopted {
+struct RestoredIds {
     /// The oldest first: the name of number 1, of number 2, and so on.
     names: Vec<IslandId>,
     /// The numbers, in the order of the names' spelling.
-    by_spelling: Vec<Serial>,
+    by_text: Vec<Serial>,
 }
 
-impl Ids {
+impl IslandIds {
     /// Names of an engine that started `started_ms` milliseconds after the Unix epoch. `prefix` has
     /// been checked to be a few letters and digits.
     pub(crate) fn new(prefix: &str, started_ms: u64) -> Self {
         let mut head = prefix.to_owned();
-        let digits = base36(started_ms % BASE.pow(START_DIGITS as u32));
+        let digits = to_base36(started_ms % BASE.pow(START_DIGITS as u32));
         head.extend(std::iter::repeat_n('0', START_DIGITS - digits.len()));
         head.push_str(&digits);
-        Self { head, next: 1, adopted: Arc::default() }
+        Self { prefix: head, next_serial: 1, restored: Arc::default() }
     }
 
     /// Names of an engine that goes on with islands which have one already, in any order, each once.
@@ -54,42 +54,46 @@ impl Ids {
     /// later still: so none is given twice.
     pub(crate) fn resume(prefix: &str, started_ms: u64, mut names: Vec<IslandId>) -> Self {
         // A name that says it is of some far future is nobody's whose names could be given again.
-        let farthest_ms = started_ms.saturating_add(DAY_MS);
-        let starts = names.iter().filter_map(|name| start_and_number(prefix, name)).map(|(start, _)| start);
+        let farthest_ms = started_ms.saturating_add(MAX_CLOCK_SKEW_MS);
+        let starts = names.iter().filter_map(|name| parse_id(prefix, name)).map(|(start, _)| start);
         let latest_ms = starts.filter(|start| *start <= farthest_ms);
         let started_ms = latest_ms.max().map_or(started_ms, |latest_ms| started_ms.max(latest_ms + 1));
-        names.sort_by_cached_key(|name| (Age::of(prefix, name), name.clone()));
+        names.sort_by_cached_key(|name| (Age::parse(prefix, name), name.clone()));
         let next = 1 + names.len() as u64;
         let mut by_spelling: Vec<Serial> = (1..next).map(Serial).collect();
         by_spelling.sort_unstable_by_key(|serial| &names[serial.0 as usize - 1]);
-        Self { next, adopted: Arc::new(Adopted { names, by_spelling }), ..Self::new(prefix, started_ms) }
+        Self {
+            next_serial: next,
+            restored: Arc::new(RestoredIds { names, by_text: by_spelling }),
+            ..Self::new(prefix, started_ms)
+        }
     }
 
     /// A number that no island had before.
-    pub(crate) fn mint(&mut self) -> Serial {
-        let serial = Serial(self.next);
-        self.next += 1;
+    pub(crate) fn allocate(&mut self) -> Serial {
+        let serial = Serial(self.next_serial);
+        self.next_serial += 1;
         serial
     }
 
     /// The number that the next island will have.
-    pub(crate) fn upcoming(&self) -> u64 {
-        self.next
+    pub(crate) fn peek_next(&self) -> u64 {
+        self.next_serial
     }
 
     /// The id of the island with this number.
-    pub(crate) fn text(&self, serial: Serial) -> IslandId {
-        if let Some(name) = self.adopted(serial) {
+    pub(crate) fn island_id(&self, serial: Serial) -> IslandId {
+        if let Some(name) = self.restored_id(serial) {
             return name.clone();
         }
-        self.spell(serial)
+        self.format_id(serial)
             .parse()
             .expect("a prefix of at most 16 letters and digits, 8 digits, and at most 13 digits")
     }
 
-    fn spell(&self, serial: Serial) -> String {
-        let mut id = String::with_capacity(self.head.len() + MOST_DIGITS);
-        id.push_str(&self.head);
+    fn format_id(&self, serial: Serial) -> String {
+        let mut id = String::with_capacity(self.prefix.len() + MAX_NUMBER_DIGITS);
+        id.push_str(&self.prefix);
         write_base36(serial.0, &mut id);
         id
     }
@@ -97,30 +101,30 @@ impl Ids {
     /// The number of the island with this id, if this engine took it over or could have named it so.
     pub(crate) fn serial(&self, id: &str) -> Option<Serial> {
         // Nothing has to be allocated to look for an id.
-        let Adopted { names, by_spelling } = &*self.adopted;
+        let RestoredIds { names, by_text: by_spelling } = &*self.restored;
         let spelling = |serial: &Serial| names[serial.0 as usize - 1].as_str().cmp(id);
         match by_spelling.binary_search_by(spelling) {
             Ok(place) => Some(by_spelling[place]),
-            Err(_) => self.own(id),
+            Err(_) => self.parse_own(id),
         }
     }
 
     /// Whether this is the id of the island with this number.
-    pub(crate) fn is(&self, serial: Serial, id: &str) -> bool {
-        match self.adopted(serial) {
+    pub(crate) fn matches(&self, serial: Serial, id: &str) -> bool {
+        match self.restored_id(serial) {
             Some(name) => name.as_str() == id,
-            None => self.own(id) == Some(serial),
+            None => self.parse_own(id) == Some(serial),
         }
     }
 
-    fn own(&self, id: &str) -> Option<Serial> {
-        let serial = Serial(number(id.strip_prefix(&self.head)?)?);
-        self.adopted(serial).is_none().then_some(serial)
+    fn parse_own(&self, id: &str) -> Option<Serial> {
+        let serial = Serial(parse_number(id.strip_prefix(&self.prefix)?)?);
+        self.restored_id(serial).is_none().then_some(serial)
     }
 
-    fn adopted(&self, serial: Serial) -> Option<&IslandId> {
+    fn restored_id(&self, serial: Serial) -> Option<&IslandId> {
         let index = usize::try_from(serial.0).ok()?.checked_sub(1)?;
-        self.adopted.names.get(index)
+        self.restored.names.get(index)
     }
 }
 
@@ -134,8 +138,8 @@ enum Age {
 }
 
 impl Age {
-    fn of(prefix: &str, id: &IslandId) -> Self {
-        match start_and_number(prefix, id) {
+    fn parse(prefix: &str, id: &IslandId) -> Self {
+        match parse_id(prefix, id) {
             Some((start_ms, number)) => Self::Known(start_ms, number),
             None => Self::Foreign(id.as_str().len()),
         }
@@ -143,30 +147,30 @@ impl Age {
 }
 
 /// When the engine started that gave this id with this prefix, and the island's number there.
-fn start_and_number(prefix: &str, id: &IslandId) -> Option<(u64, u64)> {
+fn parse_id(prefix: &str, id: &IslandId) -> Option<(u64, u64)> {
     let (start, digits) = id.as_str().strip_prefix(prefix)?.split_at_checked(START_DIGITS)?;
-    Some((digits_of(start)?, number(digits)?))
+    Some((parse_base36(start)?, parse_number(digits)?))
 }
 
 /// A number from 1 in the one spelling that is printed: no sign, no leading zero, no capitals.
-fn number(text: &str) -> Option<u64> {
-    if text.starts_with('0') { None } else { digits_of(text) }
+fn parse_number(text: &str) -> Option<u64> {
+    if text.starts_with('0') { None } else { parse_base36(text) }
 }
 
-fn digits_of(text: &str) -> Option<u64> {
+fn parse_base36(text: &str) -> Option<u64> {
     let plain = text.bytes().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'z'));
     if plain { u64::from_str_radix(text, BASE as u32).ok() } else { None }
 }
 
-fn base36(number: u64) -> String {
+fn to_base36(number: u64) -> String {
     let mut text = String::new();
     write_base36(number, &mut text);
     text
 }
 
 fn write_base36(mut number: u64, text: &mut String) {
-    let mut digits = ['0'; MOST_DIGITS];
-    let mut first = MOST_DIGITS;
+    let mut digits = ['0'; MAX_NUMBER_DIGITS];
+    let mut first = MAX_NUMBER_DIGITS;
     loop {
         first -= 1;
         digits[first] = char::from_digit((number % BASE) as u32, BASE as u32).unwrap_or('0');
@@ -182,15 +186,15 @@ fn write_base36(mut number: u64, text: &mut String) {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct IdCache(Vec<Option<(Serial, IslandId)>>);
 
-const CACHED: usize = 4_096;
+const CACHE_SLOTS: usize = 4_096;
 
 impl IdCache {
-    pub(crate) fn text(&mut self, ids: &Ids, serial: Serial) -> IslandId {
-        self.0.resize(CACHED, None);
-        let entry = &mut self.0[serial.0 as usize % CACHED];
+    pub(crate) fn island_id(&mut self, ids: &IslandIds, serial: Serial) -> IslandId {
+        self.0.resize(CACHE_SLOTS, None);
+        let entry = &mut self.0[serial.0 as usize % CACHE_SLOTS];
         match entry {
             Some((known, id)) if *known == serial => id.clone(),
-            _ => entry.insert((serial, ids.text(serial))).1.clone(),
+            _ => entry.insert((serial, ids.island_id(serial))).1.clone(),
         }
     }
 }
@@ -200,25 +204,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_id_is_prefix_start_and_number() {
-        let mut ids = Ids::new("I", 1_700_000_000_000);
-        assert_eq!(ids.mint(), Serial(1));
-        assert_eq!(ids.text(Serial(1)).as_str(), "Iloyw3v281");
-        assert_eq!(ids.text(Serial(36)).as_str(), "Iloyw3v2810");
-        assert_eq!(Ids::new("I", 7).text(Serial(35)).as_str(), "I00000007z");
+    fn id_is_prefix_start_time_and_number() {
+        let mut ids = IslandIds::new("I", 1_700_000_000_000);
+        assert_eq!(ids.allocate(), Serial(1));
+        assert_eq!(ids.island_id(Serial(1)).as_str(), "Iloyw3v281");
+        assert_eq!(ids.island_id(Serial(36)).as_str(), "Iloyw3v2810");
+        assert_eq!(IslandIds::new("I", 7).island_id(Serial(35)).as_str(), "I00000007z");
     }
 
     #[test]
-    fn an_id_is_read_back_and_others_are_not() {
-        let ids = Ids::new("I", 7);
+    fn serial_parses_own_ids_only() {
+        let ids = IslandIds::new("I", 7);
         assert_eq!(ids.serial("I00000007z"), Some(Serial(35)));
         for other in
             ["", "I00000007", "I000000070", "I00000007+1", "I0000000701", "I00000007Z", "I00000008z", "plaza"]
         {
             assert_eq!(ids.serial(other), None, "{other}");
-            assert!(!ids.is(Serial(35), other), "{other}");
+            assert!(!ids.matches(Serial(35), other), "{other}");
         }
-        assert!(ids.is(Serial(35), "I00000007z"));
+        assert!(ids.matches(Serial(35), "I00000007z"));
     }
 
     fn ids(texts: &[&str]) -> Vec<IslandId> {
@@ -226,24 +230,24 @@ mod tests {
     }
 
     #[test]
-    fn names_that_are_taken_over_are_kept_in_the_order_of_their_age() {
+    fn resume_orders_restored_ids_by_age() {
         let names = ids(&["I000000095", "I00000007z", "plaza", "I0000000710", "I000000093"]);
-        let mut ids = Ids::resume("I", 100, names);
+        let mut ids = IslandIds::resume("I", 100, names);
         let oldest_first = ["plaza", "I00000007z", "I0000000710", "I000000093", "I000000095"];
         for (name, serial) in oldest_first.into_iter().zip((1..).map(Serial)) {
-            assert_eq!((ids.text(serial).as_str(), ids.serial(name)), (name, Some(serial)));
-            assert!(ids.is(serial, name) && !ids.is(Serial(serial.0 + 1), name));
+            assert_eq!((ids.island_id(serial).as_str(), ids.serial(name)), (name, Some(serial)));
+            assert!(ids.matches(serial, name) && !ids.matches(Serial(serial.0 + 1), name));
         }
-        assert_eq!(ids.mint(), Serial(6));
-        assert_eq!(ids.text(Serial(6)).as_str(), "I0000002s6");
+        assert_eq!(ids.allocate(), Serial(6));
+        assert_eq!(ids.island_id(Serial(6)).as_str(), "I0000002s6");
         assert_eq!(ids.serial("I0000002s6"), Some(Serial(6)));
         // This engine never opened a fifth: that number is of one taken over.
         assert_eq!(ids.serial("I0000002s5"), None);
     }
 
     #[test]
-    fn no_name_is_given_that_an_engine_with_a_later_start_may_have_given() {
-        let ids = Ids::resume("I", 7, ids(&["I000000091"]));
-        assert_eq!(ids.text(Serial(2)).as_str(), "I0000000a2");
+    fn resume_skips_ids_of_a_later_engine_start() {
+        let ids = IslandIds::resume("I", 7, ids(&["I000000091"]));
+        assert_eq!(ids.island_id(Serial(2)).as_str(), "I0000000a2");
     }
 }

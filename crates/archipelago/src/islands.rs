@@ -14,7 +14,7 @@ use crate::{
 pub(crate) struct Islands {
     records: Slab<Island>,
     by_serial: HashTable<u32>,
-    inhabited: usize,
+    populated_count: usize,
 }
 
 /// What is known of an island, besides its members.
@@ -24,8 +24,8 @@ pub(crate) struct Island {
     pub(crate) serial: Serial,
     /// Orders islands by age, those without a serial too: less is older.
     pub(crate) age: u64,
-    pub(crate) seats_taken: u32,
-    /// The rule that decides for it: its place among the rules, `NONE` if none does, `UNDECIDED` if
+    pub(crate) reserved_seats: u32,
+    /// The rule that decides for it: its place among the rules, `NONE` if none does, `RULE_UNDECIDED` if
     /// that is not known yet.
     pub(crate) rule: u32,
     pub(crate) node: NodeIndex,
@@ -36,46 +36,46 @@ pub(crate) struct Island {
     /// A member moved, came or left since the last flush.
     pub(crate) dirty: bool,
     /// It may have fallen apart, though few moved.
-    pub(crate) doubtful: bool,
+    pub(crate) maybe_split: bool,
     /// Its members are not those of the last flush.
-    pub(crate) changed: bool,
+    pub(crate) members_changed: bool,
     /// It is to be looked at again though nothing of its own changes.
     pub(crate) watched: bool,
 }
 
 /// Stands for a rule that was not chosen yet.
-pub(crate) const UNDECIDED: u32 = NONE - 1;
+pub(crate) const RULE_UNDECIDED: u32 = NONE - 1;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum IslandState {
     /// It has members.
-    Inhabited,
+    Populated,
     /// Its last member left; its id is kept for a while, should that member return.
-    Deserted,
+    Empty,
     /// It is no more. The number is free for another after the flush.
     Closed,
 }
 
 impl Islands {
     pub(crate) fn add(&mut self, age: u64) -> u32 {
-        self.inhabited += 1;
+        self.populated_count += 1;
         self.records.insert(Island {
             serial: Serial::NONE,
             age,
-            seats_taken: 0,
-            rule: UNDECIDED,
+            reserved_seats: 0,
+            rule: RULE_UNDECIDED,
             node: NO_NODE,
-            state: IslandState::Inhabited,
+            state: IslandState::Populated,
             movers: 0,
             dirty: false,
-            doubtful: false,
-            changed: false,
+            maybe_split: false,
+            members_changed: false,
             watched: false,
         })
     }
 
     /// Gives an island its lasting number.
-    pub(crate) fn name(&mut self, island: u32, serial: Serial) {
+    pub(crate) fn assign_serial(&mut self, island: u32, serial: Serial) {
         let record = &mut self.records[island];
         (record.serial, record.age) = (serial, serial.0);
         let records = &self.records;
@@ -88,8 +88,8 @@ impl Islands {
 
     pub(crate) fn set_state(&mut self, island: u32, state: IslandState) {
         let before = std::mem::replace(&mut self.records[island].state, state);
-        self.inhabited -= usize::from(before == IslandState::Inhabited);
-        self.inhabited += usize::from(state == IslandState::Inhabited);
+        self.populated_count -= usize::from(before == IslandState::Populated);
+        self.populated_count += usize::from(state == IslandState::Populated);
     }
 
     /// Gives up the number of a closed island.
@@ -102,23 +102,23 @@ impl Islands {
         self.records.remove(island);
     }
 
-    pub(crate) fn is_inhabited(&self, island: u32) -> bool {
-        self.records[island].state == IslandState::Inhabited
+    pub(crate) fn is_populated(&self, island: u32) -> bool {
+        self.records[island].state == IslandState::Populated
     }
 
     /// How many islands have members.
-    pub(crate) fn inhabited(&self) -> usize {
-        self.inhabited
+    pub(crate) fn populated_count(&self) -> usize {
+        self.populated_count
     }
 
     /// No rule is known to decide for any island, be it deserted.
     pub(crate) fn forget_rules(&mut self) {
-        self.records.iter_mut().for_each(|island| island.rule = UNDECIDED);
+        self.records.iter_mut().for_each(|island| island.rule = RULE_UNDECIDED);
     }
 
     /// The numbers of the islands that have members.
-    pub(crate) fn numbers(&self) -> impl Iterator<Item = u32> {
-        (0..self.records.places()).filter(|&island| self.is_inhabited(island))
+    pub(crate) fn populated(&self) -> impl Iterator<Item = u32> {
+        (0..self.records.slot_count()).filter(|&island| self.is_populated(island))
     }
 
     /// Bytes held.
@@ -143,7 +143,7 @@ impl std::ops::IndexMut<u32> for Islands {
 
 /// A deserted island, and until when its id is kept.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Desertion {
+pub(crate) struct EmptyIsland {
     pub(crate) island: u32,
     pub(crate) serial: Serial,
     pub(crate) until: Duration,

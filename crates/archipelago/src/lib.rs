@@ -2,7 +2,7 @@
 //!
 //! A state machine without sockets, clock or randomness of its own. Its shell hands in what happens
 //! ([`Engine::handle`]), each time with the time at which it happens, and every so often has the
-//! islands brought in line with it ([`Engine::flush`]), which yields what is to be told. The same
+//! islands brought in line with it ([`Engine::current`]), which yields what is to be told. The same
 //! inputs at the same times give the same outputs, to the last island id.
 //!
 //! # Time
@@ -72,25 +72,25 @@
 //! its island and node when either is not what it was told last, and never otherwise.
 
 mod clusters;
-mod crossing;
 mod engine;
 mod event;
 pub mod explain;
 mod flush;
-mod ground;
 mod ids;
 pub mod invariants;
 mod islands;
 mod limits;
 mod peers;
+mod reconnect_grace;
 mod registry;
-mod returns;
 pub mod rules;
 pub mod scenario;
 mod settings;
 pub mod sim;
 mod slab;
-mod takeover;
+mod snapshot;
+mod spatial;
+mod transitions;
 mod view;
 mod zones;
 
@@ -98,5 +98,5 @@ pub use engine::{Counters, Engine};
 pub use event::{Input, Output};
 pub use registry::{Transport, TransportKind, TransportView};
 pub use settings::{Clustering, Settings, SettingsError};
-pub use takeover::{Resident, Takeover, Told};
+pub use snapshot::{EngineSnapshot, LastAssignment, PeerSnapshot};
 pub use view::{IslandView, PeerView};

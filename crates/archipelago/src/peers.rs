@@ -22,22 +22,22 @@ pub(crate) struct Peers {
     index: HashTable<u32>,
     records: Slab<Peer>,
     sessions: Vec<SessionId>,
-    present: usize,
+    present_count: usize,
 }
 
 /// What is known of a peer, besides where it stands.
 #[derive(Debug, Clone)]
 pub(crate) struct Peer {
-    last_heard_ms: u64,
+    last_seen_ms: u64,
     /// The island that its client was last told of, if any.
-    pub(crate) told: Serial,
+    pub(crate) last_assigned: Serial,
     pub(crate) address: Address,
     pub(crate) height_m: f32,
     /// The island that it was in at the end of the last flush, or `NONE`.
-    pub(crate) home: u32,
+    pub(crate) reported_island: u32,
     /// The node that its client was last told of.
-    pub(crate) told_node: NodeIndex,
-    pub(crate) state: State,
+    pub(crate) last_assigned_node: NodeIndex,
+    pub(crate) state: PeerState,
     pub(crate) flags: Flags,
 }
 
@@ -47,13 +47,13 @@ pub(crate) struct Flags(u8);
 
 impl Flags {
     /// A session began and has not said where it is: nothing is told to it yet.
-    pub(crate) const MUTE: u8 = 1;
+    pub(crate) const AWAITING_HEARTBEAT: u8 = 1;
     /// It waits to be looked at when the flush announces.
-    pub(crate) const LISTED: u8 = 2;
+    pub(crate) const REPORT_QUEUED: u8 = 2;
     /// It has moved since the last flush.
     pub(crate) const MOVED: u8 = 4;
     /// It was not heard for too long, and so left.
-    pub(crate) const SILENT: u8 = 8;
+    pub(crate) const TIMED_OUT: u8 = 8;
     /// A newer session took over without resuming the one before, and the tokens of that one are
     /// still to be revoked.
     pub(crate) const TAKEN_OVER: u8 = 16;
@@ -72,21 +72,21 @@ impl Flags {
 
 /// How the session of a message relates to the present one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Admitted {
+pub(crate) enum SessionCheck {
     /// It has been replaced: the message changes nothing.
     Stale,
     /// It is the present session from now on.
-    Present,
+    Current,
     /// The same, and it did not resume the session before.
-    TookOver,
+    TakenOver,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum State {
+pub(crate) enum PeerState {
     /// The place is vacant.
     Forgotten,
     /// It signed in and has not said where it is.
-    Known,
+    Connected,
     /// It is in the world.
     Present,
     /// It left, and its place is remembered for a while.
@@ -96,29 +96,29 @@ pub(crate) enum State {
 impl Peer {
     fn new(address: Address) -> Self {
         Self {
-            last_heard_ms: 0,
-            told: Serial::NONE,
+            last_seen_ms: 0,
+            last_assigned: Serial::NONE,
             address,
             height_m: 0.0,
-            home: NONE,
-            told_node: NO_NODE,
-            state: State::Known,
+            reported_island: NONE,
+            last_assigned_node: NO_NODE,
+            state: PeerState::Connected,
             flags: Flags::default(),
         }
     }
 
-    pub(crate) fn last_heard(&self) -> Duration {
-        Duration::from_millis(self.last_heard_ms)
+    pub(crate) fn last_seen(&self) -> Duration {
+        Duration::from_millis(self.last_seen_ms)
     }
 
-    pub(crate) fn hear(&mut self, now: Duration) {
-        self.last_heard_ms = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
+    pub(crate) fn set_last_seen(&mut self, now: Duration) {
+        self.last_seen_ms = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
     }
 
     /// Its client is a new one, or will be: it knows of no island.
-    pub(crate) fn forget_told(&mut self) {
-        self.told = Serial::NONE;
-        self.told_node = NO_NODE;
+    pub(crate) fn clear_assignment(&mut self) {
+        self.last_assigned = Serial::NONE;
+        self.last_assigned_node = NO_NODE;
     }
 }
 
@@ -134,7 +134,7 @@ impl Peers {
         }
         let peer = self.records.insert(Peer::new(address));
         if peer as usize == self.sessions.len() {
-            crate::slab::push_tight(&mut self.sessions, NO_SESSION);
+            crate::slab::push_growing_by_eighth(&mut self.sessions, NO_SESSION);
         }
         self.sessions[peer as usize] = NO_SESSION;
         let records = &self.records;
@@ -143,8 +143,8 @@ impl Peers {
     }
 
     /// Forgets a peer. Its number goes to somebody else.
-    pub(crate) fn forget(&mut self, peer: u32) {
-        self.set_state(peer, State::Forgotten);
+    pub(crate) fn remove(&mut self, peer: u32) {
+        self.set_state(peer, PeerState::Forgotten);
         let address = self.records[peer].address;
         if let Ok(entry) = self.index.find_entry(hash(address), |&other| other == peer) {
             entry.remove();
@@ -155,48 +155,48 @@ impl Peers {
     /// Whether a message of this session counts. The greatest session of a wallet wins; one that
     /// was not seen before makes the peer's client a new one, and takes over unless it resumes the
     /// present one.
-    pub(crate) fn admit(
+    pub(crate) fn check_session(
         &mut self,
         peer: u32,
         session: Option<SessionId>,
         resumes: Option<SessionId>,
-    ) -> Admitted {
-        let Some(session) = session else { return Admitted::Present };
+    ) -> SessionCheck {
+        let Some(session) = session else { return SessionCheck::Current };
         let before = std::mem::replace(&mut self.sessions[peer as usize], session);
         if session < before {
             self.sessions[peer as usize] = before;
-            return Admitted::Stale;
+            return SessionCheck::Stale;
         }
         if session == before {
-            return Admitted::Present;
+            return SessionCheck::Current;
         }
         let record = &mut self.records[peer];
-        record.forget_told();
-        let was_in_the_world = matches!(record.state, State::Present | State::Departed);
-        if was_in_the_world && resumes != Some(before) {
-            return Admitted::TookOver;
+        record.clear_assignment();
+        let had_position = matches!(record.state, PeerState::Present | PeerState::Departed);
+        if had_position && resumes != Some(before) {
+            return SessionCheck::TakenOver;
         }
-        Admitted::Present
+        SessionCheck::Current
     }
 
     pub(crate) fn session(&self, peer: u32) -> Option<SessionId> {
         Some(self.sessions[peer as usize]).filter(|&session| session != NO_SESSION)
     }
 
-    pub(crate) fn set_state(&mut self, peer: u32, state: State) {
+    pub(crate) fn set_state(&mut self, peer: u32, state: PeerState) {
         let before = std::mem::replace(&mut self.records[peer].state, state);
-        self.present -= usize::from(before == State::Present);
-        self.present += usize::from(state == State::Present);
+        self.present_count -= usize::from(before == PeerState::Present);
+        self.present_count += usize::from(state == PeerState::Present);
     }
 
     /// How many are in the world.
-    pub(crate) fn present(&self) -> usize {
-        self.present
+    pub(crate) fn present_count(&self) -> usize {
+        self.present_count
     }
 
     /// The numbers of all that are known.
     pub(crate) fn known(&self) -> impl Iterator<Item = u32> {
-        (0..self.records.places()).filter(|&peer| self.records[peer].state != State::Forgotten)
+        (0..self.records.slot_count()).filter(|&peer| self.records[peer].state != PeerState::Forgotten)
     }
 
     /// Bytes held.
@@ -232,45 +232,61 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_record_fits_a_cache_line() {
+    fn peer_record_fits_in_48_bytes() {
         assert!(size_of::<Peer>() <= 48, "{}", size_of::<Peer>());
     }
 
     #[test]
-    fn the_greatest_session_wins() {
+    fn greatest_session_wins() {
         let mut peers = Peers::default();
         let (peer, new) = peers.intern(Address::new([7; 20]));
         assert!(new);
         let early = SessionId::new(1, 1);
-        assert_eq!(peers.admit(peer, None, None), Admitted::Present);
-        assert_eq!(peers.admit(peer, Some(early.next()), None), Admitted::Present);
-        assert_eq!(peers.admit(peer, Some(early), None), Admitted::Stale);
-        assert_eq!(peers.admit(peer, None, None), Admitted::Present);
+        assert_eq!(peers.check_session(peer, None, None), SessionCheck::Current);
+        assert_eq!(peers.check_session(peer, Some(early.next()), None), SessionCheck::Current);
+        assert_eq!(peers.check_session(peer, Some(early), None), SessionCheck::Stale);
+        assert_eq!(peers.check_session(peer, None, None), SessionCheck::Current);
         assert_eq!(peers.session(peer), Some(early.next()));
     }
 
     #[test]
-    fn newer_session_takes_over_unless_it_resumes_the_present() {
+    fn newer_session_takes_over_unless_it_resumes() {
         let mut peers = Peers::default();
         let (peer, _) = peers.intern(Address::new([7; 20]));
         let session = |number| Some(SessionId::new(number, 0));
-        assert_eq!(peers.admit(peer, session(1), None), Admitted::Present);
-        assert_eq!(peers.admit(peer, session(2), None), Admitted::Present, "it was in no island yet");
-        peers.set_state(peer, State::Present);
-        assert_eq!(peers.admit(peer, session(3), session(2)), Admitted::Present);
-        assert_eq!(peers.admit(peer, session(3), None), Admitted::Present, "the same, published again");
-        assert_eq!(peers.admit(peer, session(4), session(2)), Admitted::TookOver, "of an older one");
-        assert_eq!(peers.admit(peer, session(5), None), Admitted::TookOver);
-        assert_eq!(peers.admit(peer, None, None), Admitted::Present, "a foreign service names no session");
+        assert_eq!(peers.check_session(peer, session(1), None), SessionCheck::Current);
+        assert_eq!(
+            peers.check_session(peer, session(2), None),
+            SessionCheck::Current,
+            "it was in no island yet"
+        );
+        peers.set_state(peer, PeerState::Present);
+        assert_eq!(peers.check_session(peer, session(3), session(2)), SessionCheck::Current);
+        assert_eq!(
+            peers.check_session(peer, session(3), None),
+            SessionCheck::Current,
+            "the same, published again"
+        );
+        assert_eq!(
+            peers.check_session(peer, session(4), session(2)),
+            SessionCheck::TakenOver,
+            "of an older one"
+        );
+        assert_eq!(peers.check_session(peer, session(5), None), SessionCheck::TakenOver);
+        assert_eq!(
+            peers.check_session(peer, None, None),
+            SessionCheck::Current,
+            "a foreign service names no session"
+        );
     }
 
     #[test]
-    fn a_number_is_used_again_after_its_peer_is_forgotten() {
+    fn removed_peer_number_is_reused() {
         let mut peers = Peers::default();
         let (first, _) = peers.intern(Address::new([1; 20]));
-        peers.set_state(first, State::Present);
-        peers.forget(first);
-        assert_eq!((peers.present(), peers.find(Address::new([1; 20]))), (0, None));
+        peers.set_state(first, PeerState::Present);
+        peers.remove(first);
+        assert_eq!((peers.present_count(), peers.find(Address::new([1; 20]))), (0, None));
         assert_eq!(peers.intern(Address::new([2; 20])), (first, true));
         assert_eq!(peers.known().count(), 1);
     }

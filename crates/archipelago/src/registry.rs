@@ -4,8 +4,8 @@ use protocol::NodeName;
 use rustc_hash::FxHashMap;
 
 use crate::{
-    ground::{Capabilities, MOST_CAPABILITIES},
-    rules::Choice,
+    rules::TransportChoice,
+    spatial::{Capabilities, MAX_CAPABILITIES},
 };
 
 /// A node that offers rooms, as it announced itself.
@@ -105,26 +105,26 @@ pub(crate) struct Registry {
 struct Node {
     transport: Transport,
     /// When it last announced itself; `None`: all that is known is that clients were told of it.
-    heard: Option<Duration>,
+    announced_at: Option<Duration>,
     present: bool,
     /// Since when it has been there again after it was not, until that has settled.
-    back_since: Option<Duration>,
+    recovered_since: Option<Duration>,
     assigned: u32,
     /// What clients must be able to join.
-    needs: Capabilities,
+    required: Capabilities,
 }
 
 /// Why a node is not the one for an island.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Unfit {
+pub(crate) enum NodeRejection {
     /// It is not heard any more.
     Gone,
     /// It is about to leave.
     Draining,
     /// A member cannot join it.
-    Lacking,
+    MissingCapability,
     /// Its rooms hold fewer.
-    Small,
+    RoomTooSmall,
     /// It has not enough seats.
     Full,
 }
@@ -145,13 +145,13 @@ impl Node {
 
     /// Announcements lag behind what was assigned since, and know of users that were not assigned
     /// here: whichever is more counts.
-    fn taken(&self) -> u32 {
+    fn used_seats(&self) -> u32 {
         self.assigned.max(self.transport.users)
     }
 
     fn free_seats(&self) -> Option<u32> {
         let seats = self.transport.seats?;
-        Some(seats.saturating_add(self.transport.users).saturating_sub(self.taken()))
+        Some(seats.saturating_add(self.transport.users).saturating_sub(self.used_seats()))
     }
 
     /// How many more seats it has promised than it has.
@@ -160,30 +160,30 @@ impl Node {
         self.transport.seats.map_or(0, |seats| self.assigned.saturating_sub(seats.saturating_add(users)))
     }
 
-    fn is_chosen_by(&self, choice: &Choice) -> bool {
+    fn matches_choice(&self, choice: &TransportChoice) -> bool {
         match choice {
-            Choice::Kind(kind) => self.transport.kind == *kind,
-            Choice::Node(node) => self.transport.node == *node,
+            TransportChoice::Kind(kind) => self.transport.kind == *kind,
+            TransportChoice::Node(node) => self.transport.node == *node,
         }
     }
 
     /// What keeps an island of `size`, all of whose members have the `capabilities`, from being put
     /// here, or if it is `here` already, from staying.
-    fn unfit(&self, size: u32, capabilities: Capabilities, here: bool) -> Option<Unfit> {
+    fn rejection(&self, size: u32, capabilities: Capabilities, here: bool) -> Option<NodeRejection> {
         let seats = || match here {
             true => self.overbooked_by() == 0,
             false => self.free_seats().is_none_or(|free| free >= size),
         };
         if !self.present {
-            Some(Unfit::Gone)
+            Some(NodeRejection::Gone)
         } else if self.transport.draining {
-            Some(Unfit::Draining)
-        } else if !capabilities.include(self.needs) {
-            Some(Unfit::Lacking)
+            Some(NodeRejection::Draining)
+        } else if !capabilities.contains_all(self.required) {
+            Some(NodeRejection::MissingCapability)
         } else if self.transport.max_island_size < size {
-            Some(Unfit::Small)
+            Some(NodeRejection::RoomTooSmall)
         } else if !seats() {
-            Some(Unfit::Full)
+            Some(NodeRejection::Full)
         } else {
             None
         }
@@ -194,39 +194,47 @@ impl Registry {
     /// The node that announces itself, if what its clients were told before no longer holds: they reach it
     /// elsewhere, or its process is a later one. Of two processes that announce one name in turn, only
     /// the first announcement of the later one counts.
-    pub(crate) fn is_another(&self, transport: &Transport) -> Option<NodeIndex> {
+    pub(crate) fn replaced_node(&self, transport: &Transport) -> Option<NodeIndex> {
         let &index = self.by_name.get(&transport.node)?;
         let known = &self.nodes[usize::from(index)];
         let elsewhere = known.transport.public_url != transport.public_url;
         let restarted = transport.started_ms > known.transport.started_ms;
-        (known.heard.is_some() && (elsewhere || restarted)).then_some(index)
+        (known.announced_at.is_some() && (elsewhere || restarted)).then_some(index)
     }
 
     /// Takes an announcement. Refuses it, with `false`, when the registry is full, or knows as many
     /// capabilities as it can tell apart.
-    pub(crate) fn announce(&mut self, transport: Transport, now: Duration) -> bool {
-        let Some(needs) = self.learn(&transport.capability) else { return false };
+    pub(crate) fn apply_announcement(&mut self, transport: Transport, now: Duration) -> bool {
+        let Some(needs) = self.find_or_add_capability(&transport.capability) else { return false };
         let Some(&index) = self.by_name.get(&transport.node) else {
-            return self.enter(transport, needs, now);
+            return self.add_announced(transport, needs, now);
         };
         let node = &mut self.nodes[usize::from(index)];
-        let offer =
-            |node: &Node| (node.available(), node.transport.max_island_size, node.transport.kind, node.needs);
+        let offer = |node: &Node| {
+            (node.available(), node.transport.max_island_size, node.transport.kind, node.required)
+        };
         let before = offer(node);
         let started_ms = node.transport.started_ms.max(transport.started_ms);
         node.transport = Transport { started_ms, ..transport };
-        node.needs = needs;
-        let known = node.heard.replace(now).is_some();
+        node.required = needs;
+        let known = node.announced_at.replace(now).is_some();
         node.present = true;
         if known && node.available() && !before.0 {
-            node.back_since = Some(now);
+            node.recovered_since = Some(now);
         }
         self.changed |= before != offer(node);
         true
     }
 
-    fn enter(&mut self, transport: Transport, needs: Capabilities, now: Duration) -> bool {
-        let node = Node { transport, heard: Some(now), present: true, back_since: None, assigned: 0, needs };
+    fn add_announced(&mut self, transport: Transport, needs: Capabilities, now: Duration) -> bool {
+        let node = Node {
+            transport,
+            announced_at: Some(now),
+            present: true,
+            recovered_since: None,
+            assigned: 0,
+            required: needs,
+        };
         self.changed = true;
         self.push(node).is_some()
     }
@@ -240,7 +248,7 @@ impl Registry {
 
     /// The node with this name. One that was not heard is taken to be gone until it is; when the
     /// registry is full, none.
-    pub(crate) fn recall(&mut self, name: &NodeName) -> NodeIndex {
+    pub(crate) fn find_or_add(&mut self, name: &NodeName) -> NodeIndex {
         if let Some(&index) = self.by_name.get(name) {
             return index;
         }
@@ -256,13 +264,20 @@ impl Registry {
             started_ms: 0,
         };
         let needs = Capabilities::default();
-        let node = Node { transport, heard: None, present: false, back_since: None, assigned: 0, needs };
+        let node = Node {
+            transport,
+            announced_at: None,
+            present: false,
+            recovered_since: None,
+            assigned: 0,
+            required: needs,
+        };
         self.push(node).unwrap_or(NO_NODE)
     }
 
     /// The bit of a capability, a new one if need be and there is one.
-    fn learn(&mut self, name: &Arc<str>) -> Option<Capabilities> {
-        if self.capability(name).is_none() && self.capabilities.len() < MOST_CAPABILITIES {
+    fn find_or_add_capability(&mut self, name: &Arc<str>) -> Option<Capabilities> {
+        if self.capability(name).is_none() && self.capabilities.len() < MAX_CAPABILITIES {
             self.capabilities.push(name.clone());
         }
         self.capability(name)
@@ -306,22 +321,22 @@ impl Registry {
     /// offers since the last time.
     pub(crate) fn expire(&mut self, timeout: Duration, settling: Duration, now: Duration) -> bool {
         for node in &mut self.nodes {
-            if node.present && node.heard.is_none_or(|heard| now.saturating_sub(heard) > timeout) {
+            if node.present && node.announced_at.is_none_or(|heard| now.saturating_sub(heard) > timeout) {
                 node.present = false;
                 self.changed = true;
             }
             let settled = |since: &mut Duration| now.saturating_sub(*since) >= settling;
-            self.changed |= node.back_since.take_if(settled).is_some();
+            self.changed |= node.recovered_since.take_if(settled).is_some();
         }
         std::mem::take(&mut self.changed)
     }
 
     /// The size of the largest room on offer at a choice to those with the capabilities, if any is.
     /// A node that has only just come back is no reason for larger islands.
-    pub(crate) fn largest_room(&self, choice: &Choice, capabilities: Capabilities) -> Option<u32> {
+    pub(crate) fn largest_room(&self, choice: &TransportChoice, capabilities: Capabilities) -> Option<u32> {
         let offers = |node: &&Node| {
-            let settled = node.available() && node.back_since.is_none();
-            settled && node.is_chosen_by(choice) && capabilities.include(node.needs)
+            let settled = node.available() && node.recovered_since.is_none();
+            settled && node.matches_choice(choice) && capabilities.contains_all(node.required)
         };
         self.nodes.iter().filter(offers).map(|node| node.transport.max_island_size).max()
     }
@@ -329,9 +344,15 @@ impl Registry {
     /// The node for an island of `size` peers with these capabilities, at a choice: of those that
     /// hold so many in one room and have the seats, the one with the most free seats, then with the
     /// fewest peers, then by name.
-    pub(crate) fn choose(&self, choice: &Choice, size: u32, capabilities: Capabilities) -> Option<NodeIndex> {
-        let rank = |node: &Node| (node.free_seats().unwrap_or(u32::MAX), Reverse(node.taken()));
-        let fits = |node: &Node| node.is_chosen_by(choice) && node.unfit(size, capabilities, false).is_none();
+    pub(crate) fn choose(
+        &self,
+        choice: &TransportChoice,
+        size: u32,
+        capabilities: Capabilities,
+    ) -> Option<NodeIndex> {
+        let rank = |node: &Node| (node.free_seats().unwrap_or(u32::MAX), Reverse(node.used_seats()));
+        let fits =
+            |node: &Node| node.matches_choice(choice) && node.rejection(size, capabilities, false).is_none();
         let nodes = self.nodes.iter().enumerate().filter(|(_, node)| fits(node));
         let best = nodes.max_by(|(_, a), (_, b)| {
             rank(a).cmp(&rank(b)).then_with(|| b.transport.node.cmp(&a.transport.node))
@@ -340,31 +361,40 @@ impl Registry {
     }
 
     /// Whether an island of `size` peers with these capabilities may stay where it is.
-    pub(crate) fn holds(&self, node: NodeIndex, size: u32, capabilities: Capabilities) -> bool {
-        self.nodes.get(usize::from(node)).is_some_and(|node| node.unfit(size, capabilities, true).is_none())
+    pub(crate) fn can_stay(&self, node: NodeIndex, size: u32, capabilities: Capabilities) -> bool {
+        self.nodes
+            .get(usize::from(node))
+            .is_some_and(|node| node.rejection(size, capabilities, true).is_none())
     }
 
     /// The same, but for seats.
-    pub(crate) fn suits(&self, node: NodeIndex, size: u32, capabilities: Capabilities) -> bool {
-        let unfit = |node: &Node| node.unfit(size, capabilities, true);
-        self.nodes.get(usize::from(node)).is_some_and(|node| matches!(unfit(node), None | Some(Unfit::Full)))
+    pub(crate) fn can_stay_ignoring_seats(
+        &self,
+        node: NodeIndex,
+        size: u32,
+        capabilities: Capabilities,
+    ) -> bool {
+        let unfit = |node: &Node| node.rejection(size, capabilities, true);
+        self.nodes
+            .get(usize::from(node))
+            .is_some_and(|node| matches!(unfit(node), None | Some(NodeRejection::Full)))
     }
 
     /// Whether the node is one of those that a choice is about.
-    pub(crate) fn is_chosen_by(&self, node: NodeIndex, choice: &Choice) -> bool {
-        self.nodes.get(usize::from(node)).is_some_and(|node| node.is_chosen_by(choice))
+    pub(crate) fn matches_choice(&self, node: NodeIndex, choice: &TransportChoice) -> bool {
+        self.nodes.get(usize::from(node)).is_some_and(|node| node.matches_choice(choice))
     }
 
     /// The nodes that a choice is about, and what keeps an island that is on `present` from each.
     pub(crate) fn candidates(
         &self,
-        choice: &Choice,
+        choice: &TransportChoice,
         size: u32,
         capabilities: Capabilities,
         present: NodeIndex,
-    ) -> impl Iterator<Item = (NodeIndex, Option<Unfit>)> {
-        let nodes = (0..).zip(&self.nodes).filter(|(_, node)| node.is_chosen_by(choice));
-        nodes.map(move |(index, node)| (index, node.unfit(size, capabilities, index == present)))
+    ) -> impl Iterator<Item = (NodeIndex, Option<NodeRejection>)> {
+        let nodes = (0..).zip(&self.nodes).filter(|(_, node)| node.matches_choice(choice));
+        nodes.map(move |(index, node)| (index, node.rejection(size, capabilities, index == present)))
     }
 
     /// Whether a node was promised to more than it has seats for.
@@ -378,14 +408,20 @@ impl Registry {
     }
 
     /// Whether a choice is about a node that could hold an island if only it had the seats.
-    pub(crate) fn is_full(&self, choice: &Choice, size: u32, capabilities: Capabilities) -> bool {
-        self.candidates(choice, size, capabilities, NO_NODE).any(|(_, unfit)| unfit == Some(Unfit::Full))
+    pub(crate) fn is_short_of_seats_only(
+        &self,
+        choice: &TransportChoice,
+        size: u32,
+        capabilities: Capabilities,
+    ) -> bool {
+        self.candidates(choice, size, capabilities, NO_NODE)
+            .any(|(_, unfit)| unfit == Some(NodeRejection::Full))
     }
 
     /// What a node last said, and when, if it ever did.
-    pub(crate) fn last_word(&self, node: NodeIndex) -> Option<(TransportView<'_>, Duration)> {
+    pub(crate) fn last_announcement(&self, node: NodeIndex) -> Option<(TransportView<'_>, Duration)> {
         let node = self.nodes.get(usize::from(node))?;
-        Some((node.view(), node.heard?))
+        Some((node.view(), node.announced_at?))
     }
 
     /// Whether the node is there at all, even if it is about to leave.
@@ -395,7 +431,7 @@ impl Registry {
 
     /// Whether clients with these capabilities can join the node.
     pub(crate) fn can_join(&self, node: NodeIndex, capabilities: Capabilities) -> bool {
-        self.nodes.get(usize::from(node)).is_some_and(|node| capabilities.include(node.needs))
+        self.nodes.get(usize::from(node)).is_some_and(|node| capabilities.contains_all(node.required))
     }
 
     /// Whether more peers may be sent to the node.
@@ -417,6 +453,6 @@ impl Registry {
 
     /// All nodes ever heard of.
     pub(crate) fn views(&self) -> impl Iterator<Item = TransportView<'_>> {
-        self.nodes.iter().filter(|node| node.heard.is_some()).map(Node::view)
+        self.nodes.iter().filter(|node| node.announced_at.is_some()).map(Node::view)
     }
 }

@@ -44,13 +44,13 @@ pub struct Settings {
 pub enum Clustering {
     /// Their places, by the distances.
     #[default]
-    Own,
+    ByDistance,
     /// Somebody else, by [`Input::Cluster`](crate::Input::Cluster). Distances mean nothing, and no
     /// rule keeps people to themselves; where they stand still says which rules are about them.
-    Given,
+    External,
 }
 
-/// Why an engine cannot work with some [`Settings`].
+/// Why an engine cannot work with some [`InvalidSettings`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SettingsError {
     /// The join distance is not a length the engine can work with.
@@ -113,7 +113,7 @@ impl Default for Settings {
 
 impl Settings {
     /// Whether every value is within its bounds.
-    pub fn check(&self) -> Result<(), SettingsError> {
+    pub fn validate(&self) -> Result<(), SettingsError> {
         let join = self.join_distance_m;
         let assumed = self.assumed_transports.iter().all(|name| protocol::is_protocol_name(name));
         // Comparisons with NaN are false, so that it fails here as it should.
@@ -144,16 +144,16 @@ mod tests {
     fn error(change: impl FnOnce(&mut Settings)) -> Option<SettingsError> {
         let mut settings = Settings::default();
         change(&mut settings);
-        settings.check().err()
+        settings.validate().err()
     }
 
     #[test]
-    fn the_defaults_hold() {
+    fn default_settings_are_valid() {
         assert_eq!(error(|_| {}), None);
     }
 
     #[test]
-    fn each_value_out_of_bounds_is_named() {
+    fn out_of_bounds_setting_is_named() {
         assert_eq!(error(|s| s.join_distance_m = f32::NAN), Some(SettingsError::JoinDistance));
         assert_eq!(error(|s| s.join_distance_m = 0.0), Some(SettingsError::JoinDistance));
         assert_eq!(error(|s| s.leave_distance_m = 63.9), Some(SettingsError::LeaveDistance));

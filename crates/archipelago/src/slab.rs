@@ -8,40 +8,40 @@ pub(crate) const NONE: u32 = u32::MAX;
 #[derive(Debug, Clone)]
 pub(crate) struct Slab<T> {
     entries: Vec<T>,
-    vacant: Vec<u32>,
+    free: Vec<u32>,
 }
 
 impl<T> Default for Slab<T> {
     fn default() -> Self {
-        Self { entries: Vec::new(), vacant: Vec::new() }
+        Self { entries: Vec::new(), free: Vec::new() }
     }
 }
 
 impl<T> Slab<T> {
     pub(crate) fn insert(&mut self, entry: T) -> u32 {
-        if let Some(place) = self.vacant.pop() {
+        if let Some(place) = self.free.pop() {
             self.entries[place as usize] = entry;
             return place;
         }
         let place = self.entries.len() as u32;
         assert!(place != NONE, "more than four billion entries");
-        push_tight(&mut self.entries, entry);
+        push_growing_by_eighth(&mut self.entries, entry);
         place
     }
 
     /// Gives a place back. Only once for each insertion.
     pub(crate) fn remove(&mut self, place: u32) {
-        push_tight(&mut self.vacant, place);
+        push_growing_by_eighth(&mut self.free, place);
     }
 
     /// All places, vacant ones too.
-    pub(crate) fn places(&self) -> u32 {
+    pub(crate) fn slot_count(&self) -> u32 {
         self.entries.len() as u32
     }
 
     /// How many entries there are.
     pub(crate) fn len(&self) -> usize {
-        self.entries.len() - self.vacant.len()
+        self.entries.len() - self.free.len()
     }
 
     /// All places, vacant ones too.
@@ -51,20 +51,20 @@ impl<T> Slab<T> {
 
     /// Keeps the entries of these places, in this order, and no others. Returns for each place the
     /// one that its entry is in then.
-    pub(crate) fn arrange(&mut self, order: &[u32]) -> Vec<u32>
+    pub(crate) fn reorder(&mut self, order: &[u32]) -> Vec<u32>
     where
         T: Copy,
     {
         let mut places = vec![NONE; self.entries.len()];
         order.iter().zip(0..).for_each(|(&before, after)| places[before as usize] = after);
         self.entries = order.iter().map(|&place| self.entries[place as usize]).collect();
-        self.vacant = Vec::new();
+        self.free = Vec::new();
         places
     }
 
     /// Bytes held.
     pub(crate) fn bytes(&self) -> usize {
-        self.entries.capacity() * size_of::<T>() + self.vacant.capacity() * size_of::<u32>()
+        self.entries.capacity() * size_of::<T>() + self.free.capacity() * size_of::<u32>()
     }
 }
 
@@ -84,7 +84,7 @@ impl<T> IndexMut<u32> for Slab<T> {
 
 /// Pushes, and when there is no room makes an eighth more: doubling would leave half of the largest
 /// tables empty.
-pub(crate) fn push_tight<T>(entries: &mut Vec<T>, entry: T) {
+pub(crate) fn push_growing_by_eighth<T>(entries: &mut Vec<T>, entry: T) {
     if entries.len() == entries.capacity() {
         entries.reserve_exact((entries.len() / 8).max(16));
     }

@@ -2,7 +2,7 @@
 
 use archipelago::{
     explain::{Cause, Question},
-    scenario::{address, stage},
+    scenario::{address, run_to_engine},
 };
 use protocol::Position;
 
@@ -233,10 +233,11 @@ fn situations() -> Vec<Situation> {
 }
 
 #[test]
-fn the_first_line_names_the_cause() {
+fn first_line_names_the_cause() {
     let mut failures = Vec::new();
     for (name, text, ask, cause, words) in situations() {
-        let (engine, now) = stage(&text).unwrap_or_else(|error| panic!("{name}, {error}\n{text}")).unwrap();
+        let (engine, now) =
+            run_to_engine(&text).unwrap_or_else(|error| panic!("{name}, {error}\n{text}")).unwrap();
         let question = match ask {
             Why(one, other) => Question::Pair(address(one), address(other)),
             Island(peer) => {
@@ -259,11 +260,12 @@ fn the_first_line_names_the_cause() {
 
 /// Everything that an answer rests on is in both of its forms.
 #[test]
-fn an_answer_says_what_it_rests_on() {
+fn text_and_json_state_all_facts() {
     let text = "node w seats 5\nnode l kind livekit\nmove a 10 0 8\nmove b 20 0 8\nflush\nname home a\nprefer a a\n\
                 hush-node l\nwait 5s\nmove b 40 0 8\nwait 1s";
-    let (engine, now) =
-        stage(&format!("{CASINO}| transports = [\"livekit\", \"ws-room\"]\n{text}")).unwrap().unwrap();
+    let (engine, now) = run_to_engine(&format!("{CASINO}| transports = [\"livekit\", \"ws-room\"]\n{text}"))
+        .unwrap()
+        .unwrap();
     let answer = engine.explain(&Question::Pair(address("a"), address("b")), now);
     let said = answer.to_string();
     for part in [
@@ -293,9 +295,9 @@ fn an_answer_says_what_it_rests_on() {
 }
 
 #[test]
-fn a_place_is_explained_before_anybody_stood_there() {
+fn unvisited_position_is_explained() {
     let rules = format!("{CASINO}| island_size = 7\n| join_distance_m = 5\n| leave_distance_m = 6\n");
-    let (engine, now) = stage(&format!("{rules}node w\nflush")).unwrap().unwrap();
+    let (engine, now) = run_to_engine(&format!("{rules}node w\nflush")).unwrap().unwrap();
     let place = |x: f32| engine.explain(&Question::At(Position::new(x, 0.0, 0.0)), now).place.unwrap();
     let (inside, outside) = (place(0.0), place(-1.0));
     assert_eq!((inside.limit, inside.join_distance_m, inside.leave_distance_m), (7, 5.0, 6.0));

@@ -16,7 +16,7 @@ use std::{
 use archipelago::{
     Clustering, Engine, Input, Output, Settings, Transport, TransportKind,
     explain::{Cause, Question},
-    invariants::Witness,
+    invariants::InvariantChecker,
     rules::Rules,
     sim::{self, Rng, address},
 };
@@ -27,7 +27,7 @@ const FLUSH_INTERVAL: Duration = Duration::from_millis(250);
 
 struct Story {
     engine: Engine,
-    witness: Witness,
+    witness: InvariantChecker,
     chronicle: Chronicle,
     now: Duration,
     engines: u64,
@@ -35,10 +35,10 @@ struct Story {
 
 impl Story {
     fn new(max_island_size: u32) -> Self {
-        let settings = Settings { clustering: Clustering::Given, max_island_size, ..Settings::default() };
+        let settings = Settings { clustering: Clustering::External, max_island_size, ..Settings::default() };
         let mut story = Self {
             engine: Engine::new(settings, 0).unwrap(),
-            witness: Witness::default(),
+            witness: InvariantChecker::default(),
             chronicle: Chronicle::default(),
             now: Duration::from_secs(1_000),
             engines: 1,
@@ -48,7 +48,7 @@ impl Story {
     }
 
     fn handle(&mut self, input: Input) {
-        self.witness.hear(&input);
+        self.witness.observe_input(&input);
         self.chronicle.hear(&input, self.now);
         self.engine.handle(input, self.now);
     }
@@ -68,7 +68,7 @@ impl Story {
         self.announce();
         let mut outputs = Vec::new();
         self.engine.flush(self.now, &mut outputs);
-        self.witness.see(&self.engine, &outputs).unwrap();
+        self.witness.check_flush(&self.engine, &outputs).unwrap();
         self.chronicle.see(&outputs);
         self.clusters_hold();
         outputs
@@ -116,7 +116,7 @@ impl Story {
         let takeover = self.chronicle.takeover();
         self.engine = Engine::resume(settings, self.engines, takeover, self.now).unwrap();
         self.engines += 1;
-        self.witness.take_over();
+        self.witness.observe_takeover();
     }
 }
 
@@ -130,7 +130,7 @@ fn told(outputs: &[Output], count: u32) -> Vec<u32> {
 }
 
 #[test]
-fn those_of_a_cluster_are_together_wherever_they_stand() {
+fn cluster_members_share_islands_at_any_distance() {
     for seed in 0..300 {
         let mut rng = Rng::new(seed);
         let mut story = Story::new(2 + rng.below(10) as u32);
@@ -175,7 +175,7 @@ fn those_of_a_cluster_are_together_wherever_they_stand() {
 }
 
 #[test]
-fn nobody_is_moved_who_need_not_be() {
+fn cluster_changes_move_only_affected_peers() {
     let mut story = Story::new(3);
     for person in 0..3 {
         story.stand(person, 1_000.0 * person as f32, 0.0);
@@ -211,7 +211,7 @@ fn nobody_is_moved_who_need_not_be() {
 }
 
 #[test]
-fn rules_go_by_where_most_of_a_cluster_stand() {
+fn rules_follow_the_majority_position_of_a_cluster() {
     let mut story = Story::new(100);
     let rules = "[[rule]]\nname = \"casino\"\narea = { parcels = [\"0,0..3,3\"] }\ntransports = [\"livekit\"]\nexclusive = true\n";
     story.handle(Input::Rules(Arc::new(Rules::parse(rules).unwrap())));
@@ -237,7 +237,7 @@ fn rules_go_by_where_most_of_a_cluster_stand() {
 }
 
 #[test]
-fn why_they_are_apart_is_said() {
+fn separate_clusters_are_explained() {
     let mut story = Story::new(100);
     (0..3).for_each(|person| story.stand(person, 0.0, 0.0));
     story.cluster(0, "a");
@@ -253,7 +253,7 @@ fn why_they_are_apart_is_said() {
 }
 
 #[test]
-fn where_places_decide_clusters_mean_nothing() {
+fn clusters_are_ignored_without_given_clustering() {
     let mut engine = Engine::new(Settings::default(), 0).unwrap();
     let now = Duration::from_secs(1_000);
     for person in 0..2 {
@@ -266,7 +266,7 @@ fn where_places_decide_clusters_mean_nothing() {
 }
 
 #[test]
-fn an_heir_who_does_not_know_the_clusters_leaves_people_together() {
+fn takeover_without_clusters_keeps_islands() {
     let mut story = Story::new(100);
     for (person, cluster) in [(0, "a"), (1, "a"), (2, "b"), (3, "b")] {
         story.stand(person, 0.0, 0.0);

@@ -22,7 +22,7 @@ fn every_scenario_holds() {
 }
 
 #[test]
-fn a_scenario_that_does_not_hold_fails_at_its_line() {
+fn failing_scenario_reports_its_line() {
     for (text, line) in [
         ("move a 0 0 0\nflush\nexpect [b]", 3),
         ("move a 0 0 0\nflush\n# nothing\nsilent", 4),

@@ -5,7 +5,7 @@ mod sized;
 use archipelago::sim::layouts;
 
 #[test]
-fn settled_means_silent() {
+fn still_layouts_produce_no_output() {
     let seed = std::env::var("SEED").map_or(1, |seed| seed.parse().unwrap());
     match layouts::run(seed, sized::worlds(10_000)) {
         Ok(summary) => {

@@ -59,7 +59,7 @@ fn play(mut story: Story) -> bool {
 }
 
 #[test]
-fn who_stands_still_is_told_nothing() {
+fn takeover_sends_nothing_to_still_peers() {
     let (mut silent, worlds) = (0, sized::worlds(40));
     for seed in 0..worlds {
         let played = std::panic::catch_unwind(|| play(Story::new(seed)));
@@ -115,7 +115,7 @@ fn play_on(mut story: Story, tally: &mut Tally) {
 }
 
 #[test]
-fn whenever_an_engine_is_lost_nothing_is_seen_that_must_not_be() {
+fn takeover_at_any_flush_violates_no_invariant() {
     let (mut tally, worlds) = (Tally::default(), sized::worlds(40));
     for seed in 0..worlds {
         let played = std::panic::catch_unwind(|| {

@@ -6,7 +6,7 @@
 use std::{sync::Arc, time::Duration};
 
 use archipelago::{
-    Engine, Input, Output, Resident, Settings, Takeover, Told, Transport,
+    Engine, EngineSnapshot, Input, LastAssignment, Output, PeerSnapshot, Settings, Transport,
     rules::Rules,
     sim::{self, address},
 };
@@ -23,27 +23,33 @@ fn at(x: f32) -> Position {
     Position::new(x, 0.0, 0.0)
 }
 
-fn resident(person: u32, x: f32, told: Option<(&str, &str)>) -> Resident {
-    Resident {
+fn resident(person: u32, x: f32, told: Option<(&str, &str)>) -> PeerSnapshot {
+    PeerSnapshot {
         peer: address(person),
         session: Some(SessionId::new(1, 1)),
         transports: None,
         position: at(x),
         desired_room: None,
         cluster: None,
-        told: told
-            .map(|(island, node)| Told { island: island.parse().unwrap(), node: node.parse().unwrap() }),
-        heard: NOW,
-        departed: None,
+        last_assigned: told.map(|(island, node)| LastAssignment {
+            island: island.parse().unwrap(),
+            node: node.parse().unwrap(),
+        }),
+        last_seen: NOW,
+        departed_at: None,
         taken_over: false,
     }
 }
 
-fn takeover(residents: Vec<Resident>) -> Takeover {
-    Takeover { transports: vec![node("one"), node("two")], residents, ..Takeover::default() }
+fn takeover(residents: Vec<PeerSnapshot>) -> EngineSnapshot {
+    EngineSnapshot {
+        transports: vec![node("one"), node("two")],
+        peers: residents,
+        ..EngineSnapshot::default()
+    }
 }
 
-fn resume(takeover: Takeover) -> Engine {
+fn resume(takeover: EngineSnapshot) -> Engine {
     Engine::resume(Settings::default(), 7, takeover, NOW).unwrap()
 }
 
@@ -58,7 +64,7 @@ fn island_of(engine: &Engine, person: u32) -> String {
 }
 
 /// Who is told of which island and node, and from which.
-fn told(outputs: &[Output]) -> Vec<(Address, String, String, Option<String>)> {
+fn assignments(outputs: &[Output]) -> Vec<(Address, String, String, Option<String>)> {
     let told = outputs.iter().filter_map(|output| match output {
         Output::Assigned { peer, island, transport, from, .. } => {
             Some((*peer, island.to_string(), transport.to_string(), from.as_ref().map(ToString::to_string)))
@@ -69,7 +75,7 @@ fn told(outputs: &[Output]) -> Vec<(Address, String, String, Option<String>)> {
 }
 
 #[test]
-fn who_is_where_it_was_told_is_told_nothing() {
+fn unchanged_peers_get_no_assignment() {
     // Islands of an engine with the same prefix, and of another.
     let mut engine = resume(takeover(vec![
         resident(1, 0.0, Some(("I000000055", "one"))),
@@ -83,7 +89,7 @@ fn who_is_where_it_was_told_is_told_nothing() {
 }
 
 #[test]
-fn newcomers_are_placed_and_new_islands_have_new_ids() {
+fn newcomers_join_and_new_islands_get_unused_ids() {
     let mut engine = resume(takeover(vec![
         resident(1, 0.0, Some(("I000000085", "one"))),
         resident(2, 10.0, None),
@@ -94,7 +100,7 @@ fn newcomers_are_placed_and_new_islands_have_new_ids() {
     assert_eq!(island_of(&engine, 2), "I000000085");
     // The engine of that island started later than this one says it did.
     assert_eq!(island_of(&engine, 3), "I000000092");
-    let mut told: Vec<Address> = told(&outputs).into_iter().map(|(peer, ..)| peer).collect();
+    let mut told: Vec<Address> = assignments(&outputs).into_iter().map(|(peer, ..)| peer).collect();
     told.sort();
     let mut expected = [address(2), address(3)];
     expected.sort();
@@ -102,30 +108,33 @@ fn newcomers_are_placed_and_new_islands_have_new_ids() {
 }
 
 #[test]
-fn the_older_of_two_islands_survives() {
+fn older_of_two_equal_islands_survives() {
     let mut engine = resume(takeover(vec![
         resident(1, 0.0, Some(("I0000000510", "one"))),
         resident(2, 50.0, Some(("I00000005z", "one"))),
     ]));
     let outputs = flush(&mut engine, LATER);
     let from = Some("I0000000510".to_owned());
-    assert_eq!(told(&outputs), [(address(1), "I00000005z".into(), "one".into(), from)]);
+    assert_eq!(assignments(&outputs), [(address(1), "I00000005z".into(), "one".into(), from)]);
     assert!(outputs.contains(&Output::Closed { island: "I0000000510".parse().unwrap() }), "{outputs:?}");
 }
 
 #[test]
-fn the_node_is_the_one_that_most_were_told() {
+fn island_keeps_the_node_assigned_to_most_members() {
     let mut engine = resume(takeover(vec![
         resident(1, 0.0, Some(("I000000051", "two"))),
         resident(2, 1.0, Some(("I000000051", "one"))),
         resident(3, 2.0, Some(("I000000051", "two"))),
     ]));
     let same = Some("I000000051".to_owned());
-    assert_eq!(told(&flush(&mut engine, LATER)), [(address(2), "I000000051".into(), "two".into(), same)]);
+    assert_eq!(
+        assignments(&flush(&mut engine, LATER)),
+        [(address(2), "I000000051".into(), "two".into(), same)]
+    );
 }
 
 #[test]
-fn islands_whose_node_is_not_heard_go_elsewhere_or_wait_for_it() {
+fn island_of_unknown_node_moves_or_waits() {
     let residents = || vec![resident(1, 0.0, Some(("I000000051", "lost")))];
     let mut engine = resume(takeover(residents()));
     let moved = flush(&mut engine, LATER);
@@ -134,7 +143,7 @@ fn islands_whose_node_is_not_heard_go_elsewhere_or_wait_for_it() {
         "{moved:?}"
     );
     assert_eq!(engine.transports().count(), 2, "nobody has heard of the third");
-    let mut engine = resume(Takeover { residents: residents(), ..Takeover::default() });
+    let mut engine = resume(EngineSnapshot { peers: residents(), ..EngineSnapshot::default() });
     assert_eq!(flush(&mut engine, LATER), []);
     engine.handle(Input::Transport(node("lost")), LATER);
     assert_eq!(flush(&mut engine, LATER), []);
@@ -142,10 +151,10 @@ fn islands_whose_node_is_not_heard_go_elsewhere_or_wait_for_it() {
 }
 
 #[test]
-fn who_left_is_put_back_where_it_was_if_it_comes_in_time() {
+fn departed_peer_rejoins_within_the_return_window() {
     let left = |person, x, seconds_ago| {
         let mut resident = resident(person, x, Some(("I000000051", "one")));
-        resident.departed = Some(NOW - Duration::from_secs(seconds_ago));
+        resident.departed_at = Some(NOW - Duration::from_secs(seconds_ago));
         resident
     };
     let back = |person, x| Input::Heartbeat {
@@ -159,7 +168,7 @@ fn who_left_is_put_back_where_it_was_if_it_comes_in_time() {
     assert_eq!(flush(&mut engine, NOW + Duration::from_secs(2)), [], "the first is forgotten");
     engine.handle(back(2, 79.0), NOW + Duration::from_secs(2));
     let outputs = flush(&mut engine, NOW + Duration::from_secs(2));
-    assert_eq!(told(&outputs), [(address(2), "I000000051".into(), "one".into(), None)]);
+    assert_eq!(assignments(&outputs), [(address(2), "I000000051".into(), "one".into(), None)]);
 
     let mut engine = resume(takeover(vec![left(1, 0.0, 9), left(2, 0.0, 4)]));
     assert_eq!(
@@ -169,9 +178,9 @@ fn who_left_is_put_back_where_it_was_if_it_comes_in_time() {
 }
 
 #[test]
-fn of_a_peer_the_greatest_session_counts_and_nobody_off_the_map() {
+fn greatest_session_wins_and_invalid_position_is_refused() {
     let newer = SessionId::new(2, 2);
-    let other = Resident { session: Some(newer), ..resident(1, 300.0, Some(("I000000052", "one"))) };
+    let other = PeerSnapshot { session: Some(newer), ..resident(1, 300.0, Some(("I000000052", "one"))) };
     let mut engine = resume(takeover(vec![
         resident(1, 0.0, Some(("I000000051", "one"))),
         other,
@@ -184,12 +193,16 @@ fn of_a_peer_the_greatest_session_counts_and_nobody_off_the_map() {
 }
 
 #[test]
-fn a_wish_for_an_island_that_was_taken_over_holds() {
+fn preference_for_a_restored_island_is_kept() {
     let resident = |person, x, island: &str| resident(person, x, Some((island, "one")));
     let mut engine = resume(takeover(vec![
         resident(1, 0.0, "I000000051"),
         resident(2, 100.0, "far_1"),
-        Resident { desired_room: Some("far_1".into()), told: None, ..resident(3, 45.0, "far_1") },
+        PeerSnapshot {
+            desired_room: Some("far_1".into()),
+            last_assigned: None,
+            ..resident(3, 45.0, "far_1")
+        },
     ]));
     flush(&mut engine, LATER);
     // The first is nearer, but all three fit one island, which is not what this is about.
@@ -198,56 +211,56 @@ fn a_wish_for_an_island_that_was_taken_over_holds() {
 }
 
 #[test]
-fn who_has_only_just_left_an_enclosure_stays_until_that_has_lasted() {
+fn restored_border_crossing_waits_for_settling_time() {
     let rules = "[[rule]]\nname = \"casino\"\narea = { parcels = [\"0,0\"] }\nexclusive = true\n";
     let resident = |person, x| resident(person, x, Some(("I000000051", "one")));
-    let takeover = Takeover {
+    let takeover = EngineSnapshot {
         rules: Arc::new(Rules::parse(rules).unwrap()),
         ..takeover(vec![resident(1, 5.0), resident(2, 6.0), resident(3, 20.0)])
     };
     let mut engine = resume(takeover);
     assert_eq!(flush(&mut engine, LATER), []);
     let outputs = flush(&mut engine, NOW + Duration::from_secs(3));
-    assert_eq!(told(&outputs).len(), 1, "{outputs:?}");
+    assert_eq!(assignments(&outputs).len(), 1, "{outputs:?}");
     assert_ne!(island_of(&engine, 3), "I000000051");
 }
 
 #[test]
-fn whoever_missed_what_it_was_told_is_told_again() {
+fn missed_assignment_is_sent_again() {
     let island = "I000000051";
     let mut engine = resume(takeover(vec![resident(1, 0.0, Some((island, "one")))]));
     let (peer, session) = (address(1), Some(SessionId::new(1, 1)));
     flush(&mut engine, LATER);
-    assert!(engine.agrees(peer, session, Some((island, "one"))));
-    assert!(engine.agrees(peer, None, Some((island, "one"))));
+    assert!(engine.matches_last_assignment(peer, session, Some((island, "one"))));
+    assert!(engine.matches_last_assignment(peer, None, Some((island, "one"))));
     for other in [None, Some((island, "two")), Some(("I000000052", "one"))] {
-        assert!(!engine.agrees(peer, session, other), "{other:?}");
-        assert!(engine.agrees(peer, Some(SessionId::new(2, 2)), other), "another session");
-        assert!(engine.agrees(address(2), session, other), "nobody");
+        assert!(!engine.matches_last_assignment(peer, session, other), "{other:?}");
+        assert!(engine.matches_last_assignment(peer, Some(SessionId::new(2, 2)), other), "another session");
+        assert!(engine.matches_last_assignment(address(2), session, other), "nobody");
     }
-    engine.handle(Input::Tell { peer, session: Some(SessionId::new(0, 1)), from: None }, LATER);
+    engine.handle(Input::ResendAssignment { peer, session: Some(SessionId::new(0, 1)), from: None }, LATER);
     assert_eq!((flush(&mut engine, LATER), engine.counters().stale_messages), (vec![], 1));
     for from in [Some("I000000050a"), Some(island), None] {
         let parsed = from.map(|from| from.parse().unwrap());
-        engine.handle(Input::Tell { peer, session, from: parsed }, LATER);
-        assert!(engine.agrees(peer, session, None), "it will be told");
+        engine.handle(Input::ResendAssignment { peer, session, from: parsed }, LATER);
+        assert!(engine.matches_last_assignment(peer, session, None), "it will be told");
         // An island that nobody can have been told of is none to come from.
         let from = from.filter(|&from| from == island).map(str::to_owned);
-        assert_eq!(told(&flush(&mut engine, LATER)), [(peer, island.into(), "one".into(), from)]);
-        assert!(!engine.agrees(peer, session, None));
+        assert_eq!(assignments(&flush(&mut engine, LATER)), [(peer, island.into(), "one".into(), from)]);
+        assert!(!engine.matches_last_assignment(peer, session, None));
     }
     engine.handle(Input::Disconnected { peer, session }, LATER);
-    assert!(engine.agrees(peer, session, None));
+    assert!(engine.matches_last_assignment(peer, session, None));
 }
 
 #[test]
-fn settings_are_checked() {
+fn resume_rejects_invalid_settings() {
     let settings = Settings { id_prefix: String::new(), ..Settings::default() };
-    assert!(Engine::resume(settings, 7, Takeover::default(), NOW).is_err());
+    assert!(Engine::resume(settings, 7, EngineSnapshot::default(), NOW).is_err());
 }
 
 #[test]
-fn when_a_node_is_elsewhere_all_who_were_sent_there_are_told_again() {
+fn node_with_new_url_reassigns_its_members() {
     let mut engine = resume(takeover(vec![
         resident(1, 0.0, Some(("I000000055", "one"))),
         resident(2, 70.0, Some(("I000000055", "one"))),
@@ -262,12 +275,12 @@ fn when_a_node_is_elsewhere_all_who_were_sent_there_are_told_again() {
         let island = "I000000055".to_owned();
         (address(person), island.clone(), "one".to_owned(), Some(island))
     };
-    assert_eq!(told(&outputs), [again(1), again(2)]);
+    assert_eq!(assignments(&outputs), [again(1), again(2)]);
     assert_eq!(outputs.len(), 2, "and nothing else changes: {outputs:?}");
 }
 
 #[test]
-fn members_are_told_again_once_for_a_later_process_of_their_node() {
+fn restarted_node_reassigns_its_members_once() {
     let mut engine = resume(takeover(vec![
         resident(1, 0.0, Some(("I000000055", "one"))),
         resident(2, 70.0, Some(("I000000055", "one"))),
@@ -277,8 +290,8 @@ fn members_are_told_again_once_for_a_later_process_of_their_node() {
     let mut after = |node_name: &str, started_ms| {
         engine.handle(started(node_name, started_ms), LATER);
         let outputs = flush(&mut engine, LATER);
-        assert_eq!(told(&outputs).len(), outputs.len(), "nothing else changes: {outputs:?}");
-        told(&outputs)
+        assert_eq!(assignments(&outputs).len(), outputs.len(), "nothing else changes: {outputs:?}");
+        assignments(&outputs)
     };
     let again = |person| {
         let island = "I000000055".to_owned();
@@ -300,7 +313,7 @@ fn drained_node_that_restarts_causes_no_assignment() {
     engine.handle(Input::Transport(Transport { draining: true, ..node("one") }), LATER);
     let outputs = flush(&mut engine, LATER);
     let moved = (address(1), "I000000055".to_owned(), "two".to_owned(), Some("I000000055".to_owned()));
-    assert_eq!(told(&outputs), [moved]);
+    assert_eq!(assignments(&outputs), [moved]);
     engine.handle(Input::Transport(Transport { started_ms: 1_000, ..node("one") }), LATER);
     assert_eq!(flush(&mut engine, LATER), []);
 }
@@ -348,8 +361,8 @@ fn unresumed_session_takes_over_at_the_next_flush_once() {
 }
 
 #[test]
-fn takeover_that_the_former_engine_left_is_made_up_for() {
-    let newer = Resident { taken_over: true, ..resident(1, 0.0, Some(("I000000055", "one"))) };
+fn pending_session_takeover_is_emitted_after_resume() {
+    let newer = PeerSnapshot { taken_over: true, ..resident(1, 0.0, Some(("I000000055", "one"))) };
     let mut engine = resume(takeover(vec![newer, resident(2, 70.0, Some(("I000000055", "one")))]));
     let revoked = Output::TakenOver { island: "I000000055".parse().unwrap(), peer: address(1) };
     assert_eq!(flush(&mut engine, LATER), [revoked]);

@@ -4,60 +4,61 @@ use std::time::Duration;
 
 use archipelago::{
     Engine, Input, Output, Settings, Transport,
-    sim::{self, Outcome, Plan, Rng, Trial, Workload, address},
+    sim::{self, Measurements, Rng, Simulation, SimulationConfig, Workload, address},
 };
 use protocol::Position;
 
-fn plan(workload: Workload, people: usize) -> Plan {
-    Plan {
+fn plan(workload: Workload, people: usize) -> SimulationConfig {
+    SimulationConfig {
         workload,
-        people,
+        peers: people,
         settings: Settings::default(),
         seconds: 120,
         seed: 1,
-        by_place: true,
-        witnessed: false,
+        split_by_position: true,
+        check_invariants: false,
     }
 }
 
-fn run(plan: Plan) -> Outcome {
-    let outcome = Trial::new(plan).expect("settings that hold").run(|| Duration::ZERO).expect("no violation");
+fn run(plan: SimulationConfig) -> Measurements {
+    let outcome =
+        Simulation::new(plan).expect("settings that hold").run(|| Duration::ZERO).expect("no violation");
     println!("{outcome:?}");
     outcome
 }
 
 #[test]
-fn in_a_dense_crowd_neighbours_are_together() {
+fn dense_crowd_keeps_neighbours_together() {
     let outcome = run(plan(Workload::Crowd100, 1_000));
     assert!(outcome.recall >= 0.80 && outcome.changes_per_minute <= 3.0);
-    assert!(outcome.settled_after.is_some_and(|flushes| flushes <= 2));
+    assert!(outcome.silent_after.is_some_and(|flushes| flushes <= 2));
 }
 
 #[test]
-fn at_a_festival_neighbours_are_together() {
+fn festival_keeps_neighbours_together() {
     let outcome = run(plan(Workload::Festival, 2_000));
     assert!(outcome.recall >= 0.83 && outcome.changes_per_minute <= 1.8);
-    assert!(outcome.settled_after.is_some_and(|flushes| flushes <= 2));
+    assert!(outcome.silent_after.is_some_and(|flushes| flushes <= 2));
 }
 
 #[test]
-fn first_come_first_served_is_worse() {
+fn splitting_by_position_beats_first_come() {
     let by_place = run(plan(Workload::Plaza, 300));
-    let first_come = run(Plan { by_place: false, ..plan(Workload::Plaza, 300) });
+    let first_come = run(SimulationConfig { split_by_position: false, ..plan(Workload::Plaza, 300) });
     assert!(by_place.recall > first_come.recall + 0.3);
 }
 
 #[test]
-fn whatever_crowds_do_nothing_is_seen_that_must_not_be() {
+fn crowd_workloads_violate_no_invariant() {
     for workload in [Workload::Teleports, Workload::Exodus, Workload::Spawn, Workload::Crossing] {
         let settings = Settings { max_island_size: 30, ..Settings::default() };
-        run(Plan { settings, seconds: 30, witnessed: true, ..plan(workload, 200) });
+        run(SimulationConfig { settings, seconds: 30, check_invariants: true, ..plan(workload, 200) });
     }
 }
 
 #[test]
-fn everybody_is_in_the_drawing() {
-    let mut trial = Trial::new(Plan { seconds: 5, ..plan(Workload::Plaza, 150) }).unwrap();
+fn drawing_shows_every_peer_and_island() {
+    let mut trial = Simulation::new(SimulationConfig { seconds: 5, ..plan(Workload::Plaza, 150) }).unwrap();
     trial.run(|| Duration::ZERO).unwrap();
     let svg = sim::draw(trial.engine());
     assert_eq!(svg.matches("<circle").count(), 150);
@@ -65,7 +66,7 @@ fn everybody_is_in_the_drawing() {
 }
 
 #[test]
-fn a_workload_has_the_name_that_it_is_called_by() {
+fn workload_names_round_trip() {
     for workload in Workload::all() {
         assert_eq!(workload.to_string().parse(), Ok(workload));
     }
@@ -78,7 +79,7 @@ fn changes(outputs: &[Output]) -> usize {
 }
 
 #[test]
-fn one_more_than_fits_who_comes_and_goes_does_not_part_the_others() {
+fn peer_above_the_limit_barely_disturbs_the_others() {
     let mut engine = Engine::new(Settings::default(), 0).unwrap();
     let mut rng = Rng::new(1);
     let mut now = Duration::from_secs(1_000);

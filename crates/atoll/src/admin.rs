@@ -19,7 +19,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use director::Console;
+use director::AdminHandle;
 use protocol::Position;
 use serde::{Deserialize, Serialize};
 use tokio::{net::TcpListener, sync::Mutex};
@@ -35,20 +35,20 @@ pub(crate) async fn bind(address: SocketAddr) -> Result<TcpListener> {
 }
 
 /// What is answered there.
-pub(crate) fn router(console: Console) -> Router {
+pub(crate) fn router(console: AdminHandle) -> Router {
     Router::new()
         .route("/explain", get(explain))
         .route("/assignments", get(assignments))
         .route("/rules/diff", post(diff))
         .layer(DefaultBodyLimit::max(MAX_FILE_BYTES))
-        .layer(middleware::from_fn(from_here))
-        .with_state(Desk { console, diff: Arc::default() })
+        .layer(middleware::from_fn(reject_foreign_requests))
+        .with_state(AdminState { console, diff: Arc::default() })
 }
 
 /// Whom to ask.
 #[derive(Clone)]
-struct Desk {
-    console: Console,
+struct AdminState {
+    console: AdminHandle,
     /// One at a time: each takes two more times the memory of the engine.
     diff: Arc<Mutex<()>>,
 }
@@ -58,7 +58,7 @@ const SEC_FETCH_SITE: &str = "sec-fetch-site";
 
 /// Refuses what a site made a browser ask. A browser may leave `Origin` out, as for an image or a link;
 /// then `Sec-Fetch-Site` tells.
-async fn from_here(request: Request, next: Next) -> Response {
+async fn reject_foreign_requests(request: Request, next: Next) -> Response {
     let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
     let name = host.rsplit_once(':').map_or(host, |(name, _)| name).trim_matches(['[', ']']);
     let site = request.headers().get(SEC_FETCH_SITE);
@@ -76,7 +76,7 @@ async fn from_here(request: Request, next: Next) -> Response {
 /// One of these, and how the answer is to be written.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub(crate) struct Asked {
+pub(crate) struct ExplainQuery {
     /// `x,z` in metres.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) at: Option<String>,
@@ -90,12 +90,12 @@ pub(crate) struct Asked {
     pub(crate) json: bool,
 }
 
-impl Asked {
-    fn question(&self) -> Result<Question, String> {
+impl ExplainQuery {
+    fn parse(&self) -> Result<Question, String> {
         let address = |text: &str| text.trim().parse().map_err(|error| format!("{text}: {error}"));
         match self {
             Self { at: Some(at), island: None, peer: None, why: None, .. } => {
-                place(at).map(Question::At).ok_or_else(|| format!("{at}: a place is x,z in metres"))
+                parse_position(at).map(Question::At).ok_or_else(|| format!("{at}: a place is x,z in metres"))
             }
             Self { at: None, island: Some(island), peer: None, why: None, .. } => {
                 island.parse().map(Question::Island).map_err(|error| format!("{island}: {error}"))
@@ -112,14 +112,17 @@ impl Asked {
     }
 }
 
-fn place(text: &str) -> Option<Position> {
+fn parse_position(text: &str) -> Option<Position> {
     let (x, z) = text.split_once(',')?;
     let metres = |text: &str| text.trim().parse().ok().filter(|metres: &f32| metres.is_finite());
     Some(Position::new(metres(x)?, 0.0, metres(z)?))
 }
 
-async fn explain(State(Desk { console, .. }): State<Desk>, Query(asked): Query<Asked>) -> Response {
-    let question = match asked.question() {
+async fn explain(
+    State(AdminState { console, .. }): State<AdminState>,
+    Query(asked): Query<ExplainQuery>,
+) -> Response {
+    let question = match asked.parse() {
         Ok(question) => question,
         Err(reason) => return (StatusCode::BAD_REQUEST, reason).into_response(),
     };
@@ -151,7 +154,7 @@ impl From<director::Assignment> for Assignment {
     }
 }
 
-async fn assignments(State(Desk { console, .. }): State<Desk>) -> Response {
+async fn assignments(State(AdminState { console, .. }): State<AdminState>) -> Response {
     match console.assignments().await {
         Ok(told) => Json(told.into_iter().map(Assignment::from).collect::<Vec<_>>()).into_response(),
         Err(gone) => (StatusCode::SERVICE_UNAVAILABLE, gone.to_string()).into_response(),
@@ -161,13 +164,13 @@ async fn assignments(State(Desk { console, .. }): State<Desk>) -> Response {
 /// How a diff is to be written.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub(crate) struct Written {
+pub(crate) struct DiffQuery {
     pub(crate) json: bool,
 }
 
 async fn diff(
-    State(Desk { console, diff }): State<Desk>,
-    Query(written): Query<Written>,
+    State(AdminState { console, diff }): State<AdminState>,
+    Query(written): Query<DiffQuery>,
     text: String,
 ) -> Response {
     let rules = match Rules::parse(&text) {

@@ -26,7 +26,7 @@ const COMMS: &str = "/comms";
 /// those of the process, and the others, which are not described.
 pub(crate) fn router(
     presence: OpenApiRouter,
-    of_presence: Option<Throttle>,
+    presence_throttle: Option<Throttle>,
     process: OpenApiRouter,
     others: Router,
 ) -> Router {
@@ -34,13 +34,13 @@ pub(crate) fn router(
     for path in presence_api.paths.paths.values_mut() {
         path.servers = Some(vec![Server::new("/"), Server::new(COMMS)]);
     }
-    let (process, mut api) = OpenApiRouter::with_openapi(head()).merge(process).split_for_parts();
+    let (process, mut api) = OpenApiRouter::with_openapi(base_description()).merge(process).split_for_parts();
     api.merge(presence_api);
     // It consists of texts and numbers alone, and so can be written.
     let api = Arc::new(Encoded::new(api.to_json().unwrap_or_default().into_bytes()));
     let description = async move |request: HeaderMap| api.respond(&request);
     let mut presence = presence.route("/openapi.json", get(description));
-    if let Some(of_presence) = of_presence {
+    if let Some(of_presence) = presence_throttle {
         presence = presence.layer(middleware::from_fn_with_state(of_presence, throttle));
     }
     Router::new().nest(COMMS, presence.clone()).merge(presence).merge(process).merge(others)
@@ -72,7 +72,7 @@ async fn preflight_status(request: Request, next: Next) -> Response {
 }
 
 /// The description of no endpoint.
-fn head() -> OpenApi {
+fn base_description() -> OpenApi {
     let info = InfoBuilder::new()
         .title("Atoll")
         .version(env!("CARGO_PKG_VERSION"))

@@ -5,11 +5,11 @@ use std::{process::ExitCode, time::Duration};
 use anyhow::{Context, Result, bail};
 use reqwest::RequestBuilder;
 
-use crate::admin::{Asked, Written};
+use crate::admin::{DiffQuery, ExplainQuery};
 
 /// Where a realm answers its operator.
 #[derive(clap::Args)]
-pub(crate) struct Where {
+pub(crate) struct AdminTarget {
     /// The admin socket of the realm.
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:5001")]
     admin: String,
@@ -21,7 +21,7 @@ pub(crate) struct Where {
 /// What to explain.
 #[derive(clap::Args)]
 #[group(id = "asked", required = true, multiple = false)]
-struct What {
+struct ExplainTarget {
     /// What holds for somebody who stands here, in metres: x,z.
     #[arg(long, value_name = "X,Z", allow_hyphen_values = true)]
     at: Option<String>,
@@ -40,31 +40,35 @@ struct What {
 #[derive(clap::Args)]
 pub(crate) struct Flags {
     #[command(flatten)]
-    what: What,
+    what: ExplainTarget,
     #[command(flatten)]
-    at: Where,
+    at: AdminTarget,
 }
 
 /// How long a realm may take to answer; a diff copies all that it knows.
-const DEADLINE: Duration = Duration::from_secs(30);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Asks why, and prints the answer.
 pub(crate) async fn explain(flags: Flags) -> Result<ExitCode> {
-    let Flags { what: What { at, island, peer, why }, at: Where { admin, json } } = flags;
-    let asked = Asked { at, island, peer, why: why.map(|pair| pair.join(",")), json };
+    let Flags { what: ExplainTarget { at, island, peer, why }, at: AdminTarget { admin, json } } = flags;
+    let asked = ExplainQuery { at, island, peer, why: why.map(|pair| pair.join(",")), json };
     let url = format!("{}/explain", admin.trim_end_matches('/'));
-    print(client::http_client(&url)?.get(url).query(&asked), &admin).await
+    send_and_print(client::http_client(&url)?.get(url).query(&asked), &admin).await
 }
 
 /// Asks what other rules would change, and prints the answer.
-pub(crate) async fn diff(text: String, at: Where) -> Result<ExitCode> {
+pub(crate) async fn diff(text: String, at: AdminTarget) -> Result<ExitCode> {
     let url = format!("{}/rules/diff", at.admin.trim_end_matches('/'));
-    print(client::http_client(&url)?.post(url).query(&Written { json: at.json }).body(text), &at.admin).await
+    send_and_print(
+        client::http_client(&url)?.post(url).query(&DiffQuery { json: at.json }).body(text),
+        &at.admin,
+    )
+    .await
 }
 
-async fn print(request: RequestBuilder, admin: &str) -> Result<ExitCode> {
+async fn send_and_print(request: RequestBuilder, admin: &str) -> Result<ExitCode> {
     let unreachable = || format!("no realm answers at {admin} (its server.admin, or --admin here)");
-    let response = request.timeout(DEADLINE).send().await.with_context(unreachable)?;
+    let response = request.timeout(REQUEST_TIMEOUT).send().await.with_context(unreachable)?;
     let status = response.status();
     let text = response.text().await.with_context(unreachable)?;
     if !status.is_success() {

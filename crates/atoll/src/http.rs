@@ -13,17 +13,17 @@ use serde::Serialize;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use crate::{output, process, serve::Realm};
+use crate::{output, process, serve::App};
 
 #[derive(Clone)]
-struct Shared {
-    realm: Realm,
+struct MetricsState {
+    realm: App,
     metrics: PrometheusHandle,
     process: metrics_process::Collector,
 }
 
 /// What every listener answers.
-pub(crate) fn router(realm: Realm) -> OpenApiRouter {
+pub(crate) fn router(realm: App) -> OpenApiRouter {
     OpenApiRouter::new()
         .routes(routes!(status))
         .routes(routes!(live))
@@ -32,9 +32,9 @@ pub(crate) fn router(realm: Realm) -> OpenApiRouter {
 }
 
 /// The metrics, which may have a listener of their own.
-pub(crate) fn metrics_router(realm: Realm, metrics: PrometheusHandle) -> OpenApiRouter {
+pub(crate) fn metrics_router(realm: App, metrics: PrometheusHandle) -> OpenApiRouter {
     let process = metrics_process::Collector::default();
-    OpenApiRouter::new().routes(routes!(render)).with_state(Shared { realm, metrics, process })
+    OpenApiRouter::new().routes(routes!(render)).with_state(MetricsState { realm, metrics, process })
 }
 
 #[derive(Serialize, ToSchema)]
@@ -67,8 +67,8 @@ async fn live() -> &'static str {
     get, path = "/health/ready", tag = "process",
     responses((status = 200, body = String), (status = 503, body = String)),
 )]
-async fn ready(State(realm): State<Realm>) -> impl IntoResponse {
-    match realm.unready() {
+async fn ready(State(realm): State<App>) -> impl IntoResponse {
+    match realm.not_ready_reason() {
         None => (StatusCode::OK, "ready".to_owned()),
         Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {reason}")),
     }
@@ -76,8 +76,8 @@ async fn ready(State(realm): State<Realm>) -> impl IntoResponse {
 
 /// Metrics, for Prometheus.
 #[utoipa::path(get, path = "/metrics", tag = "process", responses((status = 200, body = String)))]
-async fn render(State(shared): State<Shared>) -> impl IntoResponse {
-    shared.realm.observe();
+async fn render(State(shared): State<MetricsState>) -> impl IntoResponse {
+    shared.realm.update_gauges();
     shared.process.collect();
     let tasks = tokio::runtime::Handle::current().metrics().num_alive_tasks();
     metrics::gauge!("atoll_process_tasks").set(tasks as f64);

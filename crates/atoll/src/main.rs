@@ -84,7 +84,7 @@ struct ConfigFlags {
 }
 
 impl ConfigFlags {
-    fn load(self) -> Result<(Settings, config::Parsed)> {
+    fn load(self) -> Result<(Settings, config::ValidatedSettings)> {
         let rules = self.rules.map(|path| path.display().to_string());
         let flags = [
             ("server.listen", self.listen),

@@ -38,7 +38,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn linux_tells_memory_and_cpu() {
+    fn memory_and_cpu_are_read_on_linux() {
         let usage = usage();
         assert!(usage.resident_bytes.is_some_and(|bytes| bytes > 100_000), "{usage:?}");
         assert!(usage.cpu_seconds.is_some(), "{usage:?}");

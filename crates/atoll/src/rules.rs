@@ -11,10 +11,10 @@ use std::{
 use anyhow::{Context, Result, bail};
 use archipelago::rules::Rules;
 use clap::Subcommand;
-use director::Console;
+use director::AdminHandle;
 use tokio::time::{self, MissedTickBehavior};
 
-use crate::explain::{self, Where};
+use crate::explain::{self, AdminTarget};
 
 /// The subcommands of `atoll rules`.
 #[derive(Subcommand)]
@@ -29,14 +29,14 @@ pub(crate) enum Command {
         /// The file.
         file: PathBuf,
         #[command(flatten)]
-        at: Where,
+        at: AdminTarget,
     },
 }
 
 /// A file of rules is not larger than this.
 pub(crate) const MAX_FILE_BYTES: usize = 16 * 1024 * 1024;
 /// How often it is seen whether the file has changed.
-const LOOK_INTERVAL: Duration = Duration::from_millis(400);
+const POLL_INTERVAL: Duration = Duration::from_millis(400);
 
 /// Runs a subcommand.
 pub(crate) async fn run(command: Command) -> Result<ExitCode> {
@@ -44,7 +44,7 @@ pub(crate) async fn run(command: Command) -> Result<ExitCode> {
         Command::Check { file } => {
             let rules = load(&file)?;
             println!("{}: {} rules about {} areas", file.display(), rules.rules.len(), rules.areas.len());
-            for (never, before) in rules.never_decide() {
+            for (never, before) in rules.shadowed_rules() {
                 println!(
                     "note: rule `{never}` never decides: `{before}` comes before it and always matches there"
                 );
@@ -81,9 +81,9 @@ fn parse(file: &Path, text: &str) -> Result<Rules> {
 }
 
 /// What tells one state of a file from another without reading it.
-type Stamp = Option<(SystemTime, u64)>;
+type FileStamp = Option<(SystemTime, u64)>;
 
-fn stamp(file: &Path) -> Stamp {
+fn file_stamp(file: &Path) -> FileStamp {
     let metadata = fs::metadata(file).ok()?;
     Some((metadata.modified().ok()?, metadata.len()))
 }
@@ -91,15 +91,15 @@ fn stamp(file: &Path) -> Stamp {
 /// Reads the file again when it has changed, and not changed further between two looks, and tells the
 /// director that has the rules in `force`. Rules that are wrong, or gone, leave those of before. Does
 /// not return while the director is there.
-pub(crate) async fn watch(file: PathBuf, mut force: Rules, console: Console) {
+pub(crate) async fn watch(file: PathBuf, mut active_rules: Rules, console: AdminHandle) {
     metrics::gauge!("atoll_rules_valid").set(1.0);
-    let mut ticks = time::interval(LOOK_INTERVAL);
+    let mut ticks = time::interval(POLL_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     // It may have changed since it was read.
-    let (mut read, mut before) = (None, stamp(&file));
+    let (mut read, mut before) = (None, file_stamp(&file));
     loop {
         ticks.tick().await;
-        let now = stamp(&file);
+        let now = file_stamp(&file);
         let still = std::mem::replace(&mut before, now) == now;
         if !still || read == Some(now) {
             continue;
@@ -108,9 +108,9 @@ pub(crate) async fn watch(file: PathBuf, mut force: Rules, console: Console) {
         let path = file.clone();
         let loaded = tokio::task::spawn_blocking(move || load(&path)).await;
         match loaded.map_err(anyhow::Error::from).and_then(|rules| rules) {
-            Ok(rules) if rules == force => metrics::gauge!("atoll_rules_valid").set(1.0),
+            Ok(rules) if rules == active_rules => metrics::gauge!("atoll_rules_valid").set(1.0),
             Ok(rules) => {
-                force = rules.clone();
+                active_rules = rules.clone();
                 let count = rules.rules.len();
                 if console.set_rules(Arc::new(rules)).await.is_err() {
                     return;

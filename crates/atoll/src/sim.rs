@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use archipelago::{
     Engine, Settings, scenario,
-    sim::{Outcome, Plan, Trial, Workload, draw, layouts},
+    sim::{Measurements, Simulation, SimulationConfig, Workload, draw, layouts},
 };
 use serde::Serialize;
 
@@ -59,20 +59,20 @@ pub(crate) fn run(flags: &Flags) -> Result<ExitCode> {
         return run_scenario(path, flags.svg.as_deref());
     }
     if let Some(count) = flags.layouts {
-        return try_layouts(flags.seed, count);
+        return run_layouts(flags.seed, count);
     }
-    let people = flags.peers.unwrap_or_else(|| flags.workload.people());
+    let people = flags.peers.unwrap_or_else(|| flags.workload.default_peers());
     let settings = Settings { max_island_size: flags.limit, ..Settings::default() };
-    let plan = Plan {
+    let plan = SimulationConfig {
         workload: flags.workload,
-        people,
+        peers: people,
         settings,
         seconds: flags.seconds,
         seed: flags.seed,
-        by_place: !flags.first_come,
-        witnessed: flags.check,
+        split_by_position: !flags.first_come,
+        check_invariants: flags.check,
     };
-    let mut trial = Trial::new(plan)?;
+    let mut trial = Simulation::new(plan)?;
     let began = Instant::now();
     let outcome = trial.run(|| began.elapsed())?;
     if let Some(path) = &flags.svg {
@@ -93,7 +93,7 @@ fn write_drawing(engine: &Engine, path: &Path) -> Result<()> {
 
 fn run_scenario(path: &Path, svg: Option<&Path>) -> Result<ExitCode> {
     let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let staged = match scenario::stage(&text) {
+    let staged = match scenario::run_to_engine(&text) {
         Ok(staged) => staged,
         Err(error) => bail!("{}: {error}", path.display()),
     };
@@ -104,7 +104,7 @@ fn run_scenario(path: &Path, svg: Option<&Path>) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn try_layouts(first_seed: u64, count: u64) -> Result<ExitCode> {
+fn run_layouts(first_seed: u64, count: u64) -> Result<ExitCode> {
     let began = Instant::now();
     let total =
         layouts::run(first_seed, count).context("replay it with --layouts 1 and its seed as --seed")?;
@@ -146,7 +146,7 @@ struct FlushTimes {
 }
 
 impl Report {
-    fn new(flags: &Flags, peers: usize, outcome: &Outcome) -> Self {
+    fn new(flags: &Flags, peers: usize, outcome: &Measurements) -> Self {
         let milliseconds = |time: Duration| time.as_secs_f64() * 1_000.0;
         Self {
             workload: flags.workload.to_string(),
@@ -157,7 +157,7 @@ impl Report {
             recall: outcome.recall,
             churn: outcome.changes_per_minute,
             largest_change: outcome.largest_change,
-            settled: outcome.settled_after,
+            settled: outcome.silent_after,
             islands: outcome.islands,
             flush_ms: FlushTimes {
                 p50: milliseconds(outcome.flush_p50),

@@ -22,7 +22,7 @@ use futures_util::StreamExt;
 use protocol::{
     Address, Message as _, Position, SessionId, Subject,
     atoll_bus::{GatewayHeartbeat, Told},
-    subject::{self, Layout},
+    subject::{self, SubjectScheme},
 };
 use server::Server;
 use tokio::time;
@@ -30,29 +30,29 @@ use tokio::time;
 const PER_SECOND: u64 = 100_000;
 const MESSAGES: u64 = 500_000;
 /// Which subscriber this process is, and its server.
-const WHICH: &str = "BENCH_SUBSCRIBER";
-const URL: &str = "BENCH_URL";
+const SUBSCRIBER_ENV: &str = "BENCH_SUBSCRIBER";
+const URL_ENV: &str = "BENCH_URL";
 /// When nothing comes for so long, all is heard.
-const SILENCE: Duration = Duration::from_secs(1);
+const IDLE_TIMEOUT: Duration = Duration::from_secs(1);
 
 #[tokio::main]
 async fn main() {
-    match env::var(WHICH).as_deref() {
-        Ok("bare") => bare(env::var(URL).unwrap()).await,
-        Ok(_) => subscriber(env::var(URL).unwrap()).await,
+    match env::var(SUBSCRIBER_ENV).as_deref() {
+        Ok("bare") => raw_client(env::var(URL_ENV).unwrap()).await,
+        Ok(_) => bus_subscriber(env::var(URL_ENV).unwrap()).await,
         Err(_) => run().await,
     }
 }
 
 async fn run() {
     let server = Server::start();
-    let bus = on(server.url()).await;
+    let bus = connect(server.url()).await;
     for round in 1..=3 {
         let mut each = Vec::new();
         for which in ["bare", "bus"] {
             let mut child = Command::new(env::current_exe().unwrap())
-                .env(WHICH, which)
-                .env(URL, server.url())
+                .env(SUBSCRIBER_ENV, which)
+                .env(URL_ENV, server.url())
                 .stdout(Stdio::piped())
                 .spawn()
                 .unwrap();
@@ -70,12 +70,12 @@ async fn run() {
     }
 }
 
-async fn on(url: String) -> Bus {
+async fn connect(url: String) -> Bus {
     let settings = NatsSettings {
         servers: vec![url],
         credentials: Credentials::None,
         ca_file: None,
-        layout: Layout::CommsV3,
+        subject_scheme: SubjectScheme::CommsV3,
         connect_timeout: Duration::from_secs(5),
         pattern_queue: None,
         lease_replicas: None,
@@ -97,7 +97,7 @@ async fn publish(bus: &Bus) {
         for number in said..due {
             let mut address = [0; 20];
             address[12..].copy_from_slice(&number.to_be_bytes());
-            let headers = Headers::of_session(SessionId::new(1, u128::from(number)));
+            let headers = Headers::for_session(SessionId::new(1, u128::from(number)));
             bus.publish(&Subject::PeerHeartbeat(Address::new(address)), headers, heartbeat.clone());
         }
         said = due;
@@ -106,7 +106,7 @@ async fn publish(bus: &Bus) {
 }
 
 /// The yardstick.
-async fn bare(url: String) {
+async fn raw_client(url: String) {
     let client = async_nats::ConnectOptions::new().subscription_capacity(65_536).connect(url).await.unwrap();
     let mut heartbeats = client.subscribe(subject::PEER_HEARTBEATS).await.unwrap();
     client.flush().await.unwrap();
@@ -114,8 +114,8 @@ async fn bare(url: String) {
 }
 
 /// What a director subscribes to.
-async fn subscriber(url: String) {
-    let bus = on(url).await;
+async fn bus_subscriber(url: String) {
+    let bus = connect(url).await;
     let patterns = [
         subject::PEER_CONNECTS,
         subject::PEER_HEARTBEATS,
@@ -132,7 +132,7 @@ async fn count(mut next: impl AsyncFnMut() -> bool) {
     println!("ready");
     std::io::stdout().flush().unwrap();
     let mut count = u64::from(next().await);
-    while let Ok(true) = time::timeout(SILENCE, next()).await {
+    while let Ok(true) = time::timeout(IDLE_TIMEOUT, next()).await {
         count += 1;
     }
     println!("{count} {}", cpu_seconds() - before);

@@ -3,7 +3,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use protocol::subject;
 use tokio::sync::{mpsc, watch};
 
-use crate::{Envelope, epochs::Epochs, inbox::Inbox};
+use crate::{Envelope, fencing::EpochFence, subscriber_queue::SubscriberQueue};
 
 /// The bus of a realm in one process: a list of subscribers.
 ///
@@ -11,15 +11,15 @@ use crate::{Envelope, epochs::Epochs, inbox::Inbox};
 #[derive(Debug, Default)]
 pub(crate) struct InProcess {
     subscribers: RwLock<Vec<Subscriber>>,
-    pub(crate) epochs: Arc<Epochs>,
+    pub(crate) fence: Arc<EpochFence>,
     /// Never any.
-    pub(crate) returns: watch::Sender<u64>,
+    pub(crate) reconnects: watch::Sender<u64>,
 }
 
 #[derive(Debug)]
 struct Subscriber {
     patterns: Vec<String>,
-    inbox: Inbox,
+    queue: SubscriberQueue,
 }
 
 impl InProcess {
@@ -27,13 +27,13 @@ impl InProcess {
         let mut gone = false;
         for subscriber in self.subscribers.read().unwrap_or_else(PoisonError::into_inner).iter() {
             if subscriber.patterns.iter().any(|pattern| subject::matches(pattern, &envelope.subject)) {
-                gone |= subscriber.inbox.is_closed();
-                subscriber.inbox.offer(envelope.clone());
+                gone |= subscriber.queue.is_closed();
+                subscriber.queue.offer(envelope.clone());
             }
         }
         if gone {
             let mut subscribers = self.subscribers.write().unwrap_or_else(PoisonError::into_inner);
-            subscribers.retain(|subscriber| !subscriber.inbox.is_closed());
+            subscribers.retain(|subscriber| !subscriber.queue.is_closed());
         }
     }
 
@@ -43,10 +43,10 @@ impl InProcess {
         patterns: &[&str],
         capacity: usize,
     ) -> mpsc::Receiver<Envelope> {
-        let (inbox, receiver) = Inbox::new(name, capacity, self.epochs.clone());
+        let (inbox, receiver) = SubscriberQueue::new(name, capacity, self.fence.clone());
         let patterns = patterns.iter().map(|&pattern| pattern.to_owned()).collect();
         let mut subscribers = self.subscribers.write().unwrap_or_else(PoisonError::into_inner);
-        subscribers.push(Subscriber { patterns, inbox });
+        subscribers.push(Subscriber { patterns, queue: inbox });
         receiver
     }
 }

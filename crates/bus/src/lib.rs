@@ -5,34 +5,34 @@
 //! it keeps), and a publisher never waits. Subjects and wildcards follow NATS, and the same roles run
 //! on either bus: within a process, or over NATS.
 //!
-//! Over NATS, while the connection is away, what holds late ([`Subject::holds_late`]) is kept for a
+//! Over NATS, while the connection is away, what holds late ([`Subject::survives_disconnect`]) is kept for a
 //! minute and said in order when it is back; all else is dropped and counted. What was on its way
 //! when the connection went is lost. Messages may be up to 64 MiB large, whatever the server takes at
 //! a time.
 //!
-//! An office is held by one process at a time ([`Bus::stand`]), in terms of growing epochs. What the
+//! An office is held by one process at a time ([`Bus::campaign`]), in terms of growing epochs. What the
 //! holder says in an earlier epoch than the latest that a bus heard of is dropped and counted, for
 //! every subscriber (`atoll_bus_deposed_total`). Over NATS this needs JetStream, in which the name of
 //! the holder stands for two seconds and is written again twice a second; where there is none, and
 //! within a process, everybody leads, without epochs.
 
-mod candidacy;
-mod epochs;
+mod election;
+mod fencing;
 mod in_process;
-mod inbox;
 mod nats;
+mod subscriber_queue;
 
 use std::sync::Arc;
 
 use bytes::Bytes;
-use protocol::{Address, NodeName, ResumeHash, SessionId, Subject, subject::Layout};
+use protocol::{Address, NodeName, ResumeHash, SessionId, Subject, subject::SubjectScheme};
 use tokio::sync::{mpsc, watch};
 
-pub use candidacy::{Candidacy, Standing, Term};
+pub use election::{Candidate, ElectionState, Term};
 pub use nats::{ConnectError, Credentials, NatsSettings};
 
-use candidacy::Polled;
-use epochs::Epochs;
+use election::ObservedState;
+use fencing::EpochFence;
 use in_process::InProcess;
 use nats::Nats;
 
@@ -42,7 +42,7 @@ pub struct Envelope {
     /// Its subject, as text; [`Envelope::subject`] reads it.
     subject: Arc<str>,
     /// How it is spelled.
-    layout: Layout,
+    subject_scheme: SubjectScheme,
     /// What is said beside the payload.
     pub headers: Headers,
     /// The bytes.
@@ -54,7 +54,7 @@ pub struct Envelope {
 impl Envelope {
     /// The subject, if it is one that this project knows.
     pub fn subject(&self) -> Option<Subject> {
-        self.layout.read(&self.subject).ok()
+        self.subject_scheme.parse(&self.subject).ok()
     }
 }
 
@@ -88,7 +88,7 @@ pub struct Resumption {
 
 impl Headers {
     /// The headers of a message that belongs to one session.
-    pub fn of_session(session: SessionId) -> Self {
+    pub fn for_session(session: SessionId) -> Self {
         Self { session: Some(session), ..Self::default() }
     }
 
@@ -101,10 +101,10 @@ impl Headers {
 
 /// A handle to the bus. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Bus(Medium);
+pub struct Bus(Backend);
 
 #[derive(Debug, Clone)]
-enum Medium {
+enum Backend {
     InProcess(Arc<InProcess>),
     Nats(Arc<Nats>),
 }
@@ -112,21 +112,21 @@ enum Medium {
 impl Bus {
     /// A bus within this process.
     pub fn in_process() -> Self {
-        Self(Medium::InProcess(Arc::default()))
+        Self(Backend::InProcess(Arc::default()))
     }
 
     /// A bus over NATS. It reconnects by itself, and ends for good with the last handle to it.
     pub async fn nats(settings: NatsSettings) -> Result<Self, ConnectError> {
-        Ok(Self(Medium::Nats(Arc::new(Nats::connect(settings).await?))))
+        Ok(Self(Backend::Nats(Arc::new(Nats::connect(settings).await?))))
     }
 
     /// How subjects are spelled there, and which there are. What this bus is asked to publish and
     /// subscribe to is spelled as [`Layout::CommsV3`] has it, whatever this says; what has no place
     /// there is not published.
-    pub fn layout(&self) -> Layout {
+    pub fn subject_scheme(&self) -> SubjectScheme {
         match &self.0 {
-            Medium::InProcess(_) => Layout::CommsV3,
-            Medium::Nats(bus) => bus.layout(),
+            Backend::InProcess(_) => SubjectScheme::CommsV3,
+            Backend::Nats(bus) => bus.subject_scheme(),
         }
     }
 
@@ -134,11 +134,11 @@ impl Bus {
     pub fn publish(&self, subject: &Subject, headers: Headers, payload: impl Into<Bytes>) {
         let payload = payload.into();
         match &self.0 {
-            Medium::InProcess(bus) => {
-                let (subject, layout) = (subject.to_string().into(), Layout::CommsV3);
-                bus.publish(Envelope { subject, layout, headers, payload, missed: 0 });
+            Backend::InProcess(bus) => {
+                let (subject, layout) = (subject.to_string().into(), SubjectScheme::CommsV3);
+                bus.publish(Envelope { subject, subject_scheme: layout, headers, payload, missed: 0 });
             }
-            Medium::Nats(bus) => bus.publish(subject, headers, payload),
+            Backend::Nats(bus) => bus.publish(subject, headers, payload),
         }
     }
 
@@ -149,39 +149,39 @@ impl Bus {
     /// the name of the `subscriber`.
     pub fn subscribe(&self, subscriber: &'static str, patterns: &[&str], capacity: usize) -> Subscription {
         Subscription(match &self.0 {
-            Medium::InProcess(bus) => bus.subscribe(subscriber, patterns, capacity),
-            Medium::Nats(bus) => bus.subscribe(subscriber, patterns, capacity),
+            Backend::InProcess(bus) => bus.subscribe(subscriber, patterns, capacity),
+            Backend::Nats(bus) => bus.subscribe(subscriber, patterns, capacity),
         })
     }
 
     /// Whether other processes may be on it.
     pub fn is_shared(&self) -> bool {
-        matches!(self.0, Medium::Nats(_))
+        matches!(self.0, Backend::Nats(_))
     }
 
     /// Whether nobody can be told anything, and nobody heard, as the connection is away. Never so
     /// within a process.
-    pub fn is_away(&self) -> bool {
+    pub fn is_disconnected(&self) -> bool {
         match &self.0 {
-            Medium::InProcess(_) => false,
-            Medium::Nats(bus) => bus.is_away(),
+            Backend::InProcess(_) => false,
+            Backend::Nats(bus) => bus.is_disconnected(),
         }
     }
 
     /// Waits until a good part of what waits to be published has been: for whoever has much to say and
     /// nobody waiting for it. What is said without would be dropped once the queue is full.
-    pub async fn room(&self) {
+    pub async fn wait_for_capacity(&self) {
         match &self.0 {
-            Medium::InProcess(_) => {}
-            Medium::Nats(bus) => bus.room().await,
+            Backend::InProcess(_) => {}
+            Backend::Nats(bus) => bus.wait_for_capacity().await,
         }
     }
 
     /// Waits until what was published is on its way, for about a second at most once it is its turn.
     pub async fn flush(&self) {
         match &self.0 {
-            Medium::InProcess(_) => {}
-            Medium::Nats(bus) => bus.flush().await,
+            Backend::InProcess(_) => {}
+            Backend::Nats(bus) => bus.flush().await,
         }
     }
 
@@ -189,38 +189,38 @@ impl Bus {
     /// and `-`. Within a process everybody holds it at once.
     ///
     /// The connection lasts as long as the campaign does, too.
-    pub fn stand(&self, office: &'static str) -> Candidacy {
+    pub fn campaign(&self, lease_name: &'static str) -> Candidate {
         match &self.0 {
-            Medium::InProcess(_) => Candidacy::new(watch::channel(Polled::ALONE).1, None),
-            Medium::Nats(bus) => bus.stand(office),
+            Backend::InProcess(_) => Candidate::new(watch::channel(ObservedState::UNCONTESTED).1, None),
+            Backend::Nats(bus) => bus.campaign(lease_name),
         }
     }
 
     /// The latest epoch that this bus heard of from directors, or from who holds an office. 0 if it never
     /// did.
-    pub fn epoch(&self) -> u64 {
-        self.epochs().latest()
+    pub fn latest_epoch(&self) -> u64 {
+        self.fence().latest()
     }
 
     /// Tells the bus of an epoch that somebody else has heard of: our terms have a greater one from now
     /// on, so that it hears us. What is said in an earlier one is still heard here.
     pub fn observe_epoch(&self, epoch: u64) {
-        self.epochs().rumour(epoch);
+        self.fence().observe_reported(epoch);
     }
 
     /// How often the connection came back, counted when messages go over it again. Never within a
     /// process.
-    pub fn returns(&self) -> watch::Receiver<u64> {
+    pub fn reconnects(&self) -> watch::Receiver<u64> {
         match &self.0 {
-            Medium::InProcess(bus) => bus.returns.subscribe(),
-            Medium::Nats(bus) => bus.returns(),
+            Backend::InProcess(bus) => bus.reconnects.subscribe(),
+            Backend::Nats(bus) => bus.reconnects(),
         }
     }
 
-    fn epochs(&self) -> &Epochs {
+    fn fence(&self) -> &EpochFence {
         match &self.0 {
-            Medium::InProcess(bus) => &bus.epochs,
-            Medium::Nats(bus) => bus.epochs(),
+            Backend::InProcess(bus) => &bus.fence,
+            Backend::Nats(bus) => bus.fence(),
         }
     }
 }
@@ -241,7 +241,7 @@ impl Subscription {
     }
 
     /// How many are there.
-    pub fn waiting(&self) -> usize {
+    pub fn backlog(&self) -> usize {
         self.0.len()
     }
 }

@@ -11,14 +11,14 @@ use protocol::{
 };
 
 use crate::{
-    Ended, Settings,
+    Disconnect, Settings,
     connection::{Connection, available},
-    session::{News, Welcome, check_challenge},
+    session::{IslandEvent, Welcome, check_challenge},
 };
 
 /// A session over the archipelago socket.
 #[derive(Debug)]
-pub(crate) struct Socket {
+pub(crate) struct ArchipelagoSession {
     connection: Connection,
     /// What is to be sent; at the bound of one, the newest.
     heartbeat: Option<Heartbeat>,
@@ -26,35 +26,35 @@ pub(crate) struct Socket {
     kicked: bool,
 }
 
-impl Socket {
+impl ArchipelagoSession {
     /// Connects and signs in.
     pub(crate) async fn sign_in(
         url: &str,
         settings: &Settings,
         identity: &Identity,
         resume_secret: Option<Bytes>,
-    ) -> Result<(Self, Welcome), Ended> {
+    ) -> Result<(Self, Welcome), Disconnect> {
         let mut connection =
-            Connection::open(url, protocol::ARCHIPELAGO_SUBPROTOCOL, settings.opening()).await?;
+            Connection::open(url, protocol::ARCHIPELAGO_SUBPROTOCOL, settings.connect_options()).await?;
         let (address, transports) = (identity.address().to_string(), settings.transports.clone());
         let resume_secret = resume_secret.map(Vec::from);
         let request = ChallengeRequestMessage { address, transports, resume_secret };
         let request = packet(client_packet::Message::ChallengeRequest(request));
         let Some(Message::ChallengeResponse(challenge)) =
-            connection.ask::<ServerPacket>(&request).await?.message
+            connection.request::<ServerPacket>(&request).await?.message
         else {
-            return Err(Ended::broken("no challenge from the gateway"));
+            return Err(Disconnect::broken("no challenge from the gateway"));
         };
         check_challenge(&challenge.challenge_to_sign)?;
         let auth_chain_json = identity.sign_challenge(&challenge.challenge_to_sign);
         let signed = SignedChallengeMessage { auth_chain_json };
         let signed = packet(client_packet::Message::SignedChallenge(signed));
-        match connection.ask::<ServerPacket>(&signed).await?.message {
+        match connection.request::<ServerPacket>(&signed).await?.message {
             Some(Message::Welcome(WelcomeMessage { resume_secret, resumed, .. })) => {
                 let socket = Self { connection, heartbeat: None, kicked: false };
                 Ok((socket, Welcome { resume_secret: resume_secret.into(), resumed }))
             }
-            _ => Err(Ended::broken("no welcome from the gateway")),
+            _ => Err(Disconnect::broken("no welcome from the gateway")),
         }
     }
 
@@ -67,16 +67,16 @@ impl Socket {
     }
 
     /// What the gateway says next. Cancel-safe.
-    pub(crate) async fn next(&mut self) -> Result<News, Ended> {
+    pub(crate) async fn next(&mut self) -> Result<IslandEvent, Disconnect> {
         let Self { connection, heartbeat, kicked } = self;
         loop {
             let mut encoded =
                 || Some(packet(client_packet::Message::Heartbeat(heartbeat.take()?)).encode_to_vec());
             let message = connection.next_message(|_| available(encoded().map(Bytes::from))).await?;
-            match ServerPacket::decode(message).map_err(Ended::broken)?.message {
-                Some(Message::IslandChanged(change)) => return Ok(News::IslandChanged(change)),
-                Some(Message::JoinIsland(join)) => return Ok(News::Joined(join)),
-                Some(Message::LeftIsland(left)) => return Ok(News::Left(left)),
+            match ServerPacket::decode(message).map_err(Disconnect::broken)?.message {
+                Some(Message::IslandChanged(change)) => return Ok(IslandEvent::IslandChanged(change)),
+                Some(Message::JoinIsland(join)) => return Ok(IslandEvent::Joined(join)),
+                Some(Message::LeftIsland(left)) => return Ok(IslandEvent::Left(left)),
                 // The end that follows may not say so.
                 Some(Message::Kicked(_)) => *kicked = true,
                 // Packets of a handshake that is over, and packets from the future.

@@ -12,38 +12,38 @@ use protocol::{
     },
     v3::{Heartbeat, IslandChangedMessage, JoinIslandMessage, LeftIslandMessage},
 };
-use rpc::client::{Caller, Event, Refusal};
+use rpc::client::{CallError, Caller, Event};
 use tokio::time::{Duration, timeout};
 
 use crate::{
-    Ended, Settings,
+    Disconnect, Settings,
     connection::{Connection, available},
-    session::{News, Welcome, check_challenge},
+    session::{IslandEvent, Welcome, check_challenge},
     topics::{TOPICS_SERVICE, Topics},
 };
 
 /// A session over RPC.
 #[derive(Debug)]
-pub(crate) struct Bff {
+pub(crate) struct BffSession {
     connection: Connection,
     caller: Caller,
     /// The system topic that names this session's islands.
     island_topic: String,
     /// The call whose stream tells of it.
-    islands: Option<u32>,
+    island_stream: Option<u32>,
     /// The calls whose streams tell who joins islands, and who leaves them.
-    joins: Option<u32>,
-    leaves: Option<u32>,
+    join_stream: Option<u32>,
+    leave_stream: Option<u32>,
     /// The island that was named last.
-    island: String,
+    current_island: String,
     /// The call that is answered when a newer session takes over.
-    farewell: Option<u32>,
+    disconnection_call: Option<u32>,
     /// Whether one did.
     kicked: bool,
     /// What is to be sent; at the bound of one, the newest.
     heartbeat: Option<Heartbeat>,
     /// What was heard and not told yet: of each stream one element at most, as no other is asked for.
-    news: VecDeque<News>,
+    events: VecDeque<IslandEvent>,
 }
 
 /// System topics of all islands. A gateway need only tell of one's own, and of others nothing is heard.
@@ -54,64 +54,66 @@ const DIRECTOR_SERVICE: &str = "CommsDirectorService";
 /// Calls that are open at a time: below what servers take.
 const MAX_CALLS: usize = 200;
 /// How long a server that refused a sign-in may take to close, which says why better.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+const CLOSE_REASON_TIMEOUT: Duration = Duration::from_secs(1);
 
-impl Bff {
+impl BffSession {
     /// Connects and signs in.
     pub(crate) async fn sign_in(
         url: &str,
         settings: &Settings,
         identity: &Identity,
         resume_secret: Option<Bytes>,
-    ) -> Result<(Self, Welcome), Ended> {
-        let connection = Connection::open(url, protocol::RPC_SUBPROTOCOL, settings.opening()).await?;
+    ) -> Result<(Self, Welcome), Disconnect> {
+        let connection = Connection::open(url, protocol::RPC_SUBPROTOCOL, settings.connect_options()).await?;
         let address = identity.address().to_string();
         let island_topic = format!("{address}.island_changed");
         let mut bff = Self {
             connection,
             caller: Caller::new(MAX_CALLS),
             island_topic,
-            islands: None,
-            joins: None,
-            leaves: None,
-            island: String::new(),
-            farewell: None,
+            island_stream: None,
+            join_stream: None,
+            leave_stream: None,
+            current_island: String::new(),
+            disconnection_call: None,
             kicked: false,
             heartbeat: None,
-            news: VecDeque::new(),
+            events: VecDeque::new(),
         };
         let transports = settings.transports.clone();
         let request = GetChallengeRequest { address, transports, resume_secret };
-        let challenge: GetChallengeResponse = bff.ask("GetChallenge", &request).await?;
+        let challenge: GetChallengeResponse = bff.request("GetChallenge", &request).await?;
         check_challenge(&challenge.challenge_to_sign)?;
         let auth_chain_json = identity.sign_challenge(&challenge.challenge_to_sign);
         let welcome: WelcomePeerInformation =
-            bff.ask("Authenticate", &SignedChallenge { auth_chain_json }).await?;
+            bff.request("Authenticate", &SignedChallenge { auth_chain_json }).await?;
         let WelcomePeerInformation { resume_secret, resumed, .. } = welcome;
         Ok((bff, Welcome { resume_secret, resumed }))
     }
 
     /// Calls a procedure of the sign-in, and waits for the answer.
-    async fn ask<M: Message + Default>(
+    async fn request<M: Message + Default>(
         &mut self,
         procedure: &'static str,
         argument: &impl Message,
-    ) -> Result<M, Ended> {
+    ) -> Result<M, Disconnect> {
         self.call(AUTHENTICATION_SERVICE, procedure, argument);
         loop {
             self.receive().await?;
             // There is one call at a time.
             match self.caller.poll_event() {
-                Some(Event::Answered { payload, .. }) => return M::decode(payload).map_err(Ended::broken),
-                Some(Event::Refused { error, .. }) => return Err(self.last_words(&error).await),
-                Some(_) => return Err(Ended::broken("an answer of another kind than the question")),
+                Some(Event::Answered { payload, .. }) => {
+                    return M::decode(payload).map_err(Disconnect::broken);
+                }
+                Some(Event::Failed { error, .. }) => return Err(self.sign_in_rejection(&error).await),
+                Some(_) => return Err(Disconnect::broken("an answer of another kind than the question")),
                 None => {}
             }
         }
     }
 
     /// Why a sign-in was refused: what the close says, if there is one.
-    async fn last_words(&mut self, error: &Refusal) -> Ended {
+    async fn sign_in_rejection(&mut self, error: &CallError) -> Disconnect {
         let closed = async {
             loop {
                 if let Err(ended) = self.receive().await {
@@ -119,15 +121,15 @@ impl Bff {
                 }
             }
         };
-        match timeout(LAST_WORDS, closed).await {
-            Ok(ended @ Ended::Closed { .. }) => ended,
-            _ => Ended::broken(error),
+        match timeout(CLOSE_REASON_TIMEOUT, closed).await {
+            Ok(ended @ Disconnect::Closed { .. }) => ended,
+            _ => Disconnect::broken(error),
         }
     }
 
     /// Asks for what an explorer wants to hear: of its islands, of the end, and its topics.
-    pub(crate) fn listen(&mut self, topics: &mut Topics) {
-        self.farewell = self.call(AUTHENTICATION_SERVICE, "GetDisconnectionMessage", &());
+    pub(crate) fn subscribe(&mut self, topics: &mut Topics) {
+        self.disconnection_call = self.call(AUTHENTICATION_SERVICE, "GetDisconnectionMessage", &());
         let island_topic = self.island_topic.clone();
         let mut subscribe = |topic: &str| {
             let topic = SubscriptionRequest { topic: topic.to_owned() };
@@ -135,7 +137,7 @@ impl Bff {
         };
         let own = subscribe(&island_topic);
         let (joins, leaves) = (subscribe(JOINS), subscribe(LEAVES));
-        (self.islands, self.joins, self.leaves) = (own, joins, leaves);
+        (self.island_stream, self.join_stream, self.leave_stream) = (own, joins, leaves);
         topics.signed_in(&mut self.caller);
     }
 
@@ -149,17 +151,21 @@ impl Bff {
 
     /// What the gateway says next; topics are served meanwhile. Unless news are wanted, it gives none
     /// and asks for none. Cancel-safe.
-    pub(crate) async fn next(&mut self, topics: &mut Topics, wanted: bool) -> Result<News, Ended> {
+    pub(crate) async fn next(
+        &mut self,
+        topics: &mut Topics,
+        wanted: bool,
+    ) -> Result<IslandEvent, Disconnect> {
         loop {
             while let Some(event) = self.caller.poll_event() {
-                self.hear(event, topics)?;
+                self.handle_event(event, topics)?;
             }
             if wanted {
-                if let Some(news) = self.news.pop_front() {
+                if let Some(news) = self.events.pop_front() {
                     return Ok(news);
                 }
-                let own = [self.islands, self.joins, self.leaves];
-                own.into_iter().flatten().for_each(|number| self.caller.want(number));
+                let streams = [self.island_stream, self.join_stream, self.leave_stream];
+                streams.into_iter().flatten().for_each(|number| self.caller.request_next(number));
             }
             tokio::select! {
                 received = self.receive() => received?,
@@ -168,42 +174,47 @@ impl Bff {
         }
     }
 
-    fn hear(&mut self, event: Event, topics: &mut Topics) -> Result<(), Ended> {
-        let own = [self.islands, self.joins, self.leaves];
+    fn handle_event(&mut self, event: Event, topics: &mut Topics) -> Result<(), Disconnect> {
+        let streams = [self.island_stream, self.join_stream, self.leave_stream];
         match event {
-            Event::Element { number, payload } if own.contains(&Some(number)) => {
-                let element = SystemTopicSubscriptionResultElem::decode(payload).map_err(Ended::broken)?;
-                let news = self.hear_island(number, element.payload)?;
-                self.news.extend(news);
+            Event::Element { number, payload } if streams.contains(&Some(number)) => {
+                let element =
+                    SystemTopicSubscriptionResultElem::decode(payload).map_err(Disconnect::broken)?;
+                let news = self.decode_island_event(number, element.payload)?;
+                self.events.extend(news);
             }
-            Event::Refused { number, error } if self.islands == Some(number) => {
-                return Err(Ended::broken(format_args!("the gateway does not name islands: {error}")));
+            Event::Failed { number, error } if self.island_stream == Some(number) => {
+                return Err(Disconnect::broken(format_args!("the gateway does not name islands: {error}")));
             }
-            Event::Ended { number } if self.islands == Some(number) => {
-                return Err(Ended::broken("the gateway names no islands any more"));
+            Event::Ended { number } if self.island_stream == Some(number) => {
+                return Err(Disconnect::broken("the gateway names no islands any more"));
             }
             // They are asked for when news are wanted. Gateways need not tell who joins and who leaves.
-            Event::Opened { number } | Event::Refused { number, .. } | Event::Ended { number }
-                if own.contains(&Some(number)) => {}
+            Event::Opened { number } | Event::Failed { number, .. } | Event::Ended { number }
+                if streams.contains(&Some(number)) => {}
             // The end that follows may not say so.
-            Event::Answered { number, .. } if self.farewell == Some(number) => self.kicked = true,
-            event => topics.hear(event, &mut self.caller),
+            Event::Answered { number, .. } if self.disconnection_call == Some(number) => self.kicked = true,
+            event => topics.handle_event(event, &mut self.caller),
         }
         Ok(())
     }
 
     /// What a stream tells of islands.
-    fn hear_island(&mut self, number: u32, payload: Bytes) -> Result<Option<News>, Ended> {
-        Ok(if self.islands == Some(number) {
-            let change = IslandChangedMessage::decode(payload).map_err(Ended::broken)?;
-            self.island.clone_from(&change.island_id);
-            Some(News::IslandChanged(change))
-        } else if self.joins == Some(number) {
-            let join = JoinIslandMessage::decode(payload).map_err(Ended::broken)?;
-            (join.island_id == self.island).then_some(News::Joined(join))
+    fn decode_island_event(
+        &mut self,
+        number: u32,
+        payload: Bytes,
+    ) -> Result<Option<IslandEvent>, Disconnect> {
+        Ok(if self.island_stream == Some(number) {
+            let change = IslandChangedMessage::decode(payload).map_err(Disconnect::broken)?;
+            self.current_island.clone_from(&change.island_id);
+            Some(IslandEvent::IslandChanged(change))
+        } else if self.join_stream == Some(number) {
+            let join = JoinIslandMessage::decode(payload).map_err(Disconnect::broken)?;
+            (join.island_id == self.current_island).then_some(IslandEvent::Joined(join))
         } else {
-            let left = LeftIslandMessage::decode(payload).map_err(Ended::broken)?;
-            (left.island_id == self.island).then_some(News::Left(left))
+            let left = LeftIslandMessage::decode(payload).map_err(Disconnect::broken)?;
+            (left.island_id == self.current_island).then_some(IslandEvent::Left(left))
         })
     }
 
@@ -218,7 +229,7 @@ impl Bff {
     }
 
     /// Sends what there is to send, until a message came. Cancel-safe.
-    async fn receive(&mut self) -> Result<(), Ended> {
+    async fn receive(&mut self) -> Result<(), Disconnect> {
         let Self { connection, caller, heartbeat, .. } = self;
         let mut outgoing = || {
             caller.poll_output().or_else(|| {
@@ -229,7 +240,7 @@ impl Bff {
             })
         };
         let message = connection.next_message(|_| available(outgoing())).await?;
-        self.caller.receive(&message).map_err(Ended::broken)
+        self.caller.receive(&message).map_err(Disconnect::broken)
     }
 
     pub(crate) async fn close(self) {

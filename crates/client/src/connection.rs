@@ -24,28 +24,28 @@ use tokio_tungstenite::{
     },
 };
 
-use crate::Ended;
+use crate::Disconnect;
 
 /// A connection is driven by [`Connection::next_message`] alone: it writes while it reads, so that
 /// neither side can keep the other waiting, and no end of it is missed.
 #[derive(Debug)]
 pub(crate) struct Connection {
     socket: Box<WebSocketStream<MaybeTlsStream<TcpStream>>>,
-    silence: Duration,
+    liveness_timeout: Duration,
     /// When a sign of life has to be asked for next, or was to have come.
-    due: Instant,
+    liveness_deadline: Instant,
     /// How often one was asked for since anything came.
-    asked: u32,
+    pings_sent: u32,
     /// One is to be asked for.
-    ping: bool,
+    ping_due: bool,
     /// Since when the server takes nothing.
-    blocked: Option<Instant>,
+    blocked_since: Option<Instant>,
     /// Why it is over, and until when the server may say more.
-    ended: Option<(Ended, Instant)>,
+    disconnect: Option<(Disconnect, Instant)>,
 }
 
 /// What happened to a connection.
-enum Happened {
+enum IoEvent {
     /// Nothing more will be sent.
     AllSent,
     NotSent(Error),
@@ -54,117 +54,125 @@ enum Happened {
 
 /// How a connection is opened.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Opening {
+pub(crate) struct ConnectOptions {
     /// How long it may take.
-    pub(crate) deadline: Duration,
+    pub(crate) timeout: Duration,
     /// The address of this machine that it comes from; `None`: any.
     pub(crate) local_address: Option<IpAddr>,
     /// For how long nothing may come, not even the answer to a ping.
-    pub(crate) silence: Duration,
+    pub(crate) liveness_timeout: Duration,
 }
 
 const READ_BUFFER_BYTES: usize = 4096;
 /// How long a goodbye may take.
-pub(crate) const FAREWELL: Duration = Duration::from_secs(1);
+pub(crate) const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Pings while nothing comes, one after each third of the time.
-const PINGS: u32 = 2;
+const MAX_PINGS: u32 = 2;
 
 impl Connection {
-    pub(crate) async fn open(url: &str, subprotocols: &'static str, opening: Opening) -> Result<Self, Ended> {
-        let mut request = url.into_client_request().map_err(Ended::broken)?;
+    pub(crate) async fn open(
+        url: &str,
+        subprotocols: &'static str,
+        options: ConnectOptions,
+    ) -> Result<Self, Disconnect> {
+        let mut request = url.into_client_request().map_err(Disconnect::broken)?;
         let offer = HeaderValue::from_static(subprotocols);
         request.headers_mut().insert(header::SEC_WEBSOCKET_PROTOCOL, offer);
         let config = WebSocketConfig::default().read_buffer_size(READ_BUFFER_BYTES).write_buffer_size(0);
         let connecting = async {
-            let stream = connect(request.uri(), opening.local_address).await?;
+            let stream = connect(request.uri(), options.local_address).await?;
             // Packets are small, and none waits for another.
             stream.set_nodelay(true)?;
             client_async_tls_with_config(request, stream, Some(config), None).await
         };
         if url.starts_with("wss:") {
-            crate::tls::install();
+            crate::tls::install_default_provider();
         }
-        match timeout(opening.deadline, connecting).await {
+        match timeout(options.timeout, connecting).await {
             Ok(Ok((stream, _))) => Ok(Self {
                 socket: Box::new(stream),
-                silence: opening.silence,
-                due: Instant::now() + opening.silence / (PINGS + 1),
-                asked: 0,
-                ping: false,
-                blocked: None,
-                ended: None,
+                liveness_timeout: options.liveness_timeout,
+                liveness_deadline: Instant::now() + options.liveness_timeout / (MAX_PINGS + 1),
+                pings_sent: 0,
+                ping_due: false,
+                blocked_since: None,
+                disconnect: None,
             }),
-            Ok(Err(Error::Http(answer))) => Err(Ended::Refused {
+            Ok(Err(Error::Http(answer))) => Err(Disconnect::Refused {
                 status: answer.status().as_u16(),
                 retry_after: retry_after(answer.headers()),
             }),
-            Ok(Err(error)) => Err(Ended::broken(error)),
-            Err(_) => Err(Ended::broken("no connection in time")),
+            Ok(Err(error)) => Err(Disconnect::broken(error)),
+            Err(_) => Err(Disconnect::broken("no connection in time")),
         }
     }
 
     /// The next message. Meanwhile `outgoing` is asked for what to send, one after the other, like a
-    /// stream: once it has nothing more, this is [`Ended::Left`]. Any other end is told again by every
+    /// stream: once it has nothing more, this is [`Disconnect::Left`]. Any other end is told again by every
     /// later call. Cancel-safe.
     pub(crate) async fn next_message(
         &mut self,
         mut outgoing: impl FnMut(&mut Context<'_>) -> Poll<Option<Bytes>>,
-    ) -> Result<Bytes, Ended> {
+    ) -> Result<Bytes, Disconnect> {
         loop {
-            if let Some((ended, until)) = &self.ended
+            if let Some((ended, until)) = &self.disconnect
                 && Instant::now() >= *until
             {
                 return Err(ended.clone());
             }
-            let due = self.due();
+            let due = self.next_deadline();
             match timeout_at(due, poll_fn(|cx| self.poll(cx, &mut outgoing))).await {
-                Ok(Happened::AllSent) => return Err(Ended::Left),
-                Ok(Happened::NotSent(error)) => self.end(Ended::broken(error), FAREWELL),
-                Ok(Happened::Read(Some(Ok(message)))) => {
-                    (self.due, self.asked) = (Instant::now() + self.third(), 0);
+                Ok(IoEvent::AllSent) => return Err(Disconnect::Left),
+                Ok(IoEvent::NotSent(error)) => self.set_disconnect(Disconnect::broken(error), CLOSE_TIMEOUT),
+                Ok(IoEvent::Read(Some(Ok(message)))) => {
+                    (self.liveness_deadline, self.pings_sent) = (Instant::now() + self.ping_interval(), 0);
                     match message {
                         Message::Binary(bytes) => return Ok(bytes),
                         Message::Close(Some(frame)) => {
                             let (code, reason) = (frame.code.into(), frame.reason.as_str().to_owned());
                             // The answer to the close goes out with the next read.
-                            self.end(Ended::Closed { code, reason }, FAREWELL);
+                            self.set_disconnect(Disconnect::Closed { code, reason }, CLOSE_TIMEOUT);
                         }
                         _ => {}
                     }
                 }
-                Ok(Happened::Read(Some(Err(error)))) => self.end(Ended::broken(error), Duration::ZERO),
-                Ok(Happened::Read(None)) => self.end(Ended::broken("the server is gone"), Duration::ZERO),
-                Err(_) => self.overdue(),
+                Ok(IoEvent::Read(Some(Err(error)))) => {
+                    self.set_disconnect(Disconnect::broken(error), Duration::ZERO)
+                }
+                Ok(IoEvent::Read(None)) => {
+                    self.set_disconnect(Disconnect::broken("the server is gone"), Duration::ZERO)
+                }
+                Err(_) => self.on_deadline(),
             }
         }
     }
 
     /// The next packet; nothing is sent meanwhile. Cancel-safe.
-    pub(crate) async fn next<P: protocol::Message + Default>(&mut self) -> Result<P, Ended> {
-        P::decode(self.next_message(|_| Poll::Pending).await?).map_err(Ended::broken)
+    pub(crate) async fn next<P: protocol::Message + Default>(&mut self) -> Result<P, Disconnect> {
+        P::decode(self.next_message(|_| Poll::Pending).await?).map_err(Disconnect::broken)
     }
 
     /// Sends a packet, and gives the next one that comes.
-    pub(crate) async fn ask<P: protocol::Message + Default>(
+    pub(crate) async fn request<P: protocol::Message + Default>(
         &mut self,
         packet: &impl protocol::Message,
-    ) -> Result<P, Ended> {
+    ) -> Result<P, Disconnect> {
         let mut bytes = Some(Bytes::from(packet.encode_to_vec()));
         let message = self.next_message(|_| available(bytes.take())).await?;
-        P::decode(message).map_err(Ended::broken)
+        P::decode(message).map_err(Disconnect::broken)
     }
 
     fn poll(
         &mut self,
         cx: &mut Context<'_>,
         outgoing: &mut impl FnMut(&mut Context<'_>) -> Poll<Option<Bytes>>,
-    ) -> Poll<Happened> {
-        if self.ended.is_none()
+    ) -> Poll<IoEvent> {
+        if self.disconnect.is_none()
             && let Poll::Ready(sent) = self.poll_send(cx, outgoing)
         {
-            return Poll::Ready(sent.map_or_else(Happened::NotSent, |()| Happened::AllSent));
+            return Poll::Ready(sent.map_or_else(IoEvent::NotSent, |()| IoEvent::AllSent));
         }
-        self.socket.poll_next_unpin(cx).map(Happened::Read)
+        self.socket.poll_next_unpin(cx).map(IoEvent::Read)
     }
 
     /// Sends what there is.
@@ -175,12 +183,12 @@ impl Connection {
     ) -> Poll<Result<(), Error>> {
         loop {
             let Poll::Ready(flushed) = self.socket.poll_flush_unpin(cx) else {
-                self.blocked.get_or_insert_with(Instant::now);
+                self.blocked_since.get_or_insert_with(Instant::now);
                 return Poll::Pending;
             };
             flushed?;
-            self.blocked = None;
-            let message = match std::mem::take(&mut self.ping) {
+            self.blocked_since = None;
+            let message = match std::mem::take(&mut self.ping_due) {
                 true => Message::Ping(Bytes::new()),
                 false => match ready!(outgoing(cx)) {
                     Some(bytes) => Message::Binary(bytes),
@@ -192,55 +200,58 @@ impl Connection {
     }
 
     /// It is over. Why the server closed it says more than how it broke.
-    fn end(&mut self, ended: Ended, farewell: Duration) {
-        let until = Instant::now() + farewell;
-        self.ended = Some(match self.ended.take() {
-            Some((Ended::Broken(_), _)) if matches!(ended, Ended::Closed { .. }) => (ended, until),
+    fn set_disconnect(&mut self, disconnect: Disconnect, grace: Duration) {
+        let until = Instant::now() + grace;
+        self.disconnect = Some(match self.disconnect.take() {
+            Some((Disconnect::Broken(_), _)) if matches!(disconnect, Disconnect::Closed { .. }) => {
+                (disconnect, until)
+            }
             Some((first, before)) => (first, before.min(until)),
-            None => (ended, until),
+            None => (disconnect, until),
         });
     }
 
     /// When something has to be done if nothing happens.
-    fn due(&self) -> Instant {
-        match (&self.ended, self.blocked) {
+    fn next_deadline(&self) -> Instant {
+        match (&self.disconnect, self.blocked_since) {
             (Some((_, until)), _) => *until,
-            (None, Some(since)) => self.due.min(since + self.silence),
-            (None, None) => self.due,
+            (None, Some(since)) => self.liveness_deadline.min(since + self.liveness_timeout),
+            (None, None) => self.liveness_deadline,
         }
     }
 
     /// Nothing happened in time.
-    fn overdue(&mut self) {
+    fn on_deadline(&mut self) {
         let now = Instant::now();
-        let silence = self.silence;
-        if self.blocked.is_some_and(|since| now >= since + silence) {
+        let silence = self.liveness_timeout;
+        if self.blocked_since.is_some_and(|since| now >= since + silence) {
             let error = format_args!("the server took nothing for {silence:?}");
-            return self.end(Ended::broken(error), Duration::ZERO);
+            return self.set_disconnect(Disconnect::broken(error), Duration::ZERO);
         }
-        if now < self.due {
+        if now < self.liveness_deadline {
             return;
         }
-        if self.asked == PINGS {
+        if self.pings_sent == MAX_PINGS {
             let error = format_args!("nothing came for {silence:?}");
-            return self.end(Ended::broken(error), Duration::ZERO);
+            return self.set_disconnect(Disconnect::broken(error), Duration::ZERO);
         }
         // However late this is: the server has a third of the time to answer.
-        (self.due, self.asked, self.ping) = (now + self.third(), self.asked + 1, true);
+        (self.liveness_deadline, self.pings_sent, self.ping_due) =
+            (now + self.ping_interval(), self.pings_sent + 1, true);
     }
 
-    fn third(&self) -> Duration {
-        self.silence / (PINGS + 1)
+    fn ping_interval(&self) -> Duration {
+        self.liveness_timeout / (MAX_PINGS + 1)
     }
 
     /// Says goodbye, and waits a moment for the answer.
     pub(crate) async fn close(mut self) {
-        let goodbye = async {
+        let closing = async {
             if self.socket.as_mut().close(None).await.is_ok() {
                 while let Some(Ok(_)) = self.socket.next().await {}
             }
         };
-        let _ = timeout(FAREWELL, goodbye).await;
+        let _ = timeout(CLOSE_TIMEOUT, closing).await;
     }
 }
 
@@ -254,7 +265,7 @@ async fn connect(uri: &Uri, local_address: Option<IpAddr>) -> io::Result<TcpStre
     let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
     let port = uri.port_u16().unwrap_or(if uri.scheme_str() == Some("wss") { 443 } else { 80 });
     let Some(local_address) = local_address else { return TcpStream::connect((host, port)).await };
-    let mut failed = io::Error::other("the server has no address of the kind of the local one");
+    let mut last_error = io::Error::other("the server has no address of the kind of the local one");
     for remote in lookup_host((host, port)).await? {
         if remote.is_ipv4() != local_address.is_ipv4() {
             continue;
@@ -263,10 +274,10 @@ async fn connect(uri: &Uri, local_address: Option<IpAddr>) -> io::Result<TcpStre
         socket.bind(SocketAddr::new(local_address, 0))?;
         match socket.connect(remote).await {
             Ok(stream) => return Ok(stream),
-            Err(error) => failed = error,
+            Err(error) => last_error = error,
         }
     }
-    Err(failed)
+    Err(last_error)
 }
 
 /// `Retry-After` in seconds. Servers may give a date instead, which is taken for nothing: whoever
@@ -289,11 +300,12 @@ mod tests {
     #[tokio::test]
     // The answer of the callback is the library's type.
     #[allow(clippy::result_large_err)]
-    async fn a_server_has_time_to_answer_however_late_it_is_asked() {
+    async fn server_may_answer_a_ping_that_was_sent_late() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("ws://{}", listener.local_addr().unwrap());
-        let silence = Duration::from_millis(900);
-        let opening = Opening { deadline: Duration::from_secs(20), local_address: None, silence };
+        let liveness_timeout = Duration::from_millis(900);
+        let options =
+            ConnectOptions { timeout: Duration::from_secs(20), local_address: None, liveness_timeout };
         let server = async {
             let agree = |_: &Request, mut response: Response| {
                 response
@@ -303,19 +315,19 @@ mod tests {
             };
             let mut socket = accept_hdr_async(listener.accept().await.unwrap().0, agree).await.unwrap();
             // Nothing comes until the client asks for a sign of life, which takes a moment to come.
-            let asked = socket.next().await.unwrap().unwrap();
-            assert!(asked.is_ping());
-            sleep(silence / 9).await;
+            let ping = socket.next().await.unwrap().unwrap();
+            assert!(ping.is_ping());
+            sleep(liveness_timeout / 9).await;
             socket.send(Message::Binary("here".into())).await.unwrap();
             socket
         };
         let client = async {
-            let mut connection = Connection::open(&url, "any", opening).await.unwrap();
+            let mut connection = Connection::open(&url, "any", options).await.unwrap();
             // This side stalls for longer than it bears silence.
-            sleep(silence * 2).await;
+            sleep(liveness_timeout * 2).await;
             connection.next_message(|_| Poll::Pending).await
         };
-        let (_socket, heard) = tokio::join!(server, client);
-        assert_eq!(heard, Ok("here".into()));
+        let (_socket, received) = tokio::join!(server, client);
+        assert_eq!(received, Ok("here".into()));
     }
 }

@@ -3,7 +3,7 @@ use std::{collections::BTreeMap, time::Duration};
 use bytes::Bytes;
 use protocol::{Address, ConnectionString, IslandId, Position};
 
-use crate::Ended;
+use crate::Disconnect;
 
 /// A stay in a room; a later stay in the same room has another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -83,7 +83,7 @@ pub enum Event {
     },
     /// What somebody said came through this room as well: a [`Event::Message`] of another room has
     /// given it.
-    Double {
+    Duplicate {
         /// The stay in which it was heard again.
         room: RoomId,
         /// Who said it.
@@ -96,14 +96,14 @@ pub enum Event {
         /// The stay.
         room: RoomId,
         /// Why.
-        ended: Ended,
+        reason: Disconnect,
     },
     /// The gateway's socket is closed.
-    Closed {
+    Disconnected {
         /// Why, which prints as a sentence.
-        reason: Ended,
+        reason: Disconnect,
         /// After which pause the explorer tries again; `None`: it does not, leaves its rooms, and is
         /// gone.
-        comes_back: Option<Duration>,
+        retry_in: Option<Duration>,
     },
 }

@@ -8,14 +8,14 @@ use identity::{Identity, Wallet};
 pub struct GuestError(#[from] getrandom::Error);
 
 /// How long the short-lived key is vouched for.
-const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+const GUEST_LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// A guest: a wallet and a short-lived key, both made a moment ago, and good for a day.
 pub fn guest() -> Result<Identity, GuestError> {
-    Ok(Identity::new(&wallet()?, wallet()?, SystemTime::now() + DAY))
+    Ok(Identity::new(&random_wallet()?, random_wallet()?, SystemTime::now() + GUEST_LIFETIME))
 }
 
-fn wallet() -> Result<Wallet, GuestError> {
+fn random_wallet() -> Result<Wallet, GuestError> {
     loop {
         let mut secret = [0; 32];
         getrandom::fill(&mut secret)?;

@@ -7,7 +7,7 @@
 //!
 //! - When its island changes it is in the new room before it leaves the old one; what then arrives
 //!   through both is given once. Told again of the room that it is in, it stays there.
-//! - When a server drops it, it says why in a sentence ([`Event::Closed`]), and comes back after a
+//! - When a server drops it, it says why in a sentence ([`Event::Disconnected`]), and comes back after a
 //!   pause that grows and is random, unless coming back would be wrong: when this wallet signed in
 //!   elsewhere, or was refused. Of a realm with several gateways ([`discover_all`]) it tries the next.
 //! - Over RPC it has topics: [`Handle::publish`] and [`Handle::subscribe`] reach people wherever they
@@ -34,25 +34,25 @@
 //! ```
 
 mod archipelago;
+mod backoff;
 mod bff;
 mod connection;
-mod doubles;
-mod ended;
+mod dedup;
+mod disconnect;
 mod event;
 mod explorer;
 mod guest;
 mod link;
-mod pause;
 mod realm;
 mod room;
 mod rooms;
-mod round;
+mod rotation;
 mod session;
 mod settings;
 mod tls;
 mod topics;
 
-pub use ended::Ended;
+pub use disconnect::Disconnect;
 pub use event::{Event, RoomId};
 pub use explorer::{Explorer, Handle};
 pub use guest::{GuestError, guest};

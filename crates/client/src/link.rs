@@ -11,11 +11,11 @@ use tokio::{
 };
 
 use crate::{
-    Ended, Event, Session, Settings,
-    explorer::LinkNews,
-    pause::Pause,
-    round::Round,
-    session::{News, Welcome},
+    Disconnect, Event, Session, Settings,
+    backoff::Backoff,
+    explorer::LinkEvent,
+    rotation::GatewayRotation,
+    session::{IslandEvent, Welcome},
     topics::Topics,
 };
 
@@ -24,8 +24,8 @@ pub(crate) struct Link {
     pub(crate) settings: Settings,
     pub(crate) identity: Identity,
     /// When its other end is gone, the link leaves.
-    pub(crate) wishes: watch::Receiver<Wishes>,
-    pub(crate) news: mpsc::Sender<LinkNews>,
+    pub(crate) desired: watch::Receiver<DesiredState>,
+    pub(crate) events: mpsc::Sender<LinkEvent>,
     pub(crate) topics: Topics,
     /// The secret of the last session. Empty before the first session, or if its gateway sent none.
     pub(crate) resume_secret: Bytes,
@@ -33,122 +33,122 @@ pub(crate) struct Link {
 
 /// What the explorer wants of its link; the newest counts.
 #[derive(Debug, Default)]
-pub(crate) struct Wishes {
+pub(crate) struct DesiredState {
     /// Where it is, and where it would like to be: what each session is told first.
-    pub(crate) place: Option<Heartbeat>,
+    pub(crate) heartbeat: Option<Heartbeat>,
     /// How often it needed another sign-in, so that the gateway names the island again.
-    pub(crate) sign_ins: u64,
+    pub(crate) sign_in_requests: u64,
 }
 
-impl Wishes {
+impl DesiredState {
     /// It is somewhere else now. A preference holds until another is said.
-    pub(crate) fn stand(&mut self, heartbeat: Heartbeat) {
-        let before = self.place.take().and_then(|place| place.desired_room);
+    pub(crate) fn set_heartbeat(&mut self, heartbeat: Heartbeat) {
+        let before = self.heartbeat.take().and_then(|place| place.desired_room);
         let desired_room = heartbeat.desired_room.or(before);
-        self.place = Some(Heartbeat { desired_room, ..heartbeat });
+        self.heartbeat = Some(Heartbeat { desired_room, ..heartbeat });
     }
 }
 
 /// The explorer has gone.
-struct Gone;
+struct ExplorerStopped;
 
 impl Link {
     /// Holds the link until the explorer goes or must not come back.
     pub(crate) async fn run(mut self) {
-        let mut pause = Pause::new(self.settings.longest_pause);
-        let mut round = Round::new(&self.settings.gateway);
+        let mut backoff = Backoff::new(self.settings.max_backoff);
+        let mut rotation = GatewayRotation::new(&self.settings.gateway);
         loop {
-            let reason = self.hold(round.url(), &mut pause).await;
+            let reason = self.run_session(rotation.url(), &mut backoff).await;
             self.topics.disconnected();
-            let comes_back = reason.come_back().then(|| {
+            let retry_in = reason.is_retryable().then(|| {
                 let now = Instant::now();
-                pause.next(round.advance(reason.retry_after(), now), now)
+                backoff.next_delay(rotation.advance(reason.retry_after(), now), now)
             });
-            let told = self.tell(LinkNews::Event(Event::Closed { reason, comes_back })).await;
-            let Some(wait) = comes_back.filter(|_| told.is_ok()) else { return };
-            if self.wait(wait).await.is_err() {
+            let emitted = self.emit(LinkEvent::Event(Event::Disconnected { reason, retry_in })).await;
+            let Some(wait) = retry_in.filter(|_| emitted.is_ok()) else { return };
+            if self.wait_for_retry(wait).await.is_err() {
                 return;
             }
         }
     }
 
     /// While there is no session.
-    async fn tell(&mut self, news: LinkNews) -> Result<(), Gone> {
+    async fn emit(&mut self, news: LinkEvent) -> Result<(), ExplorerStopped> {
         tokio::select! {
-            told = self.news.send(news) => told.map_err(|_| Gone),
+            told = self.events.send(news) => told.map_err(|_| ExplorerStopped),
             never = self.topics.serve_disconnected() => match never {},
         }
     }
 
-    async fn wait(&mut self, wait: Duration) -> Result<(), Gone> {
+    async fn wait_for_retry(&mut self, wait: Duration) -> Result<(), ExplorerStopped> {
         tokio::select! {
             () = sleep(wait) => Ok(()),
-            gone = gone(&mut self.wishes) => Err(gone),
+            gone = explorer_stopped(&mut self.desired) => Err(gone),
             never = self.topics.serve_disconnected() => match never {},
         }
     }
 
     /// One connection, from sign-in to its end.
-    async fn hold(&mut self, url: &str, pause: &mut Pause) -> Ended {
+    async fn run_session(&mut self, url: &str, backoff: &mut Backoff) -> Disconnect {
         let signed_in = tokio::select! {
             signed_in = Session::sign_in_at(url, &self.settings, &self.identity, &self.resume_secret) => {
                 signed_in
             }
-            Gone = gone(&mut self.wishes) => return Ended::Left,
+            ExplorerStopped = explorer_stopped(&mut self.desired) => return Disconnect::Left,
             never = self.topics.serve_disconnected() => match never {},
         };
         let mut session = match signed_in {
             Ok(session) => session,
             Err(ended) => return ended,
         };
-        pause.succeeded(Instant::now());
+        backoff.succeeded(Instant::now());
         self.resume_secret = session.welcome().resume_secret.clone();
-        session.listen(&mut self.topics);
+        session.subscribe(&mut self.topics);
         match self.serve(&mut session).await {
-            Ended::Left => {
+            Disconnect::Left => {
                 session.close().await;
-                Ended::Left
+                Disconnect::Left
             }
             // Somebody else uses this wallet: coming back would kick them in turn.
-            _ if session.is_kicked() => Ended::close(Close::NewSession),
+            _ if session.is_kicked() => Disconnect::from_close(Close::NewSession),
             ended => ended,
         }
     }
 
     /// What cannot be told yet is kept, and no other news are taken meanwhile.
-    async fn serve(&mut self, session: &mut Session) -> Ended {
+    async fn serve(&mut self, session: &mut Session) -> Disconnect {
         // Behind a gateway that sends no secret, no director ends the last session's memberships.
         let Welcome { resume_secret, resumed } = session.welcome();
         let keeps_room = *resumed || resume_secret.is_empty();
-        let mut untold = Some(LinkNews::SignedIn { keeps_room });
+        let mut pending = Some(LinkEvent::SignedIn { keeps_room });
         // This was one.
-        let sign_ins = self.wishes.borrow_and_update().sign_ins;
+        let sign_ins = self.desired.borrow_and_update().sign_in_requests;
         let mut next_heartbeat = Instant::now();
         loop {
             tokio::select! {
-                wished = self.wishes.changed() => {
-                    if wished.is_err() {
-                        return Ended::Left;
+                changed = self.desired.changed() => {
+                    if changed.is_err() {
+                        return Disconnect::Left;
                     }
-                    if self.wishes.borrow_and_update().sign_ins != sign_ins {
-                        return Ended::broken("signing in again for another room token");
+                    if self.desired.borrow_and_update().sign_in_requests != sign_ins {
+                        return Disconnect::broken("signing in again for another room token");
                     }
                     next_heartbeat = Instant::now();
                 }
                 () = sleep_until(next_heartbeat) => {
                     next_heartbeat = Instant::now() + self.settings.heartbeat_interval;
-                    if let Some(place) = self.wishes.borrow().place.clone() {
+                    if let Some(place) = self.desired.borrow().heartbeat.clone() {
                         session.heartbeat(place);
                     }
                 }
-                place = self.news.reserve(), if untold.is_some() => match (place, untold.take()) {
+                place = self.events.reserve(), if pending.is_some() => match (place, pending.take()) {
                     (Ok(place), Some(news)) => place.send(news),
-                    _ => return Ended::Left,
+                    _ => return Disconnect::Left,
                 },
-                news = session.next(&mut self.topics, untold.is_none()) => match news {
+                news = session.next(&mut self.topics, pending.is_none()) => match news {
                     Ok(news) => {
-                        untold = to_tell(news);
-                        if untold.is_none() {
+                        pending = link_event(news);
+                        if pending.is_none() {
                             tracing::warn!("the gateway sent an island or a peer that cannot be read");
                         }
                     }
@@ -160,22 +160,22 @@ impl Link {
 }
 
 /// Waits until nobody wishes anything any more.
-async fn gone(wishes: &mut watch::Receiver<Wishes>) -> Gone {
-    while wishes.changed().await.is_ok() {}
-    Gone
+async fn explorer_stopped(desired: &mut watch::Receiver<DesiredState>) -> ExplorerStopped {
+    while desired.changed().await.is_ok() {}
+    ExplorerStopped
 }
 
 /// `None`: it cannot be read.
-fn to_tell(news: News) -> Option<LinkNews> {
+fn link_event(news: IslandEvent) -> Option<LinkEvent> {
     Some(match news {
-        News::IslandChanged(change) => LinkNews::IslandChanged(change),
-        News::Joined(join) => {
+        IslandEvent::IslandChanged(change) => LinkEvent::IslandChanged(change),
+        IslandEvent::Joined(join) => {
             let (island, address) = (join.island_id.parse().ok()?, join.peer_id.parse().ok()?);
-            LinkNews::Event(Event::IslandJoined { island, address })
+            LinkEvent::Event(Event::IslandJoined { island, address })
         }
-        News::Left(left) => {
+        IslandEvent::Left(left) => {
             let (island, address) = (left.island_id.parse().ok()?, left.peer_id.parse().ok()?);
-            LinkNews::Event(Event::IslandLeft { island, address })
+            LinkEvent::Event(Event::IslandLeft { island, address })
         }
     })
 }

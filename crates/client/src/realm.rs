@@ -25,7 +25,7 @@ pub struct Gateway {
     pub url: String,
     /// Those of more gateways of the same realm, of which any will do. When one does not work, or not
     /// any more, an explorer tries the next, and after the last the first.
-    pub others: Vec<String>,
+    pub other_urls: Vec<String>,
 }
 
 /// Why a realm's gateway was not found.
@@ -41,13 +41,13 @@ pub enum RealmError {
     },
     /// The realm offers something else than an archipelago socket: it sends everybody elsewhere.
     #[error("the realm's adapter is {0:?}, which is no archipelago socket")]
-    OtherAdapter(String),
+    UnsupportedAdapter(String),
     /// The realm does not say where its BFF is, or not with a URL.
     #[error("the realm offers no BFF to call over RPC (bff.publicUrl is {0:?})")]
     NoBff(String),
     /// No realm was named.
     #[error("no realm was named")]
-    Unnamed,
+    NoRealm,
 }
 
 #[derive(Deserialize)]
@@ -86,9 +86,9 @@ pub fn http_client(url: &str) -> Result<reqwest::Client, reqwest::Error> {
 ///
 /// Without a dialect, it is the archipelago socket if the realm has one, and the BFF if it has no
 /// adapter at all. A realm with another adapter sends everybody there: it is
-/// [`RealmError::OtherAdapter`], which names it.
+/// [`RealmError::UnsupportedAdapter`], which names it.
 pub async fn discover(realm: &str, dialect: Option<Dialect>) -> Result<Gateway, RealmError> {
-    crate::tls::install();
+    crate::tls::install_default_provider();
     let url = format!("{}/about", realm.trim_end_matches('/'));
     let about: About = async {
         let client = http_client(&url)?;
@@ -108,32 +108,32 @@ pub async fn discover_all<R: AsRef<str>>(
     realms: &[R],
     dialect: Option<Dialect>,
 ) -> Result<Gateway, RealmError> {
-    let asked = join_all(realms.iter().map(|realm| discover(realm.as_ref(), dialect))).await;
-    let (mut spoken, mut urls, mut failed) = (dialect, Vec::new(), None);
-    for (realm, answer) in realms.iter().zip(asked) {
+    let results = join_all(realms.iter().map(|realm| discover(realm.as_ref(), dialect))).await;
+    let (mut chosen, mut urls, mut first_error) = (dialect, Vec::new(), None);
+    for (realm, answer) in realms.iter().zip(results) {
         let realm = realm.as_ref();
         match answer {
-            Ok(Gateway { dialect, url, .. }) if *spoken.get_or_insert(dialect) == dialect => urls.push(url),
+            Ok(Gateway { dialect, url, .. }) if *chosen.get_or_insert(dialect) == dialect => urls.push(url),
             Ok(Gateway { dialect, .. }) => {
                 tracing::warn!(realm, ?dialect, "left out: the other gateways speak another dialect");
             }
             Err(error) => {
                 tracing::warn!(realm, %error, "this gateway is left out");
-                failed.get_or_insert(error);
+                first_error.get_or_insert(error);
             }
         }
     }
     urls.shuffle(&mut rand::rng());
-    match (spoken, urls.pop()) {
-        (Some(dialect), Some(url)) => Ok(Gateway { dialect, url, others: urls }),
-        _ => Err(failed.unwrap_or(RealmError::Unnamed)),
+    match (chosen, urls.pop()) {
+        (Some(dialect), Some(url)) => Ok(Gateway { dialect, url, other_urls: urls }),
+        _ => Err(first_error.unwrap_or(RealmError::NoRealm)),
     }
 }
 
 impl Gateway {
     /// One that stands alone.
     pub fn new(dialect: Dialect, url: impl Into<String>) -> Self {
-        Self { dialect, url: url.into(), others: Vec::new() }
+        Self { dialect, url: url.into(), other_urls: Vec::new() }
     }
 }
 
@@ -150,7 +150,9 @@ impl About {
             false => Dialect::Archipelago,
         });
         let url = match dialect {
-            Dialect::Archipelago => socket.ok_or_else(|| RealmError::OtherAdapter(adapter.to_owned()))?,
+            Dialect::Archipelago => {
+                socket.ok_or_else(|| RealmError::UnsupportedAdapter(adapter.to_owned()))?
+            }
             Dialect::Rpc => {
                 rpc_url(realm, &self.bff.public_url).ok_or(RealmError::NoBff(self.bff.public_url))?
             }
@@ -188,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn the_dialect_is_chosen_or_what_the_realm_has() {
+    fn dialect_is_the_requested_one_or_what_the_realm_offers() {
         let socket = Ok(Gateway::new(Dialect::Archipelago, "ws://h/ws"));
         let bff = Ok(Gateway::new(Dialect::Rpc, "wss://realm.example:8443/bff/rpc"));
         assert_eq!(gateway(&[SOCKET, BFF], None), socket);
@@ -200,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn a_realm_that_sends_everybody_elsewhere_says_where() {
+    fn unsupported_adapter_is_named_in_the_error() {
         for adapter in ["ws-room:wss://h/rooms/1", "signed-login:https://h/login", "offline:offline"] {
             let fixed =
                 format!(r#""comms": {{"adapter": "fixed-adapter:{adapter}", "fixedAdapter": "{adapter}"}}"#);
@@ -213,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn the_bff_may_be_elsewhere() {
+    fn bff_url_may_be_relative_or_on_another_host() {
         let url = |public_url| rpc_url("http://h:1/realm", public_url);
         assert_eq!(url("https://bff.example/").as_deref(), Some("wss://bff.example/rpc"));
         assert_eq!(url("/bff/").as_deref(), Some("ws://h:1/bff/rpc"));

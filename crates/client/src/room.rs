@@ -17,51 +17,51 @@ use tokio::{
 };
 
 use crate::{
-    Ended, Event, RoomId,
-    connection::{Connection, FAREWELL, Opening},
-    doubles::{Doubles, Ear},
+    Disconnect, Event, RoomId,
+    connection::{CLOSE_TIMEOUT, ConnectOptions, Connection},
+    dedup::{Dedup, DedupRoom},
     session::check_challenge,
 };
 
 /// Something to say in a room.
 #[derive(Debug, Clone)]
-pub(crate) struct Say {
+pub(crate) struct OutgoingMessage {
     pub(crate) body: Bytes,
     pub(crate) unreliable: bool,
 }
 
 /// A stay in a room, or an attempt at one. Dropping it leaves the room.
 #[derive(Debug)]
-pub(crate) struct Stay {
+pub(crate) struct RoomConnection {
     id: RoomId,
-    say: mpsc::Sender<Say>,
-    progress: mpsc::Receiver<Progress>,
+    outgoing: mpsc::Sender<OutgoingMessage>,
+    progress: mpsc::Receiver<RoomProgress>,
     entered: bool,
-    speech: Speech,
+    send_mode: SendMode,
 }
 
 /// When messages may be sent in a stay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Speech {
+enum SendMode {
     /// From its beginning on: messages are queued until the welcome.
-    Early,
+    QueueUntilWelcome,
     /// Once the room has welcomed the explorer.
-    Entered,
+    AfterWelcome,
     /// Not any more.
-    Silent,
+    Never,
 }
 
 /// How a stay goes on.
 #[derive(Debug)]
-pub(crate) enum Progress {
+pub(crate) enum RoomProgress {
     /// The room has welcomed the explorer.
     Entered,
     /// It is over, or did not come about.
-    Ended(Ended),
+    Ended(Disconnect),
 }
 
 /// What may wait to be said; at the bound, the newest is not said.
-const SAY_QUEUE: usize = 256;
+const OUTGOING_QUEUE: usize = 256;
 
 /// What a stay needs to know.
 pub(crate) struct Destination {
@@ -72,58 +72,58 @@ pub(crate) struct Destination {
     pub(crate) island: IslandId,
     /// Who enters.
     pub(crate) identity: Identity,
-    pub(crate) opening: Opening,
+    pub(crate) options: ConnectOptions,
 }
 
-impl Stay {
+impl RoomConnection {
     /// Enters a room in a task of its own.
-    pub(crate) fn begin(
+    pub(crate) fn open(
         id: RoomId,
         destination: Destination,
-        doubles: &Doubles,
+        dedup: &Dedup,
         events: mpsc::Sender<Event>,
     ) -> Self {
-        let ear = doubles.listen(id);
-        let (say, to_say) = mpsc::channel(SAY_QUEUE);
+        let dedup_room = dedup.register(id);
+        let (outgoing, queued) = mpsc::channel(OUTGOING_QUEUE);
         // It enters once and ends once.
         let (progress_sender, progress) = mpsc::channel(2);
         tokio::spawn(async move {
             let (ended, connection) = match enter(&destination).await {
                 Ok((mut connection, welcome)) => {
-                    let inside = Inside { room: id, members: HashMap::new(), ear: &ear };
-                    let arrival = (&destination, welcome);
+                    let joined = JoinedRoom { room: id, members: HashMap::new(), dedup: &dedup_room };
+                    let welcomed = (&destination, welcome);
                     let sender = &progress_sender;
-                    let ended = inside.stay(arrival, &mut connection, sender, to_say, &events).await;
+                    let ended = joined.run(welcomed, &mut connection, sender, queued, &events).await;
                     (ended, Some(connection))
                 }
                 Err(ended) => (ended, None),
             };
-            drop(ear);
+            drop(dedup_room);
             // Nobody listens any more when the explorer is gone.
-            let _ = events.send(Event::RoomLeft { room: id, ended: ended.clone() }).await;
-            let left = ended == Ended::Left;
-            let _ = progress_sender.send(Progress::Ended(ended)).await;
+            let _ = events.send(Event::RoomLeft { room: id, reason: ended.clone() }).await;
+            let left = ended == Disconnect::Left;
+            let _ = progress_sender.send(RoomProgress::Ended(ended)).await;
             if let Some(connection) = connection.filter(|_| left) {
                 connection.close().await;
             }
         });
-        Self { id, say, progress, entered: false, speech: Speech::Entered }
+        Self { id, outgoing, progress, entered: false, send_mode: SendMode::AfterWelcome }
     }
 
     /// The same, but messages that are sent before the welcome are queued for it.
-    pub(crate) fn saying_early(self) -> Self {
-        Self { speech: Speech::Early, ..self }
+    pub(crate) fn queue_until_welcome(self) -> Self {
+        Self { send_mode: SendMode::QueueUntilWelcome, ..self }
     }
 
     /// The same, but it sends no more messages.
-    pub(crate) fn silent(self) -> Self {
-        Self { speech: Speech::Silent, ..self }
+    pub(crate) fn without_sending(self) -> Self {
+        Self { send_mode: SendMode::Never, ..self }
     }
 
     /// What becomes of it next. Cancel-safe.
-    pub(crate) async fn progress(&mut self) -> Progress {
-        let progress = self.progress.recv().await.unwrap_or(Progress::Ended(Ended::Left));
-        self.entered |= matches!(progress, Progress::Entered);
+    pub(crate) async fn progress(&mut self) -> RoomProgress {
+        let progress = self.progress.recv().await.unwrap_or(RoomProgress::Ended(Disconnect::Left));
+        self.entered |= matches!(progress, RoomProgress::Entered);
         progress
     }
 
@@ -134,62 +134,62 @@ impl Stay {
 
     /// Says something, and gives where; `None` if the room has not been entered, or does not keep
     /// up.
-    pub(crate) fn say(&self, say: &Say) -> Option<RoomId> {
-        let says = match self.speech {
-            Speech::Early => true,
-            Speech::Entered => self.entered,
-            Speech::Silent => false,
+    pub(crate) fn send(&self, say: &OutgoingMessage) -> Option<RoomId> {
+        let may_send = match self.send_mode {
+            SendMode::QueueUntilWelcome => true,
+            SendMode::AfterWelcome => self.entered,
+            SendMode::Never => false,
         };
-        (says && self.say.try_send(say.clone()).is_ok()).then_some(self.id)
+        (may_send && self.outgoing.try_send(say.clone()).is_ok()).then_some(self.id)
     }
 }
 
 /// A stay that came about.
-struct Inside<'a> {
+struct JoinedRoom<'a> {
     room: RoomId,
     members: HashMap<u32, Address>,
-    ear: &'a Ear,
+    dedup: &'a DedupRoom,
 }
 
-impl Inside<'_> {
+impl JoinedRoom<'_> {
     /// From the welcome to the end.
-    async fn stay(
+    async fn run(
         mut self,
         (destination, welcome): (&Destination, WsWelcome),
         connection: &mut Connection,
-        progress: &mpsc::Sender<Progress>,
-        mut to_say: mpsc::Receiver<Say>,
+        progress: &mpsc::Sender<RoomProgress>,
+        mut queued: mpsc::Receiver<OutgoingMessage>,
         events: &mpsc::Sender<Event>,
-    ) -> Ended {
+    ) -> Disconnect {
         // Whoever hears of it may have something to say at once.
-        let _ = progress.send(Progress::Entered).await;
-        if events.send(self.arrive(destination, welcome)).await.is_err() {
-            return Ended::Left;
+        let _ = progress.send(RoomProgress::Entered).await;
+        if events.send(self.room_entered(destination, welcome)).await.is_err() {
+            return Disconnect::Left;
         }
         let mut left = pin!(async {
             progress.closed().await;
             // What waits to be said has a moment.
-            sleep(FAREWELL).await;
+            sleep(CLOSE_TIMEOUT).await;
         });
         loop {
             let packet = tokio::select! {
-                packet = connection.next_message(|cx| to_say.poll_recv(cx).map(|say| Some(encode(say?)))) => packet,
-                () = &mut left => Err(Ended::Left),
+                packet = connection.next_message(|cx| queued.poll_recv(cx).map(|say| Some(encode(say?)))) => packet,
+                () = &mut left => Err(Disconnect::Left),
             };
-            let packet = packet.and_then(|packet| WsPacket::decode(packet).map_err(Ended::broken));
+            let packet = packet.and_then(|packet| WsPacket::decode(packet).map_err(Disconnect::broken));
             let event = match packet {
-                Ok(packet) => packet.message.and_then(|message| self.hear(message)),
+                Ok(packet) => packet.message.and_then(|message| self.room_event(message)),
                 Err(ended) => return ended,
             };
             if let Some(event) = event
                 && events.send(event).await.is_err()
             {
-                return Ended::Left;
+                return Disconnect::Left;
             }
         }
     }
 
-    fn arrive(&mut self, destination: &Destination, welcome: WsWelcome) -> Event {
+    fn room_entered(&mut self, destination: &Destination, welcome: WsWelcome) -> Event {
         let identities = welcome.peer_identities.into_iter();
         let members: BTreeMap<u32, Address> =
             identities.filter_map(|(alias, address)| Some((alias, address.parse().ok()?))).collect();
@@ -199,15 +199,16 @@ impl Inside<'_> {
         Event::RoomEntered { room: self.room, island, url, alias: welcome.alias, members }
     }
 
-    fn hear(&mut self, message: Message) -> Option<Event> {
+    fn room_event(&mut self, message: Message) -> Option<Event> {
         let room = self.room;
         match message {
             Message::PeerUpdateMessage(WsPeerUpdate { from_alias: alias, body, .. }) => {
                 let sender = self.members.get(&alias).copied();
-                let double = sender.is_some_and(|sender| self.ear.is_double(sender, &body, Instant::now()));
-                Some(match double {
+                let duplicate =
+                    sender.is_some_and(|sender| self.dedup.is_duplicate(sender, &body, Instant::now()));
+                Some(match duplicate {
                     false => Event::Message { room, alias, sender, body },
-                    true => Event::Double { room, alias, body },
+                    true => Event::Duplicate { room, alias, body },
                 })
             }
             Message::PeerJoinMessage(join) => {
@@ -225,24 +226,24 @@ impl Inside<'_> {
     }
 }
 
-fn encode(Say { body, unreliable }: Say) -> Bytes {
+fn encode(OutgoingMessage { body, unreliable }: OutgoingMessage) -> Bytes {
     let update = WsPeerUpdate { from_alias: 0, body, unreliable };
     WsPacket { message: Some(Message::PeerUpdateMessage(update)) }.encode_to_vec().into()
 }
 
-async fn enter(destination: &Destination) -> Result<(Connection, WsWelcome), Ended> {
-    let Destination { url, identity, opening, .. } = destination;
+async fn enter(destination: &Destination) -> Result<(Connection, WsWelcome), Disconnect> {
+    let Destination { url, identity, options: opening, .. } = destination;
     let mut connection = Connection::open(url, "rfc5, rfc4", *opening).await?;
     let handshake = async {
         let identification = WsIdentification { address: identity.address().to_string() };
-        let mut to_say = Message::PeerIdentification(identification);
+        let mut request = Message::PeerIdentification(identification);
         loop {
-            let mut answer: WsPacket = connection.ask(&WsPacket { message: Some(to_say) }).await?;
+            let mut answer: WsPacket = connection.request(&WsPacket { message: Some(request) }).await?;
             // The close frame that follows says more.
             while let Some(Message::PeerKicked(_)) = answer.message {
                 answer = connection.next().await?;
             }
-            to_say = match answer.message {
+            request = match answer.message {
                 Some(Message::WelcomeMessage(welcome)) => return Ok(welcome),
                 // Without a token, a room wants a signature.
                 Some(Message::ChallengeMessage(challenge)) => {
@@ -250,13 +251,13 @@ async fn enter(destination: &Destination) -> Result<(Connection, WsWelcome), End
                     let auth_chain_json = identity.sign_challenge(&challenge.challenge_to_sign);
                     Message::SignedChallengeForServer(WsSignedChallenge { auth_chain_json })
                 }
-                _ => return Err(Ended::broken("no welcome from the room")),
+                _ => return Err(Disconnect::broken("no welcome from the room")),
             }
         }
     };
-    match timeout(opening.deadline, handshake).await {
+    match timeout(opening.timeout, handshake).await {
         Ok(Ok(welcome)) => Ok((connection, welcome)),
         Ok(Err(ended)) => Err(ended),
-        Err(_) => Err(Ended::broken("the room did not answer in time")),
+        Err(_) => Err(Disconnect::broken("the room did not answer in time")),
     }
 }

@@ -7,15 +7,17 @@ use identity::Identity;
 use protocol::v3::{Heartbeat, IslandChangedMessage, JoinIslandMessage, LeftIslandMessage};
 use tokio::time::timeout;
 
-use crate::{Dialect, Ended, Settings, archipelago::Socket, bff::Bff, topics::Topics};
+use crate::{
+    Dialect, Disconnect, Settings, archipelago::ArchipelagoSession, bff::BffSession, topics::Topics,
+};
 
 /// A session on a gateway and nothing that follows: no heartbeats, no rooms, no coming back. An
 /// [`crate::Explorer`] does all that; this is for who only wants to know whether one can sign in.
 ///
-/// Dropped, it breaks its connection; [`Session::close`] says goodbye.
+/// Dropped, it breaks its connection; [`Session::from_close`] says goodbye.
 #[derive(Debug)]
 pub struct Session {
-    spoken: Spoken,
+    inner: ProtocolSession,
     welcome: Welcome,
 }
 
@@ -36,14 +38,14 @@ impl fmt::Debug for Welcome {
 }
 
 #[derive(Debug)]
-enum Spoken {
-    Archipelago(Socket),
-    Rpc(Box<Bff>),
+enum ProtocolSession {
+    Archipelago(ArchipelagoSession),
+    Rpc(Box<BffSession>),
 }
 
 /// What a gateway says to a session.
 #[derive(Debug)]
-pub(crate) enum News {
+pub(crate) enum IslandEvent {
     IslandChanged(IslandChangedMessage),
     Joined(JoinIslandMessage),
     Left(LeftIslandMessage),
@@ -52,7 +54,7 @@ pub(crate) enum News {
 impl Session {
     /// Connects to the first gateway, has the challenge signed, and waits for the welcome: for
     /// [`Settings::deadline`] at most.
-    pub async fn sign_in(settings: &Settings, identity: &Identity) -> Result<Self, Ended> {
+    pub async fn sign_in(settings: &Settings, identity: &Identity) -> Result<Self, Disconnect> {
         Self::sign_in_at(&settings.gateway.url, settings, identity, &Bytes::new()).await
     }
 
@@ -62,23 +64,24 @@ impl Session {
         settings: &Settings,
         identity: &Identity,
         resume_secret: &Bytes,
-    ) -> Result<Self, Ended> {
-        let resume_secret = settings.resumes.then(|| resume_secret.clone());
-        let signing_in = async {
+    ) -> Result<Self, Disconnect> {
+        let resume_secret = settings.resume_sessions.then(|| resume_secret.clone());
+        let sign_in = async {
             Ok(match settings.gateway.dialect {
                 Dialect::Archipelago => {
-                    let signed_in = Socket::sign_in(url, settings, identity, resume_secret).await?;
+                    let signed_in =
+                        ArchipelagoSession::sign_in(url, settings, identity, resume_secret).await?;
                     let (socket, welcome) = signed_in;
-                    Self { spoken: Spoken::Archipelago(socket), welcome }
+                    Self { inner: ProtocolSession::Archipelago(socket), welcome }
                 }
                 Dialect::Rpc => {
-                    let (bff, welcome) = Bff::sign_in(url, settings, identity, resume_secret).await?;
-                    Self { spoken: Spoken::Rpc(Box::new(bff)), welcome }
+                    let (bff, welcome) = BffSession::sign_in(url, settings, identity, resume_secret).await?;
+                    Self { inner: ProtocolSession::Rpc(Box::new(bff)), welcome }
                 }
             })
         };
-        let in_time = timeout(settings.deadline, signing_in).await;
-        in_time.unwrap_or_else(|_| Err(Ended::broken("the gateway did not answer in time")))
+        let result = timeout(settings.response_timeout, sign_in).await;
+        result.unwrap_or_else(|_| Err(Disconnect::broken("the gateway did not answer in time")))
     }
 
     /// The resumption fields of the gateway's welcome.
@@ -88,51 +91,55 @@ impl Session {
 
     /// Says goodbye, and waits for a second at most for the answer.
     pub async fn close(self) {
-        match self.spoken {
-            Spoken::Archipelago(socket) => socket.close().await,
-            Spoken::Rpc(bff) => bff.close().await,
+        match self.inner {
+            ProtocolSession::Archipelago(socket) => socket.close().await,
+            ProtocolSession::Rpc(bff) => bff.close().await,
         }
     }
 
     /// Asks for what an explorer wants to hear from now on.
-    pub(crate) fn listen(&mut self, topics: &mut Topics) {
-        if let Spoken::Rpc(bff) = &mut self.spoken {
-            bff.listen(topics);
+    pub(crate) fn subscribe(&mut self, topics: &mut Topics) {
+        if let ProtocolSession::Rpc(bff) = &mut self.inner {
+            bff.subscribe(topics);
         }
     }
 
     /// Has this sent, once the gateway takes it.
     pub(crate) fn heartbeat(&mut self, heartbeat: Heartbeat) {
-        match &mut self.spoken {
-            Spoken::Archipelago(socket) => socket.heartbeat(heartbeat),
-            Spoken::Rpc(bff) => bff.heartbeat(heartbeat),
+        match &mut self.inner {
+            ProtocolSession::Archipelago(socket) => socket.heartbeat(heartbeat),
+            ProtocolSession::Rpc(bff) => bff.heartbeat(heartbeat),
         }
     }
 
     /// Whether the gateway said that a newer session of this wallet took over.
     pub(crate) fn is_kicked(&self) -> bool {
-        match &self.spoken {
-            Spoken::Archipelago(socket) => socket.is_kicked(),
-            Spoken::Rpc(bff) => bff.is_kicked(),
+        match &self.inner {
+            ProtocolSession::Archipelago(socket) => socket.is_kicked(),
+            ProtocolSession::Rpc(bff) => bff.is_kicked(),
         }
     }
 
     /// What the gateway says next; topics are served meanwhile. Unless news are wanted, there are
     /// none, and what serves no topics is not read. Cancel-safe.
-    pub(crate) async fn next(&mut self, topics: &mut Topics, wanted: bool) -> Result<News, Ended> {
-        match &mut self.spoken {
-            Spoken::Archipelago(socket) if wanted => socket.next().await,
-            Spoken::Archipelago(_) => pending().await,
-            Spoken::Rpc(bff) => bff.next(topics, wanted).await,
+    pub(crate) async fn next(
+        &mut self,
+        topics: &mut Topics,
+        wanted: bool,
+    ) -> Result<IslandEvent, Disconnect> {
+        match &mut self.inner {
+            ProtocolSession::Archipelago(socket) if wanted => socket.next().await,
+            ProtocolSession::Archipelago(_) => pending().await,
+            ProtocolSession::Rpc(bff) => bff.next(topics, wanted).await,
         }
     }
 }
 
 /// Whether what a server wants signed is a challenge. Anything else could be a message to another
 /// service.
-pub(crate) fn check_challenge(challenge: &str) -> Result<(), Ended> {
+pub(crate) fn check_challenge(challenge: &str) -> Result<(), Disconnect> {
     match challenge.starts_with("dcl-") {
         true => Ok(()),
-        false => Err(Ended::broken("the server wants something signed that is no challenge")),
+        false => Err(Disconnect::broken("the server wants something signed that is no challenge")),
     }
 }

@@ -66,7 +66,7 @@ pub enum TopicsError {
     Unanswered,
     /// The explorer is gone.
     #[error("the explorer is gone")]
-    Gone,
+    ExplorerStopped,
 }
 
 /// Listens to topics, until it is dropped. What waits in it waits for its owner: 64 events, and then
@@ -87,87 +87,87 @@ impl Subscription {
 
 /// What a handle asks for.
 #[derive(Debug)]
-pub(crate) enum Order {
-    Publish(Topic, Bytes, Answer),
-    Subscribe(TopicPattern, Listener, Answer),
+pub(crate) enum Command {
+    Publish(Topic, Bytes, Reply),
+    Subscribe(TopicPattern, EventSink, Reply),
 }
 
-pub(crate) type Answer = oneshot::Sender<Result<(), TopicsError>>;
+pub(crate) type Reply = oneshot::Sender<Result<(), TopicsError>>;
 
 /// The other end of a [`Subscription`].
 #[derive(Debug)]
-pub(crate) struct Listener {
+pub(crate) struct EventSink {
     events: mpsc::Sender<TopicEvent>,
     /// Resolves when the subscription is dropped.
-    abandoned: oneshot::Receiver<()>,
+    dropped: oneshot::Receiver<()>,
 }
 
 /// A subscription, and where its events come from.
-pub(crate) fn subscription() -> (Subscription, Listener) {
+pub(crate) fn subscription() -> (Subscription, EventSink) {
     let (sender, events) = mpsc::channel(EVENT_QUEUE);
     let (alive, abandoned) = oneshot::channel();
-    (Subscription { events, _alive: alive }, Listener { events: sender, abandoned })
+    (Subscription { events, _alive: alive }, EventSink { events: sender, dropped: abandoned })
 }
 
 /// The topics of an explorer, whatever session there is.
 pub(crate) struct Topics {
-    orders: mpsc::Receiver<Order>,
+    commands: mpsc::Receiver<Command>,
     by_id: BTreeMap<u64, Subscribed>,
     last_id: u64,
     /// What goes on in the queues of subscriptions, by their ids.
-    queues: FuturesUnordered<BoxFuture<'static, (u64, Queue)>>,
+    queues: FuturesUnordered<BoxFuture<'static, (u64, QueueEvent)>>,
     /// Which subscription a stream tells of, by the number of its call.
     streams: HashMap<u32, u64>,
     /// Who waits to hear that it has published, by the number of the call.
-    publishing: HashMap<u32, Answer>,
+    publishing: HashMap<u32, Reply>,
 }
 
 struct Subscribed {
     pattern: TopicPattern,
     /// Who waits to hear that it is taken.
-    asked: Option<Answer>,
+    reply: Option<Reply>,
     /// Where the next event goes. Nothing is asked for that has no place.
-    place: Option<Place>,
+    permit: Option<Permit>,
     /// The stream that tells of it, once it is open.
     stream: Option<u32>,
     /// An event that comes before anything else.
-    first: Option<TopicEvent>,
+    pending: Option<TopicEvent>,
 }
 
-pub(crate) type Place = mpsc::OwnedPermit<TopicEvent>;
+pub(crate) type Permit = mpsc::OwnedPermit<TopicEvent>;
 
-pub(crate) enum Queue {
+pub(crate) enum QueueEvent {
     /// There is a place for one more event.
-    Place(Place),
+    Ready(Permit),
     /// Nobody listens any more.
-    Abandoned,
+    Dropped,
 }
 
 /// What has to be served.
 pub(crate) enum Wake {
-    Order(Order),
-    Queue(u64, Queue),
+    Command(Command),
+    Queue(u64, QueueEvent),
 }
 
 pub(crate) const TOPICS_SERVICE: &str = "TopicsService";
 /// Events that wait for whoever subscribed.
 const EVENT_QUEUE: usize = 64;
 /// What handles may ask for before it is taken; at the bound they wait.
-pub(crate) const ORDER_QUEUE: usize = 64;
+pub(crate) const COMMAND_QUEUE: usize = 64;
 /// Publications without an answer; at the bound the next one waits.
 const MAX_PUBLISHING: usize = 64;
 
 impl Topics {
-    pub(crate) fn new(orders: mpsc::Receiver<Order>) -> Self {
+    pub(crate) fn new(commands: mpsc::Receiver<Command>) -> Self {
         let (by_id, queues, streams, publishing) = Default::default();
-        Self { orders, by_id, last_id: 0, queues, streams, publishing }
+        Self { commands, by_id, last_id: 0, queues, streams, publishing }
     }
 
     /// What has to be served next. Cancel-safe.
     pub(crate) async fn next(&mut self) -> Wake {
         let may_publish = self.publishing.len() < MAX_PUBLISHING;
         tokio::select! {
-            Some(order) = self.orders.recv(), if may_publish => Wake::Order(order),
+            Some(order) = self.commands.recv(), if may_publish => Wake::Command(order),
             Some((id, queue)) = self.queues.next() => Wake::Queue(id, queue),
             else => pending().await,
         }
@@ -178,10 +178,10 @@ impl Topics {
         loop {
             match self.next().await {
                 // Who does not wait for the answer does not want it.
-                Wake::Order(Order::Publish(.., answer)) => {
+                Wake::Command(Command::Publish(.., answer)) => {
                     drop(answer.send(Err(TopicsError::NotSignedIn)));
                 }
-                Wake::Order(Order::Subscribe(pattern, listener, answer)) => {
+                Wake::Command(Command::Subscribe(pattern, listener, answer)) => {
                     self.add(pattern, listener, answer);
                 }
                 Wake::Queue(id, queue) => drop(self.queue_changed(id, queue)),
@@ -191,8 +191,8 @@ impl Topics {
 
     /// There is a session: everything is subscribed to on it.
     pub(crate) fn signed_in(&mut self, caller: &mut Caller) {
-        let lasting = |subscribed: &Subscribed| !matches!(subscribed.first, Some(TopicEvent::Ended(_)));
-        let ids = self.by_id.iter().filter(|(_, subscribed)| lasting(subscribed)).map(|(&id, _)| id);
+        let is_live = |subscribed: &Subscribed| !matches!(subscribed.pending, Some(TopicEvent::Ended(_)));
+        let ids = self.by_id.iter().filter(|(_, subscribed)| is_live(subscribed)).map(|(&id, _)| id);
         let ids: Vec<u64> = ids.collect();
         ids.into_iter().for_each(|id| self.subscribe(id, caller));
     }
@@ -206,66 +206,67 @@ impl Topics {
         self.by_id.values_mut().for_each(|subscribed| subscribed.stream = None);
     }
 
-    /// Serves what [`Topics::next`] gave.
+    /// Serves what [`Topics::next_delay`] gave.
     pub(crate) fn serve(&mut self, wake: Wake, caller: &mut Caller) {
         match wake {
-            Wake::Order(Order::Publish(topic, payload, answer)) => {
+            Wake::Command(Command::Publish(topic, payload, answer)) => {
                 let request = PublishToTopicRequest { topic: topic.as_str().to_owned(), payload };
                 match caller.call(TOPICS_SERVICE, "PublishToTopic", request.encode_to_vec().into()) {
                     Ok(number) => drop(self.publishing.insert(number, answer)),
                     Err(error) => drop(answer.send(Err(TopicsError::Refused(error.to_string())))),
                 }
             }
-            Wake::Order(Order::Subscribe(pattern, listener, answer)) => {
+            Wake::Command(Command::Subscribe(pattern, listener, answer)) => {
                 let id = self.add(pattern, listener, answer);
                 self.subscribe(id, caller);
             }
             Wake::Queue(id, queue) => {
                 if let Some(stream) = self.queue_changed(id, queue) {
-                    caller.end(stream);
+                    caller.cancel(stream);
                 }
-                self.ask(id, caller);
+                self.request_next(id, caller);
             }
         }
     }
 
     /// Hears what became of a call, if it is one of these.
-    pub(crate) fn hear(&mut self, event: Event, caller: &mut Caller) {
+    pub(crate) fn handle_event(&mut self, event: Event, caller: &mut Caller) {
         match event {
             Event::Answered { number, .. } => self.published(number, Ok(())),
-            Event::Refused { number, error } if self.publishing.contains_key(&number) => {
+            Event::Failed { number, error } if self.publishing.contains_key(&number) => {
                 self.published(number, Err(TopicsError::Refused(error.message)));
             }
-            Event::Refused { number, error } => self.end(number, error.message),
+            Event::Failed { number, error } => self.end(number, error.message),
             Event::Ended { number } => self.end(number, "the gateway ended it".to_owned()),
             Event::Opened { number } => {
-                let Some(&id) = self.streams.get(&number) else { return caller.end(number) };
+                let Some(&id) = self.streams.get(&number) else { return caller.cancel(number) };
                 let Some(subscribed) = self.by_id.get_mut(&id) else { return };
                 subscribed.stream = Some(number);
-                match subscribed.asked.take() {
+                match subscribed.reply.take() {
                     // If nobody waits for it any more, it is abandoned.
                     Some(answer) => drop(answer.send(Ok(()))),
-                    None => subscribed.first = Some(TopicEvent::Gap),
+                    None => subscribed.pending = Some(TopicEvent::Gap),
                 }
-                self.ask(id, caller);
+                self.request_next(id, caller);
             }
             Event::Element { number, payload } => {
                 let Some(&id) = self.streams.get(&number) else { return };
                 match message(payload) {
-                    Some(message) => self.tell(id, TopicEvent::Message(message)),
+                    Some(message) => self.deliver(id, TopicEvent::Message(message)),
                     None => tracing::warn!("the gateway sent a message that cannot be read"),
                 }
-                self.ask(id, caller);
+                self.request_next(id, caller);
             }
         }
     }
 
-    fn add(&mut self, pattern: TopicPattern, listener: Listener, answer: Answer) -> u64 {
+    fn add(&mut self, pattern: TopicPattern, listener: EventSink, answer: Reply) -> u64 {
         self.last_id += 1;
         let id = self.last_id;
-        let subscribed = Subscribed { pattern, asked: Some(answer), place: None, stream: None, first: None };
+        let subscribed =
+            Subscribed { pattern, reply: Some(answer), permit: None, stream: None, pending: None };
         self.by_id.insert(id, subscribed);
-        self.queues.push(listener.abandoned.map(move |_| (id, Queue::Abandoned)).boxed());
+        self.queues.push(listener.dropped.map(move |_| (id, QueueEvent::Dropped)).boxed());
         self.reserve(id, listener.events);
         id
     }
@@ -275,29 +276,29 @@ impl Topics {
         let request = SubscriptionRequest { topic: subscribed.pattern.as_str().to_owned() };
         match caller.call(TOPICS_SERVICE, "PeerSubscription", request.encode_to_vec().into()) {
             Ok(number) => drop(self.streams.insert(number, id)),
-            Err(error) => self.refuse(id, error.to_string()),
+            Err(error) => self.reject(id, error.to_string()),
         }
     }
 
     /// Waits for a place for the next event of a subscription.
     fn reserve(&mut self, id: u64, sender: mpsc::Sender<TopicEvent>) {
         let place = sender.reserve_owned().map(move |place| match place {
-            Ok(place) => (id, Queue::Place(place)),
-            Err(_) => (id, Queue::Abandoned),
+            Ok(place) => (id, QueueEvent::Ready(place)),
+            Err(_) => (id, QueueEvent::Dropped),
         });
         self.queues.push(place.boxed());
     }
 
     /// Gives the stream that nobody listens to any more.
-    fn queue_changed(&mut self, id: u64, queue: Queue) -> Option<u32> {
+    fn queue_changed(&mut self, id: u64, queue: QueueEvent) -> Option<u32> {
         match queue {
-            Queue::Place(place) => {
+            QueueEvent::Ready(place) => {
                 if let Some(subscribed) = self.by_id.get_mut(&id) {
-                    subscribed.place = Some(place);
+                    subscribed.permit = Some(place);
                 }
                 None
             }
-            Queue::Abandoned => {
+            QueueEvent::Dropped => {
                 self.by_id.remove(&id)?;
                 let number =
                     self.streams.iter().find(|(_, stream)| **stream == id).map(|(&number, _)| number);
@@ -308,25 +309,25 @@ impl Topics {
     }
 
     /// Asks for the next message, if there is a place for it and nothing else comes first.
-    fn ask(&mut self, id: u64, caller: &mut Caller) {
+    fn request_next(&mut self, id: u64, caller: &mut Caller) {
         let Some(subscribed) = self.by_id.get_mut(&id) else { return };
-        if subscribed.place.is_none() {
+        if subscribed.permit.is_none() {
             return;
         }
-        match (subscribed.first.take(), subscribed.stream) {
+        match (subscribed.pending.take(), subscribed.stream) {
             (Some(ended @ TopicEvent::Ended(_)), _) => {
-                self.tell(id, ended);
+                self.deliver(id, ended);
                 // With it goes the only way to tell more.
                 self.by_id.remove(&id);
             }
-            (Some(event), _) => self.tell(id, event),
-            (None, Some(stream)) => caller.want(stream),
+            (Some(event), _) => self.deliver(id, event),
+            (None, Some(stream)) => caller.request_next(stream),
             (None, None) => {}
         }
     }
 
-    fn tell(&mut self, id: u64, event: TopicEvent) {
-        if let Some(place) = self.by_id.get_mut(&id).and_then(|subscribed| subscribed.place.take()) {
+    fn deliver(&mut self, id: u64, event: TopicEvent) {
+        if let Some(place) = self.by_id.get_mut(&id).and_then(|subscribed| subscribed.permit.take()) {
             let sender = place.send(event);
             self.reserve(id, sender);
         }
@@ -340,22 +341,22 @@ impl Topics {
 
     fn end(&mut self, number: u32, reason: String) {
         if let Some(id) = self.streams.remove(&number) {
-            self.refuse(id, reason);
+            self.reject(id, reason);
         }
     }
 
     /// The gateway does not take a subscription: it ends, at once or with the next place.
-    fn refuse(&mut self, id: u64, reason: String) {
+    fn reject(&mut self, id: u64, reason: String) {
         let Some(subscribed) = self.by_id.get_mut(&id) else { return };
         subscribed.stream = None;
-        if let Some(answer) = subscribed.asked.take() {
+        if let Some(answer) = subscribed.reply.take() {
             let _ = answer.send(Err(TopicsError::Refused(reason)));
             self.by_id.remove(&id);
-        } else if subscribed.place.is_some() {
-            self.tell(id, TopicEvent::Ended(reason));
+        } else if subscribed.permit.is_some() {
+            self.deliver(id, TopicEvent::Ended(reason));
             self.by_id.remove(&id);
         } else {
-            subscribed.first = Some(TopicEvent::Ended(reason));
+            subscribed.pending = Some(TopicEvent::Ended(reason));
         }
     }
 }
@@ -378,20 +379,20 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn what_nobody_waits_for_any_more_is_not_kept_until_there_is_a_session() {
-        let (orders, receiver) = mpsc::channel(ORDER_QUEUE);
+    async fn dropped_subscription_is_removed_while_disconnected() {
+        let (commands, receiver) = mpsc::channel(COMMAND_QUEUE);
         let mut topics = Topics::new(receiver);
-        let mut waiting = Vec::new();
+        let mut requested = Vec::new();
         for number in 0..20 {
             let (subscription, listener) = subscription();
             let (answer, answered) = oneshot::channel();
             let pattern = "news".parse().unwrap();
-            orders.send(Order::Subscribe(pattern, listener, answer)).await.unwrap();
-            waiting.push((subscription, answered));
+            commands.send(Command::Subscribe(pattern, listener, answer)).await.unwrap();
+            requested.push((subscription, answered));
             assert!(topics.serve_disconnected().now_or_never().is_none());
             assert_eq!(topics.by_id.len(), number + 1);
         }
-        waiting.truncate(1);
+        requested.truncate(1);
         assert!(topics.serve_disconnected().now_or_never().is_none());
         assert_eq!(topics.by_id.len(), 1);
         let mut caller = Caller::new(8);

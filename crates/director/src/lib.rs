@@ -7,19 +7,19 @@
 //! Of several directors on a bus one leads, and the others stand by: they hear who is there and what
 //! everybody was told, and the next to lead has its engine go on from that.
 
-mod clock;
-mod configured;
-mod console;
-mod dissent;
-mod inbound;
-mod jumps;
+mod admin;
+mod assignment_retry;
+mod configured_nodes;
+mod decode;
+mod election;
+mod flush_batch;
+mod jump_limiter;
 mod leader;
 mod leadership;
-mod messenger;
-mod news;
-mod office;
-mod replica;
-mod time;
+mod pausable_clock;
+mod publisher;
+mod standby;
+mod task;
 
 use std::{
     sync::{
@@ -31,19 +31,19 @@ use std::{
 
 use archipelago::{Clustering, SettingsError, rules::Rules};
 use bus::{Bus, Subscription};
-use protocol::{Positions, subject, unix_ms};
+use protocol::{PositionPrecision, subject, unix_ms};
 use tokio::sync::mpsc;
 use transports::ws_room;
 
-pub use configured::{Configured, Offer};
-pub use console::{Assignment, Console, NoAnswer};
+pub use admin::{AdminError, AdminHandle, Assignment};
+pub use configured_nodes::{ConfiguredNode, TransportOffer};
 pub use leadership::Leadership;
 
-use clock::Clock;
-use configured::Minters;
-use console::Query;
-use messenger::Messenger;
-use office::Office;
+use admin::AdminRequest;
+use configured_nodes::Minters;
+use election::Election;
+use publisher::Publisher;
+use task::DirectorTask;
 
 /// What a director is told at start.
 #[derive(Debug, Clone)]
@@ -61,23 +61,23 @@ pub struct Settings {
     /// How far from the origin the world reaches on each axis, in metres.
     pub position_bound_m: f32,
     /// How exactly `island_changed` gives the positions of members.
-    pub positions: Positions,
+    pub positions: PositionPrecision,
     /// The owners' rules, to begin with.
     pub rules: Arc<Rules>,
     /// Which build this is, for `engine.discovery`.
     pub commit_hash: Option<String>,
     /// Nodes that do not announce themselves, each with a name of its own.
-    pub transports: Vec<Configured>,
+    pub transports: Vec<ConfiguredNode>,
 }
 
 /// A director.
 pub struct Director {
     settings: Settings,
-    messenger: Messenger,
+    publisher: Publisher,
     bus: Bus,
     subscription: Subscription,
-    console: Console,
-    queries: mpsc::Receiver<Query>,
+    admin: AdminHandle,
+    admin_requests: mpsc::Receiver<AdminRequest>,
     leadership: Leadership,
 }
 
@@ -85,23 +85,32 @@ pub struct Director {
 /// counted. A heartbeat that is lost is repeated within seconds.
 const BUS_QUEUE: usize = 262_144;
 /// Errands that may wait for the messenger; at the bound, news wait with the clock.
-const ERRAND_QUEUE: usize = 8;
+const JOB_QUEUE: usize = 8;
 
 impl Director {
     /// A director that listens from now on. `minter` mints for the nodes that announce themselves.
     pub fn new(settings: Settings, bus: Bus, minter: ws_room::Minter) -> Result<Self, SettingsError> {
-        settings.engine.check()?;
-        let subscription = bus.subscribe("director", &patterns(settings.engine.clustering), BUS_QUEUE);
-        let messenger = Messenger::new(bus.clone(), Minters::new(minter, &settings.transports))
+        settings.engine.validate()?;
+        let subscription =
+            bus.subscribe("director", &subscribed_patterns(settings.engine.clustering), BUS_QUEUE);
+        let messenger = Publisher::new(bus.clone(), Minters::new(minter, &settings.transports))
             .with_positions(settings.positions);
-        let (console, queries) = Console::new();
+        let (console, queries) = AdminHandle::new();
         let leadership = Leadership::default();
-        Ok(Self { settings, messenger, bus, subscription, console, queries, leadership })
+        Ok(Self {
+            settings,
+            publisher: messenger,
+            bus,
+            subscription,
+            admin: console,
+            admin_requests: queries,
+            leadership,
+        })
     }
 
     /// Asks this director, and tells it things.
-    pub fn console(&self) -> Console {
-        self.console.clone()
+    pub fn admin(&self) -> AdminHandle {
+        self.admin.clone()
     }
 
     /// Whether this director knows which director leads, from now on.
@@ -112,19 +121,19 @@ impl Director {
     /// Directs, on the present task, with the messenger and the probes on others of the runtime
     /// `messengers`. Does not return while the bus is there.
     pub async fn run(self, messengers: tokio::runtime::Handle) {
-        let (errands, errands_receiver) = mpsc::channel(ERRAND_QUEUE);
-        messengers.spawn(self.messenger.run(errands_receiver));
-        let probes = configured::watch(&self.settings.transports, &messengers);
+        let (errands, errands_receiver) = mpsc::channel(JOB_QUEUE);
+        messengers.spawn(self.publisher.run(errands_receiver));
+        let probes = configured_nodes::spawn_probes(&self.settings.transports, &messengers);
         // Whoever may still ask has a console of its own.
-        drop(self.console);
-        let office = Office::new(self.bus.clone(), messengers);
-        let clock = Clock::new(self.settings, self.bus, errands, self.leadership);
-        clock.run(office, self.subscription, probes, self.queries).await;
+        drop(self.admin);
+        let office = Election::new(self.bus.clone(), messengers);
+        let clock = DirectorTask::new(self.settings, self.bus, errands, self.leadership);
+        clock.run(office, self.subscription, probes, self.admin_requests).await;
     }
 }
 
 /// What a director hears, whether it leads or stands by.
-fn patterns(clustering: Clustering) -> Vec<&'static str> {
+fn subscribed_patterns(clustering: Clustering) -> Vec<&'static str> {
     let mut patterns = vec![
         subject::PEER_CONNECTS,
         subject::PEER_HEARTBEATS,
@@ -133,7 +142,7 @@ fn patterns(clustering: Clustering) -> Vec<&'static str> {
         subject::ENGINE_DISCOVERY,
         subject::PEERS_WANTED,
     ];
-    if clustering == Clustering::Given {
+    if clustering == Clustering::External {
         patterns.push(subject::PEER_CLUSTER_CHANGES);
     }
     patterns
@@ -141,7 +150,7 @@ fn patterns(clustering: Clustering) -> Vec<&'static str> {
 
 /// When an engine starts, in milliseconds since the Unix epoch, as it stands in its islands' ids:
 /// never the same twice in a process.
-fn start_time() -> u64 {
+fn next_start_ms() -> u64 {
     static LAST: AtomicU64 = AtomicU64::new(0);
     let now = unix_ms(SystemTime::now());
     let next = |last: u64| Some(now.max(last + 1));

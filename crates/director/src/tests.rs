@@ -1,7 +1,7 @@
 use std::collections::BTreeSet;
 
 use protocol::{
-    Address, ConnectionString, Message as _, Position, Positions, SessionId, Subject,
+    Address, ConnectionString, Message as _, Position, PositionPrecision, SessionId, Subject,
     atoll_bus::{MembershipEnded, TransportAnnouncement},
     v3::{Heartbeat, IslandChangedMessage, IslandStatusMessage},
 };
@@ -21,7 +21,7 @@ pub(crate) fn settings() -> Settings {
         report_interval: Duration::from_millis(100),
         discovery_interval: Duration::from_secs(10),
         position_bound_m: 100_000.0,
-        positions: Positions::Exact,
+        positions: PositionPrecision::Exact,
         rules: Arc::default(),
         commit_hash: None,
         transports: Vec::new(),
@@ -35,7 +35,7 @@ pub(crate) fn room_node(public_url: &str) -> archipelago::Transport {
 }
 
 /// A director on a bus of its own, with one node that offers rooms.
-fn direct() -> Bus {
+fn start_director() -> Bus {
     let bus = Bus::in_process();
     let minter = ws_room::Minter::new(SECRET, Duration::from_secs(300));
     let director = Director::new(settings(), bus.clone(), minter).unwrap();
@@ -92,8 +92,8 @@ async fn leadership_is_unknown_until_the_director_runs() {
 }
 
 #[tokio::test]
-async fn peers_that_are_near_get_strings_to_the_same_room_and_then_silence() {
-    let bus = direct();
+async fn near_peers_are_sent_to_the_same_room_once() {
+    let bus = start_director();
     let mut changes = bus.subscribe("test", &[subject::PEER_ISLAND_CHANGES], 16);
     heartbeat(&bus, 1, None, 0.0);
     heartbeat(&bus, 2, None, 50.0);
@@ -120,14 +120,14 @@ async fn peers_that_are_near_get_strings_to_the_same_room_and_then_silence() {
 }
 
 #[tokio::test]
-async fn a_new_session_is_told_though_its_island_is_the_old_one() {
-    let bus = direct();
+async fn new_session_is_assigned_to_the_same_island_again() {
+    let bus = start_director();
     let mut changes = bus.subscribe("test", &[subject::PEER_ISLAND_CHANGES], 16);
     let (older, newer) = (SessionId::new(1, 0), SessionId::new(2, 0));
     heartbeat(&bus, 1, Some(older), 0.0);
     let (_, first) = next::<IslandChangedMessage>(&mut changes).await;
-    bus.publish(&Subject::PeerConnect(peer(1)), Headers::of_session(newer), "");
-    bus.publish(&Subject::PeerDisconnect(peer(1)), Headers::of_session(older), "");
+    bus.publish(&Subject::PeerConnect(peer(1)), Headers::for_session(newer), "");
+    bus.publish(&Subject::PeerDisconnect(peer(1)), Headers::for_session(older), "");
     heartbeat(&bus, 1, Some(newer), 0.0);
     let envelope = changes.next().await.unwrap();
     let again = IslandChangedMessage::decode(envelope.payload).unwrap();
@@ -137,7 +137,7 @@ async fn a_new_session_is_told_though_its_island_is_the_old_one() {
 
 #[tokio::test]
 async fn takeover_revokes_older_tokens_before_the_newer_is_minted() {
-    let bus = direct();
+    let bus = start_director();
     let mut ends = bus.subscribe("test", &[subject::MEMBERSHIP_ENDS], 16);
     let mut changes = bus.subscribe("test", &[subject::PEER_ISLAND_CHANGES], 16);
     let mut members = bus.subscribe("test", &[subject::ISLAND_PEER_JOINS, subject::ISLAND_PEER_LEAVES], 16);
@@ -181,8 +181,8 @@ async fn takeover_revokes_older_tokens_before_the_newer_is_minted() {
 }
 
 #[tokio::test]
-async fn who_leaves_an_island_leaves_its_room_and_the_report() {
-    let bus = direct();
+async fn departed_peer_leaves_its_room_and_the_report() {
+    let bus = start_director();
     let patterns = [subject::MEMBERSHIP_ENDS];
     let mut ends = bus.subscribe("test", &patterns, 16);
     let mut changes = bus.subscribe("test", &[subject::PEER_ISLAND_CHANGES], 16);
@@ -203,8 +203,8 @@ async fn who_leaves_an_island_leaves_its_room_and_the_report() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_read_changes_nothing() {
-    let bus = direct();
+async fn malformed_heartbeats_change_nothing() {
+    let bus = start_director();
     let mut changes = bus.subscribe("test", &[subject::PEER_ISLAND_CHANGES], 16);
     bus.publish(&Subject::PeerHeartbeat(peer(1)), Headers::default(), "noise");
     heartbeat(&bus, 1, None, f32::NAN);
@@ -217,10 +217,10 @@ async fn what_cannot_be_read_changes_nothing() {
 }
 
 #[tokio::test]
-async fn two_directors_never_give_two_islands_one_id() {
+async fn two_directors_never_reuse_an_island_id() {
     let mut ids = BTreeSet::new();
     for _ in 0..2 {
-        let bus = direct();
+        let bus = start_director();
         let mut changes = bus.subscribe("test", &[subject::PEER_ISLAND_CHANGES], 16);
         heartbeat(&bus, 1, None, 0.0);
         ids.insert(next::<IslandChangedMessage>(&mut changes).await.1.island_id);

@@ -11,11 +11,11 @@ use axum::{
     http::StatusCode,
     response::{IntoResponse, Response},
 };
-use protocol::{ConnectionString, subject::Layout, v3::ServiceDiscoveryMessage};
+use protocol::{ConnectionString, subject::SubjectScheme, v3::ServiceDiscoveryMessage};
 use serde::Serialize;
 use tokio::time::Instant;
 
-use crate::{gateway::Shared, services};
+use crate::{gateway::Shared, realm_services};
 
 /// A director says that it is there every 10 s by default; three times unheard is too many.
 const DIRECTOR_TIMEOUT: Duration = Duration::from_secs(30);
@@ -24,12 +24,12 @@ const BFF_PROTOCOL_VERSION: &str = "1.0_0";
 
 /// What has been heard of the director.
 #[derive(Debug, Default)]
-pub(crate) struct Directory {
+pub(crate) struct DirectorStatus {
     last: Option<(Instant, u32)>,
 }
 
-impl Directory {
-    pub(crate) fn heard(&mut self, discovery: &ServiceDiscoveryMessage) {
+impl DirectorStatus {
+    pub(crate) fn record(&mut self, discovery: &ServiceDiscoveryMessage) {
         let users = discovery.status.as_ref().map_or(0, |status| status.user_count);
         self.last = Some((Instant::now(), users));
     }
@@ -38,7 +38,7 @@ impl Directory {
         self.last.is_some_and(|(at, _)| at.elapsed() < DIRECTOR_TIMEOUT)
     }
 
-    fn users(&self) -> u32 {
+    fn user_count(&self) -> u32 {
         self.last.map_or(0, |(_, users)| users)
     }
 }
@@ -49,8 +49,8 @@ struct About<'a> {
     healthy: bool,
     accepting_users: bool,
     configurations: Configurations,
-    content: Service<'a>,
-    lambdas: Service<'a>,
+    content: ServiceStatus<'a>,
+    lambdas: ServiceStatus<'a>,
     comms: Comms,
     bff: Bff,
 }
@@ -67,7 +67,7 @@ struct Configurations {
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Service<'a> {
+struct ServiceStatus<'a> {
     healthy: bool,
     public_url: &'a str,
 }
@@ -96,12 +96,12 @@ impl Shared {
     /// Why nobody is asked in at the moment, if nobody is. Whoever comes all the same is refused when
     /// the sessions are full, and let in when memory or CPU are short: clients that read `/about`
     /// go elsewhere, and those inside are none the better for the others being refused late.
-    pub(crate) fn unwilling(&self) -> Option<&'static str> {
+    pub(crate) fn rejection_reason(&self) -> Option<&'static str> {
         if self.sessions.is_draining() {
             Some("the realm is restarting, come back later")
         } else if self.sessions.count() >= self.settings.max_sessions {
             Some("the realm is full, come back later")
-        } else if self.load.is_over() {
+        } else if self.load.is_overloaded() {
             Some("the realm is too busy, come back later")
         } else {
             None
@@ -109,21 +109,21 @@ impl Shared {
     }
 }
 
-impl<'a> From<&'a services::Service> for Service<'a> {
-    fn from(service: &'a services::Service) -> Self {
+impl<'a> From<&'a realm_services::RealmService> for ServiceStatus<'a> {
+    fn from(service: &'a realm_services::RealmService) -> Self {
         Self { healthy: service.is_healthy(), public_url: service.url() }
     }
 }
 
-pub(crate) async fn about(State(shared): State<Arc<Shared>>) -> Response {
+pub(crate) async fn handle_about(State(shared): State<Arc<Shared>>) -> Response {
     let (comms_healthy, reported_users) = {
-        let directory = shared.directory();
-        (directory.is_healthy(), directory.users())
+        let directory = shared.director_status();
+        (directory.is_healthy(), directory.user_count())
     };
-    let users_count = match shared.bus.layout() {
-        Layout::CommsV3 => shared.sessions.users_count(),
+    let users_count = match shared.bus.subject_scheme() {
+        SubjectScheme::CommsV3 => shared.sessions.users_count(),
         // Gateways do not announce sessions there: only the director's report covers all of them.
-        Layout::ArchipelagoWorkers => shared.sessions.count().max(reported_users as usize),
+        SubjectScheme::ArchipelagoWorkers => shared.sessions.count().max(reported_users as usize),
     };
     let user_count = shared.sessions.count();
     let draining = shared.sessions.is_draining();
@@ -131,11 +131,11 @@ pub(crate) async fn about(State(shared): State<Arc<Shared>>) -> Response {
     let socket = format!("{}/archipelago/ws", shared.settings.public_url.trim_end_matches('/'));
     let fixed_adapter = realm.fixed_adapter.as_ref().map(ConnectionString::to_string);
     let archipelago = ConnectionString::Archipelago { url: socket };
-    let (content, lambdas) = (Service::from(&shared.content), Service::from(&shared.lambdas));
+    let (content, lambdas) = (ServiceStatus::from(&shared.content), ServiceStatus::from(&shared.lambdas));
     let healthy = comms_healthy && !draining && content.healthy && lambdas.healthy;
     let about = About {
         healthy,
-        accepting_users: healthy && shared.unwilling().is_none() && !shared.login.is_closed(),
+        accepting_users: healthy && shared.rejection_reason().is_none() && !shared.login.is_closed(),
         configurations: Configurations {
             network_id: realm.network_id,
             realm_name: realm.names.name.clone(),

@@ -13,7 +13,7 @@ use protocol::{
 
 /// Who asks to sign in.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Applicant {
+pub(crate) struct SignInRequest {
     pub(crate) address: Address,
     /// What its client can join, separated by commas; none when it did not say, or said what cannot
     /// be read.
@@ -21,27 +21,27 @@ pub(crate) struct Applicant {
     /// Whether its client announced extensions of this project: only then it is sent any.
     pub(crate) extensions: bool,
     /// The hash of the resumption secret that its client presented.
-    pub(crate) presented: Option<ResumeHash>,
+    pub(crate) presented_hash: Option<ResumeHash>,
 }
 
-impl Applicant {
+impl SignInRequest {
     /// Reads a request to sign in.
-    fn read(request: &ChallengeRequestMessage) -> Result<Self, AddressError> {
+    fn from_message(request: &ChallengeRequestMessage) -> Result<Self, AddressError> {
         let secret = request.resume_secret.as_deref();
         Ok(Self {
             address: request.address.parse()?,
-            transports: joinable(&request.transports),
+            transports: parse_transports(&request.transports),
             extensions: secret.is_some() || !request.transports.is_empty(),
-            presented: secret.and_then(ResumeSecret::read).map(|secret| secret.hash()),
+            presented_hash: secret.and_then(ResumeSecret::from_bytes).map(|secret| secret.hash()),
         })
     }
 }
 
 #[cfg(test)]
-impl Applicant {
+impl SignInRequest {
     /// A client that announced no extensions.
-    pub(crate) fn stock(address: Address) -> Self {
-        Self { address, transports: None, extensions: false, presented: None }
+    pub(crate) fn without_extensions(address: Address) -> Self {
+        Self { address, transports: None, extensions: false, presented_hash: None }
     }
 }
 
@@ -51,7 +51,7 @@ pub(crate) enum Handshake {
     /// Nothing was said yet.
     AwaitRequest,
     /// This challenge was sent, and no other will be.
-    AwaitSignature { applicant: Applicant, challenge: Challenge },
+    AwaitSignature { request: SignInRequest, challenge: Challenge },
 }
 
 /// What to do about a packet.
@@ -60,9 +60,9 @@ pub(crate) enum Step {
     /// Nothing: a packet from the future.
     Ignore,
     /// Somebody asks to sign in: send it a challenge, then come back with [`Handshake::challenge`].
-    Challenge(Applicant),
+    Challenge(SignInRequest),
     /// See whether this chain is valid; the challenge is used up.
-    Verify { applicant: Applicant, challenge: Challenge, auth_chain_json: String },
+    Verify { request: SignInRequest, challenge: Challenge, auth_chain_json: String },
 }
 
 /// What a client may say that it can join.
@@ -75,13 +75,13 @@ impl Handshake {
         match (self, packet.message) {
             (state, None) => Ok((state, Step::Ignore)),
             (Self::AwaitRequest, Some(ChallengeRequest(request))) => {
-                let applicant =
-                    Applicant::read(&request).map_err(|error| (Close::AuthRefused, error.to_string()))?;
+                let applicant = SignInRequest::from_message(&request)
+                    .map_err(|error| (Close::AuthRefused, error.to_string()))?;
                 Ok((Self::AwaitRequest, Step::Challenge(applicant)))
             }
-            (Self::AwaitSignature { applicant, challenge }, Some(SignedChallenge(signed))) => {
+            (Self::AwaitSignature { request: applicant, challenge }, Some(SignedChallenge(signed))) => {
                 let auth_chain_json = signed.auth_chain_json;
-                Ok((Self::AwaitRequest, Step::Verify { applicant, challenge, auth_chain_json }))
+                Ok((Self::AwaitRequest, Step::Verify { request: applicant, challenge, auth_chain_json }))
             }
             _ => Err((Close::OutOfOrder, Close::OutOfOrder.reason().to_owned())),
         }
@@ -89,7 +89,7 @@ impl Handshake {
 
     /// The state after `challenge` was made for `applicant`, and the packet that carries it.
     pub(crate) fn challenge(
-        applicant: Applicant,
+        applicant: SignInRequest,
         challenge: Challenge,
         connected: bool,
     ) -> (Self, ServerPacket) {
@@ -98,13 +98,13 @@ impl Handshake {
             already_connected: connected,
         };
         let message = Some(server_packet::Message::ChallengeResponse(response));
-        (Self::AwaitSignature { applicant, challenge }, ServerPacket { message })
+        (Self::AwaitSignature { request: applicant, challenge }, ServerPacket { message })
     }
 }
 
 /// What a client says that it can join. What cannot be read, or is too much, counts as nothing
 /// said: it can still sign in.
-fn joinable(names: &[String]) -> Option<Arc<str>> {
+fn parse_transports(names: &[String]) -> Option<Arc<str>> {
     if names.is_empty() {
         return None;
     }
@@ -142,16 +142,18 @@ mod tests {
     }
 
     fn challenged() -> Handshake {
-        let applicant = Applicant::stock(Address::new([1; 20]));
+        let applicant = SignInRequest::without_extensions(Address::new([1; 20]));
         Handshake::challenge(applicant, Challenge::new("", [7; 16]), false).0
     }
 
     #[test]
-    fn a_request_is_challenged_and_the_signature_verified() {
+    fn sign_in_request_is_challenged_then_verified() {
         let address = Address::new([0xab; 20]);
         let upper = address.to_string().to_uppercase().replace("0X", "0x");
         let (_, step) = Handshake::AwaitRequest.receive(request(&upper)).unwrap();
-        assert!(matches!(step, Step::Challenge(applicant) if applicant == Applicant::stock(address)));
+        assert!(
+            matches!(step, Step::Challenge(applicant) if applicant == SignInRequest::without_extensions(address))
+        );
         let (state, step) = challenged().receive(signed()).unwrap();
         assert!(matches!(step, Step::Verify { auth_chain_json, .. } if auth_chain_json == "[]"));
         let again = state.receive(signed()).unwrap_err();
@@ -159,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_client_can_join_is_kept_if_it_can_be_read() {
+    fn valid_transports_are_kept() {
         let kept = |transports: &[&str]| {
             let request = request_with(&Address::new([1; 20]).to_string(), transports);
             let (_, step) = Handshake::AwaitRequest.receive(request).unwrap();
@@ -180,8 +182,9 @@ mod tests {
             let address = Address::new([1; 20]).to_string();
             let resume_secret = resume_secret.map(<[u8]>::to_vec);
             let applicant =
-                Applicant::read(&ChallengeRequestMessage { address, transports, resume_secret }).unwrap();
-            (applicant.extensions, applicant.presented)
+                SignInRequest::from_message(&ChallengeRequestMessage { address, transports, resume_secret })
+                    .unwrap();
+            (applicant.extensions, applicant.presented_hash)
         };
         assert_eq!(read(&[], None), (false, None));
         assert_eq!(read(&["ws-room"], None), (true, None));
@@ -191,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn packets_out_of_order_end_it_and_unknown_ones_do_not() {
+    fn out_of_order_packet_ends_handshake_unknown_is_ignored() {
         let heartbeat = || packet(client_packet::Message::Heartbeat(Heartbeat::default()));
         for (state, packet) in [
             (Handshake::AwaitRequest, signed()),

@@ -2,31 +2,31 @@
 //! bus, and hands them what the director says; `/about`; logins to a fixed room.
 //!
 //! A session is one task. What the rest of the process may say to it goes through a bounded
-//! `sessions::Sessions` entry; what it says goes on the bus, stamped with its session id.
+//! `session_registry::SessionRegistry` entry; what it says goes on the bus, stamped with its session id.
 
 mod about;
-mod bff;
-mod elsewhere;
-mod frames;
+mod archipelago_socket;
+mod client_socket;
 mod gateway;
 mod handshake;
-mod live;
-mod load;
+mod heartbeat_encoder;
+mod load_monitor;
 mod login;
 mod realm_check;
-mod replays;
-mod report;
-mod resume;
-mod services;
-mod sessions;
+mod realm_services;
+mod remote_sessions;
+mod replay_cache;
+mod resumption;
+mod rpc_socket;
+mod session_registry;
+mod session_state;
+mod session_timers;
 mod settings;
-mod socket;
-mod timers;
 mod topics;
 
-pub use gateway::{Gateway, Inbound};
-pub use load::{LoadLimits, Sampler, Usage};
+pub use gateway::{BusSubscriptions, Gateway};
+pub use heartbeat_encoder::HeartbeatEncoder;
+pub use load_monitor::{LoadLimits, Sampler, Usage};
 pub use login::FixedRoom;
 pub use realm_check::{RealmCheck, RealmNames};
-pub use report::Report;
 pub use settings::{KeepSession, Realm, Settings};

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use admission::{Full, Network, RateLimiter, Refusal, TooOften};
+use admission::{AcquireError, AuthError, Network, RateLimited, RateLimiter};
 use axum::{
     Extension, Json,
     body::Bytes,
@@ -26,11 +26,11 @@ use transports::ws_room;
 use crate::{
     Realm, RealmCheck, RealmNames, Settings,
     gateway::Shared,
-    replays::{NotTaken, Replays},
+    replay_cache::{ReplayCache, ReplayError},
 };
 
 /// Where it is, below the realm's public URL.
-pub(crate) const PATH: &str = "/signed-login";
+pub(crate) const LOGIN_PATH: &str = "/signed-login";
 
 /// The room that everybody who logs in is sent to.
 pub struct FixedRoom {
@@ -61,14 +61,14 @@ pub(crate) struct Login {
     names: RealmNames,
     check: RealmCheck,
     /// Whether all clients are sent here.
-    is_only_way: bool,
+    is_mandatory: bool,
     /// What clients sign: the path in the public URL, whatever a proxy makes of it.
-    path: String,
+    signed_path: String,
     state: Mutex<LoginState>,
 }
 
 struct LoginState {
-    replays: Replays,
+    replay_cache: ReplayCache,
     rates: RateLimiter<Network>,
     clock: UlidClock,
     /// What the room's node said last.
@@ -76,37 +76,37 @@ struct LoginState {
 }
 
 /// A login that is denied.
-struct Denial {
+struct LoginError {
     status: StatusCode,
     message: String,
 }
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Granted {
+struct LoginResponse {
     fixed_adapter: String,
 }
 
 #[derive(Serialize)]
-struct Denied {
+struct LoginErrorResponse {
     message: String,
 }
 
 impl Login {
     pub(crate) fn new(room: Option<FixedRoom>, settings: &Settings) -> Self {
         let (replays, clock, node) =
-            (Replays::new(MAX_REPLAYS, SystemTime::now()), UlidClock::default(), None);
-        let path = format!("{}{PATH}", settings.path());
+            (ReplayCache::new(MAX_REPLAYS, SystemTime::now()), UlidClock::default(), None);
+        let path = format!("{}{LOGIN_PATH}", settings.path());
         let rates = RateLimiter::new(settings.logins_per_network, MAX_NETWORKS);
-        let state = Mutex::new(LoginState { replays, rates, clock, node });
+        let state = Mutex::new(LoginState { replay_cache: replays, rates, clock, node });
         let Realm { guests, ref names, check, .. } = settings.realm;
         let names = names.clone();
         let fixed = matches!(settings.realm.fixed_adapter, Some(ConnectionString::SignedLogin { .. }));
-        Self { is_only_way: fixed && room.is_some(), room, guests, names, check, path, state }
+        Self { is_mandatory: fixed && room.is_some(), room, guests, names, check, signed_path: path, state }
     }
 
     /// A node said that it is there.
-    pub(crate) fn heard(&self, announcement: TransportAnnouncement) {
+    pub(crate) fn observe_node(&self, announcement: TransportAnnouncement) {
         let Some(room) = &self.room else { return };
         let mut state = self.lock();
         let has_it = match &room.node {
@@ -114,7 +114,7 @@ impl Login {
             None => {
                 let announced = announcement.rooms.iter().any(|seats| seats.room == room.name.as_str());
                 // Of several the first by name, so that all gateways send people to one of them.
-                let other = state.node.as_ref().filter(|(at, node)| is_there(*at, node));
+                let other = state.node.as_ref().filter(|(at, node)| accepts_users(*at, node));
                 announced
                     && other.is_none_or(|(_, other)| match announcement.node.cmp(&other.node) {
                         Ordering::Less => !announcement.draining,
@@ -130,23 +130,23 @@ impl Login {
 
     /// Whether all clients are sent here, and there is no place for them.
     pub(crate) fn is_closed(&self) -> bool {
-        self.is_only_way && (self.node_url().is_err() || self.lock().replays.is_full(SystemTime::now()))
+        self.is_mandatory && (self.node_url().is_err() || self.lock().replay_cache.is_full(SystemTime::now()))
     }
 
     /// Whether a request would do, as far as can be told without asking contracts, and is not one of
     /// too many from `network`.
-    fn judge(&self, fetch: &SignedFetch, network: Network) -> Result<(), Denial> {
-        self.permit(fetch)?;
+    fn precheck(&self, fetch: &SignedFetch, network: Network) -> Result<(), LoginError> {
+        self.check_metadata(fetch)?;
         self.node_url()?;
         let mut state = self.lock();
-        state.replays.check(fetch.into(), SystemTime::now())?;
+        state.replay_cache.check(fetch.into(), SystemTime::now())?;
         Ok(state.rates.take(network, Instant::now())?)
     }
 
     /// Whether this person may come in for what the metadata says.
-    fn permit(&self, fetch: &SignedFetch) -> Result<(), Denial> {
+    fn check_metadata(&self, fetch: &SignedFetch) -> Result<(), LoginError> {
         let says = |key: &str| fetch.metadata.get(key).and_then(Value::as_str);
-        let forbidden = |message: String| Err(Denial { status: StatusCode::FORBIDDEN, message });
+        let forbidden = |message: String| Err(LoginError { status: StatusCode::FORBIDDEN, message });
         if says("intent") != Some(INTENT) {
             return forbidden(format!("the request is not signed for this: its intent must be {INTENT}"));
         }
@@ -176,29 +176,34 @@ impl Login {
     }
 
     /// Where the room is, if its node is there, and both have a seat.
-    fn node_url(&self) -> Result<String, Denial> {
+    fn node_url(&self) -> Result<String, LoginError> {
         let state = self.lock();
         match &state.node {
-            Some((at, node)) if is_there(*at, node) => {
+            Some((at, node)) if accepts_users(*at, node) => {
                 let room = self.room.as_ref().map(|room| room.name.as_str());
                 let seats = node.rooms.iter().find(|seats| Some(&*seats.room) == room);
                 if node.available_seats == 0 || seats.is_some_and(|seats| seats.available_seats == 0) {
-                    return Err(Denial::come_back("the room is full, come back later"));
+                    return Err(LoginError::retry_later("the room is full, come back later"));
                 }
                 Ok(node.public_url.clone())
             }
-            _ => Err(Denial::come_back("the room is not there now, come back later")),
+            _ => Err(LoginError::retry_later("the room is not there now, come back later")),
         }
     }
 
     /// Takes a request, once.
-    fn take(&self, fetch: &SignedFetch) -> Result<(), Denial> {
-        Ok(self.lock().replays.take(fetch.into(), SystemTime::now())?)
+    fn accept(&self, fetch: &SignedFetch) -> Result<(), LoginError> {
+        Ok(self.lock().replay_cache.accept(fetch.into(), SystemTime::now())?)
     }
 
     /// The way into the room for `address`.
-    fn mint(&self, room: &FixedRoom, node_url: &str, address: Address) -> Result<String, Denial> {
-        let failed = || Denial::come_back("no access token could be made, come back later");
+    fn mint_connection(
+        &self,
+        room: &FixedRoom,
+        node_url: &str,
+        address: Address,
+    ) -> Result<String, LoginError> {
+        let failed = || LoginError::retry_later("no access token could be made, come back later");
         let random = admission::random().map_err(|_| failed())?;
         let now = SystemTime::now();
         let minted = self.lock().clock.mint(unix_ms(now), u128::from_le_bytes(random));
@@ -212,35 +217,35 @@ impl Login {
 }
 
 /// Whether a node takes people in that said this then.
-fn is_there(at: Instant, node: &TransportAnnouncement) -> bool {
+fn accepts_users(at: Instant, node: &TransportAnnouncement) -> bool {
     at.elapsed() < NODE_TIMEOUT && !node.draining
 }
 
 /// Logs somebody in.
-pub(crate) async fn login(
+pub(crate) async fn handle_login(
     State(shared): State<Arc<Shared>>,
     Extension(network): Extension<Network>,
     request: Request,
 ) -> Response {
     let limit = shared.settings.handshake_timeout;
-    let answer = timeout(limit, answer(&shared, network, request)).await;
+    let answer = timeout(limit, log_in(&shared, network, request)).await;
     let answer = answer.unwrap_or_else(|_| {
         let message = "the login took too long, come back later".to_owned();
-        Err(Denial { status: StatusCode::REQUEST_TIMEOUT, message })
+        Err(LoginError { status: StatusCode::REQUEST_TIMEOUT, message })
     });
     let outcome = match &answer {
         Ok(_) => "granted",
-        Err(denial) if denial.may_come_back() => "busy",
+        Err(denial) if denial.is_retryable() => "busy",
         Err(_) => "denied",
     };
     metrics::counter!("atoll_gateway_logins_total", "outcome" => outcome).increment(1);
     let headers = [(header::CACHE_CONTROL, "no-store")];
     match answer {
-        Ok(fixed_adapter) => (headers, Json(Granted { fixed_adapter })).into_response(),
+        Ok(fixed_adapter) => (headers, Json(LoginResponse { fixed_adapter })).into_response(),
         Err(denial) => {
-            let may_come_back = denial.may_come_back();
-            let Denial { status, message } = denial;
-            let mut response = (status, headers, Json(Denied { message })).into_response();
+            let may_come_back = denial.is_retryable();
+            let LoginError { status, message } = denial;
+            let mut response = (status, headers, Json(LoginErrorResponse { message })).into_response();
             if may_come_back {
                 response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
             }
@@ -249,31 +254,33 @@ pub(crate) async fn login(
     }
 }
 
-async fn answer(shared: &Shared, network: Network, request: Request) -> Result<String, Denial> {
+async fn log_in(shared: &Shared, network: Network, request: Request) -> Result<String, LoginError> {
     let login = &shared.login;
     let Some(room) = &login.room else {
         let message = "this realm has no fixed room to log in to".to_owned();
-        return Err(Denial { status: StatusCode::NOT_FOUND, message });
+        return Err(LoginError { status: StatusCode::NOT_FOUND, message });
     };
-    let permit = shared.handshakes.acquire(network).map_err(|full| Denial::come_back(&full.to_string()))?;
-    if let Some(reason) = shared.unwilling() {
-        return Err(Denial::come_back(reason));
+    let permit =
+        shared.handshakes.acquire(network).map_err(|full| LoginError::retry_later(&full.to_string()))?;
+    if let Some(reason) = shared.rejection_reason() {
+        return Err(LoginError::retry_later(reason));
     }
     let headers = tokio::select! {
-        headers = read(request) => headers?,
-        () = permit.evicted() => return Err(Denial::come_back(&Full::Total.to_string())),
+        headers = read_headers(request) => headers?,
+        () = permit.evicted() => return Err(LoginError::retry_later(&AcquireError::AtCapacity.to_string())),
     };
     permit.set_waiting(false);
-    let judge = |fetch: &SignedFetch| login.judge(fetch, network);
-    let fetch = shared.verifier.verify_fetch("POST", login.path.clone(), headers, network, judge).await?;
+    let judge = |fetch: &SignedFetch| login.precheck(fetch, network);
+    let fetch =
+        shared.verifier.verify_fetch("POST", login.signed_path.clone(), headers, network, judge).await?;
     // Contracts may have taken seconds. Whoever is to come back may do so with the same request.
     let node_url = login.node_url()?;
-    login.take(&fetch)?;
-    login.mint(room, &node_url, fetch.examined.owner)
+    login.accept(&fetch)?;
+    login.mint_connection(room, &node_url, fetch.verification.owner)
 }
 
 /// Reads the whole of a request, of which only the headers matter.
-async fn read(mut request: Request) -> Result<HeaderMap, Denial> {
+async fn read_headers(mut request: Request) -> Result<HeaderMap, LoginError> {
     let headers = std::mem::take(request.headers_mut());
     DefaultBodyLimit::max(MAX_BODY_BYTES).apply(&mut request);
     match Bytes::from_request(request, &()).await {
@@ -286,54 +293,54 @@ async fn read(mut request: Request) -> Result<HeaderMap, Denial> {
                 }
                 _ => "the body could not be read".to_owned(),
             };
-            Err(Denial { status, message })
+            Err(LoginError { status, message })
         }
     }
 }
 
-impl Denial {
+impl LoginError {
     /// Whether nothing is known to be wrong with the request.
-    fn may_come_back(&self) -> bool {
+    fn is_retryable(&self) -> bool {
         matches!(self.status, StatusCode::REQUEST_TIMEOUT | StatusCode::SERVICE_UNAVAILABLE)
     }
 
-    fn come_back(message: &str) -> Self {
+    fn retry_later(message: &str) -> Self {
         Self { status: StatusCode::SERVICE_UNAVAILABLE, message: message.to_owned() }
     }
 }
 
-impl From<Refusal> for Denial {
-    fn from(refusal: Refusal) -> Self {
+impl From<AuthError> for LoginError {
+    fn from(refusal: AuthError) -> Self {
         let status = match &refusal {
-            Refusal::Fetch(FetchError::SignedForScene) => StatusCode::FORBIDDEN,
-            Refusal::Fetch(FetchError::Chain(_) | FetchError::FromFuture | FetchError::TooOld)
-            | Refusal::Chain(_)
-            | Refusal::Contract { .. } => StatusCode::UNAUTHORIZED,
-            Refusal::Fetch(_) => StatusCode::BAD_REQUEST,
-            Refusal::NotAsked { .. } => StatusCode::SERVICE_UNAVAILABLE,
+            AuthError::Fetch(FetchError::SignedForScene) => StatusCode::FORBIDDEN,
+            AuthError::Fetch(FetchError::Chain(_) | FetchError::FromFuture | FetchError::TooOld)
+            | AuthError::Chain(_)
+            | AuthError::InvalidContractSignature { .. } => StatusCode::UNAUTHORIZED,
+            AuthError::Fetch(_) => StatusCode::BAD_REQUEST,
+            AuthError::ContractUnavailable { .. } => StatusCode::SERVICE_UNAVAILABLE,
         };
         Self { status, message: refusal.to_string() }
     }
 }
 
-impl From<TooOften> for Denial {
-    fn from(too_often: TooOften) -> Self {
-        Self::come_back(&too_often.to_string())
+impl From<RateLimited> for LoginError {
+    fn from(too_often: RateLimited) -> Self {
+        Self::retry_later(&too_often.to_string())
     }
 }
 
-impl From<NotTaken> for Denial {
-    fn from(not_taken: NotTaken) -> Self {
+impl From<ReplayError> for LoginError {
+    fn from(not_taken: ReplayError) -> Self {
         let unauthorized =
             |message: &str| Self { status: StatusCode::UNAUTHORIZED, message: message.to_owned() };
         match not_taken {
-            NotTaken::Again => unauthorized("the request has been used before: sign another"),
-            NotTaken::Stale => unauthorized("the request has become too old: sign another"),
+            ReplayError::AlreadyUsed => unauthorized("the request has been used before: sign another"),
+            ReplayError::Expired => unauthorized("the request has become too old: sign another"),
             // Nothing is wrong with it, and the next one, signed later, will do.
-            NotTaken::Before => {
-                Self::come_back("the request was signed before the realm began: sign another")
+            ReplayError::SignedBeforeStart => {
+                Self::retry_later("the request was signed before the realm began: sign another")
             }
-            NotTaken::Full => Self::come_back("too many people are signing in, come back later"),
+            ReplayError::Full => Self::retry_later("too many people are signing in, come back later"),
         }
     }
 }
@@ -354,14 +361,14 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_room_apart_is_on_the_first_node_that_announces_it() {
+    async fn fixed_room_uses_first_node_that_announces_it() {
         let login = plaza(None);
         let says = |node: &str, room: &str, draining| {
             let rooms = vec![RoomSeats { room: room.to_owned(), available_seats: 1 }];
             let (node, public_url) = (node.to_owned(), format!("ws://{node}"));
             let announcement =
                 TransportAnnouncement { node, public_url, rooms, draining, ..Default::default() };
-            login.heard(TransportAnnouncement { available_seats: -1, ..announcement });
+            login.observe_node(TransportAnnouncement { available_seats: -1, ..announcement });
         };
         let led = || login.node_url().ok();
         says("rooms-1", "inn", false);
@@ -386,20 +393,20 @@ mod tests {
     }
 
     #[test]
-    fn a_realm_that_could_remember_no_request_asks_nobody_in() {
+    fn full_replay_cache_closes_login() {
         let login = plaza(Some("rooms-1"));
         assert!(login.is_closed(), "the room is not there");
         let node = "rooms-1".to_owned();
-        login.heard(TransportAnnouncement { node, available_seats: -1, ..Default::default() });
+        login.observe_node(TransportAnnouncement { node, available_seats: -1, ..Default::default() });
         assert!(!login.is_closed());
-        login.lock().replays = Replays::new(0, SystemTime::now());
+        login.lock().replay_cache = ReplayCache::new(0, SystemTime::now());
         assert!(login.is_closed());
     }
 
     #[test]
-    fn what_is_signed_is_the_path_that_clients_see() {
+    fn signed_path_is_the_path_of_the_public_url() {
         let path = |public_url: &str| {
-            Login::new(None, &Settings { public_url: public_url.to_owned(), ..settings() }).path
+            Login::new(None, &Settings { public_url: public_url.to_owned(), ..settings() }).signed_path
         };
         assert_eq!(path("ws://127.0.0.1:5000"), "/signed-login");
         assert_eq!(path("wss://host/"), "/signed-login");

@@ -37,7 +37,7 @@ impl RealmNames {
             if key.eq_ignore_ascii_case("serverName") {
                 (!self.is_name(value)).then_some(("realm.serverName", value))
             } else if key.eq_ignore_ascii_case("hostname") {
-                (!self.is_host(host_of(value))).then_some(("realm.hostname", value))
+                (!self.is_host(parse_host(value))).then_some(("realm.hostname", value))
             } else {
                 None
             }
@@ -59,7 +59,7 @@ impl RealmNames {
 }
 
 /// The host in `host`, `host:port` or `scheme://host:port/path`, without the brackets of IPv6.
-fn host_of(text: &str) -> &str {
+fn parse_host(text: &str) -> &str {
     let after_scheme = text.split_once("://").map_or(text, |(_, rest)| rest);
     let authority = after_scheme.split(['/', '?', '#']).next().unwrap_or_default();
     let authority = authority.rsplit('@').next().unwrap_or_default();

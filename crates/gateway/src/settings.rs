@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use admission::{Limits, Rate};
+use admission::{ConnectionLimits, Rate};
 use protocol::ConnectionString;
 
 use crate::{LoadLimits, RealmCheck, RealmNames};
@@ -13,7 +13,7 @@ pub struct Settings {
     /// What `/about` says of the realm.
     pub realm: Realm,
     /// How many sockets may be signing in, and how often one network may begin to.
-    pub handshakes: Limits,
+    pub handshakes: ConnectionLimits,
     /// How often one network may send a signed login.
     pub logins_per_network: Rate,
     /// The most sessions at a time.
@@ -23,23 +23,23 @@ pub struct Settings {
     /// Which of two sessions of one wallet is kept.
     pub keep_session: KeepSession,
     /// Whether members of an island are told who joins it and who leaves it.
-    pub tell_members: bool,
+    pub send_member_changes: bool,
     /// Whether a challenge reports that its address is signed in already; if not, it always reports that
     /// it is not. Any client can ask for any address.
-    pub tell_connected: bool,
+    pub report_connected: bool,
     /// How much of the machine may be in use while more people are asked in.
-    pub load: LoadLimits,
+    pub load_limits: LoadLimits,
     /// How long the whole sign-in may take.
     pub handshake_timeout: Duration,
     /// A client from which nothing arrived for so long is pinged; after three such intervals it is closed.
     pub ping_interval: Duration,
     /// How often the last position of a quiet client is repeated on the bus.
-    pub vouch_interval: Duration,
+    pub republish_interval: Duration,
     /// For how long after its last heartbeat that is done.
-    pub vouch_for: Duration,
+    pub republish_for: Duration,
     /// Whether another service decides the islands (`islands.clustering = given`): clients need send no
     /// heartbeats then. A session lives as long as its socket answers pings, and is reported all the time.
-    pub clusters_given: bool,
+    pub external_clustering: bool,
     /// How long a signed-in socket may stay without its first heartbeat.
     pub idle_timeout: Duration,
     /// How long one write may take before the client counts as too slow.
@@ -108,19 +108,19 @@ pub(crate) mod tests {
         Settings {
             public_url: "ws://127.0.0.1:5000".to_owned(),
             realm: Realm::default(),
-            handshakes: Limits { total: 512, per_network: Some(32), rate: None },
+            handshakes: ConnectionLimits { total: 512, per_network: Some(32), rate: None },
             logins_per_network: Rate::per_second(20, 100),
             max_sessions: 10_000,
             max_sessions_per_network: None,
             keep_session: KeepSession::Newest,
-            tell_members: true,
-            tell_connected: true,
-            load: LoadLimits::default(),
+            send_member_changes: true,
+            report_connected: true,
+            load_limits: LoadLimits::default(),
             handshake_timeout: Duration::from_secs(10),
             ping_interval: Duration::from_secs(10),
-            vouch_interval: Duration::from_secs(5),
-            vouch_for: Duration::from_secs(120),
-            clusters_given: false,
+            republish_interval: Duration::from_secs(5),
+            republish_for: Duration::from_secs(120),
+            external_clustering: false,
             idle_timeout: Duration::from_secs(90),
             write_timeout: Duration::from_secs(10),
             position_bound_m: 100_000.0,

@@ -1,21 +1,24 @@
+//! The links of an auth chain: their JSON form, the structure of a chain, and the reasons for which a chain
+//! is refused.
+
 use serde::{Deserialize, Deserializer, Serialize};
 
-/// The most links a chain may have.
+/// Upper bound of links in a chain, the SIGNER included.
 pub const MAX_LINKS: usize = 10;
-/// The largest JSON text of a chain, in bytes.
+/// Upper bound of the JSON text of a chain, in bytes.
 pub const MAX_CHAIN_BYTES: usize = 16 * 1024;
 
-/// What a link says.
+/// The role of a link in its chain (`type` in JSON).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum LinkKind {
     /// The wallet that owns the chain.
     Signer,
-    /// A key pair vouches for a short-lived key.
+    /// A key pair authorizes an ephemeral key.
     EcdsaEphemeral,
     /// A key pair signs the challenge.
     EcdsaSignedEntity,
-    /// A contract wallet vouches for a short-lived key (EIP-1654).
+    /// A contract wallet authorizes an ephemeral key (EIP-1654).
     #[serde(rename = "ECDSA_EIP_1654_EPHEMERAL")]
     Eip1654Ephemeral,
     /// A contract wallet signs the challenge (EIP-1654).
@@ -40,13 +43,13 @@ impl LinkKind {
 /// One link of an auth chain.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Link {
-    /// What it says.
+    /// The role of the link.
     #[serde(rename = "type")]
     pub kind: LinkKind,
     /// An address, an ephemeral payload of three lines, or the challenge.
     pub payload: String,
-    /// `0x` and hex, by the authority before this link; empty in the first, where clients also send
-    /// `null` or no field.
+    /// `0x` and hex digits, made by the authority before this link. Empty in the first link, where clients
+    /// also send `null` or omit the field.
     #[serde(default, deserialize_with = "null_as_empty")]
     pub signature: String,
 }
@@ -55,122 +58,126 @@ fn null_as_empty<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
-/// Why a chain is refused. `link` counts from 0.
+/// The reason for which a chain is refused. `link` is the index of a link, from 0. Gateways and room nodes send
+/// the text as the reason of a close frame.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ChainError {
-    /// Over [`MAX_CHAIN_BYTES`].
+    /// The JSON text exceeds [`MAX_CHAIN_BYTES`].
     #[error("the chain is {bytes} bytes, at most {MAX_CHAIN_BYTES} are taken")]
     TooBig {
-        /// Its size.
+        /// Size of the JSON text.
         bytes: usize,
     },
     /// Not a JSON array of links.
     #[error("the chain is not a JSON array of links {{type, payload, signature}}")]
     NotLinks,
-    /// One link or none: nothing would be signed.
+    /// One link or none: the chain would contain no signature.
     #[error("the chain has {links} links, it needs at least 2")]
     TooFewLinks {
-        /// How many it has.
+        /// Number of links in the chain.
         links: usize,
     },
-    /// Over [`MAX_LINKS`].
+    /// More than [`MAX_LINKS`] links.
     #[error("the chain has {links} links, at most {MAX_LINKS} are taken")]
     TooManyLinks {
-        /// How many it has.
+        /// Number of links in the chain.
         links: usize,
     },
     /// The first link is not a SIGNER.
     #[error("the first link is not SIGNER")]
     NoSigner,
-    /// A SIGNER stands after the first link.
+    /// A link after the first is a SIGNER.
     #[error("link {link} is a second SIGNER")]
     SecondSigner {
-        /// Where it stands.
+        /// Index of the link.
         link: usize,
     },
-    /// A link of a kind that does not belong at its place.
+    /// The kind of a link is not allowed at its index: a signed entity before the end, or an ephemeral key at
+    /// the end.
     #[error("link {link} is of a kind that does not belong there")]
     Misplaced {
-        /// Where it stands.
+        /// Index of the link.
         link: usize,
     },
     /// The SIGNER's payload is not an address.
     #[error("the SIGNER's payload is not an address")]
     OwnerNotAddress,
-    /// The owner is not who the session said it was.
+    /// The owner differs from the address that the client announced.
     #[error("the chain belongs to another address than the one announced")]
-    OtherOwner,
-    /// An ephemeral payload is not its three lines.
+    OwnerMismatch,
+    /// The payload of an ephemeral link does not have its three lines.
     #[error("link {link}: the payload is not a title, an ephemeral address and an expiration on three lines")]
     EphemeralPayload {
-        /// Where it stands.
+        /// Index of the link.
         link: usize,
     },
-    /// The ephemeral key's time is over.
+    /// The ephemeral key has expired.
     #[error("link {link}: the ephemeral key has expired")]
     Expired {
-        /// Where it stands.
+        /// Index of the link.
         link: usize,
     },
-    /// The ephemeral key would be good for longer than is allowed.
+    /// The ephemeral key would be valid for longer than [`Limits::longest_ephemeral`](crate::Limits).
     #[error("link {link}: the ephemeral key expires too far in the future")]
     ExpiresTooLate {
-        /// Where it stands.
+        /// Index of the link.
         link: usize,
     },
-    /// The last link signs something else than this socket's challenge.
+    /// The last link does not sign this socket's challenge, or this request.
     #[error("the last link does not sign this challenge")]
-    OtherChallenge,
-    /// A signature is missing where one is needed.
+    ChallengeMismatch,
+    /// A link after the first has no signature.
     #[error("link {link} carries no signature")]
     Unsigned {
-        /// Where it stands.
+        /// Index of the link.
         link: usize,
     },
-    /// A signature's bytes are not `r`, `s`, `v`.
+    /// The signature of a key pair is not 65 bytes of `r`, `s`, `v`; that of a contract wallet is not hex.
     #[error("link {link}: the signature is malformed")]
     SignatureMalformed {
-        /// Where it stands.
+        /// Index of the link.
         link: usize,
     },
-    /// A signature's `s` is in the upper half (EIP-2).
+    /// The signature's `s` is in the upper half of its range (EIP-2).
     #[error("link {link}: the signature's s is in the upper half of its range")]
     SignatureHighS {
-        /// Where it stands.
+        /// Index of the link.
         link: usize,
     },
-    /// A signature is not by the authority before the link.
+    /// The authority before the link did not make the signature.
     #[error("link {link} is not signed by the authority before it")]
-    OtherSigner {
-        /// Where it stands.
+    SignerMismatch {
+        /// Index of the link.
         link: usize,
     },
-    /// A second link is signed by a contract wallet: each costs questions to an Ethereum node.
+    /// A second link is signed by a contract wallet. At most one is accepted, because each costs calls to an
+    /// Ethereum node.
     #[error("link {link} is the second one signed by a contract wallet (EIP-1654), at most one is taken")]
     SecondContractLink {
-        /// Where it stands.
+        /// Index of the link.
         link: usize,
     },
-    /// A contract wallet signed, and no provider is there to check it.
+    /// A contract wallet signed, and the server has no Ethereum provider that could check the signature.
     #[error("link {link} is signed by a contract wallet (EIP-1654), which this server cannot check")]
     ContractWallet {
-        /// Where it stands.
+        /// Index of the link.
         link: usize,
     },
 }
 
-/// Reads a chain and checks its outer shape.
+/// Parses a chain and checks its structure.
 pub(crate) fn parse(json: &str) -> Result<Vec<Link>, ChainError> {
     if json.len() > MAX_CHAIN_BYTES {
         return Err(ChainError::TooBig { bytes: json.len() });
     }
     let links: Vec<Link> = serde_json::from_str(json).map_err(|_| ChainError::NotLinks)?;
-    check(&links)?;
+    check_structure(&links)?;
     Ok(links)
 }
 
-/// Checks the outer shape of a chain: how many links, and which kind stands where.
-pub(crate) fn check(links: &[Link]) -> Result<(), ChainError> {
+/// Checks the structure of a chain: the number of links, the kind allowed at each index, a signature in each link
+/// after the first, and at most one link of a contract wallet.
+pub(crate) fn check_structure(links: &[Link]) -> Result<(), ChainError> {
     if links.len() > MAX_LINKS {
         return Err(ChainError::TooManyLinks { links: links.len() });
     }

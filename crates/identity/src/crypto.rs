@@ -37,7 +37,7 @@ pub(crate) fn personal_message(text: &[u8]) -> Message {
 }
 
 /// The address of a public key: the last 20 bytes of its Keccak-256.
-pub(crate) fn address_of(key: &PublicKey) -> Address {
+pub(crate) fn address_of_key(key: &PublicKey) -> Address {
     let digest = keccak256(&key.serialize_uncompressed()[1..]);
     let mut bytes = [0; 20];
     bytes.copy_from_slice(&digest[12..]);
@@ -66,6 +66,6 @@ pub(crate) fn parse_signature(text: &str) -> Result<RecoverableSignature, Signat
 }
 
 /// Who signed this text, if anybody can have.
-pub(crate) fn signer_of(text: &[u8], signature: &RecoverableSignature) -> Option<Address> {
-    signature.recover_ecdsa(personal_message(text)).ok().map(|key| address_of(&key))
+pub(crate) fn recover_signer(text: &[u8], signature: &RecoverableSignature) -> Option<Address> {
+    signature.recover_ecdsa(personal_message(text)).ok().map(|key| address_of_key(&key))
 }

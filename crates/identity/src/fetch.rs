@@ -17,21 +17,21 @@ use serde::{
 use serde_json::{Map, Value};
 
 use crate::{
-    ChainError, Examined, Limits, Link, MAX_CHAIN_BYTES, MAX_LINKS, chain::check, crypto::keccak256,
-    verify::examine_links,
+    ChainError, Limits, Link, MAX_CHAIN_BYTES, MAX_LINKS, OfflineVerification, chain::check_structure,
+    crypto::keccak256, verify::verify_links_offline,
 };
 
 /// Each link of the chain as JSON, in a header of this name and its number from 0.
-const LINK: &str = "x-identity-auth-chain-";
+const LINK_HEADER_PREFIX: &str = "x-identity-auth-chain-";
 /// Milliseconds since the Unix epoch.
-const TIMESTAMP: &str = "x-identity-timestamp";
+const TIMESTAMP_HEADER: &str = "x-identity-timestamp";
 /// A JSON object that says what the request is for.
-const METADATA: &str = "x-identity-metadata";
+const METADATA_HEADER: &str = "x-identity-metadata";
 
 /// For how long after its timestamp a request is taken.
-const LIFETIME: Duration = Duration::from_secs(5 * 60);
+const FETCH_LIFETIME: Duration = Duration::from_secs(5 * 60);
 /// What the metadata names as signer when a scene had the request signed, without the person.
-const SCENE: &str = "decentraland-kernel-scene";
+const SCENE_SIGNER: &str = "decentraland-kernel-scene";
 
 /// Names and values of headers.
 pub type Headers = Vec<(String, String)>;
@@ -41,7 +41,7 @@ pub type Headers = Vec<(String, String)>;
 #[derive(Debug, Clone, PartialEq)]
 pub struct SignedFetch {
     /// Whose request it is, and which contracts must be asked before that is sure.
-    pub examined: Examined,
+    pub verification: OfflineVerification,
     /// The payload that the last link signs.
     pub payload: String,
     /// When it claims to have been signed.
@@ -57,7 +57,7 @@ pub struct SignedFetch {
 impl SignedFetch {
     /// What tells this request from any other, whatever its signatures look like.
     pub fn fingerprint(&self) -> [u8; 32] {
-        keccak256(&[self.examined.owner.as_bytes(), self.payload.as_bytes()].concat())
+        keccak256(&[self.verification.owner.as_bytes(), self.payload.as_bytes()].concat())
     }
 }
 
@@ -108,41 +108,44 @@ fn payload(method: &str, path: &str, timestamp: &str, metadata: &str) -> String 
 /// The headers of a request with this chain, whose last link signs its [`fetch_payload`].
 pub fn fetch_headers(links: &[Link], timestamp_ms: u64, metadata: &str) -> Headers {
     let json = |link| serde_json::to_string(link).unwrap_or_default();
-    let chain = links.iter().enumerate().map(|(index, link)| (format!("{LINK}{index}"), json(link)));
-    let others =
-        [(TIMESTAMP.to_owned(), timestamp_ms.to_string()), (METADATA.to_owned(), metadata.to_owned())];
+    let chain =
+        links.iter().enumerate().map(|(index, link)| (format!("{LINK_HEADER_PREFIX}{index}"), json(link)));
+    let others = [
+        (TIMESTAMP_HEADER.to_owned(), timestamp_ms.to_string()),
+        (METADATA_HEADER.to_owned(), metadata.to_owned()),
+    ];
     chain.chain(others).collect()
 }
 
 /// Who signed a request for `path` with these headers, and for what.
-pub fn examine_fetch(
+pub fn verify_fetch_offline(
     method: &str,
     path: &str,
     headers: &HeaderMap,
     limits: &Limits,
     now: SystemTime,
 ) -> Result<SignedFetch, FetchError> {
-    let timestamp = header(headers, TIMESTAMP)?;
-    let metadata = header(headers, METADATA)?;
-    let links = links(headers)?;
+    let timestamp = single_header(headers, TIMESTAMP_HEADER)?;
+    let metadata = single_header(headers, METADATA_HEADER)?;
+    let links = parse_links(headers)?;
     let signed_at = timestamp.parse().ok().and_then(|ms| UNIX_EPOCH.checked_add(Duration::from_millis(ms)));
-    let signed_at = signed_at.ok_or_else(|| malformed(TIMESTAMP))?;
+    let signed_at = signed_at.ok_or_else(|| malformed(TIMESTAMP_HEADER))?;
     if signed_at > now + limits.clock_skew {
         return Err(FetchError::FromFuture);
     }
-    let fresh_until = signed_at + LIFETIME;
+    let fresh_until = signed_at + FETCH_LIFETIME;
     if fresh_until < now {
         return Err(FetchError::TooOld);
     }
     let (payload, metadata) = signed_form(method, path, timestamp, metadata, &links, limits);
-    let Distinct(metadata) = serde_json::from_str(&metadata).map_err(|_| FetchError::Metadata)?;
+    let DistinctKeys(metadata) = serde_json::from_str(&metadata).map_err(|_| FetchError::Metadata)?;
     let signer = metadata.get("signer").and_then(Value::as_str).unwrap_or_default();
-    if signer.trim().to_lowercase() == SCENE {
+    if signer.trim().to_lowercase() == SCENE_SIGNER {
         return Err(FetchError::SignedForScene);
     }
-    check(&links)?;
-    let examined = examine_links(&links, &payload, limits, now)?;
-    Ok(SignedFetch { examined, payload, signed_at, fresh_until, metadata })
+    check_structure(&links)?;
+    let examined = verify_links_offline(&links, &payload, limits, now)?;
+    Ok(SignedFetch { verification: examined, payload, signed_at, fresh_until, metadata })
 }
 
 /// The payload that a request must have signed, and the metadata in that form: byte for byte, or all in
@@ -170,7 +173,7 @@ fn malformed(header: &str) -> FetchError {
 }
 
 /// The one value of a header.
-fn header<'a>(headers: &'a HeaderMap, name: &str) -> Result<&'a str, FetchError> {
+fn single_header<'a>(headers: &'a HeaderMap, name: &str) -> Result<&'a str, FetchError> {
     let mut values = headers.get_all(name).iter();
     let missing = || FetchError::Missing { header: name.to_owned() };
     let value = std::str::from_utf8(values.next().ok_or_else(missing)?.as_bytes());
@@ -181,15 +184,15 @@ fn header<'a>(headers: &'a HeaderMap, name: &str) -> Result<&'a str, FetchError>
 }
 
 /// The chain, a link a header, without a gap.
-fn links(headers: &HeaderMap) -> Result<Vec<Link>, FetchError> {
-    let count = headers.keys().filter(|name| name.as_str().starts_with(LINK)).count().max(1);
+fn parse_links(headers: &HeaderMap) -> Result<Vec<Link>, FetchError> {
+    let count = headers.keys().filter(|name| name.as_str().starts_with(LINK_HEADER_PREFIX)).count().max(1);
     if count > MAX_LINKS {
         return Err(FetchError::TooManyLinks);
     }
     let mut bytes = 0;
     let mut links = Vec::with_capacity(count);
-    for name in (0..count).map(|index| format!("{LINK}{index}")) {
-        let json = header(headers, &name)?;
+    for name in (0..count).map(|index| format!("{LINK_HEADER_PREFIX}{index}")) {
+        let json = single_header(headers, &name)?;
         bytes += json.len();
         if bytes > MAX_CHAIN_BYTES {
             return Err(ChainError::TooBig { bytes }.into());
@@ -201,27 +204,27 @@ fn links(headers: &HeaderMap) -> Result<Vec<Link>, FetchError> {
 
 /// A JSON object in which no key is there twice, in whatever letters: readers would differ in which
 /// one counts. The keys are in lower case.
-struct Distinct(Map<String, Value>);
+struct DistinctKeys(Map<String, Value>);
 
-impl<'de> Deserialize<'de> for Distinct {
+impl<'de> Deserialize<'de> for DistinctKeys {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Entries;
 
         impl<'de> Visitor<'de> for Entries {
-            type Value = Distinct;
+            type Value = DistinctKeys;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("an object with distinct keys")
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Distinct, A::Error> {
+            fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<DistinctKeys, A::Error> {
                 let mut map = Map::new();
                 while let Some((key, value)) = entries.next_entry::<String, Value>()? {
                     if map.insert(key.to_lowercase(), value).is_some() {
                         return Err(A::Error::custom("a key is there twice"));
                     }
                 }
-                Ok(Distinct(map))
+                Ok(DistinctKeys(map))
             }
         }
 

@@ -4,8 +4,8 @@
 //! for a short-lived key, and that key for a challenge (ADR-44 of the Decentraland protocol).
 //!
 //! Pure: no sockets and no clock; the time and all randomness come in as arguments. Links of
-//! contract wallets (EIP-1654) need an Ethereum node to be checked: [`examine`] hands them out as
-//! [`ContractSignature`]s for a provider to ask about, [`read_answer`] reads what it says, and
+//! contract wallets (EIP-1654) need an Ethereum node to be checked: [`verify_offline`] hands them out as
+//! [`ContractSignature`]s for a provider to ask about, [`parse_contract_response`] reads what it says, and
 //! [`verify`] refuses them.
 
 mod chain;
@@ -22,8 +22,8 @@ mod tests;
 
 pub use chain::{ChainError, Link, LinkKind, MAX_CHAIN_BYTES, MAX_LINKS};
 pub use challenge::Challenge;
-pub use eip1654::{AnswerError, MAX_ANSWER_BYTES, read_answer};
-pub use fetch::{FetchError, Headers, SignedFetch, examine_fetch, fetch_headers, fetch_payload};
+pub use eip1654::{ContractResponseError, MAX_CONTRACT_RESPONSE_BYTES, parse_contract_response};
+pub use fetch::{FetchError, Headers, SignedFetch, fetch_headers, fetch_payload, verify_fetch_offline};
 pub use resume::ResumeSecret;
 pub use sign::{Identity, Wallet, WalletError};
-pub use verify::{ContractSignature, Examined, Limits, examine, verify};
+pub use verify::{ContractSignature, Limits, OfflineVerification, verify, verify_offline};

@@ -18,7 +18,7 @@ impl ResumeSecret {
     }
 
     /// The secret that a client presents; `None` for bytes that no gateway gave to it.
-    pub fn read(bytes: &[u8]) -> Option<Self> {
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
         bytes.try_into().map(Self).ok()
     }
 
@@ -49,8 +49,8 @@ mod tests {
     #[test]
     fn resume_secret_hash_differs_from_secret() {
         let secret = ResumeSecret::new([7; 16]);
-        assert_eq!(ResumeSecret::read(&[7; 16]), Some(secret));
-        assert_eq!([0, 15, 17].map(|length| ResumeSecret::read(&vec![7; length])), [None; 3]);
+        assert_eq!(ResumeSecret::from_bytes(&[7; 16]), Some(secret));
+        assert_eq!([0, 15, 17].map(|length| ResumeSecret::from_bytes(&vec![7; length])), [None; 3]);
         assert_ne!(secret.hash().as_bytes(), secret.as_bytes());
         assert_ne!(secret.hash(), ResumeSecret::new([8; 16]).hash());
         assert_eq!(format!("{secret:?}"), "ResumeSecret(..)");

@@ -6,7 +6,7 @@ use secp256k1::{PublicKey, SecretKey, ecdsa::RecoverableSignature};
 
 use crate::{
     Link, LinkKind,
-    crypto::{address_of, personal_message},
+    crypto::{address_of_key, personal_message},
     fetch::{Headers, fetch_headers, fetch_payload},
 };
 
@@ -26,7 +26,7 @@ impl Wallet {
     /// The wallet of a secret key.
     pub fn from_secret(secret: [u8; 32]) -> Result<Self, WalletError> {
         let secret = SecretKey::from_secret_bytes(secret).map_err(|_| WalletError)?;
-        let address = address_of(&PublicKey::from_secret_key(&secret));
+        let address = address_of_key(&PublicKey::from_secret_key(&secret));
         Ok(Self { secret, address })
     }
 
@@ -55,7 +55,7 @@ impl Wallet {
     }
 
     fn chain(&self, text: &str) -> [Link; 2] {
-        [signer(self.address), entity(self, text)]
+        [signer_link(self.address), entity_link(self, text)]
     }
 }
 
@@ -103,15 +103,15 @@ impl Identity {
     }
 
     fn chain(&self, text: &str) -> [Link; 3] {
-        [signer(self.owner), self.delegation.clone(), entity(&self.ephemeral, text)]
+        [signer_link(self.owner), self.delegation.clone(), entity_link(&self.ephemeral, text)]
     }
 }
 
-fn signer(owner: Address) -> Link {
+fn signer_link(owner: Address) -> Link {
     Link { kind: LinkKind::Signer, payload: owner.to_string(), signature: String::new() }
 }
 
-fn entity(wallet: &Wallet, challenge: &str) -> Link {
+fn entity_link(wallet: &Wallet, challenge: &str) -> Link {
     let signature = wallet.sign(challenge);
     Link { kind: LinkKind::EcdsaSignedEntity, payload: challenge.to_owned(), signature }
 }

@@ -50,7 +50,7 @@ fn with_delegation(payload: &str) -> Result<Address, ChainError> {
 }
 
 #[test]
-fn a_known_key_has_its_known_address_and_signature() {
+fn known_key_yields_known_address_and_signature() {
     // The example of the web3 documentation: key, address, and signature of "Some data".
     let secret = "4c0883a69102937d6231471b5dbb6204fe5129617082792ae468d01a3f362318";
     let wallet = Wallet::from_secret(hex::decode(secret).unwrap().try_into().unwrap()).unwrap();
@@ -63,17 +63,17 @@ fn a_known_key_has_its_known_address_and_signature() {
 }
 
 #[test]
-fn three_links_are_taken() {
+fn chain_of_three_links_is_valid() {
     assert_eq!(verify_links(&links(DAY)), Ok(wallet(1).address()));
 }
 
 #[test]
-fn two_links_are_taken() {
+fn chain_of_two_links_is_valid() {
     assert_eq!(verify_json(&wallet(1).sign_challenge(CHALLENGE)), Ok(wallet(1).address()));
 }
 
 #[test]
-fn a_delegation_may_be_delegated() {
+fn chain_with_two_delegations_is_valid() {
     let mut links = links(DAY);
     let payload = format!(
         "Decentraland Login\nEphemeral address: {}\nExpiration: 2026-01-02T00:00:00Z",
@@ -81,13 +81,13 @@ fn a_delegation_may_be_delegated() {
     );
     let signature = wallet(2).sign(&payload);
     links.insert(2, Link { kind: LinkKind::EcdsaEphemeral, payload, signature });
-    assert_eq!(verify_links(&links), Err(ChainError::OtherSigner { link: 3 }));
+    assert_eq!(verify_links(&links), Err(ChainError::SignerMismatch { link: 3 }));
     links[3].signature = wallet(3).sign(CHALLENGE);
     assert_eq!(verify_links(&links), Ok(wallet(1).address()));
 }
 
 #[test]
-fn every_form_of_v_is_taken() {
+fn signature_accepts_every_form_of_v() {
     for (signature, from, to) in [(wallet(1).sign("x"), "1b", "00"), (wallet(2).sign("x"), "1c", "01")] {
         // One of the two wallets ends in each of 27 and 28, or this test says so.
         let other = if signature.ends_with(from) {
@@ -98,13 +98,13 @@ fn every_form_of_v_is_taken() {
             "00"
         };
         let plain = format!("{}{other}", &signature[..130]);
-        let signer = |text: &str| crypto::signer_of(b"x", &crypto::parse_signature(text).unwrap());
+        let signer = |text: &str| crypto::recover_signer(b"x", &crypto::parse_signature(text).unwrap());
         assert_eq!(signer(&signature), signer(&plain));
     }
 }
 
 #[test]
-fn times_come_with_and_without_milliseconds_and_zone() {
+fn expiration_accepts_optional_milliseconds_and_zone() {
     let ephemeral = wallet(2).address();
     for time in [
         "2026-01-02T00:00:00.000Z",
@@ -126,12 +126,12 @@ fn carriage_returns_are_dropped_before_hashing() {
 }
 
 #[test]
-fn guests_may_sign_for_99_years() {
+fn guest_chain_of_99_years_is_valid() {
     assert!(verify_links(&links(DAY * 365 * 99)).is_ok());
 }
 
 #[test]
-fn a_clock_may_be_a_minute_off() {
+fn clock_skew_of_a_minute_is_accepted() {
     let expired = Identity::new(&wallet(1), wallet(2), now() - Duration::from_secs(59));
     assert!(verify_json(&expired.sign_challenge(CHALLENGE)).is_ok());
 }
@@ -166,7 +166,7 @@ fn refuses_an_entity_in_the_middle_and_an_ephemeral_at_the_end() {
 #[test]
 fn refuses_another_challenge() {
     let json = identity(DAY).sign_challenge("dcl-another");
-    assert_eq!(verify_json(&json), Err(ChainError::OtherChallenge));
+    assert_eq!(verify_json(&json), Err(ChainError::ChallengeMismatch));
 }
 
 #[test]
@@ -189,7 +189,7 @@ fn refuses_more_than_16_kib() {
 }
 
 #[test]
-fn refuses_what_is_not_links() {
+fn refuses_json_that_is_not_links() {
     for json in ["", "{}", "[1]", r#"[{"type":"MAGIC","payload":""}]"#, "[{\"type\":\"SIGNER\"}]"] {
         assert_eq!(verify_json(json), Err(ChainError::NotLinks), "{json}");
     }
@@ -204,7 +204,7 @@ fn refuses_an_owner_that_is_no_address() {
 fn refuses_an_owner_other_than_the_announced() {
     let json = identity(DAY).sign_challenge(CHALLENGE);
     let result = verify(&json, wallet(9).address(), CHALLENGE, &Limits::default(), now());
-    assert_eq!(result, Err(ChainError::OtherOwner));
+    assert_eq!(result, Err(ChainError::OwnerMismatch));
 }
 
 #[test]
@@ -250,7 +250,7 @@ fn refuses_malformed_signatures() {
 }
 
 #[test]
-fn refuses_the_twin_of_a_signature() {
+fn refuses_a_signature_with_high_s() {
     // s' = n - s, v' = the other one: recovers to the same key.
     let order = hex::decode("fffffffffffffffffffffffffffffffebaaedce6af48a03bbfd25e8cd0364141").unwrap();
     let error = refused(|links| {
@@ -268,21 +268,21 @@ fn refuses_the_twin_of_a_signature() {
 }
 
 #[test]
-fn refuses_a_signature_by_somebody_else() {
+fn refuses_a_signature_by_another_key() {
     let error = refused(|links| links[2].signature = wallet(1).sign(CHALLENGE));
-    assert_eq!(error, ChainError::OtherSigner { link: 2 });
+    assert_eq!(error, ChainError::SignerMismatch { link: 2 });
     let error = refused(|links| links[1].signature = wallet(9).sign(&links[1].payload));
-    assert_eq!(error, ChainError::OtherSigner { link: 1 });
+    assert_eq!(error, ChainError::SignerMismatch { link: 1 });
 }
 
 #[test]
-fn contract_wallets_are_refused_without_a_provider_and_handed_out_for_one() {
+fn contract_signature_is_refused_without_a_provider() {
     let mut links = links(DAY);
     links[1].kind = LinkKind::Eip1654Ephemeral;
     links[1].signature = "0x1234".into();
     assert_eq!(verify_links(&links), Err(ChainError::ContractWallet { link: 1 }));
     let json = serde_json::to_string(&links).unwrap();
-    let examined = examine(&json, wallet(1).address(), CHALLENGE, &Limits::default(), now()).unwrap();
+    let examined = verify_offline(&json, wallet(1).address(), CHALLENGE, &Limits::default(), now()).unwrap();
     let [pending] = &examined.contract_signatures[..] else { panic!("one signature to ask about") };
     assert_eq!((pending.contract, &pending.signature[..]), (wallet(1).address(), &[0x12, 0x34][..]));
     assert_eq!(pending.message, links[1].payload);
@@ -293,7 +293,7 @@ fn contract_wallets_are_refused_without_a_provider_and_handed_out_for_one() {
 }
 
 #[test]
-fn second_link_of_a_contract_wallet_is_refused() {
+fn refuses_a_second_contract_wallet_link() {
     let mut links = links(DAY);
     for link in &mut links[1..] {
         link.signature = "0x1234".into();
@@ -301,12 +301,12 @@ fn second_link_of_a_contract_wallet_is_refused() {
     links[1].kind = LinkKind::Eip1654Ephemeral;
     links[2].kind = LinkKind::Eip1654SignedEntity;
     let json = serde_json::to_string(&links).unwrap();
-    let examined = examine(&json, wallet(1).address(), CHALLENGE, &Limits::default(), now());
+    let examined = verify_offline(&json, wallet(1).address(), CHALLENGE, &Limits::default(), now());
     assert_eq!(examined, Err(ChainError::SecondContractLink { link: 2 }));
 }
 
 #[test]
-fn a_contract_may_have_signed_the_message_or_its_personal_digest() {
+fn contract_signature_has_both_possible_digests() {
     let signature = ContractSignature {
         link: 1,
         contract: wallet(1).address(),

@@ -6,7 +6,7 @@ use protocol::Address;
 use crate::{
     ChainError, Link,
     chain::parse,
-    crypto::{SignatureError, keccak256, parse_signature, personal_digest, signer_of},
+    crypto::{SignatureError, keccak256, parse_signature, personal_digest, recover_signer},
     eip1654::calldata,
 };
 
@@ -34,7 +34,7 @@ impl Default for Limits {
 
 /// A chain in which all is well as far as can be seen without an Ethereum node.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Examined {
+pub struct OfflineVerification {
     /// Whose chain it is, once every one of `contract_signatures` is found valid.
     pub owner: Address,
     /// What only the contracts themselves can tell: at most one. Empty for ordinary wallets.
@@ -64,7 +64,7 @@ impl ContractSignature {
     }
 
     /// The data of the calls to the contract, one for each digest.
-    pub fn questions(&self) -> [Vec<u8>; 2] {
+    pub fn call_data(&self) -> [Vec<u8>; 2] {
         self.digests().map(|digest| calldata(&digest, &self.signature))
     }
 
@@ -85,7 +85,7 @@ pub fn verify(
     limits: &Limits,
     now: SystemTime,
 ) -> Result<Address, ChainError> {
-    let examined = examine(json, announced, challenge, limits, now)?;
+    let examined = verify_offline(json, announced, challenge, limits, now)?;
     match examined.contract_signatures.first() {
         Some(signature) => Err(ChainError::ContractWallet { link: signature.link }),
         None => Ok(examined.owner),
@@ -93,37 +93,37 @@ pub fn verify(
 }
 
 /// Like [`verify`], but hands out the signatures of contract wallets instead of refusing them.
-pub fn examine(
+pub fn verify_offline(
     json: &str,
     announced: Address,
     challenge: &str,
     limits: &Limits,
     now: SystemTime,
-) -> Result<Examined, ChainError> {
+) -> Result<OfflineVerification, ChainError> {
     let links = parse(json)?;
-    if owner(&links)? != announced {
-        return Err(ChainError::OtherOwner);
+    if parse_owner(&links)? != announced {
+        return Err(ChainError::OwnerMismatch);
     }
-    examine_links(&links, challenge, limits, now)
+    verify_links_offline(&links, challenge, limits, now)
 }
 
-fn owner(links: &[Link]) -> Result<Address, ChainError> {
+fn parse_owner(links: &[Link]) -> Result<Address, ChainError> {
     let signer = links.first().ok_or(ChainError::NoSigner)?;
     signer.payload.parse().map_err(|_| ChainError::OwnerNotAddress)
 }
 
 /// The same of links whose outer shape has been checked, whoever their owner is.
-pub(crate) fn examine_links(
+pub(crate) fn verify_links_offline(
     links: &[Link],
     signed: &str,
     limits: &Limits,
     now: SystemTime,
-) -> Result<Examined, ChainError> {
-    let owner = owner(links)?;
+) -> Result<OfflineVerification, ChainError> {
+    let owner = parse_owner(links)?;
     if links.last().is_some_and(|last| last.payload != signed) {
-        return Err(ChainError::OtherChallenge);
+        return Err(ChainError::ChallengeMismatch);
     }
-    let mut examined = Examined { owner, contract_signatures: Vec::new() };
+    let mut examined = OfflineVerification { owner, contract_signatures: Vec::new() };
     let mut authority = owner;
     for (index, link) in links.iter().enumerate().skip(1) {
         let mut message = link.payload.clone();
@@ -158,10 +158,10 @@ fn check_signature(index: usize, link: &Link, message: &str, authority: Address)
         SignatureError::Malformed => ChainError::SignatureMalformed { link: index },
         SignatureError::HighS => ChainError::SignatureHighS { link: index },
     })?;
-    if signer_of(message.as_bytes(), &signature) == Some(authority) {
+    if recover_signer(message.as_bytes(), &signature) == Some(authority) {
         Ok(())
     } else {
-        Err(ChainError::OtherSigner { link: index })
+        Err(ChainError::SignerMismatch { link: index })
     }
 }
 

@@ -28,7 +28,7 @@ impl ClientAddresses {
     }
 
     pub(crate) fn network(&self, address: IpAddr) -> Network {
-        Network::of(address, self.ipv6_prefix)
+        Network::from_ip(address, self.ipv6_prefix)
     }
 
     /// The address of the client that sent a request, `peer` being the other end of the connection: the
@@ -38,7 +38,7 @@ impl ClientAddresses {
     ///
     /// A proxy that writes one of the two headers passes the other one on as its client wrote it. So when
     /// both are there and disagree, neither is believed.
-    pub(crate) fn of_request(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
+    pub(crate) fn client_of_request(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
         if !self.is_trusted(peer) {
             return peer.to_canonical();
         }
@@ -109,7 +109,7 @@ mod tests {
         for (name, value) in lines {
             headers.append(*name, value.parse().unwrap());
         }
-        addresses().of_request(peer.parse().unwrap(), &headers).to_string()
+        addresses().client_of_request(peer.parse().unwrap(), &headers).to_string()
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use admission::{Limiter, Network, Permit};
+use admission::{ConnectionLimiter, Network, Permit};
 use axum::{
     Router,
     body::{Body, Bytes},
@@ -28,7 +28,7 @@ use tower_service::Service as _;
 
 use crate::{
     MAX_HEAD_BYTES, Settings, proxy_protocol,
-    state::{Deadlines, State},
+    state::{ConnectionState, Deadlines},
     stream::Stream,
 };
 
@@ -39,19 +39,19 @@ pub(crate) async fn serve(
     peer: SocketAddr,
     app: Router,
     settings: Arc<Settings>,
-    limiter: Limiter,
+    limiter: ConnectionLimiter,
     mut closing: watch::Receiver<()>,
 ) {
     let Some((tcp, client, permit, head_deadline)) = admit(tcp, peer.ip(), &settings, &limiter).await else {
         return;
     };
-    let state = Arc::new(State::new(permit));
+    let state = Arc::new(ConnectionState::new(permit));
     let stream = TokioIo::new(Stream::new(tcp, state.clone()));
     let of_service = (state.clone(), settings.clone());
     let service = service_fn(move |request: Request<Incoming>| {
         let (state, settings) = &of_service;
-        let client = settings.addresses.of_request(client, request.headers());
-        answer(app.clone(), request, settings.addresses.network(client), state.clone())
+        let client = settings.addresses.client_of_request(client, request.headers());
+        serve_request(app.clone(), request, settings.addresses.network(client), state.clone())
     });
     // hyper has one timer for idle connections and request heads, so the deadlines are ours.
     let connection = http1::Builder::new()
@@ -95,14 +95,14 @@ async fn admit(
     mut tcp: TcpStream,
     peer: IpAddr,
     settings: &Settings,
-    limiter: &Limiter,
+    limiter: &ConnectionLimiter,
 ) -> Option<(TcpStream, IpAddr, Permit, Instant)> {
     let addresses = &settings.addresses;
     let refuse = |reason: &'static str| {
         count_closed(settings, reason);
         None
     };
-    if prepare(&tcp, settings).is_err() {
+    if configure_socket(&tcp, settings).is_err() {
         return refuse("socket_error");
     }
     let head_deadline = Instant::now() + settings.head_timeout;
@@ -136,7 +136,7 @@ async fn admit(
     }
 }
 
-fn prepare(tcp: &TcpStream, settings: &Settings) -> io::Result<()> {
+fn configure_socket(tcp: &TcpStream, settings: &Settings) -> io::Result<()> {
     tcp.set_nodelay(true)?;
     // Ends a connection whose other end has vanished while a response is in flight: it sends no more
     // acknowledgements, so the stream would see no error.
@@ -148,28 +148,28 @@ fn prepare(tcp: &TcpStream, settings: &Settings) -> io::Result<()> {
 }
 
 /// Answers one request, and notes when it begins and ends.
-async fn answer(
+async fn serve_request(
     mut app: Router,
     request: Request<Incoming>,
     client: Network,
-    state: Arc<State>,
+    state: Arc<ConnectionState>,
 ) -> Result<Response<TrackedBody>, Infallible> {
     state.begin_request();
-    let mut end = EndOfRequest { state, upgraded: false };
+    let mut end = RequestGuard { state, upgraded: false };
     let mut request = request.map(Body::new);
     request.extensions_mut().insert(client);
     let response = app.call(request).await?;
     end.upgraded = response.status() == StatusCode::SWITCHING_PROTOCOLS;
-    Ok(response.map(|body| TrackedBody { body, _end: end }))
+    Ok(response.map(|body| TrackedBody { body, _guard: end }))
 }
 
 /// Notes the end of a request when it is dropped.
-struct EndOfRequest {
-    state: Arc<State>,
+struct RequestGuard {
+    state: Arc<ConnectionState>,
     upgraded: bool,
 }
 
-impl Drop for EndOfRequest {
+impl Drop for RequestGuard {
     fn drop(&mut self) {
         self.state.end_request(self.upgraded);
     }
@@ -178,7 +178,7 @@ impl Drop for EndOfRequest {
 /// The body of a response, which is dropped when all of it was handed to the connection.
 struct TrackedBody {
     body: Body,
-    _end: EndOfRequest,
+    _guard: RequestGuard,
 }
 
 impl HttpBody for TrackedBody {

@@ -13,7 +13,7 @@ mod stream;
 
 use std::{io, sync::Arc, time::Duration};
 
-use admission::{Limiter, Limits};
+use admission::{ConnectionLimiter, ConnectionLimits};
 use axum::Router;
 use tokio::{net::TcpListener, sync::watch, time};
 
@@ -35,7 +35,7 @@ pub struct Settings {
     /// closed.
     pub write_timeout: Duration,
     /// Connections in total and per network. Connections of trusted proxies count in the total alone.
-    pub connections: Limits,
+    pub connections: ConnectionLimits,
     /// How the address of a client is found.
     pub addresses: ClientAddresses,
 }
@@ -56,7 +56,7 @@ pub async fn serve(
     settings: Settings,
     shutdown: impl Future<Output = ()>,
 ) {
-    let limiter = Limiter::new(settings.name, settings.connections);
+    let limiter = ConnectionLimiter::new(settings.name, settings.connections);
     // Each connection has a receiver until it ends.
     let closing = watch::Sender::new(());
     let settings = Arc::new(settings);
@@ -72,7 +72,7 @@ pub async fn serve(
                 let (settings, app, limiter) = (settings.clone(), app.clone(), limiter.clone());
                 tokio::spawn(connection::serve(stream, peer, app, settings, limiter, closing.subscribe()));
             }
-            Err(error) if is_of_connection(&error) => {}
+            Err(error) if is_connection_error(&error) => {}
             Err(error) => {
                 metrics::counter!("atoll_listener_accept_errors_total", "listener" => settings.name)
                     .increment(1);
@@ -87,7 +87,7 @@ pub async fn serve(
 }
 
 /// Whether an error of `accept` is about the one connection that was to be accepted.
-fn is_of_connection(error: &io::Error) -> bool {
+fn is_connection_error(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
 }

@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn other_bytes_are_refused() {
+    async fn bytes_without_a_valid_header_are_rejected() {
         for missing in [&b"GET / HTTP/1.1\r\n\r\n"[..], b"proxy TCP4 1.1.1.1 2.2.2.2 1 2\r\n"] {
             assert!(matches!(read(missing).await.0, Err(HeaderError::Missing)));
         }
@@ -129,7 +129,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_cause_a_panic(signature in 0usize..3, bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+        fn arbitrary_bytes_do_not_panic(signature in 0usize..3, bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
             let start: &[u8] = [&b""[..], V2_SIGNATURE, b"PROXY TCP4 "][signature];
             let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
             let _ = runtime.block_on(read(&[start, &bytes].concat()));

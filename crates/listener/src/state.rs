@@ -19,7 +19,7 @@ const MIN_BYTES_PER_SECOND: u64 = 1024;
 /// driven by the connection's task, which looks at it after each step ([`Deadlines::poll`]). The atomics
 /// only satisfy the compiler.
 #[derive(Debug)]
-pub(crate) struct State {
+pub(crate) struct ConnectionState {
     /// The number of the phase times four, plus the [`Phase`]: so two phases of one kind differ.
     phase: AtomicU32,
     /// The client does not take what it is sent.
@@ -41,7 +41,7 @@ enum Phase {
     Upgraded,
 }
 
-impl State {
+impl ConnectionState {
     pub(crate) fn new(permit: Permit) -> Self {
         Self {
             phase: AtomicU32::new(Phase::Head as u32),
@@ -113,7 +113,7 @@ impl State {
 
 /// The timers of a connection.
 pub(crate) struct Deadlines<'a> {
-    state: &'a State,
+    state: &'a ConnectionState,
     settings: &'a Settings,
     read: Pin<Box<Sleep>>,
     /// The number of the phase that the timer was set for.
@@ -130,7 +130,7 @@ struct WriteWindow {
 
 impl<'a> Deadlines<'a> {
     /// The timers of a connection whose first request head must be there at `head_deadline`.
-    pub(crate) fn new(state: &'a State, settings: &'a Settings, head_deadline: Instant) -> Self {
+    pub(crate) fn new(state: &'a ConnectionState, settings: &'a Settings, head_deadline: Instant) -> Self {
         let read = Box::pin(tokio::time::sleep_until(head_deadline));
         Self { state, settings, read, read_phase: state.phase().1, write: None }
     }

@@ -12,7 +12,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::state::State;
+use crate::state::ConnectionState;
 
 /// The TCP stream of a connection.
 ///
@@ -21,11 +21,11 @@ use crate::state::State;
 #[derive(Debug)]
 pub struct Stream {
     tcp: TcpStream,
-    state: Arc<State>,
+    state: Arc<ConnectionState>,
 }
 
 impl Stream {
-    pub(crate) fn new(tcp: TcpStream, state: Arc<State>) -> Self {
+    pub(crate) fn new(tcp: TcpStream, state: Arc<ConnectionState>) -> Self {
         Self { tcp, state }
     }
 

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use admission::{Limits, Network};
+use admission::{ConnectionLimits, Network};
 use axum::{Extension, Router, body::Body, extract::Request, http::StatusCode, routing::get};
 use hyper_util::rt::TokioIo;
 use listener::{ClientAddresses, Settings, Stream};
@@ -21,16 +21,16 @@ use tokio::{
 };
 
 /// What nothing here should take, on any machine.
-const LONG: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 const REQUEST: &[u8] = b"GET /network HTTP/1.1\r\nhost: a\r\n\r\n";
 
 fn settings() -> Settings {
     Settings {
         name: "test",
-        head_timeout: LONG,
-        idle_timeout: LONG,
-        write_timeout: LONG,
-        connections: Limits { total: 100, per_network: None, rate: None },
+        head_timeout: TIMEOUT,
+        idle_timeout: TIMEOUT,
+        write_timeout: TIMEOUT,
+        connections: ConnectionLimits { total: 100, per_network: None, rate: None },
         addresses: ClientAddresses { ipv6_prefix: 64, ..ClientAddresses::default() },
     }
 }
@@ -103,7 +103,7 @@ impl Gate {
 /// What comes until the connection ends, in whichever way.
 async fn read_to_end(stream: &mut TcpStream) -> String {
     let mut received = Vec::new();
-    let _ = timeout(LONG, stream.read_to_end(&mut received)).await.expect("the connection must end");
+    let _ = timeout(TIMEOUT, stream.read_to_end(&mut received)).await.expect("the connection must end");
     String::from_utf8_lossy(&received).into_owned()
 }
 
@@ -112,7 +112,7 @@ async fn response(stream: &mut TcpStream) -> String {
     let mut received = String::new();
     while !received.contains("\r\n\r\n") || received.ends_with("\r\n\r\n") {
         let mut buffer = [0; 1024];
-        let count = timeout(LONG, stream.read(&mut buffer)).await.unwrap().unwrap();
+        let count = timeout(TIMEOUT, stream.read(&mut buffer)).await.unwrap().unwrap();
         assert!(count > 0, "the connection ended after {received:?}");
         received.push_str(std::str::from_utf8(&buffer[..count]).unwrap());
     }
@@ -120,7 +120,10 @@ async fn response(stream: &mut TcpStream) -> String {
 }
 
 async fn is_closed(stream: &mut TcpStream) -> bool {
-    matches!(timeout(LONG, stream.read(&mut [0; 64])).await.expect("the connection must end"), Ok(0) | Err(_))
+    matches!(
+        timeout(TIMEOUT, stream.read(&mut [0; 64])).await.expect("the connection must end"),
+        Ok(0) | Err(_)
+    )
 }
 
 mod protocol {
@@ -182,14 +185,14 @@ mod protocol {
         let head = {
             let mut head = Vec::new();
             while !head.ends_with(b"\r\n\r\n") {
-                head.push(timeout(LONG, stream.read_u8()).await.unwrap().unwrap());
+                head.push(timeout(TIMEOUT, stream.read_u8()).await.unwrap().unwrap());
             }
             String::from_utf8(head).unwrap()
         };
         assert!(head.starts_with("HTTP/1.1 101"), "{head}");
         stream.write_all(b"cd").await.unwrap();
         let mut echoed = [0; 4];
-        timeout(LONG, stream.read_exact(&mut echoed)).await.unwrap().unwrap();
+        timeout(TIMEOUT, stream.read_exact(&mut echoed)).await.unwrap().unwrap();
         assert_eq!(&echoed, b"abcd");
     }
 }
@@ -218,7 +221,7 @@ mod deadlines {
                 time::sleep(SHORT / 10).await;
             }
         };
-        timeout(LONG, drip).await.expect("the connection must end");
+        timeout(TIMEOUT, drip).await.expect("the connection must end");
     }
 
     #[tokio::test]
@@ -245,7 +248,7 @@ mod deadlines {
     }
 
     #[tokio::test]
-    async fn idle_connection_is_closed_in_the_end() {
+    async fn idle_connection_is_closed_after_the_idle_timeout() {
         let server = Server::start(Settings { idle_timeout: SHORT, ..settings() }).await;
         let mut stream = server.connect().await;
         stream.write_all(REQUEST).await.unwrap();
@@ -254,7 +257,7 @@ mod deadlines {
     }
 
     #[tokio::test]
-    async fn request_at_work_has_no_deadline() {
+    async fn running_request_has_no_deadline() {
         let slow = get(async || {
             time::sleep(SHORT * 3).await;
             "late"
@@ -276,7 +279,7 @@ mod deadlines {
         time::sleep(write_timeout * 4).await;
         let mut received = 0;
         let mut buffer = vec![0; 1024 * 1024];
-        while let Ok(count @ 1..) = timeout(LONG, stream.read(&mut buffer)).await.expect("it must end") {
+        while let Ok(count @ 1..) = timeout(TIMEOUT, stream.read(&mut buffer)).await.expect("it must end") {
             received += count;
         }
         assert!(received < 64 * 1024 * 1024, "{received}");
@@ -290,7 +293,7 @@ mod deadlines {
         stream.write_all(b"GET /large HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await.unwrap();
         let mut received = 0;
         let mut buffer = vec![0; 4 * 1024 * 1024];
-        while let Ok(count @ 1..) = timeout(LONG, stream.read(&mut buffer)).await.expect("it must end") {
+        while let Ok(count @ 1..) = timeout(TIMEOUT, stream.read(&mut buffer)).await.expect("it must end") {
             received += count;
             time::sleep(Duration::from_millis(50)).await;
         }
@@ -302,11 +305,11 @@ mod limits {
     use super::*;
 
     fn limits(total: usize, per_network: Option<usize>) -> Settings {
-        Settings { connections: Limits { total, per_network, rate: None }, ..settings() }
+        Settings { connections: ConnectionLimits { total, per_network, rate: None }, ..settings() }
     }
 
     #[tokio::test]
-    async fn silent_connections_of_one_network_give_way() {
+    async fn silent_connections_of_one_network_are_evicted() {
         let server = Server::start(limits(3, None)).await;
         let mut silent = Vec::new();
         for _ in 0..3 {
@@ -321,7 +324,7 @@ mod limits {
     }
 
     #[tokio::test]
-    async fn connection_at_work_is_never_evicted() {
+    async fn busy_connection_is_never_evicted() {
         let gate = Gate::default();
         let server = Server::start_with(limits(1, None), gate.router()).await;
         let mut stream = server.connect_from(1).await;
@@ -333,7 +336,7 @@ mod limits {
     }
 
     #[tokio::test]
-    async fn unread_response_gives_way_too() {
+    async fn connection_with_unread_response_is_evicted() {
         let server = Server::start(limits(1, None)).await;
         let mut unread = server.connect_from(1).await;
         unread.write_all(b"GET /large HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
@@ -344,20 +347,20 @@ mod limits {
             if read_to_network(&mut stream).await {
                 break;
             }
-            assert!(began.elapsed() < LONG);
+            assert!(began.elapsed() < TIMEOUT);
         }
     }
 
     async fn read_to_network(stream: &mut TcpStream) -> bool {
         let mut received = vec![0; 1024];
-        match timeout(LONG, stream.read(&mut received)).await.unwrap() {
+        match timeout(TIMEOUT, stream.read(&mut received)).await.unwrap() {
             Ok(count @ 1..) => received[..count].starts_with(b"HTTP/1.1 200"),
             _ => false,
         }
     }
 
     #[tokio::test]
-    async fn network_at_its_limit_is_refused_and_others_are_not() {
+    async fn network_limit_does_not_affect_other_networks() {
         let server = Server::start(limits(9, Some(2))).await;
         let _held = [server.connect_from(1).await, server.connect_from(1).await];
         // The two are counted before a third is accepted.
@@ -384,7 +387,7 @@ mod proxies {
     }
 
     #[tokio::test]
-    async fn each_request_of_a_proxy_has_its_clients_network() {
+    async fn proxied_request_has_the_network_of_its_client() {
         let server = Server::start(behind_loopback(false)).await;
         let mut stream = server.connect().await;
         for (header, network) in [
@@ -409,13 +412,13 @@ mod proxies {
     }
 
     #[tokio::test]
-    async fn trusted_proxy_without_a_header_is_refused() {
+    async fn trusted_proxy_without_a_header_is_rejected() {
         let server = Server::start(behind_loopback(true)).await;
         assert_eq!(server.answer(REQUEST).await, "");
     }
 
     #[tokio::test]
-    async fn proxy_protocol_of_a_stranger_is_refused() {
+    async fn proxy_header_of_an_untrusted_peer_is_rejected() {
         let server = Server::start(behind_loopback(true)).await;
         let mut stream = server.connect_from(1).await;
         let request = [b"PROXY TCP4 192.0.2.1 127.0.0.1 5000 80\r\n".as_slice(), REQUEST].concat();
@@ -427,7 +430,7 @@ mod proxies {
 
     #[tokio::test]
     async fn connections_of_a_proxy_do_not_count_per_network() {
-        let limits = Limits { total: 9, per_network: Some(1), rate: None };
+        let limits = ConnectionLimits { total: 9, per_network: Some(1), rate: None };
         let server = Server::start(Settings { connections: limits, ..behind_loopback(false) }).await;
         let mut streams = Vec::new();
         for _ in 0..5 {
@@ -439,7 +442,7 @@ mod proxies {
 
     #[tokio::test]
     async fn proxied_connections_count_for_their_clients() {
-        let limits = Limits { total: 9, per_network: Some(1), rate: None };
+        let limits = ConnectionLimits { total: 9, per_network: Some(1), rate: None };
         let server = Server::start(Settings { connections: limits, ..behind_loopback(true) }).await;
         let header = b"PROXY TCP4 192.0.2.1 127.0.0.1 5000 80\r\n";
         let mut first = server.connect().await;
@@ -450,8 +453,8 @@ mod proxies {
     }
 
     #[test]
-    fn networks_of_the_default_prefix_are_64_bits() {
-        let network = Network::of("2001:db8::1".parse::<IpAddr>().unwrap(), 64);
+    fn default_ipv6_network_is_64_bits() {
+        let network = Network::from_ip("2001:db8::1".parse::<IpAddr>().unwrap(), 64);
         assert_eq!(network.to_string(), "2001:db8::");
     }
 }
@@ -460,7 +463,7 @@ mod shutdown {
     use super::*;
 
     #[tokio::test]
-    async fn requests_under_way_are_answered_and_idle_ones_closed() {
+    async fn shutdown_answers_running_requests_and_closes_idle() {
         let gate = Gate::default();
         let mut server = Server::start_with(settings(), gate.router()).await;
         let mut idle = server.connect().await;
@@ -474,7 +477,7 @@ mod shutdown {
         assert!(!server.ended.is_finished());
         gate.open.notify_one();
         assert!(response(&mut busy).await.ends_with("done"));
-        timeout(LONG, &mut server.ended).await.unwrap().unwrap();
+        timeout(TIMEOUT, &mut server.ended).await.unwrap().unwrap();
         assert!(TcpStream::connect(server.address).await.is_err(), "the port is free");
     }
 }

@@ -120,7 +120,7 @@ impl Close {
     /// Whether a client should connect to the same address again by itself, after a pause with
     /// jitter. Otherwise it must change something first: its chain, its bytes, its room (the
     /// next `island_changed` names it).
-    pub const fn come_back(self) -> bool {
+    pub const fn should_reconnect(self) -> bool {
         matches!(
             self,
             Self::Restarting
@@ -151,13 +151,13 @@ mod tests {
     }
 
     #[test]
-    fn the_published_table_says_the_same() {
+    fn published_table_matches_the_code() {
         let table = include_str!("../../../docs/close-codes.md");
         let rows: Vec<&str> =
             table.lines().filter(|line| line.starts_with("| 1") || line.starts_with("| 4")).collect();
         assert_eq!(rows.len(), Close::ALL.len());
         for (row, close) in rows.iter().zip(Close::ALL) {
-            let advice = if close.come_back() { "come back" } else { "stop" };
+            let advice = if close.should_reconnect() { "come back" } else { "stop" };
             let expected = format!("| {} | `{close:?}` | {} | {advice}", close.code(), close.reason());
             assert!(row.starts_with(&expected), "{row}\nshould begin with\n{expected}");
         }

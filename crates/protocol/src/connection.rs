@@ -91,13 +91,15 @@ impl fmt::Display for ConnectionString {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::LiveKit { url, access_token } => {
-                write!(f, "livekit:{url}{}access_token={access_token}", joint(url))
+                write!(f, "livekit:{url}{}access_token={access_token}", query_separator(url))
             }
             Self::WsRoom { url, access_token: Some(token) } => {
-                write!(f, "ws-room:{url}{}access_token={token}", joint(url))
+                write!(f, "ws-room:{url}{}access_token={token}", query_separator(url))
             }
             Self::WsRoom { url, access_token: None } => write!(f, "ws-room:{url}"),
-            Self::P2p { island, ice: Some(ice) } => write!(f, "p2p:{island}{}ice={ice}", joint(island)),
+            Self::P2p { island, ice: Some(ice) } => {
+                write!(f, "p2p:{island}{}ice={ice}", query_separator(island))
+            }
             Self::P2p { island, ice: None } => write!(f, "p2p:{island}"),
             Self::SignedLogin { url } => write!(f, "signed-login:{url}"),
             Self::Offline => f.write_str("offline:offline"),
@@ -157,7 +159,7 @@ impl FromStr for ConnectionString {
 }
 
 /// What stands between a URL and one more parameter of its query.
-fn joint(url: &str) -> char {
+fn query_separator(url: &str) -> char {
     if url.contains('?') { '&' } else { '?' }
 }
 
@@ -186,7 +188,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn strings_of_the_field_are_read() {
+    fn known_connection_strings_parse() {
         let read = |text: &str| text.parse::<ConnectionString>().unwrap();
         assert_eq!(
             read("ws-room:host/rooms/I1?access_token=a.b.c"),
@@ -207,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn what_this_project_knows_is_never_taken_for_external() {
+    fn known_protocol_is_never_external() {
         for known in KNOWN_PROTOCOLS {
             assert!(is_protocol_name(known), "{known}");
             let read = format!("{known}:").parse::<ConnectionString>();
@@ -216,19 +218,19 @@ mod tests {
     }
 
     #[test]
-    fn what_lacks_a_part_is_refused() {
+    fn incomplete_connection_string_is_rejected() {
         use ConnectionStringError::*;
-        let refused = |text: &str| text.parse::<ConnectionString>().unwrap_err();
-        assert_eq!(refused("nothing"), NoProtocol);
+        let error_of = |text: &str| text.parse::<ConnectionString>().unwrap_err();
+        assert_eq!(error_of("nothing"), NoProtocol);
         for name in ["", "Pulse", "1st", "-x", "a_b", "a b", "é", &"x".repeat(33)] {
-            assert_eq!(refused(&format!("{name}:x")), MalformedProtocol(name.into()));
+            assert_eq!(error_of(&format!("{name}:x")), MalformedProtocol(name.into()));
         }
-        assert_eq!(refused("livekit:wss://h"), Missing { protocol: "livekit", what: "access_token" });
-        assert_eq!(refused("p2p:?ice=x"), Missing { protocol: "p2p", what: "island" });
+        assert_eq!(error_of("livekit:wss://h"), Missing { protocol: "livekit", what: "access_token" });
+        assert_eq!(error_of("p2p:?ice=x"), Missing { protocol: "p2p", what: "island" });
     }
 
     #[test]
-    fn what_is_read_means_the_same_when_it_is_printed() {
+    fn parsed_string_survives_printing() {
         for text in ["p2p:I1?relay=r&ice=x", "ws-room:wss://h/rooms/I1?access_token=a&access_token=b"] {
             let read: ConnectionString = text.parse().unwrap();
             assert_eq!(read.to_string().parse(), Ok(read), "{text}");
@@ -259,7 +261,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_printed_is_read_back(connection in connection()) {
+        fn printed_connection_string_round_trips(connection in connection()) {
             prop_assert_eq!(connection.to_string().parse::<ConnectionString>().unwrap(), connection);
         }
     }

@@ -241,13 +241,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_are_printed_in_lower_case() {
+    fn address_is_printed_in_lower_case() {
         let address: Address = "0xAbCdEf0123456789aBcDeF0123456789ABCDEF01".parse().unwrap();
         assert_eq!(address.to_string(), "0xabcdef0123456789abcdef0123456789abcdef01");
     }
 
     #[test]
-    fn what_is_not_an_address_is_refused() {
+    fn malformed_address_is_rejected() {
         for text in [
             "",
             "0x",
@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn what_would_change_a_subject_is_no_id() {
+    fn id_that_would_alter_a_subject_is_rejected() {
         for text in ["", "a.b", "*", ">", "a b", "a\r\nPUB x", "é", &"x".repeat(65)] {
             assert_eq!(text.parse::<IslandId>(), Err(TokenError), "{text:?}");
         }
@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn ulids_are_minted_in_order_even_if_the_clock_goes_back() {
+    fn ulids_increase_even_if_the_clock_goes_back() {
         let mut clock = UlidClock::default();
         let first = clock.mint(1_000, 9);
         let second = clock.mint(999, 1);
@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn sessions_are_ordered_by_time_and_print_as_ulids() {
+    fn sessions_order_by_time_and_print_as_ulids() {
         let early = SessionId::new(1_000, 7);
         let late = SessionId::new(1_001, 3);
         assert!(early < late);

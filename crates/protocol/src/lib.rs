@@ -7,7 +7,7 @@ mod close;
 mod connection;
 mod id;
 mod position;
-mod positions;
+mod position_precision;
 mod room;
 pub mod subject;
 mod time;
@@ -19,7 +19,7 @@ pub use id::{
     Address, AddressError, IslandId, NodeName, ResumeHash, ResumeHashError, SessionId, TokenError, UlidClock,
 };
 pub use position::{Parcel, ParcelError, Position, PositionError};
-pub use positions::Positions;
+pub use position_precision::PositionPrecision;
 pub use room::{RoomName, RoomNameError, RoomPattern, RoomPatternError};
 pub use subject::Subject;
 pub use time::{is_far_ahead, unix_ms};

@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn only_finite_positions_within_the_world_are_taken() {
+    fn position_must_be_finite_and_within_the_world() {
         assert_eq!(checked(1.0, 2.0, 3.0), Ok(Position::new(1.0, 2.0, 3.0)));
         assert_eq!(checked(100_000.0, 0.0, -100_000.0), Ok(Position::new(100_000.0, 0.0, -100_000.0)));
         assert_eq!(checked(f32::NAN, 0.0, 0.0), Err(PositionError::NotFinite));
@@ -126,20 +126,20 @@ mod tests {
     }
 
     #[test]
-    fn parcels_round_down() {
+    fn parcel_coordinates_round_down() {
         assert_eq!(Position::new(-0.5, 9.0, 15.9).parcel(), Parcel { x: -1, y: 0 });
         assert_eq!(Position::new(16.0, 9.0, -16.1).parcel(), Parcel { x: 1, y: -2 });
     }
 
     #[test]
-    fn the_centre_of_a_parcel_lies_in_it() {
+    fn parcel_centre_lies_in_the_parcel() {
         let parcel = Parcel { x: -1, y: 2 };
         assert_eq!(parcel.center(), Position::new(-8.0, 0.0, 40.0));
         assert_eq!(parcel.center().parcel(), parcel);
     }
 
     #[test]
-    fn parcels_read_as_they_are_written() {
+    fn parcel_text_round_trips() {
         for parcel in [Parcel { x: 0, y: 0 }, Parcel { x: -150, y: 77 }] {
             assert_eq!(parcel.to_string().parse(), Ok(parcel));
         }

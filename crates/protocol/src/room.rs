@@ -22,7 +22,7 @@ pub struct RoomPattern(Pattern);
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Pattern {
     Name(RoomName),
-    Beginning(Box<str>),
+    Prefix(Box<str>),
 }
 
 /// Why no room matches a [`RoomPattern`].
@@ -75,7 +75,7 @@ impl RoomPattern {
     pub fn matches(&self, room: &RoomName) -> bool {
         match &self.0 {
             Pattern::Name(name) => name == room,
-            Pattern::Beginning(beginning) => room.as_str().starts_with(&**beginning),
+            Pattern::Prefix(prefix) => room.as_str().starts_with(&**prefix),
         }
     }
 }
@@ -85,14 +85,14 @@ impl FromStr for RoomPattern {
 
     fn from_str(text: &str) -> Result<Self, RoomPatternError> {
         let name = |text: &str| text.parse::<RoomName>().map_err(RoomPatternError);
-        let Some(beginning) = text.strip_suffix('*') else { return Ok(Self(Pattern::Name(name(text)?))) };
+        let Some(prefix) = text.strip_suffix('*') else { return Ok(Self(Pattern::Name(name(text)?))) };
         // Any beginning of a name that has a place for one more character can go on with a letter.
-        if beginning.len() < MAX_NAME_CHARS {
-            name(&format!("{beginning}x"))?;
+        if prefix.len() < MAX_NAME_CHARS {
+            name(&format!("{prefix}x"))?;
         } else {
-            name(beginning)?;
+            name(prefix)?;
         }
-        Ok(Self(Pattern::Beginning(beginning.into())))
+        Ok(Self(Pattern::Prefix(prefix.into())))
     }
 }
 
@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn pattern_matches_a_name_or_its_beginning() {
+    fn pattern_matches_a_name_or_its_prefix() {
         let matches = |pattern: &str, room: &str| {
             pattern.parse::<RoomPattern>().unwrap().matches(&room.parse().unwrap())
         };

@@ -1,10 +1,10 @@
 //! The subjects of the bus, and the patterns that services subscribe to.
 
-mod layout;
+mod scheme;
 
 use std::{fmt, str::FromStr};
 
-pub use layout::{Layout, LayoutError};
+pub use scheme::{SubjectScheme, SubjectSchemeError};
 
 use crate::{Address, IslandId, NodeName, SceneTopic, SystemTopic, Topic};
 
@@ -90,7 +90,7 @@ impl Subject {
     /// nobody can be told: what happened once and is not said again does. What is repeated anyway
     /// (heartbeats, announcements, reports) is stale by then, and what people say under topics
     /// comes in time or not at all.
-    pub fn holds_late(&self) -> bool {
+    pub fn survives_disconnect(&self) -> bool {
         match self {
             Self::PeerConnect(_)
             | Self::PeerDisconnect(_)
@@ -140,8 +140,8 @@ impl FromStr for Subject {
         fn id<T: FromStr>(text: &str) -> Result<T, SubjectError> {
             text.parse().map_err(|_| SubjectError)
         }
-        if let Some(said) = text.strip_prefix(PEER_TOPIC_PREFIX) {
-            let (peer, topic) = said.split_once('.').ok_or(SubjectError)?;
+        if let Some(rest) = text.strip_prefix(PEER_TOPIC_PREFIX) {
+            let (peer, topic) = rest.split_once('.').ok_or(SubjectError)?;
             return Ok(Self::PeerTopic(id(peer)?, id(topic)?));
         }
         if let Some(topic) = text.strip_prefix(SYSTEM_TOPIC_PREFIX) {
@@ -189,7 +189,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_subject_reads_as_it_is_written() {
+    fn subject_text_round_trips_and_matches_one_pattern() {
         let peer = Address::new([7; 20]);
         let island: IslandId = "I1".parse().unwrap();
         let all = [
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn patterns_follow_the_rules_of_nats() {
+    fn patterns_follow_the_nats_rules() {
         assert!(matches("a.>", "a.b.c"));
         assert!(!matches("a.>", "a"));
         assert!(!matches("a.*", "a.b.c"));

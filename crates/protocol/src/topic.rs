@@ -47,10 +47,10 @@ pub enum TopicError {
     Character,
     /// A system topic that begins with `peer`.
     #[error("a system topic does not begin with peer")]
-    NotOfTheSystem,
+    NotASystemTopic,
     /// A topic that begins with `messageBus` and is not a scene's.
     #[error("a scene's topic is messageBus.scene.<scene>.<topic>, with the scene percent-encoded")]
-    NotOfAScene,
+    NotASceneTopic,
 }
 
 const MAX_TOPIC_BYTES: usize = 256;
@@ -73,7 +73,7 @@ impl Topic {
 
     /// Whose mailbox it is, if it is one.
     pub fn mailbox(&self) -> Option<Address> {
-        mailbox(&self.0)
+        mailbox_owner(&self.0)
     }
 }
 
@@ -114,12 +114,12 @@ impl TopicPattern {
 
     /// Whose mailbox it listens to, if it does.
     pub fn mailbox(&self) -> Option<Address> {
-        mailbox(&self.0)
+        mailbox_owner(&self.0)
     }
 
     /// Whether a system topic can fall under it.
-    pub fn is_of_the_system(&self) -> bool {
-        first(&self.0) != PEER_SEGMENT
+    pub fn can_match_system_topics(&self) -> bool {
+        first_segment(&self.0) != PEER_SEGMENT
     }
 
     /// Whether a topic falls under it.
@@ -134,8 +134,8 @@ impl FromStr for Topic {
     fn from_str(text: &str) -> Result<Self, TopicError> {
         let topic = checked(text, |_| false)?;
         let whole = scene_and_rest(&topic).is_some_and(|(_, rest)| !rest.is_empty());
-        if first(&topic) == MESSAGE_BUS_SEGMENT && !whole {
-            return Err(TopicError::NotOfAScene);
+        if first_segment(&topic) == MESSAGE_BUS_SEGMENT && !whole {
+            return Err(TopicError::NotASceneTopic);
         }
         Ok(Self(topic))
     }
@@ -147,7 +147,7 @@ impl TryFrom<Topic> for SceneTopic {
 
     fn try_from(topic: Topic) -> Result<Self, Topic> {
         // All others that begin like this are no topics.
-        if first(&topic.0) == MESSAGE_BUS_SEGMENT { Ok(Self(topic)) } else { Err(topic) }
+        if first_segment(&topic.0) == MESSAGE_BUS_SEGMENT { Ok(Self(topic)) } else { Err(topic) }
     }
 }
 
@@ -155,7 +155,7 @@ impl FromStr for SceneTopic {
     type Err = TopicError;
 
     fn from_str(text: &str) -> Result<Self, TopicError> {
-        Self::try_from(text.parse::<Topic>()?).map_err(|_| TopicError::NotOfAScene)
+        Self::try_from(text.parse::<Topic>()?).map_err(|_| TopicError::NotASceneTopic)
     }
 }
 
@@ -164,8 +164,8 @@ impl FromStr for SystemTopic {
 
     fn from_str(text: &str) -> Result<Self, TopicError> {
         let topic: Topic = text.parse()?;
-        if first(&topic.0) == PEER_SEGMENT {
-            return Err(TopicError::NotOfTheSystem);
+        if first_segment(&topic.0) == PEER_SEGMENT {
+            return Err(TopicError::NotASystemTopic);
         }
         Ok(Self(topic))
     }
@@ -180,7 +180,7 @@ impl FromStr for TopicPattern {
 }
 
 /// The text in its one spelling, if it is a topic, or its segments are `besides`.
-fn checked(text: &str, besides: impl Fn(&str) -> bool) -> Result<Arc<str>, TopicError> {
+fn checked(text: &str, is_wildcard: impl Fn(&str) -> bool) -> Result<Arc<str>, TopicError> {
     if text.len() > MAX_TOPIC_BYTES {
         return Err(TopicError::TooLong);
     }
@@ -191,19 +191,19 @@ fn checked(text: &str, besides: impl Fn(&str) -> bool) -> Result<Arc<str>, Topic
         if index == MAX_SEGMENTS {
             return Err(TopicError::TooDeep);
         }
-        if !besides(segment) && !segment.chars().all(is_printable) {
+        if !is_wildcard(segment) && !segment.chars().all(is_printable) {
             return Err(TopicError::Character);
         }
     }
-    if let Some(owner) = mailbox(text) {
-        return Ok(format!("{owner}{}", &text[first(text).len()..]).into());
+    if let Some(owner) = mailbox_owner(text) {
+        return Ok(format!("{owner}{}", &text[first_segment(text).len()..]).into());
     }
     match scene_and_rest(text) {
-        Some((scene, rest)) if !besides(scene) => {
-            let id = percent_decode_str(scene).decode_utf8().map_err(|_| TopicError::NotOfAScene)?;
-            let spelled = format!("{SCENE_PREFIX}{}{rest}", utf8_percent_encode(&id, ENCODED));
+        Some((scene, rest)) if !is_wildcard(scene) => {
+            let id = percent_decode_str(scene).decode_utf8().map_err(|_| TopicError::NotASceneTopic)?;
+            let normalized = format!("{SCENE_PREFIX}{}{rest}", utf8_percent_encode(&id, ENCODED));
             // As spelled it may be longer than it came.
-            if spelled.len() > MAX_TOPIC_BYTES { Err(TopicError::TooLong) } else { Ok(spelled.into()) }
+            if normalized.len() > MAX_TOPIC_BYTES { Err(TopicError::TooLong) } else { Ok(normalized.into()) }
         }
         _ => Ok(text.into()),
     }
@@ -219,12 +219,12 @@ fn is_printable(c: char) -> bool {
     !c.is_whitespace() && !c.is_control() && c != '*' && c != '>'
 }
 
-fn first(text: &str) -> &str {
+fn first_segment(text: &str) -> &str {
     text.split('.').next().unwrap_or_default()
 }
 
-fn mailbox(text: &str) -> Option<Address> {
-    first(text).parse().ok()
+fn mailbox_owner(text: &str) -> Option<Address> {
+    first_segment(text).parse().ok()
 }
 
 impl fmt::Display for SceneTopic {

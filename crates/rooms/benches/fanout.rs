@@ -4,7 +4,7 @@
 //! one room say 64 bytes 20 times a second, for ten seconds, over loopback. The yardstick is an axum
 //! WebSocket handler with a queue for each member and one `send` for each message.
 
-mod plain;
+mod baseline;
 
 use std::{
     fs,
@@ -17,7 +17,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use admission::{Limits, Network, Verifier};
+use admission::{ConnectionLimits, Network, Verifier};
 use axum::{Extension, Router, serve::ListenerExt};
 use bus::Bus;
 use futures_util::{SinkExt, StreamExt};
@@ -30,7 +30,7 @@ use tokio_tungstenite::{connect_async_with_config, tungstenite::Message};
 use transports::ws_room;
 
 const CLIENTS: u8 = 100;
-const SAYS_PER_SECOND: u32 = 20;
+const UPDATES_PER_SECOND: u32 = 20;
 const BODY_BYTES: usize = 64;
 const MEASURED: Duration = Duration::from_secs(10);
 const SECRET: &[u8] = b"a secret for a benchmark";
@@ -39,8 +39,8 @@ const SECRET: &[u8] = b"a secret for a benchmark";
 async fn main() {
     let server = std::env::args().skip_while(|argument| argument != "--server").nth(1);
     match server.as_deref() {
-        Some("plain") => serve(plain::router()).await,
-        Some(tick) => serve(ours(tick.parse().expect("milliseconds"))).await,
+        Some("plain") => serve(baseline::router()).await,
+        Some(tick) => serve(atoll_router(tick.parse().expect("milliseconds"))).await,
         None => {
             let flush_5 = measure("ours, a tick of 5 ms", "5").await;
             let flush_10 = measure("ours, a tick of 10 ms", "10").await;
@@ -55,8 +55,8 @@ async fn main() {
 }
 
 /// Our room service with a tick of so many milliseconds.
-fn ours(tick: u64) -> Router {
-    let handshakes = Limits { total: 1_000, per_network: None, rate: None };
+fn atoll_router(tick: u64) -> Router {
+    let handshakes = ConnectionLimits { total: 1_000, per_network: None, rate: None };
     let settings = rooms::Settings {
         node: "bench".parse().expect("a name"),
         public_url: String::new(),
@@ -64,7 +64,7 @@ fn ours(tick: u64) -> Router {
         max_island_size: 100,
         max_room_size: 150,
         max_users: 1_000,
-        open: Vec::new(),
+        open_rooms: Vec::new(),
         entries_per_minute: 30,
         tell_connected: true,
         max_room_egress_bytes_per_second: 64 * 1024 * 1024,
@@ -94,7 +94,7 @@ async fn serve(router: Router) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     println!("{}", listener.local_addr().expect("an address"));
     let listener = listener.tap_io(|stream| stream.set_nodelay(true).expect("no delay"));
-    let router = router.layer(Extension(Network::of([127, 0, 0, 1].into(), 64)));
+    let router = router.layer(Extension(Network::from_ip([127, 0, 0, 1].into(), 64)));
     axum::serve(listener, router).await.expect("a server");
 }
 
@@ -106,8 +106,11 @@ async fn measure(name: &str, server: &str) -> f64 {
     let mut address = String::new();
     let stdout = child.stdout.take().expect("its output");
     BufReader::new(stdout).read_line(&mut address).expect("its address");
-    let tally =
-        Arc::new(Tally { began: Instant::now(), received: AtomicU64::default(), latencies: latencies() });
+    let tally = Arc::new(Measurements {
+        began: Instant::now(),
+        received: AtomicU64::default(),
+        latencies: latencies(),
+    });
     let clients: Vec<_> =
         (0..CLIENTS).map(|number| tokio::spawn(client(number, address.clone(), tally.clone()))).collect();
     tokio::time::sleep(Duration::from_secs(2)).await;
@@ -130,7 +133,7 @@ async fn measure(name: &str, server: &str) -> f64 {
     each
 }
 
-struct Tally {
+struct Measurements {
     began: Instant,
     received: AtomicU64,
     /// How often a message took so many milliseconds.
@@ -141,7 +144,7 @@ fn latencies() -> Vec<AtomicU64> {
     std::iter::repeat_with(AtomicU64::default).take(5_000).collect()
 }
 
-impl Tally {
+impl Measurements {
     fn percentile(&self, share: f64) -> usize {
         let counts: Vec<u64> = self.latencies.iter().map(|count| count.load(Relaxed)).collect();
         let wanted = (counts.iter().sum::<u64>() as f64 * share) as u64;
@@ -157,7 +160,7 @@ impl Tally {
     }
 }
 
-async fn client(number: u8, address: String, tally: Arc<Tally>) {
+async fn client(number: u8, address: String, tally: Arc<Measurements>) {
     let minter = ws_room::Minter::new(SECRET, Duration::from_secs(300));
     let wallet = Address::new([number; 20]);
     let (url, room) = (format!("ws://{}", address.trim()), "I1".parse().expect("an id"));
@@ -169,7 +172,7 @@ async fn client(number: u8, address: String, tally: Arc<Tally>) {
     let packet = |message| Message::binary(WsPacket { message: Some(message) }.encode_to_vec());
     let hello = packet(ws_packet::Message::PeerIdentification(identification));
     socket.send(hello).await.expect("a room");
-    let mut says = tokio::time::interval(Duration::from_secs(1) / SAYS_PER_SECOND);
+    let mut says = tokio::time::interval(Duration::from_secs(1) / UPDATES_PER_SECOND);
     loop {
         tokio::select! {
             _ = says.tick() => {

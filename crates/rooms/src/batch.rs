@@ -42,14 +42,14 @@ pub(crate) enum FrameKind {
     /// All.
     Reliable,
     /// Reliable, but only for members newer than the sender: the older ones never received its join.
-    ToNewer,
+    NewerOnly,
 }
 
 impl Frame {
-    fn is_for(self, alias: u32) -> bool {
+    fn is_addressed_to(self, alias: u32) -> bool {
         self.from_alias != alias
             && !is_newer(alias, self.newest_alias)
-            && (self.kind != FrameKind::ToNewer || is_newer(alias, self.from_alias))
+            && (self.kind != FrameKind::NewerOnly || is_newer(alias, self.from_alias))
     }
 
     fn is_reliable(self) -> bool {
@@ -75,7 +75,7 @@ const BATCH_OVERHEAD: usize = 128;
 
 impl Batch {
     /// What it keeps in memory.
-    pub(crate) fn memory(&self) -> usize {
+    pub(crate) fn memory_bytes(&self) -> usize {
         self.slab.len() + self.frames.len() * size_of::<Frame>() + BATCH_OVERHEAD
     }
 
@@ -97,7 +97,7 @@ impl Batch {
         let (mut run, mut begin, mut count) = (0..0, 0, 0);
         for frame in &self.frames {
             let end = frame.end as usize;
-            if frame.is_for(alias) {
+            if frame.is_addressed_to(alias) {
                 if run.end != begin {
                     out.extend((!run.is_empty()).then(|| self.slab.slice(run.clone())));
                     run.start = begin;
@@ -192,7 +192,7 @@ const MIN_BUFFER_BYTES: usize = 4096;
 
 impl BatchBuilder {
     /// A member entered, which gets the frames from now on.
-    pub(crate) fn entered(&mut self, alias: u32) {
+    pub(crate) fn set_newest_alias(&mut self, alias: u32) {
         self.newest_alias = alias;
     }
 
@@ -305,7 +305,7 @@ mod tests {
 
     fn batch(frames: &[(u32, FrameKind)]) -> Batch {
         let mut builder = BatchBuilder::default();
-        builder.entered(9);
+        builder.set_newest_alias(9);
         frames.iter().for_each(|&(from, kind)| push(&mut builder, from, kind));
         let batch = builder.take(&SlabBytes::default()).unwrap();
         assert!(builder.take(&SlabBytes::default()).is_none());
@@ -313,7 +313,7 @@ mod tests {
     }
 
     /// Which frames, by their number, a recipient gets, and in how many slices.
-    fn sent(batch: &Batch, alias: u32) -> (Vec<u8>, usize) {
+    fn frames_for(batch: &Batch, alias: u32) -> (Vec<u8>, usize) {
         let mut slices: Vec<Bytes> = Vec::new();
         let count = batch.slices_for(alias, &mut slices);
         // A frame here is two bytes of header and four of packet, of which the last is the number.
@@ -323,22 +323,22 @@ mod tests {
     }
 
     #[test]
-    fn everybody_gets_the_frames_of_the_others_in_order() {
+    fn each_member_gets_the_frames_of_all_others_in_order() {
         let batch = batch(&[(7, Reliable), (8, Reliable), (8, Unreliable), (9, Reliable)]);
-        assert_eq!(sent(&batch, 1), (vec![1, 2, 3, 4], 1));
-        assert_eq!(sent(&batch, 7), (vec![2, 3, 4], 1));
-        assert_eq!(sent(&batch, 8), (vec![1, 4], 2));
-        assert_eq!(sent(&batch, 9), (vec![1, 2, 3], 1));
+        assert_eq!(frames_for(&batch, 1), (vec![1, 2, 3, 4], 1));
+        assert_eq!(frames_for(&batch, 7), (vec![2, 3, 4], 1));
+        assert_eq!(frames_for(&batch, 8), (vec![1, 4], 2));
+        assert_eq!(frames_for(&batch, 9), (vec![1, 2, 3], 1));
     }
 
     #[test]
-    fn only_unreliable_frames_are_left_out_for_a_slow_reader() {
+    fn slow_reader_loses_only_unreliable_frames() {
         let frames = [(7, Unreliable), (8, Reliable), (9, Unreliable), (7, Reliable)];
         let (whole, slabs) = (batch(&frames), SlabBytes::default());
         let fanout = Fanout::new(whole, &slabs);
         let reliable = fanout.reliable().unwrap().clone();
-        assert_eq!(sent(&reliable, 1), (vec![2, 4], 1));
-        assert_eq!(sent(&reliable, 8), (vec![4], 1));
+        assert_eq!(frames_for(&reliable, 1), (vec![2, 4], 1));
+        assert_eq!(frames_for(&reliable, 8), (vec![4], 1));
         assert!(Arc::ptr_eq(&reliable, fanout.reliable().unwrap()), "slow readers share one copy");
         assert_eq!(slabs.get(), 12);
         assert!(Fanout::new(batch(&[(7, Unreliable)]), &slabs).reliable().is_none());
@@ -347,23 +347,23 @@ mod tests {
     }
 
     #[test]
-    fn newcomer_gets_only_frames_queued_after_its_entry() {
+    fn new_member_gets_only_frames_queued_after_it_joined() {
         let mut builder = BatchBuilder::default();
-        builder.entered(u32::MAX);
+        builder.set_newest_alias(u32::MAX);
         push(&mut builder, 7, Reliable);
         // Aliases wrap.
-        builder.entered(1);
+        builder.set_newest_alias(1);
         push(&mut builder, 7, Reliable);
-        push(&mut builder, u32::MAX, ToNewer);
+        push(&mut builder, u32::MAX, NewerOnly);
         let batch = builder.take(&SlabBytes::default()).unwrap();
-        assert_eq!(sent(&batch, 1), (vec![2, 3], 1));
-        assert_eq!(sent(&batch, u32::MAX - 1), (vec![1, 2], 1));
+        assert_eq!(frames_for(&batch, 1), (vec![2, 3], 1));
+        assert_eq!(frames_for(&batch, u32::MAX - 1), (vec![1, 2], 1));
     }
 
     #[test]
     fn removed_frames_leave_no_bytes_behind() {
         let mut builder = BatchBuilder::default();
-        builder.entered(9);
+        builder.set_newest_alias(9);
         for (from, kind) in [(7, Reliable), (8, Reliable), (7, Unreliable), (8, Unreliable), (9, Reliable)] {
             push(&mut builder, from, kind);
         }
@@ -372,7 +372,7 @@ mod tests {
         assert_eq!((builder.bytes(), builder.reliable_bytes()), (18, 12));
         assert_eq!(builder.remove_unreliable(), 1);
         assert_eq!((builder.bytes(), builder.reliable_bytes()), (12, 12));
-        assert_eq!(sent(&builder.take(&SlabBytes::default()).unwrap(), 1), (vec![2, 5], 1));
+        assert_eq!(frames_for(&builder.take(&SlabBytes::default()).unwrap(), 1), (vec![2, 5], 1));
     }
 
     #[test]

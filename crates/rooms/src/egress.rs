@@ -23,7 +23,7 @@ pub(crate) enum Scope {
 
 impl Scope {
     /// The label in the metric.
-    pub(crate) fn name(self) -> &'static str {
+    pub(crate) fn label(self) -> &'static str {
         match self {
             Self::Room => "room",
             Self::Node => "node",
@@ -42,7 +42,7 @@ pub(crate) struct Load {
 #[derive(Debug)]
 pub(crate) struct NodeEgress {
     limits: EgressLimits,
-    began: Instant,
+    started: Instant,
     state: Mutex<NodeState>,
 }
 
@@ -68,7 +68,7 @@ pub(crate) struct RoomEgress {
 
 impl NodeEgress {
     pub(crate) fn new(limits: EgressLimits) -> Self {
-        Self { limits, began: Instant::now(), state: Mutex::default() }
+        Self { limits, started: Instant::now(), state: Mutex::default() }
     }
 
     /// Whether nothing has to be charged.
@@ -82,7 +82,7 @@ impl NodeEgress {
     /// While the node's budget lasts, every room may use it. When it is spent, a room still has its
     /// fair share: the node's budget divided by the rooms that sent within the last second.
     pub(crate) fn charge(&self, room: &mut RoomEgress, load: Load, now: Instant) -> Option<Scope> {
-        let now = now.duration_since(self.began).as_nanos() as i64;
+        let now = now.duration_since(self.started).as_nanos() as i64;
         let EgressLimits { room: room_rate, node: node_rate } = self.limits;
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let active = state.count_active(room, now);
@@ -128,18 +128,18 @@ const SECOND: i64 = 1_000_000_000;
 /// have been sent at the rate. In nanoseconds since the node began, so that no rounding adds up.
 #[derive(Debug, Clone, Copy)]
 struct Budget {
-    paid_at: i64,
+    paid_until: i64,
 }
 
 impl Default for Budget {
     fn default() -> Self {
-        Self { paid_at: i64::MIN }
+        Self { paid_until: i64::MIN }
     }
 }
 
 impl Budget {
     fn is_spent(self, now: i64) -> bool {
-        self.paid_at > now
+        self.paid_until > now
     }
 
     /// Charges so many bytes at a rate of `rate / parts`.
@@ -147,16 +147,16 @@ impl Budget {
         if rate > 0 {
             let cost = u128::from(bytes) * u128::from(parts) * SECOND as u128 / u128::from(rate);
             let cost = i64::try_from(cost).unwrap_or(i64::MAX);
-            self.paid_at = self.paid_at.max(now - SECOND).saturating_add(cost);
+            self.paid_until = self.paid_until.max(now - SECOND).saturating_add(cost);
         }
     }
 
     /// The same, but adds no debt beyond one second, so that unreliable frames pass again soon after a
     /// burst of reliable ones.
     fn charge_capped(&mut self, bytes: u64, rate: u64, parts: u64, now: i64) {
-        let before = self.paid_at;
+        let before = self.paid_until;
         self.charge(bytes, rate, parts, now);
-        self.paid_at = self.paid_at.min(before.max(now + SECOND));
+        self.paid_until = self.paid_until.min(before.max(now + SECOND));
     }
 }
 
@@ -182,7 +182,7 @@ mod tests {
         let node = NodeEgress::new(limits);
         let mut rooms: Vec<_> = loads.iter().map(|&load| (load, RoomEgress::default(), 0)).collect();
         for tick in 0..WARM_UP_TICKS + TICKS {
-            let now = node.began + TICK * tick;
+            let now = node.started + TICK * tick;
             for (load, room, sent) in &mut rooms {
                 if node.charge(room, *load, now).is_none() && tick >= WARM_UP_TICKS {
                     *sent += load.unreliable;
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn room_below_its_budget_loses_nothing() {
+    fn room_below_its_budget_drops_nothing() {
         let limits = EgressLimits { room: 1_000_000, node: 0 };
         assert_eq!(sent(limits, &[unreliable(10_000)]), [1_000_000]);
     }
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn reliable_bytes_above_the_budget_leave_nothing() {
+    fn reliable_bytes_above_budget_leave_none_for_unreliable() {
         let limits = EgressLimits { room: 1_000_000, node: 0 };
         assert_eq!(sent(limits, &[Load { reliable: 11_000, unreliable: 100 }]), [0]);
         let half = sent(limits, &[Load { reliable: 5_000, unreliable: 10_000 }])[0];
@@ -229,17 +229,17 @@ mod tests {
     }
 
     #[test]
-    fn one_large_batch_is_paid_for_afterwards() {
+    fn large_batch_passes_and_blocks_until_it_is_paid() {
         let limits = EgressLimits { room: 1_000_000, node: 0 };
         let (node, mut room) = (NodeEgress::new(limits), RoomEgress::default());
-        let at = |seconds| node.began + Duration::from_secs(seconds);
+        let at = |seconds| node.started + Duration::from_secs(seconds);
         assert_eq!(node.charge(&mut room, unreliable(20_000_000), at(5)), None);
         assert_eq!(node.charge(&mut room, unreliable(1), at(23)), Some(Scope::Room));
         assert_eq!(node.charge(&mut room, unreliable(1), at(25)), None);
     }
 
     #[test]
-    fn node_above_its_budget_leaves_each_room_its_share() {
+    fn node_above_its_budget_guarantees_each_room_its_share() {
         let limits = EgressLimits { room: 0, node: 1_000_000 };
         // Two rooms below the share of 250,000, two above.
         let loads = [500, 2_000, 20_000, 40_000].map(unreliable);
@@ -250,11 +250,11 @@ mod tests {
     }
 
     #[test]
-    fn room_that_used_what_was_left_keeps_its_share() {
+    fn room_that_used_spare_budget_keeps_its_share() {
         let node = NodeEgress::new(EgressLimits { room: 0, node: 1_000_000 });
         let (mut room, mut other, mut sent) = (RoomEgress::default(), RoomEgress::default(), 0);
         for tick in 0..4_000 {
-            let now = node.began + TICK * tick;
+            let now = node.started + TICK * tick;
             // For twenty seconds the other room leaves nearly all of the budget to this one.
             let theirs = if tick < 2_000 { 500 } else { 50_000 };
             node.charge(&mut other, unreliable(theirs), now);
@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn node_names_itself_as_the_scope() {
+    fn spent_node_budget_reports_the_node_scope() {
         let (node, now) = (NodeEgress::new(EgressLimits { room: 0, node: 1_000 }), Instant::now());
         let mut rooms = [RoomEgress::default(), RoomEgress::default()];
         assert!(!node.is_unlimited());
@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn rooms_that_fell_silent_have_no_share() {
+    fn silent_rooms_have_no_share() {
         let node = NodeEgress::new(EgressLimits { room: 0, node: 1_000_000 });
         let mut rooms: Vec<RoomEgress> = (0..10).map(|_| RoomEgress::default()).collect();
         let mut state = NodeState::default();

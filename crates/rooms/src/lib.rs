@@ -4,22 +4,22 @@
 //! one encoded frame in one shared slab per room and tick, written with few large system calls
 //! (`batch`, `outbox`). Whoever is too slow to read costs a bounded queue and nobody else's time.
 
-mod admitted;
 mod batch;
-mod claim;
 mod egress;
-mod ending;
-mod entry;
+mod evictions;
+mod handshake;
 mod member;
 mod node;
-mod outbox;
-mod paced;
+mod node_name;
+mod reentry;
 mod registry;
 mod room;
 mod router;
+mod send_queue;
 mod service;
 mod settings;
+mod throttled_reader;
 
-pub use claim::NameTaken;
-pub use service::{Inbound, Rooms};
+pub use node_name::NameTaken;
+pub use service::{Rooms, Subscriptions};
 pub use settings::Settings;

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use admission::{Pace, Permit};
+use admission::{Permit, Throttle};
 use bytes::{Buf, Bytes, BytesMut};
 use protocol::{
     Close, Message as _, RoomName,
@@ -14,11 +14,11 @@ use tracing::Instrument;
 use ws::{KeepAlive, Liveness, OpCode, Received, close_frame, put_frame};
 
 use crate::{
-    entry::{Refusal, admit, read_refusal},
-    node::Shared,
-    outbox::Outbox,
-    paced::PacedReader,
+    handshake::{Disconnect, authenticate, disconnect_for},
+    node::Node,
     registry::Membership,
+    send_queue::SendQueue,
+    throttled_reader::ThrottledReader,
 };
 
 /// How long a close frame may take to reach its reader.
@@ -28,7 +28,7 @@ const REFUSAL_LINGER: Duration = Duration::from_secs(2);
 
 /// Serves one socket, from its first frame to its last.
 pub(crate) async fn serve(
-    shared: &Shared,
+    shared: &Node,
     room: &RoomName,
     token: Option<String>,
     permit: Permit,
@@ -36,12 +36,12 @@ pub(crate) async fn serve(
 ) {
     let (read_half, mut writer) = tokio::io::split(stream);
     let (settings, now) = (&shared.settings, Instant::now());
-    let pace = Pace::new(settings.messages_per_second, settings.bytes_per_second, now);
-    let mut reader = PacedReader::new(read_half, pace);
+    let pace = Throttle::new(settings.messages_per_second, settings.bytes_per_second, now);
+    let mut reader = ThrottledReader::new(read_half, pace);
     let deadline = now + settings.handshake_timeout;
     let say = |close: Close| Err(Some((close, close.reason().to_owned())));
     let admitted = tokio::select! {
-        admitted = timeout_at(deadline, admit(shared, room, token.as_deref(), &permit, &mut reader, &mut writer)) => {
+        admitted = timeout_at(deadline, authenticate(shared, room, token.as_deref(), &permit, &mut reader, &mut writer)) => {
             admitted.unwrap_or(say(Close::HandshakeTimeout))
         }
         () = shared.handshakes.closed() => say(Close::Restarting),
@@ -56,12 +56,12 @@ pub(crate) async fn serve(
             drop(permit);
             shared.mark_dirty(&membership.room);
             let span = tracing::debug_span!("member", peer = %entrant.address, island = %room);
-            live(shared, &membership, &mut reader, &mut writer).instrument(span).await;
+            serve_member(shared, &membership, &mut reader, &mut writer).instrument(span).await;
         }
         Err(Some((close, reason))) => {
             // Another handshake need not wait until this client has read why it was refused.
             drop(permit);
-            refuse(close, &reason, &mut reader, &mut writer).await;
+            reject(close, &reason, &mut reader, &mut writer).await;
         }
         Err(None) => {}
     }
@@ -72,7 +72,7 @@ fn count_closed(close: Close) {
 }
 
 /// Tells a socket why it is not let in, and closes it.
-async fn refuse<R, W>(close: Close, reason: &str, reader: &mut PacedReader<R>, writer: &mut W)
+async fn reject<R, W>(close: Close, reason: &str, reader: &mut ThrottledReader<R>, writer: &mut W)
 where
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,
@@ -95,20 +95,24 @@ where
 }
 
 /// Serves a member until its socket ends.
-async fn live<R, W>(shared: &Shared, membership: &Membership, reader: &mut PacedReader<R>, writer: &mut W)
-where
+async fn serve_member<R, W>(
+    shared: &Node,
+    membership: &Membership,
+    reader: &mut ThrottledReader<R>,
+    writer: &mut W,
+) where
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,
 {
     tracing::debug!(alias = membership.alias, "entered");
-    let outbox = &membership.outbox;
-    let mut writing = std::pin::pin!(write(shared, membership, writer));
+    let outbox = &membership.send_queue;
+    let mut writing = std::pin::pin!(write_queue(shared, membership, writer));
     let mut written = false;
     tokio::select! {
         biased;
         () = &mut writing => written = true,
         _ = outbox.closed() => {}
-        refusal = listen(shared, membership, reader) => {
+        refusal = read_messages(shared, membership, reader) => {
             if let Some((close, reason)) = refusal {
                 outbox.close(close, &reason);
             }
@@ -117,7 +121,7 @@ where
     // Its place is free as soon as it is known to go.
     shared.registry.leave(membership);
     shared.mark_dirty(&membership.room);
-    let end = outbox.end();
+    let end = outbox.close_reason();
     if let Some(close) = end {
         count_closed(close);
     }
@@ -136,8 +140,8 @@ where
 }
 
 /// Writes what is queued, until the queue ends or the socket does.
-async fn write<W: AsyncWrite + Unpin>(shared: &Shared, membership: &Membership, writer: &mut W) {
-    let outbox = &membership.outbox;
+async fn write_queue<W: AsyncWrite + Unpin>(shared: &Node, membership: &Membership, writer: &mut W) {
+    let outbox = &membership.send_queue;
     loop {
         let mut taken = outbox.take(membership.alias).await;
         let bytes = taken.slices.remaining();
@@ -149,10 +153,10 @@ async fn write<W: AsyncWrite + Unpin>(shared: &Shared, membership: &Membership, 
                 Err(_) => return outbox.abandon(),
             }
         }
-        outbox.written(&taken);
-        shared.counters.out_messages.increment(taken.frames);
+        outbox.mark_written(&taken);
+        shared.counters.out_messages.increment(taken.relayed_frames);
         shared.counters.out_bytes.increment(bytes as u64);
-        if taken.last {
+        if taken.is_last {
             let _ = writer.shutdown().await;
             return;
         }
@@ -160,11 +164,11 @@ async fn write<W: AsyncWrite + Unpin>(shared: &Shared, membership: &Membership, 
 }
 
 /// Takes in what a member sends; gives what to tell it when it must go.
-async fn listen<R: AsyncRead + Unpin>(
-    shared: &Shared,
+async fn read_messages<R: AsyncRead + Unpin>(
+    shared: &Node,
     membership: &Membership,
-    reader: &mut PacedReader<R>,
-) -> Refusal {
+    reader: &mut ThrottledReader<R>,
+) -> Disconnect {
     let settings = &shared.settings;
     let mut keep_alive = KeepAlive::new(settings.ping_interval, Instant::now());
     loop {
@@ -174,40 +178,40 @@ async fn listen<R: AsyncRead + Unpin>(
             () = keep_alive.due() => {
                 match keep_alive.check(reader.active_until(), Instant::now()) {
                     Liveness::Alive => {}
-                    Liveness::Silent => push_control(&membership.outbox, OpCode::Ping, &[]),
+                    Liveness::Silent => push_control(&membership.send_queue, OpCode::Ping, &[]),
                     Liveness::Dead => return Some((Close::Silent, Close::Silent.reason().to_owned())),
                 }
                 continue;
             }
         };
-        keep_alive.arrived();
+        keep_alive.record_activity();
         match received {
             Ok(Received::Binary(bytes)) => {
-                if let Err(close) = hear(shared, membership, reader, bytes).await {
+                if let Err(close) = handle_message(shared, membership, reader, bytes).await {
                     return Some((close, close.reason().to_owned()));
                 }
             }
             Ok(Received::Ping(payload)) => {
-                reader.pass(0).await;
-                push_control(&membership.outbox, OpCode::Pong, &payload);
+                reader.acquire(0).await;
+                push_control(&membership.send_queue, OpCode::Pong, &payload);
             }
-            Ok(Received::Pong | Received::Fragment) => reader.pass(0).await,
+            Ok(Received::Pong | Received::Fragment) => reader.acquire(0).await,
             Ok(Received::Text) => return Some((Close::TextFrame, Close::TextFrame.reason().to_owned())),
             Ok(Received::Close(code)) => {
-                membership.outbox.answer_close(code);
+                membership.send_queue.answer_close(code);
                 return None;
             }
-            Err(error) => return read_refusal(&error),
+            Err(error) => return disconnect_for(&error),
         }
     }
 }
 
 /// Takes in one message. Above the member's rate an unreliable update is dropped, so that those that pass are
 /// fresh; any other message waits for its turn, and nothing behind it is read meanwhile.
-async fn hear<R: AsyncRead + Unpin>(
-    shared: &Shared,
+async fn handle_message<R: AsyncRead + Unpin>(
+    shared: &Node,
     membership: &Membership,
-    reader: &mut PacedReader<R>,
+    reader: &mut ThrottledReader<R>,
     bytes: Bytes,
 ) -> Result<(), Close> {
     let (counters, size) = (&shared.counters, bytes.len());
@@ -217,24 +221,24 @@ async fn hear<R: AsyncRead + Unpin>(
     match packet.message {
         Some(Message::PeerUpdateMessage(update)) => {
             if !update.unreliable {
-                reader.pass(size).await;
-            } else if !reader.try_pass(size) {
+                reader.acquire(size).await;
+            } else if !reader.try_acquire(size) {
                 counters.ingress_dropped.increment(1);
                 return Ok(());
             }
-            membership.room.say(membership.alias, update.body, update.unreliable);
+            membership.room.broadcast(membership.alias, update.body, update.unreliable);
             shared.mark_dirty(&membership.room);
         }
         _ => {
-            reader.pass(size).await;
+            reader.acquire(size).await;
             counters.unknown_messages.increment(1);
         }
     }
     Ok(())
 }
 
-fn push_control(outbox: &Outbox, opcode: OpCode, payload: &[u8]) {
+fn push_control(outbox: &SendQueue, opcode: OpCode, payload: &[u8]) {
     let mut frame = BytesMut::new();
     put_frame(&mut frame, opcode, payload);
-    outbox.push_own(frame.freeze());
+    outbox.push_single(frame.freeze());
 }

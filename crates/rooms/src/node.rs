@@ -6,7 +6,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use admission::{Limiter, Rate, Verifier};
+use admission::{ConnectionLimiter, Rate, Verifier};
 use bus::{Bus, Headers, Subscription};
 use metrics::Counter;
 use protocol::{
@@ -23,20 +23,20 @@ use transports::ws_room;
 
 use crate::{
     Settings,
-    claim::{Claim, NameTaken},
     egress::EgressLimits,
-    ending::Ending,
-    outbox::Bounds,
-    registry::{Limits, Registry},
+    evictions::PendingEvictions,
+    node_name::{NameTaken, NodeNameGuard},
+    registry::{NodeLimits, Registry},
     room::Room,
+    send_queue::QueueLimits,
 };
 
 /// What all sockets of a node share.
-pub(crate) struct Shared {
+pub(crate) struct Node {
     pub(crate) settings: Settings,
     pub(crate) tokens: Arc<ws_room::Verifier>,
     pub(crate) verifier: Verifier,
-    pub(crate) handshakes: Limiter,
+    pub(crate) handshakes: ConnectionLimiter,
     pub(crate) registry: Registry,
     pub(crate) counters: Counters,
     /// One clone a socket.
@@ -45,8 +45,8 @@ pub(crate) struct Shared {
     started_ms: u64,
     /// It has announced itself.
     announced: AtomicBool,
-    dirty: Mutex<Vec<Arc<Room>>>,
-    dirtied: Notify,
+    dirty_rooms: Mutex<Vec<Arc<Room>>>,
+    dirty_notify: Notify,
 }
 
 /// Counters of the message path, looked up once.
@@ -60,23 +60,24 @@ pub(crate) struct Counters {
 }
 
 /// What a node has to hear.
-pub(crate) struct Inbound {
+pub(crate) struct NodeSubscriptions {
     /// Whose membership ends, and who comes back.
-    pub(crate) ends: Subscription,
+    pub(crate) membership_events: Subscription,
     /// Where other processes may have its name.
-    pub(crate) claim: Option<Claim>,
+    pub(crate) name_guard: Option<NodeNameGuard>,
 }
 
 /// Whose membership ends, and who comes back; and which director leads, so that the bus knows whose
 /// word still counts.
-const PATTERNS: [&str; 3] = [subject::MEMBERSHIP_ENDS, subject::ISLAND_PEER_JOINS, subject::ENGINE_DISCOVERY];
+const SUBSCRIBED_SUBJECTS: [&str; 3] =
+    [subject::MEMBERSHIP_ENDS, subject::ISLAND_PEER_JOINS, subject::ENGINE_DISCOVERY];
 /// Membership ends and joins that may wait; above it the newest is dropped, and the sockets stay, or are
 /// closed, and their owners come back.
 const MEMBERSHIP_QUEUE: usize = 65_536;
 /// How often a node says that it is there.
 pub(crate) const ANNOUNCE_INTERVAL: Duration = Duration::from_secs(1);
 
-impl Shared {
+impl Node {
     pub(crate) fn new(
         settings: Settings,
         tokens: Arc<ws_room::Verifier>,
@@ -84,12 +85,15 @@ impl Shared {
         aliases: Arc<AtomicU32>,
     ) -> Self {
         let all = settings.queue_bytes;
-        let limits = Limits {
+        let limits = NodeLimits {
             max_room_size: settings.max_room_size,
             max_users: settings.max_users,
-            bounds: Bounds { unreliable: all / 2, all },
-            remember: settings.token_ttl,
-            entries: Rate::per_minute(settings.entries_per_minute, settings.entries_per_minute.div_ceil(3)),
+            queue_limits: QueueLimits { drop_unreliable_above: all / 2, close_above: all },
+            revocation_ttl: settings.token_ttl,
+            entry_rate: Rate::per_minute(
+                settings.entries_per_minute,
+                settings.entries_per_minute.div_ceil(3),
+            ),
             egress: EgressLimits {
                 room: settings.max_room_egress_bytes_per_second,
                 node: settings.max_node_egress_bytes_per_second,
@@ -104,7 +108,7 @@ impl Shared {
             unknown_messages: metrics::counter!("dcl_ws_rooms_unknown_sent_messages_total"),
         };
         Self {
-            handshakes: Limiter::new("rooms", settings.handshakes),
+            handshakes: ConnectionLimiter::new("rooms", settings.handshakes),
             settings,
             tokens,
             verifier,
@@ -113,51 +117,55 @@ impl Shared {
             sockets: Arc::default(),
             started_ms: unix_ms(SystemTime::now()),
             announced: AtomicBool::default(),
-            dirty: Mutex::default(),
-            dirtied: Notify::new(),
+            dirty_rooms: Mutex::default(),
+            dirty_notify: Notify::new(),
         }
     }
 
-    /// What the node has to hear from now on, for [`Shared::run`].
-    pub(crate) fn subscribe(&self, bus: &Bus) -> Inbound {
-        let claim = || Claim::new(bus, self.settings.node.clone(), self.settings.node_url());
-        Inbound {
-            ends: bus.subscribe("rooms", &PATTERNS, MEMBERSHIP_QUEUE),
-            claim: bus.is_shared().then(claim),
+    /// What the node has to hear from now on, for [`Node::run`].
+    pub(crate) fn subscribe(&self, bus: &Bus) -> NodeSubscriptions {
+        let claim = || NodeNameGuard::new(bus, self.settings.node.clone(), self.settings.node_url());
+        NodeSubscriptions {
+            membership_events: bus.subscribe("rooms", &SUBSCRIBED_SUBJECTS, MEMBERSHIP_QUEUE),
+            name_guard: bus.is_shared().then(claim),
         }
     }
 
     /// Sends on what members say, announces the node once its name is known to be free, and ends
     /// memberships. Returns only if it is not.
-    pub(crate) async fn run(&self, bus: Bus, Inbound { ends, mut claim }: Inbound) -> Result<(), NameTaken> {
+    pub(crate) async fn run(
+        &self,
+        bus: Bus,
+        NodeSubscriptions { membership_events: ends, name_guard: mut claim }: NodeSubscriptions,
+    ) -> Result<(), NameTaken> {
         let announced = async {
             if let Some(claim) = &mut claim {
-                claim.settle().await?;
+                claim.ensure_unique().await?;
             }
             let watched = async {
                 if let Some(claim) = &mut claim {
-                    claim.watch().await;
+                    claim.watch_conflicts().await;
                 }
             };
-            tokio::join!(self.announce(&bus), watched);
+            tokio::join!(self.announce_periodically(&bus), watched);
             Ok(())
         };
-        let served = async { Ok(tokio::join!(self.flush_rooms(), self.end_memberships(ends))) };
+        let served = async { Ok(tokio::join!(self.flush_rooms(), self.handle_membership_events(ends))) };
         tokio::try_join!(announced, served).map(drop)
     }
 
     /// Stops letting people in. Those who are in stay, until the director has moved their islands.
-    pub(crate) fn retire(&self, bus: &Bus) {
+    pub(crate) fn stop_accepting(&self, bus: &Bus) {
         self.handshakes.close();
-        self.registry.retire();
-        self.announce_again(bus);
+        self.registry.stop_accepting();
+        self.announce_change(bus);
     }
 
     /// The same, and has those who are in come back elsewhere.
     pub(crate) fn drain(&self, bus: &Bus) {
         self.handshakes.close();
         self.registry.drain();
-        self.announce_again(bus);
+        self.announce_change(bus);
     }
 
     /// Whether it has announced itself, so that people may be sent here.
@@ -172,24 +180,24 @@ impl Shared {
     /// Has a room flushed at the next tick.
     pub(crate) fn mark_dirty(&self, room: &Arc<Room>) {
         if room.mark_dirty() {
-            self.dirty.lock().unwrap_or_else(PoisonError::into_inner).push(room.clone());
-            self.dirtied.notify_one();
+            self.dirty_rooms.lock().unwrap_or_else(PoisonError::into_inner).push(room.clone());
+            self.dirty_notify.notify_one();
         }
     }
 
     /// The tick: begins with the first message, so that a silent node sleeps.
     async fn flush_rooms(&self) {
         loop {
-            self.dirtied.notified().await;
+            self.dirty_notify.notified().await;
             time::sleep(self.settings.flush_interval).await;
-            let rooms = std::mem::take(&mut *self.dirty.lock().unwrap_or_else(PoisonError::into_inner));
+            let rooms = std::mem::take(&mut *self.dirty_rooms.lock().unwrap_or_else(PoisonError::into_inner));
             for room in rooms {
                 room.flush();
             }
         }
     }
 
-    async fn announce(&self, bus: &Bus) {
+    async fn announce_periodically(&self, bus: &Bus) {
         let mut ticks = time::interval(ANNOUNCE_INTERVAL);
         ticks.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
         loop {
@@ -200,7 +208,7 @@ impl Shared {
     }
 
     /// Says at once what has changed. Whose name may be another's says nothing.
-    fn announce_again(&self, bus: &Bus) {
+    fn announce_change(&self, bus: &Bus) {
         if self.has_announced() {
             self.announce_once(bus);
         }
@@ -233,32 +241,32 @@ impl Shared {
 
     /// Closes the sockets of those who left an island, after the grace, unless they have come back to
     /// it by then. Silence ends nothing.
-    async fn end_memberships(&self, mut ends: Subscription) {
-        let mut ending = Ending::default();
+    async fn handle_membership_events(&self, mut ends: Subscription) {
+        let mut ending = PendingEvictions::default();
         loop {
-            let next = ending.next().unwrap_or_else(|| Instant::now() + ANNOUNCE_INTERVAL);
+            let next = ending.next_due().unwrap_or_else(|| Instant::now() + ANNOUNCE_INTERVAL);
             tokio::select! {
                 envelope = ends.next() => {
                     let Some(envelope) = envelope else { return };
                     match envelope.subject() {
                         Some(Subject::MembershipEnded(island)) => {
                             if let Ok(end) = MembershipEnded::decode(envelope.payload) {
-                                self.end(&island, &end, &mut ending);
+                                self.on_membership_ended(&island, &end, &mut ending);
                             }
                         }
                         Some(Subject::IslandPeerJoin(island)) => {
                             let joined = JoinIslandMessage::decode(envelope.payload).unwrap_or_default();
                             if let Ok(address) = joined.peer_id.parse() {
-                                ending.joined(island, address);
+                                ending.cancel_on_join(island, address);
                             }
                         }
                         _ => {}
                     }
                 }
                 () = time::sleep_until(next) => {
-                    while let Some((island, address, minted_before)) = ending.take_due(Instant::now()) {
+                    while let Some((island, address, minted_before)) = ending.pop_due(Instant::now()) {
                         if let Some(room) = self.registry.room(&(&island).into()) {
-                            room.end(address, minted_before);
+                            room.evict(address, minted_before);
                         }
                     }
                 }
@@ -266,7 +274,7 @@ impl Shared {
         }
     }
 
-    fn end(&self, island: &IslandId, end: &MembershipEnded, ending: &mut Ending) {
+    fn on_membership_ended(&self, island: &IslandId, end: &MembershipEnded, ending: &mut PendingEvictions) {
         let minted_before = end.minted_before.parse::<Ulid>().ok();
         // A later time would void tokens that are minted long after this message.
         let believed = |ulid: &Ulid| !is_far_ahead(ulid.timestamp_ms(), unix_ms(SystemTime::now()));
@@ -284,9 +292,9 @@ impl Shared {
         for address in end.peers.iter().filter_map(|peer| peer.parse().ok()) {
             self.registry.revoke(&room, address, minted_before, now);
             if end.taken_over {
-                ending.take_over(due, island, address, minted_before);
+                ending.schedule_takeover(due, island, address, minted_before);
             } else {
-                ending.add(due, island, address, minted_before, moved);
+                ending.schedule(due, island, address, minted_before, moved);
             }
         }
     }

@@ -13,32 +13,32 @@ use tokio::time::Instant;
 use transports::ws_room::TokenRefusal;
 
 use crate::{
-    admitted::Admitted,
     batch::SlabBytes,
     egress::{EgressLimits, NodeEgress},
-    outbox::{Bounds, Outbox},
-    room::{Entrant, NodeResources, Refused, Room},
+    reentry::ReentryTokens,
+    room::{JoinError, JoinRequest, NodeResources, Room},
+    send_queue::{QueueLimits, SendQueue},
 };
 
 /// All rooms of a node, who may no longer enter them, and the limits of the whole.
 #[derive(Debug)]
 pub(crate) struct Registry {
-    limits: Limits,
+    limits: NodeLimits,
     /// The next alias, which nodes of one process share.
-    aliases: Arc<AtomicU32>,
+    next_alias: Arc<AtomicU32>,
     node: NodeResources,
     state: Mutex<State>,
 }
 
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Limits {
+pub(crate) struct NodeLimits {
     pub(crate) max_room_size: usize,
     pub(crate) max_users: usize,
-    pub(crate) bounds: Bounds,
+    pub(crate) queue_limits: QueueLimits,
     /// How long a revocation is remembered: as long as a token admits.
-    pub(crate) remember: Duration,
+    pub(crate) revocation_ttl: Duration,
     /// How often one address may enter one room.
-    pub(crate) entries: Rate,
+    pub(crate) entry_rate: Rate,
     pub(crate) egress: EgressLimits,
 }
 
@@ -46,17 +46,17 @@ pub(crate) struct Limits {
 /// as one that never did.
 const MAX_ENTRY_COUNTS: usize = 65_536;
 /// How many memberships without a socket are remembered, for each seat of the node.
-const AWAY_PER_SEAT: usize = 2;
+const DISCONNECTED_PER_SEAT: usize = 2;
 
 #[derive(Debug)]
 struct State {
     rooms: HashMap<RoomName, Arc<Room>>,
     users: usize,
-    entries: RateLimiter<(RoomName, Address)>,
+    entry_limiter: RateLimiter<(RoomName, Address)>,
     /// Tokens minted at or before this admit this address to this room no more.
     revoked: HashMap<(RoomName, Address), Ulid>,
-    forget: VecDeque<(Instant, RoomName, Address, Ulid)>,
-    admitted: Admitted,
+    revocation_expiries: VecDeque<(Instant, RoomName, Address, Ulid)>,
+    reentry: ReentryTokens,
     draining: bool,
 }
 
@@ -66,28 +66,28 @@ pub(crate) struct Membership {
     pub(crate) room: Arc<Room>,
     pub(crate) alias: u32,
     address: Address,
-    pub(crate) outbox: Arc<Outbox>,
+    pub(crate) send_queue: Arc<SendQueue>,
 }
 
 impl Registry {
-    pub(crate) fn new(limits: Limits, aliases: Arc<AtomicU32>) -> Self {
+    pub(crate) fn new(limits: NodeLimits, aliases: Arc<AtomicU32>) -> Self {
         let node =
             NodeResources { slabs: SlabBytes::default(), egress: Arc::new(NodeEgress::new(limits.egress)) };
         let state = State {
             rooms: HashMap::new(),
             users: 0,
-            entries: RateLimiter::new(limits.entries, MAX_ENTRY_COUNTS),
+            entry_limiter: RateLimiter::new(limits.entry_rate, MAX_ENTRY_COUNTS),
             revoked: HashMap::new(),
-            forget: VecDeque::new(),
-            admitted: Admitted::new(limits.max_users.saturating_mul(AWAY_PER_SEAT)),
+            revocation_expiries: VecDeque::new(),
+            reentry: ReentryTokens::new(limits.max_users.saturating_mul(DISCONNECTED_PER_SEAT)),
             draining: false,
         };
-        Self { limits, aliases, node, state: Mutex::new(state) }
+        Self { limits, next_alias: aliases, node, state: Mutex::new(state) }
     }
 
     /// Lets somebody into a room, which is made if it is not there; all limits are checked and
     /// taken up in one step.
-    pub(crate) fn join(&self, name: &RoomName, entrant: &Entrant) -> Result<Membership, (Close, String)> {
+    pub(crate) fn join(&self, name: &RoomName, entrant: &JoinRequest) -> Result<Membership, (Close, String)> {
         let refuse = |close: Close, reason: &str| Err((close, reason.to_owned()));
         let mut state = self.lock();
         if state.draining {
@@ -100,7 +100,7 @@ impl Registry {
                 "the access token is from before this address left the island, or signed in again",
             );
         }
-        let known = |minted| state.admitted.knows(name, entrant.address, minted, Instant::now());
+        let known = |minted| state.reentry.is_last_token(name, entrant.address, minted, Instant::now());
         if entrant.expired && !entrant.minted.is_some_and(known) {
             return refuse(Close::TokenRefused, &TokenRefusal::Expired.to_string());
         }
@@ -111,35 +111,35 @@ impl Registry {
             state.drop_if_empty(&room);
             return refuse(Close::RoomFull, "the server has no seat left");
         }
-        let alias = self.aliases.fetch_add(1, Ordering::Relaxed);
-        let outbox = Arc::new(Outbox::new(self.limits.bounds));
+        let alias = self.next_alias.fetch_add(1, Ordering::Relaxed);
+        let outbox = Arc::new(SendQueue::new(self.limits.queue_limits));
         // Only entries that succeed count: a client may ask for a seat in a full room as often as its
         // handshakes are admitted.
         let entry = (name.clone(), entrant.address);
-        let permit = || state.entries.take(entry, Instant::now()).is_ok();
+        let permit = || state.entry_limiter.take(entry, Instant::now()).is_ok();
         match room.join(entrant, alias, &outbox, self.limits.max_room_size, permit) {
             Ok(replaced) => state.users += usize::from(!replaced),
             Err(refused) => {
                 state.drop_if_empty(&room);
                 return match refused {
-                    Refused::Full => refuse(Close::RoomFull, Close::RoomFull.reason()),
-                    Refused::Superseded => {
+                    JoinError::Full => refuse(Close::RoomFull, Close::RoomFull.reason()),
+                    JoinError::Superseded => {
                         refuse(Close::TokenRefused, "a newer access token is already in use")
                     }
-                    Refused::TooOften => {
+                    JoinError::RateLimited => {
                         refuse(Close::Full, "this address enters the room too often, come back later")
                     }
                 };
             }
         }
-        state.admitted.entered(name, entrant.address, entrant.minted);
-        Ok(Membership { room, alias, address: entrant.address, outbox })
+        state.reentry.record_entry(name, entrant.address, entrant.minted);
+        Ok(Membership { room, alias, address: entrant.address, send_queue: outbox })
     }
 
     /// Whether a token was the last that admitted this address to this room, and no end of that membership is
     /// known. Then it admits it again, although it has expired.
-    pub(crate) fn knows(&self, room: &RoomName, address: Address, minted: Ulid) -> bool {
-        self.lock().admitted.knows(room, address, minted, Instant::now())
+    pub(crate) fn is_last_token(&self, room: &RoomName, address: Address, minted: Ulid) -> bool {
+        self.lock().reentry.is_last_token(room, address, minted, Instant::now())
     }
 
     /// Gives a place back, if it was not taken over.
@@ -147,7 +147,7 @@ impl Registry {
         let mut state = self.lock();
         if membership.room.leave(membership.alias) {
             state.users -= 1;
-            state.admitted.left(&membership.room.name, membership.address, Instant::now());
+            state.reentry.record_disconnect(&membership.room.name, membership.address, Instant::now());
             state.drop_if_empty(&membership.room);
         }
     }
@@ -155,13 +155,20 @@ impl Registry {
     /// From now on, older tokens of this address do not admit it to this room.
     pub(crate) fn revoke(&self, room: &RoomName, address: Address, minted_before: Ulid, now: Instant) {
         let mut state = self.lock();
-        state.admitted.ended(room, address, minted_before);
+        state.reentry.remove(room, address, minted_before);
         state.revoked.insert((room.clone(), address), minted_before);
-        state.forget.push_back((now + self.limits.remember, room.clone(), address, minted_before));
-        while let Some((due, ..)) = state.forget.front()
+        state.revocation_expiries.push_back((
+            now + self.limits.revocation_ttl,
+            room.clone(),
+            address,
+            minted_before,
+        ));
+        while let Some((due, ..)) = state.revocation_expiries.front()
             && *due <= now
         {
-            let Some((_, room, address, minted_before)) = state.forget.pop_front() else { break };
+            let Some((_, room, address, minted_before)) = state.revocation_expiries.pop_front() else {
+                break;
+            };
             let key = (room, address);
             // A later revocation of the same address is forgotten in its own time.
             if state.revoked.get(&key) == Some(&minted_before) {
@@ -171,7 +178,7 @@ impl Registry {
     }
 
     /// Lets nobody in any more.
-    pub(crate) fn retire(&self) {
+    pub(crate) fn stop_accepting(&self) {
         self.lock().draining = true;
     }
 
@@ -180,7 +187,7 @@ impl Registry {
         let mut state = self.lock();
         state.draining = true;
         for room in state.rooms.values() {
-            room.close(Close::Restarting);
+            room.close_all(Close::Restarting);
         }
     }
 

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use crate::{
     batch::{BatchBuilder, Fanout, FrameKind, SlabBytes, is_newer, packet, packet_frame},
     egress::{Load, NodeEgress, RoomEgress},
-    outbox::{Outbox, Queued},
+    send_queue::{PushOutcome, SendQueue},
 };
 
 /// One room: who is in it, and what they said since the last tick.
@@ -43,14 +43,14 @@ struct Member {
     address: Address,
     /// Of the token that it entered with, if it did with one.
     minted: Option<Ulid>,
-    outbox: Arc<Outbox>,
+    send_queue: Arc<SendQueue>,
     /// Its join has been sent. Before that, only members that entered after it know of it.
     announced: bool,
 }
 
 /// Somebody about to enter.
 #[derive(Debug, Clone)]
-pub(crate) struct Entrant {
+pub(crate) struct JoinRequest {
     pub(crate) address: Address,
     pub(crate) minted: Option<Ulid>,
     /// Its token has expired: it enters only where that token admitted it before.
@@ -62,13 +62,13 @@ const LARGE_BATCH_BYTES: usize = 256 * 1024;
 
 /// Why somebody does not enter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Refused {
+pub(crate) enum JoinError {
     /// No seat.
     Full,
     /// The address is in the room with a newer token.
     Superseded,
     /// The address has entered this room too often.
-    TooOften,
+    RateLimited,
 }
 
 impl Room {
@@ -92,40 +92,40 @@ impl Room {
     /// hear of both at the next flush. `permit` is asked last. Gives whether somebody was replaced.
     pub(crate) fn join(
         &self,
-        entrant: &Entrant,
+        entrant: &JoinRequest,
         alias: u32,
-        outbox: &Arc<Outbox>,
+        outbox: &Arc<SendQueue>,
         max_size: usize,
         permit: impl FnOnce() -> bool,
-    ) -> Result<bool, Refused> {
+    ) -> Result<bool, JoinError> {
         let mut state = self.lock();
         let older = state.members.iter().position(|member| member.address == entrant.address);
         match older {
-            Some(index) if state.members[index].minted > entrant.minted => return Err(Refused::Superseded),
-            None if state.members.len() >= max_size => return Err(Refused::Full),
-            _ if !permit() => return Err(Refused::TooOften),
+            Some(index) if state.members[index].minted > entrant.minted => return Err(JoinError::Superseded),
+            None if state.members.len() >= max_size => return Err(JoinError::Full),
+            _ if !permit() => return Err(JoinError::RateLimited),
             _ => {}
         }
         if let Some(index) = older {
             // The older socket receives all that precedes its kick, and the newer all that follows its
             // welcome: a client that enters anew misses nothing.
             if state.members[index].announced {
-                state.flush(&self.node);
+                state.queue_batch(&self.node);
             }
             let member = state.members.swap_remove(index);
-            kick(&member.outbox, Close::NewSession);
-            state.leave(&member);
+            kick(&member.send_queue, Close::NewSession);
+            state.queue_leave(&member);
         }
         let peer_identities =
             state.members.iter().map(|member| (member.alias, member.address.to_string())).collect();
         let welcome = WsWelcome { alias, peer_identities };
-        outbox.push_own(packet_frame(&packet(Message::WelcomeMessage(welcome))));
+        outbox.push_single(packet_frame(&packet(Message::WelcomeMessage(welcome))));
         // The newcomer hears nothing from before its welcome.
-        state.pending.entered(alias);
-        let Entrant { address, minted, .. } = *entrant;
+        state.pending.set_newest_alias(alias);
+        let JoinRequest { address, minted, .. } = *entrant;
         let join = WsPeerJoin { alias, address: address.to_string() };
         state.pending.push(alias, FrameKind::Reliable, &packet(Message::PeerJoinMessage(join)));
-        state.members.push(Member { alias, address, minted, outbox: outbox.clone(), announced: false });
+        state.members.push(Member { alias, address, minted, send_queue: outbox.clone(), announced: false });
         Ok(older.is_some())
     }
 
@@ -135,12 +135,12 @@ impl Room {
         let mut state = self.lock();
         let Some(index) = state.members.iter().position(|member| member.alias == alias) else { return false };
         let member = state.members.swap_remove(index);
-        state.leave(&member);
+        state.queue_leave(&member);
         true
     }
 
     /// Queues what a member said for all others. Whoever has left, or was replaced, says nothing.
-    pub(crate) fn say(&self, alias: u32, body: Bytes, unreliable: bool) {
+    pub(crate) fn broadcast(&self, alias: u32, body: Bytes, unreliable: bool) {
         let update = WsPeerUpdate { from_alias: alias, body, unreliable };
         let mut state = self.lock();
         if !state.members.iter().any(|member| member.alias == alias) {
@@ -149,26 +149,26 @@ impl Room {
         let kind = if unreliable { FrameKind::Unreliable } else { FrameKind::Reliable };
         state.pending.push(alias, kind, &packet(Message::PeerUpdateMessage(update)));
         if state.pending.bytes() >= LARGE_BATCH_BYTES {
-            state.flush(&self.node);
+            state.queue_batch(&self.node);
         }
     }
 
     /// Closes the socket of an address, unless it entered with a token minted later.
-    pub(crate) fn end(&self, address: Address, minted_before: Ulid) -> bool {
+    pub(crate) fn evict(&self, address: Address, minted_before: Ulid) -> bool {
         let state = self.lock();
         let ended = state.members.iter().find(|member| {
             member.address == address && member.minted.is_some_and(|minted| minted <= minted_before)
         });
         if let Some(member) = ended {
-            member.outbox.close(Close::Moved, Close::Moved.reason());
+            member.send_queue.close(Close::Moved, Close::Moved.reason());
         }
         ended.is_some()
     }
 
     /// Closes every socket.
-    pub(crate) fn close(&self, close: Close) {
+    pub(crate) fn close_all(&self, close: Close) {
         for member in &self.lock().members {
-            member.outbox.close(close, close.reason());
+            member.send_queue.close(close, close.reason());
         }
     }
 
@@ -181,7 +181,7 @@ impl Room {
     pub(crate) fn flush(&self) {
         let mut state = self.lock();
         state.dirty = false;
-        state.flush(&self.node);
+        state.queue_batch(&self.node);
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -194,7 +194,7 @@ impl State {
     ///
     /// If its join has not been sent and it said nothing reliable, neither join nor leave is sent:
     /// the older members never hear of it. Newer ones know it from their welcome.
-    fn leave(&mut self, member: &Member) {
+    fn queue_leave(&mut self, member: &Member) {
         let alias = member.alias;
         let mut kind = FrameKind::Reliable;
         // One reliable frame: its join.
@@ -203,21 +203,23 @@ impl State {
             if !self.members.iter().any(|other| is_newer(other.alias, alias)) {
                 return;
             }
-            kind = FrameKind::ToNewer;
+            kind = FrameKind::NewerOnly;
         }
         self.pending.push(alias, kind, &packet(Message::PeerLeaveMessage(WsPeerLeave { alias })));
     }
 
-    fn flush(&mut self, node: &NodeResources) {
+    fn queue_batch(&mut self, node: &NodeResources) {
         self.drop_above_budget(&node.egress);
         let Some(batch) = self.pending.take(&node.slabs) else { return };
         let fanout = Fanout::new(batch, &node.slabs);
         for member in &mut self.members {
             member.announced = true;
-            match member.outbox.push_batch(&fanout) {
-                Queued::Whole => {}
-                Queued::Cut => metrics::counter!("atoll_rooms_batches_cut_total").increment(1),
-                Queued::Closed => tracing::debug!(peer = %member.address, "closing, nothing more is queued"),
+            match member.send_queue.push_batch(&fanout) {
+                PushOutcome::Whole => {}
+                PushOutcome::ReliableOnly => metrics::counter!("atoll_rooms_batches_cut_total").increment(1),
+                PushOutcome::Closed => {
+                    tracing::debug!(peer = %member.address, "closing, nothing more is queued")
+                }
             }
         }
     }
@@ -236,17 +238,17 @@ impl State {
             && unreliable > 0
         {
             let dropped = self.pending.remove_unreliable();
-            let counter = metrics::counter!("atoll_rooms_egress_dropped_total", "scope" => scope.name());
+            let counter = metrics::counter!("atoll_rooms_egress_dropped_total", "scope" => scope.label());
             counter.increment(dropped as u64);
         }
     }
 }
 
 /// Tells a member that it must go, in a packet that clients of the field know, and closes it.
-pub(crate) fn kick(outbox: &Outbox, close: Close) {
+pub(crate) fn kick(outbox: &SendQueue, close: Close) {
     metrics::counter!("dcl_ws_rooms_kicks_total").increment(1);
     let kicked = WsKicked { reason: close.reason().to_owned() };
-    outbox.push_own(packet_frame(&packet(Message::PeerKicked(kicked))));
+    outbox.push_single(packet_frame(&packet(Message::PeerKicked(kicked))));
     outbox.close(close, close.reason());
 }
 

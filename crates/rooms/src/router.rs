@@ -14,16 +14,16 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use crate::{member, node::Shared};
+use crate::{member, node::Node};
 
-pub(crate) fn router(nodes: &Arc<[Arc<Shared>]>) -> Router {
+pub(crate) fn router(nodes: &Arc<[Arc<Node>]>) -> Router {
     nodes.iter().fold(Router::new(), |router, node| {
         let path = format!("{}/rooms/{{room}}", node.settings.path);
         router.merge(Router::new().route(&path, get(enter)).with_state(node.clone()))
     })
 }
 
-pub(crate) fn status_router(nodes: &Arc<[Arc<Shared>]>) -> OpenApiRouter {
+pub(crate) fn status_router(nodes: &Arc<[Arc<Node>]>) -> OpenApiRouter {
     OpenApiRouter::new().routes(routes!(rooms_status)).with_state(nodes.clone())
 }
 
@@ -35,7 +35,7 @@ struct EnterQuery {
 /// Opens a socket into a room. Who it is comes after; refusals come as close frames, because that
 /// is what a browser can see.
 async fn enter(
-    State(shared): State<Arc<Shared>>,
+    State(shared): State<Arc<Node>>,
     Extension(network): Extension<Network>,
     Path(room): Path<String>,
     Query(query): Query<EnterQuery>,
@@ -94,7 +94,7 @@ struct NodeStatus {
 /// What the room nodes hold: all of them as if they were one, since while an island moves its room is on
 /// two.
 #[utoipa::path(get, path = "/rooms/status", tag = "presence", responses((status = 200, body = RoomsStatus)))]
-async fn rooms_status(State(nodes): State<Arc<[Arc<Shared>]>>) -> impl IntoResponse {
+async fn rooms_status(State(nodes): State<Arc<[Arc<Node>]>>) -> impl IntoResponse {
     let mut rooms: BTreeMap<String, usize> = BTreeMap::new();
     let mut each = Vec::new();
     for shared in nodes.iter() {

@@ -9,16 +9,16 @@ use utoipa_axum::router::OpenApiRouter;
 
 use crate::{
     NameTaken, Settings,
-    node::{self, Shared},
+    node::{self, Node},
     router,
 };
 
 /// The room nodes of a process. Cheap to clone.
 #[derive(Clone)]
-pub struct Rooms(Arc<[Arc<Shared>]>);
+pub struct Rooms(Arc<[Arc<Node>]>);
 
 /// What the room nodes of a process have to hear.
-pub struct Inbound(Vec<node::Inbound>);
+pub struct Subscriptions(Vec<node::NodeSubscriptions>);
 
 impl Rooms {
     /// A node for each of these settings; all of them take tokens of `tokens` and chains of
@@ -32,7 +32,7 @@ impl Rooms {
         // a process have the same.
         let (tokens, aliases) = (Arc::new(tokens), Arc::new(AtomicU32::new(1)));
         let node =
-            |settings| Arc::new(Shared::new(settings, tokens.clone(), verifier.clone(), aliases.clone()));
+            |settings| Arc::new(Node::new(settings, tokens.clone(), verifier.clone(), aliases.clone()));
         Self(settings.into_iter().map(node).collect())
     }
 
@@ -47,14 +47,14 @@ impl Rooms {
     }
 
     /// What each node has to hear from now on, for [`Rooms::run`].
-    pub fn subscribe(&self, bus: &Bus) -> Inbound {
-        Inbound(self.0.iter().map(|node| node.subscribe(bus)).collect())
+    pub fn subscribe(&self, bus: &Bus) -> Subscriptions {
+        Subscriptions(self.0.iter().map(|node| node.subscribe(bus)).collect())
     }
 
     /// Sends on what members say, announces the nodes, and ends memberships. Does not return, unless
     /// another process on the bus has the name of one of them: each listens for a while before it
     /// announces itself.
-    pub async fn run(&self, bus: Bus, Inbound(inbound): Inbound) -> Result<(), NameTaken> {
+    pub async fn run(&self, bus: Bus, Subscriptions(inbound): Subscriptions) -> Result<(), NameTaken> {
         let mut nodes = JoinSet::new();
         for (node, inbound) in self.0.iter().cloned().zip(inbound) {
             let bus = bus.clone();
@@ -74,8 +74,8 @@ impl Rooms {
 
     /// Stops letting people in, and says so on the bus: the director moves islands to other nodes, if
     /// there are any, and those who are in follow.
-    pub fn retire(&self, bus: &Bus) {
-        self.0.iter().for_each(|node| node.retire(bus));
+    pub fn stop_accepting(&self, bus: &Bus) {
+        self.0.iter().for_each(|node| node.stop_accepting(bus));
     }
 
     /// Stops letting people in, tells those who are in to come back elsewhere, and says so on the
@@ -86,7 +86,7 @@ impl Rooms {
 
     /// How many sockets are open: in a room, on their way in, or on their way out.
     pub fn sockets_count(&self) -> usize {
-        self.sum(Shared::sockets_count)
+        self.sum(Node::sockets_count)
     }
 
     /// Sets the gauges to what holds now, on all nodes together.
@@ -100,7 +100,7 @@ impl Rooms {
         metrics::gauge!("atoll_rooms_slab_bytes").set(queued as f64);
     }
 
-    fn sum(&self, of: impl Fn(&Shared) -> usize) -> usize {
+    fn sum(&self, of: impl Fn(&Node) -> usize) -> usize {
         self.0.iter().map(|node| of(node)).sum()
     }
 }

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use admission::Limits;
+use admission::ConnectionLimits;
 use protocol::{NodeName, RoomName, RoomPattern};
 
 /// What a room node is told at start.
@@ -21,7 +21,7 @@ pub struct Settings {
     /// The most members on the whole node.
     pub max_users: usize,
     /// Rooms that are entered with a wallet's signature instead of a token.
-    pub open: Vec<RoomPattern>,
+    pub open_rooms: Vec<RoomPattern>,
     /// A room that clients are sent to by name: how many seats it has left is announced with those
     /// of the node.
     pub fixed_room: Option<RoomName>,
@@ -39,7 +39,7 @@ pub struct Settings {
     /// How long the whole of an entry may take.
     pub handshake_timeout: Duration,
     /// How many sockets may be entering, and how often one network may begin to.
-    pub handshakes: Limits,
+    pub handshakes: ConnectionLimits,
     /// A client from which nothing arrived for so long is pinged; after three such intervals it is closed.
     pub ping_interval: Duration,
     /// How long a socket stays open after its address left the island.
@@ -65,7 +65,7 @@ impl Settings {
 
     /// Whether a room is entered without a token.
     pub(crate) fn is_open(&self, room: &RoomName) -> bool {
-        self.open.iter().any(|pattern| pattern.matches(room))
+        self.open_rooms.iter().any(|pattern| pattern.matches(room))
     }
 }
 
@@ -82,7 +82,7 @@ pub(crate) mod tests {
             max_island_size: 100,
             max_room_size: 150,
             max_users: 1_000,
-            open: Vec::new(),
+            open_rooms: Vec::new(),
             fixed_room: None,
             flush_interval: Duration::from_millis(10),
             handshake_timeout: Duration::from_secs(10),
@@ -90,7 +90,7 @@ pub(crate) mod tests {
             tell_connected: true,
             max_room_egress_bytes_per_second: 0,
             max_node_egress_bytes_per_second: 0,
-            handshakes: Limits { total: 10, per_network: None, rate: None },
+            handshakes: ConnectionLimits { total: 10, per_network: None, rate: None },
             ping_interval: Duration::from_secs(10),
             grace: Duration::from_secs(10),
             token_ttl: Duration::from_secs(300),

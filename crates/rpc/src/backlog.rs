@@ -8,8 +8,8 @@ use bytes::Bytes;
 /// kept, so that whoever reads sees where something is missing, and how much.
 #[derive(Debug)]
 pub struct Backlog {
-    waiting: VecDeque<Element>,
-    bound: usize,
+    elements: VecDeque<Element>,
+    capacity: usize,
     bytes: usize,
     missed: u64,
 }
@@ -30,18 +30,18 @@ pub struct BacklogFull;
 
 impl Backlog {
     /// A backlog of at most `bound` elements.
-    pub fn new(bound: usize) -> Self {
-        Self { waiting: VecDeque::new(), bound, bytes: 0, missed: 0 }
+    pub fn new(capacity: usize) -> Self {
+        Self { elements: VecDeque::new(), capacity, bytes: 0, missed: 0 }
     }
 
     /// Adds an element, or drops and counts it.
     pub fn push(&mut self, payload: Bytes) -> Result<(), BacklogFull> {
-        if self.waiting.len() >= self.bound {
+        if self.elements.len() >= self.capacity {
             self.miss(1);
             return Err(BacklogFull);
         }
         self.bytes += payload.len();
-        self.waiting.push_back(Element { missed: std::mem::take(&mut self.missed), payload });
+        self.elements.push_back(Element { missed: std::mem::take(&mut self.missed), payload });
         Ok(())
     }
 
@@ -52,18 +52,18 @@ impl Backlog {
 
     /// Puts an element in place of all that wait: only the newest counts.
     pub fn replace(&mut self, payload: Bytes) {
-        self.waiting.clear();
+        self.elements.clear();
         self.bytes = payload.len();
-        self.waiting.push_back(Element { missed: 0, payload });
+        self.elements.push_back(Element { missed: 0, payload });
     }
 
     /// The oldest, to be sent.
     pub fn pop(&mut self) -> Option<Element> {
-        let element = self.waiting.pop_front()?;
+        let element = self.elements.pop_front()?;
         self.bytes -= element.payload.len();
-        if self.waiting.is_empty() {
+        if self.elements.is_empty() {
             // What a burst took is given back.
-            self.waiting = VecDeque::new();
+            self.elements = VecDeque::new();
         }
         Some(element)
     }
@@ -79,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_newest_is_dropped_and_the_next_one_kept_says_how_many_were() {
+    fn overflow_drops_the_newest_and_counts_it_in_the_next() {
         let mut backlog = Backlog::new(2);
         assert_eq!(backlog.push("a".into()), Ok(()));
         assert_eq!(backlog.push("b".into()), Ok(()));
@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn where_only_the_newest_counts_nothing_else_waits() {
+    fn replace_keeps_only_the_newest() {
         let mut backlog = Backlog::new(2);
         backlog.replace("first".into());
         backlog.replace("second".into());

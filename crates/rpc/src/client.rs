@@ -7,7 +7,7 @@
 //! in, and nothing grows.
 //!
 //! A call ends with an answer or an error. Or it becomes a stream, whose elements come one at a time,
-//! each when it is asked for ([`Caller::want`]), until one of both sides ends it.
+//! each when it is asked for ([`Caller::request_next`]), until one of both sides ends it.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -16,7 +16,7 @@ use protocol::dcl_rpc::{ModuleProcedure, RemoteError, StreamMessage};
 
 use crate::{
     Undecodable,
-    frame::{self, Heard},
+    frame::{self, ServerMessage},
 };
 
 /// What became of a call.
@@ -30,13 +30,13 @@ pub enum Event {
         payload: Bytes,
     },
     /// It is answered with an error, or its stream ended with one, and it is over.
-    Refused {
+    Failed {
         /// The number of the call.
         number: u32,
         /// What the server says.
-        error: Refusal,
+        error: CallError,
     },
-    /// It is answered with a stream, which waits for [`Caller::want`].
+    /// It is answered with a stream, which waits for [`Caller::request_next`].
     Opened {
         /// The number of the call.
         number: u32,
@@ -58,7 +58,7 @@ pub enum Event {
 /// An error that a server answers with.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message} (error {code})")]
-pub struct Refusal {
+pub struct CallError {
     /// What kind of error; [`crate::ErrorCode`] for servers of this project.
     pub code: u32,
     /// In words.
@@ -67,19 +67,19 @@ pub struct Refusal {
 
 /// What no server says: the connection is of no more use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Violation {
+pub enum ProtocolViolation {
     /// A message without so much as an identifier.
     #[error(transparent)]
     Undecodable(#[from] Undecodable),
     /// A message that does not decode, or that only clients say.
     #[error("not a message of a server of dcl-rpc")]
-    NotOfServer,
+    NotAServerMessage,
     /// An answer to something that was not asked like this.
     #[error("an answer of another kind than the question")]
-    Mismatched,
+    MismatchedResponse,
     /// An element that nobody asked for, or out of order.
     #[error("an element of a stream that was not asked for")]
-    Unwanted,
+    UnrequestedElement,
 }
 
 /// As many calls are open as may be.
@@ -91,10 +91,10 @@ pub struct TooManyCalls;
 #[derive(Debug)]
 pub struct Caller {
     max_calls: usize,
-    port: Port,
-    modules: HashMap<&'static str, Module>,
+    port: PortState,
+    modules: HashMap<&'static str, ModuleState>,
     /// What the server owes an answer, by number.
-    open: HashMap<u32, Open>,
+    pending: HashMap<u32, Pending>,
     /// How many of those are calls.
     calls: usize,
     last_number: u32,
@@ -103,14 +103,14 @@ pub struct Caller {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Port {
+enum PortState {
     /// The server has not said that it is ready, or not answered.
     Awaited,
     Open(u32),
 }
 
 #[derive(Debug)]
-enum Module {
+enum ModuleState {
     /// Once there is a port it is asked for.
     Wanted,
     Requested,
@@ -119,7 +119,7 @@ enum Module {
 }
 
 #[derive(Debug)]
-enum Open {
+enum Pending {
     Port,
     Module(&'static str),
     Call(Call),
@@ -129,19 +129,19 @@ enum Open {
 struct Call {
     module: &'static str,
     procedure: &'static str,
-    progress: Progress,
+    state: CallState,
     /// Nobody waits for its answer any more.
-    abandoned: bool,
+    cancelled: bool,
 }
 
 #[derive(Debug)]
-enum Progress {
+enum CallState {
     /// Until its module is loaded.
-    Waiting(Bytes),
+    AwaitingModule(Bytes),
     /// Not answered yet.
-    Asked,
+    Sent,
     /// Its last element had this number; whether the next is wanted.
-    Streaming { sequence: u32, wanted: bool },
+    Streaming { sequence: u32, requested: bool },
 }
 
 /// Servers do not care how a client calls its port.
@@ -154,9 +154,9 @@ impl Caller {
     pub fn new(max_calls: usize) -> Self {
         Self {
             max_calls,
-            port: Port::Awaited,
+            port: PortState::Awaited,
             modules: HashMap::new(),
-            open: HashMap::new(),
+            pending: HashMap::new(),
             calls: 0,
             last_number: 0,
             events: VecDeque::new(),
@@ -175,22 +175,22 @@ impl Caller {
             return Err(TooManyCalls);
         }
         let number = self.next_number();
-        let call = Call { module, procedure, progress: Progress::Waiting(payload), abandoned: false };
-        self.open.insert(number, Open::Call(call));
+        let call = Call { module, procedure, state: CallState::AwaitingModule(payload), cancelled: false };
+        self.pending.insert(number, Pending::Call(call));
         self.calls += 1;
-        match self.modules.entry(module).or_insert(Module::Wanted) {
-            Module::Loaded(_) => self.ask(number),
-            Module::Wanted => self.load_wanted(),
-            Module::Requested => {}
+        match self.modules.entry(module).or_insert(ModuleState::Wanted) {
+            ModuleState::Loaded(_) => self.send_request(number),
+            ModuleState::Wanted => self.load_wanted(),
+            ModuleState::Requested => {}
         }
         Ok(number)
     }
 
     /// Asks for the next element of a stream. Without effect if there is no such stream, or its next
     /// element was asked for already.
-    pub fn want(&mut self, number: u32) {
-        let Port::Open(port) = self.port else { return };
-        if let Some(Progress::Streaming { sequence, wanted }) = self.progress(number)
+    pub fn request_next(&mut self, number: u32) {
+        let PortState::Open(port) = self.port else { return };
+        if let Some(CallState::Streaming { sequence, requested: wanted }) = self.call_state(number)
             && !*wanted
         {
             *wanted = true;
@@ -200,35 +200,35 @@ impl Caller {
     }
 
     /// Ends a stream, or forgets a call: nothing more is told of it.
-    pub fn end(&mut self, number: u32) {
-        let Some(Open::Call(call)) = self.open.get_mut(&number) else { return };
-        match call.progress {
-            Progress::Waiting(_) => self.forget(number),
-            Progress::Asked => call.abandoned = true,
-            Progress::Streaming { .. } => self.end_stream(number),
+    pub fn cancel(&mut self, number: u32) {
+        let Some(Pending::Call(call)) = self.pending.get_mut(&number) else { return };
+        match call.state {
+            CallState::AwaitingModule(_) => self.remove(number),
+            CallState::Sent => call.cancelled = true,
+            CallState::Streaming { .. } => self.end_stream(number),
         }
     }
 
     /// Takes in a message.
-    pub fn receive(&mut self, bytes: &Bytes) -> Result<(), Violation> {
-        let (number, heard) = frame::hear(bytes)?;
-        match heard {
-            Heard::Ready => self.create_port(),
-            Heard::PortCreated { port } => match self.open.remove(&number) {
-                Some(Open::Port) => {
-                    self.port = Port::Open(port);
+    pub fn receive(&mut self, bytes: &Bytes) -> Result<(), ProtocolViolation> {
+        let (number, message) = frame::decode_server_message(bytes)?;
+        match message {
+            ServerMessage::Ready => self.create_port(),
+            ServerMessage::PortCreated { port } => match self.pending.remove(&number) {
+                Some(Pending::Port) => {
+                    self.port = PortState::Open(port);
                     self.load_wanted();
                 }
-                _ => return Err(Violation::Mismatched),
+                _ => return Err(ProtocolViolation::MismatchedResponse),
             },
-            Heard::ModuleLoaded { procedures } => match self.open.remove(&number) {
-                Some(Open::Module(module)) => self.loaded(module, procedures),
-                _ => return Err(Violation::Mismatched),
+            ServerMessage::ModuleLoaded { procedures } => match self.pending.remove(&number) {
+                Some(Pending::Module(module)) => self.module_loaded(module, procedures),
+                _ => return Err(ProtocolViolation::MismatchedResponse),
             },
-            Heard::Response(payload) => return self.answered(number, payload),
-            Heard::Stream(message) => return self.streamed(number, message),
-            Heard::Error(error) => self.refused(number, error),
-            Heard::Unexpected => return Err(Violation::NotOfServer),
+            ServerMessage::Response(payload) => return self.handle_response(number, payload),
+            ServerMessage::Stream(message) => return self.handle_stream_message(number, message),
+            ServerMessage::Error(error) => self.handle_error(number, error),
+            ServerMessage::Unexpected => return Err(ProtocolViolation::NotAServerMessage),
         }
         Ok(())
     }
@@ -247,111 +247,116 @@ impl Caller {
         loop {
             // 0 is what a server says of nothing in particular.
             self.last_number = if self.last_number >= frame::MAX_NUMBER { 1 } else { self.last_number + 1 };
-            if !self.open.contains_key(&self.last_number) {
+            if !self.pending.contains_key(&self.last_number) {
                 return self.last_number;
             }
         }
     }
 
     fn create_port(&mut self) {
-        let asked = self.open.values().any(|open| matches!(open, Open::Port));
-        if self.port == Port::Awaited && !asked {
+        let requested = self.pending.values().any(|open| matches!(open, Pending::Port));
+        if self.port == PortState::Awaited && !requested {
             let number = self.next_number();
-            self.open.insert(number, Open::Port);
+            self.pending.insert(number, Pending::Port);
             self.output.push_back(frame::create_port(number, PORT_NAME));
         }
     }
 
     /// Asks for modules that are wanted, if there is a port to ask on.
     fn load_wanted(&mut self) {
-        let Port::Open(port) = self.port else { return };
-        let wanted = self.modules.iter_mut().filter(|(_, module)| matches!(module, Module::Wanted));
+        let PortState::Open(port) = self.port else { return };
+        let wanted = self.modules.iter_mut().filter(|(_, module)| matches!(module, ModuleState::Wanted));
         let names: Vec<&'static str> = wanted
             .map(|(&name, module)| {
-                *module = Module::Requested;
+                *module = ModuleState::Requested;
                 name
             })
             .collect();
         for name in names {
             let number = self.next_number();
-            self.open.insert(number, Open::Module(name));
+            self.pending.insert(number, Pending::Module(name));
             self.output.push_back(frame::request_module(number, port, name));
         }
     }
 
-    fn loaded(&mut self, module: &'static str, procedures: Vec<ModuleProcedure>) {
+    fn module_loaded(&mut self, module: &'static str, procedures: Vec<ModuleProcedure>) {
         let ids = procedures.into_iter().map(|procedure| (procedure.procedure_name, procedure.procedure_id));
-        self.modules.insert(module, Module::Loaded(ids.collect()));
+        self.modules.insert(module, ModuleState::Loaded(ids.collect()));
         for number in self.waiting_for(module) {
-            self.ask(number);
+            self.send_request(number);
         }
     }
 
     /// The calls that wait for a module, in the order in which they were made.
     fn waiting_for(&self, module: &str) -> Vec<u32> {
-        let waits = |open: &Open| {
-            matches!(open, Open::Call(call)
-                if call.module == module && matches!(call.progress, Progress::Waiting(_)))
+        let waits = |open: &Pending| {
+            matches!(open, Pending::Call(call)
+                if call.module == module && matches!(call.state, CallState::AwaitingModule(_)))
         };
-        let waiting = self.open.iter().filter(|(_, open)| waits(open)).map(|(&number, _)| number);
+        let waiting = self.pending.iter().filter(|(_, open)| waits(open)).map(|(&number, _)| number);
         let mut waiting: Vec<u32> = waiting.collect();
         waiting.sort_unstable();
         waiting
     }
 
     /// Makes a call whose module is loaded.
-    fn ask(&mut self, number: u32) {
-        let (Port::Open(port), Some(Open::Call(call))) = (self.port, self.open.get_mut(&number)) else {
+    fn send_request(&mut self, number: u32) {
+        let (PortState::Open(port), Some(Pending::Call(call))) = (self.port, self.pending.get_mut(&number))
+        else {
             return;
         };
-        let Some(Module::Loaded(ids)) = self.modules.get(call.module) else { return };
-        match (ids.get(call.procedure), std::mem::replace(&mut call.progress, Progress::Asked)) {
-            (Some(&id), Progress::Waiting(payload)) => {
+        let Some(ModuleState::Loaded(ids)) = self.modules.get(call.module) else { return };
+        match (ids.get(call.procedure), std::mem::replace(&mut call.state, CallState::Sent)) {
+            (Some(&id), CallState::AwaitingModule(payload)) => {
                 self.output.push_back(frame::request(number, port, id, payload));
             }
             _ => {
                 let message = format!("the server has no {}.{}", call.module, call.procedure);
-                self.refuse(number, Refusal { code: NO_PROCEDURE, message });
+                self.fail(number, CallError { code: NO_PROCEDURE, message });
             }
         }
     }
 
-    fn answered(&mut self, number: u32, payload: Bytes) -> Result<(), Violation> {
-        let Some(open) = self.open.get(&number) else { return Ok(()) };
-        let Open::Call(Call { progress: Progress::Asked, abandoned, .. }) = open else {
-            return Err(Violation::Mismatched);
+    fn handle_response(&mut self, number: u32, payload: Bytes) -> Result<(), ProtocolViolation> {
+        let Some(open) = self.pending.get(&number) else { return Ok(()) };
+        let Pending::Call(Call { state: CallState::Sent, cancelled: abandoned, .. }) = open else {
+            return Err(ProtocolViolation::MismatchedResponse);
         };
         if !abandoned {
             self.events.push_back(Event::Answered { number, payload });
         }
-        self.forget(number);
+        self.remove(number);
         Ok(())
     }
 
-    fn streamed(&mut self, number: u32, message: StreamMessage) -> Result<(), Violation> {
+    fn handle_stream_message(
+        &mut self,
+        number: u32,
+        message: StreamMessage,
+    ) -> Result<(), ProtocolViolation> {
         // Of a stream that was ended meanwhile, elements may be under way.
-        let Some(open) = self.open.get_mut(&number) else { return Ok(()) };
-        let Open::Call(call) = open else { return Err(Violation::Mismatched) };
-        let abandoned = call.abandoned;
-        match &mut call.progress {
-            Progress::Waiting(_) => return Err(Violation::Mismatched),
+        let Some(open) = self.pending.get_mut(&number) else { return Ok(()) };
+        let Pending::Call(call) = open else { return Err(ProtocolViolation::MismatchedResponse) };
+        let abandoned = call.cancelled;
+        match &mut call.state {
+            CallState::AwaitingModule(_) => return Err(ProtocolViolation::MismatchedResponse),
             _ if message.closed => {
                 if !abandoned {
                     self.events.push_back(Event::Ended { number });
                 }
-                self.forget(number);
+                self.remove(number);
             }
-            Progress::Asked if message.sequence_id != 0 => return Err(Violation::Unwanted),
-            progress @ Progress::Asked => {
-                *progress = Progress::Streaming { sequence: 0, wanted: false };
+            CallState::Sent if message.sequence_id != 0 => return Err(ProtocolViolation::UnrequestedElement),
+            progress @ CallState::Sent => {
+                *progress = CallState::Streaming { sequence: 0, requested: false };
                 match abandoned {
                     false => self.events.push_back(Event::Opened { number }),
                     true => self.end_stream(number),
                 }
             }
-            Progress::Streaming { sequence, wanted } => {
+            CallState::Streaming { sequence, requested: wanted } => {
                 if !*wanted || message.sequence_id != sequence.wrapping_add(1) {
-                    return Err(Violation::Unwanted);
+                    return Err(ProtocolViolation::UnrequestedElement);
                 }
                 (*sequence, *wanted) = (message.sequence_id, false);
                 self.events.push_back(Event::Element { number, payload: message.payload });
@@ -360,55 +365,55 @@ impl Caller {
         Ok(())
     }
 
-    fn refused(&mut self, number: u32, error: RemoteError) {
-        let refusal = Refusal { code: error.error_code, message: error.error_message };
-        match self.open.get(&number) {
+    fn handle_error(&mut self, number: u32, error: RemoteError) {
+        let refusal = CallError { code: error.error_code, message: error.error_message };
+        match self.pending.get(&number) {
             // Without a port there is nothing to call on.
-            Some(Open::Port) => {
-                self.open.remove(&number);
-                let mut calls: Vec<u32> = self.open.keys().copied().collect();
+            Some(Pending::Port) => {
+                self.pending.remove(&number);
+                let mut calls: Vec<u32> = self.pending.keys().copied().collect();
                 calls.sort_unstable();
-                calls.into_iter().for_each(|call| self.refuse(call, refusal.clone()));
+                calls.into_iter().for_each(|call| self.fail(call, refusal.clone()));
                 self.modules.clear();
             }
-            Some(&Open::Module(module)) => {
-                self.open.remove(&number);
+            Some(&Pending::Module(module)) => {
+                self.pending.remove(&number);
                 // It may be on offer later.
                 self.modules.remove(module);
                 for call in self.waiting_for(module) {
-                    self.refuse(call, refusal.clone());
+                    self.fail(call, refusal.clone());
                 }
             }
-            Some(Open::Call(_)) => self.refuse(number, refusal),
+            Some(Pending::Call(_)) => self.fail(number, refusal),
             None => {}
         }
     }
 
-    fn refuse(&mut self, number: u32, error: Refusal) {
-        if let Some(Open::Call(Call { abandoned: false, .. })) = self.open.get(&number) {
-            self.events.push_back(Event::Refused { number, error });
+    fn fail(&mut self, number: u32, error: CallError) {
+        if let Some(Pending::Call(Call { cancelled: false, .. })) = self.pending.get(&number) {
+            self.events.push_back(Event::Failed { number, error });
         }
-        self.forget(number);
+        self.remove(number);
     }
 
-    fn progress(&mut self, number: u32) -> Option<&mut Progress> {
-        match self.open.get_mut(&number)? {
-            Open::Call(call) => Some(&mut call.progress),
+    fn call_state(&mut self, number: u32) -> Option<&mut CallState> {
+        match self.pending.get_mut(&number)? {
+            Pending::Call(call) => Some(&mut call.state),
             _ => None,
         }
     }
 
     fn end_stream(&mut self, number: u32) {
-        if let (Port::Open(port), Some(&mut Progress::Streaming { sequence, .. })) =
-            (self.port, self.progress(number))
+        if let (PortState::Open(port), Some(&mut CallState::Streaming { sequence, .. })) =
+            (self.port, self.call_state(number))
         {
             self.output.push_back(frame::stream_end(number, port, sequence));
-            self.forget(number);
+            self.remove(number);
         }
     }
 
-    fn forget(&mut self, number: u32) {
-        if let Some(Open::Call(_)) = self.open.remove(&number) {
+    fn remove(&mut self, number: u32) {
+        if let Some(Pending::Call(_)) = self.pending.remove(&number) {
             self.calls -= 1;
         }
     }

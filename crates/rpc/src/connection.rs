@@ -5,7 +5,7 @@ use protocol::dcl_rpc::{Request, StreamMessage};
 
 use crate::{
     ErrorCode, Module, Undecodable,
-    frame::{self, Said},
+    frame::{self, ClientMessage},
 };
 
 /// How much of everything one connection may have.
@@ -38,7 +38,7 @@ pub enum Event<P> {
 
 /// What a message was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Taken {
+pub enum MessageKind {
     /// The acknowledgement of an element that was sent: there are as many of them as of those.
     Acknowledged,
     /// Anything else: what a client can send without end.
@@ -70,7 +70,7 @@ struct Stream {
     /// Of the last element; the offer is 0.
     sequence: u32,
     /// Whether the client has asked for the next element.
-    wanted: bool,
+    element_requested: bool,
 }
 
 impl<P: Copy> Connection<P> {
@@ -93,25 +93,25 @@ impl<P: Copy> Connection<P> {
     }
 
     /// Takes in a message.
-    pub fn receive(&mut self, bytes: &Bytes) -> Result<Taken, Undecodable> {
-        let (number, said) = frame::read(bytes)?;
-        let answered = match said {
-            Said::CreatePort => self.create_port(number),
-            Said::RequestModule { port, module } => self.load(number, port, &module),
-            Said::DestroyPort { port } => self.destroy_port(port),
-            Said::Request(request) => self.call(number, request),
-            Said::Stream(message) => match self.heard_of_stream(number, &message) {
+    pub fn receive(&mut self, bytes: &Bytes) -> Result<MessageKind, Undecodable> {
+        let (number, message) = frame::decode_client_message(bytes)?;
+        let result = match message {
+            ClientMessage::CreatePort => self.create_port(number),
+            ClientMessage::RequestModule { port, module } => self.load_module(number, port, &module),
+            ClientMessage::DestroyPort { port } => self.destroy_port(port),
+            ClientMessage::Request(request) => self.call(number, request),
+            ClientMessage::Stream(message) => match self.handle_stream_message(number, &message) {
                 Ok(taken) => return Ok(taken),
                 Err(refusal) => Err(refusal),
             },
-            Said::Error => Ok(()),
-            Said::Undecodable => Err((ErrorCode::BadPayload, "undecodable message")),
-            Said::Unexpected => Err((ErrorCode::Unexpected, "not a message for a server")),
+            ClientMessage::Error => Ok(()),
+            ClientMessage::Undecodable => Err((ErrorCode::BadPayload, "undecodable message")),
+            ClientMessage::Unexpected => Err((ErrorCode::Unexpected, "not a message for a server")),
         };
-        if let Err((code, message)) = answered {
+        if let Err((code, message)) = result {
             self.output.push_back(frame::error(number, code, message));
         }
-        Ok(Taken::Other)
+        Ok(MessageKind::Other)
     }
 
     /// The next thing that the client did.
@@ -144,23 +144,23 @@ impl<P: Copy> Connection<P> {
         if let Some(call) = self.calls.get_mut(&number)
             && call.stream.is_none()
         {
-            call.stream = Some(Stream { sequence: 0, wanted: false });
+            call.stream = Some(Stream { sequence: 0, element_requested: false });
             self.output.push_back(frame::element(number, call.port, 0, Bytes::new()));
         }
     }
 
     /// The streams of which the client wants the next element.
-    pub fn wanted(&self) -> impl Iterator<Item = u32> {
-        let wanted = |call: &Call| call.stream.as_ref().is_some_and(|stream| stream.wanted);
+    pub fn requested_streams(&self) -> impl Iterator<Item = u32> {
+        let wanted = |call: &Call| call.stream.as_ref().is_some_and(|stream| stream.element_requested);
         self.calls.iter().filter(move |(_, call)| wanted(call)).map(|(&number, _)| number)
     }
 
     /// Sends the next element of a stream. Without effect unless it is wanted.
-    pub fn element(&mut self, number: u32, payload: Bytes) {
+    pub fn send_element(&mut self, number: u32, payload: Bytes) {
         if let Some(Call { port, stream: Some(stream) }) = self.calls.get_mut(&number)
-            && stream.wanted
+            && stream.element_requested
         {
-            stream.wanted = false;
+            stream.element_requested = false;
             stream.sequence = stream.sequence.wrapping_add(1);
             self.output.push_back(frame::element(number, *port, stream.sequence, payload));
         }
@@ -174,7 +174,7 @@ impl<P: Copy> Connection<P> {
         }
     }
 
-    fn create_port(&mut self, number: u32) -> Result<(), Refusal> {
+    fn create_port(&mut self, number: u32) -> Result<(), Rejection> {
         if self.ports.len() >= self.limits.ports {
             return Err((ErrorCode::LimitReached, "too many ports"));
         }
@@ -189,7 +189,7 @@ impl<P: Copy> Connection<P> {
         Ok(())
     }
 
-    fn load(&mut self, number: u32, port: u32, name: &str) -> Result<(), Refusal> {
+    fn load_module(&mut self, number: u32, port: u32, name: &str) -> Result<(), Rejection> {
         let loaded = self.ports.get_mut(&port).ok_or(UNKNOWN_PORT)?;
         let module = self.modules.iter().copied().find(|module| module.name == name);
         let module = module.ok_or((ErrorCode::UnknownModule, "unknown module"))?;
@@ -203,10 +203,10 @@ impl<P: Copy> Connection<P> {
         Ok(())
     }
 
-    fn destroy_port(&mut self, port: u32) -> Result<(), Refusal> {
+    fn destroy_port(&mut self, port: u32) -> Result<(), Rejection> {
         self.ports.remove(&port).ok_or(UNKNOWN_PORT)?;
-        let of_port = self.calls.extract_if(|_, call| call.port == port);
-        for (number, call) in of_port {
+        let removed = self.calls.extract_if(|_, call| call.port == port);
+        for (number, call) in removed {
             self.output.push_back(match call.stream {
                 Some(stream) => frame::stream_end(number, port, stream.sequence),
                 None => frame::error(number, ErrorCode::UnknownPort, "the port was destroyed"),
@@ -216,13 +216,13 @@ impl<P: Copy> Connection<P> {
         Ok(())
     }
 
-    fn call(&mut self, number: u32, request: Request) -> Result<(), Refusal> {
+    fn call(&mut self, number: u32, request: Request) -> Result<(), Rejection> {
         let port = request.port_id;
         let loaded = self.ports.get(&port).ok_or(UNKNOWN_PORT)?;
         let mut procedures = loaded.iter().flat_map(|module| module.procedures);
         let index = request.procedure_id.checked_sub(1);
         let procedure = index.and_then(|index| procedures.nth(index as usize));
-        let procedure = procedure.ok_or((ErrorCode::UnknownProcedure, "unknown procedure"))?.which;
+        let procedure = procedure.ok_or((ErrorCode::UnknownProcedure, "unknown procedure"))?.id;
         if request.client_stream != 0 {
             return Err((ErrorCode::BadPayload, "no procedure takes a stream"));
         }
@@ -237,29 +237,33 @@ impl<P: Copy> Connection<P> {
         Ok(())
     }
 
-    fn heard_of_stream(&mut self, number: u32, message: &StreamMessage) -> Result<Taken, Refusal> {
+    fn handle_stream_message(
+        &mut self,
+        number: u32,
+        message: &StreamMessage,
+    ) -> Result<MessageKind, Rejection> {
         if !message.closed && !message.ack {
             return Err((ErrorCode::Unexpected, "no stream of the client is open"));
         }
         // Of a stream that ended meanwhile nothing is left to say.
         let Some(Call { stream: Some(stream), .. }) = self.calls.get_mut(&number) else {
-            return Ok(Taken::Other);
+            return Ok(MessageKind::Other);
         };
         if message.closed {
             self.calls.remove(&number);
             self.events.push_back(Event::Ended { number });
-        } else if message.sequence_id == stream.sequence && !stream.wanted {
-            stream.wanted = true;
-            return Ok(Taken::Acknowledged);
+        } else if message.sequence_id == stream.sequence && !stream.element_requested {
+            stream.element_requested = true;
+            return Ok(MessageKind::Acknowledged);
         }
-        Ok(Taken::Other)
+        Ok(MessageKind::Other)
     }
 }
 
 /// Why something is not done.
-type Refusal = (ErrorCode, &'static str);
+type Rejection = (ErrorCode, &'static str);
 
-const UNKNOWN_PORT: Refusal = (ErrorCode::UnknownPort, "unknown port");
+const UNKNOWN_PORT: Rejection = (ErrorCode::UnknownPort, "unknown port");
 
 #[cfg(test)]
 mod tests;

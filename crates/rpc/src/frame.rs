@@ -36,7 +36,7 @@ pub enum ErrorCode {
 
 /// What a client says.
 #[derive(Debug)]
-pub(crate) enum Said {
+pub(crate) enum ClientMessage {
     CreatePort,
     RequestModule {
         port: u32,
@@ -55,7 +55,7 @@ pub(crate) enum Said {
 
 /// What a server says.
 #[derive(Debug)]
-pub(crate) enum Heard {
+pub(crate) enum ServerMessage {
     Ready,
     PortCreated {
         port: u32,
@@ -87,54 +87,56 @@ const NUMBER_BITS: u32 = 27;
 pub(crate) const MAX_NUMBER: u32 = (1 << NUMBER_BITS) - 1;
 
 /// The kind of a message, and the number of the call that it belongs to.
-fn identified(bytes: &Bytes) -> Result<(u32, u32), Undecodable> {
+fn decode_identifier(bytes: &Bytes) -> Result<(u32, u32), Undecodable> {
     let Header { message_identifier } = Header::decode(bytes.clone()).map_err(|_| Undecodable)?;
     Ok((message_identifier >> NUMBER_BITS, message_identifier & MAX_NUMBER))
 }
 
 /// The number of the call that a message of a client belongs to, and what it says.
-pub(crate) fn read(bytes: &Bytes) -> Result<(u32, Said), Undecodable> {
-    let (kind, number) = identified(bytes)?;
-    let said = match kind {
+pub(crate) fn decode_client_message(bytes: &Bytes) -> Result<(u32, ClientMessage), Undecodable> {
+    let (kind, number) = decode_identifier(bytes)?;
+    let message = match kind {
         // The name is the client's own.
-        CREATE_PORT => decode(bytes, |_: CreatePort| Said::CreatePort),
-        REQUEST_MODULE => decode(bytes, |request: RequestModule| Said::RequestModule {
+        CREATE_PORT => decode(bytes, |_: CreatePort| ClientMessage::CreatePort),
+        REQUEST_MODULE => decode(bytes, |request: RequestModule| ClientMessage::RequestModule {
             port: request.port_id,
             module: request.module_name,
         }),
-        DESTROY_PORT => decode(bytes, |destroy: DestroyPort| Said::DestroyPort { port: destroy.port_id }),
-        REQUEST => decode(bytes, Said::Request),
-        STREAM_MESSAGE | STREAM_ACK => decode(bytes, Said::Stream),
-        REMOTE_ERROR_RESPONSE => Said::Error,
-        _ => Said::Unexpected,
+        DESTROY_PORT => {
+            decode(bytes, |destroy: DestroyPort| ClientMessage::DestroyPort { port: destroy.port_id })
+        }
+        REQUEST => decode(bytes, ClientMessage::Request),
+        STREAM_MESSAGE | STREAM_ACK => decode(bytes, ClientMessage::Stream),
+        REMOTE_ERROR_RESPONSE => ClientMessage::Error,
+        _ => ClientMessage::Unexpected,
     };
-    Ok((number, said))
+    Ok((number, message))
 }
 
-fn decode<M: Message + Default>(bytes: &Bytes, said: impl FnOnce(M) -> Said) -> Said {
-    M::decode(bytes.clone()).map_or(Said::Undecodable, said)
+fn decode<M: Message + Default>(bytes: &Bytes, wrap: impl FnOnce(M) -> ClientMessage) -> ClientMessage {
+    M::decode(bytes.clone()).map_or(ClientMessage::Undecodable, wrap)
 }
 
 /// The number of the call that a message of a server belongs to, and what it says.
-pub(crate) fn hear(bytes: &Bytes) -> Result<(u32, Heard), Undecodable> {
-    fn decode<M: Message + Default>(bytes: &Bytes, heard: impl FnOnce(M) -> Heard) -> Heard {
-        M::decode(bytes.clone()).map_or(Heard::Unexpected, heard)
+pub(crate) fn decode_server_message(bytes: &Bytes) -> Result<(u32, ServerMessage), Undecodable> {
+    fn decode<M: Message + Default>(bytes: &Bytes, wrap: impl FnOnce(M) -> ServerMessage) -> ServerMessage {
+        M::decode(bytes.clone()).map_or(ServerMessage::Unexpected, wrap)
     }
-    let (kind, number) = identified(bytes)?;
-    let heard = match kind {
-        SERVER_READY => Heard::Ready,
+    let (kind, number) = decode_identifier(bytes)?;
+    let message = match kind {
+        SERVER_READY => ServerMessage::Ready,
         CREATE_PORT_RESPONSE => {
-            decode(bytes, |created: CreatePortResponse| Heard::PortCreated { port: created.port_id })
+            decode(bytes, |created: CreatePortResponse| ServerMessage::PortCreated { port: created.port_id })
         }
-        REQUEST_MODULE_RESPONSE => decode(bytes, |loaded: RequestModuleResponse| Heard::ModuleLoaded {
-            procedures: loaded.procedures,
+        REQUEST_MODULE_RESPONSE => decode(bytes, |loaded: RequestModuleResponse| {
+            ServerMessage::ModuleLoaded { procedures: loaded.procedures }
         }),
-        RESPONSE => decode(bytes, |response: Response| Heard::Response(response.payload)),
-        STREAM_MESSAGE => decode(bytes, Heard::Stream),
-        REMOTE_ERROR_RESPONSE => decode(bytes, Heard::Error),
-        _ => Heard::Unexpected,
+        RESPONSE => decode(bytes, |response: Response| ServerMessage::Response(response.payload)),
+        STREAM_MESSAGE => decode(bytes, ServerMessage::Stream),
+        REMOTE_ERROR_RESPONSE => decode(bytes, ServerMessage::Error),
+        _ => ServerMessage::Unexpected,
     };
-    Ok((number, heard))
+    Ok((number, message))
 }
 
 fn identifier(kind: u32, number: u32) -> u32 {

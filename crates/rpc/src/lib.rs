@@ -14,6 +14,6 @@ mod frame;
 mod module;
 
 pub use backlog::{Backlog, BacklogFull, Element};
-pub use connection::{Connection, Event, Limits, Taken};
+pub use connection::{Connection, Event, Limits, MessageKind};
 pub use frame::{ErrorCode, Undecodable};
 pub use module::{Module, Procedure};

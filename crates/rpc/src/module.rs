@@ -7,11 +7,11 @@ pub struct Module<P: 'static> {
     pub procedures: &'static [Procedure<P>],
 }
 
-/// A procedure of a [`Module`].
+/// A procedure of a [`ModuleState`].
 #[derive(Debug)]
 pub struct Procedure<P> {
     /// What clients find it by.
     pub name: &'static str,
     /// What a call of it says that it is for.
-    pub which: P,
+    pub id: P,
 }

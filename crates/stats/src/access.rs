@@ -10,7 +10,7 @@ use axum::{
 };
 use sha2::{Digest, Sha256};
 
-use crate::{Shared, router::refuse};
+use crate::{Shared, router::error_response};
 
 /// Access to `/peers`, `/islands`, `/parcels` and `/events`.
 #[derive(Clone, Default)]
@@ -60,7 +60,7 @@ pub(crate) async fn authorize(State(shared): State<Arc<Shared>>, request: Reques
     };
     let (status, reason) = refusal;
     let challenge = (status == StatusCode::UNAUTHORIZED).then_some([(header::WWW_AUTHENTICATE, "Bearer")]);
-    (challenge, refuse(status, reason.to_owned())).into_response()
+    (challenge, error_response(status, reason.to_owned())).into_response()
 }
 
 /// The token that a request carries. The header has precedence.

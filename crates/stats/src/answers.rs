@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use protocol::{Address, Parcel, Position, Positions};
+use protocol::{Address, Parcel, Position, PositionPrecision};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -82,7 +82,7 @@ impl IslandAnswer {
 
 /// The centre of these places, and the distance to the farthest, in metres. It is made of what is
 /// shown of them, and so tells no more.
-fn extent(places: &[Position], positions: Positions) -> Option<(Position, f64)> {
+fn extent(places: &[Position], positions: PositionPrecision) -> Option<(Position, f64)> {
     if places.is_empty() {
         return None;
     }
@@ -90,7 +90,7 @@ fn extent(places: &[Position], positions: Positions) -> Option<(Position, f64)> 
         let sum: f64 = places.iter().map(|place| f64::from(of(place))).sum();
         (sum / places.len() as f64) as f32
     };
-    let center = positions.shown(Position::new(mean(|place| place.x), 0.0, mean(|place| place.z)));
+    let center = positions.published(Position::new(mean(|place| place.x), 0.0, mean(|place| place.z)));
     let farthest = places.iter().map(|place| place.ground_distance_squared(center)).fold(0.0, f32::max);
     Some((center, f64::from(farthest.sqrt())))
 }
@@ -110,7 +110,7 @@ pub(crate) struct ParcelAnswer {
 }
 
 /// How many peers stand on each parcel, when they stand on these.
-pub(crate) fn count(parcels: Vec<Parcel>) -> BTreeMap<Parcel, usize> {
+pub(crate) fn count_by_parcel(parcels: Vec<Parcel>) -> BTreeMap<Parcel, usize> {
     let mut counts = BTreeMap::new();
     for parcel in parcels {
         *counts.entry(parcel).or_default() += 1;

@@ -64,16 +64,16 @@ pub(crate) struct Answer<K> {
     pub(crate) encoded: Arc<Encoded>,
     elements: Elements<K>,
     /// When the data last came from the bus.
-    pub(crate) heard: Option<std::time::Instant>,
+    pub(crate) updated_at: Option<std::time::Instant>,
     version: Version,
-    taken: Instant,
+    taken_at: Instant,
 }
 
 /// An answer that is about to be compressed.
 #[derive(Debug)]
 pub(crate) struct Draft<K> {
     pub(crate) version: Version,
-    pub(crate) heard: Option<std::time::Instant>,
+    pub(crate) updated_at: Option<std::time::Instant>,
     pub(crate) list: List<K>,
 }
 
@@ -112,7 +112,7 @@ impl<K: Ord> Answer<K> {
     fn is_current(&self, version: Version) -> bool {
         // Whoever knows of an event finds it in the answer, however young that is.
         self.version.event >= version.event
-            && (self.version.changes >= version.changes || self.taken.elapsed() < ENCODING_INTERVAL)
+            && (self.version.changes >= version.changes || self.taken_at.elapsed() < ENCODING_INTERVAL)
     }
 
     /// The elements with these keys, in the order of the list, between `head` and `tail`. Nothing is
@@ -182,16 +182,16 @@ impl<K: Ord + Send + Sync + 'static> Cached<K> {
     ) -> Refresh<K> {
         let refresh = task::spawn(async move {
             if let Some(latest) = &latest {
-                time::sleep_until(latest.taken + ENCODING_INTERVAL).await;
+                time::sleep_until(latest.taken_at + ENCODING_INTERVAL).await;
             }
             metrics::counter!("atoll_stats_encodings_total", "path" => self.path).increment(1);
             let encode = move || {
                 let taken = Instant::now();
-                let Draft { version, heard, list: List { json, elements } } = draft();
+                let Draft { version, updated_at: heard, list: List { json, elements } } = draft();
                 // What has not changed keeps its tag, and is not compressed again.
                 let same = latest.filter(|latest| *latest.encoded.plain() == json[..]);
                 let encoded = same.map_or_else(|| Arc::new(Encoded::new(json)), |same| same.encoded.clone());
-                Arc::new(Answer { encoded, elements, heard, version, taken })
+                Arc::new(Answer { encoded, elements, updated_at: heard, version, taken_at: taken })
             };
             let answer = task::spawn_blocking(encode).await.ok();
             let mut state = self.state();

@@ -46,9 +46,9 @@ pub(crate) enum ContentError {
 /// A hundred scenes have some hundred KiB.
 const MAX_ANSWER_BYTES: usize = 8 * 1024 * 1024;
 /// How often it is looked whether there is something to ask.
-const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// The longest pause after a failure; the first is a second, and each doubles.
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+const MAX_BACKOFF: Duration = Duration::from_secs(30);
 
 impl ContentError {
     /// What it is counted under.
@@ -71,7 +71,7 @@ impl From<reqwest::Error> for ContentError {
 }
 
 #[derive(Serialize)]
-struct Question {
+struct EntitiesRequest {
     pointers: Vec<String>,
 }
 
@@ -90,7 +90,7 @@ struct Metadata {
     #[serde(default)]
     display: Option<Display>,
     #[serde(default)]
-    scene: Option<Layout>,
+    scene: Option<SceneLayout>,
 }
 
 #[derive(Default, Deserialize)]
@@ -105,7 +105,7 @@ struct Display {
 }
 
 #[derive(Default, Deserialize)]
-struct Layout {
+struct SceneLayout {
     #[serde(default)]
     base: Option<String>,
     #[serde(default)]
@@ -128,28 +128,28 @@ impl Content {
 
     /// The scenes on these parcels, each with the parcels that it is on.
     async fn scenes(&self, on: &[Parcel]) -> Result<Vec<(Scene, Vec<Parcel>)>, ContentError> {
-        let question = Question { pointers: on.iter().map(ToString::to_string).collect() };
+        let request = EntitiesRequest { pointers: on.iter().map(ToString::to_string).collect() };
         let url = format!("{}/entities/active", self.url);
         let client = self.client.get().map_err(ContentError::Client)?;
-        let response = client.post(url).timeout(self.deadline).json(&question).send().await?;
+        let response = client.post(url).timeout(self.deadline).json(&request).send().await?;
         if !response.status().is_success() {
             return Err(ContentError::Status(response.status().as_u16()));
         }
-        let body = read(response).await?;
+        let body = read_body(response).await?;
         let entities: Vec<Value> = serde_json::from_slice(&body).map_err(ContentError::NotUnderstood)?;
         Ok(entities.into_iter().filter_map(|entity| self.scene(entity)).collect())
     }
 
     /// What an entity says of a scene; `None`, counted, if it says none.
     fn scene(&self, entity: Value) -> Option<(Scene, Vec<Parcel>)> {
-        let scene = serde_json::from_value::<Entity>(entity).ok().and_then(|entity| self.read(entity));
+        let scene = serde_json::from_value::<Entity>(entity).ok().and_then(|entity| self.read_entity(entity));
         if scene.is_none() {
             count_error("entity");
         }
         scene
     }
 
-    fn read(&self, entity: Entity) -> Option<(Scene, Vec<Parcel>)> {
+    fn read_entity(&self, entity: Entity) -> Option<(Scene, Vec<Parcel>)> {
         let parcels = |pointers: &[String]| -> Vec<Parcel> {
             pointers.iter().filter_map(|pointer| pointer.parse().ok()).collect()
         };
@@ -175,7 +175,7 @@ impl Content {
     }
 }
 
-async fn read(mut response: Response) -> Result<Vec<u8>, ContentError> {
+async fn read_body(mut response: Response) -> Result<Vec<u8>, ContentError> {
     let mut body = Vec::new();
     while let Some(chunk) = response.chunk().await? {
         if body.len() + chunk.len() > MAX_ANSWER_BYTES {
@@ -192,27 +192,27 @@ fn count_error(kind: &'static str) {
 
 /// Keeps what is known of the scenes that people are in up to date, one question at a time. Nobody who
 /// reads waits for it. Does not return.
-pub(crate) async fn follow(content: &Content, shared: &Arc<Shared>) {
-    let (mut failures, mut was_well) = (0, None);
+pub(crate) async fn run(content: &Content, shared: &Arc<Shared>) {
+    let (mut failures, mut last_ok) = (0, None);
     loop {
         // Counted after the lock of the presence was released.
         let occupied = shared.presence().parcels();
         let occupied: BTreeSet<Parcel> = occupied.into_iter().collect();
         let due = shared.scenes().due(occupied.into_iter(), std::time::Instant::now());
         if due.is_empty() {
-            time::sleep(LOOK_INTERVAL).await;
+            time::sleep(POLL_INTERVAL).await;
             continue;
         }
         let answer = content.scenes(&due).await;
         // Told once, and not each time.
-        let changed = was_well.replace(answer.is_ok()) != Some(answer.is_ok());
+        let changed = last_ok.replace(answer.is_ok()) != Some(answer.is_ok());
         match answer {
             Ok(answer) => {
                 failures = 0;
                 if changed {
                     tracing::info!("the content service answers");
                 }
-                shared.scenes().learn(&due, answer, std::time::Instant::now());
+                shared.scenes().update(&due, answer, std::time::Instant::now());
                 shared.changes.add();
             }
             Err(error) => {
@@ -220,7 +220,7 @@ pub(crate) async fn follow(content: &Content, shared: &Arc<Shared>) {
                 if changed {
                     tracing::warn!(%error, "the content service fails; what is known of scenes is kept");
                 }
-                time::sleep(pause(failures)).await;
+                time::sleep(backoff(failures)).await;
                 failures += 1;
             }
         }
@@ -228,8 +228,8 @@ pub(crate) async fn follow(content: &Content, shared: &Arc<Shared>) {
 }
 
 /// How long it is left alone after so many failures in a row before this one.
-fn pause(failures: u32) -> Duration {
-    Duration::from_secs(1).saturating_mul(2_u32.saturating_pow(failures)).min(LONGEST_PAUSE)
+fn backoff(failures: u32) -> Duration {
+    Duration::from_secs(1).saturating_mul(2_u32.saturating_pow(failures)).min(MAX_BACKOFF)
 }
 
 #[cfg(test)]
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn an_entity_says_what_a_scene_is_called_and_where_it_is() {
+    fn entity_gives_the_name_and_parcels_of_a_scene() {
         let entity = json!({
             "version": "v3", "id": "bafk1", "type": "scene", "pointers": ["0,0", "0,1"],
             "content": [{"file": "images/map.png", "hash": "bafk2"}],
@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn an_entity_that_says_little_is_a_scene_and_one_that_says_nothing_is_none() {
+    fn sparse_entity_is_a_scene_and_malformed_one_is_none() {
         let (scene, _) = content().scene(json!({"id": "a", "pointers": ["3,4"], "metadata": null})).unwrap();
         let only = Parcel { x: 3, y: 4 };
         assert_eq!((scene.name, scene.base, scene.parcels), (String::new(), only, vec![only]));
@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn pauses_grow_to_half_a_minute() {
-        assert_eq!([0, 1, 4, 5, 99].map(|failures| pause(failures).as_secs()), [1, 2, 16, 30, 30]);
+    fn backoff_grows_to_half_a_minute() {
+        assert_eq!([0, 1, 4, 5, 99].map(|failures| backoff(failures).as_secs()), [1, 2, 16, 30, 30]);
     }
 }

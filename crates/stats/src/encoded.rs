@@ -71,7 +71,7 @@ impl Encoded {
         let tag = format!("\"{}{suffix}\"", self.digest);
         // A cache may keep it, but asks each time whether it still holds.
         let headers = |tag| [(header::CACHE_CONTROL, "no-cache".to_owned()), (header::ETAG, tag)];
-        if has(request, &tag) {
+        if client_has(request, &tag) {
             return (StatusCode::NOT_MODIFIED, headers(tag)).into_response();
         }
         (headers(tag), [(header::CONTENT_TYPE, "application/json")], body()).into_response()
@@ -115,7 +115,7 @@ fn accepts_gzip(request: &HeaderMap) -> bool {
 }
 
 /// Whether the client has the body with this tag (RFC 9110, 13.1.2, by weak comparison).
-fn has(request: &HeaderMap, tag: &str) -> bool {
+fn client_has(request: &HeaderMap, tag: &str) -> bool {
     let mut known = members(request, &header::IF_NONE_MATCH);
     known.any(|known| known == "*" || known.strip_prefix("W/").unwrap_or(known) == tag)
 }

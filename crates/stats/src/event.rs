@@ -144,7 +144,7 @@ impl PeerEvent {
 impl Transport {
     /// What a connection string tells of the node of an island, without anything that is one
     /// person's. `None` for what is no connection string.
-    pub(crate) fn of(connection: &str, island: &IslandId) -> Option<Self> {
+    pub(crate) fn from_connection_string(connection: &str, island: &IslandId) -> Option<Self> {
         let connection = connection.parse::<ConnectionString>().ok()?;
         let (protocol, url) = match &connection {
             ConnectionString::WsRoom { url, .. } => ("ws-room", node_url(url, &format!("/rooms/{island}"))),
@@ -173,22 +173,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn of_a_connection_string_only_the_node_is_told() {
+    fn transport_reveals_only_the_node() {
         let island: IslandId = "I1".parse().unwrap();
-        let told = |connection| {
-            let transport = Transport::of(connection, &island).unwrap();
+        let published = |connection| {
+            let transport = Transport::from_connection_string(connection, &island).unwrap();
             (transport.protocol, transport.url.unwrap_or_default())
         };
         let is = |protocol: &str, url: &str| (protocol.to_owned(), url.to_owned());
         let second = "ws-room:ws://h:5000/nodes/rooms-2/rooms/I1?access_token=secret&more=secret";
-        assert_eq!(told(second), is("ws-room", "ws://h:5000/nodes/rooms-2"));
-        assert_eq!(told("ws-room:h/rooms/I1?access_token=secret"), is("ws-room", "wss://h"));
-        assert_eq!(told("ws-room:wss://h/secret/I2?access_token=secret"), is("ws-room", "wss://h"));
+        assert_eq!(published(second), is("ws-room", "ws://h:5000/nodes/rooms-2"));
+        assert_eq!(published("ws-room:h/rooms/I1?access_token=secret"), is("ws-room", "wss://h"));
+        assert_eq!(published("ws-room:wss://h/secret/I2?access_token=secret"), is("ws-room", "wss://h"));
         let livekit = "livekit:wss://user:secret@h/secret?access_token=secret#secret";
-        assert_eq!(told(livekit), is("livekit", "wss://h"));
-        assert_eq!(told("p2p:I1?ice=secret"), is("p2p", ""));
-        assert_eq!(told("pulse:wss://h:7/secret?as=secret"), is("pulse", "wss://h:7"));
-        assert_eq!(told("pulse:secret"), is("pulse", ""));
-        assert_eq!(Transport::of("secret", &island), None);
+        assert_eq!(published(livekit), is("livekit", "wss://h"));
+        assert_eq!(published("p2p:I1?ice=secret"), is("p2p", ""));
+        assert_eq!(published("pulse:wss://h:7/secret?as=secret"), is("pulse", "wss://h:7"));
+        assert_eq!(published("pulse:secret"), is("pulse", ""));
+        assert_eq!(Transport::from_connection_string("secret", &island), None);
     }
 }

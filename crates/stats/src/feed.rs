@@ -46,7 +46,7 @@ pub(crate) struct Feed {
     latest: watch::Sender<u64>,
     /// The number of the last event that any reader was handed.
     delivered: AtomicU64,
-    seats: Mutex<Seats>,
+    slots: Mutex<ReaderSlots>,
 }
 
 #[derive(Debug, Default)]
@@ -59,24 +59,24 @@ struct Ring {
 
 /// The readers that are there.
 #[derive(Debug, Default)]
-struct Seats {
+struct ReaderSlots {
     next: u64,
-    taken: BTreeMap<u64, Seat>,
+    taken: BTreeMap<u64, ReaderSlot>,
 }
 
 /// What is known of a reader.
 #[derive(Debug)]
-struct Seat {
+struct ReaderSlot {
     network: Network,
     /// When it last took something.
-    active: Instant,
+    last_active: Instant,
 }
 
 /// One who reads the feed.
 #[derive(Debug)]
 pub(crate) struct Reader {
     feed: Arc<Feed>,
-    seat: u64,
+    slot: u64,
     /// The number of the last event that it has.
     last: u64,
     greeting: Option<Bytes>,
@@ -85,7 +85,7 @@ pub(crate) struct Reader {
 
 /// There is no room for another reader, or the feed has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Refused {
+pub(crate) enum ReaderRejected {
     #[error("there are too many readers")]
     Full,
     #[error("there are too many readers of this network")]
@@ -130,7 +130,7 @@ impl Feed {
             ring: Mutex::default(),
             latest,
             delivered: AtomicU64::default(),
-            seats: Mutex::default(),
+            slots: Mutex::default(),
         }
     }
 
@@ -159,13 +159,13 @@ impl Feed {
         last_id: Option<&str>,
         network: Network,
         now: Instant,
-    ) -> Result<Reader, Refused> {
+    ) -> Result<Reader, ReaderRejected> {
         let latest = self.latest.subscribe();
         let ring = self.ring();
         if ring.closed {
-            return Err(Refused::Closed);
+            return Err(ReaderRejected::Closed);
         }
-        let seat = self.seats().take(self.limits, network, now).inspect_err(|_| {
+        let slot = self.slots().take(self.limits, network, now).inspect_err(|_| {
             metrics::counter!("atoll_stats_feed_refused_total").increment(1);
         })?;
         let (last, greeting) = match last_id.map(EventId::from_str) {
@@ -174,23 +174,23 @@ impl Feed {
             Some(_) => (ring.last, Some(self.reset(ring.last, "unknown-id"))),
         };
         // Whoever is too far behind by now was not slow: its events are simply not kept any more.
-        let (last, greeting) = match ring.has_after(last) {
+        let (last, greeting) = match ring.retains_after(last) {
             true => (last, greeting),
             false => (ring.last, Some(self.reset(ring.last, "too-old"))),
         };
-        Ok(Reader { feed: self.clone(), seat, last, greeting, latest })
+        Ok(Reader { feed: self.clone(), slot, last, greeting, latest })
     }
 
     /// Gives the seats of readers who have taken nothing for long to others.
     pub(crate) fn sweep(&self, now: Instant) {
         // A reader that takes anything takes a comment in each interval.
-        let patience = 2 * self.limits.keep_alive + Duration::from_secs(1);
-        let mut seats = self.seats();
-        let before = seats.taken.len();
-        seats.taken.retain(|_, seat| now.saturating_duration_since(seat.active) < patience);
-        let stalled = before - seats.taken.len();
+        let timeout = 2 * self.limits.keep_alive + Duration::from_secs(1);
+        let mut slots = self.slots();
+        let before = slots.taken.len();
+        slots.taken.retain(|_, seat| now.saturating_duration_since(seat.last_active) < timeout);
+        let stalled = before - slots.taken.len();
         metrics::counter!("atoll_stats_feed_stalled_total").increment(stalled as u64);
-        metrics::gauge!("atoll_stats_feed_readers").set(seats.taken.len() as f64);
+        metrics::gauge!("atoll_stats_feed_readers").set(slots.taken.len() as f64);
     }
 
     /// The number of the last event.
@@ -214,7 +214,7 @@ impl Feed {
     }
 
     pub(crate) fn readers_count(&self) -> usize {
-        self.seats().taken.len()
+        self.slots().taken.len()
     }
 
     fn reset(&self, last: u64, reason: &'static str) -> Bytes {
@@ -235,14 +235,14 @@ impl Feed {
         self.ring.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn seats(&self) -> MutexGuard<'_, Seats> {
-        self.seats.lock().unwrap_or_else(PoisonError::into_inner)
+    fn slots(&self) -> MutexGuard<'_, ReaderSlots> {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Ring {
     /// Whether all events after this one are still here.
-    fn has_after(&self, number: u64) -> bool {
+    fn retains_after(&self, number: u64) -> bool {
         number + self.frames.len() as u64 >= self.last
     }
 
@@ -261,17 +261,17 @@ impl Ring {
     }
 }
 
-impl Seats {
-    fn take(&mut self, limits: Limits, network: Network, now: Instant) -> Result<u64, Refused> {
+impl ReaderSlots {
+    fn take(&mut self, limits: Limits, network: Network, now: Instant) -> Result<u64, ReaderRejected> {
         if self.taken.len() >= limits.readers {
-            return Err(Refused::Full);
+            return Err(ReaderRejected::Full);
         }
         let of_network = self.taken.values().filter(|seat| seat.network == network).count();
         if of_network >= limits.readers_per_network {
-            return Err(Refused::NetworkFull);
+            return Err(ReaderRejected::NetworkFull);
         }
         self.next += 1;
-        self.taken.insert(self.next, Seat { network, active: now });
+        self.taken.insert(self.next, ReaderSlot { network, last_active: now });
         Ok(self.next)
     }
 }
@@ -280,7 +280,7 @@ impl Reader {
     /// What is to be sent next: whole events, or a comment; `None` when the feed has ended, or the
     /// reader had taken nothing for so long that its seat is gone. Cancel-safe.
     pub(crate) async fn next(&mut self) -> Option<Bytes> {
-        self.feed.seats().taken.get_mut(&self.seat)?.active = Instant::now();
+        self.feed.slots().taken.get_mut(&self.slot)?.last_active = Instant::now();
         if let Some(greeting) = self.greeting.take() {
             self.feed.deliver(self.last);
             return Some(greeting);
@@ -293,7 +293,7 @@ impl Reader {
                 if ring.closed {
                     return None;
                 }
-                if !ring.has_after(self.last) {
+                if !ring.retains_after(self.last) {
                     self.last = ring.last;
                     self.feed.deliver(self.last);
                     return Some(self.feed.reset(ring.last, "slow"));
@@ -318,7 +318,7 @@ impl Reader {
 
 impl Drop for Reader {
     fn drop(&mut self) {
-        self.feed.seats().taken.remove(&self.seat);
+        self.feed.slots().taken.remove(&self.slot);
     }
 }
 

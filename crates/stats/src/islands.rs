@@ -5,7 +5,7 @@ use std::{
     mem,
 };
 
-use protocol::{Address, IslandId, Position, Positions, v3::IslandData};
+use protocol::{Address, IslandId, Position, PositionPrecision, v3::IslandData};
 
 use crate::event::Transport;
 
@@ -14,12 +14,12 @@ use crate::event::Transport;
 pub(crate) struct Islands {
     islands: BTreeMap<IslandId, Island>,
     /// The island of each peer that is in one.
-    of: BTreeMap<Address, IslandId>,
+    by_peer: BTreeMap<Address, IslandId>,
     /// Of islands that are about to open. Those that did not by the next report are forgotten.
     transports: BTreeMap<IslandId, Transport>,
     /// Islands of which nobody has been told where they meet, and what became of them so far: it is
     /// told when that is known, or at the next report.
-    unopened: BTreeMap<IslandId, Vec<Change>>,
+    unannounced: BTreeMap<IslandId, Vec<Change>>,
     changes: Vec<Change>,
 }
 
@@ -54,26 +54,26 @@ impl Islands {
 
     /// A peer became a member.
     pub(crate) fn joined(&mut self, island: &IslandId, address: Address) {
-        let before = self.of.get(&address).cloned();
-        self.place(address, Some(island));
+        let before = self.by_peer.get(&address).cloned();
+        self.move_peer(address, Some(island));
         self.close_if_empty(before, Some(island));
     }
 
     /// A peer is no member any more. Whoever is elsewhere by now stays there.
     pub(crate) fn left(&mut self, island: &IslandId, address: Address) {
-        if self.of.get(&address) == Some(island) {
-            self.place(address, None);
+        if self.by_peer.get(&address) == Some(island) {
+            self.move_peer(address, None);
             self.close_if_empty(Some(island.clone()), None);
         }
     }
 
     /// A member was told where the island meets.
-    pub(crate) fn meets(&mut self, island: IslandId, to: Transport) {
+    pub(crate) fn set_transport(&mut self, island: IslandId, to: Transport) {
         match self.islands.get_mut(&island) {
             Some(Island { transport, .. }) if transport.as_ref() != Some(&to) => {
                 let from = transport.replace(to.clone());
-                match self.unopened.contains_key(&island) {
-                    true => self.open(&island),
+                match self.unannounced.contains_key(&island) {
+                    true => self.announce(&island),
                     false => self.changes.push(Change::Moved { island, from, to }),
                 }
             }
@@ -83,25 +83,26 @@ impl Islands {
     }
 
     /// All islands there are. One without members, or whose id cannot be one, is none.
-    pub(crate) fn report(&mut self, report: &[IslandData], positions: Positions) {
+    pub(crate) fn report(&mut self, report: &[IslandData], positions: PositionPrecision) {
         let mut placed = HashSet::new();
         for data in report {
             let Ok(id) = data.id.parse::<IslandId>() else { continue };
             for peer in data.peers.iter().filter_map(|peer| peer.parse().ok()) {
-                self.place(peer, Some(&id));
+                self.move_peer(peer, Some(&id));
                 placed.insert(peer);
             }
             if let Some(island) = self.islands.get_mut(&id) {
                 island.max_peers = Some(data.max_peers);
                 let center = Position::checked(data.center.as_ref(), f32::MAX).ok();
-                island.reported =
-                    center.map(|center| (positions.shown(center), positions.shown_radius(data.radius)));
+                island.reported = center
+                    .map(|center| (positions.published(center), positions.published_radius(data.radius)));
             }
         }
-        let gone: Vec<Address> = self.of.keys().filter(|peer| !placed.contains(*peer)).copied().collect();
-        gone.into_iter().for_each(|peer| self.place(peer, None));
-        let unopened: Vec<IslandId> = self.unopened.keys().cloned().collect();
-        unopened.iter().for_each(|id| self.open(id));
+        let gone: Vec<Address> =
+            self.by_peer.keys().filter(|peer| !placed.contains(*peer)).copied().collect();
+        gone.into_iter().for_each(|peer| self.move_peer(peer, None));
+        let unopened: Vec<IslandId> = self.unannounced.keys().cloned().collect();
+        unopened.iter().for_each(|id| self.announce(id));
         let empty = self.islands.iter().filter(|(_, island)| island.members.is_empty());
         let empty: Vec<IslandId> = empty.map(|(id, _)| id.clone()).collect();
         empty.into_iter().for_each(|id| self.close_if_empty(Some(id), None));
@@ -114,10 +115,10 @@ impl Islands {
     }
 
     /// Puts a peer into an island, which opens if need be, or into none.
-    fn place(&mut self, address: Address, to: Option<&IslandId>) {
+    fn move_peer(&mut self, address: Address, to: Option<&IslandId>) {
         let from = match to {
-            Some(to) => self.of.insert(address, to.clone()),
-            None => self.of.remove(&address),
+            Some(to) => self.by_peer.insert(address, to.clone()),
+            None => self.by_peer.remove(&address),
         };
         if from.as_ref() == to {
             return;
@@ -130,27 +131,27 @@ impl Islands {
                 let transport = self.transports.remove(to);
                 let known = transport.is_some();
                 self.islands.insert(to.clone(), Island { transport, ..Island::default() });
-                self.unopened.insert(to.clone(), Vec::new());
+                self.unannounced.insert(to.clone(), Vec::new());
                 if known {
-                    self.open(to);
+                    self.announce(to);
                 }
             }
             self.islands.entry(to.clone()).or_default().members.insert(address);
         }
         // What was told of the island before it comes before what is told of this one.
         if let Some(from) = from.as_ref().filter(|_| to.is_some()) {
-            self.open(from);
+            self.announce(from);
         }
-        let unopened = to.or(from.as_ref()).and_then(|island| self.unopened.get_mut(island));
+        let unopened = to.or(from.as_ref()).and_then(|island| self.unannounced.get_mut(island));
         unopened.unwrap_or(&mut self.changes).push(Change::Peer { address, from, to: to.cloned() });
     }
 
     /// Tells what waited until it is known where an island meets.
-    fn open(&mut self, island: &IslandId) {
-        if let Some(waiting) = self.unopened.remove(island) {
+    fn announce(&mut self, island: &IslandId) {
+        if let Some(changes) = self.unannounced.remove(island) {
             let transport = self.islands.get(island).and_then(|island| island.transport.clone());
             self.changes.push(Change::Opened { island: island.clone(), transport });
-            self.changes.extend(waiting);
+            self.changes.extend(changes);
         }
     }
 
@@ -158,9 +159,9 @@ impl Islands {
     fn close_if_empty(&mut self, island: Option<IslandId>, to: Option<&IslandId>) {
         let Some(island) = island else { return };
         if self.islands.get(&island).is_some_and(|island| island.members.is_empty()) {
-            self.open(&island);
+            self.announce(&island);
             self.islands.remove(&island);
-            let unopened = to.and_then(|to| self.unopened.get_mut(to));
+            let unopened = to.and_then(|to| self.unannounced.get_mut(to));
             unopened.unwrap_or(&mut self.changes).push(Change::Closed { island });
         }
     }
@@ -183,7 +184,7 @@ mod tests {
     }
 
     fn room(url: &str) -> Transport {
-        Transport::of(&format!("ws-room:{url}/rooms/X"), &id("X")).unwrap()
+        Transport::from_connection_string(&format!("ws-room:{url}/rooms/X"), &id("X")).unwrap()
     }
 
     fn peer(address: Address, from: Option<&str>, to: Option<&str>) -> Change {
@@ -195,16 +196,16 @@ mod tests {
     }
 
     #[test]
-    fn who_goes_to_another_island_is_never_in_none() {
+    fn peer_that_changes_island_is_never_without_one() {
         let mut islands = Islands::default();
-        islands.meets(id("A"), room("ws://h"));
+        islands.set_transport(id("A"), room("ws://h"));
         islands.joined(&id("A"), ALICE);
         let transport = Some(room("ws://h"));
         let first = [Change::Opened { island: id("A"), transport }, peer(ALICE, None, Some("A"))];
         assert_eq!(islands.take_changes(), first);
         // As the director says it: into the one before out of the other.
         islands.joined(&id("B"), ALICE);
-        islands.meets(id("B"), room("ws://h"));
+        islands.set_transport(id("B"), room("ws://h"));
         islands.left(&id("A"), ALICE);
         let opened = Change::Opened { island: id("B"), transport: Some(room("ws://h")) };
         let second = [opened, peer(ALICE, Some("A"), Some("B")), Change::Closed { island: id("A") }];
@@ -214,32 +215,32 @@ mod tests {
             islands.take_changes(),
             [peer(ALICE, Some("B"), None), Change::Closed { island: id("B") }]
         );
-        assert_eq!((islands.islands.len(), islands.of.len(), islands.unopened.len()), (0, 0, 0));
+        assert_eq!((islands.islands.len(), islands.by_peer.len(), islands.unannounced.len()), (0, 0, 0));
     }
 
     #[test]
-    fn an_island_moves_when_its_members_are_told_of_another_node() {
+    fn island_moves_when_members_are_sent_another_node() {
         let mut islands = Islands::default();
         islands.joined(&id("A"), ALICE);
         assert_eq!(islands.take_changes(), [], "where it meets will be told");
-        islands.report(&[data("A", &[ALICE])], Positions::Exact);
+        islands.report(&[data("A", &[ALICE])], PositionPrecision::Exact);
         assert_eq!(islands.take_changes(), [opened("A"), peer(ALICE, None, Some("A"))]);
         let moved = |from, to| [Change::Moved { island: id("A"), from, to }];
-        islands.meets(id("A"), room("ws://one"));
+        islands.set_transport(id("A"), room("ws://one"));
         assert_eq!(islands.take_changes(), moved(None, room("ws://one")));
-        islands.meets(id("A"), room("ws://one"));
+        islands.set_transport(id("A"), room("ws://one"));
         assert_eq!(islands.take_changes(), []);
-        islands.meets(id("A"), room("ws://two"));
+        islands.set_transport(id("A"), room("ws://two"));
         assert_eq!(islands.take_changes(), moved(Some(room("ws://one")), room("ws://two")));
     }
 
     #[test]
-    fn a_report_has_the_last_word_and_says_nothing_twice() {
+    fn report_overrides_messages_and_emits_no_duplicates() {
         let mut islands = Islands::default();
         islands.joined(&id("B"), ALICE);
         islands.joined(&id("A"), BOB);
         let report = [data("C", &[ALICE]), data("empty", &[]), data("no id", &[BOB])];
-        islands.report(&report, Positions::Exact);
+        islands.report(&report, PositionPrecision::Exact);
         let changes = [
             opened("B"),
             peer(ALICE, None, Some("B")),
@@ -253,9 +254,9 @@ mod tests {
         ];
         assert_eq!(islands.take_changes(), changes);
         assert_eq!(islands.islands[&id("C")].max_peers, Some(7));
-        islands.report(&report, Positions::Exact);
+        islands.report(&report, PositionPrecision::Exact);
         assert_eq!(islands.take_changes(), []);
-        islands.report(&[], Positions::Exact);
+        islands.report(&[], PositionPrecision::Exact);
         assert_eq!(
             islands.take_changes(),
             [peer(ALICE, Some("C"), None), Change::Closed { island: id("C") }]
@@ -263,10 +264,10 @@ mod tests {
     }
 
     #[test]
-    fn the_transport_of_an_island_that_never_opens_is_forgotten() {
+    fn transport_of_an_unopened_island_is_dropped_at_report() {
         let mut islands = Islands::default();
-        islands.meets(id("A"), room("ws://h"));
-        islands.report(&[], Positions::Exact);
+        islands.set_transport(id("A"), room("ws://h"));
+        islands.report(&[], PositionPrecision::Exact);
         assert!(islands.transports.is_empty());
     }
 }

@@ -22,7 +22,7 @@ use std::{
 };
 
 use bus::{Bus, Headers, Subscription};
-use protocol::{Address, Positions, Subject, Ulid, subject, unix_ms};
+use protocol::{Address, PositionPrecision, Subject, Ulid, subject, unix_ms};
 use utoipa_axum::router::OpenApiRouter;
 
 pub use access::{Access, TokenDigest};
@@ -45,7 +45,7 @@ pub struct Settings {
     /// Access to presence.
     pub access: Access,
     /// What is shown of where people are, in every answer and every event.
-    pub positions: Positions,
+    pub positions: PositionPrecision,
     /// The realm's name in `/hot-scenes`.
     pub realm_name: String,
     /// The realm's address in `/hot-scenes`.
@@ -130,9 +130,9 @@ impl Stats {
     /// Listens to the bus, asks who is there, and asks what scenes are called. Does not return.
     pub async fn run(&self, bus: Bus, subscription: Subscription) {
         tokio::select! {
-            () = self.listen(subscription) => {}
+            () = self.apply_messages(subscription) => {}
             () = follow_scenes(&self.0) => {}
-            () = ask(&bus) => {}
+            () = request_presence(&bus) => {}
         }
     }
 
@@ -146,17 +146,17 @@ impl Stats {
         self.0.feed.readers_count()
     }
 
-    async fn listen(&self, mut subscription: Subscription) {
+    async fn apply_messages(&self, mut subscription: Subscription) {
         let mut sweep = tokio::time::interval(SWEEP_INTERVAL);
         loop {
             tokio::select! {
                 envelope = subscription.next() => match envelope {
                     Some(envelope) => {
                         // Published under the lock: a reader that has an event and then reads the
-                        // presence finds it there (`Shared::wanted`), and one that reads the presence
+                        // presence finds it there (`Shared::required_version`), and one that reads the presence
                         // first receives the event.
                         let mut presence = self.0.presence();
-                        self.0.feed.publish(&presence.hear(&envelope, Instant::now(), unix_ms(SystemTime::now())));
+                        self.0.feed.publish(&presence.apply(&envelope, Instant::now(), unix_ms(SystemTime::now())));
                     }
                     None => return,
                 },
@@ -169,14 +169,14 @@ impl Stats {
 /// Asks what scenes are called, where there is somebody to ask.
 async fn follow_scenes(shared: &Arc<Shared>) {
     match &shared.content {
-        Some(content) => content::follow(content, shared).await,
+        Some(content) => content::run(content, shared).await,
         None => future::pending().await,
     }
 }
 
 /// Asks who is there: now, and whenever the bus was away, as nobody heard what was said meanwhile.
-async fn ask(bus: &Bus) {
-    let mut returns = bus.returns();
+async fn request_presence(bus: &Bus) {
+    let mut returns = bus.reconnects();
     loop {
         bus.publish(&Subject::PeersWanted, Headers::default(), Vec::new());
         if returns.changed().await.is_err() {
@@ -217,7 +217,7 @@ impl Shared {
 
     /// What an answer has to show: all changes so far, where it is not young, and in any case what readers
     /// of the feed may know.
-    fn wanted(&self) -> Version {
+    fn required_version(&self) -> Version {
         Version { changes: self.changes.count(), event: self.feed.delivered() }
     }
 
@@ -244,12 +244,12 @@ impl Shared {
     }
 
     #[cfg(test)]
-    fn of_tests() -> Self {
+    fn for_tests() -> Self {
         let settings = Settings {
             peer_timeout: Duration::from_secs(20),
             report_timeout: Duration::from_secs(10),
             access: Access::Public,
-            positions: Positions::Exact,
+            positions: PositionPrecision::Exact,
             realm_name: String::new(),
             public_url: String::new(),
             max_users: 1,

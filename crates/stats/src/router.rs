@@ -22,7 +22,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     Shared, access,
-    answers::{HotScene, IslandAnswer, ParcelAnswer, PeerAnswer, count, hot_scenes, parcels},
+    answers::{HotScene, IslandAnswer, ParcelAnswer, PeerAnswer, count_by_parcel, hot_scenes, parcels},
     cached::{Answer, Draft, List, Version},
     event::{IslandClosed, IslandMoved, IslandOpened, Mark, PeerEvent, PeerMovedIsland},
     presence::{IslandCopy, Peer},
@@ -48,26 +48,26 @@ pub(crate) fn router(shared: Arc<Shared>) -> OpenApiRouter {
     restricted.merge(public).with_state(shared)
 }
 
-fn answer(status: StatusCode, heard: Option<Instant>, body: impl Serialize) -> Response {
-    (status, with_age(heard, Json(body))).into_response()
+fn json_response(status: StatusCode, updated_at: Option<Instant>, body: impl Serialize) -> Response {
+    (status, with_age(updated_at, Json(body))).into_response()
 }
 
 /// Says how old an answer is whose data came from the bus then.
-fn with_age(heard: Option<Instant>, answer: impl IntoResponse) -> Response {
-    let age = heard.map(|heard| [(AGE, heard.elapsed().as_millis().to_string())]);
+fn with_age(updated_at: Option<Instant>, answer: impl IntoResponse) -> Response {
+    let age = updated_at.map(|heard| [(AGE, heard.elapsed().as_millis().to_string())]);
     (age, answer).into_response()
 }
 
 /// Answers with the whole of a body that all readers share, if it could be encoded.
-fn whole<K>(body: Option<Arc<Answer<K>>>, headers: &HeaderMap) -> Response {
+fn full_response<K>(body: Option<Arc<Answer<K>>>, headers: &HeaderMap) -> Response {
     match body {
-        Some(body) => with_age(body.heard, body.encoded.respond(headers)),
-        None => failed(),
+        Some(body) => with_age(body.updated_at, body.encoded.respond(headers)),
+        None => encoding_failed(),
     }
 }
 
 /// Answers with the elements of such a body that have these keys.
-fn part<K: Ord>(
+fn partial_response<K: Ord>(
     body: Option<Arc<Answer<K>>>,
     headers: &HeaderMap,
     keys: &BTreeSet<K>,
@@ -76,14 +76,14 @@ fn part<K: Ord>(
     match body {
         Some(body) => {
             let part = body.encoded.respond_part(headers, || body.select(keys, head, tail));
-            with_age(body.heard, part)
+            with_age(body.updated_at, part)
         }
-        None => failed(),
+        None => encoding_failed(),
     }
 }
 
-fn failed() -> Response {
-    refuse(StatusCode::INTERNAL_SERVER_ERROR, "the answer could not be encoded".to_owned())
+fn encoding_failed() -> Response {
+    error_response(StatusCode::INTERNAL_SERVER_ERROR, "the answer could not be encoded".to_owned())
 }
 
 /// What was asked cannot be answered.
@@ -93,14 +93,14 @@ struct Refusal {
     error: String,
 }
 
-pub(crate) fn refuse(status: StatusCode, error: String) -> Response {
-    answer(status, None, Refusal { ok: false, error })
+pub(crate) fn error_response(status: StatusCode, error: String) -> Response {
+    json_response(status, None, Refusal { ok: false, error })
 }
 
-type Pairs = Query<Vec<(String, String)>>;
+type QueryPairs = Query<Vec<(String, String)>>;
 
 /// The ids that stand in a query, `?id=…&id=…`, which may be in capitals; empty: all are meant.
-fn ids<T>(Query(query): &Pairs) -> Result<BTreeSet<T>, String>
+fn parse_ids<T>(Query(query): &QueryPairs) -> Result<BTreeSet<T>, String>
 where
     T: FromStr<Err: std::fmt::Display> + Ord,
 {
@@ -135,19 +135,19 @@ struct Peers {
         (status = 400, body = Refusal, description = "An id is no address, or there are more than 1,000"),
     ),
 )]
-async fn peers(State(shared): State<Arc<Shared>>, headers: HeaderMap, query: Pairs) -> Response {
-    let ids = match ids::<Address>(&query) {
+async fn peers(State(shared): State<Arc<Shared>>, headers: HeaderMap, query: QueryPairs) -> Response {
+    let ids = match parse_ids::<Address>(&query) {
         Ok(ids) => ids,
-        Err(error) => return refuse(StatusCode::BAD_REQUEST, error),
+        Err(error) => return error_response(StatusCode::BAD_REQUEST, error),
     };
     let draft = {
         let shared = shared.clone();
         move || draft_peers(&shared)
     };
-    let body = shared.bodies.peers.get(shared.wanted(), draft).await;
+    let body = shared.bodies.peers.get(shared.required_version(), draft).await;
     match ids.is_empty() {
-        true => whole(body, &headers),
-        false => part(body, &headers, &ids, PEERS),
+        true => full_response(body, &headers),
+        false => partial_response(body, &headers, &ids, PEERS),
     }
 }
 
@@ -157,11 +157,11 @@ const PEERS: [&str; 2] = [r#"{"ok":true,"peers":["#, "]}"];
 fn draft_peers(shared: &Shared) -> Draft<Address> {
     // Only copied under the lock.
     let presence = shared.presence();
-    let (version, heard) = (shared.version(&presence), presence.peers_heard());
+    let (version, heard) = (shared.version(&presence), presence.peers_updated_at());
     let peers: Vec<(Address, Peer)> = presence.peers().map(|(address, peer)| (address, *peer)).collect();
     drop(presence);
     let peers = peers.iter().map(|&(address, ref peer)| (address, PeerAnswer::new(address, peer)));
-    Draft { version, heard, list: List::new(PEERS[0], peers, PEERS[1]) }
+    Draft { version, updated_at: heard, list: List::new(PEERS[0], peers, PEERS[1]) }
 }
 
 #[derive(Serialize, ToSchema)]
@@ -185,11 +185,11 @@ async fn peer(State(shared): State<Arc<Shared>>, Path(id): Path<String>) -> Resp
     let (peer, heard) = {
         let presence = shared.presence();
         let peer = address.and_then(|address| Some((address, *presence.peer(address)?)));
-        (peer, presence.peers_heard())
+        (peer, presence.peers_updated_at())
     };
     let peer = peer.map(|(address, peer)| PeerAnswer::new(address, &peer));
     let status = if peer.is_some() { StatusCode::OK } else { StatusCode::NOT_FOUND };
-    answer(status, heard, OnePeer { ok: peer.is_some(), peer })
+    json_response(status, heard, OnePeer { ok: peer.is_some(), peer })
 }
 
 /// Encoded element by element: [`draft_islands`].
@@ -216,19 +216,19 @@ struct Islands {
         (status = 400, body = Refusal, description = "An id cannot be an island's, or there are more than 1,000"),
     ),
 )]
-async fn islands(State(shared): State<Arc<Shared>>, headers: HeaderMap, query: Pairs) -> Response {
-    let ids = match ids::<IslandId>(&query) {
+async fn islands(State(shared): State<Arc<Shared>>, headers: HeaderMap, query: QueryPairs) -> Response {
+    let ids = match parse_ids::<IslandId>(&query) {
         Ok(ids) => ids,
-        Err(error) => return refuse(StatusCode::BAD_REQUEST, error),
+        Err(error) => return error_response(StatusCode::BAD_REQUEST, error),
     };
     let draft = {
         let shared = shared.clone();
         move || draft_islands(&shared)
     };
-    let body = shared.bodies.islands.get(shared.wanted(), draft).await;
+    let body = shared.bodies.islands.get(shared.required_version(), draft).await;
     match ids.is_empty() {
-        true => whole(body, &headers),
-        false => part(body, &headers, &ids.iter().map(IslandId::to_string).collect(), ISLANDS),
+        true => full_response(body, &headers),
+        false => partial_response(body, &headers, &ids.iter().map(IslandId::to_string).collect(), ISLANDS),
     }
 }
 
@@ -238,7 +238,7 @@ const ISLANDS: [&str; 2] = [r#"{"ok":true,"islands":["#, "]}"];
 fn draft_islands(shared: &Shared) -> Draft<String> {
     // Only copied under the lock; members are looked up in the copy.
     let presence = shared.presence();
-    let (version, heard) = (shared.version(&presence), presence.islands_heard());
+    let (version, heard) = (shared.version(&presence), presence.islands_updated_at());
     let peers: Vec<(Address, Peer)> = presence.peers().map(|(address, peer)| (address, *peer)).collect();
     let islands: Vec<IslandCopy> = presence.islands().collect();
     drop(presence);
@@ -251,7 +251,7 @@ fn draft_islands(shared: &Shared) -> Draft<String> {
         let key = island.id.as_str().to_lowercase();
         (key, IslandAnswer::new(island, peer, &shared.settings))
     });
-    Draft { version, heard, list: List::new(ISLANDS[0], islands, ISLANDS[1]) }
+    Draft { version, updated_at: heard, list: List::new(ISLANDS[0], islands, ISLANDS[1]) }
 }
 
 #[derive(Serialize, ToSchema)]
@@ -279,14 +279,14 @@ async fn island(State(shared): State<Arc<Shared>>, Path(id): Path<String>) -> Re
             let here: BTreeMap<Address, Peer> = here.collect();
             (island, here)
         });
-        (found, presence.islands_heard())
+        (found, presence.islands_updated_at())
     };
     match found {
         Some((island, here)) => {
             let island = IslandAnswer::new(island, |address| here.get(&address).copied(), &shared.settings);
-            answer(StatusCode::OK, heard, island)
+            json_response(StatusCode::OK, heard, island)
         }
-        None => answer(StatusCode::NOT_FOUND, heard, Absent { ok: false }),
+        None => json_response(StatusCode::NOT_FOUND, heard, Absent { ok: false }),
     }
 }
 
@@ -314,18 +314,18 @@ async fn all_parcels(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> R
     let draft = {
         let shared = shared.clone();
         move || {
-            let (version, heard, occupied) = copy_parcels(&shared);
-            let parcels = parcels(count(occupied)).into_iter().map(|parcel| ((), parcel));
-            Draft { version, heard, list: List::new(r#"{"parcels":["#, parcels, "]}") }
+            let (version, updated_at, occupied) = copy_parcels(&shared);
+            let parcels = parcels(count_by_parcel(occupied)).into_iter().map(|parcel| ((), parcel));
+            Draft { version, updated_at, list: List::new(r#"{"parcels":["#, parcels, "]}") }
         }
     };
-    whole(shared.bodies.parcels.get(shared.wanted(), draft).await, &headers)
+    full_response(shared.bodies.parcels.get(shared.required_version(), draft).await, &headers)
 }
 
 /// The parcel of each peer, what they show, and when they were last heard of. Only copied under the lock.
 fn copy_parcels(shared: &Shared) -> (Version, Option<Instant>, Vec<Parcel>) {
     let presence = shared.presence();
-    (shared.version(&presence), presence.peers_heard(), presence.parcels())
+    (shared.version(&presence), presence.peers_updated_at(), presence.parcels())
 }
 
 #[derive(Serialize, ToSchema)]
@@ -344,10 +344,10 @@ struct CoreStatus {
 async fn core_status(State(shared): State<Arc<Shared>>) -> Response {
     let (status, heard) = {
         let presence = shared.presence();
-        let status = CoreStatus { healthy: presence.has_director(), user_count: presence.peers_count() };
-        (status, presence.peers_heard())
+        let status = CoreStatus { healthy: presence.has_director(), user_count: presence.peer_count() };
+        (status, presence.peers_updated_at())
     };
-    answer(StatusCode::OK, heard, status)
+    json_response(StatusCode::OK, heard, status)
 }
 
 /// The scenes in which people are, most people first.
@@ -368,12 +368,16 @@ async fn all_hot_scenes(State(shared): State<Arc<Shared>>, headers: HeaderMap) -
     let draft = {
         let shared = shared.clone();
         move || {
-            let (version, heard, occupied) = copy_parcels(&shared);
-            let scenes = hot_scenes(count(occupied), &shared.scenes(), &shared.settings);
-            Draft { version, heard, list: List::new("[", scenes.into_iter().map(|scene| ((), scene)), "]") }
+            let (version, updated_at, occupied) = copy_parcels(&shared);
+            let scenes = hot_scenes(count_by_parcel(occupied), &shared.scenes(), &shared.settings);
+            Draft {
+                version,
+                updated_at,
+                list: List::new("[", scenes.into_iter().map(|scene| ((), scene)), "]"),
+            }
         }
     };
-    whole(shared.bodies.hot_scenes.get(shared.wanted(), draft).await, &headers)
+    full_response(shared.bodies.hot_scenes.get(shared.required_version(), draft).await, &headers)
 }
 
 /// What the `data:` of an event holds.
@@ -411,14 +415,14 @@ async fn events(
     State(shared): State<Arc<Shared>>,
     Extension(network): Extension<Network>,
     headers: HeaderMap,
-    Query(query): Pairs,
+    Query(query): QueryPairs,
 ) -> Response {
     let from_header = headers.get(LAST_EVENT_ID).map(|id| id.to_str().unwrap_or_default());
     let from_query = query.iter().find_map(|(key, id)| (key == "last_event_id").then_some(&**id));
     let reader = match shared.feed.read(from_header.or(from_query), network, Instant::now()) {
         Ok(reader) => reader,
         Err(refused) => {
-            let refusal = refuse(StatusCode::SERVICE_UNAVAILABLE, refused.to_string());
+            let refusal = error_response(StatusCode::SERVICE_UNAVAILABLE, refused.to_string());
             return ([(header::RETRY_AFTER, "5")], refusal).into_response();
         }
     };
@@ -446,8 +450,8 @@ mod tests {
     }
 
     #[test]
-    fn every_path_is_described() {
-        let (router, api) = router(Arc::new(Shared::of_tests())).split_for_parts();
+    fn every_route_is_in_the_openapi_description() {
+        let (router, api) = router(Arc::new(Shared::for_tests())).split_for_parts();
         let paths: BTreeSet<String> = &paths(&router) - &paths(&axum::Router::new());
         assert!(paths.contains("/peers"), "{router:?}");
         assert_eq!(paths, api.paths.paths.into_keys().collect());

@@ -33,9 +33,9 @@ pub(crate) struct Scenes {
 struct Entry {
     /// `None`: empty land.
     scene: Option<Arc<Scene>>,
-    asked: Instant,
+    fetched_at: Instant,
     /// When somebody was last seen there.
-    occupied: Instant,
+    occupied_at: Instant,
 }
 
 /// The most parcels that are asked for at once.
@@ -60,8 +60,8 @@ impl Scenes {
             match self.entries.get_mut(&parcel) {
                 None => unknown.push(parcel),
                 Some(entry) => {
-                    entry.occupied = now;
-                    if now - entry.asked >= self.ttl {
+                    entry.occupied_at = now;
+                    if now - entry.fetched_at >= self.ttl {
                         old.push(parcel);
                     }
                 }
@@ -73,7 +73,7 @@ impl Scenes {
     }
 
     /// Takes in the answer for all of `asked`; what no scene is on is empty land.
-    pub(crate) fn learn(&mut self, asked: &[Parcel], answer: Vec<(Scene, Vec<Parcel>)>, now: Instant) {
+    pub(crate) fn update(&mut self, asked: &[Parcel], answer: Vec<(Scene, Vec<Parcel>)>, now: Instant) {
         let mut on: BTreeMap<Parcel, Arc<Scene>> = BTreeMap::new();
         for (scene, pointers) in answer {
             let scene = Arc::new(scene);
@@ -81,19 +81,19 @@ impl Scenes {
         }
         for &parcel in asked {
             let scene = on.get(&parcel).cloned();
-            self.entries.insert(parcel, Entry { scene, asked: now, occupied: now });
+            self.entries.insert(parcel, Entry { scene, fetched_at: now, occupied_at: now });
         }
-        self.shrink();
+        self.remove_excess();
     }
 
     /// Forgets where nobody has been for longest, while there are too many.
-    fn shrink(&mut self) {
+    fn remove_excess(&mut self) {
         let excess = self.entries.len().saturating_sub(self.max);
         if excess == 0 {
             return;
         }
         let mut by_age: Vec<(Instant, Parcel)> =
-            self.entries.iter().map(|(&parcel, entry)| (entry.occupied, parcel)).collect();
+            self.entries.iter().map(|(&parcel, entry)| (entry.occupied_at, parcel)).collect();
         by_age.sort_unstable();
         for (_, parcel) in &by_age[..excess] {
             self.entries.remove(parcel);
@@ -133,23 +133,23 @@ mod tests {
     }
 
     #[test]
-    fn a_parcel_is_asked_for_again_when_its_time_is_up_and_known_until_then_and_after() {
+    fn parcel_is_refetched_after_its_ttl_and_stays_known() {
         let now = Instant::now();
         let mut scenes = Scenes::new(10 * SECOND, 100);
         assert_eq!(scenes.due(parcels([1, 2, 9]).into_iter(), now), parcels([1, 2, 9]));
-        scenes.learn(&parcels([1, 2, 9]), vec![scene("plaza", &[1, 2, 3])], now);
+        scenes.update(&parcels([1, 2, 9]), vec![scene("plaza", &[1, 2, 3])], now);
         assert_eq!((id(&scenes, 1), id(&scenes, 9), id(&scenes, 3)), (Some("plaza"), None, None));
         assert_eq!(scenes.due(parcels([1, 2, 9]).into_iter(), now + 9 * SECOND), []);
         // Empty land, too, is asked for again; what is not known at all comes first.
         let due = scenes.due(parcels([1, 9, 10]).into_iter(), now + 10 * SECOND);
         assert_eq!(due, parcels([10, 1, 9]));
         assert_eq!(id(&scenes, 1), Some("plaza"), "as long as there is no other word");
-        scenes.learn(&due, vec![scene("casino", &[9, 10])], now + 10 * SECOND);
+        scenes.update(&due, vec![scene("casino", &[9, 10])], now + 10 * SECOND);
         assert_eq!((id(&scenes, 1), id(&scenes, 9), id(&scenes, 2)), (None, Some("casino"), Some("plaza")));
     }
 
     #[test]
-    fn no_question_and_no_memory_is_larger_than_its_bound() {
+    fn request_size_and_memory_stay_within_their_bounds() {
         let now = Instant::now();
         let mut scenes = Scenes::new(1_000 * SECOND, 150);
         let crowd = || parcels(0..300).into_iter();
@@ -161,14 +161,14 @@ mod tests {
             }
             assert!(due.len() <= BATCH);
             asked += due.len();
-            scenes.learn(&due, Vec::new(), now);
+            scenes.update(&due, Vec::new(), now);
             assert!(scenes.entries.len() <= 150);
         }
         assert_eq!(asked, 150, "those that do not fit are not asked for over and over");
         // People went elsewhere: what they left is forgotten first.
         let later = now + SECOND;
         assert_eq!(scenes.due(parcels([7, 500]).into_iter(), later), parcels([500]));
-        scenes.learn(&parcels([500]), vec![scene("far", &[500])], later);
+        scenes.update(&parcels([500]), vec![scene("far", &[500])], later);
         assert_eq!((scenes.entries.len(), id(&scenes, 500)), (150, Some("far")));
         assert!(scenes.entries.contains_key(&parcel(7)));
     }

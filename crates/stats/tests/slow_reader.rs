@@ -7,7 +7,7 @@ use std::{net::SocketAddr, time::Duration};
 use admission::Network;
 use axum::Extension;
 use bus::{Bus, Headers};
-use protocol::Positions;
+use protocol::PositionPrecision;
 use protocol::{Address, Message as _, Position, Subject, v3::Heartbeat};
 use stats::{Access, Settings, Stats};
 use tokio::{
@@ -16,10 +16,10 @@ use tokio::{
     time::timeout,
 };
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const TEST_TIMEOUT: Duration = Duration::from_secs(30);
 const EVENTS_KEPT: usize = 2_000;
 /// Fewer than are kept, so that who reads gets them all.
-const ROUND: usize = 1_000;
+const EVENTS_PER_ROUND: usize = 1_000;
 /// So many rounds are more than all buffers on the way hold: 60,000 events of about 250 bytes.
 const ROUNDS: usize = 60;
 
@@ -34,7 +34,7 @@ async fn event(reader: &mut BufReader<TcpStream>) -> String {
     let mut line = String::new();
     loop {
         line.clear();
-        assert!(timeout(PATIENCE, reader.read_line(&mut line)).await.unwrap().unwrap() > 0, "the end");
+        assert!(timeout(TEST_TIMEOUT, reader.read_line(&mut line)).await.unwrap().unwrap() > 0, "the end");
         if let Some(name) = line.strip_prefix("event: ") {
             return name.trim().to_owned();
         }
@@ -42,12 +42,12 @@ async fn event(reader: &mut BufReader<TcpStream>) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_does_not_read_costs_nobody_else_anything_and_is_told() {
+async fn slow_reader_is_reset_and_delays_no_other_reader() {
     let stats = Stats::new(Settings {
         peer_timeout: Duration::from_secs(600),
         report_timeout: Duration::from_secs(600),
         access: Access::Public,
-        positions: Positions::Exact,
+        positions: PositionPrecision::Exact,
         realm_name: String::new(),
         public_url: String::new(),
         max_users: 1,
@@ -66,7 +66,7 @@ async fn who_does_not_read_costs_nobody_else_anything_and_is_told() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let server = listener.local_addr().unwrap();
     let (router, _) = stats.router().split_for_parts();
-    let router = router.layer(Extension(Network::of(server.ip(), 64)));
+    let router = router.layer(Extension(Network::from_ip(server.ip(), 64)));
     tokio::spawn(async move { axum::serve(listener, router).await });
     let asked = bus.clone();
     tokio::spawn(async move { stats.run(asked, subscription).await });
@@ -79,11 +79,11 @@ async fn who_does_not_read_costs_nobody_else_anything_and_is_told() {
     let heartbeat = Heartbeat { position, desired_room: None }.encode_to_vec();
     let peer = Address::new([7; 20]);
     for _ in 0..ROUNDS {
-        for _ in 0..ROUND / 2 {
+        for _ in 0..EVENTS_PER_ROUND / 2 {
             bus.publish(&Subject::PeerHeartbeat(peer), Headers::default(), heartbeat.clone());
             bus.publish(&Subject::PeerDisconnect(peer), Headers::default(), Vec::new());
         }
-        for _ in 0..ROUND / 2 {
+        for _ in 0..EVENTS_PER_ROUND / 2 {
             assert_eq!(event(&mut quick).await, "join");
             assert_eq!(event(&mut quick).await, "leave");
         }
@@ -92,7 +92,7 @@ async fn who_does_not_read_costs_nobody_else_anything_and_is_told() {
     let mut before = 0;
     while event(&mut slow).await != "reset" {
         before += 1;
-        assert!(before < ROUND * ROUNDS, "it was never told");
+        assert!(before < EVENTS_PER_ROUND * ROUNDS, "it was never told");
     }
     bus.publish(&Subject::PeerHeartbeat(peer), Headers::default(), heartbeat);
     assert_eq!(event(&mut quick).await, "join");

@@ -39,7 +39,7 @@ pub enum TemplateError {
     UnbalancedBrace,
     /// White space and control characters are in no URL.
     #[error("must not contain white space or control characters")]
-    Blank,
+    WhitespaceOrControl,
 }
 
 impl Template {
@@ -85,13 +85,13 @@ impl FromStr for Template {
             return Err(TemplateError::BuiltIn(protocol.to_owned()));
         }
         if parameters.contains(|c: char| c.is_whitespace() || c.is_control()) {
-            return Err(TemplateError::Blank);
+            return Err(TemplateError::WhitespaceOrControl);
         }
-        Ok(Self { protocol: protocol.to_owned(), parts: parts(parameters)? })
+        Ok(Self { protocol: protocol.to_owned(), parts: parse_parts(parameters)? })
     }
 }
 
-fn parts(parameters: &str) -> Result<Vec<Part>, TemplateError> {
+fn parse_parts(parameters: &str) -> Result<Vec<Part>, TemplateError> {
     let mut parts = Vec::new();
     let mut rest = parameters;
     while let Some(brace) = rest.find(['{', '}']) {
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn places_are_filled_and_the_rest_stays() {
+    fn placeholders_are_filled_and_text_is_kept() {
         let address = Address::new([0xab; 20]);
         assert_eq!(
             filled("pulse:wss://host/{island}?as={address}"),
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn each_mistake_is_named() {
+    fn each_template_error_is_named() {
         use TemplateError::*;
         for (template, error) in [
             ("", NoProtocol),
@@ -153,7 +153,7 @@ mod tests {
             ("pulse:{island", UnbalancedBrace),
             ("pulse:island}", UnbalancedBrace),
             ("pulse:{{island}}", UnbalancedBrace),
-            ("pulse:wss://host/ {island}", Blank),
+            ("pulse:wss://host/ {island}", WhitespaceOrControl),
         ] {
             assert_eq!(template.parse::<Template>(), Err(error), "{template:?}");
         }

@@ -24,12 +24,12 @@ pub struct Minter {
     /// `stun:host[:port]`: tells peers how they look from outside.
     pub stun: Vec<String>,
     /// Relays for peers that find no other way.
-    pub turn: Option<Turn>,
+    pub turn: Option<TurnServers>,
 }
 
 /// TURN servers that share a secret with us, and so take users that we name.
 #[derive(Clone)]
-pub struct Turn {
+pub struct TurnServers {
     /// `turn:host[:port][?transport=udp|tcp]`, or `turns:`. At least one.
     pub urls: Vec<String>,
     /// What the servers are configured with, too.
@@ -48,7 +48,7 @@ struct IceServer<'a> {
     credential: Option<String>,
 }
 
-impl fmt::Debug for Turn {
+impl fmt::Debug for TurnServers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Not the secret.
         f.debug_struct("Turn").field("urls", &self.urls).field("ttl", &self.ttl).finish_non_exhaustive()
@@ -63,7 +63,7 @@ impl Minter {
             username: None,
             credential: None,
         });
-        let turn = self.turn.as_ref().map(|turn| turn.server(address, now));
+        let turn = self.turn.as_ref().map(|turn| turn.ice_server(address, now));
         let servers: Vec<IceServer<'_>> = stun.into_iter().chain(turn).collect();
         // Texts alone, which JSON can always hold.
         let json = serde_json::to_vec(&servers).unwrap_or_default();
@@ -72,17 +72,17 @@ impl Minter {
     }
 }
 
-impl Turn {
+impl TurnServers {
     /// A user that is known by when it ends, and a password that only who knows the secret can
     /// tell.
-    fn server(&self, address: Address, now: SystemTime) -> IceServer<'_> {
+    fn ice_server(&self, address: Address, now: SystemTime) -> IceServer<'_> {
         let username = format!("{}:{address}", unix_seconds(now).saturating_add(self.ttl.as_secs()));
-        let credential = password(&self.secret, &username);
+        let credential = turn_password(&self.secret, &username);
         IceServer { urls: &self.urls, username: Some(username), credential }
     }
 }
 
-fn password(secret: &str, username: &str) -> Option<String> {
+fn turn_password(secret: &str, username: &str) -> Option<String> {
     // Keys of any length are taken.
     let mut mac = Hmac::<Sha1>::new_from_slice(secret.as_bytes()).ok()?;
     mac.update(username.as_bytes());
@@ -107,24 +107,24 @@ mod tests {
         Some(serde_json::from_slice(&URL_SAFE_NO_PAD.decode(ice?).unwrap()).unwrap())
     }
 
-    fn turn() -> Turn {
+    fn turn() -> TurnServers {
         let urls = ["turn:turn.example:3478?transport=udp", "turns:turn.example"].map(str::to_owned);
-        Turn { urls: urls.into(), secret: "north".to_owned(), ttl: Duration::from_secs(3_600) }
+        TurnServers { urls: urls.into(), secret: "north".to_owned(), ttl: Duration::from_secs(3_600) }
     }
 
     #[test]
-    fn without_servers_nothing_is_said_of_them() {
+    fn default_minter_names_no_ice_servers() {
         assert_eq!(servers(&Minter::default()), None);
     }
 
     #[test]
-    fn servers_stand_as_clients_configure_them() {
+    fn ice_servers_match_rtc_configuration() {
         let stun = vec!["stun:a.example".to_owned(), "stun:b.example:3478".to_owned()];
         let username = "1767229200:0x0101010101010101010101010101010101010101";
         let turn_server = json!({
             "urls": ["turn:turn.example:3478?transport=udp", "turns:turn.example"],
             "username": username,
-            "credential": password("north", username),
+            "credential": turn_password("north", username),
         });
         let both = Minter { stun: stun.clone(), turn: Some(turn()) };
         let stun_server = json!({"urls": ["stun:a.example", "stun:b.example:3478"]});
@@ -134,10 +134,10 @@ mod tests {
     }
 
     #[test]
-    fn the_password_is_the_hmac_of_the_user() {
+    fn turn_password_is_the_hmac_of_the_user() {
         // RFC 2202, test case 2.
         let expected = hex("effcdf6ae5eb2fa2d27416d5f184df9c259a7c79");
-        assert_eq!(password("Jefe", "what do ya want for nothing?"), Some(STANDARD.encode(expected)));
+        assert_eq!(turn_password("Jefe", "what do ya want for nothing?"), Some(STANDARD.encode(expected)));
     }
 
     fn hex(text: &str) -> Vec<u8> {
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn the_secret_is_not_shown() {
+    fn debug_output_hides_the_turn_secret() {
         assert!(!format!("{:?}", Minter { stun: vec![], turn: Some(turn()) }).contains("north"));
     }
 }

@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn tokens_of_both_secrets_admit_for_their_time() {
+    fn tokens_of_both_secrets_admit_until_they_expire() {
         let admission = Admission { address: Address::new([1; 20]), minted: Ulid(7) };
         for secret in ["new", "old"] {
             assert_eq!(verify(&token(secret), "I1", now()), Ok(admission.clone()));

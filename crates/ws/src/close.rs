@@ -34,7 +34,7 @@ pub(crate) fn close_code(payload: &[u8]) -> Result<Option<u16>, FrameError> {
         [high, low, reason @ ..] => (u16::from_be_bytes([*high, *low]), reason),
         _ => return Err(FrameError::Protocol),
     };
-    if !may_be_sent(code) {
+    if !is_valid_close_code(code) {
         return Err(FrameError::Protocol);
     }
     match std::str::from_utf8(reason) {
@@ -45,7 +45,7 @@ pub(crate) fn close_code(payload: &[u8]) -> Result<Option<u16>, FrameError> {
 
 /// Whether a close frame may carry the code: 1004 to 1006 and 1015 are reserved, 1016 to 2999 are
 /// not assigned (RFC 6455, 7.4, and the IANA registry of close codes).
-fn may_be_sent(code: u16) -> bool {
+fn is_valid_close_code(code: u16) -> bool {
     matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999)
 }
 
@@ -69,14 +69,14 @@ mod tests {
 
     #[test]
     fn close_codes_are_accepted_exactly_where_assigned() {
-        let accepted: Vec<u16> = (0..=u16::MAX).filter(|code| may_be_sent(*code)).collect();
+        let accepted: Vec<u16> = (0..=u16::MAX).filter(|code| is_valid_close_code(*code)).collect();
         let expected = [1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014];
         assert_eq!(accepted[..12], expected);
         assert_eq!(accepted[12..], (3000..=4999).collect::<Vec<u16>>());
     }
 
     #[test]
-    fn malformed_close_payloads_are_refused() {
+    fn malformed_close_payloads_are_rejected() {
         let payload = |code: u16, reason: &[u8]| [&code.to_be_bytes(), reason].concat();
         assert_eq!(close_code(&[]), Ok(None));
         assert_eq!(close_code(&payload(1000, b"")), Ok(Some(1000)));

@@ -81,7 +81,7 @@ impl Decoder {
     }
 
     /// Releases the buffer if it holds nothing, and returns whether it did.
-    pub(crate) fn release(&mut self) -> bool {
+    pub(crate) fn release_if_empty(&mut self) -> bool {
         let empty = self.buffer.is_empty();
         if empty {
             self.buffer = BytesMut::new();
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn each_frame_is_one_value() {
+    fn each_frame_decodes_to_one_value() {
         let frames = [
             frame(0x02, b"on"),
             frame(0x89, b"?"),
@@ -188,10 +188,10 @@ mod tests {
         decoder.put(&frame(0x82, &[7; 100]));
         decoder.put(&[0x82]);
         assert!(matches!(decoder.decode(), Ok(Some(Received::Binary(_)))));
-        assert!(!decoder.release(), "half a header is kept");
+        assert!(!decoder.release_if_empty(), "half a header is kept");
         decoder.put(&[0x80, 0, 0, 0, 0]);
         assert!(matches!(decoder.decode(), Ok(Some(Received::Binary(_)))));
-        assert!(decoder.release());
+        assert!(decoder.release_if_empty());
         assert_eq!(decoder.buffer.capacity(), 0);
     }
 }

@@ -132,7 +132,7 @@ mod tests {
     use super::*;
 
     /// The frame as a client of another make sends it.
-    fn theirs(payload: &[u8], mask: [u8; 4]) -> BytesMut {
+    fn tungstenite_frame(payload: &[u8], mask: [u8; 4]) -> BytesMut {
         let mut frame = Frame::message(payload.to_vec(), TheirOpCode::Data(Data::Binary), true);
         frame.header_mut().mask = Some(mask);
         let mut bytes = Vec::new();
@@ -142,12 +142,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn frames_of_another_implementation_are_read_however_they_arrive(
+        fn tungstenite_frames_are_read_when_split_anywhere(
             payload in proptest::collection::vec(any::<u8>(), 0..70_000),
             mask: [u8; 4],
             cut in any::<proptest::sample::Index>(),
         ) {
-            let whole = theirs(&payload, mask);
+            let whole = tungstenite_frame(&payload, mask);
             let at = cut.index(whole.len());
             let mut buffer = BytesMut::from(&whole[..at]);
             prop_assert_eq!(take_frame(&mut buffer, 70_000), Ok(None));
@@ -160,7 +160,7 @@ mod tests {
         }
 
         #[test]
-        fn another_implementation_reads_our_headers(length in 0usize..200_000) {
+        fn tungstenite_parses_written_headers(length in 0usize..200_000) {
             let mut out = BytesMut::new();
             put_header(&mut out, OpCode::Binary, length);
             let mut cursor = std::io::Cursor::new(&out[..]);
@@ -171,14 +171,14 @@ mod tests {
         }
 
         #[test]
-        fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
+        fn arbitrary_bytes_do_not_panic(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
             let mut buffer = BytesMut::from(&bytes[..]);
             while let Ok(Some(_)) = take_frame(&mut buffer, 1_000) {}
         }
     }
 
     #[test]
-    fn frames_against_the_protocol_are_refused() {
+    fn frames_against_the_protocol_are_rejected() {
         let refused = |bytes: &[u8]| take_frame(&mut BytesMut::from(bytes), 1_000).unwrap_err();
         let header = |length: u64| [&[0x82, 0xff][..], &length.to_be_bytes()].concat();
         assert_eq!(refused(&[0x82, 0x01, 0x00]), FrameError::Protocol, "not masked");

@@ -13,14 +13,14 @@ pub struct Upgrade {
     /// The response to send.
     pub response: Response<()>,
     /// The connection, once the response is sent.
-    pub stream: Upgrading,
+    pub stream: PendingUpgrade,
 }
 
 /// A connection whose response is not sent yet.
 #[derive(Debug)]
-pub struct Upgrading(OnUpgrade);
+pub struct PendingUpgrade(OnUpgrade);
 
-impl Upgrading {
+impl PendingUpgrade {
     /// Waits until the response is sent; `None` if the connection ends before.
     pub async fn stream(self) -> Option<Stream> {
         self.0.await.ok().map(TokioIo::new)
@@ -58,7 +58,7 @@ pub fn upgrade<B>(
     let response = response
         .body(())
         .map_err(|_| (StatusCode::INTERNAL_SERVER_ERROR, "the response could not be built"))?;
-    Ok(Upgrade { response, stream: Upgrading(hyper::upgrade::on(request)) })
+    Ok(Upgrade { response, stream: PendingUpgrade(hyper::upgrade::on(request)) })
 }
 
 /// The proof that the server has read the key (RFC 6455, 4.2.2).

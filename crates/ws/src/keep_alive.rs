@@ -3,7 +3,7 @@ use std::{pin::Pin, time::Duration};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 /// How many pings may stay unanswered before a client counts as dead.
-const MAX_MISSED: u32 = 2;
+const MAX_MISSED_PINGS: u32 = 2;
 
 /// Detects a dead client, with pings for silent clients alone.
 ///
@@ -16,7 +16,7 @@ pub struct KeepAlive {
     /// When the next check is due. The timer is kept over arrivals: it fires at most once an interval.
     timer: Pin<Box<Sleep>>,
     /// Pings since the last arrival.
-    missed: u32,
+    missed_pings: u32,
 }
 
 /// The state of a client, by the time of the last arrival.
@@ -33,7 +33,7 @@ pub enum Liveness {
 impl KeepAlive {
     /// The first check is due one interval after `now`.
     pub fn new(interval: Duration, now: Instant) -> Self {
-        Self { interval, timer: Box::pin(sleep_until(now + interval)), missed: 0 }
+        Self { interval, timer: Box::pin(sleep_until(now + interval)), missed_pings: 0 }
     }
 
     /// Waits until a check is due. Cancel-safe.
@@ -45,29 +45,29 @@ impl KeepAlive {
     /// after `now` is allowed: until then the server does not read.
     ///
     /// A process that was suspended does not blame its clients: each check counts at most one miss.
-    pub fn check(&mut self, arrived: Instant, now: Instant) -> Liveness {
-        let due = arrived + self.interval;
+    pub fn check(&mut self, last_read: Instant, now: Instant) -> Liveness {
+        let due = last_read + self.interval;
         if due > now {
-            self.missed = 0;
+            self.missed_pings = 0;
             self.timer.as_mut().reset(due);
             return Liveness::Alive;
         }
-        if self.missed == MAX_MISSED {
+        if self.missed_pings == MAX_MISSED_PINGS {
             return Liveness::Dead;
         }
-        self.missed += 1;
+        self.missed_pings += 1;
         self.timer.as_mut().reset(now + self.interval);
         Liveness::Silent
     }
 
     /// Something arrived, so earlier pings count as answered. The next check sees the time.
-    pub fn arrived(&mut self) {
-        self.missed = 0;
+    pub fn record_activity(&mut self) {
+        self.missed_pings = 0;
     }
 
     /// Whether as many pings are unanswered as may be.
-    pub fn is_in_doubt(&self) -> bool {
-        self.missed == MAX_MISSED
+    pub fn is_unresponsive(&self) -> bool {
+        self.missed_pings == MAX_MISSED_PINGS
     }
 }
 
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn arrival_moves_the_next_check() {
+    async fn activity_moves_the_next_check() {
         let start = Instant::now();
         let mut keep_alive = KeepAlive::new(INTERVAL, start);
         keep_alive.due().await;
@@ -107,14 +107,14 @@ mod tests {
         assert_eq!(keep_alive.check(start + seconds(9), Instant::now()), Liveness::Silent);
         keep_alive.due().await;
         assert_eq!(keep_alive.check(start + seconds(9), Instant::now()), Liveness::Silent);
-        assert!(keep_alive.is_in_doubt());
-        keep_alive.arrived();
-        assert!(!keep_alive.is_in_doubt());
+        assert!(keep_alive.is_unresponsive());
+        keep_alive.record_activity();
+        assert!(!keep_alive.is_unresponsive());
         keep_alive.due().await;
         assert_eq!(start.elapsed(), seconds(39));
         assert_eq!(keep_alive.check(start + seconds(30), Instant::now()), Liveness::Alive);
         keep_alive.due().await;
-        assert_eq!((start.elapsed(), keep_alive.missed), (seconds(40), 0));
+        assert_eq!((start.elapsed(), keep_alive.missed_pings), (seconds(40), 0));
     }
 
     #[tokio::test(start_paused = true)]
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn time_until_the_next_read_is_not_silence() {
+    async fn delayed_read_does_not_count_as_silence() {
         let start = Instant::now();
         let mut keep_alive = KeepAlive::new(INTERVAL, start);
         keep_alive.due().await;

@@ -21,7 +21,7 @@ pub enum ReadError {
     Frame(#[from] FrameError),
     /// The connection has ended without a close frame.
     #[error("the connection has ended")]
-    Gone,
+    Disconnected,
 }
 
 /// Reads the frames of a client off a stream.
@@ -29,28 +29,28 @@ pub enum ReadError {
 pub struct FrameReader<R> {
     stream: R,
     decoder: Decoder,
-    arrived: Instant,
+    last_read: Instant,
 }
 
 /// How much one read takes off the stream.
 const READ_BYTES: usize = 2048;
 /// How much [`FrameReader::drain`] discards: above the receive buffer of a TCP socket, which Linux
 /// lets grow to 6 MiB.
-const DRAIN_BYTES: usize = 8 * 1024 * 1024;
+const MAX_DRAIN_BYTES: usize = 8 * 1024 * 1024;
 /// How many frames [`FrameReader::drain`] decodes in search of the client's close frame: more than a client
 /// that keeps to its rate has under way.
-const DRAIN_FRAMES: usize = 1_024;
+const MAX_DRAIN_FRAMES: usize = 1_024;
 
 impl<R: AsyncRead + Unpin> FrameReader<R> {
     /// A reader that accepts messages of at most `max_message` bytes.
     pub fn new(stream: R, max_message: usize) -> Self {
-        Self { stream, decoder: Decoder::new(max_message), arrived: Instant::now() }
+        Self { stream, decoder: Decoder::new(max_message), last_read: Instant::now() }
     }
 
     /// When bytes were last read off the stream, or the reader was made. The bytes of an incomplete frame
     /// count: a client may need long for a large one.
-    pub fn arrived_at(&self) -> Instant {
-        self.arrived
+    pub fn last_read_at(&self) -> Instant {
+        self.last_read
     }
 
     /// Reads the next frame. Cancel-safe: an incomplete frame stays in the buffer.
@@ -60,7 +60,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
                 return Ok(received);
             }
             if self.fill().await? == 0 {
-                return Err(ReadError::Gone);
+                return Err(ReadError::Disconnected);
             }
         }
     }
@@ -71,15 +71,15 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
     ///
     /// Stops after 1,024 frames and 8 MiB, so that a client cannot keep the server reading at full speed.
     pub async fn drain(&mut self) {
-        for _ in 0..DRAIN_FRAMES {
+        for _ in 0..MAX_DRAIN_FRAMES {
             match self.next().await {
-                Ok(Received::Close(_)) | Err(ReadError::Gone) => return,
+                Ok(Received::Close(_)) | Err(ReadError::Disconnected) => return,
                 Ok(_) => {}
                 Err(ReadError::Frame(_)) => break,
             }
         }
         // No close frame can be found any more.
-        let mut left = DRAIN_BYTES;
+        let mut left = MAX_DRAIN_BYTES;
         while left > 0 {
             self.decoder.buffer_mut().clear();
             match self.fill().await {
@@ -94,15 +94,15 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
     }
 
     async fn fill(&mut self) -> Result<usize, ReadError> {
-        let count = if self.decoder.release() {
+        let count = if self.decoder.release_if_empty() {
             self.read_without_buffer().await
         } else {
             let buffer = self.decoder.buffer_mut();
             buffer.reserve(READ_BYTES);
             self.stream.read_buf(buffer).await
         };
-        self.arrived = Instant::now();
-        count.map_err(|_| ReadError::Gone)
+        self.last_read = Instant::now();
+        count.map_err(|_| ReadError::Disconnected)
     }
 
     /// Reads through the stack of one poll, so that an idle connection holds no buffer.
@@ -172,14 +172,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn drain_ends_on_an_endless_stream() {
+    async fn drain_stops_on_an_endless_stream() {
         let mut reader = FrameReader::new(Endless(0), 100);
         reader.drain().await;
-        assert!((DRAIN_BYTES..2 * DRAIN_BYTES).contains(&reader.stream.0), "{}", reader.stream.0);
+        assert!((MAX_DRAIN_BYTES..2 * MAX_DRAIN_BYTES).contains(&reader.stream.0), "{}", reader.stream.0);
     }
 
     #[tokio::test]
-    async fn drain_ends_with_the_close_frame_of_the_client() {
+    async fn drain_stops_at_the_close_frame_of_the_client() {
         let (mut client, server) = tokio::io::duplex(100);
         let mut reader = FrameReader::new(server, 100);
         client.write_all(&[0x82, 0x80, 0, 0, 0, 0, 0x88, 0x80, 0, 0, 0, 0]).await.unwrap();

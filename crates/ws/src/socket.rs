@@ -13,7 +13,7 @@ use crate::{FrameReader, OpCode, ReadError, Received, frame::put_frame};
 pub enum WriteError {
     /// The connection has ended.
     #[error("the connection has ended")]
-    Gone,
+    Disconnected,
     /// The client did not take the frame within the time limit.
     #[error("the client reads too slowly")]
     TooSlow,
@@ -40,9 +40,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         self.reader.next().await
     }
 
-    /// When bytes were last read; see [`FrameReader::arrived_at`].
-    pub fn arrived_at(&self) -> Instant {
-        self.reader.arrived_at()
+    /// When bytes were last read; see [`FrameReader::last_read_at`].
+    pub fn last_read_at(&self) -> Instant {
+        self.reader.last_read_at()
     }
 
     /// Writes one unfragmented frame within `limit`.
@@ -70,7 +70,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
     async fn flush(&mut self, limit: Duration) -> Result<(), WriteError> {
         match timeout(limit, self.write()).await {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(_)) => Err(WriteError::Gone),
+            Ok(Err(_)) => Err(WriteError::Disconnected),
             Err(_) => Err(WriteError::TooSlow),
         }
     }

@@ -137,7 +137,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> RawClient<S> {
 
 /// Asserts that frames of every kind that carries no message are read at [`PER_SECOND`]. Each client that
 /// `connect` returns has sent at most `before` frames.
-pub async fn assert_paced<S>(connect: impl AsyncFn() -> RawClient<S>, before: usize)
+pub async fn assert_throttled<S>(connect: impl AsyncFn() -> RawClient<S>, before: usize)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {

@@ -25,7 +25,7 @@ use ws::{
 
 const MAX_MESSAGE: usize = 65_536;
 /// Long enough for a busy machine; nothing here waits for it to end.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The frames of a client, and the frames of the server: first byte and payload.
 struct Case {
@@ -47,9 +47,9 @@ macro_rules! closed {
 }
 
 const FAILED: (u8, &[u8]) = (CLOSE, &1002u16.to_be_bytes());
-const TOLD: &[u8] = b"one";
-const MORE: &[u8] = b"two";
-const BOTH: &[u8] = b"onetwo";
+const FIRST: &[u8] = b"one";
+const SECOND: &[u8] = b"two";
+const JOINED: &[u8] = b"onetwo";
 
 /// 1.2: binary messages of every length encoding.
 fn payload_sizes() -> Vec<Case> {
@@ -92,10 +92,10 @@ fn pings() -> Vec<Case> {
 /// 3: reserved bits.
 fn reserved_bits() -> Vec<Case> {
     let after_a_message = |number: &str, first: u8| {
-        case(number, &[(BINARY, TOLD), (first, MORE), (PING, b"")], &[(BINARY, TOLD), FAILED])
+        case(number, &[(BINARY, FIRST), (first, SECOND), (PING, b"")], &[(BINARY, FIRST), FAILED])
     };
     vec![
-        case("3.1", &[(BINARY | 0x10, TOLD)], &[FAILED]),
+        case("3.1", &[(BINARY | 0x10, FIRST)], &[FAILED]),
         after_a_message("3.2", BINARY | 0x20),
         after_a_message("3.3", BINARY | 0x30),
         after_a_message("3.4", BINARY | 0x40),
@@ -111,11 +111,11 @@ fn reserved_opcodes() -> Vec<Case> {
         (0..5).map(move |index| {
             let first = 0x80 | (first_opcode + index);
             let payload: &[u8] = if index % 2 == 0 { b"" } else { b"reserved" };
-            let sent = [(BINARY, TOLD), (first, payload), (PING, b"")];
+            let sent = [(BINARY, FIRST), (first, payload), (PING, b"")];
             // The first two cases of the suite send the reserved frame first.
             match index {
                 0 | 1 => case(format!("{family}.{}", index + 1), &sent[1..], &[FAILED]),
-                _ => case(format!("{family}.{}", index + 1), &sent, &[(BINARY, TOLD), FAILED]),
+                _ => case(format!("{family}.{}", index + 1), &sent, &[(BINARY, FIRST), FAILED]),
             }
         })
     };
@@ -125,7 +125,7 @@ fn reserved_opcodes() -> Vec<Case> {
 /// 5: fragments.
 fn fragments() -> Vec<Case> {
     let stray_then_message =
-        |numbers: &str, first: u8| case(numbers, &[(first, b"stray"), (BINARY, TOLD)], &[FAILED]);
+        |numbers: &str, first: u8| case(numbers, &[(first, b"stray"), (BINARY, FIRST)], &[FAILED]);
     let message_in_five = [
         (FIRST_FRAGMENT, &b"a"[..]),
         (FRAGMENT, b"b"),
@@ -136,25 +136,29 @@ fn fragments() -> Vec<Case> {
         (LAST_FRAGMENT, b"e"),
     ];
     vec![
-        case("5.1", &[(PING & 0x7f, TOLD), (LAST_FRAGMENT, MORE)], &[FAILED]),
-        case("5.2", &[(PONG & 0x7f, TOLD), (LAST_FRAGMENT, MORE)], &[FAILED]),
-        case("5.3 to 5.5", &[(FIRST_FRAGMENT, TOLD), (LAST_FRAGMENT, MORE)], &[(BINARY, BOTH)]),
+        case("5.1", &[(PING & 0x7f, FIRST), (LAST_FRAGMENT, SECOND)], &[FAILED]),
+        case("5.2", &[(PONG & 0x7f, FIRST), (LAST_FRAGMENT, SECOND)], &[FAILED]),
+        case("5.3 to 5.5", &[(FIRST_FRAGMENT, FIRST), (LAST_FRAGMENT, SECOND)], &[(BINARY, JOINED)]),
         case(
             "5.6 to 5.8",
-            &[(FIRST_FRAGMENT, TOLD), (PING, b"?"), (LAST_FRAGMENT, MORE)],
-            &[(PONG, b"?"), (BINARY, BOTH)],
+            &[(FIRST_FRAGMENT, FIRST), (PING, b"?"), (LAST_FRAGMENT, SECOND)],
+            &[(PONG, b"?"), (BINARY, JOINED)],
         ),
         stray_then_message("5.9 to 5.11", LAST_FRAGMENT),
         stray_then_message("5.12 to 5.14", FRAGMENT),
         case(
             "5.15",
-            &[(FIRST_FRAGMENT, TOLD), (LAST_FRAGMENT, MORE), (FRAGMENT, b"stray"), (BINARY, TOLD)],
-            &[(BINARY, BOTH), FAILED],
+            &[(FIRST_FRAGMENT, FIRST), (LAST_FRAGMENT, SECOND), (FRAGMENT, b"stray"), (BINARY, FIRST)],
+            &[(BINARY, JOINED), FAILED],
         ),
-        case("5.16", &[(FRAGMENT, b"stray"), (FIRST_FRAGMENT, TOLD), (LAST_FRAGMENT, MORE)], &[FAILED]),
-        case("5.17", &[(LAST_FRAGMENT, b"stray"), (FIRST_FRAGMENT, TOLD), (LAST_FRAGMENT, MORE)], &[FAILED]),
-        case("5.18", &[(FIRST_FRAGMENT, TOLD), (FIRST_FRAGMENT, MORE)], &[FAILED]),
-        case("5.18 with a whole message", &[(FIRST_FRAGMENT, TOLD), (BINARY, MORE)], &[FAILED]),
+        case("5.16", &[(FRAGMENT, b"stray"), (FIRST_FRAGMENT, FIRST), (LAST_FRAGMENT, SECOND)], &[FAILED]),
+        case(
+            "5.17",
+            &[(LAST_FRAGMENT, b"stray"), (FIRST_FRAGMENT, FIRST), (LAST_FRAGMENT, SECOND)],
+            &[FAILED],
+        ),
+        case("5.18", &[(FIRST_FRAGMENT, FIRST), (FIRST_FRAGMENT, SECOND)], &[FAILED]),
+        case("5.18 with a whole message", &[(FIRST_FRAGMENT, FIRST), (BINARY, SECOND)], &[FAILED]),
         case("5.19, 5.20", &message_in_five, &[(PONG, b"1"), (PONG, b"2"), (BINARY, b"abcde")]),
         case(
             "fragments without data",
@@ -170,15 +174,19 @@ fn closing() -> Vec<Case> {
     let normal = close(1000, b"");
     let largest = vec![0xfe; MAX_MESSAGE];
     let mut cases = vec![
-        case("7.1.1", &[(BINARY, TOLD), (CLOSE, &normal)], &[(BINARY, TOLD), closed!(1000)]),
+        case("7.1.1", &[(BINARY, FIRST), (CLOSE, &normal)], &[(BINARY, FIRST), closed!(1000)]),
         case("7.1.2", &[(CLOSE, &normal), (CLOSE, &normal)], &[closed!(1000)]),
         case("7.1.3", &[(CLOSE, &normal), (PING, b"")], &[closed!(1000)]),
-        case("7.1.4", &[(CLOSE, &normal), (BINARY, TOLD)], &[closed!(1000)]),
-        case("7.1.5", &[(FIRST_FRAGMENT, TOLD), (CLOSE, &normal), (LAST_FRAGMENT, MORE)], &[closed!(1000)]),
+        case("7.1.4", &[(CLOSE, &normal), (BINARY, FIRST)], &[closed!(1000)]),
+        case(
+            "7.1.5",
+            &[(FIRST_FRAGMENT, FIRST), (CLOSE, &normal), (LAST_FRAGMENT, SECOND)],
+            &[closed!(1000)],
+        ),
         case(
             "7.1.6 (largest message)",
-            &[(BINARY, &largest), (BINARY, TOLD), (CLOSE, &normal), (PING, b"")],
-            &[(BINARY, &largest), (BINARY, TOLD), closed!(1000)],
+            &[(BINARY, &largest), (BINARY, FIRST), (CLOSE, &normal), (PING, b"")],
+            &[(BINARY, &largest), (BINARY, FIRST), closed!(1000)],
         ),
         case("7.3.1", &[(CLOSE, b"")], &[closed!(1000)]),
         case("7.3.2", &[(CLOSE, b"\x03")], &[FAILED]),
@@ -211,17 +219,17 @@ async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin) {
     let mut socket = Socket::new(stream, MAX_MESSAGE);
     let close = loop {
         let sent = match socket.next().await {
-            Ok(Received::Binary(message)) => socket.send(OpCode::Binary, &message, PATIENCE).await,
-            Ok(Received::Ping(payload)) => socket.send(OpCode::Pong, &payload, PATIENCE).await,
+            Ok(Received::Binary(message)) => socket.send(OpCode::Binary, &message, TIMEOUT).await,
+            Ok(Received::Ping(payload)) => socket.send(OpCode::Pong, &payload, TIMEOUT).await,
             Ok(Received::Fragment | Received::Pong) => Ok(()),
             Ok(Received::Text) => break close_frame(1003, ""),
             Ok(Received::Close(code)) => break close_answer(code),
             Err(ReadError::Frame(error)) => break close_frame(FrameError::code(error), ""),
-            Err(ReadError::Gone) => return,
+            Err(ReadError::Disconnected) => return,
         };
         sent.expect("the client reads");
     };
-    socket.close(&close, PATIENCE).await;
+    socket.close(&close, TIMEOUT).await;
 }
 
 async fn run(case: Case) {

@@ -5,26 +5,29 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use super::{
-    Times,
-    scene::{AT_MOST, Scene, TWO_HEARTBEATS, assert_undisturbed, longest_silence, most_moves, silence},
+    Repetition,
     table::Table,
+    test_realm::{
+        RECOVERY_LIMIT, TWO_HEARTBEATS, TestRealm, assert_undisturbed, longest_silence, max_silence,
+        most_moves,
+    },
     trials,
 };
-use crate::front::eventually;
+use crate::realm_process::eventually;
 
 /// Longer than it takes to be silent.
 const OUTAGE: Duration = Duration::from_secs(20);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn while_the_bus_is_away_rooms_talk_on_and_afterwards_all_is_as_before() {
-    let mut scene = Scene::start(12, &[]).await;
-    let mut table = Table::of("nats-server stopped");
+async fn rooms_survive_a_bus_outage_and_islands_are_unchanged() {
+    let mut scene = TestRealm::start(12, &[]).await;
+    let mut table = Table::new("nats-server stopped");
     for times in trials() {
-        let group = scene.gather().await;
+        let group = scene.add_group().await;
         let mark = Instant::now();
         let outages: &[Duration] = match times {
-            Times::Once => &[OUTAGE],
-            Times::Twice => &[Duration::from_secs(2); 2],
+            Repetition::Once => &[OUTAGE],
+            Repetition::Twice => &[Duration::from_secs(2); 2],
         };
         let mut back = mark;
         for (index, &outage) in outages.iter().enumerate() {
@@ -38,7 +41,7 @@ async fn while_the_bus_is_away_rooms_talk_on_and_afterwards_all_is_as_before() {
         }
         scene.leader().await;
         let without = back.elapsed();
-        assert!(without < AT_MOST, "{without:?} without a leader");
+        assert!(without < RECOVERY_LIMIT, "{without:?} without a leader");
         table.add("seconds until one leads again", times, without);
         eventually("the bus is back", async || {
             let mut connected = true;
@@ -53,11 +56,11 @@ async fn while_the_bus_is_away_rooms_talk_on_and_afterwards_all_is_as_before() {
         assert_undisturbed(&group, mark);
         table.count("changes of island told to who stood still", times, most_moves(&group, mark) as f64);
         let longest = longest_silence(&group, mark);
-        assert!(longest < silence(), "a room was silent for {longest:?}");
+        assert!(longest < max_silence(), "a room was silent for {longest:?}");
         table.add("longest silence in a room, seconds", times, longest);
-        scene.is_well(&group).await;
+        scene.assert_recovered(&group).await;
     }
-    let summary = scene.end().await;
+    let summary = scene.finish().await;
     assert_eq!(summary["reconnects"], 0, "{summary}");
     table.print();
 }

@@ -5,37 +5,40 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use super::{
-    Times,
-    scene::{
-        AT_MOST, DIRECTORS, Scene, TWO_HEARTBEATS, assert_undisturbed, islands, longest_silence, most_moves,
-        silence,
-    },
+    Repetition,
+    observer::{Observed, Observer},
     table::Table,
+    test_realm::{
+        DIRECTORS, RECOVERY_LIMIT, TWO_HEARTBEATS, TestRealm, assert_undisturbed, islands, longest_silence,
+        max_silence, most_moves,
+    },
     trials,
-    witness::{Seen, Witness},
 };
-use crate::front::eventually;
+use crate::realm_process::eventually;
 
 /// Somebody comes, and is given an island that is none of these.
-async fn gets_a_new_island(scene: &mut Scene, old: &std::collections::BTreeSet<String>) -> Witness {
-    let place = scene.place();
+async fn assert_newcomer_gets_a_new_island(
+    scene: &mut TestRealm,
+    old: &std::collections::BTreeSet<String>,
+) -> Observer {
+    let place = scene.next_position();
     let mark = Instant::now();
-    let newcomer = Witness::start(&scene.cluster, &super::scene::GATEWAYS, place).await;
-    let told = |seen: &Seen| match seen {
-        Seen::Told { island, .. } => Some(island.to_string()),
+    let newcomer = Observer::start(&scene.cluster, &super::test_realm::GATEWAYS, place).await;
+    let told = |seen: &Observed| match seen {
+        Observed::Assigned { island, .. } => Some(island.to_string()),
         _ => None,
     };
-    let (_, island) = newcomer.first("an island", mark, told).await;
+    let (_, island) = newcomer.first_event("an island", mark, told).await;
     assert!(!old.contains(&island), "{island} is an island of before");
     newcomer
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_leader_that_is_killed_is_followed_by_the_standby_and_nobody_notices() {
-    let mut scene = Scene::start(12, &[]).await;
-    let mut table = Table::of("leader killed");
+async fn standby_takes_over_unnoticed_from_a_killed_leader() {
+    let mut scene = TestRealm::start(12, &[]).await;
+    let mut table = Table::new("leader killed");
     for times in trials() {
-        let group = scene.gather().await;
+        let group = scene.add_group().await;
         let before = scene.assignments().await;
         let leader = scene.leader().await;
         let standby = DIRECTORS.into_iter().find(|&name| name != leader).unwrap();
@@ -43,11 +46,11 @@ async fn a_leader_that_is_killed_is_followed_by_the_standby_and_nobody_notices()
         scene.cluster.kill(leader);
         scene.leader_among(&[standby]).await;
         let without = mark.elapsed();
-        assert!(without < AT_MOST, "{without:?} without a leader");
+        assert!(without < RECOVERY_LIMIT, "{without:?} without a leader");
         table.add("seconds without a leader", times, without);
-        let _newcomer = gets_a_new_island(&mut scene, &islands(&before)).await;
+        let _newcomer = assert_newcomer_gets_a_new_island(&mut scene, &islands(&before)).await;
         scene.cluster.restart(leader);
-        if times == Times::Twice {
+        if times == Repetition::Twice {
             sleep(Duration::from_secs(1)).await;
             scene.cluster.kill(leader);
             scene.cluster.restart(leader);
@@ -62,36 +65,40 @@ async fn a_leader_that_is_killed_is_followed_by_the_standby_and_nobody_notices()
         sleep(TWO_HEARTBEATS).await;
         assert_undisturbed(&group, mark);
         table.count("changes of island told to who stood still", times, most_moves(&group, mark) as f64);
-        assert!(longest_silence(&group, mark) < silence());
-        scene.is_well(&group).await;
+        assert!(longest_silence(&group, mark) < max_silence());
+        scene.assert_recovered(&group).await;
     }
-    scene.end().await;
+    scene.finish().await;
     table.print();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_leader_that_stands_still_is_deposed_and_acts_no_more() {
-    let mut scene = Scene::start(12, &[]).await;
-    let mut table = Table::of("leader frozen");
+async fn frozen_leader_is_deposed_and_stays_passive() {
+    let mut scene = TestRealm::start(12, &[]).await;
+    let mut table = Table::new("leader frozen");
     for times in trials() {
-        let group = scene.gather().await;
+        let group = scene.add_group().await;
         let before = scene.assignments().await;
         let mut leader = scene.leader().await;
         let mut standby = DIRECTORS.into_iter().find(|&name| name != leader).unwrap();
         let mark = Instant::now();
-        for _ in 0..if times == Times::Twice { 2 } else { 1 } {
+        for _ in 0..if times == Repetition::Twice { 2 } else { 1 } {
             let frozen = Instant::now();
             scene.cluster.freeze(leader);
             scene.leader_among(&[standby]).await;
             let without = frozen.elapsed();
-            assert!(without < AT_MOST, "{without:?} without a leader");
+            assert!(without < RECOVERY_LIMIT, "{without:?} without a leader");
             table.add("seconds without a leader", times, without);
-            let _newcomer = gets_a_new_island(&mut scene, &islands(&before)).await;
+            let _newcomer = assert_newcomer_gets_a_new_island(&mut scene, &islands(&before)).await;
             scene.cluster.thaw(leader);
             (leader, standby) = (standby, leader);
         }
         sleep(TWO_HEARTBEATS).await;
-        table.count("messages of whom it deposed, dropped so far", times, scene.deposed().await);
+        table.count(
+            "messages of whom it deposed, dropped so far",
+            times,
+            scene.deposed_messages_dropped().await,
+        );
         // Whoever was deposed stands by.
         eventually("the new one leads, and it alone", async || {
             scene.leads(leader).await && !scene.leads(standby).await
@@ -99,9 +106,9 @@ async fn a_leader_that_stands_still_is_deposed_and_acts_no_more() {
         .await;
         assert_undisturbed(&group, mark);
         table.count("changes of island told to who stood still", times, most_moves(&group, mark) as f64);
-        assert!(longest_silence(&group, mark) < silence());
-        scene.is_well(&group).await;
+        assert!(longest_silence(&group, mark) < max_silence());
+        scene.assert_recovered(&group).await;
     }
-    scene.end().await;
+    scene.finish().await;
     table.print();
 }

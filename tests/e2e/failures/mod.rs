@@ -8,14 +8,14 @@
 mod bus;
 mod directors;
 mod gateways;
+mod observer;
 mod rooms;
-pub(crate) mod scene;
 mod table;
-mod witness;
+pub(crate) mod test_realm;
 
 /// How often something fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Times {
+enum Repetition {
     Once,
     /// Started again, it fails again.
     Twice,
@@ -27,12 +27,12 @@ fn runs() -> Option<usize> {
 }
 
 /// Every trial that is asked for.
-fn trials() -> impl Iterator<Item = Times> {
+fn trials() -> impl Iterator<Item = Repetition> {
     let runs = runs().unwrap_or(1);
-    [Times::Once, Times::Twice].into_iter().flat_map(move |times| std::iter::repeat_n(times, runs))
+    [Repetition::Once, Repetition::Twice].into_iter().flat_map(move |times| std::iter::repeat_n(times, runs))
 }
 
 /// The first where somebody measures, on a machine that has nothing else to do; else the second.
-fn strictly<T>(strict: T, wide: T) -> T {
+fn strict_or_wide<T>(strict: T, wide: T) -> T {
     if runs().is_some() { strict } else { wide }
 }

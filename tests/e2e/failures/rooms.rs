@@ -5,47 +5,48 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use super::{
-    Times,
-    scene::{AT_MOST, ROOMS, Scene, TWO_HEARTBEATS, most_moves},
+    Repetition,
+    observer::Observed,
     table::Table,
+    test_realm::{RECOVERY_LIMIT, ROOMS, TWO_HEARTBEATS, TestRealm, most_moves},
     trials,
-    witness::Seen,
 };
 use crate::{
     cluster::Cluster,
-    front::wallet,
-    wire::{Wire, enter_room, heard, room_url, sign_in},
+    realm_process::wallet,
+    wire::{Wire, enter_room, next_update, room_url, sign_in},
 };
 use protocol::Close;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn the_islands_of_a_room_node_that_is_killed_go_to_the_other() {
-    let mut scene = Scene::start(12, &[]).await;
-    let mut table = Table::of("room node killed");
+async fn islands_of_a_killed_room_node_move_to_the_other() {
+    let mut scene = TestRealm::start(12, &[]).await;
+    let mut table = Table::new("room node killed");
     for times in trials() {
-        let group = scene.gather().await;
-        let (island, url) = group[0].told().unwrap();
+        let group = scene.add_group().await;
+        let (island, url) = group[0].last_assignment().unwrap();
         let node = ROOMS.into_iter().find(|name| url.starts_with(&scene.cluster[name].ws)).expect("its node");
         let mark = Instant::now();
         scene.cluster.kill(node);
-        if times == Times::Twice {
+        if times == Repetition::Twice {
             scene.cluster.restart(node);
             sleep(Duration::from_secs(2)).await;
             scene.cluster.kill(node);
         }
         for witness in &group {
-            let elsewhere = |seen: &Seen| match seen {
-                Seen::Told { island, url: other } if *other != url => Some(island.clone()),
+            let elsewhere = |seen: &Observed| match seen {
+                Observed::Assigned { island, url: other } if *other != url => Some(island.clone()),
                 _ => None,
             };
-            let (told, there) = witness.first("another node", mark, elsewhere).await;
+            let (told, there) = witness.first_event("another node", mark, elsewhere).await;
             assert_eq!(there, island, "the island keeps its id");
-            assert!(told < AT_MOST, "told after {told:?}");
+            assert!(told < RECOVERY_LIMIT, "told after {told:?}");
             table.add("seconds until told elsewhere", times, told);
-            let entered =
-                |seen: &Seen| matches!(seen, Seen::Entered { url: other } if *other != url).then_some(());
-            let (back, ()) = witness.first("the other room", mark, entered).await;
-            assert!(back < AT_MOST, "back after {back:?}");
+            let entered = |seen: &Observed| {
+                matches!(seen, Observed::Entered { url: other } if *other != url).then_some(())
+            };
+            let (back, ()) = witness.first_event("the other room", mark, entered).await;
+            assert!(back < RECOVERY_LIMIT, "back after {back:?}");
             table.add("seconds until back in a room", times, back);
         }
         scene.cluster.restart(node);
@@ -54,14 +55,14 @@ async fn the_islands_of_a_room_node_that_is_killed_go_to_the_other() {
         let moves = most_moves(&group, mark);
         table.count("moves of one person", times, moves as f64);
         assert_eq!(moves, 1, "nobody moves more than once");
-        scene.is_well(&group).await;
+        scene.assert_recovered(&group).await;
     }
-    scene.end().await;
+    scene.finish().await;
     table.print();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn members_of_a_killed_room_node_get_new_strings_when_it_restarts() {
+async fn members_get_new_connection_strings_when_a_node_restarts() {
     // The old strings have expired by then, and the new process knows no member.
     let mut cluster = Cluster::start(&[("ROOMS__TOKEN_TTL_S", "3")]);
     for role in ["director", "gateway", "rooms"] {
@@ -96,9 +97,9 @@ async fn members_of_a_killed_room_node_get_new_strings_when_it_restarts() {
         rooms.push(enter_room(wallet, &change).await.0);
     }
     rooms[0].update(b"hello".to_vec(), false).await;
-    assert_eq!(heard(&mut rooms[1]).await, b"hello");
+    assert_eq!(next_update(&mut rooms[1]).await, b"hello");
     rooms[1].update(b"hello yourself".to_vec(), false).await;
-    assert_eq!(heard(&mut rooms[0]).await, b"hello yourself");
+    assert_eq!(next_update(&mut rooms[0]).await, b"hello yourself");
     for (wire, _, _) in &mut members {
         wire.heartbeat(0.0).await;
         assert!(wire.is_quiet_for(Duration::from_secs(1)).await, "one string each");

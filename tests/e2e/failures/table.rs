@@ -2,26 +2,26 @@
 
 use std::{fmt::Write, io::Write as _, time::Duration};
 
-use super::Times;
+use super::Repetition;
 
 /// The measurements of one kind of failure.
 pub(crate) struct Table {
     failure: &'static str,
-    columns: Vec<(&'static str, Times, Vec<f64>)>,
+    columns: Vec<(&'static str, Repetition, Vec<f64>)>,
 }
 
 impl Table {
-    pub(crate) fn of(failure: &'static str) -> Self {
+    pub(crate) fn new(failure: &'static str) -> Self {
         Self { failure, columns: Vec::new() }
     }
 
     /// A time was measured.
-    pub(crate) fn add(&mut self, what: &'static str, times: Times, measured: Duration) {
+    pub(crate) fn add(&mut self, what: &'static str, times: Repetition, measured: Duration) {
         self.count(what, times, measured.as_secs_f64());
     }
 
     /// Something was counted.
-    pub(crate) fn count(&mut self, what: &'static str, times: Times, value: f64) {
+    pub(crate) fn count(&mut self, what: &'static str, times: Repetition, value: f64) {
         let column = self.columns.iter_mut().find(|(name, when, _)| (*name, *when) == (what, times));
         match column {
             Some((_, _, values)) => values.push(value),
@@ -36,8 +36,8 @@ impl Table {
             values.sort_by(f64::total_cmp);
             let (p50, max) = (values[(values.len() - 1) / 2], values[values.len() - 1]);
             let failure = match times {
-                Times::Once => self.failure.to_owned(),
-                Times::Twice => format!("{}, twice", self.failure),
+                Repetition::Once => self.failure.to_owned(),
+                Repetition::Twice => format!("{}, twice", self.failure),
             };
             let _ = writeln!(
                 text,

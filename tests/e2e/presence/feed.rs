@@ -10,10 +10,10 @@ use tokio::{
     time::{self, timeout},
 };
 
-use super::stand;
+use super::sign_in_at;
 use crate::{
-    front::{Realm, eventually, wallet},
-    wire::{PATIENCE, sign_in},
+    realm_process::{Realm, eventually, wallet},
+    wire::{TEST_TIMEOUT, sign_in},
 };
 
 /// A reader of the live feed.
@@ -34,7 +34,7 @@ pub(super) struct Event {
 impl Feed {
     /// Reads on after the event with this id, or from now on.
     pub(super) async fn open(realm: &Realm, last_id: Option<&str>) -> Self {
-        let response = ask(realm, last_id).await;
+        let response = request_feed(realm, last_id).await;
         assert_eq!(response.status(), 200);
         assert_eq!(response.headers()["content-type"], "text/event-stream");
         assert_eq!(response.headers()["access-control-allow-origin"], "*");
@@ -49,7 +49,7 @@ impl Feed {
                 self.read = rest.to_owned();
                 return Some(block);
             }
-            let chunk = timeout(PATIENCE, self.response.chunk()).await.expect("something in time");
+            let chunk = timeout(TEST_TIMEOUT, self.response.chunk()).await.expect("something in time");
             self.read += std::str::from_utf8(&chunk.unwrap()?).unwrap();
         }
     }
@@ -57,7 +57,7 @@ impl Feed {
     /// The next event.
     pub(super) async fn next(&mut self) -> Event {
         // Comments come even if nothing else does.
-        let deadline = time::Instant::now() + PATIENCE;
+        let deadline = time::Instant::now() + TEST_TIMEOUT;
         loop {
             let text = time::timeout_at(deadline, self.block()).await.expect("an event in time");
             let text = text.expect("an event");
@@ -97,21 +97,21 @@ impl Event {
     }
 }
 
-async fn ask(realm: &Realm, last_id: Option<&str>) -> Response {
+async fn request_feed(realm: &Realm, last_id: Option<&str>) -> Response {
     let mut request = reqwest::Client::new().get(format!("{}/comms/events", realm.http));
     if let Some(id) = last_id {
         request = request.header("Last-Event-ID", id);
     }
-    timeout(PATIENCE, request.send()).await.expect("an answer in time").unwrap()
+    timeout(TEST_TIMEOUT, request.send()).await.expect("an answer in time").unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_comes_meets_and_goes_is_told() {
+async fn feed_reports_joins_island_changes_and_leaves() {
     let realm = Realm::start(&[("ISLANDS__RETURN_WINDOW_S", "0")]);
     let mut feed = Feed::open(&realm, None).await;
     let ready = feed.expect("ready").await;
     assert_eq!((&ready.data["id"], ready.number()), (&json!(ready.id), 0));
-    let (alice_wire, alice) = stand(&realm, 20.5, 0.0).await;
+    let (alice_wire, alice) = sign_in_at(&realm, 20.5, 0.0).await;
     let join = feed.expect("join").await;
     assert_eq!(join.data["address"], alice);
     assert_eq!((&join.data["parcel"], &join.data["position"]), (&json!([1, 0]), &json!([20.5, 1.0, 0.0])));
@@ -125,7 +125,7 @@ async fn who_comes_meets_and_goes_is_told() {
     assert_eq!((&moved.data["from"], &moved.data["to"]), (&Value::Null, &first));
     assert_eq!((&moved.data["address"], &moved.data["session"]), (&json!(alice), &json!(session)));
 
-    let (mut bob_wire, bob) = stand(&realm, 1_000.0, 0.0).await;
+    let (mut bob_wire, bob) = sign_in_at(&realm, 1_000.0, 0.0).await;
     feed.expect("join").await;
     let second = feed.expect("island_opened").await.data["island"].clone();
     feed.expect("peer_moved_island").await;
@@ -158,7 +158,7 @@ async fn who_comes_meets_and_goes_is_told() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_newer_session_is_a_leave_and_a_join_and_the_late_end_of_the_older_is_nothing() {
+async fn newer_session_is_reported_as_leave_and_join() {
     let realm = Realm::start(&[]);
     let mut feed = Feed::open(&realm, None).await;
     let wallet = wallet();
@@ -174,7 +174,7 @@ async fn a_newer_session_is_a_leave_and_a_join_and_the_late_end_of_the_older_is_
     older.closed().await;
     drop(older);
     // What comes next is of somebody else.
-    let (_wire, other) = stand(&realm, 1_000.0, 0.0).await;
+    let (_wire, other) = sign_in_at(&realm, 1_000.0, 0.0).await;
     loop {
         let event = feed.next().await;
         assert_ne!(event.name, "leave");
@@ -186,11 +186,11 @@ async fn a_newer_session_is_a_leave_and_a_join_and_the_late_end_of_the_older_is_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_comes_back_has_lost_nothing_and_who_comes_too_late_is_told() {
+async fn reader_resumes_by_id_or_is_sent_a_reset() {
     let realm = Realm::start(&[("STATS__FEED_EVENTS", "12")]);
     let mut feed = Feed::open(&realm, None).await;
     let ready = feed.expect("ready").await;
-    let _one = stand(&realm, 0.0, 0.0).await;
+    let _one = sign_in_at(&realm, 0.0, 0.0).await;
     let last = feed.expect("join").await;
     // The connection breaks, people come, and it reads on, three times.
     let mut seen = last.number();
@@ -198,7 +198,7 @@ async fn who_comes_back_has_lost_nothing_and_who_comes_too_late_is_told() {
     let mut people = Vec::new();
     for place in 1..=3_u8 {
         drop(feed);
-        people.push(stand(&realm, f32::from(place) * 1_000.0, 0.0).await);
+        people.push(sign_in_at(&realm, f32::from(place) * 1_000.0, 0.0).await);
         let (_, address) = &people[people.len() - 1];
         feed = Feed::open(&realm, Some(&id)).await;
         loop {
@@ -221,7 +221,7 @@ async fn who_comes_back_has_lost_nothing_and_who_comes_too_late_is_told() {
         counts.sum::<u64>() == 12
     })
     .await;
-    let _more = stand(&realm, 5_000.0, 0.0).await;
+    let _more = sign_in_at(&realm, 5_000.0, 0.0).await;
     let mut late = Feed::open(&realm, Some(&ready.id)).await;
     let reset = late.expect("reset").await;
     assert_eq!((&reset.data["reason"], &reset.data["id"]), (&json!("too-old"), &json!(reset.id)));
@@ -240,7 +240,7 @@ async fn who_comes_back_has_lost_nothing_and_who_comes_too_late_is_told() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_island_that_moves_says_where_to() {
+async fn moved_island_is_reported_with_both_transports() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("rules.toml");
     let meet_at = |transport: &str| {
@@ -256,7 +256,7 @@ async fn an_island_that_moves_says_where_to() {
         ("ISLANDS__MOVE_INTERVAL_S", "0"),
     ]);
     let mut feed = Feed::open(&realm, None).await;
-    let _wire = stand(&realm, 0.0, 0.0).await;
+    let _wire = sign_in_at(&realm, 0.0, 0.0).await;
     let opened = feed.find("island_opened").await;
     meet_at("external");
     let moved = feed.find("island_moved").await;
@@ -270,12 +270,12 @@ async fn an_island_that_moves_says_where_to() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn readers_have_seats_and_comments_keep_them() {
+async fn feed_readers_are_limited_and_kept_alive() {
     let settings = [("STATS__MAX_FEED_READERS", "1"), ("STATS__FEED_KEEP_ALIVE_S", "1")];
     let realm = Realm::start(&settings);
     let mut feed = Feed::open(&realm, None).await;
     feed.expect("ready").await;
-    let refused = ask(&realm, None).await;
+    let refused = request_feed(&realm, None).await;
     assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(refused.headers()["retry-after"], "5");
     assert_eq!(refused.json::<Value>().await.unwrap()["error"], "there are too many readers");
@@ -286,11 +286,11 @@ async fn readers_have_seats_and_comments_keep_them() {
     }
     assert_eq!(realm.metric("atoll_stats_feed_readers").await, 1.0);
     drop(feed);
-    eventually("the seat is free", async || ask(&realm, None).await.status() == 200).await;
+    eventually("the seat is free", async || request_feed(&realm, None).await.status() == 200).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn readers_hold_up_nobody_who_stops_the_realm() {
+async fn feed_readers_do_not_delay_a_drain() {
     let mut realm = Realm::start(&[("SERVER__DRAIN_TIMEOUT_S", "300")]);
     let mut feed = Feed::open(&realm, None).await;
     feed.expect("ready").await;
@@ -298,7 +298,7 @@ async fn readers_hold_up_nobody_who_stops_the_realm() {
     let mut silent = TcpStream::connect(realm.http.strip_prefix("http://").unwrap()).await.unwrap();
     silent.write_all(b"GET /events HTTP/1.1\r\nhost: atoll\r\n\r\n").await.unwrap();
     silent.read_exact(&mut [0; 12]).await.unwrap();
-    let (mut wire, _) = stand(&realm, 0.0, 0.0).await;
+    let (mut wire, _) = sign_in_at(&realm, 0.0, 0.0).await;
     realm.interrupt();
     wire.closed().await;
     drop(wire);

@@ -17,10 +17,10 @@ use tokio::{
     time,
 };
 
-use super::world::World;
+use super::synthetic_peers::SyntheticPeers;
 use crate::{
-    attacks::{Chat, chat},
-    front::{Realm, within},
+    attacks::{RoomLatency, measure_room_latency},
+    realm_process::{Realm, within},
     server::Server,
 };
 
@@ -60,14 +60,14 @@ async fn read(address: String, path: &'static str, gzip: bool, stop: Arc<AtomicB
 async fn room_latency_under_presence_readers() {
     let server = Server::start();
     let realm = Realm::launch(&["--bus", &server.url()], &[]);
-    let world = Arc::new(World::new(&server, PEERS).await);
-    world.connect();
+    let world = Arc::new(SyntheticPeers::new(&server, PEERS).await);
+    world.publish_connects();
     let beating = world.clone();
     tokio::spawn(async move {
         let mut tick = time::interval(BEAT / 100);
         for round in (0..100).cycle() {
             tick.tick().await;
-            beating.beat((round..beating.count()).step_by(100));
+            beating.publish_heartbeats((round..beating.count()).step_by(100));
         }
     });
     within(Duration::from_secs(60), "all are in islands", async || {
@@ -93,7 +93,7 @@ async fn room_latency_under_presence_readers() {
                 tasks.spawn(read(address, "/islands", gzip, stop.clone(), count.clone()));
             }
             let began = time::Instant::now();
-            let Chat { p50, p99, max, cpu } = chat(&realm).await;
+            let RoomLatency { p50, p99, max, cpu } = measure_room_latency(&realm).await;
             let rate = count.load(Ordering::Relaxed) as f64 / began.elapsed().as_secs_f64();
             stop.store(true, Ordering::Relaxed);
             while let Some(task) = tasks.join_next().await {

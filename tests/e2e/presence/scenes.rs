@@ -15,8 +15,8 @@ use axum::{
 use serde_json::{Value, json};
 use tokio::{net::TcpListener, time};
 
-use super::stand;
-use crate::front::{Realm, eventually};
+use super::sign_in_at;
+use crate::realm_process::{Realm, eventually};
 
 /// A content service, in which a plaza is on 0,0 and 1,0.
 #[derive(Clone)]
@@ -26,22 +26,22 @@ struct Content {
 }
 
 struct Served {
-    mood: Mood,
+    mood: Behaviour,
     /// The pointers of each question.
     asked: Vec<Vec<String>>,
     waiting: usize,
 }
 
 #[derive(Clone, Copy)]
-enum Mood {
+enum Behaviour {
     Answers { title: &'static str },
     Fails,
-    Babbles,
+    Garbage,
     Hangs,
 }
 
 impl Content {
-    async fn start(mood: Mood) -> Self {
+    async fn start(mood: Behaviour) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/content/", listener.local_addr().unwrap());
         let state = Arc::new(Mutex::new(Served { mood, asked: Vec::new(), waiting: 0 }));
@@ -52,7 +52,7 @@ impl Content {
         content
     }
 
-    fn becomes(&self, mood: Mood) {
+    fn set_behaviour(&self, mood: Behaviour) {
         self.state.lock().unwrap().mood = mood;
     }
 
@@ -69,7 +69,7 @@ async fn active(State(content): State<Content>, Json(question): Json<Value>) -> 
         state.mood
     };
     match mood {
-        Mood::Answers { title } => {
+        Behaviour::Answers { title } => {
             let on_it = pointers.iter().any(|pointer| ["0,0", "1,0"].contains(&&**pointer));
             let display = json!({"title": title, "description": "Meet", "navmapThumbnail": "map.png"});
             let plaza = json!({
@@ -80,9 +80,9 @@ async fn active(State(content): State<Content>, Json(question): Json<Value>) -> 
             let entities = if on_it { vec![json!("nonsense"), plaza] } else { Vec::new() };
             Json(entities).into_response()
         }
-        Mood::Fails => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
-        Mood::Babbles => "<html>".into_response(),
-        Mood::Hangs => {
+        Behaviour::Fails => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+        Behaviour::Garbage => "<html>".into_response(),
+        Behaviour::Hangs => {
             content.state.lock().unwrap().waiting += 1;
             time::sleep(Duration::from_secs(600)).await;
             StatusCode::OK.into_response()
@@ -95,18 +95,18 @@ async fn first_name(realm: &Realm) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn people_are_counted_by_scene_whose_name_outlives_its_source() {
-    let content = Content::start(Mood::Answers { title: "Plaza" }).await;
+async fn scene_names_outlive_content_service_failures() {
+    let content = Content::start(Behaviour::Answers { title: "Plaza" }).await;
     let mut realm = Realm::start(&[
         ("REALM__CONTENT_URL", &content.url),
         ("STATS__SCENE_TTL_S", "1"),
         ("STATS__CONTENT_TIMEOUT_MS", "500"),
     ]);
     let _people = [
-        stand(&realm, 500.0, 500.0).await,
-        stand(&realm, 1.0, 1.0).await,
-        stand(&realm, 17.0, 1.0).await,
-        stand(&realm, 18.0, 1.0).await,
+        sign_in_at(&realm, 500.0, 500.0).await,
+        sign_in_at(&realm, 1.0, 1.0).await,
+        sign_in_at(&realm, 17.0, 1.0).await,
+        sign_in_at(&realm, 18.0, 1.0).await,
     ];
     eventually("a name", async || first_name(&realm).await == "Plaza").await;
     let scenes = realm.json("/comms/hot-scenes").await;
@@ -127,14 +127,16 @@ async fn people_are_counted_by_scene_whose_name_outlives_its_source() {
     assert!(realm.count("atoll_stats_content_errors_total{kind=\"entity\"}").await > 0.0);
 
     // It asks again when the time is up, and what it has outlives each kind of failure.
-    for (mood, kind) in [(Mood::Fails, "status"), (Mood::Hangs, "slow"), (Mood::Babbles, "understood")] {
-        content.becomes(mood);
+    for (mood, kind) in
+        [(Behaviour::Fails, "status"), (Behaviour::Hangs, "slow"), (Behaviour::Garbage, "understood")]
+    {
+        content.set_behaviour(mood);
         let errors = format!("atoll_stats_content_errors_total{{kind=\"{kind}\"}}");
         let least = if kind == "status" { 2.0 } else { 1.0 };
         eventually(kind, async || realm.count(&errors).await >= least).await;
         assert_eq!(realm.json("/hot-scenes").await, scenes);
     }
-    content.becomes(Mood::Answers { title: "Agora" });
+    content.set_behaviour(Behaviour::Answers { title: "Agora" });
     let limit = Duration::from_secs(60);
     let renamed = async {
         while first_name(&realm).await != "Agora" {
@@ -150,11 +152,11 @@ async fn people_are_counted_by_scene_whose_name_outlives_its_source() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_content_service_that_hangs_delays_nobody() {
-    let content = Content::start(Mood::Hangs).await;
+async fn hung_content_service_delays_no_reader() {
+    let content = Content::start(Behaviour::Hangs).await;
     let settings = [("REALM__CONTENT_URL", &*content.url), ("STATS__CONTENT_TIMEOUT_MS", "600000")];
     let realm = Realm::start(&settings);
-    let _one = stand(&realm, 1.0, 1.0).await;
+    let _one = sign_in_at(&realm, 1.0, 1.0).await;
     eventually("it is asked", async || content.state.lock().unwrap().waiting == 1).await;
     for path in ["/hot-scenes", "/peers", "/islands", "/parcels"] {
         let answer = time::timeout(Duration::from_secs(10), realm.get(path)).await;
@@ -167,10 +169,10 @@ async fn a_content_service_that_hangs_delays_nobody() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_known_is_not_asked_for_again() {
-    let content = Content::start(Mood::Answers { title: "Plaza" }).await;
+async fn known_parcels_are_not_requested_again() {
+    let content = Content::start(Behaviour::Answers { title: "Plaza" }).await;
     let realm = Realm::start(&[("REALM__CONTENT_URL", &*content.url)]);
-    let _people = [stand(&realm, 1.0, 1.0).await, stand(&realm, 500.0, 500.0).await];
+    let _people = [sign_in_at(&realm, 1.0, 1.0).await, sign_in_at(&realm, 500.0, 500.0).await];
     eventually("a name", async || {
         let scenes = realm.json("/hot-scenes").await;
         scenes.as_array().unwrap().iter().any(|scene| scene["name"] == "Plaza")

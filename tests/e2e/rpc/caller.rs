@@ -16,7 +16,7 @@ use protocol::{
     v3::Heartbeat,
 };
 
-use crate::{front::Realm, wire::Wire};
+use crate::{realm_process::Realm, wire::Wire};
 
 pub(crate) const REQUEST: u32 = 1;
 const RESPONSE: u32 = 2;
@@ -33,14 +33,14 @@ pub(crate) struct Caller {
     number: u32,
     procedures: HashMap<String, u32>,
     /// What came while something else was waited for.
-    others: VecDeque<Vec<u8>>,
+    buffered: VecDeque<Vec<u8>>,
 }
 
 pub(crate) fn identifier(kind: u32, number: u32) -> u32 {
     kind << 27 | number
 }
 
-fn identified(bytes: &[u8]) -> (u32, u32) {
+fn parse_identifier(bytes: &[u8]) -> (u32, u32) {
     let identifier = Header::decode(bytes).unwrap().message_identifier;
     (identifier >> 27, identifier & 0x07ff_ffff)
 }
@@ -48,44 +48,45 @@ fn identified(bytes: &[u8]) -> (u32, u32) {
 impl Caller {
     /// A connection of somebody who has not signed in.
     pub(crate) async fn open(realm: &Realm) -> Self {
-        let (mut wire, chosen) = Wire::offer(&format!("{}/bff/rpc", realm.ws), "bff").await;
+        let (mut wire, chosen) = Wire::open_with_subprotocols(&format!("{}/bff/rpc", realm.ws), "bff").await;
         assert_eq!(chosen.as_deref(), Some("bff"));
         assert_eq!(wire.next().await, b"\x0d\0\0\0\x58", "SERVER_READY");
         let (procedures, others) = (HashMap::new(), VecDeque::new());
-        let mut caller = Self { wire, port: 0, number: 0, procedures, others };
-        let create = CreatePort { message_identifier: caller.next(CREATE_PORT), port_name: "test".into() };
+        let mut caller = Self { wire, port: 0, number: 0, procedures, buffered: others };
+        let create =
+            CreatePort { message_identifier: caller.next_identifier(CREATE_PORT), port_name: "test".into() };
         caller.wire.send(create.encode_to_vec()).await;
-        let created = caller.about(caller.number).await;
+        let created = caller.next_of_call(caller.number).await;
         caller.port = CreatePortResponse::decode(&created[..]).unwrap().port_id;
-        caller.load("BffAuthenticationService").await;
+        caller.load_module("BffAuthenticationService").await;
         caller
     }
 
     /// The identifier of a message of this kind under a new number.
-    pub(crate) fn next(&mut self, kind: u32) -> u32 {
+    pub(crate) fn next_identifier(&mut self, kind: u32) -> u32 {
         self.number += 1;
         identifier(kind, self.number)
     }
 
     /// The next message of this number.
-    pub(crate) async fn about(&mut self, number: u32) -> Vec<u8> {
-        if let Some(index) = self.others.iter().position(|bytes| identified(bytes).1 == number) {
-            return self.others.remove(index).unwrap();
+    pub(crate) async fn next_of_call(&mut self, number: u32) -> Vec<u8> {
+        if let Some(index) = self.buffered.iter().position(|bytes| parse_identifier(bytes).1 == number) {
+            return self.buffered.remove(index).unwrap();
         }
         loop {
             let bytes = self.wire.next().await;
-            if identified(&bytes).1 == number {
+            if parse_identifier(&bytes).1 == number {
                 return bytes;
             }
-            self.others.push_back(bytes);
+            self.buffered.push_back(bytes);
         }
     }
 
-    pub(crate) async fn load(&mut self, module: &str) {
-        let (message_identifier, port_id) = (self.next(REQUEST_MODULE), self.port);
+    pub(crate) async fn load_module(&mut self, module: &str) {
+        let (message_identifier, port_id) = (self.next_identifier(REQUEST_MODULE), self.port);
         let load = RequestModule { message_identifier, port_id, module_name: module.to_owned() };
         self.wire.send(load.encode_to_vec()).await;
-        let loaded = self.about(self.number).await;
+        let loaded = self.next_of_call(self.number).await;
         for procedure in RequestModuleResponse::decode(&loaded[..]).unwrap().procedures {
             self.procedures.insert(format!("{module}.{}", procedure.procedure_name), procedure.procedure_id);
         }
@@ -94,7 +95,7 @@ impl Caller {
     /// Calls a procedure, and gives the number of the call.
     pub(crate) async fn call(&mut self, procedure: &str, argument: &impl Message) -> u32 {
         let request = Request {
-            message_identifier: self.next(REQUEST),
+            message_identifier: self.next_identifier(REQUEST),
             port_id: self.port,
             procedure_id: self.procedures[procedure],
             client_stream: 0,
@@ -104,29 +105,33 @@ impl Caller {
         self.number
     }
 
-    pub(crate) async fn answer<M: Message + Default>(&mut self, number: u32) -> M {
-        let bytes = self.about(number).await;
-        assert_eq!(identified(&bytes).0, RESPONSE, "{:?}", RemoteError::decode(&bytes[..]));
+    pub(crate) async fn response<M: Message + Default>(&mut self, number: u32) -> M {
+        let bytes = self.next_of_call(number).await;
+        assert_eq!(parse_identifier(&bytes).0, RESPONSE, "{:?}", RemoteError::decode(&bytes[..]));
         M::decode(Response::decode(&bytes[..]).unwrap().payload).unwrap()
     }
 
     /// Calls a procedure, and gives its answer.
-    pub(crate) async fn ask<M: Message + Default>(&mut self, procedure: &str, argument: &impl Message) -> M {
+    pub(crate) async fn request<M: Message + Default>(
+        &mut self,
+        procedure: &str,
+        argument: &impl Message,
+    ) -> M {
         let number = self.call(procedure, argument).await;
-        self.answer(number).await
+        self.response(number).await
     }
 
     /// The error that a call of this number is answered with.
-    pub(crate) async fn error(&mut self, number: u32) -> String {
-        let bytes = self.about(number).await;
-        assert_eq!(identified(&bytes).0, REMOTE_ERROR_RESPONSE, "{bytes:?}");
+    pub(crate) async fn expect_error(&mut self, number: u32) -> String {
+        let bytes = self.next_of_call(number).await;
+        assert_eq!(parse_identifier(&bytes).0, REMOTE_ERROR_RESPONSE, "{bytes:?}");
         RemoteError::decode(&bytes[..]).unwrap().error_message
     }
 
     /// The error that a call is answered with.
-    pub(crate) async fn refused(&mut self, procedure: &str, argument: &impl Message) -> String {
+    pub(crate) async fn call_expecting_error(&mut self, procedure: &str, argument: &impl Message) -> String {
         let number = self.call(procedure, argument).await;
-        self.error(number).await
+        self.expect_error(number).await
     }
 
     /// Calls a procedure that answers with a stream, and takes the offer.
@@ -138,8 +143,8 @@ impl Caller {
     }
 
     pub(crate) async fn stream_message(&mut self, number: u32) -> StreamMessage {
-        let bytes = self.about(number).await;
-        assert_eq!(identified(&bytes).0, STREAM_MESSAGE, "{:?}", RemoteError::decode(&bytes[..]));
+        let bytes = self.next_of_call(number).await;
+        assert_eq!(parse_identifier(&bytes).0, STREAM_MESSAGE, "{:?}", RemoteError::decode(&bytes[..]));
         StreamMessage::decode(&bytes[..]).unwrap()
     }
 
@@ -162,7 +167,7 @@ impl Caller {
 
     pub(crate) async fn challenge(&mut self, wallet: &Wallet) -> GetChallengeResponse {
         let address = wallet.address().to_string();
-        self.ask(
+        self.request(
             "BffAuthenticationService.GetChallenge",
             &GetChallengeRequest { address, ..Default::default() },
         )
@@ -172,7 +177,7 @@ impl Caller {
     /// Says where it is.
     pub(crate) async fn heartbeat(&mut self, x: f32) {
         let heartbeat = Heartbeat { position: Some(Position::new(x, 0.0, 0.0).into()), desired_room: None };
-        self.ask::<()>("CommsDirectorService.SendHeartbeat", &heartbeat).await;
+        self.request::<()>("CommsDirectorService.SendHeartbeat", &heartbeat).await;
     }
 
     /// The next connection string on a stream of commands.
@@ -192,10 +197,11 @@ pub(crate) async fn sign_in(realm: &Realm, wallet: &Wallet) -> Caller {
     let mut caller = Caller::open(realm).await;
     let challenge = caller.challenge(wallet).await.challenge_to_sign;
     let signed = SignedChallenge { auth_chain_json: wallet.sign_challenge(&challenge) };
-    let welcome: WelcomePeerInformation = caller.ask("BffAuthenticationService.Authenticate", &signed).await;
+    let welcome: WelcomePeerInformation =
+        caller.request("BffAuthenticationService.Authenticate", &signed).await;
     assert_eq!(welcome.peer_id, wallet.address().to_string());
     for module in welcome.available_modules {
-        caller.load(&module).await;
+        caller.load_module(&module).await;
     }
     caller
 }

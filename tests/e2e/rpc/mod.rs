@@ -14,7 +14,7 @@ use protocol::{
 };
 
 use crate::{
-    front::{Realm, eventually, wallet},
+    realm_process::{Realm, eventually, wallet},
     wire::{self, Wire, room_url},
 };
 use caller::{Caller, REQUEST, REQUEST_MODULE, sign_in};
@@ -60,7 +60,7 @@ async fn a_sign_in_byte_by_byte() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_heartbeat_is_answered_with_a_connection_string_and_a_socket_client_is_there_too() {
+async fn rpc_and_socket_clients_meet_in_one_room() {
     let realm = Realm::start(&[]);
     let (one, two) = (wallet(), wallet());
     let mut caller = sign_in(&realm, &one).await;
@@ -90,7 +90,7 @@ async fn a_heartbeat_is_answered_with_a_connection_string_and_a_socket_client_is
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_newest_session_wins_over_both_kinds_of_sockets() {
+async fn newest_session_wins_across_dialects() {
     let realm = Realm::start(&[]);
     let wallet = wallet();
     let mut socket = wire::sign_in(&realm, &wallet).await;
@@ -112,7 +112,7 @@ async fn the_newest_session_wins_over_both_kinds_of_sockets() {
     let mut asks = Caller::open(&realm).await;
     assert!(asks.challenge(&wallet).await.already_connected);
     let _socket = wire::sign_in(&realm, &wallet).await;
-    assert_eq!(caller.answer::<DisconnectionMessage>(goodbye).await.reason, 0);
+    assert_eq!(caller.response::<DisconnectionMessage>(goodbye).await.reason, 0);
     let (close, reason) = caller.wire.closed().await;
     assert_eq!((close, &*reason), (Close::NewSession, Close::NewSession.reason()));
     assert_eq!(realm.metric("explorer_bff_connected_users").await, 1.0);
@@ -123,44 +123,47 @@ async fn the_newest_session_wins_over_both_kinds_of_sockets() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_cannot_be_done_is_answered_with_an_error() {
+async fn invalid_requests_are_answered_with_errors() {
     let realm = Realm::start(&[]);
     let mut caller = Caller::open(&realm).await;
     let port_id = caller.port;
     // Before the sign-in there is one service.
     for module in ["CommsDirectorService", "TopicsService", "CommsService", "Nonsense"] {
-        let message_identifier = caller.next(REQUEST_MODULE);
+        let message_identifier = caller.next_identifier(REQUEST_MODULE);
         let load = RequestModule { message_identifier, port_id, module_name: module.to_owned() };
         caller.wire.send(load.encode_to_vec()).await;
-        assert_eq!(caller.error(message_identifier & 0xffff).await, "unknown module", "{module}");
+        assert_eq!(caller.expect_error(message_identifier & 0xffff).await, "unknown module", "{module}");
     }
     for (port_id, procedure_id, error) in
         [(99, 1, "unknown port"), (port_id, 99, "unknown procedure"), (port_id, 1, "undecodable payload")]
     {
-        let message_identifier = caller.next(REQUEST);
+        let message_identifier = caller.next_identifier(REQUEST);
         let payload = b"\x0a\x05x"[..].into();
         let request = Request { message_identifier, port_id, procedure_id, client_stream: 0, payload };
         caller.wire.send(request.encode_to_vec()).await;
-        assert_eq!(caller.error(message_identifier & 0xffff).await, error);
+        assert_eq!(caller.expect_error(message_identifier & 0xffff).await, error);
     }
     // Who cannot sign in is told why, twice.
     let request = GetChallengeRequest { address: "me".to_owned(), ..Default::default() };
-    let told = caller.refused("BffAuthenticationService.GetChallenge", &request).await;
+    let told = caller.call_expecting_error("BffAuthenticationService.GetChallenge", &request).await;
     assert_eq!(caller.wire.closed().await, (Close::AuthRefused, told));
     let mut caller = Caller::open(&realm).await;
     caller.challenge(&wallet()).await;
     let signed = SignedChallenge { auth_chain_json: wallet().sign_challenge("dcl-other") };
-    let told = caller.refused("BffAuthenticationService.Authenticate", &signed).await;
+    let told = caller.call_expecting_error("BffAuthenticationService.Authenticate", &signed).await;
     assert_eq!(caller.wire.closed().await, (Close::AuthRefused, told));
     // What is no message has nobody to be told.
     let mut caller = sign_in(&realm, &wallet()).await;
-    assert_eq!(caller.refused("BffAuthenticationService.Authenticate", &signed).await, "already signed in");
+    assert_eq!(
+        caller.call_expecting_error("BffAuthenticationService.Authenticate", &signed).await,
+        "already signed in"
+    );
     caller.wire.send(vec![0xff]).await;
     assert_eq!(caller.wire.closed().await.0, Close::Undecodable);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn callers_are_counted_limited_and_sent_away_like_everybody() {
+async fn rpc_sessions_are_limited_and_drained() {
     let settings = [("GATEWAY__MAX_SESSIONS", "1"), ("GATEWAY__HANDSHAKE_TIMEOUT_S", "1")];
     let mut realm = Realm::start(&settings);
     let mut silent = Caller::open(&realm).await;
@@ -169,7 +172,10 @@ async fn callers_are_counted_limited_and_sent_away_like_everybody() {
     let (mut second, other) = (Caller::open(&realm).await, wallet());
     let challenge = second.challenge(&other).await.challenge_to_sign;
     let signed = SignedChallenge { auth_chain_json: other.sign_challenge(&challenge) };
-    assert_eq!(second.refused("BffAuthenticationService.Authenticate", &signed).await, "server full");
+    assert_eq!(
+        second.call_expecting_error("BffAuthenticationService.Authenticate", &signed).await,
+        "server full"
+    );
     assert_eq!(second.wire.closed().await.0, Close::Full);
     eventually("one is left", async || realm.metric("atoll_gateway_sockets").await == 1.0).await;
     realm.interrupt();

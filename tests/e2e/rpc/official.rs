@@ -7,7 +7,7 @@ use std::{
     process::{Command, Output, Stdio},
 };
 
-use crate::front::Realm;
+use crate::realm_process::Realm;
 
 /// Runs a command to its end, which it comes to by itself.
 async fn run(mut command: Command, place: &Path) -> Result<Output> {
@@ -16,7 +16,7 @@ async fn run(mut command: Command, place: &Path) -> Result<Output> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_official_client_calls_every_procedure() {
+async fn official_client_calls_every_procedure() {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/rpc-official");
     let place = Path::new(env!("CARGO_TARGET_TMPDIR")).join("rpc-official");
     fs::create_dir_all(&place).unwrap();

@@ -14,36 +14,36 @@ use protocol::{
 
 use super::caller::{Caller, sign_in};
 use crate::{
-    front::{Realm, eventually, wallet},
+    realm_process::{Realm, eventually, wallet},
     wire,
 };
 
-fn to(topic: &str) -> SubscriptionRequest {
+fn subscription_to(topic: &str) -> SubscriptionRequest {
     SubscriptionRequest { topic: topic.to_owned() }
 }
 
-fn says(topic: &str, payload: &[u8]) -> PublishToTopicRequest {
+fn publication(topic: &str, payload: &[u8]) -> PublishToTopicRequest {
     PublishToTopicRequest { topic: topic.to_owned(), payload: payload.to_vec().into() }
 }
 
 impl Caller {
     async fn publish(&mut self, topic: &str, payload: &[u8]) {
         let published: PublishToTopicResult =
-            self.ask("TopicsService.PublishToTopic", &says(topic, payload)).await;
+            self.request("TopicsService.PublishToTopic", &publication(topic, payload)).await;
         assert!(published.ok);
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_topic_is_heard_with_its_sender_and_a_mailbox_by_its_owner_alone() {
+async fn topic_names_its_sender_and_mailbox_is_private() {
     let realm = Realm::start(&[]);
     let (one, two) = (wallet(), wallet());
     let (mut speaker, mut listener) = (sign_in(&realm, &one).await, sign_in(&realm, &two).await);
-    let chat = listener.stream("TopicsService.PeerSubscription", &to("plaza.*")).await;
+    let chat = listener.stream("TopicsService.PeerSubscription", &subscription_to("plaza.*")).await;
     let mailbox = format!("{}.offer", two.address());
-    let offers = listener.stream("TopicsService.PeerSubscription", &to(&mailbox)).await;
-    let everything = speaker.stream("TopicsService.PeerSubscription", &to("*.*")).await;
-    let of_system = speaker.stream("TopicsService.SystemSubscription", &to("*.*")).await;
+    let offers = listener.stream("TopicsService.PeerSubscription", &subscription_to(&mailbox)).await;
+    let everything = speaker.stream("TopicsService.PeerSubscription", &subscription_to("*.*")).await;
+    let of_system = speaker.stream("TopicsService.SystemSubscription", &subscription_to("*.*")).await;
     speaker.publish(&mailbox, b"sdp").await;
     speaker.publish("plaza.chat", b"hello").await;
     let sender = one.address().to_string();
@@ -60,23 +60,28 @@ async fn a_topic_is_heard_with_its_sender_and_a_mailbox_by_its_owner_alone() {
     speaker.acknowledge(of_system, 0, false).await;
     assert!(speaker.wire.is_quiet_for(Duration::from_millis(300)).await);
     for procedure in ["TopicsService.PeerSubscription", "TopicsService.SystemSubscription"] {
-        assert_eq!(speaker.refused(procedure, &to(&mailbox)).await, "this mailbox is another's");
+        assert_eq!(
+            speaker.call_expecting_error(procedure, &subscription_to(&mailbox)).await,
+            "this mailbox is another's"
+        );
     }
-    let refused = speaker.refused("TopicsService.SystemSubscription", &to("peer.*.chat")).await;
+    let refused = speaker
+        .call_expecting_error("TopicsService.SystemSubscription", &subscription_to("peer.*.chat"))
+        .await;
     assert_eq!(refused, "a system topic does not begin with peer");
     for topic in ["", "a..b", "a b", "a.*", ">", "a\r\nPUB peer.x.connect 0\r\n", &"x".repeat(257)] {
-        speaker.refused("TopicsService.PublishToTopic", &says(topic, b"")).await;
+        speaker.call_expecting_error("TopicsService.PublishToTopic", &publication(topic, b"")).await;
     }
     assert_eq!(realm.count("atoll_gateway_topic_messages_total").await, 2.0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_subscriber_that_does_not_read_misses_the_newest_and_is_told_how_many() {
+async fn slow_subscriber_misses_the_newest_and_learns_how_many() {
     let realm = Realm::start(&[("GATEWAY__MESSAGES_PER_SECOND", "10000")]);
     let mut speaker = sign_in(&realm, &wallet()).await;
     let (mut slow, mut quick) = (sign_in(&realm, &wallet()).await, sign_in(&realm, &wallet()).await);
-    let unread = slow.stream("TopicsService.PeerSubscription", &to("news")).await;
-    let read = quick.stream("TopicsService.PeerSubscription", &to("news")).await;
+    let unread = slow.stream("TopicsService.PeerSubscription", &subscription_to("news")).await;
+    let read = quick.stream("TopicsService.PeerSubscription", &subscription_to("news")).await;
     for number in 0..80u8 {
         speaker.publish("news", &[number]).await;
         let heard: PeerTopicSubscriptionResultElem = quick.element(read, number.into()).await;
@@ -93,55 +98,57 @@ async fn a_subscriber_that_does_not_read_misses_the_newest_and_is_told_how_many(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_of_2022_lives_on_topics_and_subscription_ids() {
+async fn legacy_client_works_with_subscription_ids() {
     let realm = Realm::start(&[]);
     let (one, two) = (wallet(), wallet());
     let mut caller = sign_in(&realm, &one).await;
     let own_island = format!("{}.island_changed", one.address());
     let subscription: Subscription =
-        caller.ask("CommsService.SubscribeToSystemMessages", &to(&own_island)).await;
+        caller.request("CommsService.SubscribeToSystemMessages", &subscription_to(&own_island)).await;
     let changes = caller.stream("CommsService.GetSystemMessages", &subscription).await;
     let heartbeat = Heartbeat { position: Some(Position::new(0.0, 0.0, 0.0).into()), desired_room: None };
-    let heartbeat = says("heartbeat", &heartbeat.encode_to_vec());
-    assert!(caller.ask::<PublishToTopicResult>("CommsService.PublishToTopic", &heartbeat).await.ok);
+    let heartbeat = publication("heartbeat", &heartbeat.encode_to_vec());
+    assert!(caller.request::<PublishToTopicResult>("CommsService.PublishToTopic", &heartbeat).await.ok);
     let heard: SystemTopicSubscriptionResultElem = caller.element(changes, 0).await;
     assert_eq!(heard.topic, own_island);
     let change = IslandChangedMessage::decode(heard.payload).unwrap();
     assert!(change.conn_str.starts_with("ws-room:"), "{}", change.conn_str);
     let mut socket = wire::sign_in(&realm, &two).await;
-    let joins = to(&format!("island.{}.peer_join", change.island_id));
+    let joins = subscription_to(&format!("island.{}.peer_join", change.island_id));
     let joins = caller.stream("TopicsService.SystemSubscription", &joins).await;
     socket.heartbeat(10.0).await;
     assert_eq!(socket.island_changed().await.island_id, change.island_id);
     let heard: SystemTopicSubscriptionResultElem = caller.element(joins, 0).await;
     let joined = JoinIslandMessage::decode(heard.payload).unwrap();
     assert_eq!((joined.island_id, joined.peer_id), (change.island_id, two.address().to_string()));
-    let refused = caller.refused("CommsService.PublishToTopic", &says("heartbeat", &[0xff])).await;
+    let refused =
+        caller.call_expecting_error("CommsService.PublishToTopic", &publication("heartbeat", &[0xff])).await;
     assert_eq!(refused, "undecodable payload");
 
     // By id: what comes before it is read waits, and it goes with its stream when it is cancelled.
     let mut other = sign_in(&realm, &wallet()).await;
-    let subscription: Subscription = caller.ask("CommsService.SubscribeToPeerMessages", &to("plaza")).await;
+    let subscription: Subscription =
+        caller.request("CommsService.SubscribeToPeerMessages", &subscription_to("plaza")).await;
     other.publish("plaza", b"early").await;
     let messages = caller.stream("CommsService.GetPeerMessages", &subscription).await;
     let heard: PeerTopicSubscriptionResultElem = caller.element(messages, 0).await;
     assert_eq!(&heard.payload[..], b"early");
-    let refused = caller.refused("CommsService.GetSystemMessages", &subscription).await;
+    let refused = caller.call_expecting_error("CommsService.GetSystemMessages", &subscription).await;
     assert_eq!(refused, "unknown subscription");
     let cancelled: UnsubscriptionResult =
-        caller.ask("CommsService.UnsubscribeToPeerMessages", &subscription).await;
+        caller.request("CommsService.UnsubscribeToPeerMessages", &subscription).await;
     assert!(cancelled.ok && caller.stream_message(messages).await.closed);
     let again: UnsubscriptionResult =
-        caller.ask("CommsService.UnsubscribeToPeerMessages", &subscription).await;
+        caller.request("CommsService.UnsubscribeToPeerMessages", &subscription).await;
     assert!(!again.ok);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_scenes_topic_is_heard_in_its_one_spelling_and_never_as_a_servers() {
+async fn scene_topic_is_normalized_and_never_a_system_topic() {
     let realm = Realm::start(&[]);
     let one = wallet();
     let (mut speaker, mut listener) = (sign_in(&realm, &one).await, sign_in(&realm, &wallet()).await);
-    let door = to("messageBus.scene.urn%3aa%2Eb.door.*");
+    let door = subscription_to("messageBus.scene.urn%3aa%2Eb.door.*");
     let doors = listener.stream("TopicsService.PeerSubscription", &door).await;
     let servers = listener.stream("TopicsService.SystemSubscription", &door).await;
     speaker.publish("messageBus.scene.other.door.open", b"elsewhere").await;
@@ -153,18 +160,19 @@ async fn a_scenes_topic_is_heard_in_its_one_spelling_and_never_as_a_servers() {
     listener.acknowledge(servers, 0, false).await;
     assert!(listener.wire.is_quiet_for(Duration::from_millis(300)).await);
     for topic in ["messageBus.scene.a", "messageBus.island.I1.peer.x.chat", "messageBus.scene.%ff.a"] {
-        let refused = speaker.refused("TopicsService.PublishToTopic", &says(topic, b"")).await;
+        let refused =
+            speaker.call_expecting_error("TopicsService.PublishToTopic", &publication(topic, b"")).await;
         assert!(refused.starts_with("a scene's topic is messageBus.scene."), "{refused}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_each_sender_says_comes_once_and_in_order_and_gaps_say_how_long_they_are() {
+async fn topic_order_holds_per_sender_and_gaps_are_counted() {
     const EACH: u32 = 150;
     let realm = Realm::start(&[("GATEWAY__MESSAGES_PER_SECOND", "10000")]);
     let wallets = [wallet(), wallet(), wallet()];
     let mut slow = sign_in(&realm, &wallet()).await;
-    let stream = slow.stream("TopicsService.PeerSubscription", &to("count.*")).await;
+    let stream = slow.stream("TopicsService.PeerSubscription", &subscription_to("count.*")).await;
     let speak = async |wallet: &Wallet| {
         let mut speaker = sign_in(&realm, wallet).await;
         for number in 0..EACH {
@@ -215,16 +223,17 @@ async fn what_each_sender_says_comes_once_and_in_order_and_gaps_say_how_long_the
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_session_that_was_replaced_hears_nothing_and_subscriptions_are_limited() {
+async fn replaced_session_receives_no_topic_messages() {
     let realm = Realm::start(&[("GATEWAY__MAX_SUBSCRIPTIONS", "1")]);
     let (one, two) = (wallet(), wallet());
     let mut speaker = sign_in(&realm, &two).await;
     let mut older = sign_in(&realm, &one).await;
-    let chat = older.stream("TopicsService.PeerSubscription", &to("plaza")).await;
-    let refused = older.refused("TopicsService.PeerSubscription", &to("casino")).await;
+    let chat = older.stream("TopicsService.PeerSubscription", &subscription_to("plaza")).await;
+    let refused =
+        older.call_expecting_error("TopicsService.PeerSubscription", &subscription_to("casino")).await;
     assert_eq!(refused, "too many subscriptions");
     older.acknowledge(chat, 0, true).await;
-    older.stream("TopicsService.PeerSubscription", &to("casino")).await;
+    older.stream("TopicsService.PeerSubscription", &subscription_to("casino")).await;
     let _newer = sign_in(&realm, &one).await;
     older.wire.closed().await;
     speaker.publish("casino", b"for nobody").await;
@@ -233,16 +242,16 @@ async fn a_session_that_was_replaced_hears_nothing_and_subscriptions_are_limited
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn sender_over_its_bytes_is_read_slowly_and_loses_nothing() {
+async fn publisher_above_its_byte_rate_is_slowed_without_loss() {
     const LARGE: usize = 60_000;
     let realm = Realm::start(&[]);
     let mut flood = sign_in(&realm, &wallet()).await;
     let (mut other, mut listener) = (sign_in(&realm, &wallet()).await, sign_in(&realm, &wallet()).await);
-    let stream = listener.stream("TopicsService.PeerSubscription", &to("news")).await;
+    let stream = listener.stream("TopicsService.PeerSubscription", &subscription_to("news")).await;
     let began = std::time::Instant::now();
     let mut calls = Vec::new();
     for number in 0..6_u8 {
-        calls.push(flood.call("TopicsService.PublishToTopic", &says("news", &[number; LARGE])).await);
+        calls.push(flood.call("TopicsService.PublishToTopic", &publication("news", &[number; LARGE])).await);
     }
     let heard: PeerTopicSubscriptionResultElem = listener.element(stream, 0).await;
     assert_eq!(heard.payload[0], 0);
@@ -263,6 +272,6 @@ async fn sender_over_its_bytes_is_read_slowly_and_loses_nothing() {
     // The burst of a second passes; the rest takes 64 KiB a second.
     assert!(began.elapsed() > Duration::from_secs(3), "{:?}", began.elapsed());
     for number in calls {
-        assert!(flood.answer::<PublishToTopicResult>(number).await.ok);
+        assert!(flood.response::<PublishToTopicResult>(number).await.ok);
     }
 }

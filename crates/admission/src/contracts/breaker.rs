@@ -7,7 +7,7 @@ use tokio::time::Instant;
 /// Closed, all pass. After so many failures in a row it opens, and none does. When it has cooled
 /// down, one is let through as a trial: its success closes it, its failure opens it again.
 #[derive(Debug)]
-pub(crate) struct Breaker {
+pub(crate) struct CircuitBreaker {
     failures_to_open: u32,
     cool_down: Duration,
     state: State,
@@ -22,7 +22,7 @@ enum State {
 
 /// Whether questions pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Stand {
+pub(crate) enum BreakerState {
     /// All do.
     Closed,
     /// One does, as a trial.
@@ -31,35 +31,35 @@ pub(crate) enum Stand {
     Open,
 }
 
-/// A question that was let through. Give it back with [`Breaker::settle`], however it ended.
+/// A question that was let through. Give it back with [`CircuitBreaker::record`], however it ended.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Pass {
+pub(crate) struct BreakerPermit {
     trial: bool,
 }
 
 /// How a question ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Verdict {
+pub(crate) enum Outcome {
     /// The provider answered, whatever it said.
-    Answered,
+    Success,
     /// It did not, or not so that it could be understood.
-    Failed,
+    Failure,
     /// Nobody waited for the answer, or it may be the contract's fault: it shows nothing.
-    Abandoned,
+    Inconclusive,
 }
 
-impl Breaker {
+impl CircuitBreaker {
     /// A closed one.
     pub(crate) fn new(failures_to_open: u32, cool_down: Duration) -> Self {
         Self { failures_to_open, cool_down, state: State::Closed { failures: 0 } }
     }
 
     /// Where it stands.
-    pub(crate) fn stand(&self) -> Stand {
+    pub(crate) fn breaker_state(&self) -> BreakerState {
         match self.state {
-            State::Closed { .. } => Stand::Closed,
-            State::HalfOpen => Stand::HalfOpen,
-            State::Open { .. } => Stand::Open,
+            State::Closed { .. } => BreakerState::Closed,
+            State::HalfOpen => BreakerState::HalfOpen,
+            State::Open { .. } => BreakerState::Open,
         }
     }
 
@@ -73,38 +73,38 @@ impl Breaker {
     }
 
     /// Lets a question through, or does not.
-    pub(crate) fn pass(&mut self, now: Instant) -> Option<Pass> {
+    pub(crate) fn try_acquire(&mut self, now: Instant) -> Option<BreakerPermit> {
         match self.state {
-            State::Closed { .. } => Some(Pass { trial: false }),
+            State::Closed { .. } => Some(BreakerPermit { trial: false }),
             State::Open { until } if until <= now => {
                 self.state = State::HalfOpen;
-                Some(Pass { trial: true })
+                Some(BreakerPermit { trial: true })
             }
             State::Open { .. } | State::HalfOpen => None,
         }
     }
 
     /// Takes in how a question ended.
-    pub(crate) fn settle(&mut self, pass: &Pass, verdict: Verdict, now: Instant) {
+    pub(crate) fn record(&mut self, pass: &BreakerPermit, outcome: Outcome, now: Instant) {
         let open = State::Open { until: now + self.cool_down };
-        match (&mut self.state, verdict) {
+        match (&mut self.state, outcome) {
             (State::HalfOpen, _) if pass.trial => {
-                self.state = match verdict {
-                    Verdict::Answered => State::Closed { failures: 0 },
-                    Verdict::Failed => open,
+                self.state = match outcome {
+                    Outcome::Success => State::Closed { failures: 0 },
+                    Outcome::Failure => open,
                     // Nothing was learnt: the next one is a trial, too.
-                    Verdict::Abandoned => State::Open { until: now },
+                    Outcome::Inconclusive => State::Open { until: now },
                 };
             }
-            (State::Closed { failures }, Verdict::Answered) => *failures = 0,
-            (State::Closed { failures }, Verdict::Failed) => {
+            (State::Closed { failures }, Outcome::Success) => *failures = 0,
+            (State::Closed { failures }, Outcome::Failure) => {
                 *failures += 1;
                 if *failures >= self.failures_to_open {
                     self.state = open;
                 }
             }
             // From before it opened.
-            (State::Open { .. } | State::HalfOpen, _) | (State::Closed { .. }, Verdict::Abandoned) => {}
+            (State::Open { .. } | State::HalfOpen, _) | (State::Closed { .. }, Outcome::Inconclusive) => {}
         }
     }
 }
@@ -115,75 +115,79 @@ mod tests {
 
     const COOL_DOWN: Duration = Duration::from_secs(10);
 
-    fn breaker() -> (Breaker, Instant) {
-        (Breaker::new(3, COOL_DOWN), Instant::now())
+    fn breaker() -> (CircuitBreaker, Instant) {
+        (CircuitBreaker::new(3, COOL_DOWN), Instant::now())
     }
 
     /// Lets a question through, which ends so.
-    fn ask(breaker: &mut Breaker, verdict: Verdict, now: Instant) {
-        let pass = breaker.pass(now).expect("it passes");
-        breaker.settle(&pass, verdict, now);
+    fn run_call(breaker: &mut CircuitBreaker, verdict: Outcome, now: Instant) {
+        let pass = breaker.try_acquire(now).expect("it passes");
+        breaker.record(&pass, verdict, now);
     }
 
-    fn opened() -> (Breaker, Instant) {
+    fn opened() -> (CircuitBreaker, Instant) {
         let (mut breaker, now) = breaker();
-        (0..3).for_each(|_| ask(&mut breaker, Verdict::Failed, now));
+        (0..3).for_each(|_| run_call(&mut breaker, Outcome::Failure, now));
         (breaker, now)
     }
 
     #[test]
-    fn failures_in_a_row_open_it_and_an_answer_between_starts_anew() {
+    fn consecutive_failures_open_the_breaker() {
         let (mut breaker, now) = breaker();
-        for verdict in [Verdict::Failed, Verdict::Failed, Verdict::Answered, Verdict::Failed] {
-            ask(&mut breaker, verdict, now);
+        for verdict in [Outcome::Failure, Outcome::Failure, Outcome::Success, Outcome::Failure] {
+            run_call(&mut breaker, verdict, now);
         }
-        ask(&mut breaker, Verdict::Abandoned, now);
-        ask(&mut breaker, Verdict::Failed, now);
-        assert_eq!(breaker.stand(), Stand::Closed);
-        ask(&mut breaker, Verdict::Failed, now);
-        assert_eq!(breaker.stand(), Stand::Open);
-        assert_eq!(breaker.pass(now), None);
+        run_call(&mut breaker, Outcome::Inconclusive, now);
+        run_call(&mut breaker, Outcome::Failure, now);
+        assert_eq!(breaker.breaker_state(), BreakerState::Closed);
+        run_call(&mut breaker, Outcome::Failure, now);
+        assert_eq!(breaker.breaker_state(), BreakerState::Open);
+        assert_eq!(breaker.try_acquire(now), None);
     }
 
     #[test]
-    fn after_the_cool_down_one_passes_and_its_answer_closes_it() {
+    fn successful_trial_after_the_cool_down_closes() {
         let (mut breaker, now) = opened();
         let early = now + COOL_DOWN - Duration::from_millis(1);
-        assert_eq!((breaker.pass(early), breaker.is_open(early)), (None, true));
+        assert_eq!((breaker.try_acquire(early), breaker.is_open(early)), (None, true));
         let now = now + COOL_DOWN;
         assert!(!breaker.is_open(now));
-        let trial = breaker.pass(now).unwrap();
+        let trial = breaker.try_acquire(now).unwrap();
         assert!(breaker.is_open(now));
-        assert_eq!((breaker.stand(), breaker.pass(now)), (Stand::HalfOpen, None), "one at a time");
-        breaker.settle(&trial, Verdict::Answered, now);
-        assert_eq!(breaker.stand(), Stand::Closed);
-        ask(&mut breaker, Verdict::Failed, now);
-        assert_eq!(breaker.stand(), Stand::Closed, "the failures of before are forgotten");
+        assert_eq!(
+            (breaker.breaker_state(), breaker.try_acquire(now)),
+            (BreakerState::HalfOpen, None),
+            "one at a time"
+        );
+        breaker.record(&trial, Outcome::Success, now);
+        assert_eq!(breaker.breaker_state(), BreakerState::Closed);
+        run_call(&mut breaker, Outcome::Failure, now);
+        assert_eq!(breaker.breaker_state(), BreakerState::Closed, "the failures of before are forgotten");
     }
 
     #[test]
-    fn a_trial_that_fails_opens_it_again_and_one_that_is_abandoned_makes_place_for_another() {
+    fn failed_trial_reopens_and_inconclusive_trial_is_repeated() {
         let (mut breaker, now) = opened();
         let now = now + COOL_DOWN;
-        ask(&mut breaker, Verdict::Abandoned, now);
-        ask(&mut breaker, Verdict::Failed, now);
-        assert_eq!(breaker.stand(), Stand::Open);
-        assert_eq!(breaker.pass(now + COOL_DOWN - Duration::from_millis(1)), None);
-        assert!(breaker.pass(now + COOL_DOWN).is_some());
+        run_call(&mut breaker, Outcome::Inconclusive, now);
+        run_call(&mut breaker, Outcome::Failure, now);
+        assert_eq!(breaker.breaker_state(), BreakerState::Open);
+        assert_eq!(breaker.try_acquire(now + COOL_DOWN - Duration::from_millis(1)), None);
+        assert!(breaker.try_acquire(now + COOL_DOWN).is_some());
     }
 
     #[test]
-    fn what_was_asked_before_it_opened_changes_nothing_any_more() {
+    fn outcomes_from_before_the_opening_change_nothing() {
         let (mut breaker, now) = breaker();
-        let [early, late] = [breaker.pass(now).unwrap(), breaker.pass(now).unwrap()];
-        (0..3).for_each(|_| ask(&mut breaker, Verdict::Failed, now));
-        breaker.settle(&early, Verdict::Answered, now);
-        assert_eq!(breaker.stand(), Stand::Open);
+        let [early, late] = [breaker.try_acquire(now).unwrap(), breaker.try_acquire(now).unwrap()];
+        (0..3).for_each(|_| run_call(&mut breaker, Outcome::Failure, now));
+        breaker.record(&early, Outcome::Success, now);
+        assert_eq!(breaker.breaker_state(), BreakerState::Open);
         let now = now + COOL_DOWN;
-        let trial = breaker.pass(now).unwrap();
-        breaker.settle(&late, Verdict::Failed, now);
-        assert_eq!(breaker.stand(), Stand::HalfOpen);
-        breaker.settle(&trial, Verdict::Answered, now);
-        assert_eq!(breaker.stand(), Stand::Closed);
+        let trial = breaker.try_acquire(now).unwrap();
+        breaker.record(&late, Outcome::Failure, now);
+        assert_eq!(breaker.breaker_state(), BreakerState::HalfOpen);
+        breaker.record(&trial, Outcome::Success, now);
+        assert_eq!(breaker.breaker_state(), BreakerState::Closed);
     }
 }

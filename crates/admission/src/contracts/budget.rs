@@ -2,22 +2,22 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::{Network, NotAsked, Rate, RateLimiter};
+use crate::{ContractError, Network, Rate, RateLimiter};
 
 const HOUR: Duration = Duration::from_secs(60 * 60);
-const HOURS_A_DAY: u32 = 24;
+const HOURS_PER_DAY: u32 = 24;
 /// Networks that asked lately, 80 bytes each. Each is removed when its questions are back.
 const MAX_NETWORKS: usize = 10_000;
 
 /// How many questions may be asked. Providers bill each one, and clients choose how many there are.
 #[derive(Debug)]
-pub(crate) struct Budget {
+pub(crate) struct CallBudget {
     /// `None`: no limit.
     per_network: Option<RateLimiter<Network>>,
     total: Option<RateLimiter<()>>,
 }
 
-impl Budget {
+impl CallBudget {
     /// So many questions by each network in an hour, and so many in total in a day; 0: no limit.
     ///
     /// Both are token buckets. A network may ask all questions of its hour at once. In total, an hour's
@@ -29,18 +29,18 @@ impl Budget {
             per_network: limit(per_network_per_hour)
                 .map(|count| RateLimiter::new(Rate::every(HOUR, count, count), MAX_NETWORKS)),
             total: limit(per_day).map(|count| {
-                RateLimiter::new(Rate::every(HOUR * HOURS_A_DAY, count, count / HOURS_A_DAY), 1)
+                RateLimiter::new(Rate::every(HOUR * HOURS_PER_DAY, count, count / HOURS_PER_DAY), 1)
             }),
         }
     }
 
     /// Counts one more question for a wallet of `network`, unless that is too many.
-    pub(crate) fn take(&mut self, network: Network, now: Instant) -> Result<(), NotAsked> {
+    pub(crate) fn take(&mut self, network: Network, now: Instant) -> Result<(), ContractError> {
         if let Some(per_network) = &mut self.per_network {
-            per_network.take(network, now).map_err(|_| NotAsked::NetworkBudget)?;
+            per_network.take(network, now).map_err(|_| ContractError::NetworkBudget)?;
         }
         match &mut self.total {
-            Some(total) => total.take((), now).map_err(|_| NotAsked::DayBudget),
+            Some(total) => total.take((), now).map_err(|_| ContractError::DayBudget),
             None => Ok(()),
         }
     }
@@ -53,35 +53,35 @@ mod tests {
     use super::*;
 
     fn network(last: u8) -> Network {
-        Network::of(IpAddr::from([10, 0, 0, last]), 64)
+        Network::from_ip(IpAddr::from([10, 0, 0, last]), 64)
     }
 
     #[test]
-    fn network_over_its_hour_is_refused_and_others_are_not() {
-        let (mut budget, now) = (Budget::new(3, 0), Instant::now());
+    fn network_budget_does_not_affect_other_networks() {
+        let (mut budget, now) = (CallBudget::new(3, 0), Instant::now());
         for _ in 0..3 {
             assert_eq!(budget.take(network(1), now), Ok(()));
         }
-        assert_eq!(budget.take(network(1), now), Err(NotAsked::NetworkBudget));
+        assert_eq!(budget.take(network(1), now), Err(ContractError::NetworkBudget));
         assert_eq!(budget.take(network(2), now), Ok(()));
         assert_eq!(budget.take(network(1), now + HOUR / 3), Ok(()));
-        assert_eq!(budget.take(network(1), now + HOUR / 3), Err(NotAsked::NetworkBudget));
+        assert_eq!(budget.take(network(1), now + HOUR / 3), Err(ContractError::NetworkBudget));
     }
 
     #[test]
-    fn all_networks_together_are_held_to_the_day() {
-        let (mut budget, now) = (Budget::new(0, 48), Instant::now());
+    fn all_networks_share_the_day_budget() {
+        let (mut budget, now) = (CallBudget::new(0, 48), Instant::now());
         // Each minute of a day, every network asks as often as it can.
         let minutes = (0..24 * 60).map(|minute| now + Duration::from_secs(60 * minute));
         let asked: usize =
             minutes.map(|now| (0..20).filter(|&last| budget.take(network(last), now).is_ok()).count()).sum();
         assert!((48..=50).contains(&asked), "{asked}: a day, and an hour's part at once");
-        assert_eq!(budget.take(network(1), now), Err(NotAsked::DayBudget));
+        assert_eq!(budget.take(network(1), now), Err(ContractError::DayBudget));
     }
 
     #[test]
     fn zero_is_no_limit() {
-        let (mut budget, now) = (Budget::new(0, 0), Instant::now());
+        let (mut budget, now) = (CallBudget::new(0, 0), Instant::now());
         assert!((0..10_000).all(|_| budget.take(network(1), now).is_ok()));
     }
 }

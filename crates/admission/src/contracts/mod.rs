@@ -15,7 +15,7 @@ use std::{
     time::Duration,
 };
 
-use identity::{AnswerError, ContractSignature};
+use identity::{ContractResponseError, ContractSignature};
 use protocol::Address;
 use tokio::{
     sync::Semaphore,
@@ -25,9 +25,9 @@ use tokio::{
 use crate::Network;
 
 use backoff::Backoff;
-use breaker::{Breaker, Pass, Stand, Verdict};
-use budget::Budget;
-use cache::Cache;
+use breaker::{BreakerPermit, BreakerState, CircuitBreaker, Outcome};
+use budget::CallBudget;
+use cache::AnswerCache;
 use provider::{Provider, ProviderError};
 
 /// How contract wallets are asked.
@@ -38,13 +38,13 @@ pub struct ContractSettings {
     /// How long the questions about one chain may take, the wait for a place with them.
     pub deadline: Duration,
     /// How many chains may be asked about at a time; more wait, within their deadline.
-    pub max_questions: usize,
+    pub max_concurrent_checks: usize,
     /// How many answers are remembered; above, what would be forgotten soonest goes.
     pub cache_entries: usize,
     /// For how long a yes holds.
-    pub valid_for: Duration,
+    pub valid_ttl: Duration,
     /// For how long a no holds.
-    pub refused_for: Duration,
+    pub invalid_ttl: Duration,
     /// After how many failures in a row nothing is asked any more.
     pub failures_to_open: u32,
     /// For how long; then one question is tried.
@@ -58,22 +58,22 @@ pub struct ContractSettings {
 
 /// Why a contract wallet could not be asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum NotAsked {
+pub enum ContractError {
     /// The provider failed too often lately.
     #[error("the Ethereum provider is not well, come back later")]
-    Unwell,
+    BreakerOpen,
     /// All places were taken for too long.
     #[error("too many contract wallets are signing in, come back later")]
     Busy,
     /// The provider did not answer in time.
     #[error("the Ethereum provider did not answer in time, come back later")]
-    TooSlow,
+    Timeout,
     /// The provider failed.
     #[error("the Ethereum provider failed, come back later")]
     Failed,
     /// The provider said that it is asked too often, just now or a moment ago.
     #[error("the Ethereum provider is asked too often, come back later")]
-    Limited,
+    RateLimited,
     /// Too many questions were asked for wallets of this network.
     #[error("too many contract wallets of this network sign in, come back later")]
     NetworkBudget,
@@ -84,33 +84,33 @@ pub enum NotAsked {
 
 /// Asks contract wallets. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Contracts(Arc<Inner>);
+pub struct ContractVerifier(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
     provider: Provider,
     deadline: Duration,
-    places: Semaphore,
-    cache: Mutex<Cache>,
-    breaker: Mutex<Breaker>,
+    check_slots: Semaphore,
+    cache: Mutex<AnswerCache>,
+    breaker: Mutex<CircuitBreaker>,
     backoff: Mutex<Backoff>,
-    budget: Mutex<Budget>,
+    budget: Mutex<CallBudget>,
 }
 
-impl Contracts {
+impl ContractVerifier {
     /// Asks as these settings say.
     pub fn new(settings: ContractSettings) -> Self {
-        let cache = Cache::new(settings.cache_entries, settings.valid_for, settings.refused_for);
-        let breaker = Breaker::new(settings.failures_to_open, settings.cool_down);
-        publish(breaker.stand());
+        let cache = AnswerCache::new(settings.cache_entries, settings.valid_ttl, settings.invalid_ttl);
+        let breaker = CircuitBreaker::new(settings.failures_to_open, settings.cool_down);
+        set_breaker_gauge(breaker.breaker_state());
         Self(Arc::new(Inner {
             provider: Provider::new(settings.rpc_url),
             deadline: settings.deadline,
-            places: Semaphore::new(settings.max_questions),
+            check_slots: Semaphore::new(settings.max_concurrent_checks),
             cache: Mutex::new(cache),
             breaker: Mutex::new(breaker),
             backoff: Mutex::new(Backoff::new()),
-            budget: Mutex::new(Budget::new(settings.per_network_per_hour, settings.per_day)),
+            budget: Mutex::new(CallBudget::new(settings.per_network_per_hour, settings.per_day)),
         }))
     }
 
@@ -120,7 +120,7 @@ impl Contracts {
         &self,
         signatures: &[ContractSignature],
         network: Network,
-    ) -> Result<Option<usize>, (usize, NotAsked)> {
+    ) -> Result<Option<usize>, (usize, ContractError)> {
         let deadline = Instant::now() + self.0.deadline;
         for signature in signatures {
             match self.0.is_valid(signature, network, deadline).await {
@@ -139,29 +139,29 @@ impl Inner {
         signature: &ContractSignature,
         network: Network,
         deadline: Instant,
-    ) -> Result<bool, NotAsked> {
+    ) -> Result<bool, ContractError> {
         if is_precompile(signature.contract) {
             return Ok(false);
         }
         let key = signature.fingerprint();
-        let known = self.cache.lock().unwrap_or_else(PoisonError::into_inner).find(&key, Instant::now());
+        let known = self.cache.lock().unwrap_or_else(PoisonError::into_inner).get(&key, Instant::now());
         let (answer, outcome) = match known {
             Some(valid) => (Ok(valid), "cached"),
             None => {
-                let answer = self.ask(signature, network, deadline).await;
+                let answer = self.query_provider(signature, network, deadline).await;
                 if let Ok(valid) = answer {
                     let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
-                    cache.remember(key, valid, Instant::now());
+                    cache.insert(key, valid, Instant::now());
                 }
                 let outcome = match answer {
                     Ok(true) => "valid",
                     Ok(false) => "refused",
-                    Err(NotAsked::Unwell) => "unwell",
-                    Err(NotAsked::Busy) => "busy",
-                    Err(NotAsked::TooSlow | NotAsked::Failed) => "failed",
-                    Err(NotAsked::Limited) => "limited",
-                    Err(NotAsked::NetworkBudget) => "network_budget",
-                    Err(NotAsked::DayBudget) => "day_budget",
+                    Err(ContractError::BreakerOpen) => "unwell",
+                    Err(ContractError::Busy) => "busy",
+                    Err(ContractError::Timeout | ContractError::Failed) => "failed",
+                    Err(ContractError::RateLimited) => "limited",
+                    Err(ContractError::NetworkBudget) => "network_budget",
+                    Err(ContractError::DayBudget) => "day_budget",
                 };
                 (answer, outcome)
             }
@@ -170,65 +170,66 @@ impl Inner {
         answer
     }
 
-    async fn ask(
+    async fn query_provider(
         &self,
         signature: &ContractSignature,
         network: Network,
         deadline: Instant,
-    ) -> Result<bool, NotAsked> {
+    ) -> Result<bool, ContractError> {
         // Whoever would only wait for nothing is told so at once.
         if self.breaker.lock().unwrap_or_else(PoisonError::into_inner).is_open(Instant::now()) {
-            return Err(NotAsked::Unwell);
+            return Err(ContractError::BreakerOpen);
         }
         self.check_backoff()?;
-        let place = time::timeout_at(deadline, self.places.acquire()).await.map_err(|_| NotAsked::Busy)?;
-        let _place = place.map_err(|_| NotAsked::Busy)?;
+        let place =
+            time::timeout_at(deadline, self.check_slots.acquire()).await.map_err(|_| ContractError::Busy)?;
+        let _place = place.map_err(|_| ContractError::Busy)?;
         // It may have begun during the wait.
         self.check_backoff()?;
         let begun = Instant::now();
-        let mut question = Question::begin(&self.breaker).ok_or(NotAsked::Unwell)?;
+        let mut question = ProviderCall::begin(&self.breaker).ok_or(ContractError::BreakerOpen)?;
         // Only what is asked is counted.
         self.budget.lock().unwrap_or_else(PoisonError::into_inner).take(network, begun)?;
         let answer = time::timeout_at(deadline, self.provider.is_valid(signature)).await;
-        question.verdict = match answer {
-            Ok(Ok(_)) => Verdict::Answered,
+        question.outcome = match answer {
+            Ok(Ok(_)) => Outcome::Success,
             // Whoever signs in chooses the contract, and so could keep all others out.
-            Ok(Err(ProviderError::Answer(AnswerError::Unclear(_)))) => Verdict::Abandoned,
+            Ok(Err(ProviderError::Answer(ContractResponseError::Ambiguous(_)))) => Outcome::Inconclusive,
             // It works, and would work as before if it were asked less.
-            Ok(Err(ProviderError::Limited(_))) => Verdict::Abandoned,
+            Ok(Err(ProviderError::RateLimited(_))) => Outcome::Inconclusive,
             // It had little time left when it was asked: that shows nothing.
-            Err(_) if begun + self.deadline / 2 > deadline => Verdict::Abandoned,
-            _ => Verdict::Failed,
+            Err(_) if begun + self.deadline / 2 > deadline => Outcome::Inconclusive,
+            _ => Outcome::Failure,
         };
         match answer {
             Ok(Ok(valid)) => {
-                self.backoff.lock().unwrap_or_else(PoisonError::into_inner).answered(begun);
+                self.backoff.lock().unwrap_or_else(PoisonError::into_inner).on_answered(begun);
                 Ok(valid)
             }
-            Ok(Err(ProviderError::Limited(retry_after))) => {
+            Ok(Err(ProviderError::RateLimited(retry_after))) => {
                 let mut backoff = self.backoff.lock().unwrap_or_else(PoisonError::into_inner);
-                if let Some(pause) = backoff.limited(retry_after, begun, Instant::now()) {
+                if let Some(pause) = backoff.on_rate_limited(retry_after, begun, Instant::now()) {
                     tracing::warn!(
                         ?pause,
                         "the Ethereum provider is asked too often: it is not asked for a while"
                     );
                 }
-                Err(NotAsked::Limited)
+                Err(ContractError::RateLimited)
             }
             Ok(Err(error)) => {
                 tracing::debug!(%error, "the Ethereum provider failed");
-                Err(NotAsked::Failed)
+                Err(ContractError::Failed)
             }
-            Err(_) => Err(NotAsked::TooSlow),
+            Err(_) => Err(ContractError::Timeout),
         }
     }
 }
 
 impl Inner {
     /// Whether the provider was asked too often a moment ago.
-    fn check_backoff(&self) -> Result<(), NotAsked> {
+    fn check_backoff(&self) -> Result<(), ContractError> {
         let backoff = self.backoff.lock().unwrap_or_else(PoisonError::into_inner);
-        if backoff.holds(Instant::now()) { Err(NotAsked::Limited) } else { Ok(()) }
+        if backoff.is_active(Instant::now()) { Err(ContractError::RateLimited) } else { Ok(()) }
     }
 }
 
@@ -240,47 +241,49 @@ fn is_precompile(contract: Address) -> bool {
 
 /// A question under way. It is settled when dropped, even by somebody who does not wait for its
 /// answer.
-struct Question<'a> {
-    breaker: &'a Mutex<Breaker>,
-    pass: Pass,
-    verdict: Verdict,
+struct ProviderCall<'a> {
+    breaker: &'a Mutex<CircuitBreaker>,
+    permit: BreakerPermit,
+    outcome: Outcome,
 }
 
-impl<'a> Question<'a> {
-    fn begin(breaker: &'a Mutex<Breaker>) -> Option<Self> {
-        let pass = observed(breaker, |breaker| breaker.pass(Instant::now()))?;
-        Some(Self { breaker, pass, verdict: Verdict::Abandoned })
+impl<'a> ProviderCall<'a> {
+    fn begin(breaker: &'a Mutex<CircuitBreaker>) -> Option<Self> {
+        let pass = with_breaker(breaker, |breaker| breaker.try_acquire(Instant::now()))?;
+        Some(Self { breaker, permit: pass, outcome: Outcome::Inconclusive })
     }
 }
 
-impl Drop for Question<'_> {
+impl Drop for ProviderCall<'_> {
     fn drop(&mut self) {
-        observed(self.breaker, |breaker| breaker.settle(&self.pass, self.verdict, Instant::now()));
+        with_breaker(self.breaker, |breaker| breaker.record(&self.permit, self.outcome, Instant::now()));
     }
 }
 
 /// Does something with the breaker, and says so where that changes how it stands.
-fn observed<T>(breaker: &Mutex<Breaker>, act: impl FnOnce(&mut Breaker) -> T) -> T {
+fn with_breaker<T>(breaker: &Mutex<CircuitBreaker>, act: impl FnOnce(&mut CircuitBreaker) -> T) -> T {
     let mut breaker = breaker.lock().unwrap_or_else(PoisonError::into_inner);
-    let before = breaker.stand();
+    let before = breaker.breaker_state();
     let done = act(&mut breaker);
-    let now = breaker.stand();
+    let now = breaker.breaker_state();
     if now != before {
-        publish(now);
+        set_breaker_gauge(now);
         match now {
-            Stand::Open => tracing::warn!("the Ethereum provider fails: contract wallets are refused"),
-            Stand::HalfOpen => tracing::info!("the Ethereum provider is tried again"),
-            Stand::Closed => tracing::info!("the Ethereum provider answers: contract wallets are asked"),
+            BreakerState::Open => tracing::warn!("the Ethereum provider fails: contract wallets are refused"),
+            BreakerState::HalfOpen => tracing::info!("the Ethereum provider is tried again"),
+            BreakerState::Closed => {
+                tracing::info!("the Ethereum provider answers: contract wallets are asked")
+            }
         }
     }
     done
 }
 
-fn publish(stand: Stand) {
+fn set_breaker_gauge(stand: BreakerState) {
     let level = match stand {
-        Stand::Closed => 0.0,
-        Stand::HalfOpen => 1.0,
-        Stand::Open => 2.0,
+        BreakerState::Closed => 0.0,
+        BreakerState::HalfOpen => 1.0,
+        BreakerState::Open => 2.0,
     };
     metrics::gauge!("atoll_contract_breaker").set(level);
 }

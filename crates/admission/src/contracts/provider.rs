@@ -2,7 +2,9 @@
 
 use std::{fmt, time::Duration};
 
-use identity::{AnswerError, ContractSignature, MAX_ANSWER_BYTES, read_answer};
+use identity::{
+    ContractResponseError, ContractSignature, MAX_CONTRACT_RESPONSE_BYTES, parse_contract_response,
+};
 use protocol::Address;
 use reqwest::{StatusCode, header, redirect};
 use serde_json::json;
@@ -25,9 +27,9 @@ pub(crate) enum ProviderError {
     #[error("it answered with HTTP status {0}")]
     Status(u16),
     #[error("it is asked too often")]
-    Limited(Option<Duration>),
+    RateLimited(Option<Duration>),
     #[error(transparent)]
-    Answer(AnswerError),
+    Answer(ContractResponseError),
 }
 
 /// The contract is of the client's choosing: this is the most that it may have the node compute.
@@ -44,7 +46,7 @@ impl Provider {
 
     /// Whether the contract takes the signature for its own.
     pub(crate) async fn is_valid(&self, signature: &ContractSignature) -> Result<bool, ProviderError> {
-        for data in signature.questions() {
+        for data in signature.call_data() {
             if self.call(signature.contract, &data).await? {
                 return Ok(true);
             }
@@ -70,14 +72,16 @@ impl Provider {
         let mut body = Vec::new();
         while let Some(chunk) = response.chunk().await.map_err(unreachable)? {
             body.extend_from_slice(&chunk);
-            if body.len() > MAX_ANSWER_BYTES {
+            if body.len() > MAX_CONTRACT_RESPONSE_BYTES {
                 break;
             }
         }
-        read_answer(status.is_success(), &body).map_err(|error| match error {
-            _ if status == StatusCode::TOO_MANY_REQUESTS => ProviderError::Limited(retry_after),
-            AnswerError::Limited(_) => ProviderError::Limited(retry_after),
-            AnswerError::Malformed if !status.is_success() => ProviderError::Status(status.as_u16()),
+        parse_contract_response(status.is_success(), &body).map_err(|error| match error {
+            _ if status == StatusCode::TOO_MANY_REQUESTS => ProviderError::RateLimited(retry_after),
+            ContractResponseError::RateLimited(_) => ProviderError::RateLimited(retry_after),
+            ContractResponseError::Malformed if !status.is_success() => {
+                ProviderError::Status(status.as_u16())
+            }
             error => ProviderError::Answer(error),
         })
     }

@@ -33,10 +33,10 @@ fn settings(rpc_url: String) -> ContractSettings {
     ContractSettings {
         rpc_url,
         deadline: Duration::from_secs(5),
-        max_questions: 2,
+        max_concurrent_checks: 2,
         cache_entries: 9,
-        valid_for: Duration::from_secs(60),
-        refused_for: Duration::from_secs(60),
+        valid_ttl: Duration::from_secs(60),
+        invalid_ttl: Duration::from_secs(60),
         failures_to_open: 2,
         cool_down: Duration::from_secs(60),
         per_network_per_hour: 0,
@@ -46,7 +46,7 @@ fn settings(rpc_url: String) -> ContractSettings {
 
 /// The network of all clients, unless a test names another.
 fn here() -> Network {
-    Network::of([127, 0, 0, 1].into(), 64)
+    Network::from_ip([127, 0, 0, 1].into(), 64)
 }
 
 fn signed(signature: u8) -> [ContractSignature; 1] {
@@ -58,15 +58,15 @@ const YES: &str = r#"{"result":"0x1626ba7e00000000000000000000000000000000000000
 const NO: &str = r#"{"error":{"code":3,"message":"execution reverted"}}"#;
 
 #[tokio::test]
-async fn both_answers_are_remembered() {
+async fn both_answers_are_cached() {
     let (url, asked) = provider(YES, Duration::ZERO).await;
-    let contracts = Contracts::new(settings(url));
+    let contracts = ContractVerifier::new(settings(url));
     for _ in 0..3 {
         assert_eq!(contracts.first_invalid(&signed(1), here()).await, Ok(None));
     }
     assert_eq!(asked.load(Ordering::Relaxed), 1, "the first digest was enough");
     let (url, asked) = provider(NO, Duration::ZERO).await;
-    let contracts = Contracts::new(settings(url));
+    let contracts = ContractVerifier::new(settings(url));
     for _ in 0..3 {
         assert_eq!(contracts.first_invalid(&signed(1), here()).await, Ok(Some(1)));
     }
@@ -76,15 +76,17 @@ async fn both_answers_are_remembered() {
 }
 
 #[tokio::test]
-async fn a_provider_that_fails_is_left_alone_and_one_that_says_no_is_not() {
+async fn breaker_opens_on_failures_and_not_on_invalid_answers() {
     let (url, asked) = provider("<html>bad gateway</html>", Duration::ZERO).await;
-    let contracts = Contracts::new(settings(url));
-    for why in [NotAsked::Failed, NotAsked::Failed, NotAsked::Unwell, NotAsked::Unwell] {
+    let contracts = ContractVerifier::new(settings(url));
+    for why in
+        [ContractError::Failed, ContractError::Failed, ContractError::BreakerOpen, ContractError::BreakerOpen]
+    {
         assert_eq!(contracts.first_invalid(&signed(1), here()).await, Err((1, why)));
     }
     assert_eq!(asked.load(Ordering::Relaxed), 2);
     let (url, asked) = provider(NO, Duration::ZERO).await;
-    let contracts = Contracts::new(settings(url));
+    let contracts = ContractVerifier::new(settings(url));
     for signature in 0..9 {
         assert_eq!(contracts.first_invalid(&signed(signature), here()).await, Ok(Some(1)));
     }
@@ -92,20 +94,20 @@ async fn a_provider_that_fails_is_left_alone_and_one_that_says_no_is_not() {
 }
 
 #[tokio::test]
-async fn what_a_contract_may_have_caused_is_no_answer_and_no_failure() {
+async fn unclear_answer_is_neither_cached_nor_a_failure() {
     let answer = r#"{"error":{"code":-32000,"message":"bad elliptic curve pairing size"}}"#;
     let (url, asked) = provider(answer, Duration::ZERO).await;
-    let contracts = Contracts::new(settings(url));
+    let contracts = ContractVerifier::new(settings(url));
     for _ in 0..5 {
-        assert_eq!(contracts.first_invalid(&signed(1), here()).await, Err((1, NotAsked::Failed)));
+        assert_eq!(contracts.first_invalid(&signed(1), here()).await, Err((1, ContractError::Failed)));
     }
     assert_eq!(asked.load(Ordering::Relaxed), 5, "neither remembered nor held against the provider");
 }
 
 #[tokio::test]
-async fn nobody_is_a_precompiled_contract() {
+async fn precompiled_contract_is_invalid_without_a_call() {
     let (url, asked) = provider(YES, Duration::ZERO).await;
-    let contracts = Contracts::new(settings(url));
+    let contracts = ContractVerifier::new(settings(url));
     for last in [[0, 0], [0, 8], [1, 0], [0xff, 0xff]] {
         let mut bytes = [0; 20];
         bytes[18..].copy_from_slice(&last);
@@ -117,28 +119,29 @@ async fn nobody_is_a_precompiled_contract() {
 }
 
 #[tokio::test]
-async fn a_slow_provider_fails_and_who_waited_for_a_place_blames_nobody() {
+async fn slow_provider_times_out_and_waiting_call_is_busy() {
     let (url, asked) = provider(YES, Duration::from_secs(60)).await;
     let deadline = Duration::from_millis(200);
-    let settings = ContractSettings { deadline, max_questions: 1, failures_to_open: 9, ..settings(url) };
-    let contracts = Contracts::new(settings);
+    let settings =
+        ContractSettings { deadline, max_concurrent_checks: 1, failures_to_open: 9, ..settings(url) };
+    let contracts = ContractVerifier::new(settings);
     let (one, two) = (signed(1), signed(2));
     let (first, second) =
         tokio::join!(contracts.first_invalid(&one, here()), contracts.first_invalid(&two, here()));
-    assert_eq!(first, Err((1, NotAsked::TooSlow)));
-    assert!(matches!(second, Err((1, NotAsked::Busy | NotAsked::TooSlow))), "{second:?}");
+    assert_eq!(first, Err((1, ContractError::Timeout)));
+    assert!(matches!(second, Err((1, ContractError::Busy | ContractError::Timeout))), "{second:?}");
     assert!(asked.load(Ordering::Relaxed) <= 2);
-    assert_eq!(contracts.0.places.available_permits(), 1, "places are given back");
+    assert_eq!(contracts.0.check_slots.available_permits(), 1, "places are given back");
 }
 
 #[tokio::test]
-async fn who_does_not_wait_for_the_trial_leaves_it_to_the_next() {
+async fn cancelled_trial_is_repeated_by_the_next_call() {
     let (url, _) = provider(YES, Duration::from_secs(60)).await;
     let settings = ContractSettings { failures_to_open: 1, cool_down: Duration::ZERO, ..settings(url) };
-    let contracts = Contracts::new(settings);
-    observed(&contracts.0.breaker, |breaker| {
-        let pass = breaker.pass(Instant::now()).unwrap();
-        breaker.settle(&pass, Verdict::Failed, Instant::now());
+    let contracts = ContractVerifier::new(settings);
+    with_breaker(&contracts.0.breaker, |breaker| {
+        let pass = breaker.try_acquire(Instant::now()).unwrap();
+        breaker.record(&pass, Outcome::Failure, Instant::now());
     });
     let signatures = signed(1);
     let trial = contracts.first_invalid(&signatures, here());
@@ -148,9 +151,9 @@ async fn who_does_not_wait_for_the_trial_leaves_it_to_the_next() {
 }
 
 #[tokio::test]
-async fn the_url_is_never_said() {
+async fn debug_output_hides_the_provider_url() {
     let (url, _) = provider(YES, Duration::ZERO).await;
-    let contracts = Contracts::new(settings(url));
+    let contracts = ContractVerifier::new(settings(url));
     assert!(!format!("{contracts:?}").contains("key"));
 }
 
@@ -185,7 +188,7 @@ async fn changing_provider(
 const LIMITED: &str = r#"{"error":{"code":-32005,"message":"daily request count exceeded"}}"#;
 
 #[tokio::test]
-async fn rate_limited_provider_is_left_alone_and_its_breaker_stays_closed() {
+async fn rate_limited_provider_is_paused_with_breaker_closed() {
     for (status, retry_after, body) in [
         (StatusCode::TOO_MANY_REQUESTS, Some("1"), "slow down"),
         (StatusCode::TOO_MANY_REQUESTS, None, LIMITED),
@@ -198,11 +201,14 @@ async fn rate_limited_provider_is_left_alone_and_its_breaker_stays_closed() {
         ];
         let (url, asked) = changing_provider(answers.leak()).await;
         // One failure would open it.
-        let contracts = Contracts::new(ContractSettings { failures_to_open: 1, ..settings(url) });
+        let contracts = ContractVerifier::new(ContractSettings { failures_to_open: 1, ..settings(url) });
         assert_eq!(contracts.first_invalid(&signed(1), here()).await, Ok(None));
         let refused = Instant::now();
         for _ in 0..5 {
-            assert_eq!(contracts.first_invalid(&signed(2), here()).await, Err((1, NotAsked::Limited)));
+            assert_eq!(
+                contracts.first_invalid(&signed(2), here()).await,
+                Err((1, ContractError::RateLimited))
+            );
         }
         assert_eq!(
             contracts.first_invalid(&signed(1), here()).await,
@@ -222,20 +228,20 @@ async fn rate_limited_provider_is_left_alone_and_its_breaker_stays_closed() {
 }
 
 #[tokio::test]
-async fn questions_over_the_budget_are_not_asked_and_remembered_answers_are_free() {
+async fn calls_over_the_budget_fail_and_cached_answers_are_free() {
     let (url, asked) = provider(YES, Duration::ZERO).await;
     let budget = ContractSettings { per_network_per_hour: 2, per_day: 3 * 24, ..settings(url) };
-    let contracts = Contracts::new(budget);
-    let elsewhere = |last| Network::of([10, 0, 0, last].into(), 64);
+    let contracts = ContractVerifier::new(budget);
+    let elsewhere = |last| Network::from_ip([10, 0, 0, last].into(), 64);
     for signature in 1..=2 {
         assert_eq!(contracts.first_invalid(&signed(signature), here()).await, Ok(None));
     }
     let over = contracts.first_invalid(&signed(3), here()).await;
-    assert_eq!(over, Err((1, NotAsked::NetworkBudget)));
+    assert_eq!(over, Err((1, ContractError::NetworkBudget)));
     assert_eq!(contracts.first_invalid(&signed(1), here()).await, Ok(None));
     assert_eq!(contracts.first_invalid(&signed(3), elsewhere(1)).await, Ok(None), "another network");
     let over = contracts.first_invalid(&signed(4), elsewhere(2)).await;
-    assert_eq!(over, Err((1, NotAsked::DayBudget)));
+    assert_eq!(over, Err((1, ContractError::DayBudget)));
     assert_eq!(contracts.first_invalid(&signed(3), here()).await, Ok(None));
     assert_eq!(asked.load(Ordering::Relaxed), 3);
 }

@@ -7,7 +7,7 @@ use crate::{engine::Engine, event::Input, rules::Rules, slab::NONE};
 
 /// What other rules would change, of the islands that there are.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Diff {
+pub struct RulesDiff {
     /// How many islands there are.
     pub islands: usize,
     /// Those that would not go on as they are.
@@ -26,12 +26,12 @@ pub struct IslandChange {
     /// The node that holds its room.
     pub node: Option<NodeName>,
     /// Where its members would be; more than one where they would be parted.
-    pub becomes: Vec<Part>,
+    pub becomes: Vec<IslandPart>,
 }
 
 /// Members of one island who would be together.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Part {
+pub struct IslandPart {
     /// How many.
     pub members: u32,
     /// Their island.
@@ -45,7 +45,7 @@ pub struct Part {
 impl Engine {
     /// What would change if these were the rules. Nothing does: it is tried on copies, which takes
     /// as much memory as the engine has, twice.
-    pub fn diff(&self, rules: Arc<Rules>, now: Duration) -> Diff {
+    pub fn diff(&self, rules: Arc<Rules>, now: Duration) -> RulesDiff {
         let (mut before, mut after) = (self.clone(), self.clone());
         let mut outputs = Vec::new();
         // Rules, even the same, count everybody to where they stand: that is no difference.
@@ -56,20 +56,21 @@ impl Engine {
         after.settings.move_interval = Duration::ZERO;
         after.handle(Input::Rules(rules), now);
         after.flush(now, &mut outputs);
-        let changes = before.islands.numbers().filter_map(|island| before.change(island, &after)).collect();
-        Diff { islands: before.islands_count(), changes }
+        let changes =
+            before.islands.populated().filter_map(|island| before.island_change(island, &after)).collect();
+        RulesDiff { islands: before.islands_count(), changes }
     }
 
-    fn change(&self, island: u32, after: &Self) -> Option<IslandChange> {
-        let mut parts: BTreeMap<IslandId, Part> = BTreeMap::new();
-        for member in self.ground.members(island) {
-            let place = after.ground.island_of(member.peer);
+    fn island_change(&self, island: u32, after: &Self) -> Option<IslandChange> {
+        let mut parts: BTreeMap<IslandId, IslandPart> = BTreeMap::new();
+        for member in self.spatial.members(island) {
+            let place = after.spatial.island_of(member.peer);
             if place == NONE {
                 continue;
             }
             let record = &after.islands[place];
-            let id = after.ids.text(record.serial);
-            let part = parts.entry(id.clone()).or_insert_with(|| Part {
+            let id = after.ids.island_id(record.serial);
+            let part = parts.entry(id.clone()).or_insert_with(|| IslandPart {
                 members: 0,
                 island: id,
                 rule: after.rule_name(record.rule),
@@ -79,8 +80,8 @@ impl Engine {
         }
         let record = &self.islands[island];
         let change = IslandChange {
-            id: self.ids.text(record.serial),
-            size: self.ground.size(island),
+            id: self.ids.island_id(record.serial),
+            size: self.spatial.size(island),
             rule: self.rule_name(record.rule),
             node: self.registry.name(record.node).cloned(),
             becomes: parts.into_values().collect(),
@@ -91,7 +92,7 @@ impl Engine {
     }
 }
 
-impl fmt::Display for Diff {
+impl fmt::Display for RulesDiff {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{} of {} islands would change", self.changes.len(), self.islands)?;
         self.changes.iter().try_for_each(|change| change.fmt(f))
@@ -101,18 +102,18 @@ impl fmt::Display for Diff {
 impl fmt::Display for IslandChange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { id, size, rule, node, becomes } = self;
-        write!(f, "{id}, {size} people, {}:", place(rule, node))?;
-        for (index, Part { members, island, rule, node }) in becomes.iter().enumerate() {
+        write!(f, "{id}, {size} people, {}:", placement_text(rule, node))?;
+        for (index, IslandPart { members, island, rule, node }) in becomes.iter().enumerate() {
             let comma = if index > 0 { ";" } else { "" };
             let who = if members == size { "all".to_owned() } else { members.to_string() };
             let there = if island == id { String::new() } else { format!(" in {island}") };
-            write!(f, "{comma} {who}{there} {}", place(rule, node))?;
+            write!(f, "{comma} {who}{there} {}", placement_text(rule, node))?;
         }
         writeln!(f)
     }
 }
 
-fn place(rule: &Option<String>, node: &Option<NodeName>) -> String {
+fn placement_text(rule: &Option<String>, node: &Option<NodeName>) -> String {
     let node = node.as_ref().map_or("waiting for a transport".to_owned(), |node| format!("on {node}"));
     let rule = rule.as_ref().map_or("no rule".to_owned(), |rule| format!("rule `{rule}`"));
     format!("{node} by {rule}")

@@ -7,11 +7,11 @@ use serde::Serialize;
 
 use crate::{
     engine::Engine,
-    ground::{Capabilities, Point},
-    peers::State,
-    registry::Unfit,
+    peers::PeerState,
+    registry::NodeRejection,
     rules::{Distances, Rule},
     slab::NONE,
+    spatial::{Capabilities, Point},
 };
 
 /// What is known of a peer.
@@ -69,7 +69,7 @@ pub struct IslandFacts {
     /// The node that holds its room.
     pub node: Option<NodeName>,
     /// The nodes that could, in order of preference.
-    pub candidates: Vec<Candidate>,
+    pub candidates: Vec<NodeCandidate>,
     /// Seconds since there has been a better node.
     pub better_for_s: Option<f64>,
     /// Seconds since it was moved, if that was lately.
@@ -89,7 +89,7 @@ pub struct RuleFacts {
 
 /// A node that an island might be on.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Candidate {
+pub struct NodeCandidate {
     /// How it is named: a kind or a node.
     pub choice: String,
     /// Whether the rule wants it; if not, it is what is used without a rule.
@@ -102,12 +102,12 @@ pub struct Candidate {
     pub reason: String,
     /// What of these it is.
     #[serde(skip)]
-    pub(super) unfit: Option<Unfit>,
+    pub(super) unfit: Option<NodeRejection>,
 }
 
 /// What holds at a place.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct PlaceFacts {
+pub struct PositionFacts {
     /// Where, in metres: x, z.
     pub at: [f32; 2],
     /// Its parcel.
@@ -129,67 +129,71 @@ pub struct PlaceFacts {
 impl Engine {
     pub(super) fn peer_facts(&self, peer: u32, now: Duration) -> PeerFacts {
         let record = &self.peers[peer];
-        let at = self.place(peer);
-        let terms = self.ground.terms(peer);
-        let island = self.ground.island_of(peer);
-        let crossing = self.crossings.of(peer);
-        let serial_text =
-            |serial: crate::ids::Serial| (serial != crate::ids::Serial::NONE).then(|| self.ids.text(serial));
+        let at = self.position(peer);
+        let terms = self.spatial.traits(peer);
+        let island = self.spatial.island_of(peer);
+        let crossing = self.zone_transitions.get(peer);
+        let serial_text = |serial: crate::ids::Serial| {
+            (serial != crate::ids::Serial::NONE).then(|| self.ids.island_id(serial))
+        };
         PeerFacts {
             address: record.address,
-            present: record.state == State::Present,
+            present: record.state == PeerState::Present,
             position: [at.x, record.height_m, at.z],
-            heard_s_ago: seconds(now.saturating_sub(record.last_heard())),
+            heard_s_ago: seconds(now.saturating_sub(record.last_seen())),
             session: self.peers.session(peer).map(|session| session.to_string()),
-            replaced_session_heard_s_ago: self.replaced.get(&peer).map(|&at| seconds(now.saturating_sub(at))),
-            can_join: self.names(terms.capabilities()),
-            areas: self.areas_of(terms.zone()),
-            stands_in: crossing.map(|crossing| self.areas_of(crossing.to)),
+            replaced_session_heard_s_ago: self
+                .stale_heartbeats
+                .get(&peer)
+                .map(|&at| seconds(now.saturating_sub(at))),
+            can_join: self.capability_names(terms.capabilities()),
+            areas: self.area_labels(terms.zone()),
+            stands_in: crossing.map(|crossing| self.area_labels(crossing.to)),
             counts_in_s: crossing.map(|crossing| seconds(crossing.due.saturating_sub(now))),
             island: (island != NONE).then(|| self.islands[island].serial).and_then(serial_text),
-            desired_room: self.wishes.get(&peer).map(|&serial| self.ids.text(serial)),
-            told_island: serial_text(record.told),
-            told_node: self.registry.name(record.told_node).cloned(),
+            desired_room: self.preferred_island.get(&peer).map(|&serial| self.ids.island_id(serial)),
+            told_island: serial_text(record.last_assigned),
+            told_node: self.registry.name(record.last_assigned_node).cloned(),
         }
     }
 
     pub(super) fn island_facts(&self, island: u32, now: Duration) -> IslandFacts {
         let record = &self.islands[island];
-        let size = self.ground.size(island);
-        let zone = self.main_zone(island);
-        let pace = self.pace(island);
+        let size = self.spatial.size(island);
+        let zone = self.majority_zone(island);
+        let pace = self.placement_state(island);
         IslandFacts {
-            id: self.ids.text(record.serial),
+            id: self.ids.island_id(record.serial),
             size,
-            limit: self.limit_of(island),
-            areas: self.areas_of(zone),
-            can_join: self.names(self.ground.capabilities(island, None)),
+            limit: self.size_limit(island),
+            areas: self.area_labels(zone),
+            can_join: self.capability_names(self.spatial.capabilities(island, None)),
             rule: self.rule_name(record.rule),
-            rules: self.tried(zone, size),
-            next_rule: pace.rule.map(|(rule, since)| {
+            rules: self.rules_tried(zone, size),
+            next_rule: pace.candidate_rule.map(|(rule, since)| {
                 let due = since.saturating_add(self.zones.settling_of(rule));
                 (self.rule_name(rule), seconds(due.saturating_sub(now)))
             }),
             node: self.registry.name(record.node).cloned(),
             candidates: self.candidates(island, now),
-            better_for_s: pace.better.map(|since| seconds(now.saturating_sub(since))),
+            better_for_s: pace.better_node_since.map(|since| seconds(now.saturating_sub(since))),
             moved_s_ago: pace.moved_at.map(|at| seconds(now.saturating_sub(at))),
         }
     }
 
     /// The nodes that an island might be on, in order of preference, each once.
-    fn candidates(&self, island: u32, now: Duration) -> Vec<Candidate> {
+    fn candidates(&self, island: u32, now: Duration) -> Vec<NodeCandidate> {
         let record = &self.islands[island];
         let rule = self.zones.rules.rules.get(record.rule as usize);
         let own = rule.and_then(|rule| rule.transports.as_ref()).map_or(0, Vec::len);
-        let (size, capabilities) = (self.ground.size(island), self.ground.capabilities(island, None));
-        let mut candidates: Vec<Candidate> = Vec::new();
+        let (size, capabilities) = (self.spatial.size(island), self.spatial.capabilities(island, None));
+        let mut candidates: Vec<NodeCandidate> = Vec::new();
         for (place, choice) in self.zones.choices(record.rule).enumerate() {
             let (by_rule, spelled) = (place < own || own == 0, choice.to_string());
             let mut any = false;
             for (node, unfit) in self.registry.candidates(choice, size, capabilities, record.node) {
                 any = true;
-                let Some((view, heard)) = self.registry.last_word(node) else { continue };
+                let Some((view, heard)) = self.registry.last_announcement(node) else { continue };
                 let name = &view.transport.node;
                 if candidates.iter().any(|known| known.node.as_ref() == Some(name)) {
                     continue;
@@ -200,15 +204,17 @@ impl Engine {
                     .map_or("seats without limit".to_owned(), |free| format!("free seats: {free}"));
                 let reason = match unfit {
                     None => free,
-                    Some(Unfit::Gone) => format!("not heard for {silent:.1} s"),
-                    Some(Unfit::Draining) => "draining".to_owned(),
-                    Some(Unfit::Lacking) => self.who_lacks(island, &view.transport.capability),
-                    Some(Unfit::Small) => {
+                    Some(NodeRejection::Gone) => format!("not heard for {silent:.1} s"),
+                    Some(NodeRejection::Draining) => "draining".to_owned(),
+                    Some(NodeRejection::MissingCapability) => {
+                        self.missing_capability_reason(island, &view.transport.capability)
+                    }
+                    Some(NodeRejection::RoomTooSmall) => {
                         format!("holds {} in a room, and they are {size}", view.transport.max_island_size)
                     }
-                    Some(Unfit::Full) => format!("{free}, and they are {size}"),
+                    Some(NodeRejection::Full) => format!("{free}, and they are {size}"),
                 };
-                candidates.push(Candidate {
+                candidates.push(NodeCandidate {
                     choice: spelled.clone(),
                     by_rule,
                     node: Some(name.clone()),
@@ -219,7 +225,7 @@ impl Engine {
             }
             if !any && !candidates.iter().any(|known| known.choice == spelled) {
                 let reason = "there is none".to_owned();
-                candidates.push(Candidate {
+                candidates.push(NodeCandidate {
                     choice: spelled,
                     by_rule,
                     node: None,
@@ -232,20 +238,20 @@ impl Engine {
         candidates
     }
 
-    fn who_lacks(&self, island: u32, capability: &str) -> String {
-        let lacks = |member: &crate::ground::Member| {
-            !self.names(member.terms.capabilities()).iter().any(|name| name == capability)
+    fn missing_capability_reason(&self, island: u32, capability: &str) -> String {
+        let lacks = |member: &crate::spatial::Member| {
+            !self.capability_names(member.traits.capabilities()).iter().any(|name| name == capability)
         };
-        let who = self.ground.members(island).find(lacks).map(|member| self.peers[member.peer].address);
+        let who = self.spatial.members(island).find(lacks).map(|member| self.peers[member.peer].address);
         who.map_or_else(String::new, |who| format!("{who} cannot join {capability}"))
     }
 
     /// What capabilities are called, of those that some node needs.
-    pub(super) fn names(&self, capabilities: Capabilities) -> Vec<String> {
+    pub(super) fn capability_names(&self, capabilities: Capabilities) -> Vec<String> {
         self.registry.capability_names(capabilities).map(str::to_owned).collect()
     }
 
-    pub(super) fn areas_of(&self, zone: u32) -> Vec<String> {
+    pub(super) fn area_labels(&self, zone: u32) -> Vec<String> {
         let areas = self.zones.zone(zone).areas.iter();
         areas.map(|&area| self.zones.rules.areas[area as usize].label.clone()).collect()
     }
@@ -256,18 +262,18 @@ impl Engine {
     }
 
     /// Rules of a zone up to the first that matches an island of so many.
-    fn tried(&self, zone: u32, size: u32) -> Vec<RuleFacts> {
+    fn rules_tried(&self, zone: u32, size: u32) -> Vec<RuleFacts> {
         let mut tried = Vec::new();
         for number in self.zones.rules_of(zone) {
             let rule = &self.zones.rules.rules[number as usize];
-            let seen = self.zones.people_seen(number).unwrap_or_default();
+            let seen = self.zones.crowding_count(number).unwrap_or_default();
             let (matches, reason) = if !rule.people.contains(size) {
                 (false, format!("it is about {} people, and they are {size}", rule.people))
-            } else if !self.zones.is_as_crowded(number) {
+            } else if !self.zones.crowding_holds(number) {
                 let wanted = rule.crowding.map(|count| count.to_string()).unwrap_or_default();
                 (false, format!("it is about a crowd of {wanted}, and there are {seen}"))
             } else {
-                (true, asks(rule))
+                (true, rule_conditions(rule))
             };
             tried.push(RuleFacts { name: rule.name.clone(), matches, reason });
             if matches {
@@ -277,30 +283,30 @@ impl Engine {
         tried
     }
 
-    pub(super) fn place_facts(&self, at: Point) -> PlaceFacts {
+    pub(super) fn position_facts(&self, at: Point) -> PositionFacts {
         // Nobody may have stood here before.
         let mut zones = self.zones.clone();
-        let (before, zone) = (zones.count(), zones.at(at));
+        let (before, zone) = (zones.count(), zones.zone_at(at));
         if zones.count() > before {
-            zones.limit_new(before, &self.registry);
+            zones.compute_new_limits(before, &self.registry);
         }
         let label = |area: u32| zones.rules.areas[area as usize].label.clone();
         let rules = zones.rules_of(zone).map(|number| (number, &zones.rules.rules[number as usize]));
         let place = zones.zone(zone);
         let parcel = Position::new(at.x, 0.0, at.z).parcel();
-        PlaceFacts {
+        PositionFacts {
             at: [at.x, at.z],
             parcel: [parcel.x, parcel.y],
             areas: place.areas.iter().map(|&area| label(area)).collect(),
             exclusive: (place.enclosure != NONE).then(|| label(place.enclosure)),
             join_distance_m: place.distances.join_m,
             leave_distance_m: place.distances.leave_m,
-            limit: zones.limit(zone, Capabilities::ALL),
+            limit: zones.size_limit(zone, Capabilities::ALL),
             rules: rules
                 .map(|(number, rule)| RuleFacts {
                     name: rule.name.clone(),
-                    matches: zones.is_as_crowded(number),
-                    reason: asks(rule),
+                    matches: zones.crowding_holds(number),
+                    reason: rule_conditions(rule),
                 })
                 .collect(),
         }
@@ -308,9 +314,9 @@ impl Engine {
 }
 
 /// What a rule asks and wants.
-fn asks(rule: &Rule) -> String {
+fn rule_conditions(rule: &Rule) -> String {
     let mut parts = Vec::new();
-    if rule.people != crate::rules::Count::ANY {
+    if rule.people != crate::rules::CountRange::ANY {
         parts.push(format!("{} people", rule.people));
     }
     if let Some(crowding) = rule.crowding {

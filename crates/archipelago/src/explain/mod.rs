@@ -4,19 +4,19 @@
 //! from the engine as it is, by the same functions that decide.
 
 mod diff;
+mod display;
 mod facts;
 mod island;
 mod pair;
 mod peer;
-mod text;
 
 use std::{fmt, time::Duration};
 
 use protocol::{Address, IslandId, Position};
 use serde::Serialize;
 
-pub use diff::{Diff, IslandChange, Part};
-pub use facts::{Candidate, IslandFacts, PeerFacts, PlaceFacts, RuleFacts};
+pub use diff::{IslandChange, IslandPart, RulesDiff};
+pub use facts::{IslandFacts, NodeCandidate, PeerFacts, PositionFacts, RuleFacts};
 
 use crate::engine::Engine;
 
@@ -42,7 +42,7 @@ pub struct Explanation {
     pub summary: String,
     /// The place that was asked about.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub place: Option<PlaceFacts>,
+    pub place: Option<PositionFacts>,
     /// The peers that were asked about.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub peers: Vec<PeerFacts>,
@@ -102,7 +102,7 @@ impl Engine {
     /// Answers a question.
     pub fn explain(&self, question: &Question, now: Duration) -> Explanation {
         match *question {
-            Question::At(position) => self.explain_place(position),
+            Question::At(position) => self.explain_position(position),
             Question::Island(ref island) => self.explain_island(island, now),
             Question::Peer(peer) => self.explain_peer(peer, now),
             Question::Pair(one, other) => self.explain_pair(one, other, now),

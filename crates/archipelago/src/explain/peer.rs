@@ -4,16 +4,16 @@ use protocol::{Address, Position};
 
 use super::{Cause, Explanation, facts::seconds};
 use crate::{
-    crossing::Crossing,
     engine::Engine,
-    ground::Point,
-    peers::{Flags, State},
+    peers::{Flags, PeerState},
     slab::NONE,
+    spatial::Point,
+    transitions::ZoneTransition,
 };
 
 impl Engine {
-    pub(super) fn explain_place(&self, position: Position) -> Explanation {
-        let place = self.place_facts(Point { x: position.x, z: position.z });
+    pub(super) fn explain_position(&self, position: Position) -> Explanation {
+        let place = self.position_facts(Point { x: position.x, z: position.z });
         let rule = place.rules.iter().find(|rule| rule.matches);
         let summary = match (rule, &place.exclusive) {
             (Some(rule), Some(area)) => {
@@ -30,8 +30,8 @@ impl Engine {
     }
 
     pub(super) fn explain_peer(&self, address: Address, now: Duration) -> Explanation {
-        let Some(peer) = self.peers.find(address) else { return unknown(address) };
-        let mut explanation = match self.why_absent(peer, now) {
+        let Some(peer) = self.peers.find(address) else { return unknown_peer(address) };
+        let mut explanation = match self.absence_cause(peer, now) {
             Some((cause, summary)) => Explanation::new(cause, summary),
             None => self.explain_present(peer, now),
         };
@@ -40,26 +40,29 @@ impl Engine {
     }
 
     fn explain_present(&self, peer: u32, now: Duration) -> Explanation {
-        let island = self.ground.island_of(peer);
+        let island = self.spatial.island_of(peer);
         let facts = self.island_facts(island, now);
-        let settling = || Some((Cause::Settling, self.who_crosses(peer, self.crossings.of(peer)?, now)));
-        let (cause, summary) =
-            self.why_untold(peer).or_else(settling).unwrap_or_else(|| self.why_there(island, &facts, now));
+        let settling =
+            || Some((Cause::Settling, self.crossing_summary(peer, self.zone_transitions.get(peer)?, now)));
+        let (cause, summary) = self
+            .pending_assignment_cause(peer)
+            .or_else(settling)
+            .unwrap_or_else(|| self.placement_cause(island, &facts, now));
         Explanation { islands: vec![facts], ..Explanation::new(cause, summary) }
     }
 
     /// That a peer is on the other side of a border.
-    pub(super) fn who_crosses(&self, peer: u32, crossing: Crossing, now: Duration) -> String {
+    pub(super) fn crossing_summary(&self, peer: u32, crossing: ZoneTransition, now: Duration) -> String {
         let (address, left) = (self.peers[peer].address, seconds(crossing.due.saturating_sub(now)));
         format!("{address} has crossed a border, which counts when it has lasted, in {left:.1} s")
     }
 
     /// Why a peer is in no island, if it is not.
-    pub(super) fn why_absent(&self, peer: u32, now: Duration) -> Option<(Cause, String)> {
+    pub(super) fn absence_cause(&self, peer: u32, now: Duration) -> Option<(Cause, String)> {
         let record = &self.peers[peer];
         let address = record.address;
-        let quiet = now.saturating_sub(record.last_heard());
-        let replaced = self.replaced.get(&peer).map(|&at| now.saturating_sub(at));
+        let quiet = now.saturating_sub(record.last_seen());
+        let replaced = self.stale_heartbeats.get(&peer).map(|&at| now.saturating_sub(at));
         if let Some(ago) = replaced.filter(|&ago| ago <= self.settings.silence) {
             let summary = format!(
                 "{address} signed in again elsewhere: what a session says that was replaced counts for nothing, and one did so {:.1} s ago",
@@ -68,7 +71,7 @@ impl Engine {
             return Some((Cause::OtherSession, summary));
         }
         match record.state {
-            State::Departed if record.flags.has(Flags::SILENT) => {
+            PeerState::Departed if record.flags.has(Flags::TIMED_OUT) => {
                 let limit = seconds(self.settings.silence);
                 let summary = format!(
                     "{address} was not heard for {:.1} s, and {limit} s are the most",
@@ -76,33 +79,35 @@ impl Engine {
                 );
                 Some((Cause::SilentPeer, summary))
             }
-            State::Departed => Some((Cause::Left, format!("{address} signed off, or its connection ended"))),
-            State::Known => {
+            PeerState::Departed => {
+                Some((Cause::Left, format!("{address} signed off, or its connection ended")))
+            }
+            PeerState::Connected => {
                 Some((Cause::OtherSession, format!("{address} signed in and has not yet said where it is")))
             }
-            State::Forgotten => Some((Cause::Unknown, format!("{address} is not in the world"))),
-            State::Present if record.flags.has(Flags::MUTE) => {
+            PeerState::Forgotten => Some((Cause::Unknown, format!("{address} is not in the world"))),
+            PeerState::Present if record.flags.has(Flags::AWAITING_HEARTBEAT) => {
                 let summary = format!(
                     "{address} signed in again, and in its new session it has not yet said where it is"
                 );
                 Some((Cause::OtherSession, summary))
             }
-            State::Present if !self.belongs(peer) => Some((
+            PeerState::Present if !self.is_placeable(peer) => Some((
                 Cause::OtherCluster,
                 format!("{address} is in no cluster, and clusters say who is together"),
             )),
-            State::Present if self.ground.island_of(peer) == NONE => {
+            PeerState::Present if self.spatial.island_of(peer) == NONE => {
                 Some((Cause::NextFlush, format!("{address} has just come: the next flush places it")))
             }
-            State::Present => None,
+            PeerState::Present => None,
         }
     }
 
     /// Why a peer that is in an island with a node was not told of that.
-    pub(super) fn why_untold(&self, peer: u32) -> Option<(Cause, String)> {
-        let (record, place) = (&self.peers[peer], &self.islands[self.ground.island_of(peer)]);
+    pub(super) fn pending_assignment_cause(&self, peer: u32) -> Option<(Cause, String)> {
+        let (record, place) = (&self.peers[peer], &self.islands[self.spatial.island_of(peer)]);
         let node = self.registry.name(place.node)?;
-        if (record.told, record.told_node) == (place.serial, place.node) {
+        if (record.last_assigned, record.last_assigned_node) == (place.serial, place.node) {
             return None;
         }
         let address = record.address;
@@ -116,7 +121,7 @@ impl Engine {
     }
 }
 
-pub(super) fn unknown(address: Address) -> Explanation {
+pub(super) fn unknown_peer(address: Address) -> Explanation {
     let summary = format!("{address} is not in the world: it never came, or has been gone for a while");
     Explanation::new(Cause::Unknown, summary)
 }

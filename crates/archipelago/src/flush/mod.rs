@@ -13,25 +13,25 @@
 //! Work is proportional to the islands that hold a peer which moved, came or left. Where only a few
 //! members of an island moved, it is looked at through their eyes alone, unless they may have parted it.
 
-mod announce;
-mod arrive;
-mod cut;
-mod depart;
-mod hold;
-mod judge;
+mod connectivity;
+mod emit;
+mod join;
+mod leave;
 mod merge;
-mod refine;
-mod survey;
+mod neighbours;
+mod placement;
+mod rebalance;
+mod split;
 mod transports;
 
 use std::time::Duration;
 
-pub(crate) use cut::lowest_address;
-pub(crate) use hold::{Step, is_few};
-pub(crate) use judge::Pace;
+pub(crate) use connectivity::{MoveOrigin, are_few_movers};
+pub(crate) use placement::PlacementState;
+pub(crate) use split::lowest_address;
 pub(crate) use transports::refresh;
 
-use crate::{crossing, engine::Engine, event::Output, ground::Member, ids::IdCache, peers::Flags};
+use crate::{engine::Engine, event::Output, ids::IdCache, peers::Flags, spatial::Member, transitions};
 
 /// Memory that one flush leaves to the next.
 #[derive(Debug, Clone, Default)]
@@ -40,10 +40,10 @@ pub(crate) struct Scratch {
     ends: Vec<usize>,
     found: Vec<u32>,
     active: Vec<u32>,
-    fragments: cut::Fragments,
-    contacts: survey::Contacts,
-    movers: hold::Movers,
-    refine: refine::Scratch,
+    fragments: split::Fragments,
+    neighbours: neighbours::IslandNeighbours,
+    movers: connectivity::Movers,
+    rebalance: rebalance::Scratch,
     names: IdCache,
 }
 
@@ -54,54 +54,54 @@ impl Scratch {
             + self.ends.capacity() * size_of::<usize>()
             + (self.found.capacity() + self.active.capacity()) * size_of::<u32>()
             + self.fragments.bytes()
-            + self.contacts.bytes()
+            + self.neighbours.bytes()
             + self.movers.bytes()
-            + self.refine.bytes()
+            + self.rebalance.bytes()
     }
 }
 
 pub(crate) fn run(engine: &mut Engine, now: Duration, outputs: &mut Vec<Output>) {
     transports::refresh(engine, now);
-    depart::fall_silent(engine, now);
-    depart::take_out(engine, now);
-    depart::take_out_unclustered(engine, now);
-    crossing::run(engine, now);
-    engine.ground.tidy();
+    leave::time_out_peers(engine, now);
+    leave::remove_departed(engine, now);
+    leave::remove_unclustered(engine, now);
+    transitions::run(engine, now);
+    engine.spatial.reorder_memory();
     let mut dirty = std::mem::take(&mut engine.pending.dirty);
     let moved = std::mem::take(&mut engine.pending.moved);
-    let steps = std::mem::take(&mut engine.pending.steps);
-    let mut arrivals = std::mem::take(&mut engine.pending.arrivals);
-    arrivals.retain(|&peer| engine.belongs(peer));
-    sort_by_place(engine, &mut dirty);
-    hold::run(engine, &moved, &steps);
-    cut::run(engine, &dirty);
+    let steps = std::mem::take(&mut engine.pending.move_origins);
+    let mut arrivals = std::mem::take(&mut engine.pending.joining);
+    arrivals.retain(|&peer| engine.is_placeable(peer));
+    sort_by_locality(engine, &mut dirty);
+    connectivity::run(engine, &moved, &steps);
+    split::run(engine, &dirty);
     let mut active = std::mem::take(&mut engine.scratch.active);
-    survey::run(engine, &dirty, &mut active);
-    arrive::put_back(engine, &arrivals, &mut active);
+    neighbours::run(engine, &dirty, &mut active);
+    join::rejoin(engine, &arrivals, &mut active);
     merge::run(engine, &active);
-    arrive::place_fragments(engine);
-    arrive::place_newcomers(engine, &arrivals);
-    if engine.refines {
+    join::place_fragments(engine);
+    join::place_new_peers(engine, &arrivals);
+    if engine.rebalances {
         // Crowds that were taken over stay as people were told, but for what has to change: another
         // look at all of them might find something to improve.
-        let improvable = if std::mem::take(&mut engine.taken_over) { &[] } else { &active[..] };
-        refine::run(engine, improvable);
+        let improvable = if std::mem::take(&mut engine.just_resumed) { &[] } else { &active[..] };
+        rebalance::run(engine, improvable);
     }
-    announce::name_islands(engine, outputs);
-    judge::run(engine, now, outputs);
-    announce::tell(engine, outputs);
-    depart::forget(engine, now);
-    announce::close_islands(engine, outputs);
+    emit::emit_opened(engine, outputs);
+    placement::run(engine, now, outputs);
+    emit::emit_changes(engine, outputs);
+    leave::expire_grace(engine, now);
+    emit::emit_closed(engine, outputs);
     active.clear();
     engine.scratch.active = active;
-    engine.pending.steps = steps;
+    engine.pending.move_origins = steps;
     finish(engine, dirty, moved, arrivals);
 }
 
 /// Orders islands so that those near each other follow each other: what is in the processor's cache
 /// for the one serves the next. The order depends on nothing but places and ages.
-fn sort_by_place(engine: &Engine, islands: &mut [u32]) {
-    islands.sort_by_cached_key(|&island| (engine.ground.district(island), engine.islands[island].age));
+fn sort_by_locality(engine: &Engine, islands: &mut [u32]) {
+    islands.sort_by_cached_key(|&island| (engine.spatial.morton_code(island), engine.islands[island].age));
 }
 
 /// Nothing is pending any more. The lists keep their memory, within reason.
@@ -115,17 +115,17 @@ fn finish(engine: &mut Engine, dirty: Vec<u32>, moved: Vec<u32>, arrivals: Vec<u
     }
     let pending = &mut engine.pending;
     // Islands that were marked in the course of the flush have been looked at.
-    (pending.dirty, pending.moved, pending.arrivals) = (dirty, moved, arrivals);
+    (pending.dirty, pending.moved, pending.joining) = (dirty, moved, arrivals);
     for list in [
         &mut pending.dirty,
         &mut pending.moved,
-        &mut pending.arrivals,
+        &mut pending.joining,
         &mut pending.leaving,
         &mut pending.changed,
     ] {
         list.shrink_to(2 * list.len());
         list.clear();
     }
-    pending.steps.shrink_to(2 * pending.steps.len());
-    pending.steps.clear();
+    pending.move_origins.shrink_to(2 * pending.move_origins.len());
+    pending.move_origins.clear();
 }

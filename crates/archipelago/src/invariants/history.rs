@@ -4,42 +4,41 @@ use std::collections::{HashMap, HashSet};
 
 use protocol::{Address, IslandId, Position};
 
-use super::{Bounds, Picture, PicturedIsland, Violation, for_each_pair, is_connected};
+use super::{Bounds, IslandMembers, Partition, Violation, for_each_pair, is_connected};
 
 /// How things were after the flush before.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Past {
+pub(super) struct PreviousFlush {
     /// Who was in which island.
     pub(super) members: HashMap<Address, IslandId>,
     /// The islands there were, and how many were opened before each.
     pub(super) ages: HashMap<IslandId, usize>,
     /// Who has ever been in an island: they may be put back where they were.
-    pub(super) known: HashSet<Address>,
+    pub(super) ever_placed: HashSet<Address>,
     /// To whose company each was kept.
     pub(super) enclosures: HashMap<Address, u32>,
     /// There may have been other rules since.
-    pub(super) relaid: bool,
+    pub(super) rules_changed: bool,
 }
 
-impl Past {
+impl PreviousFlush {
     /// Checks that islands came together only at the join distance and parted only beyond the leave
     /// distance, and that of two that became one the right one survived.
-    pub(super) fn check(&self, picture: &Picture, bounds: &Bounds) -> Result<(), Violation> {
-        let now: HashMap<Address, usize> =
-            picture.everybody().map(|(index, peer, _)| (peer, index)).collect();
-        let crowded = crowded(picture, bounds);
+    pub(super) fn check(&self, picture: &Partition, bounds: &Bounds) -> Result<(), Violation> {
+        let now: HashMap<Address, usize> = picture.peers().map(|(index, peer, _)| (peer, index)).collect();
+        let crowded = islands_in_crowds(picture, bounds);
         for (index, island) in picture.islands.iter().enumerate() {
             if !crowded.contains(&index) {
-                self.check_held_together(island, bounds)?;
+                self.check_joins(island, bounds)?;
             }
         }
-        for (before, members) in self.islands() {
-            self.check_parted(before, &members, &now, &crowded, picture, bounds)?;
+        for (before, members) in self.members_by_island() {
+            self.check_splits(before, &members, &now, &crowded, picture, bounds)?;
         }
         self.check_survivors(picture, &crowded, bounds)
     }
 
-    fn islands(&self) -> HashMap<&IslandId, Vec<Address>> {
+    fn members_by_island(&self) -> HashMap<&IslandId, Vec<Address>> {
         let mut islands: HashMap<&IslandId, Vec<Address>> = HashMap::new();
         for (peer, island) in &self.members {
             islands.entry(island).or_default().push(*peer);
@@ -48,8 +47,8 @@ impl Past {
     }
 
     /// Whoever was not together before is so by a hop of the join distance.
-    fn check_held_together(&self, island: &PicturedIsland, bounds: &Bounds) -> Result<(), Violation> {
-        let returned = |peer: &Address| !self.members.contains_key(peer) && self.known.contains(peer);
+    fn check_joins(&self, island: &IslandMembers, bounds: &Bounds) -> Result<(), Violation> {
+        let returned = |peer: &Address| !self.members.contains_key(peer) && self.ever_placed.contains(peer);
         let hop_m = |a: &Address, b: &Address| {
             let together = self.members.contains_key(a) && self.members.get(a) == self.members.get(b);
             let far = together || returned(a) || returned(b);
@@ -67,17 +66,17 @@ impl Past {
                 !near
             });
         }
-        if unseen.is_empty() { Ok(()) } else { Err(Violation::JoinedFar(island.id.clone())) }
+        if unseen.is_empty() { Ok(()) } else { Err(Violation::JoinedTooFar(island.id.clone())) }
     }
 
     /// Whoever was together and still holds together is together, except in crowds.
-    fn check_parted(
+    fn check_splits(
         &self,
         before: &IslandId,
         members: &[Address],
         now: &HashMap<Address, usize>,
         crowded: &HashSet<usize>,
-        picture: &Picture,
+        picture: &Partition,
         bounds: &Bounds,
     ) -> Result<(), Violation> {
         let mut islands: Vec<usize> = members.iter().filter_map(|peer| now.get(peer).copied()).collect();
@@ -89,31 +88,31 @@ impl Past {
         let everybody = islands.iter().flat_map(|&island| &picture.islands[island].members);
         let still: Vec<(Address, Position)> =
             everybody.filter(|(peer, _)| self.members.get(peer) == Some(before)).copied().collect();
-        if still.iter().any(|&(peer, _)| self.has_crossed(peer, bounds)) {
+        if still.iter().any(|&(peer, _)| self.enclosure_changed(peer, bounds)) {
             return Ok(());
         }
         let limit = bounds.limit_of(still.iter().map(|&(peer, _)| peer));
         if still.len() <= limit as usize && is_connected(&still, bounds) {
-            return Err(Violation::Parted(before.clone()));
+            return Err(Violation::NeedlessSplit(before.clone()));
         }
         Ok(())
     }
 
     /// Whether a peer is kept to another company than before: who crosses a border may do so one
     /// after the other.
-    fn has_crossed(&self, peer: Address, bounds: &Bounds) -> bool {
-        self.relaid || self.enclosures.get(&peer).copied() != bounds.enclosure(peer)
+    fn enclosure_changed(&self, peer: Address, bounds: &Bounds) -> bool {
+        self.rules_changed || self.enclosures.get(&peer).copied() != bounds.enclosure(peer)
     }
 
     /// An island that consists of just the members of two before, neither of which fell apart, goes
     /// on as the larger of them, and of two alike as the older.
     fn check_survivors(
         &self,
-        picture: &Picture,
+        picture: &Partition,
         crowded: &HashSet<usize>,
         bounds: &Bounds,
     ) -> Result<(), Violation> {
-        let before = self.islands();
+        let before = self.members_by_island();
         let islands = picture.islands.iter().enumerate();
         for (_, island) in islands.filter(|(index, _)| !crowded.contains(index)) {
             let former: HashSet<Option<&IslandId>> =
@@ -128,7 +127,7 @@ impl Past {
                 let limit = bounds.limit_of(members.iter().map(|&(peer, _)| peer));
                 members.len() <= limit as usize && is_connected(&members, bounds)
             };
-            if island.members.iter().any(|(peer, _)| self.has_crossed(*peer, bounds)) {
+            if island.members.iter().any(|(peer, _)| self.enclosure_changed(*peer, bounds)) {
                 continue;
             }
             let rank = |id: &IslandId| (before[id].len(), std::cmp::Reverse(self.ages.get(id)));
@@ -145,9 +144,9 @@ impl Past {
 }
 
 /// The islands of people who, connected at the leave distance, are more than fit an island.
-fn crowded(picture: &Picture, bounds: &Bounds) -> HashSet<usize> {
-    let mut groups = Groups((0..picture.islands.len()).collect());
-    for_each_pair(picture.everybody().collect(), bounds.farthest_m(), |one, other| {
+fn islands_in_crowds(picture: &Partition, bounds: &Bounds) -> HashSet<usize> {
+    let mut groups = UnionFind((0..picture.islands.len()).collect());
+    for_each_pair(picture.peers().collect(), bounds.max_leave_m(), |one, other| {
         let near = bounds
             .leave_m(one.1, other.1)
             .is_some_and(|metres| one.2.ground_distance_squared(other.2) <= metres * metres);
@@ -168,9 +167,9 @@ fn crowded(picture: &Picture, bounds: &Bounds) -> HashSet<usize> {
 }
 
 /// Which islands are connected: each names another of its group, or itself.
-struct Groups(Vec<usize>);
+struct UnionFind(Vec<usize>);
 
-impl Groups {
+impl UnionFind {
     fn find(&self, mut island: usize) -> usize {
         while self.0[island] != island {
             island = self.0[island];

@@ -1,4 +1,4 @@
-use crate::ground::Point;
+use crate::spatial::Point;
 
 /// The side of a parcel, in metres.
 pub(super) const PARCEL_M: f64 = 16.0;

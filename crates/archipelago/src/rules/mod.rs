@@ -9,7 +9,7 @@
 //! [`Rules::parse`] reads them from TOML.
 
 mod area;
-mod atlas;
+mod area_index;
 mod parse;
 
 use std::{fmt, time::Duration};
@@ -17,7 +17,7 @@ use std::{fmt, time::Duration};
 use protocol::NodeName;
 
 pub use area::{Area, Shape};
-pub(crate) use atlas::Atlas;
+pub(crate) use area_index::AreaIndex;
 pub use parse::RulesError;
 
 use crate::registry::TransportKind;
@@ -31,12 +31,12 @@ pub struct Rules {
     pub areas: Vec<Area>,
     /// What is used where no rule matches, or nothing that a rule wants is to be had, in order of
     /// preference. `None`: [`DEFAULT_TRANSPORTS`].
-    pub default_transports: Option<Vec<Choice>>,
+    pub default_transports: Option<Vec<TransportChoice>>,
 }
 
 /// LiveKit, then WebSocket rooms.
-pub const DEFAULT_TRANSPORTS: [Choice; 2] =
-    [Choice::Kind(TransportKind::LiveKit), Choice::Kind(TransportKind::WsRoom)];
+pub const DEFAULT_TRANSPORTS: [TransportChoice; 2] =
+    [TransportChoice::Kind(TransportKind::LiveKit), TransportChoice::Kind(TransportKind::WsRoom)];
 
 /// One rule.
 #[derive(Debug, Clone, PartialEq)]
@@ -48,13 +48,13 @@ pub struct Rule {
     /// Whether those inside the area are together only among themselves.
     pub exclusive: bool,
     /// How many people the island may have.
-    pub people: Count,
+    pub people: CountRange,
     /// How many people the area, or without one the world, may hold, in whatever islands.
-    pub crowding: Option<Count>,
+    pub crowding: Option<CountRange>,
     /// When it holds.
     pub hours: Option<Hours>,
     /// What to use, in order of preference. `None`: what is used without a rule.
-    pub transports: Option<Vec<Choice>>,
+    pub transports: Option<Vec<TransportChoice>>,
     /// The most members of an island. `None`: the setting.
     pub island_size: Option<u32>,
     /// The distances that hold in the area. `None`: those of the next rule that has some, or the
@@ -66,7 +66,7 @@ pub struct Rule {
 
 /// A transport as a rule names it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Choice {
+pub enum TransportChoice {
     /// Any node of this kind: the least loaded.
     Kind(TransportKind),
     /// This node.
@@ -75,7 +75,7 @@ pub enum Choice {
 
 /// From so many to so many, both included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Count {
+pub struct CountRange {
     /// The least.
     pub min: u32,
     /// The most.
@@ -83,7 +83,7 @@ pub struct Count {
 }
 
 /// When people come together and when they part. Metres on the ground; see
-/// [`Settings`](crate::Settings).
+/// [`InvalidSettings`](crate::Settings).
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Distances {
     /// Up to here they come together.
@@ -104,7 +104,7 @@ pub struct Hours {
 /// Minutes of a day.
 pub(crate) const DAY_MINUTES: u16 = 24 * 60;
 
-impl Count {
+impl CountRange {
     /// Any number.
     pub const ANY: Self = Self { min: 0, max: u32::MAX };
 
@@ -127,15 +127,15 @@ impl Hours {
 
 impl Rules {
     /// What is used where no rule says otherwise.
-    pub fn default_transports(&self) -> &[Choice] {
+    pub fn default_transports(&self) -> &[TransportChoice] {
         self.default_transports.as_deref().unwrap_or(&DEFAULT_TRANSPORTS)
     }
 
     /// Rules that never decide, each with one before it that matches wherever it does. They may
     /// still set distances, sizes and settling times.
-    pub fn never_decide(&self) -> impl Iterator<Item = (&str, &str)> {
+    pub fn shadowed_rules(&self) -> impl Iterator<Item = (&str, &str)> {
         let always =
-            |rule: &Rule| rule.people == Count::ANY && rule.crowding.is_none() && rule.hours.is_none();
+            |rule: &Rule| rule.people == CountRange::ANY && rule.crowding.is_none() && rule.hours.is_none();
         self.rules.iter().enumerate().filter_map(move |(place, rule)| {
             let covers =
                 |before: &&Rule| always(before) && (before.area.is_none() || before.area == rule.area);
@@ -146,13 +146,13 @@ impl Rules {
 
     /// What an island under this rule may use, in order of preference: what the rule wants, then
     /// what is used without a rule. `None` stands for no rule.
-    pub fn choices(&self, rule: Option<usize>) -> impl Iterator<Item = &Choice> {
+    pub fn choices(&self, rule: Option<usize>) -> impl Iterator<Item = &TransportChoice> {
         let own = rule.and_then(|rule| self.rules[rule].transports.as_deref()).unwrap_or_default();
         own.iter().chain(self.default_transports())
     }
 }
 
-impl fmt::Display for Choice {
+impl fmt::Display for TransportChoice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Kind(kind) => kind.fmt(f),
@@ -161,7 +161,7 @@ impl fmt::Display for Choice {
     }
 }
 
-impl fmt::Display for Count {
+impl fmt::Display for CountRange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
             Self { min: 0, max: u32::MAX } => f.write_str("any number"),

@@ -10,8 +10,10 @@ use protocol::NodeName;
 use serde::{Deserialize, Deserializer, de::Error as _};
 use toml::Spanned;
 
-use super::{Choice, Count, DAY_MINUTES, Distances, Hours, Rule, Rules, area::Area, area::Shape};
-use crate::{engine::WORLD_EDGE_M, registry::TransportKind, settings};
+use super::{
+    CountRange, DAY_MINUTES, Distances, Hours, Rule, Rules, TransportChoice, area::Area, area::Shape,
+};
+use crate::{engine::MAX_COORDINATE_M, registry::TransportKind, settings};
 
 /// Why a text is no set of rules.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -26,25 +28,25 @@ pub struct RulesError {
 }
 
 /// The most rules that a set has.
-const MOST_RULES: usize = 65_000;
-const LONGEST_NAME_CHARS: usize = 64;
+const MAX_RULES: usize = 65_000;
+const MAX_NAME_CHARS: usize = 64;
 
 impl Rules {
     /// Reads rules. All of them are right, or none is taken.
     pub fn parse(text: &str) -> Result<Self, RulesError> {
-        let refused = |(span, reason): Refusal| {
+        let refused = |(span, reason): SpannedReason| {
             let (line, column) = line_and_column(text, span.start);
             RulesError { line, column, reason }
         };
-        let file: File = toml::from_str(text).map_err(|error| {
+        let file: RulesFile = toml::from_str(text).map_err(|error| {
             refused((error.span().unwrap_or_default(), error.message().trim().to_owned()))
         })?;
-        Reading::default().read(file).map_err(refused)
+        RulesReader::default().read(file).map_err(refused)
     }
 }
 
 /// Where, and what is wrong there.
-type Refusal = (Range<usize>, String);
+type SpannedReason = (Range<usize>, String);
 
 fn line_and_column(text: &str, offset: usize) -> (usize, usize) {
     let before = text.get(..offset.min(text.len())).unwrap_or(text);
@@ -54,10 +56,10 @@ fn line_and_column(text: &str, offset: usize) -> (usize, usize) {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct File {
+struct RulesFile {
     #[serde(default)]
     scenes: BTreeMap<String, RawParcels>,
-    default: Option<Default>,
+    default: Option<RawDefault>,
     #[serde(default)]
     rule: Vec<RawRule>,
 }
@@ -69,7 +71,7 @@ type Scenes = BTreeMap<String, Vec<ParcelRange>>;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Default {
+struct RawDefault {
     transports: RawChoices,
 }
 
@@ -128,7 +130,7 @@ struct RawCircle {
 /// A string with its place: `"3,-4"`, or `"3,-4..5,6"` for a rectangle of parcels.
 type RawParcels = Vec<Spanned<String>>;
 
-fn parcels(raw: &RawParcels) -> Result<Vec<ParcelRange>, Refusal> {
+fn parcels(raw: &RawParcels) -> Result<Vec<ParcelRange>, SpannedReason> {
     let range = |raw: &Spanned<String>| {
         let text = raw.get_ref();
         let (from, to) = text.split_once("..").unwrap_or((text, text));
@@ -142,9 +144,9 @@ fn parcels(raw: &RawParcels) -> Result<Vec<ParcelRange>, Refusal> {
 }
 
 fn parcel(text: &str) -> Option<[i32; 2]> {
-    const FARTHEST: i32 = (WORLD_EDGE_M / 16.0) as i32;
+    const MAX_PARCEL: i32 = (MAX_COORDINATE_M / 16.0) as i32;
     let (x, z) = text.split_once(',')?;
-    let coordinate = |text: &str| text.trim().parse().ok().filter(|n: &i32| n.abs() <= FARTHEST);
+    let coordinate = |text: &str| text.trim().parse().ok().filter(|n: &i32| n.abs() <= MAX_PARCEL);
     Some([coordinate(x)?, coordinate(z)?])
 }
 
@@ -177,18 +179,18 @@ impl<'de> Deserialize<'de> for Hours {
 
 /// What is known so far while a file is read.
 #[derive(std::default::Default)]
-struct Reading {
+struct RulesReader {
     areas: Vec<Area>,
     /// By their shapes: what is the same ground is one area.
-    known: HashMap<String, usize>,
-    names: HashMap<String, usize>,
+    area_by_shapes: HashMap<String, usize>,
+    rule_by_name: HashMap<String, usize>,
 }
 
-impl Reading {
-    fn read(mut self, file: File) -> Result<Rules, Refusal> {
-        if file.rule.len() > MOST_RULES {
-            let span = file.rule[MOST_RULES].name.span();
-            return Err((span, format!("there are more than {MOST_RULES} rules")));
+impl RulesReader {
+    fn read(mut self, file: RulesFile) -> Result<Rules, SpannedReason> {
+        if file.rule.len() > MAX_RULES {
+            let span = file.rule[MAX_RULES].name.span();
+            return Err((span, format!("there are more than {MAX_RULES} rules")));
         }
         let mut scenes = Scenes::new();
         for (name, raw) in &file.scenes {
@@ -205,7 +207,7 @@ impl Reading {
         Ok(Rules { rules, areas: self.areas, default_transports })
     }
 
-    fn rule(&mut self, raw: RawRule, scenes: &Scenes) -> Result<Rule, Refusal> {
+    fn rule(&mut self, raw: RawRule, scenes: &Scenes) -> Result<Rule, SpannedReason> {
         let name = self.name(raw.name)?;
         if let Some(exclusive) = &raw.exclusive
             && raw.area.is_none()
@@ -221,7 +223,7 @@ impl Reading {
             name,
             area,
             exclusive: area.is_some() && raw.exclusive.is_none_or(Spanned::into_inner),
-            people: raw.people.map_or(Ok(Count::ANY), count)?,
+            people: raw.people.map_or(Ok(CountRange::ANY), count)?,
             crowding: raw.crowding.map(count).transpose()?,
             hours: raw.hours,
             transports: raw.transports.map(choices).transpose()?,
@@ -232,22 +234,22 @@ impl Reading {
         Ok(rule)
     }
 
-    fn name(&mut self, name: Spanned<String>) -> Result<String, Refusal> {
+    fn name(&mut self, name: Spanned<String>) -> Result<String, SpannedReason> {
         let span = name.span();
         let name = name.into_inner();
         let length = name.chars().count();
-        if !(1..=LONGEST_NAME_CHARS).contains(&length) || name.chars().any(char::is_control) {
-            let reason = format!("a rule's name has 1 to {LONGEST_NAME_CHARS} characters, in one line");
+        if !(1..=MAX_NAME_CHARS).contains(&length) || name.chars().any(char::is_control) {
+            let reason = format!("a rule's name has 1 to {MAX_NAME_CHARS} characters, in one line");
             return Err((span, reason));
         }
-        let number = self.names.len() + 1;
-        if let Some(other) = self.names.insert(name.clone(), number) {
+        let number = self.rule_by_name.len() + 1;
+        if let Some(other) = self.rule_by_name.insert(name.clone(), number) {
             return Err((span, format!("rule {other} is called `{name}` already")));
         }
         Ok(name)
     }
 
-    fn area(&mut self, raw: Spanned<RawArea>, scenes: &Scenes) -> Result<usize, Refusal> {
+    fn area(&mut self, raw: Spanned<RawArea>, scenes: &Scenes) -> Result<usize, SpannedReason> {
         let span = raw.span();
         let raw = raw.into_inner();
         let refused = |reason: String| Err((span.clone(), reason));
@@ -268,7 +270,7 @@ impl Reading {
                 rectangle: Some(RawRectangle { from, to }),
                 circle: None,
             } => {
-                if !from.iter().zip(&to).all(|(from, to)| from < to) || !is_on_the_map(&[from, to]) {
+                if !from.iter().zip(&to).all(|(from, to)| from < to) || !is_within_world(&[from, to]) {
                     return refused(
                         "a rectangle goes from its least x and z to its greatest, in metres".into(),
                     );
@@ -282,7 +284,7 @@ impl Reading {
                 rectangle: None,
                 circle: Some(RawCircle { center, radius_m }),
             } => {
-                if !is_on_the_map(&[center, [radius_m, 0.0]]) || radius_m <= 0.0 {
+                if !is_within_world(&[center, [radius_m, 0.0]]) || radius_m <= 0.0 {
                     return refused("a circle has a center x and z and a radius above 0, in metres".into());
                 }
                 let label = format!("circle of {radius_m} m around {},{}", center[0], center[1]);
@@ -296,7 +298,7 @@ impl Reading {
             return refused(format!("{} has no parcels", area.label));
         }
         let next = self.areas.len();
-        let known = *self.known.entry(format!("{:?}", area.shapes)).or_insert(next);
+        let known = *self.area_by_shapes.entry(format!("{:?}", area.shapes)).or_insert(next);
         if known == next {
             self.areas.push(area);
         }
@@ -317,31 +319,35 @@ fn label_of(parcels: &[ParcelRange]) -> String {
     }
 }
 
-fn is_on_the_map(corners: &[[f64; 2]]) -> bool {
+fn is_within_world(corners: &[[f64; 2]]) -> bool {
     // Comparisons with NaN are false.
-    corners.iter().flatten().all(|metres| metres.abs() <= f64::from(WORLD_EDGE_M))
+    corners.iter().flatten().all(|metres| metres.abs() <= f64::from(MAX_COORDINATE_M))
 }
 
-fn count(raw: Spanned<RawCount>) -> Result<Count, Refusal> {
+fn count(raw: Spanned<RawCount>) -> Result<CountRange, SpannedReason> {
     let span = raw.span();
     let RawCount { min, max } = raw.into_inner();
-    if min <= max { Ok(Count { min, max }) } else { Err((span, format!("min is {min} and max is {max}"))) }
+    if min <= max {
+        Ok(CountRange { min, max })
+    } else {
+        Err((span, format!("min is {min} and max is {max}")))
+    }
 }
 
-fn choices(raw: RawChoices) -> Result<Vec<Choice>, Refusal> {
+fn choices(raw: RawChoices) -> Result<Vec<TransportChoice>, SpannedReason> {
     let span = raw.span();
-    let choices: Vec<Choice> = raw.into_inner().into_iter().map(choice).collect::<Result<_, _>>()?;
+    let choices: Vec<TransportChoice> = raw.into_inner().into_iter().map(choice).collect::<Result<_, _>>()?;
     if choices.is_empty() {
         return Err((span, "there must be one transport at least".to_owned()));
     }
     Ok(choices)
 }
 
-fn choice(raw: Spanned<toml::Value>) -> Result<Choice, Refusal> {
+fn choice(raw: Spanned<toml::Value>) -> Result<TransportChoice, SpannedReason> {
     let refused = |reason: String| (raw.span(), reason);
     if let Some(text) = raw.get_ref().as_str() {
         let kind: Result<TransportKind, ()> = text.parse();
-        return kind.map(Choice::Kind).map_err(|()| {
+        return kind.map(TransportChoice::Kind).map_err(|()| {
             refused(format!(
                 "`{text}` is no kind of transport: ws-room, livekit, p2p and external are; \
                  a node is written {{ node = \"{text}\" }}"
@@ -353,10 +359,10 @@ fn choice(raw: Spanned<toml::Value>) -> Result<Choice, Refusal> {
         return Err(refused("a transport is a kind, such as \"ws-room\", or { node = \"name\" }".to_owned()));
     };
     let name: Result<NodeName, _> = node.parse();
-    name.map(Choice::Node).map_err(|error| refused(format!("`{node}`: {error}")))
+    name.map(TransportChoice::Node).map_err(|error| refused(format!("`{node}`: {error}")))
 }
 
-fn size(raw: Spanned<u32>) -> Result<u32, Refusal> {
+fn size(raw: Spanned<u32>) -> Result<u32, SpannedReason> {
     let span = raw.span();
     let size = raw.into_inner();
     if (1..=settings::MAX_ISLAND_SIZE).contains(&size) {
@@ -369,7 +375,7 @@ fn distances(
     join: Option<Spanned<f32>>,
     leave: Option<Spanned<f32>>,
     counted: bool,
-) -> Result<Option<Distances>, Refusal> {
+) -> Result<Option<Distances>, SpannedReason> {
     let (join, leave) = match (join, leave) {
         (None, None) => return Ok(None),
         (Some(join), Some(leave)) => (join, leave),
@@ -394,7 +400,7 @@ fn distances(
     Ok(Some(distances))
 }
 
-fn settling(raw: Spanned<f64>) -> Result<Duration, Refusal> {
+fn settling(raw: Spanned<f64>) -> Result<Duration, SpannedReason> {
     let span = raw.span();
     let seconds = Duration::try_from_secs_f64(raw.into_inner()).ok();
     seconds

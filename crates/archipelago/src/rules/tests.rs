@@ -1,18 +1,18 @@
 use super::*;
-use crate::ground::Point;
+use crate::spatial::Point;
 
 fn rules(text: &str) -> Rules {
     Rules::parse(text).unwrap_or_else(|error| panic!("{error}"))
 }
 
 /// Line, column and reason.
-fn refused(text: &str) -> (usize, usize, String) {
+fn parse_error(text: &str) -> (usize, usize, String) {
     let RulesError { line, column, reason } = Rules::parse(text).unwrap_err();
     (line, column, reason)
 }
 
 #[test]
-fn a_rule_says_all_that_can_be_said() {
+fn every_rule_key_is_parsed() {
     let rules = rules(
         r#"
         default = { transports = ["ws-room"] }
@@ -39,10 +39,13 @@ fn a_rule_says_all_that_can_be_said() {
         name: "night".into(),
         area: Some(0),
         exclusive: false,
-        people: Count { min: 0, max: 12 },
-        crowding: Some(Count { min: 3, max: 9 }),
+        people: CountRange { min: 0, max: 12 },
+        crowding: Some(CountRange { min: 3, max: 9 }),
         hours: Some(Hours { from: 22 * 60, to: 6 * 60 + 30 }),
-        transports: Some(vec![Choice::Kind(TransportKind::LiveKit), Choice::Node("n-1".parse().unwrap())]),
+        transports: Some(vec![
+            TransportChoice::Kind(TransportKind::LiveKit),
+            TransportChoice::Node("n-1".parse().unwrap()),
+        ]),
         island_size: Some(50),
         distances: None,
         settling: Some(Duration::from_millis(500)),
@@ -55,17 +58,17 @@ fn a_rule_says_all_that_can_be_said() {
     );
     assert_eq!(rules.rules[1].distances, Some(Distances { join_m: 10.0, leave_m: 12.5 }));
     assert_eq!(rules.areas.len(), 1);
-    let choices: Vec<String> = rules.choices(Some(0)).map(Choice::to_string).collect();
+    let choices: Vec<String> = rules.choices(Some(0)).map(TransportChoice::to_string).collect();
     assert_eq!(choices, ["livekit", "node n-1", "ws-room"]);
     assert_eq!(rules.choices(None).count(), 1);
 }
 
 #[test]
-fn what_is_wrong_is_named_with_its_place() {
-    let rule = |body: &str| refused(&format!("[[rule]]\nname = \"r\"\n{body}\n"));
-    assert_eq!(refused("[[rule]]\nname = \"r\"\n[[rule]]\nname = \"r\"").0, 4);
-    assert_eq!(refused("[[rule]]\narea = { scene = \"x\" }").2, "missing field `name`");
-    assert_eq!(refused("[[rule]\n").0, 1);
+fn invalid_rules_report_line_and_column() {
+    let rule = |body: &str| parse_error(&format!("[[rule]]\nname = \"r\"\n{body}\n"));
+    assert_eq!(parse_error("[[rule]]\nname = \"r\"\n[[rule]]\nname = \"r\"").0, 4);
+    assert_eq!(parse_error("[[rule]]\narea = { scene = \"x\" }").2, "missing field `name`");
+    assert_eq!(parse_error("[[rule]\n").0, 1);
     for (body, column, reason) in [
         ("area = { scene = \"nowhere\" }", 8, "no scene is called `nowhere`"),
         ("area = { scene = \"a\", parcels = [] }", 8, "an area is one of"),
@@ -98,7 +101,7 @@ fn what_is_wrong_is_named_with_its_place() {
 }
 
 #[test]
-fn rules_that_never_decide_are_found() {
+fn shadowed_rules_are_reported() {
     let text = |name: &str, rest: &str| format!("[[rule]]\nname = \"{name}\"\n{rest}\n");
     let (casino, plaza) = ("area = { parcels = [\"0,0\"] }", "area = { parcels = [\"1,0\"] }");
     let rules = rules(
@@ -112,12 +115,12 @@ fn rules_that_never_decide_are_found() {
         ]
         .concat(),
     );
-    let never: Vec<_> = rules.never_decide().collect();
+    let never: Vec<_> = rules.shadowed_rules().collect();
     assert_eq!(never, [("casino at night", "casino"), ("more", "plaza")]);
 }
 
 #[test]
-fn hours_go_past_midnight() {
+fn hours_wrap_past_midnight() {
     let night = Hours { from: 22 * 60, to: 6 * 60 };
     let held: Vec<u16> =
         [0, 359, 360, 1_319, 1_320, 1_439].into_iter().filter(|&m| night.contains(m)).collect();
@@ -128,7 +131,7 @@ fn hours_go_past_midnight() {
 }
 
 #[test]
-fn the_atlas_finds_what_looking_at_all_areas_finds() {
+fn area_index_matches_linear_search() {
     let rules = rules(
         r#"
         [[rule]]
@@ -145,8 +148,8 @@ fn the_atlas_finds_what_looking_at_all_areas_finds() {
         area = { rectangle = { from = [-90000, -90000], to = [90000, 0.5] } }
         "#,
     );
-    let atlas = Atlas::new(&rules.areas, |_| true);
-    let without = Atlas::new(&rules.areas, |area| area != 2);
+    let atlas = AreaIndex::new(&rules.areas, |_| true);
+    let without = AreaIndex::new(&rules.areas, |area| area != 2);
     let mut found = Vec::new();
     let step = |index: i32| index as f32 * 7.3;
     let fine = (-60..60).flat_map(|x| (-60..60).map(move |z| (step(x), step(z))));
@@ -162,5 +165,5 @@ fn the_atlas_finds_what_looking_at_all_areas_finds() {
         without.find(at, &mut found);
         assert!(!found.contains(&2));
     }
-    assert!(!atlas.is_empty() && Atlas::new(&rules.areas, |_| false).is_empty());
+    assert!(!atlas.is_empty() && AreaIndex::new(&rules.areas, |_| false).is_empty());
 }

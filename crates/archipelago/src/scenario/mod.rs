@@ -46,7 +46,7 @@
 mod parse;
 mod run;
 
-pub use run::{address, run, stage};
+pub use run::{address, run, run_to_engine};
 
 /// Why a scenario failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -37,13 +37,13 @@ pub(super) enum Step {
     },
     Prefer {
         peer: String,
-        whose: String,
+        target: String,
     },
-    Hush {
+    StopHeartbeats {
         peer: String,
     },
-    Node(Node),
-    HushNode {
+    Node(NodeSpec),
+    StopAnnouncements {
         node: String,
     },
     NodeGone {
@@ -64,11 +64,11 @@ pub(super) enum Step {
         node: String,
         peers: Vec<String>,
     },
-    Told {
+    Assigned {
         peer: String,
         from: Option<String>,
     },
-    ToldOnly(Vec<String>),
+    AssignedOnly(Vec<String>),
     TakenOver(Vec<String>),
     Silent,
     Opened(usize),
@@ -84,7 +84,7 @@ pub(super) enum Step {
 
 /// A node as a scenario announces it.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Node {
+pub(super) struct NodeSpec {
     pub(super) name: String,
     pub(super) kind: TransportKind,
     pub(super) capability: String,
@@ -94,9 +94,9 @@ pub(super) struct Node {
 }
 
 /// The step that a line tells, if it tells one.
-pub(super) fn step(line: &str) -> Result<Option<Step>, String> {
+pub(super) fn parse_step(line: &str) -> Result<Option<Step>, String> {
     let line = line.split('#').next().unwrap_or_default();
-    let mut words = Words(line.split_whitespace().collect());
+    let mut words = Tokens(line.split_whitespace().collect());
     if words.0.is_empty() {
         return Ok(None);
     }
@@ -114,18 +114,18 @@ pub(super) fn step(line: &str) -> Result<Option<Step>, String> {
         "move" => Step::Move {
             peer: words.name()?,
             position: Position::new(words.value()?, words.value()?, words.value()?),
-            session: if words.take("session") { Some(words.value()?) } else { None },
+            session: if words.take_if("session") { Some(words.value()?) } else { None },
         },
         "connect" => Step::Connect {
             peer: words.name()?,
             session: if words.0.is_empty() { None } else { Some(words.value()?) },
-            resumes: if words.take("resumes") { Some(words.value()?) } else { None },
+            resumes: if words.take_if("resumes") { Some(words.value()?) } else { None },
         },
         "leave" => Step::Leave { peer: words.name()?, session: words.rest_value()? },
-        "prefer" => Step::Prefer { peer: words.name()?, whose: words.name()? },
-        "hush" => Step::Hush { peer: words.name()? },
+        "prefer" => Step::Prefer { peer: words.name()?, target: words.name()? },
+        "hush" => Step::StopHeartbeats { peer: words.name()? },
         "node" => Step::Node(words.node()?),
-        "hush-node" => Step::HushNode { node: words.name()? },
+        "hush-node" => Step::StopAnnouncements { node: words.name()? },
         "node-gone" => Step::NodeGone { node: words.name()? },
         "flush" => Step::Flush,
         "wait" => Step::Wait(words.duration()?),
@@ -133,10 +133,10 @@ pub(super) fn step(line: &str) -> Result<Option<Step>, String> {
         "expect" => Step::Expect(words.groups()?),
         "in" => Step::In { island: words.name()?, peers: words.names() },
         "on" => Step::On { node: words.name()?, peers: words.names() },
-        "told" if words.take("only") => Step::ToldOnly(words.names()),
-        "told" => Step::Told {
+        "told" if words.take_if("only") => Step::AssignedOnly(words.names()),
+        "told" => Step::Assigned {
             peer: words.name()?,
-            from: if words.take("from") { Some(words.name()?) } else { None },
+            from: if words.take_if("from") { Some(words.name()?) } else { None },
         },
         "taken-over" => Step::TakenOver(words.names()),
         "silent" => Step::Silent,
@@ -152,14 +152,14 @@ pub(super) fn step(line: &str) -> Result<Option<Step>, String> {
 }
 
 /// The words of a line that are still to be read.
-struct Words<'a>(Vec<&'a str>);
+struct Tokens<'a>(Vec<&'a str>);
 
-impl<'a> Words<'a> {
+impl<'a> Tokens<'a> {
     fn next(&mut self) -> Result<&'a str, String> {
         if self.0.is_empty() { Err("a word is missing".into()) } else { Ok(self.0.remove(0)) }
     }
 
-    fn take(&mut self, word: &str) -> bool {
+    fn take_if(&mut self, word: &str) -> bool {
         let there = self.0.first() == Some(&word);
         if there {
             self.0.remove(0);
@@ -202,19 +202,19 @@ impl<'a> Words<'a> {
         time.ok_or_else(|| format!("`{word}` is no time of day: 09:30 is"))
     }
 
-    fn node(&mut self) -> Result<Node, String> {
+    fn node(&mut self) -> Result<NodeSpec, String> {
         let name = self.name()?;
-        let kind = if self.take("kind") { self.value()? } else { TransportKind::WsRoom };
+        let kind = if self.take_if("kind") { self.value()? } else { TransportKind::WsRoom };
         let mut node =
-            Node { name, kind, capability: kind.to_string(), size: 100, seats: None, draining: false };
+            NodeSpec { name, kind, capability: kind.to_string(), size: 100, seats: None, draining: false };
         loop {
-            if self.take("needs") {
+            if self.take_if("needs") {
                 node.capability = self.name()?;
-            } else if self.take("size") {
+            } else if self.take_if("size") {
                 node.size = self.value()?;
-            } else if self.take("seats") {
+            } else if self.take_if("seats") {
                 node.seats = Some(self.value()?);
-            } else if self.take("draining") {
+            } else if self.take_if("draining") {
                 node.draining = true;
             } else {
                 return Ok(node);

@@ -8,33 +8,33 @@ use protocol::{Address, IslandId, NodeName, Position, SessionId};
 
 use super::{
     ScenarioError,
-    parse::{self, Node, Step},
+    parse::{self, NodeSpec, Step},
 };
-use crate::{Engine, Input, Output, Settings, Transport, invariants::Witness, rules::Rules};
+use crate::{Engine, Input, Output, Settings, Transport, invariants::InvariantChecker, rules::Rules};
 
 const FLUSH_INTERVAL: Duration = Duration::from_millis(250);
 const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
 /// Scenarios begin at some time, so that nothing depends on its being zero.
-const BEGINNING: Duration = Duration::from_secs(1_000);
+const START: Duration = Duration::from_secs(1_000);
 
 /// Plays a scenario. Returns how many steps it has.
 pub fn run(text: &str) -> Result<usize, ScenarioError> {
-    play(text).map(|(steps, _)| steps)
+    run_all(text).map(|(steps, _)| steps)
 }
 
 /// Plays a scenario. Returns the engine as it is in the end, and what time it is then; `None` if the
 /// scenario needs none.
-pub fn stage(text: &str) -> Result<Option<(Engine, Duration)>, ScenarioError> {
-    play(text).map(|(_, stage)| stage.engine.map(|engine| (engine, BEGINNING + stage.elapsed)))
+pub fn run_to_engine(text: &str) -> Result<Option<(Engine, Duration)>, ScenarioError> {
+    run_all(text).map(|(_, runner)| runner.engine.map(|engine| (engine, START + runner.elapsed)))
 }
 
-fn play(text: &str) -> Result<(usize, Stage), ScenarioError> {
-    let mut stage = Stage::default();
+fn run_all(text: &str) -> Result<(usize, Runner), ScenarioError> {
+    let mut runner = Runner::default();
     let mut steps = 0;
     let mut lines = text.lines().enumerate().peekable();
     while let Some((index, line)) = lines.next() {
         let fail = |reason| ScenarioError { line: index + 1, reason };
-        let Some(mut step) = parse::step(line).map_err(fail)? else { continue };
+        let Some(mut step) = parse::parse_step(line).map_err(fail)? else { continue };
         if let Step::Rules(rules) = &mut step {
             let quoted = |line: &str| line.trim_start().strip_prefix('|').map(|line| format!("{line}\n"));
             while let Some(line) = lines.peek().and_then(|(_, line)| quoted(line)) {
@@ -42,32 +42,32 @@ fn play(text: &str) -> Result<(usize, Stage), ScenarioError> {
                 lines.next();
             }
         }
-        stage.play(step).map_err(fail)?;
+        runner.run_step(step).map_err(fail)?;
         steps += 1;
     }
-    Ok((steps, stage))
+    Ok((steps, runner))
 }
 
 /// The engine of a scenario and what surrounds it.
 #[derive(Default)]
-struct Stage {
+struct Runner {
     settings: Settings,
     engine: Option<Engine>,
-    witness: Witness,
+    checker: InvariantChecker,
     elapsed: Duration,
     /// Who repeats where it stands.
-    heard: BTreeMap<String, (Position, Option<u64>)>,
+    active_peers: BTreeMap<String, (Position, Option<u64>)>,
     /// Which nodes repeat that they are there.
-    nodes: BTreeMap<String, Node>,
+    active_nodes: BTreeMap<String, NodeSpec>,
     islands: BTreeMap<String, IslandId>,
     /// Announced by the last flush or wait.
     outputs: Vec<Output>,
 }
 
-type Outcome = Result<(), String>;
+type StepResult = Result<(), String>;
 
-impl Stage {
-    fn play(&mut self, step: Step) -> Outcome {
+impl Runner {
+    fn run_step(&mut self, step: Step) -> StepResult {
         match step {
             Step::Limit(limit) => self.set(|settings| settings.max_island_size = limit),
             Step::JoinDistance(metres) => self.set(|settings| settings.join_distance_m = metres),
@@ -88,29 +88,29 @@ impl Stage {
             Step::Expect(groups) => self.expect(groups),
             Step::In { island, peers } => self.expect_in(&island, &peers),
             Step::On { node, peers } => self.expect_on(&node, &peers),
-            Step::Told { peer, from } => self.expect_told(&peer, from.as_deref()),
-            Step::ToldOnly(peers) => self.expect_told_only(&peers),
+            Step::Assigned { peer, from } => self.expect_assigned(&peer, from.as_deref()),
+            Step::AssignedOnly(peers) => self.expect_assigned_only(&peers),
             Step::TakenOver(peers) => self.expect_taken_over(&peers),
-            Step::Silent => check(self.outputs.is_empty(), || format!("{:?}", self.outputs)),
+            Step::Silent => ensure(self.outputs.is_empty(), || format!("{:?}", self.outputs)),
             Step::Opened(count) => self.expect_opened(count),
             Step::Closed { island } => self.expect_closed(&island),
             Step::Moved { island, from, to } => self.expect_moved(&island, &from, &to),
-            happening => self.happen(happening),
+            input => self.apply_input(input),
         }
     }
 
-    fn set(&mut self, change: impl FnOnce(&mut Settings)) -> Outcome {
-        check(self.engine.is_none(), || "settings come first".into())?;
+    fn set(&mut self, change: impl FnOnce(&mut Settings)) -> StepResult {
+        ensure(self.engine.is_none(), || "settings come first".into())?;
         change(&mut self.settings);
         Ok(())
     }
 
     /// Steps that are an input.
-    fn happen(&mut self, step: Step) -> Outcome {
+    fn apply_input(&mut self, step: Step) -> StepResult {
         match step {
             Step::Move { peer, position, session } => {
                 let input = heartbeat(&peer, position, session);
-                self.heard.insert(peer, (position, session));
+                self.active_peers.insert(peer, (position, session));
                 self.handle(input)
             }
             Step::Connect { peer, session, resumes } => {
@@ -133,66 +133,67 @@ impl Stage {
             }
             Step::Time(minute) => self.handle(Input::TimeOfDay { minute }),
             Step::Leave { peer, session } => {
-                self.heard.remove(&peer);
+                self.active_peers.remove(&peer);
                 let (peer, session) = (address(&peer), session.map(session_id));
                 self.handle(Input::Disconnected { peer, session })
             }
-            Step::Prefer { peer, whose } => self.prefer(&peer, &whose),
-            Step::Hush { peer } => {
-                self.heard.remove(&peer);
+            Step::Prefer { peer, target: whose } => self.prefer(&peer, &whose),
+            Step::StopHeartbeats { peer } => {
+                self.active_peers.remove(&peer);
                 Ok(())
             }
             Step::Node(node) => {
                 let input = announcement(&node)?;
-                self.nodes.insert(node.name.clone(), node);
+                self.active_nodes.insert(node.name.clone(), node);
                 self.handle(input)
             }
-            Step::HushNode { node } => {
-                self.nodes.remove(&node);
+            Step::StopAnnouncements { node } => {
+                self.active_nodes.remove(&node);
                 Ok(())
             }
             Step::NodeGone { node } => {
-                self.nodes.remove(&node);
+                self.active_nodes.remove(&node);
                 self.handle(Input::TransportGone { node: node_name(&node)? })
             }
             other => Err(format!("{other:?} is no happening")),
         }
     }
 
-    fn prefer(&mut self, peer: &str, whose: &str) -> Outcome {
-        let desired_room = match whose {
+    fn prefer(&mut self, peer: &str, target: &str) -> StepResult {
+        let desired_room = match target {
             "nothing" => Some(String::new()),
             whose => Some(self.island_of(whose)?.to_string()),
         };
-        let &(position, session) = self.heard.get(peer).ok_or_else(|| format!("{peer} is not there"))?;
+        let &(position, session) =
+            self.active_peers.get(peer).ok_or_else(|| format!("{peer} is not there"))?;
         let session = session.map(session_id);
         self.handle(Input::Heartbeat { peer: address(peer), session, position, desired_room })
     }
 
-    fn handle(&mut self, input: Input) -> Outcome {
-        self.witness.hear(&input);
-        let now = BEGINNING + self.elapsed;
+    fn handle(&mut self, input: Input) -> StepResult {
+        self.checker.observe_input(&input);
+        let now = START + self.elapsed;
         self.engine()?.handle(input, now);
         Ok(())
     }
 
-    fn flush(&mut self) -> Outcome {
-        let now = BEGINNING + self.elapsed;
+    fn flush(&mut self) -> StepResult {
+        let now = START + self.elapsed;
         let mut outputs = Vec::new();
         self.engine()?.flush(now, &mut outputs);
         let engine = self.engine.as_ref().ok_or("no engine")?;
-        self.witness.see(engine, &outputs).map_err(|violation| violation.to_string())?;
+        self.checker.check_flush(engine, &outputs).map_err(|violation| violation.to_string())?;
         self.outputs.extend(outputs);
         Ok(())
     }
 
-    fn wait(&mut self, time: Duration) -> Outcome {
+    fn wait(&mut self, time: Duration) -> StepResult {
         self.outputs.clear();
         let end = self.elapsed + time;
         while self.elapsed < end {
             self.elapsed += FLUSH_INTERVAL;
             if self.elapsed.as_millis().is_multiple_of(HEARTBEAT_INTERVAL.as_millis()) {
-                self.repeat()?;
+                self.repeat_heartbeats()?;
             }
             self.flush()?;
         }
@@ -200,11 +201,11 @@ impl Stage {
     }
 
     /// Everybody who is not quiet says again what it said last.
-    fn repeat(&mut self) -> Outcome {
-        for (peer, (position, session)) in self.heard.clone() {
+    fn repeat_heartbeats(&mut self) -> StepResult {
+        for (peer, (position, session)) in self.active_peers.clone() {
             self.handle(heartbeat(&peer, position, session))?;
         }
-        for node in self.nodes.clone().values() {
+        for node in self.active_nodes.clone().values() {
             self.handle(announcement(node)?)?;
         }
         Ok(())
@@ -224,42 +225,42 @@ impl Stage {
         Ok(island.id())
     }
 
-    fn named(&self, island: &str) -> Result<IslandId, String> {
+    fn island_named(&self, island: &str) -> Result<IslandId, String> {
         self.islands.get(island).cloned().ok_or_else(|| format!("no island is called {island}"))
     }
 
-    fn expect(&mut self, groups: Vec<Vec<String>>) -> Outcome {
+    fn expect(&mut self, groups: Vec<Vec<String>>) -> StepResult {
         let names: BTreeMap<Address, String> =
             groups.iter().flatten().map(|name| (address(name), name.clone())).collect();
-        let name = |peer: Address| names.get(&peer).cloned().unwrap_or_else(|| name_of(peer));
+        let name = |peer: Address| names.get(&peer).cloned().unwrap_or_else(|| peer_name(peer));
         let islands = self.engine()?.islands();
         let actual: BTreeSet<BTreeSet<String>> =
             islands.map(|island| island.members().map(|(peer, _)| name(peer)).collect()).collect();
         let expected: BTreeSet<BTreeSet<String>> =
             groups.into_iter().map(|group| group.into_iter().collect()).collect();
-        check(actual == expected, || format!("the islands are {}", print(&actual)))
+        ensure(actual == expected, || format!("the islands are {}", format_islands(&actual)))
     }
 
-    fn expect_in(&mut self, island: &str, peers: &[String]) -> Outcome {
-        let expected = self.named(island)?;
+    fn expect_in(&mut self, island: &str, peers: &[String]) -> StepResult {
+        let expected = self.island_named(island)?;
         for peer in peers {
             let actual = self.island_of(peer)?;
-            check(actual == expected, || format!("{peer} is in {actual}, and {island} is {expected}"))?;
+            ensure(actual == expected, || format!("{peer} is in {actual}, and {island} is {expected}"))?;
         }
         Ok(())
     }
 
-    fn expect_on(&mut self, node: &str, peers: &[String]) -> Outcome {
+    fn expect_on(&mut self, node: &str, peers: &[String]) -> StepResult {
         for peer in peers {
             let id = self.island_of(peer)?;
             let transport = self.engine()?.island(&id).and_then(|island| island.transport().cloned());
             let actual = transport.as_ref().map_or("nothing", |node| node.as_str());
-            check(actual == node, || format!("{peer} is on {actual}"))?;
+            ensure(actual == node, || format!("{peer} is on {actual}"))?;
         }
         Ok(())
     }
 
-    fn told(&self, peer: Address) -> impl Iterator<Item = (&IslandId, Option<&IslandId>)> {
+    fn assignments_of(&self, peer: Address) -> impl Iterator<Item = (&IslandId, Option<&IslandId>)> {
         self.outputs.iter().filter_map(move |output| match output {
             Output::Assigned { peer: told, island, from, .. } if *told == peer => {
                 Some((island, from.as_ref()))
@@ -268,22 +269,22 @@ impl Stage {
         })
     }
 
-    fn expect_told(&mut self, peer: &str, from: Option<&str>) -> Outcome {
+    fn expect_assigned(&mut self, peer: &str, from: Option<&str>) -> StepResult {
         let island = self.island_of(peer)?;
-        let told: Vec<_> = self.told(address(peer)).collect();
+        let told: Vec<_> = self.assignments_of(address(peer)).collect();
         let &[(actual, former)] = told.as_slice() else {
             return Err(format!("{peer} was told {} times", told.len()));
         };
-        check(*actual == island, || format!("{peer} was told {actual} and is in {island}"))?;
+        ensure(*actual == island, || format!("{peer} was told {actual} and is in {island}"))?;
         let expected = match from {
             None => return Ok(()),
             Some("nothing") => None,
-            Some(name) => Some(self.named(name)?),
+            Some(name) => Some(self.island_named(name)?),
         };
-        check(former == expected.as_ref(), || format!("{peer} was told that it came from {former:?}"))
+        ensure(former == expected.as_ref(), || format!("{peer} was told that it came from {former:?}"))
     }
 
-    fn expect_told_only(&self, peers: &[String]) -> Outcome {
+    fn expect_assigned_only(&self, peers: &[String]) -> StepResult {
         let assigned = |output: &Output| match output {
             Output::Assigned { peer, .. } => Some(*peer),
             _ => None,
@@ -291,7 +292,7 @@ impl Stage {
         self.expect_peers(peers, assigned, "told")
     }
 
-    fn expect_taken_over(&self, peers: &[String]) -> Outcome {
+    fn expect_taken_over(&self, peers: &[String]) -> StepResult {
         let taken_over = |output: &Output| match output {
             Output::TakenOver { peer, .. } => Some(*peer),
             _ => None,
@@ -305,32 +306,32 @@ impl Stage {
         peers: &[String],
         pick: impl Fn(&Output) -> Option<Address>,
         what: &str,
-    ) -> Outcome {
+    ) -> StepResult {
         let expected: BTreeSet<Address> = peers.iter().map(|peer| address(peer)).collect();
         let actual: BTreeSet<Address> = self.outputs.iter().filter_map(pick).collect();
-        let names = || actual.iter().map(|&peer| name_of(peer)).collect::<Vec<_>>();
-        check(actual == expected, || format!("{what} were {:?}", names()))
+        let names = || actual.iter().map(|&peer| peer_name(peer)).collect::<Vec<_>>();
+        ensure(actual == expected, || format!("{what} were {:?}", names()))
     }
 
-    fn expect_opened(&self, expected: usize) -> Outcome {
+    fn expect_opened(&self, expected: usize) -> StepResult {
         let actual = self.outputs.iter().filter(|output| matches!(output, Output::Opened { .. })).count();
-        check(actual == expected, || format!("{actual} islands were opened"))
+        ensure(actual == expected, || format!("{actual} islands were opened"))
     }
 
-    fn expect_closed(&self, island: &str) -> Outcome {
-        let output = Output::Closed { island: self.named(island)? };
-        check(self.outputs.contains(&output), || format!("{island} was not closed"))
+    fn expect_closed(&self, island: &str) -> StepResult {
+        let output = Output::Closed { island: self.island_named(island)? };
+        ensure(self.outputs.contains(&output), || format!("{island} was not closed"))
     }
 
-    fn expect_moved(&self, island: &str, from: &str, to: &str) -> Outcome {
+    fn expect_moved(&self, island: &str, from: &str, to: &str) -> StepResult {
         let (from, to) = (node_name(from)?, node_name(to)?);
-        let output = Output::Moved { island: self.named(island)?, from, to };
-        check(self.outputs.contains(&output), || format!("{:?}", self.outputs))
+        let output = Output::Moved { island: self.island_named(island)?, from, to };
+        ensure(self.outputs.contains(&output), || format!("{:?}", self.outputs))
     }
 }
 
-fn check(holds: bool, reason: impl FnOnce() -> String) -> Outcome {
-    if holds { Ok(()) } else { Err(reason()) }
+fn ensure(condition: bool, reason: impl FnOnce() -> String) -> StepResult {
+    if condition { Ok(()) } else { Err(reason()) }
 }
 
 fn heartbeat(peer: &str, position: Position, session: Option<u64>) -> Input {
@@ -338,7 +339,7 @@ fn heartbeat(peer: &str, position: Position, session: Option<u64>) -> Input {
     Input::Heartbeat { peer: address(peer), session, position, desired_room: None }
 }
 
-fn announcement(node: &Node) -> Result<Input, String> {
+fn announcement(node: &NodeSpec) -> Result<Input, String> {
     Ok(Input::Transport(Transport {
         node: node_name(&node.name)?,
         kind: node.kind,
@@ -363,7 +364,7 @@ pub fn address(name: &str) -> Address {
     Address::new(bytes)
 }
 
-fn name_of(peer: Address) -> String {
+fn peer_name(peer: Address) -> String {
     let letters = peer.as_bytes().iter().take_while(|&&byte| byte != 0);
     letters.map(|&byte| char::from(byte)).collect()
 }
@@ -372,7 +373,7 @@ fn session_id(number: u64) -> SessionId {
     SessionId::new(number, 0)
 }
 
-fn print(islands: &BTreeSet<BTreeSet<String>>) -> String {
+fn format_islands(islands: &BTreeSet<BTreeSet<String>>) -> String {
     let print =
         |island: &BTreeSet<String>| format!("[{}]", island.iter().cloned().collect::<Vec<_>>().join(" "));
     islands.iter().map(print).collect::<Vec<_>>().join(" ")

@@ -12,8 +12,8 @@ use protocol::{Address, IslandId, NodeName, Position};
 
 use super::{Rng, address};
 use crate::{
-    Engine, Input, Output, Resident, Settings, Takeover, Told,
-    invariants::{Picture, Violation, Witness},
+    Engine, EngineSnapshot, Input, LastAssignment, Output, PeerSnapshot, Settings,
+    invariants::{InvariantChecker, Partition, Violation},
 };
 
 /// What became of many layouts.
@@ -52,27 +52,27 @@ pub enum LayoutFault {
     NotSilent(Vec<Output>),
     /// An engine that took over has other islands.
     #[error("other islands after a takeover")]
-    TakenOver,
+    IslandsChangedByTakeover,
     /// The settings of the layout were refused.
     #[error("refused settings")]
-    Settings,
+    InvalidSettings,
 }
 
 /// Tries the layouts of `count` seeds from `first_seed` on, on all cores. Stops at one that fails.
 pub fn run(first_seed: u64, count: u64) -> Result<Summary, LayoutError> {
-    let taken = AtomicU64::new(0);
+    let next_seed = AtomicU64::new(0);
     let work = || {
         let mut summary = Summary::default();
         loop {
-            let begin = taken.fetch_add(SEEDS_AT_A_TIME, Ordering::Relaxed);
+            let begin = next_seed.fetch_add(SEEDS_PER_BATCH, Ordering::Relaxed);
             if begin >= count {
                 return Ok(summary);
             }
-            for seed in begin..count.min(begin + SEEDS_AT_A_TIME) {
+            for seed in begin..count.min(begin + SEEDS_PER_BATCH) {
                 let played =
-                    Layout::new(first_seed.wrapping_add(seed)).and_then(|layout| layout.play(&mut summary));
+                    Layout::new(first_seed.wrapping_add(seed)).and_then(|layout| layout.run(&mut summary));
                 // The others need not go on.
-                played.inspect_err(|_| taken.store(count, Ordering::Relaxed))?;
+                played.inspect_err(|_| next_seed.store(count, Ordering::Relaxed))?;
             }
         }
     };
@@ -89,7 +89,7 @@ pub fn run(first_seed: u64, count: u64) -> Result<Summary, LayoutError> {
 }
 
 /// Seeds that a core takes at a time.
-const SEEDS_AT_A_TIME: u64 = 256;
+const SEEDS_PER_BATCH: u64 = 256;
 
 impl Summary {
     fn plus(self, other: Self) -> Self {
@@ -106,16 +106,16 @@ struct Layout {
     seed: u64,
     rng: Rng,
     engine: Engine,
-    witness: Witness,
+    checker: InvariantChecker,
     now: Duration,
     flushes: u32,
     /// Side of the square that people stand in, in metres.
     side_m: f64,
     /// Where everybody stands who is there.
     peers: Vec<(u32, Position)>,
-    come: u32,
+    next_peer: u32,
     /// Where those stood who left, what they were told, and when they left.
-    left: Vec<(u32, Position, Told, Duration)>,
+    departed: Vec<(u32, Position, LastAssignment, Duration)>,
 }
 
 /// Metres that people stand apart at the fewest in a layout: the density decides how crowded it is.
@@ -127,30 +127,31 @@ impl Layout {
         let mut rng = Rng::new(seed);
         let settings = Settings { max_island_size: rng.log_range(2, 100), ..Settings::default() };
         let engine = Engine::new(settings, seed);
-        let engine = engine.map_err(|_| LayoutError { seed, flush: 0, reason: LayoutFault::Settings })?;
+        let engine =
+            engine.map_err(|_| LayoutError { seed, flush: 0, reason: LayoutFault::InvalidSettings })?;
         let people = f64::from(rng.log_range(3, 300));
         let spacing_m = rng.range(SPACING_M.0.ln(), SPACING_M.1.ln()).exp();
         let mut layout = Self {
             seed,
             rng,
             engine,
-            witness: Witness::default(),
+            checker: InvariantChecker::default(),
             now: Duration::from_secs(100),
             flushes: 0,
             side_m: people.sqrt() * spacing_m,
             peers: Vec::new(),
-            come: 0,
-            left: Vec::new(),
+            next_peer: 0,
+            departed: Vec::new(),
         };
         layout.announce_node();
-        (0..people as u32).for_each(|_| layout.come());
+        (0..people as u32).for_each(|_| layout.add_peer());
         Ok(layout)
     }
 
-    fn play(mut self, summary: &mut Summary) -> Result<(), LayoutError> {
+    fn run(mut self, summary: &mut Summary) -> Result<(), LayoutError> {
         self.flush()?;
         for _ in 0..1 + self.rng.below(4) {
-            self.stir();
+            self.change_randomly();
             self.flush()?;
         }
         // From here on everybody stands still.
@@ -161,14 +162,14 @@ impl Layout {
         self.silent_flush()?;
         // Going away and coming back between two flushes is standing still, too; but it has the
         // engine look at every island again, so what one look finds to do the next finds done.
-        self.fidget();
+        self.move_and_return();
         self.flush()?;
         for _ in 0..2 {
-            self.fidget();
+            self.move_and_return();
             self.silent_flush()?;
         }
         self.now += self.engine.settings().return_window;
-        self.fidget();
+        self.move_and_return();
         self.silent_flush()?;
         summary.layouts += 1;
         summary.peers += self.peers.len() as u64;
@@ -177,13 +178,13 @@ impl Layout {
         Ok(())
     }
 
-    fn place(&mut self) -> Position {
+    fn random_position(&mut self) -> Position {
         let mut metres = || self.rng.range(0.0, self.side_m) as f32;
         Position::new(metres(), 0.0, metres())
     }
 
     fn handle(&mut self, input: Input) {
-        self.witness.hear(&input);
+        self.checker.observe_input(&input);
         self.engine.handle(input, self.now);
     }
 
@@ -192,31 +193,31 @@ impl Layout {
         self.handle(Input::Transport(super::node(node, 1_000)));
     }
 
-    fn say(&mut self, peer: u32, position: Position) {
+    fn send_heartbeat(&mut self, peer: u32, position: Position) {
         let peer = address(peer);
         self.handle(Input::Heartbeat { peer, session: None, position, desired_room: None });
     }
 
-    fn come(&mut self) {
-        let (peer, position) = (self.come, self.place());
-        self.come += 1;
+    fn add_peer(&mut self) {
+        let (peer, position) = (self.next_peer, self.random_position());
+        self.next_peer += 1;
         self.peers.push((peer, position));
-        self.say(peer, position);
+        self.send_heartbeat(peer, position);
     }
 
     /// Some leave, some come, some walk, some are elsewhere all at once.
-    fn stir(&mut self) {
+    fn change_randomly(&mut self) {
         let leaving = self.rng.below(self.peers.len() / 4 + 1);
         for _ in 0..leaving {
             let index = self.rng.below(self.peers.len());
             let (peer, position) = self.peers.swap_remove(index);
-            if let Some(told) = self.told(address(peer)) {
-                self.left.push((peer, position, told, self.now));
+            if let Some(told) = self.current_assignment(address(peer)) {
+                self.departed.push((peer, position, told, self.now));
             }
             self.handle(Input::Disconnected { peer: address(peer), session: None });
         }
         let coming = self.rng.below(self.peers.len() / 4 + 2);
-        (0..coming).for_each(|_| self.come());
+        (0..coming).for_each(|_| self.add_peer());
         let share = self.rng.unit();
         let reach_m = self.rng.range(0.5, 30.0);
         for index in 0..self.peers.len() {
@@ -225,58 +226,64 @@ impl Layout {
             }
             let (peer, Position { x, z, .. }) = self.peers[index];
             let to = if self.rng.chance(0.05) {
-                self.place()
+                self.random_position()
             } else {
                 let mut step = || self.rng.range(-reach_m, reach_m) as f32;
                 Position::new(x + step(), 0.0, z + step())
             };
             self.peers[index].1 = to;
-            self.say(peer, to);
+            self.send_heartbeat(peer, to);
         }
     }
 
     /// What a peer was told last: all are told where they are at every flush.
-    fn told(&self, peer: Address) -> Option<Told> {
+    fn current_assignment(&self, peer: Address) -> Option<LastAssignment> {
         let island = self.engine.peer(peer)?.island()?;
-        Some(Told { island: island.id(), node: island.transport()?.clone() })
+        Some(LastAssignment { island: island.id(), node: island.transport()?.clone() })
     }
 
     /// Another engine takes over, which knows what clients were told.
     fn take_over(&mut self) -> Result<(), LayoutError> {
-        let resident = |(peer, position, told, departed): (u32, Position, Option<Told>, Option<Duration>)| {
-            let (peer, heard) = (address(peer), self.now);
-            Resident {
-                peer,
-                session: None,
-                transports: None,
-                position,
-                desired_room: None,
-                cluster: None,
-                told,
-                heard,
-                departed,
-                taken_over: false,
-            }
-        };
-        let there = self.peers.iter().map(|&(peer, at)| (peer, at, self.told(address(peer)), None));
+        let resident =
+            |(peer, position, told, departed): (u32, Position, Option<LastAssignment>, Option<Duration>)| {
+                let (peer, heard) = (address(peer), self.now);
+                PeerSnapshot {
+                    peer,
+                    session: None,
+                    transports: None,
+                    position,
+                    desired_room: None,
+                    cluster: None,
+                    last_assigned: told,
+                    last_seen: heard,
+                    departed_at: departed,
+                    taken_over: false,
+                }
+            };
+        let there =
+            self.peers.iter().map(|&(peer, at)| (peer, at, self.current_assignment(address(peer)), None));
         let left =
-            self.left.iter().map(|(peer, at, told, when)| (*peer, *at, Some(told.clone()), Some(*when)));
-        let takeover = Takeover {
+            self.departed.iter().map(|(peer, at, told, when)| (*peer, *at, Some(told.clone()), Some(*when)));
+        let takeover = EngineSnapshot {
             transports: self.engine.transports().map(|view| view.transport.clone()).collect(),
-            residents: there.chain(left).map(resident).collect(),
-            ..Takeover::default()
+            peers: there.chain(left).map(resident).collect(),
+            ..EngineSnapshot::default()
         };
-        let before = members(&self.engine);
+        let before = members_by_island(&self.engine);
         let engine =
             Engine::resume(self.engine.settings().clone(), self.seed.wrapping_add(1), takeover, self.now);
-        self.engine = engine.map_err(|_| self.error(LayoutFault::Settings))?;
-        if members(&self.engine) == before { Ok(()) } else { Err(self.error(LayoutFault::TakenOver)) }
+        self.engine = engine.map_err(|_| self.error(LayoutFault::InvalidSettings))?;
+        if members_by_island(&self.engine) == before {
+            Ok(())
+        } else {
+            Err(self.error(LayoutFault::IslandsChangedByTakeover))
+        }
     }
 
-    fn fidget(&mut self) {
+    fn move_and_return(&mut self) {
         for (peer, position) in self.peers.clone() {
-            self.say(peer, Position { x: position.x + 1.0, ..position });
-            self.say(peer, position);
+            self.send_heartbeat(peer, Position { x: position.x + 1.0, ..position });
+            self.send_heartbeat(peer, position);
         }
     }
 
@@ -286,9 +293,9 @@ impl Layout {
         self.announce_node();
         let mut outputs = Vec::new();
         self.engine.flush(self.now, &mut outputs);
-        let ended = |told: &Told| outputs.contains(&Output::Closed { island: told.island.clone() });
-        self.left.retain(|(_, _, told, _)| !ended(told));
-        match self.witness.see(&self.engine, &outputs) {
+        let ended = |told: &LastAssignment| outputs.contains(&Output::Closed { island: told.island.clone() });
+        self.departed.retain(|(_, _, told, _)| !ended(told));
+        match self.checker.check_flush(&self.engine, &outputs) {
             Ok(()) => Ok(outputs),
             Err(violation) => Err(self.error(violation.into())),
         }
@@ -307,7 +314,7 @@ impl Layout {
 
     /// Whether people connected through hops of the join distance are more than fit an island.
     fn is_crowded(&self) -> bool {
-        let limit = self.engine.limit() as usize;
+        let limit = self.engine.open_zone_limit() as usize;
         let distance_m = self.engine.settings().join_distance_m;
         let mut unseen: Vec<Position> = self.peers.iter().map(|&(_, position)| position).collect();
         while let Some(first) = unseen.pop() {
@@ -331,8 +338,8 @@ impl Layout {
 }
 
 /// Who is where, and on which node.
-fn members(engine: &Engine) -> BTreeMap<IslandId, (Option<NodeName>, BTreeSet<Address>)> {
-    let islands = Picture::of(engine).islands.into_iter();
+fn members_by_island(engine: &Engine) -> BTreeMap<IslandId, (Option<NodeName>, BTreeSet<Address>)> {
+    let islands = Partition::of(engine).islands.into_iter();
     let peers = |members: Vec<(Address, Position)>| members.into_iter().map(|(peer, _)| peer).collect();
     islands.map(|island| (island.id, (island.transport, peers(island.members)))).collect()
 }

@@ -3,7 +3,7 @@ use std::time::Duration;
 use protocol::Position;
 use rustc_hash::FxHashMap;
 
-use super::trial::everybody;
+use super::simulation::all_members;
 use crate::Engine;
 
 /// How many of those nearest to somebody count.
@@ -20,7 +20,7 @@ impl Recall {
     pub(super) fn sample(&mut self, engine: &Engine) {
         let distance_m = engine.settings().join_distance_m;
         let people: Vec<(Position, usize)> =
-            everybody(engine).into_iter().map(|(_, position, island)| (position, island)).collect();
+            all_members(engine).into_iter().map(|(_, position, island)| (position, island)).collect();
         let mut cells: FxHashMap<(i32, i32), Vec<usize>> = FxHashMap::default();
         let cell = |at: Position| ((at.x / distance_m).floor() as i32, (at.z / distance_m).floor() as i32);
         for (index, &(at, _)) in people.iter().enumerate() {

@@ -6,14 +6,14 @@
 pub mod layouts;
 mod measure;
 mod rng;
+mod simulation;
 mod svg;
-mod trial;
 mod workload;
 
 pub use rng::Rng;
+pub use simulation::{Measurements, Simulation, SimulationConfig, SimulationError};
 pub use svg::draw;
-pub use trial::{Outcome, Plan, Trial, TrialError};
-pub use workload::{Workload, WorkloadError, World};
+pub use workload::{Walkers, Workload, WorkloadError};
 
 use protocol::{Address, NodeName};
 

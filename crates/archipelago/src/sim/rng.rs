@@ -54,13 +54,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_seed_means_the_same_for_ever() {
+    fn seed_gives_a_fixed_sequence() {
         let mut rng = Rng::new(1);
         assert_eq!([rng.next_u64(), rng.next_u64()], [6_755_974_106_381_971_767, 13_665_441_387_248_026_780]);
     }
 
     #[test]
-    fn numbers_stay_in_their_ranges() {
+    fn random_numbers_stay_in_range() {
         let mut rng = Rng::new(7);
         for _ in 0..10_000 {
             assert!((2.0..3.0).contains(&rng.range(2.0, 3.0)));

@@ -3,7 +3,7 @@ use std::fmt::Write;
 use protocol::Position;
 use rustc_hash::FxHashMap;
 
-use super::trial::everybody;
+use super::simulation::all_members;
 use crate::Engine;
 
 /// Side of the drawing, in its own units.
@@ -14,11 +14,11 @@ const OUTLINED: usize = 3;
 
 /// Draws everybody as a dot, in the colour of their island, and a line around each island.
 pub fn draw(engine: &Engine) -> String {
-    let people = everybody(engine);
+    let people = all_members(engine);
     let frame = Frame::around(people.iter().map(|&(_, position, _)| position));
     let mut islands: FxHashMap<usize, Vec<(f32, f32)>> = FxHashMap::default();
     for (_, position, island) in people {
-        islands.entry(island).or_default().push(frame.place(position));
+        islands.entry(island).or_default().push(frame.to_drawing(position));
     }
     let mut islands: Vec<_> = islands.into_iter().collect();
     islands.sort_by_key(|&(island, _)| island);
@@ -81,7 +81,7 @@ impl Frame {
     }
 
     /// North is up.
-    fn place(&self, at: Position) -> (f32, f32) {
+    fn to_drawing(&self, at: Position) -> (f32, f32) {
         (MARGIN + (at.x - self.low.x) * self.scale, MARGIN + (self.high_z - at.z) * self.scale)
     }
 }
@@ -117,7 +117,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn colours_are_written_out() {
+    fn hsl_colour_converts_to_rgb_hex() {
         assert_eq!(colour(0.0, 1.0, 0.5), "#ff0000");
         assert_eq!(colour(120.0, 1.0, 0.25), "#008000");
         assert_eq!(colour(240.0, 0.5, 0.5), "#4040bf");
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn the_outline_of_a_square_is_its_corners() {
+    fn hull_of_a_square_is_its_corners() {
         let places = [(0.0, 0.0), (1.0, 0.5), (2.0, 0.0), (2.0, 2.0), (1.0, 1.0), (0.0, 2.0)];
         assert_eq!(hull(&places), [(0.0, 0.0), (2.0, 0.0), (2.0, 2.0), (0.0, 2.0)]);
     }

@@ -85,7 +85,7 @@ impl Workload {
     }
 
     /// How many people there are unless something else is said.
-    pub fn people(self) -> usize {
+    pub fn default_peers(self) -> usize {
         match self {
             Self::Plaza => 300,
             Self::Festival => 2_000,
@@ -111,11 +111,11 @@ impl Workload {
 /// People who walk. Each goes at walking pace; its heading turns a little every two seconds; at the
 /// walls it is reflected.
 #[derive(Debug, Clone)]
-pub struct World {
+pub struct Walkers {
     workload: Workload,
     side_m: f64,
     rng: Rng,
-    people: Vec<Walker>,
+    walkers: Vec<Walker>,
     elapsed_s: f64,
 }
 
@@ -126,41 +126,41 @@ struct Walker {
     heading: f64,
     until_turn_s: f64,
     /// The square that it keeps to.
-    bounds: Bounds,
+    square: Square,
     /// It has gone for good.
     gone: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Bounds {
+struct Square {
     x: f64,
     z: f64,
     side: f64,
 }
 
-impl World {
+impl Walkers {
     /// So many people where the workload has them.
     pub fn new(workload: Workload, people: usize, seed: u64) -> Self {
         let side_m = workload.side_m(people);
-        let mut world = Self { workload, side_m, rng: Rng::new(seed), people: Vec::new(), elapsed_s: 0.0 };
+        let mut world = Self { workload, side_m, rng: Rng::new(seed), walkers: Vec::new(), elapsed_s: 0.0 };
         let spots = people.div_ceil(2 * HOTSPOT_PEOPLE);
-        let whole = Bounds { x: 0.0, z: 0.0, side: side_m };
-        let hotspots: Vec<Bounds> = (0..spots).map(|_| world.somewhere(HOTSPOT_SIDE_M)).collect();
+        let whole = Square { x: 0.0, z: 0.0, side: side_m };
+        let hotspots: Vec<Square> = (0..spots).map(|_| world.random_square(HOTSPOT_SIDE_M)).collect();
         for index in 0..people {
             let hotspot = workload == Workload::Hotspots && index % 2 == 0;
             let bounds = if hotspot { hotspots[(index / 2) % spots] } else { whole };
             let walker = world.walker(index, bounds);
-            world.people.push(walker);
+            world.walkers.push(walker);
         }
         world
     }
 
-    fn somewhere(&mut self, side: f64) -> Bounds {
+    fn random_square(&mut self, side: f64) -> Square {
         let room = (self.side_m - side).max(1.0);
-        Bounds { x: self.rng.range(0.0, room), z: self.rng.range(0.0, room), side }
+        Square { x: self.rng.range(0.0, room), z: self.rng.range(0.0, room), side }
     }
 
-    fn walker(&mut self, index: usize, bounds: Bounds) -> Walker {
+    fn walker(&mut self, index: usize, bounds: Square) -> Walker {
         let (mut x, z, mut heading) = (
             bounds.x + self.rng.range(0.0, bounds.side),
             bounds.z + self.rng.range(0.0, bounds.side),
@@ -178,34 +178,34 @@ impl World {
         };
         (x, z) = (x.clamp(0.0, self.side_m), z.clamp(0.0, self.side_m));
         let until_turn_s = self.rng.range(0.0, TURN_INTERVAL_S);
-        Walker { x, z, heading, until_turn_s, bounds, gone: false }
+        Walker { x, z, heading, until_turn_s, square: bounds, gone: false }
     }
 
     /// How many people there are, those who have gone too.
-    pub fn people(&self) -> usize {
-        self.people.len()
+    pub fn count(&self) -> usize {
+        self.walkers.len()
     }
 
     /// Where somebody is; `None` when gone.
     pub fn position(&self, person: usize) -> Option<Position> {
-        let walker = &self.people[person];
+        let walker = &self.walkers[person];
         (!walker.gone).then(|| Position::new(walker.x as f32, 0.0, walker.z as f32))
     }
 
     /// Lets everybody walk on for a while.
     pub fn step(&mut self, seconds: f64) {
         self.elapsed_s += seconds;
-        for index in 0..self.people.len() {
-            let mut walker = self.people[index].clone();
-            self.turn(&mut walker, seconds);
+        for index in 0..self.walkers.len() {
+            let mut walker = self.walkers[index].clone();
+            self.turn_if_due(&mut walker, seconds);
             walker.x += walker.heading.cos() * WALK_M_S * seconds;
             walker.z += walker.heading.sin() * WALK_M_S * seconds;
-            self.arrive(&mut walker, seconds);
-            self.people[index] = walker;
+            self.finish_step(&mut walker, seconds);
+            self.walkers[index] = walker;
         }
     }
 
-    fn turn(&mut self, walker: &mut Walker, seconds: f64) {
+    fn turn_if_due(&mut self, walker: &mut Walker, seconds: f64) {
         walker.until_turn_s -= seconds;
         if walker.until_turn_s > 0.0 {
             return;
@@ -219,15 +219,15 @@ impl World {
         }
     }
 
-    fn arrive(&mut self, walker: &mut Walker, seconds: f64) {
+    fn finish_step(&mut self, walker: &mut Walker, seconds: f64) {
         if self.workload == Workload::Exodus && walker.x.hypot(walker.z) < 5.0 {
             walker.gone = true;
         }
         if self.workload == Workload::Teleports && self.rng.chance(0.01 * seconds) {
-            let place = self.somewhere(1.0);
+            let place = self.random_square(1.0);
             (walker.x, walker.z) = (place.x, place.z);
         }
-        let Bounds { x, z, side } = walker.bounds;
+        let Square { x, z, side } = walker.square;
         if walker.x < x || walker.x > x + side {
             walker.heading = std::f64::consts::PI - walker.heading;
             walker.x = reflect(walker.x, x, side);

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use archipelago::{
     Input, Output,
-    invariants::{Bounds, Picture, PicturedIsland},
+    invariants::{Bounds, IslandMembers, Partition},
 };
 use protocol::{Address, IslandId, NodeName, Position};
 
@@ -108,15 +108,15 @@ impl Plain {
         self.announce(&ids, &before, outputs);
     }
 
-    pub(crate) fn picture(&self) -> Picture {
+    pub(crate) fn picture(&self) -> Partition {
         let node = node();
         let member = |peer: &Address| (*peer, self.at[peer]);
-        let island = |(id, members): &(IslandId, Vec<Address>)| PicturedIsland {
+        let island = |(id, members): &(IslandId, Vec<Address>)| IslandMembers {
             id: id.clone(),
             transport: Some(node.clone()),
             members: members.iter().map(member).collect(),
         };
-        let mut picture = Picture { islands: self.islands.iter().map(island).collect() };
+        let mut picture = Partition { islands: self.islands.iter().map(island).collect() };
         if self.has(Fault::InTwoIslands)
             && let [first, .., last] = picture.islands.as_mut_slice()
         {

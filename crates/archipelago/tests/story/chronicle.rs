@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use archipelago::{Input, Output, Resident, Takeover, Told, Transport, rules::Rules};
+use archipelago::{EngineSnapshot, Input, LastAssignment, Output, PeerSnapshot, Transport, rules::Rules};
 use protocol::{Address, NodeName};
 
 #[derive(Default)]
@@ -14,7 +14,7 @@ pub(crate) struct Chronicle {
     /// What clients said that they can join.
     announced: BTreeMap<Address, Vec<String>>,
     pub(crate) clusters: BTreeMap<Address, String>,
-    people: BTreeMap<Address, Resident>,
+    people: BTreeMap<Address, PeerSnapshot>,
 }
 
 impl Chronicle {
@@ -25,29 +25,30 @@ impl Chronicle {
                     Some(transports) => drop(self.announced.insert(*peer, transports.clone())),
                     None => drop(self.announced.remove(peer)),
                 }
-                if let Some(resident) = self.people.get_mut(peer).filter(|known| known.departed.is_none()) {
-                    resident.told = None;
+                if let Some(resident) = self.people.get_mut(peer).filter(|known| known.departed_at.is_none())
+                {
+                    resident.last_assigned = None;
                 }
             }
             Input::Heartbeat { peer, session, position, .. } => {
-                let told = self.people.remove(peer).filter(|known| known.departed.is_none());
-                let resident = Resident {
+                let told = self.people.remove(peer).filter(|known| known.departed_at.is_none());
+                let resident = PeerSnapshot {
                     peer: *peer,
                     session: *session,
                     transports: None,
                     position: *position,
                     desired_room: None,
                     cluster: None,
-                    told: told.and_then(|known| known.told),
-                    heard: now,
-                    departed: None,
+                    last_assigned: told.and_then(|known| known.last_assigned),
+                    last_seen: now,
+                    departed_at: None,
                     taken_over: false,
                 };
                 self.people.insert(*peer, resident);
             }
             Input::Disconnected { peer, .. } => {
                 if let Some(resident) = self.people.get_mut(peer) {
-                    resident.departed = Some(now);
+                    resident.departed_at = Some(now);
                 }
             }
             Input::Transport(transport) => {
@@ -61,11 +62,11 @@ impl Chronicle {
                 None => {
                     self.clusters.remove(peer);
                     // It will not be put back where it was.
-                    let left = self.people.get_mut(peer).filter(|known| known.departed.is_some());
-                    left.into_iter().for_each(|known| known.told = None);
+                    let left = self.people.get_mut(peer).filter(|known| known.departed_at.is_some());
+                    left.into_iter().for_each(|known| known.last_assigned = None);
                 }
             },
-            Input::Tell { .. } => {}
+            Input::ResendAssignment { .. } => {}
         }
     }
 
@@ -74,19 +75,20 @@ impl Chronicle {
             match output {
                 Output::Assigned { peer, island, transport, .. } => {
                     if let Some(resident) = self.people.get_mut(peer) {
-                        resident.told = Some(Told { island: island.clone(), node: transport.clone() });
+                        resident.last_assigned =
+                            Some(LastAssignment { island: island.clone(), node: transport.clone() });
                     }
                 }
                 // Its client may still have to be told, but it is no member.
                 Output::Left { island, peer, .. } => {
-                    let there = |told: &mut Told| told.island == *island;
-                    let resident = self.people.get_mut(peer).filter(|known| known.departed.is_none());
-                    resident.into_iter().for_each(|known| drop(known.told.take_if(there)));
+                    let there = |told: &mut LastAssignment| told.island == *island;
+                    let resident = self.people.get_mut(peer).filter(|known| known.departed_at.is_none());
+                    resident.into_iter().for_each(|known| drop(known.last_assigned.take_if(there)));
                 }
                 Output::Closed { island } => {
-                    let left = self.people.values_mut().filter(|known| known.departed.is_some());
-                    let there = |told: &mut Told| told.island == *island;
-                    left.for_each(|known| drop(known.told.take_if(there)));
+                    let left = self.people.values_mut().filter(|known| known.departed_at.is_some());
+                    let there = |told: &mut LastAssignment| told.island == *island;
+                    left.for_each(|known| drop(known.last_assigned.take_if(there)));
                 }
                 _ => {}
             }
@@ -94,21 +96,21 @@ impl Chronicle {
     }
 
     /// What a peer was last told, of those who are there.
-    pub(crate) fn told(&self, peer: Address) -> Option<&Told> {
-        self.people.get(&peer).filter(|known| known.departed.is_none())?.told.as_ref()
+    pub(crate) fn told(&self, peer: Address) -> Option<&LastAssignment> {
+        self.people.get(&peer).filter(|known| known.departed_at.is_none())?.last_assigned.as_ref()
     }
 
-    pub(crate) fn takeover(&self) -> Takeover {
-        let resident = |known: &Resident| Resident {
+    pub(crate) fn takeover(&self) -> EngineSnapshot {
+        let resident = |known: &PeerSnapshot| PeerSnapshot {
             transports: self.announced.get(&known.peer).cloned(),
             cluster: self.clusters.get(&known.peer).cloned(),
             ..known.clone()
         };
-        Takeover {
+        EngineSnapshot {
             rules: self.rules.clone(),
             minute: self.minute,
             transports: self.nodes.values().cloned().collect(),
-            residents: self.people.values().map(resident).collect(),
+            peers: self.people.values().map(resident).collect(),
         }
     }
 }

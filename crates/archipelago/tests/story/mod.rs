@@ -9,7 +9,7 @@ use std::{sync::Arc, time::Duration};
 
 use archipelago::{
     Engine, Input, Output, Settings, Transport, TransportKind,
-    invariants::Witness,
+    invariants::InvariantChecker,
     rules::Rules,
     sim::{Rng, address},
 };
@@ -22,7 +22,7 @@ const SIDE_M: f64 = 240.0;
 pub(crate) struct Story {
     pub(crate) rng: Rng,
     pub(crate) engine: Engine,
-    pub(crate) witness: Witness,
+    pub(crate) witness: InvariantChecker,
     pub(crate) now: Duration,
     pub(crate) places: Vec<Option<(f64, f64)>>,
     pub(crate) outputs: Vec<Output>,
@@ -39,7 +39,7 @@ impl Story {
         let people = 4 + rng.below(36);
         Self {
             engine: Engine::new(settings, 0).unwrap(),
-            witness: Witness::default(),
+            witness: InvariantChecker::default(),
             now: Duration::from_secs(1_000),
             places: vec![None; people],
             outputs: Vec::new(),
@@ -51,7 +51,7 @@ impl Story {
     }
 
     fn handle(&mut self, input: Input) {
-        self.witness.hear(&input);
+        self.witness.observe_input(&input);
         self.chronicle.hear(&input, self.now);
         self.engine.handle(input, self.now);
     }
@@ -60,7 +60,7 @@ impl Story {
         self.now += FLUSH_INTERVAL;
         self.outputs.clear();
         self.engine.flush(self.now, &mut self.outputs);
-        let seen = self.witness.see(&self.engine, &self.outputs);
+        let seen = self.witness.check_flush(&self.engine, &self.outputs);
         seen.unwrap_or_else(|violation| panic!("{violation}\n{:#?}", self.engine.rules()));
         self.chronicle.see(&self.outputs);
     }
@@ -71,7 +71,7 @@ impl Story {
         let takeover = self.chronicle.takeover();
         self.engine = Engine::resume(settings, self.engines, takeover, self.now).unwrap();
         self.engines += 1;
-        self.witness.take_over();
+        self.witness.observe_takeover();
     }
 
     /// Much happens, and at times there are other rules, nodes and hours.

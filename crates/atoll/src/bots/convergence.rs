@@ -5,16 +5,16 @@ use std::{collections::HashMap, fmt, time::Duration};
 use serde::Serialize;
 use tokio::time::{Instant, sleep};
 
-use super::{crowd::Crowd, sessions::Whereabouts};
+use super::{bot_pool::BotPool, sessions::SessionStatus};
 use crate::admin::Assignment;
 
 /// How long a difference may last: two heartbeats, and a second for the answer.
-const WITHIN: Duration = Duration::from_secs(3);
-const ASK_INTERVAL: Duration = Duration::from_millis(100);
+const CONVERGENCE_LIMIT: Duration = Duration::from_secs(3);
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 /// How long a director may take to answer.
-const DEADLINE: Duration = Duration::from_secs(2);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
 /// Those who differ that are named.
-const NAMED: usize = 5;
+const MAX_LISTED: usize = 5;
 
 /// Where directors answer their operators.
 #[derive(Debug, Clone)]
@@ -55,13 +55,13 @@ impl Directors {
 
     /// Looks until everybody has been seen where the director had them, or a difference has lasted for
     /// too long. People walk meanwhile: it is enough to agree once.
-    pub(crate) async fn compare(&self, crowd: &Crowd) -> Convergence {
+    pub(crate) async fn compare(&self, crowd: &BotPool) -> Convergence {
         let began = Instant::now();
         let mut unsettled: Vec<usize> = (0..crowd.count()).collect();
         loop {
             let answer = self.assignments().await;
             let seconds = began.elapsed().as_secs_f64();
-            let is_over = began.elapsed() >= WITHIN;
+            let is_over = began.elapsed() >= CONVERGENCE_LIMIT;
             match answer {
                 Ok(assignments) => {
                     let mut who = Vec::new();
@@ -72,7 +72,7 @@ impl Directors {
                         differs
                     });
                     if unsettled.is_empty() || is_over {
-                        who.truncate(NAMED);
+                        who.truncate(MAX_LISTED);
                         let (differ, converged) = (unsettled.len(), unsettled.is_empty());
                         return Convergence { converged, seconds, differ, who, error: None };
                     }
@@ -83,7 +83,7 @@ impl Directors {
                 }
                 Err(_) => {}
             }
-            sleep(ASK_INTERVAL).await;
+            sleep(POLL_INTERVAL).await;
         }
     }
 
@@ -91,7 +91,7 @@ impl Directors {
     async fn assignments(&self) -> Result<HashMap<String, Assignment>, String> {
         let mut errors = Vec::new();
         for url in &self.urls {
-            match self.ask(url).await {
+            match self.fetch(url).await {
                 Ok(assignments) => {
                     let by_address = |assignment: Assignment| (assignment.address.clone(), assignment);
                     return Ok(assignments.into_iter().map(by_address).collect());
@@ -102,21 +102,28 @@ impl Directors {
         Err(errors.join("; "))
     }
 
-    async fn ask(&self, url: &str) -> reqwest::Result<Vec<Assignment>> {
-        client::http_client(url)?.get(url).timeout(DEADLINE).send().await?.error_for_status()?.json().await
+    async fn fetch(&self, url: &str) -> reqwest::Result<Vec<Assignment>> {
+        client::http_client(url)?
+            .get(url)
+            .timeout(REQUEST_TIMEOUT)
+            .send()
+            .await?
+            .error_for_status()?
+            .json()
+            .await
     }
 }
 
-fn difference(crowd: &Crowd, bot: usize, assignments: &HashMap<String, Assignment>) -> Option<Difference> {
+fn difference(crowd: &BotPool, bot: usize, assignments: &HashMap<String, Assignment>) -> Option<Difference> {
     let (address, whereabouts) = {
         let log = crowd.log(bot);
-        (log.address?.to_string(), log.sessions.whereabouts())
+        (log.address?.to_string(), log.sessions.status())
     };
     let director = assignments.get(&address).map(|assignment| assignment.island.clone());
     let bot = match whereabouts {
-        Whereabouts::Closed => return None,
-        Whereabouts::Here(island) => island.map(|island| island.to_string()),
-        Whereabouts::Away => None,
+        SessionStatus::ClosedWithReason => return None,
+        SessionStatus::SignedIn(island) => island.map(|island| island.to_string()),
+        SessionStatus::Lost => None,
     };
     let agree = bot.is_some() && bot == director;
     (!agree).then_some(Difference { address, bot, director })
@@ -144,18 +151,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whoever_is_elsewhere_or_away_without_a_word_differs() {
-        let crowd = Crowd::new(5);
+    fn wrong_island_or_unexplained_disconnect_differs() {
+        let crowd = BotPool::new(5);
         let now = Instant::now();
         let address = |bot: usize| protocol::Address::new([bot as u8; 20]);
         for bot in 0..5 {
-            crowd.enrol(bot, address(bot));
+            crowd.register(bot, address(bot));
             crowd.log(bot).sessions.signed_in(now);
-            crowd.log(bot).sessions.told(now, &"I1".parse().unwrap());
+            crowd.log(bot).sessions.assigned(now, &"I1".parse().unwrap());
         }
-        let closed = client::Ended::Closed { code: 1012, reason: String::new() };
-        crowd.log(3).sessions.ended(now, &closed);
-        crowd.log(4).sessions.ended(now, &client::Ended::Broken("gone".to_owned()));
+        let closed = client::Disconnect::Closed { code: 1012, reason: String::new() };
+        crowd.log(3).sessions.session_ended(now, &closed);
+        crowd.log(4).sessions.session_ended(now, &client::Disconnect::Broken("gone".to_owned()));
         let told = |bot: usize, island: &str| {
             let (session, island, node) = (None, island.to_owned(), "rooms-1".to_owned());
             (

@@ -4,7 +4,7 @@ use client::{Dialect, Gateway, RealmError};
 
 /// What `--dialect` says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
-pub(crate) enum Spoken {
+pub(crate) enum DialectFlag {
     /// The archipelago socket.
     #[default]
     Archipelago,
@@ -20,11 +20,11 @@ pub(crate) struct Gateways(Vec<(Dialect, Vec<String>)>);
 
 impl Gateways {
     /// Asks a realm, at all of its gateways: each has to answer.
-    pub(crate) async fn discover(realms: &[String], spoken: Spoken) -> Result<Self, RealmError> {
+    pub(crate) async fn discover(realms: &[String], spoken: DialectFlag) -> Result<Self, RealmError> {
         let dialects: &[Dialect] = match spoken {
-            Spoken::Archipelago => &[Dialect::Archipelago],
-            Spoken::Rpc => &[Dialect::Rpc],
-            Spoken::Mixed => &[Dialect::Archipelago, Dialect::Rpc],
+            DialectFlag::Archipelago => &[Dialect::Archipelago],
+            DialectFlag::Rpc => &[Dialect::Rpc],
+            DialectFlag::Mixed => &[Dialect::Archipelago, Dialect::Rpc],
         };
         let mut gateways = Vec::new();
         for &dialect in dialects {
@@ -44,13 +44,13 @@ impl Gateways {
 
     /// Those of a bot: they take turns in what they speak, and of those who speak alike in which gateway
     /// they go to first.
-    pub(crate) fn of_bot(&self, index: usize) -> Gateway {
+    pub(crate) fn for_bot(&self, index: usize) -> Gateway {
         let (dialect, urls) = &self.0[index % self.0.len()];
         let mut urls = urls.clone();
         let first = index / self.0.len() % urls.len();
         urls.rotate_left(first);
         let url = urls.remove(0);
-        Gateway { others: urls, ..Gateway::new(*dialect, url) }
+        Gateway { other_urls: urls, ..Gateway::new(*dialect, url) }
     }
 }
 
@@ -65,8 +65,8 @@ mod tests {
             vec![(Dialect::Archipelago, urls(&["a", "b", "c"])), (Dialect::Rpc, urls(&["d", "e", "f"]))];
         let gateways = Gateways(spoken);
         let of_bots: Vec<String> = (0..6)
-            .map(|index| gateways.of_bot(index))
-            .map(|gateway| gateway.url + &gateway.others.concat())
+            .map(|index| gateways.for_bot(index))
+            .map(|gateway| gateway.url + &gateway.other_urls.concat())
             .collect();
         assert_eq!(of_bots, ["abc", "def", "bca", "efd", "cab", "fde"]);
     }

@@ -1,21 +1,21 @@
 //! `atoll bots`: headless explorers that walk, talk, and check that they hear each other.
 
+mod assignment_log;
 mod bot;
+mod bot_pool;
 mod convergence;
-mod crowd;
+mod delivery_log;
 mod dialect;
 mod heartbeats;
-mod ledger;
+mod login_load;
+mod move_loss;
 mod moves;
+mod proximity_check;
 mod ranges;
-mod referee;
 mod report;
 mod route;
 mod server;
 mod sessions;
-mod storm;
-mod together;
-mod told;
 mod topics;
 mod walk;
 
@@ -28,13 +28,13 @@ use tokio::{
     time::{self, Instant},
 };
 
+use bot_pool::BotPool;
 use convergence::Directors;
-use crowd::Crowd;
-use dialect::{Gateways, Spoken};
-use referee::Referee;
-use report::{Display, Summary};
+use dialect::{DialectFlag, Gateways};
+use proximity_check::ProximityCheck;
+use report::{ProgressDisplay, Summary};
 use route::Route;
-use server::ServerLoad;
+use server::MetricsClient;
 use walk::Walker;
 
 /// How many bots there are and what they do.
@@ -76,7 +76,7 @@ pub(crate) struct Flags {
     stock: f64,
     /// What bots speak with the gateway; mixed: every other bot speaks RPC.
     #[arg(long, value_enum, default_value_t)]
-    dialect: Spoken,
+    dialect: DialectFlag,
     /// What bots say that they can join, separated by commas, such as livekit,ws-room; they enter
     /// only WebSocket rooms, whatever they say. Without it, and over RPC, they say nothing.
     #[arg(long, value_name = "PROTOCOLS", value_delimiter = ',', value_parser = protocol_name)]
@@ -103,7 +103,7 @@ pub(crate) struct Flags {
     idle: bool,
     /// Instead of bots, so many sign-ins in a second: each a connection, a wallet and a signature of
     /// its own, and closed at once. Only for realms on this machine.
-    #[arg(long, value_name = "RATE", requires = "seconds", value_parser = storm::rate,
+    #[arg(long, value_name = "RATE", requires = "seconds", value_parser = login_load::rate,
           conflicts_with_all = ["count", "still", "groups", "idle", "route", "stock", "transports"])]
     login_storm: Option<u32>,
     /// Instead of bots, so many messages in a second under one topic, to --count subscribers.
@@ -147,16 +147,16 @@ fn protocol_name(text: &str) -> Result<String, String> {
 }
 
 /// Sign-ins that are begun in a second, so that no limit of a realm is in their way.
-const ARRIVALS_PER_SECOND: u32 = 200;
+const SIGN_INS_PER_SECOND: u32 = 200;
 /// How often the referee looks and the line is renewed.
-const LOOK_INTERVAL: Duration = Duration::from_millis(250);
+const CHECK_INTERVAL: Duration = Duration::from_millis(250);
 const LINE_INTERVAL: Duration = Duration::from_secs(1);
 /// After the last arrival, until what is measured counts.
 const SETTLING: Duration = Duration::from_secs(2);
 
 pub(crate) async fn run(flags: Flags) -> Result<ExitCode> {
     if let (Some(rate), Some(seconds)) = (flags.login_storm, flags.seconds) {
-        return storm::run(&flags, rate, seconds).await;
+        return login_load::run(&flags, rate, seconds).await;
     }
     if let (Some(rate), Some(seconds)) = (flags.topics, flags.seconds) {
         return topics::run(&flags, rate, seconds).await;
@@ -167,24 +167,24 @@ pub(crate) async fn run(flags: Flags) -> Result<ExitCode> {
     // Each bot holds two sockets.
     let _ = rlimit::increase_nofile_limit(u64::MAX);
     let gateways = Gateways::discover(&flags.url, flags.dialect).await.context("no realm")?;
-    let server = ServerLoad::new(&flags.url);
+    let server = MetricsClient::new(&flags.url);
     let before = server.sample().await;
-    let crowd = Arc::new(Crowd::new(flags.count));
-    let display = Arc::new(Display::new(flags.json));
-    if flags.count > crowd::MOST_WATCHED {
+    let crowd = Arc::new(BotPool::new(flags.count));
+    let display = Arc::new(ProgressDisplay::new(flags.json));
+    if flags.count > bot_pool::MAX_PAIRWISE_BOTS {
         eprintln!(
             "more than {} bots: who is near whom is not watched, and unheard stays 0",
-            crowd::MOST_WATCHED
+            bot_pool::MAX_PAIRWISE_BOTS
         );
     }
     let step = Duration::from_secs_f64(1.0 / flags.hz);
-    let mut referee = Referee::new(flags.limit, step);
+    let mut referee = ProximityCheck::new(flags.limit, step);
     let began = Instant::now();
     let end = flags.seconds.map(|seconds| began + Duration::from_secs(seconds));
     let mut bots = spawn(&flags, &gateways, &crowd)?;
-    let measured_from = began + Duration::from_secs(flags.count as u64) / ARRIVALS_PER_SECOND + SETTLING;
+    let measured_from = began + Duration::from_secs(flags.count as u64) / SIGN_INS_PER_SECOND + SETTLING;
     let mut first = None;
-    let mut looks = time::interval(LOOK_INTERVAL);
+    let mut looks = time::interval(CHECK_INTERVAL);
     let mut lines = time::interval(LINE_INTERVAL);
     let directors = (!flags.admin.is_empty()).then(|| Directors::new(&flags.admin));
     let mut asked = signal::unix::signal(SignalKind::user_defined1())?;
@@ -203,8 +203,8 @@ pub(crate) async fn run(flags: Flags) -> Result<ExitCode> {
                     first = Some((server.sample().await, Instant::now()));
                 }
                 if !flags.idle {
-                    let may_hear = |one, other| crowd.may_hear(one, other, flags.ruled);
-                    referee.look(&crowd.standing(), may_hear, &crowd.heard, crowd.now_ms());
+                    let may_hear = |one, other| crowd.can_communicate(one, other, flags.ruled);
+                    referee.update(&crowd.positions(), may_hear, &crowd.received_at, crowd.now_ms());
                 }
             }
             Some(()) = asked.recv() => {
@@ -231,7 +231,7 @@ pub(crate) async fn run(flags: Flags) -> Result<ExitCode> {
     Ok(if summary.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn spawn(flags: &Flags, gateways: &Gateways, crowd: &Arc<Crowd>) -> Result<tokio::task::JoinSet<()>> {
+fn spawn(flags: &Flags, gateways: &Gateways, crowd: &Arc<BotPool>) -> Result<tokio::task::JoinSet<()>> {
     let mut bots = tokio::task::JoinSet::new();
     let stock = choose_stock(flags);
     for index in 0..flags.count {
@@ -245,7 +245,7 @@ fn spawn(flags: &Flags, gateways: &Gateways, crowd: &Arc<Crowd>) -> Result<tokio
                 (None, false) => Walker::new(index, flags.count, flags.speed, rng),
             },
         };
-        let gateway = gateways.of_bot(index);
+        let gateway = gateways.for_bot(index);
         let mut settings = match stock.contains(&index) {
             true => client::Settings::stock(gateway),
             false => client::Settings::new(gateway),
@@ -253,9 +253,9 @@ fn spawn(flags: &Flags, gateways: &Gateways, crowd: &Arc<Crowd>) -> Result<tokio
         crowd.log(index).stock = stock.contains(&index);
         settings.transports.clone_from(&flags.transports);
         let identity = client::guest()?;
-        crowd.enrol(index, identity.address());
-        let arrival = Duration::from_secs(1) * u32::try_from(index)? / ARRIVALS_PER_SECOND;
-        let plan = bot::Plan {
+        crowd.register(index, identity.address());
+        let arrival = Duration::from_secs(1) * u32::try_from(index)? / SIGN_INS_PER_SECOND;
+        let plan = bot::BotPlan {
             index,
             arrival,
             idle: flags.idle,

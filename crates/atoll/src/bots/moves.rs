@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt, time::Duration};
 
 use serde::Serialize;
 
-use super::ledger::BotLog;
+use super::delivery_log::BotLog;
 
 /// The moves of a run: changes of the connection for who stays in its island.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
@@ -41,7 +41,7 @@ impl Moves {
         for log in logs {
             let mut moves = 0;
             let mut last_move = None;
-            for (at, assignment) in log.told.assignments() {
+            for (at, assignment) in log.assignments.assignments() {
                 let connections = all.connections.entry(assignment.kind.clone()).or_default();
                 connections.changes += 1;
                 if !assignment.is_move {
@@ -52,7 +52,7 @@ impl Moves {
                 let since = last_move.replace(at).map(|last| at - last);
                 least = least.into_iter().chain(since).min();
             }
-            if let Some((_, assignment)) = log.told.assignments().next_back() {
+            if let Some((_, assignment)) = log.assignments.assignments().next_back() {
                 all.connections.entry(assignment.kind.clone()).or_default().bots += 1;
             }
             let of_kind = if log.stock { &mut all.moves_stock } else { &mut all.moves_overlapping };
@@ -66,7 +66,7 @@ impl Moves {
     }
 
     /// A figure of each kind of connection: `ws-room 12, livekit 5`, the most first.
-    pub(crate) fn each(&self, figure: impl Fn(&Connections) -> u64) -> String {
+    pub(crate) fn counts_by_kind(&self, figure: impl Fn(&Connections) -> u64) -> String {
         let mut figures: Vec<(&str, u64)> =
             self.connections.iter().map(|(kind, connections)| (&**kind, figure(connections))).collect();
         figures.sort_by_key(|&(_, count)| std::cmp::Reverse(count));
@@ -80,7 +80,7 @@ impl fmt::Display for Moves {
         let Self { moves_overlapping, moves_stock, moves_per_person, most_moves_of_one, .. } = self;
         write!(f, "{moves_overlapping} by overlapping and {moves_stock} by stock clients")?;
         if self.moves > 0 {
-            write!(f, " (to {})", self.each(|connections| connections.moves))?;
+            write!(f, " (to {})", self.counts_by_kind(|connections| connections.moves))?;
         }
         write!(f, ", {moves_per_person:.2} a person, at most {most_moves_of_one}")?;
         match self.least_seconds_between_moves {
@@ -97,13 +97,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn moves_are_told_from_other_changes_and_counted_for_each_kind() {
+    fn moves_are_counted_separately_from_other_changes() {
         let start = Instant::now();
         let log = |stock, told: &[(u64, &str, &str, Option<&str>)]| {
             let mut log = BotLog { stock, ..BotLog::default() };
             for &(seconds, island, connection, from) in told {
                 let at = start + Duration::from_secs(seconds);
-                log.told.island(at, island.parse().unwrap(), &connection.parse().unwrap(), from);
+                log.assignments.assigned(at, island.parse().unwrap(), &connection.parse().unwrap(), from);
             }
             log
         };
@@ -136,6 +136,6 @@ mod tests {
             connections,
         };
         assert_eq!(moves, expected);
-        assert_eq!(moves.each(|connections| connections.changes), "livekit 4, ws-room 4");
+        assert_eq!(moves.counts_by_kind(|connections| connections.changes), "livekit 4, ws-room 4");
     }
 }

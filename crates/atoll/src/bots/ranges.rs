@@ -41,7 +41,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_holds_what_a_set_would_hold() {
+    fn ranges_agree_with_a_btree_set() {
         let mut rng = StdRng::seed_from_u64(1);
         for _ in 0..100 {
             let (mut ranges, mut set) = (Ranges::default(), BTreeSet::new());

@@ -16,25 +16,25 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 use super::{
+    bot_pool::BotPool,
     convergence::Convergence,
-    crowd::Crowd,
-    ledger::{BotLog, Verdict, judge},
+    delivery_log::{BotLog, DeliveryCounts, count_deliveries},
+    move_loss::{self, MoveLoss},
     moves::Moves,
-    referee::Referee,
+    proximity_check::ProximityCheck,
     server::Load,
     sessions::Sessions,
-    together::{self, Together},
 };
 
 /// Shows what goes on: one line that renews itself on a terminal, plain lines elsewhere.
-pub(crate) struct Display {
+pub(crate) struct ProgressDisplay {
     json: bool,
     bar: Option<ProgressBar>,
     last: Mutex<(Instant, u64, u64)>,
     lines: AtomicU64,
 }
 
-impl Display {
+impl ProgressDisplay {
     pub(crate) fn new(json: bool) -> Self {
         // The summary is the only thing on the standard output when it is read by a program.
         let bar = std::io::stderr().is_terminal().then(ProgressBar::new_spinner);
@@ -42,7 +42,7 @@ impl Display {
         Self { json, bar, last, lines }
     }
 
-    pub(crate) fn line(&self, crowd: &Crowd, referee: &Referee) {
+    pub(crate) fn line(&self, crowd: &BotPool, referee: &ProximityCheck) {
         let number = self.lines.fetch_add(1, Relaxed);
         // Plain lines are for reading later: one in five is enough.
         if number == 0 || self.bar.is_none() && !number.is_multiple_of(5) {
@@ -58,10 +58,11 @@ impl Display {
             rates
         };
         let (latency, assignment) =
-            (Percentiles::of(&crowd.latency()), Percentiles::of(&crowd.assignments()));
+            (Percentiles::of(&crowd.latency()), Percentiles::of(&crowd.assignment_latency()));
         let logs: Vec<_> = crowd.logs().collect();
         let logs: Vec<&BotLog> = logs.iter().map(|log| &**log).collect();
-        let (counts, verdict) = (Counts::of(&logs, crowd), judge(logs.iter().copied(), Instant::now()));
+        let (counts, verdict) =
+            (Counts::of(&logs, crowd), count_deliveries(logs.iter().copied(), Instant::now()));
         let line = format!(
             "{} people, {} islands, {} rooms | {sent_rate:.0} sent/s, {received_rate:.0} received/s | lost {}, \
              unheard {} | latency {latency} ms | heartbeat to island {assignment} ms",
@@ -69,7 +70,7 @@ impl Display {
             counts.islands,
             counts.rooms,
             verdict.lost + verdict.disordered,
-            referee.unheard(),
+            referee.unheard_pairs(),
         );
         match &self.bar {
             Some(bar) => {
@@ -117,7 +118,7 @@ impl Percentiles {
     }
 
     /// Of times of up to an hour.
-    pub(crate) fn of_all(times: impl Iterator<Item = Duration>) -> Self {
+    pub(crate) fn of_durations(times: impl Iterator<Item = Duration>) -> Self {
         const HOUR_US: u64 = 3_600_000_000;
         let mut histogram = Histogram::new_with_bounds(1, HOUR_US, 3).expect("these bounds are valid");
         times.for_each(|time| histogram.saturating_record(time.as_micros() as u64));
@@ -144,12 +145,12 @@ struct Counts {
 }
 
 impl Counts {
-    fn of(logs: &[&BotLog], crowd: &Crowd) -> Self {
+    fn of(logs: &[&BotLog], crowd: &BotPool) -> Self {
         let mut rooms = HashSet::new();
         let mut people = 0;
         for log in logs {
             let before = people;
-            for stay in log.stays.values().filter(|stay| stay.left.is_none()) {
+            for stay in log.room_logs.values().filter(|stay| stay.left.is_none()) {
                 rooms.insert(&stay.url);
                 people = before + 1;
             }
@@ -175,11 +176,11 @@ pub(crate) struct Summary {
     sent_per_second: f64,
     received_per_second: f64,
     #[serde(flatten)]
-    verdict: Verdict,
+    verdict: DeliveryCounts,
     #[serde(flatten)]
     moves: Moves,
     /// What those who stayed together said to each other, over all rooms.
-    over_moves: Together,
+    over_moves: MoveLoss,
     /// Messages that came through a second room and were dropped.
     doubles: u64,
     /// Messages that were given again in a second room.
@@ -203,8 +204,8 @@ pub(crate) struct Summary {
 
 impl Summary {
     pub(crate) fn new(
-        crowd: &Crowd,
-        referee: &Referee,
+        crowd: &BotPool,
+        referee: &ProximityCheck,
         convergence: Option<Convergence>,
         server: Option<Load>,
         elapsed: Duration,
@@ -214,7 +215,7 @@ impl Summary {
         let seconds = elapsed.as_secs_f64();
         let (logs, now) = (crowd.logs().collect::<Vec<_>>(), Instant::now());
         let logs: Vec<&BotLog> = logs.iter().map(|log| &**log).collect();
-        let absent = |log: &&&BotLog| log.stays.is_empty() && log.told.may_be_in_a_room();
+        let absent = |log: &&&BotLog| log.room_logs.is_empty() && log.assignments.can_be_in_room();
         Self {
             seconds,
             bots: crowd.count(),
@@ -226,19 +227,19 @@ impl Summary {
             received,
             sent_per_second: sent as f64 / seconds,
             received_per_second: received as f64 / seconds,
-            verdict: judge(logs.iter().copied(), now),
+            verdict: count_deliveries(logs.iter().copied(), now),
             moves: Moves::of(&logs),
-            over_moves: together::judge(&logs, now),
-            doubles: crowd.doubles.load(Relaxed),
-            given_twice: crowd.given_twice.load(Relaxed),
-            near_pairs: referee.judged(),
-            unheard: referee.unheard(),
-            unheard_in_the_end: referee.unheard_now(),
+            over_moves: move_loss::count_move_loss(&logs, now),
+            doubles: crowd.duplicates.load(Relaxed),
+            given_twice: crowd.delivered_twice.load(Relaxed),
+            near_pairs: referee.pairs_checked(),
+            unheard: referee.unheard_pairs(),
+            unheard_in_the_end: referee.unheard_pairs_now(),
             disconnects: crowd.disconnects.load(Relaxed),
             sessions: Sessions::of(&logs),
             convergence,
             latency_ms: Percentiles::of(&crowd.latency()),
-            heartbeat_to_island_ms: Percentiles::of(&crowd.assignments()),
+            heartbeat_to_island_ms: Percentiles::of(&crowd.assignment_latency()),
             server,
             idle,
         }
@@ -247,7 +248,7 @@ impl Summary {
     /// Whether everybody was there and nobody missed anything.
     pub(crate) fn is_good(&self) -> bool {
         let present = if self.idle { self.signed_in >= self.bots as u64 } else { self.absent == 0 };
-        let Verdict { lost, disordered, .. } = self.verdict;
+        let DeliveryCounts { lost, disordered, .. } = self.verdict;
         let together = self.over_moves.overlapping.lost == 0;
         let converged = self.convergence.as_ref().is_none_or(|convergence| convergence.converged);
         let back = self.sessions.sessions_failed == 0;
@@ -274,9 +275,9 @@ impl Summary {
             "  lost            {} of {} that had to arrive, {} twice or out of order",
             verdict.lost, verdict.expected, verdict.disordered
         );
-        let Together { overlapping, to_stock, from_stock } = self.over_moves;
-        println!("  connections     {}", self.moves.each(|connections| connections.bots));
-        println!("  changes         {}", self.moves.each(|connections| connections.changes));
+        let MoveLoss { overlapping, to_stock, from_stock } = self.over_moves;
+        println!("  connections     {}", self.moves.counts_by_kind(|connections| connections.bots));
+        println!("  changes         {}", self.moves.counts_by_kind(|connections| connections.changes));
         println!("  moves           {}", self.moves);
         println!(
             "  lost over moves {overlapping} between overlapping clients, {to_stock} to stock clients, {from_stock} \

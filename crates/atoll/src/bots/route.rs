@@ -2,7 +2,7 @@
 
 use std::{str::FromStr, sync::Arc};
 
-use super::walk::Place;
+use super::walk::GroundPoint;
 
 /// Points on the ground in metres, walked from the first to the last and on to the first again.
 #[derive(Debug, Clone)]
@@ -11,14 +11,14 @@ pub(crate) struct Route(Arc<[Leg]>);
 /// From one point to the next.
 #[derive(Debug)]
 struct Leg {
-    from: Place,
-    to: Place,
+    from: GroundPoint,
+    to: GroundPoint,
     length_m: f32,
 }
 
 /// One bot's walk along a route.
 #[derive(Debug)]
-pub(crate) struct Round {
+pub(crate) struct RouteWalk {
     route: Route,
     /// From the route's first point.
     along_m: f32,
@@ -29,7 +29,7 @@ impl FromStr for Route {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let points: Option<Vec<Place>> = text.split_whitespace().map(point).collect();
+        let points: Option<Vec<GroundPoint>> = text.split_whitespace().map(point).collect();
         let points = points.ok_or("must be points such as \"0,0 100,-20\": x and z in metres")?;
         let next = points.iter().cycle().skip(1);
         let legs = points.iter().zip(next).map(|(&from, &to)| {
@@ -44,7 +44,7 @@ impl FromStr for Route {
     }
 }
 
-fn point(text: &str) -> Option<Place> {
+fn point(text: &str) -> Option<GroundPoint> {
     let (x, z) = text.split_once(',')?;
     let metres = |text: &str| text.parse::<f32>().ok().filter(|metres| metres.is_finite());
     Some((metres(x)?, metres(z)?))
@@ -55,7 +55,7 @@ impl Route {
         self.0.iter().map(|leg| leg.length_m).sum()
     }
 
-    fn at(&self, mut along_m: f32) -> Place {
+    fn at(&self, mut along_m: f32) -> GroundPoint {
         for leg in self.0.iter() {
             if along_m < leg.length_m {
                 let share = along_m / leg.length_m;
@@ -68,14 +68,14 @@ impl Route {
     }
 }
 
-impl Round {
+impl RouteWalk {
     /// The walk of a bot among `count`, who are spread along the route at the start.
     pub(crate) fn new(route: Route, index: usize, count: usize, speed_m_s: f32) -> Self {
         let along_m = route.length_m() * index as f32 / count.max(1) as f32;
         Self { route, along_m, speed_m_s }
     }
 
-    pub(crate) fn place(&self) -> Place {
+    pub(crate) fn position(&self) -> GroundPoint {
         self.route.at(self.along_m)
     }
 
@@ -90,13 +90,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_walks_a_route_comes_by_all_its_points_and_around_again() {
+    fn route_walk_visits_all_points_and_wraps_around() {
         let route: Route = "0,0 30,0 30,-40".parse().unwrap();
         assert_eq!(route.length_m(), 120.0);
-        let mut round = Round::new(route, 0, 4, 10.0);
+        let mut round = RouteWalk::new(route, 0, 4, 10.0);
         let mut places = Vec::new();
         for _ in 0..13 {
-            places.push(round.place());
+            places.push(round.position());
             round.step(1.0);
         }
         assert_eq!(
@@ -116,14 +116,14 @@ mod tests {
     }
 
     #[test]
-    fn bots_are_spread_along_it() {
+    fn bots_start_spread_along_the_route() {
         let route: Route = "-10,0 10,0".parse().unwrap();
-        let places = [0, 1, 2, 3].map(|index| Round::new(route.clone(), index, 4, 6.0).place());
+        let places = [0, 1, 2, 3].map(|index| RouteWalk::new(route.clone(), index, 4, 6.0).position());
         assert_eq!(places, [(-10.0, 0.0), (0.0, 0.0), (10.0, 0.0), (0.0, 0.0)]);
     }
 
     #[test]
-    fn what_is_no_way_is_refused() {
+    fn malformed_routes_are_refused() {
         for text in ["", "1,1", "1,1 1,1", "1 2", "1,x 2,2", "0,0 inf,0", "0,0,0 1,1,1"] {
             assert!(text.parse::<Route>().is_err(), "{text:?}");
         }

@@ -6,7 +6,7 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 /// Reads a realm's `/metrics`.
-pub(crate) struct ServerLoad {
+pub(crate) struct MetricsClient {
     /// Of a realm in several processes none tells all.
     url: Option<String>,
 }
@@ -20,7 +20,7 @@ pub(crate) struct Sample {
     deliveries: f64,
 }
 
-impl ServerLoad {
+impl MetricsClient {
     pub(crate) fn new(realms: &[String]) -> Self {
         let url = match realms {
             [url] => Some(format!("{}/metrics", url.trim_end_matches('/'))),

@@ -2,42 +2,42 @@
 
 use std::{collections::BTreeMap, fmt, time::Duration};
 
-use client::Ended;
+use client::Disconnect;
 use protocol::IslandId;
 use serde::Serialize;
 use tokio::time::Instant;
 
-use super::{ledger::BotLog, report::Percentiles};
+use super::{delivery_log::BotLog, report::Percentiles};
 
 /// The sessions of one bot, one after the other.
 #[derive(Debug, Default)]
 pub(crate) struct SessionLog {
     begun: u64,
-    state: State,
+    state: SessionState,
     /// The island that it was last told of, in whatever session.
     island: Option<IslandId>,
     /// When the last session in which it was told of an island ended; `None`: it was told of one since.
     lost: Option<Instant>,
     /// From the end of a session until the next one began.
-    without: Vec<Duration>,
+    without_session: Vec<Duration>,
     /// From the end of a session in which it was told of an island until it was told of one again.
-    astray: Vec<Duration>,
-    returns: Vec<Return>,
+    without_island: Vec<Duration>,
+    rejoins: Vec<Rejoin>,
     gateway_ends: BTreeMap<String, u64>,
     room_ends: BTreeMap<String, u64>,
 }
 
 /// Whether a bot has a session.
 #[derive(Debug, Clone, Default)]
-enum State {
+enum SessionState {
     /// It never had one.
     #[default]
-    Before,
+    NeverSignedIn,
     /// Since then, and was not told yet where it is.
-    Untold(Instant),
-    Told,
+    Unassigned(Instant),
+    Assigned,
     /// Not since then; and whether the gateway said why, in a close frame or an answer.
-    Without {
+    Disconnected {
         since: Instant,
         explained: bool,
     },
@@ -45,7 +45,7 @@ enum State {
 
 /// A session after the first, once it was told of an island.
 #[derive(Debug, Clone, Copy)]
-struct Return {
+struct Rejoin {
     /// From the sign-in.
     took: Duration,
     /// Whether it was the island of before.
@@ -54,71 +54,75 @@ struct Return {
 
 /// What a realm can be asked about a bot.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Whereabouts {
+pub(crate) enum SessionStatus {
     /// It has a session, and was told of this island in it, or of none yet.
-    Here(Option<IslandId>),
+    SignedIn(Option<IslandId>),
     /// It has none, and was told why.
-    Closed,
+    ClosedWithReason,
     /// It has none, or never had one.
-    Away,
+    Lost,
 }
 
 impl SessionLog {
     pub(crate) fn signed_in(&mut self, at: Instant) {
-        if let State::Without { since, .. } = self.state {
-            self.without.push(at - since);
+        if let SessionState::Disconnected { since, .. } = self.state {
+            self.without_session.push(at - since);
         }
-        self.state = State::Untold(at);
+        self.state = SessionState::Unassigned(at);
         self.begun += 1;
     }
 
-    pub(crate) fn told(&mut self, at: Instant, island: &IslandId) {
-        if let State::Untold(since) = self.state
+    pub(crate) fn assigned(&mut self, at: Instant, island: &IslandId) {
+        if let SessionState::Unassigned(since) = self.state
             && self.begun > 1
         {
             let to_same = self.island.as_ref() == Some(island);
-            self.returns.push(Return { took: at - since, to_same });
+            self.rejoins.push(Rejoin { took: at - since, to_same });
         }
-        self.astray.extend(self.lost.take().map(|lost| at - lost));
-        self.state = State::Told;
+        self.without_island.extend(self.lost.take().map(|lost| at - lost));
+        self.state = SessionState::Assigned;
         self.island = Some(island.clone());
     }
 
     /// A session ended, or an attempt at one.
-    pub(crate) fn ended(&mut self, at: Instant, ended: &Ended) {
-        *self.gateway_ends.entry(kind(ended)).or_default() += 1;
-        let explained = !matches!(ended, Ended::Broken(_));
-        if let State::Told = self.state {
+    pub(crate) fn session_ended(&mut self, at: Instant, ended: &Disconnect) {
+        *self.gateway_ends.entry(end_label(ended)).or_default() += 1;
+        let explained = !matches!(ended, Disconnect::Broken(_));
+        if let SessionState::Assigned = self.state {
             self.lost = Some(at);
         }
         self.state = match self.state {
-            State::Before => State::Before,
-            State::Without { since, .. } => State::Without { since, explained },
-            State::Untold(_) | State::Told => State::Without { since: at, explained },
+            SessionState::NeverSignedIn => SessionState::NeverSignedIn,
+            SessionState::Disconnected { since, .. } => SessionState::Disconnected { since, explained },
+            SessionState::Unassigned(_) | SessionState::Assigned => {
+                SessionState::Disconnected { since: at, explained }
+            }
         };
     }
 
-    pub(crate) fn left_room(&mut self, ended: &Ended) {
-        *self.room_ends.entry(kind(ended)).or_default() += 1;
+    pub(crate) fn room_left(&mut self, ended: &Disconnect) {
+        *self.room_ends.entry(end_label(ended)).or_default() += 1;
     }
 
-    pub(crate) fn whereabouts(&self) -> Whereabouts {
+    pub(crate) fn status(&self) -> SessionStatus {
         match self.state {
-            State::Told => Whereabouts::Here(self.island.clone()),
-            State::Untold(_) => Whereabouts::Here(None),
-            State::Without { explained: true, .. } => Whereabouts::Closed,
-            State::Without { explained: false, .. } | State::Before => Whereabouts::Away,
+            SessionState::Assigned => SessionStatus::SignedIn(self.island.clone()),
+            SessionState::Unassigned(_) => SessionStatus::SignedIn(None),
+            SessionState::Disconnected { explained: true, .. } => SessionStatus::ClosedWithReason,
+            SessionState::Disconnected { explained: false, .. } | SessionState::NeverSignedIn => {
+                SessionStatus::Lost
+            }
         }
     }
 }
 
 /// The code or the status with which something ended.
-fn kind(ended: &Ended) -> String {
+fn end_label(ended: &Disconnect) -> String {
     match ended {
-        Ended::Left => "left".to_owned(),
-        Ended::Closed { code, .. } => code.to_string(),
-        Ended::Refused { status, .. } => format!("HTTP {status}"),
-        Ended::Broken(_) => "broken".to_owned(),
+        Disconnect::Left => "left".to_owned(),
+        Disconnect::Closed { code, .. } => code.to_string(),
+        Disconnect::Refused { status, .. } => format!("HTTP {status}"),
+        Disconnect::Broken(_) => "broken".to_owned(),
     }
 }
 
@@ -146,14 +150,18 @@ pub(crate) struct Sessions {
 impl Sessions {
     pub(crate) fn of(logs: &[&BotLog]) -> Self {
         let logs = || logs.iter().map(|log| &log.sessions);
-        let returns = || logs().flat_map(|log| &log.returns);
+        let returns = || logs().flat_map(|log| &log.rejoins);
         let count = |condition: fn(&SessionLog) -> bool| logs().filter(|log| condition(log)).count() as u64;
         Self {
-            sessions_failed: count(|log| matches!(log.state, State::Without { .. })),
+            sessions_failed: count(|log| matches!(log.state, SessionState::Disconnected { .. })),
             reconnects: logs().map(|log| log.begun.saturating_sub(1)).sum(),
-            without_session_ms: Percentiles::of_all(logs().flat_map(|log| log.without.iter().copied())),
-            without_island_ms: Percentiles::of_all(logs().flat_map(|log| log.astray.iter().copied())),
-            back_in_island_ms: Percentiles::of_all(returns().map(|back| back.took)),
+            without_session_ms: Percentiles::of_durations(
+                logs().flat_map(|log| log.without_session.iter().copied()),
+            ),
+            without_island_ms: Percentiles::of_durations(
+                logs().flat_map(|log| log.without_island.iter().copied()),
+            ),
+            back_in_island_ms: Percentiles::of_durations(returns().map(|back| back.took)),
             back_in_same_island: returns().filter(|back| back.to_same).count() as u64,
             gateway_ends: sum(logs().map(|log| &log.gateway_ends)),
             room_ends: sum(logs().map(|log| &log.room_ends)),
@@ -196,36 +204,36 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_lost_session_is_timed_until_the_next_and_until_it_is_told() {
+    fn lost_session_is_timed_until_sign_in_and_assignment() {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         let island = |id: &str| id.parse::<IslandId>().unwrap();
-        let closed = |code| Ended::Closed { code, reason: String::new() };
-        let broken = Ended::Broken("gone".to_owned());
+        let closed = |code| Disconnect::Closed { code, reason: String::new() };
+        let broken = Disconnect::Broken("gone".to_owned());
         let mut log = BotLog::default();
         let sessions = &mut log.sessions;
-        assert_eq!(sessions.whereabouts(), Whereabouts::Away);
-        sessions.ended(at(0), &broken);
+        assert_eq!(sessions.status(), SessionStatus::Lost);
+        sessions.session_ended(at(0), &broken);
         sessions.signed_in(at(1));
-        assert_eq!(sessions.whereabouts(), Whereabouts::Here(None));
-        sessions.told(at(2), &island("I1"));
-        assert_eq!(sessions.whereabouts(), Whereabouts::Here(Some(island("I1"))));
-        sessions.ended(at(10), &closed(1012));
-        assert_eq!(sessions.whereabouts(), Whereabouts::Closed);
-        sessions.ended(at(11), &broken);
-        assert_eq!(sessions.whereabouts(), Whereabouts::Away);
+        assert_eq!(sessions.status(), SessionStatus::SignedIn(None));
+        sessions.assigned(at(2), &island("I1"));
+        assert_eq!(sessions.status(), SessionStatus::SignedIn(Some(island("I1"))));
+        sessions.session_ended(at(10), &closed(1012));
+        assert_eq!(sessions.status(), SessionStatus::ClosedWithReason);
+        sessions.session_ended(at(11), &broken);
+        assert_eq!(sessions.status(), SessionStatus::Lost);
         sessions.signed_in(at(13));
-        sessions.told(at(14), &island("I1"));
-        sessions.told(at(15), &island("I2"));
-        sessions.ended(at(20), &closed(1012));
+        sessions.assigned(at(14), &island("I1"));
+        sessions.assigned(at(15), &island("I2"));
+        sessions.session_ended(at(20), &closed(1012));
         sessions.signed_in(at(21));
-        sessions.ended(at(22), &closed(1012));
+        sessions.session_ended(at(22), &closed(1012));
         sessions.signed_in(at(23));
-        sessions.told(at(26), &island("I1"));
-        sessions.left_room(&Ended::Left);
+        sessions.assigned(at(26), &island("I1"));
+        sessions.room_left(&Disconnect::Left);
         let mut gone = BotLog::default();
         gone.sessions.signed_in(at(1));
-        gone.sessions.ended(at(2), &closed(4003));
+        gone.sessions.session_ended(at(2), &closed(4003));
         let never = BotLog::default();
         let all = serde_json::to_value(Sessions::of(&[&log, &gone, &never])).unwrap();
         assert_eq!((&all["sessions_failed"], &all["reconnects"]), (&1.into(), &3.into()), "{all}");

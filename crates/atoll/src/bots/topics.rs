@@ -17,44 +17,45 @@ use tokio::{
 
 use super::{
     Flags,
-    crowd::histogram,
-    dialect::{Gateways, Spoken},
+    bot_pool::latency_histogram,
+    dialect::{DialectFlag, Gateways},
     report::Percentiles,
-    server::{Sample, ServerLoad},
+    server::{MetricsClient, Sample},
 };
 
 /// What one speaker says in a second: a gateway reads at most twenty.
-const EACH_PER_SECOND: f64 = 10.0;
+const RATE_PER_PUBLISHER: f64 = 10.0;
 /// When the message was due, in microseconds, and its number: what every message begins with.
 const HEADER_BYTES: usize = 16;
 /// How long the backlogs have to drain after the last message, and how long the end marker may take
 /// to arrive after that. A message that is neither delivered nor reported as missed by then is lost.
-const GRACE: Duration = Duration::from_secs(2);
+const DRAIN_GRACE: Duration = Duration::from_secs(2);
 /// The number of the end marker: larger than that of any message of a run.
 const END_MARKER: u64 = u64::MAX;
 /// How long a sign-in and a subscription may take.
-const DEADLINE: Duration = Duration::from_secs(20);
+const SETUP_TIMEOUT: Duration = Duration::from_secs(20);
 /// Sign-ins at a time, so that no limit of a realm is in their way.
-const AT_THE_DOOR: usize = 16;
+const CONCURRENT_SIGN_INS: usize = 16;
 /// How far apart people stand, and how many in a row: too far for any island.
-const APART_M: f32 = 1_000.0;
-const ROW: usize = 150;
+const SPACING_M: f32 = 1_000.0;
+const ROW_LENGTH: usize = 150;
 const TOPIC: &str = "bots.topics";
 
 pub(crate) async fn run(flags: &Flags, rate: f64, seconds: u64) -> Result<ExitCode> {
     let _ = rlimit::increase_nofile_limit(u64::MAX);
-    let gateways = Gateways::discover(&flags.url, Spoken::Rpc).await.context("no realm")?;
-    let server = ServerLoad::new(&flags.url);
-    let speakers = (rate / EACH_PER_SECOND).ceil() as usize;
-    let mut people = arrive(&gateways, flags.count + speakers).await?;
-    let stage = Arc::new(Stage { began: Instant::now(), padding: flags.bytes.saturating_sub(HEADER_BYTES) });
+    let gateways = Gateways::discover(&flags.url, DialectFlag::Rpc).await.context("no realm")?;
+    let server = MetricsClient::new(&flags.url);
+    let speakers = (rate / RATE_PER_PUBLISHER).ceil() as usize;
+    let mut people = sign_in_all(&gateways, flags.count + speakers).await?;
+    let stage =
+        Arc::new(RunContext { began: Instant::now(), padding: flags.bytes.saturating_sub(HEADER_BYTES) });
     let (over, is_over) = watch::channel(false);
     let mut subscribers = JoinSet::new();
     for explorer in people.split_off(speakers) {
         let subscribing = explorer.handle();
-        let listening = time::timeout(DEADLINE, subscribing.subscribe(TOPIC));
+        let listening = time::timeout(SETUP_TIMEOUT, subscribing.subscribe(TOPIC));
         let subscription = listening.await.context("no subscription in time")??;
-        subscribers.spawn(listen(stage.clone(), explorer, subscription, is_over.clone()));
+        subscribers.spawn(receive_until_end(stage.clone(), explorer, subscription, is_over.clone()));
     }
     let before = server.sample().await;
     let step = Duration::from_secs_f64(speakers as f64 / rate);
@@ -62,7 +63,13 @@ pub(crate) async fn run(flags: &Flags, rate: f64, seconds: u64) -> Result<ExitCo
     let mut speaking = JoinSet::new();
     for (index, explorer) in people.into_iter().enumerate() {
         let first = starts + step.mul_f64(index as f64 / speakers as f64);
-        speaking.spawn(speak(stage.clone(), explorer, first, step, starts + Duration::from_secs(seconds)));
+        speaking.spawn(publish_paced(
+            stage.clone(),
+            explorer,
+            first,
+            step,
+            starts + Duration::from_secs(seconds),
+        ));
     }
     let (mut sent, mut took) = (0, Duration::ZERO);
     let mut silent = Vec::new();
@@ -75,17 +82,17 @@ pub(crate) async fn run(flags: &Flags, rate: f64, seconds: u64) -> Result<ExitCo
     let after = server.sample().await;
     // A backlog reports what it dropped with the next message that it keeps. So one more message is
     // published once all backlogs have had time to drain: no other message competes for their slots.
-    time::sleep(GRACE).await;
+    time::sleep(DRAIN_GRACE).await;
     if let Some(explorer) = silent.first() {
         publish(&stage, &explorer.handle(), Instant::now(), END_MARKER).await?;
         sent += 1;
     }
-    time::sleep(GRACE).await;
+    time::sleep(DRAIN_GRACE).await;
     over.send_replace(true);
     for explorer in silent {
         explorer.handle().leave().await;
     }
-    let mut all = Heard::default();
+    let mut all = Received::default();
     let mut lost = 0;
     while let Some(heard) = subscribers.join_next().await {
         let heard = heard??;
@@ -93,7 +100,7 @@ pub(crate) async fn run(flags: &Flags, rate: f64, seconds: u64) -> Result<ExitCo
         lost += sent.saturating_sub(heard.messages + heard.missed);
         all.add(&heard);
     }
-    let rates = Rates { offered: rate, sent, took };
+    let rates = SendReport { offered: rate, sent, took };
     let summary = Summary::new(flags.count, &rates, &all, lost, before.zip(after));
     match flags.json {
         true => println!("{}", serde_json::to_string(&summary)?),
@@ -104,22 +111,22 @@ pub(crate) async fn run(flags: &Flags, rate: f64, seconds: u64) -> Result<ExitCo
 }
 
 /// What speakers and subscribers share.
-struct Stage {
+struct RunContext {
     began: Instant,
     padding: usize,
 }
 
 /// So many people, signed in, each alone: who is nowhere would be sent away.
-async fn arrive(gateways: &Gateways, count: usize) -> Result<Vec<Explorer>> {
-    let door = Arc::new(Semaphore::new(AT_THE_DOOR));
+async fn sign_in_all(gateways: &Gateways, count: usize) -> Result<Vec<Explorer>> {
+    let door = Arc::new(Semaphore::new(CONCURRENT_SIGN_INS));
     let mut arriving = JoinSet::new();
     for index in 0..count {
-        let (gateway, door) = (gateways.of_bot(index), door.clone());
+        let (gateway, door) = (gateways.for_bot(index), door.clone());
         arriving.spawn(async move {
             let _place = door.acquire().await?;
-            let explorer = signed_in(gateway).await?;
-            let (x, z) = (index % ROW, index / ROW % ROW);
-            let apart = |number: usize| (number as f32 - ROW as f32 / 2.0) * APART_M;
+            let explorer = sign_in(gateway).await?;
+            let (x, z) = (index % ROW_LENGTH, index / ROW_LENGTH % ROW_LENGTH);
+            let apart = |number: usize| (number as f32 - ROW_LENGTH as f32 / 2.0) * SPACING_M;
             explorer.handle().heartbeat(Position::new(apart(x), 0.0, apart(z)), None).await;
             anyhow::Ok(explorer)
         });
@@ -131,12 +138,12 @@ async fn arrive(gateways: &Gateways, count: usize) -> Result<Vec<Explorer>> {
     Ok(people)
 }
 
-async fn signed_in(gateway: Gateway) -> Result<Explorer> {
+async fn sign_in(gateway: Gateway) -> Result<Explorer> {
     let mut explorer = Explorer::start(Settings::new(gateway), client::guest()?);
     loop {
-        match time::timeout(DEADLINE, explorer.next()).await.context("no sign-in in time")? {
+        match time::timeout(SETUP_TIMEOUT, explorer.next()).await.context("no sign-in in time")? {
             Some(client::Event::SignedIn) => return Ok(explorer),
-            Some(client::Event::Closed { reason, comes_back: None }) => return Err(anyhow!("{reason}")),
+            Some(client::Event::Disconnected { reason, retry_in: None }) => return Err(anyhow!("{reason}")),
             Some(_) => {}
             None => return Err(anyhow!("an explorer is gone")),
         }
@@ -144,18 +151,18 @@ async fn signed_in(gateway: Gateway) -> Result<Explorer> {
 }
 
 /// Counts received messages until the end marker has arrived, or the run is over.
-async fn listen(
-    stage: Arc<Stage>,
+async fn receive_until_end(
+    stage: Arc<RunContext>,
     mut explorer: Explorer,
     mut subscription: client::Subscription,
     mut is_over: watch::Receiver<bool>,
-) -> Result<Heard> {
-    let mut heard = Heard::default();
+) -> Result<Received> {
+    let mut heard = Received::default();
     loop {
         tokio::select! {
             event = subscription.next() => match event {
                 Some(TopicEvent::Message(message)) => {
-                    if heard.take(&stage, &message) == Some(END_MARKER) {
+                    if heard.record(&stage, &message) == Some(END_MARKER) {
                         break;
                     }
                 }
@@ -170,7 +177,7 @@ async fn listen(
 }
 
 /// Publishes the message of this number, due at this time.
-async fn publish(stage: &Stage, handle: &client::Handle, due: Instant, number: u64) -> Result<()> {
+async fn publish(stage: &RunContext, handle: &client::Handle, due: Instant, number: u64) -> Result<()> {
     let due_us = (due - stage.began).as_micros() as u64;
     let mut payload = [due_us.to_be_bytes(), number.to_be_bytes()].concat();
     payload.resize(HEADER_BYTES + stage.padding, 0);
@@ -179,8 +186,8 @@ async fn publish(stage: &Stage, handle: &client::Handle, due: Instant, number: u
 
 /// Publishes at each of its times until the end. Returns the peer, still signed in, how many messages
 /// it published, and when the last one was published.
-async fn speak(
-    stage: Arc<Stage>,
+async fn publish_paced(
+    stage: Arc<RunContext>,
     explorer: Explorer,
     first: Instant,
     step: Duration,
@@ -201,7 +208,7 @@ async fn speak(
 }
 
 /// What subscribers heard.
-struct Heard {
+struct Received {
     microseconds: Histogram<u64>,
     messages: u64,
     /// What the gateway says that it dropped.
@@ -212,22 +219,22 @@ struct Heard {
 }
 
 /// How much was to be said in a second, how much was, and how long that took.
-struct Rates {
+struct SendReport {
     offered: f64,
     sent: u64,
     took: Duration,
 }
 
-impl Default for Heard {
+impl Default for Received {
     fn default() -> Self {
         let (messages, missed, out_of_order, next) = Default::default();
-        Self { microseconds: histogram(), messages, missed, out_of_order, next }
+        Self { microseconds: latency_histogram(), messages, missed, out_of_order, next }
     }
 }
 
-impl Heard {
+impl Received {
     /// Counts a message, and returns its number.
-    fn take(&mut self, stage: &Stage, message: &TopicMessage) -> Option<u64> {
+    fn record(&mut self, stage: &RunContext, message: &TopicMessage) -> Option<u64> {
         let (due, rest) = message.payload.split_first_chunk()?;
         let (number, sender) = (rest.first_chunk()?, message.sender?);
         let (due_us, number) = (u64::from_be_bytes(*due), u64::from_be_bytes(*number));
@@ -276,8 +283,8 @@ struct Summary {
 impl Summary {
     fn new(
         subscribers: usize,
-        rates: &Rates,
-        heard: &Heard,
+        rates: &SendReport,
+        heard: &Received,
         lost: u64,
         samples: Option<(Sample, Sample)>,
     ) -> Self {

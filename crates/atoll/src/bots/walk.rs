@@ -4,17 +4,17 @@
 use protocol::Position;
 use rand::{RngExt, rngs::StdRng};
 
-use super::route::{Round, Route};
+use super::route::{Route, RouteWalk};
 
 /// A place on the ground, in metres: x and z.
-pub(crate) type Place = (f32, f32);
+pub(crate) type GroundPoint = (f32, f32);
 
 /// Land for so many bots; for more, there is more of it.
 const BOTS_PER_DISTRICT: usize = 20;
 const DISTRICT_SIDE_M: f32 = 300.0;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum WalkKind {
     /// Anywhere in its district.
     Wanderer,
     /// To the meeting point in the middle, for a while, and away again.
@@ -29,19 +29,19 @@ enum Kind {
 /// One bot's walk.
 #[derive(Debug)]
 pub(crate) enum Walker {
-    OverLand(Box<Visitor>),
-    Along(Round),
+    Random(Box<RandomWalk>),
+    OnRoute(RouteWalk),
 }
 
 /// A walk over land, decided by random numbers alone.
 #[derive(Debug)]
-pub(crate) struct Visitor {
-    kind: Kind,
+pub(crate) struct RandomWalk {
+    kind: WalkKind,
     speed_m_s: f32,
     districts: usize,
     district: usize,
-    position: Place,
-    target: Place,
+    position: GroundPoint,
+    target: GroundPoint,
     /// Seconds to stay before it goes on.
     pause: f32,
     /// Which end of its way it goes to.
@@ -52,23 +52,23 @@ pub(crate) struct Visitor {
 impl Walker {
     /// The walker of a bot among `count`.
     pub(crate) fn new(index: usize, count: usize, speed_m_s: f32, rng: StdRng) -> Self {
-        Self::OverLand(Box::new(Visitor::new(index, count, speed_m_s, rng)))
+        Self::Random(Box::new(RandomWalk::new(index, count, speed_m_s, rng)))
     }
 
     /// Stands within a few metres of everybody else who stands still in this district, of so many.
     pub(crate) fn still(district: usize, districts: usize, rng: StdRng) -> Self {
-        Self::OverLand(Box::new(Visitor::at(Kind::Still, districts, district, 0.0, rng)))
+        Self::Random(Box::new(RandomWalk::at(WalkKind::Still, districts, district, 0.0, rng)))
     }
 
     /// The walker of a bot among `count` on a route.
     pub(crate) fn along(route: Route, index: usize, count: usize, speed_m_s: f32) -> Self {
-        Self::Along(Round::new(route, index, count, speed_m_s))
+        Self::OnRoute(RouteWalk::new(route, index, count, speed_m_s))
     }
 
     pub(crate) fn position(&self) -> Position {
         let (x, z) = match self {
-            Self::OverLand(visitor) => visitor.position,
-            Self::Along(round) => round.place(),
+            Self::Random(visitor) => visitor.position,
+            Self::OnRoute(round) => round.position(),
         };
         Position::new(x, 0.0, z)
     }
@@ -76,8 +76,8 @@ impl Walker {
     /// Walks for so many seconds; gives whether it jumped.
     pub(crate) fn step(&mut self, seconds: f32) -> bool {
         match self {
-            Self::OverLand(visitor) => visitor.step(seconds),
-            Self::Along(round) => {
+            Self::Random(visitor) => visitor.step(seconds),
+            Self::OnRoute(round) => {
                 round.step(seconds);
                 false
             }
@@ -85,19 +85,19 @@ impl Walker {
     }
 }
 
-impl Visitor {
+impl RandomWalk {
     fn new(index: usize, count: usize, speed_m_s: f32, rng: StdRng) -> Self {
         let kind = match index % 20 {
-            19 => Kind::Jumper,
-            n if n % 3 == 0 => Kind::Wanderer,
-            n if n % 3 == 1 => Kind::Meeter,
-            _ => Kind::Traveller,
+            19 => WalkKind::Jumper,
+            n if n % 3 == 0 => WalkKind::Wanderer,
+            n if n % 3 == 1 => WalkKind::Meeter,
+            _ => WalkKind::Traveller,
         };
         let districts = count.div_ceil(BOTS_PER_DISTRICT).max(1);
         Self::at(kind, districts, index / BOTS_PER_DISTRICT, speed_m_s, rng)
     }
 
-    fn at(kind: Kind, districts: usize, district: usize, speed_m_s: f32, rng: StdRng) -> Self {
+    fn at(kind: WalkKind, districts: usize, district: usize, speed_m_s: f32, rng: StdRng) -> Self {
         let mut visitor = Self {
             kind,
             speed_m_s,
@@ -109,13 +109,13 @@ impl Visitor {
             outward: false,
             rng,
         };
-        visitor.position = visitor.anywhere();
-        visitor.aim();
+        visitor.position = visitor.random_point();
+        visitor.choose_target();
         visitor
     }
 
     fn step(&mut self, seconds: f32) -> bool {
-        if self.kind == Kind::Still {
+        if self.kind == WalkKind::Still {
             return false;
         }
         if self.pause > 0.0 {
@@ -124,14 +124,14 @@ impl Visitor {
         }
         let (dx, dz) = (self.target.0 - self.position.0, self.target.1 - self.position.1);
         let (distance, stride) = (dx.hypot(dz), self.speed_m_s * seconds);
-        if self.kind == Kind::Jumper {
+        if self.kind == WalkKind::Jumper {
             self.position = self.target;
-            self.aim();
+            self.choose_target();
             return true;
         }
         if distance <= stride {
             self.position = self.target;
-            self.aim();
+            self.choose_target();
         } else {
             let share = stride / distance;
             self.position = (self.position.0 + dx * share, self.position.1 + dz * share);
@@ -140,39 +140,41 @@ impl Visitor {
     }
 
     /// Chooses where to go next, and how long to stay before.
-    fn aim(&mut self) {
+    fn choose_target(&mut self) {
         self.outward = !self.outward;
         let (x, z) = self.centre(self.district);
         let crowd_m = DISTRICT_SIDE_M * 0.4;
         (self.target, self.pause) = match self.kind {
-            Kind::Wanderer => (self.anywhere(), 0.0),
-            Kind::Meeter if self.outward => (self.near((x, z), 10.0), self.rng.random_range(0.0..4.0)),
-            Kind::Meeter => (self.anywhere(), self.rng.random_range(5.0..15.0)),
-            Kind::Traveller => {
+            WalkKind::Wanderer => (self.random_point(), 0.0),
+            WalkKind::Meeter if self.outward => {
+                (self.random_point_near((x, z), 10.0), self.rng.random_range(0.0..4.0))
+            }
+            WalkKind::Meeter => (self.random_point(), self.rng.random_range(5.0..15.0)),
+            WalkKind::Traveller => {
                 let side = if self.outward { crowd_m } else { -crowd_m };
-                (self.near((x + side, z), 8.0), self.rng.random_range(2.0..8.0))
+                (self.random_point_near((x + side, z), 8.0), self.rng.random_range(2.0..8.0))
             }
-            Kind::Jumper => {
+            WalkKind::Jumper => {
                 self.district = self.rng.random_range(0..self.districts.max(2));
-                (self.anywhere(), self.rng.random_range(8.0..12.0))
+                (self.random_point(), self.rng.random_range(8.0..12.0))
             }
-            Kind::Still => (self.position, 0.0),
+            WalkKind::Still => (self.position, 0.0),
         };
     }
 
-    fn centre(&self, district: usize) -> Place {
+    fn centre(&self, district: usize) -> GroundPoint {
         let columns = (self.districts as f32).sqrt().ceil() as usize;
         let place = |n: usize| n as f32 * DISTRICT_SIDE_M;
         (place(district % columns), place(district / columns))
     }
 
-    fn anywhere(&mut self) -> Place {
-        let reach = if self.kind == Kind::Still { 10.0 } else { DISTRICT_SIDE_M / 2.0 };
-        self.near(self.centre(self.district), reach)
+    fn random_point(&mut self) -> GroundPoint {
+        let reach = if self.kind == WalkKind::Still { 10.0 } else { DISTRICT_SIDE_M / 2.0 };
+        self.random_point_near(self.centre(self.district), reach)
     }
 
-    fn near(&mut self, (x, z): Place, reach_m: f32) -> Place {
-        let mut offset = || self.rng.random_range(-reach_m..reach_m);
+    fn random_point_near(&mut self, (x, z): GroundPoint, radius_m: f32) -> GroundPoint {
+        let mut offset = || self.rng.random_range(-radius_m..radius_m);
         (x + offset(), z + offset())
     }
 }
@@ -196,21 +198,21 @@ mod tests {
     }
 
     #[test]
-    fn a_seed_decides_every_step() {
+    fn same_seed_gives_the_same_walk() {
         assert_eq!(walk(1), walk(1));
         assert_ne!(walk(1), walk(2));
     }
 
     #[test]
-    fn nobody_but_jumpers_moves_faster_than_told() {
+    fn only_jumpers_exceed_the_speed() {
         for index in 0..20 {
             let mut walker = Walker::new(index, 20, 6.0, StdRng::seed_from_u64(7));
-            let Walker::OverLand(visitor) = &walker else { panic!("on a route") };
+            let Walker::Random(visitor) = &walker else { panic!("on a route") };
             let kind = visitor.kind;
             for _ in 0..600 {
                 let before = walker.position();
                 let jumped = walker.step(0.1);
-                assert!(!jumped || kind == Kind::Jumper);
+                assert!(!jumped || kind == WalkKind::Jumper);
                 let distance = walker.position().ground_distance_squared(before).sqrt();
                 assert!(jumped || distance < 0.601, "{kind:?} moved {distance} m");
             }

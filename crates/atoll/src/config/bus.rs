@@ -1,7 +1,7 @@
 //! Over which bus the roles talk.
 
 use bus::{Credentials, NatsSettings};
-use protocol::subject::{Layout, LayoutError};
+use protocol::subject::{SubjectScheme, SubjectSchemeError};
 use reqwest::Url;
 
 use super::{
@@ -34,16 +34,18 @@ pub(super) fn parse(settings: &Bus, problems: &mut Vec<String>) -> Option<NatsSe
     let rule = "must be 0 (automatic), 1, 3 or 5";
     check([0, 1, 3, 5].contains(lease_replicas), "lease_replicas", &lease_replicas.to_string(), rule);
     let servers = list(url);
-    let layout: Result<Layout, LayoutError> = subjects.parse();
+    let layout: Result<SubjectScheme, SubjectSchemeError> = subjects.parse();
     if let Err(error) = layout {
         check(false, "subjects", subjects, &error.to_string());
     }
     let layout = layout.unwrap_or_default();
     let rule = "needs bus.url: nobody else speaks on a bus within the process";
-    check(!servers.is_empty() || layout == Layout::CommsV3, "subjects", subjects, rule);
+    check(!servers.is_empty() || layout == SubjectScheme::CommsV3, "subjects", subjects, rule);
     let rule =
         "must be nats://host:port or tls://host:port, or several of them, separated by commas; or empty";
-    let well = servers.iter().all(|url| is_url(url, &["nats", "tls"]) && Url::parse(url).is_ok_and(is_bare));
+    let well = servers
+        .iter()
+        .all(|url| is_url(url, &["nats", "tls"]) && Url::parse(url).is_ok_and(has_only_an_authority));
     check(well, "url", "(hidden)", rule);
     let paired = user.is_empty() == password.is_empty();
     check(paired, "password", "(hidden)", "must be set with bus.user, and not without it");
@@ -64,7 +66,7 @@ pub(super) fn parse(settings: &Bus, problems: &mut Vec<String>) -> Option<NatsSe
         servers,
         credentials,
         ca_file: (!ca_file.is_empty()).then(|| ca_file.into()),
-        layout,
+        subject_scheme: layout,
         connect_timeout: seconds(*connect_timeout_s),
         pattern_queue: None,
         lease_replicas: (*lease_replicas > 0).then_some(*lease_replicas),
@@ -72,13 +74,13 @@ pub(super) fn parse(settings: &Bus, problems: &mut Vec<String>) -> Option<NatsSe
 }
 
 /// Hides what nobody may read.
-pub(super) fn hide(settings: &mut Bus) {
+pub(super) fn hide_secrets(settings: &mut Bus) {
     // A user and password stand before an @.
     let url = settings.url.contains('@').then_some(&mut settings.url);
     let secrets = [&mut settings.password, &mut settings.token].into_iter().chain(url);
     secrets.filter(|secret| !secret.is_empty()).for_each(|secret| *secret = "(hidden)".to_owned());
 }
 
-fn is_bare(url: Url) -> bool {
+fn has_only_an_authority(url: Url) -> bool {
     ["", "/"].contains(&url.path()) && url.query().is_none() && url.fragment().is_none()
 }

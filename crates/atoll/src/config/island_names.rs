@@ -2,18 +2,18 @@
 //! prefix, eight digits of base 36, and a number.
 
 /// The digits of a name, at the least.
-const SHORTEST: usize = 9;
+const MIN_DIGITS: usize = 9;
 
 /// Whether an island could have this name.
-pub(super) fn may_be_island(name: &str, prefix: &str) -> bool {
-    name.strip_prefix(prefix).is_some_and(|digits| digits.len() >= SHORTEST && is_base36(digits))
+pub(super) fn can_be_island(name: &str, prefix: &str) -> bool {
+    name.strip_prefix(prefix).is_some_and(|digits| digits.len() >= MIN_DIGITS && is_base36(digits))
 }
 
 /// Whether an island's name could be this one, or begin with it where a `*` follows.
-pub(super) fn may_match_island(pattern: &str, prefix: &str) -> bool {
+pub(super) fn can_match_island(pattern: &str, prefix: &str) -> bool {
     match pattern.strip_suffix('*') {
         Some(start) => prefix.starts_with(start) || start.strip_prefix(prefix).is_some_and(is_base36),
-        None => may_be_island(pattern, prefix),
+        None => can_be_island(pattern, prefix),
     }
 }
 
@@ -26,17 +26,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_could_be_an_island_is_known() {
+    fn island_names_and_matching_patterns_are_recognized() {
         let island = archipelago_id();
-        assert!(may_be_island(&island, "I") && !may_be_island(&island, "J"));
-        assert!(!may_be_island("Island", "I") && !may_be_island("I1", "I"));
+        assert!(can_be_island(&island, "I") && !can_be_island(&island, "J"));
+        assert!(!can_be_island("Island", "I") && !can_be_island("I1", "I"));
         for pattern in ["*", "I*", &format!("{}*", &island[..4]), &island] {
-            assert!(may_match_island(pattern, "I"), "{pattern}");
+            assert!(can_match_island(pattern, "I"), "{pattern}");
         }
         for pattern in ["lobby", "test-*", "Inn-*", "I", "Isle*x"] {
-            assert!(!may_match_island(pattern, "I"), "{pattern}");
+            assert!(!can_match_island(pattern, "I"), "{pattern}");
         }
-        assert!(may_match_island("isl*", "island") && !may_match_island("isl*", "I"));
+        assert!(can_match_island("isl*", "island") && !can_match_island("isl*", "I"));
     }
 
     /// The id of the first island of an engine.

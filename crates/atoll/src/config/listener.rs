@@ -3,7 +3,7 @@
 use std::{net::IpAddr, time::Duration};
 
 use ::listener::ClientAddresses;
-use admission::Limits;
+use admission::ConnectionLimits;
 use ipnet::IpNet;
 
 use super::{
@@ -49,7 +49,7 @@ impl Settings {
     /// The listener that clients use, in a process that may open so many files.
     pub(crate) fn public_listener(&self, addresses: ClientAddresses, files: u64) -> ::listener::Settings {
         let server = &self.server;
-        let connections = Limits {
+        let connections = ConnectionLimits {
             total: limit(server.max_connections).unwrap_or_else(|| max_connections(files)),
             per_network: limit(server.max_connections_per_network),
             rate: None,
@@ -59,7 +59,7 @@ impl Settings {
 
     /// A listener for operators, whose connections do not compete with those of clients.
     pub(crate) fn operator_listener(&self, name: &'static str) -> ::listener::Settings {
-        let connections = Limits { total: OPERATOR_CONNECTIONS, per_network: None, rate: None };
+        let connections = ConnectionLimits { total: OPERATOR_CONNECTIONS, per_network: None, rate: None };
         let ipv6_prefix = self.server.ipv6_prefix;
         self.listener(name, ClientAddresses { ipv6_prefix, ..ClientAddresses::default() }, connections)
     }
@@ -68,7 +68,7 @@ impl Settings {
         &self,
         name: &'static str,
         addresses: ClientAddresses,
-        connections: Limits,
+        connections: ConnectionLimits,
     ) -> ::listener::Settings {
         ::listener::Settings {
             name,
@@ -109,9 +109,9 @@ mod tests {
     }
 
     #[test]
-    fn connections_leave_files_for_the_rest() {
+    fn connection_limit_reserves_files() {
         assert_eq!([10, 100, 1_048_576].map(max_connections), [16, 36, 1_048_512]);
         let settings = Settings::default().public_listener(ClientAddresses::default(), 100);
-        assert_eq!(settings.connections, Limits { total: 36, per_network: None, rate: None });
+        assert_eq!(settings.connections, ConnectionLimits { total: 36, per_network: None, rate: None });
     }
 }

@@ -10,7 +10,7 @@ use std::{
 use config::{Config, ConfigError, Environment, File, FileFormat, Map, Source, Value, ValueKind};
 use protocol::{NodeName, TokenError};
 
-use super::{Settings, roles::Parsed};
+use super::{Settings, roles::ValidatedSettings};
 
 /// Everything that is wrong with a configuration.
 #[derive(Debug)]
@@ -80,26 +80,26 @@ struct Setting {
 }
 
 /// The settings in force, checked, or all that is wrong with them.
-pub(crate) fn load(sources: Sources) -> Result<(Settings, Parsed), Problems> {
+pub(crate) fn load(sources: Sources) -> Result<(Settings, ValidatedSettings), Problems> {
     let defaults = Config::try_from(&Settings::default())?;
-    let specimen = flatten(Config::try_from(&Settings::specimen())?.collect()?);
+    let specimen = flatten(Config::try_from(&Settings::example())?.collect()?);
     let known: BTreeMap<String, Value> =
-        specimen.into_iter().map(|(key, value)| (generic(&key), value)).collect();
+        specimen.into_iter().map(|(key, value)| (without_node_name(&key), value)).collect();
     let mut problems = Vec::new();
     let mut builder = Config::builder().add_source(defaults.clone());
     for (key, Setting { value, origin }) in collect(sources)? {
-        if let Some(Err(error)) = node_of(&key) {
+        if let Some(Err(error)) = parse_node_name(&key) {
             problems.push(format!("{key}: the name of a node {error} (in {origin})"));
             continue;
         }
         if let ValueKind::Table(_) = value.kind {
             // Nothing is set in it, and a node without settings is one that lacks some.
-            if generic(&key).ends_with(NODE) {
+            if without_node_name(&key).ends_with(NODE_PLACEHOLDER) {
                 builder = builder.set_override(&key, value)?;
             }
             continue;
         }
-        if !known.contains_key(&generic(&key)) {
+        if !known.contains_key(&without_node_name(&key)) {
             problems.push(format!("{key}: no such setting (in {origin}){}", suggestion(&key, &known)));
             continue;
         }
@@ -120,7 +120,7 @@ pub(crate) fn load(sources: Sources) -> Result<(Settings, Parsed), Problems> {
         }
     }
     let settings: Settings = builder.build()?.try_deserialize()?;
-    match Parsed::new(&settings, &mut problems) {
+    match ValidatedSettings::new(&settings, &mut problems) {
         Some(parsed) if problems.is_empty() => Ok((settings, parsed)),
         _ => Err(Problems(problems)),
     }
@@ -132,7 +132,7 @@ fn collect(sources: Sources) -> Result<BTreeMap<String, Setting>, Problems> {
     let mut add = |values: BTreeMap<String, Value>, origin: &dyn Fn(&str) -> String| {
         for (key, value) in values {
             let origin = origin(&key);
-            settings.insert(as_spelled(key, &settings), Setting { value, origin });
+            settings.insert(match_known_spelling(key, &settings), Setting { value, origin });
         }
     };
     let path = sources.file.clone().or_else(|| Path::new(DEFAULT_FILE).exists().then(|| DEFAULT_FILE.into()));
@@ -153,34 +153,34 @@ fn collect(sources: Sources) -> Result<BTreeMap<String, Setting>, Problems> {
 }
 
 /// Stands for the name of a node.
-const NODE: &str = "<node>";
+const NODE_PLACEHOLDER: &str = "<node>";
 
 /// A key as the reference has it: in tables of which there is one a node, without the node's name.
-fn generic(key: &str) -> String {
+fn without_node_name(key: &str) -> String {
     let segments: Vec<&str> = key.split('.').collect();
     match segments[..] {
-        [table @ ("livekit" | "external"), _] => format!("{table}.{NODE}"),
-        [table @ ("livekit" | "external"), _, name] => format!("{table}.{NODE}.{name}"),
+        [table @ ("livekit" | "external"), _] => format!("{table}.{NODE_PLACEHOLDER}"),
+        [table @ ("livekit" | "external"), _, name] => format!("{table}.{NODE_PLACEHOLDER}.{name}"),
         _ => key.to_owned(),
     }
 }
 
 /// The node whose setting it is, if it is one's.
-fn node_of(key: &str) -> Option<Result<NodeName, TokenError>> {
-    (generic(key) != key).then(|| key.split('.').nth(1).unwrap_or_default().parse())
+fn parse_node_name(key: &str) -> Option<Result<NodeName, TokenError>> {
+    (without_node_name(key) != key).then(|| key.split('.').nth(1).unwrap_or_default().parse())
 }
 
 /// The environment knows neither small letters nor `-`: if a node is meant that was named before, it
 /// is called as it was.
-fn as_spelled(key: String, settings: &BTreeMap<String, Setting>) -> String {
+fn match_known_spelling(key: String, settings: &BTreeMap<String, Setting>) -> String {
     let fold = |key: &str| key.to_lowercase().replace('-', "_");
-    let generic_key = generic(&key);
+    let generic_key = without_node_name(&key);
     if generic_key == key || settings.contains_key(&key) {
         return key;
     }
     let table = |key: &str| key.split('.').take(2).map(str::to_owned).collect::<Vec<_>>().join(".");
     let (meant, mut known) =
-        (table(&key), settings.keys().filter(|key| generic(key) != **key).map(|key| table(key)));
+        (table(&key), settings.keys().filter(|key| without_node_name(key) != **key).map(|key| table(key)));
     match known.find(|known| fold(known) == fold(&meant)) {
         Some(known) => key.replacen(&meant, &known, 1),
         None => key,

@@ -4,13 +4,13 @@ use protocol::{ConnectionString, RoomName};
 
 use super::{
     Settings,
-    island_names::may_be_island,
+    island_names::can_be_island,
     urls::{PUBLIC_BASE_RULE, is_public_base, is_url},
 };
 
 /// What was checked of `[realm]`.
 #[derive(Debug, Clone)]
-pub(crate) struct Parsed {
+pub(crate) struct ValidatedRealm {
     adapter: Adapter,
     /// The room that a signed login leads to.
     pub(crate) room: Option<RoomName>,
@@ -33,7 +33,7 @@ pub(super) const STATUS_PROBLEM: &str = "/rooms/status is not a room: it lists t
 /// Stands for the realm's own signed login.
 const SIGNED_LOGIN: &str = "signed-login";
 
-impl Parsed {
+impl ValidatedRealm {
     /// Adds what is wrong to `problems`.
     pub(crate) fn new(settings: &Settings, problems: &mut Vec<String>) -> Self {
         let realm = &settings.realm;
@@ -49,7 +49,7 @@ impl Parsed {
         let room = (!realm.fixed_room.is_empty()).then(|| realm.fixed_room.parse::<RoomName>());
         let room = room.and_then(|parsed| {
             let problem = match &parsed {
-                Ok(room) if may_be_island(room.as_str(), &settings.islands.id_prefix) => {
+                Ok(room) if can_be_island(room.as_str(), &settings.islands.id_prefix) => {
                     Some("an island could have this name".to_owned())
                 }
                 Ok(room) if room.as_str() == STATUS => Some(STATUS_PROBLEM.to_owned()),
@@ -117,10 +117,10 @@ fn url_problem(connection: &ConnectionString) -> Option<String> {
 mod tests {
     use super::*;
 
-    fn parse(change: impl FnOnce(&mut Settings)) -> (Parsed, Vec<String>) {
+    fn parse(change: impl FnOnce(&mut Settings)) -> (ValidatedRealm, Vec<String>) {
         let (mut settings, mut problems) = (Settings::default(), Vec::new());
         change(&mut settings);
-        let parsed = Parsed::new(&settings, &mut problems);
+        let parsed = ValidatedRealm::new(&settings, &mut problems);
         (parsed, problems)
     }
 
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn the_realms_own_login_is_at_its_public_url() {
+    fn own_signed_login_is_at_the_public_url() {
         let (parsed, problems) = parse(|settings| {
             settings.realm.fixed_adapter = "signed-login".to_owned();
             settings.realm.fixed_room = "plaza".to_owned();
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fixed_room_is_a_room_and_never_an_island() {
+    fn fixed_room_cannot_have_an_island_name() {
         let room = |name: &str| parse(|settings| settings.realm.fixed_room = name.to_owned()).1;
         for name in
             ["plaza", "Inn", "I-1", "Imperial-Palace", "I0mabc12", "name.dcl.eth", "world-name.dcl.eth"]
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn services_are_at_urls() {
+    fn service_settings_must_be_urls() {
         let (_, problems) = parse(|settings| {
             settings.realm.content_url = "peer.example/content".to_owned();
             settings.realm.lambdas_url = "https://peer.example/lambdas".to_owned();

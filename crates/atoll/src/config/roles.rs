@@ -4,19 +4,19 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use ::bus::NatsSettings;
 use ::listener::ClientAddresses;
-use admission::{ContractSettings, Limits, Rate};
+use admission::{ConnectionLimits, ContractSettings, Rate};
 use archipelago::{Clustering, SettingsError, rules::Rules};
-use director::Configured;
+use director::ConfiguredNode;
 use gateway::{KeepSession, RealmCheck, RealmNames};
-use protocol::{NodeName, Positions, RoomName, RoomPattern, is_protocol_name};
+use protocol::{NodeName, PositionPrecision, RoomName, RoomPattern, is_protocol_name};
 use stats::{Access, TokenDigest};
 
-use super::{Settings, bus, island_names::may_match_island, listener, realm, secrets, transports, urls};
+use super::{Settings, bus, island_names::can_match_island, listener, realm, secrets, transports, urls};
 use crate::role::Role;
 
 /// Settings that were checked, in the types of those who use them.
 #[derive(Debug, Clone)]
-pub(crate) struct Parsed {
+pub(crate) struct ValidatedSettings {
     /// What runs in this process, each once, in the order of [`Role::ALL`].
     pub(crate) roles: Vec<Role>,
     pub(crate) listen: SocketAddr,
@@ -38,12 +38,12 @@ pub(crate) struct Parsed {
     /// What is possible and not advisable: to be logged at start.
     pub(crate) warnings: Vec<String>,
     /// Where all clients are sent, and the room that a signed login leads to.
-    pub(crate) realm: realm::Parsed,
+    pub(crate) realm: realm::ValidatedRealm,
     /// Nodes that do not announce themselves.
-    pub(crate) transports: Vec<Configured>,
+    pub(crate) transports: Vec<ConfiguredNode>,
 }
 
-impl Parsed {
+impl ValidatedSettings {
     /// The owners' rules, if there are any.
     pub(crate) fn rules(&self) -> Rules {
         self.rules.as_ref().map(|(_, rules)| rules.clone()).unwrap_or_default()
@@ -54,12 +54,12 @@ impl Parsed {
 /// warning.
 const MIN_SECRET_BYTES: usize = 16;
 /// At this rate the largest message, 64 KiB, takes 4 s; its sender is not read meanwhile.
-const LEAST_TOPIC_BYTES_PER_SECOND: u32 = 16 * 1024;
+const MIN_TOPIC_BYTES_PER_SECOND: u32 = 16 * 1024;
 
 /// More room nodes than this are processes of their own.
 const MAX_ROOM_NODES: u32 = 16;
 
-impl Parsed {
+impl ValidatedSettings {
     /// Checks all values that their types alone do not; adds what is wrong to `problems`.
     pub(crate) fn new(settings: &Settings, problems: &mut Vec<String>) -> Option<Self> {
         let Settings { server, log, identity, client, gateway, rooms, islands, stats, .. } = settings;
@@ -68,14 +68,14 @@ impl Parsed {
                 problems.push(format!("{key} = {value}: {rule}"));
             }
         };
-        let named = list(&server.roles);
-        for name in &named {
+        let role_names = list(&server.roles);
+        for name in &role_names {
             let rule = "is no role: there are gateway, rooms, director and stats";
-            check(Role::named(name).is_some(), "server.roles", name, rule);
+            check(Role::from_name(name).is_some(), "server.roles", name, rule);
         }
-        check(!named.is_empty(), "server.roles", &"\"\"", "must name at least one role");
+        check(!role_names.is_empty(), "server.roles", &"\"\"", "must name at least one role");
         let roles: Vec<Role> =
-            Role::ALL.into_iter().filter(|role| named.contains(&role.to_string())).collect();
+            Role::ALL.into_iter().filter(|role| role_names.contains(&role.to_string())).collect();
         let whole = roles.is_empty() || roles == Role::ALL;
         let rule =
             "needs bus.url (--bus), over which the roles of several processes talk; without, all run in one";
@@ -163,7 +163,7 @@ impl Parsed {
             check(value > 0, key, &value, "must be at least 1");
         }
         for pattern in list(&rooms.open) {
-            let closed = !may_match_island(&pattern, &islands.id_prefix);
+            let closed = !can_match_island(&pattern, &islands.id_prefix);
             check(
                 closed,
                 "rooms.open",
@@ -178,7 +178,7 @@ impl Parsed {
         let kept = keep_session(&gateway.keep_session).is_some();
         check(kept, "gateway.keep_session", &gateway.keep_session, "must be newest or oldest");
         // A longer pause after the largest message would look like a client that answers no pings.
-        let paced = gateway.topic_bytes_per_second >= LEAST_TOPIC_BYTES_PER_SECOND;
+        let paced = gateway.topic_bytes_per_second >= MIN_TOPIC_BYTES_PER_SECOND;
         let rule = "must be at least 16384, so that no message holds its session up for more than 4 s";
         check(paced, "gateway.topic_bytes_per_second", &gateway.topic_bytes_per_second, rule);
         let rpc_url = &identity.ethereum_rpc_url;
@@ -252,7 +252,7 @@ impl Parsed {
         let rules = rules(&settings.rules.file, problems);
         let bus = bus::parse(&settings.bus, problems);
         let transports = transports::configured(settings, problems);
-        let realm = realm::Parsed::new(settings, problems);
+        let realm = realm::ValidatedRealm::new(settings, problems);
         Some(Self {
             roles,
             listen: listen?,
@@ -265,7 +265,7 @@ impl Parsed {
             nodes,
             warnings: token_secrets
                 .iter()
-                .filter_map(|secret| secrets::weakness("rooms.token_secrets", secret))
+                .filter_map(|secret| secrets::entropy_warning("rooms.token_secrets", secret))
                 .collect(),
             token_secrets,
             realm,
@@ -276,8 +276,8 @@ impl Parsed {
 
 fn clustering(name: &str) -> Option<Clustering> {
     match name {
-        "own" => Some(Clustering::Own),
-        "given" => Some(Clustering::Given),
+        "own" => Some(Clustering::ByDistance),
+        "given" => Some(Clustering::External),
         _ => None,
     }
 }
@@ -290,10 +290,10 @@ fn realm_check(name: &str) -> Option<RealmCheck> {
     }
 }
 
-fn positions(name: &str) -> Option<Positions> {
+fn positions(name: &str) -> Option<PositionPrecision> {
     match name {
-        "exact" => Some(Positions::Exact),
-        "parcel" => Some(Positions::Parcel),
+        "exact" => Some(PositionPrecision::Exact),
+        "parcel" => Some(PositionPrecision::Parcel),
         _ => None,
     }
 }
@@ -341,7 +341,7 @@ impl Settings {
     }
 
     /// What the director is told.
-    pub(crate) fn director(&self, transports: Vec<Configured>, rules: Rules) -> director::Settings {
+    pub(crate) fn director(&self, transports: Vec<ConfiguredNode>, rules: Rules) -> director::Settings {
         let islands = &self.islands;
         director::Settings {
             engine: self.engine(),
@@ -358,7 +358,12 @@ impl Settings {
     }
 
     /// What the gateway is told.
-    pub(crate) fn gateway(&self, parsed: &realm::Parsed, http_url: &str, ws_url: &str) -> gateway::Settings {
+    pub(crate) fn gateway(
+        &self,
+        parsed: &realm::ValidatedRealm,
+        http_url: &str,
+        ws_url: &str,
+    ) -> gateway::Settings {
         let (gateway, realm) = (&self.gateway, &self.realm);
         gateway::Settings {
             public_url: ws_url.to_owned(),
@@ -381,7 +386,7 @@ impl Settings {
                 },
                 check: realm_check(&self.identity.realm_check).unwrap_or_default(),
             },
-            handshakes: Limits {
+            handshakes: ConnectionLimits {
                 total: gateway.max_handshakes,
                 per_network: Some(gateway.max_handshakes_per_ip),
                 rate: rate(gateway.sign_ins_per_second_per_network, gateway.sign_in_burst_per_network),
@@ -393,18 +398,18 @@ impl Settings {
             max_sessions: gateway.max_sessions,
             max_sessions_per_network: limit(gateway.max_sessions_per_network),
             keep_session: keep_session(&gateway.keep_session).unwrap_or_default(),
-            tell_members: gateway.tell_members,
-            tell_connected: gateway.tell_connected,
-            load: gateway::LoadLimits {
+            send_member_changes: gateway.tell_members,
+            report_connected: gateway.tell_connected,
+            load_limits: gateway::LoadLimits {
                 memory_bytes: (gateway.max_memory_mb > 0)
                     .then(|| gateway.max_memory_mb.saturating_mul(1024 * 1024)),
                 cpu_percent: (gateway.max_cpu_percent > 0).then(|| gateway.max_cpu_percent.into()),
             },
             handshake_timeout: seconds(gateway.handshake_timeout_s),
             ping_interval: seconds(gateway.ping_interval_s),
-            vouch_interval: seconds(gateway.vouch_interval_s),
-            vouch_for: seconds(gateway.vouch_for_s),
-            clusters_given: clustering(&self.islands.clustering) == Some(Clustering::Given),
+            republish_interval: seconds(gateway.vouch_interval_s),
+            republish_for: seconds(gateway.vouch_for_s),
+            external_clustering: clustering(&self.islands.clustering) == Some(Clustering::External),
             idle_timeout: seconds(gateway.idle_timeout_s),
             write_timeout: seconds(gateway.write_timeout_s),
             position_bound_m: self.islands.world_bound_m,
@@ -446,7 +451,7 @@ impl Settings {
             max_room_size: rooms.max_room_size,
             max_users: rooms.max_users,
             // All were checked: others are not served.
-            open: list(&rooms.open).iter().filter_map(|pattern| pattern.parse().ok()).collect(),
+            open_rooms: list(&rooms.open).iter().filter_map(|pattern| pattern.parse().ok()).collect(),
             fixed_room: None,
             entries_per_minute: rooms.entries_per_minute,
             tell_connected: self.gateway.tell_connected,
@@ -454,7 +459,7 @@ impl Settings {
             max_node_egress_bytes_per_second: rooms.max_node_egress_bytes_per_second,
             flush_interval: milliseconds(rooms.flush_interval_ms),
             handshake_timeout: seconds(rooms.handshake_timeout_s),
-            handshakes: Limits {
+            handshakes: ConnectionLimits {
                 total: rooms.max_handshakes,
                 per_network: Some(rooms.max_handshakes_per_ip),
                 rate: rate(rooms.entries_per_second_per_network, rooms.entry_burst_per_network),
@@ -491,10 +496,10 @@ impl Settings {
             rpc_url: identity.ethereum_rpc_url.clone(),
             deadline: milliseconds(identity.ethereum_timeout_ms),
             // More places than a semaphore has are as good as none counted.
-            max_questions: identity.ethereum_max_questions.min(100_000),
+            max_concurrent_checks: identity.ethereum_max_questions.min(100_000),
             cache_entries: identity.ethereum_cache_entries,
-            valid_for: seconds(identity.ethereum_valid_s),
-            refused_for: seconds(identity.ethereum_refused_s),
+            valid_ttl: seconds(identity.ethereum_valid_s),
+            invalid_ttl: seconds(identity.ethereum_refused_s),
             failures_to_open: identity.ethereum_failures,
             cool_down: seconds(identity.ethereum_cool_down_s),
             per_network_per_hour: identity.ethereum_questions_per_network_per_hour,
@@ -507,7 +512,7 @@ impl Settings {
         rate(self.stats.requests_per_second_per_network, self.stats.request_burst_per_network)
     }
 
-    fn shown_positions(&self) -> Positions {
+    fn shown_positions(&self) -> PositionPrecision {
         positions(&self.stats.positions).unwrap_or_default()
     }
 

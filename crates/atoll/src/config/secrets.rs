@@ -3,13 +3,13 @@
 use std::collections::HashSet;
 
 /// What a key of HS256 must have (RFC 7518, 3.2), in bits.
-const NEEDED_BITS: f64 = 256.0;
+const REQUIRED_BITS: f64 = 256.0;
 
 /// A warning when a secret of `key` cannot have 256 bits of entropy, whatever made it. What only looks random
 /// passes: that cannot be seen.
-pub(super) fn weakness(key: &str, secret: &str) -> Option<String> {
+pub(super) fn entropy_warning(key: &str, secret: &str) -> Option<String> {
     let bits = entropy_bound(secret);
-    (bits < NEEDED_BITS).then(|| {
+    (bits < REQUIRED_BITS).then(|| {
         format!(
             "{key}: a secret has at most {bits:.0} bits of entropy, and 256 are needed (RFC 7518, 3.2): \
              make one with `openssl rand -hex 32`"
@@ -45,16 +45,16 @@ mod tests {
             "Zm9vYmFyYmF6cXV4MTIzNDU2Nzg5MGFiY2RlZmdoaWo",
             "x9!kQz@7#pLm$2vB%nR^5tY&8uI*0oP(1aS)4dF_6g",
         ] {
-            assert_eq!(weakness("key", secret), None, "{secret}");
+            assert_eq!(entropy_warning("key", secret), None, "{secret}");
         }
     }
 
     #[test]
-    fn shorter_or_repeated_secrets_are_named_weak() {
+    fn short_or_repetitive_secrets_cause_a_warning() {
         for (secret, bits) in
             [("a secret of sixteen", 125), ("0123456789abcdef0123456789abcdef", 128), (&"ab".repeat(64), 128)]
         {
-            let warning = weakness("rooms.token_secrets", secret).unwrap();
+            let warning = entropy_warning("rooms.token_secrets", secret).unwrap();
             assert!(warning.starts_with("rooms.token_secrets: a secret has at most "), "{warning}");
             assert!(warning.contains(&format!("{bits} bits")), "{secret}: {warning}");
             assert!(!warning.contains(secret));

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use protocol::subject::Layout;
+use protocol::subject::SubjectScheme;
 use serde::{Deserialize, Serialize};
 
 use super::nodes::{External, LiveKit, P2p};
@@ -34,7 +34,7 @@ pub(crate) struct Settings {
 impl Settings {
     /// The defaults, with one node, called `node`, in each of the tables of which there is one a
     /// node.
-    pub(crate) fn specimen() -> Self {
+    pub(crate) fn example() -> Self {
         let mut specimen = Self::default();
         specimen.livekit.insert("node".to_owned(), LiveKit::default());
         specimen.external.insert("node".to_owned(), External::default());
@@ -416,7 +416,7 @@ impl Default for Bus {
             token: String::new(),
             credentials_file: String::new(),
             ca_file: String::new(),
-            subjects: Layout::CommsV3.to_string(),
+            subjects: SubjectScheme::CommsV3.to_string(),
             connect_timeout_s: 5,
             lease_replicas: 0,
         }

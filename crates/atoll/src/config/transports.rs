@@ -5,7 +5,7 @@ use std::{
     fmt::Display,
 };
 
-use director::{Configured, Offer};
+use director::{ConfiguredNode, TransportOffer};
 use protocol::NodeName;
 use reqwest::Url;
 use transports::{external::Template, livekit, p2p};
@@ -22,18 +22,18 @@ use super::{
 const MAX_EXTERNAL_PROTOCOLS: usize = 5;
 
 /// The nodes that are configured; adds what is wrong to `problems`.
-pub(super) fn configured(settings: &Settings, problems: &mut Vec<String>) -> Vec<Configured> {
-    let mut nodes = Nodes { problems, taken: HashMap::new() };
+pub(super) fn configured(settings: &Settings, problems: &mut Vec<String>) -> Vec<ConfiguredNode> {
+    let mut nodes = NodeReader { problems, used_names: HashMap::new() };
     // Whether they are names was checked with the other settings of rooms.
-    nodes.taken.extend(room_nodes(&settings.rooms).map(|name| (name, "rooms.node".to_owned())));
-    let mut configured: Vec<Configured> =
+    nodes.used_names.extend(room_nodes(&settings.rooms).map(|name| (name, "rooms.node".to_owned())));
+    let mut configured: Vec<ConfiguredNode> =
         settings.livekit.iter().filter_map(|(node, livekit)| nodes.livekit(node, livekit)).collect();
     configured.extend(nodes.p2p(&settings.p2p));
     configured.extend(settings.external.iter().filter_map(|(node, external)| nodes.external(node, external)));
     let protocols: BTreeSet<&str> = configured
         .iter()
         .filter_map(|node| match &node.offer {
-            Offer::External(template) => Some(template.protocol()),
+            TransportOffer::External(template) => Some(template.protocol()),
             _ => None,
         })
         .collect();
@@ -44,13 +44,13 @@ pub(super) fn configured(settings: &Settings, problems: &mut Vec<String>) -> Vec
 }
 
 /// Reads nodes one by one.
-struct Nodes<'a> {
+struct NodeReader<'a> {
     problems: &'a mut Vec<String>,
     /// The names of the nodes so far, and where they stand.
-    taken: HashMap<String, String>,
+    used_names: HashMap<String, String>,
 }
 
-impl Nodes<'_> {
+impl NodeReader<'_> {
     fn check(&mut self, holds: bool, key: &str, value: &dyn Display, rule: &str) {
         if !holds {
             self.problems.push(format!("{key} = {value}: {rule}"));
@@ -60,7 +60,7 @@ impl Nodes<'_> {
     /// The name of a node, which no other has.
     fn name(&mut self, node: &str, key: &str) -> Option<NodeName> {
         match node.parse() {
-            Ok(name) => match self.taken.insert(node.to_owned(), key.to_owned()) {
+            Ok(name) => match self.used_names.insert(node.to_owned(), key.to_owned()) {
                 None => Some(name),
                 Some(other) => {
                     self.problems.push(format!("{key}: {node} is the name of {other}, too"));
@@ -74,7 +74,7 @@ impl Nodes<'_> {
         }
     }
 
-    fn livekit(&mut self, node: &str, settings: &LiveKit) -> Option<Configured> {
+    fn livekit(&mut self, node: &str, settings: &LiveKit) -> Option<ConfiguredNode> {
         let table = format!("livekit.{node}");
         let key = |name: &str| format!("{table}.{name}");
         let LiveKit { url, api_url, api_key, api_secret, .. } = settings;
@@ -93,9 +93,9 @@ impl Nodes<'_> {
         self.at_least_1(&key("max_island_size"), settings.max_island_size.into());
         self.at_least_1(&key("token_ttl_s"), settings.token_ttl_s);
         let keys = livekit::Keys::new(api_key, api_secret);
-        Some(Configured {
+        Some(ConfiguredNode {
             node: self.name(node, &table)?,
-            offer: Offer::LiveKit {
+            offer: TransportOffer::LiveKit {
                 url: url.clone(),
                 api_url,
                 keys,
@@ -108,38 +108,38 @@ impl Nodes<'_> {
         })
     }
 
-    fn p2p(&mut self, settings: &P2p) -> Option<Configured> {
+    fn p2p(&mut self, settings: &P2p) -> Option<ConfiguredNode> {
         self.at_least_1("p2p.max_island_size", settings.max_island_size.into());
         self.at_least_1("p2p.turn_ttl_s", settings.turn_ttl_s);
         let (stun, turn) = (list(&settings.stun), list(&settings.turn));
         for url in &stun {
-            self.check(is_ice(url, ["stun:", "stuns:"]), "p2p.stun", url, "must be stun: and a host");
+            self.check(is_ice_url(url, ["stun:", "stuns:"]), "p2p.stun", url, "must be stun: and a host");
         }
         for url in &turn {
-            self.check(is_ice(url, ["turn:", "turns:"]), "p2p.turn", url, "must be turn: and a host");
+            self.check(is_ice_url(url, ["turn:", "turns:"]), "p2p.turn", url, "must be turn: and a host");
         }
         let (secret, ttl) = (settings.turn_secret.clone(), seconds(settings.turn_ttl_s));
         let rule = "must be set, so that users can be made for the servers of p2p.turn";
         self.check(turn.is_empty() || !secret.is_empty(), "p2p.turn_secret", &quoted(""), rule);
-        let turn = (!turn.is_empty()).then_some(p2p::Turn { urls: turn, secret, ttl });
-        Some(Configured {
+        let turn = (!turn.is_empty()).then_some(p2p::TurnServers { urls: turn, secret, ttl });
+        Some(ConfiguredNode {
             node: self.name(&settings.node, "p2p.node")?,
-            offer: Offer::P2p(p2p::Minter { stun, turn }),
+            offer: TransportOffer::P2p(p2p::Minter { stun, turn }),
             max_island_size: settings.max_island_size,
             max_users: None,
             draining: false,
         })
     }
 
-    fn external(&mut self, node: &str, settings: &External) -> Option<Configured> {
+    fn external(&mut self, node: &str, settings: &External) -> Option<ConfiguredNode> {
         let table = format!("external.{node}");
         self.at_least_1(&format!("{table}.max_island_size"), settings.max_island_size.into());
         let template = settings.template.parse::<Template>();
         let rule = template.as_ref().err().map(ToString::to_string).unwrap_or_default();
         self.check(template.is_ok(), &format!("{table}.template"), &quoted(&settings.template), &rule);
-        Some(Configured {
+        Some(ConfiguredNode {
             node: self.name(node, &table)?,
-            offer: Offer::External(template.ok()?),
+            offer: TransportOffer::External(template.ok()?),
             max_island_size: settings.max_island_size,
             max_users: limit(settings.max_users),
             draining: settings.draining,
@@ -167,7 +167,7 @@ fn is_api_url(text: &str) -> bool {
     is_url(text, &["http", "https"]) && Url::parse(text).is_ok_and(bare)
 }
 
-fn is_ice(text: &str, schemes: [&str; 2]) -> bool {
+fn is_ice_url(text: &str, schemes: [&str; 2]) -> bool {
     let host = schemes.iter().find_map(|scheme| text.strip_prefix(scheme));
     host.is_some_and(|host| !host.is_empty() && !host.contains(char::is_whitespace))
 }

@@ -79,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_process_says_where_its_own_roles_are_and_no_others() {
+    fn banner_lists_only_the_roles_of_the_process() {
         let urls = Urls::new(Some("https://rooms.example/"), "127.0.0.1:5000".parse().unwrap());
         let banner = urls.banner(&[Role::Rooms], None, None);
         assert!(banner.contains(": rooms of a realm\n"), "{banner}");
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn metrics_listener_is_where_metrics_are() {
+    fn banner_names_the_metrics_listener() {
         let urls = Urls::new(Some("https://rooms.example/"), "127.0.0.1:5000".parse().unwrap());
         let banner = urls.banner(&[Role::Rooms], Some("10.0.0.1:9100".parse().unwrap()), None);
         for present in ["http://10.0.0.1:9100/metrics\n", "http://10.0.0.1:9100/rooms/status\n"] {

@@ -1,14 +1,14 @@
 //! `atoll serve`: the roles of a realm, all of them or some, in one process.
 
+mod app;
 mod banner;
-mod realm;
 mod throttle;
 
 use std::{net::SocketAddr, pin::pin, time::Duration};
 
 use anyhow::{Context, Result};
 use bus::Bus;
-use director::Console;
+use director::AdminHandle;
 use tokio::{
     net::TcpListener,
     signal,
@@ -19,22 +19,22 @@ use tokio::{
 
 use crate::{
     admin,
-    config::{Parsed, Settings},
+    config::{Settings, ValidatedSettings},
     role::Role,
     rules, telemetry,
 };
 use banner::Urls;
 
-pub(crate) use realm::Realm;
+pub(crate) use app::App;
 pub(crate) use throttle::{Throttle, throttle};
 
 /// How long a director may take to tell what it has decided, and to resign.
 const RESIGN_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long requests that are under way at the end may take to be answered.
-const LAST_ANSWERS_TIMEOUT: Duration = Duration::from_secs(1);
+const LAST_RESPONSES_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Runs a realm, or a part of one, until it is told to stop.
-pub(crate) async fn serve(settings: Settings, parsed: Parsed) -> Result<()> {
+pub(crate) async fn serve(settings: Settings, parsed: ValidatedSettings) -> Result<()> {
     telemetry::log(&settings)?;
     for warning in &parsed.warnings {
         tracing::warn!("{warning}");
@@ -48,7 +48,7 @@ pub(crate) async fn serve(settings: Settings, parsed: Parsed) -> Result<()> {
             return Ok(());
         }
     };
-    let Running { realm, console, roles, mut servers, stop_listeners } = started;
+    let RunningApp { realm, console, roles, mut servers, stop_listeners } = started;
     tokio::select! {
         () = stop => {}
         ended = roles => {
@@ -76,15 +76,15 @@ pub(crate) async fn serve(settings: Settings, parsed: Parsed) -> Result<()> {
         () = stop_signal()? => tracing::warn!(sockets = realm.sockets_count(), "ended before it was drained"),
     }
     drop(stop_listeners);
-    let _ = time::timeout(LAST_ANSWERS_TIMEOUT, servers.join_all()).await;
+    let _ = time::timeout(LAST_RESPONSES_TIMEOUT, servers.join_all()).await;
     Ok(())
 }
 
 /// A realm, or a part of one, that serves.
-struct Running {
-    realm: Realm,
+struct RunningApp {
+    realm: App,
     /// Of the director, where one runs.
-    console: Option<Console>,
+    console: Option<AdminHandle>,
     /// Ends when a role fails.
     roles: JoinHandle<Result<()>>,
     /// The listeners.
@@ -95,7 +95,7 @@ struct Running {
 
 /// Binds what has to be bound, connects to the bus, and starts the roles and the listeners. Tasks are spawned only after
 /// the last wait, so that a start that is cancelled leaves nothing behind.
-async fn start(settings: &Settings, parsed: Parsed) -> Result<Running> {
+async fn start(settings: &Settings, parsed: ValidatedSettings) -> Result<RunningApp> {
     let metrics = telemetry::metrics()?;
     // Each socket is a file; the soft limit of most systems is far below the hard one.
     let files = rlimit::increase_nofile_limit(u64::MAX).unwrap_or_default();
@@ -119,10 +119,10 @@ async fn start(settings: &Settings, parsed: Parsed) -> Result<Running> {
         Some(nats) => Bus::nats(nats).await.context("no bus")?,
         None => Bus::in_process(),
     };
-    let (realm, director) = Realm::assemble(settings, &parsed, &urls, bus)?;
+    let (realm, director) = App::build(settings, &parsed, &urls, bus)?;
     let throttle = settings.presence_rate().map(Throttle::new);
     let (app, metrics_app) = realm.routers(metrics.clone(), metrics_listener.is_some(), throttle);
-    let console = director.as_ref().map(director::Director::console);
+    let console = director.as_ref().map(director::Director::admin);
     let roles = tokio::spawn(realm.clone().run(director, metrics));
     let (stop_listeners, stopped) = watch::channel(());
     let stopped = || {
@@ -153,7 +153,7 @@ async fn start(settings: &Settings, parsed: Parsed) -> Result<Running> {
         }
     }
     tracing::info!(%local, files, roles = settings.server.roles, "serving");
-    Ok(Running { realm, console, roles, servers, stop_listeners })
+    Ok(RunningApp { realm, console, roles, servers, stop_listeners })
 }
 
 /// The listener for metrics.

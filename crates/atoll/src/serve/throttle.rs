@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use admission::{Network, Rate, RateLimiter, TooOften};
+use admission::{Network, Rate, RateLimited, RateLimiter};
 use axum::{
     Extension,
     extract::{Request, State},
@@ -30,7 +30,7 @@ impl Throttle {
         Self(Arc::new(Mutex::new(RateLimiter::new(rate, MAX_NETWORKS))))
     }
 
-    fn reserve(&self, network: Network) -> Result<Instant, TooOften> {
+    fn reserve(&self, network: Network) -> Result<Instant, RateLimited> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).reserve(network, MAX_WAIT, Instant::now())
     }
 }

@@ -26,10 +26,10 @@ use tokio::{
     time::{self, Instant},
 };
 
-use super::replicas::{Replicas, may_fit_with_one};
+use super::replicas::{ReplicaTarget, may_fit_single_replica};
 use crate::{
-    candidacy::{Polled, Standing, Term},
-    epochs::Epochs,
+    election::{ElectionState, ObservedState, Term},
+    fencing::EpochFence,
 };
 
 /// The bucket of all offices; a key each.
@@ -39,7 +39,7 @@ pub(super) const STREAM: &str = "KV_atoll-leases";
 /// For how long a name stands in the key.
 const TTL: Duration = Duration::from_secs(2);
 /// By how much less its holder relies on that: clocks of servers differ.
-const MARGIN: Duration = Duration::from_millis(250);
+const SAFETY_MARGIN: Duration = Duration::from_millis(250);
 /// How often the holder writes it again: one write may fail, and the next is still in time.
 const RENEW_INTERVAL: Duration = Duration::from_millis(500);
 /// How often the others look: who watches a key is not told that it was forgotten.
@@ -47,35 +47,35 @@ const POLL_INTERVAL: Duration = Duration::from_millis(250);
 /// The pause of a holder after a write that failed.
 const RETRY_INTERVAL: Duration = Duration::from_millis(50);
 /// How often it is looked whether there is a JetStream by now, where there was none.
-const ALONE_INTERVAL: Duration = Duration::from_secs(1);
+const NO_JETSTREAM_INTERVAL: Duration = Duration::from_secs(1);
 /// How long one question to the server may take.
 const CALL_TIMEOUT: Duration = Duration::from_millis(400);
 /// For how long nobody may say who leads before that is said in the log.
-const UNANSWERED: Duration = Duration::from_secs(5);
+const WARN_AFTER: Duration = Duration::from_secs(5);
 /// How often it is said in the log that an office cannot be campaigned for.
 const WARN_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The campaign of one candidate for one office.
-pub(super) struct Lease {
+pub(super) struct LeaseTask {
     client: Client,
     jetstream: jetstream::Context,
-    office: &'static str,
+    key: &'static str,
     /// The candidate's name, drawn at random.
-    holder: u64,
-    epochs: Arc<Epochs>,
-    polled: watch::Sender<Polled>,
-    replicas: Replicas,
+    candidate_id: u64,
+    fence: Arc<EpochFence>,
+    observed: watch::Sender<ObservedState>,
+    replicas: ReplicaTarget,
     /// The bucket, once it was found.
     store: Option<Store>,
     /// Whether it was ever found.
-    founded: bool,
+    bucket_seen: bool,
     /// Of our term, for as long as nothing but our name was in the key.
     epoch: Option<u64>,
     /// What we last wrote, if we know that.
     revision: Option<u64>,
-    warned: Option<WarnedAt>,
+    last_warned: Option<WarnedAt>,
     /// Since when nobody has said who leads, while that is so.
-    unanswered: Option<WarnedAt>,
+    unknown_since: Option<WarnedAt>,
 }
 
 /// What is in the key.
@@ -90,46 +90,46 @@ enum Entry {
 
 /// Why it is not known who holds an office.
 #[derive(Debug, thiserror::Error)]
-enum Failure {
+enum LeaseError {
     #[error("there is no connection")]
-    Away,
+    Disconnected,
     #[error("no answer in time")]
-    Unanswered,
+    TimedOut,
     /// In a NATS cluster: its server has stopped, and the others have not elected another yet, or cannot.
     #[error("the lease stream has no leader among the NATS servers")]
-    Leaderless,
+    NoStreamLeader,
     #[error("somebody else wrote first")]
-    Raced,
+    WriteConflict,
     #[error("there is no JetStream")]
     NoJetStream,
     #[error("the bucket {BUCKET} forgets after {0:?} instead of {TTL:?}: delete the stream {STREAM}")]
-    Foreign(Duration),
+    WrongTtl(Duration),
     #[error("{0}")]
     Refused(String),
 }
 
-impl Lease {
+impl LeaseTask {
     pub(super) fn new(
         client: Client,
         office: &'static str,
-        epochs: Arc<Epochs>,
-        polled: watch::Sender<Polled>,
-        replicas: Replicas,
+        epochs: Arc<EpochFence>,
+        polled: watch::Sender<ObservedState>,
+        replicas: ReplicaTarget,
     ) -> Self {
         Self {
             jetstream: jetstream::new(client.clone()),
             client,
-            office,
-            holder: rand::random(),
-            epochs,
-            polled,
+            key: office,
+            candidate_id: rand::random(),
+            fence: epochs,
+            observed: polled,
             replicas,
             store: None,
-            founded: false,
+            bucket_seen: false,
             epoch: None,
             revision: None,
-            warned: None,
-            unanswered: None,
+            last_warned: None,
+            unknown_since: None,
         }
     }
 
@@ -139,16 +139,16 @@ impl Lease {
             let began = Instant::now();
             let next = match self.poll().await {
                 Ok(polled) => {
-                    self.unanswered = None;
-                    self.tell(polled);
+                    self.unknown_since = None;
+                    self.set_state(polled);
                     if self.epoch.is_some() { began + RENEW_INTERVAL } else { began + POLL_INTERVAL }
                 }
-                Err(failure) => Instant::now() + self.fail(failure),
+                Err(failure) => Instant::now() + self.on_error(failure),
             };
             tokio::select! {
                 asked = &mut resign => {
                     if asked.is_ok() {
-                        self.give_back().await;
+                        self.release().await;
                     }
                     return;
                 }
@@ -158,10 +158,10 @@ impl Lease {
     }
 
     /// Looks who holds the office, and takes it or goes on holding it where nobody else does.
-    async fn poll(&mut self) -> Result<Polled, Failure> {
+    async fn poll(&mut self) -> Result<ObservedState, LeaseError> {
         // The library would send it later, when nobody knows what it does then.
         if self.client.connection_state() != State::Connected {
-            return Err(Failure::Away);
+            return Err(LeaseError::Disconnected);
         }
         let store = match self.store.clone() {
             Some(store) => store,
@@ -178,37 +178,37 @@ impl Lease {
                 }
                 Entry::Theirs => {
                     self.epoch = None;
-                    return Ok(Polled { standing: Standing::Follows, until: None });
+                    return Ok(ObservedState { state: ElectionState::Standby, valid_until: None });
                 }
             },
         };
-        let latest = self.epochs.greatest();
+        let latest = self.fence.highest_known();
         // What is said in an earlier epoch than the latest, nobody hears.
         let held = self.epoch.filter(|&epoch| epoch >= latest);
         let least = held.unwrap_or(latest.saturating_add(1));
-        let name = format!("{:016x} {least}", self.holder);
+        let name = format!("{:016x} {least}", self.candidate_id);
         let sent = Instant::now();
-        let written = match in_time(store.update(self.office, name.into(), revision)).await? {
+        let written = match with_timeout(store.update(self.key, name.into(), revision)).await? {
             Ok(written) => written,
             Err(error) => {
                 return Err(match error.kind() {
-                    UpdateErrorKind::WrongLastRevision => Failure::Raced,
-                    UpdateErrorKind::TimedOut => Failure::Unanswered,
-                    _ => Failure::of(&error),
+                    UpdateErrorKind::WrongLastRevision => LeaseError::WriteConflict,
+                    UpdateErrorKind::TimedOut => LeaseError::TimedOut,
+                    _ => LeaseError::from_client_error(&error),
                 });
             }
         };
         // The revision alone would do for as long as the server does not lose its store.
         let epoch = held.unwrap_or(least.max(written));
-        self.epochs.observe(epoch);
+        self.fence.observe(epoch);
         (self.epoch, self.revision) = (Some(epoch), Some(written));
-        let standing = Standing::Leads(Term { epoch: Some(epoch) });
+        let standing = ElectionState::Leader(Term { epoch: Some(epoch) });
         // The server counts from when it was written, which was later.
-        Ok(Polled { standing, until: Some(sent + TTL - MARGIN) })
+        Ok(ObservedState { state: standing, valid_until: Some(sent + TTL - SAFETY_MARGIN) })
     }
 
     /// Finds the bucket, or makes it.
-    async fn open(&mut self) -> Result<Store, Failure> {
+    async fn open(&mut self) -> Result<Store, LeaseError> {
         // Not as a bucket: of the answer to that the library cannot read what older servers say.
         let config = Config {
             name: STREAM.to_owned(),
@@ -221,14 +221,14 @@ impl Lease {
             allow_rollup: true,
             deny_delete: true,
             allow_direct: true,
-            num_replicas: self.replicas.wanted(&self.client),
+            num_replicas: self.replicas.resolve(&self.client),
             ..Config::default()
         };
-        let created = match in_time(self.jetstream.create_stream(&config)).await? {
+        let created = match with_timeout(self.jetstream.create_stream(&config)).await? {
             // More are added once there are enough servers.
-            Err(error) if config.num_replicas > 1 && may_fit_with_one(&error) => {
+            Err(error) if config.num_replicas > 1 && may_fit_single_replica(&error) => {
                 let config = Config { num_replicas: 1, ..config };
-                in_time(self.jetstream.create_stream(config)).await?
+                with_timeout(self.jetstream.create_stream(config)).await?
             }
             created => created,
         };
@@ -239,33 +239,33 @@ impl Lease {
                     // Somebody made it in another way, with more replicas, say.
                     Code::STREAM_NAME_EXIST => {}
                     Code::JETSTREAM_NOT_ENABLED | Code::JETSTREAM_NOT_ENABLED_FOR_ACCOUNT => {
-                        return Err(Failure::NoJetStream);
+                        return Err(LeaseError::NoJetStream);
                     }
-                    Code::CLUSTER_NOT_AVAILABLE => return Err(Failure::Leaderless),
-                    _ => return Err(Failure::Refused(error.to_string())),
+                    Code::CLUSTER_NOT_AVAILABLE => return Err(LeaseError::NoStreamLeader),
+                    _ => return Err(LeaseError::Refused(error.to_string())),
                 },
                 // Where the server has one, it is only not there yet.
                 CreateStreamErrorKind::JetStreamUnavailable if !self.client.server_info().jetstream => {
-                    return Err(Failure::NoJetStream);
+                    return Err(LeaseError::NoJetStream);
                 }
-                CreateStreamErrorKind::JetStreamUnavailable => return Err(Failure::Leaderless),
-                CreateStreamErrorKind::TimedOut => return Err(Failure::Unanswered),
-                _ => return Err(Failure::Refused(error.to_string())),
+                CreateStreamErrorKind::JetStreamUnavailable => return Err(LeaseError::NoStreamLeader),
+                CreateStreamErrorKind::TimedOut => return Err(LeaseError::TimedOut),
+                _ => return Err(LeaseError::Refused(error.to_string())),
             }
         }
-        let store = in_time(self.jetstream.get_key_value(BUCKET)).await?;
-        let store = store.map_err(|error| Failure::of(&error))?;
+        let store = with_timeout(self.jetstream.get_key_value(BUCKET)).await?;
+        let store = store.map_err(|error| LeaseError::from_client_error(&error))?;
         let age = store.stream.cached_info().config.max_age;
         if age != TTL {
-            return Err(Failure::Foreign(age));
+            return Err(LeaseError::WrongTtl(age));
         }
-        self.founded = true;
+        self.bucket_seen = true;
         Ok(self.store.insert(store).clone())
     }
 
-    async fn read(&self, store: &Store) -> Result<Entry, Failure> {
-        let found = in_time(store.entry(self.office)).await?;
-        let found = found.map_err(|error| Failure::of(&error))?;
+    async fn read(&self, store: &Store) -> Result<Entry, LeaseError> {
+        let found = with_timeout(store.entry(self.key)).await?;
+        let found = found.map_err(|error| LeaseError::from_client_error(&error))?;
         Ok(match found {
             None => Entry::Free(0),
             Some(entry) if entry.operation != Operation::Put => Entry::Free(entry.revision),
@@ -273,9 +273,9 @@ impl Lease {
                 let text = String::from_utf8_lossy(&entry.value);
                 let (holder, epoch) = text.split_once(' ').unwrap_or((&text, ""));
                 if let Ok(epoch) = epoch.parse() {
-                    self.epochs.observe(epoch);
+                    self.fence.observe(epoch);
                 }
-                if holder == format!("{:016x}", self.holder) {
+                if holder == format!("{:016x}", self.candidate_id) {
                     Entry::Ours(entry.revision)
                 } else {
                     Entry::Theirs
@@ -285,77 +285,83 @@ impl Lease {
     }
 
     /// What a failure changes, and how long to wait after it.
-    fn fail(&mut self, failure: Failure) -> Duration {
+    fn on_error(&mut self, failure: LeaseError) -> Duration {
         // Where some director led in terms, there has been a JetStream, and will be again.
-        let alone = matches!(failure, Failure::NoJetStream) && !self.founded && self.epochs.latest() == 0;
+        let alone =
+            matches!(failure, LeaseError::NoJetStream) && !self.bucket_seen && self.fence.latest() == 0;
         match failure {
-            _ if alone => self.tell(Polled::ALONE),
+            _ if alone => self.set_state(ObservedState::UNCONTESTED),
             // Our name stands in the key for its time, and nobody's else, whether we hear of it or not.
             // (Where nobody else can lead, nothing changes either.)
-            Failure::Away | Failure::Unanswered | Failure::Leaderless if self.leads() => {}
-            _ => self.tell(Polled::UNKNOWN),
+            LeaseError::Disconnected | LeaseError::TimedOut | LeaseError::NoStreamLeader
+                if self.is_leader() => {}
+            _ => self.set_state(ObservedState::UNKNOWN),
         }
-        if matches!(failure, Failure::Leaderless) {
+        if matches!(failure, LeaseError::NoStreamLeader) {
             // It may have been deleted as well, and has to be made again.
             self.store = None;
         }
-        if matches!(failure, Failure::NoJetStream | Failure::Foreign(_) | Failure::Refused(_)) {
+        if matches!(failure, LeaseError::NoJetStream | LeaseError::WrongTtl(_) | LeaseError::Refused(_)) {
             // It may have been lost, and has to be made again.
             self.store = None;
-            if self.warned.is_none_or(|at| at.elapsed() >= WARN_INTERVAL) && !alone {
-                tracing::warn!(office = self.office, %failure, "cannot find out who leads");
-                self.warned = Some(WarnedAt::now());
+            if self.last_warned.is_none_or(|at| at.elapsed() >= WARN_INTERVAL) && !alone {
+                tracing::warn!(office = self.key, %failure, "cannot find out who leads");
+                self.last_warned = Some(WarnedAt::now());
             }
         }
-        if matches!(failure, Failure::Unanswered | Failure::Leaderless | Failure::Raced) && !self.leads() {
-            let since = *self.unanswered.get_or_insert_with(WarnedAt::now);
-            if since.elapsed() >= UNANSWERED && self.warned.is_none_or(|at| at.elapsed() >= WARN_INTERVAL) {
-                tracing::warn!(office = self.office, %failure, "cannot find out who leads");
-                self.warned = Some(WarnedAt::now());
+        if matches!(failure, LeaseError::TimedOut | LeaseError::NoStreamLeader | LeaseError::WriteConflict)
+            && !self.is_leader()
+        {
+            let since = *self.unknown_since.get_or_insert_with(WarnedAt::now);
+            if since.elapsed() >= WARN_AFTER
+                && self.last_warned.is_none_or(|at| at.elapsed() >= WARN_INTERVAL)
+            {
+                tracing::warn!(office = self.key, %failure, "cannot find out who leads");
+                self.last_warned = Some(WarnedAt::now());
             }
         }
         match failure {
-            _ if alone => ALONE_INTERVAL,
-            Failure::Unanswered | Failure::Raced if self.epoch.is_some() => RETRY_INTERVAL,
+            _ if alone => NO_JETSTREAM_INTERVAL,
+            LeaseError::TimedOut | LeaseError::WriteConflict if self.epoch.is_some() => RETRY_INTERVAL,
             _ => POLL_INTERVAL,
         }
     }
 
-    fn leads(&self) -> bool {
-        matches!(self.polled.borrow().now(), Standing::Leads(_))
+    fn is_leader(&self) -> bool {
+        matches!(self.observed.borrow().now(), ElectionState::Leader(_))
     }
 
-    fn tell(&self, polled: Polled) {
-        let before = self.polled.send_replace(polled);
-        if before.standing == polled.standing {
+    fn set_state(&self, polled: ObservedState) {
+        let before = self.observed.send_replace(polled);
+        if before.state == polled.state {
             return;
         }
-        match polled.standing {
-            Standing::Leads(Term { epoch: Some(epoch) }) => tracing::info!(self.office, epoch, "leads"),
-            Standing::Leads(Term { epoch: None }) => {
-                tracing::warn!(self.office, "the NATS server has no JetStream: every process leads");
+        match polled.state {
+            ElectionState::Leader(Term { epoch: Some(epoch) }) => tracing::info!(self.key, epoch, "leads"),
+            ElectionState::Leader(Term { epoch: None }) => {
+                tracing::warn!(self.key, "the NATS server has no JetStream: every process leads");
             }
-            Standing::Follows => tracing::info!(self.office, "another process leads"),
-            Standing::Unknown => tracing::warn!(self.office, "it is not known who leads"),
+            ElectionState::Standby => tracing::info!(self.key, "another process leads"),
+            ElectionState::Unknown => tracing::warn!(self.key, "it is not known who leads"),
         }
     }
 
     /// Takes our name out of the key.
-    async fn give_back(mut self) {
-        self.polled.send_replace(Polled::UNKNOWN);
+    async fn release(mut self) {
+        self.observed.send_replace(ObservedState::UNKNOWN);
         let Some(store) = self.store.take() else { return };
         // What was last written may not be known.
         if let Ok(Entry::Ours(revision)) = self.read(&store).await {
-            let deleted = in_time(store.delete_expect_revision(self.office, Some(revision))).await;
-            tracing::info!(self.office, given_back = matches!(deleted, Ok(Ok(()))), "leads no more");
+            let deleted = with_timeout(store.delete_expect_revision(self.key, Some(revision))).await;
+            tracing::info!(self.key, given_back = matches!(deleted, Ok(Ok(()))), "leads no more");
         }
     }
 }
 
-impl Failure {
+impl LeaseError {
     /// The failure behind an error of the client library. Without a server that answers for the stream, a request has no
     /// responder.
-    fn of(error: &(dyn Error + 'static)) -> Self {
+    fn from_client_error(error: &(dyn Error + 'static)) -> Self {
         let is_leaderless = |cause: &(dyn Error + 'static)| {
             let request = cause.downcast_ref::<RequestError>();
             let publish = cause.downcast_ref::<PublishError>();
@@ -365,7 +371,7 @@ impl Failure {
         let mut cause = Some(error);
         while let Some(error) = cause {
             if is_leaderless(error) {
-                return Self::Leaderless;
+                return Self::NoStreamLeader;
             }
             cause = error.source();
         }
@@ -374,6 +380,6 @@ impl Failure {
 }
 
 /// What the server answers, if it does so in time.
-async fn in_time<T>(call: impl Future<Output = T>) -> Result<T, Failure> {
-    time::timeout(CALL_TIMEOUT, call).await.map_err(|_| Failure::Unanswered)
+async fn with_timeout<T>(call: impl Future<Output = T>) -> Result<T, LeaseError> {
+    time::timeout(CALL_TIMEOUT, call).await.map_err(|_| LeaseError::TimedOut)
 }

@@ -4,12 +4,12 @@
 //! it to the client library; so publishing never waits for the network. What one subscriber asked
 //! for comes together in a task of its own, which puts it into the subscriber's queue in order.
 
-mod incoming;
 mod lease;
-mod outgoing;
-mod parts;
+mod reader;
+mod reassembly;
 mod replicas;
 mod wire;
+mod writer;
 
 use std::{
     fmt,
@@ -24,7 +24,7 @@ use std::{
 use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, ServerAddr, ServerError};
 use bytes::Bytes;
 use percent_encoding::percent_decode_str;
-use protocol::{Subject, subject::Layout};
+use protocol::{Subject, subject::SubjectScheme};
 use tokio::{
     sync::{mpsc, oneshot, watch},
     task::JoinSet,
@@ -32,22 +32,22 @@ use tokio::{
 };
 
 use crate::{
-    Candidacy, Envelope, Headers,
-    candidacy::{Campaign, Polled},
-    epochs::Epochs,
-    inbox::Inbox,
+    Candidate, Envelope, Headers,
+    election::{CandidateTasks, ObservedState},
+    fencing::EpochFence,
+    subscriber_queue::SubscriberQueue,
 };
-use lease::Lease;
-use outgoing::{Courier, Errand, Opening, Publication, Subscribers, Unsent};
-use replicas::{Growth, Replicas};
+use lease::LeaseTask;
+use replicas::{ReplicaGrower, ReplicaTarget};
+use writer::{DropReason, Publication, SubscribeRequest, Subscribers, WriterCommand, WriterTask};
 
 /// Messages that may wait to be published; at the bound the newest is dropped and counted.
 const OUTGOING_QUEUE: usize = 65_536;
 /// How often whoever waits for half of it to be free looks.
-const ROOM_POLL: Duration = Duration::from_millis(1);
+const CAPACITY_POLL_INTERVAL: Duration = Duration::from_millis(1);
 /// Messages that the client library may have before it: few, as those are sent late when the
 /// connection goes.
-const LIBRARY_QUEUE: usize = 256;
+const CLIENT_QUEUE: usize = 256;
 /// Messages of one pattern that may wait for the task that sorts them; at the bound the newest is
 /// dropped and counted.
 const PATTERN_QUEUE: usize = 65_536;
@@ -56,7 +56,7 @@ const PING_INTERVAL: Duration = Duration::from_secs(3);
 /// How often it is said in the log that the server refuses what is said.
 const WARN_INTERVAL: Duration = Duration::from_secs(10);
 /// The longest pause between two attempts to reconnect.
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+const MAX_BACKOFF: Duration = Duration::from_secs(1);
 
 /// Where a NATS server is, and who we are to it.
 #[derive(Clone)]
@@ -69,7 +69,7 @@ pub struct NatsSettings {
     /// Certificates of authorities to trust, PEM, instead of the system's.
     pub ca_file: Option<PathBuf>,
     /// How subjects are spelled there.
-    pub layout: Layout,
+    pub subject_scheme: SubjectScheme,
     /// How long the first connection may take.
     pub connect_timeout: Duration,
     /// Messages of one pattern that may wait to be sorted; `None` for the default.
@@ -132,18 +132,18 @@ pub enum ConnectError {
 /// A connection to NATS.
 pub(crate) struct Nats {
     client: Client,
-    errands: mpsc::Sender<Errand>,
-    openings: mpsc::UnboundedSender<Opening>,
-    away: Arc<AtomicBool>,
-    returns: watch::Receiver<u64>,
-    epochs: Arc<Epochs>,
-    layout: Layout,
-    replicas: Replicas,
+    commands: mpsc::Sender<WriterCommand>,
+    subscribe_requests: mpsc::UnboundedSender<SubscribeRequest>,
+    disconnected: Arc<AtomicBool>,
+    reconnects: watch::Receiver<u64>,
+    fence: Arc<EpochFence>,
+    subject_scheme: SubjectScheme,
+    replicas: ReplicaTarget,
 }
 
 impl fmt::Debug for Nats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Nats").field("away", &self.away).finish_non_exhaustive()
+        f.debug_struct("Nats").field("away", &self.disconnected).finish_non_exhaustive()
     }
 }
 
@@ -154,7 +154,7 @@ impl Nats {
             servers,
             credentials,
             ca_file,
-            layout,
+            subject_scheme: layout,
             connect_timeout,
             pattern_queue,
             lease_replicas,
@@ -162,7 +162,7 @@ impl Nats {
         let read: Result<Vec<ServerAddr>, _> = servers.iter().map(|url| url.parse()).collect();
         let read = read.map_err(|_| ConnectError::Url)?;
         let credentials = match credentials {
-            Credentials::None => read.iter().find_map(Credentials::of).unwrap_or_default(),
+            Credentials::None => read.iter().find_map(Credentials::from_url).unwrap_or_default(),
             given => given,
         };
         let servers: Vec<String> = read.iter().map(without_credentials).collect();
@@ -172,12 +172,12 @@ impl Nats {
             .apply(ConnectOptions::new())
             .await?
             .name("atoll")
-            .client_capacity(LIBRARY_QUEUE)
+            .client_capacity(CLIENT_QUEUE)
             .subscription_capacity(pattern_queue.unwrap_or(PATTERN_QUEUE))
             .ping_interval(PING_INTERVAL)
             .connection_timeout(connect_timeout)
-            .reconnect_delay_callback(pause)
-            .event_callback(watch(subscribers.clone()));
+            .reconnect_delay_callback(backoff)
+            .event_callback(event_handler(subscribers.clone()));
         if let Some(file) = ca_file {
             // The library would not say which file it is.
             std::fs::metadata(&file).map_err(|error| ConnectError::Authorities(file.clone(), error))?;
@@ -204,22 +204,37 @@ impl Nats {
         let away = Arc::new(AtomicBool::new(false));
         let (returned, returns) = watch::channel(0);
         let channels = (errands_receiver, openings_receiver);
-        let courier = Courier::new(client.clone(), channels, away.clone(), returned, subscribers);
+        let courier = WriterTask::new(client.clone(), channels, away.clone(), returned, subscribers);
         tokio::spawn(courier.run());
-        let (epochs, replicas) = (Arc::default(), Replicas::new(lease_replicas));
-        Ok(Self { client, errands, openings, away, returns, epochs, layout, replicas })
+        let (epochs, replicas) = (Arc::default(), ReplicaTarget::new(lease_replicas));
+        Ok(Self {
+            client,
+            commands: errands,
+            subscribe_requests: openings,
+            disconnected: away,
+            reconnects: returns,
+            fence: epochs,
+            subject_scheme: layout,
+            replicas,
+        })
     }
 
     pub(crate) fn publish(&self, subject: &Subject, headers: Headers, payload: Bytes) {
-        let headers = self.layout.has_headers(subject).then_some(headers);
-        let holds_late = subject.holds_late();
-        if !holds_late && self.is_away() {
-            return Unsent::Stale.count();
+        let headers = self.subject_scheme.has_headers(subject).then_some(headers);
+        let holds_late = subject.survives_disconnect();
+        if !holds_late && self.is_disconnected() {
+            return DropReason::Stale.count();
         }
-        let Some(subject) = self.layout.write(subject) else { return };
-        let publication = Publication { subject, holds_late, headers, payload, at: Instant::now() };
-        if self.errands.try_send(Errand::Publish(publication)).is_err() {
-            Unsent::Full.count();
+        let Some(subject) = self.subject_scheme.format(subject) else { return };
+        let publication = Publication {
+            subject,
+            survives_disconnect: holds_late,
+            headers,
+            payload,
+            queued_at: Instant::now(),
+        };
+        if self.commands.try_send(WriterCommand::Publish(publication)).is_err() {
+            DropReason::Full.count();
         }
     }
 
@@ -229,49 +244,53 @@ impl Nats {
         patterns: &[&str],
         capacity: usize,
     ) -> mpsc::Receiver<Envelope> {
-        let (inbox, receiver) = Inbox::new(name, capacity, self.epochs.clone());
-        let patterns = patterns.iter().filter_map(|pattern| self.layout.pattern(pattern));
+        let (inbox, receiver) = SubscriberQueue::new(name, capacity, self.fence.clone());
+        let patterns = patterns.iter().filter_map(|pattern| self.subject_scheme.pattern(pattern));
         let patterns = patterns.map(str::to_owned).collect();
         // Where the connection has ended for good, so has the subscription.
-        let _ = self.openings.send(Opening { patterns, layout: self.layout, inbox });
+        let _ = self.subscribe_requests.send(SubscribeRequest {
+            patterns,
+            subject_scheme: self.subject_scheme,
+            queue: inbox,
+        });
         receiver
     }
 
-    pub(crate) fn is_away(&self) -> bool {
-        self.away.load(Ordering::Relaxed)
+    pub(crate) fn is_disconnected(&self) -> bool {
+        self.disconnected.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn stand(&self, office: &'static str) -> Candidacy {
+    pub(crate) fn campaign(&self, lease_name: &'static str) -> Candidate {
         let (resign, resigned) = oneshot::channel();
-        let (found, polled) = watch::channel(Polled::UNKNOWN);
+        let (found, polled) = watch::channel(ObservedState::UNKNOWN);
         let mut task = JoinSet::new();
-        let lease = Lease::new(self.client.clone(), office, self.epochs.clone(), found, self.replicas);
+        let lease = LeaseTask::new(self.client.clone(), lease_name, self.fence.clone(), found, self.replicas);
         task.spawn(lease.run(resigned));
-        task.spawn(Growth::new(self.client.clone(), self.replicas, polled.clone()).run());
-        Candidacy::new(polled, Some(Campaign { resign, task }))
+        task.spawn(ReplicaGrower::new(self.client.clone(), self.replicas, polled.clone()).run());
+        Candidate::new(polled, Some(CandidateTasks { resign, tasks: task }))
     }
 
-    pub(crate) fn layout(&self) -> Layout {
-        self.layout
+    pub(crate) fn subject_scheme(&self) -> SubjectScheme {
+        self.subject_scheme
     }
 
-    pub(crate) fn epochs(&self) -> &Epochs {
-        &self.epochs
+    pub(crate) fn fence(&self) -> &EpochFence {
+        &self.fence
     }
 
-    pub(crate) fn returns(&self) -> watch::Receiver<u64> {
-        self.returns.clone()
+    pub(crate) fn reconnects(&self) -> watch::Receiver<u64> {
+        self.reconnects.clone()
     }
 
-    pub(crate) async fn room(&self) {
-        while self.errands.capacity() < OUTGOING_QUEUE / 2 && !self.errands.is_closed() {
-            time::sleep(ROOM_POLL).await;
+    pub(crate) async fn wait_for_capacity(&self) {
+        while self.commands.capacity() < OUTGOING_QUEUE / 2 && !self.commands.is_closed() {
+            time::sleep(CAPACITY_POLL_INTERVAL).await;
         }
     }
 
     pub(crate) async fn flush(&self) {
         let (answer, answered) = oneshot::channel();
-        if self.errands.send(Errand::Flush(answer)).await.is_ok() {
+        if self.commands.send(WriterCommand::Flush(answer)).await.is_ok() {
             let _ = answered.await;
         }
     }
@@ -279,7 +298,7 @@ impl Nats {
 
 impl Credentials {
     /// What stands before the host, which the client library does not read.
-    fn of(address: &ServerAddr) -> Option<Self> {
+    fn from_url(address: &ServerAddr) -> Option<Self> {
         let decoded = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
         let user = decoded(address.username()?);
         Some(match address.password() {
@@ -312,23 +331,25 @@ fn without_credentials(address: &ServerAddr) -> String {
 }
 
 /// Before the attempt of this number: at random, so that not everybody comes back at once.
-fn pause(attempt: usize) -> Duration {
+fn backoff(attempt: usize) -> Duration {
     let exponent = u32::try_from(attempt.min(6)).unwrap_or_default();
-    (Duration::from_millis(25) * 2_u32.pow(exponent)).min(LONGEST_PAUSE).mul_f64(rand::random())
+    (Duration::from_millis(25) * 2_u32.pow(exponent)).min(MAX_BACKOFF).mul_f64(rand::random())
 }
 
 /// Counts what the client library drops, under the name of whom it was for, and what the server refuses.
-fn watch(subscribers: Subscribers) -> impl Fn(Event) -> std::future::Ready<()> + Send + Sync + 'static {
+fn event_handler(
+    subscribers: Subscribers,
+) -> impl Fn(Event) -> std::future::Ready<()> + Send + Sync + 'static {
     let warned = Mutex::<Option<Instant>>::default();
     move |event| {
         match event {
             Event::SlowConsumer(subscription) => {
                 let subscribers = subscribers.lock().unwrap_or_else(PoisonError::into_inner);
                 if let Some(inbox) = subscribers.get(&subscription) {
-                    inbox.overrun();
+                    inbox.count_slow_consumer();
                 }
             }
-            Event::ServerError(error) => refused(&error, &warned),
+            Event::ServerError(error) => on_server_error(&error, &warned),
             _ => {}
         }
         std::future::ready(())
@@ -337,7 +358,7 @@ fn watch(subscribers: Subscribers) -> impl Fn(Event) -> std::future::Ready<()> +
 
 /// What we may not say or hear goes nowhere, and nothing but this tells of it: permissions that do not
 /// fit the roles of the process. Each subject is counted alike, so that no client can make names.
-fn refused(error: &ServerError, warned: &Mutex<Option<Instant>>) {
+fn on_server_error(error: &ServerError, warned: &Mutex<Option<Instant>>) {
     let text = error.to_string();
     let what = if text.contains("Permissions Violation for Publish") {
         "publish"
@@ -363,10 +384,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn credentials_before_a_host_are_read_and_not_repeated() {
+    fn url_credentials_are_parsed_and_never_printed() {
         let read = |url: &str| {
             let address: ServerAddr = url.parse().unwrap();
-            let credentials = match Credentials::of(&address) {
+            let credentials = match Credentials::from_url(&address) {
                 None => Vec::new(),
                 Some(Credentials::User(user, password)) => vec![user, password],
                 Some(Credentials::Token(token)) => vec![token],
@@ -381,10 +402,10 @@ mod tests {
     }
 
     #[test]
-    fn pauses_grow_and_end_below_the_time_that_is_given_to_settle() {
+    fn backoff_grows_up_to_its_maximum() {
         for attempt in [0, 1, 2, 10, usize::MAX] {
-            assert!(pause(attempt) <= LONGEST_PAUSE);
+            assert!(backoff(attempt) <= MAX_BACKOFF);
         }
-        assert!(pause(1) <= Duration::from_millis(50));
+        assert!(backoff(1) <= Duration::from_millis(50));
     }
 }

@@ -16,10 +16,10 @@ use async_nats::{
 use tokio::{sync::watch, time};
 
 use super::lease::STREAM;
-use crate::candidacy::{Polled, Standing};
+use crate::election::{ElectionState, ObservedState};
 
 /// Replicas in a cluster that has enough servers, where no setting says otherwise.
-const AUTOMATIC: usize = 3;
+const DEFAULT_REPLICAS: usize = 3;
 /// How often the leader compares the stream with the setting: the cluster may have grown.
 const CHECK_INTERVAL: Duration = Duration::from_secs(10);
 /// The same after a request that the server refuses for another reason, or does not permit.
@@ -27,27 +27,27 @@ const RETRY_INTERVAL: Duration = Duration::from_secs(60);
 
 /// How many replicas the stream should have.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Replicas {
-    /// `None`: [`AUTOMATIC`] in a cluster.
+pub(super) struct ReplicaTarget {
+    /// `None`: [`DEFAULT_REPLICAS`] in a cluster.
     setting: Option<usize>,
 }
 
-impl Replicas {
+impl ReplicaTarget {
     pub(super) fn new(setting: Option<usize>) -> Self {
         Self { setting }
     }
 
     /// How many to ask for. The server that is asked knows whether the cluster has enough servers with JetStream. The
     /// addresses in its INFO do not tell: operators may hide them, and the client library keeps those of the connect.
-    pub(super) fn wanted(self, client: &Client) -> usize {
+    pub(super) fn resolve(self, client: &Client) -> usize {
         let is_clustered = client.server_info().cluster.is_some();
-        self.setting.unwrap_or(if is_clustered { AUTOMATIC } else { 1 })
+        self.setting.unwrap_or(if is_clustered { DEFAULT_REPLICAS } else { 1 })
     }
 }
 
 /// Whether a new stream of several replicas was refused in such a way that one of a single replica may not be: for want of
 /// servers, or for the limits of an account.
-pub(super) fn may_fit_with_one(error: &CreateStreamError) -> bool {
+pub(super) fn may_fit_single_replica(error: &CreateStreamError) -> bool {
     !matches!(
         code(error),
         None | Some(
@@ -80,45 +80,55 @@ fn code(error: &CreateStreamError) -> Option<ErrorCode> {
 }
 
 /// The task that adds replicas to the stream, while this candidate leads. It never removes any.
-pub(super) struct Growth {
+pub(super) struct ReplicaGrower {
     client: Client,
     jetstream: jetstream::Context,
-    replicas: Replicas,
-    polled: watch::Receiver<Polled>,
+    target: ReplicaTarget,
+    observed: watch::Receiver<ObservedState>,
     /// The error that was logged last: an unchanged one is logged once.
-    logged: Option<String>,
+    last_logged: Option<String>,
 }
 
 /// Why the stream has fewer replicas than it should.
 #[derive(Debug, thiserror::Error)]
-enum Failure {
+enum GrowError {
     /// More servers may join.
     #[error("the cluster has too few servers: {0}")]
-    TooFew(CreateStreamError),
+    TooFewServers(CreateStreamError),
     #[error(transparent)]
     Update(CreateStreamError),
     #[error(transparent)]
     Read(#[from] jetstream::context::GetStreamError),
 }
 
-impl Growth {
-    pub(super) fn new(client: Client, replicas: Replicas, polled: watch::Receiver<Polled>) -> Self {
-        Self { jetstream: jetstream::new(client.clone()), client, replicas, polled, logged: None }
+impl ReplicaGrower {
+    pub(super) fn new(
+        client: Client,
+        replicas: ReplicaTarget,
+        polled: watch::Receiver<ObservedState>,
+    ) -> Self {
+        Self {
+            jetstream: jetstream::new(client.clone()),
+            client,
+            target: replicas,
+            observed: polled,
+            last_logged: None,
+        }
     }
 
     /// Runs for as long as the campaign does.
     pub(super) async fn run(mut self) {
         // One candidate is enough: the leader, which has found the stream.
-        let leads = |polled: &Polled| matches!(polled.now(), Standing::Leads(term) if term.epoch.is_some());
-        while self.polled.wait_for(leads).await.is_ok() {
+        let leads = |polled: &ObservedState| matches!(polled.now(), ElectionState::Leader(term) if term.epoch.is_some());
+        while self.observed.wait_for(leads).await.is_ok() {
             let pause = match self.grow().await {
                 Ok(()) => {
-                    self.logged = None;
+                    self.last_logged = None;
                     CHECK_INTERVAL
                 }
                 Err(failure) => {
                     self.log(&failure);
-                    if let Failure::Update(_) = failure { RETRY_INTERVAL } else { CHECK_INTERVAL }
+                    if let GrowError::Update(_) = failure { RETRY_INTERVAL } else { CHECK_INTERVAL }
                 }
             };
             time::sleep(pause).await;
@@ -127,8 +137,8 @@ impl Growth {
         std::future::pending().await
     }
 
-    async fn grow(&self) -> Result<(), Failure> {
-        let wanted = self.replicas.wanted(&self.client);
+    async fn grow(&self) -> Result<(), GrowError> {
+        let wanted = self.target.resolve(&self.client);
         if wanted == 1 || self.client.connection_state() != State::Connected {
             return Ok(());
         }
@@ -140,25 +150,25 @@ impl Growth {
         }
         let updated = self.jetstream.update_stream(Config { num_replicas: wanted, ..config }).await;
         let updated = updated.map_err(|error| match lacks_servers(&error) {
-            true => Failure::TooFew(error),
-            false => Failure::Update(error),
+            true => GrowError::TooFewServers(error),
+            false => GrowError::Update(error),
         })?;
         tracing::info!(before, replicas = updated.config.num_replicas, "the lease stream has more replicas");
         Ok(())
     }
 
-    fn log(&mut self, failure: &Failure) {
+    fn log(&mut self, failure: &GrowError) {
         let text = failure.to_string();
-        if self.logged.as_ref() == Some(&text) {
+        if self.last_logged.as_ref() == Some(&text) {
             return;
         }
         match failure {
             // A cluster of two needs no more.
-            Failure::TooFew(_) if self.replicas.setting.is_none() => {
+            GrowError::TooFewServers(_) if self.target.setting.is_none() => {
                 tracing::debug!(error = text, "the lease stream keeps its replicas");
             }
             _ => tracing::warn!(error = text, "the lease stream has fewer replicas than it should"),
         }
-        self.logged = Some(text);
+        self.last_logged = Some(text);
     }
 }

@@ -3,7 +3,7 @@
 use async_nats::{HeaderMap, HeaderName};
 use protocol::is_protocol_name;
 
-use super::parts::Part;
+use super::reassembly::Part;
 use crate::{Headers, Resumption};
 
 /// The sign-in that a message belongs to: a ULID.
@@ -20,7 +20,7 @@ const EPOCH: HeaderName = HeaderName::from_static("Atoll-Epoch");
 const RESUME_HASH: HeaderName = HeaderName::from_static("Atoll-Resume-Hash");
 /// The older session that a session resumes: a ULID.
 const RESUMES: HeaderName = HeaderName::from_static("Atoll-Resumes");
-/// Which message of its publisher it is: see [`Place`].
+/// Which message of its publisher it is: see [`SequenceId`].
 const SEQUENCE: HeaderName = HeaderName::from_static("Atoll-Sequence");
 /// Which part of a larger message it is: see [`Part`].
 const PART: HeaderName = HeaderName::from_static("Atoll-Part");
@@ -30,7 +30,7 @@ const PART_SIZE: usize = "Atoll-Part: 16384/16384\r\n".len() + 20;
 /// Which message of which publisher it is: `<publisher>.<number>`, 16 hex digits and a decimal. Of
 /// one publisher a later message has a greater number; foreign publishers need not number theirs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Place {
+pub(super) struct SequenceId {
     /// Drawn at random by each connection.
     pub(super) publisher: u64,
     pub(super) number: u64,
@@ -38,22 +38,22 @@ pub(super) struct Place {
 
 /// The header that makes a message one that is not understood.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Malformed(pub(super) &'static str);
+pub(super) struct MalformedHeader(pub(super) &'static str);
 
 /// A message as its headers tell of it.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Read {
+pub(super) struct DecodedHeaders {
     pub(super) headers: Headers,
-    pub(super) place: Option<Place>,
+    pub(super) sequence_id: Option<SequenceId>,
     pub(super) part: Option<Part>,
 }
 
 /// The headers of a message, with its place among those of its publisher.
-pub(super) fn encode(headers: &Headers, place: Place, part: Option<Part>) -> HeaderMap {
+pub(super) fn encode(headers: &Headers, place: SequenceId, part: Option<Part>) -> HeaderMap {
     let mut map = HeaderMap::new();
-    let Place { publisher, number } = place;
+    let SequenceId { publisher, number } = place;
     map.insert(SEQUENCE, format!("{publisher:016x}.{number}"));
-    if let Some(Part { number, of }) = part {
+    if let Some(Part { number, total: of }) = part {
         map.insert(PART, format!("{number}/{of}"));
     }
     if let Some(session) = headers.session {
@@ -83,12 +83,12 @@ pub(super) fn encode(headers: &Headers, place: Place, part: Option<Part>) -> Hea
 }
 
 /// How many bytes of a part of a message are left for the payload, where a server takes `most`.
-pub(super) fn room(map: &HeaderMap, most: usize) -> usize {
-    most.saturating_sub(size(map) + PART_SIZE)
+pub(super) fn part_capacity(map: &HeaderMap, most: usize) -> usize {
+    most.saturating_sub(encoded_size(map) + PART_SIZE)
 }
 
 /// How many bytes headers take, which count as the payload's.
-pub(super) fn size(map: &HeaderMap) -> usize {
+pub(super) fn encoded_size(map: &HeaderMap) -> usize {
     let lines = map.iter().flat_map(|(name, values)| values.iter().map(move |value| (name, value)));
     let lines =
         lines.map(|(name, value)| AsRef::<str>::as_ref(name).len() + value.as_str().len() + ": \r\n".len());
@@ -96,25 +96,31 @@ pub(super) fn size(map: &HeaderMap) -> usize {
 }
 
 /// Reads them; other headers are passed over.
-pub(super) fn decode(map: Option<&HeaderMap>) -> Result<Read, Malformed> {
+pub(super) fn decode(map: Option<&HeaderMap>) -> Result<DecodedHeaders, MalformedHeader> {
     let Some(map) = map else { return Ok(Default::default()) };
-    let session = one(map, SESSION, "session")?.map(|text| text.parse().map_err(|_| Malformed("session")));
-    let transports = one(map, TRANSPORTS, "transports")?;
+    let session = single_value(map, SESSION, "session")?
+        .map(|text| text.parse().map_err(|_| MalformedHeader("session")));
+    let transports = single_value(map, TRANSPORTS, "transports")?;
     if !transports.is_none_or(are_transports) {
-        return Err(Malformed("transports"));
+        return Err(MalformedHeader("transports"));
     }
-    let sender = one(map, SENDER, "sender")?.filter(|text| !text.is_empty());
-    let sender = sender.map(|text| text.parse().map_err(|_| Malformed("sender")));
-    let node = one(map, NODE, "node")?.map(|text| text.parse().map_err(|_| Malformed("node")));
-    let epoch = one(map, EPOCH, "epoch")?.map(|text| number(text).ok_or(Malformed("epoch")));
-    let resume_hash = one(map, RESUME_HASH, "resume_hash")?;
-    let resume_hash = resume_hash.map(|text| text.parse().map_err(|_| Malformed("resume_hash")));
-    let resumes = one(map, RESUMES, "resumes")?.map(|text| text.parse().map_err(|_| Malformed("resumes")));
-    let place = one(map, SEQUENCE, "sequence")?.map(|text| place(text).ok_or(Malformed("sequence")));
+    let sender = single_value(map, SENDER, "sender")?.filter(|text| !text.is_empty());
+    let sender = sender.map(|text| text.parse().map_err(|_| MalformedHeader("sender")));
+    let node = single_value(map, NODE, "node")?.map(|text| text.parse().map_err(|_| MalformedHeader("node")));
+    let epoch =
+        single_value(map, EPOCH, "epoch")?.map(|text| parse_decimal(text).ok_or(MalformedHeader("epoch")));
+    let resume_hash = single_value(map, RESUME_HASH, "resume_hash")?;
+    let resume_hash = resume_hash.map(|text| text.parse().map_err(|_| MalformedHeader("resume_hash")));
+    let resumes = single_value(map, RESUMES, "resumes")?
+        .map(|text| text.parse().map_err(|_| MalformedHeader("resumes")));
+    let place = single_value(map, SEQUENCE, "sequence")?
+        .map(|text| parse_sequence_id(text).ok_or(MalformedHeader("sequence")));
     let place = place.transpose()?;
-    let part = one(map, PART, "part")?.map(|text| part(text).ok_or(Malformed("part"))).transpose()?;
+    let part = single_value(map, PART, "part")?
+        .map(|text| parse_part(text).ok_or(MalformedHeader("part")))
+        .transpose()?;
     if part.is_some() && place.is_none() {
-        return Err(Malformed("part"));
+        return Err(MalformedHeader("part"));
     }
     let resumption = Resumption { hash: resume_hash.transpose()?, resumes: resumes.transpose()? };
     let headers = Headers {
@@ -125,15 +131,19 @@ pub(super) fn decode(map: Option<&HeaderMap>) -> Result<Read, Malformed> {
         epoch: epoch.transpose()?,
         resumption: (resumption != Resumption::default()).then(|| resumption.into()),
     };
-    Ok(Read { headers, place, part })
+    Ok(DecodedHeaders { headers, sequence_id: place, part })
 }
 
 /// The value of a header that may be there once.
-fn one<'a>(map: &'a HeaderMap, name: HeaderName, named: &'static str) -> Result<Option<&'a str>, Malformed> {
+fn single_value<'a>(
+    map: &'a HeaderMap,
+    name: HeaderName,
+    named: &'static str,
+) -> Result<Option<&'a str>, MalformedHeader> {
     let mut values = map.get_all(name);
     match (values.next(), values.next()) {
         (value, None) => Ok(value.map(|value| value.as_str())),
-        _ => Err(Malformed(named)),
+        _ => Err(MalformedHeader(named)),
     }
 }
 
@@ -141,23 +151,26 @@ fn are_transports(names: &str) -> bool {
     names.split(',').all(is_protocol_name)
 }
 
-fn place(text: &str) -> Option<Place> {
+fn parse_sequence_id(text: &str) -> Option<SequenceId> {
     let (publisher, number) = text.split_once('.')?;
     if publisher.len() != 16 || !publisher.bytes().all(|digit| digit.is_ascii_hexdigit()) {
         return None;
     }
-    Some(Place { publisher: u64::from_str_radix(publisher, 16).ok()?, number: self::number(number)? })
+    Some(SequenceId {
+        publisher: u64::from_str_radix(publisher, 16).ok()?,
+        number: self::parse_decimal(number)?,
+    })
 }
 
-fn part(text: &str) -> Option<Part> {
+fn parse_part(text: &str) -> Option<Part> {
     let (number, of) = text.split_once('/')?;
-    let (number, of) = (self::number(number)?, self::number(of)?);
-    let part = Part { number: number.try_into().ok()?, of: of.try_into().ok()? };
-    (part.of <= super::parts::MAX_PARTS && (1..=part.of).contains(&part.number)).then_some(part)
+    let (number, of) = (self::parse_decimal(number)?, self::parse_decimal(of)?);
+    let part = Part { number: number.try_into().ok()?, total: of.try_into().ok()? };
+    (part.total <= super::reassembly::MAX_PARTS && (1..=part.total).contains(&part.number)).then_some(part)
 }
 
 /// A decimal, without the sign that the standard library would take.
-fn number(text: &str) -> Option<u64> {
+fn parse_decimal(text: &str) -> Option<u64> {
     text.bytes().all(|digit| digit.is_ascii_digit()).then(|| text.parse().ok())?
 }
 
@@ -168,11 +181,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn headers_read_as_they_are_written() {
-        let place = Place { publisher: 7, number: u64::MAX };
+    fn headers_round_trip() {
+        let place = SequenceId { publisher: 7, number: u64::MAX };
         for headers in [
             Headers::default(),
-            Headers::of_session(SessionId::new(1, 2)),
+            Headers::for_session(SessionId::new(1, 2)),
             Headers {
                 session: Some(SessionId::new(3, 4)),
                 transports: Some("p2p,ws-room".into()),
@@ -185,24 +198,24 @@ mod tests {
                 })),
             },
         ] {
-            for part in [None, Some(Part { number: 2, of: 3 })] {
-                let read = Read { headers: headers.clone(), place: Some(place), part };
+            for part in [None, Some(Part { number: 2, total: 3 })] {
+                let read = DecodedHeaders { headers: headers.clone(), sequence_id: Some(place), part };
                 assert_eq!(decode(Some(&encode(&headers, place, part))), Ok(read));
             }
         }
-        assert_eq!(decode(None), Ok(Read::default()));
+        assert_eq!(decode(None), Ok(DecodedHeaders::default()));
     }
 
     #[test]
-    fn what_would_be_another_header_is_not_written() {
+    fn transports_with_a_line_break_are_not_written() {
         let transports = Some("p2p\r\nAtoll-Sender: 0x".into());
         let headers = Headers { transports, ..Headers::default() };
-        let map = encode(&headers, Place { publisher: 1, number: 1 }, None);
+        let map = encode(&headers, SequenceId { publisher: 1, number: 1 }, None);
         assert_eq!(decode(Some(&map)).unwrap().headers, Headers::default());
     }
 
     #[test]
-    fn a_header_that_is_malformed_or_there_twice_is_named() {
+    fn malformed_or_duplicate_header_is_named() {
         let ulid = "01ARZ3NDEKTSV4RRFFQ69G5FAV";
         let sender = Address::new([1; 20]).to_string();
         let header = |name: &'static str, values: &[&str]| {
@@ -235,7 +248,7 @@ mod tests {
             ("Atoll-Part", &["1/4294967296"], "part"),
             ("Atoll-Part", &["1"], "part"),
         ] {
-            assert_eq!(header(name, values), Err(Malformed(reason)), "{name} {values:?}");
+            assert_eq!(header(name, values), Err(MalformedHeader(reason)), "{name} {values:?}");
         }
     }
 }

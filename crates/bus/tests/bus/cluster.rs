@@ -3,19 +3,19 @@
 use std::time::Duration;
 
 use async_nats::jetstream::{self, stream::Info};
-use bus::{NatsSettings, Standing, Term};
+use bus::{ElectionState, NatsSettings, Term};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::{
-    contract::PATIENCE,
-    lease::{Candidate, settled},
+    contract::TEST_TIMEOUT,
+    lease::{CandidateProcess, wait_for_one_leader},
     nats::settings,
     server::ServerCluster,
 };
 
 const STREAM: &str = "KV_atoll-leases";
 
-fn settings_of(cluster: &ServerCluster) -> NatsSettings {
+fn cluster_settings(cluster: &ServerCluster) -> NatsSettings {
     NatsSettings { servers: cluster.urls(), ..settings("") }
 }
 
@@ -31,7 +31,7 @@ impl Observer {
     }
 
     /// The state of the stream, once it is as wanted.
-    async fn until(&self, what: &str, wanted: impl Fn(&Info) -> bool) -> Info {
+    async fn wait_for(&self, what: &str, wanted: impl Fn(&Info) -> bool) -> Info {
         let found = async {
             loop {
                 // There is no answer while the cluster elects a leader of the stream.
@@ -43,10 +43,10 @@ impl Observer {
                 sleep(Duration::from_millis(50)).await;
             }
         };
-        timeout(PATIENCE, found).await.unwrap_or_else(|_| panic!("not in time: {what}"))
+        timeout(TEST_TIMEOUT, found).await.unwrap_or_else(|_| panic!("not in time: {what}"))
     }
 
-    async fn replicas(&self, count: usize) {
+    async fn wait_for_replicas(&self, count: usize) {
         // Without the leader of the stream.
         let in_step = |info: &Info| {
             info.cluster
@@ -55,7 +55,7 @@ impl Observer {
                 + 1
         };
         let wanted = |info: &Info| info.config.num_replicas == count && in_step(info) == count;
-        self.until(&format!("{count} replicas"), wanted).await;
+        self.wait_for(&format!("{count} replicas"), wanted).await;
     }
 }
 
@@ -65,21 +65,21 @@ fn stream_leader(info: &Info) -> Option<&str> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn leader_is_there_again_after_each_server_stops() {
+async fn leader_returns_after_each_server_stops() {
     let mut cluster = ServerCluster::start(3);
     let observer = Observer::new(&cluster).await;
     let mut candidates = Vec::new();
     for _ in 0..2 {
-        candidates.push(Candidate::stand_with(settings_of(&cluster)).await);
+        candidates.push(CandidateProcess::campaign_with(cluster_settings(&cluster)).await);
     }
     let [one, two] = candidates.try_into().ok().unwrap();
-    let (mut one, mut epoch, mut two) = settled(one, two).await;
+    let (mut one, mut epoch, mut two) = wait_for_one_leader(one, two).await;
     let mut left = vec![0, 1, 2];
     while !left.is_empty() {
-        observer.replicas(3).await;
+        observer.wait_for_replicas(3).await;
         // The server that leads the stream, if it has not been stopped before.
-        let info = observer.until("a leader of the stream", |info| stream_leader(info).is_some()).await;
-        let leading = cluster.find(stream_leader(&info).unwrap());
+        let info = observer.wait_for("a leader of the stream", |info| stream_leader(info).is_some()).await;
+        let leading = cluster.index_of(stream_leader(&info).unwrap());
         let stopped = if left.contains(&leading) { leading } else { left[0] };
         left.retain(|&server| server != stopped);
         let name = cluster.servers[stopped].name().to_owned();
@@ -90,74 +90,74 @@ async fn leader_is_there_again_after_each_server_stops() {
         let renewed = |info: &Info| {
             stream_leader(info).is_some_and(|leader| leader != name) && info.state.last_sequence > before + 4
         };
-        observer.until("the lease is renewed", renewed).await;
+        observer.wait_for("the lease is renewed", renewed).await;
         let later;
-        (one, later, two) = settled(one, two).await;
+        (one, later, two) = wait_for_one_leader(one, two).await;
         assert!(later >= epoch, "{later} after {epoch}");
         epoch = later;
         eprintln!("led again {:?} after {name} stopped", began.elapsed());
         if left.len() == 1 {
             // It returns with an empty disk, and is one of the two that are left when the last one stops.
-            cluster.servers[stopped].forget();
+            cluster.servers[stopped].wipe_store();
         }
         cluster.servers[stopped].restart();
     }
-    observer.replicas(3).await;
-    settled(one, two).await;
+    observer.wait_for_replicas(3).await;
+    wait_for_one_leader(one, two).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn leader_is_unknown_without_a_quorum() {
     let mut cluster = ServerCluster::start(3);
     let observer = Observer::new(&cluster).await;
-    let mut one = Candidate::stand_with(settings_of(&cluster)).await;
-    one.leads().await;
-    let mut two = Candidate::stand_with(settings_of(&cluster)).await;
-    observer.replicas(3).await;
+    let mut one = CandidateProcess::campaign_with(cluster_settings(&cluster)).await;
+    one.wait_for_leader().await;
+    let mut two = CandidateProcess::campaign_with(cluster_settings(&cluster)).await;
+    observer.wait_for_replicas(3).await;
     cluster.servers[1].stop();
     cluster.servers[2].stop();
     for candidate in [&mut one, &mut two] {
-        candidate.becomes(|standing| standing == Standing::Unknown).await;
+        candidate.wait_for_state(|standing| standing == ElectionState::Unknown).await;
     }
     // It stays so for longer than a lease lasts.
     for _ in 0..30 {
         sleep(Duration::from_millis(100)).await;
         for candidate in [&one, &two] {
-            assert!(!matches!(candidate.candidacy.standing(), Standing::Leads(_)));
+            assert!(!matches!(candidate.candidate.state(), ElectionState::Leader(_)));
         }
     }
     cluster.servers[1].restart();
-    settled(one, two).await;
+    wait_for_one_leader(one, two).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn lease_stream_grows_in_place_from_one_to_three_replicas() {
     let cluster = ServerCluster::start(3);
     let observer = Observer::new(&cluster).await;
-    let single = NatsSettings { lease_replicas: Some(1), ..settings_of(&cluster) };
-    let mut one = Candidate::stand_with(single).await;
-    let epoch = one.leads().await;
-    observer.replicas(1).await;
-    let mut two = Candidate::stand_with(settings_of(&cluster)).await;
-    one.candidacy.resign().await;
-    let later = two.leads().await;
+    let single = NatsSettings { lease_replicas: Some(1), ..cluster_settings(&cluster) };
+    let mut one = CandidateProcess::campaign_with(single).await;
+    let epoch = one.wait_for_leader().await;
+    observer.wait_for_replicas(1).await;
+    let mut two = CandidateProcess::campaign_with(cluster_settings(&cluster)).await;
+    one.candidate.resign().await;
+    let later = two.wait_for_leader().await;
     assert!(later > epoch, "{later} after {epoch}");
-    observer.replicas(3).await;
+    observer.wait_for_replicas(3).await;
     // In one term, unless the change takes longer than that.
-    assert!(two.leads().await >= later);
+    assert!(two.wait_for_leader().await >= later);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn lease_stream_grows_when_the_third_server_joins() {
     let mut cluster = ServerCluster::start(2);
     let observer = Observer::new(&cluster).await;
-    let mut one = Candidate::stand_with(settings_of(&cluster)).await;
-    let epoch = one.leads().await;
-    observer.replicas(1).await;
+    let mut one = CandidateProcess::campaign_with(cluster_settings(&cluster)).await;
+    let epoch = one.wait_for_leader().await;
+    observer.wait_for_replicas(1).await;
     cluster.servers[2].restart();
-    observer.replicas(3).await;
-    let Standing::Leads(Term { epoch: Some(later) }) =
-        one.becomes(|standing| matches!(standing, Standing::Leads(_))).await
+    observer.wait_for_replicas(3).await;
+    let ElectionState::Leader(Term { epoch: Some(later) }) =
+        one.wait_for_state(|standing| matches!(standing, ElectionState::Leader(_))).await
     else {
         unreachable!()
     };

@@ -13,15 +13,15 @@ use tokio::time::timeout;
 use crate::{metric, nats::settings, server::Server};
 
 /// The longest wait for an event that is certain to happen. Only a failing test waits that long.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const TEST_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A bus, and what has to outlive it.
-struct Trial {
+struct BusUnderTest {
     bus: Bus,
     server: Option<Server>,
 }
 
-impl Trial {
+impl BusUnderTest {
     fn in_process() -> Self {
         Self { bus: Bus::in_process(), server: None }
     }
@@ -56,7 +56,7 @@ pub(crate) async fn client_subscribed(client: &async_nats::Client) {
     let inbox = client.new_inbox();
     let mut probe = client.subscribe(inbox.clone()).await.unwrap();
     client.publish(inbox, "".into()).await.unwrap();
-    timeout(PATIENCE, probe.next()).await.expect("a message in time").expect("a connection");
+    timeout(TEST_TIMEOUT, probe.next()).await.expect("a message in time").expect("a connection");
 }
 
 /// One module a bus, with all promises as tests.
@@ -66,7 +66,7 @@ macro_rules! contract {
             $(
                 #[tokio::test(flavor = "multi_thread")]
                 async fn $promise() {
-                    super::$promise(super::Trial::in_process()).await;
+                    super::$promise(super::BusUnderTest::in_process()).await;
                 }
             )*
         }
@@ -74,7 +74,7 @@ macro_rules! contract {
             $(
                 #[tokio::test(flavor = "multi_thread")]
                 async fn $promise() {
-                    super::$promise(super::Trial::nats().await).await;
+                    super::$promise(super::BusUnderTest::nats().await).await;
                 }
             )*
         }
@@ -117,7 +117,7 @@ fn island() -> IslandId {
 }
 
 pub(crate) async fn next(subscription: &mut Subscription) -> Envelope {
-    timeout(PATIENCE, subscription.next()).await.expect("a message in time").expect("a bus")
+    timeout(TEST_TIMEOUT, subscription.next()).await.expect("a message in time").expect("a bus")
 }
 
 /// Waits until a condition holds that no message announces.
@@ -127,7 +127,7 @@ pub(crate) async fn until(what: &str, holds: impl Fn() -> bool) {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    timeout(PATIENCE, held).await.unwrap_or_else(|_| panic!("not in time: {what}"));
+    timeout(TEST_TIMEOUT, held).await.unwrap_or_else(|_| panic!("not in time: {what}"));
 }
 
 async fn subjects(subscription: &mut Subscription, count: usize) -> Vec<Subject> {
@@ -138,14 +138,14 @@ async fn subjects(subscription: &mut Subscription, count: usize) -> Vec<Subject>
     subjects
 }
 
-async fn subscribers_hear_what_they_asked_for_in_order(trial: Trial) {
+async fn subscribers_hear_what_they_asked_for_in_order(trial: BusUnderTest) {
     let bus = &trial.bus;
     let mut both = bus.subscribe("both", &[subject::PEER_HEARTBEATS, subject::ENGINE_ISLANDS], 8);
     let mut islands = bus.subscribe("islands", &[subject::ENGINE_ISLANDS], 8);
     bus.publish(&heartbeat(1), Headers::default(), "first");
     bus.publish(&Subject::EngineIslands, Headers::default(), "second");
     bus.publish(&Subject::EngineDiscovery, Headers::default(), "for nobody");
-    bus.publish(&heartbeat(2), Headers::of_session(SessionId::new(1, 2)), "third");
+    bus.publish(&heartbeat(2), Headers::for_session(SessionId::new(1, 2)), "third");
     for (subject, payload, session) in [
         (heartbeat(1), "first", None),
         (Subject::EngineIslands, "second", None),
@@ -162,8 +162,8 @@ async fn subscribers_hear_what_they_asked_for_in_order(trial: Trial) {
     }
 }
 
-async fn a_full_queue_drops_the_newest_and_delays_nobody(trial: Trial) {
-    metric::begin();
+async fn a_full_queue_drops_the_newest_and_delays_nobody(trial: BusUnderTest) {
+    metric::install_recorder();
     let bus = &trial.bus;
     let name = trial.name("full-in-process", "full-over-nats");
     let mut slow = bus.subscribe(name, &[subject::PEER_HEARTBEATS], 2);
@@ -207,7 +207,7 @@ const MIXED: [&str; 8] = [
     subject::PEER_HEARTBEATS,
 ];
 
-async fn one_publisher_is_heard_in_order_over_all_patterns(trial: Trial) {
+async fn one_publisher_is_heard_in_order_over_all_patterns(trial: BusUnderTest) {
     const COUNT: u32 = 20_000;
     let bus = trial.bus.clone();
     let mut subscription = bus.subscribe("all", &MIXED, COUNT as usize);
@@ -232,13 +232,13 @@ async fn one_publisher_is_heard_in_order_over_all_patterns(trial: Trial) {
     publisher.await.unwrap();
 }
 
-async fn several_publishers_are_each_heard_in_order(trial: Trial) {
+async fn several_publishers_are_each_heard_in_order(trial: BusUnderTest) {
     const COUNT: u32 = 5_000;
     let mut subscription = trial.bus.subscribe("all", &MIXED, 4 * COUNT as usize);
     let mut publishers = tokio::task::JoinSet::new();
     for publisher in 0..4_u128 {
         let bus = trial.bus.clone();
-        let headers = Headers::of_session(SessionId::new(1, publisher));
+        let headers = Headers::for_session(SessionId::new(1, publisher));
         publishers.spawn(async move {
             for number in 0..COUNT {
                 bus.publish(&mixed(number), headers.clone(), number.to_string());
@@ -261,12 +261,12 @@ async fn several_publishers_are_each_heard_in_order(trial: Trial) {
     }
 }
 
-async fn headers_arrive_as_they_were_given(trial: Trial) {
+async fn headers_arrive_as_they_were_given(trial: BusUnderTest) {
     let mut subscription = trial.bus.subscribe("headers", &[subject::PEER_CONNECTS], 8);
     let given = [
         Headers::default(),
-        Headers::of_session(SessionId::new(7, 8)),
-        Headers { transports: Some("p2p,ws-room".into()), ..Headers::of_session(SessionId::new(7, 9)) },
+        Headers::for_session(SessionId::new(7, 8)),
+        Headers { transports: Some("p2p,ws-room".into()), ..Headers::for_session(SessionId::new(7, 9)) },
         Headers { sender: Some(peer(3)), ..Headers::default() },
     ];
     for headers in &given {
@@ -278,7 +278,7 @@ async fn headers_arrive_as_they_were_given(trial: Trial) {
     }
 }
 
-async fn message_of_a_far_future_session_is_dropped(trial: Trial) {
+async fn message_of_a_far_future_session_is_dropped(trial: BusUnderTest) {
     let refused = || metric::count("atoll_bus_future_sessions_total{subscriber=\"future\"}");
     let before = refused();
     let mut subscription = trial.bus.subscribe("future", &[subject::PEER_CONNECTS], 8);
@@ -287,7 +287,7 @@ async fn message_of_a_far_future_session_is_dropped(trial: Trial) {
     let session = |hours: u64| SessionId::new(now_ms + hours * hour_ms, 1);
     let last: SessionId = "7ZZZZZZZZZZZZZZZZZZZZZZZZZ".parse().unwrap();
     for session in [session(0), last, session(25), session(23)] {
-        trial.bus.publish(&Subject::PeerConnect(peer(1)), Headers::of_session(session), "");
+        trial.bus.publish(&Subject::PeerConnect(peer(1)), Headers::for_session(session), "");
     }
     for expected in [session(0), session(23)] {
         assert_eq!(next(&mut subscription).await.headers.session, Some(expected));
@@ -298,7 +298,7 @@ async fn message_of_a_far_future_session_is_dropped(trial: Trial) {
     assert!(refused() >= before + 2);
 }
 
-async fn a_message_that_two_patterns_match_comes_once(trial: Trial) {
+async fn a_message_that_two_patterns_match_comes_once(trial: BusUnderTest) {
     let patterns = ["peer.*.connect", "peer.>", "*.*.*", LAST];
     let mut subscription = trial.bus.subscribe("wide", &patterns, 16);
     for number in 0..3 {
@@ -311,7 +311,7 @@ async fn a_message_that_two_patterns_match_comes_once(trial: Trial) {
     assert_eq!(subjects(&mut subscription, 5).await, expected);
 }
 
-async fn wildcards_stand_for_segments(trial: Trial) {
+async fn wildcards_stand_for_segments(trial: BusUnderTest) {
     let bus = &trial.bus;
     let mut topics = bus.subscribe("topics", &[subject::TOPICS, LAST], 16);
     let mut peers = bus.subscribe("peers", &["client-proto.peer.*.news", LAST], 16);
@@ -326,7 +326,7 @@ async fn wildcards_stand_for_segments(trial: Trial) {
     assert_eq!(subjects(&mut peers, 2).await, [topic("news"), last()]);
 }
 
-async fn a_subscription_ends_when_it_is_dropped(trial: Trial) {
+async fn a_subscription_ends_when_it_is_dropped(trial: BusUnderTest) {
     let mut dropped = trial.bus.subscribe("gone", &[subject::ENGINE_ISLANDS], 1);
     trial.bus.publish(&Subject::EngineIslands, Headers::default(), "");
     next(&mut dropped).await;
@@ -348,19 +348,19 @@ async fn a_subscription_ends_when_it_is_dropped(trial: Trial) {
             }
         }
     };
-    timeout(PATIENCE, gone).await.expect("nobody listens any more");
+    timeout(TEST_TIMEOUT, gone).await.expect("nobody listens any more");
 }
 
-async fn subscriptions_end_with_the_bus(trial: Trial) {
-    let Trial { bus, server: _server } = trial;
+async fn subscriptions_end_with_the_bus(trial: BusUnderTest) {
+    let BusUnderTest { bus, server: _server } = trial;
     let mut subscription = bus.subscribe("left", &[subject::ENGINE_ISLANDS], 4);
     bus.publish(&Subject::EngineIslands, Headers::default(), "");
-    assert!(timeout(PATIENCE, subscription.next()).await.unwrap().is_some());
+    assert!(timeout(TEST_TIMEOUT, subscription.next()).await.unwrap().is_some());
     drop(bus);
-    assert!(timeout(PATIENCE, subscription.next()).await.unwrap().is_none());
+    assert!(timeout(TEST_TIMEOUT, subscription.next()).await.unwrap().is_none());
 }
 
-async fn a_publisher_does_not_wait_for_a_slow_subscriber(trial: Trial) {
+async fn a_publisher_does_not_wait_for_a_slow_subscriber(trial: BusUnderTest) {
     const COUNT: u32 = 50_000;
     // Connects are sent however long they wait; heartbeats are not.
     let connect = |number| Subject::PeerConnect(peer(number));

@@ -2,63 +2,70 @@
 
 use std::time::Duration;
 
-use bus::{Bus, Candidacy, NatsSettings, Standing, Term};
+use bus::{Bus, Candidate, ElectionState, NatsSettings, Term};
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::{contract::PATIENCE, nats::settings, server::Server};
+use crate::{contract::TEST_TIMEOUT, nats::settings, server::Server};
 
 /// A process with a candidate.
-pub(crate) struct Candidate {
+pub(crate) struct CandidateProcess {
     bus: Bus,
-    pub(crate) candidacy: Candidacy,
+    pub(crate) candidate: Candidate,
 }
 
-impl Candidate {
-    async fn stand(server: &Server) -> Self {
-        Self::stand_with(settings(&server.url())).await
+impl CandidateProcess {
+    async fn campaign(server: &Server) -> Self {
+        Self::campaign_with(settings(&server.url())).await
     }
 
-    pub(crate) async fn stand_with(settings: NatsSettings) -> Self {
+    pub(crate) async fn campaign_with(settings: NatsSettings) -> Self {
         let bus = Bus::nats(settings).await.unwrap();
-        let candidacy = bus.stand("director");
-        Self { bus, candidacy }
+        let candidacy = bus.campaign("director");
+        Self { bus, candidate: candidacy }
     }
 
-    pub(crate) async fn leads(&mut self) -> u64 {
-        let Standing::Leads(Term { epoch }) =
-            self.becomes(|standing| matches!(standing, Standing::Leads(_))).await
+    pub(crate) async fn wait_for_leader(&mut self) -> u64 {
+        let ElectionState::Leader(Term { epoch }) =
+            self.wait_for_state(|standing| matches!(standing, ElectionState::Leader(_))).await
         else {
             unreachable!()
         };
         epoch.unwrap()
     }
 
-    async fn follows(&mut self) {
-        self.becomes(|standing| standing == Standing::Follows).await;
+    async fn wait_for_standby(&mut self) {
+        self.wait_for_state(|standing| standing == ElectionState::Standby).await;
     }
 
     /// Waits for a standing, and for nothing but changes.
-    pub(crate) async fn becomes(&mut self, wanted: impl Fn(Standing) -> bool) -> Standing {
+    pub(crate) async fn wait_for_state(&mut self, wanted: impl Fn(ElectionState) -> bool) -> ElectionState {
         let found = async {
             loop {
-                let standing = self.candidacy.standing();
+                let standing = self.candidate.state();
                 if wanted(standing) {
                     return standing;
                 }
-                self.candidacy.changed().await;
+                self.candidate.changed().await;
             }
         };
-        timeout(PATIENCE, found).await.expect("in time")
+        timeout(TEST_TIMEOUT, found).await.expect("in time")
     }
 }
 
 /// Waits until exactly one of them leads and the other follows; the leader first, with its epoch.
-pub(crate) async fn settled(one: Candidate, other: Candidate) -> (Candidate, u64, Candidate) {
-    let deadline = Instant::now() + PATIENCE;
+pub(crate) async fn wait_for_one_leader(
+    one: CandidateProcess,
+    other: CandidateProcess,
+) -> (CandidateProcess, u64, CandidateProcess) {
+    let deadline = Instant::now() + TEST_TIMEOUT;
     loop {
-        match (one.candidacy.standing(), other.candidacy.standing()) {
-            (Standing::Leads(term), Standing::Follows) => return (one, term.epoch.unwrap(), other),
-            (Standing::Follows, Standing::Leads(term)) => return (other, term.epoch.unwrap(), one),
+        match (one.candidate.state(), other.candidate.state()) {
+            (ElectionState::Leader(term), ElectionState::Standby) => {
+                return (one, term.epoch.unwrap(), other);
+            }
+            (ElectionState::Standby, ElectionState::Leader(term)) => {
+                return (other, term.epoch.unwrap(), one);
+            }
             _ => assert!(Instant::now() < deadline, "nobody leads, or nobody follows"),
         }
         sleep(Duration::from_millis(10)).await;
@@ -66,129 +73,130 @@ pub(crate) async fn settled(one: Candidate, other: Candidate) -> (Candidate, u64
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_of_two_leads_for_as_long_as_it_is_there() {
+async fn leader_keeps_the_lease_while_it_runs() {
     let server = Server::start_with_jetstream();
-    let mut first = Candidate::stand(&server).await;
-    let epoch = first.leads().await;
-    let mut second = Candidate::stand(&server).await;
-    second.follows().await;
+    let mut first = CandidateProcess::campaign(&server).await;
+    let epoch = first.wait_for_leader().await;
+    let mut second = CandidateProcess::campaign(&server).await;
+    second.wait_for_standby().await;
     // Longer than a name stands in the key.
     for _ in 0..30 {
         sleep(Duration::from_millis(100)).await;
-        assert!(!matches!(second.candidacy.standing(), Standing::Leads(_)));
+        assert!(!matches!(second.candidate.state(), ElectionState::Leader(_)));
     }
-    assert_eq!(first.leads().await, epoch);
+    assert_eq!(first.wait_for_leader().await, epoch);
     // Both know in which epoch.
-    assert_eq!((first.bus.epoch(), second.bus.epoch()), (epoch, epoch));
+    assert_eq!((first.bus.latest_epoch(), second.bus.latest_epoch()), (epoch, epoch));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn offices_are_held_apart() {
+async fn leases_with_different_names_are_independent() {
     let server = Server::start_with_jetstream();
-    let mut first = Candidate::stand(&server).await;
-    first.leads().await;
+    let mut first = CandidateProcess::campaign(&server).await;
+    first.wait_for_leader().await;
     let bus = Bus::nats(settings(&server.url())).await.unwrap();
-    let mut other = Candidate { candidacy: bus.stand("another"), bus };
-    other.leads().await;
+    let mut other = CandidateProcess { candidate: bus.campaign("another"), bus };
+    other.wait_for_leader().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_dies_is_followed_in_a_greater_epoch() {
+async fn standby_takes_over_in_greater_epoch_after_leader_dies() {
     let server = Server::start_with_jetstream();
-    let mut first = Candidate::stand(&server).await;
-    let epoch = first.leads().await;
-    let mut second = Candidate::stand(&server).await;
-    second.follows().await;
+    let mut first = CandidateProcess::campaign(&server).await;
+    let epoch = first.wait_for_leader().await;
+    let mut second = CandidateProcess::campaign(&server).await;
+    second.wait_for_standby().await;
     let died = Instant::now();
     drop(first);
-    assert!(second.leads().await > epoch);
+    assert!(second.wait_for_leader().await > epoch);
     eprintln!("took over after {:?}", died.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_resigns_is_followed_at_once() {
+async fn standby_takes_over_at_once_after_leader_resigns() {
     let server = Server::start_with_jetstream();
-    let mut first = Candidate::stand(&server).await;
-    let epoch = first.leads().await;
-    let mut second = Candidate::stand(&server).await;
-    second.follows().await;
+    let mut first = CandidateProcess::campaign(&server).await;
+    let epoch = first.wait_for_leader().await;
+    let mut second = CandidateProcess::campaign(&server).await;
+    second.wait_for_standby().await;
     let resigned = Instant::now();
-    first.candidacy.resign().await;
-    assert!(second.leads().await > epoch);
+    first.candidate.resign().await;
+    assert!(second.wait_for_leader().await > epoch);
     let took = resigned.elapsed();
     eprintln!("took over after {took:?}");
     // The name would have stood there for at least one and a half seconds more.
     assert!(took < Duration::from_millis(1_400), "{took:?}");
-    let again = Candidate { candidacy: first.bus.stand("director"), bus: first.bus };
-    let (_, _, follower) = settled(second, again).await;
-    follower.candidacy.resign().await;
+    let again = CandidateProcess { candidate: first.bus.campaign("director"), bus: first.bus };
+    let (_, _, follower) = wait_for_one_leader(second, again).await;
+    follower.candidate.resign().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn after_a_long_outage_exactly_one_leads_in_a_greater_epoch() {
+async fn one_leader_in_greater_epoch_after_a_long_outage() {
     let mut server = Server::start_with_jetstream();
-    let mut first = Candidate::stand(&server).await;
-    let epoch = first.leads().await;
-    let mut second = Candidate::stand(&server).await;
-    second.follows().await;
+    let mut first = CandidateProcess::campaign(&server).await;
+    let epoch = first.wait_for_leader().await;
+    let mut second = CandidateProcess::campaign(&server).await;
+    second.wait_for_standby().await;
     server.stop();
     // Nothing can be asked, and the clock alone ends the term.
-    first.becomes(|standing| standing == Standing::Unknown).await;
-    second.becomes(|standing| standing == Standing::Unknown).await;
+    first.wait_for_state(|standing| standing == ElectionState::Unknown).await;
+    second.wait_for_state(|standing| standing == ElectionState::Unknown).await;
     sleep(Duration::from_millis(500)).await;
     server.restart();
-    let (leader, later, follower) = settled(first, second).await;
+    let (leader, later, follower) = wait_for_one_leader(first, second).await;
     assert!(later > epoch, "{later} after {epoch}");
     sleep(Duration::from_secs(1)).await;
-    assert_eq!(leader.candidacy.standing(), Standing::Leads(Term { epoch: Some(later) }));
-    assert_eq!(follower.candidacy.standing(), Standing::Follows);
+    assert_eq!(leader.candidate.state(), ElectionState::Leader(Term { epoch: Some(later) }));
+    assert_eq!(follower.candidate.state(), ElectionState::Standby);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_short_outage_ends_no_term() {
+async fn leader_leads_again_after_a_short_outage() {
     let mut server = Server::start_with_jetstream();
-    let mut first = Candidate::stand(&server).await;
-    let epoch = first.leads().await;
+    let mut first = CandidateProcess::campaign(&server).await;
+    let epoch = first.wait_for_leader().await;
     server.restart();
     // However long it took: nobody else has led.
     sleep(Duration::from_secs(1)).await;
-    assert!(first.leads().await >= epoch);
+    assert!(first.wait_for_leader().await >= epoch);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn epochs_grow_though_the_server_loses_its_store() {
+async fn epochs_grow_when_the_server_loses_its_store() {
     let mut server = Server::start_with_jetstream();
-    let mut first = Candidate::stand(&server).await;
-    first.leads().await;
-    let mut second = Candidate::stand(&server).await;
-    second.follows().await;
+    let mut first = CandidateProcess::campaign(&server).await;
+    first.wait_for_leader().await;
+    let mut second = CandidateProcess::campaign(&server).await;
+    second.wait_for_standby().await;
     // Revisions are to be well ahead of what a new store begins with.
     sleep(Duration::from_secs(3)).await;
     first.bus.observe_epoch(1_000);
-    let epoch =
-        first.becomes(|standing| matches!(standing, Standing::Leads(Term { epoch }) if epoch > Some(1_000)));
-    assert_eq!(epoch.await, Standing::Leads(Term { epoch: Some(1_001) }));
+    let epoch = first.wait_for_state(
+        |standing| matches!(standing, ElectionState::Leader(Term { epoch }) if epoch > Some(1_000)),
+    );
+    assert_eq!(epoch.await, ElectionState::Leader(Term { epoch: Some(1_001) }));
     let known = async {
-        while second.bus.epoch() != 1_001 {
+        while second.bus.latest_epoch() != 1_001 {
             sleep(Duration::from_millis(10)).await;
         }
     };
-    timeout(PATIENCE, known).await.unwrap();
+    timeout(TEST_TIMEOUT, known).await.unwrap();
     server.stop();
-    server.forget();
-    first.becomes(|standing| standing == Standing::Unknown).await;
+    server.wipe_store();
+    first.wait_for_state(|standing| standing == ElectionState::Unknown).await;
     server.restart();
-    let (leader, later, follower) = settled(first, second).await;
+    let (leader, later, follower) = wait_for_one_leader(first, second).await;
     assert!(later > 1_001, "{later}");
-    assert_eq!(leader.bus.epoch(), later);
+    assert_eq!(leader.bus.latest_epoch(), later);
     // And who comes to know of it only now, too.
     drop(leader);
     let mut follower = follower;
-    assert!(follower.leads().await > later);
+    assert!(follower.wait_for_leader().await > later);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_process_that_was_stopped_knows_at_once_that_its_term_is_over() {
+async fn paused_process_sees_at_once_that_its_term_expired() {
     // A runtime of its own, whose tasks are kept from running as if the process were stopped.
     let server = Server::start_with_jetstream();
     let url = server.url();
@@ -198,30 +206,30 @@ async fn a_process_that_was_stopped_knows_at_once_that_its_term_is_over() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let bus = Bus::nats(settings(&url)).await.unwrap();
-            let mut first = Candidate { candidacy: bus.stand("director"), bus };
-            let epoch = first.leads().await;
+            let mut first = CandidateProcess { candidate: bus.campaign("director"), bus };
+            let epoch = first.wait_for_leader().await;
             stopped.send(epoch).unwrap();
             resumed.recv().unwrap();
             // Nothing has run since.
-            let standing = first.candidacy.standing();
-            first.follows().await;
+            let standing = first.candidate.state();
+            first.wait_for_standby().await;
             standing
         })
     });
     let epoch = second.await.unwrap();
-    let mut second = Candidate::stand(&server).await;
-    assert!(second.leads().await > epoch);
+    let mut second = CandidateProcess::campaign(&server).await;
+    assert!(second.wait_for_leader().await > epoch);
     resume.send(()).unwrap();
     let standing = tokio::task::spawn_blocking(|| process.join().unwrap()).await.unwrap();
-    assert_eq!(standing, Standing::Unknown);
-    assert!(matches!(second.candidacy.standing(), Standing::Leads(_)));
+    assert_eq!(standing, ElectionState::Unknown);
+    assert!(matches!(second.candidate.state(), ElectionState::Leader(_)));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_flood_does_not_depose_its_publisher() {
+async fn publish_flood_does_not_lose_the_lease() {
     let server = Server::start_with_jetstream();
-    let mut first = Candidate::stand(&server).await;
-    let epoch = first.leads().await;
+    let mut first = CandidateProcess::campaign(&server).await;
+    let epoch = first.wait_for_leader().await;
     let deadline = Instant::now() + Duration::from_secs(3);
     let mut number = 0;
     while Instant::now() < deadline {
@@ -231,39 +239,39 @@ async fn a_flood_does_not_depose_its_publisher() {
         }
         sleep(Duration::from_millis(1)).await;
     }
-    assert_eq!(first.candidacy.standing(), Standing::Leads(Term { epoch: Some(epoch) }));
+    assert_eq!(first.candidate.state(), ElectionState::Leader(Term { epoch: Some(epoch) }));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_jetstream_everybody_leads_without_epochs() {
+async fn every_process_leads_without_jetstream() {
     let server = Server::start();
-    let alone = |standing| standing == Standing::Leads(Term { epoch: None });
+    let alone = |standing| standing == ElectionState::Leader(Term { epoch: None });
     for _ in 0..2 {
-        Candidate::stand(&server).await.becomes(alone).await;
+        CandidateProcess::campaign(&server).await.wait_for_state(alone).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn within_a_process_everybody_leads_at_once() {
+async fn in_process_candidate_leads_at_once() {
     let bus = Bus::in_process();
-    let mut one = bus.stand("director");
-    assert_eq!(one.standing(), Standing::Leads(Term { epoch: None }));
+    let mut one = bus.campaign("director");
+    assert_eq!(one.state(), ElectionState::Leader(Term { epoch: None }));
     one.changed().await;
     assert!(timeout(Duration::from_millis(50), one.changed()).await.is_err(), "nothing else changes");
     one.resign().await;
-    assert_eq!(bus.epoch(), 0);
-    assert!(!bus.returns().has_changed().unwrap());
+    assert_eq!(bus.latest_epoch(), 0);
+    assert!(!bus.reconnects().has_changed().unwrap());
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_loses_the_connection_is_told_when_it_is_back() {
+async fn reconnects_are_counted() {
     let mut server = Server::start();
     let bus = Bus::nats(settings(&server.url())).await.unwrap();
-    let mut returns = bus.returns();
+    let mut returns = bus.reconnects();
     for times in 1..3 {
         server.restart();
-        timeout(PATIENCE, returns.changed()).await.unwrap().unwrap();
+        timeout(TEST_TIMEOUT, returns.changed()).await.unwrap().unwrap();
         assert_eq!(*returns.borrow_and_update(), times);
-        assert!(!bus.is_away());
+        assert!(!bus.is_disconnected());
     }
 }

@@ -5,9 +5,9 @@
 
 mod cluster;
 mod contract;
-mod epochs;
+mod fencing;
 mod lease;
 mod metric;
 mod nats;
-mod parts;
+mod reassembly;
 mod server;

@@ -6,12 +6,12 @@ use async_nats::HeaderMap;
 use bus::{Bus, ConnectError, Credentials, Headers, NatsSettings, Subscription};
 use protocol::{
     Address, SessionId, Subject,
-    subject::{self, Layout},
+    subject::{self, SubjectScheme},
 };
 use tokio::time::{sleep, timeout};
 
 use crate::{
-    contract::{PATIENCE, client_subscribed, heartbeat, next, peer, subscribed, until},
+    contract::{TEST_TIMEOUT, client_subscribed, heartbeat, next, peer, subscribed, until},
     server::Server,
 };
 
@@ -20,7 +20,7 @@ pub(crate) fn settings(url: &str) -> NatsSettings {
         servers: vec![url.to_owned()],
         credentials: Credentials::None,
         ca_file: None,
-        layout: Layout::CommsV3,
+        subject_scheme: SubjectScheme::CommsV3,
         connect_timeout: Duration::from_secs(5),
         pattern_queue: None,
         lease_replicas: None,
@@ -28,7 +28,7 @@ pub(crate) fn settings(url: &str) -> NatsSettings {
 }
 
 /// A bus that tells and hears everything, and the subscription.
-async fn everything(url: &str) -> (Bus, Subscription) {
+async fn connect_and_subscribe_all(url: &str) -> (Bus, Subscription) {
     let bus = Bus::nats(settings(url)).await.unwrap();
     let subscription = bus.subscribe("test", &["peer.>", "messageBus.scene.>"], 1_000);
     subscribed(&bus).await;
@@ -36,11 +36,11 @@ async fn everything(url: &str) -> (Bus, Subscription) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_connections_hear_each_other_and_themselves() {
+async fn two_connections_receive_each_others_and_own_messages() {
     let server = Server::start();
-    let (one, mut heard_by_one) = everything(&server.url()).await;
-    let (two, mut heard_by_two) = everything(&server.url()).await;
-    one.publish(&Subject::PeerConnect(peer(1)), Headers::of_session(SessionId::new(1, 1)), "");
+    let (one, mut heard_by_one) = connect_and_subscribe_all(&server.url()).await;
+    let (two, mut heard_by_two) = connect_and_subscribe_all(&server.url()).await;
+    one.publish(&Subject::PeerConnect(peer(1)), Headers::for_session(SessionId::new(1, 1)), "");
     for heard in [&mut heard_by_one, &mut heard_by_two] {
         let envelope = next(heard).await;
         assert_eq!(envelope.subject(), Some(Subject::PeerConnect(peer(1))));
@@ -53,12 +53,12 @@ async fn two_connections_hear_each_other_and_themselves() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_was_away_is_told_what_still_holds_and_nothing_stale() {
+async fn reconnect_sends_buffered_and_drops_stale_messages() {
     let mut server = Server::start();
-    let (bus, mut heard) = everything(&server.url()).await;
-    let (other, mut heard_elsewhere) = everything(&server.url()).await;
+    let (bus, mut heard) = connect_and_subscribe_all(&server.url()).await;
+    let (other, mut heard_elsewhere) = connect_and_subscribe_all(&server.url()).await;
     server.stop();
-    until("away", || bus.is_away() && other.is_away()).await;
+    until("away", || bus.is_disconnected() && other.is_disconnected()).await;
     // Far more of what is repeated than is kept of what is not, and nobody waits.
     for number in 0..100_000 {
         bus.publish(&heartbeat(number), Headers::default(), "stale");
@@ -74,7 +74,7 @@ async fn a_server_that_was_away_is_told_what_still_holds_and_nothing_stale() {
     }
     bus.flush().await;
     server.restart();
-    until("back", || !bus.is_away() && !other.is_away()).await;
+    until("back", || !bus.is_disconnected() && !other.is_disconnected()).await;
     bus.publish(&heartbeat(7), Headers::default(), "fresh");
     for heard in [&mut heard, &mut heard_elsewhere] {
         for (number, subject) in lasting.iter().cycle().take(300).enumerate() {
@@ -89,9 +89,9 @@ async fn a_server_that_was_away_is_told_what_still_holds_and_nothing_stale() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_connection_comes_back_as_often_as_it_goes() {
+async fn connection_recovers_after_repeated_restarts() {
     let mut server = Server::start();
-    let (bus, mut heard) = everything(&server.url()).await;
+    let (bus, mut heard) = connect_and_subscribe_all(&server.url()).await;
     for number in 0..3 {
         server.restart();
         // It may not have been seen yet that it was away; once it is back, it is heard.
@@ -106,14 +106,14 @@ async fn a_connection_comes_back_as_often_as_it_goes() {
                 }
             }
         };
-        timeout(PATIENCE, told).await.unwrap();
+        timeout(TEST_TIMEOUT, told).await.unwrap();
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_foreign_publishers_say_is_understood_as_a_whole_or_not_at_all() {
+async fn foreign_message_with_malformed_header_is_dropped_whole() {
     let server = Server::start();
-    let (bus, mut heard) = everything(&server.url()).await;
+    let (bus, mut heard) = connect_and_subscribe_all(&server.url()).await;
     let foreign = async_nats::connect(server.url()).await.unwrap();
     let peer_subject = format!("peer.{}.connect", peer(1));
     let scene_subject = "messageBus.scene.s1.door";
@@ -166,10 +166,11 @@ async fn foreign_subscribers_read_our_headers() {
     let mut subscriber = foreign.subscribe("messageBus.scene.s1.>").await.unwrap();
     client_subscribed(&foreign).await;
     let bus = Bus::nats(settings(&server.url())).await.unwrap();
-    let headers = Headers { sender: Some(peer(3)), ..Headers::of_session(SessionId::new(1, 2)) };
+    let headers = Headers { sender: Some(peer(3)), ..Headers::for_session(SessionId::new(1, 2)) };
     let subject = Subject::SceneTopic("messageBus.scene.s1.door".parse().unwrap());
     bus.publish(&subject, headers, "open");
-    let message = timeout(PATIENCE, futures_util::StreamExt::next(&mut subscriber)).await.unwrap().unwrap();
+    let message =
+        timeout(TEST_TIMEOUT, futures_util::StreamExt::next(&mut subscriber)).await.unwrap().unwrap();
     assert_eq!((message.subject.as_str(), &message.payload[..]), ("messageBus.scene.s1.door", &b"open"[..]));
     let headers = message.headers.unwrap();
     let header = |name: &str| headers.get(name).map(|value| value.as_str().to_owned());
@@ -179,7 +180,7 @@ async fn foreign_subscribers_read_our_headers() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_comes_too_fast_to_be_sorted_is_told_as_missed() {
+async fn pattern_queue_overflow_is_counted_as_missed() {
     let server = Server::start();
     let settings = NatsSettings { pattern_queue: Some(1), ..settings(&server.url()) };
     let bus = Bus::nats(settings).await.unwrap();
@@ -201,14 +202,14 @@ async fn what_comes_too_fast_to_be_sorted_is_told_as_missed() {
             }
         }
     };
-    timeout(PATIENCE, overrun).await.unwrap();
+    timeout(TEST_TIMEOUT, overrun).await.unwrap();
     assert!(heard > 0);
     bus.publish(&Subject::PeerConnect(peer(1)), Headers::default(), "");
     assert_eq!(next(&mut other).await.missed, 0, "it was nobody else's");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_cannot_connect_is_told_why_and_no_password() {
+async fn connect_error_names_the_reason_without_the_password() {
     // Nobody listens there, or what does is no NATS server.
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let hanging = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -240,7 +241,7 @@ async fn who_cannot_connect_is_told_why_and_no_password() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn credentials_are_those_of_the_url_or_of_the_settings() {
+async fn credentials_come_from_url_or_settings() {
     let server = Server::start_with(&["--user", "atoll", "--pass", "sesame"]);
     let with = |url: &str, credentials| NatsSettings { credentials, ..settings(url) };
     let user = |password: &str| Credentials::User("atoll".to_owned(), password.to_owned());
@@ -268,16 +269,20 @@ async fn credentials_are_those_of_the_url_or_of_the_settings() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn beside_foreign_services_subjects_are_theirs_and_have_no_headers() {
+async fn archipelago_workers_scheme_uses_its_subjects_no_headers() {
     let server = Server::start();
     let foreign = async_nats::connect(server.url()).await.unwrap();
     let mut heard_there = foreign.subscribe(">").await.unwrap();
     // Once it receives its own message, the server knows of its subscription.
     foreign.publish("probe", "".into()).await.unwrap();
-    timeout(PATIENCE, futures_util::StreamExt::next(&mut heard_there)).await.unwrap().unwrap();
-    let settings = NatsSettings { layout: Layout::ArchipelagoWorkers, ..settings(&server.url()) };
+    timeout(TEST_TIMEOUT, futures_util::StreamExt::next(&mut heard_there)).await.unwrap().unwrap();
+    let settings =
+        NatsSettings { subject_scheme: SubjectScheme::ArchipelagoWorkers, ..settings(&server.url()) };
     let bus = Bus::nats(settings).await.unwrap();
-    assert_eq!((bus.layout(), Bus::in_process().layout()), (Layout::ArchipelagoWorkers, Layout::CommsV3));
+    assert_eq!(
+        (bus.subject_scheme(), Bus::in_process().subject_scheme()),
+        (SubjectScheme::ArchipelagoWorkers, SubjectScheme::CommsV3)
+    );
     let patterns = [
         subject::PEER_CONNECTS,
         subject::PEER_HEARTBEATS,
@@ -287,7 +292,7 @@ async fn beside_foreign_services_subjects_are_theirs_and_have_no_headers() {
     ];
     let mut heard = bus.subscribe("layout", &patterns, 100);
     let island: protocol::IslandId = "I1".parse().unwrap();
-    let headers = Headers { epoch: Some(4), ..Headers::of_session(SessionId::new(1, 2)) };
+    let headers = Headers { epoch: Some(4), ..Headers::for_session(SessionId::new(1, 2)) };
     let said = [
         Subject::PeerConnect(peer(1)),
         heartbeat(1),
@@ -304,7 +309,7 @@ async fn beside_foreign_services_subjects_are_theirs_and_have_no_headers() {
             other => other.to_string(),
         };
         let there =
-            timeout(PATIENCE, futures_util::StreamExt::next(&mut heard_there)).await.unwrap().unwrap();
+            timeout(TEST_TIMEOUT, futures_util::StreamExt::next(&mut heard_there)).await.unwrap().unwrap();
         assert_eq!((there.subject.as_str(), &there.payload[..]), (&*theirs, &b"said"[..]));
         let envelope = next(&mut heard).await;
         assert_eq!(envelope.subject().as_ref(), Some(subject));

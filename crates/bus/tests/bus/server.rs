@@ -25,7 +25,7 @@ pub(crate) struct Server {
 }
 
 /// How long it may take to start.
-const PATIENCE: Duration = Duration::from_secs(10);
+const START_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl Server {
     pub(crate) fn start() -> Self {
@@ -46,7 +46,7 @@ impl Server {
         // Somebody else may take the port before the server does.
         for _ in 0..5 {
             let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-            if let Some(child) = launch(port, &name, &flags, &environment) {
+            if let Some(child) = spawn_server(port, &name, &flags, &environment) {
                 return Self { child: Some(child), port, name, flags, environment, store: None };
             }
         }
@@ -109,7 +109,7 @@ impl Server {
     }
 
     /// While it is stopped: loses all that JetStream kept.
-    pub(crate) fn forget(&self) {
+    pub(crate) fn wipe_store(&self) {
         let folder = self.store.as_ref().unwrap().path();
         std::fs::remove_dir_all(folder).unwrap();
         std::fs::create_dir(folder).unwrap();
@@ -118,7 +118,7 @@ impl Server {
     /// Starts it again, where it was.
     pub(crate) fn restart(&mut self) {
         self.stop();
-        let child = launch(self.port, &self.name, &self.flags, &self.environment);
+        let child = spawn_server(self.port, &self.name, &self.flags, &self.environment);
         self.child = Some(child.expect("its port is still free"));
     }
 }
@@ -142,7 +142,7 @@ impl ServerCluster {
     }
 
     /// The server of this name.
-    pub(crate) fn find(&self, name: &str) -> usize {
+    pub(crate) fn index_of(&self, name: &str) -> usize {
         self.servers.iter().position(|server| server.name == name).expect("a server of this cluster")
     }
 }
@@ -159,7 +159,7 @@ impl Drop for Server {
 }
 
 /// Starts it, and waits until it listens; `None` if it ends instead.
-fn launch(port: u16, name: &str, flags: &[String], environment: &[(String, String)]) -> Option<Child> {
+fn spawn_server(port: u16, name: &str, flags: &[String], environment: &[(String, String)]) -> Option<Child> {
     // Where Debian puts it, not everybody's PATH leads.
     let path = format!("{}:/usr/sbin", std::env::var("PATH").unwrap_or_default());
     let spawned = Command::new("nats-server")
@@ -180,7 +180,7 @@ fn launch(port: u16, name: &str, flags: &[String], environment: &[(String, Strin
     // It logs little; somebody has to read it, and a test that fails shows it.
     let log = BufReader::new(child.stderr.take().unwrap());
     thread::spawn(move || log.lines().map_while(Result::ok).for_each(|line| eprintln!("{line}")));
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + START_TIMEOUT;
     loop {
         if let Some(info) = info(port) {
             // It says who it is before anything else. Another one has taken the port: ours ends.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use client::{Dialect, Ended, Event, Explorer, Protobuf, Settings};
+use client::{Dialect, Disconnect, Event, Explorer, Protobuf, Settings};
 use futures_util::{SinkExt, StreamExt};
 use protocol::{
     rfc5::{WsChallenge, WsPacket, WsWelcome, ws_packet},
@@ -11,10 +11,10 @@ use protocol::{
 use tokio::time::{sleep, timeout};
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::played::{PATIENCE, Played, Socket, close, next};
+use crate::fake_gateway::{FakeGateway, Socket, TEST_TIMEOUT, close, next};
 
 /// A change to this room of island 7, with this token in its URL.
-fn change(gateway: &Played, room: &str, token: &str) -> server_packet::Message {
+fn assignment(gateway: &FakeGateway, room: &str, token: &str) -> server_packet::Message {
     let address = gateway.0.local_addr().unwrap();
     server_packet::Message::IslandChanged(IslandChangedMessage {
         island_id: "I7".to_owned(),
@@ -24,27 +24,27 @@ fn change(gateway: &Played, room: &str, token: &str) -> server_packet::Message {
 }
 
 /// Has the explorer come into a room, which wants a signature if there is a challenge.
-async fn enter(gateway: &Played, explorer: &mut Explorer, challenge: Option<&str>) -> (Socket, Socket) {
+async fn enter(gateway: &FakeGateway, explorer: &mut Explorer, challenge: Option<&str>) -> (Socket, Socket) {
     let mut session = gateway.welcome().await;
-    session.say(change(gateway, "lobby", "first")).await;
-    let mut room = gateway.socket("rfc5").await;
-    assert!(matches!(hear(&mut room).await, ws_packet::Message::PeerIdentification(_)));
+    session.send(assignment(gateway, "lobby", "first")).await;
+    let mut room = gateway.accept("rfc5").await;
+    assert!(matches!(receive(&mut room).await, ws_packet::Message::PeerIdentification(_)));
     if let Some(challenge) = challenge {
         let (challenge_to_sign, already_connected) = (challenge.to_owned(), false);
         let challenge = WsChallenge { challenge_to_sign, already_connected };
-        say(&mut room, ws_packet::Message::ChallengeMessage(challenge)).await;
+        send(&mut room, ws_packet::Message::ChallengeMessage(challenge)).await;
     }
     assert_eq!(next(explorer).await, Event::SignedIn);
     assert!(matches!(next(explorer).await, Event::IslandChanged { .. }));
     (session, room)
 }
 
-async fn hear(room: &mut Socket) -> ws_packet::Message {
-    let message = timeout(PATIENCE, room.0.next()).await.expect("a packet in time").unwrap().unwrap();
+async fn receive(room: &mut Socket) -> ws_packet::Message {
+    let message = timeout(TEST_TIMEOUT, room.0.next()).await.expect("a packet in time").unwrap().unwrap();
     WsPacket::decode(message.into_data()).unwrap().message.unwrap()
 }
 
-async fn say(room: &mut Socket, message: ws_packet::Message) {
+async fn send(room: &mut Socket, message: ws_packet::Message) {
     let bytes = WsPacket { message: Some(message) }.encode_to_vec();
     room.0.send(Message::Binary(bytes.into())).await.unwrap();
 }
@@ -54,82 +54,82 @@ fn welcome() -> ws_packet::Message {
 }
 
 #[tokio::test]
-async fn a_room_without_a_token_is_entered_with_a_signature() {
-    let (gateway, mut explorer) = Played::start().await;
+async fn room_without_token_is_entered_with_a_signature() {
+    let (gateway, mut explorer) = FakeGateway::start().await;
     let (_session, mut room) = enter(&gateway, &mut explorer, Some("dcl-open")).await;
-    let ws_packet::Message::SignedChallengeForServer(signed) = hear(&mut room).await else {
+    let ws_packet::Message::SignedChallengeForServer(signed) = receive(&mut room).await else {
         panic!("no signature")
     };
     let chain: serde_json::Value = serde_json::from_str(&signed.auth_chain_json).unwrap();
     assert_eq!(chain[2]["payload"], "dcl-open", "{chain}");
-    say(&mut room, welcome()).await;
+    send(&mut room, welcome()).await;
     assert!(matches!(next(&mut explorer).await, Event::RoomEntered { .. }));
 }
 
 #[tokio::test]
-async fn nothing_but_a_challenge_is_signed_for_a_room() {
-    let (gateway, mut explorer) = Played::start().await;
+async fn room_challenge_without_prefix_is_not_signed() {
+    let (gateway, mut explorer) = FakeGateway::start().await;
     let (_session, _room) = enter(&gateway, &mut explorer, Some("all my money")).await;
-    let Event::RoomLeft { ended, .. } = next(&mut explorer).await else { panic!("it stays") };
-    assert!(ended.to_string().contains("no challenge"), "{ended}");
+    let Event::RoomLeft { reason, .. } = next(&mut explorer).await else { panic!("it stays") };
+    assert!(reason.to_string().contains("no challenge"), "{reason}");
 }
 
 #[tokio::test]
-async fn why_a_stay_is_over_is_not_lost_while_something_is_said() {
-    let (gateway, mut explorer) = Played::start().await;
+async fn room_close_reason_is_kept_while_messages_are_sent() {
+    let (gateway, mut explorer) = FakeGateway::start().await;
     let (_session, mut room) = enter(&gateway, &mut explorer, None).await;
-    say(&mut room, welcome()).await;
+    send(&mut room, welcome()).await;
     assert!(matches!(next(&mut explorer).await, Event::RoomEntered { .. }));
     let handle = explorer.handle();
     // What is said on hearing of a room is said there.
-    assert_eq!(handle.say("hello".into(), false).await.len(), 1);
+    assert_eq!(handle.send("hello".into(), false).await.len(), 1);
     tokio::spawn(async move {
         loop {
-            handle.say("and on".into(), false).await;
+            handle.send("and on".into(), false).await;
             sleep(Duration::from_millis(5)).await;
         }
     });
-    hear(&mut room).await;
+    receive(&mut room).await;
     room.0.send(close(4003)).await.unwrap();
-    let Event::RoomLeft { ended, .. } = next(&mut explorer).await else { panic!("it stays") };
-    assert!(matches!(ended, Ended::Closed { code: 4003, .. }), "{ended}");
+    let Event::RoomLeft { reason, .. } = next(&mut explorer).await else { panic!("it stays") };
+    assert!(matches!(reason, Disconnect::Closed { code: 4003, .. }), "{reason}");
 }
 
 #[tokio::test]
-async fn told_again_of_its_room_an_explorer_stays_and_keeps_the_newer_token() {
-    let (gateway, mut explorer) = Played::start().await;
+async fn repeated_assignment_keeps_the_room_and_the_newer_token() {
+    let (gateway, mut explorer) = FakeGateway::start().await;
     let (mut session, mut room) = enter(&gateway, &mut explorer, None).await;
-    say(&mut room, welcome()).await;
+    send(&mut room, welcome()).await;
     assert!(matches!(next(&mut explorer).await, Event::RoomEntered { .. }));
-    session.say(change(&gateway, "lobby", "second")).await;
+    session.send(assignment(&gateway, "lobby", "second")).await;
     assert!(matches!(next(&mut explorer).await, Event::IslandChanged { .. }));
-    assert_eq!(explorer.handle().say("hello".into(), false).await.len(), 1, "it is where it was");
-    assert!(matches!(hear(&mut room).await, ws_packet::Message::PeerUpdateMessage(_)));
+    assert_eq!(explorer.handle().send("hello".into(), false).await.len(), 1, "it is where it was");
+    assert!(matches!(receive(&mut room).await, ws_packet::Message::PeerUpdateMessage(_)));
     // The older token is void by now; with the newer one it comes back at once.
     room.0.send(close(4013)).await.unwrap();
-    let (mut room, uri) = gateway.asked_for("rfc5").await;
+    let (mut room, uri) = gateway.accept_with_uri("rfc5").await;
     assert_eq!(uri, "/rooms/lobby?access_token=second");
-    hear(&mut room).await;
-    say(&mut room, welcome()).await;
+    receive(&mut room).await;
+    send(&mut room, welcome()).await;
     assert!(matches!(next(&mut explorer).await, Event::RoomLeft { .. }));
     assert!(matches!(next(&mut explorer).await, Event::RoomEntered { .. }));
     // That was the newest.
     room.0.send(close(4013)).await.unwrap();
     assert!(matches!(next(&mut explorer).await, Event::RoomLeft { .. }));
     // And another room is another room.
-    session.say(change(&gateway, "elsewhere", "third")).await;
-    let (_room, uri) = gateway.asked_for("rfc5").await;
+    session.send(assignment(&gateway, "elsewhere", "third")).await;
+    let (_room, uri) = gateway.accept_with_uri("rfc5").await;
     assert_eq!(uri, "/rooms/elsewhere?access_token=third");
 }
 
 #[tokio::test]
-async fn stock_clients_enter_a_room_again_whenever_they_are_told_of_it() {
+async fn stock_client_reenters_a_room_on_repeated_assignment() {
     let stock = |settings: &mut Settings| settings.overlap = None;
-    let (gateway, mut explorer) = Played::start_for(Dialect::Archipelago, stock).await;
+    let (gateway, mut explorer) = FakeGateway::start_for(Dialect::Archipelago, stock).await;
     let (mut session, mut room) = enter(&gateway, &mut explorer, None).await;
-    say(&mut room, welcome()).await;
+    send(&mut room, welcome()).await;
     assert!(matches!(next(&mut explorer).await, Event::RoomEntered { .. }));
-    session.say(change(&gateway, "lobby", "second")).await;
-    let (_room, uri) = gateway.asked_for("rfc5").await;
+    session.send(assignment(&gateway, "lobby", "second")).await;
+    let (_room, uri) = gateway.accept_with_uri("rfc5").await;
     assert_eq!(uri, "/rooms/lobby?access_token=second");
 }

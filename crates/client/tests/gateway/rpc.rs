@@ -15,56 +15,56 @@ use rpc::{Connection, Limits, Module, Procedure};
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::played::{ADDRESS, PATIENCE, Played, Socket, closed, next};
+use crate::fake_gateway::{ADDRESS, FakeGateway, Socket, TEST_TIMEOUT, closed, next};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Asked {
+enum Rpc {
     Challenge,
     Authenticate,
-    Farewell,
+    Disconnection,
     System,
     Publish,
     Heartbeat,
 }
 
-const fn procedure(name: &'static str, which: Asked) -> Procedure<Asked> {
-    Procedure { name, which }
+const fn procedure(name: &'static str, which: Rpc) -> Procedure<Rpc> {
+    Procedure { name, id: which }
 }
 
-static MODULES: [Module<Asked>; 3] = [
+static MODULES: [Module<Rpc>; 3] = [
     Module {
         name: "BffAuthenticationService",
         procedures: &[
-            procedure("GetChallenge", Asked::Challenge),
-            procedure("Authenticate", Asked::Authenticate),
-            procedure("GetDisconnectionMessage", Asked::Farewell),
+            procedure("GetChallenge", Rpc::Challenge),
+            procedure("Authenticate", Rpc::Authenticate),
+            procedure("GetDisconnectionMessage", Rpc::Disconnection),
         ],
     },
     Module {
         name: "TopicsService",
         procedures: &[
-            procedure("SystemSubscription", Asked::System),
-            procedure("PublishToTopic", Asked::Publish),
+            procedure("SystemSubscription", Rpc::System),
+            procedure("PublishToTopic", Rpc::Publish),
         ],
     },
-    Module { name: "CommsDirectorService", procedures: &[procedure("SendHeartbeat", Asked::Heartbeat)] },
+    Module { name: "CommsDirectorService", procedures: &[procedure("SendHeartbeat", Rpc::Heartbeat)] },
 ];
 
 /// The server's side of a connection, which takes everybody in.
-struct Bff {
+struct FakeBff {
     socket: Socket,
-    connection: Connection<Asked>,
+    connection: Connection<Rpc>,
     islands: Option<u32>,
     joins: Option<u32>,
-    farewell: Option<u32>,
+    disconnection: Option<u32>,
     heartbeats: Vec<Heartbeat>,
 }
 
-impl Bff {
-    async fn accept(gateway: &Played) -> Self {
-        let socket = gateway.socket("bff").await;
+impl FakeBff {
+    async fn accept(gateway: &FakeGateway) -> Self {
+        let socket = gateway.accept("bff").await;
         let connection = Connection::new(Limits { ports: 4, calls: 256 }, &MODULES);
-        Self { socket, connection, islands: None, joins: None, farewell: None, heartbeats: Vec::new() }
+        Self { socket, connection, islands: None, joins: None, disconnection: None, heartbeats: Vec::new() }
     }
 
     /// Serves what comes for as long as `until` is not so.
@@ -80,7 +80,7 @@ impl Bff {
             if done {
                 return;
             }
-            let message = timeout(PATIENCE, self.socket.0.next()).await.expect("a message in time");
+            let message = timeout(TEST_TIMEOUT, self.socket.0.next()).await.expect("a message in time");
             let Some(Ok(message)) = message else { return };
             if let Message::Binary(bytes) = message {
                 self.connection.receive(&bytes).unwrap();
@@ -88,15 +88,15 @@ impl Bff {
         }
     }
 
-    fn called(&mut self, number: u32, procedure: Asked, payload: Bytes) {
+    fn called(&mut self, number: u32, procedure: Rpc, payload: Bytes) {
         let answer = match procedure {
-            Asked::Challenge => {
+            Rpc::Challenge => {
                 let (challenge_to_sign, already_connected) = ("dcl-challenge".to_owned(), false);
                 GetChallengeResponse { challenge_to_sign, already_connected }.encode_to_vec()
             }
-            Asked::Authenticate => WelcomePeerInformation::default().encode_to_vec(),
-            Asked::Farewell => return self.farewell = Some(number),
-            Asked::System => {
+            Rpc::Authenticate => WelcomePeerInformation::default().encode_to_vec(),
+            Rpc::Disconnection => return self.disconnection = Some(number),
+            Rpc::System => {
                 let topic = SubscriptionRequest::decode(payload).unwrap().topic;
                 if topic.ends_with(".island_changed") {
                     self.islands = Some(number);
@@ -105,8 +105,8 @@ impl Bff {
                 }
                 return self.connection.open_stream(number);
             }
-            Asked::Publish => vec![8, 1],
-            Asked::Heartbeat => {
+            Rpc::Publish => vec![8, 1],
+            Rpc::Heartbeat => {
                 self.heartbeats.push(Heartbeat::decode(payload).unwrap());
                 Vec::new()
             }
@@ -115,48 +115,49 @@ impl Bff {
     }
 
     /// Tells something on a stream, if more is wanted there.
-    fn tell(&mut self, stream: Option<u32>, message: &impl Protobuf) -> bool {
-        let wanted = stream.filter(|stream| self.connection.wanted().any(|wanted| wanted == *stream));
+    fn send_element(&mut self, stream: Option<u32>, message: &impl Protobuf) -> bool {
+        let wanted =
+            stream.filter(|stream| self.connection.requested_streams().any(|wanted| wanted == *stream));
         if let Some(stream) = wanted {
             let payload = message.encode_to_vec().into();
             let element = SystemTopicSubscriptionResultElem { payload, ..Default::default() };
-            self.connection.element(stream, element.encode_to_vec().into());
+            self.connection.send_element(stream, element.encode_to_vec().into());
         }
         wanted.is_some()
     }
 }
 
 #[tokio::test]
-async fn one_publishes_while_nobody_takes_events_of_which_there_are_too_many() {
-    let (gateway, mut explorer) = Played::start_for(Dialect::Rpc, |_| {}).await;
-    let mut bff = Bff::accept(&gateway).await;
+async fn publish_succeeds_while_event_queues_are_full() {
+    let (gateway, mut explorer) = FakeGateway::start_for(Dialect::Rpc, |_| {}).await;
+    let mut bff = FakeBff::accept(&gateway).await;
     let island = || "I7".to_owned();
     let change = IslandChangedMessage {
         island_id: island(),
         conn_str: "offline:offline".to_owned(),
         ..IslandChangedMessage::default()
     };
-    bff.serve(|bff| bff.tell(bff.islands, &change)).await;
+    bff.serve(|bff| bff.send_element(bff.islands, &change)).await;
     let join = JoinIslandMessage { island_id: island(), peer_id: ADDRESS.to_owned() };
-    let (told, mut tells) = (std::sync::atomic::AtomicUsize::new(0), 0);
+    let (sent, mut sends) = (std::sync::atomic::AtomicUsize::new(0), 0);
     let served = bff.serve(|bff| {
-        tells += usize::from(bff.tell(bff.joins, &join));
-        told.store(tells, std::sync::atomic::Ordering::Relaxed);
+        sends += usize::from(bff.send_element(bff.joins, &join));
+        sent.store(sends, std::sync::atomic::Ordering::Relaxed);
         false
     });
     let handle = explorer.handle();
-    let told_so_far = || told.load(std::sync::atomic::Ordering::Relaxed);
+    let sent_so_far = || sent.load(std::sync::atomic::Ordering::Relaxed);
     let publish = async {
-        while told_so_far() < 1_024 {
+        while sent_so_far() < 1_024 {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         // The queues fill, until nothing more is asked for.
         let mut before = 0;
-        while before < told_so_far() {
-            before = told_so_far();
+        while before < sent_so_far() {
+            before = sent_so_far();
             tokio::time::sleep(Duration::from_millis(300)).await;
         }
-        let published = timeout(PATIENCE, handle.publish("news", "sunny")).await;
+        let published = timeout(TEST_TIMEOUT, handle.publish("news", "sunny")).await;
         published.expect("an answer in time").unwrap();
         // And nothing was lost.
         let mut joined = 0;
@@ -174,18 +175,18 @@ async fn one_publishes_while_nobody_takes_events_of_which_there_are_too_many() {
 }
 
 #[tokio::test]
-async fn nothing_is_kept_for_later_while_a_sign_in_is_under_way() {
-    let (gateway, explorer) = Played::start_for(Dialect::Rpc, |_| {}).await;
-    let _silent = gateway.socket("bff").await;
-    let published = timeout(PATIENCE / 2, explorer.handle().publish("news", "sunny")).await;
+async fn publish_fails_at_once_while_signing_in() {
+    let (gateway, explorer) = FakeGateway::start_for(Dialect::Rpc, |_| {}).await;
+    let _silent = gateway.accept("bff").await;
+    let published = timeout(TEST_TIMEOUT / 2, explorer.handle().publish("news", "sunny")).await;
     assert_eq!(published.expect("an answer in time"), Err(TopicsError::NotSignedIn));
 }
 
 #[tokio::test]
-async fn who_was_replaced_over_rpc_stays_away_however_the_gateway_ends_it() {
-    let (gateway, mut explorer) = Played::start_for(Dialect::Rpc, |_| {}).await;
-    let mut bff = Bff::accept(&gateway).await;
-    bff.serve(|bff| match bff.farewell {
+async fn replaced_rpc_session_does_not_reconnect() {
+    let (gateway, mut explorer) = FakeGateway::start_for(Dialect::Rpc, |_| {}).await;
+    let mut bff = FakeBff::accept(&gateway).await;
+    bff.serve(|bff| match bff.disconnection {
         Some(farewell) => {
             bff.connection.respond(farewell, Bytes::new());
             true
@@ -200,14 +201,14 @@ async fn who_was_replaced_over_rpc_stays_away_however_the_gateway_ends_it() {
 }
 
 #[tokio::test]
-async fn heartbeats_go_over_rpc_the_newest_first() {
-    let (gateway, explorer) = Played::start_for(Dialect::Rpc, |_| {}).await;
-    let mut bff = Bff::accept(&gateway).await;
+async fn newest_heartbeat_is_sent_first_over_rpc() {
+    let (gateway, explorer) = FakeGateway::start_for(Dialect::Rpc, |_| {}).await;
+    let mut bff = FakeBff::accept(&gateway).await;
     let handle = explorer.handle();
     for x in 0..20_u8 {
         handle.heartbeat(Position::new(x.into(), 0.0, 0.0), None).await;
     }
-    handle.say("".into(), false).await;
+    handle.send("".into(), false).await;
     bff.serve(|bff| !bff.heartbeats.is_empty()).await;
     assert_eq!(bff.heartbeats[0].position, Some(Position::new(19.0, 0.0, 0.0).into()));
 }

@@ -4,53 +4,61 @@ use transports::ws_room;
 
 use super::*;
 use crate::{
-    ERRAND_QUEUE,
-    configured::Minters,
-    messenger::Messenger,
-    replica::Replica,
+    JOB_QUEUE,
+    configured_nodes::Minters,
+    publisher::Publisher,
+    standby::Replica,
     tests::{peer, room_node},
 };
 
 const FLUSH_MS: u64 = 250;
 
 /// A leader whose time is the test's, in milliseconds, and what it publishes.
-struct Trial {
+struct TestLeader {
     leader: Leader,
-    messenger: Messenger,
-    errands: mpsc::Sender<Errand>,
-    waiting: mpsc::Receiver<Errand>,
-    members: Subscription,
+    publisher: Publisher,
+    jobs: mpsc::Sender<PublishJob>,
+    pending_jobs: mpsc::Receiver<PublishJob>,
+    member_packets: Subscription,
     now_ms: u64,
 }
 
-impl Trial {
+impl TestLeader {
     fn new() -> Self {
         let bus = Bus::in_process();
-        let (errands, waiting) = mpsc::channel(ERRAND_QUEUE);
+        let (errands, waiting) = mpsc::channel(JOB_QUEUE);
         let succession = Replica::default().hand_over(Arc::default(), 0, 0);
         let term = Term { epoch: None };
         let settings = archipelago::Settings::default();
         let leader = Leader::take_over(settings, 1, succession, term, Duration::ZERO).unwrap();
         let minter = ws_room::Minter::new(b"secret", Duration::from_secs(300));
-        let messenger = Messenger::new(bus.clone(), Minters::new(minter, &[]));
+        let messenger = Publisher::new(bus.clone(), Minters::new(minter, &[]));
         let patterns = [subject::ISLAND_PEER_JOINS, subject::ISLAND_PEER_LEAVES];
         let members = bus.subscribe("test", &patterns, 10_000);
-        Self { leader, messenger, errands, waiting, members, now_ms: 0 }
+        Self {
+            leader,
+            publisher: messenger,
+            jobs: errands,
+            pending_jobs: waiting,
+            member_packets: members,
+            now_ms: 0,
+        }
     }
 
     fn now(&self) -> Duration {
         Duration::from_millis(self.now_ms)
     }
 
-    fn says(&mut self, peer: Address, session: Option<SessionId>, x: f32) {
+    fn heartbeat(&mut self, peer: Address, session: Option<SessionId>, x: f32) {
         let position = Position::new(x, 0.0, 0.0);
         let (desired_room, told, transports) = (None, None, None);
-        let heartbeat = Heartbeat { peer, session, position, desired_room, told, transports, resumes: None };
-        self.leader.hear(Heard::Heartbeat(heartbeat), self.now());
+        let heartbeat =
+            Heartbeat { peer, session, position, desired_room, assignment: told, transports, resumes: None };
+        self.leader.handle(BusEvent::Heartbeat(heartbeat), self.now());
     }
 
     /// Lets time pass, and flushes when it is time to.
-    async fn pass(&mut self, milliseconds: u64) {
+    async fn advance(&mut self, milliseconds: u64) {
         for _ in 0..milliseconds {
             self.now_ms += 1;
             if self.now_ms.is_multiple_of(FLUSH_MS) {
@@ -61,10 +69,10 @@ impl Trial {
 
     async fn flush(&mut self) {
         let node = room_node("ws://127.0.0.1:5000");
-        self.leader.hear(Heard::Input(Input::Transport(node)), self.now());
-        self.leader.flush(0, &self.errands, self.now()).unwrap();
-        while let Ok(errand) = self.waiting.try_recv() {
-            self.messenger.run_errand(errand).await;
+        self.leader.handle(BusEvent::Input(Input::Transport(node)), self.now());
+        self.leader.flush(0, &self.jobs, self.now()).unwrap();
+        while let Ok(errand) = self.pending_jobs.try_recv() {
+            self.publisher.run_job(errand).await;
         }
     }
 
@@ -79,7 +87,7 @@ impl Trial {
     /// How often the members of an island were sent that somebody joined or left it.
     fn packets_to_members(&mut self, island: &IslandId) -> usize {
         let mut packets = 0;
-        while let Some(envelope) = self.members.try_next() {
+        while let Some(envelope) = self.member_packets.try_next() {
             match envelope.subject() {
                 Some(Subject::IslandPeerJoin(of) | Subject::IslandPeerLeft(of)) => {
                     packets += usize::from(of == *island);
@@ -93,66 +101,66 @@ impl Trial {
 
 #[tokio::test]
 async fn teleporter_costs_bystanders_one_packet_a_second() {
-    let mut trial = Trial::new();
+    let mut trial = TestLeader::new();
     let (here, there, teleporter) = (peer(1), peer(2), peer(3));
-    trial.says(here, None, 0.0);
-    trial.says(there, None, 1_000.0);
+    trial.heartbeat(here, None, 0.0);
+    trial.heartbeat(there, None, 1_000.0);
     trial.flush().await;
     let island = trial.island(here);
     // Twenty a second, for ten seconds.
     for beat in 0..200_u16 {
-        trial.says(teleporter, None, f32::from(beat % 2) * 1_000.0);
-        trial.pass(50).await;
+        trial.heartbeat(teleporter, None, f32::from(beat % 2) * 1_000.0);
+        trial.advance(50).await;
     }
     let packets = trial.packets_to_members(&island);
     println!("packets to each bystander in 10 s: {packets}");
     assert!((5..=1 + 5 + 10).contains(&packets), "{packets}");
     // It is quiet from now on, at 1,000 m.
-    trial.says(here, None, 0.0);
-    trial.says(there, None, 1_000.0);
-    trial.pass(1_000 + FLUSH_MS).await;
+    trial.heartbeat(here, None, 0.0);
+    trial.heartbeat(there, None, 1_000.0);
+    trial.advance(1_000 + FLUSH_MS).await;
     assert_eq!(trial.x(teleporter), 1_000.0);
     assert_eq!(trial.island(teleporter), trial.island(there));
 }
 
 #[tokio::test]
-async fn walker_is_seen_where_it_is() {
-    let mut trial = Trial::new();
+async fn position_of_a_walker_is_never_withheld() {
+    let mut trial = TestLeader::new();
     for beat in 0..240_u16 {
         // 10 m/s, twice a second, for two minutes.
         let x = f32::from(beat) * 5.0;
-        trial.says(peer(1), None, x);
+        trial.heartbeat(peer(1), None, x);
         assert_eq!(trial.x(peer(1)), x);
-        trial.pass(500).await;
+        trial.advance(500).await;
     }
 }
 
 #[tokio::test]
-async fn withheld_position_of_a_peer_that_left_does_not_bring_it_back() {
+async fn withheld_position_does_not_bring_a_departed_peer_back() {
     let (older, newer) = (Some(SessionId::new(1, 1)), Some(SessionId::new(2, 1)));
     for (input, is_there) in [
         (Input::Disconnected { peer: peer(1), session: older }, false),
         (Input::Connected { peer: peer(1), session: newer, transports: None, resumes: None }, true),
     ] {
-        let mut trial = Trial::new();
+        let mut trial = TestLeader::new();
         for x in 0..9_u16 {
-            trial.says(peer(1), older, f32::from(x) * 100.0);
+            trial.heartbeat(peer(1), older, f32::from(x) * 100.0);
         }
         trial.flush().await;
         assert_eq!(trial.x(peer(1)), 500.0);
-        trial.leader.hear(Heard::Input(input), trial.now());
-        trial.pass(2_000).await;
+        trial.leader.handle(BusEvent::Input(input), trial.now());
+        trial.advance(2_000).await;
         let seen = trial.leader.engine().peer(peer(1)).map(|peer| peer.position().x);
         assert_eq!(seen, is_there.then_some(500.0));
     }
 }
 
 #[tokio::test]
-async fn answer_about_a_jumping_peer_names_its_withheld_position() {
-    let mut trial = Trial::new();
-    trial.says(peer(2), None, 500.0);
+async fn explain_names_the_withheld_position_of_a_jumping_peer() {
+    let mut trial = TestLeader::new();
+    trial.heartbeat(peer(2), None, 500.0);
     for x in 0..9_u16 {
-        trial.says(peer(1), None, f32::from(x) * 100.0);
+        trial.heartbeat(peer(1), None, f32::from(x) * 100.0);
     }
     trial.flush().await;
     let withheld = format!("{} jumps too often: its position is now (800.0, 0.0)", peer(1));
@@ -162,7 +170,7 @@ async fn answer_about_a_jumping_peer_names_its_withheld_position() {
     }
     let summary = trial.leader.explain(&Question::Peer(peer(2)), trial.now()).summary;
     assert!(!summary.contains("jumps"), "{summary}");
-    trial.pass(1_000).await;
+    trial.advance(1_000).await;
     let summary = trial.leader.explain(&Question::Peer(peer(1)), trial.now()).summary;
     assert!(!summary.contains("jumps"), "{summary}");
 }

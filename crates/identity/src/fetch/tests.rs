@@ -31,7 +31,7 @@ fn map(headers: &[(String, String)]) -> HeaderMap {
 }
 
 fn examine_at(headers: &HeaderMap, now: SystemTime) -> Result<SignedFetch, FetchError> {
-    examine_fetch("POST", PATH, headers, &Limits::default(), now)
+    verify_fetch_offline("POST", PATH, headers, &Limits::default(), now)
 }
 
 /// A valid request, after `change`.
@@ -52,7 +52,7 @@ fn set(headers: &mut HeaderMap, name: &'static str, value: &str) {
 }
 
 #[test]
-fn the_payload_is_what_clients_of_the_field_sign() {
+fn fetch_payload_matches_deployed_clients() {
     let payload = fetch_payload("POST", "/Path", 1_767_225_600_123, r#"{"Signer":"dcl:explorer"}"#);
     assert_eq!(payload, r#"post:/path:1767225600123:{"Signer":"dcl:explorer"}"#);
     let names: Vec<String> =
@@ -68,17 +68,17 @@ fn the_payload_is_what_clients_of_the_field_sign() {
 }
 
 #[test]
-fn requests_of_wallets_and_of_keys_they_vouch_for_are_taken() {
+fn request_signed_by_wallet_or_delegate_is_accepted() {
     for headers in [
         wallet().sign_fetch("post", PATH, METADATA_JSON, now()),
         identity().sign_fetch("POST", PATH, METADATA_JSON, now()),
     ] {
         let fetch = examine_at(&map(&headers), now()).unwrap();
-        assert_eq!(fetch.examined.owner, wallet().address());
-        assert!(fetch.examined.contract_signatures.is_empty());
+        assert_eq!(fetch.verification.owner, wallet().address());
+        assert!(fetch.verification.contract_signatures.is_empty());
         assert_eq!(fetch.metadata["intent"], "dcl:explorer:comms-handshake");
         assert_eq!(fetch.metadata["isguest"], false);
-        assert_eq!((fetch.signed_at, fetch.fresh_until), (now(), now() + LIFETIME));
+        assert_eq!((fetch.signed_at, fetch.fresh_until), (now(), now() + FETCH_LIFETIME));
         assert!(fetch.payload.starts_with("post:/signed-login:1767225600000:{"));
     }
 }
@@ -99,10 +99,10 @@ fn lowercased_payload_is_accepted_while_the_limits_allow_it() {
     assert_eq!(fetch.metadata["signer"], "dcl:explorer");
     assert_eq!(fetch.metadata["isguest"], false);
     let strict = Limits { lowercased_fetch: false, ..Limits::default() };
-    let refused = examine_fetch("POST", PATH, &lowercased(metadata), &strict, now());
-    assert_eq!(refused, Err(FetchError::Chain(ChainError::OtherChallenge)));
+    let refused = verify_fetch_offline("POST", PATH, &lowercased(metadata), &strict, now());
+    assert_eq!(refused, Err(FetchError::Chain(ChainError::ChallengeMismatch)));
     // Without capitals both forms are the same.
-    assert!(examine_fetch("POST", PATH, &lowercased("{}"), &strict, now()).is_ok());
+    assert!(verify_fetch_offline("POST", PATH, &lowercased("{}"), &strict, now()).is_ok());
 }
 
 #[test]
@@ -114,13 +114,13 @@ fn metadata_signed_byte_for_byte_keeps_its_letters() {
 }
 
 #[test]
-fn fingerprint_ignores_the_signer_and_the_spelling_of_unsigned_letters() {
+fn fingerprint_ignores_signer_and_unsigned_letter_case() {
     let print = |headers: &HeaderMap| examine_at(headers, now()).unwrap().fingerprint();
     let sent = print(&map(&identity().sign_fetch("POST", PATH, METADATA_JSON, now())));
     assert_eq!(print(&map(&wallet().sign_fetch("post", PATH, METADATA_JSON, now()))), sent);
     let old = print(&lowercased(METADATA_JSON));
     let mut spelled = lowercased(METADATA_JSON);
-    set(&mut spelled, METADATA, &METADATA_JSON.to_uppercase());
+    set(&mut spelled, METADATA_HEADER, &METADATA_JSON.to_uppercase());
     assert_eq!(print(&spelled), old);
     let other = Wallet::from_secret([3; 32]).unwrap();
     assert_ne!(print(&map(&other.sign_fetch("POST", PATH, METADATA_JSON, now()))), sent);
@@ -128,25 +128,25 @@ fn fingerprint_ignores_the_signer_and_the_spelling_of_unsigned_letters() {
 }
 
 #[test]
-fn signatures_of_contract_wallets_are_handed_out() {
+fn contract_wallet_signatures_are_returned() {
     let signer =
         Link { kind: LinkKind::Signer, payload: wallet().address().to_string(), signature: String::new() };
     let payload = fetch_payload("POST", PATH, unix_ms(now()), "{}");
     let entity = Link { kind: LinkKind::Eip1654SignedEntity, payload, signature: "0x12".into() };
     let headers = fetch_headers(&[signer, entity], unix_ms(now()), "{}");
     let fetch = examine_at(&map(&headers), now()).unwrap();
-    assert_eq!(fetch.examined.contract_signatures.len(), 1);
-    assert_eq!(fetch.examined.contract_signatures[0].message, fetch.payload);
+    assert_eq!(fetch.verification.contract_signatures.len(), 1);
+    assert_eq!(fetch.verification.contract_signatures[0].message, fetch.payload);
 }
 
 #[test]
 fn refuses_missing_headers() {
-    for name in [TIMESTAMP, METADATA, "x-identity-auth-chain-0", "x-identity-auth-chain-1"] {
+    for name in [TIMESTAMP_HEADER, METADATA_HEADER, "x-identity-auth-chain-0", "x-identity-auth-chain-1"] {
         let error = refused(|headers| drop(headers.remove(name)));
         assert_eq!(error, FetchError::Missing { header: name.to_owned() });
     }
     let nothing = examine_at(&HeaderMap::new(), now()).unwrap_err();
-    assert_eq!(nothing, FetchError::Missing { header: TIMESTAMP.to_owned() });
+    assert_eq!(nothing, FetchError::Missing { header: TIMESTAMP_HEADER.to_owned() });
     // The last link gone, the chain is a shorter one: of a delegation.
     let shorter = refused(|headers| drop(headers.remove("x-identity-auth-chain-2")));
     assert_eq!(shorter, FetchError::Chain(ChainError::Misplaced { link: 1 }));
@@ -155,7 +155,7 @@ fn refuses_missing_headers() {
 #[test]
 fn refuses_malformed_headers() {
     for (name, values) in [
-        (TIMESTAMP, &["", "soon", "-1", "1.5", "99999999999999999999999", "\u{ff}"][..]),
+        (TIMESTAMP_HEADER, &["", "soon", "-1", "1.5", "99999999999999999999999", "\u{ff}"][..]),
         ("x-identity-auth-chain-1", &["", "{}", "[]", r#"{"type":"SIGNER","payload":""},{"type":"SIGNER"}"#]),
     ] {
         for value in values {
@@ -169,16 +169,16 @@ fn refuses_malformed_headers() {
         assert_eq!(twice, FetchError::Malformed { header: name.to_owned() });
     }
     let no_text = refused(|headers| {
-        headers.insert(METADATA, HeaderValue::from_bytes(b"{\"\xff\":1}").unwrap());
+        headers.insert(METADATA_HEADER, HeaderValue::from_bytes(b"{\"\xff\":1}").unwrap());
     });
-    assert_eq!(no_text, FetchError::Malformed { header: METADATA.to_owned() });
+    assert_eq!(no_text, FetchError::Malformed { header: METADATA_HEADER.to_owned() });
 }
 
 #[test]
 fn refuses_more_than_ten_links_and_more_than_16_kib() {
     let many = refused(|headers| {
         for index in 3..11 {
-            let name: HeaderName = format!("{LINK}{index}").parse().unwrap();
+            let name: HeaderName = format!("{LINK_HEADER_PREFIX}{index}").parse().unwrap();
             headers.insert(name, HeaderValue::from_static("{}"));
         }
     });
@@ -191,16 +191,19 @@ fn refuses_more_than_ten_links_and_more_than_16_kib() {
 }
 
 #[test]
-fn refuses_what_is_signed_in_the_future_or_five_minutes_ago() {
+fn refuses_future_and_expired_timestamps() {
     let headers = map(&wallet().sign_fetch("POST", PATH, METADATA_JSON, now()));
     let second = Duration::from_secs(1);
     let skew = Limits::default().clock_skew;
     assert!(examine_at(&headers, now() - skew).is_ok());
     assert_eq!(examine_at(&headers, now() - skew - second), Err(FetchError::FromFuture));
     let strict = Limits { clock_skew: Duration::ZERO, ..Limits::default() };
-    assert_eq!(examine_fetch("POST", PATH, &headers, &strict, now() - second), Err(FetchError::FromFuture));
-    assert!(examine_at(&headers, now() + LIFETIME).is_ok());
-    assert_eq!(examine_at(&headers, now() + LIFETIME + second), Err(FetchError::TooOld));
+    assert_eq!(
+        verify_fetch_offline("POST", PATH, &headers, &strict, now() - second),
+        Err(FetchError::FromFuture)
+    );
+    assert!(examine_at(&headers, now() + FETCH_LIFETIME).is_ok());
+    assert_eq!(examine_at(&headers, now() + FETCH_LIFETIME + second), Err(FetchError::TooOld));
 }
 
 #[test]
@@ -212,7 +215,7 @@ fn refuses_metadata_that_is_no_object() {
 }
 
 #[test]
-fn refuses_scenes_however_they_are_spelled() {
+fn refuses_scene_signers_in_any_spelling() {
     for metadata in [
         r#"{"signer":"decentraland-kernel-scene"}"#,
         r#"{"signer":"Decentraland-Kernel-Scene"}"#,
@@ -227,26 +230,26 @@ fn refuses_scenes_however_they_are_spelled() {
     let scene = r#"{"signer":"decentraland-kernel-scene"}"#;
     let respelled = r#"{"sIgner":"decentraland-kernel-SCENE"}"#;
     for mut headers in [map(&wallet().sign_fetch("POST", PATH, scene, now())), lowercased(scene)] {
-        set(&mut headers, METADATA, respelled);
+        set(&mut headers, METADATA_HEADER, respelled);
         assert_eq!(examine_at(&headers, now()), Err(FetchError::SignedForScene));
     }
 }
 
 #[test]
-fn keys_are_read_in_lower_case_however_they_are_written() {
+fn metadata_keys_are_lowercased() {
     let fetch = with_metadata(r#"{"isGuest":1,"In\u0054ent":2,"\u00C4":3}"#).unwrap();
     assert_eq!(fetch.metadata.keys().collect::<Vec<_>>(), ["intent", "isguest", "\u{e4}"]);
 }
 
 #[test]
 fn refuses_a_chain_of_another_request() {
-    let other = FetchError::Chain(ChainError::OtherChallenge);
+    let other = FetchError::Chain(ChainError::ChallengeMismatch);
     let headers = map(&wallet().sign_fetch("POST", PATH, METADATA_JSON, now()));
     let limits = Limits::default();
-    assert_eq!(examine_fetch("GET", PATH, &headers, &limits, now()), Err(other.clone()));
-    assert_eq!(examine_fetch("POST", "/other", &headers, &limits, now()), Err(other.clone()));
-    assert_eq!(refused(|headers| set(headers, TIMESTAMP, "1767225600001")), other);
-    assert_eq!(refused(|headers| set(headers, METADATA, r#"{"signer":"dcl:other"}"#)), other);
+    assert_eq!(verify_fetch_offline("GET", PATH, &headers, &limits, now()), Err(other.clone()));
+    assert_eq!(verify_fetch_offline("POST", "/other", &headers, &limits, now()), Err(other.clone()));
+    assert_eq!(refused(|headers| set(headers, TIMESTAMP_HEADER, "1767225600001")), other);
+    assert_eq!(refused(|headers| set(headers, METADATA_HEADER, r#"{"signer":"dcl:other"}"#)), other);
     let expired = examine_at(
         &map(&identity().sign_fetch("POST", PATH, METADATA_JSON, now() + Duration::from_secs(130))),
         now() + Duration::from_secs(130),
@@ -264,8 +267,8 @@ proptest! {
     ) {
         let metadata = serde_json::json!({ key: value }).to_string();
         let headers = map(&wallet().sign_fetch(&method, &path, &metadata, now()));
-        let fetch = examine_fetch(&method, &path, &headers, &Limits::default(), now()).unwrap();
-        prop_assert_eq!(fetch.examined.owner, wallet().address());
+        let fetch = verify_fetch_offline(&method, &path, &headers, &Limits::default(), now()).unwrap();
+        prop_assert_eq!(fetch.verification.owner, wallet().address());
     }
 
     #[test]

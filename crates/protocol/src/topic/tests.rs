@@ -14,7 +14,7 @@ fn topic(text: &str) -> Topic {
 }
 
 #[test]
-fn what_is_no_topic_is_refused() {
+fn invalid_topic_is_rejected() {
     use TopicError::{Character, EmptySegment, TooDeep, TooLong};
     for (text, error) in [
         ("", EmptySegment),
@@ -34,8 +34,8 @@ fn what_is_no_topic_is_refused() {
         assert_eq!(text.parse::<TopicPattern>(), Err(error), "{text:?}");
     }
     assert_eq!("a.*".parse::<Topic>(), Err(Character));
-    assert_eq!("peer.a".parse::<SystemTopic>(), Err(TopicError::NotOfTheSystem));
-    assert_eq!("peer".parse::<SystemTopic>(), Err(TopicError::NotOfTheSystem));
+    assert_eq!("peer.a".parse::<SystemTopic>(), Err(TopicError::NotASystemTopic));
+    assert_eq!("peer".parse::<SystemTopic>(), Err(TopicError::NotASystemTopic));
     for text in ["a", "peers.a", "café.plaza", &"x".repeat(256), &["x"; 16].join(".")] {
         assert_eq!(topic(text).as_str(), text);
         assert!(text.parse::<SystemTopic>().is_ok());
@@ -43,7 +43,7 @@ fn what_is_no_topic_is_refused() {
 }
 
 #[test]
-fn a_star_stands_for_one_segment_but_not_for_a_mailbox() {
+fn star_matches_one_segment_but_no_mailbox() {
     assert!(pattern("plaza.*").matches(&topic("plaza.chat")));
     assert!(pattern("*.*").matches(&topic("plaza.chat")));
     assert!(!pattern("*").matches(&topic("plaza.chat")));
@@ -57,7 +57,7 @@ fn a_star_stands_for_one_segment_but_not_for_a_mailbox() {
 }
 
 #[test]
-fn a_scenes_topic_has_one_spelling() {
+fn scene_topic_has_one_normalized_text() {
     let chat = topic("door.open");
     let scene = SceneTopic::new("urn:decentraland:a.b", &chat).unwrap();
     assert_eq!(scene.to_string(), "messageBus.scene.urn%3Adecentraland%3Aa%2Eb.door.open");
@@ -78,9 +78,9 @@ fn a_scenes_topic_has_one_spelling() {
         "messageBus.island.I1.peer.x",
         "messageBus.scene.%ff.a",
     ] {
-        assert_eq!(other.parse::<Topic>(), Err(TopicError::NotOfAScene), "{other}");
+        assert_eq!(other.parse::<Topic>(), Err(TopicError::NotASceneTopic), "{other}");
     }
-    assert_eq!("plaza.chat".parse::<SceneTopic>(), Err(TopicError::NotOfAScene));
+    assert_eq!("plaza.chat".parse::<SceneTopic>(), Err(TopicError::NotASceneTopic));
     assert_eq!(SceneTopic::new(&":".repeat(90), &chat), Err(TopicError::TooLong));
     assert_eq!(format!("messageBus.scene.{}.a", ":".repeat(90)).parse::<Topic>(), Err(TopicError::TooLong));
 }
@@ -115,7 +115,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(4_000))]
 
     #[test]
-    fn what_a_client_publishes_is_its_own_and_under_a_topic(text in texts()) {
+    fn client_publish_stays_under_its_own_prefix(text in texts()) {
         let Ok(topic) = text.parse::<Topic>() else { return Ok(()) };
         let (published, start) = match SceneTopic::try_from(topic.clone()) {
             Ok(topic) => (Subject::SceneTopic(topic), "messageBus.scene.".to_owned()),
@@ -133,7 +133,7 @@ proptest! {
     }
 
     #[test]
-    fn what_servers_publish_is_never_a_peers(text in texts()) {
+    fn system_topic_never_uses_the_peer_prefix(text in texts()) {
         if let Ok(topic) = text.parse::<SystemTopic>() {
             let published = Subject::SystemTopic(topic);
             let written = published.to_string();
@@ -143,8 +143,8 @@ proptest! {
     }
 
     #[test]
-    fn nobody_hears_what_is_in_another_mailbox(listened in texts(), published in texts()) {
-        let (Ok(pattern), Ok(topic)) = (listened.parse::<TopicPattern>(), published.parse::<Topic>()) else {
+    fn pattern_never_matches_another_mailbox(pattern_text in texts(), topic_text in texts()) {
+        let (Ok(pattern), Ok(topic)) = (pattern_text.parse::<TopicPattern>(), topic_text.parse::<Topic>()) else {
             return Ok(());
         };
         if pattern.mailbox() != topic.mailbox() {

@@ -6,20 +6,20 @@ use protocol::{
 
 use super::*;
 
-const BOUNDS: Bounds = Bounds { unreliable: 100_000, all: 200_000 };
+const BOUNDS: QueueLimits = QueueLimits { drop_unreliable_above: 100_000, close_above: 200_000 };
 
-fn limits(max_room_size: usize, max_users: usize) -> Limits {
-    Limits {
+fn limits(max_room_size: usize, max_users: usize) -> NodeLimits {
+    NodeLimits {
         max_room_size,
         max_users,
-        bounds: BOUNDS,
-        remember: Duration::from_secs(300),
-        entries: Rate::per_minute(30, 10),
+        queue_limits: BOUNDS,
+        revocation_ttl: Duration::from_secs(300),
+        entry_rate: Rate::per_minute(30, 10),
         egress: EgressLimits::default(),
     }
 }
 
-fn with_limits(limits: Limits) -> Registry {
+fn with_limits(limits: NodeLimits) -> Registry {
     Registry::new(limits, Arc::new(AtomicU32::new(1)))
 }
 
@@ -27,8 +27,8 @@ fn registry(max_room_size: usize, max_users: usize) -> Registry {
     with_limits(limits(max_room_size, max_users))
 }
 
-fn entrant(address: u8, minted: u128) -> Entrant {
-    Entrant { address: Address::new([address; 20]), minted: Some(Ulid(minted)), expired: false }
+fn entrant(address: u8, minted: u128) -> JoinRequest {
+    JoinRequest { address: Address::new([address; 20]), minted: Some(Ulid(minted)), expired: false }
 }
 
 fn name(text: &str) -> RoomName {
@@ -36,10 +36,10 @@ fn name(text: &str) -> RoomName {
 }
 
 /// What a member has been sent since it was last asked, in words.
-async fn heard(member: &Membership) -> Vec<String> {
+async fn received(member: &Membership) -> Vec<String> {
     member.room.flush();
-    member.outbox.push_own(Vec::from([0x82, 0]).into());
-    let mut bytes = member.outbox.take(member.alias).await.slices;
+    member.send_queue.push_single(Vec::from([0x82, 0]).into());
+    let mut bytes = member.send_queue.take(member.alias).await.slices;
     let mut words = Vec::new();
     while bytes.has_remaining() {
         let (kind, length) = (bytes.get_u8(), bytes.get_u8());
@@ -66,31 +66,31 @@ async fn heard(member: &Membership) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn members_are_welcomed_and_hear_of_each_other() {
+async fn members_are_welcomed_and_announced_to_each_other() {
     let registry = registry(10, 10);
     let first = registry.join(&name("I1"), &entrant(0xaa, 1)).unwrap();
-    first.room.say(first.alias, "alone".into(), false);
+    first.room.broadcast(first.alias, "alone".into(), false);
     let second = registry.join(&name("I1"), &entrant(0xbb, 1)).unwrap();
-    first.room.say(first.alias, "hello".into(), false);
-    second.room.say(second.alias, "yes".into(), true);
-    assert_eq!(heard(&first).await, ["welcome 1 to []", "join 2 0xbb", "2: yes"]);
-    assert_eq!(heard(&second).await, ["welcome 2 to [1]", "1: hello"]);
-    second.room.say(second.alias, "bye".into(), false);
+    first.room.broadcast(first.alias, "hello".into(), false);
+    second.room.broadcast(second.alias, "yes".into(), true);
+    assert_eq!(received(&first).await, ["welcome 1 to []", "join 2 0xbb", "2: yes"]);
+    assert_eq!(received(&second).await, ["welcome 2 to [1]", "1: hello"]);
+    second.room.broadcast(second.alias, "bye".into(), false);
     registry.leave(&second);
-    assert_eq!(heard(&first).await, ["2: bye", "leave 2"]);
+    assert_eq!(received(&first).await, ["2: bye", "leave 2"]);
 }
 
 #[tokio::test]
-async fn the_same_address_again_takes_its_seat_over() {
+async fn second_session_of_an_address_replaces_the_first() {
     let registry = registry(2, 2);
     let older = registry.join(&name("I1"), &entrant(0xaa, 1)).unwrap();
     let other = registry.join(&name("I1"), &entrant(0xbb, 1)).unwrap();
-    heard(&older).await;
-    heard(&other).await;
+    received(&older).await;
+    received(&other).await;
     let newer = registry.join(&name("I1"), &entrant(0xaa, 2)).unwrap();
-    assert_eq!(heard(&older).await, ["kicked", "close 4003"]);
-    assert_eq!(heard(&other).await, ["leave 1", "join 3 0xaa"], "leave before join");
-    assert_eq!(heard(&newer).await, ["welcome 3 to [2]"]);
+    assert_eq!(received(&older).await, ["kicked", "close 4003"]);
+    assert_eq!(received(&other).await, ["leave 1", "join 3 0xaa"], "leave before join");
+    assert_eq!(received(&newer).await, ["welcome 3 to [2]"]);
     registry.leave(&older);
     assert_eq!(registry.users_count(), 2, "a late goodbye of the older changes nothing");
     let stale = registry.join(&name("I1"), &entrant(0xaa, 1)).unwrap_err();
@@ -98,7 +98,7 @@ async fn the_same_address_again_takes_its_seat_over() {
 }
 
 #[test]
-fn rooms_and_the_node_have_their_limits_and_rooms_end_with_their_members() {
+fn room_and_node_limits_apply_and_empty_rooms_are_removed() {
     let registry = registry(2, 3);
     let members = [("I1", 1), ("I1", 2), ("I2", 3)]
         .map(|(room, address)| registry.join(&name(room), &entrant(address, 1)).unwrap());
@@ -113,16 +113,16 @@ fn rooms_and_the_node_have_their_limits_and_rooms_end_with_their_members() {
 }
 
 #[tokio::test]
-async fn whoever_left_the_island_is_closed_and_enters_only_with_a_newer_token() {
+async fn revoked_member_is_closed_and_needs_a_newer_token() {
     let registry = registry(10, 10);
     let now = Instant::now();
     let address = Address::new([0xaa; 20]);
     let member = registry.join(&name("I1"), &entrant(0xaa, 5)).unwrap();
-    heard(&member).await;
-    assert!(!member.room.end(address, Ulid(4)), "the token is newer than that");
+    received(&member).await;
+    assert!(!member.room.evict(address, Ulid(4)), "the token is newer than that");
     registry.revoke(&name("I1"), address, Ulid(5), now);
-    assert!(member.room.end(address, Ulid(5)));
-    assert_eq!(heard(&member).await, ["close 4013"]);
+    assert!(member.room.evict(address, Ulid(5)));
+    assert_eq!(received(&member).await, ["close 4013"]);
     registry.leave(&member);
     assert_eq!(registry.join(&name("I1"), &entrant(0xaa, 5)).unwrap_err().0, Close::TokenRefused);
     assert!(registry.join(&name("I2"), &entrant(0xaa, 5)).is_ok(), "another room is another matter");
@@ -133,39 +133,39 @@ async fn whoever_left_the_island_is_closed_and_enters_only_with_a_newer_token() 
 }
 
 #[tokio::test]
-async fn a_node_that_retires_lets_nobody_in_and_one_that_drains_sends_everybody_away() {
+async fn stopped_node_rejects_joins_and_drained_node_closes_all() {
     let registry = registry(10, 10);
     let member = registry.join(&name("I1"), &entrant(0xaa, 1)).unwrap();
-    registry.retire();
+    registry.stop_accepting();
     assert!(registry.is_draining());
     assert_eq!(registry.join(&name("I1"), &entrant(0xbb, 1)).unwrap_err().0, Close::Restarting);
-    assert_eq!(heard(&member).await, ["welcome 1 to []"]);
+    assert_eq!(received(&member).await, ["welcome 1 to []"]);
     registry.drain();
-    assert_eq!(heard(&member).await, ["close 1012"]);
+    assert_eq!(received(&member).await, ["close 1012"]);
     assert_eq!(registry.join(&name("I1"), &entrant(0xbb, 1)).unwrap_err().0, Close::Restarting);
 }
 
 #[tokio::test(start_paused = true)]
-async fn entry_above_the_rate_leaves_the_older_session() {
+async fn join_above_the_rate_keeps_the_older_session() {
     let registry = registry(10, 10);
     let join = |room, address| registry.join(&name(room), &entrant(address, 1));
     let members: Vec<Membership> = (0..10).map(|_| join("I1", 0xaa).unwrap()).collect();
     let (close, reason) = join("I1", 0xaa).unwrap_err();
     assert_eq!(close, Close::Full);
-    assert!(close.come_back() && reason.contains("too often"), "{reason}");
-    assert!(!members[9].outbox.is_finished(), "it keeps its seat");
+    assert!(close.should_reconnect() && reason.contains("too often"), "{reason}");
+    assert!(!members[9].send_queue.is_finished(), "it keeps its seat");
     assert_eq!(registry.users_count(), 1);
     assert!(join("I1", 0xbb).is_ok(), "another address");
     assert!(join("I2", 0xaa).is_ok(), "another room");
     // Thirty a minute.
     tokio::time::advance(Duration::from_secs(2)).await;
     assert!(join("I1", 0xaa).is_ok());
-    assert!(members[9].outbox.is_finished());
+    assert!(members[9].send_queue.is_finished());
     assert_eq!(join("I1", 0xaa).unwrap_err().0, Close::Full);
 }
 
 #[tokio::test(start_paused = true)]
-async fn refused_entries_do_not_count_as_entries() {
+async fn rejected_joins_do_not_count_against_the_rate() {
     let registry = registry(1, 10);
     let member = registry.join(&name("I1"), &entrant(0xaa, 5)).unwrap();
     for _ in 0..100 {
@@ -179,23 +179,23 @@ async fn refused_entries_do_not_count_as_entries() {
 #[tokio::test(start_paused = true)]
 async fn room_above_its_egress_drops_only_unreliable_messages() {
     let egress = EgressLimits { room: 1_000, node: 0 };
-    let registry = with_limits(Limits { egress, ..limits(10, 10) });
+    let registry = with_limits(NodeLimits { egress, ..limits(10, 10) });
     let members = [0xaa, 0xbb].map(|address| registry.join(&name("I1"), &entrant(address, 1)).unwrap());
     let [speaker, listener] = &members;
-    heard(listener).await;
+    received(listener).await;
     for round in 0..100 {
-        speaker.room.say(speaker.alias, "x".repeat(100).into(), true);
-        speaker.room.say(speaker.alias, round.to_string().into(), false);
+        speaker.room.broadcast(speaker.alias, "x".repeat(100).into(), true);
+        speaker.room.broadcast(speaker.alias, round.to_string().into(), false);
         speaker.room.flush();
     }
-    let words = heard(listener).await;
+    let words = received(listener).await;
     let reliable: Vec<String> = (0..100).map(|round| format!("1: {round}")).collect();
     assert_eq!(words.iter().filter(|words| !words.contains('x')).cloned().collect::<Vec<_>>(), reliable);
     let passed = words.len() - 100;
     assert!((1..20).contains(&passed), "a second's budget, not {passed} messages");
     tokio::time::advance(Duration::from_secs(2)).await;
-    speaker.room.say(speaker.alias, "x".into(), true);
-    assert_eq!(heard(listener).await, ["1: x"]);
+    speaker.room.broadcast(speaker.alias, "x".into(), true);
+    assert_eq!(received(listener).await, ["1: x"]);
 }
 
 /// A room with a speaker, readers that keep up and readers that take nothing.
@@ -206,11 +206,11 @@ struct SlowRoom {
     slow: Vec<Membership>,
 }
 
-const SLOW_BOUNDS: Bounds = Bounds { unreliable: 500_000, all: 1_000_000 };
+const SLOW_BOUNDS: QueueLimits = QueueLimits { drop_unreliable_above: 500_000, close_above: 1_000_000 };
 
 impl SlowRoom {
     fn new() -> Self {
-        let registry = with_limits(Limits { bounds: SLOW_BOUNDS, ..limits(10, 10) });
+        let registry = with_limits(NodeLimits { queue_limits: SLOW_BOUNDS, ..limits(10, 10) });
         let join = |address| registry.join(&name("I1"), &entrant(address, 1)).unwrap();
         let (speaker, fast, slow) = (join(1), join(2), (3..8).map(join).collect());
         Self { registry, speaker, fast, slow }
@@ -221,30 +221,30 @@ impl SlowRoom {
     async fn flush(&self, batches: usize) -> usize {
         let mut most = 0;
         for _ in 0..batches {
-            self.speaker.room.say(self.speaker.alias, vec![0; 4_000].into(), true);
-            self.speaker.room.say(self.speaker.alias, vec![0; 20].into(), false);
+            self.speaker.room.broadcast(self.speaker.alias, vec![0; 4_000].into(), true);
+            self.speaker.room.broadcast(self.speaker.alias, vec![0; 20].into(), false);
             self.speaker.room.flush();
             for member in [&self.speaker, &self.fast] {
-                member.outbox.push_own(Vec::from([0x89, 0]).into());
-                member.outbox.written(&member.outbox.take(member.alias).await);
+                member.send_queue.push_single(Vec::from([0x89, 0]).into());
+                member.send_queue.mark_written(&member.send_queue.take(member.alias).await);
             }
             most = most.max(self.registry.slab_bytes());
         }
-        assert!(self.slow.iter().all(|member| !member.outbox.is_finished()), "none is too slow yet");
+        assert!(self.slow.iter().all(|member| !member.send_queue.is_finished()), "none is too slow yet");
         most
     }
 }
 
 /// What one queue may hold: its bound, and the batch that reaches it.
-const MOST_SLAB_BYTES: usize = SLOW_BOUNDS.all + 5_000;
+const MOST_SLAB_BYTES: usize = SLOW_BOUNDS.close_above + 5_000;
 
 #[tokio::test]
-async fn slow_readers_pin_no_more_than_their_bound() {
+async fn slow_readers_pin_no_more_than_their_limit() {
     let room = SlowRoom::new();
     // They share what they pin.
     let most = room.flush(2_500).await;
     assert!(most <= MOST_SLAB_BYTES, "{most} bytes");
-    assert!(most >= SLOW_BOUNDS.unreliable, "the queue is used: {most} bytes");
+    assert!(most >= SLOW_BOUNDS.drop_unreliable_above, "the queue is used: {most} bytes");
     let SlowRoom { registry, slow, .. } = room;
     slow.iter().for_each(|member| registry.leave(member));
     drop(slow);
@@ -252,23 +252,23 @@ async fn slow_readers_pin_no_more_than_their_bound() {
 }
 
 #[tokio::test]
-async fn half_written_batches_pin_no_more_than_the_bound() {
+async fn half_written_batches_pin_no_more_than_the_limit() {
     let mut room = SlowRoom::new();
     let reader = room.slow.remove(0);
     room.slow.iter().for_each(|member| room.registry.leave(member));
     room.slow = vec![reader];
     let most = room.flush(100).await;
     assert!(most <= MOST_SLAB_BYTES, "{most} bytes");
-    let mut taken = room.slow[0].outbox.take(room.slow[0].alias).await;
+    let mut taken = room.slow[0].send_queue.take(room.slow[0].alias).await;
     taken.slices.advance(10_000);
     let most = room.flush(2_400).await;
     assert!(most <= MOST_SLAB_BYTES, "{most} bytes");
 }
 
 #[tokio::test(start_paused = true)]
-async fn expired_token_admits_its_last_member_again() {
+async fn expired_token_readmits_its_last_member() {
     let registry = registry(10, 10);
-    let expired = |address, minted| Entrant { expired: true, ..entrant(address, minted) };
+    let expired = |address, minted| JoinRequest { expired: true, ..entrant(address, minted) };
     let refused = |room: &str, entrant| {
         let (close, reason) = registry.join(&name(room), &entrant).unwrap_err();
         assert_eq!((close, &*reason), (Close::TokenRefused, "the access token has expired"));

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use protocol::{Message as _, rfc5::WsPacket};
 
 use super::*;
-use crate::{egress::EgressLimits, outbox::Bounds};
+use crate::{egress::EgressLimits, send_queue::QueueLimits};
 
 const WALLETS: u8 = 4;
 
@@ -14,9 +14,9 @@ const WALLETS: u8 = 4;
 #[derive(Debug, Clone)]
 enum Step {
     /// An older session of the wallet, if there is one, is replaced.
-    Enter(u8),
+    Join(u8),
     Leave(u8),
-    Say {
+    Send {
         wallet: u8,
         unreliable: bool,
     },
@@ -26,9 +26,9 @@ enum Step {
 fn step() -> impl Strategy<Value = Step> {
     let wallet = 0..WALLETS;
     prop_oneof![
-        3 => wallet.clone().prop_map(Step::Enter),
+        3 => wallet.clone().prop_map(Step::Join),
         2 => wallet.clone().prop_map(Step::Leave),
-        3 => (wallet, any::<bool>()).prop_map(|(wallet, unreliable)| Step::Say { wallet, unreliable }),
+        3 => (wallet, any::<bool>()).prop_map(|(wallet, unreliable)| Step::Send { wallet, unreliable }),
         1 => Just(Step::Flush),
     ]
 }
@@ -36,15 +36,15 @@ fn step() -> impl Strategy<Value = Step> {
 /// A member as its client sees the room.
 struct Client {
     alias: u32,
-    outbox: Arc<Outbox>,
+    outbox: Arc<SendQueue>,
     /// The others, by alias.
     peers: BTreeMap<u32, String>,
     /// Messages that were said while it was a member, and not received yet: sender, number and whether
     /// it may be lost.
-    due: Vec<(u32, u32, bool)>,
+    expected: Vec<(u32, u32, bool)>,
 }
 
-struct World {
+struct RoomModel {
     room: Room,
     next_alias: u32,
     next_message: u32,
@@ -56,9 +56,9 @@ fn address(wallet: u8) -> Address {
 }
 
 /// The packets that wait for a member.
-fn packets(outbox: &Outbox, alias: u32) -> Vec<Message> {
+fn packets(outbox: &SendQueue, alias: u32) -> Vec<Message> {
     let Some(mut taken) = outbox.take(alias).now_or_never() else { return Vec::new() };
-    outbox.written(&taken);
+    outbox.mark_written(&taken);
     let (bytes, mut packets) = (&mut taken.slices, Vec::new());
     while bytes.has_remaining() {
         assert_eq!(bytes.get_u8(), 0x82);
@@ -71,7 +71,7 @@ fn packets(outbox: &Outbox, alias: u32) -> Vec<Message> {
     packets
 }
 
-impl World {
+impl RoomModel {
     fn new() -> Self {
         let node = NodeResources {
             slabs: SlabBytes::default(),
@@ -81,16 +81,19 @@ impl World {
         Self { room, next_alias: 1, next_message: 0, clients: BTreeMap::new() }
     }
 
-    fn take(&mut self, step: Step) {
+    fn apply(&mut self, step: Step) {
         match step {
-            Step::Enter(wallet) => {
-                let outbox = Arc::new(Outbox::new(Bounds { unreliable: 1_000_000, all: 1_000_000 }));
+            Step::Join(wallet) => {
+                let outbox = Arc::new(SendQueue::new(QueueLimits {
+                    drop_unreliable_above: 1_000_000,
+                    close_above: 1_000_000,
+                }));
                 let alias = self.next_alias;
                 self.next_alias += 1;
-                let entrant = Entrant { address: address(wallet), minted: None, expired: false };
+                let entrant = JoinRequest { address: address(wallet), minted: None, expired: false };
                 let replaced = self.room.join(&entrant, alias, &outbox, WALLETS.into(), || true);
                 assert_eq!(replaced, Ok(self.clients.contains_key(&wallet)));
-                let client = Client { alias, outbox, peers: BTreeMap::new(), due: Vec::new() };
+                let client = Client { alias, outbox, peers: BTreeMap::new(), expected: Vec::new() };
                 self.clients.insert(wallet, client);
             }
             Step::Leave(wallet) => {
@@ -98,13 +101,13 @@ impl World {
                     assert!(self.room.leave(client.alias));
                 }
             }
-            Step::Say { wallet, unreliable } => {
+            Step::Send { wallet, unreliable } => {
                 let Some(from) = self.clients.get(&wallet).map(|client| client.alias) else { return };
                 self.next_message += 1;
                 let number = self.next_message;
-                self.room.say(from, number.to_string().into(), unreliable);
+                self.room.broadcast(from, number.to_string().into(), unreliable);
                 for client in self.clients.values_mut().filter(|client| client.alias != from) {
-                    client.due.push((from, number, unreliable));
+                    client.expected.push((from, number, unreliable));
                 }
             }
             Step::Flush => self.flush(),
@@ -123,8 +126,10 @@ impl World {
                 client.receive(packet);
             }
             // Only what a member said without a chance to be known may be lost.
-            let lost =
-                client.due.drain(..).find(|(from, _, unreliable)| !unreliable || members.contains_key(from));
+            let lost = client
+                .expected
+                .drain(..)
+                .find(|(from, _, unreliable)| !unreliable || members.contains_key(from));
             assert_eq!(lost, None);
             let mut others = members.clone();
             others.remove(&client.alias);
@@ -148,9 +153,9 @@ impl Client {
             Message::PeerUpdateMessage(update) => {
                 assert!(self.peers.contains_key(&update.from_alias), "an unknown sender");
                 let number: u32 = std::str::from_utf8(&update.body).unwrap().parse().unwrap();
-                let at = self.due.iter().position(|&(.., due, _)| due == number).unwrap();
-                assert_eq!(self.due[at], (update.from_alias, number, update.unreliable));
-                let skipped: Vec<_> = self.due.drain(..=at).filter(|due| due.1 != number).collect();
+                let at = self.expected.iter().position(|&(.., due, _)| due == number).unwrap();
+                assert_eq!(self.expected[at], (update.from_alias, number, update.unreliable));
+                let skipped: Vec<_> = self.expected.drain(..=at).filter(|due| due.1 != number).collect();
                 assert!(skipped.iter().all(|&(.., unreliable)| unreliable), "lost: {skipped:?}");
             }
             packet => panic!("unexpected {packet:?}"),
@@ -162,27 +167,27 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
 
     #[test]
-    fn every_view_equals_the_room_after_each_flush(steps in prop::collection::vec(step(), 0..60)) {
-        let mut world = World::new();
+    fn each_client_view_equals_the_room_after_a_flush(steps in prop::collection::vec(step(), 0..60)) {
+        let mut world = RoomModel::new();
         for step in steps {
-            world.take(step);
+            world.apply(step);
         }
         world.flush();
     }
 }
 
 #[test]
-fn entries_between_two_flushes_are_announced_once() {
-    let mut world = World::new();
+fn joins_between_two_flushes_are_announced_once() {
+    let mut world = RoomModel::new();
     for wallet in 0..3 {
-        world.take(Step::Enter(wallet));
+        world.apply(Step::Join(wallet));
     }
     world.flush();
     let (listener, last) = (&world.clients[&0], world.clients[&2].alias);
     let (outbox, alias) = (listener.outbox.clone(), listener.alias);
     for _ in 0..1_000 {
-        world.take(Step::Enter(2));
-        world.take(Step::Say { wallet: 2, unreliable: true });
+        world.apply(Step::Join(2));
+        world.apply(Step::Send { wallet: 2, unreliable: true });
     }
     assert!(packets(&outbox, alias).is_empty(), "no entry flushes the room");
     world.room.flush();
@@ -200,12 +205,12 @@ fn entries_between_two_flushes_are_announced_once() {
 }
 
 #[test]
-fn reliable_message_of_a_short_visit_is_delivered() {
-    let mut world = World::new();
-    world.take(Step::Enter(0));
+fn reliable_message_of_a_short_membership_is_delivered() {
+    let mut world = RoomModel::new();
+    world.apply(Step::Join(0));
     world.flush();
-    for step in [Step::Enter(1), Step::Say { wallet: 1, unreliable: false }, Step::Leave(1)] {
-        world.take(step);
+    for step in [Step::Join(1), Step::Send { wallet: 1, unreliable: false }, Step::Leave(1)] {
+        world.apply(step);
     }
     world.room.flush();
     let heard = packets(&world.clients[&0].outbox, 1);
@@ -219,12 +224,12 @@ fn reliable_message_of_a_short_visit_is_delivered() {
 }
 
 #[test]
-fn visit_without_a_reliable_message_is_not_announced() {
-    let mut world = World::new();
-    world.take(Step::Enter(0));
+fn membership_without_reliable_message_is_not_announced() {
+    let mut world = RoomModel::new();
+    world.apply(Step::Join(0));
     world.flush();
-    for step in [Step::Enter(1), Step::Say { wallet: 1, unreliable: true }, Step::Leave(1)] {
-        world.take(step);
+    for step in [Step::Join(1), Step::Send { wallet: 1, unreliable: true }, Step::Leave(1)] {
+        world.apply(step);
     }
     world.room.flush();
     assert_eq!(packets(&world.clients[&0].outbox, 1), []);
@@ -232,16 +237,16 @@ fn visit_without_a_reliable_message_is_not_announced() {
 
 #[test]
 fn replaced_member_receives_all_that_precedes_its_kick() {
-    let mut world = World::new();
-    world.take(Step::Enter(0));
-    world.take(Step::Enter(1));
+    let mut world = RoomModel::new();
+    world.apply(Step::Join(0));
+    world.apply(Step::Join(1));
     world.flush();
     let older = world.clients[&1].outbox.clone();
     let alias = world.clients[&1].alias;
-    for step in [Step::Say { wallet: 0, unreliable: false }, Step::Enter(1)] {
-        world.take(step);
+    for step in [Step::Send { wallet: 0, unreliable: false }, Step::Join(1)] {
+        world.apply(step);
     }
-    world.take(Step::Say { wallet: 0, unreliable: true });
+    world.apply(Step::Send { wallet: 0, unreliable: true });
     world.room.flush();
     let received = |message: &Message| match message {
         Message::PeerUpdateMessage(update) => Some(update.body.clone()),

@@ -8,9 +8,9 @@ use crate::Procedure;
 
 static PLAZA: Module<char> = Module {
     name: "Plaza",
-    procedures: &[Procedure { name: "Greet", which: 'g' }, Procedure { name: "Listen", which: 'l' }],
+    procedures: &[Procedure { name: "Greet", id: 'g' }, Procedure { name: "Listen", id: 'l' }],
 };
-static CASINO: Module<char> = Module { name: "Casino", procedures: &[Procedure { name: "Bet", which: 'b' }] };
+static CASINO: Module<char> = Module { name: "Casino", procedures: &[Procedure { name: "Bet", id: 'b' }] };
 
 const LIMITS: Limits = Limits { ports: 2, calls: 3 };
 
@@ -24,7 +24,7 @@ fn outputs(connection: &mut Connection<char>) -> Vec<String> {
 }
 
 /// What is written after this message.
-fn said(connection: &mut Connection<char>, message: &str) -> Vec<String> {
+fn outputs_after(connection: &mut Connection<char>, message: &str) -> Vec<String> {
     connection.receive(&hex(message)).unwrap();
     outputs(connection)
 }
@@ -37,9 +37,9 @@ fn lines(lines: &[&str]) -> Vec<String> {
 fn open() -> Connection<char> {
     let mut connection = Connection::new(LIMITS, [&PLAZA]);
     assert_eq!(outputs(&mut connection), lines(&["0d 00000058"]), "SERVER_READY");
-    let created = said(&mut connection, "0d 01000028 22 01 70");
+    let created = outputs_after(&mut connection, "0d 01000028 22 01 70");
     assert_eq!(created, lines(&["0d 01000030 15 01000000"]));
-    let loaded = said(&mut connection, "0d 02000038 15 01000000 22 05 506c617a61");
+    let loaded = outputs_after(&mut connection, "0d 02000038 15 01000000 22 05 506c617a61");
     let greet = "2a 0c 0d 01000000 12 05 4772656574";
     let listen = "2a 0d 0d 02000000 12 06 4c697374656e";
     assert_eq!(loaded, [format!("0d020000401501000000{greet}{listen}").replace(' ', "")]);
@@ -50,76 +50,79 @@ const GREET: &str = "0d 03000008 15 01000000 25 01000000 32 02 6869";
 const LISTEN: &str = "0d 04000008 15 01000000 25 02000000";
 
 #[test]
-fn a_call_is_answered_under_its_number() {
+fn call_is_answered_once_under_its_number() {
     let mut connection = open();
-    assert!(said(&mut connection, GREET).is_empty());
+    assert!(outputs_after(&mut connection, GREET).is_empty());
     let called = Event::Called { number: 3, procedure: 'g', payload: "hi".into() };
     assert_eq!(connection.poll_event(), Some(called));
     connection.respond(3, "yo".into());
     connection.respond(3, "once only".into());
     connection.refuse(3, ErrorCode::Refused, "too late");
     assert_eq!(outputs(&mut connection), lines(&["0d 03000010 32 02 796f"]));
-    said(&mut connection, GREET);
+    outputs_after(&mut connection, GREET);
     connection.refuse(3, ErrorCode::Refused, "no");
     assert_eq!(outputs(&mut connection), lines(&["0d 03000048 15 07000000 1a 02 6e6f"]));
 }
 
 #[test]
-fn elements_of_a_stream_go_out_one_at_a_time_as_they_are_wanted() {
+fn stream_sends_one_element_per_acknowledgement() {
     let mut connection = open();
-    said(&mut connection, LISTEN);
+    outputs_after(&mut connection, LISTEN);
     connection.open_stream(4);
     assert_eq!(outputs(&mut connection), lines(&["0d 04000018 15 01000000"]), "the offer");
-    connection.element(4, "unasked".into());
+    connection.send_element(4, "unasked".into());
     assert_eq!(outputs(&mut connection), lines(&[]));
     let ack = |sequence: u8| hex(&format!("0d 04000020 15 01000000 25 0{sequence}000000 40 01"));
     let first = Bytes::from_static(b"\x0d\x04\0\0\x20\x15\x01\0\0\0\x40\x01");
-    assert_eq!(connection.receive(&first), Ok(Taken::Acknowledged));
-    assert_eq!(connection.receive(&first), Ok(Taken::Other), "asked twice");
-    assert_eq!(connection.wanted().collect::<Vec<_>>(), [4]);
-    connection.element(4, "a".into());
-    connection.element(4, "unasked".into());
+    assert_eq!(connection.receive(&first), Ok(MessageKind::Acknowledged));
+    assert_eq!(connection.receive(&first), Ok(MessageKind::Other), "asked twice");
+    assert_eq!(connection.requested_streams().collect::<Vec<_>>(), [4]);
+    connection.send_element(4, "a".into());
+    connection.send_element(4, "unasked".into());
     assert_eq!(outputs(&mut connection), lines(&["0d 04000018 15 01000000 25 01000000 32 01 61"]));
-    assert_eq!(connection.receive(&first), Ok(Taken::Other), "an old acknowledgement");
-    assert_eq!(connection.wanted().count(), 0);
-    assert_eq!(connection.receive(&ack(1)), Ok(Taken::Acknowledged));
-    connection.element(4, Bytes::new());
+    assert_eq!(connection.receive(&first), Ok(MessageKind::Other), "an old acknowledgement");
+    assert_eq!(connection.requested_streams().count(), 0);
+    assert_eq!(connection.receive(&ack(1)), Ok(MessageKind::Acknowledged));
+    connection.send_element(4, Bytes::new());
     assert_eq!(outputs(&mut connection), lines(&["0d 04000018 15 01000000 25 02000000"]));
     connection.end_stream(4);
     assert_eq!(outputs(&mut connection), lines(&["0d 04000018 15 01000000 25 02000000 38 01"]));
-    assert_eq!(connection.receive(&ack(2)), Ok(Taken::Other), "late, and no error");
+    assert_eq!(connection.receive(&ack(2)), Ok(MessageKind::Other), "late, and no error");
     assert_eq!(outputs(&mut connection), lines(&[]));
 }
 
 #[test]
-fn a_client_ends_a_stream_with_either_kind_of_message() {
+fn client_ends_a_stream_with_message_or_acknowledgement() {
     for kind in ["18", "20"] {
         let mut connection = open();
-        said(&mut connection, LISTEN);
+        outputs_after(&mut connection, LISTEN);
         connection.poll_event();
         connection.open_stream(4);
         outputs(&mut connection);
-        assert_eq!(said(&mut connection, &format!("0d 040000{kind} 15 01000000 38 01")), lines(&[]));
+        assert_eq!(outputs_after(&mut connection, &format!("0d 040000{kind} 15 01000000 38 01")), lines(&[]));
         assert_eq!(connection.poll_event(), Some(Event::Ended { number: 4 }));
         assert!(connection.calls.is_empty());
     }
 }
 
 #[test]
-fn a_destroyed_port_ends_what_was_open_on_it() {
+fn destroyed_port_ends_its_calls_and_streams() {
     let mut connection = open();
-    said(&mut connection, LISTEN);
+    outputs_after(&mut connection, LISTEN);
     connection.open_stream(4);
     outputs(&mut connection);
     connection.poll_event();
-    assert_eq!(said(&mut connection, "0d 00000050 15 01000000"), lines(&["0d 04000018 15 01000000 38 01"]));
+    assert_eq!(
+        outputs_after(&mut connection, "0d 00000050 15 01000000"),
+        lines(&["0d 04000018 15 01000000 38 01"])
+    );
     assert_eq!(connection.poll_event(), Some(Event::Ended { number: 4 }));
     assert!(connection.ports.is_empty() && connection.calls.is_empty());
 }
 
 /// The number and the code of the only answer, which is an error.
 fn error(connection: &mut Connection<char>, message: &str) -> (u32, u32) {
-    let answer = said(connection, message);
+    let answer = outputs_after(connection, message);
     assert_eq!(answer.len(), 1, "{message}");
     let bytes = Vec::from_hex(&answer[0]).unwrap();
     let error = <protocol::dcl_rpc::RemoteError as protocol::Message>::decode(&bytes[..]).unwrap();
@@ -129,7 +132,7 @@ fn error(connection: &mut Connection<char>, message: &str) -> (u32, u32) {
 }
 
 #[test]
-fn whatever_cannot_be_done_is_answered_with_an_error() {
+fn invalid_message_is_answered_with_an_error() {
     let mut connection = open();
     for (message, number, code) in [
         ("0d 02000038 15 09000000 22 05 506c617a61", 2, ErrorCode::UnknownPort),
@@ -148,17 +151,21 @@ fn whatever_cannot_be_done_is_answered_with_an_error() {
     ] {
         assert_eq!(error(&mut connection, message), (number, code as u32), "{message}");
     }
-    assert_eq!(said(&mut connection, "0d 05000048"), lines(&[]), "an error is not answered with one");
+    assert_eq!(
+        outputs_after(&mut connection, "0d 05000048"),
+        lines(&[]),
+        "an error is not answered with one"
+    );
     assert_eq!(connection.receive(&hex("0d 01")), Err(Undecodable));
 }
 
 #[test]
-fn there_is_never_more_than_the_limits() {
+fn ports_and_calls_stay_within_their_limits() {
     let mut connection = open();
-    assert_eq!(said(&mut connection, "0d 01000028"), lines(&["0d 01000030 15 02000000"]));
+    assert_eq!(outputs_after(&mut connection, "0d 01000028"), lines(&["0d 01000030 15 02000000"]));
     assert_eq!(error(&mut connection, "0d 01000028"), (1, ErrorCode::LimitReached as u32));
     for number in 3..6 {
-        said(&mut connection, &GREET.replacen('3', &number.to_string(), 1));
+        outputs_after(&mut connection, &GREET.replacen('3', &number.to_string(), 1));
     }
     assert_eq!(connection.calls.len(), 3);
     assert_eq!(error(&mut connection, GREET), (3, ErrorCode::Unexpected as u32), "the number is in use");
@@ -167,14 +174,14 @@ fn there_is_never_more_than_the_limits() {
 }
 
 #[test]
-fn modules_that_come_later_are_counted_after_those_loaded_before() {
+fn procedure_ids_continue_after_earlier_modules() {
     let mut connection = open();
     connection.offer([&CASINO]);
     let bet = lines(&["0d 02000040 15 01000000 2a 0a 0d 03000000 12 03 426574"]);
     for _ in 0..2 {
-        assert_eq!(said(&mut connection, "0d 02000038 15 01000000 22 06 436173696e6f"), bet);
+        assert_eq!(outputs_after(&mut connection, "0d 02000038 15 01000000 22 06 436173696e6f"), bet);
     }
-    said(&mut connection, "0d 03000008 15 01000000 25 03000000");
+    outputs_after(&mut connection, "0d 03000008 15 01000000 25 03000000");
     assert!(matches!(connection.poll_event(), Some(Event::Called { procedure: 'b', .. })));
 }
 
@@ -208,7 +215,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(2_000))]
 
     #[test]
-    fn no_bytes_panic_or_make_it_grow(messages in prop::collection::vec(messages(), 0..120), answers: u8) {
+    fn any_bytes_neither_panic_nor_exceed_the_bounds(messages in prop::collection::vec(messages(), 0..120), answers: u8) {
         let mut connection = Connection::new(LIMITS, [&PLAZA, &CASINO]);
         connection.poll_output();
         for message in messages {
@@ -225,12 +232,12 @@ proptest! {
                     }
                 }
             }
-            for number in connection.wanted().collect::<Vec<_>>() {
-                connection.element(number, "element".into());
+            for number in connection.requested_streams().collect::<Vec<_>>() {
+                connection.send_element(number, "element".into());
             }
             prop_assert!(connection.output.len() <= 2 * (1 + LIMITS.calls));
             while let Some(output) = connection.poll_output() {
-                prop_assert!(frame::read(&output).is_ok());
+                prop_assert!(frame::decode_client_message(&output).is_ok());
             }
             prop_assert!(connection.ports.len() <= LIMITS.ports && connection.calls.len() <= LIMITS.calls);
             prop_assert!(connection.ports.values().all(|loaded| loaded.len() <= 2));

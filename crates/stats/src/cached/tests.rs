@@ -39,7 +39,7 @@ impl World {
             world.encodings.fetch_add(1, Ordering::Relaxed);
             let version = world.version();
             let number = if world.is_constant { 0 } else { version.changes };
-            Draft { version, heard: None, list: List::new("[", [(number, number)], "]") }
+            Draft { version, updated_at: None, list: List::new("[", [(number, number)], "]") }
         }
     }
 
@@ -69,8 +69,8 @@ async fn changing_world_is_encoded_once_a_second() {
         world.change();
         let answers = join_all((0..10).map(|_| world.get(&cached))).await;
         for answer in answers {
-            assert!(answer.taken.elapsed() <= ENCODING_INTERVAL, "too old");
-            taken.push(answer.taken);
+            assert!(answer.taken_at.elapsed() <= ENCODING_INTERVAL, "too old");
+            taken.push(answer.taken_at);
         }
         time::advance(Duration::from_millis(10)).await;
     }
@@ -97,7 +97,7 @@ async fn answer_holds_every_event_that_was_delivered() {
     world.happen();
     let answer = world.get(&cached).await;
     assert_eq!(answer.version.event, 1);
-    assert!(answer.taken - first.taken >= ENCODING_INTERVAL, "it waits for its turn");
+    assert!(answer.taken_at - first.taken_at >= ENCODING_INTERVAL, "it waits for its turn");
     assert_eq!(world.encodings(), 2);
 }
 
@@ -152,7 +152,7 @@ async fn text(body: Body) -> String {
 async fn selected_elements_keep_the_order_of_the_list() {
     let draft = || Draft {
         version: Version::default(),
-        heard: None,
+        updated_at: None,
         list: List::new("{", [("c", 1), ("a", 2), ("b", 3), ("a", 4)], "}"),
     };
     let answer = Cached::new("/test").get(Version::default(), draft).await.unwrap();
@@ -175,7 +175,7 @@ async fn large_selection_is_the_same_text() {
         let word = word.clone();
         move || {
             let list = List::new("[", (0..100_u64).map(|key| (key, word.clone())), "]");
-            Draft { version: Version::default(), heard: None, list }
+            Draft { version: Version::default(), updated_at: None, list }
         }
     };
     let answer = cached().get(Version::default(), draft).await.unwrap();

@@ -5,7 +5,7 @@ const LIMITS: Limits =
     Limits { events: 4, readers: 2, readers_per_network: 2, keep_alive: Duration::from_secs(100) };
 
 fn network(last: u8) -> Network {
-    Network::of(std::net::IpAddr::from([10, 0, 0, last]), 64)
+    Network::from_ip(std::net::IpAddr::from([10, 0, 0, last]), 64)
 }
 
 fn feed_with(limits: Limits) -> Arc<Feed> {
@@ -17,7 +17,7 @@ fn feed() -> Arc<Feed> {
 }
 
 /// Something happens to the islands with these numbers.
-fn happens(feed: &Feed, numbers: std::ops::RangeInclusive<u32>) {
+fn publish(feed: &Feed, numbers: std::ops::RangeInclusive<u32>) {
     let event = |number| Event::IslandClosed(IslandClosed { time: 1, island: number_name(number) });
     feed.publish(&numbers.map(event).collect::<Vec<_>>());
 }
@@ -27,7 +27,7 @@ fn number_name(number: u32) -> String {
 }
 
 /// What the reader is told next: the name of each event and its island, or the reason of a reset.
-async fn told(reader: &mut Reader) -> Vec<String> {
+async fn next_events(reader: &mut Reader) -> Vec<String> {
     let chunk = reader.next().await.unwrap();
     let text = std::str::from_utf8(&chunk).unwrap();
     assert!(text.ends_with("\n\n"), "whole events: {text}");
@@ -45,31 +45,31 @@ fn id(number: u64) -> String {
 }
 
 #[tokio::test]
-async fn a_reader_begins_with_the_present_and_follows() {
+async fn reader_without_id_starts_at_the_latest_event() {
     let feed = feed();
-    happens(&feed, 1..=2);
+    publish(&feed, 1..=2);
     let mut reader = feed.read(None, network(1), Instant::now()).unwrap();
     let ready = reader.next().await.unwrap();
     let ready = std::str::from_utf8(&ready).unwrap();
     assert!(ready.starts_with(&format!("event: ready\nid: {}\ndata: ", id(2))), "{ready}");
-    happens(&feed, 3..=4);
-    assert_eq!(told(&mut reader).await, ["island_closed I3", "island_closed I4"]);
+    publish(&feed, 3..=4);
+    assert_eq!(next_events(&mut reader).await, ["island_closed I3", "island_closed I4"]);
     // It waits, and is woken.
     let late = async {
         tokio::task::yield_now().await;
-        happens(&feed, 5..=5);
+        publish(&feed, 5..=5);
     };
-    let (told, ()) = tokio::join!(told(&mut reader), late);
-    assert_eq!(told, ["island_closed I5"]);
+    let (received, ()) = tokio::join!(next_events(&mut reader), late);
+    assert_eq!(received, ["island_closed I5"]);
 }
 
 #[tokio::test]
-async fn who_comes_back_gets_what_it_missed_as_far_as_it_is_kept() {
+async fn reader_resumes_from_its_id_while_events_are_kept() {
     let feed = feed();
-    happens(&feed, 1..=6);
+    publish(&feed, 1..=6);
     let reads = async |last: &str| {
         let mut reader = feed.read(Some(last), network(1), Instant::now()).unwrap();
-        told(&mut reader).await
+        next_events(&mut reader).await
     };
     assert_eq!(reads(&id(4)).await, ["island_closed I5", "island_closed I6"]);
     assert_eq!(reads(&id(2)).await.len(), 4, "exactly what is kept");
@@ -80,48 +80,48 @@ async fn who_comes_back_gets_what_it_missed_as_far_as_it_is_kept() {
     }
     // After a reset it follows from the present.
     let mut reader = feed.read(Some("x"), network(1), Instant::now()).unwrap();
-    told(&mut reader).await;
-    happens(&feed, 7..=7);
-    assert_eq!(told(&mut reader).await, ["island_closed I7"]);
+    next_events(&mut reader).await;
+    publish(&feed, 7..=7);
+    assert_eq!(next_events(&mut reader).await, ["island_closed I7"]);
 }
 
 #[tokio::test]
-async fn a_slow_reader_is_told_that_it_missed_something_and_costs_nobody_anything() {
+async fn slow_reader_is_reset_and_delays_no_other_reader() {
     let feed = feed();
     let mut slow = feed.read(None, network(1), Instant::now()).unwrap();
     let mut quick = feed.read(None, network(1), Instant::now()).unwrap();
-    assert_eq!(told(&mut quick).await, ["ready -"]);
+    assert_eq!(next_events(&mut quick).await, ["ready -"]);
     for number in 1..=9 {
-        happens(&feed, number..=number);
-        assert_eq!(told(&mut quick).await, [format!("island_closed {}", number_name(number))]);
+        publish(&feed, number..=number);
+        assert_eq!(next_events(&mut quick).await, [format!("island_closed {}", number_name(number))]);
         assert!(feed.ring().frames.len() <= LIMITS.events);
     }
-    assert_eq!(told(&mut slow).await, ["ready -"]);
-    assert_eq!(told(&mut slow).await, ["reset slow"]);
-    happens(&feed, 10..=10);
-    assert_eq!(told(&mut slow).await, ["island_closed I10"]);
+    assert_eq!(next_events(&mut slow).await, ["ready -"]);
+    assert_eq!(next_events(&mut slow).await, ["reset slow"]);
+    publish(&feed, 10..=10);
+    assert_eq!(next_events(&mut slow).await, ["island_closed I10"]);
 }
 
 #[tokio::test]
-async fn much_comes_in_chunks_and_whole() {
+async fn large_backlog_arrives_in_chunks_of_whole_events() {
     let feed = feed_with(Limits { events: 10_000, ..LIMITS });
     let mut reader = feed.read(None, network(1), Instant::now()).unwrap();
-    told(&mut reader).await;
-    happens(&feed, 1..=3_000);
+    next_events(&mut reader).await;
+    publish(&feed, 1..=3_000);
     let mut got = Vec::new();
     while got.len() < 3_000 {
-        got.extend(told(&mut reader).await);
+        got.extend(next_events(&mut reader).await);
         assert!(got.len() < 3_000 || got.last().unwrap() == "island_closed I3000");
     }
     assert_eq!(got.len(), 3_000);
 }
 
 #[tokio::test]
-async fn seats_are_counted_given_back_and_taken_from_who_takes_nothing() {
+async fn slots_are_limited_and_freed_from_stalled_readers() {
     let (feed, now) = (feed(), Instant::now());
     let mut stalled = feed.read(None, network(1), now).unwrap();
     let other = feed.read(None, network(1), now).unwrap();
-    assert_eq!(feed.read(None, network(1), now).unwrap_err(), Refused::Full);
+    assert_eq!(feed.read(None, network(1), now).unwrap_err(), ReaderRejected::Full);
     drop(other);
     let later = now + Duration::from_secs(150);
     let mut fresh = feed.read(None, network(1), later).unwrap();
@@ -134,33 +134,33 @@ async fn seats_are_counted_given_back_and_taken_from_who_takes_nothing() {
 }
 
 #[tokio::test]
-async fn who_hears_nothing_hears_a_comment() {
+async fn idle_reader_receives_a_comment() {
     let feed = feed_with(Limits { keep_alive: Duration::from_millis(1), ..LIMITS });
     let mut reader = feed.read(None, network(1), Instant::now()).unwrap();
-    told(&mut reader).await;
+    next_events(&mut reader).await;
     assert_eq!(&reader.next().await.unwrap()[..], KEEP_ALIVE);
-    happens(&feed, 1..=1);
-    assert_eq!(told(&mut reader).await, ["island_closed I1"]);
+    publish(&feed, 1..=1);
+    assert_eq!(next_events(&mut reader).await, ["island_closed I1"]);
 }
 
 #[tokio::test]
-async fn the_end_of_the_feed_wakes_and_ends_everybody() {
+async fn closing_the_feed_ends_all_readers() {
     let feed = feed();
     let mut reader = feed.read(None, network(1), Instant::now()).unwrap();
-    told(&mut reader).await;
+    next_events(&mut reader).await;
     let close = async {
         tokio::task::yield_now().await;
         feed.close();
     };
     assert_eq!(tokio::join!(reader.next(), close).0, None);
-    assert_eq!(feed.read(None, network(1), Instant::now()).unwrap_err(), Refused::Closed);
+    assert_eq!(feed.read(None, network(1), Instant::now()).unwrap_err(), ReaderRejected::Closed);
 }
 
 #[tokio::test]
-async fn network_at_its_limit_leaves_seats_to_others() {
+async fn network_at_its_limit_leaves_slots_to_others() {
     let (feed, now) = (feed_with(Limits { readers: 3, readers_per_network: 2, ..LIMITS }), Instant::now());
     let readers = [(); 2].map(|()| feed.read(None, network(1), now).unwrap());
-    assert_eq!(feed.read(None, network(1), now).unwrap_err(), Refused::NetworkFull);
+    assert_eq!(feed.read(None, network(1), now).unwrap_err(), ReaderRejected::NetworkFull);
     let _other = feed.read(None, network(2), now).unwrap();
     drop(readers);
     assert!(feed.read(None, network(1), now).is_ok());

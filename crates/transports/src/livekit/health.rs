@@ -14,9 +14,9 @@ pub(crate) struct Health {
 
 /// What follows from a probe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Verdict {
+pub(crate) enum HealthUpdate {
     /// One failure proves nothing: probe again, at once.
-    Repeat,
+    ProbeAgain,
     /// The state of the server is known.
     Known {
         healthy: bool,
@@ -30,7 +30,7 @@ const SUCCESSES_TO_HEALTHY: u32 = 3;
 
 impl Health {
     /// Takes the outcome of a probe.
-    pub(crate) fn judge(&mut self, answered: bool) -> Verdict {
+    pub(crate) fn observe(&mut self, answered: bool) -> HealthUpdate {
         if answered {
             (self.failures, self.successes) = (0, self.successes.saturating_add(1));
         } else {
@@ -38,11 +38,11 @@ impl Health {
         }
         let healthy = match (self.healthy, answered) {
             (Some(false), true) => self.successes >= SUCCESSES_TO_HEALTHY,
-            (_, false) if self.failures < FAILURES_TO_UNHEALTHY => return Verdict::Repeat,
+            (_, false) if self.failures < FAILURES_TO_UNHEALTHY => return HealthUpdate::ProbeAgain,
             (_, answered) => answered,
         };
         let before = self.healthy.replace(healthy);
-        Verdict::Known { healthy, changed: before != Some(healthy) }
+        HealthUpdate::Known { healthy, changed: before != Some(healthy) }
     }
 }
 
@@ -50,8 +50,8 @@ impl Health {
 mod tests {
     use super::*;
 
-    fn known(healthy: bool, changed: bool) -> Verdict {
-        Verdict::Known { healthy, changed }
+    fn known(healthy: bool, changed: bool) -> HealthUpdate {
+        HealthUpdate::Known { healthy, changed }
     }
 
     #[test]
@@ -60,29 +60,29 @@ mod tests {
         for (answered, verdict) in [
             (true, known(true, true)),
             (true, known(true, false)),
-            (false, Verdict::Repeat),
+            (false, HealthUpdate::ProbeAgain),
             (true, known(true, false)),
-            (false, Verdict::Repeat),
+            (false, HealthUpdate::ProbeAgain),
             (false, known(false, true)),
             (true, known(false, false)),
             (true, known(false, false)),
-            (false, Verdict::Repeat),
+            (false, HealthUpdate::ProbeAgain),
             (false, known(false, false)),
             (false, known(false, false)),
             (true, known(false, false)),
             (true, known(false, false)),
             (true, known(true, true)),
-            (false, Verdict::Repeat),
+            (false, HealthUpdate::ProbeAgain),
             (false, known(false, true)),
         ] {
-            assert_eq!(health.judge(answered), verdict);
+            assert_eq!(health.observe(answered), verdict);
         }
     }
 
     #[test]
     fn server_that_never_answered_is_unhealthy_after_two_probes() {
         let mut health = Health::default();
-        assert_eq!(health.judge(false), Verdict::Repeat);
-        assert_eq!(health.judge(false), known(false, true));
+        assert_eq!(health.observe(false), HealthUpdate::ProbeAgain);
+        assert_eq!(health.observe(false), known(false, true));
     }
 }

@@ -8,7 +8,7 @@ use std::{fmt, time::Duration};
 use livekit_api::access_token::{AccessToken, AccessTokenError, VideoGrants};
 use protocol::{Address, ConnectionString, RoomName};
 
-pub use probe::{Probe, ProbeError, Report, Watch};
+pub use probe::{HealthReport, HealthWatch, Probe, ProbeError};
 
 /// What a LiveKit server knows us by.
 #[derive(Clone)]
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn the_server_takes_the_token() {
+    fn server_accepts_the_token() {
         let verify = |key: &str, secret: &str| TokenVerifier::with_api_key(key, secret).verify(&token());
         let claims = verify("key", "secret").unwrap();
         assert_eq!(claims.sub, Address::new([0xab; 20]).to_string());
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn the_token_says_what_clients_expect_and_no_more() {
+    fn token_has_exactly_the_expected_claims() {
         let before = unix_seconds(SystemTime::now());
         let token = token();
         let after = unix_seconds(SystemTime::now());
@@ -140,13 +140,13 @@ mod tests {
     }
 
     #[test]
-    fn without_a_key_there_is_no_token() {
+    fn minting_without_a_key_fails() {
         let minter = Minter::new(Keys::new("", ""), TTL);
         assert!(minter.connection("wss://host", &"I1".parse().unwrap(), Address::new([1; 20])).is_err());
     }
 
     #[test]
-    fn the_secret_is_not_shown() {
+    fn debug_output_hides_the_api_secret() {
         let shown = format!("{:?}", Minter::new(Keys::new("key", "hush"), TTL));
         assert!(shown.contains("key") && !shown.contains("hush"), "{shown}");
     }

@@ -5,14 +5,14 @@ use tokio::time::{self, Interval, MissedTickBehavior};
 
 use super::{
     Keys,
-    health::{Health, Verdict},
+    health::{Health, HealthUpdate},
 };
 
 /// Asks a LiveKit server for its rooms, which shows that it is there and takes our key.
 #[derive(Debug)]
 pub struct Probe {
     client: RoomClient,
-    deadline: Duration,
+    timeout: Duration,
 }
 
 /// Why a probe failed. Holds nothing of what the server said beside its kind of error: it may
@@ -21,7 +21,7 @@ pub struct Probe {
 pub enum ProbeError {
     /// The deadline passed.
     #[error("no answer within {0:?}")]
-    TooSlow(Duration),
+    TimedOut(Duration),
     /// There is no connection, or it broke.
     #[error("it cannot be reached: {0}")]
     Unreachable(String),
@@ -33,26 +33,26 @@ pub enum ProbeError {
     Failed,
     /// Servers refuse a key in plain text, too.
     #[error("it answered as no LiveKit server should, or refuses the API key or the secret")]
-    NotUnderstood,
+    InvalidResponse,
 }
 
 /// An answer to come.
-type Answer = Pin<Box<dyn Future<Output = Result<u32, ProbeError>> + Send>>;
+type PendingProbe = Pin<Box<dyn Future<Output = Result<u32, ProbeError>> + Send>>;
 
 /// Probes a server every second, and reports its state every second, also while an answer takes longer.
-pub struct Watch {
+pub struct HealthWatch {
     probe: Arc<Probe>,
     health: Health,
     ticks: Interval,
     /// The probe that is not answered yet.
-    pending: Option<Answer>,
+    pending: Option<PendingProbe>,
     /// The last report; `None` before the first answer.
     reported: Option<Result<u32, ProbeError>>,
 }
 
 /// How a server is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Report {
+pub struct HealthReport {
     /// How many people are in its rooms; or why it is unhealthy.
     pub users: Result<u32, ProbeError>,
     /// Whether this is the first report, or it was healthy before and is not now, or the other way
@@ -60,27 +60,27 @@ pub struct Report {
     pub changed: bool,
 }
 
-const INTERVAL: Duration = Duration::from_secs(1);
+const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 /// A loaded server answers late and serves media all the same. A server that hangs is known to be
 /// unhealthy after two of these.
-const DEADLINE: Duration = Duration::from_secs(5);
+const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl Probe {
     /// A probe of the server whose API is at `api_url` (`http://host:port` or `https://host`).
     pub fn new(api_url: &str, keys: &Keys) -> Self {
-        Self::with_deadline(api_url, keys, DEADLINE)
+        Self::with_timeout(api_url, keys, PROBE_TIMEOUT)
     }
 
-    fn with_deadline(api_url: &str, keys: &Keys, deadline: Duration) -> Self {
+    fn with_timeout(api_url: &str, keys: &Keys, deadline: Duration) -> Self {
         // Another region's server would say nothing of this one.
         let client = RoomClient::with_api_key(api_url, &keys.api_key, &keys.api_secret).with_failover(false);
-        Self { client, deadline }
+        Self { client, timeout: deadline }
     }
 
     /// How many people are in the server's rooms.
     pub async fn users(&self) -> Result<u32, ProbeError> {
-        let rooms = time::timeout(self.deadline, self.client.list_rooms(Vec::new())).await;
-        let rooms = rooms.map_err(|_| ProbeError::TooSlow(self.deadline))??;
+        let rooms = time::timeout(self.timeout, self.client.list_rooms(Vec::new())).await;
+        let rooms = rooms.map_err(|_| ProbeError::TimedOut(self.timeout))??;
         Ok(rooms.iter().fold(0, |users, room| users.saturating_add(room.num_participants)))
     }
 }
@@ -96,7 +96,7 @@ impl From<ServiceError> for ProbeError {
                 Self::Unreachable(root_cause(&error))
             }
             ServiceError::Twirp(ServerError::Url(error)) => Self::Unreachable(error.to_string()),
-            ServiceError::Twirp(_) => Self::NotUnderstood,
+            ServiceError::Twirp(_) => Self::InvalidResponse,
             // No token could be made of them.
             ServiceError::AccessToken(_) | ServiceError::Env(_) => Self::Refused,
         }
@@ -107,56 +107,56 @@ fn root_cause(error: &dyn Error) -> String {
     error.source().map_or_else(|| error.to_string(), root_cause)
 }
 
-impl Watch {
+impl HealthWatch {
     /// A watch that begins now. Needs a runtime with a clock and sockets.
     pub fn new(probe: Probe) -> Self {
-        let mut ticks = time::interval(INTERVAL);
+        let mut ticks = time::interval(PROBE_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Self { probe: Arc::new(probe), health: Health::default(), ticks, pending: None, reported: None }
     }
 
     /// The state of the server, when it is known, and again every second. Cancel-safe.
-    pub async fn next(&mut self) -> Report {
+    pub async fn next(&mut self) -> HealthReport {
         loop {
             let Some(pending) = &mut self.pending else {
                 self.ticks.tick().await;
-                self.ask();
+                self.start_probe();
                 continue;
             };
             tokio::select! {
                 biased;
                 users = pending => {
                     self.pending = None;
-                    match self.health.judge(users.is_ok()) {
-                        Verdict::Repeat => self.ask(),
-                        Verdict::Known { healthy, changed } => return self.report(users, healthy, changed),
+                    match self.health.observe(users.is_ok()) {
+                        HealthUpdate::ProbeAgain => self.start_probe(),
+                        HealthUpdate::Known { healthy, changed } => return self.report(users, healthy, changed),
                     }
                 }
                 // The last report holds. A server that is not reported for some seconds counts as dead.
                 _ = self.ticks.tick() => {
                     if let Some(users) = self.reported.clone() {
-                        return Report { users, changed: false };
+                        return HealthReport { users, changed: false };
                     }
                 }
             }
         }
     }
 
-    fn ask(&mut self) {
+    fn start_probe(&mut self) {
         let probe = self.probe.clone();
         self.pending = Some(Box::pin(async move { probe.users().await }));
     }
 
-    fn report(&mut self, users: Result<u32, ProbeError>, healthy: bool, changed: bool) -> Report {
+    fn report(&mut self, users: Result<u32, ProbeError>, healthy: bool, changed: bool) -> HealthReport {
         // A server that answers again stays unhealthy for a while, for the reason that was given.
         let recovering = !healthy && users.is_ok();
         let users = self.reported.take().filter(|_| recovering).unwrap_or(users);
         self.reported = Some(users.clone());
-        Report { users, changed }
+        HealthReport { users, changed }
     }
 }
 
-impl fmt::Debug for Watch {
+impl fmt::Debug for HealthWatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Watch")
             .field("probe", &self.probe)

@@ -3,9 +3,9 @@ use std::collections::HashMap;
 use serde::Serialize;
 use tokio::time::Instant;
 
-use super::{Said, people::Told};
+use super::{SendReport, peers::AssignmentStats};
 use crate::{
-    bots::{report::Percentiles, server::ServerLoad},
+    bots::{report::Percentiles, server::MetricsClient},
     process,
 };
 
@@ -18,7 +18,7 @@ pub(super) struct Reading {
 }
 
 impl Reading {
-    pub(super) async fn take(director: &ServerLoad, bus_pid: Option<u32>) -> Option<Self> {
+    pub(super) async fn take(director: &MetricsClient, bus_pid: Option<u32>) -> Option<Self> {
         let metrics = director.metrics().await?;
         let bus = bus_pid.map(|pid| pid.to_string());
         let bus = bus.and_then(|pid| process::cpu_seconds_of(&pid).zip(process::resident_bytes_of(&pid)));
@@ -35,7 +35,7 @@ impl Reading {
     }
 
     /// The same, of all counters of this name, whatever their labels.
-    fn all_since(&self, earlier: &Self, name: &str, label: &str) -> f64 {
+    fn sum_since(&self, earlier: &Self, name: &str, label: &str) -> f64 {
         let mine = |name_of: &&String| name_of.starts_with(name) && name_of.contains(label);
         self.metrics
             .keys()
@@ -47,14 +47,14 @@ impl Reading {
 
 /// Of times that are counted in buckets the upper bounds, in milliseconds.
 #[derive(Debug, Clone, Copy, Serialize)]
-struct Bounds {
+struct BucketPercentiles {
     p50: f64,
     p99: f64,
     max: f64,
     samples: u64,
 }
 
-impl Bounds {
+impl BucketPercentiles {
     /// What a histogram counted between two readings.
     fn between(earlier: &Reading, later: &Reading, name: &str) -> Self {
         let prefix = format!("{name}_bucket{{le=\"");
@@ -74,7 +74,7 @@ impl Bounds {
     }
 }
 
-impl std::fmt::Display for Bounds {
+impl std::fmt::Display for BucketPercentiles {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { p50, p99, max, samples } = self;
         write!(f, "p50 below {p50} p99 below {p99} max below {max} ms, {samples} times")
@@ -102,9 +102,9 @@ pub(super) struct Summary {
     lost: f64,
     /// What the director's bus says that it dropped.
     dropped: f64,
-    flush_ms: Bounds,
+    flush_ms: BucketPercentiles,
     /// How late flushes began.
-    lag_ms: Bounds,
+    lag_ms: BucketPercentiles,
     skipped_flushes: f64,
     changes: u64,
     /// From the moment at which somebody was to say that it had jumped until it was told of its island.
@@ -126,8 +126,8 @@ impl Summary {
     pub(super) fn new(
         people: usize,
         rate: f64,
-        said: &Said,
-        told: &Told,
+        said: &SendReport,
+        told: &AssignmentStats,
         [before, during, after]: [&Reading; 3],
     ) -> Self {
         const HEARD: &str = "atoll_director_heartbeats_total";
@@ -137,26 +137,26 @@ impl Summary {
         let sent = said.messages as f64;
         let bus = before.bus.zip(during.bus).map(|(earlier, later)| (later.0 - earlier.0, later.1));
         let dropped = ["atoll_bus_dropped_total", "atoll_bus_slow_consumer_total"]
-            .map(|name| after.all_since(before, name, "\"director\""));
+            .map(|name| after.sum_since(before, name, "\"director\""));
         Self {
             people,
             peers: during.value("dcl_archipelago_peers_count"),
             islands: during.value("dcl_archipelago_islands_count"),
             offered_per_second: rate,
             sent: said.messages,
-            seconds: said.took.as_secs_f64(),
-            sent_per_second: sent / said.took.as_secs_f64(),
-            late_ms: Percentiles::of(&said.late),
+            seconds: said.elapsed.as_secs_f64(),
+            sent_per_second: sent / said.elapsed.as_secs_f64(),
+            late_ms: Percentiles::of(&said.lateness_us),
             heard,
             heard_per_second: during.since(before, HEARD) / seconds,
             lost: sent - heard,
             dropped: dropped[0] + dropped[1],
-            flush_ms: Bounds::between(before, during, "atoll_director_flush_seconds"),
-            lag_ms: Bounds::between(before, during, "atoll_director_flush_lag_seconds"),
+            flush_ms: BucketPercentiles::between(before, during, "atoll_director_flush_seconds"),
+            lag_ms: BucketPercentiles::between(before, during, "atoll_director_flush_lag_seconds"),
             skipped_flushes: after.since(before, "atoll_director_flushes_skipped_total"),
-            changes: told.changes,
-            told_ms: Percentiles::of(&told.microseconds),
-            untold: told.untold,
+            changes: told.island_changes,
+            told_ms: Percentiles::of(&told.latency_us),
+            untold: told.unassigned_jumps,
             retold: after.since(before, "atoll_director_retold_total"),
             director_cores: cpu / seconds,
             director_us_per_heartbeat: 1e6 * cpu / sent,
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_histogram_what_came_between_two_readings_counts() {
+    fn histogram_percentiles_cover_only_the_interval() {
         let counts = |counts: [f64; 3]| {
             let names = [
                 "a_seconds_bucket{le=\"0.1\"}",
@@ -231,16 +231,20 @@ mod tests {
             ];
             reading(&names.into_iter().zip(counts).collect::<Vec<_>>())
         };
-        let bounds = Bounds::between(&counts([90.0, 90.0, 95.0]), &counts([92.0, 190.0, 195.0]), "a_seconds");
+        let bounds = BucketPercentiles::between(
+            &counts([90.0, 90.0, 95.0]),
+            &counts([92.0, 190.0, 195.0]),
+            "a_seconds",
+        );
         assert_eq!((bounds.p50, bounds.max, bounds.samples), (1_000.0, 1_000.0, 100));
     }
 
     #[test]
-    fn what_is_counted_under_several_labels_is_summed() {
+    fn counters_of_several_labels_are_summed() {
         let before =
             reading(&[("a{subscriber=\"director\",reason=\"x\"}", 1.0), ("a{subscriber=\"stats\"}", 7.0)]);
         let after =
             reading(&[("a{subscriber=\"director\",reason=\"x\"}", 3.0), ("a{subscriber=\"stats\"}", 9.0)]);
-        assert_eq!(after.all_since(&before, "a", "\"director\""), 2.0);
+        assert_eq!(after.sum_since(&before, "a", "\"director\""), 2.0);
     }
 }

@@ -19,12 +19,12 @@ fn load_with(environment: &[(&str, &str)], flags: &[(&'static str, &str)]) -> Se
 }
 
 #[test]
-fn the_defaults_are_valid() {
+fn defaults_are_valid() {
     assert_eq!(load_with(&[], &[]).server.listen, "127.0.0.1:5000");
 }
 
 #[test]
-fn flags_are_stronger_than_the_environment() {
+fn flags_override_the_environment() {
     let environment = [("ATOLL__SERVER__LISTEN", "127.0.0.1:1"), ("ATOLL__ROOMS__MAX_USERS", "7")];
     let settings = load_with(&environment, &[("server.listen", "127.0.0.1:2")]);
     assert_eq!((settings.server.listen.as_str(), settings.rooms.max_users), ("127.0.0.1:2", 7));
@@ -34,7 +34,7 @@ fn flags_are_stronger_than_the_environment() {
 }
 
 #[test]
-fn all_problems_are_named_at_once_with_key_value_and_place() {
+fn all_problems_are_reported_with_key_value_and_source() {
     let toml =
         "[rooms]\nmax_users = \"many\"\njoin_distance_m = 1\n[colour]\nsky = 1\n[gateway]\nmax_sessions = 0";
     let environment = [("ATOLL__ISLANDS__LEAVE_DISTANCE_M", "10"), ("ATOLL__LOG__FORMAT", "xml")];
@@ -53,13 +53,13 @@ fn all_problems_are_named_at_once_with_key_value_and_place() {
 }
 
 #[test]
-fn metrics_listen_without_port_is_named() {
+fn metrics_listen_without_port_is_refused() {
     let problems = problems("[server]\nmetrics_listen = \"127.0.0.1\"", &[]);
     assert_eq!(problems, ["server.metrics_listen = 127.0.0.1: must be an IP address and a port, or empty"]);
 }
 
 #[test]
-fn lease_replicas_that_jetstream_lacks_are_named() {
+fn unsupported_lease_replicas_are_refused() {
     for count in [2, 4, 7] {
         let problems = problems(&format!("[bus]\nlease_replicas = {count}"), &[]);
         assert_eq!(problems, [format!("bus.lease_replicas = {count}: must be 0 (automatic), 1, 3 or 5")]);
@@ -67,7 +67,7 @@ fn lease_replicas_that_jetstream_lacks_are_named() {
 }
 
 #[test]
-fn impossible_limits_on_presence_are_named() {
+fn invalid_presence_access_settings_are_refused() {
     for (toml, problem) in [
         ("[stats]\npublic = \"maybe\"", "stats.public = maybe: must be true, false or token"),
         ("[stats]\npublic = \"token\"", "stats.token = (hidden): must have at least 16 characters"),
@@ -86,7 +86,7 @@ fn impossible_limits_on_presence_are_named() {
 }
 
 #[test]
-fn what_presence_cannot_do_is_named() {
+fn invalid_presence_settings_are_refused() {
     let toml = "[realm]\ncontent_url = \"peer/content\"\n[stats]\npositions = \"city\"\nfeed_events = 0";
     let problems = problems(toml, &[]);
     for part in [
@@ -100,13 +100,13 @@ fn what_presence_cannot_do_is_named() {
 }
 
 #[test]
-fn the_reference_names_every_setting_and_its_default() {
+fn reference_lists_every_setting_and_default() {
     let reference = include_str!("../../../../../docs/configuration.md");
-    let toml = crate::config::print(&Settings::specimen());
+    let toml = crate::config::print(&Settings::example());
     let mut section = String::new();
     for line in toml.lines() {
         if let Some(name) = line.strip_prefix('[') {
-            section = generic(name.trim_end_matches(']'));
+            section = without_node_name(name.trim_end_matches(']'));
         } else if let Some((key, value)) = line.split_once(" = ") {
             let heading = format!("## `[{section}]`");
             let (_, table) = reference.split_once(&heading).expect(&heading);
@@ -120,7 +120,7 @@ const TRANSPORTS: &str = "[livekit.lk-1]\nurl = \"wss://lk.example\"\napi_key = 
     [external.pulse]\ntemplate = \"pulse:{island}\"\n";
 
 #[test]
-fn a_node_of_the_file_gets_its_secret_from_the_environment() {
+fn node_in_file_gets_its_secret_from_the_environment() {
     let mut file = tempfile::Builder::new().suffix(".toml").tempfile().unwrap();
     file.write_all(TRANSPORTS.as_bytes()).unwrap();
     for variable in ["ATOLL__LIVEKIT__LK_1__API_SECRET", "ATOLL__LIVEKIT__LK-1__API_SECRET"] {
@@ -134,7 +134,7 @@ fn a_node_of_the_file_gets_its_secret_from_the_environment() {
 }
 
 #[test]
-fn a_node_of_the_environment_alone_is_one_too() {
+fn node_can_be_configured_by_the_environment_alone() {
     let environment = [
         ("ATOLL__LIVEKIT__MAIN__URL", "ws://127.0.0.1:7880"),
         ("ATOLL__LIVEKIT__MAIN__API_KEY", "devkey"),
@@ -147,7 +147,7 @@ fn a_node_of_the_environment_alone_is_one_too() {
 }
 
 #[test]
-fn problems_of_nodes_are_named_like_all_others() {
+fn node_problems_are_reported_like_all_others() {
     let more = "[livekit.bare]\n[livekit.\"a b\"]\nurl = \"\"\n[livekit.lk-2]\nsecret = \"hush\"\n\
         api_secret = [\"hush\"]\n[external.pulse.x]\ny = 1\n[p2p]\nice = \"\"\n[external]\nz = 1\n";
     let environment =
@@ -174,7 +174,7 @@ fn problems_of_nodes_are_named_like_all_others() {
 }
 
 #[test]
-fn room_nodes_are_few_and_each_has_a_name() {
+fn room_node_count_and_names_are_validated() {
     let nodes = |nodes: &str| problems(&format!("[rooms]\nnodes = {nodes}"), &[]);
     assert_eq!(nodes("0"), ["rooms.nodes = 0: must be 1 to 16"]);
     assert_eq!(nodes("17"), ["rooms.nodes = 17: must be 1 to 16"]);
@@ -193,14 +193,14 @@ fn short_token_secret_is_rejected_and_not_printed() {
 }
 
 #[test]
-fn a_wildcard_needs_a_public_url() {
+fn wildcard_address_needs_a_public_url() {
     let problems = problems("[server]\nlisten = \"0.0.0.0:5000\"", &[]);
     assert_eq!(problems.len(), 1);
     assert!(problems[0].starts_with("server.public_url"), "{problems:?}");
 }
 
 #[test]
-fn a_file_that_is_no_toml_is_named_with_line() {
+fn malformed_toml_is_reported_with_its_line() {
     let problems = problems("[server]\nlisten = ", &[]);
     assert!(problems[0].contains("line 2"), "{problems:?}");
 }

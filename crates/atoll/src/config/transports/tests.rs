@@ -27,21 +27,21 @@ fn problems(change: impl FnOnce(&mut Settings)) -> Vec<String> {
 }
 
 #[test]
-fn good_nodes_are_told_to_the_director() {
+fn valid_nodes_are_passed_to_the_director() {
     let mut problems = Vec::new();
     let nodes = configured(&settings(), &mut problems);
     assert_eq!(problems, Vec::<String>::new());
     let [livekit, p2p, external] = &nodes[..] else { panic!("{nodes:?}") };
-    let Offer::LiveKit { api_url, .. } = &livekit.offer else { panic!("{livekit:?}") };
+    let TransportOffer::LiveKit { api_url, .. } = &livekit.offer else { panic!("{livekit:?}") };
     assert_eq!((livekit.node.as_str(), api_url.as_str()), ("lk", "https://lk.example"));
     assert_eq!((livekit.max_island_size, livekit.max_users, livekit.draining), (100, None, false));
     assert_eq!((p2p.node.as_str(), p2p.max_island_size), ("p2p", 12));
-    assert!(matches!(&external.offer, Offer::External(template) if template.protocol() == "pulse"));
+    assert!(matches!(&external.offer, TransportOffer::External(template) if template.protocol() == "pulse"));
     assert!(!format!("{nodes:?}").contains("hush"), "{nodes:?}");
 }
 
 #[test]
-fn each_bad_value_is_named() {
+fn each_invalid_value_is_reported() {
     let livekit =
         |change: fn(&mut LiveKit)| problems(|settings| settings.livekit.values_mut().for_each(change));
     let p2p = |change: fn(&mut P2p)| problems(|settings| change(&mut settings.p2p));
@@ -69,7 +69,7 @@ fn each_bad_value_is_named() {
 }
 
 #[test]
-fn room_nodes_are_counted_and_no_other_has_their_names() {
+fn room_nodes_are_numbered_and_their_names_reserved() {
     let rooms = |node: &str| {
         let mut rooms = Settings::default().rooms;
         (rooms.node, rooms.nodes) = (node.to_owned(), 3);
@@ -86,7 +86,7 @@ fn room_nodes_are_counted_and_no_other_has_their_names() {
 }
 
 #[test]
-fn external_nodes_speak_few_protocols_and_have_names_of_their_own() {
+fn external_nodes_have_few_protocols_and_unique_names() {
     let several = |settings: &mut Settings, protocols: u8| {
         for number in 0..protocols {
             let template = format!("x{}:{{island}}", number / 2);

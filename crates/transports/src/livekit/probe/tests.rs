@@ -18,7 +18,7 @@ use super::*;
 
 /// How a server answers.
 #[derive(Debug, Clone, Copy)]
-enum Mood {
+enum Behaviour {
     Answers,
     Hangs,
     Fails,
@@ -45,7 +45,7 @@ struct Room {
 struct Server {
     url: String,
     /// Its mood, and how many requests came in it.
-    state: Arc<Mutex<(Mood, u32)>>,
+    state: Arc<Mutex<(Behaviour, u32)>>,
 }
 
 fn keys() -> Keys {
@@ -53,7 +53,7 @@ fn keys() -> Keys {
 }
 
 impl Server {
-    async fn start(mood: Mood) -> Self {
+    async fn start(mood: Behaviour) -> Self {
         let state = Arc::new(Mutex::new((mood, 0)));
         let answering = state.clone();
         let answer = async move |headers: HeaderMap, body: Bytes| {
@@ -75,10 +75,10 @@ impl Server {
     }
 
     fn probe(&self, deadline: Duration) -> Probe {
-        Probe::with_deadline(&self.url, &keys(), deadline)
+        Probe::with_timeout(&self.url, &keys(), deadline)
     }
 
-    fn change(&self, mood: Mood) {
+    fn set_behaviour(&self, mood: Behaviour) {
         *self.state.lock().unwrap() = (mood, 0);
     }
 
@@ -87,48 +87,48 @@ impl Server {
     }
 }
 
-async fn respond(mood: Mood) -> Response {
+async fn respond(mood: Behaviour) -> Response {
     let twirp = |status: StatusCode, code: &str| {
         (status, format!("{{\"code\":\"{code}\",\"msg\":\"eyJ...\"}}")).into_response()
     };
     match mood {
-        Mood::Answers => {
+        Behaviour::Answers => {
             let room = |name: &str, num_participants| Room { name: name.to_owned(), num_participants };
             let rooms = Rooms { rooms: vec![room("I1", 2), room("I2", 0), room("I3", 40)] };
             ([(header::CONTENT_TYPE, "application/protobuf")], rooms.encode_to_vec()).into_response()
         }
-        Mood::Hangs => pending().await,
-        Mood::Fails => twirp(StatusCode::INTERNAL_SERVER_ERROR, "internal"),
-        Mood::RefusesInJson => twirp(StatusCode::UNAUTHORIZED, "unauthenticated"),
-        Mood::RefusesInText => (StatusCode::UNAUTHORIZED, "invalid token: eyJ...").into_response(),
+        Behaviour::Hangs => pending().await,
+        Behaviour::Fails => twirp(StatusCode::INTERNAL_SERVER_ERROR, "internal"),
+        Behaviour::RefusesInJson => twirp(StatusCode::UNAUTHORIZED, "unauthenticated"),
+        Behaviour::RefusesInText => (StatusCode::UNAUTHORIZED, "invalid token: eyJ...").into_response(),
     }
 }
 
 /// Long enough for a busy machine.
-const PATIENCE: Duration = Duration::from_secs(20);
-const IMPATIENCE: Duration = Duration::from_millis(20);
+const LONG_TIMEOUT: Duration = Duration::from_secs(20);
+const SHORT_TIMEOUT: Duration = Duration::from_millis(20);
 
 #[tokio::test]
-async fn a_probe_counts_people_or_says_why_it_cannot() {
-    let server = Server::start(Mood::Answers).await;
-    let probe = server.probe(PATIENCE);
+async fn probe_counts_participants_or_names_the_error() {
+    let server = Server::start(Behaviour::Answers).await;
+    let probe = server.probe(LONG_TIMEOUT);
     assert_eq!(probe.users().await, Ok(42));
     for (mood, error) in [
-        (Mood::RefusesInJson, ProbeError::Refused),
-        (Mood::RefusesInText, ProbeError::NotUnderstood),
-        (Mood::Fails, ProbeError::Failed),
+        (Behaviour::RefusesInJson, ProbeError::Refused),
+        (Behaviour::RefusesInText, ProbeError::InvalidResponse),
+        (Behaviour::Fails, ProbeError::Failed),
     ] {
-        server.change(mood);
+        server.set_behaviour(mood);
         let told = probe.users().await.unwrap_err();
         assert!(!told.to_string().contains("eyJ"), "{told}");
         assert_eq!(told, error, "{mood:?}");
     }
-    server.change(Mood::Hangs);
-    assert_eq!(server.probe(IMPATIENCE).users().await, Err(ProbeError::TooSlow(IMPATIENCE)));
+    server.set_behaviour(Behaviour::Hangs);
+    assert_eq!(server.probe(SHORT_TIMEOUT).users().await, Err(ProbeError::TimedOut(SHORT_TIMEOUT)));
 }
 
 #[tokio::test]
-async fn a_server_that_is_not_there_is_named_with_the_reason() {
+async fn unreachable_server_is_reported_with_the_cause() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     drop(listener);
@@ -141,7 +141,7 @@ async fn a_server_that_is_not_there_is_named_with_the_reason() {
 #[tokio::test]
 async fn server_that_hangs_is_unhealthy_after_two_probes() {
     /// The next report of another outcome. Until then the state is reported unchanged, every second.
-    async fn next_change(watch: &mut Watch) -> Report {
+    async fn next_change(watch: &mut HealthWatch) -> HealthReport {
         let healthy = watch.reported.as_ref().is_some_and(Result::is_ok);
         for _ in 0..20 {
             let report = watch.next().await;
@@ -152,34 +152,34 @@ async fn server_that_hangs_is_unhealthy_after_two_probes() {
         }
         panic!("nothing changes")
     }
-    let server = Server::start(Mood::Answers).await;
-    let mut watch = Watch::new(server.probe(Duration::from_millis(200)));
-    assert_eq!(watch.next().await, Report { users: Ok(42), changed: true });
-    assert_eq!(watch.next().await, Report { users: Ok(42), changed: false });
-    server.change(Mood::Hangs);
+    let server = Server::start(Behaviour::Answers).await;
+    let mut watch = HealthWatch::new(server.probe(Duration::from_millis(200)));
+    assert_eq!(watch.next().await, HealthReport { users: Ok(42), changed: true });
+    assert_eq!(watch.next().await, HealthReport { users: Ok(42), changed: false });
+    server.set_behaviour(Behaviour::Hangs);
     assert!(next_change(&mut watch).await.changed);
     assert_eq!(server.requests(), 2);
     let report = watch.next().await;
     assert_eq!((report.users.is_ok(), report.changed), (false, false));
-    server.change(Mood::Answers);
-    assert_eq!(next_change(&mut watch).await, Report { users: Ok(42), changed: true });
+    server.set_behaviour(Behaviour::Answers);
+    assert_eq!(next_change(&mut watch).await, HealthReport { users: Ok(42), changed: true });
     assert!(server.requests() >= 3, "one success proves nothing");
 }
 
 #[tokio::test]
 async fn server_that_answers_late_is_reported_healthy_meanwhile() {
-    let server = Server::start(Mood::Answers).await;
-    let mut watch = Watch::new(server.probe(PATIENCE));
-    assert_eq!(watch.next().await, Report { users: Ok(42), changed: true });
-    server.change(Mood::Hangs);
+    let server = Server::start(Behaviour::Answers).await;
+    let mut watch = HealthWatch::new(server.probe(LONG_TIMEOUT));
+    assert_eq!(watch.next().await, HealthReport { users: Ok(42), changed: true });
+    server.set_behaviour(Behaviour::Hangs);
     for _ in 0..3 {
-        assert_eq!(watch.next().await, Report { users: Ok(42), changed: false });
+        assert_eq!(watch.next().await, HealthReport { users: Ok(42), changed: false });
     }
     assert_eq!(server.requests(), 1, "one probe at a time");
 }
 
 #[test]
-fn a_probe_shows_no_secret() {
+fn debug_output_of_a_probe_hides_the_secret() {
     let shown = format!("{:?}", Probe::new("http://127.0.0.1:9", &Keys::new("key", "hush")));
     assert!(!shown.contains("hush"), "{shown}");
 }

@@ -1,0 +1,74 @@
+use rustc_hash::FxHashMap;
+
+use super::area::{Area, PARCEL_M, Shape};
+use crate::spatial::Point;
+
+/// Which areas a point is in, found without looking at all of them.
+///
+/// Shapes lie on the sheets of several grids, each sixteen times as coarse as the one before, on
+/// the finest where they cover only a few squares.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct AreaIndex {
+    /// By grid and square, the shapes that may reach into it, with their areas.
+    cells: FxHashMap<(u8, i32, i32), Vec<(u32, Shape)>>,
+    /// Which grids have anything on them.
+    grids: Vec<u8>,
+}
+
+/// A shape goes to the finest grid on which it covers at most so many squares a side.
+const MAX_CELLS_PER_SIDE: f64 = 4.0;
+const GRID_RATIO: f64 = 16.0;
+/// The side of the coarsest square is beyond any world.
+const COARSEST_GRID: u8 = 5;
+
+impl AreaIndex {
+    /// An atlas of those of the areas that are `wanted`.
+    pub(crate) fn new(areas: &[Area], is_included: impl Fn(usize) -> bool) -> Self {
+        let mut area_index = Self::default();
+        for (index, area) in areas.iter().enumerate().filter(|(index, _)| is_included(*index)) {
+            area.shapes.iter().for_each(|&shape| area_index.add(index as u32, shape));
+        }
+        area_index.grids.sort_unstable();
+        area_index.grids.dedup();
+        area_index
+    }
+
+    fn add(&mut self, area: u32, shape: Shape) {
+        let (low, high) = shape.bounds();
+        let widest = (high[0] - low[0]).max(high[1] - low[1]);
+        let fits = |grid: &u8| widest <= MAX_CELLS_PER_SIDE * cell_side_m(*grid);
+        let grid = (0..COARSEST_GRID).find(fits).unwrap_or(COARSEST_GRID);
+        self.grids.push(grid);
+        let [low, high] =
+            [low, high].map(|corner| corner.map(|metres| (metres / cell_side_m(grid)).floor() as i32));
+        for x in low[0]..=high[0] {
+            for z in low[1]..=high[1] {
+                self.cells.entry((grid, x, z)).or_default().push((area, shape));
+            }
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.grids.is_empty()
+    }
+
+    /// Puts the areas that a point is in into `found`, in order.
+    pub(crate) fn find(&self, at: Point, found: &mut Vec<u32>) {
+        found.clear();
+        for &grid in &self.grids {
+            let cell = |metres: f32| (f64::from(metres) / cell_side_m(grid)).floor() as i32;
+            let shapes = self.cells.get(&(grid, cell(at.x), cell(at.z)));
+            for &(area, shape) in shapes.into_iter().flatten() {
+                if shape.contains(at) && !found.contains(&area) {
+                    found.push(area);
+                }
+            }
+        }
+        found.sort_unstable();
+    }
+}
+
+/// The side of a grid's squares, in metres.
+fn cell_side_m(grid: u8) -> f64 {
+    PARCEL_M * GRID_RATIO.powi(i32::from(grid))
+}

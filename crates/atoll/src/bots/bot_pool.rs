@@ -1,0 +1,220 @@
+//! What all bots share: who is where, who was heard when, and each one's log.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed},
+    },
+};
+
+use hdrhistogram::Histogram;
+use protocol::{Address, IslandId, Position};
+use tokio::{sync::Notify, time::Instant};
+
+use super::delivery_log::BotLog;
+
+pub(crate) struct BotPool {
+    began: Instant,
+    indices: Mutex<HashMap<Address, usize>>,
+    bots: Vec<Bot>,
+    pub(crate) received_at: ReceiptTimes,
+    pub(crate) signed_in: AtomicU64,
+    pub(crate) sent: AtomicU64,
+    pub(crate) received: AtomicU64,
+    /// Messages that came again through another room.
+    pub(crate) duplicates: AtomicU64,
+    /// Those that were given again nevertheless.
+    pub(crate) delivered_twice: AtomicU64,
+    pub(crate) disconnects: AtomicU64,
+    /// Microseconds from the first heartbeat of a sign-in, or a jump, to the change of island.
+    pub(crate) assignments: Mutex<Histogram<u64>>,
+    stopped: AtomicBool,
+    stop: Notify,
+}
+
+#[derive(Default)]
+struct Bot {
+    position: Mutex<Option<Position>>,
+    island: Mutex<Option<IslandId>>,
+    /// Whether its island meets where bots cannot.
+    has_no_room: AtomicBool,
+    log: Mutex<BotLog>,
+    latency: OnceLock<Mutex<Histogram<u64>>>,
+    /// When each of the last positions was sent, in microseconds, by its index.
+    sent_at: OnceLock<Vec<AtomicU64>>,
+}
+
+/// How many positions back the time of sending is known.
+const SENT_RING: usize = 512;
+
+/// From a microsecond to a minute, to two digits.
+pub(crate) fn latency_histogram() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, 60_000_000, 2).expect("these bounds are valid")
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl BotPool {
+    pub(crate) fn new(count: usize) -> Self {
+        Self {
+            began: Instant::now(),
+            indices: Mutex::default(),
+            bots: std::iter::repeat_with(Bot::default).take(count).collect(),
+            received_at: ReceiptTimes::new(count),
+            signed_in: AtomicU64::default(),
+            sent: AtomicU64::default(),
+            received: AtomicU64::default(),
+            duplicates: AtomicU64::default(),
+            delivered_twice: AtomicU64::default(),
+            disconnects: AtomicU64::default(),
+            assignments: Mutex::new(latency_histogram()),
+            stopped: AtomicBool::new(false),
+            stop: Notify::new(),
+        }
+    }
+
+    pub(crate) fn register(&self, index: usize, address: Address) {
+        lock(&self.indices).insert(address, index);
+        self.log(index).address = Some(address);
+    }
+
+    pub(crate) fn index_of(&self, address: Address) -> Option<usize> {
+        lock(&self.indices).get(&address).copied()
+    }
+
+    pub(crate) fn log(&self, bot: usize) -> MutexGuard<'_, BotLog> {
+        lock(&self.bots[bot].log)
+    }
+
+    pub(crate) fn logs(&self) -> impl Iterator<Item = MutexGuard<'_, BotLog>> {
+        self.bots.iter().map(|bot| lock(&bot.log))
+    }
+
+    pub(crate) fn set_position(&self, bot: usize, position: Position) {
+        *lock(&self.bots[bot].position) = Some(position);
+    }
+
+    /// Where everybody is that has said so.
+    pub(crate) fn positions(&self) -> Vec<Option<Position>> {
+        self.bots.iter().map(|bot| *lock(&bot.position)).collect()
+    }
+
+    /// Whether two bots may hear each other: neither was last told of a connection that is no room,
+    /// where bots hear nobody, and if the realm is `ruled`, they were told of one island.
+    pub(crate) fn can_communicate(&self, one: usize, other: usize, has_rules: bool) -> bool {
+        let [one, other] = [one, other].map(|bot| &self.bots[bot]);
+        let together = || {
+            let island = lock(&one.island).clone();
+            island == *lock(&other.island)
+        };
+        !one.has_no_room.load(Relaxed) && !other.has_no_room.load(Relaxed) && (!has_rules || together())
+    }
+
+    pub(crate) fn set_island(&self, bot: usize, island: IslandId, is_room: bool) {
+        *lock(&self.bots[bot].island) = Some(island);
+        self.bots[bot].has_no_room.store(!is_room, Relaxed);
+    }
+
+    /// The islands that bots were last told of.
+    pub(crate) fn islands(&self) -> Vec<IslandId> {
+        let mut islands: Vec<IslandId> =
+            self.bots.iter().filter_map(|bot| lock(&bot.island).clone()).collect();
+        islands.sort_unstable();
+        islands.dedup();
+        islands
+    }
+
+    pub(crate) fn now_ms(&self) -> u32 {
+        self.began.elapsed().as_millis() as u32
+    }
+
+    fn now_us(&self) -> u64 {
+        self.began.elapsed().as_micros() as u64
+    }
+
+    /// A bot sends its position with this index now.
+    pub(crate) fn record_send(&self, bot: usize, index: u32) {
+        let ring = self.bots[bot]
+            .sent_at
+            .get_or_init(|| std::iter::repeat_with(AtomicU64::default).take(SENT_RING).collect());
+        ring[index as usize % SENT_RING].store(self.now_us(), Relaxed);
+    }
+
+    /// A bot hears a position of another now.
+    pub(crate) fn record_receipt(&self, bot: usize, sender: usize, index: u32) {
+        self.received.fetch_add(1, Relaxed);
+        self.received_at.set(bot, sender, self.now_ms());
+        if let Some(ring) = self.bots[sender].sent_at.get() {
+            let latency = self.now_us().saturating_sub(ring[index as usize % SENT_RING].load(Relaxed));
+            let histogram = self.bots[bot].latency.get_or_init(|| Mutex::new(latency_histogram()));
+            lock(histogram).saturating_record(latency);
+        }
+    }
+
+    /// Everybody's latencies, in microseconds.
+    pub(crate) fn latency(&self) -> Histogram<u64> {
+        let mut all = latency_histogram();
+        for bot in self.bots.iter().filter_map(|bot| bot.latency.get()) {
+            // All have the same bounds.
+            let _ = all.add(&*lock(bot));
+        }
+        all
+    }
+
+    pub(crate) fn record_assignment(&self, since: Instant) {
+        lock(&self.assignments).saturating_record(since.elapsed().as_micros() as u64);
+    }
+
+    pub(crate) fn assignment_latency(&self) -> Histogram<u64> {
+        lock(&self.assignments).clone()
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.bots.len()
+    }
+
+    pub(crate) fn stop(&self) {
+        self.stopped.store(true, Relaxed);
+        self.stop.notify_waiters();
+    }
+
+    pub(crate) async fn stopped(&self) {
+        let stop = self.stop.notified();
+        if !self.stopped.load(Relaxed) {
+            stop.await;
+        }
+    }
+}
+
+/// When each bot last heard each other, in milliseconds since the beginning.
+pub(crate) struct ReceiptTimes {
+    count: usize,
+    at: Vec<AtomicU32>,
+}
+
+/// More bots than this are not watched pair by pair.
+pub(crate) const MAX_PAIRWISE_BOTS: usize = 2_000;
+
+impl ReceiptTimes {
+    pub(crate) fn new(count: usize) -> Self {
+        let watched = if count <= MAX_PAIRWISE_BOTS { count } else { 0 };
+        Self {
+            count: watched,
+            at: std::iter::repeat_with(AtomicU32::default).take(watched * watched).collect(),
+        }
+    }
+
+    pub(crate) fn set(&self, bot: usize, sender: usize, at_ms: u32) {
+        if let Some(cell) = self.at.get(bot * self.count + sender) {
+            cell.store(at_ms.max(1), Relaxed);
+        }
+    }
+
+    /// `None`: never.
+    pub(crate) fn last(&self, bot: usize, sender: usize) -> Option<u32> {
+        self.at.get(bot * self.count + sender).map(|cell| cell.load(Relaxed)).filter(|&at| at > 0)
+    }
+}

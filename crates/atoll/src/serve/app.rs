@@ -1,0 +1,246 @@
+//! The roles of a realm that run in this process.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use admission::{ContractVerifier, Verifier};
+use anyhow::{Result, bail};
+use axum::{Router, http::StatusCode, routing::get};
+use bus::Bus;
+use director::{Director, Leadership};
+use gateway::{FixedRoom, Gateway};
+use metrics_exporter_prometheus::PrometheusHandle;
+use rooms::Rooms;
+use stats::Stats;
+use tokio::{sync::oneshot, task::JoinSet, time};
+use transports::ws_room;
+use utoipa_axum::router::OpenApiRouter;
+
+use super::{Throttle, banner::Urls};
+use crate::{
+    api,
+    config::{Settings, ValidatedSettings},
+    http, process,
+    role::Role,
+};
+
+/// The roles of a realm that run in this process; those that are `None` run elsewhere. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct App {
+    bus: Bus,
+    gateway: Option<Gateway>,
+    rooms: Option<Rooms>,
+    stats: Option<Stats>,
+    /// Of the director, where one runs.
+    leadership: Option<Leadership>,
+    draining: Arc<AtomicBool>,
+}
+
+/// How often metrics are tidied up.
+const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
+/// How often a drain looks whether it is over.
+const DRAIN_POLL: Duration = Duration::from_millis(20);
+/// How long a drain waits for readers of the live feed.
+const FEED_DRAIN_TIMEOUT: Duration = Duration::from_millis(500);
+
+impl App {
+    /// The roles that are to run, and the director, if it is one of them: it listens from now on.
+    pub(super) fn build(
+        settings: &Settings,
+        parsed: &ValidatedSettings,
+        urls: &Urls,
+        bus: Bus,
+    ) -> Result<(Self, Option<Director>)> {
+        let runs = |role| parsed.roles.contains(&role);
+        let mut secrets = parsed.token_secrets.clone();
+        if secrets.is_empty() {
+            // Whoever shares tokens with other processes has some.
+            secrets.push(hex::encode(admission::random::<32>()?));
+        }
+        let token_ttl = Duration::from_secs(settings.rooms.token_ttl_s);
+        let minter = || ws_room::Minter::new(secrets[0].as_bytes(), token_ttl);
+        let mut verifier = Verifier::new(settings.identity()).with_host(&settings.challenge_host(&urls.http));
+        if let Some(contracts) = settings.contracts() {
+            verifier = verifier.with_contracts(ContractVerifier::new(contracts));
+        }
+        let gateway = runs(Role::Gateway).then(|| {
+            // Where rooms run elsewhere, what they are called is their business.
+            let node = parsed.nodes.first().filter(|_| runs(Role::Rooms));
+            let fixed_room = parsed.realm.room.clone();
+            Gateway::new(
+                settings.gateway(&parsed.realm, &urls.http, &urls.ws),
+                bus.clone(),
+                verifier.clone(),
+                fixed_room.map(|name| FixedRoom { name, node: node.cloned(), minter: minter() }),
+                Arc::new(process::usage),
+            )
+        });
+        let rooms = runs(Role::Rooms).then(|| {
+            let nodes = settings.rooms(&parsed.nodes, parsed.realm.room.as_ref(), &urls.ws);
+            Rooms::new(nodes, ws_room::Verifier::new(secrets.iter().map(String::as_bytes)), verifier)
+        });
+        let stats = runs(Role::Stats).then(|| Stats::new(settings.stats(&urls.http)));
+        let director = runs(Role::Director).then(|| {
+            let settings = settings.director(parsed.transports.clone(), parsed.rules());
+            Director::new(settings, bus.clone(), minter())
+        });
+        let director = director.transpose()?;
+        let leadership = director.as_ref().map(Director::leadership);
+        let realm = Self { bus, gateway, rooms, stats, leadership, draining: Arc::default() };
+        Ok((realm, director))
+    }
+
+    /// The endpoints of the roles that run, and those of every process; and those of the listener for
+    /// metrics, where there is one: they are on no other. Those of presence are behind the throttle.
+    pub(super) fn routers(
+        &self,
+        metrics: PrometheusHandle,
+        has_metrics_listener: bool,
+        throttle: Option<Throttle>,
+    ) -> (Router, Router) {
+        let presence = self.stats.iter().map(Stats::router).reduce(OpenApiRouter::merge).unwrap_or_default();
+        let rooms = self.rooms.iter().map(Rooms::status_router).reduce(OpenApiRouter::merge);
+        let rooms = rooms.unwrap_or_default();
+        let sockets = self.gateway.iter().map(Gateway::router);
+        let sockets = sockets.chain(self.rooms.iter().map(Rooms::router)).fold(Router::new(), Router::merge);
+        let process = http::router(self.clone());
+        let metrics = http::metrics_router(self.clone(), metrics);
+        let (public, apart) = if has_metrics_listener {
+            let apart = api::router(rooms, None, process.clone().merge(metrics), Router::new());
+            // Without this the path would be that of a room.
+            let sockets = sockets.route("/rooms/status", get(StatusCode::NOT_FOUND));
+            (api::router(presence, throttle, process, sockets), apart)
+        } else {
+            (api::router(presence.merge(rooms), throttle, process.merge(metrics), sockets), Router::new())
+        };
+        (api::with_cors(public), apart)
+    }
+
+    /// Runs the roles. Does not return while all of them run.
+    pub(super) async fn run(self, director: Option<Director>, metrics: PrometheusHandle) -> Result<()> {
+        let Self { bus, gateway, rooms, stats, .. } = self;
+        // All of them listen before anybody speaks: none runs yet.
+        let gateway = gateway.map(|gateway| {
+            let inbound = gateway.subscribe();
+            async move {
+                gateway.run(inbound).await;
+                Ok(())
+            }
+        });
+        let stats = stats.map(|stats| {
+            let (subscription, bus) = (stats.subscribe(&bus), bus.clone());
+            async move {
+                stats.run(bus, subscription).await;
+                Ok(())
+            }
+        });
+        let rooms = rooms.map(|rooms| {
+            let inbound = rooms.subscribe(&bus);
+            async move { Ok(rooms.run(bus, inbound).await?) }
+        });
+        let upkeep = async move {
+            let mut ticks = time::interval(UPKEEP_INTERVAL);
+            loop {
+                ticks.tick().await;
+                metrics.run_upkeep();
+            }
+        };
+        // Each in a task of its own: what one does, the others do not wait for.
+        let mut tasks = JoinSet::<Result<()>>::new();
+        gateway.map(|gateway| tasks.spawn(gateway));
+        stats.map(|stats| tasks.spawn(stats));
+        rooms.map(|rooms| tasks.spawn(rooms));
+        director.map(|director| tasks.spawn(run_on_director_thread(director)));
+        tasks.spawn(upkeep);
+        match tasks.join_next().await {
+            Some(ended) => ended?,
+            None => bail!("there is nothing to run"),
+        }
+    }
+
+    /// Why the process is not ready to do its part, if it is not: its gateway has heard of no director, so
+    /// that who signs in gets no island; it can reach nobody; its director knows of none that leads; or it is on its
+    /// way out.
+    pub(crate) fn not_ready_reason(&self) -> Option<&'static str> {
+        if self.draining.load(Ordering::Relaxed) {
+            Some("draining")
+        } else if self.gateway.as_ref().is_some_and(|gateway| !gateway.is_ready()) {
+            Some("no director was heard of")
+        } else if self.gateway.is_none() && self.bus.is_disconnected() {
+            // A gateway, too, hears of no director then, but only after a while: what it has told its
+            // people holds meanwhile.
+            Some("the bus is away")
+        } else if self.gateway.is_none() && self.leadership.as_ref().is_some_and(|known| !known.is_known()) {
+            // A gateway in the process decides by the announcements of directors, as above.
+            Some("no director is known to lead")
+        } else if self.rooms.as_ref().is_some_and(|rooms| !rooms.have_announced()) {
+            Some("its room nodes have not announced themselves")
+        } else {
+            None
+        }
+    }
+
+    /// Sets the gauges to what holds now.
+    pub(crate) fn update_gauges(&self) {
+        self.gateway.iter().for_each(Gateway::observe);
+        self.rooms.iter().for_each(Rooms::observe);
+    }
+
+    pub(super) fn sockets_count(&self) -> usize {
+        let gateway = self.gateway.as_ref().map_or(0, Gateway::sockets_count);
+        gateway + self.rooms.as_ref().map_or(0, Rooms::sockets_count)
+    }
+
+    /// Sends everybody away, and waits until they have gone. People in rooms follow their islands to
+    /// other nodes, where there may be some, and are sent away only when that has taken for as long as
+    /// `patience`.
+    pub(super) async fn drain(&self, move_timeout: Duration) {
+        self.draining.store(true, Ordering::Relaxed);
+        self.gateway.iter().for_each(Gateway::drain);
+        self.stats.iter().for_each(Stats::drain);
+        if let Some(rooms) = &self.rooms {
+            if self.bus.is_shared() {
+                rooms.stop_accepting(&self.bus);
+                let empty = async {
+                    while rooms.sockets_count() > 0 {
+                        time::sleep(DRAIN_POLL).await;
+                    }
+                };
+                let _ = time::timeout(move_timeout, empty).await;
+            }
+            rooms.drain(&self.bus);
+        }
+        while self.sockets_count() > 0 {
+            time::sleep(DRAIN_POLL).await;
+        }
+        // Who reads the live feed hears that it ends; who does not read holds nobody up.
+        let ended = async {
+            while self.stats.as_ref().is_some_and(|stats| stats.feed_readers_count() > 0) {
+                time::sleep(DRAIN_POLL).await;
+            }
+        };
+        let _ = time::timeout(FEED_DRAIN_TIMEOUT, ended).await;
+        // Others hear who has gone.
+        self.bus.flush().await;
+    }
+}
+
+/// Runs the director on a thread and a timer that nothing else keeps busy, so that its clock holds
+/// under any load; what it has to tell is told by the others.
+async fn run_on_director_thread(director: Director) -> Result<()> {
+    let messengers = tokio::runtime::Handle::current();
+    let (ended, end) = oneshot::channel();
+    let direct = move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+        runtime.block_on(director.run(messengers));
+        Ok(())
+    };
+    // Ends with the process.
+    std::thread::Builder::new().name("director".to_owned()).spawn(move || ended.send(direct()))?;
+    end.await?
+}

@@ -1,0 +1,194 @@
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use axum::{Router, http::StatusCode, response::IntoResponse, routing::post};
+use bus::{Bus, Headers, Term};
+use protocol::{
+    Address, ConnectionString, Message as _, Subject, Ulid, atoll_bus::TransportAnnouncement, subject,
+    v3::IslandChangedMessage,
+};
+use tokio::{net::TcpListener, time};
+
+use super::*;
+use crate::{
+    Director,
+    flush_batch::{AssignedIsland, FlushBatch, PeerAssignment},
+    publisher::{PublishJob, PublishTerm, Publisher},
+    tests::{announce, heartbeat, settings},
+};
+
+fn configured(node: &str, offer: TransportOffer) -> ConfiguredNode {
+    let node = node.parse().unwrap();
+    ConfiguredNode { node, offer, max_island_size: 12, max_users: Some(50), draining: false }
+}
+
+fn livekit(api_url: &str) -> ConfiguredNode {
+    let keys = livekit::Keys::new("key", "secret");
+    let (url, token_ttl) = ("wss://lk.example".to_owned(), Duration::from_secs(300));
+    configured(
+        "lk",
+        TransportOffer::LiveKit { url, api_url: api_url.to_owned(), keys, token_ttl, probed: true },
+    )
+}
+
+fn p2p() -> ConfiguredNode {
+    configured("mesh", TransportOffer::P2p(p2p::Minter::default()))
+}
+
+fn external() -> ConfiguredNode {
+    configured("pulse", TransportOffer::External("pulse:wss://host/{island}".parse().unwrap()))
+}
+
+/// A LiveKit server with 42 people in a room, as long as it is told to be well.
+async fn livekit_server(well: Arc<AtomicBool>) -> String {
+    // ListRoomsResponse { rooms: [Room { num_participants: 42 }] }
+    const ROOMS: [u8; 4] = [0x0a, 2, 0x48, 42];
+    let answer = async move || {
+        if well.load(Ordering::Relaxed) {
+            ROOMS.into_response()
+        } else {
+            StatusCode::UNAUTHORIZED.into_response()
+        }
+    };
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let app = Router::new().route("/twirp/livekit.RoomService/ListRooms", post(answer));
+    tokio::spawn(async move { axum::serve(listener, app).await });
+    url
+}
+
+async fn next(reports: &mut mpsc::Receiver<Input>) -> Input {
+    time::timeout(Duration::from_secs(20), reports.recv()).await.expect("a report in time").unwrap()
+}
+
+#[tokio::test]
+async fn livekit_server_is_announced_while_healthy() {
+    let well = Arc::new(AtomicBool::new(true));
+    let livekit = livekit(&livekit_server(well.clone()).await);
+    let mut reports = spawn_probes(&[p2p(), livekit.clone(), external()], &Handle::current());
+    let Input::Transport(transport) = next(&mut reports).await else { panic!("an announcement") };
+    assert_eq!(transport, livekit.transport(42));
+    assert_eq!((transport.users, transport.seats), (42, Some(8)));
+    assert_eq!(next(&mut reports).await, Input::Transport(livekit.transport(42)), "and again");
+    well.store(false, Ordering::Relaxed);
+    let gone = Input::TransportGone { node: livekit.node.clone() };
+    // One more announcement may be on its way.
+    let told = [next(&mut reports).await, next(&mut reports).await];
+    assert!(told.contains(&gone), "{told:?}");
+    well.store(true, Ordering::Relaxed);
+    // It has to answer three probes before it is on offer again.
+    let mut told = Vec::new();
+    while told.last() != Some(&Input::Transport(livekit.transport(42))) {
+        told.push(next(&mut reports).await);
+        assert!(told.len() < 20, "{told:?}");
+    }
+    assert!(told.len() >= 3, "{told:?}");
+}
+
+#[tokio::test]
+async fn unreachable_livekit_server_is_never_announced() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let livekit = livekit(&format!("http://{}", listener.local_addr().unwrap()));
+    drop(listener);
+    let mut reports = spawn_probes(std::slice::from_ref(&livekit), &Handle::current());
+    assert_eq!(next(&mut reports).await, Input::TransportGone { node: livekit.node });
+}
+
+#[test]
+fn announcement_matches_the_configuration() {
+    let transport = external().transport(0);
+    assert_eq!((transport.kind, transport.seats), (TransportKind::External, Some(50)));
+    assert_eq!(&*transport.public_url, "pulse:wss://host/{island}");
+    let unlimited = ConfiguredNode { max_users: None, draining: true, ..p2p() }.transport(0);
+    assert_eq!((unlimited.kind, unlimited.seats, unlimited.draining), (TransportKind::P2p, None, true));
+    assert_eq!(livekit("").transport(60).seats, Some(0));
+}
+
+#[tokio::test]
+async fn each_node_gets_strings_of_its_own_minter() {
+    let bus = Bus::in_process();
+    let mut changes = bus.subscribe("test", &[subject::PEER_ISLAND_CHANGES], 16);
+    let rooms = ws_room::Minter::new(b"secret", Duration::from_secs(300));
+    let minters = Minters::new(rooms, &[livekit("http://127.0.0.1:9"), p2p(), external()]);
+    let assigned = ["lk", "mesh", "pulse", "rooms-7"].map(|node| {
+        let (id, members) = (format!("I{node}").parse().unwrap(), Vec::new());
+        let island =
+            AssignedIsland { id, node: node.parse().unwrap(), node_url: "wss://there".into(), members };
+        PeerAssignment { peer: Address::new([1; 20]), session: None, from: None, island: island.into() }
+    });
+    let (errands, receiver) = mpsc::channel(1);
+    tokio::spawn(Publisher::new(bus, minters).run(receiver));
+    let news = FlushBatch { assigned: assigned.into(), ..FlushBatch::default() };
+    let mandate = PublishTerm { term: Term { epoch: None }, minted_after: Ulid::nil() };
+    errands.send(PublishJob::Batch(mandate, news, Arc::default())).await.unwrap();
+    let mut strings = Vec::new();
+    for _ in 0..4 {
+        let change = IslandChangedMessage::decode(changes.next().await.unwrap().payload).unwrap();
+        strings.push(change.conn_str.parse::<ConnectionString>().unwrap());
+    }
+    let [livekit, mesh, pulse, room] = &strings[..] else { panic!("{strings:?}") };
+    assert!(matches!(livekit, ConnectionString::LiveKit { url, .. } if url == "wss://there"), "{livekit}");
+    assert_eq!(mesh.to_string(), "p2p:Imesh");
+    assert_eq!(pulse.to_string(), "pulse:wss://host/Ipulse");
+    assert!(
+        matches!(room, ConnectionString::WsRoom { url, .. } if url == "wss://there/rooms/Irooms-7"),
+        "{room}"
+    );
+}
+
+#[tokio::test]
+async fn announcement_of_a_taken_name_or_unknown_kind_is_refused() {
+    let bus = Bus::in_process();
+    let mut changes = bus.subscribe("test", &[subject::PEER_ISLAND_CHANGES], 16);
+    let minter = ws_room::Minter::new(b"secret", Duration::from_secs(300));
+    let settings = crate::Settings { transports: vec![p2p()], ..settings() };
+    let director = Director::new(settings, bus.clone(), minter).unwrap();
+    let announce = |node: &str, kind: &str| {
+        let announcement = TransportAnnouncement {
+            node: node.to_owned(),
+            kind: kind.to_owned(),
+            public_url: "ws://there.example".to_owned(),
+            max_island_size: 100,
+            available_seats: 1_000,
+            ..TransportAnnouncement::default()
+        };
+        let subject = Subject::TransportAnnounce(node.parse().unwrap());
+        bus.publish(&subject, Headers::default(), announcement.encode_to_vec());
+    };
+    announce("mesh", "ws-room");
+    announce("rooms-1", "livekit");
+    tokio::spawn(director.run(Handle::current()));
+    heartbeat(&bus, 1, None, 0.0);
+    time::sleep(Duration::from_millis(200)).await;
+    assert!(changes.try_next().is_none(), "neither was taken");
+    announce("rooms-1", "ws-room");
+    let change = time::timeout(Duration::from_secs(5), changes.next()).await.expect("a room").unwrap();
+    let change = IslandChangedMessage::decode(change.payload).unwrap();
+    assert!(change.conn_str.starts_with("ws-room:ws://there.example/rooms/I"), "{}", change.conn_str);
+}
+
+#[tokio::test]
+async fn early_peer_is_assigned_to_the_preferred_node_at_once() {
+    let bus = Bus::in_process();
+    let mut changes = bus.subscribe("test", &[subject::PEER_ISLAND_CHANGES], 16);
+    let minter = ws_room::Minter::new(b"secret", Duration::from_secs(300));
+    let engine = archipelago::Settings {
+        assumed_transports: ["pulse", "ws-room"].map(str::to_owned).into(),
+        ..settings().engine
+    };
+    let rules = r#"default = { transports = ["external", "ws-room"] }"#;
+    let rules = Arc::new(archipelago::rules::Rules::parse(rules).unwrap());
+    let settings = crate::Settings { engine, rules, transports: vec![external()], ..settings() };
+    let director = Director::new(settings, bus.clone(), minter).unwrap();
+    announce(&bus);
+    heartbeat(&bus, 1, None, 0.0);
+    tokio::spawn(director.run(Handle::current()));
+    let change = time::timeout(Duration::from_secs(5), changes.next()).await.expect("a room").unwrap();
+    let change = IslandChangedMessage::decode(change.payload).unwrap();
+    assert_eq!(change.conn_str, format!("pulse:wss://host/{}", change.island_id));
+}

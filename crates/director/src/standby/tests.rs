@@ -1,0 +1,360 @@
+use super::*;
+use crate::tests::room_node;
+
+const NOW: Duration = Duration::from_secs(100);
+
+fn peer() -> Address {
+    Address::new([1; 20])
+}
+
+fn session(number: u64) -> Option<SessionId> {
+    Some(SessionId::new(number, 0))
+}
+
+fn seconds(seconds: f64) -> Duration {
+    NOW + Duration::from_secs_f64(seconds)
+}
+
+fn reported(island: &str, node: &str) -> atoll_bus::Told {
+    atoll_bus::Told { island: island.to_owned(), node: node.to_owned(), epoch: 0 }
+}
+
+fn heartbeat(session: Option<SessionId>, told: Option<atoll_bus::Told>) -> BusEvent {
+    let position = Position::new(1.0, 2.0, 3.0);
+    let (desired_room, transports, resumes) = (None, None, None);
+    BusEvent::Heartbeat(Heartbeat {
+        peer: peer(),
+        session,
+        position,
+        desired_room,
+        assignment: told,
+        transports,
+        resumes,
+    })
+}
+
+fn assigned(session: Option<SessionId>, island: &str) -> BusEvent {
+    let (island, room) = (island.parse().unwrap(), RoomLocation::Node("node-1".parse().unwrap()));
+    BusEvent::Assigned { peer: peer(), session, island, room }
+}
+
+fn ended(island: &str, node: Option<&str>) -> BusEvent {
+    let (island, node) = (island.parse().unwrap(), node.map(|node| node.parse().unwrap()));
+    BusEvent::MembershipsEnded {
+        island,
+        node,
+        peers: vec![peer()],
+        minted_before: Ulid::nil(),
+        taken_over: false,
+    }
+}
+
+/// The director that leads revoked the tokens of an older session.
+fn taken_over(island: &str) -> BusEvent {
+    let island = island.parse().unwrap();
+    BusEvent::MembershipsEnded {
+        island,
+        node: None,
+        peers: vec![peer()],
+        minted_before: Ulid::nil(),
+        taken_over: true,
+    }
+}
+
+fn connected(session: Option<SessionId>) -> BusEvent {
+    resuming(session, None)
+}
+
+fn resuming(session: Option<SessionId>, resumes: Option<SessionId>) -> BusEvent {
+    let transports = Some(vec!["p2p".to_owned(), "ws-room".to_owned()]);
+    BusEvent::Input(Input::Connected { peer: peer(), session, transports, resumes })
+}
+
+fn disconnected(session: Option<SessionId>) -> BusEvent {
+    BusEvent::Input(Input::Disconnected { peer: peer(), session })
+}
+
+/// What follows from what is heard at these times, in seconds.
+fn hand_over_after(heard: impl IntoIterator<Item = (f64, BusEvent)>) -> (Vec<PeerSnapshot>, Vec<Input>) {
+    let (mut replica, mut now) = (Replica::default(), NOW);
+    for (at, heard) in heard {
+        now = seconds(at);
+        replica.handle(heard, now, 0);
+    }
+    replica.expire(&archipelago::Settings::default(), now);
+    let Handover { snapshot: takeover, inputs: since, .. } = replica.hand_over(Arc::default(), 0, 0);
+    (takeover.peers, since)
+}
+
+fn assigned_island(resident: &PeerSnapshot) -> Option<&str> {
+    resident.last_assigned.as_ref().map(|told| told.island.as_str())
+}
+
+#[test]
+fn assigned_peer_keeps_its_island() {
+    let heard =
+        [(0.0, connected(session(1))), (0.0, heartbeat(session(1), None)), (0.1, assigned(session(1), "I1"))];
+    let (residents, since) = hand_over_after(heard);
+    let [resident] = &residents[..] else { panic!("{residents:?}") };
+    assert_eq!((assigned_island(resident), resident.session), (Some("I1"), session(1)));
+    assert_eq!(resident.transports.as_deref(), Some(&["p2p".to_owned(), "ws-room".to_owned()][..]));
+    assert_eq!((resident.last_seen, resident.departed_at), (NOW, None));
+    assert_eq!(since, []);
+}
+
+#[test]
+fn messages_of_two_publishers_may_come_in_any_order() {
+    let heard =
+        [(0.0, assigned(session(1), "I1")), (0.0, connected(session(1))), (0.0, heartbeat(session(1), None))];
+    let (residents, since) = hand_over_after(heard);
+    assert_eq!((residents.len(), assigned_island(&residents[0]), since.len()), (1, Some("I1"), 0));
+}
+
+#[test]
+fn newer_session_keeps_the_island_older_ones_are_ignored() {
+    let heard = || vec![(0.0, heartbeat(session(2), None)), (0.1, assigned(session(2), "I1"))];
+    let older =
+        [(0.2, assigned(session(1), "I2")), (0.3, disconnected(session(1))), (0.4, connected(session(1)))];
+    let (residents, since) = hand_over_after(heard().into_iter().chain(older));
+    assert_eq!(
+        (assigned_island(&residents[0]), residents[0].departed_at, since.len()),
+        (Some("I1"), None, 0)
+    );
+    // One without a session counts as the present one.
+    let (residents, _) = hand_over_after(heard().into_iter().chain([(0.2, assigned(None, "I2"))]));
+    assert_eq!(assigned_island(&residents[0]), Some("I2"));
+    let newer = [(0.2, connected(session(3)))];
+    let (residents, since) = hand_over_after(heard().into_iter().chain(newer));
+    assert_eq!((assigned_island(&residents[0]), residents[0].session), (Some("I1"), session(3)));
+    assert!(matches!(since[..], [Input::Connected { .. }]), "it has not said where it is: {since:?}");
+    let newer = [(0.2, heartbeat(session(3), None))];
+    let (residents, since) = hand_over_after(heard().into_iter().chain(newer));
+    assert_eq!(assigned_island(&residents[0]), Some("I1"));
+    assert_eq!(since, [Input::ResendAssignment { peer: peer(), session: session(3), from: None }]);
+}
+
+#[test]
+fn heartbeat_corrects_the_assignment_after_its_round_trip() {
+    let heard = |at| {
+        let heard = [(0.0, heartbeat(None, None)), (0.1, assigned(None, "I2"))];
+        hand_over_after(heard.into_iter().chain([(at, heartbeat(None, Some(reported("I1", "node-2"))))])).0
+    };
+    assert_eq!(assigned_island(&heard(1.0)[0]), Some("I2"), "it was on its way");
+    let residents = heard(1.2);
+    assert_eq!(assigned_island(&residents[0]), Some("I1"));
+    assert_eq!(residents[0].last_assigned.as_ref().unwrap().node.as_str(), "node-2");
+    // It knows of none, as what it was told was lost; or not of which node.
+    for unknown in [reported("", ""), reported("I2", "")] {
+        let heard = [(0.0, heartbeat(None, None)), (0.1, assigned(None, "I2"))];
+        let (residents, since) =
+            hand_over_after(heard.into_iter().chain([(2.0, heartbeat(None, Some(unknown)))]));
+        assert_eq!(assigned_island(&residents[0]), Some("I2"), "it keeps its place");
+        assert!(matches!(since[..], [Input::ResendAssignment { .. }]));
+    }
+}
+
+#[test]
+fn ended_membership_is_reassigned_unless_done_already() {
+    let heard = || vec![(0.0, heartbeat(None, None)), (0.1, assigned(None, "I1"))];
+    let told = |more: Vec<(f64, BusEvent)>| hand_over_after(heard().into_iter().chain(more)).1.len();
+    assert_eq!(told(vec![(0.2, ended("I1", None))]), 1);
+    assert_eq!(told(vec![(0.2, ended("I1", Some("node-1")))]), 1);
+    assert_eq!(told(vec![(0.2, ended("I1", Some("node-2")))]), 0, "on another node");
+    assert_eq!(told(vec![(0.2, ended("I2", None))]), 0);
+    assert_eq!(told(vec![(0.2, ended("I1", None)), (0.2, assigned(None, "I2"))]), 0);
+}
+
+#[test]
+fn departed_peer_may_return_and_its_leave_is_sent_once() {
+    let heard = || vec![(0.0, heartbeat(None, None)), (0.1, assigned(None, "I1")), (1.0, disconnected(None))];
+    let (residents, since) = hand_over_after(heard());
+    assert_eq!(
+        (residents[0].departed_at, assigned_island(&residents[0])),
+        (None, Some("I1")),
+        "nobody heard"
+    );
+    assert_eq!(since, [Input::Disconnected { peer: peer(), session: None }]);
+    let (residents, since) = hand_over_after(heard().into_iter().chain([(1.2, ended("I1", None))]));
+    assert_eq!((residents[0].departed_at, assigned_island(&residents[0])), (Some(seconds(1.0)), Some("I1")));
+    assert_eq!(since, []);
+    // It is back.
+    let back = [(1.2, ended("I1", None)), (2.0, heartbeat(None, Some(reported("", ""))))];
+    let (residents, since) = hand_over_after(heard().into_iter().chain(back));
+    assert_eq!((residents[0].departed_at, since.len()), (None, 1));
+}
+
+#[test]
+fn island_left_by_its_last_member_is_forgotten() {
+    let other = Address::new([2; 20]);
+    let of_other = |heard| match heard {
+        BusEvent::Heartbeat(heartbeat) => BusEvent::Heartbeat(Heartbeat { peer: other, ..heartbeat }),
+        BusEvent::Assigned { session, island, room, .. } => {
+            BusEvent::Assigned { peer: other, session, island, room }
+        }
+        heard => heard,
+    };
+    let place = |more: Vec<(f64, BusEvent)>| {
+        let heard = [
+            (0.0, heartbeat(None, None)),
+            (0.1, assigned(None, "I1")),
+            (0.2, of_other(heartbeat(None, None))),
+            (0.3, of_other(assigned(None, "I1"))),
+            (1.0, disconnected(None)),
+            (1.1, ended("I1", None)),
+        ];
+        let (residents, _) = hand_over_after(heard.into_iter().chain(more));
+        let departed = residents.iter().find(|resident| resident.peer == peer()).unwrap();
+        assigned_island(departed).map(str::to_owned)
+    };
+    assert_eq!(place(vec![]).as_deref(), Some("I1"));
+    assert_eq!(place(vec![(2.0, of_other(assigned(None, "I2")))]), None);
+    let back = vec![(2.0, of_other(assigned(None, "I2"))), (3.0, of_other(assigned(None, "I1")))];
+    assert_eq!(place(back).as_deref(), Some("I1"));
+}
+
+#[test]
+fn silent_or_departed_peer_is_forgotten() {
+    let other = |at: f64| (at, BusEvent::Input(Input::Transport(room_node("ws://there"))));
+    let here = || (0.0, heartbeat(None, None));
+    assert_eq!(hand_over_after([here(), other(14.0)]).0.len(), 1);
+    let (residents, since) = hand_over_after([here(), other(16.0)]);
+    assert_eq!((residents.len(), since.len()), (1, 1), "the others are to hear that it is gone: {since:?}");
+    assert_eq!(hand_over_after([here(), other(26.0)]), (vec![], vec![]));
+    assert_eq!(hand_over_after([here(), (1.0, disconnected(None)), other(12.0)]), (vec![], vec![]));
+    // Whoever is not known is not made known by its going.
+    assert_eq!(hand_over_after([(0.0, disconnected(None))]), (vec![], vec![]));
+}
+
+#[test]
+fn unnamed_node_is_resolved_from_the_connection_string() {
+    let node = |name: &str, kind, capability: &str, url: &str| {
+        BusEvent::Input(Input::Transport(Transport {
+            node: name.parse().unwrap(),
+            kind,
+            capability: capability.into(),
+            ..room_node(url)
+        }))
+    };
+    let node_of = |connection: &str| {
+        let nodes = [
+            node("rooms-1", TransportKind::WsRoom, "ws-room", "ws://there"),
+            node("rooms-2", TransportKind::WsRoom, "ws-room", "ws://there/nodes/rooms-2"),
+            node("lk", TransportKind::LiveKit, "livekit", "wss://lk"),
+            node("mesh", TransportKind::P2p, "p2p", ""),
+            node("pulse-1", TransportKind::External, "pulse", "pulse:1"),
+            node("pulse-2", TransportKind::External, "pulse", "pulse:2"),
+        ];
+        let room = RoomLocation::Connection(connection.parse().unwrap());
+        let told = BusEvent::Assigned { peer: peer(), session: None, island: "I1".parse().unwrap(), room };
+        let heard = nodes.into_iter().chain([heartbeat(None, None), told]).map(|heard| (0.0, heard));
+        let (residents, _) = hand_over_after(heard);
+        residents[0].last_assigned.as_ref().map(|told| told.node.to_string())
+    };
+    assert_eq!(node_of("ws-room:ws://there/rooms/I1?access_token=t").as_deref(), Some("rooms-1"));
+    assert_eq!(
+        node_of("ws-room:ws://there/nodes/rooms-2/rooms/I1?access_token=t").as_deref(),
+        Some("rooms-2")
+    );
+    assert_eq!(node_of("ws-room:ws://elsewhere/rooms/I1?access_token=t"), None);
+    assert_eq!(node_of("livekit:wss://lk?access_token=t").as_deref(), Some("lk"));
+    assert_eq!(node_of("p2p:I1").as_deref(), Some("mesh"));
+    assert_eq!(node_of("pulse:1"), None, "that could be either");
+}
+
+#[test]
+fn cluster_is_handed_over() {
+    let put = |session, cluster: Option<&str>| {
+        let cluster = cluster.map(str::to_owned);
+        BusEvent::Input(Input::Cluster { peer: peer(), session, cluster })
+    };
+    let cluster_of = |heard: Vec<BusEvent>| {
+        let (residents, since) = hand_over_after(heard.into_iter().map(|heard| (0.0, heard)));
+        let resident = residents.into_iter().find_map(|resident| resident.cluster);
+        let later = since.into_iter().find_map(|input| match input {
+            Input::Cluster { cluster, .. } => cluster,
+            _ => None,
+        });
+        (resident, later)
+    };
+    let a = Some("a".to_owned());
+    assert_eq!(cluster_of(vec![put(None, Some("a")), heartbeat(None, None)]), (a.clone(), None));
+    assert_eq!(cluster_of(vec![heartbeat(None, None), put(None, Some("a"))]), (a.clone(), None));
+    assert_eq!(cluster_of(vec![heartbeat(None, None), put(None, Some("a")), put(None, None)]), (None, None));
+    assert_eq!(cluster_of(vec![put(None, Some("a"))]), (None, a), "before it says where it stands");
+}
+
+#[test]
+fn peer_without_cluster_is_handed_over_without_island() {
+    let told = BusEvent::Assigned {
+        peer: peer(),
+        session: None,
+        island: "I1".parse().unwrap(),
+        room: RoomLocation::Node("node-1".parse().unwrap()),
+    };
+    let alone = BusEvent::Input(Input::Cluster { peer: peer(), session: None, cluster: None });
+    let (residents, _) =
+        hand_over_after([heartbeat(None, None), told, alone].into_iter().map(|heard| (0.0, heard)));
+    assert_eq!((&residents[0].last_assigned, &residents[0].cluster), (&None, &None));
+}
+
+#[test]
+fn members_of_a_restarted_node_are_reassigned() {
+    let node =
+        |started_ms| BusEvent::Input(Input::Transport(Transport { started_ms, ..room_node("ws://there") }));
+    let tells = |more: Vec<(f64, BusEvent)>| {
+        let knows = heartbeat(None, Some(reported("I1", "node-1")));
+        let heard = [(0.0, node(1_000)), (0.1, assigned(None, "I1")), (2.0, knows)];
+        hand_over_after(heard.into_iter().chain(more)).1.len()
+    };
+    let knows = || heartbeat(None, Some(reported("I1", "node-1")));
+    assert_eq!(tells(vec![(2.5, node(1_000))]), 0);
+    assert_eq!(tells(vec![(2.5, node(2_000)), (4.0, knows())]), 1, "heartbeats do not know of it");
+    assert_eq!(tells(vec![(2.5, node(2_000)), (2.6, node(1_000)), (2.7, assigned(None, "I1"))]), 0);
+    assert_eq!(
+        tells(vec![(2.5, node(2_000)), (2.6, assigned(None, "I1")), (2.7, node(1_000)), (2.8, node(2_000))]),
+        0
+    );
+}
+
+#[test]
+fn session_takeover_is_handed_over_until_tokens_are_revoked() {
+    let before = || {
+        [(0.0, connected(session(1))), (0.0, heartbeat(session(1), None)), (0.1, assigned(session(1), "I1"))]
+    };
+    let is_taken_over = |heard: Vec<BusEvent>| {
+        let heard = heard.into_iter().map(|heard| (1.0, heard));
+        let (residents, _) = hand_over_after(before().into_iter().chain(heard));
+        let [resident] = &residents[..] else { panic!("{residents:?}") };
+        assert_eq!(
+            (assigned_island(resident), resident.departed_at),
+            (Some("I1"), None),
+            "it stays where it was"
+        );
+        resident.taken_over
+    };
+    let told = |island: &str| Some(atoll_bus::Told { island: island.to_owned(), ..Default::default() });
+    assert!(is_taken_over(vec![connected(session(2))]));
+    assert!(is_taken_over(vec![heartbeat(session(2), told(""))]), "its connect was missed");
+    assert!(is_taken_over(vec![resuming(session(2), session(1)), resuming(session(3), session(1))]));
+    assert!(!is_taken_over(vec![resuming(session(2), session(1))]));
+    assert!(!is_taken_over(vec![connected(None)]), "a foreign service names no session");
+    assert!(!is_taken_over(vec![connected(session(2)), taken_over("I1")]));
+    assert!(!is_taken_over(vec![connected(session(2)), assigned(session(2), "I1")]));
+    assert!(!is_taken_over(vec![connected(session(2)), heartbeat(session(2), told("I1"))]));
+}
+
+#[test]
+fn session_takeover_before_a_disconnect_announces_no_leave() {
+    let heard = [
+        (0.0, connected(session(1))),
+        (0.0, heartbeat(session(1), None)),
+        (0.1, assigned(session(1), "I1")),
+        (1.0, connected(session(2))),
+        (1.0, heartbeat(session(2), None)),
+        (1.0, disconnected(session(2))),
+        (1.1, taken_over("I1")),
+    ];
+    let (residents, since) = hand_over_after(heard);
+    assert_eq!(residents[0].departed_at, None, "the members have not received its leave");
+    assert_eq!(since, [Input::Disconnected { peer: peer(), session: session(2) }]);
+}

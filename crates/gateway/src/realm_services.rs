@@ -1,0 +1,76 @@
+//! The services of others that a realm names: content and lambdas.
+
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
+
+use admission::HttpClient;
+use reqwest::Client;
+use tokio::time::{self, MissedTickBehavior};
+
+/// How often a service is asked how it is, and how long an answer may take.
+const PROBE_INTERVAL: Duration = Duration::from_secs(5);
+const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// A service at a URL of its own, asked in the background how it is.
+#[derive(Debug)]
+pub(crate) struct RealmService {
+    name: &'static str,
+    url: String,
+    healthy: AtomicBool,
+}
+
+impl RealmService {
+    /// The service at `url`. Without one there is none, and nothing that could be ill; one that has
+    /// not answered yet is not well.
+    pub(crate) fn new(name: &'static str, url: &str) -> Self {
+        Self { name, url: url.to_owned(), healthy: AtomicBool::new(url.is_empty()) }
+    }
+
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// How it was last seen.
+    pub(crate) fn is_healthy(&self) -> bool {
+        self.healthy.load(Ordering::Relaxed)
+    }
+
+    /// Asks for its `/status`, again and again. Does not return. A failure is repeated at once: two
+    /// make it ill, and one success makes it well.
+    pub(crate) async fn probe(&self) {
+        if self.url.is_empty() {
+            return std::future::pending().await;
+        }
+        let client = HttpClient::new(&self.url, |builder| builder.timeout(PROBE_TIMEOUT));
+        let mut is_reported = false;
+        let status = format!("{}/status", self.url.trim_end_matches('/'));
+        let mut ticks = time::interval(PROBE_INTERVAL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            let client = match client.get() {
+                Ok(client) => client,
+                Err(error) => {
+                    if !std::mem::replace(&mut is_reported, true) {
+                        tracing::error!(service = self.name, %error, "no client to probe the service with");
+                    }
+                    continue;
+                }
+            };
+            let healthy = is_success(client, &status).await || is_success(client, &status).await;
+            metrics::gauge!("atoll_realm_service_healthy", "service" => self.name).set(f64::from(healthy));
+            if healthy != self.healthy.swap(healthy, Ordering::Relaxed) {
+                match healthy {
+                    true => tracing::info!(service = self.name, "the service is well"),
+                    false => tracing::warn!(service = self.name, "the service is not well"),
+                }
+            }
+        }
+    }
+}
+
+async fn is_success(client: &Client, url: &str) -> bool {
+    client.get(url).send().await.is_ok_and(|response| response.status().is_success())
+}

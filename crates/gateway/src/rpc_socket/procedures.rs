@@ -1,0 +1,67 @@
+//! The services that clients find, under the names of `protocol/decentraland/bff`.
+
+use rpc::{Module, Procedure};
+
+/// A procedure of some service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ProcedureId {
+    GetChallenge,
+    Authenticate,
+    GetDisconnectionMessage,
+    SendHeartbeat,
+    GetCommsCommands,
+    PeerSubscription,
+    SystemSubscription,
+    PublishToTopic,
+    SubscribeToPeerMessages,
+    GetPeerMessages,
+    UnsubscribeToPeerMessages,
+    SubscribeToSystemMessages,
+    GetSystemMessages,
+    UnsubscribeToSystemMessages,
+}
+
+const fn procedure(name: &'static str, which: ProcedureId) -> Procedure<ProcedureId> {
+    Procedure { name, id: which }
+}
+
+/// The only service there is before somebody has signed in.
+pub(crate) static AUTHENTICATION_SERVICE: Module<ProcedureId> = Module {
+    name: "BffAuthenticationService",
+    procedures: &[
+        procedure("GetChallenge", ProcedureId::GetChallenge),
+        procedure("Authenticate", ProcedureId::Authenticate),
+        procedure("GetDisconnectionMessage", ProcedureId::GetDisconnectionMessage),
+    ],
+};
+
+/// The services for those who have.
+pub(crate) static SIGNED_IN_SERVICES: [Module<ProcedureId>; 3] = [
+    Module {
+        name: "CommsDirectorService",
+        procedures: &[
+            procedure("SendHeartbeat", ProcedureId::SendHeartbeat),
+            procedure("GetCommsCommands", ProcedureId::GetCommsCommands),
+        ],
+    },
+    Module {
+        name: "TopicsService",
+        procedures: &[
+            procedure("PeerSubscription", ProcedureId::PeerSubscription),
+            procedure("SystemSubscription", ProcedureId::SystemSubscription),
+            procedure("PublishToTopic", ProcedureId::PublishToTopic),
+        ],
+    },
+    Module {
+        name: "CommsService",
+        procedures: &[
+            procedure("SubscribeToPeerMessages", ProcedureId::SubscribeToPeerMessages),
+            procedure("GetPeerMessages", ProcedureId::GetPeerMessages),
+            procedure("UnsubscribeToPeerMessages", ProcedureId::UnsubscribeToPeerMessages),
+            procedure("SubscribeToSystemMessages", ProcedureId::SubscribeToSystemMessages),
+            procedure("GetSystemMessages", ProcedureId::GetSystemMessages),
+            procedure("UnsubscribeToSystemMessages", ProcedureId::UnsubscribeToSystemMessages),
+            procedure("PublishToTopic", ProcedureId::PublishToTopic),
+        ],
+    },
+];

@@ -1,0 +1,215 @@
+use std::{fmt, str::FromStr};
+
+use super::{
+    ISLAND_PEER_JOINS, ISLAND_PEER_LEAVES, PEER_CONNECTS, PEER_ISLAND_CHANGES, Subject, SubjectError,
+};
+
+/// How subjects are spelled, and which there are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum SubjectScheme {
+    /// As comms v3 has them; what [`Subject`] reads and writes.
+    #[default]
+    CommsV3,
+    /// As the services do that are deployed as archipelago-workers: changes of island are
+    /// `engine.peer.<id>.island_changed`, nobody says who connects, joins or leaves, and what they
+    /// know has no headers.
+    ArchipelagoWorkers,
+}
+
+/// Not the name of a layout.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("must be comms-v3 or archipelago-workers")]
+pub struct SubjectSchemeError;
+
+/// Every `engine.peer.<id>.island_changed`.
+const ENGINE_PEER_ISLAND_CHANGES: &str = "engine.peer.*.island_changed";
+
+impl SubjectScheme {
+    /// A subject as it stands on the bus; `None` where nobody says such a thing.
+    pub fn format(self, subject: &Subject) -> Option<String> {
+        match (self, subject) {
+            (Self::CommsV3, subject) => Some(subject.to_string()),
+            (Self::ArchipelagoWorkers, Subject::PeerIslandChanged(peer)) => {
+                Some(format!("engine.peer.{peer}.island_changed"))
+            }
+            (
+                Self::ArchipelagoWorkers,
+                Subject::PeerConnect(_) | Subject::IslandPeerJoin(_) | Subject::IslandPeerLeft(_),
+            ) => None,
+            (Self::ArchipelagoWorkers, subject) => Some(subject.to_string()),
+        }
+    }
+
+    /// Reads one. What another layout says is not known.
+    pub fn parse(self, text: &str) -> Result<Subject, SubjectError> {
+        if self == Self::CommsV3 {
+            return text.parse();
+        }
+        if let ["engine", "peer", peer, "island_changed"] = text.split('.').collect::<Vec<_>>()[..] {
+            return peer.parse().map(Subject::PeerIslandChanged).map_err(|_| SubjectError);
+        }
+        let subject: Subject = text.parse()?;
+        match self.format(&subject) {
+            Some(written) if written == text => Ok(subject),
+            _ => Err(SubjectError),
+        }
+    }
+
+    /// A pattern of this module as it stands on the bus; `None` where nobody says such a thing. Any
+    /// other pattern is what it is.
+    pub fn pattern(self, pattern: &str) -> Option<&str> {
+        match (self, pattern) {
+            (Self::CommsV3, pattern) => Some(pattern),
+            (Self::ArchipelagoWorkers, PEER_ISLAND_CHANGES) => Some(ENGINE_PEER_ISLAND_CHANGES),
+            (Self::ArchipelagoWorkers, PEER_CONNECTS | ISLAND_PEER_JOINS | ISLAND_PEER_LEAVES) => None,
+            (Self::ArchipelagoWorkers, pattern) => Some(pattern),
+        }
+    }
+
+    /// Whether what is said under a subject has headers.
+    pub fn has_headers(self, subject: &Subject) -> bool {
+        match (self, subject) {
+            (Self::CommsV3, _) => true,
+            (
+                Self::ArchipelagoWorkers,
+                Subject::PeerConnect(_)
+                | Subject::PeerHeartbeat(_)
+                | Subject::PeerDisconnect(_)
+                | Subject::PeerIslandChanged(_)
+                | Subject::PeerClusterChange(_)
+                | Subject::IslandPeerJoin(_)
+                | Subject::IslandPeerLeft(_)
+                | Subject::EngineIslands
+                | Subject::EngineDiscovery,
+            ) => false,
+            (
+                Self::ArchipelagoWorkers,
+                Subject::PeerTopic(..)
+                | Subject::SystemTopic(_)
+                | Subject::SceneTopic(_)
+                | Subject::TransportAnnounce(_)
+                | Subject::MembershipEnded(_)
+                | Subject::PeersWanted,
+            ) => true,
+        }
+    }
+}
+
+impl fmt::Display for SubjectScheme {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::CommsV3 => "comms-v3",
+            Self::ArchipelagoWorkers => "archipelago-workers",
+        })
+    }
+}
+
+impl FromStr for SubjectScheme {
+    type Err = SubjectSchemeError;
+
+    fn from_str(text: &str) -> Result<Self, SubjectSchemeError> {
+        let schemes = [Self::CommsV3, Self::ArchipelagoWorkers];
+        schemes.into_iter().find(|scheme| scheme.to_string() == text).ok_or(SubjectSchemeError)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{Address, subject::matches};
+
+    /// Any subject, with the pattern of this module that it falls under.
+    fn subject() -> impl Strategy<Value = (Subject, &'static str)> {
+        use crate::subject as patterns;
+        (any::<[u8; 20]>(), "[a-zA-Z0-9]{1,12}", "[a-z0-9]{1,8}(\\.[a-z0-9]{1,8}){0,3}", 0..15_usize)
+            .prop_filter_map("a topic may be reserved", |(address, word, topic, kind)| {
+                let peer = Address::new(address);
+                Some(match kind {
+                    0 => (Subject::PeerConnect(peer), patterns::PEER_CONNECTS),
+                    1 => (Subject::PeerHeartbeat(peer), patterns::PEER_HEARTBEATS),
+                    2 => (Subject::PeerDisconnect(peer), patterns::PEER_DISCONNECTS),
+                    3 => (Subject::PeerIslandChanged(peer), patterns::PEER_ISLAND_CHANGES),
+                    4 => (Subject::IslandPeerJoin(word.parse().ok()?), patterns::ISLAND_PEER_JOINS),
+                    5 => (Subject::IslandPeerLeft(word.parse().ok()?), patterns::ISLAND_PEER_LEAVES),
+                    6 => (Subject::PeerTopic(peer, topic.parse().ok()?), patterns::TOPICS),
+                    7 => (Subject::SystemTopic(topic.parse().ok()?), patterns::TOPICS),
+                    8 => {
+                        let topic = format!("messageBus.scene.{word}.{topic}");
+                        (Subject::SceneTopic(topic.parse().ok()?), patterns::SCENE_TOPICS)
+                    }
+                    9 => (Subject::EngineIslands, patterns::ENGINE_ISLANDS),
+                    10 => (Subject::EngineDiscovery, patterns::ENGINE_DISCOVERY),
+                    11 => (Subject::TransportAnnounce(word.parse().ok()?), patterns::TRANSPORT_ANNOUNCEMENTS),
+                    12 => (Subject::MembershipEnded(word.parse().ok()?), patterns::MEMBERSHIP_ENDS),
+                    13 => (Subject::PeerClusterChange(peer), patterns::PEER_CLUSTER_CHANGES),
+                    _ => (Subject::PeersWanted, patterns::PEERS_WANTED),
+                })
+            })
+    }
+
+    proptest! {
+        #[test]
+        fn subject_round_trips_and_matches_its_pattern(
+            (subject, pattern) in subject(),
+            (other, _) in subject(),
+        ) {
+            for layout in [SubjectScheme::CommsV3, SubjectScheme::ArchipelagoWorkers] {
+                let (written, pattern) = (layout.format(&subject), layout.pattern(pattern));
+                prop_assert_eq!(written.is_some(), pattern.is_some());
+                let (Some(written), Some(pattern)) = (written, pattern) else { continue };
+                prop_assert_eq!(layout.parse(&written), Ok(subject.clone()));
+                prop_assert!(matches(pattern, &written));
+                if layout.format(&other).as_ref() == Some(&written) {
+                    prop_assert_eq!(&subject, &other);
+                }
+            }
+        }
+
+        #[test]
+        fn scheme_never_misreads_a_subject_of_the_other((subject, _) in subject()) {
+            let layouts = [SubjectScheme::CommsV3, SubjectScheme::ArchipelagoWorkers];
+            for (ours, theirs) in [(layouts[0], layouts[1]), (layouts[1], layouts[0])] {
+                let Some(written) = ours.format(&subject) else { continue };
+                match theirs.parse(&written) {
+                    Ok(read) => prop_assert_eq!(&read, &subject),
+                    Err(SubjectError) => prop_assert_ne!(theirs.format(&subject), Some(written)),
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn archipelago_workers_subjects_have_their_exact_text() {
+        let peer = Address::new([0xab; 20]);
+        let written = |subject| SubjectScheme::ArchipelagoWorkers.format(&subject);
+        let id = "ab".repeat(20);
+        for (subject, expected) in [
+            (Subject::PeerHeartbeat(peer), format!("peer.0x{id}.heartbeat")),
+            (Subject::PeerDisconnect(peer), format!("peer.0x{id}.disconnect")),
+            (Subject::PeerIslandChanged(peer), format!("engine.peer.0x{id}.island_changed")),
+            (Subject::EngineIslands, "engine.islands".to_owned()),
+            (Subject::EngineDiscovery, "engine.discovery".to_owned()),
+        ] {
+            assert!(!SubjectScheme::ArchipelagoWorkers.has_headers(&subject));
+            assert_eq!(written(subject), Some(expected));
+        }
+        assert_eq!(written(Subject::PeerConnect(peer)), None);
+        let ours = format!("peer.0x{id}.island_changed");
+        assert_eq!(SubjectScheme::ArchipelagoWorkers.parse(&ours), Err(SubjectError));
+        assert_eq!(SubjectScheme::CommsV3.parse(&format!("engine.{ours}")), Err(SubjectError));
+    }
+
+    #[test]
+    fn scheme_names_round_trip() {
+        for (name, layout) in
+            [("comms-v3", SubjectScheme::CommsV3), ("archipelago-workers", SubjectScheme::ArchipelagoWorkers)]
+        {
+            assert_eq!((name.parse(), layout.to_string()), (Ok(layout), name.to_owned()));
+        }
+        for unknown in ["", "comms-v2", "Comms-V3", "archipelago"] {
+            assert_eq!(unknown.parse::<SubjectScheme>(), Err(SubjectSchemeError));
+        }
+    }
+}

@@ -1,0 +1,119 @@
+use std::sync::Arc;
+
+use admission::{ConnectionLimits, Verifier};
+use bus::Headers;
+use protocol::subject;
+use tokio::time::sleep;
+use transports::ws_room;
+
+use super::*;
+use crate::{
+    Settings,
+    node::{ANNOUNCE_INTERVAL, Node, NodeSubscriptions},
+    settings::tests::settings,
+};
+
+const OWN: &str = "ws://127.0.0.1:5002";
+const OTHER: &str = "ws://127.0.0.1:5003";
+
+fn name_guard(bus: &Bus) -> NodeNameGuard {
+    NodeNameGuard::new(bus, "rooms-1".parse().unwrap(), OWN.to_owned())
+}
+
+fn announce(bus: &Bus, node: &str, public_url: &str, draining: bool) {
+    let announcement =
+        TransportAnnouncement { public_url: public_url.to_owned(), draining, ..Default::default() };
+    let subject = Subject::TransportAnnounce(node.parse().unwrap());
+    bus.publish(&subject, Headers::default(), announcement.encode_to_vec());
+}
+
+/// What comes of a claim while this is announced, a second between one and the next.
+async fn ensure_unique_while_announced(announced: &[(&str, &str, bool)]) -> Result<(), NameTaken> {
+    let bus = Bus::in_process();
+    let mut claim = name_guard(&bus);
+    let others = async {
+        for &(node, public_url, draining) in announced {
+            announce(&bus, node, public_url, draining);
+            sleep(Duration::from_secs(1)).await;
+        }
+        future::pending::<()>().await;
+    };
+    tokio::select! {
+        settled = claim.ensure_unique() => settled,
+        () = others => unreachable!(),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn name_is_free_after_a_quiet_announcement_interval() {
+    let began = Instant::now();
+    assert_eq!(ensure_unique_while_announced(&[]).await, Ok(()));
+    assert!(began.elapsed() > ANNOUNCE_INTERVAL);
+    // Its own address is its own, whoever was there; another name is nobody's business.
+    let others = [("rooms-1", OWN, false), ("rooms-2", OTHER, false)];
+    assert_eq!(ensure_unique_while_announced(&others.repeat(3)).await, Ok(()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn name_announced_repeatedly_elsewhere_is_taken() {
+    let taken = ensure_unique_while_announced(&[("rooms-1", OTHER, false); 2]).await.unwrap_err();
+    assert_eq!((taken.node.as_str(), &*taken.url), ("rooms-1", OTHER));
+    let told = taken.to_string();
+    assert!(told.contains("rooms-1") && told.contains(OTHER) && told.contains("rooms.node"), "{told}");
+    // The second word may come long after the silence would have ended, had there been no first one.
+    let late = [("rooms-1", OWN, false), ("rooms-1", OTHER, false), ("rooms-1", OTHER, false)];
+    assert!(ensure_unique_while_announced(&late).await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn single_or_draining_announcement_does_not_take_the_name() {
+    assert_eq!(ensure_unique_while_announced(&[("rooms-1", OTHER, false)]).await, Ok(()));
+    // It drains.
+    assert_eq!(ensure_unique_while_announced(&[("rooms-1", OTHER, true); 4]).await, Ok(()));
+    let last = [("rooms-1", OTHER, false), ("rooms-1", OTHER, true), ("rooms-1", OTHER, true)];
+    assert_eq!(ensure_unique_while_announced(&last).await, Ok(()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn changing_foreign_urls_do_not_delay_the_check_forever() {
+    let urls: Vec<String> = (0..1_000).map(|number| format!("ws://10.0.0.1:{number}")).collect();
+    let announced: Vec<_> = urls.iter().map(|url| ("rooms-1", &**url, false)).collect();
+    let began = Instant::now();
+    assert_eq!(ensure_unique_while_announced(&announced).await, Ok(()));
+    assert!(began.elapsed() <= QUIET_PERIOD * (1 + MAX_FOREIGN_URLS as u32));
+    let long = "x".repeat(10_000);
+    let taken = ensure_unique_while_announced(&[("rooms-1", &*long, false); 2]).await.unwrap_err();
+    assert_eq!(taken.url.len(), MAX_URL_CHARS);
+}
+
+fn node() -> Node {
+    let settings = Settings {
+        public_url: OWN.to_owned(),
+        handshakes: ConnectionLimits { total: 1, per_network: None, rate: None },
+        ..settings()
+    };
+    let tokens = Arc::new(ws_room::Verifier::new([&b"a secret of sixteen characters"[..]]));
+    Node::new(settings, tokens, Verifier::new(identity::Limits::default()), Arc::default())
+}
+
+#[tokio::test(start_paused = true)]
+async fn node_announces_nothing_before_the_name_check_passed() {
+    let (bus, node) = (Bus::in_process(), node());
+    let mut announcements = bus.subscribe("test", &[subject::TRANSPORT_ANNOUNCEMENTS], 16);
+    let inbound = NodeSubscriptions { name_guard: Some(name_guard(&bus)), ..node.subscribe(&bus) };
+    let story = async {
+        sleep(QUIET_PERIOD / 2).await;
+        assert!(!node.has_announced());
+        node.stop_accepting(&bus);
+        assert!(announcements.try_next().is_none(), "another may have the name, and drains not");
+        sleep(QUIET_PERIOD).await;
+        assert!(node.has_announced());
+        let announcement = announcements.next().await.unwrap();
+        let announcement = TransportAnnouncement::decode(announcement.payload).unwrap();
+        assert_eq!((&*announcement.public_url, announcement.draining), (OWN, true));
+    };
+    tokio::select! {
+        () = story => {}
+        ended = node.run(bus.clone(), inbound) => panic!("{ended:?}"),
+    }
+}

@@ -1,0 +1,84 @@
+//! Every process of a realm is stopped and started again, one after the other, under people.
+//!
+//! `ATOLL_ROLLING_BOTS` says how many people (`make rolling`: 500, and then it must be quick as well).
+
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tokio::time::sleep;
+
+use crate::failures::test_realm::{DIRECTORS, GATEWAYS, RECOVERY_LIMIT, ROOMS, TWO_HEARTBEATS, TestRealm};
+
+/// People of one place.
+const GROUP: usize = 20;
+/// For how long nobody is without a session, where it must be quick.
+const WITHOUT_SESSION: Duration = Duration::from_secs(5);
+/// The same, without an island; and from the new session until then.
+const WITHOUT_ISLAND: Duration = Duration::from_secs(6);
+const BACK_IN_ISLAND: Duration = Duration::from_secs(2);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn rolling_restart_loses_no_session_and_no_island() {
+    let wanted = std::env::var("ATOLL_ROLLING_BOTS").ok().and_then(|count| count.parse().ok());
+    let bots: usize = wanted.unwrap_or(40);
+    let groups = bots.div_ceil(GROUP).to_string();
+    let mut scene = TestRealm::start(bots, &["--groups", &groups, "--hz", "5"]).await;
+    // Until everybody has come and has said something.
+    sleep(Duration::from_millis(bots as u64 * 5) + TWO_HEARTBEATS).await;
+    scene.assert_converged().await;
+    for name in DIRECTORS.into_iter().chain(ROOMS).chain(GATEWAYS).chain(["stats"]) {
+        let began = Instant::now();
+        scene.cluster.terminate(name);
+        let (status, log) = scene.cluster.ended(name).await;
+        let drained = began.elapsed();
+        assert!(status.success(), "{name} ended with {status}: {log}");
+        scene.cluster.restart(name);
+        scene.cluster.ready().await;
+        scene.leader().await;
+        println!("{name:<12} ended after {drained:.1?}, ready after {:.1?}", began.elapsed());
+        // Whoever deploys looks whether all is well, and goes on.
+        sleep(TWO_HEARTBEATS).await;
+    }
+    let summary = scene.finish().await;
+    print(&summary);
+    let number = |name: &str| summary[name].as_u64().unwrap();
+    // Both gateways sent all of theirs away.
+    assert!(number("reconnects") >= bots as u64, "{summary}");
+    assert_eq!(summary["back_in_same_island"], summary["reconnects"], "{summary}");
+    assert_eq!(summary["over_moves"]["overlapping"]["lost"], 0, "{summary}");
+    for (what, soon) in [
+        ("without_session_ms", WITHOUT_SESSION),
+        ("without_island_ms", WITHOUT_ISLAND),
+        ("back_in_island_ms", BACK_IN_ISLAND),
+    ] {
+        assert_eq!(summary[what]["samples"], summary["reconnects"], "{what}: {summary}");
+        let longest = Duration::from_secs_f64(summary[what]["max"].as_f64().unwrap() / 1000.0);
+        let allowed = if wanted.is_some() { soon } else { RECOVERY_LIMIT };
+        assert!(longest <= allowed, "{what}: {longest:?}, of {allowed:?}");
+    }
+    if wanted.is_some() {
+        assert_eq!(summary["convergence"]["converged"], true, "{summary}");
+    }
+}
+
+fn print(summary: &Value) {
+    for (name, what) in [
+        ("bots", "people"),
+        ("sessions_failed", "sessions that failed"),
+        ("reconnects", "sessions after the first"),
+        ("without_session_ms", "without a session, ms"),
+        ("without_island_ms", "from the end of one to the island, ms"),
+        ("back_in_island_ms", "from the sign-in to the island, ms"),
+        ("back_in_same_island", "of them in the island of before"),
+        ("moves_per_person", "moves a person"),
+        ("most_moves_of_one", "moves of one person, at most"),
+        ("expected", "messages that had to arrive"),
+        ("lost", "messages lost in a room"),
+        ("over_moves", "messages lost over moves"),
+        ("unheard", "times that a pair was near and unheard"),
+        ("gateway_ends", "why sessions ended"),
+        ("room_ends", "why stays in rooms ended"),
+    ] {
+        println!("{what:<40} {}", summary[name]);
+    }
+}
