@@ -1,8 +1,8 @@
-//! What a subscriber to heartbeats over NATS spends on each, beside one that has the client library
-//! alone and counts: `cargo bench -p bus`.
+//! The CPU time that a subscriber spends on each heartbeat over NATS, compared with a subscriber that uses
+//! the client library alone and only counts: `cargo bench -p bus`.
 //!
-//! Each subscriber is a process of its own, which tells its CPU time; all of them hear the same, 100,000
-//! heartbeats a second for five seconds.
+//! Each subscriber is a process of its own, which prints its CPU time. All of them receive the same load:
+//! 100,000 heartbeats a second for five seconds.
 
 #![allow(clippy::unwrap_used)]
 
@@ -29,10 +29,10 @@ use tokio::time;
 
 const PER_SECOND: u64 = 100_000;
 const MESSAGES: u64 = 500_000;
-/// Which subscriber this process is, and its server.
+/// The environment variables that select a child's subscriber and its server.
 const SUBSCRIBER_ENV: &str = "BENCH_SUBSCRIBER";
 const URL_ENV: &str = "BENCH_URL";
-/// When nothing comes for so long, all is heard.
+/// When no message arrives for this long, the load has ended.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(1);
 
 #[tokio::main]
@@ -59,8 +59,8 @@ async fn run() {
             let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
             assert_eq!(lines.next().as_deref(), Some("ready"));
             publish(&bus).await;
-            let told = lines.next().unwrap();
-            let (count, cpu_s) = told.split_once(' ').unwrap();
+            let output = lines.next().unwrap();
+            let (count, cpu_s) = output.split_once(' ').unwrap();
             let (count, cpu_s): (u64, f64) = (count.parse().unwrap(), cpu_s.parse().unwrap());
             child.wait().unwrap();
             each.push(1e6 * cpu_s / count as f64);
@@ -83,29 +83,30 @@ async fn connect(url: String) -> Bus {
     Bus::nats(settings).await.unwrap()
 }
 
-/// Heartbeats as gateways say them, at their pace.
+/// Publishes heartbeats as gateways do, at a constant rate.
 async fn publish(bus: &Bus) {
-    let told = Told { island: "I01abcdefg1".to_owned(), node: "rooms-1".to_owned(), epoch: 1 };
+    let assignment = Told { island: "I01abcdefg1".to_owned(), node: "rooms-1".to_owned(), epoch: 1 };
     let position = Some(Position::new(1.0, 2.0, 3.0).into());
-    let heartbeat = GatewayHeartbeat { position, told: Some(told), ..Default::default() }.encode_to_vec();
-    let began = Instant::now();
+    let heartbeat =
+        GatewayHeartbeat { position, told: Some(assignment), ..Default::default() }.encode_to_vec();
+    let start = Instant::now();
     let mut ticks = time::interval(Duration::from_millis(2));
-    let mut said = 0;
-    while said < MESSAGES {
+    let mut published = 0;
+    while published < MESSAGES {
         ticks.tick().await;
-        let due = ((began.elapsed().as_secs_f64() * PER_SECOND as f64) as u64).min(MESSAGES);
-        for number in said..due {
+        let due = ((start.elapsed().as_secs_f64() * PER_SECOND as f64) as u64).min(MESSAGES);
+        for number in published..due {
             let mut address = [0; 20];
             address[12..].copy_from_slice(&number.to_be_bytes());
             let headers = Headers::for_session(SessionId::new(1, u128::from(number)));
             bus.publish(&Subject::PeerHeartbeat(Address::new(address)), headers, heartbeat.clone());
         }
-        said = due;
+        published = due;
     }
     bus.flush().await;
 }
 
-/// The yardstick.
+/// The baseline: the client library alone.
 async fn raw_client(url: String) {
     let client = async_nats::ConnectOptions::new().subscription_capacity(65_536).connect(url).await.unwrap();
     let mut heartbeats = client.subscribe(subject::PEER_HEARTBEATS).await.unwrap();
@@ -113,7 +114,7 @@ async fn raw_client(url: String) {
     count(async || heartbeats.next().await.is_some()).await;
 }
 
-/// What a director subscribes to.
+/// Subscribes to the patterns of a director.
 async fn bus_subscriber(url: String) {
     let bus = connect(url).await;
     let patterns = [

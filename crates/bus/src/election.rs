@@ -1,3 +1,6 @@
+//! The leader election as a process sees it: [`Candidate`] takes part in it, [`ElectionState`] is its
+//! outcome.
+
 use std::future;
 
 use tokio::{
@@ -6,60 +9,61 @@ use tokio::{
     time::{self, Instant},
 };
 
-/// Somebody who would hold an office that one at a time holds. Dropping it ends the campaign: who
-/// held the office then holds it until its time is over, and nobody does meanwhile.
+/// A participant in a leader election: at most one candidate leads at a time. Dropping a candidate ends its
+/// campaign without releasing the lease: a leader's lease then runs out, and no candidate leads until then.
 #[derive(Debug)]
 pub struct Candidate {
     observed: watch::Receiver<ObservedState>,
-    /// What [`Candidate::changed`] returned for last.
+    /// The state that [`Candidate::changed`] last returned for.
     last_reported: Option<ElectionState>,
-    /// `None` where there is nobody to campaign against.
+    /// `None` where no other candidate can exist.
     tasks: Option<CandidateTasks>,
 }
 
-/// How it is with an office.
+/// The outcome of an election, as one candidate knows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ElectionState {
-    /// We hold it, and nobody else does.
+    /// This candidate leads, and no other does.
     Leader(Term),
-    /// Somebody else does.
+    /// Another candidate leads.
     Standby,
-    /// Nobody can say for the moment. Who held the office is to do nothing of it.
+    /// The leader is unknown at the moment. A candidate that led must stop acting as the leader.
     Unknown,
 }
 
-/// For how long somebody holds an office. Between two terms of different epochs somebody else may
-/// have held it; in one term nobody else did.
+/// The time for which one candidate leads without interruption. Between two terms of different epochs another
+/// candidate may have led; within one term no other did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Term {
-    /// A later term has a greater one. `None` where everybody leads.
+    /// The number of the term; it increases with each term. `None` where every process leads.
     pub epoch: Option<u64>,
 }
 
-/// What a campaign last found out.
+/// The result of the last poll of the lease.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ObservedState {
     pub(crate) state: ElectionState,
-    /// Until when it can be relied upon, if not for ever.
+    /// When the state expires; `None`: never.
     pub(crate) valid_until: Option<Instant>,
 }
 
-/// The tasks that campaign; they end with this.
+/// The tasks that campaign. They are aborted when this is dropped.
 #[derive(Debug)]
 pub(crate) struct CandidateTasks {
-    /// Sending asks it to give the office back.
+    /// A message asks the lease task to release the lease.
     pub(crate) resign: oneshot::Sender<()>,
-    /// Only the task that holds the lease ends by itself.
+    /// The lease task and the task that adds replicas. Only the lease task ends by itself.
     pub(crate) tasks: JoinSet<()>,
 }
 
 impl ObservedState {
-    /// What is so wherever nobody campaigns.
+    /// The state where there is no election.
     pub(crate) const UNCONTESTED: Self =
         Self { state: ElectionState::Leader(Term { epoch: None }), valid_until: None };
     pub(crate) const UNKNOWN: Self = Self { state: ElectionState::Unknown, valid_until: None };
 
-    /// Whoever was stopped for a while finds out here, whatever else has not been done since.
+    /// The state at this moment. The process may have been paused since the last poll, so the expiry is
+    /// checked on every call.
     pub(crate) fn now(self) -> ElectionState {
         if self.valid_until.is_some_and(|until| until <= Instant::now()) {
             ElectionState::Unknown
@@ -70,51 +74,51 @@ impl ObservedState {
 }
 
 impl Candidate {
-    pub(crate) fn new(polled: watch::Receiver<ObservedState>, campaign: Option<CandidateTasks>) -> Self {
-        Self { observed: polled, last_reported: None, tasks: campaign }
+    pub(crate) fn new(observed: watch::Receiver<ObservedState>, tasks: Option<CandidateTasks>) -> Self {
+        Self { observed, last_reported: None, tasks }
     }
 
-    /// How it is right now, by this process's clock, too: a term that was not renewed in time does
-    /// not hold any more.
+    /// The state at this moment. It is checked against the clock of this process: a term that was not renewed
+    /// in time has ended.
     pub fn state(&self) -> ElectionState {
         self.observed.borrow().now()
     }
 
-    /// Waits until the standing is another one than when this last returned; the first time for
-    /// nothing. Cancel-safe.
+    /// Waits until the state differs from the one for which this last returned; the first call returns at
+    /// once. Cancel-safe.
     pub async fn changed(&mut self) {
         loop {
-            let polled = *self.observed.borrow_and_update();
-            let standing = polled.now();
-            if self.last_reported != Some(standing) {
-                self.last_reported = Some(standing);
+            let observed = *self.observed.borrow_and_update();
+            let state = observed.now();
+            if self.last_reported != Some(state) {
+                self.last_reported = Some(state);
                 return;
             }
-            let lapse = async {
-                match polled.valid_until.filter(|_| standing == polled.state) {
+            let expiry = async {
+                match observed.valid_until.filter(|_| state == observed.state) {
                     Some(until) => time::sleep_until(until).await,
                     None => future::pending().await,
                 }
             };
-            let news = async {
+            let update = async {
                 if self.observed.changed().await.is_err() {
-                    // Nobody will find out anything new.
+                    // The lease task has ended: the state never changes again.
                     future::pending().await
                 }
             };
             tokio::select! {
-                () = news => {}
-                () = lapse => {}
+                () = update => {}
+                () = expiry => {}
             }
         }
     }
 
-    /// Gives the office back, if it is ours, so that the next one takes it at once.
+    /// Releases the lease, if this candidate holds it, so that another candidate can take it at once.
     pub async fn resign(self) {
-        if let Some(CandidateTasks { resign, tasks: mut task }) = self.tasks {
-            // Where the task has ended there is nothing to give back.
+        if let Some(CandidateTasks { resign, mut tasks }) = self.tasks {
+            // A task that has already ended holds no lease.
             let _ = resign.send(());
-            task.join_next().await;
+            tasks.join_next().await;
         }
     }
 }

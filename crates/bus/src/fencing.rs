@@ -1,56 +1,59 @@
+//! Fencing: messages of a director that was deposed are recognized by their epoch and dropped.
+
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use protocol::Subject;
 
 use crate::Envelope;
 
-/// Of which terms of directors messages came: what is said in an earlier one than the latest that
-/// was heard of, a director says that does not know yet that it was deposed.
+/// The epochs seen on one bus. A message with a lower epoch than the latest comes from a director that does
+/// not know yet that it was deposed.
 #[derive(Debug, Default)]
 pub(crate) struct EpochFence {
-    /// The latest in which a director said something.
+    /// The latest epoch in which a director published, or that was read from the lease.
     latest: AtomicU64,
-    /// The greatest that anybody has heard of: later terms have a greater one, so that nobody takes
-    /// them for earlier ones.
+    /// The highest epoch that any participant reported. Later terms get a higher one; otherwise receivers
+    /// would take them for earlier terms.
     highest_reported: AtomicU64,
 }
 
-/// No realm lives to see more terms. A greater number is somebody's who would have it that there can be
-/// none after it.
+/// The highest epoch that is accepted. No realm reaches it; a higher number can only come from a participant
+/// that wants to prevent later terms.
 const MAX_EPOCH: u64 = 1 << 62;
 
 impl EpochFence {
-    /// The latest; 0 where none was heard of.
+    /// The latest epoch; 0 if none was seen.
     pub(crate) fn latest(&self) -> u64 {
         self.latest.load(Ordering::Relaxed)
     }
 
-    /// What a term that begins has to be greater than.
+    /// The epoch that a new term must exceed.
     pub(crate) fn highest_known(&self) -> u64 {
         self.latest().max(self.highest_reported.load(Ordering::Relaxed))
     }
 
-    /// Hears that somebody heard of one, whoever that is: it deposes nobody.
+    /// Records an epoch that a participant reported. It raises the epoch of later terms but fences no leader,
+    /// because any participant can report one.
     pub(crate) fn observe_reported(&self, epoch: u64) {
         if epoch <= MAX_EPOCH {
             self.highest_reported.fetch_max(epoch, Ordering::Relaxed);
         }
     }
 
-    /// Whether a message is to be heard: not if a director says it that was deposed. What others say in
-    /// some epoch deposes nobody.
+    /// Whether a message may be delivered: not if it is a director's message of a lower epoch than the
+    /// latest. Epochs on other subjects are ignored, so that only directors can fence a director.
     pub(crate) fn admits(&self, envelope: &Envelope) -> bool {
         let Some(epoch) = envelope.headers.epoch else { return true };
         !envelope.subject().is_some_and(|subject| is_director_subject(&subject)) || self.observe(epoch)
     }
 
-    /// Hears of one. Whether it is the latest.
+    /// Records the epoch of a leader. Returns whether no later one was seen.
     pub(crate) fn observe(&self, epoch: u64) -> bool {
         epoch <= MAX_EPOCH && self.latest.fetch_max(epoch, Ordering::Relaxed) <= epoch
     }
 }
 
-/// Whether directors alone say such things.
+/// Whether only directors publish on this subject.
 fn is_director_subject(subject: &Subject) -> bool {
     match subject {
         Subject::PeerIslandChanged(_)
@@ -77,14 +80,14 @@ mod tests {
 
     #[test]
     fn fence_rejects_older_and_out_of_range_epochs() {
-        let epochs = EpochFence::default();
-        assert!(epochs.observe(7) && epochs.observe(7) && epochs.observe(9));
-        assert!(!epochs.observe(8));
-        assert!(!epochs.observe(u64::MAX));
-        assert_eq!(epochs.latest(), 9);
-        epochs.observe_reported(20);
-        epochs.observe_reported(u64::MAX);
-        assert_eq!((epochs.latest(), epochs.highest_known()), (9, 20));
-        assert!(epochs.observe(10), "it deposes nobody");
+        let fence = EpochFence::default();
+        assert!(fence.observe(7) && fence.observe(7) && fence.observe(9));
+        assert!(!fence.observe(8));
+        assert!(!fence.observe(u64::MAX));
+        assert_eq!(fence.latest(), 9);
+        fence.observe_reported(20);
+        fence.observe_reported(u64::MAX);
+        assert_eq!((fence.latest(), fence.highest_known()), (9, 20));
+        assert!(fence.observe(10), "a reported epoch fences no leader");
     }
 }

@@ -1,3 +1,5 @@
+//! The bus within one process.
+
 use std::sync::{Arc, PoisonError, RwLock};
 
 use protocol::subject;
@@ -5,14 +7,15 @@ use tokio::sync::{mpsc, watch};
 
 use crate::{Envelope, fencing::EpochFence, subscriber_queue::SubscriberQueue};
 
-/// The bus of a realm in one process: a list of subscribers.
+/// A list of subscribers.
 ///
-/// Roles subscribe by pattern, a dozen in all, so that a walk over the list is the whole routing.
+/// Roles subscribe by pattern and there are about a dozen subscriptions in all, so that a scan of the list is
+/// enough for routing.
 #[derive(Debug, Default)]
 pub(crate) struct InProcess {
     subscribers: RwLock<Vec<Subscriber>>,
     pub(crate) fence: Arc<EpochFence>,
-    /// Never any.
+    /// Always 0: there is no connection to lose.
     pub(crate) reconnects: watch::Sender<u64>,
 }
 
@@ -24,14 +27,14 @@ struct Subscriber {
 
 impl InProcess {
     pub(crate) fn publish(&self, envelope: Envelope) {
-        let mut gone = false;
+        let mut found_closed = false;
         for subscriber in self.subscribers.read().unwrap_or_else(PoisonError::into_inner).iter() {
             if subscriber.patterns.iter().any(|pattern| subject::matches(pattern, &envelope.subject)) {
-                gone |= subscriber.queue.is_closed();
+                found_closed |= subscriber.queue.is_closed();
                 subscriber.queue.offer(envelope.clone());
             }
         }
-        if gone {
+        if found_closed {
             let mut subscribers = self.subscribers.write().unwrap_or_else(PoisonError::into_inner);
             subscribers.retain(|subscriber| !subscriber.queue.is_closed());
         }
@@ -43,10 +46,10 @@ impl InProcess {
         patterns: &[&str],
         capacity: usize,
     ) -> mpsc::Receiver<Envelope> {
-        let (inbox, receiver) = SubscriberQueue::new(name, capacity, self.fence.clone());
+        let (queue, receiver) = SubscriberQueue::new(name, capacity, self.fence.clone());
         let patterns = patterns.iter().map(|&pattern| pattern.to_owned()).collect();
         let mut subscribers = self.subscribers.write().unwrap_or_else(PoisonError::into_inner);
-        subscribers.push(Subscriber { patterns, queue: inbox });
+        subscribers.push(Subscriber { patterns, queue });
         receiver
     }
 }

@@ -1,20 +1,20 @@
 //! Publish and subscribe between the roles of a realm.
 //!
-//! Messages are at most once, and those of one publisher in their order: a subscriber whose queue is
-//! full loses the newest, which is counted (`atoll_bus_dropped_total`, and on the next message that
-//! it keeps), and a publisher never waits. Subjects and wildcards follow NATS, and the same roles run
-//! on either bus: within a process, or over NATS.
+//! Delivery is at most once, and the messages of one publisher arrive in their order. A publisher never
+//! waits: when a subscriber's queue is full, the newest message is dropped and counted (in
+//! `atoll_bus_dropped_total`, and in [`Envelope::missed`] of the next message that is queued). Subjects and
+//! wildcards follow NATS, and the same roles run on either bus: within a process, or over NATS.
 //!
-//! Over NATS, while the connection is away, what holds late ([`Subject::survives_disconnect`]) is kept for a
-//! minute and said in order when it is back; all else is dropped and counted. What was on its way
-//! when the connection went is lost. Messages may be up to 64 MiB large, whatever the server takes at
-//! a time.
+//! While the connection to NATS is down, messages that survive a disconnect
+//! ([`Subject::survives_disconnect`]) are buffered for up to a minute and sent in order after the reconnect;
+//! all others are dropped and counted. Messages in flight when the connection breaks are lost. A message may
+//! have up to 64 MiB, also above the server's payload limit: it is then sent in parts.
 //!
-//! An office is held by one process at a time ([`Bus::campaign`]), in terms of growing epochs. What the
-//! holder says in an earlier epoch than the latest that a bus heard of is dropped and counted, for
-//! every subscriber (`atoll_bus_deposed_total`). Over NATS this needs JetStream, in which the name of
-//! the holder stands for two seconds and is written again twice a second; where there is none, and
-//! within a process, everybody leads, without epochs.
+//! Leader election ([`Bus::campaign`]): one process at a time holds a lease, in terms of increasing epochs.
+//! Fencing: a leader's message with a lower epoch than the latest that a bus has seen is dropped for every
+//! subscriber and counted (`atoll_bus_deposed_total`). Over NATS this needs JetStream: the lease expires
+//! after two seconds and its holder renews it twice a second. Without JetStream, and within a process, every
+//! process leads, without epochs.
 
 mod election;
 mod fencing;
@@ -36,48 +36,49 @@ use fencing::EpochFence;
 use in_process::InProcess;
 use nats::Nats;
 
-/// What came over the bus.
+/// A message received from the bus.
 #[derive(Debug, Clone)]
 pub struct Envelope {
-    /// Its subject, as text; [`Envelope::subject`] reads it.
+    /// The subject as text; [`Envelope::subject`] parses it.
     subject: Arc<str>,
-    /// How it is spelled.
+    /// The scheme in which the subject is written.
     subject_scheme: SubjectScheme,
-    /// What is said beside the payload.
+    /// Metadata of the payload.
     pub headers: Headers,
-    /// The bytes.
+    /// The content of the message; its encoding depends on the subject.
     pub payload: Bytes,
-    /// So many messages were dropped just before this one, as this subscription's queue was full.
+    /// The number of messages that this subscription lost just before this one: its queue or the client
+    /// library's was full, or parts were missing.
     pub missed: u64,
 }
 
 impl Envelope {
-    /// The subject, if it is one that this project knows.
+    /// The subject; `None` if this project does not define it.
     pub fn subject(&self) -> Option<Subject> {
         self.subject_scheme.parse(&self.subject).ok()
     }
 }
 
-/// What is said beside a payload.
+/// Metadata that a message carries beside its payload.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Headers {
-    /// `Atoll-Session`: the sign-in that the message belongs to. Absent: the current one.
+    /// `Atoll-Session`: the session that the message belongs to. Absent: the current one.
     pub session: Option<SessionId>,
-    /// `Atoll-Transports`: what the client said that it can join, separated by commas. Absent: it
-    /// said nothing.
+    /// `Atoll-Transports`: the transports that the client can join, separated by commas. Absent: the client
+    /// did not list any.
     pub transports: Option<Arc<str>>,
-    /// `Atoll-Sender`: who says something under a scene's topic. Absent: a server does.
+    /// `Atoll-Sender`: the peer that publishes on a scene's topic. Absent: a server publishes.
     pub sender: Option<Address>,
-    /// `Atoll-Node`: with a change of island, the node of the island's room.
+    /// `Atoll-Node`: in an island change, the node that hosts the island's room.
     pub node: Option<NodeName>,
-    /// `Atoll-Epoch`: of which term of which director the message is; a later term has a greater
-    /// one. Absent: of one that shares its realm with no other.
+    /// `Atoll-Epoch`: the epoch of the director that publishes; a later term has a higher one. Absent: the
+    /// director leads without an election.
     pub epoch: Option<u64>,
-    /// The resumption headers of a connect. Boxed, since hardly any other message has them.
+    /// The resumption headers of a connect. Boxed, because few other messages have them.
     pub resumption: Option<Box<Resumption>>,
 }
 
-/// The resumption headers of a connect whose client announced extensions.
+/// The resumption headers of a connect, present when the client announced extensions.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Resumption {
     /// `Atoll-Resume-Hash`: the hash of the session's resumption secret.
@@ -92,7 +93,7 @@ impl Headers {
         Self { session: Some(session), ..Self::default() }
     }
 
-    /// The resumption headers: both absent, unless the message is the connect of a client that announced
+    /// The resumption headers. Both are absent unless the message is the connect of a client that announced
     /// extensions.
     pub fn resumption(&self) -> Resumption {
         self.resumption.as_deref().copied().unwrap_or_default()
@@ -115,14 +116,16 @@ impl Bus {
         Self(Backend::InProcess(Arc::default()))
     }
 
-    /// A bus over NATS. It reconnects by itself, and ends for good with the last handle to it.
+    /// A bus over NATS. It reconnects by itself, and closes when its last handle is dropped.
+    ///
+    /// Fails if the first connection is not made within `settings.connect_timeout`, or if the server refuses
+    /// the credentials.
     pub async fn nats(settings: NatsSettings) -> Result<Self, ConnectError> {
         Ok(Self(Backend::Nats(Arc::new(Nats::connect(settings).await?))))
     }
 
-    /// How subjects are spelled there, and which there are. What this bus is asked to publish and
-    /// subscribe to is spelled as [`Layout::CommsV3`] has it, whatever this says; what has no place
-    /// there is not published.
+    /// The scheme in which this bus writes subjects. Callers of this bus always use the spelling of
+    /// [`SubjectScheme::CommsV3`]; a message on a subject that the scheme does not have is not published.
     pub fn subject_scheme(&self) -> SubjectScheme {
         match &self.0 {
             Backend::InProcess(_) => SubjectScheme::CommsV3,
@@ -130,23 +133,23 @@ impl Bus {
         }
     }
 
-    /// Gives a message to everybody subscribed to its subject. Never waits.
+    /// Publishes a message to all subscribers of its subject. Never waits.
     pub fn publish(&self, subject: &Subject, headers: Headers, payload: impl Into<Bytes>) {
         let payload = payload.into();
         match &self.0 {
             Backend::InProcess(bus) => {
-                let (subject, layout) = (subject.to_string().into(), SubjectScheme::CommsV3);
-                bus.publish(Envelope { subject, subject_scheme: layout, headers, payload, missed: 0 });
+                let (subject, subject_scheme) = (subject.to_string().into(), SubjectScheme::CommsV3);
+                bus.publish(Envelope { subject, subject_scheme, headers, payload, missed: 0 });
             }
             Backend::Nats(bus) => bus.publish(subject, headers, payload),
         }
     }
 
-    /// Messages on subjects that match one of `patterns`, those of one publisher in the order of
-    /// their publication; what this bus itself publishes from now on is among them.
+    /// Subscribes to the subjects that match one of `patterns`. The messages of one publisher arrive in the
+    /// order of their publication. Messages that this bus itself publishes after this call are included.
     ///
-    /// The queue holds `capacity` messages; at the bound the newest is dropped and counted under
-    /// the name of the `subscriber`.
+    /// The queue holds `capacity` messages; when it is full the newest is dropped and counted under the name
+    /// of the `subscriber`.
     pub fn subscribe(&self, subscriber: &'static str, patterns: &[&str], capacity: usize) -> Subscription {
         Subscription(match &self.0 {
             Backend::InProcess(bus) => bus.subscribe(subscriber, patterns, capacity),
@@ -154,13 +157,13 @@ impl Bus {
         })
     }
 
-    /// Whether other processes may be on it.
+    /// Whether other processes can share this bus.
     pub fn is_shared(&self) -> bool {
         matches!(self.0, Backend::Nats(_))
     }
 
-    /// Whether nobody can be told anything, and nobody heard, as the connection is away. Never so
-    /// within a process.
+    /// Whether the connection is down, so that messages are neither sent nor received. Always `false` within
+    /// a process.
     pub fn is_disconnected(&self) -> bool {
         match &self.0 {
             Backend::InProcess(_) => false,
@@ -168,8 +171,8 @@ impl Bus {
         }
     }
 
-    /// Waits until a good part of what waits to be published has been: for whoever has much to say and
-    /// nobody waiting for it. What is said without would be dropped once the queue is full.
+    /// Waits until the queue of messages to publish is less than half full. For publishers of large batches
+    /// that can wait: without it, messages would be dropped once the queue is full.
     pub async fn wait_for_capacity(&self) {
         match &self.0 {
             Backend::InProcess(_) => {}
@@ -177,7 +180,8 @@ impl Bus {
         }
     }
 
-    /// Waits until what was published is on its way, for about a second at most once it is its turn.
+    /// Waits until all messages published before this call were written to the connection. Once the writer
+    /// reaches this request it waits for at most about a second.
     pub async fn flush(&self) {
         match &self.0 {
             Backend::InProcess(_) => {}
@@ -185,10 +189,10 @@ impl Bus {
         }
     }
 
-    /// Begins to campaign for an office, which one process at a time holds: a word of letters, digits
-    /// and `-`. Within a process everybody holds it at once.
+    /// Joins the leader election of the lease `lease_name` (letters, digits and `-`). Within a process every
+    /// candidate leads at once.
     ///
-    /// The connection lasts as long as the campaign does, too.
+    /// The connection stays open as long as the candidate exists.
     pub fn campaign(&self, lease_name: &'static str) -> Candidate {
         match &self.0 {
             Backend::InProcess(_) => Candidate::new(watch::channel(ObservedState::UNCONTESTED).1, None),
@@ -196,20 +200,21 @@ impl Bus {
         }
     }
 
-    /// The latest epoch that this bus heard of from directors, or from who holds an office. 0 if it never
-    /// did.
+    /// The latest epoch in which a director published or held a lease, as far as this bus has seen; 0 if
+    /// none.
     pub fn latest_epoch(&self) -> u64 {
         self.fence().latest()
     }
 
-    /// Tells the bus of an epoch that somebody else has heard of: our terms have a greater one from now
-    /// on, so that it hears us. What is said in an earlier one is still heard here.
+    /// Reports an epoch that another participant has seen: later terms of this process get a higher one, so
+    /// that the other participant accepts its messages. It fences no leader on this bus: messages of lower
+    /// epochs are still received.
     pub fn observe_epoch(&self, epoch: u64) {
         self.fence().observe_reported(epoch);
     }
 
-    /// How often the connection came back, counted when messages go over it again. Never within a
-    /// process.
+    /// How often the connection was re-established, counted when messages are sent over it again. Always 0
+    /// within a process.
     pub fn reconnects(&self) -> watch::Receiver<u64> {
         match &self.0 {
             Backend::InProcess(bus) => bus.reconnects.subscribe(),
@@ -230,17 +235,17 @@ impl Bus {
 pub struct Subscription(mpsc::Receiver<Envelope>);
 
 impl Subscription {
-    /// The next message; `None` when the bus is gone. Cancel-safe.
+    /// The next message; `None` when the bus is closed. Cancel-safe.
     pub async fn next(&mut self) -> Option<Envelope> {
         self.0.recv().await
     }
 
-    /// The next message, if one is already there.
+    /// The next message, if one is queued.
     pub fn try_next(&mut self) -> Option<Envelope> {
         self.0.try_recv().ok()
     }
 
-    /// How many are there.
+    /// The number of queued messages.
     pub fn backlog(&self) -> usize {
         self.0.len()
     }

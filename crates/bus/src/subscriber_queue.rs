@@ -1,3 +1,6 @@
+//! The queue between the bus and one subscriber, with the checks that each message passes before it is
+//! queued.
+
 use std::sync::{
     Arc, Mutex, PoisonError,
     atomic::{AtomicU64, Ordering},
@@ -9,66 +12,60 @@ use tokio::sync::mpsc::{self, error::TrySendError};
 
 use crate::{Envelope, fencing::EpochFence};
 
-/// How often it is said in the log that a subscriber is slow.
+/// The shortest time between two log messages about a slow subscriber.
 const WARN_INTERVAL: Duration = Duration::from_secs(10);
 
-/// The queue of one subscriber: bounded, and at the bound the newest is dropped, counted and told.
+/// The bounded queue of one subscriber. When it is full the newest message is dropped and counted, and the
+/// next message that is queued carries the number of dropped ones.
 #[derive(Debug)]
 pub(crate) struct SubscriberQueue {
     name: &'static str,
     sender: mpsc::Sender<Envelope>,
-    /// Of the whole bus.
+    /// Shared by all queues of the bus.
     fence: Arc<EpochFence>,
-    /// Messages dropped since the last one that was kept.
+    /// Messages dropped since the last one that was queued.
     missed: AtomicU64,
-    /// When it was last said that it is slow.
+    /// When the slow subscriber was last logged.
     last_warned: Mutex<Option<Instant>>,
 }
 
 impl SubscriberQueue {
-    /// The queue of the subscriber of this name, and its other end.
+    /// The queue of the subscriber with this name, and its receiving end.
     pub(crate) fn new(
         name: &'static str,
         capacity: usize,
-        epochs: Arc<EpochFence>,
+        fence: Arc<EpochFence>,
     ) -> (Self, mpsc::Receiver<Envelope>) {
-        let (queue, receiver) = mpsc::channel(capacity);
-        (
-            Self {
-                name,
-                sender: queue,
-                fence: epochs,
-                missed: AtomicU64::new(0),
-                last_warned: Mutex::default(),
-            },
-            receiver,
-        )
+        let (sender, receiver) = mpsc::channel(capacity);
+        (Self { name, sender, fence, missed: AtomicU64::new(0), last_warned: Mutex::default() }, receiver)
     }
 
-    /// Whether the subscriber has gone.
+    /// Whether the subscriber dropped its end.
     pub(crate) fn is_closed(&self) -> bool {
         self.sender.is_closed()
     }
 
-    /// Waits until the subscriber has gone.
+    /// Waits until the subscriber drops its end.
     pub(crate) async fn closed(&self) {
         self.sender.closed().await;
     }
 
-    /// Puts a message into the queue, or drops it: where there is no place, where a director says it
-    /// that was deposed, and where its session began more than a day from now. Such a session would be
-    /// newer than any other of its wallet, and clocks that observe it would mint one id after the other
-    /// in its millisecond, until the last id there is.
+    /// Queues a message. It is dropped if the queue is full, if it comes from a deposed director, or if its
+    /// session id lies more than a day in the future. Such a session would be newer than any other session of
+    /// its wallet, and a ULID clock that observed it would mint consecutive ids in its millisecond until the
+    /// ids of that millisecond are used up.
     pub(crate) fn offer(&self, mut envelope: Envelope) {
         let session = envelope.headers.session;
         if session.is_some_and(|session| is_far_ahead(session.unix_ms(), unix_ms(SystemTime::now()))) {
             metrics::counter!("atoll_bus_future_sessions_total", "subscriber" => self.name).increment(1);
-            tracing::debug!(subscriber = self.name, subject = %envelope.subject, "session of the future, dropped");
+            let subject = &*envelope.subject;
+            tracing::debug!(subscriber = self.name, subject, "session id in the future, message dropped");
             return;
         }
         if !self.fence.admits(&envelope) {
             metrics::counter!("atoll_bus_deposed_total", "subscriber" => self.name).increment(1);
-            tracing::debug!(subscriber = self.name, subject = %envelope.subject, "of a deposed director, dropped");
+            let subject = &*envelope.subject;
+            tracing::debug!(subscriber = self.name, subject, "message of a deposed director dropped");
             return;
         }
         envelope.missed = self.missed.swap(0, Ordering::Relaxed);
@@ -79,28 +76,25 @@ impl SubscriberQueue {
         }
     }
 
-    /// A message was dropped before it came this far.
+    /// Counts a message that the client library dropped, before it reached this queue.
     pub(crate) fn count_slow_consumer(&self) {
         self.missed.fetch_add(1, Ordering::Relaxed);
         metrics::counter!("atoll_bus_slow_consumer_total", "subscriber" => self.name).increment(1);
-        let mut warned = self.last_warned.lock().unwrap_or_else(PoisonError::into_inner);
-        if warned.is_none_or(|at| at.elapsed() >= WARN_INTERVAL) {
-            tracing::warn!(
-                subscriber = self.name,
-                "messages come faster than they are taken, some are dropped"
-            );
-            *warned = Some(Instant::now());
+        let mut last_warned = self.last_warned.lock().unwrap_or_else(PoisonError::into_inner);
+        if last_warned.is_none_or(|at| at.elapsed() >= WARN_INTERVAL) {
+            tracing::warn!(subscriber = self.name, "slow subscriber: messages are dropped");
+            *last_warned = Some(Instant::now());
         }
     }
 
-    /// Parts of a message were lost, and the rest is not passed on.
+    /// Counts a message that is dropped because some of its parts were lost.
     pub(crate) fn count_incomplete(&self, subject: &str) {
         self.missed.fetch_add(1, Ordering::Relaxed);
         metrics::counter!("atoll_bus_incomplete_total", "subscriber" => self.name).increment(1);
         tracing::debug!(subscriber = self.name, subject, "parts of a message are missing, message dropped");
     }
 
-    /// A message was not understood, and is not passed on.
+    /// Counts a message that is dropped because a header cannot be decoded.
     pub(crate) fn count_malformed(&self, subject: &str, reason: &'static str) {
         metrics::counter!("atoll_bus_malformed_total", "subscriber" => self.name, "header" => reason)
             .increment(1);

@@ -1,9 +1,9 @@
-//! Who holds an office: whoever's name stands in a key of NATS.
+//! Leader election through a lease: the key of a NATS key-value bucket names the leader.
 //!
-//! The key is in a bucket that forgets what was not written for a while, and every write names the
-//! revision that it replaces: so one candidate at a time has its name there, for as long as it
-//! writes it again in time. Whether a write that was not answered was made nobody knows; then the key
-//! is read, and nothing is believed before the next write was answered.
+//! The bucket expires entries that are not written again, and each write names the revision that it replaces
+//! (compare-and-swap). So one candidate at a time has its name in the key, as long as it renews it in time. A
+//! write that times out may or may not have been applied. The task then reads the key again, and treats
+//! leadership as unconfirmed until a later write is acknowledged.
 
 use std::{
     error::Error,
@@ -32,77 +32,78 @@ use crate::{
     fencing::EpochFence,
 };
 
-/// The bucket of all offices; a key each.
+/// The bucket of all leases, one key each.
 const BUCKET: &str = "atoll-leases";
-/// Its stream.
+/// The stream behind the bucket.
 pub(super) const STREAM: &str = "KV_atoll-leases";
-/// For how long a name stands in the key.
+/// How long an entry lasts without being renewed.
 const TTL: Duration = Duration::from_secs(2);
-/// By how much less its holder relies on that: clocks of servers differ.
+/// How much earlier the leader considers its lease expired: the clocks of servers differ.
 const SAFETY_MARGIN: Duration = Duration::from_millis(250);
-/// How often the holder writes it again: one write may fail, and the next is still in time.
+/// How often the leader renews the lease: if one write fails, the next is still in time.
 const RENEW_INTERVAL: Duration = Duration::from_millis(500);
-/// How often the others look: who watches a key is not told that it was forgotten.
+/// How often standbys read the key. They poll because a watch of a key does not report its expiry.
 const POLL_INTERVAL: Duration = Duration::from_millis(250);
-/// The pause of a holder after a write that failed.
+/// The delay of a leader after a failed write.
 const RETRY_INTERVAL: Duration = Duration::from_millis(50);
-/// How often it is looked whether there is a JetStream by now, where there was none.
+/// How often a process without JetStream checks whether the server has it by now.
 const NO_JETSTREAM_INTERVAL: Duration = Duration::from_secs(1);
-/// How long one question to the server may take.
+/// The longest time for one request to the server.
 const CALL_TIMEOUT: Duration = Duration::from_millis(400);
-/// For how long nobody may say who leads before that is said in the log.
+/// How long the leader may be unknown before a warning is logged.
 const WARN_AFTER: Duration = Duration::from_secs(5);
-/// How often it is said in the log that an office cannot be campaigned for.
+/// The shortest time between two warnings that the leader is unknown.
 const WARN_INTERVAL: Duration = Duration::from_secs(10);
 
-/// The campaign of one candidate for one office.
+/// The task of one candidate for one lease.
 pub(super) struct LeaseTask {
     client: Client,
     jetstream: jetstream::Context,
     key: &'static str,
-    /// The candidate's name, drawn at random.
+    /// The candidate's id in the key, drawn at random.
     candidate_id: u64,
     fence: Arc<EpochFence>,
     observed: watch::Sender<ObservedState>,
     replicas: ReplicaTarget,
-    /// The bucket, once it was found.
+    /// The bucket, once it was opened.
     store: Option<Store>,
-    /// Whether it was ever found.
+    /// Whether the bucket was ever opened.
     bucket_seen: bool,
-    /// Of our term, for as long as nothing but our name was in the key.
+    /// The epoch of this candidate's term, as long as no other entry was in the key.
     epoch: Option<u64>,
-    /// What we last wrote, if we know that.
+    /// The revision of the last write; `None` if it is unknown whether a later write was applied.
     revision: Option<u64>,
     last_warned: Option<WarnedAt>,
-    /// Since when nobody has said who leads, while that is so.
+    /// Since when the leader is unknown; `None` while it is known.
     unknown_since: Option<WarnedAt>,
 }
 
-/// What is in the key.
+/// The entry in the key.
 enum Entry {
-    /// Nothing that counts. The revision to replace.
+    /// No entry, or a deleted one. The revision to replace.
     Free(u64),
-    /// Our name. The revision to replace.
+    /// This candidate's entry. The revision to replace.
     Ours(u64),
-    /// Somebody else's.
+    /// Another candidate's entry.
     Theirs,
 }
 
-/// Why it is not known who holds an office.
+/// Why the leader is unknown.
 #[derive(Debug, thiserror::Error)]
 enum LeaseError {
-    #[error("there is no connection")]
+    #[error("not connected")]
     Disconnected,
-    #[error("no answer in time")]
+    #[error("no reply in time")]
     TimedOut,
-    /// In a NATS cluster: its server has stopped, and the others have not elected another yet, or cannot.
+    /// In a NATS cluster: the server that led the stream stopped, and the others have not elected a new one
+    /// yet, or cannot.
     #[error("the lease stream has no leader among the NATS servers")]
     NoStreamLeader,
-    #[error("somebody else wrote first")]
+    #[error("another candidate wrote the key first")]
     WriteConflict,
-    #[error("there is no JetStream")]
+    #[error("the server has no JetStream")]
     NoJetStream,
-    #[error("the bucket {BUCKET} forgets after {0:?} instead of {TTL:?}: delete the stream {STREAM}")]
+    #[error("the bucket {BUCKET} expires entries after {0:?} instead of {TTL:?}: delete the stream {STREAM}")]
     WrongTtl(Duration),
     #[error("{0}")]
     Refused(String),
@@ -111,18 +112,18 @@ enum LeaseError {
 impl LeaseTask {
     pub(super) fn new(
         client: Client,
-        office: &'static str,
-        epochs: Arc<EpochFence>,
-        polled: watch::Sender<ObservedState>,
+        key: &'static str,
+        fence: Arc<EpochFence>,
+        observed: watch::Sender<ObservedState>,
         replicas: ReplicaTarget,
     ) -> Self {
         Self {
             jetstream: jetstream::new(client.clone()),
             client,
-            key: office,
+            key,
             candidate_id: rand::random(),
-            fence: epochs,
-            observed: polled,
+            fence,
+            observed,
             replicas,
             store: None,
             bucket_seen: false,
@@ -133,21 +134,21 @@ impl LeaseTask {
         }
     }
 
-    /// Campaigns until it is asked to give the office back.
+    /// Campaigns until it is asked to release the lease.
     pub(super) async fn run(mut self, mut resign: oneshot::Receiver<()>) {
         loop {
             let began = Instant::now();
             let next = match self.poll().await {
-                Ok(polled) => {
+                Ok(observed) => {
                     self.unknown_since = None;
-                    self.set_state(polled);
+                    self.set_state(observed);
                     if self.epoch.is_some() { began + RENEW_INTERVAL } else { began + POLL_INTERVAL }
                 }
-                Err(failure) => Instant::now() + self.on_error(failure),
+                Err(error) => Instant::now() + self.on_error(error),
             };
             tokio::select! {
-                asked = &mut resign => {
-                    if asked.is_ok() {
+                request = &mut resign => {
+                    if request.is_ok() {
                         self.release().await;
                     }
                     return;
@@ -157,9 +158,10 @@ impl LeaseTask {
         }
     }
 
-    /// Looks who holds the office, and takes it or goes on holding it where nobody else does.
+    /// Reads the key, and takes or renews the lease unless another candidate holds it.
     async fn poll(&mut self) -> Result<ObservedState, LeaseError> {
-        // The library would send it later, when nobody knows what it does then.
+        // While disconnected the client library would queue the request and send it after the reconnect, when
+        // its effect is unpredictable.
         if self.client.connection_state() != State::Connected {
             return Err(LeaseError::Disconnected);
         }
@@ -167,7 +169,8 @@ impl LeaseTask {
             Some(store) => store,
             None => self.open().await?,
         };
-        // Once something else is written, it is known again what only when that was answered.
+        // `take` forgets the revision: once a write was sent, the revision is unknown until its reply
+        // arrives.
         let revision = match self.revision.take() {
             Some(revision) => revision,
             None => match self.read(&store).await? {
@@ -183,12 +186,13 @@ impl LeaseTask {
             },
         };
         let latest = self.fence.highest_known();
-        // What is said in an earlier epoch than the latest, nobody hears.
-        let held = self.epoch.filter(|&epoch| epoch >= latest);
-        let least = held.unwrap_or(latest.saturating_add(1));
-        let name = format!("{:016x} {least}", self.candidate_id);
+        // Receivers drop messages of an epoch below the latest, so a term with such an epoch is not
+        // continued.
+        let own_epoch = self.epoch.filter(|&epoch| epoch >= latest);
+        let epoch_to_claim = own_epoch.unwrap_or(latest.saturating_add(1));
+        let entry = format!("{:016x} {epoch_to_claim}", self.candidate_id);
         let sent = Instant::now();
-        let written = match with_timeout(store.update(self.key, name.into(), revision)).await? {
+        let written = match with_timeout(store.update(self.key, entry.into(), revision)).await? {
             Ok(written) => written,
             Err(error) => {
                 return Err(match error.kind() {
@@ -198,24 +202,25 @@ impl LeaseTask {
                 });
             }
         };
-        // The revision alone would do for as long as the server does not lose its store.
-        let epoch = held.unwrap_or(least.max(written));
+        // The revision alone increases too, as long as the server does not lose its store.
+        let epoch = own_epoch.unwrap_or(epoch_to_claim.max(written));
         self.fence.observe(epoch);
         (self.epoch, self.revision) = (Some(epoch), Some(written));
-        let standing = ElectionState::Leader(Term { epoch: Some(epoch) });
-        // The server counts from when it was written, which was later.
-        Ok(ObservedState { state: standing, valid_until: Some(sent + TTL - SAFETY_MARGIN) })
+        let state = ElectionState::Leader(Term { epoch: Some(epoch) });
+        // The server counts the TTL from the write, which is later than `sent`.
+        Ok(ObservedState { state, valid_until: Some(sent + TTL - SAFETY_MARGIN) })
     }
 
-    /// Finds the bucket, or makes it.
+    /// Opens the bucket, or creates it.
     async fn open(&mut self) -> Result<Store, LeaseError> {
-        // Not as a bucket: of the answer to that the library cannot read what older servers say.
+        // The stream is created directly and not as a bucket: the client library cannot decode the reply of
+        // older servers to that.
         let config = Config {
             name: STREAM.to_owned(),
             subjects: vec![format!("$KV.{BUCKET}.>")],
             max_messages_per_subject: 1,
             max_age: TTL,
-            // Revisions are to outlive the server.
+            // Revisions have to survive a restart of the server.
             storage: StorageType::File,
             discard: DiscardPolicy::New,
             allow_rollup: true,
@@ -225,7 +230,7 @@ impl LeaseTask {
             ..Config::default()
         };
         let created = match with_timeout(self.jetstream.create_stream(&config)).await? {
-            // More are added once there are enough servers.
+            // Replicas are added once there are enough servers.
             Err(error) if config.num_replicas > 1 && may_fit_single_replica(&error) => {
                 let config = Config { num_replicas: 1, ..config };
                 with_timeout(self.jetstream.create_stream(config)).await?
@@ -236,7 +241,8 @@ impl LeaseTask {
             use jetstream::ErrorCode as Code;
             match error.kind() {
                 CreateStreamErrorKind::JetStream(error) => match error.error_code() {
-                    // Somebody made it in another way, with more replicas, say.
+                    // Another candidate created it with a different configuration, for example with more
+                    // replicas.
                     Code::STREAM_NAME_EXIST => {}
                     Code::JETSTREAM_NOT_ENABLED | Code::JETSTREAM_NOT_ENABLED_FOR_ACCOUNT => {
                         return Err(LeaseError::NoJetStream);
@@ -244,7 +250,7 @@ impl LeaseTask {
                     Code::CLUSTER_NOT_AVAILABLE => return Err(LeaseError::NoStreamLeader),
                     _ => return Err(LeaseError::Refused(error.to_string())),
                 },
-                // Where the server has one, it is only not there yet.
+                // A server that announces JetStream has it, but not at the moment.
                 CreateStreamErrorKind::JetStreamUnavailable if !self.client.server_info().jetstream => {
                     return Err(LeaseError::NoJetStream);
                 }
@@ -271,11 +277,11 @@ impl LeaseTask {
             Some(entry) if entry.operation != Operation::Put => Entry::Free(entry.revision),
             Some(entry) => {
                 let text = String::from_utf8_lossy(&entry.value);
-                let (holder, epoch) = text.split_once(' ').unwrap_or((&text, ""));
+                let (candidate, epoch) = text.split_once(' ').unwrap_or((&text, ""));
                 if let Ok(epoch) = epoch.parse() {
                     self.fence.observe(epoch);
                 }
-                if holder == format!("{:016x}", self.candidate_id) {
+                if candidate == format!("{:016x}", self.candidate_id) {
                     Entry::Ours(entry.revision)
                 } else {
                     Entry::Theirs
@@ -284,44 +290,44 @@ impl LeaseTask {
         })
     }
 
-    /// What a failure changes, and how long to wait after it.
-    fn on_error(&mut self, failure: LeaseError) -> Duration {
-        // Where some director led in terms, there has been a JetStream, and will be again.
-        let alone =
-            matches!(failure, LeaseError::NoJetStream) && !self.bucket_seen && self.fence.latest() == 0;
-        match failure {
-            _ if alone => self.set_state(ObservedState::UNCONTESTED),
-            // Our name stands in the key for its time, and nobody's else, whether we hear of it or not.
-            // (Where nobody else can lead, nothing changes either.)
+    /// Updates the state after an error, and returns how long to wait.
+    fn on_error(&mut self, error: LeaseError) -> Duration {
+        // If a director led with an epoch before, JetStream existed and will return.
+        let uncontested =
+            matches!(error, LeaseError::NoJetStream) && !self.bucket_seen && self.fence.latest() == 0;
+        match error {
+            _ if uncontested => self.set_state(ObservedState::UNCONTESTED),
+            // Our entry stays in the key until it expires and keeps other candidates out, whether or not the
+            // server answers. (Without JetStream there is no other candidate, so nothing changes either.)
             LeaseError::Disconnected | LeaseError::TimedOut | LeaseError::NoStreamLeader
                 if self.is_leader() => {}
             _ => self.set_state(ObservedState::UNKNOWN),
         }
-        if matches!(failure, LeaseError::NoStreamLeader) {
-            // It may have been deleted as well, and has to be made again.
+        if matches!(error, LeaseError::NoStreamLeader) {
+            // The stream may have been deleted and has to be created again.
             self.store = None;
         }
-        if matches!(failure, LeaseError::NoJetStream | LeaseError::WrongTtl(_) | LeaseError::Refused(_)) {
-            // It may have been lost, and has to be made again.
+        if matches!(error, LeaseError::NoJetStream | LeaseError::WrongTtl(_) | LeaseError::Refused(_)) {
+            // The stream may have been lost and has to be created again.
             self.store = None;
-            if self.last_warned.is_none_or(|at| at.elapsed() >= WARN_INTERVAL) && !alone {
-                tracing::warn!(office = self.key, %failure, "cannot find out who leads");
+            if self.last_warned.is_none_or(|at| at.elapsed() >= WARN_INTERVAL) && !uncontested {
+                tracing::warn!(lease = self.key, %error, "the leader is unknown");
                 self.last_warned = Some(WarnedAt::now());
             }
         }
-        if matches!(failure, LeaseError::TimedOut | LeaseError::NoStreamLeader | LeaseError::WriteConflict)
+        if matches!(error, LeaseError::TimedOut | LeaseError::NoStreamLeader | LeaseError::WriteConflict)
             && !self.is_leader()
         {
             let since = *self.unknown_since.get_or_insert_with(WarnedAt::now);
             if since.elapsed() >= WARN_AFTER
                 && self.last_warned.is_none_or(|at| at.elapsed() >= WARN_INTERVAL)
             {
-                tracing::warn!(office = self.key, %failure, "cannot find out who leads");
+                tracing::warn!(lease = self.key, %error, "the leader is unknown");
                 self.last_warned = Some(WarnedAt::now());
             }
         }
-        match failure {
-            _ if alone => NO_JETSTREAM_INTERVAL,
+        match error {
+            _ if uncontested => NO_JETSTREAM_INTERVAL,
             LeaseError::TimedOut | LeaseError::WriteConflict if self.epoch.is_some() => RETRY_INTERVAL,
             _ => POLL_INTERVAL,
         }
@@ -331,35 +337,37 @@ impl LeaseTask {
         matches!(self.observed.borrow().now(), ElectionState::Leader(_))
     }
 
-    fn set_state(&self, polled: ObservedState) {
-        let before = self.observed.send_replace(polled);
-        if before.state == polled.state {
+    fn set_state(&self, observed: ObservedState) {
+        let before = self.observed.send_replace(observed);
+        if before.state == observed.state {
             return;
         }
-        match polled.state {
-            ElectionState::Leader(Term { epoch: Some(epoch) }) => tracing::info!(self.key, epoch, "leads"),
-            ElectionState::Leader(Term { epoch: None }) => {
-                tracing::warn!(self.key, "the NATS server has no JetStream: every process leads");
+        match observed.state {
+            ElectionState::Leader(Term { epoch: Some(epoch) }) => {
+                tracing::info!(lease = self.key, epoch, "leads")
             }
-            ElectionState::Standby => tracing::info!(self.key, "another process leads"),
-            ElectionState::Unknown => tracing::warn!(self.key, "it is not known who leads"),
+            ElectionState::Leader(Term { epoch: None }) => {
+                tracing::warn!(lease = self.key, "the NATS server has no JetStream: every process leads");
+            }
+            ElectionState::Standby => tracing::info!(lease = self.key, "another process leads"),
+            ElectionState::Unknown => tracing::warn!(lease = self.key, "the leader is unknown"),
         }
     }
 
-    /// Takes our name out of the key.
+    /// Deletes our entry from the key.
     async fn release(mut self) {
         self.observed.send_replace(ObservedState::UNKNOWN);
         let Some(store) = self.store.take() else { return };
-        // What was last written may not be known.
+        // Reads the key again, because the last revision may be unknown.
         if let Ok(Entry::Ours(revision)) = self.read(&store).await {
             let deleted = with_timeout(store.delete_expect_revision(self.key, Some(revision))).await;
-            tracing::info!(self.key, given_back = matches!(deleted, Ok(Ok(()))), "leads no more");
+            tracing::info!(lease = self.key, released = matches!(deleted, Ok(Ok(()))), "lease released");
         }
     }
 }
 
 impl LeaseError {
-    /// The failure behind an error of the client library. Without a server that answers for the stream, a request has no
+    /// Classifies an error of the client library. While no server leads the stream, a request has no
     /// responder.
     fn from_client_error(error: &(dyn Error + 'static)) -> Self {
         let is_leaderless = |cause: &(dyn Error + 'static)| {
@@ -379,7 +387,7 @@ impl LeaseError {
     }
 }
 
-/// What the server answers, if it does so in time.
+/// The server's reply, if it arrives within [`CALL_TIMEOUT`].
 async fn with_timeout<T>(call: impl Future<Output = T>) -> Result<T, LeaseError> {
     time::timeout(CALL_TIMEOUT, call).await.map_err(|_| LeaseError::TimedOut)
 }

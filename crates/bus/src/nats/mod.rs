@@ -1,8 +1,8 @@
 //! The bus over NATS.
 //!
-//! What is published waits in a bounded queue for one task, the courier, which numbers it and hands
-//! it to the client library; so publishing never waits for the network. What one subscriber asked
-//! for comes together in a task of its own, which puts it into the subscriber's queue in order.
+//! Published messages wait in a bounded queue for the writer task, which numbers them and passes them to the
+//! client library; so publishing never waits for the network. Each subscriber has a reader task, which merges
+//! the messages of its patterns in order and adds them to the subscriber's queue.
 
 mod lease;
 mod reader;
@@ -41,48 +41,48 @@ use lease::LeaseTask;
 use replicas::{ReplicaGrower, ReplicaTarget};
 use writer::{DropReason, Publication, SubscribeRequest, Subscribers, WriterCommand, WriterTask};
 
-/// Messages that may wait to be published; at the bound the newest is dropped and counted.
+/// Messages that can wait to be published; when the queue is full the newest is dropped and counted.
 const OUTGOING_QUEUE: usize = 65_536;
-/// How often whoever waits for half of it to be free looks.
+/// How often [`Nats::wait_for_capacity`] checks whether half of the queue is free.
 const CAPACITY_POLL_INTERVAL: Duration = Duration::from_millis(1);
-/// Messages that the client library may have before it: few, as those are sent late when the
-/// connection goes.
+/// Messages that the client library can queue. Few, because it sends them late when the connection breaks.
 const CLIENT_QUEUE: usize = 256;
-/// Messages of one pattern that may wait for the task that sorts them; at the bound the newest is
-/// dropped and counted.
+/// Messages of one pattern that can wait for the reader task; when the queue is full the newest is dropped
+/// and counted.
 const PATTERN_QUEUE: usize = 65_536;
-/// How often the server is asked whether it is there; after three times without an answer it is not.
+/// How often the client pings the server; after three pings without a reply the connection counts as lost.
 const PING_INTERVAL: Duration = Duration::from_secs(3);
-/// How often it is said in the log that the server refuses what is said.
+/// The shortest time between two log messages about refused publications.
 const WARN_INTERVAL: Duration = Duration::from_secs(10);
-/// The longest pause between two attempts to reconnect.
+/// The longest delay between two attempts to reconnect.
 const MAX_BACKOFF: Duration = Duration::from_secs(1);
 
-/// Where a NATS server is, and who we are to it.
+/// The address of a NATS server, and the credentials for it.
 #[derive(Clone)]
 pub struct NatsSettings {
-    /// `nats://host:port`, or `tls://`; several of one cluster, of which any will do.
+    /// `nats://host:port`, or `tls://`. Several servers of one cluster may be given; the client connects to
+    /// any of them.
     pub servers: Vec<String>,
-    /// Who we are. Where this does not say it, `user:password@` or `token@` before a host does, and
-    /// holds for all of the cluster.
+    /// If none are given, `user:password@` or `token@` before the first host that has it is used for all
+    /// servers of the cluster.
     pub credentials: Credentials,
-    /// Certificates of authorities to trust, PEM, instead of the system's.
+    /// Certificates of the authorities to trust, PEM, instead of the system's.
     pub ca_file: Option<PathBuf>,
-    /// How subjects are spelled there.
+    /// The scheme in which subjects are written on this server.
     pub subject_scheme: SubjectScheme,
-    /// How long the first connection may take.
+    /// The longest time for the first connection.
     pub connect_timeout: Duration,
-    /// Messages of one pattern that may wait to be sorted; `None` for the default.
+    /// Messages of one pattern that can wait for the reader task; `None` for the default.
     pub pattern_queue: Option<usize>,
-    /// Servers of a NATS cluster that hold the lease of the leader. `None`: three where the cluster has three or more,
-    /// else one. Fewer than it has are never set; more are added in place.
+    /// Servers of a NATS cluster that store the lease of the leader. `None`: three where the cluster has
+    /// three or more, else one. The number is never reduced; replicas are added in place.
     pub lease_replicas: Option<usize>,
 }
 
-/// Who we are to a NATS server.
+/// How this process authenticates to a NATS server.
 #[derive(Clone, Default)]
 pub enum Credentials {
-    /// Nobody in particular.
+    /// Without credentials.
     #[default]
     None,
     /// A user and its password.
@@ -93,7 +93,7 @@ pub enum Credentials {
     File(PathBuf),
 }
 
-// Neither is ever printed as it is: URLs may hold passwords.
+// Both are printed without their content: URLs may hold passwords.
 impl fmt::Debug for NatsSettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("NatsSettings").finish_non_exhaustive()
@@ -106,25 +106,25 @@ impl fmt::Debug for Credentials {
     }
 }
 
-/// Why there is no connection to NATS.
+/// Why no connection to NATS was made.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
-    /// A server's URL cannot be read. What it is is not repeated: it may hold a password.
+    /// A server's URL is malformed. The error does not repeat it: it may hold a password.
     #[error("the URL of a NATS server must be nats://host:port or tls://host:port")]
     Url,
-    /// The file of credentials cannot be read.
+    /// The credentials file cannot be read.
     #[error("cannot read the credentials in {}", .0.display())]
     File(PathBuf, #[source] std::io::Error),
-    /// The file of authorities cannot be read.
+    /// The file of certificate authorities cannot be read.
     #[error("cannot read the certificates in {}", .0.display())]
     Authorities(PathBuf, #[source] std::io::Error),
-    /// It took too long.
-    #[error("no answer from {0} within {1:?}")]
+    /// The connection was not made in time.
+    #[error("no reply from {0} within {1:?}")]
     TimedOut(String, Duration),
-    /// The server does not know us.
+    /// The server refuses the credentials.
     #[error("{0} refuses our user and password, token or credentials")]
     Refused(String),
-    /// Anything else. The library's error tells its cause, too.
+    /// Any other error. The client library's error includes its cause.
     #[error("cannot connect to {0}: {1}")]
     Unreachable(String, async_nats::ConnectError),
 }
@@ -143,30 +143,30 @@ pub(crate) struct Nats {
 
 impl fmt::Debug for Nats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Nats").field("away", &self.disconnected).finish_non_exhaustive()
+        f.debug_struct("Nats").field("disconnected", &self.disconnected).finish_non_exhaustive()
     }
 }
 
 impl Nats {
-    /// Connects, and stays connected: when the connection goes, it is tried again for ever.
+    /// Connects. When the connection is lost later, it is re-established with unlimited attempts.
     pub(crate) async fn connect(settings: NatsSettings) -> Result<Self, ConnectError> {
         let NatsSettings {
             servers,
             credentials,
             ca_file,
-            subject_scheme: layout,
+            subject_scheme,
             connect_timeout,
             pattern_queue,
             lease_replicas,
         } = settings;
-        let read: Result<Vec<ServerAddr>, _> = servers.iter().map(|url| url.parse()).collect();
-        let read = read.map_err(|_| ConnectError::Url)?;
+        let addresses: Result<Vec<ServerAddr>, _> = servers.iter().map(|url| url.parse()).collect();
+        let addresses = addresses.map_err(|_| ConnectError::Url)?;
         let credentials = match credentials {
-            Credentials::None => read.iter().find_map(Credentials::from_url).unwrap_or_default(),
+            Credentials::None => addresses.iter().find_map(Credentials::from_url).unwrap_or_default(),
             given => given,
         };
-        let servers: Vec<String> = read.iter().map(without_credentials).collect();
-        let named = servers.join(", ");
+        let servers: Vec<String> = addresses.iter().map(without_credentials).collect();
+        let server_list = servers.join(", ");
         let subscribers = Subscribers::default();
         let mut options = credentials
             .apply(ConnectOptions::new())
@@ -179,60 +179,61 @@ impl Nats {
             .reconnect_delay_callback(backoff)
             .event_callback(event_handler(subscribers.clone()));
         if let Some(file) = ca_file {
-            // The library would not say which file it is.
+            // The client library's error would not name the file.
             std::fs::metadata(&file).map_err(|error| ConnectError::Authorities(file.clone(), error))?;
             options = options.add_root_certificates(file);
         }
         let connecting = time::timeout(connect_timeout, options.connect(servers));
         let client = match connecting.await {
-            Err(_) => return Err(ConnectError::TimedOut(named, connect_timeout)),
+            Err(_) => return Err(ConnectError::TimedOut(server_list, connect_timeout)),
             Ok(Ok(client)) => client,
             Ok(Err(error)) => {
                 return Err(match error.kind() {
-                    ConnectErrorKind::TimedOut => ConnectError::TimedOut(named, connect_timeout),
+                    ConnectErrorKind::TimedOut => ConnectError::TimedOut(server_list, connect_timeout),
                     ConnectErrorKind::Authentication | ConnectErrorKind::AuthorizationViolation => {
-                        ConnectError::Refused(named)
+                        ConnectError::Refused(server_list)
                     }
-                    _ => ConnectError::Unreachable(named, error),
+                    _ => ConnectError::Unreachable(server_list, error),
                 });
             }
         };
         let server = client.server_info();
-        tracing::info!(server = named, name = server.server_name, version = server.version, "on the bus");
-        let (errands, errands_receiver) = mpsc::channel(OUTGOING_QUEUE);
-        let (openings, openings_receiver) = mpsc::unbounded_channel();
-        let away = Arc::new(AtomicBool::new(false));
-        let (returned, returns) = watch::channel(0);
-        let channels = (errands_receiver, openings_receiver);
-        let courier = WriterTask::new(client.clone(), channels, away.clone(), returned, subscribers);
-        tokio::spawn(courier.run());
-        let (epochs, replicas) = (Arc::default(), ReplicaTarget::new(lease_replicas));
+        tracing::info!(
+            server = server_list,
+            name = server.server_name,
+            version = server.version,
+            "connected to NATS"
+        );
+        let (commands, commands_receiver) = mpsc::channel(OUTGOING_QUEUE);
+        let (subscribe_requests, subscribe_requests_receiver) = mpsc::unbounded_channel();
+        let disconnected = Arc::new(AtomicBool::new(false));
+        let (reconnects_sender, reconnects) = watch::channel(0);
+        let channels = (commands_receiver, subscribe_requests_receiver);
+        let writer =
+            WriterTask::new(client.clone(), channels, disconnected.clone(), reconnects_sender, subscribers);
+        tokio::spawn(writer.run());
+        let (fence, replicas) = (Arc::default(), ReplicaTarget::new(lease_replicas));
         Ok(Self {
             client,
-            commands: errands,
-            subscribe_requests: openings,
-            disconnected: away,
-            reconnects: returns,
-            fence: epochs,
-            subject_scheme: layout,
+            commands,
+            subscribe_requests,
+            disconnected,
+            reconnects,
+            fence,
+            subject_scheme,
             replicas,
         })
     }
 
     pub(crate) fn publish(&self, subject: &Subject, headers: Headers, payload: Bytes) {
         let headers = self.subject_scheme.has_headers(subject).then_some(headers);
-        let holds_late = subject.survives_disconnect();
-        if !holds_late && self.is_disconnected() {
+        let survives_disconnect = subject.survives_disconnect();
+        if !survives_disconnect && self.is_disconnected() {
             return DropReason::Stale.count();
         }
         let Some(subject) = self.subject_scheme.format(subject) else { return };
-        let publication = Publication {
-            subject,
-            survives_disconnect: holds_late,
-            headers,
-            payload,
-            queued_at: Instant::now(),
-        };
+        let publication =
+            Publication { subject, survives_disconnect, headers, payload, queued_at: Instant::now() };
         if self.commands.try_send(WriterCommand::Publish(publication)).is_err() {
             DropReason::Full.count();
         }
@@ -244,14 +245,14 @@ impl Nats {
         patterns: &[&str],
         capacity: usize,
     ) -> mpsc::Receiver<Envelope> {
-        let (inbox, receiver) = SubscriberQueue::new(name, capacity, self.fence.clone());
+        let (queue, receiver) = SubscriberQueue::new(name, capacity, self.fence.clone());
         let patterns = patterns.iter().filter_map(|pattern| self.subject_scheme.pattern(pattern));
         let patterns = patterns.map(str::to_owned).collect();
-        // Where the connection has ended for good, so has the subscription.
+        // If the connection is closed for good, the subscription ends too.
         let _ = self.subscribe_requests.send(SubscribeRequest {
             patterns,
             subject_scheme: self.subject_scheme,
-            queue: inbox,
+            queue,
         });
         receiver
     }
@@ -262,12 +263,18 @@ impl Nats {
 
     pub(crate) fn campaign(&self, lease_name: &'static str) -> Candidate {
         let (resign, resigned) = oneshot::channel();
-        let (found, polled) = watch::channel(ObservedState::UNKNOWN);
-        let mut task = JoinSet::new();
-        let lease = LeaseTask::new(self.client.clone(), lease_name, self.fence.clone(), found, self.replicas);
-        task.spawn(lease.run(resigned));
-        task.spawn(ReplicaGrower::new(self.client.clone(), self.replicas, polled.clone()).run());
-        Candidate::new(polled, Some(CandidateTasks { resign, tasks: task }))
+        let (observed_sender, observed) = watch::channel(ObservedState::UNKNOWN);
+        let mut tasks = JoinSet::new();
+        let lease = LeaseTask::new(
+            self.client.clone(),
+            lease_name,
+            self.fence.clone(),
+            observed_sender,
+            self.replicas,
+        );
+        tasks.spawn(lease.run(resigned));
+        tasks.spawn(ReplicaGrower::new(self.client.clone(), self.replicas, observed.clone()).run());
+        Candidate::new(observed, Some(CandidateTasks { resign, tasks }))
     }
 
     pub(crate) fn subject_scheme(&self) -> SubjectScheme {
@@ -289,15 +296,15 @@ impl Nats {
     }
 
     pub(crate) async fn flush(&self) {
-        let (answer, answered) = oneshot::channel();
-        if self.commands.send(WriterCommand::Flush(answer)).await.is_ok() {
-            let _ = answered.await;
+        let (reply_sender, reply) = oneshot::channel();
+        if self.commands.send(WriterCommand::Flush(reply_sender)).await.is_ok() {
+            let _ = reply.await;
         }
     }
 }
 
 impl Credentials {
-    /// What stands before the host, which the client library does not read.
+    /// The credentials in the URL, which the client library ignores.
     fn from_url(address: &ServerAddr) -> Option<Self> {
         let decoded = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
         let user = decoded(address.username()?);
@@ -320,7 +327,7 @@ impl Credentials {
     }
 }
 
-/// The URL of a server, without what nobody may read.
+/// The URL of a server without its credentials, for logs and errors.
 fn without_credentials(address: &ServerAddr) -> String {
     let (scheme, host, port) = (address.scheme(), address.host(), address.port());
     if host.contains(':') {
@@ -330,53 +337,57 @@ fn without_credentials(address: &ServerAddr) -> String {
     }
 }
 
-/// Before the attempt of this number: at random, so that not everybody comes back at once.
+/// The delay before the reconnect attempt of this number: exponential with full jitter, so that clients do
+/// not all reconnect at once.
 fn backoff(attempt: usize) -> Duration {
     let exponent = u32::try_from(attempt.min(6)).unwrap_or_default();
     (Duration::from_millis(25) * 2_u32.pow(exponent)).min(MAX_BACKOFF).mul_f64(rand::random())
 }
 
-/// Counts what the client library drops, under the name of whom it was for, and what the server refuses.
+/// Counts the messages that the client library drops, under the name of their subscriber, and the requests
+/// that the server refuses.
 fn event_handler(
     subscribers: Subscribers,
 ) -> impl Fn(Event) -> std::future::Ready<()> + Send + Sync + 'static {
-    let warned = Mutex::<Option<Instant>>::default();
+    let last_warned = Mutex::<Option<Instant>>::default();
     move |event| {
         match event {
             Event::SlowConsumer(subscription) => {
                 let subscribers = subscribers.lock().unwrap_or_else(PoisonError::into_inner);
-                if let Some(inbox) = subscribers.get(&subscription) {
-                    inbox.count_slow_consumer();
+                if let Some(queue) = subscribers.get(&subscription) {
+                    queue.count_slow_consumer();
                 }
             }
-            Event::ServerError(error) => on_server_error(&error, &warned),
+            Event::ServerError(error) => on_server_error(&error, &last_warned),
             _ => {}
         }
         std::future::ready(())
     }
 }
 
-/// What we may not say or hear goes nowhere, and nothing but this tells of it: permissions that do not
-/// fit the roles of the process. Each subject is counted alike, so that no client can make names.
-fn on_server_error(error: &ServerError, warned: &Mutex<Option<Instant>>) {
+/// Counts and logs a request that the server refuses: its permissions do not fit the roles of this process.
+/// This is the only sign of it, because the server drops refused messages silently. All subjects share one
+/// counter, so that no client can create metric series.
+fn on_server_error(error: &ServerError, last_warned: &Mutex<Option<Instant>>) {
     let text = error.to_string();
-    let what = if text.contains("Permissions Violation for Publish") {
+    let request = if text.contains("Permissions Violation for Publish") {
         "publish"
     } else if text.contains("Permissions Violation for Subscription") {
         "subscribe"
     } else {
         "other"
     };
-    metrics::counter!("atoll_bus_refused_total", "what" => what).increment(1);
-    let mut warned = warned.lock().unwrap_or_else(PoisonError::into_inner);
-    // We ask to hear few things, each once a connection, and may say many.
-    if what != "subscribe" {
-        if warned.is_some_and(|at| at.elapsed() < WARN_INTERVAL) {
+    metrics::counter!("atoll_bus_refused_total", "what" => request).increment(1);
+    let mut last_warned = last_warned.lock().unwrap_or_else(PoisonError::into_inner);
+    // Refused subscriptions are always logged: there are few, each once per connection. Publications may be
+    // many, so their log is limited.
+    if request != "subscribe" {
+        if last_warned.is_some_and(|at| at.elapsed() < WARN_INTERVAL) {
             return;
         }
-        *warned = Some(Instant::now());
+        *last_warned = Some(Instant::now());
     }
-    tracing::error!(error = text, "the NATS server refuses what we say or want to hear");
+    tracing::error!(error = text, "the NATS server refuses a publication or a subscription");
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
-//! How many servers of a NATS cluster hold the stream of the leases.
+//! The number of servers of a NATS cluster that store the lease stream.
 //!
-//! With one replica, no director leads while its server is down. With three, one of them may be.
+//! With one replica, no director leads while its server is down. With three, one server may be down.
 
 use std::time::Duration;
 
@@ -18,11 +18,11 @@ use tokio::{sync::watch, time};
 use super::lease::STREAM;
 use crate::election::{ElectionState, ObservedState};
 
-/// Replicas in a cluster that has enough servers, where no setting says otherwise.
+/// Replicas in a cluster with enough servers, unless a setting overrides it.
 const DEFAULT_REPLICAS: usize = 3;
 /// How often the leader compares the stream with the setting: the cluster may have grown.
 const CHECK_INTERVAL: Duration = Duration::from_secs(10);
-/// The same after a request that the server refuses for another reason, or does not permit.
+/// The same interval after a request that the server refused for another reason, or did not permit.
 const RETRY_INTERVAL: Duration = Duration::from_secs(60);
 
 /// How many replicas the stream should have.
@@ -37,16 +37,17 @@ impl ReplicaTarget {
         Self { setting }
     }
 
-    /// How many to ask for. The server that is asked knows whether the cluster has enough servers with JetStream. The
-    /// addresses in its INFO do not tell: operators may hide them, and the client library keeps those of the connect.
+    /// How many replicas to request. The server that receives the request knows whether the cluster has
+    /// enough servers with JetStream. The addresses in its INFO do not show it: operators may hide them, and
+    /// the client library keeps those of the first connect.
     pub(super) fn resolve(self, client: &Client) -> usize {
         let is_clustered = client.server_info().cluster.is_some();
         self.setting.unwrap_or(if is_clustered { DEFAULT_REPLICAS } else { 1 })
     }
 }
 
-/// Whether a new stream of several replicas was refused in such a way that one of a single replica may not be: for want of
-/// servers, or for the limits of an account.
+/// Whether a stream of several replicas was refused for a reason that may allow a stream of one: too few
+/// servers, or the limits of an account.
 pub(super) fn may_fit_single_replica(error: &CreateStreamError) -> bool {
     !matches!(
         code(error),
@@ -71,7 +72,7 @@ fn lacks_servers(error: &CreateStreamError) -> bool {
     )
 }
 
-/// The error code of JetStream's answer, if there was one.
+/// The error code of JetStream's reply, if there was one.
 fn code(error: &CreateStreamError) -> Option<ErrorCode> {
     match error.kind() {
         CreateStreamErrorKind::JetStream(error) => Some(error.error_code()),
@@ -79,7 +80,7 @@ fn code(error: &CreateStreamError) -> Option<ErrorCode> {
     }
 }
 
-/// The task that adds replicas to the stream, while this candidate leads. It never removes any.
+/// The task that adds replicas to the stream while this candidate leads. It never removes any.
 pub(super) struct ReplicaGrower {
     client: Client,
     jetstream: jetstream::Context,
@@ -92,7 +93,7 @@ pub(super) struct ReplicaGrower {
 /// Why the stream has fewer replicas than it should.
 #[derive(Debug, thiserror::Error)]
 enum GrowError {
-    /// More servers may join.
+    /// More servers may join later.
     #[error("the cluster has too few servers: {0}")]
     TooFewServers(CreateStreamError),
     #[error(transparent)]
@@ -104,36 +105,30 @@ enum GrowError {
 impl ReplicaGrower {
     pub(super) fn new(
         client: Client,
-        replicas: ReplicaTarget,
-        polled: watch::Receiver<ObservedState>,
+        target: ReplicaTarget,
+        observed: watch::Receiver<ObservedState>,
     ) -> Self {
-        Self {
-            jetstream: jetstream::new(client.clone()),
-            client,
-            target: replicas,
-            observed: polled,
-            last_logged: None,
-        }
+        Self { jetstream: jetstream::new(client.clone()), client, target, observed, last_logged: None }
     }
 
     /// Runs for as long as the campaign does.
     pub(super) async fn run(mut self) {
-        // One candidate is enough: the leader, which has found the stream.
-        let leads = |polled: &ObservedState| matches!(polled.now(), ElectionState::Leader(term) if term.epoch.is_some());
-        while self.observed.wait_for(leads).await.is_ok() {
+        // Only the leader changes the stream: one candidate is enough, and the leader has opened the stream.
+        let is_leader = |observed: &ObservedState| matches!(observed.now(), ElectionState::Leader(term) if term.epoch.is_some());
+        while self.observed.wait_for(is_leader).await.is_ok() {
             let pause = match self.grow().await {
                 Ok(()) => {
                     self.last_logged = None;
                     CHECK_INTERVAL
                 }
-                Err(failure) => {
-                    self.log(&failure);
-                    if let GrowError::Update(_) = failure { RETRY_INTERVAL } else { CHECK_INTERVAL }
+                Err(error) => {
+                    self.log(&error);
+                    if let GrowError::Update(_) = error { RETRY_INTERVAL } else { CHECK_INTERVAL }
                 }
             };
             time::sleep(pause).await;
         }
-        // The end of this task must not be taken for that of the campaign.
+        // If this task ended, `join_next` would take its end for that of the lease task.
         std::future::pending().await
     }
 
@@ -157,13 +152,13 @@ impl ReplicaGrower {
         Ok(())
     }
 
-    fn log(&mut self, failure: &GrowError) {
-        let text = failure.to_string();
+    fn log(&mut self, error: &GrowError) {
+        let text = error.to_string();
         if self.last_logged.as_ref() == Some(&text) {
             return;
         }
-        match failure {
-            // A cluster of two needs no more.
+        match error {
+            // In a cluster of two servers this is expected.
             GrowError::TooFewServers(_) if self.target.setting.is_none() => {
                 tracing::debug!(error = text, "the lease stream keeps its replicas");
             }

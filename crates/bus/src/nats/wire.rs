@@ -1,4 +1,4 @@
-//! The headers of a message, as they stand in NATS.
+//! The NATS headers of a message: encoding and decoding.
 
 use async_nats::{HeaderMap, HeaderName};
 use protocol::is_protocol_name;
@@ -6,29 +6,30 @@ use protocol::is_protocol_name;
 use super::reassembly::Part;
 use crate::{Headers, Resumption};
 
-/// The sign-in that a message belongs to: a ULID.
+/// The session that a message belongs to: a ULID.
 const SESSION: HeaderName = HeaderName::from_static("Atoll-Session");
-/// What the client said that it can join, separated by commas.
+/// The transports that the client can join, separated by commas.
 const TRANSPORTS: HeaderName = HeaderName::from_static("Atoll-Transports");
-/// Who says something under a scene's topic: an address. Absent or empty: a server does.
+/// The peer that publishes on a scene's topic: an address. Absent or empty: a server publishes.
 const SENDER: HeaderName = HeaderName::from_static("Atoll-Sender");
-/// The node of the room that a client is sent to.
+/// The node of the room that a client is assigned to.
 const NODE: HeaderName = HeaderName::from_static("Atoll-Node");
-/// Of which term of which director the message is: a decimal.
+/// The epoch of the director that publishes: a decimal.
 const EPOCH: HeaderName = HeaderName::from_static("Atoll-Epoch");
 /// The hash of a session's resumption secret: 32 hex digits.
 const RESUME_HASH: HeaderName = HeaderName::from_static("Atoll-Resume-Hash");
 /// The older session that a session resumes: a ULID.
 const RESUMES: HeaderName = HeaderName::from_static("Atoll-Resumes");
-/// Which message of its publisher it is: see [`SequenceId`].
+/// The message's number among its publisher's: see [`SequenceId`].
 const SEQUENCE: HeaderName = HeaderName::from_static("Atoll-Sequence");
-/// Which part of a larger message it is: see [`Part`].
+/// The part of a larger message: see [`Part`].
 const PART: HeaderName = HeaderName::from_static("Atoll-Part");
-/// What the headers of a part take beyond those of a whole: that one, and numbers that grow longer.
+/// The bytes that the headers of a part need beyond those of a whole message: the `Atoll-Part` header, and 20
+/// for sequence numbers that get longer.
 const PART_SIZE: usize = "Atoll-Part: 16384/16384\r\n".len() + 20;
 
-/// Which message of which publisher it is: `<publisher>.<number>`, 16 hex digits and a decimal. Of
-/// one publisher a later message has a greater number; foreign publishers need not number theirs.
+/// The publisher of a message and its sequence number: `<publisher>.<number>`, 16 hex digits and a decimal.
+/// The numbers of one publisher increase; foreign publishers need not send any.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct SequenceId {
     /// Drawn at random by each connection.
@@ -36,11 +37,11 @@ pub(super) struct SequenceId {
     pub(super) number: u64,
 }
 
-/// The header that makes a message one that is not understood.
+/// The header that cannot be decoded, because of which a message is dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct MalformedHeader(pub(super) &'static str);
 
-/// A message as its headers tell of it.
+/// The decoded headers of a message.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct DecodedHeaders {
     pub(super) headers: Headers,
@@ -48,18 +49,18 @@ pub(super) struct DecodedHeaders {
     pub(super) part: Option<Part>,
 }
 
-/// The headers of a message, with its place among those of its publisher.
-pub(super) fn encode(headers: &Headers, place: SequenceId, part: Option<Part>) -> HeaderMap {
+/// Encodes the headers of a message with its sequence id.
+pub(super) fn encode(headers: &Headers, sequence_id: SequenceId, part: Option<Part>) -> HeaderMap {
     let mut map = HeaderMap::new();
-    let SequenceId { publisher, number } = place;
+    let SequenceId { publisher, number } = sequence_id;
     map.insert(SEQUENCE, format!("{publisher:016x}.{number}"));
-    if let Some(Part { number, total: of }) = part {
-        map.insert(PART, format!("{number}/{of}"));
+    if let Some(Part { number, total }) = part {
+        map.insert(PART, format!("{number}/{total}"));
     }
     if let Some(session) = headers.session {
         map.insert(SESSION, session.to_string());
     }
-    // What cannot be read is not said: a line break would be another header.
+    // A list that is not valid is left out: a line break in it would start another header.
     if let Some(transports) = headers.transports.as_deref().filter(|names| are_transports(names)) {
         map.insert(TRANSPORTS, transports);
     }
@@ -82,12 +83,12 @@ pub(super) fn encode(headers: &Headers, place: SequenceId, part: Option<Part>) -
     map
 }
 
-/// How many bytes of a part of a message are left for the payload, where a server takes `most`.
-pub(super) fn part_capacity(map: &HeaderMap, most: usize) -> usize {
-    most.saturating_sub(encoded_size(map) + PART_SIZE)
+/// The bytes that a part has left for its payload, if the server accepts `most` bytes.
+pub(super) fn part_capacity(map: &HeaderMap, max_payload: usize) -> usize {
+    max_payload.saturating_sub(encoded_size(map) + PART_SIZE)
 }
 
-/// How many bytes headers take, which count as the payload's.
+/// The size of the headers in bytes; they count towards the payload limit.
 pub(super) fn encoded_size(map: &HeaderMap) -> usize {
     let lines = map.iter().flat_map(|(name, values)| values.iter().map(move |value| (name, value)));
     let lines =
@@ -95,7 +96,7 @@ pub(super) fn encoded_size(map: &HeaderMap) -> usize {
     "NATS/1.0\r\n\r\n".len() + lines.sum::<usize>()
 }
 
-/// Reads them; other headers are passed over.
+/// Decodes the headers; unknown ones are ignored.
 pub(super) fn decode(map: Option<&HeaderMap>) -> Result<DecodedHeaders, MalformedHeader> {
     let Some(map) = map else { return Ok(Default::default()) };
     let session = single_value(map, SESSION, "session")?
@@ -113,13 +114,13 @@ pub(super) fn decode(map: Option<&HeaderMap>) -> Result<DecodedHeaders, Malforme
     let resume_hash = resume_hash.map(|text| text.parse().map_err(|_| MalformedHeader("resume_hash")));
     let resumes = single_value(map, RESUMES, "resumes")?
         .map(|text| text.parse().map_err(|_| MalformedHeader("resumes")));
-    let place = single_value(map, SEQUENCE, "sequence")?
+    let sequence_id = single_value(map, SEQUENCE, "sequence")?
         .map(|text| parse_sequence_id(text).ok_or(MalformedHeader("sequence")));
-    let place = place.transpose()?;
+    let sequence_id = sequence_id.transpose()?;
     let part = single_value(map, PART, "part")?
         .map(|text| parse_part(text).ok_or(MalformedHeader("part")))
         .transpose()?;
-    if part.is_some() && place.is_none() {
+    if part.is_some() && sequence_id.is_none() {
         return Err(MalformedHeader("part"));
     }
     let resumption = Resumption { hash: resume_hash.transpose()?, resumes: resumes.transpose()? };
@@ -131,19 +132,19 @@ pub(super) fn decode(map: Option<&HeaderMap>) -> Result<DecodedHeaders, Malforme
         epoch: epoch.transpose()?,
         resumption: (resumption != Resumption::default()).then(|| resumption.into()),
     };
-    Ok(DecodedHeaders { headers, sequence_id: place, part })
+    Ok(DecodedHeaders { headers, sequence_id, part })
 }
 
-/// The value of a header that may be there once.
+/// The value of a header that may be present at most once.
 fn single_value<'a>(
     map: &'a HeaderMap,
     name: HeaderName,
-    named: &'static str,
+    label: &'static str,
 ) -> Result<Option<&'a str>, MalformedHeader> {
     let mut values = map.get_all(name);
     match (values.next(), values.next()) {
         (value, None) => Ok(value.map(|value| value.as_str())),
-        _ => Err(MalformedHeader(named)),
+        _ => Err(MalformedHeader(label)),
     }
 }
 
@@ -156,20 +157,17 @@ fn parse_sequence_id(text: &str) -> Option<SequenceId> {
     if publisher.len() != 16 || !publisher.bytes().all(|digit| digit.is_ascii_hexdigit()) {
         return None;
     }
-    Some(SequenceId {
-        publisher: u64::from_str_radix(publisher, 16).ok()?,
-        number: self::parse_decimal(number)?,
-    })
+    Some(SequenceId { publisher: u64::from_str_radix(publisher, 16).ok()?, number: parse_decimal(number)? })
 }
 
 fn parse_part(text: &str) -> Option<Part> {
-    let (number, of) = text.split_once('/')?;
-    let (number, of) = (self::parse_decimal(number)?, self::parse_decimal(of)?);
-    let part = Part { number: number.try_into().ok()?, total: of.try_into().ok()? };
+    let (number, total) = text.split_once('/')?;
+    let (number, total) = (parse_decimal(number)?, parse_decimal(total)?);
+    let part = Part { number: number.try_into().ok()?, total: total.try_into().ok()? };
     (part.total <= super::reassembly::MAX_PARTS && (1..=part.total).contains(&part.number)).then_some(part)
 }
 
-/// A decimal, without the sign that the standard library would take.
+/// Parses a decimal without a sign, which the standard library would accept.
 fn parse_decimal(text: &str) -> Option<u64> {
     text.bytes().all(|digit| digit.is_ascii_digit()).then(|| text.parse().ok())?
 }
@@ -182,7 +180,7 @@ mod tests {
 
     #[test]
     fn headers_round_trip() {
-        let place = SequenceId { publisher: 7, number: u64::MAX };
+        let sequence_id = SequenceId { publisher: 7, number: u64::MAX };
         for headers in [
             Headers::default(),
             Headers::for_session(SessionId::new(1, 2)),
@@ -199,8 +197,9 @@ mod tests {
             },
         ] {
             for part in [None, Some(Part { number: 2, total: 3 })] {
-                let read = DecodedHeaders { headers: headers.clone(), sequence_id: Some(place), part };
-                assert_eq!(decode(Some(&encode(&headers, place, part))), Ok(read));
+                let decoded =
+                    DecodedHeaders { headers: headers.clone(), sequence_id: Some(sequence_id), part };
+                assert_eq!(decode(Some(&encode(&headers, sequence_id, part))), Ok(decoded));
             }
         }
         assert_eq!(decode(None), Ok(DecodedHeaders::default()));
@@ -221,7 +220,7 @@ mod tests {
         let header = |name: &'static str, values: &[&str]| {
             let mut map = HeaderMap::new();
             values.iter().for_each(|&value| map.append(name, value));
-            decode(Some(&map)).map(|read| read.headers)
+            decode(Some(&map)).map(|decoded| decoded.headers)
         };
         assert!(header("Atoll-Session", &[ulid]).unwrap().session.is_some());
         assert_eq!(header("Atoll-Sender", &[""]).unwrap().sender, None, "a server");

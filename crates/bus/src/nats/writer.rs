@@ -1,4 +1,4 @@
-//! From the queue of what is to be published to the connection.
+//! The writer task: takes messages from the publish queue and writes them to the connection.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -25,41 +25,42 @@ use super::{
 };
 use crate::{Headers, subscriber_queue::SubscriberQueue};
 
-/// How often the courier looks whether the connection is there.
+/// How often the writer checks the connection.
 const CHECK_INTERVAL: Duration = Duration::from_millis(100);
-/// How long after a reconnect nothing is published yet: whoever lost the connection, too, is to be
-/// back by then, and to hear what was kept. Above the longest pause between attempts.
+/// How long after a reconnect nothing is published. Other processes that also lost the connection should have
+/// reconnected by then, so that they receive the buffered messages. Longer than the longest reconnect delay
+/// ([`super::MAX_BACKOFF`]).
 const RECONNECT_GRACE: Duration = Duration::from_millis(1_500);
-/// What is repeated anyway is stale when it waited for this long.
+/// The age at which a queued message is dropped as stale, if its publisher repeats it anyway.
 const STALE_AFTER: Duration = Duration::from_secs(2);
-/// For how long what holds late is kept while the connection is away.
+/// How long messages that survive a disconnect are buffered while the connection is down.
 const MAX_BUFFER_AGE: Duration = Duration::from_secs(60);
-/// How much of it is kept; at the bound the newest is dropped and counted.
+/// How many messages are buffered; when the buffer is full the newest is dropped and counted.
 const MAX_BUFFERED: usize = 16_384;
-/// How often it is said in the log that a message was too large.
+/// The shortest time between two log messages about a message that is too large.
 const WARN_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Subscribers by the number that the client library gives to the subscription of each pattern.
+/// Subscribers by the id that the client library assigns to the subscription of each pattern.
 pub(super) type Subscribers = Arc<Mutex<HashMap<u64, Arc<SubscriberQueue>>>>;
 
 /// A message to publish.
 pub(super) struct Publication {
     pub(super) subject: String,
     pub(super) survives_disconnect: bool,
-    /// `None` where there are none to be.
+    /// `None` if the subject scheme has no headers for the subject.
     pub(super) headers: Option<Headers>,
     pub(super) payload: Bytes,
     pub(super) queued_at: Instant,
 }
 
-/// What the courier is asked to do.
+/// A request to the writer task.
 pub(super) enum WriterCommand {
     Publish(Publication),
-    /// To answer when all before it is on its way.
+    /// Replies when all earlier messages were written to the connection.
     Flush(oneshot::Sender<()>),
 }
 
-/// A subscription to begin.
+/// A request to start a subscription.
 pub(super) struct SubscribeRequest {
     pub(super) patterns: Vec<String>,
     pub(super) subject_scheme: SubjectScheme,
@@ -69,13 +70,13 @@ pub(super) struct SubscribeRequest {
 /// Why a message was not sent.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum DropReason {
-    /// The queue of what is to be published is full.
+    /// The publish queue is full.
     Full,
-    /// It would have been told late, and is repeated anyway.
+    /// It would arrive late, and its publisher repeats it anyway.
     Stale,
-    /// It was kept for as long as such a message is, or too many are.
+    /// It was buffered for the longest time, or the buffer is full.
     Expired,
-    /// It is larger than even parts can carry.
+    /// It is too large even for the largest number of parts.
     TooLarge,
     /// The client library refuses its subject.
     Refused,
@@ -94,40 +95,41 @@ impl DropReason {
     }
 }
 
-/// What became of a message that the client library was given.
+/// The result of passing a message to the client library.
 enum SendOutcome {
-    /// It is on its way.
+    /// The client library accepted it.
     Sent,
-    /// It is not taken.
+    /// The client library refused it.
     Rejected(DropReason),
-    /// The connection went first.
+    /// The connection was lost before the client library accepted it.
     Disconnected,
 }
 
-/// How it is with the connection.
+/// The state of the connection.
 enum LinkState {
     Connected,
-    /// Since when.
+    /// Since this time.
     Disconnected(Instant),
-    /// It is back, and nothing is published until then.
+    /// Reconnected; nothing is published until this time.
     ReconnectGrace(Instant),
 }
 
-/// The one task that talks to the connection.
+/// The only task that publishes and subscribes on the connection.
 pub(super) struct WriterTask {
     client: Client,
     commands: mpsc::Receiver<WriterCommand>,
     subscribe_requests: mpsc::UnboundedReceiver<SubscribeRequest>,
     link: LinkState,
-    /// Whether publishing waits for the connection, for those who publish.
+    /// Whether publishing is suspended: the connection is down or in its reconnect grace. Shared with
+    /// publishers.
     disconnected: Arc<AtomicBool>,
-    /// How often it was back after that.
+    /// How often publishing resumed after a reconnect.
     reconnects: watch::Sender<u64>,
-    /// How often there was a connection.
+    /// How often the client library connected.
     connects: u64,
-    /// What is kept for when the connection is back.
+    /// Messages to send after the reconnect.
     buffered: VecDeque<Publication>,
-    /// Of this connection's messages the last.
+    /// The sequence id of the last message of this connection.
     sequence_id: wire::SequenceId,
     subscribers: Subscribers,
     /// How many patterns were subscribed to.
@@ -136,26 +138,29 @@ pub(super) struct WriterTask {
     last_warned: Option<Instant>,
 }
 
-/// The connection has ended for good.
+/// The connection is closed for good.
 #[derive(Debug)]
 struct ConnectionClosed;
 
 impl WriterTask {
     pub(super) fn new(
         client: Client,
-        (errands, openings): (mpsc::Receiver<WriterCommand>, mpsc::UnboundedReceiver<SubscribeRequest>),
-        away: Arc<AtomicBool>,
-        returned: watch::Sender<u64>,
+        (commands, subscribe_requests): (
+            mpsc::Receiver<WriterCommand>,
+            mpsc::UnboundedReceiver<SubscribeRequest>,
+        ),
+        disconnected: Arc<AtomicBool>,
+        reconnects: watch::Sender<u64>,
         subscribers: Subscribers,
     ) -> Self {
         metrics::gauge!("atoll_bus_connected").set(1.0);
         Self {
             client,
-            commands: errands,
-            subscribe_requests: openings,
+            commands,
+            subscribe_requests,
             link: LinkState::Connected,
-            disconnected: away,
-            reconnects: returned,
+            disconnected,
+            reconnects,
             connects: 1,
             buffered: VecDeque::new(),
             sequence_id: wire::SequenceId { publisher: rand::random(), number: 0 },
@@ -166,41 +171,41 @@ impl WriterTask {
         }
     }
 
-    /// Runs for as long as somebody may publish or subscribe. With it all subscriptions end.
+    /// Runs until the last handle is dropped. All subscriptions end with it.
     pub(super) async fn run(mut self) {
-        let mut looks = time::interval(CHECK_INTERVAL);
-        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut checks = time::interval(CHECK_INTERVAL);
+        checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let done = tokio::select! {
                 biased;
-                Some(opening) = self.subscribe_requests.recv() => self.subscribe(opening).await,
-                _ = looks.tick() => self.check_connection().await,
-                errand = self.commands.recv() => match errand {
-                    Some(errand) => self.run_command(errand).await,
+                Some(request) = self.subscribe_requests.recv() => self.subscribe(request).await,
+                _ = checks.tick() => self.check_connection().await,
+                command = self.commands.recv() => match command {
+                    Some(command) => self.run_command(command).await,
                     None => return,
                 },
             };
             if let Err(ConnectionClosed) = done {
                 metrics::gauge!("atoll_bus_connected").set(0.0);
-                tracing::error!("the connection to the bus has ended for good");
+                tracing::error!("the connection to NATS is closed");
                 return;
             }
         }
     }
 
-    async fn run_command(&mut self, errand: WriterCommand) -> Result<(), ConnectionClosed> {
-        // Whoever subscribed before this was published is to hear it.
-        while let Ok(opening) = self.subscribe_requests.try_recv() {
-            self.subscribe(opening).await?;
+    async fn run_command(&mut self, command: WriterCommand) -> Result<(), ConnectionClosed> {
+        // A subscriber that subscribed before this message was published must receive it.
+        while let Ok(request) = self.subscribe_requests.try_recv() {
+            self.subscribe(request).await?;
         }
         self.check_connection().await?;
-        match errand {
+        match command {
             WriterCommand::Publish(publication) => self.publish(publication).await,
-            WriterCommand::Flush(answer) => {
+            WriterCommand::Flush(reply) => {
                 if let LinkState::Connected = self.link {
                     let _ = time::timeout(CHECK_INTERVAL * 10, self.client.flush()).await;
                 }
-                let _ = answer.send(());
+                let _ = reply.send(());
                 Ok(())
             }
         }
@@ -208,41 +213,41 @@ impl WriterTask {
 
     async fn subscribe(
         &mut self,
-        SubscribeRequest { patterns, subject_scheme: layout, queue: inbox }: SubscribeRequest,
+        SubscribeRequest { patterns, subject_scheme, queue }: SubscribeRequest,
     ) -> Result<(), ConnectionClosed> {
-        let inbox = Arc::new(inbox);
+        let queue = Arc::new(queue);
         let mut channels = Vec::with_capacity(patterns.len());
         for pattern in &patterns {
-            self.register_subscription(&inbox);
-            // Waits only while more is under way than the library takes.
+            self.register_subscription(&queue);
+            // Waits only while the client library's queue is full.
             channels.push(self.client.subscribe(pattern.clone()).await.map_err(|error| {
                 tracing::error!(pattern, %error, "cannot subscribe");
                 ConnectionClosed
             })?);
         }
-        self.readers.spawn(OrderedReader::new(patterns, layout, channels, inbox).run());
+        self.readers.spawn(OrderedReader::new(patterns, subject_scheme, channels, queue).run());
         while self.readers.try_join_next().is_some() {}
         Ok(())
     }
 
-    /// Notes for whom the next subscription is: the library counts them from 1 on, and this task
-    /// makes all of them.
-    fn register_subscription(&mut self, inbox: &Arc<SubscriberQueue>) {
+    /// Records the queue of the next subscription. The client library numbers subscriptions from 1, and only
+    /// this task creates them.
+    fn register_subscription(&mut self, queue: &Arc<SubscriberQueue>) {
         self.subscriptions += 1;
         let mut subscribers = self.subscribers.lock().unwrap_or_else(PoisonError::into_inner);
-        subscribers.retain(|_, inbox| !inbox.is_closed());
-        subscribers.insert(self.subscriptions, inbox.clone());
+        subscribers.retain(|_, queue| !queue.is_closed());
+        subscribers.insert(self.subscriptions, queue.clone());
     }
 
-    /// Looks whether the connection is there, and says so when that has changed.
+    /// Checks the connection, and applies a change of its state.
     async fn check_connection(&mut self) -> Result<(), ConnectionClosed> {
         let connected = self.client.connection_state() == State::Connected;
         let connects = self.client.statistics().connects.load(Ordering::Relaxed);
-        // It may have been away between two looks.
-        let held = connected && connects == self.connects;
+        // The connection may have been lost and re-established between two checks.
+        let is_stable = connected && connects == self.connects;
         match self.link {
-            LinkState::Connected if held => {}
-            LinkState::ReconnectGrace(until) if held => {
+            LinkState::Connected if is_stable => {}
+            LinkState::ReconnectGrace(until) if is_stable => {
                 if until <= Instant::now() {
                     self.link = LinkState::Connected;
                     self.disconnected.store(false, Ordering::Relaxed);
@@ -256,8 +261,8 @@ impl WriterTask {
             LinkState::Disconnected(since) if connected => {
                 metrics::counter!("atoll_bus_reconnects_total").increment(connects - self.connects);
                 metrics::gauge!("atoll_bus_connected").set(1.0);
-                let away_ms = since.elapsed().as_millis();
-                tracing::info!(away_ms, held = self.buffered.len(), "the connection to the bus is back");
+                let disconnected_ms = since.elapsed().as_millis();
+                tracing::info!(disconnected_ms, buffered = self.buffered.len(), "reconnected to NATS");
                 self.connects = connects;
                 self.link = LinkState::ReconnectGrace(Instant::now() + RECONNECT_GRACE);
             }
@@ -270,7 +275,7 @@ impl WriterTask {
         self.link = LinkState::Disconnected(Instant::now());
         self.disconnected.store(true, Ordering::Relaxed);
         metrics::gauge!("atoll_bus_connected").set(0.0);
-        tracing::warn!("the connection to the bus is lost");
+        tracing::warn!("the connection to NATS is lost");
     }
 
     async fn publish(&mut self, publication: Publication) -> Result<(), ConnectionClosed> {
@@ -283,7 +288,7 @@ impl WriterTask {
         Ok(())
     }
 
-    /// Keeps a message for when the connection is back, if it holds late.
+    /// Buffers a message that survives a disconnect; drops any other.
     fn buffer(&mut self, publication: Publication) {
         if !publication.survives_disconnect {
             DropReason::Stale.count();
@@ -307,25 +312,26 @@ impl WriterTask {
         Ok(())
     }
 
-    /// Sends a message, in parts where it is larger than the server takes. When the connection goes
-    /// in the meantime, it is kept or dropped as a whole, as any other.
+    /// Sends a message, in parts if it exceeds the server's payload limit. If the connection is lost
+    /// meanwhile, the message is buffered or dropped as a whole.
     async fn send(&mut self, publication: Publication) -> Result<(), ConnectionClosed> {
         let Publication { subject, headers, payload, .. } = &publication;
-        let most = self.client.max_payload();
-        let sent = match headers {
+        let max_payload = self.client.max_payload();
+        let outcome = match headers {
             None => self.send_to_client(subject, None, payload.clone()).await?,
             Some(headers) => {
                 let map = wire::encode(headers, self.next_sequence_id(), None);
-                if wire::encoded_size(&map) + payload.len() <= most {
+                if wire::encoded_size(&map) + payload.len() <= max_payload {
                     self.send_to_client(subject, Some(map), payload.clone()).await?
-                } else if let Some(parts) = reassembly::split(payload, wire::part_capacity(&map, most)) {
+                } else if let Some(parts) = reassembly::split(payload, wire::part_capacity(&map, max_payload))
+                {
                     self.send_parts(subject, headers, parts).await?
                 } else {
                     SendOutcome::Rejected(DropReason::TooLarge)
                 }
             }
         };
-        match sent {
+        match outcome {
             SendOutcome::Sent => {}
             SendOutcome::Rejected(DropReason::TooLarge) => self.report_too_large(&publication),
             SendOutcome::Rejected(reason) => reason.count(),
@@ -358,8 +364,7 @@ impl WriterTask {
         self.sequence_id
     }
 
-    /// Hands a message to the client library. That takes time only while more is under way than
-    /// the library takes.
+    /// Passes a message to the client library. Waits only while the library's queue is full.
     async fn send_to_client(
         &self,
         subject: &str,
@@ -375,7 +380,7 @@ impl WriterTask {
         loop {
             tokio::select! {
                 biased;
-                sent = &mut sending => return match sent {
+                outcome = &mut sending => return match outcome {
                     Ok(()) => Ok(SendOutcome::Sent),
                     Err(error) => match error.kind() {
                         PublishErrorKind::MaxPayloadExceeded => Ok(SendOutcome::Rejected(DropReason::TooLarge)),
@@ -395,8 +400,8 @@ impl WriterTask {
     fn report_too_large(&mut self, Publication { subject, payload, .. }: &Publication) {
         DropReason::TooLarge.count();
         if self.last_warned.is_none_or(|at| at.elapsed() >= WARN_INTERVAL) {
-            let (bytes, taken) = (payload.len(), self.client.max_payload());
-            tracing::warn!(subject, bytes, taken, "a message is larger than all parts can be, dropped");
+            let (bytes, max_payload) = (payload.len(), self.client.max_payload());
+            tracing::warn!(subject, bytes, max_payload, "message too large, dropped");
             self.last_warned = Some(Instant::now());
         }
     }

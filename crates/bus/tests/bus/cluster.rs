@@ -19,7 +19,7 @@ fn cluster_settings(cluster: &ServerCluster) -> NatsSettings {
     NatsSettings { servers: cluster.urls(), ..settings("") }
 }
 
-/// Reads the stream of the leases, from outside.
+/// Reads the lease stream over a connection of its own.
 struct Observer(jetstream::Context);
 
 impl Observer {
@@ -32,9 +32,9 @@ impl Observer {
 
     /// The state of the stream, once it is as wanted.
     async fn wait_for(&self, what: &str, wanted: impl Fn(&Info) -> bool) -> Info {
-        let found = async {
+        let wait = async {
             loop {
-                // There is no answer while the cluster elects a leader of the stream.
+                // The request fails while the cluster elects a leader of the stream.
                 if let Ok(stream) = self.0.get_stream(STREAM).await
                     && wanted(stream.cached_info())
                 {
@@ -43,11 +43,11 @@ impl Observer {
                 sleep(Duration::from_millis(50)).await;
             }
         };
-        timeout(TEST_TIMEOUT, found).await.unwrap_or_else(|_| panic!("not in time: {what}"))
+        timeout(TEST_TIMEOUT, wait).await.unwrap_or_else(|_| panic!("not in time: {what}"))
     }
 
     async fn wait_for_replicas(&self, count: usize) {
-        // Without the leader of the stream.
+        // `replicas` does not include the leader of the stream.
         let in_step = |info: &Info| {
             info.cluster
                 .as_ref()
@@ -74,30 +74,31 @@ async fn leader_returns_after_each_server_stops() {
     }
     let [one, two] = candidates.try_into().ok().unwrap();
     let (mut one, mut epoch, mut two) = wait_for_one_leader(one, two).await;
-    let mut left = vec![0, 1, 2];
-    while !left.is_empty() {
+    let mut not_stopped_yet = vec![0, 1, 2];
+    while !not_stopped_yet.is_empty() {
         observer.wait_for_replicas(3).await;
-        // The server that leads the stream, if it has not been stopped before.
+        // Stops the server that leads the stream, if it was not stopped before.
         let info = observer.wait_for("a leader of the stream", |info| stream_leader(info).is_some()).await;
         let leading = cluster.index_of(stream_leader(&info).unwrap());
-        let stopped = if left.contains(&leading) { leading } else { left[0] };
-        left.retain(|&server| server != stopped);
+        let stopped = if not_stopped_yet.contains(&leading) { leading } else { not_stopped_yet[0] };
+        not_stopped_yet.retain(|&server| server != stopped);
         let name = cluster.servers[stopped].name().to_owned();
         let before = info.state.last_sequence;
         cluster.servers[stopped].stop();
         let began = Instant::now();
-        // The lease is renewed: the term of before does not count.
+        // Waits until the lease was renewed: the term from before the stop does not count.
         let renewed = |info: &Info| {
             stream_leader(info).is_some_and(|leader| leader != name) && info.state.last_sequence > before + 4
         };
         observer.wait_for("the lease is renewed", renewed).await;
-        let later;
-        (one, later, two) = wait_for_one_leader(one, two).await;
-        assert!(later >= epoch, "{later} after {epoch}");
-        epoch = later;
+        let new_epoch;
+        (one, new_epoch, two) = wait_for_one_leader(one, two).await;
+        assert!(new_epoch >= epoch, "{new_epoch} after {epoch}");
+        epoch = new_epoch;
         eprintln!("led again {:?} after {name} stopped", began.elapsed());
-        if left.len() == 1 {
-            // It returns with an empty disk, and is one of the two that are left when the last one stops.
+        if not_stopped_yet.len() == 1 {
+            // It restarts with an empty disk, and is one of the two servers that are left when the last one
+            // stops.
             cluster.servers[stopped].wipe_store();
         }
         cluster.servers[stopped].restart();
@@ -117,9 +118,9 @@ async fn leader_is_unknown_without_a_quorum() {
     cluster.servers[1].stop();
     cluster.servers[2].stop();
     for candidate in [&mut one, &mut two] {
-        candidate.wait_for_state(|standing| standing == ElectionState::Unknown).await;
+        candidate.wait_for_state(|state| state == ElectionState::Unknown).await;
     }
-    // It stays so for longer than a lease lasts.
+    // This stays so for longer than the lease TTL.
     for _ in 0..30 {
         sleep(Duration::from_millis(100)).await;
         for candidate in [&one, &two] {
@@ -140,11 +141,11 @@ async fn lease_stream_grows_in_place_from_one_to_three_replicas() {
     observer.wait_for_replicas(1).await;
     let mut two = CandidateProcess::campaign_with(cluster_settings(&cluster)).await;
     one.candidate.resign().await;
-    let later = two.wait_for_leader().await;
-    assert!(later > epoch, "{later} after {epoch}");
+    let new_epoch = two.wait_for_leader().await;
+    assert!(new_epoch > epoch, "{new_epoch} after {epoch}");
     observer.wait_for_replicas(3).await;
-    // In one term, unless the change takes longer than that.
-    assert!(two.wait_for_leader().await >= later);
+    // The same term, unless the change of replicas takes longer than the lease TTL.
+    assert!(two.wait_for_leader().await >= new_epoch);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -156,10 +157,10 @@ async fn lease_stream_grows_when_the_third_server_joins() {
     observer.wait_for_replicas(1).await;
     cluster.servers[2].restart();
     observer.wait_for_replicas(3).await;
-    let ElectionState::Leader(Term { epoch: Some(later) }) =
-        one.wait_for_state(|standing| matches!(standing, ElectionState::Leader(_))).await
+    let ElectionState::Leader(Term { epoch: Some(new_epoch) }) =
+        one.wait_for_state(|state| matches!(state, ElectionState::Leader(_))).await
     else {
         unreachable!()
     };
-    assert!(later >= epoch);
+    assert!(new_epoch >= epoch);
 }

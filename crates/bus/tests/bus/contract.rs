@@ -1,4 +1,4 @@
-//! What every bus promises, asked of each.
+//! The guarantees of the bus, tested on each of its implementations.
 
 use std::{
     sync::atomic::{AtomicU32, Ordering},
@@ -15,7 +15,7 @@ use crate::{metric, nats::settings, server::Server};
 /// The longest wait for an event that is certain to happen. Only a failing test waits that long.
 pub(crate) const TEST_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// A bus, and what has to outlive it.
+/// A bus and the server that has to outlive it.
 struct BusUnderTest {
     bus: Bus,
     server: Option<Server>,
@@ -31,7 +31,7 @@ impl BusUnderTest {
         Self { bus: Bus::nats(settings(&server.url())).await.unwrap(), server: Some(server) }
     }
 
-    /// The name of a subscriber whose metrics a test reads: the same test runs on each bus in one process.
+    /// The name of a subscriber, for tests that read its metrics: they run on each bus in one process.
     fn name(&self, in_process: &'static str, nats: &'static str) -> &'static str {
         if self.server.is_some() { nats } else { in_process }
     }
@@ -39,7 +39,7 @@ impl BusUnderTest {
 
 /// Waits until the server has registered all earlier subscriptions of this bus.
 ///
-/// `Bus::flush` only hands them to the socket: a message that another connection publishes next may reach
+/// `Bus::flush` only writes them to the socket: a message that another connection publishes next may reach
 /// the server first. A server handles the commands of one connection in order, so a probe over the same
 /// connection returns after them.
 pub(crate) async fn subscribed(bus: &Bus) {
@@ -59,22 +59,22 @@ pub(crate) async fn client_subscribed(client: &async_nats::Client) {
     timeout(TEST_TIMEOUT, probe.next()).await.expect("a message in time").expect("a connection");
 }
 
-/// One module a bus, with all promises as tests.
+/// One module for each bus, with all guarantees as tests.
 macro_rules! contract {
-    ($($promise:ident),* $(,)?) => {
+    ($($guarantee:ident),* $(,)?) => {
         mod in_process {
             $(
                 #[tokio::test(flavor = "multi_thread")]
-                async fn $promise() {
-                    super::$promise(super::BusUnderTest::in_process()).await;
+                async fn $guarantee() {
+                    super::$guarantee(super::BusUnderTest::in_process()).await;
                 }
             )*
         }
         mod over_nats {
             $(
                 #[tokio::test(flavor = "multi_thread")]
-                async fn $promise() {
-                    super::$promise(super::BusUnderTest::nats().await).await;
+                async fn $guarantee() {
+                    super::$guarantee(super::BusUnderTest::nats().await).await;
                 }
             )*
         }
@@ -82,16 +82,16 @@ macro_rules! contract {
 }
 
 contract!(
-    subscribers_hear_what_they_asked_for_in_order,
-    a_full_queue_drops_the_newest_and_delays_nobody,
-    one_publisher_is_heard_in_order_over_all_patterns,
-    several_publishers_are_each_heard_in_order,
-    headers_arrive_as_they_were_given,
-    a_message_that_two_patterns_match_comes_once,
-    wildcards_stand_for_segments,
-    a_subscription_ends_when_it_is_dropped,
+    subscribers_receive_matching_messages_in_order,
+    full_queue_drops_the_newest_and_delays_no_other,
+    one_publisher_is_received_in_order_over_all_patterns,
+    each_of_several_publishers_is_received_in_order,
+    headers_arrive_unchanged,
+    message_matching_two_patterns_arrives_once,
+    wildcards_match_segments,
+    subscription_ends_when_dropped,
     subscriptions_end_with_the_bus,
-    a_publisher_does_not_wait_for_a_slow_subscriber,
+    publisher_does_not_wait_for_a_slow_subscriber,
     message_of_a_far_future_session_is_dropped,
 );
 
@@ -122,12 +122,12 @@ pub(crate) async fn next(subscription: &mut Subscription) -> Envelope {
 
 /// Waits until a condition holds that no message announces.
 pub(crate) async fn until(what: &str, holds: impl Fn() -> bool) {
-    let held = async {
+    let wait = async {
         while !holds() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    timeout(TEST_TIMEOUT, held).await.unwrap_or_else(|_| panic!("not in time: {what}"));
+    timeout(TEST_TIMEOUT, wait).await.unwrap_or_else(|_| panic!("not in time: {what}"));
 }
 
 async fn subjects(subscription: &mut Subscription, count: usize) -> Vec<Subject> {
@@ -138,22 +138,22 @@ async fn subjects(subscription: &mut Subscription, count: usize) -> Vec<Subject>
     subjects
 }
 
-async fn subscribers_hear_what_they_asked_for_in_order(trial: BusUnderTest) {
-    let bus = &trial.bus;
+async fn subscribers_receive_matching_messages_in_order(test: BusUnderTest) {
+    let bus = &test.bus;
     let mut both = bus.subscribe("both", &[subject::PEER_HEARTBEATS, subject::ENGINE_ISLANDS], 8);
     let mut islands = bus.subscribe("islands", &[subject::ENGINE_ISLANDS], 8);
     bus.publish(&heartbeat(1), Headers::default(), "first");
     bus.publish(&Subject::EngineIslands, Headers::default(), "second");
-    bus.publish(&Subject::EngineDiscovery, Headers::default(), "for nobody");
+    bus.publish(&Subject::EngineDiscovery, Headers::default(), "without a subscriber");
     bus.publish(&heartbeat(2), Headers::for_session(SessionId::new(1, 2)), "third");
     for (subject, payload, session) in [
         (heartbeat(1), "first", None),
         (Subject::EngineIslands, "second", None),
         (heartbeat(2), "third", Some(SessionId::new(1, 2))),
     ] {
-        let heard = next(&mut both).await;
-        assert_eq!((heard.subject().unwrap(), heard.headers.session), (subject, session));
-        assert_eq!((&heard.payload[..], heard.missed), (payload.as_bytes(), 0));
+        let envelope = next(&mut both).await;
+        assert_eq!((envelope.subject().unwrap(), envelope.headers.session), (subject, session));
+        assert_eq!((&envelope.payload[..], envelope.missed), (payload.as_bytes(), 0));
     }
     assert_eq!(next(&mut islands).await.payload, "second");
     bus.publish(&Subject::EngineIslands, Headers::default(), "end");
@@ -162,14 +162,15 @@ async fn subscribers_hear_what_they_asked_for_in_order(trial: BusUnderTest) {
     }
 }
 
-async fn a_full_queue_drops_the_newest_and_delays_nobody(trial: BusUnderTest) {
+async fn full_queue_drops_the_newest_and_delays_no_other(test: BusUnderTest) {
     metric::install_recorder();
-    let bus = &trial.bus;
-    let name = trial.name("full-in-process", "full-over-nats");
+    let bus = &test.bus;
+    let name = test.name("full-in-process", "full-over-nats");
     let mut slow = bus.subscribe(name, &[subject::PEER_HEARTBEATS], 2);
     let mut quick = bus.subscribe("quick", &[subject::PEER_HEARTBEATS], 8);
     (0..4).for_each(|number| bus.publish(&heartbeat(number), Headers::default(), ""));
-    // Over NATS a task fills the queue: it is read only after that task has dropped what does not fit.
+    // Over NATS a task fills the queue: the test reads only after that task has dropped the messages that do
+    // not fit.
     let dropped = format!("atoll_bus_dropped_total{{subscriber=\"{name}\"}}");
     until("both are dropped", || metric::count(&dropped) == 2).await;
     assert_eq!(subjects(&mut quick, 4).await, (0..4).map(heartbeat).collect::<Vec<_>>());
@@ -177,13 +178,18 @@ async fn a_full_queue_drops_the_newest_and_delays_nobody(trial: BusUnderTest) {
     assert!(slow.try_next().is_none());
     bus.publish(&heartbeat(4), Headers::default(), "");
     let (late, in_time) = (next(&mut slow).await, next(&mut quick).await);
-    assert_eq!((late.subject().unwrap(), late.missed), (heartbeat(4), 2), "what was dropped is told");
+    assert_eq!(
+        (late.subject().unwrap(), late.missed),
+        (heartbeat(4), 2),
+        "the number of dropped messages is reported"
+    );
     assert_eq!((in_time.subject().unwrap(), in_time.missed), (heartbeat(4), 0));
 }
 
-/// Subjects of all patterns of a gateway, so mixed that none follows another of its own.
+/// Subjects of all patterns of a gateway, mixed so that no subject's successor is the next one of its own
+/// pattern.
 fn mixed(number: u32) -> Subject {
-    // Steps of every length, the same in every run.
+    // A multiplicative hash: it mixes the kinds in the same way in every run.
     match number.wrapping_mul(2_654_435_761) >> 29 {
         0 => Subject::PeerConnect(peer(number)),
         1 => Subject::PeerIslandChanged(peer(number)),
@@ -207,37 +213,38 @@ const MIXED: [&str; 8] = [
     subject::PEER_HEARTBEATS,
 ];
 
-async fn one_publisher_is_heard_in_order_over_all_patterns(trial: BusUnderTest) {
+async fn one_publisher_is_received_in_order_over_all_patterns(test: BusUnderTest) {
     const COUNT: u32 = 20_000;
-    let bus = trial.bus.clone();
+    let bus = test.bus.clone();
     let mut subscription = bus.subscribe("all", &MIXED, COUNT as usize);
     let publisher = tokio::spawn(async move {
         for number in 0..COUNT {
             bus.publish(&mixed(number), Headers::default(), number.to_string());
-            // Heartbeats are dropped that wait for more than two seconds, as on a busy machine.
+            // Flushes, because heartbeats that wait for more than two seconds are dropped, as on a busy
+            // machine.
             if number % 1_000 == 0 {
                 bus.flush().await;
             }
-            // Sometimes in a crowd, sometimes alone.
+            // Sometimes in bursts, sometimes alone.
             if number % 97 == 0 {
                 tokio::time::sleep(Duration::from_micros(u64::from(number % 1_000))).await;
             }
         }
     });
     for number in 0..COUNT {
-        let heard = next(&mut subscription).await;
-        assert_eq!(heard.payload, number.to_string(), "in order");
-        assert_eq!((heard.subject(), heard.missed), (Some(mixed(number)), 0));
+        let envelope = next(&mut subscription).await;
+        assert_eq!(envelope.payload, number.to_string(), "in order");
+        assert_eq!((envelope.subject(), envelope.missed), (Some(mixed(number)), 0));
     }
     publisher.await.unwrap();
 }
 
-async fn several_publishers_are_each_heard_in_order(trial: BusUnderTest) {
+async fn each_of_several_publishers_is_received_in_order(test: BusUnderTest) {
     const COUNT: u32 = 5_000;
-    let mut subscription = trial.bus.subscribe("all", &MIXED, 4 * COUNT as usize);
+    let mut subscription = test.bus.subscribe("all", &MIXED, 4 * COUNT as usize);
     let mut publishers = tokio::task::JoinSet::new();
     for publisher in 0..4_u128 {
-        let bus = trial.bus.clone();
+        let bus = test.bus.clone();
         let headers = Headers::for_session(SessionId::new(1, publisher));
         publishers.spawn(async move {
             for number in 0..COUNT {
@@ -254,15 +261,15 @@ async fn several_publishers_are_each_heard_in_order(trial: BusUnderTest) {
     }
     let mut expected = std::collections::HashMap::new();
     for _ in 0..4 * COUNT {
-        let heard = next(&mut subscription).await;
-        let expected: &mut u32 = expected.entry(heard.headers.session.unwrap()).or_default();
-        assert_eq!(heard.payload, expected.to_string(), "in order");
+        let envelope = next(&mut subscription).await;
+        let expected: &mut u32 = expected.entry(envelope.headers.session.unwrap()).or_default();
+        assert_eq!(envelope.payload, expected.to_string(), "in order");
         *expected += 1;
     }
 }
 
-async fn headers_arrive_as_they_were_given(trial: BusUnderTest) {
-    let mut subscription = trial.bus.subscribe("headers", &[subject::PEER_CONNECTS], 8);
+async fn headers_arrive_unchanged(test: BusUnderTest) {
+    let mut subscription = test.bus.subscribe("headers", &[subject::PEER_CONNECTS], 8);
     let given = [
         Headers::default(),
         Headers::for_session(SessionId::new(7, 8)),
@@ -270,89 +277,89 @@ async fn headers_arrive_as_they_were_given(trial: BusUnderTest) {
         Headers { sender: Some(peer(3)), ..Headers::default() },
     ];
     for headers in &given {
-        trial.bus.publish(&Subject::PeerConnect(peer(1)), headers.clone(), &b"\0\r\n\xff"[..]);
+        test.bus.publish(&Subject::PeerConnect(peer(1)), headers.clone(), &b"\0\r\n\xff"[..]);
     }
     for headers in given {
-        let heard = next(&mut subscription).await;
-        assert_eq!((heard.headers, &heard.payload[..]), (headers, &b"\0\r\n\xff"[..]));
+        let envelope = next(&mut subscription).await;
+        assert_eq!((envelope.headers, &envelope.payload[..]), (headers, &b"\0\r\n\xff"[..]));
     }
 }
 
-async fn message_of_a_far_future_session_is_dropped(trial: BusUnderTest) {
+async fn message_of_a_far_future_session_is_dropped(test: BusUnderTest) {
     let refused = || metric::count("atoll_bus_future_sessions_total{subscriber=\"future\"}");
     let before = refused();
-    let mut subscription = trial.bus.subscribe("future", &[subject::PEER_CONNECTS], 8);
+    let mut subscription = test.bus.subscribe("future", &[subject::PEER_CONNECTS], 8);
     let now_ms = unix_ms(SystemTime::now());
     let hour_ms = 60 * 60 * 1_000;
     let session = |hours: u64| SessionId::new(now_ms + hours * hour_ms, 1);
     let last: SessionId = "7ZZZZZZZZZZZZZZZZZZZZZZZZZ".parse().unwrap();
     for session in [session(0), last, session(25), session(23)] {
-        trial.bus.publish(&Subject::PeerConnect(peer(1)), Headers::for_session(session), "");
+        test.bus.publish(&Subject::PeerConnect(peer(1)), Headers::for_session(session), "");
     }
     for expected in [session(0), session(23)] {
         assert_eq!(next(&mut subscription).await.headers.session, Some(expected));
     }
-    trial.bus.publish(&Subject::PeerConnect(peer(1)), Headers::default(), "end");
+    test.bus.publish(&Subject::PeerConnect(peer(1)), Headers::default(), "end");
     assert_eq!(next(&mut subscription).await.payload, "end", "nothing in between");
-    // The same test on the other bus counts there, too.
+    // The same test on the other bus uses the same counter.
     assert!(refused() >= before + 2);
 }
 
-async fn a_message_that_two_patterns_match_comes_once(trial: BusUnderTest) {
+async fn message_matching_two_patterns_arrives_once(test: BusUnderTest) {
     let patterns = ["peer.*.connect", "peer.>", "*.*.*", LAST];
-    let mut subscription = trial.bus.subscribe("wide", &patterns, 16);
+    let mut subscription = test.bus.subscribe("wide", &patterns, 16);
     for number in 0..3 {
-        trial.bus.publish(&Subject::PeerConnect(peer(number)), Headers::default(), "");
+        test.bus.publish(&Subject::PeerConnect(peer(number)), Headers::default(), "");
     }
-    trial.bus.publish(&Subject::IslandPeerJoin(island()), Headers::default(), "");
-    trial.bus.publish(&last(), Headers::default(), "");
+    test.bus.publish(&Subject::IslandPeerJoin(island()), Headers::default(), "");
+    test.bus.publish(&last(), Headers::default(), "");
     let mut expected: Vec<_> = (0..3).map(|number| Subject::PeerConnect(peer(number))).collect();
     expected.extend([Subject::IslandPeerJoin(island()), last()]);
     assert_eq!(subjects(&mut subscription, 5).await, expected);
 }
 
-async fn wildcards_stand_for_segments(trial: BusUnderTest) {
-    let bus = &trial.bus;
+async fn wildcards_match_segments(test: BusUnderTest) {
+    let bus = &test.bus;
     let mut topics = bus.subscribe("topics", &[subject::TOPICS, LAST], 16);
     let mut peers = bus.subscribe("peers", &["client-proto.peer.*.news", LAST], 16);
     let topic = |text: &str| Subject::PeerTopic(peer(1), text.parse().unwrap());
-    let said = [topic("news"), topic("news.today"), Subject::SystemTopic("news".parse().unwrap())];
-    for subject in &said {
+    let published = [topic("news"), topic("news.today"), Subject::SystemTopic("news".parse().unwrap())];
+    for subject in &published {
         bus.publish(subject, Headers::default(), "");
     }
     bus.publish(&Subject::SceneTopic("messageBus.scene.s.news".parse().unwrap()), Headers::default(), "");
     bus.publish(&last(), Headers::default(), "");
-    assert_eq!(subjects(&mut topics, 4).await, [&said[..], &[last()]].concat());
+    assert_eq!(subjects(&mut topics, 4).await, [&published[..], &[last()]].concat());
     assert_eq!(subjects(&mut peers, 2).await, [topic("news"), last()]);
 }
 
-async fn a_subscription_ends_when_it_is_dropped(trial: BusUnderTest) {
-    let mut dropped = trial.bus.subscribe("gone", &[subject::ENGINE_ISLANDS], 1);
-    trial.bus.publish(&Subject::EngineIslands, Headers::default(), "");
+async fn subscription_ends_when_dropped(test: BusUnderTest) {
+    let mut dropped = test.bus.subscribe("gone", &[subject::ENGINE_ISLANDS], 1);
+    test.bus.publish(&Subject::EngineIslands, Headers::default(), "");
     next(&mut dropped).await;
     drop(dropped);
-    let gone = async {
+    let wait = async {
         loop {
-            trial.bus.publish(&Subject::EngineIslands, Headers::default(), "");
-            let heard = match &trial.server {
-                // Who asks is told at once when nobody listens.
+            test.bus.publish(&Subject::EngineIslands, Headers::default(), "");
+            let is_subscribed = match &test.server {
+                // The server answers a request at once with an error if there is no subscriber.
                 Some(server) => {
                     let client = async_nats::connect(server.url()).await.unwrap();
                     client.request(subject::ENGINE_ISLANDS, "".into()).await.unwrap_err().kind()
                         != async_nats::RequestErrorKind::NoResponders
                 }
-                None => !format!("{:?}", trial.bus).contains("subscribers: RwLock { data: []"),
+                None => !format!("{:?}", test.bus).contains("subscribers: RwLock { data: []"),
             };
-            if !heard {
+            if !is_subscribed {
                 return;
             }
         }
     };
-    timeout(TEST_TIMEOUT, gone).await.expect("nobody listens any more");
+    timeout(TEST_TIMEOUT, wait).await.expect("the subscription ended");
 }
 
-async fn subscriptions_end_with_the_bus(trial: BusUnderTest) {
-    let BusUnderTest { bus, server: _server } = trial;
+async fn subscriptions_end_with_the_bus(test: BusUnderTest) {
+    let BusUnderTest { bus, server: _server } = test;
     let mut subscription = bus.subscribe("left", &[subject::ENGINE_ISLANDS], 4);
     bus.publish(&Subject::EngineIslands, Headers::default(), "");
     assert!(timeout(TEST_TIMEOUT, subscription.next()).await.unwrap().is_some());
@@ -360,27 +367,27 @@ async fn subscriptions_end_with_the_bus(trial: BusUnderTest) {
     assert!(timeout(TEST_TIMEOUT, subscription.next()).await.unwrap().is_none());
 }
 
-async fn a_publisher_does_not_wait_for_a_slow_subscriber(trial: BusUnderTest) {
+async fn publisher_does_not_wait_for_a_slow_subscriber(test: BusUnderTest) {
     const COUNT: u32 = 50_000;
     // Connects are sent however long they wait; heartbeats are not.
     let connect = |number| Subject::PeerConnect(peer(number));
-    let bus = &trial.bus;
+    let bus = &test.bus;
     let mut slow = bus.subscribe("slow", &[subject::PEER_CONNECTS], 10);
     let mut quick = bus.subscribe("quick", &[subject::PEER_DISCONNECTS], 1);
-    // `publish` is no future: what it could wait for would stop this thread, and the test.
+    // `publish` is not async: if it waited for anything, it would block this thread and the test.
     let payload = |number: u32| format!("{number:064}");
     (0..COUNT).for_each(|number| bus.publish(&connect(number), Headers::default(), payload(number)));
     bus.publish(&Subject::PeerDisconnect(peer(0)), Headers::default(), "");
     // The slow subscriber reads nothing until another one has the last message.
     next(&mut quick).await;
-    // It then reads beside the task that fills its queue. Which messages are kept depends on both, but each
-    // is counted once: as one that was read, or as one that was missed.
+    // It then reads while the task fills its queue. Which messages are kept depends on both, but each is
+    // counted once: as read or as missed.
     let (mut counted, mut published, mut kept) = (0, COUNT, Vec::new());
     while counted <= u64::from(COUNT) {
         let envelope = match timeout(Duration::from_millis(20), slow.next()).await {
             Ok(envelope) => envelope.unwrap(),
             Err(_) => {
-                // The queue may have been full for the one before, too.
+                // The queue may have been full for the previous one, too.
                 bus.publish(&connect(published), Headers::default(), payload(published));
                 published += 1;
                 assert!(published < 2 * COUNT, "counted {counted} messages");

@@ -1,4 +1,4 @@
-//! Who leads: one at a time, in terms of growing epochs.
+//! Leader election: one leader at a time, in terms of increasing epochs.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::{contract::TEST_TIMEOUT, nats::settings, server::Server};
 
-/// A process with a candidate.
+/// A process with one candidate.
 pub(crate) struct CandidateProcess {
     bus: Bus,
     pub(crate) candidate: Candidate,
@@ -26,7 +26,7 @@ impl CandidateProcess {
 
     pub(crate) async fn wait_for_leader(&mut self) -> u64 {
         let ElectionState::Leader(Term { epoch }) =
-            self.wait_for_state(|standing| matches!(standing, ElectionState::Leader(_))).await
+            self.wait_for_state(|state| matches!(state, ElectionState::Leader(_))).await
         else {
             unreachable!()
         };
@@ -34,25 +34,26 @@ impl CandidateProcess {
     }
 
     async fn wait_for_standby(&mut self) {
-        self.wait_for_state(|standing| standing == ElectionState::Standby).await;
+        self.wait_for_state(|state| state == ElectionState::Standby).await;
     }
 
-    /// Waits for a standing, and for nothing but changes.
+    /// Waits for a state, and wakes up only for changes.
     pub(crate) async fn wait_for_state(&mut self, wanted: impl Fn(ElectionState) -> bool) -> ElectionState {
-        let found = async {
+        let wait = async {
             loop {
-                let standing = self.candidate.state();
-                if wanted(standing) {
-                    return standing;
+                let state = self.candidate.state();
+                if wanted(state) {
+                    return state;
                 }
                 self.candidate.changed().await;
             }
         };
-        timeout(TEST_TIMEOUT, found).await.expect("in time")
+        timeout(TEST_TIMEOUT, wait).await.expect("in time")
     }
 }
 
-/// Waits until exactly one of them leads and the other follows; the leader first, with its epoch.
+/// Waits until exactly one of them leads and the other is a standby. Returns the leader first, with its
+/// epoch.
 pub(crate) async fn wait_for_one_leader(
     one: CandidateProcess,
     other: CandidateProcess,
@@ -66,7 +67,7 @@ pub(crate) async fn wait_for_one_leader(
             (ElectionState::Standby, ElectionState::Leader(term)) => {
                 return (other, term.epoch.unwrap(), one);
             }
-            _ => assert!(Instant::now() < deadline, "nobody leads, or nobody follows"),
+            _ => assert!(Instant::now() < deadline, "no leader or no standby"),
         }
         sleep(Duration::from_millis(10)).await;
     }
@@ -79,13 +80,13 @@ async fn leader_keeps_the_lease_while_it_runs() {
     let epoch = first.wait_for_leader().await;
     let mut second = CandidateProcess::campaign(&server).await;
     second.wait_for_standby().await;
-    // Longer than a name stands in the key.
+    // Longer than the lease TTL.
     for _ in 0..30 {
         sleep(Duration::from_millis(100)).await;
         assert!(!matches!(second.candidate.state(), ElectionState::Leader(_)));
     }
     assert_eq!(first.wait_for_leader().await, epoch);
-    // Both know in which epoch.
+    // Both know the epoch of the term.
     assert_eq!((first.bus.latest_epoch(), second.bus.latest_epoch()), (epoch, epoch));
 }
 
@@ -124,7 +125,7 @@ async fn standby_takes_over_at_once_after_leader_resigns() {
     assert!(second.wait_for_leader().await > epoch);
     let took = resigned.elapsed();
     eprintln!("took over after {took:?}");
-    // The name would have stood there for at least one and a half seconds more.
+    // Without the release, the lease would have lasted at least one and a half seconds more.
     assert!(took < Duration::from_millis(1_400), "{took:?}");
     let again = CandidateProcess { candidate: first.bus.campaign("director"), bus: first.bus };
     let (_, _, follower) = wait_for_one_leader(second, again).await;
@@ -139,15 +140,15 @@ async fn one_leader_in_greater_epoch_after_a_long_outage() {
     let mut second = CandidateProcess::campaign(&server).await;
     second.wait_for_standby().await;
     server.stop();
-    // Nothing can be asked, and the clock alone ends the term.
-    first.wait_for_state(|standing| standing == ElectionState::Unknown).await;
-    second.wait_for_state(|standing| standing == ElectionState::Unknown).await;
+    // No request succeeds, so that only the clock ends the term.
+    first.wait_for_state(|state| state == ElectionState::Unknown).await;
+    second.wait_for_state(|state| state == ElectionState::Unknown).await;
     sleep(Duration::from_millis(500)).await;
     server.restart();
-    let (leader, later, follower) = wait_for_one_leader(first, second).await;
-    assert!(later > epoch, "{later} after {epoch}");
+    let (leader, new_epoch, follower) = wait_for_one_leader(first, second).await;
+    assert!(new_epoch > epoch, "{new_epoch} after {epoch}");
     sleep(Duration::from_secs(1)).await;
-    assert_eq!(leader.candidate.state(), ElectionState::Leader(Term { epoch: Some(later) }));
+    assert_eq!(leader.candidate.state(), ElectionState::Leader(Term { epoch: Some(new_epoch) }));
     assert_eq!(follower.candidate.state(), ElectionState::Standby);
 }
 
@@ -157,7 +158,7 @@ async fn leader_leads_again_after_a_short_outage() {
     let mut first = CandidateProcess::campaign(&server).await;
     let epoch = first.wait_for_leader().await;
     server.restart();
-    // However long it took: nobody else has led.
+    // However long the outage took, no other candidate has led.
     sleep(Duration::from_secs(1)).await;
     assert!(first.wait_for_leader().await >= epoch);
 }
@@ -169,35 +170,35 @@ async fn epochs_grow_when_the_server_loses_its_store() {
     first.wait_for_leader().await;
     let mut second = CandidateProcess::campaign(&server).await;
     second.wait_for_standby().await;
-    // Revisions are to be well ahead of what a new store begins with.
+    // Revisions should be well ahead of those of a new store.
     sleep(Duration::from_secs(3)).await;
     first.bus.observe_epoch(1_000);
     let epoch = first.wait_for_state(
-        |standing| matches!(standing, ElectionState::Leader(Term { epoch }) if epoch > Some(1_000)),
+        |state| matches!(state, ElectionState::Leader(Term { epoch }) if epoch > Some(1_000)),
     );
     assert_eq!(epoch.await, ElectionState::Leader(Term { epoch: Some(1_001) }));
-    let known = async {
+    let wait = async {
         while second.bus.latest_epoch() != 1_001 {
             sleep(Duration::from_millis(10)).await;
         }
     };
-    timeout(TEST_TIMEOUT, known).await.unwrap();
+    timeout(TEST_TIMEOUT, wait).await.unwrap();
     server.stop();
     server.wipe_store();
-    first.wait_for_state(|standing| standing == ElectionState::Unknown).await;
+    first.wait_for_state(|state| state == ElectionState::Unknown).await;
     server.restart();
-    let (leader, later, follower) = wait_for_one_leader(first, second).await;
-    assert!(later > 1_001, "{later}");
-    assert_eq!(leader.bus.latest_epoch(), later);
-    // And who comes to know of it only now, too.
+    let (leader, new_epoch, follower) = wait_for_one_leader(first, second).await;
+    assert!(new_epoch > 1_001, "{new_epoch}");
+    assert_eq!(leader.bus.latest_epoch(), new_epoch);
+    // A candidate that learns of the epoch only now continues from it, too.
     drop(leader);
     let mut follower = follower;
-    assert!(follower.wait_for_leader().await > later);
+    assert!(follower.wait_for_leader().await > new_epoch);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn paused_process_sees_at_once_that_its_term_expired() {
-    // A runtime of its own, whose tasks are kept from running as if the process were stopped.
+    // A runtime of its own, which is blocked so that its tasks do not run, as if the process were paused.
     let server = Server::start_with_jetstream();
     let url = server.url();
     let (stopped, second) = tokio::sync::oneshot::channel();
@@ -210,18 +211,18 @@ async fn paused_process_sees_at_once_that_its_term_expired() {
             let epoch = first.wait_for_leader().await;
             stopped.send(epoch).unwrap();
             resumed.recv().unwrap();
-            // Nothing has run since.
-            let standing = first.candidate.state();
+            // No task has run since then.
+            let state = first.candidate.state();
             first.wait_for_standby().await;
-            standing
+            state
         })
     });
     let epoch = second.await.unwrap();
     let mut second = CandidateProcess::campaign(&server).await;
     assert!(second.wait_for_leader().await > epoch);
     resume.send(()).unwrap();
-    let standing = tokio::task::spawn_blocking(|| process.join().unwrap()).await.unwrap();
-    assert_eq!(standing, ElectionState::Unknown);
+    let state = tokio::task::spawn_blocking(|| process.join().unwrap()).await.unwrap();
+    assert_eq!(state, ElectionState::Unknown);
     assert!(matches!(second.candidate.state(), ElectionState::Leader(_)));
 }
 
@@ -245,9 +246,9 @@ async fn publish_flood_does_not_lose_the_lease() {
 #[tokio::test(flavor = "multi_thread")]
 async fn every_process_leads_without_jetstream() {
     let server = Server::start();
-    let alone = |standing| standing == ElectionState::Leader(Term { epoch: None });
+    let uncontested = |state| state == ElectionState::Leader(Term { epoch: None });
     for _ in 0..2 {
-        CandidateProcess::campaign(&server).await.wait_for_state(alone).await;
+        CandidateProcess::campaign(&server).await.wait_for_state(uncontested).await;
     }
 }
 
@@ -267,11 +268,11 @@ async fn in_process_candidate_leads_at_once() {
 async fn reconnects_are_counted() {
     let mut server = Server::start();
     let bus = Bus::nats(settings(&server.url())).await.unwrap();
-    let mut returns = bus.reconnects();
+    let mut reconnects = bus.reconnects();
     for times in 1..3 {
         server.restart();
-        timeout(TEST_TIMEOUT, returns.changed()).await.unwrap().unwrap();
-        assert_eq!(*returns.borrow_and_update(), times);
+        timeout(TEST_TIMEOUT, reconnects.changed()).await.unwrap().unwrap();
+        assert_eq!(*reconnects.borrow_and_update(), times);
         assert!(!bus.is_disconnected());
     }
 }

@@ -1,6 +1,6 @@
-//! The buses, as their users see them.
+//! Integration tests of the bus, through its public interface.
 
-// Helpers of tests fail by panicking, too.
+// Test helpers fail by panicking, too.
 #![allow(clippy::unwrap_used)]
 
 mod cluster;

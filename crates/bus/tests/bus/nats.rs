@@ -1,4 +1,4 @@
-//! What is particular to the bus over NATS: a network, servers that stop, foreign publishers.
+//! Behaviour that only the bus over NATS has: a network, servers that stop, foreign publishers.
 
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ pub(crate) fn settings(url: &str) -> NatsSettings {
     }
 }
 
-/// A bus that tells and hears everything, and the subscription.
+/// A bus with a subscription to the subjects of peers and scenes.
 async fn connect_and_subscribe_all(url: &str) -> (Bus, Subscription) {
     let bus = Bus::nats(settings(url)).await.unwrap();
     let subscription = bus.subscribe("test", &["peer.>", "messageBus.scene.>"], 1_000);
@@ -38,28 +38,28 @@ async fn connect_and_subscribe_all(url: &str) -> (Bus, Subscription) {
 #[tokio::test(flavor = "multi_thread")]
 async fn two_connections_receive_each_others_and_own_messages() {
     let server = Server::start();
-    let (one, mut heard_by_one) = connect_and_subscribe_all(&server.url()).await;
-    let (two, mut heard_by_two) = connect_and_subscribe_all(&server.url()).await;
+    let (one, mut received_by_one) = connect_and_subscribe_all(&server.url()).await;
+    let (two, mut received_by_two) = connect_and_subscribe_all(&server.url()).await;
     one.publish(&Subject::PeerConnect(peer(1)), Headers::for_session(SessionId::new(1, 1)), "");
-    for heard in [&mut heard_by_one, &mut heard_by_two] {
-        let envelope = next(heard).await;
+    for subscription in [&mut received_by_one, &mut received_by_two] {
+        let envelope = next(subscription).await;
         assert_eq!(envelope.subject(), Some(Subject::PeerConnect(peer(1))));
         assert_eq!(envelope.headers.session, Some(SessionId::new(1, 1)));
     }
     two.publish(&Subject::PeerDisconnect(peer(2)), Headers::default(), "");
-    for heard in [&mut heard_by_one, &mut heard_by_two] {
-        assert_eq!(next(heard).await.subject(), Some(Subject::PeerDisconnect(peer(2))));
+    for subscription in [&mut received_by_one, &mut received_by_two] {
+        assert_eq!(next(subscription).await.subject(), Some(Subject::PeerDisconnect(peer(2))));
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn reconnect_sends_buffered_and_drops_stale_messages() {
     let mut server = Server::start();
-    let (bus, mut heard) = connect_and_subscribe_all(&server.url()).await;
-    let (other, mut heard_elsewhere) = connect_and_subscribe_all(&server.url()).await;
+    let (bus, mut subscription) = connect_and_subscribe_all(&server.url()).await;
+    let (other, mut other_subscription) = connect_and_subscribe_all(&server.url()).await;
     server.stop();
     until("away", || bus.is_disconnected() && other.is_disconnected()).await;
-    // Far more of what is repeated than is kept of what is not, and nobody waits.
+    // Far more repeated messages than the buffer has room for; `publish` waits for none of them.
     for number in 0..100_000 {
         bus.publish(&heartbeat(number), Headers::default(), "stale");
     }
@@ -76,67 +76,67 @@ async fn reconnect_sends_buffered_and_drops_stale_messages() {
     server.restart();
     until("back", || !bus.is_disconnected() && !other.is_disconnected()).await;
     bus.publish(&heartbeat(7), Headers::default(), "fresh");
-    for heard in [&mut heard, &mut heard_elsewhere] {
+    for subscription in [&mut subscription, &mut other_subscription] {
         for (number, subject) in lasting.iter().cycle().take(300).enumerate() {
-            let envelope = next(heard).await;
+            let envelope = next(subscription).await;
             assert_eq!(
                 (envelope.subject().as_ref(), &envelope.payload),
                 (Some(subject), &number.to_string().into())
             );
         }
-        assert_eq!(next(heard).await.payload, "fresh");
+        assert_eq!(next(subscription).await.payload, "fresh");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn connection_recovers_after_repeated_restarts() {
     let mut server = Server::start();
-    let (bus, mut heard) = connect_and_subscribe_all(&server.url()).await;
+    let (bus, mut subscription) = connect_and_subscribe_all(&server.url()).await;
     for number in 0..3 {
         server.restart();
-        // It may not have been seen yet that it was away; once it is back, it is heard.
-        let told = async {
+        // The outage may not have been detected yet; after the reconnect the messages arrive.
+        let recovery = async {
             loop {
                 bus.publish(&heartbeat(number), Headers::default(), "");
-                // Those of the time before may still arrive.
-                while let Ok(envelope) = timeout(Duration::from_millis(50), heard.next()).await {
+                // Messages of the previous round may still arrive.
+                while let Ok(envelope) = timeout(Duration::from_millis(50), subscription.next()).await {
                     if envelope.unwrap().subject() == Some(heartbeat(number)) {
                         return;
                     }
                 }
             }
         };
-        timeout(TEST_TIMEOUT, told).await.unwrap();
+        timeout(TEST_TIMEOUT, recovery).await.unwrap();
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn foreign_message_with_malformed_header_is_dropped_whole() {
     let server = Server::start();
-    let (bus, mut heard) = connect_and_subscribe_all(&server.url()).await;
+    let (bus, mut subscription) = connect_and_subscribe_all(&server.url()).await;
     let foreign = async_nats::connect(server.url()).await.unwrap();
     let peer_subject = format!("peer.{}.connect", peer(1));
     let scene_subject = "messageBus.scene.s1.door";
     let session = SessionId::new(5, 6);
-    // Without headers at all.
+    // Without any headers.
     foreign.publish(peer_subject.clone(), "bare".into()).await.unwrap();
-    let envelope = next(&mut heard).await;
+    let envelope = next(&mut subscription).await;
     assert_eq!((envelope.headers, &envelope.payload[..]), (Headers::default(), &b"bare"[..]));
-    // Servers are those who say nothing of a sender, or nothing as one.
+    // A server is a publisher without the sender header, or with an empty one.
     let sender = peer(9).to_string();
     for (value, understood) in [(None, None), (Some(""), None), (Some(&*sender), Some(peer(9)))] {
         let mut headers = HeaderMap::new();
         headers.insert("X-Foreign", "anything");
         value.inspect(|&value| headers.insert("Atoll-Sender", value));
         foreign.publish_with_headers(scene_subject, headers, "x".into()).await.unwrap();
-        assert_eq!(next(&mut heard).await.headers.sender, understood);
+        assert_eq!(next(&mut subscription).await.headers.sender, understood);
     }
-    // Malformed ones.
+    // Malformed headers.
     let ulid = session.to_string();
     for (name, value) in [
         ("Atoll-Session", "now"),
         ("Atoll-Sender", "0x1"),
-        ("Atoll-Sender", "nobody"),
+        ("Atoll-Sender", "not-an-address"),
         ("Atoll-Transports", "ws room"),
         ("Atoll-Sequence", "7"),
     ] {
@@ -147,14 +147,14 @@ async fn foreign_message_with_malformed_header_is_dropped_whole() {
         }
         foreign.publish_with_headers(peer_subject.clone(), headers, "malformed".into()).await.unwrap();
     }
-    // A subject that nobody here knows is for who reads it to pass over.
+    // A subject that this project does not define is delivered; the subscriber ignores it.
     foreign.publish("peer.x.y", "unknown".into()).await.unwrap();
     let mut headers = HeaderMap::new();
     headers.insert("Atoll-Session", &*ulid);
     foreign.publish_with_headers(peer_subject, headers, "whole".into()).await.unwrap();
-    let unknown = next(&mut heard).await;
+    let unknown = next(&mut subscription).await;
     assert_eq!((unknown.subject(), &unknown.payload[..]), (None, &b"unknown"[..]));
-    let whole = next(&mut heard).await;
+    let whole = next(&mut subscription).await;
     assert_eq!((whole.headers.session, &whole.payload[..], whole.missed), (Some(session), &b"whole"[..], 0));
     drop(bus);
 }
@@ -189,55 +189,56 @@ async fn pattern_queue_overflow_is_counted_as_missed() {
         bus.subscribe("slow", &["peer.*.heartbeat"], 100_000),
     );
     bus.flush().await;
-    let (mut heard, mut missed) = (0, 0);
-    // So many that some come while one waits, however quick the tasks are.
+    let (mut received, mut missed) = (0, 0);
+    // So many that some arrive while one waits, however fast the tasks are.
     let overrun = async {
         while missed == 0 {
             (0..1_000).for_each(|number| bus.publish(&heartbeat(number), Headers::default(), ""));
             bus.flush().await;
             sleep(Duration::from_millis(50)).await;
             while let Some(envelope) = slow.try_next() {
-                heard += 1;
+                received += 1;
                 missed += envelope.missed;
             }
         }
     };
     timeout(TEST_TIMEOUT, overrun).await.unwrap();
-    assert!(heard > 0);
+    assert!(received > 0);
     bus.publish(&Subject::PeerConnect(peer(1)), Headers::default(), "");
-    assert_eq!(next(&mut other).await.missed, 0, "it was nobody else's");
+    assert_eq!(next(&mut other).await.missed, 0, "no other subscriber missed any");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn connect_error_names_the_reason_without_the_password() {
-    // Nobody listens there, or what does is no NATS server.
+    // A port without a listener, and a listener that is no NATS server.
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let hanging = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let hanging_port = hanging.local_addr().unwrap().port();
     let quick = |url: &str| NatsSettings { connect_timeout: Duration::from_secs(1), ..settings(url) };
-    let told = |result: Result<Bus, ConnectError>| {
+    let error_text = |result: Result<Bus, ConnectError>| {
         let error = result.expect_err("no connection");
         assert!(!format!("{error} {error:?}").contains("sesame"), "{error:?}");
         error.to_string()
     };
     let url = format!("nats://someone:sesame@{silent}");
-    let unreachable = told(Bus::nats(quick(&url)).await);
+    let unreachable = error_text(Bus::nats(quick(&url)).await);
     assert!(unreachable.starts_with(&format!("cannot connect to nats://{silent}: ")), "{unreachable}");
     let url = format!("nats://127.0.0.1:{hanging_port}");
     assert_eq!(
-        told(Bus::nats(quick(&url)).await),
-        format!("no answer from nats://127.0.0.1:{hanging_port} within 1s")
+        error_text(Bus::nats(quick(&url)).await),
+        format!("no reply from nats://127.0.0.1:{hanging_port} within 1s")
     );
     assert!(
-        told(Bus::nats(quick("http://sesame:4222")).await).starts_with("the URL of a NATS server must be")
+        error_text(Bus::nats(quick("http://sesame:4222")).await)
+            .starts_with("the URL of a NATS server must be")
     );
     let missing = Credentials::File("/nowhere/atoll.creds".into());
-    let told_missing =
-        told(Bus::nats(NatsSettings { credentials: missing, ..quick("nats://127.0.0.1:9") }).await);
-    assert_eq!(told_missing, "cannot read the credentials in /nowhere/atoll.creds");
+    let error =
+        error_text(Bus::nats(NatsSettings { credentials: missing, ..quick("nats://127.0.0.1:9") }).await);
+    assert_eq!(error, "cannot read the credentials in /nowhere/atoll.creds");
     let ca_file = Some("/nowhere/ca.pem".into());
-    let told_missing = told(Bus::nats(NatsSettings { ca_file, ..quick("tls://127.0.0.1:9") }).await);
-    assert_eq!(told_missing, "cannot read the certificates in /nowhere/ca.pem");
+    let error = error_text(Bus::nats(NatsSettings { ca_file, ..quick("tls://127.0.0.1:9") }).await);
+    assert_eq!(error, "cannot read the certificates in /nowhere/ca.pem");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -249,9 +250,9 @@ async fn credentials_come_from_url_or_settings() {
         [with(&server.url_as("atoll:sesame"), Credentials::None), with(&server.url(), user("sesame"))]
     {
         let bus = Bus::nats(right).await.unwrap();
-        let mut heard = bus.subscribe("test", &[subject::PEER_CONNECTS], 1);
+        let mut subscription = bus.subscribe("test", &[subject::PEER_CONNECTS], 1);
         bus.publish(&Subject::PeerConnect(Address::new([1; 20])), Headers::default(), "");
-        next(&mut heard).await;
+        next(&mut subscription).await;
     }
     for wrong in [
         with(&server.url(), Credentials::None),
@@ -272,10 +273,10 @@ async fn credentials_come_from_url_or_settings() {
 async fn archipelago_workers_scheme_uses_its_subjects_no_headers() {
     let server = Server::start();
     let foreign = async_nats::connect(server.url()).await.unwrap();
-    let mut heard_there = foreign.subscribe(">").await.unwrap();
+    let mut foreign_subscription = foreign.subscribe(">").await.unwrap();
     // Once it receives its own message, the server knows of its subscription.
     foreign.publish("probe", "".into()).await.unwrap();
-    timeout(TEST_TIMEOUT, futures_util::StreamExt::next(&mut heard_there)).await.unwrap().unwrap();
+    timeout(TEST_TIMEOUT, futures_util::StreamExt::next(&mut foreign_subscription)).await.unwrap().unwrap();
     let settings =
         NatsSettings { subject_scheme: SubjectScheme::ArchipelagoWorkers, ..settings(&server.url()) };
     let bus = Bus::nats(settings).await.unwrap();
@@ -290,35 +291,40 @@ async fn archipelago_workers_scheme_uses_its_subjects_no_headers() {
         subject::ISLAND_PEER_JOINS,
         subject::MEMBERSHIP_ENDS,
     ];
-    let mut heard = bus.subscribe("layout", &patterns, 100);
+    let mut subscription = bus.subscribe("scheme", &patterns, 100);
     let island: protocol::IslandId = "I1".parse().unwrap();
     let headers = Headers { epoch: Some(4), ..Headers::for_session(SessionId::new(1, 2)) };
-    let said = [
+    let published = [
         Subject::PeerConnect(peer(1)),
         heartbeat(1),
         Subject::PeerIslandChanged(peer(1)),
         Subject::IslandPeerJoin(island.clone()),
         Subject::MembershipEnded(island),
     ];
-    // One after the other: without numbers their order is that of each pattern alone.
-    for subject in &said {
+    // One at a time: without sequence numbers only the order within each pattern is kept.
+    for subject in &published {
         bus.publish(subject, headers.clone(), "said");
-        let theirs = match subject {
+        let foreign_subject = match subject {
             Subject::PeerConnect(_) | Subject::IslandPeerJoin(_) => continue,
             Subject::PeerIslandChanged(peer) => format!("engine.peer.{peer}.island_changed"),
             other => other.to_string(),
         };
-        let there =
-            timeout(TEST_TIMEOUT, futures_util::StreamExt::next(&mut heard_there)).await.unwrap().unwrap();
-        assert_eq!((there.subject.as_str(), &there.payload[..]), (&*theirs, &b"said"[..]));
-        let envelope = next(&mut heard).await;
+        let foreign_message = timeout(TEST_TIMEOUT, futures_util::StreamExt::next(&mut foreign_subscription))
+            .await
+            .unwrap()
+            .unwrap();
+        assert_eq!(
+            (foreign_message.subject.as_str(), &foreign_message.payload[..]),
+            (&*foreign_subject, &b"said"[..])
+        );
+        let envelope = next(&mut subscription).await;
         assert_eq!(envelope.subject().as_ref(), Some(subject));
-        let ours = matches!(subject, Subject::MembershipEnded(_));
-        assert_eq!(there.headers.is_some(), ours);
-        assert_eq!(envelope.headers, if ours { headers.clone() } else { Headers::default() });
+        let is_atoll_subject = matches!(subject, Subject::MembershipEnded(_));
+        assert_eq!(foreign_message.headers.is_some(), is_atoll_subject);
+        assert_eq!(envelope.headers, if is_atoll_subject { headers.clone() } else { Headers::default() });
     }
-    // What only our own layout spells like this is nobody's there.
+    // A subject that only the CommsV3 scheme spells like this is not delivered.
     foreign.publish(format!("peer.{}.island_changed", peer(1)), "".into()).await.unwrap();
     foreign.publish(format!("engine.peer.{}.island_changed", peer(2)), "theirs".into()).await.unwrap();
-    assert_eq!(next(&mut heard).await.subject(), Some(Subject::PeerIslandChanged(peer(2))));
+    assert_eq!(next(&mut subscription).await.subject(), Some(Subject::PeerIslandChanged(peer(2))));
 }

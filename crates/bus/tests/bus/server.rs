@@ -1,4 +1,4 @@
-//! A NATS server of a test's own.
+//! NATS servers for tests, as child processes.
 
 use std::{
     io::{BufRead, BufReader, ErrorKind},
@@ -11,20 +11,20 @@ use std::{
 
 use tempfile::TempDir;
 
-/// `nats-server` on a free port of the loopback; ended when dropped.
+/// `nats-server` on a free port of the loopback interface; killed when dropped.
 pub(crate) struct Server {
     /// `None` while it does not run.
     child: Option<Child>,
     port: u16,
     name: String,
     flags: Vec<String>,
-    /// What its configuration reads.
+    /// Environment variables that its configuration reads.
     environment: Vec<(String, String)>,
-    /// Where JetStream keeps what it has, if there is one.
+    /// The directory of JetStream, if it is enabled.
     store: Option<TempDir>,
 }
 
-/// How long it may take to start.
+/// The longest time for the server to start.
 const START_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl Server {
@@ -32,28 +32,28 @@ impl Server {
         Self::start_with(&[])
     }
 
-    /// The same, with more flags.
+    /// Starts a server with more flags.
     pub(crate) fn start_with(flags: &[&str]) -> Self {
         Self::start_in(&[], flags)
     }
 
-    /// The same, with these variables of the environment.
+    /// Starts a server with more flags and these environment variables.
     pub(crate) fn start_in(environment: &[(&str, &str)], flags: &[&str]) -> Self {
         let name = next_name();
         let flags: Vec<String> = flags.iter().map(|&flag| flag.to_owned()).collect();
         let variable = |&(key, value): &(&str, &str)| (key.to_owned(), value.to_owned());
         let environment: Vec<_> = environment.iter().map(variable).collect();
-        // Somebody else may take the port before the server does.
+        // Another process may take the port before the server does.
         for _ in 0..5 {
             let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
             if let Some(child) = spawn_server(port, &name, &flags, &environment) {
                 return Self { child: Some(child), port, name, flags, environment, store: None };
             }
         }
-        panic!("nats-server does not start: see what it says above");
+        panic!("nats-server does not start: see its log above");
     }
 
-    /// The same, with JetStream.
+    /// Starts a server with JetStream.
     pub(crate) fn start_with_jetstream() -> Self {
         let store = tempfile::tempdir().unwrap();
         let folder = store.path().to_str().unwrap();
@@ -64,7 +64,7 @@ impl Server {
 
     /// Servers of one cluster with JetStream, none of which runs yet: [`Server::restart`] starts one.
     fn plan_cluster(count: usize) -> Vec<Self> {
-        // All ports are free at one moment, so that they differ.
+        // All ports are bound at one moment, so that they differ.
         let free: Vec<_> = (0..2 * count).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
         let ports: Vec<u16> = free.iter().map(|listener| listener.local_addr().unwrap().port()).collect();
         let (ports, route_ports) = ports.split_at(count);
@@ -95,12 +95,12 @@ impl Server {
         format!("nats://127.0.0.1:{}", self.port)
     }
 
-    /// Its URL, with this and `@` before the host.
+    /// Its URL, with `user` and `@` before the host.
     pub(crate) fn url_as(&self, user: &str) -> String {
         format!("nats://{user}@127.0.0.1:{}", self.port)
     }
 
-    /// Ends it at once.
+    /// Kills it at once.
     pub(crate) fn stop(&mut self) {
         if let Some(mut child) = self.child.take() {
             let _ = child.kill();
@@ -108,14 +108,14 @@ impl Server {
         }
     }
 
-    /// While it is stopped: loses all that JetStream kept.
+    /// Deletes everything that JetStream stored. Only while the server is stopped.
     pub(crate) fn wipe_store(&self) {
         let folder = self.store.as_ref().unwrap().path();
         std::fs::remove_dir_all(folder).unwrap();
         std::fs::create_dir(folder).unwrap();
     }
 
-    /// Starts it again, where it was.
+    /// Starts it again on the same port with the same flags.
     pub(crate) fn restart(&mut self) {
         self.stop();
         let child = spawn_server(self.port, &self.name, &self.flags, &self.environment);
@@ -129,19 +129,19 @@ pub(crate) struct ServerCluster {
 }
 
 impl ServerCluster {
-    /// A cluster of three, of which this many run.
+    /// A cluster of three, the first `running` of which run.
     pub(crate) fn start(running: usize) -> Self {
         let mut servers = Server::plan_cluster(3);
         servers.iter_mut().take(running).for_each(Server::restart);
         Self { servers }
     }
 
-    /// Of all its servers.
+    /// The URLs of all servers.
     pub(crate) fn urls(&self) -> Vec<String> {
         self.servers.iter().map(Server::url).collect()
     }
 
-    /// The server of this name.
+    /// The index of the server with this name.
     pub(crate) fn index_of(&self, name: &str) -> usize {
         self.servers.iter().position(|server| server.name == name).expect("a server of this cluster")
     }
@@ -158,9 +158,9 @@ impl Drop for Server {
     }
 }
 
-/// Starts it, and waits until it listens; `None` if it ends instead.
+/// Starts a server and waits until it listens; `None` if it exits instead.
 fn spawn_server(port: u16, name: &str, flags: &[String], environment: &[(String, String)]) -> Option<Child> {
-    // Where Debian puts it, not everybody's PATH leads.
+    // Debian installs it in a directory that is not on every PATH.
     let path = format!("{}:/usr/sbin", std::env::var("PATH").unwrap_or_default());
     let spawned = Command::new("nats-server")
         .env("PATH", path)
@@ -173,17 +173,18 @@ fn spawn_server(port: u16, name: &str, flags: &[String], environment: &[(String,
     let mut child = match spawned {
         Ok(child) => child,
         Err(error) if error.kind() == ErrorKind::NotFound => {
-            panic!("there is no nats-server on the PATH: scripts/needs installs what tests need")
+            panic!("nats-server is not on the PATH: scripts/needs installs the programs that tests need")
         }
         Err(error) => panic!("nats-server: {error}"),
     };
-    // It logs little; somebody has to read it, and a test that fails shows it.
+    // It logs little. The pipe has to be read, and a failing test shows the log.
     let log = BufReader::new(child.stderr.take().unwrap());
     thread::spawn(move || log.lines().map_while(Result::ok).for_each(|line| eprintln!("{line}")));
     let deadline = Instant::now() + START_TIMEOUT;
     loop {
         if let Some(info) = info(port) {
-            // It says who it is before anything else. Another one has taken the port: ours ends.
+            // The server's first line has its name. With another name, another process has taken the port,
+            // and ours exits.
             if info.contains(&format!("\"server_name\":\"{name}\"")) {
                 return Some(child);
             }
@@ -196,7 +197,7 @@ fn spawn_server(port: u16, name: &str, flags: &[String], environment: &[(String,
     }
 }
 
-/// The first line that a server says.
+/// The first line that a server sends: its INFO.
 fn info(port: u16) -> Option<String> {
     let stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
     stream.set_read_timeout(Some(Duration::from_secs(1))).ok()?;
