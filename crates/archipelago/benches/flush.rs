@@ -1,11 +1,11 @@
-//! How long a flush takes. Single-threaded.
+//! Benchmarks of a flush. Single-threaded.
 //!
-//! Between two flushes everybody walks on for as long as there is between two flushes, a quarter of a
-//! second: 0.4 m; or, in `far`, for two seconds, the time between the heartbeats of some clients: 3 m.
-//! What `handle` takes for that is measured by itself.
+//! Between two flushes all peers walk for a quarter of a second, the flush interval: 0.4 m; or, in the
+//! benchmarks named `far`, for two seconds, the heartbeat interval of some clients: 3 m. The time of `handle`
+//! for those heartbeats is measured separately.
 
-#[path = "../tests/plain/mod.rs"]
-mod plain;
+#[path = "../tests/reference_engine/mod.rs"]
+mod reference_engine;
 
 use std::{cell::RefCell, collections::BTreeSet, time::Duration};
 
@@ -15,85 +15,85 @@ use archipelago::{
     sim::{Walkers, Workload, address, node},
 };
 use divan::{Bencher, counter::ItemsCount};
-use plain::Plain;
 use protocol::Address;
+use reference_engine::ReferenceEngine;
 
 fn main() {
     divan::main();
 }
 
-/// What everybody walks between two flushes, in seconds.
+/// Time that all peers walk between two flushes, in seconds.
 const STEP_S: f64 = 0.25;
 const FAR_S: f64 = 2.0;
-const PLACES: [Workload; 3] = [Workload::City, Workload::Sparse, Workload::Hotspots];
+const WORKLOADS: [Workload; 3] = [Workload::City, Workload::Sparse, Workload::Hotspots];
 const SIZES: [usize; 4] = [1_000, 10_000, 100_000, 1_000_000];
 
-/// An engine with people who walk.
-struct Scene {
-    world: Walkers,
+/// An engine with walking peers.
+struct BenchWorld {
+    walkers: Walkers,
     engine: Engine,
     now: Duration,
     outputs: Vec<Output>,
-    turn: usize,
+    round: usize,
 }
 
-impl Scene {
-    fn new(place: Workload, people: usize) -> Self {
-        // A day of silence: that people keep still is no reason to take them out.
+impl BenchWorld {
+    fn new(workload: Workload, peers: usize) -> Self {
+        // A silence limit of a day: peers without heartbeats must not be removed while a benchmark runs.
         let settings = Settings {
             silence: Duration::from_secs(86_400),
             transport_timeout: Duration::from_secs(3_600),
             ..Settings::default()
         };
-        Self::with(settings, place, people)
+        Self::with(settings, workload, peers)
     }
 
-    /// With a node that takes everybody.
-    fn with(settings: Settings, place: Workload, people: usize) -> Self {
-        let mut engine = Engine::new(settings, 0).expect("settings that hold");
+    /// With a node that has seats for all peers.
+    fn with(settings: Settings, workload: Workload, peers: usize) -> Self {
+        let mut engine = Engine::new(settings, 0).expect("valid settings");
         let now = Duration::from_secs(1_000);
         let node = node("node".parse().expect("a name"), u32::MAX);
         engine.handle(Input::Transport(node), now);
-        Self { world: Walkers::new(place, people, 1), engine, now, outputs: Vec::new(), turn: 0 }
+        Self { walkers: Walkers::new(workload, peers, 1), engine, now, outputs: Vec::new(), round: 0 }
     }
 
-    /// The same, after a while.
-    fn settled(place: Workload, people: usize) -> Self {
-        let mut scene = Self::new(place, people);
+    /// The same, after five flushes.
+    fn after_five_flushes(workload: Workload, peers: usize) -> Self {
+        let mut bench = Self::new(workload, peers);
         for _ in 0..5 {
-            scene.speak(FAR_S, 1);
-            scene.flush();
+            bench.walk(FAR_S, 1);
+            bench.flush();
         }
-        scene
+        bench
     }
 
     fn inputs(&mut self, every: usize) -> Vec<Input> {
-        self.turn += 1;
-        let speaks = |person: &usize| (person + self.turn).is_multiple_of(every);
-        let people = (0..self.world.count()).filter(speaks);
-        let input = |person: usize| {
-            let position = self.world.position(person)?;
+        self.round += 1;
+        let is_due = |index: &usize| (index + self.round).is_multiple_of(every);
+        let peers = (0..self.walkers.count()).filter(is_due);
+        let input = |index: usize| {
+            let position = self.walkers.position(index)?;
             Some(Input::Heartbeat {
-                peer: address(person as u32),
+                peer: address(index as u32),
                 session: None,
                 position,
                 desired_room: None,
             })
         };
-        people.filter_map(input).collect()
+        peers.filter_map(input).collect()
     }
 
-    /// Everybody walks, and one in so many says where it is, having walked for `step_s`.
-    fn speak(&mut self, step_s: f64, every: usize) {
-        self.world.step(step_s / every as f64);
+    /// All peers walk; one in `every` sends a heartbeat, having walked for `step_s` since its last one.
+    fn walk(&mut self, step_s: f64, every: usize) {
+        self.walkers.step(step_s / every as f64);
         for input in self.inputs(every) {
             self.engine.handle(input, self.now);
         }
     }
 
-    /// What clients were told, after everybody was.
-    fn takeover(&self) -> EngineSnapshot {
-        let resident = |peer: PeerView<'_>| {
+    /// The state to resume from: the assignment of every peer.
+    fn snapshot(&self) -> EngineSnapshot {
+        let peer_snapshot = |peer: PeerView<'_>| {
             let island = peer.island()?;
             Some(PeerSnapshot {
                 peer: peer.address(),
@@ -113,7 +113,7 @@ impl Scene {
         };
         EngineSnapshot {
             transports: self.engine.transports().map(|view| view.transport.clone()).collect(),
-            peers: self.engine.peers().filter_map(resident).collect(),
+            peers: self.engine.peers().filter_map(peer_snapshot).collect(),
             ..EngineSnapshot::default()
         }
     }
@@ -126,174 +126,174 @@ impl Scene {
     }
 }
 
-fn flushes(bencher: Bencher<'_, '_>, place: Workload, people: usize, step_s: f64, every: usize) {
-    let scene = RefCell::new(Scene::settled(place, people));
+fn flushes(bencher: Bencher<'_, '_>, workload: Workload, peers: usize, step_s: f64, every: usize) {
+    let bench = RefCell::new(BenchWorld::after_five_flushes(workload, peers));
     bencher
-        .counter(ItemsCount::new(people / every))
-        .with_inputs(|| scene.borrow_mut().speak(step_s, every))
-        .bench_local_values(|()| scene.borrow_mut().flush());
+        .counter(ItemsCount::new(peers / every))
+        .with_inputs(|| bench.borrow_mut().walk(step_s, every))
+        .bench_local_values(|()| bench.borrow_mut().flush());
 }
 
-/// Everybody has moved.
+/// All peers moved.
 #[divan::bench(args = SIZES, sample_count = 20, sample_size = 1)]
-fn all_moving_city(bencher: Bencher<'_, '_>, people: usize) {
-    flushes(bencher, Workload::City, people, STEP_S, 1);
-}
-
-#[divan::bench(args = SIZES, sample_count = 20, sample_size = 1)]
-fn all_moving_sparse(bencher: Bencher<'_, '_>, people: usize) {
-    flushes(bencher, Workload::Sparse, people, STEP_S, 1);
+fn all_moving_city(bencher: Bencher<'_, '_>, peers: usize) {
+    flushes(bencher, Workload::City, peers, STEP_S, 1);
 }
 
 #[divan::bench(args = SIZES, sample_count = 20, sample_size = 1)]
-fn all_moving_hotspots(bencher: Bencher<'_, '_>, people: usize) {
-    flushes(bencher, Workload::Hotspots, people, STEP_S, 1);
+fn all_moving_sparse(bencher: Bencher<'_, '_>, peers: usize) {
+    flushes(bencher, Workload::Sparse, peers, STEP_S, 1);
 }
 
-/// Everybody has moved by 3 m.
 #[divan::bench(args = SIZES, sample_count = 20, sample_size = 1)]
-fn all_moving_far_city(bencher: Bencher<'_, '_>, people: usize) {
-    flushes(bencher, Workload::City, people, FAR_S, 1);
+fn all_moving_hotspots(bencher: Bencher<'_, '_>, peers: usize) {
+    flushes(bencher, Workload::Hotspots, peers, STEP_S, 1);
 }
 
-/// One in a hundred has moved, by 3 m.
+/// All peers moved by 3 m.
 #[divan::bench(args = SIZES, sample_count = 20, sample_size = 1)]
-fn one_percent_moving_city(bencher: Bencher<'_, '_>, people: usize) {
-    flushes(bencher, Workload::City, people, FAR_S, 100);
+fn all_moving_far_city(bencher: Bencher<'_, '_>, peers: usize) {
+    flushes(bencher, Workload::City, peers, FAR_S, 1);
 }
 
-/// What `handle` takes when everybody moves.
+/// One peer in a hundred moved, by 3 m.
+#[divan::bench(args = SIZES, sample_count = 20, sample_size = 1)]
+fn one_percent_moving_city(bencher: Bencher<'_, '_>, peers: usize) {
+    flushes(bencher, Workload::City, peers, FAR_S, 100);
+}
+
+/// Time of `handle` when all peers move.
 #[divan::bench(args = SIZES, sample_count = 10, sample_size = 1)]
-fn heartbeats_city(bencher: Bencher<'_, '_>, people: usize) {
-    let scene = RefCell::new(Scene::settled(Workload::City, people));
+fn heartbeats_city(bencher: Bencher<'_, '_>, peers: usize) {
+    let bench = RefCell::new(BenchWorld::after_five_flushes(Workload::City, peers));
     bencher
-        .counter(ItemsCount::new(people))
+        .counter(ItemsCount::new(peers))
         .with_inputs(|| {
-            let mut scene = scene.borrow_mut();
-            scene.flush();
-            scene.world.step(FAR_S);
-            scene.inputs(1)
+            let mut bench = bench.borrow_mut();
+            bench.flush();
+            bench.walkers.step(FAR_S);
+            bench.inputs(1)
         })
         .bench_local_values(|inputs| {
-            let scene = &mut *scene.borrow_mut();
-            inputs.into_iter().for_each(|input| scene.engine.handle(input, scene.now));
+            let bench = &mut *bench.borrow_mut();
+            inputs.into_iter().for_each(|input| bench.engine.handle(input, bench.now));
         });
 }
 
-/// Everybody comes at once: the first flush of an engine, and the heartbeats before it.
+/// All peers arrive at once: their heartbeats and the first flush of an engine.
 #[divan::bench(args = [10_000, 100_000], sample_count = 10, sample_size = 1)]
-fn cold_start_city(bencher: Bencher<'_, '_>, people: usize) {
+fn cold_start_city(bencher: Bencher<'_, '_>, peers: usize) {
     bencher
-        .counter(ItemsCount::new(people))
+        .counter(ItemsCount::new(peers))
         .with_inputs(|| {
-            let mut scene = Scene::new(Workload::City, people);
-            let inputs = scene.inputs(1);
-            (scene, inputs)
+            let mut bench = BenchWorld::new(Workload::City, peers);
+            let inputs = bench.inputs(1);
+            (bench, inputs)
         })
-        .bench_local_values(|(mut scene, inputs)| {
-            inputs.into_iter().for_each(|input| scene.engine.handle(input, scene.now));
-            scene.flush();
-            scene
+        .bench_local_values(|(mut bench, inputs)| {
+            inputs.into_iter().for_each(|input| bench.engine.handle(input, bench.now));
+            bench.flush();
+            bench
         });
 }
 
-/// Another engine takes over: making it, and its first flush.
+/// A takeover: resuming an engine from the clients' assignments, and its first flush.
 #[divan::bench(args = [10_000, 100_000], sample_count = 10, sample_size = 1)]
-fn take_over_city(bencher: Bencher<'_, '_>, people: usize) {
-    let scene = Scene::settled(Workload::City, people);
-    let settings = scene.engine.settings();
-    bencher.counter(ItemsCount::new(people)).with_inputs(|| scene.takeover()).bench_local_values(
-        |takeover| {
-            let mut engine =
-                Engine::resume(settings.clone(), 1, takeover, scene.now).expect("settings that hold");
-            let mut outputs = Vec::new();
-            engine.flush(scene.now, &mut outputs);
-            assert_eq!(outputs, []);
-            engine
-        },
-    );
-}
-
-/// What it takes to see that every client knows where it is.
-#[divan::bench(args = [10_000, 100_000], sample_count = 10, sample_size = 1)]
-fn agrees_city(bencher: Bencher<'_, '_>, people: usize) {
-    let scene = Scene::settled(Workload::City, people);
-    let residents = scene.takeover().peers;
-    bencher.counter(ItemsCount::new(people)).bench_local(|| {
-        let agrees = |resident: &PeerSnapshot| {
-            let told = resident.last_assigned.as_ref().map(|told| (told.island.as_str(), told.node.as_str()));
-            scene.engine.matches_last_assignment(resident.peer, resident.session, told)
-        };
-        assert!(residents.iter().all(agrees));
+fn resume_city(bencher: Bencher<'_, '_>, peers: usize) {
+    let bench = BenchWorld::after_five_flushes(Workload::City, peers);
+    let settings = bench.engine.settings();
+    bencher.counter(ItemsCount::new(peers)).with_inputs(|| bench.snapshot()).bench_local_values(|snapshot| {
+        let mut engine = Engine::resume(settings.clone(), 1, snapshot, bench.now).expect("valid settings");
+        let mut outputs = Vec::new();
+        engine.flush(bench.now, &mut outputs);
+        assert_eq!(outputs, []);
+        engine
     });
 }
 
-/// The yardstick: the same rules written down plainly, with every distance computed, in a world where
-/// everybody fits and there is but one way to be right. Both make the same islands, which is checked.
+/// Comparing the assignments of all clients with the engine's.
+#[divan::bench(args = [10_000, 100_000], sample_count = 10, sample_size = 1)]
+fn matches_last_assignment_city(bencher: Bencher<'_, '_>, peers: usize) {
+    let bench = BenchWorld::after_five_flushes(Workload::City, peers);
+    let peer_snapshots = bench.snapshot().peers;
+    bencher.counter(ItemsCount::new(peers)).bench_local(|| {
+        let matches = |peer_snapshot: &PeerSnapshot| {
+            let assignment = peer_snapshot
+                .last_assigned
+                .as_ref()
+                .map(|assignment| (assignment.island.as_str(), assignment.node.as_str()));
+            bench.engine.matches_last_assignment(peer_snapshot.peer, peer_snapshot.session, assignment)
+        };
+        assert!(peer_snapshots.iter().all(matches));
+    });
+}
+
+/// The baseline: the reference engine, which computes every distance, in a world where the size limit has no
+/// effect, so that there is one correct partition. Both engines must produce it, which is checked.
 #[divan::bench(args = [1_000, 10_000], sample_count = 5, sample_size = 1)]
-fn yardstick_plain(bencher: Bencher<'_, '_>, people: usize) {
-    let duel = RefCell::new(Duel::new(people));
+fn baseline_reference_engine(bencher: Bencher<'_, '_>, peers: usize) {
+    let comparison = RefCell::new(Comparison::new(peers));
     bencher
         .with_inputs(|| {
-            let mut duel = duel.borrow_mut();
-            duel.speak();
-            duel.scene.flush();
+            let mut comparison = comparison.borrow_mut();
+            comparison.walk();
+            comparison.bench.flush();
         })
-        .bench_local_values(|()| duel.borrow_mut().plain.flush(&mut Vec::new()));
-    duel.borrow().compare();
+        .bench_local_values(|()| comparison.borrow_mut().reference.flush(&mut Vec::new()));
+    comparison.borrow().compare();
 }
 
-/// The engine in the yardstick's world.
+/// The engine in the world of the baseline.
 #[divan::bench(args = [1_000, 10_000], sample_count = 20, sample_size = 1)]
-fn yardstick_engine(bencher: Bencher<'_, '_>, people: usize) {
-    let duel = RefCell::new(Duel::new(people));
+fn baseline_engine(bencher: Bencher<'_, '_>, peers: usize) {
+    let comparison = RefCell::new(Comparison::new(peers));
     bencher
-        .with_inputs(|| duel.borrow_mut().speak())
-        .bench_local_values(|()| duel.borrow_mut().scene.flush());
+        .with_inputs(|| comparison.borrow_mut().walk())
+        .bench_local_values(|()| comparison.borrow_mut().bench.flush());
 }
 
-/// The engine and a plain one, with the same people.
-struct Duel {
-    scene: Scene,
-    plain: Plain,
+/// The engine and the reference engine with the same peers.
+struct Comparison {
+    bench: BenchWorld,
+    reference: ReferenceEngine,
 }
 
-impl Duel {
-    fn new(people: usize) -> Self {
+impl Comparison {
+    fn new(peers: usize) -> Self {
         let limit = 10_000;
-        let settings = Scene::new(Workload::Town, 0).engine.settings().clone();
+        let settings = BenchWorld::new(Workload::Town, 0).engine.settings().clone();
         let settings = Settings { max_island_size: limit, ..settings };
-        let scene = Scene::with(settings, Workload::Town, people);
+        let bench = BenchWorld::with(settings, Workload::Town, peers);
         let bounds = Bounds::uniform(limit, 64.0, 80.0);
-        let mut duel = Self { scene, plain: Plain::new(bounds, None) };
-        duel.speak();
-        duel.scene.flush();
-        duel.plain.flush(&mut Vec::new());
-        duel
+        let mut comparison = Self { bench, reference: ReferenceEngine::new(bounds, None) };
+        comparison.walk();
+        comparison.bench.flush();
+        comparison.reference.flush(&mut Vec::new());
+        comparison
     }
 
-    fn speak(&mut self) {
-        self.scene.world.step(FAR_S);
-        for input in self.scene.inputs(1) {
-            self.plain.handle(&input);
-            self.scene.engine.handle(input, self.scene.now);
+    fn walk(&mut self) {
+        self.bench.walkers.step(FAR_S);
+        for input in self.bench.inputs(1) {
+            self.reference.handle(&input);
+            self.bench.engine.handle(input, self.bench.now);
         }
     }
 
     fn compare(&self) {
-        let partition = |picture: Partition| -> BTreeSet<BTreeSet<Address>> {
-            let islands = picture.islands.into_iter();
+        let member_sets = |partition: Partition| -> BTreeSet<BTreeSet<Address>> {
+            let islands = partition.islands.into_iter();
             islands.map(|island| island.members.into_iter().map(|(peer, _)| peer).collect()).collect()
         };
-        assert!(partition(self.plain.picture()) == partition(Partition::of(&self.scene.engine)));
+        assert!(member_sets(self.reference.partition()) == member_sets(Partition::of(&self.bench.engine)));
     }
 }
 
-/// Bytes for each peer, printed: no time is taken.
-#[divan::bench(args = PLACES, sample_count = 1, sample_size = 1)]
-fn bytes_of_a_million(bencher: Bencher<'_, '_>, place: Workload) {
-    let scene = Scene::settled(place, 1_000_000);
-    let bytes = scene.engine.bytes() as f64 / scene.engine.peers_count() as f64;
-    println!("{place}: {bytes:.0} bytes a peer, {} islands", scene.engine.islands_count());
+/// Prints the engine's memory per peer in bytes; no time is measured.
+#[divan::bench(args = WORKLOADS, sample_count = 1, sample_size = 1)]
+fn bytes_of_a_million(bencher: Bencher<'_, '_>, workload: Workload) {
+    let bench = BenchWorld::after_five_flushes(workload, 1_000_000);
+    let bytes = bench.engine.bytes() as f64 / bench.engine.peers_count() as f64;
+    println!("{workload}: {bytes:.0} bytes a peer, {} islands", bench.engine.islands_count());
     bencher.bench_local(|| ());
 }

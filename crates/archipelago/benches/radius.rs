@@ -1,9 +1,9 @@
-//! Who is within the join distance of everybody: the house's index, kiddo, beside a hash grid as the
-//! engine keeps it, in one run over the same places.
+//! Radius search: kiddo's k-d tree against a hash grid as the engine uses it, in one run on the same
+//! positions.
 //!
-//! Each bench counts, for every person, the people within 64 m; both must count the same. For kiddo
-//! the tree is built anew, which is the only way it has for people who stand on one spot; the grid is
-//! filled anew, too, though the engine only moves those who leave their cell.
+//! Each benchmark counts, for every peer, the peers within 64 m (the join distance); both must find the same
+//! number. The tree of kiddo is rebuilt each time, because only its immutable variant allows many peers at one
+//! position. The grid is refilled each time too, although the engine only moves peers that leave their cell.
 
 use std::collections::HashMap;
 
@@ -14,8 +14,8 @@ use rustc_hash::FxBuildHasher;
 
 fn main() {
     for workload in [Workload::City, Workload::Crowd100] {
-        let places = places(workload, 1_000);
-        assert_eq!(by_kiddo(&places), by_grid(&places), "{workload}");
+        let positions = positions(workload, 1_000);
+        assert_eq!(by_kiddo(&positions), by_grid(&positions), "{workload}");
     }
     divan::main();
 }
@@ -30,32 +30,38 @@ const CASES: [(Workload, usize); 5] = [
     (Workload::Hotspots, 10_000),
 ];
 
-fn places(workload: Workload, people: usize) -> Vec<[f32; 2]> {
-    let world = Walkers::new(workload, people, 1);
-    let place = |person| world.position(person).map(|at| [at.x, at.z]);
-    (0..people).filter_map(place).collect()
+fn positions(workload: Workload, peers: usize) -> Vec<[f32; 2]> {
+    let world = Walkers::new(workload, peers, 1);
+    let position = |index| world.position(index).map(|at| [at.x, at.z]);
+    (0..peers).filter_map(position).collect()
 }
 
-fn by_kiddo(places: &[[f32; 2]]) -> usize {
-    let tree: ImmutableKdTree<f32, 2> = ImmutableKdTree::new_from_slice(places).expect("finite places");
-    let within = |place| {
-        tree.query(place).within::<SquaredEuclidean<f32>>(DISTANCE_M * DISTANCE_M).unsorted().execute().len()
+fn by_kiddo(positions: &[[f32; 2]]) -> usize {
+    let tree: ImmutableKdTree<f32, 2> = ImmutableKdTree::new_from_slice(positions).expect("finite positions");
+    let within = |position| {
+        tree.query(position)
+            .within::<SquaredEuclidean<f32>>(DISTANCE_M * DISTANCE_M)
+            .unsorted()
+            .execute()
+            .len()
     };
-    places.iter().map(within).sum()
+    positions.iter().map(within).sum()
 }
 
-fn by_grid(places: &[[f32; 2]]) -> usize {
-    let cell = |place: &[f32; 2]| ((place[0] / CELL_M).floor() as i32, (place[1] / CELL_M).floor() as i32);
+fn by_grid(positions: &[[f32; 2]]) -> usize {
+    let cell =
+        |position: &[f32; 2]| ((position[0] / CELL_M).floor() as i32, (position[1] / CELL_M).floor() as i32);
     let mut cells: HashMap<(i32, i32), Vec<[f32; 2]>, FxBuildHasher> = HashMap::default();
-    for place in places {
-        cells.entry(cell(place)).or_default().push(*place);
+    for position in positions {
+        cells.entry(cell(position)).or_default().push(*position);
     }
     let mut count = 0;
-    for place in places {
-        let (x, z) = cell(place);
+    for position in positions {
+        let (x, z) = cell(position);
         for key in (-1..=1).flat_map(|dx| (-1..=1).map(move |dz| (x + dx, z + dz))) {
             let others = cells.get(&key).into_iter().flatten();
-            let squared = |other: &[f32; 2]| (other[0] - place[0]).powi(2) + (other[1] - place[1]).powi(2);
+            let squared =
+                |other: &[f32; 2]| (other[0] - position[0]).powi(2) + (other[1] - position[1]).powi(2);
             count += others.filter(|other| squared(other) <= DISTANCE_M * DISTANCE_M).count();
         }
     }
@@ -63,13 +69,13 @@ fn by_grid(places: &[[f32; 2]]) -> usize {
 }
 
 #[divan::bench(args = CASES)]
-fn kiddo(bencher: Bencher<'_, '_>, (workload, people): (Workload, usize)) {
-    let places = places(workload, people);
-    bencher.bench_local(|| by_kiddo(&places));
+fn kiddo(bencher: Bencher<'_, '_>, (workload, peers): (Workload, usize)) {
+    let positions = positions(workload, peers);
+    bencher.bench_local(|| by_kiddo(&positions));
 }
 
 #[divan::bench(args = CASES)]
-fn grid(bencher: Bencher<'_, '_>, (workload, people): (Workload, usize)) {
-    let places = places(workload, people);
-    bencher.bench_local(|| by_grid(&places));
+fn grid(bencher: Bencher<'_, '_>, (workload, peers): (Workload, usize)) {
+    let positions = positions(workload, peers);
+    bencher.bench_local(|| by_grid(&positions));
 }

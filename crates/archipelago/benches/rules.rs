@@ -1,6 +1,6 @@
-//! What a decision costs with many rules. A thousand people come, each to a place far from all
-//! others; the flush opens a thousand islands and decides for each which rule and which node it gets.
-//! Without rules the same work remains but for the rules: the yardstick. Single-threaded.
+//! Cost of a placement decision with many rules. A thousand peers arrive, each far from all others; the flush
+//! opens a thousand islands and decides the rule and the node of each. The case without rules is the baseline:
+//! the same work except for the rules. Single-threaded.
 
 use std::{fmt::Write, sync::Arc, time::Duration};
 
@@ -16,13 +16,13 @@ const DECISIONS: u32 = 1_000;
 const RULES: [usize; 4] = [0, 10, 1_000, 10_000];
 const APART_M: f32 = 400.0;
 
-/// What the rules are like.
+/// The kind of rules in a benchmark.
 #[derive(Clone, Copy)]
 enum Kind {
-    /// Each is about an area of its own, and somebody comes to some of them.
+    /// Each rule has its own area, and peers arrive in some of them.
     Areas,
-    /// Each is about everywhere, and asks for a number of people that nobody has, so that all are
-    /// looked at.
+    /// Each rule applies everywhere, but to a number of members that no island has, so that all rules are
+    /// evaluated.
     Everywhere,
 }
 
@@ -30,22 +30,22 @@ fn rules(kind: Kind, count: usize) -> Arc<Rules> {
     let mut text = String::new();
     for number in 0..count {
         let (x, z) = place(number as u32);
-        let asks = match kind {
+        let condition = match kind {
             Kind::Areas => format!("area = {{ circle = {{ center = [{x}, {z}], radius_m = 150 }} }}"),
             Kind::Everywhere => format!("people = {{ min = {} }}", 2 + number),
         };
-        let _ = writeln!(text, "[[rule]]\nname = \"rule {number}\"\n{asks}\ntransports = [\"ws-room\"]");
+        let _ = writeln!(text, "[[rule]]\nname = \"rule {number}\"\n{condition}\ntransports = [\"ws-room\"]");
     }
-    Arc::new(Rules::parse(&text).expect("rules that are right"))
+    Arc::new(Rules::parse(&text).expect("valid rules"))
 }
 
 fn place(number: u32) -> (f32, f32) {
     ((number % 100) as f32 * APART_M, (number / 100) as f32 * APART_M)
 }
 
-/// An engine with these rules that everybody has just come to.
-fn arrival(rules: &Arc<Rules>) -> Engine {
-    let mut engine = Engine::new(Settings::default(), 0).expect("settings that hold");
+/// An engine with these rules, after the first heartbeats of all peers and before their first flush.
+fn arrived_engine(rules: &Arc<Rules>) -> Engine {
+    let mut engine = Engine::new(Settings::default(), 0).expect("valid settings");
     let node = sim::node("node".parse().expect("a name"), u32::MAX);
     engine.handle(Input::Transport(node), Duration::ZERO);
     engine.handle(Input::Rules(rules.clone()), Duration::ZERO);
@@ -60,7 +60,7 @@ fn arrival(rules: &Arc<Rules>) -> Engine {
 
 fn decide(bencher: Bencher<'_, '_>, kind: Kind, count: usize) {
     let rules = rules(kind, count);
-    bencher.counter(ItemsCount::new(DECISIONS)).with_inputs(|| arrival(&rules)).bench_local_values(
+    bencher.counter(ItemsCount::new(DECISIONS)).with_inputs(|| arrived_engine(&rules)).bench_local_values(
         |mut engine| {
             let mut outputs = Vec::new();
             engine.flush(Duration::from_millis(250), &mut outputs);
@@ -76,13 +76,13 @@ fn decisions_areas(bencher: Bencher<'_, '_>, count: usize) {
     decide(bencher, Kind::Areas, count);
 }
 
-/// Rules that all have to be looked at.
+/// Rules that must all be evaluated.
 #[divan::bench(args = RULES, sample_count = 50, sample_size = 1)]
 fn decisions_everywhere(bencher: Bencher<'_, '_>, count: usize) {
     decide(bencher, Kind::Everywhere, count);
 }
 
-/// What `handle` takes for people who walk about among areas.
+/// Time of `handle` for peers that walk among areas.
 #[divan::bench(args = RULES, sample_count = 50, sample_size = 1)]
 fn heartbeats_areas(bencher: Bencher<'_, '_>, count: usize) {
     let rules = rules(Kind::Areas, count);
@@ -97,7 +97,7 @@ fn heartbeats_areas(bencher: Bencher<'_, '_>, count: usize) {
     bencher
         .counter(ItemsCount::new(DECISIONS))
         .with_inputs(|| {
-            let mut engine = arrival(&rules);
+            let mut engine = arrived_engine(&rules);
             engine.flush(Duration::from_millis(250), &mut Vec::new());
             engine
         })
@@ -107,13 +107,13 @@ fn heartbeats_areas(bencher: Bencher<'_, '_>, count: usize) {
         });
 }
 
-/// Other rules for a thousand islands.
+/// New rules for a thousand islands: `handle` and the next flush.
 #[divan::bench(args = RULES, sample_count = 10, sample_size = 1)]
 fn other_rules(bencher: Bencher<'_, '_>, count: usize) {
     let rules = rules(Kind::Areas, count);
     bencher
         .with_inputs(|| {
-            let mut engine = arrival(&rules);
+            let mut engine = arrived_engine(&rules);
             engine.flush(Duration::from_millis(250), &mut Vec::new());
             engine
         })

@@ -1,4 +1,4 @@
-//! Every file of `scenarios/` is a test: a new one needs no Rust.
+//! Runs every file of `scenarios/` as a test: a new one needs no Rust.
 
 use std::{fs, path::Path};
 
@@ -7,7 +7,7 @@ fn every_scenario_holds() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios");
     let mut files: Vec<_> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     files.sort();
-    assert!(files.len() >= 10, "the scenarios are not where they should be");
+    assert!(files.len() >= 10, "scenario files are missing");
     let mut failures = Vec::new();
     for file in files {
         let text = fs::read_to_string(&file).unwrap();

@@ -1,3 +1,5 @@
+//! The changes that new rules would make, found by running both sets of rules on copies of the engine.
+
 use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
 use protocol::{IslandId, NodeName};
@@ -5,54 +7,55 @@ use serde::Serialize;
 
 use crate::{engine::Engine, event::Input, rules::Rules, slab::NONE};
 
-/// What other rules would change, of the islands that there are.
+/// The changes that other rules would make to the present islands.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct RulesDiff {
-    /// How many islands there are.
+    /// Number of islands at present.
     pub islands: usize,
-    /// Those that would not go on as they are.
+    /// The islands that would change in id, members, rule or node.
     pub changes: Vec<IslandChange>,
 }
 
-/// What would become of an island.
+/// The change that other rules would make to one island.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct IslandChange {
-    /// Which.
+    /// Id of the present island.
     pub id: IslandId,
-    /// How many members it has.
+    /// Number of members at present.
     pub size: u32,
-    /// The rule that decides for it.
+    /// Name of the rule that decides at present; `None`: no rule does.
     pub rule: Option<String>,
-    /// The node that holds its room.
+    /// Node that hosts its room at present; `None`: it waits for one.
     pub node: Option<NodeName>,
-    /// Where its members would be; more than one where they would be parted.
+    /// The islands its members would be in, by id; more than one if the island would be split.
     pub becomes: Vec<IslandPart>,
 }
 
-/// Members of one island who would be together.
+/// The members of a present island that would share an island under other rules.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct IslandPart {
-    /// How many.
+    /// Number of members.
     pub members: u32,
-    /// Their island.
+    /// Id of the island that they would be in.
     pub island: IslandId,
-    /// The rule that would decide for it.
+    /// Name of the rule that would decide.
     pub rule: Option<String>,
-    /// The node that would hold its room.
+    /// Node that would host its room.
     pub node: Option<NodeName>,
 }
 
 impl Engine {
-    /// What would change if these were the rules. Nothing does: it is tried on copies, which takes
-    /// as much memory as the engine has, twice.
+    /// Computes the changes that these rules would make. The engine itself is not changed: both sets of rules
+    /// run on a copy each, which takes twice the engine's memory.
     pub fn diff(&self, rules: Arc<Rules>, now: Duration) -> RulesDiff {
         let (mut before, mut after) = (self.clone(), self.clone());
         let mut outputs = Vec::new();
-        // Rules, even the same, count everybody to where they stand: that is no difference.
+        // Setting rules, even the same ones, applies pending border crossings at once: the copy without the
+        // new rules does so too, so that this does not count as a difference.
         before.settings.move_interval = Duration::ZERO;
         before.handle(Input::Rules(self.zones.rules.clone()), now);
         before.flush(now, &mut outputs);
-        // What has to wait would come all the same.
+        // Moves that would only be delayed by the move interval count as changes.
         after.settings.move_interval = Duration::ZERO;
         after.handle(Input::Rules(rules), now);
         after.flush(now, &mut outputs);
@@ -64,11 +67,11 @@ impl Engine {
     fn island_change(&self, island: u32, after: &Self) -> Option<IslandChange> {
         let mut parts: BTreeMap<IslandId, IslandPart> = BTreeMap::new();
         for member in self.spatial.members(island) {
-            let place = after.spatial.island_of(member.peer);
-            if place == NONE {
+            let island_after = after.spatial.island_of(member.peer);
+            if island_after == NONE {
                 continue;
             }
-            let record = &after.islands[place];
+            let record = &after.islands[island_after];
             let id = after.ids.island_id(record.serial);
             let part = parts.entry(id.clone()).or_insert_with(|| IslandPart {
                 members: 0,
@@ -86,9 +89,9 @@ impl Engine {
             node: self.registry.name(record.node).cloned(),
             becomes: parts.into_values().collect(),
         };
-        let stays = matches!(&change.becomes[..], [part]
+        let unchanged = matches!(&change.becomes[..], [part]
             if part.island == change.id && part.node == change.node && part.rule == change.rule);
-        (!stays).then_some(change)
+        (!unchanged).then_some(change)
     }
 }
 
@@ -102,12 +105,12 @@ impl fmt::Display for RulesDiff {
 impl fmt::Display for IslandChange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { id, size, rule, node, becomes } = self;
-        write!(f, "{id}, {size} people, {}:", placement_text(rule, node))?;
+        write!(f, "{id}, {size} members, {}:", placement_text(rule, node))?;
         for (index, IslandPart { members, island, rule, node }) in becomes.iter().enumerate() {
             let comma = if index > 0 { ";" } else { "" };
-            let who = if members == size { "all".to_owned() } else { members.to_string() };
-            let there = if island == id { String::new() } else { format!(" in {island}") };
-            write!(f, "{comma} {who}{there} {}", placement_text(rule, node))?;
+            let count = if members == size { "all".to_owned() } else { members.to_string() };
+            let location = if island == id { String::new() } else { format!(" in {island}") };
+            write!(f, "{comma} {count}{location} {}", placement_text(rule, node))?;
         }
         writeln!(f)
     }

@@ -1,4 +1,4 @@
-//! Answers as people read them.
+//! Explanations as text. The first line is the cause and the summary; the facts follow, indented.
 
 use std::fmt::{self, Display, Formatter};
 
@@ -29,11 +29,11 @@ fn write_rules(f: &mut Formatter<'_>, rules: &[RuleFacts]) -> fmt::Result {
 impl Display for PositionFacts {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let ([x, z], [parcel_x, parcel_z]) = (self.at, self.parcel);
-        writeln!(f, "place {x},{z} in parcel {parcel_x},{parcel_z}")?;
+        writeln!(f, "position {x},{z} in parcel {parcel_x},{parcel_z}")?;
         writeln!(f, "  areas: {}", list(&self.areas, "none"))?;
         writeln!(
             f,
-            "  people come together within {} m and part beyond {} m; an island has at most {} members",
+            "  join distance {} m, leave distance {} m, at most {} members in an island",
             self.join_distance_m, self.leave_distance_m, self.limit
         )?;
         write_rules(f, &self.rules)
@@ -45,25 +45,25 @@ impl Display for PeerFacts {
         let [x, y, z] = self.position;
         writeln!(f, "peer {}", self.address)?;
         let world = if self.present { "in the world" } else { "not in the world" };
-        writeln!(f, "  {world}, last heard {:.1} s ago at {x},{y},{z}", self.heard_s_ago)?;
+        writeln!(f, "  {world}, last message {:.1} s ago, at {x},{y},{z}", self.heard_s_ago)?;
         if let Some(session) = &self.session {
             writeln!(f, "  session {session}")?;
         }
         if let Some(ago) = self.replaced_session_heard_s_ago {
-            writeln!(f, "  a session that it replaced was heard {ago:.1} s ago")?;
+            writeln!(f, "  a replaced session sent a heartbeat {ago:.1} s ago")?;
         }
-        writeln!(f, "  can join {}", list(&self.can_join, "nothing that is on offer"))?;
-        writeln!(f, "  counted to areas: {}", list(&self.areas, "none"))?;
+        writeln!(f, "  can join {}", list(&self.can_join, "no available transport"))?;
+        writeln!(f, "  areas in effect: {}", list(&self.areas, "none"))?;
         if let (Some(areas), Some(due)) = (&self.stands_in, self.counts_in_s) {
-            writeln!(f, "  stands in areas: {}, which counts in {due:.1} s", list(areas, "none"))?;
+            writeln!(f, "  is in areas: {}, in effect in {due:.1} s", list(areas, "none"))?;
         }
         if let Some(room) = &self.desired_room {
-            writeln!(f, "  would like to be in {room}")?;
+            writeln!(f, "  prefers {room}")?;
         }
         match (&self.told_island, &self.told_node) {
-            (Some(island), Some(node)) => writeln!(f, "  was last told of {island} on {node}"),
-            (Some(island), None) => writeln!(f, "  was last told of {island}, and has no place in its room"),
-            (None, _) => writeln!(f, "  was told of no island yet"),
+            (Some(island), Some(node)) => writeln!(f, "  last assignment: {island} on {node}"),
+            (Some(island), None) => writeln!(f, "  last assignment: {island}, without a place in its room"),
+            (None, _) => writeln!(f, "  no assignment yet"),
         }
     }
 }
@@ -73,7 +73,7 @@ impl Display for IslandFacts {
         let node = self.node.as_ref().map_or("no transport".to_owned(), ToString::to_string);
         writeln!(f, "island {}, {} of at most {} members, on {node}", self.id, self.size, self.limit)?;
         writeln!(f, "  areas: {}", list(&self.areas, "none"))?;
-        writeln!(f, "  all can join {}", list(&self.can_join, "nothing that is on offer"))?;
+        writeln!(f, "  all members can join {}", list(&self.can_join, "no available transport"))?;
         if let Some(ago) = self.moved_s_ago {
             writeln!(f, "  moved {ago:.1} s ago")?;
         }
@@ -83,16 +83,16 @@ impl Display for IslandFacts {
         write_rules(f, &self.rules)?;
         if let Some((next, due)) = &self.next_rule {
             let next = next.as_ref().map_or("no rule".to_owned(), |rule| format!("rule `{rule}`"));
-            writeln!(f, "  {next} decides in {due:.1} s, if it lasts")?;
+            writeln!(f, "  {next} decides in {due:.1} s if nothing changes")?;
         }
         for candidate in &self.candidates {
             let sign = if candidate.fits { '+' } else { '-' };
-            let by = if candidate.by_rule { "" } else { " (without a rule)" };
+            let by = if candidate.by_rule { "" } else { " (default)" };
             let node = candidate.node.as_ref().map_or(String::new(), |node| format!(" {node}"));
             writeln!(f, "  {sign} {}{node}{by}: {}", candidate.choice, candidate.reason)?;
         }
         match self.better_for_s {
-            Some(seconds) => writeln!(f, "  there has been a better one for {seconds:.1} s"),
+            Some(seconds) => writeln!(f, "  a better node has been available for {seconds:.1} s"),
             None => Ok(()),
         }
     }

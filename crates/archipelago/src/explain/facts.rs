@@ -1,4 +1,4 @@
-//! What answers rest on.
+//! The facts that an explanation is based on, collected from the engine's state.
 
 use std::time::Duration;
 
@@ -14,115 +14,115 @@ use crate::{
     spatial::{Capabilities, Point},
 };
 
-/// What is known of a peer.
+/// The engine's state of a peer.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct PeerFacts {
-    /// Who.
+    /// Its address.
     pub address: Address,
-    /// Whether it is in the world.
+    /// Whether it is in the world: it sent a position and neither disconnected nor fell silent.
     pub present: bool,
-    /// Where it last said it stands, in metres: x, y, z.
+    /// Its last reported position, in metres: x, y (up), z.
     pub position: [f32; 3],
-    /// Seconds since it was last heard.
+    /// Seconds since its last message.
     pub heard_s_ago: f64,
-    /// Its session, if it has one.
+    /// Its current session, if it has one.
     pub session: Option<String>,
-    /// Seconds since a session of it that was replaced was last heard.
+    /// Seconds since the last heartbeat of a session that the current one replaced.
     pub replaced_session_heard_s_ago: Option<f64>,
-    /// What its client can join, of what is known.
+    /// The capabilities its client has, among those that some node needs.
     pub can_join: Vec<String>,
-    /// The areas that it is counted to.
+    /// The areas of the zone in effect for it.
     pub areas: Vec<String>,
-    /// The areas that it stands in, when those are others.
+    /// The areas of its position, if a border crossing is pending.
     pub stands_in: Option<Vec<String>>,
-    /// Seconds until it is counted to those.
+    /// Seconds until that crossing takes effect.
     pub counts_in_s: Option<f64>,
-    /// The island that it is in.
+    /// Its island.
     pub island: Option<IslandId>,
-    /// The island that it would like to be in.
+    /// Its preferred island.
     pub desired_room: Option<IslandId>,
-    /// The island that its client was last told of.
+    /// The island of its client's last assignment.
     pub told_island: Option<IslandId>,
-    /// And the node.
+    /// The node of its client's last assignment; `None`: it has no place in the room any more.
     pub told_node: Option<NodeName>,
 }
 
-/// What is known of an island.
+/// The engine's state of an island.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct IslandFacts {
-    /// Which.
+    /// Its id.
     pub id: IslandId,
-    /// How many members it has.
+    /// Number of members.
     pub size: u32,
-    /// How many it may have.
+    /// Size limit.
     pub limit: u32,
-    /// The areas that most of its members are counted to.
+    /// The areas of the zone that most of its members are in.
     pub areas: Vec<String>,
-    /// What all its members can join, of what is known.
+    /// The capabilities that all members have, among those that some node needs.
     pub can_join: Vec<String>,
-    /// The rule that decides; `None`: none does.
+    /// Name of the rule that decides; `None`: no rule does.
     pub rule: Option<String>,
-    /// The rules of its place up to the one that would decide now, and why each does or does not.
+    /// The rules of its zone up to the one that would decide now, and why each matches or does not.
     pub rules: Vec<RuleFacts>,
-    /// Another rule that has been the better one, and the seconds until it counts.
+    /// Another rule that matches better, and the seconds until it decides.
     pub next_rule: Option<(Option<String>, f64)>,
-    /// The node that holds its room.
+    /// Node that hosts its room.
     pub node: Option<NodeName>,
-    /// The nodes that could, in order of preference.
+    /// The nodes that could host it, in order of preference.
     pub candidates: Vec<NodeCandidate>,
-    /// Seconds since there has been a better node.
+    /// Seconds for which a better node has been available.
     pub better_for_s: Option<f64>,
-    /// Seconds since it was moved, if that was lately.
+    /// Seconds since its last move to another node, if the engine still remembers one.
     pub moved_s_ago: Option<f64>,
 }
 
-/// A rule that was tried.
+/// A rule that was evaluated.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct RuleFacts {
-    /// What it is called.
+    /// Its name.
     pub name: String,
     /// Whether it matches.
     pub matches: bool,
-    /// Why not, or what it asks.
+    /// Why it does not match, or its conditions and effects.
     pub reason: String,
 }
 
-/// A node that an island might be on.
+/// A node that an island could be placed on.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct NodeCandidate {
-    /// How it is named: a kind or a node.
+    /// The choice of the rule or of the defaults that names it: a kind or a node.
     pub choice: String,
-    /// Whether the rule wants it; if not, it is what is used without a rule.
+    /// Whether the rule names it; otherwise the default transports do.
     pub by_rule: bool,
-    /// Which node; `None`: there is none.
+    /// The node; `None`: no node of this choice was ever announced.
     pub node: Option<NodeName>,
-    /// Whether it could hold the island.
+    /// Whether it could host the island.
     pub fits: bool,
-    /// Why not, or what it has to offer.
+    /// Why it could not, or its free seats.
     pub reason: String,
-    /// What of these it is.
+    /// The same as `reason`, for the choice of the cause.
     #[serde(skip)]
     pub(super) unfit: Option<NodeRejection>,
 }
 
-/// What holds at a place.
+/// The rules and limits at a position.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct PositionFacts {
-    /// Where, in metres: x, z.
+    /// The position, in metres: x, z.
     pub at: [f32; 2],
-    /// Its parcel.
+    /// Its parcel: x, z.
     pub parcel: [i32; 2],
-    /// The areas that it is in.
+    /// The areas that contain it.
     pub areas: Vec<String>,
-    /// The area whose people are together only among themselves.
+    /// The exclusive area that contains it: its peers share islands only with each other.
     pub exclusive: Option<String>,
-    /// Up to here people come together, in metres.
+    /// Join distance, in metres.
     pub join_distance_m: f32,
-    /// Beyond this they part, in metres.
+    /// Leave distance, in metres.
     pub leave_distance_m: f32,
-    /// The most members of an island.
+    /// Size limit of an island here, if all its members can join every transport.
     pub limit: u32,
-    /// The rules that hold here, in the order in which they are tried, with what they ask.
+    /// The rules that apply here, in the order in which they are tried, with their conditions.
     pub rules: Vec<RuleFacts>,
 }
 
@@ -130,9 +130,9 @@ impl Engine {
     pub(super) fn peer_facts(&self, peer: u32, now: Duration) -> PeerFacts {
         let record = &self.peers[peer];
         let at = self.position(peer);
-        let terms = self.spatial.traits(peer);
+        let traits = self.spatial.traits(peer);
         let island = self.spatial.island_of(peer);
-        let crossing = self.zone_transitions.get(peer);
+        let transition = self.zone_transitions.get(peer);
         let serial_text = |serial: crate::ids::Serial| {
             (serial != crate::ids::Serial::NONE).then(|| self.ids.island_id(serial))
         };
@@ -146,10 +146,10 @@ impl Engine {
                 .stale_heartbeats
                 .get(&peer)
                 .map(|&at| seconds(now.saturating_sub(at))),
-            can_join: self.capability_names(terms.capabilities()),
-            areas: self.area_labels(terms.zone()),
-            stands_in: crossing.map(|crossing| self.area_labels(crossing.to)),
-            counts_in_s: crossing.map(|crossing| seconds(crossing.due.saturating_sub(now))),
+            can_join: self.capability_names(traits.capabilities()),
+            areas: self.area_labels(traits.zone()),
+            stands_in: transition.map(|transition| self.area_labels(transition.to)),
+            counts_in_s: transition.map(|transition| seconds(transition.due.saturating_sub(now))),
             island: (island != NONE).then(|| self.islands[island].serial).and_then(serial_text),
             desired_room: self.preferred_island.get(&peer).map(|&serial| self.ids.island_id(serial)),
             told_island: serial_text(record.last_assigned),
@@ -161,7 +161,7 @@ impl Engine {
         let record = &self.islands[island];
         let size = self.spatial.size(island);
         let zone = self.majority_zone(island);
-        let pace = self.placement_state(island);
+        let placement = self.placement_state(island);
         IslandFacts {
             id: self.ids.island_id(record.serial),
             size,
@@ -170,52 +170,55 @@ impl Engine {
             can_join: self.capability_names(self.spatial.capabilities(island, None)),
             rule: self.rule_name(record.rule),
             rules: self.rules_tried(zone, size),
-            next_rule: pace.candidate_rule.map(|(rule, since)| {
+            next_rule: placement.candidate_rule.map(|(rule, since)| {
                 let due = since.saturating_add(self.zones.settling_of(rule));
                 (self.rule_name(rule), seconds(due.saturating_sub(now)))
             }),
             node: self.registry.name(record.node).cloned(),
             candidates: self.candidates(island, now),
-            better_for_s: pace.better_node_since.map(|since| seconds(now.saturating_sub(since))),
-            moved_s_ago: pace.moved_at.map(|at| seconds(now.saturating_sub(at))),
+            better_for_s: placement.better_node_since.map(|since| seconds(now.saturating_sub(since))),
+            moved_s_ago: placement.moved_at.map(|at| seconds(now.saturating_sub(at))),
         }
     }
 
-    /// The nodes that an island might be on, in order of preference, each once.
+    /// The nodes that an island could be placed on, in order of preference, each once.
     fn candidates(&self, island: u32, now: Duration) -> Vec<NodeCandidate> {
         let record = &self.islands[island];
         let rule = self.zones.rules.rules.get(record.rule as usize);
-        let own = rule.and_then(|rule| rule.transports.as_ref()).map_or(0, Vec::len);
+        let own_choices = rule.and_then(|rule| rule.transports.as_ref()).map_or(0, Vec::len);
         let (size, capabilities) = (self.spatial.size(island), self.spatial.capabilities(island, None));
         let mut candidates: Vec<NodeCandidate> = Vec::new();
-        for (place, choice) in self.zones.choices(record.rule).enumerate() {
-            let (by_rule, spelled) = (place < own || own == 0, choice.to_string());
+        for (rank, choice) in self.zones.choices(record.rule).enumerate() {
+            let (by_rule, choice_text) = (rank < own_choices || own_choices == 0, choice.to_string());
             let mut any = false;
             for (node, unfit) in self.registry.candidates(choice, size, capabilities, record.node) {
                 any = true;
-                let Some((view, heard)) = self.registry.last_announcement(node) else { continue };
+                let Some((view, announced_at)) = self.registry.last_announcement(node) else { continue };
                 let name = &view.transport.node;
-                if candidates.iter().any(|known| known.node.as_ref() == Some(name)) {
+                if candidates.iter().any(|listed| listed.node.as_ref() == Some(name)) {
                     continue;
                 }
-                let silent = seconds(now.saturating_sub(heard));
+                let silent = seconds(now.saturating_sub(announced_at));
                 let free = view
                     .free_seats
-                    .map_or("seats without limit".to_owned(), |free| format!("free seats: {free}"));
+                    .map_or("unlimited seats".to_owned(), |free| format!("free seats: {free}"));
                 let reason = match unfit {
                     None => free,
-                    Some(NodeRejection::Gone) => format!("not heard for {silent:.1} s"),
+                    Some(NodeRejection::Gone) => format!("no announcement for {silent:.1} s"),
                     Some(NodeRejection::Draining) => "draining".to_owned(),
                     Some(NodeRejection::MissingCapability) => {
                         self.missing_capability_reason(island, &view.transport.capability)
                     }
                     Some(NodeRejection::RoomTooSmall) => {
-                        format!("holds {} in a room, and they are {size}", view.transport.max_island_size)
+                        format!(
+                            "its rooms hold {}, the island has {size} members",
+                            view.transport.max_island_size
+                        )
                     }
-                    Some(NodeRejection::Full) => format!("{free}, and they are {size}"),
+                    Some(NodeRejection::Full) => format!("{free}, the island has {size} members"),
                 };
                 candidates.push(NodeCandidate {
-                    choice: spelled.clone(),
+                    choice: choice_text.clone(),
                     by_rule,
                     node: Some(name.clone()),
                     fits: unfit.is_none(),
@@ -223,10 +226,10 @@ impl Engine {
                     unfit,
                 });
             }
-            if !any && !candidates.iter().any(|known| known.choice == spelled) {
-                let reason = "there is none".to_owned();
+            if !any && !candidates.iter().any(|listed| listed.choice == choice_text) {
+                let reason = "no node offers it".to_owned();
                 candidates.push(NodeCandidate {
-                    choice: spelled,
+                    choice: choice_text,
                     by_rule,
                     node: None,
                     fits: false,
@@ -242,11 +245,11 @@ impl Engine {
         let lacks = |member: &crate::spatial::Member| {
             !self.capability_names(member.traits.capabilities()).iter().any(|name| name == capability)
         };
-        let who = self.spatial.members(island).find(lacks).map(|member| self.peers[member.peer].address);
-        who.map_or_else(String::new, |who| format!("{who} cannot join {capability}"))
+        let address = self.spatial.members(island).find(lacks).map(|member| self.peers[member.peer].address);
+        address.map_or_else(String::new, |address| format!("{address} cannot join {capability}"))
     }
 
-    /// What capabilities are called, of those that some node needs.
+    /// The names of these capabilities, among those that some node needs.
     pub(super) fn capability_names(&self, capabilities: Capabilities) -> Vec<String> {
         self.registry.capability_names(capabilities).map(str::to_owned).collect()
     }
@@ -256,22 +259,22 @@ impl Engine {
         areas.map(|&area| self.zones.rules.areas[area as usize].label.clone()).collect()
     }
 
-    /// `None` for no rule.
+    /// The name of a rule; `None` for a number that means no rule.
     pub(super) fn rule_name(&self, rule: u32) -> Option<String> {
         self.zones.rules.rules.get(rule as usize).map(|rule| rule.name.clone())
     }
 
-    /// Rules of a zone up to the first that matches an island of so many.
+    /// The rules of a zone up to the first that matches an island of `size` members.
     fn rules_tried(&self, zone: u32, size: u32) -> Vec<RuleFacts> {
         let mut tried = Vec::new();
         for number in self.zones.rules_of(zone) {
             let rule = &self.zones.rules.rules[number as usize];
-            let seen = self.zones.crowding_count(number).unwrap_or_default();
+            let count = self.zones.crowding_count(number).unwrap_or_default();
             let (matches, reason) = if !rule.people.contains(size) {
-                (false, format!("it is about {} people, and they are {size}", rule.people))
+                (false, format!("it applies to {} members, the island has {size}", rule.people))
             } else if !self.zones.crowding_holds(number) {
-                let wanted = rule.crowding.map(|count| count.to_string()).unwrap_or_default();
-                (false, format!("it is about a crowd of {wanted}, and there are {seen}"))
+                let required = rule.crowding.map(|count| count.to_string()).unwrap_or_default();
+                (false, format!("it applies to {required} peers in its area, there are {count}"))
             } else {
                 (true, rule_conditions(rule))
             };
@@ -284,7 +287,7 @@ impl Engine {
     }
 
     pub(super) fn position_facts(&self, at: Point) -> PositionFacts {
-        // Nobody may have stood here before.
+        // The position may be in a zone that no peer has been in yet: it is added to a copy of the zones.
         let mut zones = self.zones.clone();
         let (before, zone) = (zones.count(), zones.zone_at(at));
         if zones.count() > before {
@@ -292,15 +295,15 @@ impl Engine {
         }
         let label = |area: u32| zones.rules.areas[area as usize].label.clone();
         let rules = zones.rules_of(zone).map(|number| (number, &zones.rules.rules[number as usize]));
-        let place = zones.zone(zone);
+        let zone_record = zones.zone(zone);
         let parcel = Position::new(at.x, 0.0, at.z).parcel();
         PositionFacts {
             at: [at.x, at.z],
             parcel: [parcel.x, parcel.y],
-            areas: place.areas.iter().map(|&area| label(area)).collect(),
-            exclusive: (place.enclosure != NONE).then(|| label(place.enclosure)),
-            join_distance_m: place.distances.join_m,
-            leave_distance_m: place.distances.leave_m,
+            areas: zone_record.areas.iter().map(|&area| label(area)).collect(),
+            exclusive: (zone_record.enclosure != NONE).then(|| label(zone_record.enclosure)),
+            join_distance_m: zone_record.distances.join_m,
+            leave_distance_m: zone_record.distances.leave_m,
             limit: zones.size_limit(zone, Capabilities::ALL),
             rules: rules
                 .map(|(number, rule)| RuleFacts {
@@ -313,34 +316,35 @@ impl Engine {
     }
 }
 
-/// What a rule asks and wants.
+/// The conditions and effects of a rule, in one line.
 fn rule_conditions(rule: &Rule) -> String {
     let mut parts = Vec::new();
     if rule.people != crate::rules::CountRange::ANY {
-        parts.push(format!("{} people", rule.people));
+        parts.push(format!("{} members", rule.people));
     }
     if let Some(crowding) = rule.crowding {
-        parts.push(format!("a crowd of {crowding}"));
+        parts.push(format!("{crowding} peers in its area"));
     }
     if let Some(hours) = rule.hours {
         parts.push(hours.to_string());
     }
     if let Some(transports) = &rule.transports {
         let names: Vec<String> = transports.iter().map(ToString::to_string).collect();
-        parts.push(format!("wants {}", names.join(", then ")));
+        parts.push(format!("prefers {}", names.join(", then ")));
     }
     if let Some(size) = rule.island_size {
-        parts.push(format!("islands of {size}"));
+        parts.push(format!("island size {size}"));
     }
     if let Some(Distances { join_m, leave_m }) = rule.distances {
-        parts.push(format!("together within {join_m} m, apart beyond {leave_m} m"));
+        parts.push(format!("join distance {join_m} m, leave distance {leave_m} m"));
     }
     if let Some(settling) = rule.settling {
-        parts.push(format!("settles in {} s", seconds(settling)));
+        parts.push(format!("settling time {} s", seconds(settling)));
     }
     if parts.is_empty() { "always".to_owned() } else { parts.join("; ") }
 }
 
+/// Seconds, rounded to a millisecond.
 pub(super) fn seconds(time: Duration) -> f64 {
     (time.as_secs_f64() * 1_000.0).round() / 1_000.0
 }

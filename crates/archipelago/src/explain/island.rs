@@ -1,3 +1,5 @@
+//! Explains why an island is on its node, or on none.
+
 use std::time::Duration;
 
 use protocol::IslandId;
@@ -16,13 +18,14 @@ impl Engine {
         Explanation { islands: vec![facts], ..Explanation::new(cause, summary) }
     }
 
-    /// Why an island is on its node, or on none.
+    /// The cause of an island's placement, and a sentence. `facts` are those of the island.
     pub(super) fn placement_cause(&self, island: u32, facts: &IslandFacts, now: Duration) -> (Cause, String) {
         let IslandFacts { id, candidates, .. } = facts;
         let by =
             facts.rule.as_ref().map_or("no rule decides".to_owned(), |rule| format!("rule `{rule}` decides"));
-        let current = candidates.iter().position(|it| it.node.is_some() && it.node == facts.node);
-        let place = match &facts.node {
+        let current_index =
+            candidates.iter().position(|candidate| candidate.node.is_some() && candidate.node == facts.node);
+        let location = match &facts.node {
             Some(node) => format!("{id} is on {node}"),
             None => format!("{id} waits for a transport"),
         };
@@ -30,65 +33,70 @@ impl Engine {
             let next = rule.as_ref().map_or("no rule".to_owned(), |rule| format!("rule `{rule}`"));
             return (
                 Cause::Settling,
-                format!("{place}: {by}, and {next} will when that has lasted, in {due:.1} s"),
+                format!("{location}: {by}; {next} decides in {due:.1} s if nothing changes"),
             );
         }
-        // What it is on may not be able to hold it, and still be better than nothing.
+        // The node may not be able to host the island, which stays because no other node can.
         if let Some(NodeCandidate { unfit: Some(unfit), reason, .. }) =
-            current.map(|present| &candidates[present])
+            current_index.map(|present| &candidates[present])
         {
             return (
                 cause_of(Some(unfit)),
-                format!("{place}, which is {reason}, as nothing else is to be had"),
+                format!("{location} although it does not fit ({reason}): no other node fits"),
             );
         }
-        let before = &candidates[..current.unwrap_or(candidates.len())];
-        if let Some(better) =
-            before.iter().find(|candidate| candidate.fits && !is_same_choice(candidate, candidates, current))
+        let preferred = &candidates[..current_index.unwrap_or(candidates.len())];
+        if let Some(better) = preferred
+            .iter()
+            .find(|candidate| candidate.fits && !is_same_choice(candidate, candidates, current_index))
         {
             let node = better.node.as_ref().map(ToString::to_string).unwrap_or_default();
             if facts.node.is_none() {
-                return (Cause::NextFlush, format!("{place}: the next flush puts it on {node}"));
+                return (Cause::NextFlush, format!("{location}: the next flush assigns it to {node}"));
             }
-            let pace = self.placement_state(island);
-            let settled = pace
+            let placement = self.placement_state(island);
+            let settled = placement
                 .better_node_since
                 .unwrap_or(now)
                 .saturating_add(self.zones.settling_of(self.islands[island].rule));
-            let due = settled.max(pace.cooldown_end(self.settings.move_interval));
+            let due = settled.max(placement.cooldown_end(self.settings.move_interval));
             let left = seconds(due.saturating_sub(now));
             return (
                 Cause::Settling,
-                format!("{place}: {by}, and it goes to {node} when that has lasted, in {left:.1} s"),
+                format!("{location}: {by}; it moves to {node} in {left:.1} s if nothing changes"),
             );
         }
-        // Without a rule nobody asked for a kind of which there is none.
-        let is_unused_default =
-            |it: &NodeCandidate| facts.rule.is_none() && facts.node.is_some() && it.node.is_none();
-        let others = before
-            .iter()
-            .filter(|it| !it.fits && !is_unused_default(it) && !is_same_choice(it, candidates, current));
-        let nearest_miss = others.rev().max_by_key(nearness);
+        // A default transport of which no node exists was not requested by any rule: it explains nothing.
+        let is_unused_default = |candidate: &NodeCandidate| {
+            facts.rule.is_none() && facts.node.is_some() && candidate.node.is_none()
+        };
+        let unfit_before = preferred.iter().filter(|candidate| {
+            !candidate.fits
+                && !is_unused_default(candidate)
+                && !is_same_choice(candidate, candidates, current_index)
+        });
+        let nearest_miss = unfit_before.rev().max_by_key(nearness);
         match nearest_miss {
             Some(first) => {
                 let wanted = first.node.as_ref().map_or(first.choice.clone(), ToString::to_string);
-                let text = format!("{place}: {by}, and {wanted} is no place for it: {}", first.reason);
+                let text = format!("{location}: {by}; {wanted} does not fit: {}", first.reason);
                 (cause_of(first.unfit.as_ref()), text)
             }
             None if facts.node.is_none() => {
-                (Cause::NextFlush, format!("{place}: the next flush finds it one"))
+                (Cause::NextFlush, format!("{location}: the next flush assigns one"))
             }
-            None => (Cause::AsWanted, format!("{place}: {by}, and wants no other")),
+            None => (Cause::AsWanted, format!("{location}: {by}; no other node is preferred")),
         }
     }
 }
 
-/// Nodes of one choice are as good as each other: an island stays where it is.
+/// Nodes of the same choice are equally good: an island does not move between them.
 fn is_same_choice(candidate: &NodeCandidate, candidates: &[NodeCandidate], present: Option<usize>) -> bool {
     present.is_some_and(|present| candidates[present].choice == candidate.choice)
 }
 
-/// Of several that are no place for an island, the one that came nearest to it says most.
+/// Orders nodes that do not fit by how well they explain the placement: nodes that the rule names come first,
+/// then those that failed the latest check.
 fn nearness(candidate: &&NodeCandidate) -> (bool, u8) {
     let score = match candidate.unfit {
         Some(NodeRejection::Full) => 5,

@@ -1,7 +1,7 @@
-//! Why things are as they are.
+//! Explains the engine's present decisions: why a peer, an island or a pair of peers is where it is.
 //!
-//! Each answer begins with its cause in one line; what it rests on follows. Answers are worked out
-//! from the engine as it is, by the same functions that decide.
+//! Each explanation begins with a cause in one line; the facts behind it follow. It is computed from the
+//! engine's present state, by the same functions that decide in a flush.
 
 mod diff;
 mod display;
@@ -20,86 +20,87 @@ pub use facts::{IslandFacts, NodeCandidate, PeerFacts, PositionFacts, RuleFacts}
 
 use crate::engine::Engine;
 
-/// What somebody wants to know.
+/// A question to the engine.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Question {
-    /// What would hold for somebody who stands here?
+    /// Which rules and limits apply at this position?
     At(Position),
     /// Why is this island as it is?
     Island(IslandId),
-    /// Where is this peer, and why?
+    /// Which island is this peer in, and why?
     Peer(Address),
-    /// Why do these two not hear each other?
+    /// Why do these two peers not share an island, or not receive each other?
     Pair(Address, Address),
 }
 
-/// An answer.
+/// The answer to a [`Question`]. [`Display`](fmt::Display) prints it as text, serde as JSON.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Explanation {
     /// The cause.
     pub cause: Cause,
-    /// The cause in words, in one line.
+    /// The cause as a sentence, in one line.
     pub summary: String,
-    /// The place that was asked about.
+    /// The rules and limits at the position in question.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub place: Option<PositionFacts>,
-    /// The peers that were asked about.
+    /// The peers in question, those that are known.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub peers: Vec<PeerFacts>,
-    /// The islands that it is about.
+    /// The islands of those peers, or the island in question.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub islands: Vec<IslandFacts>,
 }
 
-/// Why something is as it is.
+/// The cause that an explanation names. The names are part of the output format: JSON has them in
+/// kebab-case, text as [`as_str`](Cause::as_str) spells them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Cause {
-    /// They are together, and were told so.
+    /// Both peers are in one island and were sent the same assignment.
     Together,
-    /// It is as it is meant to be.
+    /// The rules and settings prefer the present state.
     AsWanted,
-    /// Nobody knows such a peer or island.
+    /// The engine knows no such peer or island.
     Unknown,
-    /// The peer signed off.
+    /// The peer disconnected.
     Left,
-    /// The peer was not heard for too long.
+    /// The peer sent no message for longer than the silence setting.
     SilentPeer,
-    /// The peer has another session than the one that is speaking, or has not yet said where it is
-    /// in its new one.
+    /// The peer has a newer session than the one that sends messages, or its new session has not sent a
+    /// position yet.
     OtherSession,
-    /// A rule keeps the people of an area to themselves.
+    /// An exclusive rule separates the peers inside an area from those outside.
     ExclusiveRule,
-    /// Somebody else says who is together, and has not said it of them.
+    /// Clusters are given by another service, and the peers are not in the same one.
     OtherCluster,
-    /// They are too far from each other.
+    /// They are farther apart than the leave distance.
     TooFar,
-    /// They are near enough to stay together, and not to come together.
+    /// They are between the join distance and the leave distance: not near enough to merge.
     Hysteresis,
-    /// Together they would be too many.
+    /// A merged island would exceed the size limit.
     FullIsland,
-    /// Somebody would rather be where it is.
+    /// A peer is in its preferred island.
     Preference,
-    /// Their clients cannot join the same transport, or not the one that is wanted.
+    /// Their clients have no suitable transport in common, or cannot join the preferred one.
     Capability,
-    /// A change has not lasted long enough to count, or comes too soon after the last.
+    /// A change waits for the settling time, or for the move interval after the last move.
     Settling,
-    /// The rooms of a transport hold fewer.
+    /// The rooms of a transport hold fewer members.
     Outgrown,
-    /// A node has not enough seats.
+    /// A node has too few free seats.
     NoSeats,
-    /// A node is about to leave.
+    /// A node is draining.
     Draining,
-    /// A node is not heard any more.
+    /// A node no longer announces itself.
     NodeDead,
-    /// There is no such transport.
+    /// No node offers such a transport.
     NoTransport,
-    /// The next flush changes it.
+    /// The next flush makes the change.
     NextFlush,
 }
 
 impl Engine {
-    /// Answers a question.
+    /// Answers a question from the state at `now`. Changes nothing.
     pub fn explain(&self, question: &Question, now: Duration) -> Explanation {
         match *question {
             Question::At(position) => self.explain_position(position),
@@ -117,7 +118,7 @@ impl Explanation {
 }
 
 impl Cause {
-    /// In words, as answers begin with it.
+    /// The keyword that the text of an explanation begins with.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Together => "together",

@@ -1,3 +1,5 @@
+//! Explains why two peers do not share an island, or do not receive each other.
+
 use std::time::Duration;
 
 use protocol::Address;
@@ -10,7 +12,7 @@ use crate::{
     spatial::{Capabilities, Member},
 };
 
-/// Two members of two islands who are nearest to each other, and how far that is.
+/// The two members of two islands that are nearest to merging, and their distance.
 struct NearestPair {
     distance_m: f32,
     ours: Member,
@@ -21,8 +23,8 @@ impl Engine {
     pub(super) fn explain_pair(&self, one: Address, other: Address, now: Duration) -> Explanation {
         let (Some(a), Some(b)) = (self.peers.find(one), self.peers.find(other)) else {
             let missing = if self.peers.find(one).is_none() { one } else { other };
-            let known = [one, other].into_iter().filter_map(|peer| self.peers.find(peer));
-            let peers = known.map(|peer| self.peer_facts(peer, now)).collect();
+            let found = [one, other].into_iter().filter_map(|peer| self.peers.find(peer));
+            let peers = found.map(|peer| self.peer_facts(peer, now)).collect();
             return Explanation { peers, ..unknown_peer(missing) };
         };
         let (cause, summary) = self.separation_cause(a, b, now);
@@ -49,64 +51,70 @@ impl Engine {
             && one != other
         {
             let [a, b] = [a, b].map(|peer| self.peers[peer].address);
-            let summary =
-                format!("{a} is in cluster {one:?}, {b} in {other:?}, and clusters say who is together");
+            let summary = format!(
+                "{a} is in cluster {one:?}, {b} in {other:?}: clusters decide which peers share an island"
+            );
             return (Cause::OtherCluster, summary);
         }
         let [from, to] = [a, b].map(|peer| self.spatial.traits(peer).zone());
         if self.spatial.distances.enclosure(from) != self.spatial.distances.enclosure(to) {
             return self.enclosure_cause(a, b, now);
         }
-        let Some(gap) = self.nearest_pair(ours, theirs) else {
+        let Some(nearest) = self.nearest_pair(ours, theirs) else {
             return (Cause::Unknown, "an island has no members".to_owned());
         };
         let NearestPair {
             distance_m,
-            ours: Member { traits: mine, .. },
-            theirs: Member { traits: yours, .. },
-        } = gap;
-        let join_m = self.spatial.distances.join_squared(mine.zone(), yours.zone()).max(0.0).sqrt();
-        let leave_m = self.spatial.distances.leave_squared(mine.zone(), yours.zone()).max(0.0).sqrt();
+            ours: Member { traits: our_traits, .. },
+            theirs: Member { traits: their_traits, .. },
+        } = nearest;
+        let join_m =
+            self.spatial.distances.join_squared(our_traits.zone(), their_traits.zone()).max(0.0).sqrt();
+        let leave_m =
+            self.spatial.distances.leave_squared(our_traits.zone(), their_traits.zone()).max(0.0).sqrt();
         if distance_m > leave_m {
             let summary = format!(
-                "their islands are {distance_m:.1} m apart, where they are nearest, and {join_m} m is as far as people come together"
+                "their islands are {distance_m:.1} m apart at the nearest members, and the join distance is {join_m} m"
             );
             return (Cause::TooFar, summary);
         }
         if distance_m > join_m {
             let summary = format!(
-                "their islands are {distance_m:.1} m apart: people come together within {join_m} m, and only stay together up to {leave_m} m"
+                "their islands are {distance_m:.1} m apart: beyond the join distance of {join_m} m, within the leave distance of {leave_m} m"
             );
             return (Cause::Hysteresis, summary);
         }
         self.unmerged_cause(a, b)
     }
 
-    /// Why two of one island may not hear each other.
+    /// Why two members of one island may not receive each other.
     fn same_island_cause(&self, a: u32, b: u32, now: Duration) -> (Cause, String) {
         let island = self.spatial.island_of(a);
         let facts = self.island_facts(island, now);
         if self.islands[island].node == NO_NODE {
             return self.placement_cause(island, &facts, now);
         }
-        if let Some(untold) = self.pending_assignment_cause(a).or_else(|| self.pending_assignment_cause(b)) {
-            return untold;
+        if let Some(pending) = self.pending_assignment_cause(a).or_else(|| self.pending_assignment_cause(b)) {
+            return pending;
         }
         let node = facts.node.map(|node| node.to_string()).unwrap_or_default();
-        (Cause::Together, format!("they are together in {} on {node}, and both were told so", facts.id))
+        (Cause::Together, format!("both are in {} on {node} and were sent that assignment", facts.id))
     }
 
-    /// Why people of two enclosures are not together.
+    /// Why peers of two enclosures do not share an island.
     fn enclosure_cause(&self, a: u32, b: u32, now: Duration) -> (Cause, String) {
-        let standing = |peer: u32| {
-            let counted = self.spatial.traits(peer).zone();
-            let zone = self.zone_transitions.get(peer).map_or(counted, |crossing| crossing.to);
+        let enclosure_at_position = |peer: u32| {
+            let zone_in_effect = self.spatial.traits(peer).zone();
+            let zone = self.zone_transitions.get(peer).map_or(zone_in_effect, |transition| transition.to);
             self.spatial.distances.enclosure(zone)
         };
-        let crossings = [a, b].into_iter().filter_map(|peer| Some((self.zone_transitions.get(peer)?, peer)));
-        let last = crossings.max_by_key(|(crossing, _)| crossing.due);
-        if let Some((crossing, peer)) = last.filter(|_| standing(a) == standing(b)) {
-            return (Cause::Settling, self.crossing_summary(peer, crossing, now));
+        let transitions =
+            [a, b].into_iter().filter_map(|peer| Some((self.zone_transitions.get(peer)?, peer)));
+        let last = transitions.max_by_key(|(transition, _)| transition.due);
+        if let Some((transition, peer)) =
+            last.filter(|_| enclosure_at_position(a) == enclosure_at_position(b))
+        {
+            return (Cause::Settling, self.crossing_summary(peer, transition, now));
         }
         let inside = [a, b].into_iter().find_map(|peer| {
             let zone = self.zones.zone(self.spatial.traits(peer).zone());
@@ -117,15 +125,13 @@ impl Engine {
             rule.exclusive && rule.area == Some(area as usize) && self.zones.is_active_now(*number)
         });
         let rule = number.map(|(_, rule)| rule.name.as_str()).unwrap_or_default();
-        let place = self.zones.rules.areas.get(area as usize).map_or("", |area| area.label.as_str());
-        let summary = format!(
-            "rule `{rule}` keeps the people of {place} to themselves, and only {} is one of them",
-            self.peers[peer].address
-        );
+        let label = self.zones.rules.areas.get(area as usize).map_or("", |area| area.label.as_str());
+        let summary =
+            format!("rule `{rule}` makes {label} exclusive, and only {} is inside", self.peers[peer].address);
         (Cause::ExclusiveRule, summary)
     }
 
-    /// Why two islands near each other are two.
+    /// Why two islands within the join distance have not merged.
     fn unmerged_cause(&self, a: u32, b: u32) -> (Cause, String) {
         let [ours, theirs] = [a, b].map(|peer| self.spatial.island_of(peer));
         let size = self.spatial.size(ours) + self.spatial.size(theirs);
@@ -133,19 +139,19 @@ impl Engine {
         if size <= limit {
             return (
                 Cause::NextFlush,
-                "they are near each other: the next flush brings them together".to_owned(),
+                "they are within the join distance: the next flush merges their islands".to_owned(),
             );
         }
-        // Both can join everything that is on offer, say: would they fit then?
+        // Would the merged island fit if all members could join every available transport?
         let zones = self.spatial.member_zones(ours, None).chain(self.spatial.member_zones(theirs, None));
         let limits = zones.map(|zone| self.zones.size_limit(zone, Capabilities::ALL));
         if limits.min().is_some_and(|limit| size <= limit) {
-            let [mine, yours] = [ours, theirs]
+            let [our_transports, their_transports] = [ours, theirs]
                 .map(|island| self.capability_names(self.spatial.capabilities(island, None)).join(", "));
             let summary = format!(
-                "their clients have too little in common: one island can join {}, the other {}",
-                or_nothing(&mine),
-                or_nothing(&yours)
+                "no transport that all members can join has room for both: one island can join {}, the other {}",
+                or_nothing(&our_transports),
+                or_nothing(&their_transports)
             );
             return (Cause::Capability, summary);
         }
@@ -154,25 +160,25 @@ impl Engine {
             if self.preferred_island.get(&peer) == Some(&serial) {
                 let id = self.ids.island_id(serial);
                 let address = self.peers[peer].address;
-                return (Cause::Preference, format!("{address} would like to be in {id}, and is"));
+                return (Cause::Preference, format!("{address} prefers {id} and is in it"));
             }
         }
-        let summary = format!("together their islands would have {size} members, and {limit} are the most");
+        let summary = format!("a merged island would have {size} members, and the limit is {limit}");
         (Cause::FullIsland, summary)
     }
 
-    /// Where two islands are nearest to each other.
+    /// The pair of members, one of each island, that is nearest to its join distance.
     fn nearest_pair(&self, one: u32, other: u32) -> Option<NearestPair> {
         let pairs = self.spatial.members(one).flat_map(|ours| {
             self.spatial.members(other).map(move |theirs| {
                 let zones = (ours.traits.zone(), theirs.traits.zone());
                 let join_m = self.spatial.distances.join_squared(zones.0, zones.1).max(0.0).sqrt();
                 let distance_m = ours.at.distance_squared(theirs.at).sqrt();
-                // How far they still are from where they would come together.
+                // The distance by which the pair exceeds its join distance.
                 (distance_m - join_m, NearestPair { distance_m, ours, theirs })
             })
         });
-        pairs.min_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, gap)| gap)
+        pairs.min_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, nearest)| nearest)
     }
 }
 

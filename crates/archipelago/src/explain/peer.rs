@@ -1,3 +1,5 @@
+//! Explains where a peer is, or why it is in no island, and which rules apply at a position.
+
 use std::time::Duration;
 
 use protocol::{Address, Position};
@@ -13,20 +15,17 @@ use crate::{
 
 impl Engine {
     pub(super) fn explain_position(&self, position: Position) -> Explanation {
-        let place = self.position_facts(Point { x: position.x, z: position.z });
-        let rule = place.rules.iter().find(|rule| rule.matches);
-        let summary = match (rule, &place.exclusive) {
+        let facts = self.position_facts(Point { x: position.x, z: position.z });
+        let rule = facts.rules.iter().find(|rule| rule.matches);
+        let summary = match (rule, &facts.exclusive) {
             (Some(rule), Some(area)) => {
-                format!(
-                    "rule `{}` is the first for those who stand here, who are kept to themselves in {area}",
-                    rule.name
-                )
+                format!("rule `{}` is the first that applies here, in the exclusive area {area}", rule.name)
             }
-            (Some(rule), None) => format!("rule `{}` is the first for those who stand here", rule.name),
-            (None, _) => "no rule is about this place".to_owned(),
+            (Some(rule), None) => format!("rule `{}` is the first that applies here", rule.name),
+            (None, _) => "no rule applies here".to_owned(),
         };
-        let cause = if place.exclusive.is_some() { Cause::ExclusiveRule } else { Cause::AsWanted };
-        Explanation { place: Some(place), ..Explanation::new(cause, summary) }
+        let cause = if facts.exclusive.is_some() { Cause::ExclusiveRule } else { Cause::AsWanted };
+        Explanation { place: Some(facts), ..Explanation::new(cause, summary) }
     }
 
     pub(super) fn explain_peer(&self, address: Address, now: Duration) -> Explanation {
@@ -51,21 +50,22 @@ impl Engine {
         Explanation { islands: vec![facts], ..Explanation::new(cause, summary) }
     }
 
-    /// That a peer is on the other side of a border.
-    pub(super) fn crossing_summary(&self, peer: u32, crossing: ZoneTransition, now: Duration) -> String {
-        let (address, left) = (self.peers[peer].address, seconds(crossing.due.saturating_sub(now)));
-        format!("{address} has crossed a border, which counts when it has lasted, in {left:.1} s")
+    /// States that a peer has crossed a border and when the crossing takes effect.
+    pub(super) fn crossing_summary(&self, peer: u32, transition: ZoneTransition, now: Duration) -> String {
+        let (address, left) = (self.peers[peer].address, seconds(transition.due.saturating_sub(now)));
+        format!("{address} has crossed a border, and the crossing takes effect in {left:.1} s")
     }
 
-    /// Why a peer is in no island, if it is not.
+    /// Why a peer is in no island, or why its messages are ignored; `None`: it is in an island and its
+    /// session is the current one.
     pub(super) fn absence_cause(&self, peer: u32, now: Duration) -> Option<(Cause, String)> {
         let record = &self.peers[peer];
         let address = record.address;
-        let quiet = now.saturating_sub(record.last_seen());
+        let silent_for = now.saturating_sub(record.last_seen());
         let replaced = self.stale_heartbeats.get(&peer).map(|&at| now.saturating_sub(at));
         if let Some(ago) = replaced.filter(|&ago| ago <= self.settings.silence) {
             let summary = format!(
-                "{address} signed in again elsewhere: what a session says that was replaced counts for nothing, and one did so {:.1} s ago",
+                "{address} has a newer session: heartbeats of a replaced session are ignored, and one arrived {:.1} s ago",
                 seconds(ago)
             );
             return Some((Cause::OtherSession, summary));
@@ -74,54 +74,54 @@ impl Engine {
             PeerState::Departed if record.flags.has(Flags::TIMED_OUT) => {
                 let limit = seconds(self.settings.silence);
                 let summary = format!(
-                    "{address} was not heard for {:.1} s, and {limit} s are the most",
-                    seconds(quiet)
+                    "{address} sent no message for {:.1} s, and the limit is {limit} s",
+                    seconds(silent_for)
                 );
                 Some((Cause::SilentPeer, summary))
             }
-            PeerState::Departed => {
-                Some((Cause::Left, format!("{address} signed off, or its connection ended")))
-            }
+            PeerState::Departed => Some((Cause::Left, format!("{address} disconnected"))),
             PeerState::Connected => {
-                Some((Cause::OtherSession, format!("{address} signed in and has not yet said where it is")))
+                Some((Cause::OtherSession, format!("{address} signed in and has not sent a position yet")))
             }
             PeerState::Forgotten => Some((Cause::Unknown, format!("{address} is not in the world"))),
             PeerState::Present if record.flags.has(Flags::AWAITING_HEARTBEAT) => {
-                let summary = format!(
-                    "{address} signed in again, and in its new session it has not yet said where it is"
-                );
+                let summary = format!("{address} has a new session, which has not sent a position yet");
                 Some((Cause::OtherSession, summary))
             }
             PeerState::Present if !self.is_placeable(peer) => Some((
                 Cause::OtherCluster,
-                format!("{address} is in no cluster, and clusters say who is together"),
+                format!("{address} is in no cluster: clusters decide which peers share an island"),
             )),
-            PeerState::Present if self.spatial.island_of(peer) == NONE => {
-                Some((Cause::NextFlush, format!("{address} has just come: the next flush places it")))
-            }
+            PeerState::Present if self.spatial.island_of(peer) == NONE => Some((
+                Cause::NextFlush,
+                format!("{address} has just arrived: the next flush assigns it to an island"),
+            )),
             PeerState::Present => None,
         }
     }
 
-    /// Why a peer that is in an island with a node was not told of that.
+    /// Why a peer was not sent the present node of its island; `None`: it was, or there is no node.
     pub(super) fn pending_assignment_cause(&self, peer: u32) -> Option<(Cause, String)> {
-        let (record, place) = (&self.peers[peer], &self.islands[self.spatial.island_of(peer)]);
-        let node = self.registry.name(place.node)?;
-        if (record.last_assigned, record.last_assigned_node) == (place.serial, place.node) {
+        let (record, island) = (&self.peers[peer], &self.islands[self.spatial.island_of(peer)]);
+        let node = self.registry.name(island.node)?;
+        if (record.last_assigned, record.last_assigned_node) == (island.serial, island.node) {
             return None;
         }
         let address = record.address;
-        Some(if !self.registry.is_available(place.node) {
-            (Cause::Draining, format!("{address} waits: {node}, where its island is, takes no more people"))
-        } else if self.registry.is_overbooked(place.node) {
-            (Cause::NoSeats, format!("{address} waits: {node}, where its island is, has no seat for it"))
+        Some(if !self.registry.is_available(island.node) {
+            (
+                Cause::Draining,
+                format!("{address} waits: {node}, the node of its island, accepts no new members"),
+            )
+        } else if self.registry.is_overbooked(island.node) {
+            (Cause::NoSeats, format!("{address} waits: {node}, the node of its island, has no free seat"))
         } else {
-            (Cause::NextFlush, format!("{address} is told of {node} at the next flush"))
+            (Cause::NextFlush, format!("{address} gets its assignment to {node} at the next flush"))
         })
     }
 }
 
 pub(super) fn unknown_peer(address: Address) -> Explanation {
-    let summary = format!("{address} is not in the world: it never came, or has been gone for a while");
+    let summary = format!("{address} is not in the world: it never signed in, or left some time ago");
     Explanation::new(Cause::Unknown, summary)
 }

@@ -1,3 +1,5 @@
+//! Follows an engine's inputs and outputs and checks them against its islands.
+
 use std::collections::{HashMap, HashSet};
 
 use protocol::{Address, IslandId, NodeName, SessionId};
@@ -5,7 +7,8 @@ use protocol::{Address, IslandId, NodeName, SessionId};
 use super::{Bounds, Partition, Violation, history::PreviousFlush};
 use crate::{Engine, Input, Output, TransportView};
 
-/// Follows an engine by what goes in and what comes out, and knows what each client was told.
+/// Checks the invariants after each flush of an engine. It must observe every input and every output; from
+/// these it keeps its own record of the islands and of each client's last assignment.
 #[derive(Debug, Clone, Default)]
 pub struct InvariantChecker {
     ever_opened: HashSet<IslandId>,
@@ -13,22 +16,23 @@ pub struct InvariantChecker {
     previous: PreviousFlush,
     last_assigned: HashMap<Address, (IslandId, NodeName)>,
     sessions: HashMap<Address, SessionId>,
-    /// Signed in, and not yet heard to say where they are.
+    /// Peers that signed in and have not sent a heartbeat since: they get no assignment yet.
     awaiting_heartbeat: HashSet<Address>,
     node_accepts: HashMap<NodeName, bool>,
-    /// When the latest process of each node began.
+    /// Start of the latest process of each node, in Unix milliseconds.
     node_started_ms: HashMap<NodeName, u64>,
-    /// Nodes that were promised to more than they have seats for: newcomers wait.
+    /// Nodes with more assigned members than seats: new members wait.
     overbooked_nodes: HashSet<NodeName>,
-    /// Have disconnected and not been heard since.
+    /// Peers that disconnected and have not sent a heartbeat since.
     disconnected: HashSet<Address>,
-    /// Not in the island that they were told of at the end of some flush since: their places in rooms
-    /// ended, so that they must be told again; the engine may have forgotten what they were told.
+    /// Peers that were not in their assigned island at the end of some flush since the assignment. Their
+    /// membership of the room ended, so that they need a new assignment, even to the same island; the engine
+    /// may have forgotten the last one.
     needs_assignment: HashSet<Address>,
 }
 
 impl InvariantChecker {
-    /// Hears an input, before or after the engine does.
+    /// Records an input, before or after the engine handles it.
     pub fn observe_input(&mut self, input: &Input) {
         match input {
             Input::Connected { peer, session, .. } => {
@@ -63,8 +67,8 @@ impl InvariantChecker {
                 let started = started.or_insert(transport.started_ms);
                 if transport.started_ms > *started {
                     *started = transport.started_ms;
-                    let told = self.last_assigned.iter().filter(|(_, (_, node))| *node == transport.node);
-                    self.needs_assignment.extend(told.map(|(peer, _)| *peer));
+                    let assigned = self.last_assigned.iter().filter(|(_, (_, node))| *node == transport.node);
+                    self.needs_assignment.extend(assigned.map(|(peer, _)| *peer));
                 }
                 self.node_accepts.insert(transport.node.clone(), !transport.draining);
             }
@@ -84,25 +88,31 @@ impl InvariantChecker {
         current.is_none_or(|current| session >= current)
     }
 
-    /// Hears that another engine takes over, for which members of an island are those who were told
-    /// of it. Whoever waited to be told is new to it.
+    /// Records that another engine takes over. To that engine, the members of an island are the peers with
+    /// an assignment to it; peers that waited for an assignment are new.
     pub fn observe_takeover(&mut self) {
-        let Self { last_assigned: told, needs_assignment: absent, previous: past, .. } = self;
-        let knows = |peer: &Address, island: &IslandId| {
-            told.get(peer).is_some_and(|(known, _)| known == island) && !absent.contains(peer)
+        let Self { last_assigned: assigned, needs_assignment, previous, .. } = self;
+        let is_assigned = |peer: &Address, island: &IslandId| {
+            assigned.get(peer).is_some_and(|(island_assigned, _)| island_assigned == island)
+                && !needs_assignment.contains(peer)
         };
-        let (members, waiting) = past.members.drain().partition(|(peer, island)| knows(peer, island));
+        let (members, waiting) =
+            previous.members.drain().partition(|(peer, island)| is_assigned(peer, island));
         let waiting: HashMap<Address, IslandId> = waiting;
-        past.members = members;
-        past.rules_changed = true;
-        absent.extend(waiting.into_keys());
+        previous.members = members;
+        previous.rules_changed = true;
+        needs_assignment.extend(waiting.into_keys());
     }
 
-    /// Holds the outputs of a flush against what the engine shows after it, and that against what
-    /// must be true of any islands.
+    /// Checks the outputs of a flush against the engine's islands after it, and those against the
+    /// invariants.
+    ///
+    /// # Errors
+    ///
+    /// The first violation found.
     pub fn check_flush(&mut self, engine: &Engine, outputs: &[Output]) -> Result<(), Violation> {
-        let picture = Partition::of(engine);
-        let placed = picture.islands.iter().map(|island| island.members.len()).sum();
+        let partition = Partition::of(engine);
+        let placed = partition.islands.iter().map(|island| island.members.len()).sum();
         let present = engine.placeable_count();
         if placed != present {
             return Err(Violation::PeerCountMismatch { present, placed });
@@ -112,21 +122,25 @@ impl InvariantChecker {
         if let Some(island) = engine.misplaced_island() {
             return Err(Violation::BadlyPlaced(island));
         }
-        self.check_partition(&picture, &Bounds::of(engine), outputs)
+        self.check_partition(&partition, &Bounds::of(engine), outputs)
     }
 
-    /// The same for whatever shows itself by a picture.
+    /// The same for any engine of which only the partition is known.
+    ///
+    /// # Errors
+    ///
+    /// The first violation found.
     pub fn check_partition(
         &mut self,
-        picture: &Partition,
+        partition: &Partition,
         bounds: &Bounds,
         outputs: &[Output],
     ) -> Result<(), Violation> {
-        picture.check(bounds)?;
-        self.previous.check(picture, bounds)?;
+        partition.check(bounds)?;
+        self.previous.check(partition, bounds)?;
         self.check_island_outputs(outputs)?;
-        self.check_member_outputs(picture, bounds, outputs)?;
-        self.check_assignments(picture, outputs)
+        self.check_member_outputs(partition, bounds, outputs)?;
+        self.check_assignments(partition, outputs)
     }
 
     fn check_island_outputs(&mut self, outputs: &[Output]) -> Result<(), Violation> {
@@ -149,12 +163,12 @@ impl InvariantChecker {
 
     fn check_member_outputs(
         &mut self,
-        picture: &Partition,
+        partition: &Partition,
         bounds: &Bounds,
         outputs: &[Output],
     ) -> Result<(), Violation> {
         for output in outputs {
-            let (island, so) = match output {
+            let (island, consistent) = match output {
                 Output::Left { island, peer, .. } => {
                     (island, self.previous.members.remove(peer).as_ref() == Some(island))
                 }
@@ -163,7 +177,7 @@ impl InvariantChecker {
                 }
                 _ => continue,
             };
-            if !so {
+            if !consistent {
                 return Err(Violation::OutputMismatch(island.clone()));
             }
         }
@@ -180,7 +194,7 @@ impl InvariantChecker {
         self.previous.enclosures = enclosures.collect();
         self.previous.rules_changed = false;
         let mut placed = 0;
-        for island in &picture.islands {
+        for island in &partition.islands {
             if let Some((peer, _)) = island.members.iter().find(|(peer, _)| self.disconnected.contains(peer))
             {
                 return Err(Violation::StaleMember(*peer));
@@ -206,17 +220,17 @@ impl InvariantChecker {
         }
     }
 
-    fn check_assignments(&mut self, picture: &Partition, outputs: &[Output]) -> Result<(), Violation> {
-        let mut told_now = HashSet::new();
+    fn check_assignments(&mut self, partition: &Partition, outputs: &[Output]) -> Result<(), Violation> {
+        let mut assigned_now = HashSet::new();
         for output in outputs {
             let Output::Assigned { peer, island, transport, from, .. } = output else { continue };
             let now = (island.clone(), transport.clone());
             let before = self.last_assigned.insert(*peer, now.clone());
-            let absent = self.needs_assignment.remove(peer);
-            if !told_now.insert(*peer) || (before.as_ref() == Some(&now) && !absent) {
+            let needs_assignment = self.needs_assignment.remove(peer);
+            if !assigned_now.insert(*peer) || (before.as_ref() == Some(&now) && !needs_assignment) {
                 return Err(Violation::RedundantAssignment(*peer));
             }
-            let forgotten = absent && from.is_none();
+            let forgotten = needs_assignment && from.is_none();
             if from.as_ref() != before.as_ref().map(|(island, _)| island) && !forgotten {
                 return Err(Violation::WrongFormerIsland(*peer));
             }
@@ -224,21 +238,21 @@ impl InvariantChecker {
                 return Err(Violation::WrongAssignment(*peer, island.clone()));
             }
         }
-        let (told, members) = (&self.last_assigned, self.previous.members.iter());
-        let elsewhere =
-            members.filter(|(peer, island)| told.get(peer).is_some_and(|told| told.0 != **island));
-        self.needs_assignment.extend(elsewhere.map(|(peer, _)| *peer));
-        for island in &picture.islands {
+        let (assigned, members) = (&self.last_assigned, self.previous.members.iter());
+        let moved = members
+            .filter(|(peer, island)| assigned.get(peer).is_some_and(|assigned| assigned.0 != **island));
+        self.needs_assignment.extend(moved.map(|(peer, _)| *peer));
+        for island in &partition.islands {
             let Some(transport) = &island.transport else { continue };
             if self.node_accepts.get(transport) != Some(&true) || self.overbooked_nodes.contains(transport) {
                 continue;
             }
-            let place = (island.id.clone(), transport.clone());
-            let knows = |peer: &Address| {
-                self.last_assigned.get(peer) == Some(&place) && !self.needs_assignment.contains(peer)
+            let assignment = (island.id.clone(), transport.clone());
+            let is_assigned = |peer: &Address| {
+                self.last_assigned.get(peer) == Some(&assignment) && !self.needs_assignment.contains(peer)
             };
-            let untold = |peer: &Address| !self.awaiting_heartbeat.contains(peer) && !knows(peer);
-            if let Some((peer, _)) = island.members.iter().find(|(peer, _)| untold(peer)) {
+            let is_missing = |peer: &Address| !self.awaiting_heartbeat.contains(peer) && !is_assigned(peer);
+            if let Some((peer, _)) = island.members.iter().find(|(peer, _)| is_missing(peer)) {
                 return Err(Violation::MissingAssignment(*peer));
             }
         }

@@ -1,8 +1,9 @@
-//! What must be true after every flush, checked without the engine's own structures.
+//! Invariants that hold after every flush, checked without the engine's own data structures.
 //!
-//! A [`Partition`] is what the engine shows; [`Partition::check`] looks at one by itself. A [`InvariantChecker`]
-//! hears all inputs and outputs and holds what was announced against what it sees. Both are plain
-//! and slow enough to be trusted, and fast enough for simulations of thousands.
+//! A [`Partition`] is the islands that the engine shows; [`Partition::check`] checks one by itself. An
+//! [`InvariantChecker`] follows all inputs and outputs and compares the outputs with the partitions. Both
+//! are simple rather than fast, so that they can be trusted; they are fast enough for simulations of
+//! thousands of peers.
 
 mod checker;
 mod history;
@@ -15,76 +16,76 @@ pub use checker::InvariantChecker;
 
 use crate::{Engine, Settings};
 
-/// All islands after a flush.
+/// All islands with their members after a flush.
 #[derive(Debug, Clone, Default)]
 pub struct Partition {
-    /// In no order that means anything.
+    /// The islands, in no particular order.
     pub islands: Vec<IslandMembers>,
 }
 
 /// One island of a [`Partition`].
 #[derive(Debug, Clone)]
 pub struct IslandMembers {
-    /// Its id.
+    /// Island id.
     pub id: IslandId,
-    /// The node that holds its room.
+    /// Node that hosts its room; `None`: it waits for one.
     pub transport: Option<NodeName>,
-    /// Its members and where they stand.
+    /// Its members and their positions.
     pub members: Vec<(Address, Position)>,
 }
 
-/// What the islands are held against.
+/// The limits and distances that islands are checked against.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Bounds {
-    /// The most members of an island.
+    /// Size limit of an island.
     pub limit: u32,
-    /// See [`InvalidSettings::join_distance_m`].
+    /// See [`Settings::join_distance_m`].
     pub join_distance_m: f32,
-    /// See [`InvalidSettings::leave_distance_m`].
+    /// See [`Settings::leave_distance_m`].
     pub leave_distance_m: f32,
-    /// What rules and clients make of that; `None`: nothing.
+    /// Bounds that rules and client capabilities change, by peer; `None`: the same bounds apply to all peers.
     pub per_peer: Option<PerPeerBounds>,
 }
 
-/// What holds for each peer, where not the same holds for all.
+/// Bounds that differ between peers, because of rules or client capabilities.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct PerPeerBounds {
-    /// By peer.
+    /// The bounds of each peer.
     pub peers: HashMap<Address, PeerBounds>,
-    /// The most members of an island, by zone and by what all members can join.
+    /// Size limit of an island, by zone and by the capabilities that all members have.
     pub limits: HashMap<(u32, u8), u32>,
 }
 
-/// What holds for one peer.
+/// The bounds of one peer.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct PeerBounds {
-    /// The ground that it is counted to: all that is in the same areas.
+    /// The zone in effect for it: the ground that is in the same areas.
     pub zone: u32,
-    /// Only those with the same are together.
+    /// Only peers with the same enclosure share islands.
     pub enclosure: u32,
-    /// What its client can join, a bit for each.
+    /// Its client's capabilities, one bit each.
     pub capabilities: u8,
-    /// Up to here it comes together with others, if they do too.
+    /// Join distance in metres; the smaller one of two peers applies.
     pub join_m: f32,
-    /// Beyond this it parts.
+    /// Leave distance in metres; the smaller one of two peers applies.
     pub leave_m: f32,
 }
 
-/// What must not be.
+/// A violated invariant.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum Violation {
-    /// A peer is in two islands at once.
+    /// A peer is in two islands.
     #[error("{0} is in two islands")]
     TwoIslands(Address),
-    /// Peers in the world and peers in islands are not the same number.
+    /// The number of peers to be placed differs from the number of peers in islands.
     #[error("{present} peers are in the world and {placed} in islands")]
     PeerCountMismatch {
-        /// Peers in the world.
+        /// Peers in the world that belong in an island.
         present: usize,
         /// Peers in islands.
         placed: usize,
     },
-    /// An island has nobody in it.
+    /// An island has no members.
     #[error("{0} is empty")]
     Empty(IslandId),
     /// Two islands have the same id.
@@ -93,59 +94,59 @@ pub enum Violation {
     /// An island is larger than its limit.
     #[error("{0} has {1} members")]
     TooLarge(IslandId, usize),
-    /// An island does not hold together at the leave distance.
-    #[error("{0} falls apart")]
+    /// The members of an island are not connected at the leave distance.
+    #[error("the members of {0} are not connected")]
     NotConnected(IslandId),
-    /// Two islands are within the join distance, fit together, and are two.
-    #[error("{0} and {1} should be one")]
+    /// Two islands are within the join distance and fit the limit together, but did not merge.
+    #[error("{0} and {1} should have merged")]
     Unmerged(IslandId, IslandId),
-    /// Members of an island are still held together by the leave distance and are not together.
-    #[error("{0} was parted without need")]
+    /// Former members of one island are still connected at the leave distance, but were split.
+    #[error("{0} was split without need")]
     NeedlessSplit(IslandId),
-    /// Members of an island are together who were not, and are not within the join distance.
-    #[error("{0} was put together from afar")]
+    /// Members that did not share an island before were merged without a link at the join distance.
+    #[error("{0} merged beyond the join distance")]
     JoinedTooFar(IslandId),
-    /// An island is on a node that cannot hold it, or on none, while one that its rule names could.
-    #[error("{0} could be where all of it has room")]
+    /// An island is on a node that cannot host it, or on none, although a node that its rule names could.
+    #[error("{0} could be on a node that has room for it")]
     BadlyPlaced(IslandId),
-    /// Somebody who disconnected is in an island.
-    #[error("{0} has left and is in an island")]
+    /// A disconnected peer is in an island.
+    #[error("{0} disconnected and is in an island")]
     StaleMember(Address),
-    /// Of two islands that merged, the smaller survived, or the younger of two alike.
-    #[error("{survivor} survived {ended}")]
+    /// The smaller of two merged islands survived, or the younger of two with the same size.
+    #[error("{survivor} survived instead of {ended}")]
     WrongSurvivor {
         /// The island that should have ended.
         survivor: IslandId,
         /// The island that should have survived.
         ended: IslandId,
     },
-    /// An id that had been used was used again.
-    #[error("{0} was opened again")]
+    /// A new island has an id that was used before.
+    #[error("id {0} was reused")]
     ReusedId(IslandId),
-    /// What was announced of islands and members is not what is.
-    #[error("the announcements do not add up at {0}")]
+    /// Outputs about islands and members do not match the partition.
+    #[error("the outputs about {0} do not match the islands")]
     OutputMismatch(IslandId),
-    /// A peer was told what it had been told, or was told twice in a flush.
-    #[error("{0} was told for nothing")]
+    /// A peer got the same assignment again, or two in one flush.
+    #[error("{0} got a redundant assignment")]
     RedundantAssignment(Address),
-    /// A peer was told something that is not so.
-    #[error("{0} was told of {1}, which it is not in")]
+    /// A peer was assigned to an island that it is not in.
+    #[error("{0} was assigned to {1}, which it is not in")]
     WrongAssignment(Address, IslandId),
-    /// A peer was told that it came from an island that it was not last told of.
-    #[error("{0} was told of a wrong former island")]
+    /// An assignment names a former island other than that of the last assignment.
+    #[error("the assignment of {0} names a wrong former island")]
     WrongFormerIsland(Address),
-    /// A peer whose island or transport changed was not told.
-    #[error("{0} was not told")]
+    /// The island or node of a peer changed, but it got no assignment.
+    #[error("{0} got no assignment")]
     MissingAssignment(Address),
 }
 
 impl Bounds {
-    /// The same for everybody.
+    /// The same bounds for all peers.
     pub fn uniform(limit: u32, join_distance_m: f32, leave_distance_m: f32) -> Self {
         Self { limit, join_distance_m, leave_distance_m, per_peer: None }
     }
 
-    /// The bounds that an engine works within at present.
+    /// The bounds in effect in an engine.
     pub fn of(engine: &Engine) -> Self {
         let &Settings { join_distance_m, leave_distance_m, .. } = engine.settings();
         Self {
@@ -154,52 +155,52 @@ impl Bounds {
         }
     }
 
-    /// Up to where two come together; `None`: they never do.
+    /// Join distance of two peers, in metres; `None`: they may not share an island.
     pub fn join_m(&self, one: Address, other: Address) -> Option<f32> {
-        self.smaller_of_pair(one, other, self.join_distance_m, |terms| terms.join_m)
+        self.smaller_of_pair(one, other, self.join_distance_m, |bounds| bounds.join_m)
     }
 
-    /// Beyond where two part; `None`: they are never together.
+    /// Leave distance of two peers, in metres; `None`: they may not share an island.
     pub fn leave_m(&self, one: Address, other: Address) -> Option<f32> {
-        self.smaller_of_pair(one, other, self.leave_distance_m, |terms| terms.leave_m)
+        self.smaller_of_pair(one, other, self.leave_distance_m, |bounds| bounds.leave_m)
     }
 
     fn smaller_of_pair(
         &self,
         one: Address,
         other: Address,
-        plain_m: f32,
-        own: impl Fn(&PeerBounds) -> f32,
+        uniform_m: f32,
+        of_peer: impl Fn(&PeerBounds) -> f32,
     ) -> Option<f32> {
-        let Some(PerPeerBounds { peers, .. }) = &self.per_peer else { return Some(plain_m) };
-        let (Some(one), Some(other)) = (peers.get(&one), peers.get(&other)) else { return Some(plain_m) };
-        (one.enclosure == other.enclosure).then(|| own(one).min(own(other)))
+        let Some(PerPeerBounds { peers, .. }) = &self.per_peer else { return Some(uniform_m) };
+        let (Some(one), Some(other)) = (peers.get(&one), peers.get(&other)) else { return Some(uniform_m) };
+        (one.enclosure == other.enclosure).then(|| of_peer(one).min(of_peer(other)))
     }
 
-    /// The most members that an island of these may have.
+    /// Size limit of an island with these members.
     pub fn limit_of(&self, members: impl IntoIterator<Item = Address>) -> u32 {
         let Some(PerPeerBounds { peers, limits }) = &self.per_peer else { return self.limit };
-        let terms: Vec<&PeerBounds> = members.into_iter().filter_map(|peer| peers.get(&peer)).collect();
-        let capabilities = terms.iter().fold(u8::MAX, |all, terms| all & terms.capabilities);
-        let limit = |terms: &&PeerBounds| limits.get(&(terms.zone, capabilities)).copied();
-        terms.iter().filter_map(limit).min().unwrap_or(self.limit)
+        let bounds: Vec<&PeerBounds> = members.into_iter().filter_map(|peer| peers.get(&peer)).collect();
+        let capabilities = bounds.iter().fold(u8::MAX, |all, bounds| all & bounds.capabilities);
+        let limit = |bounds: &&PeerBounds| limits.get(&(bounds.zone, capabilities)).copied();
+        bounds.iter().filter_map(limit).min().unwrap_or(self.limit)
     }
 
-    /// To whose company a peer is kept.
+    /// The enclosure of a peer; `None`: all peers have the same.
     pub(crate) fn enclosure(&self, peer: Address) -> Option<u32> {
         Some(self.per_peer.as_ref()?.peers.get(&peer)?.enclosure)
     }
 
-    /// The greatest distance at which anybody parts.
+    /// The greatest leave distance of any peer, in metres.
     fn max_leave_m(&self) -> f32 {
-        let terms = self.per_peer.iter().flat_map(|terms| terms.peers.values());
-        terms.map(|terms| terms.leave_m).fold(self.leave_distance_m, f32::max)
+        let bounds = self.per_peer.iter().flat_map(|bounds| bounds.peers.values());
+        bounds.map(|bounds| bounds.leave_m).fold(self.leave_distance_m, f32::max)
     }
 }
 
 impl Partition {
-    /// What an engine shows: where somebody else says who is together, with the spot of each cluster
-    /// for the places of its members.
+    /// The partition of an engine. If clusters are given, all members of a cluster have the position
+    /// that the engine uses for the cluster.
     pub fn of(engine: &Engine) -> Self {
         let islands = engine.spatial_members().map(|(island, members)| IslandMembers {
             id: island.id(),
@@ -209,14 +210,18 @@ impl Partition {
         Self { islands: islands.collect() }
     }
 
-    /// Each peer with the place of its island in `islands`.
+    /// Each peer with the index of its island in `islands`.
     fn peers(&self) -> impl Iterator<Item = (usize, Address, Position)> {
         let islands = self.islands.iter().enumerate();
         islands.flat_map(|(index, island)| island.members.iter().map(move |&(peer, at)| (index, peer, at)))
     }
 
-    /// Checks that each peer is in one island, that no island is above the limit, that the members
-    /// of each are connected at the leave distance, and that no two islands should be one.
+    /// Checks that each peer is in one island, that no island is empty or above the limit, that the members
+    /// of each are connected at the leave distance, and that no two islands should have merged.
+    ///
+    /// # Errors
+    ///
+    /// The first violation found.
     pub fn check(&self, bounds: &Bounds) -> Result<(), Violation> {
         let mut seen = HashMap::new();
         for (_, peer, _) in self.peers() {
@@ -269,7 +274,7 @@ impl Partition {
     }
 }
 
-/// Calls `visit` with each two that are within a distance of each other.
+/// Calls `visit` with each pair of peers within a distance of each other: a sweep along x.
 pub(crate) fn for_each_pair<T: Copy>(
     mut peers: Vec<(usize, T, Position)>,
     distance_m: f32,
@@ -277,7 +282,7 @@ pub(crate) fn for_each_pair<T: Copy>(
 ) {
     peers.sort_by(|a, b| a.2.x.total_cmp(&b.2.x));
     for (index, &one) in peers.iter().enumerate() {
-        // One metre more than needed, for whatever rounding does to the difference.
+        // One metre more than needed, to allow for rounding of the difference.
         let near = peers[index + 1..].iter().take_while(|other| other.2.x - one.2.x <= distance_m + 1.0);
         for &other in near {
             if one.2.ground_distance_squared(other.2) <= distance_m * distance_m {
@@ -287,7 +292,7 @@ pub(crate) fn for_each_pair<T: Copy>(
     }
 }
 
-/// Whether these are connected through hops of at most the leave distance.
+/// Whether hops of at most the leave distance connect these members.
 pub(crate) fn is_connected(members: &[(Address, Position)], bounds: &Bounds) -> bool {
     let mut unseen = members.to_vec();
     let mut frontier: Vec<(Address, Position)> = unseen.pop().into_iter().collect();

@@ -1,38 +1,40 @@
+//! Areas of the ground that rules name, as sets of shapes.
+
 use crate::spatial::Point;
 
 /// The side of a parcel, in metres.
 pub(super) const PARCEL_M: f64 = 16.0;
 
-/// A place that rules are about.
+/// The part of the ground that a rule applies to.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Area {
-    /// What to call it in explanations.
+    /// Its name in explanations.
     pub label: String,
-    /// It is all of these together.
+    /// The area is the union of these.
     pub shapes: Vec<Shape>,
 }
 
-/// A part of the ground, in metres.
+/// One shape of an area. Coordinates are x and z, in metres.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Shape {
-    /// With its lower edges, without its upper ones, so that neighbours share no point.
+    /// Contains its lower edges but not its upper ones, so that adjacent rectangles share no point.
     Rectangle {
-        /// The least x and z.
+        /// Least x and z, inside.
         from: [f64; 2],
-        /// The greatest, which are outside.
+        /// Greatest x and z, outside.
         to: [f64; 2],
     },
-    /// With its edge.
+    /// Contains its edge.
     Circle {
-        /// x and z.
+        /// Centre: x and z.
         center: [f64; 2],
-        /// How far it reaches.
+        /// Radius in metres, above 0.
         radius_m: f64,
     },
 }
 
 impl Shape {
-    /// The parcels from one to another, both included.
+    /// The rectangle of the parcels between two corner parcels, both included, in any order.
     pub(super) fn parcels(from: [i32; 2], to: [i32; 2]) -> Self {
         let [[from_x, from_z], [to_x, to_z]] = [from, to].map(|corner| corner.map(f64::from));
         Self::Rectangle {
@@ -52,7 +54,7 @@ impl Shape {
         }
     }
 
-    /// The corners of the rectangle around it.
+    /// The least and the greatest corner of the bounding rectangle.
     pub(super) fn bounds(self) -> ([f64; 2], [f64; 2]) {
         match self {
             Self::Rectangle { from, to } => (from, to),

@@ -1,28 +1,30 @@
+//! Spatial index of areas: a hierarchy of hash grids.
+
 use rustc_hash::FxHashMap;
 
 use super::area::{Area, PARCEL_M, Shape};
 use crate::spatial::Point;
 
-/// Which areas a point is in, found without looking at all of them.
+/// Finds the areas that contain a point without testing every area.
 ///
-/// Shapes lie on the sheets of several grids, each sixteen times as coarse as the one before, on
-/// the finest where they cover only a few squares.
+/// A hierarchy of hash grids: each grid is sixteen times as coarse as the one before. A shape is stored in
+/// the finest grid in which it covers only a few cells.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct AreaIndex {
-    /// By grid and square, the shapes that may reach into it, with their areas.
+    /// By grid and cell: the shapes with a bounding rectangle that overlaps the cell, each with its area.
     cells: FxHashMap<(u8, i32, i32), Vec<(u32, Shape)>>,
-    /// Which grids have anything on them.
+    /// The grids that contain any shape, in ascending order.
     grids: Vec<u8>,
 }
 
-/// A shape goes to the finest grid on which it covers at most so many squares a side.
+/// A shape is stored in the finest grid in which it is at most this many cells wide.
 const MAX_CELLS_PER_SIDE: f64 = 4.0;
 const GRID_RATIO: f64 = 16.0;
-/// The side of the coarsest square is beyond any world.
+/// Number of the coarsest grid. Its cells (16 m × 16⁵) are larger than any world.
 const COARSEST_GRID: u8 = 5;
 
 impl AreaIndex {
-    /// An atlas of those of the areas that are `wanted`.
+    /// An index of those areas for which `is_included(number)` is true.
     pub(crate) fn new(areas: &[Area], is_included: impl Fn(usize) -> bool) -> Self {
         let mut area_index = Self::default();
         for (index, area) in areas.iter().enumerate().filter(|(index, _)| is_included(*index)) {
@@ -52,7 +54,7 @@ impl AreaIndex {
         self.grids.is_empty()
     }
 
-    /// Puts the areas that a point is in into `found`, in order.
+    /// Replaces `found` by the areas that contain a point, in ascending order.
     pub(crate) fn find(&self, at: Point, found: &mut Vec<u32>) {
         found.clear();
         for &grid in &self.grids {
@@ -68,7 +70,7 @@ impl AreaIndex {
     }
 }
 
-/// The side of a grid's squares, in metres.
+/// The side of a grid's cells, in metres.
 fn cell_side_m(grid: u8) -> f64 {
     PARCEL_M * GRID_RATIO.powi(i32::from(grid))
 }

@@ -1,10 +1,10 @@
-//! Owner rules: how the people of a place are to talk.
+//! Owner rules: which transports, island sizes and distances apply in which area.
 //!
-//! Rules are an ordered list; the first that matches an island decides. A rule matches by area, by
-//! how many people there are, by how crowded the area is and by the time of day, and says which
-//! transports to use, in order of preference. What is written about a place (its area, the time of
-//! day, how crowded it is) decides who is together with whom; how many people an island has does
-//! not, and so distances cannot hang on it.
+//! Rules are an ordered list; the first that matches an island decides. A rule matches by area, by the
+//! number of members of the island, by the number of peers in the area and by the time of day, and names
+//! transports in order of preference. The conditions on the place (area, time of day, number of peers in
+//! the area) decide which peers may share an island; the number of members of an island does not, and
+//! therefore distances cannot depend on it.
 //!
 //! [`Rules::parse`] reads them from TOML.
 
@@ -22,100 +22,99 @@ pub use parse::RulesError;
 
 use crate::registry::TransportKind;
 
-/// Rules as their owner wrote them. The default has none.
+/// The owner's rules. The default value has none.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Rules {
     /// In the order in which they are tried.
     pub rules: Vec<Rule>,
     /// The areas that rules name, by [`Rule::area`].
     pub areas: Vec<Area>,
-    /// What is used where no rule matches, or nothing that a rule wants is to be had, in order of
+    /// The transports where no rule matches or none of the rule's own is available, in order of
     /// preference. `None`: [`DEFAULT_TRANSPORTS`].
     pub default_transports: Option<Vec<TransportChoice>>,
 }
 
-/// LiveKit, then WebSocket rooms.
+/// The default transports of a rules file that sets none: LiveKit, then WebSocket rooms.
 pub const DEFAULT_TRANSPORTS: [TransportChoice; 2] =
     [TransportChoice::Kind(TransportKind::LiveKit), TransportChoice::Kind(TransportKind::WsRoom)];
 
-/// One rule.
+/// One rule. Each condition that is absent always holds.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Rule {
-    /// What it is called; no two are called the same.
+    /// Its name, unique in a file.
     pub name: String,
-    /// Where it holds: an index into [`Rules::areas`]. `None`: everywhere.
+    /// Its area: an index into [`Rules::areas`]. `None`: the whole world.
     pub area: Option<usize>,
-    /// Whether those inside the area are together only among themselves.
+    /// Whether peers inside the area share islands only with each other.
     pub exclusive: bool,
-    /// How many people the island may have.
+    /// Condition: the number of members of the island.
     pub people: CountRange,
-    /// How many people the area, or without one the world, may hold, in whatever islands.
+    /// Condition: the number of peers in the area, or in the world if the rule has no area, over all
+    /// islands.
     pub crowding: Option<CountRange>,
-    /// When it holds.
+    /// Condition: the time of day.
     pub hours: Option<Hours>,
-    /// What to use, in order of preference. `None`: what is used without a rule.
+    /// Transports in order of preference. `None`: the default transports.
     pub transports: Option<Vec<TransportChoice>>,
-    /// The most members of an island. `None`: the setting.
+    /// Size limit of an island. `None`: the setting.
     pub island_size: Option<u32>,
-    /// The distances that hold in the area. `None`: those of the next rule that has some, or the
-    /// setting's.
+    /// Distances in the area. `None`: those of the next rule that sets them, or the settings'.
     pub distances: Option<Distances>,
-    /// How long a change must last before it counts. `None`: the setting.
+    /// Settling time: how long a change must last before it takes effect. `None`: the setting.
     pub settling: Option<Duration>,
 }
 
-/// A transport as a rule names it.
+/// A transport that a rule names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TransportChoice {
-    /// Any node of this kind: the least loaded.
+    /// The least loaded node of this kind.
     Kind(TransportKind),
-    /// This node.
+    /// The node with this name.
     Node(NodeName),
 }
 
-/// From so many to so many, both included.
+/// A range of numbers, both ends included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CountRange {
-    /// The least.
+    /// Least number.
     pub min: u32,
-    /// The most.
+    /// Greatest number.
     pub max: u32,
 }
 
-/// When people come together and when they part. Metres on the ground; see
-/// [`InvalidSettings`](crate::Settings).
+/// Join and leave distance, in metres on the ground. See [`Settings`](crate::Settings) for their bounds.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Distances {
-    /// Up to here they come together.
+    /// Up to this distance peers are linked.
     pub join_m: f32,
-    /// Beyond this they part.
+    /// Beyond this distance linked peers are no longer linked.
     pub leave_m: f32,
 }
 
-/// A part of the day, in UTC.
+/// A part of the day, in UTC. It may extend past midnight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Hours {
-    /// The first minute of the day that is in it.
+    /// First minute of the day inside, 0 to 1,439.
     pub from: u16,
-    /// The first that is not; less than `from` when it goes past midnight.
+    /// First minute outside, 0 to 1,440; less than `from` if the range extends past midnight.
     pub to: u16,
 }
 
-/// Minutes of a day.
+/// Minutes in a day.
 pub(crate) const DAY_MINUTES: u16 = 24 * 60;
 
 impl CountRange {
-    /// Any number.
+    /// Contains every number.
     pub const ANY: Self = Self { min: 0, max: u32::MAX };
 
-    /// Whether so many are in it.
+    /// Whether `count` is in the range.
     pub fn contains(self, count: u32) -> bool {
         (self.min..=self.max).contains(&count)
     }
 }
 
 impl Hours {
-    /// Whether a minute of the day is in it.
+    /// Whether a minute of the day, 0 to 1,439, is inside.
     pub fn contains(self, minute: u16) -> bool {
         if self.from < self.to {
             (self.from..self.to).contains(&minute)
@@ -126,26 +125,26 @@ impl Hours {
 }
 
 impl Rules {
-    /// What is used where no rule says otherwise.
+    /// The transports of islands without a rule, in order of preference.
     pub fn default_transports(&self) -> &[TransportChoice] {
         self.default_transports.as_deref().unwrap_or(&DEFAULT_TRANSPORTS)
     }
 
-    /// Rules that never decide, each with one before it that matches wherever it does. They may
-    /// still set distances, sizes and settling times.
+    /// Rules that never decide, each with an earlier rule that matches wherever it does, both by name.
+    /// Shadowed rules may still set distances, sizes and settling times.
     pub fn shadowed_rules(&self) -> impl Iterator<Item = (&str, &str)> {
         let always =
             |rule: &Rule| rule.people == CountRange::ANY && rule.crowding.is_none() && rule.hours.is_none();
-        self.rules.iter().enumerate().filter_map(move |(place, rule)| {
+        self.rules.iter().enumerate().filter_map(move |(index, rule)| {
             let covers =
-                |before: &&Rule| always(before) && (before.area.is_none() || before.area == rule.area);
-            let before = self.rules[..place].iter().find(covers)?;
-            Some((rule.name.as_str(), before.name.as_str()))
+                |earlier: &&Rule| always(earlier) && (earlier.area.is_none() || earlier.area == rule.area);
+            let earlier = self.rules[..index].iter().find(covers)?;
+            Some((rule.name.as_str(), earlier.name.as_str()))
         })
     }
 
-    /// What an island under this rule may use, in order of preference: what the rule wants, then
-    /// what is used without a rule. `None` stands for no rule.
+    /// The transports of an island under a rule, in order of preference: those of the rule, then the
+    /// defaults. `None`: no rule decides for the island.
     pub fn choices(&self, rule: Option<usize>) -> impl Iterator<Item = &TransportChoice> {
         let own = rule.and_then(|rule| self.rules[rule].transports.as_deref()).unwrap_or_default();
         own.iter().chain(self.default_transports())

@@ -1,4 +1,4 @@
-//! Rules from TOML.
+//! Parses and validates a rules file (TOML). Errors name line and column.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -15,37 +15,40 @@ use super::{
 };
 use crate::{engine::MAX_COORDINATE_M, registry::TransportKind, settings};
 
-/// Why a text is no set of rules.
+/// Why a rules file was rejected, and where.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("line {line}, column {column}: {reason}")]
 pub struct RulesError {
-    /// From 1.
+    /// Line, from 1.
     pub line: usize,
-    /// In characters, from 1.
+    /// Column in characters, from 1.
     pub column: usize,
-    /// What is wrong there.
+    /// The error at that place.
     pub reason: String,
 }
 
-/// The most rules that a set has.
+/// Maximum number of rules in a file.
 const MAX_RULES: usize = 65_000;
 const MAX_NAME_CHARS: usize = 64;
 
 impl Rules {
-    /// Reads rules. All of them are right, or none is taken.
+    /// Parses a rules file. A file with any error is rejected as a whole.
+    ///
+    /// # Errors
+    ///
+    /// The first error found: the TOML is malformed, a key is unknown, or a value is out of bounds.
     pub fn parse(text: &str) -> Result<Self, RulesError> {
-        let refused = |(span, reason): SpannedReason| {
+        let reject = |(span, reason): SpannedReason| {
             let (line, column) = line_and_column(text, span.start);
             RulesError { line, column, reason }
         };
-        let file: RulesFile = toml::from_str(text).map_err(|error| {
-            refused((error.span().unwrap_or_default(), error.message().trim().to_owned()))
-        })?;
-        RulesReader::default().read(file).map_err(refused)
+        let file: RulesFile = toml::from_str(text)
+            .map_err(|error| reject((error.span().unwrap_or_default(), error.message().trim().to_owned())))?;
+        RulesReader::default().read(file).map_err(reject)
     }
 }
 
-/// Where, and what is wrong there.
+/// An error and the bytes of the file that it is about.
 type SpannedReason = (Range<usize>, String);
 
 fn line_and_column(text: &str, offset: usize) -> (usize, usize) {
@@ -64,7 +67,7 @@ struct RulesFile {
     rule: Vec<RawRule>,
 }
 
-/// A kind, or a table that names a node, each with its place.
+/// Each value is a kind, or a table that names a node; with spans for error messages.
 type RawChoices = Spanned<Vec<Spanned<toml::Value>>>;
 /// The parcels of each scene.
 type Scenes = BTreeMap<String, Vec<ParcelRange>>;
@@ -96,11 +99,11 @@ struct RawRule {
 struct RawCount {
     #[serde(default)]
     min: u32,
-    #[serde(default = "any")]
+    #[serde(default = "unbounded")]
     max: u32,
 }
 
-fn any() -> u32 {
+fn unbounded() -> u32 {
     u32::MAX
 }
 
@@ -127,7 +130,7 @@ struct RawCircle {
     radius_m: f64,
 }
 
-/// A string with its place: `"3,-4"`, or `"3,-4..5,6"` for a rectangle of parcels.
+/// Parcels, with spans for error messages: `"3,-4"`, or `"3,-4..5,6"` for a rectangle of parcels.
 type RawParcels = Vec<Spanned<String>>;
 
 fn parcels(raw: &RawParcels) -> Result<Vec<ParcelRange>, SpannedReason> {
@@ -135,8 +138,9 @@ fn parcels(raw: &RawParcels) -> Result<Vec<ParcelRange>, SpannedReason> {
         let text = raw.get_ref();
         let (from, to) = text.split_once("..").unwrap_or((text, text));
         parcel(from).zip(parcel(to)).map(|(from, to)| ParcelRange { from, to }).ok_or_else(|| {
-            let reason =
-                format!("`{text}` is no parcel: \"3,-4\" is, and \"3,-4..5,6\" is a rectangle of them");
+            let reason = format!(
+                "`{text}` is not a parcel: expected \"3,-4\", or \"3,-4..5,6\" for a rectangle of parcels"
+            );
             (raw.span(), reason)
         })
     };
@@ -171,17 +175,17 @@ impl<'de> Deserialize<'de> for Hours {
         });
         hours.ok_or_else(|| {
             D::Error::custom(format!(
-                "`{text}` is no part of a day: \"09:00-17:30\" is, and \"22:00-06:00\", in UTC"
+                "`{text}` is not a part of a day: expected UTC times such as \"09:00-17:30\" or \"22:00-06:00\""
             ))
         })
     }
 }
 
-/// What is known so far while a file is read.
+/// Validates the rules of a file one after the other.
 #[derive(std::default::Default)]
 struct RulesReader {
     areas: Vec<Area>,
-    /// By their shapes: what is the same ground is one area.
+    /// Index in `areas` by shapes, so that equal shapes are one area.
     area_by_shapes: HashMap<String, usize>,
     rule_by_name: HashMap<String, usize>,
 }
@@ -212,13 +216,13 @@ impl RulesReader {
         if let Some(exclusive) = &raw.exclusive
             && raw.area.is_none()
         {
-            return Err((exclusive.span(), "only a rule with an area can be exclusive, or not".to_owned()));
+            return Err((exclusive.span(), "only a rule with an area can set exclusive".to_owned()));
         }
         let area = match raw.area {
             Some(area) => Some(self.area(area, scenes)?),
             None => None,
         };
-        let counted = raw.people.is_some();
+        let counts_members = raw.people.is_some();
         let rule = Rule {
             name,
             area,
@@ -228,7 +232,7 @@ impl RulesReader {
             hours: raw.hours,
             transports: raw.transports.map(choices).transpose()?,
             island_size: raw.island_size.map(size).transpose()?,
-            distances: distances(raw.join_distance_m, raw.leave_distance_m, counted)?,
+            distances: distances(raw.join_distance_m, raw.leave_distance_m, counts_members)?,
             settling: raw.settling_s.map(settling).transpose()?,
         };
         Ok(rule)
@@ -239,12 +243,13 @@ impl RulesReader {
         let name = name.into_inner();
         let length = name.chars().count();
         if !(1..=MAX_NAME_CHARS).contains(&length) || name.chars().any(char::is_control) {
-            let reason = format!("a rule's name has 1 to {MAX_NAME_CHARS} characters, in one line");
+            let reason =
+                format!("a rule's name has 1 to {MAX_NAME_CHARS} characters and no control characters");
             return Err((span, reason));
         }
         let number = self.rule_by_name.len() + 1;
         if let Some(other) = self.rule_by_name.insert(name.clone(), number) {
-            return Err((span, format!("rule {other} is called `{name}` already")));
+            return Err((span, format!("rule {other} already has the name `{name}`")));
         }
         Ok(name)
     }
@@ -252,11 +257,11 @@ impl RulesReader {
     fn area(&mut self, raw: Spanned<RawArea>, scenes: &Scenes) -> Result<usize, SpannedReason> {
         let span = raw.span();
         let raw = raw.into_inner();
-        let refused = |reason: String| Err((span.clone(), reason));
+        let reject = |reason: String| Err((span.clone(), reason));
         let area = match raw {
             RawArea { scene: Some(scene), parcels: None, rectangle: None, circle: None } => {
                 let Some(parcels) = scenes.get(&scene) else {
-                    return refused(format!("no scene is called `{scene}`: [scenes] lists them"));
+                    return reject(format!("unknown scene `{scene}`: it is not in [scenes]"));
                 };
                 Area { label: format!("scene {scene}"), shapes: shapes(parcels) }
             }
@@ -271,8 +276,8 @@ impl RulesReader {
                 circle: None,
             } => {
                 if !from.iter().zip(&to).all(|(from, to)| from < to) || !is_within_world(&[from, to]) {
-                    return refused(
-                        "a rectangle goes from its least x and z to its greatest, in metres".into(),
+                    return reject(
+                        "a rectangle has the least x and z in from and the greatest in to, in metres".into(),
                     );
                 }
                 let label = format!("rectangle {},{} to {},{}", from[0], from[1], to[0], to[1]);
@@ -285,24 +290,24 @@ impl RulesReader {
                 circle: Some(RawCircle { center, radius_m }),
             } => {
                 if !is_within_world(&[center, [radius_m, 0.0]]) || radius_m <= 0.0 {
-                    return refused("a circle has a center x and z and a radius above 0, in metres".into());
+                    return reject("a circle has a center x and z and a radius above 0, in metres".into());
                 }
                 let label = format!("circle of {radius_m} m around {},{}", center[0], center[1]);
                 Area { label, shapes: vec![Shape::Circle { center, radius_m }] }
             }
             _ => {
-                return refused("an area is one of scene, parcels, rectangle and circle".into());
+                return reject("an area is one of scene, parcels, rectangle and circle".into());
             }
         };
         if area.shapes.is_empty() {
-            return refused(format!("{} has no parcels", area.label));
+            return reject(format!("{} has no parcels", area.label));
         }
         let next = self.areas.len();
-        let known = *self.area_by_shapes.entry(format!("{:?}", area.shapes)).or_insert(next);
-        if known == next {
+        let index = *self.area_by_shapes.entry(format!("{:?}", area.shapes)).or_insert(next);
+        if index == next {
             self.areas.push(area);
         }
-        Ok(known)
+        Ok(index)
     }
 }
 
@@ -330,7 +335,7 @@ fn count(raw: Spanned<RawCount>) -> Result<CountRange, SpannedReason> {
     if min <= max {
         Ok(CountRange { min, max })
     } else {
-        Err((span, format!("min is {min} and max is {max}")))
+        Err((span, format!("min {min} is above max {max}")))
     }
 }
 
@@ -338,28 +343,28 @@ fn choices(raw: RawChoices) -> Result<Vec<TransportChoice>, SpannedReason> {
     let span = raw.span();
     let choices: Vec<TransportChoice> = raw.into_inner().into_iter().map(choice).collect::<Result<_, _>>()?;
     if choices.is_empty() {
-        return Err((span, "there must be one transport at least".to_owned()));
+        return Err((span, "at least one transport is required".to_owned()));
     }
     Ok(choices)
 }
 
 fn choice(raw: Spanned<toml::Value>) -> Result<TransportChoice, SpannedReason> {
-    let refused = |reason: String| (raw.span(), reason);
+    let reject = |reason: String| (raw.span(), reason);
     if let Some(text) = raw.get_ref().as_str() {
         let kind: Result<TransportKind, ()> = text.parse();
         return kind.map(TransportChoice::Kind).map_err(|()| {
-            refused(format!(
-                "`{text}` is no kind of transport: ws-room, livekit, p2p and external are; \
+            reject(format!(
+                "`{text}` is not a kind of transport (ws-room, livekit, p2p, external); \
                  a node is written {{ node = \"{text}\" }}"
             ))
         });
     }
     let table = raw.get_ref().as_table().filter(|table| table.len() == 1);
     let Some(node) = table.and_then(|table| table.get("node")?.as_str()) else {
-        return Err(refused("a transport is a kind, such as \"ws-room\", or { node = \"name\" }".to_owned()));
+        return Err(reject("a transport is a kind, such as \"ws-room\", or { node = \"name\" }".to_owned()));
     };
     let name: Result<NodeName, _> = node.parse();
-    name.map(TransportChoice::Node).map_err(|error| refused(format!("`{node}`: {error}")))
+    name.map(TransportChoice::Node).map_err(|error| reject(format!("`{node}`: {error}")))
 }
 
 fn size(raw: Spanned<u32>) -> Result<u32, SpannedReason> {
@@ -368,24 +373,24 @@ fn size(raw: Spanned<u32>) -> Result<u32, SpannedReason> {
     if (1..=settings::MAX_ISLAND_SIZE).contains(&size) {
         return Ok(size);
     }
-    Err((span, format!("an island has 1 to {} members", settings::MAX_ISLAND_SIZE)))
+    Err((span, format!("island_size must be 1 to {}", settings::MAX_ISLAND_SIZE)))
 }
 
 fn distances(
     join: Option<Spanned<f32>>,
     leave: Option<Spanned<f32>>,
-    counted: bool,
+    counts_members: bool,
 ) -> Result<Option<Distances>, SpannedReason> {
     let (join, leave) = match (join, leave) {
         (None, None) => return Ok(None),
         (Some(join), Some(leave)) => (join, leave),
         (Some(one), None) | (None, Some(one)) => {
-            return Err((one.span(), "join_distance_m and leave_distance_m come together".to_owned()));
+            return Err((one.span(), "join_distance_m and leave_distance_m must be set together".to_owned()));
         }
     };
-    if counted {
-        let reason = "distances decide how many people an island has, so that a rule about people cannot set \
-                      them: use crowding, or a rule of their own";
+    if counts_members {
+        let reason = "a rule with people cannot set distances, because distances decide how many members an \
+                      island has: use crowding, or a separate rule";
         return Err((join.span(), reason.to_owned()));
     }
     let (join_span, leave_span) = (join.span(), leave.span());

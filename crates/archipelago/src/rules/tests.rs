@@ -1,3 +1,5 @@
+//! Tests of the rules file: parsing, errors with their place, shadowed rules and the area index.
+
 use super::*;
 use crate::spatial::Point;
 
@@ -5,7 +7,7 @@ fn rules(text: &str) -> Rules {
     Rules::parse(text).unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// Line, column and reason.
+/// Line, column and reason of the error in a file that must be rejected.
 fn parse_error(text: &str) -> (usize, usize, String) {
     let RulesError { line, column, reason } = Rules::parse(text).unwrap_err();
     (line, column, reason)
@@ -51,11 +53,7 @@ fn every_rule_key_is_parsed() {
         settling: Some(Duration::from_millis(500)),
     };
     assert_eq!(rules.rules[0], night);
-    assert_eq!(
-        (rules.rules[1].area, rules.rules[1].exclusive),
-        (Some(0), true),
-        "the same ground is one area"
-    );
+    assert_eq!((rules.rules[1].area, rules.rules[1].exclusive), (Some(0), true), "equal shapes are one area");
     assert_eq!(rules.rules[1].distances, Some(Distances { join_m: 10.0, leave_m: 12.5 }));
     assert_eq!(rules.areas.len(), 1);
     let choices: Vec<String> = rules.choices(Some(0)).map(TransportChoice::to_string).collect();
@@ -70,24 +68,24 @@ fn invalid_rules_report_line_and_column() {
     assert_eq!(parse_error("[[rule]]\narea = { scene = \"x\" }").2, "missing field `name`");
     assert_eq!(parse_error("[[rule]\n").0, 1);
     for (body, column, reason) in [
-        ("area = { scene = \"nowhere\" }", 8, "no scene is called `nowhere`"),
+        ("area = { scene = \"nowhere\" }", 8, "unknown scene `nowhere`"),
         ("area = { scene = \"a\", parcels = [] }", 8, "an area is one of"),
         ("area = { parcels = [] }", 8, "has no parcels"),
-        ("area = { parcels = [\"1;2\"] }", 21, "`1;2` is no parcel"),
-        ("area = { rectangle = { from = [9, 0], to = [3, 4] } }", 8, "a rectangle goes from"),
+        ("area = { parcels = [\"1;2\"] }", 21, "`1;2` is not a parcel"),
+        ("area = { rectangle = { from = [9, 0], to = [3, 4] } }", 8, "a rectangle has"),
         ("area = { circle = { center = [0, 0], radius_m = -1 } }", 8, "a circle has"),
         ("area = { circle = { center = [0, nan], radius_m = 1 } }", 8, "a circle has"),
         ("exclusive = true", 13, "only a rule with an area"),
-        ("people = { min = 5, max = 4 }", 10, "min is 5 and max is 4"),
+        ("people = { min = 5, max = 4 }", 10, "min 5 is above max 4"),
         ("people = { most = 4 }", 12, "unknown field `most`"),
-        ("hours = \"25:00-26:00\"", 9, "`25:00-26:00` is no part of a day"),
-        ("hours = \"10:00-10:00\"", 9, "is no part of a day"),
-        ("transports = []", 14, "there must be one transport"),
-        ("transports = [\"livkit\"]", 15, "`livkit` is no kind of transport"),
+        ("hours = \"25:00-26:00\"", 9, "`25:00-26:00` is not a part of a day"),
+        ("hours = \"10:00-10:00\"", 9, "is not a part of a day"),
+        ("transports = []", 14, "at least one transport"),
+        ("transports = [\"livkit\"]", 15, "`livkit` is not a kind of transport"),
         ("transports = [{ node = \"a.b\" }]", 15, "`a.b`: "),
         ("transports = [7]", 15, "a transport is a kind"),
-        ("island_size = 0", 15, "an island has 1 to 10000 members"),
-        ("join_distance_m = 5", 19, "come together"),
+        ("island_size = 0", 15, "island_size must be 1 to 10000"),
+        ("join_distance_m = 5", 19, "must be set together"),
         ("join_distance_m = 5\nleave_distance_m = 4", 20, "must be from join_distance_m"),
         ("join_distance_m = nan\nleave_distance_m = 4", 19, "must be above 0"),
         ("people = { max = 4 }\njoin_distance_m = 5\nleave_distance_m = 6", 19, "use crowding"),
@@ -122,9 +120,9 @@ fn shadowed_rules_are_reported() {
 #[test]
 fn hours_wrap_past_midnight() {
     let night = Hours { from: 22 * 60, to: 6 * 60 };
-    let held: Vec<u16> =
+    let inside: Vec<u16> =
         [0, 359, 360, 1_319, 1_320, 1_439].into_iter().filter(|&m| night.contains(m)).collect();
-    assert_eq!(held, [0, 359, 1_320, 1_439]);
+    assert_eq!(inside, [0, 359, 1_320, 1_439]);
     let whole = Hours { from: 0, to: DAY_MINUTES };
     assert!((0..DAY_MINUTES).all(|minute| whole.contains(minute)));
     assert_eq!(night.to_string(), "22:00-06:00 UTC");

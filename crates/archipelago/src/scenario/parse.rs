@@ -1,3 +1,5 @@
+//! Parses the lines of a scenario into steps.
+
 use std::{str::FromStr, time::Duration};
 
 use protocol::Position;
@@ -13,7 +15,7 @@ pub(super) enum Step {
     Silence(Duration),
     ReturnWindow(Duration),
     MoveInterval(Duration),
-    /// What follows line by line after a `|`.
+    /// The text of the following lines that begin with `|`.
     Rules(String),
     /// Minutes since midnight.
     Time(u16),
@@ -82,7 +84,7 @@ pub(super) enum Step {
     },
 }
 
-/// A node as a scenario announces it.
+/// The announcement of a node in a scenario.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct NodeSpec {
     pub(super) name: String,
@@ -93,78 +95,78 @@ pub(super) struct NodeSpec {
     pub(super) draining: bool,
 }
 
-/// The step that a line tells, if it tells one.
+/// Parses a line. `None`: it is empty or a comment.
 pub(super) fn parse_step(line: &str) -> Result<Option<Step>, String> {
     let line = line.split('#').next().unwrap_or_default();
-    let mut words = Tokens(line.split_whitespace().collect());
-    if words.0.is_empty() {
+    let mut tokens = Tokens(line.split_whitespace().collect());
+    if tokens.0.is_empty() {
         return Ok(None);
     }
-    let verb = words.next()?;
+    let verb = tokens.next()?;
     let step = match verb {
-        "limit" => Step::Limit(words.value()?),
-        "join" => Step::JoinDistance(words.value()?),
-        "leave-distance" => Step::LeaveDistance(words.value()?),
-        "silence" => Step::Silence(words.duration()?),
-        "return-window" => Step::ReturnWindow(words.duration()?),
-        "move-interval" => Step::MoveInterval(words.duration()?),
+        "limit" => Step::Limit(tokens.value()?),
+        "join" => Step::JoinDistance(tokens.value()?),
+        "leave-distance" => Step::LeaveDistance(tokens.value()?),
+        "silence" => Step::Silence(tokens.duration()?),
+        "return-window" => Step::ReturnWindow(tokens.duration()?),
+        "move-interval" => Step::MoveInterval(tokens.duration()?),
         "rules" => Step::Rules(String::new()),
-        "time" => Step::Time(words.time()?),
-        "client" => Step::Client { peer: words.name()?, transports: words.names() },
+        "time" => Step::Time(tokens.time()?),
+        "client" => Step::Client { peer: tokens.name()?, transports: tokens.names() },
         "move" => Step::Move {
-            peer: words.name()?,
-            position: Position::new(words.value()?, words.value()?, words.value()?),
-            session: if words.take_if("session") { Some(words.value()?) } else { None },
+            peer: tokens.name()?,
+            position: Position::new(tokens.value()?, tokens.value()?, tokens.value()?),
+            session: if tokens.take_if("session") { Some(tokens.value()?) } else { None },
         },
         "connect" => Step::Connect {
-            peer: words.name()?,
-            session: if words.0.is_empty() { None } else { Some(words.value()?) },
-            resumes: if words.take_if("resumes") { Some(words.value()?) } else { None },
+            peer: tokens.name()?,
+            session: if tokens.0.is_empty() { None } else { Some(tokens.value()?) },
+            resumes: if tokens.take_if("resumes") { Some(tokens.value()?) } else { None },
         },
-        "leave" => Step::Leave { peer: words.name()?, session: words.rest_value()? },
-        "prefer" => Step::Prefer { peer: words.name()?, target: words.name()? },
-        "hush" => Step::StopHeartbeats { peer: words.name()? },
-        "node" => Step::Node(words.node()?),
-        "hush-node" => Step::StopAnnouncements { node: words.name()? },
-        "node-gone" => Step::NodeGone { node: words.name()? },
+        "leave" => Step::Leave { peer: tokens.name()?, session: tokens.rest_value()? },
+        "prefer" => Step::Prefer { peer: tokens.name()?, target: tokens.name()? },
+        "hush" => Step::StopHeartbeats { peer: tokens.name()? },
+        "node" => Step::Node(tokens.node()?),
+        "hush-node" => Step::StopAnnouncements { node: tokens.name()? },
+        "node-gone" => Step::NodeGone { node: tokens.name()? },
         "flush" => Step::Flush,
-        "wait" => Step::Wait(words.duration()?),
-        "name" => Step::Name { island: words.name()?, peer: words.name()? },
-        "expect" => Step::Expect(words.groups()?),
-        "in" => Step::In { island: words.name()?, peers: words.names() },
-        "on" => Step::On { node: words.name()?, peers: words.names() },
-        "told" if words.take_if("only") => Step::AssignedOnly(words.names()),
+        "wait" => Step::Wait(tokens.duration()?),
+        "name" => Step::Name { island: tokens.name()?, peer: tokens.name()? },
+        "expect" => Step::Expect(tokens.groups()?),
+        "in" => Step::In { island: tokens.name()?, peers: tokens.names() },
+        "on" => Step::On { node: tokens.name()?, peers: tokens.names() },
+        "told" if tokens.take_if("only") => Step::AssignedOnly(tokens.names()),
         "told" => Step::Assigned {
-            peer: words.name()?,
-            from: if words.take_if("from") { Some(words.name()?) } else { None },
+            peer: tokens.name()?,
+            from: if tokens.take_if("from") { Some(tokens.name()?) } else { None },
         },
-        "taken-over" => Step::TakenOver(words.names()),
+        "taken-over" => Step::TakenOver(tokens.names()),
         "silent" => Step::Silent,
-        "opened" => Step::Opened(words.value()?),
-        "closed" => Step::Closed { island: words.name()? },
-        "moved" => Step::Moved { island: words.name()?, from: words.name()?, to: words.name()? },
+        "opened" => Step::Opened(tokens.value()?),
+        "closed" => Step::Closed { island: tokens.name()? },
+        "moved" => Step::Moved { island: tokens.name()?, from: tokens.name()?, to: tokens.name()? },
         _ => return Err(format!("no step begins with `{verb}`")),
     };
-    match words.0.first() {
-        Some(word) => Err(format!("`{word}` is one word too many")),
+    match tokens.0.first() {
+        Some(token) => Err(format!("unexpected `{token}`")),
         None => Ok(Some(step)),
     }
 }
 
-/// The words of a line that are still to be read.
+/// The tokens of a line that are not parsed yet.
 struct Tokens<'a>(Vec<&'a str>);
 
 impl<'a> Tokens<'a> {
     fn next(&mut self) -> Result<&'a str, String> {
-        if self.0.is_empty() { Err("a word is missing".into()) } else { Ok(self.0.remove(0)) }
+        if self.0.is_empty() { Err("the line is too short".into()) } else { Ok(self.0.remove(0)) }
     }
 
-    fn take_if(&mut self, word: &str) -> bool {
-        let there = self.0.first() == Some(&word);
-        if there {
+    fn take_if(&mut self, token: &str) -> bool {
+        let matches = self.0.first() == Some(&token);
+        if matches {
             self.0.remove(0);
         }
-        there
+        matches
     }
 
     fn name(&mut self) -> Result<String, String> {
@@ -176,8 +178,8 @@ impl<'a> Tokens<'a> {
     }
 
     fn value<T: FromStr>(&mut self) -> Result<T, String> {
-        let word = self.next()?;
-        word.parse().map_err(|_| format!("`{word}` is not what belongs here"))
+        let token = self.next()?;
+        token.parse().map_err(|_| format!("`{token}` is not a valid value here"))
     }
 
     fn rest_value<T: FromStr>(&mut self) -> Result<Option<T>, String> {
@@ -185,21 +187,22 @@ impl<'a> Tokens<'a> {
     }
 
     fn duration(&mut self) -> Result<Duration, String> {
-        let word = self.next()?;
-        let (digits, unit_ms) = match word.strip_suffix("ms") {
+        let token = self.next()?;
+        let (digits, unit_ms) = match token.strip_suffix("ms") {
             Some(digits) => (digits, 1),
-            None => (word.strip_suffix('s').unwrap_or(word), 1_000),
+            None => (token.strip_suffix('s').unwrap_or(token), 1_000),
         };
-        let count: u64 = digits.parse().map_err(|_| format!("`{word}` is no time: 250ms or 5s are"))?;
+        let count: u64 =
+            digits.parse().map_err(|_| format!("`{token}` is not a duration: expected 250ms or 5s"))?;
         Ok(Duration::from_millis(count.saturating_mul(unit_ms)))
     }
 
     fn time(&mut self) -> Result<u16, String> {
-        let word = self.next()?;
-        let time = word
+        let token = self.next()?;
+        let time = token
             .split_once(':')
             .and_then(|(hour, minute)| Some(hour.parse::<u16>().ok()? * 60 + minute.parse::<u16>().ok()?));
-        time.ok_or_else(|| format!("`{word}` is no time of day: 09:30 is"))
+        time.ok_or_else(|| format!("`{token}` is not a time of day: expected 09:30"))
     }
 
     fn node(&mut self) -> Result<NodeSpec, String> {
@@ -227,7 +230,7 @@ impl<'a> Tokens<'a> {
         let mut groups = Vec::new();
         for group in text.split_inclusive(']').map(str::trim).filter(|group| !group.is_empty()) {
             let inside = group.strip_prefix('[').and_then(|group| group.strip_suffix(']'));
-            let inside = inside.ok_or_else(|| format!("`{group}` is no island: [a b] is"))?;
+            let inside = inside.ok_or_else(|| format!("`{group}` is not an island: expected [a b]"))?;
             groups.push(inside.split_whitespace().map(str::to_owned).collect());
         }
         Ok(groups)

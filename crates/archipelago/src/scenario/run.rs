@@ -1,3 +1,5 @@
+//! Runs the steps of a scenario against an engine and checks its expectations.
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -14,16 +16,24 @@ use crate::{Engine, Input, Output, Settings, Transport, invariants::InvariantChe
 
 const FLUSH_INTERVAL: Duration = Duration::from_millis(250);
 const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
-/// Scenarios begin at some time, so that nothing depends on its being zero.
+/// Scenarios start at a time other than zero, so that no result depends on the start being zero.
 const START: Duration = Duration::from_secs(1_000);
 
-/// Plays a scenario. Returns how many steps it has.
+/// Runs a scenario. Returns its number of steps.
+///
+/// # Errors
+///
+/// The first line that cannot be parsed, states an expectation that is not met, or violates an invariant.
 pub fn run(text: &str) -> Result<usize, ScenarioError> {
     run_all(text).map(|(steps, _)| steps)
 }
 
-/// Plays a scenario. Returns the engine as it is in the end, and what time it is then; `None` if the
-/// scenario needs none.
+/// Runs a scenario. Returns the engine after the last step and the time then; `None` if no step needs an
+/// engine.
+///
+/// # Errors
+///
+/// As [`run`].
 pub fn run_to_engine(text: &str) -> Result<Option<(Engine, Duration)>, ScenarioError> {
     run_all(text).map(|(_, runner)| runner.engine.map(|engine| (engine, START + runner.elapsed)))
 }
@@ -48,19 +58,19 @@ fn run_all(text: &str) -> Result<(usize, Runner), ScenarioError> {
     Ok((steps, runner))
 }
 
-/// The engine of a scenario and what surrounds it.
+/// The state of a running scenario.
 #[derive(Default)]
 struct Runner {
     settings: Settings,
     engine: Option<Engine>,
     checker: InvariantChecker,
     elapsed: Duration,
-    /// Who repeats where it stands.
+    /// Peers that repeat their heartbeat, with their last position and session.
     active_peers: BTreeMap<String, (Position, Option<u64>)>,
-    /// Which nodes repeat that they are there.
+    /// Nodes that repeat their announcement.
     active_nodes: BTreeMap<String, NodeSpec>,
     islands: BTreeMap<String, IslandId>,
-    /// Announced by the last flush or wait.
+    /// Outputs of the last `flush` or `wait`.
     outputs: Vec<Output>,
 }
 
@@ -100,12 +110,12 @@ impl Runner {
     }
 
     fn set(&mut self, change: impl FnOnce(&mut Settings)) -> StepResult {
-        ensure(self.engine.is_none(), || "settings come first".into())?;
+        ensure(self.engine.is_none(), || "settings must come first".into())?;
         change(&mut self.settings);
         Ok(())
     }
 
-    /// Steps that are an input.
+    /// Steps that are an input to the engine.
     fn apply_input(&mut self, step: Step) -> StepResult {
         match step {
             Step::Move { peer, position, session } => {
@@ -137,7 +147,7 @@ impl Runner {
                 let (peer, session) = (address(&peer), session.map(session_id));
                 self.handle(Input::Disconnected { peer, session })
             }
-            Step::Prefer { peer, target: whose } => self.prefer(&peer, &whose),
+            Step::Prefer { peer, target } => self.prefer(&peer, &target),
             Step::StopHeartbeats { peer } => {
                 self.active_peers.remove(&peer);
                 Ok(())
@@ -155,17 +165,17 @@ impl Runner {
                 self.active_nodes.remove(&node);
                 self.handle(Input::TransportGone { node: node_name(&node)? })
             }
-            other => Err(format!("{other:?} is no happening")),
+            other => Err(format!("{other:?} is not an input")),
         }
     }
 
     fn prefer(&mut self, peer: &str, target: &str) -> StepResult {
         let desired_room = match target {
             "nothing" => Some(String::new()),
-            whose => Some(self.island_of(whose)?.to_string()),
+            target => Some(self.island_of(target)?.to_string()),
         };
         let &(position, session) =
-            self.active_peers.get(peer).ok_or_else(|| format!("{peer} is not there"))?;
+            self.active_peers.get(peer).ok_or_else(|| format!("{peer} is not in the world"))?;
         let session = session.map(session_id);
         self.handle(Input::Heartbeat { peer: address(peer), session, position, desired_room })
     }
@@ -200,7 +210,7 @@ impl Runner {
         Ok(())
     }
 
-    /// Everybody who is not quiet says again what it said last.
+    /// Repeats the last message of each peer and node that is not silent.
     fn repeat_heartbeats(&mut self) -> StepResult {
         for (peer, (position, session)) in self.active_peers.clone() {
             self.handle(heartbeat(&peer, position, session))?;
@@ -220,13 +230,13 @@ impl Runner {
     }
 
     fn island_of(&mut self, peer: &str) -> Result<IslandId, String> {
-        let view = self.engine()?.peer(address(peer)).ok_or_else(|| format!("{peer} is not there"))?;
+        let view = self.engine()?.peer(address(peer)).ok_or_else(|| format!("{peer} is not in the world"))?;
         let island = view.island().ok_or_else(|| format!("{peer} is in no island yet"))?;
         Ok(island.id())
     }
 
     fn island_named(&self, island: &str) -> Result<IslandId, String> {
-        self.islands.get(island).cloned().ok_or_else(|| format!("no island is called {island}"))
+        self.islands.get(island).cloned().ok_or_else(|| format!("no island is named {island}"))
     }
 
     fn expect(&mut self, groups: Vec<Vec<String>>) -> StepResult {
@@ -262,7 +272,7 @@ impl Runner {
 
     fn assignments_of(&self, peer: Address) -> impl Iterator<Item = (&IslandId, Option<&IslandId>)> {
         self.outputs.iter().filter_map(move |output| match output {
-            Output::Assigned { peer: told, island, from, .. } if *told == peer => {
+            Output::Assigned { peer: assigned, island, from, .. } if *assigned == peer => {
                 Some((island, from.as_ref()))
             }
             _ => None,
@@ -271,17 +281,19 @@ impl Runner {
 
     fn expect_assigned(&mut self, peer: &str, from: Option<&str>) -> StepResult {
         let island = self.island_of(peer)?;
-        let told: Vec<_> = self.assignments_of(address(peer)).collect();
-        let &[(actual, former)] = told.as_slice() else {
-            return Err(format!("{peer} was told {} times", told.len()));
+        let assignments: Vec<_> = self.assignments_of(address(peer)).collect();
+        let &[(actual, former)] = assignments.as_slice() else {
+            return Err(format!("{peer} got {} assignments", assignments.len()));
         };
-        ensure(*actual == island, || format!("{peer} was told {actual} and is in {island}"))?;
+        ensure(*actual == island, || format!("{peer} was assigned to {actual} and is in {island}"))?;
         let expected = match from {
             None => return Ok(()),
             Some("nothing") => None,
             Some(name) => Some(self.island_named(name)?),
         };
-        ensure(former == expected.as_ref(), || format!("{peer} was told that it came from {former:?}"))
+        ensure(former == expected.as_ref(), || {
+            format!("the assignment of {peer} names the former island {former:?}")
+        })
     }
 
     fn expect_assigned_only(&self, peers: &[String]) -> StepResult {
@@ -289,7 +301,7 @@ impl Runner {
             Output::Assigned { peer, .. } => Some(*peer),
             _ => None,
         };
-        self.expect_peers(peers, assigned, "told")
+        self.expect_peers(peers, assigned, "assigned")
     }
 
     fn expect_taken_over(&self, peers: &[String]) -> StepResult {
@@ -300,17 +312,17 @@ impl Runner {
         self.expect_peers(peers, taken_over, "taken over")
     }
 
-    /// Checks that the outputs of which `pick` finds a peer are those of exactly these peers.
+    /// Checks that `pick` selects exactly these peers from the outputs.
     fn expect_peers(
         &self,
         peers: &[String],
         pick: impl Fn(&Output) -> Option<Address>,
-        what: &str,
+        label: &str,
     ) -> StepResult {
         let expected: BTreeSet<Address> = peers.iter().map(|peer| address(peer)).collect();
         let actual: BTreeSet<Address> = self.outputs.iter().filter_map(pick).collect();
         let names = || actual.iter().map(|&peer| peer_name(peer)).collect::<Vec<_>>();
-        ensure(actual == expected, || format!("{what} were {:?}", names()))
+        ensure(actual == expected, || format!("{label} were {:?}", names()))
     }
 
     fn expect_opened(&self, expected: usize) -> StepResult {
@@ -357,7 +369,7 @@ fn node_name(name: &str) -> Result<NodeName, String> {
     name.parse().map_err(|error| format!("`{name}` {error}"))
 }
 
-/// The address of a peer is its name, so that addresses are ordered as names are.
+/// The address of the peer with this name: the bytes of the name, so that addresses sort as names do.
 pub fn address(name: &str) -> Address {
     let mut bytes = [0; 20];
     bytes.iter_mut().zip(name.bytes()).for_each(|(byte, letter)| *byte = letter);
@@ -374,7 +386,7 @@ fn session_id(number: u64) -> SessionId {
 }
 
 fn format_islands(islands: &BTreeSet<BTreeSet<String>>) -> String {
-    let print =
+    let format =
         |island: &BTreeSet<String>| format!("[{}]", island.iter().cloned().collect::<Vec<_>>().join(" "));
-    islands.iter().map(print).collect::<Vec<_>>().join(" ")
+    islands.iter().map(format).collect::<Vec<_>>().join(" ")
 }

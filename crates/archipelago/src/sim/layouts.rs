@@ -1,5 +1,5 @@
-//! Random layouts: people come, walk and leave, then everybody stands still, and the engine must
-//! fall silent, and so must one that takes over from it.
+//! Random layouts: peers arrive, walk and leave, then all keep their positions. From then on the engine
+//! must produce no output, and neither must an engine that takes over from it.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -16,49 +16,53 @@ use crate::{
     invariants::{InvariantChecker, Partition, Violation},
 };
 
-/// What became of many layouts.
+/// Totals over many layouts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Summary {
-    /// How many were tried.
+    /// Layouts that passed.
     pub layouts: u64,
-    /// How many had a connected group of people above the size limit.
+    /// Layouts with a crowd: a connected group of peers above the size limit.
     pub crowded: u64,
-    /// How many people stood in all of them together.
+    /// Peers in all of them together.
     pub peers: u64,
-    /// How many islands they were in.
+    /// Islands in all of them together.
     pub islands: u64,
 }
 
-/// Why a layout failed.
+/// The seed and flush at which a layout failed, and why.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[error("layout of seed {seed}, flush {flush}: {reason}")]
 pub struct LayoutError {
-    /// The seed that makes this layout again.
+    /// The seed that reproduces the layout.
     pub seed: u64,
-    /// The flush after which it failed, from 1.
+    /// The flush after which it failed, from 1; 0: before the first.
     pub flush: u32,
-    /// What was wrong.
+    /// The reason.
     pub reason: LayoutFault,
 }
 
-/// What can be wrong with a layout.
+/// Why a layout can fail.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum LayoutFault {
-    /// Something that must never be.
+    /// An invariant was violated.
     #[error(transparent)]
     Violation(#[from] Violation),
-    /// Everybody stood still for two flushes, and the engine still announced something.
+    /// No peer had moved for two flushes, and the engine still produced outputs.
     #[error("not silent: {0:?}")]
     NotSilent(Vec<Output>),
-    /// An engine that took over has other islands.
-    #[error("other islands after a takeover")]
+    /// An engine that took over has different islands.
+    #[error("the islands differ after a takeover")]
     IslandsChangedByTakeover,
-    /// The settings of the layout were refused.
-    #[error("refused settings")]
+    /// The engine rejected the layout's settings.
+    #[error("invalid settings")]
     InvalidSettings,
 }
 
-/// Tries the layouts of `count` seeds from `first_seed` on, on all cores. Stops at one that fails.
+/// Runs the layouts of `count` seeds from `first_seed` on, on all cores.
+///
+/// # Errors
+///
+/// A layout that failed; the others are then not run.
 pub fn run(first_seed: u64, count: u64) -> Result<Summary, LayoutError> {
     let next_seed = AtomicU64::new(0);
     let work = || {
@@ -69,10 +73,10 @@ pub fn run(first_seed: u64, count: u64) -> Result<Summary, LayoutError> {
                 return Ok(summary);
             }
             for seed in begin..count.min(begin + SEEDS_PER_BATCH) {
-                let played =
+                let result =
                     Layout::new(first_seed.wrapping_add(seed)).and_then(|layout| layout.run(&mut summary));
-                // The others need not go on.
-                played.inspect_err(|_| next_seed.store(count, Ordering::Relaxed))?;
+                // After a failure the other threads stop at their next batch.
+                result.inspect_err(|_| next_seed.store(count, Ordering::Relaxed))?;
             }
         }
     };
@@ -82,13 +86,13 @@ pub fn run(first_seed: u64, count: u64) -> Result<Summary, LayoutError> {
         threads.into_iter().map(|thread| thread.join()).collect()
     });
     results.into_iter().try_fold(Summary::default(), |total, result| {
-        // A panic in a layout is a panic here.
+        // A panic in a layout is propagated to the caller.
         let summary = result.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
         Ok(total.plus(summary))
     })
 }
 
-/// Seeds that a core takes at a time.
+/// Number of seeds that a thread claims at once.
 const SEEDS_PER_BATCH: u64 = 256;
 
 impl Summary {
@@ -109,16 +113,16 @@ struct Layout {
     checker: InvariantChecker,
     now: Duration,
     flushes: u32,
-    /// Side of the square that people stand in, in metres.
+    /// Side of the square in which peers are placed, in metres.
     side_m: f64,
-    /// Where everybody stands who is there.
+    /// Number and position of each peer in the world.
     peers: Vec<(u32, Position)>,
     next_peer: u32,
-    /// Where those stood who left, what they were told, and when they left.
+    /// Number, last position, last assignment and time of departure of peers that left.
     departed: Vec<(u32, Position, LastAssignment, Duration)>,
 }
 
-/// Metres that people stand apart at the fewest in a layout: the density decides how crowded it is.
+/// Bounds of the mean spacing of peers, in metres: the density decides how many layouts have crowds.
 const SPACING_M: (f64, f64) = (4.0, 110.0);
 const FLUSH_INTERVAL: Duration = Duration::from_millis(250);
 
@@ -129,7 +133,7 @@ impl Layout {
         let engine = Engine::new(settings, seed);
         let engine =
             engine.map_err(|_| LayoutError { seed, flush: 0, reason: LayoutFault::InvalidSettings })?;
-        let people = f64::from(rng.log_range(3, 300));
+        let peers = f64::from(rng.log_range(3, 300));
         let spacing_m = rng.range(SPACING_M.0.ln(), SPACING_M.1.ln()).exp();
         let mut layout = Self {
             seed,
@@ -138,13 +142,13 @@ impl Layout {
             checker: InvariantChecker::default(),
             now: Duration::from_secs(100),
             flushes: 0,
-            side_m: people.sqrt() * spacing_m,
+            side_m: peers.sqrt() * spacing_m,
             peers: Vec::new(),
             next_peer: 0,
             departed: Vec::new(),
         };
         layout.announce_node();
-        (0..people as u32).for_each(|_| layout.add_peer());
+        (0..peers as u32).for_each(|_| layout.add_peer());
         Ok(layout)
     }
 
@@ -154,14 +158,14 @@ impl Layout {
             self.change_randomly();
             self.flush()?;
         }
-        // From here on everybody stands still.
+        // From here on no peer moves.
         self.flush()?;
         self.silent_flush()?;
         self.take_over()?;
         self.silent_flush()?;
         self.silent_flush()?;
-        // Going away and coming back between two flushes is standing still, too; but it has the
-        // engine look at every island again, so what one look finds to do the next finds done.
+        // Moving away and back between two flushes changes no position, but makes the engine evaluate
+        // every island again: the first such flush may still change islands, later ones must not.
         self.move_and_return();
         self.flush()?;
         for _ in 0..2 {
@@ -205,21 +209,21 @@ impl Layout {
         self.send_heartbeat(peer, position);
     }
 
-    /// Some leave, some come, some walk, some are elsewhere all at once.
+    /// Random peers leave, arrive, walk or jump.
     fn change_randomly(&mut self) {
         let leaving = self.rng.below(self.peers.len() / 4 + 1);
         for _ in 0..leaving {
             let index = self.rng.below(self.peers.len());
             let (peer, position) = self.peers.swap_remove(index);
-            if let Some(told) = self.current_assignment(address(peer)) {
-                self.departed.push((peer, position, told, self.now));
+            if let Some(assignment) = self.current_assignment(address(peer)) {
+                self.departed.push((peer, position, assignment, self.now));
             }
             self.handle(Input::Disconnected { peer: address(peer), session: None });
         }
-        let coming = self.rng.below(self.peers.len() / 4 + 2);
-        (0..coming).for_each(|_| self.add_peer());
+        let arriving = self.rng.below(self.peers.len() / 4 + 2);
+        (0..arriving).for_each(|_| self.add_peer());
         let share = self.rng.unit();
-        let reach_m = self.rng.range(0.5, 30.0);
+        let max_step_m = self.rng.range(0.5, 30.0);
         for index in 0..self.peers.len() {
             if !self.rng.chance(share) {
                 continue;
@@ -228,7 +232,7 @@ impl Layout {
             let to = if self.rng.chance(0.05) {
                 self.random_position()
             } else {
-                let mut step = || self.rng.range(-reach_m, reach_m) as f32;
+                let mut step = || self.rng.range(-max_step_m, max_step_m) as f32;
                 Position::new(x + step(), 0.0, z + step())
             };
             self.peers[index].1 = to;
@@ -236,42 +240,49 @@ impl Layout {
         }
     }
 
-    /// What a peer was told last: all are told where they are at every flush.
+    /// The last assignment of a peer: after each flush it is its island and node, as the node has seats for
+    /// all.
     fn current_assignment(&self, peer: Address) -> Option<LastAssignment> {
         let island = self.engine.peer(peer)?.island()?;
         Some(LastAssignment { island: island.id(), node: island.transport()?.clone() })
     }
 
-    /// Another engine takes over, which knows what clients were told.
+    /// Replaces the engine by one that knows only the clients' last assignments, as after a failover.
     fn take_over(&mut self) -> Result<(), LayoutError> {
-        let resident =
-            |(peer, position, told, departed): (u32, Position, Option<LastAssignment>, Option<Duration>)| {
-                let (peer, heard) = (address(peer), self.now);
-                PeerSnapshot {
-                    peer,
-                    session: None,
-                    transports: None,
-                    position,
-                    desired_room: None,
-                    cluster: None,
-                    last_assigned: told,
-                    last_seen: heard,
-                    departed_at: departed,
-                    taken_over: false,
-                }
-            };
-        let there =
+        let peer_snapshot = |(peer, position, assignment, departed_at): (
+            u32,
+            Position,
+            Option<LastAssignment>,
+            Option<Duration>,
+        )| {
+            let (peer, last_seen) = (address(peer), self.now);
+            PeerSnapshot {
+                peer,
+                session: None,
+                transports: None,
+                position,
+                desired_room: None,
+                cluster: None,
+                last_assigned: assignment,
+                last_seen: last_seen,
+                departed_at,
+                taken_over: false,
+            }
+        };
+        let present =
             self.peers.iter().map(|&(peer, at)| (peer, at, self.current_assignment(address(peer)), None));
-        let left =
-            self.departed.iter().map(|(peer, at, told, when)| (*peer, *at, Some(told.clone()), Some(*when)));
-        let takeover = EngineSnapshot {
+        let absent = self
+            .departed
+            .iter()
+            .map(|(peer, at, assignment, when)| (*peer, *at, Some(assignment.clone()), Some(*when)));
+        let snapshot = EngineSnapshot {
             transports: self.engine.transports().map(|view| view.transport.clone()).collect(),
-            peers: there.chain(left).map(resident).collect(),
+            peers: present.chain(absent).map(peer_snapshot).collect(),
             ..EngineSnapshot::default()
         };
         let before = members_by_island(&self.engine);
         let engine =
-            Engine::resume(self.engine.settings().clone(), self.seed.wrapping_add(1), takeover, self.now);
+            Engine::resume(self.engine.settings().clone(), self.seed.wrapping_add(1), snapshot, self.now);
         self.engine = engine.map_err(|_| self.error(LayoutFault::InvalidSettings))?;
         if members_by_island(&self.engine) == before {
             Ok(())
@@ -293,8 +304,10 @@ impl Layout {
         self.announce_node();
         let mut outputs = Vec::new();
         self.engine.flush(self.now, &mut outputs);
-        let ended = |told: &LastAssignment| outputs.contains(&Output::Closed { island: told.island.clone() });
-        self.departed.retain(|(_, _, told, _)| !ended(told));
+        let is_closed = |assignment: &LastAssignment| {
+            outputs.contains(&Output::Closed { island: assignment.island.clone() })
+        };
+        self.departed.retain(|(_, _, assignment, _)| !is_closed(assignment));
         match self.checker.check_flush(&self.engine, &outputs) {
             Ok(()) => Ok(outputs),
             Err(violation) => Err(self.error(violation.into())),
@@ -303,7 +316,7 @@ impl Layout {
 
     fn silent_flush(&mut self) -> Result<(), LayoutError> {
         let mut outputs = self.flush()?;
-        // The end of an island that was kept for somebody's return concerns nobody who is there.
+        // An island kept for the return of its last member may close: that concerns no present peer.
         outputs.retain(|output| !matches!(output, Output::Closed { .. }));
         if outputs.is_empty() { Ok(()) } else { Err(self.error(LayoutFault::NotSilent(outputs))) }
     }
@@ -312,7 +325,7 @@ impl Layout {
         LayoutError { seed: self.seed, flush: self.flushes, reason }
     }
 
-    /// Whether people connected through hops of the join distance are more than fit an island.
+    /// Whether some group of peers connected by hops of the join distance exceeds the size limit.
     fn is_crowded(&self) -> bool {
         let limit = self.engine.open_zone_limit() as usize;
         let distance_m = self.engine.settings().join_distance_m;
@@ -337,7 +350,7 @@ impl Layout {
     }
 }
 
-/// Who is where, and on which node.
+/// The node and members of each island.
 fn members_by_island(engine: &Engine) -> BTreeMap<IslandId, (Option<NodeName>, BTreeSet<Address>)> {
     let islands = Partition::of(engine).islands.into_iter();
     let peers = |members: Vec<(Address, Position)>| members.into_iter().map(|(peer, _)| peer).collect();

@@ -1,7 +1,7 @@
-//! Worlds to try the engine in: random layouts, workloads, measurements, drawings.
+//! Simulated worlds for the engine: random layouts, workloads, measurements and drawings.
 //!
-//! All of it is deterministic: a seed tells everything that happens. Only how long a flush takes is
-//! not, and is taken from a clock that the caller hands in.
+//! Simulations are deterministic: the seed determines all that happens. Only the duration of a flush is
+//! not; it is measured with a clock that the caller passes in.
 
 pub mod layouts;
 mod measure;
@@ -22,13 +22,13 @@ use crate::{Transport, TransportKind};
 /// The address of the n-th peer of a simulation.
 pub fn address(number: u32) -> Address {
     let mut bytes = [0; 20];
-    // Spread, as real addresses are, and different for different numbers.
+    // Evenly distributed, as real addresses are, and unique for each number.
     bytes[..8].copy_from_slice(&rng::mix(u64::from(number)).to_be_bytes());
     bytes[16..].copy_from_slice(&number.to_be_bytes());
     Address::new(bytes)
 }
 
-/// A node with seats for everybody, in rooms of at most so many.
+/// A node with unlimited seats and rooms of at most `max_island_size` members.
 pub fn node(name: NodeName, max_island_size: u32) -> Transport {
     Transport {
         node: name,

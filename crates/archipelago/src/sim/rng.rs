@@ -1,9 +1,12 @@
-/// A small generator of numbers that are as good as random (SplitMix64). It is not a library's, so
-/// that a seed means the same in every version.
+//! The pseudo-random number generator of simulations.
+
+/// SplitMix64, a small pseudo-random number generator. It is not taken from a library, so that a seed
+/// gives the same numbers in every version.
 #[derive(Debug, Clone)]
 pub struct Rng(u64);
 
-/// The finalizer of SplitMix64: numbers that differ in a bit differ in half of their bits after it.
+/// The finalizer of SplitMix64. Inputs that differ in one bit give outputs that differ in about half of
+/// their bits.
 pub(crate) fn mix(mut number: u64) -> u64 {
     number = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     number = (number ^ (number >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -11,12 +14,12 @@ pub(crate) fn mix(mut number: u64) -> u64 {
 }
 
 impl Rng {
-    /// The generator of a seed.
+    /// A generator with this seed.
     pub fn new(seed: u64) -> Self {
         Self(mix(seed ^ 0x9e37_79b9_7f4a_7c15))
     }
 
-    /// The next number of 64 bits.
+    /// The next 64 random bits.
     pub fn next_u64(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         mix(self.0)
@@ -37,12 +40,13 @@ impl Rng {
         ((u128::from(self.next_u64()) * count as u128) >> 64) as usize
     }
 
-    /// Whether something happens that happens with this probability.
+    /// `true` with this probability, 0 to 1.
     pub fn chance(&mut self, probability: f64) -> bool {
         self.unit() < probability
     }
 
-    /// A whole number from `low` to `high`, small ones as likely as their share of the logarithm.
+    /// A whole number from `low` to `high`, both included, with a logarithmic distribution: each doubling is
+    /// equally likely.
     pub fn log_range(&mut self, low: u32, high: u32) -> u32 {
         let exponent = self.range(f64::from(low).ln(), f64::from(high + 1).ln());
         (exponent.exp() as u32).clamp(low, high)

@@ -1,3 +1,5 @@
+//! One simulation: a workload runs against the engine, and its quality and speed are measured.
+
 use std::time::Duration;
 
 use protocol::{Address, IslandId, Position};
@@ -12,78 +14,77 @@ use crate::{
     invariants::{InvariantChecker, Violation},
 };
 
-/// What to simulate.
+/// The parameters of a simulation.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SimulationConfig {
-    /// Who walks where.
+    /// Where peers are and how they move.
     pub workload: Workload,
-    /// How many people.
+    /// Number of peers.
     pub peers: usize,
     /// The engine's settings.
     pub settings: Settings,
-    /// For how long to measure, after the first minute, in which everybody arrives.
+    /// Seconds to measure, after the first minute, in which all peers arrive.
     pub seconds: u32,
-    /// What chance does.
+    /// Seed of the random numbers.
     pub seed: u64,
-    /// Whether pieces of crowds are cut by place. Without it, who comes first is served first.
+    /// Whether crowds are split by position. Otherwise islands fill in the order of arrival.
     pub split_by_position: bool,
-    /// Whether to hold each flush against the invariants. Slow above some thousands of people.
+    /// Whether to check the invariants after each flush. Slow above some thousands of peers.
     pub check_invariants: bool,
 }
 
-/// What a simulation showed.
+/// The results of a simulation.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Measurements {
-    /// Of the ten people nearest to somebody, within the join distance, the share who are in the
-    /// same island; over everybody, over the measured time. 1 where nobody is near anybody.
+    /// The share of a peer's ten nearest neighbours within the join distance that are in its island, over
+    /// all peers and the measured time. 1 if no peer has a neighbour.
     pub recall: f64,
-    /// Island changes that a person was told of, in a minute.
+    /// Assignments to another island, per peer and minute.
     pub changes_per_minute: f64,
-    /// The most island changes that all people together were told of in one flush, as a share of
-    /// them.
+    /// Most assignments to another island in one flush, as a share of all peers.
     pub largest_change: f64,
-    /// Flushes after which nothing was announced any more once everybody stood still, 0 to 10;
-    /// `None`: it was never silent in ten.
+    /// Flushes until the engine produced no more output after all peers stopped, 0 to 9; `None`: it still
+    /// did in the tenth flush.
     pub silent_after: Option<u32>,
-    /// Islands at the end.
+    /// Number of islands at the end.
     pub islands: usize,
-    /// Peers at the end.
+    /// Number of peers at the end.
     pub peers: usize,
-    /// Bytes that the engine holds for each peer at the end.
+    /// Bytes of engine memory per peer at the end.
     pub bytes_per_peer: f64,
-    /// Half of the measured flushes took at most this long.
+    /// Median duration of a measured flush.
     pub flush_p50: Duration,
-    /// 99 of 100 did.
+    /// 99th percentile.
     pub flush_p99: Duration,
-    /// All did.
+    /// Maximum.
     pub flush_max: Duration,
 }
 
-/// Why a simulation could not go on.
+/// Why a simulation failed.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum SimulationError {
-    /// The settings do not hold.
+    /// The engine rejected the settings.
     #[error(transparent)]
     Settings(#[from] SettingsError),
-    /// Something was not as it must be.
+    /// An invariant was violated.
     #[error("after {seconds} s: {violation}")]
     Violation {
         /// Simulated seconds until then.
         seconds: f64,
-        /// What.
+        /// The violation.
         violation: Violation,
     },
 }
 
 const FLUSH_INTERVAL: Duration = Duration::from_millis(250);
 const FLUSHES_PER_SECOND: u32 = 4;
-/// Everybody arrives within this time.
+/// All peers arrive within this time.
 const ARRIVAL_S: u32 = 60;
-/// How often the recall is taken.
+/// Interval of recall samples.
 const SAMPLE_INTERVAL_S: u32 = 5;
 const FREEZE_FLUSHES: u32 = 10;
 
-/// A simulation under way.
+/// A running simulation.
 pub struct Simulation {
     config: SimulationConfig,
     walkers: Walkers,
@@ -95,18 +96,34 @@ pub struct Simulation {
 }
 
 impl Simulation {
-    /// Sets a simulation up. Nobody has arrived yet.
-    pub fn new(plan: SimulationConfig) -> Result<Self, SettingsError> {
-        let mut engine = Engine::new(plan.settings.clone(), 0)?;
-        engine.rebalances = plan.split_by_position;
-        let world = Walkers::new(plan.workload, plan.peers, plan.seed);
-        let witness = plan.check_invariants.then(InvariantChecker::default);
-        let arrived = vec![false; world.count()];
+    /// Prepares a simulation. No peer has arrived yet.
+    ///
+    /// # Errors
+    ///
+    /// The engine rejects the settings.
+    pub fn new(config: SimulationConfig) -> Result<Self, SettingsError> {
+        let mut engine = Engine::new(config.settings.clone(), 0)?;
+        engine.rebalances = config.split_by_position;
+        let walkers = Walkers::new(config.workload, config.peers, config.seed);
+        let checker = config.check_invariants.then(InvariantChecker::default);
+        let arrived = vec![false; walkers.count()];
         let now = Duration::from_secs(1_000);
-        Ok(Self { config: plan, walkers: world, engine, checker: witness, now, outputs: Vec::new(), arrived })
+        Ok(Self {
+            config: config,
+            walkers: walkers,
+            engine,
+            checker: checker,
+            now,
+            outputs: Vec::new(),
+            arrived,
+        })
     }
 
-    /// Lets everybody arrive, then measures. `clock` is read before and after each flush.
+    /// Simulates the arrival of all peers, then measures. `clock` is read before and after each flush.
+    ///
+    /// # Errors
+    ///
+    /// The first violation, if invariants are checked.
     pub fn run(&mut self, mut clock: impl FnMut() -> Duration) -> Result<Measurements, SimulationError> {
         for flush in 0..ARRIVAL_S * FLUSHES_PER_SECOND {
             self.advance(flush, &mut clock)?;
@@ -123,12 +140,12 @@ impl Simulation {
             }
         }
         let minutes = f64::from(self.config.seconds.max(1)) / 60.0;
-        let people = self.config.peers.max(1) as f64;
+        let peers = self.config.peers.max(1) as f64;
         flush_times.sort_unstable();
         Ok(Measurements {
             recall: recall.share(),
-            changes_per_minute: changes as f64 / people / minutes,
-            largest_change: largest as f64 / people,
+            changes_per_minute: changes as f64 / peers / minutes,
+            largest_change: largest as f64 / peers,
             flush_p50: percentile(&flush_times, 0.5),
             flush_p99: percentile(&flush_times, 0.99),
             flush_max: percentile(&flush_times, 1.0),
@@ -139,12 +156,13 @@ impl Simulation {
         })
     }
 
-    /// The engine as it is.
+    /// The engine in its present state.
     pub fn engine(&self) -> &Engine {
         &self.engine
     }
 
-    /// A quarter of a second: everybody walks, every fourth says where it is, the engine flushes.
+    /// Simulates a quarter of a second: all peers walk, a quarter of them send heartbeats, the engine
+    /// flushes. Returns the duration of the flush.
     fn advance(
         &mut self,
         flush: u32,
@@ -152,10 +170,10 @@ impl Simulation {
     ) -> Result<Duration, SimulationError> {
         self.walkers.step(FLUSH_INTERVAL.as_secs_f64());
         let elapsed = (self.now - Duration::from_secs(1_000)).as_secs_f64();
-        for person in 0..self.walkers.count() {
-            let due = arrival_s(person, self.walkers.count(), self.config.workload) <= elapsed;
-            if due && person as u32 % FLUSHES_PER_SECOND == flush % FLUSHES_PER_SECOND {
-                self.send_heartbeat(person);
+        for index in 0..self.walkers.count() {
+            let due = arrival_s(index, self.walkers.count(), self.config.workload) <= elapsed;
+            if due && index as u32 % FLUSHES_PER_SECOND == flush % FLUSHES_PER_SECOND {
+                self.send_heartbeat(index);
             }
         }
         self.flush(clock)
@@ -176,8 +194,8 @@ impl Simulation {
     }
 
     fn handle(&mut self, input: Input) {
-        if let Some(witness) = &mut self.checker {
-            witness.observe_input(&input);
+        if let Some(checker) = &mut self.checker {
+            checker.observe_input(&input);
         }
         self.engine.handle(input, self.now);
     }
@@ -191,25 +209,25 @@ impl Simulation {
         let before = clock();
         self.engine.flush(self.now, &mut self.outputs);
         let taken = clock().saturating_sub(before);
-        if let Some(witness) = &mut self.checker {
+        if let Some(checker) = &mut self.checker {
             let seconds = (self.now - Duration::from_secs(1_000)).as_secs_f64();
-            witness
+            checker
                 .check_flush(&self.engine, &self.outputs)
                 .map_err(|violation| SimulationError::Violation { seconds, violation })?;
         }
         Ok(taken)
     }
 
-    /// How many were told of another island than before.
+    /// Number of assignments to another island in the last flush.
     fn count_island_changes(&self) -> usize {
-        let told = self.outputs.iter().filter(|output| match output {
+        let changes = self.outputs.iter().filter(|output| match output {
             Output::Assigned { island, from, .. } => from.as_ref().is_some_and(|from| from != island),
             _ => false,
         });
-        told.count()
+        changes.count()
     }
 
-    /// Everybody stands still: how many flushes until silence?
+    /// Keeps all peers where they are and counts the flushes until there is no more output.
     fn flushes_until_silent(
         &mut self,
         clock: &mut impl FnMut() -> Duration,
@@ -225,22 +243,22 @@ impl Simulation {
     }
 }
 
-/// When somebody arrives, in seconds. Whoever crosses is there from the beginning.
-fn arrival_s(person: usize, people: usize, workload: Workload) -> f64 {
+/// Time of a peer's arrival, in seconds. In the crossing workload all peers are present from the start.
+fn arrival_s(index: usize, peers: usize, workload: Workload) -> f64 {
     match workload {
         Workload::Crossing => 0.0,
-        _ => f64::from(ARRIVAL_S - 1) * person as f64 / people as f64,
+        _ => f64::from(ARRIVAL_S - 1) * index as f64 / peers as f64,
     }
 }
 
-/// Who is in which island and where, for drawings and measurements.
+/// Each peer with its position and the number of its island, for drawings and measurements.
 pub(super) fn all_members(engine: &Engine) -> Vec<(Address, Position, usize)> {
     let mut numbers: FxHashMap<IslandId, usize> = FxHashMap::default();
-    let mut everybody = Vec::new();
+    let mut members = Vec::new();
     for island in engine.islands() {
         let next = numbers.len();
         let number = *numbers.entry(island.id()).or_insert(next);
-        everybody.extend(island.members().map(|(peer, position)| (peer, position, number)));
+        members.extend(island.members().map(|(peer, position)| (peer, position, number)));
     }
-    everybody
+    members
 }

@@ -1,3 +1,5 @@
+//! Drawings of islands as SVG.
+
 use std::fmt::Write;
 
 use protocol::Position;
@@ -6,18 +8,18 @@ use rustc_hash::FxHashMap;
 use super::simulation::all_members;
 use crate::Engine;
 
-/// Side of the drawing, in its own units.
+/// Side of the drawing, in SVG user units.
 const SIDE: f32 = 800.0;
 const MARGIN: f32 = 20.0;
-/// Islands of fewer than this are drawn without an outline.
+/// Islands with fewer members than this are drawn without an outline.
 const OUTLINED: usize = 3;
 
-/// Draws everybody as a dot, in the colour of their island, and a line around each island.
+/// Draws each peer as a dot in the colour of its island, and the convex hull of each island.
 pub fn draw(engine: &Engine) -> String {
-    let people = all_members(engine);
-    let frame = Frame::around(people.iter().map(|&(_, position, _)| position));
+    let peers = all_members(engine);
+    let frame = Frame::around(peers.iter().map(|&(_, position, _)| position));
     let mut islands: FxHashMap<usize, Vec<(f32, f32)>> = FxHashMap::default();
-    for (_, position, island) in people {
+    for (_, position, island) in peers {
         islands.entry(island).or_default().push(frame.to_drawing(position));
     }
     let mut islands: Vec<_> = islands.into_iter().collect();
@@ -26,18 +28,18 @@ pub fn draw(engine: &Engine) -> String {
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {SIDE} {SIDE}\">\n\
          <rect width=\"{SIDE}\" height=\"{SIDE}\" fill=\"#fff\"/>\n"
     );
-    for (island, places) in &islands {
-        // Colours a golden angle apart: those that follow each other are told apart well.
+    for (island, points) in &islands {
+        // Hues a golden angle apart: those of consecutive islands are easy to distinguish.
         let hue = (*island as f32 * 137.508) % 360.0;
         let colour = colour(hue, 0.65, if island % 2 == 0 { 0.4 } else { 0.52 });
-        if places.len() >= OUTLINED {
+        if points.len() >= OUTLINED {
             let _ = writeln!(
                 svg,
                 "<polygon points=\"{}\" fill=\"{colour}\" fill-opacity=\"0.12\" stroke=\"{colour}\"/>",
-                points(&hull(places))
+                point_list(&hull(points))
             );
         }
-        for (x, y) in places {
+        for (x, y) in points {
             let _ = writeln!(svg, "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"4\" fill=\"{colour}\"/>");
         }
     }
@@ -45,8 +47,8 @@ pub fn draw(engine: &Engine) -> String {
     svg
 }
 
-/// A colour of so much hue, in degrees, saturation and lightness as `#rrggbb`: not every viewer knows
-/// `hsl()`.
+/// Converts HSL to `#rrggbb`, because not every viewer supports `hsl()`. Hue is in degrees, the others are
+/// 0 to 1.
 fn colour(hue: f32, saturation: f32, lightness: f32) -> String {
     let strength = saturation * lightness.min(1.0 - lightness);
     let channel = |offset: f32| {
@@ -57,11 +59,11 @@ fn colour(hue: f32, saturation: f32, lightness: f32) -> String {
     format!("#{:02x}{:02x}{:02x}", channel(0.0), channel(8.0), channel(4.0))
 }
 
-fn points(places: &[(f32, f32)]) -> String {
-    places.iter().map(|(x, y)| format!("{x:.1},{y:.1}")).collect::<Vec<_>>().join(" ")
+fn point_list(points: &[(f32, f32)]) -> String {
+    points.iter().map(|(x, y)| format!("{x:.1},{y:.1}")).collect::<Vec<_>>().join(" ")
 }
 
-/// What part of the world the drawing shows.
+/// Maps the part of the world that contains all peers to the drawing.
 struct Frame {
     low: Position,
     high_z: f32,
@@ -80,34 +82,34 @@ impl Frame {
         Self { low, high_z: high.z, scale: (SIDE - 2.0 * MARGIN) / side }
     }
 
-    /// North is up.
+    /// World to drawing coordinates; north (positive z) is up.
     fn to_drawing(&self, at: Position) -> (f32, f32) {
         (MARGIN + (at.x - self.low.x) * self.scale, MARGIN + (self.high_z - at.z) * self.scale)
     }
 }
 
-/// The corners of the smallest convex outline around some places (Andrew's monotone chain).
-fn hull(places: &[(f32, f32)]) -> Vec<(f32, f32)> {
-    let mut sorted = places.to_vec();
+/// The convex hull of some points (Andrew's monotone chain).
+fn hull(points: &[(f32, f32)]) -> Vec<(f32, f32)> {
+    let mut sorted = points.to_vec();
     sorted.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1)));
     let mut lower = half_hull(sorted.iter().copied());
     let mut upper = half_hull(sorted.iter().rev().copied());
-    // The ends of each are the beginning of the other.
+    // The last point of each half is the first of the other.
     lower.pop();
     upper.pop();
     lower.extend(upper);
     lower
 }
 
-fn half_hull(places: impl Iterator<Item = (f32, f32)>) -> Vec<(f32, f32)> {
+fn half_hull(points: impl Iterator<Item = (f32, f32)>) -> Vec<(f32, f32)> {
     let mut hull: Vec<(f32, f32)> = Vec::new();
-    for place in places {
+    for point in points {
         while let [.., a, b] = hull.as_slice()
-            && (b.0 - a.0) * (place.1 - a.1) <= (b.1 - a.1) * (place.0 - a.0)
+            && (b.0 - a.0) * (point.1 - a.1) <= (b.1 - a.1) * (point.0 - a.0)
         {
             hull.pop();
         }
-        hull.push(place);
+        hull.push(point);
     }
     hull
 }
@@ -126,7 +128,7 @@ mod tests {
 
     #[test]
     fn hull_of_a_square_is_its_corners() {
-        let places = [(0.0, 0.0), (1.0, 0.5), (2.0, 0.0), (2.0, 2.0), (1.0, 1.0), (0.0, 2.0)];
-        assert_eq!(hull(&places), [(0.0, 0.0), (2.0, 0.0), (2.0, 2.0), (0.0, 2.0)]);
+        let points = [(0.0, 0.0), (1.0, 0.5), (2.0, 0.0), (2.0, 2.0), (1.0, 1.0), (0.0, 2.0)];
+        assert_eq!(hull(&points), [(0.0, 0.0), (2.0, 0.0), (2.0, 2.0), (0.0, 2.0)]);
     }
 }

@@ -1,34 +1,36 @@
+//! Workloads: where simulated peers are and how they move.
+
 use std::{fmt, str::FromStr};
 
 use protocol::Position;
 
 use super::Rng;
 
-/// Where people are and what they do.
+/// A distribution of peers and their movement. Each has a default number of peers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Workload {
-    /// A crowd on 100 × 100 m, walking about. 1,000 people by default.
+    /// A crowd on 100 × 100 m. 1,000 peers by default.
     Crowd100,
-    /// A festival on 300 × 300 m. 2,000 people by default.
+    /// A festival on 300 × 300 m. 2,000 peers by default.
     Festival,
-    /// A plaza of 200 × 200 m. 300 people by default.
+    /// A plaza of 200 × 200 m. 300 peers by default.
     Plaza,
-    /// A town with one person for each 9,000 m²: 1,000 by default, on 3 × 3 km.
+    /// A town with one peer per 9,000 m²: 1,000 by default, on 3 × 3 km.
     Town,
-    /// One person for each 60 × 60 m. 10,000 by default.
+    /// One peer per 60 × 60 m. 10,000 by default.
     City,
-    /// One person for each 150 × 150 m. 10,000 by default.
+    /// One peer per 150 × 150 m. 10,000 by default.
     Sparse,
-    /// Half of the people in hotspots of 100 × 100 m with 500 each, the others spread as in a city.
-    /// 10,000 by default.
+    /// Half of the peers in hotspots of 100 × 100 m with 500 each, the others spread as in a city. 10,000 by
+    /// default.
     Hotspots,
-    /// A crowd on 200 × 200 m of whom in each second one in a hundred is somewhere else at once.
+    /// A crowd on 200 × 200 m; each second one in a hundred peers jumps to a random position. 1,000 by default.
     Teleports,
-    /// A crowd on 200 × 200 m that leaves by one corner, and goes.
+    /// A crowd on 200 × 200 m that leaves the world at one corner. 1,000 by default.
     Exodus,
-    /// Everybody arrives on one and the same spot and walks off from there.
+    /// All peers arrive at the same position and walk away from it. 1,000 by default.
     Spawn,
-    /// Two crowds of 100 × 100 m that walk through each other.
+    /// Two crowds of 100 × 100 m that walk through each other. 1,000 by default.
     Crossing,
 }
 
@@ -46,7 +48,7 @@ const NAMES: [(Workload, &str); 11] = [
     (Workload::Crossing, "crossing"),
 ];
 
-/// No workload has this name.
+/// The error for a name that is no workload's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
     "a workload is one of crowd-100, festival, plaza, town, city, sparse, hotspots, teleports, exodus, \
@@ -70,21 +72,21 @@ impl fmt::Display for Workload {
     }
 }
 
-/// Metres a second.
+/// Walking speed, in metres per second.
 const WALK_M_S: f64 = 1.5;
-/// By how much a heading turns at most in a step of two seconds, in radians.
+/// Maximum change of heading every [`TURN_INTERVAL_S`], in radians.
 const TURN: f64 = 0.5;
 const TURN_INTERVAL_S: f64 = 2.0;
 const HOTSPOT_SIDE_M: f64 = 100.0;
-const HOTSPOT_PEOPLE: usize = 500;
+const HOTSPOT_PEERS: usize = 500;
 
 impl Workload {
-    /// All of them.
+    /// All workloads.
     pub fn all() -> impl Iterator<Item = Self> {
         NAMES.into_iter().map(|(workload, _)| workload)
     }
 
-    /// How many people there are unless something else is said.
+    /// Default number of peers.
     pub fn default_peers(self) -> usize {
         match self {
             Self::Plaza => 300,
@@ -94,9 +96,9 @@ impl Workload {
         }
     }
 
-    /// Side of the square that so many people walk in, in metres.
-    pub fn side_m(self, people: usize) -> f64 {
-        let side = |m2_each: f64| (people as f64 * m2_each).sqrt();
+    /// Side of the square for this number of peers, in metres.
+    pub fn side_m(self, peers: usize) -> f64 {
+        let side = |m2_each: f64| (peers as f64 * m2_each).sqrt();
         match self {
             Self::Crowd100 => 100.0,
             Self::Festival | Self::Crossing => 300.0,
@@ -108,8 +110,8 @@ impl Workload {
     }
 }
 
-/// People who walk. Each goes at walking pace; its heading turns a little every two seconds; at the
-/// walls it is reflected.
+/// Simulated peers that walk at 1.5 m/s. The heading of each changes a little every two seconds, and the
+/// edges of its square reflect it.
 #[derive(Debug, Clone)]
 pub struct Walkers {
     workload: Workload,
@@ -125,9 +127,9 @@ struct Walker {
     z: f64,
     heading: f64,
     until_turn_s: f64,
-    /// The square that it keeps to.
+    /// The square that it stays in.
     square: Square,
-    /// It has gone for good.
+    /// It has left the world for good.
     gone: bool,
 }
 
@@ -139,25 +141,26 @@ struct Square {
 }
 
 impl Walkers {
-    /// So many people where the workload has them.
-    pub fn new(workload: Workload, people: usize, seed: u64) -> Self {
-        let side_m = workload.side_m(people);
-        let mut world = Self { workload, side_m, rng: Rng::new(seed), walkers: Vec::new(), elapsed_s: 0.0 };
-        let spots = people.div_ceil(2 * HOTSPOT_PEOPLE);
+    /// This number of peers at the starting positions of the workload.
+    pub fn new(workload: Workload, peers: usize, seed: u64) -> Self {
+        let side_m = workload.side_m(peers);
+        let mut walkers = Self { workload, side_m, rng: Rng::new(seed), walkers: Vec::new(), elapsed_s: 0.0 };
+        let hotspot_count = peers.div_ceil(2 * HOTSPOT_PEERS);
         let whole = Square { x: 0.0, z: 0.0, side: side_m };
-        let hotspots: Vec<Square> = (0..spots).map(|_| world.random_square(HOTSPOT_SIDE_M)).collect();
-        for index in 0..people {
+        let hotspots: Vec<Square> =
+            (0..hotspot_count).map(|_| walkers.random_square(HOTSPOT_SIDE_M)).collect();
+        for index in 0..peers {
             let hotspot = workload == Workload::Hotspots && index % 2 == 0;
-            let bounds = if hotspot { hotspots[(index / 2) % spots] } else { whole };
-            let walker = world.walker(index, bounds);
-            world.walkers.push(walker);
+            let bounds = if hotspot { hotspots[(index / 2) % hotspot_count] } else { whole };
+            let walker = walkers.walker(index, bounds);
+            walkers.walkers.push(walker);
         }
-        world
+        walkers
     }
 
     fn random_square(&mut self, side: f64) -> Square {
-        let room = (self.side_m - side).max(1.0);
-        Square { x: self.rng.range(0.0, room), z: self.rng.range(0.0, room), side }
+        let range = (self.side_m - side).max(1.0);
+        Square { x: self.rng.range(0.0, range), z: self.rng.range(0.0, range), side }
     }
 
     fn walker(&mut self, index: usize, bounds: Square) -> Walker {
@@ -181,18 +184,18 @@ impl Walkers {
         Walker { x, z, heading, until_turn_s, square: bounds, gone: false }
     }
 
-    /// How many people there are, those who have gone too.
+    /// Number of peers, including those that have left.
     pub fn count(&self) -> usize {
         self.walkers.len()
     }
 
-    /// Where somebody is; `None` when gone.
-    pub fn position(&self, person: usize) -> Option<Position> {
-        let walker = &self.walkers[person];
+    /// Position of the peer with this index; `None` after it has left.
+    pub fn position(&self, index: usize) -> Option<Position> {
+        let walker = &self.walkers[index];
         (!walker.gone).then(|| Position::new(walker.x as f32, 0.0, walker.z as f32))
     }
 
-    /// Lets everybody walk on for a while.
+    /// Advances all peers by a time in seconds.
     pub fn step(&mut self, seconds: f64) {
         self.elapsed_s += seconds;
         for index in 0..self.walkers.len() {
@@ -212,7 +215,7 @@ impl Walkers {
         }
         walker.until_turn_s += TURN_INTERVAL_S;
         match self.workload {
-            // Straight on, through each other and back.
+            // Straight ahead, through the other crowd and back.
             Workload::Crossing => {}
             Workload::Exodus => walker.heading = (-walker.z).atan2(-walker.x),
             _ => walker.heading += self.rng.range(-TURN, TURN),
@@ -224,8 +227,8 @@ impl Walkers {
             walker.gone = true;
         }
         if self.workload == Workload::Teleports && self.rng.chance(0.01 * seconds) {
-            let place = self.random_square(1.0);
-            (walker.x, walker.z) = (place.x, place.z);
+            let target = self.random_square(1.0);
+            (walker.x, walker.z) = (target.x, target.z);
         }
         let Square { x, z, side } = walker.square;
         if walker.x < x || walker.x > x + side {

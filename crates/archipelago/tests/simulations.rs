@@ -1,4 +1,4 @@
-//! Crowds are cut by place, at a price in changes that stays within bounds.
+//! Splitting crowds by position keeps neighbours together, and the number of island changes bounded.
 
 use std::time::Duration;
 
@@ -8,10 +8,10 @@ use archipelago::{
 };
 use protocol::Position;
 
-fn plan(workload: Workload, people: usize) -> SimulationConfig {
+fn plan(workload: Workload, peers: usize) -> SimulationConfig {
     SimulationConfig {
         workload,
-        peers: people,
+        peers: peers,
         settings: Settings::default(),
         seconds: 120,
         seed: 1,
@@ -22,7 +22,7 @@ fn plan(workload: Workload, people: usize) -> SimulationConfig {
 
 fn run(plan: SimulationConfig) -> Measurements {
     let outcome =
-        Simulation::new(plan).expect("settings that hold").run(|| Duration::ZERO).expect("no violation");
+        Simulation::new(plan).expect("valid settings").run(|| Duration::ZERO).expect("no violation");
     println!("{outcome:?}");
     outcome
 }
@@ -73,7 +73,7 @@ fn workload_names_round_trip() {
     assert!("square".parse::<Workload>().is_err());
 }
 
-/// Everybody who was told of another island than before.
+/// Number of peers assigned to another island than before.
 fn changes(outputs: &[Output]) -> usize {
     outputs.iter().filter(|output| matches!(output, Output::Assigned { from: Some(_), .. })).count()
 }
@@ -83,26 +83,26 @@ fn peer_above_the_limit_barely_disturbs_the_others() {
     let mut engine = Engine::new(Settings::default(), 0).unwrap();
     let mut rng = Rng::new(1);
     let mut now = Duration::from_secs(1_000);
-    let mut come = |engine: &mut Engine, person: u32, now: Duration| {
+    let mut add_peer = |engine: &mut Engine, number: u32, now: Duration| {
         let mut metres = || rng.range(0.0, 100.0) as f32;
         let position = Position::new(metres(), 0.0, metres());
-        let peer = address(person);
+        let peer = address(number);
         engine.handle(Input::Heartbeat { peer, session: None, position, desired_room: None }, now);
     };
     engine.handle(Input::Transport(node()), now);
-    (0..100).for_each(|person| come(&mut engine, person, now));
+    (0..100).for_each(|number| add_peer(&mut engine, number, now));
     engine.flush(now, &mut Vec::new());
     assert_eq!(engine.islands_count(), 1);
     for islands in [2, 1, 2, 1, 2, 1] {
         now += Duration::from_millis(250);
         match islands {
-            2 => come(&mut engine, 100, now),
+            2 => add_peer(&mut engine, 100, now),
             _ => engine.handle(Input::Disconnected { peer: address(100), session: None }, now),
         }
         let mut outputs = Vec::new();
         engine.flush(now, &mut outputs);
         assert_eq!(engine.islands_count(), islands);
-        assert!(changes(&outputs) <= 12, "{} were told", changes(&outputs));
+        assert!(changes(&outputs) <= 12, "{} changes", changes(&outputs));
     }
 }
 

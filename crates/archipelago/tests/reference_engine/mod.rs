@@ -1,8 +1,8 @@
-//! A plain engine: the rules of islands written down as they read, every distance computed, nothing
-//! remembered but who is where. It shares no code with the engine. First come, first served: it does
-//! not cut crowds by place.
+//! A reference engine: the rules of islands in their simplest form. It computes every distance, keeps no
+//! state but positions and members, and shares no code with the engine. Islands fill in the order of
+//! arrival: it does not split crowds by position.
 //!
-//! Faults can be planted in it, to see whether the witness sees them.
+//! Faults can be planted in it, to test whether the invariant checker detects them.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -12,59 +12,59 @@ use archipelago::{
 };
 use protocol::{Address, IslandId, NodeName, Position};
 
-/// What can be done wrong.
+/// A mistake that the reference engine makes on purpose.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(dead_code)]
 pub(crate) enum Fault {
-    /// Two islands that touch a common third merge.
+    /// Two islands that are both near a third one merge.
     MergesThroughThird,
-    /// A closed island's id is used again.
+    /// The id of a closed island is used again.
     ReusesId,
-    /// An island that falls apart is left as it is.
-    ForgetsSplit,
-    /// Islands take one more than their limit.
+    /// An island is not split when its members are no longer connected.
+    SkipsSplit,
+    /// Islands hold one member more than their limit.
     LimitOffByOne,
-    /// Everybody who was told something is told it again.
-    TellsTwice,
-    /// Who leaves is not taken out.
-    KeepsStale,
-    /// Of two that merge, the smaller survives.
-    WrongSurvivor,
+    /// Every assignment is output twice.
+    AssignsTwice,
+    /// A peer that disconnects is not removed.
+    KeepsDisconnected,
+    /// The smaller of two merged islands survives.
+    KeepsSmallerIsland,
     /// Islands merge at the leave distance.
     JoinsFar,
     /// Islands split at the join distance.
     LeavesNear,
-    /// Who changes islands is told that it comes from the one it is in.
-    WrongFormer,
-    /// Who changes islands when it is not the one that moved is not told.
-    ForgetsToTell,
-    /// Islands near each other that fit together are left as two.
-    ForgetsMerge,
-    /// A peer is counted in two islands.
+    /// The assignment of a peer that changes islands names the new island as the former one.
+    NamesWrongFormer,
+    /// Only the first assignment of a peer is output: later changes of its island are not.
+    OmitsAssignment,
+    /// Islands within the join distance that fit together do not merge.
+    SkipsMerge,
+    /// A peer is listed in two islands.
     InTwoIslands,
 }
 
-/// The plain engine.
-pub(crate) struct Plain {
+/// The reference engine.
+pub(crate) struct ReferenceEngine {
     bounds: Bounds,
     fault: Option<Fault>,
     at: BTreeMap<Address, Position>,
-    gone: Vec<Address>,
-    /// By age.
+    disconnected: Vec<Address>,
+    /// Id and members, the oldest island first.
     islands: Vec<(IslandId, Vec<Address>)>,
-    told: HashMap<Address, IslandId>,
+    assigned: HashMap<Address, IslandId>,
     opened: usize,
-    free: Vec<IslandId>,
+    closed_ids: Vec<IslandId>,
 }
 
-fn apart(a: Position, b: Position) -> f32 {
+fn distance_squared(a: Position, b: Position) -> f32 {
     a.ground_distance_squared(b)
 }
 
-impl Plain {
+impl ReferenceEngine {
     pub(crate) fn new(bounds: Bounds, fault: Option<Fault>) -> Self {
-        let (at, told, gone, free) = Default::default();
-        Self { bounds, fault, at, gone, islands: Vec::new(), told, opened: 0, free }
+        let (at, assigned, disconnected, closed_ids) = Default::default();
+        Self { bounds, fault, at, disconnected, islands: Vec::new(), assigned, opened: 0, closed_ids }
     }
 
     fn has(&self, fault: Fault) -> bool {
@@ -75,12 +75,12 @@ impl Plain {
         match input {
             Input::Heartbeat { peer, position, .. } => {
                 self.at.insert(*peer, *position);
-                self.gone.retain(|gone| gone != peer);
+                self.disconnected.retain(|disconnected| disconnected != peer);
             }
             Input::Disconnected { peer, .. } => {
-                self.told.remove(peer);
-                if !self.has(Fault::KeepsStale) && self.at.remove(peer).is_some() {
-                    self.gone.push(*peer);
+                self.assigned.remove(peer);
+                if !self.has(Fault::KeepsDisconnected) && self.at.remove(peer).is_some() {
+                    self.disconnected.push(*peer);
                 }
             }
             _ => {}
@@ -93,7 +93,7 @@ impl Plain {
         for (_, members) in &mut self.islands {
             members.retain(|peer| self.at.contains_key(peer));
         }
-        if !self.has(Fault::ForgetsSplit) {
+        if !self.has(Fault::SkipsSplit) {
             self.split();
         }
         let newcomers: Vec<Address> =
@@ -101,14 +101,14 @@ impl Plain {
         for peer in newcomers {
             self.open(vec![peer]);
         }
-        if !self.has(Fault::ForgetsMerge) {
+        if !self.has(Fault::SkipsMerge) {
             self.merge();
         }
         self.islands.retain(|(_, members)| !members.is_empty());
-        self.announce(&ids, &before, outputs);
+        self.emit(&ids, &before, outputs);
     }
 
-    pub(crate) fn picture(&self) -> Partition {
+    pub(crate) fn partition(&self) -> Partition {
         let node = node();
         let member = |peer: &Address| (*peer, self.at[peer]);
         let island = |(id, members): &(IslandId, Vec<Address>)| IslandMembers {
@@ -116,13 +116,13 @@ impl Plain {
             transport: Some(node.clone()),
             members: members.iter().map(member).collect(),
         };
-        let mut picture = Partition { islands: self.islands.iter().map(island).collect() };
+        let mut partition = Partition { islands: self.islands.iter().map(island).collect() };
         if self.has(Fault::InTwoIslands)
-            && let [first, .., last] = picture.islands.as_mut_slice()
+            && let [first, .., last] = partition.islands.as_mut_slice()
         {
             last.members.push(first.members[0]);
         }
-        picture
+        partition
     }
 
     fn members(&self) -> HashMap<Address, IslandId> {
@@ -131,7 +131,7 @@ impl Plain {
     }
 
     fn open(&mut self, members: Vec<Address>) {
-        let reused = if self.has(Fault::ReusesId) { self.free.pop() } else { None };
+        let reused = if self.has(Fault::ReusesId) { self.closed_ids.pop() } else { None };
         let id = reused.unwrap_or_else(|| {
             self.opened += 1;
             format!("P{}", self.opened).parse().expect("an id")
@@ -155,7 +155,7 @@ impl Plain {
                 let mut next = 0;
                 while next < group.len() {
                     let from = self.at[&group[next]];
-                    let near = |peer: &Address| apart(from, self.at[peer]) <= leave_m * leave_m;
+                    let near = |peer: &Address| distance_squared(from, self.at[peer]) <= leave_m * leave_m;
                     let (found, rest) = unseen.into_iter().partition(near);
                     group.extend::<Vec<Address>>(found);
                     unseen = rest;
@@ -179,14 +179,15 @@ impl Plain {
         } else {
             self.bounds.join_distance_m
         };
-        let people: Vec<(Address, Position)> = self.at.iter().map(|(peer, at)| (*peer, *at)).collect();
-        let mut home: HashMap<Address, usize> = HashMap::new();
+        let peers: Vec<(Address, Position)> = self.at.iter().map(|(peer, at)| (*peer, *at)).collect();
+        let mut island_of: HashMap<Address, usize> = HashMap::new();
         for (index, (_, members)) in self.islands.iter().enumerate() {
-            home.extend(members.iter().map(|peer| (*peer, index)));
+            island_of.extend(members.iter().map(|peer| (*peer, index)));
         }
         let mut near = Vec::new();
-        for (index, &(one, at)) in people.iter().enumerate() {
-            let others = people[index + 1..].iter().filter(|other| apart(at, other.1) <= join_m * join_m);
+        for (index, &(one, at)) in peers.iter().enumerate() {
+            let others =
+                peers[index + 1..].iter().filter(|other| distance_squared(at, other.1) <= join_m * join_m);
             near.extend(others.map(|&(other, _)| (one, other)));
         }
         if self.has(Fault::MergesThroughThird) {
@@ -198,27 +199,27 @@ impl Plain {
         }
         let limit = self.bounds.limit as usize + usize::from(self.has(Fault::LimitOffByOne));
         loop {
-            let before = home.clone();
+            let before = island_of.clone();
             for &(one, other) in &near {
-                let (one, other) = (home[&one], home[&other]);
+                let (one, other) = (island_of[&one], island_of[&other]);
                 let size = |island: usize| self.islands[island].1.len();
                 if one != other && size(one) + size(other) <= limit {
                     let larger =
                         (size(one), std::cmp::Reverse(one)) > (size(other), std::cmp::Reverse(other));
-                    let one_survives = larger != self.has(Fault::WrongSurvivor);
+                    let one_survives = larger != self.has(Fault::KeepsSmallerIsland);
                     let (survivor, ended) = if one_survives { (one, other) } else { (other, one) };
                     let moved = std::mem::take(&mut self.islands[ended].1);
-                    home.extend(moved.iter().map(|peer| (*peer, survivor)));
+                    island_of.extend(moved.iter().map(|peer| (*peer, survivor)));
                     self.islands[survivor].1.extend(moved);
                 }
             }
-            if home == before {
+            if island_of == before {
                 return;
             }
         }
     }
 
-    fn announce(&mut self, ids: &[IslandId], before: &HashMap<Address, IslandId>, outputs: &mut Vec<Output>) {
+    fn emit(&mut self, ids: &[IslandId], before: &HashMap<Address, IslandId>, outputs: &mut Vec<Output>) {
         let now = self.members();
         let ended = ids.iter().filter(|id| self.islands.iter().all(|(other, _)| other != *id));
         let ended: Vec<IslandId> = ended.cloned().collect();
@@ -233,23 +234,24 @@ impl Plain {
             if before.get(peer) != Some(island) {
                 outputs.push(Output::Joined { island: island.clone(), peer: *peer, session: None });
             }
-            self.tell(*peer, island, outputs);
+            self.emit_assignment(*peer, island, outputs);
         }
         outputs.extend(ended.iter().map(|island| Output::Closed { island: island.clone() }));
-        self.free.extend(ended);
+        self.closed_ids.extend(ended);
     }
 
-    fn tell(&mut self, peer: Address, island: &IslandId, outputs: &mut Vec<Output>) {
-        let former = self.told.insert(peer, island.clone());
-        if former.as_ref() == Some(island) || (former.is_some() && self.has(Fault::ForgetsToTell)) {
+    fn emit_assignment(&mut self, peer: Address, island: &IslandId, outputs: &mut Vec<Output>) {
+        let former = self.assigned.insert(peer, island.clone());
+        if former.as_ref() == Some(island) || (former.is_some() && self.has(Fault::OmitsAssignment)) {
             return;
         }
-        let from = if self.has(Fault::WrongFormer) { former.map(|_| island.clone()) } else { former };
-        let told = Output::Assigned { peer, session: None, island: island.clone(), transport: node(), from };
-        if self.has(Fault::TellsTwice) {
-            outputs.push(told.clone());
+        let from = if self.has(Fault::NamesWrongFormer) { former.map(|_| island.clone()) } else { former };
+        let assigned =
+            Output::Assigned { peer, session: None, island: island.clone(), transport: node(), from };
+        if self.has(Fault::AssignsTwice) {
+            outputs.push(assigned.clone());
         }
-        outputs.push(told);
+        outputs.push(assigned);
     }
 }
 
