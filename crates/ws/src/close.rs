@@ -1,3 +1,6 @@
+//! Close frames: their encoding, the reply to a client's close frame, and the status codes that may be sent
+//! (RFC 6455, 5.5.1 and 7.4).
+
 use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::{
@@ -5,10 +8,11 @@ use crate::{
     frame::{MAX_CONTROL_BYTES, put_header},
 };
 
-/// The status code of a connection that has served its purpose (RFC 6455, 7.4.1).
+/// The status code of a connection that has fulfilled its purpose (RFC 6455, 7.4.1).
 pub const NORMAL_CLOSURE: u16 = 1000;
 
-/// Encodes a close frame; the reason is cut to what a control frame carries.
+/// Encodes a close frame. A reason longer than 123 bytes, the most that a control frame carries beside the
+/// code, is cut between two characters.
 pub fn close_frame(code: u16, reason: &str) -> Bytes {
     let mut end = reason.len().min(MAX_CONTROL_BYTES - 2);
     while !reason.is_char_boundary(end) {
@@ -21,13 +25,13 @@ pub fn close_frame(code: u16, reason: &str) -> Bytes {
     out.freeze()
 }
 
-/// Encodes the answer to a client's close frame: the client's own code (RFC 6455, 5.5.1), or 1000
-/// when the client sent none.
+/// Encodes the reply to a client's close frame: the client's own code (RFC 6455, 5.5.1), or 1000 when the
+/// client sent none.
 pub fn close_answer(code: Option<u16>) -> Bytes {
     close_frame(code.unwrap_or(NORMAL_CLOSURE), "")
 }
 
-/// The status code in the payload of a client's close frame, if it carries one.
+/// Reads the status code from the payload of a client's close frame; `None` if the payload is empty.
 pub(crate) fn close_code(payload: &[u8]) -> Result<Option<u16>, FrameError> {
     let (code, reason) = match payload {
         [] => return Ok(None),
@@ -43,8 +47,8 @@ pub(crate) fn close_code(payload: &[u8]) -> Result<Option<u16>, FrameError> {
     }
 }
 
-/// Whether a close frame may carry the code: 1004 to 1006 and 1015 are reserved, 1016 to 2999 are
-/// not assigned (RFC 6455, 7.4, and the IANA registry of close codes).
+/// Whether a close frame may carry the code: 1004 to 1006 and 1015 are reserved, 1016 to 2999 are not
+/// assigned (RFC 6455, 7.4, and the IANA registry of close codes).
 fn is_valid_close_code(code: u16) -> bool {
     matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999)
 }

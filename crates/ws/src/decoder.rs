@@ -1,3 +1,5 @@
+//! Decoding of client frames and reassembly of fragmented messages, without I/O.
+
 use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::{
@@ -6,16 +8,16 @@ use crate::{
     frame::{ClientFrame, take_frame},
 };
 
-/// One frame of a client.
+/// One frame that a client sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Received {
-    /// A message, or the last fragment of one: the whole message.
+    /// A complete binary message: an unfragmented one, or the reassembled one after its last fragment.
     Binary(Bytes),
-    /// A fragment of a message of which more follows.
+    /// A fragment that is not the last one of its message.
     Fragment,
-    /// Text, which no endpoint of ours takes. Its payload is not kept.
+    /// A text frame, which no endpoint of Atoll accepts. Its payload is not kept.
     Text,
-    /// A ping, with the payload that the pong repeats.
+    /// A ping, with the payload that the pong must repeat.
     Ping(Bytes),
     /// A pong.
     Pong,
@@ -23,7 +25,7 @@ pub enum Received {
     Close(Option<u16>),
 }
 
-/// Bytes of a client that end its connection.
+/// A violation by the client that ends its connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum FrameError {
     /// A violation of RFC 6455: reserved bits or opcodes, no mask, a long or fragmented control
@@ -33,7 +35,7 @@ pub enum FrameError {
     /// The reason in a close frame is not UTF-8.
     #[error("the close reason is not UTF-8")]
     InvalidUtf8,
-    /// A message over the limit.
+    /// A message above the size limit.
     #[error("message too big")]
     TooBig,
 }
@@ -51,8 +53,8 @@ impl FrameError {
 
 /// Decodes the frames of a client and reassembles its messages. Has no I/O.
 ///
-/// It buffers at most one incomplete frame, the bytes that were put in behind it, and the
-/// fragments of one message.
+/// It buffers at most one incomplete frame, the bytes that were added behind it, and the fragments of one
+/// message.
 #[derive(Debug)]
 pub struct Decoder {
     buffer: BytesMut,
@@ -61,18 +63,18 @@ pub struct Decoder {
 }
 
 impl Decoder {
-    /// A decoder that accepts messages of at most `max_message` bytes.
+    /// Creates a decoder that accepts messages of at most `max_message` bytes.
     pub fn new(max_message: usize) -> Self {
         Self { buffer: BytesMut::new(), fragments: None, max_message }
     }
 
-    /// Adds bytes that arrived.
+    /// Appends bytes that arrived from the client.
     pub fn put(&mut self, bytes: &[u8]) {
         self.buffer.put_slice(bytes);
     }
 
-    /// Decodes the next frame; `None` until it is complete. After an error the stream has no
-    /// defined frame boundaries any more, and nothing more can be decoded.
+    /// Decodes the next frame; `None` until it is complete. After an error the frame boundaries in the stream
+    /// are unknown, so nothing more can be decoded.
     pub fn decode(&mut self) -> Result<Option<Received>, FrameError> {
         match take_frame(&mut self.buffer, self.max_message)? {
             Some(frame) => self.accept(frame).map(Some),
@@ -80,7 +82,7 @@ impl Decoder {
         }
     }
 
-    /// Releases the buffer if it holds nothing, and returns whether it did.
+    /// Frees the memory of the buffer if the buffer is empty; returns whether it was.
     pub(crate) fn release_if_empty(&mut self) -> bool {
         let empty = self.buffer.is_empty();
         if empty {
@@ -89,7 +91,7 @@ impl Decoder {
         empty
     }
 
-    /// Where the next bytes are read to.
+    /// The buffer that the next bytes are read into.
     pub(crate) fn buffer_mut(&mut self) -> &mut BytesMut {
         &mut self.buffer
     }
@@ -125,12 +127,12 @@ impl Decoder {
 mod tests {
     use super::*;
 
-    /// A masked frame; a mask of zeros leaves the payload as it is.
+    /// A masked frame. A mask of zeros leaves the payload unchanged.
     fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
         [&[first, 0x80 | payload.len() as u8, 0, 0, 0, 0], payload].concat()
     }
 
-    /// All frames up to the first error, and that error.
+    /// Decodes all frames up to the first error, and returns that error too.
     fn decoded(frames: &[Vec<u8>], max_message: usize) -> (Vec<Received>, Option<FrameError>) {
         let mut decoder = Decoder::new(max_message);
         decoder.put(&frames.concat());

@@ -1,3 +1,5 @@
+//! Frame headers and payloads (RFC 6455, 5.2): parsing of masked client frames, encoding of server frames.
+
 use bytes::{Buf, BufMut, BytesMut};
 
 use crate::FrameError;
@@ -5,17 +7,17 @@ use crate::FrameError;
 /// The kinds of frames (RFC 6455, 5.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OpCode {
-    /// A further part of a fragmented message.
+    /// A further fragment of a message.
     Continuation = 0,
-    /// A message of text, or its first part.
+    /// A text message, or its first fragment.
     Text = 1,
-    /// A message of bytes, or its first part.
+    /// A binary message, or its first fragment.
     Binary = 2,
     /// The last frame that its sender sends.
     Close = 8,
-    /// A question that a pong answers.
+    /// A request for a pong.
     Ping = 9,
-    /// The answer to a ping, or a sign of life that was not asked for.
+    /// The answer to a ping, or an unsolicited sign of life.
     Pong = 10,
 }
 
@@ -37,7 +39,7 @@ impl OpCode {
     }
 }
 
-/// A frame of a client, unmasked.
+/// A frame of a client after unmasking.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct ClientFrame {
     pub(crate) fin: bool,
@@ -48,10 +50,9 @@ pub(crate) struct ClientFrame {
 /// The longest payload of a control frame (RFC 6455, 5.5).
 pub(crate) const MAX_CONTROL_BYTES: usize = 125;
 
-/// Takes one frame of a client off the front of `buffer`; `None` until it is complete.
+/// Removes one client frame from the front of `buffer`; `None` until it is complete.
 ///
-/// Length encodings longer than necessary are accepted: RFC 6455 does not require a receiver to
-/// refuse them.
+/// Length encodings longer than necessary are accepted: RFC 6455 does not require a receiver to reject them.
 pub(crate) fn take_frame(
     buffer: &mut BytesMut,
     max_payload: usize,
@@ -77,7 +78,7 @@ pub(crate) fn take_frame(
     if top_bit || opcode.is_control() && (!fin || length > MAX_CONTROL_BYTES as u64) {
         return Err(FrameError::Protocol);
     }
-    // The header alone is enough to refuse the frame, before any of its payload is buffered.
+    // The header alone suffices to reject the frame, before any of its payload is buffered.
     if length > max_payload as u64 {
         return Err(FrameError::TooBig);
     }
@@ -95,7 +96,7 @@ pub(crate) fn take_frame(
     Ok(Some(ClientFrame { fin, opcode, payload }))
 }
 
-/// Writes the header of an unfragmented, unmasked frame; its payload of `length` bytes follows.
+/// Writes the header of an unfragmented, unmasked frame. The caller appends the payload of `length` bytes.
 pub fn put_header(out: &mut BytesMut, opcode: OpCode, length: usize) {
     out.put_u8(0x80 | opcode as u8);
     match length {
@@ -126,14 +127,14 @@ mod tests {
     use proptest::prelude::*;
     use tungstenite::protocol::frame::{
         Frame, FrameHeader,
-        coding::{Data, OpCode as TheirOpCode},
+        coding::{Data, OpCode as TungsteniteOpCode},
     };
 
     use super::*;
 
-    /// The frame as a client of another make sends it.
+    /// The frame as another implementation (tungstenite) encodes it for a client.
     fn tungstenite_frame(payload: &[u8], mask: [u8; 4]) -> BytesMut {
-        let mut frame = Frame::message(payload.to_vec(), TheirOpCode::Data(Data::Binary), true);
+        let mut frame = Frame::message(payload.to_vec(), TungsteniteOpCode::Data(Data::Binary), true);
         frame.header_mut().mask = Some(mask);
         let mut bytes = Vec::new();
         frame.format(&mut bytes).unwrap();
@@ -156,7 +157,7 @@ mod tests {
             let frame = take_frame(&mut buffer, 70_000).unwrap().unwrap();
             prop_assert_eq!((frame.fin, frame.opcode), (true, OpCode::Binary));
             prop_assert_eq!(&frame.payload[..], &payload[..]);
-            prop_assert_eq!(&buffer[..], &[0x82][..], "what follows stays");
+            prop_assert_eq!(&buffer[..], &[0x82][..], "the bytes behind the frame stay in the buffer");
         }
 
         #[test]

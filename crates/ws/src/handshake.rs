@@ -1,34 +1,41 @@
+//! The opening handshake (RFC 6455, 4.2) on an HTTP/1.1 request of hyper.
+
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use sha1::{Digest, Sha1};
 
-/// The byte stream of a connection that was upgraded.
+/// The byte stream of an upgraded connection.
 pub type Stream = TokioIo<Upgraded>;
 
-/// A request that becomes a WebSocket.
+/// An accepted handshake.
 #[derive(Debug)]
 pub struct Upgrade {
     /// The response to send.
     pub response: Response<()>,
-    /// The connection, once the response is sent.
+    /// The connection; usable once the response has been sent.
     pub stream: PendingUpgrade,
 }
 
-/// A connection whose response is not sent yet.
+/// A connection that is upgraded when its response has been sent.
 #[derive(Debug)]
 pub struct PendingUpgrade(OnUpgrade);
 
 impl PendingUpgrade {
-    /// Waits until the response is sent; `None` if the connection ends before.
+    /// Waits until the response has been sent; `None` if the connection ends before that.
     pub async fn stream(self) -> Option<Stream> {
         self.0.await.ok().map(TokioIo::new)
     }
 }
 
-/// Accepts an opening handshake (RFC 6455, 4.2), with the first of `subprotocols` that the client
-/// offers too. Returns the status and the text of the refusal if something is missing.
+/// Accepts an opening handshake (RFC 6455, 4.2). The response names the first of `subprotocols` that the
+/// client also offers.
+///
+/// # Errors
+///
+/// The HTTP status and the text of the rejection: 426 if the request is no WebSocket handshake, 400 if the
+/// version is not 13 or the key is missing.
 pub fn upgrade<B>(
     request: &mut Request<B>,
     subprotocols: &[&'static str],
@@ -61,7 +68,7 @@ pub fn upgrade<B>(
     Ok(Upgrade { response, stream: PendingUpgrade(hyper::upgrade::on(request)) })
 }
 
-/// The proof that the server has read the key (RFC 6455, 4.2.2).
+/// The value of `Sec-WebSocket-Accept`, which proves that the server read the client's key (RFC 6455, 4.2.2).
 fn accept_key(key: &[u8]) -> String {
     const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
     STANDARD.encode(Sha1::new().chain_update(key).chain_update(GUID).finalize())
@@ -80,7 +87,7 @@ fn has_token(headers: &HeaderMap, name: HeaderName, token: &str) -> bool {
 mod tests {
     use super::*;
 
-    /// The request of RFC 6455, 1.3, without the header `without`.
+    /// The example request of RFC 6455, 1.3, without the header `without`.
     fn request(without: &str) -> Request<()> {
         let headers = [
             ("connection", "keep-alive, Upgrade"),

@@ -1,37 +1,39 @@
+//! Detection of dead clients by pings that only silent clients receive.
+
 use std::{pin::Pin, time::Duration};
 
 use tokio::time::{Instant, Sleep, sleep_until};
 
-/// How many pings may stay unanswered before a client counts as dead.
+/// Unanswered pings after which the next interval of silence marks a client as dead.
 const MAX_MISSED_PINGS: u32 = 2;
 
-/// Detects a dead client, with pings for silent clients alone.
+/// Detects a dead client by pinging it, but only while it is silent.
 ///
 /// A ping is due when nothing arrived for one interval. The client counts as dead when nothing arrived for
-/// three intervals: two pings stayed unanswered. Some clients hand pings to their message decoder, so a
-/// client that sends by itself must not get any.
+/// three intervals: two pings stayed unanswered. Some clients pass pings to their message decoder, so a
+/// client that sends by itself must not receive any.
 #[derive(Debug)]
 pub struct KeepAlive {
     interval: Duration,
-    /// When the next check is due. The timer is kept over arrivals: it fires at most once an interval.
+    /// When the next check is due. Arrivals do not reset the timer, so it fires at most once an interval.
     timer: Pin<Box<Sleep>>,
-    /// Pings since the last arrival.
+    /// Pings sent since the last arrival.
     missed_pings: u32,
 }
 
-/// The state of a client, by the time of the last arrival.
+/// The state of a client, judged by the time of the last arrival.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Liveness {
     /// Something arrived within the last interval.
     Alive,
-    /// Nothing arrived for an interval: a ping must be sent.
+    /// Nothing arrived for an interval: the caller must send a ping.
     Silent,
     /// Nothing arrived for three intervals.
     Dead,
 }
 
 impl KeepAlive {
-    /// The first check is due one interval after `now`.
+    /// Schedules the first check one interval after `now`.
     pub fn new(interval: Duration, now: Instant) -> Self {
         Self { interval, timer: Box::pin(sleep_until(now + interval)), missed_pings: 0 }
     }
@@ -41,10 +43,11 @@ impl KeepAlive {
         self.timer.as_mut().await;
     }
 
-    /// Checks a client of which something arrived last at `arrived`, and schedules the next check. A time
-    /// after `now` is allowed: until then the server does not read.
+    /// Checks a client that last sent something at `last_read`, and schedules the next check. `last_read` may
+    /// be after `now` while the server delays its next read.
     ///
-    /// A process that was suspended does not blame its clients: each check counts at most one miss.
+    /// Each check counts at most one missed ping, so that a process that was suspended does not close clients
+    /// that had no chance to answer.
     pub fn check(&mut self, last_read: Instant, now: Instant) -> Liveness {
         let due = last_read + self.interval;
         if due > now {
@@ -60,12 +63,13 @@ impl KeepAlive {
         Liveness::Silent
     }
 
-    /// Something arrived, so earlier pings count as answered. The next check sees the time.
+    /// Records that something arrived: earlier pings count as answered. The timer does not change; the next
+    /// check is given the time of the arrival.
     pub fn record_activity(&mut self) {
         self.missed_pings = 0;
     }
 
-    /// Whether as many pings are unanswered as may be.
+    /// Whether all allowed pings are unanswered: another interval of silence marks the client as dead.
     pub fn is_unresponsive(&self) -> bool {
         self.missed_pings == MAX_MISSED_PINGS
     }

@@ -1,11 +1,11 @@
 //! WebSocket (RFC 6455) for servers, without extensions: binary messages, control frames, closing.
 //!
-//! Libraries hide frames that carry no data: empty continuations are merged and pings are answered
-//! without the caller's knowledge, so the caller cannot charge a client for them. Here every frame
-//! that arrives is one [`Received`] value, and the caller decides when the next one is read.
+//! Common libraries hide frames that carry no data: they merge empty continuations and answer pings by
+//! themselves, so the caller cannot charge a client for them. Here every frame that arrives is one
+//! [`Received`] value, and the caller decides when the next one is read.
 //!
-//! [`Decoder`] has no I/O. [`FrameReader`] reads frames off a stream, for callers that write
-//! encoded frames themselves; [`Socket`] reads and writes.
+//! [`Decoder`] has no I/O. [`FrameReader`] reads frames from a stream, for callers that write encoded frames
+//! themselves; [`Socket`] reads and writes.
 
 mod close;
 mod decoder;

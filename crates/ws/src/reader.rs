@@ -1,3 +1,5 @@
+//! Reading of client frames from a byte stream.
+
 use std::{
     future::poll_fn,
     io,
@@ -13,10 +15,10 @@ use tokio::{
 
 use crate::{Decoder, FrameError, Received};
 
-/// Why nothing more can be read.
+/// The reason why nothing more can be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ReadError {
-    /// The client sent what it must not send.
+    /// The client violated the protocol or exceeded the message limit.
     #[error(transparent)]
     Frame(#[from] FrameError),
     /// The connection has ended without a close frame.
@@ -24,7 +26,7 @@ pub enum ReadError {
     Disconnected,
 }
 
-/// Reads the frames of a client off a stream.
+/// Reads the frames of a client from a stream.
 #[derive(Debug)]
 pub struct FrameReader<R> {
     stream: R,
@@ -32,23 +34,23 @@ pub struct FrameReader<R> {
     last_read: Instant,
 }
 
-/// How much one read takes off the stream.
+/// Bytes that one read takes from the stream at most, when the buffer is empty.
 const READ_BYTES: usize = 2048;
-/// How much [`FrameReader::drain`] discards: above the receive buffer of a TCP socket, which Linux
+/// Bytes that [`FrameReader::drain`] discards at most: above the receive buffer of a TCP socket, which Linux
 /// lets grow to 6 MiB.
 const MAX_DRAIN_BYTES: usize = 8 * 1024 * 1024;
-/// How many frames [`FrameReader::drain`] decodes in search of the client's close frame: more than a client
-/// that keeps to its rate has under way.
+/// Frames that [`FrameReader::drain`] decodes at most in search of the client's close frame: more than a
+/// client within its rate limit has in flight.
 const MAX_DRAIN_FRAMES: usize = 1_024;
 
 impl<R: AsyncRead + Unpin> FrameReader<R> {
-    /// A reader that accepts messages of at most `max_message` bytes.
+    /// Creates a reader that accepts messages of at most `max_message` bytes.
     pub fn new(stream: R, max_message: usize) -> Self {
         Self { stream, decoder: Decoder::new(max_message), last_read: Instant::now() }
     }
 
-    /// When bytes were last read off the stream, or the reader was made. The bytes of an incomplete frame
-    /// count: a client may need long for a large one.
+    /// When bytes were last read from the stream, or the reader was created. The bytes of an incomplete frame
+    /// count too, because a client on a slow connection may need long for a large frame.
     pub fn last_read_at(&self) -> Instant {
         self.last_read
     }
@@ -65,11 +67,11 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         }
     }
 
-    /// Reads and discards until the client has answered the server's close frame, or closed the connection.
-    /// To close a socket that has unread bytes resets it, and the reset may overtake the last frames
-    /// written.
+    /// Reads and discards until the client has replied to the server's close frame, or closed the connection.
+    /// Closing a socket that has unread bytes resets it, and the reset may overtake the last frames written.
     ///
-    /// Stops after 1,024 frames and 8 MiB, so that a client cannot keep the server reading at full speed.
+    /// Stops after 1,024 frames and a further 8 MiB, so that a client cannot keep the server reading at full
+    /// speed.
     pub async fn drain(&mut self) {
         for _ in 0..MAX_DRAIN_FRAMES {
             match self.next().await {
@@ -78,7 +80,8 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
                 Err(ReadError::Frame(_)) => break,
             }
         }
-        // No close frame can be found any more.
+        // After a protocol error or too many frames the search for a close frame ends, and bytes are only
+        // discarded.
         let mut left = MAX_DRAIN_BYTES;
         while left > 0 {
             self.decoder.buffer_mut().clear();
@@ -105,7 +108,8 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         count.map_err(|_| ReadError::Disconnected)
     }
 
-    /// Reads through the stack of one poll, so that an idle connection holds no buffer.
+    /// Reads through a buffer on the stack that lives for one poll, so that an idle connection holds no heap
+    /// buffer.
     async fn read_without_buffer(&mut self) -> io::Result<usize> {
         poll_fn(|context| {
             let mut bytes = [MaybeUninit::uninit(); READ_BYTES];
@@ -156,7 +160,7 @@ mod tests {
         assert_eq!(reader.decoder.buffer_mut().capacity(), 0);
     }
 
-    /// A stream of zeros without an end.
+    /// An endless stream of zeros; counts the bytes that were read.
     struct Endless(usize);
 
     impl AsyncRead for Endless {

@@ -1,3 +1,5 @@
+//! A WebSocket that reads and writes single frames on one stream.
+
 use std::{io, time::Duration};
 
 use bytes::BytesMut;
@@ -8,29 +10,31 @@ use tokio::{
 
 use crate::{FrameReader, OpCode, ReadError, Received, frame::put_frame};
 
-/// Why a frame was not written.
+/// The reason why a frame was not written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum WriteError {
     /// The connection has ended.
     #[error("the connection has ended")]
     Disconnected,
-    /// The client did not take the frame within the time limit.
+    /// The client did not read the frame within the time limit.
     #[error("the client reads too slowly")]
     TooSlow,
 }
 
 /// A WebSocket that reads and writes one frame at a time.
 ///
-/// It answers neither pings nor close frames by itself: a read that also writes is not cancel-safe.
+/// It replies neither to pings nor to close frames: a read that also writes is not cancel-safe. The caller
+/// replies.
 #[derive(Debug)]
 pub struct Socket<S> {
     reader: FrameReader<S>,
-    /// The rest of a frame whose write was cancelled: it is completed before another frame begins.
+    /// The rest of a frame after its write was cancelled or timed out. It is written before the next frame
+    /// begins.
     unsent: BytesMut,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
-    /// A socket that accepts messages of at most `max_message` bytes.
+    /// Creates a socket that accepts messages of at most `max_message` bytes.
     pub fn new(stream: S, max_message: usize) -> Self {
         Self { reader: FrameReader::new(stream, max_message), unsent: BytesMut::new() }
     }
@@ -47,14 +51,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
 
     /// Writes one unfragmented frame within `limit`.
     ///
-    /// When it is cancelled or the time is over, the next write completes the frame.
+    /// If the call is cancelled or times out, the next write first completes this frame.
     pub async fn send(&mut self, opcode: OpCode, payload: &[u8], limit: Duration) -> Result<(), WriteError> {
         put_frame(&mut self.unsent, opcode, payload);
         self.flush(limit).await
     }
 
-    /// Writes an encoded close frame, ends the write direction, and waits until the client has
-    /// closed the connection; all of that within `limit`.
+    /// Writes an encoded close frame, shuts the write direction down, and waits until the client has closed
+    /// the connection. All of this takes at most `limit`.
     pub async fn close(&mut self, close_frame: &[u8], limit: Duration) {
         let closing = async {
             self.unsent.extend_from_slice(close_frame);
@@ -63,7 +67,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
             self.reader.drain().await;
             io::Result::Ok(())
         };
-        // A client that does not read is not informed.
+        // On timeout or a write error the client does not receive the close frame.
         let _ = timeout(limit, closing).await;
     }
 
@@ -78,7 +82,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
     async fn write(&mut self) -> io::Result<()> {
         let stream = self.reader.stream_mut();
         stream.write_all_buf(&mut self.unsent).await?;
-        // An idle connection holds no buffer.
+        // Frees the buffer, so that an idle connection holds none.
         self.unsent = BytesMut::new();
         stream.flush().await
     }
@@ -118,7 +122,7 @@ mod tests {
         assert_eq!(began.elapsed(), LIMIT);
         drop(client);
         socket.close(&close_frame(1000, ""), LIMIT).await;
-        assert_eq!(began.elapsed(), LIMIT, "a client that is gone is not waited for");
+        assert_eq!(began.elapsed(), LIMIT, "close does not wait for a client that has disconnected");
     }
 
     #[tokio::test]

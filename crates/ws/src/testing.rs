@@ -1,5 +1,4 @@
-//! A client without a library, for tests: it sends what no library sends. Behind the feature
-//! `testing`.
+//! A raw client for tests: it can send frames that no WebSocket library sends. Behind the feature `testing`.
 
 use std::time::Duration;
 
@@ -10,7 +9,7 @@ use tokio::{
 
 /// The first byte of an unfragmented binary frame.
 pub const BINARY: u8 = 0x82;
-/// The first byte of a binary frame that more fragments follow.
+/// The first byte of a binary frame that is followed by more fragments.
 pub const FIRST_FRAGMENT: u8 = 0x02;
 /// The first byte of a fragment in the middle of a message.
 pub const FRAGMENT: u8 = 0x00;
@@ -23,12 +22,12 @@ pub const PING: u8 = 0x89;
 /// The first byte of a pong.
 pub const PONG: u8 = 0x8a;
 
-/// Frames of a flood: 50 s at [`PER_SECOND`], of which the first second is free.
+/// Frames of a flood: 50 s at [`PER_SECOND`], minus a burst of one second that the server reads at once.
 pub const FLOOD: usize = 1_000;
 /// Messages a second that a server under test allows a client.
 pub const PER_SECOND: usize = 20;
 
-/// The frame of a client, masked.
+/// Encodes a masked client frame.
 pub fn client_frame(first: u8, payload: &[u8]) -> Vec<u8> {
     const MASK: [u8; 4] = [0xa5, 0x0f, 0x33, 0xc1];
     let mut frame = vec![first];
@@ -48,7 +47,7 @@ pub fn client_frame(first: u8, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// A client on a stream of bytes. It panics on what a test does not expect.
+/// A client on a byte stream. It panics when the server does anything unexpected.
 #[derive(Debug)]
 pub struct RawClient<S>(pub S);
 
@@ -73,7 +72,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> RawClient<S> {
         self.0.write_all(&client_frame(first, payload)).await.expect("a connection");
     }
 
-    /// Sends `count` equal frames.
+    /// Sends `count` equal frames in one write.
     pub async fn flood(&mut self, first: u8, payload: &[u8], count: usize) {
         let frames = client_frame(first, payload).repeat(count);
         self.0.write_all(&frames).await.expect("a connection");
@@ -104,7 +103,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> RawClient<S> {
         }
     }
 
-    /// Asserts that the next frame begins with `first`, and arrives so many seconds after `began`. Returns its
+    /// Asserts that the next frame begins with `first` and arrives `seconds` after `began`. Returns its
     /// payload.
     pub async fn receive_after(&mut self, first: u8, began: Instant, seconds: u64) -> Vec<u8> {
         let (got, payload) = self.receive().await.expect("a frame");
@@ -112,7 +111,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> RawClient<S> {
         payload
     }
 
-    /// Sends [`FLOOD`] equal frames, and measures how long the server takes to read them.
+    /// Sends [`FLOOD`] equal frames and measures how long the server takes to read them.
     pub async fn time_to_read(&mut self, first: u8, payload: &[u8]) -> Duration {
         let began = Instant::now();
         self.flood(first, payload, FLOOD).await;
@@ -121,8 +120,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> RawClient<S> {
         began.elapsed()
     }
 
-    /// Asserts that a server with a ping interval of 10 s pings this client when it is silent, counts from its
-    /// answer on, and closes it after two pings without one. Returns the payload of the close frame.
+    /// Asserts that a server with a ping interval of 10 s pings this client while it is silent, restarts the
+    /// count after the client's pong, and closes the connection after two unanswered pings. Returns the
+    /// payload of the close frame.
     pub async fn receive_pings_and_close(&mut self) -> Vec<u8> {
         let began = Instant::now();
         self.receive_after(PING, began, 10).await;
@@ -135,22 +135,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> RawClient<S> {
     }
 }
 
-/// Asserts that frames of every kind that carries no message are read at [`PER_SECOND`]. Each client that
-/// `connect` returns has sent at most `before` frames.
+/// Asserts that the server reads frames of every kind that carries no message at [`PER_SECOND`]. Each client
+/// that `connect` returns has sent at most `before` frames.
 pub async fn assert_throttled<S>(connect: impl AsyncFn() -> RawClient<S>, before: usize)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let assert_at_pace = |what: &str, took: Duration| {
-        let seconds = |frames: usize| Duration::from_secs_f64(frames as f64 / PER_SECOND as f64);
+    let assert_at_rate = |frames: &str, took: Duration| {
+        let seconds = |count: usize| Duration::from_secs_f64(count as f64 / PER_SECOND as f64);
         let expected = seconds(FLOOD - PER_SECOND)..=seconds(FLOOD + before);
-        assert!(expected.contains(&took), "{what}: {took:?}, not {expected:?}");
+        assert!(expected.contains(&took), "{frames}: {took:?}, not {expected:?}");
     };
     let mut client = connect().await;
     client.send(FIRST_FRAGMENT, b"").await;
-    assert_at_pace("empty fragments", client.time_to_read(FRAGMENT, b"").await);
+    assert_at_rate("empty fragments", client.time_to_read(FRAGMENT, b"").await);
     let mut client = connect().await;
-    assert_at_pace("pings", client.time_to_read(PING, b"").await);
+    assert_at_rate("pings", client.time_to_read(PING, b"").await);
     let mut client = connect().await;
-    assert_at_pace("pongs", client.time_to_read(PONG, b"unasked").await);
+    assert_at_rate("pongs", client.time_to_read(PONG, b"unasked").await);
 }

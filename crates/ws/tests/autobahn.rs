@@ -1,15 +1,15 @@
-//! The cases of the Autobahn test suite that concern a server for binary messages without
-//! extensions, under their numbers there.
+//! The cases of the Autobahn test suite that apply to a server for binary messages without extensions, under
+//! the numbers of the suite.
 //!
-//! Families 1.1 and 6 do not apply: they exchange text, and text is refused with 1003 whatever its
-//! bytes are. Families 12 and 13 do not apply: there is no compression. Families 9 and 10 measure
-//! speed and messages above the limit of 64 KiB that is set here. Where the suite uses text for
-//! a case that is not about text (families 3, 4, 5 and 7), the case uses binary messages here.
+//! Families 1.1 and 6 do not apply: they exchange text, and a text frame is rejected with 1003 regardless of
+//! its bytes. Families 12 and 13 do not apply: there is no compression. Families 9 and 10 measure speed and
+//! messages above the limit of 64 KiB that is set here. Where the suite uses text for a case that is not
+//! about text (families 3, 4, 5 and 7), the case uses binary messages here.
 //!
-//! The suite has variants of a case that differ only in how the bytes are cut; each case here runs
-//! whole, in parts of 997 bytes and byte by byte.
+//! The suite has variants of a case that differ only in how the bytes are cut; here each case runs whole, in
+//! parts of 997 bytes and byte by byte.
 
-// Helpers of tests fail by panicking, too.
+// Test helpers outside of test functions fail by panicking, too.
 #![allow(clippy::unwrap_used)]
 
 use std::time::Duration;
@@ -24,10 +24,11 @@ use ws::{
 };
 
 const MAX_MESSAGE: usize = 65_536;
-/// Long enough for a busy machine; nothing here waits for it to end.
+/// Long enough for a busy machine; no test waits for it to expire.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// The frames of a client, and the frames of the server: first byte and payload.
+/// The frames that the client sends and the frames that the server must reply with, each as first byte and
+/// payload.
 struct Case {
     number: String,
     sent: Vec<(u8, Vec<u8>)>,
@@ -39,7 +40,7 @@ fn case(number: impl Into<String>, sent: &[(u8, &[u8])], answered: &[(u8, &[u8])
     Case { number: number.into(), sent: owned(sent), answered: owned(answered) }
 }
 
-/// The close frame with this code.
+/// The server's close frame with this code.
 macro_rules! closed {
     ($code:expr) => {
         (CLOSE, &u16::to_be_bytes($code)[..])
@@ -214,7 +215,7 @@ fn closing() -> Vec<Case> {
     cases
 }
 
-/// Echoes messages until the client closes, or must be closed.
+/// Echoes messages until the client closes the connection or violates the protocol.
 async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin) {
     let mut socket = Socket::new(stream, MAX_MESSAGE);
     let close = loop {
