@@ -1,4 +1,4 @@
-//! Which address a client has, behind the proxies that an operator trusts.
+//! The address of a client behind the proxies that an operator trusts.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -6,16 +6,16 @@ use admission::Network;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use ipnet::IpNet;
 
-/// How the address of a client is found.
+/// How the address of a client is determined.
 #[derive(Debug, Clone, Default)]
 pub struct ClientAddresses {
-    /// Proxies whose statements about their clients are believed. Empty: the client is the other end of
-    /// the connection, and headers are ignored.
+    /// Proxies that may state the address of their client. If empty, the client is the other end of the
+    /// connection, and headers are ignored.
     pub trusted_proxies: Vec<IpNet>,
-    /// Whether trusted proxies send a PROXY protocol header (version 1 or 2) on each connection: one that
-    /// does not is closed. Other connections must not send one.
+    /// Whether trusted proxies send a PROXY protocol header (version 1 or 2) on each connection. A trusted
+    /// connection without one is closed. Other connections must not send one.
     pub proxy_protocol: bool,
-    /// How many bits of an IPv6 address name one network, for all limits per network.
+    /// The number of leading bits of an IPv6 address that identify one network, for all limits per network.
     pub ipv6_prefix: u8,
 }
 
@@ -32,12 +32,12 @@ impl ClientAddresses {
     }
 
     /// The address of the client that sent a request, `peer` being the other end of the connection: the
-    /// rightmost address in `X-Forwarded-For` (or `Forwarded`, RFC 7239) that is no trusted proxy. What
-    /// stands left of that was written by the client. An entry that is no address (`unknown`, `_hidden`)
-    /// ends the search: the proxy that wrote it is the client.
+    /// rightmost address in `X-Forwarded-For` (or `Forwarded`, RFC 7239) that is no trusted proxy. Entries to
+    /// the left of it were written by the client and are not trusted. An entry without an address (`unknown`,
+    /// `_hidden`) ends the search: the proxy that wrote it counts as the client.
     ///
-    /// A proxy that writes one of the two headers passes the other one on as its client wrote it. So when
-    /// both are there and disagree, neither is believed.
+    /// A proxy that writes one of the two headers forwards the other one as its client wrote it. So when both
+    /// are present and disagree, neither is trusted.
     pub(crate) fn client_of_request(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
         if !self.is_trusted(peer) {
             return peer.to_canonical();
@@ -70,7 +70,7 @@ impl ClientAddresses {
     }
 }
 
-/// The elements of a list header, over all its lines; of a line that is no text, one empty element.
+/// The elements of a list header, over all its lines. A line that is not text yields one empty element.
 fn elements<'a>(lines: impl Iterator<Item = &'a HeaderValue>) -> impl Iterator<Item = &'a str> {
     lines.flat_map(|line| line.to_str().unwrap_or_default().split(','))
 }
@@ -83,7 +83,7 @@ fn forwarded_for(element: &str) -> Option<IpAddr> {
     })
 }
 
-/// An address, with or without a port; an IPv6 one with or without brackets.
+/// Parses an address with or without a port; an IPv6 one with or without brackets.
 fn node_address(text: &str) -> Option<IpAddr> {
     let text = text.trim();
     let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
@@ -122,7 +122,7 @@ mod tests {
     #[test]
     fn rightmost_untrusted_address_is_the_client() {
         let forwarded = |value| client(PROXY, &[("x-forwarded-for", value)]);
-        assert_eq!(forwarded("6.6.6.6, 1.2.3.4"), "1.2.3.4", "the left one is the client's own");
+        assert_eq!(forwarded("6.6.6.6, 1.2.3.4"), "1.2.3.4", "the left entry was written by the client");
         assert_eq!(forwarded("6.6.6.6, 1.2.3.4, 10.9.9.9"), "1.2.3.4");
         assert_eq!(forwarded("10.0.0.2,10.0.0.3"), "10.0.0.2", "all of them are proxies");
         assert_eq!(forwarded("1.2.3.4:5678"), "1.2.3.4");

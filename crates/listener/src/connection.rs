@@ -32,8 +32,8 @@ use crate::{
     stream::Stream,
 };
 
-/// Serves one connection of `peer`, until it ends or is upgraded. When `closing` changes, it ends after
-/// the request under way.
+/// Serves one connection of `peer` until it ends or is upgraded. When `closing` changes, the connection ends
+/// after the running request.
 pub(crate) async fn serve(
     tcp: TcpStream,
     peer: SocketAddr,
@@ -47,13 +47,13 @@ pub(crate) async fn serve(
     };
     let state = Arc::new(ConnectionState::new(permit));
     let stream = TokioIo::new(Stream::new(tcp, state.clone()));
-    let of_service = (state.clone(), settings.clone());
+    let shared = (state.clone(), settings.clone());
     let service = service_fn(move |request: Request<Incoming>| {
-        let (state, settings) = &of_service;
+        let (state, settings) = &shared;
         let client = settings.addresses.client_of_request(client, request.headers());
         serve_request(app.clone(), request, settings.addresses.network(client), state.clone())
     });
-    // hyper has one timer for idle connections and request heads, so the deadlines are ours.
+    // hyper has one timer for idle connections and request heads together, so `Deadlines` implements both.
     let connection = http1::Builder::new()
         .max_buf_size(MAX_HEAD_BYTES)
         .header_read_timeout(None)
@@ -67,7 +67,7 @@ pub(crate) async fn serve(
         loop {
             tokio::select! {
                 biased;
-                // A client that breaks its own connection is no news.
+                // A connection that the client ended is not counted.
                 _ = &mut connection => return None,
                 reason = poll_fn(|cx| deadlines.poll(cx)) => return Some(reason),
                 () = &mut evicted => return Some("evicted"),
@@ -89,8 +89,8 @@ fn count_closed(settings: &Settings, reason: &'static str) {
         .increment(1);
 }
 
-/// Gives a connection a permit, and finds its client: what the PROXY protocol states, or the other end.
-/// `None`: the connection is refused, by closing it.
+/// Acquires a permit for a connection and determines its client: the address in the PROXY protocol header, or
+/// the other end of the connection. `None`: the connection is rejected by closing it.
 async fn admit(
     mut tcp: TcpStream,
     peer: IpAddr,
@@ -138,8 +138,8 @@ async fn admit(
 
 fn configure_socket(tcp: &TcpStream, settings: &Settings) -> io::Result<()> {
     tcp.set_nodelay(true)?;
-    // Ends a connection whose other end has vanished while a response is in flight: it sends no more
-    // acknowledgements, so the stream would see no error.
+    // Ends a connection after its other end vanished while a response is in flight: no more acknowledgements
+    // arrive, so without this limit the stream would report no error.
     #[cfg(any(target_os = "android", target_os = "linux"))]
     socket2::SockRef::from(tcp).set_tcp_user_timeout(Some(settings.write_timeout))?;
     #[cfg(not(any(target_os = "android", target_os = "linux")))]
@@ -147,7 +147,7 @@ fn configure_socket(tcp: &TcpStream, settings: &Settings) -> io::Result<()> {
     Ok(())
 }
 
-/// Answers one request, and notes when it begins and ends.
+/// Answers one request and records its begin and end in `state`.
 async fn serve_request(
     mut app: Router,
     request: Request<Incoming>,
@@ -163,7 +163,7 @@ async fn serve_request(
     Ok(response.map(|body| TrackedBody { body, _guard: end }))
 }
 
-/// Notes the end of a request when it is dropped.
+/// Records the end of a request when it is dropped.
 struct RequestGuard {
     state: Arc<ConnectionState>,
     upgraded: bool,
@@ -175,7 +175,8 @@ impl Drop for RequestGuard {
     }
 }
 
-/// The body of a response, which is dropped when all of it was handed to the connection.
+/// The body of a response. hyper drops it when all of it was handed to the connection, and the dropped guard
+/// records the end of the request.
 struct TrackedBody {
     body: Body,
     _guard: RequestGuard,

@@ -1,11 +1,11 @@
-//! The PROXY protocol, versions 1 and 2, as HAProxy's specification of 2020 has it.
+//! The PROXY protocol, versions 1 and 2, as specified by HAProxy in 2020.
 
 use std::{io, net::IpAddr};
 
 use ppp::{HeaderResult, v1, v2};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-/// Why a connection's PROXY protocol header was not taken.
+/// The reason why the PROXY protocol header of a connection was rejected.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum HeaderError {
     #[error("no PROXY protocol header")]
@@ -16,18 +16,18 @@ pub(crate) enum HeaderError {
     Io(#[from] io::Error),
 }
 
-/// What every header of version 2 begins with.
+/// The first bytes of every version 2 header.
 const V2_SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
-/// The same of version 1, which is one line of text.
+/// The first bytes of every version 1 header, which is one line of text.
 const V1_PREFIX: &[u8] = b"PROXY ";
 /// The longest header of version 1, with its CR LF.
 const MAX_V1_BYTES: usize = 107;
-/// The longest part of a version 2 header behind its first 16 bytes: addresses take at most 216 bytes, the rest
-/// are fields that are not read.
+/// The longest part of a version 2 header after its first 16 bytes. Addresses take at most 216 bytes; the
+/// rest are fields that are ignored.
 const MAX_V2_BYTES: usize = 4 * 1024;
 
-/// Reads the header off the front of `stream`, and nothing behind it. `None`: the proxy speaks for itself
-/// (a health check), or does not know the address.
+/// Reads the header from the front of `stream` and nothing after it. `None`: the proxy opened the connection
+/// itself (a health check), or does not know the address.
 pub(crate) async fn read_header(
     stream: &mut (impl AsyncRead + Unpin),
 ) -> Result<Option<IpAddr>, HeaderError> {
@@ -43,7 +43,7 @@ pub(crate) async fn read_header(
         header.resize(16 + length, 0);
         stream.read_exact(&mut header[16..]).await?;
     } else if header.starts_with(V1_PREFIX) {
-        // Byte by byte, so that nothing of the request behind the line is taken.
+        // Byte by byte, so that no byte of the request after the line is consumed.
         while !header.ends_with(b"\r\n") {
             if header.len() == MAX_V1_BYTES {
                 return Err(HeaderError::Malformed);
@@ -107,7 +107,7 @@ mod tests {
         let (header, rest) = read(&v2(1, 0x11, &addresses)).await;
         assert_eq!(header.unwrap(), Some("192.0.2.1".parse().unwrap()));
         assert_eq!(rest, b"GET /");
-        // With a field behind the addresses.
+        // With a field after the addresses.
         let with_field = [&addresses[..], &[0x04, 0, 1, 7]].concat();
         assert_eq!(read(&v2(1, 0x11, &with_field)).await.0.unwrap(), Some("192.0.2.1".parse().unwrap()));
         assert_eq!(read(&v2(0, 0x00, &[])).await.0.unwrap(), None, "LOCAL");

@@ -1,4 +1,4 @@
-//! What a connection is at, and how long it may take.
+//! The phase of a connection, and the deadlines of each phase.
 
 use std::{
     pin::Pin,
@@ -12,19 +12,20 @@ use tokio::time::{Instant, Sleep};
 
 use crate::Settings;
 
-/// What a client must take of its response to keep its connection.
+/// Bytes of a response that a client must read per second to keep its connection.
 const MIN_BYTES_PER_SECOND: u64 = 1024;
 
-/// What a connection is at. Its stream sees bytes and its service sees requests; both change it, and both are
-/// driven by the connection's task, which looks at it after each step ([`Deadlines::poll`]). The atomics
-/// only satisfy the compiler.
+/// The phase of a connection, shared by its stream, which sees bytes, and its service, which sees requests.
+/// Both change it and both run in the connection's task, which checks the deadlines after each step
+/// ([`Deadlines::poll`]). So there is no concurrent access; the atomics only make the type `Sync`.
 #[derive(Debug)]
 pub(crate) struct ConnectionState {
-    /// The number of the phase times four, plus the [`Phase`]: so two phases of one kind differ.
+    /// The [`Phase`] in the lower two bits, and a counter of phase changes above them. So two phases of the
+    /// same kind have different numbers.
     phase: AtomicU32,
-    /// The client does not take what it is sent.
+    /// The client does not read the bytes that are written to it.
     write_blocked: AtomicBool,
-    /// Bytes that the client has taken, or the kernel for it.
+    /// Bytes written so far: the client has read them, or the kernel has buffered them for it.
     written: AtomicU64,
     permit: Permit,
 }
@@ -37,7 +38,7 @@ enum Phase {
     Request,
     /// Between two requests.
     Idle,
-    /// The connection speaks another protocol.
+    /// The connection uses another protocol.
     Upgraded,
 }
 
@@ -64,7 +65,7 @@ impl ConnectionState {
         self.permit.set_waiting(false);
     }
 
-    /// The response to a request has been handed over.
+    /// The response to a request has been handed to the connection.
     pub(crate) fn end_request(&self, upgraded: bool) {
         if upgraded {
             self.enter(Phase::Upgraded);
@@ -74,14 +75,14 @@ impl ConnectionState {
         }
     }
 
-    /// The client takes nothing for now.
+    /// A write to the client would block.
     pub(crate) fn write_blocked(&self) {
         if self.phase().0 != Phase::Upgraded && !self.write_blocked.swap(true, Relaxed) {
             self.permit.set_waiting(true);
         }
     }
 
-    /// Of so many bytes that were offered, so many were taken.
+    /// A write took `count` of the `offered` bytes.
     pub(crate) fn wrote(&self, count: usize, offered: usize) {
         self.written.fetch_add(count as u64, Relaxed);
         if count == offered && self.write_blocked.swap(false, Relaxed) {
@@ -89,7 +90,7 @@ impl ConnectionState {
         }
     }
 
-    /// Completes when the connection must make way for another network's.
+    /// Completes when the limiter evicted this connection to admit one of another network.
     pub(crate) async fn evicted(&self) {
         self.permit.evicted().await;
     }
@@ -116,27 +117,27 @@ pub(crate) struct Deadlines<'a> {
     state: &'a ConnectionState,
     settings: &'a Settings,
     read: Pin<Box<Sleep>>,
-    /// The number of the phase that the timer was set for.
+    /// The number of the phase for which the timer was set.
     read_phase: u32,
     write: Option<WriteWindow>,
 }
 
-/// A time in which a client must take some of its response.
+/// A period in which a client must read some of its response.
 struct WriteWindow {
     deadline: Pin<Box<Sleep>>,
-    /// What it had taken before.
+    /// The bytes written before the period.
     written: u64,
 }
 
 impl<'a> Deadlines<'a> {
-    /// The timers of a connection whose first request head must be there at `head_deadline`.
+    /// Starts the timers of a connection. Its first request head must have arrived by `head_deadline`.
     pub(crate) fn new(state: &'a ConnectionState, settings: &'a Settings, head_deadline: Instant) -> Self {
         let read = Box::pin(tokio::time::sleep_until(head_deadline));
         Self { state, settings, read, read_phase: state.phase().1, write: None }
     }
 
-    /// Completes with the exceeded deadline. To be called after each step of the connection, as a step may set
-    /// another deadline.
+    /// Completes with the name of the exceeded deadline. The caller must poll it after each step of the
+    /// connection, because a step may set another deadline.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<&'static str> {
         if self.poll_write(cx).is_ready() {
             return Poll::Ready("write_timeout");

@@ -1,4 +1,4 @@
-//! A TCP stream that reports what its client does.
+//! A TCP stream that reports reads and writes to the state of its connection.
 
 use std::{
     io::{self, IoSlice},
@@ -16,8 +16,8 @@ use crate::state::ConnectionState;
 
 /// The TCP stream of a connection.
 ///
-/// It is what [`hyper::upgrade::Upgraded`] downcasts to, as `TokioIo<Stream>`. Behind an upgrade it is its
-/// TCP stream and nothing more: the new protocol has deadlines of its own.
+/// [`hyper::upgrade::Upgraded`] downcasts to it, as `TokioIo<Stream>`. After an upgrade it only forwards to
+/// its TCP stream: the new protocol has deadlines of its own.
 #[derive(Debug)]
 pub struct Stream {
     tcp: TcpStream,

@@ -1,6 +1,6 @@
-//! Connections that dawdle, flood or lie, on real sockets.
+//! The listener on real sockets: slow clients, floods, wrong proxy headers, limits and shutdown.
 
-// Helpers of tests fail by panicking, too.
+// Test helpers outside of test functions fail by panicking, too.
 #![allow(clippy::unwrap_used)]
 
 use std::{
@@ -20,7 +20,7 @@ use tokio::{
     time::{self, Instant, timeout},
 };
 
-/// What nothing here should take, on any machine.
+/// Longer than any step of these tests takes, on any machine.
 const TIMEOUT: Duration = Duration::from_secs(20);
 const REQUEST: &[u8] = b"GET /network HTTP/1.1\r\nhost: a\r\n\r\n";
 
@@ -51,7 +51,7 @@ impl Server {
         let address = listener.local_addr().unwrap();
         let app = app
             .route("/network", get(async |Extension(network): Extension<Network>| network.to_string()))
-            // More than the kernel buffers for one socket.
+            // Larger than the socket buffers of the kernel.
             .route("/large", get(async || vec![b'x'; 64 * 1024 * 1024]));
         let (stop, stopped) = oneshot::channel();
         let ended = tokio::spawn(listener::serve(listener, app, settings, async {
@@ -71,7 +71,7 @@ impl Server {
         socket.connect(self.address).await.unwrap()
     }
 
-    /// What a new connection that sends this is answered, to its end.
+    /// Sends `request` on a new connection and reads until the connection ends.
     async fn answer(&self, request: &[u8]) -> String {
         let mut stream = self.connect().await;
         stream.write_all(request).await.unwrap();
@@ -79,7 +79,7 @@ impl Server {
     }
 }
 
-/// An endpoint, `/gated`, whose request waits until the test lets it go on.
+/// An endpoint, `/gated`, that blocks each request until the test opens the gate.
 #[derive(Clone, Default)]
 struct Gate {
     arrived: Arc<Notify>,
@@ -100,14 +100,14 @@ impl Gate {
     }
 }
 
-/// What comes until the connection ends, in whichever way.
+/// Reads until the connection ends, by a close or a reset.
 async fn read_to_end(stream: &mut TcpStream) -> String {
     let mut received = Vec::new();
     let _ = timeout(TIMEOUT, stream.read_to_end(&mut received)).await.expect("the connection must end");
     String::from_utf8_lossy(&received).into_owned()
 }
 
-/// One response with a body, off a connection that stays open.
+/// Reads one response with a body from a connection that stays open.
 async fn response(stream: &mut TcpStream) -> String {
     let mut received = String::new();
     while !received.contains("\r\n\r\n") || received.ends_with("\r\n\r\n") {
@@ -161,7 +161,7 @@ mod protocol {
                 let parts = upgraded.await.unwrap().downcast::<TokioIo<Stream>>().unwrap();
                 let mut stream = parts.io.into_inner();
                 assert!(stream.get_ref().nodelay().unwrap());
-                // Longer than a request head may take, and an idle connection lives.
+                // Longer than the head and idle timeouts of this test.
                 time::sleep(Duration::from_millis(300)).await;
                 let mut received = parts.read_buf.to_vec();
                 while received.len() < 4 {
@@ -275,7 +275,8 @@ mod deadlines {
         let server = Server::start(Settings { write_timeout, ..settings() }).await;
         let mut stream = server.connect().await;
         stream.write_all(b"GET /large HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
-        // What the kernel has taken is still readable after the server closed; the rest never came.
+        // Bytes in the kernel's buffers are still readable after the server closed the connection; the rest
+        // was never sent.
         time::sleep(write_timeout * 4).await;
         let mut received = 0;
         let mut buffer = vec![0; 1024 * 1024];
