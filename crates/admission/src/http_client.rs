@@ -1,11 +1,13 @@
+//! An HTTP client that is built at its first request.
+
 use std::{fmt, sync::OnceLock};
 
 use reqwest::{Client, ClientBuilder};
 
 /// An HTTP client for the one service at a URL, built at its first request.
 ///
-/// Plain HTTP needs no certificates, so that it works on a machine without any. Where HTTPS finds none,
-/// each request fails with the reason, and the process lives on.
+/// Plain HTTP needs no certificates, so it works on a machine without any. Where HTTPS finds none, each
+/// request fails with the reason, and the process keeps running.
 pub struct HttpClient {
     is_tls: bool,
     configure: fn(ClientBuilder) -> ClientBuilder,
@@ -13,19 +15,26 @@ pub struct HttpClient {
 }
 
 impl HttpClient {
-    /// A client for a service at `url` (`http://…` or `https://…`), with these options.
+    /// Creates a client for a service at `url` (`http://…` or `https://…`). `configure` sets the options of
+    /// the builder.
     pub fn new(url: &str, configure: fn(ClientBuilder) -> ClientBuilder) -> Self {
         let is_tls = url.get(..8).is_some_and(|scheme| scheme.eq_ignore_ascii_case("https://"));
         Self { is_tls, configure, client: OnceLock::new() }
     }
 
-    /// The client. The error says why there is none, and is tried again with the next request.
+    /// The client, built on first use.
+    ///
+    /// # Errors
+    ///
+    /// The reason why the client cannot be built, for instance a missing certificate store. The next call
+    /// tries again.
     pub fn get(&self) -> Result<&Client, reqwest::Error> {
         if let Some(client) = self.client.get() {
             return Ok(client);
         }
         let builder = (self.configure)(Client::builder());
-        // Without certificates to look for, the builder does not ask the system for them.
+        // For plain HTTP the builder gets an empty list of certificates, so it does not load those of the
+        // system.
         let builder = if self.is_tls { builder } else { builder.tls_certs_only([]) };
         let client = builder.build()?;
         Ok(self.client.get_or_init(|| client))

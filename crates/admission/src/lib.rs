@@ -1,8 +1,8 @@
-//! Sockets before they are trusted: how many there may be, what they must sign, who they are, and
-//! how fast they may talk.
+//! Admission of sockets that are not authenticated yet: limits of connections and handshakes, challenges,
+//! verification of auth chains and contract wallets, and rate limits.
 //!
-//! Gateways and room nodes both sign people in, and both from the open internet: what they do
-//! before they know a wallet stands here, once.
+//! Gateways and room nodes both sign wallets in, and both accept connections from the open internet. This
+//! crate holds everything that they do before a wallet is known.
 
 mod contracts;
 mod http_client;

@@ -1,4 +1,4 @@
-//! How many connections or handshakes may be under way, in total and from one network.
+//! Limits of concurrent connections or handshakes, in total and per network.
 
 use std::{
     cmp::Reverse,
@@ -16,45 +16,46 @@ use tokio::{
 
 use crate::{Network, Rate, RateLimiter};
 
-/// The bounds of a [`ConnectionLimiter`].
+/// The limits of a [`ConnectionLimiter`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ConnectionLimits {
-    /// Permits in total.
+    /// Permits in total at a time.
     pub total: usize,
-    /// Permits of one network; `None` for no limit.
+    /// Permits of one network at a time; `None` for no limit.
     pub per_network: Option<usize>,
-    /// How often one network may be given a permit; `None` for no limit.
+    /// The rate at which one network may acquire permits; `None` for no limit.
     pub rate: Option<Rate>,
 }
 
-/// Why no permit was given.
+/// The reason why no permit was issued. Its text is sent to the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum AcquireError {
-    /// All permits are taken, and none of them waits for its client.
+    /// All permits are in use, and none of them may be evicted.
     #[error("too many connections are signing in, come back later")]
     AtCapacity,
     /// The server is about to stop.
     #[error("the server is restarting, come back later")]
     Closed,
-    /// This network holds as many as one network may.
+    /// This network holds as many permits as one network may.
     #[error("too many connections of this network are signing in, come back later")]
     NetworkAtCapacity,
-    /// This network was given permits too often.
+    /// This network acquired permits too often.
     #[error("this network signs in too often, come back later")]
     RateLimited,
 }
 
-/// Gives out permits for connections or handshakes. Cheap to clone.
+/// Issues permits for connections or handshakes. Cheap to clone.
 ///
-/// When all permits are taken, the network that holds most permits that wait for their client gives
-/// way: its oldest one is evicted. So a network can fill the limiter, and cannot keep others out. A permit
-/// whose holder works for the client ([`Permit::set_waiting`]) is never evicted.
+/// When all permits are in use, the limiter evicts the oldest waiting permit of the network that holds the
+/// most waiting permits. A permit is waiting while its holder waits for its client. So one network can fill
+/// the limiter, but cannot keep others out. A permit of a holder that is working for its client
+/// ([`Permit::set_waiting`]) is never evicted.
 #[derive(Debug, Clone)]
 pub struct ConnectionLimiter(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    /// The label of its metrics.
+    /// The value of the label `limiter` in its metrics.
     name: &'static str,
     limits: ConnectionLimits,
     state: Mutex<State>,
@@ -66,16 +67,17 @@ struct State {
     total: usize,
     next_id: u64,
     networks: HashMap<Network, NetworkPermits>,
-    /// The networks with waiting permits: most of them last, and of two the one with the older permit.
+    /// The networks with waiting permits, in ascending order of their number. Among equal numbers the network
+    /// with the older permit sorts last. The last network is evicted from first.
     waiting: BTreeSet<(usize, Reverse<u64>, Network)>,
     rates: Option<RateLimiter<Network>>,
 }
 
-/// What one network holds.
+/// The permits of one network.
 #[derive(Debug, Default)]
 struct NetworkPermits {
     permits: usize,
-    /// Those that wait for their client, oldest first.
+    /// The waiting permits by id, oldest first.
     waiting: BTreeMap<u64, Arc<Eviction>>,
 }
 
@@ -85,34 +87,34 @@ struct Eviction {
     notify: Notify,
 }
 
-/// A connection or handshake that may go on; returned to the limiter when dropped.
+/// Permission for one connection or handshake. Dropping it returns it to the limiter.
 #[derive(Debug)]
 pub struct Permit {
     limiter: Arc<Inner>,
     network: Network,
-    /// Counts in the total alone.
+    /// Counts in the total alone, and is never evicted.
     is_exempt: bool,
     id: u64,
     eviction: Arc<Eviction>,
 }
 
-/// Networks whose rate is remembered. Each is forgotten as soon as its bucket is full again, so that
-/// only networks of the last seconds count.
+/// Networks with a recorded rate. At the bound, networks with a full bucket are removed, so only networks of
+/// the last seconds count.
 const MAX_RATED_NETWORKS: usize = 100_000;
 
 impl ConnectionLimiter {
-    /// A limiter whose metrics carry the label `limiter = name`.
+    /// Creates a limiter; `name` is the value of the label `limiter` in its metrics.
     pub fn new(name: &'static str, limits: ConnectionLimits) -> Self {
         let rates = limits.rate.map(|rate| RateLimiter::new(rate, MAX_RATED_NETWORKS));
         let state = State { total: 0, next_id: 0, networks: HashMap::new(), waiting: BTreeSet::new(), rates };
         Self(Arc::new(Inner { name, limits, state: Mutex::new(state), closed: watch::Sender::new(false) }))
     }
 
-    /// A permit for a client of `network`, which waits for its client at first.
+    /// Acquires a permit for a client of `network`. The permit starts as waiting for its client.
     ///
     /// # Errors
     ///
-    /// See [`AcquireError`]. A refusal takes nothing away from the network.
+    /// See [`AcquireError`]. A rejected call does not count against the rate of the network.
     pub fn acquire(&self, network: Network) -> Result<Permit, AcquireError> {
         let limits = self.0.limits;
         let mut state = self.0.lock();
@@ -145,12 +147,12 @@ impl ConnectionLimiter {
         Ok(permit)
     }
 
-    /// A permit that counts in the total alone and is never evicted: for a trusted proxy, which carries the
-    /// connections of many clients.
+    /// Acquires a permit that counts in the total alone and is never evicted: for a trusted proxy, which
+    /// carries the connections of many clients.
     ///
     /// # Errors
     ///
-    /// [`AcquireError::Closed`], and [`AcquireError::Total`] when nothing can be evicted for it.
+    /// [`AcquireError::Closed`], and [`AcquireError::AtCapacity`] when no permit can be evicted.
     pub fn acquire_exempt(&self, network: Network) -> Result<Permit, AcquireError> {
         let mut state = self.0.lock();
         if *self.0.closed.borrow() {
@@ -169,37 +171,37 @@ impl ConnectionLimiter {
         Permit { limiter: self.0.clone(), network, is_exempt, id, eviction: Arc::default() }
     }
 
-    /// Gives out no more permits.
+    /// Closes the limiter: it issues no more permits.
     pub fn close(&self) {
         self.0.closed.send_replace(true);
     }
 
-    /// Waits until the limiter is closed, so that handshakes under way can end with a reason.
+    /// Waits until the limiter is closed, so that running handshakes can end with a reason.
     pub async fn closed(&self) {
         // The sender lives as long as this limiter.
         let _ = self.0.closed.subscribe().wait_for(|&closed| closed).await;
     }
 
-    /// How many permits are out.
+    /// The number of permits in use.
     pub fn permits_count(&self) -> usize {
         self.0.lock().total
     }
 }
 
 impl Permit {
-    /// The network that it was given to.
+    /// The network that acquired the permit.
     pub fn network(&self) -> Network {
         self.network
     }
 
-    /// Completes when the permit was evicted: the holder must end then.
+    /// Completes when the permit has been evicted. The holder must then end its connection.
     pub async fn evicted(&self) {
         while !self.eviction.happened.load(Ordering::Acquire) {
             self.eviction.notify.notified().await;
         }
     }
 
-    /// States whether the holder waits for its client, and so may be evicted.
+    /// Sets whether the holder waits for its client, so that the permit may be evicted.
     pub fn set_waiting(&self, waiting: bool) {
         let mut state = self.limiter.lock();
         if self.is_exempt || self.is_evicted() {
@@ -241,8 +243,8 @@ impl Inner {
 }
 
 impl State {
-    /// Evicts the oldest waiting permit of the network that has most of them. Returns whether there
-    /// was one.
+    /// Evicts the oldest waiting permit of the network that has the most of them. Returns whether there was
+    /// one.
     fn evict(&mut self) -> bool {
         let Some(&(_, Reverse(oldest), network)) = self.waiting.last() else { return false };
         let mut evicted = None;
@@ -252,14 +254,15 @@ impl State {
         });
         self.total -= 1;
         if let Some(evicted) = evicted {
-            // Under the lock, so that the permit's drop sees it and is not counted twice.
+            // Under the lock: the permit's `drop` takes the same lock, sees the eviction, and does not
+            // subtract it a second time.
             evicted.happened.store(true, Ordering::Release);
             evicted.notify.notify_one();
         }
         true
     }
 
-    /// Changes what a network holds, and keeps the order of networks in step.
+    /// Changes the permits of a network and keeps the order of the networks consistent.
     fn update(&mut self, network: Network, change: impl FnOnce(&mut NetworkPermits)) {
         let held = self.networks.entry(network).or_default();
         if let Some(rank) = held.rank(network) {
@@ -316,10 +319,10 @@ mod tests {
         let of_two: Vec<_> = (0..2).map(|_| limiter.acquire(network(2)).unwrap()).collect();
         let of_one = limiter.acquire(network(1)).unwrap();
         let newcomer = limiter.acquire(network(3)).unwrap();
-        assert!(of_two[0].is_evicted(), "the oldest of the network that holds most");
+        assert!(of_two[0].is_evicted(), "the oldest permit of the largest network");
         assert!(![&of_two[1], &of_one, &newcomer].iter().any(|permit| permit.is_evicted()));
         assert_eq!(limiter.permits_count(), 3);
-        // One each: the oldest goes.
+        // One permit each: the limiter evicts the oldest one.
         let fourth = limiter.acquire(network(4)).unwrap();
         assert!(of_two[1].is_evicted());
         drop((of_two, of_one, newcomer, fourth));
@@ -377,7 +380,8 @@ mod tests {
     }
 
     proptest! {
-        /// Acquire, drop and change permits at random: the books agree with the permits that live.
+        /// After random acquisitions, drops and changes the counts of the limiter equal those of the live
+        /// permits.
         #[test]
         fn counts_equal_the_live_permits(steps in proptest::collection::vec((0u8..4, 0u8..3, any::<u8>()), 1..200)) {
             let limiter = limiter(ConnectionLimits { total: 5, per_network: Some(3), rate: None });

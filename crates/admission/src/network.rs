@@ -1,15 +1,18 @@
+//! The network of a client address, to which limits apply.
+
 use std::{
     fmt,
     net::{IpAddr, Ipv6Addr},
 };
 
-/// The network that limits apply to: an IPv4 address, or the prefix of an IPv6 address.
+/// The network to which limits apply: an IPv4 address, or the prefix of an IPv6 address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Network(IpAddr);
 
 impl Network {
-    /// The network of `ip`. An IPv4-mapped address counts as IPv4; an IPv6 address keeps its first
-    /// `ipv6_prefix` bits (128 or more: all of it), because one customer is assigned a whole prefix.
+    /// The network of `ip`. An IPv4-mapped address counts as IPv4. An IPv6 address keeps its first
+    /// `ipv6_prefix` bits (128 or more: all of it), because a provider assigns a whole prefix to one
+    /// customer.
     pub fn from_ip(ip: IpAddr, ipv6_prefix: u8) -> Self {
         Self(match ip.to_canonical() {
             IpAddr::V4(ip) => IpAddr::V4(ip),

@@ -1,28 +1,30 @@
+//! Token buckets by key, for instance by client network.
+
 use std::{collections::HashMap, hash::Hash, time::Duration};
 
 use tokio::time::Instant;
 
-/// How often something may be done under one key.
+/// The rate at which an operation may be done under one key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rate {
-    /// In the long run, once in this time.
+    /// In the long run, the operation is allowed once in this time.
     pub interval: Duration,
-    /// At once, under a key that was not used for a while; at least 1.
+    /// Operations allowed at once, under a key that was not used for a while; at least 1.
     pub burst: u32,
 }
 
 impl Rate {
-    /// So many times a second in the long run; at least once.
+    /// `times` a second in the long run; at least once.
     pub const fn per_second(times: u32, burst: u32) -> Self {
         Self::every(Duration::from_secs(1), times, burst)
     }
 
-    /// So many times a minute in the long run; at least once.
+    /// `times` a minute in the long run; at least once.
     pub const fn per_minute(times: u32, burst: u32) -> Self {
         Self::every(Duration::from_secs(60), times, burst)
     }
 
-    /// So many times in each `period` in the long run; at least once.
+    /// `times` in each `period` in the long run; at least once.
     pub const fn every(period: Duration, times: u32, burst: u32) -> Self {
         let interval = match period.checked_div(times) {
             Some(interval) => interval,
@@ -38,38 +40,47 @@ pub struct RateLimiter<K> {
     interval: Duration,
     burst: Duration,
     max_keys: usize,
-    /// When each key's bucket is full again. A full bucket is removed when its place is needed.
+    /// The time at which each key's bucket is full again. Full buckets are removed when the table is at its
+    /// bound.
     full_at: HashMap<K, Instant>,
-    /// Full buckets are not looked for before this, because the search visits all of them.
+    /// The next search for full buckets happens not before this time, because it visits all buckets.
     sweep_at: Option<Instant>,
 }
 
-/// It was done too often.
+/// The operation was done too often. The text may be sent to the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum RateLimited {
-    /// From this network.
+    /// The bucket of this key is empty.
     #[error("too many people of this address are signing in, come back later")]
     PerKey,
-    /// From so many networks that no other can be counted.
+    /// So many keys have a bucket that no other key can be counted.
     #[error("too many people are signing in, come back later")]
     TooManyKeys,
 }
 
 impl<K: Eq + Hash> RateLimiter<K> {
-    /// Counts at most `max` keys at a time.
-    pub fn new(rate: Rate, max: usize) -> Self {
+    /// Creates a rate limiter that counts at most `max_keys` keys at a time.
+    pub fn new(rate: Rate, max_keys: usize) -> Self {
         let Rate { interval, burst } = rate;
         let burst = interval.saturating_mul(burst.max(1));
-        Self { interval, burst, max_keys: max, full_at: HashMap::new(), sweep_at: None }
+        Self { interval, burst, max_keys, full_at: HashMap::new(), sweep_at: None }
     }
 
-    /// Counts one more under `key`, unless that is too many.
+    /// Counts one operation under `key`.
+    ///
+    /// # Errors
+    ///
+    /// [`RateLimited`] if the operation is above the rate; it does not count then.
     pub fn take(&mut self, key: K, now: Instant) -> Result<(), RateLimited> {
         self.reserve(key, Duration::ZERO, now).map(drop)
     }
 
-    /// Counts one more under `key` that may have to wait, and returns when its turn is; unless that is later
-    /// than `max_wait` from now.
+    /// Counts one operation under `key` that may have to wait, and returns the time of its turn.
+    ///
+    /// # Errors
+    ///
+    /// [`RateLimited`] if the turn would be later than `max_wait` from now; the operation does not count
+    /// then.
     pub fn reserve(&mut self, key: K, max_wait: Duration, now: Instant) -> Result<Instant, RateLimited> {
         if self.full_at.len() >= self.max_keys && !self.full_at.contains_key(&key) {
             if self.sweep_at.is_none_or(|sweep_at| sweep_at <= now) {
@@ -105,7 +116,7 @@ mod tests {
             assert_eq!(limiter.take(1, now), Ok(()));
         }
         assert_eq!(limiter.take(1, later(99)), Err(RateLimited::PerKey));
-        assert_eq!(limiter.take(2, now), Ok(()), "another's");
+        assert_eq!(limiter.take(2, now), Ok(()), "another key");
         assert_eq!(limiter.take(1, later(100)), Ok(()));
         assert_eq!(limiter.take(1, later(100)), Err(RateLimited::PerKey));
         let after = (0..9).filter(|_| limiter.take(1, later(60_000)).is_ok()).count();

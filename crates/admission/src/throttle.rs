@@ -1,23 +1,28 @@
+//! A token bucket of messages and bytes that delays the reading of one client.
+
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Spreads what one client sends over time: a token bucket of one second's worth.
+/// Limits the rate at which one client is read: a token bucket that holds the messages and bytes of one
+/// second.
 ///
-/// Whoever is above its rate is read more slowly, and so slowed down by its own connection:
-/// nothing of it is lost, and nobody else pays.
+/// The caller reads a client above its rate later, so that the client's own connection applies backpressure.
+/// No message is lost, and other clients are not affected.
 #[derive(Debug)]
 pub struct Throttle {
     messages_per_second: f64,
     bytes_per_second: f64,
-    /// When what was taken in so far would have been sent, at the rate.
+    /// When all messages that were charged so far would have been read at the rate.
     paid_until: Instant,
 }
 
+/// The capacity of the bucket, as time at the rate.
 const BURST: Duration = Duration::from_secs(1);
 
 impl Throttle {
-    /// A pace of so many messages and bytes a second, whichever is reached first.
+    /// Creates a throttle of so many messages and bytes a second; whichever limit is reached first applies. 0
+    /// counts as 1.
     pub fn new(messages_per_second: u32, bytes_per_second: u32, now: Instant) -> Self {
         Self {
             messages_per_second: f64::from(messages_per_second.max(1)),
@@ -26,7 +31,7 @@ impl Throttle {
         }
     }
 
-    /// A pace of `times` as many messages and bytes a second.
+    /// A new throttle with `times` the messages and bytes a second.
     pub fn scaled(&self, times: u32, now: Instant) -> Self {
         let times = f64::from(times.max(1));
         Self {
@@ -36,14 +41,15 @@ impl Throttle {
         }
     }
 
-    /// Counts a message, and says until when to wait before the next one is read.
+    /// Charges a message, and returns the time before which the next one must not be read; `None` if it may
+    /// be read at once.
     pub fn charge(&mut self, bytes: usize, now: Instant) -> Option<Instant> {
         self.paid_until = self.paid_until.max(now) + self.cost(bytes);
         self.wait_until(now)
     }
 
-    /// Takes the message that was counted last back off the pace, and returns until when to wait
-    /// before the next one is read.
+    /// Reverses the charge of the last message, and returns the time before which the next one must not be
+    /// read.
     pub fn refund(&mut self, bytes: usize, now: Instant) -> Option<Instant> {
         self.paid_until = self.paid_until.checked_sub(self.cost(bytes)).unwrap_or(now);
         self.wait_until(now)
@@ -54,7 +60,7 @@ impl Throttle {
         Duration::from_secs_f64(cost)
     }
 
-    /// Until when the next message has to wait; `None` if it may pass now.
+    /// The time before which the next message must not pass; `None` if it may pass now.
     pub fn wait_until(&self, now: Instant) -> Option<Instant> {
         self.paid_until.checked_sub(BURST).filter(|&until| until > now)
     }
@@ -67,26 +73,26 @@ mod tests {
     #[test]
     fn burst_passes_and_flood_is_delayed() {
         let now = Instant::now() + Duration::from_secs(10);
-        let mut pace = Throttle::new(10, 1_000, now);
+        let mut throttle = Throttle::new(10, 1_000, now);
         for _ in 0..10 {
-            assert_eq!(pace.charge(10, now), None);
+            assert_eq!(throttle.charge(10, now), None);
         }
-        assert!(pace.charge(10, now).is_some_and(|until| until - now > Duration::from_millis(99)));
+        assert!(throttle.charge(10, now).is_some_and(|until| until - now > Duration::from_millis(99)));
         let later = now + Duration::from_secs(2);
-        assert_eq!(pace.charge(1_000, later), None, "bytes count too");
-        assert!(pace.charge(500, later).is_some_and(|until| until - later > Duration::from_millis(499)));
+        assert_eq!(throttle.charge(1_000, later), None, "bytes count too");
+        assert!(throttle.charge(500, later).is_some_and(|until| until - later > Duration::from_millis(499)));
     }
 
     #[test]
     fn refunded_message_costs_nothing() {
         let now = Instant::now() + Duration::from_secs(10);
-        let mut pace = Throttle::new(10, 1_000, now);
+        let mut throttle = Throttle::new(10, 1_000, now);
         for _ in 0..1_000 {
-            pace.charge(50, now);
-            assert_eq!(pace.refund(50, now), None);
+            throttle.charge(50, now);
+            assert_eq!(throttle.refund(50, now), None);
         }
-        assert!((0..10).all(|_| pace.charge(0, now).is_none()), "the burst is whole");
-        assert!(pace.charge(0, now).is_some());
-        assert_eq!(pace.refund(0, now), None);
+        assert!((0..10).all(|_| throttle.charge(0, now).is_none()), "the whole burst is available");
+        assert!(throttle.charge(0, now).is_some());
+        assert_eq!(throttle.refund(0, now), None);
     }
 }

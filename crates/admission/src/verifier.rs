@@ -1,3 +1,5 @@
+//! Challenges, and verification of auth chains and signed requests.
+
 use std::{sync::Arc, time::SystemTime};
 
 use http::HeaderMap;
@@ -10,7 +12,7 @@ use tokio::sync::Semaphore;
 
 use crate::{ContractError, ContractVerifier, Network};
 
-/// The operating system has no randomness to give.
+/// The operating system provides no random bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("no randomness from the operating system")]
 pub struct RandomnessError;
@@ -22,33 +24,34 @@ pub fn random<const N: usize>() -> Result<[u8; N], RandomnessError> {
     Ok(bytes)
 }
 
-/// Why a chain does not sign anybody in.
+/// The reason why an auth chain or a signed request is rejected. Its text is sent to the client.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AuthError {
-    /// It is not valid.
+    /// The auth chain is not valid.
     #[error(transparent)]
     Chain(#[from] ChainError),
-    /// The request, or its chain, is not valid.
+    /// The signed request, or its auth chain, is not valid.
     #[error(transparent)]
     Fetch(#[from] FetchError),
-    /// The contract wallet does not take a signature for its own.
+    /// The contract wallet does not accept the signature as its own.
     #[error("link {link}: the contract wallet says that the signature is not valid (EIP-1654)")]
     InvalidContractSignature {
-        /// Which link carries it.
+        /// The index of the link that carries the signature.
         link: usize,
     },
-    /// The contract wallet could not be asked.
-    #[error("link {link} is signed by a contract wallet: {why}")]
+    /// The signature could not be checked with the contract wallet.
+    #[error("link {link} is signed by a contract wallet: {reason}")]
     ContractUnavailable {
-        /// Which link carries the signature.
+        /// The index of the link that carries the signature.
         link: usize,
-        /// What went wrong.
-        why: ContractError,
+        /// The reason.
+        reason: ContractError,
     },
 }
 
 impl AuthError {
-    /// What the close frame says: the same chain may do later if nobody said that it is wrong.
+    /// The close code for this error. If a contract wallet could not be asked, the same chain may be accepted
+    /// later, so the code lets the client retry.
     pub fn close(&self) -> Close {
         match self {
             Self::Chain(_) | Self::Fetch(_) | Self::InvalidContractSignature { .. } => Close::AuthRefused,
@@ -57,14 +60,14 @@ impl AuthError {
     }
 }
 
-/// Issues challenges and verifies what came back. Cheap to clone.
+/// Issues challenges and verifies auth chains. Cheap to clone.
 ///
-/// A chain takes some 60 µs of a core. They are verified on blocking threads, at most one per core
-/// at a time, so that a storm of sign-ins queues up behind itself and not in front of those who
-/// are already in. Contract wallets are asked after that, and hold no thread and no core meanwhile.
+/// Verifying a chain takes about 60 µs of CPU time. It runs on blocking threads, at most one per core at a
+/// time, so that a burst of sign-ins queues up without delaying existing sessions. Contract wallets are asked
+/// after that, without holding a thread or a core meanwhile.
 #[derive(Debug, Clone)]
 pub struct Verifier {
-    /// The host of the realm, which challenges name.
+    /// The host of the realm, for the text of challenges.
     host: Arc<str>,
     limits: Limits,
     cores: Arc<Semaphore>,
@@ -72,29 +75,29 @@ pub struct Verifier {
 }
 
 impl Verifier {
-    /// A verifier that holds chains against these limits, and refuses contract wallets.
+    /// Creates a verifier that applies `limits` to auth chains and rejects contract wallets.
     pub fn new(limits: Limits) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Self { host: Arc::default(), limits, cores: Arc::new(Semaphore::new(cores)), contracts: None }
     }
 
-    /// The same, but its challenges name the realm's host, which is given without a port.
+    /// Sets the realm's host, without a port, for the text of challenges.
     pub fn with_host(self, host: &str) -> Self {
         Self { host: host.into(), ..self }
     }
 
-    /// The same, but it asks contract wallets.
+    /// Enables contract wallets: their signatures are checked with `contracts`.
     pub fn with_contracts(self, contracts: ContractVerifier) -> Self {
         Self { contracts: Some(contracts), ..self }
     }
 
-    /// A challenge for one socket, to be used once.
+    /// Creates a challenge for one socket. It is for one use.
     pub fn challenge(&self) -> Result<Challenge, RandomnessError> {
         Ok(Challenge::new(&self.host, random()?))
     }
 
-    /// Whether `chain_json` is `announced`'s signature of the challenge, which is used up. A client
-    /// in `network` sent it.
+    /// Verifies that `chain_json` is `announced`'s signature of `challenge`, which is used up. A client in
+    /// `network` sent it.
     pub async fn verify(
         &self,
         chain_json: String,
@@ -109,8 +112,9 @@ impl Verifier {
         count_outcome(verified.await)
     }
 
-    /// Who in `network` signed a request for `path` with these headers, and for what. `judge` says, before any
-    /// contract is asked, whether it would be of use: whether it was seen before, for instance.
+    /// Verifies the signature in `headers` of a request for `path` from a client in `network`. Returns the
+    /// request's signer, payload, times and metadata. `precheck` runs before any contract is asked, for
+    /// instance to reject a request that was seen before.
     pub async fn verify_fetch<E: From<AuthError>>(
         &self,
         method: &'static str,
@@ -121,13 +125,13 @@ impl Verifier {
     ) -> Result<SignedFetch, E> {
         let limits = self.limits;
         let check = move || verify_fetch_offline(method, &path, &headers, &limits, SystemTime::now());
-        let fetch = self.run_blocking(check).await.or_else(|refusal| count_outcome(Err(refusal)))?;
+        let fetch = self.run_blocking(check).await.or_else(|error| count_outcome(Err(error)))?;
         precheck(&fetch)?;
         count_outcome(self.verify_contracts(&fetch.verification, network).await)?;
         Ok(fetch)
     }
 
-    /// Checks something on a thread that serves no sockets, when there is a core for it.
+    /// Runs a check on a blocking thread as soon as a core is free.
     async fn run_blocking<T, E>(
         &self,
         check: impl FnOnce() -> Result<T, E> + Send + 'static,
@@ -136,31 +140,32 @@ impl Verifier {
         T: Send + 'static,
         E: Into<AuthError> + Send + 'static,
     {
-        // Neither is ever closed or aborted; if it were, nobody would be let in.
-        let lost = || AuthError::Chain(ChainError::NotLinks);
-        let core = self.cores.clone().acquire_owned().await.map_err(|_| lost())?;
+        // The semaphore is never closed and the task is never aborted. If either happened, the sign-in would
+        // be rejected.
+        let unavailable = || AuthError::Chain(ChainError::NotLinks);
+        let core = self.cores.clone().acquire_owned().await.map_err(|_| unavailable())?;
         let checked = tokio::task::spawn_blocking(move || {
-            // It is taken until this has ended, also when nobody waits for it any more.
+            // The core stays taken until the check has ended, even if the caller was cancelled.
             let _core = core;
             check()
         });
-        checked.await.map_err(|_| lost())?.map_err(Into::into)
+        checked.await.map_err(|_| unavailable())?.map_err(Into::into)
     }
 
-    /// Asks the contracts that a chain needs.
+    /// Checks the signatures of contract wallets in a verified chain.
     async fn verify_contracts(
         &self,
-        examined: &OfflineVerification,
+        verification: &OfflineVerification,
         network: Network,
     ) -> Result<(), AuthError> {
-        let Some(first) = examined.contract_signatures.first() else { return Ok(()) };
+        let Some(first) = verification.contract_signatures.first() else { return Ok(()) };
         let Some(contracts) = &self.contracts else {
             return Err(ChainError::ContractWallet { link: first.link }.into());
         };
-        match contracts.first_invalid(&examined.contract_signatures, network).await {
+        match contracts.first_invalid(&verification.contract_signatures, network).await {
             Ok(None) => Ok(()),
             Ok(Some(link)) => Err(AuthError::InvalidContractSignature { link }),
-            Err((link, why)) => Err(AuthError::ContractUnavailable { link, why }),
+            Err((link, reason)) => Err(AuthError::ContractUnavailable { link, reason }),
         }
     }
 }
@@ -190,8 +195,8 @@ mod tests {
         let chain = wallet.sign_challenge(challenge.as_str());
         let network = Network::from_ip([127, 0, 0, 1].into(), 64);
         assert_eq!(verifier.verify(chain.clone(), wallet.address(), challenge, network).await, Ok(()));
-        let refused = verifier.verify(chain, wallet.address(), other, network).await;
-        assert_eq!(refused, Err(ChainError::ChallengeMismatch.into()));
+        let rejected = verifier.verify(chain, wallet.address(), other, network).await;
+        assert_eq!(rejected, Err(ChainError::ChallengeMismatch.into()));
     }
 
     #[tokio::test]
@@ -210,7 +215,7 @@ mod tests {
 
     #[test]
     fn reasons_fit_a_close_frame() {
-        for why in [
+        for reason in [
             ContractError::BreakerOpen,
             ContractError::Busy,
             ContractError::Timeout,
@@ -219,9 +224,9 @@ mod tests {
             ContractError::NetworkBudget,
             ContractError::DayBudget,
         ] {
-            let refusal = AuthError::ContractUnavailable { link: 9, why };
-            assert!(refusal.to_string().len() <= 123, "{refusal}");
-            assert!(refusal.close().should_reconnect());
+            let error = AuthError::ContractUnavailable { link: 9, reason };
+            assert!(error.to_string().len() <= 123, "{error}");
+            assert!(error.close().should_reconnect());
         }
     }
 }

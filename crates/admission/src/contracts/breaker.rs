@@ -1,11 +1,14 @@
+//! A circuit breaker for the calls to the provider.
+
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Keeps questions away from a provider that does not answer them.
+/// A circuit breaker: stops calls to a provider that does not answer them.
 ///
-/// Closed, all pass. After so many failures in a row it opens, and none does. When it has cooled
-/// down, one is let through as a trial: its success closes it, its failure opens it again.
+/// While it is closed, all calls pass. After `failures_to_open` consecutive failures it opens, and no call
+/// passes. After the cool-down one call passes as a trial: its success closes the breaker, its failure opens
+/// it again.
 #[derive(Debug)]
 pub(crate) struct CircuitBreaker {
     failures_to_open: u32,
@@ -20,41 +23,42 @@ enum State {
     HalfOpen,
 }
 
-/// Whether questions pass.
+/// The state of the breaker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum BreakerState {
-    /// All do.
+    /// All calls pass.
     Closed,
-    /// One does, as a trial.
+    /// One call has passed as a trial; no others pass.
     HalfOpen,
-    /// None does.
+    /// No call passes before the cool-down has ended.
     Open,
 }
 
-/// A question that was let through. Give it back with [`CircuitBreaker::record`], however it ended.
+/// Permission for one call. The caller must give it back to [`CircuitBreaker::record`] with every outcome.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct BreakerPermit {
     trial: bool,
 }
 
-/// How a question ended.
+/// The outcome of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    /// The provider answered, whatever it said.
+    /// The provider answered; the content does not matter.
     Success,
-    /// It did not, or not so that it could be understood.
+    /// The provider did not answer, or its answer could not be parsed.
     Failure,
-    /// Nobody waited for the answer, or it may be the contract's fault: it shows nothing.
+    /// The outcome shows nothing about the provider: the call was cancelled, rate limited or begun shortly
+    /// before its deadline, or the contract may have caused the error.
     Inconclusive,
 }
 
 impl CircuitBreaker {
-    /// A closed one.
+    /// Creates a closed breaker.
     pub(crate) fn new(failures_to_open: u32, cool_down: Duration) -> Self {
         Self { failures_to_open, cool_down, state: State::Closed { failures: 0 } }
     }
 
-    /// Where it stands.
+    /// The current state.
     pub(crate) fn breaker_state(&self) -> BreakerState {
         match self.state {
             State::Closed { .. } => BreakerState::Closed,
@@ -63,7 +67,7 @@ impl CircuitBreaker {
         }
     }
 
-    /// Whether no question would pass now.
+    /// Whether no call would pass now.
     pub(crate) fn is_open(&self, now: Instant) -> bool {
         match self.state {
             State::Closed { .. } => false,
@@ -72,7 +76,7 @@ impl CircuitBreaker {
         }
     }
 
-    /// Lets a question through, or does not.
+    /// Acquires permission for a call; `None` if no call may pass.
     pub(crate) fn try_acquire(&mut self, now: Instant) -> Option<BreakerPermit> {
         match self.state {
             State::Closed { .. } => Some(BreakerPermit { trial: false }),
@@ -84,15 +88,15 @@ impl CircuitBreaker {
         }
     }
 
-    /// Takes in how a question ended.
-    pub(crate) fn record(&mut self, pass: &BreakerPermit, outcome: Outcome, now: Instant) {
+    /// Records the outcome of a call.
+    pub(crate) fn record(&mut self, permit: &BreakerPermit, outcome: Outcome, now: Instant) {
         let open = State::Open { until: now + self.cool_down };
         match (&mut self.state, outcome) {
-            (State::HalfOpen, _) if pass.trial => {
+            (State::HalfOpen, _) if permit.trial => {
                 self.state = match outcome {
                     Outcome::Success => State::Closed { failures: 0 },
                     Outcome::Failure => open,
-                    // Nothing was learnt: the next one is a trial, too.
+                    // The trial showed nothing: the next call is a trial, too.
                     Outcome::Inconclusive => State::Open { until: now },
                 };
             }
@@ -103,7 +107,7 @@ impl CircuitBreaker {
                     self.state = open;
                 }
             }
-            // From before it opened.
+            // The call began before the breaker opened, or had no conclusive outcome.
             (State::Open { .. } | State::HalfOpen, _) | (State::Closed { .. }, Outcome::Inconclusive) => {}
         }
     }
@@ -119,10 +123,10 @@ mod tests {
         (CircuitBreaker::new(3, COOL_DOWN), Instant::now())
     }
 
-    /// Lets a question through, which ends so.
-    fn run_call(breaker: &mut CircuitBreaker, verdict: Outcome, now: Instant) {
-        let pass = breaker.try_acquire(now).expect("it passes");
-        breaker.record(&pass, verdict, now);
+    /// Runs a call with this outcome.
+    fn run_call(breaker: &mut CircuitBreaker, outcome: Outcome, now: Instant) {
+        let permit = breaker.try_acquire(now).expect("the call passes");
+        breaker.record(&permit, outcome, now);
     }
 
     fn opened() -> (CircuitBreaker, Instant) {
@@ -134,8 +138,8 @@ mod tests {
     #[test]
     fn consecutive_failures_open_the_breaker() {
         let (mut breaker, now) = breaker();
-        for verdict in [Outcome::Failure, Outcome::Failure, Outcome::Success, Outcome::Failure] {
-            run_call(&mut breaker, verdict, now);
+        for outcome in [Outcome::Failure, Outcome::Failure, Outcome::Success, Outcome::Failure] {
+            run_call(&mut breaker, outcome, now);
         }
         run_call(&mut breaker, Outcome::Inconclusive, now);
         run_call(&mut breaker, Outcome::Failure, now);
@@ -157,12 +161,12 @@ mod tests {
         assert_eq!(
             (breaker.breaker_state(), breaker.try_acquire(now)),
             (BreakerState::HalfOpen, None),
-            "one at a time"
+            "one trial at a time"
         );
         breaker.record(&trial, Outcome::Success, now);
         assert_eq!(breaker.breaker_state(), BreakerState::Closed);
         run_call(&mut breaker, Outcome::Failure, now);
-        assert_eq!(breaker.breaker_state(), BreakerState::Closed, "the failures of before are forgotten");
+        assert_eq!(breaker.breaker_state(), BreakerState::Closed, "earlier failures are forgotten");
     }
 
     #[test]

@@ -1,3 +1,5 @@
+//! Budgets of signature checks per network and per day.
+
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -6,10 +8,10 @@ use crate::{ContractError, Network, Rate, RateLimiter};
 
 const HOUR: Duration = Duration::from_secs(60 * 60);
 const HOURS_PER_DAY: u32 = 24;
-/// Networks that asked lately, 80 bytes each. Each is removed when its questions are back.
+/// Networks with a recorded budget, 80 bytes each. At the bound, networks with a full budget are removed.
 const MAX_NETWORKS: usize = 10_000;
 
-/// How many questions may be asked. Providers bill each one, and clients choose how many there are.
+/// Limits the number of checks. Providers bill each call, and clients choose how many there are.
 #[derive(Debug)]
 pub(crate) struct CallBudget {
     /// `None`: no limit.
@@ -18,11 +20,12 @@ pub(crate) struct CallBudget {
 }
 
 impl CallBudget {
-    /// So many questions by each network in an hour, and so many in total in a day; 0: no limit.
+    /// Creates a budget of `per_network_per_hour` checks for each network and `per_day` in total; 0: no
+    /// limit.
     ///
-    /// Both are token buckets. A network may ask all questions of its hour at once. In total, an hour's
-    /// part of the day may be asked at once, so that a flood takes no more than that from the rest of the
-    /// day: questions return as soon as it ends.
+    /// Both are token buckets. A network may use all checks of its hour at once. In total, a 24th of the
+    /// day's checks may be used at once, so that a flood takes no more than that from the rest of the day:
+    /// checks are available again as soon as the flood ends.
     pub(crate) fn new(per_network_per_hour: u32, per_day: u32) -> Self {
         let limit = |count: u32| (count > 0).then_some(count);
         Self {
@@ -34,7 +37,7 @@ impl CallBudget {
         }
     }
 
-    /// Counts one more question for a wallet of `network`, unless that is too many.
+    /// Counts one check for a wallet of `network`, unless a budget is used up.
     pub(crate) fn take(&mut self, network: Network, now: Instant) -> Result<(), ContractError> {
         if let Some(per_network) = &mut self.per_network {
             per_network.take(network, now).map_err(|_| ContractError::NetworkBudget)?;
@@ -71,11 +74,11 @@ mod tests {
     #[test]
     fn all_networks_share_the_day_budget() {
         let (mut budget, now) = (CallBudget::new(0, 48), Instant::now());
-        // Each minute of a day, every network asks as often as it can.
+        // In each minute of a day, every network checks as often as it can.
         let minutes = (0..24 * 60).map(|minute| now + Duration::from_secs(60 * minute));
         let asked: usize =
             minutes.map(|now| (0..20).filter(|&last| budget.take(network(last), now).is_ok()).count()).sum();
-        assert!((48..=50).contains(&asked), "{asked}: a day, and an hour's part at once");
+        assert!((48..=50).contains(&asked), "{asked}: the day's budget, and an hour's part at once");
         assert_eq!(budget.take(network(1), now), Err(ContractError::DayBudget));
     }
 

@@ -1,17 +1,19 @@
+//! The cache of contract wallets' answers.
+
 use std::{collections::HashMap, time::Duration};
 
 use tokio::time::Instant;
 
-/// What tells one question from another: see `identity::ContractSignature::fingerprint`.
+/// The key of an answer: `identity::ContractSignature::fingerprint`.
 pub(crate) type CacheKey = [u8; 32];
 
-/// What contracts said lately. At the bound, what would be forgotten soonest is forgotten.
+/// Recent answers of contracts. At the bound, the one that expires first is evicted.
 #[derive(Debug)]
 pub(crate) struct AnswerCache {
     max_entries: usize,
-    /// For how long a yes holds: owners of a wallet change.
+    /// How long a valid answer is cached. It is bounded because the owners of a wallet change.
     valid_ttl: Duration,
-    /// For how long a no holds.
+    /// How long an invalid answer is cached.
     invalid_ttl: Duration,
     answers: HashMap<CacheKey, Answer>,
 }
@@ -23,30 +25,30 @@ struct Answer {
 }
 
 impl AnswerCache {
-    /// An empty one.
-    pub(crate) fn new(max: usize, valid_for: Duration, refused_for: Duration) -> Self {
-        Self { max_entries: max, valid_ttl: valid_for, invalid_ttl: refused_for, answers: HashMap::new() }
+    /// Creates an empty cache.
+    pub(crate) fn new(max_entries: usize, valid_ttl: Duration, invalid_ttl: Duration) -> Self {
+        Self { max_entries, valid_ttl, invalid_ttl, answers: HashMap::new() }
     }
 
-    /// Whether the signature was found valid, if that is still known.
+    /// The cached answer, if there is one that has not expired: whether the signature is valid.
     pub(crate) fn get(&self, key: &CacheKey, now: Instant) -> Option<bool> {
         self.answers.get(key).filter(|answer| now < answer.expires_at).map(|answer| answer.valid)
     }
 
-    /// Remembers an answer.
+    /// Caches an answer. A time to live or a bound of 0 turns the cache off.
     pub(crate) fn insert(&mut self, key: CacheKey, valid: bool, now: Instant) {
-        let until = now + if valid { self.valid_ttl } else { self.invalid_ttl };
-        if until == now || self.max_entries == 0 {
+        let expires_at = now + if valid { self.valid_ttl } else { self.invalid_ttl };
+        if expires_at == now || self.max_entries == 0 {
             return;
         }
         if self.answers.len() >= self.max_entries && !self.answers.contains_key(&key) {
-            // Looking through all of them takes far less than the question did.
-            let soonest = self.answers.iter().min_by_key(|(_, answer)| answer.expires_at);
-            if let Some(soonest) = soonest.map(|(&key, _)| key) {
-                self.answers.remove(&soonest);
+            // Scanning all entries takes far less time than the call did.
+            let first = self.answers.iter().min_by_key(|(_, answer)| answer.expires_at);
+            if let Some(first) = first.map(|(&key, _)| key) {
+                self.answers.remove(&first);
             }
         }
-        self.answers.insert(key, Answer { valid, expires_at: until });
+        self.answers.insert(key, Answer { valid, expires_at });
     }
 }
 
@@ -80,7 +82,7 @@ mod tests {
             cache.insert([key; 32], false, now);
         }
         assert_eq!(cache.answers.len(), 2);
-        assert_eq!(cache.get(&[1; 32], now), Some(true), "a flood of forgeries drives no wallet out");
+        assert_eq!(cache.get(&[1; 32], now), Some(true), "a flood of forgeries evicts no valid wallet");
         let mut none = AnswerCache::new(0, seconds(300), seconds(10));
         none.insert([1; 32], true, now);
         assert_eq!(none.get(&[1; 32], now), None);

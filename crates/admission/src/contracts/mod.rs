@@ -1,8 +1,8 @@
-//! Signatures of contract wallets (EIP-1654), which only the contracts themselves can tell.
+//! Signatures of contract wallets (EIP-1654), which only the contract itself can verify.
 //!
-//! Whoever signs in chooses which contract is asked, and how often. So questions are few at a time,
-//! short, cheap for the node, and kept away from one that does not answer; a hung provider holds up
-//! contract wallets alone.
+//! The client chooses which contract is called, and how often. So calls to the provider are limited in
+//! number, time and gas, and a circuit breaker stops them when the provider does not answer. A provider that
+//! hangs delays contract wallets alone.
 
 mod backoff;
 mod breaker;
@@ -30,59 +30,59 @@ use budget::CallBudget;
 use cache::AnswerCache;
 use provider::{Provider, ProviderError};
 
-/// How contract wallets are asked.
+/// Settings for the calls to contract wallets.
 #[derive(Clone)]
 pub struct ContractSettings {
-    /// The JSON-RPC API of an Ethereum node, with whatever key it needs.
+    /// The URL of an Ethereum node's JSON-RPC API, with its API key if it needs one.
     pub rpc_url: String,
-    /// How long the questions about one chain may take, the wait for a place with them.
+    /// Time limit for all calls for one auth chain, including the wait for a slot.
     pub deadline: Duration,
-    /// How many chains may be asked about at a time; more wait, within their deadline.
+    /// Signatures that are checked at a time; further ones wait within their deadline.
     pub max_concurrent_checks: usize,
-    /// How many answers are remembered; above, what would be forgotten soonest goes.
+    /// Answers that are cached. At the bound, the one that expires first is evicted.
     pub cache_entries: usize,
-    /// For how long a yes holds.
+    /// How long a valid answer is cached.
     pub valid_ttl: Duration,
-    /// For how long a no holds.
+    /// How long an invalid answer is cached.
     pub invalid_ttl: Duration,
-    /// After how many failures in a row nothing is asked any more.
+    /// Consecutive failures after which the circuit breaker opens and no calls are made.
     pub failures_to_open: u32,
-    /// For how long; then one question is tried.
+    /// How long the circuit breaker stays open; then one trial call is made.
     pub cool_down: Duration,
-    /// How many questions may be asked for the wallets of one network in an hour; 0: no limit. A
-    /// question is at most two requests; one whose answer is remembered is not counted.
+    /// Checks allowed for the wallets of one network per hour; 0: no limit. A check is at most two requests;
+    /// one with a cached answer does not count.
     pub per_network_per_hour: u32,
-    /// How many may be asked in a day, a 24th of them at once; 0: no limit.
+    /// Checks allowed per day in total, of which a 24th at once; 0: no limit.
     pub per_day: u32,
 }
 
-/// Why a contract wallet could not be asked.
+/// The reason why a signature could not be checked with its contract wallet. Its text is sent to the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ContractError {
-    /// The provider failed too often lately.
+    /// The circuit breaker is open: the provider failed too often lately.
     #[error("the Ethereum provider is not well, come back later")]
     BreakerOpen,
-    /// All places were taken for too long.
+    /// All slots were in use until the deadline.
     #[error("too many contract wallets are signing in, come back later")]
     Busy,
-    /// The provider did not answer in time.
+    /// The provider did not answer before the deadline.
     #[error("the Ethereum provider did not answer in time, come back later")]
     Timeout,
     /// The provider failed.
     #[error("the Ethereum provider failed, come back later")]
     Failed,
-    /// The provider said that it is asked too often, just now or a moment ago.
+    /// The provider answered that it is called too often, just now or a moment ago.
     #[error("the Ethereum provider is asked too often, come back later")]
     RateLimited,
-    /// Too many questions were asked for wallets of this network.
+    /// The budget of this network is used up.
     #[error("too many contract wallets of this network sign in, come back later")]
     NetworkBudget,
-    /// Too many questions were asked today.
+    /// The budget of the day is used up.
     #[error("too many contract wallets sign in today, come back later")]
     DayBudget,
 }
 
-/// Asks contract wallets. Cheap to clone.
+/// Checks signatures with contract wallets. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct ContractVerifier(Arc<Inner>);
 
@@ -98,7 +98,7 @@ struct Inner {
 }
 
 impl ContractVerifier {
-    /// Asks as these settings say.
+    /// Creates a verifier with these settings.
     pub fn new(settings: ContractSettings) -> Self {
         let cache = AnswerCache::new(settings.cache_entries, settings.valid_ttl, settings.invalid_ttl);
         let breaker = CircuitBreaker::new(settings.failures_to_open, settings.cool_down);
@@ -114,8 +114,12 @@ impl ContractVerifier {
         }))
     }
 
-    /// The first of the signatures that is not valid, if one is not; or where it could not be asked,
-    /// and why. They are of a client in `network`.
+    /// The link of the first signature that is not valid; `None` if all are. The signatures belong to a
+    /// client in `network`.
+    ///
+    /// # Errors
+    ///
+    /// The link of the first signature that could not be checked, and the reason.
     pub async fn first_invalid(
         &self,
         signatures: &[ContractSignature],
@@ -126,7 +130,7 @@ impl ContractVerifier {
             match self.0.is_valid(signature, network, deadline).await {
                 Ok(true) => {}
                 Ok(false) => return Ok(Some(signature.link)),
-                Err(why) => return Err((signature.link, why)),
+                Err(reason) => return Err((signature.link, reason)),
             }
         }
         Ok(None)
@@ -176,43 +180,42 @@ impl Inner {
         network: Network,
         deadline: Instant,
     ) -> Result<bool, ContractError> {
-        // Whoever would only wait for nothing is told so at once.
+        // While the breaker is open, the call fails at once instead of waiting for a slot.
         if self.breaker.lock().unwrap_or_else(PoisonError::into_inner).is_open(Instant::now()) {
             return Err(ContractError::BreakerOpen);
         }
         self.check_backoff()?;
-        let place =
+        let slot =
             time::timeout_at(deadline, self.check_slots.acquire()).await.map_err(|_| ContractError::Busy)?;
-        let _place = place.map_err(|_| ContractError::Busy)?;
-        // It may have begun during the wait.
+        let _slot = slot.map_err(|_| ContractError::Busy)?;
+        // The pause may have begun during the wait.
         self.check_backoff()?;
-        let begun = Instant::now();
-        let mut question = ProviderCall::begin(&self.breaker).ok_or(ContractError::BreakerOpen)?;
-        // Only what is asked is counted.
-        self.budget.lock().unwrap_or_else(PoisonError::into_inner).take(network, begun)?;
+        let started_at = Instant::now();
+        let mut call = ProviderCall::begin(&self.breaker).ok_or(ContractError::BreakerOpen)?;
+        // Only signatures that are really checked count against the budget.
+        self.budget.lock().unwrap_or_else(PoisonError::into_inner).take(network, started_at)?;
         let answer = time::timeout_at(deadline, self.provider.is_valid(signature)).await;
-        question.outcome = match answer {
+        call.outcome = match answer {
             Ok(Ok(_)) => Outcome::Success,
-            // Whoever signs in chooses the contract, and so could keep all others out.
+            // The client chooses the contract. If an unclear answer counted as a failure, a malicious
+            // contract could open the breaker for all others.
             Ok(Err(ProviderError::Answer(ContractResponseError::Ambiguous(_)))) => Outcome::Inconclusive,
-            // It works, and would work as before if it were asked less.
+            // A rate-limited provider works; it only needs fewer calls. The backoff reduces them.
             Ok(Err(ProviderError::RateLimited(_))) => Outcome::Inconclusive,
-            // It had little time left when it was asked: that shows nothing.
-            Err(_) if begun + self.deadline / 2 > deadline => Outcome::Inconclusive,
+            // More than half of the deadline had passed before the call began, so a timeout shows nothing
+            // about the provider.
+            Err(_) if started_at + self.deadline / 2 > deadline => Outcome::Inconclusive,
             _ => Outcome::Failure,
         };
         match answer {
             Ok(Ok(valid)) => {
-                self.backoff.lock().unwrap_or_else(PoisonError::into_inner).on_answered(begun);
+                self.backoff.lock().unwrap_or_else(PoisonError::into_inner).on_answered(started_at);
                 Ok(valid)
             }
             Ok(Err(ProviderError::RateLimited(retry_after))) => {
                 let mut backoff = self.backoff.lock().unwrap_or_else(PoisonError::into_inner);
-                if let Some(pause) = backoff.on_rate_limited(retry_after, begun, Instant::now()) {
-                    tracing::warn!(
-                        ?pause,
-                        "the Ethereum provider is asked too often: it is not asked for a while"
-                    );
+                if let Some(pause) = backoff.on_rate_limited(retry_after, started_at, Instant::now()) {
+                    tracing::warn!(?pause, "the Ethereum provider is called too often: calls are paused");
                 }
                 Err(ContractError::RateLimited)
             }
@@ -226,21 +229,22 @@ impl Inner {
 }
 
 impl Inner {
-    /// Whether the provider was asked too often a moment ago.
+    /// Returns an error while calls are paused because the provider was called too often.
     fn check_backoff(&self) -> Result<(), ContractError> {
         let backoff = self.backoff.lock().unwrap_or_else(PoisonError::into_inner);
         if backoff.is_active(Instant::now()) { Err(ContractError::RateLimited) } else { Ok(()) }
     }
 }
 
-/// Whether the node itself stands at this address, now or some day: no wallet ever does. Precompiled
-/// contracts fail in ways of their own when they are called with what they do not know.
+/// Whether the address belongs to a precompiled contract, now or in a future version of Ethereum; no wallet
+/// has such an address. Precompiled contracts fail in various ways when they are called with input that they
+/// do not know.
 fn is_precompile(contract: Address) -> bool {
     contract.as_bytes()[..18] == [0; 18]
 }
 
-/// A question under way. It is settled when dropped, even by somebody who does not wait for its
-/// answer.
+/// A call to the provider. Its outcome is recorded in the breaker on drop, so that a cancelled call is
+/// recorded too.
 struct ProviderCall<'a> {
     breaker: &'a Mutex<CircuitBreaker>,
     permit: BreakerPermit,
@@ -249,8 +253,8 @@ struct ProviderCall<'a> {
 
 impl<'a> ProviderCall<'a> {
     fn begin(breaker: &'a Mutex<CircuitBreaker>) -> Option<Self> {
-        let pass = with_breaker(breaker, |breaker| breaker.try_acquire(Instant::now()))?;
-        Some(Self { breaker, permit: pass, outcome: Outcome::Inconclusive })
+        let permit = with_breaker(breaker, |breaker| breaker.try_acquire(Instant::now()))?;
+        Some(Self { breaker, permit, outcome: Outcome::Inconclusive })
     }
 }
 
@@ -260,27 +264,29 @@ impl Drop for ProviderCall<'_> {
     }
 }
 
-/// Does something with the breaker, and says so where that changes how it stands.
+/// Runs `act` on the breaker, and logs and publishes the new state if it changed.
 fn with_breaker<T>(breaker: &Mutex<CircuitBreaker>, act: impl FnOnce(&mut CircuitBreaker) -> T) -> T {
     let mut breaker = breaker.lock().unwrap_or_else(PoisonError::into_inner);
-    let before = breaker.breaker_state();
-    let done = act(&mut breaker);
+    let old_state = breaker.breaker_state();
+    let result = act(&mut breaker);
     let now = breaker.breaker_state();
-    if now != before {
+    if now != old_state {
         set_breaker_gauge(now);
         match now {
-            BreakerState::Open => tracing::warn!("the Ethereum provider fails: contract wallets are refused"),
+            BreakerState::Open => {
+                tracing::warn!("the Ethereum provider fails: contract wallets are rejected")
+            }
             BreakerState::HalfOpen => tracing::info!("the Ethereum provider is tried again"),
             BreakerState::Closed => {
-                tracing::info!("the Ethereum provider answers: contract wallets are asked")
+                tracing::info!("the Ethereum provider answers: contract wallets are accepted")
             }
         }
     }
-    done
+    result
 }
 
-fn set_breaker_gauge(stand: BreakerState) {
-    let level = match stand {
+fn set_breaker_gauge(state: BreakerState) {
+    let level = match state {
         BreakerState::Closed => 0.0,
         BreakerState::HalfOpen => 1.0,
         BreakerState::Open => 2.0,

@@ -1,4 +1,4 @@
-//! Contract wallets' `isValidSignature(bytes32,bytes)`, asked of an Ethereum node by JSON-RPC.
+//! Calls of contract wallets' `isValidSignature(bytes32,bytes)` through an Ethereum node's JSON-RPC API.
 
 use std::{fmt, time::Duration};
 
@@ -11,13 +11,13 @@ use serde_json::json;
 
 use crate::HttpClient;
 
-/// The node that is asked. Its URL often holds an API key, and is never printed.
+/// The Ethereum node. Its URL often contains an API key, and is never printed.
 pub(crate) struct Provider {
     client: HttpClient,
     url: String,
 }
 
-/// Why a question has no answer. Holds nothing of what the provider said, and not its URL.
+/// The reason why a call has no answer. Contains neither text from the provider nor its URL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum ProviderError {
     #[error("it cannot be reached, or the connection broke")]
@@ -32,19 +32,19 @@ pub(crate) enum ProviderError {
     Answer(ContractResponseError),
 }
 
-/// The contract is of the client's choosing: this is the most that it may have the node compute.
-/// Wallets take some ten thousand, with passkeys a few hundred thousand.
+/// Gas limit of a call, because the client chooses the contract. Wallets need some ten thousand, with
+/// passkeys a few hundred thousand.
 const MAX_GAS: u64 = 10_000_000;
 
 impl Provider {
-    /// The node at this URL.
+    /// Creates a provider for the node at this URL.
     pub(crate) fn new(url: String) -> Self {
-        // The target of a redirect would get the key.
+        // Redirects are not followed: their target would receive the API key.
         let client = HttpClient::new(&url, |builder| builder.redirect(redirect::Policy::none()));
         Self { client, url }
     }
 
-    /// Whether the contract takes the signature for its own.
+    /// Whether the contract accepts the signature as its own.
     pub(crate) async fn is_valid(&self, signature: &ContractSignature) -> Result<bool, ProviderError> {
         for data in signature.call_data() {
             if self.call(signature.contract, &data).await? {
@@ -60,13 +60,13 @@ impl Provider {
             "data": format!("0x{}", hex::encode(data)),
             "gas": format!("{MAX_GAS:#x}"),
         });
-        let question = json!({"jsonrpc": "2.0", "id": 1, "method": "eth_call", "params": [call, "latest"]});
+        let request = json!({"jsonrpc": "2.0", "id": 1, "method": "eth_call", "params": [call, "latest"]});
         let unreachable = |_| ProviderError::Unreachable;
         let client = self.client.get().map_err(|error| {
             tracing::warn!(error = %error.without_url(), "no client for the Ethereum node");
             ProviderError::NoClient
         })?;
-        let mut response = client.post(&self.url).json(&question).send().await.map_err(unreachable)?;
+        let mut response = client.post(&self.url).json(&request).send().await.map_err(unreachable)?;
         let status = response.status();
         let retry_after = retry_after(response.headers());
         let mut body = Vec::new();
@@ -87,8 +87,8 @@ impl Provider {
     }
 }
 
-/// For how long the node is not to be asked, where it names that in seconds. (A date, which is allowed
-/// as well, would hang on two clocks.)
+/// The pause that the node requests in seconds (`Retry-After`). A date, which HTTP also allows, is ignored:
+/// it would depend on two clocks.
 fn retry_after(headers: &header::HeaderMap) -> Option<Duration> {
     let seconds = headers.get(header::RETRY_AFTER)?.to_str().ok()?;
     Some(Duration::from_secs(seconds.trim().parse().ok()?))

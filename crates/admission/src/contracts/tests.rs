@@ -1,3 +1,5 @@
+//! Contract wallets against a local HTTP provider: caching, circuit breaker, deadlines, backoff and budgets.
+
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use axum::{
@@ -11,13 +13,13 @@ use tokio::net::TcpListener;
 
 use super::*;
 
-/// A provider that says this, after a while, and counts how often it was asked.
+/// A provider that gives this answer after a delay, and counts its requests.
 async fn provider(answer: &'static str, after: Duration) -> (String, Arc<AtomicUsize>) {
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let asked = Arc::new(AtomicUsize::new(0));
-    let counted = asked.clone();
+    let calls = Arc::new(AtomicUsize::new(0));
+    let counter = calls.clone();
     let answer = move || {
-        counted.fetch_add(1, Ordering::Relaxed);
+        counter.fetch_add(1, Ordering::Relaxed);
         async move {
             time::sleep(after).await;
             answer
@@ -26,7 +28,7 @@ async fn provider(answer: &'static str, after: Duration) -> (String, Arc<AtomicU
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/v3/key", listener.local_addr().unwrap());
     tokio::spawn(async move { axum::serve(listener, Router::new().route("/v3/key", post(answer))).await });
-    (url, asked)
+    (url, calls)
 }
 
 fn settings(rpc_url: String) -> ContractSettings {
@@ -44,8 +46,8 @@ fn settings(rpc_url: String) -> ContractSettings {
     }
 }
 
-/// The network of all clients, unless a test names another.
-fn here() -> Network {
+/// The network of the client, unless a test uses another.
+fn client_network() -> Network {
     Network::from_ip([127, 0, 0, 1].into(), 64)
 }
 
@@ -59,79 +61,84 @@ const NO: &str = r#"{"error":{"code":3,"message":"execution reverted"}}"#;
 
 #[tokio::test]
 async fn both_answers_are_cached() {
-    let (url, asked) = provider(YES, Duration::ZERO).await;
+    let (url, calls) = provider(YES, Duration::ZERO).await;
     let contracts = ContractVerifier::new(settings(url));
     for _ in 0..3 {
-        assert_eq!(contracts.first_invalid(&signed(1), here()).await, Ok(None));
+        assert_eq!(contracts.first_invalid(&signed(1), client_network()).await, Ok(None));
     }
-    assert_eq!(asked.load(Ordering::Relaxed), 1, "the first digest was enough");
-    let (url, asked) = provider(NO, Duration::ZERO).await;
+    assert_eq!(calls.load(Ordering::Relaxed), 1, "the first digest was accepted");
+    let (url, calls) = provider(NO, Duration::ZERO).await;
     let contracts = ContractVerifier::new(settings(url));
     for _ in 0..3 {
-        assert_eq!(contracts.first_invalid(&signed(1), here()).await, Ok(Some(1)));
+        assert_eq!(contracts.first_invalid(&signed(1), client_network()).await, Ok(Some(1)));
     }
-    assert_eq!(asked.load(Ordering::Relaxed), 2, "one for each digest");
-    assert_eq!(contracts.first_invalid(&signed(2), here()).await, Ok(Some(1)));
-    assert_eq!(asked.load(Ordering::Relaxed), 4, "another signature is another question");
+    assert_eq!(calls.load(Ordering::Relaxed), 2, "one request for each digest");
+    assert_eq!(contracts.first_invalid(&signed(2), client_network()).await, Ok(Some(1)));
+    assert_eq!(calls.load(Ordering::Relaxed), 4, "another signature is checked again");
 }
 
 #[tokio::test]
 async fn breaker_opens_on_failures_and_not_on_invalid_answers() {
-    let (url, asked) = provider("<html>bad gateway</html>", Duration::ZERO).await;
+    let (url, calls) = provider("<html>bad gateway</html>", Duration::ZERO).await;
     let contracts = ContractVerifier::new(settings(url));
-    for why in
+    for error in
         [ContractError::Failed, ContractError::Failed, ContractError::BreakerOpen, ContractError::BreakerOpen]
     {
-        assert_eq!(contracts.first_invalid(&signed(1), here()).await, Err((1, why)));
+        assert_eq!(contracts.first_invalid(&signed(1), client_network()).await, Err((1, error)));
     }
-    assert_eq!(asked.load(Ordering::Relaxed), 2);
-    let (url, asked) = provider(NO, Duration::ZERO).await;
+    assert_eq!(calls.load(Ordering::Relaxed), 2);
+    let (url, calls) = provider(NO, Duration::ZERO).await;
     let contracts = ContractVerifier::new(settings(url));
     for signature in 0..9 {
-        assert_eq!(contracts.first_invalid(&signed(signature), here()).await, Ok(Some(1)));
+        assert_eq!(contracts.first_invalid(&signed(signature), client_network()).await, Ok(Some(1)));
     }
-    assert_eq!(asked.load(Ordering::Relaxed), 18);
+    assert_eq!(calls.load(Ordering::Relaxed), 18);
 }
 
 #[tokio::test]
 async fn unclear_answer_is_neither_cached_nor_a_failure() {
     let answer = r#"{"error":{"code":-32000,"message":"bad elliptic curve pairing size"}}"#;
-    let (url, asked) = provider(answer, Duration::ZERO).await;
+    let (url, calls) = provider(answer, Duration::ZERO).await;
     let contracts = ContractVerifier::new(settings(url));
     for _ in 0..5 {
-        assert_eq!(contracts.first_invalid(&signed(1), here()).await, Err((1, ContractError::Failed)));
+        assert_eq!(
+            contracts.first_invalid(&signed(1), client_network()).await,
+            Err((1, ContractError::Failed))
+        );
     }
-    assert_eq!(asked.load(Ordering::Relaxed), 5, "neither remembered nor held against the provider");
+    assert_eq!(calls.load(Ordering::Relaxed), 5, "neither cached nor counted as a failure");
 }
 
 #[tokio::test]
 async fn precompiled_contract_is_invalid_without_a_call() {
-    let (url, asked) = provider(YES, Duration::ZERO).await;
+    let (url, calls) = provider(YES, Duration::ZERO).await;
     let contracts = ContractVerifier::new(settings(url));
     for last in [[0, 0], [0, 8], [1, 0], [0xff, 0xff]] {
         let mut bytes = [0; 20];
         bytes[18..].copy_from_slice(&last);
         let [mut signature] = signed(1);
         signature.contract = Address::new(bytes);
-        assert_eq!(contracts.first_invalid(&[signature], here()).await, Ok(Some(1)));
+        assert_eq!(contracts.first_invalid(&[signature], client_network()).await, Ok(Some(1)));
     }
-    assert_eq!(asked.load(Ordering::Relaxed), 0);
+    assert_eq!(calls.load(Ordering::Relaxed), 0);
 }
 
 #[tokio::test]
 async fn slow_provider_times_out_and_waiting_call_is_busy() {
-    let (url, asked) = provider(YES, Duration::from_secs(60)).await;
+    let (url, calls) = provider(YES, Duration::from_secs(60)).await;
     let deadline = Duration::from_millis(200);
     let settings =
         ContractSettings { deadline, max_concurrent_checks: 1, failures_to_open: 9, ..settings(url) };
     let contracts = ContractVerifier::new(settings);
     let (one, two) = (signed(1), signed(2));
-    let (first, second) =
-        tokio::join!(contracts.first_invalid(&one, here()), contracts.first_invalid(&two, here()));
+    let (first, second) = tokio::join!(
+        contracts.first_invalid(&one, client_network()),
+        contracts.first_invalid(&two, client_network())
+    );
     assert_eq!(first, Err((1, ContractError::Timeout)));
     assert!(matches!(second, Err((1, ContractError::Busy | ContractError::Timeout))), "{second:?}");
-    assert!(asked.load(Ordering::Relaxed) <= 2);
-    assert_eq!(contracts.0.check_slots.available_permits(), 1, "places are given back");
+    assert!(calls.load(Ordering::Relaxed) <= 2);
+    assert_eq!(contracts.0.check_slots.available_permits(), 1, "the slot is free again");
 }
 
 #[tokio::test]
@@ -140,12 +147,12 @@ async fn cancelled_trial_is_repeated_by_the_next_call() {
     let settings = ContractSettings { failures_to_open: 1, cool_down: Duration::ZERO, ..settings(url) };
     let contracts = ContractVerifier::new(settings);
     with_breaker(&contracts.0.breaker, |breaker| {
-        let pass = breaker.try_acquire(Instant::now()).unwrap();
-        breaker.record(&pass, Outcome::Failure, Instant::now());
+        let permit = breaker.try_acquire(Instant::now()).unwrap();
+        breaker.record(&permit, Outcome::Failure, Instant::now());
     });
     let signatures = signed(1);
-    let trial = contracts.first_invalid(&signatures, here());
-    assert!(time::timeout(Duration::from_millis(100), trial).await.is_err(), "it hangs");
+    let trial = contracts.first_invalid(&signatures, client_network());
+    assert!(time::timeout(Duration::from_millis(100), trial).await.is_err(), "the call hangs");
     let breaker = contracts.0.breaker.lock().unwrap();
     assert!(!breaker.is_open(Instant::now()));
 }
@@ -157,20 +164,20 @@ async fn debug_output_hides_the_provider_url() {
     assert!(!format!("{contracts:?}").contains("key"));
 }
 
-/// A provider that answers with the first of these as often as it counts, then with the next, and so on.
+/// A provider that gives each of these answers as many times as its count, in order.
 async fn changing_provider(
     answers: &'static [(usize, StatusCode, Option<&'static str>, &'static str)],
 ) -> (String, Arc<AtomicUsize>) {
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let asked = Arc::new(AtomicUsize::new(0));
-    let counted = asked.clone();
+    let calls = Arc::new(AtomicUsize::new(0));
+    let counter = calls.clone();
     let answer = move || {
-        let mut number = counted.fetch_add(1, Ordering::Relaxed);
+        let mut number = counter.fetch_add(1, Ordering::Relaxed);
         let mut answers = answers.iter();
         let answer = loop {
             match answers.next() {
                 Some((count, ..)) if number >= *count => number -= count,
-                answer => break answer.expect("an answer to each question"),
+                answer => break answer.expect("an answer to each request"),
             }
         };
         let &(_, status, retry_after, body) = answer;
@@ -182,7 +189,7 @@ async fn changing_provider(
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/v3/key", listener.local_addr().unwrap());
     tokio::spawn(async move { axum::serve(listener, Router::new().route("/v3/key", post(answer))).await });
-    (url, asked)
+    (url, calls)
 }
 
 const LIMITED: &str = r#"{"error":{"code":-32005,"message":"daily request count exceeded"}}"#;
@@ -199,49 +206,49 @@ async fn rate_limited_provider_is_paused_with_breaker_closed() {
             (1, status, retry_after, body),
             (9, StatusCode::OK, None, YES),
         ];
-        let (url, asked) = changing_provider(answers.leak()).await;
-        // One failure would open it.
+        let (url, calls) = changing_provider(answers.leak()).await;
+        // A single failure would open the breaker.
         let contracts = ContractVerifier::new(ContractSettings { failures_to_open: 1, ..settings(url) });
-        assert_eq!(contracts.first_invalid(&signed(1), here()).await, Ok(None));
+        assert_eq!(contracts.first_invalid(&signed(1), client_network()).await, Ok(None));
         let refused = Instant::now();
         for _ in 0..5 {
             assert_eq!(
-                contracts.first_invalid(&signed(2), here()).await,
+                contracts.first_invalid(&signed(2), client_network()).await,
                 Err((1, ContractError::RateLimited))
             );
         }
         assert_eq!(
-            contracts.first_invalid(&signed(1), here()).await,
+            contracts.first_invalid(&signed(1), client_network()).await,
             Ok(None),
-            "what is remembered still holds"
+            "cached answers are still used"
         );
-        assert_eq!(asked.load(Ordering::Relaxed), 2, "it is not asked meanwhile");
+        assert_eq!(calls.load(Ordering::Relaxed), 2, "the provider is not called during the pause");
         let answered = async {
-            while contracts.first_invalid(&signed(2), here()).await != Ok(None) {
+            while contracts.first_invalid(&signed(2), client_network()).await != Ok(None) {
                 time::sleep(Duration::from_millis(20)).await;
             }
         };
-        time::timeout(Duration::from_secs(20), answered).await.expect("it is asked again");
+        time::timeout(Duration::from_secs(20), answered).await.expect("the provider is called again");
         assert!(refused.elapsed() >= Duration::from_millis(900), "after the pause");
-        assert_eq!(asked.load(Ordering::Relaxed), 3);
+        assert_eq!(calls.load(Ordering::Relaxed), 3);
     }
 }
 
 #[tokio::test]
 async fn calls_over_the_budget_fail_and_cached_answers_are_free() {
-    let (url, asked) = provider(YES, Duration::ZERO).await;
+    let (url, calls) = provider(YES, Duration::ZERO).await;
     let budget = ContractSettings { per_network_per_hour: 2, per_day: 3 * 24, ..settings(url) };
     let contracts = ContractVerifier::new(budget);
     let elsewhere = |last| Network::from_ip([10, 0, 0, last].into(), 64);
     for signature in 1..=2 {
-        assert_eq!(contracts.first_invalid(&signed(signature), here()).await, Ok(None));
+        assert_eq!(contracts.first_invalid(&signed(signature), client_network()).await, Ok(None));
     }
-    let over = contracts.first_invalid(&signed(3), here()).await;
+    let over = contracts.first_invalid(&signed(3), client_network()).await;
     assert_eq!(over, Err((1, ContractError::NetworkBudget)));
-    assert_eq!(contracts.first_invalid(&signed(1), here()).await, Ok(None));
+    assert_eq!(contracts.first_invalid(&signed(1), client_network()).await, Ok(None));
     assert_eq!(contracts.first_invalid(&signed(3), elsewhere(1)).await, Ok(None), "another network");
     let over = contracts.first_invalid(&signed(4), elsewhere(2)).await;
     assert_eq!(over, Err((1, ContractError::DayBudget)));
-    assert_eq!(contracts.first_invalid(&signed(3), here()).await, Ok(None));
-    assert_eq!(asked.load(Ordering::Relaxed), 3);
+    assert_eq!(contracts.first_invalid(&signed(3), client_network()).await, Ok(None));
+    assert_eq!(calls.load(Ordering::Relaxed), 3);
 }
