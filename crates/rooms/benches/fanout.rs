@@ -1,8 +1,8 @@
-//! What one delivery costs a room server, beside the usual way of writing one: `cargo bench -p rooms`.
+//! CPU cost of one delivery, compared with a plain WebSocket server: `cargo bench -p rooms`.
 //!
-//! Each server runs in a process of its own, whose CPU time is read before and after; 100 clients in
-//! one room say 64 bytes 20 times a second, for ten seconds, over loopback. The yardstick is an axum
-//! WebSocket handler with a queue for each member and one `send` for each message.
+//! Each server runs in a process of its own, and its CPU time is read before and after. 100 clients in one
+//! room send 64 bytes 20 times a second, for ten seconds, over loopback. The baseline is an axum WebSocket
+//! handler with a queue for each member and one `send` for each message.
 
 mod baseline;
 
@@ -39,22 +39,22 @@ const SECRET: &[u8] = b"a secret for a benchmark";
 async fn main() {
     let server = std::env::args().skip_while(|argument| argument != "--server").nth(1);
     match server.as_deref() {
-        Some("plain") => serve(baseline::router()).await,
+        Some("baseline") => serve(baseline::router()).await,
         Some(tick) => serve(atoll_router(tick.parse().expect("milliseconds"))).await,
         None => {
-            let flush_5 = measure("ours, a tick of 5 ms", "5").await;
-            let flush_10 = measure("ours, a tick of 10 ms", "10").await;
-            let plain = measure("axum, one send a message", "plain").await;
+            let flush_5 = measure("atoll, a tick of 5 ms", "5").await;
+            let flush_10 = measure("atoll, a tick of 10 ms", "10").await;
+            let baseline = measure("axum, one send a message", "baseline").await;
             println!(
-                "ratio to the yardstick: {:.1} (5 ms), {:.1} (10 ms)",
-                plain / flush_5,
-                plain / flush_10
+                "ratio to the baseline: {:.1} (5 ms), {:.1} (10 ms)",
+                baseline / flush_5,
+                baseline / flush_10
             );
         }
     }
 }
 
-/// Our room service with a tick of so many milliseconds.
+/// The room service with a flush interval of `tick` milliseconds.
 fn atoll_router(tick: u64) -> Router {
     let handshakes = ConnectionLimits { total: 1_000, per_network: None, rate: None };
     let settings = rooms::Settings {
@@ -84,12 +84,12 @@ fn atoll_router(tick: u64) -> Router {
     let tokens = ws_room::Verifier::new([SECRET]);
     let rooms = rooms::Rooms::new([settings], tokens, Verifier::new(identity::Limits::default()));
     let (bus, router) = (Bus::in_process(), rooms.router());
-    let inbound = rooms.subscribe(&bus);
-    tokio::spawn(async move { rooms.run(bus, inbound).await });
+    let subscriptions = rooms.subscribe(&bus);
+    tokio::spawn(async move { rooms.run(bus, subscriptions).await });
     router
 }
 
-/// Serves until the process is ended; the first line of the output is the address.
+/// Serves until the process is killed. The first line of the output is the address.
 async fn serve(router: Router) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     println!("{}", listener.local_addr().expect("an address"));
@@ -98,7 +98,7 @@ async fn serve(router: Router) {
     axum::serve(listener, router).await.expect("a server");
 }
 
-/// Microseconds of CPU for one delivery.
+/// Measures a server; returns microseconds of CPU time for one delivery.
 async fn measure(name: &str, server: &str) -> f64 {
     let program = std::env::current_exe().expect("this program");
     let child = Command::new(program).args(["--server", server]).stdout(Stdio::piped()).spawn();
@@ -106,19 +106,20 @@ async fn measure(name: &str, server: &str) -> f64 {
     let mut address = String::new();
     let stdout = child.stdout.take().expect("its output");
     BufReader::new(stdout).read_line(&mut address).expect("its address");
-    let tally = Arc::new(Measurements {
+    let measurements = Arc::new(Measurements {
         began: Instant::now(),
         received: AtomicU64::default(),
         latencies: latencies(),
     });
-    let clients: Vec<_> =
-        (0..CLIENTS).map(|number| tokio::spawn(client(number, address.clone(), tally.clone()))).collect();
+    let clients: Vec<_> = (0..CLIENTS)
+        .map(|number| tokio::spawn(client(number, address.clone(), measurements.clone())))
+        .collect();
     tokio::time::sleep(Duration::from_secs(2)).await;
-    tally.latencies.iter().for_each(|count| count.store(0, Relaxed));
-    let (cpu, received, began) = (cpu_seconds(&child), tally.received.load(Relaxed), Instant::now());
+    measurements.latencies.iter().for_each(|count| count.store(0, Relaxed));
+    let (cpu, received, began) = (cpu_seconds(&child), measurements.received.load(Relaxed), Instant::now());
     tokio::time::sleep(MEASURED).await;
     let cpu = cpu_seconds(&child) - cpu;
-    let received = (tally.received.load(Relaxed) - received) as f64;
+    let received = (measurements.received.load(Relaxed) - received) as f64;
     let seconds = began.elapsed().as_secs_f64();
     clients.iter().for_each(|client| client.abort());
     child.kill().and_then(|()| child.wait()).expect("an end");
@@ -127,8 +128,8 @@ async fn measure(name: &str, server: &str) -> f64 {
         "{name:<26} {:>8.0} deliveries/s, {:>5.1} % of a core, {each:.3} µs each, latency p50 {} ms p99 {} ms",
         received / seconds,
         100.0 * cpu / seconds,
-        tally.percentile(0.5),
-        tally.percentile(0.99),
+        measurements.percentile(0.5),
+        measurements.percentile(0.99),
     );
     each
 }
@@ -136,7 +137,7 @@ async fn measure(name: &str, server: &str) -> f64 {
 struct Measurements {
     began: Instant,
     received: AtomicU64,
-    /// How often a message took so many milliseconds.
+    /// The number of messages by latency in milliseconds.
     latencies: Vec<AtomicU64>,
 }
 
@@ -160,7 +161,7 @@ impl Measurements {
     }
 }
 
-async fn client(number: u8, address: String, tally: Arc<Measurements>) {
+async fn client(number: u8, address: String, measurements: Arc<Measurements>) {
     let minter = ws_room::Minter::new(SECRET, Duration::from_secs(300));
     let wallet = Address::new([number; 20]);
     let (url, room) = (format!("ws://{}", address.trim()), "I1".parse().expect("an id"));
@@ -172,12 +173,12 @@ async fn client(number: u8, address: String, tally: Arc<Measurements>) {
     let packet = |message| Message::binary(WsPacket { message: Some(message) }.encode_to_vec());
     let hello = packet(ws_packet::Message::PeerIdentification(identification));
     socket.send(hello).await.expect("a room");
-    let mut says = tokio::time::interval(Duration::from_secs(1) / UPDATES_PER_SECOND);
+    let mut updates = tokio::time::interval(Duration::from_secs(1) / UPDATES_PER_SECOND);
     loop {
         tokio::select! {
-            _ = says.tick() => {
+            _ = updates.tick() => {
                 let mut body = vec![0; BODY_BYTES];
-                body[..8].copy_from_slice(&(tally.began.elapsed().as_micros() as u64).to_be_bytes());
+                body[..8].copy_from_slice(&(measurements.began.elapsed().as_micros() as u64).to_be_bytes());
                 let update = WsPeerUpdate { from_alias: 0, body: body.into(), unreliable: true };
                 let update = packet(ws_packet::Message::PeerUpdateMessage(update));
                 socket.send(update).await.expect("a room");
@@ -190,16 +191,16 @@ async fn client(number: u8, address: String, tally: Arc<Measurements>) {
                     continue;
                 };
                 let sent = update.body.first_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes));
-                let latency = (tally.began.elapsed().as_micros() as u64).saturating_sub(sent) / 1_000;
-                let slot = (latency as usize).min(tally.latencies.len() - 1);
-                tally.latencies[slot].fetch_add(1, Relaxed);
-                tally.received.fetch_add(1, Relaxed);
+                let latency = (measurements.began.elapsed().as_micros() as u64).saturating_sub(sent) / 1_000;
+                let slot = (latency as usize).min(measurements.latencies.len() - 1);
+                measurements.latencies[slot].fetch_add(1, Relaxed);
+                measurements.received.fetch_add(1, Relaxed);
             }
         }
     }
 }
 
-/// User and system time of a process, to 10 ms.
+/// User and system time of a process, with a resolution of 10 ms.
 fn cpu_seconds(child: &Child) -> f64 {
     let stat = fs::read_to_string(format!("/proc/{}/stat", child.id())).expect("Linux");
     let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields);

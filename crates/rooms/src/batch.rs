@@ -1,3 +1,5 @@
+//! Batches: the frames of a room between two flushes, encoded once and shared by all recipients.
+
 use std::{
     cell::OnceCell,
     mem,
@@ -14,9 +16,9 @@ use ws::{OpCode, put_header};
 
 /// The frames of one room and one tick, encoded once and shared by all recipients.
 ///
-/// Each recipient gets the slab without the frames that come from itself, and without those from
-/// before it entered. The slab is an allocation of its own, as large as its frames: a reader that
-/// holds one batch holds no bytes of another.
+/// Each recipient is sent the slab without the frames that it sent itself and without the frames from before
+/// it entered. Each slab is an allocation of its own, exactly as large as its frames: a slow reader that
+/// holds one batch keeps no bytes of another one alive.
 #[derive(Debug)]
 pub(crate) struct Batch {
     slab: Bytes,
@@ -27,21 +29,21 @@ pub(crate) struct Batch {
 #[derive(Debug, Clone, Copy)]
 struct Frame {
     from_alias: u32,
-    /// The newest member when the frame was queued: members that entered later do not get it.
+    /// The newest member when the frame was queued. Members that entered later are not sent the frame.
     newest_alias: u32,
-    /// Where it ends in the slab; it begins where the one before it ends.
+    /// The end of the frame in the slab. It begins at the end of the previous frame.
     end: u32,
     kind: FrameKind,
 }
 
-/// Which recipients get a frame.
+/// The recipients of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum FrameKind {
-    /// All, but a slow reader may lose it.
+    /// All members, but a slow reader may lose it.
     Unreliable,
-    /// All.
+    /// All members.
     Reliable,
-    /// Reliable, but only for members newer than the sender: the older ones never received its join.
+    /// Reliable, but only for members newer than the sender: the older ones were never sent its join.
     NewerOnly,
 }
 
@@ -57,12 +59,12 @@ impl Frame {
     }
 }
 
-/// Whether one alias was given after another. They wrap at 2^32: serial numbers (RFC 1982).
+/// Whether `alias` was assigned after `other`. Aliases wrap at 2^32: serial number arithmetic (RFC 1982).
 pub(crate) fn is_newer(alias: u32, other: u32) -> bool {
     alias != other && alias.wrapping_sub(other) < 1 << 31
 }
 
-/// The frames and where each is in the slab.
+/// The frames with their ranges in the slab.
 fn ranges(frames: &[Frame]) -> impl Iterator<Item = (Frame, Range<usize>)> {
     frames.iter().scan(0, |begin, &frame| {
         let end = frame.end as usize;
@@ -70,16 +72,16 @@ fn ranges(frames: &[Frame]) -> impl Iterator<Item = (Frame, Range<usize>)> {
     })
 }
 
-/// What a queued batch takes beside slab and frames: its allocations' headers and reference counts.
+/// Memory of a queued batch beside slab and frames: headers of its allocations and reference counts.
 const BATCH_OVERHEAD: usize = 128;
 
 impl Batch {
-    /// What it keeps in memory.
+    /// The memory that the batch occupies.
     pub(crate) fn memory_bytes(&self) -> usize {
         self.slab.len() + self.frames.len() * size_of::<Frame>() + BATCH_OVERHEAD
     }
 
-    /// The reliable frames in a slab of their own; `None` without any.
+    /// Copies the reliable frames to a slab of their own; `None` if there are none.
     fn reliable(&self, slabs: &SlabBytes) -> Option<Self> {
         let mut slab = Vec::with_capacity(self.reliable_bytes);
         let mut frames = Vec::new();
@@ -92,7 +94,8 @@ impl Batch {
         (!frames.is_empty()).then(|| Self { slab: slabs.slab(slab.into()), frames, reliable_bytes })
     }
 
-    /// Appends what `alias` gets of it to `out`, as few slices as can be; counts the frames.
+    /// Appends the part of the slab that `alias` is sent to `out`, in as few slices as possible. Returns the
+    /// number of frames.
     pub(crate) fn slices_for(&self, alias: u32, out: &mut impl Extend<Bytes>) -> u64 {
         let (mut run, mut begin, mut count) = (0..0, 0, 0);
         for frame in &self.frames {
@@ -112,12 +115,12 @@ impl Batch {
     }
 }
 
-/// A batch on its way to the members of a room.
+/// A batch that is being queued for the members of a room.
 #[derive(Debug)]
 pub(crate) struct Fanout<'a> {
     whole: Arc<Batch>,
-    /// For slow readers: copied for the first of them, and shared, so that the slab of the whole
-    /// batch does not wait with them.
+    /// The reliable frames, for slow readers. Copied for the first of them and shared by all, so that slow
+    /// readers do not keep the slab of the whole batch alive.
     reliable: OnceCell<Option<Arc<Batch>>>,
     slabs: &'a SlabBytes,
 }
@@ -131,7 +134,7 @@ impl<'a> Fanout<'a> {
         &self.whole
     }
 
-    /// The part that must not be dropped, if there is any.
+    /// The part that must not be dropped; `None` if all frames are unreliable.
     pub(crate) fn reliable(&self) -> Option<&Arc<Batch>> {
         if !self.has_unreliable() {
             return Some(&self.whole);
@@ -144,7 +147,7 @@ impl<'a> Fanout<'a> {
     }
 }
 
-/// Counts the bytes of all slabs that are still referenced, by queues or by slices being written.
+/// The total size of all slabs that are still referenced, by queues or by writes in progress.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct SlabBytes(Arc<AtomicUsize>);
 
@@ -176,10 +179,10 @@ impl Drop for Slab {
     }
 }
 
-/// Collects the frames of a tick.
+/// Collects the frames of one tick.
 #[derive(Debug, Default)]
 pub(crate) struct BatchBuilder {
-    /// Never shared: a batch gets a copy. A buffer that is split keeps one allocation alive for as
+    /// Never shared: each batch gets a copy. Splitting a `BytesMut` would keep the whole allocation alive as
     /// long as any batch that was cut from it.
     buffer: BytesMut,
     frames: Vec<Frame>,
@@ -187,20 +190,20 @@ pub(crate) struct BatchBuilder {
     newest_alias: u32,
 }
 
-/// Below this, the buffer of a room is kept whatever it was used for.
+/// A buffer with at most this capacity is never reallocated to a smaller one.
 const MIN_BUFFER_BYTES: usize = 4096;
 
 impl BatchBuilder {
-    /// A member entered, which gets the frames from now on.
+    /// Records the newest member. It is sent the frames from now on.
     pub(crate) fn set_newest_alias(&mut self, alias: u32) {
         self.newest_alias = alias;
     }
 
-    /// Appends a packet, which is for all members of now but `from_alias`.
+    /// Appends a packet for all current members but `from_alias`.
     pub(crate) fn push(&mut self, from_alias: u32, kind: FrameKind, packet: &rfc5::WsPacket) {
         let begin = self.buffer.len();
         put_packet(&mut self.buffer, packet);
-        // A room flushes long before 4 GiB.
+        // A room is flushed long before its batch reaches 4 GiB.
         let end = self.buffer.len() as u32;
         let frame = Frame { from_alias, newest_alias: self.newest_alias, end, kind };
         if frame.is_reliable() {
@@ -209,17 +212,17 @@ impl BatchBuilder {
         self.frames.push(frame);
     }
 
-    /// What was collected so far weighs this much.
+    /// The size of the collected frames, in bytes.
     pub(crate) fn bytes(&self) -> usize {
         self.buffer.len()
     }
 
-    /// What those frames of it weigh that must not be dropped.
+    /// The size of the collected frames that must not be dropped, in bytes.
     pub(crate) fn reliable_bytes(&self) -> usize {
         self.reliable_bytes
     }
 
-    /// How many reliable frames an alias has queued.
+    /// The number of queued reliable frames of an alias.
     pub(crate) fn reliable_count(&self, from_alias: u32) -> usize {
         self.frames.iter().filter(|frame| frame.from_alias == from_alias && frame.is_reliable()).count()
     }
@@ -229,7 +232,7 @@ impl BatchBuilder {
         self.retain(|frame| frame.from_alias != from_alias);
     }
 
-    /// Removes the unreliable frames, and counts them.
+    /// Removes the unreliable frames; returns their number.
     pub(crate) fn remove_unreliable(&mut self) -> usize {
         self.retain(Frame::is_reliable)
     }
@@ -254,13 +257,14 @@ impl BatchBuilder {
         count - self.frames.len()
     }
 
-    /// What was collected, if anything was; begins anew.
+    /// Returns the collected frames as a batch, if there are any, and starts a new one.
     pub(crate) fn take(&mut self, slabs: &SlabBytes) -> Option<Batch> {
         if self.frames.is_empty() {
             return None;
         }
         let slab = slabs.slab(Box::from(&self.buffer[..]));
-        // Ticks resemble each other: the next one will need about as much room.
+        // Successive batches have similar sizes, so a buffer of more than four times this size is replaced by
+        // a smaller one.
         if self.buffer.capacity() > MIN_BUFFER_BYTES.max(4 * slab.len()) {
             self.buffer = BytesMut::with_capacity(slab.len());
             self.frames.shrink_to(self.frames.len());
@@ -272,7 +276,7 @@ impl BatchBuilder {
     }
 }
 
-/// A packet in a frame of its own, for one recipient.
+/// Encodes a packet as a frame for a single recipient.
 pub(crate) fn packet_frame(packet: &rfc5::WsPacket) -> Bytes {
     let mut out = BytesMut::new();
     put_packet(&mut out, packet);
@@ -283,11 +287,11 @@ fn put_packet(out: &mut BytesMut, packet: &rfc5::WsPacket) {
     let length = packet.encoded_len();
     out.reserve(10 + length);
     put_header(out, OpCode::Binary, length);
-    // The room was reserved above, and nothing else can fail.
+    // The space was reserved above, and encoding has no other error.
     let _ = packet.encode(out);
 }
 
-/// Wraps a message for the room.
+/// Wraps a message in a packet.
 pub(crate) fn packet(message: rfc5::ws_packet::Message) -> rfc5::WsPacket {
     rfc5::WsPacket { message: Some(message) }
 }
@@ -312,11 +316,11 @@ mod tests {
         batch
     }
 
-    /// Which frames, by their number, a recipient gets, and in how many slices.
+    /// The frames that a recipient is sent, by number, and the number of slices.
     fn frames_for(batch: &Batch, alias: u32) -> (Vec<u8>, usize) {
         let mut slices: Vec<Bytes> = Vec::new();
         let count = batch.slices_for(alias, &mut slices);
-        // A frame here is two bytes of header and four of packet, of which the last is the number.
+        // Each frame of these tests is two bytes of header and four of packet; the last byte is the number.
         let numbers: Vec<u8> = slices.concat().chunks(6).map(|frame| frame[5]).collect();
         assert_eq!(count, numbers.len() as u64);
         (numbers, slices.len())
@@ -351,7 +355,7 @@ mod tests {
         let mut builder = BatchBuilder::default();
         builder.set_newest_alias(u32::MAX);
         push(&mut builder, 7, Reliable);
-        // Aliases wrap.
+        // The alias wraps around.
         builder.set_newest_alias(1);
         push(&mut builder, 7, Reliable);
         push(&mut builder, u32::MAX, NewerOnly);

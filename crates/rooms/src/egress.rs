@@ -1,20 +1,20 @@
-//! Budgets of what rooms send: bytes a second, of one room and of all rooms of a node.
+//! Egress budgets: bytes a second that one room, and all rooms of a node together, may send.
 //!
-//! Only unreliable frames are dropped. Reliable ones always pass, and count: a room whose reliable
-//! frames alone are above its budget drops all unreliable ones.
+//! Only unreliable frames are dropped. Reliable ones always pass and are charged: a room that exceeds its
+//! budget with reliable frames alone drops all unreliable ones.
 
 use std::sync::{Mutex, PoisonError};
 
 use tokio::time::Instant;
 
-/// Bytes a second; 0 is no limit.
+/// Limits in bytes a second; 0 is no limit.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct EgressLimits {
     pub(crate) room: u64,
     pub(crate) node: u64,
 }
 
-/// Whose budget is spent.
+/// The budget that is spent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Scope {
     Room,
@@ -22,7 +22,7 @@ pub(crate) enum Scope {
 }
 
 impl Scope {
-    /// The label in the metric.
+    /// The value of the label `scope` in the metric.
     pub(crate) fn label(self) -> &'static str {
         match self {
             Self::Room => "room",
@@ -31,14 +31,14 @@ impl Scope {
     }
 }
 
-/// Bytes of one batch, for all its recipients together.
+/// Bytes of one batch, summed over all its recipients.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Load {
     pub(crate) reliable: u64,
     pub(crate) unreliable: u64,
 }
 
-/// The budgets of a node.
+/// The budget of a node.
 #[derive(Debug)]
 pub(crate) struct NodeEgress {
     limits: EgressLimits,
@@ -49,9 +49,9 @@ pub(crate) struct NodeEgress {
 #[derive(Debug, Default)]
 struct NodeState {
     budget: Budget,
-    /// The second that is counted now.
+    /// The current second since the start of the node.
     second: i64,
-    /// Rooms that have sent in it, and in the one before.
+    /// Rooms that have sent in the current second, and in the second before.
     active: u64,
     active_before: u64,
 }
@@ -60,7 +60,7 @@ struct NodeState {
 #[derive(Debug, Default)]
 pub(crate) struct RoomEgress {
     budget: Budget,
-    /// Of the node's budget.
+    /// The room's share of the node's budget.
     share: Budget,
     /// The last second in which the room was counted as active.
     second: Option<i64>,
@@ -71,16 +71,16 @@ impl NodeEgress {
         Self { limits, started: Instant::now(), state: Mutex::default() }
     }
 
-    /// Whether nothing has to be charged.
+    /// Whether there are no limits, so that no batch has to be charged.
     pub(crate) fn is_unlimited(&self) -> bool {
         self.limits.room == 0 && self.limits.node == 0
     }
 
-    /// Charges a room for a batch. Gives the scope above its budget, if the unreliable frames must be
+    /// Charges a batch to the budgets. Returns the scope of the spent budget if the unreliable frames must be
     /// dropped; these are not charged then.
     ///
-    /// While the node's budget lasts, every room may use it. When it is spent, a room still has its
-    /// fair share: the node's budget divided by the rooms that sent within the last second.
+    /// While the node's budget lasts, every room may use it. When it is spent, each room still has its fair
+    /// share: the node's budget divided by the number of rooms that sent within the last second.
     pub(crate) fn charge(&self, room: &mut RoomEgress, load: Load, now: Instant) -> Option<Scope> {
         let now = now.duration_since(self.started).as_nanos() as i64;
         let EgressLimits { room: room_rate, node: node_rate } = self.limits;
@@ -93,7 +93,7 @@ impl NodeEgress {
             return Some(Scope::Room);
         }
         if !state.budget.is_spent(now) {
-            // The budget that other rooms leave unused is not charged to the room later.
+            // Spare budget of other rooms that this room uses now is not charged to its share later.
             room.share.charge_capped(load.unreliable, node_rate, active, now);
         } else if !room.share.is_spent(now) {
             room.share.charge(load.unreliable, node_rate, active, now);
@@ -107,7 +107,7 @@ impl NodeEgress {
 }
 
 impl NodeState {
-    /// Counts a room as active; gives how many are.
+    /// Counts a room as active in the current second; returns the number of active rooms.
     fn count_active(&mut self, room: &mut RoomEgress, now: i64) -> u64 {
         let second = now / SECOND;
         if second > self.second {
@@ -124,8 +124,9 @@ impl NodeState {
 
 const SECOND: i64 = 1_000_000_000;
 
-/// A token bucket that holds the bytes of one second, as the time at which all bytes charged so far
-/// have been sent at the rate. In nanoseconds since the node began, so that no rounding adds up.
+/// A token bucket that holds the bytes of one second. It stores the time at which all bytes charged so far
+/// have been sent at the rate, in nanoseconds since the start of the node, so that rounding errors do not add
+/// up.
 #[derive(Debug, Clone, Copy)]
 struct Budget {
     paid_until: i64,
@@ -142,7 +143,7 @@ impl Budget {
         self.paid_until > now
     }
 
-    /// Charges so many bytes at a rate of `rate / parts`.
+    /// Charges `bytes` at a rate of `rate / parts`.
     fn charge(&mut self, bytes: u64, rate: u64, parts: u64, now: i64) {
         if rate > 0 {
             let cost = u128::from(bytes) * u128::from(parts) * SECOND as u128 / u128::from(rate);
@@ -151,8 +152,8 @@ impl Budget {
         }
     }
 
-    /// The same, but adds no debt beyond one second, so that unreliable frames pass again soon after a
-    /// burst of reliable ones.
+    /// As [`Self::charge`], but limits the debt to one second, so that unreliable frames pass again soon
+    /// after a burst of reliable ones.
     fn charge_capped(&mut self, bytes: u64, rate: u64, parts: u64, now: i64) {
         let before = self.paid_until;
         self.charge(bytes, rate, parts, now);
@@ -169,14 +170,14 @@ mod tests {
     const TICK: Duration = Duration::from_millis(10);
     /// Ten seconds.
     const TICKS: u32 = 1_000;
-    /// In which what the budgets saved up is spent.
+    /// A warm-up in which the saved budget is spent.
     const WARM_UP_TICKS: u32 = 2_000;
 
     fn unreliable(bytes: u64) -> Load {
         Load { reliable: 0, unreliable: bytes }
     }
 
-    /// Has rooms send their loads every tick. Gives the unreliable bytes a second that each room sent
+    /// Charges the load of each room every tick. Returns the unreliable bytes per second that each room sent
     /// after the warm-up.
     fn sent(limits: EgressLimits, loads: &[Load]) -> Vec<u64> {
         let node = NodeEgress::new(limits);
@@ -207,7 +208,7 @@ mod tests {
         let limits = EgressLimits { room: 1_000_000, node: 0 };
         let sent = sent(limits, &[unreliable(30_000), unreliable(5_000)]);
         assert!(is_near(sent[0], 1_000_000), "{sent:?}");
-        assert_eq!(sent[1], 500_000, "another room has its own");
+        assert_eq!(sent[1], 500_000, "another room has its own budget");
     }
 
     #[test]
@@ -255,9 +256,9 @@ mod tests {
         let (mut room, mut other, mut sent) = (RoomEgress::default(), RoomEgress::default(), 0);
         for tick in 0..4_000 {
             let now = node.started + TICK * tick;
-            // For twenty seconds the other room leaves nearly all of the budget to this one.
-            let theirs = if tick < 2_000 { 500 } else { 50_000 };
-            node.charge(&mut other, unreliable(theirs), now);
+            // For 20 s the other room leaves nearly all of the budget to this one.
+            let other_bytes = if tick < 2_000 { 500 } else { 50_000 };
+            node.charge(&mut other, unreliable(other_bytes), now);
             let passed = node.charge(&mut room, unreliable(9_000), now).is_none();
             sent += if passed && tick >= 3_000 { 9_000 } else { 0 };
         }
@@ -271,7 +272,11 @@ mod tests {
         assert!(!node.is_unlimited());
         assert_eq!(node.charge(&mut rooms[0], unreliable(5_000), now), None);
         assert_eq!(node.charge(&mut rooms[0], unreliable(1), now), Some(Scope::Node));
-        assert_eq!(node.charge(&mut rooms[1], unreliable(1), now), None, "it has used nothing of its share");
+        assert_eq!(
+            node.charge(&mut rooms[1], unreliable(1), now),
+            None,
+            "the room has used nothing of its share"
+        );
     }
 
     #[test]

@@ -1,47 +1,50 @@
-//! Memberships that have ended, until their sockets are closed.
+//! Ended memberships of which the sockets are still open, until the grace has passed.
 
 use std::collections::{HashMap, VecDeque, hash_map::Entry};
 
 use protocol::{Address, IslandId, Ulid};
 use tokio::time::Instant;
 
-/// Who has left which island, and until when they may come back to it.
+/// Evictions that are due after a grace, in which a peer may rejoin the island and keep its socket.
 #[derive(Debug, Default)]
 pub(crate) struct PendingEvictions {
-    /// In the order of their time.
+    /// In the order of their due time. An entry without an equal entry in `active` was cancelled or replaced.
     scheduled: VecDeque<(Instant, IslandId, Address, Ulid)>,
-    /// Those of them that hold.
+    /// The evictions that have not been cancelled.
     active: HashMap<(IslandId, Address), PendingEviction>,
-    /// Sockets of sessions that were taken over, in the order of their time. No later join keeps them.
+    /// Evictions of sessions that were taken over, in the order of their due time. A later join does not
+    /// cancel them.
     takeovers: VecDeque<(Instant, IslandId, Address, Ulid)>,
 }
 
 #[derive(Debug)]
 struct PendingEviction {
-    /// Who entered with a newer token stays.
+    /// A member that entered with a newer token stays.
     minted_before: Ulid,
-    /// The island is elsewhere, whoever comes back to it.
+    /// The island has moved to another node, so a rejoin does not cancel the eviction.
     island_moved: bool,
 }
 
 impl PendingEvictions {
-    /// A membership ended; its socket is due `at` a time that is not before those of earlier ones.
+    /// Schedules an eviction because a membership ended. `at` must not be before the due times of earlier
+    /// evictions.
     pub(crate) fn schedule(
         &mut self,
         at: Instant,
         island: &IslandId,
         address: Address,
         minted_before: Ulid,
-        moved: bool,
+        island_moved: bool,
     ) {
         self.scheduled.push_back((at, island.clone(), address, minted_before));
         let key = (island.clone(), address);
-        let moved = moved || self.active.get(&key).is_some_and(|end| end.island_moved);
-        self.active.insert(key, PendingEviction { minted_before, island_moved: moved });
+        let island_moved =
+            island_moved || self.active.get(&key).is_some_and(|eviction| eviction.island_moved);
+        self.active.insert(key, PendingEviction { minted_before, island_moved });
     }
 
-    /// A newer session of a member took over: the socket that entered with an older token is due `at` a
-    /// time that is not before those of earlier ones.
+    /// Schedules the eviction of the socket that entered with an older token, because a newer session took
+    /// over. `at` must not be before the due times of earlier takeovers.
     pub(crate) fn schedule_takeover(
         &mut self,
         at: Instant,
@@ -52,21 +55,21 @@ impl PendingEvictions {
         self.takeovers.push_back((at, island.clone(), address, minted_before));
     }
 
-    /// Somebody joined an island. Whoever had left it keeps its seat, if the island is still here.
+    /// A peer joined an island: cancels its eviction, unless the island has moved to another node.
     pub(crate) fn cancel_on_join(&mut self, island: IslandId, address: Address) {
-        if let Entry::Occupied(end) = self.active.entry((island, address))
-            && !end.get().island_moved
+        if let Entry::Occupied(eviction) = self.active.entry((island, address))
+            && !eviction.get().island_moved
         {
-            end.remove();
+            eviction.remove();
         }
     }
 
-    /// When the next one is due.
+    /// The time at which the next eviction is due.
     pub(crate) fn next_due(&self) -> Option<Instant> {
         [&self.scheduled, &self.takeovers].into_iter().filter_map(|due| Some(due.front()?.0)).min()
     }
 
-    /// A membership that is due by now.
+    /// Removes and returns an eviction that is due by now.
     pub(crate) fn pop_due(&mut self, now: Instant) -> Option<(IslandId, Address, Ulid)> {
         if self.takeovers.front().is_some_and(|(at, ..)| *at <= now)
             && let Some((_, island, address, minted_before)) = self.takeovers.pop_front()
@@ -77,11 +80,11 @@ impl PendingEvictions {
             && *at <= now
         {
             let (_, island, address, minted_before) = self.scheduled.pop_front()?;
-            // One that ended again is due at the later time.
-            if let Entry::Occupied(end) = self.active.entry((island.clone(), address))
-                && end.get().minted_before == minted_before
+            // If the membership ended again, the eviction is due at the later time.
+            if let Entry::Occupied(eviction) = self.active.entry((island.clone(), address))
+                && eviction.get().minted_before == minted_before
             {
-                end.remove();
+                eviction.remove();
                 return Some((island, address, minted_before));
             }
         }
@@ -104,47 +107,48 @@ mod tests {
 
     #[test]
     fn eviction_is_due_unless_the_peer_rejoined() {
-        let (mut ending, start) = (PendingEvictions::default(), Instant::now());
+        let (mut evictions, start) = (PendingEvictions::default(), Instant::now());
         let (early, late) = (start + Duration::from_secs(1), start + Duration::from_secs(2));
         let token = |number: u64| Ulid::from_parts(number, 0);
         for peer in [PEER, OTHER] {
-            ending.schedule(early, &island(), peer, token(1), false);
+            evictions.schedule(early, &island(), peer, token(1), false);
         }
-        ending.cancel_on_join("I2".parse().unwrap(), OTHER);
-        ending.cancel_on_join(island(), PEER);
-        assert_eq!((ending.next_due(), ending.pop_due(start)), (Some(early), None));
-        // It went once more.
-        ending.schedule(late, &island(), PEER, token(2), false);
-        assert_eq!(ending.pop_due(early), Some((island(), OTHER, token(1))));
-        assert_eq!(ending.pop_due(early), None);
-        assert_eq!(ending.pop_due(late), Some((island(), PEER, token(2))));
-        assert_eq!((ending.pop_due(late), ending.next_due()), (None, None));
-        assert!(ending.active.is_empty());
+        evictions.cancel_on_join("I2".parse().unwrap(), OTHER);
+        evictions.cancel_on_join(island(), PEER);
+        assert_eq!((evictions.next_due(), evictions.pop_due(start)), (Some(early), None));
+        // The peer left again.
+        evictions.schedule(late, &island(), PEER, token(2), false);
+        assert_eq!(evictions.pop_due(early), Some((island(), OTHER, token(1))));
+        assert_eq!(evictions.pop_due(early), None);
+        assert_eq!(evictions.pop_due(late), Some((island(), PEER, token(2))));
+        assert_eq!((evictions.pop_due(late), evictions.next_due()), (None, None));
+        assert!(evictions.active.is_empty());
     }
 
     #[test]
     fn rejoin_does_not_cancel_eviction_from_a_moved_island() {
-        let (mut ending, now) = (PendingEvictions::default(), Instant::now());
-        ending.schedule(now, &island(), PEER, Ulid::from_parts(1, 0), true);
-        ending.schedule(now, &island(), PEER, Ulid::from_parts(2, 0), false);
-        ending.cancel_on_join(island(), PEER);
-        assert_eq!(ending.pop_due(now), Some((island(), PEER, Ulid::from_parts(2, 0))));
+        let (mut evictions, now) = (PendingEvictions::default(), Instant::now());
+        evictions.schedule(now, &island(), PEER, Ulid::from_parts(1, 0), true);
+        evictions.schedule(now, &island(), PEER, Ulid::from_parts(2, 0), false);
+        evictions.cancel_on_join(island(), PEER);
+        assert_eq!(evictions.pop_due(now), Some((island(), PEER, Ulid::from_parts(2, 0))));
     }
 
     #[test]
     fn rejoin_does_not_cancel_a_takeover_eviction() {
-        let (mut ending, start) = (PendingEvictions::default(), Instant::now());
+        let (mut evictions, start) = (PendingEvictions::default(), Instant::now());
         let due = start + Duration::from_secs(1);
         let token = |number: u64| Ulid::from_parts(number, 0);
-        // It left, and came back with a session that does not resume the older one.
-        ending.schedule(due, &island(), PEER, token(1), false);
-        ending.schedule_takeover(due, &island(), PEER, token(2));
-        ending.cancel_on_join(island(), PEER);
-        assert_eq!((ending.next_due(), ending.pop_due(start)), (Some(due), None));
-        // The newer one left and came back: its own socket, with a token of after 2, keeps its seat.
-        ending.schedule(due, &island(), PEER, token(4), false);
-        ending.cancel_on_join(island(), PEER);
-        assert_eq!(ending.pop_due(due), Some((island(), PEER, token(2))));
-        assert_eq!((ending.pop_due(due), ending.next_due()), (None, None));
+        // The peer left, and joined again with a session that does not resume the older one.
+        evictions.schedule(due, &island(), PEER, token(1), false);
+        evictions.schedule_takeover(due, &island(), PEER, token(2));
+        evictions.cancel_on_join(island(), PEER);
+        assert_eq!((evictions.next_due(), evictions.pop_due(start)), (Some(due), None));
+        // The newer session left and joined again: its own socket, with a token minted after 2, keeps its
+        // seat.
+        evictions.schedule(due, &island(), PEER, token(4), false);
+        evictions.cancel_on_join(island(), PEER);
+        assert_eq!(evictions.pop_due(due), Some((island(), PEER, token(2))));
+        assert_eq!((evictions.pop_due(due), evictions.next_due()), (None, None));
     }
 }

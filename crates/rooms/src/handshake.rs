@@ -1,3 +1,5 @@
+//! The handshake of a room socket: authentication by access token, or by a signed challenge in an open room.
+
 use std::time::SystemTime;
 
 use admission::Permit;
@@ -17,18 +19,19 @@ use crate::{
     throttled_reader::ThrottledReader,
 };
 
-/// Why somebody was not let in: what the close frame says. `None`: there is nobody to tell.
+/// How the server ends a connection: close code and reason. `None` if the client cannot be informed, or has
+/// closed the connection itself.
 pub(crate) type Disconnect = Option<(Close, String)>;
 
 fn disconnect(close: Close) -> Disconnect {
     Some((close, close.reason().to_owned()))
 }
 
-/// Finds out who is at the socket, by its token or by its wallet's signature.
+/// Authenticates the client by its access token, or by its wallet's signature if the room is open.
 ///
-/// Until this is over, anything but the expected packet ends the socket.
+/// Until this is done, any packet but the expected one ends the connection.
 pub(crate) async fn authenticate<R, W>(
-    shared: &Node,
+    node: &Node,
     room: &RoomName,
     token: Option<&str>,
     permit: &Permit,
@@ -41,15 +44,15 @@ where
 {
     let by_token = match token {
         Some(token) => {
-            let verified = shared.tokens.verify_signature(token, room.as_str(), SystemTime::now());
-            let known = |(admission, expired): &(Admission, bool)| {
-                !expired || shared.registry.is_last_token(room, admission.address, admission.minted)
+            let verified = node.tokens.verify_signature(token, room.as_str(), SystemTime::now());
+            let is_accepted = |(admission, expired): &(Admission, bool)| {
+                !expired || node.registry.is_last_token(room, admission.address, admission.minted)
             };
-            let verified =
-                verified.and_then(|token| if known(&token) { Ok(token) } else { Err(TokenRefusal::Expired) });
+            let verified = verified
+                .and_then(|token| if is_accepted(&token) { Ok(token) } else { Err(TokenRefusal::Expired) });
             Some(verified.map_err(|refusal| Some((Close::TokenRefused, refusal.to_string())))?)
         }
-        None if shared.settings.is_open(room) => None,
+        None if node.settings.is_open(room) => None,
         None => return Err(disconnect(Close::UnknownRoom)),
     };
     let Message::PeerIdentification(identification) = next_packet(reader, writer).await? else {
@@ -65,15 +68,15 @@ where
         }
         Some(_) => Err(Some((Close::TokenRefused, "the access token is for another address".to_owned()))),
         None => {
-            verify_challenge(shared, room, address, permit, reader, writer).await?;
+            verify_challenge(node, room, address, permit, reader, writer).await?;
             Ok(JoinRequest { address, minted: None, expired: false })
         }
     }
 }
 
-/// Has the wallet sign a challenge.
+/// Sends a challenge and verifies that the wallet signed it.
 async fn verify_challenge<R, W>(
-    shared: &Node,
+    node: &Node,
     room: &RoomName,
     address: Address,
     permit: &Permit,
@@ -84,22 +87,22 @@ where
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,
 {
-    let challenge = shared.verifier.challenge().map_err(|_| disconnect(Close::Restarting))?;
-    let question = WsChallenge {
+    let challenge = node.verifier.challenge().map_err(|_| disconnect(Close::Restarting))?;
+    let request = WsChallenge {
         challenge_to_sign: challenge.as_str().to_owned(),
-        already_connected: shared.settings.tell_connected
-            && shared.registry.room(room).is_some_and(|room| room.contains(address)),
+        already_connected: node.settings.tell_connected
+            && node.registry.room(room).is_some_and(|room| room.contains(address)),
     };
-    write_frame(writer, &packet_frame(&packet(Message::ChallengeMessage(question)))).await?;
+    write_frame(writer, &packet_frame(&packet(Message::ChallengeMessage(request)))).await?;
     let Message::SignedChallengeForServer(signed) = next_packet(reader, writer).await? else {
         return Err(disconnect(Close::OutOfOrder));
     };
     permit.set_waiting(false);
-    let verified = shared.verifier.verify(signed.auth_chain_json, address, challenge, permit.network()).await;
+    let verified = node.verifier.verify(signed.auth_chain_json, address, challenge, permit.network()).await;
     verified.map_err(|refusal| Some((refusal.close(), refusal.to_string())))
 }
 
-/// The next packet, while pings are answered.
+/// Receives the next packet, and answers pings meanwhile.
 async fn next_packet<R, W>(reader: &mut ThrottledReader<R>, writer: &mut W) -> Result<Message, Disconnect>
 where
     R: AsyncRead + Unpin,
@@ -126,7 +129,7 @@ where
     }
 }
 
-/// What the close frame says after a failed read.
+/// The close code and reason after a failed read.
 pub(crate) fn disconnect_for(error: &ReadError) -> Disconnect {
     match error {
         ReadError::Frame(FrameError::Protocol) => disconnect(Close::ProtocolError),

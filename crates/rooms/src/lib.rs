@@ -1,8 +1,8 @@
-//! The WebSocket room service (RFC-5): membership and fan-out.
+//! The WebSocket room service (RFC-5): membership and fan-out of messages.
 //!
-//! A room is an island's: its members hear each other. What one sends reaches every other through
-//! one encoded frame in one shared slab per room and tick, written with few large system calls
-//! (`batch`, `outbox`). Whoever is too slow to read costs a bounded queue and nobody else's time.
+//! A room is the channel of one island. A message of one member reaches every other member: the frames of a
+//! room and a tick are encoded once, into one shared slab, and written with few large system calls (`batch`,
+//! `send_queue`). A slow reader costs the memory of its bounded queue and does not delay other members.
 
 mod batch;
 mod egress;

@@ -1,3 +1,5 @@
+//! One room socket, from the handshake to the close frame.
+
 use std::time::Duration;
 
 use admission::{Permit, Throttle};
@@ -21,45 +23,47 @@ use crate::{
     throttled_reader::ThrottledReader,
 };
 
-/// How long a close frame may take to reach its reader.
+/// How long the server waits for a close frame to be written and for the client to close the connection.
 const LINGER: Duration = Duration::from_secs(5);
-/// The same for a client that did not enter. Its handshake does not count any more, so its socket must not stay.
+/// The same for a rejected client. Its handshake permit is released at once, so its socket must not stay for
+/// long.
 const REFUSAL_LINGER: Duration = Duration::from_secs(2);
 
 /// Serves one socket, from its first frame to its last.
 pub(crate) async fn serve(
-    shared: &Node,
+    node: &Node,
     room: &RoomName,
     token: Option<String>,
     permit: Permit,
     stream: ws::Stream,
 ) {
     let (read_half, mut writer) = tokio::io::split(stream);
-    let (settings, now) = (&shared.settings, Instant::now());
-    let pace = Throttle::new(settings.messages_per_second, settings.bytes_per_second, now);
-    let mut reader = ThrottledReader::new(read_half, pace);
+    let (settings, now) = (&node.settings, Instant::now());
+    let throttle = Throttle::new(settings.messages_per_second, settings.bytes_per_second, now);
+    let mut reader = ThrottledReader::new(read_half, throttle);
     let deadline = now + settings.handshake_timeout;
-    let say = |close: Close| Err(Some((close, close.reason().to_owned())));
-    let admitted = tokio::select! {
-        admitted = timeout_at(deadline, authenticate(shared, room, token.as_deref(), &permit, &mut reader, &mut writer)) => {
-            admitted.unwrap_or(say(Close::HandshakeTimeout))
+    let close_with = |close: Close| Err(Some((close, close.reason().to_owned())));
+    let authenticated = tokio::select! {
+        authenticated = timeout_at(deadline, authenticate(node, room, token.as_deref(), &permit, &mut reader, &mut writer)) => {
+            authenticated.unwrap_or(close_with(Close::HandshakeTimeout))
         }
-        () = shared.handshakes.closed() => say(Close::Restarting),
-        () = permit.evicted() => say(Close::Full),
+        () = node.handshakes.closed() => close_with(Close::Restarting),
+        () = permit.evicted() => close_with(Close::Full),
     };
-    let joined = admitted.and_then(|entrant| {
-        let membership = shared.registry.join(room, &entrant).map_err(Some)?;
-        Ok((entrant, membership))
+    let joined = authenticated.and_then(|request| {
+        let membership = node.registry.join(room, &request).map_err(Some)?;
+        Ok((request, membership))
     });
     match joined {
-        Ok((entrant, membership)) => {
+        Ok((request, membership)) => {
             drop(permit);
-            shared.mark_dirty(&membership.room);
-            let span = tracing::debug_span!("member", peer = %entrant.address, island = %room);
-            serve_member(shared, &membership, &mut reader, &mut writer).instrument(span).await;
+            node.mark_dirty(&membership.room);
+            let span = tracing::debug_span!("member", peer = %request.address, island = %room);
+            serve_member(node, &membership, &mut reader, &mut writer).instrument(span).await;
         }
         Err(Some((close, reason))) => {
-            // Another handshake need not wait until this client has read why it was refused.
+            // The permit is released first: another handshake need not wait until this client has read the
+            // reason.
             drop(permit);
             reject(close, &reason, &mut reader, &mut writer).await;
         }
@@ -71,17 +75,17 @@ fn count_closed(close: Close) {
     metrics::counter!("atoll_rooms_closed_total", "code" => close.code().to_string()).increment(1);
 }
 
-/// Tells a socket why it is not let in, and closes it.
+/// Sends a close frame with the reason for the rejection, and waits for the client to close the connection.
 async fn reject<R, W>(close: Close, reason: &str, reader: &mut ThrottledReader<R>, writer: &mut W)
 where
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,
 {
-    tracing::debug!(code = close.code(), reason, "refused");
+    tracing::debug!(code = close.code(), reason, "rejected");
     count_closed(close);
-    let farewell = async {
+    let closing = async {
         if close == Close::RoomFull {
-            // Clients of the field know this packet, and not the code.
+            // Clients of RFC-5 know this packet, but not the close code.
             let kicked = protocol::rfc5::WsKicked { reason: reason.to_owned() };
             let frame = crate::batch::packet_frame(&crate::batch::packet(Message::PeerKicked(kicked)));
             writer.write_all(&frame).await?;
@@ -91,12 +95,12 @@ where
         reader.drain().await;
         std::io::Result::Ok(())
     };
-    let _ = timeout(REFUSAL_LINGER, farewell).await;
+    let _ = timeout(REFUSAL_LINGER, closing).await;
 }
 
 /// Serves a member until its socket ends.
 async fn serve_member<R, W>(
-    shared: &Node,
+    node: &Node,
     membership: &Membership,
     reader: &mut ThrottledReader<R>,
     writer: &mut W,
@@ -105,57 +109,59 @@ async fn serve_member<R, W>(
     W: AsyncWrite + Unpin,
 {
     tracing::debug!(alias = membership.alias, "entered");
-    let outbox = &membership.send_queue;
-    let mut writing = std::pin::pin!(write_queue(shared, membership, writer));
+    let queue = &membership.send_queue;
+    let mut writing = std::pin::pin!(write_queue(node, membership, writer));
     let mut written = false;
     tokio::select! {
         biased;
         () = &mut writing => written = true,
-        _ = outbox.closed() => {}
-        refusal = read_messages(shared, membership, reader) => {
-            if let Some((close, reason)) = refusal {
-                outbox.close(close, &reason);
+        _ = queue.closed() => {}
+        disconnect = read_messages(node, membership, reader) => {
+            if let Some((close, reason)) = disconnect {
+                queue.close(close, &reason);
             }
         }
     }
-    // Its place is free as soon as it is known to go.
-    shared.registry.leave(membership);
-    shared.mark_dirty(&membership.room);
-    let end = outbox.close_reason();
+    // The seat is freed as soon as the membership is known to end, although the socket may stay open for a
+    // while.
+    node.registry.leave(membership);
+    node.mark_dirty(&membership.room);
+    let end = queue.close_reason();
     if let Some(close) = end {
         count_closed(close);
     }
-    if outbox.is_finished() {
-        // What waits is written, and the client's own close awaited: to drop a socket with bytes
-        // unread is a reset, which can overtake the close frame. A stalled reader is left.
-        let farewell = async {
+    if queue.is_finished() {
+        // The queued frames are written, and then the server waits for the client's own close: closing a
+        // socket with unread bytes resets it, and the reset may overtake the close frame. A reader that
+        // stalls is abandoned after the timeout.
+        let closing = async {
             if !written {
                 writing.await;
             }
             reader.drain().await;
         };
-        let _ = timeout(LINGER, farewell).await;
+        let _ = timeout(LINGER, closing).await;
     }
     tracing::debug!(code = end.map(Close::code), "left");
 }
 
-/// Writes what is queued, until the queue ends or the socket does.
-async fn write_queue<W: AsyncWrite + Unpin>(shared: &Node, membership: &Membership, writer: &mut W) {
-    let outbox = &membership.send_queue;
+/// Writes queued frames until the queue is closed or the socket fails.
+async fn write_queue<W: AsyncWrite + Unpin>(node: &Node, membership: &Membership, writer: &mut W) {
+    let queue = &membership.send_queue;
     loop {
-        let mut taken = outbox.take(membership.alias).await;
+        let mut taken = queue.take(membership.alias).await;
         let bytes = taken.slices.remaining();
         while taken.slices.has_remaining() {
-            // Any progress counts; a reader that takes nothing at all is left.
-            match timeout(shared.settings.write_timeout, writer.write_buf(&mut taken.slices)).await {
+            // Any progress restarts the timeout; a reader that reads nothing at all is abandoned.
+            match timeout(node.settings.write_timeout, writer.write_buf(&mut taken.slices)).await {
                 Ok(Ok(_)) => {}
                 Ok(Err(_)) => return,
-                Err(_) => return outbox.abandon(),
+                Err(_) => return queue.abandon(),
             }
         }
-        outbox.mark_written(&taken);
-        shared.counters.out_messages.increment(taken.relayed_frames);
-        shared.counters.out_bytes.increment(bytes as u64);
+        queue.mark_written(&taken);
+        node.counters.out_messages.increment(taken.relayed_frames);
+        node.counters.out_bytes.increment(bytes as u64);
         if taken.is_last {
             let _ = writer.shutdown().await;
             return;
@@ -163,13 +169,13 @@ async fn write_queue<W: AsyncWrite + Unpin>(shared: &Node, membership: &Membersh
     }
 }
 
-/// Takes in what a member sends; gives what to tell it when it must go.
+/// Reads the messages of a member. Returns the close code and reason if the server must close the connection.
 async fn read_messages<R: AsyncRead + Unpin>(
-    shared: &Node,
+    node: &Node,
     membership: &Membership,
     reader: &mut ThrottledReader<R>,
 ) -> Disconnect {
-    let settings = &shared.settings;
+    let settings = &node.settings;
     let mut keep_alive = KeepAlive::new(settings.ping_interval, Instant::now());
     loop {
         let received = tokio::select! {
@@ -187,7 +193,7 @@ async fn read_messages<R: AsyncRead + Unpin>(
         keep_alive.record_activity();
         match received {
             Ok(Received::Binary(bytes)) => {
-                if let Err(close) = handle_message(shared, membership, reader, bytes).await {
+                if let Err(close) = handle_message(node, membership, reader, bytes).await {
                     return Some((close, close.reason().to_owned()));
                 }
             }
@@ -206,15 +212,16 @@ async fn read_messages<R: AsyncRead + Unpin>(
     }
 }
 
-/// Takes in one message. Above the member's rate an unreliable update is dropped, so that those that pass are
-/// fresh; any other message waits for its turn, and nothing behind it is read meanwhile.
+/// Handles one message. Above the member's rate an unreliable update is dropped, so that the updates that
+/// pass are recent. Any other message waits until the rate allows it, and the messages behind it are not read
+/// meanwhile.
 async fn handle_message<R: AsyncRead + Unpin>(
-    shared: &Node,
+    node: &Node,
     membership: &Membership,
     reader: &mut ThrottledReader<R>,
     bytes: Bytes,
 ) -> Result<(), Close> {
-    let (counters, size) = (&shared.counters, bytes.len());
+    let (counters, size) = (&node.counters, bytes.len());
     counters.in_messages.increment(1);
     counters.in_bytes.increment(size as u64);
     let packet = WsPacket::decode(bytes).map_err(|_| Close::Undecodable)?;
@@ -227,7 +234,7 @@ async fn handle_message<R: AsyncRead + Unpin>(
                 return Ok(());
             }
             membership.room.broadcast(membership.alias, update.body, update.unreliable);
-            shared.mark_dirty(&membership.room);
+            node.mark_dirty(&membership.room);
         }
         _ => {
             reader.acquire(size).await;
@@ -237,8 +244,8 @@ async fn handle_message<R: AsyncRead + Unpin>(
     Ok(())
 }
 
-fn push_control(outbox: &SendQueue, opcode: OpCode, payload: &[u8]) {
+fn push_control(queue: &SendQueue, opcode: OpCode, payload: &[u8]) {
     let mut frame = BytesMut::new();
     put_frame(&mut frame, opcode, payload);
-    outbox.push_single(frame.freeze());
+    queue.push_single(frame.freeze());
 }

@@ -1,3 +1,5 @@
+//! One room node: its announcements, its flush timer, and the evictions that the director requests.
+
 use std::{
     sync::{
         Arc, Mutex, PoisonError,
@@ -31,7 +33,7 @@ use crate::{
     send_queue::QueueLimits,
 };
 
-/// What all sockets of a node share.
+/// One room node: the state that all its sockets share.
 pub(crate) struct Node {
     pub(crate) settings: Settings,
     pub(crate) tokens: Arc<ws_room::Verifier>,
@@ -39,17 +41,18 @@ pub(crate) struct Node {
     pub(crate) handshakes: ConnectionLimiter,
     pub(crate) registry: Registry,
     pub(crate) counters: Counters,
-    /// One clone a socket.
+    /// Reference count of the open sockets: each holds a clone.
     pub(crate) sockets: Arc<()>,
-    /// When it began, in milliseconds since the Unix epoch.
+    /// Start time, in milliseconds since the Unix epoch.
     started_ms: u64,
-    /// It has announced itself.
+    /// Whether the node has announced itself.
     announced: AtomicBool,
+    /// Rooms with messages for the next flush.
     dirty_rooms: Mutex<Vec<Arc<Room>>>,
     dirty_notify: Notify,
 }
 
-/// Counters of the message path, looked up once.
+/// Counters of the message path, looked up once and not for each message.
 pub(crate) struct Counters {
     pub(crate) in_messages: Counter,
     pub(crate) in_bytes: Counter,
@@ -59,22 +62,22 @@ pub(crate) struct Counters {
     pub(crate) ingress_dropped: Counter,
 }
 
-/// What a node has to hear.
+/// The subscriptions of a node.
 pub(crate) struct NodeSubscriptions {
-    /// Whose membership ends, and who comes back.
+    /// Ended memberships and joins of islands.
     pub(crate) membership_events: Subscription,
-    /// Where other processes may have its name.
+    /// Detects another process with the same node name; `None` on a bus within the process.
     pub(crate) name_guard: Option<NodeNameGuard>,
 }
 
-/// Whose membership ends, and who comes back; and which director leads, so that the bus knows whose
-/// word still counts.
+/// Ended memberships, joins of islands, and announcements of the leading director. The bus uses the latter to
+/// discard messages of an earlier leader.
 const SUBSCRIBED_SUBJECTS: [&str; 3] =
     [subject::MEMBERSHIP_ENDS, subject::ISLAND_PEER_JOINS, subject::ENGINE_DISCOVERY];
-/// Membership ends and joins that may wait; above it the newest is dropped, and the sockets stay, or are
-/// closed, and their owners come back.
+/// Ended memberships and joins that may be queued. On overflow the newest is dropped. A lost end leaves a
+/// socket open; a lost join closes the socket of a peer that rejoined, and the client connects again.
 const MEMBERSHIP_QUEUE: usize = 65_536;
-/// How often a node says that it is there.
+/// The interval of announcements.
 pub(crate) const ANNOUNCE_INTERVAL: Duration = Duration::from_secs(1);
 
 impl Node {
@@ -82,13 +85,13 @@ impl Node {
         settings: Settings,
         tokens: Arc<ws_room::Verifier>,
         verifier: Verifier,
-        aliases: Arc<AtomicU32>,
+        next_alias: Arc<AtomicU32>,
     ) -> Self {
-        let all = settings.queue_bytes;
+        let close_above = settings.queue_bytes;
         let limits = NodeLimits {
             max_room_size: settings.max_room_size,
             max_users: settings.max_users,
-            queue_limits: QueueLimits { drop_unreliable_above: all / 2, close_above: all },
+            queue_limits: QueueLimits { drop_unreliable_above: close_above / 2, close_above },
             revocation_ttl: settings.token_ttl,
             entry_rate: Rate::per_minute(
                 settings.entries_per_minute,
@@ -112,7 +115,7 @@ impl Node {
             settings,
             tokens,
             verifier,
-            registry: Registry::new(limits, aliases),
+            registry: Registry::new(limits, next_alias),
             counters,
             sockets: Arc::default(),
             started_ms: unix_ms(SystemTime::now()),
@@ -122,53 +125,54 @@ impl Node {
         }
     }
 
-    /// What the node has to hear from now on, for [`Node::run`].
+    /// Subscribes to the messages that [`Node::run`] needs.
     pub(crate) fn subscribe(&self, bus: &Bus) -> NodeSubscriptions {
-        let claim = || NodeNameGuard::new(bus, self.settings.node.clone(), self.settings.node_url());
+        let name_guard = || NodeNameGuard::new(bus, self.settings.node.clone(), self.settings.node_url());
         NodeSubscriptions {
             membership_events: bus.subscribe("rooms", &SUBSCRIBED_SUBJECTS, MEMBERSHIP_QUEUE),
-            name_guard: bus.is_shared().then(claim),
+            name_guard: bus.is_shared().then(name_guard),
         }
     }
 
-    /// Sends on what members say, announces the node once its name is known to be free, and ends
-    /// memberships. Returns only if it is not.
+    /// Flushes rooms, announces the node once its name is known to be free, and handles membership events.
+    /// Returns an error if another process has the name; otherwise it does not return.
     pub(crate) async fn run(
         &self,
         bus: Bus,
-        NodeSubscriptions { membership_events: ends, name_guard: mut claim }: NodeSubscriptions,
+        NodeSubscriptions { membership_events: events, mut name_guard }: NodeSubscriptions,
     ) -> Result<(), NameTaken> {
         let announced = async {
-            if let Some(claim) = &mut claim {
-                claim.ensure_unique().await?;
+            if let Some(name_guard) = &mut name_guard {
+                name_guard.ensure_unique().await?;
             }
-            let watched = async {
-                if let Some(claim) = &mut claim {
-                    claim.watch_conflicts().await;
+            let watching = async {
+                if let Some(name_guard) = &mut name_guard {
+                    name_guard.watch_conflicts().await;
                 }
             };
-            tokio::join!(self.announce_periodically(&bus), watched);
+            tokio::join!(self.announce_periodically(&bus), watching);
             Ok(())
         };
-        let served = async { Ok(tokio::join!(self.flush_rooms(), self.handle_membership_events(ends))) };
+        let served = async { Ok(tokio::join!(self.flush_rooms(), self.handle_membership_events(events))) };
         tokio::try_join!(announced, served).map(drop)
     }
 
-    /// Stops letting people in. Those who are in stay, until the director has moved their islands.
+    /// Rejects new handshakes and members. Existing members stay until the director has moved their islands.
     pub(crate) fn stop_accepting(&self, bus: &Bus) {
         self.handshakes.close();
         self.registry.stop_accepting();
         self.announce_change(bus);
     }
 
-    /// The same, and has those who are in come back elsewhere.
+    /// Rejects new handshakes and members, and closes all sockets with a code that lets clients reconnect to
+    /// another node.
     pub(crate) fn drain(&self, bus: &Bus) {
         self.handshakes.close();
         self.registry.drain();
         self.announce_change(bus);
     }
 
-    /// Whether it has announced itself, so that people may be sent here.
+    /// Whether the node has announced itself, so that the director may assign islands to it.
     pub(crate) fn has_announced(&self) -> bool {
         self.announced.load(Ordering::Relaxed)
     }
@@ -177,7 +181,7 @@ impl Node {
         Arc::strong_count(&self.sockets) - 1
     }
 
-    /// Has a room flushed at the next tick.
+    /// Schedules a room for the next flush.
     pub(crate) fn mark_dirty(&self, room: &Arc<Room>) {
         if room.mark_dirty() {
             self.dirty_rooms.lock().unwrap_or_else(PoisonError::into_inner).push(room.clone());
@@ -185,7 +189,7 @@ impl Node {
         }
     }
 
-    /// The tick: begins with the first message, so that a silent node sleeps.
+    /// The flush timer. It starts with the first message, so a silent node does not wake up.
     async fn flush_rooms(&self) {
         loop {
             self.dirty_notify.notified().await;
@@ -207,7 +211,8 @@ impl Node {
         }
     }
 
-    /// Says at once what has changed. Whose name may be another's says nothing.
+    /// Announces a change immediately. Does nothing before the first announcement, because the name may
+    /// belong to another node.
     fn announce_change(&self, bus: &Bus) {
         if self.has_announced() {
             self.announce_once(bus);
@@ -239,32 +244,32 @@ impl Node {
         RoomSeats { room: name.to_string(), available_seats: u32::try_from(free).unwrap_or(u32::MAX) }
     }
 
-    /// Closes the sockets of those who left an island, after the grace, unless they have come back to
-    /// it by then. Silence ends nothing.
-    async fn handle_membership_events(&self, mut ends: Subscription) {
-        let mut ending = PendingEvictions::default();
+    /// Closes the sockets of peers that left an island, after the grace, unless they rejoined it by then. The
+    /// absence of messages closes no socket.
+    async fn handle_membership_events(&self, mut events: Subscription) {
+        let mut evictions = PendingEvictions::default();
         loop {
-            let next = ending.next_due().unwrap_or_else(|| Instant::now() + ANNOUNCE_INTERVAL);
+            let next = evictions.next_due().unwrap_or_else(|| Instant::now() + ANNOUNCE_INTERVAL);
             tokio::select! {
-                envelope = ends.next() => {
+                envelope = events.next() => {
                     let Some(envelope) = envelope else { return };
                     match envelope.subject() {
                         Some(Subject::MembershipEnded(island)) => {
                             if let Ok(end) = MembershipEnded::decode(envelope.payload) {
-                                self.on_membership_ended(&island, &end, &mut ending);
+                                self.on_membership_ended(&island, &end, &mut evictions);
                             }
                         }
                         Some(Subject::IslandPeerJoin(island)) => {
                             let joined = JoinIslandMessage::decode(envelope.payload).unwrap_or_default();
                             if let Ok(address) = joined.peer_id.parse() {
-                                ending.cancel_on_join(island, address);
+                                evictions.cancel_on_join(island, address);
                             }
                         }
                         _ => {}
                     }
                 }
                 () = time::sleep_until(next) => {
-                    while let Some((island, address, minted_before)) = ending.pop_due(Instant::now()) {
+                    while let Some((island, address, minted_before)) = evictions.pop_due(Instant::now()) {
                         if let Some(room) = self.registry.room(&(&island).into()) {
                             room.evict(address, minted_before);
                         }
@@ -274,15 +279,20 @@ impl Node {
         }
     }
 
-    fn on_membership_ended(&self, island: &IslandId, end: &MembershipEnded, ending: &mut PendingEvictions) {
+    fn on_membership_ended(
+        &self,
+        island: &IslandId,
+        end: &MembershipEnded,
+        evictions: &mut PendingEvictions,
+    ) {
         let minted_before = end.minted_before.parse::<Ulid>().ok();
-        // A later time would void tokens that are minted long after this message.
-        let believed = |ulid: &Ulid| !is_far_ahead(ulid.timestamp_ms(), unix_ms(SystemTime::now()));
-        let Some(minted_before) = minted_before.filter(believed) else {
+        // A ULID far in the future would revoke tokens that are minted long after this message.
+        let is_plausible = |ulid: &Ulid| !is_far_ahead(ulid.timestamp_ms(), unix_ms(SystemTime::now()));
+        let Some(minted_before) = minted_before.filter(is_plausible) else {
             metrics::counter!("atoll_rooms_ends_refused_total").increment(1);
             return;
         };
-        // An island that moved is named with the node that it left.
+        // When an island moved to another node, the message names the node that it left.
         let moved = !end.node.is_empty();
         if moved && end.node != self.settings.node.as_str() {
             return;
@@ -292,9 +302,9 @@ impl Node {
         for address in end.peers.iter().filter_map(|peer| peer.parse().ok()) {
             self.registry.revoke(&room, address, minted_before, now);
             if end.taken_over {
-                ending.schedule_takeover(due, island, address, minted_before);
+                evictions.schedule_takeover(due, island, address, minted_before);
             } else {
-                ending.schedule(due, island, address, minted_before, moved);
+                evictions.schedule(due, island, address, minted_before, moved);
             }
         }
     }

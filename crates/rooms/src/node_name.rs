@@ -1,4 +1,5 @@
-//! The name of a node, which no other process may have: people are sent to a node by its name.
+//! Detection of two processes with the same node name. The director assigns islands to a node by its name, so
+//! a name must be unique.
 
 use std::{future, time::Duration};
 
@@ -6,64 +7,71 @@ use bus::{Bus, Subscription};
 use protocol::{Message as _, NodeName, Subject, atoll_bus::TransportAnnouncement};
 use tokio::time::{Instant, timeout_at};
 
-/// What a node hears under its own name, on a bus that it shares.
+/// Receives the announcements under the node's own name, on a shared bus.
 pub(crate) struct NodeNameGuard {
     node: NodeName,
-    /// Where the node is. Whoever is there, too, stands behind the same address, or was there before.
+    /// The URL of the node. An announcement with the same URL is no conflict: it comes from this node, from a
+    /// process behind the same address, or from an earlier process there.
     public_url: String,
     announcements: Subscription,
 }
 
-/// A room node has the name of another.
+/// Another process announces a room node of the same name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "another process announces the room node {node}, at {url:?}: give each process a rooms.node of its own"
 )]
 pub struct NameTaken {
-    /// The name.
+    /// The name of both nodes.
     pub node: NodeName,
-    /// Where the other one is, as it says; no more of that than tells it from others.
+    /// The public URL that the other node announces, cut to 256 characters.
     pub url: String,
 }
 
-/// What another process says.
+/// An announcement of another process under this name.
 struct ForeignAnnouncement {
     url: String,
     draining: bool,
 }
 
-/// Announcements under one name that may wait; above it the newest is dropped. They are repeated.
+/// Announcements under the name that may be queued. On overflow the newest is dropped; announcements are
+/// repeated.
 const QUEUE_CAPACITY: usize = 64;
-/// For how long nobody may be heard before a name counts as free: longer than the interval of
+/// The name counts as free when no other process announced it for this long: longer than the interval of
 /// announcements.
 const QUIET_PERIOD: Duration = Duration::from_millis(1_500);
-/// Others that were heard once; of more no note is taken, so that listening ends.
+/// Foreign URLs that are remembered after one announcement. Announcements with further URLs are ignored, so
+/// that the check ends.
 const MAX_FOREIGN_URLS: usize = 8;
-/// How often it is logged that somebody else has the name.
+/// The interval at which a conflict is logged.
 const LOG_INTERVAL: Duration = Duration::from_secs(60);
-/// How much of another's URL is logged.
+/// Characters of a foreign URL that are logged.
 const MAX_URL_CHARS: usize = 256;
 
 impl NodeNameGuard {
-    /// Listens from now on.
+    /// Subscribes to the announcements under `node`.
     pub(crate) fn new(bus: &Bus, node: NodeName, public_url: String) -> Self {
         let subject = Subject::TransportAnnounce(node.clone()).to_string();
         let announcements = bus.subscribe("rooms_names", &[&subject], QUEUE_CAPACITY);
         Self { node, public_url, announcements }
     }
 
-    /// Waits until it is clear whether the name is free. One announcement alone may be the last word
-    /// of a process that has ended; whoever drains is about to.
+    /// Waits until the name is known to be free or taken.
+    ///
+    /// # Errors
+    ///
+    /// [`NameTaken`] when a foreign URL is announced twice without draining. A single announcement may be the
+    /// last one of a process that has ended, and a draining process is about to end.
     pub(crate) async fn ensure_unique(&mut self) -> Result<(), NameTaken> {
-        let mut heard = Vec::new();
+        let mut seen = Vec::new();
         let mut until = Instant::now() + QUIET_PERIOD;
         while let Ok(Some(other)) = timeout_at(until, self.next_foreign()).await {
-            let known = heard.iter().position(|url| *url == other.url);
+            let known = seen.iter().position(|url| *url == other.url);
             match (known, other.draining) {
                 (Some(_), false) => return Err(NameTaken { node: self.node.clone(), url: other.url }),
-                (Some(index), true) => drop(heard.swap_remove(index)),
-                (None, false) if heard.len() < MAX_FOREIGN_URLS => {
-                    heard.push(other.url);
+                (Some(index), true) => drop(seen.swap_remove(index)),
+                (None, false) if seen.len() < MAX_FOREIGN_URLS => {
+                    seen.push(other.url);
                     until = Instant::now() + QUIET_PERIOD;
                 }
                 (None, _) => {}
@@ -72,8 +80,8 @@ impl NodeNameGuard {
         Ok(())
     }
 
-    /// Says and counts when another process has the name, too: it began at the same moment, or was
-    /// out of reach. Does not return.
+    /// Logs and counts conflicts that arise after the check: the other process started at the same moment, or
+    /// was unreachable. Does not return.
     pub(crate) async fn watch_conflicts(&mut self) {
         let mut logged: Option<Instant> = None;
         while let Some(ForeignAnnouncement { url, draining }) = self.next_foreign().await {
@@ -84,7 +92,7 @@ impl NodeNameGuard {
                     node = %self.node,
                     url,
                     draining,
-                    "another process announces a room node of this name: people are sent to either of them; \
+                    "another process announces a room node of this name: islands are assigned to either of them; \
                      give each process a rooms.node of its own"
                 );
             }
@@ -92,7 +100,7 @@ impl NodeNameGuard {
         future::pending().await
     }
 
-    /// What another process says next under this name; `None` when the bus is gone.
+    /// The next announcement of another process under this name; `None` when the bus is closed.
     async fn next_foreign(&mut self) -> Option<ForeignAnnouncement> {
         loop {
             let payload = self.announcements.next().await?.payload;

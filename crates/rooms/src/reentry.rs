@@ -1,4 +1,5 @@
-//! Which memberships a node has admitted, and by which token, until they are known to have ended.
+//! Re-entry with an expired token: the tokens that were last used for each membership, until it is known to
+//! have ended.
 
 use std::{
     collections::{HashMap, VecDeque, hash_map::Entry},
@@ -8,35 +9,36 @@ use std::{
 use protocol::{Address, RoomName, Ulid};
 use tokio::time::Instant;
 
-/// How long a membership without a socket is remembered.
+/// How long the token of a disconnected member is kept.
 const RETENTION: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Memberships that a node has admitted and of which no end is known. The token of one admits its address to its
-/// room again, also after the token has expired: a client whose socket breaks has no other.
+/// The last token of each membership that is not known to have ended. It admits its address to its room
+/// again, even after it has expired: a client that lost its connection has no other token.
 #[derive(Debug)]
 pub(crate) struct ReentryTokens {
     tokens: HashMap<(RoomName, Address), AdmittedToken>,
-    /// Memberships whose socket has ended, and when, in the order of that time.
+    /// Memberships without a socket, with the time of the disconnect, in the order of that time. An entry is
+    /// outdated if the membership has a different `disconnected_at`.
     disconnected: VecDeque<(Instant, RoomName, Address)>,
     max_disconnected: usize,
 }
 
 #[derive(Debug)]
 struct AdmittedToken {
-    /// When the last token that was used was minted.
+    /// The ULID of the last token that was used.
     minted: Ulid,
-    /// When its last socket ended; `None` while it has one.
+    /// When its last socket was closed; `None` while it has one.
     disconnected_at: Option<Instant>,
 }
 
 impl ReentryTokens {
-    /// Remembers at most `max_disconnected` memberships without a socket; above it, the one that has been away for
-    /// longest is forgotten.
-    pub(crate) fn new(max_away: usize) -> Self {
-        Self { tokens: HashMap::new(), disconnected: VecDeque::new(), max_disconnected: max_away }
+    /// Keeps at most `max_disconnected` tokens of disconnected members. Above that, the one that disconnected
+    /// first is removed.
+    pub(crate) fn new(max_disconnected: usize) -> Self {
+        Self { tokens: HashMap::new(), disconnected: VecDeque::new(), max_disconnected }
     }
 
-    /// Whether this token was the last that admitted this address to this room.
+    /// Whether this token was the last one that admitted this address to this room.
     pub(crate) fn is_last_token(
         &self,
         room: &RoomName,
@@ -44,13 +46,13 @@ impl ReentryTokens {
         minted: Ulid,
         now: Instant,
     ) -> bool {
-        self.tokens.get(&(room.clone(), address)).is_some_and(|known| {
-            known.minted == minted && known.disconnected_at.is_none_or(|since| now < since + RETENTION)
+        self.tokens.get(&(room.clone(), address)).is_some_and(|token| {
+            token.minted == minted && token.disconnected_at.is_none_or(|since| now < since + RETENTION)
         })
     }
 
-    /// An address entered a room, with a token or with a signature. A token that it used before admits it only
-    /// until that token expires.
+    /// Records that an address entered a room with a token, or with a signature (`None`). A token that it
+    /// used before admits it only until that token expires.
     pub(crate) fn record_entry(&mut self, room: &RoomName, address: Address, minted: Option<Ulid>) {
         let key = (room.clone(), address);
         match minted {
@@ -59,30 +61,30 @@ impl ReentryTokens {
         }
     }
 
-    /// The socket of a member ended.
+    /// Records that the socket of a member was closed.
     pub(crate) fn record_disconnect(&mut self, room: &RoomName, address: Address, now: Instant) {
-        let Some(known) = self.tokens.get_mut(&(room.clone(), address)) else { return };
-        known.disconnected_at = Some(now);
+        let Some(token) = self.tokens.get_mut(&(room.clone(), address)) else { return };
+        token.disconnected_at = Some(now);
         self.disconnected.push_back((now, room.clone(), address));
         while let Some((since, ..)) = self.disconnected.front()
             && (self.disconnected.len() > self.max_disconnected || *since + RETENTION <= now)
         {
             let Some((since, room, address)) = self.disconnected.pop_front() else { break };
-            // One that has entered again since then is away since later, or not at all.
-            if let Entry::Occupied(known) = self.tokens.entry((room, address))
-                && known.get().disconnected_at == Some(since)
+            // A member that has reconnected since then has a later time, or none.
+            if let Entry::Occupied(token) = self.tokens.entry((room, address))
+                && token.get().disconnected_at == Some(since)
             {
-                known.remove();
+                token.remove();
             }
         }
     }
 
-    /// The membership ended, unless it began with a later token.
+    /// Removes the token because the membership ended, unless the token is newer than `minted_before`.
     pub(crate) fn remove(&mut self, room: &RoomName, address: Address, minted_before: Ulid) {
-        if let Entry::Occupied(known) = self.tokens.entry((room.clone(), address))
-            && known.get().minted <= minted_before
+        if let Entry::Occupied(token) = self.tokens.entry((room.clone(), address))
+            && token.get().minted <= minted_before
         {
-            known.remove();
+            token.remove();
         }
     }
 }
@@ -100,63 +102,63 @@ mod tests {
 
     #[test]
     fn only_the_last_token_of_an_address_is_accepted() {
-        let (mut admitted, now) = (ReentryTokens::new(9), Instant::now());
-        assert!(!admitted.is_last_token(&room(), PEER, Ulid(1), now));
-        admitted.record_entry(&room(), PEER, Some(Ulid(1)));
-        assert!(admitted.is_last_token(&room(), PEER, Ulid(1), now));
-        assert!(!admitted.is_last_token(&room(), OTHER, Ulid(1), now));
-        assert!(!admitted.is_last_token(&"I2".parse().unwrap(), PEER, Ulid(1), now));
-        admitted.record_entry(&room(), PEER, Some(Ulid(2)));
-        assert!(!admitted.is_last_token(&room(), PEER, Ulid(1), now));
-        admitted.record_disconnect(&room(), PEER, now);
-        assert!(admitted.is_last_token(&room(), PEER, Ulid(2), now));
-        admitted.record_entry(&room(), PEER, None);
-        assert!(!admitted.is_last_token(&room(), PEER, Ulid(2), now), "it entered with a signature");
+        let (mut tokens, now) = (ReentryTokens::new(9), Instant::now());
+        assert!(!tokens.is_last_token(&room(), PEER, Ulid(1), now));
+        tokens.record_entry(&room(), PEER, Some(Ulid(1)));
+        assert!(tokens.is_last_token(&room(), PEER, Ulid(1), now));
+        assert!(!tokens.is_last_token(&room(), OTHER, Ulid(1), now));
+        assert!(!tokens.is_last_token(&"I2".parse().unwrap(), PEER, Ulid(1), now));
+        tokens.record_entry(&room(), PEER, Some(Ulid(2)));
+        assert!(!tokens.is_last_token(&room(), PEER, Ulid(1), now));
+        tokens.record_disconnect(&room(), PEER, now);
+        assert!(tokens.is_last_token(&room(), PEER, Ulid(2), now));
+        tokens.record_entry(&room(), PEER, None);
+        assert!(!tokens.is_last_token(&room(), PEER, Ulid(2), now), "the peer entered with a signature");
     }
 
     #[test]
     fn token_of_an_ended_membership_is_rejected() {
-        let (mut admitted, now) = (ReentryTokens::new(9), Instant::now());
-        admitted.record_entry(&room(), PEER, Some(Ulid(5)));
-        admitted.remove(&room(), PEER, Ulid(4));
-        assert!(admitted.is_last_token(&room(), PEER, Ulid(5), now), "the token is later than that");
-        admitted.record_disconnect(&room(), PEER, now);
-        admitted.remove(&room(), PEER, Ulid(5));
-        assert!(!admitted.is_last_token(&room(), PEER, Ulid(5), now));
+        let (mut tokens, now) = (ReentryTokens::new(9), Instant::now());
+        tokens.record_entry(&room(), PEER, Some(Ulid(5)));
+        tokens.remove(&room(), PEER, Ulid(4));
+        assert!(tokens.is_last_token(&room(), PEER, Ulid(5), now), "the token is newer");
+        tokens.record_disconnect(&room(), PEER, now);
+        tokens.remove(&room(), PEER, Ulid(5));
+        assert!(!tokens.is_last_token(&room(), PEER, Ulid(5), now));
     }
 
     #[test]
     fn token_without_a_socket_is_forgotten_after_a_day() {
-        let (mut admitted, start) = (ReentryTokens::new(9), Instant::now());
+        let (mut tokens, start) = (ReentryTokens::new(9), Instant::now());
         for peer in [PEER, OTHER] {
-            admitted.record_entry(&room(), peer, Some(Ulid(1)));
+            tokens.record_entry(&room(), peer, Some(Ulid(1)));
         }
-        admitted.record_disconnect(&room(), PEER, start);
+        tokens.record_disconnect(&room(), PEER, start);
         let late = start + RETENTION;
-        assert!(admitted.is_last_token(&room(), PEER, Ulid(1), late - Duration::from_secs(1)));
-        assert!(!admitted.is_last_token(&room(), PEER, Ulid(1), late));
-        assert!(admitted.is_last_token(&room(), OTHER, Ulid(1), late), "it has a socket");
-        admitted.record_disconnect(&room(), OTHER, late);
-        assert_eq!((admitted.tokens.len(), admitted.disconnected.len()), (1, 1));
+        assert!(tokens.is_last_token(&room(), PEER, Ulid(1), late - Duration::from_secs(1)));
+        assert!(!tokens.is_last_token(&room(), PEER, Ulid(1), late));
+        assert!(tokens.is_last_token(&room(), OTHER, Ulid(1), late), "the member has a socket");
+        tokens.record_disconnect(&room(), OTHER, late);
+        assert_eq!((tokens.tokens.len(), tokens.disconnected.len()), (1, 1));
     }
 
     #[test]
     fn longest_disconnected_token_is_forgotten_at_the_bound() {
-        let (mut admitted, now) = (ReentryTokens::new(2), Instant::now());
+        let (mut tokens, now) = (ReentryTokens::new(2), Instant::now());
         let peers: Vec<Address> = (0..4).map(|number| Address::new([number; 20])).collect();
         for (second, &peer) in peers.iter().enumerate() {
-            admitted.record_entry(&room(), peer, Some(Ulid(1)));
-            admitted.record_disconnect(&room(), peer, now + Duration::from_secs(second as u64));
+            tokens.record_entry(&room(), peer, Some(Ulid(1)));
+            tokens.record_disconnect(&room(), peer, now + Duration::from_secs(second as u64));
         }
-        let known = peers.iter().map(|&peer| admitted.is_last_token(&room(), peer, Ulid(1), now));
-        assert_eq!(known.collect::<Vec<_>>(), [false, false, true, true]);
-        assert_eq!((admitted.tokens.len(), admitted.disconnected.len()), (2, 2));
-        // One that is back is not forgotten for having been away.
-        admitted.record_entry(&room(), peers[2], Some(Ulid(1)));
+        let token = peers.iter().map(|&peer| tokens.is_last_token(&room(), peer, Ulid(1), now));
+        assert_eq!(token.collect::<Vec<_>>(), [false, false, true, true]);
+        assert_eq!((tokens.tokens.len(), tokens.disconnected.len()), (2, 2));
+        // A member that has reconnected is not removed for its earlier disconnect.
+        tokens.record_entry(&room(), peers[2], Some(Ulid(1)));
         for _ in 0..3 {
-            admitted.record_entry(&room(), peers[0], Some(Ulid(1)));
-            admitted.record_disconnect(&room(), peers[0], now + Duration::from_secs(10));
+            tokens.record_entry(&room(), peers[0], Some(Ulid(1)));
+            tokens.record_disconnect(&room(), peers[0], now + Duration::from_secs(10));
         }
-        assert!(admitted.is_last_token(&room(), peers[2], Ulid(1), now));
+        assert!(tokens.is_last_token(&room(), peers[2], Ulid(1), now));
     }
 }

@@ -1,3 +1,5 @@
+//! The rooms of a node: entry and its limits, and the revocation of tokens.
+
 use std::{
     collections::{HashMap, VecDeque},
     sync::{
@@ -20,11 +22,11 @@ use crate::{
     send_queue::{QueueLimits, SendQueue},
 };
 
-/// All rooms of a node, who may no longer enter them, and the limits of the whole.
+/// All rooms of a node, the revoked tokens, and the limits of the node.
 #[derive(Debug)]
 pub(crate) struct Registry {
     limits: NodeLimits,
-    /// The next alias, which nodes of one process share.
+    /// The next alias, shared by the nodes of a process.
     next_alias: Arc<AtomicU32>,
     node: NodeResources,
     state: Mutex<State>,
@@ -35,17 +37,17 @@ pub(crate) struct NodeLimits {
     pub(crate) max_room_size: usize,
     pub(crate) max_users: usize,
     pub(crate) queue_limits: QueueLimits,
-    /// How long a revocation is remembered: as long as a token admits.
+    /// How long a revocation is kept: as long as a token is valid.
     pub(crate) revocation_ttl: Duration,
-    /// How often one address may enter one room.
+    /// The rate at which one address may enter one room.
     pub(crate) entry_rate: Rate,
     pub(crate) egress: EgressLimits,
 }
 
-/// Addresses in rooms whose entries are counted at a time. One is forgotten when it may enter as often
-/// as one that never did.
+/// Pairs of room and address with counted entries. When the table is full, pairs with a full bucket are
+/// removed: they may enter as often as a new pair.
 const MAX_ENTRY_COUNTS: usize = 65_536;
-/// How many memberships without a socket are remembered, for each seat of the node.
+/// Disconnected tokens that are kept for re-entry, for each seat of the node.
 const DISCONNECTED_PER_SEAT: usize = 2;
 
 #[derive(Debug)]
@@ -53,14 +55,14 @@ struct State {
     rooms: HashMap<RoomName, Arc<Room>>,
     users: usize,
     entry_limiter: RateLimiter<(RoomName, Address)>,
-    /// Tokens minted at or before this admit this address to this room no more.
+    /// Tokens minted at or before this ULID no longer admit this address to this room.
     revoked: HashMap<(RoomName, Address), Ulid>,
     revocation_expiries: VecDeque<(Instant, RoomName, Address, Ulid)>,
     reentry: ReentryTokens,
     draining: bool,
 }
 
-/// A place in a room.
+/// A membership of a room with an open socket.
 #[derive(Debug)]
 pub(crate) struct Membership {
     pub(crate) room: Arc<Room>,
@@ -70,7 +72,7 @@ pub(crate) struct Membership {
 }
 
 impl Registry {
-    pub(crate) fn new(limits: NodeLimits, aliases: Arc<AtomicU32>) -> Self {
+    pub(crate) fn new(limits: NodeLimits, next_alias: Arc<AtomicU32>) -> Self {
         let node =
             NodeResources { slabs: SlabBytes::default(), egress: Arc::new(NodeEgress::new(limits.egress)) };
         let state = State {
@@ -82,67 +84,71 @@ impl Registry {
             reentry: ReentryTokens::new(limits.max_users.saturating_mul(DISCONNECTED_PER_SEAT)),
             draining: false,
         };
-        Self { limits, next_alias: aliases, node, state: Mutex::new(state) }
+        Self { limits, next_alias, node, state: Mutex::new(state) }
     }
 
-    /// Lets somebody into a room, which is made if it is not there; all limits are checked and
-    /// taken up in one step.
-    pub(crate) fn join(&self, name: &RoomName, entrant: &JoinRequest) -> Result<Membership, (Close, String)> {
-        let refuse = |close: Close, reason: &str| Err((close, reason.to_owned()));
+    /// Adds a peer to a room, which is created if it does not exist. All limits are checked and applied under
+    /// one lock.
+    ///
+    /// # Errors
+    ///
+    /// The close code and the reason for the client.
+    pub(crate) fn join(&self, name: &RoomName, request: &JoinRequest) -> Result<Membership, (Close, String)> {
+        let reject = |close: Close, reason: &str| Err((close, reason.to_owned()));
         let mut state = self.lock();
         if state.draining {
-            return refuse(Close::Restarting, Close::Restarting.reason());
+            return reject(Close::Restarting, Close::Restarting.reason());
         }
-        let revoked = state.revoked.get(&(name.clone(), entrant.address));
-        if entrant.minted.is_some_and(|minted| revoked.is_some_and(|&before| minted <= before)) {
-            return refuse(
+        let revoked = state.revoked.get(&(name.clone(), request.address));
+        if request.minted.is_some_and(|minted| revoked.is_some_and(|&before| minted <= before)) {
+            return reject(
                 Close::TokenRefused,
                 "the access token is from before this address left the island, or signed in again",
             );
         }
-        let known = |minted| state.reentry.is_last_token(name, entrant.address, minted, Instant::now());
-        if entrant.expired && !entrant.minted.is_some_and(known) {
-            return refuse(Close::TokenRefused, &TokenRefusal::Expired.to_string());
+        let is_last = |minted| state.reentry.is_last_token(name, request.address, minted, Instant::now());
+        if request.expired && !request.minted.is_some_and(is_last) {
+            return reject(Close::TokenRefused, &TokenRefusal::Expired.to_string());
         }
         let new_room = || Arc::new(Room::new(name.clone(), self.node.clone()));
         let room = state.rooms.entry(name.clone()).or_insert_with(new_room).clone();
-        // Whoever takes over its own seat needs none.
-        if state.users >= self.limits.max_users && !room.contains(entrant.address) {
+        // A session that replaces an older one of the same address needs no further seat.
+        if state.users >= self.limits.max_users && !room.contains(request.address) {
             state.drop_if_empty(&room);
-            return refuse(Close::RoomFull, "the server has no seat left");
+            return reject(Close::RoomFull, "the server has no seat left");
         }
         let alias = self.next_alias.fetch_add(1, Ordering::Relaxed);
-        let outbox = Arc::new(SendQueue::new(self.limits.queue_limits));
-        // Only entries that succeed count: a client may ask for a seat in a full room as often as its
+        let send_queue = Arc::new(SendQueue::new(self.limits.queue_limits));
+        // Only successful entries count against the rate: a client may retry a full room as often as its
         // handshakes are admitted.
-        let entry = (name.clone(), entrant.address);
+        let entry = (name.clone(), request.address);
         let permit = || state.entry_limiter.take(entry, Instant::now()).is_ok();
-        match room.join(entrant, alias, &outbox, self.limits.max_room_size, permit) {
+        match room.join(request, alias, &send_queue, self.limits.max_room_size, permit) {
             Ok(replaced) => state.users += usize::from(!replaced),
-            Err(refused) => {
+            Err(error) => {
                 state.drop_if_empty(&room);
-                return match refused {
-                    JoinError::Full => refuse(Close::RoomFull, Close::RoomFull.reason()),
+                return match error {
+                    JoinError::Full => reject(Close::RoomFull, Close::RoomFull.reason()),
                     JoinError::Superseded => {
-                        refuse(Close::TokenRefused, "a newer access token is already in use")
+                        reject(Close::TokenRefused, "a newer access token is already in use")
                     }
                     JoinError::RateLimited => {
-                        refuse(Close::Full, "this address enters the room too often, come back later")
+                        reject(Close::Full, "this address enters the room too often, come back later")
                     }
                 };
             }
         }
-        state.reentry.record_entry(name, entrant.address, entrant.minted);
-        Ok(Membership { room, alias, address: entrant.address, send_queue: outbox })
+        state.reentry.record_entry(name, request.address, request.minted);
+        Ok(Membership { room, alias, address: request.address, send_queue })
     }
 
-    /// Whether a token was the last that admitted this address to this room, and no end of that membership is
-    /// known. Then it admits it again, although it has expired.
+    /// Whether a token was the last one that admitted this address to this room, and the membership is not
+    /// known to have ended. Such a token admits the address again, although it has expired.
     pub(crate) fn is_last_token(&self, room: &RoomName, address: Address, minted: Ulid) -> bool {
         self.lock().reentry.is_last_token(room, address, minted, Instant::now())
     }
 
-    /// Gives a place back, if it was not taken over.
+    /// Removes a membership and frees its seat, unless a newer session has replaced it.
     pub(crate) fn leave(&self, membership: &Membership) {
         let mut state = self.lock();
         if membership.room.leave(membership.alias) {
@@ -152,7 +158,7 @@ impl Registry {
         }
     }
 
-    /// From now on, older tokens of this address do not admit it to this room.
+    /// Revokes the tokens of this address for this room that were minted at or before `minted_before`.
     pub(crate) fn revoke(&self, room: &RoomName, address: Address, minted_before: Ulid, now: Instant) {
         let mut state = self.lock();
         state.reentry.remove(room, address, minted_before);
@@ -170,19 +176,19 @@ impl Registry {
                 break;
             };
             let key = (room, address);
-            // A later revocation of the same address is forgotten in its own time.
+            // A later revocation of the same address expires by its own entry.
             if state.revoked.get(&key) == Some(&minted_before) {
                 state.revoked.remove(&key);
             }
         }
     }
 
-    /// Lets nobody in any more.
+    /// Rejects new members. Existing ones stay.
     pub(crate) fn stop_accepting(&self) {
         self.lock().draining = true;
     }
 
-    /// The same, and closes everybody's socket.
+    /// Rejects new members and closes all sockets.
     pub(crate) fn drain(&self) {
         let mut state = self.lock();
         state.draining = true;
@@ -203,12 +209,12 @@ impl Registry {
         self.lock().users
     }
 
-    /// Bytes of messages that queues hold.
+    /// Bytes of message slabs that are still referenced, by queues or by writes in progress.
     pub(crate) fn slab_bytes(&self) -> usize {
         self.node.slabs.get()
     }
 
-    /// Every room and how many are in it.
+    /// The number of members of each room.
     pub(crate) fn sizes(&self) -> Vec<(RoomName, usize)> {
         self.lock().rooms.values().map(|room| (room.name.clone(), room.members_count())).collect()
     }

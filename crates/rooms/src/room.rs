@@ -1,3 +1,5 @@
+//! One room: its members, and the batch of messages since the last flush.
+
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -13,7 +15,7 @@ use crate::{
     send_queue::{PushOutcome, SendQueue},
 };
 
-/// One room: who is in it, and what they said since the last tick.
+/// One room: its members, and the messages since the last flush.
 #[derive(Debug)]
 pub(crate) struct Room {
     pub(crate) name: RoomName,
@@ -21,7 +23,7 @@ pub(crate) struct Room {
     state: Mutex<State>,
 }
 
-/// What the rooms of a node share.
+/// Resources that the rooms of a node share.
 #[derive(Debug, Clone)]
 pub(crate) struct NodeResources {
     pub(crate) slabs: SlabBytes,
@@ -33,7 +35,7 @@ struct State {
     members: Vec<Member>,
     pending: BatchBuilder,
     egress: RoomEgress,
-    /// Waits for a tick.
+    /// The room is scheduled for a flush.
     dirty: bool,
 }
 
@@ -41,29 +43,31 @@ struct State {
 struct Member {
     alias: u32,
     address: Address,
-    /// Of the token that it entered with, if it did with one.
+    /// The ULID of the token that the member entered with; `None` if it signed a challenge.
     minted: Option<Ulid>,
     send_queue: Arc<SendQueue>,
-    /// Its join has been sent. Before that, only members that entered after it know of it.
+    /// Whether its join has been sent. Until then only members that entered after it know it, from their
+    /// welcome.
     announced: bool,
 }
 
-/// Somebody about to enter.
+/// An authenticated peer that enters a room.
 #[derive(Debug, Clone)]
 pub(crate) struct JoinRequest {
     pub(crate) address: Address,
+    /// The ULID of its token; `None` if it signed a challenge.
     pub(crate) minted: Option<Ulid>,
-    /// Its token has expired: it enters only where that token admitted it before.
+    /// Whether the token has expired. The peer then enters only if this token admitted it before.
     pub(crate) expired: bool,
 }
 
-/// From this size on a batch does not wait for the tick.
+/// A batch of this size or more is flushed at once.
 const LARGE_BATCH_BYTES: usize = 256 * 1024;
 
-/// Why somebody does not enter.
+/// The reason why a peer cannot enter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum JoinError {
-    /// No seat.
+    /// The room has no free seat.
     Full,
     /// The address is in the room with a newer token.
     Superseded,
@@ -88,27 +92,28 @@ impl Room {
         self.lock().members.iter().any(|member| member.address == address)
     }
 
-    /// Lets somebody in: it is welcomed, an older session of its address is kicked, and the others
-    /// hear of both at the next flush. `permit` is asked last. Gives whether somebody was replaced.
+    /// Adds a member. It is sent a welcome, an older session of its address is kicked, and the other members
+    /// are sent both changes with the next flush. `permit` is called last, so that it counts only successful
+    /// entries. Returns whether an older session was replaced.
     pub(crate) fn join(
         &self,
-        entrant: &JoinRequest,
+        request: &JoinRequest,
         alias: u32,
-        outbox: &Arc<SendQueue>,
+        send_queue: &Arc<SendQueue>,
         max_size: usize,
         permit: impl FnOnce() -> bool,
     ) -> Result<bool, JoinError> {
         let mut state = self.lock();
-        let older = state.members.iter().position(|member| member.address == entrant.address);
+        let older = state.members.iter().position(|member| member.address == request.address);
         match older {
-            Some(index) if state.members[index].minted > entrant.minted => return Err(JoinError::Superseded),
+            Some(index) if state.members[index].minted > request.minted => return Err(JoinError::Superseded),
             None if state.members.len() >= max_size => return Err(JoinError::Full),
             _ if !permit() => return Err(JoinError::RateLimited),
             _ => {}
         }
         if let Some(index) = older {
-            // The older socket receives all that precedes its kick, and the newer all that follows its
-            // welcome: a client that enters anew misses nothing.
+            // The older socket receives all messages before its kick, and the newer one all messages after
+            // its welcome: a client that reconnects misses none.
             if state.members[index].announced {
                 state.queue_batch(&self.node);
             }
@@ -119,18 +124,24 @@ impl Room {
         let peer_identities =
             state.members.iter().map(|member| (member.alias, member.address.to_string())).collect();
         let welcome = WsWelcome { alias, peer_identities };
-        outbox.push_single(packet_frame(&packet(Message::WelcomeMessage(welcome))));
-        // The newcomer hears nothing from before its welcome.
+        send_queue.push_single(packet_frame(&packet(Message::WelcomeMessage(welcome))));
+        // The new member receives no message from before its welcome.
         state.pending.set_newest_alias(alias);
-        let JoinRequest { address, minted, .. } = *entrant;
+        let JoinRequest { address, minted, .. } = *request;
         let join = WsPeerJoin { alias, address: address.to_string() };
         state.pending.push(alias, FrameKind::Reliable, &packet(Message::PeerJoinMessage(join)));
-        state.members.push(Member { alias, address, minted, send_queue: outbox.clone(), announced: false });
+        state.members.push(Member {
+            alias,
+            address,
+            minted,
+            send_queue: send_queue.clone(),
+            announced: false,
+        });
         Ok(older.is_some())
     }
 
-    /// Takes a member out, if it has not been replaced, and tells the others. Gives whether it was
-    /// there.
+    /// Removes a member, unless a newer session has replaced it, and queues its leave for the others. Returns
+    /// whether the member was present.
     pub(crate) fn leave(&self, alias: u32) -> bool {
         let mut state = self.lock();
         let Some(index) = state.members.iter().position(|member| member.alias == alias) else { return false };
@@ -139,7 +150,8 @@ impl Room {
         true
     }
 
-    /// Queues what a member said for all others. Whoever has left, or was replaced, says nothing.
+    /// Queues a message of a member for all others. A message of a member that has left or was replaced is
+    /// dropped.
     pub(crate) fn broadcast(&self, alias: u32, body: Bytes, unreliable: bool) {
         let update = WsPeerUpdate { from_alias: alias, body, unreliable };
         let mut state = self.lock();
@@ -153,31 +165,32 @@ impl Room {
         }
     }
 
-    /// Closes the socket of an address, unless it entered with a token minted later.
+    /// Closes the socket of an address, unless it entered with a token minted after `minted_before` or with a
+    /// signature. Returns whether it was closed.
     pub(crate) fn evict(&self, address: Address, minted_before: Ulid) -> bool {
         let state = self.lock();
-        let ended = state.members.iter().find(|member| {
+        let evicted = state.members.iter().find(|member| {
             member.address == address && member.minted.is_some_and(|minted| minted <= minted_before)
         });
-        if let Some(member) = ended {
+        if let Some(member) = evicted {
             member.send_queue.close(Close::Moved, Close::Moved.reason());
         }
-        ended.is_some()
+        evicted.is_some()
     }
 
-    /// Closes every socket.
+    /// Closes all sockets with one close code.
     pub(crate) fn close_all(&self, close: Close) {
         for member in &self.lock().members {
             member.send_queue.close(close, close.reason());
         }
     }
 
-    /// Marks the room as waiting for a tick; gives whether it was not.
+    /// Marks the room as scheduled for a flush; returns whether it was not yet.
     pub(crate) fn mark_dirty(&self) -> bool {
         !std::mem::replace(&mut self.lock().dirty, true)
     }
 
-    /// Sends on what was collected.
+    /// Queues the collected messages for each member.
     pub(crate) fn flush(&self) {
         let mut state = self.lock();
         state.dirty = false;
@@ -190,14 +203,15 @@ impl Room {
 }
 
 impl State {
-    /// Queues the leave of a member that has been taken out.
+    /// Adds the leave of a removed member to the batch.
     ///
-    /// If its join has not been sent and it said nothing reliable, neither join nor leave is sent:
-    /// the older members never hear of it. Newer ones know it from their welcome.
+    /// If its join has not been sent and it sent no reliable message, neither join nor leave is sent to the
+    /// older members, so they never learn of it. Newer members know it from their welcome and are sent the
+    /// leave.
     fn queue_leave(&mut self, member: &Member) {
         let alias = member.alias;
         let mut kind = FrameKind::Reliable;
-        // One reliable frame: its join.
+        // The one reliable frame is its join.
         if !member.announced && self.pending.reliable_count(alias) == 1 {
             self.pending.remove(alias);
             if !self.members.iter().any(|other| is_newer(other.alias, alias)) {
@@ -218,18 +232,18 @@ impl State {
                 PushOutcome::Whole => {}
                 PushOutcome::ReliableOnly => metrics::counter!("atoll_rooms_batches_cut_total").increment(1),
                 PushOutcome::Closed => {
-                    tracing::debug!(peer = %member.address, "closing, nothing more is queued")
+                    tracing::debug!(peer = %member.address, "the member is closing: the batch was not queued")
                 }
             }
         }
     }
 
-    /// Charges what is about to be sent, and drops the unreliable frames if a budget is spent.
+    /// Charges the batch to the egress budgets, and drops its unreliable frames if a budget is spent.
     fn drop_above_budget(&mut self, egress: &NodeEgress) {
         if egress.is_unlimited() {
             return;
         }
-        // A frame is for all members but its sender.
+        // Each frame is sent to all members but its sender.
         let recipients = self.members.len().saturating_sub(1) as u64;
         let reliable = self.pending.reliable_bytes() as u64;
         let unreliable = self.pending.bytes() as u64 - reliable;
@@ -244,12 +258,12 @@ impl State {
     }
 }
 
-/// Tells a member that it must go, in a packet that clients of the field know, and closes it.
-pub(crate) fn kick(outbox: &SendQueue, close: Close) {
+/// Kicks a member: sends the `WsKicked` packet, which clients of RFC-5 know, and closes the socket.
+pub(crate) fn kick(send_queue: &SendQueue, close: Close) {
     metrics::counter!("dcl_ws_rooms_kicks_total").increment(1);
     let kicked = WsKicked { reason: close.reason().to_owned() };
-    outbox.push_single(packet_frame(&packet(Message::PeerKicked(kicked))));
-    outbox.close(close, close.reason());
+    send_queue.push_single(packet_frame(&packet(Message::PeerKicked(kicked))));
+    send_queue.close(close, close.reason());
 }
 
 #[cfg(test)]

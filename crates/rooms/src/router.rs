@@ -1,3 +1,5 @@
+//! The HTTP endpoints of the room nodes.
+
 use std::{collections::BTreeMap, sync::Arc};
 
 use admission::Network;
@@ -32,10 +34,10 @@ struct EnterQuery {
     access_token: Option<String>,
 }
 
-/// Opens a socket into a room. Who it is comes after; refusals come as close frames, because that
-/// is what a browser can see.
+/// Opens a WebSocket to a room. The client authenticates on the socket, and rejections are sent as close
+/// frames, because a browser cannot read the response of a failed upgrade.
 async fn enter(
-    State(shared): State<Arc<Node>>,
+    State(node): State<Arc<Node>>,
     Extension(network): Extension<Network>,
     Path(room): Path<String>,
     Query(query): Query<EnterQuery>,
@@ -44,10 +46,10 @@ async fn enter(
     let Ok(room) = room.parse::<RoomName>() else {
         return (StatusCode::NOT_FOUND, Close::UnknownRoom.reason()).into_response();
     };
-    let permit = match shared.handshakes.acquire(network) {
+    let permit = match node.handshakes.acquire(network) {
         Ok(permit) => permit,
-        Err(full) => {
-            return (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "1")], full.to_string())
+        Err(error) => {
+            return (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "1")], error.to_string())
                 .into_response();
         }
     };
@@ -56,12 +58,12 @@ async fn enter(
         Err(refusal) => return refusal.into_response(),
     };
     let ws::Upgrade { response, stream } = upgrade;
-    let socket = shared.sockets.clone();
+    let socket = node.sockets.clone();
     tokio::spawn(async move {
         let _socket = socket;
         if let Some(stream) = stream.stream().await {
             metrics::counter!("dcl_ws_rooms_connections_total").increment(1);
-            member::serve(&shared, &room, query.access_token, permit, stream).await;
+            member::serve(&node, &room, query.access_token, permit, stream).await;
         }
     });
     response.map(|()| Body::empty())
@@ -91,26 +93,26 @@ struct NodeStatus {
     users: usize,
 }
 
-/// What the room nodes hold: all of them as if they were one, since while an island moves its room is on
-/// two.
+/// The members of each room, summed over all room nodes of the process: while an island moves, its room
+/// exists on two nodes.
 #[utoipa::path(get, path = "/rooms/status", tag = "presence", responses((status = 200, body = RoomsStatus)))]
 async fn rooms_status(State(nodes): State<Arc<[Arc<Node>]>>) -> impl IntoResponse {
     let mut rooms: BTreeMap<String, usize> = BTreeMap::new();
-    let mut each = Vec::new();
-    for shared in nodes.iter() {
-        let mut on_it = 0;
-        for (id, users) in shared.registry.sizes() {
+    let mut per_node = Vec::new();
+    for node in nodes.iter() {
+        let mut node_users = 0;
+        for (id, users) in node.registry.sizes() {
             *rooms.entry(id.to_string()).or_default() += users;
-            on_it += users;
+            node_users += users;
         }
-        each.push(NodeStatus { node: shared.settings.node.to_string(), users: on_it });
+        per_node.push(NodeStatus { node: node.settings.node.to_string(), users: node_users });
     }
     let status = RoomsStatus {
         ok: true,
-        node: each.first().map(|first| first.node.clone()).unwrap_or_default(),
+        node: per_node.first().map(|first| first.node.clone()).unwrap_or_default(),
         users: rooms.values().sum(),
         rooms: rooms.into_iter().map(|(id, users)| RoomStatus { id, users }).collect(),
-        nodes: if each.len() > 1 { each } else { Vec::new() },
+        nodes: if per_node.len() > 1 { per_node } else { Vec::new() },
     };
     Json(status)
 }

@@ -1,3 +1,5 @@
+//! The queue of frames that wait to be written to one member.
+
 use std::{
     collections::VecDeque,
     io::IoSlice,
@@ -11,17 +13,17 @@ use ws::{close_answer, close_frame};
 
 use crate::batch::{Batch, Fanout};
 
-/// Bounds of one member's queue, in bytes of memory. They are held against what waits already, so that
-/// one large batch ends nobody who keeps up.
+/// Limits of one member's queue, in bytes of memory. They are compared with the queue before a batch is
+/// added, so that one large batch does not close a reader that keeps up.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct QueueLimits {
-    /// Above this, unreliable frames are dropped.
+    /// If the queue is larger than this, unreliable frames are dropped.
     pub(crate) drop_unreliable_above: usize,
-    /// Above this, the member is closed as too slow.
+    /// If the queue is larger than this, the member is closed as too slow.
     pub(crate) close_above: usize,
 }
 
-/// What waits to be written to one member.
+/// The frames that wait to be written to one member, up to a close frame.
 #[derive(Debug)]
 pub(crate) struct SendQueue {
     queue: Mutex<Queue>,
@@ -33,11 +35,11 @@ pub(crate) struct SendQueue {
 #[derive(Debug, Default)]
 struct Queue {
     items: VecDeque<Item>,
-    /// Memory of the items, and of what was taken and is not written yet.
+    /// Memory of the items, and of the frames that were taken but not completely written.
     bytes: usize,
-    /// Its last item is a close frame, and nothing comes after it.
+    /// The last item is a close frame; no item may follow it.
     finished: bool,
-    /// Why, where the server ends it.
+    /// The close code, if the server closed the queue.
     close_reason: Option<Close>,
 }
 
@@ -47,7 +49,7 @@ enum Item {
     Single(Bytes),
 }
 
-/// What a frame for one member takes beside its bytes: the allocation's header and the item.
+/// Memory of a single frame beside its bytes: the header of the allocation and the item.
 const SINGLE_OVERHEAD: usize = 128;
 
 impl Item {
@@ -59,34 +61,35 @@ impl Item {
     }
 }
 
-/// How a batch was taken in.
+/// The result of queueing a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum PushOutcome {
+    /// Queued with all its frames.
     Whole,
-    /// Without its unreliable frames: the reader is slow.
+    /// Queued without its unreliable frames, because the reader is slow.
     ReliableOnly,
-    /// Not at all: the member is, or now gets, closed.
+    /// Not queued: the member is closed, or is being closed as too slow.
     Closed,
 }
 
-/// What was taken to be written.
+/// Frames that were taken from the queue to be written.
 #[derive(Debug, Default)]
 pub(crate) struct PendingWrite {
-    /// In order.
+    /// In queue order.
     pub(crate) slices: Slices,
-    /// How many frames of others are among them.
+    /// The number of frames of other members among them.
     pub(crate) relayed_frames: u64,
     memory_bytes: usize,
-    /// Nothing comes after it.
+    /// Nothing follows them: the last frame is a close frame.
     pub(crate) is_last: bool,
 }
 
 impl SendQueue {
-    pub(crate) fn new(bounds: QueueLimits) -> Self {
-        Self { queue: Mutex::default(), limits: bounds, ready: Notify::new(), close_notify: Notify::new() }
+    pub(crate) fn new(limits: QueueLimits) -> Self {
+        Self { queue: Mutex::default(), limits, ready: Notify::new(), close_notify: Notify::new() }
     }
 
-    /// Queues the frames of a tick.
+    /// Queues a batch.
     pub(crate) fn push_batch(&self, fanout: &Fanout) -> PushOutcome {
         let mut queue = self.lock();
         if queue.finished {
@@ -122,7 +125,7 @@ impl SendQueue {
         self.ready.notify_one();
     }
 
-    /// Ends the queue: what waits is still written, then the close frame, and nothing more.
+    /// Closes the queue: the queued frames are still written, then the close frame, and nothing more.
     pub(crate) fn close(&self, close: Close, reason: &str) {
         let mut queue = self.lock();
         if !queue.finished {
@@ -145,7 +148,7 @@ impl SendQueue {
         queue.finished = true;
     }
 
-    /// Ends the queue with the answer to the client's close frame.
+    /// Closes the queue with the reply to the client's close frame.
     pub(crate) fn answer_close(&self, code: Option<u16>) {
         let mut queue = self.lock();
         if !queue.finished {
@@ -153,12 +156,12 @@ impl SendQueue {
         }
     }
 
-    /// Whether the queue has been ended, by either side.
+    /// Whether the queue has been closed, by either side.
     pub(crate) fn is_finished(&self) -> bool {
         self.lock().finished
     }
 
-    /// Ends the queue for a reader that takes nothing: nothing more is written.
+    /// Closes the queue of a reader that reads nothing: the queued frames are dropped.
     pub(crate) fn abandon(&self) {
         let mut queue = self.lock();
         if !queue.finished {
@@ -166,12 +169,12 @@ impl SendQueue {
         }
     }
 
-    /// Why the queue has been ended, if it has.
+    /// The close code, if the server closed the queue.
     pub(crate) fn close_reason(&self) -> Option<Close> {
         self.lock().close_reason
     }
 
-    /// Waits until the queue has been ended, and says why it was.
+    /// Waits until the server has closed the queue, and returns the close code.
     pub(crate) async fn closed(&self) -> Close {
         loop {
             if let Some(close) = self.lock().close_reason {
@@ -181,12 +184,12 @@ impl SendQueue {
         }
     }
 
-    /// Waits until there is something to write for `alias`, and takes all of it.
+    /// Waits until there are frames for `alias`, and takes all of them.
     pub(crate) async fn take(&self, alias: u32) -> PendingWrite {
         loop {
-            let taken = self.try_take(alias);
-            if !taken.slices.0.is_empty() || taken.is_last {
-                return taken;
+            let pending = self.try_take(alias);
+            if !pending.slices.0.is_empty() || pending.is_last {
+                return pending;
             }
             self.ready.notified().await;
         }
@@ -194,24 +197,26 @@ impl SendQueue {
 
     fn try_take(&self, alias: u32) -> PendingWrite {
         let mut queue = self.lock();
-        let mut taken = PendingWrite { is_last: queue.finished, ..PendingWrite::default() };
+        let mut pending = PendingWrite { is_last: queue.finished, ..PendingWrite::default() };
         for item in queue.items.drain(..) {
-            taken.memory_bytes += item.memory_bytes();
+            pending.memory_bytes += item.memory_bytes();
             match item {
-                Item::Shared(batch) => taken.relayed_frames += batch.slices_for(alias, &mut taken.slices.0),
-                Item::Single(frame) => taken.slices.0.push_back(frame),
+                Item::Shared(batch) => {
+                    pending.relayed_frames += batch.slices_for(alias, &mut pending.slices.0)
+                }
+                Item::Single(frame) => pending.slices.0.push_back(frame),
             }
         }
-        if taken.slices.0.is_empty() {
-            // All of it was the member's own.
-            queue.bytes -= taken.memory_bytes;
+        if pending.slices.0.is_empty() {
+            // All frames came from the member itself, so nothing will be written.
+            queue.bytes -= pending.memory_bytes;
         }
-        taken
+        pending
     }
 
-    /// Says that what was taken has been written.
-    pub(crate) fn mark_written(&self, taken: &PendingWrite) {
-        self.lock().bytes -= taken.memory_bytes;
+    /// Frees the memory of taken frames after they have been written.
+    pub(crate) fn mark_written(&self, pending: &PendingWrite) {
+        self.lock().bytes -= pending.memory_bytes;
     }
 
     fn lock(&self) -> MutexGuard<'_, Queue> {
@@ -219,7 +224,7 @@ impl SendQueue {
     }
 }
 
-/// Slices that are written with as few system calls as the kernel takes.
+/// Slices that are written with vectored writes, as many at a time as the kernel accepts.
 #[derive(Debug, Default)]
 pub(crate) struct Slices(VecDeque<Bytes>);
 
@@ -234,8 +239,8 @@ impl Buf for Slices {
 
     fn chunks_vectored<'a>(&'a self, out: &mut [IoSlice<'a>]) -> usize {
         let mut filled = 0;
-        for (place, slice) in out.iter_mut().zip(&self.0) {
-            *place = IoSlice::new(slice);
+        for (target, slice) in out.iter_mut().zip(&self.0) {
+            *target = IoSlice::new(slice);
             filled += 1;
         }
         filled
@@ -263,81 +268,82 @@ mod tests {
     use super::*;
     use crate::batch::{BatchBuilder, FrameKind, SlabBytes, packet};
 
-    const BOUNDS: QueueLimits = QueueLimits { drop_unreliable_above: 500, close_above: 1_000 };
+    const LIMITS: QueueLimits = QueueLimits { drop_unreliable_above: 500, close_above: 1_000 };
 
     /// Queues a batch of one frame.
-    fn push(outbox: &SendQueue, reliable: bool, body: usize) -> PushOutcome {
+    fn push(queue: &SendQueue, reliable: bool, body: usize) -> PushOutcome {
         let (mut builder, slabs) = (BatchBuilder::default(), SlabBytes::default());
         builder.set_newest_alias(2);
         let body = vec![0; body].into();
         let update = WsPeerUpdate { from_alias: 2, body, unreliable: !reliable };
         let kind = if reliable { FrameKind::Reliable } else { FrameKind::Unreliable };
         builder.push(2, kind, &packet(Message::PeerUpdateMessage(update)));
-        outbox.push_batch(&Fanout::new(builder.take(&slabs).unwrap(), &slabs))
+        queue.push_batch(&Fanout::new(builder.take(&slabs).unwrap(), &slabs))
     }
 
     #[tokio::test]
     async fn slow_reader_loses_unreliable_frames_and_then_is_closed() {
-        let outbox = SendQueue::new(BOUNDS);
-        assert_eq!(push(&outbox, false, 600), PushOutcome::Whole);
-        assert_eq!(push(&outbox, false, 400), PushOutcome::ReliableOnly);
-        assert_eq!(push(&outbox, true, 400), PushOutcome::Whole);
-        assert_eq!(push(&outbox, false, 400), PushOutcome::ReliableOnly, "nothing that it must not miss");
-        assert_eq!(push(&outbox, true, 400), PushOutcome::Closed);
-        assert_eq!(outbox.closed().await, Close::TooSlow);
-        let mut taken = outbox.take(1).await;
-        assert!(taken.is_last);
-        assert_eq!((taken.relayed_frames, taken.slices.0.len()), (0, 1), "only the close frame is left");
-        assert_eq!(taken.slices.copy_to_bytes(4)[2..], Close::TooSlow.code().to_be_bytes());
-        assert_eq!(push(&outbox, true, 1), PushOutcome::Closed);
+        let queue = SendQueue::new(LIMITS);
+        assert_eq!(push(&queue, false, 600), PushOutcome::Whole);
+        assert_eq!(push(&queue, false, 400), PushOutcome::ReliableOnly);
+        assert_eq!(push(&queue, true, 400), PushOutcome::Whole);
+        assert_eq!(push(&queue, false, 400), PushOutcome::ReliableOnly, "only unreliable frames are dropped");
+        assert_eq!(push(&queue, true, 400), PushOutcome::Closed);
+        assert_eq!(queue.closed().await, Close::TooSlow);
+        let mut pending = queue.take(1).await;
+        assert!(pending.is_last);
+        assert_eq!((pending.relayed_frames, pending.slices.0.len()), (0, 1), "only the close frame remains");
+        assert_eq!(pending.slices.copy_to_bytes(4)[2..], Close::TooSlow.code().to_be_bytes());
+        assert_eq!(push(&queue, true, 1), PushOutcome::Closed);
     }
 
     #[tokio::test]
     async fn taken_frames_count_until_they_are_written() {
-        let outbox = SendQueue::new(BOUNDS);
-        push(&outbox, true, 600);
-        let taken = outbox.take(1).await;
-        assert_eq!(push(&outbox, false, 400), PushOutcome::ReliableOnly);
-        outbox.mark_written(&taken);
-        assert_eq!(push(&outbox, false, 400), PushOutcome::Whole);
+        let queue = SendQueue::new(LIMITS);
+        push(&queue, true, 600);
+        let pending = queue.take(1).await;
+        assert_eq!(push(&queue, false, 400), PushOutcome::ReliableOnly);
+        queue.mark_written(&pending);
+        assert_eq!(push(&queue, false, 400), PushOutcome::Whole);
     }
 
     #[tokio::test]
     async fn large_batch_does_not_close_a_reader_that_keeps_up() {
-        let outbox = SendQueue::new(BOUNDS);
+        let queue = SendQueue::new(LIMITS);
         for reliable in [true, false] {
-            assert_eq!(push(&outbox, reliable, 10_000), PushOutcome::Whole);
-            outbox.mark_written(&outbox.take(1).await);
+            assert_eq!(push(&queue, reliable, 10_000), PushOutcome::Whole);
+            queue.mark_written(&queue.take(1).await);
         }
     }
 
     #[tokio::test]
     async fn queued_frames_are_written_before_the_close_frame() {
-        let outbox = SendQueue::new(BOUNDS);
-        push(&outbox, true, 10);
-        outbox.close(Close::Moved, "away");
-        outbox.close(Close::TooSlow, "only the first counts");
-        let taken = outbox.take(1).await;
-        assert_eq!((taken.relayed_frames, taken.slices.0.len(), taken.is_last), (1, 2, true));
-        assert_eq!(outbox.closed().await, Close::Moved);
+        let queue = SendQueue::new(LIMITS);
+        push(&queue, true, 10);
+        queue.close(Close::Moved, "away");
+        queue.close(Close::TooSlow, "only the first counts");
+        let pending = queue.take(1).await;
+        assert_eq!((pending.relayed_frames, pending.slices.0.len(), pending.is_last), (1, 2, true));
+        assert_eq!(queue.closed().await, Close::Moved);
     }
 
     #[tokio::test]
     async fn batches_of_own_frames_free_their_queue_bytes() {
-        let outbox = SendQueue::new(BOUNDS);
+        let queue = SendQueue::new(LIMITS);
         for _ in 0..100 {
-            assert_eq!(push(&outbox, true, 400), PushOutcome::Whole);
-            assert!(!outbox.try_take(2).is_last);
+            assert_eq!(push(&queue, true, 400), PushOutcome::Whole);
+            assert!(!queue.try_take(2).is_last);
         }
-        assert_eq!(outbox.lock().bytes, 0);
+        assert_eq!(queue.lock().bytes, 0);
     }
+
     #[test]
     fn small_single_frames_reach_the_limit() {
-        let outbox = SendQueue::new(BOUNDS);
+        let queue = SendQueue::new(LIMITS);
         let fits = (0..100).take_while(|_| {
-            outbox.push_single(Bytes::from_static(&[0x8a, 0]));
-            !outbox.is_finished()
+            queue.push_single(Bytes::from_static(&[0x8a, 0]));
+            !queue.is_finished()
         });
-        assert_eq!(fits.count(), BOUNDS.close_above / (SINGLE_OVERHEAD + 2) + 1);
+        assert_eq!(fits.count(), LIMITS.close_above / (SINGLE_OVERHEAD + 2) + 1);
     }
 }

@@ -1,3 +1,5 @@
+//! The room nodes of one process.
+
 use std::sync::{Arc, atomic::AtomicU32};
 
 use admission::Verifier;
@@ -17,79 +19,79 @@ use crate::{
 #[derive(Clone)]
 pub struct Rooms(Arc<[Arc<Node>]>);
 
-/// What the room nodes of a process have to hear.
+/// The subscriptions of the room nodes of a process.
 pub struct Subscriptions(Vec<node::NodeSubscriptions>);
 
 impl Rooms {
-    /// A node for each of these settings; all of them take tokens of `tokens` and chains of
-    /// `verifier`.
+    /// Creates a node for each of `settings`. All of them accept the tokens that `tokens` verifies and the
+    /// auth chains that `verifier` verifies.
     pub fn new(
         settings: impl IntoIterator<Item = Settings>,
         tokens: ws_room::Verifier,
         verifier: Verifier,
     ) -> Self {
-        // Aliases start at 1: in proto3 a 0 looks like a field that is not there. No two members of
-        // a process have the same.
-        let (tokens, aliases) = (Arc::new(tokens), Arc::new(AtomicU32::new(1)));
+        // Aliases start at 1: in proto3 a 0 cannot be distinguished from a missing field. They are unique
+        // within the process.
+        let (tokens, next_alias) = (Arc::new(tokens), Arc::new(AtomicU32::new(1)));
         let node =
-            |settings| Arc::new(Node::new(settings, tokens.clone(), verifier.clone(), aliases.clone()));
+            |settings| Arc::new(Node::new(settings, tokens.clone(), verifier.clone(), next_alias.clone()));
         Self(settings.into_iter().map(node).collect())
     }
 
-    /// The endpoints `/rooms/{room}`, each under its node's path.
+    /// The endpoints `/rooms/{room}`, each under the path of its node.
     pub fn router(&self) -> Router {
         router::router(&self.0)
     }
 
-    /// The endpoint `/rooms/status` of all nodes, with its description.
+    /// The endpoint `/rooms/status` for all nodes, with its OpenAPI description.
     pub fn status_router(&self) -> OpenApiRouter {
         router::status_router(&self.0)
     }
 
-    /// What each node has to hear from now on, for [`Rooms::run`].
+    /// Subscribes each node to the messages that [`Rooms::run`] needs.
     pub fn subscribe(&self, bus: &Bus) -> Subscriptions {
         Subscriptions(self.0.iter().map(|node| node.subscribe(bus)).collect())
     }
 
-    /// Sends on what members say, announces the nodes, and ends memberships. Does not return, unless
-    /// another process on the bus has the name of one of them: each listens for a while before it
-    /// announces itself.
-    pub async fn run(&self, bus: Bus, Subscriptions(inbound): Subscriptions) -> Result<(), NameTaken> {
+    /// Runs the nodes: they flush rooms, announce themselves and end memberships. Returns an error if another
+    /// process on the bus has the name of one of them; each node waits for a quiet period before its first
+    /// announcement. Otherwise it returns only if a node panics.
+    pub async fn run(&self, bus: Bus, Subscriptions(subscriptions): Subscriptions) -> Result<(), NameTaken> {
         let mut nodes = JoinSet::new();
-        for (node, inbound) in self.0.iter().cloned().zip(inbound) {
+        for (node, subscriptions) in self.0.iter().cloned().zip(subscriptions) {
             let bus = bus.clone();
-            nodes.spawn(async move { node.run(bus, inbound).await });
+            nodes.spawn(async move { node.run(bus, subscriptions).await });
         }
         match nodes.join_next().await {
-            Some(Ok(ended)) => ended,
-            // A node that panics ends the role.
+            Some(Ok(result)) => result,
+            // A panic in a node ends the whole role.
             _ => Ok(()),
         }
     }
 
-    /// Whether all nodes have announced themselves, so that people may be sent to them.
+    /// Whether all nodes have announced themselves, so that the director may assign islands to them.
     pub fn have_announced(&self) -> bool {
         self.0.iter().all(|node| node.has_announced())
     }
 
-    /// Stops letting people in, and says so on the bus: the director moves islands to other nodes, if
-    /// there are any, and those who are in follow.
+    /// Stops accepting members and announces that. The director then moves islands to other nodes, if there
+    /// are any, and the members follow.
     pub fn stop_accepting(&self, bus: &Bus) {
         self.0.iter().for_each(|node| node.stop_accepting(bus));
     }
 
-    /// Stops letting people in, tells those who are in to come back elsewhere, and says so on the
-    /// bus. Their sockets close as soon as what is queued has been written.
+    /// Stops accepting members, announces that, and closes all sockets with a code that lets clients
+    /// reconnect. Each socket closes as soon as its queued frames have been written.
     pub fn drain(&self, bus: &Bus) {
         self.0.iter().for_each(|node| node.drain(bus));
     }
 
-    /// How many sockets are open: in a room, on their way in, or on their way out.
+    /// The number of open sockets: during the handshake, in a room, or while closing.
     pub fn sockets_count(&self) -> usize {
         self.sum(Node::sockets_count)
     }
 
-    /// Sets the gauges to what holds now, on all nodes together.
+    /// Sets the gauges to the current sums over all nodes.
     pub fn observe(&self) {
         let rooms = self.sum(|node| node.registry.sizes().len());
         metrics::gauge!("dcl_ws_rooms_count").set(rooms as f64);
@@ -100,7 +102,7 @@ impl Rooms {
         metrics::gauge!("atoll_rooms_slab_bytes").set(queued as f64);
     }
 
-    fn sum(&self, of: impl Fn(&Node) -> usize) -> usize {
-        self.0.iter().map(|node| of(node)).sum()
+    fn sum(&self, count: impl Fn(&Node) -> usize) -> usize {
+        self.0.iter().map(|node| count(node)).sum()
     }
 }

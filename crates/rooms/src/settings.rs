@@ -1,69 +1,71 @@
+//! The settings of a room node.
+
 use std::time::Duration;
 
 use admission::ConnectionLimits;
 use protocol::{NodeName, RoomName, RoomPattern};
 
-/// What a room node is told at start.
+/// The settings of a room node.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// The node's name on the bus.
     pub node: NodeName,
-    /// Where clients reach the process: `ws://host:port` or `wss://host`.
+    /// The URL at which clients reach the process: `ws://host:port` or `wss://host`.
     pub public_url: String,
-    /// Where the node is below that: nothing, or a path such as `/nodes/rooms-2`. No two nodes of a
-    /// process have the same.
+    /// The path of the node below `public_url`: empty, or a path such as `/nodes/rooms-2`. It is unique
+    /// within the process.
     pub path: String,
-    /// The most members that an island is given here.
+    /// The most members of an island that the director assigns to this node.
     pub max_island_size: u32,
-    /// The most members of one room. Higher than `max_island_size`, because those who leave an
-    /// island stay in its room for the grace.
+    /// The most members of one room. Higher than `max_island_size`, because peers that leave an island stay
+    /// in its room for the grace.
     pub max_room_size: usize,
     /// The most members on the whole node.
     pub max_users: usize,
-    /// Rooms that are entered with a wallet's signature instead of a token.
+    /// Rooms that clients enter with a wallet's signature instead of a token.
     pub open_rooms: Vec<RoomPattern>,
-    /// A room that clients are sent to by name: how many seats it has left is announced with those
-    /// of the node.
+    /// A room to which clients are assigned by name. Its free seats are announced together with those of the
+    /// node.
     pub fixed_room: Option<RoomName>,
-    /// How long frames are collected before they are sent on together.
+    /// How long frames are collected before they are sent together.
     pub flush_interval: Duration,
-    /// How often one address may enter one room in a minute; a third of that at once.
+    /// Entries of one address to one room allowed per minute; a third of them at once.
     pub entries_per_minute: u32,
-    /// Whether a challenge reports that its address is in the room already.
+    /// Whether a challenge reports that its address is already in the room.
     pub tell_connected: bool,
-    /// Bytes a second that one room may send to all its members together; above, its unreliable
-    /// messages are dropped. 0 is no limit.
+    /// Bytes a second that one room may send to all its members together. Above this, its unreliable messages
+    /// are dropped. 0 is no limit.
     pub max_room_egress_bytes_per_second: u64,
-    /// The same, for all rooms together; each room that sends keeps an equal share. 0 is no limit.
+    /// The same for all rooms together. Each room that sends has an equal share. 0 is no limit.
     pub max_node_egress_bytes_per_second: u64,
-    /// How long the whole of an entry may take.
+    /// Time limit for the whole handshake.
     pub handshake_timeout: Duration,
-    /// How many sockets may be entering, and how often one network may begin to.
+    /// Limits of concurrent handshakes, and of the handshake rate of one network.
     pub handshakes: ConnectionLimits,
-    /// A client from which nothing arrived for so long is pinged; after three such intervals it is closed.
+    /// A client that sent nothing for this long is pinged; after three such intervals it is closed.
     pub ping_interval: Duration,
     /// How long a socket stays open after its address left the island.
     pub grace: Duration,
-    /// How long a token admits, so that a revocation is remembered as long.
+    /// The validity of a token. A revocation is kept as long.
     pub token_ttl: Duration,
-    /// How long a socket may take nothing of what is written to it.
+    /// A member that reads nothing for this long is closed.
     pub write_timeout: Duration,
-    /// The queue of one member, in bytes: unreliable messages are dropped when it is half full,
-    /// the member is closed when it is full.
+    /// Limit of the queue of one member, in bytes. Unreliable messages are dropped when it is half full; the
+    /// member is closed when it is full.
     pub queue_bytes: usize,
-    /// Messages that one member may send in a second; above, its unreliable ones are dropped, and others wait.
+    /// Messages a second that one member may send. Above this, unreliable ones are dropped and others wait.
     pub messages_per_second: u32,
-    /// Bytes that one member may send in a second; above, the same holds.
+    /// Bytes a second that one member may send. Above this, the same applies.
     pub bytes_per_second: u32,
 }
 
 impl Settings {
-    /// Where clients reach the node, as it announces it.
+    /// The URL of the node, as it announces it.
     pub(crate) fn node_url(&self) -> String {
         format!("{}{}", self.public_url, self.path)
     }
 
-    /// Whether a room is entered without a token.
+    /// Whether clients enter a room with a signature instead of a token.
     pub(crate) fn is_open(&self, room: &RoomName) -> bool {
         self.open_rooms.iter().any(|pattern| pattern.matches(room))
     }

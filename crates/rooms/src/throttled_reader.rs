@@ -1,3 +1,5 @@
+//! A frame reader that applies the rate limits of one client.
+
 use admission::Throttle;
 use tokio::{
     io::AsyncRead,
@@ -5,38 +7,39 @@ use tokio::{
 };
 use ws::{FrameReader, ReadError, Received};
 
-/// Reads the frames of one client, and holds them to its pace, from its first frame on.
+/// Reads the frames of one client within its rate limits, from the first frame on.
 ///
-/// Every frame counts, with or without data, so that no kind of frame is a way around the pace. A frame has to be
-/// read before it is known whether it may be dropped. So there are two bounds: a frame that must not be dropped
-/// waits for its turn ([`Self::acquire`]), and the next one is not read meanwhile; one that may be dropped is, instead
-/// of waiting ([`Self::try_acquire`]). All frames together are read no faster than [`READ_FACTOR`] times the rate,
-/// so that a flood of frames that are dropped costs a bounded share of a core; above that the client's own
-/// connection fills up.
+/// Every frame counts, with or without data, so that no kind of frame evades the limits. A frame must be read
+/// before it is known whether it may be dropped, so there are two limits. A frame that must not be dropped
+/// waits until the rate allows it ([`Self::acquire`]), and the next one is not read meanwhile; one that may
+/// be dropped is dropped instead ([`Self::try_acquire`]). All frames together are read no faster than
+/// [`READ_FACTOR`] times the rate, so that a flood of dropped frames costs a bounded share of a core; above
+/// that the client's own connection applies backpressure.
 #[derive(Debug)]
 pub(crate) struct ThrottledReader<R> {
     reader: FrameReader<R>,
     throttle: Throttle,
-    /// The bound of all frames that are read.
+    /// The limit of all frames that are read, including those that are dropped.
     read_throttle: Throttle,
-    /// When the next frame may be read, if that is not now.
+    /// The time before which the next frame must not be read; `None` if it may be read at once.
     read_at: Option<Instant>,
-    /// When the last frame was taken, or the last wait ended.
+    /// When the last frame was read, or the last wait for the rate ended.
     active_at: Instant,
 }
 
-/// How many times the rate of a client is read of it: a dropped frame costs a tenth of a delivered one.
+/// All frames of a client are read at up to this many times its rate: a dropped frame costs a tenth of a
+/// delivered one.
 pub(crate) const READ_FACTOR: u32 = 10;
 
 impl<R: AsyncRead + Unpin> ThrottledReader<R> {
-    pub(crate) fn new(stream: R, pace: Throttle) -> Self {
+    pub(crate) fn new(stream: R, throttle: Throttle) -> Self {
         let (reader, now) = (FrameReader::new(stream, protocol::MAX_MESSAGE_BYTES), Instant::now());
-        let reads = pace.scaled(READ_FACTOR, now);
-        Self { reader, throttle: pace, read_throttle: reads, read_at: None, active_at: now }
+        let read_throttle = throttle.scaled(READ_FACTOR, now);
+        Self { reader, throttle, read_throttle, read_at: None, active_at: now }
     }
 
-    /// Reads the next frame, not before the read bound allows it. The caller then lets it pass, or drops it.
-    /// Cancel-safe.
+    /// Reads the next frame, not before the read limit allows it. The caller then acquires the rate for it,
+    /// or drops it. Cancel-safe.
     pub(crate) async fn next(&mut self) -> Result<Received, ReadError> {
         if let Some(at) = self.read_at {
             time::sleep_until(at).await;
@@ -49,14 +52,14 @@ impl<R: AsyncRead + Unpin> ThrottledReader<R> {
         Ok(received)
     }
 
-    /// Reads the next frame and lets it pass. Not cancel-safe.
+    /// Reads the next frame and waits until the rate allows it. Not cancel-safe.
     pub(crate) async fn next_throttled(&mut self) -> Result<Received, ReadError> {
         let received = self.next().await?;
         self.acquire(charged_bytes(&received)).await;
         Ok(received)
     }
 
-    /// Waits until a frame of so many bytes of payload may pass, and counts it.
+    /// Waits until the rate allows a frame with `bytes` of payload, and charges it.
     pub(crate) async fn acquire(&mut self, bytes: usize) {
         if let Some(at) = self.throttle.wait_until(Instant::now()) {
             time::sleep_until(at).await;
@@ -65,18 +68,19 @@ impl<R: AsyncRead + Unpin> ThrottledReader<R> {
         self.throttle.charge(bytes, Instant::now());
     }
 
-    /// Counts a frame of so many bytes of payload if it may pass now, and returns whether it may.
+    /// Charges a frame with `bytes` of payload if the rate allows it now; returns whether it does.
     pub(crate) fn try_acquire(&mut self, bytes: usize) -> bool {
         let now = Instant::now();
-        let passes = self.throttle.wait_until(now).is_none();
-        if passes {
+        let is_allowed = self.throttle.wait_until(now).is_none();
+        if is_allowed {
             self.throttle.charge(bytes, now);
         }
-        passes
+        is_allowed
     }
 
-    /// Until when the client is known to be active: when bytes or frames were taken last, or, while the read bound
-    /// delays the next read, the end of that delay. What waits unread is not held against the client.
+    /// The time until which the client counts as active: when bytes or frames were last read, or, while the
+    /// read limit delays the next read, the end of that delay. Unread bytes in the socket do not count as
+    /// silence of the client.
     pub(crate) fn active_until(&self) -> Instant {
         self.active_at.max(self.reader.last_read_at()).max(self.read_at.unwrap_or(self.active_at))
     }
@@ -87,7 +91,7 @@ impl<R: AsyncRead + Unpin> ThrottledReader<R> {
     }
 }
 
-/// The bytes of payload that a frame costs beside its own cost as a frame.
+/// The payload bytes that are charged for a frame. The frame itself is charged as one message.
 pub(crate) fn charged_bytes(received: &Received) -> usize {
     match received {
         Received::Binary(message) => message.len(),

@@ -1,4 +1,4 @@
-//! The yardstick: a room as it is usually written, without limits, tokens or a second thought.
+//! The baseline: a room as it is usually written, without limits or tokens.
 
 use std::{
     collections::HashMap,

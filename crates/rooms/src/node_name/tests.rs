@@ -1,3 +1,5 @@
+//! Unique node names: quiet period, repeated and draining announcements, and a node that waits for the check.
+
 use std::sync::Arc;
 
 use admission::{ConnectionLimits, Verifier};
@@ -27,10 +29,10 @@ fn announce(bus: &Bus, node: &str, public_url: &str, draining: bool) {
     bus.publish(&subject, Headers::default(), announcement.encode_to_vec());
 }
 
-/// What comes of a claim while this is announced, a second between one and the next.
+/// The result of the check while these announcements are published, one a second.
 async fn ensure_unique_while_announced(announced: &[(&str, &str, bool)]) -> Result<(), NameTaken> {
     let bus = Bus::in_process();
-    let mut claim = name_guard(&bus);
+    let mut guard = name_guard(&bus);
     let others = async {
         for &(node, public_url, draining) in announced {
             announce(&bus, node, public_url, draining);
@@ -39,7 +41,7 @@ async fn ensure_unique_while_announced(announced: &[(&str, &str, bool)]) -> Resu
         future::pending::<()>().await;
     };
     tokio::select! {
-        settled = claim.ensure_unique() => settled,
+        result = guard.ensure_unique() => result,
         () = others => unreachable!(),
     }
 }
@@ -49,7 +51,7 @@ async fn name_is_free_after_a_quiet_announcement_interval() {
     let began = Instant::now();
     assert_eq!(ensure_unique_while_announced(&[]).await, Ok(()));
     assert!(began.elapsed() > ANNOUNCE_INTERVAL);
-    // Its own address is its own, whoever was there; another name is nobody's business.
+    // An announcement with the node's own URL is no conflict, and neither is one with another name.
     let others = [("rooms-1", OWN, false), ("rooms-2", OTHER, false)];
     assert_eq!(ensure_unique_while_announced(&others.repeat(3)).await, Ok(()));
 }
@@ -58,9 +60,12 @@ async fn name_is_free_after_a_quiet_announcement_interval() {
 async fn name_announced_repeatedly_elsewhere_is_taken() {
     let taken = ensure_unique_while_announced(&[("rooms-1", OTHER, false); 2]).await.unwrap_err();
     assert_eq!((taken.node.as_str(), &*taken.url), ("rooms-1", OTHER));
-    let told = taken.to_string();
-    assert!(told.contains("rooms-1") && told.contains(OTHER) && told.contains("rooms.node"), "{told}");
-    // The second word may come long after the silence would have ended, had there been no first one.
+    let message = taken.to_string();
+    assert!(
+        message.contains("rooms-1") && message.contains(OTHER) && message.contains("rooms.node"),
+        "{message}"
+    );
+    // The second announcement may arrive after the quiet period would have ended without the first one.
     let late = [("rooms-1", OWN, false), ("rooms-1", OTHER, false), ("rooms-1", OTHER, false)];
     assert!(ensure_unique_while_announced(&late).await.is_err());
 }
@@ -68,7 +73,7 @@ async fn name_announced_repeatedly_elsewhere_is_taken() {
 #[tokio::test(start_paused = true)]
 async fn single_or_draining_announcement_does_not_take_the_name() {
     assert_eq!(ensure_unique_while_announced(&[("rooms-1", OTHER, false)]).await, Ok(()));
-    // It drains.
+    // A draining process is no conflict.
     assert_eq!(ensure_unique_while_announced(&[("rooms-1", OTHER, true); 4]).await, Ok(()));
     let last = [("rooms-1", OTHER, false), ("rooms-1", OTHER, true), ("rooms-1", OTHER, true)];
     assert_eq!(ensure_unique_while_announced(&last).await, Ok(()));
@@ -100,12 +105,15 @@ fn node() -> Node {
 async fn node_announces_nothing_before_the_name_check_passed() {
     let (bus, node) = (Bus::in_process(), node());
     let mut announcements = bus.subscribe("test", &[subject::TRANSPORT_ANNOUNCEMENTS], 16);
-    let inbound = NodeSubscriptions { name_guard: Some(name_guard(&bus)), ..node.subscribe(&bus) };
-    let story = async {
+    let subscriptions = NodeSubscriptions { name_guard: Some(name_guard(&bus)), ..node.subscribe(&bus) };
+    let scenario = async {
         sleep(QUIET_PERIOD / 2).await;
         assert!(!node.has_announced());
         node.stop_accepting(&bus);
-        assert!(announcements.try_next().is_none(), "another may have the name, and drains not");
+        assert!(
+            announcements.try_next().is_none(),
+            "nothing is announced while another process may have the name"
+        );
         sleep(QUIET_PERIOD).await;
         assert!(node.has_announced());
         let announcement = announcements.next().await.unwrap();
@@ -113,7 +121,7 @@ async fn node_announces_nothing_before_the_name_check_passed() {
         assert_eq!((&*announcement.public_url, announcement.draining), (OWN, true));
     };
     tokio::select! {
-        () = story => {}
-        ended = node.run(bus.clone(), inbound) => panic!("{ended:?}"),
+        () = scenario => {}
+        result = node.run(bus.clone(), subscriptions) => panic!("{result:?}"),
     }
 }

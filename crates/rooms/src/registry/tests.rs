@@ -1,3 +1,5 @@
+//! The registry: limits, replacement, revocation, egress, slow readers and re-entry.
+
 use bytes::Buf;
 use protocol::{
     Message as _,
@@ -6,13 +8,13 @@ use protocol::{
 
 use super::*;
 
-const BOUNDS: QueueLimits = QueueLimits { drop_unreliable_above: 100_000, close_above: 200_000 };
+const LIMITS: QueueLimits = QueueLimits { drop_unreliable_above: 100_000, close_above: 200_000 };
 
 fn limits(max_room_size: usize, max_users: usize) -> NodeLimits {
     NodeLimits {
         max_room_size,
         max_users,
-        queue_limits: BOUNDS,
+        queue_limits: LIMITS,
         revocation_ttl: Duration::from_secs(300),
         entry_rate: Rate::per_minute(30, 10),
         egress: EgressLimits::default(),
@@ -27,7 +29,7 @@ fn registry(max_room_size: usize, max_users: usize) -> Registry {
     with_limits(limits(max_room_size, max_users))
 }
 
-fn entrant(address: u8, minted: u128) -> JoinRequest {
+fn request(address: u8, minted: u128) -> JoinRequest {
     JoinRequest { address: Address::new([address; 20]), minted: Some(Ulid(minted)), expired: false }
 }
 
@@ -35,16 +37,16 @@ fn name(text: &str) -> RoomName {
     text.parse().unwrap()
 }
 
-/// What a member has been sent since it was last asked, in words.
+/// Summarizes the frames that a member was sent since the last call, as text.
 async fn received(member: &Membership) -> Vec<String> {
     member.room.flush();
     member.send_queue.push_single(Vec::from([0x82, 0]).into());
     let mut bytes = member.send_queue.take(member.alias).await.slices;
-    let mut words = Vec::new();
+    let mut frames = Vec::new();
     while bytes.has_remaining() {
         let (kind, length) = (bytes.get_u8(), bytes.get_u8());
         let payload = bytes.copy_to_bytes(usize::from(length));
-        words.push(match (kind, WsPacket::decode(payload.clone()).unwrap_or_default().message) {
+        frames.push(match (kind, WsPacket::decode(payload.clone()).unwrap_or_default().message) {
             (0x88, _) => format!("close {}", u16::from_be_bytes([payload[0], payload[1]])),
             (_, Some(Message::WelcomeMessage(welcome))) => {
                 let mut aliases: Vec<u32> = welcome.peer_identities.into_keys().collect();
@@ -62,15 +64,15 @@ async fn received(member: &Membership) -> Vec<String> {
             _ => continue,
         });
     }
-    words
+    frames
 }
 
 #[tokio::test]
 async fn members_are_welcomed_and_announced_to_each_other() {
     let registry = registry(10, 10);
-    let first = registry.join(&name("I1"), &entrant(0xaa, 1)).unwrap();
+    let first = registry.join(&name("I1"), &request(0xaa, 1)).unwrap();
     first.room.broadcast(first.alias, "alone".into(), false);
-    let second = registry.join(&name("I1"), &entrant(0xbb, 1)).unwrap();
+    let second = registry.join(&name("I1"), &request(0xbb, 1)).unwrap();
     first.room.broadcast(first.alias, "hello".into(), false);
     second.room.broadcast(second.alias, "yes".into(), true);
     assert_eq!(received(&first).await, ["welcome 1 to []", "join 2 0xbb", "2: yes"]);
@@ -83,29 +85,29 @@ async fn members_are_welcomed_and_announced_to_each_other() {
 #[tokio::test]
 async fn second_session_of_an_address_replaces_the_first() {
     let registry = registry(2, 2);
-    let older = registry.join(&name("I1"), &entrant(0xaa, 1)).unwrap();
-    let other = registry.join(&name("I1"), &entrant(0xbb, 1)).unwrap();
+    let older = registry.join(&name("I1"), &request(0xaa, 1)).unwrap();
+    let other = registry.join(&name("I1"), &request(0xbb, 1)).unwrap();
     received(&older).await;
     received(&other).await;
-    let newer = registry.join(&name("I1"), &entrant(0xaa, 2)).unwrap();
+    let newer = registry.join(&name("I1"), &request(0xaa, 2)).unwrap();
     assert_eq!(received(&older).await, ["kicked", "close 4003"]);
     assert_eq!(received(&other).await, ["leave 1", "join 3 0xaa"], "leave before join");
     assert_eq!(received(&newer).await, ["welcome 3 to [2]"]);
     registry.leave(&older);
-    assert_eq!(registry.users_count(), 2, "a late goodbye of the older changes nothing");
-    let stale = registry.join(&name("I1"), &entrant(0xaa, 1)).unwrap_err();
-    assert_eq!(stale.0, Close::TokenRefused, "nor does its token");
+    assert_eq!(registry.users_count(), 2, "a late leave of the older session changes nothing");
+    let outdated = registry.join(&name("I1"), &request(0xaa, 1)).unwrap_err();
+    assert_eq!(outdated.0, Close::TokenRefused, "its token is rejected");
 }
 
 #[test]
 fn room_and_node_limits_apply_and_empty_rooms_are_removed() {
     let registry = registry(2, 3);
     let members = [("I1", 1), ("I1", 2), ("I2", 3)]
-        .map(|(room, address)| registry.join(&name(room), &entrant(address, 1)).unwrap());
-    let full = registry.join(&name("I1"), &entrant(9, 1)).unwrap_err();
+        .map(|(room, address)| registry.join(&name(room), &request(address, 1)).unwrap());
+    let full = registry.join(&name("I1"), &request(9, 1)).unwrap_err();
     assert_eq!(full, (Close::RoomFull, "the server has no seat left".to_owned()));
     registry.leave(&members[2]);
-    let full = registry.join(&name("I1"), &entrant(9, 1)).unwrap_err();
+    let full = registry.join(&name("I1"), &request(9, 1)).unwrap_err();
     assert_eq!(full, (Close::RoomFull, "room full".to_owned()));
     members.iter().for_each(|member| registry.leave(member));
     assert_eq!(registry.users_count(), 0);
@@ -117,17 +119,20 @@ async fn revoked_member_is_closed_and_needs_a_newer_token() {
     let registry = registry(10, 10);
     let now = Instant::now();
     let address = Address::new([0xaa; 20]);
-    let member = registry.join(&name("I1"), &entrant(0xaa, 5)).unwrap();
+    let member = registry.join(&name("I1"), &request(0xaa, 5)).unwrap();
     received(&member).await;
-    assert!(!member.room.evict(address, Ulid(4)), "the token is newer than that");
+    assert!(!member.room.evict(address, Ulid(4)), "the token is newer");
     registry.revoke(&name("I1"), address, Ulid(5), now);
     assert!(member.room.evict(address, Ulid(5)));
     assert_eq!(received(&member).await, ["close 4013"]);
     registry.leave(&member);
-    assert_eq!(registry.join(&name("I1"), &entrant(0xaa, 5)).unwrap_err().0, Close::TokenRefused);
-    assert!(registry.join(&name("I2"), &entrant(0xaa, 5)).is_ok(), "another room is another matter");
-    assert!(registry.join(&name("I1"), &entrant(0xaa, 6)).is_ok());
-    // Remembered as long as a token lives, not longer.
+    assert_eq!(registry.join(&name("I1"), &request(0xaa, 5)).unwrap_err().0, Close::TokenRefused);
+    assert!(
+        registry.join(&name("I2"), &request(0xaa, 5)).is_ok(),
+        "the token of another room is not affected"
+    );
+    assert!(registry.join(&name("I1"), &request(0xaa, 6)).is_ok());
+    // Revocations are kept as long as a token is valid.
     registry.revoke(&name("I9"), address, Ulid(1), now + Duration::from_secs(300));
     assert_eq!(registry.lock().revoked.len(), 1);
 }
@@ -135,29 +140,29 @@ async fn revoked_member_is_closed_and_needs_a_newer_token() {
 #[tokio::test]
 async fn stopped_node_rejects_joins_and_drained_node_closes_all() {
     let registry = registry(10, 10);
-    let member = registry.join(&name("I1"), &entrant(0xaa, 1)).unwrap();
+    let member = registry.join(&name("I1"), &request(0xaa, 1)).unwrap();
     registry.stop_accepting();
     assert!(registry.is_draining());
-    assert_eq!(registry.join(&name("I1"), &entrant(0xbb, 1)).unwrap_err().0, Close::Restarting);
+    assert_eq!(registry.join(&name("I1"), &request(0xbb, 1)).unwrap_err().0, Close::Restarting);
     assert_eq!(received(&member).await, ["welcome 1 to []"]);
     registry.drain();
     assert_eq!(received(&member).await, ["close 1012"]);
-    assert_eq!(registry.join(&name("I1"), &entrant(0xbb, 1)).unwrap_err().0, Close::Restarting);
+    assert_eq!(registry.join(&name("I1"), &request(0xbb, 1)).unwrap_err().0, Close::Restarting);
 }
 
 #[tokio::test(start_paused = true)]
 async fn join_above_the_rate_keeps_the_older_session() {
     let registry = registry(10, 10);
-    let join = |room, address| registry.join(&name(room), &entrant(address, 1));
+    let join = |room, address| registry.join(&name(room), &request(address, 1));
     let members: Vec<Membership> = (0..10).map(|_| join("I1", 0xaa).unwrap()).collect();
     let (close, reason) = join("I1", 0xaa).unwrap_err();
     assert_eq!(close, Close::Full);
     assert!(close.should_reconnect() && reason.contains("too often"), "{reason}");
-    assert!(!members[9].send_queue.is_finished(), "it keeps its seat");
+    assert!(!members[9].send_queue.is_finished(), "the older session keeps its seat");
     assert_eq!(registry.users_count(), 1);
     assert!(join("I1", 0xbb).is_ok(), "another address");
     assert!(join("I2", 0xaa).is_ok(), "another room");
-    // Thirty a minute.
+    // The rate is 30 a minute.
     tokio::time::advance(Duration::from_secs(2)).await;
     assert!(join("I1", 0xaa).is_ok());
     assert!(members[9].send_queue.is_finished());
@@ -167,84 +172,84 @@ async fn join_above_the_rate_keeps_the_older_session() {
 #[tokio::test(start_paused = true)]
 async fn rejected_joins_do_not_count_against_the_rate() {
     let registry = registry(1, 10);
-    let member = registry.join(&name("I1"), &entrant(0xaa, 5)).unwrap();
+    let member = registry.join(&name("I1"), &request(0xaa, 5)).unwrap();
     for _ in 0..100 {
-        assert_eq!(registry.join(&name("I1"), &entrant(0xbb, 1)).unwrap_err().0, Close::RoomFull);
-        assert_eq!(registry.join(&name("I1"), &entrant(0xaa, 4)).unwrap_err().0, Close::TokenRefused);
+        assert_eq!(registry.join(&name("I1"), &request(0xbb, 1)).unwrap_err().0, Close::RoomFull);
+        assert_eq!(registry.join(&name("I1"), &request(0xaa, 4)).unwrap_err().0, Close::TokenRefused);
     }
     registry.leave(&member);
-    assert!(registry.join(&name("I1"), &entrant(0xbb, 1)).is_ok());
+    assert!(registry.join(&name("I1"), &request(0xbb, 1)).is_ok());
 }
 
 #[tokio::test(start_paused = true)]
 async fn room_above_its_egress_drops_only_unreliable_messages() {
     let egress = EgressLimits { room: 1_000, node: 0 };
     let registry = with_limits(NodeLimits { egress, ..limits(10, 10) });
-    let members = [0xaa, 0xbb].map(|address| registry.join(&name("I1"), &entrant(address, 1)).unwrap());
-    let [speaker, listener] = &members;
-    received(listener).await;
+    let members = [0xaa, 0xbb].map(|address| registry.join(&name("I1"), &request(address, 1)).unwrap());
+    let [sender, receiver] = &members;
+    received(receiver).await;
     for round in 0..100 {
-        speaker.room.broadcast(speaker.alias, "x".repeat(100).into(), true);
-        speaker.room.broadcast(speaker.alias, round.to_string().into(), false);
-        speaker.room.flush();
+        sender.room.broadcast(sender.alias, "x".repeat(100).into(), true);
+        sender.room.broadcast(sender.alias, round.to_string().into(), false);
+        sender.room.flush();
     }
-    let words = received(listener).await;
+    let frames = received(receiver).await;
     let reliable: Vec<String> = (0..100).map(|round| format!("1: {round}")).collect();
-    assert_eq!(words.iter().filter(|words| !words.contains('x')).cloned().collect::<Vec<_>>(), reliable);
-    let passed = words.len() - 100;
+    assert_eq!(frames.iter().filter(|frames| !frames.contains('x')).cloned().collect::<Vec<_>>(), reliable);
+    let passed = frames.len() - 100;
     assert!((1..20).contains(&passed), "a second's budget, not {passed} messages");
     tokio::time::advance(Duration::from_secs(2)).await;
-    speaker.room.broadcast(speaker.alias, "x".into(), true);
-    assert_eq!(received(listener).await, ["1: x"]);
+    sender.room.broadcast(sender.alias, "x".into(), true);
+    assert_eq!(received(receiver).await, ["1: x"]);
 }
 
-/// A room with a speaker, readers that keep up and readers that take nothing.
+/// A room with a sender, a reader that keeps up and readers that read nothing.
 struct SlowRoom {
     registry: Registry,
-    speaker: Membership,
+    sender: Membership,
     fast: Membership,
     slow: Vec<Membership>,
 }
 
-const SLOW_BOUNDS: QueueLimits = QueueLimits { drop_unreliable_above: 500_000, close_above: 1_000_000 };
+const SLOW_LIMITS: QueueLimits = QueueLimits { drop_unreliable_above: 500_000, close_above: 1_000_000 };
 
 impl SlowRoom {
     fn new() -> Self {
-        let registry = with_limits(NodeLimits { queue_limits: SLOW_BOUNDS, ..limits(10, 10) });
-        let join = |address| registry.join(&name("I1"), &entrant(address, 1)).unwrap();
-        let (speaker, fast, slow) = (join(1), join(2), (3..8).map(join).collect());
-        Self { registry, speaker, fast, slow }
+        let registry = with_limits(NodeLimits { queue_limits: SLOW_LIMITS, ..limits(10, 10) });
+        let join = |address| registry.join(&name("I1"), &request(address, 1)).unwrap();
+        let (sender, fast, slow) = (join(1), join(2), (3..8).map(join).collect());
+        Self { registry, sender, fast, slow }
     }
 
-    /// Flushes so many batches of a large unreliable and a small reliable message; gives the most
+    /// Flushes `batches` batches of a large unreliable and a small reliable message. Returns the largest
     /// memory that slabs took meanwhile.
     async fn flush(&self, batches: usize) -> usize {
-        let mut most = 0;
+        let mut largest = 0;
         for _ in 0..batches {
-            self.speaker.room.broadcast(self.speaker.alias, vec![0; 4_000].into(), true);
-            self.speaker.room.broadcast(self.speaker.alias, vec![0; 20].into(), false);
-            self.speaker.room.flush();
-            for member in [&self.speaker, &self.fast] {
+            self.sender.room.broadcast(self.sender.alias, vec![0; 4_000].into(), true);
+            self.sender.room.broadcast(self.sender.alias, vec![0; 20].into(), false);
+            self.sender.room.flush();
+            for member in [&self.sender, &self.fast] {
                 member.send_queue.push_single(Vec::from([0x89, 0]).into());
                 member.send_queue.mark_written(&member.send_queue.take(member.alias).await);
             }
-            most = most.max(self.registry.slab_bytes());
+            largest = largest.max(self.registry.slab_bytes());
         }
         assert!(self.slow.iter().all(|member| !member.send_queue.is_finished()), "none is too slow yet");
-        most
+        largest
     }
 }
 
-/// What one queue may hold: its bound, and the batch that reaches it.
-const MOST_SLAB_BYTES: usize = SLOW_BOUNDS.close_above + 5_000;
+/// The most memory of one queue: its limit, and the batch that exceeds it.
+const MOST_SLAB_BYTES: usize = SLOW_LIMITS.close_above + 5_000;
 
 #[tokio::test]
 async fn slow_readers_pin_no_more_than_their_limit() {
     let room = SlowRoom::new();
-    // They share what they pin.
-    let most = room.flush(2_500).await;
-    assert!(most <= MOST_SLAB_BYTES, "{most} bytes");
-    assert!(most >= SLOW_BOUNDS.drop_unreliable_above, "the queue is used: {most} bytes");
+    // The slow readers share the slabs that they pin.
+    let largest = room.flush(2_500).await;
+    assert!(largest <= MOST_SLAB_BYTES, "{largest} bytes");
+    assert!(largest >= SLOW_LIMITS.drop_unreliable_above, "the queue is used: {largest} bytes");
     let SlowRoom { registry, slow, .. } = room;
     slow.iter().for_each(|member| registry.leave(member));
     drop(slow);
@@ -257,39 +262,39 @@ async fn half_written_batches_pin_no_more_than_the_limit() {
     let reader = room.slow.remove(0);
     room.slow.iter().for_each(|member| room.registry.leave(member));
     room.slow = vec![reader];
-    let most = room.flush(100).await;
-    assert!(most <= MOST_SLAB_BYTES, "{most} bytes");
+    let largest = room.flush(100).await;
+    assert!(largest <= MOST_SLAB_BYTES, "{largest} bytes");
     let mut taken = room.slow[0].send_queue.take(room.slow[0].alias).await;
     taken.slices.advance(10_000);
-    let most = room.flush(2_400).await;
-    assert!(most <= MOST_SLAB_BYTES, "{most} bytes");
+    let largest = room.flush(2_400).await;
+    assert!(largest <= MOST_SLAB_BYTES, "{largest} bytes");
 }
 
 #[tokio::test(start_paused = true)]
 async fn expired_token_readmits_its_last_member() {
     let registry = registry(10, 10);
-    let expired = |address, minted| JoinRequest { expired: true, ..entrant(address, minted) };
-    let refused = |room: &str, entrant| {
-        let (close, reason) = registry.join(&name(room), &entrant).unwrap_err();
+    let expired = |address, minted| JoinRequest { expired: true, ..request(address, minted) };
+    let refused = |room: &str, request| {
+        let (close, reason) = registry.join(&name(room), &request).unwrap_err();
         assert_eq!((close, &*reason), (Close::TokenRefused, "the access token has expired"));
     };
     refused("I1", expired(0xaa, 5));
-    let member = registry.join(&name("I1"), &entrant(0xaa, 5)).unwrap();
+    let member = registry.join(&name("I1"), &request(0xaa, 5)).unwrap();
     registry.leave(&member);
     refused("I2", expired(0xaa, 5));
     refused("I1", expired(0xbb, 5));
     refused("I1", expired(0xaa, 4));
     let member = registry.join(&name("I1"), &expired(0xaa, 5)).unwrap();
-    // The broken socket may not have been noticed yet.
+    // The server may not have noticed the broken socket yet.
     let again = registry.join(&name("I1"), &expired(0xaa, 5)).unwrap();
     registry.leave(&member);
     registry.leave(&again);
-    let newer = registry.join(&name("I1"), &entrant(0xaa, 6)).unwrap();
+    let newer = registry.join(&name("I1"), &request(0xaa, 6)).unwrap();
     registry.leave(&newer);
     refused("I1", expired(0xaa, 5));
     registry.revoke(&name("I1"), Address::new([0xaa; 20]), Ulid(6), Instant::now());
     assert_eq!(registry.join(&name("I1"), &expired(0xaa, 6)).unwrap_err().0, Close::TokenRefused);
-    // The revocation itself is forgotten, the end is not.
+    // The revocation expires, but the end of the membership stays known.
     tokio::time::advance(Duration::from_secs(301)).await;
     registry.revoke(&name("I9"), Address::new([1; 20]), Ulid(1), Instant::now());
     refused("I1", expired(0xaa, 6));

@@ -1,3 +1,6 @@
+//! A room against a model of its members, with random steps, and single cases of joins, leaves and
+//! replacement.
+
 use std::collections::BTreeMap;
 
 use bytes::Buf;
@@ -10,10 +13,10 @@ use crate::{egress::EgressLimits, send_queue::QueueLimits};
 
 const WALLETS: u8 = 4;
 
-/// What happens in a room.
+/// An operation on a room.
 #[derive(Debug, Clone)]
 enum Step {
-    /// An older session of the wallet, if there is one, is replaced.
+    /// Replaces an older session of the wallet, if there is one.
     Join(u8),
     Leave(u8),
     Send {
@@ -33,14 +36,14 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// A member as its client sees the room.
+/// The view of one client of the room.
 struct Client {
     alias: u32,
-    outbox: Arc<SendQueue>,
-    /// The others, by alias.
+    send_queue: Arc<SendQueue>,
+    /// The other members, by alias.
     peers: BTreeMap<u32, String>,
-    /// Messages that were said while it was a member, and not received yet: sender, number and whether
-    /// it may be lost.
+    /// Messages that were sent while the client was a member and that it has not received: sender, number,
+    /// and whether the message may be lost.
     expected: Vec<(u32, u32, bool)>,
 }
 
@@ -55,10 +58,10 @@ fn address(wallet: u8) -> Address {
     Address::new([wallet; 20])
 }
 
-/// The packets that wait for a member.
-fn packets(outbox: &SendQueue, alias: u32) -> Vec<Message> {
-    let Some(mut taken) = outbox.take(alias).now_or_never() else { return Vec::new() };
-    outbox.mark_written(&taken);
+/// The packets in the queue of a member.
+fn packets(send_queue: &SendQueue, alias: u32) -> Vec<Message> {
+    let Some(mut taken) = send_queue.take(alias).now_or_never() else { return Vec::new() };
+    send_queue.mark_written(&taken);
     let (bytes, mut packets) = (&mut taken.slices, Vec::new());
     while bytes.has_remaining() {
         assert_eq!(bytes.get_u8(), 0x82);
@@ -84,16 +87,16 @@ impl RoomModel {
     fn apply(&mut self, step: Step) {
         match step {
             Step::Join(wallet) => {
-                let outbox = Arc::new(SendQueue::new(QueueLimits {
+                let send_queue = Arc::new(SendQueue::new(QueueLimits {
                     drop_unreliable_above: 1_000_000,
                     close_above: 1_000_000,
                 }));
                 let alias = self.next_alias;
                 self.next_alias += 1;
-                let entrant = JoinRequest { address: address(wallet), minted: None, expired: false };
-                let replaced = self.room.join(&entrant, alias, &outbox, WALLETS.into(), || true);
+                let request = JoinRequest { address: address(wallet), minted: None, expired: false };
+                let replaced = self.room.join(&request, alias, &send_queue, WALLETS.into(), || true);
                 assert_eq!(replaced, Ok(self.clients.contains_key(&wallet)));
-                let client = Client { alias, outbox, peers: BTreeMap::new(), expected: Vec::new() };
+                let client = Client { alias, send_queue, peers: BTreeMap::new(), expected: Vec::new() };
                 self.clients.insert(wallet, client);
             }
             Step::Leave(wallet) => {
@@ -122,10 +125,10 @@ impl RoomModel {
             .map(|(&wallet, client)| (client.alias, address(wallet).to_string()))
             .collect();
         for client in self.clients.values_mut() {
-            for packet in packets(&client.outbox, client.alias) {
+            for packet in packets(&client.send_queue, client.alias) {
                 client.receive(packet);
             }
-            // Only what a member said without a chance to be known may be lost.
+            // Only unreliable messages of members that left before they were announced may be lost.
             let lost = client
                 .expected
                 .drain(..)
@@ -168,30 +171,30 @@ proptest! {
 
     #[test]
     fn each_client_view_equals_the_room_after_a_flush(steps in prop::collection::vec(step(), 0..60)) {
-        let mut world = RoomModel::new();
+        let mut model = RoomModel::new();
         for step in steps {
-            world.apply(step);
+            model.apply(step);
         }
-        world.flush();
+        model.flush();
     }
 }
 
 #[test]
 fn joins_between_two_flushes_are_announced_once() {
-    let mut world = RoomModel::new();
+    let mut model = RoomModel::new();
     for wallet in 0..3 {
-        world.apply(Step::Join(wallet));
+        model.apply(Step::Join(wallet));
     }
-    world.flush();
-    let (listener, last) = (&world.clients[&0], world.clients[&2].alias);
-    let (outbox, alias) = (listener.outbox.clone(), listener.alias);
+    model.flush();
+    let (observer, last) = (&model.clients[&0], model.clients[&2].alias);
+    let (send_queue, alias) = (observer.send_queue.clone(), observer.alias);
     for _ in 0..1_000 {
-        world.apply(Step::Join(2));
-        world.apply(Step::Send { wallet: 2, unreliable: true });
+        model.apply(Step::Join(2));
+        model.apply(Step::Send { wallet: 2, unreliable: true });
     }
-    assert!(packets(&outbox, alias).is_empty(), "no entry flushes the room");
-    world.room.flush();
-    let announced = packets(&outbox, alias);
+    assert!(packets(&send_queue, alias).is_empty(), "joins do not flush the room");
+    model.room.flush();
+    let announced = packets(&send_queue, alias);
     let [
         Message::PeerLeaveMessage(leave),
         Message::PeerJoinMessage(join),
@@ -206,58 +209,58 @@ fn joins_between_two_flushes_are_announced_once() {
 
 #[test]
 fn reliable_message_of_a_short_membership_is_delivered() {
-    let mut world = RoomModel::new();
-    world.apply(Step::Join(0));
-    world.flush();
+    let mut model = RoomModel::new();
+    model.apply(Step::Join(0));
+    model.flush();
     for step in [Step::Join(1), Step::Send { wallet: 1, unreliable: false }, Step::Leave(1)] {
-        world.apply(step);
+        model.apply(step);
     }
-    world.room.flush();
-    let heard = packets(&world.clients[&0].outbox, 1);
+    model.room.flush();
+    let received = packets(&model.clients[&0].send_queue, 1);
     assert!(
         matches!(
-            &heard[..],
+            &received[..],
             [Message::PeerJoinMessage(_), Message::PeerUpdateMessage(_), Message::PeerLeaveMessage(_)]
         ),
-        "{heard:?}"
+        "{received:?}"
     );
 }
 
 #[test]
 fn membership_without_reliable_message_is_not_announced() {
-    let mut world = RoomModel::new();
-    world.apply(Step::Join(0));
-    world.flush();
+    let mut model = RoomModel::new();
+    model.apply(Step::Join(0));
+    model.flush();
     for step in [Step::Join(1), Step::Send { wallet: 1, unreliable: true }, Step::Leave(1)] {
-        world.apply(step);
+        model.apply(step);
     }
-    world.room.flush();
-    assert_eq!(packets(&world.clients[&0].outbox, 1), []);
+    model.room.flush();
+    assert_eq!(packets(&model.clients[&0].send_queue, 1), []);
 }
 
 #[test]
 fn replaced_member_receives_all_that_precedes_its_kick() {
-    let mut world = RoomModel::new();
-    world.apply(Step::Join(0));
-    world.apply(Step::Join(1));
-    world.flush();
-    let older = world.clients[&1].outbox.clone();
-    let alias = world.clients[&1].alias;
+    let mut model = RoomModel::new();
+    model.apply(Step::Join(0));
+    model.apply(Step::Join(1));
+    model.flush();
+    let older = model.clients[&1].send_queue.clone();
+    let alias = model.clients[&1].alias;
     for step in [Step::Send { wallet: 0, unreliable: false }, Step::Join(1)] {
-        world.apply(step);
+        model.apply(step);
     }
-    world.apply(Step::Send { wallet: 0, unreliable: true });
-    world.room.flush();
+    model.apply(Step::Send { wallet: 0, unreliable: true });
+    model.room.flush();
     let received = |message: &Message| match message {
         Message::PeerUpdateMessage(update) => Some(update.body.clone()),
         _ => None,
     };
-    // The close frame that follows the kick is no packet.
+    // The close frame after the kick is no packet.
     let mut taken = older.take(alias).now_or_never().unwrap();
     let bytes = taken.slices.copy_to_bytes(taken.slices.remaining());
     let length = usize::from(bytes[1]);
     let first = WsPacket::decode(&bytes[2..2 + length]).unwrap().message.unwrap();
-    assert_eq!(received(&first).as_deref(), Some(&b"1"[..]), "said before it");
-    let newer = packets(&world.clients[&1].outbox, world.clients[&1].alias);
-    assert_eq!(newer.iter().filter_map(received).collect::<Vec<_>>(), ["2"], "said after its welcome");
+    assert_eq!(received(&first).as_deref(), Some(&b"1"[..]), "sent before the kick");
+    let newer = packets(&model.clients[&1].send_queue, model.clients[&1].alias);
+    assert_eq!(newer.iter().filter_map(received).collect::<Vec<_>>(), ["2"], "sent after the welcome");
 }

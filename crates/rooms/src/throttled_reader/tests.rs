@@ -1,4 +1,4 @@
-//! What the frames of a client cost it, on the sockets of a real room node in paused time.
+//! Rate limits, keep-alive and close frames, on the sockets of a real room node in paused time.
 
 use std::time::Duration;
 
@@ -42,8 +42,8 @@ fn router_with(settings: Settings) -> Router {
     let tokens = ws_room::Verifier::new([&b"a secret of sixteen characters"[..]]);
     let rooms = Rooms::new([settings], tokens, Verifier::new(identity::Limits::default()));
     let (router, bus) = (rooms.router(), Bus::in_process());
-    let inbound = rooms.subscribe(&bus);
-    tokio::spawn(async move { rooms.run(bus, inbound).await });
+    let subscriptions = rooms.subscribe(&bus);
+    tokio::spawn(async move { rooms.run(bus, subscriptions).await });
     router.layer(Extension(Network::from_ip([127, 0, 0, 1].into(), 64)))
 }
 
@@ -129,7 +129,7 @@ async fn silent_member_is_pinged_twice_and_closed() {
 async fn throttled_member_is_not_closed_as_silent() {
     let slow = Settings { bytes_per_second: 1_000, ..settings(Duration::from_secs(10)) };
     let mut client = enter(&router_with(slow)).await;
-    // The bytes of the chain count, too.
+    // Wait until the bytes of the auth chain, which count too, are paid for.
     time::sleep(Duration::from_secs(5)).await;
     client.send(PONG, b"").await;
     let began = Instant::now();
@@ -159,19 +159,19 @@ async fn close_frame_reply_depends_on_the_payload() {
     }
 }
 
-/// A sender and a listener, and the sender's burst is whole.
+/// A sender and a receiver. The sender's whole burst is available.
 async fn pair() -> (Client, Client) {
     let router = router(Duration::from_secs(10));
-    let (listener, sender) = (enter_as(&router, 1).await, enter_as(&router, 2).await);
+    let (receiver, sender) = (enter_as(&router, 1).await, enter_as(&router, 2).await);
     time::sleep(Duration::from_secs(5)).await;
-    (sender, listener)
+    (sender, receiver)
 }
 
 async fn send_number(client: &mut Client, number: u32, unreliable: bool) {
     send(client, update(number.to_be_bytes().to_vec(), unreliable)).await;
 }
 
-/// The number in the next update, and whether it is unreliable.
+/// The number in the next update, and whether the update is unreliable.
 async fn receive_number(client: &mut Client) -> (u32, bool) {
     loop {
         if let Message::PeerUpdateMessage(update) = packet(client).await {
@@ -183,7 +183,7 @@ async fn receive_number(client: &mut Client) -> (u32, bool) {
 #[tokio::test(start_paused = true)]
 async fn unreliable_updates_above_the_rate_arrive_fresh() {
     const SECONDS: u32 = 15;
-    let (mut sender, mut listener) = pair().await;
+    let (mut sender, mut receiver) = pair().await;
     let began = Instant::now();
     let sending = async {
         for number in 0..40 * SECONDS {
@@ -192,10 +192,10 @@ async fn unreliable_updates_above_the_rate_arrive_fresh() {
         }
         send_number(&mut sender, u32::MAX, false).await;
     };
-    let listening = async {
+    let receiving = async {
         let mut arrived = 0;
         loop {
-            match receive_number(&mut listener).await {
+            match receive_number(&mut receiver).await {
                 (u32::MAX, false) => return arrived,
                 (number, _) => {
                     let age = began.elapsed().saturating_sub(number * Duration::from_millis(25));
@@ -205,32 +205,32 @@ async fn unreliable_updates_above_the_rate_arrive_fresh() {
             }
         }
     };
-    let ((), arrived) = tokio::join!(sending, listening);
+    let ((), arrived) = tokio::join!(sending, receiving);
     let expected = PER_SECOND as u32 * SECONDS..=PER_SECOND as u32 * (SECONDS + 2);
     assert!(expected.contains(&arrived), "{arrived}");
 }
 
 #[tokio::test(start_paused = true)]
 async fn reliable_update_behind_an_unreliable_flood_arrives_soon() {
-    let (mut sender, mut listener) = pair().await;
+    let (mut sender, mut receiver) = pair().await;
     let began = Instant::now();
     for number in 0..150 {
         send_number(&mut sender, number, true).await;
     }
     send_number(&mut sender, 150, false).await;
-    while receive_number(&mut listener).await != (150, false) {}
+    while receive_number(&mut receiver).await != (150, false) {}
     assert!(began.elapsed() < Duration::from_millis(100), "{:?}", began.elapsed());
 }
 
 #[tokio::test(start_paused = true)]
 async fn reliable_updates_above_the_rate_are_slowed_down() {
-    let (mut sender, mut listener) = pair().await;
+    let (mut sender, mut receiver) = pair().await;
     let began = Instant::now();
     for number in 0..60 {
         send_number(&mut sender, number, false).await;
     }
     for number in 0..60 {
-        assert_eq!(receive_number(&mut listener).await, (number, false));
+        assert_eq!(receive_number(&mut receiver).await, (number, false));
     }
     let seconds = began.elapsed().as_secs_f64();
     assert!((1.9..2.1).contains(&seconds), "{seconds}");
@@ -238,14 +238,14 @@ async fn reliable_updates_above_the_rate_are_slowed_down() {
 
 #[tokio::test(start_paused = true)]
 async fn unreliable_updates_do_not_overtake_reliable_ones() {
-    let (mut sender, mut listener) = pair().await;
+    let (mut sender, mut receiver) = pair().await;
     for number in 0..120 {
         send_number(&mut sender, number, number % 2 == 0).await;
     }
     let mut reliable = 0;
     let mut latest = None;
     while reliable < 60 {
-        let (number, unreliable) = receive_number(&mut listener).await;
+        let (number, unreliable) = receive_number(&mut receiver).await;
         assert!(latest < Some(number), "{number} after {latest:?}");
         latest = Some(number);
         reliable += u32::from(!unreliable);
