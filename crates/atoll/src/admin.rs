@@ -1,8 +1,9 @@
-//! The socket of operators: loopback, apart from the one that clients use.
+//! The operators' HTTP endpoints: a listener on the loopback, separate from the public one.
 //!
-//! Whoever can open it may ask anything and change nothing. Browsers can, too: no request is answered
-//! that a site had one make, as its `Origin` tells, nor one whose `Host` is not a loopback address, so
-//! that no site can be made to look like this one.
+//! Every local process may query it, and no request changes anything. Browsers can reach a loopback
+//! address, too. So a request that another web site caused is refused, judged by its `Origin`, and so
+//! is one with a `Host` that is not a loopback address, so that no site can pass itself off as this one
+//! (DNS rebinding).
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -26,7 +27,7 @@ use tokio::{net::TcpListener, sync::Mutex};
 
 use crate::rules::MAX_FILE_BYTES;
 
-/// Opens the listener.
+/// Binds the listener. An address outside the loopback is an error.
 pub(crate) async fn bind(address: SocketAddr) -> Result<TcpListener> {
     ensure!(address.ip().is_loopback(), "{address} is not a loopback address");
     TcpListener::bind(address)
@@ -34,46 +35,47 @@ pub(crate) async fn bind(address: SocketAddr) -> Result<TcpListener> {
         .with_context(|| format!("cannot listen on {address} (server.admin) for operators"))
 }
 
-/// What is answered there.
-pub(crate) fn router(console: AdminHandle) -> Router {
+/// The endpoints: `/explain`, `/assignments` and `/rules/diff`.
+pub(crate) fn router(director: AdminHandle) -> Router {
     Router::new()
         .route("/explain", get(explain))
         .route("/assignments", get(assignments))
         .route("/rules/diff", post(diff))
         .layer(DefaultBodyLimit::max(MAX_FILE_BYTES))
         .layer(middleware::from_fn(reject_foreign_requests))
-        .with_state(AdminState { console, diff: Arc::default() })
+        .with_state(AdminState { director, diff: Arc::default() })
 }
 
-/// Whom to ask.
+/// The director's handle, shared by all requests.
 #[derive(Clone)]
 struct AdminState {
-    console: AdminHandle,
-    /// One at a time: each takes two more times the memory of the engine.
+    director: AdminHandle,
+    /// At most one diff runs at a time: each takes twice the engine's memory in addition.
     diff: Arc<Mutex<()>>,
 }
 
-/// The header in which a browser states how a request relates to the site that made it (Fetch Metadata).
+/// The header in which a browser states how a request relates to the site that made it (Fetch
+/// Metadata).
 const SEC_FETCH_SITE: &str = "sec-fetch-site";
 
-/// Refuses what a site made a browser ask. A browser may leave `Origin` out, as for an image or a link;
-/// then `Sec-Fetch-Site` tells.
+/// Middleware: refuses a request that a web site made a browser send. A browser may omit `Origin`, for
+/// an image or a link; `Sec-Fetch-Site` then identifies the request.
 async fn reject_foreign_requests(request: Request, next: Next) -> Response {
     let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
     let name = host.rsplit_once(':').map_or(host, |(name, _)| name).trim_matches(['[', ']']);
     let site = request.headers().get(SEC_FETCH_SITE);
-    // `none`: a person typed the address.
+    // `none`: the user typed the address.
     let is_foreign = site.is_some_and(|site| site != "same-origin" && site != "none");
     if request.headers().contains_key(header::ORIGIN) || is_foreign {
-        (StatusCode::FORBIDDEN, "this socket is not for sites").into_response()
+        (StatusCode::FORBIDDEN, "this socket does not serve web sites").into_response()
     } else if name == "localhost" || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback()) {
         next.run(request).await
     } else {
-        (StatusCode::FORBIDDEN, "this socket is for this machine").into_response()
+        (StatusCode::FORBIDDEN, "this socket serves this machine only").into_response()
     }
 }
 
-/// One of these, and how the answer is to be written.
+/// The query of `/explain`: exactly one of the subjects, and the format of the response.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct ExplainQuery {
@@ -94,9 +96,9 @@ impl ExplainQuery {
     fn parse(&self) -> Result<Question, String> {
         let address = |text: &str| text.trim().parse().map_err(|error| format!("{text}: {error}"));
         match self {
-            Self { at: Some(at), island: None, peer: None, why: None, .. } => {
-                parse_position(at).map(Question::At).ok_or_else(|| format!("{at}: a place is x,z in metres"))
-            }
+            Self { at: Some(at), island: None, peer: None, why: None, .. } => parse_position(at)
+                .map(Question::At)
+                .ok_or_else(|| format!("{at}: a position is x,z in metres")),
             Self { at: None, island: Some(island), peer: None, why: None, .. } => {
                 island.parse().map(Question::Island).map_err(|error| format!("{island}: {error}"))
             }
@@ -104,10 +106,10 @@ impl ExplainQuery {
                 address(peer).map(Question::Peer)
             }
             Self { at: None, island: None, peer: None, why: Some(pair), .. } => {
-                let (one, other) = pair.split_once(',').ok_or("two addresses, with a comma between them")?;
+                let (one, other) = pair.split_once(',').ok_or("two addresses separated by a comma")?;
                 Ok(Question::Pair(address(one)?, address(other)?))
             }
-            _ => Err("ask one of at, island, peer and why".to_owned()),
+            _ => Err("give exactly one of at, island, peer and why".to_owned()),
         }
     }
 }
@@ -119,49 +121,52 @@ fn parse_position(text: &str) -> Option<Position> {
 }
 
 async fn explain(
-    State(AdminState { console, .. }): State<AdminState>,
-    Query(asked): Query<ExplainQuery>,
+    State(AdminState { director, .. }): State<AdminState>,
+    Query(query): Query<ExplainQuery>,
 ) -> Response {
-    let question = match asked.parse() {
+    let question = match query.parse() {
         Ok(question) => question,
         Err(reason) => return (StatusCode::BAD_REQUEST, reason).into_response(),
     };
-    match console.explain(question).await {
-        Ok(answer) if asked.json => Json(answer).into_response(),
-        Ok(answer) => answer.to_string().into_response(),
-        Err(gone) => (StatusCode::SERVICE_UNAVAILABLE, gone.to_string()).into_response(),
+    match director.explain(question).await {
+        Ok(explanation) if query.json => Json(explanation).into_response(),
+        Ok(explanation) => explanation.to_string().into_response(),
+        Err(error) => (StatusCode::SERVICE_UNAVAILABLE, error.to_string()).into_response(),
     }
 }
 
-/// What the client of one peer was last told, as far as the director knows.
+/// The assignment of one peer, as far as the director knows: its own last publication, or the last
+/// report of the peer's gateway.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Assignment {
     pub(crate) address: String,
-    /// `None`: no message of it had one.
+    /// `None`: no message of the peer carried a session id.
     pub(crate) session: Option<String>,
     pub(crate) island: String,
     pub(crate) node: String,
 }
 
 impl From<director::Assignment> for Assignment {
-    fn from(told: director::Assignment) -> Self {
+    fn from(assignment: director::Assignment) -> Self {
         Self {
-            address: told.peer.to_string(),
-            session: told.session.map(|session| session.to_string()),
-            island: told.island.to_string(),
-            node: told.node.to_string(),
+            address: assignment.peer.to_string(),
+            session: assignment.session.map(|session| session.to_string()),
+            island: assignment.island.to_string(),
+            node: assignment.node.to_string(),
         }
     }
 }
 
-async fn assignments(State(AdminState { console, .. }): State<AdminState>) -> Response {
-    match console.assignments().await {
-        Ok(told) => Json(told.into_iter().map(Assignment::from).collect::<Vec<_>>()).into_response(),
-        Err(gone) => (StatusCode::SERVICE_UNAVAILABLE, gone.to_string()).into_response(),
+async fn assignments(State(AdminState { director, .. }): State<AdminState>) -> Response {
+    match director.assignments().await {
+        Ok(assignments) => {
+            Json(assignments.into_iter().map(Assignment::from).collect::<Vec<_>>()).into_response()
+        }
+        Err(error) => (StatusCode::SERVICE_UNAVAILABLE, error.to_string()).into_response(),
     }
 }
 
-/// How a diff is to be written.
+/// The query of `/rules/diff`: the format of the response.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct DiffQuery {
@@ -169,8 +174,8 @@ pub(crate) struct DiffQuery {
 }
 
 async fn diff(
-    State(AdminState { console, diff }): State<AdminState>,
-    Query(written): Query<DiffQuery>,
+    State(AdminState { director, diff }): State<AdminState>,
+    Query(query): Query<DiffQuery>,
     text: String,
 ) -> Response {
     let rules = match Rules::parse(&text) {
@@ -178,9 +183,9 @@ async fn diff(
         Err(error) => return (StatusCode::UNPROCESSABLE_ENTITY, error.to_string()).into_response(),
     };
     let _one = diff.lock().await;
-    match console.diff(rules).await {
-        Ok(diff) if written.json => Json(diff).into_response(),
+    match director.diff(rules).await {
+        Ok(diff) if query.json => Json(diff).into_response(),
         Ok(diff) => diff.to_string().into_response(),
-        Err(gone) => (StatusCode::SERVICE_UNAVAILABLE, gone.to_string()).into_response(),
+        Err(error) => (StatusCode::SERVICE_UNAVAILABLE, error.to_string()).into_response(),
     }
 }

@@ -1,4 +1,4 @@
-//! All endpoints under one roof, and their description at `/openapi.json`.
+//! Combines the endpoints of all roles, and serves their description at `/openapi.json`.
 
 use std::{sync::Arc, time::Duration};
 
@@ -17,13 +17,13 @@ use utoipa_axum::router::OpenApiRouter;
 
 use crate::serve::{Throttle, throttle};
 
-/// For how long a browser may remember that a request is allowed; browsers cap it themselves.
+/// How long a browser may cache that a request is allowed; browsers have a lower cap of their own.
 const PREFLIGHT_MAX_AGE: Duration = Duration::from_secs(24 * 60 * 60);
-/// Presence is found at the root and here.
+/// The prefix under which the presence endpoints are served, besides the root.
 const COMMS: &str = "/comms";
 
-/// Puts the endpoints together: those of presence, which are also under `/comms` and may be behind a throttle,
-/// those of the process, and the others, which are not described.
+/// Combines the endpoints: those of presence, which are also served under `/comms` and may have a rate
+/// limit, those of the process, and the others, which are not in the description.
 pub(crate) fn router(
     presence: OpenApiRouter,
     presence_throttle: Option<Throttle>,
@@ -36,7 +36,7 @@ pub(crate) fn router(
     }
     let (process, mut api) = OpenApiRouter::with_openapi(base_description()).merge(process).split_for_parts();
     api.merge(presence_api);
-    // It consists of texts and numbers alone, and so can be written.
+    // Serialization cannot fail: the document has only strings, numbers, lists and maps.
     let api = Arc::new(Encoded::new(api.to_json().unwrap_or_default().into_bytes()));
     let description = async move |request: HeaderMap| api.respond(&request);
     let mut presence = presence.route("/openapi.json", get(description));
@@ -46,17 +46,19 @@ pub(crate) fn router(
     Router::new().nest(COMMS, presence.clone()).merge(presence).merge(process).merge(others)
 }
 
-/// Lets pages of every origin read every endpoint, and send every header: a request carries its own proof
-/// or token, never a cookie. For the public listener alone: a page must not read that of an operator.
+/// Allows pages of every origin to read every endpoint and to send every header: a request carries its
+/// own proof or token, never a cookie. For the public listener only: a page must not read an operator's
+/// listener.
 pub(crate) fn with_cors(endpoints: Router) -> Router {
     let cors = CorsLayer::new()
         .allow_origin(cors::Any)
         .allow_methods([Method::GET, Method::HEAD, Method::POST])
-        // `*` would not stand for `authorization`.
+        // The wildcard `*` does not include `authorization`.
         .allow_headers(AllowHeaders::mirror_request())
         .expose_headers([stats::AGE, header::ETAG, header::RETRY_AFTER])
         .max_age(PREFLIGHT_MAX_AGE)
-        // No response but that to a preflight, which caches do not keep, depends on the request's headers.
+        // Only the response to a preflight depends on the request's headers, and caches do not store
+        // it.
         .vary(Vec::new());
     endpoints.layer(cors).layer(middleware::from_fn(preflight_status))
 }
@@ -71,11 +73,11 @@ async fn preflight_status(request: Request, next: Next) -> Response {
     response
 }
 
-/// The description of no endpoint.
+/// The description without any endpoint: title, version and summary.
 fn base_description() -> OpenApi {
     let info = InfoBuilder::new()
         .title("Atoll")
         .version(env!("CARGO_PKG_VERSION"))
-        .description(Some("Who is where in this realm, who is together, and how the realm is."));
+        .description(Some("Presence, islands and health of this realm."));
     OpenApiBuilder::new().info(info.build()).build()
 }

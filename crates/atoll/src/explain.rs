@@ -1,4 +1,4 @@
-//! `atoll explain` and `atoll rules diff`: asks a realm on this machine.
+//! `atoll explain` and `atoll rules diff`: query the admin endpoints of a realm on this machine.
 
 use std::{process::ExitCode, time::Duration};
 
@@ -7,31 +7,31 @@ use reqwest::RequestBuilder;
 
 use crate::admin::{DiffQuery, ExplainQuery};
 
-/// Where a realm answers its operator.
+/// The realm to query.
 #[derive(clap::Args)]
 pub(crate) struct AdminTarget {
-    /// The admin socket of the realm.
+    /// The URL of the realm's admin endpoints.
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:5001")]
     admin: String,
-    /// Answer as JSON.
+    /// Print JSON.
     #[arg(long)]
     json: bool,
 }
 
-/// What to explain.
+/// The subject of the explanation.
 #[derive(clap::Args)]
 #[group(id = "asked", required = true, multiple = false)]
 struct ExplainTarget {
-    /// What holds for somebody who stands here, in metres: x,z.
+    /// Explain the rules for a peer at this position, in metres: x,z.
     #[arg(long, value_name = "X,Z", allow_hyphen_values = true)]
     at: Option<String>,
-    /// Why this island is as it is.
+    /// Explain this island.
     #[arg(long, value_name = "ID")]
     island: Option<String>,
-    /// Where this peer is, and why.
+    /// Explain the assignment of this peer.
     #[arg(long, value_name = "ADDRESS")]
     peer: Option<String>,
-    /// Why these two do not hear each other.
+    /// Explain why these two peers are not in one island.
     #[arg(long, num_args = 2, value_names = ["ADDRESS", "ADDRESS"])]
     why: Option<Vec<String>>,
 }
@@ -45,18 +45,18 @@ pub(crate) struct Flags {
     at: AdminTarget,
 }
 
-/// How long a realm may take to answer; a diff copies all that it knows.
+/// How long a realm may take to respond; a diff copies the engine's whole state.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Asks why, and prints the answer.
+/// Requests an explanation and prints it.
 pub(crate) async fn explain(flags: Flags) -> Result<ExitCode> {
     let Flags { what: ExplainTarget { at, island, peer, why }, at: AdminTarget { admin, json } } = flags;
-    let asked = ExplainQuery { at, island, peer, why: why.map(|pair| pair.join(",")), json };
+    let query = ExplainQuery { at, island, peer, why: why.map(|pair| pair.join(",")), json };
     let url = format!("{}/explain", admin.trim_end_matches('/'));
-    send_and_print(client::http_client(&url)?.get(url).query(&asked), &admin).await
+    send_and_print(client::http_client(&url)?.get(url).query(&query), &admin).await
 }
 
-/// Asks what other rules would change, and prints the answer.
+/// Requests the changes that other rules would cause, and prints them.
 pub(crate) async fn diff(text: String, at: AdminTarget) -> Result<ExitCode> {
     let url = format!("{}/rules/diff", at.admin.trim_end_matches('/'));
     send_and_print(
@@ -67,7 +67,7 @@ pub(crate) async fn diff(text: String, at: AdminTarget) -> Result<ExitCode> {
 }
 
 async fn send_and_print(request: RequestBuilder, admin: &str) -> Result<ExitCode> {
-    let unreachable = || format!("no realm answers at {admin} (its server.admin, or --admin here)");
+    let unreachable = || format!("no realm responds at {admin} (its server.admin, or --admin here)");
     let response = request.timeout(REQUEST_TIMEOUT).send().await.with_context(unreachable)?;
     let status = response.status();
     let text = response.text().await.with_context(unreachable)?;

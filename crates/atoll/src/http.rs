@@ -1,4 +1,4 @@
-//! What every process answers: `/status`, `/health`, `/metrics`.
+//! The endpoints of every process: `/status`, `/health`, `/metrics`.
 
 use std::time::SystemTime;
 
@@ -17,24 +17,20 @@ use crate::{output, process, serve::App};
 
 #[derive(Clone)]
 struct MetricsState {
-    realm: App,
+    app: App,
     metrics: PrometheusHandle,
     process: metrics_process::Collector,
 }
 
-/// What every listener answers.
-pub(crate) fn router(realm: App) -> OpenApiRouter {
-    OpenApiRouter::new()
-        .routes(routes!(status))
-        .routes(routes!(live))
-        .routes(routes!(ready))
-        .with_state(realm)
+/// The endpoints of every listener.
+pub(crate) fn router(app: App) -> OpenApiRouter {
+    OpenApiRouter::new().routes(routes!(status)).routes(routes!(live)).routes(routes!(ready)).with_state(app)
 }
 
-/// The metrics, which may have a listener of their own.
-pub(crate) fn metrics_router(realm: App, metrics: PrometheusHandle) -> OpenApiRouter {
+/// The endpoint for metrics, which may have a listener of its own.
+pub(crate) fn metrics_router(app: App, metrics: PrometheusHandle) -> OpenApiRouter {
     let process = metrics_process::Collector::default();
-    OpenApiRouter::new().routes(routes!(render)).with_state(MetricsState { realm, metrics, process })
+    OpenApiRouter::new().routes(routes!(render)).with_state(MetricsState { app, metrics, process })
 }
 
 #[derive(Serialize, ToSchema)]
@@ -61,14 +57,14 @@ async fn live() -> &'static str {
     "alive"
 }
 
-/// Whether the process is ready to do its part: of a gateway, whether who signs in now will get an
+/// Whether the process is ready: for a gateway, whether a client that signs in now will be assigned an
 /// island and a room.
 #[utoipa::path(
     get, path = "/health/ready", tag = "process",
     responses((status = 200, body = String), (status = 503, body = String)),
 )]
-async fn ready(State(realm): State<App>) -> impl IntoResponse {
-    match realm.not_ready_reason() {
+async fn ready(State(app): State<App>) -> impl IntoResponse {
+    match app.not_ready_reason() {
         None => (StatusCode::OK, "ready".to_owned()),
         Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {reason}")),
     }
@@ -77,7 +73,7 @@ async fn ready(State(realm): State<App>) -> impl IntoResponse {
 /// Metrics, for Prometheus.
 #[utoipa::path(get, path = "/metrics", tag = "process", responses((status = 200, body = String)))]
 async fn render(State(shared): State<MetricsState>) -> impl IntoResponse {
-    shared.realm.update_gauges();
+    shared.app.update_gauges();
     shared.process.collect();
     let tasks = tokio::runtime::Handle::current().metrics().num_alive_tasks();
     metrics::gauge!("atoll_process_tasks").set(tasks as f64);

@@ -1,5 +1,5 @@
-//! The binary: configuration, roles, telemetry, bots. Only this crate reads flags and the
-//! environment, and owns listeners.
+//! The binary: configuration, roles, telemetry, bots. Only this crate reads flags and the environment,
+//! and opens listeners.
 
 mod admin;
 mod api;
@@ -30,7 +30,7 @@ use crate::config::{Settings, Sources};
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 
-/// Which commit this was built from, when the build said so.
+/// The commit of this build, if the build set it.
 pub(crate) const COMMIT_HASH: Option<&str> = option_env!("COMMIT_HASH");
 
 /// The communications backbone of virtual worlds.
@@ -47,11 +47,11 @@ enum Command {
     Serve(ConfigFlags),
     /// Print the settings in force, with secrets hidden.
     Config(ConfigFlags),
-    /// Send headless explorers into a realm, and check that they hear each other.
+    /// Run headless clients in a realm, and check that they receive each other.
     Bots(bots::Flags),
-    /// Say why people are together or not, and why on this transport.
+    /// Explain why peers are in one island or not, and why on this transport.
     Explain(explain::Flags),
-    /// Check owner rules, or see what they would change.
+    /// Check owner rules, or show their effect on a running realm.
     #[command(subcommand)]
     Rules(rules::Command),
     /// Simulate a crowd, a scenario file or random layouts on the island engine alone.
@@ -60,25 +60,25 @@ enum Command {
 
 #[derive(clap::Args)]
 struct ConfigFlags {
-    /// The configuration file; without it, atoll.toml where there is one.
+    /// The configuration file; without it, atoll.toml if it exists.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// The address and port to listen on [default: 127.0.0.1:5000].
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<String>,
-    /// The NATS server over which the roles talk; without it, within the process.
+    /// The NATS server that connects the roles; without it, they run in this process.
     #[arg(long, value_name = "URL")]
     bus: Option<String>,
-    /// What this process is to the realm [default: gateway,rooms,director,stats].
+    /// The roles of this process [default: gateway,rooms,director,stats].
     #[arg(long, value_name = "ROLES")]
     roles: Option<String>,
     /// The file of owner rules.
     #[arg(long, value_name = "FILE")]
     rules: Option<PathBuf>,
-    /// How the log is written: pretty or json.
+    /// The format of the log: pretty or json.
     #[arg(long, value_name = "FORMAT")]
     log_format: Option<String>,
-    /// What is logged: error, warn, info, debug, trace, or directives as in RUST_LOG.
+    /// The level of the log: error, warn, info, debug, trace, or directives as in RUST_LOG.
     #[arg(long, value_name = "LEVEL")]
     log_level: Option<String>,
 }
@@ -111,7 +111,7 @@ fn main() -> ExitCode {
 }
 
 fn run(command: Command) -> Result<ExitCode> {
-    // Once, before anything speaks TLS; only the first of a process can fail to.
+    // Installed once, before the first use of TLS. Only a second call in one process can fail.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let runtime = || tokio::runtime::Builder::new_multi_thread().enable_all().build();
     match command {
@@ -119,13 +119,14 @@ fn run(command: Command) -> Result<ExitCode> {
             let (settings, parsed) = flags.load()?;
             let runtime = runtime()?;
             let served = runtime.block_on(serve::serve(settings, parsed));
-            // Dropping it would wait for blocking calls, such as a name lookup that gets no answer.
+            // Dropping the runtime would wait for blocking calls, such as a name lookup without an
+            // answer.
             runtime.shutdown_background();
             served.map(|()| ExitCode::SUCCESS)
         }
         Command::Config(flags) => {
             let settings = config::print(&flags.load()?.0);
-            // A reader that closes the pipe early, such as `head`, has what it wants.
+            // A reader that closes the pipe early, such as `head`, has read enough.
             let _ = io::stdout().write_all(settings.as_bytes());
             Ok(ExitCode::SUCCESS)
         }

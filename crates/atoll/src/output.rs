@@ -1,10 +1,11 @@
-//! The standard streams of a process that must not wait for their readers.
+//! Non-blocking standard streams: the process must not wait for the readers of its output.
 //!
-//! A write to a pipe blocks for as long as nothing reads the pipe, and fails once its reader is gone. So one thread for
-//! each stream writes, and all others append to its bounded queue.
+//! A write to a pipe blocks for as long as nothing reads the pipe, and fails once its reader is gone.
+//! So one thread for each stream writes, and all others append to its bounded queue.
 //!
-//! The crate `tracing-appender` has such a queue for logs, but reports nothing in the log about the lines that it drops.
-//! Where its queue is full at exit, it prints to the standard output, which may block or panic in turn.
+//! The crate `tracing-appender` has such a queue for logs, but reports nothing in the log about the
+//! lines that it drops. If its queue is full at exit, it prints to the standard output, which may block
+//! or panic in turn.
 
 use std::{
     fs::File,
@@ -18,15 +19,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Bytes that wait for the writer of a stream, beside the batch that it writes. What does not fit is dropped and
-/// counted.
+/// The capacity of a stream's queue in bytes, besides the batch that the writer writes. On overflow new
+/// text is dropped and counted.
 const CAPACITY: usize = 1024 * 1024;
-/// How long the end of the process waits until the queues are written.
+/// How long the process waits at exit until the queues are written.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
-/// The pause before another attempt on a stream that its owner has set to non-blocking, and that is full.
+/// The pause before another attempt on a stream that its owner has set to non-blocking, and that is
+/// full.
 const RETRY_INTERVAL: Duration = Duration::from_millis(20);
 
-/// The standard output: the banner, and nothing else of a server.
+/// The standard output. A server prints only the banner on it.
 pub(crate) static STDOUT: Output = Output::new(|| io::stdout().as_fd().try_clone_to_owned().map(File::from));
 /// The standard error: the log, errors and panics.
 pub(crate) static STDERR: Output = Output::new(|| io::stderr().as_fd().try_clone_to_owned().map(File::from));
@@ -36,7 +38,8 @@ static DROPPED: AtomicU64 = AtomicU64::new(0);
 
 /// The queue of one stream. Its writer thread starts with the first text.
 pub(crate) struct Output {
-    /// A handle of the writer's own: that of the standard library has a lock, which a blocked write would hold.
+    /// Opens the writer's own handle: the standard library's handle has a lock, which a blocked write
+    /// would hold.
     open: fn() -> io::Result<File>,
     state: Mutex<State>,
     /// The queue has become longer, or a batch is written.
@@ -63,7 +66,8 @@ impl Output {
         let mut state = self.state();
         if !state.has_writer {
             let writer = thread::Builder::new().name("output".to_owned()).spawn(|| self.write());
-            // Without the thread the queue fills up, and what follows is dropped; the next text tries again.
+            // If the thread cannot start, the queue fills up and later text is dropped; the next text
+            // tries again.
             state.has_writer = writer.is_ok();
         }
         if state.queue.len() + text.len() <= CAPACITY {
@@ -75,7 +79,7 @@ impl Output {
         }
     }
 
-    /// Waits until all that was queued is written, or until `deadline`.
+    /// Waits until all queued text is written, or until `deadline`.
     fn flush(&self, deadline: Instant) {
         let mut state = self.state();
         while state.has_writer && (state.writing || !state.queue.is_empty()) {
@@ -93,7 +97,7 @@ impl Output {
         loop {
             let (batch, dropped) = self.next_batch();
             if dropped > 0 {
-                // It is queued behind the batch, which holds the last lines before the gap.
+                // The warning is queued behind the batch, which has the last lines before the gap.
                 tracing::warn!(lines = dropped, "log lines were dropped: the stream was not read in time");
             }
             let rest = match &stream {
@@ -108,7 +112,7 @@ impl Output {
         }
     }
 
-    /// Waits for text; with the number of texts that were dropped after it.
+    /// Waits for text. Returns it with the number of texts that were dropped after it.
     fn next_batch(&self) -> (Vec<u8>, u64) {
         let state = self.state();
         let waited = self.changed.wait_while(state, |state| state.queue.is_empty());
@@ -134,7 +138,7 @@ impl Write for &'static Output {
     }
 }
 
-/// Writes for as long as the stream takes it; what it did not take is returned.
+/// Writes until the stream fails. Returns the part that was not written.
 fn write_all<'a>(mut stream: &File, mut text: &'a [u8]) -> &'a [u8] {
     while !text.is_empty() {
         match stream.write(text) {
@@ -148,7 +152,7 @@ fn write_all<'a>(mut stream: &File, mut text: &'a [u8]) -> &'a [u8] {
     text
 }
 
-/// Waits until both streams are written; for at most a second, as nothing may read them.
+/// Waits until both streams are written, but at most a second, since possibly nothing reads them.
 pub(crate) fn flush() {
     flush_within(FLUSH_TIMEOUT);
 }
@@ -160,7 +164,7 @@ pub(crate) fn flush_within(limit: Duration) {
     STDOUT.flush(deadline);
 }
 
-/// How many lines were dropped, as the queue was full or the stream failed.
+/// The number of lines that were dropped because the queue was full or the stream failed.
 pub(crate) fn dropped_lines() -> u64 {
     DROPPED.load(Ordering::Relaxed)
 }

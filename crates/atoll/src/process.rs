@@ -1,8 +1,8 @@
-//! What the system tells about processes. Where it tells nothing, nothing is known.
+//! Resource usage of processes, from `/proc`. Elsewhere than on Linux the values are `None`.
 
 use std::fs;
 
-/// What the gateway holds against its limits.
+/// The usage that the gateway compares with its limits.
 pub(crate) fn usage() -> gateway::Usage {
     gateway::Usage { resident_bytes: resident_bytes_of("self"), cpu_seconds: cpu_seconds() }
 }
@@ -15,17 +15,17 @@ pub(crate) fn cpu_seconds() -> Option<f64> {
 
 /// The CPU time of the process of this id.
 pub(crate) fn cpu_seconds_of(process: &str) -> Option<f64> {
-    /// What Linux shows to programs, whatever the kernel's own clock is.
+    /// The unit of `/proc` (`USER_HZ`), independent of the kernel's own clock.
     const TICKS_PER_SECOND: f64 = 100.0;
     let stat = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
-    // The name of the program, in parentheses, may hold anything; user and system time are the
-    // 14th and 15th field of the line.
+    // The name of the program, in parentheses, may contain anything; user and system time are the 14th
+    // and 15th field of the line.
     let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace().skip(11);
     let mut ticks = || fields.next()?.parse::<f64>().ok();
     Some((ticks()? + ticks()?) / TICKS_PER_SECOND)
 }
 
-/// The memory of the process of this id that is resident.
+/// The memory (RSS) in bytes of the process of this id.
 pub(crate) fn resident_bytes_of(process: &str) -> Option<u64> {
     let status = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
     let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;

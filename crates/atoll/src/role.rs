@@ -2,21 +2,21 @@
 
 use std::fmt;
 
-/// What a process may be to a realm.
+/// A role of a process in its realm.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Role {
-    /// Signs people in, and hands them what directors say.
+    /// Signs clients in, and forwards their heartbeats and their assignments.
     Gateway,
-    /// Rooms in which people hear each other.
+    /// Hosts rooms, in which members exchange messages.
     Rooms,
-    /// Decides who is together, and where.
+    /// Runs the engine: decides the islands and their nodes.
     Director,
-    /// Tells who is where.
+    /// Serves presence: where peers are.
     Stats,
 }
 
 impl Role {
-    /// All of them, in the order in which they are told.
+    /// All roles, in the order in which they are printed.
     pub(crate) const ALL: [Self; 4] = [Self::Gateway, Self::Rooms, Self::Director, Self::Stats];
 
     /// The role of this name.

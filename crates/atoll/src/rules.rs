@@ -1,4 +1,4 @@
-//! The file of owner rules: read, checked, and read again when it changes.
+//! The file of owner rules: loaded, validated, and reloaded when it changes.
 
 use std::{
     fs,
@@ -21,21 +21,21 @@ use crate::explain::{self, AdminTarget};
 pub(crate) enum Command {
     /// Check a file of rules.
     Check {
-        /// The file.
+        /// The file of rules.
         file: PathBuf,
     },
-    /// Say which of the present islands of a running realm would move under these rules.
+    /// Print the current islands of a running realm that these rules would move.
     Diff {
-        /// The file.
+        /// The file of rules.
         file: PathBuf,
         #[command(flatten)]
         at: AdminTarget,
     },
 }
 
-/// A file of rules is not larger than this.
+/// The maximum size of a file of rules.
 pub(crate) const MAX_FILE_BYTES: usize = 16 * 1024 * 1024;
-/// How often it is seen whether the file has changed.
+/// How often the file is checked for changes.
 const POLL_INTERVAL: Duration = Duration::from_millis(400);
 
 /// Runs a subcommand.
@@ -46,7 +46,7 @@ pub(crate) async fn run(command: Command) -> Result<ExitCode> {
             println!("{}: {} rules about {} areas", file.display(), rules.rules.len(), rules.areas.len());
             for (never, before) in rules.shadowed_rules() {
                 println!(
-                    "note: rule `{never}` never decides: `{before}` comes before it and always matches there"
+                    "note: rule `{never}` never applies: `{before}` precedes it and always matches there"
                 );
             }
             Ok(ExitCode::SUCCESS)
@@ -64,12 +64,12 @@ pub(crate) fn read(file: &Path) -> Result<String> {
     let cannot_read = || format!("cannot read {}", file.display());
     let bytes = fs::metadata(file).with_context(cannot_read)?.len();
     if bytes > MAX_FILE_BYTES as u64 {
-        bail!("{} has {bytes} bytes, and {MAX_FILE_BYTES} are the most", file.display());
+        bail!("{} has {bytes} bytes, the maximum is {MAX_FILE_BYTES}", file.display());
     }
     fs::read_to_string(file).with_context(cannot_read)
 }
 
-/// The rules in a file; what is wrong is named with its place.
+/// The rules in a file. An error names line and column.
 pub(crate) fn load(file: &Path) -> Result<Rules> {
     parse(file, &read(file)?)
 }
@@ -80,7 +80,8 @@ fn parse(file: &Path, text: &str) -> Result<Rules> {
     })
 }
 
-/// What tells one state of a file from another without reading it.
+/// The state of a file that is compared without reading it: its modification time and size. `None`: it
+/// cannot be read.
 type FileStamp = Option<(SystemTime, u64)>;
 
 fn file_stamp(file: &Path) -> FileStamp {
@@ -88,14 +89,14 @@ fn file_stamp(file: &Path) -> FileStamp {
     Some((metadata.modified().ok()?, metadata.len()))
 }
 
-/// Reads the file again when it has changed, and not changed further between two looks, and tells the
-/// director that has the rules in `force`. Rules that are wrong, or gone, leave those of before. Does
-/// not return while the director is there.
-pub(crate) async fn watch(file: PathBuf, mut active_rules: Rules, console: AdminHandle) {
+/// Reloads the file when it has changed and was the same at two checks in a row, and passes the rules
+/// to the director, in which `active_rules` apply now. If the new rules are invalid, or the file is
+/// gone, the old rules stay. Returns only when the director is gone.
+pub(crate) async fn watch(file: PathBuf, mut active_rules: Rules, director: AdminHandle) {
     metrics::gauge!("atoll_rules_valid").set(1.0);
     let mut ticks = time::interval(POLL_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    // It may have changed since it was read.
+    // The file may have changed since it was loaded at start, so it is reloaded once.
     let (mut read, mut before) = (None, file_stamp(&file));
     loop {
         ticks.tick().await;
@@ -112,15 +113,15 @@ pub(crate) async fn watch(file: PathBuf, mut active_rules: Rules, console: Admin
             Ok(rules) => {
                 active_rules = rules.clone();
                 let count = rules.rules.len();
-                if console.set_rules(Arc::new(rules)).await.is_err() {
+                if director.set_rules(Arc::new(rules)).await.is_err() {
                     return;
                 }
-                tracing::info!(file = %file.display(), count, "other rules hold");
+                tracing::info!(file = %file.display(), count, "new rules apply");
                 metrics::counter!("atoll_rules_loaded_total").increment(1);
                 metrics::gauge!("atoll_rules_valid").set(1.0);
             }
             Err(error) => {
-                tracing::warn!("the rules stay as they were: {error:#}");
+                tracing::warn!("the rules are unchanged: {error:#}");
                 metrics::counter!("atoll_rules_refused_total").increment(1);
                 metrics::gauge!("atoll_rules_valid").set(0.0);
             }

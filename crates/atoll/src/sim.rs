@@ -1,4 +1,4 @@
-//! `atoll sim`: the island engine on people that do not exist.
+//! `atoll sim`: runs the island engine with simulated peers.
 
 use std::{
     fs,
@@ -14,42 +14,42 @@ use archipelago::{
 };
 use serde::Serialize;
 
-/// What to simulate.
+/// The flags of `atoll sim`. A flag's doc comment is its help text.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Flags {
-    /// Who walks where: crowd-100, festival, plaza, town, city, sparse, hotspots, teleports,
-    /// exodus, spawn or crossing.
+    /// The workload: crowd-100, festival, plaza, town, city, sparse, hotspots, teleports, exodus, spawn
+    /// or crossing.
     #[arg(long, default_value = "crowd-100", conflicts_with_all = ["scenario", "layouts"])]
     workload: Workload,
-    /// How many people; each workload has its own default.
+    /// The number of peers; each workload has its own default.
     #[arg(long)]
     peers: Option<usize>,
-    /// The most members of an island.
+    /// The maximum of members of an island.
     #[arg(long, default_value_t = 100)]
     limit: u32,
-    /// For how many simulated seconds to measure, after the minute in which everybody arrives.
+    /// The simulated seconds to measure, after the minute in which all peers arrive.
     #[arg(long, default_value_t = 120)]
     seconds: u32,
-    /// What chance does.
+    /// The seed of the random numbers.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Serve whoever comes first, instead of cutting crowds by place: the yardstick.
+    /// Assign peers in the order of arrival, instead of splitting crowds by place: the baseline.
     #[arg(long)]
     first_come: bool,
-    /// Hold every flush against the invariants; slow above some thousands of people.
+    /// Check the invariants after every flush; slow above some thousand peers.
     #[arg(long)]
     check: bool,
     /// Print one line of JSON.
     #[arg(long)]
     json: bool,
-    /// Draw people and islands, coloured by island, into this file in the end.
+    /// Draw peers and islands, coloured by island, into this file at the end.
     #[arg(long, value_name = "FILE")]
     svg: Option<PathBuf>,
-    /// Run a scenario file instead, and say which line fails.
+    /// Run a scenario file instead, and report the line that fails.
     #[arg(long, value_name = "FILE")]
     scenario: Option<PathBuf>,
-    /// Try so many random layouts instead, from --seed on: people come, walk and leave, then stand
-    /// still, and the engine must fall silent.
+    /// Run so many random layouts instead, from --seed on: peers arrive, walk, leave and stop, and then
+    /// the engine must stop changing assignments.
     #[arg(long, value_name = "COUNT")]
     layouts: Option<u64>,
 }
@@ -109,7 +109,7 @@ fn run_layouts(first_seed: u64, count: u64) -> Result<ExitCode> {
     let total =
         layouts::run(first_seed, count).context("replay it with --layouts 1 and its seed as --seed")?;
     println!(
-        "{} layouts from seed {first_seed} on fell silent in {:.0} s; {} of them ({:.0} %) had a group above the limit",
+        "{} layouts from seed {first_seed} on became stable in {:.0} s; {} of them ({:.0} %) had a group above the limit",
         total.layouts,
         began.elapsed().as_secs_f64(),
         total.crowded,
@@ -118,7 +118,7 @@ fn run_layouts(first_seed: u64, count: u64) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// What a simulation showed.
+/// The result of a simulation. Its field names are JSON keys.
 #[derive(Debug, Serialize)]
 struct Report {
     workload: String,
@@ -126,12 +126,12 @@ struct Report {
     limit: u32,
     seed: u64,
     by_place: bool,
-    /// Of the ten people nearest to somebody, the share who are in the same island.
+    /// The share of a peer's ten nearest peers that are in its island.
     recall: f64,
-    /// Island changes of a person in a minute.
+    /// Island changes of one peer per minute.
     churn: f64,
     largest_change: f64,
-    /// Flushes until silence once everybody stood still; absent: not in ten.
+    /// Flushes without movement until no assignment changed; absent: more than ten.
     settled: Option<u32>,
     islands: usize,
     flush_ms: FlushTimes,
@@ -170,10 +170,10 @@ impl Report {
 
     fn print(&self) {
         let settled = self.settled.map_or("never".to_owned(), |flushes| format!("after {flushes} flushes"));
-        println!("{}: {} people, limit {}, seed {}", self.workload, self.peers, self.limit, self.seed);
+        println!("{}: {} peers, limit {}, seed {}", self.workload, self.peers, self.limit, self.seed);
         println!("  recall@10       {:.3}", self.recall);
         println!(
-            "  churn           {:.2} island changes per person and minute, at most {:.1} % of all people in one flush",
+            "  churn           {:.2} island changes per peer and minute, at most {:.1} % of all peers in one flush",
             self.churn,
             100.0 * self.largest_change
         );
@@ -181,6 +181,6 @@ impl Report {
         println!("  islands         {}", self.islands);
         let FlushTimes { p50, p99, max } = self.flush_ms;
         println!("  flush           p50 {p50:.3} ms, p99 {p99:.3} ms, max {max:.3} ms");
-        println!("  memory          {:.0} bytes a person", self.bytes_per_peer);
+        println!("  memory          {:.0} bytes a peer", self.bytes_per_peer);
     }
 }

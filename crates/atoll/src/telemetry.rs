@@ -1,4 +1,4 @@
-//! Logs and metrics.
+//! Sets up logs and metrics.
 
 use std::{
     backtrace::{Backtrace, BacktraceStatus},
@@ -13,20 +13,21 @@ use tracing_subscriber::EnvFilter;
 
 use crate::{config::Settings, output};
 
-/// How long a thread that panics waits until the log holds the message: the process may end with the panic.
+/// How long a thread that panics waits until the message is written: the process may end with the
+/// panic.
 const PANIC_FLUSH_TIMEOUT: Duration = Duration::from_millis(100);
 
-/// Sets up the log; it goes to the standard error, so that the standard output stays for answers. Logging never
-/// waits for that stream: see [`output`].
+/// Sets up the log. It is written to the standard error, so that the standard output has only results.
+/// Logging never waits for that stream: see [`output`].
 pub(crate) fn log(settings: &Settings) -> anyhow::Result<()> {
     let level = &settings.log.level;
-    // The client of NATS tells every attempt and every message that it drops, which we count: only
-    // who asks for it by name is told.
+    // The NATS client logs every connection attempt and every message that it drops, which metrics
+    // count. It is quiet unless the level names it.
     let quiet = if level.contains("async_nats") { "" } else { "async_nats=warn," };
     let filter =
         EnvFilter::try_new(format!("{quiet}{level}")).with_context(|| format!("log.level = {level}"))?;
     let colours = std::io::stderr().is_terminal();
-    // The library would write its own errors to the stream itself, which may block.
+    // The library would write its own errors to the stream directly, which may block.
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(colours)
@@ -41,7 +42,8 @@ pub(crate) fn log(settings: &Settings) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Has panics go through the queue of the log: the standard hook writes to the stream itself, which may block.
+/// Routes panic messages through the log's queue: the standard hook writes to the stream directly,
+/// which may block.
 fn log_panics() {
     panic::set_hook(Box::new(|panic| {
         let thread = thread::current();
@@ -55,11 +57,11 @@ fn log_panics() {
     }));
 }
 
-/// From 0.1 ms to 5 s, about three to a decade.
+/// Histogram buckets from 0.1 ms to 5 s, about three per decade.
 const SECONDS: [f64; 15] =
     [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0];
 
-/// Sets up the metrics, and gives what renders them.
+/// Installs the metrics recorder. Returns the handle that renders them.
 pub(crate) fn metrics() -> anyhow::Result<PrometheusHandle> {
     let recorder = PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS)?

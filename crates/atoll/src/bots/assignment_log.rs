@@ -1,34 +1,34 @@
-//! What a bot was told of its islands.
+//! The assignments of one bot.
 
 use protocol::{ConnectionString, IslandId};
 use tokio::time::Instant;
 
-/// Everything that a bot was told, oldest first.
+/// All assignments and disconnects of a bot, oldest first.
 #[derive(Debug, Default)]
 pub(crate) struct AssignmentLog(Vec<(Instant, AssignmentEvent)>);
 
 #[derive(Debug)]
 enum AssignmentEvent {
     Assigned(Assignment),
-    /// The gateway is gone: nobody would tell it of another island.
+    /// The session ended: no assignment can arrive until the next sign-in.
     Disconnected,
 }
 
-/// One change of island.
+/// One assignment.
 #[derive(Debug)]
 pub(crate) struct Assignment {
     pub(crate) island: IslandId,
     /// The protocol of the connection.
     pub(crate) kind: String,
-    /// Where the island meets.
+    /// The node's address, without a token.
     endpoint: String,
-    /// Whether it is a room that bots enter.
+    /// Whether it is a room that bots can enter.
     pub(crate) is_room: bool,
-    /// Whether the island is the same as before, and only its members meet elsewhere.
+    /// Whether the island is the same as before, and only its node changed.
     pub(crate) is_move: bool,
 }
 
-/// A time in which a bot was in one island and could enter its rooms, without interruption.
+/// A period in which a bot was in one island and could enter its rooms, without interruption.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct IslandMembership<'a> {
     pub(crate) island: &'a IslandId,
@@ -46,46 +46,43 @@ impl AssignmentLog {
     ) {
         let text = connection.to_string();
         let kind = text.split(':').next().unwrap_or_default().to_owned();
-        // Without what is only for a while, such as a token.
-        let place = match connection {
+        // Without parts that expire, such as a token.
+        let endpoint = match connection {
             ConnectionString::WsRoom { url, .. } | ConnectionString::LiveKit { url, .. } => url.clone(),
             ConnectionString::P2p { .. } => kind.clone(),
             _ => text,
         };
-        // Who returns is told again, and may find everything as it was.
-        let elsewhere = self.assignments().next_back().is_some_and(|(_, last)| last.endpoint != place);
-        let is_move = elsewhere && from == Some(island.as_str());
+        // After a reconnect the assignment is repeated, often without a change.
+        let has_moved = self.assignments().next_back().is_some_and(|(_, last)| last.endpoint != endpoint);
+        let is_move = has_moved && from == Some(island.as_str());
         let is_room = connection.room_url().is_some();
-        self.0.push((
-            at,
-            AssignmentEvent::Assigned(Assignment { island, kind, endpoint: place, is_room, is_move }),
-        ));
+        self.0.push((at, AssignmentEvent::Assigned(Assignment { island, kind, endpoint, is_room, is_move })));
     }
 
     pub(crate) fn disconnected(&mut self, at: Instant) {
         self.0.push((at, AssignmentEvent::Disconnected));
     }
 
-    /// All changes of island, and when they were told.
+    /// All assignments with their times.
     pub(crate) fn assignments(&self) -> impl DoubleEndedIterator<Item = (Instant, &Assignment)> {
-        self.0.iter().filter_map(|(at, told)| match told {
+        self.0.iter().filter_map(|(at, event)| match event {
             AssignmentEvent::Assigned(assignment) => Some((*at, assignment)),
             AssignmentEvent::Disconnected => None,
         })
     }
 
-    /// Whether it could be in a room, as far as it was told.
+    /// Whether the bot could be in a room, as far as its assignments show.
     pub(crate) fn can_be_in_room(&self) -> bool {
         let mut assignments = self.assignments().peekable();
         assignments.peek().is_none() || assignments.any(|(_, assignment)| assignment.is_room)
     }
 
-    /// When it was in which island; moves interrupt nothing.
+    /// The periods in islands. A move does not end a period.
     pub(crate) fn memberships(&self, now: Instant) -> Vec<IslandMembership<'_>> {
         let mut memberships: Vec<IslandMembership<'_>> = Vec::new();
         let mut inside = false;
-        for (at, told) in &self.0 {
-            let island = match told {
+        for (at, event) in &self.0 {
+            let island = match event {
                 AssignmentEvent::Assigned(Assignment { island, is_room: true, .. }) => Some(island),
                 _ => None,
             };

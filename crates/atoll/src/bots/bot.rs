@@ -1,4 +1,4 @@
-//! One bot: an explorer, its walk, and its log.
+//! One bot: a headless client, its walk, and its log.
 
 use std::{
     sync::{Arc, Mutex, PoisonError, atomic::Ordering::Relaxed},
@@ -16,52 +16,52 @@ use tokio::time::{self, Instant, MissedTickBehavior};
 
 use super::{bot_pool::BotPool, delivery_log::RoomLog, walk::Walker};
 
-/// What a bot is told.
+/// The parameters of one bot.
 pub(crate) struct BotPlan {
     pub(crate) index: usize,
-    /// When it signs in.
+    /// The delay before it signs in.
     pub(crate) arrival: Duration,
-    /// Whether it does nothing after that.
+    /// Whether it only signs in and neither walks nor publishes.
     pub(crate) idle: bool,
-    /// How often it says where it is in its room.
+    /// The interval of its position packets in the room.
     pub(crate) step: Duration,
-    /// The least size of what it says then.
+    /// The minimum size of such a packet, in bytes.
     pub(crate) bytes: usize,
 }
 
-/// How often a bot says where it is to its gateway.
+/// The interval of heartbeats to the gateway.
 const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The heartbeat whose answer is measured: the first of a sign-in, or that of a jump.
+/// When the heartbeat was sent for which the assignment is timed: the first of a session, or that of a
+/// jump. `None`: no such heartbeat waits for an assignment.
 type PendingHeartbeat = Arc<Mutex<Option<Instant>>>;
 
-/// Lives until the crowd is told to stop.
+/// Runs the bot until the pool is stopped.
 pub(crate) async fn run(
     plan: BotPlan,
     settings: Settings,
     identity: Identity,
     walker: Walker,
-    crowd: Arc<BotPool>,
+    pool: Arc<BotPool>,
 ) {
     time::sleep(plan.arrival).await;
     let mut explorer = Explorer::start(settings, identity);
     let handle = explorer.handle();
     let index = plan.index;
-    let question = PendingHeartbeat::default();
-    let walking =
-        tokio::spawn(walk_and_publish(plan, walker, handle.clone(), crowd.clone(), question.clone()));
+    let pending = PendingHeartbeat::default();
+    let walking = tokio::spawn(walk_and_publish(plan, walker, handle.clone(), pool.clone(), pending.clone()));
     loop {
         tokio::select! {
             event = explorer.next() => match event {
-                Some(event) => handle_event(&crowd, index, &question, event),
+                Some(event) => handle_event(&pool, index, &pending, event),
                 None => break,
             },
-            () = crowd.stopped() => break,
+            () = pool.stopped() => break,
         }
     }
     walking.abort();
     handle.leave().await;
-    // Until it has said goodbye.
+    // Drains the events until the client has closed its sockets.
     while explorer.next().await.is_some() {}
 }
 
@@ -69,8 +69,8 @@ async fn walk_and_publish(
     plan: BotPlan,
     mut walker: Walker,
     handle: Handle,
-    crowd: Arc<BotPool>,
-    question: PendingHeartbeat,
+    pool: Arc<BotPool>,
+    pending: PendingHeartbeat,
 ) {
     if plan.idle {
         return;
@@ -83,10 +83,10 @@ async fn walk_and_publish(
         steps.tick().await;
         let jumped = walker.step(plan.step.as_secs_f32());
         let position = walker.position();
-        crowd.set_position(plan.index, position);
+        pool.set_position(plan.index, position);
         if jumped || last_heartbeat.is_none_or(|at| at.elapsed() >= HEARTBEAT_INTERVAL) {
             if jumped || last_heartbeat.is_none() {
-                start_timing(&question);
+                start_timing(&pending);
             }
             last_heartbeat = Some(Instant::now());
             handle.heartbeat(position, None).await;
@@ -100,25 +100,26 @@ async fn walk_and_publish(
             rotation_w: 1.0,
             ..rfc4::Position::default()
         };
-        crowd.record_send(plan.index, index);
+        pool.record_send(plan.index, index);
         let at = Instant::now();
         let rooms = handle.send(encode(packet, plan.bytes), true).await;
-        crowd.sent.fetch_add(rooms.len() as u64, Relaxed);
-        let mut log = crowd.log(plan.index);
+        pool.sent.fetch_add(rooms.len() as u64, Relaxed);
+        let mut log = pool.log(plan.index);
         log.sent.push((index, at));
         for room in rooms {
-            if let Some(stay) = log.room_logs.get_mut(&room) {
-                stay.record_send(index, at);
+            if let Some(room_log) = log.room_logs.get_mut(&room) {
+                room_log.record_send(index, at);
             }
         }
     }
 }
 
-fn start_timing(question: &PendingHeartbeat) {
-    *question.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+fn start_timing(pending: &PendingHeartbeat) {
+    *pending.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
 }
 
-/// A position packet, made larger by a field that nobody knows.
+/// A position packet, padded with a protobuf field that no client knows. The padding is at most 127
+/// bytes.
 fn encode(position: rfc4::Position, min_bytes: usize) -> Bytes {
     /// Field 15, length-delimited.
     const PADDING_KEY: u8 = 15 << 3 | 2;
@@ -139,83 +140,83 @@ fn decode(body: Bytes) -> Option<rfc4::Position> {
     }
 }
 
-fn handle_event(crowd: &BotPool, bot: usize, question: &PendingHeartbeat, event: Event) {
+fn handle_event(pool: &BotPool, bot: usize, pending: &PendingHeartbeat, event: Event) {
     match event {
         Event::SignedIn => {
-            crowd.log(bot).sessions.signed_in(Instant::now());
-            crowd.signed_in.fetch_add(1, Relaxed);
+            pool.log(bot).sessions.signed_in(Instant::now());
+            pool.signed_in.fetch_add(1, Relaxed);
         }
         Event::IslandChanged { island, connection, from, .. } => {
-            if let Some(asked) = question.lock().unwrap_or_else(PoisonError::into_inner).take() {
-                crowd.record_assignment(asked);
+            if let Some(sent_at) = pending.lock().unwrap_or_else(PoisonError::into_inner).take() {
+                pool.record_assignment(sent_at);
             }
             let is_room = connection.room_url().is_some();
             {
-                let (mut log, now) = (crowd.log(bot), Instant::now());
+                let (mut log, now) = (pool.log(bot), Instant::now());
                 log.sessions.assigned(now, &island);
                 log.assignments.assigned(now, island.clone(), &connection, from.as_deref());
             }
-            crowd.set_island(bot, island, is_room);
+            pool.set_island(bot, island, is_room);
         }
         Event::RoomEntered { room, island, url, alias, members } => {
-            let mut stay = RoomLog::new(island, url, alias, Instant::now());
-            stay.members = members
+            let mut room_log = RoomLog::new(island, url, alias, Instant::now());
+            room_log.members = members
                 .into_iter()
-                .filter_map(|(alias, address)| Some((alias, crowd.index_of(address)?)))
+                .filter_map(|(alias, address)| Some((alias, pool.index_of(address)?)))
                 .collect();
-            crowd.log(bot).room_logs.insert(room, stay);
+            pool.log(bot).room_logs.insert(room, room_log);
         }
         Event::PeerJoined { room, alias, address } => {
-            if let (Some(stay), Some(index)) =
-                (crowd.log(bot).room_logs.get_mut(&room), crowd.index_of(address))
+            if let (Some(room_log), Some(index)) =
+                (pool.log(bot).room_logs.get_mut(&room), pool.index_of(address))
             {
-                stay.members.insert(alias, index);
+                room_log.members.insert(alias, index);
             }
         }
         Event::PeerLeft { .. } => {}
         Event::Duplicate { room, alias, body } => {
-            crowd.duplicates.fetch_add(1, Relaxed);
+            pool.duplicates.fetch_add(1, Relaxed);
             if let Some(position) = decode(body)
-                && let Some(stay) = crowd.log(bot).room_logs.get_mut(&room)
+                && let Some(room_log) = pool.log(bot).room_logs.get_mut(&room)
             {
-                stay.record_receipt(alias, position.index);
+                room_log.record_receipt(alias, position.index);
             }
         }
         Event::Message { room, alias, body, .. } => {
             let Some(position) = decode(body) else { return };
             let sender = {
-                let mut log = crowd.log(bot);
-                let Some(stay) = log.room_logs.get_mut(&room) else { return };
-                stay.record_receipt(alias, position.index);
-                let sender = stay.members.get(&alias).copied();
+                let mut log = pool.log(bot);
+                let Some(room_log) = log.room_logs.get_mut(&room) else { return };
+                room_log.record_receipt(alias, position.index);
+                let sender = room_log.members.get(&alias).copied();
                 if let Some(sender) = sender
                     && !log.received.entry(sender).or_default().insert(position.index)
                 {
-                    crowd.delivered_twice.fetch_add(1, Relaxed);
+                    pool.delivered_twice.fetch_add(1, Relaxed);
                 }
                 sender
             };
             if let Some(sender) = sender {
-                crowd.record_receipt(bot, sender, position.index);
+                pool.record_receipt(bot, sender, position.index);
             }
         }
         Event::RoomLeft { room, reason: ended } => {
             tracing::debug!(bot, %ended, "left a room");
-            let mut log = crowd.log(bot);
+            let mut log = pool.log(bot);
             log.sessions.room_left(&ended);
-            if let Some(stay) = log.room_logs.get_mut(&room) {
-                stay.left = Some(Instant::now());
+            if let Some(room_log) = log.room_logs.get_mut(&room) {
+                room_log.left = Some(Instant::now());
             }
         }
         Event::IslandJoined { .. } | Event::IslandLeft { .. } => {}
         Event::Disconnected { reason, .. } => {
             tracing::debug!(bot, %reason, "disconnected");
             {
-                let (mut log, now) = (crowd.log(bot), Instant::now());
+                let (mut log, now) = (pool.log(bot), Instant::now());
                 log.sessions.session_ended(now, &reason);
                 log.assignments.disconnected(now);
             }
-            crowd.disconnects.fetch_add(1, Relaxed);
+            pool.disconnects.fetch_add(1, Relaxed);
         }
     }
 }

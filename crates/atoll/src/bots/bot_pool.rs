@@ -1,4 +1,5 @@
-//! What all bots share: who is where, who was heard when, and each one's log.
+//! The state that all bots share: their positions and islands, when each received messages of each
+//! other, and each one's log.
 
 use std::{
     collections::HashMap,
@@ -22,12 +23,12 @@ pub(crate) struct BotPool {
     pub(crate) signed_in: AtomicU64,
     pub(crate) sent: AtomicU64,
     pub(crate) received: AtomicU64,
-    /// Messages that came again through another room.
+    /// Messages that arrived a second time, through another room, and that the client dropped.
     pub(crate) duplicates: AtomicU64,
-    /// Those that were given again nevertheless.
+    /// Messages that the client delivered a second time nevertheless.
     pub(crate) delivered_twice: AtomicU64,
     pub(crate) disconnects: AtomicU64,
-    /// Microseconds from the first heartbeat of a sign-in, or a jump, to the change of island.
+    /// Microseconds from the first heartbeat of a session, or that of a jump, to the assignment.
     pub(crate) assignments: Mutex<Histogram<u64>>,
     stopped: AtomicBool,
     stop: Notify,
@@ -37,18 +38,18 @@ pub(crate) struct BotPool {
 struct Bot {
     position: Mutex<Option<Position>>,
     island: Mutex<Option<IslandId>>,
-    /// Whether its island meets where bots cannot.
+    /// Whether its island is on a transport that bots cannot join.
     has_no_room: AtomicBool,
     log: Mutex<BotLog>,
     latency: OnceLock<Mutex<Histogram<u64>>>,
-    /// When each of the last positions was sent, in microseconds, by its index.
+    /// When each of the last [`SENT_RING`] positions was sent, in microseconds, by its index.
     sent_at: OnceLock<Vec<AtomicU64>>,
 }
 
-/// How many positions back the time of sending is known.
+/// How many positions the ring of send times holds.
 const SENT_RING: usize = 512;
 
-/// From a microsecond to a minute, to two digits.
+/// A histogram of microseconds: from 1 µs to a minute, with two significant digits.
 pub(crate) fn latency_histogram() -> Histogram<u64> {
     Histogram::new_with_bounds(1, 60_000_000, 2).expect("these bounds are valid")
 }
@@ -97,20 +98,21 @@ impl BotPool {
         *lock(&self.bots[bot].position) = Some(position);
     }
 
-    /// Where everybody is that has said so.
+    /// The positions of all bots; `None`: the bot has not sent one yet.
     pub(crate) fn positions(&self) -> Vec<Option<Position>> {
         self.bots.iter().map(|bot| *lock(&bot.position)).collect()
     }
 
-    /// Whether two bots may hear each other: neither was last told of a connection that is no room,
-    /// where bots hear nobody, and if the realm is `ruled`, they were told of one island.
+    /// Whether two bots must receive each other when they are near: both were last assigned a room,
+    /// since on another transport a bot receives nothing, and if the realm `has_rules`, both have the
+    /// same island.
     pub(crate) fn can_communicate(&self, one: usize, other: usize, has_rules: bool) -> bool {
         let [one, other] = [one, other].map(|bot| &self.bots[bot]);
-        let together = || {
+        let same_island = || {
             let island = lock(&one.island).clone();
             island == *lock(&other.island)
         };
-        !one.has_no_room.load(Relaxed) && !other.has_no_room.load(Relaxed) && (!has_rules || together())
+        !one.has_no_room.load(Relaxed) && !other.has_no_room.load(Relaxed) && (!has_rules || same_island())
     }
 
     pub(crate) fn set_island(&self, bot: usize, island: IslandId, is_room: bool) {
@@ -118,7 +120,7 @@ impl BotPool {
         self.bots[bot].has_no_room.store(!is_room, Relaxed);
     }
 
-    /// The islands that bots were last told of.
+    /// The islands that bots were last assigned.
     pub(crate) fn islands(&self) -> Vec<IslandId> {
         let mut islands: Vec<IslandId> =
             self.bots.iter().filter_map(|bot| lock(&bot.island).clone()).collect();
@@ -135,7 +137,7 @@ impl BotPool {
         self.began.elapsed().as_micros() as u64
     }
 
-    /// A bot sends its position with this index now.
+    /// Records that a bot sends its position with this index now.
     pub(crate) fn record_send(&self, bot: usize, index: u32) {
         let ring = self.bots[bot]
             .sent_at
@@ -143,7 +145,7 @@ impl BotPool {
         ring[index as usize % SENT_RING].store(self.now_us(), Relaxed);
     }
 
-    /// A bot hears a position of another now.
+    /// Records that a bot receives a position of another now, and the latency.
     pub(crate) fn record_receipt(&self, bot: usize, sender: usize, index: u32) {
         self.received.fetch_add(1, Relaxed);
         self.received_at.set(bot, sender, self.now_ms());
@@ -154,11 +156,11 @@ impl BotPool {
         }
     }
 
-    /// Everybody's latencies, in microseconds.
+    /// The latencies of all bots together, in microseconds.
     pub(crate) fn latency(&self) -> Histogram<u64> {
         let mut all = latency_histogram();
         for bot in self.bots.iter().filter_map(|bot| bot.latency.get()) {
-            // All have the same bounds.
+            // Histograms of equal bounds always add.
             let _ = all.add(&*lock(bot));
         }
         all
@@ -189,13 +191,13 @@ impl BotPool {
     }
 }
 
-/// When each bot last heard each other, in milliseconds since the beginning.
+/// When each bot last received a message of each other bot, in milliseconds since the start.
 pub(crate) struct ReceiptTimes {
     count: usize,
     at: Vec<AtomicU32>,
 }
 
-/// More bots than this are not watched pair by pair.
+/// Above so many bots the pairs are not tracked: the matrix has 4 bytes a pair (16 MB at this bound).
 pub(crate) const MAX_PAIRWISE_BOTS: usize = 2_000;
 
 impl ReceiptTimes {
@@ -213,7 +215,7 @@ impl ReceiptTimes {
         }
     }
 
-    /// `None`: never.
+    /// `None`: never, or pairs are not tracked.
     pub(crate) fn last(&self, bot: usize, sender: usize) -> Option<u32> {
         self.at.get(bot * self.count + sender).map(|cell| cell.load(Relaxed)).filter(|&at| at > 0)
     }

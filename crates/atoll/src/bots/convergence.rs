@@ -1,4 +1,4 @@
-//! Whether what bots were told is what the director told them, as far as it knows.
+//! Compares the island of each bot with the director's assignment for it.
 
 use std::{collections::HashMap, fmt, time::Duration};
 
@@ -8,32 +8,32 @@ use tokio::time::{Instant, sleep};
 use super::{bot_pool::BotPool, sessions::SessionStatus};
 use crate::admin::Assignment;
 
-/// How long a difference may last: two heartbeats, and a second for the answer.
+/// How long a difference may last: two heartbeats, and one second for the assignment.
 const CONVERGENCE_LIMIT: Duration = Duration::from_secs(3);
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
-/// How long a director may take to answer.
+/// How long a director may take to respond.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
-/// Those who differ that are named.
+/// At most so many differences are listed.
 const MAX_LISTED: usize = 5;
 
-/// Where directors answer their operators.
+/// The admin endpoints of the realm's directors.
 #[derive(Debug, Clone)]
 pub(crate) struct Directors {
     urls: Vec<String>,
 }
 
-/// What was found.
+/// The result of a comparison.
 #[derive(Debug, Default, Serialize)]
 pub(crate) struct Convergence {
-    /// Every bot that has a session was seen in the island where the director had it; and every other
-    /// bot was told why it has none.
+    /// Every bot with a session was seen at least once in the island that the director had for it; and
+    /// every other bot received the reason why it has no session.
     pub(crate) converged: bool,
-    /// How long that took.
+    /// How long the comparison took.
     seconds: f64,
     differ: usize,
-    /// The first of those who differ.
+    /// The first of the differences.
     who: Vec<Difference>,
-    /// Why no director could be asked.
+    /// Why no director responded.
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
 }
@@ -41,9 +41,9 @@ pub(crate) struct Convergence {
 #[derive(Debug, Serialize)]
 struct Difference {
     address: String,
-    /// The island of which its gateway told it last; `None`: of none, or it has no session.
+    /// The bot's last assigned island; `None`: none yet, or the bot has no session.
     bot: Option<String>,
-    /// The island of which the director told it last.
+    /// The island that the director assigned last.
     director: Option<String>,
 }
 
@@ -53,32 +53,32 @@ impl Directors {
         Self { urls }
     }
 
-    /// Looks until everybody has been seen where the director had them, or a difference has lasted for
-    /// too long. People walk meanwhile: it is enough to agree once.
-    pub(crate) async fn compare(&self, crowd: &BotPool) -> Convergence {
+    /// Compares until each bot has agreed with the director once, or a difference has lasted too long.
+    /// Bots walk meanwhile, so one agreement is enough.
+    pub(crate) async fn compare(&self, pool: &BotPool) -> Convergence {
         let began = Instant::now();
-        let mut unsettled: Vec<usize> = (0..crowd.count()).collect();
+        let mut differing: Vec<usize> = (0..pool.count()).collect();
         loop {
-            let answer = self.assignments().await;
+            let fetched = self.assignments().await;
             let seconds = began.elapsed().as_secs_f64();
             let is_over = began.elapsed() >= CONVERGENCE_LIMIT;
-            match answer {
+            match fetched {
                 Ok(assignments) => {
                     let mut who = Vec::new();
-                    unsettled.retain(|&bot| {
-                        let difference = difference(crowd, bot, &assignments);
+                    differing.retain(|&bot| {
+                        let difference = difference(pool, bot, &assignments);
                         let differs = difference.is_some();
                         who.extend(difference);
                         differs
                     });
-                    if unsettled.is_empty() || is_over {
+                    if differing.is_empty() || is_over {
                         who.truncate(MAX_LISTED);
-                        let (differ, converged) = (unsettled.len(), unsettled.is_empty());
+                        let (differ, converged) = (differing.len(), differing.is_empty());
                         return Convergence { converged, seconds, differ, who, error: None };
                     }
                 }
                 Err(error) if is_over => {
-                    let (differ, error) = (unsettled.len(), Some(error));
+                    let (differ, error) = (differing.len(), Some(error));
                     return Convergence { seconds, differ, error, ..Convergence::default() };
                 }
                 Err(_) => {}
@@ -87,7 +87,8 @@ impl Directors {
         }
     }
 
-    /// What the director that leads told everybody, by address.
+    /// The leader's assignments, by address. A standby responds with an error, and the next URL is
+    /// tried.
     async fn assignments(&self) -> Result<HashMap<String, Assignment>, String> {
         let mut errors = Vec::new();
         for url in &self.urls {
@@ -114,9 +115,9 @@ impl Directors {
     }
 }
 
-fn difference(crowd: &BotPool, bot: usize, assignments: &HashMap<String, Assignment>) -> Option<Difference> {
+fn difference(pool: &BotPool, bot: usize, assignments: &HashMap<String, Assignment>) -> Option<Difference> {
     let (address, whereabouts) = {
-        let log = crowd.log(bot);
+        let log = pool.log(bot);
         (log.address?.to_string(), log.sessions.status())
     };
     let director = assignments.get(&address).map(|assignment| assignment.island.clone());
@@ -133,15 +134,15 @@ impl fmt::Display for Convergence {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { converged, seconds, differ, who, error } = self;
         if *converged {
-            return write!(f, "everybody is where the director has them, seen after {seconds:.1} s");
+            return write!(f, "all bots are in the islands that the director assigned, after {seconds:.1} s");
         }
         write!(f, "NOT CONVERGED after {seconds:.1} s: {differ} differ")?;
         if let Some(error) = error {
-            write!(f, "; no director could be asked: {error}")?;
+            write!(f, "; no director responded: {error}")?;
         }
-        let island = |island: &Option<String>| island.clone().unwrap_or_else(|| "nowhere".to_owned());
+        let island = |island: &Option<String>| island.clone().unwrap_or_else(|| "no island".to_owned());
         who.iter().try_for_each(|Difference { address, bot, director }| {
-            write!(f, "; {address} is in {}, and the director has it in {}", island(bot), island(director))
+            write!(f, "; {address} is in {}, and the director assigned {}", island(bot), island(director))
         })
     }
 }
@@ -152,28 +153,29 @@ mod tests {
 
     #[test]
     fn wrong_island_or_unexplained_disconnect_differs() {
-        let crowd = BotPool::new(5);
+        let pool = BotPool::new(5);
         let now = Instant::now();
         let address = |bot: usize| protocol::Address::new([bot as u8; 20]);
         for bot in 0..5 {
-            crowd.register(bot, address(bot));
-            crowd.log(bot).sessions.signed_in(now);
-            crowd.log(bot).sessions.assigned(now, &"I1".parse().unwrap());
+            pool.register(bot, address(bot));
+            pool.log(bot).sessions.signed_in(now);
+            pool.log(bot).sessions.assigned(now, &"I1".parse().unwrap());
         }
         let closed = client::Disconnect::Closed { code: 1012, reason: String::new() };
-        crowd.log(3).sessions.session_ended(now, &closed);
-        crowd.log(4).sessions.session_ended(now, &client::Disconnect::Broken("gone".to_owned()));
-        let told = |bot: usize, island: &str| {
+        pool.log(3).sessions.session_ended(now, &closed);
+        pool.log(4).sessions.session_ended(now, &client::Disconnect::Broken("gone".to_owned()));
+        let assigned = |bot: usize, island: &str| {
             let (session, island, node) = (None, island.to_owned(), "rooms-1".to_owned());
             (
                 address(bot).to_string(),
                 Assignment { address: address(bot).to_string(), session, island, node },
             )
         };
-        // The third is unknown to the director.
-        let assignments = HashMap::from([told(0, "I1"), told(1, "I2"), told(3, "I1"), told(4, "I1")]);
+        // The director does not know the third bot.
+        let assignments =
+            HashMap::from([assigned(0, "I1"), assigned(1, "I2"), assigned(3, "I1"), assigned(4, "I1")]);
         let differ: Vec<usize> =
-            (0..5).filter(|&bot| difference(&crowd, bot, &assignments).is_some()).collect();
+            (0..5).filter(|&bot| difference(&pool, bot, &assignments).is_some()).collect();
         assert_eq!(differ, [1, 2, 4]);
     }
 }

@@ -1,7 +1,7 @@
-//! What was said and heard, and what of it was lost.
+//! The delivery log: messages that bots sent and received, and losses.
 //!
-//! For each pair that were members of one room from t0 to t1, every message sent in
-//! [t0, t1 - 1 s] must arrive exactly once and in order.
+//! For each pair that were members of one room from t0 to t1, each message sent in [t0, t1 - 1 s] must
+//! arrive exactly once and in order.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -14,41 +14,42 @@ use tokio::time::Instant;
 
 use super::{assignment_log::AssignmentLog, ranges::Ranges, sessions::SessionLog};
 
-/// Messages of the last second of a common stay may still be under way.
+/// Messages of the last second of a common membership may still be in flight.
 const IN_FLIGHT: Duration = Duration::from_secs(1);
 
-/// What one bot was told, said and heard.
+/// The log of one bot.
 #[derive(Debug, Default)]
 pub(crate) struct BotLog {
-    /// `None`: it has not been enrolled.
+    /// `None`: it is not registered yet.
     pub(crate) address: Option<Address>,
-    /// Whether it behaves like stock clients.
+    /// Whether it behaves like a stock client.
     pub(crate) stock: bool,
     pub(crate) sessions: SessionLog,
     pub(crate) assignments: AssignmentLog,
     pub(crate) room_logs: BTreeMap<RoomId, RoomLog>,
-    /// Its messages, numbered without gaps, in whatever rooms it was in.
+    /// Its messages, numbered without gaps, independent of its rooms.
     pub(crate) sent: Vec<(u32, Instant)>,
-    /// What it was given of each other bot, through whatever rooms.
+    /// The message numbers that the client delivered of each other bot, through any room.
     pub(crate) received: HashMap<usize, Ranges>,
 }
 
-/// What one bot said and heard in one stay.
+/// The log of one membership of a bot in a room.
 #[derive(Debug)]
 pub(crate) struct RoomLog {
     pub(crate) island: IslandId,
-    /// Where the room is: while an island moves, it has two.
+    /// The URL of the room: while an island moves, the bot has two rooms of one island.
     pub(crate) url: String,
     pub(crate) alias: u32,
     pub(crate) entered: Instant,
     pub(crate) left: Option<Instant>,
-    /// Which bot goes by an alias.
+    /// The bot of each alias.
     pub(crate) members: HashMap<u32, usize>,
     sent: Vec<(u32, Instant)>,
     received: HashMap<u32, ReceivedFrom>,
 }
 
-/// What was heard of one alias. Messages are numbered, so the ends and the gaps say it all.
+/// The messages received of one alias. Messages are numbered, so the first, the last and the count of
+/// gaps are enough.
 #[derive(Debug, Clone, Copy)]
 struct ReceivedFrom {
     first: u32,
@@ -59,8 +60,8 @@ struct ReceivedFrom {
 
 impl RoomLog {
     pub(crate) fn new(island: IslandId, url: String, alias: u32, entered: Instant) -> Self {
-        let (members, sent, heard) = Default::default();
-        Self { island, url, alias, entered, left: None, members, sent, received: heard }
+        let (members, sent, received) = Default::default();
+        Self { island, url, alias, entered, left: None, members, sent, received }
     }
 
     pub(crate) fn record_send(&mut self, index: u32, at: Instant) {
@@ -73,78 +74,78 @@ impl RoomLog {
                 entry.insert(ReceivedFrom { first: index, last: index, missing: 0, disordered: 0 });
             }
             std::collections::hash_map::Entry::Occupied(mut entry) => {
-                let heard = entry.get_mut();
-                if index > heard.last {
-                    heard.missing += u64::from(index - heard.last - 1);
-                    heard.last = index;
+                let received = entry.get_mut();
+                if index > received.last {
+                    received.missing += u64::from(index - received.last - 1);
+                    received.last = index;
                 } else {
-                    heard.disordered += 1;
+                    received.disordered += 1;
                 }
             }
         }
     }
 
-    /// What of a common stay did not arrive here as it should have.
-    fn count_losses(&self, sender: &Self, now: Instant, verdict: &mut DeliveryCounts) {
+    /// Adds the messages of a common membership that did not arrive as they should have.
+    fn count_losses(&self, sender: &Self, now: Instant, counts: &mut DeliveryCounts) {
         let from = self.entered.max(sender.entered);
-        let left = |stay: &Self| stay.left.unwrap_or(now);
+        let left = |room_log: &Self| room_log.left.unwrap_or(now);
         let Some(until) = left(self).min(left(sender)).checked_sub(IN_FLIGHT) else { return };
         let begin = sender.sent.partition_point(|&(_, at)| at < from);
         let end = sender.sent.partition_point(|&(_, at)| at <= until);
-        let heard = self.received.get(&sender.alias);
-        if let Some(heard) = heard {
-            verdict.lost += heard.missing;
-            verdict.disordered += heard.disordered;
+        let received = self.received.get(&sender.alias);
+        if let Some(received) = received {
+            counts.lost += received.missing;
+            counts.disordered += received.disordered;
         }
         if begin >= end {
             return;
         }
         let due = &sender.sent[begin..end];
-        verdict.expected += due.len() as u64;
-        verdict.lost += match heard {
+        counts.expected += due.len() as u64;
+        counts.lost += match received {
             None => due.len() as u64,
-            Some(heard) => {
-                // Indices rise, so that only the ends have to be found.
-                let before = due.partition_point(|&(index, _)| index < heard.first);
-                let until = due.partition_point(|&(index, _)| index <= heard.last);
+            Some(received) => {
+                // Indices increase, so a binary search for the ends is enough.
+                let before = due.partition_point(|&(index, _)| index < received.first);
+                let until = due.partition_point(|&(index, _)| index <= received.last);
                 (before + due.len() - until.max(before)) as u64
             }
         };
     }
 }
 
-/// What became of all messages.
+/// Counts of expected, lost and disordered messages. The field names are JSON keys.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
 pub(crate) struct DeliveryCounts {
-    /// Messages that had to arrive, counted once for each who had to hear them.
+    /// Messages that had to arrive, counted once for each receiver.
     pub(crate) expected: u64,
-    /// Those that did not.
+    /// Expected messages that did not arrive.
     pub(crate) lost: u64,
-    /// Those that came twice or after a later one.
+    /// Messages that arrived twice, or after a later one.
     pub(crate) disordered: u64,
 }
 
-/// Judges all stays up to now.
+/// Counts over all memberships up to now.
 pub(crate) fn count_deliveries<'a>(
     logs: impl IntoIterator<Item = &'a BotLog>,
     now: Instant,
 ) -> DeliveryCounts {
     let mut rooms: HashMap<&str, Vec<&RoomLog>> = HashMap::new();
-    for stay in logs.into_iter().flat_map(|log| log.room_logs.values()) {
-        rooms.entry(&stay.url).or_default().push(stay);
+    for room_log in logs.into_iter().flat_map(|log| log.room_logs.values()) {
+        rooms.entry(&room_log.url).or_default().push(room_log);
     }
-    let mut verdict = DeliveryCounts::default();
-    for stays in rooms.values() {
-        for (one, hearer) in stays.iter().enumerate() {
-            for (other, sender) in stays.iter().enumerate() {
-                // A later stay of the same bot is another alias, and heard like anybody.
+    let mut counts = DeliveryCounts::default();
+    for memberships in rooms.values() {
+        for (one, receiver) in memberships.iter().enumerate() {
+            for (other, sender) in memberships.iter().enumerate() {
+                // A later membership of the same bot has another alias, and is a sender like any other.
                 if one != other {
-                    hearer.count_losses(sender, now, &mut verdict);
+                    receiver.count_losses(sender, now, &mut counts);
                 }
             }
         }
     }
-    verdict
+    counts
 }
 
 #[cfg(test)]
@@ -153,17 +154,19 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    /// Two in a room for ten seconds, of whom the first says something every second.
-    fn pair(heard: &[u32]) -> DeliveryCounts {
+    /// Two members of a room for ten seconds; the first sends a message every second.
+    fn pair(received: &[u32]) -> DeliveryCounts {
         let start = Instant::now();
-        let stay = |alias| RoomLog::new("I1".parse().unwrap(), "ws://1".to_owned(), alias, start);
-        let (mut sender, mut hearer) = (stay(1), stay(2));
+        let room_log = |alias| RoomLog::new("I1".parse().unwrap(), "ws://1".to_owned(), alias, start);
+        let (mut sender, mut receiver) = (room_log(1), room_log(2));
         for index in 0..10 {
             sender.record_send(index, start + SECOND * index);
         }
-        heard.iter().for_each(|&index| hearer.record_receipt(1, index));
-        let logs = [sender, hearer]
-            .map(|stay| BotLog { room_logs: BTreeMap::from([(RoomId(0), stay)]), ..BotLog::default() });
+        received.iter().for_each(|&index| receiver.record_receipt(1, index));
+        let logs = [sender, receiver].map(|room_log| BotLog {
+            room_logs: BTreeMap::from([(RoomId(0), room_log)]),
+            ..BotLog::default()
+        });
         count_deliveries(&logs, start + SECOND * 10)
     }
 
@@ -195,13 +198,15 @@ mod tests {
         for index in 0..10 {
             sender.record_send(index, start + SECOND * index);
         }
-        let mut hearer = RoomLog::new("I1".parse().unwrap(), "ws://1".to_owned(), 2, start + SECOND * 3);
-        hearer.left = Some(start + SECOND * 7);
-        [3, 4, 5, 6].into_iter().for_each(|index| hearer.record_receipt(1, index));
-        let elsewhere = RoomLog::new("I1".parse().unwrap(), "ws://2".to_owned(), 3, start);
-        let logs = [sender, hearer, elsewhere]
-            .map(|stay| BotLog { room_logs: BTreeMap::from([(RoomId(0), stay)]), ..BotLog::default() });
-        let verdict = count_deliveries(&logs, start + SECOND * 10);
-        assert_eq!(verdict, DeliveryCounts { expected: 4, lost: 0, disordered: 0 });
+        let mut receiver = RoomLog::new("I1".parse().unwrap(), "ws://1".to_owned(), 2, start + SECOND * 3);
+        receiver.left = Some(start + SECOND * 7);
+        [3, 4, 5, 6].into_iter().for_each(|index| receiver.record_receipt(1, index));
+        let other_room = RoomLog::new("I1".parse().unwrap(), "ws://2".to_owned(), 3, start);
+        let logs = [sender, receiver, other_room].map(|room_log| BotLog {
+            room_logs: BTreeMap::from([(RoomId(0), room_log)]),
+            ..BotLog::default()
+        });
+        let counts = count_deliveries(&logs, start + SECOND * 10);
+        assert_eq!(counts, DeliveryCounts { expected: 4, lost: 0, disordered: 0 });
     }
 }

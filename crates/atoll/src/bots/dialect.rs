@@ -1,8 +1,8 @@
-//! What bots speak with their gateways, and where those are.
+//! The dialects that bots use, and the gateways of the realm for each.
 
 use client::{Dialect, Gateway, RealmError};
 
-/// What `--dialect` says.
+/// The value of `--dialect`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
 pub(crate) enum DialectFlag {
     /// The archipelago socket.
@@ -10,18 +10,18 @@ pub(crate) enum DialectFlag {
     Archipelago,
     /// dcl-rpc.
     Rpc,
-    /// Both, in turn.
+    /// Both: bots alternate.
     Mixed,
 }
 
-/// The gateways of a realm, by what is spoken there.
+/// The URLs of a realm's gateways, by dialect.
 #[derive(Debug)]
 pub(crate) struct Gateways(Vec<(Dialect, Vec<String>)>);
 
 impl Gateways {
-    /// Asks a realm, at all of its gateways: each has to answer.
-    pub(crate) async fn discover(realms: &[String], spoken: DialectFlag) -> Result<Self, RealmError> {
-        let dialects: &[Dialect] = match spoken {
+    /// Discovers the realm through all of its gateways. Each has to respond.
+    pub(crate) async fn discover(realms: &[String], dialect: DialectFlag) -> Result<Self, RealmError> {
+        let dialects: &[Dialect] = match dialect {
             DialectFlag::Archipelago => &[Dialect::Archipelago],
             DialectFlag::Rpc => &[Dialect::Rpc],
             DialectFlag::Mixed => &[Dialect::Archipelago, Dialect::Rpc],
@@ -37,13 +37,13 @@ impl Gateways {
         Ok(Self(gateways))
     }
 
-    /// Where all of them are.
+    /// The URLs of all gateways.
     pub(crate) fn urls(&self) -> impl Iterator<Item = &str> {
         self.0.iter().flat_map(|(_, urls)| urls).map(String::as_str)
     }
 
-    /// Those of a bot: they take turns in what they speak, and of those who speak alike in which gateway
-    /// they go to first.
+    /// The gateways of one bot, in its order of preference. Bots alternate between dialects; bots of
+    /// one dialect start at different gateways in turn.
     pub(crate) fn for_bot(&self, index: usize) -> Gateway {
         let (dialect, urls) = &self.0[index % self.0.len()];
         let mut urls = urls.clone();
@@ -61,9 +61,9 @@ mod tests {
     #[test]
     fn bots_spread_over_dialects_and_gateways() {
         let urls = |urls: &[&str]| urls.iter().map(|&url| url.to_owned()).collect::<Vec<_>>();
-        let spoken =
+        let dialect =
             vec![(Dialect::Archipelago, urls(&["a", "b", "c"])), (Dialect::Rpc, urls(&["d", "e", "f"]))];
-        let gateways = Gateways(spoken);
+        let gateways = Gateways(dialect);
         let of_bots: Vec<String> = (0..6)
             .map(|index| gateways.for_bot(index))
             .map(|gateway| gateway.url + &gateway.other_urls.concat())

@@ -1,7 +1,7 @@
-//! `--login-storm`: how many sign-ins a gateway sustains.
+//! `--login-storm`: how many sign-ins per second a gateway sustains.
 //!
-//! Open-loop: sign-ins begin at their times, whether or not those before them have ended, and each is
-//! timed from the moment at which it was to begin.
+//! The load is open-loop: sign-ins start at fixed times, whether or not earlier ones have ended, and
+//! the latency is measured from the time at which the sign-in was due.
 
 use std::{
     collections::BTreeMap,
@@ -31,15 +31,16 @@ use super::{
     server::{MetricsClient, Sample},
 };
 
-/// Wallets that are made before the storm, and then take turns: no more are under way than there are.
+/// Wallets that are created before the load. They are then used in turn; no more sign-ins are in flight
+/// than there are wallets.
 const MAX_WALLETS: usize = 20_000;
-/// Files of this process that are no sockets of the storm.
+/// File descriptors of this process that are not sockets of the load.
 const RESERVED_FILES: u64 = 64;
-/// Sign-ins that are under way at a time; at the bound, the next one is not begun, and counted.
+/// Sign-ins in flight at a time. At the bound the next one is not started, and counted.
 const MAX_IN_FLIGHT: u64 = 20_000;
-/// How often it is looked which sign-ins are due.
+/// How often sign-ins that are due are started.
 const START_INTERVAL: Duration = Duration::from_millis(1);
-/// How late an answer may be.
+/// How long a sign-in may take.
 const SIGN_IN_TIMEOUT: Duration = Duration::from_secs(10);
 
 pub(crate) fn rate(text: &str) -> Result<u32, String> {
@@ -49,7 +50,7 @@ pub(crate) fn rate(text: &str) -> Result<u32, String> {
 
 pub(crate) async fn run(flags: &Flags, rate: u32, seconds: u64) -> Result<ExitCode> {
     let files = rlimit::increase_nofile_limit(u64::MAX).context("no limit of open files")?;
-    let under_way = files.saturating_sub(RESERVED_FILES).clamp(1, MAX_IN_FLIGHT);
+    let max_in_flight = files.saturating_sub(RESERVED_FILES).clamp(1, MAX_IN_FLIGHT);
     let gateways = Gateways::discover(&flags.url, flags.dialect).await.context("no realm")?;
     for url in gateways.urls() {
         check_loopback(url).await?;
@@ -59,11 +60,12 @@ pub(crate) async fn run(flags: &Flags, rate: u32, seconds: u64) -> Result<ExitCo
     eprintln!("making {wallets} wallets");
     let identities = task::spawn_blocking(move || (0..wallets).map(|_| client::guest()).collect());
     let identities: Result<Vec<Identity>, _> = identities.await?;
-    let storm = Arc::new(LoginLoad { identities: identities?, gateways, max_in_flight: under_way as usize });
+    let load =
+        Arc::new(LoginLoad { identities: identities?, gateways, max_in_flight: max_in_flight as usize });
     let server = MetricsClient::new(&flags.url);
     eprintln!("{rate} sign-ins a second for {seconds} s");
     let before = server.sample().await;
-    let outcomes = storm.run(rate, seconds, offered).await;
+    let outcomes = load.run(rate, seconds, offered).await;
     let after = server.sample().await;
     let summary = Summary::new(rate, seconds, outcomes, (before, after));
     match flags.json {
@@ -73,8 +75,8 @@ pub(crate) async fn run(flags: &Flags, rate: u32, seconds: u64) -> Result<ExitCo
     Ok(if summary.refused + summary.not_begun == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// From elsewhere nobody comes by thousands of addresses, and no limit of a realm could be seen
-/// behind those for one.
+/// The load uses thousands of source addresses, which only the loopback has; from one address the
+/// realm's limit for one address would hide all others.
 async fn check_loopback(gateway: &str) -> Result<()> {
     let url = Url::parse(gateway).with_context(|| gateway.to_owned())?;
     let (host, port) = (url.host_str().unwrap_or_default(), url.port_or_known_default().unwrap_or(80));
@@ -91,26 +93,25 @@ async fn check_loopback(gateway: &str) -> Result<()> {
 struct LoginLoad {
     identities: Vec<Identity>,
     gateways: Gateways,
-    /// How many may be under way.
+    /// The maximum of sign-ins in flight.
     max_in_flight: usize,
 }
 
-/// What became of a sign-in: how long it took and whether the storm still blew then, or why there was
-/// none.
+/// The result of a sign-in: its latency and whether it ended before the load did, or the failure.
 type Outcome = Result<(Duration, bool), SignInFailure>;
 
 enum SignInFailure {
-    /// This process had no file left for it.
+    /// The maximum of sign-ins in flight was reached.
     NotStarted,
     Ended(Disconnect),
 }
 
 impl LoginLoad {
-    /// What became of everything that was offered.
+    /// Runs the load. Returns the results of all sign-ins that were due.
     async fn run(self: Arc<Self>, rate: u32, seconds: u64, offered: usize) -> Outcomes {
-        // One place for each: nobody waits to say how it went.
+        // The channel has one slot for each sign-in, so that sending a result never fails.
         let (outcome, mut outcomes) = mpsc::channel(offered.max(1));
-        let places = Arc::new(Semaphore::new(self.max_in_flight));
+        let permits = Arc::new(Semaphore::new(self.max_in_flight));
         let counting = tokio::spawn(async move {
             let mut counted = Outcomes::default();
             while let Some(outcome) = outcomes.recv().await {
@@ -126,11 +127,11 @@ impl LoginLoad {
         while index < offered {
             ticks.tick().await;
             while index < offered && due_at(index) <= Instant::now() {
-                let (storm, outcome, due) = (self.clone(), outcome.clone(), due_at(index));
-                match places.clone().try_acquire_owned() {
-                    Ok(place) => drop(tokio::spawn(async move {
-                        storm.sign_in(index, due, end, outcome).await;
-                        drop(place);
+                let (load, outcome, due) = (self.clone(), outcome.clone(), due_at(index));
+                match permits.clone().try_acquire_owned() {
+                    Ok(permit) => drop(tokio::spawn(async move {
+                        load.sign_in(index, due, end, outcome).await;
+                        drop(permit);
                     })),
                     Err(_) => drop(outcome.try_send(Err(SignInFailure::NotStarted))),
                 }
@@ -138,7 +139,7 @@ impl LoginLoad {
             }
         }
         drop(outcome);
-        // Each sign-in ends by its deadline, and a task that counts does not fail.
+        // Each sign-in ends by its timeout, and the counting task does not panic.
         counting.await.unwrap_or_default()
     }
 
@@ -148,11 +149,11 @@ impl LoginLoad {
         settings.local_address = Some(source_address(index));
         let signed_in = Session::sign_in(&settings, &self.identities[index % self.identities.len()]).await;
         let now = Instant::now();
-        let (told, session) = match signed_in {
+        let (result, session) = match signed_in {
             Ok(session) => (Ok((now - due, now <= end)), Some(session)),
             Err(ended) => (Err(SignInFailure::Ended(ended)), None),
         };
-        let _ = outcome.try_send(told);
+        let _ = outcome.try_send(result);
         drop(outcome);
         if let Some(session) = session {
             session.close().await;
@@ -160,18 +161,18 @@ impl LoginLoad {
     }
 }
 
-/// Another address of the loopback network for each of 16 million, so that neither ports run out nor
-/// an address has many sockets on their way in.
+/// A source address on the loopback network, one of about 16 million, so that neither the ports of an
+/// address run out nor one address has many handshakes.
 fn source_address(index: usize) -> IpAddr {
     let [_, a, b, c] = (index as u32).to_be_bytes();
-    // 127.0.0.0/16 is left to others, and no address ends with 0 or 255.
+    // 127.0.0.0/16 is left to other uses, and no address ends with 0 or 255.
     Ipv4Addr::new(127, 1 + a % 254, b, 1 + c % 254).into()
 }
 
-/// What became of all of them.
+/// The results of all sign-ins.
 struct Outcomes {
     microseconds: Histogram<u64>,
-    /// Those who were signed in before the storm was over.
+    /// Sign-ins that succeeded before the load ended.
     in_time: u64,
     not_begun: u64,
     refused: BTreeMap<String, u64>,
@@ -199,24 +200,24 @@ impl Outcomes {
     }
 }
 
-/// What became of a storm.
+/// The result of a run. Its field names are JSON keys.
 #[derive(Debug, Serialize)]
 struct Summary {
     seconds: u64,
     offered: u64,
     offered_per_second: u32,
     signed_in: u64,
-    /// While the storm blew.
+    /// During the load.
     signed_in_per_second: f64,
-    /// As too many were under way.
+    /// Not started because too many were in flight.
     not_begun: u64,
     refused: u64,
     refused_by_reason: BTreeMap<String, u64>,
-    /// From the moment at which it was to begin until the welcome.
+    /// From the due time to the welcome.
     latency_ms: Percentiles,
-    /// What each sign-in, or refusal, cost the realm.
+    /// The CPU time of the realm for each sign-in or refusal.
     server_cpu_us_each: Option<f64>,
-    /// Cores that it used meanwhile.
+    /// The cores that the realm used meanwhile.
     server_cores: Option<f64>,
 }
 
@@ -249,7 +250,7 @@ impl Summary {
         println!("  offered         {} ({}/s for {} s)", self.offered, self.offered_per_second, self.seconds);
         println!("  signed in       {} ({:.0}/s)", self.signed_in, self.signed_in_per_second);
         println!(
-            "  refused         {}, {} not begun as too many were under way",
+            "  refused         {}, {} not started because too many were in flight",
             self.refused, self.not_begun
         );
         for (reason, count) in &self.refused_by_reason {
@@ -258,7 +259,7 @@ impl Summary {
         println!("  latency         {} ms", self.latency_ms.with_max());
         match self.server_cpu_us_each.zip(self.server_cores) {
             Some((each, cores)) => println!("  server          {each:.0} µs of CPU each, {cores:.2} cores"),
-            None => println!("  server          its /metrics did not answer"),
+            None => println!("  server          its /metrics did not respond"),
         }
     }
 }
@@ -271,9 +272,9 @@ mod tests {
     async fn login_load_is_limited_to_loopback() {
         let check = async |host: &str| check_loopback(&format!("ws://{host}/archipelago/ws")).await;
         assert!(check("127.0.0.1:5000").await.is_ok() && check("127.9.9.9:80").await.is_ok());
-        for elsewhere in ["192.0.2.1:5000", "[::1]:5000", "0.0.0.0:5000"] {
-            let error = check(elsewhere).await.unwrap_err().to_string();
-            assert!(error.contains(&format!("{elsewhere}/archipelago/ws is not on 127.0.0.0/8")), "{error}");
+        for other in ["192.0.2.1:5000", "[::1]:5000", "0.0.0.0:5000"] {
+            let error = check(other).await.unwrap_err().to_string();
+            assert!(error.contains(&format!("{other}/archipelago/ws is not on 127.0.0.0/8")), "{error}");
         }
     }
 

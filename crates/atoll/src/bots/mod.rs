@@ -1,4 +1,4 @@
-//! `atoll bots`: headless explorers that walk, talk, and check that they hear each other.
+//! `atoll bots`: headless clients that walk, publish, and check that they receive each other.
 
 mod assignment_log;
 mod bot;
@@ -37,89 +37,88 @@ use route::Route;
 use server::MetricsClient;
 use walk::Walker;
 
-/// How many bots there are and what they do.
+/// The flags of `atoll bots`. A flag's doc comment is its help text.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Flags {
-    /// How many.
+    /// The number of bots.
     #[arg(long, default_value_t = 20)]
     count: usize,
-    /// The realm; where it has several gateways, all of them, separated by commas: bots spread over
-    /// them, and who loses one goes to the next.
+    /// The realm. If it has several gateways, list all of them, separated by commas: bots spread over
+    /// them, and after a failure of its gateway a bot connects to the next.
     #[arg(long, value_name = "URLS", value_delimiter = ',', default_value = "http://127.0.0.1:5000")]
     url: Vec<String>,
-    /// The admin sockets of the realm's directors, separated by commas: in the end, and at SIGUSR1, it is
-    /// compared where the one that leads has everybody, and where everybody was told that they are.
+    /// The admin sockets of the realm's directors, separated by commas. At the end, and at SIGUSR1, the
+    /// bots compare the leader's assignments with the assignments that they received.
     #[arg(long, value_name = "URLS", value_delimiter = ',',
           conflicts_with_all = ["idle", "login_storm", "topics"])]
     admin: Vec<String>,
-    /// Stop after so many seconds and sum up; without it, at Ctrl-C.
+    /// Stop after so many seconds and print the summary; without it, at Ctrl-C.
     #[arg(long)]
     seconds: Option<u64>,
     /// Print the summary as one line of JSON.
     #[arg(long)]
     json: bool,
-    /// Decides how everybody walks.
+    /// The seed of the random walks.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Positions that each sends into its room in a second.
+    /// Positions that each bot sends into its room per second.
     #[arg(long, default_value_t = 10.0, value_parser = rate)]
     hz: f64,
     /// Size of each position packet in bytes, padded if it would be smaller.
     #[arg(long, default_value_t = 0)]
     bytes: usize,
-    /// The realm's island size, above which a group need not be together.
+    /// The realm's island size limit. Bots of a larger group need not be in one island.
     #[arg(long, default_value_t = 100)]
     limit: usize,
     /// The share of bots that behave like stock clients: they leave their room as soon as they are
-    /// told of another.
+    /// assigned another one.
     #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = share)]
     stock: f64,
-    /// What bots speak with the gateway; mixed: every other bot speaks RPC.
+    /// The protocol between bots and gateway; mixed: every other bot uses RPC.
     #[arg(long, value_enum, default_value_t)]
     dialect: DialectFlag,
-    /// What bots say that they can join, separated by commas, such as livekit,ws-room; they enter
-    /// only WebSocket rooms, whatever they say. Without it, and over RPC, they say nothing.
+    /// The transports that bots announce, separated by commas, such as livekit,ws-room. They enter only
+    /// WebSocket rooms all the same. Without it, and over RPC, they announce none.
     #[arg(long, value_name = "PROTOCOLS", value_delimiter = ',', value_parser = protocol_name)]
     transports: Vec<String>,
-    /// The realm has rules that part people who are near each other: only those who were told of one
-    /// island must hear each other.
+    /// The realm has rules that separate peers that are near each other: only bots of one island must
+    /// receive each other.
     #[arg(long)]
     ruled: bool,
-    /// Everybody walks along these points again and again, instead of at random: "x,z x,z ...", in
-    /// metres.
+    /// All bots walk along these points repeatedly, instead of at random: "x,z x,z ...", in metres.
     #[arg(long, value_name = "POINTS", allow_hyphen_values = true)]
     route: Option<Route>,
-    /// How fast everybody walks, in metres a second.
+    /// The walking speed in metres per second.
     #[arg(long, value_name = "M_PER_S", default_value_t = 6.0, value_parser = speed)]
     speed: f32,
-    /// Everybody stands in one place.
+    /// All bots stay near one position.
     #[arg(long, conflicts_with = "route")]
     still: bool,
-    /// Everybody stands, in so many places that are too far apart for one island.
+    /// All bots stay at so many positions, which are too far apart for one island.
     #[arg(long, value_name = "PLACES", conflicts_with_all = ["route", "still"])]
     groups: Option<NonZeroUsize>,
-    /// Everybody signs in and does nothing more.
+    /// All bots sign in and do nothing more.
     #[arg(long)]
     idle: bool,
-    /// Instead of bots, so many sign-ins in a second: each a connection, a wallet and a signature of
-    /// its own, and closed at once. Only for realms on this machine.
+    /// Instead of bots, start so many sign-ins per second: each with a connection, a wallet and a
+    /// signature of its own, and closed at once. Only for realms on this machine.
     #[arg(long, value_name = "RATE", requires = "seconds", value_parser = login_load::rate,
           conflicts_with_all = ["count", "still", "groups", "idle", "route", "stock", "transports"])]
     login_storm: Option<u32>,
-    /// Instead of bots, so many messages in a second under one topic, to --count subscribers.
+    /// Instead of bots, publish so many messages per second under one topic, to --count subscribers.
     #[arg(long, value_name = "RATE", requires = "seconds", value_parser = rate,
           conflicts_with_all = ["login_storm", "still", "groups", "idle", "route", "stock", "transports", "dialect"])]
     topics: Option<f64>,
-    /// Instead of bots, so many heartbeats in a second on a bus, of --count people whom no gateway has:
-    /// what one director takes, which is at --url and for which there is nobody else.
+    /// Instead of bots, publish so many heartbeats per second on a bus, for --count peers of simulated
+    /// gateways. Measures one director, which is at --url and must have no other peers.
     #[arg(long, value_name = "RATE", requires_all = ["seconds", "bus"], value_parser = heartbeats::rate,
           conflicts_with_all = ["login_storm", "topics", "still", "idle", "route", "stock", "transports",
                                 "dialect", "admin"])]
     heartbeats: Option<f64>,
-    /// The NATS server of that bus.
+    /// The URL of the NATS server.
     #[arg(long, value_name = "URL", requires = "heartbeats")]
     bus: Option<String>,
-    /// The process of that server: what it used is said, too.
+    /// The process id of the NATS server; the summary then includes its CPU and memory.
     #[arg(long, value_name = "PID", requires = "heartbeats")]
     bus_pid: Option<u32>,
 }
@@ -146,12 +145,12 @@ fn protocol_name(text: &str) -> Result<String, String> {
     }
 }
 
-/// Sign-ins that are begun in a second, so that no limit of a realm is in their way.
+/// Sign-ins started per second, below the default rate limits of a realm.
 const SIGN_INS_PER_SECOND: u32 = 200;
-/// How often the referee looks and the line is renewed.
+/// How often proximity is checked, and the progress line is printed.
 const CHECK_INTERVAL: Duration = Duration::from_millis(250);
 const LINE_INTERVAL: Duration = Duration::from_secs(1);
-/// After the last arrival, until what is measured counts.
+/// The time after the last sign-in before measurements count.
 const SETTLING: Duration = Duration::from_secs(2);
 
 pub(crate) async fn run(flags: Flags) -> Result<ExitCode> {
@@ -169,25 +168,25 @@ pub(crate) async fn run(flags: Flags) -> Result<ExitCode> {
     let gateways = Gateways::discover(&flags.url, flags.dialect).await.context("no realm")?;
     let server = MetricsClient::new(&flags.url);
     let before = server.sample().await;
-    let crowd = Arc::new(BotPool::new(flags.count));
+    let pool = Arc::new(BotPool::new(flags.count));
     let display = Arc::new(ProgressDisplay::new(flags.json));
     if flags.count > bot_pool::MAX_PAIRWISE_BOTS {
         eprintln!(
-            "more than {} bots: who is near whom is not watched, and unheard stays 0",
+            "more than {} bots: proximity is not checked, and unheard stays 0",
             bot_pool::MAX_PAIRWISE_BOTS
         );
     }
     let step = Duration::from_secs_f64(1.0 / flags.hz);
-    let mut referee = ProximityCheck::new(flags.limit, step);
+    let mut proximity = ProximityCheck::new(flags.limit, step);
     let began = Instant::now();
     let end = flags.seconds.map(|seconds| began + Duration::from_secs(seconds));
-    let mut bots = spawn(&flags, &gateways, &crowd)?;
+    let mut bots = spawn(&flags, &gateways, &pool)?;
     let measured_from = began + Duration::from_secs(flags.count as u64) / SIGN_INS_PER_SECOND + SETTLING;
     let mut first = None;
     let mut looks = time::interval(CHECK_INTERVAL);
     let mut lines = time::interval(LINE_INTERVAL);
     let directors = (!flags.admin.is_empty()).then(|| Directors::new(&flags.admin));
-    let mut asked = signal::unix::signal(SignalKind::user_defined1())?;
+    let mut compare_requested = signal::unix::signal(SignalKind::user_defined1())?;
     let mut stop = std::pin::pin!(async {
         match end {
             Some(end) => time::sleep_until(end).await,
@@ -203,35 +202,35 @@ pub(crate) async fn run(flags: Flags) -> Result<ExitCode> {
                     first = Some((server.sample().await, Instant::now()));
                 }
                 if !flags.idle {
-                    let may_hear = |one, other| crowd.can_communicate(one, other, flags.ruled);
-                    referee.update(&crowd.positions(), may_hear, &crowd.received_at, crowd.now_ms());
+                    let can_communicate = |one, other| pool.can_communicate(one, other, flags.ruled);
+                    proximity.update(&pool.positions(), can_communicate, &pool.received_at, pool.now_ms());
                 }
             }
-            Some(()) = asked.recv() => {
+            Some(()) = compare_requested.recv() => {
                 if let Some(directors) = directors.clone() {
-                    let (display, crowd) = (display.clone(), crowd.clone());
-                    tokio::spawn(async move { display.convergence(&directors.compare(&crowd).await) });
+                    let (display, pool) = (display.clone(), pool.clone());
+                    tokio::spawn(async move { display.convergence(&directors.compare(&pool).await) });
                 }
             }
-            _ = lines.tick() => display.line(&crowd, &referee),
+            _ = lines.tick() => display.line(&pool, &proximity),
         }
     }
     let convergence = match &directors {
-        Some(directors) => Some(directors.compare(&crowd).await),
+        Some(directors) => Some(directors.compare(&pool).await),
         None => None,
     };
     let after = server.sample().await;
     let load = server::Load::between(before.as_ref(), first.as_ref(), after.as_ref(), flags.count);
-    let summary = Summary::new(&crowd, &referee, convergence, load, began.elapsed(), flags.idle);
-    crowd.stop();
+    let summary = Summary::new(&pool, &proximity, convergence, load, began.elapsed(), flags.idle);
+    pool.stop();
     let leaving = async { while bots.join_next().await.is_some() {} };
-    // A realm that is gone is not waited for.
+    // The timeout covers a realm that does not respond any more.
     let _ = time::timeout(Duration::from_secs(5), leaving).await;
     display.summary(&summary);
     Ok(if summary.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn spawn(flags: &Flags, gateways: &Gateways, crowd: &Arc<BotPool>) -> Result<tokio::task::JoinSet<()>> {
+fn spawn(flags: &Flags, gateways: &Gateways, pool: &Arc<BotPool>) -> Result<tokio::task::JoinSet<()>> {
     let mut bots = tokio::task::JoinSet::new();
     let stock = choose_stock(flags);
     for index in 0..flags.count {
@@ -250,10 +249,10 @@ fn spawn(flags: &Flags, gateways: &Gateways, crowd: &Arc<BotPool>) -> Result<tok
             true => client::Settings::stock(gateway),
             false => client::Settings::new(gateway),
         };
-        crowd.log(index).stock = stock.contains(&index);
+        pool.log(index).stock = stock.contains(&index);
         settings.transports.clone_from(&flags.transports);
         let identity = client::guest()?;
-        crowd.register(index, identity.address());
+        pool.register(index, identity.address());
         let arrival = Duration::from_secs(1) * u32::try_from(index)? / SIGN_INS_PER_SECOND;
         let plan = bot::BotPlan {
             index,
@@ -262,12 +261,12 @@ fn spawn(flags: &Flags, gateways: &Gateways, crowd: &Arc<BotPool>) -> Result<tok
             step: Duration::from_secs_f64(1.0 / flags.hz),
             bytes: flags.bytes,
         };
-        bots.spawn(bot::run(plan, settings, identity, walker, crowd.clone()));
+        bots.spawn(bot::run(plan, settings, identity, walker, pool.clone()));
     }
     Ok(bots)
 }
 
-/// Which bots behave like stock clients: any, so that they do not walk differently.
+/// The bots that behave like stock clients: a random choice, so that they walk like the others.
 fn choose_stock(flags: &Flags) -> HashSet<usize> {
     let amount = (flags.count as f64 * flags.stock).round() as usize;
     let mut rng = StdRng::seed_from_u64(flags.seed);

@@ -1,4 +1,4 @@
-//! Who moved, how often, and over what people met.
+//! Counts moves between nodes, and the connections of the bots by transport.
 
 use std::{collections::BTreeMap, fmt, time::Duration};
 
@@ -6,31 +6,32 @@ use serde::Serialize;
 
 use super::delivery_log::BotLog;
 
-/// The moves of a run: changes of the connection for who stays in its island.
+/// The moves of a run: changes of the connection while the island stays the same. The field names are
+/// JSON keys.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub(crate) struct Moves {
     pub(crate) moves: u64,
-    /// By bots that make before they break.
+    /// By bots that enter the new room before they leave the old one.
     pub(crate) moves_overlapping: u64,
-    /// By bots that break first.
+    /// By bots that leave the old room first, as stock clients do.
     pub(crate) moves_stock: u64,
     pub(crate) moves_per_person: f64,
-    /// Of one bot, at most.
+    /// The maximum of one bot.
     pub(crate) most_moves_of_one: u64,
-    /// Between two moves of one bot.
+    /// The least time between two moves of one bot.
     pub(crate) least_seconds_between_moves: Option<f64>,
-    /// By the protocol of the connection.
+    /// Counts by the protocol of the connection.
     pub(crate) connections: BTreeMap<String, Connections>,
 }
 
-/// One kind of connection.
+/// The counts of one kind of connection.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct Connections {
-    /// Bots that were told of it last.
+    /// Bots with this kind as their last connection.
     pub(crate) bots: u64,
-    /// How often a bot was told of it, moves and changes of island.
+    /// Assignments of this kind: moves and changes of island.
     pub(crate) changes: u64,
-    /// How often a bot moved to it.
+    /// Moves to this kind.
     pub(crate) moves: u64,
 }
 
@@ -65,7 +66,7 @@ impl Moves {
         all
     }
 
-    /// A figure of each kind of connection: `ws-room 12, livekit 5`, the most first.
+    /// One count of each kind of connection: `ws-room 12, livekit 5`, the largest first.
     pub(crate) fn counts_by_kind(&self, figure: impl Fn(&Connections) -> u64) -> String {
         let mut figures: Vec<(&str, u64)> =
             self.connections.iter().map(|(kind, connections)| (&**kind, figure(connections))).collect();
@@ -82,7 +83,7 @@ impl fmt::Display for Moves {
         if self.moves > 0 {
             write!(f, " (to {})", self.counts_by_kind(|connections| connections.moves))?;
         }
-        write!(f, ", {moves_per_person:.2} a person, at most {most_moves_of_one}")?;
+        write!(f, ", {moves_per_person:.2} a peer, at most {most_moves_of_one}")?;
         match self.least_seconds_between_moves {
             Some(least) => write!(f, ", at least {least:.1} s apart"),
             None => Ok(()),
@@ -99,9 +100,9 @@ mod tests {
     #[test]
     fn moves_are_counted_separately_from_other_changes() {
         let start = Instant::now();
-        let log = |stock, told: &[(u64, &str, &str, Option<&str>)]| {
+        let log = |stock, assignments: &[(u64, &str, &str, Option<&str>)]| {
             let mut log = BotLog { stock, ..BotLog::default() };
-            for &(seconds, island, connection, from) in told {
+            for &(seconds, island, connection, from) in assignments {
                 let at = start + Duration::from_secs(seconds);
                 log.assignments.assigned(at, island.parse().unwrap(), &connection.parse().unwrap(), from);
             }
@@ -115,7 +116,7 @@ mod tests {
                 (10, "I1", livekit, Some("I1")),
                 (14, "I2", rooms, Some("I1")),
                 (17, "I2", livekit, Some("I2")),
-                // It returned, and nothing had changed.
+                // It reconnected, and was assigned the same endpoint again.
                 (20, "I2", "livekit:wss://l?access_token=u", Some("I2")),
                 (27, "I2", rooms, Some("I2")),
             ],

@@ -1,12 +1,15 @@
+//! A set of numbers, stored as ranges.
+
 /// A set of numbers that come mostly in order and without gaps.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Ranges(
-    /// The first and the last of each run, lowest first; between two runs at least one is missing.
+    /// The first and the last number of each range, in ascending order. Ranges neither touch nor
+    /// overlap.
     Vec<(u32, u32)>,
 );
 
 impl Ranges {
-    /// Gives whether it was not there.
+    /// Inserts a number. Returns whether it was absent.
     pub(crate) fn insert(&mut self, number: u32) -> bool {
         let at = self.0.partition_point(|&(_, last)| last < number);
         let next = self.0.get(at).map(|&(first, _)| first);
@@ -24,7 +27,7 @@ impl Ranges {
         true
     }
 
-    /// How many of the numbers from the first to the last are in it.
+    /// How many numbers from `first` to `last`, both included, are in the set.
     pub(crate) fn count_within(&self, first: u32, last: u32) -> u64 {
         let from = self.0.partition_point(|&(_, end)| end < first);
         let runs = self.0[from..].iter().take_while(|&&(begin, _)| begin <= last);

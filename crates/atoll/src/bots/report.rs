@@ -1,4 +1,4 @@
-//! The live line and the summary.
+//! The progress line and the summary.
 
 use std::{
     collections::HashSet,
@@ -26,7 +26,7 @@ use super::{
     sessions::Sessions,
 };
 
-/// Shows what goes on: one line that renews itself on a terminal, plain lines elsewhere.
+/// Shows the progress: one line that is rewritten on a terminal, plain lines elsewhere.
 pub(crate) struct ProgressDisplay {
     json: bool,
     bar: Option<ProgressBar>,
@@ -36,19 +36,19 @@ pub(crate) struct ProgressDisplay {
 
 impl ProgressDisplay {
     pub(crate) fn new(json: bool) -> Self {
-        // The summary is the only thing on the standard output when it is read by a program.
+        // With `--json` the standard output has JSON lines only.
         let bar = std::io::stderr().is_terminal().then(ProgressBar::new_spinner);
         let (last, lines) = (Mutex::new((Instant::now(), 0, 0)), AtomicU64::default());
         Self { json, bar, last, lines }
     }
 
-    pub(crate) fn line(&self, crowd: &BotPool, referee: &ProximityCheck) {
+    pub(crate) fn line(&self, pool: &BotPool, proximity: &ProximityCheck) {
         let number = self.lines.fetch_add(1, Relaxed);
-        // Plain lines are for reading later: one in five is enough.
+        // Plain lines are for a log: one in five is enough.
         if number == 0 || self.bar.is_none() && !number.is_multiple_of(5) {
             return;
         }
-        let (sent, received) = (crowd.sent.load(Relaxed), crowd.received.load(Relaxed));
+        let (sent, received) = (pool.sent.load(Relaxed), pool.received.load(Relaxed));
         let now = Instant::now();
         let (sent_rate, received_rate) = {
             let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
@@ -58,19 +58,19 @@ impl ProgressDisplay {
             rates
         };
         let (latency, assignment) =
-            (Percentiles::of(&crowd.latency()), Percentiles::of(&crowd.assignment_latency()));
-        let logs: Vec<_> = crowd.logs().collect();
+            (Percentiles::of(&pool.latency()), Percentiles::of(&pool.assignment_latency()));
+        let logs: Vec<_> = pool.logs().collect();
         let logs: Vec<&BotLog> = logs.iter().map(|log| &**log).collect();
         let (counts, verdict) =
-            (Counts::of(&logs, crowd), count_deliveries(logs.iter().copied(), Instant::now()));
+            (Counts::of(&logs, pool), count_deliveries(logs.iter().copied(), Instant::now()));
         let line = format!(
-            "{} people, {} islands, {} rooms | {sent_rate:.0} sent/s, {received_rate:.0} received/s | lost {}, \
+            "{} peers, {} islands, {} rooms | {sent_rate:.0} sent/s, {received_rate:.0} received/s | lost {}, \
              unheard {} | latency {latency} ms | heartbeat to island {assignment} ms",
             counts.people,
             counts.islands,
             counts.rooms,
             verdict.lost + verdict.disordered,
-            referee.unheard_pairs(),
+            proximity.unheard_pairs(),
         );
         match &self.bar {
             Some(bar) => {
@@ -81,7 +81,7 @@ impl ProgressDisplay {
         }
     }
 
-    /// What was found when somebody asked.
+    /// Prints the result of a comparison that SIGUSR1 requested.
     pub(crate) fn convergence(&self, convergence: &Convergence) {
         if self.json {
             println!("{}", serde_json::to_string(convergence).unwrap_or_default());
@@ -117,7 +117,7 @@ impl Percentiles {
         Self { p50: at(0.5), p99: at(0.99), max: at(1.0), samples: microseconds.len() }
     }
 
-    /// Of times of up to an hour.
+    /// The percentiles of durations of up to an hour.
     pub(crate) fn of_durations(times: impl Iterator<Item = Duration>) -> Self {
         const HOUR_US: u64 = 3_600_000_000;
         let mut histogram = Histogram::new_with_bounds(1, HOUR_US, 3).expect("these bounds are valid");
@@ -138,14 +138,14 @@ impl std::fmt::Display for Percentiles {
 
 #[derive(Debug, Clone, Copy, Serialize)]
 struct Counts {
-    /// Bots in a room.
+    /// Bots that are in a room.
     people: usize,
     islands: usize,
     rooms: usize,
 }
 
 impl Counts {
-    fn of(logs: &[&BotLog], crowd: &BotPool) -> Self {
+    fn of(logs: &[&BotLog], pool: &BotPool) -> Self {
         let mut rooms = HashSet::new();
         let mut people = 0;
         for log in logs {
@@ -155,21 +155,21 @@ impl Counts {
                 people = before + 1;
             }
         }
-        Self { people, islands: crowd.islands().len(), rooms: rooms.len() }
+        Self { people, islands: pool.islands().len(), rooms: rooms.len() }
     }
 }
 
-/// What became of a run.
+/// The result of a run. Its field names are JSON keys.
 #[derive(Debug, Serialize)]
 pub(crate) struct Summary {
     seconds: f64,
     bots: usize,
-    /// Of them, those that behave like stock clients.
+    /// Bots that behave like stock clients.
     stock: usize,
     signed_in: u64,
     #[serde(flatten)]
     counts: Counts,
-    /// Bots that never were in a room, although they were told of one, or of nothing.
+    /// Bots that never entered a room, although they were assigned one, or nothing.
     absent: usize,
     sent: u64,
     received: u64,
@@ -179,21 +179,21 @@ pub(crate) struct Summary {
     verdict: DeliveryCounts,
     #[serde(flatten)]
     moves: Moves,
-    /// What those who stayed together said to each other, over all rooms.
+    /// Losses between bots that stayed in one island, over all rooms.
     over_moves: MoveLoss,
-    /// Messages that came through a second room and were dropped.
+    /// Messages that arrived through a second room and were dropped.
     doubles: u64,
-    /// Messages that were given again in a second room.
+    /// Messages that were delivered again through a second room.
     given_twice: u64,
-    /// How often a pair was near for long enough to be judged.
+    /// How often a pair was near for long enough to be checked.
     near_pairs: u64,
     unheard: u64,
-    /// Of the pairs that are near each other in the end.
+    /// Unheard pairs among those that are near at the end.
     unheard_in_the_end: u64,
     disconnects: u64,
     #[serde(flatten)]
     sessions: Sessions,
-    /// `None`: no director was to be asked.
+    /// `None`: no director was given.
     convergence: Option<Convergence>,
     latency_ms: Percentiles,
     heartbeat_to_island_ms: Percentiles,
@@ -204,24 +204,24 @@ pub(crate) struct Summary {
 
 impl Summary {
     pub(crate) fn new(
-        crowd: &BotPool,
-        referee: &ProximityCheck,
+        pool: &BotPool,
+        proximity: &ProximityCheck,
         convergence: Option<Convergence>,
         server: Option<Load>,
         elapsed: Duration,
         idle: bool,
     ) -> Self {
-        let (sent, received) = (crowd.sent.load(Relaxed), crowd.received.load(Relaxed));
+        let (sent, received) = (pool.sent.load(Relaxed), pool.received.load(Relaxed));
         let seconds = elapsed.as_secs_f64();
-        let (logs, now) = (crowd.logs().collect::<Vec<_>>(), Instant::now());
+        let (logs, now) = (pool.logs().collect::<Vec<_>>(), Instant::now());
         let logs: Vec<&BotLog> = logs.iter().map(|log| &**log).collect();
         let absent = |log: &&&BotLog| log.room_logs.is_empty() && log.assignments.can_be_in_room();
         Self {
             seconds,
-            bots: crowd.count(),
+            bots: pool.count(),
             stock: logs.iter().filter(|log| log.stock).count(),
-            signed_in: crowd.signed_in.load(Relaxed),
-            counts: Counts::of(&logs, crowd),
+            signed_in: pool.signed_in.load(Relaxed),
+            counts: Counts::of(&logs, pool),
             absent: logs.iter().filter(absent).count(),
             sent,
             received,
@@ -230,22 +230,22 @@ impl Summary {
             verdict: count_deliveries(logs.iter().copied(), now),
             moves: Moves::of(&logs),
             over_moves: move_loss::count_move_loss(&logs, now),
-            doubles: crowd.duplicates.load(Relaxed),
-            given_twice: crowd.delivered_twice.load(Relaxed),
-            near_pairs: referee.pairs_checked(),
-            unheard: referee.unheard_pairs(),
-            unheard_in_the_end: referee.unheard_pairs_now(),
-            disconnects: crowd.disconnects.load(Relaxed),
+            doubles: pool.duplicates.load(Relaxed),
+            given_twice: pool.delivered_twice.load(Relaxed),
+            near_pairs: proximity.pairs_checked(),
+            unheard: proximity.unheard_pairs(),
+            unheard_in_the_end: proximity.unheard_pairs_now(),
+            disconnects: pool.disconnects.load(Relaxed),
             sessions: Sessions::of(&logs),
             convergence,
-            latency_ms: Percentiles::of(&crowd.latency()),
-            heartbeat_to_island_ms: Percentiles::of(&crowd.assignment_latency()),
+            latency_ms: Percentiles::of(&pool.latency()),
+            heartbeat_to_island_ms: Percentiles::of(&pool.assignment_latency()),
             server,
             idle,
         }
     }
 
-    /// Whether everybody was there and nobody missed anything.
+    /// Whether all bots were present, and no message that had to arrive was lost.
     pub(crate) fn is_good(&self) -> bool {
         let present = if self.idle { self.signed_in >= self.bots as u64 } else { self.absent == 0 };
         let DeliveryCounts { lost, disordered, .. } = self.verdict;
@@ -262,7 +262,7 @@ impl Summary {
             self.stock, self.disconnects
         );
         println!(
-            "  in the end      {} people in {} islands and {} rooms, {absent} never in a room",
+            "  at the end      {} peers in {} islands and {} rooms, {absent} never in a room",
             counts.people, counts.islands, counts.rooms
         );
         println!("{}", self.sessions);
@@ -272,7 +272,7 @@ impl Summary {
         println!("  sent            {sent} ({:.0}/s)", self.sent_per_second);
         println!("  received        {received} ({:.0}/s)", self.received_per_second);
         println!(
-            "  lost            {} of {} that had to arrive, {} twice or out of order",
+            "  lost            {} of {} that had to arrive, {} duplicate or out of order",
             verdict.lost, verdict.expected, verdict.disordered
         );
         let MoveLoss { overlapping, to_stock, from_stock } = self.over_moves;
@@ -281,11 +281,11 @@ impl Summary {
         println!("  moves           {}", self.moves);
         println!(
             "  lost over moves {overlapping} between overlapping clients, {to_stock} to stock clients, {from_stock} \
-             from those to overlapping ones"
+             from stock to overlapping clients"
         );
-        println!("  doubles         {} dropped, {} given twice", self.doubles, self.given_twice);
+        println!("  duplicates      {} dropped, {} delivered twice", self.doubles, self.given_twice);
         println!(
-            "  unheard         {} of {} times that a pair was near, {} in the end",
+            "  unheard         {} of {} times that a pair was near, {} at the end",
             self.unheard, self.near_pairs, self.unheard_in_the_end
         );
         println!("  latency         {} ms", self.latency_ms);
@@ -303,6 +303,6 @@ impl Summary {
                 load.kib_per_bot
             );
         }
-        println!("{}", if self.is_good() { "all is well" } else { "NOT WELL" });
+        println!("{}", if self.is_good() { "all checks passed" } else { "CHECKS FAILED" });
     }
 }

@@ -1,14 +1,14 @@
-//! A way that bots walk along, over and over.
+//! A closed route that bots walk repeatedly.
 
 use std::{str::FromStr, sync::Arc};
 
 use super::walk::GroundPoint;
 
-/// Points on the ground in metres, walked from the first to the last and on to the first again.
+/// Points on the ground in metres, walked from the first to the last and back to the first.
 #[derive(Debug, Clone)]
 pub(crate) struct Route(Arc<[Leg]>);
 
-/// From one point to the next.
+/// The line from one point to the next.
 #[derive(Debug)]
 struct Leg {
     from: GroundPoint,
@@ -20,7 +20,7 @@ struct Leg {
 #[derive(Debug)]
 pub(crate) struct RouteWalk {
     route: Route,
-    /// From the route's first point.
+    /// The distance from the route's first point, in metres.
     along_m: f32,
     speed_m_s: f32,
 }
@@ -69,7 +69,7 @@ impl Route {
 }
 
 impl RouteWalk {
-    /// The walk of a bot among `count`, who are spread along the route at the start.
+    /// The walk of a bot among `count`, which start evenly spread along the route.
     pub(crate) fn new(route: Route, index: usize, count: usize, speed_m_s: f32) -> Self {
         let along_m = route.length_m() * index as f32 / count.max(1) as f32;
         Self { route, along_m, speed_m_s }
@@ -79,7 +79,7 @@ impl RouteWalk {
         self.route.at(self.along_m)
     }
 
-    /// Walks for so many seconds.
+    /// Advances by so many seconds.
     pub(crate) fn step(&mut self, seconds: f32) {
         self.along_m = (self.along_m + self.speed_m_s * seconds) % self.route.length_m();
     }

@@ -1,4 +1,4 @@
-//! What the crowd costs the realm, as its `/metrics` tell.
+//! The load that the bots cause, read from the realm's `/metrics`.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -7,11 +7,11 @@ use tokio::time::Instant;
 
 /// Reads a realm's `/metrics`.
 pub(crate) struct MetricsClient {
-    /// Of a realm in several processes none tells all.
+    /// `None` for a realm of several processes: no single process has the metrics of all.
     url: Option<String>,
 }
 
-/// What was read.
+/// The metrics of one moment.
 #[derive(Debug, Clone)]
 pub(crate) struct Sample {
     at: Instant,
@@ -29,7 +29,7 @@ impl MetricsClient {
         Self { url }
     }
 
-    /// All that the realm counts, by name and labels; `None` if it does not say.
+    /// All metrics of the realm, by name and labels; `None` if it does not respond.
     pub(crate) async fn metrics(&self) -> Option<HashMap<String, f64>> {
         let url = self.url.as_ref()?;
         let client = client::http_client(url).ok()?;
@@ -38,7 +38,7 @@ impl MetricsClient {
         Some(values.filter_map(|(name, value)| Some((name.to_owned(), value.parse().ok()?))).collect())
     }
 
-    /// What the realm says now; `None` if it does not.
+    /// The metrics of this moment; `None` if the realm does not respond.
     pub(crate) async fn sample(&self) -> Option<Sample> {
         let values = self.metrics().await?;
         Some(Sample {
@@ -57,18 +57,18 @@ impl Sample {
     }
 }
 
-/// What a realm spent while everybody was there.
+/// The realm's load while all bots were present. The field names are JSON keys.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub(crate) struct Load {
-    /// Of one core.
+    /// Percent of one core.
     pub(crate) cpu_percent: f64,
-    /// Messages written to members of rooms, in a second.
+    /// Messages written to members of rooms per second.
     pub(crate) deliveries_per_second: f64,
-    /// All of the process's CPU, divided by those.
+    /// All CPU time of the process, divided by the deliveries.
     pub(crate) cpu_us_per_delivery: f64,
-    /// In the end.
+    /// At the end of the run.
     pub(crate) resident_mib: f64,
-    /// What the process has grown by, for each bot.
+    /// The growth of the process for each bot.
     pub(crate) kib_per_bot: f64,
 }
 

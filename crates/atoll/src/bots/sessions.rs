@@ -1,4 +1,5 @@
-//! What became of the bots' sessions: how often they were lost, for how long, and where they went on.
+//! The bots' sessions: how often they ended, for how long a bot had none, and in which island it
+//! continued.
 
 use std::{collections::BTreeMap, fmt, time::Duration};
 
@@ -14,13 +15,13 @@ use super::{delivery_log::BotLog, report::Percentiles};
 pub(crate) struct SessionLog {
     begun: u64,
     state: SessionState,
-    /// The island that it was last told of, in whatever session.
+    /// The last assigned island, of any session.
     island: Option<IslandId>,
-    /// When the last session in which it was told of an island ended; `None`: it was told of one since.
+    /// When the last session with an assignment ended; `None`: an assignment arrived since.
     lost: Option<Instant>,
-    /// From the end of a session until the next one began.
+    /// The times from the end of a session to the next sign-in.
     without_session: Vec<Duration>,
-    /// From the end of a session in which it was told of an island until it was told of one again.
+    /// The times from the end of a session with an assignment to the next assignment.
     without_island: Vec<Duration>,
     rejoins: Vec<Rejoin>,
     gateway_ends: BTreeMap<String, u64>,
@@ -30,36 +31,37 @@ pub(crate) struct SessionLog {
 /// Whether a bot has a session.
 #[derive(Debug, Clone, Default)]
 enum SessionState {
-    /// It never had one.
+    /// It never had a session.
     #[default]
     NeverSignedIn,
-    /// Since then, and was not told yet where it is.
+    /// Since this time it has a session, without an assignment yet.
     Unassigned(Instant),
     Assigned,
-    /// Not since then; and whether the gateway said why, in a close frame or an answer.
+    /// Since this time it has no session. `explained`: the gateway gave a reason, in a close frame or a
+    /// response.
     Disconnected {
         since: Instant,
         explained: bool,
     },
 }
 
-/// A session after the first, once it was told of an island.
+/// A session after the first one that was assigned an island.
 #[derive(Debug, Clone, Copy)]
 struct Rejoin {
-    /// From the sign-in.
+    /// From the sign-in to the assignment.
     took: Duration,
-    /// Whether it was the island of before.
+    /// Whether the island is the one of the session before.
     to_same: bool,
 }
 
-/// What a realm can be asked about a bot.
+/// The state of a bot that is compared with the director.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum SessionStatus {
-    /// It has a session, and was told of this island in it, or of none yet.
+    /// It has a session, and this island as its assignment, or none yet.
     SignedIn(Option<IslandId>),
-    /// It has none, and was told why.
+    /// It has no session, and received the reason.
     ClosedWithReason,
-    /// It has none, or never had one.
+    /// It lost its session without a reason, or never had one.
     Lost,
 }
 
@@ -84,7 +86,7 @@ impl SessionLog {
         self.island = Some(island.clone());
     }
 
-    /// A session ended, or an attempt at one.
+    /// A session or a sign-in attempt ended.
     pub(crate) fn session_ended(&mut self, at: Instant, ended: &Disconnect) {
         *self.gateway_ends.entry(end_label(ended)).or_default() += 1;
         let explained = !matches!(ended, Disconnect::Broken(_));
@@ -116,7 +118,7 @@ impl SessionLog {
     }
 }
 
-/// The code or the status with which something ended.
+/// The label under which an end is counted: a close code, or an HTTP status.
 fn end_label(ended: &Disconnect) -> String {
     match ended {
         Disconnect::Left => "left".to_owned(),
@@ -126,24 +128,24 @@ fn end_label(ended: &Disconnect) -> String {
     }
 }
 
-/// The sessions of a run.
+/// The sessions of a run. The field names are JSON keys.
 #[derive(Debug, Serialize)]
 pub(crate) struct Sessions {
-    /// Bots that lost their session, and have none in the end.
+    /// Bots that lost their session and have none at the end.
     pub(crate) sessions_failed: u64,
-    /// Sessions after the first of a bot.
+    /// Sessions after the first one of a bot.
     reconnects: u64,
-    /// From the end of a session until the next one.
+    /// From the end of a session to the next sign-in.
     without_session_ms: Percentiles,
-    /// From the end of a session in which a bot was told of an island until it was told of one again.
+    /// From the end of a session with an assignment to the next assignment.
     without_island_ms: Percentiles,
-    /// Of those, from the sign-in until the bot was told of an island.
+    /// The part of it from the sign-in to the assignment.
     back_in_island_ms: Percentiles,
-    /// How many of them were told of the island of before.
+    /// How many reconnects were assigned the island of the session before.
     back_in_same_island: u64,
-    /// Why sessions ended, and attempts at them: close codes and HTTP statuses.
+    /// The ends of sessions and sign-in attempts, by close code or HTTP status.
     gateway_ends: BTreeMap<String, u64>,
-    /// Why stays in rooms ended.
+    /// The ends of room memberships, by close code or HTTP status.
     room_ends: BTreeMap<String, u64>,
 }
 
@@ -184,12 +186,12 @@ impl fmt::Display for Sessions {
             let ends: Vec<String> = ends.iter().map(|(kind, count)| format!("{kind} {count}")).collect();
             if ends.is_empty() { "none".to_owned() } else { ends.join(", ") }
         };
-        writeln!(f, "  sessions        {sessions_failed} failed, {reconnects} came back")?;
+        writeln!(f, "  sessions        {sessions_failed} failed, {reconnects} reconnects")?;
         if *reconnects > 0 {
-            writeln!(f, "  without one     {} ms", self.without_session_ms.with_max())?;
+            writeln!(f, "  without session {} ms", self.without_session_ms.with_max())?;
             writeln!(
                 f,
-                "  back in island  {} ms, {} of {} in the one of before",
+                "  back in island  {} ms, {} of {} in the same island",
                 self.back_in_island_ms.with_max(),
                 self.back_in_same_island,
                 self.back_in_island_ms.samples
@@ -243,7 +245,7 @@ mod tests {
         );
         let longest = |what: &str| all[what]["max"].as_f64().unwrap().round() as u64 / 100;
         assert_eq!((longest("without_session_ms"), longest("back_in_island_ms")), (30, 30), "{all}");
-        // One of them came to no island before it ended.
+        // One of the sessions ended before it was assigned an island.
         assert_eq!((longest("without_island_ms"), &all["without_island_ms"]["samples"]), (60, &2.into()));
         assert_eq!(all["gateway_ends"], serde_json::json!({"1012": 3, "4003": 1, "broken": 2}));
         assert_eq!(all["room_ends"], serde_json::json!({"left": 1}));

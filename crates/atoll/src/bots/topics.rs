@@ -1,7 +1,8 @@
-//! `--topics`: how many messages under a topic a gateway carries to its subscribers.
+//! `--topics`: how many messages under one topic a gateway delivers to its subscribers.
 //!
-//! Open-loop: messages are due at their times, and each is timed from then until each subscriber has
-//! it. What is not heard is held against what the gateway says that it dropped.
+//! The load is open-loop: messages are due at fixed times, and the latency is measured from the due
+//! time until each subscriber has the message. The number of received messages is compared with the
+//! drops that the gateway reported.
 
 use std::{collections::HashMap, process::ExitCode, sync::Arc, time::Duration};
 
@@ -23,9 +24,9 @@ use super::{
     server::{MetricsClient, Sample},
 };
 
-/// What one speaker says in a second: a gateway reads at most twenty.
+/// Messages per second of one publisher: the default limit of a gateway is twenty.
 const RATE_PER_PUBLISHER: f64 = 10.0;
-/// When the message was due, in microseconds, and its number: what every message begins with.
+/// Each message begins with its due time, in microseconds, and its number.
 const HEADER_BYTES: usize = 16;
 /// How long the backlogs have to drain after the last message, and how long the end marker may take
 /// to arrive after that. A message that is neither delivered nor reported as missed by then is lost.
@@ -34,9 +35,9 @@ const DRAIN_GRACE: Duration = Duration::from_secs(2);
 const END_MARKER: u64 = u64::MAX;
 /// How long a sign-in and a subscription may take.
 const SETUP_TIMEOUT: Duration = Duration::from_secs(20);
-/// Sign-ins at a time, so that no limit of a realm is in their way.
+/// Sign-ins at a time, below the default limits of a realm.
 const CONCURRENT_SIGN_INS: usize = 16;
-/// How far apart people stand, and how many in a row: too far for any island.
+/// The distance between peers, in metres, and how many are in a row: too far for any island.
 const SPACING_M: f32 = 1_000.0;
 const ROW_LENGTH: usize = 150;
 const TOPIC: &str = "bots.topics";
@@ -45,26 +46,26 @@ pub(crate) async fn run(flags: &Flags, rate: f64, seconds: u64) -> Result<ExitCo
     let _ = rlimit::increase_nofile_limit(u64::MAX);
     let gateways = Gateways::discover(&flags.url, DialectFlag::Rpc).await.context("no realm")?;
     let server = MetricsClient::new(&flags.url);
-    let speakers = (rate / RATE_PER_PUBLISHER).ceil() as usize;
-    let mut people = sign_in_all(&gateways, flags.count + speakers).await?;
-    let stage =
+    let publishers = (rate / RATE_PER_PUBLISHER).ceil() as usize;
+    let mut clients = sign_in_all(&gateways, flags.count + publishers).await?;
+    let context =
         Arc::new(RunContext { began: Instant::now(), padding: flags.bytes.saturating_sub(HEADER_BYTES) });
     let (over, is_over) = watch::channel(false);
     let mut subscribers = JoinSet::new();
-    for explorer in people.split_off(speakers) {
+    for explorer in clients.split_off(publishers) {
         let subscribing = explorer.handle();
-        let listening = time::timeout(SETUP_TIMEOUT, subscribing.subscribe(TOPIC));
-        let subscription = listening.await.context("no subscription in time")??;
-        subscribers.spawn(receive_until_end(stage.clone(), explorer, subscription, is_over.clone()));
+        let subscribed = time::timeout(SETUP_TIMEOUT, subscribing.subscribe(TOPIC));
+        let subscription = subscribed.await.context("no subscription in time")??;
+        subscribers.spawn(receive_until_end(context.clone(), explorer, subscription, is_over.clone()));
     }
     let before = server.sample().await;
-    let step = Duration::from_secs_f64(speakers as f64 / rate);
+    let step = Duration::from_secs_f64(publishers as f64 / rate);
     let starts = Instant::now();
-    let mut speaking = JoinSet::new();
-    for (index, explorer) in people.into_iter().enumerate() {
-        let first = starts + step.mul_f64(index as f64 / speakers as f64);
-        speaking.spawn(publish_paced(
-            stage.clone(),
+    let mut publishing = JoinSet::new();
+    for (index, explorer) in clients.into_iter().enumerate() {
+        let first = starts + step.mul_f64(index as f64 / publishers as f64);
+        publishing.spawn(publish_paced(
+            context.clone(),
             explorer,
             first,
             step,
@@ -72,33 +73,33 @@ pub(crate) async fn run(flags: &Flags, rate: f64, seconds: u64) -> Result<ExitCo
         ));
     }
     let (mut sent, mut took) = (0, Duration::ZERO);
-    let mut silent = Vec::new();
-    while let Some(spoken) = speaking.join_next().await {
-        let (explorer, said, last) = spoken??;
-        sent += said;
+    let mut finished_publishers = Vec::new();
+    while let Some(finished) = publishing.join_next().await {
+        let (explorer, published, last) = finished??;
+        sent += published;
         took = took.max(last - starts);
-        silent.push(explorer);
+        finished_publishers.push(explorer);
     }
     let after = server.sample().await;
-    // A backlog reports what it dropped with the next message that it keeps. So one more message is
-    // published once all backlogs have had time to drain: no other message competes for their slots.
+    // A backlog reports its drops with the next message that it keeps. So one more message is published
+    // once all backlogs have had time to drain: no other message competes for their slots.
     time::sleep(DRAIN_GRACE).await;
-    if let Some(explorer) = silent.first() {
-        publish(&stage, &explorer.handle(), Instant::now(), END_MARKER).await?;
+    if let Some(explorer) = finished_publishers.first() {
+        publish(&context, &explorer.handle(), Instant::now(), END_MARKER).await?;
         sent += 1;
     }
     time::sleep(DRAIN_GRACE).await;
     over.send_replace(true);
-    for explorer in silent {
+    for explorer in finished_publishers {
         explorer.handle().leave().await;
     }
     let mut all = Received::default();
     let mut lost = 0;
-    while let Some(heard) = subscribers.join_next().await {
-        let heard = heard??;
-        // Of one subscriber: what another was told too much of hides nothing.
-        lost += sent.saturating_sub(heard.messages + heard.missed);
-        all.add(&heard);
+    while let Some(received) = subscribers.join_next().await {
+        let received = received??;
+        // Counted for each subscriber: a surplus of another one must not hide a loss.
+        lost += sent.saturating_sub(received.messages + received.missed);
+        all.add(&received);
     }
     let rates = SendReport { offered: rate, sent, took };
     let summary = Summary::new(flags.count, &rates, &all, lost, before.zip(after));
@@ -110,20 +111,21 @@ pub(crate) async fn run(flags: &Flags, rate: f64, seconds: u64) -> Result<ExitCo
     Ok(if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// What speakers and subscribers share.
+/// The state that publishers and subscribers share.
 struct RunContext {
     began: Instant,
     padding: usize,
 }
 
-/// So many people, signed in, each alone: who is nowhere would be sent away.
+/// Signs in so many clients, each in an island of its own: the gateway closes a session without a
+/// position (`gateway.idle_timeout_s`).
 async fn sign_in_all(gateways: &Gateways, count: usize) -> Result<Vec<Explorer>> {
-    let door = Arc::new(Semaphore::new(CONCURRENT_SIGN_INS));
+    let permits = Arc::new(Semaphore::new(CONCURRENT_SIGN_INS));
     let mut arriving = JoinSet::new();
     for index in 0..count {
-        let (gateway, door) = (gateways.for_bot(index), door.clone());
+        let (gateway, permits) = (gateways.for_bot(index), permits.clone());
         arriving.spawn(async move {
-            let _place = door.acquire().await?;
+            let _permit = permits.acquire().await?;
             let explorer = sign_in(gateway).await?;
             let (x, z) = (index % ROW_LENGTH, index / ROW_LENGTH % ROW_LENGTH);
             let apart = |number: usize| (number as f32 - ROW_LENGTH as f32 / 2.0) * SPACING_M;
@@ -131,11 +133,11 @@ async fn sign_in_all(gateways: &Gateways, count: usize) -> Result<Vec<Explorer>>
             anyhow::Ok(explorer)
         });
     }
-    let mut people = Vec::new();
+    let mut clients = Vec::new();
     while let Some(arrived) = arriving.join_next().await {
-        people.push(arrived??);
+        clients.push(arrived??);
     }
-    Ok(people)
+    Ok(clients)
 }
 
 async fn sign_in(gateway: Gateway) -> Result<Explorer> {
@@ -145,24 +147,24 @@ async fn sign_in(gateway: Gateway) -> Result<Explorer> {
             Some(client::Event::SignedIn) => return Ok(explorer),
             Some(client::Event::Disconnected { reason, retry_in: None }) => return Err(anyhow!("{reason}")),
             Some(_) => {}
-            None => return Err(anyhow!("an explorer is gone")),
+            None => return Err(anyhow!("a client ended")),
         }
     }
 }
 
 /// Counts received messages until the end marker has arrived, or the run is over.
 async fn receive_until_end(
-    stage: Arc<RunContext>,
+    context: Arc<RunContext>,
     mut explorer: Explorer,
     mut subscription: client::Subscription,
     mut is_over: watch::Receiver<bool>,
 ) -> Result<Received> {
-    let mut heard = Received::default();
+    let mut received = Received::default();
     loop {
         tokio::select! {
             event = subscription.next() => match event {
                 Some(TopicEvent::Message(message)) => {
-                    if heard.record(&stage, &message) == Some(END_MARKER) {
+                    if received.record(&context, &message) == Some(END_MARKER) {
                         break;
                     }
                 }
@@ -173,21 +175,21 @@ async fn receive_until_end(
         }
     }
     explorer.handle().leave().await;
-    Ok(heard)
+    Ok(received)
 }
 
 /// Publishes the message of this number, due at this time.
-async fn publish(stage: &RunContext, handle: &client::Handle, due: Instant, number: u64) -> Result<()> {
-    let due_us = (due - stage.began).as_micros() as u64;
+async fn publish(context: &RunContext, handle: &client::Handle, due: Instant, number: u64) -> Result<()> {
+    let due_us = (due - context.began).as_micros() as u64;
     let mut payload = [due_us.to_be_bytes(), number.to_be_bytes()].concat();
-    payload.resize(HEADER_BYTES + stage.padding, 0);
+    payload.resize(HEADER_BYTES + context.padding, 0);
     Ok(handle.publish(TOPIC, Bytes::from(payload)).await?)
 }
 
 /// Publishes at each of its times until the end. Returns the peer, still signed in, how many messages
 /// it published, and when the last one was published.
 async fn publish_paced(
-    stage: Arc<RunContext>,
+    context: Arc<RunContext>,
     explorer: Explorer,
     first: Instant,
     step: Duration,
@@ -202,23 +204,23 @@ async fn publish_paced(
         if due >= end {
             return Ok((explorer, number, Instant::now()));
         }
-        publish(&stage, &handle, due, number).await?;
+        publish(&context, &handle, due, number).await?;
         number += 1;
     }
 }
 
-/// What subscribers heard.
+/// The messages received by one subscriber, or by all of them.
 struct Received {
     microseconds: Histogram<u64>,
     messages: u64,
-    /// What the gateway says that it dropped.
+    /// Drops that the gateway reported.
     missed: u64,
     out_of_order: u64,
-    /// The number that is expected next of each sender, of one subscriber.
+    /// The next expected number of each sender, for one subscriber.
     next: HashMap<Address, u64>,
 }
 
-/// How much was to be said in a second, how much was, and how long that took.
+/// The offered rate, the messages sent, and the time that they took.
 struct SendReport {
     offered: f64,
     sent: u64,
@@ -234,11 +236,11 @@ impl Default for Received {
 
 impl Received {
     /// Counts a message, and returns its number.
-    fn record(&mut self, stage: &RunContext, message: &TopicMessage) -> Option<u64> {
+    fn record(&mut self, context: &RunContext, message: &TopicMessage) -> Option<u64> {
         let (due, rest) = message.payload.split_first_chunk()?;
         let (number, sender) = (rest.first_chunk()?, message.sender?);
         let (due_us, number) = (u64::from_be_bytes(*due), u64::from_be_bytes(*number));
-        let now_us = stage.began.elapsed().as_micros() as u64;
+        let now_us = context.began.elapsed().as_micros() as u64;
         self.microseconds.saturating_record(now_us.saturating_sub(due_us));
         self.messages += 1;
         self.missed += message.missed;
@@ -249,7 +251,7 @@ impl Received {
     }
 
     fn add(&mut self, other: &Self) {
-        // Both have the same bounds.
+        // Histograms of equal bounds always add.
         let _ = self.microseconds.add(&other.microseconds);
         self.messages += other.messages;
         self.missed += other.missed;
@@ -257,10 +259,10 @@ impl Received {
     }
 }
 
-/// How it went.
+/// The result of a run. Its field names are JSON keys.
 #[derive(Debug, Serialize)]
 struct Summary {
-    /// Until the last message was taken, if that was later than it was to be.
+    /// Until the gateway had accepted the last message; at least the time planned.
     seconds: f64,
     subscribers: usize,
     offered_per_second: f64,
@@ -268,15 +270,15 @@ struct Summary {
     sent_per_second: f64,
     delivered: u64,
     delivered_per_second: f64,
-    /// Dropped for subscribers that were too slow, who were told so.
+    /// Dropped for slow subscribers, and reported to them.
     missed: u64,
-    /// Neither delivered nor told to be missed.
+    /// Neither delivered nor reported as missed.
     lost: u64,
     out_of_order: u64,
-    /// From the moment at which it was to be said until a subscriber had it.
+    /// From the due time until a subscriber had the message.
     latency_ms: Percentiles,
     server_cpu_us_per_delivery: Option<f64>,
-    /// Cores that it used meanwhile.
+    /// The cores that the realm used meanwhile.
     server_cores: Option<f64>,
 }
 
@@ -284,7 +286,7 @@ impl Summary {
     fn new(
         subscribers: usize,
         rates: &SendReport,
-        heard: &Received,
+        received: &Received,
         lost: u64,
         samples: Option<(Sample, Sample)>,
     ) -> Self {
@@ -296,13 +298,13 @@ impl Summary {
             offered_per_second: rates.offered,
             sent: rates.sent,
             sent_per_second: rates.sent as f64 / seconds,
-            delivered: heard.messages,
-            delivered_per_second: heard.messages as f64 / seconds,
-            missed: heard.missed,
+            delivered: received.messages,
+            delivered_per_second: received.messages as f64 / seconds,
+            missed: received.missed,
             lost,
-            out_of_order: heard.out_of_order,
-            latency_ms: Percentiles::of(&heard.microseconds),
-            server_cpu_us_per_delivery: load.map(|(cpu, _)| 1e6 * cpu / heard.messages.max(1) as f64),
+            out_of_order: received.out_of_order,
+            latency_ms: Percentiles::of(&received.microseconds),
+            server_cpu_us_per_delivery: load.map(|(cpu, _)| 1e6 * cpu / received.messages.max(1) as f64),
             server_cores: load.map(|(cpu, _)| cpu / seconds),
         }
     }
@@ -316,14 +318,14 @@ impl Summary {
             "  delivered       {} ({:.0}/s) to {} subscribers",
             self.delivered, self.delivered_per_second, self.subscribers
         );
-        println!("  missed          {} and said so, {} lost", self.missed, self.lost);
+        println!("  missed          {} reported, {} lost", self.missed, self.lost);
         println!("  out of order    {}", self.out_of_order);
         println!("  latency         {} ms", self.latency_ms.with_max());
         match self.server_cpu_us_per_delivery.zip(self.server_cores) {
             Some((each, cores)) => {
                 println!("  server          {each:.1} µs of CPU a delivery, {cores:.2} cores");
             }
-            None => println!("  server          its /metrics did not answer"),
+            None => println!("  server          its /metrics did not respond"),
         }
     }
 }

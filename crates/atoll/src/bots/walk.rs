@@ -1,27 +1,27 @@
-//! How bots walk: along a route, or over land, where some wander, some meet, some travel between two
-//! crowds, some jump.
+//! How bots walk: along a route, or at random over land. At random some wander, some meet, some travel
+//! between two crowds, and some jump.
 
 use protocol::Position;
 use rand::{RngExt, rngs::StdRng};
 
 use super::route::{Route, RouteWalk};
 
-/// A place on the ground, in metres: x and z.
+/// A point on the ground, in metres: x and z.
 pub(crate) type GroundPoint = (f32, f32);
 
-/// Land for so many bots; for more, there is more of it.
+/// A district is the land for so many bots; more bots get more districts.
 const BOTS_PER_DISTRICT: usize = 20;
 const DISTRICT_SIDE_M: f32 = 300.0;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum WalkKind {
-    /// Anywhere in its district.
+    /// To random points of its district.
     Wanderer,
-    /// To the meeting point in the middle, for a while, and away again.
+    /// To the meeting point in the middle, for a while, and to a random point.
     Meeter,
-    /// From one crowd at the edge to the other and back.
+    /// From the crowd at one edge to the crowd at the other, and back.
     Traveller,
-    /// From district to district, at once.
+    /// From district to district, in one step.
     Jumper,
     Still,
 }
@@ -33,7 +33,7 @@ pub(crate) enum Walker {
     OnRoute(RouteWalk),
 }
 
-/// A walk over land, decided by random numbers alone.
+/// A random walk over land. The seed alone decides it.
 #[derive(Debug)]
 pub(crate) struct RandomWalk {
     kind: WalkKind,
@@ -42,9 +42,9 @@ pub(crate) struct RandomWalk {
     district: usize,
     position: GroundPoint,
     target: GroundPoint,
-    /// Seconds to stay before it goes on.
+    /// Seconds to pause before the next step.
     pause: f32,
-    /// Which end of its way it goes to.
+    /// Which end of its way is the target.
     outward: bool,
     rng: StdRng,
 }
@@ -55,7 +55,7 @@ impl Walker {
         Self::Random(Box::new(RandomWalk::new(index, count, speed_m_s, rng)))
     }
 
-    /// Stands within a few metres of everybody else who stands still in this district, of so many.
+    /// Stays within a few metres of all others that stay in this district, of so many.
     pub(crate) fn still(district: usize, districts: usize, rng: StdRng) -> Self {
         Self::Random(Box::new(RandomWalk::at(WalkKind::Still, districts, district, 0.0, rng)))
     }
@@ -67,18 +67,18 @@ impl Walker {
 
     pub(crate) fn position(&self) -> Position {
         let (x, z) = match self {
-            Self::Random(visitor) => visitor.position,
-            Self::OnRoute(round) => round.position(),
+            Self::Random(walk) => walk.position,
+            Self::OnRoute(walk) => walk.position(),
         };
         Position::new(x, 0.0, z)
     }
 
-    /// Walks for so many seconds; gives whether it jumped.
+    /// Advances by so many seconds; returns whether the bot jumped.
     pub(crate) fn step(&mut self, seconds: f32) -> bool {
         match self {
-            Self::Random(visitor) => visitor.step(seconds),
-            Self::OnRoute(round) => {
-                round.step(seconds);
+            Self::Random(walk) => walk.step(seconds),
+            Self::OnRoute(walk) => {
+                walk.step(seconds);
                 false
             }
         }
@@ -98,7 +98,7 @@ impl RandomWalk {
     }
 
     fn at(kind: WalkKind, districts: usize, district: usize, speed_m_s: f32, rng: StdRng) -> Self {
-        let mut visitor = Self {
+        let mut walk = Self {
             kind,
             speed_m_s,
             districts,
@@ -109,9 +109,9 @@ impl RandomWalk {
             outward: false,
             rng,
         };
-        visitor.position = visitor.random_point();
-        visitor.choose_target();
-        visitor
+        walk.position = walk.random_point();
+        walk.choose_target();
+        walk
     }
 
     fn step(&mut self, seconds: f32) -> bool {
@@ -139,7 +139,7 @@ impl RandomWalk {
         false
     }
 
-    /// Chooses where to go next, and how long to stay before.
+    /// Chooses the next target, and the pause before.
     fn choose_target(&mut self) {
         self.outward = !self.outward;
         let (x, z) = self.centre(self.district);
@@ -207,8 +207,8 @@ mod tests {
     fn only_jumpers_exceed_the_speed() {
         for index in 0..20 {
             let mut walker = Walker::new(index, 20, 6.0, StdRng::seed_from_u64(7));
-            let Walker::Random(visitor) = &walker else { panic!("on a route") };
-            let kind = visitor.kind;
+            let Walker::Random(walk) = &walker else { panic!("on a route") };
+            let kind = walk.kind;
             for _ in 0..600 {
                 let before = walker.position();
                 let jumped = walker.step(0.1);

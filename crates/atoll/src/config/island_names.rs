@@ -1,15 +1,15 @@
-//! Which names the director could give to islands, whose rooms nobody enters without a token: the
-//! prefix, eight digits of base 36, and a number.
+//! The names that the director can give to islands: the prefix, eight digits of base 36, and a number.
+//! The rooms of islands are entered with a token only.
 
-/// The digits of a name, at the least.
+/// The minimum of digits in a name.
 const MIN_DIGITS: usize = 9;
 
-/// Whether an island could have this name.
+/// Whether an island can have this name.
 pub(super) fn can_be_island(name: &str, prefix: &str) -> bool {
     name.strip_prefix(prefix).is_some_and(|digits| digits.len() >= MIN_DIGITS && is_base36(digits))
 }
 
-/// Whether an island's name could be this one, or begin with it where a `*` follows.
+/// Whether an island's name can be this one, or begin with it where a `*` follows.
 pub(super) fn can_match_island(pattern: &str, prefix: &str) -> bool {
     match pattern.strip_suffix('*') {
         Some(start) => prefix.starts_with(start) || start.strip_prefix(prefix).is_some_and(is_base36),

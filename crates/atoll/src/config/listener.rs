@@ -1,4 +1,4 @@
-//! What each listener of the process is told.
+//! The settings of each listener of the process.
 
 use std::{net::IpAddr, time::Duration};
 
@@ -12,15 +12,15 @@ use super::{
     settings::Server,
 };
 
-/// Files that are left for all that is no connection of a client: the bus, other services, the listeners
-/// of the operator.
+/// File descriptors reserved for everything but client connections: the bus, other services, the
+/// operator's listeners.
 const RESERVED_FILES: u64 = 64;
-/// Connections of a listener that clients do not use.
+/// The connection limit of an operator's listener.
 const OPERATOR_CONNECTIONS: usize = 16;
-/// The public listener serves at least so many connections, however few files there are.
+/// The public listener serves at least so many connections, however low the limit of open files is.
 const MIN_CONNECTIONS: usize = 16;
 
-/// How the addresses of clients are found. Adds what is wrong to `problems`.
+/// How the addresses of clients are determined. Adds problems to `problems`.
 pub(super) fn client_addresses(server: &Server, problems: &mut Vec<String>) -> ClientAddresses {
     let mut trusted_proxies = Vec::new();
     for text in list(&server.trusted_proxies) {
@@ -32,7 +32,7 @@ pub(super) fn client_addresses(server: &Server, problems: &mut Vec<String>) -> C
         }
     }
     if server.proxy_protocol && server.trusted_proxies.is_empty() {
-        let rule = "needs server.trusted_proxies: only from those a header is taken";
+        let rule = "needs server.trusted_proxies: a header is accepted from those only";
         problems.push(format!("server.proxy_protocol = true: {rule}"));
     }
     if server.ipv6_prefix > 128 {
@@ -46,7 +46,7 @@ pub(super) fn client_addresses(server: &Server, problems: &mut Vec<String>) -> C
 }
 
 impl Settings {
-    /// The listener that clients use, in a process that may open so many files.
+    /// The settings of the public listener, in a process that may open so many files.
     pub(crate) fn public_listener(&self, addresses: ClientAddresses, files: u64) -> ::listener::Settings {
         let server = &self.server;
         let connections = ConnectionLimits {
@@ -57,7 +57,7 @@ impl Settings {
         self.listener("public", addresses, connections)
     }
 
-    /// A listener for operators, whose connections do not compete with those of clients.
+    /// The settings of an operator's listener. Its connections do not compete with those of clients.
     pub(crate) fn operator_listener(&self, name: &'static str) -> ::listener::Settings {
         let connections = ConnectionLimits { total: OPERATOR_CONNECTIONS, per_network: None, rate: None };
         let ipv6_prefix = self.server.ipv6_prefix;

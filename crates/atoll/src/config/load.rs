@@ -1,4 +1,5 @@
-//! Built-in defaults, then `atoll.toml`, then `ATOLL__SECTION__KEY`, then flags.
+//! Loads the settings from, in ascending priority: built-in defaults, `atoll.toml`,
+//! `ATOLL__SECTION__KEY`, flags.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -12,7 +13,7 @@ use protocol::{NodeName, TokenError};
 
 use super::{Settings, roles::ValidatedSettings};
 
-/// Everything that is wrong with a configuration.
+/// All problems of a configuration.
 #[derive(Debug)]
 pub(crate) struct Problems(pub(crate) Vec<String>);
 
@@ -31,23 +32,23 @@ impl From<ConfigError> for Problems {
     }
 }
 
-/// Where settings come from besides the defaults.
+/// The sources of settings besides the defaults.
 #[derive(Debug, Default)]
 pub(crate) struct Sources {
-    /// `--config`; without it, `atoll.toml` where there is one.
+    /// `--config`; without it, `atoll.toml` if it exists.
     pub(crate) file: Option<PathBuf>,
-    /// The environment's variables.
+    /// The environment variables of this program.
     pub(crate) environment: HashMap<String, String>,
-    /// Keys that flags set, and their values.
+    /// The keys that flags set, and their values.
     pub(crate) flags: Vec<(&'static str, String)>,
 }
 
 const DEFAULT_FILE: &str = "atoll.toml";
-/// The environment variables of this program begin with this, in capitals or not.
+/// The prefix of this program's environment variables, in upper or lower case.
 const ENVIRONMENT_PREFIX: &str = "ATOLL_";
 
-/// The environment variables of this program, or the names of those that are not UTF-8. Variables of other programs may
-/// hold any bytes, and are passed over.
+/// The environment variables of this program, or the names of those that are not UTF-8. Variables of
+/// other programs may hold any bytes, and are ignored.
 pub(crate) fn environment(
     variables: impl Iterator<Item = (OsString, OsString)>,
 ) -> Result<HashMap<String, String>, Problems> {
@@ -61,7 +62,7 @@ pub(crate) fn environment(
         {
             continue;
         }
-        // The value is not repeated: it may be a secret.
+        // The message does not repeat the value: it may be a secret.
         match (name.into_string(), value.into_string()) {
             (Ok(name), Ok(value)) => drop(ours.insert(name, value)),
             (Ok(_), Err(_)) => problems.push(format!("the environment variable {readable} is not UTF-8")),
@@ -73,13 +74,13 @@ pub(crate) fn environment(
     if problems.is_empty() { Ok(ours) } else { Err(Problems(problems)) }
 }
 
-/// One value that somebody set.
+/// One value that a source set, and the source.
 struct Setting {
     value: Value,
     origin: String,
 }
 
-/// The settings in force, checked, or all that is wrong with them.
+/// The validated settings, or all problems of them.
 pub(crate) fn load(sources: Sources) -> Result<(Settings, ValidatedSettings), Problems> {
     let defaults = Config::try_from(&Settings::default())?;
     let specimen = flatten(Config::try_from(&Settings::example())?.collect()?);
@@ -93,7 +94,8 @@ pub(crate) fn load(sources: Sources) -> Result<(Settings, ValidatedSettings), Pr
             continue;
         }
         if let ValueKind::Table(_) = value.kind {
-            // Nothing is set in it, and a node without settings is one that lacks some.
+            // An empty table sets nothing. But a node's empty table is kept, so that its missing
+            // settings are reported.
             if without_node_name(&key).ends_with(NODE_PLACEHOLDER) {
                 builder = builder.set_override(&key, value)?;
             }
@@ -103,7 +105,7 @@ pub(crate) fn load(sources: Sources) -> Result<(Settings, ValidatedSettings), Pr
             problems.push(format!("{key}: no such setting (in {origin}){}", suggestion(&key, &known)));
             continue;
         }
-        // On its own over the defaults, so that each bad value is found and named.
+        // Each value is tried alone over the defaults, so that each bad value is found and named.
         let alone = Config::builder()
             .add_source(defaults.clone())
             .set_override(&key, value.clone())?
@@ -126,7 +128,7 @@ pub(crate) fn load(sources: Sources) -> Result<(Settings, ValidatedSettings), Pr
     }
 }
 
-/// What somebody set, the strongest source last to speak.
+/// All values that the sources set. A later source overrides an earlier one.
 fn collect(sources: Sources) -> Result<BTreeMap<String, Setting>, Problems> {
     let mut settings: BTreeMap<String, Setting> = BTreeMap::new();
     let mut add = |values: BTreeMap<String, Value>, origin: &dyn Fn(&str) -> String| {
@@ -152,10 +154,11 @@ fn collect(sources: Sources) -> Result<BTreeMap<String, Setting>, Problems> {
     Ok(settings)
 }
 
-/// Stands for the name of a node.
+/// The placeholder for the name of a node.
 const NODE_PLACEHOLDER: &str = "<node>";
 
-/// A key as the reference has it: in tables of which there is one a node, without the node's name.
+/// A key as the reference documentation has it: in tables with one entry per node, without the node's
+/// name.
 fn without_node_name(key: &str) -> String {
     let segments: Vec<&str> = key.split('.').collect();
     match segments[..] {
@@ -165,13 +168,13 @@ fn without_node_name(key: &str) -> String {
     }
 }
 
-/// The node whose setting it is, if it is one's.
+/// The name of the node that the key belongs to, if it belongs to one.
 fn parse_node_name(key: &str) -> Option<Result<NodeName, TokenError>> {
     (without_node_name(key) != key).then(|| key.split('.').nth(1).unwrap_or_default().parse())
 }
 
-/// The environment knows neither small letters nor `-`: if a node is meant that was named before, it
-/// is called as it was.
+/// Environment variables have neither lower-case letters nor `-`. If such a key matches a node that an
+/// earlier source named, the earlier spelling is used.
 fn match_known_spelling(key: String, settings: &BTreeMap<String, Setting>) -> String {
     let fold = |key: &str| key.to_lowercase().replace('-', "_");
     let generic_key = without_node_name(&key);
@@ -188,13 +191,13 @@ fn match_known_spelling(key: String, settings: &BTreeMap<String, Setting>) -> St
 }
 
 fn is_secret(key: &str) -> bool {
-    // The URL of an Ethereum node holds the key to it, and that of the bus may hold a password.
+    // The URL of an Ethereum node contains its API key, and that of the bus may contain a password.
     const SECRETS: [&str; 5] =
         ["identity.ethereum_rpc_url", "bus.url", "bus.password", "bus.token", "stats.token"];
     key.ends_with("secret") || key.ends_with("secrets") || SECRETS.contains(&key)
 }
 
-/// Tables as dotted keys; an empty table stays.
+/// Converts tables to dotted keys; an empty table is kept.
 fn flatten(map: Map<String, Value>) -> BTreeMap<String, Value> {
     let mut flat = BTreeMap::new();
     for (key, value) in map {
@@ -212,7 +215,7 @@ fn flatten(map: Map<String, Value>) -> BTreeMap<String, Value> {
     flat
 }
 
-/// The known key of the same name in another section, if there is one.
+/// A hint at the known key of the same name in another section, if there is one.
 fn suggestion(key: &str, known: &BTreeMap<String, Value>) -> String {
     let name = key.rsplit('.').next().unwrap_or_default();
     let similar = known.keys().find(|known| known.rsplit('.').next() == Some(name));

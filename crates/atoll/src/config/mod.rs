@@ -1,4 +1,4 @@
-//! Configuration: read, checked as a whole, and handed to each role in its own types.
+//! Configuration: loads it, validates it as a whole, and converts it to each role's own settings types.
 
 mod bus;
 mod island_names;

@@ -1,4 +1,4 @@
-//! The settings of nodes that do not announce themselves, as they stand in `atoll.toml`.
+//! The settings of nodes that do not announce themselves, as `atoll.toml` has them.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,55 +6,55 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct LiveKit {
-    /// Where clients reach it: `wss://host` or `ws://host:port`.
+    /// The URL that clients connect to: `wss://host` or `ws://host:port`.
     pub(crate) url: String,
-    /// Where its API is: `https://host` or `http://host:port`. Empty: from `url`.
+    /// The URL of its API: `https://host` or `http://host:port`. Empty: derived from `url`.
     pub(crate) api_url: String,
-    /// What it knows us by.
+    /// The name of the key with which Atoll authenticates.
     pub(crate) api_key: String,
-    /// Signs tokens.
+    /// The secret that signs tokens.
     pub(crate) api_secret: String,
-    /// The most members that an island is given there.
+    /// The maximum of members of an island on this node.
     pub(crate) max_island_size: u32,
-    /// The most people on it; 0: no limit.
+    /// The maximum of peers on this node; 0: no limit.
     pub(crate) max_users: u32,
-    /// How long a token admits.
+    /// How long a token is valid, in seconds.
     pub(crate) token_ttl_s: u64,
-    /// Whether it is asked every second how it is, and used only while it is well.
+    /// Whether it is probed every second, and used only while it is healthy.
     pub(crate) probe: bool,
-    /// Takes nobody any more, and its islands go elsewhere.
+    /// Whether the node drains: it gets no new islands, and its islands move to other nodes.
     pub(crate) draining: bool,
 }
 
-/// `[p2p]`: the mesh among the peers.
+/// `[p2p]`: a mesh of connections between the peers.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct P2p {
-    /// The name under which it is offered.
+    /// The name of the node.
     pub(crate) node: String,
-    /// The most members of a mesh.
+    /// The maximum of members of a mesh.
     pub(crate) max_island_size: u32,
     /// STUN servers, separated by commas: `stun:host[:port]`.
     pub(crate) stun: String,
     /// TURN servers that share a secret, separated by commas: `turn:host[:port]`.
     pub(crate) turn: String,
-    /// The secret.
+    /// The secret that the TURN servers share with Atoll.
     pub(crate) turn_secret: String,
-    /// How long a user may begin to use the TURN servers.
+    /// How long a generated TURN user may start to use the servers, in seconds.
     pub(crate) turn_ttl_s: u64,
 }
 
-/// `[external.<node>]`: a transport that this project knows nothing of.
+/// `[external.<node>]`: a transport that Atoll only hands out connection strings for.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct External {
-    /// Its connection string, with `{island}` and `{address}` in it.
+    /// Its connection string, with the placeholders `{island}` and `{address}`.
     pub(crate) template: String,
-    /// The most members that an island is given there.
+    /// The maximum of members of an island on this node.
     pub(crate) max_island_size: u32,
-    /// The most people on it; 0: no limit.
+    /// The maximum of peers on this node; 0: no limit.
     pub(crate) max_users: u32,
-    /// Takes nobody any more, and its islands go elsewhere.
+    /// Whether the node drains: it gets no new islands, and its islands move to other nodes.
     pub(crate) draining: bool,
 }
 

@@ -1,4 +1,4 @@
-//! Where a realm sends its clients.
+//! The settings of `[realm]` that decide where clients connect, validated.
 
 use protocol::{ConnectionString, RoomName};
 
@@ -8,33 +8,33 @@ use super::{
     urls::{PUBLIC_BASE_RULE, is_public_base, is_url},
 };
 
-/// What was checked of `[realm]`.
+/// The validated part of `[realm]`.
 #[derive(Debug, Clone)]
 pub(crate) struct ValidatedRealm {
     adapter: Adapter,
-    /// The room that a signed login leads to.
+    /// The room that a signed login grants.
     pub(crate) room: Option<RoomName>,
 }
 
 #[derive(Debug, Clone)]
 enum Adapter {
-    /// They follow the archipelago socket.
+    /// Clients use the archipelago socket.
     Archipelago,
     /// The realm's own signed login.
     SignedLogin,
     Fixed(ConnectionString),
 }
 
-/// The last segment of `/rooms/status`, which is no room.
+/// The last segment of `/rooms/status`, which is not a room.
 pub(super) const STATUS: &str = "status";
-/// Why no room has the name [`STATUS`].
+/// The reason why no room may have the name [`STATUS`].
 pub(super) const STATUS_PROBLEM: &str = "/rooms/status is not a room: it lists the rooms";
 
-/// Stands for the realm's own signed login.
+/// The value of `realm.fixed_adapter` for the realm's own signed login.
 const SIGNED_LOGIN: &str = "signed-login";
 
 impl ValidatedRealm {
-    /// Adds what is wrong to `problems`.
+    /// Validates the settings. Adds problems to `problems`.
     pub(crate) fn new(settings: &Settings, problems: &mut Vec<String>) -> Self {
         let realm = &settings.realm;
         if !realm.public_url.is_empty() && !is_public_base(&realm.public_url) {
@@ -50,7 +50,7 @@ impl ValidatedRealm {
         let room = room.and_then(|parsed| {
             let problem = match &parsed {
                 Ok(room) if can_be_island(room.as_str(), &settings.islands.id_prefix) => {
-                    Some("an island could have this name".to_owned())
+                    Some("an island can have this name".to_owned())
                 }
                 Ok(room) if room.as_str() == STATUS => Some(STATUS_PROBLEM.to_owned()),
                 Ok(_) => None,
@@ -64,7 +64,7 @@ impl ValidatedRealm {
             "" => Adapter::Archipelago,
             SIGNED_LOGIN => {
                 if realm.fixed_room.is_empty() {
-                    let rule = "needs realm.fixed_room, where it leads to";
+                    let rule = "needs realm.fixed_room, the room that it grants";
                     problems.push(format!("realm.fixed_adapter = {SIGNED_LOGIN}: {rule}"));
                 }
                 Adapter::SignedLogin
@@ -86,7 +86,7 @@ impl ValidatedRealm {
         Self { adapter, room }
     }
 
-    /// Where all clients of a realm at `http_url` are sent, if they are.
+    /// The connection string for all clients of a realm at `http_url`, if it is fixed.
     pub(super) fn fixed_adapter(&self, http_url: &str) -> Option<ConnectionString> {
         match &self.adapter {
             Adapter::Archipelago => None,
@@ -98,7 +98,7 @@ impl ValidatedRealm {
     }
 }
 
-/// The problem with the URL of a connection string, if it has one.
+/// The problem of a connection string's URL, if there is one.
 fn url_problem(connection: &ConnectionString) -> Option<String> {
     let (url, schemes): (&str, [&str; 2]) = match connection {
         ConnectionString::LiveKit { url, .. }

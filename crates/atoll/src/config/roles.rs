@@ -1,4 +1,5 @@
-//! From settings to what each role is told, with every impossible value named.
+//! Validates the settings, with an error for every impossible value, and converts them to each role's
+//! own types.
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
@@ -14,53 +15,53 @@ use stats::{Access, TokenDigest};
 use super::{Settings, bus, island_names::can_match_island, listener, realm, secrets, transports, urls};
 use crate::role::Role;
 
-/// Settings that were checked, in the types of those who use them.
+/// Validated settings, in the types of the roles that use them.
 #[derive(Debug, Clone)]
 pub(crate) struct ValidatedSettings {
-    /// What runs in this process, each once, in the order of [`Role::ALL`].
+    /// The roles of this process, each once, in the order of [`Role::ALL`].
     pub(crate) roles: Vec<Role>,
     pub(crate) listen: SocketAddr,
-    /// Where operators ask, if anywhere.
+    /// The address of the operators' listener, if there is one.
     pub(crate) admin: Option<SocketAddr>,
-    /// How the addresses of clients are found.
+    /// How the addresses of clients are determined.
     pub(crate) client_addresses: ClientAddresses,
-    /// Where metrics are read, if not at `listen`.
+    /// The address of the metrics listener, if metrics are not served at `listen`.
     pub(crate) metrics_listen: Option<SocketAddr>,
-    /// The file of owner rules, if there is one, and what it says.
+    /// The file of owner rules and the rules in it, if there is one.
     pub(crate) rules: Option<(PathBuf, Rules)>,
-    /// Empty: from the address that is listened on.
+    /// `None`: derived from the listen address.
     pub(crate) public_url: Option<String>,
-    /// Where the bus is; `None`: within the process.
+    /// The bus over NATS; `None`: the bus within the process.
     pub(crate) bus: Option<NatsSettings>,
     /// The names of the room nodes.
     pub(crate) nodes: Vec<NodeName>,
     pub(crate) token_secrets: Vec<String>,
-    /// What is possible and not advisable: to be logged at start.
+    /// Settings that are possible but not advisable; logged at start.
     pub(crate) warnings: Vec<String>,
-    /// Where all clients are sent, and the room that a signed login leads to.
+    /// The fixed connection string for all clients, and the room that a signed login grants.
     pub(crate) realm: realm::ValidatedRealm,
     /// Nodes that do not announce themselves.
     pub(crate) transports: Vec<ConfiguredNode>,
 }
 
 impl ValidatedSettings {
-    /// The owners' rules, if there are any.
+    /// The owner rules; without a file, no rules.
     pub(crate) fn rules(&self) -> Rules {
         self.rules.as_ref().map(|(_, rules)| rules.clone()).unwrap_or_default()
     }
 }
 
-/// A secret shorter than this can be guessed, and is refused; one of less than 256 bits of entropy causes a
-/// warning.
+/// A secret shorter than this can be guessed, and is refused; one with less than 256 bits of entropy
+/// causes a warning.
 const MIN_SECRET_BYTES: usize = 16;
-/// At this rate the largest message, 64 KiB, takes 4 s; its sender is not read meanwhile.
+/// At this rate the largest message, 64 KiB, takes 4 s; the gateway does not read its sender meanwhile.
 const MIN_TOPIC_BYTES_PER_SECOND: u32 = 16 * 1024;
 
-/// More room nodes than this are processes of their own.
+/// The maximum of room nodes in one process. More nodes need more processes.
 const MAX_ROOM_NODES: u32 = 16;
 
 impl ValidatedSettings {
-    /// Checks all values that their types alone do not; adds what is wrong to `problems`.
+    /// Checks all values that their types alone do not; adds problems to `problems`.
     pub(crate) fn new(settings: &Settings, problems: &mut Vec<String>) -> Option<Self> {
         let Settings { server, log, identity, client, gateway, rooms, islands, stats, .. } = settings;
         let mut check = |holds: bool, key: &str, value: &dyn std::fmt::Display, rule: &str| {
@@ -70,16 +71,15 @@ impl ValidatedSettings {
         };
         let role_names = list(&server.roles);
         for name in &role_names {
-            let rule = "is no role: there are gateway, rooms, director and stats";
+            let rule = "is not a role: the roles are gateway, rooms, director and stats";
             check(Role::from_name(name).is_some(), "server.roles", name, rule);
         }
         check(!role_names.is_empty(), "server.roles", &"\"\"", "must name at least one role");
         let roles: Vec<Role> =
             Role::ALL.into_iter().filter(|role| role_names.contains(&role.to_string())).collect();
-        let whole = roles.is_empty() || roles == Role::ALL;
-        let rule =
-            "needs bus.url (--bus), over which the roles of several processes talk; without, all run in one";
-        check(whole || !settings.bus.url.is_empty(), "server.roles", &server.roles, rule);
+        let all_roles = roles.is_empty() || roles == Role::ALL;
+        let rule = "needs bus.url (--bus), which connects the roles of several processes; without it, one process runs all roles";
+        check(all_roles || !settings.bus.url.is_empty(), "server.roles", &server.roles, rule);
         let runs = |role| roles.contains(&role);
         let listen = server.listen.parse::<SocketAddr>().ok();
         check(listen.is_some(), "server.listen", &server.listen, "must be an IP address and a port");
@@ -91,9 +91,9 @@ impl ValidatedSettings {
             }
             None => {
                 let wildcard = listen.is_some_and(|listen| listen.ip().is_unspecified());
-                // Nobody is sent to a director.
+                // No client is sent to a director.
                 let wildcard = wildcard && roles != [Role::Director];
-                let rule = "must be set when server.listen is a wildcard, so that clients can be told it";
+                let rule = "must be set when server.listen is a wildcard, because clients are sent this URL";
                 check(!wildcard, "server.public_url", &"\"\"", rule);
             }
         }
@@ -168,7 +168,7 @@ impl ValidatedSettings {
                 closed,
                 "rooms.open",
                 &pattern,
-                "islands could have such names, and are entered with a token alone",
+                "islands can have such names, and their rooms are entered with a token only",
             );
             check(pattern != realm::STATUS, "rooms.open", &pattern, realm::STATUS_PROBLEM);
             let parsed = pattern.parse::<RoomPattern>();
@@ -177,9 +177,9 @@ impl ValidatedSettings {
         }
         let kept = keep_session(&gateway.keep_session).is_some();
         check(kept, "gateway.keep_session", &gateway.keep_session, "must be newest or oldest");
-        // A longer pause after the largest message would look like a client that answers no pings.
+        // A longer pause after the largest message would look like a client that does not answer pings.
         let paced = gateway.topic_bytes_per_second >= MIN_TOPIC_BYTES_PER_SECOND;
-        let rule = "must be at least 16384, so that no message holds its session up for more than 4 s";
+        let rule = "must be at least 16384, so that no message delays its session for more than 4 s";
         check(paced, "gateway.topic_bytes_per_second", &gateway.topic_bytes_per_second, rule);
         let rpc_url = &identity.ethereum_rpc_url;
         let rule = "must be http://host:port or https://host, with or without a path";
@@ -189,27 +189,28 @@ impl ValidatedSettings {
         let in_time = rpc_url.is_empty() || identity.ethereum_timeout_ms < shortest;
         let rule = "must be below gateway.handshake_timeout_s and rooms.handshake_timeout_s";
         check(in_time, "identity.ethereum_timeout_ms", &identity.ethereum_timeout_ms, rule);
-        // The repetition may come a whole interval late.
-        let vouched = gateway.vouch_interval_s.saturating_mul(2) <= islands.silence_s;
-        let rule = "must be at most half of islands.silence_s, or quiet clients are taken for gone";
-        check(vouched, "gateway.vouch_interval_s", &gateway.vouch_interval_s, rule);
-        let shown = islands.report_interval_ms < stats.report_timeout_s.saturating_mul(1_000);
-        let rule = "must be below stats.report_timeout_s, or islands are not shown all the time";
-        check(shown, "islands.report_interval_ms", &islands.report_interval_ms, rule);
-        let heard = islands.discovery_interval_s <= 10;
-        let rule = "must be at most 10: a director that is unheard for 30 s counts as gone";
-        check(heard, "islands.discovery_interval_s", &islands.discovery_interval_s, rule);
-        let known = realm_check(&identity.realm_check).is_some();
-        check(known, "identity.realm_check", &identity.realm_check, "must be refuse or log");
-        let known = clustering(&islands.clustering).is_some();
-        check(known, "islands.clustering", &islands.clustering, "must be own or given");
-        let known = positions(&stats.positions).is_some();
-        check(known, "stats.positions", &stats.positions, "must be exact or parcel");
+        // A repetition may be late by a whole interval.
+        let in_time = gateway.vouch_interval_s.saturating_mul(2) <= islands.silence_s;
+        let rule = "must be at most half of islands.silence_s, or quiet clients are removed";
+        check(in_time, "gateway.vouch_interval_s", &gateway.vouch_interval_s, rule);
+        let in_time = islands.report_interval_ms < stats.report_timeout_s.saturating_mul(1_000);
+        let rule =
+            "must be below stats.report_timeout_s, or islands disappear from presence between two reports";
+        check(in_time, "islands.report_interval_ms", &islands.report_interval_ms, rule);
+        let in_time = islands.discovery_interval_s <= 10;
+        let rule = "must be at most 10: a director that is silent for 30 s counts as gone";
+        check(in_time, "islands.discovery_interval_s", &islands.discovery_interval_s, rule);
+        let valid = realm_check(&identity.realm_check).is_some();
+        check(valid, "identity.realm_check", &identity.realm_check, "must be refuse or log");
+        let valid = clustering(&islands.clustering).is_some();
+        check(valid, "islands.clustering", &islands.clustering, "must be own or given");
+        let valid = positions(&stats.positions).is_some();
+        check(valid, "stats.positions", &stats.positions, "must be exact or parcel");
         let peer_positions = &islands.peer_positions;
-        let known = peer_positions.is_empty() || positions(peer_positions).is_some();
-        check(known, "islands.peer_positions", peer_positions, "must be exact, parcel or empty");
-        let known = ["true", "false", "token"].contains(&&*stats.public);
-        check(known, "stats.public", &stats.public, "must be true, false or token");
+        let valid = peer_positions.is_empty() || positions(peer_positions).is_some();
+        check(valid, "islands.peer_positions", peer_positions, "must be exact, parcel or empty");
+        let valid = ["true", "false", "token"].contains(&&*stats.public);
+        check(valid, "stats.public", &stats.public, "must be true, false or token");
         let has_token = stats.public != "token" || stats.token.len() >= MIN_SECRET_BYTES;
         let rule = "must have at least 16 characters where stats.public is token";
         check(has_token, "stats.token", &"(hidden)", rule);
@@ -219,7 +220,7 @@ impl ValidatedSettings {
         for name in room_nodes(rooms) {
             match name.parse::<NodeName>() {
                 Ok(node) => nodes.push(node),
-                // One is enough: the others differ from it in their number.
+                // One error is enough: the other names differ only in their number.
                 Err(error) => {
                     check(!named, "rooms.node", &name, &error.to_string());
                     named = false;
@@ -241,10 +242,10 @@ impl ValidatedSettings {
         check(bounded, "islands.world_bound_m", &islands.world_bound_m, "must be above 0");
         let assumed = list(&client.assumed_transports);
         let named = !assumed.is_empty() && assumed.iter().all(|name| is_protocol_name(name));
-        let rule = "must name what clients can join, such as livekit,ws-room";
+        let rule = "must list the transports that clients can join, such as livekit,ws-room";
         check(named, "client.assumed_transports", &client.assumed_transports, rule);
         match archipelago::Engine::new(settings.engine(), 0) {
-            // It has been named.
+            // It has been reported above.
             Ok(_) | Err(SettingsError::AssumedTransports) => {}
             Err(error) => problems.push(format!("islands.{error}")),
         }
@@ -306,7 +307,7 @@ fn keep_session(name: &str) -> Option<KeepSession> {
     }
 }
 
-/// The file of rules and what it says.
+/// The rule file and the rules in it.
 fn rules(file: &str, problems: &mut Vec<String>) -> Option<(PathBuf, Rules)> {
     if file.is_empty() {
         return None;
@@ -322,7 +323,7 @@ fn rules(file: &str, problems: &mut Vec<String>) -> Option<(PathBuf, Rules)> {
 }
 
 impl Settings {
-    /// What the engine is told.
+    /// The settings of the engine.
     pub(crate) fn engine(&self) -> archipelago::Settings {
         let islands = &self.islands;
         archipelago::Settings {
@@ -340,7 +341,7 @@ impl Settings {
         }
     }
 
-    /// What the director is told.
+    /// The settings of the director.
     pub(crate) fn director(&self, transports: Vec<ConfiguredNode>, rules: Rules) -> director::Settings {
         let islands = &self.islands;
         director::Settings {
@@ -357,7 +358,7 @@ impl Settings {
         }
     }
 
-    /// What the gateway is told.
+    /// The settings of the gateway.
     pub(crate) fn gateway(
         &self,
         parsed: &realm::ValidatedRealm,
@@ -420,8 +421,8 @@ impl Settings {
         }
     }
 
-    /// What each room node is told: the first is where rooms have always been, the others have
-    /// paths of their own. The first has the fixed room, too.
+    /// The settings of each room node. The first node has the path that rooms have always had, the
+    /// others have paths of their own. The first node also hosts the fixed room.
     pub(crate) fn rooms(
         &self,
         nodes: &[NodeName],
@@ -450,7 +451,7 @@ impl Settings {
             max_island_size: rooms.max_island_size,
             max_room_size: rooms.max_room_size,
             max_users: rooms.max_users,
-            // All were checked: others are not served.
+            // All patterns were validated; a malformed one would not be served.
             open_rooms: list(&rooms.open).iter().filter_map(|pattern| pattern.parse().ok()).collect(),
             fixed_room: None,
             entries_per_minute: rooms.entries_per_minute,
@@ -474,13 +475,13 @@ impl Settings {
         }
     }
 
-    /// The host that challenges name: the realm's, or else that of this process, at `http_url`.
+    /// The host in challenges: the realm's, or else that of this process, at `http_url`.
     pub(crate) fn challenge_host(&self, http_url: &str) -> String {
         let realm_url = &self.realm.public_url;
         urls::host(if realm_url.is_empty() { http_url } else { realm_url })
     }
 
-    /// What auth chains are held against.
+    /// The limits for auth chains.
     pub(crate) fn identity(&self) -> identity::Limits {
         identity::Limits {
             clock_skew: seconds(self.identity.clock_skew_s),
@@ -489,13 +490,13 @@ impl Settings {
         }
     }
 
-    /// How contract wallets are asked, if they are.
+    /// How contract wallets are verified; `None`: they are refused.
     pub(crate) fn contracts(&self) -> Option<ContractSettings> {
         let identity = &self.identity;
         (!identity.ethereum_rpc_url.is_empty()).then(|| ContractSettings {
             rpc_url: identity.ethereum_rpc_url.clone(),
             deadline: milliseconds(identity.ethereum_timeout_ms),
-            // More places than a semaphore has are as good as none counted.
+            // A semaphore has a maximum of permits; so many are practically unlimited.
             max_concurrent_checks: identity.ethereum_max_questions.min(100_000),
             cache_entries: identity.ethereum_cache_entries,
             valid_ttl: seconds(identity.ethereum_valid_s),
@@ -507,7 +508,7 @@ impl Settings {
         })
     }
 
-    /// How often presence may be asked for from one network.
+    /// The rate limit of presence requests from one network.
     pub(crate) fn presence_rate(&self) -> Option<Rate> {
         rate(self.stats.requests_per_second_per_network, self.stats.request_burst_per_network)
     }
@@ -524,7 +525,7 @@ impl Settings {
         }
     }
 
-    /// What presence is told.
+    /// The settings of presence.
     pub(crate) fn stats(&self, http_url: &str) -> stats::Settings {
         let realm_url = self.realm.public_url.trim_end_matches('/');
         stats::Settings {
@@ -533,7 +534,7 @@ impl Settings {
             access: self.presence_access(),
             positions: self.shown_positions(),
             realm_name: self.realm.name.clone(),
-            // A process of presence alone is reached elsewhere than the realm is.
+            // A process with presence alone has another URL than the realm.
             public_url: if realm_url.is_empty() { http_url } else { realm_url }.to_owned(),
             max_users: self.gateway.max_sessions,
             max_island_size: self.islands.max_size,
@@ -549,7 +550,7 @@ impl Settings {
     }
 }
 
-/// The names of the room nodes: from the first on they are counted.
+/// The names of the room nodes: the first one, then names that end with a number from 2 on.
 pub(super) fn room_nodes(rooms: &super::settings::Rooms) -> impl Iterator<Item = String> {
     let first = rooms.node.clone();
     let stem = first.strip_suffix("-1").unwrap_or(&first).to_owned();
@@ -557,12 +558,12 @@ pub(super) fn room_nodes(rooms: &super::settings::Rooms) -> impl Iterator<Item =
     std::iter::once(first).chain(others)
 }
 
-/// A rate, where 0 stands for none.
+/// A rate; 0 means no limit.
 fn rate(per_second: u32, burst: u32) -> Option<Rate> {
     (per_second > 0).then_some(Rate::per_second(per_second, burst))
 }
 
-/// A limit, where 0 stands for none.
+/// A limit; 0 means no limit.
 pub(super) fn limit(limit: usize) -> Option<usize> {
     (limit > 0).then_some(limit)
 }
@@ -573,7 +574,7 @@ pub(super) fn list(text: &str) -> Vec<String> {
 }
 
 pub(super) fn seconds(seconds: u64) -> Duration {
-    // A century is as good as forever, and far from what a clock cannot count.
+    // A century is practically unlimited, and does not overflow a clock.
     Duration::from_secs(seconds.min(100 * 366 * 24 * 60 * 60))
 }
 

@@ -1,12 +1,12 @@
-//! How strong a secret can be at most.
+//! Warns about weak secrets, by an upper bound of their entropy.
 
 use std::collections::HashSet;
 
-/// What a key of HS256 must have (RFC 7518, 3.2), in bits.
+/// The minimum size of an HS256 key (RFC 7518, 3.2), in bits.
 const REQUIRED_BITS: f64 = 256.0;
 
-/// A warning when a secret of `key` cannot have 256 bits of entropy, whatever made it. What only looks random
-/// passes: that cannot be seen.
+/// Returns a warning if a secret of the setting `key` cannot have 256 bits of entropy, independent of
+/// how it was made. A secret that only looks random passes: that cannot be detected.
 pub(super) fn entropy_warning(key: &str, secret: &str) -> Option<String> {
     let bits = entropy_bound(secret);
     (bits < REQUIRED_BITS).then(|| {
@@ -17,8 +17,8 @@ pub(super) fn entropy_warning(key: &str, secret: &str) -> Option<String> {
     })
 }
 
-/// An upper bound, in bits: the length times what a character of the smallest fitting alphabet can carry.
-/// A text of few different characters is no sample of a larger alphabet.
+/// An upper bound in bits: the length times the bits of one character of the smallest fitting alphabet.
+/// A text with few distinct characters counts as one of an alphabet of only these.
 fn entropy_bound(secret: &str) -> f64 {
     let distinct = secret.chars().collect::<HashSet<_>>().len();
     let is = |alphabet: fn(char) -> bool| secret.chars().all(alphabet);
@@ -29,7 +29,7 @@ fn entropy_bound(secret: &str) -> f64 {
     } else {
         95.0_f64
     };
-    // Of 64 random characters of an alphabet of 16 about 15.7 differ.
+    // 64 random characters of an alphabet of 16 have about 15.7 distinct ones.
     let per_character = if distinct >= 12 { alphabet.log2() } else { (distinct.max(1) as f64).log2() };
     secret.chars().count() as f64 * per_character
 }

@@ -1,4 +1,4 @@
-//! The settings, as they stand in `atoll.toml`. Each has its default in [`Settings::default`].
+//! The settings, as `atoll.toml` has them. [`Settings::default`] has the default of each.
 
 use std::collections::BTreeMap;
 
@@ -32,8 +32,7 @@ pub(crate) struct Settings {
 }
 
 impl Settings {
-    /// The defaults, with one node, called `node`, in each of the tables of which there is one a
-    /// node.
+    /// The defaults, with one node, called `node`, in each of the tables with one entry per node.
     pub(crate) fn example() -> Self {
         let mut specimen = Self::default();
         specimen.livekit.insert("node".to_owned(), LiveKit::default());
@@ -42,45 +41,46 @@ impl Settings {
     }
 }
 
-/// `[server]`: what the process is, and its listener.
+/// `[server]`: the roles of the process, and its listeners.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct Server {
-    /// What runs in this process, separated by commas: `gateway`, `rooms`, `director`, `stats`. Some of
-    /// them alone need a bus, over which they find the others.
+    /// The roles of this process, separated by commas: `gateway`, `rooms`, `director`, `stats`. A
+    /// process with only some of them needs a bus, over which it reaches the others.
     pub(crate) roles: String,
-    /// Address and port to listen on; port 0 takes a free one.
+    /// Address and port to listen on; port 0 selects a free one.
     pub(crate) listen: String,
-    /// Where clients reach it: `http://host:port` or `https://host`. Empty: from the listen
-    /// address. Required when that is a wildcard.
+    /// The URL at which clients reach the process: `http://host:port` or `https://host`. Empty: derived
+    /// from the listen address. Required when that is a wildcard.
     pub(crate) public_url: String,
-    /// Address and port for the operator, on a loopback address; port 0 takes a free one. Empty: none.
+    /// Address and port of the operators' listener, on a loopback address; port 0 selects a free one.
+    /// Empty: none.
     pub(crate) admin: String,
-    /// Address and port for `/metrics` and `/rooms/status`, which are then on no other listener; port 0
-    /// takes a free one. Empty: they are on `listen`.
+    /// Address and port for `/metrics` and `/rooms/status`, which no other listener serves then; port 0
+    /// selects a free one. Empty: `listen` serves them.
     pub(crate) metrics_listen: String,
     /// How long a request's head may take to arrive.
     pub(crate) header_timeout_s: u64,
     /// How long an HTTP connection may be idle between two requests.
     pub(crate) idle_timeout_s: u64,
-    /// How long an HTTP connection may take less than 1 KiB a second of its response.
+    /// How long an HTTP connection may accept less than 1 KiB per second of its response.
     pub(crate) write_timeout_s: u64,
-    /// Connections at a time. 0: as many as the process may have files, less 64.
+    /// The maximum of connections. 0: the process's limit of open files, less 64.
     pub(crate) max_connections: usize,
-    /// The same, from one network. 0: no limit.
+    /// The same, for one network. 0: no limit.
     pub(crate) max_connections_per_network: usize,
-    /// Addresses and networks (CIDR) of reverse proxies whose `X-Forwarded-For` or `Forwarded` is
-    /// believed, separated by commas.
+    /// Addresses and networks (CIDR) of reverse proxies that are trusted to set `X-Forwarded-For` or
+    /// `Forwarded`, separated by commas.
     pub(crate) trusted_proxies: String,
     /// Whether connections of trusted proxies begin with a PROXY protocol header.
     pub(crate) proxy_protocol: bool,
-    /// How many bits of an IPv6 address name one network, for all limits per network.
+    /// The number of bits of an IPv6 address that identify a network, for all limits per network.
     pub(crate) ipv6_prefix: u8,
-    /// How long a shutdown may wait for sockets to close.
+    /// How long a drain waits for sockets to close.
     pub(crate) drain_timeout_s: u64,
 }
 
-/// `[log]`
+/// `[log]`: format and level of the log.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct Log {
@@ -90,44 +90,44 @@ pub(crate) struct Log {
     pub(crate) level: String,
 }
 
-/// `[bus]`: over which the roles talk.
+/// `[bus]`: the bus that connects the roles.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct Bus {
-    /// NATS servers of one cluster, separated by commas: `nats://host:port` or `tls://host:port`,
-    /// with or without `user:password@` before the host. Empty: the bus is within the process.
+    /// NATS servers of one cluster, separated by commas: `nats://host:port` or `tls://host:port`, with
+    /// or without `user:password@` before the host. Empty: the bus is within the process.
     pub(crate) url: String,
-    /// The user, where the URL does not say it.
+    /// The user, if the URL does not have it.
     pub(crate) user: String,
-    /// Its password.
+    /// The user's password.
     pub(crate) password: String,
     /// A token, instead of a user.
     pub(crate) token: String,
     /// A file with a JWT and the seed of its key, instead of a user.
     pub(crate) credentials_file: String,
-    /// Certificates of authorities to trust, PEM. Empty: those of the system.
+    /// Certificates of trusted authorities, PEM. Empty: those of the system.
     pub(crate) ca_file: String,
-    /// How subjects are spelled: `comms-v3`, or `archipelago-workers`.
+    /// The subject scheme: `comms-v3` or `archipelago-workers`.
     pub(crate) subjects: String,
     /// How long the first connection may take.
     pub(crate) connect_timeout_s: u64,
-    /// How many servers of a NATS cluster hold the lease of the director that leads: 1, 3 or 5. 0: three where the
-    /// cluster has three or more, else one.
+    /// How many servers of a NATS cluster store the leader's lease: 1, 3 or 5. 0: three if the cluster
+    /// has three or more servers, else one.
     pub(crate) lease_replicas: usize,
 }
 
-/// `[realm]`: what `/about` says.
+/// `[realm]`: the content of `/about`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct Realm {
     /// Empty: the realm has no name.
     pub(crate) name: String,
-    /// Where clients reach the realm. Empty: where they reach the process.
+    /// The URL at which clients reach the realm. Empty: that of the process.
     pub(crate) public_url: String,
     /// Further names and hosts of the realm, separated by commas: a signed login may name them as its
     /// realm.
     pub(crate) aliases: String,
-    /// The Ethereum network, 1 for the main net.
+    /// The id of the Ethereum network; 1: the main net.
     pub(crate) network_id: u64,
     /// URNs, separated by commas.
     pub(crate) global_scenes: String,
@@ -137,246 +137,253 @@ pub(crate) struct Realm {
     pub(crate) content_url: String,
     /// The lambdas service. Empty: none.
     pub(crate) lambdas_url: String,
-    /// A connection string that all clients are sent to, or `signed-login`. Empty: they follow the
+    /// A connection string that all clients are sent, or `signed-login`. Empty: clients use the
     /// archipelago socket.
     pub(crate) fixed_adapter: String,
-    /// The room that a signed login leads to, on the first room node of a process. Empty: there is
-    /// none.
+    /// The room that a signed login grants, on the first room node of a process. Empty: there is none.
     pub(crate) fixed_room: String,
-    /// Whether those who say that they are guests may log in.
+    /// Whether clients that declare themselves guests may log in.
     pub(crate) guests: bool,
 }
 
-/// `[identity]`: what auth chains are held against.
+/// `[identity]`: the limits for auth chains.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct Identity {
-    /// How far clocks may be apart.
+    /// The tolerated difference between clocks.
     pub(crate) clock_skew_s: u64,
-    /// How far ahead an ephemeral key may expire.
+    /// How far in the future an ephemeral key may expire.
     pub(crate) longest_ephemeral_days: u64,
-    /// Whether signed requests are accepted whose payload was signed all in lower case, as clients did
-    /// before August 2026.
+    /// Whether signed requests are accepted if their payload was signed all in lower case, as clients
+    /// did before August 2026.
     pub(crate) accept_lowercased_fetch: bool,
-    /// The treatment of a signed login whose metadata names another realm: `refuse` or `log`.
+    /// The treatment of a signed login with metadata that name another realm: `refuse` or `log`.
     pub(crate) realm_check: String,
-    /// The JSON-RPC API of an Ethereum node, which is asked about contract wallets. It counts as a
-    /// secret. Empty: contract wallets are refused.
+    /// The JSON-RPC API of an Ethereum node, which verifies contract wallets. It counts as a secret.
+    /// Empty: contract wallets are refused.
     pub(crate) ethereum_rpc_url: String,
-    /// How long the questions about one chain may take.
+    /// How long the calls for one auth chain may take.
     pub(crate) ethereum_timeout_ms: u64,
-    /// How many chains may be asked about at a time; more wait, as long as they may take.
+    /// How many auth chains may be verified by calls at a time; others wait, for at most that timeout.
     pub(crate) ethereum_max_questions: usize,
-    /// How many answers are remembered.
+    /// The number of cached results.
     pub(crate) ethereum_cache_entries: usize,
-    /// For how long a signature that was found valid counts as valid.
+    /// How long a valid signature is cached.
     pub(crate) ethereum_valid_s: u64,
-    /// For how long one that was not counts as not.
+    /// How long an invalid signature is cached.
     pub(crate) ethereum_refused_s: u64,
-    /// After how many failures in a row the node is not asked any more.
+    /// The number of consecutive failures that open the circuit breaker.
     pub(crate) ethereum_failures: u32,
-    /// For how long; then it is tried again.
+    /// How long the circuit breaker stays open before a trial call.
     pub(crate) ethereum_cool_down_s: u64,
-    /// Questions for the wallets of one network in an hour. 0: no limit.
+    /// Calls for the wallets of one network per hour. 0: no limit.
     pub(crate) ethereum_questions_per_network_per_hour: u32,
-    /// Questions in a day. 0: no limit.
+    /// Calls per day. 0: no limit.
     pub(crate) ethereum_questions_per_day: u32,
 }
 
-/// `[client]`: what is assumed of clients.
+/// `[client]`: assumptions about clients.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct Client {
-    /// What a client that does not say so can join, separated by commas.
+    /// The transports that a client can join if it announces none, separated by commas.
     pub(crate) assumed_transports: String,
 }
 
-/// `[gateway]`
+/// `[gateway]`: sign-ins, sessions and topics.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct Gateway {
-    /// Sockets that may be signing in at a time.
+    /// The maximum of concurrent handshakes.
     pub(crate) max_handshakes: usize,
-    /// The same, from one network: an IPv4 address or an IPv6 prefix.
+    /// The same, for one network: an IPv4 address or an IPv6 prefix.
     pub(crate) max_handshakes_per_ip: usize,
-    /// Sign-ins that one network may begin in a second, in the long run. 0: no limit.
+    /// The sustained rate of sign-ins that one network may start, per second. 0: no limit.
     pub(crate) sign_ins_per_second_per_network: u32,
-    /// The same, at once.
+    /// The burst of this rate.
     pub(crate) sign_in_burst_per_network: u32,
-    /// Signed logins a second from one network, in the long run.
+    /// The sustained rate of signed logins from one network, per second.
     pub(crate) logins_per_second_per_ip: u32,
-    /// The same, at once.
+    /// The burst of this rate.
     pub(crate) login_burst_per_ip: u32,
-    /// Sessions at a time.
+    /// The maximum of sessions.
     pub(crate) max_sessions: usize,
-    /// The same, from one network. 0: no limit.
+    /// The same, for one network. 0: no limit.
     pub(crate) max_sessions_per_network: usize,
-    /// Which of two sessions of one wallet is kept: `newest` or `oldest`.
+    /// The session of a wallet that is kept when it signs in again: `newest` or `oldest`.
     pub(crate) keep_session: String,
-    /// Whether members of an island are told who joins it and who leaves it.
+    /// Whether members of an island are notified of other members' joins and leaves.
     pub(crate) tell_members: bool,
-    /// Whether a challenge, of a gateway or a room, reports that its address is connected already.
+    /// Whether a challenge, of a gateway or a room, reports that its address is already connected.
     pub(crate) tell_connected: bool,
-    /// Resident memory above which `/about` asks nobody in. 0: no limit.
+    /// Memory (RSS) in MB above which `/about` reports that no users are accepted. 0: no limit.
     pub(crate) max_memory_mb: u64,
-    /// CPU, in percent of all cores over five seconds, above which it asks nobody in. 0: no limit.
+    /// CPU, in percent of all cores over five seconds, above which it does the same. 0: no limit.
     pub(crate) max_cpu_percent: u32,
     /// How long the whole sign-in may take.
     pub(crate) handshake_timeout_s: u64,
-    /// A client from which nothing arrived for so long is pinged; after three such intervals it is closed.
+    /// A client that sent nothing for this time is pinged; after three such intervals its socket is
+    /// closed.
     pub(crate) ping_interval_s: u64,
-    /// How often the last position of a quiet client is repeated.
+    /// The interval at which the gateway repeats the last position of a quiet client.
     pub(crate) vouch_interval_s: u64,
-    /// For how long after its last heartbeat.
+    /// How long the gateway does so after the client's last heartbeat.
     pub(crate) vouch_for_s: u64,
     /// How long a session may last without a first heartbeat.
     pub(crate) idle_timeout_s: u64,
-    /// How long one write may take.
+    /// How long one write to a socket may take.
     pub(crate) write_timeout_s: u64,
-    /// Messages a second that one client may send; above, it is read more slowly.
+    /// Messages per second that one client may send; above this rate the gateway reads it more slowly.
     pub(crate) messages_per_second: u32,
-    /// Bytes a second that one session may publish under topics; above, it is read more slowly.
+    /// Bytes per second that one session may publish under topics; above this rate the gateway reads it
+    /// more slowly.
     pub(crate) topic_bytes_per_second: u32,
-    /// Subscriptions to topics that one session may have.
+    /// The maximum of topic subscriptions of one session.
     pub(crate) max_subscriptions: usize,
-    /// Messages that may wait for one subscription; above, the newest is dropped and counted.
+    /// The backlog of one subscription, in messages; on overflow the newest message is dropped and
+    /// counted.
     pub(crate) subscription_buffer: usize,
 }
 
-/// `[rooms]`
+/// `[rooms]`: the WebSocket room nodes of this process.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct Rooms {
-    /// The name of the node, of the first where there are several.
+    /// The name of the room node; with several, of the first.
     pub(crate) node: String,
-    /// How many room nodes there are.
+    /// The number of room nodes in this process.
     pub(crate) nodes: u32,
     /// Secrets that director, room nodes and gateways share, separated by commas: the first signs
-    /// tokens, all of them are taken. Empty: one is made at start, if the bus is within the process.
+    /// tokens, all of them verify. Empty: a random one is made at start, if the bus is within the
+    /// process.
     pub(crate) token_secrets: String,
-    /// How long a token admits.
+    /// How long a token is valid.
     pub(crate) token_ttl_s: u64,
-    /// The most members that an island is given here.
+    /// The maximum of members of an island on this node.
     pub(crate) max_island_size: u32,
-    /// The most members of one room, with those who are about to leave it.
+    /// The maximum of members of one room, including those that are about to leave it.
     pub(crate) max_room_size: usize,
-    /// The most members on the node.
+    /// The maximum of members on the node.
     pub(crate) max_users: usize,
-    /// Rooms that are entered with a wallet's signature instead of a token, separated by commas:
-    /// names, or beginnings of names followed by `*`.
+    /// Rooms that are entered with a wallet's signature instead of a token, separated by commas: names,
+    /// or prefixes of names followed by `*`.
     pub(crate) open: String,
-    /// How often one address may enter one room in a minute; a third of that at once.
+    /// How often one address may enter one room per minute; the burst is a third of that.
     pub(crate) entries_per_minute: u32,
-    /// Bytes a second that one room may send to all its members together; above, its unreliable
-    /// messages are dropped. 0: no limit.
+    /// Bytes per second that one room may send to all its members together; above this rate its
+    /// unreliable messages are dropped. 0: no limit.
     pub(crate) max_room_egress_bytes_per_second: u64,
-    /// The same, for all rooms of the node together; each room that sends keeps an equal share. 0: no
+    /// The same, for all rooms of the node together; each room that sends gets an equal share. 0: no
     /// limit.
     pub(crate) max_node_egress_bytes_per_second: u64,
-    /// How long frames are collected before they are sent on together.
+    /// How long messages are collected into one batch.
     pub(crate) flush_interval_ms: u64,
-    /// How long the whole of an entry may take.
+    /// How long the whole entry into a room may take.
     pub(crate) handshake_timeout_s: u64,
-    /// Sockets that may be entering at a time.
+    /// The maximum of concurrent entries.
     pub(crate) max_handshakes: usize,
-    /// The same, from one network: an IPv4 address or an IPv6 prefix.
+    /// The same, for one network: an IPv4 address or an IPv6 prefix.
     pub(crate) max_handshakes_per_ip: usize,
-    /// Entries that one network may begin in a second, in the long run. 0: no limit.
+    /// The sustained rate of entries that one network may start, per second. 0: no limit.
     pub(crate) entries_per_second_per_network: u32,
-    /// The same, at once.
+    /// The burst of this rate.
     pub(crate) entry_burst_per_network: u32,
-    /// A client from which nothing arrived for so long is pinged; after three such intervals it is closed.
+    /// A client that sent nothing for this time is pinged; after three such intervals its socket is
+    /// closed.
     pub(crate) ping_interval_s: u64,
     /// How long a socket stays open after its address left the island.
     pub(crate) grace_s: u64,
-    /// How long a socket may take nothing of what is written to it.
+    /// How long a socket may accept no byte of the data written to it.
     pub(crate) write_timeout_s: u64,
-    /// The queue of one member: unreliable messages are dropped when it is half full, the member
-    /// is closed when it is full.
+    /// The queue of one member, in bytes: above half of it unreliable messages are dropped; on overflow
+    /// the member's socket is closed.
     pub(crate) queue_bytes: usize,
-    /// Messages a second that one member may send; above, its unreliable ones are dropped, and others wait.
+    /// Messages per second that one member may send; above this rate its unreliable messages are
+    /// dropped, and others are delayed.
     pub(crate) messages_per_second: u32,
-    /// Bytes a second that one member may send; above, the same holds.
+    /// Bytes per second that one member may send; above this rate the same applies.
     pub(crate) bytes_per_second: u32,
 }
 
-/// `[islands]`
+/// `[islands]`: the engine and its director.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct Islands {
-    /// Who says who is together: `own`, places and distances, or `given`, somebody else.
+    /// The source of islands: `own`, computed from positions and distances, or `given`, published by
+    /// another service.
     pub(crate) clustering: String,
-    /// Two islands merge when any two of their members are this near.
+    /// Two islands merge when any two of their members are within this distance.
     pub(crate) join_distance_m: f32,
-    /// Members stay together while hops of at most this connect them.
+    /// Members stay in one island while hops of at most this length connect them.
     pub(crate) leave_distance_m: f32,
-    /// The most members of an island.
+    /// The maximum of members of an island.
     pub(crate) max_size: u32,
-    /// How far from the origin the world reaches on each axis.
+    /// How far the world extends from the origin, on each axis.
     pub(crate) world_bound_m: f32,
-    /// A peer that is not heard of for this long is gone.
+    /// A peer without a message for this time is removed.
     pub(crate) silence_s: u64,
-    /// For how long the place of a peer that went is kept.
+    /// The reconnect grace: how long a disconnected peer keeps its place in its island.
     pub(crate) return_window_s: u64,
-    /// A node that is not heard of for this long is gone.
+    /// A node without an announcement for this time is removed.
     pub(crate) transport_timeout_s: u64,
     /// How long a change that could flap must last before it counts.
     pub(crate) settling_s: u64,
-    /// How long an island stays where it was moved to, unless it has to go.
+    /// The minimum time between two moves of an island, unless the second one is unavoidable.
     pub(crate) move_interval_s: u64,
-    /// How exactly `island_changed` gives the positions of members: `exact` or `parcel`. Empty: as
+    /// The precision of members' positions in `island_changed`: `exact` or `parcel`. Empty: as
     /// `stats.positions`.
     pub(crate) peer_positions: String,
-    /// The beginning of island ids: letters and digits.
+    /// The prefix of island ids: letters and digits.
     pub(crate) id_prefix: String,
-    /// How often what changed is told.
+    /// The interval of flushes.
     pub(crate) flush_interval_ms: u64,
-    /// How often all islands are reported.
+    /// The interval of reports of all islands.
     pub(crate) report_interval_ms: u64,
-    /// How often the director says that it is there.
+    /// The interval of the director's announcements.
     pub(crate) discovery_interval_s: u64,
 }
 
-/// `[rules]`
+/// `[rules]`: owner rules.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct Rules {
-    /// The file of owner rules. Empty: there are none.
+    /// The file of owner rules. Empty: no rules.
     pub(crate) file: String,
 }
 
-/// `[stats]`
+/// `[stats]`: presence.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct Stats {
-    /// A peer that was not heard of for this long is not shown.
+    /// A peer without a message for this time is not shown.
     pub(crate) peer_timeout_s: u64,
     /// A report of islands older than this is not shown.
     pub(crate) report_timeout_s: u64,
-    /// Access to `/peers`, `/islands`, `/parcels` and `/events`: `true` (every client), `token` (clients that
-    /// send `token`) or `false` (no client).
+    /// Access to `/peers`, `/islands`, `/parcels` and `/events`: `true` (every client), `token`
+    /// (clients that send `token`) or `false` (no client).
     pub(crate) public: String,
     /// The access token of presence.
     pub(crate) token: String,
-    /// What is shown of where people are: `exact` or `parcel`.
+    /// The precision of positions that presence shows: `exact` or `parcel`.
     pub(crate) positions: String,
-    /// How long the content service may take to say what is on some parcels.
+    /// How long the content service may take to name the scenes of some parcels.
     pub(crate) content_timeout_ms: u64,
-    /// How long it is not asked again for the same parcel.
+    /// The minimum time between two requests to the content service for the same parcel.
     pub(crate) scene_ttl_s: u64,
-    /// Of how many parcels it is remembered what is on them.
+    /// The number of parcels for which the scene is cached.
     pub(crate) max_scene_parcels: usize,
-    /// Events that the live feed keeps for its readers.
+    /// The number of events that the live feed keeps for readers that resume.
     pub(crate) feed_events: usize,
-    /// Requests for presence a second from one network, in the long run; above, they wait. 0: no limit.
+    /// The sustained rate of presence requests from one network, per second; requests above it wait. 0:
+    /// no limit.
     pub(crate) requests_per_second_per_network: u32,
-    /// The same, at once.
+    /// The burst of this rate.
     pub(crate) request_burst_per_network: u32,
-    /// Readers of the live feed at a time.
+    /// The maximum of readers of the live feed.
     pub(crate) max_feed_readers: usize,
-    /// The same, from one network.
+    /// The same, for one network.
     pub(crate) max_feed_readers_per_network: usize,
-    /// How often a reader of the live feed to whom nothing happens is sent a comment.
+    /// The interval of comments that keep an idle reader's connection alive.
     pub(crate) feed_keep_alive_s: u64,
 }
 

@@ -1,4 +1,4 @@
-//! From the settings of nodes that do not announce themselves to what the director is told.
+//! Converts the settings of nodes that do not announce themselves to the director's types.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -17,14 +17,14 @@ use super::{
     urls::is_url,
 };
 
-/// Different protocols that external nodes may speak: a client says of at most eight that it can
-/// join them, and three are built in.
+/// The maximum of distinct protocols of external nodes: a client announces at most eight, and three are
+/// built in.
 const MAX_EXTERNAL_PROTOCOLS: usize = 5;
 
-/// The nodes that are configured; adds what is wrong to `problems`.
+/// The configured nodes. Adds problems to `problems`.
 pub(super) fn configured(settings: &Settings, problems: &mut Vec<String>) -> Vec<ConfiguredNode> {
     let mut nodes = NodeReader { problems, used_names: HashMap::new() };
-    // Whether they are names was checked with the other settings of rooms.
+    // The syntax of these names is checked with the other settings of rooms.
     nodes.used_names.extend(room_nodes(&settings.rooms).map(|name| (name, "rooms.node".to_owned())));
     let mut configured: Vec<ConfiguredNode> =
         settings.livekit.iter().filter_map(|(node, livekit)| nodes.livekit(node, livekit)).collect();
@@ -43,10 +43,10 @@ pub(super) fn configured(settings: &Settings, problems: &mut Vec<String>) -> Vec
     configured
 }
 
-/// Reads nodes one by one.
+/// Reads the nodes one by one.
 struct NodeReader<'a> {
     problems: &'a mut Vec<String>,
-    /// The names of the nodes so far, and where they stand.
+    /// The names of the nodes so far, and the settings that have them.
     used_names: HashMap<String, String>,
 }
 
@@ -57,13 +57,13 @@ impl NodeReader<'_> {
         }
     }
 
-    /// The name of a node, which no other has.
+    /// The name of a node, if it is valid and unique.
     fn name(&mut self, node: &str, key: &str) -> Option<NodeName> {
         match node.parse() {
             Ok(name) => match self.used_names.insert(node.to_owned(), key.to_owned()) {
                 None => Some(name),
                 Some(other) => {
-                    self.problems.push(format!("{key}: {node} is the name of {other}, too"));
+                    self.problems.push(format!("{key}: {node} is also the name of {other}"));
                     None
                 }
             },
@@ -86,7 +86,7 @@ impl NodeReader<'_> {
         let derived = api_url.is_empty();
         let api_url = if derived { url.replacen("ws", "http", 1) } else { api_url.clone() };
         let rule = "must be http:// or https:// and a host, without a path; empty: from the url";
-        // What is wrong with the url has been said.
+        // A problem of `url` has been reported above.
         self.check(derived && !reachable || is_api_url(&api_url), &key("api_url"), &quoted(&api_url), rule);
         self.check(!api_key.is_empty(), &key("api_key"), &quoted(api_key), "must be set");
         self.check(!api_secret.is_empty(), &key("api_secret"), &quoted(""), "must be set");
@@ -119,7 +119,7 @@ impl NodeReader<'_> {
             self.check(is_ice_url(url, ["turn:", "turns:"]), "p2p.turn", url, "must be turn: and a host");
         }
         let (secret, ttl) = (settings.turn_secret.clone(), seconds(settings.turn_ttl_s));
-        let rule = "must be set, so that users can be made for the servers of p2p.turn";
+        let rule = "must be set, to generate users for the servers of p2p.turn";
         self.check(turn.is_empty() || !secret.is_empty(), "p2p.turn_secret", &quoted(""), rule);
         let turn = (!turn.is_empty()).then_some(p2p::TurnServers { urls: turn, secret, ttl });
         Some(ConfiguredNode {
@@ -151,17 +151,17 @@ impl NodeReader<'_> {
     }
 }
 
-/// 0 is no limit.
+/// A limit; 0 means no limit.
 fn limit(max_users: u32) -> Option<u32> {
     (max_users > 0).then_some(max_users)
 }
 
-/// As it stands in a file, so that nothing is seen, too.
+/// The text in quotes, so that an empty one is visible.
 fn quoted(text: &str) -> String {
     format!("{text:?}")
 }
 
-/// The paths of LiveKit's API are fixed: another one before them would be lost.
+/// Whether the URL has no path: the paths of LiveKit's API are fixed, and would replace it.
 fn is_api_url(text: &str) -> bool {
     let bare = |url: Url| url.path() == "/" && url.query().is_none() && url.fragment().is_none();
     is_url(text, &["http", "https"]) && Url::parse(text).is_ok_and(bare)

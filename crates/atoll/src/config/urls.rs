@@ -1,4 +1,4 @@
-//! Which URLs a setting may have.
+//! Checks of the URLs in settings.
 
 use reqwest::Url;
 

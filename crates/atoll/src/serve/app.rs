@@ -1,4 +1,4 @@
-//! The roles of a realm that run in this process.
+//! The application: the roles of a realm that run in this process.
 
 use std::{
     sync::{
@@ -36,20 +36,21 @@ pub(crate) struct App {
     gateway: Option<Gateway>,
     rooms: Option<Rooms>,
     stats: Option<Stats>,
-    /// Of the director, where one runs.
+    /// Whether a leader is known, if a director runs here.
     leadership: Option<Leadership>,
     draining: Arc<AtomicBool>,
 }
 
-/// How often metrics are tidied up.
+/// How often the metrics recorder does its upkeep.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
-/// How often a drain looks whether it is over.
+/// How often a drain checks whether it is over.
 const DRAIN_POLL: Duration = Duration::from_millis(20);
 /// How long a drain waits for readers of the live feed.
 const FEED_DRAIN_TIMEOUT: Duration = Duration::from_millis(500);
 
 impl App {
-    /// The roles that are to run, and the director, if it is one of them: it listens from now on.
+    /// Builds the roles that are to run, and the director if it is one of them. The director's
+    /// subscriptions exist from now on.
     pub(super) fn build(
         settings: &Settings,
         parsed: &ValidatedSettings,
@@ -59,7 +60,7 @@ impl App {
         let runs = |role| parsed.roles.contains(&role);
         let mut secrets = parsed.token_secrets.clone();
         if secrets.is_empty() {
-            // Whoever shares tokens with other processes has some.
+            // Processes that share tokens with others have configured secrets.
             secrets.push(hex::encode(admission::random::<32>()?));
         }
         let token_ttl = Duration::from_secs(settings.rooms.token_ttl_s);
@@ -69,7 +70,7 @@ impl App {
             verifier = verifier.with_contracts(ContractVerifier::new(contracts));
         }
         let gateway = runs(Role::Gateway).then(|| {
-            // Where rooms run elsewhere, what they are called is their business.
+            // If the rooms run in other processes, their announcements name the node.
             let node = parsed.nodes.first().filter(|_| runs(Role::Rooms));
             let fixed_room = parsed.realm.room.clone();
             Gateway::new(
@@ -91,12 +92,13 @@ impl App {
         });
         let director = director.transpose()?;
         let leadership = director.as_ref().map(Director::leadership);
-        let realm = Self { bus, gateway, rooms, stats, leadership, draining: Arc::default() };
-        Ok((realm, director))
+        let app = Self { bus, gateway, rooms, stats, leadership, draining: Arc::default() };
+        Ok((app, director))
     }
 
-    /// The endpoints of the roles that run, and those of every process; and those of the listener for
-    /// metrics, where there is one: they are on no other. Those of presence are behind the throttle.
+    /// The endpoints of the roles that run, and those of every process; and those of the metrics
+    /// listener, if there is one: no other listener serves them. The presence endpoints are
+    /// rate-limited.
     pub(super) fn routers(
         &self,
         metrics: PrometheusHandle,
@@ -110,21 +112,21 @@ impl App {
         let sockets = sockets.chain(self.rooms.iter().map(Rooms::router)).fold(Router::new(), Router::merge);
         let process = http::router(self.clone());
         let metrics = http::metrics_router(self.clone(), metrics);
-        let (public, apart) = if has_metrics_listener {
-            let apart = api::router(rooms, None, process.clone().merge(metrics), Router::new());
-            // Without this the path would be that of a room.
+        let (public, operator) = if has_metrics_listener {
+            let operator = api::router(rooms, None, process.clone().merge(metrics), Router::new());
+            // Without this route the path would match that of a room.
             let sockets = sockets.route("/rooms/status", get(StatusCode::NOT_FOUND));
-            (api::router(presence, throttle, process, sockets), apart)
+            (api::router(presence, throttle, process, sockets), operator)
         } else {
             (api::router(presence.merge(rooms), throttle, process.merge(metrics), sockets), Router::new())
         };
-        (api::with_cors(public), apart)
+        (api::with_cors(public), operator)
     }
 
     /// Runs the roles. Does not return while all of them run.
     pub(super) async fn run(self, director: Option<Director>, metrics: PrometheusHandle) -> Result<()> {
         let Self { bus, gateway, rooms, stats, .. } = self;
-        // All of them listen before anybody speaks: none runs yet.
+        // All roles subscribe before the first one publishes: none runs yet.
         let gateway = gateway.map(|gateway| {
             let inbound = gateway.subscribe();
             async move {
@@ -150,7 +152,7 @@ impl App {
                 metrics.run_upkeep();
             }
         };
-        // Each in a task of its own: what one does, the others do not wait for.
+        // Each role runs in a task of its own, so that a busy role does not delay the others.
         let mut tasks = JoinSet::<Result<()>>::new();
         gateway.map(|gateway| tasks.spawn(gateway));
         stats.map(|stats| tasks.spawn(stats));
@@ -159,24 +161,24 @@ impl App {
         tasks.spawn(upkeep);
         match tasks.join_next().await {
             Some(ended) => ended?,
-            None => bail!("there is nothing to run"),
+            None => bail!("there is no role to run"),
         }
     }
 
-    /// Why the process is not ready to do its part, if it is not: its gateway has heard of no director, so
-    /// that who signs in gets no island; it can reach nobody; its director knows of none that leads; or it is on its
-    /// way out.
+    /// Why the process is not ready, if it is not: it drains; its gateway has received no announcement
+    /// of a director, so that a client that signs in gets no island; the bus is disconnected; its
+    /// director knows of no leader; or its room nodes have not announced themselves.
     pub(crate) fn not_ready_reason(&self) -> Option<&'static str> {
         if self.draining.load(Ordering::Relaxed) {
             Some("draining")
         } else if self.gateway.as_ref().is_some_and(|gateway| !gateway.is_ready()) {
-            Some("no director was heard of")
+            Some("no director is known")
         } else if self.gateway.is_none() && self.bus.is_disconnected() {
-            // A gateway, too, hears of no director then, but only after a while: what it has told its
-            // people holds meanwhile.
-            Some("the bus is away")
+            // A gateway reports this later, as a missing director: until then the assignments of its
+            // sessions are valid.
+            Some("the bus is disconnected")
         } else if self.gateway.is_none() && self.leadership.as_ref().is_some_and(|known| !known.is_known()) {
-            // A gateway in the process decides by the announcements of directors, as above.
+            // With a gateway in the process, the announcements of directors decide, as above.
             Some("no director is known to lead")
         } else if self.rooms.as_ref().is_some_and(|rooms| !rooms.have_announced()) {
             Some("its room nodes have not announced themselves")
@@ -185,7 +187,7 @@ impl App {
         }
     }
 
-    /// Sets the gauges to what holds now.
+    /// Sets the gauges to their current values.
     pub(crate) fn update_gauges(&self) {
         self.gateway.iter().for_each(Gateway::observe);
         self.rooms.iter().for_each(Rooms::observe);
@@ -196,9 +198,9 @@ impl App {
         gateway + self.rooms.as_ref().map_or(0, Rooms::sockets_count)
     }
 
-    /// Sends everybody away, and waits until they have gone. People in rooms follow their islands to
-    /// other nodes, where there may be some, and are sent away only when that has taken for as long as
-    /// `patience`.
+    /// Closes all sockets, and waits until they are closed. Members of rooms first get the chance to
+    /// follow their islands to other nodes, if there are any; after `move_timeout` their sockets are
+    /// closed, too.
     pub(super) async fn drain(&self, move_timeout: Duration) {
         self.draining.store(true, Ordering::Relaxed);
         self.gateway.iter().for_each(Gateway::drain);
@@ -218,29 +220,29 @@ impl App {
         while self.sockets_count() > 0 {
             time::sleep(DRAIN_POLL).await;
         }
-        // Who reads the live feed hears that it ends; who does not read holds nobody up.
+        // A reader of the live feed receives its end; the timeout covers a reader that does not read.
         let ended = async {
             while self.stats.as_ref().is_some_and(|stats| stats.feed_readers_count() > 0) {
                 time::sleep(DRAIN_POLL).await;
             }
         };
         let _ = time::timeout(FEED_DRAIN_TIMEOUT, ended).await;
-        // Others hear who has gone.
+        // Sends the queued disconnects.
         self.bus.flush().await;
     }
 }
 
-/// Runs the director on a thread and a timer that nothing else keeps busy, so that its clock holds
-/// under any load; what it has to tell is told by the others.
+/// Runs the director on a thread and a timer that nothing else uses, so that its clock is exact under
+/// any load. The main runtime publishes its messages.
 async fn run_on_director_thread(director: Director) -> Result<()> {
-    let messengers = tokio::runtime::Handle::current();
+    let main_runtime = tokio::runtime::Handle::current();
     let (ended, end) = oneshot::channel();
     let direct = move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
-        runtime.block_on(director.run(messengers));
+        runtime.block_on(director.run(main_runtime));
         Ok(())
     };
-    // Ends with the process.
+    // The thread ends with the process.
     std::thread::Builder::new().name("director".to_owned()).spawn(move || ended.send(direct()))?;
     end.await?
 }

@@ -1,10 +1,10 @@
-//! What a process says once it is there: where everything is.
+//! The banner that a process prints when it serves: the URLs of its endpoints.
 
 use std::{fmt::Write as _, net::SocketAddr};
 
 use crate::{output, role::Role};
 
-/// Where clients reach the process.
+/// The URLs at which clients reach the process.
 pub(super) struct Urls {
     pub(super) http: String,
     pub(super) ws: String,
@@ -19,8 +19,8 @@ impl Urls {
         Self { http, ws }
     }
 
-    /// Prints where everything is that these roles offer. Does not wait for the reader of the standard output.
-    /// `metrics` is the listener for metrics, where they have one of their own.
+    /// Prints the endpoints of these roles. Does not wait for the reader of the standard output.
+    /// `metrics` is the metrics listener, if there is one.
     pub(super) fn print(&self, roles: &[Role], metrics: Option<SocketAddr>, admin: Option<SocketAddr>) {
         output::STDOUT.append(self.banner(roles, metrics, admin).as_bytes());
     }
@@ -29,9 +29,9 @@ impl Urls {
         let Self { http, ws } = self;
         let metrics_http = metrics.map_or_else(|| http.clone(), |metrics| format!("http://{metrics}"));
         let mut text = format!("Atoll {}: {}\n", env!("CARGO_PKG_VERSION"), title(roles));
-        let mut line = |what: &str, at: &str| {
-            // Writing to a text does not fail.
-            let _ = writeln!(text, "  {what:<19} {at}");
+        let mut line = |label: &str, at: &str| {
+            // Writing to a `String` does not fail.
+            let _ = writeln!(text, "  {label:<19} {at}");
         };
         for role in roles {
             match role {
@@ -45,7 +45,7 @@ impl Urls {
                     line("rooms", &format!("{ws}/rooms/{{island}}"));
                     line("in them", &format!("{metrics_http}/rooms/status"));
                 }
-                // Nobody but operators has to do with it.
+                // Only operators use a director, through its admin endpoints.
                 Role::Director => {}
                 Role::Stats => {
                     line("presence", &format!("{http}/peers /islands /parcels /hot-scenes"));
@@ -57,10 +57,10 @@ impl Urls {
         line("health", &format!("{http}/health/ready"));
         line("metrics", &format!("{metrics_http}/metrics"));
         if roles.contains(&Role::Gateway) {
-            let _ = writeln!(text, "Send people in: atoll bots --count 20 --url {http}");
+            let _ = writeln!(text, "Run bots:       atoll bots --count 20 --url {http}");
         }
         if let Some(admin) = admin {
-            let _ = writeln!(text, "Ask it why:     atoll explain --at 0,0 --admin http://{admin}");
+            let _ = writeln!(text, "Explain:        atoll explain --at 0,0 --admin http://{admin}");
         }
         text
     }
@@ -84,12 +84,12 @@ mod tests {
         let banner = urls.banner(&[Role::Rooms], None, None);
         assert!(banner.contains(": rooms of a realm\n"), "{banner}");
         assert!(banner.contains("  rooms               wss://rooms.example/rooms/{island}\n"), "{banner}");
-        for absent in ["gateway", "/about", "/peers", "Send people in", "Ask it why"] {
+        for absent in ["gateway", "/about", "/peers", "Run bots", "Explain"] {
             assert!(!banner.contains(absent), "{absent}: {banner}");
         }
         let banner = urls.banner(&Role::ALL, None, Some("127.0.0.1:5001".parse().unwrap()));
         assert!(banner.contains(": a realm in one process\n"), "{banner}");
-        for present in ["gateway", "rooms", "presence", "Send people in", "--admin http://127.0.0.1:5001\n"] {
+        for present in ["gateway", "rooms", "presence", "Run bots", "--admin http://127.0.0.1:5001\n"] {
             assert!(banner.contains(present), "{present}: {banner}");
         }
     }

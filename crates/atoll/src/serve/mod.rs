@@ -1,4 +1,4 @@
-//! `atoll serve`: the roles of a realm, all of them or some, in one process.
+//! `atoll serve`: runs all roles of a realm, or some of them, in one process.
 
 mod app;
 mod banner;
@@ -28,18 +28,19 @@ use banner::Urls;
 pub(crate) use app::App;
 pub(crate) use throttle::{Throttle, throttle};
 
-/// How long a director may take to tell what it has decided, and to resign.
+/// How long a director may take to publish its last decisions and to release the lease.
 const RESIGN_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long requests that are under way at the end may take to be answered.
+/// How long requests in flight may take at the end.
 const LAST_RESPONSES_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Runs a realm, or a part of one, until it is told to stop.
+/// Runs a realm, or a part of one, until a signal stops it.
 pub(crate) async fn serve(settings: Settings, parsed: ValidatedSettings) -> Result<()> {
     telemetry::log(&settings)?;
     for warning in &parsed.warnings {
         tracing::warn!("{warning}");
     }
-    // Signals count from here on, in every phase of the start: the bus may take its time, or never answer.
+    // From here on signals are handled, in every phase of the start: the bus may respond late, or
+    // never.
     let mut stop = pin!(stop_signal()?);
     let started = tokio::select! {
         started = start(&settings, parsed) => started?,
@@ -48,7 +49,7 @@ pub(crate) async fn serve(settings: Settings, parsed: ValidatedSettings) -> Resu
             return Ok(());
         }
     };
-    let RunningApp { realm, console, roles, mut servers, stop_listeners } = started;
+    let RunningApp { app, director_handle, roles, mut servers, stop_listeners } = started;
     tokio::select! {
         () = stop => {}
         ended = roles => {
@@ -60,41 +61,41 @@ pub(crate) async fn serve(settings: Settings, parsed: ValidatedSettings) -> Resu
     tracing::info!("draining; stop again to end at once");
     let limit = Duration::from_secs(settings.server.drain_timeout_s);
     let drained = async {
-        let drained = time::timeout(limit, realm.drain(limit / 2)).await;
-        // Only then: it sends people elsewhere until they have gone. Another director need not wait for
-        // the end of its term.
-        if let Some(console) = console {
-            let _ = time::timeout(RESIGN_TIMEOUT, console.resign()).await;
+        let drained = time::timeout(limit, app.drain(limit / 2)).await;
+        // The director resigns last: until the drain is over it moves islands to other nodes. With the
+        // resignation a standby need not wait for the end of the lease.
+        if let Some(director_handle) = director_handle {
+            let _ = time::timeout(RESIGN_TIMEOUT, director_handle.resign()).await;
         }
         drained
     };
     tokio::select! {
         drained = drained => match drained {
             Ok(()) => tracing::info!("drained"),
-            Err(_) => tracing::warn!(sockets = realm.sockets_count(), "sockets were left open"),
+            Err(_) => tracing::warn!(sockets = app.sockets_count(), "sockets were left open"),
         },
-        () = stop_signal()? => tracing::warn!(sockets = realm.sockets_count(), "ended before it was drained"),
+        () = stop_signal()? => tracing::warn!(sockets = app.sockets_count(), "ended before it was drained"),
     }
     drop(stop_listeners);
     let _ = time::timeout(LAST_RESPONSES_TIMEOUT, servers.join_all()).await;
     Ok(())
 }
 
-/// A realm, or a part of one, that serves.
+/// The running roles and listeners of a process.
 struct RunningApp {
-    realm: App,
-    /// Of the director, where one runs.
-    console: Option<AdminHandle>,
-    /// Ends when a role fails.
+    app: App,
+    /// The handle of the director, if it runs here.
+    director_handle: Option<AdminHandle>,
+    /// The task that runs the roles. It ends when a role fails.
     roles: JoinHandle<Result<()>>,
-    /// The listeners.
+    /// The tasks of the listeners.
     servers: JoinSet<()>,
     /// Dropping it stops the listeners.
     stop_listeners: watch::Sender<()>,
 }
 
-/// Binds what has to be bound, connects to the bus, and starts the roles and the listeners. Tasks are spawned only after
-/// the last wait, so that a start that is cancelled leaves nothing behind.
+/// Binds the listeners, connects to the bus, and starts the roles and the listeners. Tasks are spawned
+/// only after the last await, so that a cancelled start leaves nothing behind.
 async fn start(settings: &Settings, parsed: ValidatedSettings) -> Result<RunningApp> {
     let metrics = telemetry::metrics()?;
     // Each socket is a file; the soft limit of most systems is far below the hard one.
@@ -109,7 +110,7 @@ async fn start(settings: &Settings, parsed: ValidatedSettings) -> Result<Running
     };
     let metrics_local = metrics_listener.as_ref().map(TcpListener::local_addr).transpose()?;
     let urls = Urls::new(parsed.public_url.as_deref(), local);
-    // What operators ask, a director answers.
+    // Only a process with a director has admin endpoints.
     let admin = match parsed.admin.filter(|_| parsed.roles.contains(&Role::Director)) {
         Some(address) => admin_listener(address, settings).await?,
         None => None,
@@ -119,64 +120,64 @@ async fn start(settings: &Settings, parsed: ValidatedSettings) -> Result<Running
         Some(nats) => Bus::nats(nats).await.context("no bus")?,
         None => Bus::in_process(),
     };
-    let (realm, director) = App::build(settings, &parsed, &urls, bus)?;
+    let (app, director) = App::build(settings, &parsed, &urls, bus)?;
     let throttle = settings.presence_rate().map(Throttle::new);
-    let (app, metrics_app) = realm.routers(metrics.clone(), metrics_listener.is_some(), throttle);
-    let console = director.as_ref().map(director::Director::admin);
-    let roles = tokio::spawn(realm.clone().run(director, metrics));
+    let (public_router, metrics_router) = app.routers(metrics.clone(), metrics_listener.is_some(), throttle);
+    let director_handle = director.as_ref().map(director::Director::admin);
+    let roles = tokio::spawn(app.clone().run(director, metrics));
     let (stop_listeners, stopped) = watch::channel(());
     let stopped = || {
         let mut stopped = stopped.clone();
-        // The end of the sender counts, too.
+        // `changed` also returns when the sender is dropped.
         async move { drop(stopped.changed().await) }
     };
     let mut servers = JoinSet::new();
     let public = settings.public_listener(parsed.client_addresses.clone(), files);
-    servers.spawn(listener::serve(listener, app, public, stopped()));
+    servers.spawn(listener::serve(listener, public_router, public, stopped()));
     if let Some(listener) = metrics_listener {
         servers.spawn(listener::serve(
             listener,
-            metrics_app,
+            metrics_router,
             settings.operator_listener("metrics"),
             stopped(),
         ));
     }
     urls.print(&parsed.roles, metrics_local, admin_local);
-    if let Some(console) = console.clone() {
+    if let Some(director_handle) = director_handle.clone() {
         if let Some(listener) = admin {
-            let app = admin::router(console.clone());
-            servers.spawn(listener::serve(listener, app, settings.operator_listener("admin"), stopped()));
+            let router = admin::router(director_handle.clone());
+            servers.spawn(listener::serve(listener, router, settings.operator_listener("admin"), stopped()));
         }
         if let Some((file, rules)) = parsed.rules {
-            tracing::info!(file = %file.display(), count = rules.rules.len(), "rules hold");
-            tokio::spawn(rules::watch(file, rules, console));
+            tracing::info!(file = %file.display(), count = rules.rules.len(), "rules apply");
+            tokio::spawn(rules::watch(file, rules, director_handle));
         }
     }
     tracing::info!(%local, files, roles = settings.server.roles, "serving");
-    Ok(RunningApp { realm, console, roles, servers, stop_listeners })
+    Ok(RunningApp { app, director_handle, roles, servers, stop_listeners })
 }
 
-/// The listener for metrics.
+/// Binds the metrics listener.
 async fn bind_metrics(address: SocketAddr) -> Result<TcpListener> {
     TcpListener::bind(address)
         .await
         .with_context(|| format!("cannot listen on {address} (server.metrics_listen) for metrics"))
 }
 
-/// The listener for operators. Where nobody has set the address, another realm on this machine may
-/// have it: then this one does without.
+/// Binds the operators' listener. If its address is the default, another realm on this machine may use
+/// it: then this one runs without.
 async fn admin_listener(address: SocketAddr, settings: &Settings) -> Result<Option<TcpListener>> {
     match admin::bind(address).await {
         Ok(listener) => Ok(Some(listener)),
         Err(error) if settings.server.admin == Settings::default().server.admin => {
-            tracing::warn!("nobody can ask this realm why: {error:#}");
+            tracing::warn!("this realm has no admin endpoints: {error:#}");
             Ok(None)
         }
         Err(error) => Err(error),
     }
 }
 
-/// Ends with the first Ctrl-C or SIGTERM from now on.
+/// A future that ends with the first Ctrl-C or SIGTERM from now on.
 fn stop_signal() -> Result<impl Future<Output = ()>> {
     let mut interrupt = signal::unix::signal(signal::unix::SignalKind::interrupt())?;
     let mut terminate = signal::unix::signal(signal::unix::SignalKind::terminate())?;

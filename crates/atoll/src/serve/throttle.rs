@@ -1,4 +1,4 @@
-//! How often one network may ask for presence.
+//! The rate limit of presence requests from one network.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -15,10 +15,11 @@ use axum::{
 };
 use tokio::time::{self, Instant};
 
-/// How long a request above the rate may wait for its turn. With it a client that asks in a loop is slowed
-/// down to the rate; a client that does not wait for its answers is refused.
+/// How long a request above the rate may wait for its turn. This slows a client that polls in a loop
+/// down to the rate; a client that does not wait for its responses is refused.
 const MAX_WAIT: Duration = Duration::from_secs(2);
-/// Networks that are remembered. Each is forgotten once its bucket is full again, within seconds.
+/// The number of networks that are tracked. Each is dropped once its bucket is full again, within
+/// seconds.
 const MAX_NETWORKS: usize = 10_000;
 
 /// Limits the requests of each network. Cheap to clone.
@@ -35,7 +36,7 @@ impl Throttle {
     }
 }
 
-/// Middleware: has a request wait for its turn, or refuses it with 429.
+/// Middleware: delays a request until its turn, or refuses it with 429.
 pub(crate) async fn throttle(
     State(throttle): State<Throttle>,
     Extension(network): Extension<Network>,
@@ -44,7 +45,7 @@ pub(crate) async fn throttle(
 ) -> Response {
     match throttle.reserve(network) {
         Ok(turn) => {
-            // Without the sleep's way through the timer where there is nothing to wait for.
+            // Avoids the timer when there is no delay.
             if turn > Instant::now() {
                 time::sleep_until(turn).await;
             }
@@ -52,7 +53,7 @@ pub(crate) async fn throttle(
         }
         Err(_) => {
             metrics::counter!("atoll_stats_requests_refused_total").increment(1);
-            // A new connection costs the client more than it costs us.
+            // A new connection costs the client more than it costs the server.
             let headers = [(header::RETRY_AFTER, "1"), (header::CONNECTION, "close")];
             (StatusCode::TOO_MANY_REQUESTS, headers, "too many requests of this network").into_response()
         }

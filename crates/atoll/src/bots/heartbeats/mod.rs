@@ -1,8 +1,8 @@
-//! `--heartbeats`: how many heartbeats one director takes over NATS, with its flushes on time.
+//! `--heartbeats`: how many heartbeats one director processes over NATS with its flushes on time.
 //!
-//! Fakes gateways on the bus, and a node for the rooms that nobody enters. Open-loop: heartbeats are due
-//! at their times, and what is told is timed from then. What the director says that it heard is held
-//! against what was sent.
+//! Simulates gateways on the bus, and a room node that no client enters. The load is open-loop:
+//! heartbeats are due at fixed times, and the latency of an assignment is measured from the due time.
+//! The director's counters are compared with the number of heartbeats sent.
 
 mod peers;
 mod summary;
@@ -30,18 +30,19 @@ use super::{Flags, bot_pool::latency_histogram, server::MetricsClient};
 use peers::{SimulatedPeers, parse_address};
 use summary::{Reading, Summary};
 
-/// Connections over which the heartbeats come.
+/// The number of simulated gateways, each with a bus connection of its own.
 const GATEWAYS: usize = 4;
-/// How often each says what is due.
+/// How often each gateway publishes the heartbeats that are due.
 const SEND_INTERVAL: Duration = Duration::from_millis(2);
-/// Heartbeats each that people send before anything is measured, and how much time islands then have.
+/// Heartbeats that each peer sends before the measurement, and the time after them in which islands
+/// become stable.
 const WARM_UP_BEATS: u64 = 2;
 const SETTLING: Duration = Duration::from_secs(3);
-/// What is under way is heard after so much time.
+/// How long messages in flight may take to arrive.
 const DELIVERY_GRACE: Duration = Duration::from_secs(1);
-/// Who is silent for so long is close to being taken for gone.
+/// A peer with a longer interval is close to `islands.silence_s`, after which the director removes it.
 const MAX_HEARTBEAT_INTERVAL: Duration = Duration::from_secs(10);
-/// What is told to gateways and may wait here.
+/// The capacity of the queue of assignments, in messages.
 const ASSIGNMENT_QUEUE: usize = 1 << 20;
 const NODE: &str = "heartbeats-rooms";
 
@@ -54,11 +55,11 @@ pub(crate) async fn run(flags: &Flags, bus: &str, rate: f64, seconds: u64) -> Re
     let step = Duration::from_secs_f64(flags.count as f64 / rate);
     ensure!(
         step <= MAX_HEARTBEAT_INTERVAL,
-        "of --count {} people each is silent for {step:?}: too long",
+        "with --count {} each peer sends a heartbeat every {step:?}, which is too rare",
         flags.count
     );
     let director = MetricsClient::new(&flags.url);
-    director.metrics().await.context("the director's /metrics do not answer")?;
+    director.metrics().await.context("the director's /metrics do not respond")?;
     let mut gateways = Vec::new();
     for index in 0..GATEWAYS {
         gateways.push(Arc::new(SimulatedGateway {
@@ -67,21 +68,21 @@ pub(crate) async fn run(flags: &Flags, bus: &str, rate: f64, seconds: u64) -> Re
         }));
     }
     let _tasks = spawn_bus_tasks(&gateways).await?;
-    let all = |what: MessageKind, beats: u64| send_all(&gateways, what, rate, beats * flags.count as u64);
+    let all = |kind: MessageKind, beats: u64| send_all(&gateways, kind, rate, beats * flags.count as u64);
     all(MessageKind::Connect, 1).await?;
     all(MessageKind::Heartbeat, WARM_UP_BEATS).await?;
-    // Without a pause in which somebody might be taken for gone.
+    // Continues without a pause, in which the director might take silent peers for gone.
     all(MessageKind::Heartbeat, (SETTLING.as_secs_f64() / step.as_secs_f64()).ceil() as u64).await?;
     time::sleep(DELIVERY_GRACE).await;
     let _ = take_assignment_stats(&gateways);
-    let before = Reading::take(&director, flags.bus_pid).await.context("the director is gone")?;
+    let before = Reading::take(&director, flags.bus_pid).await.context("the director does not respond")?;
     let beats = (seconds as f64 / step.as_secs_f64()).round().max(1.0) as u64;
-    let said = all(MessageKind::Heartbeat, beats).await?;
-    let during = Reading::take(&director, flags.bus_pid).await.context("the director is gone")?;
+    let sent = all(MessageKind::Heartbeat, beats).await?;
+    let during = Reading::take(&director, flags.bus_pid).await.context("the director does not respond")?;
     time::sleep(DELIVERY_GRACE).await;
-    let after = Reading::take(&director, flags.bus_pid).await.context("the director is gone")?;
-    let told = take_assignment_stats(&gateways);
-    let summary = Summary::new(flags.count, rate, &said, &told, [&before, &during, &after]);
+    let after = Reading::take(&director, flags.bus_pid).await.context("the director does not respond")?;
+    let assignments = take_assignment_stats(&gateways);
+    let summary = Summary::new(flags.count, rate, &sent, &assignments, [&before, &during, &after]);
     match flags.json {
         true => println!("{}", serde_json::to_string(&summary)?),
         false => summary.print(),
@@ -90,7 +91,7 @@ pub(crate) async fn run(flags: &Flags, bus: &str, rate: f64, seconds: u64) -> Re
     Ok(if summary.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// A gateway without sockets.
+/// A gateway without client sockets: it only publishes on the bus.
 struct SimulatedGateway {
     bus: Bus,
     peers: Mutex<SimulatedPeers>,
@@ -114,7 +115,7 @@ fn nats_settings(url: &str) -> NatsSettings {
     }
 }
 
-/// Announces the node, and hears what people are told.
+/// Spawns the tasks that announce the node and receive assignments.
 async fn spawn_bus_tasks(gateways: &[Arc<SimulatedGateway>]) -> Result<JoinSet<()>> {
     let node: NodeName = NODE.parse()?;
     let mut tasks = JoinSet::new();
@@ -135,12 +136,13 @@ async fn spawn_bus_tasks(gateways: &[Arc<SimulatedGateway>]) -> Result<JoinSet<(
             announcer.bus.publish(&subject, Headers::default(), announcement.encode_to_vec());
         }
     });
-    // One hears for all, on a connection that has nothing else to do.
-    let mut told = gateways[0].bus.subscribe("heartbeats", &[subject::PEER_ISLAND_CHANGES], ASSIGNMENT_QUEUE);
+    // One task receives the assignments of all gateways, on a connection with no other subscription.
+    let mut assignments =
+        gateways[0].bus.subscribe("heartbeats", &[subject::PEER_ISLAND_CHANGES], ASSIGNMENT_QUEUE);
     gateways[0].bus.flush().await;
     let gateways = gateways.to_vec();
     tasks.spawn(async move {
-        while let Some(envelope) = told.next().await {
+        while let Some(envelope) = assignments.next().await {
             let Some(Subject::PeerIslandChanged(peer)) = envelope.subject() else { continue };
             let Ok(change) = IslandChangedMessage::decode(&envelope.payload[..]) else { continue };
             let Some((gateway, index)) = parse_address(peer) else { continue };
@@ -152,7 +154,7 @@ async fn spawn_bus_tasks(gateways: &[Arc<SimulatedGateway>]) -> Result<JoinSet<(
     Ok(tasks)
 }
 
-/// What is said of people.
+/// The kind of message to publish about peers.
 #[derive(Debug, Clone, Copy)]
 enum MessageKind {
     Connect,
@@ -160,81 +162,82 @@ enum MessageKind {
     Disconnect,
 }
 
-/// What was said.
+/// The result of one round of publishing.
 struct SendReport {
     messages: u64,
-    /// Until the last one was on its way.
+    /// Until the bus had flushed the last message.
     elapsed: Duration,
-    /// How late each was said, in microseconds.
+    /// How late each message was published after its due time, in microseconds.
     lateness_us: Histogram<u64>,
-    /// What that took of this process.
+    /// The CPU time that this process used meanwhile.
     cpu_seconds: Option<f64>,
 }
 
-/// Says something at this rate, of one after the other on all gateways, and waits until it is on its way.
+/// Publishes messages at this rate, spread over all gateways and their peers in turn, and waits until
+/// the bus has flushed them.
 async fn send_all(
     gateways: &[Arc<SimulatedGateway>],
-    what: MessageKind,
+    kind: MessageKind,
     rate: f64,
     messages: u64,
 ) -> Result<SendReport> {
     let (began, cpu_before) = (Instant::now(), process::cpu_seconds());
     let share = gateways.len() as f64;
-    let mut saying = JoinSet::new();
+    let mut senders = JoinSet::new();
     for gateway in gateways {
         let gateway = gateway.clone();
-        saying.spawn(async move {
-            let late =
-                send_paced(&gateway, what, rate / share, (messages as f64 / share).round() as u64).await;
+        senders.spawn(async move {
+            let lateness =
+                send_paced(&gateway, kind, rate / share, (messages as f64 / share).round() as u64).await;
             gateway.bus.flush().await;
-            late
+            lateness
         });
     }
-    let mut late = latency_histogram();
-    while let Some(said) = saying.join_next().await {
-        // All of them have the same bounds.
-        late.add(said?).context("histograms differ")?;
+    let mut lateness = latency_histogram();
+    while let Some(sent) = senders.join_next().await {
+        // Histograms of equal bounds always add.
+        lateness.add(sent?).context("histograms differ")?;
     }
     let cpu_seconds = cpu_before.zip(process::cpu_seconds()).map(|(before, after)| after - before);
-    Ok(SendReport { messages: late.len(), elapsed: began.elapsed(), lateness_us: late, cpu_seconds })
+    Ok(SendReport { messages: lateness.len(), elapsed: began.elapsed(), lateness_us: lateness, cpu_seconds })
 }
 
-/// Says what one gateway has to say, and how late it was with each, in microseconds.
+/// Publishes the messages of one gateway at their due times. Returns their lateness in microseconds.
 async fn send_paced(
     gateway: &SimulatedGateway,
-    what: MessageKind,
+    kind: MessageKind,
     rate: f64,
     messages: u64,
 ) -> Histogram<u64> {
     let began = Instant::now();
-    let mut late = latency_histogram();
+    let mut lateness = latency_histogram();
     let mut ticks = time::interval(SEND_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
-    let mut said = 0;
-    while said < messages {
+    let mut sent = 0;
+    while sent < messages {
         ticks.tick().await;
         let due = ((began.elapsed().as_secs_f64() * rate) as u64).min(messages);
-        let mut people = gateway.peers();
-        for number in said..due {
+        let mut peers = gateway.peers();
+        for number in sent..due {
             let at = began + Duration::from_secs_f64(number as f64 / rate);
-            let (address, session, payload) = match what {
-                MessageKind::Heartbeat => people.heartbeat(at, gateway.bus.latest_epoch()),
-                MessageKind::Connect | MessageKind::Disconnect => people.next_peer(),
+            let (address, session, payload) = match kind {
+                MessageKind::Heartbeat => peers.heartbeat(at, gateway.bus.latest_epoch()),
+                MessageKind::Connect | MessageKind::Disconnect => peers.next_peer(),
             };
-            let subject = match what {
+            let subject = match kind {
                 MessageKind::Connect => Subject::PeerConnect(address),
                 MessageKind::Heartbeat => Subject::PeerHeartbeat(address),
                 MessageKind::Disconnect => Subject::PeerDisconnect(address),
             };
             gateway.bus.publish(&subject, Headers::for_session(session), payload);
-            late.saturating_record(at.elapsed().as_micros() as u64);
+            lateness.saturating_record(at.elapsed().as_micros() as u64);
         }
-        said = due;
+        sent = due;
     }
-    late
+    lateness
 }
 
-/// What people were told since this was last asked.
+/// The assignments that peers received since the last call.
 fn take_assignment_stats(gateways: &[Arc<SimulatedGateway>]) -> peers::AssignmentStats {
     let mut all = peers::AssignmentStats::default();
     gateways.iter().for_each(|gateway| all.add(&gateway.peers().take_stats()));

@@ -1,3 +1,6 @@
+//! The simulated peers of one gateway: groups at fixed distances, of which some peers walk and few
+//! jump.
+
 use std::time::{Duration, SystemTime};
 
 use gateway::HeartbeatEncoder;
@@ -7,49 +10,50 @@ use tokio::time::Instant;
 
 use super::latency_histogram;
 
-/// People who know each other stand in a square of so many by so many, so far from each other.
+/// A group is a square of so many by so many peers, `SPACING_M` apart.
 const GROUP_SIDE: usize = 5;
 const GROUP_SIZE: usize = GROUP_SIDE * GROUP_SIDE;
 const SPACING_M: f32 = 6.0;
-/// How far groups are from each other: farther than any island reaches.
+/// The distance between groups, in metres: more than any island reaches.
 const GROUP_SPACING_M: f32 = 200.0;
-/// Of so many people one walks to the next group and back.
+/// One of so many peers walks to the next group and back.
 const WALKER_EVERY: usize = 10;
 const WALK_M_PER_S: f32 = 1.5;
-/// Of so many people one jumps to another group and back, with each so-many-th of its heartbeats.
+/// One of so many peers jumps to another group and back, at every so-many-th of its heartbeats.
 const JUMPER_EVERY: usize = 100;
 const JUMP_EVERY_BEATS: u64 = 5;
-/// How many groups on from its own that one is.
+/// How many groups ahead of its own the jump leads.
 const JUMP_DISTANCE_GROUPS: usize = 7;
 
-/// The people of one gateway, who speak one after the other.
+/// The peers of one gateway. They send heartbeats in turn.
 pub(super) struct SimulatedPeers {
     all: Vec<SimulatedPeer>,
-    said: usize,
+    sent: usize,
     walk_m: f32,
-    /// Groups in a row of the world.
+    /// The number of groups in a row of the world.
     row: usize,
-    told: AssignmentStats,
+    stats: AssignmentStats,
 }
 
 struct SimulatedPeer {
     address: Address,
     session: SessionId,
-    /// Which of all people it is.
+    /// Its number among the peers of all gateways.
     number: usize,
     beats: u64,
-    report: HeartbeatEncoder,
-    /// Where it has jumped to, and when it was to say so, until it is told of its island there.
+    encoder: HeartbeatEncoder,
+    /// The x coordinate of its last jump, and when the heartbeat was due. `None`: the assignment has
+    /// arrived.
     jumped: Option<(f32, Instant)>,
 }
 
-/// What those were told who had jumped.
+/// The assignments that peers received, and their latency after jumps.
 pub(super) struct AssignmentStats {
-    /// How long after they were to say it, in microseconds.
+    /// From the due time of a jump's heartbeat to the assignment, in microseconds.
     pub(super) latency_us: Histogram<u64>,
-    /// Who jumped again before it was told.
+    /// Jumps of which no assignment arrived before the peer's next jump.
     pub(super) unassigned_jumps: u64,
-    /// Changes of island of all people.
+    /// Assignments of all peers.
     pub(super) island_changes: u64,
 }
 
@@ -61,7 +65,7 @@ impl Default for AssignmentStats {
 
 impl AssignmentStats {
     pub(super) fn add(&mut self, other: &Self) {
-        // Both have the same bounds.
+        // Histograms of equal bounds always add.
         let _ = self.latency_us.add(&other.latency_us);
         self.unassigned_jumps += other.unassigned_jumps;
         self.island_changes += other.island_changes;
@@ -69,73 +73,77 @@ impl AssignmentStats {
 }
 
 impl SimulatedPeers {
-    /// The people of one of so many gateways, of so many in all, who speak once in a `step`.
+    /// The peers of one of `gateways` gateways, of `count` in all. Each sends one heartbeat in a
+    /// `step`.
     pub(super) fn new(gateway: usize, gateways: usize, count: usize, step: Duration) -> Self {
         let now_ms = unix_ms(SystemTime::now());
-        let person = |(index, number): (usize, usize)| SimulatedPeer {
+        let peer = |(index, number): (usize, usize)| SimulatedPeer {
             address: address(gateway, index),
             session: SessionId::new(now_ms, number as u128),
             number,
             beats: 0,
-            report: HeartbeatEncoder::new(None),
+            encoder: HeartbeatEncoder::new(None),
             jumped: None,
         };
-        let all = (gateway..count).step_by(gateways).enumerate().map(person).collect();
+        let all = (gateway..count).step_by(gateways).enumerate().map(peer).collect();
         let row = ((count / GROUP_SIZE + 1) as f32).sqrt().ceil() as usize;
         Self {
             all,
-            said: 0,
+            sent: 0,
             walk_m: WALK_M_PER_S * step.as_secs_f32(),
             row,
-            told: AssignmentStats::default(),
+            stats: AssignmentStats::default(),
         }
     }
 
-    /// Whose turn it is, without a heartbeat.
+    /// The next peer in turn, without a payload.
     pub(super) fn next_peer(&mut self) -> (Address, SessionId, Vec<u8>) {
-        let person = &self.all[self.said % self.all.len()];
-        self.said += 1;
-        (person.address, person.session, Vec::new())
+        let peer = &self.all[self.sent % self.all.len()];
+        self.sent += 1;
+        (peer.address, peer.session, Vec::new())
     }
 
-    /// Whose turn it is, and its heartbeat, which was due at this time.
+    /// The next peer in turn and its heartbeat, which was due at this time.
     pub(super) fn heartbeat(&mut self, due: Instant, epoch: u64) -> (Address, SessionId, Vec<u8>) {
-        let index = self.said % self.all.len();
-        self.said += 1;
-        let person = &mut self.all[index];
-        person.beats += 1;
-        let place = position_of(person.number, person.beats, self.walk_m, self.row);
-        if person.number.is_multiple_of(JUMPER_EVERY) && person.beats.is_multiple_of(JUMP_EVERY_BEATS) {
-            self.told.unassigned_jumps += u64::from(person.jumped.replace((place.x, due)).is_some());
+        let index = self.sent % self.all.len();
+        self.sent += 1;
+        let peer = &mut self.all[index];
+        peer.beats += 1;
+        let position = position_of(peer.number, peer.beats, self.walk_m, self.row);
+        if peer.number.is_multiple_of(JUMPER_EVERY) && peer.beats.is_multiple_of(JUMP_EVERY_BEATS) {
+            self.stats.unassigned_jumps += u64::from(peer.jumped.replace((position.x, due)).is_some());
         }
-        (person.address, person.session, person.report.encode(Some(place), epoch))
+        (peer.address, peer.session, peer.encoder.encode(Some(position), epoch))
     }
 
-    /// One of them was told of an island.
+    /// Records the assignment of one peer.
     pub(super) fn record_assignment(
         &mut self,
         index: usize,
-        peer: Address,
+        address: Address,
         change: &IslandChangedMessage,
         node: Option<&NodeName>,
     ) {
-        let (Some(person), Ok(island)) = (self.all.get_mut(index), change.island_id.parse()) else { return };
-        person.report.set_assignment(&island, node);
-        self.told.island_changes += 1;
-        // Told of itself where it is now, it is told of no heartbeat before.
-        let (Some(at), Some((x, due))) = (change.peers.get(&peer.to_string()), person.jumped) else { return };
+        let (Some(peer), Ok(island)) = (self.all.get_mut(index), change.island_id.parse()) else { return };
+        peer.encoder.set_assignment(&island, node);
+        self.stats.island_changes += 1;
+        // An assignment that holds the peer's position after the jump does not answer an earlier
+        // heartbeat.
+        let (Some(at), Some((x, due))) = (change.peers.get(&address.to_string()), peer.jumped) else {
+            return;
+        };
         if at.x == x {
-            self.told.latency_us.saturating_record(due.elapsed().as_micros() as u64);
-            person.jumped = None;
+            self.stats.latency_us.saturating_record(due.elapsed().as_micros() as u64);
+            peer.jumped = None;
         }
     }
 
     pub(super) fn take_stats(&mut self) -> AssignmentStats {
-        std::mem::take(&mut self.told)
+        std::mem::take(&mut self.stats)
     }
 }
 
-/// Where somebody is when it says so for the so-many-th time.
+/// The position of a peer at its heartbeat of this number.
 fn position_of(number: usize, beats: u64, walk_m: f32, row: usize) -> Position {
     let (mut group, at) = (number / GROUP_SIZE, number % GROUP_SIZE);
     if number.is_multiple_of(JUMPER_EVERY) && beats / JUMP_EVERY_BEATS % 2 == 1 {
@@ -147,7 +155,7 @@ fn position_of(number: usize, beats: u64, walk_m: f32, row: usize) -> Position {
         x += walked.min(2.0 * GROUP_SPACING_M - walked);
     }
     let z = (group / row) as f32 * GROUP_SPACING_M + (at / GROUP_SIDE) as f32 * SPACING_M;
-    // Around the origin.
+    // Centres the world on the origin.
     let middle = row as f32 * GROUP_SPACING_M / 2.0;
     Position::new(x - middle, 0.0, z - middle)
 }
@@ -162,7 +170,7 @@ fn address(gateway: usize, index: usize) -> Address {
     Address::new(bytes)
 }
 
-/// Whose address it is: of which gateway, and which of its people.
+/// The gateway and the index that [`address`] put into an address. `None`: it is another address.
 pub(super) fn parse_address(address: Address) -> Option<(usize, usize)> {
     let bytes = hex::decode(&address.to_string()[2..]).ok()?;
     let (mark, rest) = bytes.split_first_chunk::<8>()?;

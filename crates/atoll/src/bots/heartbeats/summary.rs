@@ -1,3 +1,6 @@
+//! The summary of a `--heartbeats` run, from the director's metrics and from the counts of this
+//! process.
+
 use std::collections::HashMap;
 
 use serde::Serialize;
@@ -9,11 +12,11 @@ use crate::{
     process,
 };
 
-/// What the director and the bus say of themselves.
+/// The metrics of the director and the resources of the bus, at one moment.
 pub(super) struct Reading {
     at: Instant,
     metrics: HashMap<String, f64>,
-    /// CPU in seconds and memory in bytes of the bus.
+    /// The CPU seconds of nats-server, and its memory (RSS) in bytes.
     bus: Option<(f64, u64)>,
 }
 
@@ -29,12 +32,12 @@ impl Reading {
         self.metrics.get(name).copied().unwrap_or_default()
     }
 
-    /// By how much a counter has grown.
+    /// The growth of a counter.
     fn since(&self, earlier: &Self, name: &str) -> f64 {
         self.value(name) - earlier.value(name)
     }
 
-    /// The same, of all counters of this name, whatever their labels.
+    /// The growth of all counters of this name that have this label, together.
     fn sum_since(&self, earlier: &Self, name: &str, label: &str) -> f64 {
         let mine = |name_of: &&String| name_of.starts_with(name) && name_of.contains(label);
         self.metrics
@@ -45,7 +48,7 @@ impl Reading {
     }
 }
 
-/// Of times that are counted in buckets the upper bounds, in milliseconds.
+/// Percentiles of a Prometheus histogram, in milliseconds: the upper bounds of their buckets.
 #[derive(Debug, Clone, Copy, Serialize)]
 struct BucketPercentiles {
     p50: f64,
@@ -55,7 +58,7 @@ struct BucketPercentiles {
 }
 
 impl BucketPercentiles {
-    /// What a histogram counted between two readings.
+    /// The percentiles of the observations between two readings.
     fn between(earlier: &Reading, later: &Reading, name: &str) -> Self {
         let prefix = format!("{name}_bucket{{le=\"");
         let bound = |name: &str| name.strip_prefix(&prefix)?.strip_suffix("\"}")?.parse::<f64>().ok();
@@ -77,40 +80,40 @@ impl BucketPercentiles {
 impl std::fmt::Display for BucketPercentiles {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { p50, p99, max, samples } = self;
-        write!(f, "p50 below {p50} p99 below {p99} max below {max} ms, {samples} times")
+        write!(f, "p50 below {p50} p99 below {p99} max below {max} ms, {samples} samples")
     }
 }
 
-/// How it went.
+/// The result of a run. Its field names are JSON keys.
 #[derive(Debug, Serialize)]
 pub(super) struct Summary {
     people: usize,
-    /// What the director says that there are.
+    /// Peers and islands that the director counts.
     peers: f64,
     islands: f64,
     offered_per_second: f64,
     sent: u64,
-    /// Until the last one was on its way, if that was later than it was to be.
+    /// Until the bus had flushed the last heartbeat; at least the time planned.
     seconds: f64,
     sent_per_second: f64,
-    /// How late heartbeats were handed to the bus.
+    /// How late heartbeats were published on the bus.
     late_ms: Percentiles,
-    /// What the director heard while they were sent, and in a second after.
+    /// Heartbeats that the director received while they were sent and in the second after.
     heard: f64,
     heard_per_second: f64,
-    /// Sent and not heard.
+    /// Sent and not received.
     lost: f64,
-    /// What the director's bus says that it dropped.
+    /// Messages that the director's bus client counted as dropped.
     dropped: f64,
     flush_ms: BucketPercentiles,
-    /// How late flushes began.
+    /// How late flushes started.
     lag_ms: BucketPercentiles,
     skipped_flushes: f64,
     changes: u64,
-    /// From the moment at which somebody was to say that it had jumped until it was told of its island.
+    /// From the due time of a jump's heartbeat to the assignment.
     told_ms: Percentiles,
     untold: u64,
-    /// Told again, as somebody said that it was told something else.
+    /// Assignments that were published again because a gateway reported another one.
     retold: f64,
     director_cores: f64,
     director_us_per_heartbeat: f64,
@@ -118,7 +121,7 @@ pub(super) struct Summary {
     bus_cores: Option<f64>,
     bus_us_per_heartbeat: Option<f64>,
     bus_resident_mib: Option<f64>,
-    /// What this program used.
+    /// CPU time of this process.
     own_us_per_heartbeat: Option<f64>,
 }
 
@@ -126,15 +129,15 @@ impl Summary {
     pub(super) fn new(
         people: usize,
         rate: f64,
-        said: &SendReport,
-        told: &AssignmentStats,
+        report: &SendReport,
+        assignments: &AssignmentStats,
         [before, during, after]: [&Reading; 3],
     ) -> Self {
         const HEARD: &str = "atoll_director_heartbeats_total";
         const MIB: f64 = 1024.0 * 1024.0;
         let (heard, seconds) = (after.since(before, HEARD), (during.at - before.at).as_secs_f64());
         let cpu = during.since(before, "atoll_process_cpu_seconds");
-        let sent = said.messages as f64;
+        let sent = report.messages as f64;
         let bus = before.bus.zip(during.bus).map(|(earlier, later)| (later.0 - earlier.0, later.1));
         let dropped = ["atoll_bus_dropped_total", "atoll_bus_slow_consumer_total"]
             .map(|name| after.sum_since(before, name, "\"director\""));
@@ -143,10 +146,10 @@ impl Summary {
             peers: during.value("dcl_archipelago_peers_count"),
             islands: during.value("dcl_archipelago_islands_count"),
             offered_per_second: rate,
-            sent: said.messages,
-            seconds: said.elapsed.as_secs_f64(),
-            sent_per_second: sent / said.elapsed.as_secs_f64(),
-            late_ms: Percentiles::of(&said.lateness_us),
+            sent: report.messages,
+            seconds: report.elapsed.as_secs_f64(),
+            sent_per_second: sent / report.elapsed.as_secs_f64(),
+            late_ms: Percentiles::of(&report.lateness_us),
             heard,
             heard_per_second: during.since(before, HEARD) / seconds,
             lost: sent - heard,
@@ -154,9 +157,9 @@ impl Summary {
             flush_ms: BucketPercentiles::between(before, during, "atoll_director_flush_seconds"),
             lag_ms: BucketPercentiles::between(before, during, "atoll_director_flush_lag_seconds"),
             skipped_flushes: after.since(before, "atoll_director_flushes_skipped_total"),
-            changes: told.island_changes,
-            told_ms: Percentiles::of(&told.latency_us),
-            untold: told.unassigned_jumps,
+            changes: assignments.island_changes,
+            told_ms: Percentiles::of(&assignments.latency_us),
+            untold: assignments.unassigned_jumps,
             retold: after.since(before, "atoll_director_retold_total"),
             director_cores: cpu / seconds,
             director_us_per_heartbeat: 1e6 * cpu / sent,
@@ -164,11 +167,11 @@ impl Summary {
             bus_cores: bus.map(|(cpu, _)| cpu / seconds),
             bus_us_per_heartbeat: bus.map(|(cpu, _)| 1e6 * cpu / sent),
             bus_resident_mib: bus.map(|(_, bytes)| bytes as f64 / MIB),
-            own_us_per_heartbeat: said.cpu_seconds.map(|cpu| 1e6 * cpu / sent),
+            own_us_per_heartbeat: report.cpu_seconds.map(|cpu| 1e6 * cpu / sent),
         }
     }
 
-    /// Whether the director heard all of it, and knows everybody.
+    /// Whether the director received every heartbeat, assigned every jump, and knows every peer.
     pub(super) fn is_good(&self) -> bool {
         self.lost == 0.0 && self.dropped == 0.0 && self.untold == 0 && self.peers == self.people as f64
     }
@@ -183,14 +186,14 @@ impl Summary {
             self.late_ms.with_max()
         );
         println!(
-            "  heard           {:.0} ({:.0}/s), {:.0} lost, of which {:.0} dropped by the director's bus",
+            "  received        {:.0} ({:.0}/s), {:.0} lost, of which {:.0} dropped by the director's bus",
             self.heard, self.heard_per_second, self.lost, self.dropped
         );
-        println!("  people          {:.0} of {}, {:.0} islands", self.peers, self.people, self.islands);
+        println!("  peers           {:.0} of {}, {:.0} islands", self.peers, self.people, self.islands);
         println!("  flush           {}", self.flush_ms);
         println!("  flush, late     {}, {:.0} skipped", self.lag_ms, self.skipped_flushes);
         println!(
-            "  told            {} changes, {:.0} again; of {} jumps {} ms, {} untold",
+            "  assignments     {}, {:.0} repeated; after {} jumps {} ms, {} missing",
             self.changes,
             self.retold,
             self.told_ms.samples,

@@ -1,3 +1,5 @@
+//! Tests of the sources of settings and of the problems that are reported.
+
 use std::io::Write;
 
 use super::*;
@@ -28,7 +30,7 @@ fn flags_override_the_environment() {
     let environment = [("ATOLL__SERVER__LISTEN", "127.0.0.1:1"), ("ATOLL__ROOMS__MAX_USERS", "7")];
     let settings = load_with(&environment, &[("server.listen", "127.0.0.1:2")]);
     assert_eq!((settings.server.listen.as_str(), settings.rooms.max_users), ("127.0.0.1:2", 7));
-    // A secret that looks like a number stays what it is.
+    // A secret that looks like a number stays a string.
     let secret = [("ATOLL__ROOMS__TOKEN_SECRETS", "0123456789012345")];
     assert_eq!(load_with(&secret, &[]).rooms.token_secrets, "0123456789012345");
 }
@@ -81,7 +83,7 @@ fn invalid_presence_access_settings_are_refused() {
         let problems = problems(toml, &[]);
         assert!(problems.len() == 1 && problems[0].starts_with(problem), "{problems:?}");
     }
-    // A boolean of the file is one of the words.
+    // A TOML boolean is accepted for `public`.
     assert_eq!(problems("[stats]\npublic = false\npositions = \"city\"", &[]).len(), 1);
 }
 
@@ -178,7 +180,7 @@ fn room_node_count_and_names_are_validated() {
     let nodes = |nodes: &str| problems(&format!("[rooms]\nnodes = {nodes}"), &[]);
     assert_eq!(nodes("0"), ["rooms.nodes = 0: must be 1 to 16"]);
     assert_eq!(nodes("17"), ["rooms.nodes = 17: must be 1 to 16"]);
-    // Long enough for one, too long with a number.
+    // Short enough for one node, too long with a number.
     let long = "n".repeat(64);
     let problems = problems(&format!("[rooms]\nnodes = 3\nnode = \"{long}\""), &[]);
     assert_eq!(problems.len(), 1, "{problems:?}");

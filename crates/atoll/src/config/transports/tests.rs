@@ -1,6 +1,8 @@
+//! Tests of the settings of LiveKit, p2p and external nodes.
+
 use super::*;
 
-/// Settings with one good node of each kind.
+/// Settings with one valid node of each kind.
 fn settings() -> Settings {
     let mut settings = Settings::default();
     let livekit = LiveKit {
@@ -60,8 +62,8 @@ fn each_invalid_value_is_reported() {
         (p2p(|p2p| p2p.stun = "stun:a,b".into()), "p2p.stun = b: must be stun: and a host"),
         (p2p(|p2p| p2p.turn = "turn:a".into()), r#"p2p.turn_secret = "": must be set"#),
         (p2p(|p2p| p2p.node = "a.b".into()), "p2p.node = a.b: must be 1 to 64 characters"),
-        (p2p(|p2p| p2p.node = "rooms-1".into()), "p2p.node: rooms-1 is the name of rooms.node, too"),
-        (p2p(|p2p| p2p.node = "lk".into()), "p2p.node: lk is the name of livekit.lk, too"),
+        (p2p(|p2p| p2p.node = "rooms-1".into()), "p2p.node: rooms-1 is also the name of rooms.node"),
+        (p2p(|p2p| p2p.node = "lk".into()), "p2p.node: lk is also the name of livekit.lk"),
     ] {
         assert_eq!(problems.len(), 1, "{problems:?}");
         assert!(problems[0].starts_with(expected), "{expected} is not {problems:?}");
@@ -82,7 +84,7 @@ fn room_nodes_are_numbered_and_their_names_reserved() {
         settings.rooms.nodes = 2;
         settings.p2p.node = "rooms-2".to_owned();
     });
-    assert_eq!(taken, ["p2p.node: rooms-2 is the name of rooms.node, too"]);
+    assert_eq!(taken, ["p2p.node: rooms-2 is also the name of rooms.node"]);
 }
 
 #[test]
@@ -101,7 +103,7 @@ fn external_nodes_have_few_protocols_and_unique_names() {
     });
     let expected = [
         r#"external.p2p.template = "p2p:{island}": the protocol p2p is built in"#,
-        "external.p2p: p2p is the name of p2p.node, too",
+        "external.p2p: p2p is also the name of p2p.node",
     ];
     assert_eq!(bad, expected);
 }
