@@ -1,4 +1,4 @@
-//! Beside the services of archipelago-workers: what they say and hear, byte by byte.
+//! Interoperation with the services of archipelago-workers: their messages, byte by byte.
 
 use std::time::{Duration, SystemTime};
 
@@ -23,14 +23,14 @@ use crate::{
 
 const LAYOUT: (&str, &str) = ("BUS__SUBJECTS", "archipelago-workers");
 
-/// A service of somebody else's: a client of NATS that knows nothing but subjects and bytes.
+/// A service of archipelago-workers, played by a plain NATS client.
 struct WorkersClient {
     client: Client,
     messages: Subscriber,
 }
 
 impl WorkersClient {
-    /// Hears what falls under this pattern.
+    /// Subscribes to this pattern.
     async fn subscribe(cluster: &Cluster, pattern: &'static str) -> Self {
         let client = async_nats::connect(cluster.nats.url()).await.unwrap();
         let heard = client.subscribe(pattern).await.unwrap();
@@ -42,13 +42,14 @@ impl WorkersClient {
         self.client.publish(subject, payload.into()).await.unwrap();
     }
 
-    /// Says where somebody is.
+    /// Publishes the position of a peer.
     async fn heartbeat(&self, wallet: &Wallet, x: f32) {
         let heartbeat = Heartbeat { position: Some(Position::new(x, 1.0, 0.0).into()), desired_room: None };
         self.publish(format!("peer.{}.heartbeat", wallet.address()), heartbeat.encode_to_vec()).await;
     }
 
-    /// The next message under a subject that holds this; others are passed over. None has headers.
+    /// The next message on a subject that `holds` accepts; others are skipped. No message may have
+    /// headers.
     async fn next_on(&mut self, holds: impl Fn(&str) -> bool) -> Message {
         let next = async {
             loop {
@@ -64,14 +65,14 @@ impl WorkersClient {
     }
 }
 
-/// A gateway of somebody else's, and whom it has signed in.
+/// A gateway of archipelago-workers, with its peers and their positions.
 struct WorkersGateway {
     changes: WorkersClient,
     peers: Vec<(Wallet, f32)>,
 }
 
 impl WorkersGateway {
-    /// The next change of island of somebody, while everybody says where they are.
+    /// The next assignment of a peer, while heartbeats of all peers are published.
     async fn island_changed(&mut self, wallet: &Wallet) -> IslandChangedMessage {
         let wanted = format!("engine.peer.{}.island_changed", wallet.address());
         let mut beats = interval(Duration::from_millis(300));
@@ -97,7 +98,7 @@ impl WorkersGateway {
         }
     }
 
-    /// The next report of all islands that is like this, while everybody says where they are.
+    /// Waits for a report with exactly these islands, while heartbeats of all peers are published.
     async fn await_islands(&mut self, reports: &mut WorkersClient, mut wanted: Vec<Vec<&Wallet>>) {
         let addresses = |peers: &mut Vec<&Wallet>| {
             let mut addresses: Vec<_> = peers.iter().map(|peer| peer.address().to_string()).collect();
@@ -126,21 +127,21 @@ impl WorkersGateway {
 async fn director_serves_archipelago_workers_gateways() {
     let mut cluster = Cluster::start(&[LAYOUT, ("ISLANDS__REPORT_INTERVAL_MS", "300")]);
     let mut everything = WorkersClient::subscribe(&cluster, "engine.>").await;
-    let mut hellos = WorkersClient::subscribe(&cluster, "engine.discovery").await;
+    let mut announcements = WorkersClient::subscribe(&cluster, "engine.discovery").await;
     for (name, roles) in [("director", "director"), ("rooms-1", "rooms")] {
         cluster.run(name, roles, &[]);
     }
     cluster.ready().await;
 
-    // It says that it is there, as they expect.
+    // It announces itself in their format.
     let before = unix_ms(SystemTime::now());
-    let hello = hellos.next_on(|_| true).await;
-    let hello = ServiceDiscoveryMessage::decode(&hello.payload[..]).unwrap();
-    let said_at = hello.status.unwrap().current_time;
-    assert_eq!(hello.server_name, "archipelago");
-    assert!(said_at.abs_diff(before) < 60_000, "{said_at} is milliseconds since 1970");
+    let announcement = announcements.next_on(|_| true).await;
+    let announcement = ServiceDiscoveryMessage::decode(&announcement.payload[..]).unwrap();
+    let announced_at = announcement.status.unwrap().current_time;
+    assert_eq!(announcement.server_name, "archipelago");
+    assert!(announced_at.abs_diff(before) < 60_000, "{announced_at} is not in milliseconds since 1970");
 
-    // Who are near each other are together.
+    // Peers near each other share an island.
     let changes = WorkersClient::subscribe(&cluster, "engine.peer.>").await;
     let (one, two, three) = (wallet(), wallet(), wallet());
     let mut gateway = WorkersGateway { changes, peers: vec![(one.clone(), 0.0)] };
@@ -152,26 +153,26 @@ async fn director_serves_archipelago_workers_gateways() {
     gateway.peers.push((three.clone(), 5.0));
     gateway.await_islands(&mut everything, vec![vec![&one, &two, &three]]).await;
 
-    // The connection string leads into a room, which they share.
+    // Both connection strings lead to the same room.
     let mut rooms = Vec::new();
     for (wallet, change) in [(&one, &alone), (&two, &together)] {
         rooms.push(enter_room(wallet, change).await);
     }
     assert_eq!(rooms[1].1.peer_identities.len(), 1);
 
-    // One walks away, and the others stay where they are.
+    // One peer walks away; the others keep their island.
     gateway.peers[1].1 = 1_000.0;
     let apart = gateway.island_changed(&two).await;
     assert_ne!(apart.island_id, alone.island_id);
     assert_eq!(apart.from_island_id.as_ref(), Some(&alone.island_id));
     gateway.await_islands(&mut everything, vec![vec![&one, &three], vec![&two]]).await;
 
-    // All go.
+    // All peers disconnect.
     for (wallet, _) in gateway.peers.drain(..) {
         gateway.changes.publish(format!("peer.{}.disconnect", wallet.address()), Vec::new()).await;
     }
     gateway.await_islands(&mut everything, vec![]).await;
-    // Who is back is told again, though it is where it was.
+    // A peer that reconnects is assigned again, although its island is the same.
     gateway.peers = vec![(one.clone(), 0.0)];
     assert_eq!(gateway.island_changed(&one).await.island_id, alone.island_id);
 }
@@ -192,7 +193,7 @@ async fn workers_gateway_peers_keep_islands_over_director_failover() {
     let alone = gateway.island_changed(&one).await;
     gateway.peers.push((two.clone(), 10.0));
     gateway.island_changed(&two).await;
-    // With whom the first stays: theirs is the larger part, and keeps the island.
+    // The first peer stays with the third: theirs is the larger part, and keeps the island.
     gateway.peers.push((three.clone(), 5.0));
     gateway.island_changed(&three).await;
     cluster.kill(first);
@@ -203,16 +204,17 @@ async fn workers_gateway_peers_keep_islands_over_director_failover() {
     eventually("the other leads", leads).await;
     for _ in 0..8 {
         gateway.send_heartbeats().await;
-        let told = timeout(Duration::from_millis(250), gateway.changes.messages.next()).await;
-        assert!(told.is_err(), "{told:?}");
+        let unexpected = timeout(Duration::from_millis(250), gateway.changes.messages.next()).await;
+        assert!(unexpected.is_err(), "{unexpected:?}");
     }
-    // It knows where they are, and goes on from there.
+    // The new leader knows the peers' islands, and continues from there.
     gateway.peers[1].1 = 1_000.0;
     let apart = gateway.island_changed(&two).await;
     assert_eq!(apart.from_island_id.as_ref(), Some(&alone.island_id));
 }
 
-/// The heartbeats and goodbyes of a peer, from whoever says more.
+/// The next message about a peer, with the last segment of its subject: a heartbeat, a disconnect, or
+/// another one.
 async fn next_peer_message(core: &mut WorkersClient, wallet: &Wallet) -> (String, Message) {
     let prefix = format!("peer.{}.", wallet.address());
     let message = core.next_on(|subject| subject.starts_with(&prefix)).await;
@@ -222,81 +224,82 @@ async fn next_peer_message(core: &mut WorkersClient, wallet: &Wallet) -> (String
 #[tokio::test(flavor = "multi_thread")]
 async fn gateway_follows_archipelago_workers_core() {
     let mut cluster = Cluster::start(&[LAYOUT, ("GATEWAY__VOUCH_INTERVAL_S", "1")]);
-    // All that is said about peers, and more than the core subscribes to.
+    // All messages about peers, and more than the core subscribes to.
     let mut core = WorkersClient::subscribe(&cluster, "*.>").await;
     let gateway = cluster.run("gateway", "gateway", &[]);
     let healthy = async || gateway.json("/about").await["healthy"] == json!(true);
-    assert!(!healthy().await, "nobody says where people belong");
+    assert!(!healthy().await, "no service assigns islands");
     let status = ServiceStatus { current_time: unix_ms(SystemTime::now()), commit_hash: None, user_count: 7 };
-    let hello = ServiceDiscoveryMessage { server_name: "archipelago".to_owned(), status: Some(status) };
-    core.publish("engine.discovery".to_owned(), hello.encode_to_vec()).await;
+    let announcement =
+        ServiceDiscoveryMessage { server_name: "archipelago".to_owned(), status: Some(status) };
+    core.publish("engine.discovery".to_owned(), announcement.encode_to_vec()).await;
     eventually("the realm is healthy", async || healthy().await).await;
     assert_eq!(gateway.json("/about").await["comms"]["healthy"], json!(true));
 
-    // At a sign-in, what was before is over.
-    let someone = wallet();
-    let mut wire = sign_in(gateway, &someone).await;
-    let (what, message) = next_peer_message(&mut core, &someone).await;
-    assert_eq!((&*what, &message.payload[..]), ("disconnect", &b""[..]));
+    // A sign-in ends earlier sessions of the peer.
+    let me = wallet();
+    let mut wire = sign_in(gateway, &me).await;
+    let (kind, message) = next_peer_message(&mut core, &me).await;
+    assert_eq!((&*kind, &message.payload[..]), ("disconnect", &b""[..]));
 
-    // Heartbeats are those of the client, byte for byte.
+    // The gateway forwards the client's heartbeats byte for byte.
     let place = Position::new(3.0, 1.0, -4.5).into();
     let position = Some(place);
     for desired_room in [None, Some("I7".to_owned())] {
         let heartbeat = Heartbeat { position, desired_room };
         wire.send_packet(client_packet::Message::Heartbeat(heartbeat.clone())).await;
-        let mut said = next_peer_message(&mut core, &someone).await;
-        // Between the two the gateway may have said the first again.
-        while said.1.payload != heartbeat.encode_to_vec() {
+        let mut received = next_peer_message(&mut core, &me).await;
+        // Between the two the gateway may have repeated the first one.
+        while received.1.payload != heartbeat.encode_to_vec() {
             let before = Heartbeat { position, desired_room: None };
-            assert_eq!((&*said.0, said.1.payload.to_vec()), ("heartbeat", before.encode_to_vec()));
-            said = next_peer_message(&mut core, &someone).await;
+            assert_eq!((&*received.0, received.1.payload.to_vec()), ("heartbeat", before.encode_to_vec()));
+            received = next_peer_message(&mut core, &me).await;
         }
-        assert_eq!(said.0, "heartbeat");
+        assert_eq!(received.0, "heartbeat");
     }
 
-    // What the core says is told as it came, and once.
+    // Assignments of the core are forwarded unchanged, and once.
     let change = IslandChangedMessage {
         island_id: "I7".to_owned(),
         conn_str: "ws-room:ws://127.0.0.1:1/rooms/I7?access_token=t".to_owned(),
         from_island_id: None,
-        peers: [(someone.address().to_string(), place)].into(),
+        peers: [(me.address().to_string(), place)].into(),
     };
-    let subject = format!("engine.peer.{}.island_changed", someone.address());
+    let subject = format!("engine.peer.{}.island_changed", me.address());
     core.publish(subject.clone(), change.encode_to_vec()).await;
     assert_eq!(wire.next_packet().await, server_packet::Message::IslandChanged(change.clone()));
     let next =
         IslandChangedMessage { from_island_id: Some("I7".to_owned()), island_id: "I8".to_owned(), ..change };
-    // Ours alone: nobody takes it for theirs.
-    core.publish(format!("peer.{}.island_changed", someone.address()), next.encode_to_vec()).await;
+    // This subject is ours only: in this scheme no service uses it.
+    core.publish(format!("peer.{}.island_changed", me.address()), next.encode_to_vec()).await;
     assert!(wire.is_quiet_for(Duration::from_millis(300)).await);
     core.publish(subject, next.encode_to_vec()).await;
     assert_eq!(wire.next_packet().await, server_packet::Message::IslandChanged(next));
 
-    // What it knows of its clients beside that, it keeps to itself: it says only where they are.
-    let (what, message) = loop {
-        let said = next_peer_message(&mut core, &someone).await;
-        // That was said here.
-        if said.0 != "island_changed" {
-            break said;
+    // The gateway publishes no more about its clients than their positions.
+    let (kind, message) = loop {
+        let received = next_peer_message(&mut core, &me).await;
+        // Published by this test.
+        if received.0 != "island_changed" {
+            break received;
         }
     };
-    let vouched = Heartbeat { position, desired_room: Some("I7".to_owned()) };
-    assert_eq!((&*what, message.payload.to_vec()), ("heartbeat", vouched.encode_to_vec()));
+    let repeated = Heartbeat { position, desired_room: Some("I7".to_owned()) };
+    assert_eq!((&*kind, message.payload.to_vec()), ("heartbeat", repeated.encode_to_vec()));
 
-    // Another sign-in replaces it; then it goes.
-    let second = sign_in(gateway, &someone).await;
+    // Another sign-in replaces the session; then that one disconnects.
+    let second = sign_in(gateway, &me).await;
     let kicked = wire.next_packet().await;
     assert!(matches!(kicked, server_packet::Message::Kicked(_)), "{kicked:?}");
-    let (mut goodbyes, mut said) = (Vec::new(), Vec::new());
+    let (mut goodbyes, mut received) = (Vec::new(), Vec::new());
     drop(second);
     while goodbyes.len() < 2 {
-        let (what, message) = next_peer_message(&mut core, &someone).await;
-        match &*what {
+        let (kind, message) = next_peer_message(&mut core, &me).await;
+        match &*kind {
             "disconnect" => goodbyes.push(message.payload),
-            other => said.push(other.to_owned()),
+            other => received.push(other.to_owned()),
         }
     }
     assert!(goodbyes.iter().all(|payload| payload.is_empty()));
-    assert!(said.iter().all(|what| what == "heartbeat"), "{said:?}");
+    assert!(received.iter().all(|kind| kind == "heartbeat"), "{received:?}");
 }

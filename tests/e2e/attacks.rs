@@ -1,4 +1,4 @@
-//! `make attacks`: what the members of a room notice while one client attacks the process.
+//! `make attacks`: the latency in a room while one client attacks the process.
 //!
 //! `ATOLL_LOAD_BINARY` is another build to measure the same way.
 
@@ -23,13 +23,13 @@ use crate::{
     wire::{Wire, enter, room_url, sign_in},
 };
 
-/// The members of the room that is measured, who send their position so often a second.
+/// The members of the measured room, and how many positions each sends per second.
 const BOTS: &str = "20";
 const HZ: &str = "10";
 const SECONDS: &str = "12";
 const ROUNDS: usize = 3;
 
-/// What room members notice: latency of their messages in milliseconds, and the CPU of the server in percent
+/// The latency of messages between room members in milliseconds, and the CPU of the server in percent
 /// of a core.
 pub(crate) struct RoomLatency {
     pub(crate) p50: f64,
@@ -38,7 +38,7 @@ pub(crate) struct RoomLatency {
     pub(crate) cpu: f64,
 }
 
-/// Has bots talk in a room.
+/// Runs bots in a room, and returns their latency.
 pub(crate) async fn measure_room_latency(realm: &Realm) -> RoomLatency {
     let url = realm.http.clone();
     let flags = ["bots", "--count", BOTS, "--still", "--hz", HZ, "--seconds", SECONDS, "--json"];
@@ -56,14 +56,14 @@ async fn connect(realm: &Realm) -> Option<TcpStream> {
     TcpStream::connect(realm.http.trim_start_matches("http://")).await.ok()
 }
 
-/// One attack, for ever.
+/// Runs one attack for ever.
 async fn attack(name: &'static str, realm: &Realm) {
     match name {
         "200 connections of one byte" => {
             repeat_forever(200, async || {
                 let mut stream = connect(realm).await?;
                 stream.write_all(b"P").await.ok()?;
-                // Until it is closed.
+                // Reads until the server closes it.
                 tokio::io::AsyncReadExt::read(&mut stream, &mut [0]).await.ok();
                 Some(())
             })
@@ -71,7 +71,7 @@ async fn attack(name: &'static str, realm: &Realm) {
         }
         "64 silent handshakes" => {
             repeat_forever(64, async || {
-                // From a network of its own: one network has a limit, which the bots would share.
+                // From a network of its own: a network has a limit, which the bots would share.
                 let mut wire = Wire::open_from(1, &realm.socket(), &[]).await.ok()?;
                 while let Some(Ok(_)) = futures_util::StreamExt::next(&mut wire.0).await {}
                 Some(())
@@ -134,7 +134,7 @@ async fn attack(name: &'static str, realm: &Realm) {
     }
 }
 
-/// Does something so often at a time, again and again.
+/// Runs `count` concurrent loops of an action. A failed action is repeated after 20 ms.
 async fn repeat_forever(count: usize, act: impl AsyncFn() -> Option<()>) {
     let lane = async || {
         loop {
@@ -146,7 +146,7 @@ async fn repeat_forever(count: usize, act: impl AsyncFn() -> Option<()>) {
     futures_util::future::join_all((0..count).map(|_| lane())).await;
 }
 
-/// A message that begins, and goes on with nothing for ever.
+/// Starts a message, and continues it with empty frames for ever.
 async fn flood(wire: &mut Wire) {
     let stream = raw(wire);
     let _ = stream.write_all(&[0x02, 0x80, 0, 0, 0, 0]).await;
@@ -155,15 +155,15 @@ async fn flood(wire: &mut Wire) {
     std::future::pending().await
 }
 
-/// The raw stream below a socket.
+/// The TCP stream below a WebSocket.
 fn raw(wire: &mut Wire) -> &mut TcpStream {
     match wire.0.get_mut() {
         MaybeTlsStream::Plain(stream) => stream,
-        _ => unreachable!("tests speak plain"),
+        _ => unreachable!("tests use no TLS"),
     }
 }
 
-/// Attacks until it is stopped. An attack that the server ends begins again.
+/// Attacks until it is stopped. An attack that the server ends is started again.
 fn attack_until(stopped: &Notify, name: &'static str, realm: &Realm) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     loop {

@@ -1,4 +1,4 @@
-//! Bad input always gets a reason, and never harms anybody else.
+//! Bad input is refused with a reason, and never affects other clients.
 
 use std::time::Duration;
 
@@ -19,11 +19,11 @@ use crate::{
     wire::{TEST_TIMEOUT, Wire, enter, room_url, sign_in},
 };
 
-/// The raw stream below a socket, for what no library sends.
+/// The TCP stream below a WebSocket, to send frames that no library sends.
 fn raw(wire: &mut Wire) -> &mut TcpStream {
     match wire.0.get_mut() {
         MaybeTlsStream::Plain(stream) => stream,
-        _ => unreachable!("tests speak plain"),
+        _ => unreachable!("tests use no TLS"),
     }
 }
 
@@ -31,7 +31,7 @@ async fn send_text(wire: &mut Wire) {
     futures_util::SinkExt::send(&mut wire.0, Message::text("hello")).await.unwrap();
 }
 
-/// What is refused in any state of a socket.
+/// Asserts that malformed frames are refused, in any state in which `open` returns a socket.
 async fn assert_bad_frames_refused(open: impl AsyncFn() -> Wire) {
     let mut wire = open().await;
     send_text(&mut wire).await;
@@ -56,13 +56,13 @@ async fn archipelago_socket_refuses_malformed_frames() {
     let realm = Realm::start(&[]);
     assert_bad_frames_refused(async || Wire::open(&realm.socket()).await).await;
     assert_bad_frames_refused(async || sign_in(&realm, &wallet()).await).await;
-    eventually("nobody is left", async || realm.metric("atoll_gateway_sockets").await == 0.0).await;
+    eventually("all sockets are closed", async || realm.metric("atoll_gateway_sockets").await == 0.0).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn room_socket_refuses_malformed_frames() {
     let realm = Realm::start(&[]);
-    let (_wire, mut witness, _) = enter(&realm, &wallet(), 0.0).await;
+    let (_wire, mut observer, _) = enter(&realm, &wallet(), 0.0).await;
     assert_bad_frames_refused(async || {
         let mut wire = sign_in(&realm, &wallet()).await;
         wire.heartbeat(0.0).await;
@@ -72,14 +72,14 @@ async fn room_socket_refuses_malformed_frames() {
     let mut wires = Vec::new();
     for _ in 0..4 {
         wires.push(enter(&realm, &wallet(), 0.0).await);
-        // A member that leaves before it was announced is never announced.
-        let joined = witness.next_in_room().await;
+        // A member that leaves before its join was announced is never announced.
+        let joined = observer.next_in_room().await;
         assert!(matches!(joined, ws_packet::Message::PeerJoinMessage(_)), "{joined:?}");
     }
     let rooms = std::sync::Mutex::new(wires);
     assert_bad_frames_refused(async || rooms.lock().unwrap().pop().unwrap().1).await;
     for _ in 0..4 {
-        let left = witness.next_in_room().await;
+        let left = observer.next_in_room().await;
         assert!(matches!(left, ws_packet::Message::PeerLeaveMessage(_)), "{left:?}");
     }
 }
@@ -102,7 +102,7 @@ async fn packets_out_of_order_end_the_handshake() {
     let mut again = sign_in(&realm, &wallet()).await;
     again.send_auth_chain("[]".to_owned()).await;
     assert_eq!(again.closed().await.0, Close::OutOfOrder);
-    // A packet of a kind that this server does not know is not an error.
+    // A packet of an unknown kind is not an error.
     let mut future = sign_in(&realm, &wallet()).await;
     future.send(vec![0x7a, 0x01, 0x00]).await;
     future.heartbeat(0.0).await;
@@ -130,10 +130,10 @@ async fn chains_that_do_not_prove_the_wallet_are_refused() {
         me.sign_challenge(challenge).replace("ECDSA_SIGNED_ENTITY", "ECDSA_EIP_1654_SIGNED_ENTITY")
     };
     assert!(refused(&contract).await.contains("EIP-1654"));
-    let mut nobody = Wire::open(&realm.socket()).await;
+    let mut invalid = Wire::open(&realm.socket()).await;
     let request = protocol::v3::ChallengeRequestMessage { address: "me".to_owned(), ..Default::default() };
-    nobody.send_packet(client_packet::Message::ChallengeRequest(request)).await;
-    assert_eq!(nobody.closed().await.0, Close::AuthRefused);
+    invalid.send_packet(client_packet::Message::ChallengeRequest(request)).await;
+    assert_eq!(invalid.closed().await.0, Close::AuthRefused);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -157,10 +157,10 @@ async fn slow_handshakes_end_at_one_deadline() {
     ]);
     let lobby = format!("{}/rooms/lobby", realm.ws);
     for url in [realm.socket(), lobby] {
-        // Silent.
+        // A socket that sends nothing.
         let mut silent = Wire::open(&url).await;
         assert_eq!(silent.closed().await.0, Close::HandshakeTimeout);
-        // A byte at a time: each is a sign of life, and none of them counts.
+        // One byte at a time: activity does not extend the deadline.
         let mut dripping = Wire::open(&url).await;
         let stream = raw(&mut dripping);
         stream.write_all(&[0x82, 0xfe, 0x01, 0x00, 0, 0, 0, 0]).await.unwrap();
@@ -170,11 +170,11 @@ async fn slow_handshakes_end_at_one_deadline() {
         }
         assert_eq!(dripping.closed().await.0, Close::HandshakeTimeout);
     }
-    // Half way through, it is still the same deadline.
+    // A challenge in between does not extend it either.
     let mut half = Wire::open(&realm.socket()).await;
     half.request_challenge(&wallet()).await;
     assert_eq!(half.closed().await.0, Close::HandshakeTimeout);
-    // Connections that never become a request.
+    // Connections that never send a complete request.
     for bytes in [&b""[..], b"GET /ab", b"\0\0\0noise\r\n\r\n"] {
         let mut stream = TcpStream::connect(realm.http.trim_start_matches("http://")).await.unwrap();
         stream.write_all(bytes).await.unwrap();
@@ -264,8 +264,8 @@ async fn tokens_for_another_room_or_address_are_refused() {
     };
     let forged = url.replace("access_token=ey", "access_token=ez");
     assert_eq!(refused(&forged, &me).await.0, Close::TokenRefused);
-    let elsewhere = url.replace(&change.island_id, "I0000elsewhere");
-    let (close, reason) = refused(&elsewhere, &me).await;
+    let other_room = url.replace(&change.island_id, "I0000elsewhere");
+    let (close, reason) = refused(&other_room, &me).await;
     assert_eq!((close, reason.as_str()), (Close::TokenRefused, "the access token is for another room"));
     let (close, reason) = refused(&url, &other).await;
     assert_eq!((close, reason.as_str()), (Close::TokenRefused, "the access token is for another address"));
@@ -287,48 +287,49 @@ async fn tokens_for_another_room_or_address_are_refused() {
 async fn member_that_stops_reading_is_closed_without_side_effects() {
     let realm =
         Realm::start(&[("ROOMS__BYTES_PER_SECOND", "100000000"), ("ROOMS__MESSAGES_PER_SECOND", "100000")]);
-    let (_w1, mut talker, _) = enter(&realm, &wallet(), 0.0).await;
-    let (_w2, mut deaf, deaf_welcome) = enter(&realm, &wallet(), 1.0).await;
+    let (_w1, mut sender, _) = enter(&realm, &wallet(), 0.0).await;
+    let (_w2, mut slow, slow_welcome) = enter(&realm, &wallet(), 1.0).await;
     let (_w3, mut listener, _) = enter(&realm, &wallet(), 2.0).await;
     let (seen, mut has_seen) = tokio::sync::oneshot::channel();
-    // It reads to the end: what the talker's connection still holds would fill its own queue.
+    // It reads to the end: otherwise messages that the talker's connection still holds would fill its
+    // own queue.
     let listening = tokio::spawn(async move {
-        let (mut heard, mut deaf_left_after, mut seen) = (0u32, None, Some(seen));
+        let (mut received, mut slow_left_after, mut seen) = (0u32, None, Some(seen));
         loop {
             match listener.next_in_room().await {
                 ws_packet::Message::PeerUpdateMessage(update) => {
-                    assert_eq!(update.body[..4], heard.to_be_bytes(), "in order, none missing");
-                    heard += 1;
+                    assert_eq!(update.body[..4], received.to_be_bytes(), "in order, none missing");
+                    received += 1;
                 }
                 ws_packet::Message::PeerLeaveMessage(leave) => {
-                    assert_eq!(leave.alias, deaf_welcome.alias);
-                    deaf_left_after = Some(heard);
+                    assert_eq!(leave.alias, slow_welcome.alias);
+                    slow_left_after = Some(received);
                 }
                 _ => {}
             }
-            if let Some(after) = deaf_left_after
-                && heard >= after + 20
+            if let Some(after) = slow_left_after
+                && received >= after + 20
                 && let Some(seen) = seen.take()
             {
                 let _ = seen.send(());
             }
         }
     });
-    // More than any socket buffer holds, until the listener has seen enough.
+    // Sends more than any socket buffer holds, until the listener has seen enough.
     let mut number = 0u32;
     while has_seen.try_recv().is_err() {
         assert!(!listening.is_finished(), "the listener failed");
         let mut body = vec![0; 60_000];
         body[..4].copy_from_slice(&number.to_be_bytes());
-        talker.update(body, false).await;
+        sender.update(body, false).await;
         number += 1;
-        assert!(number < 5_000, "the deaf member was never closed");
+        assert!(number < 5_000, "the slow member was never closed");
         sleep(Duration::from_millis(4)).await;
     }
-    // Whoever reads again after all is told why; what was queued was let go.
+    // A member that reads again receives the reason; its queued messages were dropped.
     let end = timeout(TEST_TIMEOUT, async {
         loop {
-            match futures_util::StreamExt::next(&mut deaf.0).await {
+            match futures_util::StreamExt::next(&mut slow.0).await {
                 Some(Ok(Message::Close(frame))) => return frame.map(|frame| u16::from(frame.code)),
                 Some(Ok(_)) => {}
                 Some(Err(_)) | None => return None,
@@ -343,23 +344,24 @@ async fn member_that_stops_reading_is_closed_without_side_effects() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn member_that_sends_without_reading_is_closed() {
-    // What it is sent may be dropped, so that its queue never fills; but it takes nothing at all.
+    // Unreliable messages to it are dropped, so its queue never overflows; but its socket accepts no
+    // byte.
     let settings = [
         ("ROOMS__WRITE_TIMEOUT_S", "1"),
         ("ROOMS__BYTES_PER_SECOND", "100000000"),
         ("ROOMS__MESSAGES_PER_SECOND", "100000"),
     ];
     let realm = Realm::start(&settings);
-    let (_w1, mut talker, _) = enter(&realm, &wallet(), 0.0).await;
-    let (_w2, mut deaf, _) = enter(&realm, &wallet(), 1.0).await;
+    let (_w1, mut sender, _) = enter(&realm, &wallet(), 0.0).await;
+    let (_w2, mut slow, _) = enter(&realm, &wallet(), 1.0).await;
     let deadline = std::time::Instant::now() + TEST_TIMEOUT;
     let mut closed = 0.0;
     while closed == 0.0 {
-        assert!(std::time::Instant::now() < deadline, "the deaf member was never closed");
+        assert!(std::time::Instant::now() < deadline, "the slow member was never closed");
         for _ in 0..20 {
-            talker.update(vec![0; 60_000], true).await;
-            // A server that has given up on it takes nothing more.
-            let _ = futures_util::SinkExt::send(&mut deaf.0, Message::Ping("here".into())).await;
+            sender.update(vec![0; 60_000], true).await;
+            // A server that has closed it accepts nothing more.
+            let _ = futures_util::SinkExt::send(&mut slow.0, Message::Ping("here".into())).await;
             sleep(Duration::from_millis(4)).await;
         }
         closed = realm.closed("rooms", Close::TooSlow).await;
@@ -379,7 +381,7 @@ async fn room_sockets_closed_at_any_step_leave_nothing() {
             }
             if step > 1 {
                 let ws_packet::Message::ChallengeMessage(challenge) = wire.next_in_room().await else {
-                    panic!("a challenge")
+                    panic!("no challenge")
                 };
                 let auth_chain_json = wallet.sign_challenge(&challenge.challenge_to_sign);
                 let signed = protocol::rfc5::WsSignedChallenge { auth_chain_json };
@@ -407,20 +409,20 @@ async fn room_sockets_closed_at_any_step_leave_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn flooding_member_is_throttled_without_loss() {
     let realm = Realm::start(&[("ROOMS__MESSAGES_PER_SECOND", "50")]);
-    let (_w1, mut talker, _) = enter(&realm, &wallet(), 0.0).await;
+    let (_w1, mut sender, _) = enter(&realm, &wallet(), 0.0).await;
     let (_w2, mut listener, _) = enter(&realm, &wallet(), 1.0).await;
     let began = std::time::Instant::now();
     for number in 0..150u32 {
-        talker.update(number.to_be_bytes().to_vec(), false).await;
+        sender.update(number.to_be_bytes().to_vec(), false).await;
     }
-    let mut heard = 0;
-    while heard < 150 {
+    let mut received = 0;
+    while received < 150 {
         if let ws_packet::Message::PeerUpdateMessage(update) = listener.next_in_room().await {
-            assert_eq!(update.body[..], (heard as u32).to_be_bytes());
-            heard += 1;
+            assert_eq!(update.body[..], (received as u32).to_be_bytes());
+            received += 1;
         }
     }
-    // The burst of a second passes; the other hundred take two.
+    // The burst of one second passes; the other hundred messages take two seconds.
     assert!(began.elapsed() > Duration::from_millis(1_500), "{:?}", began.elapsed());
 }
 
@@ -435,7 +437,7 @@ async fn concurrent_sign_ins_are_limited() {
     assert!(String::from_utf8_lossy(response.body().as_ref().unwrap()).contains("come back later"));
 }
 
-/// That is how the kernel of Linux can be asked to look.
+/// Limited to Linux, where the listener also sets `TCP_USER_TIMEOUT`.
 #[cfg(target_os = "linux")]
 #[tokio::test(flavor = "multi_thread")]
 async fn connection_that_reads_no_response_is_closed() {
@@ -444,11 +446,11 @@ async fn connection_that_reads_no_response_is_closed() {
     let mut stuck = Vec::new();
     for _ in 0..4 {
         let mut stream = TcpStream::connect(realm.http.strip_prefix("http://").unwrap()).await.unwrap();
-        // More answers than fit between here and there; nobody reads them.
-        let asked = "GET /openapi.json HTTP/1.1\r\nHost: atoll\r\n\r\n".repeat(2_000);
-        let _ = timeout(Duration::from_secs(1), stream.write_all(asked.as_bytes())).await;
+        // More responses than the socket buffers hold; the test does not read them.
+        let requests = "GET /openapi.json HTTP/1.1\r\nHost: atoll\r\n\r\n".repeat(2_000);
+        let _ = timeout(Duration::from_secs(1), stream.write_all(requests.as_bytes())).await;
         stuck.push(stream);
     }
-    eventually("let go", async || realm.metric("process_open_fds").await <= files).await;
+    eventually("the connections are closed", async || realm.metric("process_open_fds").await <= files).await;
     drop(stuck);
 }

@@ -1,4 +1,4 @@
-//! A realm whose roles are processes of their own, on a NATS server of its own.
+//! A realm with each role in a process of its own, on a NATS server of its own.
 //!
 //! ```ignore
 //! let mut cluster = Cluster::start(&[("ISLANDS__FLUSH_INTERVAL_MS", "100")]);
@@ -19,18 +19,18 @@ use crate::{
     wire::TEST_TIMEOUT,
 };
 
-/// Processes of one realm, by name, and a NATS server with JetStream; all of them end when it is dropped,
-/// and leave nothing behind.
+/// The processes of one realm, by name, and a NATS server with JetStream. Dropping it ends all of them
+/// and removes their files.
 pub(crate) struct Cluster {
     processes: BTreeMap<String, Process>,
-    /// What every process is told.
+    /// The settings of every process.
     settings: Vec<(String, String)>,
     pub(crate) nats: Server,
 }
 
 struct Process {
     roles: String,
-    /// Where it listens, from its first start on.
+    /// Its listen address, fixed from its first start on.
     listen: String,
     settings: Vec<(String, String)>,
     /// `None`: it does not run now.
@@ -38,7 +38,7 @@ struct Process {
 }
 
 impl Cluster {
-    /// A NATS server. Every process will have these settings (`SECTION__KEY`, value).
+    /// Starts a NATS server. Every process will have these settings (`SECTION__KEY`, value).
     pub(crate) fn start(settings: &[(&str, &str)]) -> Self {
         Self::on(Server::start_with_jetstream(), settings)
     }
@@ -48,7 +48,7 @@ impl Cluster {
         Self { processes: BTreeMap::new(), settings: owned(settings), nats }
     }
 
-    /// A director, a room node and these gateways, which are ready.
+    /// Starts a director, a room node and these gateways, and waits until they are ready.
     pub(crate) async fn with_gateways(gateways: &[&str], settings: &[(&str, &str)]) -> Self {
         let mut cluster = Self::start(settings);
         cluster.run("director", "director", &[]);
@@ -60,8 +60,8 @@ impl Cluster {
         cluster
     }
 
-    /// Starts a process of these roles on a free port, with these settings beside the common ones. Room
-    /// nodes are called as their process, unless the settings say otherwise.
+    /// Starts a process of these roles on a free port, with these settings besides the common ones. A
+    /// room node has the name of its process, unless the settings have another one.
     pub(crate) fn run(&mut self, name: &str, roles: &str, settings: &[(&str, &str)]) -> &Realm {
         let bus = self.nats.url();
         let settings = [("ROOMS__NODE", name), ("BUS__URL", &bus)]
@@ -72,11 +72,12 @@ impl Cluster {
         let listen = "127.0.0.1:0".to_owned();
         let process = Process { roles: roles.to_owned(), listen, settings, realm: None };
         let is_duplicate = self.processes.insert(name.to_owned(), process).is_some();
-        assert!(!is_duplicate, "{name} is another process");
+        assert!(!is_duplicate, "{name} exists already");
         self.restart(name)
     }
 
-    /// Starts a process again, where it was and as it was. One that still runs is killed first.
+    /// Starts a process again, at the same address and with the same settings. A running one is killed
+    /// first.
     pub(crate) fn restart(&mut self, name: &str) -> &Realm {
         let process = self.process(name);
         process.realm = None;
@@ -86,13 +87,13 @@ impl Cluster {
         process.realm.insert(realm)
     }
 
-    /// Ends a process without a word (`kill -9`).
+    /// Kills a process without a drain (`kill -9`).
     pub(crate) fn kill(&mut self, name: &str) {
         let realm = self.process(name).realm.take();
         assert!(realm.is_some(), "{name} does not run");
     }
 
-    /// Has a process stand still, until it is thawed: it does nothing, and its sockets stay.
+    /// Freezes a process (SIGSTOP) until it is thawed: it does nothing, and its sockets stay open.
     pub(crate) fn freeze(&self, name: &str) {
         self[name].signal("STOP");
     }
@@ -101,19 +102,19 @@ impl Cluster {
         self[name].signal("CONT");
     }
 
-    /// Tells a process to drain. [`Cluster::ended`] waits for its end.
+    /// Makes a process drain (SIGTERM). [`Cluster::ended`] waits for its end.
     pub(crate) fn terminate(&self, name: &str) {
         self[name].signal("TERM");
     }
 
-    /// Waits for a process to end by itself; what it logged comes with it.
+    /// Waits for a process to end by itself. Returns its status and its log.
     pub(crate) async fn ended(&mut self, name: &str) -> (ExitStatus, String) {
-        let mut realm = self.process(name).realm.take().expect("it runs");
+        let mut realm = self.process(name).realm.take().expect("a running process");
         tokio::task::spawn_blocking(move || realm.wait(TEST_TIMEOUT)).await.unwrap()
     }
 
-    /// Waits until every process that runs is ready. Many that begin at once on a busy machine take a
-    /// while.
+    /// Waits until every running process is ready. Many processes that start at once take a while on a
+    /// busy machine.
     pub(crate) async fn ready(&self) {
         for (name, process) in &self.processes {
             if let Some(realm) = &process.realm {
@@ -123,7 +124,7 @@ impl Cluster {
         }
     }
 
-    /// The names of the processes that run.
+    /// The names of the running processes.
     pub(crate) fn running(&self) -> impl Iterator<Item = &str> {
         self.processes.iter().filter(|(_, process)| process.realm.is_some()).map(|(name, _)| &**name)
     }

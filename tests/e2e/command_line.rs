@@ -1,4 +1,4 @@
-//! The binary as its user sees it.
+//! The binary's command line: bots, signals, errors, printed settings.
 
 use std::{
     ffi::OsStr,
@@ -28,10 +28,10 @@ async fn bots_meet_and_receive_each_other() {
     let summary: serde_json::Value = serde_json::from_str(stdout.trim()).expect("one line of JSON");
     assert_eq!(code, Some(0), "{summary}\n{stderr}");
     assert_eq!((&summary["lost"], &summary["unheard"]), (&0.into(), &0.into()));
-    // They really met and talked.
+    // The bots met and exchanged messages.
     assert!(summary["near_pairs"].as_u64().unwrap() > 0, "{summary}");
     assert!(summary["expected"].as_u64().unwrap() > 1_000, "{summary}");
-    assert!(stderr.contains("heartbeat to island"), "a line now and then: {stderr}");
+    assert!(stderr.contains("heartbeat to island"), "progress lines: {stderr}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -43,7 +43,7 @@ async fn bots_of_both_dialects_receive_each_other() {
     let (code, stdout, stderr) = tokio::task::spawn_blocking(run).await.unwrap();
     let summary: serde_json::Value = serde_json::from_str(stdout.trim()).expect("one line of JSON");
     assert_eq!(code, Some(0), "{summary}\n{stderr}");
-    // All in one island, whatever they speak.
+    // All bots are in one island, independent of the dialect.
     assert_eq!((&summary["people"], &summary["islands"]), (&10.into(), &1.into()), "{summary}");
     assert_eq!(summary["near_pairs"], 45, "{summary}");
     assert!(summary["expected"].as_u64().unwrap() > 3_000, "{summary}");
@@ -51,7 +51,7 @@ async fn bots_of_both_dialects_receive_each_other() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn login_load_is_counted_and_timed() {
-    let storm = async |realm: &Realm| {
+    let run_load = async |realm: &Realm| {
         let url = realm.http.clone();
         let flags = ["bots", "--login-storm", "50", "--seconds", "2", "--dialect", "mixed", "--json"];
         let run = move || atoll(&[&flags[..], &["--url", &url]].concat());
@@ -59,24 +59,24 @@ async fn login_load_is_counted_and_timed() {
         let summary: serde_json::Value = serde_json::from_str(stdout.trim()).expect("one line of JSON");
         (code, summary, stderr)
     };
-    // From one address there would be one at a time.
+    // Each sign-in has a source address of its own; one address could have only one handshake.
     let realm = Realm::start(&[("GATEWAY__MAX_HANDSHAKES_PER_IP", "1")]);
-    let (code, summary, stderr) = storm(&realm).await;
+    let (code, summary, stderr) = run_load(&realm).await;
     assert_eq!(code, Some(0), "{summary}\n{stderr}");
     let counts = ["offered", "signed_in", "refused"].map(|name| summary[name].as_u64().unwrap());
     assert_eq!(counts, [100, 100, 0], "{summary}");
     assert_eq!(summary["latency_ms"]["samples"], 100, "{summary}");
     assert!(summary["server_cpu_us_each"].as_f64().unwrap() > 0.0, "{summary}");
-    eventually("nobody stays", async || realm.metric("explorer_bff_connected_users").await == 0.0).await;
+    eventually("all sessions end", async || realm.metric("explorer_bff_connected_users").await == 0.0).await;
     assert_eq!(realm.count("atoll_auth_chains_total{outcome=\"valid\"}").await, 100.0);
-    // A door that is never open.
+    // A gateway that is full all the time.
     let realm = Realm::start(&[("GATEWAY__MAX_SESSIONS", "1")]);
     let _only = sign_in(&realm, &wallet()).await;
-    let (code, summary, _) = storm(&realm).await;
+    let (code, summary, _) = run_load(&realm).await;
     assert_eq!((code, &summary["refused"]), (Some(1), &100.into()), "{summary}");
     assert_eq!(summary["refused_by_reason"], serde_json::json!({"server full (1013)": 100}));
     let (code, _, stderr) = atoll(&["bots", "--login-storm", "50"]);
-    assert_eq!(code, Some(2), "for how long? {stderr}");
+    assert_eq!(code, Some(2), "--seconds is missing: {stderr}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -94,7 +94,7 @@ async fn topic_bots_account_for_every_message() {
     let (code, summary, stderr) = carry(&realm, "40").await;
     assert_eq!(code, Some(0), "{summary}\n{stderr}");
     let counts = ["sent", "delivered", "missed", "lost", "out_of_order"].map(|name| summary[name].as_u64());
-    // 40 a second for two seconds, and the end marker.
+    // 40 per second for two seconds, and the end marker.
     assert_eq!(counts, [81, 405, 0, 0, 0].map(Some), "{summary}");
     // A backlog of one message overflows; dropped messages are reported as missed, and not lost.
     let realm = Realm::start(&[("GATEWAY__SUBSCRIPTION_BUFFER", "1")]);
@@ -112,7 +112,7 @@ async fn bots_compare_assignments_at_the_end_and_on_sigusr1() {
     let flags = ["bots", "--count", "4", "--still", "--seconds", "6", "--json", "--url", &realm.http];
     let mut bots = Command::new(env!("CARGO_BIN_EXE_atoll"));
     let bots = bots.args(flags).args(["--admin", &admin]).stdout(Stdio::piped()).spawn().unwrap();
-    eventually("everybody has a place", async || fetch_assignments(&realm).await.len() == 4).await;
+    eventually("all bots are assigned", async || fetch_assignments(&realm).await.len() == 4).await;
     let pid = bots.id().to_string();
     assert!(Command::new("kill").args(["-USR1", &pid]).status().unwrap().success());
     let output = tokio::task::spawn_blocking(move || bots.wait_with_output()).await.unwrap().unwrap();
@@ -121,14 +121,14 @@ async fn bots_compare_assignments_at_the_end_and_on_sigusr1() {
         .split(|&byte| byte == b'\n')
         .filter_map(|line| serde_json::from_slice(line).ok())
         .collect();
-    let [asked, summary] = &lines[..] else { panic!("{lines:?}") };
+    let [on_signal, summary] = &lines[..] else { panic!("{lines:?}") };
     assert_eq!(output.status.code(), Some(0), "{lines:?}");
-    assert_eq!((&asked["converged"], &asked["differ"]), (&true.into(), &0.into()));
+    assert_eq!((&on_signal["converged"], &on_signal["differ"]), (&true.into(), &0.into()));
     assert_eq!(summary["convergence"]["converged"], true, "{summary}");
     assert_eq!((&summary["sessions_failed"], &summary["reconnects"]), (&0.into(), &0.into()));
-    // Another director knows nothing of them.
-    let elsewhere = Realm::start(&[]);
-    let flags = [&flags[..], &["--admin", &elsewhere.admin]].concat();
+    // The director of another realm has no assignments for them.
+    let other_realm = Realm::start(&[]);
+    let flags = [&flags[..], &["--admin", &other_realm.admin]].concat();
     let flags: Vec<String> = flags.into_iter().map(str::to_owned).collect();
     let run = move || atoll(&flags.iter().map(String::as_str).collect::<Vec<_>>());
     let (code, stdout, _) = tokio::task::spawn_blocking(run).await.unwrap();
@@ -139,24 +139,24 @@ async fn bots_compare_assignments_at_the_end_and_on_sigusr1() {
     assert!(found["who"][0]["director"].is_null() && found["who"][0]["bot"].is_string(), "{summary}");
 }
 
-/// What the director told everybody.
+/// The director's assignments.
 async fn fetch_assignments(realm: &Realm) -> Vec<serde_json::Value> {
     let assignments = reqwest::get(format!("{}/assignments", realm.admin)).await.unwrap();
     if assignments.status() == 503 {
-        // In its first moments it does not know yet that it leads.
+        // At its start the director does not know yet that it leads.
         return Vec::new();
     }
-    let told: Vec<serde_json::Value> = assignments.json().await.unwrap();
-    for assignment in &told {
+    let assignments: Vec<serde_json::Value> = assignments.json().await.unwrap();
+    for assignment in &assignments {
         assert_eq!(assignment["node"], "rooms-1", "{assignment}");
         assert!(assignment["session"].is_string() && assignment["island"].is_string(), "{assignment}");
     }
-    told
+    assignments
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn bots_fail_when_near_pairs_are_unheard() {
-    // Rooms that take one member at a time: the others are near, and unheard.
+    // Rooms with one seat: the other bots are near, and unheard.
     let realm = Realm::start(&[
         ("ROOMS__MAX_USERS", "1"),
         ("ROOMS__MAX_ISLAND_SIZE", "1"),
@@ -204,11 +204,12 @@ async fn log_contains_no_token_and_no_auth_chain() {
     wire.send_auth_chain(wallet.sign_challenge("dcl-not-a-challenge")).await;
     wire.closed().await;
     drop(room);
-    eventually("gone", async || realm.metric("dcl_ws_rooms_connections").await == 0.0).await;
+    eventually("the membership ends", async || realm.metric("dcl_ws_rooms_connections").await == 0.0).await;
     realm.interrupt();
     let (_, log) = tokio::task::spawn_blocking(move || realm.wait(TEST_TIMEOUT)).await.unwrap();
     assert!(log.contains(&wallet.address().to_string()), "spans carry the peer");
-    // A JWT begins with base64 of {"; a chain names its kind of link; a challenge begins with dcl-.
+    // A JWT starts with base64 of `{"`; an auth chain has the kind of a link; a challenge starts with
+    // `dcl-`.
     for secret in ["eyJ", "SIGNER", "dcl-", "access_token="] {
         let line = log.lines().find(|line| line.contains(secret));
         assert_eq!(line, None, "{secret} in the log");
@@ -305,7 +306,7 @@ fn transport_problems_are_listed_without_secrets() {
         "livekit.main.api_key = \"\": must be set",
         "{room} is no placeholder: there are {island} and {address}",
         "external.pulse.secret: no such setting (in the environment, ATOLL__EXTERNAL__PULSE__SECRET)",
-        "p2p.node: main is the name of livekit.main, too",
+        "p2p.node: main is also the name of livekit.main",
         "5 problem(s)",
     ] {
         assert!(stderr.contains(part), "{part} not in {stderr}");

@@ -1,5 +1,5 @@
-//! Contract wallets (EIP-1654): signed in when the contract says yes, refused with the reason when
-//! it does not or cannot be asked, and nobody else waits for it.
+//! Contract wallets (EIP-1654): signed in when the contract accepts the signature, refused with the
+//! reason when it does not or cannot be called; no other client is delayed.
 
 use std::time::Duration;
 
@@ -18,13 +18,13 @@ use crate::{
     wire::{TEST_TIMEOUT, Wire, sign_in},
 };
 
-/// A realm that asks this node.
+/// A realm that calls this Ethereum node.
 fn realm(ethereum: &Ethereum, settings: &[(&str, &str)]) -> Realm {
     let provider = [("IDENTITY__ETHEREUM_RPC_URL", ethereum.url.as_str()), ("ROOMS__OPEN", "lobby")];
     Realm::start(&[&provider, settings].concat())
 }
 
-/// Asks for a challenge as this contract, and answers it.
+/// Requests a challenge for this contract, and sends the signed one.
 async fn try_sign_in(realm: &Realm, contract: ContractWallet, sign: &dyn Fn(&str) -> String) -> Wire {
     let mut wire = Wire::open(&realm.socket()).await;
     let request = ChallengeRequestMessage { address: contract.address.to_string(), ..Default::default() };
@@ -58,8 +58,8 @@ async fn contract_wallet_signs_in_and_meets_others() {
     let ethereum = Ethereum::start().await;
     let realm = realm(&ethereum, &[]);
     let (one, two) = (ethereum.deploy(), ethereum.deploy());
-    // The wallet signs the challenge itself, in one call; or vouches for a key, in two, as it
-    // signs the other digest.
+    // The first wallet signs the challenge itself, which takes one call. The second one delegates to an
+    // ephemeral key, which takes two, because it signs the other digest.
     let mut first = sign_in_contract(&realm, one, &|challenge| one.sign(challenge)).await;
     assert_eq!(ethereum.calls(), 1);
     let delegation = two.delegate(&two.owner());
@@ -124,11 +124,11 @@ async fn signature_of_another_owner_is_refused_by_the_contract() {
     let ethereum = Ethereum::start().await;
     let realm = realm(&ethereum, &[("IDENTITY__ETHEREUM_FAILURES", "1")]);
     let (contract, other) = (ethereum.deploy(), ethereum.deploy());
-    let says_no = "link 1: the contract wallet says that the signature is not valid (EIP-1654)";
+    let invalid_signature = "link 1: the contract wallet says that the signature is not valid (EIP-1654)";
     let stolen = contract.delegate(&other.owner());
     let (close, reason) = refused_sign_in(&realm, contract, &|challenge| stolen.sign(challenge)).await;
-    assert_eq!((close, reason.as_str()), (Close::AuthRefused, says_no));
-    // Somebody else's key cannot use a delegation, and no contract is asked about that.
+    assert_eq!((close, reason.as_str()), (Close::AuthRefused, invalid_signature));
+    // Another key cannot use a delegation, and no contract is called for that.
     let delegation = contract.delegate(&contract.owner());
     let calls = ethereum.calls();
     let forged = |challenge: &str| {
@@ -141,11 +141,12 @@ async fn signature_of_another_owner_is_refused_by_the_contract() {
     assert_eq!(close, Close::AuthRefused);
     assert!(reason.contains("link 2 is not signed by"), "{reason}");
     assert_eq!(ethereum.calls(), calls);
-    // A key pair is no contract.
-    let nobody = ContractWallet::not_deployed(&wallet());
-    let (close, reason) = refused_sign_in(&realm, nobody, &|challenge| nobody.sign(challenge)).await;
-    assert_eq!((close, reason.as_str()), (Close::AuthRefused, says_no));
-    // A no is an answer: whoever may still can.
+    // A key pair is not a contract.
+    let key_pair = ContractWallet::not_deployed(&wallet());
+    let (close, reason) = refused_sign_in(&realm, key_pair, &|challenge| key_pair.sign(challenge)).await;
+    assert_eq!((close, reason.as_str()), (Close::AuthRefused, invalid_signature));
+    // A refusal is no failure of the provider: the breaker stays closed, and a valid delegation still
+    // signs in.
     sign_in_contract(&realm, contract, &|challenge| delegation.sign(challenge)).await;
 }
 
@@ -170,14 +171,14 @@ async fn valid_signature_is_cached_until_it_expires() {
     for _ in 0..3 {
         sign_in_contract(&realm, contract, &sign).await;
     }
-    assert_eq!(ethereum.calls(), 2, "asked once, for both digests");
+    assert_eq!(ethereum.calls(), 2, "one verification, with both digests");
     assert_eq!(realm.count("atoll_contract_questions_total{outcome=\"cached\"}").await, 2.0);
-    eventually("forgotten", async || {
+    eventually("the cached result expires", async || {
         sign_in_contract(&realm, contract, &sign).await;
         ethereum.calls() == 4
     })
     .await;
-    // Another signature is another question, by the same wallet or not.
+    // Another signature causes calls again, of the same wallet, too.
     let again = contract.delegate(&contract.owner());
     sign_in_contract(&realm, contract, &|challenge| again.sign(challenge)).await;
     assert_eq!(ethereum.calls(), 6);
@@ -199,11 +200,13 @@ async fn hung_provider_delays_no_other_sign_in() {
         let contract = ethereum.deploy();
         hung.push(try_sign_in(&realm, contract, &|challenge| contract.sign(challenge)).await);
     }
-    // As many as may are asked about, and the others wait.
-    eventually("they hang", async || ethereum.calls() == 32).await;
+    // At most 32 chains are verified at a time (`identity.ethereum_max_questions`), and the others
+    // wait.
+    eventually("the calls hang", async || ethereum.calls() == 32).await;
     let ordinary: Vec<Wallet> = (0..50).map(|_| wallet()).collect();
     let all = futures_util::future::join_all(ordinary.iter().map(|wallet| sign_in(&realm, wallet)));
-    let signed_in = tokio::time::timeout(TEST_TIMEOUT, all).await.expect("they do not wait for contracts");
+    let signed_in =
+        tokio::time::timeout(TEST_TIMEOUT, all).await.expect("key pairs do not wait for contract calls");
     assert_eq!(signed_in.len(), 50);
     assert_eq!(realm.metric("atoll_gateway_signing_in").await, 50.0, "the others still wait");
 }
@@ -221,7 +224,7 @@ async fn errors_of_called_contracts_do_not_open_the_breaker() {
     assert_eq!(realm.metric("atoll_contract_breaker").await, 0.0);
     let contract = ethereum.deploy();
     sign_in_contract(&realm, contract, &|challenge| contract.sign(challenge)).await;
-    // What is no contract of anybody's is not even asked about.
+    // A precompiled contract (address 8, pairing) is not even called.
     let calls = ethereum.calls();
     let mut bytes = [0; 20];
     bytes[19] = 8;
@@ -248,7 +251,7 @@ async fn rate_limited_provider_is_retried_after_a_pause() {
     assert_eq!(realm.metric("atoll_contract_breaker").await, 0.0);
     assert!(realm.count("atoll_contract_questions_total{outcome=\"limited\"}").await >= 1.0);
     ethereum.set_behaviour(Behaviour::Healthy);
-    eventually("asked again", async || {
+    eventually("the provider is called again", async || {
         drop(try_sign_in(&realm, new, &|challenge| new.sign(challenge)).await);
         tokio::time::sleep(Duration::from_millis(200)).await;
         ethereum.calls() > calls + 1
@@ -292,7 +295,7 @@ async fn failing_provider_opens_the_breaker_until_cool_down() {
     let mut realm = realm(&ethereum, &settings);
     let contract = ethereum.deploy();
     let sign = |challenge: &str| contract.sign(challenge);
-    for (mood, says) in [
+    for (mood, expected) in [
         (Behaviour::Failing, "the Ethereum provider failed, come back later"),
         (Behaviour::Garbage, "the Ethereum provider failed, come back later"),
         (Behaviour::Hung, "the Ethereum provider did not answer in time, come back later"),
@@ -300,9 +303,9 @@ async fn failing_provider_opens_the_breaker_until_cool_down() {
         ethereum.set_behaviour(mood);
         let (close, reason) = refused_sign_in(&realm, contract, &sign).await;
         assert_eq!((close, close.should_reconnect()), (Close::Full, true));
-        assert!(reason.ends_with(says), "{reason}");
+        assert!(reason.ends_with(expected), "{reason}");
     }
-    // Open: nothing arrives there, and nobody waits.
+    // The breaker is open: the provider receives no call, and no client waits.
     assert_eq!(realm.metric("atoll_contract_breaker").await, 2.0);
     let calls = ethereum.calls();
     for _ in 0..5 {
@@ -311,9 +314,9 @@ async fn failing_provider_opens_the_breaker_until_cool_down() {
     }
     assert_eq!(ethereum.calls(), calls);
     sign_in(&realm, &wallet()).await;
-    // Once it is well again, a trial finds out.
+    // After the cool-down a trial call finds the provider healthy.
     ethereum.set_behaviour(Behaviour::Healthy);
-    eventually("closed again", async || {
+    eventually("the breaker closes", async || {
         tokio::time::sleep(Duration::from_millis(200)).await;
         drop(try_sign_in(&realm, contract, &sign).await);
         realm.metric("atoll_contract_breaker").await == 0.0
@@ -322,8 +325,8 @@ async fn failing_provider_opens_the_breaker_until_cool_down() {
     sign_in_contract(&realm, contract, &sign).await;
     realm.interrupt();
     let (_, log) = tokio::task::spawn_blocking(move || realm.wait(TEST_TIMEOUT)).await.unwrap();
-    for said in ["contract wallets are refused", "is tried again", "contract wallets are asked"] {
-        assert!(log.contains(said), "{said}");
+    for part in ["contract wallets are rejected", "is tried again", "contract wallets are accepted"] {
+        assert!(log.contains(part), "{part}");
     }
     assert!(!log.contains(API_KEY), "the provider's key in the log");
 }

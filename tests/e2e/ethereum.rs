@@ -1,5 +1,5 @@
-//! An Ethereum node of few words: it answers `eth_call` of `isValidSignature(bytes32,bytes)` for
-//! wallet contracts, each of which has one owner. It counts what it is asked, and can fail.
+//! A fake Ethereum node: it responds to `eth_call` of `isValidSignature(bytes32,bytes)` for wallet
+//! contracts, each of which has one owner. It counts calls, and can fail.
 
 use std::{
     collections::HashMap,
@@ -27,11 +27,11 @@ use serde_json::{Value, json};
 use sha3::{Digest, Keccak256};
 use tokio::net::TcpListener;
 
-/// What stands in the node's URL, and nowhere else.
+/// The API key in the node's URL. It must appear nowhere else.
 pub(crate) const API_KEY: &str = "f00dfacef00dface";
 const MAGIC: &str = "1626ba7e";
 
-/// How the node is.
+/// The behaviour of the node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Behaviour {
@@ -39,13 +39,13 @@ pub(crate) enum Behaviour {
     Hung,
     Failing,
     Garbage,
-    /// Well, but calls of contracts that are not wallets end in an error that is not a revert.
+    /// Healthy, but calls of contracts that are not wallets return an error that is not a revert.
     Strict,
-    /// It is asked too often, and names no time.
+    /// It responds with 429, without `Retry-After`.
     RateLimited,
 }
 
-/// The node; it listens as long as the test runs.
+/// The node. It listens as long as the test runs.
 #[derive(Clone)]
 pub(crate) struct Ethereum {
     pub(crate) url: String,
@@ -74,12 +74,12 @@ impl Ethereum {
         self.state.mood.store(mood as u8, Ordering::SeqCst);
     }
 
-    /// How often it has been asked.
+    /// The number of calls so far.
     pub(crate) fn calls(&self) -> usize {
         self.state.calls.load(Ordering::SeqCst)
     }
 
-    /// A new wallet contract, of a new owner.
+    /// Creates a wallet contract with a new owner.
     pub(crate) fn deploy(&self) -> ContractWallet {
         let mut owner = [0x5a; 32];
         let mut contracts = self.state.contracts.lock().unwrap();
@@ -123,7 +123,7 @@ async fn answer(State(chain): State<Arc<Chain>>, Json(question): Json<Value>) ->
     Json(outcome).into_response()
 }
 
-/// What the contract computes: whether its owner signed the digest.
+/// The contract's computation: whether its owner signed the digest.
 fn is_valid_signature(owner: Address, data: &[u8]) -> bool {
     let word = |index: usize| data.get(4 + 32 * index..4 + 32 * (index + 1));
     let number = |index| {
@@ -157,7 +157,7 @@ impl ContractWallet {
         Self::at(wallet.address())
     }
 
-    /// What claims to be a contract at this address.
+    /// A contract wallet at an address without a contract.
     pub(crate) fn at(address: Address) -> Self {
         Self { address, owner: [9; 32] }
     }
@@ -166,7 +166,7 @@ impl ContractWallet {
         Wallet::from_secret(self.owner).unwrap()
     }
 
-    /// The chain of two links: the contract's owner signs the digest of the text as it stands.
+    /// The auth chain of two links: the contract's owner signs the digest of the text without a prefix.
     pub(crate) fn sign(&self, text: &str) -> String {
         let secret = SecretKey::from_secret_bytes(self.owner).unwrap();
         let digest: [u8; 32] = Keccak256::digest(text).into();
@@ -194,14 +194,14 @@ impl ContractWallet {
     }
 }
 
-/// A short-lived key that a contract wallet vouched for.
+/// An ephemeral key that a contract wallet authorized.
 pub(crate) struct Delegation {
     links: [Link; 2],
     ephemeral: Wallet,
 }
 
 impl Delegation {
-    /// The chain of three links.
+    /// The auth chain of three links.
     pub(crate) fn sign(&self, text: &str) -> String {
         let signature = self.ephemeral.sign(text);
         let entity = Link { kind: LinkKind::EcdsaSignedEntity, payload: text.to_owned(), signature };

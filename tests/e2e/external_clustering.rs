@@ -1,4 +1,4 @@
-//! Islands are decided elsewhere: another service says on the bus who is together.
+//! External clustering: another service publishes which peers are together.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::{
     wire::{enter_room, sign_in},
 };
 
-/// The service that decides.
+/// The service that publishes clusters.
 struct ClusteringService(async_nats::Client);
 
 impl ClusteringService {
@@ -33,16 +33,16 @@ async fn peers_of_one_external_cluster_share_an_island() {
     let decider = ClusteringService(async_nats::connect(server.url()).await.unwrap());
     let (alice, bob) = (wallet(), wallet());
     let (mut a, mut b) = (sign_in(&realm, &alice).await, sign_in(&realm, &bob).await);
-    // They stand on one spot, and nobody has said that they are together.
+    // They are at one position, and no cluster has been published.
     a.heartbeat(0.0).await;
     b.heartbeat(0.0).await;
     assert!(a.is_quiet_for(Duration::from_secs(1)).await, "in no cluster, in no island");
-    // A cluster of another realm is none here.
+    // A cluster of another realm is ignored.
     decider.publish(alice.address(), "one", "desert").await;
     decider.publish(bob.address(), "one", "lagoon").await;
     let alone = b.island_changed().await;
     assert_eq!(alone.peers.len(), 1);
-    // With whom he stays: theirs is the larger part, and keeps the island.
+    // Bob stays with Carol: theirs is the larger part, and keeps the island.
     let carol = wallet();
     let mut c = sign_in(&realm, &carol).await;
     c.heartbeat(-5_000.0).await;
@@ -52,18 +52,18 @@ async fn peers_of_one_external_cluster_share_an_island() {
     decider.publish(alice.address(), "one", "lagoon").await;
     let met = a.island_changed().await;
     assert_eq!((&met.island_id, met.peers.len()), (&alone.island_id, 3));
-    // The rooms that they are sent to are one.
+    // All of them are sent to one room.
     let mut rooms = Vec::new();
     for (wallet, change) in [(&bob, &alone), (&alice, &met)] {
         rooms.push(enter_room(wallet, change).await);
     }
     let there: Vec<&String> = rooms[1].1.peer_identities.values().collect();
     assert_eq!(there, [&bob.address().to_string()]);
-    // They walk, and nothing is said of it.
+    // Walking changes no assignment.
     a.heartbeat(0.0).await;
     b.heartbeat(9_000.0).await;
     assert!(a.is_silent_for(Duration::from_secs(1)).await);
-    // Parted again, though they are near each other.
+    // Alice is put into another cluster, although they are near each other.
     b.heartbeat(0.0).await;
     decider.publish(alice.address(), "two", "").await;
     let parted = a.island_changed().await;
@@ -86,7 +86,7 @@ async fn cluster_without_position_is_enough_for_an_island() {
         ("GATEWAY__IDLE_TIMEOUT_S", "1"),
     ];
     let realm = Realm::launch(&["--bus", &server.url()], &settings);
-    // The director has subscribed: what another service published before it would miss.
+    // The director has subscribed then: it would miss earlier messages of another service.
     eventually("ready", async || realm.get("/health/ready").await.status() == 200).await;
     let decider = ClusteringService(async_nats::connect(server.url()).await.unwrap());
     let (alice, bob) = (wallet(), wallet());
@@ -97,16 +97,16 @@ async fn cluster_without_position_is_enough_for_an_island() {
     decider.publish(bob.address(), "one", "").await;
     let met = b.island_changed().await;
     assert_eq!((&met.island_id, met.peers.len()), (&alone.island_id, 2));
-    let server_packet::Message::JoinIsland(joined) = a.next_packet().await else { panic!("a join") };
+    let server_packet::Message::JoinIsland(joined) = a.next_packet().await else { panic!("no join") };
     assert_eq!(joined.peer_id, bob.address().to_string());
-    // Both sockets answer pings, and that is all they do: past the idle timeout and the engine's silence.
+    // Both sockets only answer pings, for longer than the idle timeout and the engine's silence.
     let (quiet_a, quiet_b) =
         tokio::join!(a.is_silent_for(Duration::from_secs(8)), b.is_silent_for(Duration::from_secs(8)));
     assert!(quiet_a && quiet_b);
     assert_eq!(realm.json("/peers").await["peers"], serde_json::json!([]), "no position is known");
     assert_eq!(realm.json("/about").await["comms"]["usersCount"], 2);
     decider.publish(bob.address(), "two", "").await;
-    // Of two halves either may keep the island.
+    // The halves are of equal size, so either may keep the island.
     let parted = tokio::select! {
         parted = a.island_changed() => parted,
         parted = b.island_changed() => parted,

@@ -1,4 +1,4 @@
-//! What gateways say on a bus that others share.
+//! Gateways on a shared bus: their heartbeats, and sessions across several gateways.
 
 use std::{
     collections::BTreeMap,
@@ -36,7 +36,7 @@ fn realm_on(server: &Server, settings: &[(&str, &str)]) -> Realm {
     Realm::launch(&["--bus", &server.url()], settings)
 }
 
-/// Somebody on the bus, and the heartbeats that it hears.
+/// A NATS client that receives heartbeats.
 async fn listener(server: &Server) -> (async_nats::Client, Subscriber) {
     let client = async_nats::connect(server.url()).await.unwrap();
     let heartbeats = client.subscribe(subject::PEER_HEARTBEATS).await.unwrap();
@@ -44,7 +44,7 @@ async fn listener(server: &Server) -> (async_nats::Client, Subscriber) {
     (client, heartbeats)
 }
 
-/// The next heartbeat, and whose it is.
+/// The next heartbeat, and the address of its peer.
 async fn next_heartbeat(heartbeats: &mut Subscriber) -> (Address, GatewayHeartbeat) {
     let message = timeout(TEST_TIMEOUT, heartbeats.next()).await.expect("a heartbeat in time").unwrap();
     let Ok(Subject::PeerHeartbeat(address)) = message.subject.parse() else { panic!("{}", message.subject) };
@@ -60,30 +60,34 @@ async fn heartbeat_with_desired_room(wire: &mut Wire, x: f32, room: Option<&str>
 async fn heartbeats_carry_all_that_a_director_needs() {
     let server = Server::start();
     let realm = realm_on(&server, &[]);
-    let (_bus, mut heard) = listener(&server).await;
+    let (_bus, mut heartbeats) = listener(&server).await;
     let mut wire = sign_in_with(&realm, &wallet(), &["p2p", "ws-room"]).await;
     heartbeat_with_desired_room(&mut wire, 1.0, Some("I1")).await;
-    let first = next_heartbeat(&mut heard).await.1;
+    let first = next_heartbeat(&mut heartbeats).await.1;
     assert_eq!(first.position, Some(Position::new(1.0, 1.0, 0.0).into()));
     assert_eq!(first.transports.as_deref(), Some("p2p,ws-room"));
     assert_eq!((first.desired_room.as_deref(), first.told), (Some("I1"), Some(Told::default())));
     let island = wire.island_changed().await.island_id;
     heartbeat_with_desired_room(&mut wire, 2.0, None).await;
-    let second = next_heartbeat(&mut heard).await.1;
-    assert_eq!(second.desired_room.as_deref(), Some("I1"), "it holds");
+    let second = next_heartbeat(&mut heartbeats).await.1;
+    assert_eq!(second.desired_room.as_deref(), Some("I1"), "the desired room is repeated");
     assert_eq!(second.told.unwrap().island, island);
     heartbeat_with_desired_room(&mut wire, 2.0, Some("")).await;
-    assert_eq!(next_heartbeat(&mut heard).await.1.desired_room.as_deref(), Some(""), "it has ended");
+    assert_eq!(
+        next_heartbeat(&mut heartbeats).await.1.desired_room.as_deref(),
+        Some(""),
+        "an empty desired room clears it"
+    );
     drop(wire);
-    // The same over RPC, where what was told waits until the client asks.
+    // The same over RPC, where an assignment waits until the client requests commands.
     let mut caller = caller::sign_in(&realm, &wallet()).await;
     caller.heartbeat(5_000.0).await;
-    let first = next_heartbeat(&mut heard).await.1;
+    let first = next_heartbeat(&mut heartbeats).await.1;
     assert_eq!((first.transports, first.told), (None, Some(Told::default())));
-    eventually("told", async || {
+    eventually("the heartbeat reports the assignment", async || {
         caller.heartbeat(5_000.0).await;
-        let told = next_heartbeat(&mut heard).await.1.told.unwrap();
-        !told.island.is_empty() && told.island != island
+        let kicked_at = next_heartbeat(&mut heartbeats).await.1.told.unwrap();
+        !kicked_at.island.is_empty() && kicked_at.island != island
     })
     .await;
 }
@@ -91,7 +95,7 @@ async fn heartbeats_carry_all_that_a_director_needs() {
 #[tokio::test(flavor = "multi_thread")]
 async fn presence_request_reports_each_peer_once() {
     let server = Server::start();
-    // Nobody is vouched for meanwhile.
+    // No position is repeated meanwhile.
     let rarely = [("GATEWAY__VOUCH_INTERVAL_S", "60"), ("ISLANDS__SILENCE_S", "120")];
     let realm = realm_on(&server, &rarely);
     let mut wires = Vec::new();
@@ -108,19 +112,19 @@ async fn presence_request_reports_each_peer_once() {
         realm.json("/peers").await["peers"].as_array().is_some_and(|peers| peers.len() == 21)
     })
     .await;
-    let (bus, mut heard) = listener(&server).await;
+    let (bus, mut heartbeats) = listener(&server).await;
     for _ in 0..2 {
         bus.publish(Subject::PeersWanted.to_string(), "".into()).await.unwrap();
     }
-    let mut places = BTreeMap::new();
-    while places.len() < 21 {
-        let (address, heartbeat) = next_heartbeat(&mut heard).await;
-        let place = heartbeat.position.unwrap().x;
-        assert!(places.insert(address, place).is_none(), "each once, however often it was asked");
+    let mut positions = BTreeMap::new();
+    while positions.len() < 21 {
+        let (address, heartbeat) = next_heartbeat(&mut heartbeats).await;
+        let x = heartbeat.position.unwrap().x;
+        assert!(positions.insert(address, x).is_none(), "each once for two requests");
     }
-    assert_eq!(places[&caller_wallet.address()], 20.0);
-    assert!(timeout(Duration::from_millis(1_500), heard.next()).await.is_err(), "each once");
-    // Presence that begins later shows them, too, and does not wait until they move.
+    assert_eq!(positions[&caller_wallet.address()], 20.0);
+    assert!(timeout(Duration::from_millis(1_500), heartbeats.next()).await.is_err(), "each once");
+    // Presence that starts later shows them, too, and does not wait for their next heartbeats.
     let later = realm_on(&server, &[("ROOMS__NODE", "rooms-later")]);
     eventually("all are shown there", async || {
         later.json("/peers").await["peers"].as_array().is_some_and(|peers| peers.len() == 21)
@@ -128,7 +132,8 @@ async fn presence_request_reports_each_peer_once() {
     .await;
 }
 
-/// A realm with these gateways, at which many may sign in at a time. Who is silent is soon gone.
+/// A realm with these gateways, which allow many concurrent handshakes. Silent peers are removed after
+/// 4 s.
 async fn realm_with(gateways: &[&str]) -> Cluster {
     let settings = [
         ("ISLANDS__SILENCE_S", "4"),
@@ -138,10 +143,10 @@ async fn realm_with(gateways: &[&str]) -> Cluster {
     Cluster::with_gateways(gateways, &settings).await
 }
 
-/// A client that is signed in, over either dialect.
+/// A signed-in client of either dialect.
 enum Client {
     Socket(Box<Wire>),
-    /// It wants to hear of the end of its session, in the answer of this number.
+    /// It has requested the end of its session; the response has this number.
     Rpc(Box<Caller>, u32),
 }
 
@@ -151,35 +156,35 @@ impl Client {
             return Self::Socket(Box::new(sign_in(realm, wallet).await));
         }
         let mut caller = Caller::open(realm).await;
-        // Asked before it is signed in: a newer session may take over at once.
-        let farewell = caller.call("BffAuthenticationService.GetDisconnectionMessage", &()).await;
+        // Requested before the sign-in: a newer session may replace this one at once.
+        let end_call = caller.call("BffAuthenticationService.GetDisconnectionMessage", &()).await;
         let challenge = caller.challenge(wallet).await.challenge_to_sign;
         let signed = SignedChallenge { auth_chain_json: wallet.sign_challenge(&challenge) };
         let welcome: WelcomePeerInformation =
             caller.request("BffAuthenticationService.Authenticate", &signed).await;
         assert_eq!(welcome.peer_id, wallet.address().to_string());
-        Self::Rpc(Box::new(caller), farewell)
+        Self::Rpc(Box::new(caller), end_call)
     }
 
-    /// Waits, for however long the others race, until it is told that a newer session took over, and
-    /// closed for it. When it was told.
+    /// Waits, for at most 300 s, until the client is notified that a newer session replaced it, and its
+    /// socket is closed. Returns the time of the notification.
     async fn wait_for_kick(self) -> Instant {
         const RACE: Duration = Duration::from_secs(300);
-        let (told, mut wire) = match self {
+        let (kicked_at, mut wire) = match self {
             Self::Socket(mut wire) => {
                 assert!(!wire.is_quiet_for(RACE).await);
                 assert!(matches!(wire.next_packet().await, server_packet::Message::Kicked(_)));
                 (Instant::now(), *wire)
             }
-            Self::Rpc(mut caller, farewell) => {
+            Self::Rpc(mut caller, end_call) => {
                 assert!(!caller.wire.is_quiet_for(RACE).await);
-                let message: DisconnectionMessage = caller.response(farewell).await;
+                let message: DisconnectionMessage = caller.response(end_call).await;
                 assert_eq!(message.reason(), DisconnectionReason::DrKicked);
                 (Instant::now(), caller.wire)
             }
         };
         assert_eq!(wire.closed().await.0, Close::NewSession);
-        told
+        kicked_at
     }
 }
 
@@ -197,25 +202,25 @@ async fn racing_sign_ins_at_three_gateways_leave_one_session() {
         let (cluster, wallets, at_a_time) = (cluster.clone(), wallets.clone(), at_a_time.clone());
         let mut is_settled = is_settled.clone();
         racers.spawn(async move {
-            // All of one wallet's come one after the other, at all gateways and over both dialects.
+            // The sign-ins of one wallet follow each other, at all gateways and over both dialects.
             let (wallet, gateway) = (number * WALLETS / SIGN_INS, GATEWAYS[number % 3]);
             let client = {
                 let _permit = at_a_time.acquire().await.unwrap();
                 Client::sign_in(&cluster[gateway], &wallets[wallet], number % 2 == 0).await
             };
             let welcomed = Instant::now();
-            let told = tokio::select! {
-                told = client.wait_for_kick() => Some(told),
+            let kicked_at = tokio::select! {
+                kicked_at = client.wait_for_kick() => Some(kicked_at),
                 _ = is_settled.changed() => None,
             };
-            (wallet, welcomed, told)
+            (wallet, welcomed, kicked_at)
         });
     }
     let mut losers = Vec::new();
     while losers.len() < SIGN_INS - WALLETS {
         let loser = timeout(3 * TEST_TIMEOUT, racers.join_next()).await.expect("all but one are kicked");
-        let (wallet, _, told) = loser.unwrap().unwrap();
-        losers.push((wallet, told.expect("nobody is told to stop yet")));
+        let (wallet, _, kicked_at) = loser.unwrap().unwrap();
+        losers.push((wallet, kicked_at.expect("the race is not stopped yet")));
     }
     sleep(Duration::from_millis(500)).await;
     let signed_in = GATEWAYS.map(|gateway| cluster[gateway].metric("explorer_bff_connected_users"));
@@ -225,19 +230,20 @@ async fn racing_sign_ins_at_three_gateways_leave_one_session() {
     let winners: BTreeMap<usize, Instant> =
         racers.join_all().await.into_iter().map(|(wallet, welcomed, _)| (wallet, welcomed)).collect();
     assert_eq!(winners.len(), WALLETS, "one of each wallet");
-    // Most lost to somebody who lost later.
-    let after = losers.into_iter().map(|(wallet, told)| told.saturating_duration_since(winners[&wallet]));
+    // Most sessions were replaced by one that was replaced later.
+    let after =
+        losers.into_iter().map(|(wallet, kicked_at)| kicked_at.saturating_duration_since(winners[&wallet]));
     let after = after.filter(|after| !after.is_zero()).collect();
-    assert_kicked_in_time("of those who were told after the last one's welcome", after);
+    assert_kicked_in_time("kicked after the welcome of the last session", after);
 }
 
-/// Prints how long after the welcome of a newer session the older ones were told, and asserts that it
-/// was soon: half of them, whatever else the machine does, and none never.
-fn assert_kicked_in_time(who: &str, mut after: Vec<Duration>) {
+/// Prints how long after the welcome of a newer session the older ones were kicked, and asserts bounds:
+/// half of them within 500 ms on any machine, and all within 5 s.
+fn assert_kicked_in_time(label: &str, mut after: Vec<Duration>) {
     after.sort();
     let Some(&max) = after.last() else { return };
     let p50 = after[after.len() / 2];
-    println!("{who}, {}: p50 {p50:?}, max {max:?}", after.len());
+    println!("{label}, {}: p50 {p50:?}, max {max:?}", after.len());
     assert!(p50 < Duration::from_millis(500), "{after:?}");
     assert!(max < Duration::from_secs(5), "{after:?}");
 }
@@ -252,7 +258,7 @@ async fn sign_in_at_another_gateway_kicks_the_older_session() {
         let (here, there) = (gateways[number % 2], gateways[(number + 1) % 2]);
         let wallet = wallet();
         let older = Client::sign_in(here, &wallet, older_over_rpc).await;
-        eventually("it is known there", async || {
+        eventually("the other gateway knows the session", async || {
             Caller::open(there).await.challenge(&wallet).await.already_connected
         })
         .await;
@@ -261,12 +267,12 @@ async fn sign_in_at_another_gateway_kicks_the_older_session() {
         let welcomed = Instant::now();
         took.push(kicked.await.unwrap().saturating_duration_since(welcomed));
         drop(newer);
-        eventually("it is known here that it has gone", async || {
+        eventually("this gateway knows that the session ended", async || {
             !Caller::open(here).await.challenge(&wallet).await.already_connected
         })
         .await;
     }
-    assert_kicked_in_time("of those who were told", took);
+    assert_kicked_in_time("kicked", took);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -277,13 +283,13 @@ async fn gateway_started_later_learns_remote_sessions() {
     wire.heartbeat(0.0).await;
     wire.island_changed().await;
     cluster.run("later", "gateway", &[]);
-    eventually("it is known there", async || {
+    eventually("the other gateway knows the session", async || {
         Caller::open(&cluster["later"]).await.challenge(&wallet).await.already_connected
     })
     .await;
-    // Its gateway dies without a word, and the director says that it has gone.
+    // Its gateway is killed; the director publishes the disconnect after its silence timeout.
     cluster.kill("first");
-    eventually("it is known that it has gone", async || {
+    eventually("the gateway knows that the session ended", async || {
         !Caller::open(&cluster["later"]).await.challenge(&wallet).await.already_connected
     })
     .await;
@@ -299,10 +305,10 @@ async fn remote_session_without_position_expires() {
     let wallet = wallet();
     let _wire = sign_in(&cluster["one"], &wallet).await;
     let known = async || Caller::open(&cluster["two"]).await.challenge(&wallet).await.already_connected;
-    eventually("it is known there", known).await;
-    // Nobody is left who would say that it has gone.
+    eventually("the other gateway knows the session", known).await;
+    // No process is left that would publish its disconnect.
     cluster.kill("one");
-    eventually("it is taken to have gone", async || {
+    eventually("the session expires", async || {
         !Caller::open(&cluster["two"]).await.challenge(&wallet).await.already_connected
     })
     .await;
@@ -325,8 +331,8 @@ async fn heartbeat_bots_measure_a_director_without_loss() {
         (&json!(3_000), &json!(3_000.0), &json!(0.0))
     );
     assert_eq!((&summary["peers"], &summary["islands"]), (&json!(500.0), &json!(20.0)));
-    assert!(summary["told_ms"]["samples"].as_u64() >= Some(5), "five people jump: {summary}");
+    assert!(summary["told_ms"]["samples"].as_u64() >= Some(5), "five peers jump: {summary}");
     assert!(summary["flush_ms"]["samples"].as_u64() > Some(10), "{summary}");
-    // They left as they came.
+    // All simulated peers disconnect at the end.
     eventually("gone", async || cluster["director"].metric("dcl_archipelago_peers_count").await == 0.0).await;
 }

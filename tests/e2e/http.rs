@@ -1,4 +1,4 @@
-//! What sites and operators read.
+//! The HTTP endpoints for web sites and operators.
 
 use protocol::{
     rfc5::{WsSignedChallenge, ws_packet},
@@ -36,7 +36,7 @@ async fn presence_lists_peers_and_forgets_them() {
         assert_eq!(response.text().await.unwrap(), r#"{"ok":false,"peer":null}"#);
     }
 
-    eventually("both islands reports are in", async || {
+    eventually("the report has both members", async || {
         realm.json("/islands").await["islands"][0]["peers"].as_array().is_some_and(|peers| peers.len() == 2)
     })
     .await;
@@ -76,7 +76,7 @@ async fn presence_lists_peers_and_forgets_them() {
     assert!(realm.get("/islands").await.headers().contains_key("atoll-age-ms"));
 
     drop((first, second));
-    eventually("nobody is shown any more", async || {
+    eventually("no peer and no island is shown", async || {
         realm.json("/peers").await["peers"] == json!([])
             && realm.json("/islands").await["islands"] == json!([])
     })
@@ -141,7 +141,7 @@ async fn metrics_listener_serves_metrics_that_the_public_one_does_not() {
     for path in ["/about", "/peers", "/islands", "/events"] {
         assert_eq!(status(&realm.metrics, path).await, 404, "{path}");
     }
-    // A page that an operator opens must not read them.
+    // A web page that an operator opens must not read them.
     for path in ["/metrics", "/rooms/status", "/status", "/openapi.json"] {
         let response = reqwest::get(format!("{}{path}", realm.metrics)).await.unwrap();
         assert!(!response.headers().contains_key("access-control-allow-origin"), "{path}");

@@ -1,7 +1,6 @@
-//! Who moves between nodes with its island.
+//! Clients in an island that moves between nodes.
 //!
-//! Real room nodes and real bots; only the gateway is played by this test, so that it decides when an
-//! island moves.
+//! Real room nodes and real bots; this test plays the gateway, so that it decides when an island moves.
 
 use std::{
     process::Command,
@@ -34,31 +33,31 @@ use transports::ws_room::Minter;
 use crate::realm_process::{Realm, SECRET};
 
 const ISLAND: &str = "I7";
-/// All of a run of fifteen seconds, with time before and after.
+/// All moves fit into a run of fifteen seconds, with time before and after.
 const MOVES: usize = 3;
 const MOVE_INTERVAL: Duration = Duration::from_secs(4);
 
-/// A gateway that has everybody in one island, and changes where it meets.
+/// A gateway that assigns all clients one island, and moves it.
 #[derive(Clone)]
 struct FakeGateway {
-    /// How many moves there have been.
+    /// The number of moves so far.
     node: watch::Receiver<usize>,
     connections: Arc<[Connections]>,
-    /// How much later every other bot is told.
+    /// The delay of the assignment for every other bot.
     lag: Duration,
     sockets: Arc<AtomicU64>,
     minted: Arc<AtomicU64>,
 }
 
 enum Connections {
-    /// To the rooms of a node.
+    /// Connection strings of a room node.
     Rooms(String),
-    /// To what bots cannot join.
+    /// Connection strings that bots cannot join.
     Unjoinable,
 }
 
 impl FakeGateway {
-    /// Gives where it is.
+    /// Starts the gateway, and returns its URL.
     async fn start(connections: Vec<Connections>, lag: Duration) -> String {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -84,7 +83,7 @@ impl FakeGateway {
     }
 
     async fn serve(mut self, mut socket: WebSocket) {
-        let late = self.sockets.fetch_add(1, Ordering::Relaxed) % 2 == 1;
+        let is_delayed = self.sockets.fetch_add(1, Ordering::Relaxed) % 2 == 1;
         let mut peer = None;
         let mut inside = false;
         loop {
@@ -113,7 +112,7 @@ impl FakeGateway {
                 }
                 moved = self.node.changed(), if inside => {
                     moved.unwrap();
-                    if late {
+                    if is_delayed {
                         time::sleep(self.lag).await;
                     }
                     let change = self.change(peer.unwrap(), Some(ISLAND));
@@ -145,11 +144,11 @@ impl FakeGateway {
 
 async fn send_packet(socket: &mut WebSocket, message: server_packet::Message) {
     let bytes = ServerPacket { message: Some(message) }.encode_to_vec();
-    // Who has gone does not hear it.
+    // The client may have disconnected.
     let _ = socket.send(Message::Binary(bytes.into())).await;
 }
 
-/// Runs bots for fifteen seconds, and gives their exit code and what they report.
+/// Runs bots for fifteen seconds, and returns their exit code and their summary.
 async fn bots(url: &str, flags: &[&str]) -> (Option<i32>, Value) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_atoll"));
     command.args(["bots", "--seconds", "15", "--json", "--url", url]).args(flags);
@@ -167,7 +166,7 @@ async fn overlapping_clients_lose_nothing_over_moves() {
     let (code, summary) = bots(&url, &flags).await;
     assert_eq!(code, Some(0), "{summary}");
     let count = |name: &str| summary.pointer(name).unwrap_or_else(|| panic!("{name}")).as_u64().unwrap();
-    // Three moves of all, of which two are like stock clients.
+    // Three moves of eight bots; two of these are like stock clients.
     assert_eq!((count("/moves_overlapping"), count("/moves_stock")), (18, 6), "{summary}");
     assert_eq!((count("/stock"), count("/most_moves_of_one")), (2, 3), "{summary}");
     assert!(summary["least_seconds_between_moves"].as_f64().unwrap() > 3.0, "{summary}");
@@ -175,7 +174,7 @@ async fn overlapping_clients_lose_nothing_over_moves() {
     assert!(count("/over_moves/overlapping/expected") > 10_000, "{summary}");
     assert_eq!((count("/over_moves/overlapping/lost"), count("/lost")), (0, 0), "{summary}");
     assert!(count("/over_moves/to_stock/expected") > 2_500, "{summary}");
-    // Each was in both rooms for two seconds, three times.
+    // Each bot was in both rooms for two seconds, three times.
     assert!(count("/doubles") > 2_500, "{summary}");
     assert_eq!((count("/given_twice"), count("/disordered")), (0, 0), "{summary}");
 }
@@ -184,7 +183,7 @@ async fn overlapping_clients_lose_nothing_over_moves() {
 async fn bots_fail_when_messages_are_lost_over_moves() {
     let realm = Realm::start(&[("ROOMS__NODES", "2")]);
     let nodes = [realm.ws.clone(), format!("{}/nodes/rooms-2", realm.ws)];
-    // Longer than the others stay in the old room; and nobody is near enough to be missed.
+    // Longer than overlapping clients stay in the old room; and no pair is near enough to be checked.
     let lag = Duration::from_secs(3);
     let url = FakeGateway::start(nodes.map(Connections::Rooms).into(), lag).await;
     let (code, summary) = bots(&url, &["--count", "4", "--route", "0,0 1000,0 1000,1000 0,1000"]).await;

@@ -1,4 +1,4 @@
-//! People find each other, and hear of nothing that did not change.
+//! Peers are grouped into islands, and receive nothing while nothing changes for them.
 
 use std::time::Duration;
 
@@ -27,11 +27,14 @@ async fn resumed_session_keeps_its_room_membership() {
     eventually("its membership ended", async || realm.metric("dcl_archipelago_peers_count").await == 1.0)
         .await;
     let (mut session, welcome) = sign_in_with_resume_secret(&realm, &lost, &welcome.resume_secret).await;
-    assert!(welcome.resumed, "else the older session would lose its seat");
+    assert!(welcome.resumed, "otherwise the older session would lose its seat");
     session.heartbeat(10.0).await;
     assert_eq!(session.island_changed().await.peers.len(), 2);
     // Longer than the grace.
-    assert!(listening.is_silent_for(Duration::from_secs(5)).await, "the others notice nothing");
+    assert!(
+        listening.is_silent_for(Duration::from_secs(5)).await,
+        "the other member receives neither a leave nor a join"
+    );
     room.update(b"still here".to_vec(), false).await;
     assert!(matches!(listening.next_in_room().await, ws_packet::Message::PeerUpdateMessage(_)));
 }
@@ -47,12 +50,12 @@ async fn peers_share_a_room_until_they_part() {
     bob_wire.heartbeat(1_000.0).await;
     let alone = bob_wire.island_changed().await;
     assert_eq!((alone.peers.len(), &alone.from_island_id), (1, &None));
-    // Bob walks up to Alice and Carol, whose island is the larger and so survives.
+    // Bob walks up to Alice and Carol. Their island is the larger one, and so survives.
     bob_wire.heartbeat(30.0).await;
     let met = bob_wire.island_changed().await;
     assert_eq!(met.from_island_id.as_ref(), Some(&alone.island_id));
     assert_ne!(met.island_id, alone.island_id);
-    assert_eq!(met.peers.len(), 3, "everybody in it, the addressee included");
+    assert_eq!(met.peers.len(), 3, "all members, including the addressee");
     assert!(met.peers.contains_key(&bob.address().to_string()));
     let mut bob_room = Wire::open(&room_url(&met)).await;
     bob_room.identify(&bob).await;
@@ -61,7 +64,7 @@ async fn peers_share_a_room_until_they_part() {
     there.sort();
     let mut expected = [&alice, &carol].map(|wallet| wallet.address().to_string());
     expected.sort();
-    assert_eq!(there, expected, "those who are there, without the newcomer");
+    assert_eq!(there, expected, "the members without the newcomer");
     assert!(
         matches!(alice_room.next_in_room().await, protocol::rfc5::ws_packet::Message::PeerJoinMessage(join)
         if join.address == bob.address().to_string() && join.alias == welcome.alias)
@@ -69,11 +72,11 @@ async fn peers_share_a_room_until_they_part() {
     let joined = alice_wire.next_packet().await;
     assert!(matches!(joined, server_packet::Message::JoinIsland(join) if join.island_id == met.island_id));
     assert!(alice_wire.is_silent_for(Duration::from_secs(1)).await, "her island did not change");
-    // And away again.
+    // Bob walks away again.
     bob_wire.heartbeat(500.0).await;
     let parted = bob_wire.island_changed().await;
     assert_eq!(parted.from_island_id.as_ref(), Some(&met.island_id));
-    assert!(parted.island_id != alone.island_id, "ids are never used again");
+    assert!(parted.island_id != alone.island_id, "ids are never reused");
     let (close, _) = bob_room.closed().await;
     assert_eq!(close, protocol::Close::Moved);
     assert_eq!(realm.closed("rooms", protocol::Close::Moved).await, 1.0);
@@ -93,7 +96,7 @@ async fn peers_that_stand_still_receive_nothing() {
         wire.island_changed().await;
         wires.push(wire);
     }
-    // Some of them may be told of a merge that was still to come.
+    // A merge may still be in progress.
     tokio::time::sleep(Duration::from_millis(300)).await;
     for wire in &mut wires {
         while !wire.is_silent_for(Duration::from_millis(50)).await {}
@@ -120,8 +123,8 @@ async fn desired_island_is_preferred() {
     right.heartbeat(110.0).await;
     let second = right.island_changed().await;
     assert_ne!(first.island_id, second.island_id);
-    // Fifty metres from one and sixty from the other, with a limit that lets all be together: the
-    // wished-for island is tried first, and the other then joins.
+    // Fifty metres from one island and sixty from the other, and all fit into one island: the preferred
+    // island is tried first, and the other then merges with it.
     let mut guest = sign_in(&realm, &guest).await;
     let position = Some(Position::new(50.0, 0.0, 0.0).into());
     let desired_room = Some(second.island_id.clone());
@@ -139,7 +142,7 @@ async fn archipelago_subprotocol_and_transports_are_accepted() {
     let request = ChallengeRequestMessage { address, transports, resume_secret: None };
     wire.send_packet(client_packet::Message::ChallengeRequest(request)).await;
     let server_packet::Message::ChallengeResponse(response) = wire.next_packet().await else {
-        panic!("a challenge")
+        panic!("no challenge")
     };
     assert!(response.challenge_to_sign.starts_with("dcl-") && !response.challenge_to_sign.contains(':'));
     assert!(!response.already_connected);
@@ -154,9 +157,9 @@ async fn quiet_client_is_kept_alive_for_a_limited_time() {
     wire.heartbeat(0.0).await;
     wire.island_changed().await;
     assert!(wire.is_silent_for(Duration::from_secs(5)).await);
-    assert_eq!(realm.metric("dcl_archipelago_peers_count").await, 1.0, "vouched for");
-    eventually("forgotten after that", async || {
-        // Its socket goes on living.
+    assert_eq!(realm.metric("dcl_archipelago_peers_count").await, 1.0, "the gateway keeps it alive");
+    eventually("the peer is removed after that", async || {
+        // Its socket stays open.
         wire.is_silent_for(Duration::from_millis(10)).await
             && realm.metric("dcl_archipelago_peers_count").await == 0.0
     })

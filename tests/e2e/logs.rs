@@ -1,4 +1,4 @@
-//! The log, where nothing reads it.
+//! The log when nothing reads it.
 
 use std::{
     io::{BufRead, BufReader},
@@ -12,7 +12,7 @@ use crate::{
 
 const DROPPED: &str = "atoll_log_lines_dropped_total";
 
-/// Signs peers in until the pipe of the log and the queue before it are full, and some more.
+/// Signs peers in until the pipe of the log and the queue before it are full, and then ten more.
 async fn fill_log(realm: &Realm) {
     let deadline = Instant::now() + Duration::from_secs(120);
     while realm.count(DROPPED).await == 0.0 {
@@ -26,7 +26,7 @@ async fn fill_log(realm: &Realm) {
     }
 }
 
-/// Ends the realm by SIGTERM; what it logged, where something reads that, comes with its status.
+/// Ends the realm by SIGTERM, and returns its exit code.
 async fn terminate(mut realm: Realm) -> Option<i32> {
     realm.signal("TERM");
     tokio::task::spawn_blocking(move || realm.wait(TEST_TIMEOUT).0.code()).await.unwrap()
@@ -49,7 +49,7 @@ async fn log_reports_dropped_lines_once_it_is_read() {
         let lines: Vec<String> = log.lines().map(Result::unwrap).collect();
         lines
     });
-    // At the end what is queued is written before the process ends.
+    // At exit the queue is written before the process ends.
     assert_eq!(terminate(realm).await, Some(0));
     let lines = read.await.unwrap();
     let notices = lines.iter().filter(|line| line.contains("log lines were dropped"));
@@ -57,7 +57,7 @@ async fn log_reports_dropped_lines_once_it_is_read() {
         notices.map(|line| serde_json::from_str(line).expect("a line of JSON")).collect();
     assert!(notices[0]["fields"]["lines"].as_u64().unwrap() > 0, "{notices:?}");
     assert!(lines.iter().any(|line| line.contains("drained")), "the last lines are there");
-    // No line is cut off.
+    // No line is truncated.
     for line in &lines {
         serde_json::from_str::<serde_json::Value>(line).expect("a line of JSON");
     }

@@ -1,6 +1,6 @@
-//! End to end: the built binary, through its front door, on real sockets.
+//! End-to-end tests: the built binary, through its public interfaces, on real sockets.
 
-// Helpers of tests fail by panicking, too.
+// Test helpers fail by panicking, too.
 #![allow(clippy::unwrap_used)]
 
 mod archipelago_workers;
@@ -9,6 +9,7 @@ mod bad_input;
 mod cluster;
 mod command_line;
 mod contracts;
+mod director_failover;
 mod ethereum;
 mod external_clustering;
 mod failures;
@@ -32,8 +33,7 @@ mod room_nodes;
 mod rpc;
 mod rules;
 mod sdk;
-// The tests of the bus do more with it.
-mod director_failover;
+// The tests of the crate `bus` use more of it.
 #[allow(dead_code)]
 #[path = "../../crates/bus/tests/bus/server.rs"]
 mod server;

@@ -1,4 +1,4 @@
-//! A realm whose roles talk over NATS.
+//! A realm with its roles connected over NATS.
 
 use std::{
     net::{TcpListener, TcpStream},
@@ -45,7 +45,7 @@ async fn peers_meet_and_receive_each_other_over_nats() {
         realm.json("/peers").await["peers"].as_array().is_some_and(|peers| peers.len() == 2)
     })
     .await;
-    assert!(two.is_quiet_for(Duration::from_millis(600)).await, "nothing changed, and nothing is said");
+    assert!(two.is_quiet_for(Duration::from_millis(600)).await, "no packet without a change");
     assert_eq!(realm.metric("atoll_bus_connected").await, 1.0);
 }
 
@@ -57,44 +57,44 @@ async fn next(subscriber: &mut Subscriber) -> Message {
 async fn scene_server_and_peers_exchange_topic_messages() {
     let server = Server::start();
     let realm = realm_on(&server, &[]);
-    // The owner of the scene has its own client, and knows nothing but subjects.
+    // The owner of the scene uses a plain NATS client, which knows only subjects.
     let owner = async_nats::connect(server.url()).await.unwrap();
-    let mut doors = owner.subscribe("messageBus.scene.bafy1.>").await.unwrap();
+    let mut door_messages = owner.subscribe("messageBus.scene.bafy1.>").await.unwrap();
     owner.flush().await.unwrap();
     let wallet = wallet();
-    let mut visitor = caller::sign_in(&realm, &wallet).await;
+    let mut client = caller::sign_in(&realm, &wallet).await;
     let door = SubscriptionRequest { topic: "messageBus.scene.bafy1.door.*".to_owned() };
-    let of_peers = visitor.stream("TopicsService.PeerSubscription", &door).await;
-    let of_servers = visitor.stream("TopicsService.SystemSubscription", &door).await;
+    let of_peers = client.stream("TopicsService.PeerSubscription", &door).await;
+    let of_servers = client.stream("TopicsService.SystemSubscription", &door).await;
     let topic = "messageBus.scene.bafy1.door.open".to_owned();
     let knock = PublishToTopicRequest { topic: topic.clone(), payload: b"knock"[..].into() };
-    let published: PublishToTopicResult = visitor.request("TopicsService.PublishToTopic", &knock).await;
+    let published: PublishToTopicResult = client.request("TopicsService.PublishToTopic", &knock).await;
     assert!(published.ok);
-    let said = next(&mut doors).await;
-    assert_eq!((said.subject.as_str(), &said.payload[..]), (topic.as_str(), &b"knock"[..]));
-    let sender = said.headers.as_ref().and_then(|headers| headers.get("Atoll-Sender")).expect("a sender");
+    let received = next(&mut door_messages).await;
+    assert_eq!((received.subject.as_str(), &received.payload[..]), (topic.as_str(), &b"knock"[..]));
+    let sender = received.headers.as_ref().and_then(|headers| headers.get("Atoll-Sender")).expect("a sender");
     assert_eq!(sender.as_str(), wallet.address().to_string());
-    // Whoever says nothing of a sender, or nothing as one, is a server.
+    // A message without a sender, or with an empty one, is a server's.
     owner.publish(topic.clone(), "open".into()).await.unwrap();
     let mut empty = HeaderMap::new();
     empty.insert("Atoll-Sender", "");
     owner.publish_with_headers(topic.clone(), empty, "wide".into()).await.unwrap();
-    // And whoever says something else that is nobody, is not heard at all.
+    // A message with a malformed sender is not delivered.
     let mut malformed = HeaderMap::new();
     malformed.insert("Atoll-Sender", "the owner");
-    owner.publish_with_headers(topic.clone(), malformed, "unheard".into()).await.unwrap();
+    owner.publish_with_headers(topic.clone(), malformed, "malformed".into()).await.unwrap();
     owner.publish(topic.clone(), "shut".into()).await.unwrap();
-    // What it said itself is the first; then the server's.
-    let own: PeerTopicSubscriptionResultElem = visitor.element(of_peers, 0).await;
+    // The first message is its own; then the server's.
+    let own: PeerTopicSubscriptionResultElem = client.element(of_peers, 0).await;
     assert_eq!((own.sender, &own.payload[..]), (wallet.address().to_string(), &b"knock"[..]));
     for (sequence, payload) in (1..).zip(["open", "wide", "shut"]) {
-        let heard: PeerTopicSubscriptionResultElem = visitor.element(of_peers, sequence).await;
-        assert_eq!((heard.sender.as_str(), heard.topic.as_str()), ("", topic.as_str()));
-        assert_eq!(heard.payload, payload.as_bytes());
+        let element: PeerTopicSubscriptionResultElem = client.element(of_peers, sequence).await;
+        assert_eq!((element.sender.as_str(), element.topic.as_str()), ("", topic.as_str()));
+        assert_eq!(element.payload, payload.as_bytes());
     }
     for (sequence, payload) in (0..).zip(["open", "wide", "shut"]) {
-        let heard: SystemTopicSubscriptionResultElem = visitor.element(of_servers, sequence).await;
-        assert_eq!((heard.topic.as_str(), &heard.payload[..]), (topic.as_str(), payload.as_bytes()));
+        let element: SystemTopicSubscriptionResultElem = client.element(of_servers, sequence).await;
+        assert_eq!((element.topic.as_str(), &element.payload[..]), (topic.as_str(), payload.as_bytes()));
     }
     let malformed = "atoll_bus_malformed_total{subscriber=\"gateway-topics\",header=\"sender\"}";
     assert_eq!(realm.count(malformed).await, 1.0);
@@ -132,24 +132,24 @@ async fn session_id_of_the_far_future_is_ignored() {
 #[tokio::test(flavor = "multi_thread")]
 async fn nats_outage_keeps_rooms_and_drops_no_peer() {
     let mut server = Server::start();
-    // Who is silent is gone sooner than the server is back, and rooms close at once. Who is only
-    // quiet is vouched for all the time.
+    // The silence timeout is shorter than the outage, and rooms close at once. The gateway repeats the
+    // positions of quiet clients all the time.
     let short = [("ISLANDS__SILENCE_S", "6"), ("GATEWAY__VOUCH_INTERVAL_S", "1"), ("ROOMS__GRACE_S", "1")];
     let realm = realm_on(&server, &short);
     let (one, two, three) = (wallet(), wallet(), wallet());
     let (mut first, mut first_room, _) = enter(&realm, &one, 0.0).await;
-    // With whom the first stays: theirs is the larger part, and keeps the island.
+    // The first peer stays with this one: theirs is the larger part, and keeps the island.
     let _stays = enter(&realm, &wallet(), 5.0).await;
     let (mut second, mut second_room, _) = enter(&realm, &two, 10.0).await;
     let (third, third_room, _) = enter(&realm, &three, 20.0).await;
-    // Who joined is told to those who were there.
+    // Earlier members are notified of each join.
     for _ in 0..3 {
         assert!(matches!(first.next_packet().await, server_packet::Message::JoinIsland(_)));
     }
     assert!(matches!(second.next_packet().await, server_packet::Message::JoinIsland(_)));
     server.stop();
-    eventually("seen", async || realm.metric("atoll_bus_connected").await == 0.0).await;
-    // One goes and one comes meanwhile.
+    eventually("the outage is noticed", async || realm.metric("atoll_bus_connected").await == 0.0).await;
+    // One peer disconnects and one signs in meanwhile.
     drop((third, third_room));
     let mut fourth = sign_in(&realm, &wallet()).await;
     let until = Instant::now() + Duration::from_secs(8);
@@ -165,19 +165,19 @@ async fn nats_outage_keeps_rooms_and_drops_no_peer() {
     }
     assert!(realm.count("atoll_bus_unsent_total{reason=\"stale\"}").await > 0.0);
     server.restart();
-    eventually("back", async || realm.metric("atoll_bus_connected").await == 1.0).await;
+    eventually("the bus is connected again", async || realm.metric("atoll_bus_connected").await == 1.0).await;
     assert_eq!(realm.count("atoll_bus_reconnects_total").await, 1.0);
-    // All that changed is who went; it was said while nobody could hear it, and kept.
+    // The only change is the disconnect; it was published during the outage, and queued.
     match first.next_packet().await {
         server_packet::Message::LeftIsland(left) => assert_eq!(left.peer_id, three.address().to_string()),
-        other => panic!("instead of who left: {other:?}"),
+        other => panic!("instead of a leave: {other:?}"),
     }
     assert!(matches!(second.next_packet().await, server_packet::Message::LeftIsland(_)));
     fourth.heartbeat(9_000.0).await;
     fourth.island_changed().await;
-    // Positions are heard again.
+    // Heartbeats are received again.
     second.heartbeat(40.0).await;
-    eventually("where it stands now", async || {
+    eventually("the new position is shown", async || {
         let peer = realm.json(&format!("/peers/{}", two.address())).await;
         peer["peer"]["position"][0] == 40.0
     })
@@ -188,7 +188,7 @@ async fn nats_outage_keeps_rooms_and_drops_no_peer() {
     );
     first_room.update(b"still here".to_vec(), false).await;
     assert_eq!(next_update(&mut second_room).await, b"still here");
-    // And islands change as before.
+    // Islands change as before.
     second.heartbeat(9_010.0).await;
     let change = second.island_changed().await;
     assert_eq!(change.peers.len(), 2);
@@ -205,12 +205,12 @@ async fn sign_in_at_another_gateway_ends_the_first_session() {
     assert!(matches!(older.next_packet().await, server_packet::Message::Kicked(_)));
     assert_eq!(older.closed().await.0, Close::NewSession);
     assert!(newer.is_quiet_for(Duration::from_millis(300)).await);
-    // And back again.
+    // A third sign-in at the first gateway replaces that one.
     let _newest = sign_in(&here, &wallet).await;
     assert_eq!(newer.closed().await.0, Close::NewSession);
 }
 
-/// What `atoll serve` says when it does not start.
+/// The standard error of `atoll serve` when it does not start.
 fn refused_start(flags: &[&str], settings: &[(&str, &str)]) -> String {
     let mut command = Command::new(env!("CARGO_BIN_EXE_atoll"));
     command.args(["serve", "--listen", "127.0.0.1:0"]).args(flags).env("ATOLL__SERVER__ADMIN", "");
@@ -222,11 +222,11 @@ fn refused_start(flags: &[&str], settings: &[(&str, &str)]) -> String {
     let text = |bytes| String::from_utf8(bytes).unwrap();
     let (stdout, stderr) = (text(output.stdout), text(output.stderr));
     assert_eq!((output.status.code(), stdout.as_str()), (Some(1), ""), "{stderr}");
-    assert!(!stderr.contains("sesame"), "no password: {stderr}");
+    assert!(!stderr.contains("sesame"), "the password is printed: {stderr}");
     stderr
 }
 
-/// `atoll serve` whose bus accepts connections and answers nothing, once it has connected.
+/// `atoll serve` with a bus that accepts connections and sends nothing, once it has connected.
 fn hanging_start(bus: &TcpListener) -> (Child, TcpStream) {
     let url = format!("nats://{}", bus.local_addr().unwrap());
     let child = Command::new(env!("CARGO_BIN_EXE_atoll"))
@@ -259,26 +259,26 @@ async fn signal_ends_a_start_that_waits_for_the_bus() {
 #[test]
 fn unreachable_bus_prevents_the_start_with_a_reason() {
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let told = refused_start(&["--bus", &format!("nats://atoll:sesame@{free}")], &[]);
-    assert!(told.contains(&format!("atoll: no bus: cannot connect to nats://{free}: ")), "{told}");
+    let stderr = refused_start(&["--bus", &format!("nats://atoll:sesame@{free}")], &[]);
+    assert!(stderr.contains(&format!("atoll: no bus: cannot connect to nats://{free}: ")), "{stderr}");
     let server = Server::start_with(&["--user", "atoll", "--pass", "open sesame"]);
     let wrong = [("BUS__USER", "atoll"), ("BUS__PASSWORD", "sesame")];
-    let told = refused_start(&["--bus", &server.url()], &wrong);
+    let stderr = refused_start(&["--bus", &server.url()], &wrong);
     let url = server.url();
-    assert!(told.contains(&format!("no bus: {url} refuses our user and password, token")), "{told}");
+    assert!(stderr.contains(&format!("no bus: {url} refuses our user and password, token")), "{stderr}");
     let right = Realm::launch(&["--bus", &server.url_as("atoll:open%20sesame")], &[]);
     assert!(right.http.starts_with("http://127.0.0.1:"));
-    let told =
+    let stderr =
         refused_start(&["--bus", "127.0.0.1"], &[("BUS__TOKEN", "sesame"), ("BUS__PASSWORD", "sesame")]);
     for part in [
         "bus.url = (hidden): must be nats://host:port or tls://host:port",
         "bus.password = (hidden): must be set with bus.user, and not without it",
         "2 problem(s)",
     ] {
-        assert!(told.contains(part), "{part} not in {told}");
+        assert!(stderr.contains(part), "{part} not in {stderr}");
     }
-    let told = refused_start(&["--bus", &server.url()], &[("BUS__SUBJECTS", "comms-v2")]);
-    assert!(told.contains("bus.subjects = comms-v2: must be comms-v3 or archipelago-workers"), "{told}");
-    let told = refused_start(&[], &[("BUS__SUBJECTS", "archipelago-workers")]);
-    assert!(told.contains("bus.subjects = archipelago-workers: needs bus.url"), "{told}");
+    let stderr = refused_start(&["--bus", &server.url()], &[("BUS__SUBJECTS", "comms-v2")]);
+    assert!(stderr.contains("bus.subjects = comms-v2: must be comms-v3 or archipelago-workers"), "{stderr}");
+    let stderr = refused_start(&[], &[("BUS__SUBJECTS", "archipelago-workers")]);
+    assert!(stderr.contains("bus.subjects = archipelago-workers: needs bus.url"), "{stderr}");
 }

@@ -8,10 +8,10 @@ use crate::{cluster::Cluster, realm_process::within, server::ServerCluster};
 
 const DIRECTORS: [&str; 2] = ["one", "two"];
 const NO_LEADER: &str = "not ready: no director is known to lead";
-/// NATS servers elect a leader of a stream after four to nine seconds of silence.
+/// NATS servers elect the leader of a stream after four to nine seconds of silence.
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// The stream of the leases, where the cluster answers for it.
+/// The stream of the leases, if the cluster responds for it.
 async fn lease_stream(context: &jetstream::Context) -> Option<Info> {
     Some(context.get_stream("KV_atoll-leases").await.ok()?.cached_info().clone())
 }
@@ -21,7 +21,7 @@ fn leader_of(info: &Info) -> Option<String> {
     info.cluster.as_ref()?.leader.clone()
 }
 
-/// What the readiness probe of this director answers.
+/// The response of this director's readiness probe.
 async fn readiness(cluster: &Cluster, name: &str) -> (u16, String) {
     let answer = cluster[name].get("/health/ready").await;
     (answer.status().as_u16(), answer.text().await.unwrap())
@@ -75,7 +75,7 @@ async fn directors_survive_a_nats_server_but_not_two() {
     .await;
     wait_for_one_leader(&cluster).await;
     println!("a director leads again after {:?}", began.elapsed());
-    // One server of three is no quorum.
+    // One server of three is not a quorum.
     let second = (first + 1) % 3;
     nats.servers[second].stop();
     for name in DIRECTORS {

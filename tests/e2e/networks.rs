@@ -1,4 +1,4 @@
-//! One network does not keep others out: connections, handshakes, sessions, presence.
+//! Limits per client network: one network cannot use up connections, handshakes, sessions or presence.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ async fn connect_from(last: u8, realm: &Realm) -> TcpStream {
     socket.connect(realm.http.trim_start_matches("http://").parse().unwrap()).await.unwrap()
 }
 
-/// A client from 127.0.7.`last`, whose connections are never used twice.
+/// An HTTP client from 127.0.7.`last` that never reuses a connection.
 fn client_from(last: u8) -> reqwest::Client {
     let address = std::net::IpAddr::from([127, 0, 7, last]);
     reqwest::Client::builder().local_address(address).pool_max_idle_per_host(0).build().unwrap()
@@ -38,7 +38,7 @@ mod connections {
             [&b""[..], b"P", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"GET / HT"].iter().cycle().take(120)
         {
             let mut stream = connect_from(1, &realm).await;
-            // One that has given way by now does not take it.
+            // A connection that was evicted by now does not accept it.
             let _ = stream.write_all(beginning).await;
             silent.push(stream);
         }
@@ -50,7 +50,7 @@ mod connections {
         let mut wire = Wire::open_from(2, &realm.socket(), &[]).await.unwrap();
         wire.sign_in(&wallet()).await;
         let evicted = "atoll_listener_closed_total{listener=\"public\",reason=\"evicted\"}";
-        eventually("connections gave way", async || realm.count(evicted).await > 40.0).await;
+        eventually("connections are evicted", async || realm.count(evicted).await > 40.0).await;
         drop(silent);
     }
 
@@ -95,7 +95,7 @@ mod connections {
 mod handshakes {
     use super::*;
 
-    /// With room for two handshakes, a network that holds both gives way to another one.
+    /// With a limit of two handshakes, a network that has both is evicted in favour of another one.
     async fn largest_network_gives_way(url: &str) {
         let mut silent = Vec::new();
         for _ in 0..2 {
@@ -151,7 +151,11 @@ mod handshakes {
                 next.is_some()
             })
             .await;
-            assert_eq!(refused.closed().await.0, Close::Undecodable, "it was still there, and told");
+            assert_eq!(
+                refused.closed().await.0,
+                Close::Undecodable,
+                "the socket is still open and has the reason"
+            );
         }
     }
 
@@ -166,7 +170,7 @@ mod handshakes {
         assert_eq!(open(1, "2001:db8::2").await.err().unwrap().0, 503);
         assert_eq!(open(1, "6.6.6.6, 2001:db8::3").await.err().unwrap().0, 503, "the rightmost counts");
         let _other = open(1, "2001:db8:0:1::1").await.unwrap();
-        // What strangers claim is ignored.
+        // Headers of an untrusted peer are ignored.
         let _stranger = open(2, "192.0.2.1").await.unwrap();
         assert_eq!(open(2, "192.0.2.2").await.err().unwrap().0, 503);
     }
@@ -204,7 +208,7 @@ mod sessions {
         let challenge = second.request_challenge(&two).await;
         second.send_auth_chain(two.sign_challenge(&challenge)).await;
         assert_eq!(second.closed().await.0, Close::Full);
-        // The same wallet takes over its own, and another network has one of its own.
+        // The same wallet may replace its own session, and another network has its own limit.
         Wire::open_from(1, &realm.socket(), &[]).await.unwrap().sign_in(&one).await;
         Wire::open_from(2, &realm.socket(), &[]).await.unwrap().sign_in(&two).await;
     }
@@ -224,7 +228,7 @@ mod presence {
         let statuses: Vec<u16> =
             answers.into_iter().map(|answer| answer.unwrap().status().as_u16()).collect();
         let count = |status| statuses.iter().filter(|&&other| other == status).count();
-        // One at once, and those whose turn comes within two seconds.
+        // The burst of one, and the requests with a turn within two seconds.
         assert!(count(200) >= 5 && count(429) >= 1 && count(200) + count(429) == 20, "{statuses:?}");
         assert_eq!(client_from(2).get(&url).send().await.unwrap().status().as_u16(), 200);
         assert!(realm.metric("atoll_stats_requests_refused_total").await >= 1.0);

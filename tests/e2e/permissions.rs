@@ -1,4 +1,5 @@
-//! The NATS configuration that is shipped: what each role may say and hear, tried on a real server.
+//! The shipped NATS configuration: the subjects that each role may publish and receive, tried on a real
+//! server.
 
 use std::{
     collections::BTreeSet,
@@ -21,7 +22,7 @@ use crate::{
 const CONFIGURATION: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/nats.conf");
 const USERS: [&str; 5] = ["gateway", "rooms", "director", "stats", "scene-server"];
 
-/// A server with exactly the shipped configuration, and where it keeps what it has.
+/// Starts a server with exactly the shipped configuration. Returns it with its storage folder.
 fn restricted_server() -> (Server, TempDir) {
     let store = tempfile::tempdir().unwrap();
     let passwords =
@@ -35,8 +36,8 @@ fn password(user: &str) -> String {
     format!("the-password-of-{user}")
 }
 
-/// Who may say it, who may hear it, and the subject that comes after it here. A new subject does not
-/// compile until it has a place.
+/// The users that may publish a subject, those that may receive it, and the next subject of the list. A
+/// new subject does not compile until it is in the list.
 fn permissions(subject: &Subject) -> (&'static [&'static str], &'static [&'static str], Option<Subject>) {
     let peer = Address::new([7; 20]);
     let island = || "I1".parse().unwrap();
@@ -53,7 +54,7 @@ fn permissions(subject: &Subject) -> (&'static [&'static str], &'static [&'stati
         Subject::PeerIslandChanged(_) => {
             (&["director"], &["gateway", "director", "stats"], Some(Subject::PeerClusterChange(peer)))
         }
-        // The service that decides who is together would, with a user of its own.
+        // An external clustering service would publish it, with a user of its own.
         Subject::PeerClusterChange(_) => (&[], &["director"], Some(Subject::IslandPeerJoin(island()))),
         Subject::IslandPeerJoin(_) => {
             (&["director"], &["gateway", "rooms", "stats"], Some(Subject::IslandPeerLeft(island())))
@@ -66,7 +67,7 @@ fn permissions(subject: &Subject) -> (&'static [&'static str], &'static [&'stati
             let next = Subject::SystemTopic("news.today".parse().unwrap());
             (&["gateway"], &["gateway"], Some(next))
         }
-        // Servers of the realm's owners would, with a user of their own.
+        // Servers of the realm's operator would publish it, with a user of their own.
         Subject::SystemTopic(_) => {
             let next = Subject::SceneTopic("messageBus.scene.bafy-1.door.open".parse().unwrap());
             (&[], &["gateway"], Some(next))
@@ -94,7 +95,7 @@ fn subjects() -> Vec<Subject> {
     std::iter::successors(Some(first), |subject| permissions(subject).2).collect()
 }
 
-/// The pattern by which roles hear of it.
+/// The pattern with which roles subscribe to it.
 fn pattern(subject: &Subject) -> &'static str {
     let patterns = [
         subject::PEER_CONNECTS,
@@ -113,16 +114,16 @@ fn pattern(subject: &Subject) -> &'static str {
         subject::PEERS_WANTED,
     ];
     let text = subject.to_string();
-    patterns.into_iter().find(|pattern| subject::matches(pattern, &text)).expect("roles hear of it")
+    patterns.into_iter().find(|pattern| subject::matches(pattern, &text)).expect("a pattern of the roles")
 }
 
-/// Somebody who signed in with the name and password of a role, and does what he likes.
+/// A client that signed in with the name and password of a role, and may try anything.
 struct RoleClient {
     user: &'static str,
     client: Client,
-    /// What the server refused him.
+    /// The errors of the server.
     refused: Arc<Mutex<BTreeSet<String>>>,
-    /// What he heard: subject and who said it.
+    /// The received messages: subject and user that published it.
     received: Arc<Mutex<BTreeSet<(String, String)>>>,
 }
 
@@ -148,8 +149,8 @@ impl RoleClient {
         let heard = self.received.clone();
         tokio::spawn(async move {
             while let Some(message) = messages.next().await {
-                let who = String::from_utf8(message.payload.to_vec()).unwrap_or_default();
-                heard.lock().unwrap().insert((message.subject.to_string(), who));
+                let user = String::from_utf8(message.payload.to_vec()).unwrap_or_default();
+                heard.lock().unwrap().insert((message.subject.to_string(), user));
             }
         });
     }
@@ -158,35 +159,35 @@ impl RoleClient {
         self.client.publish(subject.to_owned(), self.user.into()).await.unwrap();
     }
 
-    /// Whether the server said that it refuses this.
-    fn was_refused(&self, what: &str, subject: &str) -> bool {
-        let told = format!("Permissions Violation for {what} to \"{subject}\"");
-        self.refused.lock().unwrap().iter().any(|error| error.contains(&told))
+    /// Whether the server reported that it refuses this.
+    fn was_refused(&self, action: &str, subject: &str) -> bool {
+        let expected = format!("Permissions Violation for {action} to \"{subject}\"");
+        self.refused.lock().unwrap().iter().any(|error| error.contains(&expected))
     }
 
-    /// Tries to hear of something, or to say it.
-    async fn attempt(&self, what: &str, subject: &str) {
-        match what {
+    /// Tries to subscribe to a subject, or to publish it.
+    async fn attempt(&self, action: &str, subject: &str) {
+        match action {
             "Publish" => self.publish(subject).await,
             _ => self.subscribe(subject).await,
         }
         self.client.flush().await.unwrap();
     }
 
-    /// The same, and waits until the server has said that it refuses this.
-    async fn assert_refused(&self, what: &str, subject: &str) {
-        self.attempt(what, subject).await;
-        let refused = async || self.was_refused(what, subject);
-        eventually(&format!("{} is refused: {what} {subject}", self.user), refused).await;
+    /// The same, and waits until the server has reported the refusal.
+    async fn assert_refused(&self, action: &str, subject: &str) {
+        self.attempt(action, subject).await;
+        let refused = async || self.was_refused(action, subject);
+        eventually(&format!("{} is refused: {action} {subject}", self.user), refused).await;
     }
 
-    /// The server refused none of these: what and subject. Asserted in the end, when all has been
-    /// tried: the server says what it refuses in the order of what it was asked, so that whatever it
-    /// had to say of these came before the last refusal.
+    /// Asserts that the server refused none of these. Called at the end, when all has been tried: the
+    /// server reports refusals in the order of the requests, so any report about these precedes the
+    /// last refusal.
     async fn assert_never_refused(&self, allowed: &[(&str, String)]) {
         self.assert_refused("Publish", "atoll.the.end").await;
-        for (what, subject) in allowed {
-            assert!(!self.was_refused(what, subject), "{} is refused: {what} {subject}", self.user);
+        for (action, subject) in allowed {
+            assert!(!self.was_refused(action, subject), "{} is refused: {action} {subject}", self.user);
         }
     }
 }
@@ -194,73 +195,77 @@ impl RoleClient {
 #[tokio::test(flavor = "multi_thread")]
 async fn each_role_has_exactly_its_permissions() {
     let (server, _store) = restricted_server();
-    let mut intruders = Vec::new();
+    let mut clients = Vec::new();
     for user in USERS {
-        intruders.push(RoleClient::connect(&server, user).await);
+        clients.push(RoleClient::connect(&server, user).await);
     }
     let subjects = subjects();
     assert_eq!(subjects.len(), subjects.iter().collect::<std::collections::HashSet<_>>().len());
     let line = |subject: &str, cells: [&str; 5]| {
-        println!("{subject:<70} {}", cells.map(|cell| format!("{cell:<13}")).join(""));
+        println!("{subject:<70} {}", cells.map(|cell| format!("{cell:<18}")).join(""));
     };
     line("may", USERS);
     let mut allowed = USERS.map(|_| Vec::new());
     for subject in &subjects {
-        let (_, may_hear, _) = permissions(subject);
-        for (intruder, allowed) in intruders.iter().zip(&mut allowed) {
+        let (_, receivers, _) = permissions(subject);
+        for (client, allowed) in clients.iter().zip(&mut allowed) {
             for pattern in [pattern(subject), &subject.to_string()] {
-                match may_hear.contains(&intruder.user) {
+                match receivers.contains(&client.user) {
                     true => {
-                        intruder.attempt("Subscription", pattern).await;
+                        client.attempt("Subscription", pattern).await;
                         allowed.push(("Subscription", pattern.to_owned()));
                     }
-                    false => intruder.assert_refused("Subscription", pattern).await,
+                    false => client.assert_refused("Subscription", pattern).await,
                 }
             }
         }
     }
     for subject in &subjects {
         let text = subject.to_string();
-        let (may_say, may_hear, _) = permissions(subject);
-        for (intruder, allowed) in intruders.iter().zip(&mut allowed) {
-            match may_say.contains(&intruder.user) {
+        let (publishers, receivers, _) = permissions(subject);
+        for (client, allowed) in clients.iter().zip(&mut allowed) {
+            match publishers.contains(&client.user) {
                 true => {
-                    intruder.attempt("Publish", &text).await;
+                    client.attempt("Publish", &text).await;
                     allowed.push(("Publish", text.clone()));
                 }
-                false => intruder.assert_refused("Publish", &text).await,
+                false => client.assert_refused("Publish", &text).await,
             }
         }
-        let may = |user| match (may_say.contains(&user), may_hear.contains(&user)) {
-            (true, true) => "say, hear",
-            (true, false) => "say",
-            (false, true) => "hear",
+        let may = |user| match (publishers.contains(&user), receivers.contains(&user)) {
+            (true, true) => "publish, receive",
+            (true, false) => "publish",
+            (false, true) => "receive",
             (false, false) => "-",
         };
         line(&text, USERS.map(may));
     }
-    for (intruder, allowed) in intruders.iter().zip(&allowed) {
-        intruder.assert_never_refused(allowed).await;
+    for (client, allowed) in clients.iter().zip(&allowed) {
+        client.assert_never_refused(allowed).await;
     }
-    // What was refused came to nobody, and what was not, to everybody who may hear it.
+    // No user received a refused message, and every permitted one reached all users that may receive
+    // it.
     let expected = |listener: &str| -> BTreeSet<(String, String)> {
-        let said = subjects.iter().flat_map(|subject| {
-            let (may_say, may_hear, _) = permissions(subject);
-            let hears = may_hear.contains(&listener);
-            may_say.iter().filter(move |_| hears).map(|user| (subject.to_string(), (*user).to_owned()))
+        let published = subjects.iter().flat_map(|subject| {
+            let (publishers, receivers, _) = permissions(subject);
+            let may_receive = receivers.contains(&listener);
+            publishers
+                .iter()
+                .filter(move |_| may_receive)
+                .map(|user| (subject.to_string(), (*user).to_owned()))
         });
-        said.collect()
+        published.collect()
     };
-    for intruder in &intruders {
-        let all = expected(intruder.user);
-        eventually(&format!("{} hears {all:?}", intruder.user), async || {
-            intruder.received.lock().unwrap().is_superset(&all)
+    for client in &clients {
+        let all = expected(client.user);
+        eventually(&format!("{} receives {all:?}", client.user), async || {
+            client.received.lock().unwrap().is_superset(&all)
         })
         .await;
     }
     tokio::time::sleep(Duration::from_millis(200)).await;
-    for intruder in &intruders {
-        assert_eq!(*intruder.received.lock().unwrap(), expected(intruder.user), "{}", intruder.user);
+    for client in &clients {
+        assert_eq!(*client.received.lock().unwrap(), expected(client.user), "{}", client.user);
     }
 }
 
@@ -277,49 +282,49 @@ async fn wide_patterns_and_the_lease_are_restricted() {
         "$JS.API.DIRECT.GET.KV_atoll-leases.$KV.atoll-leases.director",
         "$KV.atoll-leases.director",
     ];
-    let nobodys = [
+    let forbidden = [
         "$JS.API.STREAM.DELETE.KV_atoll-leases",
         "$JS.API.STREAM.PURGE.KV_atoll-leases",
         "$JS.API.STREAM.CREATE.another",
         "$KV.another.key",
         "$SYS.REQ.SERVER.PING",
         "engine.peer.0x00.island_changed",
-        "_INBOX.anybody",
-        "atoll.unheard.of",
+        "_INBOX.other",
+        "atoll.no.such",
     ];
     for user in USERS {
-        let intruder = RoleClient::connect(&server, user).await;
+        let client = RoleClient::connect(&server, user).await;
         for pattern in wide {
-            intruder.assert_refused("Subscription", pattern).await;
+            client.assert_refused("Subscription", pattern).await;
         }
-        for subject in nobodys {
-            intruder.assert_refused("Publish", subject).await;
+        for subject in forbidden {
+            client.assert_refused("Publish", subject).await;
         }
         let directors = lease.map(|subject| ("Publish", subject.to_owned())).into_iter();
         let directors: Vec<_> = directors.chain([("Subscription", "_INBOX.>".to_owned())]).collect();
-        for (what, subject) in &directors {
+        for (action, subject) in &directors {
             match user {
-                "director" => intruder.attempt(what, subject).await,
-                _ => intruder.assert_refused(what, subject).await,
+                "director" => client.attempt(action, subject).await,
+                _ => client.assert_refused(action, subject).await,
             }
         }
         if user == "director" {
-            intruder.assert_never_refused(&directors).await;
+            client.assert_never_refused(&directors).await;
         }
-        println!("{user}: refused {} wide patterns and {} subjects", wide.len(), nobodys.len());
+        println!("{user}: refused {} wide patterns and {} subjects", wide.len(), forbidden.len());
     }
-    // And nobody comes in without a name.
+    // A connection without valid credentials is refused.
     assert!(async_nats::connect(server.url()).await.is_err());
     let wrong = ConnectOptions::with_user_and_password("gateway".to_owned(), password("stats"));
     assert!(wrong.connect(server.url()).await.is_err());
 }
 
-/// No process does what its user may not do.
+/// Asserts that no process was refused anything.
 async fn assert_nothing_refused(cluster: &Cluster) {
     for name in cluster.running() {
-        for what in ["publish", "subscribe", "other"] {
-            let metric = format!("atoll_bus_refused_total{{what=\"{what}\"}}");
-            assert_eq!(cluster[name].count(&metric).await, 0.0, "{name} {what}");
+        for action in ["publish", "subscribe", "other"] {
+            let metric = format!("atoll_bus_refused_total{{what=\"{action}\"}}");
+            assert_eq!(cluster[name].count(&metric).await, 0.0, "{name} {action}");
         }
     }
 }
@@ -359,7 +364,7 @@ async fn realm_runs_with_the_shipped_permissions() {
         islands[0]["peers"].as_array().is_some_and(|peers| peers.len() == 2)
     })
     .await;
-    // The director that leads dies, and the other one goes on.
+    // The leading director is killed, and the other one takes over.
     let mut leader = "";
     eventually("one director leads", async || {
         for name in ["director-a", "director-b"] {
@@ -373,7 +378,7 @@ async fn realm_runs_with_the_shipped_permissions() {
     cluster.kill(leader);
     let other = if leader == "director-a" { "director-b" } else { "director-a" };
     eventually("the other leads", async || cluster[other].count("atoll_director_leads").await == 1.0).await;
-    // When they part, one of them keeps the island, and the other is told of a new one.
+    // When they part, one of them keeps the island, and the other one is assigned a new island.
     second.heartbeat(5_000.0).await;
     let apart = tokio::select! {
         change = first.island_changed() => change,
@@ -389,13 +394,13 @@ async fn process_with_the_wrong_user_reports_refusals() {
     let (server, _store) = restricted_server();
     let mut cluster = Cluster::on(server, &[]);
     cluster.run("rooms-1", "rooms", &[("BUS__USER", "stats"), ("BUS__PASSWORD", &password("stats"))]);
-    for what in ["publish", "subscribe"] {
-        let metric = format!("atoll_bus_refused_total{{what=\"{what}\"}}");
-        eventually(what, async || cluster["rooms-1"].count(&metric).await >= 1.0).await;
+    for action in ["publish", "subscribe"] {
+        let metric = format!("atoll_bus_refused_total{{what=\"{action}\"}}");
+        eventually(action, async || cluster["rooms-1"].count(&metric).await >= 1.0).await;
     }
     cluster.terminate("rooms-1");
     let (_, log) = cluster.ended("rooms-1").await;
-    assert!(log.contains("the NATS server refuses what we say or want to hear"), "{log}");
+    assert!(log.contains("the NATS server refuses a publication or a subscription"), "{log}");
     for subject in ["atoll.island.*.ended", "atoll.transport.rooms-1.announce"] {
         assert!(log.contains(subject), "{subject}: {log}");
     }

@@ -1,4 +1,4 @@
-//! Presence: who is where, over HTTP and in the live feed.
+//! Presence: positions and islands of peers, over HTTP and in the live feed.
 
 mod feed;
 mod load;
@@ -16,7 +16,7 @@ use crate::{
     wire::{Wire, enter, sign_in},
 };
 
-/// Somebody who is signed in, at this place.
+/// A client that is signed in, at this position; with its address.
 async fn sign_in_at(realm: &Realm, x: f32, z: f32) -> (Wire, String) {
     let wallet = wallet();
     let mut wire = sign_in(realm, &wallet).await;
@@ -25,10 +25,10 @@ async fn sign_in_at(realm: &Realm, x: f32, z: f32) -> (Wire, String) {
     (wire, wallet.address().to_string())
 }
 
-/// The members of all islands, when there are as many as this.
+/// Waits until the islands have this many members in all, and returns them.
 async fn islands(realm: &Realm, members: usize) -> Vec<Value> {
     let mut islands = Vec::new();
-    eventually("everybody is in an island", async || {
+    eventually("all peers are in islands", async || {
         islands = realm.json("/islands").await["islands"].as_array().unwrap().clone();
         islands.iter().map(|island| island["peers"].as_array().unwrap().len()).sum::<usize>() == members
     })
@@ -39,8 +39,8 @@ async fn islands(realm: &Realm, members: usize) -> Vec<Value> {
 #[tokio::test(flavor = "multi_thread")]
 async fn ids_are_case_insensitive_and_validated() {
     let realm = Realm::start(&[]);
-    let people = [sign_in_at(&realm, 0.0, 0.0).await, sign_in_at(&realm, 1_000.0, 0.0).await];
-    let [(_, one), (_, two)] = &people;
+    let peers = [sign_in_at(&realm, 0.0, 0.0).await, sign_in_at(&realm, 1_000.0, 0.0).await];
+    let [(_, one), (_, two)] = &peers;
     let capitals = one.to_uppercase();
     let ids = async |path: String, of: &str| -> Vec<String> {
         let answer = realm.json(&path).await;
@@ -77,15 +77,15 @@ async fn ids_are_case_insensitive_and_validated() {
     }
 }
 
-/// Every place in a document: what stands behind `position` and `center`.
-fn places(document: &Value, found: &mut Vec<[f64; 3]>) {
+/// Collects all positions of a document: the values of `position` and `center`.
+fn positions_in(document: &Value, found: &mut Vec<[f64; 3]>) {
     match document {
-        Value::Array(parts) => parts.iter().for_each(|part| places(part, found)),
+        Value::Array(parts) => parts.iter().for_each(|part| positions_in(part, found)),
         Value::Object(parts) => {
             for (key, part) in parts {
                 match &**key {
                     "position" | "center" => found.push(serde_json::from_value(part.clone()).unwrap()),
-                    _ => places(part, found),
+                    _ => positions_in(part, found),
                 }
             }
         }
@@ -93,19 +93,20 @@ fn places(document: &Value, found: &mut Vec<[f64; 3]>) {
     }
 }
 
-/// All that a realm with this setting says of two people who are together, as text and as places.
+/// All presence output about two peers in one island, with this setting: the text, the positions in it,
+/// and the island's centre and radius.
 async fn presence_output(positions: &str) -> (String, Vec<[f64; 3]>, Vec<Value>) {
     let settings = [("STATS__POSITIONS", positions), ("ISLANDS__REPORT_INTERVAL_MS", "100")];
     let realm = Realm::start(&settings);
     let mut feed = feed::Feed::open(&realm, None).await;
     feed.next().await;
-    let people = [sign_in_at(&realm, 37.375, -5.625).await, sign_in_at(&realm, 63.375, -5.625).await];
+    let peers = [sign_in_at(&realm, 37.375, -5.625).await, sign_in_at(&realm, 63.375, -5.625).await];
     let island = islands(&realm, 2).await.swap_remove(0);
     let (mut text, mut found) = (String::new(), Vec::new());
     let paths = [
         "/peers".to_owned(),
-        format!("/peers?id={}", people[0].1),
-        format!("/peers/{}", people[1].1),
+        format!("/peers?id={}", peers[0].1),
+        format!("/peers/{}", peers[1].1),
         "/islands".to_owned(),
         format!("/islands/{}", island["id"].as_str().unwrap()),
         "/parcels".to_owned(),
@@ -113,21 +114,21 @@ async fn presence_output(positions: &str) -> (String, Vec<[f64; 3]>, Vec<Value>)
         "/core-status".to_owned(),
         "/rooms/status".to_owned(),
     ];
-    // The report, too, has been heard by now.
+    // Presence has received the report by now, too.
     tokio::time::sleep(Duration::from_millis(300)).await;
     for path in paths.iter().flat_map(|path| [path.clone(), format!("/comms{path}")]) {
         let answer = realm.get(&path).await;
         assert_eq!(answer.status(), 200, "{path}");
         let answer = answer.text().await.unwrap();
-        places(&serde_json::from_str(&answer).unwrap(), &mut found);
+        positions_in(&serde_json::from_str(&answer).unwrap(), &mut found);
         text += &answer;
     }
-    drop(people);
+    drop(peers);
     let mut left = 0;
     while left < 2 {
         let event = feed.next().await;
         left += usize::from(event.name == "leave");
-        places(&event.data, &mut found);
+        positions_in(&event.data, &mut found);
         text += &event.text;
     }
     let radius = island["radius"].clone();
@@ -137,7 +138,7 @@ async fn presence_output(positions: &str) -> (String, Vec<[f64; 3]>, Vec<Value>)
 #[tokio::test(flavor = "multi_thread")]
 async fn parcel_setting_hides_exact_positions() {
     let (text, found, island) = presence_output("parcel").await;
-    // Two peers, alone, in their islands and in the feed.
+    // The positions are those of two peers, in lists, alone, in their islands and in the feed.
     assert!(found.len() > 10, "{found:?}");
     for [x, y, z] in found {
         let is_middle = |metres: f64| metres.rem_euclid(16.0) == 8.0;

@@ -1,4 +1,4 @@
-//! What a realm says of itself, and the way into its fixed room.
+//! The realm's `/about`, and the signed login to its fixed room.
 
 use std::{
     sync::{
@@ -27,7 +27,7 @@ use crate::{
 const METADATA: &str = r#"{"intent":"dcl:explorer:comms-handshake","signer":"dcl:explorer","isGuest":false}"#;
 const PLAZA: [(&str, &str); 2] = [("REALM__FIXED_ROOM", "plaza"), ("REALM__FIXED_ADAPTER", "signed-login")];
 
-/// A realm that sends everybody to one room, once the room is there.
+/// A realm that sends all clients to one room. Returns when the room can be entered.
 async fn plaza(settings: &[(&str, &str)]) -> Realm {
     let realm = Realm::start(&[&PLAZA, settings].concat());
     eventually("ready", async || realm.get("/health/ready").await.status() == 200).await;
@@ -51,7 +51,7 @@ fn signed(wallet: &Wallet, metadata: &str, at: SystemTime) -> Headers {
     wallet.sign_fetch("POST", "/signed-login", metadata, at)
 }
 
-/// The same in the form of clients of before August 2026, who signed the payload all in lower case.
+/// The same in the form of clients before August 2026, which signed the payload all in lower case.
 fn lowercased(wallet: &Wallet, metadata: &str, at: SystemTime) -> Headers {
     let timestamp = protocol::unix_ms(at);
     let payload = fetch_payload("POST", "/signed-login", timestamp, metadata).to_lowercase();
@@ -63,7 +63,7 @@ async fn log_in(realm: &Realm, wallet: &Wallet) -> (u16, Value) {
     post(realm, &signed(wallet, METADATA, SystemTime::now())).await
 }
 
-/// The URL of the room that a login leads to.
+/// The URL of the room that a login grants.
 fn room(realm: &Realm, (status, answer): (u16, Value)) -> String {
     assert_eq!(status, 200, "{answer}");
     let connection: ConnectionString = answer["fixedAdapter"].as_str().unwrap().parse().unwrap();
@@ -84,7 +84,7 @@ async fn explorers_log_in_and_receive_each_other() {
     let about = realm.json("/about").await;
     let expected = json!([format!("fixed-adapter:{adapter}"), adapter]);
     assert_eq!(json!([about["comms"]["adapter"], about["comms"]["fixedAdapter"]]), expected);
-    // One signs itself, the other has a key for it.
+    // One wallet signs itself, the other has authorized an ephemeral key.
     let (one, two) = (wallet(), wallet());
     let two_identity = Identity::new(&two, wallet(), SystemTime::now() + Duration::from_secs(60));
     let mut first = Wire::open(&room(&realm, log_in(&realm, &one).await)).await;
@@ -98,15 +98,15 @@ async fn explorers_log_in_and_receive_each_other() {
     assert!(matches!(first.next_in_room().await,
         Message::PeerJoinMessage(join) if join.address == two.address().to_string()));
     first.update(b"hello".to_vec(), false).await;
-    let Message::PeerUpdateMessage(update) = second.next_in_room().await else { panic!("an update") };
+    let Message::PeerUpdateMessage(update) = second.next_in_room().await else { panic!("no update") };
     assert_eq!(&update.body[..], b"hello");
     second.update(b"hello yourself".to_vec(), false).await;
-    let Message::PeerUpdateMessage(update) = first.next_in_room().await else { panic!("an update") };
+    let Message::PeerUpdateMessage(update) = first.next_in_room().await else { panic!("no update") };
     assert_eq!(&update.body[..], b"hello yourself");
-    // The token is for who logged in.
-    let mut thief = Wire::open(&room(&realm, log_in(&realm, &one).await)).await;
-    thief.identify(&wallet()).await;
-    assert_eq!(thief.closed().await.0, Close::TokenRefused);
+    // The token is valid for the wallet that logged in only.
+    let mut another = Wire::open(&room(&realm, log_in(&realm, &one).await)).await;
+    another.identify(&wallet()).await;
+    assert_eq!(another.closed().await.0, Close::TokenRefused);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -139,26 +139,27 @@ async fn separate_gateway_names_the_node_with_the_fixed_room() {
     cluster.run("annex", "rooms", &[]);
     cluster.run("palace", "rooms", &PLAZA);
     cluster.ready().await;
-    let led = async |cluster: &Cluster| {
+    let granted_url = async |cluster: &Cluster| {
         let (status, answer) = log_in(&cluster["gateway"], &wallet()).await;
         let leads = answer["fixedAdapter"].as_str().filter(|_| status == 200);
         leads.and_then(|adapter| adapter.parse::<ConnectionString>().ok()?.room_url())
     };
-    let leads_to = async |cluster: &Cluster, node: &str| {
+    let grants = async |cluster: &Cluster, node: &str| {
         let begins = format!("{}/rooms/plaza?", cluster[node].ws);
-        led(cluster).await.is_some_and(|url| url.starts_with(&begins))
+        granted_url(cluster).await.is_some_and(|url| url.starts_with(&begins))
     };
-    eventually("the room is there", async || leads_to(&cluster, "palace").await).await;
+    eventually("the room is there", async || grants(&cluster, "palace").await).await;
     let me = wallet();
     let url = room(&cluster["palace"], log_in(&cluster["gateway"], &me).await);
     let mut wire = Wire::open(&url).await;
     wire.identify(&me).await;
     wire.welcome().await;
-    // Of two nodes that have it, it is the first by name, for all gateways; then the other.
+    // If two nodes announce the room, all gateways use the first by name; after its end they use the
+    // other one.
     cluster.run("ballroom", "rooms", &PLAZA);
-    eventually("the first by name", async || leads_to(&cluster, "ballroom").await).await;
+    eventually("the first by name", async || grants(&cluster, "ballroom").await).await;
     cluster.terminate("ballroom");
-    eventually("the other", async || leads_to(&cluster, "palace").await).await;
+    eventually("the other", async || grants(&cluster, "palace").await).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -169,7 +170,7 @@ async fn invalid_logins_are_refused_with_a_message() {
     let intent = r#"{"intent":"dcl:explorer:other","signer":"dcl:explorer"}"#;
     let signer = r#"{"intent":"dcl:explorer:comms-handshake","signer":"dcl:builder"}"#;
     let scene = r#"{"intent":"dcl:explorer:comms-handshake","signer":"decentraland-kernel-scene"}"#;
-    let guest = |says: &str| METADATA.replace(r#""isGuest":false"#, says);
+    let guest = |field: &str| METADATA.replace(r#""isGuest":false"#, field);
     let [yes, number, text, escaped, twice] = [
         r#""isGuest":true"#,
         r#""isGuest":1"#,
@@ -178,7 +179,7 @@ async fn invalid_logins_are_refused_with_a_message() {
         r#""isGuest":false,"is\u0047uest":true"#,
     ]
     .map(guest);
-    for (metadata, at, status, says) in [
+    for (metadata, at, status, expected) in [
         (intent, now, 403, "its intent must be dcl:explorer:comms-handshake"),
         (signer, now, 403, "its signer must be dcl:explorer"),
         (scene, now, 403, "signed for a scene"),
@@ -192,7 +193,7 @@ async fn invalid_logins_are_refused_with_a_message() {
         (METADATA, now + minutes(2), 401, "in the future"),
     ] {
         let (refused, message) = refused(&realm, &signed(&me, metadata, at)).await;
-        assert_eq!((refused, message.contains(says)), (status, true), "{message}");
+        assert_eq!((refused, message.contains(expected)), (status, true), "{message}");
     }
     assert_eq!(refused(&realm, &Headers::new()).await.0, 400);
     let stolen = Headers::from_iter(signed(&me, METADATA, now).into_iter().map(|(name, value)| {
@@ -204,10 +205,10 @@ async fn invalid_logins_are_refused_with_a_message() {
     assert_eq!(refused(&realm, &elsewhere).await.0, 401);
     let (status, _) = post_with(&realm, &signed(&me, METADATA, now), "x".repeat(5_000)).await;
     assert_eq!(status, 413);
-    for nobody in [r#""isGuest":null"#, r#""guest":true"#] {
-        room(&realm, post(&realm, &signed(&me, &guest(nobody), now)).await);
+    for not_guest in [r#""isGuest":null"#, r#""guest":true"#] {
+        room(&realm, post(&realm, &signed(&me, &guest(not_guest), now)).await);
     }
-    // None of this has used up the request, which is taken once.
+    // The refusals did not consume a request. Each request is accepted once.
     let request = signed(&me, METADATA, now);
     room(&realm, post(&realm, &request).await);
     let (status, message) = refused(&realm, &request).await;
@@ -230,10 +231,10 @@ async fn login_signed_before_process_start_is_refused() {
     let request = signed(&wallet(), METADATA, SystemTime::now());
     room(&realm, post(&realm, &request).await);
     drop(realm);
-    // It has forgotten everything.
+    // The new process has an empty replay cache.
     let realm = plaza(&[]).await;
     let (status, message) = refused(&realm, &request).await;
-    assert_eq!((status, message.contains("signed before the realm began")), (503, true), "{message}");
+    assert_eq!((status, message.contains("signed before the gateway started")), (503, true), "{message}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -253,7 +254,7 @@ async fn contract_wallets_log_in_too() {
     assert_eq!((status, message.contains("the contract wallet says")), (401, true), "{message}");
 }
 
-/// A request of a contract, which has `owner`'s delegation.
+/// A request of a contract wallet, with a delegation signed by `owner`.
 fn signed_by(contract: ContractWallet, owner: &Wallet, metadata: &str) -> Headers {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_millis() as u64;
     let chain = contract.delegate(owner).sign(&fetch_payload("POST", "/signed-login", now, metadata));
@@ -302,19 +303,19 @@ async fn login_without_a_free_room_is_refused() {
 
     let realm = plaza(&[("ROOMS__MAX_USERS", "1"), ("GATEWAY__MAX_HANDSHAKES_PER_IP", "2")]).await;
     let me = wallet();
-    // It shares the handshake limiter of the sockets.
+    // The login shares the handshake limiter of the sockets.
     let waiting = [Wire::open(&realm.socket()).await, Wire::open(&realm.socket()).await];
     let (status, message) = refused(&realm, &signed(&me, METADATA, SystemTime::now())).await;
     assert_eq!((status, message.contains("of this network")), (503, true), "{message}");
     drop(waiting);
-    eventually("gone", async || realm.metric("atoll_gateway_signing_in").await == 0.0).await;
+    eventually("the handshakes end", async || realm.metric("atoll_gateway_signing_in").await == 0.0).await;
     assert_full_then_free(&realm).await;
     // The room may be full before its node is.
     assert_full_then_free(&plaza(&[("ROOMS__MAX_ISLAND_SIZE", "1"), ("ROOMS__MAX_ROOM_SIZE", "1")]).await)
         .await;
 }
 
-/// One person takes the only seat, and leaves it.
+/// One peer takes the only seat, and leaves it.
 async fn assert_full_then_free(realm: &Realm) {
     let me = wallet();
     let mut inside = Wire::open(&room(realm, log_in(realm, &me).await)).await;
@@ -330,14 +331,14 @@ async fn assert_full_then_free(realm: &Realm) {
     eventually("a seat is free", async || log_in(realm, &me).await.0 == 200).await;
 }
 
-/// What a login is answered whose body is this, and goes on for ever; with its head in small letters.
+/// The response to a login with this body, over a connection that stays open, in lower case.
 async fn answer_to(realm: &Realm, head: &str, body: &str) -> String {
     let mut socket = TcpStream::connect(realm.http.strip_prefix("http://").unwrap()).await.unwrap();
     let request = format!("POST /signed-login HTTP/1.1\r\nhost: realm\r\n{head}\r\n\r\n{body}");
     socket.write_all(request.as_bytes()).await.unwrap();
     let mut answer = Vec::new();
     let read = async {
-        // A message ends the answer, whether or not the connection is kept.
+        // The message ends the response, whether or not the connection is kept.
         while !answer.ends_with(b"}") && socket.read_buf(&mut answer).await.unwrap() > 0 {}
     };
     tokio::time::timeout(TEST_TIMEOUT, read).await.expect("an answer");
@@ -359,7 +360,7 @@ async fn broken_endless_and_oversized_bodies_have_own_statuses() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn logins_of_one_address_are_limited_in_rate() {
-    // One of the burst is for whoever waits until the room is there.
+    // Waiting for the room has used one request of the burst.
     let realm =
         plaza(&[("GATEWAY__LOGINS_PER_SECOND_PER_IP", "1"), ("GATEWAY__LOGIN_BURST_PER_IP", "5")]).await;
     let mut granted = 0;
@@ -370,12 +371,12 @@ async fn logins_of_one_address_are_limited_in_rate() {
             break answer["message"].as_str().unwrap().to_owned();
         }
         granted += 1;
-        assert!(granted < 200, "as many as one likes");
+        assert!(granted < 200, "no limit");
     };
     assert_eq!(message, "too many people of this address are signing in, come back later");
     assert!(granted >= 4, "{granted}");
-    // Who is refused for other reasons counts for nothing, and the next second is another's.
-    eventually("rested", async || log_in(&realm, &wallet()).await.0 == 200).await;
+    // The next second allows another login.
+    eventually("the rate allows another login", async || log_in(&realm, &wallet()).await.0 == 200).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -412,23 +413,23 @@ async fn fixed_adapter_is_shown_in_about() {
     assert!(comms.get("fixedAdapter").is_none(), "{comms}");
 }
 
-/// A content service: `/content/status` as well as it is told.
+/// A fake content service: `/content/status` is healthy while the flag is set.
 async fn content() -> (String, Arc<AtomicBool>) {
-    let well = Arc::new(AtomicBool::new(true));
+    let is_healthy = Arc::new(AtomicBool::new(true));
     let answer = {
-        let well = well.clone();
-        async move || if well.load(Ordering::SeqCst) { StatusCode::OK } else { StatusCode::BAD_GATEWAY }
+        let is_healthy = is_healthy.clone();
+        async move || if is_healthy.load(Ordering::SeqCst) { StatusCode::OK } else { StatusCode::BAD_GATEWAY }
     };
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/content", listener.local_addr().unwrap());
     let app = Router::new().route("/content/status", get(answer));
     tokio::spawn(async move { axum::serve(listener, app).await });
-    (url, well)
+    (url, is_healthy)
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn realm_health_follows_its_services() {
-    let (url, well) = content().await;
+    let (url, is_healthy) = content().await;
     let realm = Realm::start(&[("REALM__CONTENT_URL", &format!("{url}/"))]);
     let states = async || {
         let response = realm.get("/about").await;
@@ -437,18 +438,18 @@ async fn realm_health_follows_its_services() {
         let healthy = |of: &Value| of["healthy"].as_bool().unwrap();
         (status, healthy(&about), healthy(&about["content"]), about["acceptingUsers"].as_bool().unwrap())
     };
-    eventually("well", async || states().await == (200, true, true, true)).await;
+    eventually("healthy", async || states().await == (200, true, true, true)).await;
     let about = realm.json("/about").await;
     assert_eq!(about["content"]["publicUrl"], format!("{url}/"));
     assert_eq!(about["lambdas"], json!({"healthy": true, "publicUrl": ""}));
-    well.store(false, Ordering::SeqCst);
-    eventually("ill", async || states().await == (503, false, false, false)).await;
+    is_healthy.store(false, Ordering::SeqCst);
+    eventually("unhealthy", async || states().await == (503, false, false, false)).await;
     assert_eq!(realm.metric("atoll_realm_service_healthy{service=\"content\"}").await, 0.0);
-    // The others are not.
+    // The other services stay healthy.
     let about = realm.json("/about").await;
     assert_eq!(json!([about["comms"]["healthy"], about["bff"]["healthy"]]), json!([true, true]));
-    well.store(true, Ordering::SeqCst);
-    eventually("well again", async || states().await == (200, true, true, true)).await;
+    is_healthy.store(true, Ordering::SeqCst);
+    eventually("healthy again", async || states().await == (200, true, true, true)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -458,9 +459,9 @@ async fn full_realm_accepts_no_users() {
     eventually("ready", accepting).await;
     let inside = sign_in(&realm, &wallet()).await;
     assert!(!accepting().await);
-    assert_eq!(realm.get("/about").await.status(), 200, "full is not ill");
+    assert_eq!(realm.get("/about").await.status(), 200, "a full realm is healthy");
     drop(inside);
-    eventually("a place is free", accepting).await;
+    eventually("a session is free", accepting).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -476,7 +477,7 @@ async fn overloaded_realm_advertises_full_but_serves_sign_ins() {
     sign_in(&memory, &wallet()).await;
     let (status, message) = refused(&memory, &signed(&wallet(), METADATA, SystemTime::now())).await;
     assert_eq!((status, message.as_str()), (503, "the realm is too busy, come back later"));
-    // Reading all this is work enough for one percent.
+    // Rendering the metrics 50 times takes more than one percent of CPU.
     let cpu = Realm::start(&[("GATEWAY__MAX_CPU_PERCENT", "1")]);
     eventually("short of CPU", async || {
         for _ in 0..50 {
@@ -485,7 +486,7 @@ async fn overloaded_realm_advertises_full_but_serves_sign_ins() {
         asks_nobody_in(&cpu).await
     })
     .await;
-    // Far above what it uses, nothing changes.
+    // With limits far above the usage nothing changes.
     let idle = [("GATEWAY__MAX_MEMORY_MB", "100000"), ("GATEWAY__MAX_CPU_PERCENT", "100")];
     let idle = Realm::start(&idle);
     eventually("ready", async || idle.json("/about").await["acceptingUsers"] == true).await;
@@ -494,7 +495,7 @@ async fn overloaded_realm_advertises_full_but_serves_sign_ins() {
 #[tokio::test(flavor = "multi_thread")]
 async fn draining_realm_is_unhealthy_in_about() {
     let realm = plaza(&[]).await;
-    // It is there, and does not hear that it should go.
+    // This client is connected, and ignores the close.
     let (_wire, _room, _) = enter(&realm, &wallet(), 0.0).await;
     assert_eq!(realm.json("/about").await["healthy"], true);
     realm.interrupt();
@@ -517,7 +518,7 @@ fn invalid_realm_settings_are_refused_with_key_and_value() {
         .env("ATOLL__IDENTITY__ETHEREUM_RPC_URL", "node.example/key")
         .output()
         .unwrap();
-    let said = String::from_utf8(output.stderr).unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
     for part in [
         "realm.fixed_adapter = offline: a connection string is a protocol, a colon and parameters",
         "realm.fixed_room = a room: must be",
@@ -527,7 +528,7 @@ fn invalid_realm_settings_are_refused_with_key_and_value() {
         "identity.ethereum_rpc_url = (hidden): must be",
         "6 problem(s)",
     ] {
-        assert!(said.contains(part), "{part} not in {said}");
+        assert!(stderr.contains(part), "{part} not in {stderr}");
     }
 }
 
@@ -635,8 +636,8 @@ async fn users_count_follows_sign_ins_on_every_gateway() {
     cluster.ready().await;
     let counted = async |cluster: &Cluster, users: u64| {
         for gateway in ["one", "two"] {
-            // An answer may be a second old; the rest is for a slow machine. The director's report,
-            // which was counted before, comes every ten seconds.
+            // The count may be one second old; the rest of the limit is for a slow machine. The
+            // director's report, from which it was counted before, arrives every ten seconds.
             within(Duration::from_secs(5), "the users are counted", async || {
                 cluster[gateway].json("/about").await["comms"]["usersCount"] == users
             })
@@ -657,12 +658,12 @@ async fn plain_http_services_need_no_certificates() {
     let (url, _well) = content().await;
     let settings = [("REALM__CONTENT_URL", url.as_str()), ("IDENTITY__ETHEREUM_RPC_URL", &url)];
     let realm = Realm::without_certificates(&settings);
-    eventually("the service is well", async || realm.json("/about").await["content"]["healthy"] == true)
+    eventually("the service is healthy", async || realm.json("/about").await["content"]["healthy"] == true)
         .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn https_service_without_certificates_is_unhealthy_with_a_reason() {
+async fn https_service_without_certificates_is_unhealthy() {
     let settings = [
         ("REALM__CONTENT_URL", "https://127.0.0.1:9/content"),
         ("IDENTITY__ETHEREUM_RPC_URL", "https://127.0.0.1:9/key"),

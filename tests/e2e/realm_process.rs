@@ -12,20 +12,20 @@ use identity::Wallet;
 
 pub(crate) const SECRET: &str = "a secret of sixteen characters and more";
 
-/// `atoll serve` on a free port, or a process of some roles (`--roles`); ended when dropped.
+/// `atoll serve` on a free port, or a process of some roles (`--roles`); killed when dropped.
 pub(crate) struct Realm {
     child: Child,
     log: Option<thread::JoinHandle<String>>,
     pub(crate) http: String,
     pub(crate) ws: String,
-    /// Where its metrics are.
+    /// The base URL of its metrics.
     pub(crate) metrics: String,
-    /// Where it answers its operator; empty where no director runs.
+    /// The base URL of its admin endpoints; empty if no director runs.
     pub(crate) admin: String,
 }
 
 impl Realm {
-    /// Starts a realm with the default settings, but for these (`SECTION__KEY`, value).
+    /// Starts a realm with the default settings, except for these (`SECTION__KEY`, value).
     pub(crate) fn start(settings: &[(&str, &str)]) -> Self {
         Self::launch(&[], settings)
     }
@@ -43,7 +43,7 @@ impl Realm {
         Self::spawn(Command::new(binary), listen, flags, settings)
     }
 
-    /// A realm that may open so many files.
+    /// Starts a realm with a limit of open files.
     pub(crate) fn with_files(files: u32, settings: &[(&str, &str)]) -> Self {
         let mut command = Command::new("sh");
         let script = format!("ulimit -n {files} && exec \"$0\" \"$@\"");
@@ -51,14 +51,15 @@ impl Realm {
         Self::spawn(command, "127.0.0.1:0", &[], settings)
     }
 
-    /// A realm on a machine without certificates of authorities.
+    /// Starts a realm that finds no CA certificates.
     pub(crate) fn without_certificates(settings: &[(&str, &str)]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_atoll"));
         command.env("SSL_CERT_FILE", "nowhere/bundle.pem").env("SSL_CERT_DIR", "nowhere");
         Self::spawn(command, "127.0.0.1:0", &[], settings)
     }
 
-    /// A realm whose standard error is a pipe that nothing reads: [`Realm::take_stderr`] has its other end.
+    /// Starts a realm with a standard error that nothing reads: [`Realm::take_stderr`] returns the
+    /// pipe's other end.
     pub(crate) fn with_unread_log(settings: &[(&str, &str)]) -> Self {
         let command = Command::new(env!("CARGO_BIN_EXE_atoll"));
         Self::spawn_unread(command, "127.0.0.1:0", &[], settings)
@@ -71,7 +72,8 @@ impl Realm {
     }
 
     fn spawn_unread(mut command: Command, listen: &str, flags: &[&str], settings: &[(&str, &str)]) -> Self {
-        // The client of these tests needs one, though it speaks no TLS; the first test sets it.
+        // The tests' HTTP client needs a provider, although it uses no TLS; only the first test can set
+        // it.
         let _ = rustls::crypto::ring::default_provider().install_default();
         command
             .args(["serve", "--listen", listen, "--log-format", "json"])
@@ -87,36 +89,36 @@ impl Realm {
         let stdout = child.stdout.take().unwrap();
         let [http, ws, metrics, admin] = [const { String::new() }; 4];
         let mut realm = Self { child, log: None, http, ws, metrics, admin };
-        let mut said = BufReader::new(stdout).lines().map_while(Result::ok);
-        // What every process has.
-        realm.http = realm.banner_value("where it is", &mut said, |line| {
+        let mut lines = BufReader::new(stdout).lines().map_while(Result::ok);
+        // The banner lines of every process.
+        realm.http = realm.banner_value("its URL", &mut lines, |line| {
             Some(line.split_once(" health ")?.1.trim().strip_suffix("/health/ready")?.to_owned())
         });
         realm.ws = realm.http.replacen("http", "ws", 1);
-        realm.metrics = realm.banner_value("where its metrics are", &mut said, |line| {
+        realm.metrics = realm.banner_value("the URL of its metrics", &mut lines, |line| {
             Some(line.split_once(" metrics ")?.1.trim().strip_suffix("/metrics")?.to_owned())
         });
         let roles = flags.iter().skip_while(|&&flag| flag != "--roles").nth(1);
         if roles.is_none_or(|roles| roles.contains("director")) {
-            realm.admin = realm.banner_value("where it is asked", &mut said, |line| {
+            realm.admin = realm.banner_value("the URL of its admin endpoints", &mut lines, |line| {
                 Some(line.split_once("--admin ")?.1.to_owned())
             });
         }
         realm
     }
 
-    /// What this picks of what the process says at its start. It panics with what it logged where the
-    /// process ends first.
+    /// The part of the banner that `pick` returns. If the process ends first, it panics with the
+    /// process's log.
     fn banner_value(
         &mut self,
-        what: &str,
-        said: &mut impl Iterator<Item = String>,
+        label: &str,
+        lines: &mut impl Iterator<Item = String>,
         pick: impl Fn(String) -> Option<String>,
     ) -> String {
-        said.find_map(pick).unwrap_or_else(|| {
+        lines.find_map(pick).unwrap_or_else(|| {
             self.log = self.log.take().or_else(|| Some(read_all(self.take_stderr())));
             let (status, log) = self.wait(Duration::from_secs(10));
-            panic!("the process did not say {what}, and ended with {status}: {log}")
+            panic!("the process did not print {label}, and ended with {status}: {log}")
         })
     }
 
@@ -125,7 +127,7 @@ impl Realm {
         self.child.stderr.take().expect("nothing reads it yet")
     }
 
-    /// The archipelago socket.
+    /// The URL of the archipelago socket.
     pub(crate) fn socket(&self) -> String {
         format!("{}/archipelago/ws", self.ws)
     }
@@ -138,12 +140,12 @@ impl Realm {
         self.get(path).await.json().await.unwrap()
     }
 
-    /// The value of a metric, which has to be there.
+    /// The value of a metric that must exist.
     pub(crate) async fn metric(&self, name: &str) -> f64 {
         self.find_metric(name).await.unwrap_or_else(|| panic!("there is no metric {name}"))
     }
 
-    /// The value of a counter, which is there once it has counted something.
+    /// The value of a counter; 0 if it has not counted yet.
     pub(crate) async fn count(&self, name: &str) -> f64 {
         self.find_metric(name).await.unwrap_or_default()
     }
@@ -153,7 +155,7 @@ impl Realm {
         text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok())
     }
 
-    /// How many sockets `service` (gateway, rooms) has closed for this reason.
+    /// How many sockets `service` (gateway, rooms) has closed with this code.
     pub(crate) async fn closed(&self, service: &str, close: protocol::Close) -> f64 {
         self.count(&format!("atoll_{service}_closed_total{{code=\"{}\"}}", close.code())).await
     }
@@ -168,7 +170,7 @@ impl Realm {
         assert!(Command::new("kill").args(["-s", name, &pid]).status().unwrap().success());
     }
 
-    /// Waits for the process to end by itself; what it logged comes with it.
+    /// Waits for the process to end by itself. Returns its status and its log.
     pub(crate) fn wait(&mut self, limit: Duration) -> (ExitStatus, String) {
         let deadline = Instant::now() + limit;
         let status = loop {
@@ -205,16 +207,16 @@ pub(crate) fn wallet() -> Wallet {
     Wallet::from_secret(secret).unwrap()
 }
 
-/// Tries until it holds, for at most ten seconds.
-pub(crate) async fn eventually(what: &str, holds: impl AsyncFnMut() -> bool) {
-    within(Duration::from_secs(10), what, holds).await;
+/// Polls until the condition holds, for at most ten seconds.
+pub(crate) async fn eventually(label: &str, holds: impl AsyncFnMut() -> bool) {
+    within(Duration::from_secs(10), label, holds).await;
 }
 
-/// Tries until it holds, for at most so long.
-pub(crate) async fn within(limit: Duration, what: &str, mut holds: impl AsyncFnMut() -> bool) {
+/// Polls until the condition holds, for at most this long.
+pub(crate) async fn within(limit: Duration, label: &str, mut holds: impl AsyncFnMut() -> bool) {
     let deadline = Instant::now() + limit;
     while !holds().await {
-        assert!(Instant::now() < deadline, "not in time: {what}");
+        assert!(Instant::now() < deadline, "not in time: {label}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

@@ -1,4 +1,4 @@
-//! Nothing stays behind.
+//! Sessions and subscriptions leave no files, tasks or memory behind.
 
 use protocol::bff::{Subscription, SubscriptionRequest};
 
@@ -11,7 +11,7 @@ use crate::{
 #[tokio::test(flavor = "multi_thread")]
 async fn thousand_sign_ins_leave_no_files_or_tasks() {
     let realm = Realm::start(&[("ISLANDS__FLUSH_INTERVAL_MS", "20")]);
-    // Once through, so that what is made once has been made.
+    // A first round, so that one-time allocations are not counted.
     drop(enter(&realm, &wallet(), 0.0).await);
     let idle = async || {
         realm.metric("atoll_gateway_sockets").await == 0.0
@@ -25,26 +25,27 @@ async fn thousand_sign_ins_leave_no_files_or_tasks() {
     eventually("idle", idle).await;
     let (files, tasks) = (realm.metric("process_open_fds").await, realm.metric("atoll_process_tasks").await);
     for _ in 0..25 {
-        let crowd = (0..40).map(|place| {
+        let clients = (0..40).map(|index| {
             let realm = &realm;
             async move {
                 let wallet = wallet();
-                let entered = enter(realm, &wallet, place as f32 * 10.0).await;
-                // Half of them say goodbye.
-                if place % 2 == 0 {
+                let entered = enter(realm, &wallet, index as f32 * 10.0).await;
+                // Half of them close with a close frame.
+                if index % 2 == 0 {
                     let (mut wire, mut room, _) = entered;
                     wire.0.close(None).await.unwrap();
                     room.0.close(None).await.unwrap();
                 }
             }
         });
-        // As many at a time as the door lets through.
-        futures_util::StreamExt::for_each_concurrent(futures_util::stream::iter(crowd), 16, |one| one).await;
+        // At most 16 at a time, below the limit of handshakes of one network.
+        futures_util::StreamExt::for_each_concurrent(futures_util::stream::iter(clients), 16, |one| one)
+            .await;
     }
     assert!(realm.metric("dcl_ws_rooms_connections_total").await >= 1_001.0);
     eventually("idle again", idle).await;
     eventually("as many files and tasks as before", async || {
-        // A scrape is a connection of its own, before as after.
+        // Both measurements include the connection of the scrape itself.
         realm.metric("process_open_fds").await <= files && realm.metric("atoll_process_tasks").await <= tasks
     })
     .await;
@@ -56,19 +57,19 @@ async fn ten_thousand_subscriptions_leave_no_memory() {
     const ROUNDS: u32 = 10;
     const EACH: u32 = 50;
     let realm = Realm::start(&[("GATEWAY__MESSAGES_PER_SECOND", "100000")]);
-    let come_and_go = async |session: u32| {
+    let subscribe_all = async |session: u32| {
         let mut caller = sign_in(&realm, &wallet()).await;
         for round in 0..ROUNDS {
             let mut streams = Vec::new();
             for number in 0..EACH {
                 let topic = format!("round-{round}.of-{session}.number-{number}");
-                let asked = SubscriptionRequest { topic };
-                // One half ends by the end of the stream, the other, by its id, with its session.
+                let request = SubscriptionRequest { topic };
+                // One half ends with the stream, the other by its id or with its session.
                 if number % 2 == 0 {
-                    streams.push(caller.stream("TopicsService.PeerSubscription", &asked).await);
+                    streams.push(caller.stream("TopicsService.PeerSubscription", &request).await);
                 } else {
                     let id: Subscription =
-                        caller.request("CommsService.SubscribeToPeerMessages", &asked).await;
+                        caller.request("CommsService.SubscribeToPeerMessages", &request).await;
                     streams.push(caller.stream("CommsService.GetPeerMessages", &id).await);
                     if round + 1 < ROUNDS {
                         caller.request::<()>("CommsService.UnsubscribeToPeerMessages", &id).await;
@@ -86,10 +87,10 @@ async fn ten_thousand_subscriptions_leave_no_memory() {
         caller
     };
     let resident = async || realm.metric("process_resident_memory_bytes").await / 1024.0 / 1024.0;
-    drop(come_and_go(SESSIONS).await);
+    drop(subscribe_all(SESSIONS).await);
     eventually("idle", async || realm.metric("atoll_gateway_sockets").await == 0.0).await;
     let before = resident().await;
-    let callers = futures_util::future::join_all((0..SESSIONS).map(come_and_go)).await;
+    let callers = futures_util::future::join_all((0..SESSIONS).map(subscribe_all)).await;
     let open = realm.metric("atoll_gateway_topic_subscriptions").await;
     assert_eq!(open, f64::from(SESSIONS * EACH), "those of the last round");
     let full = resident().await;

@@ -13,7 +13,7 @@ use crate::{
     wire::{enter_room, next_update, room_url, sign_in},
 };
 
-/// Which of these processes a room's URL leads to.
+/// The room node that a room's URL belongs to.
 fn node_of<'a>(cluster: &Cluster, nodes: &[&'a str], url: &str) -> &'a str {
     let node = nodes.iter().find(|&&node| url.starts_with(&format!("{}/", cluster[node].ws)));
     node.unwrap_or_else(|| panic!("{url} is of none of {nodes:?}"))
@@ -36,7 +36,7 @@ async fn six_processes_form_one_realm() {
     }
     assert_eq!(cluster.running().count(), 6);
     cluster.ready().await;
-    // Each answers for itself, and for nothing else.
+    // Each process serves the endpoints of its roles only.
     for (name, path, status) in [
         ("gateway-a", "/about", 200),
         ("gateway-a", "/peers", 404),
@@ -53,10 +53,10 @@ async fn six_processes_form_one_realm() {
         assert_eq!(cluster[name].get(path).await.status(), status, "{name} {path}");
     }
     for name in ["gateway-b", "rooms-b", "stats"] {
-        assert_eq!(cluster[name].admin, "", "only a director can say why");
+        assert_eq!(cluster[name].admin, "", "only a director has admin endpoints");
     }
 
-    // People meet across gateways.
+    // Peers of different gateways meet.
     let (one, two) = (wallet(), wallet());
     let mut first = sign_in(&cluster["gateway-a"], &one).await;
     let mut second = sign_in(&cluster["gateway-b"], &two).await;
@@ -76,7 +76,7 @@ async fn six_processes_form_one_realm() {
         peers["peers"].as_array().is_some_and(|peers| peers.len() == 2)
     })
     .await;
-    // Presence is reached elsewhere than the realm.
+    // The realm in the response has its own URL, not that of presence.
     eventually("the scene is hot", async || {
         let scenes = cluster["stats"].json("/hot-scenes").await;
         scenes[0]["realms"][0]["url"] == "https://lagoon.example"
@@ -90,12 +90,12 @@ async fn six_processes_form_one_realm() {
     assert_eq!(cluster["gateway-b"].json("/about").await["comms"]["healthy"], true);
     let admin = cluster["director"].admin.clone();
     let pair = [one.address().to_string(), two.address().to_string()];
-    let (code, told, stderr) = tokio::task::spawn_blocking(move || {
+    let (code, stdout, stderr) = tokio::task::spawn_blocking(move || {
         atoll(&["explain", "--admin", &admin, "--why", &pair[0], &pair[1]])
     })
     .await
     .unwrap();
-    assert!(code == Some(0) && told.contains(&alone.island_id), "{told}{stderr}");
+    assert!(code == Some(0) && stdout.contains(&alone.island_id), "{stdout}{stderr}");
 
     // The node of their island drains: the island moves to the other one.
     let (left, other) = match node_of(&cluster, &NODES, &room_url(&change)) {
@@ -106,11 +106,12 @@ async fn six_processes_form_one_realm() {
     let mut moved = Vec::new();
     for wire in [&mut first, &mut second] {
         let change = wire.island_changed().await;
-        assert_eq!(change.island_id, alone.island_id, "the island stays what it is");
+        assert_eq!(change.island_id, alone.island_id, "the island keeps its id");
         assert_eq!(node_of(&cluster, &NODES, &room_url(&change)), other);
         moved.push(change);
     }
-    // Until they have gone there, they talk where they were; who stays is sent away.
+    // Until they enter the new room, they exchange messages in the old one; then their sockets are
+    // closed.
     rooms[0].update(b"are you coming?".to_vec(), false).await;
     assert_eq!(next_update(&mut rooms[1]).await, b"are you coming?");
     for room in &mut rooms {
@@ -135,34 +136,34 @@ async fn process_is_ready_when_its_dependencies_are() {
     for role in ["gateway", "rooms", "stats"] {
         cluster.run(role, role, &[]);
     }
-    eventually("rooms need nobody", async || {
+    eventually("rooms and presence are ready on their own", async || {
         cluster["rooms"].get("/health/ready").await.status() == 200
             && cluster["stats"].get("/health/ready").await.status() == 200
     })
     .await;
     let waiting = cluster["gateway"].get("/health/ready").await;
     assert_eq!(waiting.status(), 503);
-    assert_eq!(waiting.text().await.unwrap(), "not ready: no director was heard of");
+    assert_eq!(waiting.text().await.unwrap(), "not ready: no director is known");
     cluster.run("director", "director", &[]);
     cluster.ready().await;
     cluster.nats.stop();
     for name in ["rooms", "stats", "director"] {
-        eventually("the bus is away", async || {
+        eventually("the outage is reported", async || {
             let ready = cluster[name].get("/health/ready").await;
-            ready.status() == 503 && ready.text().await.unwrap() == "not ready: the bus is away"
+            ready.status() == 503 && ready.text().await.unwrap() == "not ready: the bus is disconnected"
         })
         .await;
     }
     cluster.nats.restart();
     cluster.ready().await;
-    // A process that was killed is there again, where it was.
+    // A killed process is restarted at the same address.
     let at = cluster["stats"].http.clone();
     cluster.kill("stats");
     assert!(reqwest::get(format!("{at}/status")).await.is_err());
     assert_eq!(cluster.restart("stats").http, at);
     cluster.freeze("stats");
     let frozen = tokio::time::timeout(Duration::from_millis(300), cluster["stats"].get("/status")).await;
-    assert!(frozen.is_err(), "it stands still");
+    assert!(frozen.is_err(), "the frozen process responds");
     cluster.thaw("stats");
     cluster.ready().await;
 }
@@ -177,23 +178,23 @@ async fn duplicate_room_node_name_is_refused() {
     cluster.run("second", "rooms", &LAGOON);
     let (status, log) = cluster.ended("second").await;
     assert_eq!(status.code(), Some(1), "{log}");
-    let told = format!(
+    let error = format!(
         "atoll: another process announces the room node lagoon, at \"{first}\": \
          give each process a rooms.node of its own"
     );
-    assert!(log.contains(&told), "{log}");
+    assert!(log.contains(&error), "{log}");
     assert_eq!(cluster["first"].count(TAKEN).await, 0.0, "the second one has announced nothing");
-    // One that was killed is started again elsewhere at once: nobody announces the name any more.
+    // A killed node can be started elsewhere at once: no process announces the name any more.
     cluster.kill("first");
     cluster.run("third", "rooms", &LAGOON);
     cluster.ready().await;
-    // One that nobody heard comes back: it is too late to end either of them.
+    // A frozen node continues: now both announce the name, and neither is ended.
     cluster.freeze("third");
     cluster.run("fourth", "rooms", &LAGOON);
     eventually("ready", async || cluster["fourth"].get("/health/ready").await.status() == 200).await;
     cluster.thaw("third");
     for name in ["third", "fourth"] {
-        eventually("both say so", async || cluster[name].count(TAKEN).await > 0.0).await;
+        eventually("both count the conflict", async || cluster[name].count(TAKEN).await > 0.0).await;
     }
     cluster.terminate("fourth");
     let (status, log) = cluster.ended("fourth").await;
@@ -208,7 +209,7 @@ async fn token_secret_is_rotated_process_by_process() {
     const NEW: &str = "the new secret of all";
     let mut cluster = Cluster::start(&[]);
     let both = |one: &str, other: &str| format!("{one},{other}");
-    // Room nodes first: they take what nobody signs yet.
+    // Room nodes first: they accept the new secret before any director signs with it.
     cluster.run("rooms", "rooms", &[("ROOMS__TOKEN_SECRETS", &both(OLD, NEW))]);
     cluster.run("gateway", "gateway", &[]);
     cluster.run("before", "director", &[("ROOMS__TOKEN_SECRETS", OLD)]);
@@ -222,16 +223,19 @@ async fn token_secret_is_rotated_process_by_process() {
         (wire, welcome.peer_identities.len(), room)
     };
     wires.push(enter(&cluster, &one).await);
-    // A director that signs with the new one takes over.
+    // A director that signs with the new secret takes over.
     cluster.run("after", "director", &[("ROOMS__TOKEN_SECRETS", &both(NEW, OLD))]);
     cluster.terminate("before");
     assert!(cluster.ended("before").await.0.success());
-    eventually("it leads", async || cluster["after"].count("atoll_director_leads").await == 1.0).await;
+    eventually("the new director leads", async || {
+        cluster["after"].count("atoll_director_leads").await == 1.0
+    })
+    .await;
     wires.push(enter(&cluster, &wallet()).await);
-    assert_eq!(wires[1].1, 1, "with who was admitted before");
+    assert_eq!(wires[1].1, 1, "the room has the earlier member");
 }
 
-/// What `atoll serve` says when it does not start.
+/// The standard error of `atoll serve` when it does not start.
 fn refused_start(flags: &[&str], settings: &[(&str, &str)]) -> String {
     let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_atoll"));
     command.arg("serve").args(flags).env("ATOLL__SERVER__LISTEN", "127.0.0.1:0");
@@ -248,29 +252,29 @@ fn refused_start(flags: &[&str], settings: &[(&str, &str)]) -> String {
 fn invalid_roles_are_refused_with_the_reason() {
     const BUS: [&str; 2] = ["--bus", "nats://127.0.0.1:4222"];
     let of = |roles: &str| refused_start(&["--roles", roles], &[]);
-    let told = of("rooms,stats");
-    assert!(told.contains("server.roles = rooms,stats: needs bus.url (--bus)"), "{told}");
-    let told = of("gateway,postman");
-    let rule = "server.roles = postman: is no role: there are gateway, rooms, director and stats";
-    assert!(told.contains(rule), "{told}");
-    let told = of(" , ");
-    assert!(told.contains("server.roles = \"\": must name at least one role"), "{told}");
-    // Whoever signs tokens or takes them shares a secret with the others.
+    let stderr = of("rooms,stats");
+    assert!(stderr.contains("server.roles = rooms,stats: needs bus.url (--bus)"), "{stderr}");
+    let stderr = of("gateway,postman");
+    let rule = "server.roles = postman: is not a role: the roles are gateway, rooms, director and stats";
+    assert!(stderr.contains(rule), "{stderr}");
+    let stderr = of(" , ");
+    assert!(stderr.contains("server.roles = \"\": must name at least one role"), "{stderr}");
+    // Processes that sign or verify tokens share a secret.
     let secret = "rooms.token_secrets = \"\": must be set";
     for roles in ["director", "rooms", "gateway,rooms,director,stats"] {
-        let told = refused_start(&[&BUS[..], &["--roles", roles]].concat(), &[]);
-        assert!(told.contains(secret) && told.contains("openssl rand -hex 32"), "{roles}: {told}");
+        let stderr = refused_start(&[&BUS[..], &["--roles", roles]].concat(), &[]);
+        assert!(stderr.contains(secret) && stderr.contains("openssl rand -hex 32"), "{roles}: {stderr}");
     }
     let fixed = [("REALM__FIXED_ROOM", "plaza"), ("REALM__FIXED_ADAPTER", "signed-login")];
-    let told = refused_start(&[&BUS[..], &["--roles", "gateway"]].concat(), &fixed);
-    assert!(told.contains(secret), "{told}");
-    // Others need none: what is wrong is that nobody listens there.
-    let nobody = ["--bus", "nats://127.0.0.1:1", "--roles", "gateway,stats"];
-    let told = refused_start(&nobody, &[]);
-    assert!(!told.contains(secret) && told.contains("no bus"), "{told}");
-    let told =
-        refused_start(&[&nobody[..2], &["--roles", "rooms"]].concat(), &[("SERVER__LISTEN", "0.0.0.0:0")]);
-    assert!(told.contains("server.public_url = \"\": must be set"), "{told}");
+    let stderr = refused_start(&[&BUS[..], &["--roles", "gateway"]].concat(), &fixed);
+    assert!(stderr.contains(secret), "{stderr}");
+    // Other roles need none: the error is that no bus responds.
+    let no_bus = ["--bus", "nats://127.0.0.1:1", "--roles", "gateway,stats"];
+    let stderr = refused_start(&no_bus, &[]);
+    assert!(!stderr.contains(secret) && stderr.contains("no bus"), "{stderr}");
+    let stderr =
+        refused_start(&[&no_bus[..2], &["--roles", "rooms"]].concat(), &[("SERVER__LISTEN", "0.0.0.0:0")]);
+    assert!(stderr.contains("server.public_url = \"\": must be set"), "{stderr}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,8 @@
-//! Every process of a realm is stopped and started again, one after the other, under people.
+//! A rolling restart: every process of a realm is stopped and started again, one after the other, under
+//! bots.
 //!
-//! `ATOLL_ROLLING_BOTS` says how many people (`make rolling`: 500, and then it must be quick as well).
+//! `ATOLL_ROLLING_BOTS` is the number of bots (`make rolling`: 500; then the recovery times are strict
+//! as well).
 
 use std::time::{Duration, Instant};
 
@@ -9,11 +11,11 @@ use tokio::time::sleep;
 
 use crate::failures::test_realm::{DIRECTORS, GATEWAYS, RECOVERY_LIMIT, ROOMS, TWO_HEARTBEATS, TestRealm};
 
-/// People of one place.
+/// The number of bots at one position.
 const GROUP: usize = 20;
-/// For how long nobody is without a session, where it must be quick.
+/// The strict limit of the time without a session.
 const WITHOUT_SESSION: Duration = Duration::from_secs(5);
-/// The same, without an island; and from the new session until then.
+/// The strict limits of the time without an island, and of its part after the new sign-in.
 const WITHOUT_ISLAND: Duration = Duration::from_secs(6);
 const BACK_IN_ISLAND: Duration = Duration::from_secs(2);
 
@@ -23,7 +25,7 @@ async fn rolling_restart_loses_no_session_and_no_island() {
     let bots: usize = wanted.unwrap_or(40);
     let groups = bots.div_ceil(GROUP).to_string();
     let mut scene = TestRealm::start(bots, &["--groups", &groups, "--hz", "5"]).await;
-    // Until everybody has come and has said something.
+    // Waits until all bots have signed in and sent heartbeats.
     sleep(Duration::from_millis(bots as u64 * 5) + TWO_HEARTBEATS).await;
     scene.assert_converged().await;
     for name in DIRECTORS.into_iter().chain(ROOMS).chain(GATEWAYS).chain(["stats"]) {
@@ -36,25 +38,25 @@ async fn rolling_restart_loses_no_session_and_no_island() {
         scene.cluster.ready().await;
         scene.leader().await;
         println!("{name:<12} ended after {drained:.1?}, ready after {:.1?}", began.elapsed());
-        // Whoever deploys looks whether all is well, and goes on.
+        // An operator would check the realm here before the next process.
         sleep(TWO_HEARTBEATS).await;
     }
     let summary = scene.finish().await;
     print(&summary);
     let number = |name: &str| summary[name].as_u64().unwrap();
-    // Both gateways sent all of theirs away.
+    // Both gateways closed all their sessions.
     assert!(number("reconnects") >= bots as u64, "{summary}");
     assert_eq!(summary["back_in_same_island"], summary["reconnects"], "{summary}");
     assert_eq!(summary["over_moves"]["overlapping"]["lost"], 0, "{summary}");
-    for (what, soon) in [
+    for (label, soon) in [
         ("without_session_ms", WITHOUT_SESSION),
         ("without_island_ms", WITHOUT_ISLAND),
         ("back_in_island_ms", BACK_IN_ISLAND),
     ] {
-        assert_eq!(summary[what]["samples"], summary["reconnects"], "{what}: {summary}");
-        let longest = Duration::from_secs_f64(summary[what]["max"].as_f64().unwrap() / 1000.0);
+        assert_eq!(summary[label]["samples"], summary["reconnects"], "{label}: {summary}");
+        let longest = Duration::from_secs_f64(summary[label]["max"].as_f64().unwrap() / 1000.0);
         let allowed = if wanted.is_some() { soon } else { RECOVERY_LIMIT };
-        assert!(longest <= allowed, "{what}: {longest:?}, of {allowed:?}");
+        assert!(longest <= allowed, "{label}: {longest:?}, of {allowed:?}");
     }
     if wanted.is_some() {
         assert_eq!(summary["convergence"]["converged"], true, "{summary}");
@@ -62,23 +64,23 @@ async fn rolling_restart_loses_no_session_and_no_island() {
 }
 
 fn print(summary: &Value) {
-    for (name, what) in [
-        ("bots", "people"),
+    for (name, label) in [
+        ("bots", "bots"),
         ("sessions_failed", "sessions that failed"),
         ("reconnects", "sessions after the first"),
         ("without_session_ms", "without a session, ms"),
         ("without_island_ms", "from the end of one to the island, ms"),
         ("back_in_island_ms", "from the sign-in to the island, ms"),
-        ("back_in_same_island", "of them in the island of before"),
-        ("moves_per_person", "moves a person"),
-        ("most_moves_of_one", "moves of one person, at most"),
+        ("back_in_same_island", "of them in the same island"),
+        ("moves_per_person", "moves of a bot"),
+        ("most_moves_of_one", "moves of one bot, at most"),
         ("expected", "messages that had to arrive"),
         ("lost", "messages lost in a room"),
         ("over_moves", "messages lost over moves"),
         ("unheard", "times that a pair was near and unheard"),
-        ("gateway_ends", "why sessions ended"),
-        ("room_ends", "why stays in rooms ended"),
+        ("gateway_ends", "ends of sessions"),
+        ("room_ends", "ends of room memberships"),
     ] {
-        println!("{what:<40} {}", summary[name]);
+        println!("{label:<40} {}", summary[name]);
     }
 }

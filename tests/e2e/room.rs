@@ -1,4 +1,4 @@
-//! The room service, to the letter.
+//! The room protocol (RFC 5 of comms v3): aliases, joins, leaves, kicks, tokens.
 
 use std::time::{Duration, Instant};
 
@@ -28,7 +28,7 @@ async fn update_reaches_every_other_member_once() {
         while expected < 100 {
             match listener.next_in_room().await {
                 Message::PeerUpdateMessage(update) => {
-                    assert_eq!(update.from_alias, welcome1.alias, "the server's, whatever the client claims");
+                    assert_eq!(update.from_alias, welcome1.alias, "the server sets the alias");
                     assert_eq!(update.body, vec![expected; 60]);
                     assert_eq!(update.unreliable, expected % 2 == 0);
                     expected += 1;
@@ -43,7 +43,7 @@ async fn update_reaches_every_other_member_once() {
     {
         let packet = <protocol::rfc5::WsPacket as protocol::Message>::decode(message.into_data()).unwrap();
         let own = matches!(packet.message, Some(Message::PeerUpdateMessage(_)));
-        assert!(!own, "nobody hears itself");
+        assert!(!own, "the sender receives its own message");
     }
 }
 
@@ -51,29 +51,29 @@ async fn update_reaches_every_other_member_once() {
 async fn second_entry_of_an_address_kicks_the_first() {
     let realm = Realm::start(&[]);
     let (one, two) = (wallet(), wallet());
-    let (_w1, mut witness, _) = enter(&realm, &one, 0.0).await;
+    let (_w1, mut observer, _) = enter(&realm, &one, 0.0).await;
     let mut wire = sign_in(&realm, &two).await;
     wire.heartbeat(1.0).await;
     let url = room_url(&wire.island_changed().await);
     let mut older = Wire::open(&url).await;
     older.identify(&two).await;
     let first = older.welcome().await.alias;
-    // Only a member that was announced is said to leave.
-    let joined = witness.next_in_room().await;
+    // The leave of a member is announced only if its join was.
+    let joined = observer.next_in_room().await;
     assert!(matches!(&joined, Message::PeerJoinMessage(join) if join.alias == first), "{joined:?}");
     let mut newer = Wire::open(&url).await;
     newer.identify(&two).await;
     let second = newer.welcome().await;
     assert!(second.alias > first);
-    assert_eq!(second.peer_identities.len(), 1, "the older is no longer there");
+    assert_eq!(second.peer_identities.len(), 1, "the older socket is no member");
     assert!(matches!(older.next_in_room().await, Message::PeerKicked(_)));
     assert_eq!(older.closed().await.0, Close::NewSession);
     assert_eq!(realm.closed("rooms", Close::NewSession).await, 1.0);
-    let heard = [witness.next_in_room().await, witness.next_in_room().await];
+    let received = [observer.next_in_room().await, observer.next_in_room().await];
     assert!(
-        matches!(&heard, [Message::PeerLeaveMessage(left), Message::PeerJoinMessage(joined)]
+        matches!(&received, [Message::PeerLeaveMessage(left), Message::PeerJoinMessage(joined)]
             if (left.alias, joined.alias) == (first, second.alias)),
-        "{heard:?}"
+        "{received:?}"
     );
 }
 
@@ -95,7 +95,7 @@ async fn open_rooms_are_entered_with_a_signature() {
     for room in ["lobby", "test-1"] {
         let mut wire = Wire::open(&format!("{}/rooms/{room}", realm.ws)).await;
         wire.identify(&wallet).await;
-        let Message::ChallengeMessage(challenge) = wire.next_in_room().await else { panic!("a challenge") };
+        let Message::ChallengeMessage(challenge) = wire.next_in_room().await else { panic!("no challenge") };
         assert!(challenge.challenge_to_sign.starts_with("dcl-"));
         let auth_chain_json = wallet.sign_challenge(&challenge.challenge_to_sign);
         wire.send_room_packet(Message::SignedChallengeForServer(WsSignedChallenge { auth_chain_json })).await;
@@ -109,11 +109,11 @@ async fn open_rooms_are_entered_with_a_signature() {
     assert_eq!(wire.closed().await.0, Close::AuthRefused);
 }
 
-/// A socket in an open room, after a signature.
+/// Enters an open room with a signature.
 async fn enter_open(realm: &Realm, room: &str, wallet: &Wallet) -> Wire {
     let mut wire = Wire::open(&format!("{}/rooms/{room}", realm.ws)).await;
     wire.identify(wallet).await;
-    let Message::ChallengeMessage(challenge) = wire.next_in_room().await else { panic!("a challenge") };
+    let Message::ChallengeMessage(challenge) = wire.next_in_room().await else { panic!("no challenge") };
     let auth_chain_json = wallet.sign_challenge(&challenge.challenge_to_sign);
     wire.send_room_packet(Message::SignedChallengeForServer(WsSignedChallenge { auth_chain_json })).await;
     wire.welcome().await;
@@ -143,22 +143,22 @@ async fn open_room_with_dots_connects_its_members() {
 async fn broken_socket_returns_with_its_expired_token() {
     let realm = Realm::start(&[("ROOMS__TOKEN_TTL_S", "2")]);
     let (one, two) = (wallet(), wallet());
-    let (_w1, mut witness, _) = enter(&realm, &one, 0.0).await;
+    let (_w1, mut observer, _) = enter(&realm, &one, 0.0).await;
     let mut wire = sign_in(&realm, &two).await;
     wire.heartbeat(1.0).await;
     let change = wire.island_changed().await;
     let (room, _) = enter_room(&two, &change).await;
     tokio::time::sleep(Duration::from_secs(4)).await;
     for _ in 0..2 {
-        let mut thief = Wire::open(&room_url(&change)).await;
-        thief.identify(&one).await;
-        assert_eq!(thief.closed().await.0, Close::TokenRefused);
+        let mut another = Wire::open(&room_url(&change)).await;
+        another.identify(&one).await;
+        assert_eq!(another.closed().await.0, Close::TokenRefused);
     }
     drop(room);
     let (mut room, _) = enter_room(&two, &change).await;
     room.update(b"hello".to_vec(), false).await;
-    assert_eq!(next_update(&mut witness).await, b"hello");
-    // Its membership ends.
+    assert_eq!(next_update(&mut observer).await, b"hello");
+    // The membership ends with the session.
     drop(wire);
     assert_eq!(room.closed().await.0, Close::Moved);
     let mut late = Wire::open(&room_url(&change)).await;
@@ -204,7 +204,7 @@ async fn full_room_kicks_with_a_reason() {
     for wallet in [wallet(), wallet()] {
         let mut wire = Wire::open(&format!("{}/rooms/lobby", realm.ws)).await;
         wire.identify(&wallet).await;
-        let Message::ChallengeMessage(challenge) = wire.next_in_room().await else { panic!("a challenge") };
+        let Message::ChallengeMessage(challenge) = wire.next_in_room().await else { panic!("no challenge") };
         let auth_chain_json = wallet.sign_challenge(&challenge.challenge_to_sign);
         wire.send_room_packet(Message::SignedChallengeForServer(WsSignedChallenge { auth_chain_json })).await;
         if wires.is_empty() {

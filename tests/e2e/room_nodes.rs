@@ -13,7 +13,7 @@ use crate::{
 
 #[tokio::test(flavor = "multi_thread")]
 async fn room_nodes_fill_separately_and_drain_together() {
-    // A seat each: the second island finds none on the first's node.
+    // One seat on each node: the second island does not fit on the first node.
     let realm =
         Realm::start(&[("ROOMS__NODES", "2"), ("ROOMS__MAX_USERS", "1"), ("ROOMS__MAX_ISLAND_SIZE", "1")]);
     let (mut rooms, mut wires, mut paths) = (Vec::new(), Vec::new(), Vec::new());
@@ -51,14 +51,14 @@ async fn second_node_is_entered_by_its_path_and_counted() {
         let wallet = wallet();
         let mut wire = Wire::open(&format!("{}{path}", realm.ws)).await;
         wire.identify(&wallet).await;
-        let Message::ChallengeMessage(challenge) = wire.next_in_room().await else { panic!("a challenge") };
+        let Message::ChallengeMessage(challenge) = wire.next_in_room().await else { panic!("no challenge") };
         let auth_chain_json = wallet.sign_challenge(&challenge.challenge_to_sign);
         wire.send_room_packet(Message::SignedChallengeForServer(WsSignedChallenge { auth_chain_json })).await;
         let welcome = wire.welcome().await;
         assert!(welcome.peer_identities.is_empty(), "a room of the same name elsewhere is another room");
         rooms.push((wire, welcome.alias));
     }
-    assert!(rooms[0].1 != rooms[1].1, "no alias twice in a process");
+    assert!(rooms[0].1 != rooms[1].1, "aliases are unique in a process");
     assert_eq!(realm.metric("dcl_ws_rooms_connections").await, 2.0);
     assert_eq!(realm.metric("dcl_ws_rooms_count").await, 2.0);
     let status = realm.json("/comms/rooms/status").await;
@@ -67,5 +67,5 @@ async fn second_node_is_entered_by_its_path_and_counted() {
         assert!(realm.get(path).await.status().is_client_error(), "{path}");
     }
     rooms.pop();
-    eventually("gone", async || realm.metric("dcl_ws_rooms_connections").await == 1.0).await;
+    eventually("the membership ends", async || realm.metric("dcl_ws_rooms_connections").await == 1.0).await;
 }

@@ -1,5 +1,5 @@
-//! Owners decide, and can ask why: the worked example, other rules while it runs, LiveKit that goes
-//! and comes back.
+//! Owner rules: the worked example, explanations, changed rules, and LiveKit nodes that fail and
+//! recover.
 
 use std::{
     fs,
@@ -41,7 +41,7 @@ fn connection(change: &IslandChangedMessage) -> ConnectionString {
     change.conn_str.parse().unwrap()
 }
 
-/// Somebody who is told where it belongs.
+/// A signed-in peer with its last assignment.
 struct TestPeer {
     wallet: Wallet,
     wire: Wire,
@@ -61,12 +61,12 @@ impl TestPeer {
         self.wallet.address()
     }
 
-    /// Stays where it is until it is told something.
+    /// Repeats its position until the next assignment.
     async fn next_assignment(&mut self, x: f32, z: f32) -> &IslandChangedMessage {
         let deadline = Instant::now() + TEST_TIMEOUT;
         loop {
             self.wire.send_position(x, z).await;
-            assert!(Instant::now() < deadline, "nothing was said");
+            assert!(Instant::now() < deadline, "no assignment");
             if !self.wire.is_quiet_for(Duration::from_secs(1)).await {
                 self.change = self.wire.island_changed().await;
                 return &self.change;
@@ -75,7 +75,7 @@ impl TestPeer {
     }
 }
 
-/// What the realm's operator is answered.
+/// Runs `atoll` with the admin endpoints of this realm.
 async fn admin_command(realm: &Realm, args: &[&str]) -> (Option<i32>, String, String) {
     let mut args: Vec<String> = args.iter().map(|&arg| arg.to_owned()).collect();
     args.extend(["--admin".to_owned(), realm.admin.clone()]);
@@ -85,14 +85,14 @@ async fn admin_command(realm: &Realm, args: &[&str]) -> (Option<i32>, String, St
 
 /// The first line of an explanation.
 async fn explain_first_line(realm: &Realm, args: &[&str]) -> String {
-    let (code, said, error) = admin_command(realm, &[&["explain"], args].concat()).await;
+    let (code, stdout, error) = admin_command(realm, &[&["explain"], args].concat()).await;
     assert_eq!(code, Some(0), "{error}");
-    said.lines().next().unwrap_or_default().to_owned()
+    stdout.lines().next().unwrap_or_default().to_owned()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn casino_example_follows_its_rules() {
-    // At whatever hour this runs: the quiet hour has a test of its own.
+    // The test passes at any time of day, also in the quiet hour of the example.
     let realm = casino(&[("ISLANDS__SETTLING_S", "1")]);
     let mut guest = TestPeer::join(&realm, &EVERYTHING, 30.0, 30.0).await;
     let quiet = explain_first_line(&realm, &["--at", "30,30"]).await.contains("quiet hour");
@@ -114,7 +114,7 @@ async fn casino_example_follows_its_rules() {
         other => panic!("in the casino: {other}"),
     }
 
-    // The plaza: up to twelve in a mesh.
+    // The plaza: up to twelve peers in a mesh.
     let mut plaza = Vec::new();
     for index in 0..12 {
         plaza.push(TestPeer::join(&realm, &EVERYTHING, 200.0 + index as f32, 40.0).await);
@@ -122,12 +122,12 @@ async fn casino_example_follows_its_rules() {
         let ConnectionString::P2p { island, .. } = connection(change) else { panic!("{}", change.conn_str) };
         assert_eq!((&island, change.peers.len()), (&change.island_id, index + 1));
     }
-    // The thirteenth has all of them move to a room, in the same island.
+    // The thirteenth peer moves all of them to a room, in the same island.
     let last = TestPeer::join(&realm, &EVERYTHING, 212.0, 40.0).await;
     assert!(matches!(connection(&last.change), ConnectionString::WsRoom { .. }), "{}", last.change.conn_str);
-    for (index, person) in plaza.iter_mut().enumerate() {
-        let island = person.change.island_id.clone();
-        let change = person.next_assignment(200.0 + index as f32, 40.0).await;
+    for (index, peer) in plaza.iter_mut().enumerate() {
+        let island = peer.change.island_id.clone();
+        let change = peer.next_assignment(200.0 + index as f32, 40.0).await;
         assert_eq!((&change.island_id, change.from_island_id.as_ref()), (&island, Some(&island)));
         assert!(matches!(connection(change), ConnectionString::WsRoom { .. }));
     }
@@ -135,22 +135,23 @@ async fn casino_example_follows_its_rules() {
     assert_eq!(
         why,
         format!(
-            "as wanted: {} is on rooms-1: rule `plaza, more` decides, and wants no other",
+            "as wanted: {} is on rooms-1: rule `plaza, more` decides; no other node is preferred",
             last.change.island_id
         )
     );
 
-    // Who cannot join a mesh, and who is nowhere in particular, is in a room.
+    // A client that cannot join a mesh, outside all areas, is in a room.
     let stock = TestPeer::join(&realm, &[], 170.0, -500.0).await;
     assert!(matches!(connection(&stock.change), ConnectionString::WsRoom { .. }));
     let pair = [stock.address().to_string(), last.address().to_string()];
     let why = explain_first_line(&realm, &["--why", &pair[0], &pair[1]]).await;
     assert!(
-        why.starts_with("exclusive rule: rule `plaza, up to twelve` keeps the people of scene plaza"),
+        why.starts_with("exclusive rule: rule `plaza, up to twelve` makes scene plaza exclusive"),
         "{why}"
     );
 
-    // Out of the casino, by a jump: at once, into a room. In the quiet hour it is in that room already.
+    // A jump out of the casino moves the peer to a room at once. In the quiet hour it is in that room
+    // already.
     if quiet {
         guest.wire.send_position(-1_000.0, 0.0).await;
         assert!(guest.wire.is_quiet_for(Duration::from_secs(2)).await);
@@ -173,7 +174,7 @@ async fn mesh_is_not_assigned_to_incapable_clients() {
     assert!(matches!(connection(&alone.change), ConnectionString::WsRoom { .. }));
     let why = explain_first_line(&realm, &["--peer", &alone.address().to_string()]).await;
     let expected = format!(
-        "capability: {} is on rooms-1: rule `plaza, up to twelve` decides, and p2p is no place for it: {} cannot join p2p",
+        "capability: {} is on rooms-1: rule `plaza, up to twelve` decides; p2p does not fit: {} cannot join p2p",
         alone.change.island_id,
         alone.address()
     );
@@ -188,22 +189,22 @@ async fn changed_rules_apply_and_invalid_ones_do_not() {
     let rooms = "[[rule]]\nname = \"rooms\"\ntransports = [\"ws-room\"]\n";
     fs::write(&file, rooms).unwrap();
     let realm = Realm::launch(&["--rules", &path], &[]);
-    let mut person = TestPeer::join(&realm, &EVERYTHING, 0.0, 0.0).await;
-    let island = person.change.island_id.clone();
-    assert!(matches!(connection(&person.change), ConnectionString::WsRoom { .. }));
+    let mut peer = TestPeer::join(&realm, &EVERYTHING, 0.0, 0.0).await;
+    let island = peer.change.island_id.clone();
+    assert!(matches!(connection(&peer.change), ConnectionString::WsRoom { .. }));
 
     let bad = folder.path().join("bad.toml");
     fs::write(&bad, "[[rule]]\nname = \"mesh\"\ntransports = [\"p2q\"]\n").unwrap();
     let bad = bad.display().to_string();
     let (code, _, error) = atoll(&["rules", "check", &bad]);
     assert_eq!(code, Some(1));
-    assert!(error.contains("bad.toml:3:15: `p2q` is no kind of transport"), "{error}");
+    assert!(error.contains("bad.toml:3:15: `p2q` is not a kind of transport"), "{error}");
     fs::copy(&bad, &file).unwrap();
     eventually("a refusal", async || realm.count("atoll_rules_refused_total").await == 1.0).await;
     assert_eq!(realm.metric("atoll_rules_valid").await, 0.0);
     assert!(
         explain_first_line(&realm, &["--at", "0,0"]).await.contains("rule `rooms`"),
-        "the old ones stand"
+        "the old rules stay"
     );
 
     let mesh = folder.path().join("mesh.toml");
@@ -211,17 +212,17 @@ async fn changed_rules_apply_and_invalid_ones_do_not() {
     let (code, diff, _) = admin_command(&realm, &["rules", "diff", &mesh.display().to_string()]).await;
     assert_eq!(code, Some(0));
     let expected = format!(
-        "1 of 1 islands would change\n{island}, 1 people, on rooms-1 by rule `rooms`: all on p2p by rule `mesh`\n"
+        "1 of 1 islands would change\n{island}, 1 members, on rooms-1 by rule `rooms`: all on p2p by rule `mesh`\n"
     );
     assert_eq!(diff, expected);
-    assert!(person.wire.is_quiet_for(Duration::from_millis(600)).await, "nothing was changed by asking");
+    assert!(peer.wire.is_quiet_for(Duration::from_millis(600)).await, "a diff changes nothing");
 
     fs::copy(&mesh, &file).unwrap();
-    let change = person.next_assignment(0.0, 0.0).await;
+    let change = peer.next_assignment(0.0, 0.0).await;
     assert_eq!((&change.island_id, change.from_island_id.as_ref()), (&island, Some(&island)));
     assert!(matches!(connection(change), ConnectionString::P2p { .. }));
     assert_eq!(realm.metric("atoll_rules_valid").await, 1.0);
-    // A file that is gone is no reason to have no rules.
+    // A deleted file does not remove the rules.
     fs::remove_file(&file).unwrap();
     eventually("a refusal", async || realm.count("atoll_rules_refused_total").await == 2.0).await;
     assert!(explain_first_line(&realm, &["--at", "0,0"]).await.contains("rule `mesh`"));
@@ -235,7 +236,7 @@ fn invalid_rules_prevent_the_start() {
     let path = file.display().to_string();
     let (code, _, error) = atoll(&["serve", "--listen", "127.0.0.1:0", "--rules", &path]);
     assert_eq!(code, Some(1));
-    assert!(error.contains("rules.toml:3:9: `9 to 5` is no part of a day"), "{error}");
+    assert!(error.contains("rules.toml:3:9: `9 to 5` is not a part of a day"), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -265,11 +266,11 @@ async fn admin_socket_answers_only_local_requests() {
     for query in ["", "at=0", "at=nan,0", "peer=me", "island=a.b", "why=0x1", "at=0,0&island=I1", "by=me"] {
         assert_eq!(ask(None, query).await, 400, "{query:?}");
     }
-    // It is nothing of what clients reach.
+    // The public listener does not have these endpoints.
     assert_eq!(realm.get("/explain?at=0,0").await.status().as_u16(), 404);
 }
 
-/// A realm with a LiveKit server, which is well.
+/// A realm with a healthy LiveKit server.
 async fn with_livekit(url: &str) -> Realm {
     let realm = Realm::start(&[
         ("LIVEKIT__LK__URL", url),
@@ -281,11 +282,11 @@ async fn with_livekit(url: &str) -> Realm {
     realm
 }
 
-/// A LiveKit server as far as its API goes, which takes so many milliseconds to answer.
+/// A fake of LiveKit's API, which takes so many milliseconds to respond.
 async fn fake_livekit(delay_ms: Arc<AtomicU64>) -> String {
     let answer = async move || {
         tokio::time::sleep(Duration::from_millis(delay_ms.load(Ordering::Relaxed))).await;
-        // No rooms.
+        // An empty list of rooms.
         ([(header::CONTENT_TYPE, "application/protobuf")], Vec::<u8>::new())
     };
     let app = Router::new().route("/twirp/livekit.RoomService/ListRooms", post(answer));
@@ -300,28 +301,32 @@ async fn hung_livekit_loses_its_islands_until_it_recovers() {
     let delay_ms = Arc::new(AtomicU64::new(0));
     let url = fake_livekit(delay_ms.clone()).await;
     let realm = with_livekit(&url).await;
-    let mut person = TestPeer::join(&realm, &[], 0.0, 0.0).await;
-    let island = person.change.island_id.clone();
-    if matches!(connection(&person.change), ConnectionString::WsRoom { .. }) {
-        // The engine heard of it a moment later.
-        person.next_assignment(0.0, 0.0).await;
+    let mut peer = TestPeer::join(&realm, &[], 0.0, 0.0).await;
+    let island = peer.change.island_id.clone();
+    if matches!(connection(&peer.change), ConnectionString::WsRoom { .. }) {
+        // The engine received the node's health a moment later.
+        peer.next_assignment(0.0, 0.0).await;
     }
-    assert!(matches!(connection(&person.change), ConnectionString::LiveKit { .. }));
+    assert!(matches!(connection(&peer.change), ConnectionString::LiveKit { .. }));
     delay_ms.store(3_600_000, Ordering::Relaxed);
     let hung = Instant::now();
-    let change = person.next_assignment(0.0, 0.0).await;
+    let change = peer.next_assignment(0.0, 0.0).await;
     assert!(matches!(connection(change), ConnectionString::WsRoom { .. }));
     assert_eq!((&change.island_id, change.from_island_id.as_ref()), (&island, Some(&island)));
     // Two probes of five seconds, and slack for a busy machine.
     assert!(hung.elapsed() < Duration::from_secs(18), "{:?}", hung.elapsed());
     let why = explain_first_line(&realm, &["--island", &island]).await;
-    assert!(why.starts_with("node dead: ") && why.contains("lk is no place for it: not heard for"), "{why}");
+    assert!(why.starts_with("node dead: ") && why.contains("lk does not fit: no announcement for"), "{why}");
     delay_ms.store(0, Ordering::Relaxed);
     let healthy = Instant::now();
-    let change = person.next_assignment(0.0, 0.0).await;
+    let change = peer.next_assignment(0.0, 0.0).await;
     assert!(matches!(connection(change), ConnectionString::LiveKit { .. }));
     assert_eq!(change.from_island_id.as_ref(), Some(&island));
-    assert!(healthy.elapsed() >= Duration::from_secs(3), "it settled first: {:?}", healthy.elapsed());
+    assert!(
+        healthy.elapsed() >= Duration::from_secs(3),
+        "it moved before the settling time: {:?}",
+        healthy.elapsed()
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -329,22 +334,22 @@ async fn livekit_with_a_slow_api_keeps_its_islands() {
     let delay_ms = Arc::new(AtomicU64::new(800));
     let url = fake_livekit(delay_ms.clone()).await;
     let realm = with_livekit(&url).await;
-    let mut person = TestPeer::join(&realm, &[], 0.0, 0.0).await;
-    if matches!(connection(&person.change), ConnectionString::WsRoom { .. }) {
-        person.next_assignment(0.0, 0.0).await;
+    let mut peer = TestPeer::join(&realm, &[], 0.0, 0.0).await;
+    if matches!(connection(&peer.change), ConnectionString::WsRoom { .. }) {
+        peer.next_assignment(0.0, 0.0).await;
     }
-    assert!(matches!(connection(&person.change), ConnectionString::LiveKit { .. }));
+    assert!(matches!(connection(&peer.change), ConnectionString::LiveKit { .. }));
     for delay in [800, 3_500] {
         delay_ms.store(delay, Ordering::Relaxed);
         for _ in 0..5 {
-            person.wire.send_position(0.0, 0.0).await;
-            assert!(person.wire.is_quiet_for(Duration::from_secs(1)).await, "moved by an API of {delay} ms");
+            peer.wire.send_position(0.0, 0.0).await;
+            assert!(peer.wire.is_quiet_for(Duration::from_secs(1)).await, "moved by an API of {delay} ms");
         }
     }
     assert_eq!(realm.count("atoll_transport_healthy{node=\"lk\"}").await, 1.0);
 }
 
-/// Ended when dropped.
+/// A `livekit-server`, killed when dropped.
 struct LiveKitProcess(Child);
 
 impl Drop for LiveKitProcess {
@@ -354,7 +359,7 @@ impl Drop for LiveKitProcess {
     }
 }
 
-/// With a LiveKit server on the machine: it takes the tokens.
+/// With a `livekit-server` on the machine: it accepts the tokens.
 #[tokio::test(flavor = "multi_thread")]
 async fn real_livekit_server_accepts_the_tokens() {
     let free = || std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
@@ -367,21 +372,18 @@ async fn real_livekit_server_accepts_the_tokens() {
         .stderr(Stdio::null())
         .spawn();
     let Ok(server) = server else {
-        // Past the capture of tests that pass: it is to be seen.
-        let _ =
-            writeln!(std::io::stderr(), "SKIPPED: no livekit-server on this machine that could take a token");
+        // Bypasses the output capture of passing tests: the skip must be visible.
+        let _ = writeln!(std::io::stderr(), "SKIPPED: no livekit-server on this machine to verify a token");
         return;
     };
     let _server = LiveKitProcess(server);
     let url = format!("ws://127.0.0.1:{port}");
     let realm = with_livekit(&url).await;
-    let mut person = TestPeer::join(&realm, &[], 0.0, 0.0).await;
-    if matches!(connection(&person.change), ConnectionString::WsRoom { .. }) {
-        person.next_assignment(0.0, 0.0).await;
+    let mut peer = TestPeer::join(&realm, &[], 0.0, 0.0).await;
+    if matches!(connection(&peer.change), ConnectionString::WsRoom { .. }) {
+        peer.next_assignment(0.0, 0.0).await;
     }
-    let ConnectionString::LiveKit { access_token, .. } = connection(&person.change) else {
-        panic!("LiveKit")
-    };
+    let ConnectionString::LiveKit { access_token, .. } = connection(&peer.change) else { panic!("LiveKit") };
     let validate = async |token: &str| {
         let url = format!("http://127.0.0.1:{port}/rtc/validate?access_token={token}");
         reqwest::get(url).await.unwrap().status().as_u16()
@@ -390,7 +392,7 @@ async fn real_livekit_server_accepts_the_tokens() {
     assert_eq!(validate("noise").await, 401);
 }
 
-/// Real moves between two room nodes of one process, because the owner changes the rules.
+/// Real moves between two room nodes of one process, caused by changed rules.
 #[tokio::test(flavor = "multi_thread")]
 async fn overlapping_clients_lose_nothing_over_rule_moves() {
     let folder = tempfile::tempdir().unwrap();
@@ -421,5 +423,5 @@ async fn overlapping_clients_lose_nothing_over_rule_moves() {
     let overlapping = &summary["over_moves"]["overlapping"];
     assert_eq!(overlapping["lost"], 0, "{summary}");
     assert!(overlapping["expected"].as_u64().unwrap() > 1_000, "{summary}");
-    assert!(summary["doubles"].as_u64().unwrap() > 0, "they were in both rooms: {summary}");
+    assert!(summary["doubles"].as_u64().unwrap() > 0, "the rooms did not overlap: {summary}");
 }

@@ -1,4 +1,4 @@
-//! The client SDK, over both dialects, and the programs of `examples/`.
+//! The client SDK over both dialects, and the programs of `examples/`.
 
 use std::{
     io::{BufRead, BufReader, Write},
@@ -21,7 +21,7 @@ use crate::{
     wire::{self, TEST_TIMEOUT},
 };
 
-/// An explorer that stands somewhere.
+/// A client that does not move.
 struct SdkClient {
     explorer: Explorer,
     handle: Handle,
@@ -42,22 +42,23 @@ impl SdkClient {
         Self { explorer, handle, address }
     }
 
-    /// The first event that this picks.
+    /// The first event that `pick` accepts.
     async fn expect_event<T>(&mut self, what: &str, mut pick: impl FnMut(Event) -> Option<T>) -> T {
-        let seen = async {
+        let found = async {
             loop {
-                let event = self.explorer.next().await.unwrap_or_else(|| panic!("gone before {what}"));
+                let event =
+                    self.explorer.next().await.unwrap_or_else(|| panic!("the client ended before {what}"));
                 if let Some(picked) = pick(event) {
                     return picked;
                 }
             }
         };
-        timeout(TEST_TIMEOUT, seen).await.unwrap_or_else(|_| panic!("not in time: {what}"))
+        timeout(TEST_TIMEOUT, found).await.unwrap_or_else(|_| panic!("not in time: {what}"))
     }
 }
 
 async fn next_topic_event(subscription: &mut Subscription) -> TopicEvent {
-    timeout(TEST_TIMEOUT, subscription.next()).await.expect("something in time").expect("a subscription")
+    timeout(TEST_TIMEOUT, subscription.next()).await.expect("a topic event in time").expect("a subscription")
 }
 
 async fn next_topic_message(subscription: &mut Subscription) -> TopicMessage {
@@ -86,28 +87,28 @@ async fn both_dialects_receive_the_same_events_in_one_island() {
         _ => None,
     };
     assert_eq!(two.expect_event("a room", members).await, [one.address]);
-    let said = |event| match event {
+    let room_message = |event| match event {
         Event::Message { sender, body, .. } => Some((sender, body)),
         _ => None,
     };
     assert_eq!(two.handle.send("from two".into(), false).await.len(), 1);
-    assert_eq!(one.expect_event("a message", said).await, (Some(two.address), "from two".into()));
+    assert_eq!(one.expect_event("a message", room_message).await, (Some(two.address), "from two".into()));
     assert_eq!(one.handle.send("from one".into(), false).await.len(), 1);
-    assert_eq!(two.expect_event("a message", said).await, (Some(one.address), "from one".into()));
+    assert_eq!(two.expect_event("a message", room_message).await, (Some(one.address), "from one".into()));
     let three = SdkClient::start(&realm, Dialect::Archipelago, 20.0).await;
-    let came = |event| match event {
+    let joined = |event| match event {
         Event::IslandJoined { island, address } => Some((island, address)),
         _ => None,
     };
-    let went = |event| match event {
+    let left = |event| match event {
         Event::IslandLeft { island, address } => Some((island, address)),
         _ => None,
     };
-    assert_eq!(two.expect_event("who came", came).await, (first.clone(), three.address));
-    assert_eq!(one.expect_event("who came", came).await.1, three.address);
+    assert_eq!(two.expect_event("a join", joined).await, (first.clone(), three.address));
+    assert_eq!(one.expect_event("a join", joined).await.1, three.address);
     three.handle.leave().await;
-    assert_eq!(two.expect_event("who went", went).await, (first.clone(), three.address));
-    assert_eq!(one.expect_event("who went", went).await, (first, three.address));
+    assert_eq!(two.expect_event("a leave", left).await, (first.clone(), three.address));
+    assert_eq!(one.expect_event("a leave", left).await, (first, three.address));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -119,7 +120,7 @@ async fn topics_work_across_islands_and_need_rpc() {
     );
     let mut news = two.handle.subscribe("news.*").await.unwrap();
     let mut mailbox = two.handle.subscribe(&format!("{}.mail", two.address)).await.unwrap();
-    // It has been signed in once it listens, too.
+    // Once it has a subscription, it is signed in, too.
     let _own = one.handle.subscribe("own").await.unwrap();
     one.handle.publish("news.today", "sunny").await.unwrap();
     one.handle.publish(&format!("{}.mail", two.address), "private").await.unwrap();
@@ -129,7 +130,7 @@ async fn topics_work_across_islands_and_need_rpc() {
         TopicMessage { topic, sender: Some(one.address), payload, missed: 0 }
     );
     assert_eq!(next_topic_message(&mut mailbox).await.payload, "private");
-    // Many more than wait anywhere, in order, as long as somebody reads.
+    // Many more messages than any queue holds arrive in order, as long as the subscriber reads.
     let talk = async {
         for number in 0..300_u32 {
             one.handle.publish("news.numbers", number.to_string()).await.unwrap();
@@ -152,10 +153,10 @@ async fn topics_work_across_islands_and_need_rpc() {
         (refused.clone(), refused.to_string().as_str()),
         (TopicsError::NeedsRpc, "topics need the RPC dialect")
     );
-    // What was dropped is no longer listened to.
+    // Dropping a subscription ends it.
     drop(news);
     drop(mailbox);
-    crate::realm_process::eventually("nobody listens", async || {
+    crate::realm_process::eventually("no subscription is left", async || {
         let before = realm.count("atoll_gateway_topic_deliveries_total").await;
         one.handle.publish("news.today", "rainy").await.unwrap();
         tokio::time::sleep(Duration::from_millis(100)).await;
@@ -171,26 +172,29 @@ async fn replaced_session_reports_it_and_does_not_reconnect() {
         let wallet = wallet();
         let later = std::time::SystemTime::now() + Duration::from_secs(3600);
         let identity = Identity::new(&wallet, crate::realm_process::wallet(), later);
-        let mut person = SdkClient::start_as(&realm, dialect, 0.0, identity).await;
-        person.expect_event("a sign-in", |event| (event == Event::SignedIn).then_some(())).await;
+        let mut sdk = SdkClient::start_as(&realm, dialect, 0.0, identity).await;
+        sdk.expect_event("a sign-in", |event| (event == Event::SignedIn).then_some(())).await;
         let mut newer = wire::sign_in(&realm, &wallet).await;
         let closed = |event| match event {
             Event::Disconnected { reason, retry_in } => Some((reason, retry_in)),
             _ => None,
         };
-        let (reason, comes_back) = person.expect_event("the end", closed).await;
+        let (reason, comes_back) = sdk.expect_event("the end", closed).await;
         assert_eq!(comes_back, None, "{dialect:?}");
         let code = Close::NewSession.code();
-        assert!(matches!(reason, client::Disconnect::Closed { code: told, .. } if told == code), "{reason}");
+        assert!(
+            matches!(reason, client::Disconnect::Closed { code: received_code, .. } if received_code == code),
+            "{reason}"
+        );
         assert_eq!(
             reason.to_string(),
             "closed by the server: a newer session took over (4003); this wallet is signed in elsewhere, and \
-             coming back would end that session"
+             reconnecting would end that session"
         );
-        // That was all; and the newer session is left alone.
-        let after = timeout(TEST_TIMEOUT, person.explorer.next()).await.unwrap();
+        // The client does not reconnect, and the newer session stays.
+        let after = timeout(TEST_TIMEOUT, sdk.explorer.next()).await.unwrap();
         assert!(after.is_none() || matches!(after, Some(Event::RoomLeft { .. })), "{after:?}");
-        assert!(person.handle.publish("news", "x").await.is_err());
+        assert!(sdk.handle.publish("news", "x").await.is_err());
         newer.heartbeat(0.0).await;
         assert!(matches!(newer.next_packet().await, server_packet::Message::IslandChanged(_)));
     }
@@ -200,31 +204,29 @@ async fn replaced_session_reports_it_and_does_not_reconnect() {
 async fn subscriptions_survive_a_restart_and_report_a_gap() {
     let mut realm = Realm::start(&[]);
     let listen = realm.http.trim_start_matches("http://").to_owned();
-    let mut person = SdkClient::start(&realm, Dialect::Rpc, 0.0).await;
-    let mut news = person.handle.subscribe("news").await.unwrap();
+    let mut sdk = SdkClient::start(&realm, Dialect::Rpc, 0.0).await;
+    let mut news = sdk.handle.subscribe("news").await.unwrap();
     realm.interrupt();
     let closed = |event| match event {
         Event::Disconnected { reason, retry_in } => Some((reason.to_string(), retry_in.is_some())),
         _ => None,
     };
-    let (reason, comes_back) = person.expect_event("the end", closed).await;
+    let (reason, comes_back) = sdk.expect_event("the end", closed).await;
     assert!(comes_back && reason.contains("server restarting (1012)"), "{reason}");
-    assert_eq!(person.handle.publish("news", "x").await, Err(TopicsError::NotSignedIn));
+    assert_eq!(sdk.handle.publish("news", "x").await, Err(TopicsError::NotSignedIn));
     tokio::task::spawn_blocking(move || realm.wait(TEST_TIMEOUT)).await.unwrap();
-    // The next one, at the same place.
+    // The next process, at the same address.
     let realm = Realm::launch_at(&listen, &[], &[]);
     assert_eq!(next_topic_event(&mut news).await, TopicEvent::Gap);
     let other = SdkClient::start(&realm, Dialect::Rpc, 9e3).await;
     let _own = other.handle.subscribe("own").await.unwrap();
     other.handle.publish("news", "again").await.unwrap();
     assert_eq!(next_topic_message(&mut news).await.payload, "again");
-    // It has said again where it is, although nobody told it to.
-    person
-        .expect_event("its island", |event| matches!(event, Event::IslandChanged { .. }).then_some(()))
-        .await;
+    // The client has repeated its position by itself.
+    sdk.expect_event("its island", |event| matches!(event, Event::IslandChanged { .. }).then_some(())).await;
 }
 
-/// A program of `examples/`, ended when dropped.
+/// A program of `examples/`, killed when dropped.
 struct Program {
     child: Child,
     stdin: ChildStdin,
@@ -241,7 +243,10 @@ impl Program {
         let mut command = Command::new(&path);
         let spawned = command.args(args).stdin(piped()).stdout(piped()).stderr(piped()).spawn();
         let mut child = spawned.unwrap_or_else(|error| {
-            panic!("{}: {error}; cargo build --examples makes it, as a run of all tests does", path.display())
+            panic!(
+                "{}: {error}; cargo build --examples builds it, and so does a run of all tests",
+                path.display()
+            )
         });
         let (line, lines) = channel();
         let (stdout, stderr) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
@@ -256,7 +261,7 @@ impl Program {
         Self { child, stdin, lines }
     }
 
-    /// Waits until it prints a line with this in it.
+    /// Waits for a printed line that contains `part`, and returns it.
     fn wait_for_line(&self, part: &str) -> String {
         let mut before = Vec::new();
         loop {
@@ -287,14 +292,14 @@ fn chat_example_reaches_every_participant() {
     let mut chats = [(); 2].map(|()| Program::start("chat", &[&realm.http, "plaza"]));
     let [first, _] = [0, 1].map(|index: usize| {
         let you = chats[index].wait_for_line("you are ");
-        chats[index].wait_for_line("you hear chat.plaza");
+        chats[index].wait_for_line("subscribed to chat.plaza");
         you.trim_start_matches("you are ").to_owned()
     });
-    chats[0].write_line("hello everybody");
+    chats[0].write_line("hello all");
     for chat in &chats {
-        assert_eq!(chat.wait_for_line("hello"), format!("{first}: hello everybody"));
+        assert_eq!(chat.wait_for_line("hello"), format!("{first}: hello all"));
     }
-    // Nobody writes escapes to the terminal of others.
+    // A message cannot write escape sequences to another terminal.
     chats[0].write_line("\u{1b}[2Jclear\u{7} as\u{9b}31m day");
     for chat in &chats {
         assert_eq!(chat.wait_for_line("clear"), format!("{first}: [2Jclear as31m day"));
@@ -308,14 +313,14 @@ fn chat_example_reaches_every_participant() {
 async fn explorer_example_ignores_non_packets() {
     let realm = Realm::start(&[]);
     let program = Program::start("explorer", &[&realm.http]);
-    program.wait_for_line("in its room");
-    let mut person = SdkClient::start(&realm, Dialect::Archipelago, 20.0).await;
-    person.expect_event("its room", |event| matches!(event, Event::RoomEntered { .. }).then_some(())).await;
-    person.handle.send("no packet".into(), false).await;
+    program.wait_for_line("in the room");
+    let mut sdk = SdkClient::start(&realm, Dialect::Archipelago, 20.0).await;
+    sdk.expect_event("its room", |event| matches!(event, Event::RoomEntered { .. }).then_some(())).await;
+    sdk.handle.send("no packet".into(), false).await;
     let at = rfc4::Position { position_x: 7.0, position_z: 8.0, ..Default::default() };
     let packet = rfc4::Packet { message: Some(rfc4::packet::Message::Position(at)), protocol_version: 100 };
-    person.handle.send(packet.encode_to_vec().into(), false).await;
-    program.wait_for_line(&format!("{} is at 7.0 8.0", person.address));
+    sdk.handle.send(packet.encode_to_vec().into(), false).await;
+    program.wait_for_line(&format!("{} is at 7.0 8.0", sdk.address));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -332,9 +337,9 @@ fn explorer_example_prints_island_and_positions() {
     let realm = Realm::start(&[]);
     let one = Program::start("explorer", &[&realm.http]);
     let me = one.wait_for_line("I am ").trim_start_matches("I am ").to_owned();
-    assert!(one.wait_for_line("island ").ends_with("of 1 people, over ws-room"));
-    one.wait_for_line("in its room, with 0 others");
+    assert!(one.wait_for_line("island ").ends_with("of 1 peers, over ws-room"));
+    one.wait_for_line("in the room, with 0 others");
     let two = Program::start("explorer", &[&realm.http]);
-    two.wait_for_line("in its room, with 1 others");
+    two.wait_for_line("in the room, with 1 others");
     two.wait_for_line(&format!("{me} is at "));
 }

@@ -22,16 +22,16 @@ use crate::{
 };
 
 const GRACE: Duration = Duration::from_secs(1);
-/// Past the grace, on a machine that is busy.
+/// Longer than the grace, on a busy machine.
 const AFTER_GRACE: Duration = Duration::from_secs(3);
 
-/// A realm with these gateways, whose rooms close sockets after a second.
+/// A realm with these gateways. Its rooms close sockets one second after the membership ended.
 async fn realm_with(gateways: &[&str]) -> Cluster {
     let settings = [("ROOMS__GRACE_S", "1"), ("ISLANDS__FLUSH_INTERVAL_MS", "100")];
     Cluster::with_gateways(gateways, &settings).await
 }
 
-/// The island of a session that is at this place.
+/// Sends a position, and returns the assignment.
 async fn island(wire: &mut Wire, x: f32) -> IslandChangedMessage {
     wire.heartbeat(x).await;
     wire.island_changed().await
@@ -57,11 +57,11 @@ async fn older_room_socket_is_closed_after_a_stock_takeover() {
     let mut newer = sign_in(&cluster["two"], &member).await;
     let began = Instant::now();
     let after = island(&mut newer, 1.0).await;
-    assert_eq!(after.island_id, before.island_id, "it stays where it was");
+    assert_eq!(after.island_id, before.island_id, "the peer keeps its island");
     assert_refused(&member, &before).await;
     let (close, _) = room.closed().await;
     assert_eq!(close, Close::Moved);
-    assert!(began.elapsed() > GRACE / 2, "it has the grace to enter anew");
+    assert!(began.elapsed() > GRACE / 2, "the grace allows to enter anew");
     assert_refused(&member, &before).await;
     let left = other_room.next_in_room().await;
     assert!(matches!(&left, ws_packet::Message::PeerLeaveMessage(left) if left.alias == welcome.alias));
@@ -89,7 +89,7 @@ async fn older_room_socket_is_closed_wherever_the_newer_session_is() {
     let cluster = realm_with(&["one", "two"]).await;
     let _others =
         [enter(&cluster["one"], &wallet(), 0.0).await, enter(&cluster["one"], &wallet(), 1.0).await];
-    // Without a position, and so without a room; and in another island.
+    // The newer session has no position, and so no room; or it is in another island.
     for elsewhere in [None, Some(5_000.0)] {
         let member = wallet();
         let mut older = sign_in(&cluster["one"], &member).await;
@@ -132,13 +132,13 @@ async fn resume_secret_keeps_the_room_socket_once() {
     assert!(!first.resumed);
     let before = island(&mut wire, 0.0).await;
     let (mut room, _) = enter_room(&member, &before).await;
-    // The bus reports a session to the other gateway in its own time.
+    // The other gateway receives the session over the bus a moment later.
     sleep(Duration::from_millis(300)).await;
     let (mut wire, second) = sign_in_with_resume_secret(&cluster["two"], &member, &first.resume_secret).await;
     assert!(second.resumed);
     assert_ne!(second.resume_secret, first.resume_secret);
     assert_eq!(island(&mut wire, 0.0).await.island_id, before.island_id);
-    assert!(room.is_silent_for(AFTER_GRACE).await, "it keeps its seat");
+    assert!(room.is_silent_for(AFTER_GRACE).await, "the membership is kept");
     let (_wire, third) = sign_in_with_resume_secret(&cluster["one"], &member, &first.resume_secret).await;
     assert!(!third.resumed, "the secret was used");
     assert_eq!(room.closed().await.0, Close::Moved);
@@ -169,7 +169,7 @@ async fn gateway_started_later_resumes_a_session() {
     let before = island(&mut wire, 0.0).await;
     let (mut room, _) = enter_room(&member, &before).await;
     cluster.run("later", "gateway", &[]);
-    // At once: it waits until the other gateway has reported the session.
+    // The sign-in waits until the other gateway has reported the session.
     let (mut wire, second) =
         sign_in_with_resume_secret(&cluster["later"], &member, &first.resume_secret).await;
     assert!(second.resumed);
@@ -202,7 +202,7 @@ async fn stock_clients_receive_no_extension_fields() {
     assert_eq!((resume_secret.len(), resumed), (0, false));
 }
 
-/// An explorer that stands still, and all that it noticed.
+/// A client that does not move.
 struct SdkClient {
     explorer: Explorer,
     handle: Handle,
@@ -226,12 +226,13 @@ impl SdkClient {
         Self { explorer, handle, address }
     }
 
-    /// What happens until an event that this picks, that one included.
+    /// All events until the first one that `is_last` accepts, including it.
     async fn events_until(&mut self, what: &str, is_last: impl Fn(&Event) -> bool) -> Vec<Event> {
         let mut events = Vec::new();
         let until = async {
             loop {
-                let event = self.explorer.next().await.unwrap_or_else(|| panic!("gone before {what}"));
+                let event =
+                    self.explorer.next().await.unwrap_or_else(|| panic!("the client ended before {what}"));
                 let last = is_last(&event);
                 events.push(event);
                 if last {
@@ -243,7 +244,7 @@ impl SdkClient {
         events
     }
 
-    /// What happens for so long.
+    /// All events for this long.
     async fn events_for(&mut self, time: Duration) -> Vec<Event> {
         let mut events = Vec::new();
         let deadline = Instant::now() + time;
@@ -266,72 +267,72 @@ fn is_assignment(event: &Event) -> bool {
 async fn client_of_a_killed_gateway_resumes_and_keeps_its_room() {
     for dialect in [Dialect::Archipelago, Dialect::Rpc] {
         let mut cluster = realm_with(&["one", "two"]).await;
-        let witness = wallet();
-        let (mut wire, mut room, _) = enter(&cluster["two"], &witness, 0.0).await;
-        let mut walker = SdkClient::start(&cluster, &["one", "two"], dialect, 1.0).await;
-        let entered = walker.events_until("its room", is_entered).await;
-        let Some(Event::RoomEntered { room: stay, alias, .. }) = entered.last() else { panic!() };
+        let observer = wallet();
+        let (mut wire, mut room, _) = enter(&cluster["two"], &observer, 0.0).await;
+        let mut client = SdkClient::start(&cluster, &["one", "two"], dialect, 1.0).await;
+        let entered = client.events_until("its room", is_entered).await;
+        let Some(Event::RoomEntered { room: room_id, alias, .. }) = entered.last() else { panic!() };
         assert!(matches!(room.next_in_room().await, ws_packet::Message::PeerJoinMessage(_)));
         assert!(matches!(wire.next_packet().await, server_packet::Message::JoinIsland(_)));
         sleep(Duration::from_millis(300)).await;
         cluster.kill("one");
-        let back = walker.events_until("its island", is_assignment).await;
+        let back = client.events_until("its island", is_assignment).await;
         assert!(back.contains(&Event::SignedIn), "{back:?}");
-        let after = walker.events_for(AFTER_GRACE).await;
+        let after = client.events_for(AFTER_GRACE).await;
         let is_of_a_room = |event: &&Event| is_entered(event) || matches!(event, Event::RoomLeft { .. });
         assert_eq!(back.iter().chain(&after).find(is_of_a_room), None, "the same socket");
-        assert_eq!(walker.handle.send(vec![7; 4].into(), false).await, [*stay]);
-        let said = room.next_in_room().await;
+        assert_eq!(client.handle.send(vec![7; 4].into(), false).await, [*room_id]);
+        let sent = room.next_in_room().await;
         assert!(
-            matches!(&said, ws_packet::Message::PeerUpdateMessage(update) if update.from_alias == *alias),
-            "{said:?}: neither a leave nor a join before it"
+            matches!(&sent, ws_packet::Message::PeerUpdateMessage(update) if update.from_alias == *alias),
+            "{sent:?}: neither a leave nor a join before it"
         );
         assert!(wire.is_silent_for(Duration::from_millis(200)).await, "nor of the island");
-        walker.handle.leave().await;
+        client.handle.leave().await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn client_that_is_not_resumed_reenters_without_loss() {
     let mut cluster = realm_with(&["one"]).await;
-    let speaker = wallet();
-    let (_wire, mut room, _) = enter(&cluster["one"], &speaker, 0.0).await;
-    let mut walker = SdkClient::start(&cluster, &["one"], Dialect::Archipelago, 1.0).await;
-    let address = walker.address;
-    walker.events_until("its room", is_entered).await;
+    let other = wallet();
+    let (_wire, mut room, _) = enter(&cluster["one"], &other, 0.0).await;
+    let mut client = SdkClient::start(&cluster, &["one"], Dialect::Archipelago, 1.0).await;
+    let address = client.address;
+    client.events_until("its room", is_entered).await;
     assert!(matches!(room.next_in_room().await, ws_packet::Message::PeerJoinMessage(_)));
-    // The gateway forgets all secrets, and no other one knows them.
+    // The gateway loses all secrets, and no other one knows them.
     cluster.kill("one");
     let (stop, stopped) = tokio::sync::watch::channel(false);
-    let handle = walker.handle.clone();
+    let handle = client.handle.clone();
     let talking = tokio::spawn(async move {
-        let mut said = 0_u32;
+        let mut sent = 0_u32;
         while !*stopped.borrow() {
-            handle.send(said.to_be_bytes().to_vec().into(), false).await;
-            room.update(said.to_be_bytes().to_vec(), false).await;
-            said += 1;
+            handle.send(sent.to_be_bytes().to_vec().into(), false).await;
+            room.update(sent.to_be_bytes().to_vec(), false).await;
+            sent += 1;
             sleep(Duration::from_millis(20)).await;
         }
-        (said, room)
+        (sent, room)
     });
     cluster.restart("one");
-    let mut seen = walker.events_until("its room again", is_entered).await;
-    seen.extend(walker.events_for(AFTER_GRACE).await);
+    let mut events = client.events_until("its room again", is_entered).await;
+    events.extend(client.events_for(AFTER_GRACE).await);
     stop.send_replace(true);
-    let (said, mut room) = talking.await.unwrap();
-    seen.extend(walker.events_for(Duration::from_millis(300)).await);
-    let given = seen.iter().filter_map(|event| match event {
+    let (sent, mut room) = talking.await.unwrap();
+    events.extend(client.events_for(Duration::from_millis(300)).await);
+    let delivered = events.iter().filter_map(|event| match event {
         Event::Message { body, .. } => Some(u32::from_be_bytes(body[..].try_into().unwrap())),
         _ => None,
     });
-    let given: Vec<u32> = given.collect();
-    let missing: Vec<u32> = (0..said).filter(|number| !given.contains(number)).collect();
-    assert!(missing.is_empty(), "{missing:?} of {said}");
-    assert_eq!(given, (0..said).collect::<Vec<_>>(), "each once, in order");
-    let stays = seen.iter().filter(|event| is_entered(event)).count();
-    assert_eq!(stays, 1, "it entered anew, once, as {address}");
-    for number in 0..said {
-        assert_eq!(next_update(&mut room).await, number.to_be_bytes(), "of {said}");
+    let delivered: Vec<u32> = delivered.collect();
+    let missing: Vec<u32> = (0..sent).filter(|number| !delivered.contains(number)).collect();
+    assert!(missing.is_empty(), "{missing:?} of {sent}");
+    assert_eq!(delivered, (0..sent).collect::<Vec<_>>(), "each once, in order");
+    let entries = events.iter().filter(|event| is_entered(event)).count();
+    assert_eq!(entries, 1, "it entered the room once more, as {address}");
+    for number in 0..sent {
+        assert_eq!(next_update(&mut room).await, number.to_be_bytes(), "of {sent}");
     }
-    walker.handle.leave().await;
+    client.handle.leave().await;
 }

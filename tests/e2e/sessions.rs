@@ -1,4 +1,4 @@
-//! One session for each wallet, the newest.
+//! Each wallet has one session: the newest, unless configured otherwise.
 
 use std::time::{Duration, SystemTime};
 
@@ -40,7 +40,7 @@ async fn newer_session_kicks_the_older_and_keeps_the_island() {
     assert_eq!((close, reason.as_str()), (Close::NewSession, Close::NewSession.reason()));
     assert!(!close.should_reconnect());
     drop(older);
-    // The first heartbeat is answered although the island is the old one, and only the first.
+    // Only the first heartbeat causes an assignment, although the island is the same.
     newer.heartbeat(0.0).await;
     let again = newer.island_changed().await;
     assert_eq!((again.island_id, again.from_island_id), (island, None));
@@ -85,7 +85,8 @@ async fn peer_back_within_the_window_rejoins_its_island() {
     let (_wire, _room, _) = enter(&realm, &one, 0.0).await;
     let (wire, room, _) = enter(&realm, &two, 10.0).await;
     drop((wire, room));
-    eventually("gone", async || realm.metric("dcl_archipelago_peers_count").await == 1.0).await;
+    eventually("the membership ends", async || realm.metric("dcl_archipelago_peers_count").await == 1.0)
+        .await;
     let (_again, _room, welcome) = enter(&realm, &two, 10.0).await;
     assert!(welcome.peer_identities.values().any(|address| *address == one.address().to_string()));
 }
@@ -96,7 +97,7 @@ async fn sockets_that_do_not_answer_pings_are_closed() {
     let (wire, room, _) = enter(&realm, &wallet(), 0.0).await;
     assert_eq!(realm.metric("atoll_gateway_sockets").await, 1.0);
     assert_eq!(realm.metric("atoll_rooms_sockets").await, 1.0);
-    // Nobody reads them, so nobody answers; but they are open.
+    // The sockets are open, but the test does not read them, so it answers no ping.
     eventually("both are closed", async || {
         realm.metric("explorer_bff_connected_users").await == 0.0
             && realm.metric("dcl_ws_rooms_connections").await == 0.0
@@ -169,7 +170,7 @@ async fn room_token_of_an_older_session_is_refused() {
     assert!(room.is_silent_for(Duration::from_millis(300)).await);
 }
 
-/// Who joined (or left) which island.
+/// Whether a member joined (or left), the island, and the member.
 fn member(packet: server_packet::Message) -> (bool, String, String) {
     match packet {
         server_packet::Message::JoinIsland(JoinIslandMessage { island_id, peer_id }) => {
@@ -186,42 +187,42 @@ fn member(packet: server_packet::Message) -> (bool, String, String) {
 async fn members_are_notified_of_joins_and_leaves() {
     let realm = Realm::start(&[]);
     let two = wallet();
-    // Two stay, so that theirs is the larger part and keeps the island.
+    // Two peers stay, so that theirs is the larger part and keeps the island.
     let mut other = sign_in(&realm, &wallet()).await;
     other.heartbeat(0.0).await;
     other.island_changed().await;
-    let mut stays = sign_in(&realm, &wallet()).await;
-    stays.heartbeat(0.0).await;
-    let island = stays.island_changed().await.island_id;
-    let mut comes = sign_in(&realm, &two).await;
-    comes.heartbeat(10.0).await;
-    let change = comes.island_changed().await;
-    // Who comes is told of all at once, who stays of who comes.
+    let mut earlier = sign_in(&realm, &wallet()).await;
+    earlier.heartbeat(0.0).await;
+    let island = earlier.island_changed().await.island_id;
+    let mut newcomer = sign_in(&realm, &two).await;
+    newcomer.heartbeat(10.0).await;
+    let change = newcomer.island_changed().await;
+    // The new member receives all members at once, the earlier ones a join.
     assert_eq!((change.island_id.as_str(), change.peers.len()), (island.as_str(), 3));
-    let who = two.address().to_string();
-    assert_eq!(member(stays.next_packet().await), (true, island.clone(), who.clone()));
-    comes.heartbeat(2_000.0).await;
-    assert_ne!(comes.island_changed().await.island_id, island);
-    assert_eq!(member(stays.next_packet().await), (false, island.clone(), who.clone()));
-    comes.heartbeat(10.0).await;
-    assert_eq!(comes.island_changed().await.island_id, island);
-    assert_eq!(member(stays.next_packet().await), (true, island.clone(), who.clone()));
-    drop(comes);
-    assert_eq!(member(stays.next_packet().await), (false, island, who));
-    assert!(stays.is_silent_for(Duration::from_millis(600)).await);
+    let member_address = two.address().to_string();
+    assert_eq!(member(earlier.next_packet().await), (true, island.clone(), member_address.clone()));
+    newcomer.heartbeat(2_000.0).await;
+    assert_ne!(newcomer.island_changed().await.island_id, island);
+    assert_eq!(member(earlier.next_packet().await), (false, island.clone(), member_address.clone()));
+    newcomer.heartbeat(10.0).await;
+    assert_eq!(newcomer.island_changed().await.island_id, island);
+    assert_eq!(member(earlier.next_packet().await), (true, island.clone(), member_address.clone()));
+    drop(newcomer);
+    assert_eq!(member(earlier.next_packet().await), (false, island, member_address));
+    assert!(earlier.is_silent_for(Duration::from_millis(600)).await);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn member_notifications_can_be_turned_off() {
     let realm = Realm::start(&[("GATEWAY__TELL_MEMBERS", "false")]);
-    let mut stays = sign_in(&realm, &wallet()).await;
-    stays.heartbeat(0.0).await;
-    stays.island_changed().await;
-    let mut comes = sign_in(&realm, &wallet()).await;
-    comes.heartbeat(10.0).await;
-    assert_eq!(comes.island_changed().await.peers.len(), 2);
-    drop(comes);
-    assert!(stays.is_silent_for(Duration::from_millis(600)).await);
+    let mut earlier = sign_in(&realm, &wallet()).await;
+    earlier.heartbeat(0.0).await;
+    earlier.island_changed().await;
+    let mut newcomer = sign_in(&realm, &wallet()).await;
+    newcomer.heartbeat(10.0).await;
+    assert_eq!(newcomer.island_changed().await.peers.len(), 2);
+    drop(newcomer);
+    assert!(earlier.is_silent_for(Duration::from_millis(600)).await);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -245,7 +246,7 @@ async fn keep_oldest_refuses_newer_sessions_in_both_dialects() {
     assert_eq!(caller.wire.closed().await.0, Close::AlreadySignedIn);
     oldest.heartbeat(500.0).await;
     drop(oldest);
-    eventually("gone", async || realm.metric("explorer_bff_connected_users").await == 0.0).await;
+    eventually("the session ends", async || realm.metric("explorer_bff_connected_users").await == 0.0).await;
     sign_in(&realm, &wallet).await;
 }
 

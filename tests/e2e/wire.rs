@@ -1,4 +1,4 @@
-//! Clients that speak the wire themselves, byte by byte if they like.
+//! Test clients that use the wire protocol directly, without the SDK.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -23,13 +23,13 @@ use tokio_tungstenite::{
 
 use crate::realm_process::Realm;
 
-/// Long enough for a busy machine.
+/// The timeout of test steps, long enough for a busy machine.
 pub(crate) const TEST_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// A WebSocket.
+/// A WebSocket client.
 pub(crate) struct Wire(
     pub(crate) WebSocketStream<MaybeTlsStream<TcpStream>>,
-    /// What came and was not asked for yet.
+    /// Messages that arrived and were not read yet.
     VecDeque<Vec<u8>>,
 );
 
@@ -42,7 +42,7 @@ impl Wire {
         Self::new(timeout(TEST_TIMEOUT, connect_async(url)).await.unwrap().unwrap().0)
     }
 
-    /// Opens a socket and offers subprotocols; gives the one that was chosen.
+    /// Opens a socket and offers subprotocols; returns the chosen one.
     pub(crate) async fn open_with_subprotocols(url: &str, subprotocols: &str) -> (Self, Option<String>) {
         let mut request = url.into_client_request().unwrap();
         request.headers_mut().insert("sec-websocket-protocol", subprotocols.parse().unwrap());
@@ -97,7 +97,7 @@ impl Wire {
         self.send(WsPacket { message: Some(message) }.encode_to_vec()).await;
     }
 
-    /// The next binary message; panics on a close, with what it said.
+    /// The next binary message; panics on a close, with its reason.
     pub(crate) async fn next(&mut self) -> Vec<u8> {
         if let Some(bytes) = self.1.pop_front() {
             return bytes;
@@ -122,7 +122,7 @@ impl Wire {
         WsPacket::decode(&self.next().await[..]).unwrap().message.unwrap()
     }
 
-    /// Whether no packet is there to be read for so long. One that is stays.
+    /// Whether no packet arrives for this long. A packet that does is kept for the next read.
     pub(crate) async fn is_quiet_for(&mut self, time: Duration) -> bool {
         let deadline = tokio::time::Instant::now() + time;
         loop {
@@ -151,7 +151,7 @@ impl Wire {
         pings
     }
 
-    /// Whether nothing comes for so long.
+    /// Whether no message arrives for this long. A message that does is discarded.
     pub(crate) async fn is_silent_for(&mut self, time: Duration) -> bool {
         let message = async {
             loop {
@@ -164,7 +164,7 @@ impl Wire {
         timeout(time, message).await.is_err()
     }
 
-    /// Reads on until the server closes, and gives what it said.
+    /// Reads until the server closes, and returns the close code and reason.
     pub(crate) async fn closed(&mut self) -> (Close, String) {
         let close = async {
             loop {
@@ -176,7 +176,7 @@ impl Wire {
             }
         };
         let frame = timeout(TEST_TIMEOUT, close).await.expect("a close in time");
-        // The answer to the close goes out with the next read.
+        // The next read sends the answer to the close.
         let _ = timeout(Duration::from_millis(100), self.0.next()).await;
         let close = Close::from_code(frame.code.into()).expect("a code of the table");
         (close, frame.reason.as_str().to_owned())
@@ -186,7 +186,7 @@ impl Wire {
         self.request_challenge_with(wallet, &[]).await
     }
 
-    /// Asks for a challenge, and says what it can join.
+    /// Requests a challenge, and announces these transports.
     async fn request_challenge_with(&mut self, wallet: &Wallet, transports: &[&str]) -> String {
         let address = wallet.address().to_string();
         let transports = transports.iter().map(|&name| name.to_owned()).collect();
@@ -207,13 +207,13 @@ impl Wire {
         self.send_position(x, 0.0).await;
     }
 
-    /// Says where it is.
+    /// Sends a heartbeat with this position.
     pub(crate) async fn send_position(&mut self, x: f32, z: f32) {
         let position = Some(Position::new(x, 1.0, z).into());
         self.send_packet(client_packet::Message::Heartbeat(Heartbeat { position, desired_room: None })).await;
     }
 
-    /// The next change of island, past who joined or left the one before.
+    /// The next assignment; joins and leaves before it are skipped.
     pub(crate) async fn island_changed(&mut self) -> IslandChangedMessage {
         loop {
             match self.next_packet().await {
@@ -224,7 +224,7 @@ impl Wire {
         }
     }
 
-    /// Says who it is to a room.
+    /// Identifies itself to a room.
     pub(crate) async fn identify(&mut self, wallet: &Wallet) {
         let address = wallet.address().to_string();
         self.send_room_packet(ws_packet::Message::PeerIdentification(WsIdentification { address })).await;
@@ -237,20 +237,20 @@ impl Wire {
         }
     }
 
-    /// Says something to a room.
+    /// Sends a message to a room.
     pub(crate) async fn update(&mut self, body: Vec<u8>, unreliable: bool) {
-        // Aliases are the server's: what a client claims is overwritten.
+        // The server sets the alias; it overwrites the client's value.
         let update = WsPeerUpdate { from_alias: 4_000_000, body: body.into(), unreliable };
         self.send_room_packet(ws_packet::Message::PeerUpdateMessage(update)).await;
     }
 }
 
-/// A socket that is signed in.
+/// Opens a socket and signs in.
 pub(crate) async fn sign_in(realm: &Realm, wallet: &Wallet) -> Wire {
     sign_in_with(realm, wallet, &[]).await
 }
 
-/// The same, of a client that says what it can join.
+/// The same, with these transports announced.
 pub(crate) async fn sign_in_with(realm: &Realm, wallet: &Wallet, transports: &[&str]) -> Wire {
     let mut wire = Wire::open(&realm.socket()).await;
     let challenge = wire.request_challenge_with(wallet, transports).await;
@@ -262,7 +262,7 @@ pub(crate) async fn sign_in_with(realm: &Realm, wallet: &Wallet, transports: &[&
     wire
 }
 
-/// Signs in a client that announces extensions, and presents this secret.
+/// Signs in a client that announces extensions, and presents this resume secret.
 pub(crate) async fn sign_in_with_resume_secret(
     realm: &Realm,
     wallet: &Wallet,
@@ -288,7 +288,7 @@ pub(crate) fn room_url(change: &IslandChangedMessage) -> String {
     connection.room_url().unwrap()
 }
 
-/// A socket in the room of its island, at this place.
+/// Signs in at this position, and enters the room of the island.
 pub(crate) async fn enter(realm: &Realm, wallet: &Wallet, x: f32) -> (Wire, Wire, WsWelcome) {
     let mut wire = sign_in(realm, wallet).await;
     wire.heartbeat(x).await;
@@ -297,7 +297,7 @@ pub(crate) async fn enter(realm: &Realm, wallet: &Wallet, x: f32) -> (Wire, Wire
     (wire, room, welcome)
 }
 
-/// The room that a wallet is sent to, and its welcome.
+/// Enters the assigned room; returns the socket and the welcome.
 pub(crate) async fn enter_room(wallet: &Wallet, change: &IslandChangedMessage) -> (Wire, WsWelcome) {
     let mut room = Wire::open(&room_url(change)).await;
     room.identify(wallet).await;
@@ -305,7 +305,7 @@ pub(crate) async fn enter_room(wallet: &Wallet, change: &IslandChangedMessage) -
     (room, welcome)
 }
 
-/// The next thing that somebody else says in a room.
+/// The body of the next message of another member.
 pub(crate) async fn next_update(room: &mut Wire) -> Vec<u8> {
     loop {
         match room.next_in_room().await {

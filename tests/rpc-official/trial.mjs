@@ -1,4 +1,4 @@
-// Calls every procedure of a gateway with the official client, and checks what comes back.
+// Calls every procedure of a gateway with the official client, and checks the responses.
 import assert from 'node:assert/strict'
 import { createRequire } from 'node:module'
 import { Wallet } from 'ethers'
@@ -16,14 +16,14 @@ const { CommsServiceDefinition } = bff('comms_service')
 const { Heartbeat } = bff('comms_director_service')
 const { IslandChangedMessage, JoinIslandMessage } = require('@dcl/protocol/out-js/decentraland/kernel/comms/v3/archipelago.gen')
 
-// Whatever does not come is not waited for.
+// A deadline for the whole run.
 setTimeout(() => (console.error('not in time'), process.exit(1)), 60_000).unref()
 
 const realm = process.argv[2] ?? 'http://127.0.0.1:5000'
 const text = (bytes) => new TextDecoder().decode(bytes)
 const bytes = (said) => new TextEncoder().encode(said)
-const told = (what, came) => console.log(`${what.padEnd(46)} ${came}`)
-// A token is nobody's business.
+const report = (label, result) => console.log(`${label.padEnd(46)} ${result}`)
+// The output must not contain tokens.
 const public_part = (connection) => connection.split('?')[0]
 
 async function first(stream) {
@@ -31,8 +31,8 @@ async function first(stream) {
   return value
 }
 
-async function refused(what, call) {
-  await assert.rejects(call, (error) => (told(what, error.message), /RemoteError/.test(error.message)))
+async function refused(label, call) {
+  await assert.rejects(call, (error) => (report(label, error.message), /RemoteError/.test(error.message)))
 }
 
 async function connect(about) {
@@ -54,7 +54,7 @@ async function signIn(about, wallet) {
   ]
   const welcome = await auth.authenticate({ authChainJson: JSON.stringify(chain) })
   assert.equal(welcome.peerId, address)
-  told('GetChallenge, Authenticate', `${address.slice(0, 8)}… alreadyConnected=${alreadyConnected} ${welcome.availableModules}`)
+  report('GetChallenge, Authenticate', `${address.slice(0, 8)}… alreadyConnected=${alreadyConnected} ${welcome.availableModules}`)
   return {
     address, port, closed, auth, socket, alreadyConnected,
     director: loadService(port, CommsDirectorServiceDefinition),
@@ -77,7 +77,7 @@ const commands = one.director.getCommsCommands({})
 const command = first(commands)
 await one.director.sendHeartbeat({ position: { x: 8, y: 0, z: 8 } })
 const adapter = (await command).command.setCommsAdapter.connectionString
-told('SendHeartbeat, GetCommsCommands', public_part(adapter))
+report('SendHeartbeat, GetCommsCommands', public_part(adapter))
 
 const islandId = public_part(adapter).split('/').pop()
 const joins = first(one.topics.systemSubscription({ topic: `island.${islandId}.peer_join` }))
@@ -87,24 +87,24 @@ const changed = first(island)
 const position = { x: 9, y: 0, z: 8 }
 await two.topics.publishToTopic({ topic: 'heartbeat', payload: Heartbeat.encode({ position }).finish() })
 const change = IslandChangedMessage.decode((await changed).payload)
-told('topic heartbeat, <own address>.island_changed', `${change.islandId} ${public_part(change.connStr)}`)
+report('topic heartbeat, <own address>.island_changed', `${change.islandId} ${public_part(change.connStr)}`)
 assert.equal(public_part(change.connStr), public_part(adapter))
 const joined = JoinIslandMessage.decode((await joins).payload)
-told('system topic island.<id>.peer_join', `${joined.peerId.slice(0, 8)}… joined ${joined.islandId}`)
+report('system topic island.<id>.peer_join', `${joined.peerId.slice(0, 8)}… joined ${joined.islandId}`)
 assert.equal(joined.peerId, two.address)
 
 const offers = first(two.topics.peerSubscription({ topic: `${two.address}.offer` }))
-// The answer to the publication of another subscription's call: both are in place then.
-await two.topics.publishToTopic({ topic: 'nobody.listens', payload: bytes('') })
+// The response to this call follows the subscription on the same connection: both are in place then.
+await two.topics.publishToTopic({ topic: 'no.subscriber', payload: bytes('') })
 const { ok } = await one.topics.publishToTopic({ topic: `${two.address}.offer`, payload: bytes('sdp') })
 const offer = await offers
-told('TopicsService: PublishToTopic to a mailbox', `ok=${ok} ${offer.sender.slice(0, 8)}… says ${text(offer.payload)}`)
+report('TopicsService: PublishToTopic to a mailbox', `ok=${ok} ${offer.sender.slice(0, 8)}… says ${text(offer.payload)}`)
 assert.equal(offer.sender, one.address)
 const knock = first(two.topics.peerSubscription({ topic: 'messageBus.scene.urn%3Aa.door' }))
-await two.topics.publishToTopic({ topic: 'nobody.listens', payload: bytes('') })
+await two.topics.publishToTopic({ topic: 'no.subscriber', payload: bytes('') })
 await one.topics.publishToTopic({ topic: 'messageBus.scene.urn:a.door', payload: bytes('knock') })
 const { topic, sender, payload } = await knock
-told("TopicsService: a scene's topic", `${topic} ${sender.slice(0, 8)}… says ${text(payload)}`)
+report("TopicsService: a scene's topic", `${topic} ${sender.slice(0, 8)}… says ${text(payload)}`)
 assert.equal(sender, one.address)
 await refused("TopicsService: another's mailbox", () => first(one.topics.peerSubscription({ topic: `${two.address}.offer` })))
 await refused('TopicsService: not a topic', () => one.topics.publishToTopic({ topic: 'a..b', payload: bytes('') }))
@@ -116,19 +116,19 @@ for await (const message of two.comms.getPeerMessages(subscription)) {
   heard.push(text(message.payload))
   if (heard.length === 3) break
 }
-told('CommsService: subscribe, publish, get', heard.join(' '))
+report('CommsService: subscribe, publish, get', heard.join(' '))
 assert.deepEqual(heard, ['one', 'two', 'three'])
-told('CommsService: UnsubscribeToPeerMessages', `ok=${(await two.comms.unsubscribeToPeerMessages(subscription)).ok}`)
+report('CommsService: UnsubscribeToPeerMessages', `ok=${(await two.comms.unsubscribeToPeerMessages(subscription)).ok}`)
 const system = await two.comms.subscribeToSystemMessages({ topic: 'news' })
 const silent = two.comms.getSystemMessages(system)[Symbol.asyncIterator]().next()
-told('CommsService: UnsubscribeToSystemMessages', `ok=${(await two.comms.unsubscribeToSystemMessages(system)).ok}`)
+report('CommsService: UnsubscribeToSystemMessages', `ok=${(await two.comms.unsubscribeToSystemMessages(system)).ok}`)
 await refused('CommsService: GetSystemMessages of none', () => first(two.comms.getSystemMessages({ subscriptionId: 99 })))
 void silent.catch(() => {})
 
 const goodbye = one.auth.getDisconnectionMessage({})
 const newer = await signIn(about, alice)
 assert.equal(newer.alreadyConnected, true)
-told('GetDisconnectionMessage', JSON.stringify(await goodbye))
-told('the older socket closed', (await one.closed).join(' '))
+report('GetDisconnectionMessage', JSON.stringify(await goodbye))
+report('the older socket closed', (await one.closed).join(' '))
 for (const { socket } of [two, newer]) socket.close()
-console.log('all as it should be')
+console.log('all checks passed')

@@ -1,4 +1,4 @@
-//! The director that leads dies, or stands still for a while.
+//! The leading director is killed, or frozen for a while.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use super::{
 };
 use crate::realm_process::eventually;
 
-/// Somebody comes, and is given an island that is none of these.
+/// A new peer signs in, and is assigned an island that is none of these.
 async fn assert_newcomer_gets_a_new_island(
     scene: &mut TestRealm,
     old: &std::collections::BTreeSet<String>,
@@ -24,12 +24,12 @@ async fn assert_newcomer_gets_a_new_island(
     let place = scene.next_position();
     let mark = Instant::now();
     let newcomer = Observer::start(&scene.cluster, &super::test_realm::GATEWAYS, place).await;
-    let told = |seen: &Observed| match seen {
+    let assigned = |event: &Observed| match event {
         Observed::Assigned { island, .. } => Some(island.to_string()),
         _ => None,
     };
-    let (_, island) = newcomer.first_event("an island", mark, told).await;
-    assert!(!old.contains(&island), "{island} is an island of before");
+    let (_, island) = newcomer.first_event("an island", mark, assigned).await;
+    assert!(!old.contains(&island), "{island} existed before");
     newcomer
 }
 
@@ -54,7 +54,7 @@ async fn standby_takes_over_unnoticed_from_a_killed_leader() {
             sleep(Duration::from_secs(1)).await;
             scene.cluster.kill(leader);
             scene.cluster.restart(leader);
-            // And the new leader, while the old one has hardly begun to listen.
+            // Kills the new leader too, while the old one has only just subscribed.
             sleep(Duration::from_secs(1)).await;
             let again = Instant::now();
             scene.cluster.kill(standby);
@@ -64,7 +64,7 @@ async fn standby_takes_over_unnoticed_from_a_killed_leader() {
         }
         sleep(TWO_HEARTBEATS).await;
         assert_undisturbed(&group, mark);
-        table.count("changes of island told to who stood still", times, most_moves(&group, mark) as f64);
+        table.count("assignment changes of observers", times, most_moves(&group, mark) as f64);
         assert!(longest_silence(&group, mark) < max_silence());
         scene.assert_recovered(&group).await;
     }
@@ -95,17 +95,17 @@ async fn frozen_leader_is_deposed_and_stays_passive() {
         }
         sleep(TWO_HEARTBEATS).await;
         table.count(
-            "messages of whom it deposed, dropped so far",
+            "messages of deposed leaders dropped so far",
             times,
             scene.deposed_messages_dropped().await,
         );
-        // Whoever was deposed stands by.
-        eventually("the new one leads, and it alone", async || {
+        // The deposed director becomes the standby.
+        eventually("only the new director leads", async || {
             scene.leads(leader).await && !scene.leads(standby).await
         })
         .await;
         assert_undisturbed(&group, mark);
-        table.count("changes of island told to who stood still", times, most_moves(&group, mark) as f64);
+        table.count("assignment changes of observers", times, most_moves(&group, mark) as f64);
         assert!(longest_silence(&group, mark) < max_silence());
         scene.assert_recovered(&group).await;
     }

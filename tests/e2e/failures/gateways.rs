@@ -1,4 +1,4 @@
-//! A gateway dies.
+//! A gateway is killed.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ async fn sessions_of_a_killed_gateway_move_and_keep_their_island() {
     let mut scene = TestRealm::start(12, &[]).await;
     let mut table = Table::new("gateway killed");
     for times in trials() {
-        // Every other stands at the first gateway, and the rest at the second.
+        // Every other observer is connected to the first gateway, and the rest to the second.
         let group = scene.add_group().await;
         let (lost, others): (Vec<_>, Vec<_>) =
             group.into_iter().enumerate().partition(|(index, _)| index % 2 == 0);
@@ -33,17 +33,20 @@ async fn sessions_of_a_killed_gateway_move_and_keep_their_island() {
             sleep(Duration::from_secs(2)).await;
             scene.cluster.kill(GATEWAYS[0]);
         }
-        for witness in &lost {
-            let told = |seen: &Observed| matches!(seen, Observed::Assigned { .. }).then_some(());
-            let (back, ()) = witness.first_event("its island", mark, told).await;
+        for observer in &lost {
+            let assigned = |event: &Observed| matches!(event, Observed::Assigned { .. }).then_some(());
+            let (back, ()) = observer.first_event("its island", mark, assigned).await;
             assert!(back < RECOVERY_LIMIT, "back after {back:?}");
             table.add("seconds until back in the island", times, back);
         }
         sleep(TWO_HEARTBEATS).await;
-        for witness in &lost {
-            assert_eq!(witness.last_assignment(), island, "it keeps its island");
-            let rooms = |seen: &Observed| matches!(seen, Observed::Entered { .. } | Observed::Left(_));
-            assert!(!witness.since(mark).iter().any(|(_, seen)| rooms(seen)), "and its seat in the room");
+        for observer in &lost {
+            assert_eq!(observer.last_assignment(), island, "it keeps its island");
+            let rooms = |event: &Observed| matches!(event, Observed::Entered { .. } | Observed::Left(_));
+            assert!(
+                !observer.since(mark).iter().any(|(_, event)| rooms(event)),
+                "and its membership in the room"
+            );
         }
         assert_undisturbed(&others, mark);
         scene.cluster.restart(GATEWAYS[0]);

@@ -1,4 +1,4 @@
-//! People who stand still, talk, and write down all that they are told.
+//! Observers: clients that do not move, publish, and record all events.
 
 use std::{
     sync::{Arc, Mutex},
@@ -13,7 +13,7 @@ use tokio::{
 
 use crate::{cluster::Cluster, wire::TEST_TIMEOUT};
 
-/// An explorer that stands still, until it is dropped.
+/// A client that does not move, until it is dropped.
 pub(crate) struct Observer {
     pub(crate) address: Address,
     handle: Handle,
@@ -23,21 +23,21 @@ pub(crate) struct Observer {
 
 type EventLog = Arc<Mutex<Vec<(Instant, Observed)>>>;
 
-/// What it noticed.
+/// An event that an observer recorded.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Observed {
     SignedIn,
-    /// Of its island; the URL is that of the room, without the token.
+    /// It was assigned an island; the URL is that of the room, without the token.
     Assigned {
         island: IslandId,
         url: String,
     },
-    /// Somebody joined its island, or left it.
+    /// Another member joined or left its island.
     IslandMemberChanged,
     Entered {
         url: String,
     },
-    /// Somebody came into its room, or went.
+    /// Another member entered or left its room.
     RoomMemberChanged,
     Received(Address),
     /// It left a room.
@@ -45,11 +45,11 @@ pub(crate) enum Observed {
     Closed(Disconnect),
 }
 
-/// How often it says something.
+/// The interval of its room messages.
 const SEND_INTERVAL: Duration = Duration::from_millis(100);
 
 impl Observer {
-    /// Somebody who goes to the gateway of this name first.
+    /// Starts an observer at this x coordinate. It prefers the first of these gateways.
     pub(crate) async fn start(cluster: &Cluster, gateways: &[&str], x: f32) -> Self {
         let url = |name: &&str| format!("{}/archipelago/ws", cluster[name].ws);
         let others = gateways[1..].iter().map(url).collect();
@@ -57,62 +57,64 @@ impl Observer {
         let identity = client::guest().unwrap();
         let address = identity.address();
         let explorer = Explorer::start(Settings::new(gateway), identity);
-        let (handle, diary, at) = (explorer.handle(), EventLog::default(), Position::new(x, 0.0, 0.0));
-        tokio::spawn(record_events(explorer, diary.clone()));
+        let (handle, events, at) = (explorer.handle(), EventLog::default(), Position::new(x, 0.0, 0.0));
+        tokio::spawn(record_events(explorer, events.clone()));
         let talking = tokio::spawn(publish_and_heartbeat(handle.clone(), at));
-        Self { address, handle, events: diary, talking }
+        Self { address, handle, events: events, talking }
     }
 
-    /// What it noticed since then, but for what it heard, with the times.
+    /// All events since then with their times, without received messages.
     pub(crate) fn since(&self, mark: Instant) -> Vec<(Instant, Observed)> {
-        let diary = self.events.lock().unwrap();
-        let news = diary.iter().filter(|(at, seen)| *at >= mark && !matches!(seen, Observed::Received(_)));
-        news.cloned().collect()
+        let events = self.events.lock().unwrap();
+        let events_since =
+            events.iter().filter(|(at, event)| *at >= mark && !matches!(event, Observed::Received(_)));
+        events_since.cloned().collect()
     }
 
-    /// How often it was assigned another island or room since then. A node that restarts sends new strings for the
-    /// rooms that it has: those are no moves.
+    /// How often it was assigned another island or room since then. A restarted node publishes new
+    /// connection strings for its rooms: those are no moves.
     pub(crate) fn moves_since(&self, mark: Instant) -> usize {
-        let diary = self.events.lock().unwrap();
-        let mut places: Vec<_> =
-            diary.iter().filter(|(_, seen)| matches!(seen, Observed::Assigned { .. })).collect();
-        places.dedup_by(|(_, later), (_, earlier)| later == earlier);
-        places.iter().filter(|(at, _)| *at >= mark).count()
+        let events = self.events.lock().unwrap();
+        let mut assignments: Vec<_> =
+            events.iter().filter(|(_, event)| matches!(event, Observed::Assigned { .. })).collect();
+        assignments.dedup_by(|(_, later), (_, earlier)| later == earlier);
+        assignments.iter().filter(|(at, _)| *at >= mark).count()
     }
 
-    /// The first thing since then that this picks, once it is there, and how long after.
+    /// Waits for the first event since then that `pick` accepts; returns its delay and the picked
+    /// value.
     pub(crate) async fn first_event<T>(
         &self,
         what: &str,
         mark: Instant,
         pick: impl Fn(&Observed) -> Option<T>,
     ) -> (Duration, T) {
-        let seen = async {
+        let event = async {
             loop {
-                let picked = self.since(mark).iter().find_map(|(at, seen)| Some((*at - mark, pick(seen)?)));
+                let picked = self.since(mark).iter().find_map(|(at, event)| Some((*at - mark, pick(event)?)));
                 match picked {
                     Some(picked) => return picked,
                     None => sleep(Duration::from_millis(10)).await,
                 }
             }
         };
-        let seen = timeout(2 * TEST_TIMEOUT, seen).await;
-        seen.unwrap_or_else(|_| panic!("not in time: {what}; seen: {:#?}", self.since(mark)))
+        let event = timeout(2 * TEST_TIMEOUT, event).await;
+        event.unwrap_or_else(|_| panic!("not in time: {what}; seen: {:#?}", self.since(mark)))
     }
 
-    /// The island and the room of which it was last told.
+    /// The island and the room URL of its last assignment.
     pub(crate) fn last_assignment(&self) -> Option<(IslandId, String)> {
-        let diary = self.events.lock().unwrap();
-        diary.iter().rev().find_map(|(_, seen)| match seen {
+        let events = self.events.lock().unwrap();
+        events.iter().rev().find_map(|(_, event)| match event {
             Observed::Assigned { island, url } => Some((island.clone(), url.clone())),
             _ => None,
         })
     }
 
-    /// The longest time since then in which it did not hear somebody.
+    /// The longest time since then in which it received nothing of this address.
     pub(crate) fn longest_silence(&self, mark: Instant, of: Address) -> Duration {
-        let diary = self.events.lock().unwrap();
-        let heard = diary.iter().filter(|(at, seen)| *at >= mark && *seen == Observed::Received(of));
+        let events = self.events.lock().unwrap();
+        let heard = events.iter().filter(|(at, event)| *at >= mark && *event == Observed::Received(of));
         let times: Vec<Instant> =
             [mark].into_iter().chain(heard.map(|(at, _)| *at)).chain([Instant::now()]).collect();
         times.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or_default()
@@ -127,9 +129,9 @@ impl Drop for Observer {
     }
 }
 
-async fn record_events(mut explorer: Explorer, diary: EventLog) {
+async fn record_events(mut explorer: Explorer, events: EventLog) {
     while let Some(event) = explorer.next().await {
-        let seen = match event {
+        let event = match event {
             Event::SignedIn => Observed::SignedIn,
             Event::IslandChanged { island, connection, .. } => {
                 let url = connection.to_string().split('?').next().unwrap_or_default().to_owned();
@@ -143,7 +145,7 @@ async fn record_events(mut explorer: Explorer, diary: EventLog) {
             Event::RoomLeft { reason: ended, .. } => Observed::Left(ended),
             Event::Disconnected { reason, .. } => Observed::Closed(reason),
         };
-        diary.lock().unwrap().push((Instant::now(), seen));
+        events.lock().unwrap().push((Instant::now(), event));
     }
 }
 

@@ -1,4 +1,4 @@
-//! A room node dies.
+//! A room node is killed.
 
 use std::time::Duration;
 
@@ -33,19 +33,19 @@ async fn islands_of_a_killed_room_node_move_to_the_other() {
             sleep(Duration::from_secs(2)).await;
             scene.cluster.kill(node);
         }
-        for witness in &group {
-            let elsewhere = |seen: &Observed| match seen {
+        for observer in &group {
+            let moved = |event: &Observed| match event {
                 Observed::Assigned { island, url: other } if *other != url => Some(island.clone()),
                 _ => None,
             };
-            let (told, there) = witness.first_event("another node", mark, elsewhere).await;
+            let (assigned, there) = observer.first_event("another node", mark, moved).await;
             assert_eq!(there, island, "the island keeps its id");
-            assert!(told < RECOVERY_LIMIT, "told after {told:?}");
-            table.add("seconds until told elsewhere", times, told);
-            let entered = |seen: &Observed| {
-                matches!(seen, Observed::Entered { url: other } if *other != url).then_some(())
+            assert!(assigned < RECOVERY_LIMIT, "assigned after {assigned:?}");
+            table.add("seconds until assigned another node", times, assigned);
+            let entered = |event: &Observed| {
+                matches!(event, Observed::Entered { url: other } if *other != url).then_some(())
             };
-            let (back, ()) = witness.first_event("the other room", mark, entered).await;
+            let (back, ()) = observer.first_event("the other room", mark, entered).await;
             assert!(back < RECOVERY_LIMIT, "back after {back:?}");
             table.add("seconds until back in a room", times, back);
         }
@@ -53,8 +53,8 @@ async fn islands_of_a_killed_room_node_move_to_the_other() {
         scene.cluster.ready().await;
         sleep(TWO_HEARTBEATS).await;
         let moves = most_moves(&group, mark);
-        table.count("moves of one person", times, moves as f64);
-        assert_eq!(moves, 1, "nobody moves more than once");
+        table.count("moves of one peer", times, moves as f64);
+        assert_eq!(moves, 1, "a peer moved more than once");
         scene.assert_recovered(&group).await;
     }
     scene.finish().await;
@@ -63,7 +63,7 @@ async fn islands_of_a_killed_room_node_move_to_the_other() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn members_get_new_connection_strings_when_a_node_restarts() {
-    // The old strings have expired by then, and the new process knows no member.
+    // The old connection strings have expired by then, and the new process knows no member.
     let mut cluster = Cluster::start(&[("ROOMS__TOKEN_TTL_S", "3")]);
     for role in ["director", "gateway", "rooms"] {
         cluster.run(role, role, &[]);

@@ -1,4 +1,4 @@
-//! What the trials measured.
+//! The table of measurements of all trials.
 
 use std::{fmt::Write, io::Write as _, time::Duration};
 
@@ -15,24 +15,24 @@ impl Table {
         Self { failure, columns: Vec::new() }
     }
 
-    /// A time was measured.
-    pub(crate) fn add(&mut self, what: &'static str, times: Repetition, measured: Duration) {
-        self.count(what, times, measured.as_secs_f64());
+    /// Adds a duration.
+    pub(crate) fn add(&mut self, label: &'static str, times: Repetition, measured: Duration) {
+        self.count(label, times, measured.as_secs_f64());
     }
 
-    /// Something was counted.
-    pub(crate) fn count(&mut self, what: &'static str, times: Repetition, value: f64) {
-        let column = self.columns.iter_mut().find(|(name, when, _)| (*name, *when) == (what, times));
+    /// Adds a count.
+    pub(crate) fn count(&mut self, label: &'static str, times: Repetition, value: f64) {
+        let column = self.columns.iter_mut().find(|(name, when, _)| (*name, *when) == (label, times));
         match column {
             Some((_, _, values)) => values.push(value),
-            None => self.columns.push((what, times, vec![value])),
+            None => self.columns.push((label, times, vec![value])),
         }
     }
 
-    /// Prints it, and adds it to the file that `ATOLL_FAILURE_TABLE` names.
+    /// Prints the table, and appends it to the file that `ATOLL_FAILURE_TABLE` names.
     pub(crate) fn print(mut self) {
         let mut text = String::new();
-        for (what, times, values) in &mut self.columns {
+        for (label, times, values) in &mut self.columns {
             values.sort_by(f64::total_cmp);
             let (p50, max) = (values[(values.len() - 1) / 2], values[values.len() - 1]);
             let failure = match times {
@@ -41,7 +41,7 @@ impl Table {
             };
             let _ = writeln!(
                 text,
-                "{failure:<32} {what:<44} p50 {p50:>6.2}  max {max:>6.2}  of {}",
+                "{failure:<32} {label:<44} p50 {p50:>6.2}  max {max:>6.2}  of {}",
                 values.len()
             );
         }

@@ -1,4 +1,4 @@
-//! A realm of many processes, people who walk in it, and people who stand and watch.
+//! A realm of many processes, bots that walk in it, and observers that do not move.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -26,38 +26,38 @@ pub(crate) const GATEWAYS: [&str; 2] = ["gateway-1", "gateway-2"];
 pub(crate) const DIRECTORS: [&str; 2] = ["director-1", "director-2"];
 pub(crate) const ROOMS: [&str; 2] = ["rooms-1", "rooms-2"];
 
-/// Two heartbeats of those who stand and of bots, and a second for what follows.
+/// Two heartbeats of observers and bots, and one second for their effects.
 pub(crate) const TWO_HEARTBEATS: Duration = Duration::from_secs(3);
-/// How long anything may take on a machine that is busy: several times as long as it should.
+/// How long a recovery may take on a busy machine: several times as long as it should.
 pub(crate) const RECOVERY_LIMIT: Duration = Duration::from_secs(12);
-/// When bots end if nobody ends them, as nobody does where a run of the tests is killed.
+/// The bots end by themselves after so many seconds if the test run is killed.
 const MAX_RUN_SECONDS: &str = "3600";
 
-/// How long people of one room may not hear each other while nothing happens to it.
+/// The longest silence between members of one room while nothing happens to it.
 pub(crate) fn max_silence() -> Duration {
     Duration::from_secs(strict_or_wide(2, 6))
 }
 
-/// Many processes at a time are enough.
+/// Only one such realm runs at a time: each has many processes.
 static EXCLUSIVE: Mutex<()> = Mutex::const_new(());
 
 /// A realm of two gateways, two room nodes, two directors and presence, and bots that walk in it.
 pub(crate) struct TestRealm {
     pub(crate) cluster: Cluster,
     pub(crate) bots: Bots,
-    /// Groups that have stood somewhere.
+    /// The number of positions in use so far.
     groups: u16,
     http: reqwest::Client,
     _turn: MutexGuard<'static, ()>,
 }
 
 impl TestRealm {
-    /// With so many bots, and these flags of theirs.
+    /// Starts the realm with so many bots, which have these flags.
     pub(crate) async fn start(bots: usize, flags: &[&str]) -> Self {
         let turn = EXCLUSIVE.lock().await;
         let mut cluster = Cluster::start(&[]);
         for director in DIRECTORS {
-            // Whoever is started again answers where it did.
+            // A restarted director has the same admin address.
             cluster.run(director, "director", &[("SERVER__ADMIN", &free_address())]);
         }
         for (names, role) in [(GATEWAYS, "gateway"), (ROOMS, "rooms")] {
@@ -77,8 +77,8 @@ impl TestRealm {
         scene
     }
 
-    /// Four people who stand together, where nobody has stood before: two went to each gateway. They
-    /// have met, and hear each other.
+    /// Starts four observers near each other, at a position not used before; two prefer each gateway.
+    /// Returns when they share a room and receive each other.
     pub(crate) async fn add_group(&mut self) -> Vec<Observer> {
         let place = self.next_position();
         let mut group = Vec::new();
@@ -88,45 +88,49 @@ impl TestRealm {
             group.push(Observer::start(&self.cluster, &gateways, place + 5.0 * index as f32).await);
         }
         self.assert_mutual_delivery(&group).await;
-        // Until nothing of their coming is under way any more.
+        // Waits until no message about their joins is in flight.
         sleep(Duration::from_secs(1)).await;
         group
     }
 
-    /// Where nobody has stood before, and no bot walks.
+    /// The x coordinate of a position that no observer has used, and where no bot walks.
     pub(crate) fn next_position(&mut self) -> f32 {
         self.groups += 1;
         5_000.0 + 500.0 * f32::from(self.groups)
     }
 
-    /// Waits until everybody of a group is in one island and hears everybody else.
+    /// Waits until all members of a group are in one island and receive each other.
     pub(crate) async fn assert_mutual_delivery(&self, group: &[Observer]) {
         let pause = Duration::from_millis(strict_or_wide(500, 2_000));
-        within(Duration::from_secs(strict_or_wide(10, 30)), "they hear each other", async || {
-            let (told, lately) =
+        within(Duration::from_secs(strict_or_wide(10, 30)), "all observers receive each other", async || {
+            let (assignment, lately) =
                 (group[0].last_assignment(), Instant::now() - pause - Duration::from_millis(100));
-            let hears = |one: &Observer, other: &Observer| one.longest_silence(lately, other.address) < pause;
-            told.is_some()
-                && group.iter().all(|one| one.last_assignment() == told)
-                && pairs(group).all(|(one, other)| hears(one, other))
+            let receives =
+                |one: &Observer, other: &Observer| one.longest_silence(lately, other.address) < pause;
+            assignment.is_some()
+                && group.iter().all(|one| one.last_assignment() == assignment)
+                && pairs(group).all(|(one, other)| receives(one, other))
         })
         .await;
     }
 
-    /// What the director that leads told everybody: their islands, by address.
+    /// The leader's assignments: islands by address.
     pub(crate) async fn assignments(&self) -> HashMap<String, String> {
         let leader = self.leader().await;
-        let told = self.fetch_assignments(leader).await.expect("it leads");
+        let assignment = self.fetch_assignments(leader).await.expect("it leads");
         let text = |value: &Value| value.as_str().unwrap().to_owned();
-        told.iter().map(|told| (text(&told["address"]), text(&told["island"]))).collect()
+        assignment
+            .iter()
+            .map(|assignment| (text(&assignment["address"]), text(&assignment["island"])))
+            .collect()
     }
 
-    /// The director that leads, once there is one.
+    /// Waits for a leader, and returns its name.
     pub(crate) async fn leader(&self) -> &'static str {
         self.leader_among(&DIRECTORS).await
     }
 
-    /// The same, of these.
+    /// The same, among these directors.
     pub(crate) async fn leader_among(&self, directors: &[&'static str]) -> &'static str {
         let leader = async {
             loop {
@@ -151,7 +155,7 @@ impl TestRealm {
         answer.error_for_status().ok()?.json().await.ok()
     }
 
-    /// How many messages of directors that did not lead any more were dropped, by processes that run.
+    /// The number of messages of deposed directors that running processes have dropped.
     pub(crate) async fn deposed_messages_dropped(&self) -> f64 {
         let mut deposed = 0.0;
         for name in self.cluster.running() {
@@ -162,23 +166,23 @@ impl TestRealm {
         deposed
     }
 
-    /// What has to hold a while after every failure: everybody is where the director has them, and
-    /// those who stand hear each other.
+    /// Asserts the state that every failure must lead to: bots and observers are in the islands that
+    /// the director assigned, and the observers receive each other.
     pub(crate) async fn assert_recovered(&mut self, group: &[Observer]) {
         self.assert_mutual_delivery(group).await;
         self.assert_converged().await;
-        eventually("those who stand are where the director has them", async || {
+        eventually("observers have the director's assignments", async || {
             let assignments = self.assignments().await;
-            group.iter().all(|witness| {
-                let told = witness.last_assignment().map(|(island, _)| island.to_string());
-                told.is_some() && assignments.get(&witness.address.to_string()) == told.as_ref()
+            group.iter().all(|observer| {
+                let assignment = observer.last_assignment().map(|(island, _)| island.to_string());
+                assignment.is_some() && assignments.get(&observer.address.to_string()) == assignment.as_ref()
             })
         })
         .await;
     }
 
-    /// Bots come to where the director has them: at the first look where somebody measures, else after
-    /// some. Each gives them the time that it may take.
+    /// Asserts that the bots have the director's assignments: at the first comparison in a measurement,
+    /// otherwise after up to four. Each comparison waits for as long as a difference may last.
     pub(crate) async fn assert_converged(&mut self) {
         let mut found = Value::Null;
         for _ in 0..strict_or_wide(1, 4) {
@@ -187,26 +191,26 @@ impl TestRealm {
                 return;
             }
         }
-        panic!("they are not where the director has them: {found}");
+        panic!("the bots do not have the director's assignments: {found}");
     }
 
-    /// What has to hold in the end: nobody was lost, and nothing that was said in a room.
+    /// Ends the bots and asserts that no session and no room message was lost. Returns their summary.
     pub(crate) async fn finish(mut self) -> Value {
         self.assert_converged().await;
         let summary = self.bots.end().await;
         for nothing in ["lost", "disordered", "sessions_failed", "unheard_in_the_end", "absent"] {
             assert_eq!(summary[nothing], 0, "{nothing}: {summary}");
         }
-        // Just now they were, if not at the first look.
+        // Otherwise the comparison above is enough.
         if strict_or_wide(true, false) {
             assert_eq!(summary["convergence"]["converged"], true, "{summary}");
         }
-        assert!(summary["expected"].as_u64().unwrap() > 100, "they talked: {summary}");
+        assert!(summary["expected"].as_u64().unwrap() > 100, "too few messages: {summary}");
         summary
     }
 }
 
-/// Every two of a group, in both orders.
+/// All ordered pairs of a group.
 pub(crate) fn pairs(group: &[Observer]) -> impl Iterator<Item = (&Observer, &Observer)> {
     let others = |one: &Observer| {
         let address = one.address;
@@ -215,34 +219,34 @@ pub(crate) fn pairs(group: &[Observer]) -> impl Iterator<Item = (&Observer, &Obs
     group.iter().flat_map(move |one| others(one).map(move |other| (one, other)))
 }
 
-/// Nobody of a group was told anything since then, and nothing changed in their room.
+/// Asserts that no assignment and no membership changed for a group since then.
 pub(crate) fn assert_undisturbed(group: &[Observer], mark: Instant) {
-    for witness in group {
-        assert_eq!(witness.since(mark), [], "nothing changed for {}", witness.address);
+    for observer in group {
+        assert_eq!(observer.since(mark), [], "nothing changed for {}", observer.address);
     }
 }
 
-/// The longest time since then in which one of a group did not hear another.
+/// The longest time since then in which one member of a group did not receive another.
 pub(crate) fn longest_silence(group: &[Observer], mark: Instant) -> Duration {
     pairs(group).map(|(one, other)| one.longest_silence(mark, other.address)).max().unwrap_or_default()
 }
 
-/// The most changes of island of which one of a group was told since then.
+/// The maximum of assignment changes of one member of a group since then.
 pub(crate) fn most_moves(group: &[Observer], mark: Instant) -> usize {
-    group.iter().map(|witness| witness.moves_since(mark)).max().unwrap_or_default()
+    group.iter().map(|observer| observer.moves_since(mark)).max().unwrap_or_default()
 }
 
-/// Different islands.
+/// The distinct islands.
 pub(crate) fn islands(assignments: &HashMap<String, String>) -> BTreeSet<String> {
     assignments.values().cloned().collect()
 }
 
-/// A free address of the loopback; somebody else may take it before it is used.
+/// A free address of the loopback; another process may take it before it is used.
 fn free_address() -> String {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
 }
 
-/// `atoll bots`, until it is dropped.
+/// `atoll bots`, killed when dropped.
 pub(crate) struct Bots {
     child: Child,
     lines: mpsc::UnboundedReceiver<Value>,
@@ -265,8 +269,8 @@ impl Bots {
         let stdout = BufReader::new(child.stdout.take().unwrap());
         let (line, lines) = mpsc::unbounded_channel();
         thread::spawn(move || {
-            let said = stdout.lines().map_while(Result::ok);
-            said.filter_map(|text| serde_json::from_str(&text).ok()).try_for_each(|value| line.send(value))
+            let output = stdout.lines().map_while(Result::ok);
+            output.filter_map(|text| serde_json::from_str(&text).ok()).try_for_each(|value| line.send(value))
         });
         Self { child, lines }
     }
@@ -276,20 +280,20 @@ impl Bots {
         assert!(Command::new("kill").args(["-s", name, &pid]).status().unwrap().success());
     }
 
-    /// Has them compare where they are with what the director says.
+    /// Makes the bots compare their assignments with the director's (SIGUSR1).
     pub(crate) async fn compare(&mut self) -> Value {
         self.signal("USR1");
         self.next().await
     }
 
-    /// Ends them, and gives their summary.
+    /// Ends the bots (SIGINT), and returns their summary.
     pub(crate) async fn end(&mut self) -> Value {
         self.signal("INT");
         self.next().await
     }
 
     async fn next(&mut self) -> Value {
-        timeout(TEST_TIMEOUT, self.lines.recv()).await.expect("in time").expect("bots that run")
+        timeout(TEST_TIMEOUT, self.lines.recv()).await.expect("a line in time").expect("running bots")
     }
 }
 

@@ -32,7 +32,7 @@ pub(super) struct Event {
 }
 
 impl Feed {
-    /// Reads on after the event with this id, or from now on.
+    /// Opens the feed after the event with this id, or from now on.
     pub(super) async fn open(realm: &Realm, last_id: Option<&str>) -> Self {
         let response = request_feed(realm, last_id).await;
         assert_eq!(response.status(), 200);
@@ -49,14 +49,14 @@ impl Feed {
                 self.read = rest.to_owned();
                 return Some(block);
             }
-            let chunk = timeout(TEST_TIMEOUT, self.response.chunk()).await.expect("something in time");
+            let chunk = timeout(TEST_TIMEOUT, self.response.chunk()).await.expect("a chunk in time");
             self.read += std::str::from_utf8(&chunk.unwrap()?).unwrap();
         }
     }
 
     /// The next event.
     pub(super) async fn next(&mut self) -> Event {
-        // Comments come even if nothing else does.
+        // Comments arrive even without events.
         let deadline = time::Instant::now() + TEST_TIMEOUT;
         loop {
             let text = time::timeout_at(deadline, self.block()).await.expect("an event in time");
@@ -129,7 +129,7 @@ async fn feed_reports_joins_island_changes_and_leaves() {
     feed.expect("join").await;
     let second = feed.expect("island_opened").await.data["island"].clone();
     feed.expect("peer_moved_island").await;
-    // He walks up to her.
+    // Bob walks up to Alice.
     bob_wire.heartbeat(30.0).await;
     let moved = feed.expect("peer_moved_island").await;
     assert_eq!(moved.data["address"], bob);
@@ -148,7 +148,7 @@ async fn feed_reports_joins_island_changes_and_leaves() {
     assert_eq!(realm.json("/peers").await["peers"], json!([]));
     assert_eq!(realm.json("/islands").await["islands"], json!([]));
 
-    // All of it again, without a token in it.
+    // A reader that resumes receives all events again. None has a token in it.
     let mut again = Feed::open(&realm, Some(&ready.id)).await;
     for number in 1..=13 {
         let event = again.next().await;
@@ -173,7 +173,7 @@ async fn newer_session_is_reported_as_leave_and_join() {
     assert!(join.data["session"].as_str() > first.as_str());
     older.closed().await;
     drop(older);
-    // What comes next is of somebody else.
+    // The next events belong to another peer.
     let (_wire, other) = sign_in_at(&realm, 1_000.0, 0.0).await;
     loop {
         let event = feed.next().await;
@@ -192,14 +192,14 @@ async fn reader_resumes_by_id_or_is_sent_a_reset() {
     let ready = feed.expect("ready").await;
     let _one = sign_in_at(&realm, 0.0, 0.0).await;
     let last = feed.expect("join").await;
-    // The connection breaks, people come, and it reads on, three times.
+    // Three times the connection breaks, a peer signs in, and the reader resumes.
     let mut seen = last.number();
     let mut id = last.id;
-    let mut people = Vec::new();
+    let mut peers = Vec::new();
     for place in 1..=3_u8 {
         drop(feed);
-        people.push(sign_in_at(&realm, f32::from(place) * 1_000.0, 0.0).await);
-        let (_, address) = &people[people.len() - 1];
+        peers.push(sign_in_at(&realm, f32::from(place) * 1_000.0, 0.0).await);
+        let (_, address) = &peers[peers.len() - 1];
         feed = Feed::open(&realm, Some(&id)).await;
         loop {
             let event = feed.next().await;
@@ -212,7 +212,7 @@ async fn reader_resumes_by_id_or_is_sent_a_reset() {
             }
         }
     }
-    // The first events are not kept any more.
+    // More events than the feed keeps.
     eventually("twelve events", async || {
         let text = realm.get("/metrics").await.text().await.unwrap();
         let counts = text.lines().filter_map(|line| {
@@ -225,13 +225,13 @@ async fn reader_resumes_by_id_or_is_sent_a_reset() {
     let mut late = Feed::open(&realm, Some(&ready.id)).await;
     let reset = late.expect("reset").await;
     assert_eq!((&reset.data["reason"], &reset.data["id"]), (&json!("too-old"), &json!(reset.id)));
-    assert!(reset.number() > 12, "it goes on from the present");
-    // Of another run, or no id at all.
+    assert!(reset.number() > 12, "it continues from the present");
+    // An id of another run, or not an id.
     for id in ["01ARZ3NDEKTSV4RRFFQ69G5FAV-3", "17", ""] {
         let reset = Feed::open(&realm, Some(id)).await.expect("reset").await;
         assert_eq!(reset.data["reason"], "unknown-id");
     }
-    // For those who cannot set headers.
+    // The query parameter is for clients that cannot set headers.
     let response = realm.get(&format!("/events?last_event_id={id}")).await;
     let mut feed = Feed { response, read: String::new() };
     assert_eq!(feed.next().await.number(), seen + 1);
@@ -280,7 +280,7 @@ async fn feed_readers_are_limited_and_kept_alive() {
     assert_eq!(refused.headers()["retry-after"], "5");
     assert_eq!(refused.json::<Value>().await.unwrap()["error"], "there are too many readers");
     assert_eq!(realm.count("atoll_stats_feed_refused_total").await, 1.0);
-    // For longer than who takes nothing keeps a seat.
+    // For longer than a reader that accepts nothing keeps its seat.
     for _ in 0..5 {
         assert_eq!(feed.block().await.unwrap(), ": keep-alive");
     }
@@ -294,7 +294,7 @@ async fn feed_readers_do_not_delay_a_drain() {
     let mut realm = Realm::start(&[("SERVER__DRAIN_TIMEOUT_S", "300")]);
     let mut feed = Feed::open(&realm, None).await;
     feed.expect("ready").await;
-    // This one will never read more than that it is answered.
+    // This reader never reads more than the status line.
     let mut silent = TcpStream::connect(realm.http.strip_prefix("http://").unwrap()).await.unwrap();
     silent.write_all(b"GET /events HTTP/1.1\r\nhost: atoll\r\n\r\n").await.unwrap();
     silent.read_exact(&mut [0; 12]).await.unwrap();

@@ -1,4 +1,4 @@
-//! `make presence-load`: what a room feels of readers who ask for presence in a loop.
+//! `make presence-load`: the latency in a room while readers poll presence in a loop.
 //!
 //! `ATOLL_LOAD_BINARY` is another build to measure the same way.
 
@@ -25,12 +25,12 @@ use crate::{
 };
 
 const PEERS: usize = 2_000;
-/// Each peer says so often where it is.
+/// The interval of each peer's heartbeats.
 const BEAT: Duration = Duration::from_secs(5);
 const READERS: usize = 32;
 const ROUNDS: usize = 3;
 
-/// Asks in a loop over one connection.
+/// Sends requests in a loop over one connection.
 async fn read(address: String, path: &'static str, gzip: bool, stop: Arc<AtomicBool>, read: Arc<AtomicU64>) {
     let mut stream = BufReader::with_capacity(64 * 1024, TcpStream::connect(&address).await.unwrap());
     let accept = if gzip { "accept-encoding: gzip\r\n" } else { "" };
@@ -83,7 +83,7 @@ async fn room_latency_under_presence_readers() {
         "room latency, ms", "p50", "p99", "max", "CPU %", "answers/s"
     );
     for _ in 0..ROUNDS {
-        for (what, readers, gzip) in
+        for (label, readers, gzip) in
             [("idle", 0, false), ("32 readers", READERS, false), ("32 readers, gzip", READERS, true)]
         {
             let (stop, count) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
@@ -99,7 +99,7 @@ async fn room_latency_under_presence_readers() {
             while let Some(task) = tasks.join_next().await {
                 task.unwrap();
             }
-            println!("{what:<28} {p50:>8.2} {p99:>8.2} {max:>8.2} {cpu:>7.1} {rate:>10.0}");
+            println!("{label:<28} {p50:>8.2} {p99:>8.2} {max:>8.2} {cpu:>7.1} {rate:>10.0}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The description of the endpoints, and what they really answer.
+//! Compares the responses with their OpenAPI description.
 
 use std::collections::BTreeSet;
 
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::{feed::Feed, islands, sign_in_at};
 use crate::realm_process::{Realm, wallet};
 
-/// What a client finds at a path.
+/// The presence endpoints.
 const PRESENCE: [&str; 9] = [
     "/peers",
     "/peers/{id}",
@@ -21,7 +21,7 @@ const PRESENCE: [&str; 9] = [
 ];
 const PROCESS: [&str; 4] = ["/status", "/health/live", "/health/ready", "/metrics"];
 
-/// A description, in which no object may have more than it says.
+/// A description in which no object may have properties that are not described.
 struct Description(Value);
 
 impl Description {
@@ -37,7 +37,7 @@ impl Description {
         self.0["paths"].as_object().unwrap().keys().map(|path| &**path).collect()
     }
 
-    /// Where a path is found: under each of its servers.
+    /// The addresses of a path: one under each of its servers.
     fn addresses(&self, path: &str) -> Vec<String> {
         let servers = self.0["paths"][path]["servers"].as_array();
         let servers = servers.map_or(vec![json!({"url": "/"})], Clone::clone);
@@ -45,7 +45,7 @@ impl Description {
         servers.iter().map(at).collect()
     }
 
-    /// The kind of a described answer, and what holds of it.
+    /// The content type and the schema of a described response.
     fn answer(&self, path: &str, status: u16) -> (&str, jsonschema::Validator) {
         let answer = &self.0["paths"][path]["get"]["responses"][status.to_string()];
         let content = answer["content"].as_object().unwrap_or_else(|| panic!("{path} may answer {status}"));
@@ -55,7 +55,7 @@ impl Description {
         (kind, jsonschema::draft202012::new(&schema).unwrap())
     }
 
-    /// Has a path answer, and holds that against what it should.
+    /// Requests a path, and checks the response against its description.
     async fn check(&self, realm: &Realm, path: &str, address: &str, status: u16) {
         let answer = realm.get(address).await;
         assert_eq!(answer.status(), status, "{address}");
@@ -77,12 +77,12 @@ impl Description {
     }
 }
 
-fn assert_valid(holds: &jsonschema::Validator, body: &Value, what: &str) {
+fn assert_valid(holds: &jsonschema::Validator, body: &Value, label: &str) {
     let errors: Vec<String> = holds.iter_errors(body).map(|error| error.to_string()).collect();
-    assert!(errors.is_empty(), "{what}: {errors:?}\n{body}");
+    assert!(errors.is_empty(), "{label}: {errors:?}\n{body}");
 }
 
-/// Lets no object have more properties than are described.
+/// Forbids properties that are not described, in all objects.
 fn forbid_undescribed_properties(document: &mut Value) {
     match document {
         Value::Array(parts) => parts.iter_mut().for_each(forbid_undescribed_properties),
@@ -103,10 +103,10 @@ async fn every_response_matches_its_description() {
     let expected: BTreeSet<&str> = PRESENCE.into_iter().chain(PROCESS).collect();
     assert_eq!(description.paths(), expected);
     let mut feed = Feed::open(&realm, None).await;
-    let people = [sign_in_at(&realm, 0.0, 0.0).await, sign_in_at(&realm, 9.5, 20.0).await];
+    let peers = [sign_in_at(&realm, 0.0, 0.0).await, sign_in_at(&realm, 9.5, 20.0).await];
     let island = islands(&realm, 2).await[0]["id"].as_str().unwrap().to_owned();
     for &path in &expected {
-        let id = if path.starts_with("/peers") { &people[0].1 } else { &island };
+        let id = if path.starts_with("/peers") { &peers[0].1 } else { &island };
         for address in description.addresses(path) {
             if path == "/events" {
                 continue;
@@ -118,23 +118,23 @@ async fn every_response_matches_its_description() {
     assert_eq!(
         operations.collect::<Option<BTreeSet<_>>>().unwrap().len(),
         expected.len(),
-        "each has its own name"
+        "operation ids are unique"
     );
     for path in PRESENCE {
         assert_eq!(description.addresses(path), [path.to_owned(), format!("/comms{path}")]);
     }
-    let nobody = wallet().address();
+    let absent = wallet().address();
     for (path, address, status) in [
         ("/peers", "/peers?id=0x1".to_owned(), 400),
-        ("/peers", format!("/peers?id={nobody}"), 200),
-        ("/peers/{id}", format!("/comms/peers/{nobody}"), 404),
+        ("/peers", format!("/peers?id={absent}"), 200),
+        ("/peers/{id}", format!("/comms/peers/{absent}"), 404),
         ("/islands", "/islands?id=*".to_owned(), 400),
         ("/islands/{id}", "/islands/I0".to_owned(), 404),
     ] {
         description.check(&realm, path, &address, status).await;
     }
-    // Of the feed it describes what each event says.
-    drop(people);
+    // The feed's description is that of the data of each event.
+    drop(peers);
     let (kind, holds) = description.answer("/events", 200);
     assert_eq!(kind, "text/event-stream");
     let mut seen = BTreeSet::new();
@@ -147,7 +147,7 @@ async fn every_response_matches_its_description() {
     assert_valid(&holds, &json!({"reset": reset.data}), "reset");
     let names = ["island_closed", "island_opened", "join", "leave", "peer_moved_island", "ready"];
     assert_eq!(seen.iter().map(|name| &**name).collect::<Vec<_>>(), names);
-    assert!(!holds.is_valid(&json!({"join": {"time": 1}})), "it says what has to be there");
+    assert!(!holds.is_valid(&json!({"join": {"time": 1}})), "the schema has required properties");
 }
 
 #[tokio::test(flavor = "multi_thread")]

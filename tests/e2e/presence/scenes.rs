@@ -1,4 +1,4 @@
-//! What scenes are called, by a content service that answers, hangs and fails.
+//! The names of scenes, from a content service that responds, hangs and fails.
 
 use std::{
     sync::{Arc, Mutex},
@@ -18,7 +18,7 @@ use tokio::{net::TcpListener, time};
 use super::sign_in_at;
 use crate::realm_process::{Realm, eventually};
 
-/// A content service, in which a plaza is on 0,0 and 1,0.
+/// A fake content service with one scene, a plaza on 0,0 and 1,0.
 #[derive(Clone)]
 struct Content {
     url: String,
@@ -27,8 +27,8 @@ struct Content {
 
 struct Served {
     mood: Behaviour,
-    /// The pointers of each question.
-    asked: Vec<Vec<String>>,
+    /// The pointers of each request.
+    requests: Vec<Vec<String>>,
     waiting: usize,
 }
 
@@ -44,7 +44,7 @@ impl Content {
     async fn start(mood: Behaviour) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/content/", listener.local_addr().unwrap());
-        let state = Arc::new(Mutex::new(Served { mood, asked: Vec::new(), waiting: 0 }));
+        let state = Arc::new(Mutex::new(Served { mood, requests: Vec::new(), waiting: 0 }));
         let content = Self { url, state };
         let router =
             Router::new().route("/content/entities/active", post(active)).with_state(content.clone());
@@ -57,7 +57,7 @@ impl Content {
     }
 
     fn questions(&self) -> usize {
-        self.state.lock().unwrap().asked.len()
+        self.state.lock().unwrap().requests.len()
     }
 }
 
@@ -65,7 +65,7 @@ async fn active(State(content): State<Content>, Json(question): Json<Value>) -> 
     let pointers: Vec<String> = serde_json::from_value(question["pointers"].clone()).unwrap();
     let mood = {
         let mut state = content.state.lock().unwrap();
-        state.asked.push(pointers.clone());
+        state.requests.push(pointers.clone());
         state.mood
     };
     match mood {
@@ -102,7 +102,7 @@ async fn scene_names_outlive_content_service_failures() {
         ("STATS__SCENE_TTL_S", "1"),
         ("STATS__CONTENT_TIMEOUT_MS", "500"),
     ]);
-    let _people = [
+    let _peers = [
         sign_in_at(&realm, 500.0, 500.0).await,
         sign_in_at(&realm, 1.0, 1.0).await,
         sign_in_at(&realm, 17.0, 1.0).await,
@@ -126,7 +126,7 @@ async fn scene_names_outlive_content_service_failures() {
     assert_eq!(scenes, json!([plaza, land]));
     assert!(realm.count("atoll_stats_content_errors_total{kind=\"entity\"}").await > 0.0);
 
-    // It asks again when the time is up, and what it has outlives each kind of failure.
+    // Presence asks again when the cache expires, and cached names survive each kind of failure.
     for (mood, kind) in
         [(Behaviour::Fails, "status"), (Behaviour::Hangs, "slow"), (Behaviour::Garbage, "understood")]
     {
@@ -143,7 +143,7 @@ async fn scene_names_outlive_content_service_failures() {
             time::sleep(Duration::from_millis(50)).await;
         }
     };
-    time::timeout(limit, renamed).await.expect("it is asked again");
+    time::timeout(limit, renamed).await.expect("the service receives another request");
 
     realm.interrupt();
     let (_, log) = realm.wait(Duration::from_secs(20));
@@ -157,14 +157,14 @@ async fn hung_content_service_delays_no_reader() {
     let settings = [("REALM__CONTENT_URL", &*content.url), ("STATS__CONTENT_TIMEOUT_MS", "600000")];
     let realm = Realm::start(&settings);
     let _one = sign_in_at(&realm, 1.0, 1.0).await;
-    eventually("it is asked", async || content.state.lock().unwrap().waiting == 1).await;
+    eventually("the service receives a request", async || content.state.lock().unwrap().waiting == 1).await;
     for path in ["/hot-scenes", "/peers", "/islands", "/parcels"] {
         let answer = time::timeout(Duration::from_secs(10), realm.get(path)).await;
-        assert_eq!(answer.expect("nobody waits for the content service").status(), 200);
+        assert_eq!(answer.expect("a reader waits for the content service").status(), 200);
     }
     let unnamed = realm.json("/hot-scenes").await;
     assert_eq!((&unnamed[0]["id"], &unnamed[0]["name"]), (&json!("0,0"), &json!("")));
-    // Nobody who reads makes it ask once more.
+    // Requests of readers cause no further question.
     assert_eq!(content.questions(), 1);
 }
 
@@ -172,14 +172,14 @@ async fn hung_content_service_delays_no_reader() {
 async fn known_parcels_are_not_requested_again() {
     let content = Content::start(Behaviour::Answers { title: "Plaza" }).await;
     let realm = Realm::start(&[("REALM__CONTENT_URL", &*content.url)]);
-    let _people = [sign_in_at(&realm, 1.0, 1.0).await, sign_in_at(&realm, 500.0, 500.0).await];
+    let _peers = [sign_in_at(&realm, 1.0, 1.0).await, sign_in_at(&realm, 500.0, 500.0).await];
     eventually("a name", async || {
         let scenes = realm.json("/hot-scenes").await;
         scenes.as_array().unwrap().iter().any(|scene| scene["name"] == "Plaza")
     })
     .await;
     time::sleep(Duration::from_secs(3)).await;
-    let mut asked = content.state.lock().unwrap().asked.concat();
-    asked.sort();
-    assert_eq!(asked, ["0,0", "31,31"], "each parcel once, empty land as well");
+    let mut requests = content.state.lock().unwrap().requests.concat();
+    requests.sort();
+    assert_eq!(requests, ["0,0", "31,31"], "each parcel once, empty land as well");
 }

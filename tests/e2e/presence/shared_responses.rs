@@ -1,4 +1,5 @@
-//! Answers that all readers share: entity tags, compression, how often they are made, what they cost.
+//! Responses that all readers share: entity tags, compression, how often they are encoded, and their
+//! memory.
 
 use std::{
     io::Read as _,
@@ -47,14 +48,14 @@ const GZIP: (header::HeaderName, &str) = (header::ACCEPT_ENCODING, "gzip, br");
 #[tokio::test(flavor = "multi_thread")]
 async fn both_encodings_of_a_body_are_the_same_json() {
     let realm = Realm::start(&[]);
-    let mut people = Vec::new();
+    let mut peers = Vec::new();
     for place in 0..10_u8 {
-        people.push(sign_in_at(&realm, f32::from(place) * 16.5, 0.0).await);
+        peers.push(sign_in_at(&realm, f32::from(place) * 16.5, 0.0).await);
     }
-    super::islands(&realm, people.len()).await;
+    super::islands(&realm, peers.len()).await;
     for path in ["/peers", "/islands", "/parcels", "/hot-scenes", "/openapi.json"] {
         for path in [path.to_owned(), format!("/comms{path}")] {
-            // Between the two questions it may be encoded anew.
+            // The response may be encoded anew between the two requests.
             eventually("both are of one encoding", async || {
                 let (plain, gzip) = (ask(&realm, &path, &[]).await, ask(&realm, &path, &[GZIP]).await);
                 for answer in [&plain, &gzip] {
@@ -86,7 +87,7 @@ async fn both_encodings_of_a_body_are_the_same_json() {
 #[tokio::test(flavor = "multi_thread")]
 async fn known_tag_is_answered_with_304() {
     let realm = Realm::start(&[]);
-    let _people = [sign_in_at(&realm, 0.0, 0.0).await, sign_in_at(&realm, 20.0, 0.0).await];
+    let _peers = [sign_in_at(&realm, 0.0, 0.0).await, sign_in_at(&realm, 20.0, 0.0).await];
     for path in [
         "/peers",
         "/islands",
@@ -95,7 +96,7 @@ async fn known_tag_is_answered_with_304() {
         "/openapi.json",
         "/peers?id=0x0000000000000000000000000000000000000000",
     ] {
-        eventually("what has not changed is not sent again", async || {
+        eventually("an unchanged response is not sent again", async || {
             let first = ask(&realm, path, &[]).await;
             assert_eq!(first.status(), 200, "{path}");
             let again = ask(&realm, path, &[(header::IF_NONE_MATCH, &tag(&first))]).await;
@@ -181,12 +182,12 @@ async fn received_event_is_in_the_next_response() {
     let realm = Realm::start(&[]);
     let mut feed = Feed::open(&realm, None).await;
     assert_eq!(feed.next().await.name, "ready");
-    let mut people = Vec::new();
+    let mut peers = Vec::new();
     for place in 0..4_u8 {
-        // So that there is a young answer without the peer.
+        // So that a fresh response without the peer is cached.
         realm.json("/peers").await;
-        people.push(sign_in_at(&realm, f32::from(place) * 1_000.0, 0.0).await);
-        let address = json!(people[people.len() - 1].1);
+        peers.push(sign_in_at(&realm, f32::from(place) * 1_000.0, 0.0).await);
+        let address = json!(peers[peers.len() - 1].1);
         while feed.next().await.data["address"] != address {}
         let peers = realm.json("/peers").await;
         let mut found = peers["peers"].as_array().unwrap().iter();
@@ -194,14 +195,15 @@ async fn received_event_is_in_the_next_response() {
     }
 }
 
-/// So many responses that nobody reads, of so many peers.
+/// The number of responses that nothing reads, the peers in them, and the growth in MiB that they may
+/// cause.
 const UNREAD: usize = 300;
 const PEERS: usize = 2_000;
 const MAX_GROWTH_MIB: f64 = 32.0;
 
-/// A response of which only the beginning is read. The kernel holds little between the two ends: the buffer
-/// of the client is small, and that of the server grows with the size of segments, which on the loopback is
-/// that of whole responses.
+/// A response of which only the status line is read. The kernel holds little of it: the client's
+/// receive buffer is small, and the server's send buffer grows with the segment size, which on the
+/// loopback would be that of whole responses.
 async fn unread(realm: &Realm, path: &str) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4_096).unwrap();
@@ -238,8 +240,8 @@ async fn unread_responses_share_their_body() {
     let resident = async || realm.metric("process_resident_memory_bytes").await / 1024.0 / 1024.0;
     let some = (0..100_usize).map(|index| format!("id=I{index}&")).collect::<String>();
     let paths = ["/islands".to_owned(), "/peers".to_owned(), format!("/islands?{some}")];
-    // Each once through, so that what is made once has been made. But not as often as below: the
-    // allocator keeps what was freed.
+    // A first round, so that one-time allocations are not counted. It is shorter than the measured one:
+    // the allocator keeps freed memory.
     for path in &paths {
         for _ in 0..10 {
             let body = realm.get(path).await.bytes().await.unwrap().len() as f64 / 1024.0 / 1024.0;
@@ -251,7 +253,7 @@ async fn unread_responses_share_their_body() {
         let mut held = Vec::new();
         for _ in 0..UNREAD / 100 {
             held.extend(join_all((0..100).map(|_| unread(&realm, &path))).await);
-            // The world goes on.
+            // Positions change meanwhile.
             world.publish_heartbeats(0..10);
             world.flush().await;
         }

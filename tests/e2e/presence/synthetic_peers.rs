@@ -1,4 +1,5 @@
-//! Peers whom no gateway has: what a gateway and a director would say of them, said on a bus.
+//! Synthetic peers without a gateway: their messages, and the director's report, are published on the
+//! bus directly.
 
 use std::time::{Duration, SystemTime};
 
@@ -10,9 +11,9 @@ use protocol::{
 
 use crate::server::Server;
 
-/// The peers of one island.
+/// The number of peers in one island.
 const GROUP: usize = 20;
-/// How far islands are apart, in metres.
+/// The distance between islands, in metres.
 const APART_M: usize = 500;
 
 pub(super) struct SyntheticPeers {
@@ -21,7 +22,7 @@ pub(super) struct SyntheticPeers {
 }
 
 impl SyntheticPeers {
-    /// Nobody has heard of them yet.
+    /// Creates the peers. Nothing is published yet.
     pub(super) async fn new(server: &Server, count: usize) -> Self {
         let settings = NatsSettings {
             servers: vec![server.url()],
@@ -41,14 +42,14 @@ impl SyntheticPeers {
         self.peers.len()
     }
 
-    /// They sign in.
+    /// Publishes a sign-in of each peer.
     pub(super) fn publish_connects(&self) {
         for &(address, session, _) in &self.peers {
             self.bus.publish(&Subject::PeerConnect(address), Headers::for_session(session), Vec::new());
         }
     }
 
-    /// Some say where they are.
+    /// Publishes heartbeats of some peers.
     pub(super) fn publish_heartbeats(&self, some: impl IntoIterator<Item = usize>) {
         for index in some {
             let (address, session, position) = self.peers[index];
@@ -58,7 +59,7 @@ impl SyntheticPeers {
         }
     }
 
-    /// A director reports the islands, where there is none that does.
+    /// Publishes a report of islands, in a realm without a director.
     pub(super) fn publish_report(&self) {
         let island = |(index, peers): (usize, &[(Address, SessionId, Position)])| IslandData {
             id: format!("I{index}"),
@@ -71,14 +72,14 @@ impl SyntheticPeers {
         self.bus.publish(&Subject::EngineIslands, Headers::default(), report);
     }
 
-    /// Waits until what was said is on its way.
+    /// Waits until the bus has flushed all messages.
     pub(super) async fn flush(&self) {
         self.bus.flush().await;
     }
 }
 
 fn peer(index: usize, now: u64) -> (Address, SessionId, Position) {
-    // Addresses without a pattern, as hashes are, so that they compress no better.
+    // Addresses without a pattern, like hashes, so that they do not compress better.
     let mut state = index as u64 + 1;
     let bytes = std::array::from_fn(|_| {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);

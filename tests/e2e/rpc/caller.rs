@@ -1,4 +1,4 @@
-//! A client that speaks dcl-rpc itself, frame by frame.
+//! A test client for dcl-rpc, frame by frame.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -32,7 +32,7 @@ pub(crate) struct Caller {
     pub(crate) port: u32,
     number: u32,
     procedures: HashMap<String, u32>,
-    /// What came while something else was waited for.
+    /// Messages that arrived while the client waited for another one.
     buffered: VecDeque<Vec<u8>>,
 }
 
@@ -46,7 +46,7 @@ fn parse_identifier(bytes: &[u8]) -> (u32, u32) {
 }
 
 impl Caller {
-    /// A connection of somebody who has not signed in.
+    /// Opens a connection with one port, without a sign-in.
     pub(crate) async fn open(realm: &Realm) -> Self {
         let (mut wire, chosen) = Wire::open_with_subprotocols(&format!("{}/bff/rpc", realm.ws), "bff").await;
         assert_eq!(chosen.as_deref(), Some("bff"));
@@ -62,7 +62,7 @@ impl Caller {
         caller
     }
 
-    /// The identifier of a message of this kind under a new number.
+    /// The identifier of a message of this kind with a new number.
     pub(crate) fn next_identifier(&mut self, kind: u32) -> u32 {
         self.number += 1;
         identifier(kind, self.number)
@@ -92,7 +92,7 @@ impl Caller {
         }
     }
 
-    /// Calls a procedure, and gives the number of the call.
+    /// Calls a procedure, and returns the number of the call.
     pub(crate) async fn call(&mut self, procedure: &str, argument: &impl Message) -> u32 {
         let request = Request {
             message_identifier: self.next_identifier(REQUEST),
@@ -111,7 +111,7 @@ impl Caller {
         M::decode(Response::decode(&bytes[..]).unwrap().payload).unwrap()
     }
 
-    /// Calls a procedure, and gives its answer.
+    /// Calls a procedure, and returns its response.
     pub(crate) async fn request<M: Message + Default>(
         &mut self,
         procedure: &str,
@@ -121,20 +121,20 @@ impl Caller {
         self.response(number).await
     }
 
-    /// The error that a call of this number is answered with.
+    /// The error of the call with this number.
     pub(crate) async fn expect_error(&mut self, number: u32) -> String {
         let bytes = self.next_of_call(number).await;
         assert_eq!(parse_identifier(&bytes).0, REMOTE_ERROR_RESPONSE, "{bytes:?}");
         RemoteError::decode(&bytes[..]).unwrap().error_message
     }
 
-    /// The error that a call is answered with.
+    /// Calls a procedure, and returns its error.
     pub(crate) async fn call_expecting_error(&mut self, procedure: &str, argument: &impl Message) -> String {
         let number = self.call(procedure, argument).await;
         self.expect_error(number).await
     }
 
-    /// Calls a procedure that answers with a stream, and takes the offer.
+    /// Calls a procedure that returns a stream, and accepts the offer.
     pub(crate) async fn stream(&mut self, procedure: &str, argument: &impl Message) -> u32 {
         let number = self.call(procedure, argument).await;
         let offer = self.stream_message(number).await;
@@ -148,7 +148,7 @@ impl Caller {
         StreamMessage::decode(&bytes[..]).unwrap()
     }
 
-    /// Says that the element after this one is wanted, or that the stream is to end.
+    /// Requests the element after this one, or ends the stream.
     pub(crate) async fn acknowledge(&mut self, number: u32, sequence_id: u32, closed: bool) {
         let kind = if closed { STREAM_MESSAGE } else { STREAM_ACK };
         let message_identifier = identifier(kind, number);
@@ -157,7 +157,7 @@ impl Caller {
         self.wire.send(ack.encode_to_vec()).await;
     }
 
-    /// Wants the element after `sequence`, and gives it.
+    /// Requests the element after `sequence`, and returns it.
     pub(crate) async fn element<M: Message + Default>(&mut self, number: u32, sequence: u32) -> M {
         self.acknowledge(number, sequence, false).await;
         let message = self.stream_message(number).await;
@@ -174,7 +174,7 @@ impl Caller {
         .await
     }
 
-    /// Says where it is.
+    /// Sends a heartbeat.
     pub(crate) async fn heartbeat(&mut self, x: f32) {
         let heartbeat = Heartbeat { position: Some(Position::new(x, 0.0, 0.0).into()), desired_room: None };
         self.request::<()>("CommsDirectorService.SendHeartbeat", &heartbeat).await;

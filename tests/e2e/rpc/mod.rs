@@ -1,4 +1,4 @@
-//! The BFF over RPC: sign-in, sessions, connection strings, topics.
+//! The BFF services over dcl-rpc: sign-in, sessions, connection strings, topics.
 
 pub(crate) mod caller;
 mod official;
@@ -64,7 +64,7 @@ async fn rpc_and_socket_clients_meet_in_one_room() {
     let realm = Realm::start(&[]);
     let (one, two) = (wallet(), wallet());
     let mut caller = sign_in(&realm, &one).await;
-    // The first change of island waits for who asks for it.
+    // The first assignment waits until the client requests commands.
     caller.heartbeat(0.0).await;
     let commands = caller.stream("CommsDirectorService.GetCommsCommands", &()).await;
     let adapter = caller.adapter(commands, 0).await;
@@ -75,11 +75,12 @@ async fn rpc_and_socket_clients_meet_in_one_room() {
     let (_wire, _room, welcome) = wire::enter(&realm, &two, 10.0).await;
     let addresses: Vec<&String> = welcome.peer_identities.values().collect();
     assert_eq!(addresses, [&one.address().to_string()]);
-    // Nothing changed for the first.
+    // Nothing changed for the first client.
     caller.acknowledge(commands, 1, false).await;
     caller.heartbeat(0.0).await;
     assert!(caller.wire.is_quiet_for(Duration::from_secs(1)).await);
-    // Far away from more people than it is itself it is told, and the stream ends when it says so.
+    // Far away from the two others, it leaves their island and is assigned a new one. It then ends the
+    // stream.
     let _third = wire::enter(&realm, &wallet(), 10.0).await;
     caller.heartbeat(5_000.0).await;
     let element = caller.stream_message(commands).await;
@@ -99,24 +100,24 @@ async fn newest_session_wins_across_dialects() {
     let mut caller = sign_in(&realm, &wallet).await;
     assert!(matches!(socket.next_packet().await, server_packet::Message::Kicked(_)));
     assert_eq!(socket.closed().await.0, Close::NewSession);
-    // The first heartbeat of a new session is answered, though the island is the old one.
+    // The first heartbeat of a new session causes an assignment, although the island is the same.
     let commands = caller.stream("CommsDirectorService.GetCommsCommands", &()).await;
     caller.heartbeat(0.0).await;
     let adapter = caller.adapter(commands, 0).await;
     let room = |url: &str| url.split('?').next().unwrap().replace("ws-room:", "");
     assert_eq!(room(&adapter), room(&island));
-    // And back.
-    let goodbye = caller.call("BffAuthenticationService.GetDisconnectionMessage", &()).await;
-    // Once this is answered, that has been read.
+    // A session over the socket then replaces the one over RPC.
+    let end_call = caller.call("BffAuthenticationService.GetDisconnectionMessage", &()).await;
+    // The response proves that the gateway has read the call before.
     caller.heartbeat(0.0).await;
     let mut asks = Caller::open(&realm).await;
     assert!(asks.challenge(&wallet).await.already_connected);
     let _socket = wire::sign_in(&realm, &wallet).await;
-    assert_eq!(caller.response::<DisconnectionMessage>(goodbye).await.reason, 0);
+    assert_eq!(caller.response::<DisconnectionMessage>(end_call).await.reason, 0);
     let (close, reason) = caller.wire.closed().await;
     assert_eq!((close, &*reason), (Close::NewSession, Close::NewSession.reason()));
     assert_eq!(realm.metric("explorer_bff_connected_users").await, 1.0);
-    // Between two of a kind.
+    // Two sessions of the same dialect.
     let mut older = sign_in(&realm, &wallet).await;
     let _newer = sign_in(&realm, &wallet).await;
     assert_eq!(older.wire.closed().await.0, Close::NewSession);
@@ -127,7 +128,7 @@ async fn invalid_requests_are_answered_with_errors() {
     let realm = Realm::start(&[]);
     let mut caller = Caller::open(&realm).await;
     let port_id = caller.port;
-    // Before the sign-in there is one service.
+    // Before the sign-in only one service is available.
     for module in ["CommsDirectorService", "TopicsService", "CommsService", "Nonsense"] {
         let message_identifier = caller.next_identifier(REQUEST_MODULE);
         let load = RequestModule { message_identifier, port_id, module_name: module.to_owned() };
@@ -143,16 +144,16 @@ async fn invalid_requests_are_answered_with_errors() {
         caller.wire.send(request.encode_to_vec()).await;
         assert_eq!(caller.expect_error(message_identifier & 0xffff).await, error);
     }
-    // Who cannot sign in is told why, twice.
+    // A failed sign-in has its reason in the response and in the close frame.
     let request = GetChallengeRequest { address: "me".to_owned(), ..Default::default() };
-    let told = caller.call_expecting_error("BffAuthenticationService.GetChallenge", &request).await;
-    assert_eq!(caller.wire.closed().await, (Close::AuthRefused, told));
+    let reason = caller.call_expecting_error("BffAuthenticationService.GetChallenge", &request).await;
+    assert_eq!(caller.wire.closed().await, (Close::AuthRefused, reason));
     let mut caller = Caller::open(&realm).await;
     caller.challenge(&wallet()).await;
     let signed = SignedChallenge { auth_chain_json: wallet().sign_challenge("dcl-other") };
-    let told = caller.call_expecting_error("BffAuthenticationService.Authenticate", &signed).await;
-    assert_eq!(caller.wire.closed().await, (Close::AuthRefused, told));
-    // What is no message has nobody to be told.
+    let reason = caller.call_expecting_error("BffAuthenticationService.Authenticate", &signed).await;
+    assert_eq!(caller.wire.closed().await, (Close::AuthRefused, reason));
+    // A malformed frame belongs to no call, so only the close frame reports it.
     let mut caller = sign_in(&realm, &wallet()).await;
     assert_eq!(
         caller.call_expecting_error("BffAuthenticationService.Authenticate", &signed).await,
@@ -177,7 +178,7 @@ async fn rpc_sessions_are_limited_and_drained() {
         "server full"
     );
     assert_eq!(second.wire.closed().await.0, Close::Full);
-    eventually("one is left", async || realm.metric("atoll_gateway_sockets").await == 1.0).await;
+    eventually("one socket is open", async || realm.metric("atoll_gateway_sockets").await == 1.0).await;
     realm.interrupt();
     assert_eq!(first.wire.closed().await.0, Close::Restarting);
     drop(first);

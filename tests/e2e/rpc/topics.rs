@@ -1,4 +1,4 @@
-//! What clients say to each other under topics, across islands.
+//! Topics: messages between clients, across islands.
 
 use std::time::Duration;
 
@@ -38,39 +38,39 @@ impl Caller {
 async fn topic_names_its_sender_and_mailbox_is_private() {
     let realm = Realm::start(&[]);
     let (one, two) = (wallet(), wallet());
-    let (mut speaker, mut listener) = (sign_in(&realm, &one).await, sign_in(&realm, &two).await);
+    let (mut publisher, mut listener) = (sign_in(&realm, &one).await, sign_in(&realm, &two).await);
     let chat = listener.stream("TopicsService.PeerSubscription", &subscription_to("plaza.*")).await;
     let mailbox = format!("{}.offer", two.address());
     let offers = listener.stream("TopicsService.PeerSubscription", &subscription_to(&mailbox)).await;
-    let everything = speaker.stream("TopicsService.PeerSubscription", &subscription_to("*.*")).await;
-    let of_system = speaker.stream("TopicsService.SystemSubscription", &subscription_to("*.*")).await;
-    speaker.publish(&mailbox, b"sdp").await;
-    speaker.publish("plaza.chat", b"hello").await;
+    let everything = publisher.stream("TopicsService.PeerSubscription", &subscription_to("*.*")).await;
+    let of_system = publisher.stream("TopicsService.SystemSubscription", &subscription_to("*.*")).await;
+    publisher.publish(&mailbox, b"sdp").await;
+    publisher.publish("plaza.chat", b"hello").await;
     let sender = one.address().to_string();
-    let heard: PeerTopicSubscriptionResultElem = listener.element(chat, 0).await;
+    let received: PeerTopicSubscriptionResultElem = listener.element(chat, 0).await;
     let topic = "plaza.chat".to_owned();
     let expected = PeerTopicSubscriptionResultElem { payload: b"hello"[..].into(), topic, sender, missed: 0 };
-    assert_eq!(heard, expected);
-    let heard: PeerTopicSubscriptionResultElem = listener.element(offers, 0).await;
-    assert_eq!((heard.topic, &heard.payload[..]), (mailbox.clone(), &b"sdp"[..]));
-    // What goes to a mailbox, only its owner hears, and servers alone speak for the system.
-    let heard: PeerTopicSubscriptionResultElem = speaker.element(everything, 0).await;
-    assert_eq!(heard.topic, "plaza.chat");
-    speaker.acknowledge(everything, 1, false).await;
-    speaker.acknowledge(of_system, 0, false).await;
-    assert!(speaker.wire.is_quiet_for(Duration::from_millis(300)).await);
+    assert_eq!(received, expected);
+    let received: PeerTopicSubscriptionResultElem = listener.element(offers, 0).await;
+    assert_eq!((received.topic, &received.payload[..]), (mailbox.clone(), &b"sdp"[..]));
+    // Only its owner receives a mailbox, and only servers publish system messages.
+    let received: PeerTopicSubscriptionResultElem = publisher.element(everything, 0).await;
+    assert_eq!(received.topic, "plaza.chat");
+    publisher.acknowledge(everything, 1, false).await;
+    publisher.acknowledge(of_system, 0, false).await;
+    assert!(publisher.wire.is_quiet_for(Duration::from_millis(300)).await);
     for procedure in ["TopicsService.PeerSubscription", "TopicsService.SystemSubscription"] {
         assert_eq!(
-            speaker.call_expecting_error(procedure, &subscription_to(&mailbox)).await,
+            publisher.call_expecting_error(procedure, &subscription_to(&mailbox)).await,
             "this mailbox is another's"
         );
     }
-    let refused = speaker
+    let refused = publisher
         .call_expecting_error("TopicsService.SystemSubscription", &subscription_to("peer.*.chat"))
         .await;
     assert_eq!(refused, "a system topic does not begin with peer");
     for topic in ["", "a..b", "a b", "a.*", ">", "a\r\nPUB peer.x.connect 0\r\n", &"x".repeat(257)] {
-        speaker.call_expecting_error("TopicsService.PublishToTopic", &publication(topic, b"")).await;
+        publisher.call_expecting_error("TopicsService.PublishToTopic", &publication(topic, b"")).await;
     }
     assert_eq!(realm.count("atoll_gateway_topic_messages_total").await, 2.0);
 }
@@ -78,23 +78,23 @@ async fn topic_names_its_sender_and_mailbox_is_private() {
 #[tokio::test(flavor = "multi_thread")]
 async fn slow_subscriber_misses_the_newest_and_learns_how_many() {
     let realm = Realm::start(&[("GATEWAY__MESSAGES_PER_SECOND", "10000")]);
-    let mut speaker = sign_in(&realm, &wallet()).await;
+    let mut publisher = sign_in(&realm, &wallet()).await;
     let (mut slow, mut quick) = (sign_in(&realm, &wallet()).await, sign_in(&realm, &wallet()).await);
     let unread = slow.stream("TopicsService.PeerSubscription", &subscription_to("news")).await;
     let read = quick.stream("TopicsService.PeerSubscription", &subscription_to("news")).await;
     for number in 0..80u8 {
-        speaker.publish("news", &[number]).await;
-        let heard: PeerTopicSubscriptionResultElem = quick.element(read, number.into()).await;
-        assert_eq!((&heard.payload[..], heard.missed), (&[number][..], 0));
+        publisher.publish("news", &[number]).await;
+        let received: PeerTopicSubscriptionResultElem = quick.element(read, number.into()).await;
+        assert_eq!((&received.payload[..], received.missed), (&[number][..], 0));
     }
     assert_eq!(realm.count("atoll_gateway_topic_messages_dropped_total").await, 30.0);
     for number in 0..50u8 {
-        let heard: PeerTopicSubscriptionResultElem = slow.element(unread, number.into()).await;
-        assert_eq!((&heard.payload[..], heard.missed), (&[number][..], 0));
+        let received: PeerTopicSubscriptionResultElem = slow.element(unread, number.into()).await;
+        assert_eq!((&received.payload[..], received.missed), (&[number][..], 0));
     }
-    speaker.publish("news", &[80]).await;
-    let heard: PeerTopicSubscriptionResultElem = slow.element(unread, 50).await;
-    assert_eq!((&heard.payload[..], heard.missed), (&[80][..], 30));
+    publisher.publish("news", &[80]).await;
+    let received: PeerTopicSubscriptionResultElem = slow.element(unread, 50).await;
+    assert_eq!((&received.payload[..], received.missed), (&[80][..], 30));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -109,30 +109,30 @@ async fn legacy_client_works_with_subscription_ids() {
     let heartbeat = Heartbeat { position: Some(Position::new(0.0, 0.0, 0.0).into()), desired_room: None };
     let heartbeat = publication("heartbeat", &heartbeat.encode_to_vec());
     assert!(caller.request::<PublishToTopicResult>("CommsService.PublishToTopic", &heartbeat).await.ok);
-    let heard: SystemTopicSubscriptionResultElem = caller.element(changes, 0).await;
-    assert_eq!(heard.topic, own_island);
-    let change = IslandChangedMessage::decode(heard.payload).unwrap();
+    let received: SystemTopicSubscriptionResultElem = caller.element(changes, 0).await;
+    assert_eq!(received.topic, own_island);
+    let change = IslandChangedMessage::decode(received.payload).unwrap();
     assert!(change.conn_str.starts_with("ws-room:"), "{}", change.conn_str);
     let mut socket = wire::sign_in(&realm, &two).await;
     let joins = subscription_to(&format!("island.{}.peer_join", change.island_id));
     let joins = caller.stream("TopicsService.SystemSubscription", &joins).await;
     socket.heartbeat(10.0).await;
     assert_eq!(socket.island_changed().await.island_id, change.island_id);
-    let heard: SystemTopicSubscriptionResultElem = caller.element(joins, 0).await;
-    let joined = JoinIslandMessage::decode(heard.payload).unwrap();
+    let received: SystemTopicSubscriptionResultElem = caller.element(joins, 0).await;
+    let joined = JoinIslandMessage::decode(received.payload).unwrap();
     assert_eq!((joined.island_id, joined.peer_id), (change.island_id, two.address().to_string()));
     let refused =
         caller.call_expecting_error("CommsService.PublishToTopic", &publication("heartbeat", &[0xff])).await;
     assert_eq!(refused, "undecodable payload");
 
-    // By id: what comes before it is read waits, and it goes with its stream when it is cancelled.
+    // By id: messages wait until the subscription is read, and cancelling it ends its stream.
     let mut other = sign_in(&realm, &wallet()).await;
     let subscription: Subscription =
         caller.request("CommsService.SubscribeToPeerMessages", &subscription_to("plaza")).await;
     other.publish("plaza", b"early").await;
     let messages = caller.stream("CommsService.GetPeerMessages", &subscription).await;
-    let heard: PeerTopicSubscriptionResultElem = caller.element(messages, 0).await;
-    assert_eq!(&heard.payload[..], b"early");
+    let received: PeerTopicSubscriptionResultElem = caller.element(messages, 0).await;
+    assert_eq!(&received.payload[..], b"early");
     let refused = caller.call_expecting_error("CommsService.GetSystemMessages", &subscription).await;
     assert_eq!(refused, "unknown subscription");
     let cancelled: UnsubscriptionResult =
@@ -147,21 +147,21 @@ async fn legacy_client_works_with_subscription_ids() {
 async fn scene_topic_is_normalized_and_never_a_system_topic() {
     let realm = Realm::start(&[]);
     let one = wallet();
-    let (mut speaker, mut listener) = (sign_in(&realm, &one).await, sign_in(&realm, &wallet()).await);
+    let (mut publisher, mut listener) = (sign_in(&realm, &one).await, sign_in(&realm, &wallet()).await);
     let door = subscription_to("messageBus.scene.urn%3aa%2Eb.door.*");
     let doors = listener.stream("TopicsService.PeerSubscription", &door).await;
     let servers = listener.stream("TopicsService.SystemSubscription", &door).await;
-    speaker.publish("messageBus.scene.other.door.open", b"elsewhere").await;
-    speaker.publish("messageBus.scene.urn:a%2eb.door.open", b"knock").await;
-    let heard: PeerTopicSubscriptionResultElem = listener.element(doors, 0).await;
+    publisher.publish("messageBus.scene.other.door.open", b"elsewhere").await;
+    publisher.publish("messageBus.scene.urn:a%2eb.door.open", b"knock").await;
+    let received: PeerTopicSubscriptionResultElem = listener.element(doors, 0).await;
     let (topic, sender) = ("messageBus.scene.urn%3Aa%2Eb.door.open".to_owned(), one.address().to_string());
     let expected = PeerTopicSubscriptionResultElem { payload: b"knock"[..].into(), topic, sender, missed: 0 };
-    assert_eq!(heard, expected);
+    assert_eq!(received, expected);
     listener.acknowledge(servers, 0, false).await;
     assert!(listener.wire.is_quiet_for(Duration::from_millis(300)).await);
     for topic in ["messageBus.scene.a", "messageBus.island.I1.peer.x.chat", "messageBus.scene.%ff.a"] {
         let refused =
-            speaker.call_expecting_error("TopicsService.PublishToTopic", &publication(topic, b"")).await;
+            publisher.call_expecting_error("TopicsService.PublishToTopic", &publication(topic, b"")).await;
         assert!(refused.starts_with("a scene's topic is messageBus.scene."), "{refused}");
     }
 }
@@ -173,32 +173,32 @@ async fn topic_order_holds_per_sender_and_gaps_are_counted() {
     let wallets = [wallet(), wallet(), wallet()];
     let mut slow = sign_in(&realm, &wallet()).await;
     let stream = slow.stream("TopicsService.PeerSubscription", &subscription_to("count.*")).await;
-    let speak = async |wallet: &Wallet| {
-        let mut speaker = sign_in(&realm, wallet).await;
+    let publish_all = async |wallet: &Wallet| {
+        let mut publisher = sign_in(&realm, wallet).await;
         for number in 0..EACH {
-            speaker.publish("count.up", &number.to_be_bytes()).await;
+            publisher.publish("count.up", &number.to_be_bytes()).await;
         }
-        speaker
+        publisher
     };
     let [one, two, three] = &wallets;
-    let speakers = async { tokio::join!(speak(one), speak(two), speak(three)) };
-    tokio::pin!(speakers);
-    let (mut next, mut heard, mut missed) = ([0; 3], 0, 0);
+    let publishers = async { tokio::join!(publish_all(one), publish_all(two), publish_all(three)) };
+    tokio::pin!(publishers);
+    let (mut next, mut received, mut missed) = ([0; 3], 0, 0);
     let mut take = |element: PeerTopicSubscriptionResultElem| {
         let number = u32::from_be_bytes(element.payload[..].try_into().unwrap());
         let of = wallets.iter().position(|wallet| wallet.address().to_string() == element.sender).unwrap();
         assert!(number >= next[of], "twice, or out of order");
         next[of] = number + 1;
-        heard += 1;
+        received += 1;
         missed += element.missed;
-        (heard, missed)
+        (received, missed)
     };
-    // It reads, but more slowly than they speak.
+    // The subscriber reads more slowly than the others publish.
     let mut sequence = 0;
-    let (mut speaker, ..) = loop {
+    let (mut publisher, ..) = loop {
         tokio::select! {
             biased;
-            speakers = &mut speakers => break speakers,
+            publishers = &mut publishers => break publishers,
             element = slow.element(stream, sequence) => {
                 take(element);
                 sequence += 1;
@@ -206,18 +206,18 @@ async fn topic_order_holds_per_sender_and_gaps_are_counted() {
             }
         }
     };
-    // An element may have been asked for and not have come yet.
+    // A requested element may not have arrived yet.
     slow.acknowledge(stream, sequence, false).await;
     while !slow.wire.is_quiet_for(Duration::from_millis(500)).await {
         let message = slow.stream_message(stream).await;
         take(PeerTopicSubscriptionResultElem::decode(message.payload).unwrap());
         slow.acknowledge(stream, message.sequence_id, false).await;
     }
-    // What was dropped last is told with what comes next.
-    speaker.publish("count.up", &EACH.to_be_bytes()).await;
+    // The next message reports the last drops.
+    publisher.publish("count.up", &EACH.to_be_bytes()).await;
     let last = slow.stream_message(stream).await;
-    let (heard, missed) = take(PeerTopicSubscriptionResultElem::decode(last.payload).unwrap());
-    assert_eq!(heard + missed, u64::from(EACH) * 3 + 1);
+    let (received, missed) = take(PeerTopicSubscriptionResultElem::decode(last.payload).unwrap());
+    assert_eq!(received + missed, u64::from(EACH) * 3 + 1);
     assert!(missed > 0, "nothing was dropped");
     assert_eq!(realm.count("atoll_gateway_topic_messages_dropped_total").await, missed as f64);
 }
@@ -226,7 +226,7 @@ async fn topic_order_holds_per_sender_and_gaps_are_counted() {
 async fn replaced_session_receives_no_topic_messages() {
     let realm = Realm::start(&[("GATEWAY__MAX_SUBSCRIPTIONS", "1")]);
     let (one, two) = (wallet(), wallet());
-    let mut speaker = sign_in(&realm, &two).await;
+    let mut publisher = sign_in(&realm, &two).await;
     let mut older = sign_in(&realm, &one).await;
     let chat = older.stream("TopicsService.PeerSubscription", &subscription_to("plaza")).await;
     let refused =
@@ -236,7 +236,7 @@ async fn replaced_session_receives_no_topic_messages() {
     older.stream("TopicsService.PeerSubscription", &subscription_to("casino")).await;
     let _newer = sign_in(&realm, &one).await;
     older.wire.closed().await;
-    speaker.publish("casino", b"for nobody").await;
+    publisher.publish("casino", b"without a subscriber").await;
     eventually("gone", async || realm.metric("atoll_gateway_sockets").await == 2.0).await;
     assert_eq!(realm.count("atoll_gateway_topic_deliveries_total").await, 0.0);
 }
@@ -253,23 +253,23 @@ async fn publisher_above_its_byte_rate_is_slowed_without_loss() {
     for number in 0..6_u8 {
         calls.push(flood.call("TopicsService.PublishToTopic", &publication("news", &[number; LARGE])).await);
     }
-    let heard: PeerTopicSubscriptionResultElem = listener.element(stream, 0).await;
-    assert_eq!(heard.payload[0], 0);
+    let received: PeerTopicSubscriptionResultElem = listener.element(stream, 0).await;
+    assert_eq!(received.payload[0], 0);
     other.publish("news", b"other").await;
     let (mut next, mut heard_before_other) = (1, None);
     for sequence in 1..7 {
-        let heard: PeerTopicSubscriptionResultElem = listener.element(stream, sequence).await;
-        assert_eq!(heard.missed, 0);
-        if &heard.payload[..] == b"other" {
+        let received: PeerTopicSubscriptionResultElem = listener.element(stream, sequence).await;
+        assert_eq!(received.missed, 0);
+        if &received.payload[..] == b"other" {
             heard_before_other = Some(next);
         } else {
-            assert_eq!((heard.payload.len(), heard.payload[0]), (LARGE, next));
+            assert_eq!((received.payload.len(), received.payload[0]), (LARGE, next));
             next += 1;
         }
     }
     assert_eq!(next, 6);
-    assert!(heard_before_other.is_some_and(|number| number < 6), "the other does not wait");
-    // The burst of a second passes; the rest takes 64 KiB a second.
+    assert!(heard_before_other.is_some_and(|number| number < 6), "the other publisher is not delayed");
+    // The burst of one second passes; the rest takes 64 KiB per second.
     assert!(began.elapsed() > Duration::from_secs(3), "{:?}", began.elapsed());
     for number in calls {
         assert!(flood.response::<PublishToTopicResult>(number).await.ok);
