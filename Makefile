@@ -1,4 +1,4 @@
-# Everything here works on a fresh clone with nothing but a Rust toolchain; the tests install nats-server.
+# Everything here works on a fresh clone with only a Rust toolchain; the tests install nats-server.
 
 .PHONY: run cluster bots test check bench sim fuzz failures rolling presence-load attacks
 
@@ -6,13 +6,13 @@
 run:
 	cargo run --release -- serve
 
-## Run a realm of seven processes over NATS, from port 5000 on.
+## Run a realm of seven processes over NATS, on ports from 5000 on.
 cluster:
 	scripts/needs
 	cargo build --release
 	scripts/cluster
 
-## Send twenty people into it.
+## Run twenty bots in it.
 bots:
 	cargo run --release -- bots --count 20 --url http://127.0.0.1:5000
 
@@ -21,13 +21,13 @@ test:
 	scripts/needs
 	cargo test --workspace
 
-## What has to hold before a change lands, besides the tests.
+## The checks that a change must pass, besides the tests.
 check:
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
 
-## Have the processes of a realm die, stand still and come back, RUNS times each; twenty minutes for ten.
+## Kill, freeze and restart the processes of a realm, RUNS times each; twenty minutes for ten.
 RUNS ?= 10
 FAILURE_TABLE = $(CURDIR)/target/failures.txt
 failures:
@@ -36,37 +36,37 @@ failures:
 	ATOLL_FAILURE_RUNS=$(RUNS) ATOLL_FAILURE_TABLE=$(FAILURE_TABLE) \
 		cargo test --workspace --test e2e -- failures; code=$$?; cat $(FAILURE_TABLE); exit $$code
 
-## Stop and start every process of a realm, one after the other, under BOTS people.
+## Stop and start every process of a realm, one after the other, under BOTS bots.
 BOTS ?= 500
 rolling:
 	scripts/needs
 	ATOLL_ROLLING_BOTS=$(BOTS) cargo test --release --workspace --test e2e -- rolling --nocapture
 
-## Measure, beside yardsticks.
+## Run the benchmarks, each beside a baseline.
 bench:
 	cargo bench --workspace --benches
 
-## Measure what a room feels of 32 readers who ask for presence in a loop; three minutes.
+## Measure the latency in a room while 32 readers poll presence in a loop; three minutes.
 presence-load:
 	scripts/needs
 	cargo test --release --workspace --test e2e -- --ignored --nocapture room_latency_under_presence_readers
 
-## Measure what a room notices while one client attacks the process, attack by attack; ten minutes.
+## Measure the latency in a room while one client attacks the process, attack by attack; ten minutes.
 attacks:
 	scripts/needs
 	cargo test --release --workspace --test e2e -- --ignored --nocapture room_latency_under_attack
 
-## The property tests of the engine with ten times as many worlds, then a million random layouts, each of
-## which must fall silent; about twenty minutes on two cores.
+## The property tests of the engine with ten times as many worlds, then a million random layouts, each
+## of which must become stable; about twenty minutes on two cores.
 sim:
 	ATOLL_SIM_FACTOR=10 cargo test -p archipelago --tests
 	cargo run --release -- sim --layouts 1000000
 
-## Fuzz each parser of what strangers send, for FUZZ_SECONDS each; needs a C++ compiler.
+## Fuzz each parser of untrusted input, for FUZZ_SECONDS each; needs a C++ compiler.
 FUZZ_SECONDS ?= 60
 FUZZ_TARGETS ?= rpc topics chains fetch ethereum frames
 FUZZ_HOST = $(shell rustc --version --verbose | sed -n 's/^host: //p')
-# What cargo-fuzz asks of the compiler, without the sanitizers that need a nightly one.
+# The compiler flags of cargo-fuzz, without the sanitizers, which need a nightly compiler.
 FUZZ_FLAGS = -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
 	-Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
 	-Cllvm-args=-sanitizer-coverage-trace-compares --cfg fuzzing -Cdebug-assertions -Ccodegen-units=1

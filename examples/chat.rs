@@ -1,4 +1,5 @@
-//! A chat across the whole realm, over topics: who is in the same room hears every line.
+//! A chat across the whole realm, over topics: every participant with the same ROOM receives every
+//! line.
 //!
 //! `cargo run --example chat -- http://127.0.0.1:5000 plaza`
 
@@ -17,12 +18,12 @@ async fn main() -> Result<()> {
     eprintln!("you are {}", identity.address());
     let explorer = Explorer::start(Settings::new(gateway), identity);
     let handle = explorer.handle();
-    // A gateway lets go of whoever is nowhere.
+    // A gateway closes a session that never sends a position.
     handle.heartbeat(Position::new(0.0, 0.0, 0.0), None).await;
-    let connection = tokio::spawn(tell_of(explorer));
+    let connection = tokio::spawn(print_closes(explorer));
     let topic = format!("chat.{room}");
     let mut messages = handle.subscribe(&topic).await?;
-    eprintln!("you hear {topic}; say something");
+    eprintln!("subscribed to {topic}; type a message");
     let (line, mut lines) = mpsc::channel(1);
     thread::spawn(move || {
         stdin().lines().map_while(Result::ok).try_for_each(|text| line.blocking_send(text))
@@ -31,18 +32,18 @@ async fn main() -> Result<()> {
         tokio::select! {
             text = lines.recv() => {
                 let Some(text) = text else { break };
-                handle.publish(&topic, text).await.unwrap_or_else(|error| eprintln!("(not said: {error})"));
+                handle.publish(&topic, text).await.unwrap_or_else(|error| eprintln!("(not sent: {error})"));
             }
             event = messages.next() => match event {
                 Some(TopicEvent::Message(message)) => {
                     let sender = message.sender.map_or("a server".into(), |sender| sender.to_string());
                     let mut text = String::from_utf8_lossy(&message.payload).into_owned();
-                    // Nobody writes escapes to the terminals of others.
+                    // A message must not write escape sequences to another terminal.
                     text.retain(|char| !char.is_control());
                     println!("{sender}: {text}");
                 }
-                Some(TopicEvent::Gap) => eprintln!("(what was said meanwhile is lost)"),
-                Some(TopicEvent::Ended(reason)) => eprintln!("(you hear nothing more: {reason})"),
+                Some(TopicEvent::Gap) => eprintln!("(messages were lost meanwhile)"),
+                Some(TopicEvent::Ended(reason)) => eprintln!("(the subscription ended: {reason})"),
                 None => break,
             },
         }
@@ -51,10 +52,10 @@ async fn main() -> Result<()> {
     Ok(connection.await?)
 }
 
-async fn tell_of(mut explorer: Explorer) {
+async fn print_closes(mut explorer: Explorer) {
     while let Some(event) = explorer.next().await {
         if let Event::Disconnected { reason, retry_in: comes_back } = event {
-            eprintln!("({reason}{})", comes_back.map_or("", |_| "; coming back"));
+            eprintln!("({reason}{})", comes_back.map_or("", |_| "; reconnecting"));
         }
     }
 }

@@ -1,4 +1,4 @@
-//! An explorer that walks in a circle, and tells which island it is in and whom it hears there.
+//! A client that walks in a circle, and prints its island and the positions that it receives.
 //!
 //! `cargo run --example explorer -- http://127.0.0.1:5000`
 
@@ -15,7 +15,7 @@ const RADIUS_M: f32 = 20.0;
 
 #[tokio::main]
 async fn main() -> Result<()> {
-    // One gateway of the realm, or several: when it loses one, it goes on at the next.
+    // One gateway of the realm, or several: if the connection to one fails, the client uses the next.
     let gateways: Vec<String> = std::env::args().skip(1).collect();
     ensure!(!gateways.is_empty(), "usage: explorer URL...");
     let gateway = client::discover_all(&gateways, None).await?;
@@ -29,18 +29,18 @@ async fn main() -> Result<()> {
             Event::IslandChanged { island, connection, peers, .. } => {
                 let text = connection.to_string();
                 let transport = text.split(':').next().unwrap_or_default();
-                println!("island {island} of {} people, over {transport}", peers.len());
+                println!("island {island} of {} peers, over {transport}", peers.len());
             }
-            Event::RoomEntered { members, .. } => println!("in its room, with {} others", members.len()),
-            Event::PeerJoined { address, .. } => println!("{address} is here, too"),
+            Event::RoomEntered { members, .. } => println!("in the room, with {} others", members.len()),
+            Event::PeerJoined { address, .. } => println!("{address} entered the room"),
             Event::Message { sender: Some(sender), body, .. } => {
-                // Anybody may say anything; what is no position is passed over.
+                // Members may send any bytes; messages other than positions are ignored.
                 if let Ok(Packet { message: Some(Message::Position(at)), .. }) = Packet::decode(body) {
                     println!("{sender} is at {:.1} {:.1}", at.position_x, at.position_z);
                 }
             }
             Event::Disconnected { reason, retry_in: Some(pause) } => {
-                println!("{reason}; back in {pause:.1?}")
+                println!("{reason}; reconnecting in {pause:.1?}")
             }
             Event::Disconnected { reason, retry_in: None } => println!("{reason}"),
             _ => {}

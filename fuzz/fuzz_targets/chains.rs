@@ -1,5 +1,5 @@
-//! Auth chains: no text panics, and nobody's signature is what the fuzzer can make: neither of a whole
-//! chain, nor of a link in one whose shape, owner and challenge are right.
+//! Auth chains: no text causes a panic, and the fuzzer cannot forge a signature: neither of a whole
+//! chain, nor of a link in a chain with valid shape, owner and challenge.
 
 #![no_main]
 
@@ -12,7 +12,7 @@ use identity::{Challenge, Limits, Link, LinkKind, Wallet};
 use libfuzzer_sys::fuzz_target;
 use protocol::Address;
 
-/// The owner of the chain, and the key that a delegation may name.
+/// The owner of the chain, and the ephemeral key that a delegation may name.
 static KEYS: LazyLock<[Wallet; 2]> =
     LazyLock::new(|| [1, 2].map(|secret| Wallet::from_secret([secret; 32]).expect("a key")));
 
@@ -31,7 +31,7 @@ fuzz_target!(|data: &[u8]| {
     let (owner_signs, ephemeral_signs) = (signs & 1 != 0, signs & 2 != 0);
     let kind = if signs & 4 != 0 { LinkKind::Eip1654Ephemeral } else { LinkKind::EcdsaEphemeral };
     let signature = match owner_signs {
-        // Carriage returns are not signed.
+        // Carriage returns are not part of the signed text.
         true => owner.sign(&payload.replace('\r', "")),
         false => forged(signs, outer),
     };
@@ -41,7 +41,7 @@ fuzz_target!(|data: &[u8]| {
         Link { kind: LinkKind::EcdsaSignedEntity, payload: challenge.as_str().to_owned(), signature };
     let signer =
         Link { kind: LinkKind::Signer, payload: owner.address().to_string(), signature: String::new() };
-    // With a link less, the owner itself is to have signed.
+    // Without the delegation the owner itself must sign.
     let mut links = vec![signer, delegation, entity];
     if signs & 8 != 0 {
         links.remove(1);
@@ -55,7 +55,7 @@ fuzz_target!(|data: &[u8]| {
     }
 });
 
-/// The payload of an ephemeral link: as the fuzzer says, or in its three lines with parts that it says.
+/// The payload of an ephemeral link: the input itself, or its three lines with parts from the input.
 fn delegation(shape: u8, said: &[u8], ephemeral: &Wallet) -> String {
     let said = String::from_utf8_lossy(said);
     let (first, second) = said.split_once('\0').unwrap_or((&said, ""));
@@ -70,7 +70,7 @@ fn delegation(shape: u8, said: &[u8], ephemeral: &Wallet) -> String {
     }
 }
 
-/// A signature that nobody made: as text, or as 65 bytes whose last is one that is taken.
+/// A forged signature: text, or 65 bytes with a valid recovery id.
 fn forged(signs: u8, said: &[u8]) -> String {
     if signs & 16 != 0 {
         return String::from_utf8_lossy(said).into_owned();

@@ -1,5 +1,6 @@
-//! What Ethereum nodes answer, and contracts through them: nothing panics, only the magic word with a
-//! good status is a yes, and no error that a contract can cause is a fault of the node.
+//! Responses of Ethereum nodes, and of contracts through them: none causes a panic, only the magic word
+//! with a success status is a valid signature, and no error that a contract can cause counts as a
+//! failure of the node.
 
 #![no_main]
 
@@ -7,7 +8,7 @@ use identity::{AnswerError, MAX_ANSWER_BYTES, read_answer};
 use libfuzzer_sys::fuzz_target;
 use serde_json::{Value, json};
 
-/// As text, or as a part of an answer that has the right shape.
+/// The body: the input itself, or a part of a well-formed response.
 fn body(shape: u8, rest: &[u8]) -> Vec<u8> {
     let text = String::from_utf8_lossy(rest);
     let code = rest.first_chunk().map_or(0, |&bytes| i64::from(i16::from_le_bytes(bytes)));

@@ -1,5 +1,5 @@
-//! Signed requests: no headers panic, an unsigned request has no owner, and a signed one is read as it was
-//! signed: byte for byte, or in lower case in whatever letters it arrives.
+//! Signed requests: no headers cause a panic, an unsigned request has no owner, and a signed one is
+//! parsed as it was signed: byte for byte, or in lower case in any spelling.
 
 #![no_main]
 
@@ -21,7 +21,7 @@ fn examine(headers: &HeaderMap) -> Result<SignedFetch, FetchError> {
     examine_fetch("POST", PATH, headers, &Limits::default(), now())
 }
 
-/// `None`: they cannot be headers.
+/// `None`: the input cannot be headers.
 fn map<'a>(headers: impl IntoIterator<Item = (&'a [u8], &'a [u8])>) -> Option<HeaderMap> {
     let mut map = HeaderMap::new();
     for (name, value) in headers {
@@ -30,7 +30,7 @@ fn map<'a>(headers: impl IntoIterator<Item = (&'a [u8], &'a [u8])>) -> Option<He
     Some(map)
 }
 
-/// Headers that are all the fuzzer's: lines of a digit or a name, and a value.
+/// Headers from the input: lines with a digit or a letter for the name, and a value.
 fn forged(data: &[u8]) -> Option<HeaderMap> {
     let chain: Vec<String> =
         (0..=identity::MAX_LINKS).map(|link| format!("x-identity-auth-chain-{link}")).collect();
@@ -66,7 +66,7 @@ fuzz_target!(|data: &[u8]| {
         if let Some(headers) = forged(rest)
             && let Ok(fetch) = examine(&headers)
         {
-            // It could only be one of a contract, which has not been asked.
+            // It can only be a contract's request, with a contract that has not been called.
             assert!(!fetch.examined.contract_signatures.is_empty(), "{fetch:?}");
         }
         return;
@@ -79,7 +79,7 @@ fuzz_target!(|data: &[u8]| {
             assert_eq!(fetch.examined.owner, wallet.address());
             assert!(fetch.examined.contract_signatures.is_empty());
             assert!(fetch.metadata.keys().all(|key| *key == key.to_lowercase()), "{:?}", fetch.metadata);
-            // Signed in lower case, it is the same request in whatever letters it arrives.
+            // A request signed in lower case is the same in any spelling of its metadata.
             let [plain, capitals] = [metadata, &metadata.to_ascii_uppercase()]
                 .map(|metadata| examine(&lowercased(&wallet, metadata).expect("they were headers")));
             assert_eq!(plain, capitals);

@@ -1,5 +1,5 @@
-//! WebSocket frames, the server's side: arbitrary bytes, cut anywhere, never panic, decode the same
-//! however they are cut, and yield no more payload than there was input.
+//! WebSocket frames, the server's side: arbitrary bytes, split anywhere, never cause a panic, decode to
+//! the same frames however they are split, and yield no more payload than input.
 
 #![no_main]
 
@@ -8,7 +8,7 @@ use ws::{Decoder, FrameError, Received};
 
 const MAX_MESSAGE: usize = 1_000;
 
-/// All frames, and the error after them. `parts` gives the lengths of the parts, over and over.
+/// All frames, and the error after them. `parts` has the lengths of the parts, in a cycle.
 fn decode(bytes: &[u8], parts: &[u8]) -> (Vec<Received>, Option<FrameError>) {
     let mut decoder = Decoder::new(MAX_MESSAGE);
     let (mut received, mut rest) = (Vec::new(), bytes);

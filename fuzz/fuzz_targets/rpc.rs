@@ -1,5 +1,5 @@
-//! dcl-rpc, the server's side: whatever a client sends, nothing panics, nothing grows beyond the
-//! limits, and what goes out can be read.
+//! dcl-rpc, the server's side: no input causes a panic, nothing grows beyond the limits, and every
+//! output can be decoded.
 
 #![no_main]
 
@@ -20,7 +20,7 @@ fuzz_target!(|data: &[u8]| {
     let Some((&answers, mut rest)) = data.split_first() else { return };
     let mut connection = Connection::new(LIMITS, [&PLAZA]);
     let mut open = 0usize;
-    // Each message has its length before it.
+    // Each message is preceded by its length.
     while let Some((&length, after)) = rest.split_first() {
         let (message, after) = after.split_at(usize::from(length).min(after.len()));
         rest = after;

@@ -1,5 +1,5 @@
-//! Topics, patterns, subjects and connection strings: what is taken is written as it was read, and
-//! nothing that a client says reaches a subject that is not for it.
+//! Topics, patterns, subjects and connection strings: each accepted text is written as it was read, and
+//! no topic of a client reaches a subject outside its own.
 
 #![no_main]
 
@@ -15,7 +15,7 @@ fuzz_target!(|data: &[u8]| {
         assert_eq!(topic.as_str().parse(), Ok(topic.clone()));
         let (published, start) = match SceneTopic::try_from(topic.clone()) {
             Ok(scene) => {
-                // It is spelled from its parts as it came.
+                // Composing it from its parts gives the same spelling.
                 let rest = scene.to_string().splitn(4, '.').nth(3).expect("a topic in the scene").to_owned();
                 if let Ok(rest) = rest.parse::<Topic>()
                     && let Ok(again) = SceneTopic::new(&scene.scene(), &rest)
