@@ -1,4 +1,4 @@
-//! How long one core takes to verify a sign-in: `cargo bench -p identity`.
+//! Time that one core takes to verify the auth chain of a sign-in: `cargo bench -p identity`.
 
 use std::time::{Duration, SystemTime};
 
@@ -12,7 +12,7 @@ fn main() {
 }
 
 fn wallet(seed: u8) -> Wallet {
-    Wallet::from_secret([seed; 32]).expect("a small number is a secret key")
+    Wallet::from_secret([seed; 32]).expect("these bytes are a valid secret key")
 }
 
 fn bench(bencher: Bencher<'_, '_>, json: &str) {
@@ -22,13 +22,13 @@ fn bench(bencher: Bencher<'_, '_>, json: &str) {
         .bench(|| verify(divan::black_box(json), owner, CHALLENGE, &limits, now).expect("a valid chain"));
 }
 
-/// The wallet signs the challenge itself: one recovery. The yardstick for `three_links`.
+/// The wallet signs the challenge itself: one public key recovery. The reference for `three_links`.
 #[divan::bench]
 fn two_links(bencher: Bencher<'_, '_>) {
     bench(bencher, &wallet(1).sign_challenge(CHALLENGE));
 }
 
-/// The usual sign-in: two recoveries.
+/// The usual sign-in with an ephemeral key: two public key recoveries.
 #[divan::bench]
 fn three_links(bencher: Bencher<'_, '_>) {
     let expiration = SystemTime::now() + Duration::from_secs(86_400);

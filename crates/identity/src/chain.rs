@@ -58,8 +58,8 @@ fn null_as_empty<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
-/// The reason for which a chain is refused. `link` is the index of a link, from 0. Gateways and room nodes send
-/// the text as the reason of a close frame.
+/// The reason for which a chain is refused. `link` is the index of a link, from 0. Gateways and room nodes
+/// send the text as the reason of a close frame.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ChainError {
     /// The JSON text exceeds [`MAX_CHAIN_BYTES`].
@@ -175,8 +175,8 @@ pub(crate) fn parse(json: &str) -> Result<Vec<Link>, ChainError> {
     Ok(links)
 }
 
-/// Checks the structure of a chain: the number of links, the kind allowed at each index, a signature in each link
-/// after the first, and at most one link of a contract wallet.
+/// Checks the structure of a chain: the number of links, the kind allowed at each index, a signature in each
+/// link after the first, and at most one link of a contract wallet.
 pub(crate) fn check_structure(links: &[Link]) -> Result<(), ChainError> {
     if links.len() > MAX_LINKS {
         return Err(ChainError::TooManyLinks { links: links.len() });

@@ -1,4 +1,4 @@
-//! ECDSA over secp256k1 as Ethereum wallets use it.
+//! ECDSA over secp256k1 and Keccak-256 as Ethereum wallets use them.
 
 use protocol::Address;
 use secp256k1::{
@@ -7,7 +7,7 @@ use secp256k1::{
 };
 use sha3::{Digest, Keccak256};
 
-/// Why a signature's bytes are not taken.
+/// The reason for which the bytes of a signature are refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum SignatureError {
     #[error("not 65 bytes of r, s and v (0, 1, 27 or 28) in hex with 0x")]
@@ -16,12 +16,13 @@ pub(crate) enum SignatureError {
     HighS,
 }
 
-/// The digest of a text as it stands.
+/// Keccak-256 of the bytes, without a prefix.
 pub(crate) fn keccak256(bytes: &[u8]) -> [u8; 32] {
     Keccak256::digest(bytes).into()
 }
 
-/// The digest that a wallet signs for a text (`personal_sign`, EIP-191 version 0x45).
+/// The digest that a wallet signs for a text: Keccak-256 with the prefix of `personal_sign` (EIP-191 version
+/// 0x45).
 pub(crate) fn personal_digest(text: &[u8]) -> [u8; 32] {
     let digest = Keccak256::new()
         .chain_update(b"\x19Ethereum Signed Message:\n")
@@ -31,7 +32,7 @@ pub(crate) fn personal_digest(text: &[u8]) -> [u8; 32] {
     digest.into()
 }
 
-/// What a wallet signs for a text (`personal_sign`).
+/// [`personal_digest`] as the message type of secp256k1.
 pub(crate) fn personal_message(text: &[u8]) -> Message {
     Message::from_digest(personal_digest(text))
 }
@@ -44,7 +45,7 @@ pub(crate) fn address_of_key(key: &PublicKey) -> Address {
     Address::new(bytes)
 }
 
-/// Reads `0x` and 130 hex digits: `r`, `s`, `v`.
+/// Parses `0x` and 130 hex digits: `r`, `s`, `v`. `v` is 0, 1, 27 or 28.
 pub(crate) fn parse_signature(text: &str) -> Result<RecoverableSignature, SignatureError> {
     let digits = text.strip_prefix("0x").ok_or(SignatureError::Malformed)?;
     let mut bytes = [0; 65];
@@ -56,7 +57,8 @@ pub(crate) fn parse_signature(text: &str) -> Result<RecoverableSignature, Signat
     };
     let signature =
         RecoverableSignature::from_compact(&bytes[..64], recovery).map_err(|_| SignatureError::Malformed)?;
-    // Every signature has a twin with s negated, which recovers to the same key (EIP-2).
+    // Each signature has a second form with s negated that recovers to the same key. Only the form with the
+    // low s is accepted (EIP-2), so that a signature cannot be altered into another valid one.
     let mut normal = signature.to_standard();
     normal.normalize_s();
     if normal != signature.to_standard() {
@@ -65,7 +67,7 @@ pub(crate) fn parse_signature(text: &str) -> Result<RecoverableSignature, Signat
     Ok(signature)
 }
 
-/// Who signed this text, if anybody can have.
+/// Recovers the address that signed this text; `None` if the signature recovers to no public key.
 pub(crate) fn recover_signer(text: &[u8], signature: &RecoverableSignature) -> Option<Address> {
     signature.recover_ecdsa(personal_message(text)).ok().map(|key| address_of_key(&key))
 }

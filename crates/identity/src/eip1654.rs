@@ -1,33 +1,38 @@
-//! What a contract wallet is asked, `isValidSignature(bytes32,bytes)` (EIP-1271, and EIP-1654 before
-//! it), and what the answer of an Ethereum node means.
+//! The call `isValidSignature(bytes32,bytes)` to a contract wallet (EIP-1271, and EIP-1654 before it):
+//! encodes it and interprets the response of an Ethereum node.
 
 use serde::Deserialize;
 use serde_json::Value;
 
-/// Why a node's answer tells nothing of the contract. Holds nothing of what the node said.
+/// The reason for which a node's response does not show whether the contract accepts the signature. It
+/// carries at most the error code, and no text that the node sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ContractResponseError {
-    /// The node failed.
+    /// The node failed, with this JSON-RPC error code.
     #[error("it answered with JSON-RPC error {0}")]
     NodeError(i64),
-    /// The node is asked too often.
-    #[error("it answered with JSON-RPC error {0}: it is asked too often")]
+    /// The node rejected the call by its rate limit, with this JSON-RPC error code.
+    #[error("it answered with JSON-RPC error {0}: its rate limit is exceeded")]
     RateLimited(i64),
-    /// It may be the contract that caused it: nobody is to be blamed, and nothing is known.
+    /// Either the node or the contract may have caused this JSON-RPC error: it counts as a failure of
+    /// neither, and the signature is not verified.
     #[error("it answered with JSON-RPC error {0}, which shows neither whether it nor the contract failed")]
     Ambiguous(i64),
-    /// Not JSON-RPC, or no answer to such a call.
+    /// The body is not JSON-RPC, or not a response to such a call.
     #[error("it did not answer in JSON-RPC")]
     Malformed,
 }
 
-/// The selector, and what is answered for a valid signature.
+/// The magic value of EIP-1271: the selector of the function, and its return value for a valid signature.
 const MAGIC_VALUE: [u8; 4] = [0x16, 0x26, 0xba, 0x7e];
-/// A contract may say as much as it likes; what it should say are 32 bytes. Of an answer no more than
-/// this needs to be read, and one byte to see that there is more.
+/// Upper bound of the response body that is interpreted. A contract controls the length of its return value,
+/// of which 32 bytes are expected. A caller needs to read this many bytes and one more, which shows that the
+/// body exceeds the bound.
 pub const MAX_CONTRACT_RESPONSE_BYTES: usize = 16 * 1024;
-/// How nodes of the field say that the call itself failed, which is the contract's answer. It need not
-/// be complete: what is missing here is unclear, and no fault of the node either.
+/// Parts of the error messages, in lower case, by which deployed nodes report that execution of the call
+/// failed. That is the contract's result. The list need not be complete: an error with neither a listed
+/// message nor a listed code is [`ContractResponseError::Ambiguous`], which does not count as a node failure
+/// either.
 const EVM_ERROR_MESSAGES: [&str; 12] = [
     "revert",
     "out of gas",
@@ -42,17 +47,18 @@ const EVM_ERROR_MESSAGES: [&str; 12] = [
     "write protection",
     "max call depth",
 ];
-/// `execution reverted` of the JSON-RPC specification of execution clients.
+/// Code of `execution reverted` in the JSON-RPC specification of execution clients.
 const REVERTED_CODE: i64 = 3;
-/// What only the node causes: no JSON, no request, no such method, an internal error (JSON-RPC 2.0),
-/// a resource that is missing or unavailable (EIP-1474).
+/// Error codes that only the node can cause: parse error, invalid request, method not found, internal error
+/// (JSON-RPC 2.0), resource not found or unavailable (EIP-1474).
 const NODE_ERROR_CODES: [i64; 6] = [-32700, -32600, -32601, -32603, -32001, -32002];
-/// How providers say that they are asked too often, where the HTTP status does not: EIP-1474's "limit
-/// exceeded" (Infura and others), the status as a code (Alchemy), and codes of QuickNode and BlockVision.
+/// Error codes by which providers report their rate limit where the HTTP status does not: EIP-1474's "limit
+/// exceeded" (Infura and others), the HTTP status as a code (Alchemy), and codes of QuickNode and
+/// BlockVision.
 const RATE_LIMIT_CODES: [i64; 5] = [-32005, 429, -32007, -32012, -32605];
 
-/// The call: the selector, the digest, and the signature behind its offset and its length, padded
-/// to words (Solidity's ABI, "use of dynamic types").
+/// Encodes the call: the selector, the digest, the offset of the signature, its length, and the signature
+/// padded to units of 32 bytes (Solidity's ABI, "use of dynamic types").
 pub(crate) fn calldata(digest: &[u8; 32], signature: &[u8]) -> Vec<u8> {
     let word = |number: u64| [[0; 24].as_slice(), &number.to_be_bytes()].concat();
     let mut data = [&MAGIC_VALUE[..], digest, &word(64), &word(signature.len() as u64), signature].concat();
@@ -75,10 +81,16 @@ struct RpcError {
     message: Value,
 }
 
-/// Whether a contract takes a signature for its own, by the body of a node's answer and whether it had
-/// a status of success. Whoever signs in chooses the contract, so that only what no contract can cause
-/// is a fault of the node. What only the contract can have caused is its answer; of the rest of the
-/// errors nobody knows: nodes have dozens of them under one code.
+/// Interprets the body of a node's response: whether the contract accepts the signature. `success`: the HTTP
+/// status reported success.
+///
+/// The client that signs in chooses the contract, so only an error that no contract can cause counts as a
+/// failure of the node. An error that only the contract can cause is its result: the signature is invalid.
+/// Without `success` every other error is a failure of the node. With it, all other errors are ambiguous,
+/// because nodes report dozens of causes under one code.
+///
+/// A body over [`MAX_CONTRACT_RESPONSE_BYTES`] that begins like JSON is an invalid signature if `success`,
+/// because the contract chose its length.
 pub fn parse_contract_response(success: bool, body: &[u8]) -> Result<bool, ContractResponseError> {
     if !body.trim_ascii_start().starts_with(b"{") {
         return Err(ContractResponseError::Malformed);
@@ -90,7 +102,7 @@ pub fn parse_contract_response(success: bool, body: &[u8]) -> Result<bool, Contr
     match answer {
         RpcResponse { error: Some(RpcError { code, message }), .. } => {
             let message = message.as_str().unwrap_or_default().to_lowercase();
-            if code == REVERTED_CODE || EVM_ERROR_MESSAGES.iter().any(|said| message.contains(said)) {
+            if code == REVERTED_CODE || EVM_ERROR_MESSAGES.iter().any(|text| message.contains(text)) {
                 Ok(false)
             } else if RATE_LIMIT_CODES.contains(&code) {
                 Err(ContractResponseError::RateLimited(code))
@@ -103,8 +115,9 @@ pub fn parse_contract_response(success: bool, body: &[u8]) -> Result<bool, Contr
         RpcResponse { result: Some(result), .. } if success => {
             let digits = result.strip_prefix("0x").ok_or(ContractResponseError::Malformed)?;
             let bytes = hex::decode(digits).map_err(|_| ContractResponseError::Malformed)?;
-            // The whole word: some contracts say back what they are asked, and the question begins
-            // with the same four bytes. Nothing at all: there is no contract, or none that knows it.
+            // All 32 bytes are compared, because some contracts return their call data, which begins with the
+            // same four bytes. An empty result: no contract has this address, or the contract lacks the
+            // function.
             let word = bytes.get(..32).and_then(|word| word.strip_prefix(&MAGIC_VALUE));
             Ok(word.is_some_and(|padding| padding.iter().all(|&byte| byte == 0)))
         }
@@ -144,19 +157,23 @@ mod tests {
 
     #[test]
     fn only_the_magic_value_is_a_valid_signature() {
-        let said = |answer: &Value| parse_contract_response(true, answer.to_string().as_bytes());
-        assert_eq!(said(&word("1626ba7e")), Ok(true));
-        assert_eq!(said(&word("ffffffff")), Ok(false));
-        assert_eq!(said(&word("0000000000000001626ba7e")), Ok(false));
-        assert_eq!(said(&json!({"result": "0x1626ba7e"})), Ok(false), "not a word");
+        let parse = |answer: &Value| parse_contract_response(true, answer.to_string().as_bytes());
+        assert_eq!(parse(&word("1626ba7e")), Ok(true));
+        assert_eq!(parse(&word("ffffffff")), Ok(false));
+        assert_eq!(parse(&word("0000000000000001626ba7e")), Ok(false));
+        assert_eq!(parse(&json!({"result": "0x1626ba7e"})), Ok(false), "shorter than 32 bytes");
         let echo = format!("0x{}", hex::encode(calldata(&[0xab; 32], &[0xcd; 65])));
-        assert_eq!(said(&json!({"result": echo})), Ok(false), "as the precompile at address 4 would");
-        assert_eq!(said(&json!({"result": "0x"})), Ok(false), "no contract");
+        assert_eq!(
+            parse(&json!({"result": echo})),
+            Ok(false),
+            "the precompile at address 4 returns its input"
+        );
+        assert_eq!(parse(&json!({"result": "0x"})), Ok(false), "no contract has this address");
     }
 
     #[test]
     fn contract_failures_are_answers_node_failures_are_errors() {
-        let said = |answer: &Value| parse_contract_response(true, answer.to_string().as_bytes());
+        let parse = |answer: &Value| parse_contract_response(true, answer.to_string().as_bytes());
         for answer in [
             error(3, "execution reverted: not the owner"),
             error(-32000, "execution reverted"),
@@ -168,11 +185,11 @@ mod tests {
             error(-32000, "gas uint64 overflow"),
             json!({"result": format!("0x{}", "0".repeat(MAX_CONTRACT_RESPONSE_BYTES))}),
         ] {
-            assert_eq!(said(&answer), Ok(false), "{answer}");
+            assert_eq!(parse(&answer), Ok(false), "{answer}");
         }
         for code in NODE_ERROR_CODES {
             let answer = error(code, "internal error");
-            assert_eq!(said(&answer), Err(ContractResponseError::NodeError(code)));
+            assert_eq!(parse(&answer), Err(ContractResponseError::NodeError(code)));
         }
         for (code, message) in [
             (-32000, "bad elliptic curve pairing size"),
@@ -181,7 +198,11 @@ mod tests {
             (-32602, "invalid argument 0"),
             (1, ""),
         ] {
-            assert_eq!(said(&error(code, message)), Err(ContractResponseError::Ambiguous(code)), "{message}");
+            assert_eq!(
+                parse(&error(code, message)),
+                Err(ContractResponseError::Ambiguous(code)),
+                "{message}"
+            );
         }
         for noise in [
             json!({}),
@@ -189,11 +210,12 @@ mod tests {
             json!({"result": "0xno"}),
             json!([word("1626ba7e")["result"]]),
         ] {
-            assert_eq!(said(&noise), Err(ContractResponseError::Malformed), "{noise}");
+            assert_eq!(parse(&noise), Err(ContractResponseError::Malformed), "{noise}");
         }
         let page = format!("<html>{}", " ".repeat(MAX_CONTRACT_RESPONSE_BYTES));
         assert_eq!(parse_contract_response(true, page.as_bytes()), Err(ContractResponseError::Malformed));
-        // A yes with an error's status is none; a revert is one with any.
+        // With an HTTP error status, a valid result is not accepted, but a revert still is the contract's
+        // result.
         let failed = |answer: &Value| parse_contract_response(false, answer.to_string().as_bytes());
         assert_eq!(failed(&word("1626ba7e")), Err(ContractResponseError::Malformed));
         assert_eq!(failed(&error(3, "execution reverted")), Ok(false));
@@ -219,6 +241,10 @@ mod tests {
             }
         }
         let reverted = error(3, "execution reverted: too many requests").to_string();
-        assert_eq!(parse_contract_response(true, reverted.as_bytes()), Ok(false), "the contract's words");
+        assert_eq!(
+            parse_contract_response(true, reverted.as_bytes()),
+            Ok(false),
+            "the contract chose the text"
+        );
     }
 }

@@ -1,7 +1,7 @@
 //! Signed fetch: HTTP requests that a wallet signs, in headers (ADR-44).
 //!
-//! The wallet signs `method:path:timestamp:metadata`. Method and path are lower-cased, and the metadata
-//! is signed byte for byte as it is sent. Clients of before August 2026 lower-cased the metadata too.
+//! The wallet signs `method:path:timestamp:metadata`. Method and path are in lower case, and the metadata is
+//! signed byte for byte as it is sent. Clients before August 2026 converted the metadata to lower case too.
 
 use std::{
     borrow::Cow,
@@ -21,82 +21,84 @@ use crate::{
     crypto::keccak256, verify::verify_links_offline,
 };
 
-/// Each link of the chain as JSON, in a header of this name and its number from 0.
+/// Prefix of the headers that carry the links as JSON; the index of the link, from 0, follows.
 const LINK_HEADER_PREFIX: &str = "x-identity-auth-chain-";
-/// Milliseconds since the Unix epoch.
+/// Header with the time of signing, in milliseconds since the Unix epoch.
 const TIMESTAMP_HEADER: &str = "x-identity-timestamp";
-/// A JSON object that says what the request is for.
+/// Header with a JSON object that describes the purpose of the request.
 const METADATA_HEADER: &str = "x-identity-metadata";
 
-/// For how long after its timestamp a request is taken.
+/// Time after its timestamp for which a request is accepted.
 const FETCH_LIFETIME: Duration = Duration::from_secs(5 * 60);
-/// What the metadata names as signer when a scene had the request signed, without the person.
+/// `signer` in the metadata of a request that a scene had signed, without the user's consent.
 const SCENE_SIGNER: &str = "decentraland-kernel-scene";
 
 /// Names and values of headers.
 pub type Headers = Vec<(String, String)>;
 
-/// A request in which all is well as far as can be seen without an Ethereum node, and without
-/// knowing which requests have been seen before.
+/// A request that passed all checks that need neither an Ethereum node nor a replay cache.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SignedFetch {
-    /// Whose request it is, and which contracts must be asked before that is sure.
+    /// The owner of the request, and the contract signatures that a node must confirm before the owner is
+    /// proven.
     pub verification: OfflineVerification,
     /// The payload that the last link signs.
     pub payload: String,
-    /// When it claims to have been signed.
+    /// The time of signing that the request claims.
     pub signed_at: SystemTime,
-    /// Until when the same request would be taken again.
+    /// The end of the time in which the same request would pass again: a replay cache must remember it until
+    /// then.
     pub fresh_until: SystemTime,
-    /// The metadata as it was signed: byte for byte, or in lower case where the payload was signed all
-    /// in lower case. The keys of the outermost object are in lower case in both forms, so that
-    /// `isGuest` is found under one name.
+    /// The metadata as it was signed: byte for byte, or in lower case if the whole payload was signed in
+    /// lower case. The keys of the outermost object are in lower case in both forms, so that `isGuest` has
+    /// one name.
     pub metadata: Map<String, Value>,
 }
 
 impl SignedFetch {
-    /// What tells this request from any other, whatever its signatures look like.
+    /// Identifies the request by its owner and payload. It does not depend on the signatures, which a client
+    /// can vary for one request.
     pub fn fingerprint(&self) -> [u8; 32] {
         keccak256(&[self.verification.owner.as_bytes(), self.payload.as_bytes()].concat())
     }
 }
 
-/// Why a request is refused.
+/// The reason for which a request is refused. A gateway sends the text to the client.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FetchError {
-    /// A header is not there.
+    /// A header is missing.
     #[error("the header {header} is missing")]
     Missing {
-        /// Which one.
+        /// Name of the header.
         header: String,
     },
-    /// A header is not what it should be, or is there twice.
+    /// A header does not parse, is not UTF-8, or occurs twice.
     #[error("the header {header} is malformed, or there twice")]
     Malformed {
-        /// Which one.
+        /// Name of the header.
         header: String,
     },
-    /// Over [`MAX_LINKS`].
+    /// The chain has more than [`MAX_LINKS`] links.
     #[error("the chain has more than {MAX_LINKS} links")]
     TooManyLinks,
-    /// The request claims to be signed later than now.
+    /// The timestamp is later than now plus [`Limits::clock_skew`].
     #[error("the request is signed in the future: set your clock")]
     FromFuture,
-    /// The request was signed too long ago.
+    /// The timestamp is more than 5 minutes old.
     #[error("the request was signed more than 5 minutes ago")]
     TooOld,
-    /// The metadata is no JSON object, or has a key twice.
+    /// The metadata is not a JSON object, or has a key twice.
     #[error("the metadata is not a JSON object with distinct keys")]
     Metadata,
-    /// A scene had the request signed, where a person must have.
+    /// A scene had the request signed, where the user must have.
     #[error("the request was signed for a scene, not for a person")]
     SignedForScene,
-    /// The chain does not sign this request.
+    /// The chain is invalid, or does not sign this request.
     #[error(transparent)]
     Chain(#[from] ChainError),
 }
 
-/// The payload to sign for a request: method and path in lower case, the metadata as it is sent.
+/// Builds the payload to sign for a request: method and path in lower case, the metadata as it is sent.
 pub fn fetch_payload(method: &str, path: &str, timestamp_ms: u64, metadata: &str) -> String {
     payload(method, path, &timestamp_ms.to_string(), metadata)
 }
@@ -105,7 +107,7 @@ fn payload(method: &str, path: &str, timestamp: &str, metadata: &str) -> String 
     format!("{}:{}:{timestamp}:{metadata}", method.to_lowercase(), path.to_lowercase())
 }
 
-/// The headers of a request with this chain, whose last link signs its [`fetch_payload`].
+/// Builds the headers of a request with this chain. The last link must sign its [`fetch_payload`].
 pub fn fetch_headers(links: &[Link], timestamp_ms: u64, metadata: &str) -> Headers {
     let json = |link| serde_json::to_string(link).unwrap_or_default();
     let chain =
@@ -117,7 +119,10 @@ pub fn fetch_headers(links: &[Link], timestamp_ms: u64, metadata: &str) -> Heade
     chain.chain(others).collect()
 }
 
-/// Who signed a request for `path` with these headers, and for what.
+/// Verifies a request for `path` with these headers, except for signatures of contract wallets, which are
+/// returned in [`SignedFetch::verification`].
+///
+/// The caller must check the metadata and reject requests that were accepted before.
 pub fn verify_fetch_offline(
     method: &str,
     path: &str,
@@ -144,12 +149,13 @@ pub fn verify_fetch_offline(
         return Err(FetchError::SignedForScene);
     }
     check_structure(&links)?;
-    let examined = verify_links_offline(&links, &payload, limits, now)?;
-    Ok(SignedFetch { verification: examined, payload, signed_at, fresh_until, metadata })
+    let verification = verify_links_offline(&links, &payload, limits, now)?;
+    Ok(SignedFetch { verification, payload, signed_at, fresh_until, metadata })
 }
 
-/// The payload that a request must have signed, and the metadata in that form: byte for byte, or all in
-/// lower case if the chain signs that and `limits` accept it. Only signed text is ever read.
+/// The payload that a request must have signed, and the metadata in that form: byte for byte, or in lower
+/// case if the chain signs the lower-case form and `limits` accept it. The caller parses only text that was
+/// signed.
 fn signed_form<'a>(
     method: &str,
     path: &str,
@@ -172,7 +178,7 @@ fn malformed(header: &str) -> FetchError {
     FetchError::Malformed { header: header.to_owned() }
 }
 
-/// The one value of a header.
+/// The value of a header that must occur exactly once.
 fn single_header<'a>(headers: &'a HeaderMap, name: &str) -> Result<&'a str, FetchError> {
     let mut values = headers.get_all(name).iter();
     let missing = || FetchError::Missing { header: name.to_owned() };
@@ -183,7 +189,7 @@ fn single_header<'a>(headers: &'a HeaderMap, name: &str) -> Result<&'a str, Fetc
     }
 }
 
-/// The chain, a link a header, without a gap.
+/// Parses the chain from its headers, one link each. The indexes must have no gap.
 fn parse_links(headers: &HeaderMap) -> Result<Vec<Link>, FetchError> {
     let count = headers.keys().filter(|name| name.as_str().starts_with(LINK_HEADER_PREFIX)).count().max(1);
     if count > MAX_LINKS {
@@ -202,8 +208,8 @@ fn parse_links(headers: &HeaderMap) -> Result<Vec<Link>, FetchError> {
     Ok(links)
 }
 
-/// A JSON object in which no key is there twice, in whatever letters: readers would differ in which
-/// one counts. The keys are in lower case.
+/// A JSON object with keys that are distinct regardless of letter case, because parsers differ in which
+/// duplicate counts. The keys are converted to lower case.
 struct DistinctKeys(Map<String, Value>);
 
 impl<'de> Deserialize<'de> for DistinctKeys {
@@ -221,7 +227,7 @@ impl<'de> Deserialize<'de> for DistinctKeys {
                 let mut map = Map::new();
                 while let Some((key, value)) = entries.next_entry::<String, Value>()? {
                     if map.insert(key.to_lowercase(), value).is_some() {
-                        return Err(A::Error::custom("a key is there twice"));
+                        return Err(A::Error::custom("a key occurs twice"));
                     }
                 }
                 Ok(DistinctKeys(map))

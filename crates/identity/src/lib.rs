@@ -1,12 +1,13 @@
-//! Wallet identity: auth chains, verified and signed; challenges; signed HTTP requests.
+//! Wallet identity: verifies and signs auth chains and HTTP requests, and creates challenges.
 //!
-//! An auth chain is a JSON array of links `{type, payload, signature}` by which a wallet vouches
-//! for a short-lived key, and that key for a challenge (ADR-44 of the Decentraland protocol).
+//! An auth chain is a JSON array of links `{type, payload, signature}`: a wallet authorizes an
+//! ephemeral key, and that key signs a challenge (ADR-44 of the Decentraland protocol).
 //!
-//! Pure: no sockets and no clock; the time and all randomness come in as arguments. Links of
-//! contract wallets (EIP-1654) need an Ethereum node to be checked: [`verify_offline`] hands them out as
-//! [`ContractSignature`]s for a provider to ask about, [`parse_contract_response`] reads what it says, and
-//! [`verify`] refuses them.
+//! The crate is pure: no sockets and no clock; the time and all randomness are arguments. Only an Ethereum
+//! node can check a link of a contract wallet (EIP-1654). [`verify_offline`] returns such links as
+//! [`ContractSignature`]s, the caller sends their [`ContractSignature::call_data`] to a node, and
+//! [`parse_contract_response`] interprets the response. [`verify`] refuses contract wallets; its
+//! documentation has an example.
 
 mod chain;
 mod challenge;

@@ -1,3 +1,5 @@
+//! The client side: wallets and ephemeral keys that sign challenges and requests.
+
 use std::{fmt, time::SystemTime};
 
 use jiff::Timestamp;
@@ -10,32 +12,33 @@ use crate::{
     fetch::{Headers, fetch_headers, fetch_payload},
 };
 
-/// A key pair that signs as Ethereum wallets do.
+/// A key pair that signs as Ethereum wallets do (`personal_sign`).
 #[derive(Clone)]
 pub struct Wallet {
     secret: SecretKey,
     address: Address,
 }
 
-/// The bytes are no secret key: zero, or not below the order of the curve. One in 2^128 is.
+/// The bytes are not a secret key: zero, or not below the order of the curve. One of 2^128 random values is
+/// not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not a secret key of secp256k1")]
 pub struct WalletError;
 
 impl Wallet {
-    /// The wallet of a secret key.
+    /// Makes the wallet of a secret key.
     pub fn from_secret(secret: [u8; 32]) -> Result<Self, WalletError> {
         let secret = SecretKey::from_secret_bytes(secret).map_err(|_| WalletError)?;
         let address = address_of_key(&PublicKey::from_secret_key(&secret));
         Ok(Self { secret, address })
     }
 
-    /// Its address.
+    /// The address of the wallet.
     pub fn address(&self) -> Address {
         self.address
     }
 
-    /// Signs a text (`personal_sign`): `0x`, then `r`, `s` and `v` (27 or 28) in hex.
+    /// Signs a text (`personal_sign`). The result is `0x`, then `r`, `s` and `v` (27 or 28) in hex.
     pub fn sign(&self, text: &str) -> String {
         let message = personal_message(text.as_bytes());
         let (recovery, rs) =
@@ -43,12 +46,12 @@ impl Wallet {
         format!("0x{}{:02x}", hex::encode(rs), recovery.to_u8() + 27)
     }
 
-    /// The chain of two links in which the wallet signs the challenge itself, as JSON.
+    /// Signs a challenge without an ephemeral key. Returns the chain of two links as JSON.
     pub fn sign_challenge(&self, challenge: &str) -> String {
         to_json(&self.chain(challenge))
     }
 
-    /// The headers of a request that the wallet signs itself: see [`fetch_headers`].
+    /// Signs a request without an ephemeral key. Returns its headers: see [`fetch_headers`].
     pub fn sign_fetch(&self, method: &str, path: &str, metadata: &str, now: SystemTime) -> Headers {
         let timestamp = unix_ms(now);
         fetch_headers(&self.chain(&fetch_payload(method, path, timestamp, metadata)), timestamp, metadata)
@@ -65,7 +68,7 @@ impl fmt::Debug for Wallet {
     }
 }
 
-/// A wallet's delegation to a short-lived key, which signs challenges in its name.
+/// A wallet with an ephemeral key that it authorized to sign in its name.
 #[derive(Debug, Clone)]
 pub struct Identity {
     owner: Address,
@@ -74,7 +77,7 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// Has `wallet` vouch for `ephemeral` until `expiration`.
+    /// Lets `wallet` authorize `ephemeral` until `expiration`.
     pub fn new(wallet: &Wallet, ephemeral: Wallet, expiration: SystemTime) -> Self {
         let expiration = Timestamp::try_from(expiration).unwrap_or(Timestamp::MAX);
         let payload = format!(
@@ -86,17 +89,17 @@ impl Identity {
         Self { owner: wallet.address(), delegation, ephemeral }
     }
 
-    /// Whose identity it is.
+    /// The address of the wallet, which owns the chains.
     pub fn address(&self) -> Address {
         self.owner
     }
 
-    /// The chain of three links in which the short-lived key signs the challenge, as JSON.
+    /// Signs a challenge with the ephemeral key. Returns the chain of three links as JSON.
     pub fn sign_challenge(&self, challenge: &str) -> String {
         to_json(&self.chain(challenge))
     }
 
-    /// The headers of a request that the short-lived key signs: see [`fetch_headers`].
+    /// Signs a request with the ephemeral key. Returns its headers: see [`fetch_headers`].
     pub fn sign_fetch(&self, method: &str, path: &str, metadata: &str, now: SystemTime) -> Headers {
         let timestamp = unix_ms(now);
         fetch_headers(&self.chain(&fetch_payload(method, path, timestamp, metadata)), timestamp, metadata)

@@ -1,3 +1,5 @@
+//! Tests of auth chains, contract signatures and challenges.
+
 use std::time::{Duration, SystemTime};
 
 use proptest::prelude::*;
@@ -34,14 +36,14 @@ fn verify_json(json: &str) -> Result<Address, ChainError> {
     verify(json, wallet(1).address(), CHALLENGE, &Limits::default(), now())
 }
 
-/// A valid chain, after `change`.
+/// Applies `change` to a valid chain and returns the error of its verification.
 fn refused(change: impl FnOnce(&mut Vec<Link>)) -> ChainError {
     let mut links = links(DAY);
     change(&mut links);
     verify_links(&links).unwrap_err()
 }
 
-/// A chain whose delegation has this payload, signed as it stands.
+/// Verifies a chain with this payload in its delegation, with a matching signature.
 fn with_delegation(payload: &str) -> Result<Address, ChainError> {
     let mut links = links(DAY);
     links[1].payload = payload.to_owned();
@@ -51,7 +53,7 @@ fn with_delegation(payload: &str) -> Result<Address, ChainError> {
 
 #[test]
 fn known_key_yields_known_address_and_signature() {
-    // The example of the web3 documentation: key, address, and signature of "Some data".
+    // From the example of the web3 documentation: key, address, and signature of "Some data".
     let secret = "4c0883a69102937d6231471b5dbb6204fe5129617082792ae468d01a3f362318";
     let wallet = Wallet::from_secret(hex::decode(secret).unwrap().try_into().unwrap()).unwrap();
     assert_eq!(wallet.address().to_string(), "0x2c7536e3605d9c16a7a3d7b1898e529396a65c23");
@@ -89,7 +91,7 @@ fn chain_with_two_delegations_is_valid() {
 #[test]
 fn signature_accepts_every_form_of_v() {
     for (signature, from, to) in [(wallet(1).sign("x"), "1b", "00"), (wallet(2).sign("x"), "1c", "01")] {
-        // One of the two wallets ends in each of 27 and 28, or this test says so.
+        // The signatures end in 27 (0x1b) or 28 (0x1c); the other form of the same v is 0 or 1.
         let other = if signature.ends_with(from) {
             to
         } else if from == "1b" {
@@ -197,7 +199,7 @@ fn refuses_json_that_is_not_links() {
 
 #[test]
 fn refuses_an_owner_that_is_no_address() {
-    assert_eq!(refused(|links| links[0].payload = "somebody".into()), ChainError::OwnerNotAddress);
+    assert_eq!(refused(|links| links[0].payload = "not-an-address".into()), ChainError::OwnerNotAddress);
 }
 
 #[test]
@@ -214,7 +216,7 @@ fn refuses_an_ephemeral_payload_of_other_lines() {
         String::new(),
         format!("Title\nEphemeral address: {ephemeral}"),
         format!("Title\nEphemeral address: {ephemeral}\nExpiration: soon"),
-        "Title\nEphemeral address: nobody\nExpiration: 2026-01-02T00:00:00Z".to_owned(),
+        "Title\nEphemeral address: not-an-address\nExpiration: 2026-01-02T00:00:00Z".to_owned(),
         format!("Title\nEphemeral address: {ephemeral}\nExpiration: 2026-01-02T00:00:00Z\nmore"),
     ] {
         assert_eq!(with_delegation(&payload), Err(ChainError::EphemeralPayload { link: 1 }), "{payload}");
@@ -251,7 +253,7 @@ fn refuses_malformed_signatures() {
 
 #[test]
 fn refuses_a_signature_with_high_s() {
-    // s' = n - s, v' = the other one: recovers to the same key.
+    // s' = n - s and the other v: this signature recovers to the same key.
     let order = hex::decode("fffffffffffffffffffffffffffffffebaaedce6af48a03bbfd25e8cd0364141").unwrap();
     let error = refused(|links| {
         let mut bytes = hex::decode(&links[2].signature[2..]).unwrap();
@@ -282,8 +284,9 @@ fn contract_signature_is_refused_without_a_provider() {
     links[1].signature = "0x1234".into();
     assert_eq!(verify_links(&links), Err(ChainError::ContractWallet { link: 1 }));
     let json = serde_json::to_string(&links).unwrap();
-    let examined = verify_offline(&json, wallet(1).address(), CHALLENGE, &Limits::default(), now()).unwrap();
-    let [pending] = &examined.contract_signatures[..] else { panic!("one signature to ask about") };
+    let verification =
+        verify_offline(&json, wallet(1).address(), CHALLENGE, &Limits::default(), now()).unwrap();
+    let [pending] = &verification.contract_signatures[..] else { panic!("one signature is to be confirmed") };
     assert_eq!((pending.contract, &pending.signature[..]), (wallet(1).address(), &[0x12, 0x34][..]));
     assert_eq!(pending.message, links[1].payload);
     for signature in ["1234", "0x123", "0xzz"] {
@@ -301,8 +304,8 @@ fn refuses_a_second_contract_wallet_link() {
     links[1].kind = LinkKind::Eip1654Ephemeral;
     links[2].kind = LinkKind::Eip1654SignedEntity;
     let json = serde_json::to_string(&links).unwrap();
-    let examined = verify_offline(&json, wallet(1).address(), CHALLENGE, &Limits::default(), now());
-    assert_eq!(examined, Err(ChainError::SecondContractLink { link: 2 }));
+    let verification = verify_offline(&json, wallet(1).address(), CHALLENGE, &Limits::default(), now());
+    assert_eq!(verification, Err(ChainError::SecondContractLink { link: 2 }));
 }
 
 #[test]
@@ -313,7 +316,7 @@ fn contract_signature_has_both_possible_digests() {
         message: "Some data".into(),
         signature: vec![1],
     };
-    // keccak256, and the messageHash of the web3 documentation's example.
+    // keccak256 of the message, and messageHash of the example in the web3 documentation.
     assert_eq!(
         signature.digests().map(hex::encode),
         [
@@ -321,15 +324,15 @@ fn contract_signature_has_both_possible_digests() {
             "1da44b586eb0729ff70a73c326926f6ed5a25f5b056e7f47fbc6e58d86871655"
         ]
     );
-    let print = signature.fingerprint();
+    let fingerprint = signature.fingerprint();
     for other in [
         ContractSignature { contract: wallet(2).address(), ..signature.clone() },
         ContractSignature { message: "Other data".into(), ..signature.clone() },
         ContractSignature { signature: vec![1, 0], ..signature.clone() },
     ] {
-        assert_ne!(other.fingerprint(), print, "{other:?}");
+        assert_ne!(other.fingerprint(), fingerprint, "{other:?}");
     }
-    assert_eq!(ContractSignature { link: 2, ..signature.clone() }.fingerprint(), print);
+    assert_eq!(ContractSignature { link: 2, ..signature.clone() }.fingerprint(), fingerprint);
 }
 
 #[test]
@@ -341,12 +344,12 @@ fn challenge_names_the_host_of_its_realm() {
     assert_eq!(text("2001:db8::1"), format!("dcl-2001-db8--1-{random}"));
     assert_eq!(text("a:b\nc"), format!("dcl-a-b-c-{random}"));
     let challenge = Challenge::new("realm.example", [0xab; 16]);
-    assert!(!format!("{challenge:?}").contains("ab"), "not to be found in a log");
+    assert!(!format!("{challenge:?}").contains("ab"), "a log must not contain it");
 }
 
 proptest! {
     #[test]
-    fn no_text_makes_verification_panic(text in ".{0,200}", at in 0usize..900, byte in any::<u8>()) {
+    fn verification_never_panics(text in ".{0,200}", at in 0usize..900, byte in any::<u8>()) {
         let _ = verify_json(&text);
         let mut json = identity(DAY).sign_challenge(CHALLENGE).into_bytes();
         let at = at % json.len();
@@ -357,7 +360,7 @@ proptest! {
     }
 
     #[test]
-    fn any_wallet_is_taken_for_itself(secret in any::<[u8; 32]>(), ephemeral in any::<[u8; 32]>()) {
+    fn any_wallet_verifies_its_own_chain(secret in any::<[u8; 32]>(), ephemeral in any::<[u8; 32]>()) {
         if let (Ok(wallet), Ok(ephemeral)) = (Wallet::from_secret(secret), Wallet::from_secret(ephemeral)) {
             let json = Identity::new(&wallet, ephemeral, now() + DAY).sign_challenge(CHALLENGE);
             let owner = verify(&json, wallet.address(), CHALLENGE, &Limits::default(), now());

@@ -1,3 +1,5 @@
+//! Verification of an auth chain: owner, delegations, expirations, signatures and the signed challenge.
+
 use std::time::{Duration, SystemTime};
 
 use jiff::{Timestamp, civil, tz::TimeZone};
@@ -10,15 +12,16 @@ use crate::{
     eip1654::calldata,
 };
 
-/// What a chain's times are held against.
+/// Limits of the times in a chain, and the forms of a signed fetch that are accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// How far the clocks of client and server may be apart.
+    /// Tolerated difference between the clocks of client and server.
     pub clock_skew: Duration,
-    /// How far ahead an ephemeral key may expire. Guests in the field sign for 99 years.
+    /// Upper bound of the time until an ephemeral key expires. Deployed clients let wallets without an
+    /// account sign for 99 years; the default is 100 years of 366 days.
     pub longest_ephemeral: Duration,
-    /// Whether a signed fetch is also accepted whose payload was signed all in lower case, metadata
-    /// included, as clients did before August 2026 (ADR-44, before its amendment).
+    /// Whether to accept also a signed fetch with a payload signed all in lower case, metadata included, as
+    /// clients did before August 2026 (ADR-44, before its amendment).
     pub lowercased_fetch: bool,
 }
 
@@ -32,32 +35,32 @@ impl Default for Limits {
     }
 }
 
-/// A chain in which all is well as far as can be seen without an Ethereum node.
+/// The result of [`verify_offline`]: a chain that passed all checks that need no Ethereum node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OfflineVerification {
-    /// Whose chain it is, once every one of `contract_signatures` is found valid.
+    /// The owner of the chain, proven once all `contract_signatures` are confirmed.
     pub owner: Address,
-    /// What only the contracts themselves can tell: at most one. Empty for ordinary wallets.
+    /// Signatures that only their contracts can confirm: at most one. Empty for wallets with a key pair.
     pub contract_signatures: Vec<ContractSignature>,
 }
 
-/// A signature by a contract wallet: valid when `isValidSignature(bytes32,bytes)` of `contract`
-/// answers `0x1626ba7e`, for keccak256 of the message or for its EIP-191 digest (EIP-1654).
+/// A signature by a contract wallet: valid if `isValidSignature(bytes32,bytes)` of `contract` returns
+/// `0x1626ba7e` for keccak256 of the message or for its EIP-191 digest (EIP-1654).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ContractSignature {
-    /// Which link carries it.
+    /// Index of the link that carries it, from 0.
     pub link: usize,
-    /// The contract to ask.
+    /// Address of the contract to call.
     pub contract: Address,
-    /// What was signed.
+    /// The signed text.
     pub message: String,
-    /// The signature: what its bytes mean is the contract's own business.
+    /// The signature. Only the contract defines the meaning of its bytes.
     pub signature: Vec<u8>,
 }
 
 impl ContractSignature {
-    /// What the contract may have been given to sign: keccak256 of the message, and its EIP-191
-    /// digest. Wallets in the field use either; one is enough.
+    /// The digests that the contract may have signed: keccak256 of the message, and its EIP-191 digest.
+    /// Deployed wallets use either; one confirmed digest is enough.
     pub fn digests(&self) -> [[u8; 32]; 2] {
         let message = self.message.as_bytes();
         [keccak256(message), personal_digest(message)]
@@ -68,16 +71,45 @@ impl ContractSignature {
         self.digests().map(|digest| calldata(&digest, &self.signature))
     }
 
-    /// What tells this signature of this message by this contract from any other.
+    /// Identifies this signature of this message by this contract, such as in a cache of results.
     pub fn fingerprint(&self) -> [u8; 32] {
         let [message, _] = self.digests();
         keccak256(&[&self.contract.as_bytes()[..], &message, &keccak256(&self.signature)].concat())
     }
 }
 
-/// Whose chain `json` is, if it is a valid signature of `challenge` by `announced` at `now`.
+/// Verifies that the chain `json` is a valid signature of `challenge` by the address `announced` at the time
+/// `now`. Returns the owner, which equals `announced`.
 ///
 /// Chains of contract wallets are refused with [`ChainError::ContractWallet`].
+///
+/// # Example
+///
+/// ```
+/// use std::time::{Duration, SystemTime};
+///
+/// use identity::{ChainError, Challenge, Identity, Limits, Wallet, verify};
+///
+/// let now = SystemTime::now();
+/// // The server creates a challenge for one socket. In production the bytes come from the operating system.
+/// let challenge = Challenge::new("realm.example", [7; 16]);
+///
+/// // The client: its wallet authorizes an ephemeral key for a day, and that key signs the challenge.
+/// let wallet = Wallet::from_secret([1; 32])?;
+/// let ephemeral = Wallet::from_secret([2; 32])?;
+/// let identity = Identity::new(&wallet, ephemeral, now + Duration::from_secs(24 * 60 * 60));
+/// let auth_chain_json = identity.sign_challenge(challenge.as_str());
+///
+/// // The server verifies the chain against the address that the client announced.
+/// let limits = Limits::default();
+/// let owner = verify(&auth_chain_json, wallet.address(), challenge.as_str(), &limits, now);
+/// assert_eq!(owner, Ok(wallet.address()));
+///
+/// // A chain for another challenge is refused.
+/// let replayed = verify(&auth_chain_json, wallet.address(), "dcl-other", &limits, now);
+/// assert_eq!(replayed, Err(ChainError::ChallengeMismatch));
+/// # Ok::<(), identity::WalletError>(())
+/// ```
 pub fn verify(
     json: &str,
     announced: Address,
@@ -85,14 +117,14 @@ pub fn verify(
     limits: &Limits,
     now: SystemTime,
 ) -> Result<Address, ChainError> {
-    let examined = verify_offline(json, announced, challenge, limits, now)?;
-    match examined.contract_signatures.first() {
+    let verification = verify_offline(json, announced, challenge, limits, now)?;
+    match verification.contract_signatures.first() {
         Some(signature) => Err(ChainError::ContractWallet { link: signature.link }),
-        None => Ok(examined.owner),
+        None => Ok(verification.owner),
     }
 }
 
-/// Like [`verify`], but hands out the signatures of contract wallets instead of refusing them.
+/// Like [`verify`], but returns the signatures of contract wallets instead of refusing them.
 pub fn verify_offline(
     json: &str,
     announced: Address,
@@ -112,7 +144,8 @@ fn parse_owner(links: &[Link]) -> Result<Address, ChainError> {
     signer.payload.parse().map_err(|_| ChainError::OwnerNotAddress)
 }
 
-/// The same of links whose outer shape has been checked, whoever their owner is.
+/// Like [`verify_offline`], for links that passed [`check_structure`](crate::chain::check_structure), and for
+/// any owner.
 pub(crate) fn verify_links_offline(
     links: &[Link],
     signed: &str,
@@ -123,7 +156,7 @@ pub(crate) fn verify_links_offline(
     if links.last().is_some_and(|last| last.payload != signed) {
         return Err(ChainError::ChallengeMismatch);
     }
-    let mut examined = OfflineVerification { owner, contract_signatures: Vec::new() };
+    let mut verification = OfflineVerification { owner, contract_signatures: Vec::new() };
     let mut authority = owner;
     for (index, link) in links.iter().enumerate().skip(1) {
         let mut message = link.payload.clone();
@@ -139,7 +172,7 @@ pub(crate) fn verify_links_offline(
             let signature = digits.and_then(|digits| hex::decode(digits).ok());
             let signature = signature.ok_or(ChainError::SignatureMalformed { link: index })?;
             let contract = authority;
-            examined.contract_signatures.push(ContractSignature {
+            verification.contract_signatures.push(ContractSignature {
                 link: index,
                 contract,
                 message,
@@ -150,7 +183,7 @@ pub(crate) fn verify_links_offline(
         }
         authority = delegate;
     }
-    Ok(examined)
+    Ok(verification)
 }
 
 fn check_signature(index: usize, link: &Link, message: &str, authority: Address) -> Result<(), ChainError> {
@@ -165,7 +198,7 @@ fn check_signature(index: usize, link: &Link, message: &str, authority: Address)
     }
 }
 
-/// The payload of an ephemeral link, in three lines.
+/// The parsed payload of an ephemeral link: a title, the address and the expiration, on three lines.
 struct Ephemeral {
     address: Address,
     expiration: SystemTime,
@@ -191,7 +224,7 @@ impl Ephemeral {
     }
 }
 
-/// Reads ISO 8601 with or without milliseconds and zone; without one it is UTC.
+/// Parses ISO 8601 with or without fractions of a second and zone. A time without a zone is UTC.
 fn parse_time(text: &str) -> Option<SystemTime> {
     let with_zone = text.parse::<Timestamp>().ok();
     let timestamp = with_zone.or_else(|| {

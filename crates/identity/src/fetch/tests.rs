@@ -1,3 +1,5 @@
+//! Tests of signed HTTP requests.
+
 use http::{HeaderName, HeaderValue};
 use proptest::prelude::*;
 use protocol::unix_ms;
@@ -30,21 +32,21 @@ fn map(headers: &[(String, String)]) -> HeaderMap {
     headers.iter().map(pair).collect()
 }
 
-fn examine_at(headers: &HeaderMap, now: SystemTime) -> Result<SignedFetch, FetchError> {
+fn verify_at(headers: &HeaderMap, now: SystemTime) -> Result<SignedFetch, FetchError> {
     verify_fetch_offline("POST", PATH, headers, &Limits::default(), now)
 }
 
-/// A valid request, after `change`.
+/// Applies `change` to a valid request and returns the error of its verification.
 fn refused(change: impl FnOnce(&mut HeaderMap)) -> FetchError {
     let mut headers = map(&identity().sign_fetch("post", PATH, METADATA_JSON, now()));
-    assert!(examine_at(&headers, now()).is_ok());
+    assert!(verify_at(&headers, now()).is_ok());
     change(&mut headers);
-    examine_at(&headers, now()).unwrap_err()
+    verify_at(&headers, now()).unwrap_err()
 }
 
-/// What becomes of a request with this metadata, signed as it stands.
+/// Verifies a request with this metadata, signed byte for byte.
 fn with_metadata(metadata: &str) -> Result<SignedFetch, FetchError> {
-    examine_at(&map(&wallet().sign_fetch("POST", PATH, metadata, now())), now())
+    verify_at(&map(&wallet().sign_fetch("POST", PATH, metadata, now())), now())
 }
 
 fn set(headers: &mut HeaderMap, name: &'static str, value: &str) {
@@ -73,7 +75,7 @@ fn request_signed_by_wallet_or_delegate_is_accepted() {
         wallet().sign_fetch("post", PATH, METADATA_JSON, now()),
         identity().sign_fetch("POST", PATH, METADATA_JSON, now()),
     ] {
-        let fetch = examine_at(&map(&headers), now()).unwrap();
+        let fetch = verify_at(&map(&headers), now()).unwrap();
         assert_eq!(fetch.verification.owner, wallet().address());
         assert!(fetch.verification.contract_signatures.is_empty());
         assert_eq!(fetch.metadata["intent"], "dcl:explorer:comms-handshake");
@@ -83,7 +85,8 @@ fn request_signed_by_wallet_or_delegate_is_accepted() {
     }
 }
 
-/// A request whose payload was signed all in lower case, as clients did before August 2026.
+/// The headers of a request with a payload that was signed all in lower case, as clients did before August
+/// 2026.
 fn lowercased(metadata: &str) -> HeaderMap {
     let timestamp = unix_ms(now());
     let payload = fetch_payload("POST", PATH, timestamp, metadata).to_lowercase();
@@ -94,14 +97,14 @@ fn lowercased(metadata: &str) -> HeaderMap {
 #[test]
 fn lowercased_payload_is_accepted_while_the_limits_allow_it() {
     let metadata = r#"{"intent":"dcl:explorer:comms-handshake","signer":"DCL:Explorer","isGuest":false}"#;
-    let fetch = examine_at(&lowercased(metadata), now()).unwrap();
-    // Only the text that was signed is read.
+    let fetch = verify_at(&lowercased(metadata), now()).unwrap();
+    // The metadata is parsed from the text that was signed.
     assert_eq!(fetch.metadata["signer"], "dcl:explorer");
     assert_eq!(fetch.metadata["isguest"], false);
     let strict = Limits { lowercased_fetch: false, ..Limits::default() };
     let refused = verify_fetch_offline("POST", PATH, &lowercased(metadata), &strict, now());
     assert_eq!(refused, Err(FetchError::Chain(ChainError::ChallengeMismatch)));
-    // Without capitals both forms are the same.
+    // Without capital letters both forms are equal.
     assert!(verify_fetch_offline("POST", PATH, &lowercased("{}"), &strict, now()).is_ok());
 }
 
@@ -115,16 +118,16 @@ fn metadata_signed_byte_for_byte_keeps_its_letters() {
 
 #[test]
 fn fingerprint_ignores_signer_and_unsigned_letter_case() {
-    let print = |headers: &HeaderMap| examine_at(headers, now()).unwrap().fingerprint();
-    let sent = print(&map(&identity().sign_fetch("POST", PATH, METADATA_JSON, now())));
-    assert_eq!(print(&map(&wallet().sign_fetch("post", PATH, METADATA_JSON, now()))), sent);
-    let old = print(&lowercased(METADATA_JSON));
+    let fingerprint = |headers: &HeaderMap| verify_at(headers, now()).unwrap().fingerprint();
+    let sent = fingerprint(&map(&identity().sign_fetch("POST", PATH, METADATA_JSON, now())));
+    assert_eq!(fingerprint(&map(&wallet().sign_fetch("post", PATH, METADATA_JSON, now()))), sent);
+    let old = fingerprint(&lowercased(METADATA_JSON));
     let mut spelled = lowercased(METADATA_JSON);
     set(&mut spelled, METADATA_HEADER, &METADATA_JSON.to_uppercase());
-    assert_eq!(print(&spelled), old);
+    assert_eq!(fingerprint(&spelled), old);
     let other = Wallet::from_secret([3; 32]).unwrap();
-    assert_ne!(print(&map(&other.sign_fetch("POST", PATH, METADATA_JSON, now()))), sent);
-    assert_ne!(print(&map(&wallet().sign_fetch("POST", PATH, "{}", now()))), sent);
+    assert_ne!(fingerprint(&map(&other.sign_fetch("POST", PATH, METADATA_JSON, now()))), sent);
+    assert_ne!(fingerprint(&map(&wallet().sign_fetch("POST", PATH, "{}", now()))), sent);
 }
 
 #[test]
@@ -134,7 +137,7 @@ fn contract_wallet_signatures_are_returned() {
     let payload = fetch_payload("POST", PATH, unix_ms(now()), "{}");
     let entity = Link { kind: LinkKind::Eip1654SignedEntity, payload, signature: "0x12".into() };
     let headers = fetch_headers(&[signer, entity], unix_ms(now()), "{}");
-    let fetch = examine_at(&map(&headers), now()).unwrap();
+    let fetch = verify_at(&map(&headers), now()).unwrap();
     assert_eq!(fetch.verification.contract_signatures.len(), 1);
     assert_eq!(fetch.verification.contract_signatures[0].message, fetch.payload);
 }
@@ -145,9 +148,9 @@ fn refuses_missing_headers() {
         let error = refused(|headers| drop(headers.remove(name)));
         assert_eq!(error, FetchError::Missing { header: name.to_owned() });
     }
-    let nothing = examine_at(&HeaderMap::new(), now()).unwrap_err();
+    let nothing = verify_at(&HeaderMap::new(), now()).unwrap_err();
     assert_eq!(nothing, FetchError::Missing { header: TIMESTAMP_HEADER.to_owned() });
-    // The last link gone, the chain is a shorter one: of a delegation.
+    // Without the last link the chain ends with the delegation, which must not be last.
     let shorter = refused(|headers| drop(headers.remove("x-identity-auth-chain-2")));
     assert_eq!(shorter, FetchError::Chain(ChainError::Misplaced { link: 1 }));
 }
@@ -168,10 +171,10 @@ fn refuses_malformed_headers() {
         });
         assert_eq!(twice, FetchError::Malformed { header: name.to_owned() });
     }
-    let no_text = refused(|headers| {
+    let not_utf8 = refused(|headers| {
         headers.insert(METADATA_HEADER, HeaderValue::from_bytes(b"{\"\xff\":1}").unwrap());
     });
-    assert_eq!(no_text, FetchError::Malformed { header: METADATA_HEADER.to_owned() });
+    assert_eq!(not_utf8, FetchError::Malformed { header: METADATA_HEADER.to_owned() });
 }
 
 #[test]
@@ -195,15 +198,15 @@ fn refuses_future_and_expired_timestamps() {
     let headers = map(&wallet().sign_fetch("POST", PATH, METADATA_JSON, now()));
     let second = Duration::from_secs(1);
     let skew = Limits::default().clock_skew;
-    assert!(examine_at(&headers, now() - skew).is_ok());
-    assert_eq!(examine_at(&headers, now() - skew - second), Err(FetchError::FromFuture));
+    assert!(verify_at(&headers, now() - skew).is_ok());
+    assert_eq!(verify_at(&headers, now() - skew - second), Err(FetchError::FromFuture));
     let strict = Limits { clock_skew: Duration::ZERO, ..Limits::default() };
     assert_eq!(
         verify_fetch_offline("POST", PATH, &headers, &strict, now() - second),
         Err(FetchError::FromFuture)
     );
-    assert!(examine_at(&headers, now() + FETCH_LIFETIME).is_ok());
-    assert_eq!(examine_at(&headers, now() + FETCH_LIFETIME + second), Err(FetchError::TooOld));
+    assert!(verify_at(&headers, now() + FETCH_LIFETIME).is_ok());
+    assert_eq!(verify_at(&headers, now() + FETCH_LIFETIME + second), Err(FetchError::TooOld));
 }
 
 #[test]
@@ -226,12 +229,12 @@ fn refuses_scene_signers_in_any_spelling() {
     ] {
         assert_eq!(with_metadata(metadata), Err(FetchError::SignedForScene), "{metadata}");
     }
-    // A request that a scene had signed cannot be forwarded in other letters.
+    // A request that a scene had signed is refused also when the letter case of the metadata was changed.
     let scene = r#"{"signer":"decentraland-kernel-scene"}"#;
     let respelled = r#"{"sIgner":"decentraland-kernel-SCENE"}"#;
     for mut headers in [map(&wallet().sign_fetch("POST", PATH, scene, now())), lowercased(scene)] {
         set(&mut headers, METADATA_HEADER, respelled);
-        assert_eq!(examine_at(&headers, now()), Err(FetchError::SignedForScene));
+        assert_eq!(verify_at(&headers, now()), Err(FetchError::SignedForScene));
     }
 }
 
@@ -250,7 +253,7 @@ fn refuses_a_chain_of_another_request() {
     assert_eq!(verify_fetch_offline("POST", "/other", &headers, &limits, now()), Err(other.clone()));
     assert_eq!(refused(|headers| set(headers, TIMESTAMP_HEADER, "1767225600001")), other);
     assert_eq!(refused(|headers| set(headers, METADATA_HEADER, r#"{"signer":"dcl:other"}"#)), other);
-    let expired = examine_at(
+    let expired = verify_at(
         &map(&identity().sign_fetch("POST", PATH, METADATA_JSON, now() + Duration::from_secs(130))),
         now() + Duration::from_secs(130),
     );
@@ -259,7 +262,7 @@ fn refuses_a_chain_of_another_request() {
 
 proptest! {
     #[test]
-    fn any_request_is_taken_as_signed(
+    fn any_signed_request_is_accepted(
         method in "GET|POST|put|delete",
         path in "(/[A-Za-z0-9_.:-]{0,9}){1,4}",
         key in "[A-Za-z]{1,9}",
@@ -272,19 +275,19 @@ proptest! {
     }
 
     #[test]
-    fn what_is_changed_on_the_way_is_refused_or_says_the_same(
+    fn altered_request_is_refused_or_equal(
         index in 0usize..5,
         at in any::<prop::sample::Index>(),
         byte in 0x20u8..0x7f,
     ) {
         let mut headers = identity().sign_fetch("POST", PATH, METADATA_JSON, now());
-        let sent = examine_at(&map(&headers), now()).unwrap();
+        let sent = verify_at(&map(&headers), now()).unwrap();
         let mut value = headers[index].1.clone().into_bytes();
         let at = at.index(value.len());
         value[at] = byte;
         headers[index].1 = String::from_utf8(value).unwrap();
-        if let Ok(taken) = examine_at(&map(&headers), now()) {
-            prop_assert_eq!(taken, sent);
+        if let Ok(accepted) = verify_at(&map(&headers), now()) {
+            prop_assert_eq!(accepted, sent);
         }
     }
 }
