@@ -1,7 +1,7 @@
-//! `GET /about` (ADR-110): what a realm is and whether it is well.
+//! `GET /about` (ADR-110): the configuration and the health of the realm.
 //!
-//! Nothing is asked while somebody waits for the answer: it tells what was last heard. Comms are well
-//! while a director is heard of; it offers the mesh among the peers even when all else is down.
+//! The response is built from the last reports, without a request to another service. Comms are healthy while
+//! a director publishes its status, because it can assign the p2p mesh even if all other transports are down.
 
 use std::{sync::Arc, time::Duration};
 
@@ -17,12 +17,13 @@ use tokio::time::Instant;
 
 use crate::{gateway::Shared, realm_services};
 
-/// A director says that it is there every 10 s by default; three times unheard is too many.
+/// Time without a status of the director after which comms count as unhealthy: three periods. A director
+/// publishes every 10 s by default.
 const DIRECTOR_TIMEOUT: Duration = Duration::from_secs(30);
-/// What clients of the field compare the BFF's version with.
+/// The version of the BFF that deployed clients expect.
 const BFF_PROTOCOL_VERSION: &str = "1.0_0";
 
-/// What has been heard of the director.
+/// The last status that a director published.
 #[derive(Debug, Default)]
 pub(crate) struct DirectorStatus {
     last: Option<(Instant, u32)>,
@@ -93,9 +94,11 @@ struct Bff {
 }
 
 impl Shared {
-    /// Why nobody is asked in at the moment, if nobody is. Whoever comes all the same is refused when
-    /// the sessions are full, and let in when memory or CPU are short: clients that read `/about`
-    /// go elsewhere, and those inside are none the better for the others being refused late.
+    /// The reason for which `/about` and signed logins turn new users away, if there is one.
+    ///
+    /// A client that connects regardless is refused if the sessions are full, but admitted if memory or CPU
+    /// is short. Clients that read `/about` choose another realm, and a late refusal of the others would not
+    /// help the sessions that exist.
     pub(crate) fn rejection_reason(&self) -> Option<&'static str> {
         if self.sessions.is_draining() {
             Some("the realm is restarting, come back later")
@@ -115,14 +118,15 @@ impl<'a> From<&'a realm_services::RealmService> for ServiceStatus<'a> {
     }
 }
 
+/// Handles `GET /about`: 200 if the realm is healthy, otherwise 503 with the same body.
 pub(crate) async fn handle_about(State(shared): State<Arc<Shared>>) -> Response {
     let (comms_healthy, reported_users) = {
-        let directory = shared.director_status();
-        (directory.is_healthy(), directory.user_count())
+        let director = shared.director_status();
+        (director.is_healthy(), director.user_count())
     };
     let users_count = match shared.bus.subject_scheme() {
         SubjectScheme::CommsV3 => shared.sessions.users_count(),
-        // Gateways do not announce sessions there: only the director's report covers all of them.
+        // Gateways do not announce sessions in this scheme: only the director's report counts all of them.
         SubjectScheme::ArchipelagoWorkers => shared.sessions.count().max(reported_users as usize),
     };
     let user_count = shared.sessions.count();

@@ -1,4 +1,4 @@
-//! The archipelago socket: one task a session, from its first frame to its last.
+//! The archipelago socket: one task serves a session from its first frame to its last.
 
 use std::sync::Arc;
 
@@ -23,7 +23,7 @@ use crate::{
     session_timers::SessionTimers,
 };
 
-/// Serves one socket.
+/// Serves one socket: handshake, session, close.
 pub(crate) async fn serve(shared: Arc<Shared>, mut socket: ClientSocket, permit: Permit) {
     let network = permit.network();
     let shared = &*shared;
@@ -36,20 +36,21 @@ pub(crate) async fn serve(shared: Arc<Shared>, mut socket: ClientSocket, permit:
         () = permit.evicted() => Err(server_close(Close::Full)),
     };
     match signed_in {
-        Ok(applicant) => {
+        Ok(request) => {
             drop(permit);
-            let ended = serve_session(shared, &mut socket, applicant, network).await;
+            let ended = serve_session(shared, &mut socket, request, network).await;
             socket.close(ended).await;
         }
         Err(ended) => {
-            // Another handshake need not wait until this client has read why it was refused.
+            // Dropped before the close, so that another handshake does not wait until this client has read
+            // it.
             drop(permit);
             socket.close_rejected(ended).await;
         }
     }
 }
 
-/// Has the client sign a challenge.
+/// Runs the handshake: sends a challenge and verifies its signature.
 async fn sign_in(
     shared: &Shared,
     permit: &Permit,
@@ -62,21 +63,21 @@ async fn sign_in(
         let (state, step) = handshake.receive(packet)?;
         handshake = match step {
             Step::Ignore => state,
-            Step::Challenge(applicant) => {
+            Step::Challenge(request) => {
                 let challenge = shared.verifier.challenge().map_err(|_| server_close(Close::Restarting))?;
-                let connected = shared.sessions.already_connected(applicant.address);
-                let (state, packet) = Handshake::challenge(applicant, challenge, connected);
+                let connected = shared.sessions.already_connected(request.address);
+                let (state, packet) = Handshake::challenge(request, challenge, connected);
                 socket.send(&packet.encode_to_vec()).await?;
                 state
             }
-            Step::Verify { request: applicant, challenge, auth_chain_json } => {
+            Step::Verify { request, challenge, auth_chain_json } => {
                 permit.set_waiting(false);
                 let verified = shared
                     .verifier
-                    .verify(auth_chain_json, applicant.address, challenge, permit.network())
+                    .verify(auth_chain_json, request.address, challenge, permit.network())
                     .await;
                 return match verified {
-                    Ok(()) => Ok(applicant),
+                    Ok(()) => Ok(request),
                     Err(refusal) => Err(SocketEnd::ByServer(refusal.close(), refusal.to_string())),
                 };
             }
@@ -84,15 +85,15 @@ async fn sign_in(
     }
 }
 
-/// Begins the session, and serves it until it ends.
+/// Begins the session, sends the welcome, and serves the session until it ends.
 async fn serve_session(
     shared: &Shared,
     socket: &mut ClientSocket,
-    applicant: SignInRequest,
+    request: SignInRequest,
     network: Network,
 ) -> SocketEnd {
-    let (address, transports) = (applicant.address, applicant.transports.clone());
-    let (session, mut inbox) = match shared.begin_session(applicant, network).await {
+    let (address, transports) = (request.address, request.transports.clone());
+    let (session, mut receiver) = match shared.begin_session(request, network).await {
         Ok(begun) => begun,
         Err(close) => return server_close(close),
     };
@@ -101,14 +102,14 @@ async fn serve_session(
     let ended = async {
         tracing::debug!("signed in");
         let peer_id = address.to_string();
-        let (resume_secret, resumed) = Resumption::welcome(inbox.resumption);
+        let (resume_secret, resumed) = Resumption::welcome(receiver.resumption);
         let welcome = WelcomeMessage { peer_id, resume_secret, resumed };
         let welcome = server_packet::Message::Welcome(welcome);
         match socket.send(&encode(welcome)).await {
             Ok(()) => {
                 let state = SessionState::new(transports.as_deref(), &shared.settings, Instant::now())
-                    .with_resumption(inbox.resumption);
-                run_session(shared, socket, address, session, state, &mut inbox).await
+                    .with_resumption(receiver.resumption);
+                run_session(shared, socket, address, session, state, &mut receiver).await
             }
             Err(ended) => ended,
         }
@@ -119,25 +120,27 @@ async fn serve_session(
     ended
 }
 
+/// Serves a session after its welcome. The order of the `select!` branches is their priority: messages to the
+/// client, then frames from it, then timers.
 async fn run_session(
     shared: &Shared,
     socket: &mut ClientSocket,
     address: Address,
     session: SessionId,
     mut state: SessionState,
-    inbox: &mut SessionReceiver,
+    receiver: &mut SessionReceiver,
 ) -> SocketEnd {
     let settings = &shared.settings;
     let mut timers = SessionTimers::new(shared);
     loop {
         let next_step = tokio::select! {
             biased;
-            told = inbox.next() => match told {
-                Ok(told) => {
-                    if let Err(ended) = socket.send(&encode_session_message(&told)).await {
+            message = receiver.next() => match message {
+                Ok(message) => {
+                    if let Err(ended) = socket.send(&encode_session_message(&message)).await {
                         return ended;
                     }
-                    if let SessionMessage::IslandChanged(change) = &told {
+                    if let SessionMessage::IslandChanged(change) = &message {
                         state.record_island(change);
                     }
                     SessionAction::Ignore
@@ -181,7 +184,7 @@ fn decode(bytes: Bytes) -> Result<ClientPacket, SocketEnd> {
     ClientPacket::decode(bytes).map_err(|_| server_close(Close::Undecodable))
 }
 
-/// The packet that a frame completes, if it does.
+/// The packet that a frame completes, if any.
 async fn receive_packet(
     socket: &mut ClientSocket,
     received: Result<Received, SocketEnd>,
@@ -193,12 +196,13 @@ fn encode(message: server_packet::Message) -> Bytes {
     ServerPacket { message: Some(message) }.encode_to_vec().into()
 }
 
-/// What is told as a `ServerPacket`, around the bytes of its message.
-fn encode_session_message(told: &SessionMessage) -> Bytes {
+/// Encodes a session message as a `ServerPacket` around the encoded bytes that it carries, without decoding
+/// them.
+fn encode_session_message(message: &SessionMessage) -> Bytes {
     const ISLAND_CHANGED_FIELD: u32 = 3;
     const LEFT_ISLAND_FIELD: u32 = 4;
     const JOIN_ISLAND_FIELD: u32 = 5;
-    let (field, message) = match told {
+    let (field, message) = match message {
         SessionMessage::IslandChanged(change) => (ISLAND_CHANGED_FIELD, &change.message),
         SessionMessage::MemberChanged(change) if change.joined => (JOIN_ISLAND_FIELD, &change.message),
         SessionMessage::MemberChanged(change) => (LEFT_ISLAND_FIELD, &change.message),
@@ -227,8 +231,8 @@ mod tests {
             peers: Default::default(),
         };
         let (island, message) = ("I1".parse().unwrap(), change.encode_to_vec().into());
-        let told = SessionMessage::IslandChanged(IslandChange { island, node: None, message });
-        assert_eq!(encode_session_message(&told), encode(IslandChanged(change)));
+        let message = SessionMessage::IslandChanged(IslandChange { island, node: None, message });
+        assert_eq!(encode_session_message(&message), encode(IslandChanged(change)));
         let member = |joined, message: Vec<u8>| {
             let topic = "island.I1.peer_join".parse().unwrap();
             SessionMessage::MemberChanged(Arc::new(MemberChange { joined, topic, message: message.into() }))

@@ -1,4 +1,5 @@
-//! A client's socket, whatever is spoken over it: paced reads, bounded writes, the closing handshake.
+//! The WebSocket of one client, for both dialects: rate-limited reads, writes with a timeout, and the closing
+//! handshake.
 
 use std::time::Duration;
 
@@ -10,16 +11,16 @@ use ws::{FrameError, OpCode, ReadError, Received, WriteError, close_answer, clos
 
 use crate::Settings;
 
-/// How long the answer to a client's close frame may take.
+/// Timeout of the reply to a client's close frame.
 const CLOSE_REPLY_TIMEOUT: Duration = Duration::from_secs(1);
-/// How long a client that was not signed in may take to read why. Its handshake does not count any more,
-/// so its socket must not stay.
+/// Upper bound of the time that a rejected client may take to read the close frame. The socket no longer
+/// counts against the handshake limit, so it must not stay open for long.
 const REJECTION_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How a socket ends.
+/// The way a socket ends.
 #[derive(Debug)]
 pub(crate) enum SocketEnd {
-    /// The connection is gone: there is no close frame to send.
+    /// The connection is lost: no close frame can be sent.
     Disconnected,
     /// The client sent a close frame with this code, or without one.
     ByClient(Option<u16>),
@@ -33,23 +34,23 @@ impl From<(Close, String)> for SocketEnd {
     }
 }
 
-/// The end with the default reason of its code.
+/// An end by the server with the default reason of its code.
 pub(crate) fn server_close(close: Close) -> SocketEnd {
     SocketEnd::ByServer(close, close.reason().to_owned())
 }
 
 /// The socket of one client.
 ///
-/// Every frame that arrives counts against the client's pace, from the first one on and with or
-/// without data, so that no kind of frame is a way around the pace. The next frame is read when the
-/// pace allows it; until then the client's own connection fills up.
+/// Every frame counts against the client's rate limit, from the first one on and with or without data, so
+/// that no kind of frame bypasses it. The next frame is read when the limit allows it; until then TCP
+/// backpressure stops the client.
 #[derive(Debug)]
 pub(crate) struct ClientSocket {
     socket: ws::Socket<ws::Stream>,
     throttle: Throttle,
-    /// When the pace allows the next read, if that is not now.
+    /// Time at which the rate limit allows the next read, if that is not now.
     read_at: Option<Instant>,
-    /// When the last frame was taken, or the last wait for the pace ended.
+    /// Time at which the last frame was read, or the last delay by the rate limit ended.
     last_active: Instant,
     write_timeout: Duration,
 }
@@ -66,8 +67,8 @@ impl ClientSocket {
         }
     }
 
-    /// Reads the next frame, not before the pace allows it, and counts it. Cancel-safe, so that
-    /// a session sends and runs its timers while its client is paced.
+    /// Reads the next frame once the rate limit allows it, and counts it. Cancel-safe, so that a session can
+    /// send and run its timers while reads are delayed.
     pub(crate) async fn next(&mut self) -> Result<Received, SocketEnd> {
         if let Some(at) = self.read_at {
             time::sleep_until(at).await;
@@ -80,13 +81,15 @@ impl ClientSocket {
         Ok(received)
     }
 
-    /// Until when the client is known to be active: when bytes or frames were taken last, or, while the pace
-    /// delays the next read, the end of that delay. What waits unread is not held against the client.
+    /// The latest time at which the client counts as active: the last bytes or frames read, or the end of the
+    /// delay while the rate limit delays the next read. Frames that wait unread do not make the client
+    /// silent.
     pub(crate) fn active_until(&self) -> Instant {
         self.last_active.max(self.socket.last_read_at()).max(self.read_at.unwrap_or(self.last_active))
     }
 
-    /// Answers a ping, and returns the message if the frame completes one. Not cancel-safe.
+    /// Processes a frame: answers a ping, and returns the message if the frame completes one. Not
+    /// cancel-safe.
     pub(crate) async fn handle_frame(&mut self, received: Received) -> Result<Option<Bytes>, SocketEnd> {
         match received {
             Received::Binary(message) => Ok(Some(message)),
@@ -97,22 +100,22 @@ impl ClientSocket {
         }
     }
 
-    /// Reads the next frame not before this time, either.
+    /// Delays the next read until this time at least.
     pub(crate) fn delay_reads_until(&mut self, until: Option<Instant>) {
         self.read_at = self.read_at.max(until);
     }
 
-    /// Takes the last frame back off the pace.
+    /// Refunds the last frame to the rate limit.
     pub(crate) fn refund(&mut self) {
         self.read_at = self.throttle.refund(0, Instant::now());
     }
 
-    /// Writes a message, unless the client reads too slowly.
+    /// Writes a message. Ends with [`Close::TooSlow`] if the write exceeds the timeout.
     pub(crate) async fn send(&mut self, message: &[u8]) -> Result<(), SocketEnd> {
         self.write(OpCode::Binary, message).await
     }
 
-    /// Writes a ping, unless the client reads too slowly.
+    /// Writes a ping, with the same timeout.
     pub(crate) async fn ping(&mut self) -> Result<(), SocketEnd> {
         self.write(OpCode::Ping, &[]).await
     }
@@ -125,12 +128,13 @@ impl ClientSocket {
         }
     }
 
-    /// Sends the close frame, and waits until the client has closed the connection.
+    /// Sends the close frame and waits until the client has closed the connection, at most for the write
+    /// timeout.
     pub(crate) async fn close(&mut self, ended: SocketEnd) {
         self.close_within(ended, self.write_timeout).await;
     }
 
-    /// The same for a client that was not signed in.
+    /// Like [`Self::close`] for a client that was not signed in, with a shorter timeout.
     pub(crate) async fn close_rejected(&mut self, ended: SocketEnd) {
         self.close_within(ended, self.write_timeout.min(REJECTION_TIMEOUT)).await;
     }
@@ -150,7 +154,7 @@ impl ClientSocket {
     }
 }
 
-/// The end after a failed read.
+/// The end that follows from a failed read.
 fn read_error_end(error: ReadError) -> SocketEnd {
     match error {
         ReadError::Frame(FrameError::Protocol) => server_close(Close::ProtocolError),

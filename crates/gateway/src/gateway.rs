@@ -1,3 +1,6 @@
+//! The gateway: its endpoints, its bus subscriptions, the distribution of bus messages to sessions, and the
+//! resynchronization with other gateways.
+
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -38,18 +41,19 @@ use crate::{
     topics::Topics,
 };
 
-/// A gateway. Cheap to clone.
+/// A gateway. Clones share all state and are cheap.
 #[derive(Clone)]
 pub struct Gateway(pub(crate) Arc<Shared>);
 
-/// What a gateway hears from the bus: what it must not miss, and topics, which cannot crowd it out.
+/// The bus subscriptions of a gateway. Messages of the engine and topic messages have separate queues, so
+/// that a flood of topic messages cannot displace assignments.
 #[derive(Debug)]
 pub struct BusSubscriptions {
     engine: Subscription,
     topics: Subscription,
 }
 
-/// What all sockets of a gateway share.
+/// State that all sockets of a gateway share.
 pub(crate) struct Shared {
     pub(crate) settings: Settings,
     pub(crate) verifier: Verifier,
@@ -62,44 +66,46 @@ pub(crate) struct Shared {
     pub(crate) lambdas: RealmService,
     pub(crate) load: LoadMonitor,
     pub(crate) login: Login,
-    /// Changes when somebody on the bus asks who is there.
-    pub(crate) presence_requests: watch::Sender<()>,
-    /// Whether other gateways are reporting their sessions, as this one has just asked them.
+    /// Changes when a process on the bus requests the roster: each session then republishes its heartbeat.
+    pub(crate) roster_requests: watch::Sender<()>,
+    /// Whether a resync runs: this gateway requested the rosters of the others and awaits their reports.
     resync_pending: watch::Sender<bool>,
     sampler: Sampler,
     director_status: Mutex<DirectorStatus>,
-    /// One clone a socket.
+    /// Cloned once for each open socket; the reference count is the number of sockets.
     sockets: Arc<()>,
 }
 
-/// Messages from the bus that may wait for the gateway; at the bound the newest is dropped and
+/// Bound of the queue of engine messages from the bus. When it is full, the newest message is dropped and
 /// counted.
 const BUS_QUEUE_MESSAGES: usize = 262_144;
-/// The same, for what is said under topics: each may have up to 64 KiB.
+/// Bound of the queue of topic messages, each of up to 64 KiB; same overflow rule.
 const TOPICS_QUEUE_MESSAGES: usize = 4_096;
-/// The same, of heartbeats while it is asked who is there; who is missed is not known to be elsewhere.
+/// Bound of the queue of heartbeats during a resync; same overflow rule. If a report is dropped, this gateway
+/// does not know its session as a remote one.
 const RESYNC_QUEUE_MESSAGES: usize = 262_144;
-/// For how long answers to that are waited for: gateways answer within a second.
+/// Duration for which a resync receives heartbeats. Gateways send theirs within a second.
 const RESYNC_DURATION: Duration = Duration::from_secs(2);
-/// How long those answers may take. After that a client whose session was not reported cannot resume it.
+/// Time after which a sign-in no longer waits for the resync. A session that was not reported by then cannot
+/// be resumed.
 const RESYNC_ANSWER_WINDOW: Duration = Duration::from_millis(1_200);
-/// How often a client that waits to be reported is looked up meanwhile.
+/// Interval at which a waiting sign-in checks whether its older session was reported.
 const RESUME_POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 impl Gateway {
-    /// A gateway with these settings. `sample` tells what the process uses of the machine.
+    /// Creates a gateway. `sampler` reports the memory and CPU use of the process.
     pub fn new(
         settings: Settings,
         bus: Bus,
         verifier: Verifier,
         room: Option<FixedRoom>,
-        sample: Sampler,
+        sampler: Sampler,
     ) -> Self {
         let handshakes = ConnectionLimiter::new("gateway", settings.handshakes);
         let sessions = SessionRegistry::new(bus.clone(), &settings);
         let heartbeats = metrics::counter!("atoll_gateway_heartbeats_total");
-        let (topics, peers_wanted, directory, sockets) = Default::default();
-        let census = watch::Sender::new(bus.is_shared());
+        let (topics, roster_requests, director_status, sockets) = Default::default();
+        let resync_pending = watch::Sender::new(bus.is_shared());
         let content = RealmService::new("content", &settings.realm.content_url);
         let lambdas = RealmService::new("lambdas", &settings.realm.lambdas_url);
         let (load, login) = (LoadMonitor::new(settings.load_limits), Login::new(room, &settings));
@@ -115,15 +121,16 @@ impl Gateway {
             lambdas,
             load,
             login,
-            presence_requests: peers_wanted,
-            resync_pending: census,
-            sampler: sample,
-            director_status: directory,
+            roster_requests,
+            resync_pending,
+            sampler,
+            director_status,
             sockets,
         }))
     }
 
-    /// The endpoints: `/archipelago/ws`, `/ws`, `/rpc`, `/bff/rpc`, `/about` and `/signed-login`.
+    /// The HTTP and WebSocket endpoints: `/archipelago/ws`, `/ws`, `/rpc`, `/bff/rpc`, `/about` and
+    /// `/signed-login`.
     pub fn router(&self) -> Router {
         Router::new()
             .route("/archipelago/ws", get(open_archipelago_socket))
@@ -135,7 +142,7 @@ impl Gateway {
             .with_state(self.0.clone())
     }
 
-    /// What the gateway has to hear from now on, for [`Gateway::run`].
+    /// Subscribes to the bus, for [`Gateway::run`]. Messages from this call on are queued.
     pub fn subscribe(&self) -> BusSubscriptions {
         let patterns = [
             subject::PEER_ISLAND_CHANGES,
@@ -154,17 +161,17 @@ impl Gateway {
         }
     }
 
-    /// Hands what the bus says to the sessions that it is for, and looks after what `/about` says.
-    /// Does not return.
+    /// Delivers bus messages to the sessions, probes the services and the load that `/about` reports, and
+    /// resynchronizes with other gateways. Does not return.
     pub async fn run(&self, subscriptions: BusSubscriptions) {
         let BusSubscriptions { mut engine, mut topics } = subscriptions;
-        let hear_engine = async {
+        let handle_engine = async {
             while let Some(envelope) = engine.next().await {
                 self.0.handle_bus_message(&envelope);
             }
         };
-        // A task of its own, so that what people say to many keeps nobody from hearing where they
-        // belong. It ends with this one.
+        // Topic messages have a task of their own, so that their fan-out does not delay assignments. The
+        // join set ends that task together with this one.
         let shared = self.0.clone();
         let mut tasks = JoinSet::new();
         tasks.spawn(async move {
@@ -172,23 +179,24 @@ impl Gateway {
                 shared.handle_topic_message(&envelope);
             }
         });
-        let Shared { content, lambdas, load, sampler: sample, .. } = &*self.0;
-        let about = async { tokio::join!(content.probe(), lambdas.probe(), load.run(sample)) };
-        tokio::join!(hear_engine, about, self.0.resync_on_reconnect());
+        let Shared { content, lambdas, load, sampler, .. } = &*self.0;
+        let about = async { tokio::join!(content.probe(), lambdas.probe(), load.run(sampler)) };
+        tokio::join!(handle_engine, about, self.0.resync_on_reconnect());
     }
 
-    /// Signs nobody in any more, and tells those who are in to come back elsewhere.
+    /// Refuses new handshakes, and closes existing sessions with [`Close::Restarting`] so that their clients
+    /// reconnect to another gateway.
     pub fn drain(&self) {
         self.0.handshakes.close();
         self.0.sessions.drain();
     }
 
-    /// How many sockets are open: signed in, on their way in, or on their way out.
+    /// Number of open sockets: signed in, in the handshake, or in the closing handshake.
     pub fn sockets_count(&self) -> usize {
         Arc::strong_count(&self.0.sockets) - 1
     }
 
-    /// Sets the gauges to what holds now.
+    /// Updates the gauges of the gateway.
     pub fn observe(&self) {
         metrics::gauge!("explorer_bff_connected_users").set(self.0.sessions.count() as f64);
         metrics::gauge!("atoll_gateway_sockets").set(self.sockets_count() as f64);
@@ -197,7 +205,8 @@ impl Gateway {
         metrics::gauge!("atoll_gateway_accepting").set(f64::from(self.0.rejection_reason().is_none()));
     }
 
-    /// Whether a director has been heard of lately, so that who signs in gets an island.
+    /// Whether a new session would be assigned an island: a director published its status recently, and the
+    /// gateway does not drain.
     pub fn is_ready(&self) -> bool {
         self.0.director_status().is_healthy() && !self.0.sessions.is_draining()
     }
@@ -208,7 +217,7 @@ impl Shared {
         self.director_status.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Reports on the bus that a client is at `position`; `None`: somewhere.
+    /// Publishes the heartbeat of a client at `position`; `None`: the position is unknown.
     pub(crate) fn publish_heartbeat(
         &self,
         address: Address,
@@ -219,7 +228,7 @@ impl Shared {
         let headers = Headers::for_session(session);
         let report = match self.bus.subject_scheme() {
             SubjectScheme::CommsV3 => state.encode_heartbeat(position, self.bus.latest_epoch()),
-            // Foreign services expect a position.
+            // Services of archipelago-workers expect a position.
             SubjectScheme::ArchipelagoWorkers => match position {
                 Some(position) => state.encode_client_heartbeat(position),
                 None => return,
@@ -229,7 +238,8 @@ impl Shared {
         self.heartbeats.increment(1);
     }
 
-    /// Puts what a client says under a topic on the bus.
+    /// Publishes a message of a client under a topic: a scene topic with the sender in a header, any other
+    /// topic under a subject that contains the sender.
     pub(crate) fn publish_topic(&self, address: Address, session: SessionId, topic: Topic, payload: Bytes) {
         metrics::counter!("atoll_gateway_topic_messages_total").increment(1);
         let mut headers = Headers::for_session(session);
@@ -265,10 +275,9 @@ impl Shared {
             Subject::IslandPeerLeft(island) => (island, false),
             _ => return,
         };
-        // Both messages have the same fields.
-        let who = JoinIslandMessage::decode(&envelope.payload[..]).ok();
-        let who = who.and_then(|message| message.peer_id.parse().ok());
-        let Some(peer) = who else { return };
+        // `JoinIslandMessage` and `LeftIslandMessage` have the same fields.
+        let message = JoinIslandMessage::decode(&envelope.payload[..]).ok();
+        let Some(peer) = message.and_then(|message| message.peer_id.parse().ok()) else { return };
         self.sessions.observe_member_change(island, peer, envelope.headers.session, joined);
         if self.settings.send_member_changes
             && let Ok(topic) = subject.to_string().parse()
@@ -278,77 +287,78 @@ impl Shared {
         }
     }
 
-    /// Takes a census now, and whenever the bus was away.
+    /// Resynchronizes at start, and after each reconnect to the bus, because messages were missed meanwhile.
     async fn resync_on_reconnect(&self) {
-        let mut returns = self.bus.reconnects();
+        let mut reconnects = self.bus.reconnects();
         loop {
             self.resync_pending.send_replace(self.bus.is_shared());
-            let answered = async {
+            let end_wait = async {
                 time::sleep(RESYNC_ANSWER_WINDOW).await;
                 self.resync_pending.send_replace(false);
             };
-            tokio::join!(self.resync_presence(), answered);
-            if returns.changed().await.is_err() {
+            tokio::join!(self.resync_rosters(), end_wait);
+            if reconnects.changed().await.is_err() {
                 return;
             }
         }
     }
 
-    /// Begins a session, or gives the close code that refuses it: see [`SessionRegistry::begin`].
+    /// Begins a session, or returns the close code of its rejection: see [`SessionRegistry::begin`].
     pub(crate) async fn begin_session(
         &self,
-        applicant: SignInRequest,
+        request: SignInRequest,
         network: Network,
     ) -> Result<(SessionId, SessionReceiver), Close> {
         let (Ok(random), Ok(secret)) = (admission::random(), admission::random()) else {
             return Err(Close::Restarting);
         };
-        self.wait_for_resync(&applicant).await;
-        self.sessions.begin(applicant, network, [random, secret])
+        self.wait_for_resync(&request).await;
+        self.sessions.begin(request, network, [random, secret])
     }
 
-    /// Waits until another gateway has reported the session that a client wants to resume. This gateway
-    /// has just begun: once all reports have arrived, it waits no longer.
-    async fn wait_for_resync(&self, applicant: &SignInRequest) {
-        if applicant.presented_hash.is_none() {
+    /// Waits until another gateway has reported the session that a client wants to resume, or until no resync
+    /// runs. A resync runs only after the start and after a reconnect to the bus; otherwise this returns at
+    /// once.
+    async fn wait_for_resync(&self, request: &SignInRequest) {
+        if request.presented_hash.is_none() {
             return;
         }
         let reported = async {
-            while !self.sessions.can_resume(applicant) {
+            while !self.sessions.can_resume(request) {
                 time::sleep(RESUME_POLL_INTERVAL).await;
             }
         };
-        let mut census = self.resync_pending.subscribe();
+        let mut resync_pending = self.resync_pending.subscribe();
         tokio::select! {
-            _ = census.wait_for(|under_way| !under_way) => {}
+            _ = resync_pending.wait_for(|pending| !pending) => {}
             () = reported => {}
         }
     }
 
-    /// Asks the bus who is there, and hears it: who signed in elsewhere while nobody here heard it, its
-    /// older session here must go.
-    async fn resync_presence(&self) {
+    /// Requests the rosters of the other gateways and processes the heartbeats that they publish. If a wallet
+    /// signed in on another gateway while this one received nothing, its older session here ends.
+    async fn resync_rosters(&self) {
         let mut heartbeats =
             self.bus.subscribe("gateway-census", &[subject::PEER_HEARTBEATS], RESYNC_QUEUE_MESSAGES);
         self.bus.publish(&Subject::PeersWanted, Headers::default(), Bytes::new());
-        let hear = async {
+        let handle_heartbeats = async {
             while let Some(envelope) = heartbeats.next().await {
                 if let (Some(Subject::PeerHeartbeat(peer)), Some(session)) =
                     (envelope.subject(), envelope.headers.session)
                 {
-                    let (island, hash) = decode_presence(&envelope.payload);
+                    let (island, hash) = decode_roster_entry(&envelope.payload);
                     self.sessions.observe_session(peer, session, island, hash);
                 }
             }
         };
-        let _ = time::timeout(RESYNC_DURATION, hear).await;
+        let _ = time::timeout(RESYNC_DURATION, handle_heartbeats).await;
     }
 
     fn handle_bus_message(&self, envelope: &Envelope) {
         match envelope.subject() {
             Some(Subject::PeerIslandChanged(peer)) => {
                 let (Headers { session, node, .. }, message) = (&envelope.headers, &envelope.payload);
-                // Whoever sent what names no island is not the director.
+                // A change without a valid island id does not come from a director.
                 let Some(island) = decode_island_id(message) else { return };
                 let change = IslandChange { island, node: node.clone(), message: message.clone() };
                 self.sessions.deliver_island_change(peer, *session, change);
@@ -373,34 +383,34 @@ impl Shared {
                 }
             }
             Some(Subject::PeersWanted) => {
-                self.presence_requests.send_replace(());
+                self.roster_requests.send_replace(());
             }
             _ => {}
         }
     }
 }
 
-/// What is read of an `IslandChangedMessage`, which goes on as it came.
+/// The only field of an `IslandChangedMessage` that is decoded. Its bytes are forwarded unchanged.
 #[derive(Clone, PartialEq, prost::Message)]
 struct IslandIdOnly {
     #[prost(string, tag = "1")]
     island_id: String,
 }
 
-/// The island that the client of an encoded `GatewayHeartbeat` was sent last, and the hash of its session's
-/// resumption secret.
-fn decode_presence(heartbeat: &Bytes) -> (Option<IslandId>, Option<ResumeHash>) {
+/// Decodes a `GatewayHeartbeat`: the island of the assignment that was sent to the client last, and the hash
+/// of its session's resumption secret.
+fn decode_roster_entry(heartbeat: &Bytes) -> (Option<IslandId>, Option<ResumeHash>) {
     let heartbeat = GatewayHeartbeat::decode(&heartbeat[..]).unwrap_or_default();
     let island = heartbeat.told.and_then(|told| told.island.parse().ok());
     (island, ResumeHash::try_from(&heartbeat.resume_hash[..]).ok())
 }
 
-/// The island that an encoded `IslandChangedMessage` tells of.
+/// Decodes the island id of an `IslandChangedMessage`.
 fn decode_island_id(change: &Bytes) -> Option<IslandId> {
     IslandIdOnly::decode(&change[..]).ok()?.island_id.parse().ok()
 }
 
-/// Opens an archipelago socket.
+/// Handles the upgrade to an archipelago socket.
 async fn open_archipelago_socket(
     State(shared): State<Arc<Shared>>,
     Extension(network): Extension<Network>,
@@ -409,7 +419,7 @@ async fn open_archipelago_socket(
     open_socket(shared, network, request, protocol::ARCHIPELAGO_SUBPROTOCOL, archipelago_socket::serve).await
 }
 
-/// Opens an RPC socket.
+/// Handles the upgrade to an RPC socket.
 async fn open_rpc_socket(
     State(shared): State<Arc<Shared>>,
     Extension(network): Extension<Network>,
@@ -418,7 +428,8 @@ async fn open_rpc_socket(
     open_socket(shared, network, request, protocol::RPC_SUBPROTOCOL, rpc_socket::serve).await
 }
 
-/// Opens a socket, if its network may begin another handshake, and has it served.
+/// Upgrades a request to a WebSocket and serves it in a task. Responds 503 if the client network has no
+/// handshake left.
 async fn open_socket<S>(
     shared: Arc<Shared>,
     network: Network,
@@ -431,8 +442,8 @@ where
 {
     let permit = match shared.handshakes.acquire(network) {
         Ok(permit) => permit,
-        Err(full) => {
-            return (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "1")], full.to_string())
+        Err(limit) => {
+            return (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "1")], limit.to_string())
                 .into_response();
         }
     };

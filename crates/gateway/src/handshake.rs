@@ -1,4 +1,4 @@
-//! The sign-in, as a state machine: packets in, answers and ends out.
+//! The sign-in as a sans-IO state machine: client packets in, challenges and close codes out.
 
 use std::sync::Arc;
 
@@ -11,21 +11,21 @@ use protocol::{
     },
 };
 
-/// Who asks to sign in.
+/// A request to sign in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct SignInRequest {
     pub(crate) address: Address,
-    /// What its client can join, separated by commas; none when it did not say, or said what cannot
-    /// be read.
+    /// The transports that the client can join, separated by commas; `None` if it listed none, or an invalid
+    /// list.
     pub(crate) transports: Option<Arc<str>>,
-    /// Whether its client announced extensions of this project: only then it is sent any.
+    /// Whether the client announced Atoll's protocol extensions. Others are sent none.
     pub(crate) extensions: bool,
-    /// The hash of the resumption secret that its client presented.
+    /// The hash of the resumption secret that the client presented.
     pub(crate) presented_hash: Option<ResumeHash>,
 }
 
 impl SignInRequest {
-    /// Reads a request to sign in.
+    /// Reads the request from its message. Fails if the address is invalid.
     fn from_message(request: &ChallengeRequestMessage) -> Result<Self, AddressError> {
         let secret = request.resume_secret.as_deref();
         Ok(Self {
@@ -39,57 +39,59 @@ impl SignInRequest {
 
 #[cfg(test)]
 impl SignInRequest {
-    /// A client that announced no extensions.
+    /// A request of a client that announced no extensions.
     pub(crate) fn without_extensions(address: Address) -> Self {
         Self { address, transports: None, extensions: false, presented_hash: None }
     }
 }
 
-/// Where a sign-in stands.
+/// State of a sign-in.
 #[derive(Debug)]
 pub(crate) enum Handshake {
-    /// Nothing was said yet.
+    /// The client has not requested a challenge yet.
     AwaitRequest,
-    /// This challenge was sent, and no other will be.
+    /// The challenge was sent and awaits its signature. No second challenge is sent.
     AwaitSignature { request: SignInRequest, challenge: Challenge },
 }
 
-/// What to do about a packet.
+/// The action that a packet requires.
 #[derive(Debug)]
 pub(crate) enum Step {
-    /// Nothing: a packet from the future.
+    /// Do nothing: the packet has an unknown type, perhaps of a later protocol version.
     Ignore,
-    /// Somebody asks to sign in: send it a challenge, then come back with [`Handshake::challenge`].
+    /// Send a challenge for this request, and replace the state by that of [`Handshake::challenge`].
     Challenge(SignInRequest),
-    /// See whether this chain is valid; the challenge is used up.
+    /// Verify this auth chain. The challenge is consumed.
     Verify { request: SignInRequest, challenge: Challenge, auth_chain_json: String },
 }
 
-/// What a client may say that it can join.
+/// Upper bound of the transports that a client may list.
 const MAX_TRANSPORTS: usize = 8;
 
 impl Handshake {
-    /// Takes in a packet.
+    /// Processes a packet. Returns the next state and the required action, or the close code and reason of a
+    /// rejection.
     pub(crate) fn receive(self, packet: ClientPacket) -> Result<(Self, Step), (Close, String)> {
         use client_packet::Message::{ChallengeRequest, SignedChallenge};
         match (self, packet.message) {
             (state, None) => Ok((state, Step::Ignore)),
             (Self::AwaitRequest, Some(ChallengeRequest(request))) => {
-                let applicant = SignInRequest::from_message(&request)
+                let request = SignInRequest::from_message(&request)
                     .map_err(|error| (Close::AuthRefused, error.to_string()))?;
-                Ok((Self::AwaitRequest, Step::Challenge(applicant)))
+                Ok((Self::AwaitRequest, Step::Challenge(request)))
             }
-            (Self::AwaitSignature { request: applicant, challenge }, Some(SignedChallenge(signed))) => {
+            (Self::AwaitSignature { request, challenge }, Some(SignedChallenge(signed))) => {
                 let auth_chain_json = signed.auth_chain_json;
-                Ok((Self::AwaitRequest, Step::Verify { request: applicant, challenge, auth_chain_json }))
+                Ok((Self::AwaitRequest, Step::Verify { request, challenge, auth_chain_json }))
             }
             _ => Err((Close::OutOfOrder, Close::OutOfOrder.reason().to_owned())),
         }
     }
 
-    /// The state after `challenge` was made for `applicant`, and the packet that carries it.
+    /// The state that awaits the signature of `challenge`, and the packet that carries it. `connected`
+    /// becomes `already_connected` in the packet.
     pub(crate) fn challenge(
-        applicant: SignInRequest,
+        request: SignInRequest,
         challenge: Challenge,
         connected: bool,
     ) -> (Self, ServerPacket) {
@@ -98,12 +100,12 @@ impl Handshake {
             already_connected: connected,
         };
         let message = Some(server_packet::Message::ChallengeResponse(response));
-        (Self::AwaitSignature { request: applicant, challenge }, ServerPacket { message })
+        (Self::AwaitSignature { request, challenge }, ServerPacket { message })
     }
 }
 
-/// What a client says that it can join. What cannot be read, or is too much, counts as nothing
-/// said: it can still sign in.
+/// Parses the list of transports that a client can join. A list that is invalid or too long counts as absent:
+/// the client can still sign in.
 fn parse_transports(names: &[String]) -> Option<Arc<str>> {
     if names.is_empty() {
         return None;
@@ -142,8 +144,8 @@ mod tests {
     }
 
     fn challenged() -> Handshake {
-        let applicant = SignInRequest::without_extensions(Address::new([1; 20]));
-        Handshake::challenge(applicant, Challenge::new("", [7; 16]), false).0
+        let request = SignInRequest::without_extensions(Address::new([1; 20]));
+        Handshake::challenge(request, Challenge::new("", [7; 16]), false).0
     }
 
     #[test]
@@ -152,7 +154,7 @@ mod tests {
         let upper = address.to_string().to_uppercase().replace("0X", "0x");
         let (_, step) = Handshake::AwaitRequest.receive(request(&upper)).unwrap();
         assert!(
-            matches!(step, Step::Challenge(applicant) if applicant == SignInRequest::without_extensions(address))
+            matches!(step, Step::Challenge(request) if request == SignInRequest::without_extensions(address))
         );
         let (state, step) = challenged().receive(signed()).unwrap();
         assert!(matches!(step, Step::Verify { auth_chain_json, .. } if auth_chain_json == "[]"));
@@ -165,8 +167,8 @@ mod tests {
         let kept = |transports: &[&str]| {
             let request = request_with(&Address::new([1; 20]).to_string(), transports);
             let (_, step) = Handshake::AwaitRequest.receive(request).unwrap();
-            let Step::Challenge(applicant) = step else { panic!("{step:?}") };
-            applicant.transports
+            let Step::Challenge(request) = step else { panic!("{step:?}") };
+            request.transports
         };
         assert_eq!(kept(&["p2p", "ws-room"]).as_deref(), Some("p2p,ws-room"));
         assert_eq!(kept(&["x"; 8]).as_deref(), Some("x,x,x,x,x,x,x,x"));
@@ -181,15 +183,15 @@ mod tests {
             let transports = transports.iter().map(|&name| name.to_owned()).collect();
             let address = Address::new([1; 20]).to_string();
             let resume_secret = resume_secret.map(<[u8]>::to_vec);
-            let applicant =
+            let request =
                 SignInRequest::from_message(&ChallengeRequestMessage { address, transports, resume_secret })
                     .unwrap();
-            (applicant.extensions, applicant.presented_hash)
+            (request.extensions, request.presented_hash)
         };
         assert_eq!(read(&[], None), (false, None));
         assert_eq!(read(&["ws-room"], None), (true, None));
-        assert_eq!(read(&[], Some(&[])), (true, None), "it has no secret yet");
-        assert_eq!(read(&[], Some(&[7; 17])), (true, None), "of no gateway");
+        assert_eq!(read(&[], Some(&[])), (true, None), "the client has no secret yet");
+        assert_eq!(read(&[], Some(&[7; 17])), (true, None), "no gateway issues 17 bytes");
         assert_eq!(read(&[], Some(&[7; 16])), (true, Some(ResumeSecret::new([7; 16]).hash())));
     }
 

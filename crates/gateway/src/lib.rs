@@ -1,8 +1,9 @@
-//! The BFF: signs people in on the archipelago socket and over RPC, puts their heartbeats on the
-//! bus, and hands them what the director says; `/about`; logins to a fixed room.
+//! The gateway role (the BFF): signs clients in on the archipelago socket and over RPC, publishes their
+//! heartbeats on the bus, and sends them the assignments of the director. It also serves `/about` and
+//! logins to a fixed room.
 //!
-//! A session is one task. What the rest of the process may say to it goes through a bounded
-//! `session_registry::SessionRegistry` entry; what it says goes on the bus, stamped with its session id.
+//! A session is one task. Other tasks send to it through the bounded queue of its `SessionRegistry` entry.
+//! Each message that a session publishes on the bus carries its session id.
 
 mod about;
 mod archipelago_socket;

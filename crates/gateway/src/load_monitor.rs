@@ -1,4 +1,5 @@
-//! How much of the machine the process uses, and whether that leaves room for more people.
+//! Measures the memory and CPU use of the process, and compares it with the limits above which `/about`
+//! rejects new users.
 
 use std::{
     collections::VecDeque,
@@ -11,32 +12,33 @@ use std::{
 
 use tokio::time::{self, Instant, MissedTickBehavior};
 
-/// What the process uses, as far as the system tells.
+/// Resource use of the process; `None` if the system does not report it.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Usage {
-    /// Memory that is resident, in bytes.
+    /// Memory in use (RSS), in bytes.
     pub resident_bytes: Option<u64>,
-    /// CPU time since its start, of all cores together, in seconds.
+    /// CPU time since the start of the process, in seconds, summed over all cores.
     pub cpu_seconds: Option<f64>,
 }
 
-/// Tells what the process uses now. It is asked every second.
+/// Returns the current use of the process. It is called once a second.
 pub type Sampler = Arc<dyn Fn() -> Usage + Send + Sync>;
 
-/// How much of the machine may be in use while more people are asked in. `None`: as much as there
-/// is. What the system does not tell counts as little.
+/// Resource limits above which new users are turned away. `None`: no limit. A value that the system does not
+/// report counts as below its limit.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct LoadLimits {
-    /// Resident memory, in bytes.
+    /// Memory in use (RSS), in bytes.
     pub memory_bytes: Option<u64>,
-    /// Percent of all cores together.
+    /// CPU use in percent of all cores together.
     pub cpu_percent: Option<f64>,
 }
 
+/// Interval between samples.
 const SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
-/// Over how many intervals the CPU is measured.
+/// Number of sample intervals over which CPU use is averaged.
 const CPU_WINDOW_SAMPLES: usize = 5;
-/// What was too much is too much until it is below this share of its limit.
+/// Hysteresis: an exceeded limit counts as exceeded until the value is below this share of it.
 const RELEASE_RATIO: f64 = 0.9;
 
 /// The load of the process, measured in the background.
@@ -51,23 +53,23 @@ impl LoadMonitor {
         Self { limits, overloaded: AtomicBool::new(false) }
     }
 
-    /// Whether there is too much of it to ask more people in.
+    /// Whether a limit is exceeded.
     pub(crate) fn is_overloaded(&self) -> bool {
         self.overloaded.load(Ordering::Relaxed)
     }
 
-    /// Measures. Does not return.
-    pub(crate) async fn run(&self, sample: &Sampler) {
+    /// Samples the load once a second. Does not return.
+    pub(crate) async fn run(&self, sampler: &Sampler) {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let mut meter = LoadMeter::new(self.limits, cores);
         let mut ticks = time::interval(SAMPLE_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            let over = meter.update(sample(), Instant::now());
-            if over != self.overloaded.swap(over, Ordering::Relaxed) {
-                match over {
-                    true => tracing::warn!("memory or CPU is over its limit: nobody is asked in any more"),
+            let overloaded = meter.update(sampler(), Instant::now());
+            if overloaded != self.overloaded.swap(overloaded, Ordering::Relaxed) {
+                match overloaded {
+                    true => tracing::warn!("memory or CPU is over its limit: new users are turned away"),
                     false => tracing::info!("memory and CPU are below their limits again"),
                 }
             }
@@ -75,12 +77,12 @@ impl LoadMonitor {
     }
 }
 
-/// Holds samples against the limits.
+/// Compares samples with the limits.
 #[derive(Debug)]
 struct LoadMeter {
     limits: LoadLimits,
     cores: f64,
-    /// CPU seconds, the oldest first.
+    /// The last samples of CPU seconds, oldest first.
     cpu_samples: VecDeque<(Instant, f64)>,
     memory_overloaded: bool,
     cpu_overloaded: bool,
@@ -98,7 +100,7 @@ impl LoadMeter {
         }
     }
 
-    /// Whether it is too much, with this sample.
+    /// Adds a sample and returns whether a limit is exceeded.
     fn update(&mut self, usage: Usage, now: Instant) -> bool {
         let memory = usage.resident_bytes.map(|bytes| bytes as f64);
         let limit = self.limits.memory_bytes.map(|bytes| bytes as f64);
@@ -108,7 +110,7 @@ impl LoadMeter {
         self.memory_overloaded || self.cpu_overloaded
     }
 
-    /// Percent of all cores since the beginning of the window, once there is a whole one.
+    /// CPU use in percent of all cores, averaged over the window; `None` until the window is full.
     fn cpu_percent(&mut self, seconds: f64, now: Instant) -> Option<f64> {
         self.cpu_samples.push_back((now, seconds));
         if self.cpu_samples.len() <= CPU_WINDOW_SAMPLES {
@@ -139,10 +141,10 @@ mod tests {
         let limits = LoadLimits { memory_bytes: Some(100 * MIB), cpu_percent: None };
         let mut meter = LoadMeter::new(limits, 2);
         let now = Instant::now();
-        let over =
+        let overloaded =
             |mib: u64| meter.update(Usage { resident_bytes: Some(mib * MIB), cpu_seconds: Some(1e9) }, now);
-        let held = [99, 100, 99, 91, 100, 90, 89, 99, 100].map(over);
-        assert_eq!(held, [false, true, true, true, true, true, false, false, true]);
+        let overloaded = [99, 100, 99, 91, 100, 90, 89, 99, 100].map(overloaded);
+        assert_eq!(overloaded, [false, true, true, true, true, true, false, false, true]);
     }
 
     #[test]
@@ -151,18 +153,18 @@ mod tests {
         let mut meter = LoadMeter::new(limits, 4);
         let start = Instant::now();
         let (mut used, mut second) = (100.0, 0);
-        // So many CPU seconds in each second, on four cores.
-        let mut over = |seconds: f64| {
+        // Uses this many CPU seconds within one second, on four cores.
+        let mut overloaded = |seconds: f64| {
             used += seconds;
             second += 1;
             let usage = Usage { resident_bytes: None, cpu_seconds: Some(used) };
             meter.update(usage, start + Duration::from_secs(second))
         };
-        let burst = [0.0, 4.0, 0.0, 0.0, 0.0, 0.0].map(&mut over);
-        assert_eq!(burst, [false; 6], "a second of everything is 20 % of five");
-        assert_eq!([2.0; 6].map(&mut over), [false, false, false, false, true, true]);
-        assert_eq!([1.9; 5].map(&mut over), [true; 5], "47 % is not well below 50 %");
-        assert_eq!([1.0; 5].map(&mut over).last(), Some(&false));
+        let burst = [0.0, 4.0, 0.0, 0.0, 0.0, 0.0].map(&mut overloaded);
+        assert_eq!(burst, [false; 6], "one second at 100 % is 20 % of the window of five");
+        assert_eq!([2.0; 6].map(&mut overloaded), [false, false, false, false, true, true]);
+        assert_eq!([1.9; 5].map(&mut overloaded), [true; 5], "47.5 % is above 90 % of the limit of 50 %");
+        assert_eq!([1.0; 5].map(&mut overloaded).last(), Some(&false));
     }
 
     #[test]

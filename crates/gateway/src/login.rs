@@ -1,4 +1,5 @@
-//! `POST /signed-login`: a signed request in, the way into the realm's fixed room out.
+//! `POST /signed-login`: verifies a signed request and returns the connection string of the realm's fixed
+//! room.
 
 use std::{
     cmp::Ordering,
@@ -29,40 +30,42 @@ use crate::{
     replay_cache::{ReplayCache, ReplayError},
 };
 
-/// Where it is, below the realm's public URL.
+/// The path of the endpoint below the realm's public URL.
 pub(crate) const LOGIN_PATH: &str = "/signed-login";
 
-/// The room that everybody who logs in is sent to.
+/// The room that every login is sent to.
 pub struct FixedRoom {
-    /// Its name; no island is ever called so.
+    /// The name of the room. It differs from every island id.
     pub name: RoomName,
-    /// The node that has it; `None`: one that announces it.
+    /// The node that hosts the room; `None`: a node that announces the room.
     pub node: Option<NodeName>,
-    /// Mints tokens that the node takes.
+    /// Mints tokens that the node accepts.
     pub minter: ws_room::Minter,
 }
 
-/// What a request must be for, and by whom: its metadata, in lower case as it is signed.
+/// The `intent` and the `signer` that the metadata must name, in lower case as older clients sign them.
 const INTENT: &str = "dcl:explorer:comms-handshake";
 const SIGNER: &str = "dcl:explorer";
-/// All that is said is in headers.
+/// Upper bound of the body, in bytes. All data of a login is in headers.
 const MAX_BODY_BYTES: usize = 4 * 1024;
-/// Requests that are remembered, as long as they are fresh, some 100 bytes each; above, nobody logs
-/// in. At the default rate, three dozen addresses can fill it together in six minutes.
+/// Capacity of the replay cache: some 100 bytes for each request until it expires. When it is full, logins
+/// are refused. At the default rate, three dozen addresses can fill it together in six minutes.
 const MAX_REPLAYS: usize = 250_000;
-/// Networks whose rate of logins is remembered: each is forgotten within seconds.
+/// Upper bound of client networks with a rate limit entry. Each entry expires within seconds.
 const MAX_NETWORKS: usize = 10_000;
-/// A room node says that it is there every second; three times unheard is too many.
+/// Time without an announcement after which a node counts as gone: three periods. A room node announces
+/// itself every second.
 const NODE_TIMEOUT: Duration = Duration::from_secs(3);
-/// What logins share.
+
+/// State that all logins share.
 pub(crate) struct Login {
     room: Option<FixedRoom>,
     guests: bool,
     names: RealmNames,
     check: RealmCheck,
-    /// Whether all clients are sent here.
+    /// Whether the realm sends all clients here instead of to the archipelago socket.
     is_mandatory: bool,
-    /// What clients sign: the path in the public URL, whatever a proxy makes of it.
+    /// The path that clients sign: that of the public URL, even if a proxy rewrites it.
     signed_path: String,
     state: Mutex<LoginState>,
 }
@@ -71,11 +74,11 @@ struct LoginState {
     replay_cache: ReplayCache,
     rates: RateLimiter<Network>,
     clock: UlidClock,
-    /// What the room's node said last.
+    /// The last announcement of the room's node, and its time.
     node: Option<(Instant, TransportAnnouncement)>,
 }
 
-/// A login that is denied.
+/// The response to a login that is denied.
 struct LoginError {
     status: StatusCode,
     message: String,
@@ -94,26 +97,26 @@ struct LoginErrorResponse {
 
 impl Login {
     pub(crate) fn new(room: Option<FixedRoom>, settings: &Settings) -> Self {
-        let (replays, clock, node) =
+        let (replay_cache, clock, node) =
             (ReplayCache::new(MAX_REPLAYS, SystemTime::now()), UlidClock::default(), None);
-        let path = format!("{}{LOGIN_PATH}", settings.path());
+        let signed_path = format!("{}{LOGIN_PATH}", settings.path());
         let rates = RateLimiter::new(settings.logins_per_network, MAX_NETWORKS);
-        let state = Mutex::new(LoginState { replay_cache: replays, rates, clock, node });
+        let state = Mutex::new(LoginState { replay_cache, rates, clock, node });
         let Realm { guests, ref names, check, .. } = settings.realm;
         let names = names.clone();
-        let fixed = matches!(settings.realm.fixed_adapter, Some(ConnectionString::SignedLogin { .. }));
-        Self { is_mandatory: fixed && room.is_some(), room, guests, names, check, signed_path: path, state }
+        let is_fixed = matches!(settings.realm.fixed_adapter, Some(ConnectionString::SignedLogin { .. }));
+        Self { is_mandatory: is_fixed && room.is_some(), room, guests, names, check, signed_path, state }
     }
 
-    /// A node said that it is there.
+    /// Processes the announcement of a node.
     pub(crate) fn observe_node(&self, announcement: TransportAnnouncement) {
         let Some(room) = &self.room else { return };
         let mut state = self.lock();
-        let has_it = match &room.node {
+        let is_chosen = match &room.node {
             Some(node) => node.as_str() == announcement.node,
             None => {
                 let announced = announcement.rooms.iter().any(|seats| seats.room == room.name.as_str());
-                // Of several the first by name, so that all gateways send people to one of them.
+                // The first node by name wins, so that all gateways choose the same one.
                 let other = state.node.as_ref().filter(|(at, node)| accepts_users(*at, node));
                 announced
                     && other.is_none_or(|(_, other)| match announcement.node.cmp(&other.node) {
@@ -123,18 +126,18 @@ impl Login {
                     })
             }
         };
-        if has_it {
+        if is_chosen {
             state.node = Some((Instant::now(), announcement));
         }
     }
 
-    /// Whether all clients are sent here, and there is no place for them.
+    /// Whether the realm sends all clients here, and logins would be refused.
     pub(crate) fn is_closed(&self) -> bool {
         self.is_mandatory && (self.node_url().is_err() || self.lock().replay_cache.is_full(SystemTime::now()))
     }
 
-    /// Whether a request would do, as far as can be told without asking contracts, and is not one of
-    /// too many from `network`.
+    /// All checks of a request that need no Ethereum node: metadata, node, replay cache, and the rate limit
+    /// of `network`.
     fn precheck(&self, fetch: &SignedFetch, network: Network) -> Result<(), LoginError> {
         self.check_metadata(fetch)?;
         self.node_url()?;
@@ -143,14 +146,15 @@ impl Login {
         Ok(state.rates.take(network, Instant::now())?)
     }
 
-    /// Whether this person may come in for what the metadata says.
+    /// Checks that the metadata names the purpose, the signer and the realm of a login, and that guests are
+    /// allowed if it names one.
     fn check_metadata(&self, fetch: &SignedFetch) -> Result<(), LoginError> {
-        let says = |key: &str| fetch.metadata.get(key).and_then(Value::as_str);
+        let metadata_text = |key: &str| fetch.metadata.get(key).and_then(Value::as_str);
         let forbidden = |message: String| Err(LoginError { status: StatusCode::FORBIDDEN, message });
-        if says("intent") != Some(INTENT) {
-            return forbidden(format!("the request is not signed for this: its intent must be {INTENT}"));
+        if metadata_text("intent") != Some(INTENT) {
+            return forbidden(format!("the request is not signed for a login: its intent must be {INTENT}"));
         }
-        if says("signer") != Some(SIGNER) {
+        if metadata_text("signer") != Some(SIGNER) {
             return forbidden(format!(
                 "the request is not signed by an explorer: its signer must be {SIGNER}"
             ));
@@ -166,7 +170,7 @@ impl Login {
                 return forbidden(format!("the request is signed for another realm: its {field} is {value}"));
             }
         }
-        // Whatever does not say clearly that it is none may be one.
+        // Any value other than null or false counts as a guest.
         let is_guest =
             !matches!(fetch.metadata.get("isguest"), None | Some(Value::Null | Value::Bool(false)));
         if is_guest && !self.guests {
@@ -175,7 +179,7 @@ impl Login {
         Ok(())
     }
 
-    /// Where the room is, if its node is there, and both have a seat.
+    /// The URL of the node that hosts the room, if the node is available and both have a free seat.
     fn node_url(&self) -> Result<String, LoginError> {
         let state = self.lock();
         match &state.node {
@@ -187,23 +191,23 @@ impl Login {
                 }
                 Ok(node.public_url.clone())
             }
-            _ => Err(LoginError::retry_later("the room is not there now, come back later")),
+            _ => Err(LoginError::retry_later("the room is not available now, come back later")),
         }
     }
 
-    /// Takes a request, once.
+    /// Accepts a request once.
     fn accept(&self, fetch: &SignedFetch) -> Result<(), LoginError> {
         Ok(self.lock().replay_cache.accept(fetch.into(), SystemTime::now())?)
     }
 
-    /// The way into the room for `address`.
+    /// Mints a token for `address` and returns the connection string of the room.
     fn mint_connection(
         &self,
         room: &FixedRoom,
         node_url: &str,
         address: Address,
     ) -> Result<String, LoginError> {
-        let failed = || LoginError::retry_later("no access token could be made, come back later");
+        let failed = || LoginError::retry_later("no access token could be minted, come back later");
         let random = admission::random().map_err(|_| failed())?;
         let now = SystemTime::now();
         let minted = self.lock().clock.mint(unix_ms(now), u128::from_le_bytes(random));
@@ -216,37 +220,37 @@ impl Login {
     }
 }
 
-/// Whether a node takes people in that said this then.
+/// Whether a node accepts users: its announcement is recent, and it does not drain.
 fn accepts_users(at: Instant, node: &TransportAnnouncement) -> bool {
     at.elapsed() < NODE_TIMEOUT && !node.draining
 }
 
-/// Logs somebody in.
+/// Handles `POST /signed-login`.
 pub(crate) async fn handle_login(
     State(shared): State<Arc<Shared>>,
     Extension(network): Extension<Network>,
     request: Request,
 ) -> Response {
     let limit = shared.settings.handshake_timeout;
-    let answer = timeout(limit, log_in(&shared, network, request)).await;
-    let answer = answer.unwrap_or_else(|_| {
+    let result = timeout(limit, log_in(&shared, network, request)).await;
+    let result = result.unwrap_or_else(|_| {
         let message = "the login took too long, come back later".to_owned();
         Err(LoginError { status: StatusCode::REQUEST_TIMEOUT, message })
     });
-    let outcome = match &answer {
+    let outcome = match &result {
         Ok(_) => "granted",
-        Err(denial) if denial.is_retryable() => "busy",
+        Err(error) if error.is_retryable() => "busy",
         Err(_) => "denied",
     };
     metrics::counter!("atoll_gateway_logins_total", "outcome" => outcome).increment(1);
     let headers = [(header::CACHE_CONTROL, "no-store")];
-    match answer {
+    match result {
         Ok(fixed_adapter) => (headers, Json(LoginResponse { fixed_adapter })).into_response(),
-        Err(denial) => {
-            let may_come_back = denial.is_retryable();
-            let LoginError { status, message } = denial;
+        Err(error) => {
+            let is_retryable = error.is_retryable();
+            let LoginError { status, message } = error;
             let mut response = (status, headers, Json(LoginErrorResponse { message })).into_response();
-            if may_come_back {
+            if is_retryable {
                 response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
             }
             response
@@ -254,6 +258,7 @@ pub(crate) async fn handle_login(
     }
 }
 
+/// Verifies a signed request and returns the connection string of the fixed room.
 async fn log_in(shared: &Shared, network: Network, request: Request) -> Result<String, LoginError> {
     let login = &shared.login;
     let Some(room) = &login.room else {
@@ -261,7 +266,7 @@ async fn log_in(shared: &Shared, network: Network, request: Request) -> Result<S
         return Err(LoginError { status: StatusCode::NOT_FOUND, message });
     };
     let permit =
-        shared.handshakes.acquire(network).map_err(|full| LoginError::retry_later(&full.to_string()))?;
+        shared.handshakes.acquire(network).map_err(|error| LoginError::retry_later(&error.to_string()))?;
     if let Some(reason) = shared.rejection_reason() {
         return Err(LoginError::retry_later(reason));
     }
@@ -270,16 +275,17 @@ async fn log_in(shared: &Shared, network: Network, request: Request) -> Result<S
         () = permit.evicted() => return Err(LoginError::retry_later(&AcquireError::AtCapacity.to_string())),
     };
     permit.set_waiting(false);
-    let judge = |fetch: &SignedFetch| login.precheck(fetch, network);
+    let precheck = |fetch: &SignedFetch| login.precheck(fetch, network);
     let fetch =
-        shared.verifier.verify_fetch("POST", login.signed_path.clone(), headers, network, judge).await?;
-    // Contracts may have taken seconds. Whoever is to come back may do so with the same request.
+        shared.verifier.verify_fetch("POST", login.signed_path.clone(), headers, network, precheck).await?;
+    // The calls to contracts may have taken seconds, so the node is checked again. This comes before the
+    // replay cache, so that a client that is to retry can use the same request.
     let node_url = login.node_url()?;
     login.accept(&fetch)?;
     login.mint_connection(room, &node_url, fetch.verification.owner)
 }
 
-/// Reads the whole of a request, of which only the headers matter.
+/// Reads the whole request and returns its headers. The body is discarded.
 async fn read_headers(mut request: Request) -> Result<HeaderMap, LoginError> {
     let headers = std::mem::take(request.headers_mut());
     DefaultBodyLimit::max(MAX_BODY_BYTES).apply(&mut request);
@@ -299,7 +305,7 @@ async fn read_headers(mut request: Request) -> Result<HeaderMap, LoginError> {
 }
 
 impl LoginError {
-    /// Whether nothing is known to be wrong with the request.
+    /// Whether the client may retry: no error of the request is known.
     fn is_retryable(&self) -> bool {
         matches!(self.status, StatusCode::REQUEST_TIMEOUT | StatusCode::SERVICE_UNAVAILABLE)
     }
@@ -310,8 +316,8 @@ impl LoginError {
 }
 
 impl From<AuthError> for LoginError {
-    fn from(refusal: AuthError) -> Self {
-        let status = match &refusal {
+    fn from(error: AuthError) -> Self {
+        let status = match &error {
             AuthError::Fetch(FetchError::SignedForScene) => StatusCode::FORBIDDEN,
             AuthError::Fetch(FetchError::Chain(_) | FetchError::FromFuture | FetchError::TooOld)
             | AuthError::Chain(_)
@@ -319,28 +325,29 @@ impl From<AuthError> for LoginError {
             AuthError::Fetch(_) => StatusCode::BAD_REQUEST,
             AuthError::ContractUnavailable { .. } => StatusCode::SERVICE_UNAVAILABLE,
         };
-        Self { status, message: refusal.to_string() }
+        Self { status, message: error.to_string() }
     }
 }
 
 impl From<RateLimited> for LoginError {
-    fn from(too_often: RateLimited) -> Self {
-        Self::retry_later(&too_often.to_string())
+    fn from(error: RateLimited) -> Self {
+        Self::retry_later(&error.to_string())
     }
 }
 
 impl From<ReplayError> for LoginError {
-    fn from(not_taken: ReplayError) -> Self {
+    fn from(error: ReplayError) -> Self {
         let unauthorized =
             |message: &str| Self { status: StatusCode::UNAUTHORIZED, message: message.to_owned() };
-        match not_taken {
+        match error {
             ReplayError::AlreadyUsed => unauthorized("the request has been used before: sign another"),
             ReplayError::Expired => unauthorized("the request has become too old: sign another"),
-            // Nothing is wrong with it, and the next one, signed later, will do.
+            // The request is valid, but may have been accepted before the restart; one that is signed now
+            // passes.
             ReplayError::SignedBeforeStart => {
-                Self::retry_later("the request was signed before the realm began: sign another")
+                Self::retry_later("the request was signed before the gateway started: sign another")
             }
-            ReplayError::Full => Self::retry_later("too many people are signing in, come back later"),
+            ReplayError::Full => Self::retry_later("too many logins at present, come back later"),
         }
     }
 }
@@ -363,39 +370,39 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn fixed_room_uses_first_node_that_announces_it() {
         let login = plaza(None);
-        let says = |node: &str, room: &str, draining| {
+        let announce = |node: &str, room: &str, draining| {
             let rooms = vec![RoomSeats { room: room.to_owned(), available_seats: 1 }];
             let (node, public_url) = (node.to_owned(), format!("ws://{node}"));
             let announcement =
                 TransportAnnouncement { node, public_url, rooms, draining, ..Default::default() };
             login.observe_node(TransportAnnouncement { available_seats: -1, ..announcement });
         };
-        let led = || login.node_url().ok();
-        says("rooms-1", "inn", false);
-        assert_eq!(led(), None);
-        says("rooms-3", "plaza", false);
-        assert_eq!(led().as_deref(), Some("ws://rooms-3"));
-        says("rooms-2", "plaza", true);
-        assert_eq!(led().as_deref(), Some("ws://rooms-3"), "who drains takes nobody");
+        let node_url = || login.node_url().ok();
+        announce("rooms-1", "inn", false);
+        assert_eq!(node_url(), None);
+        announce("rooms-3", "plaza", false);
+        assert_eq!(node_url().as_deref(), Some("ws://rooms-3"));
+        announce("rooms-2", "plaza", true);
+        assert_eq!(node_url().as_deref(), Some("ws://rooms-3"), "a node that drains accepts no users");
         for (node, draining) in [("rooms-2", false), ("rooms-3", false)] {
-            says(node, "plaza", draining);
-            assert_eq!(led().as_deref(), Some("ws://rooms-2"));
+            announce(node, "plaza", draining);
+            assert_eq!(node_url().as_deref(), Some("ws://rooms-2"));
         }
-        says("rooms-2", "plaza", true);
-        assert_eq!(led(), None);
-        says("rooms-3", "plaza", false);
-        assert_eq!(led().as_deref(), Some("ws://rooms-3"));
-        says("rooms-2", "plaza", false);
+        announce("rooms-2", "plaza", true);
+        assert_eq!(node_url(), None);
+        announce("rooms-3", "plaza", false);
+        assert_eq!(node_url().as_deref(), Some("ws://rooms-3"));
+        announce("rooms-2", "plaza", false);
         tokio::time::advance(NODE_TIMEOUT).await;
-        assert_eq!(led(), None);
-        says("rooms-3", "plaza", false);
-        assert_eq!(led().as_deref(), Some("ws://rooms-3"), "the other is not heard any more");
+        assert_eq!(node_url(), None);
+        announce("rooms-3", "plaza", false);
+        assert_eq!(node_url().as_deref(), Some("ws://rooms-3"), "the other node stopped announcing itself");
     }
 
     #[test]
     fn full_replay_cache_closes_login() {
         let login = plaza(Some("rooms-1"));
-        assert!(login.is_closed(), "the room is not there");
+        assert!(login.is_closed(), "no node announced the room");
         let node = "rooms-1".to_owned();
         login.observe_node(TransportAnnouncement { node, available_seats: -1, ..Default::default() });
         assert!(!login.is_closed());

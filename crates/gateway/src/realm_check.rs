@@ -1,21 +1,22 @@
-//! Whether a signed login is meant for this realm: a proof for one realm must not admit to another.
+//! Checks that a signed login is meant for this realm, because a proof for one realm must not admit to
+//! another.
 
 use serde_json::{Map, Value};
 
-/// The treatment of a signed login whose metadata names another realm.
+/// The treatment of a signed login with metadata that names another realm.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum RealmCheck {
-    /// It is refused.
+    /// The login is refused.
     #[default]
     Refuse,
-    /// It is accepted, logged and counted.
+    /// The login is accepted, logged and counted.
     Log,
 }
 
 /// The names under which clients know this realm.
 #[derive(Debug, Clone, Default)]
 pub struct RealmNames {
-    /// Its name in `/about`, if it has one.
+    /// The name in `/about`, if the realm has one.
     pub name: Option<String>,
     /// The hosts of its public URLs, in lower case, without ports.
     pub hosts: Vec<String>,
@@ -26,10 +27,10 @@ pub struct RealmNames {
 impl RealmNames {
     /// The field of signed-fetch metadata that names another realm, and its value, if one does.
     ///
-    /// `realm.serverName` is compared with the name, and `realm.hostname` (a host, with or without a
-    /// scheme, port and path) with the hosts; aliases hold for both. Letter case is ignored, since older
-    /// clients sign the metadata in lower case. An absent or empty field passes, as does any
-    /// `serverName` where the realm has no name. `origin` is the page's, and is never compared.
+    /// `realm.serverName` is compared with the name, and `realm.hostname` (a host, with or without a scheme,
+    /// port and path) with the hosts; aliases apply to both. Letter case is ignored, because older clients
+    /// sign the metadata in lower case. An absent or empty field passes, as does any `serverName` if the
+    /// realm has no name. `origin` is that of the web page, and is never compared.
     pub(crate) fn mismatch<'a>(&self, metadata: &'a Map<String, Value>) -> Option<(&'static str, &'a str)> {
         let realm = metadata.get("realm").and_then(Value::as_object)?;
         realm.iter().find_map(|(key, value)| {
@@ -58,7 +59,7 @@ impl RealmNames {
     }
 }
 
-/// The host in `host`, `host:port` or `scheme://host:port/path`, without the brackets of IPv6.
+/// Extracts the host from `host`, `host:port` or `scheme://host:port/path`, without the brackets of IPv6.
 fn parse_host(text: &str) -> &str {
     let after_scheme = text.split_once("://").map_or(text, |(_, rest)| rest);
     let authority = after_scheme.split(['/', '?', '#']).next().unwrap_or_default();
@@ -71,8 +72,8 @@ fn parse_host(text: &str) -> &str {
     }
 }
 
-/// Whether a host is this machine, whatever it is called: a realm on a loopback address is reached under
-/// all of its names.
+/// Whether a host name or address is loopback. A realm on one loopback address is reached under all loopback
+/// names.
 fn is_loopback(host: &str) -> bool {
     host.eq_ignore_ascii_case("localhost")
         || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())

@@ -1,4 +1,4 @@
-//! The services of others that a realm names: content and lambdas.
+//! Health of the external services that a realm refers to: content and lambdas.
 
 use std::{
     sync::atomic::{AtomicBool, Ordering},
@@ -9,11 +9,11 @@ use admission::HttpClient;
 use reqwest::Client;
 use tokio::time::{self, MissedTickBehavior};
 
-/// How often a service is asked how it is, and how long an answer may take.
+/// Interval between health probes of a service, and the timeout of one request.
 const PROBE_INTERVAL: Duration = Duration::from_secs(5);
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// A service at a URL of its own, asked in the background how it is.
+/// An external service and its health, which is probed in the background.
 #[derive(Debug)]
 pub(crate) struct RealmService {
     name: &'static str,
@@ -22,8 +22,8 @@ pub(crate) struct RealmService {
 }
 
 impl RealmService {
-    /// The service at `url`. Without one there is none, and nothing that could be ill; one that has
-    /// not answered yet is not well.
+    /// The service at `url`. An empty URL means that the realm has no such service, which counts as healthy.
+    /// Any other service counts as unhealthy until its first successful probe.
     pub(crate) fn new(name: &'static str, url: &str) -> Self {
         Self { name, url: url.to_owned(), healthy: AtomicBool::new(url.is_empty()) }
     }
@@ -32,13 +32,13 @@ impl RealmService {
         &self.url
     }
 
-    /// How it was last seen.
+    /// Whether the last probe succeeded.
     pub(crate) fn is_healthy(&self) -> bool {
         self.healthy.load(Ordering::Relaxed)
     }
 
-    /// Asks for its `/status`, again and again. Does not return. A failure is repeated at once: two
-    /// make it ill, and one success makes it well.
+    /// Requests `/status` periodically. Does not return. After a failure it retries at once: two failures in
+    /// a row make the service unhealthy, one success makes it healthy.
     pub(crate) async fn probe(&self) {
         if self.url.is_empty() {
             return std::future::pending().await;
@@ -54,7 +54,7 @@ impl RealmService {
                 Ok(client) => client,
                 Err(error) => {
                     if !std::mem::replace(&mut is_reported, true) {
-                        tracing::error!(service = self.name, %error, "no client to probe the service with");
+                        tracing::error!(service = self.name, %error, "no HTTP client to probe the service with");
                     }
                     continue;
                 }
@@ -63,8 +63,8 @@ impl RealmService {
             metrics::gauge!("atoll_realm_service_healthy", "service" => self.name).set(f64::from(healthy));
             if healthy != self.healthy.swap(healthy, Ordering::Relaxed) {
                 match healthy {
-                    true => tracing::info!(service = self.name, "the service is well"),
-                    false => tracing::warn!(service = self.name, "the service is not well"),
+                    true => tracing::info!(service = self.name, "the service is healthy"),
+                    false => tracing::warn!(service = self.name, "the service is unhealthy"),
                 }
             }
         }

@@ -1,19 +1,22 @@
+//! The replay cache of signed logins: each signed request is accepted once.
+
 use std::{collections::BTreeSet, time::SystemTime};
 
 use identity::SignedFetch;
 
-/// Signed requests that were taken, for as long as the same request would be fresh.
+/// The signed requests that were accepted, each until it expires.
 #[derive(Debug)]
 pub(crate) struct ReplayCache {
     capacity: usize,
-    /// Of requests that were signed before this nobody knows whether they were taken.
+    /// Time at which the cache started. Requests signed before are rejected, because an earlier process may
+    /// have accepted them.
     started_at: SystemTime,
-    /// Until when, and what tells the request from others. The time follows from the request, so
-    /// that one request is always one entry.
+    /// Expiry and fingerprint of each accepted request. The expiry follows from the request, so that one
+    /// request is always the same entry.
     accepted: BTreeSet<(SystemTime, [u8; 32])>,
 }
 
-/// What matters here of a signed request.
+/// The properties of a signed request that the cache needs.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct SignedRequest {
     fingerprint: [u8; 32],
@@ -21,26 +24,26 @@ pub(crate) struct SignedRequest {
     fresh_until: SystemTime,
 }
 
-/// Why a request is not taken.
+/// The reason for which a request is not accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ReplayError {
-    /// It was taken before.
+    /// It was accepted before.
     AlreadyUsed,
-    /// It is not fresh any more: it may have been taken, and forgotten since.
+    /// It has expired: it may have been accepted, and its entry removed since.
     Expired,
-    /// It was signed before anything was remembered.
+    /// It was signed before the cache started.
     SignedBeforeStart,
-    /// So many are remembered that this one could not be.
+    /// The cache is full, so that the request could not be remembered.
     Full,
 }
 
 impl ReplayCache {
-    /// Remembers at most `max` requests, beginning now.
-    pub(crate) fn new(max: usize, now: SystemTime) -> Self {
-        Self { capacity: max, started_at: now, accepted: BTreeSet::new() }
+    /// A cache of at most `capacity` requests that starts at `now`.
+    pub(crate) fn new(capacity: usize, now: SystemTime) -> Self {
+        Self { capacity, started_at: now, accepted: BTreeSet::new() }
     }
 
-    /// Whether a request could be taken.
+    /// Checks whether a request would be accepted, without accepting it.
     pub(crate) fn check(&mut self, request: SignedRequest, now: SystemTime) -> Result<(), ReplayError> {
         if request.fresh_until < now {
             return Err(ReplayError::Expired);
@@ -54,14 +57,14 @@ impl ReplayCache {
         if self.is_full(now) { Err(ReplayError::Full) } else { Ok(()) }
     }
 
-    /// Takes a request, once.
+    /// Accepts a request once.
     pub(crate) fn accept(&mut self, request: SignedRequest, now: SystemTime) -> Result<(), ReplayError> {
         self.check(request, now)?;
         self.accepted.insert(request.key());
         Ok(())
     }
 
-    /// Whether no request could be taken. Those that are stale make place.
+    /// Whether the cache is full after the removal of expired entries, so that it accepts no request.
     pub(crate) fn is_full(&mut self, now: SystemTime) -> bool {
         while self.accepted.first().is_some_and(|&(until, _)| until < now) {
             self.accepted.pop_first();
@@ -93,7 +96,7 @@ mod tests {
         SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
     }
 
-    /// A request that is fresh for nine seconds.
+    /// A request that expires nine seconds after it was signed.
     fn request(fingerprint: u8, signed_at: u64) -> SignedRequest {
         SignedRequest {
             fingerprint: [fingerprint; 32],
@@ -104,30 +107,34 @@ mod tests {
 
     #[test]
     fn request_is_accepted_once_while_fresh() {
-        let mut replays = ReplayCache::new(2, at(0));
-        assert_eq!(replays.accept(request(1, 0), at(0)), Ok(()));
-        assert_eq!(replays.accept(request(1, 0), at(9)), Err(ReplayError::AlreadyUsed));
-        assert_eq!(replays.check(request(2, 0), at(0)), Ok(()));
-        assert_eq!(replays.accept(request(2, 0), at(0)), Ok(()), "it was only looked at");
-        assert_eq!(replays.accept(request(3, 11), at(0)), Err(ReplayError::Full));
-        assert_eq!(replays.accept(request(1, 0), at(0)), Err(ReplayError::AlreadyUsed), "full or not");
-        assert!(replays.is_full(at(9)));
-        // Who is stale makes place.
-        assert_eq!(replays.accept(request(3, 11), at(10)), Ok(()));
-        assert_eq!(replays.accepted.len(), 1);
+        let mut cache = ReplayCache::new(2, at(0));
+        assert_eq!(cache.accept(request(1, 0), at(0)), Ok(()));
+        assert_eq!(cache.accept(request(1, 0), at(9)), Err(ReplayError::AlreadyUsed));
+        assert_eq!(cache.check(request(2, 0), at(0)), Ok(()));
+        assert_eq!(cache.accept(request(2, 0), at(0)), Ok(()), "it was only checked before");
+        assert_eq!(cache.accept(request(3, 11), at(0)), Err(ReplayError::Full));
+        assert_eq!(
+            cache.accept(request(1, 0), at(0)),
+            Err(ReplayError::AlreadyUsed),
+            "whether or not the cache is full"
+        );
+        assert!(cache.is_full(at(9)));
+        // Expired entries are removed first.
+        assert_eq!(cache.accept(request(3, 11), at(10)), Ok(()));
+        assert_eq!(cache.accepted.len(), 1);
     }
 
     #[test]
     fn request_that_expires_after_use_stays_rejected() {
-        let mut replays = ReplayCache::new(2, at(0));
-        assert_eq!(replays.accept(request(1, 0), at(9)), Ok(()));
-        assert_eq!(replays.accept(request(1, 0), at(10)), Err(ReplayError::Expired));
+        let mut cache = ReplayCache::new(2, at(0));
+        assert_eq!(cache.accept(request(1, 0), at(9)), Ok(()));
+        assert_eq!(cache.accept(request(1, 0), at(10)), Err(ReplayError::Expired));
     }
 
     #[test]
     fn request_signed_before_start_is_rejected() {
-        let mut replays = ReplayCache::new(2, at(5));
-        assert_eq!(replays.accept(request(1, 4), at(6)), Err(ReplayError::SignedBeforeStart));
-        assert_eq!(replays.accept(request(1, 5), at(6)), Ok(()));
+        let mut cache = ReplayCache::new(2, at(5));
+        assert_eq!(cache.accept(request(1, 4), at(6)), Err(ReplayError::SignedBeforeStart));
+        assert_eq!(cache.accept(request(1, 5), at(6)), Ok(()));
     }
 }

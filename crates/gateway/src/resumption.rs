@@ -1,4 +1,5 @@
-//! Resumption: a client proves that its new session continues its last one, so that it keeps its room.
+//! Resumption: a client proves that its new session continues its last one, so that its room connection stays
+//! valid.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -9,10 +10,10 @@ use identity::ResumeSecret;
 use protocol::{Address, ResumeHash, SessionId};
 use tokio::time::Instant;
 
-/// The resumption state of a session whose client announced extensions.
+/// The resumption state of a session. It exists if the client announced extensions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Resumption {
-    /// Sent to the client alone.
+    /// Sent only to the client.
     secret: ResumeSecret,
     /// The hash of the secret, which the bus carries.
     pub(crate) hash: ResumeHash,
@@ -21,51 +22,53 @@ pub(crate) struct Resumption {
 }
 
 impl Resumption {
-    /// The state of a session that resumes this older one, if any. The random bytes become its secret.
+    /// The state of a session that resumes the older session `resumes`, if any. The random bytes become its
+    /// secret.
     pub(crate) fn new(random: [u8; 16], resumes: Option<SessionId>) -> Self {
         let secret = ResumeSecret::new(random);
         Self { secret, hash: secret.hash(), resumes }
     }
 
-    /// The headers of the session's connect.
+    /// The bus headers of the session's announcement.
     pub(crate) fn headers(self) -> bus::Resumption {
         bus::Resumption { hash: Some(self.hash), resumes: self.resumes }
     }
 
-    /// The extension fields of a welcome: the secret, and whether the session was resumed. Without a
-    /// resumption both are absent from the packet.
+    /// The extension fields of a welcome: the secret, and whether this session resumed an older one. Without
+    /// resumption state both are empty, and so absent from the packet.
     pub(crate) fn welcome(resumption: Option<Self>) -> (Vec<u8>, bool) {
         let fields = |own: Self| (own.secret.as_bytes().to_vec(), own.resumes.is_some());
         resumption.map(fields).unwrap_or_default()
     }
 }
 
-/// A session as far as resumption goes.
+/// The data of a session that resumption needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Resumable {
     pub(crate) session: SessionId,
-    /// None: its client announced no extensions, or its gateway reported no hash.
+    /// `None`: its client announced no extensions, or its gateway reported no hash.
     pub(crate) hash: Option<ResumeHash>,
 }
 
-/// How long a session can be resumed after its end. Room sockets outlive it by the grace, 10 s by
-/// default; a session that is resumed later resumes nothing, which does no harm.
+/// Time after its end in which a session can be resumed. Room sockets outlive their session by the grace, 10
+/// s by default. A later resumption keeps no room connection, which is harmless.
 const RESUMABLE_FOR: Duration = Duration::from_secs(60);
 
-/// How many ended sessions are remembered. At the bound the oldest is forgotten, and its client enters
-/// its room anew.
+/// Upper bound of the ended sessions that are remembered. At the bound the oldest is removed; its client
+/// cannot resume, and enters its room anew.
 const MAX_ENDED_SESSIONS: usize = 65_536;
 
-/// Sessions that ended a moment ago, of this gateway and of others: the newest of each wallet.
+/// Recently ended sessions of all gateways: the newest of each wallet.
 #[derive(Debug, Default)]
 pub(crate) struct RecentlyEnded {
     sessions: HashMap<Address, Resumable>,
-    /// The same, oldest first, with the time of their end; some have been replaced since.
+    /// The sessions by the time of their end, oldest first. Entries of sessions that were replaced since
+    /// remain.
     order: VecDeque<(Instant, Address, SessionId)>,
 }
 
 impl RecentlyEnded {
-    /// A session ended.
+    /// Adds a session that ended, unless a newer one is known.
     pub(crate) fn add(&mut self, address: Address, ended: Resumable, now: Instant) {
         self.forget_expired(now);
         if self.sessions.get(&address).is_some_and(|known| known.session >= ended.session) {
@@ -78,7 +81,7 @@ impl RecentlyEnded {
         }
     }
 
-    /// The newest session of a wallet, if it ended a moment ago.
+    /// The newest recently ended session of a wallet.
     pub(crate) fn get(&mut self, address: Address, now: Instant) -> Option<Resumable> {
         self.forget_expired(now);
         self.sessions.get(&address).copied()

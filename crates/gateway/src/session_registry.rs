@@ -1,3 +1,6 @@
+//! The registry of sessions: the local ones with their message queues, and the remote ones of other gateways.
+//! It decides which session of an address lives.
+
 use std::{
     collections::{HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
@@ -23,67 +26,70 @@ use crate::{
     resumption::{RecentlyEnded, Resumable, Resumption},
 };
 
-/// What a session is told.
+/// A message to a session, to be sent to its client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum SessionMessage {
-    /// Where it belongs.
+    /// The session has a new assignment.
     IslandChanged(IslandChange),
-    /// Who joined its island, or left it.
+    /// Another peer joined or left the island of the session.
     MemberChanged(Arc<MemberChange>),
 }
 
-/// Where a client belongs from now on.
+/// A new assignment of a session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct IslandChange {
     pub(crate) island: IslandId,
-    /// The node of its room, if the director named it.
+    /// The node of the room, if the director named it.
     pub(crate) node: Option<NodeName>,
     /// An encoded `IslandChangedMessage`.
     pub(crate) message: Bytes,
 }
 
-/// Somebody joined an island, or left it.
+/// A peer joined or left an island.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct MemberChange {
-    /// Whether it joined.
+    /// Whether the peer joined; otherwise it left.
     pub(crate) joined: bool,
-    /// The system topic under which clients listen for it.
+    /// The system topic under which clients subscribe to the change.
     pub(crate) topic: SystemTopic,
     /// An encoded `JoinIslandMessage` or `LeftIslandMessage`.
     pub(crate) message: Bytes,
 }
 
-/// The receiving end of a session: what to tell, then why it is over.
+/// The receiving end of a session: its queued messages, then the close code that ends it.
 #[derive(Debug)]
 pub(crate) struct SessionReceiver {
     messages: mpsc::Receiver<SessionMessage>,
     close_reason: Arc<OnceLock<Close>>,
-    /// Of the session, if its client announced extensions.
+    /// The resumption state of the session, if its client announced extensions.
     pub(crate) resumption: Option<Resumption>,
 }
 
 impl SessionReceiver {
-    /// What to tell next, or why the session is over. Cancel-safe.
+    /// The next message, or the close code once the registry has ended the session and the queue is empty.
+    /// Cancel-safe.
     pub(crate) async fn next(&mut self) -> Result<SessionMessage, Close> {
         match self.messages.recv().await {
-            Some(told) => Ok(told),
-            // Who let go of the queue without a word found it full.
+            Some(message) => Ok(message),
+            // The sender was dropped without a close reason: the queue overflowed.
             None => Err(self.close_reason.get().copied().unwrap_or(Close::TooSlow)),
         }
     }
 }
 
-/// Messages that may wait for one session. At the bound the session ends: what it would miss is
-/// where it belongs.
+/// Bound of the message queue of one session. If an island change finds the queue full, the session ends,
+/// because it must not miss its assignment.
 const SESSION_QUEUE_MESSAGES: usize = 256;
-/// How many of these are kept for changes of island: who joins and who leaves is dropped and
-/// counted before that, as its room tells a client, too.
+/// Part of the queue that is reserved for island changes. A member change that would use it is dropped and
+/// counted; the client learns of members from its room, too.
 const RESERVED_FOR_ISLAND_CHANGES: usize = 32;
 
-/// How often the bus is told at most that a session is newer than another that lives elsewhere.
+/// Minimum interval between announcements of one session. A session is announced again when the bus reports
+/// an older remote session of its address.
 const ANNOUNCE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Who is signed in here. For one address there is at most one session, the newest.
+/// The sessions of this gateway, and the remote sessions that it knows. Each address has at most one local
+/// session.
 #[derive(Debug)]
 pub(crate) struct SessionRegistry {
     bus: Bus,
@@ -98,9 +104,9 @@ pub(crate) struct SessionRegistry {
 struct RegistryState {
     clock: UlidClock,
     local: HashMap<Address, LocalSession>,
-    /// How many sessions each network has.
+    /// Number of local sessions of each client network.
     by_network: HashMap<Network, usize>,
-    /// Who was told last of which island.
+    /// The members of each island: the addresses that were assigned to it last.
     island_members: HashMap<IslandId, HashSet<Address>>,
     remote: RemoteSessions,
     recently_ended: RecentlyEnded,
@@ -111,124 +117,115 @@ struct RegistryState {
 struct LocalSession {
     session: SessionId,
     network: Network,
-    /// When this is dropped, the session is over.
+    /// Dropping it ends the session.
     queue: mpsc::Sender<SessionMessage>,
-    /// The island that it was told of last.
+    /// The island of its last assignment.
     island: Option<IslandId>,
     close_reason: Arc<OnceLock<Close>>,
-    /// What its client can join, as it said.
+    /// The transports that its client listed, separated by commas.
     transports: Option<Arc<str>>,
     resumption: Option<Resumption>,
-    /// When the bus last heard that it began.
+    /// Time of the last announcement of the session on the bus.
     announced_at: Instant,
 }
 
 impl SessionRegistry {
-    /// No sessions yet.
+    /// An empty registry.
     pub(crate) fn new(bus: Bus, settings: &Settings) -> Self {
-        let Settings {
-            max_sessions,
-            max_sessions_per_network,
-            keep_session,
-            report_connected: tell_connected,
-            ..
-        } = *settings;
+        let Settings { max_sessions, max_sessions_per_network, keep_session, report_connected, .. } =
+            *settings;
         let Settings { idle_timeout, ping_interval, .. } = *settings;
         let state = RegistryState {
             clock: UlidClock::default(),
             local: HashMap::new(),
             by_network: HashMap::new(),
             island_members: HashMap::new(),
-            // Whoever never says where it stands is ended with a ping, as here.
+            // A gateway checks for idle sessions once a ping interval, so a session without a position ends
+            // at most one ping interval after the idle timeout.
             remote: RemoteSessions::new(idle_timeout + ping_interval),
             recently_ended: RecentlyEnded::default(),
             draining: false,
         };
-        let (max, max_per_network, keep) = (max_sessions, max_sessions_per_network, keep_session);
-        Self {
-            bus,
-            max,
-            max_per_network,
-            keep_session: keep,
-            report_connected: tell_connected,
-            state: Mutex::new(state),
-        }
+        let (max, max_per_network) = (max_sessions, max_sessions_per_network);
+        Self { bus, max, max_per_network, keep_session, report_connected, state: Mutex::new(state) }
     }
 
-    /// Begins a session of who applied, in place of any older one unless that is to be kept, and
-    /// says so on the bus; or says why there is none. The random bytes go into its id, and into its
-    /// resumption secret.
+    /// Begins a session and announces it on the bus. It replaces an older local session of the address,
+    /// unless the oldest is to be kept. Returns the close code of a rejection. The random bytes become part
+    /// of the session id and the resumption secret.
     pub(crate) fn begin(
         &self,
-        applicant: SignInRequest,
+        request: SignInRequest,
         network: Network,
         random: [[u8; 16]; 2],
     ) -> Result<(SessionId, SessionReceiver), Close> {
-        let SignInRequest { address, extensions, .. } = applicant;
+        let SignInRequest { address, extensions, .. } = request;
         let [random, secret] = random;
-        let (queue, told) = mpsc::channel(SESSION_QUEUE_MESSAGES);
-        let end = Arc::new(OnceLock::new());
+        let (queue, messages) = mpsc::channel(SESSION_QUEUE_MESSAGES);
+        let close_reason = Arc::new(OnceLock::new());
         let now_ms = unix_ms(SystemTime::now());
         let mut state = self.lock();
         if state.draining {
             return Err(Close::Restarting);
         }
-        // Whoever takes over its own session needs no other.
+        // A session that replaces one of its own address needs no free slot; for the limit of its client
+        // network both must be of that network.
         match (state.local.contains_key(&address), self.keep_session) {
             (true, KeepSession::Oldest) => return Err(Close::AlreadySignedIn),
             (false, _) if state.local.len() >= self.max => return Err(Close::Full),
             _ => {}
         }
-        let of_network = state.by_network.get(&network).copied().unwrap_or_default();
+        let network_sessions = state.by_network.get(&network).copied().unwrap_or_default();
         let replaces_own = state.local.get(&address).is_some_and(|older| older.network == network);
-        if self.max_per_network.is_some_and(|max| of_network >= max) && !replaces_own {
+        if self.max_per_network.is_some_and(|max| network_sessions >= max) && !replaces_own {
             return Err(Close::Full);
         }
         let session = SessionId::from(state.clock.mint(now_ms, u128::from_le_bytes(random)));
-        // Without headers no other gateway would know of the secret, and no director of sessions.
+        // The other scheme has no headers: other gateways would not learn the hash of the secret, nor would a
+        // director learn of sessions.
         let resumption = (extensions && self.bus.subject_scheme() == SubjectScheme::CommsV3)
-            .then(|| Resumption::new(secret, state.session_resumed_by(&applicant)));
+            .then(|| Resumption::new(secret, state.session_resumed_by(&request)));
         if let Some(older) = state.remove(address) {
             older.kick();
         }
-        let (announced, end_of_it) = (Instant::now(), end.clone());
-        let transports = applicant.transports;
-        let island = None;
-        let live = LocalSession {
+        let local = LocalSession {
             session,
             network,
             queue,
-            island,
-            close_reason: end_of_it,
-            transports,
+            island: None,
+            close_reason: close_reason.clone(),
+            transports: request.transports,
             resumption,
-            announced_at: announced,
+            announced_at: Instant::now(),
         };
-        // Within the lock, so that the bus hears of sessions in their order.
+        // Published while the lock is held, so that the order of announcements is that of the session ids.
         let begun = match self.bus.subject_scheme() {
             SubjectScheme::CommsV3 => Subject::PeerConnect(address),
-            // There nobody says so. But that what was before is over, wherever it was: then the first
-            // heartbeat is answered.
+            // This scheme has no connect message. The disconnect ends an older session of the address on any
+            // gateway, so that the director responds to the first heartbeat with an assignment.
             SubjectScheme::ArchipelagoWorkers => Subject::PeerDisconnect(address),
         };
-        self.bus.publish(&begun, live.headers(), Bytes::new());
+        self.bus.publish(&begun, local.headers(), Bytes::new());
         *state.by_network.entry(network).or_default() += 1;
-        state.local.insert(address, live);
-        Ok((session, SessionReceiver { messages: told, close_reason: end, resumption }))
+        state.local.insert(address, local);
+        Ok((session, SessionReceiver { messages, close_reason, resumption }))
     }
 
-    /// Ends a session, and says so on the bus unless a newer one took over.
+    /// Ends a session and publishes its end, unless a newer session replaced it.
     pub(crate) fn end(&self, address: Address, session: SessionId) {
         let mut state = self.lock();
-        if state.local.get(&address).is_some_and(|live| live.session == session) {
+        if state.local.get(&address).is_some_and(|local| local.session == session) {
             state.end(address);
             self.bus.publish(&Subject::PeerDisconnect(address), Headers::for_session(session), Bytes::new());
         }
     }
 
-    /// A session of `address` was heard of, perhaps in this island: it began, or is alive. Where it is
-    /// on another gateway, an older one here must go; and an older one there, which may not have heard
-    /// that the one here began, as the bus was away: then it is said again.
+    /// Records that the bus reported a session of `address` as begun or alive, perhaps with its island and
+    /// the hash of its resumption secret.
+    ///
+    /// A newer remote session ends an older local one. If the remote session is the older one, its gateway
+    /// may have missed the announcement of the local session while the bus was disconnected: the local
+    /// session is announced again.
     pub(crate) fn observe_session(
         &self,
         address: Address,
@@ -256,20 +253,20 @@ impl SessionRegistry {
         }
     }
 
-    /// A session of `address` ended, here or elsewhere; without one, whichever it was.
+    /// Records that the bus reported the end of a session of `address`. Without a session id, it applies to
+    /// any.
     pub(crate) fn observe_end(&self, address: Address, session: Option<SessionId>) {
         let mut state = self.lock();
         let ended = state.remote.end(address, session);
         state.remember_ended(address, ended);
     }
 
-    /// Whether the newest session of a wallet that is known is the one whose secret its client
-    /// presents.
-    pub(crate) fn can_resume(&self, applicant: &SignInRequest) -> bool {
-        self.lock().session_resumed_by(applicant).is_some()
+    /// Whether the client presents the secret of the newest known session of its wallet.
+    pub(crate) fn can_resume(&self, request: &SignInRequest) -> bool {
+        self.lock().session_resumed_by(request).is_some()
     }
 
-    /// The director says that somebody joined an island, or left it.
+    /// Records that the director published that a peer joined or left an island.
     pub(crate) fn observe_member_change(
         &self,
         island: &IslandId,
@@ -287,7 +284,8 @@ impl SessionRegistry {
         }
     }
 
-    /// Hands a change of island to the session of `address`, if it is the one meant.
+    /// Queues an island change for the local session of `address`, if it is the named session or none is
+    /// named. If the queue is full, the session ends.
     pub(crate) fn deliver_island_change(
         &self,
         address: Address,
@@ -295,15 +293,15 @@ impl SessionRegistry {
         change: IslandChange,
     ) {
         let mut state = self.lock();
-        let Some(live) = state.local.get(&address) else { return };
-        if session.is_some_and(|session| session != live.session) {
+        let Some(local) = state.local.get(&address) else { return };
+        if session.is_some_and(|session| session != local.session) {
             return;
         }
         let island = change.island.clone();
-        if let Err(TrySendError::Full(_)) = live.queue.try_send(SessionMessage::IslandChanged(change)) {
+        if let Err(TrySendError::Full(_)) = local.queue.try_send(SessionMessage::IslandChanged(change)) {
             metrics::counter!("atoll_gateway_slow_sessions_total").increment(1);
-            let session = live.session;
-            // The end of its queue tells the session why.
+            let session = local.session;
+            // Without a close reason the receiver reports `Close::TooSlow`.
             state.end(address);
             self.bus.publish(&Subject::PeerDisconnect(address), Headers::for_session(session), Bytes::new());
             return;
@@ -311,9 +309,11 @@ impl SessionRegistry {
         state.enter_island(address, island);
     }
 
-    /// Tells the members of an island, all but `peer`, that it joined or left. Members are those who
-    /// were told that they are: who comes at the same time learns of all others by that. Who left
-    /// without being told of another island hears nothing of this one any more, either.
+    /// Queues a member change for all other local members of the island.
+    ///
+    /// Members are the sessions that were assigned to the island last. A session that joins at the same time
+    /// learns of all others from its assignment. A session that leaves without a new assignment is removed,
+    /// and receives no further changes of this island.
     pub(crate) fn broadcast_member_change(
         &self,
         island: &IslandId,
@@ -327,15 +327,15 @@ impl SessionRegistry {
         }
         let members =
             state.island_members.get(island).into_iter().flatten().filter(|&&member| member != peer);
-        for live in members.filter_map(|member| state.local.get(member)) {
-            let room = live.queue.capacity() > RESERVED_FOR_ISLAND_CHANGES;
-            if !room || live.queue.try_send(SessionMessage::MemberChanged(change.clone())).is_err() {
+        for local in members.filter_map(|member| state.local.get(member)) {
+            let has_room = local.queue.capacity() > RESERVED_FOR_ISLAND_CHANGES;
+            if !has_room || local.queue.try_send(SessionMessage::MemberChanged(change.clone())).is_err() {
                 metrics::counter!("atoll_gateway_member_changes_dropped_total").increment(1);
             }
         }
     }
 
-    /// Whether `address` is signed in, here or elsewhere.
+    /// Whether `address` is signed in on any gateway.
     pub(crate) fn contains(&self, address: Address) -> bool {
         let mut state = self.lock();
         state.local.contains_key(&address) || state.remote.contains(address, Instant::now())
@@ -346,7 +346,7 @@ impl SessionRegistry {
         self.report_connected && self.contains(address)
     }
 
-    /// The wallets that are signed in on all gateways, as far as the bus has reported them.
+    /// Number of wallets that are signed in on all gateways, as far as the bus has reported them.
     pub(crate) fn users_count(&self) -> usize {
         let mut state = self.lock();
         state.local.len() + state.remote.count(Instant::now())
@@ -360,28 +360,29 @@ impl SessionRegistry {
         self.lock().draining
     }
 
-    /// Begins no more sessions, and tells those that live to come back elsewhere.
+    /// Rejects new sessions, and ends all local ones with [`Close::Restarting`], so that their clients
+    /// reconnect to another gateway.
     ///
-    /// The bus hears of no goodbye: they are back in a moment, and nobody else is to notice that they
-    /// were away. Who does not come back falls silent.
+    /// No disconnect is published: the peers return within moments, and other members are not to notice the
+    /// gap. A peer that does not return expires by its missing heartbeats.
     pub(crate) fn drain(&self) {
         let mut state = self.lock();
         state.draining = true;
         state.island_members.clear();
         state.by_network.clear();
-        for live in std::mem::take(&mut state.local).into_values() {
-            let _ = live.close_reason.set(Close::Restarting);
+        for local in std::mem::take(&mut state.local).into_values() {
+            let _ = local.close_reason.set(Close::Restarting);
         }
     }
 
-    /// Says that a session began, once more, unless that was said just now.
-    fn reannounce(&self, address: Address, live: &mut LocalSession) {
-        // In the other layout this would end it.
+    /// Announces a session again, at most once in [`ANNOUNCE_INTERVAL`].
+    fn reannounce(&self, address: Address, local: &mut LocalSession) {
+        // In the other scheme the announcement is a disconnect, which would end the session.
         if self.bus.subject_scheme() == SubjectScheme::CommsV3
-            && live.announced_at.elapsed() >= ANNOUNCE_INTERVAL
+            && local.announced_at.elapsed() >= ANNOUNCE_INTERVAL
         {
-            live.announced_at = Instant::now();
-            self.bus.publish(&Subject::PeerConnect(address), live.headers(), Bytes::new());
+            local.announced_at = Instant::now();
+            self.bus.publish(&Subject::PeerConnect(address), local.headers(), Bytes::new());
         }
     }
 
@@ -391,22 +392,22 @@ impl SessionRegistry {
 }
 
 impl RegistryState {
-    /// Takes a session out.
+    /// Removes a local session.
     fn remove(&mut self, address: Address) -> Option<LocalSession> {
-        let live = self.local.remove(&address)?;
-        if let Some(count) = self.by_network.get_mut(&live.network) {
+        let local = self.local.remove(&address)?;
+        if let Some(count) = self.by_network.get_mut(&local.network) {
             *count -= 1;
             if *count == 0 {
-                self.by_network.remove(&live.network);
+                self.by_network.remove(&local.network);
             }
         }
-        self.remove_member(address, live.island.as_ref());
-        Some(live)
+        self.remove_member(address, local.island.as_ref());
+        Some(local)
     }
 
-    /// Takes a session out that ends, and remembers that it can be resumed.
+    /// Removes a local session that ends, and remembers it so that it can be resumed.
     fn end(&mut self, address: Address) {
-        let ended = self.remove(address).map(|live| live.resumable());
+        let ended = self.remove(address).map(|local| local.resumable());
         self.remember_ended(address, ended);
     }
 
@@ -416,11 +417,11 @@ impl RegistryState {
         }
     }
 
-    /// The session that the client of a new one proves to resume: the newest known session of its
-    /// wallet, here or elsewhere, alive or just ended. A secret is used once, as the session that
-    /// resumed another is newer, and has a secret of its own.
-    fn session_resumed_by(&mut self, applicant: &SignInRequest) -> Option<SessionId> {
-        let (address, presented) = (applicant.address, applicant.presented_hash?);
+    /// The older session that a sign-in resumes, if its secret proves it: the newest known session of the
+    /// wallet, local or remote, alive or recently ended. A secret works once, because the session that
+    /// resumes another is newer and has a secret of its own.
+    fn session_resumed_by(&mut self, request: &SignInRequest) -> Option<SessionId> {
+        let (address, presented) = (request.address, request.presented_hash?);
         let known = [
             self.local.get(&address).map(LocalSession::resumable),
             self.remote.resumable(address),
@@ -430,21 +431,21 @@ impl RegistryState {
         (newest.hash == Some(presented)).then_some(newest.session)
     }
 
-    /// Notes which island a session was told of.
+    /// Records the island of the assignment that was queued for a session.
     fn enter_island(&mut self, address: Address, island: IslandId) {
-        let Some(live) = self.local.get_mut(&address) else { return };
-        let before = live.island.replace(island.clone());
+        let Some(local) = self.local.get_mut(&address) else { return };
+        let before = local.island.replace(island.clone());
         if before.as_ref() != Some(&island) {
             self.remove_member(address, before.as_ref());
             self.island_members.entry(island).or_default().insert(address);
         }
     }
 
-    /// Notes that a session, if it is the one meant, is in this island no more.
+    /// Records that a session left this island, if it is the named session or none is named.
     fn leave_island(&mut self, address: Address, session: Option<SessionId>, island: &IslandId) {
-        let Some(live) = self.local.get_mut(&address) else { return };
-        if session.is_none_or(|session| session == live.session) && live.island.as_ref() == Some(island) {
-            live.island = None;
+        let Some(local) = self.local.get_mut(&address) else { return };
+        if session.is_none_or(|session| session == local.session) && local.island.as_ref() == Some(island) {
+            local.island = None;
             self.remove_member(address, Some(island));
         }
     }
@@ -461,7 +462,7 @@ impl RegistryState {
 }
 
 impl LocalSession {
-    /// What the bus is told with the word that it began.
+    /// The headers of the announcement.
     fn headers(&self) -> Headers {
         Headers {
             transports: self.transports.clone(),
@@ -474,10 +475,10 @@ impl LocalSession {
         Resumable { session: self.session, hash: self.resumption.map(|own| own.hash) }
     }
 
-    /// Ends it for a newer one, once what waits has been written.
+    /// Ends the session in favour of a newer one. Its queued messages are still sent before the close.
     fn kick(self) {
         metrics::counter!("atoll_gateway_kicks_total").increment(1);
-        // It has no other end yet: it was live until now.
+        // The reason cannot be set already: only removed sessions have one.
         let _ = self.close_reason.set(Close::NewSession);
     }
 }
@@ -491,7 +492,7 @@ mod tests {
 
     const PEER: Address = Address::new([1; 20]);
 
-    /// No sessions, and never more than `max`.
+    /// An empty registry for at most `max_sessions` sessions.
     fn new_sessions(bus: Bus, max_sessions: usize, keep_session: KeepSession) -> SessionRegistry {
         SessionRegistry::new(bus, &Settings { max_sessions, keep_session, ..settings() })
     }
@@ -506,11 +507,11 @@ mod tests {
             false => Subject::IslandPeerLeft(island(1)),
         };
         let topic = subject.to_string().parse().unwrap();
-        Arc::new(MemberChange { joined, topic, message: "who".into() })
+        Arc::new(MemberChange { joined, topic, message: "member".into() })
     }
 
     fn island_change(number: u8) -> IslandChange {
-        IslandChange { island: island(number), node: None, message: "where".into() }
+        IslandChange { island: island(number), node: None, message: "assignment".into() }
     }
 
     fn network() -> Network {
@@ -521,21 +522,21 @@ mod tests {
         SignInRequest::without_extensions(address)
     }
 
-    /// The subjects that were published, and of which session.
+    /// The published subjects, each with the session in its headers.
     fn published(subscription: &mut bus::Subscription) -> Vec<(Subject, Option<SessionId>)> {
         std::iter::from_fn(|| subscription.try_next())
             .map(|envelope| (envelope.subject().unwrap(), envelope.headers.session))
             .collect()
     }
 
-    /// What a session finds waiting, and its end.
-    async fn drain_messages(inbox: &mut SessionReceiver) -> (Vec<SessionMessage>, Option<Close>) {
+    /// The queued messages of a session, and its close code if it has ended.
+    async fn drain_messages(receiver: &mut SessionReceiver) -> (Vec<SessionMessage>, Option<Close>) {
         let mut all = Vec::new();
         loop {
             tokio::select! {
                 biased;
-                next = inbox.next() => match next {
-                    Ok(told) => all.push(told),
+                next = receiver.next() => match next {
+                    Ok(message) => all.push(message),
                     Err(close) => return (all, Some(close)),
                 },
                 () = tokio::task::yield_now() => return (all, None),
@@ -548,17 +549,17 @@ mod tests {
         let bus = Bus::in_process();
         let mut events = bus.subscribe("test", &[subject::PEER_CONNECTS, subject::PEER_DISCONNECTS], 16);
         let sessions = new_sessions(bus, 9, KeepSession::Newest);
-        let (older, mut older_inbox) =
+        let (older, mut older_receiver) =
             sessions.begin(sign_in_request(PEER), network(), [[9; 16]; 2]).unwrap();
-        let (newer, mut newer_inbox) =
+        let (newer, mut newer_receiver) =
             sessions.begin(sign_in_request(PEER), network(), [[1; 16]; 2]).unwrap();
         assert!(newer > older);
-        assert_eq!(drain_messages(&mut older_inbox).await, (vec![], Some(Close::NewSession)));
+        assert_eq!(drain_messages(&mut older_receiver).await, (vec![], Some(Close::NewSession)));
         sessions.end(PEER, older);
         sessions.deliver_island_change(PEER, Some(older), island_change(1));
         sessions.deliver_island_change(PEER, Some(newer), island_change(2));
-        let told = SessionMessage::IslandChanged(island_change(2));
-        assert_eq!(drain_messages(&mut newer_inbox).await, (vec![told], None));
+        let message = SessionMessage::IslandChanged(island_change(2));
+        assert_eq!(drain_messages(&mut newer_receiver).await, (vec![message], None));
         sessions.end(PEER, newer);
         let connect = |session| (Subject::PeerConnect(PEER), Some(session));
         let expected = [connect(older), connect(newer), (Subject::PeerDisconnect(PEER), Some(newer))];
@@ -569,16 +570,16 @@ mod tests {
     #[tokio::test]
     async fn remote_sign_in_ends_only_an_older_session() {
         let sessions = new_sessions(Bus::in_process(), 9, KeepSession::Newest);
-        let (session, mut inbox) = sessions.begin(sign_in_request(PEER), network(), [[0; 16]; 2]).unwrap();
+        let (session, mut receiver) = sessions.begin(sign_in_request(PEER), network(), [[0; 16]; 2]).unwrap();
         sessions.observe_session(PEER, session, None, None);
         sessions.observe_session(PEER, SessionId::new(1, 1), None, None);
         assert_eq!(sessions.count(), 1);
         let ahead = SessionId::new(1 << 45, 0);
         sessions.observe_session(PEER, ahead, None, None);
-        assert_eq!(drain_messages(&mut inbox).await, (vec![], Some(Close::NewSession)));
-        assert_eq!((sessions.count(), sessions.contains(PEER)), (0, true), "elsewhere");
+        assert_eq!(drain_messages(&mut receiver).await, (vec![], Some(Close::NewSession)));
+        assert_eq!((sessions.count(), sessions.contains(PEER)), (0, true), "it is remote");
         sessions.observe_end(PEER, Some(session));
-        assert!(sessions.contains(PEER), "an older one ended");
+        assert!(sessions.contains(PEER), "an older session ended");
         sessions.observe_end(PEER, Some(ahead));
         assert!(!sessions.contains(PEER));
         assert!(
@@ -593,26 +594,27 @@ mod tests {
         let [there, here] = [(); 2].map(|()| Bus::in_process());
         let mut events = here.subscribe("test", &[subject::PEER_CONNECTS, subject::PEER_DISCONNECTS], 16);
         let [there, here] = [there, here].map(|bus| new_sessions(bus, 9, KeepSession::Newest));
-        let (older, mut older_inbox) = there.begin(sign_in_request(PEER), network(), [[0; 16]; 2]).unwrap();
+        let (older, mut older_receiver) =
+            there.begin(sign_in_request(PEER), network(), [[0; 16]; 2]).unwrap();
         std::thread::sleep(Duration::from_millis(2));
         let transports = Some("p2p,ws-room".into());
-        let applied = SignInRequest { transports: transports.clone(), ..sign_in_request(PEER) };
-        let (newer, mut newer_inbox) = here.begin(applied, network(), [[0; 16]; 2]).unwrap();
+        let request = SignInRequest { transports: transports.clone(), ..sign_in_request(PEER) };
+        let (newer, mut newer_receiver) = here.begin(request, network(), [[0; 16]; 2]).unwrap();
         assert!(newer > older);
         let begun = events.try_next().unwrap();
         here.observe_session(PEER, older, None, None);
-        assert_eq!(published(&mut events), [], "it was said just now");
+        assert_eq!(published(&mut events), [], "it was announced just now");
         here.lock().local.get_mut(&PEER).unwrap().announced_at -= ANNOUNCE_INTERVAL;
         here.observe_session(PEER, newer, None, None);
-        assert_eq!(published(&mut events), [], "its own");
+        assert_eq!(published(&mut events), [], "its own heartbeat");
         (0..3).for_each(|_| here.observe_session(PEER, older, None, None));
         let again = events.try_next().unwrap();
         assert_eq!((again.subject(), &again.headers), (begun.subject(), &begun.headers));
         assert_eq!(again.headers, Headers { transports, ..Headers::for_session(newer) });
-        assert_eq!(published(&mut events), [], "once in a while");
+        assert_eq!(published(&mut events), [], "once in an interval");
         there.observe_session(PEER, again.headers.session.unwrap(), None, None);
-        assert_eq!(drain_messages(&mut older_inbox).await, (vec![], Some(Close::NewSession)));
-        assert_eq!(drain_messages(&mut newer_inbox).await, (vec![], None));
+        assert_eq!(drain_messages(&mut older_receiver).await, (vec![], Some(Close::NewSession)));
+        assert_eq!(drain_messages(&mut newer_receiver).await, (vec![], None));
     }
 
     #[tokio::test]
@@ -620,27 +622,27 @@ mod tests {
         let bus = Bus::in_process();
         let gateways: Vec<_> = (0..3)
             .map(|_| {
-                let heard = bus.subscribe("test", &[subject::PEER_CONNECTS], 1_024);
-                (new_sessions(bus.clone(), 1_000, KeepSession::Newest), heard)
+                let connects = bus.subscribe("test", &[subject::PEER_CONNECTS], 1_024);
+                (new_sessions(bus.clone(), 1_000, KeepSession::Newest), connects)
             })
             .collect();
         let wallets: Vec<Address> = (0..20).map(|number| Address::new([number; 20])).collect();
-        // Each hears of the others only now and then.
+        // Each gateway receives the announcements of the others only after each round.
         let begun: Vec<_> = std::thread::scope(|scope| {
-            let race = |(sessions, mut heard): (SessionRegistry, bus::Subscription), seed: u8| {
-                let mut inboxes = Vec::new();
+            let race = |(sessions, mut connects): (SessionRegistry, bus::Subscription), seed: u8| {
+                let mut receivers = Vec::new();
                 for round in 0..10 {
                     for &wallet in &wallets {
-                        inboxes.push((
+                        receivers.push((
                             wallet,
                             sessions
                                 .begin(sign_in_request(wallet), network(), [[seed ^ round; 16]; 2])
                                 .unwrap(),
                         ));
                     }
-                    observe_connects(&sessions, &mut heard);
+                    observe_connects(&sessions, &mut connects);
                 }
-                (sessions, heard, inboxes)
+                (sessions, connects, receivers)
             };
             let threads: Vec<_> = gateways
                 .into_iter()
@@ -649,24 +651,24 @@ mod tests {
                 .collect();
             threads.into_iter().map(|thread| thread.join().unwrap()).collect()
         });
-        let (mut live, mut newest) = (HashMap::new(), HashMap::new());
-        for (sessions, mut heard, inboxes) in begun {
-            observe_connects(&sessions, &mut heard);
-            for (wallet, (session, mut inbox)) in inboxes {
+        let (mut local, mut newest) = (HashMap::new(), HashMap::new());
+        for (sessions, mut connects, receivers) in begun {
+            observe_connects(&sessions, &mut connects);
+            for (wallet, (session, mut receiver)) in receivers {
                 newest
                     .entry(wallet)
                     .and_modify(|newest: &mut SessionId| *newest = session.max(*newest))
                     .or_insert(session);
-                if crate::session_registry::tests::drain_messages(&mut inbox).await.1.is_none() {
-                    assert_eq!(live.insert(wallet, session), None, "one of each");
+                if drain_messages(&mut receiver).await.1.is_none() {
+                    assert_eq!(local.insert(wallet, session), None, "one live session of each wallet");
                 }
             }
         }
-        assert_eq!(live, newest);
+        assert_eq!(local, newest);
     }
 
-    fn observe_connects(sessions: &SessionRegistry, heard: &mut bus::Subscription) {
-        while let Some(envelope) = heard.try_next() {
+    fn observe_connects(sessions: &SessionRegistry, connects: &mut bus::Subscription) {
+        while let Some(envelope) = connects.try_next() {
             if let (Some(Subject::PeerConnect(peer)), Some(session)) =
                 (envelope.subject(), envelope.headers.session)
             {
@@ -680,21 +682,21 @@ mod tests {
         let bus = Bus::in_process();
         let mut events = bus.subscribe("test", &[subject::PEER_DISCONNECTS], 16);
         let sessions = new_sessions(bus, 9, KeepSession::Newest);
-        let (session, mut inbox) = sessions.begin(sign_in_request(PEER), network(), [[0; 16]; 2]).unwrap();
+        let (session, mut receiver) = sessions.begin(sign_in_request(PEER), network(), [[0; 16]; 2]).unwrap();
         for _ in 0..=SESSION_QUEUE_MESSAGES {
             sessions.deliver_island_change(PEER, None, island_change(1));
         }
         assert_eq!(sessions.count(), 0);
         assert_eq!(published(&mut events), [(Subject::PeerDisconnect(PEER), Some(session))]);
-        let (waiting, end) = drain_messages(&mut inbox).await;
-        assert_eq!((waiting.len(), end), (SESSION_QUEUE_MESSAGES, Some(Close::TooSlow)));
-        // With a full queue, too, the end says what it is.
-        let (_, mut inbox) = sessions.begin(sign_in_request(PEER), network(), [[0; 16]; 2]).unwrap();
+        let (waiting, close) = drain_messages(&mut receiver).await;
+        assert_eq!((waiting.len(), close), (SESSION_QUEUE_MESSAGES, Some(Close::TooSlow)));
+        // With a full queue too, the receiver reports the reason of the drain.
+        let (_, mut receiver) = sessions.begin(sign_in_request(PEER), network(), [[0; 16]; 2]).unwrap();
         (0..SESSION_QUEUE_MESSAGES)
             .for_each(|_| sessions.deliver_island_change(PEER, None, island_change(1)));
         sessions.drain();
-        assert_eq!(drain_messages(&mut inbox).await.1, Some(Close::Restarting));
-        assert_eq!(published(&mut events), [], "it is expected back");
+        assert_eq!(drain_messages(&mut receiver).await.1, Some(Close::Restarting));
+        assert_eq!(published(&mut events), [], "the client is expected to reconnect");
         assert_eq!(
             sessions.begin(sign_in_request(PEER), network(), [[0; 16]; 2]).unwrap_err(),
             Close::Restarting
@@ -704,7 +706,7 @@ mod tests {
     #[test]
     fn session_limit_holds_and_takeover_needs_no_slot() {
         let sessions = new_sessions(Bus::in_process(), 1, KeepSession::Newest);
-        let _inbox = sessions.begin(sign_in_request(PEER), network(), [[0; 16]; 2]).unwrap();
+        let _receiver = sessions.begin(sign_in_request(PEER), network(), [[0; 16]; 2]).unwrap();
         assert_eq!(
             sessions.begin(sign_in_request(Address::new([2; 20])), network(), [[0; 16]; 2]).unwrap_err(),
             Close::Full
@@ -715,12 +717,12 @@ mod tests {
     #[test]
     fn keep_oldest_rejects_newer_session_while_it_lives() {
         let sessions = new_sessions(Bus::in_process(), 1, KeepSession::Oldest);
-        let (oldest, inbox) = sessions.begin(sign_in_request(PEER), network(), [[0; 16]; 2]).unwrap();
+        let (oldest, receiver) = sessions.begin(sign_in_request(PEER), network(), [[0; 16]; 2]).unwrap();
         assert_eq!(
             sessions.begin(sign_in_request(PEER), network(), [[0; 16]; 2]).unwrap_err(),
             Close::AlreadySignedIn
         );
-        drop(inbox);
+        drop(receiver);
         sessions.end(PEER, oldest);
         assert!(sessions.begin(sign_in_request(PEER), network(), [[0; 16]; 2]).is_ok());
     }
@@ -729,7 +731,7 @@ mod tests {
     async fn members_receive_member_changes_while_in_the_island() {
         let sessions = new_sessions(Bus::in_process(), 9, KeepSession::Newest);
         let other = Address::new([2; 20]);
-        let (_, mut inbox) = sessions.begin(sign_in_request(PEER), network(), [[0; 16]; 2]).unwrap();
+        let (_, mut receiver) = sessions.begin(sign_in_request(PEER), network(), [[0; 16]; 2]).unwrap();
         let (_, mut others) = sessions.begin(sign_in_request(other), network(), [[0; 16]; 2]).unwrap();
         sessions.broadcast_member_change(&island(1), other, None, &member_change(true));
         sessions.deliver_island_change(PEER, None, island_change(1));
@@ -739,16 +741,17 @@ mod tests {
         sessions.broadcast_member_change(&island(1), other, None, &member_change(false));
         let moved = |number| SessionMessage::IslandChanged(island_change(number));
         let members = [true, false].map(|joined| SessionMessage::MemberChanged(member_change(joined)));
-        assert_eq!(drain_messages(&mut inbox).await.0, [&[moved(1)][..], &members].concat());
+        assert_eq!(drain_messages(&mut receiver).await.0, [&[moved(1)][..], &members].concat());
         assert_eq!(drain_messages(&mut others).await.0, [moved(1), moved(2)]);
-        // Who is silent for the engine is gone for the others, and they for it.
+        // A peer that the engine dropped for silence leaves the island: neither it nor the others receive
+        // changes.
         sessions.deliver_island_change(other, None, island_change(1));
         sessions.broadcast_member_change(&island(1), PEER, Some(SessionId::new(1, 1)), &member_change(false));
-        assert_eq!(sessions.lock().island_members[&island(1)].len(), 2, "an older session is meant");
+        assert_eq!(sessions.lock().island_members[&island(1)].len(), 2, "an older session is named");
         sessions.broadcast_member_change(&island(1), PEER, None, &member_change(false));
         assert_eq!(drain_messages(&mut others).await.0.len(), 3);
         sessions.broadcast_member_change(&island(1), other, None, &member_change(false));
-        assert_eq!(drain_messages(&mut inbox).await.0, []);
+        assert_eq!(drain_messages(&mut receiver).await.0, []);
         let mut state = sessions.lock();
         for address in [PEER, other] {
             state.remove(address);
@@ -759,15 +762,15 @@ mod tests {
     #[tokio::test]
     async fn member_changes_never_end_a_slow_session() {
         let sessions = new_sessions(Bus::in_process(), 9, KeepSession::Newest);
-        let (_, mut inbox) = sessions.begin(sign_in_request(PEER), network(), [[0; 16]; 2]).unwrap();
+        let (_, mut receiver) = sessions.begin(sign_in_request(PEER), network(), [[0; 16]; 2]).unwrap();
         sessions.deliver_island_change(PEER, None, island_change(1));
         for _ in 0..2 * SESSION_QUEUE_MESSAGES {
             sessions.broadcast_member_change(&island(1), Address::new([2; 20]), None, &member_change(true));
         }
         sessions.deliver_island_change(PEER, None, island_change(2));
-        let (told, end) = drain_messages(&mut inbox).await;
-        assert_eq!((told.len(), end), (SESSION_QUEUE_MESSAGES - RESERVED_FOR_ISLAND_CHANGES + 1, None));
-        assert_eq!(told.last(), Some(&SessionMessage::IslandChanged(island_change(2))));
+        let (messages, close) = drain_messages(&mut receiver).await;
+        assert_eq!((messages.len(), close), (SESSION_QUEUE_MESSAGES - RESERVED_FOR_ISLAND_CHANGES + 1, None));
+        assert_eq!(messages.last(), Some(&SessionMessage::IslandChanged(island_change(2))));
     }
 
     #[test]
@@ -789,13 +792,14 @@ mod tests {
         assert_eq!(headers, [connect, Headers::for_session(session)]);
     }
 
-    /// A client that announced extensions, and presents this secret.
+    /// The request of a client that announced extensions and presents this secret.
     fn request_with_secret(secret: Option<[u8; 16]>) -> SignInRequest {
-        let presented = secret.map(|secret| identity::ResumeSecret::new(secret).hash());
-        SignInRequest { extensions: true, presented_hash: presented, ..sign_in_request(PEER) }
+        let presented_hash = secret.map(|secret| identity::ResumeSecret::new(secret).hash());
+        SignInRequest { extensions: true, presented_hash, ..sign_in_request(PEER) }
     }
 
-    /// Begins a session with its own secret, and gives which older one it resumes.
+    /// Begins a session that presents `secret`; `own` makes its own secret. Returns the session, the older
+    /// session that it resumes, and the headers of its announcement.
     fn begin_with_secret(
         sessions: &SessionRegistry,
         secret: Option<[u8; 16]>,
@@ -803,9 +807,9 @@ mod tests {
     ) -> (SessionId, Option<SessionId>, Headers) {
         let mut connects = sessions.bus.subscribe("test", &[subject::PEER_CONNECTS], 4);
         let begun = sessions.begin(request_with_secret(secret), network(), [[0; 16], [own; 16]]);
-        let (session, inbox) = begun.unwrap();
+        let (session, receiver) = begun.unwrap();
         let headers = connects.try_next().unwrap().headers;
-        let resumes = inbox.resumption.unwrap().resumes;
+        let resumes = receiver.resumption.unwrap().resumes;
         assert_eq!(headers.resumption().resumes, resumes);
         (session, resumes, headers)
     }
@@ -816,13 +820,14 @@ mod tests {
         let (first, resumed, _) = begin_with_secret(&sessions, None, 1);
         assert_eq!(resumed, None);
         assert_eq!(begin_with_secret(&sessions, Some([9; 16]), 2).1, None, "a wrong secret");
-        assert_eq!(begin_with_secret(&sessions, Some([1; 16]), 3).1, None, "of an older session");
+        assert_eq!(begin_with_secret(&sessions, Some([1; 16]), 3).1, None, "the secret of an older session");
         let (third, ..) = begin_with_secret(&sessions, None, 4);
         let (fourth, resumed, _) = begin_with_secret(&sessions, Some([4; 16]), 5);
         assert_eq!(resumed, Some(third));
         assert!(first < third && third < fourth);
-        assert_eq!(begin_with_secret(&sessions, Some([4; 16]), 6).1, None, "it was used");
-        // A stock client has no secret, and its session ends what could be resumed.
+        assert_eq!(begin_with_secret(&sessions, Some([4; 16]), 6).1, None, "the secret was used");
+        // The session of a client without extensions has no secret, so no later session can resume an earlier
+        // one.
         sessions.begin(sign_in_request(PEER), network(), [[0; 16]; 2]).unwrap();
         assert_eq!(begin_with_secret(&sessions, Some([6; 16]), 7).1, None);
     }
@@ -839,7 +844,11 @@ mod tests {
         let (third, resumed, headers) = begin_with_secret(&here, Some([2; 16]), 3);
         assert_eq!(resumed, Some(second));
         there.observe_session(PEER, third, None, headers.resumption().hash);
-        assert_eq!(begin_with_secret(&there, Some([3; 16]), 4).1, Some(third), "while it lives elsewhere");
+        assert_eq!(
+            begin_with_secret(&there, Some([3; 16]), 4).1,
+            Some(third),
+            "while it lives on another gateway"
+        );
     }
 
     #[test]
@@ -847,8 +856,8 @@ mod tests {
         let bus = Bus::in_process();
         let mut connects = bus.subscribe("test", &[subject::PEER_CONNECTS], 4);
         let sessions = new_sessions(bus, 9, KeepSession::Newest);
-        let (session, inbox) = sessions.begin(sign_in_request(PEER), network(), [[7; 16]; 2]).unwrap();
-        assert_eq!(Resumption::welcome(inbox.resumption), (Vec::new(), false));
+        let (session, receiver) = sessions.begin(sign_in_request(PEER), network(), [[7; 16]; 2]).unwrap();
+        assert_eq!(Resumption::welcome(receiver.resumption), (Vec::new(), false));
         assert_eq!(connects.try_next().unwrap().headers, Headers::for_session(session));
     }
 }

@@ -1,4 +1,5 @@
-//! A session after its sign-in: what its packets and its silence mean. Sans-IO.
+//! The state of a session after its sign-in: decides on heartbeats, their repetition, and idle clients.
+//! Sans-IO.
 
 use std::time::Duration;
 
@@ -12,50 +13,47 @@ use crate::{
     Settings, heartbeat_encoder::HeartbeatEncoder, resumption::Resumption, session_registry::IslandChange,
 };
 
-/// What a session knows of its client.
+/// The state of one session.
 #[derive(Debug)]
 pub(crate) struct SessionState {
     began_at: Instant,
-    /// Where the client said that it is, and when.
+    /// The last position that the client reported, and the time of the report.
     last_position: Option<(Position, Instant)>,
     encoder: HeartbeatEncoder,
-    /// When the bus last heard of it.
+    /// Time of the last heartbeat that was published.
     published_at: Instant,
-    /// When it is said again where it is, as somebody asked.
+    /// Time at which to republish the last position: after a roster request, or at the start with external
+    /// clustering.
     republish_at: Option<Instant>,
 }
 
-/// What to do next about a live client.
+/// The next action of a session.
 #[derive(Debug, PartialEq)]
 pub(crate) enum SessionAction {
-    /// Nothing.
+    /// Do nothing.
     Ignore,
-    /// Report on the bus that it is here; `None`: at an unknown position.
+    /// Publish a heartbeat; `None`: at an unknown position.
     Publish(Option<Position>),
-    /// Check whether anything arrived lately: [`SessionTimers::resolve_check`](crate::timers::Timers::checked).
+    /// Check whether the client was active recently:
+    /// [`SessionTimers::resolve_check`](crate::session_timers::SessionTimers::resolve_check).
     CheckLiveness,
-    /// Ping it.
+    /// Ping the client.
     Ping,
-    /// End it.
+    /// End the session.
     End(Close),
 }
 
 impl SessionState {
-    /// The state of a client that can join these transports.
+    /// The state of a new session. `transports`: those that the client can join, separated by commas.
     pub(crate) fn new(transports: Option<&str>, settings: &Settings, now: Instant) -> Self {
-        let report = HeartbeatEncoder::new(transports);
-        // A cluster alone is enough for an island: the director has to know of the peer at once.
-        let repeat_at = settings.external_clustering.then_some(now);
-        Self {
-            began_at: now,
-            last_position: None,
-            encoder: report,
-            published_at: now,
-            republish_at: repeat_at,
-        }
+        let encoder = HeartbeatEncoder::new(transports);
+        // With external clustering a peer needs no position to be placed in an island: the director must
+        // learn of it at once.
+        let republish_at = settings.external_clustering.then_some(now);
+        Self { began_at: now, last_position: None, encoder, published_at: now, republish_at }
     }
 
-    /// The same, of a session that can be resumed.
+    /// Adds the resumption state, for a session that can be resumed.
     pub(crate) fn with_resumption(mut self, resumption: Option<Resumption>) -> Self {
         if let Some(Resumption { hash, resumes, .. }) = resumption {
             self.encoder.set_resumption(hash, resumes);
@@ -63,7 +61,7 @@ impl SessionState {
         self
     }
 
-    /// Takes in a packet.
+    /// Processes a packet.
     pub(crate) fn receive(
         &mut self,
         packet: ClientPacket,
@@ -79,7 +77,7 @@ impl SessionState {
         }
     }
 
-    /// Takes in a heartbeat.
+    /// Processes a heartbeat. A heartbeat with an invalid position counts as one at the last position.
     pub(crate) fn receive_heartbeat(
         &mut self,
         heartbeat: Heartbeat,
@@ -100,9 +98,9 @@ impl SessionState {
                     PositionError::OutOfBounds => "out_of_bounds",
                     PositionError::Missing => "missing",
                 };
-                tracing::debug!(%error, "heartbeat refused, the last position holds");
+                tracing::debug!(%error, "heartbeat refused, the last position is kept");
                 metrics::counter!("atoll_gateway_heartbeats_refused_total", "reason" => reason).increment(1);
-                // It is there, and where it was.
+                // The client is alive, at its last position.
                 let Some((position, _)) = self.last_position else { return SessionAction::Ignore };
                 self.last_position = Some((position, now));
                 self.publish(Some(position), now)
@@ -110,49 +108,56 @@ impl SessionState {
         }
     }
 
-    /// Ends a client that sent no heartbeat for too long, whatever else it sends, unless it need not.
+    /// Ends a session that sent no heartbeat for too long, regardless of other traffic. With external
+    /// clustering heartbeats are not required.
     pub(crate) fn check_idle(&self, settings: &Settings, now: Instant) -> SessionAction {
         if settings.external_clustering {
             return SessionAction::Ignore;
         }
-        let (quiet_since, limit) = match &self.last_position {
-            // Not before it is no longer vouched for.
+        let (last_heartbeat, limit) = match &self.last_position {
+            // While the position is still republished, the session does not end.
             Some((_, at)) => (*at, settings.idle_timeout.max(settings.republish_for)),
             None => (self.began_at, settings.idle_timeout),
         };
-        if now - quiet_since >= limit { SessionAction::End(Close::Idle) } else { SessionAction::Ignore }
+        if now - last_heartbeat >= limit { SessionAction::End(Close::Idle) } else { SessionAction::Ignore }
     }
 
-    /// Repeats the position of a quiet client, for a while, if it was published an interval ago.
+    /// Republishes the last position of a quiet client if the last publication is `republish_interval` ago.
     pub(crate) fn republish_if_due(
         &mut self,
         settings: &Settings,
-        in_doubt: bool,
+        unresponsive: bool,
         now: Instant,
     ) -> SessionAction {
-        // Timers are a little late, never early.
+        // Ticks are late by a varying amount, so two of them can be a little less than the interval apart.
         let slack = Duration::from_millis(100);
         match now - self.published_at + slack >= settings.republish_interval {
-            true => self.republish(settings, in_doubt, now),
+            true => self.republish(settings, unresponsive, now),
             false => SessionAction::Ignore,
         }
     }
 
-    /// Somebody asks who is there: that is answered at this time, or before.
+    /// Schedules a republication at the given time, unless one is scheduled already.
     pub(crate) fn request_republish(&mut self, at: Instant) {
         self.republish_at.get_or_insert(at);
     }
 
-    /// When [`Self::republish`] is due.
+    /// Time at which [`Self::republish`] is due.
     pub(crate) fn republish_at(&self) -> Option<Instant> {
         self.republish_at
     }
 
-    /// Publishes the last position of a client again, unless that is too old. `in_doubt`: as many pings
-    /// are unanswered as may be, so that nothing is published.
-    pub(crate) fn republish(&mut self, settings: &Settings, in_doubt: bool, now: Instant) -> SessionAction {
+    /// Publishes the last position of a client again, unless it is older than `republish_for`; with external
+    /// clustering at any age, or without a position. `unresponsive`: all allowed pings are unanswered, so
+    /// nothing is published.
+    pub(crate) fn republish(
+        &mut self,
+        settings: &Settings,
+        unresponsive: bool,
+        now: Instant,
+    ) -> SessionAction {
         self.republish_at = None;
-        if in_doubt {
+        if unresponsive {
             return SessionAction::Ignore;
         }
         match self.last_position {
@@ -166,30 +171,31 @@ impl SessionState {
 
     fn publish(&mut self, position: Option<Position>, now: Instant) -> SessionAction {
         self.published_at = now;
-        // Whoever asked has heard it now.
+        // This heartbeat also serves a pending roster request.
         self.republish_at = None;
         SessionAction::Publish(position)
     }
 
-    /// The client was told of an island.
+    /// Records the assignment that was sent to the client.
     pub(crate) fn record_island(&mut self, change: &IslandChange) {
         tracing::Span::current().record("island", change.island.as_str());
         self.encoder.set_assignment(&change.island, change.node.as_ref());
     }
 
-    /// What the bus hears of a client that is at `position`, on a gateway that has seen this epoch.
+    /// Encodes the `GatewayHeartbeat` of a client at `position`. `epoch`: the highest one that the gateway
+    /// has seen.
     pub(crate) fn encode_heartbeat(&mut self, position: Option<Position>, epoch: u64) -> Vec<u8> {
         self.encoder.encode(position, epoch)
     }
 
-    /// The same, for those on the bus who know heartbeats of clients alone.
+    /// Encodes the `Heartbeat` of a client, for services that decode only that message.
     pub(crate) fn encode_client_heartbeat(&self, position: Position) -> Vec<u8> {
         self.encoder.encode_client_heartbeat(position)
     }
 }
 
-/// Whether what a client says of its preference is an island, or the end of one. What is neither is
-/// left out: the preference before it holds.
+/// Whether `desired_room` of a heartbeat is valid: an island id, or empty to end the preference. An invalid
+/// value is ignored, and the earlier preference stays in effect.
 fn is_valid_preference(room: &str) -> bool {
     room.is_empty() || room.parse::<IslandId>().is_ok()
 }
@@ -219,56 +225,59 @@ mod tests {
     #[test]
     fn valid_heartbeats_publish_and_invalid_ones_keep_position() {
         let (settings, now) = (settings(), Instant::now());
-        let mut live = SessionState::new(None, &settings, now);
-        assert_eq!(live.receive(packet(heartbeat(1.0, None)), &settings, now), at(1.0));
+        let mut state = SessionState::new(None, &settings, now);
+        assert_eq!(state.receive(packet(heartbeat(1.0, None)), &settings, now), at(1.0));
         for bad in [f32::NAN, f32::INFINITY, 100_001.0] {
-            let refused = live.receive(packet(heartbeat(bad, None)), &settings, now);
-            assert_eq!(refused, at(1.0), "it is where it was");
+            let refused = state.receive(packet(heartbeat(bad, None)), &settings, now);
+            assert_eq!(refused, at(1.0), "the last position is kept");
         }
-        assert_eq!(live.receive(packet(Heartbeat::default()), &settings, now), at(1.0));
-        let nowhere = SessionState::new(None, &settings, now).receive(
+        assert_eq!(state.receive(packet(Heartbeat::default()), &settings, now), at(1.0));
+        let without_position = SessionState::new(None, &settings, now).receive(
             packet(heartbeat(f32::NAN, None)),
             &settings,
             now,
         );
-        assert_eq!(nowhere, SessionAction::Ignore, "it was nowhere");
-        assert_eq!(live.receive(ClientPacket::default(), &settings, now), SessionAction::Ignore);
+        assert_eq!(without_position, SessionAction::Ignore, "it has no position yet");
+        assert_eq!(state.receive(ClientPacket::default(), &settings, now), SessionAction::Ignore);
         let request = client_packet::Message::ChallengeRequest(ChallengeRequestMessage::default());
         let again = ClientPacket { message: Some(request) };
-        assert_eq!(live.receive(again, &settings, now), SessionAction::End(Close::OutOfOrder));
+        assert_eq!(state.receive(again, &settings, now), SessionAction::End(Close::OutOfOrder));
     }
 
     #[test]
     fn external_clustering_needs_no_heartbeat() {
         let (settings, start) = (Settings { external_clustering: true, ..settings() }, Instant::now());
-        let mut live = SessionState::new(None, &settings, start);
-        assert_eq!(live.republish_at(), Some(start));
-        assert_eq!(live.republish(&settings, false, start), SessionAction::Publish(None));
-        assert_eq!(live.republish_if_due(&settings, false, start + 5 * SECOND), SessionAction::Publish(None));
-        assert_eq!(live.check_idle(&settings, start + 86_400 * SECOND), SessionAction::Ignore);
-        live.receive(packet(heartbeat(1.0, None)), &settings, start + 10 * SECOND);
+        let mut state = SessionState::new(None, &settings, start);
+        assert_eq!(state.republish_at(), Some(start));
+        assert_eq!(state.republish(&settings, false, start), SessionAction::Publish(None));
         assert_eq!(
-            live.republish_if_due(&settings, false, start + 500 * SECOND),
-            at(1.0),
-            "however long that is ago"
+            state.republish_if_due(&settings, false, start + 5 * SECOND),
+            SessionAction::Publish(None)
         );
-        assert_eq!(live.republish_if_due(&settings, true, start + 505 * SECOND), SessionAction::Ignore);
+        assert_eq!(state.check_idle(&settings, start + 86_400 * SECOND), SessionAction::Ignore);
+        state.receive(packet(heartbeat(1.0, None)), &settings, start + 10 * SECOND);
+        assert_eq!(
+            state.republish_if_due(&settings, false, start + 500 * SECOND),
+            at(1.0),
+            "regardless of the age of the position"
+        );
+        assert_eq!(state.republish_if_due(&settings, true, start + 505 * SECOND), SessionAction::Ignore);
     }
 
     #[test]
     fn preference_lasts_until_ended_or_replaced() {
         let (settings, now) = (settings(), Instant::now());
-        let mut live = SessionState::new(None, &settings, now);
+        let mut state = SessionState::new(None, &settings, now);
         let mut reported = |desired_room| {
             let SessionAction::Publish(position) =
-                live.receive_heartbeat(heartbeat(1.0, desired_room), &settings, now)
+                state.receive_heartbeat(heartbeat(1.0, desired_room), &settings, now)
             else {
-                panic!("nothing is published")
+                panic!("no heartbeat is published")
             };
-            GatewayHeartbeat::decode(&live.encode_heartbeat(position, 0)[..]).unwrap().desired_room
+            GatewayHeartbeat::decode(&state.encode_heartbeat(position, 0)[..]).unwrap().desired_room
         };
         assert_eq!(reported(None), None);
-        for (said, holds) in [
+        for (sent, expected) in [
             (Some("I1"), "I1"),
             (None, "I1"),
             (Some("no.island >"), "I1"),
@@ -276,71 +285,71 @@ mod tests {
             (None, ""),
             (Some("I2"), "I2"),
         ] {
-            assert_eq!(reported(said).as_deref(), Some(holds), "after {said:?}");
+            assert_eq!(reported(sent).as_deref(), Some(expected), "after {sent:?}");
         }
     }
 
     #[test]
     fn quiet_client_is_republished_for_a_limited_time() {
         let (settings, start) = (settings(), Instant::now());
-        let mut live = SessionState::new(None, &settings, start);
+        let mut state = SessionState::new(None, &settings, start);
         assert_eq!(
-            live.republish_if_due(&settings, false, start + 5 * SECOND),
+            state.republish_if_due(&settings, false, start + 5 * SECOND),
             SessionAction::Ignore,
-            "it never said where it is"
+            "it never reported a position"
         );
-        live.receive(packet(heartbeat(1.0, None)), &settings, start);
-        assert_eq!(live.republish_if_due(&settings, false, start + 4 * SECOND), SessionAction::Ignore);
-        assert_eq!(live.republish_if_due(&settings, false, start + 5 * SECOND), at(1.0));
-        assert_eq!(live.republish_if_due(&settings, false, start + 6 * SECOND), SessionAction::Ignore);
-        assert_eq!(live.republish_if_due(&settings, false, start + 120 * SECOND), at(1.0));
-        assert_eq!(live.republish_if_due(&settings, false, start + 126 * SECOND), SessionAction::Ignore);
+        state.receive(packet(heartbeat(1.0, None)), &settings, start);
+        assert_eq!(state.republish_if_due(&settings, false, start + 4 * SECOND), SessionAction::Ignore);
+        assert_eq!(state.republish_if_due(&settings, false, start + 5 * SECOND), at(1.0));
+        assert_eq!(state.republish_if_due(&settings, false, start + 6 * SECOND), SessionAction::Ignore);
+        assert_eq!(state.republish_if_due(&settings, false, start + 120 * SECOND), at(1.0));
+        assert_eq!(state.republish_if_due(&settings, false, start + 126 * SECOND), SessionAction::Ignore);
     }
 
     #[test]
-    fn presence_request_is_answered_once_per_client() {
+    fn roster_request_is_served_once_per_session() {
         let (settings, start) = (settings(), Instant::now());
-        let mut live = SessionState::new(None, &settings, start);
-        live.request_republish(start);
+        let mut state = SessionState::new(None, &settings, start);
+        state.request_republish(start);
         assert_eq!(
-            live.republish(&settings, false, start),
+            state.republish(&settings, false, start),
             SessionAction::Ignore,
-            "it never said where it is"
+            "it never reported a position"
         );
-        live.receive(packet(heartbeat(1.0, None)), &settings, start);
-        live.request_republish(start + SECOND);
-        live.request_republish(start + 2 * SECOND);
-        assert_eq!(live.republish_at(), Some(start + SECOND), "once for all who ask");
-        assert_eq!(live.republish(&settings, false, start + SECOND), at(1.0));
-        assert_eq!(live.republish_at(), None);
+        state.receive(packet(heartbeat(1.0, None)), &settings, start);
+        state.request_republish(start + SECOND);
+        state.request_republish(start + 2 * SECOND);
+        assert_eq!(state.republish_at(), Some(start + SECOND), "one republication serves all requests");
+        assert_eq!(state.republish(&settings, false, start + SECOND), at(1.0));
+        assert_eq!(state.republish_at(), None);
         assert_eq!(
-            live.republish_if_due(&settings, false, start + 5 * SECOND),
+            state.republish_if_due(&settings, false, start + 5 * SECOND),
             SessionAction::Ignore,
-            "it was said just now"
+            "it was published just now"
         );
-        live.request_republish(start + 6 * SECOND);
-        live.receive(packet(heartbeat(2.0, None)), &settings, start + 5 * SECOND);
-        assert_eq!(live.republish_at(), None, "its own heartbeat was the answer");
-        live.request_republish(start + 7 * SECOND);
+        state.request_republish(start + 6 * SECOND);
+        state.receive(packet(heartbeat(2.0, None)), &settings, start + 5 * SECOND);
+        assert_eq!(state.republish_at(), None, "its own heartbeat served the request");
+        state.request_republish(start + 7 * SECOND);
         assert_eq!(
-            live.republish(&settings, true, start + 7 * SECOND),
+            state.republish(&settings, true, start + 7 * SECOND),
             SessionAction::Ignore,
-            "nobody knows whether it is there"
+            "it does not answer pings"
         );
     }
 
     #[test]
     fn socket_without_heartbeats_is_idle() {
         let (settings, start) = (settings(), Instant::now());
-        let mut live = SessionState::new(None, &settings, start);
-        assert_eq!(live.check_idle(&settings, start + 89 * SECOND), SessionAction::Ignore);
-        assert_eq!(live.check_idle(&settings, start + 90 * SECOND), SessionAction::End(Close::Idle));
-        live.receive(packet(heartbeat(1.0, None)), &settings, start);
+        let mut state = SessionState::new(None, &settings, start);
+        assert_eq!(state.check_idle(&settings, start + 89 * SECOND), SessionAction::Ignore);
+        assert_eq!(state.check_idle(&settings, start + 90 * SECOND), SessionAction::End(Close::Idle));
+        state.receive(packet(heartbeat(1.0, None)), &settings, start);
         assert_eq!(
-            live.check_idle(&settings, start + 119 * SECOND),
+            state.check_idle(&settings, start + 119 * SECOND),
             SessionAction::Ignore,
-            "its position is repeated"
+            "its position is still republished"
         );
-        assert_eq!(live.check_idle(&settings, start + 120 * SECOND), SessionAction::End(Close::Idle));
+        assert_eq!(state.check_idle(&settings, start + 120 * SECOND), SessionAction::End(Close::Idle));
     }
 }

@@ -1,3 +1,5 @@
+//! The timers of a session: liveness checks, idle checks and the republication of its last heartbeat.
+
 use std::time::Duration;
 
 use protocol::Close;
@@ -13,41 +15,41 @@ use crate::{
     session_state::{SessionAction, SessionState},
 };
 
-/// Over how long the clients of a gateway are spread when it is asked who is there.
+/// Period over which the sessions of a gateway spread their responses to a roster request, at random.
 const REPUBLISH_SPREAD: Duration = Duration::from_secs(1);
 
-/// When something is done for a client that did not ask for it.
+/// The timers of one session.
 #[derive(Debug)]
 pub(crate) struct SessionTimers<'a> {
     settings: &'a Settings,
     keep_alive: KeepAlive,
     idle_checks: Interval,
     republish_ticks: Interval,
-    /// Somebody on the bus asks who is there.
-    presence_requests: watch::Receiver<()>,
+    /// Changes when a process on the bus requests the roster.
+    roster_requests: watch::Receiver<()>,
 }
 
 impl<'a> SessionTimers<'a> {
-    /// The timers of a session that begins now.
+    /// Starts the timers of a new session.
     pub(crate) fn new(shared: &'a Shared) -> Self {
         let settings = &shared.settings;
         let keep_alive = KeepAlive::new(settings.ping_interval, Instant::now());
         let mut idle_checks = time::interval(settings.ping_interval);
-        let mut vouches = time::interval(settings.republish_interval);
+        let mut republish_ticks = time::interval(settings.republish_interval);
         idle_checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        vouches.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        republish_ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         idle_checks.reset();
-        vouches.reset();
+        republish_ticks.reset();
         Self {
             settings,
             keep_alive,
             idle_checks,
-            republish_ticks: vouches,
-            presence_requests: shared.presence_requests.subscribe(),
+            republish_ticks,
+            roster_requests: shared.roster_requests.subscribe(),
         }
     }
 
-    /// What is to be done next. Cancel-safe.
+    /// Waits for the next timer and returns its action. Cancel-safe.
     pub(crate) async fn next(&mut self, state: &mut SessionState) -> SessionAction {
         tokio::select! {
             biased;
@@ -59,8 +61,8 @@ impl<'a> SessionTimers<'a> {
             () = sleep_until(state.republish_at()) => {
                 state.republish(self.settings, self.keep_alive.is_unresponsive(), Instant::now())
             }
-            // The other end lives as long as the gateway.
-            _ = self.presence_requests.changed() => {
+            // `changed` cannot fail: the sender lives as long as the gateway.
+            _ = self.roster_requests.changed() => {
                 state.request_republish(Instant::now() + REPUBLISH_SPREAD.mul_f64(rand::random()));
                 SessionAction::Ignore
             }
@@ -72,8 +74,8 @@ impl<'a> SessionTimers<'a> {
         self.keep_alive.record_activity();
     }
 
-    /// Replaces [`Live::CheckLiveness`] by its outcome for a client that was active last at `active`. Any other step
-    /// is returned as it is.
+    /// Replaces [`SessionAction::CheckLiveness`] by its outcome for a client that was last active at
+    /// `active`. Any other action is returned unchanged.
     pub(crate) fn resolve_check(&mut self, next_step: SessionAction, active: Instant) -> SessionAction {
         if next_step != SessionAction::CheckLiveness {
             return next_step;
@@ -86,7 +88,7 @@ impl<'a> SessionTimers<'a> {
     }
 }
 
-/// Waits until then; without a time, for ever.
+/// Waits until the given time; without one, forever.
 async fn sleep_until(at: Option<Instant>) {
     match at {
         Some(at) => time::sleep_until(at).await,

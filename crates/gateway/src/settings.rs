@@ -1,3 +1,5 @@
+//! The settings of a gateway, which the binary derives from its configuration.
+
 use std::time::Duration;
 
 use admission::{ConnectionLimits, Rate};
@@ -5,54 +7,57 @@ use protocol::ConnectionString;
 
 use crate::{LoadLimits, RealmCheck, RealmNames};
 
-/// What a gateway is told at start.
+/// The settings of a gateway. Names in parentheses are keys of the configuration.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Where clients reach it over WebSocket: `ws://host:port` or `wss://host`.
+    /// URL under which clients reach the gateway over WebSocket: `ws://host:port` or `wss://host`.
     pub public_url: String,
-    /// What `/about` says of the realm.
+    /// The realm as `/about` describes it.
     pub realm: Realm,
-    /// How many sockets may be signing in, and how often one network may begin to.
+    /// Limits of concurrent handshakes, and the rate of handshakes of one client network.
     pub handshakes: ConnectionLimits,
-    /// How often one network may send a signed login.
+    /// Rate limit of signed logins of one client network.
     pub logins_per_network: Rate,
-    /// The most sessions at a time.
+    /// Upper bound of concurrent sessions.
     pub max_sessions: usize,
-    /// The most sessions of one network at a time; `None` for no limit.
+    /// Upper bound of concurrent sessions of one client network; `None`: no limit.
     pub max_sessions_per_network: Option<usize>,
     /// Which of two sessions of one wallet is kept.
     pub keep_session: KeepSession,
-    /// Whether members of an island are told who joins it and who leaves it.
+    /// Whether members of an island are sent messages when others join or leave it (`gateway.tell_members`).
     pub send_member_changes: bool,
-    /// Whether a challenge reports that its address is signed in already; if not, it always reports that
-    /// it is not. Any client can ask for any address.
+    /// Whether a challenge reports that its address is signed in already (`gateway.tell_connected`). If not,
+    /// it always reports `false`, because any client can request a challenge for any address.
     pub report_connected: bool,
-    /// How much of the machine may be in use while more people are asked in.
+    /// Resource limits above which new users are turned away.
     pub load_limits: LoadLimits,
-    /// How long the whole sign-in may take.
+    /// Timeout of the whole sign-in.
     pub handshake_timeout: Duration,
-    /// A client from which nothing arrived for so long is pinged; after three such intervals it is closed.
+    /// Time without data from a client after which it is pinged. After three such intervals it is closed.
     pub ping_interval: Duration,
-    /// How often the last position of a quiet client is repeated on the bus.
+    /// Interval at which the last position of a quiet client is republished on the bus
+    /// (`gateway.vouch_interval_s`).
     pub republish_interval: Duration,
-    /// For how long after its last heartbeat that is done.
+    /// Time after its last heartbeat for which that is done (`gateway.vouch_for_s`).
     pub republish_for: Duration,
-    /// Whether another service decides the islands (`islands.clustering = given`): clients need send no
-    /// heartbeats then. A session lives as long as its socket answers pings, and is reported all the time.
+    /// Whether another service decides the islands (`islands.clustering = given`). Clients need not send
+    /// heartbeats then: a session lives as long as its socket answers pings, and is republished all the time.
     pub external_clustering: bool,
-    /// How long a signed-in socket may stay without its first heartbeat.
+    /// Time without a heartbeat after which a session ends, counted from the sign-in or the last heartbeat.
+    /// It does not end while its position is still republished.
     pub idle_timeout: Duration,
-    /// How long one write may take before the client counts as too slow.
+    /// Timeout of one write, after which the client counts as too slow.
     pub write_timeout: Duration,
-    /// How far from the origin the world reaches on each axis, in metres.
+    /// Largest absolute value of a coordinate on each axis, in metres.
     pub position_bound_m: f32,
-    /// Messages that one client may send in a second; above, it is read more slowly.
+    /// Frames that one client may send in a second. Above the limit reads are delayed.
     pub messages_per_second: u32,
-    /// Bytes that one session may publish under topics in a second; above, it is read more slowly.
+    /// Bytes that one session may publish under topics in a second. Above the limit reads are delayed.
     pub topic_bytes_per_second: u32,
-    /// Subscriptions that one session may have, over RPC.
+    /// Upper bound of topic subscriptions of one session, over RPC.
     pub max_subscriptions: usize,
-    /// Messages that may wait for one subscription; at the bound the newest is dropped and counted.
+    /// Bound of the message queue of one subscription. When it is full, the newest message is dropped and
+    /// counted.
     pub subscription_buffer: usize,
 }
 
@@ -68,32 +73,31 @@ impl Settings {
 /// Which of two sessions of one wallet is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum KeepSession {
-    /// The newer one; the older one is told so, and closed.
+    /// The newer one. The older one is closed with [`Close::NewSession`](protocol::Close::NewSession).
     #[default]
     Newest,
-    /// The older one, while it lives; the newer one is turned away.
+    /// The older one while it lives. The newer one is rejected.
     Oldest,
 }
 
-/// What `/about` says of the realm beside its health.
+/// The realm as `/about` describes it, beside its health, and the rules of signed logins.
 #[derive(Debug, Clone, Default)]
 pub struct Realm {
-    /// The Ethereum network: 1 is the main net.
+    /// Id of the Ethereum network; 1 is the main net.
     pub network_id: u64,
     /// URNs of scenes that run everywhere.
     pub global_scenes: Vec<String>,
     /// URNs of the scenes of this realm.
     pub scenes: Vec<String>,
-    /// Where the content service is; empty without one.
+    /// URL of the content service; empty if the realm has none.
     pub content_url: String,
-    /// Where the lambdas service is; empty without one.
+    /// URL of the lambdas service; empty if the realm has none.
     pub lambdas_url: String,
-    /// Where all clients are sent instead of the archipelago socket.
+    /// Connection string that all clients use instead of the archipelago socket.
     pub fixed_adapter: Option<ConnectionString>,
-    /// Whether those who say that they are guests may log in.
+    /// Whether a signed login that names itself a guest is accepted.
     pub guests: bool,
-    /// Its name, if it has one, and the other names that a signed login may give to the realm it is meant
-    /// for.
+    /// The name of the realm, if it has one, and the other names by which a signed login may refer to it.
     pub names: RealmNames,
     /// The treatment of a signed login that is meant for another realm.
     pub check: RealmCheck,

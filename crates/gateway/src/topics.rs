@@ -1,4 +1,4 @@
-//! Who listens to which topics here, and what they are given.
+//! The topic subscriptions of a gateway, and the delivery of topic messages to them.
 
 use std::{
     collections::HashMap,
@@ -15,8 +15,8 @@ use crate::rpc_socket::SubscriptionQueues;
 
 /// The subscriptions of all sessions of a gateway.
 ///
-/// They form two trees of segments, one for what peers say and one for what servers say, so that a
-/// message costs as much as there are people who hear it.
+/// They form two tries over topic segments, one for messages of peers and one for messages of servers, so
+/// that the cost of a message depends on its subscribers, not on the number of subscriptions.
 #[derive(Debug, Default)]
 pub(crate) struct Topics {
     peers: RwLock<TopicNode>,
@@ -24,14 +24,14 @@ pub(crate) struct Topics {
     count: AtomicUsize,
 }
 
-/// Who publishes what is listened to.
+/// The kind of publisher that a subscription receives from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum PublisherKind {
     Peers,
     System,
 }
 
-/// A subscription, which ends when this is dropped.
+/// A topic subscription. Dropping it unsubscribes.
 #[derive(Debug)]
 pub(crate) struct TopicSubscription {
     topics: Arc<Topics>,
@@ -46,7 +46,7 @@ struct Subscriber {
     id: u32,
 }
 
-/// What follows on the segments so far.
+/// A node of the trie: the patterns that begin with the segments on the way to it.
 #[derive(Debug, Default)]
 struct TopicNode {
     subscribers: Vec<Subscriber>,
@@ -54,44 +54,44 @@ struct TopicNode {
 }
 
 impl Topics {
-    /// Begins to give a session what falls under `pattern`.
+    /// Subscribes a session: messages that match `pattern` are added to the queue `id` of `queues`.
     pub(crate) fn subscribe(
         self: &Arc<Self>,
         publisher: PublisherKind,
         pattern: TopicPattern,
-        backlogs: &Arc<SubscriptionQueues>,
+        queues: &Arc<SubscriptionQueues>,
         id: u32,
     ) -> TopicSubscription {
-        backlogs.open(id);
-        let listener = Subscriber { queues: backlogs.clone(), id };
+        queues.open(id);
+        let subscriber = Subscriber { queues: queues.clone(), id };
         let mut root = self.tree(publisher).write().unwrap_or_else(PoisonError::into_inner);
         let mut node = &mut *root;
         for segment in pattern.as_str().split('.') {
             node = node.children.entry(segment.into()).or_default();
         }
-        node.subscribers.push(listener.clone());
+        node.subscribers.push(subscriber.clone());
         self.count.fetch_add(1, Ordering::Relaxed);
-        TopicSubscription { topics: self.clone(), publisher, pattern, subscriber: listener }
+        TopicSubscription { topics: self.clone(), publisher, pattern, subscriber }
     }
 
-    /// How many subscriptions there are.
+    /// Number of subscriptions.
     pub(crate) fn count(&self) -> usize {
         self.count.load(Ordering::Relaxed)
     }
 
-    /// A peer said something under a topic.
+    /// Delivers a message that a peer published under a topic.
     pub(crate) fn deliver_peer(&self, sender: Address, topic: &Topic, payload: &Bytes) {
         self.deliver(PublisherKind::Peers, topic, || peer_element(Some(sender), topic, payload));
     }
 
-    /// A server said something under a topic.
+    /// Delivers a message that a server published under a topic.
     pub(crate) fn deliver_system(&self, topic: &SystemTopic, payload: &Bytes) {
         let topic = topic.topic();
         self.deliver(PublisherKind::System, topic, || system_element(topic, payload));
     }
 
-    /// A peer, or a server where there is no sender, said something under a scene's topic. All who
-    /// listen to peers hear both, those who listen to servers only these.
+    /// Delivers a message under a scene's topic, of a peer or, without a sender, of a server. Subscriptions
+    /// to peers receive both, subscriptions to servers only messages of servers.
     pub(crate) fn deliver_scene(&self, sender: Option<Address>, topic: &SceneTopic, payload: &Bytes) {
         let topic = topic.topic();
         self.deliver(PublisherKind::Peers, topic, || peer_element(sender, topic, payload));
@@ -100,7 +100,8 @@ impl Topics {
         }
     }
 
-    /// Messages did not get here, of which nobody knows what they were: everybody may have missed them.
+    /// Records that the bus dropped messages before this gateway. Their topics are unknown, so every
+    /// subscription counts them as missed.
     pub(crate) fn record_missed(&self, count: u64) {
         for tree in [&self.peers, &self.system] {
             tree.read().unwrap_or_else(PoisonError::into_inner).record_missed(count);
@@ -110,15 +111,15 @@ impl Topics {
     fn deliver(&self, publisher: PublisherKind, topic: &Topic, encode: impl FnOnce() -> Bytes) {
         let segments: Vec<&str> = topic.as_str().split('.').collect();
         let root = self.tree(publisher).read().unwrap_or_else(PoisonError::into_inner);
-        let mut listeners = Vec::new();
-        root.collect_matching(&segments, topic.mailbox().is_none(), &mut listeners);
-        if listeners.is_empty() {
+        let mut subscribers = Vec::new();
+        root.collect_matching(&segments, topic.mailbox().is_none(), &mut subscribers);
+        if subscribers.is_empty() {
             return;
         }
-        // Encoded once for all who hear it.
+        // Encoded once for all subscribers.
         let message = encode();
-        metrics::counter!("atoll_gateway_topic_deliveries_total").increment(listeners.len() as u64);
-        listeners.iter().for_each(|listener| listener.queues.push(listener.id, &message));
+        metrics::counter!("atoll_gateway_topic_deliveries_total").increment(subscribers.len() as u64);
+        subscribers.iter().for_each(|subscriber| subscriber.queues.push(subscriber.id, &message));
     }
 
     fn tree(&self, publisher: PublisherKind) -> &RwLock<TopicNode> {
@@ -130,25 +131,26 @@ impl Topics {
 }
 
 impl TopicSubscription {
-    /// Who publishes what it hears.
+    /// The kind of publisher that it receives from.
     pub(crate) fn publisher(&self) -> PublisherKind {
         self.publisher
     }
 
-    /// Whether it hears what `publisher` says under a topic.
+    /// Whether it receives messages of `publisher` under a topic.
     pub(crate) fn matches(&self, publisher: PublisherKind, topic: &Topic) -> bool {
         self.publisher == publisher && self.pattern.matches(topic)
     }
 }
 
-/// What a subscription is given of what a peer said, or a server in a scene, encoded.
+/// Encodes a message as an element of a stream of peer messages. Without a sender it is a message of a server
+/// in a scene.
 fn peer_element(sender: Option<Address>, topic: &Topic, payload: &Bytes) -> Bytes {
     let (payload, topic) = (payload.clone(), topic.as_str().to_owned());
     let sender = sender.map(|sender| sender.to_string()).unwrap_or_default();
     bff::PeerTopicSubscriptionResultElem { payload, topic, sender, missed: 0 }.encode_to_vec().into()
 }
 
-/// What a subscription is given of what a server said, encoded.
+/// Encodes a message as an element of a stream of system messages.
 pub(crate) fn system_element(topic: &Topic, payload: &Bytes) -> Bytes {
     let (payload, topic) = (payload.clone(), topic.as_str().to_owned());
     bff::SystemTopicSubscriptionResultElem { payload, topic, missed: 0 }.encode_to_vec().into()
@@ -165,8 +167,8 @@ impl Drop for TopicSubscription {
 }
 
 impl TopicNode {
-    /// Who hears what is published under `segments`, where `*` may stand for the first of them or
-    /// not.
+    /// Collects the subscribers that match the topic `segments`. `star`: whether a `*` in a pattern may match
+    /// the first segment, which it may not if that is the address of a mailbox.
     fn collect_matching<'a>(&'a self, segments: &[&str], star: bool, found: &mut Vec<&'a Subscriber>) {
         let Some((first, rest)) = segments.split_first() else {
             found.extend(&self.subscribers);
@@ -181,19 +183,19 @@ impl TopicNode {
     }
 
     fn record_missed(&self, count: u64) {
-        self.subscribers.iter().for_each(|listener| listener.queues.record_missed(listener.id, count));
+        self.subscribers.iter().for_each(|subscriber| subscriber.queues.record_missed(subscriber.id, count));
         self.children.values().for_each(|node| node.record_missed(count));
     }
 
-    /// Takes a listener out, and with it what nobody else listens to.
-    fn remove(&mut self, segments: &[&str], listener: &Subscriber) {
+    /// Removes a subscriber, and the nodes that have neither subscribers nor children then.
+    fn remove(&mut self, segments: &[&str], subscriber: &Subscriber) {
         let Some((first, rest)) = segments.split_first() else {
             self.subscribers
-                .retain(|other| other.id != listener.id || !Arc::ptr_eq(&other.queues, &listener.queues));
+                .retain(|other| other.id != subscriber.id || !Arc::ptr_eq(&other.queues, &subscriber.queues));
             return;
         };
         if let Some(node) = self.children.get_mut(*first) {
-            node.remove(rest, listener);
+            node.remove(rest, subscriber);
             if node.subscribers.is_empty() && node.children.is_empty() {
                 self.children.remove(*first);
             }

@@ -1,4 +1,4 @@
-//! What the frames of a client cost it, on the sockets of a real gateway in paused time.
+//! Rate limits, pings and close frames on the sockets of a complete gateway, in paused time.
 
 use std::sync::Arc;
 
@@ -29,7 +29,7 @@ use crate::{Gateway, Usage, session_registry::IslandChange, settings as defaults
 
 const ARCHIPELAGO: &str = "/archipelago/ws";
 const RPC: &str = "/rpc";
-/// Frames that a client may have sent before the flood.
+/// Upper bound of the frames that a client sent before the flood.
 const SIGN_IN: usize = 6;
 
 fn settings() -> Settings {
@@ -82,7 +82,7 @@ async fn sign_in(client: &mut Client) -> Address {
     wallet.address()
 }
 
-/// A client of dcl-rpc.
+/// A client that speaks dcl-rpc.
 struct RpcClient {
     client: Client,
     caller: Caller,
@@ -191,7 +191,7 @@ async fn throttled_session_receives_packets_and_no_pings() {
     let change = IslandChange { island: "I1".parse().unwrap(), node: None, message: Bytes::new() };
     gateway.0.sessions.deliver_island_change(address, None, change);
     let (first, packet) = client.receive().await.unwrap();
-    assert_eq!(first, BINARY, "all that time frames arrived");
+    assert_eq!(first, BINARY, "frames arrived all the time, so no ping was due");
     let packet = ServerPacket::decode(&packet[..]).unwrap().message;
     assert!(matches!(packet, Some(server_packet::Message::IslandChanged(_))));
     assert!(began.elapsed() < Duration::from_millis(10), "{:?}", began.elapsed());
@@ -211,7 +211,11 @@ async fn archipelago_client_that_sends_gets_no_ping() {
         send_packet(&mut client, client_packet::Message::Heartbeat(heartbeat())).await;
     }
     client.send(PING, b"last").await;
-    assert_eq!(client.receive().await, Some((PONG, b"last".to_vec())), "the first frame in a minute");
+    assert_eq!(
+        client.receive().await,
+        Some((PONG, b"last".to_vec())),
+        "the client received no other frame in a minute"
+    );
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,7 +1,7 @@
-//! The RPC socket: one task a session, from its first frame to its last.
+//! The RPC socket: one task serves a session from its first frame to its last.
 //!
-//! It signs people in and keeps their sessions as the archipelago socket does, through the same
-//! door, handshake, sessions and live state; only what is said differs.
+//! It shares the handshake limiter, the handshake, the session registry and the session state with the
+//! archipelago socket; only the messages differ.
 
 mod procedures;
 mod rpc_session;
@@ -36,15 +36,15 @@ use procedures::ProcedureId;
 use rpc_session::{ClientRequest, RpcSession};
 use subscriptions::Subscriptions;
 
-/// Serves one socket.
+/// Serves one socket: handshake, session, close.
 pub(crate) async fn serve(shared: Arc<Shared>, mut socket: ClientSocket, permit: Permit) {
     let network = permit.network();
     let shared = &*shared;
     let settings = &shared.settings;
     let (max, buffer) = (settings.max_subscriptions, settings.subscription_buffer);
-    let desk = RpcSession::new(Subscriptions::new(shared.topics.clone(), max, buffer));
-    let topic_pace = Throttle::new(u32::MAX, settings.topic_bytes_per_second, Instant::now());
-    let mut client = RpcSocket { shared, socket: &mut socket, rpc: desk, topic_throttle: topic_pace };
+    let rpc = RpcSession::new(Subscriptions::new(shared.topics.clone(), max, buffer));
+    let topic_throttle = Throttle::new(u32::MAX, settings.topic_bytes_per_second, Instant::now());
+    let mut client = RpcSocket { shared, socket: &mut socket, rpc, topic_throttle };
     let deadline = Instant::now() + shared.settings.handshake_timeout;
     let signed_in = tokio::select! {
         signed_in = timeout_at(deadline, client.sign_in(&permit)) => {
@@ -54,31 +54,34 @@ pub(crate) async fn serve(shared: Arc<Shared>, mut socket: ClientSocket, permit:
         () = permit.evicted() => Err(server_close(Close::Full)),
     };
     match signed_in {
-        Ok((applicant, number)) => {
+        Ok((request, number)) => {
             drop(permit);
-            let ended = client.serve_session(applicant, network, number).await;
-            // It listens to nothing while it goes.
+            let ended = client.serve_session(request, network, number).await;
+            // Ends its subscriptions before the closing handshake.
             drop(client);
             socket.close(ended).await;
         }
         Err(ended) => {
-            // Another handshake need not wait until this client has read why it was refused.
+            // Dropped before the close, so that another handshake does not wait until this client has read
+            // it.
             drop(permit);
             socket.close_rejected(ended).await;
         }
     }
 }
 
+/// The socket of one client with its RPC state.
 struct RpcSocket<'a> {
     shared: &'a Shared,
     socket: &'a mut ClientSocket,
     rpc: RpcSession,
-    /// Of what it publishes under topics, which goes to many.
+    /// Rate limit of the bytes that the client publishes under topics, which are delivered to many
+    /// subscribers.
     topic_throttle: Throttle,
 }
 
 impl RpcSocket<'_> {
-    /// Has the client sign a challenge; gives the number of the call that waits for its welcome.
+    /// Runs the handshake. Returns the request, and the number of the call that awaits the welcome.
     async fn sign_in(&mut self, permit: &Permit) -> Result<(SignInRequest, u32), SocketEnd> {
         let mut handshake = Handshake::AwaitRequest;
         loop {
@@ -93,15 +96,15 @@ impl RpcSocket<'_> {
                 };
                 handshake = match step {
                     Step::Ignore => state,
-                    Step::Challenge(applicant) => self.challenge(number, applicant)?,
-                    Step::Verify { request: applicant, challenge, auth_chain_json } => {
+                    Step::Challenge(request) => self.challenge(number, request)?,
+                    Step::Verify { request, challenge, auth_chain_json } => {
                         permit.set_waiting(false);
                         let verifier = &self.shared.verifier;
                         let verified = verifier
-                            .verify(auth_chain_json, applicant.address, challenge, permit.network())
+                            .verify(auth_chain_json, request.address, challenge, permit.network())
                             .await;
                         return match verified {
-                            Ok(()) => Ok((applicant, number)),
+                            Ok(()) => Ok((request, number)),
                             Err(refusal) => {
                                 Err(self.reject(number, refusal.close(), refusal.to_string()).await)
                             }
@@ -112,7 +115,7 @@ impl RpcSocket<'_> {
         }
     }
 
-    /// What a call of the sign-in would be on the archipelago socket.
+    /// Translates a call of the sign-in to the packet of the archipelago socket.
     fn sign_in_packet(&mut self, number: u32, call: ProcedureId, payload: Bytes) -> Option<ClientPacket> {
         let message = match call {
             ProcedureId::GetChallenge => {
@@ -126,21 +129,21 @@ impl RpcSocket<'_> {
                 let SignedChallenge { auth_chain_json } = self.rpc.decode_argument(number, payload)?;
                 client_packet::Message::SignedChallenge(SignedChallengeMessage { auth_chain_json })
             }
-            // Not on offer yet.
+            // The module of this procedure is not offered yet.
             _ => return None,
         };
         Some(ClientPacket { message: Some(message) })
     }
 
-    fn challenge(&mut self, number: u32, applicant: SignInRequest) -> Result<Handshake, SocketEnd> {
+    fn challenge(&mut self, number: u32, request: SignInRequest) -> Result<Handshake, SocketEnd> {
         let challenge = self.shared.verifier.challenge().map_err(|_| server_close(Close::Restarting))?;
         let challenge_to_sign = challenge.as_str().to_owned();
-        let already_connected = self.shared.sessions.already_connected(applicant.address);
+        let already_connected = self.shared.sessions.already_connected(request.address);
         self.rpc.respond(number, &GetChallengeResponse { challenge_to_sign, already_connected });
-        Ok(Handshake::AwaitSignature { request: applicant, challenge })
+        Ok(Handshake::AwaitSignature { request, challenge })
     }
 
-    /// Answers a call of the sign-in with an error, and ends the socket for the same reason.
+    /// Responds to a call of the sign-in with an error. Returns the end of the socket, with the same reason.
     async fn reject(&mut self, number: u32, close: Close, reason: String) -> SocketEnd {
         self.rpc.reject(number, ErrorCode::Refused, &reason);
         match self.flush().await {
@@ -149,11 +152,11 @@ impl RpcSocket<'_> {
         }
     }
 
-    /// Begins the session, and serves it until it ends.
-    async fn serve_session(&mut self, applicant: SignInRequest, network: Network, number: u32) -> SocketEnd {
-        let (shared, address) = (self.shared, applicant.address);
-        let transports = applicant.transports.clone();
-        let (session, mut inbox) = match shared.begin_session(applicant, network).await {
+    /// Begins the session, sends the welcome, and serves the session until it ends.
+    async fn serve_session(&mut self, request: SignInRequest, network: Network, number: u32) -> SocketEnd {
+        let (shared, address) = (self.shared, request.address);
+        let transports = request.transports.clone();
+        let (session, mut receiver) = match shared.begin_session(request, network).await {
             Ok(begun) => begun,
             Err(close) => return self.reject(number, close, close.reason().to_owned()).await,
         };
@@ -161,10 +164,10 @@ impl RpcSocket<'_> {
         let span = tracing::debug_span!("session", peer = %address, session = %session, island);
         let ended = async {
             tracing::debug!("signed in");
-            self.rpc.welcome(number, address, inbox.resumption);
+            self.rpc.welcome(number, address, receiver.resumption);
             let state = SessionState::new(transports.as_deref(), &self.shared.settings, Instant::now())
-                .with_resumption(inbox.resumption);
-            self.run_session(address, session, state, &mut inbox).await
+                .with_resumption(receiver.resumption);
+            self.run_session(address, session, state, &mut receiver).await
         }
         .instrument(span)
         .await;
@@ -172,20 +175,22 @@ impl RpcSocket<'_> {
         ended
     }
 
+    /// Serves a session after its welcome. The order of the `select!` branches is their priority: messages to
+    /// the session, then frames from the client, then timers, then queued topic messages.
     async fn run_session(
         &mut self,
         address: Address,
         session: SessionId,
         mut state: SessionState,
-        inbox: &mut SessionReceiver,
+        receiver: &mut SessionReceiver,
     ) -> SocketEnd {
         let (shared, settings) = (self.shared, &self.shared.settings);
-        let backlogs = self.rpc.queues();
+        let queues = self.rpc.queues();
         let mut timers = SessionTimers::new(shared);
         loop {
-            // What came with the signature may have been asked already.
-            while let Some(asked) = self.rpc.poll_request(address) {
-                match asked {
+            // Messages that arrived together with the signature may contain requests already.
+            while let Some(request) = self.rpc.poll_request(address) {
+                match request {
                     ClientRequest::Heartbeat(heartbeat) => {
                         let next_step = state.receive_heartbeat(heartbeat, settings, Instant::now());
                         if let SessionAction::Publish(position) = next_step {
@@ -206,11 +211,11 @@ impl RpcSocket<'_> {
             }
             let next_step = tokio::select! {
                 biased;
-                told = inbox.next() => match told {
-                    Ok(told) => {
-                        match &told {
+                message = receiver.next() => match message {
+                    Ok(message) => {
+                        match &message {
                             SessionMessage::IslandChanged(change) => {
-                                // It is kept for the client from now on, until it asks for it.
+                                // Kept until the client requests it, so it counts as sent from now on.
                                 self.rpc.island_changed(&change.message);
                                 state.record_island(change);
                             }
@@ -230,18 +235,19 @@ impl RpcSocket<'_> {
                 },
                 received = self.socket.next() => {
                     timers.record_arrival();
-                    let taken = match received {
+                    let result = match received {
                         Ok(received) => self.receive_frame(received).await,
                         Err(ended) => Err(ended),
                     };
-                    if let Err(ended) = taken {
+                    if let Err(ended) = result {
                         return ended;
                     }
                     SessionAction::Ignore
                 }
                 next_step = timers.next(&mut state) => next_step,
-                // Last, so that what others say never keeps the client from being read.
-                () = backlogs.wait_for_message() => SessionAction::Ignore,
+                // Lowest priority, so that messages of others never keep the gateway from reading this
+                // client.
+                () = queues.wait_for_message() => SessionAction::Ignore,
             };
             match timers.resolve_check(next_step, self.socket.active_until()) {
                 SessionAction::Ignore | SessionAction::CheckLiveness => {}
@@ -258,18 +264,19 @@ impl RpcSocket<'_> {
         }
     }
 
-    /// Takes in a frame.
+    /// Processes a frame.
     async fn receive_frame(&mut self, received: Received) -> Result<(), SocketEnd> {
         let Some(bytes) = self.socket.handle_frame(received).await? else { return Ok(()) };
-        let taken = self.rpc.receive(&bytes).map_err(|_| server_close(Close::Undecodable))?;
-        // Due acknowledgements are free: there are only as many as elements were sent.
-        if taken == MessageKind::Acknowledged {
+        let kind = self.rpc.receive(&bytes).map_err(|_| server_close(Close::Undecodable))?;
+        // Due acknowledgements do not count against the rate limit: there is one for each element that was
+        // sent.
+        if kind == MessageKind::Acknowledged {
             self.socket.refund();
         }
         Ok(())
     }
 
-    /// Writes all that is to be written.
+    /// Writes all pending output.
     async fn flush(&mut self) -> Result<(), SocketEnd> {
         while let Some(bytes) = self.rpc.poll_output() {
             self.socket.send(&bytes).await?;

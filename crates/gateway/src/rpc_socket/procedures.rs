@@ -1,8 +1,8 @@
-//! The services that clients find, under the names of `protocol/decentraland/bff`.
+//! The RPC services that clients can call, with the names of `protocol/decentraland/bff`.
 
 use rpc::{Module, Procedure};
 
-/// A procedure of some service.
+/// A procedure of one of the services.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ProcedureId {
     GetChallenge,
@@ -25,7 +25,7 @@ const fn procedure(name: &'static str, which: ProcedureId) -> Procedure<Procedur
     Procedure { name, id: which }
 }
 
-/// The only service there is before somebody has signed in.
+/// The only service before the sign-in.
 pub(crate) static AUTHENTICATION_SERVICE: Module<ProcedureId> = Module {
     name: "BffAuthenticationService",
     procedures: &[
@@ -35,7 +35,7 @@ pub(crate) static AUTHENTICATION_SERVICE: Module<ProcedureId> = Module {
     ],
 };
 
-/// The services for those who have.
+/// The services after the sign-in.
 pub(crate) static SIGNED_IN_SERVICES: [Module<ProcedureId>; 3] = [
     Module {
         name: "CommsDirectorService",

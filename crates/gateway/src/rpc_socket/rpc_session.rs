@@ -1,4 +1,4 @@
-//! What one client has asked for over RPC, and what it is still owed. Sans-IO.
+//! The RPC state of one client: its connection, open calls and subscriptions. Sans-IO.
 
 use std::sync::Arc;
 
@@ -20,32 +20,32 @@ use super::{
 };
 use crate::{resumption::Resumption, session_registry::MemberChange, topics::PublisherKind};
 
-/// What a client may have open at a time: far above what any in the field has.
+/// Upper bounds of open ports and calls of one client, far above the use of deployed clients.
 const RPC_LIMITS: Limits = Limits { ports: 16, calls: 256 };
 
-/// The topic under which clients of 2022 say where they are. Nobody can listen to it.
+/// The topic under which clients of 2022 publish their heartbeats. It is not delivered to subscribers.
 const HEARTBEAT_TOPIC: &str = "heartbeat";
 
-/// One client's side of the counter.
+/// The RPC state of one client.
 #[derive(Debug)]
 pub(crate) struct RpcSession {
     connection: Connection<ProcedureId>,
-    /// Who wants to hear of the end of the session, by the numbers of their calls.
+    /// Numbers of the open `GetDisconnectionMessage` calls, which are answered when the session is kicked.
     disconnection_calls: Vec<u32>,
     subscriptions: Subscriptions,
 }
 
-/// What a signed-in client asks of others.
+/// A request of a signed-in client that is published on the bus.
 #[derive(Debug, PartialEq)]
 pub(crate) enum ClientRequest {
-    /// To be heard of where it is.
+    /// Publish this heartbeat.
     Heartbeat(Heartbeat),
-    /// To be heard by whoever listens to this topic.
+    /// Publish this payload under this topic.
     Publish(Topic, Bytes),
 }
 
 impl RpcSession {
-    /// The desk of a client that has just connected.
+    /// The state of a client that has just connected.
     pub(crate) fn new(subscriptions: Subscriptions) -> Self {
         Self {
             connection: Connection::new(RPC_LIMITS, [&AUTHENTICATION_SERVICE]),
@@ -54,12 +54,12 @@ impl RpcSession {
         }
     }
 
-    /// What waits for its subscriptions.
+    /// The message queues of its subscriptions.
     pub(crate) fn queues(&self) -> Arc<SubscriptionQueues> {
         self.subscriptions.queues()
     }
 
-    /// Takes in a message.
+    /// Processes a message.
     pub(crate) fn receive(&mut self, bytes: &Bytes) -> Result<MessageKind, Undecodable> {
         self.connection.receive(bytes)
     }
@@ -69,7 +69,7 @@ impl RpcSession {
         self.connection.poll_output()
     }
 
-    /// The next call of the sign-in: its number, which procedure, its argument.
+    /// The next call of the sign-in: its number, procedure and argument.
     pub(crate) fn poll_sign_in(&mut self) -> Option<(u32, ProcedureId, Bytes)> {
         loop {
             match self.connection.poll_event()? {
@@ -77,28 +77,28 @@ impl RpcSession {
                     self.disconnection_calls.push(number);
                 }
                 Event::Called { number, procedure, payload } => return Some((number, procedure, payload)),
-                Event::Ended { number } => self.disconnection_calls.retain(|&farewell| farewell != number),
+                Event::Ended { number } => self.disconnection_calls.retain(|&call| call != number),
             }
         }
     }
 
-    /// Answers a call.
-    pub(crate) fn respond(&mut self, number: u32, answer: &impl Message) {
-        self.connection.respond(number, answer.encode_to_vec().into());
+    /// Responds to a call.
+    pub(crate) fn respond(&mut self, number: u32, response: &impl Message) {
+        self.connection.respond(number, response.encode_to_vec().into());
     }
 
-    /// Answers a call with an error.
+    /// Responds to a call with an error.
     pub(crate) fn reject(&mut self, number: u32, code: ErrorCode, reason: &str) {
         self.connection.refuse(number, code, reason);
     }
 
-    /// The argument of a call; one that does not decode is answered with an error.
+    /// Decodes the argument of a call. If that fails, responds with an error and returns `None`.
     pub(crate) fn decode_argument<M: Message + Default>(&mut self, number: u32, payload: Bytes) -> Option<M> {
         let argument: Result<M, DecodeError> = M::decode(payload);
         argument.inspect_err(|_| self.reject(number, ErrorCode::BadPayload, "undecodable payload")).ok()
     }
 
-    /// Answers the call that signed `address` in, and puts all services on offer.
+    /// Responds to the call that signed `address` in, and offers all services from now on.
     pub(crate) fn welcome(&mut self, number: u32, address: Address, resumption: Option<Resumption>) {
         self.connection.offer(&SIGNED_IN_SERVICES);
         let available_modules = SIGNED_IN_SERVICES.iter().map(|module| module.name.to_owned()).collect();
@@ -108,18 +108,18 @@ impl RpcSession {
         self.respond(number, &welcome);
     }
 
-    /// What a client that signed in as `owner` asks next of others; what concerns only itself is
-    /// done.
+    /// The next request of the client `owner` that is to be published. Calls that concern only the client
+    /// itself are handled here.
     pub(crate) fn poll_request(&mut self, owner: Address) -> Option<ClientRequest> {
         loop {
             match self.connection.poll_event()? {
                 Event::Called { number, procedure, payload } => {
-                    if let Some(asked) = self.handle_call(owner, number, procedure, payload) {
-                        return Some(asked);
+                    if let Some(request) = self.handle_call(owner, number, procedure, payload) {
+                        return Some(request);
                     }
                 }
                 Event::Ended { number } => {
-                    self.disconnection_calls.retain(|&farewell| farewell != number);
+                    self.disconnection_calls.retain(|&call| call != number);
                     self.subscriptions.stream_ended(number);
                 }
             }
@@ -146,8 +146,8 @@ impl RpcSession {
             }
             ProcedureId::PublishToTopic => return self.publish(number, payload),
             ProcedureId::GetCommsCommands => {
-                let begun = self.subscriptions.subscribe_commands(number);
-                self.open_stream(number, begun);
+                let result = self.subscriptions.subscribe_commands(number);
+                self.open_stream(number, result);
             }
             ProcedureId::PeerSubscription => self.subscribe_stream(owner, Peers, number, payload)?,
             ProcedureId::SystemSubscription => self.subscribe_stream(owner, System, number, payload)?,
@@ -163,7 +163,7 @@ impl RpcSession {
 
     fn publish(&mut self, number: u32, payload: Bytes) -> Option<ClientRequest> {
         let PublishToTopicRequest { topic, payload } = self.decode_argument(number, payload)?;
-        let asked = if topic == HEARTBEAT_TOPIC {
+        let request = if topic == HEARTBEAT_TOPIC {
             ClientRequest::Heartbeat(self.decode_argument(number, payload)?)
         } else {
             match topic.parse() {
@@ -175,10 +175,10 @@ impl RpcSession {
             }
         };
         self.respond(number, &PublishToTopicResult { ok: true });
-        Some(asked)
+        Some(request)
     }
 
-    /// Answers with a stream of what is published under a topic.
+    /// Responds with a stream of the messages under a topic.
     fn subscribe_stream(
         &mut self,
         owner: Address,
@@ -187,12 +187,12 @@ impl RpcSession {
         payload: Bytes,
     ) -> Option<()> {
         let SubscriptionRequest { topic } = self.decode_argument(number, payload)?;
-        let begun = self.subscriptions.subscribe(owner, publisher, &topic, Some(number));
-        self.open_stream(number, begun.map(drop));
+        let result = self.subscriptions.subscribe(owner, publisher, &topic, Some(number));
+        self.open_stream(number, result.map(drop));
         Some(())
     }
 
-    /// Answers with the id of a subscription.
+    /// Responds with the id of a new subscription.
     fn subscribe(
         &mut self,
         owner: Address,
@@ -208,7 +208,7 @@ impl RpcSession {
         Some(())
     }
 
-    /// Answers with a stream of what a subscription hears.
+    /// Responds with a stream of the messages of an existing subscription.
     fn open_subscription_stream(
         &mut self,
         publisher: PublisherKind,
@@ -216,8 +216,8 @@ impl RpcSession {
         payload: Bytes,
     ) -> Option<()> {
         let Subscription { subscription_id } = self.decode_argument(number, payload)?;
-        let begun = self.subscriptions.attach_stream(publisher, subscription_id, number);
-        self.open_stream(number, begun);
+        let result = self.subscriptions.attach_stream(publisher, subscription_id, number);
+        self.open_stream(number, result);
         Some(())
     }
 
@@ -231,8 +231,8 @@ impl RpcSession {
         Some(())
     }
 
-    fn open_stream(&mut self, number: u32, begun: Result<(), SubscriptionError>) {
-        match begun {
+    fn open_stream(&mut self, number: u32, result: Result<(), SubscriptionError>) {
+        match result {
             Ok(()) => self.connection.open_stream(number),
             Err(error) => self.reject_subscription(number, error),
         }
@@ -242,27 +242,27 @@ impl RpcSession {
         self.reject(number, error.code(), &error.to_string());
     }
 
-    /// The client is on another island, or another connection: an encoded `IslandChangedMessage`.
+    /// Passes on a new assignment: an encoded `IslandChangedMessage`.
     pub(crate) fn island_changed(&mut self, change: &Bytes) {
         self.subscriptions.island_changed(change);
     }
 
-    /// Somebody joined the client's island, or left it.
+    /// Passes on that a peer joined or left the client's island.
     pub(crate) fn member_changed(&mut self, change: &MemberChange) {
         self.subscriptions.member_changed(change);
     }
 
-    /// Sends what waits on the streams of which more is wanted.
+    /// Sends one queued element on each stream for which the client requested the next one.
     pub(crate) fn serve_streams(&mut self) {
-        let wanted: Vec<u32> = self.connection.requested_streams().collect();
-        for number in wanted {
+        let requested: Vec<u32> = self.connection.requested_streams().collect();
+        for number in requested {
             if let Some(element) = self.subscriptions.pop(number) {
                 self.connection.send_element(number, element);
             }
         }
     }
 
-    /// A newer session took over: whoever wants to hear of it does.
+    /// Responds to the open `GetDisconnectionMessage` calls that a newer session replaced this one.
     pub(crate) fn notify_kicked(&mut self) {
         let message = DisconnectionMessage { reason: DisconnectionReason::DrKicked.into() };
         for number in std::mem::take(&mut self.disconnection_calls) {

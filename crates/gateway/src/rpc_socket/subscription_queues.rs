@@ -1,3 +1,5 @@
+//! The bounded message queues of the subscriptions of one session.
+
 use std::{
     collections::HashMap,
     sync::{Mutex, MutexGuard, PoisonError},
@@ -7,15 +9,15 @@ use bytes::Bytes;
 use rpc::{Backlog, Element};
 use tokio::sync::Notify;
 
-/// What waits for the subscriptions of one session, by their ids.
+/// The message queues of the subscriptions of one session, by subscription id.
 ///
-/// Whoever publishes puts it in and goes on; the session's task takes it out as its client wants it.
+/// A publisher adds messages without waiting; the session's task removes them as its client requests them.
 #[derive(Debug)]
 pub(crate) struct SubscriptionQueues {
-    /// Messages that may wait for one subscription.
+    /// Bound of the queue of one subscription, in messages.
     max_messages: usize,
     state: Mutex<QueueState>,
-    /// Something came.
+    /// Notified when a message is added.
     message_added: Notify,
 }
 
@@ -25,22 +27,22 @@ struct QueueState {
     bytes: usize,
 }
 
-/// Bytes that may wait for one session. At the bound the newest message is dropped, as at that of
-/// one subscription.
+/// Bound of all queues of one session together, in bytes. At either bound the newest message is dropped and
+/// counted.
 const MAX_SESSION_BYTES: usize = 1024 * 1024;
 
 impl SubscriptionQueues {
-    /// No subscriptions yet, of at most `bound` waiting messages each.
-    pub(crate) fn new(bound: usize) -> Self {
-        Self { max_messages: bound, state: Mutex::default(), message_added: Notify::new() }
+    /// Without queues; each later one holds at most `max_messages`.
+    pub(crate) fn new(max_messages: usize) -> Self {
+        Self { max_messages, state: Mutex::default(), message_added: Notify::new() }
     }
 
-    /// Begins to keep what comes for a subscription.
+    /// Creates the queue of a subscription.
     pub(crate) fn open(&self, id: u32) {
         self.lock().by_id.insert(id, Backlog::new(self.max_messages));
     }
 
-    /// Forgets a subscription, and what waits for it.
+    /// Removes the queue of a subscription with its messages.
     pub(crate) fn close(&self, id: u32) {
         let mut state = self.lock();
         if let Some(backlog) = state.by_id.remove(&id) {
@@ -48,7 +50,7 @@ impl SubscriptionQueues {
         }
     }
 
-    /// Keeps a message, or drops and counts it.
+    /// Adds a message, or drops and counts it if a bound is reached.
     pub(crate) fn push(&self, id: u32, message: &Bytes) {
         let mut state = self.lock();
         let fits = state.bytes + message.len() <= MAX_SESSION_BYTES;
@@ -68,14 +70,14 @@ impl SubscriptionQueues {
         }
     }
 
-    /// Counts messages that did not get here.
+    /// Counts messages that were lost before they reached the queue.
     pub(crate) fn record_missed(&self, id: u32, count: u64) {
         if let Some(backlog) = self.lock().by_id.get_mut(&id) {
             backlog.miss(count);
         }
     }
 
-    /// Keeps a message in place of all that wait: only the newest counts.
+    /// Replaces all messages of a queue by one, because only the newest matters. Not subject to the bounds.
     pub(crate) fn replace(&self, id: u32, message: &Bytes) {
         let mut state = self.lock();
         let Some(backlog) = state.by_id.get_mut(&id) else { return };
@@ -85,7 +87,7 @@ impl SubscriptionQueues {
         self.message_added.notify_one();
     }
 
-    /// The oldest message that waits.
+    /// Removes and returns the oldest message.
     pub(crate) fn pop(&self, id: u32) -> Option<Element> {
         let mut state = self.lock();
         let element = state.by_id.get_mut(&id)?.pop()?;
@@ -93,7 +95,7 @@ impl SubscriptionQueues {
         Some(element)
     }
 
-    /// Waits until something came. Cancel-safe.
+    /// Waits until a message is added. Cancel-safe.
     pub(crate) async fn wait_for_message(&self) {
         self.message_added.notified().await;
     }
@@ -109,19 +111,19 @@ mod tests {
 
     #[test]
     fn session_queues_share_one_byte_limit() {
-        let backlogs = SubscriptionQueues::new(50);
+        let queues = SubscriptionQueues::new(50);
         let large = Bytes::from(vec![0; MAX_SESSION_BYTES / 2]);
-        (1..=3).for_each(|id| backlogs.open(id));
-        (1..=3).for_each(|id| backlogs.push(id, &large));
-        assert!(backlogs.pop(3).is_none());
-        backlogs.close(1);
-        backlogs.push(3, &large);
-        assert_eq!(backlogs.pop(3).unwrap().missed, 1);
-        assert!(backlogs.pop(2).is_some());
-        assert_eq!(backlogs.lock().bytes, 0);
-        (0..60).for_each(|_| backlogs.push(2, &Bytes::from_static(b"x")));
-        assert_eq!(backlogs.lock().bytes, 50);
-        backlogs.replace(2, &large);
-        assert_eq!(backlogs.lock().bytes, large.len());
+        (1..=3).for_each(|id| queues.open(id));
+        (1..=3).for_each(|id| queues.push(id, &large));
+        assert!(queues.pop(3).is_none());
+        queues.close(1);
+        queues.push(3, &large);
+        assert_eq!(queues.pop(3).unwrap().missed, 1);
+        assert!(queues.pop(2).is_some());
+        assert_eq!(queues.lock().bytes, 0);
+        (0..60).for_each(|_| queues.push(2, &Bytes::from_static(b"x")));
+        assert_eq!(queues.lock().bytes, 50);
+        queues.replace(2, &large);
+        assert_eq!(queues.lock().bytes, large.len());
     }
 }

@@ -1,4 +1,4 @@
-//! What one session listens to, and the streams that tell it.
+//! The subscriptions of one session, and the streams that carry their messages.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -23,33 +23,33 @@ pub(crate) struct Subscriptions {
     queues: Arc<SubscriptionQueues>,
     max: usize,
     by_id: HashMap<u32, Subscription>,
-    /// Which subscription a stream tells of, by the number of its call.
+    /// The subscription id of each stream, by the number of its call.
     streams: HashMap<u32, u32>,
     last_id: u32,
-    /// A change of island that nobody has been told, as nobody has asked yet.
+    /// The newest island change, if the client had no subscription that could receive it.
     pending_island_change: Option<Bytes>,
 }
 
 #[derive(Debug)]
 struct Subscription {
     source: Source,
-    /// Whether it stays when its stream ends: until it is cancelled.
+    /// Whether the subscription outlives its stream, until it is cancelled.
     persistent: bool,
     stream: Option<u32>,
 }
 
-/// What a subscription hears.
+/// The messages that a subscription receives.
 #[derive(Debug)]
 enum Source {
-    /// Changes of island, as commands. Only the newest counts.
+    /// Island changes, as commands. Only the newest is kept.
     Commands,
-    /// Changes of island, as the system topic of this name. Only the newest counts.
+    /// Island changes, as messages of the system topic of this name. Only the newest is kept.
     Island(String),
-    /// Topics. It listens until it is dropped.
+    /// Topic messages. Dropping the value unsubscribes.
     Topics(TopicSubscription),
 }
 
-/// Why a subscription is refused.
+/// The reason for which a subscription is rejected. The client is sent the text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum SubscriptionError {
     #[error(transparent)]
@@ -75,19 +75,19 @@ impl SubscriptionError {
 }
 
 impl Subscriptions {
-    /// None yet, and never more than `max`, with at most `buffer` waiting messages each.
+    /// No subscriptions; at most `max` later, each with a queue of at most `buffer` messages.
     pub(crate) fn new(topics: Arc<Topics>, max: usize, buffer: usize) -> Self {
-        let backlogs = Arc::new(SubscriptionQueues::new(buffer));
+        let queues = Arc::new(SubscriptionQueues::new(buffer));
         let (by_id, streams) = Default::default();
-        Self { topics, queues: backlogs, max, by_id, streams, last_id: 0, pending_island_change: None }
+        Self { topics, queues, max, by_id, streams, last_id: 0, pending_island_change: None }
     }
 
-    /// What waits for them.
+    /// Their message queues.
     pub(crate) fn queues(&self) -> Arc<SubscriptionQueues> {
         self.queues.clone()
     }
 
-    /// Has a stream tell the commands to this session.
+    /// Subscribes a stream to the commands for this session.
     pub(crate) fn subscribe_commands(&mut self, stream: u32) -> Result<(), SubscriptionError> {
         let id = self.next_id()?;
         self.queues.open(id);
@@ -95,8 +95,8 @@ impl Subscriptions {
         Ok(())
     }
 
-    /// Subscribes `owner` to a topic: until its stream ends, or without a stream until it is
-    /// cancelled.
+    /// Subscribes `owner` to a topic until its stream ends or, without a stream, until it is cancelled.
+    /// Returns the subscription id.
     pub(crate) fn subscribe(
         &mut self,
         owner: Address,
@@ -112,7 +112,8 @@ impl Subscriptions {
             return Err(SubscriptionError::ForeignMailbox);
         }
         let id = self.next_id()?;
-        // It carries a token, so it never goes through what everybody listens to.
+        // Island changes carry an access token, so they never pass through the topics, which all sessions
+        // share.
         let own_island = format!("{owner}.island_changed");
         let source = if publisher == PublisherKind::System && pattern.as_str() == own_island {
             self.queues.open(id);
@@ -124,7 +125,7 @@ impl Subscriptions {
         Ok(id)
     }
 
-    /// Has a stream tell what a subscription hears.
+    /// Attaches a stream to a subscription without one.
     pub(crate) fn attach_stream(
         &mut self,
         publisher: PublisherKind,
@@ -140,7 +141,7 @@ impl Subscriptions {
         Ok(())
     }
 
-    /// Cancels a subscription: whether there was one, and the stream that ends with it.
+    /// Cancels a subscription. Returns whether it existed, and its stream, which the caller must end.
     pub(crate) fn cancel(&mut self, publisher: PublisherKind, id: u32) -> (bool, Option<u32>) {
         if self.find_persistent(publisher, id).is_none() {
             return (false, None);
@@ -153,7 +154,7 @@ impl Subscriptions {
         (true, stream)
     }
 
-    /// The client wants no more of a stream.
+    /// Handles the end of a stream by the client.
     pub(crate) fn stream_ended(&mut self, stream: u32) {
         let Some(id) = self.streams.remove(&stream) else { return };
         match self.by_id.get_mut(&id) {
@@ -165,32 +166,32 @@ impl Subscriptions {
         }
     }
 
-    /// The session is on another island, or another connection: an encoded `IslandChangedMessage`.
+    /// Queues a new assignment, an encoded `IslandChangedMessage`, for all subscriptions to island changes.
     pub(crate) fn island_changed(&mut self, change: &Bytes) {
-        let mut told = false;
+        let mut delivered = false;
         for (&id, subscription) in &self.by_id {
             if matches!(subscription.source, Source::Commands | Source::Island(_)) {
                 self.queues.replace(id, change);
-                told = true;
+                delivered = true;
             }
         }
-        self.pending_island_change = (!told).then(|| change.clone());
+        self.pending_island_change = (!delivered).then(|| change.clone());
     }
 
-    /// Somebody joined the session's island, or left it. It comes to whoever listens to this system
-    /// topic, and to members alone.
+    /// Queues a member change for the subscriptions that match its system topic. Only members of the island
+    /// receive such changes.
     pub(crate) fn member_changed(&mut self, change: &MemberChange) {
         let topic = change.topic.topic();
         for (&id, subscription) in &self.by_id {
-            if let Source::Topics(listening) = &subscription.source
-                && listening.matches(PublisherKind::System, topic)
+            if let Source::Topics(topic_subscription) = &subscription.source
+                && topic_subscription.matches(PublisherKind::System, topic)
             {
                 self.queues.push(id, &system_element(topic, &change.message));
             }
         }
     }
 
-    /// The next element of a stream, encoded, if it has one.
+    /// Removes and returns the next element of a stream, encoded.
     pub(crate) fn pop(&mut self, stream: u32) -> Option<Bytes> {
         let id = self.streams.get(&stream)?;
         let element = self.queues.pop(*id)?;
@@ -226,30 +227,31 @@ impl Subscriptions {
         self.streams.extend(stream.map(|stream| (stream, id)));
     }
 
-    /// The subscription of this id, if it can be asked for again and is to this publisher.
+    /// The persistent subscription with this id, if it receives from this kind of publisher.
     fn find_persistent(&mut self, publisher: PublisherKind, id: u32) -> Option<&mut Subscription> {
         self.by_id.get_mut(&id).filter(|subscription| {
             subscription.persistent
                 && match &subscription.source {
                     Source::Commands => false,
                     Source::Island(_) => publisher == PublisherKind::System,
-                    Source::Topics(listening) => listening.publisher() == publisher,
+                    Source::Topics(topic_subscription) => topic_subscription.publisher() == publisher,
                 }
         })
     }
 }
 
-/// A change of island as the command that it means to a client.
+/// Encodes an island change as the command `SetCommsAdapter`.
 fn encode_world_command(change: &Bytes) -> Bytes {
-    // The director encoded it. If it were anything else, an empty command would change nothing.
+    // A director encoded the message. If it does not decode, the result is an empty adapter, which changes
+    // nothing.
     let change = IslandChangedMessage::decode(&change[..]).unwrap_or_default();
     let adapter = SetCommsAdapter { connection_string: change.conn_str };
     let command = Some(world_command::Command::SetCommsAdapter(adapter));
     WorldCommand { command }.encode_to_vec().into()
 }
 
-/// The element, with how many were missed before it. Encoded messages put one after the other
-/// decode as one, and both kinds of elements have this field.
+/// Appends to an encoded element the number of messages that were missed before it. Concatenated encodings
+/// decode as one message (protobuf), and both kinds of elements have this field.
 fn append_missed(element: Bytes, missed: u64) -> Bytes {
     if missed == 0 {
         return element;

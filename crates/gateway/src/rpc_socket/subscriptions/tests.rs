@@ -1,3 +1,5 @@
+//! Tests of subscriptions and their streams.
+
 use super::*;
 
 const ME: Address = Address::new([1; 20]);
@@ -10,63 +12,63 @@ fn subscriptions() -> Subscriptions {
 #[test]
 fn foreign_mailbox_and_system_peer_topic_are_rejected() {
     use PublisherKind::{Peers, System};
-    let mut mine = subscriptions();
+    let mut own = subscriptions();
     let theirs = Err(SubscriptionError::ForeignMailbox);
     for publisher in [Peers, System] {
-        assert_eq!(mine.subscribe(ME, publisher, &format!("{OTHER}.offer"), Some(1)), theirs);
-        assert_eq!(mine.subscribe(ME, publisher, &format!("{OTHER}.island_changed"), Some(1)), theirs);
+        assert_eq!(own.subscribe(ME, publisher, &format!("{OTHER}.offer"), Some(1)), theirs);
+        assert_eq!(own.subscribe(ME, publisher, &format!("{OTHER}.island_changed"), Some(1)), theirs);
     }
     for topic in ["peer", "peer.*.chat", &format!("peer.{OTHER}.chat")] {
-        let refused = mine.subscribe(ME, System, topic, Some(1));
+        let refused = own.subscribe(ME, System, topic, Some(1));
         assert_eq!(refused, Err(TopicError::NotASystemTopic.into()), "{topic}");
     }
-    assert!(mine.subscribe(ME, Peers, "a.>", Some(1)).is_err());
-    assert_eq!(mine.subscribe(ME, Peers, &format!("{ME}.*"), Some(1)), Ok(1));
-    assert_eq!(mine.subscribe(ME, System, "*.*", None), Ok(2));
-    assert_eq!(mine.subscribe(ME, Peers, "one.more", Some(3)), Err(SubscriptionError::TooMany));
+    assert!(own.subscribe(ME, Peers, "a.>", Some(1)).is_err());
+    assert_eq!(own.subscribe(ME, Peers, &format!("{ME}.*"), Some(1)), Ok(1));
+    assert_eq!(own.subscribe(ME, System, "*.*", None), Ok(2));
+    assert_eq!(own.subscribe(ME, Peers, "one.more", Some(3)), Err(SubscriptionError::TooMany));
 }
 
 #[test]
 fn subscription_without_stream_lasts_until_cancelled() {
     use PublisherKind::{Peers, System};
-    let mut mine = subscriptions();
-    let id = mine.subscribe(ME, Peers, "plaza", None).unwrap();
-    let topics = mine.topics.clone();
-    let say = |text: &'static str| topics.deliver_peer(OTHER, &"plaza".parse().unwrap(), &text.into());
-    say("before it is read");
-    assert_eq!(mine.attach_stream(System, id, 7), Err(SubscriptionError::Unknown));
-    assert_eq!(mine.attach_stream(Peers, id, 7), Ok(()));
-    assert_eq!(mine.attach_stream(Peers, id, 8), Err(SubscriptionError::StreamOpen));
-    assert!(mine.pop(7).is_some() && mine.pop(7).is_none());
-    mine.stream_ended(7);
-    say("between two streams");
-    assert_eq!(mine.attach_stream(Peers, id, 9), Ok(()));
-    assert!(mine.pop(9).is_some());
-    assert_eq!(mine.cancel(System, id), (false, None));
-    assert_eq!(mine.cancel(Peers, id), (true, Some(9)));
-    assert_eq!(mine.cancel(Peers, id), (false, None));
-    assert!(mine.pop(9).is_none() && mine.by_id.is_empty() && mine.streams.is_empty());
+    let mut own = subscriptions();
+    let id = own.subscribe(ME, Peers, "plaza", None).unwrap();
+    let topics = own.topics.clone();
+    let publish = |text: &'static str| topics.deliver_peer(OTHER, &"plaza".parse().unwrap(), &text.into());
+    publish("before the stream is attached");
+    assert_eq!(own.attach_stream(System, id, 7), Err(SubscriptionError::Unknown));
+    assert_eq!(own.attach_stream(Peers, id, 7), Ok(()));
+    assert_eq!(own.attach_stream(Peers, id, 8), Err(SubscriptionError::StreamOpen));
+    assert!(own.pop(7).is_some() && own.pop(7).is_none());
+    own.stream_ended(7);
+    publish("between two streams");
+    assert_eq!(own.attach_stream(Peers, id, 9), Ok(()));
+    assert!(own.pop(9).is_some());
+    assert_eq!(own.cancel(System, id), (false, None));
+    assert_eq!(own.cancel(Peers, id), (true, Some(9)));
+    assert_eq!(own.cancel(Peers, id), (false, None));
+    assert!(own.pop(9).is_none() && own.by_id.is_empty() && own.streams.is_empty());
 }
 
 #[test]
 fn newest_island_change_is_kept_until_requested() {
-    let mut mine = subscriptions();
+    let mut own = subscriptions();
     let change = |conn_str: &str| -> Bytes {
         IslandChangedMessage { conn_str: conn_str.to_owned(), ..Default::default() }.encode_to_vec().into()
     };
-    mine.island_changed(&change("offline:1"));
-    mine.subscribe_commands(1).unwrap();
-    assert_eq!(mine.pop(1), Some(encode_world_command(&change("offline:1"))));
-    mine.island_changed(&change("offline:2"));
-    mine.island_changed(&change("offline:3"));
+    own.island_changed(&change("offline:1"));
+    own.subscribe_commands(1).unwrap();
+    assert_eq!(own.pop(1), Some(encode_world_command(&change("offline:1"))));
+    own.island_changed(&change("offline:2"));
+    own.island_changed(&change("offline:3"));
     let topic = format!("{ME}.island_changed");
-    mine.subscribe(ME, PublisherKind::System, &topic, Some(2)).unwrap();
-    assert_eq!(mine.pop(2), None, "it was told already");
-    assert_eq!(mine.pop(1), Some(encode_world_command(&change("offline:3"))));
-    assert_eq!(mine.pop(1), None);
-    mine.island_changed(&change("offline:4"));
-    let heard = SystemTopicSubscriptionResultElem::decode(mine.pop(2).unwrap()).unwrap();
-    assert_eq!((heard.topic, heard.payload), (topic, change("offline:4")));
+    own.subscribe(ME, PublisherKind::System, &topic, Some(2)).unwrap();
+    assert_eq!(own.pop(2), None, "another stream received it");
+    assert_eq!(own.pop(1), Some(encode_world_command(&change("offline:3"))));
+    assert_eq!(own.pop(1), None);
+    own.island_changed(&change("offline:4"));
+    let received = SystemTopicSubscriptionResultElem::decode(own.pop(2).unwrap()).unwrap();
+    assert_eq!((received.topic, received.payload), (topic, change("offline:4")));
 }
 
 #[test]
