@@ -21,8 +21,12 @@ test:
 	scripts/needs
 	cargo test --workspace
 
-## The checks that a change must pass, besides the tests.
+## The checks that a change must pass, besides the tests: format, lints, rustdoc, wording, purity of crates, dependencies.
 check:
+	scripts/needs cargo-deny
+	scripts/prose
+	scripts/pure
+	target/tools/bin/cargo-deny check bans licenses sources
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
