@@ -1,10 +1,10 @@
-//! Islands whose members are said by somebody else.
+//! External clustering: the caller names the cluster of each peer, and positions do not decide.
 //!
-//! Who is in which cluster takes the place of where people stand: each cluster is a spot of its own on
-//! the ground, out of reach of all others, and all its members stand on it. So everything that holds of
-//! people who stand on one spot holds of clusters: they are together as far as they fit, come back to
-//! where they were, and are left alone when nothing changes. Where people really stand is kept here; it
-//! says which rules are about them.
+//! In the spatial index each cluster is a point of its own, its *anchor*, beyond the join distance of
+//! all other anchors, and all members of the cluster are at that point. So the engine treats a cluster
+//! like peers at one position: they share an island as far as they fit, rejoin it after a reconnect,
+//! and are not moved when nothing changes. The reported positions are kept here; they decide which
+//! rules apply.
 
 use std::{
     collections::{HashMap, hash_map::Entry},
@@ -15,19 +15,20 @@ use rustc_hash::FxBuildHasher;
 
 use crate::{slab::NONE, spatial::Point};
 
-/// How far people of a cluster reach, in metres: they stand on one spot.
+/// The join and the leave distance between anchors, in metres. All members of a cluster are at distance
+/// 0.
 pub(crate) const CLUSTER_DISTANCE_M: f32 = 1.0;
-/// Metres from the spot of one cluster to that of the next.
+/// The distance between neighbouring anchors, in metres.
 const ANCHOR_SPACING_M: f32 = 4.0;
-/// Spots in a row. The last one's coordinate is a number that is still exact.
+/// Anchors in a row. The coordinate of the last is still exact as an `f32`.
 const ANCHORS_PER_ROW: u64 = 1 << 20;
 
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Clusters {
     by_name: HashMap<Arc<str>, Cluster, FxBuildHasher>,
-    /// By peer.
+    /// The cluster and the reported position, by peer.
     peers: Vec<PeerCluster>,
-    /// How many clusters there ever were.
+    /// The number of clusters created so far; the next anchor follows from it.
     created: u64,
 }
 
@@ -46,39 +47,39 @@ struct PeerCluster {
 impl Clusters {
     fn peer_mut(&mut self, peer: u32) -> &mut PeerCluster {
         debug_assert_ne!(peer, NONE);
-        let place = peer as usize;
-        if self.peers.len() <= place {
-            self.peers.resize_with(place + 1, PeerCluster::default);
+        let index = peer as usize;
+        if self.peers.len() <= index {
+            self.peers.resize_with(index + 1, PeerCluster::default);
         }
-        &mut self.peers[place]
+        &mut self.peers[index]
     }
 
-    /// Notes where a peer stands. Returns where it stood before.
+    /// Records the reported position of a peer. Returns the position before.
     pub(crate) fn set_position(&mut self, peer: u32, at: Point) -> Point {
         std::mem::replace(&mut self.peer_mut(peer).position, at)
     }
 
-    /// Where a peer stands.
+    /// The reported position of a peer.
     pub(crate) fn position(&self, peer: u32) -> Point {
-        self.peers.get(peer as usize).map_or(Point::default(), |person| person.position)
+        self.peers.get(peer as usize).map_or(Point::default(), |entry| entry.position)
     }
 
-    /// Whether a peer is in a cluster.
+    /// Whether a peer has a cluster.
     pub(crate) fn has_cluster(&self, peer: u32) -> bool {
         self.name(peer).is_some()
     }
 
-    /// The cluster that a peer is in.
+    /// The name of the cluster of a peer.
     pub(crate) fn name(&self, peer: u32) -> Option<&Arc<str>> {
         self.peers.get(peer as usize)?.cluster.as_ref()
     }
 
-    /// The spot of the cluster that a peer is in.
+    /// The anchor of the cluster of a peer.
     pub(crate) fn anchor(&self, peer: u32) -> Option<Point> {
         self.name(peer).and_then(|name| self.by_name.get(name)).map(|cluster| cluster.anchor)
     }
 
-    /// Puts a peer into a cluster, or into none. Returns whether it was in another.
+    /// Sets or clears the cluster of a peer. Returns whether it changed.
     pub(crate) fn set(&mut self, peer: u32, name: Option<&str>) -> bool {
         if self.name(peer).map(|name| &**name) == name {
             return false;
@@ -102,13 +103,14 @@ impl Clusters {
         true
     }
 
-    /// Bytes held, about.
+    /// Approximate bytes held.
     pub(crate) fn bytes(&self) -> usize {
         self.peers.capacity() * size_of::<PeerCluster>()
             + self.by_name.capacity() * size_of::<(Arc<str>, Cluster)>()
     }
 }
 
+/// The anchor of the cluster with this number, in a grid of rows.
 fn nth_anchor(number: u64) -> Point {
     Point {
         x: (number % ANCHORS_PER_ROW) as f32 * ANCHOR_SPACING_M,
@@ -125,16 +127,16 @@ mod tests {
         let mut clusters = Clusters::default();
         assert!(clusters.set(3, Some("a")) && clusters.set(4, Some("a")) && clusters.set(5, Some("b")));
         assert!(!clusters.set(3, Some("a")) && !clusters.set(9, None));
-        let spot = clusters.anchor(3);
-        assert_eq!(clusters.anchor(4), spot);
+        let anchor = clusters.anchor(3);
+        assert_eq!(clusters.anchor(4), anchor);
         assert!(
-            spot.unwrap().distance_squared(clusters.anchor(5).unwrap())
+            anchor.unwrap().distance_squared(clusters.anchor(5).unwrap())
                 > CLUSTER_DISTANCE_M * CLUSTER_DISTANCE_M
         );
         assert!(clusters.set(3, None) && !clusters.has_cluster(3));
-        assert_eq!(clusters.anchor(4), spot);
+        assert_eq!(clusters.anchor(4), anchor);
         assert!(clusters.set(4, Some("b")) && clusters.set(3, Some("a")));
-        assert_ne!(clusters.anchor(3), spot);
+        assert_ne!(clusters.anchor(3), anchor);
         assert_eq!(clusters.by_name.len(), 2);
     }
 

@@ -1,3 +1,6 @@
+//! The [`Engine`]: its state, and how each [`Input`] updates that state. Decisions are made in a
+//! [flush](crate::flush) only.
+
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use protocol::{Address, Position, SessionId};
@@ -19,8 +22,9 @@ use crate::{
     zones::{OPEN_ZONE, Zones},
 };
 
-/// Places farther out than this, in metres, are refused: a number of this size still tells half
-/// metres apart, and sums of such numbers fit.
+/// The largest absolute coordinate that a heartbeat may carry, in metres; a position beyond it is
+/// refused. An `f32` of this size still resolves half a metre, and sums of such coordinates do not
+/// overflow.
 pub(crate) const MAX_COORDINATE_M: f32 = 4_000_000.0;
 
 /// The island engine. See the crate's documentation for its contract.
@@ -30,93 +34,102 @@ pub struct Engine {
     pub(crate) ids: IslandIds,
     pub(crate) peers: Peers,
     pub(crate) spatial: SpatialIndex,
-    /// Who is together, if somebody else says so.
+    /// The cluster of each peer; `None` unless [`Clustering::External`] is set.
     pub(crate) clusters: Option<Clusters>,
     pub(crate) islands: Islands,
     pub(crate) registry: Registry,
     pub(crate) zones: Zones,
     pub(crate) zone_transitions: ZoneTransitions,
-    /// The zones are new ones: islands may hold members who do not belong together.
+    /// The zones were rebuilt since the last flush: islands may hold members of different enclosures.
     pub(crate) zones_rebuilt: bool,
-    /// The islands were just taken over from another engine.
+    /// The engine was resumed from a snapshot and has not flushed since.
     pub(crate) just_resumed: bool,
-    /// What clients said that they can join, of those that did.
+    /// The transports that a client announced, by peer. A peer without an entry has the
+    /// [`assumed_transports`](Settings::assumed_transports).
     pub(crate) client_transports: FxHashMap<u32, Vec<String>>,
-    /// When sessions that had been replaced were last heard.
+    /// When a replaced session last sent a heartbeat, by peer. Only [`Engine::explain`] reads it.
     pub(crate) stale_heartbeats: FxHashMap<u32, Duration>,
     pub(crate) reconnect_grace: ReconnectGrace,
     pub(crate) empty_islands: VecDeque<EmptyIsland>,
-    /// Islands to be looked at again though nothing of theirs changes: without a node, on one that
-    /// is not the one they should be on, or about to change.
+    /// Islands that are evaluated again although none of their members changes: without a node, on a
+    /// node that is not the preferred one, or with a change pending.
     pub(crate) watched: Vec<u32>,
-    /// Islands that changed lately, or are about to.
+    /// Islands that moved recently or have a change pending.
     pub(crate) placement: FxHashMap<u32, PlacementState>,
-    /// Something changed that may concern every island.
+    /// Rules, nodes or crowding changed: the next flush evaluates the placement of every island.
     pub(crate) reevaluate_all: bool,
-    /// This flush has found it more or less crowded somewhere, for long enough to count.
+    /// In this flush a crowding condition of a rule changed, after the settling time.
     pub(crate) crowding_changed: bool,
-    /// Who would like to be in which island.
+    /// The island that a peer prefers, by peer.
     pub(crate) preferred_island: FxHashMap<u32, Serial>,
-    /// Nobody can fall silent before this.
+    /// No peer can time out before this time.
     pub(crate) next_silence_check: Duration,
     pub(crate) pending: Pending,
     pub(crate) scratch: flush::Scratch,
     pub(crate) counters: Counters,
-    /// Whether the pieces of crowds are cut by place. Simulations compare with what is without it.
+    /// Whether members of crowds are exchanged so that neighbours share an island. Simulations switch
+    /// it off to compare.
     pub(crate) rebalances: bool,
 }
 
-/// What waits for the next flush.
+/// Changes that the next flush processes.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Pending {
-    /// Peers in the world that are in no island yet, in the order of their coming.
+    /// Peers in the world that are in no island yet, in the order in which they arrived.
     pub(crate) joining: Vec<u32>,
-    /// Peers that left and are in an island still.
+    /// Peers that left the world and have not been removed from their island.
     pub(crate) leaving: Vec<u32>,
-    /// Peers that are in an island and were taken out of their cluster.
+    /// Members of an island that were removed from their cluster.
     pub(crate) unclustered: Vec<u32>,
-    /// Peers for whom something may have to be announced.
+    /// Peers with a possible change of membership or assignment. The flush emits an output only for a
+    /// real one.
     pub(crate) to_report: Vec<u32>,
-    /// Peers that moved, and were in an island.
+    /// Members of islands that moved.
     pub(crate) moved: Vec<u32>,
-    /// Where they stood before, as long as they were few in their island.
+    /// Their positions before the move, recorded only while an island has few movers (see
+    /// [`are_few_movers`](flush::are_few_movers)).
     pub(crate) move_origins: Vec<MoveOrigin>,
-    /// Islands that hold a member which moved, came or left.
+    /// Islands with a member that moved, joined or left.
     pub(crate) dirty: Vec<u32>,
-    /// Islands whose members are not those of the last flush.
+    /// Islands with other members than after the last flush.
     pub(crate) changed: Vec<u32>,
-    /// Islands that ended in this flush and had an id.
+    /// Islands that were closed in this flush and had an id.
     pub(crate) closed: Vec<u32>,
-    /// How many islands were begun in this flush.
+    /// The number of islands created in this flush.
     pub(crate) opened_count: u64,
 }
 
 impl Pending {
     /// Bytes held.
     pub(crate) fn bytes(&self) -> usize {
-        let people = [&self.joining, &self.leaving, &self.unclustered, &self.to_report, &self.moved];
+        let peers = [&self.joining, &self.leaving, &self.unclustered, &self.to_report, &self.moved];
         let islands = [&self.dirty, &self.changed, &self.closed];
-        let lists = people.into_iter().chain(islands);
+        let lists = peers.into_iter().chain(islands);
         lists.map(|list| list.capacity() * size_of::<u32>()).sum::<usize>()
             + self.move_origins.capacity() * size_of::<MoveOrigin>()
     }
 }
 
-/// What the engine ignored, since it was made.
+/// Inputs that the engine has ignored since it was created.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counters {
-    /// Heartbeats whose position is not a number, or beyond what the engine can work with.
+    /// Heartbeats with a position that is not a number, or farther than 4,000 km from the origin on an
+    /// axis.
     pub positions_refused: u64,
     /// Messages of a session that is not the wallet's latest.
     pub stale_messages: u64,
-    /// Announcements of nodes beyond the 65,535 that the registry can name, or that need a ninth
-    /// capability of clients.
+    /// Announcements of nodes beyond the 65,535 that the registry can index, or that require a ninth
+    /// distinct capability of clients.
     pub nodes_refused: u64,
 }
 
 impl Engine {
-    /// An engine of empty islands. `started_ms`, in milliseconds since the Unix epoch, is part of
-    /// each island's id: no two engines that share an id prefix may be given the same.
+    /// An engine without peers or islands. `started_ms`, in milliseconds since the Unix epoch, is part
+    /// of each island id: two engines that share an id prefix must not be given the same value.
+    ///
+    /// # Errors
+    ///
+    /// A value of `settings` is out of its bounds.
     pub fn new(settings: Settings, started_ms: u64) -> Result<Self, SettingsError> {
         settings.validate()?;
         let zones = Zones::new(&settings, Arc::default());
@@ -153,7 +166,8 @@ impl Engine {
         Ok(engine)
     }
 
-    /// Takes note of what happened. Nothing is decided before the next [`current`](Self::flush).
+    /// Records an event that happened at `now`. Nothing is decided before the next
+    /// [`flush`](Self::flush).
     pub fn handle(&mut self, input: Input, now: Duration) {
         match input {
             Input::Connected { peer, session, transports, resumes } => {
@@ -194,7 +208,8 @@ impl Engine {
         }
     }
 
-    /// The zones are others: counts everybody to the one that they stand in.
+    /// Recomputes everything that depends on zones after the set of rules in force changed, and assigns
+    /// every peer to the zone at its position, without waiting for the settling time.
     fn rebuild_zones(&mut self) {
         self.spatial.set_max_distance(self.zones.max_distance_m());
         self.spatial.distances.clear();
@@ -210,7 +225,8 @@ impl Engine {
         (self.zones_rebuilt, self.reevaluate_all) = (true, true);
     }
 
-    /// There is something that clients may or may not be able to join that there was not before.
+    /// A node announced a capability that was not known before: recomputes the capabilities of every
+    /// peer.
     fn recompute_capabilities(&mut self) {
         let known: Vec<u32> = self.peers.known().collect();
         for peer in known {
@@ -218,23 +234,23 @@ impl Engine {
         }
     }
 
-    /// Has limits worked out for these capabilities, if they are new.
+    /// Computes the size limits for a set of capabilities, if it is new.
     fn add_capability_set(&mut self, capabilities: Capabilities) {
         if self.zones.add_capability_set(capabilities) {
             self.zones.recompute_limits(&self.registry);
         }
     }
 
-    /// Works out what a peer can join.
+    /// Recomputes the capabilities of a peer from its announced or assumed transports.
     pub(crate) fn set_capabilities(&mut self, peer: u32) {
         let names = self.client_transports.get(&peer).unwrap_or(&self.settings.assumed_transports);
         let capabilities = self.registry.capabilities(names);
-        let terms = self.spatial.traits(peer);
-        if terms.capabilities() == capabilities {
+        let traits = self.spatial.traits(peer);
+        if traits.capabilities() == capabilities {
             return;
         }
         self.add_capability_set(capabilities);
-        self.spatial.set_traits(peer, PeerTraits::new(terms.zone(), capabilities));
+        self.spatial.set_traits(peer, PeerTraits::new(traits.zone(), capabilities));
         let island = self.spatial.island_of(peer);
         if island != NONE {
             self.mark_dirty(island);
@@ -242,8 +258,8 @@ impl Engine {
         }
     }
 
-    /// Brings the islands in line with all that was handled so far, and adds what changed to
-    /// `outputs`.
+    /// Evaluates all events handled so far, updates the islands, and appends the difference to the
+    /// state after the flush before to `outputs`.
     pub fn flush(&mut self, now: Duration, outputs: &mut Vec<Output>) {
         flush::run(self, now, outputs);
     }
@@ -291,7 +307,7 @@ impl Engine {
         record.flags.replace(Flags::AWAITING_HEARTBEAT, false);
         record.flags.replace(Flags::TIMED_OUT, false);
         record.height_m = position.y;
-        let (state, untold) = (record.state, record.last_assigned == Serial::NONE);
+        let (state, unassigned) = (record.state, record.last_assigned == Serial::NONE);
         let to = Point { x: position.x, z: position.z };
         let from = self.set_position(peer, to);
         if state != PeerState::Present {
@@ -302,7 +318,7 @@ impl Engine {
         } else if from != to && self.zones.is_partitioned() {
             self.update_zone_transition(peer, from, now);
         }
-        if untold && self.island_has_node(peer) {
+        if unassigned && self.island_has_node(peer) {
             self.queue_report(peer);
         }
         if let Some(room) = desired_room {
@@ -310,7 +326,7 @@ impl Engine {
         }
     }
 
-    /// Notes where a peer stands. Returns where it stood before.
+    /// Records the position of a peer. Returns the position before.
     pub(crate) fn set_position(&mut self, peer: u32, to: Point) -> Point {
         if let Some(clusters) = &mut self.clusters {
             return clusters.set_position(peer, to);
@@ -318,12 +334,13 @@ impl Engine {
         self.set_indexed_position(peer, to)
     }
 
-    /// Where a peer stands.
+    /// The position of a peer as it last reported it. With external clustering the spatial index holds
+    /// the anchor of the peer's cluster instead.
     pub(crate) fn position(&self, peer: u32) -> Point {
         self.clusters.as_ref().map_or_else(|| self.spatial.position(peer), |clusters| clusters.position(peer))
     }
 
-    /// Puts a peer elsewhere on the ground. Returns where it was before.
+    /// Sets the point of a peer in the spatial index. Returns the point before.
     fn set_indexed_position(&mut self, peer: u32, to: Point) -> Point {
         let from = self.spatial.position(peer);
         if from != to {
@@ -345,22 +362,23 @@ impl Engine {
         }
         let Some(peer) = self.resolve_sender(address, session) else { return };
         if self.peers[peer].state == PeerState::Connected {
-            // It may be said before the peer says where it is.
+            // The cluster may be known before the first heartbeat. It counts as a sign of life, so that
+            // the peer does not time out before.
             self.peers[peer].set_last_seen(now);
         }
         self.set_cluster(peer, cluster);
     }
 
-    /// Puts a peer into a cluster, or into none; the next flush does the rest.
+    /// Sets or clears the cluster of a peer. The next flush moves the peer to another island.
     pub(crate) fn set_cluster(&mut self, peer: u32, cluster: Option<&str>) {
         let Some(clusters) = &mut self.clusters else { return };
         if !clusters.set(peer, cluster) {
             return;
         }
-        let spot = clusters.anchor(peer);
+        let anchor = clusters.anchor(peer);
         let outside = self.spatial.island_of(peer) == NONE;
-        if let Some(spot) = spot {
-            self.set_indexed_position(peer, spot);
+        if let Some(anchor) = anchor {
+            self.set_indexed_position(peer, anchor);
             if outside && self.peers[peer].state == PeerState::Present {
                 self.pending.joining.push(peer);
             }
@@ -369,13 +387,13 @@ impl Engine {
         }
     }
 
-    /// Whether a peer is to be in an island.
+    /// Whether a peer may be in an island: always, unless clusters are external and the peer has none.
     pub(crate) fn is_placeable(&self, peer: u32) -> bool {
         self.clusters.as_ref().is_none_or(|clusters| clusters.has_cluster(peer))
     }
 
-    /// A position that cannot be worked with: whoever is in the world stays where it was, and has
-    /// been heard.
+    /// Handles a heartbeat with an invalid position: the peer keeps its last position, and the
+    /// heartbeat still counts as a sign of life.
     fn reject_position(&mut self, address: Address, session: Option<SessionId>, now: Duration) {
         self.counters.positions_refused += 1;
         if self.peers.find(address).is_none() {
@@ -386,7 +404,8 @@ impl Engine {
         }
     }
 
-    /// A node is where it was not: has everybody told again whose island is there.
+    /// A node has another URL or a restarted process: its clients need a new connection string, so
+    /// every peer that was assigned to it gets a new assignment at the next flush.
     fn invalidate_assignments(&mut self, node: NodeIndex) {
         let known: Vec<u32> = self.peers.known().collect();
         for peer in known {
@@ -399,24 +418,24 @@ impl Engine {
         }
     }
 
-    /// Whether the peer is in an island that has a node. The members of one that gets a node are
-    /// looked at then.
+    /// Whether the peer is in an island that has a node. When an island without one gets a node, all
+    /// its members are queued for a report.
     pub(crate) fn island_has_node(&self, peer: u32) -> bool {
         let island = self.spatial.island_of(peer);
         island != NONE && self.islands[island].node != NO_NODE
     }
 
-    /// A peer that was not in the world is.
+    /// Marks a peer as present in the world.
     fn mark_present(&mut self, peer: u32) {
         self.peers.set_state(peer, PeerState::Present);
-        // One that left since the last flush still has its place.
+        // A peer that left since the last flush is still a member of its island.
         if self.spatial.island_of(peer) == NONE && self.is_placeable(peer) {
             self.pending.joining.push(peer);
         }
     }
 
     fn disconnected(&mut self, address: Address, session: Option<SessionId>) {
-        // Nobody need be made known in order to be forgotten.
+        // Without this check a message from an unknown peer would create a record.
         if self.peers.find(address).is_none() {
             return;
         }
@@ -425,7 +444,7 @@ impl Engine {
         self.mark_departed(peer);
     }
 
-    /// A peer leaves the world; the next flush takes it out of its island.
+    /// Marks a peer as departed; the next flush removes it from its island.
     pub(crate) fn mark_departed(&mut self, peer: u32) {
         if self.peers[peer].state == PeerState::Present {
             self.peers.set_state(peer, PeerState::Departed);
@@ -433,12 +452,13 @@ impl Engine {
         }
     }
 
-    /// The peer that a message is from, unless it is of a session that has been replaced.
+    /// The number of the peer that sent a message; `None` if the session of the message has been
+    /// replaced by a newer one.
     pub(crate) fn resolve_sender(&mut self, address: Address, session: Option<SessionId>) -> Option<u32> {
         self.resolve_sender_resuming(address, session, None)
     }
 
-    /// The same; a new session resumes this older one.
+    /// The same, for a new session that resumes the older session `resumes`.
     fn resolve_sender_resuming(
         &mut self,
         address: Address,
@@ -447,10 +467,10 @@ impl Engine {
     ) -> Option<u32> {
         let (peer, new) = self.peers.intern(address);
         if new {
-            let terms =
+            let traits =
                 PeerTraits::new(OPEN_ZONE, self.registry.capabilities(&self.settings.assumed_transports));
-            self.add_capability_set(terms.capabilities());
-            self.spatial.add_peer(peer, terms);
+            self.add_capability_set(traits.capabilities());
+            self.spatial.add_peer(peer, traits);
         }
         match self.peers.check_session(peer, session, resumes) {
             SessionCheck::Stale => {
@@ -465,8 +485,9 @@ impl Engine {
         }
     }
 
-    /// A newer session of a peer did not resume the one before: the next flush revokes the tokens of
-    /// that one, if the peer is in an island by then, or else the flush that puts it into one.
+    /// Notes that a newer session of a peer did not resume the one before. The tokens of the old
+    /// session are revoked by the next flush if the peer is in an island by then, otherwise by the
+    /// flush that adds it to one.
     pub(crate) fn mark_taken_over(&mut self, peer: u32) {
         self.peers[peer].flags.replace(Flags::TAKEN_OVER, true);
         if self.spatial.island_of(peer) != NONE {
@@ -474,19 +495,20 @@ impl Engine {
         }
     }
 
+    /// Sets the preferred island of a peer; an id that is not an island of this engine clears it.
     pub(crate) fn set_preferred_island(&mut self, peer: u32, room: &str) {
-        // A room that is no island of ours can never be among the candidates.
-        let wish = self.ids.serial(room);
-        let before = match wish {
+        // An id that this engine neither restored nor can have assigned is never a merge candidate.
+        let preferred = self.ids.serial(room);
+        let before = match preferred {
             Some(island) => self.preferred_island.insert(peer, island),
             None => self.preferred_island.remove(&peer),
         };
-        if before != wish {
+        if before != preferred {
             self.mark_dirty(self.spatial.island_of(peer));
         }
     }
 
-    /// Has the next flush look at an island, all of it.
+    /// Marks an island so that the next flush evaluates it completely.
     pub(crate) fn mark_dirty(&mut self, island: u32) {
         if island == NONE {
             return;
@@ -498,44 +520,41 @@ impl Engine {
         }
     }
 
-    /// Has the next flush look at a peer and its island.
+    /// Marks a member that moved, and its island.
     fn mark_moved(&mut self, peer: u32, from: Point) {
         let island = self.spatial.island_of(peer);
         if island == NONE || self.peers[peer].flags.replace(Flags::MOVED, true) {
             return;
         }
-        let turn = self.pending.moved.len() as u32;
+        let move_index = self.pending.moved.len() as u32;
         self.pending.moved.push(peer);
         let record = &mut self.islands[island];
         record.movers = record.movers.saturating_add(1);
         if flush::are_few_movers(record.movers, self.spatial.size(island)) {
-            push_growing_by_eighth(
-                &mut self.pending.move_origins,
-                MoveOrigin { move_index: turn, island, from },
-            );
+            push_growing_by_eighth(&mut self.pending.move_origins, MoveOrigin { move_index, island, from });
         }
         if !std::mem::replace(&mut record.dirty, true) {
             self.pending.dirty.push(island);
         }
     }
 
-    /// Has the next flush see whether something is to be told about a peer.
+    /// Queues a peer so that the next flush checks whether its membership or assignment changed.
     pub(crate) fn queue_report(&mut self, peer: u32) {
         if !self.peers[peer].flags.replace(Flags::REPORT_QUEUED, true) {
             self.pending.to_report.push(peer);
         }
     }
 
-    /// A new island, still without members and without an id.
+    /// Creates an island without members and without an id.
     pub(crate) fn open_island(&mut self) -> u32 {
         self.pending.opened_count += 1;
-        // Later than all that have a serial, in the order of their making.
+        // Younger than every island that has a serial; islands of one flush in the order of creation.
         let island = self.islands.add(self.ids.peek_next() + self.pending.opened_count);
         self.spatial.add_island(island);
         island
     }
 
-    /// Ends an island that has no members.
+    /// Closes an island that has no members.
     pub(crate) fn close_island(&mut self, island: u32) {
         self.islands.set_state(island, IslandState::Closed);
         self.placement.remove(&island);
@@ -546,14 +565,14 @@ impl Engine {
         }
     }
 
-    /// Puts a peer that stands nowhere into an island.
+    /// Adds a peer that is in no island to an island.
     pub(crate) fn add_member(&mut self, peer: u32, island: u32) {
         self.spatial.add_member(peer, island);
         self.queue_report(peer);
         self.mark_changed(island);
     }
 
-    /// Notes that an island's members are no longer those of the last flush.
+    /// Marks an island with other members than after the last flush.
     pub(crate) fn mark_changed(&mut self, island: u32) {
         if !std::mem::replace(&mut self.islands[island].members_changed, true) {
             self.pending.changed.push(island);
@@ -561,7 +580,8 @@ impl Engine {
     }
 }
 
+/// Whether the engine accepts a position: each coordinate is a number of at most 4,000 km.
 pub(crate) fn is_in_world_bounds(position: Position) -> bool {
-    // Comparisons with NaN are false.
+    // A comparison with NaN is false, so NaN is rejected.
     [position.x, position.y, position.z].iter().all(|metres| metres.abs() <= MAX_COORDINATE_M)
 }

@@ -1,146 +1,148 @@
+//! The [`Input`]s that an engine handles and the [`Output`]s that a flush emits.
+
 use std::sync::Arc;
 
 use protocol::{Address, IslandId, NodeName, Position, SessionId};
 
 use crate::{registry::Transport, rules::Rules};
 
-/// What happens to the engine.
+/// An event that the engine handles.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Input {
-    /// A session begins. What this peer's client was told before is forgotten; it is told its
-    /// island at the first heartbeat.
+    /// A session begins. The last assignment of the peer's client is cleared; the peer gets an
+    /// assignment after its first heartbeat.
     Connected {
-        /// Who signed in.
+        /// The peer that signed in.
         peer: Address,
-        /// The session that begins; none from a service that knows no sessions.
+        /// The session that begins; `None` from a service without sessions.
         session: Option<SessionId>,
-        /// What its client can join, if it said so; otherwise
-        /// [`assumed_transports`](crate::Settings::assumed_transports) holds.
+        /// The transports that its client announced, if it did; otherwise
+        /// [`assumed_transports`](crate::Settings::assumed_transports) applies.
         transports: Option<Vec<String>>,
         /// The older session of this peer that the new one resumes, as its client proved. A newer
         /// session that does not resume the one before [takes over](Output::TakenOver).
         resumes: Option<SessionId>,
     },
-    /// A peer says where it is.
+    /// A peer reports its position.
     Heartbeat {
-        /// Who.
+        /// The peer.
         peer: Address,
-        /// The session that it speaks in; none counts as the current one.
+        /// The session that sent it; `None` counts as the current one.
         session: Option<SessionId>,
-        /// Where it stands.
+        /// Its position, in metres.
         position: Position,
-        /// The id of the island that it would like to be in. `None` leaves an earlier wish as it
-        /// is, `Some("")` ends it.
+        /// The id of the island that the peer prefers. `None` keeps an earlier preference, `Some("")`
+        /// clears it.
         desired_room: Option<String>,
     },
     /// A session ends.
     Disconnected {
-        /// Whose.
+        /// The peer.
         peer: Address,
-        /// The session that ends; none counts as the current one.
+        /// The session that ends; `None` counts as the current one.
         session: Option<SessionId>,
     },
-    /// Somebody else says whom a peer is together with, until it says otherwise or the peer is
-    /// forgotten. It means nothing unless [`clustering`](crate::Settings::clustering) is given.
+    /// The caller sets the cluster of a peer. It applies until another one is set or the peer is
+    /// removed. Ignored unless [`clustering`](crate::Settings::clustering) is external.
     Cluster {
-        /// Who.
+        /// The peer.
         peer: Address,
-        /// Of which session; none counts as the current one.
+        /// Its session; `None` counts as the current one.
         session: Option<SessionId>,
-        /// The cluster that it is in from now on, if any.
+        /// The name of its cluster from now on, if any.
         cluster: Option<String>,
     },
-    /// A node offers rooms, or repeats that it does.
+    /// A node announces its offer, for the first time or again.
     Transport(Transport),
-    /// A node says that it offers rooms no more.
+    /// A node withdraws its offer.
     TransportGone {
-        /// Which node.
+        /// The name of the node.
         node: NodeName,
     },
-    /// The owners have other rules. They hold from the next flush on, for everybody at once.
+    /// The owner's rules changed. They apply from the next flush on, to all peers at once.
     Rules(Arc<Rules>),
-    /// A peer's client has not heard what it was told last: it is told again at the next flush
-    /// where it is, if it is in an island that has a node.
+    /// A peer's client did not receive its last assignment: it gets one again at the next flush, if the
+    /// peer is in an island that has a node.
     ResendAssignment {
-        /// Whose.
+        /// The peer.
         peer: Address,
-        /// Of which session; of another than the present one it means nothing, and none counts as
-        /// the present one.
+        /// Its session; `None` counts as the current one. The input is ignored for any other session
+        /// than the current one.
         session: Option<SessionId>,
-        /// The island that the client did hear of last, if any, which it will be told that it
-        /// comes [from](Output::Assigned::from).
+        /// The island of the last assignment that the client did receive, if any. The next assignment
+        /// has it as [`from`](Output::Assigned::from).
         from: Option<IslandId>,
     },
-    /// What time it is. Until it is said, no rule that asks for it holds.
+    /// The time of day changed. Before the first one, no rule with hours is active.
     TimeOfDay {
         /// Minutes since midnight, UTC.
         minute: u16,
     },
 }
 
-/// What the engine decided.
+/// A decision of the engine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Output {
-    /// Tell this peer: it is now in `island` on `transport`.
+    /// The peer's client is to be sent an assignment: its peer is now in `island` on `transport`.
     Assigned {
-        /// Whom to tell.
+        /// The peer.
         peer: Address,
-        /// The session to tell; none when the peer's messages carry none.
+        /// The session to send it to; `None` if the peer's messages carry none.
         session: Option<SessionId>,
-        /// The island that it is in.
+        /// The island of the peer.
         island: IslandId,
-        /// The node that holds the island's room.
+        /// The node that hosts the island's room.
         transport: NodeName,
-        /// The island that this client was last told of, if any. The same island when only the
-        /// transport changed.
+        /// The island of the last assignment of this client, if any. It is the same island if only the
+        /// node changed.
         from: Option<IslandId>,
     },
-    /// A peer is in an island and was not at the end of the flush before.
+    /// A peer is in an island and was not in it at the end of the flush before.
     Joined {
         /// The island.
         island: IslandId,
         /// The peer.
         peer: Address,
-        /// Its session; none when its messages carry none.
+        /// Its session; `None` if its messages carry none.
         session: Option<SessionId>,
     },
-    /// A peer was in an island at the end of the flush before and is no longer, whether it walked
-    /// away, disconnected or fell silent.
+    /// A peer was in an island at the end of the flush before and no longer is, because it moved away,
+    /// disconnected or timed out.
     Left {
         /// The island, which may be closed by now.
         island: IslandId,
         /// The peer.
         peer: Address,
-        /// Its session, the last that it had; none when its messages carry none.
+        /// Its last session; `None` if its messages carry none.
         session: Option<SessionId>,
     },
-    /// A newer session of a member took over and did not resume the session before: tokens of that
-    /// session admit its client to the island's room no more. The peer stays in the island, or has
-    /// just joined it, and its present client is told a newer token.
+    /// A newer session of a member took over and did not resume the session before. Tokens of the old
+    /// session must no longer admit its client to the island's room. The peer stays in the island, or
+    /// has just joined it, and its current client is sent a newer token.
     TakenOver {
         /// The island.
         island: IslandId,
         /// The peer.
         peer: Address,
     },
-    /// An island begins.
+    /// An island was created.
     Opened {
         /// Its id, which no island had before.
         island: IslandId,
     },
-    /// An island ends. Its id never comes back. An island that its last member's leaving emptied
-    /// ends only when that member's time to return has passed.
+    /// An island was closed. Its id is never used again. An island that became empty because its last
+    /// member left is closed only after that member's return window.
     Closed {
         /// Its id.
         island: IslandId,
     },
-    /// An island goes from one node to another.
+    /// An island moved from one node to another.
     Moved {
         /// The island.
         island: IslandId,
-        /// The node that held its room, which may be gone.
+        /// The node that hosted its room, which may be gone.
         from: NodeName,
-        /// The node that holds it now.
+        /// The node that hosts its room now.
         to: NodeName,
     },
 }

@@ -1,16 +1,19 @@
+//! Ids of islands: how they are generated, restored after a takeover of leadership, and parsed.
+
 use std::sync::Arc;
 
 use protocol::IslandId;
 
 const START_DIGITS: usize = 8;
 const BASE: u64 = 36;
-/// By how much clocks of directors may differ.
+/// A start time in an id is trusted up to this much in the future: the greatest assumed difference
+/// between the clocks of two directors.
 const MAX_CLOCK_SKEW_MS: u64 = 86_400_000;
-/// Of the largest number.
+/// The number of base-36 digits of the largest `u64`.
 const MAX_NUMBER_DIGITS: usize = 13;
 
-/// The number of an island among all that one engine took over and then opened, from 1: its age, and
-/// all that has to be kept of its id.
+/// The number of an island among all that one engine restored or created, from 1. It is the age of the
+/// island, and the only part of its id that is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Serial(pub(crate) u64);
 
@@ -19,72 +22,74 @@ impl Serial {
     pub(crate) const NONE: Self = Self(0);
 }
 
-/// Names islands: a prefix, the engine's start time in base 36, a number in base 36. The start
-/// time keeps the names of two runs apart, the number those within a run. Islands that were taken over
-/// keep their names, whatever those are, and have the first numbers.
+/// Generates island ids: a prefix, the start time of the engine in base 36, and the serial in base 36.
+/// The start time keeps the ids of two runs apart, the serial those of one run. Restored islands keep
+/// their ids in any form, and get the first serials.
 #[derive(Debug, Clone)]
 pub(crate) struct IslandIds {
+    /// The id prefix and the start time: the first part of every id that this engine generates.
     prefix: String,
     next_serial: u64,
     restored: Arc<RestoredIds>,
 }
 
-/// Names that others gave.
+/// Ids that earlier engines generated.
 #[derive(Debug, Default)]
 struct RestoredIds {
-    /// The oldest first: the name of number 1, of number 2, and so on.
-    names: Vec<IslandId>,
-    /// The numbers, in the order of the names' spelling.
+    /// The ids by serial, from 1 on; the oldest island first.
+    ids: Vec<IslandId>,
+    /// The serials, sorted by the text of their ids.
     by_text: Vec<Serial>,
 }
 
 impl IslandIds {
-    /// Names of an engine that started `started_ms` milliseconds after the Unix epoch. `prefix` has
-    /// been checked to be a few letters and digits.
+    /// Ids of an engine that started `started_ms` milliseconds after the Unix epoch. `prefix` must have
+    /// been validated: 1 to 16 letters and digits.
     pub(crate) fn new(prefix: &str, started_ms: u64) -> Self {
-        let mut head = prefix.to_owned();
+        let mut start = prefix.to_owned();
         let digits = to_base36(started_ms % BASE.pow(START_DIGITS as u32));
-        head.extend(std::iter::repeat_n('0', START_DIGITS - digits.len()));
-        head.push_str(&digits);
-        Self { prefix: head, next_serial: 1, restored: Arc::default() }
+        start.extend(std::iter::repeat_n('0', START_DIGITS - digits.len()));
+        start.push_str(&digits);
+        Self { prefix: start, next_serial: 1, restored: Arc::default() }
     }
 
-    /// Names of an engine that goes on with islands which have one already, in any order, each once.
-    /// It started when it says, or later, if one of these names is of an engine that started then or
-    /// later still: so none is given twice.
-    pub(crate) fn resume(prefix: &str, started_ms: u64, mut names: Vec<IslandId>) -> Self {
-        // A name that says it is of some far future is nobody's whose names could be given again.
+    /// Ids of an engine that restores islands with these ids, which are distinct and in any order. If
+    /// one of the ids has the same or a later start time, up to a day ahead, the engine takes a start
+    /// time after it, so that no id is generated twice.
+    pub(crate) fn resume(prefix: &str, started_ms: u64, mut ids: Vec<IslandId>) -> Self {
+        // An id with a start time more than a day ahead is ignored: it cannot collide with an id that
+        // this engine generates.
         let farthest_ms = started_ms.saturating_add(MAX_CLOCK_SKEW_MS);
-        let starts = names.iter().filter_map(|name| parse_id(prefix, name)).map(|(start, _)| start);
+        let starts = ids.iter().filter_map(|id| parse_id(prefix, id)).map(|(start, _)| start);
         let latest_ms = starts.filter(|start| *start <= farthest_ms);
         let started_ms = latest_ms.max().map_or(started_ms, |latest_ms| started_ms.max(latest_ms + 1));
-        names.sort_by_cached_key(|name| (Age::parse(prefix, name), name.clone()));
-        let next = 1 + names.len() as u64;
-        let mut by_spelling: Vec<Serial> = (1..next).map(Serial).collect();
-        by_spelling.sort_unstable_by_key(|serial| &names[serial.0 as usize - 1]);
+        ids.sort_by_cached_key(|id| (Age::parse(prefix, id), id.clone()));
+        let next = 1 + ids.len() as u64;
+        let mut by_text: Vec<Serial> = (1..next).map(Serial).collect();
+        by_text.sort_unstable_by_key(|serial| &ids[serial.0 as usize - 1]);
         Self {
             next_serial: next,
-            restored: Arc::new(RestoredIds { names, by_text: by_spelling }),
+            restored: Arc::new(RestoredIds { ids, by_text }),
             ..Self::new(prefix, started_ms)
         }
     }
 
-    /// A number that no island had before.
+    /// Returns the next unused serial.
     pub(crate) fn allocate(&mut self) -> Serial {
         let serial = Serial(self.next_serial);
         self.next_serial += 1;
         serial
     }
 
-    /// The number that the next island will have.
+    /// The serial of the next island.
     pub(crate) fn peek_next(&self) -> u64 {
         self.next_serial
     }
 
-    /// The id of the island with this number.
+    /// The id of the island with this serial.
     pub(crate) fn island_id(&self, serial: Serial) -> IslandId {
-        if let Some(name) = self.restored_id(serial) {
-            return name.clone();
+        if let Some(id) = self.restored_id(serial) {
+            return id.clone();
         }
         self.format_id(serial)
             .parse()
@@ -98,21 +103,22 @@ impl IslandIds {
         id
     }
 
-    /// The number of the island with this id, if this engine took it over or could have named it so.
+    /// The serial of the island with this id, if this engine restored it or could have generated the
+    /// id.
     pub(crate) fn serial(&self, id: &str) -> Option<Serial> {
-        // Nothing has to be allocated to look for an id.
-        let RestoredIds { names, by_text: by_spelling } = &*self.restored;
-        let spelling = |serial: &Serial| names[serial.0 as usize - 1].as_str().cmp(id);
-        match by_spelling.binary_search_by(spelling) {
-            Ok(place) => Some(by_spelling[place]),
+        // The lookup allocates nothing.
+        let RestoredIds { ids, by_text } = &*self.restored;
+        let compare = |serial: &Serial| ids[serial.0 as usize - 1].as_str().cmp(id);
+        match by_text.binary_search_by(compare) {
+            Ok(index) => Some(by_text[index]),
             Err(_) => self.parse_own(id),
         }
     }
 
-    /// Whether this is the id of the island with this number.
+    /// Whether `id` is the id of the island with this serial.
     pub(crate) fn matches(&self, serial: Serial, id: &str) -> bool {
         match self.restored_id(serial) {
-            Some(name) => name.as_str() == id,
+            Some(restored) => restored.as_str() == id,
             None => self.parse_own(id) == Some(serial),
         }
     }
@@ -124,16 +130,17 @@ impl IslandIds {
 
     fn restored_id(&self, serial: Serial) -> Option<&IslandId> {
         let index = usize::try_from(serial.0).ok()?.checked_sub(1)?;
-        self.restored.names.get(index)
+        self.restored.ids.get(index)
     }
 }
 
-/// How old an island is, as far as its id tells: less is older.
+/// The age of an island, as far as its id shows it: less is older.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 enum Age {
-    /// Of another prefix, so that it cannot be told where the start time begins. Of one prefix and
-    /// start the longer id is the later.
+    /// An id with another prefix, in which the position of the start time is unknown. Among ids with
+    /// the same prefix and start time the longer is the later.
     Foreign(usize),
+    /// The start time of the engine in milliseconds since the Unix epoch, and the serial.
     Known(u64, u64),
 }
 
@@ -146,13 +153,13 @@ impl Age {
     }
 }
 
-/// When the engine started that gave this id with this prefix, and the island's number there.
+/// The start time of the engine that generated this id with this prefix, and the serial of the island.
 fn parse_id(prefix: &str, id: &IslandId) -> Option<(u64, u64)> {
     let (start, digits) = id.as_str().strip_prefix(prefix)?.split_at_checked(START_DIGITS)?;
     Some((parse_base36(start)?, parse_number(digits)?))
 }
 
-/// A number from 1 in the one spelling that is printed: no sign, no leading zero, no capitals.
+/// A number from 1 in its canonical form: no sign, no leading zero, no capitals.
 fn parse_number(text: &str) -> Option<u64> {
     if text.starts_with('0') { None } else { parse_base36(text) }
 }
@@ -181,8 +188,8 @@ fn write_base36(mut number: u64, text: &mut String) {
     }
 }
 
-/// The ids of islands asked for lately: neighbours change places, so that the same few are asked for
-/// again and again.
+/// A direct-mapped cache of recently used ids: peers move between the same few islands, so the same ids
+/// are needed again and again.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct IdCache(Vec<Option<(Serial, IslandId)>>);
 
@@ -241,7 +248,7 @@ mod tests {
         assert_eq!(ids.allocate(), Serial(6));
         assert_eq!(ids.island_id(Serial(6)).as_str(), "I0000002s6");
         assert_eq!(ids.serial("I0000002s6"), Some(Serial(6)));
-        // This engine never opened a fifth: that number is of one taken over.
+        // This engine never created a fifth island: that serial belongs to a restored one.
         assert_eq!(ids.serial("I0000002s5"), None);
     }
 

@@ -1,3 +1,6 @@
+//! The table of islands, by number and by serial. Their members are in the [spatial
+//! index](crate::spatial).
+
 use std::{hash::Hasher, time::Duration};
 
 use hashbrown::HashTable;
@@ -9,7 +12,7 @@ use crate::{
     slab::{NONE, Slab},
 };
 
-/// All islands by number. Who is in them is in the ground.
+/// All islands, by number. Numbers are reused after an island is closed; serials are not.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Islands {
     records: Slab<Island>,
@@ -17,46 +20,48 @@ pub(crate) struct Islands {
     populated_count: usize,
 }
 
-/// What is known of an island, besides its members.
+/// The state of an island, except its members.
 #[derive(Debug, Clone)]
 pub(crate) struct Island {
-    /// None for as long as the flush that made it lasts.
+    /// [`Serial::NONE`] until the flush that creates the island emits it as opened.
     pub(crate) serial: Serial,
-    /// Orders islands by age, those without a serial too: less is older.
+    /// Orders islands by age, those without a serial included: less is older.
     pub(crate) age: u64,
+    /// Seats reserved on the node of the island.
     pub(crate) reserved_seats: u32,
-    /// The rule that decides for it: its place among the rules, `NONE` if none does, `RULE_UNDECIDED` if
-    /// that is not known yet.
+    /// The rule that applies to the island, by index; `NONE` if no rule does, `RULE_UNDECIDED` if that
+    /// was not evaluated yet.
     pub(crate) rule: u32,
     pub(crate) node: NodeIndex,
     pub(crate) state: IslandState,
-    /// How many members moved since the last flush; as many as can be if it is to be looked at all
-    /// over for another reason.
+    /// The number of members that moved since the last flush; `u32::MAX` if the island is to be
+    /// examined completely for another reason.
     pub(crate) movers: u32,
-    /// A member moved, came or left since the last flush.
+    /// Whether a member moved, joined or left since the last flush.
     pub(crate) dirty: bool,
-    /// It may have fallen apart, though few moved.
+    /// Whether the incremental connectivity check found that it may be disconnected.
     pub(crate) maybe_split: bool,
-    /// Its members are not those of the last flush.
+    /// Whether its members differ from those after the last flush.
     pub(crate) members_changed: bool,
-    /// It is to be looked at again though nothing of its own changes.
+    /// Whether it is on the watch list, and so is evaluated again without a change of its own.
     pub(crate) watched: bool,
 }
 
-/// Stands for a rule that was not chosen yet.
+/// Marks an island with a rule that was not evaluated yet.
 pub(crate) const RULE_UNDECIDED: u32 = NONE - 1;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum IslandState {
     /// It has members.
     Populated,
-    /// Its last member left; its id is kept for a while, should that member return.
+    /// Its last member left. Its id is kept for the return window, so that the member can rejoin.
     Empty,
-    /// It is no more. The number is free for another after the flush.
+    /// It is closed. Its number is reused after the flush.
     Closed,
 }
 
 impl Islands {
+    /// Adds an island that counts as populated; the caller adds its members.
     pub(crate) fn add(&mut self, age: u64) -> u32 {
         self.populated_count += 1;
         self.records.insert(Island {
@@ -74,7 +79,7 @@ impl Islands {
         })
     }
 
-    /// Gives an island its lasting number.
+    /// Sets the serial of an island, which is also its final age.
     pub(crate) fn assign_serial(&mut self, island: u32, serial: Serial) {
         let record = &mut self.records[island];
         (record.serial, record.age) = (serial, serial.0);
@@ -92,7 +97,7 @@ impl Islands {
         self.populated_count += usize::from(state == IslandState::Populated);
     }
 
-    /// Gives up the number of a closed island.
+    /// Removes a closed island and frees its number.
     pub(crate) fn remove(&mut self, island: u32) {
         let serial = self.records[island].serial;
         if let Ok(entry) = self.by_serial.find_entry(hash(serial), |&other| other == island) {
@@ -111,7 +116,8 @@ impl Islands {
         self.populated_count
     }
 
-    /// No rule is known to decide for any island, be it deserted.
+    /// Resets the rule of every island, including empty ones, so that the next flush decides it without
+    /// the settling time.
     pub(crate) fn forget_rules(&mut self) {
         self.records.iter_mut().for_each(|island| island.rule = RULE_UNDECIDED);
     }
@@ -141,7 +147,7 @@ impl std::ops::IndexMut<u32> for Islands {
     }
 }
 
-/// A deserted island, and until when its id is kept.
+/// An empty island, and until when its id is kept.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct EmptyIsland {
     pub(crate) island: u32,

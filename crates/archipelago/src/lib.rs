@@ -1,75 +1,130 @@
-//! The island engine: who is together with whom, and on which transport.
+//! The island engine: groups peers into islands by distance and assigns each island to a transport node.
 //!
-//! A state machine without sockets, clock or randomness of its own. Its shell hands in what happens
-//! ([`Engine::handle`]), each time with the time at which it happens, and every so often has the
-//! islands brought in line with it ([`Engine::current`]), which yields what is to be told. The same
-//! inputs at the same times give the same outputs, to the last island id.
+//! A sans-IO state machine: it owns no socket, clock or source of randomness. The caller passes every
+//! event together with the time at which it happened ([`Engine::handle`]) and evaluates the islands
+//! periodically ([`Engine::flush`]); a flush returns the decisions as [`Output`]s. The engine is
+//! deterministic: the same inputs at the same times give the same outputs, including island ids.
+//!
+//! # Example
+//!
+//! Two peers 10 m apart join one island, and both are assigned to the only node.
+//!
+//! ```
+//! use std::time::Duration;
+//!
+//! use archipelago::{Engine, Input, Output, Settings, SettingsError, Transport, TransportKind};
+//! use protocol::{Address, Position, SessionId};
+//!
+//! # fn main() -> Result<(), SettingsError> {
+//! // Milliseconds since the Unix epoch; part of every island id.
+//! let mut engine = Engine::new(Settings::default(), 1_700_000_000_000)?;
+//! let now = Duration::ZERO;
+//! engine.handle(
+//!     Input::Transport(Transport {
+//!         node: "ws-1".parse().unwrap(),
+//!         kind: TransportKind::WsRoom,
+//!         capability: "ws-room".into(),
+//!         max_island_size: 100,
+//!         seats: None,
+//!         users: 0,
+//!         draining: false,
+//!         public_url: "wss://rooms.example.org".into(),
+//!         started_ms: 0,
+//!     }),
+//!     now,
+//! );
+//!
+//! let (alice, bob) = (Address::new([1; 20]), Address::new([2; 20]));
+//! for (peer, x) in [(alice, 0.0), (bob, 10.0)] {
+//!     let session = Some(SessionId::new(1, 0));
+//!     engine.handle(Input::Connected { peer, session, transports: None, resumes: None }, now);
+//!     let position = Position::new(x, 0.0, 0.0);
+//!     engine.handle(Input::Heartbeat { peer, session, position, desired_room: None }, now);
+//! }
+//!
+//! let mut outputs = Vec::new();
+//! engine.flush(now, &mut outputs);
+//! let assigned = outputs.iter().filter(|output| matches!(output, Output::Assigned { .. }));
+//! assert_eq!(assigned.count(), 2);
+//! assert_eq!(engine.islands().next().unwrap().size(), 2);
+//!
+//! // Without further input a flush has nothing to report.
+//! outputs.clear();
+//! engine.flush(now + Duration::from_secs(1), &mut outputs);
+//! assert_eq!(outputs, []);
+//! # Ok(())
+//! # }
+//! ```
 //!
 //! # Time
 //!
-//! `now` is the time since some moment that the shell chooses once and keeps. It may stand still,
-//! and it should not go back: if it does, whatever waits for it waits longer.
+//! `now` is the time since a moment that the caller chooses once and keeps. It may pause, and it should
+//! not run backwards: if it does, every pending timeout takes longer.
 //!
 //! # Peers and sessions
 //!
-//! A peer is a wallet's address. It is in the world from its first heartbeat until it disconnects
-//! or is silent for too long, and in exactly one island from the first flush after the one until
-//! the first flush after the other. Of a wallet's sessions the greatest wins: a message of an older
-//! one changes nothing, a message without a session counts as the present one's, and a session
-//! greater than any before, in whatever message, is a new client, which knows of no island yet.
-//! Between [`Input::Connected`] and the heartbeat that follows, a peer is told nothing.
+//! A peer is identified by its wallet address. It is in the world from its first heartbeat until it
+//! disconnects or times out. It is in exactly one island from the first flush after that heartbeat until
+//! the first flush after it left. The greatest session of a wallet wins: a message of an older session
+//! changes nothing, a message without a session counts as one of the current session, and a session
+//! greater than any before, in whatever message, is a new client, which has no assignment yet. Between
+//! [`Input::Connected`] and the heartbeat that follows, a peer is sent nothing.
 //!
 //! # Islands
 //!
-//! Distances are on the ground; height does not part people.
+//! Distances are measured on the ground (x and z); height is ignored.
 //!
-//! - Two islands merge when any two of their members are within the join distance and all of them
-//!   fit the size limit. The larger survives, then the older. Of several that could be joined, one
-//!   that a member would like to be in comes first, then the nearest.
-//! - Members of an island stay together while they are connected through hops of at most the leave
-//!   distance. Otherwise the largest group stays the island and each other group goes on by itself.
-//! - No island is ever above its limit: the setting or what a rule says, or the largest room on offer
-//!   if that is less.
-//!   A crowd is held as several islands, each connected, and so that neighbours are together.
-//! - Who leaves is taken out at the next flush; who comes back within the return window, near
-//!   enough, is put back where it was if there is room. An island that was emptied is kept for that
-//!   long, and is not shown meanwhile.
-//! - A flush changes only islands that hold a peer which moved, came or left, and islands near
-//!   those. When nothing changes any more, nothing is announced any more.
+//! - Two islands merge when any two of their members are within the join distance and all members
+//!   together fit the size limit. The larger island survives; of equal sizes, the older. Of several
+//!   merge candidates, one that a member prefers comes first, then the nearest.
+//! - An island stays one while its members are connected by hops of at most the leave distance
+//!   (hysteresis: the leave distance is not below the join distance). When they are not, the largest
+//!   connected component keeps the island and every other component gets an island of its own.
+//! - No island is ever above its size limit: the setting or the limit of a rule, or the largest room on
+//!   offer if that is smaller. A crowd (a connected group above the limit) is held as several connected
+//!   islands, split by position so that neighbours share an island.
+//! - A peer that left is removed at the next flush. A peer that reconnects within the return window,
+//!   near enough, rejoins its island if there is room. An island that became empty is kept for that
+//!   long; views do not list it meanwhile.
+//! - A flush changes only islands with a member that moved, joined or left, and islands near those. When
+//!   nothing changes any more, a flush has no outputs.
 //!
-//! Or somebody else says who is together, by [clusters](Clustering::Given): then those of one cluster
-//! are in one island as far as they fit, wherever they stand, and those of none are in none.
+//! With [external clustering](Clustering::External) the caller names the cluster of each peer instead:
+//! peers of one cluster share an island as far as they fit, at any distance, and a peer without a
+//! cluster is in no island.
 //!
 //! # Rules
 //!
-//! Owners' [rules] may keep the people of an area to themselves, change distances and sizes there, and
-//! say which transports islands are to use. A peer is counted to the place where it stands once it
-//! has stood there for the settling time. Between two peers the smaller distances hold; an island is
-//! as large as every place that a member is counted to allows.
+//! [Rules](rules) of the realm's owner may group the peers of an area only among themselves, change
+//! distances and size limits there, and choose the transports that islands use. A peer counts for the
+//! zone at its position once it has been there for the settling time. Between two peers the smaller of
+//! their distances applies; the size limit of an island is the smallest among the zones of its members.
 //!
 //! # Transports
 //!
-//! Nodes announce what rooms they offer. Of the transports that the island's rule names, then those
-//! that are used without a rule, the first is taken that has a node which all members can join, whose
-//! rooms are large enough, and which has the seats: of several the one with the most free seats. An
-//! island stays there until the node goes, drains, or can no longer hold it; and goes to one that is
-//! wanted more when that has been to be had for the settling time, and the island has not been moved
-//! lately. While there is none, people are together but are not told.
+//! Nodes announce which rooms they offer. The engine goes through the transports that the island's rule
+//! names, then the default transports, and takes the first that has a node which all members can join,
+//! with rooms large enough and enough free seats; of several such nodes, the one with the most free
+//! seats. An island stays on its node until the node disappears, drains, or can no longer hold the
+//! island. It moves to a more preferred node when that one has been available for the settling time and
+//! the island has not moved recently. While no node is available, peers share an island but receive no
+//! assignment.
 //!
-//! [`Engine::explain`] says why any of this is as it is.
+//! [`Engine::explain`] gives the reason for each of these decisions.
 //!
-//! # Taking over
+//! # Resuming
 //!
-//! An engine is lost with its process, and what it was is not written down anywhere: what clients were
-//! told says it. [`Engine::resume`] makes one that goes on from there, so that whoever has no reason to
-//! be elsewhere is told nothing.
+//! The state of an engine ends with its process and is not persisted. A new leader rebuilds it from the
+//! assignments that clients received last: [`Engine::resume`] restores an engine that continues with the
+//! same islands, so that a peer whose assignment is still right is sent nothing.
 //!
-//! # What is announced
+//! # Outputs
 //!
-//! The difference between the end of one flush and the end of the next, not the steps between:
-//! islands that [opened](Output::Opened), [moved](Output::Moved) or [closed](Output::Closed), peers
-//! that [joined](Output::Joined) or [left](Output::Left) one. A client is [told](Output::Assigned)
-//! its island and node when either is not what it was told last, and never otherwise.
+//! The outputs of a flush are the difference between the state after the flush before and the state
+//! after this one, without intermediate steps: islands that [opened](Output::Opened),
+//! [moved](Output::Moved) or [closed](Output::Closed), and peers that [joined](Output::Joined) or
+//! [left](Output::Left) an island. A client is sent an [assignment](Output::Assigned) when its
+//! island or node differs from its last assignment, and never otherwise.
 
 mod clusters;
 mod engine;

@@ -1,5 +1,5 @@
-//! Which zone an island counts to, and how large it may be: as large as every zone that a member is
-//! counted to allows to people who can join what all members can join.
+//! The size limit of an island: the smallest limit among the zones of its members, for the capabilities
+//! that all members have.
 
 use crate::{
     engine::Engine,
@@ -7,12 +7,12 @@ use crate::{
 };
 
 impl Engine {
-    /// The zone whose rules are about an island: the one that most of its members are counted to.
+    /// The zone that decides which rule applies to an island: the zone of most members.
     pub(crate) fn majority_zone(&self, island: u32) -> u32 {
         self.spatial.majority_zone(island, |zone| &self.zones.zone(zone).areas)
     }
 
-    /// The most members that an island may have.
+    /// The size limit of an island.
     pub(crate) fn size_limit(&self, island: u32) -> u32 {
         self.zones.uniform_limit().unwrap_or_else(|| {
             let capabilities = self.spatial.capabilities(island, None);
@@ -20,7 +20,7 @@ impl Engine {
         })
     }
 
-    /// The most members that two islands may have together.
+    /// The size limit of two islands if they merged.
     pub(crate) fn merged_size_limit(&self, one: u32, other: u32) -> u32 {
         self.zones.uniform_limit().unwrap_or_else(|| {
             let capabilities =
@@ -30,41 +30,42 @@ impl Engine {
         })
     }
 
-    /// Whether two islands may be one.
+    /// Whether the members of two islands together fit the size limit.
     pub(crate) fn can_merge(&self, one: u32, other: u32) -> bool {
         self.spatial.size(one) + self.spatial.size(other) <= self.merged_size_limit(one, other)
     }
 
-    /// The most members that an island may have once this peer is one of them.
+    /// The size limit of an island if this peer joined it.
     pub(crate) fn size_limit_with(&self, island: u32, peer: u32) -> u32 {
         self.zones.uniform_limit().unwrap_or_else(|| {
-            let terms = self.spatial.traits(peer);
-            let capabilities = self.spatial.capabilities(island, None).intersection(terms.capabilities());
-            self.min_limit(self.spatial.member_zones(island, None).chain([terms.zone()]), capabilities)
+            let traits = self.spatial.traits(peer);
+            let capabilities = self.spatial.capabilities(island, None).intersection(traits.capabilities());
+            self.min_limit(self.spatial.member_zones(island, None).chain([traits.zone()]), capabilities)
         })
     }
 
-    /// No island larger than this can be one with an island.
+    /// An upper bound for the size of an island that this one can merge with.
     pub(crate) fn max_merge_size(&self, island: u32) -> u32 {
-        // Where limits differ, two islands may have more room together than each by itself.
-        let room = |limit: u32| limit.saturating_sub(self.spatial.size(island));
-        self.zones.uniform_limit().map_or(u32::MAX, room)
+        // Where limits differ, two merged islands may have a larger limit than each alone, so there is
+        // no bound.
+        let remaining = |limit: u32| limit.saturating_sub(self.spatial.size(island));
+        self.zones.uniform_limit().map_or(u32::MAX, remaining)
     }
 
-    /// Whether an island would be held to the same limits, by itself and together with any other,
-    /// without a member.
+    /// Whether the size limits of an island, alone and merged with any other, stay the same without a
+    /// member.
     pub(crate) fn limit_unchanged_without(&self, island: u32, member: Member) -> bool {
         self.zones.uniform_limit().is_some() || {
-            let ground = &self.spatial;
-            let rest = ground.capabilities(island, Some(member.traits));
+            let spatial = &self.spatial;
+            let rest = spatial.capabilities(island, Some(member.traits));
             let zone = member.traits.zone();
-            rest == ground.capabilities(island, None)
-                && (ground.single_zone(island).is_some()
-                    || ground.member_zones(island, Some(member.peer)).any(|other| other == zone))
+            rest == spatial.capabilities(island, None)
+                && (spatial.single_zone(island).is_some()
+                    || spatial.member_zones(island, Some(member.peer)).any(|other| other == zone))
         }
     }
 
-    /// The same, with one more.
+    /// The same, with one more member.
     pub(crate) fn limit_unchanged_with(&self, island: u32, member: Member) -> bool {
         self.zones.uniform_limit().is_some() || {
             let all = self.spatial.capabilities(island, None);
@@ -74,7 +75,7 @@ impl Engine {
         }
     }
 
-    /// The most members that an island of these people may have.
+    /// The size limit of an island of these members.
     pub(crate) fn group_size_limit(&self, members: &[Member]) -> u32 {
         self.zones.uniform_limit().unwrap_or_else(|| {
             let all = members

@@ -1,3 +1,6 @@
+//! The table of peers: session, last assignment and state of each. Positions are in the [spatial
+//! index](crate::spatial).
+
 use std::{
     hash::{Hash, Hasher},
     time::Duration,
@@ -13,10 +16,10 @@ use crate::{
     slab::{NONE, Slab},
 };
 
-/// Stands for no session. No gateway mints it: it would have begun in 1970.
+/// Marks a peer without a session. No gateway generates this ULID: its time is the year 1970.
 const NO_SESSION: SessionId = SessionId::new(0, 0);
 
-/// Everybody that the engine knows, by number. Where they stand is in the ground.
+/// All known peers, by number. Numbers are reused after a peer is removed.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Peers {
     index: HashTable<u32>,
@@ -25,36 +28,37 @@ pub(crate) struct Peers {
     present_count: usize,
 }
 
-/// What is known of a peer, besides where it stands.
+/// The state of a peer, except its position and session.
 #[derive(Debug, Clone)]
 pub(crate) struct Peer {
     last_seen_ms: u64,
-    /// The island that its client was last told of, if any.
+    /// The island of the assignment that its client was sent last, or `Serial::NONE`.
     pub(crate) last_assigned: Serial,
     pub(crate) address: Address,
     pub(crate) height_m: f32,
-    /// The island that it was in at the end of the last flush, or `NONE`.
+    /// The island that it was in at the end of the last flush, or `NONE`: the membership that was
+    /// reported.
     pub(crate) reported_island: u32,
-    /// The node that its client was last told of.
+    /// The node of the assignment that its client was sent last, or `NO_NODE`.
     pub(crate) last_assigned_node: NodeIndex,
     pub(crate) state: PeerState,
     pub(crate) flags: Flags,
 }
 
-/// What is true of a peer for the time being.
+/// A bit set of temporary conditions of a peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Flags(u8);
 
 impl Flags {
-    /// A session began and has not said where it is: nothing is told to it yet.
+    /// A session began and has not sent a heartbeat: it is sent no assignment yet.
     pub(crate) const AWAITING_HEARTBEAT: u8 = 1;
-    /// It waits to be looked at when the flush announces.
+    /// The peer is queued for the emit phase of the flush.
     pub(crate) const REPORT_QUEUED: u8 = 2;
-    /// It has moved since the last flush.
+    /// The peer moved since the last flush.
     pub(crate) const MOVED: u8 = 4;
-    /// It was not heard for too long, and so left.
+    /// The peer timed out, and so left.
     pub(crate) const TIMED_OUT: u8 = 8;
-    /// A newer session took over without resuming the one before, and the tokens of that one are
+    /// A newer session took over without resuming the one before, and the tokens of the old session are
     /// still to be revoked.
     pub(crate) const TAKEN_OVER: u8 = 16;
 
@@ -62,7 +66,7 @@ impl Flags {
         self.0 & flag != 0
     }
 
-    /// Sets a flag or takes it away. Returns whether it was set.
+    /// Sets or clears a flag. Returns whether it was set.
     pub(crate) fn replace(&mut self, flag: u8, set: bool) -> bool {
         let before = self.has(flag);
         self.0 = if set { self.0 | flag } else { self.0 & !flag };
@@ -70,26 +74,27 @@ impl Flags {
     }
 }
 
-/// How the session of a message relates to the present one.
+/// How the session of a message relates to the current one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum SessionCheck {
-    /// It has been replaced: the message changes nothing.
+    /// The session has been replaced: the message is ignored.
     Stale,
-    /// It is the present session from now on.
+    /// The session is the current one from now on.
     Current,
     /// The same, and it did not resume the session before.
     TakenOver,
 }
 
+/// Where a peer is in its life cycle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum PeerState {
-    /// The place is vacant.
+    /// The number is free.
     Forgotten,
-    /// It signed in and has not said where it is.
+    /// The peer signed in and has not sent a heartbeat.
     Connected,
-    /// It is in the world.
+    /// The peer is in the world.
     Present,
-    /// It left, and its place is remembered for a while.
+    /// The peer left, and its island is remembered for the return window.
     Departed,
 }
 
@@ -115,7 +120,7 @@ impl Peer {
         self.last_seen_ms = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
     }
 
-    /// Its client is a new one, or will be: it knows of no island.
+    /// Clears the last assignment: the client is a new one, or will be, and has none.
     pub(crate) fn clear_assignment(&mut self) {
         self.last_assigned = Serial::NONE;
         self.last_assigned_node = NO_NODE;
@@ -127,7 +132,7 @@ impl Peers {
         self.index.find(hash(address), |&peer| self.records[peer].address == address).copied()
     }
 
-    /// The number of this address, which is a new one if it is not known.
+    /// The number of the peer with this address, and whether it is new.
     pub(crate) fn intern(&mut self, address: Address) -> (u32, bool) {
         if let Some(peer) = self.find(address) {
             return (peer, false);
@@ -142,7 +147,7 @@ impl Peers {
         (peer, true)
     }
 
-    /// Forgets a peer. Its number goes to somebody else.
+    /// Removes a peer. Its number is reused.
     pub(crate) fn remove(&mut self, peer: u32) {
         self.set_state(peer, PeerState::Forgotten);
         let address = self.records[peer].address;
@@ -152,9 +157,9 @@ impl Peers {
         self.records.remove(peer);
     }
 
-    /// Whether a message of this session counts. The greatest session of a wallet wins; one that
-    /// was not seen before makes the peer's client a new one, and takes over unless it resumes the
-    /// present one.
+    /// Checks the session of a message. The greatest session of a wallet wins. A session that was not
+    /// seen before makes the client of the peer a new one, and takes over unless it resumes the current
+    /// one. A message without a session counts as one of the current session.
     pub(crate) fn check_session(
         &mut self,
         peer: u32,
@@ -179,6 +184,7 @@ impl Peers {
         SessionCheck::Current
     }
 
+    /// The current session of a peer, if any of its messages had one.
     pub(crate) fn session(&self, peer: u32) -> Option<SessionId> {
         Some(self.sessions[peer as usize]).filter(|&session| session != NO_SESSION)
     }
@@ -189,12 +195,12 @@ impl Peers {
         self.present_count += usize::from(state == PeerState::Present);
     }
 
-    /// How many are in the world.
+    /// The number of peers in the world.
     pub(crate) fn present_count(&self) -> usize {
         self.present_count
     }
 
-    /// The numbers of all that are known.
+    /// The numbers of all known peers.
     pub(crate) fn known(&self) -> impl Iterator<Item = u32> {
         (0..self.records.slot_count()).filter(|&peer| self.records[peer].state != PeerState::Forgotten)
     }
@@ -258,25 +264,25 @@ mod tests {
         assert_eq!(
             peers.check_session(peer, session(2), None),
             SessionCheck::Current,
-            "it was in no island yet"
+            "the peer had no position yet"
         );
         peers.set_state(peer, PeerState::Present);
         assert_eq!(peers.check_session(peer, session(3), session(2)), SessionCheck::Current);
         assert_eq!(
             peers.check_session(peer, session(3), None),
             SessionCheck::Current,
-            "the same, published again"
+            "the same session again"
         );
         assert_eq!(
             peers.check_session(peer, session(4), session(2)),
             SessionCheck::TakenOver,
-            "of an older one"
+            "it resumes an older session"
         );
         assert_eq!(peers.check_session(peer, session(5), None), SessionCheck::TakenOver);
         assert_eq!(
             peers.check_session(peer, None, None),
             SessionCheck::Current,
-            "a foreign service names no session"
+            "a message without a session"
         );
     }
 

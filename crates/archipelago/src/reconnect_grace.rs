@@ -1,17 +1,20 @@
+//! Remembers for the return window the island of each departed peer, so that a peer that reconnects
+//! rejoins it.
+
 use std::{collections::VecDeque, time::Duration};
 
 use rustc_hash::FxHashMap;
 
 use crate::{ids::Serial, spatial::Point};
 
-/// Where peers were that left lately, so that those who come back are put where they were.
+/// The last islands of departed peers, and the order in which they expire.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct ReconnectGrace {
     entries: FxHashMap<u32, LastIsland>,
     queue: VecDeque<(Duration, u32)>,
 }
 
-/// Where a peer was when it left.
+/// The island and the position of a peer when it left.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct LastIsland {
     pub(crate) island: Serial,
@@ -25,7 +28,7 @@ impl ReconnectGrace {
         self.queue.push_back((until, peer));
     }
 
-    /// Where the peer was, once.
+    /// Removes and returns the last island of a peer.
     pub(crate) fn take(&mut self, peer: u32) -> Option<LastIsland> {
         self.entries.remove(&peer)
     }
@@ -34,15 +37,16 @@ impl ReconnectGrace {
         self.entries.get(&peer)
     }
 
-    /// Forgets, and returns, the next peer whose time to return has passed.
+    /// Removes and returns the next peer with an expired return window.
     pub(crate) fn expire(&mut self, now: Duration) -> Option<u32> {
         while let Some(&(until, peer)) = self.queue.front() {
             if until > now {
                 return None;
             }
             self.queue.pop_front();
-            // It may have returned, and left again later.
-            if self.entries.get(&peer).is_some_and(|memory| memory.until == until) {
+            // The peer may have reconnected and left again: then a later entry of the queue is the
+            // valid one.
+            if self.entries.get(&peer).is_some_and(|last| last.until == until) {
                 self.entries.remove(&peer);
                 return Some(peer);
             }
@@ -50,7 +54,7 @@ impl ReconnectGrace {
         None
     }
 
-    /// Bytes held, about.
+    /// Approximate bytes held.
     pub(crate) fn bytes(&self) -> usize {
         self.entries.capacity() * (size_of::<(u32, LastIsland)>() + 1)
             + self.queue.capacity() * size_of::<(Duration, u32)>()

@@ -1,3 +1,6 @@
+//! The registry of nodes: their announcements, availability and reserved seats, and the choice of a
+//! node for an island.
+
 use std::{cmp::Reverse, sync::Arc, time::Duration};
 
 use protocol::NodeName;
@@ -8,46 +11,49 @@ use crate::{
     spatial::{Capabilities, MAX_CAPABILITIES},
 };
 
-/// A node that offers rooms, as it announced itself.
+/// A node that hosts rooms, as it announced itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Transport {
-    /// Its name, by which it is known from one announcement to the next.
+    /// Its name, which identifies it across announcements.
     pub node: NodeName,
-    /// What its rooms are.
+    /// The kind of its rooms.
     pub kind: TransportKind,
-    /// What a client must be able to join, as clients spell it: the name of the kind, or for an
-    /// external one its protocol.
+    /// The capability that a client required to join, as clients announce it: the name of the kind, or for
+    /// an external transport its protocol.
     pub capability: Arc<str>,
-    /// The most peers that one of its rooms holds. A node that holds none offers nothing.
+    /// The greatest number of peers in one of its rooms. A node with 0 offers nothing.
     pub max_island_size: u32,
-    /// Seats that were free when it announced itself; `None`: no limit.
+    /// Free seats at the time of the announcement; `None` for no limit.
     pub seats: Option<u32>,
-    /// Peers that were in its rooms when it announced itself.
+    /// Peers in its rooms at the time of the announcement.
     pub users: u32,
-    /// It is about to leave: it takes no more peers, and its islands go elsewhere when they can.
+    /// Whether the node drains: it accepts no more peers, and its islands move to other nodes as soon
+    /// as they can.
     pub draining: bool,
-    /// Where clients reach it. The engine only hands it on.
+    /// The URL at which clients reach it. The engine does not interpret it; a change invalidates the
+    /// assignments to the node.
     pub public_url: Arc<str>,
-    /// When its process began, in milliseconds since the Unix epoch; 0: not known. A later one is another process,
-    /// which knows none of the strings that clients were sent before.
+    /// When its process started, in milliseconds since the Unix epoch; 0 if not known. A later start
+    /// time means another process, which does not accept connection strings that clients were sent
+    /// before.
     pub started_ms: u64,
 }
 
-/// What a transport's rooms are.
+/// The kind of a transport.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum TransportKind {
     /// Rooms over WebSocket.
     WsRoom,
     /// LiveKit rooms.
     LiveKit,
-    /// A mesh among the peers themselves.
+    /// A mesh of direct connections between peers.
     P2p,
-    /// Something else, reached by a configured connection string.
+    /// Another transport, with a configured connection string.
     External,
 }
 
 impl TransportKind {
-    /// As rules, announcements and clients spell it.
+    /// The name of the kind in rules, announcements and clients' transport lists.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::WsRoom => "ws-room",
@@ -73,30 +79,31 @@ impl std::str::FromStr for TransportKind {
     }
 }
 
-/// A node as the engine sees it.
+/// A node: its last announcement, and what the engine has assigned to it.
 #[derive(Debug, Clone, Copy)]
 pub struct TransportView<'a> {
-    /// What it last said of itself.
+    /// Its last announcement.
     pub transport: &'a Transport,
-    /// Whether it may be given islands: heard of lately, and not draining.
+    /// Whether it may host more islands: announced recently, not draining, and with rooms for at least
+    /// one peer.
     pub available: bool,
-    /// Peers of the islands that are on it.
+    /// Members of the islands on the node.
     pub assigned: u32,
-    /// Seats for more, `None` without limit.
+    /// Free seats; `None` for no limit.
     pub free_seats: Option<u32>,
 }
 
-/// Which node, by its place in the registry.
+/// The index of a node in the registry.
 pub(crate) type NodeIndex = u16;
 /// No node.
 pub(crate) const NO_NODE: NodeIndex = NodeIndex::MAX;
 
-/// Nodes that offer rooms, and how many seats of theirs are taken.
+/// All nodes ever announced, and the seats reserved on each.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Registry {
     nodes: Vec<Node>,
     by_name: FxHashMap<NodeName, NodeIndex>,
-    /// Each stands for a bit of [`Capabilities`], in this order.
+    /// The names of the capabilities; the index of each is its bit in [`Capabilities`].
     capabilities: Vec<Arc<str>>,
     changed: bool,
 }
@@ -104,28 +111,29 @@ pub(crate) struct Registry {
 #[derive(Debug, Clone)]
 struct Node {
     transport: Transport,
-    /// When it last announced itself; `None`: all that is known is that clients were told of it.
+    /// The time of its last announcement; `None` for a node that is known only from assignments that
+    /// clients reported.
     announced_at: Option<Duration>,
     present: bool,
-    /// Since when it has been there again after it was not, until that has settled.
+    /// Since when it has been available again after an outage, until the settling time has passed.
     recovered_since: Option<Duration>,
     assigned: u32,
-    /// What clients must be able to join.
+    /// The capabilities that a client required to join.
     required: Capabilities,
 }
 
-/// Why a node is not the one for an island.
+/// Why a node cannot host an island.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum NodeRejection {
-    /// It is not heard any more.
+    /// Its announcements stopped.
     Gone,
-    /// It is about to leave.
+    /// It drains.
     Draining,
-    /// A member cannot join it.
+    /// A member lacks the capability to join it.
     MissingCapability,
-    /// Its rooms hold fewer.
+    /// Its rooms are too small.
     RoomTooSmall,
-    /// It has not enough seats.
+    /// It does not have enough free seats.
     Full,
 }
 
@@ -143,8 +151,8 @@ impl Node {
         self.present && !self.transport.draining && self.transport.max_island_size > 0
     }
 
-    /// Announcements lag behind what was assigned since, and know of users that were not assigned
-    /// here: whichever is more counts.
+    /// The number of used seats. Announcements lag behind assignments, and include users that this
+    /// engine did not assign, so the greater of both numbers counts.
     fn used_seats(&self) -> u32 {
         self.assigned.max(self.transport.users)
     }
@@ -154,7 +162,7 @@ impl Node {
         Some(seats.saturating_add(self.transport.users).saturating_sub(self.used_seats()))
     }
 
-    /// How many more seats it has promised than it has.
+    /// How many more members are assigned to it than it has seats.
     fn overbooked_by(&self) -> u32 {
         let users = self.transport.users;
         self.transport.seats.map_or(0, |seats| self.assigned.saturating_sub(seats.saturating_add(users)))
@@ -167,8 +175,8 @@ impl Node {
         }
     }
 
-    /// What keeps an island of `size`, all of whose members have the `capabilities`, from being put
-    /// here, or if it is `here` already, from staying.
+    /// Why a node cannot host an island of `size` members that all have the `capabilities`; `here` if
+    /// the island is on the node already.
     fn rejection(&self, size: u32, capabilities: Capabilities, here: bool) -> Option<NodeRejection> {
         let seats = || match here {
             true => self.overbooked_by() == 0,
@@ -191,23 +199,23 @@ impl Node {
 }
 
 impl Registry {
-    /// The node that announces itself, if what its clients were told before no longer holds: they reach it
-    /// elsewhere, or its process is a later one. Of two processes that announce one name in turn, only
-    /// the first announcement of the later one counts.
+    /// The index of an announced node if assignments to it are invalid: its URL changed, or its process
+    /// is a later one. Of two processes that announce one name in turn, only the first announcement of
+    /// the later one counts.
     pub(crate) fn replaced_node(&self, transport: &Transport) -> Option<NodeIndex> {
         let &index = self.by_name.get(&transport.node)?;
         let known = &self.nodes[usize::from(index)];
-        let elsewhere = known.transport.public_url != transport.public_url;
+        let moved = known.transport.public_url != transport.public_url;
         let restarted = transport.started_ms > known.transport.started_ms;
-        (known.announced_at.is_some() && (elsewhere || restarted)).then_some(index)
+        (known.announced_at.is_some() && (moved || restarted)).then_some(index)
     }
 
-    /// Takes an announcement. Refuses it, with `false`, when the registry is full, or knows as many
-    /// capabilities as it can tell apart.
+    /// Applies an announcement. Returns `false` if it was rejected: the registry is full, or it already
+    /// has the greatest number of distinct capabilities.
     pub(crate) fn apply_announcement(&mut self, transport: Transport, now: Duration) -> bool {
-        let Some(needs) = self.find_or_add_capability(&transport.capability) else { return false };
+        let Some(required) = self.find_or_add_capability(&transport.capability) else { return false };
         let Some(&index) = self.by_name.get(&transport.node) else {
-            return self.add_announced(transport, needs, now);
+            return self.add_announced(transport, required, now);
         };
         let node = &mut self.nodes[usize::from(index)];
         let offer = |node: &Node| {
@@ -216,7 +224,7 @@ impl Registry {
         let before = offer(node);
         let started_ms = node.transport.started_ms.max(transport.started_ms);
         node.transport = Transport { started_ms, ..transport };
-        node.required = needs;
+        node.required = required;
         let known = node.announced_at.replace(now).is_some();
         node.present = true;
         if known && node.available() && !before.0 {
@@ -226,14 +234,14 @@ impl Registry {
         true
     }
 
-    fn add_announced(&mut self, transport: Transport, needs: Capabilities, now: Duration) -> bool {
+    fn add_announced(&mut self, transport: Transport, required: Capabilities, now: Duration) -> bool {
         let node = Node {
             transport,
             announced_at: Some(now),
             present: true,
             recovered_since: None,
             assigned: 0,
-            required: needs,
+            required,
         };
         self.changed = true;
         self.push(node).is_some()
@@ -246,8 +254,8 @@ impl Registry {
         Some(index)
     }
 
-    /// The node with this name. One that was not heard is taken to be gone until it is; when the
-    /// registry is full, none.
+    /// The index of the node with this name. A node without an announcement is added as unavailable
+    /// until it announces itself. [`NO_NODE`] if the registry is full.
     pub(crate) fn find_or_add(&mut self, name: &NodeName) -> NodeIndex {
         if let Some(&index) = self.by_name.get(name) {
             return index;
@@ -263,19 +271,19 @@ impl Registry {
             public_url: Arc::default(),
             started_ms: 0,
         };
-        let needs = Capabilities::default();
+        let required = Capabilities::default();
         let node = Node {
             transport,
             announced_at: None,
             present: false,
             recovered_since: None,
             assigned: 0,
-            required: needs,
+            required,
         };
         self.push(node).unwrap_or(NO_NODE)
     }
 
-    /// The bit of a capability, a new one if need be and there is one.
+    /// The bit of a capability; a new name gets the next free bit, if there is one.
     fn find_or_add_capability(&mut self, name: &Arc<str>) -> Option<Capabilities> {
         if self.capability(name).is_none() && self.capabilities.len() < MAX_CAPABILITIES {
             self.capabilities.push(name.clone());
@@ -284,30 +292,30 @@ impl Registry {
     }
 
     fn capability(&self, name: &str) -> Option<Capabilities> {
-        let place = self.capabilities.iter().position(|known| **known == *name)?;
-        Some(Capabilities(1 << place))
+        let bit = self.capabilities.iter().position(|known| **known == *name)?;
+        Some(Capabilities(1 << bit))
     }
 
-    /// What the known ones of these are called.
+    /// The names of the known capabilities in a set.
     pub(crate) fn capability_names(&self, capabilities: Capabilities) -> impl Iterator<Item = &str> {
         let names = self.capabilities.iter().enumerate();
-        names.filter(move |(place, _)| capabilities.0 >> place & 1 == 1).map(|(_, name)| &**name)
+        names.filter(move |(bit, _)| capabilities.0 >> bit & 1 == 1).map(|(_, name)| &**name)
     }
 
-    /// How many capabilities are told apart.
+    /// The number of distinct capabilities.
     pub(crate) fn capabilities_count(&self) -> usize {
         self.capabilities.len()
     }
 
-    /// The capabilities of a client that can join these. What no node needs counts for nothing, but
-    /// all clients are taken to have it.
+    /// The capability set of a client that can join these transports. Names that no node requires are
+    /// ignored, and unassigned bits are set for all clients.
     pub(crate) fn capabilities(&self, names: &[String]) -> Capabilities {
         let unknown = Capabilities::ALL.0.checked_shl(self.capabilities.len() as u32).unwrap_or(0);
         let bits = names.iter().filter_map(|name| self.capability(name)).map(|capability| capability.0);
         Capabilities(bits.fold(unknown, |bits, bit| bits | bit))
     }
 
-    /// Takes a node's goodbye.
+    /// Marks a node as gone because it withdrew its offer.
     pub(crate) fn withdraw(&mut self, node: &NodeName) {
         if let Some(&index) = self.by_name.get(node) {
             let node = &mut self.nodes[usize::from(index)];
@@ -316,12 +324,12 @@ impl Registry {
         }
     }
 
-    /// Counts out the nodes that were not heard for longer than `timeout`, and fully in those that
-    /// have been back for the `settling` time. Returns whether any node came, went, or changed what it
-    /// offers since the last time.
+    /// Marks nodes without an announcement for longer than `timeout` as gone, and ends the probation of
+    /// nodes that have been back for the `settling` time. Returns whether any node appeared,
+    /// disappeared or changed its offer since the last call.
     pub(crate) fn expire(&mut self, timeout: Duration, settling: Duration, now: Duration) -> bool {
         for node in &mut self.nodes {
-            if node.present && node.announced_at.is_none_or(|heard| now.saturating_sub(heard) > timeout) {
+            if node.present && node.announced_at.is_none_or(|at| now.saturating_sub(at) > timeout) {
                 node.present = false;
                 self.changed = true;
             }
@@ -331,8 +339,9 @@ impl Registry {
         std::mem::take(&mut self.changed)
     }
 
-    /// The size of the largest room on offer at a choice to those with the capabilities, if any is.
-    /// A node that has only just come back is no reason for larger islands.
+    /// The size of the largest room that a transport choice offers to clients with these capabilities,
+    /// if there is one. A node that came back less than the settling time ago does not count, so that
+    /// it does not cause larger islands.
     pub(crate) fn largest_room(&self, choice: &TransportChoice, capabilities: Capabilities) -> Option<u32> {
         let offers = |node: &&Node| {
             let settled = node.available() && node.recovered_since.is_none();
@@ -341,9 +350,9 @@ impl Registry {
         self.nodes.iter().filter(offers).map(|node| node.transport.max_island_size).max()
     }
 
-    /// The node for an island of `size` peers with these capabilities, at a choice: of those that
-    /// hold so many in one room and have the seats, the one with the most free seats, then with the
-    /// fewest peers, then by name.
+    /// The node for an island of `size` members with these capabilities, for a transport choice: of the
+    /// nodes that can host it, the one with the most free seats, then with the fewest used seats, then
+    /// the first by name.
     pub(crate) fn choose(
         &self,
         choice: &TransportChoice,
@@ -360,32 +369,33 @@ impl Registry {
         best.and_then(|(index, _)| NodeIndex::try_from(index).ok())
     }
 
-    /// Whether an island of `size` peers with these capabilities may stay where it is.
+    /// Whether an island of `size` members with these capabilities can stay on its node.
     pub(crate) fn can_stay(&self, node: NodeIndex, size: u32, capabilities: Capabilities) -> bool {
         self.nodes
             .get(usize::from(node))
             .is_some_and(|node| node.rejection(size, capabilities, true).is_none())
     }
 
-    /// The same, but for seats.
+    /// The same, not considering seats.
     pub(crate) fn can_stay_ignoring_seats(
         &self,
         node: NodeIndex,
         size: u32,
         capabilities: Capabilities,
     ) -> bool {
-        let unfit = |node: &Node| node.rejection(size, capabilities, true);
+        let reason = |node: &Node| node.rejection(size, capabilities, true);
         self.nodes
             .get(usize::from(node))
-            .is_some_and(|node| matches!(unfit(node), None | Some(NodeRejection::Full)))
+            .is_some_and(|node| matches!(reason(node), None | Some(NodeRejection::Full)))
     }
 
-    /// Whether the node is one of those that a choice is about.
+    /// Whether a transport choice includes the node.
     pub(crate) fn matches_choice(&self, node: NodeIndex, choice: &TransportChoice) -> bool {
         self.nodes.get(usize::from(node)).is_some_and(|node| node.matches_choice(choice))
     }
 
-    /// The nodes that a choice is about, and what keeps an island that is on `present` from each.
+    /// The nodes that a transport choice includes, each with the reason why it cannot host an island
+    /// that is on `present`.
     pub(crate) fn candidates(
         &self,
         choice: &TransportChoice,
@@ -397,17 +407,18 @@ impl Registry {
         nodes.map(move |(index, node)| (index, node.rejection(size, capabilities, index == present)))
     }
 
-    /// Whether a node was promised to more than it has seats for.
+    /// Whether more members are assigned to a node than it has seats.
     pub(crate) fn is_overbooked(&self, node: NodeIndex) -> bool {
         self.overbooked_by(node) > 0
     }
 
-    /// To how many more a node was promised than it has seats for.
+    /// How many more members are assigned to a node than it has seats.
     pub(crate) fn overbooked_by(&self, node: NodeIndex) -> u32 {
         self.nodes.get(usize::from(node)).map_or(0, Node::overbooked_by)
     }
 
-    /// Whether a choice is about a node that could hold an island if only it had the seats.
+    /// Whether a transport choice includes a node that could host an island if it had enough free
+    /// seats.
     pub(crate) fn is_short_of_seats_only(
         &self,
         choice: &TransportChoice,
@@ -415,16 +426,16 @@ impl Registry {
         capabilities: Capabilities,
     ) -> bool {
         self.candidates(choice, size, capabilities, NO_NODE)
-            .any(|(_, unfit)| unfit == Some(NodeRejection::Full))
+            .any(|(_, rejection)| rejection == Some(NodeRejection::Full))
     }
 
-    /// What a node last said, and when, if it ever did.
+    /// The last announcement of a node and its time, if there was one.
     pub(crate) fn last_announcement(&self, node: NodeIndex) -> Option<(TransportView<'_>, Duration)> {
         let node = self.nodes.get(usize::from(node))?;
         Some((node.view(), node.announced_at?))
     }
 
-    /// Whether the node is there at all, even if it is about to leave.
+    /// Whether the node is announced, even if it drains.
     pub(crate) fn is_present(&self, node: NodeIndex) -> bool {
         self.nodes.get(usize::from(node)).is_some_and(|node| node.present)
     }
@@ -434,12 +445,12 @@ impl Registry {
         self.nodes.get(usize::from(node)).is_some_and(|node| capabilities.contains_all(node.required))
     }
 
-    /// Whether more peers may be sent to the node.
+    /// Whether the node accepts more peers.
     pub(crate) fn is_available(&self, node: NodeIndex) -> bool {
         self.nodes.get(usize::from(node)).is_some_and(Node::available)
     }
 
-    /// Takes seats of a node, or gives them back.
+    /// Replaces a reservation of `before` seats on a node by one of `after` seats.
     pub(crate) fn reserve(&mut self, node: NodeIndex, before: u32, after: u32) {
         if let Some(node) = self.nodes.get_mut(usize::from(node)) {
             node.assigned = node.assigned.saturating_sub(before).saturating_add(after);
@@ -451,7 +462,7 @@ impl Registry {
         self.nodes.get(usize::from(node)).map(|node| &node.transport.node)
     }
 
-    /// All nodes ever heard of.
+    /// All nodes that were ever announced.
     pub(crate) fn views(&self) -> impl Iterator<Item = TransportView<'_>> {
         self.nodes.iter().filter(|node| node.announced_at.is_some()).map(Node::view)
     }

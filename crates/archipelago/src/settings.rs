@@ -1,86 +1,89 @@
+//! The [`Settings`] of an engine: meaning, unit, bounds and default of each value.
+
 use std::time::Duration;
 
-/// How the engine decides. Every value has a default, and bounds that [`Engine::new`] checks.
+/// Parameters of the engine. Every value has a default, and bounds that [`Engine::new`] checks.
 ///
 /// [`Engine::new`]: crate::Engine::new
 #[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
-    /// Who says who is together. Default their places.
+    /// What decides which peers are grouped. Default: their positions.
     pub clustering: Clustering,
-    /// Islands with members this near to each other merge, if together they fit the limit.
-    /// Metres on the ground, above 0 and at most 10,000. Default 64.
+    /// Islands with members at most this far apart merge, if together they fit the size limit. Metres
+    /// on the ground, above 0 and at most 10,000. Default 64.
     pub join_distance_m: f32,
-    /// Members stay together while they are connected through hops of at most this length.
-    /// Metres on the ground, from the join distance to 10,000. Default 80. The room between the two
-    /// distances is what keeps people at the edge from coming and going.
+    /// An island stays one while its members are connected by hops of at most this length. Metres on
+    /// the ground, from the join distance to 10,000. Default 80. The gap between the two distances
+    /// (hysteresis) keeps peers at the edge from joining and leaving repeatedly.
     pub leave_distance_m: f32,
-    /// No island is ever larger than this, whatever its transport could hold. Peers, 1 to 10,000.
+    /// The size limit of every island, even if its transport has larger rooms. Peers, 1 to 10,000.
     /// Default 100.
     pub max_island_size: u32,
-    /// A peer that is not heard for this long is gone. 100 ms to 1 day. Default 15 s, which is
-    /// three of the repetitions by which a gateway vouches for a quiet client.
+    /// A peer that sends nothing for this long times out. 100 ms to 1 day. Default 15 s: three times
+    /// the interval at which a gateway repeats the heartbeat of an idle client.
     pub silence: Duration,
-    /// How long the place of a peer that left is remembered, and the id of an island that its
-    /// leaving emptied is kept. At most 1 hour; zero remembers nothing. Default 10 s.
+    /// The return window: how long the island of a departed peer is remembered, and how long an island
+    /// that became empty keeps its id. At most 1 hour; zero disables both. Default 10 s.
     pub return_window: Duration,
-    /// A node that does not announce itself for this long is gone. 100 ms to 1 hour. Default 3 s,
-    /// three times the interval of announcements.
+    /// A node without an announcement for this long is gone. 100 ms to 1 hour. Default 3 s, three times
+    /// the interval of announcements.
     pub transport_timeout: Duration,
-    /// How long a decision that could flap must hold before it counts. At most 1 hour. Default 3 s.
+    /// The settling time: how long a condition that could alternate must hold before it takes effect.
+    /// At most 1 hour. Default 3 s.
     pub settling: Duration,
-    /// How long an island stays where it was moved to before it is moved again for anything less
-    /// than having to. At most 1 hour. Default 10 s, for which rooms are held open after a move.
+    /// How long an island stays on its node after a move before it moves again for a mere improvement.
+    /// At most 1 hour. Default 10 s, the time for which the old room stays open after a move.
     pub move_interval: Duration,
-    /// What clients can join that say nothing of it: `livekit`, `ws-room`, `p2p`, or the protocol of
-    /// an external transport. Default LiveKit and WebSocket rooms.
+    /// The transports of clients that announce none: `livekit`, `ws-room`, `p2p`, or the protocol of an
+    /// external transport. Default LiveKit and WebSocket rooms.
     pub assumed_transports: Vec<String>,
-    /// What island ids begin with: 1 to 16 letters and digits. Default `I`. Two engines of one
-    /// realm that may start in the same millisecond need two prefixes.
+    /// The first part of every island id: 1 to 16 letters and digits. Default `I`. Two engines of one
+    /// realm that may start in the same millisecond need different prefixes.
     pub id_prefix: String,
 }
 
-/// Who says who is together.
+/// What decides which peers are grouped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Clustering {
-    /// Their places, by the distances.
+    /// The positions of the peers, by the join and the leave distance.
     #[default]
     ByDistance,
-    /// Somebody else, by [`Input::Cluster`](crate::Input::Cluster). Distances mean nothing, and no
-    /// rule keeps people to themselves; where they stand still says which rules are about them.
+    /// The caller, by [`Input::Cluster`](crate::Input::Cluster). Distances and exclusive rules have no
+    /// effect; the positions still decide which rules apply.
     External,
 }
 
-/// Why an engine cannot work with some [`InvalidSettings`].
+/// A value of [`Settings`] that is out of bounds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SettingsError {
-    /// The join distance is not a length the engine can work with.
+    /// The join distance is not a number above 0 and at most 10,000 m.
     #[error("join_distance_m must be above 0 and at most 10000")]
     JoinDistance,
-    /// The leave distance is below the join distance, or too large.
+    /// The leave distance is below the join distance or above 10,000 m.
     #[error("leave_distance_m must be from join_distance_m to 10000")]
     LeaveDistance,
-    /// The size limit is out of bounds.
+    /// The size limit is not from 1 to 10,000.
     #[error("max_island_size must be from 1 to 10000")]
     MaxIslandSize,
-    /// The silence is out of bounds.
+    /// The timeout of silent peers is not from 100 ms to 1 day.
     #[error("silence must be from 100 ms to 1 day")]
     Silence,
-    /// The return window is out of bounds.
+    /// The return window is longer than 1 hour.
     #[error("return_window must be at most 1 hour")]
     ReturnWindow,
-    /// The transport timeout is out of bounds.
+    /// The timeout of nodes is not from 100 ms to 1 hour.
     #[error("transport_timeout must be from 100 ms to 1 hour")]
     TransportTimeout,
-    /// The settling time is out of bounds.
+    /// The settling time is longer than 1 hour.
     #[error("settling must be at most 1 hour")]
     Settling,
-    /// The interval of moves is out of bounds.
+    /// The interval between moves is longer than 1 hour.
     #[error("move_interval must be at most 1 hour")]
     MoveInterval,
-    /// The prefix of island ids is empty, too long, or not made of letters and digits.
+    /// The prefix of island ids is empty, longer than 16 characters, or not made of letters and digits.
     #[error("id_prefix must be 1 to 16 letters and digits")]
     IdPrefix,
-    /// Something that clients are assumed to join is no name of a protocol.
+    /// An assumed transport is not a valid protocol name.
     #[error(
         "assumed_transports must be names of a letter, then up to 31 letters, digits and '-', in lower case"
     )]
@@ -112,11 +115,15 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// Whether every value is within its bounds.
+    /// Checks that every value is within its bounds.
+    ///
+    /// # Errors
+    ///
+    /// The first value that is not.
     pub fn validate(&self) -> Result<(), SettingsError> {
         let join = self.join_distance_m;
         let assumed = self.assumed_transports.iter().all(|name| protocol::is_protocol_name(name));
-        // Comparisons with NaN are false, so that it fails here as it should.
+        // A comparison with NaN is false, so NaN is rejected.
         let checks = [
             (join > 0.0 && join <= MAX_DISTANCE_M, SettingsError::JoinDistance),
             ((join..=MAX_DISTANCE_M).contains(&self.leave_distance_m), SettingsError::LeaveDistance),

@@ -1,10 +1,11 @@
+//! A slab: a vector with reusable slots, and helpers for index-based tables.
+
 use std::ops::{Index, IndexMut};
 
-/// No entry: the end of a list, or nothing there.
+/// No index: the end of a list, or no element.
 pub(crate) const NONE: u32 = u32::MAX;
 
-/// A vector whose places are used again. What is in a place that was given back is stale and
-/// waits there for its next tenant.
+/// A vector with reusable slots. A freed slot keeps its stale value until it is reused.
 #[derive(Debug, Clone)]
 pub(crate) struct Slab<T> {
     entries: Vec<T>,
@@ -18,48 +19,49 @@ impl<T> Default for Slab<T> {
 }
 
 impl<T> Slab<T> {
+    /// Inserts a value and returns its slot.
     pub(crate) fn insert(&mut self, entry: T) -> u32 {
-        if let Some(place) = self.free.pop() {
-            self.entries[place as usize] = entry;
-            return place;
+        if let Some(slot) = self.free.pop() {
+            self.entries[slot as usize] = entry;
+            return slot;
         }
-        let place = self.entries.len() as u32;
-        assert!(place != NONE, "more than four billion entries");
+        let slot = self.entries.len() as u32;
+        assert!(slot != NONE, "more than four billion entries");
         push_growing_by_eighth(&mut self.entries, entry);
-        place
+        slot
     }
 
-    /// Gives a place back. Only once for each insertion.
-    pub(crate) fn remove(&mut self, place: u32) {
-        push_growing_by_eighth(&mut self.free, place);
+    /// Frees a slot. It must be called at most once for each insertion.
+    pub(crate) fn remove(&mut self, slot: u32) {
+        push_growing_by_eighth(&mut self.free, slot);
     }
 
-    /// All places, vacant ones too.
+    /// The number of slots, free ones included.
     pub(crate) fn slot_count(&self) -> u32 {
         self.entries.len() as u32
     }
 
-    /// How many entries there are.
+    /// The number of slots in use.
     pub(crate) fn len(&self) -> usize {
         self.entries.len() - self.free.len()
     }
 
-    /// All places, vacant ones too.
+    /// The values of all slots, free ones included.
     pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut T> {
         self.entries.iter_mut()
     }
 
-    /// Keeps the entries of these places, in this order, and no others. Returns for each place the
-    /// one that its entry is in then.
+    /// Keeps the values of these slots, in this order, and removes all others. Returns the new slot of
+    /// each old one, or `NONE`.
     pub(crate) fn reorder(&mut self, order: &[u32]) -> Vec<u32>
     where
         T: Copy,
     {
-        let mut places = vec![NONE; self.entries.len()];
-        order.iter().zip(0..).for_each(|(&before, after)| places[before as usize] = after);
-        self.entries = order.iter().map(|&place| self.entries[place as usize]).collect();
+        let mut slots = vec![NONE; self.entries.len()];
+        order.iter().zip(0..).for_each(|(&before, after)| slots[before as usize] = after);
+        self.entries = order.iter().map(|&slot| self.entries[slot as usize]).collect();
         self.free = Vec::new();
-        places
+        slots
     }
 
     /// Bytes held.
@@ -71,19 +73,19 @@ impl<T> Slab<T> {
 impl<T> Index<u32> for Slab<T> {
     type Output = T;
 
-    fn index(&self, place: u32) -> &T {
-        &self.entries[place as usize]
+    fn index(&self, slot: u32) -> &T {
+        &self.entries[slot as usize]
     }
 }
 
 impl<T> IndexMut<u32> for Slab<T> {
-    fn index_mut(&mut self, place: u32) -> &mut T {
-        &mut self.entries[place as usize]
+    fn index_mut(&mut self, slot: u32) -> &mut T {
+        &mut self.entries[slot as usize]
     }
 }
 
-/// Pushes, and when there is no room makes an eighth more: doubling would leave half of the largest
-/// tables empty.
+/// Pushes a value. A full vector grows by an eighth (at least 16 elements): doubling would leave up to
+/// half of the largest tables unused.
 pub(crate) fn push_growing_by_eighth<T>(entries: &mut Vec<T>, entry: T) {
     if entries.len() == entries.capacity() {
         entries.reserve_exact((entries.len() / 8).max(16));

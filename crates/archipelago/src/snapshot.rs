@@ -1,4 +1,5 @@
-//! Going on where another engine ended.
+//! Resuming: a new engine that continues with the islands of an engine that was lost, rebuilt from the
+//! last assignments of clients.
 
 use std::{cmp::Reverse, collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -17,78 +18,87 @@ use crate::{
     spatial::Point,
 };
 
-/// What somebody who takes over knows of a realm.
+/// The known state of a realm from which an engine resumes. It is collected from other components, not
+/// copied from the engine that was lost.
 #[derive(Debug, Clone, Default)]
 pub struct EngineSnapshot {
-    /// The owners' rules.
+    /// The rules of the realm's owner.
     pub rules: Arc<Rules>,
-    /// What time it is, in minutes since midnight, UTC, if that is known.
+    /// The time of day in minutes since midnight, UTC, if it is known.
     pub minute: Option<u16>,
-    /// The nodes that offer rooms. They count as heard just now.
+    /// The nodes that offer rooms. They count as announced at the time of the resume.
     pub transports: Vec<Transport>,
-    /// The people, in any order. Of one peer the greatest session counts. Whoever has signed in and
-    /// not said where it is, is not among them: that is an [`Input::Connected`] afterwards.
+    /// The peers, in any order. If a peer occurs more than once, its greatest session counts. A peer
+    /// that signed in and has not sent a heartbeat is not included: pass an [`Input::Connected`] for it
+    /// afterwards.
     pub peers: Vec<PeerSnapshot>,
 }
 
-/// What is known of a peer.
+/// The known state of a peer.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PeerSnapshot {
-    /// Who.
+    /// Its address.
     pub peer: Address,
-    /// Its session; none if its messages carry none.
+    /// Its session; `None` if its messages carry none.
     pub session: Option<SessionId>,
-    /// What its client can join, if it said so.
+    /// The transports that its client announced, if it did.
     pub transports: Option<Vec<String>>,
-    /// Where it stands.
+    /// Its position.
     pub position: Position,
-    /// The id of the island that it would like to be in, if it said so.
+    /// The id of its preferred island, if it has one.
     pub desired_room: Option<String>,
-    /// What its client was last told, unless it has [left](crate::Output::Left) that island since;
-    /// `None` is a newcomer. Of one that has departed, where it was, unless that island has ended since
-    /// because its last members went elsewhere.
+    /// The last assignment that its client was sent, unless the peer has [left](crate::Output::Left)
+    /// that island since; `None` for a peer without an assignment. For a departed peer: the island and
+    /// node before it left, unless that island was closed since because its last members joined other
+    /// islands.
     pub last_assigned: Option<LastAssignment>,
-    /// The cluster that it is in, where somebody else says who is together. If it is not known, that of
-    /// the others who were told of its island.
+    /// Its cluster, with [external clustering](crate::Clustering::External). If it is not known, the
+    /// cluster of most peers with the same last island is assumed.
     pub cluster: Option<String>,
-    /// When it was last heard, in the time of the engine.
+    /// When its last message arrived, in the time of the engine.
     pub last_seen: Duration,
-    /// When it disconnected, if it did, in the time of the engine: it may come back. Its island
-    /// heard of it; otherwise it is still there, and an [`Input::Disconnected`] follows.
+    /// When it disconnected, in the time of the engine, if its [`Output::Left`](crate::Output::Left)
+    /// was emitted: it may rejoin within the return window. If it was not emitted, the value is `None`,
+    /// the peer still counts as a member, and an [`Input::Disconnected`] must follow.
     pub departed_at: Option<Duration>,
-    /// Its session took over from an older one, whose tokens are not revoked yet as far as is known:
-    /// they are at the first flush, before anything is told.
+    /// Its session took over from an older one and, as far as is known, the tokens of the old session
+    /// are not revoked yet. The first flush revokes them before it emits an assignment.
     pub taken_over: bool,
 }
 
-/// Where a client was told that it is.
+/// The island and node of the assignment that a client was sent last.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct LastAssignment {
     /// The island.
     pub island: IslandId,
-    /// The node that holds its room.
+    /// The node that hosts its room.
     pub node: NodeName,
 }
 
-/// A peer that is being counted in, and what it was told.
+/// A peer that was restored, and its last assignment.
 struct RestoredMember {
     island: u32,
-    /// It has left, and its place is kept.
+    /// Set for a departed peer: the end of its return window.
     kept_until: Option<Duration>,
     node: NodeIndex,
 }
 
 impl Engine {
-    /// An engine that goes on where another ended. `started_ms` is as for [`new`](Self::new); if an
-    /// island is of an engine that started later, a later time is taken.
+    /// Creates an engine that continues with the islands of an earlier engine. `started_ms` is as for
+    /// [`new`](Self::new); if the id of an island has a later start time, a time after that is used.
     ///
-    /// Islands keep their ids, be they of another prefix; no new one has an id that was ever given.
-    /// Members of an island are all who were told of it, and its node is the one that most of them
-    /// were told: the others are told anew. So whoever stands where it stood is told nothing, and who
-    /// is not where it should be is put right by the next flush, as ever. Crowds are left as they are
-    /// until somebody in them moves. Who disconnected is remembered for the rest of the return window.
+    /// Islands keep their ids, even ids with another prefix, and no new island gets an id that was used
+    /// before. The members of an island are all peers with a last assignment to it. Its node is the
+    /// node of most of these assignments; members with another node get a new assignment. So a peer
+    /// with a valid assignment is sent nothing, and the next flush corrects the others as usual. Crowds
+    /// are left as they are until a member moves. Departed peers are remembered for the rest of their
+    /// return window.
     ///
-    /// Rules, hours and places hold at once. What was waiting for a time to pass waits anew.
+    /// Rules, time of day and positions take effect at once. Pending settling times start again.
+    ///
+    /// # Errors
+    ///
+    /// A value of `settings` is out of its bounds.
     pub fn resume(
         settings: Settings,
         started_ms: u64,
@@ -96,25 +106,25 @@ impl Engine {
         now: Duration,
     ) -> Result<Self, SettingsError> {
         let mut engine = Self::new(settings, started_ms)?;
-        let EngineSnapshot { rules, minute, transports, peers: mut residents } = snapshot;
+        let EngineSnapshot { rules, minute, transports, mut peers } = snapshot;
         engine.handle(Input::Rules(rules), now);
         minute.into_iter().for_each(|minute| engine.handle(Input::TimeOfDay { minute }, now));
         transports.into_iter().for_each(|transport| engine.handle(Input::Transport(transport), now));
         let window = engine.settings.return_window;
-        let all = residents.len();
-        residents.retain(|resident| is_in_world_bounds(resident.position));
-        engine.counters.positions_refused += (all - residents.len()) as u64;
-        residents.retain(|resident| is_in_return_window(resident, window, now));
-        residents.sort_unstable_by_key(|resident| (resident.peer, Reverse(resident.session)));
-        residents.dedup_by_key(|resident| resident.peer);
-        // Those who left, in the order in which they will be forgotten.
-        residents.sort_by_key(|resident| resident.departed_at);
+        let all = peers.len();
+        peers.retain(|peer| is_in_world_bounds(peer.position));
+        engine.counters.positions_refused += (all - peers.len()) as u64;
+        peers.retain(|peer| is_in_return_window(peer, window, now));
+        peers.sort_unstable_by_key(|peer| (peer.peer, Reverse(peer.session)));
+        peers.dedup_by_key(|peer| peer.peer);
+        // Departed peers, in the order in which they expire.
+        peers.sort_by_key(|peer| peer.departed_at);
         if engine.clusters.is_some() {
-            infer_clusters(&mut residents);
+            infer_clusters(&mut peers);
         }
-        engine.restore_islands(started_ms, &residents);
-        let placed = residents.into_iter().filter_map(|resident| engine.restore_peer(resident)).collect();
-        engine.restore_nodes(placed);
+        engine.restore_islands(started_ms, &peers);
+        let members = peers.into_iter().filter_map(|peer| engine.restore_peer(peer)).collect();
+        engine.restore_nodes(members);
         engine.defer_zone_transitions(now);
         flush::refresh(&mut engine, now);
         engine.init_placement(now);
@@ -122,10 +132,10 @@ impl Engine {
         Ok(engine)
     }
 
-    /// Makes the islands that people were told of, the oldest first, empty yet.
-    fn restore_islands(&mut self, started_ms: u64, residents: &[PeerSnapshot]) {
-        let told = residents.iter().filter_map(|resident| resident.last_assigned.as_ref());
-        let mut ids: Vec<IslandId> = told.map(|told| told.island.clone()).collect();
+    /// Creates the islands of the last assignments, the oldest first, without members.
+    fn restore_islands(&mut self, started_ms: u64, peers: &[PeerSnapshot]) {
+        let assignments = peers.iter().filter_map(|peer| peer.last_assigned.as_ref());
+        let mut ids: Vec<IslandId> = assignments.map(|assignment| assignment.island.clone()).collect();
         ids.sort_unstable();
         ids.dedup();
         let serials = (1..=ids.len() as u64).map(Serial);
@@ -137,18 +147,12 @@ impl Engine {
         }
     }
 
-    /// Counts a peer in, as a member of the island that it was told of.
-    fn restore_peer(&mut self, resident: PeerSnapshot) -> Option<RestoredMember> {
+    /// Restores a peer as a member of the island that it was assigned to.
+    fn restore_peer(&mut self, peer: PeerSnapshot) -> Option<RestoredMember> {
         let PeerSnapshot {
-            peer: address,
-            session,
-            transports,
-            position,
-            desired_room,
-            last_assigned: told,
-            ..
-        } = resident;
-        let PeerSnapshot { cluster, last_seen: heard, departed_at: departed, taken_over, .. } = resident;
+            peer: address, session, transports, position, desired_room, last_assigned, ..
+        } = peer;
+        let PeerSnapshot { cluster, last_seen, departed_at, taken_over, .. } = peer;
         let peer = self.resolve_sender(address, session)?;
         let at = Point { x: position.x, z: position.z };
         self.set_position(peer, at);
@@ -158,13 +162,13 @@ impl Engine {
             self.client_transports.insert(peer, transports);
             self.set_capabilities(peer);
         }
-        let serial = told.as_ref().and_then(|told| self.ids.serial(told.island.as_str()));
+        let serial = last_assigned.as_ref().and_then(|last| self.ids.serial(last.island.as_str()));
         let island = serial.and_then(|serial| self.islands.find(serial));
-        let node = told.map_or(NO_NODE, |told| self.registry.find_or_add(&told.node));
+        let node = last_assigned.map_or(NO_NODE, |last| self.registry.find_or_add(&last.node));
         let record = &mut self.peers[peer];
-        record.set_last_seen(heard);
+        record.set_last_seen(last_seen);
         record.height_m = position.y;
-        let kept_until = departed.map(|departed| departed.saturating_add(self.settings.return_window));
+        let kept_until = departed_at.map(|departed| departed.saturating_add(self.settings.return_window));
         if let Some(until) = kept_until {
             self.peers.set_state(peer, PeerState::Departed);
             self.reconnect_grace.insert(peer, serial.unwrap_or(Serial::NONE), at, until);
@@ -189,21 +193,21 @@ impl Engine {
         island.map(|island| RestoredMember { island, kept_until, node })
     }
 
-    /// Gives each island the node that most of its members were told of, or, where all have left, most
-    /// of those. Who was told another is told anew.
-    fn restore_nodes(&mut self, mut placed: Vec<RestoredMember>) {
-        placed.sort_unstable_by_key(|placed| (placed.island, placed.kept_until.is_some(), placed.node));
-        for of_island in placed.chunk_by(|a, b| a.island == b.island) {
+    /// Sets the node of each island to the node that most members were assigned to; if all members
+    /// departed, most of those. Members with another node get a new assignment.
+    fn restore_nodes(&mut self, mut members: Vec<RestoredMember>) {
+        members.sort_unstable_by_key(|member| (member.island, member.kept_until.is_some(), member.node));
+        for of_island in members.chunk_by(|a, b| a.island == b.island) {
             let (island, left) = (of_island[0].island, of_island[0].kept_until.is_some());
             let mut counted = of_island.chunk_by(|a, b| a.kept_until.is_some() == b.kept_until.is_some());
             let by_node = counted.next().unwrap_or_default().chunk_by(|a, b| a.node == b.node);
-            let most = by_node.max_by_key(|placed| (placed.len(), Reverse(placed[0].node)));
-            let node = most.map_or(NO_NODE, |placed| placed[0].node);
+            let most = by_node.max_by_key(|members| (members.len(), Reverse(members[0].node)));
+            let node = most.map_or(NO_NODE, |members| members[0].node);
             self.islands[island].node = node;
             if left {
                 self.islands.set_state(island, IslandState::Empty);
                 let serial = self.islands[island].serial;
-                let until = of_island.iter().filter_map(|placed| placed.kept_until).max();
+                let until = of_island.iter().filter_map(|member| member.kept_until).max();
                 self.empty_islands.extend(until.map(|until| EmptyIsland { island, serial, until }));
                 continue;
             }
@@ -217,11 +221,11 @@ impl Engine {
                 }
             }
         }
-        self.empty_islands.make_contiguous().sort_by_key(|desertion| desertion.until);
+        self.empty_islands.make_contiguous().sort_by_key(|empty| empty.until);
     }
 
-    /// Who stands on the other side of the border of an area that keeps its people to themselves has
-    /// only just crossed it, and stays in its island until that has lasted.
+    /// A member beyond the border of an enclosure is treated as if it had just crossed the border: it
+    /// stays in its island until the settling time has passed.
     fn defer_zone_transitions(&mut self, now: Duration) {
         let islands: Vec<u32> = self.islands.populated().collect();
         for island in islands {
@@ -230,15 +234,16 @@ impl Engine {
             }
             let main = self.majority_zone(island);
             for peer in self.members_of(island) {
-                let reaches = &self.spatial.distances;
-                if reaches.enclosure(self.spatial.traits(peer).zone()) != reaches.enclosure(main) {
+                let distances = &self.spatial.distances;
+                if distances.enclosure(self.spatial.traits(peer).zone()) != distances.enclosure(main) {
                     self.begin_transition_from(peer, main, now);
                 }
             }
         }
     }
 
-    /// Rules decide that would if nothing had changed lately, and nothing moves soon that need not.
+    /// Sets the rule of each island to the one that applies now, and starts the move cooldown of each,
+    /// so that no island moves soon for an improvement only.
     fn init_placement(&mut self, now: Duration) {
         let islands: Vec<u32> = self.islands.populated().collect();
         for island in islands {
@@ -253,23 +258,24 @@ impl Engine {
         self.spatial.members(island).map(|member| member.peer).collect()
     }
 
-    /// Whether this is what a peer's client was last told: the ids of island and node, or nothing.
-    /// True as well where there is nothing to mend: of a session that is not the present one, of
-    /// whoever is in no island that has a node, or is about to be told anyway.
+    /// Whether `last_assigned`, the ids of island and node or nothing, is the last assignment of a
+    /// peer's client. Also `true` where nothing needs to be corrected: for a session that is not the
+    /// current one, for a peer in no island with a node, and for a peer that is about to get an
+    /// assignment.
     pub fn matches_last_assignment(
         &self,
         peer: Address,
         session: Option<SessionId>,
-        told: Option<(&str, &str)>,
+        last_assigned: Option<(&str, &str)>,
     ) -> bool {
         let Some(peer) = self.peers.find(peer) else { return true };
         let record = &self.peers[peer];
-        let mute = record.state != PeerState::Present || record.flags.has(Flags::AWAITING_HEARTBEAT);
-        if mute || !self.is_current_session(peer, session) || !self.island_has_node(peer) {
+        let unassigned = record.state != PeerState::Present || record.flags.has(Flags::AWAITING_HEARTBEAT);
+        if unassigned || !self.is_current_session(peer, session) || !self.island_has_node(peer) {
             return true;
         }
-        match (self.registry.name(record.last_assigned_node), told) {
-            // It was told nothing, or is to be told again.
+        match (self.registry.name(record.last_assigned_node), last_assigned) {
+            // No assignment was sent yet, or one is pending.
             (None, _) => true,
             (Some(node), Some((island, other))) => {
                 node.as_str() == other && self.ids.matches(record.last_assigned, island)
@@ -282,6 +288,7 @@ impl Engine {
         session.is_none() || session == self.peers.session(peer)
     }
 
+    /// Handles [`Input::ResendAssignment`].
     pub(crate) fn resend_assignment(
         &mut self,
         address: Address,
@@ -302,27 +309,26 @@ impl Engine {
     }
 }
 
-/// Whoever was told of an island and whose cluster is not known is taken to be in that of most of the
-/// others there, or, where none is known, in one of their own.
-fn infer_clusters(residents: &mut [PeerSnapshot]) {
+/// Assumes a cluster for each assigned peer without a known one: the cluster of most peers with the
+/// same last island, or, if none is known, one of their own.
+fn infer_clusters(peers: &mut [PeerSnapshot]) {
     let mut known: BTreeMap<IslandId, BTreeMap<String, usize>> = BTreeMap::new();
-    for resident in residents.iter() {
-        if let (Some(told), Some(cluster)) = (&resident.last_assigned, &resident.cluster) {
-            *known.entry(told.island.clone()).or_default().entry(cluster.clone()).or_default() += 1;
+    for peer in peers.iter() {
+        if let (Some(last), Some(cluster)) = (&peer.last_assigned, &peer.cluster) {
+            *known.entry(last.island.clone()).or_default().entry(cluster.clone()).or_default() += 1;
         }
     }
-    for PeerSnapshot { last_assigned: told, cluster, .. } in
-        residents.iter_mut().filter(|resident| resident.cluster.is_none())
+    for PeerSnapshot { last_assigned, cluster, .. } in peers.iter_mut().filter(|peer| peer.cluster.is_none())
     {
-        *cluster = told.as_ref().map(|told| {
-            let known = known.get(&told.island).into_iter().flatten();
+        *cluster = last_assigned.as_ref().map(|last| {
+            let known = known.get(&last.island).into_iter().flatten();
             let most = known.max_by_key(|(_, members)| **members).map(|(cluster, _)| cluster.clone());
-            most.unwrap_or_else(|| format!("island {}", told.island))
+            most.unwrap_or_else(|| format!("island {}", last.island))
         });
     }
 }
 
-/// Whether a peer is still to be known: it is there, or may still come back.
-fn is_in_return_window(resident: &PeerSnapshot, return_window: Duration, now: Duration) -> bool {
-    resident.departed_at.is_none_or(|departed| departed.saturating_add(return_window) > now)
+/// Whether a peer is present, or departed and still in its return window.
+fn is_in_return_window(peer: &PeerSnapshot, return_window: Duration, now: Duration) -> bool {
+    peer.departed_at.is_none_or(|departed| departed.saturating_add(return_window) > now)
 }

@@ -1,3 +1,5 @@
+//! Read access to the state of an engine: islands, peers, nodes and totals.
+
 use std::time::Duration;
 
 use protocol::{Address, IslandId, NodeName, Position, SessionId};
@@ -16,14 +18,15 @@ use crate::{
     zones::OPEN_ZONE,
 };
 
-/// An island, as of the last flush. Members stand where they last said, which may be later.
+/// An island, as of the last flush. The positions of its members are the latest reported ones, which
+/// may be newer.
 #[derive(Clone, Copy)]
 pub struct IslandView<'a> {
     engine: &'a Engine,
     island: u32,
 }
 
-/// A peer.
+/// A peer in the world.
 #[derive(Clone, Copy)]
 pub struct PeerView<'a> {
     engine: &'a Engine,
@@ -42,14 +45,14 @@ impl Engine {
         self.islands.populated().map(|island| IslandView { engine: self, island })
     }
 
-    /// A peer that is in the world: it has said where it is, and has not left.
+    /// The peer with this address, if it is in the world: it has sent a heartbeat and has not left.
     pub fn peer(&self, peer: Address) -> Option<PeerView<'_>> {
         let peer = self.peers.find(peer)?;
         (self.peers[peer].state == PeerState::Present).then_some(PeerView { engine: self, peer })
     }
 
-    /// Whether anything was heard of this session of a peer, or of a later one, and is not forgotten;
-    /// without a session, of the peer.
+    /// Whether the engine knows this session of a peer or a later one; without a session, whether it
+    /// knows the peer. A peer that was removed is not known.
     pub fn knows_session(&self, peer: Address, session: Option<SessionId>) -> bool {
         let Some(peer) = self.peers.find(peer) else { return false };
         session.is_none_or(|session| Some(session) <= self.peers.session(peer))
@@ -61,19 +64,19 @@ impl Engine {
         present.map(|peer| PeerView { engine: self, peer })
     }
 
-    /// How many peers are in the world.
+    /// The number of peers in the world.
     pub fn peers_count(&self) -> usize {
         self.peers.present_count()
     }
 
-    /// How many peers are in the world and to be in an island.
+    /// The number of peers in the world that may be in an island.
     pub(crate) fn placeable_count(&self) -> usize {
         let present = self.peers.known().filter(|&peer| self.peers[peer].state == PeerState::Present);
         present.filter(|&peer| self.is_placeable(peer)).count()
     }
 
-    /// Who is in which island and where on the ground, which is where they stand unless somebody else
-    /// says who is together.
+    /// The members of each island with their points in the spatial index: the reported positions, or
+    /// with external clustering the anchors of the clusters.
     pub(crate) fn spatial_members(&self) -> impl Iterator<Item = (IslandView<'_>, Vec<(Address, Position)>)> {
         self.islands().map(|view| {
             let members = self.spatial.members(view.island);
@@ -82,7 +85,7 @@ impl Engine {
         })
     }
 
-    /// How many islands wait for a transport, and one of them.
+    /// The number of islands without a node, and one of them.
     pub fn islands_without_transport(&self) -> (usize, Option<IslandView<'_>>) {
         let waits =
             |&&island: &&u32| self.islands.is_populated(island) && self.islands[island].node == NO_NODE;
@@ -91,24 +94,25 @@ impl Engine {
         (waiting.count() + usize::from(first.is_some()), first)
     }
 
-    /// How many islands have members.
+    /// The number of islands that have members.
     pub fn islands_count(&self) -> usize {
         self.islands.populated_count()
     }
 
-    /// The nodes ever announced.
+    /// All nodes that were ever announced.
     pub fn transports(&self) -> impl Iterator<Item = TransportView<'_>> {
         self.registry.views()
     }
 
-    /// The most members that an island of clients that can join anything may have at present where
-    /// no rule is about the place: the setting, or less where no node offers rooms so large. While
-    /// nothing is on offer, what it was before.
+    /// The size limit of an island outside every area, of clients that can join any transport: the
+    /// setting, or less if no node offers rooms that large. While no node is on offer, the limit from
+    /// before.
     pub fn open_zone_limit(&self) -> u32 {
         self.zones.size_limit(OPEN_ZONE, Capabilities::ALL)
     }
 
-    /// What holds for whom, if not the same holds for all.
+    /// The distances and limits of each peer, for the invariant checks; `None` if the settings apply to
+    /// all.
     pub(crate) fn per_peer_bounds(&self) -> Option<PerPeerBounds> {
         let Settings { join_distance_m, leave_distance_m, .. } = self.settings;
         let open = self.zones.distances(OPEN_ZONE);
@@ -117,22 +121,23 @@ impl Engine {
             return None;
         }
         let peers = self.peers.known().map(|peer| {
-            let terms = self.spatial.traits(peer);
-            let ZoneDistances { enclosure, join_m, leave_m } = self.zones.distances(terms.zone());
-            let (zone, capabilities) = (terms.zone(), terms.capabilities().0);
+            let traits = self.spatial.traits(peer);
+            let ZoneDistances { enclosure, join_m, leave_m } = self.zones.distances(traits.zone());
+            let (zone, capabilities) = (traits.zone(), traits.capabilities().0);
             (self.peers[peer].address, PeerBounds { zone, enclosure, capabilities, join_m, leave_m })
         });
         Some(PerPeerBounds { peers: peers.collect(), limits: self.zones.limits().collect() })
     }
 
-    /// The owners' rules.
+    /// The rules of the realm's owner.
     pub fn rules(&self) -> &Rules {
         &self.zones.rules
     }
 
-    /// An island on a node that is gone, drains, has rooms too small or is not for all members, or on
-    /// none at all, while another that is named by the rule for its place and size could hold it. Not
-    /// one that counts its seats: they may have been given back after the island was judged.
+    /// An island that should have another node, for the invariant checks: its node is gone, drains, has
+    /// too small a room or cannot be joined by all members, or it has none, while another node of its
+    /// rule could host it. Nodes with a seat count are not considered: seats may have become free after
+    /// the island was evaluated.
     pub(crate) fn misplaced_island(&self) -> Option<IslandId> {
         let badly = |&island: &u32| {
             let (size, zone) = (self.spatial.size(island), self.majority_zone(island));
@@ -150,17 +155,17 @@ impl Engine {
         self.islands.populated().find(badly).map(|island| self.ids.island_id(self.islands[island].serial))
     }
 
-    /// The settings it was made with.
+    /// The settings of the engine.
     pub fn settings(&self) -> &Settings {
         &self.settings
     }
 
-    /// What was ignored so far.
+    /// The counters of ignored inputs.
     pub fn counters(&self) -> Counters {
         self.counters
     }
 
-    /// Bytes that the engine holds for its peers and islands, by the capacity of its tables.
+    /// Memory held for peers and islands, in bytes, by the capacity of the tables.
     pub fn bytes(&self) -> usize {
         self.peers.bytes()
             + self.spatial.bytes()
@@ -180,7 +185,7 @@ impl<'a> IslandView<'a> {
         self.engine.ids.island_id(self.engine.islands[self.island].serial)
     }
 
-    /// Its members and where they stand, in no order that means anything.
+    /// Its members and their positions, in an order without meaning.
     pub fn members(&self) -> impl Iterator<Item = (Address, Position)> + use<'a> {
         let engine = self.engine;
         engine.spatial.members(self.island).map(|Member { peer, .. }| {
@@ -189,22 +194,22 @@ impl<'a> IslandView<'a> {
         })
     }
 
-    /// How many members it has.
+    /// The number of its members.
     pub fn size(&self) -> u32 {
         self.engine.spatial.size(self.island)
     }
 
-    /// The most members that it may have.
+    /// Its size limit.
     pub fn max_peers(&self) -> u32 {
         self.engine.size_limit(self.island)
     }
 
-    /// The node that holds its room; `None` while no node is to be had.
+    /// The node that hosts its room; `None` while no node is available.
     pub fn transport(&self) -> Option<&'a NodeName> {
         self.engine.registry.name(self.engine.islands[self.island].node)
     }
 
-    /// The mean of its members' places, in metres, with `y` 0.
+    /// The mean of its members' positions, in metres, with `y` 0.
     pub fn center(&self) -> Position {
         if self.engine.clusters.is_some() {
             let count = f64::from(self.size());
@@ -217,7 +222,7 @@ impl<'a> IslandView<'a> {
         Position::new(x as f32, 0.0, z as f32)
     }
 
-    /// How far from the centre its farthest member stands, in metres on the ground.
+    /// The distance of its farthest member from the centre, in metres on the ground.
     pub fn radius(&self) -> f32 {
         let center = self.center();
         let squares = self.members().map(|(_, position)| center.ground_distance_squared(position));
@@ -231,19 +236,19 @@ impl<'a> PeerView<'a> {
         self.engine.peers[self.peer].address
     }
 
-    /// Where it last said it stands.
+    /// Its last reported position.
     pub fn position(&self) -> Position {
         let at = self.engine.position(self.peer);
         Position::new(at.x, self.engine.peers[self.peer].height_m, at.z)
     }
 
-    /// The island that it is in; `None` before the first flush after it came.
+    /// Its island; `None` before the first flush after it arrived.
     pub fn island(&self) -> Option<IslandView<'a>> {
         let island = self.engine.spatial.island_of(self.peer);
         (island != NONE).then_some(IslandView { engine: self.engine, island })
     }
 
-    /// The island and the node that its client was last told of, in its present session.
+    /// The island and the node of the last assignment of its client, in its current session.
     pub fn last_assigned(&self) -> Option<(IslandId, &'a NodeName)> {
         let record = &self.engine.peers[self.peer];
         let node = self.engine.registry.name(record.last_assigned_node)?;
@@ -256,12 +261,12 @@ impl<'a> PeerView<'a> {
         self.engine.peers.session(self.peer)
     }
 
-    /// When it was last heard, to the millisecond.
+    /// When its last message arrived, to the millisecond.
     pub fn last_seen(&self) -> Duration {
         self.engine.peers[self.peer].last_seen()
     }
 
-    /// The island that it would like to be in, if it said so.
+    /// Its preferred island, if it has one.
     pub fn desired_room(&self) -> Option<IslandId> {
         self.engine.preferred_island.get(&self.peer).map(|&island| self.engine.ids.island_id(island))
     }

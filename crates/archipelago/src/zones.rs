@@ -1,9 +1,9 @@
-//! What rules make of the ground.
+//! The zones of the world, and the distances, size limits and settling times that the rules set in
+//! each.
 //!
-//! A *zone* is all ground that lies in the same areas: whoever stands in one is treated alike. What
-//! is written about a place, whatever the number of people, is worked out once for each zone: how
-//! far people reach, how large islands may be, how long a change must last. A zone comes about when
-//! somebody first stands in it.
+//! A *zone* is all ground that lies in the same set of areas, so the same rules apply everywhere in it;
+//! it need not be contiguous. All values that do not depend on the number of peers are computed once
+//! for each zone. A zone is created when the first peer enters it.
 
 use std::{sync::Arc, time::Duration};
 
@@ -18,39 +18,40 @@ use crate::{
     spatial::{Capabilities, MAX_ZONES, Point, ZoneDistances},
 };
 
-/// The zone of ground that is in no area.
+/// The zone of all ground outside every area.
 pub(crate) const OPEN_ZONE: u32 = 0;
 
-/// No limits were worked out for these capabilities.
+/// Marks a set of capabilities without computed limits.
 const NO_LIMIT_INDEX: u16 = u16::MAX;
-/// How often it is seen how crowded areas are.
+/// How often crowding conditions are checked.
 const CROWDING_INTERVAL: Duration = Duration::from_secs(1);
 
+/// All zones, and the rules in force.
 #[derive(Debug, Clone)]
 pub(crate) struct Zones {
     pub(crate) rules: Arc<Rules>,
     defaults: Defaults,
     clustering: Clustering,
-    /// Minutes since midnight, UTC; unknown, no hours hold.
+    /// Minutes since midnight, UTC. While it is `None`, no rule with hours is active.
     minute: Option<u16>,
-    /// Of the rules that hold at this hour, those without an area, and by area those with one.
+    /// The rules that are active at this time of day: those without an area, and by area the others.
     global_rules: Vec<u32>,
     rules_by_area: Vec<Vec<u32>>,
     crowding_rules: Vec<CrowdingRule>,
     next_crowding_check: Duration,
-    atlas: AreaIndex,
+    area_index: AreaIndex,
     zone_by_areas: FxHashMap<Box<[u32]>, u32>,
     zones: Vec<Zone>,
-    /// The capabilities that limits were worked out for, and where each is in their lists.
+    /// The sets of capabilities with computed limits, and by capabilities the index of each set.
     capability_sets: Vec<Capabilities>,
     limit_index: Box<[u16; 256]>,
-    /// The limit of all zones, when they have one.
+    /// The size limit of every zone and set of capabilities, if it is the same.
     uniform_limit: Option<u32>,
     limits_changed: bool,
     areas_found: Vec<u32>,
 }
 
-/// What holds without a rule.
+/// The values that apply where no rule sets them.
 #[derive(Debug, Clone, Copy)]
 struct Defaults {
     distances: Distances,
@@ -58,29 +59,30 @@ struct Defaults {
     settling: Duration,
 }
 
-/// A zone and what holds in it.
+/// A zone and the values that apply in it.
 #[derive(Debug, Clone)]
 pub(crate) struct Zone {
     pub(crate) areas: Box<[u32]>,
-    /// The area whose people are together only among themselves; `NONE` is none.
+    /// The enclosure: the area of an exclusive rule. Peers in it are grouped only among themselves.
+    /// `NONE` if there is no such rule.
     pub(crate) enclosure: u32,
     pub(crate) distances: Distances,
-    /// How long crossing its border must last, if a rule says so.
+    /// How long a peer must have been across its border, if a rule sets it.
     settling: Option<Duration>,
-    /// Rules with an area that hold here, in order.
+    /// The active rules with an area that apply here, in order.
     rules: Box<[u32]>,
-    /// The most members of an island, by the place of what they can join.
+    /// The size limit of islands, by the index of the capabilities in `capability_sets`.
     limits: Vec<u32>,
 }
 
-/// A rule that asks how crowded it is.
+/// The state of a rule with a crowding condition.
 #[derive(Debug, Clone)]
 struct CrowdingRule {
     rule: u32,
     holds: bool,
-    /// Since when the answer has been another.
+    /// Since when the condition has differed from `holds`.
     since: Option<Duration>,
-    /// How many there were when it was last seen, if it ever was.
+    /// The number of peers at the last check, if there was one.
     peers: Option<u32>,
 }
 
@@ -97,7 +99,7 @@ impl Zones {
             rules_by_area: Vec::new(),
             crowding_rules: Vec::new(),
             next_crowding_check: Duration::ZERO,
-            atlas: AreaIndex::default(),
+            area_index: AreaIndex::default(),
             zone_by_areas: FxHashMap::default(),
             zones: Vec::new(),
             capability_sets: Vec::new(),
@@ -110,32 +112,35 @@ impl Zones {
         zones
     }
 
-    /// Takes other rules. Every zone is another one from here on.
+    /// Replaces the rules. All zone numbers are invalid afterwards.
     pub(crate) fn set_rules(&mut self, rules: Arc<Rules>) {
         self.rules = rules;
         self.crowding_rules.clear();
         self.rebuild();
     }
 
-    /// Sets the clock. Returns whether other rules hold now; then every zone is another one.
+    /// Sets the time of day. Returns whether other rules are active now; then all zone numbers are
+    /// invalid.
     pub(crate) fn set_minute(&mut self, minute: u16) -> bool {
         let before = self.minute.replace(minute);
-        let held = |rule: &Rule, minute: Option<u16>| {
+        let is_active = |rule: &Rule, minute: Option<u16>| {
             rule.hours.is_none_or(|hours| minute.is_some_and(|minute| hours.contains(minute)))
         };
-        let changed = self.rules.rules.iter().any(|rule| held(rule, before) != held(rule, Some(minute)));
+        let changed =
+            self.rules.rules.iter().any(|rule| is_active(rule, before) != is_active(rule, Some(minute)));
         if changed {
             self.rebuild();
         }
         changed
     }
 
-    /// Whether a rule holds at this hour.
+    /// Whether a rule is active at this time of day.
     pub(crate) fn is_active_now(&self, rule: u32) -> bool {
         let hours = self.rules.rules[rule as usize].hours;
         hours.is_none_or(|hours| self.minute.is_some_and(|minute| hours.contains(minute)))
     }
 
+    /// Recomputes which rules are active, and discards all zones but the open one. Crowding states are kept.
     fn rebuild(&mut self) {
         let rules = self.rules.clone();
         self.global_rules.clear();
@@ -154,29 +159,29 @@ impl Zones {
             .zip(&rules.rules)
             .filter(|(_, rule)| rule.crowding.is_some())
             .map(|(rule, _)| {
-                let known = before.iter().find(|crowd| crowd.rule == rule).cloned();
+                let known = before.iter().find(|state| state.rule == rule).cloned();
                 known.unwrap_or(CrowdingRule { rule, holds: false, since: None, peers: None })
             })
             .collect();
         self.next_crowding_check = Duration::ZERO;
-        self.atlas = AreaIndex::new(&rules.areas, |area| !self.rules_by_area[area].is_empty());
+        self.area_index = AreaIndex::new(&rules.areas, |area| !self.rules_by_area[area].is_empty());
         self.zone_by_areas.clear();
         self.zones.clear();
         self.add_zone(Box::default());
     }
 
-    /// Whether there is ground that is not like all other ground.
+    /// Whether there is more than one zone.
     pub(crate) fn is_partitioned(&self) -> bool {
-        !self.atlas.is_empty()
+        !self.area_index.is_empty()
     }
 
-    /// The zone that a point is in. One that nobody stood in before is the last.
+    /// The zone of a point. A zone that no peer was in before is created as the last.
     pub(crate) fn zone_at(&mut self, at: Point) -> u32 {
-        if self.atlas.is_empty() {
+        if self.area_index.is_empty() {
             return OPEN_ZONE;
         }
         let mut found = std::mem::take(&mut self.areas_found);
-        self.atlas.find(at, &mut found);
+        self.area_index.find(at, &mut found);
         let zone = match self.zone_by_areas.get(&found[..]) {
             Some(&zone) => zone,
             None => self.add_zone(found.clone().into_boxed_slice()),
@@ -188,7 +193,7 @@ impl Zones {
     fn add_zone(&mut self, areas: Box<[u32]>) -> u32 {
         let number = self.zones.len();
         if number == MAX_ZONES {
-            // Sixteen million ways for areas to overlap: what is beyond is open ground.
+            // Limit of sixteen million combinations of areas; ground beyond it counts as open.
             return OPEN_ZONE;
         }
         let mut rules: Vec<u32> =
@@ -214,7 +219,7 @@ impl Zones {
         number as u32
     }
 
-    /// Works out the distances and the settling time of a zone.
+    /// Updates the distances and the settling time of a zone.
     fn update_distances(&mut self, zone: usize) {
         let number = zone as u32;
         let distances = self
@@ -234,6 +239,7 @@ impl Zones {
         &self.zones[zone as usize]
     }
 
+    /// The distances in a zone. With external clustering the distance between anchors applies instead.
     pub(crate) fn distances(&self, zone: u32) -> ZoneDistances {
         if self.clustering == Clustering::External {
             return ZoneDistances {
@@ -246,7 +252,7 @@ impl Zones {
         ZoneDistances { enclosure, join_m, leave_m }
     }
 
-    /// The greatest distance that people reach anywhere.
+    /// The greatest leave distance that any rule or the settings define, in metres.
     pub(crate) fn max_distance_m(&self) -> f32 {
         if self.clustering == Clustering::External {
             return clusters::CLUSTER_DISTANCE_M;
@@ -255,7 +261,8 @@ impl Zones {
         set.map(|distances| distances.leave_m).fold(self.defaults.distances.leave_m, f32::max)
     }
 
-    /// The rules that hold at this hour and are about a zone, whatever they ask of numbers, in order.
+    /// The active rules that apply in a zone, in order, including those with a condition on the number
+    /// of peers.
     pub(crate) fn rules_of(&self, zone: u32) -> impl Iterator<Item = u32> {
         let mut local = self.zones[zone as usize].rules.iter().copied().peekable();
         let mut general = self.global_rules.iter().copied().peekable();
@@ -266,61 +273,62 @@ impl Zones {
         })
     }
 
-    /// The rules that hold in a zone now, if they do not ask how many people an island has.
+    /// The active rules in a zone that do not depend on the size of an island.
     fn size_independent_rules(&self, zone: u32) -> impl Iterator<Item = &Rule> {
         let rules = self.rules_of(zone).filter(|&rule| self.crowding_holds(rule));
         rules.map(|rule| &self.rules.rules[rule as usize]).filter(|rule| rule.people == CountRange::ANY)
     }
 
-    /// Whether it is as crowded as a rule asks.
+    /// Whether the crowding condition of a rule holds. True for a rule without one.
     pub(crate) fn crowding_holds(&self, rule: u32) -> bool {
-        let crowd = self.crowding_rules.binary_search_by_key(&rule, |crowd| crowd.rule);
-        crowd.is_ok_and(|index| self.crowding_rules[index].holds)
+        let index = self.crowding_rules.binary_search_by_key(&rule, |state| state.rule);
+        index.is_ok_and(|index| self.crowding_rules[index].holds)
             || self.rules.rules[rule as usize].crowding.is_none()
     }
 
-    /// How many people a rule that asks for it was last seen to have in its area.
+    /// The number of peers in the area of a rule with a crowding condition, at the last check.
     pub(crate) fn crowding_count(&self, rule: u32) -> Option<u32> {
-        let crowd = self.crowding_rules.binary_search_by_key(&rule, |crowd| crowd.rule).ok()?;
-        self.crowding_rules[crowd].peers
+        let index = self.crowding_rules.binary_search_by_key(&rule, |state| state.rule).ok()?;
+        self.crowding_rules[index].peers
     }
 
-    /// The rule that decides for an island of so many, most of whom are in a zone; `NONE`: no rule.
-    pub(crate) fn rule_for(&self, zone: u32, people: u32) -> u32 {
-        let fits = |&rule: &u32| {
-            self.rules.rules[rule as usize].people.contains(people) && self.crowding_holds(rule)
-        };
+    /// The rule that applies to an island of this size with most members in this zone; `NONE` if no
+    /// rule does.
+    pub(crate) fn rule_for(&self, zone: u32, size: u32) -> u32 {
+        let fits =
+            |&rule: &u32| self.rules.rules[rule as usize].people.contains(size) && self.crowding_holds(rule);
         self.rules_of(zone).find(fits).unwrap_or(NONE)
     }
 
-    /// Whether a rule may go on deciding for an island until it has settled that another is to: it
-    /// holds at this hour and is as crowded, it is not about people who are kept to themselves
-    /// elsewhere, and the island has not outgrown it.
-    pub(crate) fn may_keep_rule(&self, rule: u32, zone: u32, people: u32) -> bool {
-        let Some(asked) = self.rules.rules.get(rule as usize) else { return true };
+    /// Whether the current rule of an island may stay until another one has been the better for the
+    /// settling time: it is active, its crowding condition holds, it is not an exclusive rule of
+    /// another area, and the island has not outgrown it.
+    pub(crate) fn may_keep_rule(&self, rule: u32, zone: u32, size: u32) -> bool {
+        let Some(current) = self.rules.rules.get(rule as usize) else { return true };
         let areas = &self.zones[zone as usize].areas;
-        let here = !asked.exclusive || asked.area.is_none_or(|area| areas.contains(&(area as u32)));
-        here && self.is_active_now(rule) && self.crowding_holds(rule) && people <= asked.people.max
+        let here = !current.exclusive || current.area.is_none_or(|area| areas.contains(&(area as u32)));
+        here && self.is_active_now(rule) && self.crowding_holds(rule) && size <= current.people.max
     }
 
-    /// How long somebody must have been on the other side of the border between two zones.
+    /// How long a peer must have been across the border between two zones before it counts for the
+    /// other one.
     pub(crate) fn border_settling(&self, one: u32, other: u32) -> Duration {
         let set = [one, other].map(|zone| self.zones[zone as usize].settling);
         set.into_iter().flatten().max().unwrap_or(self.defaults.settling)
     }
 
-    /// What an island under a rule, or under none, may use, in order of preference.
+    /// The transports that an island may use under a rule, or `NONE`, in order of preference.
     pub(crate) fn choices(&self, rule: u32) -> impl Iterator<Item = &TransportChoice> {
         let known = self.rules.rules.get(rule as usize).map(|_| rule as usize);
         self.rules.choices(known)
     }
 
-    /// How long a change under a rule must last.
+    /// The settling time under a rule.
     pub(crate) fn settling_of(&self, rule: u32) -> Duration {
         self.rules.rules.get(rule as usize).and_then(|rule| rule.settling).unwrap_or(self.defaults.settling)
     }
 
-    /// The most members that an island under a rule may have.
+    /// The size limit that a rule sets, or the default.
     pub(crate) fn max_island_size(&self, rule: u32) -> u32 {
         self.rules
             .rules
@@ -329,13 +337,13 @@ impl Zones {
             .unwrap_or(self.defaults.island_size)
     }
 
-    /// The most members of an island in a zone that can all join these transports.
+    /// The size limit of an island with members in a zone that all have these capabilities.
     pub(crate) fn size_limit(&self, zone: u32, capabilities: Capabilities) -> u32 {
-        let place = self.limit_index[usize::from(capabilities.0)];
-        self.zones[zone as usize].limits[usize::from(place)]
+        let index = self.limit_index[usize::from(capabilities.0)];
+        self.zones[zone as usize].limits[usize::from(index)]
     }
 
-    /// All limits, by zone and capabilities.
+    /// All size limits, by zone and capabilities.
     pub(crate) fn limits(&self) -> impl Iterator<Item = ((u32, u8), u32)> {
         let zones = (0..).zip(&self.zones);
         zones.flat_map(|(number, zone)| {
@@ -346,22 +354,23 @@ impl Zones {
         })
     }
 
-    /// Whether a rule asks how crowded it is.
+    /// Whether a rule has a crowding condition.
     pub(crate) fn has_crowding_condition(&self, rule: u32) -> bool {
         self.rules.rules.get(rule as usize).is_some_and(|rule| rule.crowding.is_some())
     }
 
-    /// The limit of every island, if it is the same everywhere.
+    /// The size limit of every island, if it is the same everywhere.
     pub(crate) fn uniform_limit(&self) -> Option<u32> {
         self.uniform_limit
     }
 
-    /// Has limits worked out for these capabilities too. Returns whether they were not before.
+    /// Adds a set of capabilities to those with computed limits. Returns whether it was new.
     pub(crate) fn add_capability_set(&mut self, capabilities: Capabilities) -> bool {
         if self.limit_index[usize::from(capabilities.0)] != NO_LIMIT_INDEX {
             return false;
         }
-        // And for what any of those before and these have in common.
+        // The intersections with the existing sets are added too: an island has the intersection of the
+        // capabilities of its members.
         let mut new = vec![capabilities];
         while let Some(capabilities) = new.pop() {
             if self.limit_index[usize::from(capabilities.0)] != NO_LIMIT_INDEX {
@@ -378,7 +387,7 @@ impl Zones {
         true
     }
 
-    /// Works out the limits of all zones.
+    /// Recomputes the limits of all zones.
     pub(crate) fn recompute_limits(&mut self, registry: &Registry) {
         self.limits_changed |= self.compute_limits(0, registry);
         let mut limits = self.zones.iter().flat_map(|zone| &zone.limits);
@@ -386,14 +395,14 @@ impl Zones {
         self.uniform_limit = first.filter(|first| limits.all(|limit| limit == first));
     }
 
-    /// Works out the limits of the zones from a new one on.
+    /// Computes the limits of new zones, from number `from` on.
     pub(crate) fn compute_new_limits(&mut self, from: u32, registry: &Registry) {
         self.compute_limits(from, registry);
         let mut limits = self.zones[from as usize..].iter().flat_map(|zone| &zone.limits);
         self.uniform_limit = self.uniform_limit.filter(|only| limits.all(|limit| limit == only));
     }
 
-    /// Whether any zone's limit has become another since this was asked.
+    /// Whether any limit has changed since the last call.
     pub(crate) fn take_limits_changed(&mut self) -> bool {
         std::mem::take(&mut self.limits_changed)
     }
@@ -401,11 +410,11 @@ impl Zones {
     fn compute_limits(&mut self, from: u32, registry: &Registry) -> bool {
         let mut changed = false;
         for zone in from..self.count() {
-            for place in 0..self.capability_sets.len() {
-                let largest = self.largest_island(zone, self.capability_sets[place], registry);
-                let limit = &mut self.zones[zone as usize].limits[place];
-                // While nothing is on offer the limit stays: a node that is heard again finds its
-                // islands whole.
+            for index in 0..self.capability_sets.len() {
+                let largest = self.largest_island(zone, self.capability_sets[index], registry);
+                let limit = &mut self.zones[zone as usize].limits[index];
+                // While no node is on offer the limit stays, so that a node that comes online again
+                // finds its islands unsplit.
                 let after = largest.unwrap_or(*limit);
                 changed |= std::mem::replace(limit, after) != after;
             }
@@ -413,44 +422,45 @@ impl Zones {
         changed
     }
 
-    /// The largest island that the rules of a zone allow: as large as the rule that decides at that
-    /// size has room for, and every size on the way there can be held by something. `None` if nothing
-    /// is on offer at all.
+    /// The largest size of an island that the rules of a zone allow: the rule that applies at that size
+    /// has a large enough room, and every smaller size can be hosted as well, so that an island can
+    /// grow to it. `None` if no node is on offer.
     fn largest_island(&self, zone: u32, capabilities: Capabilities, registry: &Registry) -> Option<u32> {
-        let own = |rule: u32| self.largest_room(rule, capabilities, registry);
-        // What is used without a rule takes an island that its rule has no room for.
-        let any = |rule: u32| own(rule).max(self.largest_room(NONE, capabilities, registry));
-        let held = |rule: u32| any(rule).map(|room| room.min(self.max_island_size(rule)));
-        let largest = self.largest_feasible_size(zone, own, held);
-        // Whoever cannot join anything is alone.
+        let by_rule = |rule: u32| self.largest_room(rule, capabilities, registry);
+        // An island without a large enough room under its rule falls back to the default transports.
+        let with_default = |rule: u32| by_rule(rule).max(self.largest_room(NONE, capabilities, registry));
+        let hosted = |rule: u32| with_default(rule).map(|room| room.min(self.max_island_size(rule)));
+        let largest = self.largest_feasible_size(zone, by_rule, hosted);
+        // Peers that can join no node on offer are in islands of one.
         let lacks = largest.is_none() && self.largest_room(NONE, Capabilities::ALL, registry).is_some();
         if lacks { Some(1) } else { largest }
     }
 
-    /// The same if every transport had room for everybody.
+    /// The same, if every transport had unlimited rooms.
     fn max_size_by_rules(&self, zone: u32) -> u32 {
         let size = |rule: u32| Some(self.max_island_size(rule));
         self.largest_feasible_size(zone, size, size).unwrap_or(self.defaults.island_size)
     }
 
-    /// From one person on, as far as islands can be `held`, the largest number for which the rule
-    /// that decides then has `room`. The rules of a zone are tried in order for all numbers at once.
+    /// The largest size for which the rule that applies has a large enough `room`, starting from 1 and
+    /// going on while islands of all smaller sizes can be `hosted`. The rules of a zone are tried in
+    /// order, each for all undecided sizes at once.
     fn largest_feasible_size(
         &self,
         zone: u32,
         room: impl Fn(u32) -> Option<u32>,
-        held: impl Fn(u32) -> Option<u32>,
+        hosted: impl Fn(u32) -> Option<u32>,
     ) -> Option<u32> {
         let mut undecided = vec![CountRange { min: 1, max: u32::MAX }];
         let mut decided: Vec<(CountRange, u32)> = Vec::new();
         let rules = self.rules_of(zone).filter(|&rule| self.crowding_holds(rule));
         for rule in rules.chain(std::iter::once(NONE)) {
-            let people = self.rules.rules.get(rule as usize).map_or(CountRange::ANY, |rule| rule.people);
+            let sizes = self.rules.rules.get(rule as usize).map_or(CountRange::ANY, |rule| rule.people);
             let open = undecided
                 .iter()
-                .map(|open| CountRange { min: open.min.max(people.min), max: open.max.min(people.max) });
+                .map(|open| CountRange { min: open.min.max(sizes.min), max: open.max.min(sizes.max) });
             decided.extend(open.filter(|count| count.min <= count.max).map(|count| (count, rule)));
-            undecided = subtract_range(&undecided, people);
+            undecided = subtract_range(&undecided, sizes);
             if undecided.is_empty() {
                 break;
             }
@@ -461,26 +471,26 @@ impl Zones {
             if let Some(room) = room(rule).filter(|&room| room >= min) {
                 largest = Some(room.min(max));
             }
-            if held(rule).is_none_or(|held| held < max) {
+            if hosted(rule).is_none_or(|hosted| hosted < max) {
                 break;
             }
         }
         largest
     }
 
-    /// Whether a rule has room for an island of so many, or nothing is on offer that could have.
+    /// Whether a rule has a room for an island of this size, or no node is on offer at all.
     pub(crate) fn has_large_enough_room(
         &self,
         rule: u32,
-        people: u32,
+        size: u32,
         capabilities: Capabilities,
         registry: &Registry,
     ) -> bool {
-        self.largest_room(rule, capabilities, registry).is_none_or(|room| room >= people)
+        self.largest_room(rule, capabilities, registry).is_none_or(|room| room >= size)
     }
 
-    /// The most people that a rule has room for in one island: of what it wants, or if nothing of
-    /// that is on offer, of what is used without a rule.
+    /// The largest island that fits a room under a rule: of the transports that it names, or if none of
+    /// those is on offer, of the default transports.
     fn largest_room(&self, rule: u32, capabilities: Capabilities, registry: &Registry) -> Option<u32> {
         let own = self.rules.rules.get(rule as usize).and_then(|rule| rule.transports.as_deref());
         let largest = |choices: &[_]| {
@@ -490,29 +500,30 @@ impl Zones {
         Some(room.min(self.max_island_size(rule)))
     }
 
-    /// Sees how crowded the areas are that rules ask about, `people` being those of each zone. A
-    /// change counts when it has lasted. Returns whether one does.
-    pub(crate) fn update_crowding(&mut self, people: impl FnOnce(&mut [u32]), now: Duration) -> bool {
+    /// Checks the crowding conditions, at most once per [`CROWDING_INTERVAL`]. `count` adds the number
+    /// of peers to each zone. The first check of a condition takes effect at once, a later change after
+    /// the settling time of its rule. Returns whether a condition changed.
+    pub(crate) fn update_crowding(&mut self, count: impl FnOnce(&mut [u32]), now: Duration) -> bool {
         if self.crowding_rules.is_empty() || now < self.next_crowding_check {
             return false;
         }
         self.next_crowding_check = now + CROWDING_INTERVAL;
         let mut by_zone = vec![0; self.zones.len()];
-        people(&mut by_zone);
+        count(&mut by_zone);
         let mut changed = false;
         for index in 0..self.crowding_rules.len() {
             let rule = &self.rules.rules[self.crowding_rules[index].rule as usize];
             let inside = |zone: &Zone| rule.area.is_none_or(|area| zone.areas.contains(&(area as u32)));
             let zones = self.zones.iter().zip(&by_zone).filter(|(zone, _)| inside(zone));
-            let people = zones.map(|(_, people)| people).sum();
-            let holds = rule.crowding.is_none_or(|crowding| crowding.contains(people));
+            let peers = zones.map(|(_, peers)| peers).sum();
+            let holds = rule.crowding.is_none_or(|crowding| crowding.contains(peers));
             let settling = rule.settling.unwrap_or(self.defaults.settling);
-            let crowd = &mut self.crowding_rules[index];
-            let first = crowd.peers.replace(people).is_none();
-            if holds == crowd.holds {
-                crowd.since = None;
-            } else if first || now.saturating_sub(*crowd.since.get_or_insert(now)) >= settling {
-                (crowd.holds, crowd.since) = (holds, None);
+            let rule_state = &mut self.crowding_rules[index];
+            let first = rule_state.peers.replace(peers).is_none();
+            if holds == rule_state.holds {
+                rule_state.since = None;
+            } else if first || now.saturating_sub(*rule_state.since.get_or_insert(now)) >= settling {
+                (rule_state.holds, rule_state.since) = (holds, None);
                 changed = true;
             }
         }
@@ -522,7 +533,7 @@ impl Zones {
         changed
     }
 
-    /// Bytes held, about.
+    /// Approximate bytes held.
     pub(crate) fn bytes(&self) -> usize {
         let zone = |zone: &Zone| {
             size_of::<Zone>()
@@ -534,7 +545,7 @@ impl Zones {
     }
 }
 
-/// What remains of several ranges without what is in another.
+/// The parts of `ranges` that are not in `taken`.
 fn subtract_range(ranges: &[CountRange], taken: CountRange) -> Vec<CountRange> {
     let remain = |range: &CountRange| {
         let below =

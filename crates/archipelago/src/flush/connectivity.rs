@@ -1,50 +1,52 @@
-//! Islands of which only a few members moved are looked at through their eyes.
+//! Incremental connectivity check: for an island with few movers, only the neighbourhoods of the movers
+//! are examined.
 //!
-//! At the end of the last flush every island held together. It still does if all that were
-//! neighbours then are connected now; and only those have to be looked at of whom one has moved.
-//! That is seen from around the movers, without gathering the whole island. Where it is not, the
-//! island is `doubtful`, and is looked at all over. What else is in sight of the movers is noted on
-//! the way, for the survey.
+//! Every island was connected at the end of the last flush. It still is if every two members that were
+//! neighbours then are connected now, and only pairs with a mover can have changed. So it suffices to
+//! look around the position that each mover had, without collecting the whole island. Where a former
+//! pair is not connected through at most one other member, the island is marked `maybe_split`, and the
+//! split phase examines all of it. The islands near each mover are recorded on the way, for the
+//! [neighbours](super::neighbours) phase.
 
 use crate::{
     engine::Engine,
     spatial::{Member, Point},
 };
 
-/// An island of which fewer than one in so many moved is looked at through those who did.
+/// An island has few movers if fewer than one in this many of its members moved.
 const FEW_MOVERS_DIVISOR: u32 = 8;
 
-/// Where somebody stood before it moved.
+/// The position of a member before it moved.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct MoveOrigin {
-    /// Who: its place in the list of those who moved.
+    /// Identifies the peer: its index in the list of peers that moved.
     pub(crate) move_index: u32,
     pub(crate) island: u32,
     pub(crate) from: Point,
 }
 
-/// A mover in an island with few of them.
+/// A member that moved, of an island with few movers.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Mover {
     pub(super) island: u32,
     pub(super) peer: u32,
-    /// Its place in the list of those who moved.
+    /// Its index in the list of peers that moved.
     pub(super) move_index: u32,
     from: Point,
-    /// Where in the list of what is in sight its part ends. It begins where that of the one before ends.
+    /// The end of its range in [`Movers::nearby`]. The range begins at the end of the range before.
     nearby_end: u32,
 }
 
-/// All movers in islands with few of them, those of an island together.
+/// All movers of islands with few of them, grouped by island.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Movers {
     movers: Vec<Mover>,
-    /// Islands within the join distance of each.
+    /// The islands within the join distance of each mover, one range after the other.
     nearby: Vec<u32>,
 }
 
 impl Movers {
-    /// Each with the islands that were within the join distance before anything was cut.
+    /// Each mover with the islands that were within its join distance before the split phase.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&Mover, &[u32])> {
         let mut start = 0;
         self.movers.iter().map(move |mover| {
@@ -59,35 +61,35 @@ impl Movers {
     }
 }
 
-/// Whether an island has the members of the last flush, and only a few of them moved.
+/// Whether an island has the same members as after the last flush, and few of them moved.
 pub(super) fn has_few_movers(engine: &Engine, island: u32) -> bool {
     let record = &engine.islands[island];
     !record.members_changed && are_few_movers(record.movers, engine.spatial.size(island))
 }
 
-/// Whether so many of so many members are a few.
+/// Whether fewer than one in [`FEW_MOVERS_DIVISOR`] of `members` moved.
 pub(crate) fn are_few_movers(movers: u32, members: u32) -> bool {
     movers.saturating_mul(FEW_MOVERS_DIVISOR) < members
 }
 
-/// Looks around the movers of islands that have few, and marks those that may have fallen apart.
-pub(super) fn run(engine: &mut Engine, moved: &[u32], steps: &[MoveOrigin]) {
+/// Checks the islands with few movers, and marks those that may be disconnected.
+pub(super) fn run(engine: &mut Engine, moved: &[u32], origins: &[MoveOrigin]) {
     let mut found = std::mem::take(&mut engine.scratch.movers);
     let mut near = std::mem::take(&mut engine.scratch.members);
     found.nearby.clear();
     found.movers.clear();
-    let relevant = steps.iter().filter(|step| has_few_movers(engine, step.island));
-    found.movers.extend(relevant.map(|&MoveOrigin { move_index: turn, island, from }| {
-        let peer = moved[turn as usize];
-        Mover { island, peer, move_index: turn, from, nearby_end: 0 }
+    let relevant = origins.iter().filter(|origin| has_few_movers(engine, origin.island));
+    found.movers.extend(relevant.map(|&MoveOrigin { move_index, island, from }| {
+        let peer = moved[move_index as usize];
+        Mover { island, peer, move_index, from, nearby_end: 0 }
     }));
     found.movers.sort_unstable_by_key(|mover| (mover.island, mover.move_index));
     for movers in found.movers.chunk_by_mut(|a, b| a.island == b.island) {
         let island = movers[0].island;
         engine.islands[island].maybe_split = !is_still_connected(engine, island, movers, &mut near);
         for mover in movers {
-            let Member { at, traits: terms, .. } = engine.spatial.member(mover.peer);
-            engine.spatial.islands_near_point(at, terms.zone(), u32::MAX, &mut found.nearby);
+            let Member { at, traits, .. } = engine.spatial.member(mover.peer);
+            engine.spatial.islands_near_point(at, traits.zone(), u32::MAX, &mut found.nearby);
             mover.nearby_end = found.nearby.len() as u32;
         }
     }
@@ -95,32 +97,32 @@ pub(super) fn run(engine: &mut Engine, moved: &[u32], steps: &[MoveOrigin]) {
     engine.scratch.movers = found;
 }
 
-/// Whether everybody who was a neighbour of a mover is connected with it still, directly or through
+/// Whether every member that was a neighbour of a mover is still connected with it, directly or through
 /// one other member.
 fn is_still_connected(engine: &Engine, island: u32, movers: &[Mover], near: &mut Vec<Member>) -> bool {
-    let reaches = &engine.spatial.distances;
+    let distances = &engine.spatial.distances;
     movers.iter().enumerate().all(|(index, mover)| {
         let mine = engine.spatial.member(mover.peer);
         let zone = mine.traits.zone();
         near.clear();
         engine.spatial.collect_members_near(island, mover.from, near);
-        let meet = |other: &Member| {
-            reaches.are_within_leave_distance(&mine, other)
+        let is_linked = |other: &Member| {
+            distances.are_within_leave_distance(&mine, other)
                 || near.iter().any(|member| {
-                    reaches.are_within_leave_distance(member, &mine)
-                        && reaches.are_within_leave_distance(member, other)
+                    distances.are_within_leave_distance(member, &mine)
+                        && distances.are_within_leave_distance(member, other)
                 })
         };
         let moved = |peer: u32| movers.iter().any(|mover| mover.peer == peer);
         let was_near =
-            |at: Point, other: u32| at.distance_squared(mover.from) <= reaches.leave_squared(zone, other);
-        let others_hold = near
-            .iter()
-            .all(|member| !was_near(member.at, member.traits.zone()) || meet(member) || moved(member.peer));
-        others_hold
+            |at: Point, other: u32| at.distance_squared(mover.from) <= distances.leave_squared(zone, other);
+        let neighbours_linked = near.iter().all(|member| {
+            !was_near(member.at, member.traits.zone()) || is_linked(member) || moved(member.peer)
+        });
+        neighbours_linked
             && movers[index + 1..].iter().all(|other| {
                 let theirs = engine.spatial.member(other.peer);
-                !was_near(other.from, theirs.traits.zone()) || meet(&theirs)
+                !was_near(other.from, theirs.traits.zone()) || is_linked(&theirs)
             })
     })
 }

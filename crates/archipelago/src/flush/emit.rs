@@ -1,3 +1,6 @@
+//! Emits the outputs of a flush: islands opened and closed, members joined and left, and new
+//! assignments.
+
 use rustc_hash::FxHashMap;
 
 use crate::{
@@ -9,8 +12,8 @@ use crate::{
     slab::NONE,
 };
 
-/// Gives an id to each island that began in this flush and is still there, in the order of their
-/// making.
+/// Gives an id to each island that was created in this flush and still has members, in the order of
+/// creation.
 pub(super) fn emit_opened(engine: &mut Engine, outputs: &mut Vec<Output>) {
     if engine.pending.opened_count == 0 {
         return;
@@ -19,7 +22,7 @@ pub(super) fn emit_opened(engine: &mut Engine, outputs: &mut Vec<Output>) {
         |island: &u32| engine.islands[*island].serial == Serial::NONE && engine.islands.is_populated(*island);
     let mut opened: Vec<u32> = engine.pending.changed.iter().copied().filter(is_new).collect();
     opened.sort_unstable_by_key(|&island| engine.islands[island].age);
-    // A number may have been given up and taken again within the flush.
+    // An island number may have been freed and reused within the flush, and then is reports twice.
     opened.dedup();
     for island in opened {
         let serial = engine.ids.allocate();
@@ -29,15 +32,15 @@ pub(super) fn emit_opened(engine: &mut Engine, outputs: &mut Vec<Output>) {
     engine.pending.opened_count = 0;
 }
 
-/// Tells what changed between the last flush and the end of this one.
+/// Emits the differences in membership and assignment between the last flush and the end of this one.
 pub(super) fn emit_changes(engine: &mut Engine, outputs: &mut Vec<Output>) {
-    let listed = std::mem::take(&mut engine.pending.to_report);
+    let reports = std::mem::take(&mut engine.pending.to_report);
     let mut names = std::mem::take(&mut engine.scratch.names);
-    for &peer in &listed {
+    for &peer in &reports {
         emit_membership(engine, peer, &mut names, outputs);
     }
-    let mut seats = free_seats(engine, &listed);
-    for peer in listed {
+    let mut seats = free_seats(engine, &reports);
+    for peer in reports {
         engine.peers[peer].flags.replace(Flags::REPORT_QUEUED, false);
         if !emit_assignment(engine, peer, &mut seats, &mut names, outputs) {
             engine.queue_report(peer);
@@ -47,14 +50,15 @@ pub(super) fn emit_changes(engine: &mut Engine, outputs: &mut Vec<Output>) {
     engine.scratch.names = names;
 }
 
-/// Reports the difference in membership.
+/// Emits the difference in the membership of one peer.
 fn emit_membership(engine: &mut Engine, peer: u32, names: &mut IdCache, outputs: &mut Vec<Output>) {
     let island = engine.spatial.island_of(peer);
     let record = &mut engine.peers[peer];
     let before = std::mem::replace(&mut record.reported_island, island);
     let address = record.address;
-    // All tokens of a peer that leaves are revoked. For a peer that joins, those of the island that it joins
-    // are: the room must not keep the older session's socket because its peer returned.
+    // When a peer leaves, all its tokens for the island are revoked. When it joins, the tokens of its
+    // older session for the joined island are revoked: otherwise the room would keep the older
+    // session's socket because its peer is a member again.
     let taken_over = island != NONE && record.flags.replace(Flags::TAKEN_OVER, false);
     let session = engine.peers.session(peer);
     let mut id = |island: u32| names.island_id(&engine.ids, engine.islands[island].serial);
@@ -72,11 +76,11 @@ fn emit_membership(engine: &mut Engine, peer: u32, names: &mut IdCache, outputs:
     }
 }
 
-/// How many of those who have no seat yet can have one, of nodes that were promised to more people
-/// than they have seats for.
-fn free_seats(engine: &Engine, listed: &[u32]) -> FxHashMap<NodeIndex, u32> {
+/// For each overbooked node, the number of queued peers that can still get a seat: the peers without a
+/// seat there, less the seats that are overbooked.
+fn free_seats(engine: &Engine, reports: &[u32]) -> FxHashMap<NodeIndex, u32> {
     let mut seats: FxHashMap<NodeIndex, u32> = FxHashMap::default();
-    for &peer in listed {
+    for &peer in reports {
         let (record, island) = (&engine.peers[peer], engine.spatial.island_of(peer));
         if record.state == PeerState::Present && island != NONE {
             let node = engine.islands[island].node;
@@ -91,8 +95,8 @@ fn free_seats(engine: &Engine, listed: &[u32]) -> FxHashMap<NodeIndex, u32> {
     seats
 }
 
-/// Tells a peer where it is, if that is not what it was told last. Returns `false` if it must wait
-/// until its node takes more peers, or has a seat for it.
+/// Emits the assignment of a peer if it differs from its last one. Returns `false` if the peer has to
+/// wait until its node accepts peers again or has a free seat.
 fn emit_assignment(
     engine: &mut Engine,
     peer: u32,
@@ -105,17 +109,17 @@ fn emit_assignment(
     if record.state != PeerState::Present || record.flags.has(Flags::AWAITING_HEARTBEAT) || island == NONE {
         return true;
     }
-    let place = &engine.islands[island];
-    if (record.last_assigned, record.last_assigned_node) == (place.serial, place.node) {
+    let target = &engine.islands[island];
+    if (record.last_assigned, record.last_assigned_node) == (target.serial, target.node) {
         return true;
     }
-    // Without a node it waits with its island, whose members are listed when one is found.
-    let Some(transport) = engine.registry.name(place.node) else { return true };
-    if !engine.registry.is_available(place.node) {
+    // An island without a node: its members are queued again when it gets one.
+    let Some(transport) = engine.registry.name(target.node) else { return true };
+    if !engine.registry.is_available(target.node) {
         return false;
     }
-    if record.last_assigned_node != place.node
-        && let Some(seats) = seats.get_mut(&place.node)
+    if record.last_assigned_node != target.node
+        && let Some(seats) = seats.get_mut(&target.node)
     {
         let Some(rest) = seats.checked_sub(1) else { return false };
         *seats = rest;
@@ -125,18 +129,18 @@ fn emit_assignment(
     outputs.push(Output::Assigned {
         peer: record.address,
         session: engine.peers.session(peer),
-        island: names.island_id(&engine.ids, place.serial),
+        island: names.island_id(&engine.ids, target.serial),
         transport: transport.clone(),
         from,
     });
-    let (told, told_node) = (place.serial, place.node);
+    let (serial, node) = (target.serial, target.node);
     let record = &mut engine.peers[peer];
-    (record.last_assigned, record.last_assigned_node) = (told, told_node);
+    (record.last_assigned, record.last_assigned_node) = (serial, node);
     true
 }
 
-/// Whoever is no longer where it was told, and could not be told where it is, has lost its place in the
-/// room all the same: if it returns, it needs another connection.
+/// A peer that changed its island and could not be assigned yet has lost its membership of the old
+/// room. If it rejoins the old island, it needs a new connection string: its last node is cleared.
 fn clear_stale_node(engine: &mut Engine, peer: u32) {
     let island = engine.spatial.island_of(peer);
     if island != NONE && engine.islands[island].serial != engine.peers[peer].last_assigned {
@@ -144,7 +148,7 @@ fn clear_stale_node(engine: &mut Engine, peer: u32) {
     }
 }
 
-/// Reports the islands that are no more, and gives up their numbers.
+/// Emits the islands that were closed and frees their numbers.
 pub(super) fn emit_closed(engine: &mut Engine, outputs: &mut Vec<Output>) {
     let mut closed = std::mem::take(&mut engine.pending.closed);
     for island in closed.drain(..) {

@@ -1,24 +1,28 @@
+//! Adds peers to islands: reconnected peers to the island that they were in, then fragments of split
+//! islands, then new peers.
+
 use crate::{
     engine::Engine, flush::merge, islands::IslandState, peers::PeerState, reconnect_grace::LastIsland,
     slab::NONE, spatial::Member,
 };
 
-/// Puts those who come back where they were: in their island if it still has room and a member near
-/// enough, or has nobody and they are near the place that they left. Who comes back may be what
-/// holds the next one to the island, so it goes on until nobody more can be put back.
+/// Puts reconnected peers back into the island that they were in: if it has room and a member within
+/// the leave distance, or if it is empty and the peer is within the leave distance of the position at
+/// which it left. A peer that rejoins may connect the next one to the island, so the loop repeats until
+/// no further peer can rejoin.
 ///
-/// Adds the islands that were returned to, to `active`.
+/// Appends the islands that were rejoined to `active`.
 pub(super) fn rejoin(engine: &mut Engine, arrivals: &[u32], active: &mut Vec<u32>) {
     let mut returning: Vec<(u32, LastIsland)> = Vec::new();
     for &peer in arrivals {
         if engine.peers[peer].state == PeerState::Present {
-            returning.extend(engine.reconnect_grace.take(peer).map(|memory| (peer, memory)));
+            returning.extend(engine.reconnect_grace.take(peer).map(|last| (peer, last)));
         }
     }
-    let mut waiting = usize::MAX;
-    while returning.len() < waiting {
-        waiting = returning.len();
-        returning.retain(|&(peer, memory)| match rejoin_island(engine, peer, memory) {
+    let mut remaining = usize::MAX;
+    while returning.len() < remaining {
+        remaining = returning.len();
+        returning.retain(|&(peer, last)| match rejoin_island(engine, peer, last) {
             Some(island) => {
                 engine.islands.set_state(island, IslandState::Populated);
                 engine.add_member(peer, island);
@@ -31,21 +35,23 @@ pub(super) fn rejoin(engine: &mut Engine, arrivals: &[u32], active: &mut Vec<u32
     }
 }
 
-fn rejoin_island(engine: &Engine, peer: u32, memory: LastIsland) -> Option<u32> {
-    let island = engine.islands.find(memory.island)?;
-    let Member { at, traits: terms, .. } = engine.spatial.member(peer);
-    let zone = terms.zone();
+/// The island that a reconnected peer may rejoin, if any.
+fn rejoin_island(engine: &Engine, peer: u32, last: LastIsland) -> Option<u32> {
+    let island = engine.islands.find(last.island)?;
+    let Member { at, traits, .. } = engine.spatial.member(peer);
+    let zone = traits.zone();
     let near = match engine.islands[island].state {
         IslandState::Populated => engine.spatial.is_within_leave_distance(island, at, zone),
         IslandState::Empty => {
-            memory.at.distance_squared(at) <= engine.spatial.distances.leave_squared(zone, zone)
+            last.at.distance_squared(at) <= engine.spatial.distances.leave_squared(zone, zone)
         }
         IslandState::Closed => false,
     };
     (near && engine.spatial.size(island) < engine.size_limit_with(island, peer)).then_some(island)
 }
 
-/// Places what was cut off, each group as an island of its own that then merges with others.
+/// Places the fragments of split islands: each gets an island of its own, which then merges with others
+/// if it can.
 pub(super) fn place_fragments(engine: &mut Engine) {
     transition_single_fragments(engine);
     let mut fragments = std::mem::take(&mut engine.scratch.fragments);
@@ -59,21 +65,22 @@ pub(super) fn place_fragments(engine: &mut Engine) {
     engine.scratch.fragments = fragments;
 }
 
-/// Who is cut off from all company is counted to where it stands at once.
+/// A fragment of one peer counts for the zone at its position at once: it has no neighbours, so it
+/// cannot alternate between islands at the border.
 fn transition_single_fragments(engine: &mut Engine) {
     let fragments = std::mem::take(&mut engine.scratch.fragments);
     let mut start = 0;
     for &end in &fragments.ends {
         if let &[peer] = &fragments.peers[std::mem::replace(&mut start, end)..end]
-            && let Some(crossing) = engine.zone_transitions.get(peer)
+            && let Some(transition) = engine.zone_transitions.get(peer)
         {
-            engine.set_zone(peer, crossing.to);
+            engine.set_zone(peer, transition.to);
         }
     }
     engine.scratch.fragments = fragments;
 }
 
-/// Places those who are new, in the order of their coming.
+/// Places the peers that are in no island yet, in the order in which they arrived.
 pub(super) fn place_new_peers(engine: &mut Engine, arrivals: &[u32]) {
     for &peer in arrivals {
         if engine.peers[peer].state == PeerState::Present && engine.spatial.island_of(peer) == NONE {
@@ -91,13 +98,13 @@ fn place_group(engine: &mut Engine, group: &[u32]) {
     merge::merge_with_neighbours(engine, island);
 }
 
-/// Places one peer: in the best of the islands near it that have room, which may bring that island
-/// together with others.
+/// Adds a peer to the best of the islands near it that have room. It may connect that island to others,
+/// which then merge. Without a candidate the peer gets an island of its own.
 fn place_peer(engine: &mut Engine, peer: u32) {
-    let Member { at, traits: terms, .. } = engine.spatial.member(peer);
+    let Member { at, traits, .. } = engine.spatial.member(peer);
     let mut found = std::mem::take(&mut engine.scratch.found);
     found.clear();
-    engine.spatial.islands_near_point(at, terms.zone(), u32::MAX, &mut found);
+    engine.spatial.islands_near_point(at, traits.zone(), u32::MAX, &mut found);
     found.retain(|&island| engine.spatial.size(island) < engine.size_limit_with(island, peer));
     let centre = (f64::from(at.x), f64::from(at.z));
     let preferred = |island: u32| merge::prefers_island(engine, peer, engine.islands[island].serial);

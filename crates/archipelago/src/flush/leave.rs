@@ -1,3 +1,6 @@
+//! Removes peers that disconnected, timed out or lost their cluster from their islands, and forgets
+//! them after the return window.
+
 use std::time::Duration;
 
 use crate::{
@@ -9,8 +12,8 @@ use crate::{
     slab::NONE,
 };
 
-/// Lets those go that were not heard for too long. Looks at everybody, but only when the one that
-/// was silent longest at the last look could have become too silent since.
+/// Marks peers as departed that sent nothing for longer than the `silence` setting. It scans all peers,
+/// but only when the earliest deadline seen by the last scan has passed.
 pub(super) fn time_out_peers(engine: &mut Engine, now: Duration) {
     if now < engine.next_silence_check {
         return;
@@ -39,7 +42,8 @@ pub(super) fn time_out_peers(engine: &mut Engine, now: Duration) {
     }
 }
 
-/// Takes those who left out of their islands, and remembers where they were.
+/// Removes departed peers from their islands, and remembers the island and the position of each for the
+/// return window.
 pub(super) fn remove_departed(engine: &mut Engine, now: Duration) {
     let until = now.saturating_add(engine.settings.return_window);
     let leaving = std::mem::take(&mut engine.pending.leaving);
@@ -53,7 +57,8 @@ pub(super) fn remove_departed(engine: &mut Engine, now: Duration) {
             engine.reconnect_grace.insert(peer, engine.islands[island].serial, at, until);
             remove_member(engine, peer, island, until);
         } else if engine.reconnect_grace.get(peer).is_none() {
-            // It came and went between two flushes. Its session is remembered all the same.
+            // It arrived and left between two flushes. Its record is kept all the same, so that an
+            // older session stays rejected.
             engine.reconnect_grace.insert(peer, Serial::NONE, at, until);
         }
     }
@@ -61,7 +66,7 @@ pub(super) fn remove_departed(engine: &mut Engine, now: Duration) {
     engine.pending.leaving.clear();
 }
 
-/// Takes those out of their islands who are still in the world, and in no cluster any more.
+/// Removes peers from their islands that are still in the world but no longer in a cluster.
 pub(super) fn remove_unclustered(engine: &mut Engine, now: Duration) {
     for peer in std::mem::take(&mut engine.pending.unclustered) {
         let island = engine.spatial.island_of(peer);
@@ -71,8 +76,9 @@ pub(super) fn remove_unclustered(engine: &mut Engine, now: Duration) {
     }
 }
 
+/// Removes a member from its island. If the island is empty then, it is kept until `kept_until`.
 fn remove_member(engine: &mut Engine, peer: u32, island: u32, kept_until: Duration) {
-    // Its place in the room ends too: if it returns, it needs another connection.
+    // Its membership of the room ends too: if it rejoins, it needs a new connection string.
     engine.peers[peer].last_assigned_node = NO_NODE;
     engine.spatial.remove_member(peer);
     engine.zone_transitions.remove(peer);
@@ -82,6 +88,7 @@ fn remove_member(engine: &mut Engine, peer: u32, island: u32, kept_until: Durati
     keep_empty_island(engine, island, kept_until);
 }
 
+/// Keeps an island that has no members left until `until`, so that they can rejoin it.
 fn keep_empty_island(engine: &mut Engine, island: u32, until: Duration) {
     if engine.spatial.size(island) > 0 {
         return;
@@ -91,7 +98,7 @@ fn keep_empty_island(engine: &mut Engine, island: u32, until: Duration) {
     engine.empty_islands.push_back(EmptyIsland { island, serial, until });
 }
 
-/// Forgets those whose time to return has passed, and ends the islands that were kept for them.
+/// Forgets departed peers after their return window, and closes empty islands that were kept for them.
 pub(super) fn expire_grace(engine: &mut Engine, now: Duration) {
     while let Some(peer) = engine.reconnect_grace.expire(now) {
         if engine.peers[peer].state == PeerState::Departed {
@@ -104,7 +111,7 @@ pub(super) fn expire_grace(engine: &mut Engine, now: Duration) {
         }
         engine.empty_islands.pop_front();
         let record = &engine.islands[island];
-        // Somebody may have returned to it, and left again later.
+        // A peer may have rejoined it and left again later.
         let kept_longer = engine.empty_islands.iter().any(|other| other.serial == serial);
         if record.serial == serial && record.state == IslandState::Empty && !kept_longer {
             engine.close_island(island);
@@ -112,6 +119,7 @@ pub(super) fn expire_grace(engine: &mut Engine, now: Duration) {
     }
 }
 
+/// Removes all data of a peer that is in no island.
 fn remove_peer(engine: &mut Engine, peer: u32) {
     engine.preferred_island.remove(&peer);
     engine.client_transports.remove(&peer);

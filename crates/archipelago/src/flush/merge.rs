@@ -1,8 +1,11 @@
+//! Merges islands that have members within the join distance of each other and together fit their size
+//! limit.
+
 use std::cmp::{Ordering, Reverse};
 
 use crate::{engine::Engine, ids::Serial, spatial::Member};
 
-/// Merges islands that are near each other and fit together, in the order of those given.
+/// Merges each of the given islands, in their order, with the islands near it that fit.
 pub(super) fn run(engine: &mut Engine, islands: &[u32]) {
     let mut queue = islands.to_vec();
     let mut next = 0;
@@ -15,24 +18,25 @@ pub(super) fn run(engine: &mut Engine, islands: &[u32]) {
             continue;
         }
         let survivor = merge_with_neighbours(engine, island);
-        // It has swallowed one that nobody had looked at.
+        // The survivor absorbed an island that was not processed yet, and inherits its dirty mark.
         if engine.islands[survivor].dirty {
             queue.push(survivor);
         }
     }
 }
 
-/// Whether an island that fits may be near; not, if all that are near are known and none does.
+/// Whether there may be an island near it to merge with. `false` only if all its neighbours are known
+/// and none fits.
 fn may_have_partner(engine: &Engine, island: u32) -> bool {
     match engine.scratch.neighbours.get(island) {
-        Some(contacts) if !engine.islands[island].members_changed => {
-            contacts.iter().any(|&contact| engine.can_merge(island, contact))
+        Some(neighbours) if !engine.islands[island].members_changed => {
+            neighbours.iter().any(|&neighbour| engine.can_merge(island, neighbour))
         }
         _ => true,
     }
 }
 
-/// Merges an island with those near it. Returns the island that its members are in then.
+/// Merges an island with the islands near it. Returns the surviving island.
 pub(super) fn merge_with_neighbours(engine: &mut Engine, island: u32) -> u32 {
     let mut found = std::mem::take(&mut engine.scratch.found);
     found.clear();
@@ -45,7 +49,8 @@ pub(super) fn merge_with_neighbours(engine: &mut Engine, island: u32) -> u32 {
     survivor
 }
 
-/// Merges an island with those of `found` that it fits with, the best first, until none fits.
+/// Merges an island with the candidates in `found` that it can merge with, the best first, until none
+/// is left. Returns the surviving island.
 pub(super) fn merge_with_candidates(engine: &mut Engine, mut island: u32, found: &mut Vec<u32>) -> u32 {
     loop {
         found.retain(|&other| {
@@ -61,8 +66,8 @@ pub(super) fn merge_with_candidates(engine: &mut Engine, mut island: u32, found:
     }
 }
 
-/// Of several islands that could be joined, the one to try first: one that is `preferred`, then the
-/// one whose centre is nearest, then the larger, then the older.
+/// The best of several merge candidates: a `preferred` one first, then the one with the nearest centre,
+/// then the larger, then the older.
 pub(super) fn best_candidate(
     engine: &Engine,
     (x, z): (f64, f64),
@@ -76,27 +81,28 @@ pub(super) fn best_candidate(
     };
     let compare = |&a: &u32, &b: &u32| -> Ordering {
         let ((a_squared, a_size, a_age), (b_squared, b_size, b_age)) = (rank(a), rank(b));
-        let by_wish = preferred(b).cmp(&preferred(a));
-        by_wish.then(a_squared.total_cmp(&b_squared)).then((a_size, a_age).cmp(&(b_size, b_age)))
+        let by_preference = preferred(b).cmp(&preferred(a));
+        by_preference.then(a_squared.total_cmp(&b_squared)).then((a_size, a_age).cmp(&(b_size, b_age)))
     };
     candidates.iter().copied().min_by(compare)
 }
 
-/// Whether a member of the one would like to be in the other.
+/// Whether a member of either island prefers the other.
 fn is_preferred_merge(engine: &Engine, one: u32, other: u32) -> bool {
-    let would = |from: u32, to: Serial| {
+    let has_preference = |from: u32, to: Serial| {
         engine.spatial.members(from).any(|Member { peer, .. }| prefers_island(engine, peer, to))
     };
     !engine.preferred_island.is_empty()
-        && (would(one, engine.islands[other].serial) || would(other, engine.islands[one].serial))
+        && (has_preference(one, engine.islands[other].serial)
+            || has_preference(other, engine.islands[one].serial))
 }
 
-/// Whether a peer would like to be in the island with this serial.
+/// Whether a peer prefers the island with this serial.
 pub(super) fn prefers_island(engine: &Engine, peer: u32, island: Serial) -> bool {
     island != Serial::NONE && engine.preferred_island.get(&peer) == Some(&island)
 }
 
-/// Makes one island of two. The larger survives, then the older.
+/// Merges two islands and returns the survivor: the larger, and of equal sizes the older.
 pub(super) fn merge_two(engine: &mut Engine, one: u32, other: u32) -> u32 {
     let rank = |island: u32| (engine.spatial.size(island), Reverse(engine.islands[island].age));
     let (survivor, ended) = if rank(one) > rank(other) { (one, other) } else { (other, one) };

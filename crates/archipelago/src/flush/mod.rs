@@ -1,17 +1,25 @@
-//! What a flush does, in order.
+//! One evaluation of the engine: turns the events since the last flush into changed islands and
+//! outputs.
 //!
-//! 1. Nodes that fell silent are counted out, and the size limit follows what is on offer.
-//! 2. Peers that left, fell silent, or are in no cluster any more are taken out, and borders that were crossed long enough ago
-//!    count.
-//! 3. Islands that no longer hold together are [cut]. What is cut off stands nowhere for a moment.
-//! 4. Peers that come back are put where they were.
-//! 5. Islands that came near each other [merge].
-//! 6. What was cut off, then who is new, is placed one after the other.
-//! 7. Within crowds, members are [handed over](refine) so that neighbours are together.
-//! 8. Islands that are still there get an id, a rule and a node, and what changed is [announced](announce).
+//! Phases, in order:
 //!
-//! Work is proportional to the islands that hold a peer which moved, came or left. Where only a few
-//! members of an island moved, it is looked at through their eyes alone, unless they may have parted it.
+//! 1. Nodes whose announcements stopped are marked as gone, and the size limits follow the nodes on
+//!    offer.
+//! 2. Peers that disconnected, timed out or lost their cluster [leave](leave) their islands, and [zone
+//!    transitions](transitions) whose settling time has passed take effect.
+//! 3. Islands that are no longer connected or above the limit are [split](split). The fragments are in
+//!    no island until phase 6.
+//! 4. Peers that reconnected [rejoin](join) the island that they were in.
+//! 5. Islands with members within the join distance [merge](merge).
+//! 6. Fragments, then new peers, are [placed](join) one after the other.
+//! 7. In crowds, members are [transferred and exchanged](rebalance) between islands so that neighbours
+//!    share an island.
+//! 8. Each remaining island gets an id, a rule and a [node](placement), and the differences are
+//!    [emitted](emit).
+//!
+//! The work is proportional to the islands with a member that moved, joined or left. For an island with
+//! few movers only the neighbourhood of the movers is examined ([incremental connectivity
+//! check](connectivity)), unless they may have disconnected it.
 
 mod connectivity;
 mod emit;
@@ -33,7 +41,7 @@ pub(crate) use transports::refresh;
 
 use crate::{engine::Engine, event::Output, ids::IdCache, peers::Flags, spatial::Member, transitions};
 
-/// Memory that one flush leaves to the next.
+/// Buffers that a flush reuses, so that it allocates little.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Scratch {
     members: Vec<Member>,
@@ -60,6 +68,7 @@ impl Scratch {
     }
 }
 
+/// Runs all phases and appends the differences to `outputs`.
 pub(crate) fn run(engine: &mut Engine, now: Duration, outputs: &mut Vec<Output>) {
     transports::refresh(engine, now);
     leave::time_out_peers(engine, now);
@@ -69,23 +78,23 @@ pub(crate) fn run(engine: &mut Engine, now: Duration, outputs: &mut Vec<Output>)
     engine.spatial.reorder_memory();
     let mut dirty = std::mem::take(&mut engine.pending.dirty);
     let moved = std::mem::take(&mut engine.pending.moved);
-    let steps = std::mem::take(&mut engine.pending.move_origins);
-    let mut arrivals = std::mem::take(&mut engine.pending.joining);
-    arrivals.retain(|&peer| engine.is_placeable(peer));
+    let move_origins = std::mem::take(&mut engine.pending.move_origins);
+    let mut joining = std::mem::take(&mut engine.pending.joining);
+    joining.retain(|&peer| engine.is_placeable(peer));
     sort_by_locality(engine, &mut dirty);
-    connectivity::run(engine, &moved, &steps);
+    connectivity::run(engine, &moved, &move_origins);
     split::run(engine, &dirty);
     let mut active = std::mem::take(&mut engine.scratch.active);
     neighbours::run(engine, &dirty, &mut active);
-    join::rejoin(engine, &arrivals, &mut active);
+    join::rejoin(engine, &joining, &mut active);
     merge::run(engine, &active);
     join::place_fragments(engine);
-    join::place_new_peers(engine, &arrivals);
+    join::place_new_peers(engine, &joining);
     if engine.rebalances {
-        // Crowds that were taken over stay as people were told, but for what has to change: another
-        // look at all of them might find something to improve.
-        let improvable = if std::mem::take(&mut engine.just_resumed) { &[] } else { &active[..] };
-        rebalance::run(engine, improvable);
+        // After a resume the islands of crowds stay as they were assigned, except where a change is
+        // required: a full rebalance might find improvements and move peers that did not move.
+        let candidates = if std::mem::take(&mut engine.just_resumed) { &[] } else { &active[..] };
+        rebalance::run(engine, candidates);
     }
     emit::emit_opened(engine, outputs);
     placement::run(engine, now, outputs);
@@ -94,18 +103,18 @@ pub(crate) fn run(engine: &mut Engine, now: Duration, outputs: &mut Vec<Output>)
     emit::emit_closed(engine, outputs);
     active.clear();
     engine.scratch.active = active;
-    engine.pending.move_origins = steps;
-    finish(engine, dirty, moved, arrivals);
+    engine.pending.move_origins = move_origins;
+    finish(engine, dirty, moved, joining);
 }
 
-/// Orders islands so that those near each other follow each other: what is in the processor's cache
-/// for the one serves the next. The order depends on nothing but places and ages.
+/// Sorts islands by Morton code, so that islands near each other are processed one after the other and
+/// share CPU cache lines. The order depends on positions and ages only, so it is deterministic.
 fn sort_by_locality(engine: &Engine, islands: &mut [u32]) {
     islands.sort_by_cached_key(|&island| (engine.spatial.morton_code(island), engine.islands[island].age));
 }
 
-/// Nothing is pending any more. The lists keep their memory, within reason.
-fn finish(engine: &mut Engine, dirty: Vec<u32>, moved: Vec<u32>, arrivals: Vec<u32>) {
+/// Clears the pending lists. They keep their memory, up to twice of what this flush used.
+fn finish(engine: &mut Engine, dirty: Vec<u32>, moved: Vec<u32>, joining: Vec<u32>) {
     for &island in &dirty {
         let record = &mut engine.islands[island];
         (record.dirty, record.movers) = (false, 0);
@@ -114,8 +123,8 @@ fn finish(engine: &mut Engine, dirty: Vec<u32>, moved: Vec<u32>, arrivals: Vec<u
         engine.peers[peer].flags.replace(Flags::MOVED, false);
     }
     let pending = &mut engine.pending;
-    // Islands that were marked in the course of the flush have been looked at.
-    (pending.dirty, pending.moved, pending.joining) = (dirty, moved, arrivals);
+    // Islands that were marked during the flush have been evaluated by it.
+    (pending.dirty, pending.moved, pending.joining) = (dirty, moved, joining);
     for list in [
         &mut pending.dirty,
         &mut pending.moved,

@@ -1,4 +1,5 @@
-//! Which islands are near which.
+//! Finds the islands near the dirty ones, and selects the islands that the merge and rebalance phases
+//! process.
 
 use crate::{
     engine::Engine,
@@ -6,12 +7,13 @@ use crate::{
     spatial::{Member, Point},
 };
 
-/// What a flush knows of the islands near others. An island on record has all those near it on its
-/// list, and perhaps some that are not any more; an island that changes later is no longer on record.
+/// The neighbours of islands, as found in this flush. A recorded list holds every island within the
+/// join distance, and possibly islands that are no longer near. It is not valid for an island whose
+/// members changed after it was recorded; callers check `members_changed`.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct IslandNeighbours {
     lists: Vec<u32>,
-    /// By island, where in `lists` its list is; and the flush for which that is so.
+    /// By island: start and end of its range in `lists`, and the number of the flush that recorded it.
     entries: Vec<(u32, u32, u32)>,
     current: u32,
 }
@@ -33,7 +35,7 @@ impl IslandNeighbours {
         self.entries[island as usize] = (start as u32, self.lists.len() as u32, self.current);
     }
 
-    /// The islands near one, if it is on record.
+    /// The neighbours of an island, if they were recorded in this flush.
     pub(super) fn get(&self, island: u32) -> Option<&[u32]> {
         let &(start, end, flush) = self.entries.get(island as usize)?;
         (flush == self.current).then(|| &self.lists[start as usize..end as usize])
@@ -45,8 +47,8 @@ impl IslandNeighbours {
     }
 }
 
-/// Finds out which islands are near the dirty ones. Those that are to be looked at closely become
-/// `active`: not those of which only a few moved, when that changes nothing for anybody.
+/// Records the neighbours of the dirty islands, and appends to `active` the islands that need
+/// evaluation. An island with few movers is active only if a mover can cause a merge or a transfer.
 pub(super) fn run(engine: &mut Engine, dirty: &[u32], active: &mut Vec<u32>) {
     engine.scratch.neighbours.begin();
     for &island in dirty {
@@ -61,16 +63,16 @@ pub(super) fn run(engine: &mut Engine, dirty: &[u32], active: &mut Vec<u32>) {
         }
     }
     let movers = std::mem::take(&mut engine.scratch.movers);
-    let mut different: Vec<(u32, u32)> = Vec::new();
-    for (mover, in_sight) in movers.iter() {
-        if has_few_movers(engine, mover.island) && needs_evaluation(engine, mover, in_sight) {
-            different.push((mover.move_index, mover.island));
+    let mut affected: Vec<(u32, u32)> = Vec::new();
+    for (mover, nearby) in movers.iter() {
+        if has_few_movers(engine, mover.island) && needs_evaluation(engine, mover, nearby) {
+            affected.push((mover.move_index, mover.island));
         }
     }
     engine.scratch.movers = movers;
-    // In the order in which they moved.
-    different.sort_unstable();
-    for (_, island) in different {
+    // In the order of the moves, so that the result is deterministic.
+    affected.sort_unstable();
+    for (_, island) in affected {
         if !std::mem::replace(&mut engine.islands[island].dirty, true) {
             active.push(island);
         }
@@ -78,22 +80,23 @@ pub(super) fn run(engine: &mut Engine, dirty: &[u32], active: &mut Vec<u32>) {
 }
 
 fn record_neighbours(engine: &mut Engine, island: u32) {
-    let contacts = &mut engine.scratch.neighbours;
-    let start = contacts.lists.len();
-    engine.spatial.islands_near_island(island, u32::MAX, &mut contacts.lists);
-    contacts.record(island, start);
+    let neighbours = &mut engine.scratch.neighbours;
+    let start = neighbours.lists.len();
+    engine.spatial.islands_near_island(island, u32::MAX, &mut neighbours.lists);
+    neighbours.record(island, start);
 }
 
-/// Whether somebody who moved has come near an island that its own fits together with, or stands
-/// past the middle to one. Those `nearby` were near before anything was cut.
-fn needs_evaluation(engine: &mut Engine, mover: &Mover, in_sight: &[u32]) -> bool {
-    let Member { at, traits: terms, .. } = engine.spatial.member(mover.peer);
-    if !in_sight.iter().any(|&other| engine.islands[other].members_changed) {
-        return in_sight.iter().any(|&other| is_affected(engine, at, mover.island, other));
+/// Whether a mover is near an island that its own can merge with, or is past the midpoint towards one.
+/// `nearby` holds the islands near it before the split phase; if members of one of them changed, the
+/// search is repeated.
+fn needs_evaluation(engine: &mut Engine, mover: &Mover, nearby: &[u32]) -> bool {
+    let Member { at, traits, .. } = engine.spatial.member(mover.peer);
+    if !nearby.iter().any(|&other| engine.islands[other].members_changed) {
+        return nearby.iter().any(|&other| is_affected(engine, at, mover.island, other));
     }
     let mut found = std::mem::take(&mut engine.scratch.found);
     found.clear();
-    engine.spatial.islands_near_point(at, terms.zone(), u32::MAX, &mut found);
+    engine.spatial.islands_near_point(at, traits.zone(), u32::MAX, &mut found);
     let difference = found.iter().any(|&other| is_affected(engine, at, mover.island, other));
     engine.scratch.found = found;
     difference

@@ -1,8 +1,8 @@
-//! Which rule decides for an island, and which node holds its room.
+//! Chooses the rule that applies to an island, and the node that hosts its room.
 //!
-//! What has to change changes at once: an island whose node is gone, drains, or no longer holds it,
-//! which outgrew its rule, or whose owner wrote another one. What would merely be better must stay
-//! better for the settling time, and an island that has just been moved stays for a while.
+//! A required change happens at once: the node is gone, drains or can no longer hold the island, the
+//! island outgrew its rule, or the owner's rules changed. A mere improvement must hold for the settling
+//! time (hysteresis), and an island that moved recently is not moved for it.
 
 use std::time::Duration;
 
@@ -13,30 +13,30 @@ use crate::{
     registry::{NO_NODE, NodeIndex},
 };
 
-/// When an island last changed, and what is about to.
+/// The time of the last move of an island, and the changes that are pending.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct PlacementState {
     pub(crate) moved_at: Option<Duration>,
-    /// The rule that has been the better one, and since when.
+    /// The rule that would replace the current one, and since when.
     pub(crate) candidate_rule: Option<(u32, Duration)>,
-    /// Since when there has been a better node.
+    /// Since when a more preferred node has been available.
     pub(crate) better_node_since: Option<Duration>,
-    /// The node that it was on before it had none.
+    /// The node before the island lost it and had none.
     pub(crate) previous_node: Option<NodeIndex>,
-    /// When to look at it again.
+    /// When to evaluate the island again.
     pub(crate) recheck_at: Duration,
 }
 
-/// How often it is seen whether an island could have what it would rather have.
+/// How often an island with a pending improvement is evaluated.
 const RECHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 impl PlacementState {
-    /// Nothing is about to change any more.
+    /// Discards the pending changes.
     pub(crate) fn reset_candidates(&mut self) {
         (self.candidate_rule, self.better_node_since, self.recheck_at) = (None, None, Duration::ZERO);
     }
 
-    /// From when on it may be moved for something better.
+    /// The time from which the island may move for an improvement.
     pub(crate) fn cooldown_end(&self, interval: Duration) -> Duration {
         self.moved_at.map_or(Duration::ZERO, |at| at.saturating_add(interval))
     }
@@ -47,16 +47,17 @@ impl Engine {
         self.placement.get(&island).copied().unwrap_or_default()
     }
 
-    /// Two islands become one: whoever was moved lately stays for a while.
+    /// Carries the time of the last move over when two islands merge, so that the survivor does not
+    /// move too soon.
     pub(crate) fn inherit_move_cooldown(&mut self, from: u32, into: u32) {
         let Some(moved_at) = self.placement_state(from).moved_at else { return };
-        let pace = self.placement.entry(into).or_default();
-        pace.moved_at = pace.moved_at.max(Some(moved_at));
+        let state = self.placement.entry(into).or_default();
+        state.moved_at = state.moved_at.max(Some(moved_at));
     }
 }
 
-/// Accounts for the seats, and judges the islands that changed, that are watched, or if there is
-/// reason to, all of them, the oldest first.
+/// Updates the reserved seats, and evaluates the islands that changed and the watched islands that are
+/// due, or all of them if nodes, rules or crowding changed. The oldest comes first.
 pub(super) fn run(engine: &mut Engine, now: Duration, outputs: &mut Vec<Output>) {
     let mut islands = engine.pending.changed.clone();
     for &island in &islands {
@@ -84,7 +85,7 @@ pub(super) fn run(engine: &mut Engine, now: Duration, outputs: &mut Vec<Output>)
     }
 }
 
-/// Has the node of an island hold as many seats as the island has members.
+/// Reserves as many seats on the node of an island as the island has members.
 fn reserve(engine: &mut Engine, island: u32) {
     let size = engine.spatial.size(island);
     let record = &mut engine.islands[island];
@@ -92,64 +93,67 @@ fn reserve(engine: &mut Engine, island: u32) {
     engine.registry.reserve(record.node, before, size);
 }
 
+/// Applies the decision for one island, and schedules its next evaluation.
 fn evaluate(engine: &mut Engine, island: u32, now: Duration, outputs: &mut Vec<Output>) {
-    let mut pace = engine.placement_state(island);
+    let mut state = engine.placement_state(island);
     let before = engine.islands[island].rule;
-    let rule = choose_rule(engine, island, &mut pace, now);
+    let rule = choose_rule(engine, island, &mut state, now);
     engine.islands[island].rule = rule;
     match decide(engine, island) {
         Decision::Stay { best } => {
-            pace.better_node_since = None;
-            pace.recheck_at = if best { Duration::MAX } else { now + RECHECK_INTERVAL };
+            state.better_node_since = None;
+            state.recheck_at = if best { Duration::MAX } else { now + RECHECK_INTERVAL };
         }
         Decision::MoveWhenSettled(node) => {
-            let since = *pace.better_node_since.get_or_insert(now);
-            // A rule that has just come to decide has settled by itself, or need not.
+            let since = *state.better_node_since.get_or_insert(now);
+            // A rule that replaced another in this evaluation has waited for its own settling time or
+            // needed none; its node need not wait again.
             let settling = if rule == before { engine.zones.settling_of(rule) } else { Duration::ZERO };
             let settled = since.saturating_add(settling);
-            let due = settled.max(pace.cooldown_end(engine.settings.move_interval));
-            pace.recheck_at = due.min(now + RECHECK_INTERVAL);
+            let due = settled.max(state.cooldown_end(engine.settings.move_interval));
+            state.recheck_at = due.min(now + RECHECK_INTERVAL);
             if due <= now {
-                move_island(engine, island, node, &mut pace, now, outputs);
+                move_island(engine, island, node, &mut state, now, outputs);
             }
         }
-        Decision::MoveNow(node) => move_island(engine, island, node, &mut pace, now, outputs),
+        Decision::MoveNow(node) => move_island(engine, island, node, &mut state, now, outputs),
         Decision::NoNode { stay } => {
-            pace.better_node_since = None;
-            pace.recheck_at = now;
+            state.better_node_since = None;
+            state.recheck_at = now;
             let node = engine.islands[island].node;
             if !stay && node != NO_NODE {
-                pace.previous_node = Some(node);
+                state.previous_node = Some(node);
                 set_node(engine, island, NO_NODE);
             }
         }
     }
-    if let Some((rule, since)) = pace.candidate_rule {
-        pace.recheck_at = pace.recheck_at.min(since.saturating_add(engine.zones.settling_of(rule)));
+    if let Some((rule, since)) = state.candidate_rule {
+        state.recheck_at = state.recheck_at.min(since.saturating_add(engine.zones.settling_of(rule)));
     }
-    save_state(engine, island, pace, now);
+    save_state(engine, island, state, now);
 }
 
-/// Keeps what has to be known of an island next time, and has it looked at then.
-fn save_state(engine: &mut Engine, island: u32, mut pace: PlacementState, now: Duration) {
-    let rested_at = pace.cooldown_end(engine.settings.move_interval);
-    if rested_at > now {
-        pace.recheck_at = pace.recheck_at.min(rested_at);
+/// Stores the placement state of an island if a change is pending or the cooldown is not over, and puts
+/// the island on the watch list.
+fn save_state(engine: &mut Engine, island: u32, mut state: PlacementState, now: Duration) {
+    let cooldown_end = state.cooldown_end(engine.settings.move_interval);
+    if cooldown_end > now {
+        state.recheck_at = state.recheck_at.min(cooldown_end);
     } else {
-        pace.moved_at = None;
+        state.moved_at = None;
     }
-    if pace.recheck_at == Duration::MAX {
+    if state.recheck_at == Duration::MAX {
         engine.placement.remove(&island);
         return;
     }
-    engine.placement.insert(island, pace);
+    engine.placement.insert(island, state);
     if !std::mem::replace(&mut engine.islands[island].watched, true) {
         engine.watched.push(island);
     }
 }
 
-/// The rule that decides for an island from now on.
-fn choose_rule(engine: &Engine, island: u32, pace: &mut PlacementState, now: Duration) -> u32 {
+/// The rule that applies to an island from this flush on.
+fn choose_rule(engine: &Engine, island: u32, state: &mut PlacementState, now: Duration) -> u32 {
     let (zone, size) = (engine.majority_zone(island), engine.spatial.size(island));
     let (before, best) = (engine.islands[island].rule, engine.zones.rule_for(zone, size));
     let capabilities = engine.spatial.capabilities(island, None);
@@ -157,75 +161,80 @@ fn choose_rule(engine: &Engine, island: u32, pace: &mut PlacementState, now: Dur
         || (engine.crowding_changed && engine.zones.has_crowding_condition(best))
         || !engine.zones.has_large_enough_room(before, size, capabilities, &engine.registry);
     if before == best || at_once || !engine.zones.may_keep_rule(before, zone, size) {
-        pace.candidate_rule = None;
+        state.candidate_rule = None;
         return best;
     }
-    let since = match pace.candidate_rule {
+    let since = match state.candidate_rule {
         Some((rule, since)) if rule == best => since,
         _ => now,
     };
     if now.saturating_sub(since) >= engine.zones.settling_of(best) {
-        pace.candidate_rule = None;
+        state.candidate_rule = None;
         return best;
     }
-    pace.candidate_rule = Some((best, since));
+    state.candidate_rule = Some((best, since));
     before
 }
 
-/// What is to become of an island.
+/// What happens to the node of an island.
 enum Decision {
-    /// It stays where it is. It is the best unless only seats were missing elsewhere.
+    /// The island stays on its node. `best` is false if a more preferred node lacks only seats.
     Stay { best: bool },
-    /// It can stay, but its rule would rather have it there.
+    /// The island can stay, but a more preferred node is available.
     MoveWhenSettled(NodeIndex),
-    /// It must go there.
+    /// The island must move to this node.
     MoveNow(NodeIndex),
-    /// There is no other node for it. Better one that is about to leave, or is full, than none.
+    /// No other node is available. With `stay` the island keeps its node, although that drains or is
+    /// full: better than no room at all.
     NoNode { stay: bool },
 }
 
+/// Goes through the transports in the order of preference and takes the first that can host the island.
 fn decide(engine: &Engine, island: u32) -> Decision {
     let (size, node) = (engine.spatial.size(island), engine.islands[island].node);
     let capabilities = engine.spatial.capabilities(island, None);
     let registry = &engine.registry;
-    let holds = registry.can_stay(node, size, capabilities);
+    let can_stay = registry.can_stay(node, size, capabilities);
     let rule = engine.islands[island].rule;
     let mut best = true;
     for choice in engine.zones.choices(rule) {
-        if holds && registry.matches_choice(node, choice) {
+        if can_stay && registry.matches_choice(node, choice) {
             return Decision::Stay { best };
         }
-        // Seats come and go unannounced; all else that may change has every island judged.
+        // Seats become free without an event; every other change that matters has all islands
+        // evaluated. So only a lack of seats needs a periodic check.
         best &= !registry.is_short_of_seats_only(choice, size, capabilities);
         if let Some(other) = registry.choose(choice, size, capabilities) {
-            return if holds { Decision::MoveWhenSettled(other) } else { Decision::MoveNow(other) };
+            return if can_stay { Decision::MoveWhenSettled(other) } else { Decision::MoveNow(other) };
         }
     }
     Decision::NoNode { stay: registry.is_present(node) && registry.can_join(node, capabilities) }
 }
 
+/// Moves an island to a node, and emits [`Output::Moved`] if it was on another one before.
 fn move_island(
     engine: &mut Engine,
     island: u32,
     node: NodeIndex,
-    pace: &mut PlacementState,
+    state: &mut PlacementState,
     now: Duration,
     outputs: &mut Vec<Output>,
 ) {
-    let present = engine.islands[island].node;
-    // While it waited its members kept their places on the node before.
-    let before = pace.previous_node.take().filter(|_| present == NO_NODE).unwrap_or(present);
+    let current = engine.islands[island].node;
+    // While the island had no node its members kept their connections to the node before.
+    let before = state.previous_node.take().filter(|_| current == NO_NODE).unwrap_or(current);
     set_node(engine, island, node);
-    (pace.better_node_since, pace.recheck_at) = (None, now + RECHECK_INTERVAL);
+    (state.better_node_since, state.recheck_at) = (None, now + RECHECK_INTERVAL);
     let ends = [before, node].map(|node| engine.registry.name(node).cloned());
     if let [Some(from), Some(to)] = ends
         && from != to
     {
-        pace.moved_at = Some(now);
+        state.moved_at = Some(now);
         outputs.push(Output::Moved { island: engine.ids.island_id(engine.islands[island].serial), from, to });
     }
 }
 
+/// Sets the node of an island, moves its reserved seats, and queues its members for new assignments.
 fn set_node(engine: &mut Engine, island: u32, node: NodeIndex) {
     let record = &mut engine.islands[island];
     let before = std::mem::replace(&mut record.node, node);

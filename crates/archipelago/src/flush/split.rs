@@ -1,3 +1,8 @@
+//! Splits islands that are no longer connected, or are above their size limit.
+//!
+//! Connected components are found by breadth-first search over the leave distance. A component above
+//! the limit is bisected recursively by position.
+
 use crate::{
     engine::Engine,
     flush::connectivity::has_few_movers,
@@ -5,11 +10,11 @@ use crate::{
     spatial::{DistanceTable, Member, Point},
 };
 
-/// Groups that were cut off an island and wait to be placed.
+/// Groups that were split off an island and are to be placed by the join phase.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Fragments {
     pub(super) peers: Vec<u32>,
-    /// Where in `peers` each ends.
+    /// The end of each group in `peers`.
     pub(super) ends: Vec<usize>,
 }
 
@@ -20,15 +25,15 @@ impl Fragments {
     }
 }
 
-/// Cuts each island that no longer holds together, or is above the limit. The largest group (then
-/// the one with the lowest address) stays the island, the others are taken out as fragments.
+/// Splits each island that is not connected or is above its limit. The largest group (of equal sizes,
+/// the one with the lowest address) keeps the island; the others are removed from it as fragments.
 pub(super) fn run(engine: &mut Engine, islands: &[u32]) {
     let mut members = std::mem::take(&mut engine.scratch.members);
     let mut ends = std::mem::take(&mut engine.scratch.ends);
     for &island in islands {
-        let doubtful = std::mem::take(&mut engine.islands[island].maybe_split);
+        let maybe_split = std::mem::take(&mut engine.islands[island].maybe_split);
         let alone = engine.spatial.size(island) == 1;
-        if !engine.islands.is_populated(island) || alone || (has_few_movers(engine, island) && !doubtful) {
+        if !engine.islands.is_populated(island) || alone || (has_few_movers(engine, island) && !maybe_split) {
             continue;
         }
         members.clear();
@@ -43,6 +48,7 @@ pub(super) fn run(engine: &mut Engine, islands: &[u32]) {
     engine.scratch.ends = ends;
 }
 
+/// Removes all groups but the largest from an island and adds them to the fragments.
 fn split_off(engine: &mut Engine, island: u32, members: &[Member], ends: &[usize]) {
     let starts = || std::iter::once(0).chain(ends.iter().copied());
     let groups = || starts().zip(ends).map(|(start, &end)| &members[start..end]);
@@ -60,22 +66,24 @@ fn split_off(engine: &mut Engine, island: u32, members: &[Member], ends: &[usize
         engine.scratch.fragments.ends.push(end);
     }
     engine.mark_changed(island);
-    let left = &members[kept.map_or(0..0, |kept| starts().nth(kept).unwrap_or_default()..ends[kept])];
-    if let &[Member { peer, .. }] = left
-        && let Some(crossing) = engine.zone_transitions.get(peer)
+    let remaining = &members[kept.map_or(0..0, |kept| starts().nth(kept).unwrap_or_default()..ends[kept])];
+    if let &[Member { peer, .. }] = remaining
+        && let Some(transition) = engine.zone_transitions.get(peer)
     {
-        // Cut off from all others, like those who were taken out.
-        engine.set_zone(peer, crossing.to);
+        // The remaining member has no neighbours, like a fragment of one peer: its zone transition
+        // takes effect at once.
+        engine.set_zone(peer, transition.to);
     }
 }
 
-/// The lowest address of a group.
+/// The lowest address of a group, which decides between groups of equal size.
 pub(crate) fn lowest_address(peers: &Peers, group: &[Member]) -> Option<protocol::Address> {
     group.iter().map(|member| peers[member.peer].address).min()
 }
 
 impl Engine {
-    /// Has people who stand nowhere placed in this flush, those who hold together as one group.
+    /// Adds peers that are in no island to the fragments that this flush places, one fragment for each
+    /// connected group within its limit.
     pub(crate) fn add_fragments(&mut self, members: &mut [Member]) {
         let mut ends = Vec::new();
         partition(self, members, &mut ends);
@@ -86,22 +94,23 @@ impl Engine {
     }
 }
 
-/// Orders `members` into groups that are each connected through hops of at most the leave distance
-/// and within their limit; `ends` tells where each group ends. A connected group above the limit is
-/// divided across its longer side.
+/// Sorts `members` into groups that are connected by hops of at most the leave distance and within
+/// their limit, and appends the end of each group to `ends`. A connected group above its limit is
+/// bisected across its longer side.
 pub(super) fn partition(engine: &Engine, members: &mut [Member], ends: &mut Vec<usize>) {
-    let reaches = &engine.spatial.distances;
-    partition_within(members, reaches, &|group: &[Member]| engine.group_size_limit(group) as usize, ends);
+    let distances = &engine.spatial.distances;
+    partition_within(members, distances, &|group: &[Member]| engine.group_size_limit(group) as usize, ends);
 }
 
+/// [`partition`] with the limit as a function, so that tests need no engine.
 fn partition_within(
     members: &mut [Member],
-    reaches: &DistanceTable,
+    distances: &DistanceTable,
     limit: &impl Fn(&[Member]) -> usize,
     ends: &mut Vec<usize>,
 ) {
     let mut connected = Vec::new();
-    connected_components(members, reaches, &mut connected);
+    connected_components(members, distances, &mut connected);
     let mut start = 0;
     for end in connected {
         let (first, group) = (ends.len(), &mut members[start..end]);
@@ -110,9 +119,9 @@ fn partition_within(
             ends.push(group.len());
         } else {
             let left = bisect(group, limit_here);
-            partition_within(&mut group[..left], reaches, limit, ends);
+            partition_within(&mut group[..left], distances, limit, ends);
             let second = ends.len();
-            partition_within(&mut group[left..], reaches, limit, ends);
+            partition_within(&mut group[left..], distances, limit, ends);
             ends[second..].iter_mut().for_each(|end| *end += left);
         }
         ends[first..].iter_mut().for_each(|end| *end += start);
@@ -120,7 +129,9 @@ fn partition_within(
     }
 }
 
-/// Orders a group along its longer side. Returns how many are to go to the one part.
+/// Sorts a group along the longer side of its bounding box, and returns the size of its first half.
+/// With `n` as the least number of groups that fit the limit, the first half gets `n / 2` of `n` parts,
+/// so that the groups become about equal.
 fn bisect(group: &mut [Member], limit: usize) -> usize {
     let (low, high) = bounding_box(group);
     let wide = high.x - low.x >= high.z - low.z;
@@ -133,6 +144,7 @@ fn bisect(group: &mut [Member], limit: usize) -> usize {
     group.len() * (parts / 2) / parts
 }
 
+/// The lowest and the highest corner of the bounding box.
 pub(super) fn bounding_box(members: &[Member]) -> (Point, Point) {
     let first = members.first().map_or(Point::default(), |member| member.at);
     members.iter().fold((first, first), |(low, high), member| {
@@ -141,20 +153,20 @@ pub(super) fn bounding_box(members: &[Member]) -> (Point, Point) {
     })
 }
 
-/// Orders `members` into groups that are each connected through hops of at most the leave distance,
-/// and tells where each ends.
-pub(super) fn connected_components(members: &mut [Member], reaches: &DistanceTable, ends: &mut Vec<usize>) {
-    let own = members.iter().map(|member| reaches.own_leave_squared(member));
+/// Sorts `members` into connected components over hops of at most the leave distance, and appends the
+/// end of each to `ends`.
+pub(super) fn connected_components(members: &mut [Member], distances: &DistanceTable, ends: &mut Vec<usize>) {
+    let own = members.iter().map(|member| distances.own_leave_squared(member));
     let least = || own.fold(f32::INFINITY, f32::min);
-    let least = reaches.uniform_leave_squared().unwrap_or_else(least);
+    let least = distances.uniform_leave_squared().unwrap_or_else(least);
     let (low, high) = bounding_box(members);
-    // Nobody is farther from anybody than from corner to corner.
+    // No two members are farther apart than the diagonal of the bounding box, so all are neighbours.
     if low.distance_squared(high) <= least {
         ends.push(members.len());
-    } else if reaches.uniform_leave_squared().is_some() || is_single_zone(members) {
+    } else if distances.uniform_leave_squared().is_some() || is_single_zone(members) {
         breadth_first_components(members, |one, other| one.at.distance_squared(other.at) <= least, ends);
     } else {
-        breadth_first_components(members, |one, other| reaches.are_within_leave_distance(one, other), ends);
+        breadth_first_components(members, |one, other| distances.are_within_leave_distance(one, other), ends);
     }
 }
 
@@ -162,13 +174,15 @@ fn is_single_zone(members: &[Member]) -> bool {
     members.windows(2).all(|pair| pair[0].traits.zone() == pair[1].traits.zone())
 }
 
+/// Breadth-first search that partitions `members` in place: the queue is the range between `next` and
+/// `reached`. It takes O(n²) comparisons.
 fn breadth_first_components(
     members: &mut [Member],
     connected: impl Fn(&Member, &Member) -> bool,
     ends: &mut Vec<usize>,
 ) {
-    // In front of `reached` are those known to be in the present group, and in front of `next` those
-    // whose neighbours were sought already.
+    // Members before `reached` belong to the current component; of those, the neighbours of the members
+    // before `next` have been found.
     let (mut reached, mut next) = (0, 0);
     while reached < members.len() {
         if next == reached {
@@ -183,8 +197,8 @@ fn breadth_first_components(
     ends.push(members.len());
 }
 
-/// Swaps those from `reached` on that hold to a member to the front of the rest. Returns where the
-/// rest begins then.
+/// Swaps the members from `reached` on that are connected to the member at `member` to the front of the
+/// rest. Returns the start of the remaining rest.
 fn move_connected_forward(
     members: &mut [Member],
     reached: usize,
@@ -219,9 +233,9 @@ mod tests {
     fn groups(places: &[(f32, f32)], limit: usize) -> Vec<Vec<u32>> {
         let mut members = members(places);
         let mut ends = Vec::new();
-        let mut reaches = DistanceTable::default();
-        reaches.set(0, ZoneDistances { enclosure: NONE, join_m: 64.0, leave_m: 80.0 });
-        partition_within(&mut members, &reaches, &|_: &[Member]| limit, &mut ends);
+        let mut distances = DistanceTable::default();
+        distances.set(0, ZoneDistances { enclosure: NONE, join_m: 64.0, leave_m: 80.0 });
+        partition_within(&mut members, &distances, &|_: &[Member]| limit, &mut ends);
         let mut start = 0;
         let mut groups = Vec::new();
         for end in ends {

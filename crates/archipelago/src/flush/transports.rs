@@ -1,15 +1,18 @@
+//! Updates the availability of nodes and the crowding conditions of rules, and the size limits that
+//! depend on them.
+
 use std::time::Duration;
 
 use crate::{engine::Engine, peers::PeerState};
 
-/// Counts out silent nodes, and follows what the others offer and how crowded it is. The latter looks
-/// at everybody, once a second, if any rule asks.
+/// Expires nodes whose announcements stopped, and updates offers and crowding. If any rule has a
+/// crowding condition, all peers are counted once a second.
 pub(crate) fn refresh(engine: &mut Engine, now: Duration) {
     let offer = engine.registry.expire(engine.settings.transport_timeout, engine.settings.settling, now);
-    let Engine { zones, peers, spatial: ground, .. } = engine;
+    let Engine { zones, peers, spatial, .. } = engine;
     let count = |by_zone: &mut [u32]| {
         let present = peers.known().filter(|&peer| peers[peer].state == PeerState::Present);
-        present.for_each(|peer| by_zone[ground.traits(peer).zone() as usize] += 1);
+        present.for_each(|peer| by_zone[spatial.traits(peer).zone() as usize] += 1);
     };
     let crowding = zones.update_crowding(count, now);
     engine.crowding_changed = crowding;

@@ -1,4 +1,4 @@
-//! The squares that the ground is cut into, and the lists that groups and spots are in.
+//! The cells of the grid, and the linked lists of groups and peer entries in them.
 
 use std::hash::{Hash, Hasher};
 
@@ -7,9 +7,10 @@ use rustc_hash::FxHasher;
 use super::{Cell, CellKey, Group, PeerEntry, Point, SpatialIndex};
 use crate::slab::NONE;
 
-/// Cells are a little wider than the distance, so that rounding never hides a neighbour.
+/// Cells are wider than the largest query distance by this factor, so that rounding never hides a
+/// neighbour.
 pub(super) const CELL_MARGIN: f64 = 1.001;
-/// The eight cells around one; the opposite of the n-th is the (7 − n)-th.
+/// The offsets of the eight cells around a cell; the opposite of the n-th is the (7 − n)-th.
 pub(super) const NEIGHBOUR_OFFSETS: [(i32, i32); 8] =
     [(-1, -1), (0, -1), (1, -1), (-1, 0), (1, 0), (-1, 1), (0, 1), (1, 1)];
 
@@ -37,9 +38,9 @@ impl SpatialIndex {
     }
 
     pub(super) fn add_cell(&mut self, key: CellKey) -> u32 {
-        let around = NEIGHBOUR_OFFSETS.map(|by| self.find_cell(offset_key(key, by)));
-        let cell = self.cells.insert(Cell { key, first_group: NONE, neighbours: around });
-        for (direction, &neighbour) in around.iter().enumerate() {
+        let neighbours = NEIGHBOUR_OFFSETS.map(|by| self.find_cell(offset_key(key, by)));
+        let cell = self.cells.insert(Cell { key, first_group: NONE, neighbours });
+        for (direction, &neighbour) in neighbours.iter().enumerate() {
             if neighbour != NONE {
                 self.cells[neighbour].neighbours[7 - direction] = cell;
             }
@@ -50,8 +51,8 @@ impl SpatialIndex {
     }
 
     pub(super) fn remove_cell(&mut self, cell: u32) {
-        let Cell { key, neighbours: around, .. } = self.cells[cell];
-        for (direction, &neighbour) in around.iter().enumerate() {
+        let Cell { key, neighbours, .. } = self.cells[cell];
+        for (direction, &neighbour) in neighbours.iter().enumerate() {
             if neighbour != NONE {
                 self.cells[neighbour].neighbours[7 - direction] = NONE;
             }
@@ -72,7 +73,7 @@ impl SpatialIndex {
         self.attach(entry, cell, island, group);
     }
 
-    /// Adds a spot to a group, or to a new one if there is none.
+    /// Adds a peer entry to a group, or to a new group if `group` is `NONE`.
     pub(super) fn attach(&mut self, entry: u32, cell: u32, island: u32, group: u32) {
         let zone = self.entries[entry].traits.zone();
         let group = if group == NONE { self.add_group(cell, island, zone) } else { group };
@@ -80,10 +81,11 @@ impl SpatialIndex {
         if next != NONE {
             self.entries[next].previous = entry;
         }
-        let spot = &mut self.entries[entry];
-        (spot.group, spot.previous, spot.next) = (group, NONE, next);
+        let links = &mut self.entries[entry];
+        (links.group, links.previous, links.next) = (group, NONE, next);
     }
 
+    /// Removes an entry from the list of its group, which may become empty.
     pub(super) fn detach(&mut self, entry: u32) {
         let PeerEntry { group, previous, next, .. } = self.entries[entry];
         match previous {
@@ -96,6 +98,7 @@ impl SpatialIndex {
         self.entries[entry].group = NONE;
     }
 
+    /// Removes an entry from its group, and an empty group from its cell and island.
     pub(super) fn unlink(&mut self, entry: u32) {
         let group = self.entries[entry].group;
         self.detach(entry);
@@ -145,7 +148,8 @@ impl SpatialIndex {
         }
         self.unlink_from_island(group);
         let Group { cell, next_in_cell: next, .. } = self.groups[group];
-        // Few islands are in a cell: to seek the one before costs less than for all to know theirs.
+        // A cell has few groups: searching for the previous one costs less than a back link in each
+        // group.
         let before = self.groups_in_cell(cell).find(|&other| self.groups[other].next_in_cell == group);
         match before {
             None => self.cells[cell].first_group = next,
@@ -157,15 +161,15 @@ impl SpatialIndex {
         }
     }
 
-    /// Moves all spots of a group into another of the same cell.
+    /// Moves all entries of a group into another group of the same cell.
     pub(super) fn merge_groups(&mut self, from: u32, into: u32) {
         let first = self.groups[from].first_entry;
         let mut last = first;
-        let mut spot = first;
-        while spot != NONE {
-            last = spot;
-            self.entries[spot].group = into;
-            spot = self.entries[spot].next;
+        let mut entry = first;
+        while entry != NONE {
+            last = entry;
+            self.entries[entry].group = into;
+            entry = self.entries[entry].next;
         }
         let next = std::mem::replace(&mut self.groups[into].first_entry, first);
         self.entries[last].next = next;

@@ -1,13 +1,16 @@
+//! Sorts the tables of the grid by Morton code (Z-order curve), so that neighbours on the ground are
+//! near each other in memory.
+
 use super::{Cell, CellKey, Group, PeerEntry, SpatialIndex};
 use crate::slab::NONE;
 
-/// Up to this many cells and groups out of order are left so in any case.
+/// Fewer new groups than this never cause a sort.
 const MIN_UNSORTED: usize = 4_096;
 
 impl SpatialIndex {
-    /// Lays cells, groups and spots out in memory as they lie on the ground, if many of them came
-    /// about since that was done last. Searches go from neighbour to neighbour; with millions of
-    /// them each step would be a wait for memory otherwise.
+    /// Sorts cells, groups and entries by position if many groups were created since the last sort.
+    /// Queries step from neighbour to neighbour; with millions of entries in random order, each step
+    /// would be a cache miss.
     pub(crate) fn reorder_memory(&mut self) {
         if self.unsorted < MIN_UNSORTED.max(self.groups.len() / 2) {
             return;
@@ -15,10 +18,11 @@ impl SpatialIndex {
         self.unsorted = 0;
         let cells = self.cells_in_morton_order();
         let groups: Vec<u32> = cells.iter().flat_map(|&cell| self.groups_in_cell(cell)).collect();
-        let mut spots: Vec<u32> = groups.iter().flat_map(|&group| self.entries_in_group(group)).collect();
-        let nowhere = |&spot: &u32| self.entries[spot].group == NONE && self.entries[spot].peer != NONE;
-        spots.extend((0..self.entries.slot_count()).filter(nowhere));
-        self.renumber(&cells, &groups, &spots);
+        let mut entries: Vec<u32> = groups.iter().flat_map(|&group| self.entries_in_group(group)).collect();
+        let is_unplaced =
+            |&entry: &u32| self.entries[entry].group == NONE && self.entries[entry].peer != NONE;
+        entries.extend((0..self.entries.slot_count()).filter(is_unplaced));
+        self.renumber(&cells, &groups, &entries);
     }
 
     fn cells_in_morton_order(&self) -> Vec<u32> {
@@ -28,46 +32,47 @@ impl SpatialIndex {
         cells.into_iter().map(|(_, cell)| cell).collect()
     }
 
-    fn renumber(&mut self, cells: &[u32], groups: &[u32], spots: &[u32]) {
+    fn renumber(&mut self, cells: &[u32], groups: &[u32], entries: &[u32]) {
         let cells = self.cells.reorder(cells);
         let groups = self.groups.reorder(groups);
-        let spots = self.entries.reorder(spots);
-        let rename = |names: &[u32], name: &mut u32| {
-            if *name != NONE {
-                *name = names[*name as usize];
+        let entries = self.entries.reorder(entries);
+        let renumber_link = |numbers: &[u32], number: &mut u32| {
+            if *number != NONE {
+                *number = numbers[*number as usize];
             }
         };
-        for Cell { first_group, neighbours: around, .. } in self.cells.iter_mut() {
-            rename(&groups, first_group);
-            around.iter_mut().for_each(|cell| rename(&cells, cell));
+        for Cell { first_group, neighbours, .. } in self.cells.iter_mut() {
+            renumber_link(&groups, first_group);
+            neighbours.iter_mut().for_each(|cell| renumber_link(&cells, cell));
         }
-        for Group {
-            cell, first_entry: first_spot, next_in_cell, previous_in_island, next_in_island, ..
-        } in self.groups.iter_mut()
+        for Group { cell, first_entry, next_in_cell, previous_in_island, next_in_island, .. } in
+            self.groups.iter_mut()
         {
-            rename(&cells, cell);
-            rename(&spots, first_spot);
+            renumber_link(&cells, cell);
+            renumber_link(&entries, first_entry);
             [next_in_cell, previous_in_island, next_in_island]
                 .into_iter()
-                .for_each(|group| rename(&groups, group));
+                .for_each(|group| renumber_link(&groups, group));
         }
         for PeerEntry { group, previous, next, .. } in self.entries.iter_mut() {
-            rename(&groups, group);
-            rename(&spots, previous);
-            rename(&spots, next);
+            renumber_link(&groups, group);
+            renumber_link(&entries, previous);
+            renumber_link(&entries, next);
         }
-        self.stats.iter_mut().for_each(|tally| rename(&groups, &mut tally.first_group));
-        self.cell_index.iter_mut().for_each(|cell| rename(&cells, cell));
-        for place in 0..self.entries.slot_count() {
-            self.entry_by_peer[self.entries[place].peer as usize] = place;
+        self.stats.iter_mut().for_each(|stats| renumber_link(&groups, &mut stats.first_group));
+        self.cell_index.iter_mut().for_each(|cell| renumber_link(&cells, cell));
+        for entry in 0..self.entries.slot_count() {
+            self.entry_by_peer[self.entries[entry].peer as usize] = entry;
         }
     }
 }
 
-/// The bits of both numbers in turn: cells that are near each other get numbers that are, mostly.
+/// The Morton code of a cell: the bits of both coordinates interleaved. Near cells mostly have near
+/// codes.
 pub(super) fn morton_code((x, z): CellKey) -> u64 {
     let spread = |number: i32| {
-        // The sign bit turned, so that the order goes from the least to the greatest.
+        // Flips the sign bit, so that the unsigned order is the order from the least to the greatest
+        // coordinate.
         let mut bits = u64::from(number as u32 ^ 0x8000_0000);
         for (shift, mask) in [
             (16, 0x0000_ffff_0000_ffff),

@@ -1,10 +1,10 @@
-//! Who stands where.
+//! A spatial hash grid of peer positions, grouped by island.
 //!
-//! The ground is cut into square cells as wide as the largest distance that is ever asked for, so
-//! that whoever is within it stands in the same cell or in one of the eight around. In each cell the
-//! members of one island form a *group*. Questions between islands are answered group by group:
-//! people of one island are never compared with each other, and where everybody stands on one spot
-//! there is one group for each island, however many people.
+//! Cells are squares as wide as the largest distance of any query, so all points within that distance
+//! of a point are in its cell or in one of the eight around it. The members of one island and zone in
+//! one cell form a *group*. Queries between islands compare group with group: members of one island are
+//! never compared with each other, and where all peers are at one position there is one group per
+//! island and zone, however many peers.
 
 mod cells;
 mod memory_order;
@@ -20,8 +20,8 @@ pub(crate) use self::peer_traits::{
 };
 use self::{cells::CELL_MARGIN, peer_traits::MIXED_ZONES, queries::VisitedIslands};
 
-/// Sums of coordinates are kept in this part of a metre, as integers: they are exact, so that the
-/// centre of an island does not depend on the order in which its members came.
+/// Sums of coordinates are integers in units of this fraction of a metre. Integer sums are exact, so
+/// the centre of an island does not depend on the order in which its members joined.
 const UNITS_PER_M: f64 = 1_024.0;
 
 /// A point on the ground, in metres.
@@ -38,7 +38,7 @@ impl Point {
     }
 }
 
-/// A member of an island and where it stands.
+/// A member of an island, with its position and traits.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Member {
     pub(crate) peer: u32,
@@ -46,21 +46,23 @@ pub(crate) struct Member {
     pub(crate) traits: PeerTraits,
 }
 
+/// The spatial hash grid. Peers, islands and zones are referred to by number.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct SpatialIndex {
     cell_side_m: f64,
+    /// Cells by their key.
     cell_index: HashTable<u32>,
     cells: Slab<Cell>,
     groups: Slab<Group>,
     entries: Slab<PeerEntry>,
-    /// By peer, where in `spots` it is.
+    /// The index in `entries`, by peer.
     entry_by_peer: Vec<u32>,
-    /// By island.
+    /// Size, sums and common traits, by island.
     stats: Vec<IslandStats>,
     visited: VisitedIslands,
-    /// How far people reach, by zone.
+    /// Join and leave distances, by zone.
     pub(crate) distances: DistanceTable,
-    /// Cells and groups made since everything lay in order.
+    /// The number of groups created since the tables were last sorted by position.
     unsorted: usize,
 }
 
@@ -73,7 +75,8 @@ struct Cell {
     neighbours: [u32; 8],
 }
 
-/// The members of one island and one zone in one cell. It is in two lists, the cell's and the island's.
+/// The members of one island and one zone in one cell. It is in two linked lists: of its cell, and of
+/// its island.
 #[derive(Debug, Clone, Copy)]
 struct Group {
     cell: u32,
@@ -85,7 +88,8 @@ struct Group {
     next_in_island: u32,
 }
 
-/// Where a peer stands, and its place in the list of its group. Without a group it stands nowhere.
+/// The position of a peer, and its links in the list of its group. A peer without a group is in no
+/// island.
 #[derive(Debug, Clone, Copy)]
 struct PeerEntry {
     at: Point,
@@ -96,14 +100,14 @@ struct PeerEntry {
     traits: PeerTraits,
 }
 
-/// How many members an island has, the sums of their coordinates, and what they have in common.
+/// The number of members of an island, the sums of their coordinates, and what they have in common.
 #[derive(Debug, Clone, Copy)]
 struct IslandStats {
     first_group: u32,
     size: u32,
-    /// The zone of all members, as far as is known, or `MIXED_ZONES`.
+    /// The zone of all members, or `MIXED_ZONES` if they may be in several.
     zone: u32,
-    /// How many members lack each capability.
+    /// The number of members that lack each capability.
     missing: [u16; MAX_CAPABILITIES],
     sum_x: i64,
     sum_z: i64,
@@ -123,31 +127,31 @@ fn to_fixed_point(metres: f32) -> i64 {
 }
 
 impl SpatialIndex {
-    /// Ground that answers questions about distances up to `max_distance_m`.
+    /// An index for queries with distances of up to `max_distance_m`.
     pub(crate) fn new(max_distance_m: f32) -> Self {
         Self { cell_side_m: f64::from(max_distance_m) * CELL_MARGIN, ..Self::default() }
     }
 
-    /// Makes room for one more peer, which stands nowhere yet.
+    /// Adds a peer that is in no island yet.
     pub(crate) fn add_peer(&mut self, peer: u32, traits: PeerTraits) {
-        let nowhere =
+        let unplaced =
             PeerEntry { at: Point::default(), peer, group: NONE, previous: NONE, next: NONE, traits };
-        let spot = self.entries.insert(nowhere);
+        let entry = self.entries.insert(unplaced);
         if peer as usize == self.entry_by_peer.len() {
-            push_growing_by_eighth(&mut self.entry_by_peer, spot);
+            push_growing_by_eighth(&mut self.entry_by_peer, entry);
         } else {
-            self.entry_by_peer[peer as usize] = spot;
+            self.entry_by_peer[peer as usize] = entry;
         }
     }
 
-    /// Gives up the room of a peer that stands nowhere.
+    /// Removes a peer that is in no island.
     pub(crate) fn remove_peer(&mut self, peer: u32) {
-        let spot = self.entry_by_peer[peer as usize];
-        self.entries[spot].peer = NONE;
-        self.entries.remove(spot);
+        let entry = self.entry_by_peer[peer as usize];
+        self.entries[entry].peer = NONE;
+        self.entries.remove(entry);
     }
 
-    /// Makes room for one more island, empty yet.
+    /// Adds an island without members.
     pub(crate) fn add_island(&mut self, island: u32) {
         if island as usize == self.stats.len() {
             push_growing_by_eighth(&mut self.stats, EMPTY_STATS);
@@ -156,12 +160,12 @@ impl SpatialIndex {
         }
     }
 
-    /// Where the peer stands, or would.
+    /// The position of a peer, whether it is in an island or not.
     pub(crate) fn position(&self, peer: u32) -> Point {
         self.entries[self.entry_by_peer[peer as usize]].at
     }
 
-    /// The island that the peer stands in, or `NONE`.
+    /// The island of a peer, or `NONE`.
     pub(crate) fn island_of(&self, peer: u32) -> u32 {
         match self.entries[self.entry_by_peer[peer as usize]].group {
             NONE => NONE,
@@ -169,21 +173,21 @@ impl SpatialIndex {
         }
     }
 
-    /// The peer as a member of the island that it stands in, or would stand in.
+    /// The peer as a member, whether it is in an island or not.
     pub(crate) fn member(&self, peer: u32) -> Member {
-        let PeerEntry { at, traits: terms, .. } = self.entries[self.entry_by_peer[peer as usize]];
-        Member { peer, at, traits: terms }
+        let PeerEntry { at, traits, .. } = self.entries[self.entry_by_peer[peer as usize]];
+        Member { peer, at, traits }
     }
 
     pub(crate) fn traits(&self, peer: u32) -> PeerTraits {
         self.entries[self.entry_by_peer[peer as usize]].traits
     }
 
-    /// Changes what holds for a peer, wherever it stands.
+    /// Changes the zone and the capabilities of a peer, in an island or not.
     pub(crate) fn set_traits(&mut self, peer: u32, traits: PeerTraits) {
-        let spot = self.entry_by_peer[peer as usize];
-        let PeerEntry { at, group, traits: before, .. } = self.entries[spot];
-        self.entries[spot].traits = traits;
+        let entry = self.entry_by_peer[peer as usize];
+        let PeerEntry { at, group, traits: before, .. } = self.entries[entry];
+        self.entries[entry].traits = traits;
         if group == NONE || before == traits {
             return;
         }
@@ -191,48 +195,53 @@ impl SpatialIndex {
         self.remove_from_stats(at, island, before);
         self.add_to_stats(at, island, traits);
         if before.zone() != traits.zone() {
-            // The new group first: the cell must not be given up in between.
-            self.detach(spot);
+            // The new group is created before the old one is removed, so that the cell stays in between.
+            self.detach(entry);
             let kept = self.find_group(cell, island, traits.zone());
-            self.attach(spot, cell, island, kept);
+            self.attach(entry, cell, island, kept);
             self.remove_group_if_empty(group);
         }
     }
 
-    /// Measures anew: questions are about distances up to `max_distance_m` from now on.
+    /// Rebuilds the grid for queries with distances of up to `max_distance_m`, if that changes the size
+    /// of the cells.
     pub(crate) fn set_max_distance(&mut self, max_distance_m: f32) {
         let side_m = f64::from(max_distance_m) * CELL_MARGIN;
         if side_m == self.cell_side_m {
             return;
         }
         let placed: Vec<(u32, u32)> = (0..self.entries.slot_count())
-            .filter(|&spot| self.entries[spot].peer != NONE && self.entries[spot].group != NONE)
-            .map(|spot| (spot, self.groups[self.entries[spot].group].island))
+            .filter(|&entry| self.entries[entry].peer != NONE && self.entries[entry].group != NONE)
+            .map(|entry| (entry, self.groups[self.entries[entry].group].island))
             .collect();
         self.cell_side_m = side_m;
         (self.cell_index, self.cells, self.groups) = Default::default();
-        self.stats.iter_mut().for_each(|tally| tally.first_group = NONE);
-        for (spot, island) in placed {
-            let cell = self.find_or_add_cell(self.cell_key(self.entries[spot].at));
-            self.link(spot, cell, island);
+        self.stats.iter_mut().for_each(|stats| stats.first_group = NONE);
+        for (entry, island) in placed {
+            let cell = self.find_or_add_cell(self.cell_key(self.entries[entry].at));
+            self.link(entry, cell, island);
         }
     }
 
-    /// The zone of all members of an island; `None` if they may be of several.
+    /// The zone of all members of an island; `None` if they may be in several.
     pub(crate) fn single_zone(&self, island: u32) -> Option<u32> {
         Some(self.stats[island as usize].zone).filter(|&zone| zone != MIXED_ZONES)
     }
 
-    /// The transports that every member of an island can join, leaving out one of them.
+    /// The transports that every member of an island can join. A member with the traits `excluding` is
+    /// not counted.
     pub(crate) fn capabilities(&self, island: u32, excluding: Option<PeerTraits>) -> Capabilities {
-        let IslandStats { missing: lacking, .. } = &self.stats[island as usize];
-        let own = |place: usize| excluding.is_some_and(|terms| terms.capabilities().0 >> place & 1 == 0);
-        let bits = lacking.iter().enumerate().filter(|&(place, &count)| count == u16::from(own(place)));
-        Capabilities(bits.fold(0, |bits, (place, _)| bits | 1 << place))
+        let IslandStats { missing, .. } = &self.stats[island as usize];
+        let excluded_lacks =
+            |bit: usize| excluding.is_some_and(|traits| traits.capabilities().0 >> bit & 1 == 0);
+        let bits =
+            missing.iter().enumerate().filter(|&(bit, &count)| count == u16::from(excluded_lacks(bit)));
+        Capabilities(bits.fold(0, |bits, (bit, _)| bits | 1 << bit))
     }
 
-    /// The zone that most members of an island are counted to, of several alike the one whose `areas`
-    /// come first: numbers of zones depend on who came first.
+    /// The zone of most members of an island; of several with the same count, the one whose `areas`
+    /// come first. Zone numbers are not used to decide, because they depend on which peer arrived
+    /// first.
     pub(crate) fn majority_zone<'a>(&self, island: u32, areas: impl Fn(u32) -> &'a [u32]) -> u32 {
         if let Some(zone) = self.single_zone(island) {
             return zone;
@@ -249,12 +258,12 @@ impl SpatialIndex {
         most.map_or(0, |(zone, _)| zone)
     }
 
-    /// What zones members of an island are counted to, each once or more often, leaving out one
-    /// member.
+    /// The zones of the members of an island, each once or more often, not counting the member
+    /// `excluding`.
     pub(crate) fn member_zones(&self, island: u32, excluding: Option<u32>) -> impl Iterator<Item = u32> {
-        let alone = excluding.map(|peer| self.entry_by_peer[peer as usize]);
+        let excluded = excluding.map(|peer| self.entry_by_peer[peer as usize]);
         let groups = self.groups_of_island(island).filter(move |&group| {
-            alone.is_none_or(|spot| self.entries_in_group(group).any(|other| other != spot))
+            excluded.is_none_or(|entry| self.entries_in_group(group).any(|other| other != entry))
         });
         groups.map(|group| self.groups[group].zone)
     }
@@ -263,72 +272,72 @@ impl SpatialIndex {
         self.stats[island as usize].size
     }
 
-    /// The mean of the members' places, in metres. Of an empty island, the origin.
+    /// The mean of the members' positions, x and z in metres; the origin for an empty island.
     pub(crate) fn centre(&self, island: u32) -> (f64, f64) {
-        let tally = &self.stats[island as usize];
-        let scale = 1.0 / (f64::from(tally.size.max(1)) * UNITS_PER_M);
-        (tally.sum_x as f64 * scale, tally.sum_z as f64 * scale)
+        let stats = &self.stats[island as usize];
+        let scale = 1.0 / (f64::from(stats.size.max(1)) * UNITS_PER_M);
+        (stats.sum_x as f64 * scale, stats.sum_z as f64 * scale)
     }
 
-    /// A number for the place of an island's centre: those of islands near each other are, mostly.
+    /// The Morton code of an island's centre: near islands mostly have near codes.
     pub(crate) fn morton_code(&self, island: u32) -> u64 {
         let (x, z) = self.centre(island);
         memory_order::morton_code(self.cell_key(Point { x: x as f32, z: z as f32 }))
     }
 
-    /// Moves a peer to another place. It stays in its island.
+    /// Changes the position of a peer. It stays in its island.
     pub(crate) fn set_position(&mut self, peer: u32, to: Point) {
-        let spot = self.entry_by_peer[peer as usize];
-        let PeerEntry { at, group, .. } = self.entries[spot];
-        self.entries[spot].at = to;
+        let entry = self.entry_by_peer[peer as usize];
+        let PeerEntry { at, group, .. } = self.entries[entry];
+        self.entries[entry].at = to;
         if group == NONE {
             return;
         }
         let island = self.groups[group].island;
-        let tally = &mut self.stats[island as usize];
-        tally.sum_x += to_fixed_point(to.x) - to_fixed_point(at.x);
-        tally.sum_z += to_fixed_point(to.z) - to_fixed_point(at.z);
+        let stats = &mut self.stats[island as usize];
+        stats.sum_x += to_fixed_point(to.x) - to_fixed_point(at.x);
+        stats.sum_z += to_fixed_point(to.z) - to_fixed_point(at.z);
         let key = self.cell_key(to);
         if self.cells[self.groups[group].cell].key != key {
-            self.unlink(spot);
+            self.unlink(entry);
             let cell = self.find_or_add_cell(key);
-            self.link(spot, cell, island);
+            self.link(entry, cell, island);
         }
     }
 
-    /// Puts a peer that stands nowhere into an island, at its place.
+    /// Adds a peer that is in no island to an island.
     pub(crate) fn add_member(&mut self, peer: u32, island: u32) {
-        let spot = self.entry_by_peer[peer as usize];
-        let PeerEntry { at, traits: terms, .. } = self.entries[spot];
+        let entry = self.entry_by_peer[peer as usize];
+        let PeerEntry { at, traits, .. } = self.entries[entry];
         let cell = self.find_or_add_cell(self.cell_key(at));
-        self.link(spot, cell, island);
-        self.add_to_stats(at, island, terms);
+        self.link(entry, cell, island);
+        self.add_to_stats(at, island, traits);
     }
 
-    /// Takes a peer out of its island. It keeps its place.
+    /// Removes a peer from its island. It keeps its position.
     pub(crate) fn remove_member(&mut self, peer: u32) {
-        let spot = self.entry_by_peer[peer as usize];
-        let PeerEntry { at, group, traits: terms, .. } = self.entries[spot];
+        let entry = self.entry_by_peer[peer as usize];
+        let PeerEntry { at, group, traits, .. } = self.entries[entry];
         let island = self.groups[group].island;
-        self.unlink(spot);
-        self.remove_from_stats(at, island, terms);
+        self.unlink(entry);
+        self.remove_from_stats(at, island, traits);
     }
 
-    /// Hands a peer from its island to another.
+    /// Moves a peer from its island to another.
     pub(crate) fn transfer(&mut self, peer: u32, island: u32) {
-        let spot = self.entry_by_peer[peer as usize];
-        let PeerEntry { at, group, traits: terms, .. } = self.entries[spot];
+        let entry = self.entry_by_peer[peer as usize];
+        let PeerEntry { at, group, traits, .. } = self.entries[entry];
         let Group { cell, island: before, .. } = self.groups[group];
-        // The new group first: the cell must not be given up in between.
-        self.detach(spot);
-        let kept = self.find_group(cell, island, terms.zone());
-        self.attach(spot, cell, island, kept);
+        // The new group is created before the old one is removed, so that the cell stays in between.
+        self.detach(entry);
+        let kept = self.find_group(cell, island, traits.zone());
+        self.attach(entry, cell, island, kept);
         self.remove_group_if_empty(group);
-        self.remove_from_stats(at, before, terms);
-        self.add_to_stats(at, island, terms);
+        self.remove_from_stats(at, before, traits);
+        self.add_to_stats(at, island, traits);
     }
 
-    /// Hands all members of one island to another.
+    /// Moves all members of one island to another.
     pub(crate) fn merge_islands(&mut self, from: u32, into: u32) {
         let mut group = self.stats[from as usize].first_group;
         while group != NONE {
@@ -342,16 +351,16 @@ impl SpatialIndex {
             }
             group = next_in_island;
         }
-        let IslandStats { size, zone, missing: lacking, sum_x, sum_z, .. } =
+        let IslandStats { size, zone, missing, sum_x, sum_z, .. } =
             std::mem::replace(&mut self.stats[from as usize], EMPTY_STATS);
-        let tally = &mut self.stats[into as usize];
-        if tally.zone != zone {
-            tally.zone = MIXED_ZONES;
+        let stats = &mut self.stats[into as usize];
+        if stats.zone != zone {
+            stats.zone = MIXED_ZONES;
         }
-        tally.missing.iter_mut().zip(lacking).for_each(|(count, more)| *count += more);
-        tally.size += size;
-        tally.sum_x += sum_x;
-        tally.sum_z += sum_z;
+        stats.missing.iter_mut().zip(missing).for_each(|(count, more)| *count += more);
+        stats.size += size;
+        stats.sum_x += sum_x;
+        stats.sum_z += sum_z;
     }
 
     /// Bytes held.
@@ -366,28 +375,29 @@ impl SpatialIndex {
     }
 
     fn add_to_stats(&mut self, at: Point, island: u32, traits: PeerTraits) {
-        let tally = &mut self.stats[island as usize];
-        if tally.size == 0 {
-            tally.zone = traits.zone();
-        } else if tally.zone != traits.zone() {
-            tally.zone = MIXED_ZONES;
+        let stats = &mut self.stats[island as usize];
+        if stats.size == 0 {
+            stats.zone = traits.zone();
+        } else if stats.zone != traits.zone() {
+            stats.zone = MIXED_ZONES;
         }
-        traits.capabilities().missing_bits().for_each(|place| tally.missing[place] += 1);
-        tally.size += 1;
-        tally.sum_x += to_fixed_point(at.x);
-        tally.sum_z += to_fixed_point(at.z);
+        traits.capabilities().missing_bits().for_each(|bit| stats.missing[bit] += 1);
+        stats.size += 1;
+        stats.sum_x += to_fixed_point(at.x);
+        stats.sum_z += to_fixed_point(at.z);
     }
 
     fn remove_from_stats(&mut self, at: Point, island: u32, traits: PeerTraits) {
-        let tally = &mut self.stats[island as usize];
-        traits.capabilities().missing_bits().for_each(|place| tally.missing[place] -= 1);
-        tally.size -= 1;
-        tally.sum_x -= to_fixed_point(at.x);
-        tally.sum_z -= to_fixed_point(at.z);
+        let stats = &mut self.stats[island as usize];
+        traits.capabilities().missing_bits().for_each(|bit| stats.missing[bit] -= 1);
+        stats.size -= 1;
+        stats.sum_x -= to_fixed_point(at.x);
+        stats.sum_z -= to_fixed_point(at.z);
     }
 }
 
+/// The elements of a linked list from `first` on, until `NONE`.
 fn iter_list(first: u32, next: impl Fn(u32) -> u32) -> impl Iterator<Item = u32> {
-    let some = |place: u32| (place != NONE).then_some(place);
-    std::iter::successors(some(first), move |&place| some(next(place)))
+    let some = |index: u32| (index != NONE).then_some(index);
+    std::iter::successors(some(first), move |&index| some(next(index)))
 }

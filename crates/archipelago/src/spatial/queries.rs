@@ -1,4 +1,4 @@
-//! Who is near whom.
+//! Queries by distance: members of an island, islands near an island, islands near a point.
 
 use super::{
     Group, Member, PeerEntry, Point, SpatialIndex,
@@ -7,7 +7,8 @@ use super::{
 };
 use crate::slab::NONE;
 
-/// Remembers which islands were seen in the present search, without being cleared for the next.
+/// A set of visited islands that is cleared in O(1): each island has the number of the search that
+/// visited it last.
 #[derive(Debug, Clone, Default)]
 pub(super) struct VisitedIslands {
     pub(super) stamps: Vec<u32>,
@@ -36,28 +37,29 @@ impl VisitedIslands {
 }
 
 impl SpatialIndex {
-    /// The members of an island, in no order that means anything (but the same for the same inputs).
+    /// The members of an island, in an order without meaning, but the same for the same inputs.
     pub(crate) fn members(&self, island: u32) -> impl Iterator<Item = Member> {
         self.groups_of_island(island).flat_map(|group| self.members_in_group(group))
     }
 
-    /// Adds the members of an island to a list, in the order of [`members_by_island`](Self::members).
+    /// Appends the members of an island to a list, in the order of [`members`](Self::members).
     pub(crate) fn collect_members(&self, island: u32, members: &mut Vec<Member>) {
         members.reserve(self.size(island) as usize);
         let mut group = self.stats[island as usize].first_group;
         while group != NONE {
-            let Group { first_entry: first_spot, next_in_island, .. } = self.groups[group];
-            let mut spot = first_spot;
-            while spot != NONE {
-                let PeerEntry { at, peer, next, traits: terms, .. } = self.entries[spot];
-                members.push(Member { peer, at, traits: terms });
-                spot = next;
+            let Group { first_entry: first, next_in_island, .. } = self.groups[group];
+            let mut entry = first;
+            while entry != NONE {
+                let PeerEntry { at, peer, next, traits, .. } = self.entries[entry];
+                members.push(Member { peer, at, traits });
+                entry = next;
             }
             group = next_in_island;
         }
     }
 
-    /// Adds the members of an island that stand in the cell of a point or in one of those around.
+    /// Appends the members of an island that are in the cell of a point or in one of the eight around
+    /// it.
     pub(crate) fn collect_members_near(&self, island: u32, point: Point, members: &mut Vec<Member>) {
         for cell in self.cells_around(point) {
             for group in self.groups_in_cell(cell).filter(|&group| self.groups[group].island == island) {
@@ -66,29 +68,29 @@ impl SpatialIndex {
         }
     }
 
-    /// Adds to `found` each island of at most `max_size` members, but this one, that has a member
-    /// within the join distance of a member of this one.
+    /// Appends to `found` each other island of at most `max_size` members that has a member within the
+    /// join distance of a member of this one.
     pub(crate) fn islands_near_island(&mut self, island: u32, max_size: u32, found: &mut Vec<u32>) {
-        let mut marks = std::mem::take(&mut self.visited);
-        marks.begin(self.stats.len());
-        marks.insert(island);
+        let mut visited = std::mem::take(&mut self.visited);
+        visited.begin(self.stats.len());
+        visited.insert(island);
         for group in self.groups_of_island(island) {
             for other in self.groups_near_cell(self.groups[group].cell) {
                 let candidate = self.groups[other].island;
-                if !marks.contains(candidate)
+                if !visited.contains(candidate)
                     && self.size(candidate) <= max_size
                     && self.groups_are_near(group, other)
                 {
-                    marks.insert(candidate);
+                    visited.insert(candidate);
                     found.push(candidate);
                 }
             }
         }
-        self.visited = marks;
+        self.visited = visited;
     }
 
-    /// Adds to `found` each island of at most `max_size` members that has one within the join
-    /// distance of somebody of this zone at a point.
+    /// Appends to `found` each island of at most `max_size` members that has a member within the join
+    /// distance of a peer of this zone at a point.
     pub(crate) fn islands_near_point(
         &mut self,
         point: Point,
@@ -96,12 +98,12 @@ impl SpatialIndex {
         max_size: u32,
         found: &mut Vec<u32>,
     ) {
-        let mut marks = std::mem::take(&mut self.visited);
-        marks.begin(self.stats.len());
+        let mut visited = std::mem::take(&mut self.visited);
+        visited.begin(self.stats.len());
         for cell in self.cells_around(point) {
             for group in self.groups_in_cell(cell) {
                 let candidate = self.groups[group].island;
-                if !marks.contains(candidate)
+                if !visited.contains(candidate)
                     && self.size(candidate) <= max_size
                     && self.group_is_near(
                         group,
@@ -109,15 +111,15 @@ impl SpatialIndex {
                         self.distances.join_squared(self.groups[group].zone, zone),
                     )
                 {
-                    marks.insert(candidate);
+                    visited.insert(candidate);
                     found.push(candidate);
                 }
             }
         }
-        self.visited = marks;
+        self.visited = visited;
     }
 
-    /// Whether an island has a member within the leave distance of somebody of this zone at a point.
+    /// Whether an island has a member within the leave distance of a peer of this zone at a point.
     pub(crate) fn is_within_leave_distance(&self, island: u32, point: Point, zone: u32) -> bool {
         self.cells_around(point).into_iter().flat_map(|cell| self.groups_in_cell(cell)).any(|group| {
             let Group { island: other, zone: their_zone, .. } = self.groups[group];
@@ -150,7 +152,7 @@ impl SpatialIndex {
         self.cells_near(cell).flat_map(|cell| self.groups_in_cell(cell))
     }
 
-    /// The cell that a point lies in and those around it, with `NONE` for those that are not there.
+    /// The cell of a point and the eight around it, with `NONE` for cells that do not exist.
     pub(super) fn cells_around(&self, point: Point) -> [u32; 9] {
         let key = self.cell_key(point);
         let cell = self.find_cell(key);
@@ -168,13 +170,13 @@ impl SpatialIndex {
     }
 
     pub(super) fn members_in_group(&self, group: u32) -> impl Iterator<Item = Member> {
-        self.entries_in_group(group).map(|spot| {
-            let PeerEntry { at, peer, traits: terms, .. } = self.entries[spot];
-            Member { peer, at, traits: terms }
+        self.entries_in_group(group).map(|entry| {
+            let PeerEntry { at, peer, traits, .. } = self.entries[entry];
+            Member { peer, at, traits }
         })
     }
 
     pub(super) fn entries_in_group(&self, group: u32) -> impl Iterator<Item = u32> {
-        iter_list(self.groups[group].first_entry, |spot| self.entries[spot].next)
+        iter_list(self.groups[group].first_entry, |entry| self.entries[entry].next)
     }
 }

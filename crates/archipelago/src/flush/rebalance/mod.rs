@@ -1,18 +1,18 @@
-//! Crowds are cut by place.
+//! Exchanges members between the islands of a crowd so that neighbours share an island (local search,
+//! as in k-means clustering with a size limit).
 //!
-//! People who are connected and more than fit an island are held as several, the pieces. Placing
-//! everybody where there is room leaves pieces that lie across each other; here single members are
-//! handed to, or exchanged with, a piece near by whose centre is nearer to them, until no such step
-//! is left.
+//! A crowd is a connected group above the size limit; it is held as several islands, its pieces. Adding
+//! each peer where there is room would leave pieces that overlap. This phase transfers single members
+//! to a nearby piece whose centre is nearer to them, or swaps two members, until no such step is left.
 //!
-//! Each step lowers the sum, over all members, of the square of the distance to the centre of their
-//! piece, and there are only so many ways to divide people: it ends. Pieces become compact, with
-//! straight borders between them. A step is taken only if it leads clearly past the middle between
-//! two centres (see [`exchange`]), so that who stands at a border is not sent to and fro; and as
-//! nothing but places decides, whoever stands still is left where they are.
+//! Each step lowers the sum, over all members, of the squared distance to the centre of their piece,
+//! and there is a finite number of partitions, so the search terminates. Pieces become compact, with
+//! straight borders between them. A step is taken only if it leads past the midpoint between two
+//! centres by a margin (see [`exchange`]), so that a peer at a border does not alternate between
+//! pieces. Because only positions decide, a peer that does not move is not moved by later flushes.
 //!
-//! No step leaves a piece that falls apart, nor two near each other that would fit together. At
-//! least one of the two pieces of a step holds somebody who moved, came or left.
+//! No step disconnects a piece, or leaves two pieces near each other that could merge. In at least one
+//! of the two pieces of a step a member moved, joined or left.
 
 mod exchange;
 mod piece_cache;
@@ -23,13 +23,14 @@ use crate::{engine::Engine, slab::NONE, spatial::Point};
 
 use piece_cache::PieceCache;
 
-/// With how many of the pieces near it a piece exchanges members: the nearest. More are near only
-/// where very many people stand in one spot.
+/// A piece exchanges members with at most this many neighbours: the nearest. It has more only where
+/// very many peers are at one position.
 const MAX_NEIGHBOURS: usize = 12;
-/// Steps in a flush for each piece looked at, on average, before the rest is left to the next.
+/// The budget of steps for each queued piece, on average, in one flush. When it is used up, the rest is
+/// left to later flushes.
 const MAX_STEPS_PER_PIECE: usize = 400;
 
-/// Memory that one flush leaves to the next.
+/// Buffers that a flush reuses.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Scratch {
     pieces: PieceCache,
@@ -45,72 +46,73 @@ impl Scratch {
     }
 }
 
-/// Improves the pieces of crowds, beginning at the active islands and those whose members changed.
+/// Improves the pieces of crowds, starting with the active islands and the islands with other members
+/// than after the last flush.
 pub(super) fn run(engine: &mut Engine, active: &[u32]) {
     let mut changed = engine.pending.changed.clone();
     super::sort_by_locality(engine, &mut changed);
     let scratch = std::mem::take(&mut engine.scratch.rebalance);
-    let mut work = Rebalance { engine, scratch };
-    active.iter().chain(&changed).for_each(|&island| work.enqueue(island));
-    // Those that were surveyed before others changed do not know them yet.
-    changed.iter().for_each(|&island| work.register_with_neighbours(island));
-    let mut steps = work.scratch.queue.len() * MAX_STEPS_PER_PIECE;
-    while let Some(piece) = work.scratch.queue.pop_front() {
-        let taken = work.improve(piece);
+    let mut rebalance = Rebalance { engine, scratch };
+    active.iter().chain(&changed).for_each(|&island| rebalance.enqueue(island));
+    // Neighbour lists that were recorded before these islands changed do not contain them yet.
+    changed.iter().for_each(|&island| rebalance.register_with_neighbours(island));
+    let mut steps = rebalance.scratch.queue.len() * MAX_STEPS_PER_PIECE;
+    while let Some(piece) = rebalance.scratch.queue.pop_front() {
+        let taken = rebalance.improve(piece);
         if taken > steps {
             break;
         }
         steps -= taken;
     }
-    let Rebalance { engine, mut scratch } = work;
+    let Rebalance { engine, mut scratch } = rebalance;
     scratch.queue.clear();
     scratch.pieces.clear();
     engine.scratch.rebalance = scratch;
 }
 
-/// Whether somebody at a place, in the one of two islands, would be handed to the other if nothing
-/// but places counted.
+/// Whether a member of the first of two islands, at this position, would be transferred to the second
+/// if only positions counted.
 pub(super) fn is_past_midpoint(engine: &Engine, at: Point, one: u32, other: u32) -> bool {
     let centres = (engine.spatial.centre(one), engine.spatial.centre(other));
     exchange::CentreLine::between(centres.0, centres.1).is_some_and(|line| line.is_past_midpoint(at))
 }
 
-/// A refinement under way.
+/// The state of one rebalance phase.
 struct Rebalance<'a> {
     engine: &'a mut Engine,
     scratch: Scratch,
 }
 
 impl Rebalance<'_> {
-    /// Puts an island in line, if there are others near it.
+    /// Queues an island if it has neighbours.
     fn enqueue(&mut self, island: u32) {
         if !self.engine.islands.is_populated(island) || self.scratch.pieces.contains(island) {
             return;
         }
         if let Some(index) = self.scratch.pieces.load_unless_isolated(self.engine, island) {
-            let sheet = &mut self.scratch.pieces[index];
-            (sheet.active, sheet.queued) = (true, true);
+            let cached = &mut self.scratch.pieces[index];
+            (cached.active, cached.queued) = (true, true);
             self.scratch.queue.push_back(island);
         }
     }
 
-    /// Has those near an island know it.
+    /// Adds an island to the neighbour lists of its neighbours.
     fn register_with_neighbours(&mut self, island: u32) {
         let index = self.scratch.pieces.find(island);
         if index == NONE {
             return;
         }
-        let contacts = std::mem::take(&mut self.scratch.pieces[index].neighbours);
-        contacts.iter().for_each(|&contact| self.scratch.pieces.add_neighbour(contact, island));
-        self.scratch.pieces[index].neighbours = contacts;
+        let neighbours = std::mem::take(&mut self.scratch.pieces[index].neighbours);
+        neighbours.iter().for_each(|&neighbour| self.scratch.pieces.add_neighbour(neighbour, island));
+        self.scratch.pieces[index].neighbours = neighbours;
     }
 
-    /// Takes all steps between a piece and those near it. Returns how many they were.
+    /// Takes all steps between an island and its nearest neighbours. Returns the number of steps.
     fn improve(&mut self, piece: u32) -> usize {
-        let sheet = self.scratch.pieces.get_or_load(self.engine, piece);
-        self.scratch.pieces[sheet].queued = false;
+        let index = self.scratch.pieces.get_or_load(self.engine, piece);
+        self.scratch.pieces[index].queued = false;
         let mut neighbours = std::mem::take(&mut self.scratch.neighbours);
-        self.nearest_neighbours(piece, sheet, &mut neighbours);
+        self.nearest_neighbours(piece, index, &mut neighbours);
         let mut taken = 0;
         for &neighbour in &neighbours {
             let steps = self.exchange(piece, neighbour);
@@ -124,8 +126,8 @@ impl Rebalance<'_> {
         taken
     }
 
-    /// The pieces to exchange members with, the nearest first.
-    fn nearest_neighbours(&mut self, piece: u32, sheet: u32, neighbours: &mut Vec<u32>) {
+    /// The neighbours to exchange members with, the nearest centre first.
+    fn nearest_neighbours(&mut self, piece: u32, index: u32, neighbours: &mut Vec<u32>) {
         let centre = self.engine.spatial.centre(piece);
         let rank = |&island: &u32| {
             let (x, z) = self.engine.spatial.centre(island);
@@ -133,7 +135,7 @@ impl Rebalance<'_> {
             (squared, self.engine.islands[island].age)
         };
         neighbours.clear();
-        neighbours.extend(&self.scratch.pieces[sheet].neighbours);
+        neighbours.extend(&self.scratch.pieces[index].neighbours);
         neighbours.sort_by(|a, b| {
             let ((a, a_age), (b, b_age)) = (rank(a), rank(b));
             a.total_cmp(&b).then(a_age.cmp(&b_age))
@@ -144,44 +146,46 @@ impl Rebalance<'_> {
         }
     }
 
-    /// Whether two pieces, without one of the members of the first, are within the join distance.
+    /// Whether two pieces are within the join distance, not counting the member `excluding` of the
+    /// first.
     fn is_near(&mut self, one: u32, other: u32, excluding: u32) -> bool {
-        let sheets = &mut self.scratch.pieces;
+        let pieces = &mut self.scratch.pieces;
         let (one, other) =
-            (sheets.get_or_load_members(self.engine, one), sheets.get_or_load_members(self.engine, other));
-        sheets[one].is_near(&sheets[other], &self.engine.spatial.distances, excluding)
+            (pieces.get_or_load_members(self.engine, one), pieces.get_or_load_members(self.engine, other));
+        pieces[one].is_near(&pieces[other], &self.engine.spatial.distances, excluding)
     }
 
-    /// Looks again at a piece that has changed, and at those near it that had to leave something
-    /// undone lest two pieces fit together, of which it was one.
+    /// Queues a piece that changed again, and its neighbours for which a step was rejected because it
+    /// would have made the piece and another mergeable.
     fn requeue_around(&mut self, piece: u32) {
         let index = self.scratch.pieces.get_or_load(self.engine, piece);
         self.requeue(piece);
-        let contacts = std::mem::take(&mut self.scratch.pieces[index].neighbours);
-        // Two more than the limit: each of both may have been one less a moment ago.
+        let neighbours = std::mem::take(&mut self.scratch.pieces[index].neighbours);
+        // Two above the limit: each of the two pieces may have had one member less before this step.
         let room = self.engine.max_merge_size(piece).saturating_add(2);
-        for &contact in &contacts {
-            let sheet = self.scratch.pieces.find(contact);
-            if sheet != NONE && self.has_neighbour_up_to(sheet, contact, room) {
-                self.requeue(contact);
+        for &neighbour in &neighbours {
+            let other = self.scratch.pieces.find(neighbour);
+            if other != NONE && self.has_neighbour_up_to(other, neighbour, room) {
+                self.requeue(neighbour);
             }
         }
-        self.scratch.pieces[index].neighbours = contacts;
+        self.scratch.pieces[index].neighbours = neighbours;
     }
 
-    fn has_neighbour_up_to(&self, sheet: u32, island: u32, size: u32) -> bool {
+    /// Whether a piece or one of its neighbours has at most `size` members.
+    fn has_neighbour_up_to(&self, index: u32, island: u32, size: u32) -> bool {
         let fits = |&island: &u32| self.engine.spatial.size(island) <= size;
-        fits(&island) || self.scratch.pieces[sheet].neighbours.iter().any(fits)
+        fits(&island) || self.scratch.pieces[index].neighbours.iter().any(fits)
     }
 
-    /// Looks at a piece again, if it is one of those that this flush is about.
+    /// Queues a piece again if it is one of those that this flush processes.
     fn requeue(&mut self, piece: u32) {
         let index = self.scratch.pieces.find(piece);
         if index == NONE {
             return;
         }
-        let sheet = &mut self.scratch.pieces[index];
-        if sheet.active && !std::mem::replace(&mut sheet.queued, true) {
+        let cached = &mut self.scratch.pieces[index];
+        if cached.active && !std::mem::replace(&mut cached.queued, true) {
             self.scratch.queue.push_back(piece);
         }
     }

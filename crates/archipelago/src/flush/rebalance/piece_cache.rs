@@ -1,3 +1,6 @@
+//! A cache of the pieces that a rebalance phase works on: their members, bounding boxes and neighbours,
+//! loaded when they are needed.
+
 use std::ops::{Index, IndexMut};
 
 use crate::{
@@ -7,31 +10,32 @@ use crate::{
     spatial::{DistanceTable, Member, Point},
 };
 
-/// What a refinement knows of a piece.
+/// The cached data of one piece.
 #[derive(Debug, Clone, Default)]
 pub(super) struct CachedPiece {
     island: u32,
     pub(super) members: Vec<Member>,
-    /// The islands near it: all that have a member within the join distance of one of its own, and,
-    /// once members have come or gone, perhaps some that had.
+    /// The islands near it: all with a member within the join distance of one of its own, and, after
+    /// steps, possibly islands that are no longer near.
     pub(super) neighbours: Vec<u32>,
-    /// The contacts were sought. Until they are needed, or would change, they are not.
+    /// Whether `neighbours` was loaded. That happens when they are first needed or are about to change.
     neighbours_loaded: bool,
-    /// The corners of a rectangle around all members.
+    /// The corners of a rectangle that contains all members. It is not reduced when a member is
+    /// removed.
     low: Point,
     high: Point,
-    /// The flush is about it: it may be looked at again.
+    /// Whether this flush processes the piece: it may be queued again.
     pub(super) active: bool,
-    /// It is in line to be looked at.
+    /// Whether the piece is in the queue.
     pub(super) queued: bool,
 }
 
-/// The sheets of a refinement, opened as they are needed.
+/// The cached pieces. The entries up to `used` are valid; the others keep their memory for reuse.
 #[derive(Debug, Clone, Default)]
 pub(super) struct PieceCache {
     pieces: Vec<CachedPiece>,
     used: u32,
-    /// By island.
+    /// The index of the piece of each island, or `NONE`.
     by_island: Vec<u32>,
 }
 
@@ -44,14 +48,14 @@ impl PieceCache {
         self.find(island) != NONE
     }
 
-    /// The sheet of an island, a new one if need be.
+    /// The index of the piece of an island, with its neighbours loaded.
     pub(super) fn get_or_load(&mut self, engine: &mut Engine, island: u32) -> u32 {
         let index = self.get_or_load_members(engine, island);
         self[index].load_neighbours(engine);
         index
     }
 
-    /// The sheet of an island, a new one if need be, for one who only looks at the members.
+    /// The index of the piece of an island, with its members loaded and possibly without neighbours.
     pub(super) fn get_or_load_members(&mut self, engine: &Engine, island: u32) -> u32 {
         let known = self.find(island);
         if known != NONE {
@@ -62,8 +66,7 @@ impl PieceCache {
         index
     }
 
-    /// Seeks the contacts of an island that has a sheet, while they are what they were when it was
-    /// opened.
+    /// Loads the neighbours of an island that is cached. It must be called before a step changes them.
     pub(super) fn load_neighbours(&mut self, engine: &mut Engine, island: u32) {
         let index = self.find(island);
         if index != NONE {
@@ -71,24 +74,25 @@ impl PieceCache {
         }
     }
 
-    /// A new sheet for an island, unless nobody is near it. What the survey found is believed.
+    /// Loads an island, unless it has no neighbours. Lists that the neighbours phase recorded are
+    /// reused if they are still valid.
     pub(super) fn load_unless_isolated(&mut self, engine: &mut Engine, island: u32) -> Option<u32> {
         let index = self.add(island);
-        let sheet = &mut self[index];
+        let piece = &mut self[index];
         match engine.scratch.neighbours.get(island) {
             Some(known) if !engine.islands[island].members_changed => {
-                let inhabited = known.iter().filter(|&&contact| engine.islands.is_populated(contact));
-                sheet.neighbours.extend(inhabited);
-                sheet.neighbours_loaded = true;
+                let populated = known.iter().filter(|&&neighbour| engine.islands.is_populated(neighbour));
+                piece.neighbours.extend(populated);
+                piece.neighbours_loaded = true;
             }
-            _ => sheet.load_neighbours(engine),
+            _ => piece.load_neighbours(engine),
         }
-        if sheet.neighbours.is_empty() {
+        if piece.neighbours.is_empty() {
             self.used -= 1;
             self.by_island[island as usize] = NONE;
             return None;
         }
-        sheet.load_members(engine);
+        piece.load_members(engine);
         Some(index)
     }
 
@@ -106,34 +110,34 @@ impl PieceCache {
         index
     }
 
-    /// Closes all sheets. Their memory stays.
+    /// Removes all pieces from the cache. Their memory is kept.
     pub(super) fn clear(&mut self) {
-        for sheet in &self.pieces[..self.used as usize] {
-            self.by_island[sheet.island as usize] = NONE;
+        for piece in &self.pieces[..self.used as usize] {
+            self.by_island[piece.island as usize] = NONE;
         }
         self.used = 0;
     }
 
-    /// Notes that two islands are near each other.
+    /// Records that two islands are near each other.
     pub(super) fn connect(&mut self, one: u32, other: u32) {
         self.add_neighbour(one, other);
         self.add_neighbour(other, one);
     }
 
-    /// Notes on the sheet of an island, if it has one, that another is near.
-    pub(super) fn add_neighbour(&mut self, island: u32, contact: u32) {
+    /// Adds a neighbour to an island, if that is cached.
+    pub(super) fn add_neighbour(&mut self, island: u32, neighbour: u32) {
         let index = self.find(island);
-        if index != NONE && !self[index].neighbours.contains(&contact) {
-            self[index].neighbours.push(contact);
+        if index != NONE && !self[index].neighbours.contains(&neighbour) {
+            self[index].neighbours.push(neighbour);
         }
     }
 
     /// Bytes held.
     pub(super) fn bytes(&self) -> usize {
-        let sheet = |sheet: &CachedPiece| {
-            sheet.members.capacity() * size_of::<Member>() + sheet.neighbours.capacity() * size_of::<u32>()
+        let bytes = |piece: &CachedPiece| {
+            piece.members.capacity() * size_of::<Member>() + piece.neighbours.capacity() * size_of::<u32>()
         };
-        self.pieces.iter().map(sheet).sum::<usize>()
+        self.pieces.iter().map(bytes).sum::<usize>()
             + self.pieces.capacity() * size_of::<CachedPiece>()
             + self.by_island.capacity() * size_of::<u32>()
     }
@@ -186,61 +190,68 @@ impl CachedPiece {
         }
     }
 
-    /// Whether a member other than `but` is within the join distance of somebody.
-    pub(super) fn is_near_member(&self, somebody: Member, reaches: &DistanceTable, excluding: u32) -> bool {
-        let Member { at, traits: terms, .. } = somebody;
+    /// Whether a member other than `excluding` is within the join distance of `candidate`.
+    pub(super) fn is_near_member(
+        &self,
+        candidate: Member,
+        distances: &DistanceTable,
+        excluding: u32,
+    ) -> bool {
+        let Member { at, traits, .. } = candidate;
         self.members.iter().any(|member| {
             member.peer != excluding
-                && member.at.distance_squared(at) <= reaches.join_squared(member.traits.zone(), terms.zone())
+                && member.at.distance_squared(at)
+                    <= distances.join_squared(member.traits.zone(), traits.zone())
         })
     }
 
-    /// Whether a member of this island other than `but` is within the join distance of one of the
-    /// other.
-    pub(super) fn is_near(&self, other: &Self, reaches: &DistanceTable, excluding: u32) -> bool {
+    /// Whether a member of this island other than `excluding` is within the join distance of a member
+    /// of the other island.
+    pub(super) fn is_near(&self, other: &Self, distances: &DistanceTable, excluding: u32) -> bool {
         let others = self.members.iter().filter(|member| member.peer != excluding);
-        others.into_iter().any(|&member| other.is_near_member(member, reaches, NONE))
+        others.into_iter().any(|&member| other.is_near_member(member, distances, NONE))
     }
 
-    /// Whether the members hold together at the leave distance when one of them goes.
+    /// Whether the members stay connected over hops of at most the leave distance when one of them is
+    /// removed. Two sufficient conditions are tried before the search for components.
     pub(super) fn is_connected_without(
         &self,
-        gone: Member,
-        reaches: &DistanceTable,
+        removed: Member,
+        distances: &DistanceTable,
         rest: &mut Vec<Member>,
         ends: &mut Vec<usize>,
     ) -> bool {
-        if self.fits_in_leave_distance(reaches) || self.neighbours_share_hub(gone, reaches) {
+        if self.fits_in_leave_distance(distances) || self.neighbours_share_hub(removed, distances) {
             return true;
         }
         rest.clear();
-        rest.extend(self.members.iter().filter(|member| member.peer != gone.peer));
+        rest.extend(self.members.iter().filter(|member| member.peer != removed.peer));
         ends.clear();
-        connected_components(rest, reaches, ends);
+        connected_components(rest, distances, ends);
         ends.len() == 1
     }
 
-    /// Whether nobody can be beyond the leave distance of anybody.
-    fn fits_in_leave_distance(&self, reaches: &DistanceTable) -> bool {
+    /// Whether no two members can be beyond the leave distance of each other.
+    fn fits_in_leave_distance(&self, distances: &DistanceTable) -> bool {
         let across = self.low.distance_squared(self.high);
-        if let Some(squared) = reaches.uniform_leave_squared() {
+        if let Some(squared) = distances.uniform_leave_squared() {
             return across <= squared;
         }
-        self.members.iter().all(|member| across <= reaches.own_leave_squared(member))
+        self.members.iter().all(|member| across <= distances.own_leave_squared(member))
     }
 
-    /// Whether all who are near one member are near the one of them that is nearest to it: then it
-    /// is not through that member that they hold together.
-    fn neighbours_share_hub(&self, gone: Member, reaches: &DistanceTable) -> bool {
+    /// Whether all neighbours of `removed` are neighbours of the nearest of them. Then `removed` is not
+    /// a cut vertex: the rest stays connected without it.
+    fn neighbours_share_hub(&self, removed: Member, distances: &DistanceTable) -> bool {
         let near = || {
-            let others = self.members.iter().filter(|member| member.peer != gone.peer);
-            others.filter(|member| reaches.are_within_leave_distance(member, &gone))
+            let others = self.members.iter().filter(|member| member.peer != removed.peer);
+            others.filter(|member| distances.are_within_leave_distance(member, &removed))
         };
         let nearest = near().min_by(|a, b| {
-            a.at.distance_squared(gone.at)
-                .total_cmp(&b.at.distance_squared(gone.at))
+            a.at.distance_squared(removed.at)
+                .total_cmp(&b.at.distance_squared(removed.at))
                 .then(a.peer.cmp(&b.peer))
         });
-        nearest.is_some_and(|hub| near().all(|member| reaches.are_within_leave_distance(member, hub)))
+        nearest.is_some_and(|hub| near().all(|member| distances.are_within_leave_distance(member, hub)))
     }
 }
