@@ -1,4 +1,4 @@
-//! What operators ask a director, and tell it.
+//! Administrative requests to a director, from operators.
 
 use std::sync::Arc;
 
@@ -10,65 +10,65 @@ use archipelago::{
 use protocol::{Address, IslandId, NodeName, SessionId};
 use tokio::sync::{mpsc, oneshot};
 
-/// Asks a director. Cheap to clone.
+/// Sends requests to a director. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct AdminHandle(mpsc::Sender<AdminRequest>);
 
-/// Why a director does not answer.
+/// Why a director does not reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum AdminError {
     /// It has ended.
-    #[error("the director is gone")]
+    #[error("the director has ended")]
     Gone,
-    /// It decides nothing at present.
-    #[error("this director stands by: ask the one that leads (its metric atoll_director_leads is 1)")]
+    /// It does not lead.
+    #[error("this director is a standby: ask the leader (its metric atoll_director_leads is 1)")]
     Standby,
-    /// It led, and somebody else may do so by now.
-    #[error("this director cannot say at present whether it leads: ask again, or another")]
+    /// It led, and another director may lead by now.
+    #[error("the leader is unknown at the moment: ask again, or ask another director")]
     Suspended,
 }
 
-/// What is asked.
+/// A request.
 #[derive(Debug)]
 pub(crate) enum AdminRequest {
-    /// Why?
+    /// Explains a decision of the engine.
     Explain(Question, Reply<Explanation>),
-    /// These are the rules from now on.
+    /// Replaces the rules.
     SetRules(Arc<Rules>),
-    /// Who was told of which island?
+    /// Lists all assignments.
     Assignments(Reply<Vec<Assignment>>),
-    /// A copy of the engine, and the time on its clock.
+    /// Copies the engine, with the time on its clock.
     CopyEngine(Reply<(Engine, std::time::Duration)>),
-    /// Lead no more.
+    /// Stops leading.
     Resign(Reply<()>),
 }
 
-/// What the client of a peer was last told.
+/// The last assignment of a peer's client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Assignment {
-    /// Whose client.
+    /// The peer of the client.
     pub peer: Address,
-    /// Its session; `None`: no message of it named one.
+    /// Its session; `None` if no message of the peer named one.
     pub session: Option<SessionId>,
-    /// The island of which it was told.
+    /// The assigned island.
     pub island: IslandId,
-    /// The node on which this island was then.
+    /// The node of the island at that time.
     pub node: NodeName,
 }
 
-/// What everybody who is in the world was last told.
+/// The last assignments of all present peers.
 pub(crate) fn assignments(engine: &Engine) -> Vec<Assignment> {
-    let told = |peer: PeerView<'_>| {
+    let assignment = |peer: PeerView<'_>| {
         let (island, node) = peer.last_assigned()?;
         Some(Assignment { peer: peer.address(), session: peer.session(), island, node: node.clone() })
     };
-    engine.peers().filter_map(told).collect()
+    engine.peers().filter_map(assignment).collect()
 }
 
-/// Where an answer is waited for.
+/// The channel for the reply.
 pub(crate) type Reply<T> = oneshot::Sender<Result<T, AdminError>>;
 
-/// Queries that may wait; at the bound, whoever asks waits too.
+/// Requests that can wait; when the queue is full, the requester waits too.
 const REQUEST_QUEUE: usize = 16;
 
 impl AdminHandle {
@@ -77,38 +77,38 @@ impl AdminHandle {
         (Self(sender), receiver)
     }
 
-    /// Answers a question about what is now.
+    /// Explains the current state of a peer, a pair, a position or an island.
     pub async fn explain(&self, question: Question) -> Result<Explanation, AdminError> {
-        self.request(|answer| AdminRequest::Explain(question, answer)).await
+        self.request(|reply_sender| AdminRequest::Explain(question, reply_sender)).await
     }
 
-    /// What everybody was last told, of those who are in the world; in no order that means anything.
+    /// The last assignments of all present peers, in no particular order.
     pub async fn assignments(&self) -> Result<Vec<Assignment>, AdminError> {
         self.request(AdminRequest::Assignments).await
     }
 
-    /// Has these rules hold from the next flush on, or as soon as this director leads.
+    /// Replaces the rules from the next flush on, or once this director leads.
     pub async fn set_rules(&self, rules: Arc<Rules>) -> Result<(), AdminError> {
         self.0.send(AdminRequest::SetRules(rules)).await.map_err(|_| AdminError::Gone)
     }
 
-    /// What other rules would change. The director is held up for as long as it takes to copy its
-    /// engine; the rest is done elsewhere.
+    /// The changes that other rules would cause. The director is blocked only while it copies its engine; the
+    /// evaluation runs on a blocking thread.
     pub async fn diff(&self, rules: Arc<Rules>) -> Result<RulesDiff, AdminError> {
         let (engine, now) = self.request(AdminRequest::CopyEngine).await?;
         let diff = tokio::task::spawn_blocking(move || engine.diff(rules, now));
         diff.await.map_err(|_| AdminError::Gone)
     }
 
-    /// Has it tell what it has decided and then lead no more, now and later, so that another takes
-    /// over at once.
+    /// Publishes the decided changes and then stops leading for good, so that another director takes over at
+    /// once.
     pub async fn resign(&self) -> Result<(), AdminError> {
         self.request(AdminRequest::Resign).await
     }
 
-    async fn request<T>(&self, query: impl FnOnce(Reply<T>) -> AdminRequest) -> Result<T, AdminError> {
-        let (answer, answered) = oneshot::channel();
-        self.0.send(query(answer)).await.map_err(|_| AdminError::Gone)?;
-        answered.await.unwrap_or(Err(AdminError::Gone))
+    async fn request<T>(&self, make_request: impl FnOnce(Reply<T>) -> AdminRequest) -> Result<T, AdminError> {
+        let (reply_sender, reply) = oneshot::channel();
+        self.0.send(make_request(reply_sender)).await.map_err(|_| AdminError::Gone)?;
+        reply.await.unwrap_or(Err(AdminError::Gone))
     }
 }

@@ -1,5 +1,5 @@
-//! Nodes that do not announce themselves: the configuration names them, and the director announces
-//! them to the engine and mints for them.
+//! Nodes that do not announce themselves: they are listed in the configuration. The director announces them
+//! to the engine and mints connection strings for them.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -18,60 +18,60 @@ use transports::{
 /// A node that does not announce itself.
 #[derive(Debug, Clone)]
 pub struct ConfiguredNode {
-    /// Its name. No node that announces itself on the bus is taken under it.
+    /// Its name. An announcement on the bus under this name is refused.
     pub node: NodeName,
-    /// What its rooms are, and how clients find them.
+    /// The kind of its rooms, and how clients reach them.
     pub offer: TransportOffer,
-    /// The most peers that one of its rooms holds.
+    /// The largest number of peers in one of its rooms.
     pub max_island_size: u32,
-    /// The most peers on it; `None`: no limit.
+    /// The largest number of peers on the node; `None`: no limit.
     pub max_users: Option<u32>,
-    /// It is about to leave: it takes no more peers, and its islands go elsewhere when they can.
+    /// It is being drained: it accepts no more peers, and its islands move to other nodes when possible.
     pub draining: bool,
 }
 
-/// What a configured node offers.
+/// The transport of a configured node.
 #[derive(Debug, Clone)]
 pub enum TransportOffer {
     /// Rooms of a LiveKit server, while it is healthy.
     LiveKit {
-        /// Where clients reach it: `ws://host:port` or `wss://host`.
+        /// The URL for clients: `ws://host:port` or `wss://host`.
         url: String,
-        /// Where its API is: `http://host:port` or `https://host`.
+        /// The URL of its API: `http://host:port` or `https://host`.
         api_url: String,
-        /// What it knows us by.
+        /// The API key and secret that the server accepts.
         keys: livekit::Keys,
-        /// How long a token admits.
+        /// The lifetime of a token.
         token_ttl: Duration,
-        /// Whether it is asked how it is; if not, it counts as healthy.
+        /// Whether its health is probed; if not, it counts as healthy.
         probed: bool,
     },
-    /// A mesh among the peers, which needs no server and is always on offer.
+    /// A peer-to-peer mesh, which needs no server and is always available.
     P2p(p2p::Minter),
-    /// What a template describes, which nobody can probe and is always on offer.
+    /// A transport described by a template. It cannot be probed and is always available.
     External(external::Template),
 }
 
-/// Mints for every node.
+/// The minters of all nodes.
 pub(crate) struct Minters {
     configured: HashMap<NodeName, Minter>,
-    /// For all others: only room nodes of this project announce themselves.
+    /// For all other nodes: only ws-room nodes announce themselves.
     rooms: Minter,
 }
 
-/// How often a node that is always on offer is announced.
+/// How often a node that is always available is announced.
 pub(crate) const ANNOUNCE_INTERVAL: Duration = Duration::from_secs(1);
-/// What LiveKit servers are said to be that the engine has not heard yet; at the bound the newest is
-/// dropped, and said again a second later.
+/// Probe results that can wait for the engine; when the queue is full the newest is dropped, and repeated a
+/// second later.
 const REPORT_QUEUE: usize = 64;
 
 impl ConfiguredNode {
-    /// Whether nothing has to be asked before it is offered.
+    /// Whether it is available without a probe.
     pub(crate) fn is_always_available(&self) -> bool {
         !matches!(self.offer, TransportOffer::LiveKit { probed: true, .. })
     }
 
-    /// What it would announce with so many users.
+    /// The announcement of this node with `users` peers on it.
     pub(crate) fn transport(&self, users: u32) -> Transport {
         let (kind, public_url) = match &self.offer {
             TransportOffer::LiveKit { url, .. } => (TransportKind::LiveKit, url.as_str().into()),
@@ -117,14 +117,14 @@ impl Minters {
         Self { configured: minters.collect(), rooms: Minter::WsRoom(rooms) }
     }
 
-    /// The one for this node.
+    /// The minter for this node.
     pub(crate) fn for_node(&self, node: &NodeName) -> &Minter {
         self.configured.get(node).unwrap_or(&self.rooms)
     }
 }
 
-/// Has a task on `runtime` probe each LiveKit server, every second, and gives what follows for the
-/// engine.
+/// Starts a task on `runtime` for each LiveKit server, which probes it every second. Returns the resulting
+/// inputs for the engine.
 pub(crate) fn spawn_probes(configured: &[ConfiguredNode], runtime: &Handle) -> mpsc::Receiver<Input> {
     let (reports, receiver) = mpsc::channel(REPORT_QUEUE);
     for configured in configured {
@@ -137,7 +137,7 @@ pub(crate) fn spawn_probes(configured: &[ConfiguredNode], runtime: &Handle) -> m
     receiver
 }
 
-/// Tells how a LiveKit server is, until nobody listens.
+/// Forwards the health of a LiveKit server, until the receiver is dropped.
 async fn forward_probe_reports(configured: ConfiguredNode, probe: Probe, reports: mpsc::Sender<Input>) {
     let node = &configured.node;
     let mut watch = HealthWatch::new(probe);
@@ -146,7 +146,7 @@ async fn forward_probe_reports(configured: ConfiguredNode, probe: Probe, reports
         configured.set_health_gauge(report.users.is_ok());
         match &report.users {
             Ok(users) if report.changed => tracing::info!(%node, users, "healthy"),
-            Err(error) if report.changed => tracing::warn!(%node, %error, "unhealthy, and not on offer"),
+            Err(error) if report.changed => tracing::warn!(%node, %error, "unhealthy, not announced"),
             _ => {}
         }
         let input = match report.users {

@@ -1,4 +1,4 @@
-//! From the bus to what it says.
+//! Decodes bus messages into events for the director.
 
 use std::time::SystemTime;
 
@@ -13,17 +13,17 @@ use protocol::{
 
 use crate::Settings;
 
-/// What a message says.
+/// The content of a message.
 #[derive(Debug, PartialEq)]
 pub(crate) enum BusEvent {
-    /// What the engine takes as it is.
+    /// An input that the engine takes unchanged.
     Input(Input),
-    /// A peer is there.
+    /// A peer's heartbeat.
     Heartbeat(Heartbeat),
-    /// Whoever leads told a client where it belongs.
+    /// The leader assigned a client to an island.
     Assigned { peer: Address, session: Option<SessionId>, island: IslandId, room: RoomLocation },
-    /// Memberships ended, on one node or on all, and so did tokens minted up to a time; or only those
-    /// tokens, as a newer session took over.
+    /// Memberships ended, on one node or on all (`None`), and tokens minted before a time are void. After a
+    /// session takeover only the tokens are void.
     MembershipsEnded {
         island: IslandId,
         node: Option<NodeName>,
@@ -31,46 +31,46 @@ pub(crate) enum BusEvent {
         minted_before: Ulid,
         taken_over: bool,
     },
-    /// Somebody wants to know who is there.
+    /// A participant asks for the heartbeats of all peers.
     PeersWanted,
-    /// A director leads, and this is the time on its clock, in milliseconds since the Unix epoch.
+    /// A director leads, with the time on its clock, in milliseconds since the Unix epoch.
     LeaderDiscovery { unix_ms: u64 },
 }
 
-/// Where the room of an island is, as far as that is said.
+/// The place of an island's room, as far as the message has it.
 #[derive(Debug, PartialEq)]
 pub(crate) enum RoomLocation {
     /// On this node.
     Node(NodeName),
-    /// Where this leads: not everybody's bus names nodes.
+    /// At this address: not every subject scheme has headers that name nodes.
     Connection(ConnectionString),
-    /// Somewhere.
+    /// The message has neither.
     Unknown,
 }
 
-/// A peer is there, and what its gateway says of it.
+/// A peer's heartbeat, with the data that its gateway adds.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Heartbeat {
     pub(crate) peer: Address,
     pub(crate) session: Option<SessionId>,
     pub(crate) position: Position,
     pub(crate) desired_room: Option<String>,
-    /// What its client was last told; `None` from a gateway that does not say.
+    /// The last assignment of its client; `None` from a gateway that does not report it.
     pub(crate) assignment: Option<atoll_bus::Told>,
-    /// What its client can join, as [`parse_transports`] reads it.
+    /// The transports that its client can join, in the format of [`parse_transports`].
     pub(crate) transports: Option<String>,
     /// The older session that its session resumes.
     pub(crate) resumes: Option<SessionId>,
 }
 
 impl Heartbeat {
-    /// Its part for the engine.
+    /// The part of it that the engine takes.
     pub(crate) fn into_input(self) -> Input {
         let Self { peer, session, position, desired_room, .. } = self;
         Input::Heartbeat { peer, session, position, desired_room }
     }
 
-    /// The session that it is of, as if it began now.
+    /// The connect of its session, for a connect that was missed.
     pub(crate) fn to_connect_input(&self) -> Input {
         let transports = self.transports.as_deref().and_then(parse_transports);
         let Self { peer, session, resumes, .. } = *self;
@@ -78,25 +78,25 @@ impl Heartbeat {
     }
 }
 
-/// The one kind of node that announces itself: for the others nobody could mint.
+/// The only kind of node that announces itself: there is no minter for others.
 const WS_ROOM: &str = "ws-room";
-/// The longest name of a cluster that is taken.
+/// The longest accepted name of a cluster.
 const MAX_CLUSTER_BYTES: usize = 256;
-/// As directors call themselves.
+/// The server name in the `engine.discovery` of directors.
 pub(crate) const SERVER_NAME: &str = "archipelago";
 
-/// What a message says; `None`, counted, if it means nothing.
+/// Decodes a message. A message that cannot be decoded is counted, and `None` is returned.
 pub(crate) fn decode(envelope: &Envelope, settings: &Settings) -> Option<BusEvent> {
-    let heard = decode_event(envelope, settings);
-    if let Err(reason) = heard {
+    let event = decode_event(envelope, settings);
+    if let Err(reason) = event {
         metrics::counter!("atoll_director_refused_total", "reason" => reason).increment(1);
     }
-    heard.ok().flatten()
+    event.ok().flatten()
 }
 
 fn decode_event(envelope: &Envelope, settings: &Settings) -> Result<Option<BusEvent>, &'static str> {
     let session = envelope.headers.session;
-    let heard = match envelope.subject().ok_or("subject")? {
+    let event = match envelope.subject().ok_or("subject")? {
         Subject::PeerConnect(peer) => {
             let transports = envelope.headers.transports.as_deref().and_then(parse_transports);
             let resumes = envelope.headers.resumption().resumes;
@@ -109,8 +109,8 @@ fn decode_event(envelope: &Envelope, settings: &Settings) -> Result<Option<BusEv
             let resumes = (!resumes.is_empty()).then(|| resumes.parse()).transpose();
             let resumes = resumes.map_err(|_| "resumes")?;
             let position = match position {
-                // The client sends no heartbeats, since its cluster alone decides. Rules by area and the
-                // members' positions in `island_changed` take the peer to be at the origin.
+                // The client sends no heartbeats, because its cluster alone decides. For rules by area and
+                // for the members' positions in `island_changed` the peer is at the origin.
                 None if settings.engine.clustering == Clustering::External => Position::default(),
                 // Gateways check positions too; foreign ones may not.
                 position => {
@@ -155,7 +155,7 @@ fn decode_event(envelope: &Envelope, settings: &Settings) -> Result<Option<BusEv
                 Some(status) if server_name == SERVER_NAME => {
                     BusEvent::LeaderDiscovery { unix_ms: status.current_time }
                 }
-                // Other services say so too.
+                // Other services publish on this subject too.
                 _ => return Ok(None),
             }
         }
@@ -176,11 +176,11 @@ fn decode_event(envelope: &Envelope, settings: &Settings) -> Result<Option<BusEv
         }
         _ => return Err("subject"),
     };
-    Ok(Some(heard))
+    Ok(Some(event))
 }
 
-/// Whether a time is too far ahead of this process's clock: whatever is minted later would have to be
-/// later than it.
+/// Whether a time is too far ahead of this process's clock: every token minted later would have to be later
+/// than it.
 fn is_far_in_the_future(time_ms: u64) -> bool {
     is_far_ahead(time_ms, unix_ms(SystemTime::now()))
 }
@@ -201,7 +201,7 @@ fn decode_announcement(
     if settings.transports.iter().any(|configured| configured.node == node) {
         return Err("transport_name");
     }
-    // Otherwise no later process could be distinguished from it.
+    // Otherwise no later process of this node could be distinguished from it.
     if is_far_in_the_future(announcement.started_ms) {
         return Err("transport_started");
     }
@@ -218,14 +218,14 @@ fn decode_announcement(
     })
 }
 
-/// The cluster that somebody is in here; none if it is of another realm.
+/// The peer's cluster; `None` if it is of another realm.
 fn local_cluster(cluster: &str, realm: &str, settings: &Settings) -> Option<String> {
-    let elsewhere = |own: &String| !realm.is_empty() && own != realm;
-    let here = !cluster.is_empty() && !settings.realm.as_ref().is_some_and(elsewhere);
-    here.then(|| cluster.to_owned())
+    let is_other_realm = |own: &String| !realm.is_empty() && own != realm;
+    let is_local = !cluster.is_empty() && !settings.realm.as_ref().is_some_and(is_other_realm);
+    is_local.then(|| cluster.to_owned())
 }
 
-/// What a client can join. Gateways check it too; foreign ones may not.
+/// The transports that a client can join. Gateways check them too; foreign ones may not.
 pub(crate) fn parse_transports(names: &str) -> Option<Vec<String>> {
     let names = names.split(',');
     names.map(|name| is_protocol_name(name).then(|| name.to_owned())).collect()
@@ -239,7 +239,7 @@ mod tests {
     use super::*;
     use crate::{ConfiguredNode, TransportOffer, tests::settings};
 
-    /// What is made of one message.
+    /// Decodes one message.
     fn decode_one(
         subject: &Subject,
         headers: Headers,
@@ -308,28 +308,28 @@ mod tests {
 
     #[test]
     fn transports_come_with_connect_or_heartbeat() {
-        let joinable = |names: Option<&str>| {
+        let transports_of = |names: Option<&str>| {
             let headers = Headers { transports: names.map(Into::into), ..Headers::default() };
             match decode_one(&Subject::PeerConnect(peer()), headers, Vec::new()) {
                 Ok(Some(BusEvent::Input(Input::Connected { transports, .. }))) => transports,
                 other => panic!("{other:?}"),
             }
         };
-        assert_eq!(joinable(None), None);
-        assert_eq!(joinable(Some("p2p,ws-room")), Some(vec!["p2p".to_owned(), "ws-room".to_owned()]));
+        assert_eq!(transports_of(None), None);
+        assert_eq!(transports_of(Some("p2p,ws-room")), Some(vec!["p2p".to_owned(), "ws-room".to_owned()]));
         for unread in ["", "p2p,", "p2p, ws-room"] {
-            assert_eq!(joinable(Some(unread)), None, "{unread:?}");
+            assert_eq!(transports_of(Some(unread)), None, "{unread:?}");
         }
         let position = Some(Position::new(1.0, 2.0, 3.0).into());
         let transports = Some("p2p,ws-room".to_owned());
         let heartbeat = GatewayHeartbeat { position, transports, ..GatewayHeartbeat::default() };
-        let heard =
+        let event =
             decode_one(&Subject::PeerHeartbeat(peer()), Headers::default(), heartbeat.encode_to_vec());
-        let Ok(Some(BusEvent::Heartbeat(heartbeat))) = heard else { panic!("{heard:?}") };
+        let Ok(Some(BusEvent::Heartbeat(heartbeat))) = event else { panic!("{event:?}") };
         let begins = Input::Connected {
             peer: peer(),
             session: None,
-            transports: joinable(Some("p2p,ws-room")),
+            transports: transports_of(Some("p2p,ws-room")),
             resumes: None,
         };
         assert_eq!(heartbeat.to_connect_input(), begins);
@@ -344,22 +344,22 @@ mod tests {
         let begins = Input::Connected { peer: peer(), session: headers.session, transports: None, resumes };
         assert_eq!(read(Subject::PeerConnect(peer()), Vec::new()), Ok(Some(BusEvent::Input(begins.clone()))));
         let position = Some(Position::new(1.0, 2.0, 3.0).into());
-        let named = |resumes: &str| {
+        let heartbeat_naming = |resumes: &str| {
             let resumes = resumes.to_owned();
             GatewayHeartbeat { position, resumes, ..GatewayHeartbeat::default() }.encode_to_vec()
         };
-        let heard = read(Subject::PeerHeartbeat(peer()), named("00000000010000000000000002"));
-        let Ok(Some(BusEvent::Heartbeat(heartbeat))) = heard else { panic!("{heard:?}") };
+        let event = read(Subject::PeerHeartbeat(peer()), heartbeat_naming("00000000010000000000000002"));
+        let Ok(Some(BusEvent::Heartbeat(heartbeat))) = event else { panic!("{event:?}") };
         assert_eq!(heartbeat.to_connect_input(), begins);
-        assert_eq!(read(Subject::PeerHeartbeat(peer()), named("today")), Err("resumes"));
+        assert_eq!(read(Subject::PeerHeartbeat(peer()), heartbeat_naming("today")), Err("resumes"));
     }
 
     #[test]
     fn foreign_heartbeat_carries_no_assignment() {
         let position = Some(Position::new(1.0, 2.0, 3.0).into());
         let foreign = v3::Heartbeat { position, desired_room: Some("I1".to_owned()) };
-        let heard = decode_one(&Subject::PeerHeartbeat(peer()), Headers::default(), foreign.encode_to_vec());
-        let Ok(Some(BusEvent::Heartbeat(heartbeat))) = heard else { panic!("{heard:?}") };
+        let event = decode_one(&Subject::PeerHeartbeat(peer()), Headers::default(), foreign.encode_to_vec());
+        let Ok(Some(BusEvent::Heartbeat(heartbeat))) = event else { panic!("{event:?}") };
         assert_eq!((&heartbeat.assignment, &heartbeat.transports), (&None, &None));
         assert_eq!(heartbeat.position, Position::new(1.0, 2.0, 3.0));
         assert_eq!(heartbeat.desired_room.as_deref(), Some("I1"));
@@ -377,18 +377,18 @@ mod tests {
             peers: members.into(),
         };
         let headers = Headers { node: Some(node.clone()), ..Headers::default() };
-        let heard = decode_one(&Subject::PeerIslandChanged(peer()), headers, change.encode_to_vec());
+        let event = decode_one(&Subject::PeerIslandChanged(peer()), headers, change.encode_to_vec());
         let assigned = BusEvent::Assigned {
             peer: peer(),
             session: None,
             island: island.clone(),
             room: RoomLocation::Node(node.clone()),
         };
-        assert_eq!(heard, Ok(Some(assigned)));
-        let nameless =
+        assert_eq!(event, Ok(Some(assigned)));
+        let without_node =
             decode_one(&Subject::PeerIslandChanged(peer()), Headers::default(), change.encode_to_vec());
-        let Ok(Some(BusEvent::Assigned { room: RoomLocation::Connection(room), .. })) = nameless else {
-            panic!("{nameless:?}")
+        let Ok(Some(BusEvent::Assigned { room: RoomLocation::Connection(room), .. })) = without_node else {
+            panic!("{without_node:?}")
         };
         assert_eq!(room.to_string(), change.conn_str);
         let minted_before = Ulid::from_parts(5, 7);
@@ -399,9 +399,9 @@ mod tests {
             taken_over: true,
         };
         let subject = Subject::MembershipEnded(island.clone());
-        let heard = decode_one(&subject, Headers::default(), ended.encode_to_vec());
+        let event = decode_one(&subject, Headers::default(), ended.encode_to_vec());
         assert_eq!(
-            heard,
+            event,
             Ok(Some(BusEvent::MembershipsEnded {
                 island,
                 node: None,
@@ -410,14 +410,14 @@ mod tests {
                 taken_over: true
             }))
         );
-        let says = |server_name: &str, current_time| {
+        let decode_discovery = |server_name: &str, current_time| {
             let status = v3::ServiceStatus { current_time, ..v3::ServiceStatus::default() };
             let discovery =
                 ServiceDiscoveryMessage { server_name: server_name.to_owned(), status: Some(status) };
             decode_one(&Subject::EngineDiscovery, Headers::default(), discovery.encode_to_vec())
         };
-        assert_eq!(says(SERVER_NAME, 9), Ok(Some(BusEvent::LeaderDiscovery { unix_ms: 9 })));
-        assert_eq!(says("another service", 9), Ok(None));
+        assert_eq!(decode_discovery(SERVER_NAME, 9), Ok(Some(BusEvent::LeaderDiscovery { unix_ms: 9 })));
+        assert_eq!(decode_discovery("another service", 9), Ok(None));
     }
 
     #[test]
@@ -427,11 +427,11 @@ mod tests {
             ..MembershipEnded::default()
         };
         let subject = Subject::MembershipEnded("I1".parse().unwrap());
-        let heard = decode_one(&subject, Headers::default(), ended.encode_to_vec());
-        assert_eq!(heard, Err("minted_before"));
+        let event = decode_one(&subject, Headers::default(), ended.encode_to_vec());
+        assert_eq!(event, Err("minted_before"));
         let status = v3::ServiceStatus { current_time: u64::MAX, ..v3::ServiceStatus::default() };
         let discovery = ServiceDiscoveryMessage { server_name: SERVER_NAME.to_owned(), status: Some(status) };
-        let heard = decode_one(&Subject::EngineDiscovery, Headers::default(), discovery.encode_to_vec());
-        assert_eq!(heard, Err("current_time"));
+        let event = decode_one(&Subject::EngineDiscovery, Headers::default(), discovery.encode_to_vec());
+        assert_eq!(event, Err("current_time"));
     }
 }

@@ -1,4 +1,4 @@
-//! When a director may lead.
+//! A director's part in the leader election.
 
 use std::time::{Duration, Instant};
 
@@ -6,20 +6,20 @@ use bus::{Bus, Candidate, ElectionState, Headers};
 use protocol::Subject;
 use tokio::runtime::Handle;
 
-/// The word for what one director at a time holds.
+/// The lease of the director that leads.
 const LEASE_NAME: &str = "director";
-/// For how long it is listened who is there: gateways say it within a second.
+/// How long a director collects heartbeats before it campaigns: gateways repeat them within a second.
 const LISTEN_TIME: Duration = Duration::from_millis(1_500);
 
-/// The office of the director that leads, as one of several directors sees it.
+/// The leader election as one of several directors sees it.
 ///
-/// Whoever knows nothing has everybody repeat where they are, listens for a while and only then
-/// stands for it: it would tell everybody everything otherwise.
+/// A director without state asks gateways to repeat the heartbeats of all clients, collects them for a while
+/// and only then campaigns. Otherwise it would send every client a new assignment.
 pub(crate) struct Election {
     bus: Bus,
-    /// For how long it listens; within a process nobody is there before it.
+    /// How long it collects heartbeats; zero within a process, where no peer exists before the director.
     listen_time: Duration,
-    /// Where the campaign runs, which must not wait for a flush.
+    /// The runtime of the campaign, which must not be delayed by a flush.
     runtime: Handle,
     phase: Phase,
 }
@@ -31,58 +31,57 @@ enum Phase {
 
 impl Election {
     pub(crate) fn new(bus: Bus, runtime: Handle) -> Self {
-        let listen = if bus.is_shared() { LISTEN_TIME } else { Duration::ZERO };
-        let mut office =
-            Self { bus, listen_time: listen, runtime, phase: Phase::ListeningUntil(Instant::now()) };
-        office.start_listening();
-        office
+        let listen_time = if bus.is_shared() { LISTEN_TIME } else { Duration::ZERO };
+        let mut election = Self { bus, listen_time, runtime, phase: Phase::ListeningUntil(Instant::now()) };
+        election.start_listening();
+        election
     }
 
-    /// Begins to listen. Who stood for the office stands for it no more.
+    /// Starts to collect heartbeats, and ends the campaign if there is one.
     pub(crate) fn start_listening(&mut self) {
         self.request_peers();
-        let listens = Phase::ListeningUntil(Instant::now() + self.listen_time);
-        if let Phase::Campaigning(candidacy) = std::mem::replace(&mut self.phase, listens) {
-            // If it is still ours, others need not wait for its end.
-            self.runtime.spawn(candidacy.resign());
+        let listening = Phase::ListeningUntil(Instant::now() + self.listen_time);
+        if let Phase::Campaigning(candidate) = std::mem::replace(&mut self.phase, listening) {
+            // If the lease is still held, its release saves the others the wait for its expiry.
+            self.runtime.spawn(candidate.resign());
         }
     }
 
-    /// Has gateways repeat where their clients are.
+    /// Asks gateways to repeat the heartbeats of all clients.
     pub(crate) fn request_peers(&self) {
         self.bus.publish(&Subject::PeersWanted, Headers::default(), "");
     }
 
-    /// Whether it competes for the lease. Before that, what [`Election::state`] returns is no knowledge of a leader.
+    /// Whether it campaigns. Before that, [`Election::state`] returns a state that is not based on the lease.
     pub(crate) fn is_campaigning(&self) -> bool {
         matches!(self.phase, Phase::Campaigning(_))
     }
 
-    /// How it is right now. Stands for it from now on if that is long enough to have listened.
+    /// The state at this moment. Starts the campaign once heartbeats were collected for long enough.
     pub(crate) fn state(&mut self) -> ElectionState {
         let until = match &mut self.phase {
-            Phase::Campaigning(candidacy) => return candidacy.state(),
+            Phase::Campaigning(candidate) => return candidate.state(),
             Phase::ListeningUntil(until) => until,
         };
         let now = Instant::now();
         if self.bus.is_disconnected() {
-            // Nobody can be heard.
+            // Heartbeats cannot be received: the time starts again.
             *until = now + self.listen_time;
         }
         if now < *until {
             return ElectionState::Standby;
         }
         let _runtime = self.runtime.enter();
-        let candidacy = self.bus.campaign(LEASE_NAME);
-        let standing = candidacy.state();
-        self.phase = Phase::Campaigning(candidacy);
-        standing
+        let candidate = self.bus.campaign(LEASE_NAME);
+        let state = candidate.state();
+        self.phase = Phase::Campaigning(candidate);
+        state
     }
 
-    /// Gives it up for good, so that the next one takes over at once.
+    /// Releases the lease for good, so that another director takes over at once.
     pub(crate) async fn resign(self) {
-        if let Phase::Campaigning(candidacy) = self.phase {
-            candidacy.resign().await;
+        if let Phase::Campaigning(candidate) = self.phase {
+            candidate.resign().await;
         }
     }
 }

@@ -1,23 +1,23 @@
-//! What a flush has to tell, taken out of the engine so that it can be told without it.
+//! The changes of one flush, copied out of the engine so that they can be published without it.
 
 use std::{collections::HashMap, sync::Arc};
 
 use archipelago::{Engine, Output};
 use protocol::{Address, IslandId, NodeName, Position, SessionId};
 
-/// What changed, in the order in which it is to be told.
+/// The changes of one flush, in the order in which they are published.
 #[derive(Debug, Default)]
 pub(crate) struct FlushBatch {
-    /// Memberships that ended: on one node, or on all.
+    /// Ended memberships: on one node, or on all (`None`).
     pub(crate) ended: Vec<(IslandId, Option<NodeName>, Vec<Address>)>,
-    /// Members whose newer session took over from one that it did not resume.
+    /// Members with a newer session that replaced one without resuming it.
     pub(crate) taken_over: Vec<(IslandId, Vec<Address>)>,
     pub(crate) joined: Vec<MemberChange>,
     pub(crate) assigned: Vec<PeerAssignment>,
     pub(crate) left: Vec<MemberChange>,
 }
 
-/// Who is in an island now, or is no longer.
+/// A peer that joined or left an island.
 #[derive(Debug)]
 pub(crate) struct MemberChange {
     pub(crate) island: IslandId,
@@ -25,7 +25,7 @@ pub(crate) struct MemberChange {
     pub(crate) session: Option<SessionId>,
 }
 
-/// A client to be told where it belongs.
+/// A client that gets a new assignment.
 #[derive(Debug)]
 pub(crate) struct PeerAssignment {
     pub(crate) peer: Address,
@@ -34,20 +34,20 @@ pub(crate) struct PeerAssignment {
     pub(crate) island: Arc<AssignedIsland>,
 }
 
-/// What all members of an island are told alike.
+/// The part of an assignment that all members of an island share.
 #[derive(Debug)]
 pub(crate) struct AssignedIsland {
     pub(crate) id: IslandId,
-    /// Where its room is.
+    /// The node that hosts its room.
     pub(crate) node: NodeName,
     pub(crate) node_url: Arc<str>,
     pub(crate) members: Vec<(Address, Position)>,
 }
 
 impl FlushBatch {
-    /// Takes the outputs of a flush, with what else they need of the engine.
+    /// Takes the outputs of a flush, with the data of the engine that they refer to.
     pub(crate) fn from_outputs(engine: &Engine, outputs: &mut Vec<Output>) -> Self {
-        let mut news = Self::default();
+        let mut batch = Self::default();
         let mut ended: HashMap<IslandId, Vec<Address>> = HashMap::new();
         let mut taken_over: HashMap<IslandId, Vec<Address>> = HashMap::new();
         let mut islands: HashMap<IslandId, Option<Arc<AssignedIsland>>> = HashMap::new();
@@ -64,7 +64,7 @@ impl FlushBatch {
                     });
                     match island {
                         Some(island) => {
-                            news.assigned.push(PeerAssignment {
+                            batch.assigned.push(PeerAssignment {
                                 peer,
                                 session,
                                 from,
@@ -72,16 +72,16 @@ impl FlushBatch {
                             });
                         }
                         None => {
-                            tracing::warn!(%peer, node = %transport, "assigned to a node that nobody knows")
+                            tracing::warn!(%peer, node = %transport, "assigned to an unknown node")
                         }
                     }
                 }
                 Output::Joined { island, peer, session } => {
-                    news.joined.push(MemberChange { island, peer, session });
+                    batch.joined.push(MemberChange { island, peer, session });
                 }
                 Output::Left { island, peer, session } => {
                     ended.entry(island.clone()).or_default().push(peer);
-                    news.left.push(MemberChange { island, peer, session });
+                    batch.left.push(MemberChange { island, peer, session });
                 }
                 Output::TakenOver { island, peer } => taken_over.entry(island).or_default().push(peer),
                 Output::Opened { island } => tracing::debug!(%island, "opened"),
@@ -90,12 +90,12 @@ impl FlushBatch {
                     tracing::info!(%island, %from, %to, "moved");
                     let members = engine.island(&island).into_iter().flat_map(|view| view.members());
                     let members = members.map(|(peer, _)| peer).collect();
-                    news.ended.push((island, Some(from), members));
+                    batch.ended.push((island, Some(from), members));
                 }
             }
         }
-        news.ended.extend(ended.into_iter().map(|(island, peers)| (island, None, peers)));
-        news.taken_over.extend(taken_over);
-        news
+        batch.ended.extend(ended.into_iter().map(|(island, peers)| (island, None, peers)));
+        batch.taken_over.extend(taken_over);
+        batch
     }
 }

@@ -1,4 +1,4 @@
-//! What a director does that leads: has the engine decide, and hands on what changed.
+//! The leading director: runs the engine and passes the changes to the publisher.
 
 use std::{
     collections::VecDeque,
@@ -25,33 +25,35 @@ use crate::{
     standby::Handover,
 };
 
-/// Flushes whose news may wait; at the bound flushes are skipped, and counted, until some are taken.
+/// Flushes that can wait for the publisher; when the queue is full, flushes are skipped and counted until
+/// there is room.
 const BATCH_QUEUE: usize = 240;
-/// So many are told again at one flush: a load that made them miss something is not to grow by that.
+/// The largest number of assignments that are resent at one flush: the load that caused clients to miss them
+/// must not grow because of it.
 const MAX_RESENDS_PER_FLUSH: usize = 1_000;
-/// How often it is said that islands wait.
+/// The shortest time between two warnings about waiting islands.
 const WARN_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Nobody would be told anything any more.
+/// The publisher has ended: no change can be published any more.
 #[derive(Debug)]
 pub(crate) struct PublisherGone;
 
-/// The engine, and what it decided that was not handed over yet.
+/// The engine, and the changes that were not passed to the publisher yet.
 pub(crate) struct Leader {
     engine: Engine,
     publish_term: PublishTerm,
     outputs: Vec<Output>,
-    /// What the messenger was not handed yet, flush by flush.
+    /// Batches that were not passed to the publisher yet, one a flush.
     batches: VecDeque<FlushBatch>,
-    /// One clone for what was handed over and has not been told yet.
+    /// Counts the batches that the publisher has but did not finish: each of them holds a clone.
     in_flight: Arc<()>,
     retry: AssignmentRetry,
     jump_limiter: JumpLimiter,
-    /// How many are told again at the next flush.
+    /// How many assignments the next flush resends.
     resent: usize,
-    /// The minute of the day that the engine knows of.
+    /// The minute of the day that the engine uses.
     minute: u16,
-    /// When it was last said that islands wait.
+    /// When the last warning about waiting islands was logged.
     last_warned: Option<Instant>,
     skipped: Counter,
     resends: Counter,
@@ -60,19 +62,19 @@ pub(crate) struct Leader {
 }
 
 impl Leader {
-    /// Goes on where another ended. Fails with settings that have not been checked.
+    /// Continues from the state of a replica. Fails if the settings are invalid.
     pub(crate) fn take_over(
         settings: archipelago::Settings,
         started_ms: u64,
-        succession: Handover,
+        handover: Handover,
         term: Term,
         now: Duration,
     ) -> Result<Self, SettingsError> {
-        let Handover { snapshot: takeover, inputs: since, minted_after } = succession;
-        let minute = takeover.minute.unwrap_or_default();
-        let jumps = JumpLimiter::new(&settings, &takeover.rules);
-        let mut engine = Engine::resume(settings, started_ms, takeover, now)?;
-        since.into_iter().for_each(|input| engine.handle(input, now));
+        let Handover { snapshot, inputs, minted_after } = handover;
+        let minute = snapshot.minute.unwrap_or_default();
+        let jump_limiter = JumpLimiter::new(&settings, &snapshot.rules);
+        let mut engine = Engine::resume(settings, started_ms, snapshot, now)?;
+        inputs.into_iter().for_each(|input| engine.handle(input, now));
         Ok(Self {
             engine,
             publish_term: PublishTerm { term, minted_after },
@@ -80,7 +82,7 @@ impl Leader {
             batches: VecDeque::new(),
             in_flight: Arc::default(),
             retry: AssignmentRetry::default(),
-            jump_limiter: jumps,
+            jump_limiter,
             resent: 0,
             minute,
             last_warned: None,
@@ -95,21 +97,22 @@ impl Leader {
         &self.engine
     }
 
-    /// The term in which it tells what it decides.
+    /// The term in which its changes are published.
     pub(crate) fn term(&self) -> Term {
         self.publish_term.term
     }
 
-    /// Leads on in another term, in whose interim nobody else led: what was not told yet is told now.
+    /// Continues in a later term; no other director led in between. Changes that were not published yet are
+    /// published in that term.
     pub(crate) fn continue_in_term(&mut self, term: Term) {
         self.publish_term.term = term;
     }
 
-    pub(crate) fn handle(&mut self, heard: BusEvent, now: Duration) {
-        match heard {
+    pub(crate) fn handle(&mut self, event: BusEvent, now: Duration) {
+        match event {
             BusEvent::Input(input) => self.engine.handle(input, now),
             BusEvent::Heartbeat(heartbeat) => self.heartbeat(heartbeat, now),
-            // What it said itself.
+            // Its own messages.
             BusEvent::Assigned { .. }
             | BusEvent::MembershipsEnded { .. }
             | BusEvent::LeaderDiscovery { .. }
@@ -119,37 +122,38 @@ impl Leader {
 
     fn heartbeat(&mut self, mut heartbeat: Heartbeat, now: Duration) {
         let (peer, session) = (heartbeat.peer, heartbeat.session);
-        // Its connect was not heard: what that would have said is here, too.
+        // Its connect was missed; the heartbeat has the same data.
         if heartbeat.assignment.is_some() && !self.engine.knows_session(peer, session) {
             self.engine.handle(heartbeat.to_connect_input(), now);
         }
-        let told = heartbeat.assignment.take();
-        let seen = self.engine.peer(peer).map(|peer| peer.position());
-        let position = self.jump_limiter.filter(peer, session, heartbeat.position, seen, now);
+        let assignment = heartbeat.assignment.take();
+        let current = self.engine.peer(peer).map(|peer| peer.position());
+        let position = self.jump_limiter.filter(peer, session, heartbeat.position, current, now);
         if position != heartbeat.position {
             self.deferred.increment(1);
             heartbeat.position = position;
         }
         self.engine.handle(heartbeat.into_input(), now);
-        let Some(told) = told else { return };
+        let Some(assignment) = assignment else { return };
         if self.has_unpublished_batches() || self.resent >= MAX_RESENDS_PER_FLUSH {
             return;
         }
-        let said = (!told.island.is_empty()).then_some((&*told.island, &*told.node));
-        let agrees = self.engine.matches_last_assignment(peer, session, said);
+        let reported = (!assignment.island.is_empty()).then_some((&*assignment.island, &*assignment.node));
+        let agrees = self.engine.matches_last_assignment(peer, session, reported);
         if self.retry.observe(peer, agrees, now) {
-            tracing::debug!(%peer, island = told.island, node = told.node, "has not heard what it was told");
-            let from = told.island.parse().ok();
+            let (island, node) = (&assignment.island, &assignment.node);
+            tracing::debug!(%peer, island, node, "the client lacks its assignment: sent again");
+            let from = assignment.island.parse().ok();
             self.engine.handle(Input::ResendAssignment { peer, session, from }, now);
             self.resends.increment(1);
             self.resent += 1;
         }
     }
 
-    /// Hands the engine the withheld positions that may pass now.
+    /// Passes the withheld positions that are due to the engine.
     fn apply_due_positions(&mut self, now: Duration) {
         for (peer, Withheld { session, position }) in self.jump_limiter.release_due(now) {
-            // One that has left, or has signed in anew, is not there any more.
+            // The peer may have left, or have a newer session.
             if self.engine.peer(peer).is_some_and(|peer| session.is_none() || peer.session() == session) {
                 let input = Input::Heartbeat { peer, session, position, desired_room: None };
                 self.engine.handle(input, now);
@@ -157,8 +161,7 @@ impl Leader {
         }
     }
 
-    /// Answers a question, and says of a peer that it is about if the engine does not know yet where
-    /// that peer is.
+    /// Answers a question. If it is about a peer with a withheld position, the answer names that position.
     pub(crate) fn explain(&self, question: &Question, now: Duration) -> Explanation {
         let mut explanation = self.engine.explain(question, now);
         let peers = match *question {
@@ -170,7 +173,7 @@ impl Leader {
             let Some((position, wait)) = self.jump_limiter.withheld(peer, now) else { continue };
             let (Position { x, z, .. }, wait) = (position, wait.as_secs_f64());
             explanation.summary += &format!(
-                "; {peer} jumps too often: its position is now ({x:.1}, {z:.1}), which counts in {wait:.1} s"
+                "; {peer} jumps too often: its position ({x:.1}, {z:.1}) is withheld for {wait:.1} s"
             );
         }
         explanation
@@ -181,11 +184,12 @@ impl Leader {
         self.engine.handle(Input::Rules(rules), now);
     }
 
-    /// Flushes, unless too much waits already, and hands over what there are places for.
+    /// Flushes the engine unless too many batches wait, and passes as many batches to the publisher as it has
+    /// room for.
     pub(crate) fn flush(
         &mut self,
         minute: u16,
-        errands: &mpsc::Sender<PublishJob>,
+        jobs: &mpsc::Sender<PublishJob>,
         now: Duration,
     ) -> Result<(), PublisherGone> {
         self.resent = 0;
@@ -196,18 +200,18 @@ impl Leader {
             self.apply_due_positions(now);
             self.engine.flush(now, &mut self.outputs);
             if !self.outputs.is_empty() {
-                let news = FlushBatch::from_outputs(&self.engine, &mut self.outputs);
-                news.assigned.iter().for_each(|assigned| self.retry.on_assigned(assigned.peer, now));
-                self.batches.push_back(news);
+                let batch = FlushBatch::from_outputs(&self.engine, &mut self.outputs);
+                batch.assigned.iter().for_each(|assigned| self.retry.on_assigned(assigned.peer, now));
+                self.batches.push_back(batch);
             }
         } else {
             self.skipped.increment(1);
         }
         while !self.batches.is_empty() {
-            match errands.try_reserve() {
-                Ok(place) => {
-                    let news = self.batches.pop_front().unwrap_or_default();
-                    place.send(PublishJob::Batch(self.publish_term, news, self.in_flight.clone()));
+            match jobs.try_reserve() {
+                Ok(permit) => {
+                    let batch = self.batches.pop_front().unwrap_or_default();
+                    permit.send(PublishJob::Batch(self.publish_term, batch, self.in_flight.clone()));
                 }
                 Err(TrySendError::Full(())) => break,
                 Err(TrySendError::Closed(())) => return Err(PublisherGone),
@@ -220,25 +224,24 @@ impl Leader {
         Ok(())
     }
 
-    /// Whether something that was decided waits to be told: it is no wonder then that clients do not
-    /// know it.
+    /// Whether batches are still unpublished: then clients cannot know their assignments yet.
     fn has_unpublished_batches(&self) -> bool {
         !self.batches.is_empty() || Arc::strong_count(&self.in_flight) > 1
     }
 
-    /// Takes nodes that are there for heard just now.
+    /// Gives all available nodes a new timeout.
     pub(crate) fn refresh_nodes(&mut self, now: Duration) {
-        let there = self.engine.transports().filter(|node| node.available);
-        let nodes: Vec<_> = there.map(|node| node.transport.clone()).collect();
+        let available = self.engine.transports().filter(|node| node.available);
+        let nodes: Vec<_> = available.map(|node| node.transport.clone()).collect();
         nodes.into_iter().for_each(|node| self.engine.handle(Input::Transport(node), now));
     }
 
-    /// What heartbeats say is old: nobody is told again for it.
+    /// Forgets mismatches, because the heartbeats being processed are old: they cause no resend.
     pub(crate) fn reset_retries(&mut self) {
         self.retry.clear();
     }
 
-    /// Says once in a while that islands wait for a transport, and why the first does.
+    /// Logs now and then that islands wait for a transport, with the reason for the first one.
     fn report_waiting_islands(&mut self, now: Duration) {
         let (count, first) = self.engine.islands_without_transport();
         self.waiting.set(count as f64);
@@ -247,17 +250,18 @@ impl Leader {
             return;
         }
         let question = Question::Island(first.id());
-        let why = self.engine.explain(&question, now).summary;
-        tracing::warn!(count, why, "islands wait for a transport");
+        let reason = self.engine.explain(&question, now).summary;
+        tracing::warn!(count, reason, "islands wait for a transport");
         self.last_warned = Some(Instant::now());
     }
 
-    /// Has everybody's place reported, unless the messenger is behind: the next report says it.
-    pub(crate) fn report(&mut self, errands: &mpsc::Sender<PublishJob>, now: Duration) {
+    /// Passes a report of all islands to the publisher. It is skipped when the publisher's queue is full; the
+    /// next one has the same content. Also forgets peers that are gone.
+    pub(crate) fn report(&mut self, jobs: &mpsc::Sender<PublishJob>, now: Duration) {
         let engine = &self.engine;
         self.retry.retain(|peer| engine.peer(peer).is_some());
         self.jump_limiter.retain(|peer| engine.peer(peer).is_some(), now);
-        let Ok(place) = errands.try_reserve() else { return };
+        let Ok(permit) = jobs.try_reserve() else { return };
         let islands = self.engine.islands().map(|island| IslandSummary {
             id: island.id(),
             peers: island.members().map(|(peer, _)| peer).collect(),
@@ -265,13 +269,15 @@ impl Leader {
             center: island.center(),
             radius_m: island.radius(),
         });
-        place.send(PublishJob::Report(self.publish_term, islands.collect()));
+        permit.send(PublishJob::Report(self.publish_term, islands.collect()));
     }
 
-    /// What was decided and not handed over yet, in order.
+    /// The batches that were not passed to the publisher yet, in order.
     pub(crate) fn into_jobs(self) -> impl Iterator<Item = PublishJob> {
-        let mandate = self.publish_term;
-        self.batches.into_iter().map(move |news| PublishJob::Batch(mandate, news, self.in_flight.clone()))
+        let publish_term = self.publish_term;
+        self.batches
+            .into_iter()
+            .map(move |batch| PublishJob::Batch(publish_term, batch, self.in_flight.clone()))
     }
 }
 

@@ -1,17 +1,17 @@
-//! Whether a director knows which director leads.
+//! Whether a director knows the leader.
 
 use std::sync::{
     Arc,
     atomic::{AtomicBool, Ordering},
 };
 
-/// Whether a director knows which director leads: itself, or another one. Cheap to clone.
+/// Whether a director knows the leader: itself or another director. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct Leadership(Arc<AtomicBool>);
 
 impl Leadership {
-    /// Not before the director has campaigned, while the connection to the bus is down, or while no lease can be read or
-    /// renewed, as in a NATS cluster without a quorum.
+    /// `false` before the director has campaigned, while the bus is disconnected, and while the lease can be
+    /// neither read nor renewed, as in a NATS cluster without a quorum.
     pub fn is_known(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }

@@ -1,11 +1,12 @@
-//! The engine's shell: bus in, flush clock, mint, bus out.
+//! Runs the engine as a service: bus messages in, flushes on a timer, assignments with connection strings
+//! out.
 //!
-//! One task owns the engine: it takes in what gateways and nodes say, flushes on a clock, and waits
-//! for nothing else. A second one, the messenger, mints connection strings and publishes what
-//! changed; while it is behind, the engine goes on, and what changed waits.
+//! One task owns the engine. It processes the messages of gateways and nodes, flushes on a timer, and waits
+//! for nothing else. A second task, the publisher, mints connection strings and publishes the changes. When
+//! the publisher is behind, the engine continues and its batches are queued.
 //!
-//! Of several directors on a bus one leads, and the others stand by: they hear who is there and what
-//! everybody was told, and the next to lead has its engine go on from that.
+//! When several directors share a bus, one leads. The others are standbys: they receive the same messages and
+//! the leader's assignments, and the next leader's engine continues from that state.
 
 mod admin;
 mod assignment_retry;
@@ -45,28 +46,28 @@ use election::Election;
 use publisher::Publisher;
 use task::DirectorTask;
 
-/// What a director is told at start.
+/// The configuration of a director.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// Distances, sizes and times of islands.
     pub engine: archipelago::Settings,
-    /// The realm's name, if it has one: clusters of another realm are none here.
+    /// The realm's name, if it has one: clusters of another realm are ignored.
     pub realm: Option<String>,
-    /// The engine's clock: how often what changed is told.
+    /// The interval of flushes: how often changes are computed and published.
     pub flush_interval: Duration,
     /// How often all islands are reported.
     pub report_interval: Duration,
-    /// How often the director says that it is there.
+    /// How often the leader publishes `engine.discovery`.
     pub discovery_interval: Duration,
-    /// How far from the origin the world reaches on each axis, in metres.
+    /// The size of the world: the largest distance from the origin on each axis, in metres.
     pub position_bound_m: f32,
-    /// How exactly `island_changed` gives the positions of members.
+    /// The precision of member positions in `island_changed`.
     pub positions: PositionPrecision,
-    /// The owners' rules, to begin with.
+    /// The rules at the start.
     pub rules: Arc<Rules>,
-    /// Which build this is, for `engine.discovery`.
+    /// The build, for `engine.discovery`.
     pub commit_hash: Option<String>,
-    /// Nodes that do not announce themselves, each with a name of its own.
+    /// Nodes that do not announce themselves, each with a unique name.
     pub transports: Vec<ConfiguredNode>,
 }
 
@@ -81,58 +82,51 @@ pub struct Director {
     leadership: Leadership,
 }
 
-/// Messages from the bus that may wait between two flushes; at the bound the newest is dropped and
-/// counted. A heartbeat that is lost is repeated within seconds.
+/// Messages from the bus that can wait between two flushes; when the queue is full the newest is dropped and
+/// counted. A lost heartbeat is repeated within seconds.
 const BUS_QUEUE: usize = 262_144;
-/// Errands that may wait for the messenger; at the bound, news wait with the clock.
+/// Jobs that can wait for the publisher; when the queue is full, batches wait with the leader.
 const JOB_QUEUE: usize = 8;
 
 impl Director {
-    /// A director that listens from now on. `minter` mints for the nodes that announce themselves.
+    /// Creates a director and subscribes it to the bus. `minter` mints for the nodes that announce
+    /// themselves. Fails if the engine's settings are invalid.
     pub fn new(settings: Settings, bus: Bus, minter: ws_room::Minter) -> Result<Self, SettingsError> {
         settings.engine.validate()?;
         let subscription =
             bus.subscribe("director", &subscribed_patterns(settings.engine.clustering), BUS_QUEUE);
-        let messenger = Publisher::new(bus.clone(), Minters::new(minter, &settings.transports))
+        let publisher = Publisher::new(bus.clone(), Minters::new(minter, &settings.transports))
             .with_positions(settings.positions);
-        let (console, queries) = AdminHandle::new();
+        let (admin, admin_requests) = AdminHandle::new();
         let leadership = Leadership::default();
-        Ok(Self {
-            settings,
-            publisher: messenger,
-            bus,
-            subscription,
-            admin: console,
-            admin_requests: queries,
-            leadership,
-        })
+        Ok(Self { settings, publisher, bus, subscription, admin, admin_requests, leadership })
     }
 
-    /// Asks this director, and tells it things.
+    /// A handle for administrative requests to this director.
     pub fn admin(&self) -> AdminHandle {
         self.admin.clone()
     }
 
-    /// Whether this director knows which director leads, from now on.
+    /// A handle that shows, from now on, whether this director knows the leader.
     pub fn leadership(&self) -> Leadership {
         self.leadership.clone()
     }
 
-    /// Directs, on the present task, with the messenger and the probes on others of the runtime
-    /// `messengers`. Does not return while the bus is there.
-    pub async fn run(self, messengers: tokio::runtime::Handle) {
-        let (errands, errands_receiver) = mpsc::channel(JOB_QUEUE);
-        messengers.spawn(self.publisher.run(errands_receiver));
-        let probes = configured_nodes::spawn_probes(&self.settings.transports, &messengers);
-        // Whoever may still ask has a console of its own.
+    /// Runs the director in the calling task, and the publisher and the probes in tasks of `runtime`. Returns
+    /// only when the bus is closed or the publisher has ended.
+    pub async fn run(self, runtime: tokio::runtime::Handle) {
+        let (jobs, jobs_receiver) = mpsc::channel(JOB_QUEUE);
+        runtime.spawn(self.publisher.run(jobs_receiver));
+        let probes = configured_nodes::spawn_probes(&self.settings.transports, &runtime);
+        // Requests can come only from the handles that were given out; without any, the channel closes.
         drop(self.admin);
-        let office = Election::new(self.bus.clone(), messengers);
-        let clock = DirectorTask::new(self.settings, self.bus, errands, self.leadership);
-        clock.run(office, self.subscription, probes, self.admin_requests).await;
+        let election = Election::new(self.bus.clone(), runtime);
+        let task = DirectorTask::new(self.settings, self.bus, jobs, self.leadership);
+        task.run(election, self.subscription, probes, self.admin_requests).await;
     }
 }
 
-/// What a director hears, whether it leads or stands by.
+/// The subjects that a director receives, as a leader or a standby.
 fn subscribed_patterns(clustering: Clustering) -> Vec<&'static str> {
     let mut patterns = vec![
         subject::PEER_CONNECTS,
@@ -148,13 +142,13 @@ fn subscribed_patterns(clustering: Clustering) -> Vec<&'static str> {
     patterns
 }
 
-/// When an engine starts, in milliseconds since the Unix epoch, as it stands in its islands' ids:
-/// never the same twice in a process.
+/// The start time of an engine, in milliseconds since the Unix epoch, which becomes part of its island ids:
+/// unique within this process.
 fn next_start_ms() -> u64 {
     static LAST: AtomicU64 = AtomicU64::new(0);
     let now = unix_ms(SystemTime::now());
     let next = |last: u64| Some(now.max(last + 1));
-    // The closure always gives a value, so that this is what was before.
+    // The closure always returns `Some`, so this is the previous value.
     let last = LAST.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next).unwrap_or_default();
     now.max(last + 1)
 }

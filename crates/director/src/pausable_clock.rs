@@ -1,13 +1,15 @@
+//! The engine's clock, which can be paused.
+
 use std::time::{Duration, Instant};
 
-/// The engine's time: since the director was made, less the time for which it could hear nobody. Nobody
-/// is silent whom nobody could hear.
+/// The time since the director was created, without the time in which it could receive no messages. A peer
+/// must not time out because its heartbeats could not be received.
 #[derive(Debug)]
 pub(crate) struct PausableClock {
     started: Instant,
-    /// Since when it stands still, if it does.
+    /// Since when the clock is paused; `None` while it runs.
     paused_since: Option<Instant>,
-    /// For how long it stood still before.
+    /// The length of earlier pauses.
     paused_total: Duration,
 }
 
@@ -21,9 +23,9 @@ impl PausableClock {
         until.saturating_duration_since(self.started).saturating_sub(self.paused_total)
     }
 
-    /// Stands still from now on, or goes on. Whether it has just begun to go on.
-    pub(crate) fn set_paused(&mut self, still: bool) -> bool {
-        match (still, self.paused_since) {
+    /// Pauses or resumes the clock. Returns whether this call resumed it.
+    pub(crate) fn set_paused(&mut self, paused: bool) -> bool {
+        match (paused, self.paused_since) {
             (true, None) => self.paused_since = Some(Instant::now()),
             (false, Some(since)) => {
                 self.paused_total += since.elapsed();
@@ -35,10 +37,10 @@ impl PausableClock {
         false
     }
 
-    /// Has stood still for the last so much time, whether it did or not.
-    pub(crate) fn skip(&mut self, time: Duration) {
+    /// Takes `duration` off the clock, as if it had been paused for that long. Ignored while it is paused.
+    pub(crate) fn skip(&mut self, duration: Duration) {
         if self.paused_since.is_none() {
-            self.paused_total += time;
+            self.paused_total += duration;
         }
     }
 }
@@ -49,17 +51,17 @@ mod tests {
 
     #[test]
     fn clock_pauses_and_resumes_where_it_stopped() {
-        let mut time = PausableClock::new();
-        assert!(!time.set_paused(false), "it goes already");
-        assert!(!time.set_paused(true));
-        let stood = time.now();
+        let mut clock = PausableClock::new();
+        assert!(!clock.set_paused(false), "it runs already");
+        assert!(!clock.set_paused(true));
+        let paused_at = clock.now();
         std::thread::sleep(Duration::from_millis(5));
-        assert_eq!(time.now(), stood);
-        assert!(!time.set_paused(true));
-        assert!(time.set_paused(false));
-        assert!(time.now() < stood + Duration::from_millis(5));
-        let before = time.now();
-        time.skip(Duration::from_secs(60));
-        assert!(time.now() < before, "a clock that was stopped for a minute stood still");
+        assert_eq!(clock.now(), paused_at);
+        assert!(!clock.set_paused(true));
+        assert!(clock.set_paused(false));
+        assert!(clock.now() < paused_at + Duration::from_millis(5));
+        let before = clock.now();
+        clock.skip(Duration::from_secs(60));
+        assert!(clock.now() < before, "a pause of a minute does not count");
     }
 }

@@ -1,4 +1,4 @@
-//! Mints connection strings and publishes what changed.
+//! The publisher task: mints connection strings and publishes the changes of each flush.
 
 use std::{collections::HashMap, sync::Arc, time::SystemTime};
 
@@ -17,22 +17,21 @@ use crate::{
     flush_batch::{AssignedIsland, FlushBatch, MemberChange, PeerAssignment},
 };
 
-/// What the messenger is handed.
+/// A job of the publisher.
 pub(crate) enum PublishJob {
-    /// The outcome of a flush, to be told in this mandate. What it comes with is dropped when it has
-    /// been.
+    /// The changes of a flush, to be published in this term. The `Arc` is dropped once they were published.
     Batch(PublishTerm, FlushBatch, Arc<()>),
-    /// Where everybody is.
+    /// All islands with their members.
     Report(PublishTerm, Vec<IslandSummary>),
-    /// Say when all that was handed over before is on its way.
+    /// Replies when all earlier jobs were written to the connection.
     Drain(oneshot::Sender<()>),
 }
 
-/// In what capacity something is told.
+/// The term in which a job is published.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct PublishTerm {
     pub(crate) term: Term,
-    /// What is minted is later than this: what the director before minted, as far as is known.
+    /// All minted tokens are later than this: later than those of the previous leader, as far as is known.
     pub(crate) minted_after: Ulid,
 }
 
@@ -45,15 +44,16 @@ pub(crate) struct IslandSummary {
     pub(crate) radius_m: f32,
 }
 
-/// Does errands in their order, beside the engine and not in its way.
+/// Runs its jobs in order, in a task of its own, so that the engine never waits for it.
 pub(crate) struct Publisher {
     bus: Bus,
     minters: Minters,
-    /// How exactly `island_changed` gives the positions of members.
+    /// The precision of member positions in `island_changed`.
     positions: PositionPrecision,
-    /// Of the term in which it tells what it is telling.
+    /// The epoch of the job's term.
     epoch: Option<u64>,
-    /// Tells tokens of before a peer left an island from those of after it came back.
+    /// Mints token ids in increasing order. A token from before a peer left an island is distinguished by it
+    /// from one after its return.
     token_ulids: UlidClock,
 }
 
@@ -68,82 +68,84 @@ impl Publisher {
         }
     }
 
-    /// The same, but it publishes positions of members this exactly.
+    /// Sets the precision of member positions in `island_changed`.
     pub(crate) fn with_positions(self, positions: PositionPrecision) -> Self {
         Self { positions, ..self }
     }
 
-    /// Does what it is told until nobody can tell it any more.
-    pub(crate) async fn run(mut self, mut errands: mpsc::Receiver<PublishJob>) {
-        while let Some(errand) = errands.recv().await {
-            self.run_job(errand).await;
-            // A long errand leaves the thread to others before the next.
+    /// Runs until all senders of jobs are gone.
+    pub(crate) async fn run(mut self, mut jobs: mpsc::Receiver<PublishJob>) {
+        while let Some(job) = jobs.recv().await {
+            self.run_job(job).await;
+            // A job may be long: other tasks on this thread run before the next.
             tokio::task::yield_now().await;
         }
     }
 
-    pub(crate) async fn run_job(&mut self, errand: PublishJob) {
-        match errand {
-            PublishJob::Batch(mandate, news, _under_way) if self.enter_term(mandate) => {
-                self.publish_batch(news).await
+    pub(crate) async fn run_job(&mut self, job: PublishJob) {
+        match job {
+            PublishJob::Batch(publish_term, batch, _in_flight) if self.enter_term(publish_term) => {
+                self.publish_batch(batch).await
             }
-            PublishJob::Report(mandate, islands) if self.enter_term(mandate) => self.report(islands),
-            // Whoever leads now decides this anew.
+            PublishJob::Report(publish_term, islands) if self.enter_term(publish_term) => {
+                self.report(islands)
+            }
+            // The current leader decides these changes again.
             PublishJob::Batch(..) | PublishJob::Report(..) => {}
-            PublishJob::Drain(answer) => {
+            PublishJob::Drain(reply) => {
                 self.bus.flush().await;
-                let _ = answer.send(());
+                let _ = reply.send(());
             }
         }
     }
 
-    /// Tells in this mandate from now on, unless there has been a later one.
-    fn enter_term(&mut self, mandate: PublishTerm) -> bool {
-        self.epoch = mandate.term.epoch;
-        self.token_ulids.observe(mandate.minted_after.into());
+    /// Publishes in this term from now on. Returns `false` if a later epoch was seen.
+    fn enter_term(&mut self, publish_term: PublishTerm) -> bool {
+        self.epoch = publish_term.term.epoch;
+        self.token_ulids.observe(publish_term.minted_after.into());
         self.epoch.is_none_or(|epoch| epoch >= self.bus.latest_epoch())
     }
 
-    /// A whole realm may come at once, which is more than the bus takes at a time.
-    async fn publish_batch(&mut self, news: FlushBatch) {
-        // Memberships end before others begin, so that tokens minted below are newer.
-        for (island, node, peers) in news.ended {
+    /// A batch may hold a whole realm, which is more than the bus's queue: each message waits for capacity.
+    async fn publish_batch(&mut self, batch: FlushBatch) {
+        // Ended memberships come first, so that the tokens minted below are newer.
+        for (island, node, peers) in batch.ended {
             self.bus.wait_for_capacity().await;
             self.end_memberships(island, node.as_ref(), &peers, false);
         }
-        for (island, peers) in news.taken_over {
+        for (island, peers) in batch.taken_over {
             self.bus.wait_for_capacity().await;
             self.end_memberships(island, None, &peers, true);
         }
-        // Those who stay hear who joined and who left. Those who come are told who is there, and those
-        // who go need not hear of others who do: so joins are told before people are assigned, and
-        // leaves after.
-        for MemberChange { island, peer, session } in news.joined {
+        // Remaining members receive joins and leaves. A joining peer gets the member list with its
+        // assignment, and a leaving peer needs no news of others that leave. So joins are published before
+        // assignments, and leaves after.
+        for MemberChange { island, peer, session } in batch.joined {
             self.bus.wait_for_capacity().await;
             let message = JoinIslandMessage { island_id: island.to_string(), peer_id: peer.to_string() };
             self.publish_for_session(session, &Subject::IslandPeerJoin(island), message.encode_to_vec());
         }
         let mut shared: HashMap<IslandId, Vec<u8>> = HashMap::new();
-        for assigned in news.assigned {
+        for assignment in batch.assigned {
             self.bus.wait_for_capacity().await;
-            let island = &assigned.island;
+            let island = &assignment.island;
             let shared =
                 shared.entry(island.id.clone()).or_insert_with(|| encode_shared_part(island, self.positions));
-            self.assign(&assigned, shared);
+            self.assign(&assignment, shared);
         }
-        for MemberChange { island, peer, session } in news.left {
+        for MemberChange { island, peer, session } in batch.left {
             self.bus.wait_for_capacity().await;
             let message = LeftIslandMessage { island_id: island.to_string(), peer_id: peer.to_string() };
             self.publish_for_session(session, &Subject::IslandPeerLeft(island), message.encode_to_vec());
         }
     }
 
-    /// Publishes what belongs to a session.
+    /// Publishes a message that belongs to a session.
     fn publish_for_session(&self, session: Option<SessionId>, subject: &Subject, payload: Vec<u8>) {
         self.publish(subject, Headers { session, ..Headers::default() }, payload);
     }
 
-    /// Publishes as somebody who leads, unless it has heard meanwhile that it does not.
+    /// Publishes as the leader, unless a later epoch was seen meanwhile.
     fn publish(&self, subject: &Subject, headers: Headers, payload: Vec<u8>) {
         if self.epoch.is_some_and(|epoch| epoch < self.bus.latest_epoch()) {
             return;
@@ -165,8 +167,8 @@ impl Publisher {
         self.publish(&Subject::MembershipEnded(island), Headers::default(), ended.encode_to_vec());
     }
 
-    fn assign(&mut self, assigned: &PeerAssignment, shared: &[u8]) {
-        let PeerAssignment { peer, session, from, island } = assigned;
+    fn assign(&mut self, assignment: &PeerAssignment, shared: &[u8]) {
+        let PeerAssignment { peer, session, from, island } = assignment;
         let minted = self.next_ulid();
         let now = SystemTime::now();
         let minter = self.minters.for_node(&island.node);
@@ -183,8 +185,8 @@ impl Publisher {
             from_island_id: from.as_ref().map(ToString::to_string),
             ..IslandChangedMessage::default()
         };
-        // Encoded messages put one after the other decode as one: what all members are told alike
-        // is encoded once.
+        // Concatenated protobuf messages decode as one message, so the part that all members share is encoded
+        // once.
         let payload = [shared, &own.encode_to_vec()].concat();
         let headers = Headers { session: *session, node: Some(island.node.clone()), ..Headers::default() };
         self.publish(&Subject::PeerIslandChanged(*peer), headers, payload);
@@ -204,14 +206,15 @@ impl Publisher {
     }
 
     fn next_ulid(&mut self) -> Ulid {
-        // Without randomness from the system they are still in order, and tokens are signed.
+        // Without randomness from the system the ids are still in order, and the tokens are signed.
         let random = admission::random::<16>().unwrap_or_default();
         self.token_ulids.mint(unix_ms(SystemTime::now()), u128::from_le_bytes(random))
     }
 }
 
 fn encode_shared_part(island: &AssignedIsland, positions: PositionPrecision) -> Vec<u8> {
-    let member = |(peer, at): &(Address, Position)| (peer.to_string(), positions.published(*at).into());
+    let member =
+        |(peer, position): &(Address, Position)| (peer.to_string(), positions.published(*position).into());
     let peers = island.members.iter().map(member).collect();
     let island_id = island.id.to_string();
     IslandChangedMessage { island_id, peers, ..IslandChangedMessage::default() }.encode_to_vec()

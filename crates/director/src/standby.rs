@@ -1,4 +1,4 @@
-//! What a director knows that stands by: enough to go on where the one that leads ends.
+//! The replica that a standby keeps: enough state to continue when the leader ends.
 
 use std::{
     collections::{HashMap, hash_map::Entry},
@@ -13,68 +13,70 @@ use protocol::{Address, ConnectionString, IslandId, NodeName, Position, SessionI
 
 use crate::decode::{BusEvent, Heartbeat, RoomLocation, parse_transports};
 
-/// Who is there and what each was told, as gateways, nodes and the director that leads say. Takes
-/// what the engine takes, and decides nothing. Times are the engine's.
+/// The peers, nodes and assignments, as gateways, nodes and the leader publish them. It processes the same
+/// messages as the engine and decides nothing. Times are the engine's.
 ///
-/// It holds whom the engine would: who is silent or gone for too long is forgotten.
+/// It keeps the same peers as the engine: a peer that is silent or gone for too long is forgotten.
 #[derive(Debug, Default)]
 pub(crate) struct Replica {
     peers: HashMap<Address, ReplicaPeer>,
     nodes: HashMap<NodeName, (Transport, Duration)>,
-    /// When somebody last went from this island to another one, of late.
+    /// When a peer was last reassigned from this island to another one, for the last return window.
     left_at: HashMap<IslandId, Duration>,
-    /// The newest time that a token of before is void by.
+    /// The newest revocation: tokens minted before this ULID are void.
     latest_minted_before: Ulid,
-    /// By how many milliseconds the clock of the director that leads is ahead of ours.
+    /// How many milliseconds the leader's clock is ahead of ours.
     leader_ahead_ms: u64,
 }
 
-/// What is known of a peer.
+/// The state of a peer.
 #[derive(Debug, Default)]
 struct ReplicaPeer {
     session: Option<SessionId>,
-    /// What its client can join, as it said it.
+    /// The transports that its client can join, as listed by the client.
     transports: Option<String>,
-    /// Where it stands, once it has said so.
+    /// Its position; `None` before its first heartbeat.
     position: Option<Position>,
     desired_room: Option<String>,
-    /// Whom another service puts it together with, or nobody, which it says once; `None`: not known.
+    /// The cluster that another service assigned it to, which is published once; `Some(None)`: no cluster,
+    /// `None`: not known.
     cluster: Option<Option<String>>,
-    /// What a client of this peer was last told. It keeps its place by this.
+    /// The last assignment of a client of this peer. The peer keeps its island by it.
     assignment: Option<LastAssignment>,
-    /// Whether its present session has said where it stands.
+    /// Whether its current session has sent a heartbeat.
     has_heartbeat: bool,
-    /// Whether its present client was told that, and what it was told still admits it.
+    /// Whether its current client knows the assignment, and the assignment still admits it.
     is_informed: bool,
-    /// The node that it was assigned to has restarted since, so that it needs a new string.
+    /// Whether the assigned node restarted since, so that the client needs a new connection string.
     node_restarted: bool,
-    /// When that came from the director, if it did.
+    /// When the leader published the assignment; `None` if it was learned from a heartbeat.
     assigned_at: Option<Duration>,
     last_seen: Duration,
     departed_at: Option<Duration>,
-    /// Whether those of its island heard that it departed.
+    /// Whether the members of its island were sent that it left.
     is_leave_published: bool,
-    /// Whether its present session took over from one that it did not resume, and the director that
-    /// leads has not revoked that one's tokens yet, as far as is known.
+    /// Whether its current session replaced one without resuming it, and the leader has not revoked the older
+    /// session's tokens yet, as far as is known.
     taken_over: bool,
 }
 
-/// For how long what a director tells a client is on its way to its gateway and back: until then a
-/// heartbeat may say what was before.
+/// The longest time from an assignment being published to a heartbeat that contains it: until then a
+/// heartbeat may contain the previous assignment.
 pub(crate) const ASSIGNMENT_ROUND_TRIP: Duration = Duration::from_secs(1);
 
-/// A takeover, and what happened that no engine was told yet.
+/// A snapshot for the engine, and the inputs that no engine has processed yet.
 pub(crate) struct Handover {
     pub(crate) snapshot: EngineSnapshot,
-    /// For the engine, before its first flush: of those whose clients know nothing yet.
+    /// Inputs for the engine before its first flush: peers with clients that have no valid assignment, and
+    /// departures that were not published.
     pub(crate) inputs: Vec<Input>,
-    /// Whatever is minted has to be later than this.
+    /// All tokens minted later must be later than this.
     pub(crate) minted_after: Ulid,
 }
 
 impl Replica {
-    pub(crate) fn handle(&mut self, heard: BusEvent, now: Duration, unix_ms: u64) {
-        match heard {
+    pub(crate) fn handle(&mut self, event: BusEvent, now: Duration, unix_ms: u64) {
+        match event {
             BusEvent::Input(Input::Connected { peer, session, transports, resumes }) => {
                 self.connected(peer, session, transports, resumes, now);
             }
@@ -95,82 +97,83 @@ impl Replica {
                 self.latest_minted_before = self.latest_minted_before.max(minted_before);
                 self.ended(&island, node.as_ref(), &peers, taken_over);
             }
-            BusEvent::LeaderDiscovery { unix_ms: theirs } => {
-                self.leader_ahead_ms = theirs.saturating_sub(unix_ms)
+            BusEvent::LeaderDiscovery { unix_ms: leader_unix_ms } => {
+                self.leader_ahead_ms = leader_unix_ms.saturating_sub(unix_ms)
             }
-            // Rules and the time of day are the same here as there.
+            // Rules and the time of day are the same in every director.
             BusEvent::Input(_) | BusEvent::PeersWanted => {}
         }
     }
 
-    /// A node announced itself. A later process under its name knows no member of the earlier one.
+    /// A node announced itself. A newly started process under the same name does not know the members of the
+    /// previous one.
     fn on_transport(&mut self, mut transport: Transport, now: Duration) {
         if let Some((known, _)) = self.nodes.get(&transport.node) {
             if transport.started_ms > known.started_ms {
-                let told_of = |peer: &&mut ReplicaPeer| {
-                    peer.assignment.as_ref().is_some_and(|told| told.node == transport.node)
+                let is_assigned_here = |peer: &&mut ReplicaPeer| {
+                    peer.assignment.as_ref().is_some_and(|assignment| assignment.node == transport.node)
                 };
-                self.peers.values_mut().filter(told_of).for_each(|peer| peer.node_restarted = true);
+                self.peers.values_mut().filter(is_assigned_here).for_each(|peer| peer.node_restarted = true);
             }
             transport.started_ms = transport.started_ms.max(known.started_ms);
         }
         self.nodes.insert(transport.node.clone(), (transport, now));
     }
 
-    /// Takes nodes for heard just now.
+    /// Gives all nodes a new timeout.
     pub(crate) fn refresh_nodes(&mut self, now: Duration) {
-        self.nodes.values_mut().for_each(|(_, heard)| *heard = now);
+        self.nodes.values_mut().for_each(|(_, announced_at)| *announced_at = now);
     }
 
-    /// Takes for gone whom the engine takes for gone, and forgets who has been for as long as the
-    /// engine remembers them, and nodes that are not heard any more.
+    /// Marks silent peers as departed, as the engine does, and forgets departed peers after the return
+    /// window, and nodes that are no longer announced.
     pub(crate) fn expire(&mut self, settings: &archipelago::Settings, now: Duration) {
         self.peers.retain(|_, peer| {
-            let gone = peer.last_seen + settings.silence;
-            if peer.departed_at.is_none() && gone <= now {
-                peer.departed_at = Some(gone);
+            let silent_at = peer.last_seen + settings.silence;
+            if peer.departed_at.is_none() && silent_at <= now {
+                peer.departed_at = Some(silent_at);
             }
-            peer.departed_at.is_none_or(|departed| now < departed + settings.return_window)
+            peer.departed_at.is_none_or(|departed_at| now < departed_at + settings.return_window)
         });
-        self.nodes.retain(|_, (_, heard)| now < *heard + settings.transport_timeout);
+        self.nodes.retain(|_, (_, announced_at)| now < *announced_at + settings.transport_timeout);
         self.left_at.retain(|_, left| now < *left + settings.return_window);
     }
 
-    /// What somebody who takes over at `unix_ms` is told.
+    /// The state for a director that takes over at `unix_ms`.
     pub(crate) fn hand_over(mut self, rules: Arc<Rules>, minute: u16, unix_ms: u64) -> Handover {
         self.forget_closed_islands();
-        let (mut residents, mut since) = (Vec::with_capacity(self.peers.len()), Vec::new());
+        let (mut peers, mut inputs) = (Vec::with_capacity(self.peers.len()), Vec::new());
         for (address, peer) in self.peers {
-            peer.hand_over(address, &mut residents, &mut since);
+            peer.hand_over(address, &mut peers, &mut inputs);
         }
         let transports = self.nodes.into_values().map(|(transport, _)| transport).collect();
-        let theirs = Ulid::from_parts(unix_ms.saturating_add(self.leader_ahead_ms), 0);
-        let takeover = EngineSnapshot { rules, minute: Some(minute), transports, peers: residents };
-        Handover { snapshot: takeover, inputs: since, minted_after: theirs.max(self.latest_minted_before) }
+        let leader_time = Ulid::from_parts(unix_ms.saturating_add(self.leader_ahead_ms), 0);
+        let snapshot = EngineSnapshot { rules, minute: Some(minute), transports, peers };
+        Handover { snapshot, inputs, minted_after: leader_time.max(self.latest_minted_before) }
     }
 
-    /// Forgets the places of those who departed from islands whose last members then went elsewhere:
-    /// those have ended, and their ids do not come back.
+    /// Forgets the islands of departed peers if the last members were reassigned to other islands since:
+    /// those islands are closed, and closed ids are not reused.
     fn forget_closed_islands(&mut self) {
-        let here = self.peers.values().filter(|peer| peer.departed_at.is_none());
-        for told in here.filter_map(|peer| peer.assignment.as_ref()) {
-            self.left_at.remove(&told.island);
+        let present = self.peers.values().filter(|peer| peer.departed_at.is_none());
+        for assignment in present.filter_map(|peer| peer.assignment.as_ref()) {
+            self.left_at.remove(&assignment.island);
         }
         for peer in self.peers.values_mut() {
-            if let (Some(departed), Some(told)) = (peer.departed_at, &peer.assignment)
-                && self.left_at.get(&told.island).is_some_and(|left| departed <= *left)
+            if let (Some(departed_at), Some(assignment)) = (peer.departed_at, &peer.assignment)
+                && self.left_at.get(&assignment.island).is_some_and(|left| departed_at <= *left)
             {
                 peer.assignment = None;
             }
         }
     }
 
-    /// The peer that a message is from, unless it is of a session that has been replaced.
+    /// The peer of a message; `None` if the session was replaced.
     fn admit(&mut self, address: Address, session: Option<SessionId>) -> Option<&mut ReplicaPeer> {
         self.admit_resuming(address, session, None)
     }
 
-    /// The same; a new session resumes this older one.
+    /// The same for a message of a session that resumes the older session `resumes`.
     fn admit_resuming(
         &mut self,
         address: Address,
@@ -182,7 +185,7 @@ impl Replica {
             return None;
         }
         if session > peer.session {
-            // As the engine has it.
+            // The same condition as in the engine.
             peer.taken_over |= peer.position.is_some() && (resumes.is_none() || resumes != peer.session);
             (peer.session, peer.transports) = (session, None);
             peer.start_session();
@@ -207,8 +210,7 @@ impl Replica {
     }
 
     fn heartbeat(&mut self, heartbeat: Heartbeat, now: Duration) {
-        let Heartbeat { peer, session, position, desired_room, assignment: told, transports, resumes } =
-            heartbeat;
+        let Heartbeat { peer, session, position, desired_room, assignment, transports, resumes } = heartbeat;
         let Some(peer) = self.admit_resuming(peer, session, resumes) else { return };
         (peer.last_seen, peer.has_heartbeat) = (now, true);
         (peer.departed_at, peer.is_leave_published) = (None, false);
@@ -219,13 +221,13 @@ impl Replica {
         if transports.is_some() {
             peer.transports = transports;
         }
-        if let Some(told) = told {
-            peer.correct_assignment(&told, now);
+        if let Some(assignment) = assignment {
+            peer.correct_assignment(&assignment, now);
         }
     }
 
     fn disconnected(&mut self, address: Address, session: Option<SessionId>, now: Duration) {
-        // Nobody need be made known in order to be forgotten.
+        // A disconnect must not create a peer.
         let Entry::Occupied(_) = self.peers.entry(address) else { return };
         let Some(peer) = self.admit(address, session) else { return };
         peer.is_informed = false;
@@ -239,16 +241,16 @@ impl Replica {
         cluster: Option<String>,
         now: Duration,
     ) {
-        let new = !self.peers.contains_key(&address);
+        let is_new = !self.peers.contains_key(&address);
         let Some(peer) = self.admit(address, session) else { return };
-        if new {
+        if is_new {
             peer.last_seen = now;
         }
         peer.cluster = Some(cluster);
     }
 
-    /// The node that has this room of an island. Where it is not named, it is the one that announces
-    /// the place, if that is clear.
+    /// The node with this room of an island. If the message does not name it, it is the only node with a
+    /// matching address; `None` if there is no such node or more than one.
     fn resolve_node(&self, room: RoomLocation, island: &IslandId) -> Option<NodeName> {
         let connection = match room {
             RoomLocation::Node(node) => return Some(node),
@@ -273,8 +275,8 @@ impl Replica {
         nodes.next().is_none().then(|| node.node.clone())
     }
 
-    /// Its client is told. One whose node is not known may know it, and is told again by whoever
-    /// takes over.
+    /// Its client was sent an assignment. If the node is not known, the next leader sends the assignment
+    /// again.
     fn assigned(
         &mut self,
         address: Address,
@@ -283,10 +285,10 @@ impl Replica {
         node: Option<NodeName>,
         now: Duration,
     ) {
-        let new = !self.peers.contains_key(&address);
+        let is_new = !self.peers.contains_key(&address);
         let Some(peer) = self.admit(address, session) else { return };
-        if new {
-            // The one that leads heard it: its heartbeat is on its way here.
+        if is_new {
+            // The leader received its heartbeat, so it will arrive here too.
             peer.last_seen = now;
         }
         if peer.departed_at.is_some() {
@@ -294,26 +296,26 @@ impl Replica {
         }
         (peer.has_heartbeat, peer.is_informed, peer.node_restarted, peer.assigned_at) =
             (true, true, false, Some(now));
-        // A token is minted after those of before were revoked.
+        // A token is minted only after the older session's tokens were revoked.
         peer.taken_over = false;
         let before = std::mem::replace(
             &mut peer.assignment,
             node.map(|node| LastAssignment { island: island.clone(), node }),
         );
-        if let Some(left) = before.map(|told| told.island).filter(|left| *left != island) {
+        if let Some(left) = before.map(|assignment| assignment.island).filter(|left| *left != island) {
             self.left_at.insert(left, now);
         }
     }
 
-    /// What these were told holds no more, until they are told anew: or they have departed, and the
-    /// others have heard. Where a newer session took over, they are members still.
+    /// The assignments of these peers are void until they get new ones; or the peers departed, and the
+    /// members were sent their leave. After a session takeover the peers are still members.
     fn ended(&mut self, island: &IslandId, node: Option<&NodeName>, peers: &[Address], taken_over: bool) {
         for address in peers {
             let Some(peer) = self.peers.get_mut(address) else { continue };
             peer.taken_over &= !taken_over;
-            if let Some(told) = &peer.assignment
-                && told.island == *island
-                && node.is_none_or(|node| told.node == *node)
+            if let Some(assignment) = &peer.assignment
+                && assignment.island == *island
+                && node.is_none_or(|node| assignment.node == *node)
             {
                 peer.is_informed = false;
                 if !taken_over {
@@ -325,64 +327,65 @@ impl Replica {
 }
 
 impl ReplicaPeer {
-    /// Its client is a new one.
+    /// Resets the state of its client: a new session has begun.
     fn start_session(&mut self) {
         (self.has_heartbeat, self.is_informed, self.node_restarted, self.assigned_at) =
             (false, false, false, None);
     }
 
-    /// Its gateway says what its client was told.
-    fn correct_assignment(&mut self, said: &atoll_bus::Told, now: Duration) {
-        // Its present session was told an island, so the tokens of before were revoked.
-        self.taken_over &= said.island.is_empty();
+    /// Applies the assignment that its gateway reports.
+    fn correct_assignment(&mut self, reported: &atoll_bus::Told, now: Duration) {
+        // Its current session has an island, so the older session's tokens were revoked.
+        self.taken_over &= reported.island.is_empty();
         if self.assigned_at.is_some_and(|at| now < at + ASSIGNMENT_ROUND_TRIP) {
             return;
         }
         self.assigned_at = None;
-        let same =
-            |told: &LastAssignment| told.island.as_str() == said.island && told.node.as_str() == said.node;
+        let same = |assignment: &LastAssignment| {
+            assignment.island.as_str() == reported.island && assignment.node.as_str() == reported.node
+        };
         self.is_informed = self.assignment.as_ref().is_some_and(same);
-        // Where it knows of none, or not of which node, it keeps its place and is told.
+        // Without an island or a node in the report, it keeps its island, and the next leader resends the
+        // assignment.
         if !self.is_informed
-            && let (Ok(island), Ok(node)) = (said.island.parse(), said.node.parse())
+            && let (Ok(island), Ok(node)) = (reported.island.parse(), reported.node.parse())
         {
             (self.assignment, self.is_informed) = (Some(LastAssignment { island, node }), true);
         }
     }
 
-    fn hand_over(self, peer: Address, residents: &mut Vec<PeerSnapshot>, since: &mut Vec<Input>) {
-        let Self {
-            session, position, desired_room, last_seen: heard, departed_at: departed, taken_over, ..
-        } = self;
-        // Who is to be with nobody is in no island, whatever its client was told before.
-        let told = self.assignment.filter(|_| self.cluster != Some(None));
+    fn hand_over(self, peer: Address, peers: &mut Vec<PeerSnapshot>, inputs: &mut Vec<Input>) {
+        let Self { session, position, desired_room, last_seen, departed_at, taken_over, .. } = self;
+        // A peer that another service put in no cluster is in no island, also if it was assigned to one.
+        let assignment = self.assignment.filter(|_| self.cluster != Some(None));
         let cluster = self.cluster.flatten();
         let transports = self.transports.as_deref().and_then(parse_transports);
         if !self.has_heartbeat {
-            since.push(Input::Connected { peer, session, transports: transports.clone(), resumes: None });
-        } else if departed.is_some() && !self.is_leave_published {
-            since.push(Input::Disconnected { peer, session });
-        } else if departed.is_none() && told.is_some() && (!self.is_informed || self.node_restarted) {
-            since.push(Input::ResendAssignment { peer, session, from: None });
+            inputs.push(Input::Connected { peer, session, transports: transports.clone(), resumes: None });
+        } else if departed_at.is_some() && !self.is_leave_published {
+            inputs.push(Input::Disconnected { peer, session });
+        } else if departed_at.is_none() && assignment.is_some() && (!self.is_informed || self.node_restarted)
+        {
+            inputs.push(Input::ResendAssignment { peer, session, from: None });
         }
-        let departed = departed.filter(|_| self.is_leave_published);
+        let departed_at = departed_at.filter(|_| self.is_leave_published);
         let Some(position) = position else {
-            return since.extend(cluster.map(|cluster| Input::Cluster {
+            return inputs.extend(cluster.map(|cluster| Input::Cluster {
                 peer,
                 session,
                 cluster: Some(cluster),
             }));
         };
-        residents.push(PeerSnapshot {
+        peers.push(PeerSnapshot {
             peer,
             session,
             transports,
             position,
             desired_room,
             cluster,
-            last_assigned: told,
-            last_seen: heard,
-            departed_at: departed,
+            last_assigned: assignment,
+            last_seen,
+            departed_at,
             taken_over,
         });
     }

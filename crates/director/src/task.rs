@@ -1,4 +1,4 @@
-//! The task that owns what a director knows, and the clock that has it decide.
+//! The task that owns a director's state and flushes on a timer.
 
 use std::{
     sync::Arc,
@@ -31,39 +31,39 @@ use crate::{
     standby::Replica,
 };
 
-/// A clock that is this late was stopped: what came meanwhile is heard before anybody is taken for
-/// gone.
+/// A flush that is this late means that the process was paused: the messages that arrived meanwhile are
+/// processed before silent peers are removed.
 const PAUSE_THRESHOLD: Duration = Duration::from_secs(1);
-/// How often it says hello, at most, to those who ask.
+/// The shortest time between two replies to `peers.wanted`.
 const DISCOVERY_REPLY_INTERVAL: Duration = Duration::from_millis(250);
-/// Where more than this waits to be heard, what is heard is old.
+/// With a longer backlog than this the heartbeats being processed are old.
 const LATE_BACKLOG: usize = 16_384;
-/// What the director that leads says that may wait for one that stands by; at the bound the newest is
-/// dropped and counted. What clients were told is in their heartbeats, too.
+/// Messages of the leader that can wait for a standby; when the queue is full the newest is dropped and
+/// counted. Heartbeats contain the assignments of clients, too.
 const STANDBY_QUEUE: usize = 65_536;
 const MINUTE_MS: u64 = 60_000;
 const DAY_MINUTES: u64 = 24 * 60;
 
-/// What a director knows, and its clock.
+/// The state of a director, and its clock.
 pub(crate) struct DirectorTask {
     settings: Settings,
     bus: Bus,
     clock: PausableClock,
     jobs: mpsc::Sender<PublishJob>,
     mode: Mode,
-    /// The latest epoch in which a director said something that was heard here.
+    /// The latest epoch of a director's message received here.
     latest_epoch: u64,
-    /// When it last said hello to somebody who asked.
+    /// When it last replied to `peers.wanted`.
     last_discovery_reply: Option<Instant>,
     leadership: Leadership,
     metrics: TaskMetrics,
 }
 
-/// What it does at present.
+/// Whether the director leads.
 enum Mode {
-    /// It hears what the one that leads hears, and tells.
+    /// It receives the same messages as the leader, and the leader's messages.
     Standby { replica: Replica, leader_messages: Subscription },
-    /// It decides, unless nobody can say for the moment whether it may: then it hears.
+    /// It runs the engine. While suspended, because the leader is unknown, it only processes messages.
     Leading { leader: Box<Leader>, suspended: bool },
 }
 
@@ -73,7 +73,7 @@ struct TaskMetrics {
     lag: Histogram,
     peers: Gauge,
     islands: Gauge,
-    leads: Gauge,
+    leader_gauge: Gauge,
     epoch: Gauge,
     takeovers: Counter,
 }
@@ -86,19 +86,19 @@ impl TaskMetrics {
             lag: metrics::histogram!("atoll_director_flush_lag_seconds"),
             peers: metrics::gauge!("dcl_archipelago_peers_count"),
             islands: metrics::gauge!("dcl_archipelago_islands_count"),
-            leads: metrics::gauge!("atoll_director_leads"),
+            leader_gauge: metrics::gauge!("atoll_director_leads"),
             epoch: metrics::gauge!("atoll_director_epoch"),
             takeovers: metrics::counter!("atoll_director_takeovers_total"),
         }
     }
 
-    /// What holds for this one, which leads.
+    /// Sets the gauges of this director; `leader` is `None` unless it leads.
     fn set_gauges(&self, leader: Option<&Leader>) {
         let engine = leader.map(Leader::engine);
         let epoch = leader.and_then(|leader| leader.term().epoch);
         self.peers.set(engine.map_or(0, Engine::peers_count) as f64);
         self.islands.set(engine.map_or(0, Engine::islands_count) as f64);
-        self.leads.set(f64::from(u8::from(leader.is_some())));
+        self.leader_gauge.set(f64::from(u8::from(leader.is_some())));
         self.epoch.set(epoch.unwrap_or_default() as f64);
     }
 }
@@ -106,11 +106,11 @@ impl TaskMetrics {
 impl Mode {
     fn new_standby(bus: &Bus) -> Self {
         let patterns = [subject::PEER_ISLAND_CHANGES, subject::MEMBERSHIP_ENDS];
-        let told = bus.subscribe("director-standby", &patterns, STANDBY_QUEUE);
-        Self::Standby { replica: Replica::default(), leader_messages: told }
+        let leader_messages = bus.subscribe("director-standby", &patterns, STANDBY_QUEUE);
+        Self::Standby { replica: Replica::default(), leader_messages }
     }
 
-    /// Who decides, if anybody does here.
+    /// The leader, unless it is suspended.
     fn leader(&self) -> Option<&Leader> {
         match self {
             Self::Leading { leader, suspended: false } => Some(leader),
@@ -125,44 +125,44 @@ impl Mode {
         }
     }
 
-    /// What the director that leads tells; nothing while that is this one. Cancel-safe.
+    /// The next message of the leader; never, while this director leads. Cancel-safe.
     async fn next_leader_message(&mut self) -> Option<Envelope> {
         match self {
-            Self::Standby { leader_messages: told, .. } => told.next().await,
+            Self::Standby { leader_messages, .. } => leader_messages.next().await,
             Self::Leading { .. } => std::future::pending().await,
         }
     }
 }
 
 impl DirectorTask {
-    /// A clock that stands by.
+    /// A task that starts as a standby.
     pub(crate) fn new(
         settings: Settings,
         bus: Bus,
-        errands: mpsc::Sender<PublishJob>,
+        jobs: mpsc::Sender<PublishJob>,
         leadership: Leadership,
     ) -> Self {
-        let (part, time, meters) = (Mode::new_standby(&bus), PausableClock::new(), TaskMetrics::new());
+        let (mode, clock, metrics) = (Mode::new_standby(&bus), PausableClock::new(), TaskMetrics::new());
         Self {
             settings,
             bus,
-            clock: time,
-            jobs: errands,
-            mode: part,
+            clock,
+            jobs,
+            mode,
             latest_epoch: 0,
             last_discovery_reply: None,
             leadership,
-            metrics: meters,
+            metrics,
         }
     }
 
-    /// Runs for as long as the bus and the messenger are there.
+    /// Runs until the bus is closed or the publisher has ended.
     pub(crate) async fn run(
         mut self,
-        mut office: Election,
+        mut election: Election,
         mut subscription: Subscription,
         mut probes: mpsc::Receiver<Input>,
-        mut queries: mpsc::Receiver<AdminRequest>,
+        mut admin_requests: mpsc::Receiver<AdminRequest>,
     ) {
         let interval = |period: Duration| {
             let mut ticks = time::interval(period);
@@ -173,7 +173,7 @@ impl DirectorTask {
         let mut reports = interval(self.settings.report_interval);
         let mut discoveries = interval(self.settings.discovery_interval);
         let mut announcements = interval(ANNOUNCE_INTERVAL);
-        let mut returns = self.bus.reconnects();
+        let mut reconnects = self.bus.reconnects();
         loop {
             tokio::select! {
                 biased;
@@ -184,7 +184,7 @@ impl DirectorTask {
                         self.clock.skip(late);
                         self.refresh_nodes();
                     }
-                    if late > PAUSE_THRESHOLD || self.should_take_over(office.state()) {
+                    if late > PAUSE_THRESHOLD || self.should_take_over(election.state()) {
                         self.drain_inputs(&mut subscription, &mut probes);
                     }
                     if subscription.backlog() > LATE_BACKLOG
@@ -192,12 +192,12 @@ impl DirectorTask {
                     {
                         leader.reset_retries();
                     }
-                    // Only now: that may have taken its time.
-                    let standing = office.state();
-                    let known = office.is_campaigning() && standing != ElectionState::Unknown;
-                    self.leadership.set_known(known && !self.bus.is_disconnected());
-                    if self.apply_election_state(standing) {
-                        office.start_listening();
+                    // The state is read again, because draining may have taken long.
+                    let state = election.state();
+                    let is_leader_known = election.is_campaigning() && state != ElectionState::Unknown;
+                    self.leadership.set_known(is_leader_known && !self.bus.is_disconnected());
+                    if self.apply_election_state(state) {
+                        election.start_listening();
                     }
                     if self.flush(due).is_err() {
                         return;
@@ -210,17 +210,17 @@ impl DirectorTask {
                     self.expire_replica();
                 }
                 // Never within a process.
-                Ok(()) = returns.changed() => office.request_peers(),
-                // Without a server to probe there is none who could say anything.
+                Ok(()) = reconnects.changed() => election.request_peers(),
+                // The channel is closed if there is no server to probe.
                 Some(input) = probes.recv() => self.apply(BusEvent::Input(input)),
-                // Nor one who asks, without a console.
-                Some(query) = queries.recv() => match query {
-                    AdminRequest::Resign(answer) => {
-                        let leads = matches!(office.state(), ElectionState::Leader(_));
-                        drop((subscription, probes, queries));
-                        return self.resign(office, leads, answer).await;
+                // The channel is closed if no handle exists.
+                Some(request) = admin_requests.recv() => match request {
+                    AdminRequest::Resign(reply) => {
+                        let is_leader = matches!(election.state(), ElectionState::Leader(_));
+                        drop((subscription, probes, admin_requests));
+                        return self.resign(election, is_leader, reply).await;
                     }
-                    query => self.handle_admin_request(query),
+                    request => self.handle_admin_request(request),
                 },
                 Some(envelope) = self.mode.next_leader_message() => self.handle_envelope(&envelope),
                 envelope = subscription.next() => match envelope {
@@ -231,24 +231,24 @@ impl DirectorTask {
         }
     }
 
-    /// Whether it stands by, and is to lead.
-    fn should_take_over(&self, standing: ElectionState) -> bool {
-        matches!((&self.mode, standing), (Mode::Standby { .. }, ElectionState::Leader(_)))
+    /// Whether it is a standby that has won the election.
+    fn should_take_over(&self, state: ElectionState) -> bool {
+        matches!((&self.mode, state), (Mode::Standby { .. }, ElectionState::Leader(_)))
     }
 
-    /// Hears all that has come so far.
+    /// Processes all messages that have arrived.
     fn drain_inputs(&mut self, subscription: &mut Subscription, probes: &mut mpsc::Receiver<Input>) {
-        // And not what comes meanwhile, which may be without end.
+        // Only those: more may arrive without end meanwhile.
         for envelope in (0..subscription.backlog()).map_while(|_| subscription.try_next()) {
             self.handle_envelope(&envelope);
         }
-        let told = match &mut self.mode {
-            Mode::Standby { leader_messages: told, .. } => {
-                (0..told.backlog()).map_while(|_| told.try_next()).collect()
+        let messages: Vec<Envelope> = match &mut self.mode {
+            Mode::Standby { leader_messages, .. } => {
+                (0..leader_messages.backlog()).map_while(|_| leader_messages.try_next()).collect()
             }
             Mode::Leading { .. } => Vec::new(),
         };
-        told.iter().for_each(|envelope| self.handle_envelope(envelope));
+        messages.iter().for_each(|envelope| self.handle_envelope(envelope));
         while let Ok(input) = probes.try_recv() {
             self.apply(BusEvent::Input(input));
         }
@@ -256,12 +256,12 @@ impl DirectorTask {
     }
 
     fn handle_envelope(&mut self, envelope: &Envelope) {
-        let Some(heard) = decode(envelope, &self.settings) else { return };
-        match &heard {
+        let Some(event) = decode(envelope, &self.settings) else { return };
+        match &event {
             BusEvent::Heartbeat(heartbeat) => {
                 self.metrics.heartbeats.increment(1);
-                if let Some(told) = &heartbeat.assignment {
-                    self.bus.observe_epoch(told.epoch);
+                if let Some(assignment) = &heartbeat.assignment {
+                    self.bus.observe_epoch(assignment.epoch);
                 }
             }
             BusEvent::Assigned { .. }
@@ -272,53 +272,52 @@ impl DirectorTask {
             BusEvent::PeersWanted => self.reply_with_discovery(),
             BusEvent::Input(_) => {}
         }
-        self.apply(heard);
+        self.apply(event);
     }
 
-    fn apply(&mut self, heard: BusEvent) {
+    fn apply(&mut self, event: BusEvent) {
         let now = self.clock.now();
         match &mut self.mode {
-            Mode::Standby { replica, .. } => replica.handle(heard, now, unix_ms(SystemTime::now())),
-            Mode::Leading { leader, .. } => leader.handle(heard, now),
+            Mode::Standby { replica, .. } => replica.handle(event, now, unix_ms(SystemTime::now())),
+            Mode::Leading { leader, .. } => leader.handle(event, now),
         }
     }
 
-    /// Leads, stands by or does nothing for the moment, as this standing has it. Whether that ended
-    /// its lead, so that it knows nothing any more.
-    fn apply_election_state(&mut self, standing: ElectionState) -> bool {
-        // Whoever took over while the bus is away would tell nobody that it did.
-        let standing = if self.bus.is_disconnected() { ElectionState::Unknown } else { standing };
-        if self.clock.set_paused(standing == ElectionState::Unknown) {
+    /// Takes over, suspends or steps down, as the election requires. Returns whether it stepped down, so that
+    /// its state is empty.
+    fn apply_election_state(&mut self, state: ElectionState) -> bool {
+        // While the bus is disconnected, a takeover could not be announced.
+        let state = if self.bus.is_disconnected() { ElectionState::Unknown } else { state };
+        if self.clock.set_paused(state == ElectionState::Unknown) {
             self.refresh_nodes();
         }
-        match (&mut self.mode, standing) {
+        match (&mut self.mode, state) {
             (Mode::Standby { .. }, ElectionState::Leader(term)) => self.take_over(term),
             (Mode::Standby { .. }, ElectionState::Standby | ElectionState::Unknown) => {}
             (Mode::Leading { leader, suspended }, ElectionState::Leader(term))
-                // Unless another led in between.
+                // Unless another director led in between.
                 if term == leader.term() || self.latest_epoch <= leader.term().epoch.unwrap_or_default() =>
             {
                 if std::mem::replace(suspended, false) {
-                    tracing::info!(epoch = term.epoch, "leads on");
+                    tracing::info!(epoch = term.epoch, "leads again");
                 }
                 leader.continue_in_term(term);
             }
             (Mode::Leading { leader, .. }, ElectionState::Leader(_) | ElectionState::Standby) => {
-                tracing::info!(epoch = leader.term().epoch, "leads no more, and stands by");
+                tracing::info!(epoch = leader.term().epoch, "stepped down to standby");
                 self.mode = Mode::new_standby(&self.bus);
                 return true;
             }
             (Mode::Leading { leader, suspended }, ElectionState::Unknown) => {
                 if !std::mem::replace(suspended, true) {
-                    tracing::warn!(epoch = leader.term().epoch, "decides nothing: it may not be the one that leads");
+                    tracing::warn!(epoch = leader.term().epoch, "suspended: the leader is unknown");
                 }
             }
         }
         false
     }
 
-    /// Nobody could be heard: nodes that were there before are taken to be there still, and have time to
-    /// say so.
+    /// Gives all known nodes a new timeout, because their announcements could not be received for a while.
     fn refresh_nodes(&mut self) {
         let now = self.clock.now();
         match &mut self.mode {
@@ -327,7 +326,8 @@ impl DirectorTask {
         }
     }
 
-    /// Somebody has just begun to listen: whether there is a director is part of what it wants to know.
+    /// Replies to `peers.wanted`: a participant that has just subscribed also needs to know whether there is
+    /// a leader.
     fn reply_with_discovery(&mut self) {
         if self.last_discovery_reply.is_none_or(|at| at.elapsed() >= DISCOVERY_REPLY_INTERVAL) {
             self.last_discovery_reply = Some(Instant::now());
@@ -335,25 +335,25 @@ impl DirectorTask {
         }
     }
 
-    /// Goes on where the one that led ended.
+    /// Becomes the leader, with an engine that continues from the replica.
     fn take_over(&mut self, term: Term) {
         let now = self.clock.now();
         self.expire_replica();
         let Mode::Standby { replica, .. } = &mut self.mode else { return };
         let unix_ms = unix_ms(SystemTime::now());
-        let succession =
+        let handover =
             std::mem::take(replica).hand_over(self.settings.rules.clone(), minute_of_day(), unix_ms);
-        let leader = Leader::take_over(self.settings.engine.clone(), next_start_ms(), succession, term, now);
-        let leader = Box::new(leader.expect("settings that were checked when the director was made"));
+        let leader = Leader::take_over(self.settings.engine.clone(), next_start_ms(), handover, term, now);
+        let leader = Box::new(leader.expect("settings were validated by Director::new"));
         let (peers, islands) = (leader.engine().peers_count(), leader.engine().islands_count());
         tracing::info!(epoch = term.epoch, peers, islands, "leads");
         self.mode = Mode::Leading { leader, suspended: false };
         self.metrics.takeovers.increment(1);
-        // Whatever the one before may still say is not believed from now on.
+        // From now on the bus drops messages that the previous leader may still publish (fencing).
         self.publish_discovery();
     }
 
-    /// Has the replica forget, if there is one.
+    /// Removes expired peers and nodes of the replica, if there is one.
     fn expire_replica(&mut self) {
         let now = self.clock.now();
         if let Mode::Standby { replica, .. } = &mut self.mode {
@@ -362,44 +362,44 @@ impl DirectorTask {
     }
 
     fn flush(&mut self, due: Instant) -> Result<(), PublisherGone> {
-        let began = Instant::now();
+        let start = Instant::now();
         let now = self.clock.now();
         if let Mode::Leading { leader, suspended: true } = &mut self.mode {
-            // What heartbeats do not know is told when it leads on.
+            // Mismatching heartbeats are handled after it resumes.
             leader.reset_retries();
         }
         if let Some(leader) = self.mode.leader_mut() {
-            self.metrics.lag.record(began.saturating_duration_since(due));
+            self.metrics.lag.record(start.saturating_duration_since(due));
             leader.flush(minute_of_day(), &self.jobs, now)?;
-            self.metrics.flush.record(began.elapsed());
+            self.metrics.flush.record(start.elapsed());
         }
         self.metrics.set_gauges(self.mode.leader());
         Ok(())
     }
 
-    /// What somebody who has gone asked is not answered.
-    fn handle_admin_request(&mut self, query: AdminRequest) {
+    /// A reply to a requester that is gone is dropped.
+    fn handle_admin_request(&mut self, request: AdminRequest) {
         let now = self.clock.now();
         let leader = match &self.mode {
             Mode::Leading { leader, .. } => Ok(leader),
             Mode::Standby { .. } => Err(AdminError::Standby),
         };
         let engine = leader.map(|leader| leader.engine());
-        match query {
-            AdminRequest::Explain(question, answer) => {
-                drop(answer.send(leader.map(|leader| leader.explain(&question, now))));
+        match request {
+            AdminRequest::Explain(question, reply) => {
+                drop(reply.send(leader.map(|leader| leader.explain(&question, now))));
             }
-            AdminRequest::Assignments(answer) => {
-                // Where it may be wrong, it is compared with nothing.
-                let told = match &self.mode {
+            AdminRequest::Assignments(reply) => {
+                // The assignments may be outdated, so the caller must not compare them with anything.
+                let assignments = match &self.mode {
                     Mode::Leading { suspended: true, .. } => Err(AdminError::Suspended),
                     _ => engine.map(assignments),
                 };
-                drop(answer.send(told));
+                drop(reply.send(assignments));
             }
-            AdminRequest::CopyEngine(answer) => drop(answer.send(engine.map(|engine| (engine.clone(), now)))),
+            AdminRequest::CopyEngine(reply) => drop(reply.send(engine.map(|engine| (engine.clone(), now)))),
             AdminRequest::SetRules(rules) => self.set_rules(rules, now),
-            AdminRequest::Resign(answer) => drop(answer),
+            AdminRequest::Resign(reply) => drop(reply),
         }
     }
 
@@ -410,7 +410,7 @@ impl DirectorTask {
         self.settings.rules = rules;
     }
 
-    /// Announces the nodes that are always there.
+    /// Announces the configured nodes that need no probe to the engine.
     fn announce_configured_nodes(&mut self) {
         let configured = self.settings.transports.iter().filter(|node| node.is_always_available());
         let inputs: Vec<Input> = configured.map(|node| Input::Transport(node.transport(0))).collect();
@@ -424,7 +424,7 @@ impl DirectorTask {
         }
     }
 
-    /// Says that this director leads, if it does.
+    /// Publishes `engine.discovery`, if this director leads.
     fn publish_discovery(&self) {
         let Some(leader) = self.mode.leader() else { return };
         let status = ServiceStatus {
@@ -437,23 +437,23 @@ impl DirectorTask {
         self.bus.publish(&Subject::EngineDiscovery, headers, discovery.encode_to_vec());
     }
 
-    /// Tells what it has decided, if it `leads`, gives up the office, and does nothing any more.
-    async fn resign(self, office: Election, leads: bool, answer: Reply<()>) {
+    /// Publishes all decided batches if it `is_leader`, releases the lease and then stays idle.
+    async fn resign(self, election: Election, is_leader: bool, reply: Reply<()>) {
         self.metrics.set_gauges(None);
         if let Mode::Leading { leader, suspended: false } = self.mode
-            && leads
+            && is_leader
         {
-            for errand in leader.into_jobs() {
-                // A messenger that is gone tells nothing any more.
-                let _ = self.jobs.send(errand).await;
+            for job in leader.into_jobs() {
+                // If the publisher has ended, the job is lost.
+                let _ = self.jobs.send(job).await;
             }
-            let (finished, finish) = oneshot::channel();
-            let _ = self.jobs.send(PublishJob::Drain(finished)).await;
-            let _ = finish.await;
+            let (done_sender, done) = oneshot::channel();
+            let _ = self.jobs.send(PublishJob::Drain(done_sender)).await;
+            let _ = done.await;
         }
-        office.resign().await;
-        tracing::info!("leads no more, nor stands by");
-        let _ = answer.send(Ok(()));
+        election.resign().await;
+        tracing::info!("stopped leading for good");
+        let _ = reply.send(Ok(()));
         std::future::pending().await
     }
 }

@@ -1,3 +1,5 @@
+//! Tests of a whole director on an in-process bus.
+
 use std::collections::BTreeSet;
 
 use protocol::{
@@ -28,7 +30,7 @@ pub(crate) fn settings() -> Settings {
     }
 }
 
-/// A node that offers rooms, as the engine takes it in.
+/// A node that offers rooms, as the engine's input.
 pub(crate) fn room_node(public_url: &str) -> archipelago::Transport {
     let node = archipelago::sim::node("node-1".parse().unwrap(), 100);
     archipelago::Transport { public_url: public_url.into(), ..node }
@@ -83,12 +85,12 @@ async fn leadership_is_unknown_until_the_director_runs() {
     let leadership = director.leadership();
     assert!(!leadership.is_known());
     tokio::spawn(director.run(tokio::runtime::Handle::current()));
-    let known = async {
+    let wait = async {
         while !leadership.is_known() {
             time::sleep(Duration::from_millis(1)).await;
         }
     };
-    time::timeout(Duration::from_secs(5), known).await.expect("it leads");
+    time::timeout(Duration::from_secs(5), wait).await.expect("it leads");
 }
 
 #[tokio::test]
@@ -97,11 +99,11 @@ async fn near_peers_are_sent_to_the_same_room_once() {
     let mut changes = bus.subscribe("test", &[subject::PEER_ISLAND_CHANGES], 16);
     heartbeat(&bus, 1, None, 0.0);
     heartbeat(&bus, 2, None, 50.0);
-    let mut told = BTreeSet::new();
+    let mut assigned = BTreeSet::new();
     for _ in 0..2 {
         let (subject, change) = next::<IslandChangedMessage>(&mut changes).await;
         let Subject::PeerIslandChanged(peer) = subject else { panic!("{subject}") };
-        assert_eq!(change.peers.len(), 2, "both are in it, the addressee included");
+        assert_eq!(change.peers.len(), 2, "both are members, the recipient included");
         assert_eq!(change.from_island_id, None);
         let ConnectionString::WsRoom { url, access_token } = change.conn_str.parse().unwrap() else {
             panic!("{}", change.conn_str)
@@ -111,12 +113,12 @@ async fn near_peers_are_sent_to_the_same_room_once() {
         let verifier = ws_room::Verifier::new([SECRET]);
         let admission = verifier.verify(&token, &change.island_id, SystemTime::now()).unwrap();
         assert_eq!(admission.address, peer);
-        told.insert(peer);
+        assigned.insert(peer);
     }
-    assert_eq!(told.len(), 2);
+    assert_eq!(assigned.len(), 2);
     heartbeat(&bus, 1, None, 0.0);
     time::sleep(Duration::from_millis(100)).await;
-    assert!(changes.try_next().is_none(), "nothing changed");
+    assert!(changes.try_next().is_none(), "no change, no message");
 }
 
 #[tokio::test]
@@ -156,14 +158,15 @@ async fn takeover_revokes_older_tokens_before_the_newer_is_minted() {
     };
     heartbeat(&bus, 1, session(1), 0.0);
     let (_, first) = next::<IslandChangedMessage>(&mut changes).await;
-    // Resumed: nothing ends. Nor by a foreign service, which names no session.
+    // A resumed session ends no membership. Neither does a connect of a foreign service, which names no
+    // session.
     connect(2, session(1));
     bus.publish(&Subject::PeerConnect(peer(1)), Headers::default(), "");
     heartbeat(&bus, 1, session(2), 0.0);
     let (_, second) = next::<IslandChangedMessage>(&mut changes).await;
     assert!(minted(&second) > minted(&first));
     assert!(ends.try_next().is_none());
-    // Not resumed: the tokens end before the newer session says where it is.
+    // Not resumed: the older tokens are revoked before the newer session's first heartbeat.
     connect(3, session(1));
     let (subject, end) = next::<MembershipEnded>(&mut ends).await;
     assert_eq!(subject, Subject::MembershipEnded(first.island_id.parse().unwrap()));

@@ -1,3 +1,5 @@
+//! Tests of configured nodes: health, announcements, minting.
+
 use std::{
     sync::{
         Arc,
@@ -44,12 +46,12 @@ fn external() -> ConfiguredNode {
     configured("pulse", TransportOffer::External("pulse:wss://host/{island}".parse().unwrap()))
 }
 
-/// A LiveKit server with 42 people in a room, as long as it is told to be well.
-async fn livekit_server(well: Arc<AtomicBool>) -> String {
+/// A LiveKit server with 42 participants in a room, which answers as long as `well` is set.
+async fn livekit_server(healthy: Arc<AtomicBool>) -> String {
     // ListRoomsResponse { rooms: [Room { num_participants: 42 }] }
     const ROOMS: [u8; 4] = [0x0a, 2, 0x48, 42];
     let answer = async move || {
-        if well.load(Ordering::Relaxed) {
+        if healthy.load(Ordering::Relaxed) {
             ROOMS.into_response()
         } else {
             StatusCode::UNAUTHORIZED.into_response()
@@ -68,26 +70,26 @@ async fn next(reports: &mut mpsc::Receiver<Input>) -> Input {
 
 #[tokio::test]
 async fn livekit_server_is_announced_while_healthy() {
-    let well = Arc::new(AtomicBool::new(true));
-    let livekit = livekit(&livekit_server(well.clone()).await);
+    let healthy = Arc::new(AtomicBool::new(true));
+    let livekit = livekit(&livekit_server(healthy.clone()).await);
     let mut reports = spawn_probes(&[p2p(), livekit.clone(), external()], &Handle::current());
     let Input::Transport(transport) = next(&mut reports).await else { panic!("an announcement") };
     assert_eq!(transport, livekit.transport(42));
     assert_eq!((transport.users, transport.seats), (42, Some(8)));
     assert_eq!(next(&mut reports).await, Input::Transport(livekit.transport(42)), "and again");
-    well.store(false, Ordering::Relaxed);
+    healthy.store(false, Ordering::Relaxed);
     let gone = Input::TransportGone { node: livekit.node.clone() };
-    // One more announcement may be on its way.
-    let told = [next(&mut reports).await, next(&mut reports).await];
-    assert!(told.contains(&gone), "{told:?}");
-    well.store(true, Ordering::Relaxed);
-    // It has to answer three probes before it is on offer again.
-    let mut told = Vec::new();
-    while told.last() != Some(&Input::Transport(livekit.transport(42))) {
-        told.push(next(&mut reports).await);
-        assert!(told.len() < 20, "{told:?}");
+    // One more announcement may be queued.
+    let inputs = [next(&mut reports).await, next(&mut reports).await];
+    assert!(inputs.contains(&gone), "{inputs:?}");
+    healthy.store(true, Ordering::Relaxed);
+    // It has to answer three probes before it is announced again.
+    let mut inputs = Vec::new();
+    while inputs.last() != Some(&Input::Transport(livekit.transport(42))) {
+        inputs.push(next(&mut reports).await);
+        assert!(inputs.len() < 20, "{inputs:?}");
     }
-    assert!(told.len() >= 3, "{told:?}");
+    assert!(inputs.len() >= 3, "{inputs:?}");
 }
 
 #[tokio::test]
@@ -121,11 +123,11 @@ async fn each_node_gets_strings_of_its_own_minter() {
             AssignedIsland { id, node: node.parse().unwrap(), node_url: "wss://there".into(), members };
         PeerAssignment { peer: Address::new([1; 20]), session: None, from: None, island: island.into() }
     });
-    let (errands, receiver) = mpsc::channel(1);
+    let (jobs, receiver) = mpsc::channel(1);
     tokio::spawn(Publisher::new(bus, minters).run(receiver));
-    let news = FlushBatch { assigned: assigned.into(), ..FlushBatch::default() };
-    let mandate = PublishTerm { term: Term { epoch: None }, minted_after: Ulid::nil() };
-    errands.send(PublishJob::Batch(mandate, news, Arc::default())).await.unwrap();
+    let batch = FlushBatch { assigned: assigned.into(), ..FlushBatch::default() };
+    let publish_term = PublishTerm { term: Term { epoch: None }, minted_after: Ulid::nil() };
+    jobs.send(PublishJob::Batch(publish_term, batch, Arc::default())).await.unwrap();
     let mut strings = Vec::new();
     for _ in 0..4 {
         let change = IslandChangedMessage::decode(changes.next().await.unwrap().payload).unwrap();
@@ -165,7 +167,7 @@ async fn announcement_of_a_taken_name_or_unknown_kind_is_refused() {
     tokio::spawn(director.run(Handle::current()));
     heartbeat(&bus, 1, None, 0.0);
     time::sleep(Duration::from_millis(200)).await;
-    assert!(changes.try_next().is_none(), "neither was taken");
+    assert!(changes.try_next().is_none(), "neither was accepted");
     announce("rooms-1", "ws-room");
     let change = time::timeout(Duration::from_secs(5), changes.next()).await.expect("a room").unwrap();
     let change = IslandChangedMessage::decode(change.payload).unwrap();

@@ -1,3 +1,5 @@
+//! Tests of a leader with simulated time: the rate limit of jumps.
+
 use bus::{Bus, Subscription};
 use protocol::{Address, IslandId, SessionId, Subject, subject};
 use transports::ws_room;
@@ -13,7 +15,7 @@ use crate::{
 
 const FLUSH_MS: u64 = 250;
 
-/// A leader whose time is the test's, in milliseconds, and what it publishes.
+/// A leader with a clock that the test advances, in milliseconds, and the messages that it publishes.
 struct TestLeader {
     leader: Leader,
     publisher: Publisher,
@@ -26,23 +28,16 @@ struct TestLeader {
 impl TestLeader {
     fn new() -> Self {
         let bus = Bus::in_process();
-        let (errands, waiting) = mpsc::channel(JOB_QUEUE);
-        let succession = Replica::default().hand_over(Arc::default(), 0, 0);
+        let (jobs, pending_jobs) = mpsc::channel(JOB_QUEUE);
+        let handover = Replica::default().hand_over(Arc::default(), 0, 0);
         let term = Term { epoch: None };
         let settings = archipelago::Settings::default();
-        let leader = Leader::take_over(settings, 1, succession, term, Duration::ZERO).unwrap();
+        let leader = Leader::take_over(settings, 1, handover, term, Duration::ZERO).unwrap();
         let minter = ws_room::Minter::new(b"secret", Duration::from_secs(300));
-        let messenger = Publisher::new(bus.clone(), Minters::new(minter, &[]));
+        let publisher = Publisher::new(bus.clone(), Minters::new(minter, &[]));
         let patterns = [subject::ISLAND_PEER_JOINS, subject::ISLAND_PEER_LEAVES];
         let members = bus.subscribe("test", &patterns, 10_000);
-        Self {
-            leader,
-            publisher: messenger,
-            jobs: errands,
-            pending_jobs: waiting,
-            member_packets: members,
-            now_ms: 0,
-        }
+        Self { leader, publisher, jobs, pending_jobs, member_packets: members, now_ms: 0 }
     }
 
     fn now(&self) -> Duration {
@@ -51,13 +46,13 @@ impl TestLeader {
 
     fn heartbeat(&mut self, peer: Address, session: Option<SessionId>, x: f32) {
         let position = Position::new(x, 0.0, 0.0);
-        let (desired_room, told, transports) = (None, None, None);
+        let (desired_room, assignment, transports) = (None, None, None);
         let heartbeat =
-            Heartbeat { peer, session, position, desired_room, assignment: told, transports, resumes: None };
+            Heartbeat { peer, session, position, desired_room, assignment, transports, resumes: None };
         self.leader.handle(BusEvent::Heartbeat(heartbeat), self.now());
     }
 
-    /// Lets time pass, and flushes when it is time to.
+    /// Advances the clock, and flushes when a flush is due.
     async fn advance(&mut self, milliseconds: u64) {
         for _ in 0..milliseconds {
             self.now_ms += 1;
@@ -71,8 +66,8 @@ impl TestLeader {
         let node = room_node("ws://127.0.0.1:5000");
         self.leader.handle(BusEvent::Input(Input::Transport(node)), self.now());
         self.leader.flush(0, &self.jobs, self.now()).unwrap();
-        while let Ok(errand) = self.pending_jobs.try_recv() {
-            self.publisher.run_job(errand).await;
+        while let Ok(job) = self.pending_jobs.try_recv() {
+            self.publisher.run_job(job).await;
         }
     }
 
@@ -84,7 +79,7 @@ impl TestLeader {
         self.leader.engine().peer(peer).unwrap().island().unwrap().id()
     }
 
-    /// How often the members of an island were sent that somebody joined or left it.
+    /// How many joins and leaves the members of an island were sent since the last call.
     fn packets_to_members(&mut self, island: &IslandId) -> usize {
         let mut packets = 0;
         while let Some(envelope) = self.member_packets.try_next() {
@@ -101,37 +96,37 @@ impl TestLeader {
 
 #[tokio::test]
 async fn teleporter_costs_bystanders_one_packet_a_second() {
-    let mut trial = TestLeader::new();
+    let mut test = TestLeader::new();
     let (here, there, teleporter) = (peer(1), peer(2), peer(3));
-    trial.heartbeat(here, None, 0.0);
-    trial.heartbeat(there, None, 1_000.0);
-    trial.flush().await;
-    let island = trial.island(here);
-    // Twenty a second, for ten seconds.
+    test.heartbeat(here, None, 0.0);
+    test.heartbeat(there, None, 1_000.0);
+    test.flush().await;
+    let island = test.island(here);
+    // 20 heartbeats a second, for ten seconds.
     for beat in 0..200_u16 {
-        trial.heartbeat(teleporter, None, f32::from(beat % 2) * 1_000.0);
-        trial.advance(50).await;
+        test.heartbeat(teleporter, None, f32::from(beat % 2) * 1_000.0);
+        test.advance(50).await;
     }
-    let packets = trial.packets_to_members(&island);
+    let packets = test.packets_to_members(&island);
     println!("packets to each bystander in 10 s: {packets}");
     assert!((5..=1 + 5 + 10).contains(&packets), "{packets}");
-    // It is quiet from now on, at 1,000 m.
-    trial.heartbeat(here, None, 0.0);
-    trial.heartbeat(there, None, 1_000.0);
-    trial.advance(1_000 + FLUSH_MS).await;
-    assert_eq!(trial.x(teleporter), 1_000.0);
-    assert_eq!(trial.island(teleporter), trial.island(there));
+    // It stays at 1,000 m from now on.
+    test.heartbeat(here, None, 0.0);
+    test.heartbeat(there, None, 1_000.0);
+    test.advance(1_000 + FLUSH_MS).await;
+    assert_eq!(test.x(teleporter), 1_000.0);
+    assert_eq!(test.island(teleporter), test.island(there));
 }
 
 #[tokio::test]
 async fn position_of_a_walker_is_never_withheld() {
-    let mut trial = TestLeader::new();
+    let mut test = TestLeader::new();
     for beat in 0..240_u16 {
-        // 10 m/s, twice a second, for two minutes.
+        // 10 m/s, two heartbeats a second, for two minutes.
         let x = f32::from(beat) * 5.0;
-        trial.heartbeat(peer(1), None, x);
-        assert_eq!(trial.x(peer(1)), x);
-        trial.advance(500).await;
+        test.heartbeat(peer(1), None, x);
+        assert_eq!(test.x(peer(1)), x);
+        test.advance(500).await;
     }
 }
 
@@ -142,35 +137,35 @@ async fn withheld_position_does_not_bring_a_departed_peer_back() {
         (Input::Disconnected { peer: peer(1), session: older }, false),
         (Input::Connected { peer: peer(1), session: newer, transports: None, resumes: None }, true),
     ] {
-        let mut trial = TestLeader::new();
+        let mut test = TestLeader::new();
         for x in 0..9_u16 {
-            trial.heartbeat(peer(1), older, f32::from(x) * 100.0);
+            test.heartbeat(peer(1), older, f32::from(x) * 100.0);
         }
-        trial.flush().await;
-        assert_eq!(trial.x(peer(1)), 500.0);
-        trial.leader.handle(BusEvent::Input(input), trial.now());
-        trial.advance(2_000).await;
-        let seen = trial.leader.engine().peer(peer(1)).map(|peer| peer.position().x);
-        assert_eq!(seen, is_there.then_some(500.0));
+        test.flush().await;
+        assert_eq!(test.x(peer(1)), 500.0);
+        test.leader.handle(BusEvent::Input(input), test.now());
+        test.advance(2_000).await;
+        let x = test.leader.engine().peer(peer(1)).map(|peer| peer.position().x);
+        assert_eq!(x, is_there.then_some(500.0));
     }
 }
 
 #[tokio::test]
 async fn explain_names_the_withheld_position_of_a_jumping_peer() {
-    let mut trial = TestLeader::new();
-    trial.heartbeat(peer(2), None, 500.0);
+    let mut test = TestLeader::new();
+    test.heartbeat(peer(2), None, 500.0);
     for x in 0..9_u16 {
-        trial.heartbeat(peer(1), None, f32::from(x) * 100.0);
+        test.heartbeat(peer(1), None, f32::from(x) * 100.0);
     }
-    trial.flush().await;
-    let withheld = format!("{} jumps too often: its position is now (800.0, 0.0)", peer(1));
+    test.flush().await;
+    let withheld = format!("{} jumps too often: its position (800.0, 0.0) is withheld", peer(1));
     for question in [Question::Peer(peer(1)), Question::Pair(peer(2), peer(1))] {
-        let summary = trial.leader.explain(&question, trial.now()).summary;
+        let summary = test.leader.explain(&question, test.now()).summary;
         assert!(summary.contains(&withheld), "{summary}");
     }
-    let summary = trial.leader.explain(&Question::Peer(peer(2)), trial.now()).summary;
+    let summary = test.leader.explain(&Question::Peer(peer(2)), test.now()).summary;
     assert!(!summary.contains("jumps"), "{summary}");
-    trial.advance(1_000).await;
-    let summary = trial.leader.explain(&Question::Peer(peer(1)), trial.now()).summary;
+    test.advance(1_000).await;
+    let summary = test.leader.explain(&Question::Peer(peer(1)), test.now()).summary;
     assert!(!summary.contains("jumps"), "{summary}");
 }

@@ -1,3 +1,5 @@
+//! Tests of the replica: the state that it hands over after given messages.
+
 use super::*;
 use crate::tests::room_node;
 
@@ -19,7 +21,7 @@ fn reported(island: &str, node: &str) -> atoll_bus::Told {
     atoll_bus::Told { island: island.to_owned(), node: node.to_owned(), epoch: 0 }
 }
 
-fn heartbeat(session: Option<SessionId>, told: Option<atoll_bus::Told>) -> BusEvent {
+fn heartbeat(session: Option<SessionId>, assignment: Option<atoll_bus::Told>) -> BusEvent {
     let position = Position::new(1.0, 2.0, 3.0);
     let (desired_room, transports, resumes) = (None, None, None);
     BusEvent::Heartbeat(Heartbeat {
@@ -27,7 +29,7 @@ fn heartbeat(session: Option<SessionId>, told: Option<atoll_bus::Told>) -> BusEv
         session,
         position,
         desired_room,
-        assignment: told,
+        assignment,
         transports,
         resumes,
     })
@@ -49,7 +51,7 @@ fn ended(island: &str, node: Option<&str>) -> BusEvent {
     }
 }
 
-/// The director that leads revoked the tokens of an older session.
+/// The leader revoked the tokens of an older session.
 fn taken_over(island: &str) -> BusEvent {
     let island = island.parse().unwrap();
     BusEvent::MembershipsEnded {
@@ -74,127 +76,125 @@ fn disconnected(session: Option<SessionId>) -> BusEvent {
     BusEvent::Input(Input::Disconnected { peer: peer(), session })
 }
 
-/// What follows from what is heard at these times, in seconds.
-fn hand_over_after(heard: impl IntoIterator<Item = (f64, BusEvent)>) -> (Vec<PeerSnapshot>, Vec<Input>) {
+/// The peers and inputs that are handed over after these events, with their times in seconds.
+fn hand_over_after(events: impl IntoIterator<Item = (f64, BusEvent)>) -> (Vec<PeerSnapshot>, Vec<Input>) {
     let (mut replica, mut now) = (Replica::default(), NOW);
-    for (at, heard) in heard {
+    for (at, event) in events {
         now = seconds(at);
-        replica.handle(heard, now, 0);
+        replica.handle(event, now, 0);
     }
     replica.expire(&archipelago::Settings::default(), now);
-    let Handover { snapshot: takeover, inputs: since, .. } = replica.hand_over(Arc::default(), 0, 0);
-    (takeover.peers, since)
+    let Handover { snapshot, inputs, .. } = replica.hand_over(Arc::default(), 0, 0);
+    (snapshot.peers, inputs)
 }
 
-fn assigned_island(resident: &PeerSnapshot) -> Option<&str> {
-    resident.last_assigned.as_ref().map(|told| told.island.as_str())
+fn assigned_island(peer_snapshot: &PeerSnapshot) -> Option<&str> {
+    peer_snapshot.last_assigned.as_ref().map(|assignment| assignment.island.as_str())
 }
 
 #[test]
 fn assigned_peer_keeps_its_island() {
-    let heard =
+    let events =
         [(0.0, connected(session(1))), (0.0, heartbeat(session(1), None)), (0.1, assigned(session(1), "I1"))];
-    let (residents, since) = hand_over_after(heard);
-    let [resident] = &residents[..] else { panic!("{residents:?}") };
-    assert_eq!((assigned_island(resident), resident.session), (Some("I1"), session(1)));
-    assert_eq!(resident.transports.as_deref(), Some(&["p2p".to_owned(), "ws-room".to_owned()][..]));
-    assert_eq!((resident.last_seen, resident.departed_at), (NOW, None));
-    assert_eq!(since, []);
+    let (peers, inputs) = hand_over_after(events);
+    let [peer_snapshot] = &peers[..] else { panic!("{peers:?}") };
+    assert_eq!((assigned_island(peer_snapshot), peer_snapshot.session), (Some("I1"), session(1)));
+    assert_eq!(peer_snapshot.transports.as_deref(), Some(&["p2p".to_owned(), "ws-room".to_owned()][..]));
+    assert_eq!((peer_snapshot.last_seen, peer_snapshot.departed_at), (NOW, None));
+    assert_eq!(inputs, []);
 }
 
 #[test]
 fn messages_of_two_publishers_may_come_in_any_order() {
-    let heard =
+    let events =
         [(0.0, assigned(session(1), "I1")), (0.0, connected(session(1))), (0.0, heartbeat(session(1), None))];
-    let (residents, since) = hand_over_after(heard);
-    assert_eq!((residents.len(), assigned_island(&residents[0]), since.len()), (1, Some("I1"), 0));
+    let (peers, inputs) = hand_over_after(events);
+    assert_eq!((peers.len(), assigned_island(&peers[0]), inputs.len()), (1, Some("I1"), 0));
 }
 
 #[test]
 fn newer_session_keeps_the_island_older_ones_are_ignored() {
-    let heard = || vec![(0.0, heartbeat(session(2), None)), (0.1, assigned(session(2), "I1"))];
+    let events = || vec![(0.0, heartbeat(session(2), None)), (0.1, assigned(session(2), "I1"))];
     let older =
         [(0.2, assigned(session(1), "I2")), (0.3, disconnected(session(1))), (0.4, connected(session(1)))];
-    let (residents, since) = hand_over_after(heard().into_iter().chain(older));
-    assert_eq!(
-        (assigned_island(&residents[0]), residents[0].departed_at, since.len()),
-        (Some("I1"), None, 0)
-    );
-    // One without a session counts as the present one.
-    let (residents, _) = hand_over_after(heard().into_iter().chain([(0.2, assigned(None, "I2"))]));
-    assert_eq!(assigned_island(&residents[0]), Some("I2"));
+    let (peers, inputs) = hand_over_after(events().into_iter().chain(older));
+    assert_eq!((assigned_island(&peers[0]), peers[0].departed_at, inputs.len()), (Some("I1"), None, 0));
+    // A message without a session counts as one of the current session.
+    let (peers, _) = hand_over_after(events().into_iter().chain([(0.2, assigned(None, "I2"))]));
+    assert_eq!(assigned_island(&peers[0]), Some("I2"));
     let newer = [(0.2, connected(session(3)))];
-    let (residents, since) = hand_over_after(heard().into_iter().chain(newer));
-    assert_eq!((assigned_island(&residents[0]), residents[0].session), (Some("I1"), session(3)));
-    assert!(matches!(since[..], [Input::Connected { .. }]), "it has not said where it is: {since:?}");
+    let (peers, inputs) = hand_over_after(events().into_iter().chain(newer));
+    assert_eq!((assigned_island(&peers[0]), peers[0].session), (Some("I1"), session(3)));
+    assert!(matches!(inputs[..], [Input::Connected { .. }]), "it has not sent a heartbeat: {inputs:?}");
     let newer = [(0.2, heartbeat(session(3), None))];
-    let (residents, since) = hand_over_after(heard().into_iter().chain(newer));
-    assert_eq!(assigned_island(&residents[0]), Some("I1"));
-    assert_eq!(since, [Input::ResendAssignment { peer: peer(), session: session(3), from: None }]);
+    let (peers, inputs) = hand_over_after(events().into_iter().chain(newer));
+    assert_eq!(assigned_island(&peers[0]), Some("I1"));
+    assert_eq!(inputs, [Input::ResendAssignment { peer: peer(), session: session(3), from: None }]);
 }
 
 #[test]
 fn heartbeat_corrects_the_assignment_after_its_round_trip() {
-    let heard = |at| {
-        let heard = [(0.0, heartbeat(None, None)), (0.1, assigned(None, "I2"))];
-        hand_over_after(heard.into_iter().chain([(at, heartbeat(None, Some(reported("I1", "node-2"))))])).0
+    let events = |at| {
+        let events = [(0.0, heartbeat(None, None)), (0.1, assigned(None, "I2"))];
+        hand_over_after(events.into_iter().chain([(at, heartbeat(None, Some(reported("I1", "node-2"))))])).0
     };
-    assert_eq!(assigned_island(&heard(1.0)[0]), Some("I2"), "it was on its way");
-    let residents = heard(1.2);
-    assert_eq!(assigned_island(&residents[0]), Some("I1"));
-    assert_eq!(residents[0].last_assigned.as_ref().unwrap().node.as_str(), "node-2");
-    // It knows of none, as what it was told was lost; or not of which node.
+    assert_eq!(assigned_island(&events(1.0)[0]), Some("I2"), "the assignment was not delivered yet");
+    let peers = events(1.2);
+    assert_eq!(assigned_island(&peers[0]), Some("I1"));
+    assert_eq!(peers[0].last_assigned.as_ref().unwrap().node.as_str(), "node-2");
+    // Its client has no assignment, because the message was lost; or one without a node.
     for unknown in [reported("", ""), reported("I2", "")] {
-        let heard = [(0.0, heartbeat(None, None)), (0.1, assigned(None, "I2"))];
-        let (residents, since) =
-            hand_over_after(heard.into_iter().chain([(2.0, heartbeat(None, Some(unknown)))]));
-        assert_eq!(assigned_island(&residents[0]), Some("I2"), "it keeps its place");
-        assert!(matches!(since[..], [Input::ResendAssignment { .. }]));
+        let events = [(0.0, heartbeat(None, None)), (0.1, assigned(None, "I2"))];
+        let (peers, inputs) =
+            hand_over_after(events.into_iter().chain([(2.0, heartbeat(None, Some(unknown)))]));
+        assert_eq!(assigned_island(&peers[0]), Some("I2"), "it keeps its island");
+        assert!(matches!(inputs[..], [Input::ResendAssignment { .. }]));
     }
 }
 
 #[test]
 fn ended_membership_is_reassigned_unless_done_already() {
-    let heard = || vec![(0.0, heartbeat(None, None)), (0.1, assigned(None, "I1"))];
-    let told = |more: Vec<(f64, BusEvent)>| hand_over_after(heard().into_iter().chain(more)).1.len();
-    assert_eq!(told(vec![(0.2, ended("I1", None))]), 1);
-    assert_eq!(told(vec![(0.2, ended("I1", Some("node-1")))]), 1);
-    assert_eq!(told(vec![(0.2, ended("I1", Some("node-2")))]), 0, "on another node");
-    assert_eq!(told(vec![(0.2, ended("I2", None))]), 0);
-    assert_eq!(told(vec![(0.2, ended("I1", None)), (0.2, assigned(None, "I2"))]), 0);
+    let events = || vec![(0.0, heartbeat(None, None)), (0.1, assigned(None, "I1"))];
+    let resends = |more: Vec<(f64, BusEvent)>| hand_over_after(events().into_iter().chain(more)).1.len();
+    assert_eq!(resends(vec![(0.2, ended("I1", None))]), 1);
+    assert_eq!(resends(vec![(0.2, ended("I1", Some("node-1")))]), 1);
+    assert_eq!(resends(vec![(0.2, ended("I1", Some("node-2")))]), 0, "on another node");
+    assert_eq!(resends(vec![(0.2, ended("I2", None))]), 0);
+    assert_eq!(resends(vec![(0.2, ended("I1", None)), (0.2, assigned(None, "I2"))]), 0);
 }
 
 #[test]
 fn departed_peer_may_return_and_its_leave_is_sent_once() {
-    let heard = || vec![(0.0, heartbeat(None, None)), (0.1, assigned(None, "I1")), (1.0, disconnected(None))];
-    let (residents, since) = hand_over_after(heard());
+    let events =
+        || vec![(0.0, heartbeat(None, None)), (0.1, assigned(None, "I1")), (1.0, disconnected(None))];
+    let (peers, inputs) = hand_over_after(events());
     assert_eq!(
-        (residents[0].departed_at, assigned_island(&residents[0])),
+        (peers[0].departed_at, assigned_island(&peers[0])),
         (None, Some("I1")),
-        "nobody heard"
+        "its leave was not published"
     );
-    assert_eq!(since, [Input::Disconnected { peer: peer(), session: None }]);
-    let (residents, since) = hand_over_after(heard().into_iter().chain([(1.2, ended("I1", None))]));
-    assert_eq!((residents[0].departed_at, assigned_island(&residents[0])), (Some(seconds(1.0)), Some("I1")));
-    assert_eq!(since, []);
-    // It is back.
+    assert_eq!(inputs, [Input::Disconnected { peer: peer(), session: None }]);
+    let (peers, inputs) = hand_over_after(events().into_iter().chain([(1.2, ended("I1", None))]));
+    assert_eq!((peers[0].departed_at, assigned_island(&peers[0])), (Some(seconds(1.0)), Some("I1")));
+    assert_eq!(inputs, []);
+    // The peer is back.
     let back = [(1.2, ended("I1", None)), (2.0, heartbeat(None, Some(reported("", ""))))];
-    let (residents, since) = hand_over_after(heard().into_iter().chain(back));
-    assert_eq!((residents[0].departed_at, since.len()), (None, 1));
+    let (peers, inputs) = hand_over_after(events().into_iter().chain(back));
+    assert_eq!((peers[0].departed_at, inputs.len()), (None, 1));
 }
 
 #[test]
 fn island_left_by_its_last_member_is_forgotten() {
     let other = Address::new([2; 20]);
-    let of_other = |heard| match heard {
+    let of_other = |event| match event {
         BusEvent::Heartbeat(heartbeat) => BusEvent::Heartbeat(Heartbeat { peer: other, ..heartbeat }),
         BusEvent::Assigned { session, island, room, .. } => {
             BusEvent::Assigned { peer: other, session, island, room }
         }
-        heard => heard,
+        event => event,
     };
-    let place = |more: Vec<(f64, BusEvent)>| {
-        let heard = [
+    let island_of_departed = |more: Vec<(f64, BusEvent)>| {
+        let events = [
             (0.0, heartbeat(None, None)),
             (0.1, assigned(None, "I1")),
             (0.2, of_other(heartbeat(None, None))),
@@ -202,14 +202,14 @@ fn island_left_by_its_last_member_is_forgotten() {
             (1.0, disconnected(None)),
             (1.1, ended("I1", None)),
         ];
-        let (residents, _) = hand_over_after(heard.into_iter().chain(more));
-        let departed = residents.iter().find(|resident| resident.peer == peer()).unwrap();
+        let (peers, _) = hand_over_after(events.into_iter().chain(more));
+        let departed = peers.iter().find(|peer_snapshot| peer_snapshot.peer == peer()).unwrap();
         assigned_island(departed).map(str::to_owned)
     };
-    assert_eq!(place(vec![]).as_deref(), Some("I1"));
-    assert_eq!(place(vec![(2.0, of_other(assigned(None, "I2")))]), None);
+    assert_eq!(island_of_departed(vec![]).as_deref(), Some("I1"));
+    assert_eq!(island_of_departed(vec![(2.0, of_other(assigned(None, "I2")))]), None);
     let back = vec![(2.0, of_other(assigned(None, "I2"))), (3.0, of_other(assigned(None, "I1")))];
-    assert_eq!(place(back).as_deref(), Some("I1"));
+    assert_eq!(island_of_departed(back).as_deref(), Some("I1"));
 }
 
 #[test]
@@ -217,11 +217,11 @@ fn silent_or_departed_peer_is_forgotten() {
     let other = |at: f64| (at, BusEvent::Input(Input::Transport(room_node("ws://there"))));
     let here = || (0.0, heartbeat(None, None));
     assert_eq!(hand_over_after([here(), other(14.0)]).0.len(), 1);
-    let (residents, since) = hand_over_after([here(), other(16.0)]);
-    assert_eq!((residents.len(), since.len()), (1, 1), "the others are to hear that it is gone: {since:?}");
+    let (peers, inputs) = hand_over_after([here(), other(16.0)]);
+    assert_eq!((peers.len(), inputs.len()), (1, 1), "its leave has to be published: {inputs:?}");
     assert_eq!(hand_over_after([here(), other(26.0)]), (vec![], vec![]));
     assert_eq!(hand_over_after([here(), (1.0, disconnected(None)), other(12.0)]), (vec![], vec![]));
-    // Whoever is not known is not made known by its going.
+    // The disconnect of an unknown peer creates no peer.
     assert_eq!(hand_over_after([(0.0, disconnected(None))]), (vec![], vec![]));
 }
 
@@ -245,10 +245,11 @@ fn unnamed_node_is_resolved_from_the_connection_string() {
             node("pulse-2", TransportKind::External, "pulse", "pulse:2"),
         ];
         let room = RoomLocation::Connection(connection.parse().unwrap());
-        let told = BusEvent::Assigned { peer: peer(), session: None, island: "I1".parse().unwrap(), room };
-        let heard = nodes.into_iter().chain([heartbeat(None, None), told]).map(|heard| (0.0, heard));
-        let (residents, _) = hand_over_after(heard);
-        residents[0].last_assigned.as_ref().map(|told| told.node.to_string())
+        let assignment =
+            BusEvent::Assigned { peer: peer(), session: None, island: "I1".parse().unwrap(), room };
+        let events = nodes.into_iter().chain([heartbeat(None, None), assignment]).map(|event| (0.0, event));
+        let (peers, _) = hand_over_after(events);
+        peers[0].last_assigned.as_ref().map(|assignment| assignment.node.to_string())
     };
     assert_eq!(node_of("ws-room:ws://there/rooms/I1?access_token=t").as_deref(), Some("rooms-1"));
     assert_eq!(
@@ -258,60 +259,73 @@ fn unnamed_node_is_resolved_from_the_connection_string() {
     assert_eq!(node_of("ws-room:ws://elsewhere/rooms/I1?access_token=t"), None);
     assert_eq!(node_of("livekit:wss://lk?access_token=t").as_deref(), Some("lk"));
     assert_eq!(node_of("p2p:I1").as_deref(), Some("mesh"));
-    assert_eq!(node_of("pulse:1"), None, "that could be either");
+    assert_eq!(node_of("pulse:1"), None, "two nodes match");
 }
 
 #[test]
 fn cluster_is_handed_over() {
-    let put = |session, cluster: Option<&str>| {
+    let cluster_event = |session, cluster: Option<&str>| {
         let cluster = cluster.map(str::to_owned);
         BusEvent::Input(Input::Cluster { peer: peer(), session, cluster })
     };
-    let cluster_of = |heard: Vec<BusEvent>| {
-        let (residents, since) = hand_over_after(heard.into_iter().map(|heard| (0.0, heard)));
-        let resident = residents.into_iter().find_map(|resident| resident.cluster);
-        let later = since.into_iter().find_map(|input| match input {
+    let cluster_of = |events: Vec<BusEvent>| {
+        let (peers, inputs) = hand_over_after(events.into_iter().map(|event| (0.0, event)));
+        let cluster = peers.into_iter().find_map(|peer| peer.cluster);
+        let input_cluster = inputs.into_iter().find_map(|input| match input {
             Input::Cluster { cluster, .. } => cluster,
             _ => None,
         });
-        (resident, later)
+        (cluster, input_cluster)
     };
     let a = Some("a".to_owned());
-    assert_eq!(cluster_of(vec![put(None, Some("a")), heartbeat(None, None)]), (a.clone(), None));
-    assert_eq!(cluster_of(vec![heartbeat(None, None), put(None, Some("a"))]), (a.clone(), None));
-    assert_eq!(cluster_of(vec![heartbeat(None, None), put(None, Some("a")), put(None, None)]), (None, None));
-    assert_eq!(cluster_of(vec![put(None, Some("a"))]), (None, a), "before it says where it stands");
+    assert_eq!(cluster_of(vec![cluster_event(None, Some("a")), heartbeat(None, None)]), (a.clone(), None));
+    assert_eq!(cluster_of(vec![heartbeat(None, None), cluster_event(None, Some("a"))]), (a.clone(), None));
+    assert_eq!(
+        cluster_of(vec![heartbeat(None, None), cluster_event(None, Some("a")), cluster_event(None, None)]),
+        (None, None)
+    );
+    assert_eq!(cluster_of(vec![cluster_event(None, Some("a"))]), (None, a), "before its first heartbeat");
 }
 
 #[test]
 fn peer_without_cluster_is_handed_over_without_island() {
-    let told = BusEvent::Assigned {
+    let assignment = BusEvent::Assigned {
         peer: peer(),
         session: None,
         island: "I1".parse().unwrap(),
         room: RoomLocation::Node("node-1".parse().unwrap()),
     };
-    let alone = BusEvent::Input(Input::Cluster { peer: peer(), session: None, cluster: None });
-    let (residents, _) =
-        hand_over_after([heartbeat(None, None), told, alone].into_iter().map(|heard| (0.0, heard)));
-    assert_eq!((&residents[0].last_assigned, &residents[0].cluster), (&None, &None));
+    let no_cluster = BusEvent::Input(Input::Cluster { peer: peer(), session: None, cluster: None });
+    let (peers, _) = hand_over_after(
+        [heartbeat(None, None), assignment, no_cluster].into_iter().map(|event| (0.0, event)),
+    );
+    assert_eq!((&peers[0].last_assigned, &peers[0].cluster), (&None, &None));
 }
 
 #[test]
 fn members_of_a_restarted_node_are_reassigned() {
     let node =
         |started_ms| BusEvent::Input(Input::Transport(Transport { started_ms, ..room_node("ws://there") }));
-    let tells = |more: Vec<(f64, BusEvent)>| {
-        let knows = heartbeat(None, Some(reported("I1", "node-1")));
-        let heard = [(0.0, node(1_000)), (0.1, assigned(None, "I1")), (2.0, knows)];
-        hand_over_after(heard.into_iter().chain(more)).1.len()
+    let resends_after = |more: Vec<(f64, BusEvent)>| {
+        let informed_heartbeat = heartbeat(None, Some(reported("I1", "node-1")));
+        let events = [(0.0, node(1_000)), (0.1, assigned(None, "I1")), (2.0, informed_heartbeat)];
+        hand_over_after(events.into_iter().chain(more)).1.len()
     };
-    let knows = || heartbeat(None, Some(reported("I1", "node-1")));
-    assert_eq!(tells(vec![(2.5, node(1_000))]), 0);
-    assert_eq!(tells(vec![(2.5, node(2_000)), (4.0, knows())]), 1, "heartbeats do not know of it");
-    assert_eq!(tells(vec![(2.5, node(2_000)), (2.6, node(1_000)), (2.7, assigned(None, "I1"))]), 0);
+    let informed_heartbeat = || heartbeat(None, Some(reported("I1", "node-1")));
+    assert_eq!(resends_after(vec![(2.5, node(1_000))]), 0);
     assert_eq!(
-        tells(vec![(2.5, node(2_000)), (2.6, assigned(None, "I1")), (2.7, node(1_000)), (2.8, node(2_000))]),
+        resends_after(vec![(2.5, node(2_000)), (4.0, informed_heartbeat())]),
+        1,
+        "heartbeats do not show the restart"
+    );
+    assert_eq!(resends_after(vec![(2.5, node(2_000)), (2.6, node(1_000)), (2.7, assigned(None, "I1"))]), 0);
+    assert_eq!(
+        resends_after(vec![
+            (2.5, node(2_000)),
+            (2.6, assigned(None, "I1")),
+            (2.7, node(1_000)),
+            (2.8, node(2_000))
+        ]),
         0
     );
 }
@@ -321,31 +335,31 @@ fn session_takeover_is_handed_over_until_tokens_are_revoked() {
     let before = || {
         [(0.0, connected(session(1))), (0.0, heartbeat(session(1), None)), (0.1, assigned(session(1), "I1"))]
     };
-    let is_taken_over = |heard: Vec<BusEvent>| {
-        let heard = heard.into_iter().map(|heard| (1.0, heard));
-        let (residents, _) = hand_over_after(before().into_iter().chain(heard));
-        let [resident] = &residents[..] else { panic!("{residents:?}") };
+    let is_taken_over = |events: Vec<BusEvent>| {
+        let events = events.into_iter().map(|event| (1.0, event));
+        let (peers, _) = hand_over_after(before().into_iter().chain(events));
+        let [peer_snapshot] = &peers[..] else { panic!("{peers:?}") };
         assert_eq!(
-            (assigned_island(resident), resident.departed_at),
+            (assigned_island(peer_snapshot), peer_snapshot.departed_at),
             (Some("I1"), None),
             "it stays where it was"
         );
-        resident.taken_over
+        peer_snapshot.taken_over
     };
-    let told = |island: &str| Some(atoll_bus::Told { island: island.to_owned(), ..Default::default() });
+    let assignment = |island: &str| Some(atoll_bus::Told { island: island.to_owned(), ..Default::default() });
     assert!(is_taken_over(vec![connected(session(2))]));
-    assert!(is_taken_over(vec![heartbeat(session(2), told(""))]), "its connect was missed");
+    assert!(is_taken_over(vec![heartbeat(session(2), assignment(""))]), "its connect was missed");
     assert!(is_taken_over(vec![resuming(session(2), session(1)), resuming(session(3), session(1))]));
     assert!(!is_taken_over(vec![resuming(session(2), session(1))]));
     assert!(!is_taken_over(vec![connected(None)]), "a foreign service names no session");
     assert!(!is_taken_over(vec![connected(session(2)), taken_over("I1")]));
     assert!(!is_taken_over(vec![connected(session(2)), assigned(session(2), "I1")]));
-    assert!(!is_taken_over(vec![connected(session(2)), heartbeat(session(2), told("I1"))]));
+    assert!(!is_taken_over(vec![connected(session(2)), heartbeat(session(2), assignment("I1"))]));
 }
 
 #[test]
 fn session_takeover_before_a_disconnect_announces_no_leave() {
-    let heard = [
+    let events = [
         (0.0, connected(session(1))),
         (0.0, heartbeat(session(1), None)),
         (0.1, assigned(session(1), "I1")),
@@ -354,7 +368,7 @@ fn session_takeover_before_a_disconnect_announces_no_leave() {
         (1.0, disconnected(session(2))),
         (1.1, taken_over("I1")),
     ];
-    let (residents, since) = hand_over_after(heard);
-    assert_eq!(residents[0].departed_at, None, "the members have not received its leave");
-    assert_eq!(since, [Input::Disconnected { peer: peer(), session: session(2) }]);
+    let (peers, inputs) = hand_over_after(events);
+    assert_eq!(peers[0].departed_at, None, "the members have not received its leave");
+    assert_eq!(inputs, [Input::Disconnected { peer: peer(), session: session(2) }]);
 }

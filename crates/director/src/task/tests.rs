@@ -1,3 +1,5 @@
+//! Leadership changes between directors that share a bus, step by step.
+
 use archipelago::Clustering;
 use protocol::{
     Address, IslandId, Position, SessionId, Ulid,
@@ -17,12 +19,12 @@ use crate::{
 
 const UNCONTESTED: ElectionState = ElectionState::Leader(Term { epoch: None });
 
-/// In this term.
+/// The state of a leader in this term.
 fn leads(epoch: u64) -> ElectionState {
     ElectionState::Leader(Term { epoch: Some(epoch) })
 }
 
-/// A director whose turns are the test's, and so is whether it leads.
+/// A director that the test steps, with an election state of the test's choice.
 struct TestDirector {
     task: DirectorTask,
     subscription: Subscription,
@@ -33,10 +35,10 @@ struct TestDirector {
 
 impl TestDirector {
     fn new(bus: &Bus) -> Self {
-        let (errands, receiver) = mpsc::channel(JOB_QUEUE);
+        let (jobs, receiver) = mpsc::channel(JOB_QUEUE);
         let minter = ws_room::Minter::new(b"secret", Duration::from_secs(300));
         Self {
-            task: DirectorTask::new(settings(), bus.clone(), errands, Leadership::default()),
+            task: DirectorTask::new(settings(), bus.clone(), jobs, Leadership::default()),
             subscription: bus.subscribe(
                 "director",
                 &crate::subscribed_patterns(Clustering::ByDistance),
@@ -48,13 +50,13 @@ impl TestDirector {
         }
     }
 
-    /// Hears all that there is, decides, and tells. Whether it was deposed.
+    /// Processes all messages, flushes, and publishes. Returns whether it was deposed.
     async fn step(&mut self, standing: ElectionState) -> bool {
         self.task.drain_inputs(&mut self.subscription, &mut self.probes);
         let deposed = self.task.apply_election_state(standing);
         self.task.flush(Instant::now()).unwrap();
-        while let Ok(errand) = self.jobs.try_recv() {
-            self.publisher.run_job(errand).await;
+        while let Ok(job) = self.jobs.try_recv() {
+            self.publisher.run_job(job).await;
         }
         deposed
     }
@@ -64,13 +66,13 @@ impl TestDirector {
     }
 }
 
-/// The gateways of a test, and what they hear.
+/// The gateways of a test, and the assignments that they receive.
 struct Gateways {
     bus: Bus,
     changes: Subscription,
 }
 
-/// What a client was told.
+/// An assignment that a client was sent.
 #[derive(Debug, Clone, PartialEq)]
 struct Change {
     peer: Address,
@@ -91,15 +93,15 @@ impl Gateways {
         Self { bus: bus.clone(), changes: bus.subscribe("gateways", &[subject::PEER_ISLAND_CHANGES], 1_024) }
     }
 
-    /// Says where somebody is, and what it was told.
-    fn publish_heartbeat(&self, peer: Address, session: Option<SessionId>, x: f32, told: Option<Told>) {
+    /// Publishes a peer's heartbeat with its position and the assignment that its client has.
+    fn publish_heartbeat(&self, peer: Address, session: Option<SessionId>, x: f32, assignment: Option<Told>) {
         let position = Some(Position::new(x, 0.0, 0.0).into());
-        let heartbeat = GatewayHeartbeat { position, told, ..GatewayHeartbeat::default() };
+        let heartbeat = GatewayHeartbeat { position, told: assignment, ..GatewayHeartbeat::default() };
         let headers = Headers { session, ..Headers::default() };
         self.bus.publish(&Subject::PeerHeartbeat(peer), headers, heartbeat.encode_to_vec());
     }
 
-    /// All that was told since.
+    /// All assignments received since the last call.
     fn take_changes(&mut self) -> Vec<Change> {
         let mut changes = Vec::new();
         while let Some(envelope) = self.changes.try_next() {
@@ -116,29 +118,29 @@ impl Gateways {
 
 #[tokio::test]
 async fn slow_publisher_delays_no_flush_and_loses_nothing() {
-    // A messenger that does not run at all, until it does.
-    let (errands, mut waiting) = mpsc::channel(1);
-    let mut clock = DirectorTask::new(settings(), Bus::in_process(), errands, Leadership::default());
-    clock.apply_election_state(UNCONTESTED);
-    clock.apply(BusEvent::Input(Input::Transport(room_node("ws://127.0.0.1:5000"))));
+    // A publisher that does not run until the loop below takes its jobs.
+    let (jobs, mut pending_jobs) = mpsc::channel(1);
+    let mut task = DirectorTask::new(settings(), Bus::in_process(), jobs, Leadership::default());
+    task.apply_election_state(UNCONTESTED);
+    task.apply(BusEvent::Input(Input::Transport(room_node("ws://127.0.0.1:5000"))));
     for number in 1..=5 {
         let position = Position::new(f32::from(number) * 1_000.0, 0.0, 0.0);
         let peer = peer(number);
         let (session, desired_room, assignment, transports) = (None, None, None, None);
         let heartbeat =
             Heartbeat { peer, session, position, desired_room, assignment, transports, resumes: None };
-        clock.apply(BusEvent::Heartbeat(heartbeat));
-        clock.flush(Instant::now()).unwrap();
-        let engine = clock.mode.leader().unwrap().engine();
+        task.apply(BusEvent::Heartbeat(heartbeat));
+        task.flush(Instant::now()).unwrap();
+        let engine = task.mode.leader().unwrap().engine();
         assert_eq!(engine.islands_count(), usize::from(number), "it was flushed");
     }
-    let mut told = Vec::new();
-    while told.len() < 5 {
-        let Some(PublishJob::Batch(_, news, _)) = waiting.recv().await else { panic!("news") };
-        told.extend(news.assigned.iter().map(|assigned| assigned.peer));
-        clock.flush(Instant::now()).unwrap();
+    let mut assignments = Vec::new();
+    while assignments.len() < 5 {
+        let Some(PublishJob::Batch(_, batch, _)) = pending_jobs.recv().await else { panic!("no batch") };
+        assignments.extend(batch.assigned.iter().map(|assigned| assigned.peer));
+        task.flush(Instant::now()).unwrap();
     }
-    assert_eq!(told, (1..=5).map(peer).collect::<Vec<_>>(), "all of it, in order");
+    assert_eq!(assignments, (1..=5).map(peer).collect::<Vec<_>>(), "all of it, in order");
 }
 
 #[tokio::test]
@@ -153,22 +155,28 @@ async fn takeover_reassigns_only_peers_that_moved_or_joined() {
     }
     first.step(leads(1)).await;
     second.step(ElectionState::Standby).await;
-    let told = gateways.take_changes();
-    assert_eq!(told.len(), 4);
-    assert!(told.iter().all(|change| change.epoch == Some(1) && change.node == "node-1"), "{told:?}");
-    // The first is gone; meanwhile one walked up to another, and somebody came.
-    gateways.publish_heartbeat(peer(4), session, 1_010.0, Some(told[3].assignment()));
+    let assignments = gateways.take_changes();
+    assert_eq!(assignments.len(), 4);
+    assert!(
+        assignments.iter().all(|change| change.epoch == Some(1) && change.node == "node-1"),
+        "{assignments:?}"
+    );
+    // The first director is gone. Meanwhile peer 4 walked up to peer 3, and peer 5 joined.
+    gateways.publish_heartbeat(peer(4), session, 1_010.0, Some(assignments[3].assignment()));
     gateways.publish_heartbeat(peer(5), session, 5_000.0, Some(Told::default()));
     drop(first);
     second.step(leads(2)).await;
     let after = gateways.take_changes();
     let [walked, came] = &after[..] else { panic!("{after:?}") };
     assert_eq!((walked.peer, walked.epoch), (peer(4), Some(2)));
-    assert_eq!((&walked.island, walked.from.as_ref()), (&told[2].island, Some(&told[3].island)));
+    assert_eq!(
+        (&walked.island, walked.from.as_ref()),
+        (&assignments[2].island, Some(&assignments[3].island))
+    );
     assert_eq!((came.peer, came.from.as_ref()), (peer(5), None));
-    assert!(told.iter().all(|change| change.island != came.island), "no id was there before");
-    let island: IslandId = told[0].island.parse().unwrap();
-    assert_eq!(second.engine().island(&island).unwrap().size(), 2, "islands are what they were");
+    assert!(assignments.iter().all(|change| change.island != came.island), "the id is new");
+    let island: IslandId = assignments[0].island.parse().unwrap();
+    assert_eq!(second.engine().island(&island).unwrap().size(), 2, "the islands are unchanged");
     for _ in 0..3 {
         second.step(leads(2)).await;
     }
@@ -190,7 +198,7 @@ async fn new_standby_learns_assignments_from_heartbeats() {
     let mut second = TestDirector::new(&bus);
     announce(&bus);
     let island = met[0].assignment();
-    // Where they stand now they would not meet.
+    // At 75 m they are beyond the join distance: they share an island only because they did before.
     gateways.publish_heartbeat(peer(1), session, 0.0, Some(island.clone()));
     gateways.publish_heartbeat(peer(2), session, 75.0, Some(island.clone()));
     second.step(ElectionState::Standby).await;
@@ -214,10 +222,10 @@ async fn suspended_leader_publishes_only_after_it_resumes() {
     director.task.publish_discovery();
     assert!(reports.try_next().is_none() && director.jobs.try_recv().is_err());
     assert_eq!(gateways.take_changes(), []);
-    // Nobody else led meanwhile: in whatever term, it goes on.
+    // No other director led meanwhile, so it continues although the epoch is another.
     director.step(leads(3)).await;
-    let told = gateways.take_changes();
-    assert_eq!((told.len(), told[0].epoch), (1, Some(3)));
+    let assignments = gateways.take_changes();
+    assert_eq!((assignments.len(), assignments[0].epoch), (1, Some(3)));
 }
 
 #[tokio::test]
@@ -230,17 +238,17 @@ async fn deposed_leader_rebuilds_its_replica_and_can_lead_again() {
     gateways.publish_heartbeat(peer(1), session, 0.0, None);
     first.step(leads(1)).await;
     second.step(ElectionState::Standby).await;
-    let told = gateways.take_changes();
-    // The first was stopped: it has decided nothing of what came meanwhile.
+    let assignments = gateways.take_changes();
+    // The first director was paused: it has processed none of the messages since.
     gateways.publish_heartbeat(peer(2), session, 3_000.0, None);
     second.step(leads(2)).await;
     assert!(first.step(ElectionState::Standby).await);
     assert_eq!(first.task.mode.leader().map(Leader::term), None);
     let newcomer = gateways.take_changes();
-    assert_eq!((newcomer.len(), newcomer[0].epoch), (1, Some(2)), "one of them told it");
-    // Gateways repeat where everybody is; then the second ends.
+    assert_eq!((newcomer.len(), newcomer[0].epoch), (1, Some(2)), "one director assigned it");
+    // Gateways repeat all heartbeats; then the second director ends.
     announce(&bus);
-    gateways.publish_heartbeat(peer(1), session, 0.0, Some(told[0].assignment()));
+    gateways.publish_heartbeat(peer(1), session, 0.0, Some(assignments[0].assignment()));
     gateways.publish_heartbeat(peer(2), session, 3_000.0, Some(newcomer[0].assignment()));
     first.step(ElectionState::Standby).await;
     drop(second);
@@ -255,7 +263,7 @@ async fn leader_after_another_leader_starts_from_scratch() {
     let (mut first, mut second) = (TestDirector::new(&bus), TestDirector::new(&bus));
     first.step(leads(1)).await;
     second.step(leads(2)).await;
-    // Its first turn after it was stopped finds it leading, as if nothing had been.
+    // It was paused through the other's whole term: its first step finds it leading.
     assert!(first.step(leads(3)).await);
 }
 
@@ -268,10 +276,10 @@ async fn batch_of_an_ended_term_is_not_published() {
     first.task.drain_inputs(&mut first.subscription, &mut first.probes);
     first.task.apply_election_state(leads(1));
     first.task.flush(Instant::now()).unwrap();
-    // It is with the messenger when another begins to lead.
+    // The batch is with the publisher when another director takes over.
     TestDirector::new(&bus).step(leads(2)).await;
-    let errand = first.jobs.try_recv().unwrap();
-    first.publisher.run_job(errand).await;
+    let job = first.jobs.try_recv().unwrap();
+    first.publisher.run_job(job).await;
     assert_eq!(gateways.take_changes(), []);
 }
 
@@ -283,15 +291,15 @@ async fn lost_assignment_is_resent_to_that_peer_only() {
     announce(&bus);
     gateways.publish_heartbeat(peer(1), session, 0.0, Some(Told::default()));
     gateways.publish_heartbeat(peer(2), session, 1_000.0, Some(Told::default()));
-    // A foreign gateway's.
+    // The heartbeat of a foreign gateway.
     gateways.publish_heartbeat(peer(3), None, 2_000.0, None);
     director.step(UNCONTESTED).await;
-    let told = gateways.take_changes();
-    assert_eq!(told.len(), 3);
+    let assignments = gateways.take_changes();
+    assert_eq!(assignments.len(), 3);
     let repeat = |x: f32| {
-        // The first of them never hears it.
+        // Peer 1 never receives its assignment.
         gateways.publish_heartbeat(peer(1), session, x, Some(Told::default()));
-        gateways.publish_heartbeat(peer(2), session, 1_000.0, Some(told[1].assignment()));
+        gateways.publish_heartbeat(peer(2), session, 1_000.0, Some(assignments[1].assignment()));
         gateways.publish_heartbeat(peer(3), None, 2_000.0, None);
     };
     repeat(0.0);
@@ -303,7 +311,7 @@ async fn lost_assignment_is_resent_to_that_peer_only() {
     repeat(0.0);
     director.step(UNCONTESTED).await;
     let again = gateways.take_changes();
-    assert_eq!(again, [Change { from: None, ..told[0].clone() }]);
+    assert_eq!(again, [Change { from: None, ..assignments[0].clone() }]);
 }
 
 #[tokio::test]
@@ -331,18 +339,19 @@ async fn unknown_peer_is_assigned_by_transports_in_its_heartbeat() {
     announce(&bus);
     director.step(UNCONTESTED).await;
     let position = Some(Position::new(0.0, 0.0, 0.0).into());
-    let says = |number: u8, transports: Option<&str>| {
-        let (told, transports) = (Some(Told::default()), transports.map(str::to_owned));
-        let heartbeat = GatewayHeartbeat { position, told, transports, ..GatewayHeartbeat::default() };
+    let publish_transports = |number: u8, transports: Option<&str>| {
+        let (assignment, transports) = (Some(Told::default()), transports.map(str::to_owned));
+        let heartbeat =
+            GatewayHeartbeat { position, told: assignment, transports, ..GatewayHeartbeat::default() };
         let headers = Headers::for_session(SessionId::new(1, 1));
         bus.publish(&Subject::PeerHeartbeat(peer(number)), headers, heartbeat.encode_to_vec());
     };
-    says(1, Some("p2p"));
-    says(2, Some("ws-room,p2p"));
-    says(3, None);
+    publish_transports(1, Some("p2p"));
+    publish_transports(2, Some("ws-room,p2p"));
+    publish_transports(3, None);
     director.step(UNCONTESTED).await;
-    let told: Vec<_> = gateways.take_changes().iter().map(|change| change.peer).collect();
-    assert_eq!(told, [peer(2), peer(3)], "there is no room for the first");
+    let assignments: Vec<_> = gateways.take_changes().iter().map(|change| change.peer).collect();
+    assert_eq!(assignments, [peer(2), peer(3)], "there is no room for the first");
 }
 
 #[tokio::test]
@@ -350,7 +359,7 @@ async fn new_leader_mints_later_tokens_despite_clock_skew() {
     let bus = Bus::in_process();
     let mut ends = bus.subscribe("test", &[subject::MEMBERSHIP_ENDS], 16);
     let (mut standby, mut gateways) = (TestDirector::new(&bus), Gateways::new(&bus));
-    // One that leads, whose clock is an hour ahead.
+    // A leader with a clock that is an hour ahead.
     let ahead = unix_ms(SystemTime::now()) + 3_600_000;
     let status = ServiceStatus { current_time: ahead, ..ServiceStatus::default() };
     let hello = ServiceDiscoveryMessage { server_name: SERVER_NAME.to_owned(), status: Some(status) };
@@ -365,7 +374,7 @@ async fn new_leader_mints_later_tokens_despite_clock_skew() {
     let ended = MembershipEnded::decode(ends.try_next().unwrap().payload).unwrap();
     let minted_before: Ulid = ended.minted_before.parse().unwrap();
     assert!(minted_before.timestamp_ms() >= ahead, "{minted_before}");
-    // The next one hears that, and no clock.
+    // The next director learns this from the revocation only, without the leader's clock.
     let mut next = TestDirector::new(&bus);
     let later = Ulid::from_parts(ahead + 1_000, 0);
     let ended = MembershipEnded { minted_before: later.to_string(), ..ended };
@@ -389,7 +398,7 @@ async fn peers_wanted_is_answered_by_the_leader_once() {
     first.step(leads(1)).await;
     second.step(ElectionState::Standby).await;
     while hellos.try_next().is_some() {}
-    // However many ask at a time.
+    // However many ask at once.
     for _ in 0..3 {
         bus.publish(&Subject::PeersWanted, Headers::default(), "");
     }
