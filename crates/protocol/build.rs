@@ -18,7 +18,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let descriptors = protox::compile(files, [root])?;
     let mut build = prost_build::Config::new();
     build
-        // Bodies are forwarded, never looked into: share the received buffer.
+        // Message bodies are forwarded and not inspected. `Bytes` shares the received buffer instead of
+        // copying it.
         .bytes([
             ".decentraland.kernel.comms.rfc5",
             ".decentraland.kernel.comms.rfc4",

@@ -1,4 +1,7 @@
-/// Why a server ends a WebSocket: the published contract between Atoll's sockets and clients.
+//! Close codes of WebSockets. `docs/close-codes.md` publishes them, and a test compares it with this file.
+
+/// The reason for which a server closes a WebSocket: the published contract between Atoll's sockets and
+/// clients.
 ///
 /// Codes below 4000 are those of RFC 6455, section 7.4, and the IANA registry of close codes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -7,33 +10,35 @@ pub enum Close {
     ProtocolError,
     /// A packet does not decode.
     Undecodable,
-    /// A text frame where packets are binary.
+    /// A text frame; packets are binary frames.
     TextFrame,
     /// A message over the limit.
     TooBig,
-    /// The server is about to stop: come back, another one or the next one takes over.
+    /// The server is about to stop. The client reconnects, to another server or to the next process of this
+    /// one.
     Restarting,
-    /// The server has no room for another session: come back later.
+    /// The server has no capacity for another session. The client retries later.
     Full,
     /// The sign-in or admission did not finish in time.
     HandshakeTimeout,
-    /// The auth chain, or the address announced with it, was refused; the reason says why.
+    /// The auth chain, or the address announced with it, was refused; the reason in the close frame gives the
+    /// cause.
     AuthRefused,
-    /// A packet that does not belong at this step of the handshake.
+    /// A packet that is not expected at this step of the handshake.
     OutOfOrder,
     /// A newer session of the same address took over.
     NewSession,
-    /// No answer to pings.
+    /// The client did not answer pings.
     Silent,
-    /// No heartbeat, for longer than the server keeps a socket without one.
+    /// The client sent no heartbeat for longer than the server keeps a socket without one.
     Idle,
-    /// The reader is too slow for what it must not miss.
+    /// The client reads too slowly: its queue of messages that must not be dropped overflowed.
     TooSlow,
     /// The address is signed in already, and this server keeps the older session.
     AlreadySignedIn,
     /// The access token is forged, expired, or for another room or address.
     TokenRefused,
-    /// No such room, or it cannot be entered without an access token.
+    /// There is no such room, or it cannot be entered without an access token.
     UnknownRoom,
     /// The room has no seat left.
     RoomFull,
@@ -42,7 +47,7 @@ pub enum Close {
 }
 
 impl Close {
-    /// All of them, in the order of their codes.
+    /// All variants, in the order of their codes.
     pub const ALL: [Self; 18] = [
         Self::ProtocolError,
         Self::TextFrame,
@@ -88,12 +93,12 @@ impl Close {
         }
     }
 
-    /// The one that a code stands for.
+    /// The variant with this code.
     pub fn from_code(code: u16) -> Option<Self> {
         Self::ALL.into_iter().find(|close| close.code() == code)
     }
 
-    /// The text in the close frame, where nothing more precise is known.
+    /// The text in the close frame, unless the server has a more precise one.
     pub const fn reason(self) -> &'static str {
         match self {
             Self::ProtocolError => "not a WebSocket frame",
@@ -117,9 +122,9 @@ impl Close {
         }
     }
 
-    /// Whether a client should connect to the same address again by itself, after a pause with
-    /// jitter. Otherwise it must change something first: its chain, its bytes, its room (the
-    /// next `island_changed` names it).
+    /// Whether a client should reconnect to the same address by itself, after a backoff with jitter.
+    /// Otherwise the client must change something first: its auth chain, its bytes, or its room (the next
+    /// `island_changed` names it).
     pub const fn should_reconnect(self) -> bool {
         matches!(
             self,

@@ -1,13 +1,15 @@
+//! Connection strings: how an `island_changed` message gives clients the address of their room.
+
 use std::{fmt, str::FromStr};
 
-/// The protocols of connection strings that this project reads itself.
+/// The protocols of connection strings that this project parses itself.
 pub const KNOWN_PROTOCOLS: [&str; 6] =
     ["livekit", "ws-room", "p2p", "signed-login", "offline", "archipelago"];
 
 const MAX_PROTOCOL_CHARS: usize = 32;
 
-/// Whether a text can be the protocol of a connection string, and so the name of something that a
-/// client can join: a letter, then up to 31 letters, digits and `-`, all in lower case.
+/// Whether a text can be the protocol of a connection string, and so the name of a transport that clients can
+/// join: a letter, then up to 31 letters, digits and `-`, all in lower case.
 pub fn is_protocol_name(text: &str) -> bool {
     let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
     text.len() <= MAX_PROTOCOL_CHARS
@@ -15,7 +17,7 @@ pub fn is_protocol_name(text: &str) -> bool {
         && text.bytes().all(plain)
 }
 
-/// Where a client finds the people near it: `protocol ':' parameters`.
+/// The text with which a client connects to the room of its island: `protocol ':' parameters`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ConnectionString {
     /// `livekit:wss://host?access_token=<jwt>`
@@ -34,53 +36,55 @@ pub enum ConnectionString {
     },
     /// `p2p:<island>[?ice=<base64url JSON>]`
     P2p {
-        /// The island whose members form the mesh.
+        /// The island. Its members form the mesh.
         island: String,
         /// ICE servers, base64url of JSON as in `RTCConfiguration`.
         ice: Option<String>,
     },
-    /// `signed-login:https://...`: ask there, with a signed fetch.
+    /// `signed-login:https://...`: the client requests a connection string from this URL with a signed fetch.
     SignedLogin {
-        /// Where to POST.
+        /// The URL of the POST request.
         url: String,
     },
-    /// `offline:offline`: no communications here.
+    /// `offline:offline`: there is no communication in this place.
     Offline,
-    /// `archipelago:archipelago:wss://host/archipelago/ws`: follow the archipelago socket.
+    /// `archipelago:archipelago:wss://host/archipelago/ws`: the client connects to this archipelago socket,
+    /// which sends further connection strings.
     Archipelago {
         /// The socket, with its scheme.
         url: String,
     },
-    /// `<protocol>:<parameters>` of any other protocol: handed on, and understood by whoever can.
+    /// `<protocol>:<parameters>` of any other protocol: forwarded unchanged to clients, which may implement
+    /// it.
     External {
-        /// Its name: see [`is_protocol_name`], and none of [`KNOWN_PROTOCOLS`].
+        /// The name: [`is_protocol_name`] holds, and it is none of [`KNOWN_PROTOCOLS`].
         protocol: String,
-        /// What stands behind the colon.
+        /// The text after the colon.
         parameters: String,
     },
 }
 
-/// Why a text is not a [`ConnectionString`].
+/// The error of parsing a [`ConnectionString`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ConnectionStringError {
     /// There is no `:`.
     #[error("a connection string is a protocol, a colon and parameters")]
     NoProtocol,
-    /// What stands before the `:` is no name of a protocol.
+    /// The text before the `:` is no name of a protocol.
     #[error("{0:?} is no name of a protocol: a letter, then up to 31 letters, digits and '-', in lower case")]
     MalformedProtocol(String),
-    /// The parameters lack something.
+    /// A required part of the parameters is missing.
     #[error("{protocol}: {what} is missing")]
     Missing {
-        /// The protocol at fault.
+        /// The protocol.
         protocol: &'static str,
-        /// What it needs.
+        /// The missing part.
         what: &'static str,
     },
 }
 
 impl ConnectionString {
-    /// The URL to open for a WebSocket room, with its token; `None` for what is no such room.
+    /// The URL to open for a WebSocket room, with its token; `None` for every other kind.
     pub fn room_url(&self) -> Option<String> {
         let Self::WsRoom { .. } = self else { return None };
         self.to_string().strip_prefix("ws-room:").map(str::to_owned)
@@ -158,13 +162,13 @@ impl FromStr for ConnectionString {
     }
 }
 
-/// What stands between a URL and one more parameter of its query.
+/// The character that precedes one more parameter of the query of a URL.
 fn query_separator(url: &str) -> char {
     if url.contains('?') { '&' } else { '?' }
 }
 
-/// Takes the parameter `name` out of the query, and gives what remains and its value, the first one
-/// where there are several.
+/// Removes the parameter `name` from the query. Returns the rest of the URL and the value, the first one if
+/// there are several.
 fn split_parameter(text: &str, name: &str) -> (String, Option<String>) {
     let Some((path, query)) = text.split_once('?') else {
         return (text.to_owned(), None);

@@ -1,12 +1,16 @@
+//! Identifiers: wallet addresses, session ULIDs, resumption hashes, and the ids that are segments of a bus
+//! subject.
+
 use std::{fmt, str::FromStr, sync::Arc};
 
 use ulid::Ulid;
 
-/// A wallet's address, and so a peer's id: 20 bytes, printed as `0x` and 40 lower-case hex digits.
+/// A wallet's Ethereum address, which is also the id of its peer: 20 bytes, printed as `0x` and 40 lower-case
+/// hex digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Address([u8; 20]);
 
-/// Why a text is not an [`Address`].
+/// The error of parsing an [`Address`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("an address is 0x and 40 hex digits")]
 pub struct AddressError;
@@ -33,7 +37,7 @@ impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut text = [b'0'; 42];
         text[1] = b'x';
-        // The buffer is exactly twice the bytes, which is all that can fail here.
+        // Encoding fails only if the buffer is not twice as long as the input: it is 40 digits for 20 bytes.
         let _ = hex::encode_to_slice(self.0, &mut text[2..]);
         f.pad(std::str::from_utf8(&text).unwrap_or_default())
     }
@@ -60,7 +64,7 @@ impl FromStr for Address {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ResumeHash([u8; 16]);
 
-/// Why a text or bytes are not a [`ResumeHash`].
+/// The error of parsing a [`ResumeHash`], or of converting bytes to one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the hash of a resumption secret is 16 bytes, as text 32 hex digits")]
 pub struct ResumeHashError;
@@ -101,14 +105,15 @@ impl FromStr for ResumeHash {
     }
 }
 
-/// Why a text cannot be one segment of a subject.
+/// The error of parsing an id: the text cannot be one token (segment) of a bus subject.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("must be 1 to {max} characters of A-Z, a-z, 0-9, '-' and '_'", max = MAX_TOKEN_CHARS)]
 pub struct TokenError;
 
 const MAX_TOKEN_CHARS: usize = 64;
 
-/// One segment of a subject: never a `.`, `*`, `>`, white space or control character.
+/// Checks that a text is one segment of a subject. It never holds a `.`, `*`, `>`, white space or control
+/// character, so an id from the network cannot alter the subject that it is put into.
 fn checked_token(text: &str) -> Result<Arc<str>, TokenError> {
     let fits = (1..=MAX_TOKEN_CHARS).contains(&text.len());
     let plain = text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
@@ -157,21 +162,22 @@ macro_rules! token {
 }
 
 token! {
-    /// An island's id, which is also the name of its room. Never reused. Cheap to clone.
+    /// The id of an island, which is also the name of its room. Never reused. Cheap to clone.
     IslandId
 }
 token! {
-    /// The name of a node that offers rooms. Cheap to clone.
+    /// The name of a node, which hosts rooms. Cheap to clone.
     NodeName
 }
 
-/// A sign-in of a wallet. For one wallet the greatest wins everywhere; printed as a ULID.
+/// The id of a session, made at sign-in. If a wallet has two sessions, the one with the greater id replaces the other in
+/// every component. Printed as a ULID.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SessionId(u128);
 
 impl SessionId {
-    /// A session that began `unix_ms` milliseconds after the Unix epoch, told from others of the
-    /// same millisecond by `random` (its low 80 bits).
+    /// The id of a session that began `unix_ms` milliseconds after the Unix epoch. `random` (its low 80 bits)
+    /// distinguishes sessions of the same millisecond.
     pub const fn new(unix_ms: u64, random: u128) -> Self {
         Self(Ulid::from_parts(unix_ms, random).0)
     }
@@ -181,7 +187,7 @@ impl SessionId {
         Ulid(self.0).timestamp_ms()
     }
 
-    /// The least session greater than this one.
+    /// The smallest id that is greater than this one; the greatest id returns itself.
     pub const fn next(self) -> Self {
         Self(self.0.saturating_add(1))
     }
@@ -193,24 +199,25 @@ impl From<Ulid> for SessionId {
     }
 }
 
-/// Mints ULIDs, each greater than any that it minted or observed before.
+/// Mints ULIDs. Each is greater than all that this clock minted or observed before, even if the system clock
+/// is set back.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct UlidClock(u128);
 
 impl UlidClock {
-    /// The next one: of this millisecond if it is later than all before, else the least above
-    /// them. `random` gives its low 80 bits.
+    /// Mints the next ULID. It has the time `unix_ms` if the result is greater than all before, and is the
+    /// previous maximum plus one otherwise. `random` gives the low 80 bits in the first case.
     pub fn mint(&mut self, unix_ms: u64, random: u128) -> Ulid {
         self.0 = Ulid::from_parts(unix_ms, random).0.max(self.0.saturating_add(1));
         Ulid(self.0)
     }
 
-    /// What is minted from now on is greater than this session.
+    /// Makes every later ULID greater than this session.
     pub fn observe(&mut self, session: SessionId) {
         self.0 = self.0.max(session.0);
     }
 
-    /// The greatest so far.
+    /// The greatest ULID minted or observed so far; zero before the first.
     pub fn latest(&self) -> Ulid {
         Ulid(self.0)
     }

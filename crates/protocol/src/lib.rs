@@ -1,7 +1,8 @@
-//! The wire, once: generated messages, identifiers, bus subjects, connection strings, close codes.
+//! The wire formats, defined once: generated messages, identifiers, bus subjects, connection strings, close
+//! codes.
 //!
-//! Pure: no sockets, no clock, no randomness. Every other crate of the house depends on this
-//! one, and only this one spells a subject or reads a connection string.
+//! Pure: no sockets, no clock, no randomness. Every other crate of the workspace depends on this one, and
+//! only this one spells a subject or parses a connection string.
 
 mod close;
 mod connection;
@@ -31,17 +32,17 @@ mod wire {
     include!(concat!(env!("OUT_DIR"), "/wire.rs"));
 }
 
-/// Bus messages of this project alone.
+/// Bus messages that only this project defines.
 pub use wire::atoll::bus as atoll_bus;
 /// The framing of dcl-rpc.
 pub use wire::dcl::rpc as dcl_rpc;
 /// The services of a gateway over RPC.
 pub use wire::decentraland::bff;
-/// What clients put inside room messages (RFC-4); opaque to servers.
+/// The packets that clients send inside room messages (RFC-4); servers do not decode them.
 pub use wire::decentraland::kernel::comms::rfc4;
 /// Messages between a client and a WebSocket room (RFC-5).
 pub use wire::decentraland::kernel::comms::rfc5;
-/// Messages between a client and its gateway, and what services put on the bus.
+/// Messages between a client and its gateway, and messages that services publish on the bus.
 pub use wire::decentraland::kernel::comms::v3;
 
 pub use prost::{DecodeError, Message};
@@ -49,9 +50,9 @@ pub use ulid::Ulid;
 
 /// The largest message a client may send, in bytes.
 pub const MAX_MESSAGE_BYTES: usize = 64 * 1024;
-/// The WebSocket subprotocol of the archipelago socket, answered when a client offers it.
+/// The WebSocket subprotocol of the archipelago socket. The gateway selects it when a client offers it.
 pub const ARCHIPELAGO_SUBPROTOCOL: &str = "archipelago";
-/// The WebSocket subprotocol of RPC, answered when a client offers it.
+/// The WebSocket subprotocol of the RPC socket. The gateway selects it when a client offers it.
 pub const RPC_SUBPROTOCOL: &str = "bff";
 /// The WebSocket subprotocols of rooms, in order of preference.
 pub const ROOM_SUBPROTOCOLS: [&str; 2] = ["rfc5", "rfc4"];

@@ -1,3 +1,5 @@
+//! Positions in the world, and the parcels that they lie in.
+
 use std::{fmt, str::FromStr};
 
 use crate::wire::decentraland::common;
@@ -5,7 +7,7 @@ use crate::wire::decentraland::common;
 /// Side of a parcel, in metres.
 const PARCEL_SIDE_M: f32 = 16.0;
 
-/// A place in the world, in metres; y is up.
+/// A position in the world, in metres; y is up.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Position {
     /// East.
@@ -16,7 +18,7 @@ pub struct Position {
     pub z: f32,
 }
 
-/// Why a position is not taken.
+/// The reason for which a position from the wire is rejected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum PositionError {
     /// A coordinate is NaN or infinite.
@@ -36,8 +38,8 @@ impl Position {
         Self { x, y, z }
     }
 
-    /// Takes a position off the wire if it is finite and within `bound_m` metres of the origin on
-    /// every axis.
+    /// Converts a position from the wire if it is finite and within `bound_m` metres of the origin on every
+    /// axis.
     pub fn checked(wire: Option<&common::Position>, bound_m: f32) -> Result<Self, PositionError> {
         let &common::Position { x, y, z } = wire.ok_or(PositionError::Missing)?;
         if !(x.is_finite() && y.is_finite() && z.is_finite()) {
@@ -49,13 +51,13 @@ impl Position {
         Ok(Self { x, y, z })
     }
 
-    /// The parcel that it lies in.
+    /// The parcel that the position lies in.
     pub fn parcel(self) -> Parcel {
         let index = |metres: f32| (metres / PARCEL_SIDE_M).floor() as i32;
         Parcel { x: index(self.x), y: index(self.z) }
     }
 
-    /// The square of the distance on the ground, in square metres.
+    /// The square of the horizontal distance (x and z), in square metres.
     pub fn ground_distance_squared(self, other: Self) -> f32 {
         let (dx, dz) = (self.x - other.x, self.z - other.z);
         dx * dx + dz * dz
@@ -77,13 +79,13 @@ pub struct Parcel {
     pub y: i32,
 }
 
-/// Why a text is not a [`Parcel`].
+/// The error of parsing a [`Parcel`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a parcel is two whole numbers with a comma between them")]
 pub struct ParcelError;
 
 impl Parcel {
-    /// The middle of it, on the ground.
+    /// The centre of the parcel, on the ground (y is 0).
     pub fn center(self) -> Position {
         let middle = |index: i32| (index as f32 + 0.5) * PARCEL_SIDE_M;
         Position { x: middle(self.x), y: 0.0, z: middle(self.y) }

@@ -1,9 +1,11 @@
+//! The precision with which positions of peers are published: exact, or reduced to the parcel.
+
 use crate::Position;
 
-/// How exactly a peer's position is published to clients.
+/// The precision with which a peer's position is published to clients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum PositionPrecision {
-    /// As the peer reported it.
+    /// The position as the peer reported it.
     #[default]
     Exact,
     /// The centre of the parcel that the peer is in, on the ground.
@@ -11,7 +13,7 @@ pub enum PositionPrecision {
 }
 
 impl PositionPrecision {
-    /// The published form of a position. A role that keeps only this cannot leak more.
+    /// The published form of a position. A role that stores only this form cannot reveal more.
     pub fn published(self, position: Position) -> Position {
         match self {
             Self::Exact => position,
@@ -19,9 +21,10 @@ impl PositionPrecision {
         }
     }
 
-    /// The published form of a radius of an island, in metres.
+    /// The published form of the radius of an island, in metres: with [`Self::Parcel`] rounded up to a
+    /// multiple of 8 m.
     pub fn published_radius(self, radius_m: f64) -> f64 {
-        /// Half the side of a parcel.
+        /// Half the side of a parcel, in metres.
         const STEP_M: f64 = 8.0;
         match self {
             Self::Exact => radius_m,

@@ -1,13 +1,15 @@
+//! Names of rooms, and patterns that match them.
+
 use std::{fmt, str::FromStr, sync::Arc};
 
 use crate::IslandId;
 
-/// The name of a room: an island's id, or a name that the configuration gives, which may have dots
+/// The name of a room: the id of an island, or a name from the configuration, which may contain dots
 /// (`<name>.dcl.eth`). Never part of a bus subject. Cheap to clone.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RoomName(Arc<str>);
 
-/// Why a text is not a [`RoomName`].
+/// The error of parsing a [`RoomName`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
     "must be 1 to {max} characters of A-Z, a-z, 0-9, '-', '_' and '.', without a '.' at either end or behind another",
@@ -15,7 +17,7 @@ pub struct RoomName(Arc<str>);
 )]
 pub struct RoomNameError;
 
-/// A name of a room, or the beginning of names, followed by `*`.
+/// A pattern of room names: a name, or a prefix followed by `*`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RoomPattern(Pattern);
 
@@ -25,12 +27,13 @@ enum Pattern {
     Prefix(Box<str>),
 }
 
-/// Why no room matches a [`RoomPattern`].
+/// The error of parsing a [`RoomPattern`]: no room could match it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("no room can have such a name: a name, or its beginning followed by '*', {0}")]
 pub struct RoomPatternError(RoomNameError);
 
-/// Rooms of scenes of worlds are named after both, and the id of a scene alone has 59 characters.
+/// The name of the room of a scene in a world contains both names, and the id of a scene alone has 59
+/// characters.
 const MAX_NAME_CHARS: usize = 128;
 
 impl RoomName {
@@ -51,7 +54,7 @@ impl FromStr for RoomName {
 
     fn from_str(text: &str) -> Result<Self, RoomNameError> {
         let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
-        // Empty segments would let URLs be rewritten: "." and ".." are no names.
+        // No empty segments: clients and proxies rewrite URLs with "." and "..", so these must not be names.
         let segment = |segment: &str| !segment.is_empty() && segment.bytes().all(plain);
         let fits = text.len() <= MAX_NAME_CHARS && text.split('.').all(segment);
         if fits { Ok(Self(text.into())) } else { Err(RoomNameError) }
@@ -71,7 +74,7 @@ impl fmt::Debug for RoomName {
 }
 
 impl RoomPattern {
-    /// Whether a room has such a name.
+    /// Whether the pattern matches the name of a room.
     pub fn matches(&self, room: &RoomName) -> bool {
         match &self.0 {
             Pattern::Name(name) => name == room,
@@ -86,7 +89,7 @@ impl FromStr for RoomPattern {
     fn from_str(text: &str) -> Result<Self, RoomPatternError> {
         let name = |text: &str| text.parse::<RoomName>().map_err(RoomPatternError);
         let Some(prefix) = text.strip_suffix('*') else { return Ok(Self(Pattern::Name(name(text)?))) };
-        // Any beginning of a name that has a place for one more character can go on with a letter.
+        // A prefix that is shorter than the limit is valid if the prefix with one more letter is a name.
         if prefix.len() < MAX_NAME_CHARS {
             name(&format!("{prefix}x"))?;
         } else {

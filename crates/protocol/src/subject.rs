@@ -1,4 +1,5 @@
-//! The subjects of the bus, and the patterns that services subscribe to.
+//! The subjects of the bus, and the patterns with which services subscribe to them. No other crate spells a
+//! subject.
 
 mod scheme;
 
@@ -8,88 +9,87 @@ pub use scheme::{SubjectScheme, SubjectSchemeError};
 
 use crate::{Address, IslandId, NodeName, SceneTopic, SystemTopic, Topic};
 
-/// A subject of the bus. What it carries stands beside each variant.
+/// A subject of the bus. Each variant documents its publisher and its payload.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Subject {
-    /// `peer.<id>.connect`, from gateways: empty.
+    /// `peer.<id>.connect`, published by gateways: empty.
     PeerConnect(Address),
-    /// `peer.<id>.heartbeat`, from gateways: [`crate::v3::Heartbeat`].
+    /// `peer.<id>.heartbeat`, published by gateways: [`crate::v3::Heartbeat`].
     PeerHeartbeat(Address),
-    /// `peer.<id>.disconnect`, from gateways: empty.
+    /// `peer.<id>.disconnect`, published by gateways: empty.
     PeerDisconnect(Address),
-    /// `peer.<id>.island_changed`, from the director: [`crate::v3::IslandChangedMessage`].
+    /// `peer.<id>.island_changed`, published by the director: [`crate::v3::IslandChangedMessage`].
     PeerIslandChanged(Address),
-    /// `peer.<id>.cluster_change`, from whoever decides who is together, where that is not the director:
-    /// [`crate::v3::ClusterChangeMessage`].
+    /// `peer.<id>.cluster_change`, published by an external service that groups peers instead of the
+    /// director's engine: [`crate::v3::ClusterChangeMessage`].
     PeerClusterChange(Address),
-    /// `island.<id>.peer_join`, from the director: [`crate::v3::JoinIslandMessage`].
+    /// `island.<id>.peer_join`, published by the director: [`crate::v3::JoinIslandMessage`].
     IslandPeerJoin(IslandId),
-    /// `island.<id>.peer_left`, from the director: [`crate::v3::LeftIslandMessage`].
+    /// `island.<id>.peer_left`, published by the director: [`crate::v3::LeftIslandMessage`].
     IslandPeerLeft(IslandId),
-    /// `client-proto.peer.<address>.<topic>`, from clients, by the gateway that knows who they are:
-    /// bytes of theirs.
+    /// `client-proto.peer.<address>.<topic>`, from clients; published by the gateway that authenticated the
+    /// address. The payload is the client's bytes.
     PeerTopic(Address, Topic),
-    /// `client-proto.<topic>`, from servers: bytes of theirs.
+    /// `client-proto.<topic>`, published by servers. The payload is the server's bytes.
     SystemTopic(SystemTopic),
-    /// `messageBus.scene.<scene>.<topic>`, from clients, by the gateway that knows who they are, and
-    /// from third-party servers: bytes of theirs.
+    /// `messageBus.scene.<scene>.<topic>`, from clients (published by the gateway that authenticated them)
+    /// and from third-party servers. The payload is the publisher's bytes.
     SceneTopic(SceneTopic),
-    /// `engine.islands`, from the director: [`crate::v3::IslandStatusMessage`].
+    /// `engine.islands`, published by the director: [`crate::v3::IslandStatusMessage`].
     EngineIslands,
-    /// `engine.discovery`, from services: [`crate::v3::ServiceDiscoveryMessage`].
+    /// `engine.discovery`, published by services: [`crate::v3::ServiceDiscoveryMessage`].
     EngineDiscovery,
-    /// `atoll.transport.<node>.announce`, from nodes: [`crate::atoll_bus::TransportAnnouncement`].
+    /// `atoll.transport.<node>.announce`, published by nodes: [`crate::atoll_bus::TransportAnnouncement`].
     TransportAnnounce(NodeName),
-    /// `atoll.island.<id>.ended`, from the director: [`crate::atoll_bus::MembershipEnded`].
+    /// `atoll.island.<id>.ended`, published by the director: [`crate::atoll_bus::MembershipEnded`].
     MembershipEnded(IslandId),
-    /// `atoll.peers.wanted`, from whoever does not know who is there: empty. Gateways answer with a
-    /// heartbeat of each of their clients, within a second.
+    /// `atoll.peers.wanted`, published by a component that needs the present peers, such as a new director:
+    /// empty. Each gateway answers with a heartbeat of each of its clients, within a second.
     PeersWanted,
 }
 
-/// Every `peer.<id>.connect`.
+/// Matches every `peer.<id>.connect`.
 pub const PEER_CONNECTS: &str = "peer.*.connect";
-/// Every `peer.<id>.heartbeat`.
+/// Matches every `peer.<id>.heartbeat`.
 pub const PEER_HEARTBEATS: &str = "peer.*.heartbeat";
-/// Every `peer.<id>.disconnect`.
+/// Matches every `peer.<id>.disconnect`.
 pub const PEER_DISCONNECTS: &str = "peer.*.disconnect";
-/// Every `peer.<id>.island_changed`.
+/// Matches every `peer.<id>.island_changed`.
 pub const PEER_ISLAND_CHANGES: &str = "peer.*.island_changed";
-/// Every `peer.<id>.cluster_change`.
+/// Matches every `peer.<id>.cluster_change`.
 pub const PEER_CLUSTER_CHANGES: &str = "peer.*.cluster_change";
-/// Every `island.<id>.peer_join`.
+/// Matches every `island.<id>.peer_join`.
 pub const ISLAND_PEER_JOINS: &str = "island.*.peer_join";
-/// Every `island.<id>.peer_left`.
+/// Matches every `island.<id>.peer_left`.
 pub const ISLAND_PEER_LEAVES: &str = "island.*.peer_left";
-/// Everything that is said under a topic, by peers and by servers.
+/// Matches every message on a topic, from peers and from servers.
 pub const TOPICS: &str = "client-proto.>";
-/// Everything that is said under scenes' topics.
+/// Matches every message on a topic of a scene.
 pub const SCENE_TOPICS: &str = "messageBus.scene.>";
-/// The report of all islands.
+/// Matches the report of all islands.
 pub const ENGINE_ISLANDS: &str = "engine.islands";
-/// Services that say they are there.
+/// Matches the announcements of services.
 pub const ENGINE_DISCOVERY: &str = "engine.discovery";
-/// Every `atoll.transport.<node>.announce`.
+/// Matches every `atoll.transport.<node>.announce`.
 pub const TRANSPORT_ANNOUNCEMENTS: &str = "atoll.transport.*.announce";
-/// Every `atoll.island.<id>.ended`.
+/// Matches every `atoll.island.<id>.ended`.
 pub const MEMBERSHIP_ENDS: &str = "atoll.island.*.ended";
-/// Somebody does not know who is there.
+/// Matches the requests for a heartbeat of every peer.
 pub const PEERS_WANTED: &str = "atoll.peers.wanted";
 
 const PEER_TOPIC_PREFIX: &str = "client-proto.peer.";
 const SYSTEM_TOPIC_PREFIX: &str = "client-proto.";
 const SCENE_TOPIC_PREFIX: &str = "messageBus.scene.";
 
-/// A subject that this project does not know, or whose ids are malformed.
+/// The error of parsing a [`Subject`]: the subject is unknown to this project, or an id in it is malformed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not a known subject")]
 pub struct SubjectError;
 
 impl Subject {
-    /// Whether it still holds when it is told late, so that it is worth keeping for a while when
-    /// nobody can be told: what happened once and is not said again does. What is repeated anyway
-    /// (heartbeats, announcements, reports) is stale by then, and what people say under topics
-    /// comes in time or not at all.
+    /// Whether a message on this subject is still valid after the bus was disconnected, so that the bus
+    /// queues it until then. This holds for events that are published once. Periodic messages (heartbeats,
+    /// announcements, reports) are stale by then, and messages on topics are delivered in time or not at all.
     pub fn survives_disconnect(&self) -> bool {
         match self {
             Self::PeerConnect(_)
@@ -169,15 +169,15 @@ impl FromStr for Subject {
     }
 }
 
-/// Whether a subject falls under a pattern, in which `*` alone stands for one segment and a
-/// final `>` for one or more (the rules of NATS).
+/// Whether a pattern matches a subject. In a pattern, a segment `*` matches any one segment, and a final `>`
+/// matches one or more (the wildcard rules of NATS).
 pub fn matches(pattern: &str, subject: &str) -> bool {
     let mut subject = subject.split('.');
-    for wanted in pattern.split('.') {
-        match (wanted, subject.next()) {
+    for expected in pattern.split('.') {
+        match (expected, subject.next()) {
             (">", Some(_)) => return true,
             ("*", Some(_)) => {}
-            (wanted, Some(segment)) if wanted == segment => {}
+            (expected, Some(segment)) if expected == segment => {}
             _ => return false,
         }
     }

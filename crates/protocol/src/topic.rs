@@ -1,4 +1,5 @@
-//! Topics: what clients and servers say things under, and what clients listen to.
+//! Topics: the addresses under which clients and servers publish to clients, and the patterns with which
+//! clients subscribe.
 
 use std::{borrow::Cow, fmt, str::FromStr, sync::Arc};
 
@@ -6,34 +7,34 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_perc
 
 use crate::Address;
 
-/// What a message is published under: dot-separated segments, none of them empty, of printable
-/// characters other than the space, `*` and `>`; at most 256 bytes and 16 segments. Cheap to clone.
+/// The address of a message: dot-separated segments, none of them empty, of printable characters other than
+/// the space, `*` and `>`; at most 256 bytes and 16 segments. Cheap to clone.
 ///
-/// A topic whose first segment is an address, which is written in lower case, is the mailbox of
-/// that address: anyone may publish to it, and only its owner listen. One whose first segment is
-/// `messageBus` is a [`SceneTopic`].
+/// A topic that begins with an address is the mailbox of that address: every client may publish to it, and
+/// only its owner may subscribe. Parsing converts the address to lower case. A topic that begins with the
+/// segment `messageBus` is a [`SceneTopic`].
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Topic(Arc<str>);
 
-/// A topic that servers alone publish under: it does not begin with `peer`. Cheap to clone.
+/// A topic on which only servers publish: it does not begin with `peer`. Cheap to clone.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct SystemTopic(Topic);
 
-/// A topic of one scene, `messageBus.scene.<scene>.<topic>`, under which its visitors and the
-/// servers of its owner talk to each other. `<scene>` is the scene's id, percent-encoded but for
-/// letters, digits, `-` and `_`, in its one spelling. Cheap to clone.
+/// A topic of one scene, `messageBus.scene.<scene>.<topic>`, on which clients in the scene and the servers of
+/// its owner exchange messages. `<scene>` is the id of the scene, percent-encoded except for letters, digits,
+/// `-` and `_`; parsing normalizes the encoding, so that each topic has one spelling. Cheap to clone.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct SceneTopic(Topic);
 
-/// What is listened to: a topic, in which `*` alone stands for any one segment, but never for the
+/// The pattern of a subscription: a topic in which a segment `*` matches any one segment, but never the
 /// address of a mailbox.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct TopicPattern(Arc<str>);
 
-/// Why a text is not a topic.
+/// The error of parsing a topic or a pattern.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum TopicError {
-    /// Nothing, or nothing between two dots.
+    /// The text is empty, or a segment is.
     #[error("a topic has no empty segment")]
     EmptySegment,
     /// More than 256 bytes.
@@ -42,27 +43,28 @@ pub enum TopicError {
     /// More than 16 segments.
     #[error("a topic has at most {MAX_SEGMENTS} segments")]
     TooDeep,
-    /// A space, a control character, `>`, or a `*` that is not allowed there.
+    /// A space, a control character, a `>`, or a `*` where none is allowed.
     #[error("a topic has only printable characters, without space, '*' and '>'")]
     Character,
     /// A system topic that begins with `peer`.
     #[error("a system topic does not begin with peer")]
     NotASystemTopic,
-    /// A topic that begins with `messageBus` and is not a scene's.
+    /// A topic that begins with `messageBus` and is no topic of a scene.
     #[error("a scene's topic is messageBus.scene.<scene>.<topic>, with the scene percent-encoded")]
     NotASceneTopic,
 }
 
 const MAX_TOPIC_BYTES: usize = 256;
-/// Far above what any topic of the field has: each costs whoever keeps a subscription to it.
+/// The limit of segments, far above that of any topic in use. Every segment costs memory and time in each
+/// subscription to the topic.
 const MAX_SEGMENTS: usize = 16;
-/// The first segment of what peers say, on the bus.
+/// The first segment of the topics of peers on the bus, behind `client-proto.`.
 const PEER_SEGMENT: &str = "peer";
-/// The first segment of scenes' topics.
+/// The first segment of the topics of scenes.
 const MESSAGE_BUS_SEGMENT: &str = "messageBus";
-/// The beginning of scenes' topics.
+/// The prefix of the topics of scenes.
 const SCENE_PREFIX: &str = "messageBus.scene.";
-/// What is percent-encoded in a scene's id.
+/// The characters that are percent-encoded in the id of a scene.
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_');
 
 impl Topic {
@@ -71,24 +73,28 @@ impl Topic {
         &self.0
     }
 
-    /// Whose mailbox it is, if it is one.
+    /// The owner of the mailbox, if the topic is one.
     pub fn mailbox(&self) -> Option<Address> {
         mailbox_owner(&self.0)
     }
 }
 
 impl SceneTopic {
-    /// What is said about `topic` in a scene. An error when it gets too long.
+    /// The topic `topic` of a scene.
+    ///
+    /// # Errors
+    /// [`TopicError::EmptySegment`] if the id of the scene is empty, [`TopicError::TooLong`] or
+    /// [`TopicError::TooDeep`] if the whole exceeds a limit of topics.
     pub fn new(scene: &str, topic: &Topic) -> Result<Self, TopicError> {
         format!("{SCENE_PREFIX}{}.{topic}", utf8_percent_encode(scene, ENCODED)).parse()
     }
 
-    /// The scene's id.
+    /// The id of the scene, decoded.
     pub fn scene(&self) -> Cow<'_, str> {
         percent_decode_str(scene_and_rest(self.0.as_str()).unwrap_or_default().0).decode_utf8_lossy()
     }
 
-    /// The topic that it is.
+    /// The whole topic, including its prefix.
     pub fn topic(&self) -> &Topic {
         &self.0
     }
@@ -100,7 +106,7 @@ impl SystemTopic {
         self.0.as_str()
     }
 
-    /// The topic that it is.
+    /// The whole topic, including its prefix.
     pub fn topic(&self) -> &Topic {
         &self.0
     }
@@ -112,17 +118,17 @@ impl TopicPattern {
         &self.0
     }
 
-    /// Whose mailbox it listens to, if it does.
+    /// The owner of the mailbox that the pattern subscribes to, if it does.
     pub fn mailbox(&self) -> Option<Address> {
         mailbox_owner(&self.0)
     }
 
-    /// Whether a system topic can fall under it.
+    /// Whether the pattern can match a system topic.
     pub fn can_match_system_topics(&self) -> bool {
         first_segment(&self.0) != PEER_SEGMENT
     }
 
-    /// Whether a topic falls under it.
+    /// Whether the pattern matches a topic.
     pub fn matches(&self, topic: &Topic) -> bool {
         self.mailbox() == topic.mailbox() && crate::subject::matches(&self.0, &topic.0)
     }
@@ -146,7 +152,7 @@ impl TryFrom<Topic> for SceneTopic {
     type Error = Topic;
 
     fn try_from(topic: Topic) -> Result<Self, Topic> {
-        // All others that begin like this are no topics.
+        // Parsing a `Topic` rejects every other text with this first segment.
         if first_segment(&topic.0) == MESSAGE_BUS_SEGMENT { Ok(Self(topic)) } else { Err(topic) }
     }
 }
@@ -179,7 +185,8 @@ impl FromStr for TopicPattern {
     }
 }
 
-/// The text in its one spelling, if it is a topic, or its segments are `besides`.
+/// Checks and normalizes a topic or pattern. Segments for which `is_wildcard` holds need not be printable
+/// characters of a topic.
 fn checked(text: &str, is_wildcard: impl Fn(&str) -> bool) -> Result<Arc<str>, TopicError> {
     if text.len() > MAX_TOPIC_BYTES {
         return Err(TopicError::TooLong);
@@ -202,14 +209,15 @@ fn checked(text: &str, is_wildcard: impl Fn(&str) -> bool) -> Result<Arc<str>, T
         Some((scene, rest)) if !is_wildcard(scene) => {
             let id = percent_decode_str(scene).decode_utf8().map_err(|_| TopicError::NotASceneTopic)?;
             let normalized = format!("{SCENE_PREFIX}{}{rest}", utf8_percent_encode(&id, ENCODED));
-            // As spelled it may be longer than it came.
+            // The normalized encoding may be longer than the input.
             if normalized.len() > MAX_TOPIC_BYTES { Err(TopicError::TooLong) } else { Ok(normalized.into()) }
         }
         _ => Ok(text.into()),
     }
 }
 
-/// The scene of a scene's topic, encoded, and what follows it, with its dot.
+/// Splits the topic of a scene into the encoded id of the scene and the rest, which begins with a dot or is
+/// empty.
 fn scene_and_rest(text: &str) -> Option<(&str, &str)> {
     let rest = text.strip_prefix(SCENE_PREFIX)?;
     Some(rest.split_at(rest.find('.').unwrap_or(rest.len())))

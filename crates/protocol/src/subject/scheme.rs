@@ -1,31 +1,33 @@
+//! The spelling of subjects on the bus: that of comms v3, or that of the deployed archipelago-workers.
+
 use std::{fmt, str::FromStr};
 
 use super::{
     ISLAND_PEER_JOINS, ISLAND_PEER_LEAVES, PEER_CONNECTS, PEER_ISLAND_CHANGES, Subject, SubjectError,
 };
 
-/// How subjects are spelled, and which there are.
+/// A spelling of the subjects, and the set of subjects that exist in it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum SubjectScheme {
-    /// As comms v3 has them; what [`Subject`] reads and writes.
+    /// The subjects of comms v3, which [`Subject`] parses and prints.
     #[default]
     CommsV3,
-    /// As the services do that are deployed as archipelago-workers: changes of island are
-    /// `engine.peer.<id>.island_changed`, nobody says who connects, joins or leaves, and what they
-    /// know has no headers.
+    /// The subjects of the services that are deployed as archipelago-workers. Island changes are
+    /// `engine.peer.<id>.island_changed`. There are no messages for connects, joins and leaves, and messages
+    /// on the subjects that those services know carry no headers.
     ArchipelagoWorkers,
 }
 
-/// Not the name of a layout.
+/// The error of parsing a [`SubjectScheme`]: no scheme has this name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("must be comms-v3 or archipelago-workers")]
 pub struct SubjectSchemeError;
 
-/// Every `engine.peer.<id>.island_changed`.
+/// Matches every `engine.peer.<id>.island_changed`.
 const ENGINE_PEER_ISLAND_CHANGES: &str = "engine.peer.*.island_changed";
 
 impl SubjectScheme {
-    /// A subject as it stands on the bus; `None` where nobody says such a thing.
+    /// The text of a subject on the bus; `None` if no such message exists in this scheme.
     pub fn format(self, subject: &Subject) -> Option<String> {
         match (self, subject) {
             (Self::CommsV3, subject) => Some(subject.to_string()),
@@ -40,7 +42,7 @@ impl SubjectScheme {
         }
     }
 
-    /// Reads one. What another layout says is not known.
+    /// Parses the text of a subject. Fails for a subject that only another scheme has.
     pub fn parse(self, text: &str) -> Result<Subject, SubjectError> {
         if self == Self::CommsV3 {
             return text.parse();
@@ -55,8 +57,8 @@ impl SubjectScheme {
         }
     }
 
-    /// A pattern of this module as it stands on the bus; `None` where nobody says such a thing. Any
-    /// other pattern is what it is.
+    /// The text of a pattern of [`crate::subject`] on the bus; `None` if no such message exists in this
+    /// scheme. Any other pattern is returned unchanged.
     pub fn pattern(self, pattern: &str) -> Option<&str> {
         match (self, pattern) {
             (Self::CommsV3, pattern) => Some(pattern),
@@ -66,7 +68,8 @@ impl SubjectScheme {
         }
     }
 
-    /// Whether what is said under a subject has headers.
+    /// Whether messages on this subject carry headers. The subjects that archipelago-workers knows carry none
+    /// in [`Self::ArchipelagoWorkers`].
     pub fn has_headers(self, subject: &Subject) -> bool {
         match (self, subject) {
             (Self::CommsV3, _) => true,
@@ -120,7 +123,7 @@ mod tests {
     use super::*;
     use crate::{Address, subject::matches};
 
-    /// Any subject, with the pattern of this module that it falls under.
+    /// Any subject, with the pattern of `crate::subject` that matches it.
     fn subject() -> impl Strategy<Value = (Subject, &'static str)> {
         use crate::subject as patterns;
         (any::<[u8; 20]>(), "[a-zA-Z0-9]{1,12}", "[a-z0-9]{1,8}(\\.[a-z0-9]{1,8}){0,3}", 0..15_usize)

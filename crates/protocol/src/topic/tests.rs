@@ -1,3 +1,5 @@
+//! Tests of topics: limits, mailboxes, and which subjects clients and servers can reach with them.
+
 use proptest::prelude::*;
 
 use super::*;
@@ -85,7 +87,7 @@ fn scene_topic_has_one_normalized_text() {
     assert_eq!(format!("messageBus.scene.{}.a", ":".repeat(90)).parse::<Topic>(), Err(TopicError::TooLong));
 }
 
-/// Texts that come near to subjects, and any text.
+/// Texts that resemble subjects, and arbitrary text.
 fn texts() -> impl Strategy<Value = String> {
     let segments = prop::sample::select(vec![
         "peer",
