@@ -1,11 +1,13 @@
+//! A bounded queue of the elements of a stream, which counts the elements that it drops.
+
 use std::collections::VecDeque;
 
 use bytes::Bytes;
 
-/// Elements that wait until a client wants them.
+/// The elements of a stream that the client has not requested yet.
 ///
-/// At the bound the newest is dropped and counted; the count goes with the next element that is
-/// kept, so that whoever reads sees where something is missing, and how much.
+/// When the backlog is full, the newest element is dropped and counted. The next element that is kept carries
+/// the count, so that the client sees where elements are missing and how many.
 #[derive(Debug)]
 pub struct Backlog {
     elements: VecDeque<Element>,
@@ -14,27 +16,30 @@ pub struct Backlog {
     missed: u64,
 }
 
-/// An element that waited.
+/// An element of a [`Backlog`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Element {
-    /// How many were dropped just before it.
+    /// The number of elements that were dropped directly before this one.
     pub missed: u64,
-    /// What it says.
+    /// The payload, encoded.
     pub payload: Bytes,
 }
 
-/// As many elements wait as may.
+/// The backlog holds as many elements as it may.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the backlog is full, the element was dropped")]
 pub struct BacklogFull;
 
 impl Backlog {
-    /// A backlog of at most `bound` elements.
+    /// A backlog of at most `capacity` elements.
     pub fn new(capacity: usize) -> Self {
         Self { elements: VecDeque::new(), capacity, bytes: 0, missed: 0 }
     }
 
-    /// Adds an element, or drops and counts it.
+    /// Appends an element, or drops and counts it.
+    ///
+    /// # Errors
+    /// [`BacklogFull`] if the element was dropped.
     pub fn push(&mut self, payload: Bytes) -> Result<(), BacklogFull> {
         if self.elements.len() >= self.capacity {
             self.miss(1);
@@ -45,30 +50,30 @@ impl Backlog {
         Ok(())
     }
 
-    /// Counts elements that did not get here.
+    /// Counts elements that were lost before they reached this backlog.
     pub fn miss(&mut self, count: u64) {
         self.missed = self.missed.saturating_add(count);
     }
 
-    /// Puts an element in place of all that wait: only the newest counts.
+    /// Replaces all queued elements by this one, for streams of which only the newest element is valid.
     pub fn replace(&mut self, payload: Bytes) {
         self.elements.clear();
         self.bytes = payload.len();
         self.elements.push_back(Element { missed: 0, payload });
     }
 
-    /// The oldest, to be sent.
+    /// Removes the oldest element, to be sent.
     pub fn pop(&mut self) -> Option<Element> {
         let element = self.elements.pop_front()?;
         self.bytes -= element.payload.len();
         if self.elements.is_empty() {
-            // What a burst took is given back.
+            // Releases the memory that a burst allocated.
             self.elements = VecDeque::new();
         }
         Some(element)
     }
 
-    /// The bytes that wait.
+    /// The bytes of all queued payloads.
     pub fn bytes(&self) -> usize {
         self.bytes
     }

@@ -1,13 +1,14 @@
 //! The client's side of one connection: calls and streams over one port. Sans-IO.
 //!
-//! A [`Caller`] says hello by itself: it waits for the server, creates its port, and loads a module
-//! when a procedure of it is called first; calls made before that wait. What the server says goes
-//! into [`Caller::receive`], what became of the calls comes out of [`Caller::poll_event`], and what
-//! has to be written out of [`Caller::poll_output`]. Take all of both before the next message goes
-//! in, and nothing grows.
+//! A [`Caller`] does the handshake by itself. It waits until the server is ready, creates its port, and loads
+//! a module at the first call of one of its procedures; calls made earlier are queued. [`Caller::receive`]
+//! takes the messages of the server. [`Caller::poll_event`] returns the results of the calls, and
+//! [`Caller::poll_output`] the messages to write. Poll both until they are empty before the next message is
+//! received; then no queue grows beyond the limits.
 //!
-//! A call ends with an answer or an error. Or it becomes a stream, whose elements come one at a time,
-//! each when it is asked for ([`Caller::request_next`]), until one of both sides ends it.
+//! A call ends with a response or an error, or it becomes a stream. A stream delivers one element at a time,
+//! each after [`Caller::request_next`], until one of the two sides ends it. The crate documentation has an
+//! example.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -19,83 +20,84 @@ use crate::{
     frame::{self, ServerMessage},
 };
 
-/// What became of a call.
+/// A result of a call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// It is answered, and over.
+    /// The server answered the call, which ends it.
     Answered {
         /// The number of the call.
         number: u32,
-        /// The answer, encoded.
+        /// The response, encoded.
         payload: Bytes,
     },
-    /// It is answered with an error, or its stream ended with one, and it is over.
+    /// The server answered the call, or ended its stream, with an error. The call has ended.
     Failed {
         /// The number of the call.
         number: u32,
-        /// What the server says.
+        /// The error.
         error: CallError,
     },
-    /// It is answered with a stream, which waits for [`Caller::request_next`].
+    /// The server answered the call with a stream. Its first element must be requested with
+    /// [`Caller::request_next`].
     Opened {
         /// The number of the call.
         number: u32,
     },
-    /// The element that was wanted.
+    /// The requested element of a stream.
     Element {
         /// The number of the call.
         number: u32,
-        /// What it says.
+        /// The payload, encoded.
         payload: Bytes,
     },
-    /// The server ended the stream, and the call is over.
+    /// The server ended the stream, which ends the call.
     Ended {
         /// The number of the call.
         number: u32,
     },
 }
 
-/// An error that a server answers with.
+/// The error with which a call failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message} (error {code})")]
 pub struct CallError {
-    /// What kind of error; [`crate::ErrorCode`] for servers of this project.
+    /// The kind of the error: an [`crate::ErrorCode`] for servers of this project.
     pub code: u32,
-    /// In words.
+    /// A description for a log.
     pub message: String,
 }
 
-/// What no server says: the connection is of no more use.
+/// The server violated the protocol. The connection cannot be used any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ProtocolViolation {
-    /// A message without so much as an identifier.
+    /// A message without a valid identifier.
     #[error(transparent)]
     Undecodable(#[from] Undecodable),
-    /// A message that does not decode, or that only clients say.
+    /// A message that does not decode, or that only clients send.
     #[error("not a message of a server of dcl-rpc")]
     NotAServerMessage,
-    /// An answer to something that was not asked like this.
-    #[error("an answer of another kind than the question")]
+    /// A response of another kind than the request.
+    #[error("the response does not match the request")]
     MismatchedResponse,
-    /// An element that nobody asked for, or out of order.
-    #[error("an element of a stream that was not asked for")]
+    /// An element that was not requested, or that is out of order.
+    #[error("an element of a stream that was not requested")]
     UnrequestedElement,
 }
 
-/// As many calls are open as may be.
+/// As many calls are open as the client allows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("too many open calls")]
 pub struct TooManyCalls;
 
-/// One connection's calls and streams. The contract stands in the module's documentation.
+/// The calls and streams of one connection. The module documentation describes the contract.
 #[derive(Debug)]
 pub struct Caller {
     max_calls: usize,
     port: PortState,
     modules: HashMap<&'static str, ModuleState>,
-    /// What the server owes an answer, by number.
+    /// The requests that the server has not answered, by number.
     pending: HashMap<u32, Pending>,
-    /// How many of those are calls.
+    /// The number of entries in `pending` that are calls.
     calls: usize,
     last_number: u32,
     events: VecDeque<Event>,
@@ -104,17 +106,17 @@ pub struct Caller {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum PortState {
-    /// The server has not said that it is ready, or not answered.
+    /// The server has not reported that it is ready, or has not answered the request for a port.
     Awaited,
     Open(u32),
 }
 
 #[derive(Debug)]
 enum ModuleState {
-    /// Once there is a port it is asked for.
+    /// Requested as soon as the port is open.
     Wanted,
     Requested,
-    /// The ids of its procedures.
+    /// The ids of the procedures, by name.
     Loaded(HashMap<String, u32>),
 }
 
@@ -130,27 +132,27 @@ struct Call {
     module: &'static str,
     procedure: &'static str,
     state: CallState,
-    /// Nobody waits for its answer any more.
+    /// Set after [`Caller::cancel`]: the response is discarded.
     cancelled: bool,
 }
 
 #[derive(Debug)]
 enum CallState {
-    /// Until its module is loaded.
+    /// The module is not loaded yet. Holds the argument.
     AwaitingModule(Bytes),
-    /// Not answered yet.
+    /// The request was sent and is not answered yet.
     Sent,
-    /// Its last element had this number; whether the next is wanted.
+    /// The call is a stream: the sequence number of its last element, and whether the next is requested.
     Streaming { sequence: u32, requested: bool },
 }
 
-/// Servers do not care how a client calls its port.
+/// The name of the port. Servers do not use it.
 const PORT_NAME: &str = "client";
-/// What an error of this side is told as; servers use small numbers.
+/// The code of an error that this side detects: a procedure that its module does not have.
 const NO_PROCEDURE: u32 = crate::ErrorCode::UnknownProcedure as u32;
 
 impl Caller {
-    /// A connection that has just been opened, for at most so many calls at a time.
+    /// A connection that has just been opened, with at most `max_calls` open calls at a time.
     pub fn new(max_calls: usize) -> Self {
         Self {
             max_calls,
@@ -164,7 +166,10 @@ impl Caller {
         }
     }
 
-    /// Calls a procedure of a module; what becomes of it is told under the number that this gives.
+    /// Calls a procedure of a module. Returns the number that the events of this call carry.
+    ///
+    /// # Errors
+    /// [`TooManyCalls`] if `max_calls` calls are open.
     pub fn call(
         &mut self,
         module: &'static str,
@@ -186,20 +191,20 @@ impl Caller {
         Ok(number)
     }
 
-    /// Asks for the next element of a stream. Without effect if there is no such stream, or its next
-    /// element was asked for already.
+    /// Requests the next element of a stream. Has no effect if there is no such stream, or if its next
+    /// element is requested already.
     pub fn request_next(&mut self, number: u32) {
         let PortState::Open(port) = self.port else { return };
-        if let Some(CallState::Streaming { sequence, requested: wanted }) = self.call_state(number)
-            && !*wanted
+        if let Some(CallState::Streaming { sequence, requested }) = self.call_state(number)
+            && !*requested
         {
-            *wanted = true;
+            *requested = true;
             let acknowledgement = frame::acknowledgement(number, port, *sequence);
             self.output.push_back(acknowledgement);
         }
     }
 
-    /// Ends a stream, or forgets a call: nothing more is told of it.
+    /// Ends a stream, or discards the response of a call. No more events carry its number.
     pub fn cancel(&mut self, number: u32) {
         let Some(Pending::Call(call)) = self.pending.get_mut(&number) else { return };
         match call.state {
@@ -209,7 +214,10 @@ impl Caller {
         }
     }
 
-    /// Takes in a message.
+    /// Processes a message of the server.
+    ///
+    /// # Errors
+    /// [`ProtocolViolation`] if the message does not fit the protocol; the connection must be closed then.
     pub fn receive(&mut self, bytes: &Bytes) -> Result<(), ProtocolViolation> {
         let (number, message) = frame::decode_server_message(bytes)?;
         match message {
@@ -233,7 +241,7 @@ impl Caller {
         Ok(())
     }
 
-    /// The next thing that became of a call.
+    /// The next result of a call.
     pub fn poll_event(&mut self) -> Option<Event> {
         self.events.pop_front()
     }
@@ -245,7 +253,7 @@ impl Caller {
 
     fn next_number(&mut self) -> u32 {
         loop {
-            // 0 is what a server says of nothing in particular.
+            // 0 is reserved for messages of the server that belong to no call.
             self.last_number = if self.last_number >= frame::MAX_NUMBER { 1 } else { self.last_number + 1 };
             if !self.pending.contains_key(&self.last_number) {
                 return self.last_number;
@@ -254,7 +262,7 @@ impl Caller {
     }
 
     fn create_port(&mut self) {
-        let requested = self.pending.values().any(|open| matches!(open, Pending::Port));
+        let requested = self.pending.values().any(|pending| matches!(pending, Pending::Port));
         if self.port == PortState::Awaited && !requested {
             let number = self.next_number();
             self.pending.insert(number, Pending::Port);
@@ -262,7 +270,7 @@ impl Caller {
         }
     }
 
-    /// Asks for modules that are wanted, if there is a port to ask on.
+    /// Requests the wanted modules, if the port is open.
     fn load_wanted(&mut self) {
         let PortState::Open(port) = self.port else { return };
         let wanted = self.modules.iter_mut().filter(|(_, module)| matches!(module, ModuleState::Wanted));
@@ -287,19 +295,20 @@ impl Caller {
         }
     }
 
-    /// The calls that wait for a module, in the order in which they were made.
+    /// The queued calls of a module, by number: in the order in which they were made, until the numbers start
+    /// again at 1.
     fn waiting_for(&self, module: &str) -> Vec<u32> {
-        let waits = |open: &Pending| {
-            matches!(open, Pending::Call(call)
+        let waits = |pending: &Pending| {
+            matches!(pending, Pending::Call(call)
                 if call.module == module && matches!(call.state, CallState::AwaitingModule(_)))
         };
-        let waiting = self.pending.iter().filter(|(_, open)| waits(open)).map(|(&number, _)| number);
+        let waiting = self.pending.iter().filter(|(_, pending)| waits(pending)).map(|(&number, _)| number);
         let mut waiting: Vec<u32> = waiting.collect();
         waiting.sort_unstable();
         waiting
     }
 
-    /// Makes a call whose module is loaded.
+    /// Sends a queued call of a loaded module.
     fn send_request(&mut self, number: u32) {
         let (PortState::Open(port), Some(Pending::Call(call))) = (self.port, self.pending.get_mut(&number))
         else {
@@ -318,11 +327,11 @@ impl Caller {
     }
 
     fn handle_response(&mut self, number: u32, payload: Bytes) -> Result<(), ProtocolViolation> {
-        let Some(open) = self.pending.get(&number) else { return Ok(()) };
-        let Pending::Call(Call { state: CallState::Sent, cancelled: abandoned, .. }) = open else {
+        let Some(pending) = self.pending.get(&number) else { return Ok(()) };
+        let Pending::Call(Call { state: CallState::Sent, cancelled, .. }) = pending else {
             return Err(ProtocolViolation::MismatchedResponse);
         };
-        if !abandoned {
+        if !cancelled {
             self.events.push_back(Event::Answered { number, payload });
         }
         self.remove(number);
@@ -334,31 +343,31 @@ impl Caller {
         number: u32,
         message: StreamMessage,
     ) -> Result<(), ProtocolViolation> {
-        // Of a stream that was ended meanwhile, elements may be under way.
-        let Some(open) = self.pending.get_mut(&number) else { return Ok(()) };
-        let Pending::Call(call) = open else { return Err(ProtocolViolation::MismatchedResponse) };
-        let abandoned = call.cancelled;
+        // Elements of a stream that this side ended may still be in flight.
+        let Some(pending) = self.pending.get_mut(&number) else { return Ok(()) };
+        let Pending::Call(call) = pending else { return Err(ProtocolViolation::MismatchedResponse) };
+        let cancelled = call.cancelled;
         match &mut call.state {
             CallState::AwaitingModule(_) => return Err(ProtocolViolation::MismatchedResponse),
             _ if message.closed => {
-                if !abandoned {
+                if !cancelled {
                     self.events.push_back(Event::Ended { number });
                 }
                 self.remove(number);
             }
             CallState::Sent if message.sequence_id != 0 => return Err(ProtocolViolation::UnrequestedElement),
-            progress @ CallState::Sent => {
-                *progress = CallState::Streaming { sequence: 0, requested: false };
-                match abandoned {
+            state @ CallState::Sent => {
+                *state = CallState::Streaming { sequence: 0, requested: false };
+                match cancelled {
                     false => self.events.push_back(Event::Opened { number }),
                     true => self.end_stream(number),
                 }
             }
-            CallState::Streaming { sequence, requested: wanted } => {
-                if !*wanted || message.sequence_id != sequence.wrapping_add(1) {
+            CallState::Streaming { sequence, requested } => {
+                if !*requested || message.sequence_id != sequence.wrapping_add(1) {
                     return Err(ProtocolViolation::UnrequestedElement);
                 }
-                (*sequence, *wanted) = (message.sequence_id, false);
+                (*sequence, *requested) = (message.sequence_id, false);
                 self.events.push_back(Event::Element { number, payload: message.payload });
             }
         }
@@ -366,25 +375,25 @@ impl Caller {
     }
 
     fn handle_error(&mut self, number: u32, error: RemoteError) {
-        let refusal = CallError { code: error.error_code, message: error.error_message };
+        let error = CallError { code: error.error_code, message: error.error_message };
         match self.pending.get(&number) {
-            // Without a port there is nothing to call on.
+            // Without a port no call can be sent, so all of them fail.
             Some(Pending::Port) => {
                 self.pending.remove(&number);
                 let mut calls: Vec<u32> = self.pending.keys().copied().collect();
                 calls.sort_unstable();
-                calls.into_iter().for_each(|call| self.fail(call, refusal.clone()));
+                calls.into_iter().for_each(|call| self.fail(call, error.clone()));
                 self.modules.clear();
             }
             Some(&Pending::Module(module)) => {
                 self.pending.remove(&number);
-                // It may be on offer later.
+                // The server may offer the module later: the next call requests it again.
                 self.modules.remove(module);
                 for call in self.waiting_for(module) {
-                    self.fail(call, refusal.clone());
+                    self.fail(call, error.clone());
                 }
             }
-            Some(Pending::Call(_)) => self.fail(number, refusal),
+            Some(Pending::Call(_)) => self.fail(number, error),
             None => {}
         }
     }

@@ -1,3 +1,5 @@
+//! The server's side of one connection.
+
 use std::collections::{HashMap, VecDeque};
 
 use bytes::Bytes;
@@ -8,49 +10,51 @@ use crate::{
     frame::{self, ClientMessage},
 };
 
-/// How much of everything one connection may have.
+/// The limits of one connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Ports.
+    /// Ports that are open at a time.
     pub ports: usize,
-    /// Calls that are not answered yet and streams that have not ended, together.
+    /// Unanswered calls and open streams at a time, together.
     pub calls: usize,
 }
 
-/// What a client did.
+/// An event that the server has to handle.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Event<P> {
-    /// It calls a procedure: answer it by its number.
+    /// The client calls a procedure. The server answers the call by its number.
     Called {
         /// The number of the call.
         number: u32,
         /// The procedure.
         procedure: P,
-        /// Its argument, encoded.
+        /// The argument, encoded.
         payload: Bytes,
     },
-    /// It wants no more of this stream, or of this answer.
+    /// The client ended the stream, or destroyed the port of the call. Nothing more can be sent for this
+    /// number.
     Ended {
         /// The number of the call.
         number: u32,
     },
 }
 
-/// What a message was.
+/// The kind of a received message, for a rate limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MessageKind {
-    /// The acknowledgement of an element that was sent: there are as many of them as of those.
+    /// The acknowledgement of an element. A client can send at most one for each element that it was sent.
     Acknowledged,
-    /// Anything else: what a client can send without end.
+    /// Any other message: the number of these is not bounded by the protocol.
     Other,
 }
 
-/// One client's ports, calls and streams. The contract stands in the crate's documentation.
+/// The ports, calls and streams of one client. The crate documentation describes the contract.
 #[derive(Debug)]
 pub struct Connection<P: 'static> {
     limits: Limits,
     modules: Vec<&'static Module<P>>,
-    /// What each port has loaded, in that order: procedures are counted through.
+    /// The modules that each port has loaded, in the order of loading. Procedure ids count through all of
+    /// them.
     ports: HashMap<u32, Vec<&'static Module<P>>>,
     last_port: u32,
     calls: HashMap<u32, Call>,
@@ -61,20 +65,20 @@ pub struct Connection<P: 'static> {
 #[derive(Debug)]
 struct Call {
     port: u32,
-    /// `None`: not answered yet.
+    /// `None` until the call is answered with a stream.
     stream: Option<Stream>,
 }
 
 #[derive(Debug)]
 struct Stream {
-    /// Of the last element; the offer is 0.
+    /// The sequence number of the last element; 0 is the offer.
     sequence: u32,
-    /// Whether the client has asked for the next element.
+    /// Whether the client has requested the next element.
     element_requested: bool,
 }
 
 impl<P: Copy> Connection<P> {
-    /// A connection that has just been opened, with these modules on offer.
+    /// A connection that has just been opened and offers these modules.
     pub fn new(limits: Limits, modules: impl IntoIterator<Item = &'static Module<P>>) -> Self {
         Self {
             limits,
@@ -87,12 +91,15 @@ impl<P: Copy> Connection<P> {
         }
     }
 
-    /// Puts more modules on offer.
+    /// Offers more modules.
     pub fn offer(&mut self, modules: impl IntoIterator<Item = &'static Module<P>>) {
         self.modules.extend(modules);
     }
 
-    /// Takes in a message.
+    /// Processes a message of the client. A message that cannot be processed is answered with an error.
+    ///
+    /// # Errors
+    /// [`Undecodable`] if the message has no number to which an error could be addressed.
     pub fn receive(&mut self, bytes: &Bytes) -> Result<MessageKind, Undecodable> {
         let (number, message) = frame::decode_client_message(bytes)?;
         let result = match message {
@@ -101,8 +108,8 @@ impl<P: Copy> Connection<P> {
             ClientMessage::DestroyPort { port } => self.destroy_port(port),
             ClientMessage::Request(request) => self.call(number, request),
             ClientMessage::Stream(message) => match self.handle_stream_message(number, &message) {
-                Ok(taken) => return Ok(taken),
-                Err(refusal) => Err(refusal),
+                Ok(kind) => return Ok(kind),
+                Err(rejection) => Err(rejection),
             },
             ClientMessage::Error => Ok(()),
             ClientMessage::Undecodable => Err((ErrorCode::BadPayload, "undecodable message")),
@@ -114,7 +121,7 @@ impl<P: Copy> Connection<P> {
         Ok(MessageKind::Other)
     }
 
-    /// The next thing that the client did.
+    /// The next event to handle.
     pub fn poll_event(&mut self) -> Option<Event<P>> {
         self.events.pop_front()
     }
@@ -124,7 +131,7 @@ impl<P: Copy> Connection<P> {
         self.output.pop_front()
     }
 
-    /// Answers a call. Without effect if nobody waits for it any more.
+    /// Answers a call. Has no effect if the call was answered or has ended.
     pub fn respond(&mut self, number: u32, payload: Bytes) {
         if self.calls.get(&number).is_some_and(|call| call.stream.is_none()) {
             self.calls.remove(&number);
@@ -132,14 +139,14 @@ impl<P: Copy> Connection<P> {
         }
     }
 
-    /// Answers a call, or ends a stream, with an error.
+    /// Answers a call, or ends a stream, with an error. Has no effect if the call has ended.
     pub fn refuse(&mut self, number: u32, code: ErrorCode, message: &str) {
         if self.calls.remove(&number).is_some() {
             self.output.push_back(frame::error(number, code, message));
         }
     }
 
-    /// Answers a call with a stream, which is offered to the client.
+    /// Answers a call with a stream: offers it to the client, which then requests the first element.
     pub fn open_stream(&mut self, number: u32) {
         if let Some(call) = self.calls.get_mut(&number)
             && call.stream.is_none()
@@ -149,13 +156,13 @@ impl<P: Copy> Connection<P> {
         }
     }
 
-    /// The streams of which the client wants the next element.
+    /// The streams for which the client has requested the next element.
     pub fn requested_streams(&self) -> impl Iterator<Item = u32> {
-        let wanted = |call: &Call| call.stream.as_ref().is_some_and(|stream| stream.element_requested);
-        self.calls.iter().filter(move |(_, call)| wanted(call)).map(|(&number, _)| number)
+        let requested = |call: &Call| call.stream.as_ref().is_some_and(|stream| stream.element_requested);
+        self.calls.iter().filter(move |(_, call)| requested(call)).map(|(&number, _)| number)
     }
 
-    /// Sends the next element of a stream. Without effect unless it is wanted.
+    /// Sends the next element of a stream. Has no effect unless the client has requested it.
     pub fn send_element(&mut self, number: u32, payload: Bytes) {
         if let Some(Call { port, stream: Some(stream) }) = self.calls.get_mut(&number)
             && stream.element_requested
@@ -245,7 +252,7 @@ impl<P: Copy> Connection<P> {
         if !message.closed && !message.ack {
             return Err((ErrorCode::Unexpected, "no stream of the client is open"));
         }
-        // Of a stream that ended meanwhile nothing is left to say.
+        // The stream may have ended while the message was in flight. That needs no error.
         let Some(Call { stream: Some(stream), .. }) = self.calls.get_mut(&number) else {
             return Ok(MessageKind::Other);
         };
@@ -260,7 +267,7 @@ impl<P: Copy> Connection<P> {
     }
 }
 
-/// Why something is not done.
+/// The reason for which a message is answered with an error.
 type Rejection = (ErrorCode, &'static str);
 
 const UNKNOWN_PORT: Rejection = (ErrorCode::UnknownPort, "unknown port");

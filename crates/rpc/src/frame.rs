@@ -1,4 +1,4 @@
-//! Messages as they are on the wire.
+//! Encoding and decoding of dcl-rpc messages (`protocol/dcl/rpc.proto`).
 
 use bytes::Bytes;
 use protocol::{
@@ -9,12 +9,12 @@ use protocol::{
     },
 };
 
-/// A message without so much as an identifier: nobody can be told what is wrong with it.
+/// A message without a valid identifier. It has no number, so no error response can be addressed to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not a message of dcl-rpc")]
 pub struct Undecodable;
 
-/// What kind of error a call is answered with.
+/// The kind of an error response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
 pub enum ErrorCode {
@@ -22,19 +22,19 @@ pub enum ErrorCode {
     BadPayload = 1,
     /// There is no such port.
     UnknownPort = 2,
-    /// There is no such module, or not yet.
+    /// There is no such module, or the client may not use it yet.
     UnknownModule = 3,
     /// The port has loaded no such procedure.
     UnknownProcedure = 4,
-    /// There is as much of it as there may be.
+    /// A limit of the connection is reached.
     LimitReached = 5,
-    /// Not something that a client says to a server.
+    /// The message is none that a client sends to a server, or does not fit the state of the connection.
     Unexpected = 6,
-    /// What is asked for is not given to this client.
+    /// The server refuses the request of this client.
     Refused = 7,
 }
 
-/// What a client says.
+/// A message from a client.
 #[derive(Debug)]
 pub(crate) enum ClientMessage {
     CreatePort,
@@ -47,13 +47,13 @@ pub(crate) enum ClientMessage {
     },
     Request(Request),
     Stream(StreamMessage),
-    /// The client could not do something. There is nothing to answer.
+    /// An error report of the client. It needs no response.
     Error,
     Undecodable,
     Unexpected,
 }
 
-/// What a server says.
+/// A message from a server.
 #[derive(Debug)]
 pub(crate) enum ServerMessage {
     Ready,
@@ -66,7 +66,7 @@ pub(crate) enum ServerMessage {
     Response(Bytes),
     Stream(StreamMessage),
     Error(RemoteError),
-    /// It does not decode, or is nothing that a server says to a client.
+    /// The message does not decode, or is of a kind that servers do not send.
     Unexpected,
 }
 
@@ -83,20 +83,20 @@ const DESTROY_PORT: u32 = 10;
 const SERVER_READY: u32 = 11;
 
 const NUMBER_BITS: u32 = 27;
-/// The greatest number of a call.
+/// The greatest number of a call: 27 bits.
 pub(crate) const MAX_NUMBER: u32 = (1 << NUMBER_BITS) - 1;
 
-/// The kind of a message, and the number of the call that it belongs to.
+/// The kind of a message (the upper 5 bits of its identifier), and the number of its call (the lower 27).
 fn decode_identifier(bytes: &Bytes) -> Result<(u32, u32), Undecodable> {
     let Header { message_identifier } = Header::decode(bytes.clone()).map_err(|_| Undecodable)?;
     Ok((message_identifier >> NUMBER_BITS, message_identifier & MAX_NUMBER))
 }
 
-/// The number of the call that a message of a client belongs to, and what it says.
+/// The number of the call that a message of a client belongs to, and its content.
 pub(crate) fn decode_client_message(bytes: &Bytes) -> Result<(u32, ClientMessage), Undecodable> {
     let (kind, number) = decode_identifier(bytes)?;
     let message = match kind {
-        // The name is the client's own.
+        // The client chooses the name of the port; the server does not use it.
         CREATE_PORT => decode(bytes, |_: CreatePort| ClientMessage::CreatePort),
         REQUEST_MODULE => decode(bytes, |request: RequestModule| ClientMessage::RequestModule {
             port: request.port_id,
@@ -117,7 +117,7 @@ fn decode<M: Message + Default>(bytes: &Bytes, wrap: impl FnOnce(M) -> ClientMes
     M::decode(bytes.clone()).map_or(ClientMessage::Undecodable, wrap)
 }
 
-/// The number of the call that a message of a server belongs to, and what it says.
+/// The number of the call that a message of a server belongs to, and its content.
 pub(crate) fn decode_server_message(bytes: &Bytes) -> Result<(u32, ServerMessage), Undecodable> {
     fn decode<M: Message + Default>(bytes: &Bytes, wrap: impl FnOnce(M) -> ServerMessage) -> ServerMessage {
         M::decode(bytes.clone()).map_or(ServerMessage::Unexpected, wrap)
@@ -161,7 +161,7 @@ pub(crate) fn request(number: u32, port_id: u32, procedure_id: u32, payload: Byt
     encode(&Request { message_identifier, port_id, procedure_id, client_stream: 0, payload })
 }
 
-/// Asks for the element after this one.
+/// The acknowledgement of the element `sequence_id`, which requests the one after it.
 pub(crate) fn acknowledgement(number: u32, port_id: u32, sequence_id: u32) -> Bytes {
     let (message_identifier, payload) = (identifier(STREAM_ACK, number), Bytes::new());
     encode(&StreamMessage { message_identifier, port_id, sequence_id, payload, closed: false, ack: true })
@@ -175,7 +175,7 @@ pub(crate) fn port_created(number: u32, port_id: u32) -> Bytes {
     encode(&CreatePortResponse { message_identifier: identifier(CREATE_PORT_RESPONSE, number), port_id })
 }
 
-/// The answer to who loads a module: its procedures, whose ids count from `first`.
+/// The response to a module request: the procedures, with consecutive ids from `first`.
 pub(crate) fn module_loaded(
     number: u32,
     port_id: u32,

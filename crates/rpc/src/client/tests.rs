@@ -1,4 +1,4 @@
-//! Exact bytes, any bytes at all, and the server's half on the other end.
+//! Tests of the client's side: exact bytes, arbitrary bytes, and a simulation with the server's side.
 
 use std::collections::BTreeMap;
 
@@ -6,13 +6,13 @@ use hex::FromHex;
 use proptest::prelude::*;
 
 use super::*;
-use crate::{Connection, ErrorCode, Event as Asked, Limits, Module as Offered, Procedure};
+use crate::{Connection, ErrorCode, Event as ServerEvent, Limits, Module, Procedure};
 
-static PLAZA: Offered<char> = Offered {
+static PLAZA: Module<char> = Module {
     name: "Plaza",
     procedures: &[Procedure { name: "Greet", id: 'g' }, Procedure { name: "Listen", id: 'l' }],
 };
-static CASINO: Offered<char> = Offered { name: "Casino", procedures: &[Procedure { name: "Bet", id: 'b' }] };
+static CASINO: Module<char> = Module { name: "Casino", procedures: &[Procedure { name: "Bet", id: 'b' }] };
 
 const LIMITS: Limits = Limits { ports: 1, calls: 4 };
 
@@ -21,7 +21,7 @@ fn hex(digits: &str) -> Bytes {
     Vec::from_hex(digits.replace(' ', "")).unwrap().into()
 }
 
-/// What is written after this message.
+/// Receives a message and returns the messages to write.
 fn outputs_after(caller: &mut Caller, message: &str) -> Vec<String> {
     caller.receive(&hex(message)).unwrap();
     outputs(caller)
@@ -39,7 +39,7 @@ fn lines(lines: &[&str]) -> Vec<String> {
     lines.iter().map(|line| line.replace(' ', "")).collect()
 }
 
-/// With its port, and `Plaza` loaded by a call that was answered.
+/// A caller with an open port that has loaded `Plaza`, after one answered call.
 fn open() -> Caller {
     let mut caller = Caller::new(3);
     assert_eq!(caller.call("Plaza", "Greet", "hi".into()), Ok(1));
@@ -49,14 +49,14 @@ fn open() -> Caller {
     assert_eq!(outputs_after(&mut caller, "0d 02000030 15 09000000"), lines(&[load]));
     let greet = "2a 0c 0d 05000000 12 05 4772656574";
     let listen = "2a 0d 0d 06000000 12 06 4c697374656e";
-    let asked = outputs_after(&mut caller, &format!("0d 03000040 15 09000000 {greet} {listen}"));
-    assert_eq!(asked, lines(&["0d 01000008 15 09000000 25 05000000 32 02 6869"]));
+    let request = outputs_after(&mut caller, &format!("0d 03000040 15 09000000 {greet} {listen}"));
+    assert_eq!(request, lines(&["0d 01000008 15 09000000 25 05000000 32 02 6869"]));
     assert_eq!(outputs_after(&mut caller, "0d 01000010 32 02 796f"), lines(&[]));
     assert_eq!(events(&mut caller), [Event::Answered { number: 1, payload: "yo".into() }]);
     caller
 }
 
-/// A call that was answered with a stream.
+/// A caller with an open stream, call 4.
 fn streaming() -> Caller {
     let mut caller = open();
     assert_eq!(caller.call("Plaza", "Listen", Bytes::new()), Ok(4));
@@ -71,7 +71,7 @@ fn stream_yields_one_element_per_request_until_it_ends() {
     let mut caller = streaming();
     caller.request_next(4);
     caller.request_next(4);
-    assert_eq!(outputs(&mut caller), lines(&["0d 04000020 15 09000000 40 01"]), "wanted once");
+    assert_eq!(outputs(&mut caller), lines(&["0d 04000020 15 09000000 40 01"]), "requested once");
     outputs_after(&mut caller, "0d 04000018 15 09000000 25 01000000 32 01 61");
     assert_eq!(events(&mut caller), [Event::Element { number: 4, payload: "a".into() }]);
     caller.request_next(4);
@@ -81,7 +81,7 @@ fn stream_yields_one_element_per_request_until_it_ends() {
     assert_eq!(events(&mut caller), [Event::Ended { number: 4 }]);
     other.cancel(4);
     assert_eq!(outputs(&mut other), lines(&["0d 04000018 15 09000000 38 01"]));
-    // What was under way is late, and no violation.
+    // An element that was in flight when the stream ended is no violation.
     assert_eq!(outputs_after(&mut other, "0d 04000018 15 09000000 25 01000000 32 01 61"), lines(&[]));
     for caller in [&caller, &other] {
         assert!(caller.pending.is_empty() && caller.calls == 0);
@@ -91,17 +91,17 @@ fn stream_yields_one_element_per_request_until_it_ends() {
 #[test]
 fn unanswered_call_can_be_cancelled() {
     let mut caller = open();
-    let (asked, waiting) =
+    let (sent, queued) =
         (caller.call("Plaza", "Listen", Bytes::new()), caller.call("Casino", "Bet", Bytes::new()));
-    caller.cancel(waiting.unwrap());
-    caller.cancel(asked.unwrap());
+    caller.cancel(queued.unwrap());
+    caller.cancel(sent.unwrap());
     outputs(&mut caller);
     assert_eq!(
         outputs_after(&mut caller, "0d 04000018 15 09000000"),
         lines(&["0d 04000018 15 09000000 38 01"])
     );
     assert_eq!(events(&mut caller), []);
-    // Its module came nevertheless.
+    // The module of the cancelled call is loaded nevertheless.
     outputs_after(&mut caller, "0d 06000040 15 09000000 2a 0a 0d 07000000 12 03 426574");
     assert!(caller.pending.is_empty() && caller.calls == 0);
     assert_eq!(caller.call("Casino", "Bet", Bytes::new()), Ok(7));
@@ -111,17 +111,17 @@ fn unanswered_call_can_be_cancelled() {
 #[test]
 fn server_error_is_reported_with_code_and_message() {
     let no = "15 07000000 1a 02 6e6f";
-    let refusal = CallError { code: 7, message: "no".to_owned() };
-    assert_eq!(refusal.to_string(), "no (error 7)");
-    // A call; a module, which may be on offer later; the port, and with it everything.
+    let error = CallError { code: 7, message: "no".to_owned() };
+    assert_eq!(error.to_string(), "no (error 7)");
+    // The server refuses a call, a module (which it may offer later), and the port (which fails every call).
     let mut caller = open();
     caller.call("Plaza", "Greet", Bytes::new()).unwrap();
     outputs_after(&mut caller, &format!("0d 04000048 {no}"));
-    assert_eq!(events(&mut caller), [Event::Failed { number: 4, error: refusal.clone() }]);
+    assert_eq!(events(&mut caller), [Event::Failed { number: 4, error: error.clone() }]);
     caller.call("Casino", "Bet", Bytes::new()).unwrap();
     outputs(&mut caller);
     outputs_after(&mut caller, &format!("0d 06000048 {no}"));
-    assert_eq!(events(&mut caller), [Event::Failed { number: 5, error: refusal.clone() }]);
+    assert_eq!(events(&mut caller), [Event::Failed { number: 5, error: error.clone() }]);
     caller.call("Casino", "Bet", Bytes::new()).unwrap();
     assert_eq!(outputs(&mut caller), lines(&["0d 08000038 15 09000000 22 06 436173696e6f"]));
     let mut caller = Caller::new(2);
@@ -129,7 +129,7 @@ fn server_error_is_reported_with_code_and_message() {
     assert_eq!(caller.call("Plaza", "Greet", Bytes::new()), Err(TooManyCalls));
     outputs_after(&mut caller, "0d 00000058");
     outputs_after(&mut caller, &format!("0d 03000048 {no}"));
-    assert_eq!(events(&mut caller), calls.map(|number| Event::Failed { number, error: refusal.clone() }));
+    assert_eq!(events(&mut caller), calls.map(|number| Event::Failed { number, error: error.clone() }));
     assert!(caller.pending.is_empty() && caller.calls == 0);
 }
 
@@ -159,20 +159,20 @@ fn invalid_server_message_is_a_violation() {
     }
     let mut caller = streaming();
     caller.request_next(4);
-    assert_eq!(caller.receive(&hex("0d 04000018 25 02000000")), Err(UnrequestedElement), "one was left out");
+    assert_eq!(caller.receive(&hex("0d 04000018 25 02000000")), Err(UnrequestedElement), "a gap");
     let mut caller = open();
     caller.call("Plaza", "Listen", Bytes::new()).unwrap();
     assert_eq!(caller.receive(&hex("0d 04000018 25 01000000")), Err(UnrequestedElement), "not offered");
-    assert_eq!(open().receive(&hex("0d 04000010 32 01 61")), Ok(()), "of a call that is over");
+    assert_eq!(open().receive(&hex("0d 04000010 32 01 61")), Ok(()), "of a call that has ended");
 }
 
-/// What happens next, anywhere.
+/// A step of the simulation, on either side or between them.
 #[derive(Debug, Clone, Copy)]
 enum Step {
     Call(&'static str, &'static str),
     Want(usize),
     End(usize),
-    /// The oldest message that is under way reaches the server, the client.
+    /// The oldest message in flight reaches the server or the client.
     ToServer,
     ToClient,
     Respond(usize),
@@ -190,7 +190,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         Just(Step::Call("Nowhere", "Any"))
     ];
     let any = 0_usize..8;
-    let act = prop_oneof![
+    let step = prop_oneof![
         2 => call,
         4 => any.clone().prop_map(Step::Want),
         1 => any.clone().prop_map(Step::End),
@@ -202,20 +202,20 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         4 => any.clone().prop_map(Step::Element),
         1 => any.prop_map(Step::EndStream),
     ];
-    prop::collection::vec(act, 0..300)
+    prop::collection::vec(step, 0..300)
 }
 
-/// Both halves, and what is under way between them.
+/// Both sides, and the messages in flight between them.
 struct Simulation {
     caller: Caller,
     server: Connection<char>,
     to_server: VecDeque<Bytes>,
     to_client: VecDeque<Bytes>,
-    /// Calls that the server has heard of and not ended, in the order of their numbers.
+    /// The calls that the server has received and not answered.
     served: Vec<u32>,
     streams: Vec<u32>,
-    /// What became of each call as the server sees it: what the client must be told, unless it ended
-    /// the call itself.
+    /// The results of each call that the server sent. The client must receive them, unless it cancelled the
+    /// call.
     sent: BTreeMap<u32, Vec<String>>,
     received: BTreeMap<u32, Vec<String>>,
     cancelled: Vec<u32>,
@@ -245,8 +245,8 @@ impl Simulation {
         }
     }
 
-    fn step(&mut self, act: Step) {
-        match act {
+    fn step(&mut self, step: Step) {
+        match step {
             Step::Call(module, procedure) => {
                 self.called.extend(self.caller.call(module, procedure, Bytes::new()));
             }
@@ -286,9 +286,9 @@ impl Simulation {
                 }
             }
             Step::Element(index) => {
-                let mut wanted: Vec<u32> = self.server.requested_streams().collect();
-                wanted.sort_unstable();
-                if let Some(number) = one_of(&wanted, index) {
+                let mut requested: Vec<u32> = self.server.requested_streams().collect();
+                requested.sort_unstable();
+                if let Some(number) = one_of(&requested, index) {
                     self.elements += 1;
                     self.server.send_element(number, self.elements.to_string().into());
                     self.sent.entry(number).or_default().push(self.elements.to_string());
@@ -308,38 +308,38 @@ impl Simulation {
     fn answer(&mut self, index: usize, answer: impl FnOnce(&mut Connection<char>, u32) -> &'static str) {
         if let Some(number) = one_of(&self.served, index) {
             self.served.retain(|&served| served != number);
-            let said = answer(&mut self.server, number);
-            self.sent.entry(number).or_default().push(said.to_owned());
+            let result = answer(&mut self.server, number);
+            self.sent.entry(number).or_default().push(result.to_owned());
         }
     }
 
-    /// Takes all that both have to say.
+    /// Moves the output of both sides into flight, and records their events.
     fn pump(&mut self) {
         self.to_server.extend(std::iter::from_fn(|| self.caller.poll_output()));
         self.to_client.extend(std::iter::from_fn(|| self.server.poll_output()));
-        while let Some(asked) = self.server.poll_event() {
-            match asked {
-                Asked::Called { number, .. } => self.served.push(number),
-                Asked::Ended { number } => {
+        while let Some(event) = self.server.poll_event() {
+            match event {
+                ServerEvent::Called { number, .. } => self.served.push(number),
+                ServerEvent::Ended { number } => {
                     self.served.retain(|&served| served != number);
                     self.streams.retain(|&stream| stream != number);
                 }
             }
         }
         for event in events(&mut self.caller) {
-            let (number, told) = match event {
+            let (number, result) = match event {
                 Event::Answered { number, .. } => (number, "answered".to_owned()),
                 Event::Failed { number, .. } => (number, "refused".to_owned()),
                 Event::Opened { number } => (number, "opened".to_owned()),
                 Event::Ended { number } => (number, "ended".to_owned()),
                 Event::Element { number, payload } => (number, String::from_utf8(payload.to_vec()).unwrap()),
             };
-            assert!(!self.cancelled.contains(&number), "{number} is of no interest any more");
-            self.received.entry(number).or_default().push(told);
+            assert!(!self.cancelled.contains(&number), "an event of the cancelled call {number}");
+            self.received.entry(number).or_default().push(result);
         }
     }
 
-    /// Everything that is under way arrives.
+    /// Delivers all messages in flight.
     fn deliver(&mut self) {
         while !self.to_server.is_empty() || !self.to_client.is_empty() {
             self.step(Step::ToServer);
@@ -351,29 +351,29 @@ impl Simulation {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2_000))]
 
-    /// However calls, answers and messages under way interleave: neither half takes the other's word
-    /// for a violation, the client is told what the server said, in that order and once, and in the
-    /// end neither holds what the other has ended.
+    /// For every interleaving of calls, responses and deliveries: neither side reports a violation, the
+    /// client receives each result that the server sent once and in order, and in the end neither side holds
+    /// a call that the other has ended.
     #[test]
-    fn client_and_server_agree_under_any_interleaving(acts in steps()) {
+    fn client_and_server_agree_under_any_interleaving(steps in steps()) {
         let mut simulation = Simulation::new();
         simulation.pump();
-        for act in acts {
-            simulation.step(act);
+        for step in steps {
+            simulation.step(step);
             prop_assert!(simulation.caller.calls <= LIMITS.calls);
         }
         simulation.deliver();
         for &number in &simulation.called {
-            let said = simulation.sent.get(&number).cloned().unwrap_or_default();
-            let told = simulation.received.get(&number).cloned().unwrap_or_default();
+            let sent = simulation.sent.get(&number).cloned().unwrap_or_default();
+            let received = simulation.received.get(&number).cloned().unwrap_or_default();
             match simulation.cancelled.contains(&number) {
-                // Of a module that nobody offers nothing can be called.
-                _ if said.is_empty() && told == ["refused"] => {}
-                true => prop_assert!(said.starts_with(&told), "{number}: {said:?}, {told:?}"),
-                false => prop_assert_eq!(said, told),
+                // A call of a module that the server does not offer fails without reaching the server.
+                _ if sent.is_empty() && received == ["refused"] => {}
+                true => prop_assert!(sent.starts_with(&received), "{number}: {sent:?}, {received:?}"),
+                false => prop_assert_eq!(sent, received),
             }
         }
-        // Whatever is open ends.
+        // The client and then the server end every open call.
         simulation.cancelled.clear();
         for number in simulation.called.clone() {
             simulation.caller.cancel(number);

@@ -1,4 +1,4 @@
-//! Exact bytes, and any bytes at all.
+//! Tests of the server's side: exact bytes, and arbitrary bytes.
 
 use hex::FromHex;
 use proptest::prelude::*;
@@ -23,7 +23,7 @@ fn outputs(connection: &mut Connection<char>) -> Vec<String> {
     std::iter::from_fn(|| connection.poll_output()).map(hex::encode).collect()
 }
 
-/// What is written after this message.
+/// Receives a message and returns the messages to write.
 fn outputs_after(connection: &mut Connection<char>, message: &str) -> Vec<String> {
     connection.receive(&hex(message)).unwrap();
     outputs(connection)
@@ -33,7 +33,7 @@ fn lines(lines: &[&str]) -> Vec<String> {
     lines.iter().map(|line| line.replace(' ', "")).collect()
 }
 
-/// With one port that has loaded `Plaza`.
+/// A connection with one port that has loaded `Plaza`.
 fn open() -> Connection<char> {
     let mut connection = Connection::new(LIMITS, [&PLAZA]);
     assert_eq!(outputs(&mut connection), lines(&["0d 00000058"]), "SERVER_READY");
@@ -75,7 +75,7 @@ fn stream_sends_one_element_per_acknowledgement() {
     let ack = |sequence: u8| hex(&format!("0d 04000020 15 01000000 25 0{sequence}000000 40 01"));
     let first = Bytes::from_static(b"\x0d\x04\0\0\x20\x15\x01\0\0\0\x40\x01");
     assert_eq!(connection.receive(&first), Ok(MessageKind::Acknowledged));
-    assert_eq!(connection.receive(&first), Ok(MessageKind::Other), "asked twice");
+    assert_eq!(connection.receive(&first), Ok(MessageKind::Other), "requested twice");
     assert_eq!(connection.requested_streams().collect::<Vec<_>>(), [4]);
     connection.send_element(4, "a".into());
     connection.send_element(4, "unasked".into());
@@ -120,7 +120,7 @@ fn destroyed_port_ends_its_calls_and_streams() {
     assert!(connection.ports.is_empty() && connection.calls.is_empty());
 }
 
-/// The number and the code of the only answer, which is an error.
+/// The number and the code of the only response, which is an error.
 fn error(connection: &mut Connection<char>, message: &str) -> (u32, u32) {
     let answer = outputs_after(connection, message);
     assert_eq!(answer.len(), 1, "{message}");
@@ -142,7 +142,7 @@ fn invalid_message_is_answered_with_an_error() {
         ("0d 03000008 15 01000000", 3, ErrorCode::UnknownProcedure),
         ("0d 03000008 15 01000000 25 01000000 2d 07000000", 3, ErrorCode::BadPayload),
         ("0d 00000050 15 09000000", 0, ErrorCode::UnknownPort),
-        // Field 4 of a request is a number, not a text.
+        // Field 4 of a request is a number, not a string.
         ("0d 03000008 15 01000000 22 01 70", 3, ErrorCode::BadPayload),
         ("0d 05000018 15 01000000 32 01 61", 5, ErrorCode::Unexpected),
         ("0d 05000010 32 01 61", 5, ErrorCode::Unexpected),
@@ -185,7 +185,7 @@ fn procedure_ids_continue_after_earlier_modules() {
     assert!(matches!(connection.poll_event(), Some(Event::Called { procedure: 'b', .. })));
 }
 
-/// A message that has the form of one, with small numbers, so that they meet; or any bytes.
+/// A well-formed message with small numbers, so that messages refer to each other; or arbitrary bytes.
 fn messages() -> impl Strategy<Value = Bytes> {
     let fields = (0u32..32, 0u32..4, 0u32..4, 0u32..4, prop::collection::vec(any::<u8>(), 0..40));
     let formed = fields.prop_map(|(kind, number, port, third, tail)| {
@@ -215,7 +215,10 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(2_000))]
 
     #[test]
-    fn any_bytes_neither_panic_nor_exceed_the_bounds(messages in prop::collection::vec(messages(), 0..120), answers: u8) {
+    fn any_bytes_neither_panic_nor_exceed_the_bounds(
+        messages in prop::collection::vec(messages(), 0..120),
+        answers: u8,
+    ) {
         let mut connection = Connection::new(LIMITS, [&PLAZA, &CASINO]);
         connection.poll_output();
         for message in messages {
