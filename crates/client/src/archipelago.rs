@@ -1,4 +1,4 @@
-//! The archipelago socket, from the client's side.
+//! A session over the archipelago socket.
 
 use bytes::Bytes;
 use identity::Identity;
@@ -20,9 +20,9 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct ArchipelagoSession {
     connection: Connection,
-    /// What is to be sent; at the bound of one, the newest.
+    /// The heartbeat to send. A newer one replaces it.
     heartbeat: Option<Heartbeat>,
-    /// Whether a newer session of this wallet took over.
+    /// Whether a newer session of this wallet replaced this one.
     kicked: bool,
 }
 
@@ -66,7 +66,7 @@ impl ArchipelagoSession {
         self.kicked
     }
 
-    /// What the gateway says next. Cancel-safe.
+    /// The next message of the gateway about islands. Cancel-safe.
     pub(crate) async fn next(&mut self) -> Result<IslandEvent, Disconnect> {
         let Self { connection, heartbeat, kicked } = self;
         loop {
@@ -77,9 +77,9 @@ impl ArchipelagoSession {
                 Some(Message::IslandChanged(change)) => return Ok(IslandEvent::IslandChanged(change)),
                 Some(Message::JoinIsland(join)) => return Ok(IslandEvent::Joined(join)),
                 Some(Message::LeftIsland(left)) => return Ok(IslandEvent::Left(left)),
-                // The end that follows may not say so.
+                // The close frame that follows may have another reason.
                 Some(Message::Kicked(_)) => *kicked = true,
-                // Packets of a handshake that is over, and packets from the future.
+                // Packets of the handshake, which has ended, and packets of newer protocol versions.
                 _ => {}
             }
         }

@@ -1,23 +1,26 @@
+//! The growing, jittered delay between connection attempts.
+
 use std::time::Duration;
 
 use rand::RngExt;
 use tokio::time::Instant;
 
-/// Pauses between tries: each up to twice as long as the one before, up to a bound, and of each a
-/// random quarter to whole, so that a crowd that lost its server does not come back all at once.
+/// An exponential backoff with jitter. The ceiling of the delay doubles with each attempt, up to a maximum;
+/// each delay is a random quarter to whole of its ceiling, so that many clients that lost their server do not
+/// reconnect all at once.
 #[derive(Debug, Clone)]
 pub(crate) struct Backoff {
     next_delay: Duration,
     max_delay: Duration,
-    /// When the last try went well.
+    /// The time of the last success, until the connection is lost.
     connected_at: Option<Instant>,
 }
 
 const INITIAL_DELAY: Duration = Duration::from_millis(500);
-/// What holds for so long was no fluke: the pauses begin anew. A server that takes people in and
-/// drops them again meets ever longer pauses.
+/// A connection that lasts this long resets the backoff. A server that accepts clients and drops them again
+/// soon meets ever longer delays.
 const STABLE_AFTER: Duration = Duration::from_secs(10);
-/// No server has more of a say than that.
+/// The upper bound of a `Retry-After` from a server.
 pub(crate) const MAX_RETRY_AFTER: Duration = Duration::from_secs(600);
 
 impl Backoff {
@@ -25,12 +28,12 @@ impl Backoff {
         Self { next_delay: INITIAL_DELAY.min(max_delay), max_delay, connected_at: None }
     }
 
-    /// The last try went well.
+    /// The last attempt succeeded.
     pub(crate) fn succeeded(&mut self, now: Instant) {
         self.connected_at = Some(now);
     }
 
-    /// How long to wait before the next try: no less than the server asked for, if it did.
+    /// The delay before the next attempt: the `Retry-After` of the server, if any, plus the jittered backoff.
     pub(crate) fn next_delay(&mut self, retry_after: Option<Duration>, now: Instant) -> Duration {
         if self.connected_at.take().is_some_and(|since| now.saturating_duration_since(since) >= STABLE_AFTER)
         {
@@ -61,7 +64,7 @@ mod tests {
             backoff.succeeded(now);
             backoff.next_delay(None, now + STABLE_AFTER - Duration::from_millis(1));
         }
-        assert!(backoff.next_delay(None, now) >= Duration::from_secs(15), "a server that drops everybody");
+        assert!(backoff.next_delay(None, now) >= Duration::from_secs(15), "a server that drops every client");
         backoff.succeeded(now);
         assert!(backoff.next_delay(None, now + STABLE_AFTER) <= INITIAL_DELAY);
     }

@@ -1,4 +1,4 @@
-//! The BFF over RPC, from the client's side.
+//! A session over RPC: the client of the gateway's BFF services.
 
 use std::collections::VecDeque;
 
@@ -27,33 +27,35 @@ use crate::{
 pub(crate) struct BffSession {
     connection: Connection,
     caller: Caller,
-    /// The system topic that names this session's islands.
+    /// The system topic with the assignments of this session.
     island_topic: String,
-    /// The call whose stream tells of it.
+    /// The call with the stream of `island_topic`.
     island_stream: Option<u32>,
-    /// The calls whose streams tell who joins islands, and who leaves them.
+    /// The calls with the streams of joins and of leaves.
     join_stream: Option<u32>,
     leave_stream: Option<u32>,
-    /// The island that was named last.
+    /// The island of the last assignment.
     current_island: String,
-    /// The call that is answered when a newer session takes over.
+    /// The call that the gateway answers when a newer session replaces this one.
     disconnection_call: Option<u32>,
-    /// Whether one did.
+    /// Whether a newer session replaced this one.
     kicked: bool,
-    /// What is to be sent; at the bound of one, the newest.
+    /// The heartbeat to send. A newer one replaces it.
     heartbeat: Option<Heartbeat>,
-    /// What was heard and not told yet: of each stream one element at most, as no other is asked for.
+    /// Events that were received and not returned yet: at most one for each stream, because no further
+    /// element is requested before.
     events: VecDeque<IslandEvent>,
 }
 
-/// System topics of all islands. A gateway need only tell of one's own, and of others nothing is heard.
+/// System topics of joins in all islands. A gateway need only publish those of the client's island; events of
+/// other islands are ignored.
 const JOINS: &str = "island.*.peer_join";
 const LEAVES: &str = "island.*.peer_left";
 const AUTHENTICATION_SERVICE: &str = "BffAuthenticationService";
 const DIRECTOR_SERVICE: &str = "CommsDirectorService";
-/// Calls that are open at a time: below what servers take.
+/// The limit of open calls, below the limit of servers.
 const MAX_CALLS: usize = 200;
-/// How long a server that refused a sign-in may take to close, which says why better.
+/// The time to wait for the close frame after a refused sign-in. Its reason is more precise than the error.
 const CLOSE_REASON_TIMEOUT: Duration = Duration::from_secs(1);
 
 impl BffSession {
@@ -91,7 +93,7 @@ impl BffSession {
         Ok((bff, Welcome { resume_secret, resumed }))
     }
 
-    /// Calls a procedure of the sign-in, and waits for the answer.
+    /// Calls a procedure of the sign-in, and waits for the response.
     async fn request<M: Message + Default>(
         &mut self,
         procedure: &'static str,
@@ -100,34 +102,34 @@ impl BffSession {
         self.call(AUTHENTICATION_SERVICE, procedure, argument);
         loop {
             self.receive().await?;
-            // There is one call at a time.
+            // During the sign-in, there is one call at a time.
             match self.caller.poll_event() {
                 Some(Event::Answered { payload, .. }) => {
                     return M::decode(payload).map_err(Disconnect::broken);
                 }
                 Some(Event::Failed { error, .. }) => return Err(self.sign_in_rejection(&error).await),
-                Some(_) => return Err(Disconnect::broken("an answer of another kind than the question")),
+                Some(_) => return Err(Disconnect::broken("the response does not match the request")),
                 None => {}
             }
         }
     }
 
-    /// Why a sign-in was refused: what the close says, if there is one.
+    /// The reason for which a sign-in was refused: that of the close frame, if one arrives.
     async fn sign_in_rejection(&mut self, error: &CallError) -> Disconnect {
         let closed = async {
             loop {
-                if let Err(ended) = self.receive().await {
-                    return ended;
+                if let Err(disconnect) = self.receive().await {
+                    return disconnect;
                 }
             }
         };
         match timeout(CLOSE_REASON_TIMEOUT, closed).await {
-            Ok(ended @ Disconnect::Closed { .. }) => ended,
+            Ok(disconnect @ Disconnect::Closed { .. }) => disconnect,
             _ => Disconnect::broken(error),
         }
     }
 
-    /// Asks for what an explorer wants to hear: of its islands, of the end, and its topics.
+    /// Subscribes to the assignments, joins and leaves, to the end of the session, and to the topics.
     pub(crate) fn subscribe(&mut self, topics: &mut Topics) {
         self.disconnection_call = self.call(AUTHENTICATION_SERVICE, "GetDisconnectionMessage", &());
         let island_topic = self.island_topic.clone();
@@ -135,9 +137,9 @@ impl BffSession {
             let topic = SubscriptionRequest { topic: topic.to_owned() };
             self.call(TOPICS_SERVICE, "SystemSubscription", &topic)
         };
-        let own = subscribe(&island_topic);
+        let islands = subscribe(&island_topic);
         let (joins, leaves) = (subscribe(JOINS), subscribe(LEAVES));
-        (self.island_stream, self.join_stream, self.leave_stream) = (own, joins, leaves);
+        (self.island_stream, self.join_stream, self.leave_stream) = (islands, joins, leaves);
         topics.signed_in(&mut self.caller);
     }
 
@@ -149,8 +151,8 @@ impl BffSession {
         self.kicked
     }
 
-    /// What the gateway says next; topics are served meanwhile. Unless news are wanted, it gives none
-    /// and asks for none. Cancel-safe.
+    /// The next event of an island; serves the topics meanwhile. If `wanted` is false, no event is returned
+    /// and none is requested. Cancel-safe.
     pub(crate) async fn next(
         &mut self,
         topics: &mut Topics,
@@ -161,8 +163,8 @@ impl BffSession {
                 self.handle_event(event, topics)?;
             }
             if wanted {
-                if let Some(news) = self.events.pop_front() {
-                    return Ok(news);
+                if let Some(event) = self.events.pop_front() {
+                    return Ok(event);
                 }
                 let streams = [self.island_stream, self.join_stream, self.leave_stream];
                 streams.into_iter().flatten().for_each(|number| self.caller.request_next(number));
@@ -180,26 +182,26 @@ impl BffSession {
             Event::Element { number, payload } if streams.contains(&Some(number)) => {
                 let element =
                     SystemTopicSubscriptionResultElem::decode(payload).map_err(Disconnect::broken)?;
-                let news = self.decode_island_event(number, element.payload)?;
-                self.events.extend(news);
+                let event = self.decode_island_event(number, element.payload)?;
+                self.events.extend(event);
             }
             Event::Failed { number, error } if self.island_stream == Some(number) => {
-                return Err(Disconnect::broken(format_args!("the gateway does not name islands: {error}")));
+                return Err(Disconnect::broken(format_args!("the gateway sends no assignments: {error}")));
             }
             Event::Ended { number } if self.island_stream == Some(number) => {
-                return Err(Disconnect::broken("the gateway names no islands any more"));
+                return Err(Disconnect::broken("the gateway ended the stream of assignments"));
             }
-            // They are asked for when news are wanted. Gateways need not tell who joins and who leaves.
+            // `next` requests the elements. Gateways need not offer the streams of joins and leaves.
             Event::Opened { number } | Event::Failed { number, .. } | Event::Ended { number }
                 if streams.contains(&Some(number)) => {}
-            // The end that follows may not say so.
+            // The close frame that follows may have another reason.
             Event::Answered { number, .. } if self.disconnection_call == Some(number) => self.kicked = true,
             event => topics.handle_event(event, &mut self.caller),
         }
         Ok(())
     }
 
-    /// What a stream tells of islands.
+    /// Decodes an element of one of the three streams; `None` for a join or leave of another island.
     fn decode_island_event(
         &mut self,
         number: u32,
@@ -218,7 +220,7 @@ impl BffSession {
         })
     }
 
-    /// `None`: too much is unanswered.
+    /// Calls a procedure; `None` if there are too many open calls.
     fn call(
         &mut self,
         module: &'static str,
@@ -228,13 +230,13 @@ impl BffSession {
         self.caller.call(module, procedure, Bytes::from(argument.encode_to_vec())).ok()
     }
 
-    /// Sends what there is to send, until a message came. Cancel-safe.
+    /// Sends queued messages until a message arrives, and processes it. Cancel-safe.
     async fn receive(&mut self) -> Result<(), Disconnect> {
         let Self { connection, caller, heartbeat, .. } = self;
         let mut outgoing = || {
             caller.poll_output().or_else(|| {
                 let heartbeat = Bytes::from(heartbeat.take()?.encode_to_vec());
-                // While a gateway leaves so many unanswered, one less is no loss: they repeat.
+                // If the gateway leaves too many calls unanswered, the heartbeat is dropped; it is repeated.
                 caller.call(DIRECTOR_SERVICE, "SendHeartbeat", heartbeat).ok()?;
                 caller.poll_output()
             })

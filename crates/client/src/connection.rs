@@ -1,4 +1,4 @@
-//! A WebSocket that carries packets, for all sockets of an explorer.
+//! A WebSocket client connection that carries binary packets, for the sockets of gateways and rooms.
 
 use std::{
     future::poll_fn,
@@ -26,47 +26,47 @@ use tokio_tungstenite::{
 
 use crate::Disconnect;
 
-/// A connection is driven by [`Connection::next_message`] alone: it writes while it reads, so that
-/// neither side can keep the other waiting, and no end of it is missed.
+/// A connection makes progress only in [`Connection::next_message`], which writes while it reads. So neither
+/// side can block the other, and the end of the connection is always noticed.
 #[derive(Debug)]
 pub(crate) struct Connection {
     socket: Box<WebSocketStream<MaybeTlsStream<TcpStream>>>,
     liveness_timeout: Duration,
-    /// When a sign of life has to be asked for next, or was to have come.
+    /// The time at which the next ping is due, or the connection is given up.
     liveness_deadline: Instant,
-    /// How often one was asked for since anything came.
+    /// The pings since the last message of the server.
     pings_sent: u32,
-    /// One is to be asked for.
+    /// Whether a ping must be sent.
     ping_due: bool,
-    /// Since when the server takes nothing.
+    /// The time since which the server reads nothing, so that writes are blocked.
     blocked_since: Option<Instant>,
-    /// Why it is over, and until when the server may say more.
+    /// The reason of the end, and the time until which the server may send a more precise one.
     disconnect: Option<(Disconnect, Instant)>,
 }
 
-/// What happened to a connection.
+/// The result of polling a connection.
 enum IoEvent {
-    /// Nothing more will be sent.
+    /// The source of outgoing messages has ended, and all of them are sent.
     AllSent,
     NotSent(Error),
     Read(Option<Result<Message, Error>>),
 }
 
-/// How a connection is opened.
+/// The options of a connection.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ConnectOptions {
-    /// How long it may take.
+    /// The timeout of the handshake.
     pub(crate) timeout: Duration,
-    /// The address of this machine that it comes from; `None`: any.
+    /// The local address to connect from; `None`: any.
     pub(crate) local_address: Option<IpAddr>,
-    /// For how long nothing may come, not even the answer to a ping.
+    /// The time without any message of the server, pongs included, after which the connection is lost.
     pub(crate) liveness_timeout: Duration,
 }
 
 const READ_BUFFER_BYTES: usize = 4096;
-/// How long a goodbye may take.
+/// The timeout of the close handshake.
 pub(crate) const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
-/// Pings while nothing comes, one after each third of the time.
+/// The number of pings before the connection is given up: one after each third of the liveness timeout.
 const MAX_PINGS: u32 = 2;
 
 impl Connection {
@@ -81,7 +81,7 @@ impl Connection {
         let config = WebSocketConfig::default().read_buffer_size(READ_BUFFER_BYTES).write_buffer_size(0);
         let connecting = async {
             let stream = connect(request.uri(), options.local_address).await?;
-            // Packets are small, and none waits for another.
+            // Packets are small; Nagle's algorithm would delay them.
             stream.set_nodelay(true)?;
             client_async_tls_with_config(request, stream, Some(config), None).await
         };
@@ -107,21 +107,21 @@ impl Connection {
         }
     }
 
-    /// The next message. Meanwhile `outgoing` is asked for what to send, one after the other, like a
-    /// stream: once it has nothing more, this is [`Disconnect::Left`]. Any other end is told again by every
-    /// later call. Cancel-safe.
+    /// The next message. Meanwhile the messages of `outgoing`, which is polled like a stream, are sent. When
+    /// `outgoing` ends, the result is [`Disconnect::Left`]. Every other end is returned again by each later
+    /// call. Cancel-safe.
     pub(crate) async fn next_message(
         &mut self,
         mut outgoing: impl FnMut(&mut Context<'_>) -> Poll<Option<Bytes>>,
     ) -> Result<Bytes, Disconnect> {
         loop {
-            if let Some((ended, until)) = &self.disconnect
+            if let Some((disconnect, until)) = &self.disconnect
                 && Instant::now() >= *until
             {
-                return Err(ended.clone());
+                return Err(disconnect.clone());
             }
-            let due = self.next_deadline();
-            match timeout_at(due, poll_fn(|cx| self.poll(cx, &mut outgoing))).await {
+            let deadline = self.next_deadline();
+            match timeout_at(deadline, poll_fn(|cx| self.poll(cx, &mut outgoing))).await {
                 Ok(IoEvent::AllSent) => return Err(Disconnect::Left),
                 Ok(IoEvent::NotSent(error)) => self.set_disconnect(Disconnect::broken(error), CLOSE_TIMEOUT),
                 Ok(IoEvent::Read(Some(Ok(message)))) => {
@@ -130,7 +130,7 @@ impl Connection {
                         Message::Binary(bytes) => return Ok(bytes),
                         Message::Close(Some(frame)) => {
                             let (code, reason) = (frame.code.into(), frame.reason.as_str().to_owned());
-                            // The answer to the close goes out with the next read.
+                            // The next read sends the answer to the close frame.
                             self.set_disconnect(Disconnect::Closed { code, reason }, CLOSE_TIMEOUT);
                         }
                         _ => {}
@@ -139,20 +139,19 @@ impl Connection {
                 Ok(IoEvent::Read(Some(Err(error)))) => {
                     self.set_disconnect(Disconnect::broken(error), Duration::ZERO)
                 }
-                Ok(IoEvent::Read(None)) => {
-                    self.set_disconnect(Disconnect::broken("the server is gone"), Duration::ZERO)
-                }
+                Ok(IoEvent::Read(None)) => self
+                    .set_disconnect(Disconnect::broken("the server closed the connection"), Duration::ZERO),
                 Err(_) => self.on_deadline(),
             }
         }
     }
 
-    /// The next packet; nothing is sent meanwhile. Cancel-safe.
+    /// The next packet, without sending any. Cancel-safe.
     pub(crate) async fn next<P: protocol::Message + Default>(&mut self) -> Result<P, Disconnect> {
         P::decode(self.next_message(|_| Poll::Pending).await?).map_err(Disconnect::broken)
     }
 
-    /// Sends a packet, and gives the next one that comes.
+    /// Sends a packet, and returns the next one of the server.
     pub(crate) async fn request<P: protocol::Message + Default>(
         &mut self,
         packet: &impl protocol::Message,
@@ -175,7 +174,7 @@ impl Connection {
         self.socket.poll_next_unpin(cx).map(IoEvent::Read)
     }
 
-    /// Sends what there is.
+    /// Sends all available messages; ready when `outgoing` has ended.
     fn poll_send(
         &mut self,
         cx: &mut Context<'_>,
@@ -199,7 +198,8 @@ impl Connection {
         }
     }
 
-    /// It is over. Why the server closed it says more than how it broke.
+    /// Records the end of the connection. A close reason of the server replaces an I/O error, which is less
+    /// precise.
     fn set_disconnect(&mut self, disconnect: Disconnect, grace: Duration) {
         let until = Instant::now() + grace;
         self.disconnect = Some(match self.disconnect.take() {
@@ -211,7 +211,7 @@ impl Connection {
         });
     }
 
-    /// When something has to be done if nothing happens.
+    /// The time at which [`Self::on_deadline`] must run if nothing happens before.
     fn next_deadline(&self) -> Instant {
         match (&self.disconnect, self.blocked_since) {
             (Some((_, until)), _) => *until,
@@ -220,22 +220,22 @@ impl Connection {
         }
     }
 
-    /// Nothing happened in time.
+    /// Handles a deadline: sends a ping, or gives the connection up.
     fn on_deadline(&mut self) {
         let now = Instant::now();
-        let silence = self.liveness_timeout;
-        if self.blocked_since.is_some_and(|since| now >= since + silence) {
-            let error = format_args!("the server took nothing for {silence:?}");
+        let limit = self.liveness_timeout;
+        if self.blocked_since.is_some_and(|since| now >= since + limit) {
+            let error = format_args!("the server read nothing for {limit:?}");
             return self.set_disconnect(Disconnect::broken(error), Duration::ZERO);
         }
         if now < self.liveness_deadline {
             return;
         }
         if self.pings_sent == MAX_PINGS {
-            let error = format_args!("nothing came for {silence:?}");
+            let error = format_args!("received nothing for {limit:?}");
             return self.set_disconnect(Disconnect::broken(error), Duration::ZERO);
         }
-        // However late this is: the server has a third of the time to answer.
+        // Counted from now, even if this runs late: the server always has a third of the timeout to answer.
         (self.liveness_deadline, self.pings_sent, self.ping_due) =
             (now + self.ping_interval(), self.pings_sent + 1, true);
     }
@@ -244,7 +244,7 @@ impl Connection {
         self.liveness_timeout / (MAX_PINGS + 1)
     }
 
-    /// Says goodbye, and waits a moment for the answer.
+    /// Sends a close frame, and waits for the answer: for [`CLOSE_TIMEOUT`] at most.
     pub(crate) async fn close(mut self) {
         let closing = async {
             if self.socket.as_mut().close(None).await.is_ok() {
@@ -255,8 +255,8 @@ impl Connection {
     }
 }
 
-/// What a queue has to send, for [`Connection::next_message`]: what it has not now, it has at the next
-/// call.
+/// The next message of a queue, for [`Connection::next_message`]. An empty queue is pending without a waker,
+/// because each call of `next_message` polls it again.
 pub(crate) fn available(queued: Option<Bytes>) -> Poll<Option<Bytes>> {
     queued.map_or(Poll::Pending, |bytes| Poll::Ready(Some(bytes)))
 }
@@ -280,8 +280,8 @@ async fn connect(uri: &Uri, local_address: Option<IpAddr>) -> io::Result<TcpStre
     Err(last_error)
 }
 
-/// `Retry-After` in seconds. Servers may give a date instead, which is taken for nothing: whoever
-/// comes back does so after a pause anyway.
+/// `Retry-After` in seconds. A date, which HTTP also allows, is ignored: the client waits for its own backoff
+/// anyway.
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let seconds = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
     Some(Duration::from_secs(seconds))
@@ -298,7 +298,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    // The answer of the callback is the library's type.
+    // The error type of the handshake callback is defined by tungstenite.
     #[allow(clippy::result_large_err)]
     async fn server_may_answer_a_ping_that_was_sent_late() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -314,7 +314,7 @@ mod tests {
                 Ok(response)
             };
             let mut socket = accept_hdr_async(listener.accept().await.unwrap().0, agree).await.unwrap();
-            // Nothing comes until the client asks for a sign of life, which takes a moment to come.
+            // The server sends nothing until the client pings, and then answers late.
             let ping = socket.next().await.unwrap().unwrap();
             assert!(ping.is_ping());
             sleep(liveness_timeout / 9).await;
@@ -323,7 +323,7 @@ mod tests {
         };
         let client = async {
             let mut connection = Connection::open(&url, "any", options).await.unwrap();
-            // This side stalls for longer than it bears silence.
+            // The client stalls for longer than its liveness timeout.
             sleep(liveness_timeout * 2).await;
             connection.next_message(|_| Poll::Pending).await
         };

@@ -1,7 +1,7 @@
-//! Messages that arrive through more than one room.
+//! Deduplication of messages that arrive through more than one room.
 //!
-//! While its island moves, an explorer is in two rooms, and whoever moves with it says everything in
-//! both. The k-th equal body of a sender in one room is the double of the k-th in another.
+//! While its island moves, a client is in two rooms, and the peers that move with it send every message in
+//! both. The k-th equal body of a sender in one room is the duplicate of the k-th in the other.
 
 use std::{
     collections::{HashMap, HashSet, VecDeque, hash_map::Entry},
@@ -15,11 +15,11 @@ use tokio::time::Instant;
 
 use crate::RoomId;
 
-/// What was heard through all rooms of an explorer. Cheap to clone.
+/// The recent messages of all rooms of a client. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Dedup(Arc<Mutex<DedupState>>);
 
-/// A room through which messages arrive, until it is dropped.
+/// The registration of a room, until it is dropped.
 #[derive(Debug)]
 pub(crate) struct DedupRoom {
     room: RoomId,
@@ -30,25 +30,25 @@ pub(crate) struct DedupRoom {
 struct DedupState {
     rooms: HashSet<RoomId>,
     hasher: RandomState,
-    /// Through which rooms each message came that was given, oldest first.
+    /// The delivered messages: for each copy, oldest first, the rooms through which it has arrived.
     delivered: HashMap<Key, Vec<Vec<RoomId>>>,
-    /// The same messages, oldest first, and when they were given.
+    /// The same messages, oldest first, and the time of their delivery.
     order: VecDeque<(Instant, Key)>,
 }
 
 /// The sender and the hash of the body.
 type Key = (Address, u64);
 
-/// A double that is later than this is given. What was said in the old room alone, before its sender
-/// was in the new one, would else be taken for the twin of whatever equal comes later.
+/// A duplicate that arrives later than this is delivered. Without this bound, a message that was sent only in
+/// the old room, before its sender was in the new one, would hide a later equal message.
 const MAX_LAG: Duration = Duration::from_secs(2);
-/// Messages that are remembered; at the bound the oldest is forgotten, and its double is given. A
-/// hundred people say less in that time.
+/// The limit of recorded messages. At the limit the oldest is removed, and its duplicate is delivered. A
+/// hundred peers send fewer messages within [`MAX_LAG`].
 const MAX_MESSAGES: usize = 8_192;
 
 impl Dedup {
-    /// From now on, messages arrive through this room as well. It is told before the room is
-    /// entered: what comes through an older one meanwhile may come through this one, too.
+    /// Registers a room. This happens before the client enters it, because a message that arrives through an
+    /// older room meanwhile may arrive through this one too.
     pub(crate) fn register(&self, room: RoomId) -> DedupRoom {
         self.lock().rooms.insert(room);
         DedupRoom { room, dedup: self.clone() }
@@ -60,12 +60,13 @@ impl Dedup {
 }
 
 impl DedupRoom {
-    /// A message arrived; gives whether it has been given, because it arrived through another room
-    /// before.
+    /// Records a message that arrived through this room. Returns whether it was delivered before, through
+    /// another room.
     pub(crate) fn is_duplicate(&self, sender: Address, body: &[u8], now: Instant) -> bool {
         let mut state = self.dedup.lock();
         state.expire(now);
-        // Of a room that was left a moment ago, there may be doubles still.
+        // Messages of a room that the client has just left are still recorded; their duplicates may arrive
+        // here.
         if state.rooms.len() < 2 && state.order.is_empty() {
             return false;
         }
@@ -81,11 +82,12 @@ impl Drop for DedupRoom {
 }
 
 impl DedupState {
-    /// Whether it is the double of a message that did not come through this room yet.
+    /// Returns whether the message is a duplicate: an equal one was delivered that has not arrived through
+    /// this room yet.
     fn record(&mut self, key: Key, room: RoomId, now: Instant) -> bool {
         let mut copies = self.delivered.get_mut(&key).into_iter().flatten();
-        if let Some(through) = copies.find(|through| !through.contains(&room)) {
-            through.push(room);
+        if let Some(rooms) = copies.find(|rooms| !rooms.contains(&room)) {
+            rooms.push(room);
             return true;
         }
         if self.rooms.len() > 1 {
@@ -103,7 +105,7 @@ impl DedupState {
             self.remove_oldest();
         }
         if self.order.is_empty() && self.order.capacity() > 0 && self.rooms.len() < 2 {
-            // What the move took is given back.
+            // Releases the memory that the move between rooms needed.
             (self.delivered, self.order) = Default::default();
         }
     }
@@ -139,12 +141,12 @@ mod tests {
         let (dedup, now) = (Dedup::default(), Instant::now());
         let old = dedup.register(RoomId(1));
         let is_duplicate = |room: &DedupRoom, body: &[u8]| room.is_duplicate(SENDER, body, now);
-        assert!(!is_duplicate(&old, b"a") && !is_duplicate(&old, b"a"), "said twice in one room");
+        assert!(!is_duplicate(&old, b"a") && !is_duplicate(&old, b"a"), "sent twice in one room");
         assert_eq!(recorded(&dedup), 0);
         let new = dedup.register(RoomId(2));
         assert!(!is_duplicate(&old, b"b") && is_duplicate(&new, b"b"));
-        assert!(!is_duplicate(&new, b"c") && is_duplicate(&old, b"c"), "whichever is first");
-        assert!(!new.is_duplicate(OTHER, b"b", now), "somebody else said it, too");
+        assert!(!is_duplicate(&new, b"c") && is_duplicate(&old, b"c"), "in either order");
+        assert!(!new.is_duplicate(OTHER, b"b", now), "another sender");
         assert!(!is_duplicate(&old, b"b") && is_duplicate(&new, b"b"), "and again");
         assert!(!is_duplicate(&new, b"a"), "from before there were two rooms");
     }
@@ -158,7 +160,7 @@ mod tests {
         }
         drop(old);
         assert!(new.is_duplicate(SENDER, b"a", began));
-        assert!(!new.is_duplicate(SENDER, b"a", began), "of one room nothing else is a double");
+        assert!(!new.is_duplicate(SENDER, b"a", began), "each copy has one duplicate");
         let later = began + MAX_LAG + Duration::from_millis(1);
         assert!(!new.is_duplicate(SENDER, b"b", later));
         assert_eq!(recorded(&dedup), 0);
@@ -182,12 +184,12 @@ mod tests {
         }
         assert_eq!(recorded(&dedup), MAX_MESSAGES);
         assert!(new.is_duplicate(SENDER, &MAX_MESSAGES.to_be_bytes(), now));
-        assert!(!new.is_duplicate(SENDER, &0_usize.to_be_bytes(), now), "the oldest was forgotten");
+        assert!(!new.is_duplicate(SENDER, &0_usize.to_be_bytes(), now), "the oldest was removed");
     }
 
     proptest! {
-        /// However the rooms lag behind each other, and whatever of it each of them drops: of equal
-        /// bodies as many are given as the room brought that brought the most.
+        /// For any lag between the rooms and any losses in them: the number of delivered equal bodies is the
+        /// highest number that arrived through one room.
         #[test]
         fn deliveries_equal_the_highest_count_of_any_room(
             arrivals in prop::collection::vec((0_u64..3, 0_u8..2, 0_u8..4), 0..200),
@@ -198,10 +200,10 @@ mod tests {
             for (room, sender, body) in arrivals {
                 let new = !rooms[room as usize].is_duplicate(Address::new([sender; 20]), &[body], now);
                 *delivered.entry((sender, body)).or_insert(0) += u32::from(new);
-                let through: &mut [u32; 3] = received.entry((sender, body)).or_default();
-                through[room as usize] += 1;
-                // At every moment, so that nothing is given late.
-                let most = through.iter().max().copied().unwrap_or_default();
+                let by_room: &mut [u32; 3] = received.entry((sender, body)).or_default();
+                by_room[room as usize] += 1;
+                // Holds after every message, so that none is delivered late.
+                let most = by_room.iter().max().copied().unwrap_or_default();
                 prop_assert_eq!(delivered[&(sender, body)], most);
             }
         }

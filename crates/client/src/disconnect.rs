@@ -1,36 +1,38 @@
+//! The reasons for which connections end, and whether to retry.
+
 use std::{fmt, time::Duration};
 
 use protocol::Close;
 
-/// Why a connection ended, or did not come about. Printed, it is a sentence for people.
+/// The reason for which a connection ended or could not be established. It prints as a sentence for users.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Disconnect {
-    /// The explorer itself went.
+    /// The client itself closed the connection.
     Left,
-    /// The server closed it.
+    /// The server closed the connection.
     Closed {
-        /// The close code, [`Close`] for most.
+        /// The close code. [`Close`] has most of them.
         code: u16,
-        /// What the server said.
+        /// The reason in the close frame.
         reason: String,
     },
-    /// The server refused to open it.
+    /// The server refused to open a WebSocket.
     Refused {
-        /// The status of its HTTP answer.
+        /// The status of the HTTP response.
         status: u16,
-        /// When it may be asked again.
+        /// The time to wait before the next attempt, if the server sent one.
         retry_after: Option<Duration>,
     },
-    /// It broke, or did not come about.
+    /// The connection was lost or could not be established, or the server violated the protocol.
     Broken(String),
 }
 
-/// Statuses of the 4xx by which a server asks for patience: 408 Request Timeout, 425 Too Early,
-/// 429 Too Many Requests.
+/// The 4xx statuses after which a client may retry: 408 Request Timeout, 425 Too Early, 429 Too Many
+/// Requests.
 const RETRYABLE_STATUSES: [u16; 3] = [408, 425, 429];
 
 impl Disconnect {
-    /// Whether to try again by itself.
+    /// Whether the client should retry by itself.
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Left => false,
@@ -42,7 +44,7 @@ impl Disconnect {
         }
     }
 
-    /// When the server wants to be asked again, if it said so.
+    /// The time to wait before the next attempt, if the server sent one.
     pub(crate) fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Refused { retry_after, .. } => *retry_after,
@@ -50,7 +52,7 @@ impl Disconnect {
         }
     }
 
-    /// Whether a room let go of the token with which it was entered, and may take another.
+    /// Whether a room rejected the token, or revoked it after admission. A newer token may be accepted.
     pub(crate) fn is_token_rejected(&self) -> bool {
         let codes = [Close::TokenRefused, Close::Moved].map(Close::code);
         matches!(self, Self::Closed { code, .. } if codes.contains(code))
@@ -77,7 +79,7 @@ impl fmt::Display for Disconnect {
                 }
             }
             Self::Refused { status, retry_after: Some(after) } => {
-                write!(f, "refused by the server: HTTP status {status}, to be asked again in {after:?}")
+                write!(f, "refused by the server: HTTP status {status}, retry in {after:?}")
             }
             Self::Refused { status, retry_after: None } => {
                 write!(f, "refused by the server: HTTP status {status}")
@@ -87,28 +89,28 @@ impl fmt::Display for Disconnect {
     }
 }
 
-/// What a close means to whoever runs the client.
+/// The meaning of a close code for the user of the client.
 fn explanation(close: Close) -> &'static str {
     match close {
         Close::ProtocolError | Close::TextFrame | Close::Undecodable | Close::OutOfOrder => {
-            "this client said something that it should not"
+            "this client sent something that the server does not accept"
         }
-        Close::TooBig => "this client said too much at once",
+        Close::TooBig => "this client sent a message that is too large",
         Close::Restarting => "another server, or the next one, takes over",
-        Close::Full => "there is no room for now",
-        Close::HandshakeTimeout => "this client, or its line, was too slow to sign in",
+        Close::Full => "there is no capacity for now",
+        Close::HandshakeTimeout => "this client, or its network, was too slow to sign in",
         Close::AuthRefused => "this wallet has to sign in in another way",
-        Close::NewSession => "this wallet is signed in elsewhere, and coming back would end that session",
-        Close::Silent => "the line was dead for a while",
-        Close::Idle => "this client never said where it is, or not for too long",
-        Close::TooSlow => "this client, or its line, is too slow for what is said",
+        Close::NewSession => "this wallet is signed in elsewhere, and reconnecting would end that session",
+        Close::Silent => "the network connection was interrupted for a while",
+        Close::Idle => "this client sent no heartbeat for too long",
+        Close::TooSlow => "this client, or its network, is too slow for the messages that it receives",
         Close::AlreadySignedIn => {
             "this wallet is signed in elsewhere, and that session is kept while it lives"
         }
-        Close::TokenRefused => "the gateway has to name the room again",
+        Close::TokenRefused => "the gateway has to send a new token",
         Close::UnknownRoom => "there is no such room for this client",
         Close::RoomFull => "there is no seat for now",
-        Close::Moved => "its island is elsewhere",
+        Close::Moved => "this client has been assigned another room",
     }
 }
 
@@ -119,14 +121,14 @@ mod tests {
     #[test]
     fn display_explains_every_close_and_retry_follows_the_code() {
         for close in Close::ALL {
-            let ended = Disconnect::from_close(close);
-            assert_eq!(ended.is_retryable(), close.should_reconnect());
-            let text = ended.to_string();
+            let disconnect = Disconnect::from_close(close);
+            assert_eq!(disconnect.is_retryable(), close.should_reconnect());
+            let text = disconnect.to_string();
             assert!(text.contains(close.reason()) && text.contains(explanation(close)), "{text}");
         }
         let rejected = |status, retry_after| Disconnect::Refused { status, retry_after };
         let text = rejected(503, Some(Duration::from_secs(3))).to_string();
-        assert_eq!(text, "refused by the server: HTTP status 503, to be asked again in 3s");
+        assert_eq!(text, "refused by the server: HTTP status 503, retry in 3s");
         for (status, retryable) in [(503, true), (429, true), (404, false), (426, false), (301, true)] {
             assert_eq!(rejected(status, None).is_retryable(), retryable, "{status}");
         }

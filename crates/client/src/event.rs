@@ -1,3 +1,5 @@
+//! The events of an [`crate::Explorer`].
+
 use std::{collections::BTreeMap, time::Duration};
 
 use bytes::Bytes;
@@ -5,105 +7,104 @@ use protocol::{Address, ConnectionString, IslandId, Position};
 
 use crate::Disconnect;
 
-/// A stay in a room; a later stay in the same room has another.
+/// The id of one connection to a room. A later connection to the same room has another id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RoomId(pub u64);
 
-/// What happened to an explorer.
+/// A change in the state of the client, or a received message.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
-    /// The gateway knows the wallet now.
+    /// The client has signed in to the gateway.
     SignedIn,
-    /// The gateway named an island, and how to reach it.
+    /// The gateway sent an assignment: an island, and how to reach it.
     IslandChanged {
         /// The island.
         island: IslandId,
-        /// Where its members meet; an explorer enters WebSocket rooms, and is in no room while it is
-        /// told anything else.
+        /// The room of the island. The client enters WebSocket rooms; with any other connection string, it is
+        /// in no room.
         connection: ConnectionString,
-        /// The island before it, if there was one; the same island, if its members only meet
-        /// elsewhere from now on.
+        /// The previous island, if there was one. It is the same island if only its room moved to another
+        /// node.
         from: Option<String>,
-        /// Who is in it and where, the explorer itself included.
+        /// The members and their positions, including this client.
         peers: BTreeMap<Address, Position>,
     },
-    /// Somebody came to the explorer's island, as its gateway says; gateways need not say it.
+    /// A peer joined the client's island. Gateways need not send this.
     IslandJoined {
         /// The island.
         island: IslandId,
-        /// Who came.
+        /// The peer.
         address: Address,
     },
-    /// Somebody left the explorer's island, as its gateway says; gateways need not say it.
+    /// A peer left the client's island. Gateways need not send this.
     IslandLeft {
         /// The island.
         island: IslandId,
-        /// Who left.
+        /// The peer.
         address: Address,
     },
-    /// A room has welcomed the explorer.
+    /// A room has admitted the client.
     RoomEntered {
-        /// This stay.
+        /// The connection to the room.
         room: RoomId,
-        /// Whose room it is.
+        /// The island of the room.
         island: IslandId,
-        /// Where it is, without the token.
+        /// The URL of the room, without the token.
         url: String,
-        /// What the explorer is called there.
+        /// The alias of the client in the room.
         alias: u32,
-        /// Who was there before it.
+        /// The other members, by alias.
         members: BTreeMap<u32, Address>,
     },
-    /// Somebody entered the room.
+    /// A peer entered the room.
     PeerJoined {
-        /// The stay in which this was heard.
+        /// The connection to the room.
         room: RoomId,
-        /// What the peer is called there.
+        /// The alias of the peer in the room.
         alias: u32,
-        /// Who it is.
+        /// The address of the peer.
         address: Address,
     },
-    /// Somebody left the room.
+    /// A peer left the room.
     PeerLeft {
-        /// The stay in which this was heard.
+        /// The connection to the room.
         room: RoomId,
-        /// What the peer was called there.
+        /// The alias that the peer had in the room.
         alias: u32,
     },
-    /// Somebody said something in the room.
+    /// A message was received in the room.
     Message {
-        /// The stay in which this was heard.
+        /// The connection to the room.
         room: RoomId,
-        /// Who said it.
+        /// The alias of the sender.
         alias: u32,
-        /// Who that is, if the room has told.
+        /// The address of the sender, if the room has announced it.
         sender: Option<Address>,
         /// An RFC-4 packet.
         body: Bytes,
     },
-    /// What somebody said came through this room as well: a [`Event::Message`] of another room has
-    /// given it.
+    /// A message was received again, in this room: an [`Event::Message`] of another room has delivered it.
     Duplicate {
-        /// The stay in which it was heard again.
+        /// The connection to the room.
         room: RoomId,
-        /// Who said it.
+        /// The alias of the sender.
         alias: u32,
         /// An RFC-4 packet.
         body: Bytes,
     },
-    /// A stay is over, or did not come about.
+    /// A connection to a room has ended, or could not be established.
     RoomLeft {
-        /// The stay.
+        /// The connection to the room.
         room: RoomId,
-        /// Why.
+        /// The reason.
         reason: Disconnect,
     },
-    /// The gateway's socket is closed.
+    /// The connection to the gateway has ended, or could not be established.
     Disconnected {
-        /// Why, which prints as a sentence.
+        /// The reason, which prints as a sentence.
         reason: Disconnect,
-        /// After which pause the explorer tries again; `None`: it does not, leaves its rooms, and is
-        /// gone.
+        /// The delay until the next attempt. `None`: the client does not reconnect; it leaves its rooms and
+        /// stops.
         retry_in: Option<Duration>,
     },
 }

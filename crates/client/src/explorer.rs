@@ -1,3 +1,5 @@
+//! The public client: the event loop of [`Explorer`], and its [`Handle`].
+
 use bytes::Bytes;
 use identity::Identity;
 use protocol::{
@@ -14,16 +16,42 @@ use crate::{
     topics::{self, COMMAND_QUEUE, Topics},
 };
 
-/// An explorer at work. It leaves when told to, or when this is dropped.
+/// A running client. It leaves its rooms and its gateway on [`Handle::leave`], or when this is dropped.
 ///
-/// Its events have to be taken: while 1,024 of them wait, it reads nothing more but topics.
+/// The events must be read with [`Explorer::next`]: while 1,024 of them are queued, the client reads only
+/// topics.
+///
+/// ```no_run
+/// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+/// use client::{Event, Explorer, Position, Settings};
+///
+/// let gateway = client::discover("http://127.0.0.1:5000", None).await?;
+/// let mut explorer = Explorer::start(Settings::new(gateway), client::guest()?);
+/// let handle = explorer.handle();
+/// handle.heartbeat(Position::new(8.0, 0.0, 8.0), None).await;
+/// while let Some(event) = explorer.next().await {
+///     match event {
+///         // The assigned island: the client enters its room by itself.
+///         Event::IslandChanged { island, .. } => println!("assigned to {island}"),
+///         Event::RoomEntered { island, .. } => {
+///             println!("in the room of {island}");
+///             handle.send("hello".into(), false).await;
+///         }
+///         Event::RoomLeft { reason, .. } => println!("left a room: {reason}"),
+///         _ => {}
+///     }
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Explorer {
     handle: Handle,
     events: mpsc::Receiver<Event>,
 }
 
-/// Tells an explorer what to do, for as long as there is one. Cheap to clone.
+/// Sends commands to a client. After the client has stopped, commands have no effect or return an error.
+/// Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Handle {
     commands: mpsc::Sender<Command>,
@@ -38,25 +66,25 @@ enum Command {
     Leave,
 }
 
-/// What the link tells.
+/// An event of the link to the gateway.
 #[derive(Debug)]
 pub(crate) enum LinkEvent {
-    /// The gateway knows the wallet now. Unless the explorer keeps its room, its next island makes it
-    /// enter the room anew, even the one that it is in.
+    /// The client has signed in. If `keeps_room` is false, the next assignment makes the client enter the
+    /// room anew, even the room that it is in.
     SignedIn { keeps_room: bool },
-    /// This is the explorer's island from now on.
+    /// The gateway sent an assignment.
     IslandChanged(IslandChangedMessage),
-    /// Anything else.
+    /// Another event, which is emitted unchanged.
     Event(Event),
 }
 
-/// Orders and events that may wait; at the bound, whoever adds one waits too.
+/// The capacity of the queues of commands and of events. When one is full, its senders wait.
 const QUEUE: usize = 1024;
-/// News of the link that may wait; at the bound the link keeps one more, and reads none.
+/// The capacity of the queue of link events. When it is full, the link keeps one more and stops reading.
 const LINK_QUEUE: usize = 4;
 
 impl Explorer {
-    /// Sends an explorer on its way, in tasks of the present Tokio runtime.
+    /// Starts a client, in tasks of the current Tokio runtime.
     pub fn start(settings: Settings, identity: Identity) -> Self {
         let (commands_sender, commands) = mpsc::channel(QUEUE);
         let (events_sender, events) = mpsc::channel(QUEUE);
@@ -78,51 +106,52 @@ impl Explorer {
         Self { handle: Handle { commands: commands_sender, topics: topics_sender, dialect }, events }
     }
 
-    /// Another way to tell it what to do.
+    /// A handle that sends commands to this client.
     pub fn handle(&self) -> Handle {
         self.handle.clone()
     }
 
-    /// What happened next; `None` once it is gone. Cancel-safe.
+    /// The next event; `None` after the client has stopped. Cancel-safe.
     pub async fn next(&mut self) -> Option<Event> {
         self.events.recv().await
     }
 }
 
 impl Handle {
-    /// Says where it is, in metres, and which island it would like to be in: `None` keeps what it
-    /// said before, an empty text clears it. The explorer says it again by itself: now and then, and
-    /// whenever it has signed in.
+    /// Sets the position, in metres, and the preferred island. `None` keeps the previous preference, an empty
+    /// text clears it. The client sends both in a heartbeat, and repeats it by itself: at
+    /// [`Settings::heartbeat_interval`], and after each sign-in.
     pub async fn heartbeat(&self, position: Position, desired_room: Option<String>) {
         let heartbeat = Heartbeat { position: Some(position.into()), desired_room };
         self.send_command(Command::Heartbeat(heartbeat)).await;
     }
 
-    /// Says something (an RFC-4 packet) in every room that it is in, and gives in which.
+    /// Sends a message (an RFC-4 packet) in every room that the client is in. Returns the rooms. A room with
+    /// a full queue is left out. An `unreliable` message may be dropped by the room for slow readers.
     pub async fn send(&self, body: Bytes, unreliable: bool) -> Vec<RoomId> {
         let (reply, rooms) = oneshot::channel();
         self.send_command(Command::Send(OutgoingMessage { body, unreliable }, reply)).await;
         rooms.await.unwrap_or_default()
     }
 
-    /// Says something to everybody who listens to `topic`, wherever they are, and waits until the
-    /// gateway has taken it.
+    /// Publishes a message to all subscribers of `topic`, in any island, and waits until the gateway has
+    /// accepted it.
     ///
     /// # Errors
-    /// Among others [`TopicsError::NotSignedIn`]: nothing is kept for later.
+    /// Among others [`TopicsError::NotSignedIn`]: messages are not queued for a later session.
     pub async fn publish(&self, topic: &str, payload: impl Into<Bytes>) -> Result<(), TopicsError> {
         let topic = topic.parse()?;
-        self.request(|answer| topics::Command::Publish(topic, payload.into(), answer)).await
+        self.request(|reply| topics::Command::Publish(topic, payload.into(), reply)).await
     }
 
-    /// Listens to a topic, in which `*` stands for any one segment. It waits until the gateway has
-    /// taken the subscription, however long that takes; what is published after that is heard, until
-    /// the [`Subscription`] is dropped, over all sessions to come.
+    /// Subscribes to a pattern of topics, in which `*` matches any one segment. Waits, without a timeout,
+    /// until the gateway has accepted the subscription. From then on it receives the published messages,
+    /// across all later sessions, until the [`Subscription`] is dropped.
     pub async fn subscribe(&self, pattern: &str) -> Result<Subscription, TopicsError> {
         let pattern = pattern.parse()?;
         let (subscription, sink) = topics::subscription();
-        // If nobody waits any more, the subscription is dropped, which the explorer hears.
-        self.request(|answer| topics::Command::Subscribe(pattern, sink, answer)).await?;
+        // If this future is dropped, the subscription is dropped with it, and `Topics` removes it.
+        self.request(|reply| topics::Command::Subscribe(pattern, sink, reply)).await?;
         Ok(subscription)
     }
 
@@ -138,18 +167,18 @@ impl Handle {
         outcome.await.unwrap_or(Err(TopicsError::ExplorerStopped))
     }
 
-    /// Leaves its rooms and its gateway.
+    /// Makes the client leave its rooms and its gateway, and stop.
     pub async fn leave(&self) {
         self.send_command(Command::Leave).await;
     }
 
-    async fn send_command(&self, order: Command) {
-        // An explorer that is gone takes no orders; the end of its events says so.
-        let _ = self.commands.send(order).await;
+    async fn send_command(&self, command: Command) {
+        // Fails only after the client has stopped, which the end of its events shows.
+        let _ = self.commands.send(command).await;
     }
 }
 
-/// The explorer's own loop, and its goodbye.
+/// Runs the event loop, and then the shutdown.
 async fn run(
     mut rooms: Rooms,
     commands: mpsc::Receiver<Command>,
@@ -159,15 +188,16 @@ async fn run(
 ) {
     run_loop(&mut rooms, commands, &mut link_events, &desired, &events).await;
     drop((rooms, desired));
-    // The link says goodbye, too. Nobody listens any more when the explorer was dropped.
-    while let Some(news) = link_events.recv().await {
-        if let LinkEvent::Event(event) = news {
+    // Dropping `desired` makes the link close its session. Its last events are forwarded, unless the receiver
+    // of the events was dropped.
+    while let Some(event) = link_events.recv().await {
+        if let LinkEvent::Event(event) = event {
             let _ = events.send(event).await;
         }
     }
 }
 
-/// Orders and news of islands in, rooms and wishes out.
+/// The event loop: applies commands and link events to the rooms and to the desired state of the link.
 async fn run_loop(
     rooms: &mut Rooms,
     mut commands: mpsc::Receiver<Command>,
@@ -175,25 +205,29 @@ async fn run_loop(
     desired: &watch::Sender<DesiredState>,
     events: &mpsc::Sender<Event>,
 ) {
-    // Orders are taken even while nobody takes events: whoever gives them may be the one.
+    // An event that waits for capacity. Commands are processed meanwhile, because the task that sends them
+    // may be the one that reads the events.
     let mut pending: Option<Event> = None;
     loop {
         tokio::select! {
-            // What is said on hearing of a room is said there: its progress comes first.
+            // Room progress has precedence: a message that is sent in response to `RoomEntered` reaches that
+            // room.
             biased;
             progress = rooms.progress() => {
                 if progress == Some(SignInNeeded) {
-                    desired.send_modify(|wishes| wishes.sign_in_requests += 1);
+                    desired.send_modify(|desired| desired.sign_in_requests += 1);
                 }
             }
-            order = commands.recv() => match order {
-                Some(Command::Heartbeat(heartbeat)) => desired.send_modify(|wishes| wishes.set_heartbeat(heartbeat)),
-                // Whoever said it may not care where.
-                Some(Command::Send(say, answer)) => drop(answer.send(rooms.send(&say))),
+            command = commands.recv() => match command {
+                Some(Command::Heartbeat(heartbeat)) => {
+                    desired.send_modify(|desired| desired.set_heartbeat(heartbeat));
+                }
+                // Fails if the sender does not wait for the list of rooms.
+                Some(Command::Send(message, reply)) => drop(reply.send(rooms.send(&message))),
                 Some(Command::Leave) | None => return,
             },
             () = events.closed() => return,
-            news = link_events.recv(), if pending.is_none() => match news {
+            event = link_events.recv(), if pending.is_none() => match event {
                 Some(LinkEvent::IslandChanged(change)) => pending = rooms.apply_assignment(change),
                 Some(LinkEvent::SignedIn { keeps_room }) => {
                     rooms.signed_in(keeps_room);
@@ -202,8 +236,8 @@ async fn run_loop(
                 Some(LinkEvent::Event(event)) => pending = Some(event),
                 None => return,
             },
-            place = events.reserve(), if pending.is_some() => match (place, pending.take()) {
-                (Ok(place), Some(event)) => place.send(event),
+            permit = events.reserve(), if pending.is_some() => match (permit, pending.take()) {
+                (Ok(permit), Some(event)) => permit.send(event),
                 _ => return,
             },
         }

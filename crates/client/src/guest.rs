@@ -1,16 +1,18 @@
+//! Guests: identities that are created for one sign-in.
+
 use std::time::{Duration, SystemTime};
 
 use identity::{Identity, Wallet};
 
-/// The system gave no randomness for a key.
+/// The system provided no randomness for a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the system gives no randomness: {0}")]
+#[error("the system provides no randomness: {0}")]
 pub struct GuestError(#[from] getrandom::Error);
 
-/// How long the short-lived key is vouched for.
+/// The validity of the ephemeral key.
 const GUEST_LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// A guest: a wallet and a short-lived key, both made a moment ago, and good for a day.
+/// Creates a guest: a new wallet and a new ephemeral key, which is valid for a day.
 pub fn guest() -> Result<Identity, GuestError> {
     Ok(Identity::new(&random_wallet()?, random_wallet()?, SystemTime::now() + GUEST_LIFETIME))
 }
@@ -19,7 +21,7 @@ fn random_wallet() -> Result<Wallet, GuestError> {
     loop {
         let mut secret = [0; 32];
         getrandom::fill(&mut secret)?;
-        // One in 2^128 is no key.
+        // One in 2^128 random numbers is not a valid key.
         if let Ok(wallet) = Wallet::from_secret(secret) {
             return Ok(wallet);
         }

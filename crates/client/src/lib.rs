@@ -1,31 +1,33 @@
-//! The client SDK: an explorer that signs in with a wallet, says where it is, and follows its island
+//! The client SDK: signs in with a wallet, sends heartbeats with a position, and follows the assigned island
 //! from room to room.
 //!
-//! An [`Explorer`] runs by itself: its [`Handle`] tells it what to do, and its [`Event`]s tell what
-//! happens. [`discover`] finds the gateway of a realm, and [`Dialect`] is what is spoken with it; both
-//! bring the same events.
+//! An [`Explorer`] runs in tasks of its own. Its [`Handle`] takes commands, and it emits an [`Event`] for every
+//! change. [`discover`] finds the gateway of a realm. [`Dialect`] selects the protocol between client and
+//! gateway; the events are the same for both protocols.
 //!
-//! - When its island changes it is in the new room before it leaves the old one; what then arrives
-//!   through both is given once. Told again of the room that it is in, it stays there.
-//! - When a server drops it, it says why in a sentence ([`Event::Disconnected`]), and comes back after a
-//!   pause that grows and is random, unless coming back would be wrong: when this wallet signed in
-//!   elsewhere, or was refused. Of a realm with several gateways ([`discover_all`]) it tries the next.
-//! - Over RPC it has topics: [`Handle::publish`] and [`Handle::subscribe`] reach people wherever they
-//!   are, and subscriptions outlive sessions.
+//! - When the island changes, the client enters the new room before it leaves the old one. A message that
+//!   arrives through both rooms is delivered once. An assignment to the room that the client is in does not
+//!   interrupt it.
+//! - When a server closes the connection, [`Event::Disconnected`] carries the reason as a sentence. The
+//!   client reconnects after a backoff with jitter, unless reconnecting would be wrong: if the wallet signed
+//!   in elsewhere, or was refused. If the realm has several gateways ([`discover_all`]), the client tries the
+//!   next one.
+//! - Over RPC, [`Handle::publish`] and [`Handle::subscribe`] exchange messages by topic with clients in any
+//!   island. Subscriptions outlive sessions.
 //!
 //! ```no_run
 //! use client::{Event, Explorer, Position, Settings};
 //!
-//! # async fn explore() -> Result<(), Box<dyn std::error::Error>> {
+//! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
 //! let gateway = client::discover("http://127.0.0.1:5000", None).await?;
 //! let mut explorer = Explorer::start(Settings::new(gateway), client::guest()?);
 //! explorer.handle().heartbeat(Position::new(8.0, 0.0, 8.0), None).await;
 //! while let Some(event) = explorer.next().await {
 //!     match event {
-//!         Event::IslandChanged { island, peers, .. } => println!("{} people in {island}", peers.len()),
+//!         Event::IslandChanged { island, peers, .. } => println!("{} peers in {island}", peers.len()),
 //!         Event::Message { sender: Some(sender), body, .. } => println!("{sender}: {} bytes", body.len()),
-//!         Event::Closed { reason, comes_back: Some(pause) } => println!("{reason}; back in {pause:?}"),
-//!         Event::Closed { reason, comes_back: None } => println!("{reason}"),
+//!         Event::Disconnected { reason, retry_in: Some(delay) } => println!("{reason}; retry in {delay:?}"),
+//!         Event::Disconnected { reason, retry_in: None } => println!("{reason}"),
 //!         _ => {}
 //!     }
 //! }

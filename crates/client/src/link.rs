@@ -1,4 +1,4 @@
-//! The link to a gateway: signs in, sends heartbeats, and comes back when it breaks.
+//! The link to a gateway: signs in, sends heartbeats, and reconnects when the connection is lost.
 
 use std::time::Duration;
 
@@ -19,41 +19,43 @@ use crate::{
     topics::Topics,
 };
 
-/// What the link needs.
+/// The task that keeps a session on a gateway.
 pub(crate) struct Link {
     pub(crate) settings: Settings,
     pub(crate) identity: Identity,
-    /// When its other end is gone, the link leaves.
+    /// The link closes its session when the sender is dropped.
     pub(crate) desired: watch::Receiver<DesiredState>,
     pub(crate) events: mpsc::Sender<LinkEvent>,
     pub(crate) topics: Topics,
-    /// The secret of the last session. Empty before the first session, or if its gateway sent none.
+    /// The resumption secret of the last session. Empty before the first session, or if its gateway sent
+    /// none.
     pub(crate) resume_secret: Bytes,
 }
 
-/// What the explorer wants of its link; the newest counts.
+/// The state that the link has to establish at the gateway. Only the newest value matters.
 #[derive(Debug, Default)]
 pub(crate) struct DesiredState {
-    /// Where it is, and where it would like to be: what each session is told first.
+    /// The position and the preferred island, which the link sends first in each session.
     pub(crate) heartbeat: Option<Heartbeat>,
-    /// How often it needed another sign-in, so that the gateway names the island again.
+    /// The number of requests for a new sign-in, after which the gateway sends the assignment again.
     pub(crate) sign_in_requests: u64,
 }
 
 impl DesiredState {
-    /// It is somewhere else now. A preference holds until another is said.
+    /// Sets the position. A heartbeat without a preferred island keeps the previous one.
     pub(crate) fn set_heartbeat(&mut self, heartbeat: Heartbeat) {
-        let before = self.heartbeat.take().and_then(|place| place.desired_room);
-        let desired_room = heartbeat.desired_room.or(before);
+        let previous = self.heartbeat.take().and_then(|previous| previous.desired_room);
+        let desired_room = heartbeat.desired_room.or(previous);
         self.heartbeat = Some(Heartbeat { desired_room, ..heartbeat });
     }
 }
 
-/// The explorer has gone.
+/// The owner of the link was dropped or has stopped.
 struct ExplorerStopped;
 
 impl Link {
-    /// Holds the link until the explorer goes or must not come back.
+    /// Keeps a session, and reconnects after each end of it, until the owner stops or reconnecting would be
+    /// wrong.
     pub(crate) async fn run(mut self) {
         let mut backoff = Backoff::new(self.settings.max_backoff);
         let mut rotation = GatewayRotation::new(&self.settings.gateway);
@@ -72,10 +74,10 @@ impl Link {
         }
     }
 
-    /// While there is no session.
-    async fn emit(&mut self, news: LinkEvent) -> Result<(), ExplorerStopped> {
+    /// Emits an event while there is no session.
+    async fn emit(&mut self, event: LinkEvent) -> Result<(), ExplorerStopped> {
         tokio::select! {
-            told = self.events.send(news) => told.map_err(|_| ExplorerStopped),
+            sent = self.events.send(event) => sent.map_err(|_| ExplorerStopped),
             never = self.topics.serve_disconnected() => match never {},
         }
     }
@@ -83,12 +85,12 @@ impl Link {
     async fn wait_for_retry(&mut self, wait: Duration) -> Result<(), ExplorerStopped> {
         tokio::select! {
             () = sleep(wait) => Ok(()),
-            gone = explorer_stopped(&mut self.desired) => Err(gone),
+            stopped = explorer_stopped(&mut self.desired) => Err(stopped),
             never = self.topics.serve_disconnected() => match never {},
         }
     }
 
-    /// One connection, from sign-in to its end.
+    /// Runs one session, from the sign-in to its end.
     async fn run_session(&mut self, url: &str, backoff: &mut Backoff) -> Disconnect {
         let signed_in = tokio::select! {
             signed_in = Session::sign_in_at(url, &self.settings, &self.identity, &self.resume_secret) => {
@@ -99,7 +101,7 @@ impl Link {
         };
         let mut session = match signed_in {
             Ok(session) => session,
-            Err(ended) => return ended,
+            Err(disconnect) => return disconnect,
         };
         backoff.succeeded(Instant::now());
         self.resume_secret = session.welcome().resume_secret.clone();
@@ -109,20 +111,21 @@ impl Link {
                 session.close().await;
                 Disconnect::Left
             }
-            // Somebody else uses this wallet: coming back would kick them in turn.
+            // Another client uses this wallet. Reconnecting would kick its session in turn.
             _ if session.is_kicked() => Disconnect::from_close(Close::NewSession),
-            ended => ended,
+            disconnect => disconnect,
         }
     }
 
-    /// What cannot be told yet is kept, and no other news are taken meanwhile.
+    /// Serves a session. An event that the owner has no capacity for is kept, and the link reads no further
+    /// message until it is delivered (backpressure).
     async fn serve(&mut self, session: &mut Session) -> Disconnect {
-        // Behind a gateway that sends no secret, no director ends the last session's memberships.
+        // If the gateway sends no secret, no director ends the memberships of the last session.
         let Welcome { resume_secret, resumed } = session.welcome();
         let keeps_room = *resumed || resume_secret.is_empty();
         let mut pending = Some(LinkEvent::SignedIn { keeps_room });
-        // This was one.
-        let sign_ins = self.desired.borrow_and_update().sign_in_requests;
+        // This sign-in fulfils all requests so far.
+        let fulfilled = self.desired.borrow_and_update().sign_in_requests;
         let mut next_heartbeat = Instant::now();
         loop {
             tokio::select! {
@@ -130,44 +133,44 @@ impl Link {
                     if changed.is_err() {
                         return Disconnect::Left;
                     }
-                    if self.desired.borrow_and_update().sign_in_requests != sign_ins {
+                    if self.desired.borrow_and_update().sign_in_requests != fulfilled {
                         return Disconnect::broken("signing in again for another room token");
                     }
                     next_heartbeat = Instant::now();
                 }
                 () = sleep_until(next_heartbeat) => {
                     next_heartbeat = Instant::now() + self.settings.heartbeat_interval;
-                    if let Some(place) = self.desired.borrow().heartbeat.clone() {
-                        session.heartbeat(place);
+                    if let Some(heartbeat) = self.desired.borrow().heartbeat.clone() {
+                        session.heartbeat(heartbeat);
                     }
                 }
-                place = self.events.reserve(), if pending.is_some() => match (place, pending.take()) {
-                    (Ok(place), Some(news)) => place.send(news),
+                permit = self.events.reserve(), if pending.is_some() => match (permit, pending.take()) {
+                    (Ok(permit), Some(event)) => permit.send(event),
                     _ => return Disconnect::Left,
                 },
-                news = session.next(&mut self.topics, pending.is_none()) => match news {
-                    Ok(news) => {
-                        pending = link_event(news);
+                event = session.next(&mut self.topics, pending.is_none()) => match event {
+                    Ok(event) => {
+                        pending = link_event(event);
                         if pending.is_none() {
-                            tracing::warn!("the gateway sent an island or a peer that cannot be read");
+                            tracing::warn!("the gateway sent a malformed island or peer id; ignored");
                         }
                     }
-                    Err(ended) => return ended,
+                    Err(disconnect) => return disconnect,
                 },
             }
         }
     }
 }
 
-/// Waits until nobody wishes anything any more.
+/// Waits until the sender of the desired state is dropped.
 async fn explorer_stopped(desired: &mut watch::Receiver<DesiredState>) -> ExplorerStopped {
     while desired.changed().await.is_ok() {}
     ExplorerStopped
 }
 
-/// `None`: it cannot be read.
-fn link_event(news: IslandEvent) -> Option<LinkEvent> {
-    Some(match news {
+/// Converts a message of the gateway; `None` if an id in it is malformed.
+fn link_event(event: IslandEvent) -> Option<LinkEvent> {
+    Some(match event {
         IslandEvent::IslandChanged(change) => LinkEvent::IslandChanged(change),
         IslandEvent::Joined(join) => {
             let (island, address) = (join.island_id.parse().ok()?, join.peer_id.parse().ok()?);

@@ -1,3 +1,5 @@
+//! Discovery: finds the gateways of a realm from its `/about`.
+
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -6,43 +8,43 @@ use rand::seq::SliceRandom;
 use reqwest::Url;
 use serde::Deserialize;
 
-/// What is spoken with a gateway.
+/// The protocol between a client and its gateway.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Dialect {
     /// The archipelago socket: packets of `decentraland.kernel.comms.v3`.
     #[default]
     Archipelago,
-    /// The BFF over dcl-rpc, which has topics besides.
+    /// The BFF services over dcl-rpc. Only this protocol has topics.
     Rpc,
 }
 
-/// Where a gateway is, and what is spoken with it.
+/// The address of a gateway, or of several gateways of one realm.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Gateway {
-    /// What is spoken.
+    /// The protocol, the same for all URLs.
     pub dialect: Dialect,
-    /// The WebSocket.
+    /// The URL of the WebSocket.
     pub url: String,
-    /// Those of more gateways of the same realm, of which any will do. When one does not work, or not
-    /// any more, an explorer tries the next, and after the last the first.
+    /// The URLs of equivalent gateways of the same realm. When a connection fails or is lost, the client
+    /// tries the next gateway, and after the last one the first.
     pub other_urls: Vec<String>,
 }
 
-/// Why a realm's gateway was not found.
+/// The reason for which the gateway of a realm was not found.
 #[derive(Debug, thiserror::Error)]
 pub enum RealmError {
-    /// `/about` did not answer, or not with the JSON that it should.
+    /// The request to `/about` failed, or its response is not the expected JSON.
     #[error("{url}: {source}")]
     Unreachable {
-        /// What was asked.
+        /// The URL of the request.
         url: String,
-        /// What went wrong.
+        /// The cause.
         source: reqwest::Error,
     },
-    /// The realm offers something else than an archipelago socket: it sends everybody elsewhere.
+    /// The realm has another adapter than an archipelago socket: it sends all clients to another server.
     #[error("the realm's adapter is {0:?}, which is no archipelago socket")]
     UnsupportedAdapter(String),
-    /// The realm does not say where its BFF is, or not with a URL.
+    /// The realm has no URL of a BFF, or a malformed one.
     #[error("the realm offers no BFF to call over RPC (bff.publicUrl is {0:?})")]
     NoBff(String),
     /// No realm was named.
@@ -71,22 +73,25 @@ struct Bff {
     public_url: String,
 }
 
-/// How long a realm may take to answer a request.
+/// The timeout of a request to a realm.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A client for requests to a realm at `url`. Plain HTTP needs no certificates, so that it also works on a
-/// machine that has none.
+/// An HTTP client for requests to a realm at `url`. For plain HTTP it loads no certificates, so that it also
+/// works on a machine that has none.
 pub fn http_client(url: &str) -> Result<reqwest::Client, reqwest::Error> {
     let builder = reqwest::Client::builder();
     let builder = if url.starts_with("http://") { builder.tls_certs_only([]) } else { builder };
     builder.build()
 }
 
-/// Asks a realm (`http://host:port`) where its gateway is, as explorers do (ADR-110).
+/// Requests the address of the gateway from a realm (`http://host:port`), as defined by ADR-110.
 ///
-/// Without a dialect, it is the archipelago socket if the realm has one, and the BFF if it has no
-/// adapter at all. A realm with another adapter sends everybody there: it is
-/// [`RealmError::UnsupportedAdapter`], which names it.
+/// Without a dialect, the result is the archipelago socket if the realm has one, and the BFF if the realm has
+/// no adapter at all.
+///
+/// # Errors
+/// Among others [`RealmError::UnsupportedAdapter`], with the adapter, for a realm that sends all clients to
+/// another server.
 pub async fn discover(realm: &str, dialect: Option<Dialect>) -> Result<Gateway, RealmError> {
     crate::tls::install_default_provider();
     let url = format!("{}/about", realm.trim_end_matches('/'));
@@ -99,11 +104,14 @@ pub async fn discover(realm: &str, dialect: Option<Dialect>) -> Result<Gateway, 
     about.gateway(realm, dialect)
 }
 
-/// The same of a realm that has several gateways, each with an `/about`: one [`Gateway`] that stands
-/// for all of them, in random order, so that the many who ask spread over them.
+/// Does the same for a realm with several gateways, each with an `/about`. The result is one [`Gateway`] with
+/// the URLs of all of them in random order, so that clients spread over them.
 ///
-/// Whoever does not answer now, or speaks another dialect than the rest, is left out, which is logged;
-/// where none is left, this is the error of the first.
+/// A gateway that does not answer now, or that has another dialect than the others, is left out, which is
+/// logged.
+///
+/// # Errors
+/// The error of the first gateway if none is left.
 pub async fn discover_all<R: AsRef<str>>(
     realms: &[R],
     dialect: Option<Dialect>,
@@ -115,10 +123,10 @@ pub async fn discover_all<R: AsRef<str>>(
         match answer {
             Ok(Gateway { dialect, url, .. }) if *chosen.get_or_insert(dialect) == dialect => urls.push(url),
             Ok(Gateway { dialect, .. }) => {
-                tracing::warn!(realm, ?dialect, "left out: the other gateways speak another dialect");
+                tracing::warn!(realm, ?dialect, "gateway left out: the other gateways have another dialect");
             }
             Err(error) => {
-                tracing::warn!(realm, %error, "this gateway is left out");
+                tracing::warn!(realm, %error, "gateway left out");
                 first_error.get_or_insert(error);
             }
         }
@@ -131,7 +139,7 @@ pub async fn discover_all<R: AsRef<str>>(
 }
 
 impl Gateway {
-    /// One that stands alone.
+    /// A gateway without alternatives.
     pub fn new(dialect: Dialect, url: impl Into<String>) -> Self {
         Self { dialect, url: url.into(), other_urls: Vec::new() }
     }
@@ -161,7 +169,7 @@ impl About {
     }
 }
 
-/// Where the BFF is called: its URL may be relative to the realm's.
+/// The WebSocket URL of the BFF. The realm may announce a URL that is relative to its own.
 fn rpc_url(realm: &str, public_url: &str) -> Option<String> {
     if public_url.is_empty() {
         return None;
@@ -209,7 +217,7 @@ mod tests {
             let error = gateway(&[&fixed, BFF], None).unwrap_err();
             let expected = format!("the realm's adapter is {adapter:?}, which is no archipelago socket");
             assert_eq!(error, expected);
-            // Who asks for the BFF gets it.
+            // An explicit request for the BFF succeeds nevertheless.
             assert!(gateway(&[&fixed, BFF], Some(Dialect::Rpc)).is_ok());
         }
     }

@@ -1,8 +1,9 @@
-//! A WebSocket room, from the client's side: one task a stay.
+//! The connection to a WebSocket room. Each connection is a task of its own.
 
 use std::{
     collections::{BTreeMap, HashMap},
     pin::pin,
+    task::Context,
 };
 
 use bytes::Bytes;
@@ -23,14 +24,14 @@ use crate::{
     session::check_challenge,
 };
 
-/// Something to say in a room.
+/// A message to send in a room.
 #[derive(Debug, Clone)]
 pub(crate) struct OutgoingMessage {
     pub(crate) body: Bytes,
     pub(crate) unreliable: bool,
 }
 
-/// A stay in a room, or an attempt at one. Dropping it leaves the room.
+/// A connection to a room, or the attempt at one. Dropping it leaves the room.
 #[derive(Debug)]
 pub(crate) struct RoomConnection {
     id: RoomId,
@@ -40,37 +41,37 @@ pub(crate) struct RoomConnection {
     send_mode: SendMode,
 }
 
-/// When messages may be sent in a stay.
+/// The time from which messages may be sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum SendMode {
-    /// From its beginning on: messages are queued until the welcome.
+    /// From the beginning: messages are queued until the welcome.
     QueueUntilWelcome,
-    /// Once the room has welcomed the explorer.
+    /// After the welcome: earlier messages are not sent in this room.
     AfterWelcome,
-    /// Not any more.
+    /// Never: messages are not sent in this room any more.
     Never,
 }
 
-/// How a stay goes on.
+/// The progress of a connection.
 #[derive(Debug)]
 pub(crate) enum RoomProgress {
-    /// The room has welcomed the explorer.
+    /// The room has admitted the client.
     Entered,
-    /// It is over, or did not come about.
+    /// The connection has ended, or could not be established.
     Ended(Disconnect),
 }
 
-/// What may wait to be said; at the bound, the newest is not said.
+/// The capacity of the queue of outgoing messages. When it is full, the newest message is dropped.
 const OUTGOING_QUEUE: usize = 256;
 
-/// What a stay needs to know.
+/// The room to enter, and the identity to enter it with.
 pub(crate) struct Destination {
-    /// With its token.
+    /// The URL with the token.
     pub(crate) url: String,
-    /// Without it.
+    /// The URL without the token.
     pub(crate) public_url: String,
     pub(crate) island: IslandId,
-    /// Who enters.
+    /// The identity of the client, which signs a challenge if there is no token.
     pub(crate) identity: Identity,
     pub(crate) options: ConnectOptions,
 }
@@ -85,24 +86,24 @@ impl RoomConnection {
     ) -> Self {
         let dedup_room = dedup.register(id);
         let (outgoing, queued) = mpsc::channel(OUTGOING_QUEUE);
-        // It enters once and ends once.
+        // The task reports at most one `Entered` and one `Ended`.
         let (progress_sender, progress) = mpsc::channel(2);
         tokio::spawn(async move {
-            let (ended, connection) = match enter(&destination).await {
+            let (reason, connection) = match enter(&destination).await {
                 Ok((mut connection, welcome)) => {
                     let joined = JoinedRoom { room: id, members: HashMap::new(), dedup: &dedup_room };
                     let welcomed = (&destination, welcome);
                     let sender = &progress_sender;
-                    let ended = joined.run(welcomed, &mut connection, sender, queued, &events).await;
-                    (ended, Some(connection))
+                    let reason = joined.run(welcomed, &mut connection, sender, queued, &events).await;
+                    (reason, Some(connection))
                 }
-                Err(ended) => (ended, None),
+                Err(reason) => (reason, None),
             };
             drop(dedup_room);
-            // Nobody listens any more when the explorer is gone.
-            let _ = events.send(Event::RoomLeft { room: id, reason: ended.clone() }).await;
-            let left = ended == Disconnect::Left;
-            let _ = progress_sender.send(RoomProgress::Ended(ended)).await;
+            // Sending fails if the client was dropped.
+            let _ = events.send(Event::RoomLeft { room: id, reason: reason.clone() }).await;
+            let left = reason == Disconnect::Left;
+            let _ = progress_sender.send(RoomProgress::Ended(reason)).await;
             if let Some(connection) = connection.filter(|_| left) {
                 connection.close().await;
             }
@@ -110,41 +111,41 @@ impl RoomConnection {
         Self { id, outgoing, progress, entered: false, send_mode: SendMode::AfterWelcome }
     }
 
-    /// The same, but messages that are sent before the welcome are queued for it.
+    /// The same connection, which queues messages until the welcome instead of discarding them.
     pub(crate) fn queue_until_welcome(self) -> Self {
         Self { send_mode: SendMode::QueueUntilWelcome, ..self }
     }
 
-    /// The same, but it sends no more messages.
+    /// The same connection, which sends no more messages.
     pub(crate) fn without_sending(self) -> Self {
         Self { send_mode: SendMode::Never, ..self }
     }
 
-    /// What becomes of it next. Cancel-safe.
+    /// The next progress. Cancel-safe.
     pub(crate) async fn progress(&mut self) -> RoomProgress {
         let progress = self.progress.recv().await.unwrap_or(RoomProgress::Ended(Disconnect::Left));
         self.entered |= matches!(progress, RoomProgress::Entered);
         progress
     }
 
-    /// Whether the room has welcomed the explorer.
+    /// Whether the room has admitted the client.
     pub(crate) fn is_entered(&self) -> bool {
         self.entered
     }
 
-    /// Says something, and gives where; `None` if the room has not been entered, or does not keep
-    /// up.
-    pub(crate) fn send(&self, say: &OutgoingMessage) -> Option<RoomId> {
+    /// Sends a message, and returns the id of this connection; `None` if the room has not admitted the
+    /// client, or if the queue is full.
+    pub(crate) fn send(&self, message: &OutgoingMessage) -> Option<RoomId> {
         let may_send = match self.send_mode {
             SendMode::QueueUntilWelcome => true,
             SendMode::AfterWelcome => self.entered,
             SendMode::Never => false,
         };
-        (may_send && self.outgoing.try_send(say.clone()).is_ok()).then_some(self.id)
+        (may_send && self.outgoing.try_send(message.clone()).is_ok()).then_some(self.id)
     }
 }
 
-/// A stay that came about.
+/// A connection after the welcome.
 struct JoinedRoom<'a> {
     room: RoomId,
     members: HashMap<u32, Address>,
@@ -152,7 +153,7 @@ struct JoinedRoom<'a> {
 }
 
 impl JoinedRoom<'_> {
-    /// From the welcome to the end.
+    /// Runs the connection from the welcome to its end.
     async fn run(
         mut self,
         (destination, welcome): (&Destination, WsWelcome),
@@ -161,25 +162,26 @@ impl JoinedRoom<'_> {
         mut queued: mpsc::Receiver<OutgoingMessage>,
         events: &mpsc::Sender<Event>,
     ) -> Disconnect {
-        // Whoever hears of it may have something to say at once.
+        // Sent before the event, so that a message in response to the event is accepted.
         let _ = progress.send(RoomProgress::Entered).await;
         if events.send(self.room_entered(destination, welcome)).await.is_err() {
             return Disconnect::Left;
         }
         let mut left = pin!(async {
             progress.closed().await;
-            // What waits to be said has a moment.
+            // Queued messages have this time to be sent.
             sleep(CLOSE_TIMEOUT).await;
         });
         loop {
+            let outgoing = |cx: &mut Context<'_>| queued.poll_recv(cx).map(|next| Some(encode(next?)));
             let packet = tokio::select! {
-                packet = connection.next_message(|cx| queued.poll_recv(cx).map(|say| Some(encode(say?)))) => packet,
+                packet = connection.next_message(outgoing) => packet,
                 () = &mut left => Err(Disconnect::Left),
             };
             let packet = packet.and_then(|packet| WsPacket::decode(packet).map_err(Disconnect::broken));
             let event = match packet {
                 Ok(packet) => packet.message.and_then(|message| self.room_event(message)),
-                Err(ended) => return ended,
+                Err(reason) => return reason,
             };
             if let Some(event) = event
                 && events.send(event).await.is_err()
@@ -220,7 +222,7 @@ impl JoinedRoom<'_> {
                 self.members.remove(&leave.alias);
                 Some(Event::PeerLeft { room, alias: leave.alias })
             }
-            // A kick is followed by a close frame, which says why.
+            // A close frame with the reason follows a kick.
             _ => None,
         }
     }
@@ -232,20 +234,20 @@ fn encode(OutgoingMessage { body, unreliable }: OutgoingMessage) -> Bytes {
 }
 
 async fn enter(destination: &Destination) -> Result<(Connection, WsWelcome), Disconnect> {
-    let Destination { url, identity, options: opening, .. } = destination;
-    let mut connection = Connection::open(url, "rfc5, rfc4", *opening).await?;
+    let Destination { url, identity, options, .. } = destination;
+    let mut connection = Connection::open(url, "rfc5, rfc4", *options).await?;
     let handshake = async {
         let identification = WsIdentification { address: identity.address().to_string() };
         let mut request = Message::PeerIdentification(identification);
         loop {
             let mut answer: WsPacket = connection.request(&WsPacket { message: Some(request) }).await?;
-            // The close frame that follows says more.
+            // The close frame that follows a kick has the reason.
             while let Some(Message::PeerKicked(_)) = answer.message {
                 answer = connection.next().await?;
             }
             request = match answer.message {
                 Some(Message::WelcomeMessage(welcome)) => return Ok(welcome),
-                // Without a token, a room wants a signature.
+                // A room requests a signature if the URL has no token.
                 Some(Message::ChallengeMessage(challenge)) => {
                     check_challenge(&challenge.challenge_to_sign)?;
                     let auth_chain_json = identity.sign_challenge(&challenge.challenge_to_sign);
@@ -255,9 +257,9 @@ async fn enter(destination: &Destination) -> Result<(Connection, WsWelcome), Dis
             }
         }
     };
-    match timeout(opening.timeout, handshake).await {
+    match timeout(options.timeout, handshake).await {
         Ok(Ok(welcome)) => Ok((connection, welcome)),
-        Ok(Err(ended)) => Err(ended),
+        Ok(Err(reason)) => Err(reason),
         Err(_) => Err(Disconnect::broken("the room did not answer in time")),
     }
 }

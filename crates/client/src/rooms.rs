@@ -1,4 +1,4 @@
-//! The rooms that an explorer is in: one, or two while it moves.
+//! The rooms of a client: one, or two while it moves.
 
 use std::{collections::BTreeMap, future::pending, time::Duration};
 
@@ -24,44 +24,45 @@ pub(crate) struct Rooms {
     events: mpsc::Sender<Event>,
     next_room: u64,
     dedup: Dedup,
-    /// Where the explorer belongs.
+    /// The assigned room.
     current: Option<CurrentRoom>,
-    /// Rooms of before, and when to leave them: once the present one has been entered.
+    /// Previous rooms, and the times to leave them. A time is set when the current room has admitted the
+    /// client.
     leaving: Vec<(RoomConnection, Option<Instant>)>,
-    /// Whether the present session did not resume the one before, whose tokens have been revoked: the
-    /// next room is entered anew, even if the explorer is in it.
+    /// Whether the current session did not resume the previous one. The tokens of that one are revoked, so
+    /// the client must enter the next assigned room anew, even if it is in it.
     must_reenter: bool,
 }
 
 struct CurrentRoom {
-    /// With its token.
+    /// The URL with the token.
     url: String,
-    /// Without it.
+    /// The URL without the token.
     public_url: String,
     island: IslandId,
-    /// When the gateway named it.
+    /// The time of the last assignment.
     assigned_at: Instant,
-    /// Whether that was after it was entered: the present stay began with an older token.
+    /// Whether a newer token arrived after the client entered the room with an older one.
     token_renewed: bool,
     backoff: Backoff,
     state: RoomState,
 }
 
 enum RoomState {
-    /// In the room, or entering it.
+    /// The client is in the room, or enters it.
     Active(RoomConnection),
-    /// Tries again at this time.
+    /// The connection was lost. The client retries at this time.
     Backoff(Instant),
-    /// The room takes this token no more; the next change of island brings another.
+    /// The room rejected the token or the client. The next assignment brings another token.
     Refused,
 }
 
-/// A token that is refused so long after it was given has expired, and nothing may ever change that
-/// would bring another: the gateway has to be asked again. One that is refused sooner is from before
-/// a change that is on its way.
+/// A token that is refused this long after its assignment has expired. The gateway may never send another
+/// assignment by itself, so the client must sign in again. A token that is refused sooner was replaced by an
+/// assignment that is in flight.
 const TOKEN_EXPIRED_AFTER: Duration = Duration::from_secs(60);
 
-/// The gateway has to be asked for the present island again, by a new sign-in.
+/// The client must sign in again, so that the gateway sends the current assignment with a new token.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct SignInNeeded;
 
@@ -79,16 +80,16 @@ impl Rooms {
         }
     }
 
-    /// A session began, and resumes the one before unless the explorer must enter its room anew.
+    /// A session began. If `keeps_room` is false, the client must enter its room anew.
     pub(crate) fn signed_in(&mut self, keeps_room: bool) {
         self.must_reenter = !keeps_room;
     }
 
-    /// Goes where the gateway says, and gives what to tell of it; what cannot be read is skipped.
+    /// Moves to the assigned room and returns the event to emit. A malformed assignment is ignored.
     pub(crate) fn apply_assignment(&mut self, change: IslandChangedMessage) -> Option<Event> {
         let connection: Result<ConnectionString, ConnectionStringError> = change.conn_str.parse();
         let (Ok(connection), Ok(island)) = (connection, change.island_id.parse::<IslandId>()) else {
-            tracing::warn!(island = change.island_id, "the gateway sent an island that cannot be read");
+            tracing::warn!(island = change.island_id, "the gateway sent a malformed assignment; ignored");
             return None;
         };
         let room = match (connection.room_url(), &connection) {
@@ -97,14 +98,15 @@ impl Rooms {
         };
         let must_reenter = std::mem::replace(&mut self.must_reenter, false);
         match (&mut self.current, room) {
-            // Stock clients enter it again.
-            (Some(present), Some((url, public_url)))
-                if self.settings.overlap.is_some() && present.is_in(public_url, &island) =>
+            // The client is in this room already. Stock clients (without overlap) enter it again
+            // nevertheless.
+            (Some(current), Some((url, public_url)))
+                if self.settings.overlap.is_some() && current.is_in(public_url, &island) =>
             {
                 if must_reenter {
                     self.reenter(url);
                 } else {
-                    present.renew_token(url);
+                    current.renew_token(url);
                 }
             }
             (_, room) => self.switch_to(room, &island),
@@ -112,21 +114,21 @@ impl Rooms {
         let peers: BTreeMap<Address, Position> = change
             .peers
             .iter()
-            .filter_map(|(peer, place)| Some((peer.parse().ok()?, Position::new(place.x, place.y, place.z))))
+            .filter_map(|(peer, at)| Some((peer.parse().ok()?, Position::new(at.x, at.y, at.z))))
             .collect();
         Some(Event::IslandChanged { island, connection, from: change.from_island_id, peers })
     }
 
-    /// Leaves the present room for another, with and without its token; `None`: for what is no room.
+    /// Leaves the current room for `room` (its URL with and without the token), or for none.
     fn switch_to(&mut self, room: Option<(String, &String)>, island: &IslandId) {
-        let before = self.current.take();
+        let previous = self.current.take();
         match self.settings.overlap {
             None => self.leaving.clear(),
             Some(overlap) => {
-                // Without another room to enter, there is no welcome to wait for.
+                // Without a new room, there is no welcome to wait for.
                 let leave_at = room.is_none().then(|| Instant::now() + overlap);
-                if let Some(CurrentRoom { state: RoomState::Active(stay), .. }) = before {
-                    self.leaving.push((stay, None));
+                if let Some(CurrentRoom { state: RoomState::Active(connection), .. }) = previous {
+                    self.leaving.push((connection, None));
                 }
                 self.schedule_leave(leave_at);
             }
@@ -142,32 +144,32 @@ impl Rooms {
         });
     }
 
-    /// Enters the present room anew, with this newer token. The room kicks the older socket when it admits
+    /// Enters the current room anew, with this newer token. The room kicks the older socket when it admits
     /// the newer one, and ignores messages of the older one from then on. So the client sends nothing more
     /// through the older socket and queues its messages until the welcome. No message arrives through both.
     fn reenter(&mut self, url: String) {
         self.dedup = Dedup::default();
-        let Some(mut present) = self.current.take() else { return };
-        let stay = self.enter(&url, &present.public_url, &present.island).queue_until_welcome();
-        if let RoomState::Active(older) = std::mem::replace(&mut present.state, RoomState::Active(stay)) {
+        let Some(mut current) = self.current.take() else { return };
+        let newer = self.enter(&url, &current.public_url, &current.island).queue_until_welcome();
+        if let RoomState::Active(older) = std::mem::replace(&mut current.state, RoomState::Active(newer)) {
             self.leaving.push((older.without_sending(), None));
         }
-        present.renew_token(url);
-        present.token_renewed = false;
-        self.current = Some(present);
+        current.renew_token(url);
+        current.token_renewed = false;
+        self.current = Some(current);
     }
 
-    /// Says something in every room, and gives in which.
-    pub(crate) fn send(&self, say: &OutgoingMessage) -> Vec<RoomId> {
-        let present = self.current.iter().filter_map(|present| match &present.state {
-            RoomState::Active(stay) => Some(stay),
+    /// Sends a message in every room, and returns the rooms that accepted it.
+    pub(crate) fn send(&self, message: &OutgoingMessage) -> Vec<RoomId> {
+        let current = self.current.iter().filter_map(|current| match &current.state {
+            RoomState::Active(connection) => Some(connection),
             _ => None,
         });
-        let stays = self.leaving.iter().map(|(stay, _)| stay).chain(present);
-        stays.filter_map(|stay| stay.send(say)).collect()
+        let connections = self.leaving.iter().map(|(connection, _)| connection).chain(current);
+        connections.filter_map(|connection| connection.send(message)).collect()
     }
 
-    /// Waits until something happens to a room, and does what follows. Cancel-safe.
+    /// Waits for the next change of a room, and applies it. Cancel-safe.
     pub(crate) async fn progress(&mut self) -> Option<SignInNeeded> {
         let leave_at = self.leaving.iter().filter_map(|(_, until)| *until).min();
         let leave = async {
@@ -176,9 +178,9 @@ impl Rooms {
                 None => pending().await,
             }
         };
-        let present = async {
-            match self.current.as_mut().map(|present| &mut present.state) {
-                Some(RoomState::Active(stay)) => Some(stay.progress().await),
+        let current = async {
+            match self.current.as_mut().map(|current| &mut current.state) {
+                Some(RoomState::Active(connection)) => Some(connection.progress().await),
                 Some(RoomState::Backoff(until)) => {
                     sleep_until(*until).await;
                     None
@@ -192,45 +194,47 @@ impl Rooms {
                 self.leaving.retain(|(_, until)| until.is_none_or(|until| until > now));
                 None
             }
-            progress = present => self.advance(progress),
+            progress = current => self.advance(progress),
         }
     }
 
+    /// Applies the progress of the current room; `None` when its backoff has elapsed.
     fn advance(&mut self, progress: Option<RoomProgress>) -> Option<SignInNeeded> {
-        let mut present = self.current.take()?;
+        let mut current = self.current.take()?;
         let mut sign_in_needed = None;
         match progress {
             Some(RoomProgress::Entered) => {
-                present.backoff.succeeded(Instant::now());
+                current.backoff.succeeded(Instant::now());
                 self.schedule_leave(self.settings.overlap.map(|overlap| Instant::now() + overlap));
             }
-            Some(RoomProgress::Ended(ended)) if ended.is_retryable() => {
+            Some(RoomProgress::Ended(reason)) if reason.is_retryable() => {
                 let now = Instant::now();
-                present.state =
-                    RoomState::Backoff(now + present.backoff.next_delay(ended.retry_after(), now));
+                current.state =
+                    RoomState::Backoff(now + current.backoff.next_delay(reason.retry_after(), now));
             }
-            // What is wrong with the older token is not with the newer one, which is held by now.
-            Some(RoomProgress::Ended(ended)) if present.token_renewed && ended.is_token_rejected() => {
-                present.state = RoomState::Backoff(Instant::now());
+            // The room rejected the older token. The client has received a newer one since, and uses it at
+            // once.
+            Some(RoomProgress::Ended(reason)) if current.token_renewed && reason.is_token_rejected() => {
+                current.state = RoomState::Backoff(Instant::now());
             }
-            Some(RoomProgress::Ended(ended)) => {
+            Some(RoomProgress::Ended(reason)) => {
                 let token_refused =
-                    matches!(ended, Disconnect::Closed { code, .. } if code == Close::TokenRefused.code());
-                sign_in_needed = (token_refused && present.assigned_at.elapsed() >= TOKEN_EXPIRED_AFTER)
+                    matches!(reason, Disconnect::Closed { code, .. } if code == Close::TokenRefused.code());
+                sign_in_needed = (token_refused && current.assigned_at.elapsed() >= TOKEN_EXPIRED_AFTER)
                     .then_some(SignInNeeded);
-                present.state = RoomState::Refused;
+                current.state = RoomState::Refused;
             }
             None => {
-                present.state =
-                    RoomState::Active(self.enter(&present.url, &present.public_url, &present.island));
-                present.token_renewed = false;
+                current.state =
+                    RoomState::Active(self.enter(&current.url, &current.public_url, &current.island));
+                current.token_renewed = false;
             }
         }
-        self.current = Some(present);
+        self.current = Some(current);
         sign_in_needed
     }
 
-    /// Rooms of before are left then, those excepted for which an earlier time is known.
+    /// Sets the time to leave the previous rooms, except those that have one already.
     fn schedule_leave(&mut self, leave_at: Option<Instant>) {
         for (_, until) in &mut self.leaving {
             *until = until.or(leave_at);
@@ -252,14 +256,14 @@ impl Rooms {
 }
 
 impl CurrentRoom {
-    /// Whether the explorer has been welcomed to this room of this island, and is still there.
+    /// Whether this room of this island has admitted the client, and the client is still in it.
     fn is_in(&self, public_url: &str, island: &IslandId) -> bool {
-        let inside = matches!(&self.state, RoomState::Active(stay) if stay.is_entered());
-        inside && self.public_url == public_url && self.island == *island
+        let entered = matches!(&self.state, RoomState::Active(connection) if connection.is_entered());
+        entered && self.public_url == public_url && self.island == *island
     }
 
-    /// The gateway names it again: the explorer stays, and the others notice nothing. The newer token
-    /// is for another entry.
+    /// The gateway assigned the room again. The client stays in it, which no other member notices, and uses
+    /// the newer token for the next entry.
     fn renew_token(&mut self, url: String) {
         (self.url, self.assigned_at, self.token_renewed) = (url, Instant::now(), true);
     }
@@ -270,7 +274,8 @@ mod tests {
     use super::*;
     use crate::{Dialect, Gateway, guest};
 
-    /// What follows when the room that was named so long ago ends the stay like this.
+    /// Closes a room that was assigned `age` ago with this code. Returns whether a sign-in is needed, and
+    /// whether the client retries.
     fn after_close(age: Duration, close: Close) -> (Option<SignInNeeded>, bool) {
         let (events, _) = mpsc::channel(1);
         let mut rooms = Rooms::new(Settings::new(gateway()), guest().unwrap(), events);
@@ -280,8 +285,8 @@ mod tests {
         let (token_renewed, state) = (false, RoomState::Refused);
         rooms.current =
             Some(CurrentRoom { url, public_url, island, assigned_at, token_renewed, backoff, state });
-        let ended = Disconnect::Closed { code: close.code(), reason: String::new() };
-        let needed = rooms.advance(Some(RoomProgress::Ended(ended)));
+        let reason = Disconnect::Closed { code: close.code(), reason: String::new() };
+        let needed = rooms.advance(Some(RoomProgress::Ended(reason)));
         let retries = matches!(rooms.current, Some(CurrentRoom { state: RoomState::Backoff(_), .. }));
         (needed, retries)
     }
@@ -335,8 +340,8 @@ mod tests {
         let (young, old) = (Duration::from_secs(1), Duration::from_secs(61));
         assert_eq!(after_close(old, Close::Silent), (None, true));
         assert_eq!(after_close(old, Close::TokenRefused), (Some(SignInNeeded), false));
-        assert_eq!(after_close(young, Close::TokenRefused), (None, false), "a change is on its way");
-        assert_eq!(after_close(old, Close::NewSession), (None, false), "somebody else uses this wallet");
+        assert_eq!(after_close(young, Close::TokenRefused), (None, false), "an assignment is in flight");
+        assert_eq!(after_close(old, Close::NewSession), (None, false), "another client uses this wallet");
         assert_eq!(after_close(old, Close::Moved), (None, false));
     }
 }

@@ -1,4 +1,4 @@
-//! Which gateway of a realm is tried next.
+//! The order in which the gateways of a realm are tried.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use crate::{Gateway, backoff::MAX_RETRY_AFTER};
 
-/// The gateways of a realm, one after the other, again and again.
+/// The gateways of a realm, tried in turn.
 #[derive(Debug)]
 pub(crate) struct GatewayRotation {
     gateways: Vec<GatewayEntry>,
@@ -16,12 +16,12 @@ pub(crate) struct GatewayRotation {
 #[derive(Debug)]
 struct GatewayEntry {
     url: String,
-    /// Until then it asked not to be tried again.
+    /// The end of the gateway's last `Retry-After`.
     not_before: Option<Instant>,
 }
 
 impl GatewayRotation {
-    /// Begins at the first.
+    /// Begins at the first gateway.
     pub(crate) fn new(gateway: &Gateway) -> Self {
         let urls = [&gateway.url].into_iter().chain(&gateway.other_urls);
         Self {
@@ -30,14 +30,14 @@ impl GatewayRotation {
         }
     }
 
-    /// Where the present one is.
+    /// The URL of the current gateway.
     pub(crate) fn url(&self) -> &str {
         &self.gateways[self.current].url
     }
 
-    /// The present one did not work, or does not any more, and maybe asked to be left alone for a while.
-    /// Goes on to whichever of the others may be tried soonest, and without others stays; gives how long
-    /// the one that is next has asked to be left alone from now.
+    /// Moves on after the current gateway failed, perhaps with a `Retry-After`. Selects the other gateway
+    /// that may be tried soonest, or the same one if there is no other. Returns the time to wait because of
+    /// the `Retry-After` of the selected gateway.
     pub(crate) fn advance(&mut self, retry_after: Option<Duration>, now: Instant) -> Option<Duration> {
         self.gateways[self.current].not_before = retry_after.map(|after| now + after.min(MAX_RETRY_AFTER));
         let count = self.gateways.len();
@@ -46,7 +46,7 @@ impl GatewayRotation {
             Some(until.saturating_duration_since(now)).filter(|left| !left.is_zero())
         };
         let others = (1..count).map(|step| (self.current + step) % count);
-        // Of equals the first.
+        // `min_by_key` returns the first of equal gateways.
         self.current = others.min_by_key(|&index| wait_of(index)).unwrap_or(self.current);
         wait_of(self.current)
     }
@@ -86,9 +86,9 @@ mod tests {
         assert_eq!(rotation.url(), "b", "after c");
         assert_eq!(rotation.advance(Some(4 * SECOND), now + SECOND), None);
         assert_eq!(rotation.advance(Some(20 * SECOND), now + 2 * SECOND), Some(3 * SECOND));
-        assert_eq!(rotation.url(), "b", "it is open before the others");
+        assert_eq!(rotation.url(), "b", "it may be tried before the others");
         assert_eq!(rotation.advance(None, now + 10 * SECOND), None);
-        assert_eq!(rotation.url(), "a", "its time is over");
+        assert_eq!(rotation.url(), "a", "its retry-after has passed");
     }
 
     #[test]

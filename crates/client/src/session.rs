@@ -1,4 +1,4 @@
-//! A session on a gateway, whatever is spoken with it.
+//! A session on a gateway, over either protocol.
 
 use std::{fmt, future::pending};
 
@@ -11,10 +11,10 @@ use crate::{
     Dialect, Disconnect, Settings, archipelago::ArchipelagoSession, bff::BffSession, topics::Topics,
 };
 
-/// A session on a gateway and nothing that follows: no heartbeats, no rooms, no coming back. An
-/// [`crate::Explorer`] does all that; this is for who only wants to know whether one can sign in.
+/// A session on a gateway without heartbeats, rooms and reconnects. It serves to test whether a wallet can
+/// sign in; [`crate::Explorer`] does the rest.
 ///
-/// Dropped, it breaks its connection; [`Session::from_close`] says goodbye.
+/// Dropping it drops the connection without a close frame; [`Session::close`] closes it in order.
 #[derive(Debug)]
 pub struct Session {
     inner: ProtocolSession,
@@ -24,13 +24,13 @@ pub struct Session {
 /// The resumption fields of a gateway's welcome.
 #[derive(Clone, PartialEq, Eq, Default)]
 pub(crate) struct Welcome {
-    /// The secret that lets the next session resume this one. Empty: the gateway knows nothing of it.
+    /// The secret that lets the next session resume this one. Empty: the gateway does not support resumption.
     pub(crate) resume_secret: Bytes,
-    /// Whether this session resumed the one before.
+    /// Whether this session resumed the previous one.
     pub(crate) resumed: bool,
 }
 
-// Secrets stay out of logs.
+// Written by hand, so that the secret stays out of logs.
 impl fmt::Debug for Welcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Welcome").field("resumed", &self.resumed).finish_non_exhaustive()
@@ -43,7 +43,7 @@ enum ProtocolSession {
     Rpc(Box<BffSession>),
 }
 
-/// What a gateway says to a session.
+/// A message of the gateway about the islands of a session.
 #[derive(Debug)]
 pub(crate) enum IslandEvent {
     IslandChanged(IslandChangedMessage),
@@ -52,13 +52,14 @@ pub(crate) enum IslandEvent {
 }
 
 impl Session {
-    /// Connects to the first gateway, has the challenge signed, and waits for the welcome: for
-    /// [`Settings::deadline`] at most.
+    /// Connects to the first gateway, signs the challenge, and waits for the welcome: for
+    /// [`Settings::response_timeout`] at most.
     pub async fn sign_in(settings: &Settings, identity: &Identity) -> Result<Self, Disconnect> {
         Self::sign_in_at(&settings.gateway.url, settings, identity, &Bytes::new()).await
     }
 
-    /// The same at this one, with the resumption secret of the session before; empty if there is none.
+    /// Signs in at the gateway `url`, with the resumption secret of the previous session; empty if there is
+    /// none.
     pub(crate) async fn sign_in_at(
         url: &str,
         settings: &Settings,
@@ -89,7 +90,7 @@ impl Session {
         &self.welcome
     }
 
-    /// Says goodbye, and waits for a second at most for the answer.
+    /// Sends a close frame, and waits for the answer: for a second at most.
     pub async fn close(self) {
         match self.inner {
             ProtocolSession::Archipelago(socket) => socket.close().await,
@@ -97,14 +98,15 @@ impl Session {
         }
     }
 
-    /// Asks for what an explorer wants to hear from now on.
+    /// Subscribes to the islands of this session and to the topics, over RPC. The archipelago socket needs no
+    /// subscriptions.
     pub(crate) fn subscribe(&mut self, topics: &mut Topics) {
         if let ProtocolSession::Rpc(bff) = &mut self.inner {
             bff.subscribe(topics);
         }
     }
 
-    /// Has this sent, once the gateway takes it.
+    /// Queues a heartbeat, to be sent when the socket is writable. It replaces one that is queued.
     pub(crate) fn heartbeat(&mut self, heartbeat: Heartbeat) {
         match &mut self.inner {
             ProtocolSession::Archipelago(socket) => socket.heartbeat(heartbeat),
@@ -112,7 +114,7 @@ impl Session {
         }
     }
 
-    /// Whether the gateway said that a newer session of this wallet took over.
+    /// Whether the gateway reported that a newer session of this wallet replaced this one.
     pub(crate) fn is_kicked(&self) -> bool {
         match &self.inner {
             ProtocolSession::Archipelago(socket) => socket.is_kicked(),
@@ -120,8 +122,9 @@ impl Session {
         }
     }
 
-    /// What the gateway says next; topics are served meanwhile. Unless news are wanted, there are
-    /// none, and what serves no topics is not read. Cancel-safe.
+    /// The next message of the gateway; serves the topics meanwhile. If `wanted` is false, no message is
+    /// returned, and an archipelago socket, which has no topics, is not read at all (backpressure).
+    /// Cancel-safe.
     pub(crate) async fn next(
         &mut self,
         topics: &mut Topics,
@@ -135,11 +138,11 @@ impl Session {
     }
 }
 
-/// Whether what a server wants signed is a challenge. Anything else could be a message to another
-/// service.
+/// Checks that the text that a server wants signed is a challenge. A signature of another text could
+/// authorize something at another service.
 pub(crate) fn check_challenge(challenge: &str) -> Result<(), Disconnect> {
     match challenge.starts_with("dcl-") {
         true => Ok(()),
-        false => Err(Disconnect::broken("the server wants something signed that is no challenge")),
+        false => Err(Disconnect::broken("the server requests a signature of a text that is no challenge")),
     }
 }

@@ -1,36 +1,39 @@
+//! The settings of a client.
+
 use std::{net::IpAddr, time::Duration};
 
 use crate::{Gateway, connection::ConnectOptions};
 
-/// How an explorer behaves.
+/// The settings of a client.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// The gateway, or several of one realm; [`crate::discover`] and [`crate::discover_all`] find them.
+    /// The gateway, or several of one realm. [`crate::discover`] and [`crate::discover_all`] find them.
     pub gateway: Gateway,
-    /// What it tells the gateway that it can join, such as `ws-room`; empty: nothing is said, and
-    /// the gateway assumes.
+    /// The transports that the client can join, such as `ws-room`, sent to the gateway at sign-in. Empty:
+    /// none are sent, and the gateway assumes its configured list.
     pub transports: Vec<String>,
-    /// Whether its next session resumes its last one, so that it keeps its room: it asks the gateway
-    /// for a secret, and presents it at the next sign-in. Otherwise it enters its room anew.
+    /// Whether each session resumes the previous one, so that the client keeps its room. The client requests
+    /// a resumption secret from the gateway, and presents it at the next sign-in. Otherwise it must enter its
+    /// room anew.
     pub resume_sessions: bool,
-    /// How long any server may take to answer.
+    /// The timeout of each connection, sign-in and room admission.
     pub response_timeout: Duration,
-    /// How long it stays in the old room once the new one has welcomed it; `None`: it leaves the old
-    /// room before it enters the new one.
+    /// The time for which the client stays in the old room after the new one has admitted it. `None`: the
+    /// client leaves the old room before it enters the new one.
     pub overlap: Option<Duration>,
-    /// A connection over which nothing comes for so long, not even the answer to a ping, or which
-    /// takes nothing for so long, is given up.
+    /// A connection is given up if the server sends nothing for this long, pongs included, or reads nothing
+    /// for this long.
     pub liveness_timeout: Duration,
-    /// How often it says again where it is, when it has not been told anything new.
+    /// The interval in which the last heartbeat is repeated.
     pub heartbeat_interval: Duration,
-    /// The longest pause before it tries again, unless a server asks for a longer one.
+    /// The longest backoff before a retry, unless a server requests a longer one.
     pub max_backoff: Duration,
-    /// The address of this machine that its connections come from; `None`: any.
+    /// The local address to connect from; `None`: any.
     pub local_address: Option<IpAddr>,
 }
 
 impl Settings {
-    /// The usual behaviour, at this gateway.
+    /// The default settings for a gateway.
     pub fn new(gateway: Gateway) -> Self {
         Self {
             gateway,
@@ -45,8 +48,8 @@ impl Settings {
         }
     }
 
-    /// The behaviour of stock clients, which break before they make: as soon as they are told of
-    /// another room they leave the one that they are in. They announce no extensions.
+    /// The behaviour of stock clients: as soon as they are assigned another room, they leave their room
+    /// before they enter the new one. They announce no extensions.
     pub fn stock(gateway: Gateway) -> Self {
         Self { overlap: None, resume_sessions: false, ..Self::new(gateway) }
     }

@@ -1,9 +1,12 @@
+//! The TLS provider of the process.
+
 use rustls::crypto::{CryptoProvider, ring};
 
-/// Has a provider for TLS where the program has not chosen one: without, whoever speaks TLS panics.
+/// Installs a default TLS provider if the program has not chosen one. Without a provider, TLS connections
+/// panic.
 pub(crate) fn install_default_provider() {
     if CryptoProvider::get_default().is_none() {
-        // Whoever was faster has done it.
+        // Fails only if another thread has installed one at the same time.
         let _ = ring::default_provider().install_default();
     }
 }

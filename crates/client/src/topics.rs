@@ -1,6 +1,6 @@
-//! Topics: what an explorer says to whoever listens, across islands, and what it listens to.
+//! Topics: publishing to the subscribers of a topic in any island, and subscriptions.
 //!
-//! Subscriptions outlive sessions: each new one takes them up again.
+//! Subscriptions outlive sessions: each new session subscribes again.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -22,70 +22,72 @@ use protocol::{
 use rpc::client::{Caller, Event};
 use tokio::sync::{mpsc, oneshot};
 
-/// What is heard of a subscription.
+/// An event of a subscription.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TopicEvent {
-    /// Somebody said something.
+    /// A message was published.
     Message(TopicMessage),
-    /// The explorer was disconnected and is back: what was said meanwhile was not heard.
+    /// The client was disconnected and has subscribed again. Messages that were published meanwhile are lost.
     Gap,
-    /// The gateway does not take it any more, and says why. Nothing comes after this.
+    /// The gateway ended the subscription, for this reason. It is the last event.
     Ended(String),
 }
 
-/// What somebody said under a topic.
+/// A message on a topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TopicMessage {
     /// The topic.
     pub topic: Topic,
-    /// Who said it, as the gateway vouches for it; none for a server that spoke in a scene.
+    /// The publisher, as authenticated by its gateway; `None` for a server that published in a scene.
     pub sender: Option<Address>,
-    /// What they said.
+    /// The payload.
     pub payload: Bytes,
-    /// How many messages the gateway dropped just before this one, because they were not read.
+    /// The number of messages that the gateway dropped directly before this one, because the client read too
+    /// slowly.
     pub missed: u64,
 }
 
-/// Why something was not published, or is not listened to.
+/// The reason for which a message was not published, or a subscription failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TopicsError {
-    /// The explorer speaks [`crate::Dialect::Archipelago`].
+    /// The client uses [`crate::Dialect::Archipelago`], which has no topics.
     #[error("topics need the RPC dialect")]
     NeedsRpc,
-    /// The text is no topic, or no pattern.
+    /// The text is not a topic, or not a pattern.
     #[error(transparent)]
     Malformed(#[from] protocol::TopicError),
-    /// The explorer is not signed in at the moment.
+    /// The client is not signed in at the moment.
     #[error("not signed in")]
     NotSignedIn,
-    /// The gateway refuses, and says why.
+    /// The gateway refused, for this reason.
     #[error("refused by the gateway: {0}")]
     Refused(String),
-    /// The connection broke before the gateway answered; it may have heard, or not.
-    #[error("the connection broke before the gateway answered")]
+    /// The connection was lost before the gateway answered. The gateway may or may not have processed the
+    /// request.
+    #[error("the connection was lost before the gateway answered")]
     Unanswered,
-    /// The explorer is gone.
-    #[error("the explorer is gone")]
+    /// The [`crate::Explorer`] has stopped.
+    #[error("the client has stopped")]
     ExplorerStopped,
 }
 
-/// Listens to topics, until it is dropped. What waits in it waits for its owner: 64 events, and then
-/// the gateway's backlog, which drops the newest and counts.
+/// A subscription to topics, until it is dropped. Its queue holds 64 events. When it is full, messages stay
+/// in the backlog of the gateway, which drops the newest ones and counts them.
 #[derive(Debug)]
 pub struct Subscription {
     events: mpsc::Receiver<TopicEvent>,
-    /// Dropped with it, which the explorer hears.
+    /// Dropping it notifies [`Topics`].
     _alive: oneshot::Sender<()>,
 }
 
 impl Subscription {
-    /// What is heard next; `None` once the explorer is gone, or the subscription ended. Cancel-safe.
+    /// The next event; `None` after the client has stopped, or after the subscription has ended. Cancel-safe.
     pub async fn next(&mut self) -> Option<TopicEvent> {
         self.events.recv().await
     }
 }
 
-/// What a handle asks for.
+/// A command of a [`crate::Handle`].
 #[derive(Debug)]
 pub(crate) enum Command {
     Publish(Topic, Bytes, Reply),
@@ -102,59 +104,59 @@ pub(crate) struct EventSink {
     dropped: oneshot::Receiver<()>,
 }
 
-/// A subscription, and where its events come from.
+/// A subscription, and the sink that feeds it.
 pub(crate) fn subscription() -> (Subscription, EventSink) {
     let (sender, events) = mpsc::channel(EVENT_QUEUE);
-    let (alive, abandoned) = oneshot::channel();
-    (Subscription { events, _alive: alive }, EventSink { events: sender, dropped: abandoned })
+    let (alive, dropped) = oneshot::channel();
+    (Subscription { events, _alive: alive }, EventSink { events: sender, dropped })
 }
 
-/// The topics of an explorer, whatever session there is.
+/// The subscriptions and publications of a client, across its sessions.
 pub(crate) struct Topics {
     commands: mpsc::Receiver<Command>,
     by_id: BTreeMap<u64, Subscribed>,
     last_id: u64,
-    /// What goes on in the queues of subscriptions, by their ids.
+    /// Wait for a free slot in each queue, and for the drop of each subscription; the results carry its id.
     queues: FuturesUnordered<BoxFuture<'static, (u64, QueueEvent)>>,
-    /// Which subscription a stream tells of, by the number of its call.
+    /// The subscription of each stream, by the number of its call.
     streams: HashMap<u32, u64>,
-    /// Who waits to hear that it has published, by the number of the call.
+    /// The reply to each publication that is not answered yet, by the number of its call.
     publishing: HashMap<u32, Reply>,
 }
 
 struct Subscribed {
     pattern: TopicPattern,
-    /// Who waits to hear that it is taken.
+    /// The reply to the subscriber, until the gateway has accepted the subscription.
     reply: Option<Reply>,
-    /// Where the next event goes. Nothing is asked for that has no place.
+    /// The slot for the next event. No element is requested without one.
     permit: Option<Permit>,
-    /// The stream that tells of it, once it is open.
+    /// The stream of the subscription, once it is open.
     stream: Option<u32>,
-    /// An event that comes before anything else.
+    /// An event that must be delivered before any message.
     pending: Option<TopicEvent>,
 }
 
 pub(crate) type Permit = mpsc::OwnedPermit<TopicEvent>;
 
 pub(crate) enum QueueEvent {
-    /// There is a place for one more event.
+    /// The queue has a free slot.
     Ready(Permit),
-    /// Nobody listens any more.
+    /// The subscription was dropped.
     Dropped,
 }
 
-/// What has to be served.
+/// An input of [`Topics::serve`].
 pub(crate) enum Wake {
     Command(Command),
     Queue(u64, QueueEvent),
 }
 
 pub(crate) const TOPICS_SERVICE: &str = "TopicsService";
-/// Events that wait for whoever subscribed.
+/// The capacity of the queue of a subscription.
 const EVENT_QUEUE: usize = 64;
-/// What handles may ask for before it is taken; at the bound they wait.
+/// The capacity of the queue of commands. When it is full, handles wait.
 pub(crate) const COMMAND_QUEUE: usize = 64;
-/// Publications without an answer; at the bound the next one waits.
+/// The limit of unanswered publications. At the limit, no further command is processed.
 const MAX_PUBLISHING: usize = 64;
 
 impl Topics {
@@ -163,33 +165,33 @@ impl Topics {
         Self { commands, by_id, last_id: 0, queues, streams, publishing }
     }
 
-    /// What has to be served next. Cancel-safe.
+    /// The next input to serve. Cancel-safe.
     pub(crate) async fn next(&mut self) -> Wake {
         let may_publish = self.publishing.len() < MAX_PUBLISHING;
         tokio::select! {
-            Some(order) = self.commands.recv(), if may_publish => Wake::Command(order),
-            Some((id, queue)) = self.queues.next() => Wake::Queue(id, queue),
+            Some(command) = self.commands.recv(), if may_publish => Wake::Command(command),
+            Some((id, event)) = self.queues.next() => Wake::Queue(id, event),
             else => pending().await,
         }
     }
 
-    /// Serves what needs no session. Cancel-safe.
+    /// Serves all inputs while there is no session: publications fail, subscriptions are stored. Cancel-safe.
     pub(crate) async fn serve_disconnected(&mut self) -> Infallible {
         loop {
             match self.next().await {
-                // Who does not wait for the answer does not want it.
-                Wake::Command(Command::Publish(.., answer)) => {
-                    drop(answer.send(Err(TopicsError::NotSignedIn)));
+                // Sending fails if the caller does not wait for the reply any more.
+                Wake::Command(Command::Publish(.., reply)) => {
+                    drop(reply.send(Err(TopicsError::NotSignedIn)));
                 }
-                Wake::Command(Command::Subscribe(pattern, listener, answer)) => {
-                    self.add(pattern, listener, answer);
+                Wake::Command(Command::Subscribe(pattern, sink, reply)) => {
+                    self.add(pattern, sink, reply);
                 }
-                Wake::Queue(id, queue) => drop(self.queue_changed(id, queue)),
+                Wake::Queue(id, event) => drop(self.queue_changed(id, event)),
             }
         }
     }
 
-    /// There is a session: everything is subscribed to on it.
+    /// A session began: subscribes to all patterns.
     pub(crate) fn signed_in(&mut self, caller: &mut Caller) {
         let is_live = |subscribed: &Subscribed| !matches!(subscribed.pending, Some(TopicEvent::Ended(_)));
         let ids = self.by_id.iter().filter(|(_, subscribed)| is_live(subscribed)).map(|(&id, _)| id);
@@ -197,31 +199,31 @@ impl Topics {
         ids.into_iter().for_each(|id| self.subscribe(id, caller));
     }
 
-    /// There is no session any more.
+    /// The session ended: unanswered publications fail, subscriptions stay.
     pub(crate) fn disconnected(&mut self) {
         self.streams.clear();
-        for (_, answer) in self.publishing.drain() {
-            let _ = answer.send(Err(TopicsError::Unanswered));
+        for (_, reply) in self.publishing.drain() {
+            let _ = reply.send(Err(TopicsError::Unanswered));
         }
         self.by_id.values_mut().for_each(|subscribed| subscribed.stream = None);
     }
 
-    /// Serves what [`Topics::next_delay`] gave.
+    /// Serves an input of [`Topics::next`].
     pub(crate) fn serve(&mut self, wake: Wake, caller: &mut Caller) {
         match wake {
-            Wake::Command(Command::Publish(topic, payload, answer)) => {
+            Wake::Command(Command::Publish(topic, payload, reply)) => {
                 let request = PublishToTopicRequest { topic: topic.as_str().to_owned(), payload };
                 match caller.call(TOPICS_SERVICE, "PublishToTopic", request.encode_to_vec().into()) {
-                    Ok(number) => drop(self.publishing.insert(number, answer)),
-                    Err(error) => drop(answer.send(Err(TopicsError::Refused(error.to_string())))),
+                    Ok(number) => drop(self.publishing.insert(number, reply)),
+                    Err(error) => drop(reply.send(Err(TopicsError::Refused(error.to_string())))),
                 }
             }
-            Wake::Command(Command::Subscribe(pattern, listener, answer)) => {
-                let id = self.add(pattern, listener, answer);
+            Wake::Command(Command::Subscribe(pattern, sink, reply)) => {
+                let id = self.add(pattern, sink, reply);
                 self.subscribe(id, caller);
             }
-            Wake::Queue(id, queue) => {
-                if let Some(stream) = self.queue_changed(id, queue) {
+            Wake::Queue(id, event) => {
+                if let Some(stream) = self.queue_changed(id, event) {
                     caller.cancel(stream);
                 }
                 self.request_next(id, caller);
@@ -229,7 +231,7 @@ impl Topics {
         }
     }
 
-    /// Hears what became of a call, if it is one of these.
+    /// Handles the result of a call, if it belongs to a publication or subscription.
     pub(crate) fn handle_event(&mut self, event: Event, caller: &mut Caller) {
         match event {
             Event::Answered { number, .. } => self.published(number, Ok(())),
@@ -237,14 +239,14 @@ impl Topics {
                 self.published(number, Err(TopicsError::Refused(error.message)));
             }
             Event::Failed { number, error } => self.end(number, error.message),
-            Event::Ended { number } => self.end(number, "the gateway ended it".to_owned()),
+            Event::Ended { number } => self.end(number, "the gateway ended the subscription".to_owned()),
             Event::Opened { number } => {
                 let Some(&id) = self.streams.get(&number) else { return caller.cancel(number) };
                 let Some(subscribed) = self.by_id.get_mut(&id) else { return };
                 subscribed.stream = Some(number);
                 match subscribed.reply.take() {
-                    // If nobody waits for it any more, it is abandoned.
-                    Some(answer) => drop(answer.send(Ok(()))),
+                    // If this fails, the subscription was dropped, and `queue_changed` removes it.
+                    Some(reply) => drop(reply.send(Ok(()))),
                     None => subscribed.pending = Some(TopicEvent::Gap),
                 }
                 self.request_next(id, caller);
@@ -253,21 +255,21 @@ impl Topics {
                 let Some(&id) = self.streams.get(&number) else { return };
                 match message(payload) {
                     Some(message) => self.deliver(id, TopicEvent::Message(message)),
-                    None => tracing::warn!("the gateway sent a message that cannot be read"),
+                    None => tracing::warn!("the gateway sent a malformed message; ignored"),
                 }
                 self.request_next(id, caller);
             }
         }
     }
 
-    fn add(&mut self, pattern: TopicPattern, listener: EventSink, answer: Reply) -> u64 {
+    fn add(&mut self, pattern: TopicPattern, sink: EventSink, reply: Reply) -> u64 {
         self.last_id += 1;
         let id = self.last_id;
         let subscribed =
-            Subscribed { pattern, reply: Some(answer), permit: None, stream: None, pending: None };
+            Subscribed { pattern, reply: Some(reply), permit: None, stream: None, pending: None };
         self.by_id.insert(id, subscribed);
-        self.queues.push(listener.dropped.map(move |_| (id, QueueEvent::Dropped)).boxed());
-        self.reserve(id, listener.events);
+        self.queues.push(sink.dropped.map(move |_| (id, QueueEvent::Dropped)).boxed());
+        self.reserve(id, sink.events);
         id
     }
 
@@ -280,21 +282,21 @@ impl Topics {
         }
     }
 
-    /// Waits for a place for the next event of a subscription.
+    /// Waits for a free slot in the queue of a subscription.
     fn reserve(&mut self, id: u64, sender: mpsc::Sender<TopicEvent>) {
-        let place = sender.reserve_owned().map(move |place| match place {
-            Ok(place) => (id, QueueEvent::Ready(place)),
+        let slot = sender.reserve_owned().map(move |permit| match permit {
+            Ok(permit) => (id, QueueEvent::Ready(permit)),
             Err(_) => (id, QueueEvent::Dropped),
         });
-        self.queues.push(place.boxed());
+        self.queues.push(slot.boxed());
     }
 
-    /// Gives the stream that nobody listens to any more.
-    fn queue_changed(&mut self, id: u64, queue: QueueEvent) -> Option<u32> {
-        match queue {
-            QueueEvent::Ready(place) => {
+    /// Handles an event of a queue. Returns the stream to cancel, if the subscription was dropped.
+    fn queue_changed(&mut self, id: u64, event: QueueEvent) -> Option<u32> {
+        match event {
+            QueueEvent::Ready(permit) => {
                 if let Some(subscribed) = self.by_id.get_mut(&id) {
-                    subscribed.permit = Some(place);
+                    subscribed.permit = Some(permit);
                 }
                 None
             }
@@ -308,7 +310,7 @@ impl Topics {
         }
     }
 
-    /// Asks for the next message, if there is a place for it and nothing else comes first.
+    /// Requests the next message, if the queue has a slot for it. Delivers a pending event first.
     fn request_next(&mut self, id: u64, caller: &mut Caller) {
         let Some(subscribed) = self.by_id.get_mut(&id) else { return };
         if subscribed.permit.is_none() {
@@ -317,7 +319,7 @@ impl Topics {
         match (subscribed.pending.take(), subscribed.stream) {
             (Some(ended @ TopicEvent::Ended(_)), _) => {
                 self.deliver(id, ended);
-                // With it goes the only way to tell more.
+                // No further event can be delivered: the next permit is dropped, which closes the queue.
                 self.by_id.remove(&id);
             }
             (Some(event), _) => self.deliver(id, event),
@@ -327,15 +329,15 @@ impl Topics {
     }
 
     fn deliver(&mut self, id: u64, event: TopicEvent) {
-        if let Some(place) = self.by_id.get_mut(&id).and_then(|subscribed| subscribed.permit.take()) {
-            let sender = place.send(event);
+        if let Some(permit) = self.by_id.get_mut(&id).and_then(|subscribed| subscribed.permit.take()) {
+            let sender = permit.send(event);
             self.reserve(id, sender);
         }
     }
 
     fn published(&mut self, number: u32, result: Result<(), TopicsError>) {
-        if let Some(answer) = self.publishing.remove(&number) {
-            let _ = answer.send(result);
+        if let Some(reply) = self.publishing.remove(&number) {
+            let _ = reply.send(result);
         }
     }
 
@@ -345,12 +347,13 @@ impl Topics {
         }
     }
 
-    /// The gateway does not take a subscription: it ends, at once or with the next place.
+    /// The gateway refused or ended a subscription. The subscription ends, at once or when its queue has a
+    /// free slot.
     fn reject(&mut self, id: u64, reason: String) {
         let Some(subscribed) = self.by_id.get_mut(&id) else { return };
         subscribed.stream = None;
-        if let Some(answer) = subscribed.reply.take() {
-            let _ = answer.send(Err(TopicsError::Refused(reason)));
+        if let Some(reply) = subscribed.reply.take() {
+            let _ = reply.send(Err(TopicsError::Refused(reason)));
             self.by_id.remove(&id);
         } else if subscribed.permit.is_some() {
             self.deliver(id, TopicEvent::Ended(reason));
@@ -384,11 +387,11 @@ mod tests {
         let mut topics = Topics::new(receiver);
         let mut requested = Vec::new();
         for number in 0..20 {
-            let (subscription, listener) = subscription();
-            let (answer, answered) = oneshot::channel();
+            let (subscription, sink) = subscription();
+            let (reply, outcome) = oneshot::channel();
             let pattern = "news".parse().unwrap();
-            commands.send(Command::Subscribe(pattern, listener, answer)).await.unwrap();
-            requested.push((subscription, answered));
+            commands.send(Command::Subscribe(pattern, sink, reply)).await.unwrap();
+            requested.push((subscription, outcome));
             assert!(topics.serve_disconnected().now_or_never().is_none());
             assert_eq!(topics.by_id.len(), number + 1);
         }

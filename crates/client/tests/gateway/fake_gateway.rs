@@ -1,4 +1,4 @@
-//! A gateway that is played here, so that it can be rude.
+//! A fake gateway, which accepts and controls the connections of a client.
 
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ use tokio_tungstenite::{
 pub(crate) const TEST_TIMEOUT: Duration = Duration::from_secs(20);
 pub(crate) const ADDRESS: &str = "0x00000000000000000000000000000000000000aa";
 
-/// A gateway that takes one connection after the other.
+/// A gateway that accepts one connection after the other.
 pub(crate) struct FakeGateway(pub(crate) TcpListener);
 
 impl FakeGateway {
@@ -32,7 +32,7 @@ impl FakeGateway {
         Self::start_for(Dialect::Archipelago, |_| {}).await
     }
 
-    /// For an explorer with other settings.
+    /// Starts a gateway and a client with changed settings.
     pub(crate) async fn start_for(dialect: Dialect, change: impl FnOnce(&mut Settings)) -> (Self, Explorer) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let fake = Self(listener);
@@ -42,21 +42,21 @@ impl FakeGateway {
         (fake, Explorer::start(settings, client::guest().unwrap()))
     }
 
-    /// Where it is.
+    /// The URL of the gateway.
     pub(crate) fn url(&self) -> String {
         format!("ws://{}/ws", self.0.local_addr().unwrap())
     }
 
     pub(crate) async fn accept_tcp(&self) -> TcpStream {
-        timeout(TEST_TIMEOUT, self.0.accept()).await.expect("somebody comes").unwrap().0
+        timeout(TEST_TIMEOUT, self.0.accept()).await.expect("a connection in time").unwrap().0
     }
 
-    /// The WebSocket of whoever comes next.
+    /// Accepts the next WebSocket.
     pub(crate) async fn accept(&self, subprotocol: &'static str) -> Socket {
         self.accept_with_uri(subprotocol).await.0
     }
 
-    /// The same, and the path and query that it asked for.
+    /// Accepts the next WebSocket, and returns the path and query of its request too.
     pub(crate) async fn accept_with_uri(&self, subprotocol: &'static str) -> (Socket, String) {
         let mut uri = String::new();
         let callback = |request: &Request, mut response: Response| {
@@ -68,7 +68,7 @@ impl FakeGateway {
         (Socket(socket), uri)
     }
 
-    /// Signs in whoever comes next, without looking at their chain.
+    /// Accepts the next client and signs it in, without verifying its auth chain.
     pub(crate) async fn welcome(&self) -> Socket {
         let mut socket = self.accept("archipelago").await;
         socket.receive().await;
@@ -80,7 +80,7 @@ impl FakeGateway {
 pub(crate) struct Socket(pub(crate) WebSocketStream<TcpStream>);
 
 impl Socket {
-    /// Goes on from the request for a challenge, which has been heard.
+    /// Completes the sign-in after the request for a challenge was received.
     pub(crate) async fn welcome(&mut self) {
         let (challenge_to_sign, already_connected) = ("dcl-challenge".to_owned(), false);
         let challenge = ChallengeResponseMessage { challenge_to_sign, already_connected };
@@ -117,17 +117,17 @@ impl Socket {
 }
 
 pub(crate) async fn next(explorer: &mut Explorer) -> Event {
-    timeout(TEST_TIMEOUT, explorer.next()).await.expect("an event in time").expect("an explorer")
+    timeout(TEST_TIMEOUT, explorer.next()).await.expect("an event in time").expect("a running client")
 }
 
 pub(crate) async fn closed(explorer: &mut Explorer) -> (Disconnect, Option<Duration>) {
     match next(explorer).await {
-        Event::Disconnected { reason, retry_in: comes_back } => (reason, comes_back),
+        Event::Disconnected { reason, retry_in } => (reason, retry_in),
         other => panic!("instead of the end: {other:?}"),
     }
 }
 
-/// The frame that closes with this code.
+/// A close frame with this code.
 pub(crate) fn close(code: u16) -> Message {
     Message::Close(Some(CloseFrame { code: CloseCode::from(code), reason: "because".into() }))
 }

@@ -1,7 +1,7 @@
-//! An explorer and a gateway that is played here, so that it can be rude.
+//! Tests of the client against a fake gateway, which can misbehave.
 
 #![allow(clippy::unwrap_used)]
-// The answer of a callback is the library's type.
+// The error type of the handshake callback is defined by tungstenite.
 #![allow(clippy::result_large_err)]
 
 mod fake_gateway;
@@ -38,7 +38,7 @@ async fn island_joins_and_leaves_arrive_in_order() {
     socket.send(server_packet::Message::IslandChanged(changed)).await;
     let join = JoinIslandMessage { island_id: island_id(), peer_id: peer_id() };
     socket.send(server_packet::Message::JoinIsland(join)).await;
-    // What cannot be read is left out.
+    // A malformed message is ignored.
     let malformed = LeftIslandMessage { island_id: island_id(), peer_id: "nobody".to_owned() };
     socket.send(server_packet::Message::LeftIsland(malformed)).await;
     let left = LeftIslandMessage { island_id: island_id(), peer_id: peer_id() };
@@ -58,10 +58,10 @@ async fn busy_server_is_retried_after_its_retry_after() {
     let _ = busy.read(&mut [0; 4096]).await.unwrap();
     let answer = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\ncontent-length: 0\r\n\r\n";
     busy.write_all(answer).await.unwrap();
-    let (reason, comes_back) = closed(&mut explorer).await;
+    let (reason, retry_in) = closed(&mut explorer).await;
     let retry_after = Some(Duration::from_secs(1));
     assert_eq!(reason, Disconnect::Refused { status: 503, retry_after });
-    assert!(comes_back > retry_after, "{comes_back:?}");
+    assert!(retry_in > retry_after, "{retry_in:?}");
     let _socket = gateway.welcome().await;
     assert_eq!(next(&mut explorer).await, Event::SignedIn);
 }
@@ -73,9 +73,9 @@ async fn backoff_grows_when_every_session_is_dropped() {
     for _ in 0..3 {
         gateway.welcome().await.close(1012).await;
         assert_eq!(next(&mut explorer).await, Event::SignedIn);
-        let (reason, comes_back) = closed(&mut explorer).await;
+        let (reason, retry_in) = closed(&mut explorer).await;
         assert!(reason.to_string().starts_with("closed by the server: because (1012)"), "{reason}");
-        pauses.push(comes_back.unwrap());
+        pauses.push(retry_in.unwrap());
     }
     for (pause, longest) in pauses.iter().zip([500, 1_000, 2_000].map(Duration::from_millis)) {
         assert!((longest / 4..=longest).contains(pause), "{pauses:?}");
@@ -92,14 +92,14 @@ async fn lost_gateway_is_replaced_by_the_next_of_the_realm() {
     explorer.handle().heartbeat(Position::new(1.0, 0.0, 0.0), None).await;
     let socket = first.welcome().await;
     assert_eq!(next(&mut explorer).await, Event::SignedIn);
-    // It breaks without a word.
+    // The connection is lost without a close frame.
     drop(socket);
-    let (reason, comes_back) = closed(&mut explorer).await;
-    assert!(matches!(reason, Disconnect::Broken(_)) && comes_back.is_some(), "{reason}");
+    let (reason, retry_in) = closed(&mut explorer).await;
+    assert!(matches!(reason, Disconnect::Broken(_)) && retry_in.is_some(), "{reason}");
     let mut socket = second.welcome().await;
     assert_eq!(next(&mut explorer).await, Event::SignedIn);
     assert!(socket.heartbeat().await.position.is_some());
-    // And on, past one that is not there.
+    // The client moves on, past a gateway that does not exist.
     socket.close(1012).await;
     for _ in 0..2 {
         assert!(closed(&mut explorer).await.1.is_some());
@@ -138,20 +138,21 @@ async fn discover_all_skips_gateways_that_do_not_answer() {
 
 #[tokio::test]
 async fn gateway_is_dropped_only_when_pings_go_unanswered() {
-    let silence = Duration::from_millis(300);
+    let liveness_timeout = Duration::from_millis(300);
     let (gateway, mut explorer) =
-        FakeGateway::start_for(Dialect::Archipelago, |settings| settings.liveness_timeout = silence).await;
+        FakeGateway::start_for(Dialect::Archipelago, |settings| settings.liveness_timeout = liveness_timeout)
+            .await;
     let mut socket = gateway.welcome().await;
     assert_eq!(next(&mut explorer).await, Event::SignedIn);
-    // Reading is all that it takes to answer.
+    // The fake gateway answers pings as long as it reads.
     let mut pings = 0;
     while pings < 5 {
         let message = timeout(TEST_TIMEOUT, socket.0.next()).await.expect("a frame in time");
         pings += u32::from(message.expect("an open connection").unwrap().is_ping());
     }
-    let (reason, comes_back) = closed(&mut explorer).await;
-    assert_eq!(reason.to_string(), "connection broken: nothing came for 300ms");
-    assert!(comes_back.is_some());
+    let (reason, retry_in) = closed(&mut explorer).await;
+    assert_eq!(reason.to_string(), "connection broken: received nothing for 300ms");
+    assert!(retry_in.is_some());
 }
 
 #[tokio::test]
@@ -161,7 +162,7 @@ async fn new_session_receives_position_and_desired_room() {
     handle.heartbeat(Position::new(1.0, 0.0, 0.0), Some("I3".to_owned())).await;
     handle.heartbeat(Position::new(2.0, 0.0, 0.0), None).await;
     let mut socket = gateway.welcome().await;
-    // What was said before it was signed in may be said one by one.
+    // Positions that were set before the sign-in may be sent one by one.
     while socket.heartbeat().await.position != Some(Position::new(2.0, 0.0, 0.0).into()) {}
     socket.close(1012).await;
     let mut socket = gateway.welcome().await;
@@ -176,8 +177,8 @@ async fn final_refusal_is_not_retried() {
     let (gateway, mut explorer) = FakeGateway::start().await;
     gateway.welcome().await.close(4001).await;
     assert_eq!(next(&mut explorer).await, Event::SignedIn);
-    let (reason, comes_back) = closed(&mut explorer).await;
-    assert_eq!(comes_back, None, "{reason}");
+    let (reason, retry_in) = closed(&mut explorer).await;
+    assert_eq!(retry_in, None, "{reason}");
     assert_eq!(explorer.next().await, None);
 }
 
@@ -194,11 +195,11 @@ async fn close_reason_is_kept_while_heartbeats_are_sent() {
         }
     });
     socket.heartbeat().await;
-    // It hears the answer to this, and does not end the connection.
+    // The gateway leaves the connection open and does not read the client's answer to the close frame.
     socket.0.send(close(4003)).await.unwrap();
-    let (reason, comes_back) = closed(&mut explorer).await;
+    let (reason, retry_in) = closed(&mut explorer).await;
     assert!(matches!(reason, Disconnect::Closed { code: 4003, .. }), "{reason}");
-    assert_eq!(comes_back, None);
+    assert_eq!(retry_in, None);
 }
 
 #[tokio::test]
@@ -212,21 +213,22 @@ async fn replaced_session_does_not_reconnect_after_any_close() {
             Some(code) => socket.close(code).await,
             None => drop(socket),
         }
-        let (reason, comes_back) = closed(&mut explorer).await;
+        let (reason, retry_in) = closed(&mut explorer).await;
         assert!(matches!(reason, Disconnect::Closed { code: 4003, .. }), "{code:?}: {reason}");
-        assert_eq!(comes_back, None, "{code:?}");
+        assert_eq!(retry_in, None, "{code:?}");
         assert_eq!(explorer.next().await, None);
     }
 }
 
 #[tokio::test]
 async fn gateway_that_reads_nothing_is_read_until_the_timeout() {
-    let silence = Duration::from_secs(1);
+    let liveness_timeout = Duration::from_secs(1);
     let (gateway, mut explorer) =
-        FakeGateway::start_for(Dialect::Archipelago, |settings| settings.liveness_timeout = silence).await;
+        FakeGateway::start_for(Dialect::Archipelago, |settings| settings.liveness_timeout = liveness_timeout)
+            .await;
     let mut socket = gateway.welcome().await;
     assert_eq!(next(&mut explorer).await, Event::SignedIn);
-    // More than any buffer on the way holds.
+    // More than the buffers of the sockets hold.
     let much = "x".repeat(24 << 20);
     explorer.handle().heartbeat(Position::new(1.0, 0.0, 0.0), Some(much)).await;
     tokio::spawn(async move {
@@ -248,7 +250,7 @@ async fn gateway_that_reads_nothing_is_read_until_the_timeout() {
             other => panic!("{other:?}"),
         }
     };
-    assert_eq!(reason.to_string(), "connection broken: the server took nothing for 1s");
+    assert_eq!(reason.to_string(), "connection broken: the server read nothing for 1s");
     assert!(received > 5, "{received}");
 }
 
@@ -262,7 +264,7 @@ async fn only_the_newest_position_is_sent() {
         let desired_room = (x < 10).then(|| format!("I{x}"));
         handle.heartbeat(Position::new(x.into(), 0.0, 0.0), desired_room).await;
     }
-    // What was ordered before is done when this is answered.
+    // Earlier commands have been processed when this one is answered.
     handle.send("".into(), false).await;
     socket.welcome().await;
     let heartbeat = socket.heartbeat().await;
@@ -277,7 +279,7 @@ async fn dropped_explorer_leaves_although_a_handle_remains() {
     assert_eq!(next(&mut explorer).await, Event::SignedIn);
     let handle = explorer.handle();
     drop(explorer);
-    let message = timeout(TEST_TIMEOUT, socket.0.next()).await.expect("a goodbye in time");
+    let message = timeout(TEST_TIMEOUT, socket.0.next()).await.expect("a close frame in time");
     assert!(matches!(message, Some(Ok(Message::Close(_)))), "{message:?}");
     assert!(handle.send("".into(), false).await.is_empty());
 }

@@ -1,4 +1,4 @@
-//! A room that is played here, too.
+//! Tests of the client against a fake room.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use tokio_tungstenite::tungstenite::Message;
 
 use crate::fake_gateway::{FakeGateway, Socket, TEST_TIMEOUT, close, next};
 
-/// A change to this room of island 7, with this token in its URL.
+/// An assignment to this room of island 7, with this token in its URL.
 fn assignment(gateway: &FakeGateway, room: &str, token: &str) -> server_packet::Message {
     let address = gateway.0.local_addr().unwrap();
     server_packet::Message::IslandChanged(IslandChangedMessage {
@@ -23,7 +23,8 @@ fn assignment(gateway: &FakeGateway, room: &str, token: &str) -> server_packet::
     })
 }
 
-/// Has the explorer come into a room, which wants a signature if there is a challenge.
+/// Assigns a room to the client and accepts its connection. The room requests a signature if there is a
+/// challenge.
 async fn enter(gateway: &FakeGateway, explorer: &mut Explorer, challenge: Option<&str>) -> (Socket, Socket) {
     let mut session = gateway.welcome().await;
     session.send(assignment(gateway, "lobby", "first")).await;
@@ -81,7 +82,7 @@ async fn room_close_reason_is_kept_while_messages_are_sent() {
     send(&mut room, welcome()).await;
     assert!(matches!(next(&mut explorer).await, Event::RoomEntered { .. }));
     let handle = explorer.handle();
-    // What is said on hearing of a room is said there.
+    // A message that is sent in response to `RoomEntered` reaches the room.
     assert_eq!(handle.send("hello".into(), false).await.len(), 1);
     tokio::spawn(async move {
         loop {
@@ -103,9 +104,13 @@ async fn repeated_assignment_keeps_the_room_and_the_newer_token() {
     assert!(matches!(next(&mut explorer).await, Event::RoomEntered { .. }));
     session.send(assignment(&gateway, "lobby", "second")).await;
     assert!(matches!(next(&mut explorer).await, Event::IslandChanged { .. }));
-    assert_eq!(explorer.handle().send("hello".into(), false).await.len(), 1, "it is where it was");
+    assert_eq!(
+        explorer.handle().send("hello".into(), false).await.len(),
+        1,
+        "the client is still in the room"
+    );
     assert!(matches!(receive(&mut room).await, ws_packet::Message::PeerUpdateMessage(_)));
-    // The older token is void by now; with the newer one it comes back at once.
+    // The older token is revoked by now. The client reconnects at once with the newer one.
     room.0.send(close(4013)).await.unwrap();
     let (mut room, uri) = gateway.accept_with_uri("rfc5").await;
     assert_eq!(uri, "/rooms/lobby?access_token=second");
@@ -113,10 +118,10 @@ async fn repeated_assignment_keeps_the_room_and_the_newer_token() {
     send(&mut room, welcome()).await;
     assert!(matches!(next(&mut explorer).await, Event::RoomLeft { .. }));
     assert!(matches!(next(&mut explorer).await, Event::RoomEntered { .. }));
-    // That was the newest.
+    // There is no newer token: the client does not reconnect.
     room.0.send(close(4013)).await.unwrap();
     assert!(matches!(next(&mut explorer).await, Event::RoomLeft { .. }));
-    // And another room is another room.
+    // An assignment to another room is followed.
     session.send(assignment(&gateway, "elsewhere", "third")).await;
     let (_room, uri) = gateway.accept_with_uri("rfc5").await;
     assert_eq!(uri, "/rooms/elsewhere?access_token=third");

@@ -1,4 +1,4 @@
-//! A gateway that speaks RPC.
+//! Tests of the client against a fake gateway over RPC.
 
 use std::time::Duration;
 
@@ -50,7 +50,7 @@ static MODULES: [Module<Rpc>; 3] = [
     Module { name: "CommsDirectorService", procedures: &[procedure("SendHeartbeat", Rpc::Heartbeat)] },
 ];
 
-/// The server's side of a connection, which takes everybody in.
+/// The server's side of an RPC connection, which accepts every sign-in.
 struct FakeBff {
     socket: Socket,
     connection: Connection<Rpc>,
@@ -67,7 +67,7 @@ impl FakeBff {
         Self { socket, connection, islands: None, joins: None, disconnection: None, heartbeats: Vec::new() }
     }
 
-    /// Serves what comes for as long as `until` is not so.
+    /// Serves the client until `until` returns true.
     async fn serve(&mut self, mut until: impl FnMut(&mut Self) -> bool) {
         loop {
             while let Some(rpc::Event::Called { number, procedure, payload }) = self.connection.poll_event() {
@@ -114,16 +114,16 @@ impl FakeBff {
         self.connection.respond(number, answer.into());
     }
 
-    /// Tells something on a stream, if more is wanted there.
+    /// Sends an element of a stream, if the client has requested one. Returns whether it was sent.
     fn send_element(&mut self, stream: Option<u32>, message: &impl Protobuf) -> bool {
-        let wanted =
-            stream.filter(|stream| self.connection.requested_streams().any(|wanted| wanted == *stream));
-        if let Some(stream) = wanted {
+        let requested =
+            stream.filter(|stream| self.connection.requested_streams().any(|requested| requested == *stream));
+        if let Some(stream) = requested {
             let payload = message.encode_to_vec().into();
             let element = SystemTopicSubscriptionResultElem { payload, ..Default::default() };
             self.connection.send_element(stream, element.encode_to_vec().into());
         }
-        wanted.is_some()
+        requested.is_some()
     }
 }
 
@@ -151,7 +151,7 @@ async fn publish_succeeds_while_event_queues_are_full() {
         while sent_so_far() < 1_024 {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        // The queues fill, until nothing more is asked for.
+        // The queues fill until the client requests no more elements.
         let mut before = 0;
         while before < sent_so_far() {
             before = sent_so_far();
@@ -159,7 +159,7 @@ async fn publish_succeeds_while_event_queues_are_full() {
         }
         let published = timeout(TEST_TIMEOUT, handle.publish("news", "sunny")).await;
         published.expect("an answer in time").unwrap();
-        // And nothing was lost.
+        // No event was lost.
         let mut joined = 0;
         assert_eq!(next(&mut explorer).await, Event::SignedIn);
         assert!(matches!(next(&mut explorer).await, Event::IslandChanged { .. }));
@@ -169,7 +169,7 @@ async fn publish_succeeds_while_event_queues_are_full() {
         }
     };
     tokio::select! {
-        () = served => panic!("the explorer is gone"),
+        () = served => panic!("the client has stopped"),
         () = publish => {}
     }
 }
@@ -187,8 +187,8 @@ async fn replaced_rpc_session_does_not_reconnect() {
     let (gateway, mut explorer) = FakeGateway::start_for(Dialect::Rpc, |_| {}).await;
     let mut bff = FakeBff::accept(&gateway).await;
     bff.serve(|bff| match bff.disconnection {
-        Some(farewell) => {
-            bff.connection.respond(farewell, Bytes::new());
+        Some(number) => {
+            bff.connection.respond(number, Bytes::new());
             true
         }
         None => false,
@@ -196,8 +196,8 @@ async fn replaced_rpc_session_does_not_reconnect() {
     .await;
     bff.socket.close(1000).await;
     assert_eq!(next(&mut explorer).await, Event::SignedIn);
-    let (reason, comes_back) = closed(&mut explorer).await;
-    assert_eq!(comes_back, None, "{reason}");
+    let (reason, retry_in) = closed(&mut explorer).await;
+    assert_eq!(retry_in, None, "{reason}");
 }
 
 #[tokio::test]
