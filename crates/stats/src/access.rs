@@ -25,8 +25,8 @@ pub enum Access {
     Off,
 }
 
-/// A token that can be recognized and not be read. The time that a comparison of digests takes
-/// reveals nothing about the token.
+/// The SHA-256 digest of a token. It recognizes the token without storing it, and the time that a comparison
+/// of digests takes reveals nothing about the token.
 #[derive(Clone, PartialEq, Eq)]
 pub struct TokenDigest([u8; 32]);
 

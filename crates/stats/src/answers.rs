@@ -1,4 +1,4 @@
-//! The bodies of the answers, as clients and sites of the field read them.
+//! The JSON bodies of the responses, in the format that existing clients and sites parse.
 
 use std::collections::BTreeMap;
 
@@ -20,10 +20,10 @@ pub(crate) struct PeerAnswer {
     /// The address, in lower case.
     id: String,
     address: String,
-    /// When it last said where it is, in milliseconds since the Unix epoch.
+    /// The time of the last heartbeat, in milliseconds since the Unix epoch.
     last_ping: u64,
     parcel: [i32; 2],
-    /// Metres; y is up. The centre of the parcel with y 0, where only parcels are shown.
+    /// Metres; y is up. The centre of the parcel with y 0 if the realm publishes only parcels.
     position: [f32; 3],
 }
 
@@ -46,52 +46,54 @@ impl PeerAnswer {
 pub(crate) struct IslandAnswer {
     id: String,
     max_peers: u32,
-    /// The mean of its members' places on the ground, in metres; where only parcels are shown, the
-    /// centre of the parcel in which that lies.
+    /// The mean of the positions of the members, on the ground, in metres. If the realm publishes only
+    /// parcels, the centre of the parcel in which the mean lies.
     center: [f32; 3],
-    /// Metres from there to the farthest member.
+    /// Metres from `center` to the farthest member.
     radius: f64,
     peers: Vec<PeerAnswer>,
-    /// Where its members meet, where that is known.
+    /// The transport and node of the island's room, if known.
     #[serde(skip_serializing_if = "Option::is_none")]
     transport: Option<Transport>,
 }
 
 impl IslandAnswer {
-    /// `peer` gives the peer of an address, if it is here.
+    /// The response for an island. `peer` returns the present peer with an address, if there is one.
     pub(crate) fn new(
         island: IslandCopy,
         peer: impl Fn(Address) -> Option<Peer>,
         settings: &Settings,
     ) -> Self {
-        let here = island.members.iter().filter_map(|&address| Some((address, peer(address)?)));
-        let here: Vec<(Address, Peer)> = here.collect();
-        let places: Vec<Position> = here.iter().map(|(_, peer)| peer.position).collect();
-        // Of members that were never heard of only the director knows where they are.
-        let (center, radius) = extent(&places, settings.positions).or(island.reported).unwrap_or_default();
+        let peers = island.members.iter().filter_map(|&address| Some((address, peer(address)?)));
+        let peers: Vec<(Address, Peer)> = peers.collect();
+        let positions: Vec<Position> = peers.iter().map(|(_, peer)| peer.position).collect();
+        // Without a heartbeat of any member, only the director's report has the extent.
+        let (center, radius) = extent(&positions, settings.positions).or(island.reported).unwrap_or_default();
         Self {
             id: island.id.to_string(),
             max_peers: island.max_peers.unwrap_or(settings.max_island_size),
             center: [center.x, 0.0, center.z],
             radius,
-            peers: here.iter().map(|(address, peer)| PeerAnswer::new(*address, peer)).collect(),
+            peers: peers.iter().map(|(address, peer)| PeerAnswer::new(*address, peer)).collect(),
             transport: island.transport,
         }
     }
 }
 
-/// The centre of these places, and the distance to the farthest, in metres. It is made of what is
-/// shown of them, and so tells no more.
-fn extent(places: &[Position], positions: PositionPrecision) -> Option<(Position, f64)> {
-    if places.is_empty() {
+/// The centre of these positions, and the distance to the farthest, in metres. It is computed from the
+/// published form of the positions, and so reveals no more than that.
+fn extent(positions: &[Position], precision: PositionPrecision) -> Option<(Position, f64)> {
+    if positions.is_empty() {
         return None;
     }
-    let mean = |of: fn(&Position) -> f32| {
-        let sum: f64 = places.iter().map(|place| f64::from(of(place))).sum();
-        (sum / places.len() as f64) as f32
+    let mean = |axis: fn(&Position) -> f32| {
+        let sum: f64 = positions.iter().map(|position| f64::from(axis(position))).sum();
+        (sum / positions.len() as f64) as f32
     };
-    let center = positions.published(Position::new(mean(|place| place.x), 0.0, mean(|place| place.z)));
-    let farthest = places.iter().map(|place| place.ground_distance_squared(center)).fold(0.0, f32::max);
+    let (x, z) = (mean(|position| position.x), mean(|position| position.z));
+    let center = precision.published(Position::new(x, 0.0, z));
+    let distances = positions.iter().map(|position| position.ground_distance_squared(center));
+    let farthest = distances.fold(0.0, f32::max);
     Some((center, f64::from(farthest.sqrt())))
 }
 
@@ -101,7 +103,7 @@ pub(crate) struct Coordinates {
     y: i32,
 }
 
-/// How many peers stand on a parcel.
+/// The number of peers on a parcel.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct ParcelAnswer {
@@ -109,7 +111,7 @@ pub(crate) struct ParcelAnswer {
     parcel: Coordinates,
 }
 
-/// How many peers stand on each parcel, when they stand on these.
+/// The number of peers on each parcel. `parcels` has the parcel of each peer.
 pub(crate) fn count_by_parcel(parcels: Vec<Parcel>) -> BTreeMap<Parcel, usize> {
     let mut counts = BTreeMap::new();
     for parcel in parcels {
@@ -123,13 +125,13 @@ pub(crate) fn parcels(counts: BTreeMap<Parcel, usize>) -> Vec<ParcelAnswer> {
     counts.into_iter().map(answer).collect()
 }
 
-/// A scene with people in it; where no scene is known, a parcel.
+/// A scene with peers in it, or a parcel with peers if its scene is not known.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct HotScene {
-    /// The entity's in the content service; of a parcel, its coordinates.
+    /// The id of the scene's entity in the content service; for a parcel, its coordinates.
     id: String,
-    /// Empty where none is known.
+    /// Empty if it is not known.
     name: String,
     base_coords: [i32; 2],
     users_total_count: usize,
@@ -143,7 +145,7 @@ pub(crate) struct HotScene {
     description: Option<String>,
 }
 
-/// A realm in which people are in a scene: this one.
+/// The realm with the peers in a scene: always this one.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct HotRealm {
@@ -151,11 +153,11 @@ struct HotRealm {
     url: String,
     users_count: usize,
     max_users: usize,
-    /// The parcel of each of them.
+    /// The parcel of each peer.
     user_parcels: Vec<[i32; 2]>,
 }
 
-/// Where people are, most people first. What nobody has named yet stands for itself, parcel by parcel.
+/// The scenes with peers, the most populated first. A parcel without a known scene is an entry of its own.
 pub(crate) fn hot_scenes(
     counts: BTreeMap<Parcel, usize>,
     scenes: &Scenes,

@@ -1,7 +1,8 @@
-//! Answers about the whole world, which all readers share.
+//! Shared responses that cover the whole world.
 //!
-//! A request that finds its answer out of date starts one encoding, and all others wait for the same. The
-//! encoding is a task of its own: readers that go away neither end it nor have it begun again.
+//! A request that finds the cached response outdated starts one encoding, and all other requests wait for the
+//! same. The encoding is a task of its own: a client that disconnects neither cancels it nor causes another
+//! one.
 
 use std::{
     collections::BTreeSet,
@@ -24,26 +25,27 @@ use tokio::{
 
 use crate::encoded::Encoded;
 
-/// A body is encoded at most once in this time, however many requests there are and whatever changes. An
-/// answer is no older than this.
+/// A body is encoded at most once in this time, regardless of the number of requests and changes. A response
+/// is no older than this.
 pub(crate) const ENCODING_INTERVAL: Duration = Duration::from_secs(1);
 
-/// A part of a list with at most so many bytes is copied, so that its readers do not keep the whole list.
+/// A part of a list with at most this many bytes is copied, so that its response does not keep the whole list
+/// in memory.
 const COPIED_BYTES: usize = 16 * 1024;
 
-/// What an answer was made of.
+/// The state from which a response was made.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Version {
-    /// How many changes there had been.
+    /// The number of changes so far.
     pub(crate) changes: u64,
     /// The number of the last event of the feed.
     pub(crate) event: u64,
 }
 
-/// The newest answer at one path, in which elements have the key `K`. Cheap to clone.
+/// The newest response at one path. Its elements have keys of type `K`. Cheap to clone.
 #[derive(Debug)]
 pub(crate) struct Cached<K> {
-    /// What the encodings are counted under.
+    /// The label of the metric that counts the encodings.
     path: &'static str,
     state: Arc<Mutex<State<K>>>,
 }
@@ -51,25 +53,25 @@ pub(crate) struct Cached<K> {
 #[derive(Debug)]
 struct State<K> {
     latest: Option<Arc<Answer<K>>>,
-    /// The encoding that is under way.
+    /// The encoding in progress.
     refresh: Option<Refresh<K>>,
 }
 
-/// `None`: it failed.
+/// The result of an encoding; `None` if it failed.
 type Refresh<K> = Shared<BoxFuture<'static, Option<Arc<Answer<K>>>>>;
 
-/// An answer.
+/// An encoded response.
 #[derive(Debug)]
 pub(crate) struct Answer<K> {
     pub(crate) encoded: Arc<Encoded>,
     elements: Elements<K>,
-    /// When the data last came from the bus.
+    /// The time at which the data last changed through a bus message.
     pub(crate) updated_at: Option<std::time::Instant>,
     version: Version,
     taken_at: Instant,
 }
 
-/// An answer that is about to be compressed.
+/// A response that is encoded, but not compressed yet.
 #[derive(Debug)]
 pub(crate) struct Draft<K> {
     pub(crate) version: Version,
@@ -77,14 +79,14 @@ pub(crate) struct Draft<K> {
     pub(crate) list: List<K>,
 }
 
-/// A list in JSON.
+/// A list, encoded as JSON.
 #[derive(Debug)]
 pub(crate) struct List<K> {
     json: Vec<u8>,
     elements: Elements<K>,
 }
 
-/// Which bytes of a list are which element, in the order of the keys. More than one may have the same.
+/// The byte range of each element of a list, sorted by key. Several elements may have the same key.
 type Elements<K> = Vec<(K, Range<usize>)>;
 
 impl<K: Ord> List<K> {
@@ -97,7 +99,8 @@ impl<K: Ord> List<K> {
                 json.push(b',');
             }
             let start = json.len();
-            // What consists of texts and numbers alone can be written, and a vector takes all.
+            // Encoding does not fail: elements consist of strings and numbers, and a vector accepts every
+            // write.
             let _ = serde_json::to_writer(&mut json, &element);
             elements.push((key, start..json.len()));
         }
@@ -108,15 +111,15 @@ impl<K: Ord> List<K> {
 }
 
 impl<K: Ord> Answer<K> {
-    /// Whether a request may have it that came when the world had this version.
+    /// Whether this response is recent enough for a request that requires `version`.
     fn is_current(&self, version: Version) -> bool {
-        // Whoever knows of an event finds it in the answer, however young that is.
+        // A client that received an event must find it in the response, even if the response is young.
         self.version.event >= version.event
             && (self.version.changes >= version.changes || self.taken_at.elapsed() < ENCODING_INTERVAL)
     }
 
-    /// The elements with these keys, in the order of the list, between `head` and `tail`. Nothing is
-    /// encoded, and what is large is not copied either.
+    /// The elements with these keys, in the order of the list, between `head` and `tail`. Nothing is encoded
+    /// again, and a large result shares the bytes of the list instead of copying them.
     pub(crate) fn select(&self, keys: &BTreeSet<K>, head: &'static str, tail: &'static str) -> Body {
         let mut found: Vec<Range<usize>> = Vec::new();
         for key in keys {
@@ -148,14 +151,14 @@ impl<K> Clone for Cached<K> {
 }
 
 impl<K: Ord + Send + Sync + 'static> Cached<K> {
-    /// No answer yet, at a path.
+    /// A cache without a response.
     pub(crate) fn new(path: &'static str) -> Self {
         Self { path, state: Arc::new(Mutex::new(State { latest: None, refresh: None })) }
     }
 
-    /// The answer to a request that comes when the world has this version: the newest there is if that will
-    /// do, else what `draft` makes, on a blocking thread, as soon as the last encoding is
-    /// [`ENCODING_INTERVAL`] old. `None` if it fails.
+    /// The response to a request that requires `version`: the newest one if it is recent enough, otherwise a
+    /// new one. `draft` makes it on a blocking thread, as soon as the last encoding is [`ENCODING_INTERVAL`]
+    /// old. `None` if it fails.
     pub(crate) async fn get(
         &self,
         version: Version,
@@ -170,7 +173,8 @@ impl<K: Ord + Send + Sync + 'static> Cached<K> {
                 let latest = state.latest.clone();
                 state.refresh.get_or_insert_with(|| self.clone().refresh(latest, draft.clone())).clone()
             };
-            // One that was under way may have begun too early for this request: then another follows.
+            // An encoding that was in progress may have begun too early for this request: then another
+            // follows.
             refresh.await?;
         }
     }
@@ -186,12 +190,12 @@ impl<K: Ord + Send + Sync + 'static> Cached<K> {
             }
             metrics::counter!("atoll_stats_encodings_total", "path" => self.path).increment(1);
             let encode = move || {
-                let taken = Instant::now();
-                let Draft { version, updated_at: heard, list: List { json, elements } } = draft();
-                // What has not changed keeps its tag, and is not compressed again.
+                let taken_at = Instant::now();
+                let Draft { version, updated_at, list: List { json, elements } } = draft();
+                // An unchanged body keeps its tag, and is not compressed again.
                 let same = latest.filter(|latest| *latest.encoded.plain() == json[..]);
                 let encoded = same.map_or_else(|| Arc::new(Encoded::new(json)), |same| same.encoded.clone());
-                Arc::new(Answer { encoded, elements, updated_at: heard, version, taken_at: taken })
+                Arc::new(Answer { encoded, elements, updated_at, version, taken_at })
             };
             let answer = task::spawn_blocking(encode).await.ok();
             let mut state = self.state();

@@ -1,4 +1,4 @@
-//! The content service (Decentraland's catalyst API): which scenes are on which parcels.
+//! A client of the content service (Decentraland's catalyst API), which knows the scene on each parcel.
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
@@ -16,42 +16,42 @@ use crate::{Shared, scenes::Scene};
 pub(crate) struct Content {
     client: HttpClient,
     deadline: Duration,
-    /// Without a slash at its end.
+    /// The base URL, without a slash at its end.
     url: String,
 }
 
-/// Why the content service is not asked, or did not answer.
+/// The reason for which a request to the content service failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ContentError {
-    /// No HTTP client could be made.
+    /// The HTTP client could not be created.
     #[error("no HTTP client: {0}")]
     Client(#[source] reqwest::Error),
-    /// There is no answer within the deadline.
+    /// There was no response within the deadline.
     #[error("no answer in time")]
     TooSlow,
-    /// There is no connection, or it broke.
+    /// The connection failed.
     #[error("it cannot be reached: {0}")]
     Unreachable(#[source] reqwest::Error),
-    /// It answered with another status than 200.
+    /// The status of the response is no success.
     #[error("it answered with status {0}")]
     Status(u16),
-    /// The answer has more bytes than are taken.
+    /// The body has more than `MAX_ANSWER_BYTES`.
     #[error("the answer is larger than {MAX_ANSWER_BYTES} bytes")]
     TooLarge,
-    /// The answer is no list of entities.
+    /// The body is no list of entities.
     #[error("the answer is no list of entities: {0}")]
     NotUnderstood(#[source] serde_json::Error),
 }
 
-/// A hundred scenes have some hundred KiB.
+/// The limit of a response. A hundred scenes have some hundred KiB.
 const MAX_ANSWER_BYTES: usize = 8 * 1024 * 1024;
-/// How often it is looked whether there is something to ask.
+/// The interval in which the task checks whether a request is due.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
-/// The longest pause after a failure; the first is a second, and each doubles.
+/// The longest backoff after a failure; the first is a second, and each doubles.
 const MAX_BACKOFF: Duration = Duration::from_secs(30);
 
 impl ContentError {
-    /// What it is counted under.
+    /// The label of the metric that counts the errors.
     fn kind(&self) -> &'static str {
         match self {
             Self::Client(_) => "client",
@@ -112,7 +112,7 @@ struct SceneLayout {
     parcels: Vec<String>,
 }
 
-/// A file of an entity, and where its content is.
+/// A file of an entity, and the hash under which its content is stored.
 #[derive(Deserialize)]
 struct ContentFile {
     file: String,
@@ -120,15 +120,15 @@ struct ContentFile {
 }
 
 impl Content {
-    /// The service at `url` (`http://…` or `https://…`), each of whose answers may take `deadline`.
+    /// The service at `url` (`http://…` or `https://…`). A request fails after `deadline`.
     pub(crate) fn new(url: &str, deadline: Duration) -> Self {
         let client = HttpClient::new(url, |builder| builder);
         Self { client, deadline, url: url.trim_end_matches('/').to_owned() }
     }
 
-    /// The scenes on these parcels, each with the parcels that it is on.
-    async fn scenes(&self, on: &[Parcel]) -> Result<Vec<(Scene, Vec<Parcel>)>, ContentError> {
-        let request = EntitiesRequest { pointers: on.iter().map(ToString::to_string).collect() };
+    /// The scenes on these parcels, each with the parcels that point to it.
+    async fn scenes(&self, parcels: &[Parcel]) -> Result<Vec<(Scene, Vec<Parcel>)>, ContentError> {
+        let request = EntitiesRequest { pointers: parcels.iter().map(ToString::to_string).collect() };
         let url = format!("{}/entities/active", self.url);
         let client = self.client.get().map_err(ContentError::Client)?;
         let response = client.post(url).timeout(self.deadline).json(&request).send().await?;
@@ -140,7 +140,7 @@ impl Content {
         Ok(entities.into_iter().filter_map(|entity| self.scene(entity)).collect())
     }
 
-    /// What an entity says of a scene; `None`, counted, if it says none.
+    /// The scene that an entity describes; `None`, counted as an error, if it describes none.
     fn scene(&self, entity: Value) -> Option<(Scene, Vec<Parcel>)> {
         let scene = serde_json::from_value::<Entity>(entity).ok().and_then(|entity| self.read_entity(entity));
         if scene.is_none() {
@@ -161,12 +161,12 @@ impl Content {
             all.clone_from(&pointers);
         }
         let base = layout.base.and_then(|base| base.parse().ok()).or(pointers.first().copied())?;
-        // It is a URL, or the name of one of the files.
-        let thumbnail = display.navmap_thumbnail.and_then(|named| {
-            if named.starts_with("http://") || named.starts_with("https://") {
-                return Some(named);
+        // The thumbnail is a URL, or the name of one of the files.
+        let thumbnail = display.navmap_thumbnail.and_then(|thumbnail| {
+            if thumbnail.starts_with("http://") || thumbnail.starts_with("https://") {
+                return Some(thumbnail);
             }
-            let file = entity.content.iter().find(|content| content.file == named)?;
+            let file = entity.content.iter().find(|content| content.file == thumbnail)?;
             Some(format!("{}/contents/{}", self.url, file.hash))
         });
         let name = display.title.unwrap_or_default();
@@ -190,12 +190,12 @@ fn count_error(kind: &'static str) {
     metrics::counter!("atoll_stats_content_errors_total", "kind" => kind).increment(1);
 }
 
-/// Keeps what is known of the scenes that people are in up to date, one question at a time. Nobody who
-/// reads waits for it. Does not return.
+/// Keeps the scenes of all occupied parcels up to date, with one request at a time. No HTTP response waits
+/// for it: they use the scenes known so far. Does not return.
 pub(crate) async fn run(content: &Content, shared: &Arc<Shared>) {
     let (mut failures, mut last_ok) = (0, None);
     loop {
-        // Counted after the lock of the presence was released.
+        // The lock of the presence is released before the parcels are sorted.
         let occupied = shared.presence().parcels();
         let occupied: BTreeSet<Parcel> = occupied.into_iter().collect();
         let due = shared.scenes().due(occupied.into_iter(), std::time::Instant::now());
@@ -204,7 +204,7 @@ pub(crate) async fn run(content: &Content, shared: &Arc<Shared>) {
             continue;
         }
         let answer = content.scenes(&due).await;
-        // Told once, and not each time.
+        // Only a change between success and failure is logged.
         let changed = last_ok.replace(answer.is_ok()) != Some(answer.is_ok());
         match answer {
             Ok(answer) => {
@@ -218,7 +218,7 @@ pub(crate) async fn run(content: &Content, shared: &Arc<Shared>) {
             Err(error) => {
                 count_error(error.kind());
                 if changed {
-                    tracing::warn!(%error, "the content service fails; what is known of scenes is kept");
+                    tracing::warn!(%error, "the content service fails; known scenes are kept");
                 }
                 time::sleep(backoff(failures)).await;
                 failures += 1;
@@ -227,7 +227,7 @@ pub(crate) async fn run(content: &Content, shared: &Arc<Shared>) {
     }
 }
 
-/// How long it is left alone after so many failures in a row before this one.
+/// The delay after a failure that followed `failures` others in a row.
 fn backoff(failures: u32) -> Duration {
     Duration::from_secs(1).saturating_mul(2_u32.saturating_pow(failures)).min(MAX_BACKOFF)
 }
@@ -239,7 +239,7 @@ mod tests {
     use super::*;
 
     fn content() -> Content {
-        // The client needs one, though it speaks no TLS here; the first test sets it.
+        // The client needs a TLS provider although these tests use no TLS. Only the first call succeeds.
         let _ = rustls::crypto::ring::default_provider().install_default();
         Content::new("http://content", Duration::from_secs(1))
     }

@@ -1,8 +1,8 @@
-//! A JSON body that is encoded once for all its readers.
+//! A JSON body that is compressed once and shared by all responses.
 //!
-//! Compression is an allow-list: only what is made into an [`Encoded`] is ever compressed. A layer around
-//! all endpoints would compress each response anew, and could compress one that holds a secret beside text
-//! that somebody else chose (BREACH).
+//! Compression is an allow-list: only an [`Encoded`] body is ever compressed. A compression layer around all
+//! endpoints would compress each response anew, and could compress a response that holds a secret next to
+//! text that an attacker chose (BREACH).
 
 use std::io::Write as _;
 
@@ -14,23 +14,23 @@ use axum::{
 use flate2::{Compression, write::GzEncoder};
 use sha2::{Digest as _, Sha256};
 
-/// A JSON body, plain and compressed, each with a strong entity tag. All responses share its bytes, so that
-/// one that is not read costs its connection alone. It must hold nothing that is secret.
+/// A JSON body, plain and compressed, each with a strong entity tag. All responses share its bytes, so a
+/// response that is read slowly costs only its connection. The body must hold no secret.
 #[derive(Debug)]
 pub struct Encoded {
-    /// Of the plain bytes; that of the compressed ones has a suffix (RFC 9110, 8.8.3: a strong tag names one
-    /// sequence of bytes).
+    /// The tag of the plain bytes. The tag of the compressed bytes has a suffix (RFC 9110, 8.8.3: a strong
+    /// tag identifies one sequence of bytes).
     digest: String,
     plain: Bytes,
-    /// `None`: it would not be smaller.
+    /// `None` if the compressed body would not be smaller.
     gzip: Option<Bytes>,
 }
 
 impl Encoded {
-    /// Compresses a body. That takes some 10 ms for each MiB, so it has no place on an async thread.
+    /// Compresses a body. This takes some 10 ms for each MiB, so it must not run on an async thread.
     pub fn new(json: Vec<u8>) -> Self {
         let digest = Sha256::digest(&json);
-        // Half of it tells bodies apart as well.
+        // Half of the digest, 16 bytes, is enough to distinguish bodies.
         let digest = digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
         let gzip = gzip(&json).filter(|gzip| gzip.len() < json.len());
         Self { digest, plain: shared(json), gzip: gzip.map(shared) }
@@ -40,8 +40,8 @@ impl Encoded {
         &self.plain
     }
 
-    /// The answer to a request with these headers: 304 where the client has the body, else the body,
-    /// compressed where the client takes that.
+    /// The response to a request with these headers: 304 if the client has the body, otherwise the body,
+    /// compressed if the client accepts gzip.
     pub fn respond(&self, request: &HeaderMap) -> Response {
         let gzip = self.gzip.as_ref().filter(|_| accepts_gzip(request));
         let (body, suffix) = match gzip {
@@ -53,7 +53,7 @@ impl Encoded {
         (vary, self.respond_with(request, suffix, || (encoding, body.clone()))).into_response()
     }
 
-    /// The same for a body that follows from this one and the URL, uncompressed.
+    /// The response with a body that is determined by this one and the URL. It is not compressed.
     pub(crate) fn respond_part<T: IntoResponse>(
         &self,
         request: &HeaderMap,
@@ -69,7 +69,7 @@ impl Encoded {
         body: impl FnOnce() -> T,
     ) -> Response {
         let tag = format!("\"{}{suffix}\"", self.digest);
-        // A cache may keep it, but asks each time whether it still holds.
+        // A cache may store the body, but must revalidate it for each request.
         let headers = |tag| [(header::CACHE_CONTROL, "no-cache".to_owned()), (header::ETAG, tag)];
         if client_has(request, &tag) {
             return (StatusCode::NOT_MODIFIED, headers(tag)).into_response();
@@ -78,26 +78,26 @@ impl Encoded {
     }
 }
 
-/// Without the spare capacity of the vector, which all readers would keep.
+/// Drops the spare capacity of the vector, which would otherwise stay allocated as long as the body.
 fn shared(bytes: Vec<u8>) -> Bytes {
     bytes.into_boxed_slice().into()
 }
 
-/// `None` never happens: writing to a vector does not fail.
+/// Compresses bytes. Never returns `None`: writing to a vector does not fail.
 fn gzip(bytes: &[u8]) -> Option<Vec<u8>> {
-    // The fastest level: it is done again as soon as something changes.
+    // The fastest level, because the body is compressed again after each change.
     let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
     encoder.write_all(bytes).ok()?;
     encoder.finish().ok()
 }
 
-/// The members of a list-valued header, over all its lines.
+/// The members of a list-valued header, from all lines with this name.
 fn members<'a>(request: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
     let lines = request.get_all(name).into_iter().filter_map(|line| line.to_str().ok());
     lines.flat_map(|line| line.split(',')).map(str::trim)
 }
 
-/// Whether the client takes gzip (RFC 9110, 12.5.3). What names gzip is stronger than `*`.
+/// Whether the client accepts gzip (RFC 9110, 12.5.3). A member that names gzip has precedence over `*`.
 fn accepts_gzip(request: &HeaderMap) -> bool {
     let mut accepted = [None, None];
     for member in members(request, &header::ACCEPT_ENCODING) {

@@ -1,4 +1,4 @@
-//! What the live feed tells, as its readers read it.
+//! The events of the live feed, as they are encoded for its readers.
 
 use protocol::{Address, ConnectionString, IslandId, SessionId};
 use reqwest::Url;
@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 
 use crate::presence::Peer;
 
-/// Something that happened. The name of each variant is that of the event.
+/// An event of the live feed. Each variant has the name of its event.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Event {
     Join(PeerEvent),
@@ -18,17 +18,17 @@ pub(crate) enum Event {
     IslandMoved(IslandMoved),
 }
 
-/// `join`, `leave`: a peer entered the world, or left it. A newer session of the same wallet is a
-/// `leave` of the older one and a `join`.
+/// `join`, `leave`: a peer entered the world, or left it. A newer session of the same wallet causes a `leave`
+/// of the older one and a `join`.
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub(crate) struct PeerEvent {
     /// Milliseconds since the Unix epoch.
     time: u64,
     address: String,
-    /// The sign-in, a ULID, where it is known.
+    /// The session, a ULID, if known.
     #[serde(skip_serializing_if = "Option::is_none")]
     session: Option<String>,
-    /// Where it is, or was last.
+    /// The parcel in which the peer is, or was last.
     parcel: [i32; 2],
     /// Metres; y is up.
     position: [f32; 3],
@@ -40,27 +40,27 @@ pub(crate) struct PeerMovedIsland {
     /// Milliseconds since the Unix epoch.
     pub(crate) time: u64,
     pub(crate) address: String,
-    /// The sign-in, a ULID, where it is known.
+    /// The session, a ULID, if known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) session: Option<String>,
-    /// The island before; null: none.
+    /// The previous island; null: none.
     pub(crate) from: Option<String>,
-    /// The island from now on; null: none.
+    /// The new island; null: none.
     pub(crate) to: Option<String>,
 }
 
-/// `island_opened`
+/// `island_opened`: an island was created.
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub(crate) struct IslandOpened {
     /// Milliseconds since the Unix epoch.
     pub(crate) time: u64,
     pub(crate) island: String,
-    /// Where its members meet, where it is known yet.
+    /// The transport and node of the island's room, if known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) transport: Option<Transport>,
 }
 
-/// `island_closed`
+/// `island_closed`: an island has no members any more.
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub(crate) struct IslandClosed {
     /// Milliseconds since the Unix epoch.
@@ -68,43 +68,43 @@ pub(crate) struct IslandClosed {
     pub(crate) island: String,
 }
 
-/// `island_moved`: the members of an island meet elsewhere from now on.
+/// `island_moved`: the room of an island is on another node from now on.
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub(crate) struct IslandMoved {
     /// Milliseconds since the Unix epoch.
     pub(crate) time: u64,
     pub(crate) island: String,
-    /// Where they met before; null: it was not known.
+    /// The previous transport and node; null: not known.
     pub(crate) from: Option<Transport>,
     pub(crate) to: Transport,
 }
 
-/// `ready`, `reset`: where the feed is. After a `reset`, which says that some events are lost to this
-/// reader, `/peers` and `/islands` have to be read again.
+/// `ready`, `reset`: the current id of the feed. A `reset` means that this reader missed events; it must read
+/// `/peers` and `/islands` again.
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub(crate) struct Mark {
     /// Milliseconds since the Unix epoch.
     pub(crate) time: u64,
-    /// The id of the last event before this.
+    /// The id of the last event before this one.
     pub(crate) id: String,
-    /// Why it is a `reset`: `too-old`, the events after the given id are not kept any more;
-    /// `unknown-id`, it is not of this run; `slow`, the reader fell behind.
+    /// The reason of a `reset`. `too-old`: the events after the given id are no longer kept. `unknown-id`:
+    /// the id is not one of this server process. `slow`: the reader fell behind.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) reason: Option<&'static str>,
 }
 
-/// Where the members of an island meet: its node, as far as anybody may know it.
+/// The transport and node of an island's room, without secrets.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub(crate) struct Transport {
     /// `ws-room`, `livekit`, `p2p`, or the name of an external one.
     protocol: String,
-    /// The node, where there is one: scheme, host, port, and the path before `/rooms/`.
+    /// The node, if there is one: scheme, host, port, and the path before `/rooms/`.
     #[serde(skip_serializing_if = "Option::is_none")]
     url: Option<String>,
 }
 
 impl Event {
-    /// What `event:` says.
+    /// The value of `event:`.
     pub(crate) fn name(&self) -> &'static str {
         match self {
             Self::Join(_) => "join",
@@ -116,7 +116,7 @@ impl Event {
         }
     }
 
-    /// What `data:` says.
+    /// The value of `data:`.
     pub(crate) fn json(&self) -> serde_json::Result<String> {
         match self {
             Self::Join(event) | Self::Leave(event) => serde_json::to_string(event),
@@ -142,8 +142,8 @@ impl PeerEvent {
 }
 
 impl Transport {
-    /// What a connection string tells of the node of an island, without anything that is one
-    /// person's. `None` for what is no connection string.
+    /// The node of an island from a connection string, without the parts that belong to one peer. `None` if
+    /// the text is no connection string.
     pub(crate) fn from_connection_string(connection: &str, island: &IslandId) -> Option<Self> {
         let connection = connection.parse::<ConnectionString>().ok()?;
         let (protocol, url) = match &connection {
@@ -159,7 +159,8 @@ impl Transport {
     }
 }
 
-/// Scheme, host and port; and the path before `room`, if it ends with that. All else may be secret.
+/// Scheme, host and port, and the part of the path before `room` if the path ends with that. Every other part
+/// may hold a secret.
 fn node_url(url: &str, room: &str) -> Option<String> {
     let url = Url::parse(url).ok()?;
     let host = url.host_str()?;

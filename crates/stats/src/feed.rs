@@ -1,7 +1,7 @@
-//! The live feed: the last events in a ring, which each reader walks along at its own pace.
+//! The live feed: a ring buffer of the last events, which each reader reads at its own pace.
 //!
-//! A reader is a place in the ring. So one that is slow costs no memory and nobody else's time: what it
-//! has not taken when the ring goes over it, it is told that it missed.
+//! The state of a reader is a position in the ring. So a slow reader needs no memory and delays no other
+//! reader: when the ring overwrites an event that it has not read, it receives a `reset` instead.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -25,65 +25,65 @@ use crate::event::{Event, Mark};
 /// The bounds of a feed.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
-    /// The events that are kept.
+    /// The number of events that are kept.
     pub(crate) events: usize,
-    /// The most readers at a time.
+    /// The limit of readers at a time.
     pub(crate) readers: usize,
-    /// The most readers of one network at a time.
+    /// The limit of readers from one client network at a time.
     pub(crate) readers_per_network: usize,
-    /// How often a reader to whom nothing happens is sent a comment.
+    /// The interval in which a reader receives a comment while there are no events.
     pub(crate) keep_alive: Duration,
 }
 
-/// A feed.
+/// The live feed, shared by the publisher and all readers.
 #[derive(Debug)]
 pub(crate) struct Feed {
-    /// Tells the events of this run from those of others.
+    /// Distinguishes the events of this process from those of earlier ones. Each process numbers them from 1.
     run: Ulid,
     limits: Limits,
     ring: Mutex<Ring>,
     /// The number of the last event.
     latest: watch::Sender<u64>,
-    /// The number of the last event that any reader was handed.
+    /// The number of the last event that any reader has received.
     delivered: AtomicU64,
     slots: Mutex<ReaderSlots>,
 }
 
 #[derive(Debug, Default)]
 struct Ring {
-    /// Events as they go out, the last of which has the number `last`.
+    /// The encoded events. The last of them has the number `last`.
     frames: VecDeque<Bytes>,
     last: u64,
     closed: bool,
 }
 
-/// The readers that are there.
+/// The slots of the present readers, by slot number.
 #[derive(Debug, Default)]
 struct ReaderSlots {
     next: u64,
-    taken: BTreeMap<u64, ReaderSlot>,
+    occupied: BTreeMap<u64, ReaderSlot>,
 }
 
-/// What is known of a reader.
+/// The slot that a reader occupies.
 #[derive(Debug)]
 struct ReaderSlot {
     network: Network,
-    /// When it last took something.
+    /// The time at which the reader last requested a chunk.
     last_active: Instant,
 }
 
-/// One who reads the feed.
+/// A reader of the feed. Dropping it frees its slot.
 #[derive(Debug)]
 pub(crate) struct Reader {
     feed: Arc<Feed>,
     slot: u64,
-    /// The number of the last event that it has.
+    /// The number of the last event that the reader has received.
     last: u64,
     greeting: Option<Bytes>,
     latest: watch::Receiver<u64>,
 }
 
-/// There is no room for another reader, or the feed has ended.
+/// The feed accepts no further reader.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum ReaderRejected {
     #[error("there are too many readers")]
@@ -116,12 +116,12 @@ impl FromStr for EventId {
     }
 }
 
-/// The most bytes of events that are handed over at once.
+/// The limit of a chunk of events, in bytes. A single larger event is a chunk of its own.
 const CHUNK_BYTES: usize = 64 * 1024;
 const KEEP_ALIVE: &[u8] = b": keep-alive\n\n";
 
 impl Feed {
-    /// A feed in which nothing has happened yet.
+    /// A feed without events.
     pub(crate) fn new(run: Ulid, limits: Limits) -> Self {
         let (latest, _) = watch::channel(0);
         Self {
@@ -134,14 +134,14 @@ impl Feed {
         }
     }
 
-    /// Tells these events.
+    /// Appends these events and wakes the readers. Drops the oldest events above the limit.
     pub(crate) fn publish(&self, events: &[Event]) {
         if events.is_empty() {
             return;
         }
         let mut ring = self.ring();
         for event in events {
-            // What consists of texts and numbers alone can be written.
+            // Encoding does not fail: events consist of strings and numbers.
             let Ok(json) = event.json() else { continue };
             ring.last += 1;
             let frame = frame(event.name(), self.id(ring.last), &json);
@@ -153,7 +153,11 @@ impl Feed {
         self.latest.send_replace(ring.last);
     }
 
-    /// Another reader: one that has everything up to the event `last_id`, or one that begins now.
+    /// Adds a reader: one that has received all events up to `last_id`, or one that begins with the next
+    /// event.
+    ///
+    /// # Errors
+    /// [`ReaderRejected`] if there are too many readers, or the feed is closed.
     pub(crate) fn read(
         self: &Arc<Self>,
         last_id: Option<&str>,
@@ -173,7 +177,8 @@ impl Feed {
             Some(Ok(EventId { run, number })) if run == self.run && number <= ring.last => (number, None),
             Some(_) => (ring.last, Some(self.reset(ring.last, "unknown-id"))),
         };
-        // Whoever is too far behind by now was not slow: its events are simply not kept any more.
+        // The events after the given id are no longer kept. The reader was not slow, so the reason is another
+        // one.
         let (last, greeting) = match ring.retains_after(last) {
             true => (last, greeting),
             false => (ring.last, Some(self.reset(ring.last, "too-old"))),
@@ -181,16 +186,16 @@ impl Feed {
         Ok(Reader { feed: self.clone(), slot, last, greeting, latest })
     }
 
-    /// Gives the seats of readers who have taken nothing for long to others.
+    /// Frees the slots of readers that have received nothing for too long.
     pub(crate) fn sweep(&self, now: Instant) {
-        // A reader that takes anything takes a comment in each interval.
+        // A reader that reads receives at least a comment in each interval.
         let timeout = 2 * self.limits.keep_alive + Duration::from_secs(1);
         let mut slots = self.slots();
-        let before = slots.taken.len();
-        slots.taken.retain(|_, seat| now.saturating_duration_since(seat.last_active) < timeout);
-        let stalled = before - slots.taken.len();
+        let before = slots.occupied.len();
+        slots.occupied.retain(|_, slot| now.saturating_duration_since(slot.last_active) < timeout);
+        let stalled = before - slots.occupied.len();
         metrics::counter!("atoll_stats_feed_stalled_total").increment(stalled as u64);
-        metrics::gauge!("atoll_stats_feed_readers").set(slots.taken.len() as f64);
+        metrics::gauge!("atoll_stats_feed_readers").set(slots.occupied.len() as f64);
     }
 
     /// The number of the last event.
@@ -198,7 +203,7 @@ impl Feed {
         *self.latest.borrow()
     }
 
-    /// The number of the last event that any reader knows of, or may know of at once.
+    /// The number of the last event that any reader has received, or is about to receive.
     pub(crate) fn delivered(&self) -> u64 {
         self.delivered.load(Ordering::Acquire)
     }
@@ -207,14 +212,14 @@ impl Feed {
         self.delivered.fetch_max(number, Ordering::Release);
     }
 
-    /// Ends all readers, and takes no more.
+    /// Ends all readers, and rejects new ones.
     pub(crate) fn close(&self) {
         self.ring().closed = true;
         self.latest.send_modify(|_| ());
     }
 
     pub(crate) fn readers_count(&self) -> usize {
-        self.slots().taken.len()
+        self.slots().occupied.len()
     }
 
     fn reset(&self, last: u64, reason: &'static str) -> Bytes {
@@ -241,12 +246,12 @@ impl Feed {
 }
 
 impl Ring {
-    /// Whether all events after this one are still here.
+    /// Whether the ring still has all events after this one.
     fn retains_after(&self, number: u64) -> bool {
         number + self.frames.len() as u64 >= self.last
     }
 
-    /// Some of the events after this one, and the number of the last of them.
+    /// The first events after this one, at most a chunk, and the number of the last of them.
     fn after(&self, number: u64) -> (Bytes, u64) {
         let skipped = self.frames.len() - (self.last - number) as usize;
         let (mut chunk, mut last) = (Vec::new(), number);
@@ -263,30 +268,31 @@ impl Ring {
 
 impl ReaderSlots {
     fn take(&mut self, limits: Limits, network: Network, now: Instant) -> Result<u64, ReaderRejected> {
-        if self.taken.len() >= limits.readers {
+        if self.occupied.len() >= limits.readers {
             return Err(ReaderRejected::Full);
         }
-        let of_network = self.taken.values().filter(|seat| seat.network == network).count();
+        let of_network = self.occupied.values().filter(|slot| slot.network == network).count();
         if of_network >= limits.readers_per_network {
             return Err(ReaderRejected::NetworkFull);
         }
         self.next += 1;
-        self.taken.insert(self.next, ReaderSlot { network, last_active: now });
+        self.occupied.insert(self.next, ReaderSlot { network, last_active: now });
         Ok(self.next)
     }
 }
 
 impl Reader {
-    /// What is to be sent next: whole events, or a comment; `None` when the feed has ended, or the
-    /// reader had taken nothing for so long that its seat is gone. Cancel-safe.
+    /// The next chunk to send: whole events, or a comment. `None` if the feed has ended, or if the reader
+    /// received nothing for so long that its slot was freed. Cancel-safe.
     pub(crate) async fn next(&mut self) -> Option<Bytes> {
-        self.feed.slots().taken.get_mut(&self.slot)?.last_active = Instant::now();
+        self.feed.slots().occupied.get_mut(&self.slot)?.last_active = Instant::now();
         if let Some(greeting) = self.greeting.take() {
             self.feed.deliver(self.last);
             return Some(greeting);
         }
         loop {
-            // Before the ring is looked at, so that nothing that comes after is overlooked.
+            // Must precede the look at the ring: an event that is published after the look then wakes this
+            // reader.
             self.latest.mark_unchanged();
             {
                 let ring = self.feed.ring();
@@ -306,7 +312,7 @@ impl Reader {
                 }
             }
             tokio::select! {
-                // The sender is in the feed, which this keeps.
+                // The result is ignored: the sender lives in the feed, which this reader keeps alive.
                 _ = self.latest.changed() => {}
                 () = time::sleep(self.feed.limits.keep_alive) => {
                     return Some(Bytes::from_static(KEEP_ALIVE));
@@ -318,17 +324,18 @@ impl Reader {
 
 impl Drop for Reader {
     fn drop(&mut self) {
-        self.feed.slots().taken.remove(&self.slot);
+        self.feed.slots().occupied.remove(&self.slot);
     }
 }
 
-/// One event as it goes out (HTML Standard, 9.2: server-sent events). JSON has no line breaks.
+/// Encodes one event (HTML Standard, 9.2: server-sent events). The JSON has no line breaks, so one `data:`
+/// line is enough.
 fn frame(name: &str, id: EventId, json: &str) -> Bytes {
     format!("event: {name}\nid: {id}\ndata: {json}\n\n").into()
 }
 
 fn json(body: &impl Serialize) -> String {
-    // What consists of texts and numbers alone can be written.
+    // Encoding does not fail: a mark consists of strings and numbers.
     serde_json::to_string(body).unwrap_or_default()
 }
 

@@ -1,4 +1,4 @@
-//! Which islands there are, who is in them, and where they meet.
+//! The islands with their members and transports, and the changes of these as events.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
@@ -9,32 +9,34 @@ use protocol::{Address, IslandId, Position, PositionPrecision, v3::IslandData};
 
 use crate::event::Transport;
 
-/// The islands, as the director's messages and reports tell them. Reports have the last word.
+/// The islands, from the messages and the periodic reports of the director. A report overrides the messages
+/// before it.
 #[derive(Debug, Default)]
 pub(crate) struct Islands {
     islands: BTreeMap<IslandId, Island>,
     /// The island of each peer that is in one.
     by_peer: BTreeMap<Address, IslandId>,
-    /// Of islands that are about to open. Those that did not by the next report are forgotten.
+    /// The transports of islands that have no member yet. Those that have none at the next report are
+    /// dropped.
     transports: BTreeMap<IslandId, Transport>,
-    /// Islands of which nobody has been told where they meet, and what became of them so far: it is
-    /// told when that is known, or at the next report.
+    /// Islands without a known transport, with their changes so far. Their `island_opened` and these changes
+    /// are emitted when the transport is known, or at the next report.
     unannounced: BTreeMap<IslandId, Vec<Change>>,
     changes: Vec<Change>,
 }
 
-/// An island.
+/// An island, as far as it is known.
 #[derive(Debug, Default)]
 pub(crate) struct Island {
     pub(crate) members: BTreeSet<Address>,
-    /// `None` until it was reported.
+    /// `None` until the first report of the island.
     pub(crate) max_peers: Option<u32>,
     pub(crate) transport: Option<Transport>,
     /// The centre and the radius in metres, as reported.
     pub(crate) reported: Option<(Position, f64)>,
 }
 
-/// What became of the islands.
+/// A change of the islands, to be emitted as an event.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Change {
     Opened { island: IslandId, transport: Option<Transport> },
@@ -52,14 +54,14 @@ impl Islands {
         self.islands.get(id)
     }
 
-    /// A peer became a member.
+    /// A peer became a member of an island.
     pub(crate) fn joined(&mut self, island: &IslandId, address: Address) {
         let before = self.by_peer.get(&address).cloned();
         self.move_peer(address, Some(island));
         self.close_if_empty(before, Some(island));
     }
 
-    /// A peer is no member any more. Whoever is elsewhere by now stays there.
+    /// A peer is no longer a member of an island. Has no effect if the peer has joined another one since.
     pub(crate) fn left(&mut self, island: &IslandId, address: Address) {
         if self.by_peer.get(&address) == Some(island) {
             self.move_peer(address, None);
@@ -67,7 +69,7 @@ impl Islands {
         }
     }
 
-    /// A member was told where the island meets.
+    /// A member was sent this transport of its island.
     pub(crate) fn set_transport(&mut self, island: IslandId, to: Transport) {
         match self.islands.get_mut(&island) {
             Some(Island { transport, .. }) if transport.as_ref() != Some(&to) => {
@@ -82,7 +84,7 @@ impl Islands {
         }
     }
 
-    /// All islands there are. One without members, or whose id cannot be one, is none.
+    /// Applies a report of all islands. Entries without members, or with a malformed id, are ignored.
     pub(crate) fn report(&mut self, report: &[IslandData], positions: PositionPrecision) {
         let mut placed = HashSet::new();
         for data in report {
@@ -101,20 +103,20 @@ impl Islands {
         let gone: Vec<Address> =
             self.by_peer.keys().filter(|peer| !placed.contains(*peer)).copied().collect();
         gone.into_iter().for_each(|peer| self.move_peer(peer, None));
-        let unopened: Vec<IslandId> = self.unannounced.keys().cloned().collect();
-        unopened.iter().for_each(|id| self.announce(id));
+        let unannounced: Vec<IslandId> = self.unannounced.keys().cloned().collect();
+        unannounced.iter().for_each(|id| self.announce(id));
         let empty = self.islands.iter().filter(|(_, island)| island.members.is_empty());
         let empty: Vec<IslandId> = empty.map(|(id, _)| id.clone()).collect();
         empty.into_iter().for_each(|id| self.close_if_empty(Some(id), None));
         self.transports.clear();
     }
 
-    /// What became of them since this was last asked.
+    /// The changes since the last call.
     pub(crate) fn take_changes(&mut self) -> Vec<Change> {
         mem::take(&mut self.changes)
     }
 
-    /// Puts a peer into an island, which opens if need be, or into none.
+    /// Moves a peer into an island, which is created if needed, or into none.
     fn move_peer(&mut self, address: Address, to: Option<&IslandId>) {
         let from = match to {
             Some(to) => self.by_peer.insert(address, to.clone()),
@@ -138,15 +140,15 @@ impl Islands {
             }
             self.islands.entry(to.clone()).or_default().members.insert(address);
         }
-        // What was told of the island before it comes before what is told of this one.
+        // The changes of the previous island must be emitted before those of the new one.
         if let Some(from) = from.as_ref().filter(|_| to.is_some()) {
             self.announce(from);
         }
-        let unopened = to.or(from.as_ref()).and_then(|island| self.unannounced.get_mut(island));
-        unopened.unwrap_or(&mut self.changes).push(Change::Peer { address, from, to: to.cloned() });
+        let unannounced = to.or(from.as_ref()).and_then(|island| self.unannounced.get_mut(island));
+        unannounced.unwrap_or(&mut self.changes).push(Change::Peer { address, from, to: to.cloned() });
     }
 
-    /// Tells what waited until it is known where an island meets.
+    /// Emits `island_opened` and the changes of an island that waited for its transport.
     fn announce(&mut self, island: &IslandId) {
         if let Some(changes) = self.unannounced.remove(island) {
             let transport = self.islands.get(island).and_then(|island| island.transport.clone());
@@ -155,14 +157,15 @@ impl Islands {
         }
     }
 
-    /// Closes an island whose last member went, after it is told that it went `to` another.
+    /// Closes an island without members. If its last member moved `to` another island, the event follows that
+    /// change.
     fn close_if_empty(&mut self, island: Option<IslandId>, to: Option<&IslandId>) {
         let Some(island) = island else { return };
         if self.islands.get(&island).is_some_and(|island| island.members.is_empty()) {
             self.announce(&island);
             self.islands.remove(&island);
-            let unopened = to.and_then(|to| self.unannounced.get_mut(to));
-            unopened.unwrap_or(&mut self.changes).push(Change::Closed { island });
+            let unannounced = to.and_then(|to| self.unannounced.get_mut(to));
+            unannounced.unwrap_or(&mut self.changes).push(Change::Closed { island });
         }
     }
 }
@@ -203,7 +206,7 @@ mod tests {
         let transport = Some(room("ws://h"));
         let first = [Change::Opened { island: id("A"), transport }, peer(ALICE, None, Some("A"))];
         assert_eq!(islands.take_changes(), first);
-        // As the director says it: into the one before out of the other.
+        // The order of the director's messages: the join precedes the leave.
         islands.joined(&id("B"), ALICE);
         islands.set_transport(id("B"), room("ws://h"));
         islands.left(&id("A"), ALICE);
@@ -222,7 +225,7 @@ mod tests {
     fn island_moves_when_members_are_sent_another_node() {
         let mut islands = Islands::default();
         islands.joined(&id("A"), ALICE);
-        assert_eq!(islands.take_changes(), [], "where it meets will be told");
+        assert_eq!(islands.take_changes(), [], "the transport is not known yet");
         islands.report(&[data("A", &[ALICE])], PositionPrecision::Exact);
         assert_eq!(islands.take_changes(), [opened("A"), peer(ALICE, None, Some("A"))]);
         let moved = |from, to| [Change::Moved { island: id("A"), from, to }];

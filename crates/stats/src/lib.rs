@@ -1,7 +1,7 @@
-//! Who is where: presence, as the HTTP endpoints that sites and operators read.
+//! The stats role: presence (which peers and islands are where) as HTTP endpoints for sites and operators.
 //!
-//! Listens to the bus and keeps the last word on each peer and island; what is not said again
-//! expires. What changes is told in a live feed. What scenes are called, the content service knows.
+//! It subscribes to the bus and keeps the last state of each peer and island; state that is not refreshed
+//! expires. Changes are published in a live feed. The names of scenes come from the content service.
 
 mod access;
 mod answers;
@@ -35,41 +35,42 @@ use feed::{Feed, Limits};
 use presence::{Changes, Presence, Timeouts};
 use scenes::Scenes;
 
-/// What the role is told at start.
+/// The settings of the role.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// A peer that was not heard of for this long is not shown any more.
+    /// A peer without a heartbeat for this long is removed.
     pub peer_timeout: Duration,
-    /// A report of islands older than this is not shown any more.
+    /// All islands are removed if no report and no other message about islands arrives for this long.
     pub report_timeout: Duration,
-    /// Access to presence.
+    /// Access to the endpoints that name peers.
     pub access: Access,
-    /// What is shown of where people are, in every answer and every event.
+    /// The precision of positions in every response and every event.
     pub positions: PositionPrecision,
     /// The realm's name in `/hot-scenes`.
     pub realm_name: String,
     /// The realm's address in `/hot-scenes`.
     pub public_url: String,
-    /// How many people the realm takes, in `/hot-scenes`.
+    /// The capacity of the realm in peers, in `/hot-scenes`.
     pub max_users: usize,
-    /// What an island is said to hold until the director has said it.
+    /// The `maxPeers` of an island until the director has reported it.
     pub max_island_size: u32,
-    /// The content service, which knows what scenes are called: `http://…` or `https://…`.
+    /// The content service, which knows the names of scenes: `http://…` or `https://…`. `None`: scenes have
+    /// no names.
     pub content_url: Option<String>,
-    /// How long it may take to answer.
+    /// The timeout of a request to the content service.
     pub content_timeout: Duration,
-    /// How long it is not asked again for the same parcel.
+    /// The time for which the scene of a parcel is not requested again.
     pub scene_ttl: Duration,
-    /// Of how many parcels it is remembered what is on them, at least 1. Those where nobody has been
-    /// for longest are forgotten first.
+    /// The number of parcels in the cache of scenes, at least 1. The parcels that have been unoccupied for
+    /// longest are removed first.
     pub max_scene_parcels: usize,
-    /// How many events a reader of the feed may be behind, and still get all of them.
+    /// The number of events by which a reader of the feed may be behind without missing any.
     pub feed_events: usize,
-    /// Readers of the feed at a time.
+    /// The limit of readers of the feed at a time.
     pub max_feed_readers: usize,
-    /// Readers of the feed from one network at a time.
+    /// The limit of readers of the feed from one client network at a time.
     pub max_feed_readers_per_network: usize,
-    /// How often a reader of the feed to whom nothing happens is sent a comment.
+    /// The interval in which a reader of the feed receives a comment while there are no events.
     pub feed_keep_alive: Duration,
 }
 
@@ -87,7 +88,7 @@ struct Shared {
     bodies: Bodies,
 }
 
-/// The answers about the whole world.
+/// The shared responses that cover the whole world.
 struct Bodies {
     peers: Cached<Address>,
     /// By id, in lower case.
@@ -96,23 +97,23 @@ struct Bodies {
     hot_scenes: Cached<()>,
 }
 
-/// Messages from the bus that may wait; at the bound the newest is dropped and counted.
+/// The capacity of the queue of bus messages. When it is full, the newest message is dropped and counted.
 const BUS_QUEUE: usize = 65_536;
-/// How often what has expired is let go.
+/// The interval in which expired state is removed.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
 impl Stats {
-    /// An empty presence. Fails when the content service cannot be asked at all.
+    /// A presence without peers.
     pub fn new(settings: Settings) -> Self {
         Self(Arc::new(Shared::new(settings)))
     }
 
-    /// The endpoints, with their description.
+    /// The endpoints, with their OpenAPI description.
     pub fn router(&self) -> OpenApiRouter {
         router::router(self.0.clone())
     }
 
-    /// What there is to hear from now on, for [`Stats::run`].
+    /// Subscribes to the bus, for [`Stats::run`]. Messages are queued from now on.
     pub fn subscribe(&self, bus: &Bus) -> Subscription {
         let patterns = [
             subject::PEER_CONNECTS,
@@ -127,7 +128,8 @@ impl Stats {
         bus.subscribe("stats", &patterns, BUS_QUEUE)
     }
 
-    /// Listens to the bus, asks who is there, and asks what scenes are called. Does not return.
+    /// Applies the messages of the bus, requests the present peers from the gateways, and fetches the names
+    /// of scenes. Returns only when the bus has ended.
     pub async fn run(&self, bus: Bus, subscription: Subscription) {
         tokio::select! {
             () = self.apply_messages(subscription) => {}
@@ -141,7 +143,7 @@ impl Stats {
         self.0.feed.close();
     }
 
-    /// How many readers the live feed has.
+    /// The number of readers of the live feed.
     pub fn feed_readers_count(&self) -> usize {
         self.0.feed.readers_count()
     }
@@ -152,9 +154,9 @@ impl Stats {
             tokio::select! {
                 envelope = subscription.next() => match envelope {
                     Some(envelope) => {
-                        // Published under the lock: a reader that has an event and then reads the
-                        // presence finds it there (`Shared::required_version`), and one that reads the presence
-                        // first receives the event.
+                        // Events are published under the lock. So a reader that has received an event and
+                        // then reads the presence finds it there (`Shared::required_version`), and a reader
+                        // that reads the presence first receives the event afterwards.
                         let mut presence = self.0.presence();
                         self.0.feed.publish(&presence.apply(&envelope, Instant::now(), unix_ms(SystemTime::now())));
                     }
@@ -166,7 +168,7 @@ impl Stats {
     }
 }
 
-/// Asks what scenes are called, where there is somebody to ask.
+/// Keeps the names of scenes up to date, if there is a content service.
 async fn follow_scenes(shared: &Arc<Shared>) {
     match &shared.content {
         Some(content) => content::run(content, shared).await,
@@ -174,7 +176,8 @@ async fn follow_scenes(shared: &Arc<Shared>) {
     }
 }
 
-/// Asks who is there: now, and whenever the bus was away, as nobody heard what was said meanwhile.
+/// Requests a heartbeat of every peer from the gateways: at start, and after each reconnect of the bus,
+/// because messages published while it was disconnected were lost.
 async fn request_presence(bus: &Bus) {
     let mut returns = bus.reconnects();
     loop {
@@ -196,7 +199,7 @@ impl Shared {
             readers_per_network: settings.max_feed_readers_per_network,
             keep_alive: settings.feed_keep_alive,
         };
-        // Without randomness from the system, runs are told apart by the time.
+        // If the system provides no randomness, the time alone distinguishes processes.
         let random = u128::from(getrandom::u64().unwrap_or_default());
         let changes = Changes::default();
         Self {
@@ -215,15 +218,16 @@ impl Shared {
         }
     }
 
-    /// What an answer has to show: all changes so far, where it is not young, and in any case what readers
-    /// of the feed may know.
+    /// The version that a response must have: all changes so far (unless the cached response is younger than
+    /// the encoding interval), and in any case every event that a reader of the feed has received.
     fn required_version(&self) -> Version {
         Version { changes: self.changes.count(), event: self.feed.delivered() }
     }
 
-    /// What a copy of the presence shows.
+    /// The version of a copy of the presence, which is made while the lock is held.
     fn version(&self, _presence: &MutexGuard<'_, Presence>) -> Version {
-        // Events are published under the lock of the presence, so that it holds all of these.
+        // Events are published under the lock of the presence, so the copy includes all events up to the
+        // last.
         Version { changes: self.changes.count(), event: self.feed.last() }
     }
 

@@ -1,3 +1,5 @@
+//! The state of all peers and islands, built from bus messages.
+
 use std::{
     collections::BTreeMap,
     sync::{
@@ -18,25 +20,25 @@ use crate::{
     islands::{Change, Island, Islands},
 };
 
-/// The last word on each peer and island.
+/// The last known state of each peer and island.
 #[derive(Debug, Default)]
 pub(crate) struct Presence {
     positions: PositionPrecision,
     wallets: BTreeMap<Address, Wallet>,
     islands: Islands,
-    /// When islands were last heard of.
+    /// The time of the last message about islands.
     islands_updated_at: Option<Instant>,
-    /// When the director last said that it is there.
+    /// The time of the last announcement of the director.
     director_seen_at: Option<Instant>,
-    /// When a peer was last heard of.
+    /// The time of the last message that changed a peer.
     peers_updated_at: Option<Instant>,
-    /// How many wallets have a peer here.
+    /// The number of wallets with a present peer.
     peer_count: usize,
     changes: Changes,
 }
 
-/// Counts the changes of what the answers show. Shared, so that a request reads it without the lock of the
-/// presence. Cheap to clone.
+/// A counter of the changes that affect a response. It is shared, so that a request reads it without the lock
+/// of the presence. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Changes(Arc<AtomicU64>);
 
@@ -50,30 +52,30 @@ impl Changes {
     }
 }
 
-/// What is known of a wallet. Kept for a while after its peer has gone, so that a late word of an older
-/// session does not bring it back.
+/// The state of a wallet. It is kept until the peer timeout after its peer has left, so that a late message
+/// of an older session does not restore the peer.
 #[derive(Debug)]
 struct Wallet {
-    /// The newest.
+    /// The newest known session.
     session: Option<SessionId>,
-    /// Whether that has ended.
+    /// Whether that session has ended.
     ended: bool,
     last_seen: Instant,
     peer: Option<Peer>,
 }
 
-/// The last word on a peer that is here.
+/// The last known state of a present peer.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Peer {
-    /// Where it is, as far as it is shown.
+    /// The position, reduced to the precision that is published.
     pub(crate) position: Position,
-    /// Milliseconds since the Unix epoch.
+    /// The time of the last heartbeat, in milliseconds since the Unix epoch.
     pub(crate) last_ping: u64,
-    /// The sign-in that it is here with.
+    /// The session of the peer, if its gateway sends it.
     pub(crate) session: Option<SessionId>,
 }
 
-/// A copy of an island, from which its answer is made without the lock of the presence.
+/// A copy of an island, from which a response is made without the lock of the presence.
 #[derive(Debug)]
 pub(crate) struct IslandCopy {
     pub(crate) id: IslandId,
@@ -95,7 +97,7 @@ impl IslandCopy {
     }
 }
 
-/// What is not said again for this long is not shown.
+/// The times after which state that is not refreshed is removed.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Timeouts {
     pub(crate) peer: Duration,
@@ -103,12 +105,13 @@ pub(crate) struct Timeouts {
 }
 
 impl Presence {
-    /// Nobody yet, of whom these positions will be shown.
+    /// A presence without peers, which stores positions in this precision.
     pub(crate) fn new(positions: PositionPrecision, changes: Changes) -> Self {
         Self { positions, changes, ..Self::default() }
     }
 
-    /// Takes in a message from the bus, and gives what happened; what does not decode changes nothing.
+    /// Applies a message from the bus and returns the resulting events. A message that does not decode
+    /// changes nothing.
     pub(crate) fn apply(&mut self, envelope: &Envelope, now: Instant, unix_ms: u64) -> Vec<Event> {
         let session = envelope.headers.session;
         let payload = &envelope.payload[..];
@@ -167,7 +170,7 @@ impl Presence {
         self.changes.add();
     }
 
-    /// A peer says where it is.
+    /// Handles a heartbeat of a peer.
     fn heartbeat(
         &mut self,
         address: Address,
@@ -189,7 +192,7 @@ impl Presence {
         events
     }
 
-    /// A session began: older ones have nothing to say any more.
+    /// Handles the start of a session. Later messages of older sessions are ignored.
     fn session_started(&mut self, address: Address, session: Option<SessionId>, now: Instant) {
         let started = Wallet { session: None, ended: false, last_seen: now, peer: None };
         let wallet = self.wallets.entry(address).or_insert(started);
@@ -198,7 +201,7 @@ impl Presence {
         }
     }
 
-    /// A session ended.
+    /// Handles the end of a session.
     fn session_ended(
         &mut self,
         address: Address,
@@ -211,8 +214,9 @@ impl Presence {
         previous.iter().map(|peer| Event::Leave(PeerEvent::new(address, peer, unix_ms))).collect()
     }
 
-    /// Takes out what is known of a wallet, of which a message came: in which session it is now, and
-    /// where it was. `None` if the message is about what holds no more.
+    /// Removes the state of a wallet for which a message arrived, so that the caller inserts the new one.
+    /// Returns the current session and the previous peer, or `None` if the message belongs to an outdated
+    /// session.
     fn take_wallet(
         &mut self,
         address: Address,
@@ -230,13 +234,13 @@ impl Presence {
         Some((session, before.and_then(|before| before.peer)))
     }
 
-    /// Whether a message of this session is about what holds now. Without a session, it is.
+    /// Whether a message of this session is current. A message without a session always is.
     fn is_current(&self, address: Address, session: Option<SessionId>) -> bool {
         let Some(wallet) = self.wallets.get(&address) else { return true };
         session.is_none() || session > wallet.session || (session == wallet.session && !wallet.ended)
     }
 
-    /// What became of the islands.
+    /// The changes of the islands, as events.
     fn take_changes(&mut self, time: u64) -> Vec<Event> {
         let changes = self.islands.take_changes();
         let event = |change| match change {
@@ -263,7 +267,7 @@ impl Presence {
         changes.into_iter().map(event).collect()
     }
 
-    /// Lets go of what has not been said again for too long, and gives what that means.
+    /// Removes the state that was not refreshed in time, and returns the resulting events.
     pub(crate) fn sweep(&mut self, timeouts: Timeouts, now: Instant, unix_ms: u64) -> Vec<Event> {
         let mut events = Vec::new();
         self.wallets.retain(|&address, wallet| {
@@ -311,12 +315,12 @@ impl Presence {
         self.islands.get(id).map(|island| IslandCopy::new(id, island))
     }
 
-    /// When islands were last heard of.
+    /// The time of the last message about islands.
     pub(crate) fn islands_updated_at(&self) -> Option<Instant> {
         self.islands_updated_at
     }
 
-    /// When a peer was last heard of.
+    /// The time of the last message that changed a peer.
     pub(crate) fn peers_updated_at(&self) -> Option<Instant> {
         self.peers_updated_at
     }
@@ -339,7 +343,7 @@ mod tests {
 
     type TestMessage = (Subject, Option<SessionId>, Vec<u8>);
 
-    /// Has a presence hear these messages, and gives the names of what happened.
+    /// Applies these messages and returns the names of the resulting events.
     fn apply_all(presence: &mut Presence, messages: &[TestMessage], now: Instant) -> Vec<&'static str> {
         let bus = Bus::in_process();
         let mut subscription = bus.subscribe("test", &[">"], 64);
@@ -376,12 +380,12 @@ mod tests {
         let [old, new] = sessions();
         let mut presence = Presence::default();
         let noise = (Subject::PeerHeartbeat(PEER), new, b"noise".to_vec());
-        let said = [heartbeat(old, 1.0), connect(new), heartbeat(old, 2.0)];
-        assert_eq!(apply_all(&mut presence, &said, Instant::now()), ["join"]);
+        let messages = [heartbeat(old, 1.0), connect(new), heartbeat(old, 2.0)];
+        assert_eq!(apply_all(&mut presence, &messages, Instant::now()), ["join"]);
         assert_eq!(presence.peer(PEER).unwrap().position.x, 1.0);
-        let said =
+        let messages =
             [heartbeat(new, 3.0), heartbeat(old, 4.0), disconnect(old), noise, heartbeat(new, f32::NAN)];
-        assert_eq!(apply_all(&mut presence, &said, Instant::now()), ["leave", "join"]);
+        assert_eq!(apply_all(&mut presence, &messages, Instant::now()), ["leave", "join"]);
         assert_eq!(presence.peer(PEER).unwrap().position.x, 3.0);
         assert_eq!(apply_all(&mut presence, &[disconnect(None)], Instant::now()), ["leave"]);
         assert!(presence.peer(PEER).is_none(), "a message without a session counts as current");
@@ -391,7 +395,7 @@ mod tests {
     fn late_message_does_not_restore_a_departed_peer() {
         let [old, new] = sessions();
         let mut presence = Presence::default();
-        let said = [
+        let messages = [
             heartbeat(new, 1.0),
             disconnect(new),
             heartbeat(old, 2.0),
@@ -399,13 +403,13 @@ mod tests {
             disconnect(new),
             disconnect(old),
         ];
-        assert_eq!(apply_all(&mut presence, &said, Instant::now()), ["join", "leave"]);
+        assert_eq!(apply_all(&mut presence, &messages, Instant::now()), ["join", "leave"]);
         let newest = Some(SessionId::new(3, 0));
-        let said = [connect(newest), heartbeat(new, 1.0), heartbeat(newest, 2.0)];
-        assert_eq!(apply_all(&mut presence, &said, Instant::now()), ["join"]);
-        // Foreign gateways say nothing of sessions.
-        let said = [disconnect(None), heartbeat(None, 1.0), heartbeat(None, 2.0), disconnect(None)];
-        assert_eq!(apply_all(&mut presence, &said, Instant::now()), ["leave", "join", "leave"]);
+        let messages = [connect(newest), heartbeat(new, 1.0), heartbeat(newest, 2.0)];
+        assert_eq!(apply_all(&mut presence, &messages, Instant::now()), ["join"]);
+        // Gateways of other projects send no sessions.
+        let messages = [disconnect(None), heartbeat(None, 1.0), heartbeat(None, 2.0), disconnect(None)];
+        assert_eq!(apply_all(&mut presence, &messages, Instant::now()), ["leave", "join", "leave"]);
     }
 
     #[test]
@@ -414,12 +418,12 @@ mod tests {
         let data = IslandData { id: "I1".into(), peers: vec![PEER.to_string()], ..IslandData::default() };
         let report = IslandStatusMessage { data: vec![data] }.encode_to_vec();
         let mut presence = Presence::default();
-        let said = [
+        let messages = [
             heartbeat(None, 1.0),
             (Subject::EngineIslands, None, report),
             (Subject::EngineDiscovery, None, Vec::new()),
         ];
-        assert_eq!(apply_all(&mut presence, &said, now), ["join", "island_opened", "peer_moved_island"]);
+        assert_eq!(apply_all(&mut presence, &messages, now), ["join", "island_opened", "peer_moved_island"]);
         let mut swept = |time: Duration| {
             let events = presence.sweep(TIMEOUTS, now + time, 2_000);
             let names: Vec<&str> = events.iter().map(Event::name).collect();
@@ -448,18 +452,18 @@ mod tests {
         let island: IslandId = "I1".parse().unwrap();
         let join = JoinIslandMessage { island_id: "I1".into(), peer_id: member.clone() }.encode_to_vec();
         let left = LeftIslandMessage { island_id: "I1".into(), peer_id: member.clone() }.encode_to_vec();
-        let told = IslandChangedMessage {
+        let change = IslandChangedMessage {
             island_id: "I1".into(),
             conn_str: "ws-room:ws://h/rooms/I1".into(),
             ..IslandChangedMessage::default()
         };
         let data = IslandData { id: "I1".into(), peers: vec![member], ..IslandData::default() };
         let report = IslandStatusMessage { data: vec![data] }.encode_to_vec();
-        for (name, said, is_change) in [
+        for (name, message, is_change) in [
             ("heartbeat", heartbeat(None, 1.0), true),
             ("another heartbeat", heartbeat(None, 2.0), true),
             ("join", (Subject::IslandPeerJoin(island.clone()), None, join), true),
-            ("change of island", (Subject::PeerIslandChanged(PEER), None, told.encode_to_vec()), true),
+            ("change of island", (Subject::PeerIslandChanged(PEER), None, change.encode_to_vec()), true),
             ("left", (Subject::IslandPeerLeft(island), None, left), true),
             ("report", (Subject::EngineIslands, None, report), true),
             ("disconnect", disconnect(None), true),
@@ -468,7 +472,7 @@ mod tests {
             ("noise", (Subject::EngineIslands, None, b"noise".to_vec()), false),
         ] {
             let before = presence.changes.count();
-            apply_all(&mut presence, &[said], now);
+            apply_all(&mut presence, &[message], now);
             assert_eq!(presence.changes.count() > before, is_change, "{name}");
         }
         apply_all(&mut presence, &[heartbeat(None, 1.0)], now);

@@ -1,3 +1,5 @@
+//! The HTTP endpoints, with their OpenAPI description.
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     str::FromStr,
@@ -28,10 +30,10 @@ use crate::{
     presence::{IslandCopy, Peer},
 };
 
-/// How old the answer is, in milliseconds.
+/// The header with the age of the response's data, in milliseconds.
 pub const AGE: HeaderName = HeaderName::from_static("atoll-age-ms");
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
-/// The most ids in a query.
+/// The limit of ids in a query.
 const MAX_IDS: usize = 1_000;
 
 pub(crate) fn router(shared: Arc<Shared>) -> OpenApiRouter {
@@ -43,7 +45,7 @@ pub(crate) fn router(shared: Arc<Shared>) -> OpenApiRouter {
         .routes(routes!(all_parcels))
         .routes(routes!(events))
         .route_layer(middleware::from_fn_with_state(shared.clone(), access::authorize));
-    // These count peers and name none.
+    // These endpoints count peers and name none, so they need no access token.
     let public = OpenApiRouter::new().routes(routes!(core_status)).routes(routes!(all_hot_scenes));
     restricted.merge(public).with_state(shared)
 }
@@ -52,13 +54,13 @@ fn json_response(status: StatusCode, updated_at: Option<Instant>, body: impl Ser
     (status, with_age(updated_at, Json(body))).into_response()
 }
 
-/// Says how old an answer is whose data came from the bus then.
+/// Adds the age of the data, which came from the bus at `updated_at`.
 fn with_age(updated_at: Option<Instant>, answer: impl IntoResponse) -> Response {
-    let age = updated_at.map(|heard| [(AGE, heard.elapsed().as_millis().to_string())]);
+    let age = updated_at.map(|updated_at| [(AGE, updated_at.elapsed().as_millis().to_string())]);
     (age, answer).into_response()
 }
 
-/// Answers with the whole of a body that all readers share, if it could be encoded.
+/// Responds with the whole of a shared body, if it could be encoded.
 fn full_response<K>(body: Option<Arc<Answer<K>>>, headers: &HeaderMap) -> Response {
     match body {
         Some(body) => with_age(body.updated_at, body.encoded.respond(headers)),
@@ -66,7 +68,7 @@ fn full_response<K>(body: Option<Arc<Answer<K>>>, headers: &HeaderMap) -> Respon
     }
 }
 
-/// Answers with the elements of such a body that have these keys.
+/// Responds with the elements of a shared body that have these keys.
 fn partial_response<K: Ord>(
     body: Option<Arc<Answer<K>>>,
     headers: &HeaderMap,
@@ -86,7 +88,7 @@ fn encoding_failed() -> Response {
     error_response(StatusCode::INTERNAL_SERVER_ERROR, "the answer could not be encoded".to_owned())
 }
 
-/// What was asked cannot be answered.
+/// The request cannot be answered; `error` has the reason.
 #[derive(Serialize, ToSchema)]
 struct Refusal {
     ok: bool,
@@ -99,39 +101,40 @@ pub(crate) fn error_response(status: StatusCode, error: String) -> Response {
 
 type QueryPairs = Query<Vec<(String, String)>>;
 
-/// The ids that stand in a query, `?id=…&id=…`, which may be in capitals; empty: all are meant.
+/// The ids in a query `?id=…&id=…`, in upper or lower case. An empty set selects all elements.
 fn parse_ids<T>(Query(query): &QueryPairs) -> Result<BTreeSet<T>, String>
 where
     T: FromStr<Err: std::fmt::Display> + Ord,
 {
     let ids = query.iter().filter(|(key, _)| key == "id");
     if ids.clone().count() > MAX_IDS {
-        return Err(format!("at most {MAX_IDS} ids can be asked for at once"));
+        return Err(format!("at most {MAX_IDS} ids are allowed in one request"));
     }
     ids.map(|(_, id)| id.to_lowercase().parse().map_err(|error| format!("id {id:?}: {error}"))).collect()
 }
 
-/// Encoded element by element: [`draft_peers`].
+/// The body of `/peers`. [`draft_peers`] encodes it element by element.
 #[derive(ToSchema)]
-#[allow(dead_code, reason = "describes what is put together as text")]
+#[allow(dead_code, reason = "describes a body that is assembled as text")]
 struct Peers {
     ok: bool,
     peers: Vec<PeerAnswer>,
 }
 
-/// Who is here, and where: all peers, or those that are asked for.
+/// The present peers and their positions: all of them, or those with the given ids.
 ///
-/// Encoded at most once a second, for all readers: it may be a second old. But it shows every event that a
-/// reader of `/events` has received: for that, it may be delayed by up to a second.
+/// The body is encoded at most once a second and shared by all clients, so it may be a second old. It always
+/// includes every event that a reader of `/events` has received; for that, the response may be delayed by up
+/// to a second.
 #[utoipa::path(
     get, path = "/peers", tag = "presence",
-    params(("id" = Option<Vec<String>>, Query, description = "Addresses, in small letters or capitals; those who are not here are left out")),
+    params(("id" = Option<Vec<String>>, Query, description = "Addresses, in lower or upper case; absent peers are left out")),
     responses(
         (status = 200, body = Peers, headers(
-            ("atoll-age-ms" = u64, description = "How long ago the data came, in milliseconds"),
-            ("etag" = String, description = "Names this text; gzip has one of its own"),
+            ("atoll-age-ms" = u64, description = "The age of the data, in milliseconds"),
+            ("etag" = String, description = "Identifies this body; the gzip form has a tag of its own"),
         )),
-        (status = 304, description = "`If-None-Match` names what there is"),
+        (status = 304, description = "`If-None-Match` has the current tag"),
         (status = 400, body = Refusal, description = "An id is no address, or there are more than 1,000"),
     ),
 )]
@@ -151,23 +154,23 @@ async fn peers(State(shared): State<Arc<Shared>>, headers: HeaderMap, query: Que
     }
 }
 
-/// What is around the elements of [`Peers`].
+/// The text before and after the elements of [`Peers`].
 const PEERS: [&str; 2] = [r#"{"ok":true,"peers":["#, "]}"];
 
 fn draft_peers(shared: &Shared) -> Draft<Address> {
-    // Only copied under the lock.
+    // Data is only copied under the lock; encoding happens after it is released.
     let presence = shared.presence();
-    let (version, heard) = (shared.version(&presence), presence.peers_updated_at());
+    let (version, updated_at) = (shared.version(&presence), presence.peers_updated_at());
     let peers: Vec<(Address, Peer)> = presence.peers().map(|(address, peer)| (address, *peer)).collect();
     drop(presence);
     let peers = peers.iter().map(|&(address, ref peer)| (address, PeerAnswer::new(address, peer)));
-    Draft { version, updated_at: heard, list: List::new(PEERS[0], peers, PEERS[1]) }
+    Draft { version, updated_at, list: List::new(PEERS[0], peers, PEERS[1]) }
 }
 
 #[derive(Serialize, ToSchema)]
 struct OnePeer {
     ok: bool,
-    /// `null` where `ok` is false.
+    /// `null` if `ok` is false.
     peer: Option<PeerAnswer>,
 }
 
@@ -176,43 +179,44 @@ struct OnePeer {
     get, path = "/peers/{id}", tag = "presence",
     params(("id" = String, Path, description = "An address")),
     responses(
-        (status = 200, body = OnePeer, headers(("atoll-age-ms" = u64, description = "How old this is"))),
-        (status = 404, body = OnePeer, description = "It is not here"),
+        (status = 200, body = OnePeer, headers(("atoll-age-ms" = u64, description = "The age of the data, in milliseconds"))),
+        (status = 404, body = OnePeer, description = "There is no such peer"),
     ),
 )]
 async fn peer(State(shared): State<Arc<Shared>>, Path(id): Path<String>) -> Response {
     let address = id.to_lowercase().parse::<Address>().ok();
-    let (peer, heard) = {
+    let (peer, updated_at) = {
         let presence = shared.presence();
         let peer = address.and_then(|address| Some((address, *presence.peer(address)?)));
         (peer, presence.peers_updated_at())
     };
     let peer = peer.map(|(address, peer)| PeerAnswer::new(address, &peer));
     let status = if peer.is_some() { StatusCode::OK } else { StatusCode::NOT_FOUND };
-    json_response(status, heard, OnePeer { ok: peer.is_some(), peer })
+    json_response(status, updated_at, OnePeer { ok: peer.is_some(), peer })
 }
 
-/// Encoded element by element: [`draft_islands`].
+/// The body of `/islands`. [`draft_islands`] encodes it element by element.
 #[derive(ToSchema)]
-#[allow(dead_code, reason = "describes what is put together as text")]
+#[allow(dead_code, reason = "describes a body that is assembled as text")]
 struct Islands {
     ok: bool,
     islands: Vec<IslandAnswer>,
 }
 
-/// Who is together: all islands, or those that are asked for.
+/// The islands and their members: all islands, or those with the given ids.
 ///
-/// Encoded at most once a second, for all readers: it may be a second old. But it shows every event that a
-/// reader of `/events` has received: for that, it may be delayed by up to a second.
+/// The body is encoded at most once a second and shared by all clients, so it may be a second old. It always
+/// includes every event that a reader of `/events` has received; for that, the response may be delayed by up
+/// to a second.
 #[utoipa::path(
     get, path = "/islands", tag = "presence",
-    params(("id" = Option<Vec<String>>, Query, description = "Ids of islands, in small letters or capitals; those that are not there are left out")),
+    params(("id" = Option<Vec<String>>, Query, description = "Ids of islands, in lower or upper case; unknown islands are left out")),
     responses(
         (status = 200, body = Islands, headers(
-            ("atoll-age-ms" = u64, description = "How long ago the data came, in milliseconds"),
-            ("etag" = String, description = "Names this text; gzip has one of its own"),
+            ("atoll-age-ms" = u64, description = "The age of the data, in milliseconds"),
+            ("etag" = String, description = "Identifies this body; the gzip form has a tag of its own"),
         )),
-        (status = 304, description = "`If-None-Match` names what there is"),
+        (status = 304, description = "`If-None-Match` has the current tag"),
         (status = 400, body = Refusal, description = "An id cannot be an island's, or there are more than 1,000"),
     ),
 )]
@@ -232,18 +236,18 @@ async fn islands(State(shared): State<Arc<Shared>>, headers: HeaderMap, query: Q
     }
 }
 
-/// What is around the elements of [`Islands`].
+/// The text before and after the elements of [`Islands`].
 const ISLANDS: [&str; 2] = [r#"{"ok":true,"islands":["#, "]}"];
 
 fn draft_islands(shared: &Shared) -> Draft<String> {
-    // Only copied under the lock; members are looked up in the copy.
+    // Data is only copied under the lock; members are looked up in the copy.
     let presence = shared.presence();
-    let (version, heard) = (shared.version(&presence), presence.islands_updated_at());
+    let (version, updated_at) = (shared.version(&presence), presence.islands_updated_at());
     let peers: Vec<(Address, Peer)> = presence.peers().map(|(address, peer)| (address, *peer)).collect();
     let islands: Vec<IslandCopy> = presence.islands().collect();
     drop(presence);
     let peer = |address: Address| {
-        // They are in the order of their addresses.
+        // The copy is sorted by address, as the map is.
         let index = peers.binary_search_by_key(&address, |(address, _)| *address).ok()?;
         Some(peers[index].1)
     };
@@ -251,7 +255,7 @@ fn draft_islands(shared: &Shared) -> Draft<String> {
         let key = island.id.as_str().to_lowercase();
         (key, IslandAnswer::new(island, peer, &shared.settings))
     });
-    Draft { version, updated_at: heard, list: List::new(ISLANDS[0], islands, ISLANDS[1]) }
+    Draft { version, updated_at, list: List::new(ISLANDS[0], islands, ISLANDS[1]) }
 }
 
 #[derive(Serialize, ToSchema)]
@@ -264,50 +268,51 @@ struct Absent {
     get, path = "/islands/{id}", tag = "presence",
     params(("id" = String, Path, description = "The id of an island")),
     responses(
-        (status = 200, body = IslandAnswer, headers(("atoll-age-ms" = u64, description = "How old this is"))),
+        (status = 200, body = IslandAnswer, headers(("atoll-age-ms" = u64, description = "The age of the data, in milliseconds"))),
         (status = 404, body = Absent, description = "There is no such island"),
     ),
 )]
 async fn island(State(shared): State<Arc<Shared>>, Path(id): Path<String>) -> Response {
     let id = id.parse::<IslandId>().ok();
-    let (found, heard) = {
+    let (found, updated_at) = {
         let presence = shared.presence();
         let island = id.and_then(|id| presence.island(&id));
         let found = island.map(|island| {
             let members = island.members.iter();
-            let here = members.filter_map(|&address| Some((address, *presence.peer(address)?)));
-            let here: BTreeMap<Address, Peer> = here.collect();
-            (island, here)
+            let peers = members.filter_map(|&address| Some((address, *presence.peer(address)?)));
+            let peers: BTreeMap<Address, Peer> = peers.collect();
+            (island, peers)
         });
         (found, presence.islands_updated_at())
     };
     match found {
-        Some((island, here)) => {
-            let island = IslandAnswer::new(island, |address| here.get(&address).copied(), &shared.settings);
-            json_response(StatusCode::OK, heard, island)
+        Some((island, peers)) => {
+            let island = IslandAnswer::new(island, |address| peers.get(&address).copied(), &shared.settings);
+            json_response(StatusCode::OK, updated_at, island)
         }
-        None => json_response(StatusCode::NOT_FOUND, heard, Absent { ok: false }),
+        None => json_response(StatusCode::NOT_FOUND, updated_at, Absent { ok: false }),
     }
 }
 
 #[derive(ToSchema)]
-#[allow(dead_code, reason = "describes what is put together as text")]
+#[allow(dead_code, reason = "describes a body that is assembled as text")]
 struct Parcels {
     parcels: Vec<ParcelAnswer>,
 }
 
-/// How many peers are on which parcel.
+/// The number of peers on each parcel that has any.
 ///
-/// Encoded at most once a second, for all readers: it may be a second old. But it shows every event that a
-/// reader of `/events` has received: for that, it may be delayed by up to a second.
+/// The body is encoded at most once a second and shared by all clients, so it may be a second old. It always
+/// includes every event that a reader of `/events` has received; for that, the response may be delayed by up
+/// to a second.
 #[utoipa::path(
     get, path = "/parcels", tag = "presence",
     responses(
         (status = 200, body = Parcels, headers(
-            ("atoll-age-ms" = u64, description = "How long ago the data came, in milliseconds"),
-            ("etag" = String, description = "Names this text; gzip has one of its own"),
+            ("atoll-age-ms" = u64, description = "The age of the data, in milliseconds"),
+            ("etag" = String, description = "Identifies this body; the gzip form has a tag of its own"),
         )),
-        (status = 304, description = "`If-None-Match` names what there is"),
+        (status = 304, description = "`If-None-Match` has the current tag"),
     ),
 )]
 async fn all_parcels(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Response {
@@ -322,7 +327,8 @@ async fn all_parcels(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> R
     full_response(shared.bodies.parcels.get(shared.required_version(), draft).await, &headers)
 }
 
-/// The parcel of each peer, what they show, and when they were last heard of. Only copied under the lock.
+/// The version of the presence, the time of its last update, and the parcel of each peer. Data is only copied
+/// under the lock.
 fn copy_parcels(shared: &Shared) -> (Version, Option<Instant>, Vec<Parcel>) {
     let presence = shared.presence();
     (shared.version(&presence), presence.peers_updated_at(), presence.parcels())
@@ -331,37 +337,38 @@ fn copy_parcels(shared: &Shared) -> (Version, Option<Instant>, Vec<Parcel>) {
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct CoreStatus {
-    /// Whether a director was heard of.
+    /// Whether a director announced itself recently.
     healthy: bool,
     user_count: usize,
 }
 
-/// Whether a director was heard of, and how many people there are.
+/// Whether a director announced itself recently, and the number of peers.
 #[utoipa::path(
     get, path = "/core-status", tag = "presence",
-    responses((status = 200, body = CoreStatus, headers(("atoll-age-ms" = u64, description = "How old this is")))),
+    responses((status = 200, body = CoreStatus, headers(("atoll-age-ms" = u64, description = "The age of the data, in milliseconds")))),
 )]
 async fn core_status(State(shared): State<Arc<Shared>>) -> Response {
-    let (status, heard) = {
+    let (status, updated_at) = {
         let presence = shared.presence();
         let status = CoreStatus { healthy: presence.has_director(), user_count: presence.peer_count() };
         (status, presence.peers_updated_at())
     };
-    json_response(StatusCode::OK, heard, status)
+    json_response(StatusCode::OK, updated_at, status)
 }
 
-/// The scenes in which people are, most people first.
+/// The scenes with peers, the most populated first.
 ///
-/// Encoded at most once a second, for all readers: it may be a second old. But it shows every event that a
-/// reader of `/events` has received: for that, it may be delayed by up to a second.
+/// The body is encoded at most once a second and shared by all clients, so it may be a second old. It always
+/// includes every event that a reader of `/events` has received; for that, the response may be delayed by up
+/// to a second.
 #[utoipa::path(
     get, path = "/hot-scenes", tag = "presence",
     responses(
         (status = 200, body = Vec<HotScene>, headers(
-            ("atoll-age-ms" = u64, description = "How long ago the data came, in milliseconds"),
-            ("etag" = String, description = "Names this text; gzip has one of its own"),
+            ("atoll-age-ms" = u64, description = "The age of the data, in milliseconds"),
+            ("etag" = String, description = "Identifies this body; the gzip form has a tag of its own"),
         )),
-        (status = 304, description = "`If-None-Match` names what there is"),
+        (status = 304, description = "`If-None-Match` has the current tag"),
     ),
 )]
 async fn all_hot_scenes(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Response {
@@ -380,10 +387,10 @@ async fn all_hot_scenes(State(shared): State<Arc<Shared>>, headers: HeaderMap) -
     full_response(shared.bodies.hot_scenes.get(shared.required_version(), draft).await, &headers)
 }
 
-/// What the `data:` of an event holds.
+/// The content of `data:` of an event: the property with the event's name.
 #[derive(ToSchema)]
 #[schema(rename_all = "snake_case")]
-#[allow(dead_code, reason = "describes what goes out as text")]
+#[allow(dead_code, reason = "describes events that are sent as text")]
 enum Data {
     Ready(Mark),
     Reset(Mark),
@@ -395,20 +402,20 @@ enum Data {
     IslandMoved(IslandMoved),
 }
 
-/// What happens, as it happens: server-sent events, each with an id at which it can be followed on.
+/// Changes of peers and islands as server-sent events. Each event has an id from which a client can resume.
 ///
-/// Without an id it begins with `ready`, which tells the present id: whoever reads `/peers` and `/islands`
-/// after that and follows misses nothing. After a `reset` they have to be read again. `data:` holds the
-/// property of `Data` that has the event's name.
+/// Without an id, the feed begins with `ready`, which has the current id. A client that then reads `/peers`
+/// and `/islands` and follows the feed misses no change. After a `reset`, the client must read both again.
+/// `data:` has the property of `Data` with the event's name.
 #[utoipa::path(
     get, path = "/events", tag = "presence",
     params(
-        ("Last-Event-ID" = Option<String>, Header, description = "The last event that the reader has; stronger than the query"),
-        ("last_event_id" = Option<String>, Query, description = "The same, for those who cannot set headers"),
+        ("Last-Event-ID" = Option<String>, Header, description = "The last event that the client has received; takes precedence over the query"),
+        ("last_event_id" = Option<String>, Query, description = "The same, for clients that cannot set headers"),
     ),
     responses(
         (status = 200, body = Data, content_type = "text/event-stream"),
-        (status = 503, body = Refusal, description = "Too many readers, or about to stop", headers(("retry-after" = u64, description = "Seconds"))),
+        (status = 503, body = Refusal, description = "There are too many readers, or the server is about to stop", headers(("retry-after" = u64, description = "Seconds"))),
     ),
 )]
 async fn events(
@@ -433,7 +440,7 @@ async fn events(
     let headers = [
         (header::CONTENT_TYPE, "text/event-stream"),
         (header::CACHE_CONTROL, "no-cache"),
-        // Reverse proxies collect what they pass on, unless they are told not to.
+        // Reverse proxies such as nginx buffer responses unless this header disables it.
         (HeaderName::from_static("x-accel-buffering"), "no"),
     ];
     (headers, Body::from_stream(chunks)).into_response()
@@ -443,7 +450,7 @@ async fn events(
 mod tests {
     use super::*;
 
-    /// A router tells its paths in no other way.
+    /// The paths of a router. Its debug output is the only place that lists them.
     fn paths(router: &axum::Router) -> BTreeSet<String> {
         let debug = format!("{router:?}");
         debug.split('"').filter(|text| text.starts_with('/')).map(str::to_owned).collect()

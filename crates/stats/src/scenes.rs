@@ -1,4 +1,4 @@
-//! Which scene is on which parcel, as the content service said last.
+//! A cache of the scene on each parcel, from the last response of the content service.
 
 use std::{
     collections::BTreeMap,
@@ -11,7 +11,7 @@ use protocol::Parcel;
 /// A scene.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Scene {
-    /// The entity's.
+    /// The id of the entity.
     pub(crate) id: String,
     pub(crate) name: String,
     pub(crate) base: Parcel,
@@ -20,8 +20,8 @@ pub(crate) struct Scene {
     pub(crate) description: Option<String>,
 }
 
-/// The last word on each parcel that was asked for. It is given, however old it is, until there is
-/// another.
+/// The last result for each parcel that was requested. It is used, however old it is, until there is a newer
+/// one.
 #[derive(Debug)]
 pub(crate) struct Scenes {
     entries: BTreeMap<Parcel, Entry>,
@@ -31,18 +31,18 @@ pub(crate) struct Scenes {
 
 #[derive(Debug)]
 struct Entry {
-    /// `None`: empty land.
+    /// `None` if there is no scene on the parcel.
     scene: Option<Arc<Scene>>,
     fetched_at: Instant,
-    /// When somebody was last seen there.
+    /// The time at which a peer was last on the parcel.
     occupied_at: Instant,
 }
 
-/// The most parcels that are asked for at once.
+/// The limit of parcels in one request.
 const BATCH: usize = 100;
 
 impl Scenes {
-    /// Nothing known yet, and never of more than `max` parcels; each is asked for again after `ttl`.
+    /// An empty cache of at most `max` parcels, each of which is requested again after `ttl`.
     pub(crate) fn new(ttl: Duration, max: usize) -> Self {
         Self { entries: BTreeMap::new(), ttl, max }
     }
@@ -52,10 +52,12 @@ impl Scenes {
         self.entries.get(&parcel)?.scene.as_deref()
     }
 
-    /// The parcels to ask for next, those of which nothing is known first, when people stand on these.
+    /// The parcels to request next, given the occupied ones: first those without a result, then those
+    /// with a result older than the `ttl`.
     pub(crate) fn due(&mut self, occupied: impl Iterator<Item = Parcel>, now: Instant) -> Vec<Parcel> {
         let (mut unknown, mut old) = (Vec::new(), Vec::new());
-        // All of them fit, so that none is asked for again only because it was let go.
+        // At most `max` parcels, which fit into the cache together. Otherwise parcels would be removed and
+        // requested again in turns.
         for parcel in occupied.take(self.max) {
             match self.entries.get_mut(&parcel) {
                 None => unknown.push(parcel),
@@ -72,21 +74,22 @@ impl Scenes {
         unknown
     }
 
-    /// Takes in the answer for all of `asked`; what no scene is on is empty land.
-    pub(crate) fn update(&mut self, asked: &[Parcel], answer: Vec<(Scene, Vec<Parcel>)>, now: Instant) {
+    /// Stores the response to a request for all parcels of `requested`. A parcel without a scene is stored as
+    /// empty.
+    pub(crate) fn update(&mut self, requested: &[Parcel], answer: Vec<(Scene, Vec<Parcel>)>, now: Instant) {
         let mut on: BTreeMap<Parcel, Arc<Scene>> = BTreeMap::new();
         for (scene, pointers) in answer {
             let scene = Arc::new(scene);
             on.extend(pointers.into_iter().map(|pointer| (pointer, scene.clone())));
         }
-        for &parcel in asked {
+        for &parcel in requested {
             let scene = on.get(&parcel).cloned();
             self.entries.insert(parcel, Entry { scene, fetched_at: now, occupied_at: now });
         }
         self.remove_excess();
     }
 
-    /// Forgets where nobody has been for longest, while there are too many.
+    /// Removes the parcels that have been unoccupied for longest, down to the limit.
     fn remove_excess(&mut self) {
         let excess = self.entries.len().saturating_sub(self.max);
         if excess == 0 {
@@ -140,10 +143,10 @@ mod tests {
         scenes.update(&parcels([1, 2, 9]), vec![scene("plaza", &[1, 2, 3])], now);
         assert_eq!((id(&scenes, 1), id(&scenes, 9), id(&scenes, 3)), (Some("plaza"), None, None));
         assert_eq!(scenes.due(parcels([1, 2, 9]).into_iter(), now + 9 * SECOND), []);
-        // Empty land, too, is asked for again; what is not known at all comes first.
+        // A parcel without a scene is requested again too; unknown parcels come first.
         let due = scenes.due(parcels([1, 9, 10]).into_iter(), now + 10 * SECOND);
         assert_eq!(due, parcels([10, 1, 9]));
-        assert_eq!(id(&scenes, 1), Some("plaza"), "as long as there is no other word");
+        assert_eq!(id(&scenes, 1), Some("plaza"), "as long as there is no newer result");
         scenes.update(&due, vec![scene("casino", &[9, 10])], now + 10 * SECOND);
         assert_eq!((id(&scenes, 1), id(&scenes, 9), id(&scenes, 2)), (None, Some("casino"), Some("plaza")));
     }
@@ -153,19 +156,19 @@ mod tests {
         let now = Instant::now();
         let mut scenes = Scenes::new(1_000 * SECOND, 150);
         let crowd = || parcels(0..300).into_iter();
-        let mut asked = 0;
+        let mut requested = 0;
         loop {
             let due = scenes.due(crowd(), now);
             if due.is_empty() {
                 break;
             }
             assert!(due.len() <= BATCH);
-            asked += due.len();
+            requested += due.len();
             scenes.update(&due, Vec::new(), now);
             assert!(scenes.entries.len() <= 150);
         }
-        assert_eq!(asked, 150, "those that do not fit are not asked for over and over");
-        // People went elsewhere: what they left is forgotten first.
+        assert_eq!(requested, 150, "parcels above the limit are not requested repeatedly");
+        // The peers moved: the parcels that they left are removed first.
         let later = now + SECOND;
         assert_eq!(scenes.due(parcels([7, 500]).into_iter(), later), parcels([500]));
         scenes.update(&parcels([500]), vec![scene("far", &[500])], later);

@@ -1,4 +1,4 @@
-//! A reader of the live feed that does not read, on a real socket.
+//! Test of the live feed with a client that does not read, on a real socket.
 
 #![allow(clippy::unwrap_used)]
 
@@ -18,9 +18,9 @@ use tokio::{
 
 const TEST_TIMEOUT: Duration = Duration::from_secs(30);
 const EVENTS_KEPT: usize = 2_000;
-/// Fewer than are kept, so that who reads gets them all.
+/// Fewer events than are kept, so that a client that reads receives all of them.
 const EVENTS_PER_ROUND: usize = 1_000;
-/// So many rounds are more than all buffers on the way hold: 60,000 events of about 250 bytes.
+/// All rounds together exceed the buffers of the sockets: 60,000 events of about 250 bytes.
 const ROUNDS: usize = 60;
 
 async fn open(server: SocketAddr) -> BufReader<TcpStream> {
@@ -68,8 +68,8 @@ async fn slow_reader_is_reset_and_delays_no_other_reader() {
     let (router, _) = stats.router().split_for_parts();
     let router = router.layer(Extension(Network::from_ip(server.ip(), 64)));
     tokio::spawn(async move { axum::serve(listener, router).await });
-    let asked = bus.clone();
-    tokio::spawn(async move { stats.run(asked, subscription).await });
+    let stats_bus = bus.clone();
+    tokio::spawn(async move { stats.run(stats_bus, subscription).await });
 
     let mut slow = open(server).await;
     assert_eq!(event(&mut slow).await, "ready");
@@ -88,14 +88,15 @@ async fn slow_reader_is_reset_and_delays_no_other_reader() {
             assert_eq!(event(&mut quick).await, "leave");
         }
     }
-    // Some came before the buffers were full; then it is told, and follows from the present.
+    // The slow reader receives the events from before the buffers were full, then a reset.
     let mut before = 0;
     while event(&mut slow).await != "reset" {
         before += 1;
-        assert!(before < EVENTS_PER_ROUND * ROUNDS, "it was never told");
+        assert!(before < EVENTS_PER_ROUND * ROUNDS, "the reader received no reset");
     }
     bus.publish(&Subject::PeerHeartbeat(peer), Headers::default(), heartbeat);
     assert_eq!(event(&mut quick).await, "join");
-    // On a busy machine it may have been told in the middle, and then gets the rest.
+    // On a busy machine, the reset may have come before the last round. Then events of that round precede the
+    // join.
     while event(&mut slow).await != "join" {}
 }

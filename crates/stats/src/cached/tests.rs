@@ -1,3 +1,5 @@
+//! Tests of the shared responses: sharing, intervals, versions and selections.
+
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use axum::{body::to_bytes, http::HeaderMap};
@@ -5,13 +7,13 @@ use futures_util::future::join_all;
 
 use super::*;
 
-/// A world that counts how often it was encoded.
+/// A source of data that counts how often it was encoded.
 #[derive(Clone, Default)]
 struct World {
     changes: Arc<AtomicU64>,
     event: Arc<AtomicU64>,
     encodings: Arc<AtomicU64>,
-    /// Its answer says nothing of its changes.
+    /// The encoded data does not depend on the changes.
     is_constant: bool,
 }
 
@@ -76,7 +78,7 @@ async fn changing_world_is_encoded_once_a_second() {
     }
     taken.dedup();
     assert!(taken.windows(2).all(|pair| pair[1] - pair[0] >= ENCODING_INTERVAL), "{taken:?}");
-    // One at the beginning, and one each second.
+    // One encoding at the beginning, and one each second.
     assert!((4..=6).contains(&world.encodings()), "{}", world.encodings());
 }
 
@@ -105,7 +107,7 @@ async fn answer_holds_every_event_that_was_delivered() {
 async fn encoding_that_began_too_early_is_followed_by_another() {
     let (cached, world) = (cached(), World::default());
     let behind = World::default();
-    // What it makes is older than what the request knows.
+    // Its encoding is older than the version that the request requires.
     let slow = cached.get(behind.version(), behind.draft());
     let mut slow = std::pin::pin!(slow);
     assert!((&mut slow).now_or_never().is_none());
@@ -182,7 +184,7 @@ async fn large_selection_is_the_same_text() {
     let selected: Vec<String> =
         serde_json::from_str(&text(answer.select(&(10..60).collect(), "[", "]")).await).unwrap();
     assert_eq!(selected, vec![word; 50]);
-    // The response to a client that has it does not even look for it.
+    // The response to a client that has the body does not make it.
     let mut headers = HeaderMap::new();
     headers.insert("if-none-match", "*".parse().unwrap());
     let response = answer.encoded.respond_part(&headers, || -> Body { panic!("it is not needed") });

@@ -1,3 +1,5 @@
+//! Tests of the live feed: resuming, resets, limits and the end.
+
 use super::*;
 use crate::event::IslandClosed;
 
@@ -16,7 +18,7 @@ fn feed() -> Arc<Feed> {
     feed_with(LIMITS)
 }
 
-/// Something happens to the islands with these numbers.
+/// Publishes an event of each of the islands with these numbers.
 fn publish(feed: &Feed, numbers: std::ops::RangeInclusive<u32>) {
     let event = |number| Event::IslandClosed(IslandClosed { time: 1, island: number_name(number) });
     feed.publish(&numbers.map(event).collect::<Vec<_>>());
@@ -26,7 +28,7 @@ fn number_name(number: u32) -> String {
     format!("I{number}")
 }
 
-/// What the reader is told next: the name of each event and its island, or the reason of a reset.
+/// The events of the next chunk: the name of each with its island, or with the reason of a reset.
 async fn next_events(reader: &mut Reader) -> Vec<String> {
     let chunk = reader.next().await.unwrap();
     let text = std::str::from_utf8(&chunk).unwrap();
@@ -34,8 +36,8 @@ async fn next_events(reader: &mut Reader) -> Vec<String> {
     let event = |event: &str| {
         let field = |name: &str| event.lines().find_map(|line| line.strip_prefix(name)).unwrap().to_owned();
         let data: serde_json::Value = serde_json::from_str(&field("data: ")).unwrap();
-        let what = data.get("island").or(data.get("reason")).and_then(|what| what.as_str());
-        format!("{} {}", field("event: "), what.unwrap_or("-"))
+        let detail = data.get("island").or(data.get("reason")).and_then(|detail| detail.as_str());
+        format!("{} {}", field("event: "), detail.unwrap_or("-"))
     };
     text.split_terminator("\n\n").map(event).collect()
 }
@@ -54,7 +56,7 @@ async fn reader_without_id_starts_at_the_latest_event() {
     assert!(ready.starts_with(&format!("event: ready\nid: {}\ndata: ", id(2))), "{ready}");
     publish(&feed, 3..=4);
     assert_eq!(next_events(&mut reader).await, ["island_closed I3", "island_closed I4"]);
-    // It waits, and is woken.
+    // The reader waits, and the next event wakes it.
     let late = async {
         tokio::task::yield_now().await;
         publish(&feed, 5..=5);
@@ -72,13 +74,13 @@ async fn reader_resumes_from_its_id_while_events_are_kept() {
         next_events(&mut reader).await
     };
     assert_eq!(reads(&id(4)).await, ["island_closed I5", "island_closed I6"]);
-    assert_eq!(reads(&id(2)).await.len(), 4, "exactly what is kept");
+    assert_eq!(reads(&id(2)).await.len(), 4, "all events that are kept");
     assert_eq!(reads(&id(1)).await, ["reset too-old"]);
     let other_run = EventId { run: Ulid(8), number: 4 }.to_string();
     for unknown in [&*other_run, &id(7), "", "-", "x-1", &id(u64::MAX), "00000000000000000000000007-x"] {
         assert_eq!(reads(unknown).await, ["reset unknown-id"], "{unknown}");
     }
-    // After a reset it follows from the present.
+    // After a reset, the reader continues with the next event.
     let mut reader = feed.read(Some("x"), network(1), Instant::now()).unwrap();
     next_events(&mut reader).await;
     publish(&feed, 7..=7);
