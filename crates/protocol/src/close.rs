@@ -162,7 +162,7 @@ mod tests {
             table.lines().filter(|line| line.starts_with("| 1") || line.starts_with("| 4")).collect();
         assert_eq!(rows.len(), Close::ALL.len());
         for (row, close) in rows.iter().zip(Close::ALL) {
-            let advice = if close.should_reconnect() { "come back" } else { "stop" };
+            let advice = if close.should_reconnect() { "reconnect" } else { "stop" };
             let expected = format!("| {} | `{close:?}` | {} | {advice}", close.code(), close.reason());
             assert!(row.starts_with(&expected), "{row}\nshould begin with\n{expected}");
         }
