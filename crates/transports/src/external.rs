@@ -1,10 +1,10 @@
-//! Connection strings of transports that this project knows nothing of: a configured template.
+//! Connection strings of transports that this project does not implement: a configured template.
 
 use std::{fmt, str::FromStr};
 
 use protocol::{Address, ConnectionString, IslandId, KNOWN_PROTOCOLS, is_protocol_name};
 
-/// A connection string with places for `{island}` and `{address}` in its parameters, such as
+/// A connection string with the placeholders `{island}` and `{address}` in its parameters, such as
 /// `pulse:wss://host/{island}?as={address}`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Template {
@@ -22,33 +22,33 @@ enum Part {
 /// Why a text is not a [`Template`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TemplateError {
-    /// There is no `:`, or nothing before or behind it.
+    /// There is no `:`, or no text before or after it.
     #[error("must be a protocol, a colon and parameters")]
     NoProtocol,
-    /// What stands before the `:` is no name of a protocol.
+    /// The text before the `:` is not a protocol name.
     #[error("{0:?} is no name of a protocol: a letter, then up to 31 letters, digits and '-', in lower case")]
     MalformedProtocol(String),
-    /// The protocol is one that means something else already.
+    /// The protocol is one of the built-in ones.
     #[error("the protocol {0} is built in")]
     BuiltIn(String),
-    /// A placeholder that nothing could be put into.
+    /// The placeholder is unknown.
     #[error("{{{0}}} is no placeholder: there are {{island}} and {{address}}")]
     UnknownPlaceholder(String),
     /// A brace without its counterpart.
     #[error("a brace is opened and not closed, or closed and not opened")]
     UnbalancedBrace,
-    /// White space and control characters are in no URL.
+    /// URLs contain neither white space nor control characters.
     #[error("must not contain white space or control characters")]
     WhitespaceOrControl,
 }
 
 impl Template {
-    /// The protocol that clients have to know.
+    /// The protocol that clients must support.
     pub fn protocol(&self) -> &str {
         &self.protocol
     }
 
-    /// The string by which `address` finds `island`.
+    /// The connection string for `address` to `island`.
     pub fn connection(&self, island: &IslandId, address: Address) -> ConnectionString {
         let parts = self.parts.iter().map(|part| match part {
             Part::Text(text) => text.clone(),
@@ -97,7 +97,7 @@ fn parse_parts(parameters: &str) -> Result<Vec<Part>, TemplateError> {
     while let Some(brace) = rest.find(['{', '}']) {
         let (text, from_brace) = rest.split_at(brace);
         let inside = from_brace.strip_prefix('{').ok_or(TemplateError::UnbalancedBrace)?;
-        let (name, behind) = inside.split_once('}').ok_or(TemplateError::UnbalancedBrace)?;
+        let (name, after) = inside.split_once('}').ok_or(TemplateError::UnbalancedBrace)?;
         parts.push(Part::Text(text.to_owned()));
         parts.push(match name {
             "island" => Part::Island,
@@ -105,7 +105,7 @@ fn parse_parts(parameters: &str) -> Result<Vec<Part>, TemplateError> {
             _ if name.contains('{') => return Err(TemplateError::UnbalancedBrace),
             _ => return Err(TemplateError::UnknownPlaceholder(name.to_owned())),
         });
-        rest = behind;
+        rest = after;
     }
     parts.push(Part::Text(rest.to_owned()));
     Ok(parts)
@@ -118,7 +118,7 @@ mod tests {
     fn filled(template: &str) -> String {
         let text = template;
         let template: Template = text.parse().unwrap();
-        assert_eq!(template.to_string(), text, "it is printed as it was read");
+        assert_eq!(template.to_string(), text, "it is printed as it was parsed");
         template.connection(&"I1".parse().unwrap(), Address::new([0xab; 20])).to_string()
     }
 

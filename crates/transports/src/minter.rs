@@ -1,3 +1,5 @@
+//! Mints connection strings for a node of any kind.
+
 use std::time::SystemTime;
 
 use livekit_api::access_token::AccessTokenError;
@@ -5,19 +7,19 @@ use protocol::{Address, ConnectionString, IslandId, Ulid};
 
 use crate::{external, livekit, p2p, ws_room};
 
-/// Mints connection strings to one node, whatever its kind.
+/// Mints connection strings to one node of any kind.
 pub enum Minter {
     /// To rooms over WebSocket.
     WsRoom(ws_room::Minter),
     /// To rooms of a LiveKit server.
     LiveKit(livekit::Minter),
-    /// To a mesh among the peers.
+    /// To a peer-to-peer mesh.
     P2p(p2p::Minter),
-    /// To what a template describes.
+    /// To a transport described by a template.
     External(external::Template),
 }
 
-/// Why there is no connection string.
+/// Why no connection string was minted.
 #[derive(Debug, thiserror::Error)]
 pub enum MintError {
     /// The token of a WebSocket room could not be signed.
@@ -29,8 +31,8 @@ pub enum MintError {
 }
 
 impl Minter {
-    /// The string by which `address` finds `island` on the node at `node_url`. `minted` is the
-    /// number of this token among all of the realm; kinds that cannot carry it leave it out.
+    /// The connection string for `address` to `island` on the node at `node_url`. `minted` is the token's id,
+    /// which orders all tokens of the realm; transports that cannot carry it leave it out.
     pub fn connection(
         &self,
         node_url: &str,

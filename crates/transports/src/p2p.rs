@@ -1,5 +1,5 @@
-//! Connection strings of a mesh among the peers: the island, and the servers by which they find
-//! ways to each other.
+//! Connection strings of a peer-to-peer mesh: the island, and the ICE servers by which peers reach each
+//! other.
 
 use std::{
     fmt,
@@ -17,28 +17,28 @@ use sha1::Sha1;
 
 use crate::minter::unix_seconds;
 
-/// Mints connection strings of a mesh. The default names no servers: peers then find each other
-/// where their networks let them.
+/// Mints connection strings of a mesh. The default has no ICE servers: peers then connect only where their
+/// networks allow it.
 #[derive(Debug, Clone, Default)]
 pub struct Minter {
-    /// `stun:host[:port]`: tells peers how they look from outside.
+    /// `stun:host[:port]`: servers from which a peer learns its public address.
     pub stun: Vec<String>,
-    /// Relays for peers that find no other way.
+    /// Relays for peers that cannot connect directly.
     pub turn: Option<TurnServers>,
 }
 
-/// TURN servers that share a secret with us, and so take users that we name.
+/// TURN servers with a shared secret, which accept the short-lived users that are derived from it.
 #[derive(Clone)]
 pub struct TurnServers {
     /// `turn:host[:port][?transport=udp|tcp]`, or `turns:`. At least one.
     pub urls: Vec<String>,
-    /// What the servers are configured with, too.
+    /// The shared secret, as in the servers' configuration.
     pub secret: String,
-    /// How long a user may begin to use them.
+    /// How long a user may start to use them.
     pub ttl: Duration,
 }
 
-/// As in `RTCConfiguration`.
+/// An `RTCIceServer`, as in `RTCConfiguration`.
 #[derive(Serialize)]
 struct IceServer<'a> {
     urls: &'a [String],
@@ -50,13 +50,13 @@ struct IceServer<'a> {
 
 impl fmt::Debug for TurnServers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Not the secret.
-        f.debug_struct("Turn").field("urls", &self.urls).field("ttl", &self.ttl).finish_non_exhaustive()
+        // The secret is left out.
+        f.debug_struct("TurnServers").field("urls", &self.urls).field("ttl", &self.ttl).finish_non_exhaustive()
     }
 }
 
 impl Minter {
-    /// The string by which `address` joins the mesh of `island`.
+    /// The connection string for `address` to the mesh of `island`.
     pub fn connection(&self, island: &IslandId, address: Address, now: SystemTime) -> ConnectionString {
         let stun = (!self.stun.is_empty()).then_some(IceServer {
             urls: &self.stun,
@@ -65,7 +65,7 @@ impl Minter {
         });
         let turn = self.turn.as_ref().map(|turn| turn.ice_server(address, now));
         let servers: Vec<IceServer<'_>> = stun.into_iter().chain(turn).collect();
-        // Texts alone, which JSON can always hold.
+        // The servers are strings only, which always serialize to JSON.
         let json = serde_json::to_vec(&servers).unwrap_or_default();
         let ice = (!servers.is_empty()).then(|| URL_SAFE_NO_PAD.encode(json));
         ConnectionString::P2p { island: island.to_string(), ice }
@@ -73,8 +73,7 @@ impl Minter {
 }
 
 impl TurnServers {
-    /// A user that is known by when it ends, and a password that only who knows the secret can
-    /// tell.
+    /// A user name that contains its expiry, and the password that is derived from it with the secret.
     fn ice_server(&self, address: Address, now: SystemTime) -> IceServer<'_> {
         let username = format!("{}:{address}", unix_seconds(now).saturating_add(self.ttl.as_secs()));
         let credential = turn_password(&self.secret, &username);
@@ -83,7 +82,7 @@ impl TurnServers {
 }
 
 fn turn_password(secret: &str, username: &str) -> Option<String> {
-    // Keys of any length are taken.
+    // HMAC accepts keys of any length.
     let mut mac = Hmac::<Sha1>::new_from_slice(secret.as_bytes()).ok()?;
     mac.update(username.as_bytes());
     Some(STANDARD.encode(mac.finalize().into_bytes()))
@@ -99,7 +98,7 @@ mod tests {
         SystemTime::UNIX_EPOCH + Duration::from_secs(1_767_225_600)
     }
 
-    /// The ICE servers in the string, read as a client reads them.
+    /// The ICE servers in the connection string, decoded as a client does.
     fn servers(minter: &Minter) -> Option<Value> {
         let text = minter.connection(&"I1".parse().unwrap(), Address::new([1; 20]), now()).to_string();
         let ConnectionString::P2p { island, ice } = text.parse().unwrap() else { panic!("{text}") };

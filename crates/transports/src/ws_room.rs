@@ -1,7 +1,7 @@
 //! Connection strings and access tokens of WebSocket rooms.
 //!
-//! The token is a JWT (HS256) with a secret that director and room nodes share. It admits one
-//! address to one room for a few minutes; it does not end a membership.
+//! The token is a JWT (HS256), signed with a secret that director and room nodes share. It admits one address
+//! to one room for a few minutes. Its expiry does not end a membership.
 
 use std::time::{Duration, SystemTime};
 
@@ -13,25 +13,25 @@ use crate::minter::unix_seconds;
 
 const AUDIENCE: &str = "ws-room";
 
-/// What a token says, once it has been verified.
+/// The claims of a verified token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Admission {
-    /// Who is admitted.
+    /// The address that is admitted.
     pub address: Address,
-    /// When it was minted, among all tokens of the realm.
+    /// The token's id: its place in the order of all tokens of the realm.
     pub minted: Ulid,
 }
 
-/// Why a token admits nobody.
+/// Why a token is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum TokenRefusal {
-    /// Not a JWT of this realm: noise, another algorithm, another secret, claims missing.
+    /// Not a JWT of this realm: malformed, another algorithm, another secret, or claims missing.
     #[error("the access token is not one of this realm")]
     Forged,
-    /// Its time is over.
+    /// It has expired.
     #[error("the access token has expired")]
     Expired,
-    /// It admits to another room.
+    /// It is for another room.
     #[error("the access token is for another room")]
     OtherRoom,
 }
@@ -59,13 +59,13 @@ pub struct Verifier {
 }
 
 impl Minter {
-    /// A minter of tokens that admit for `ttl`.
+    /// A minter of tokens that expire after `ttl`.
     pub fn new(secret: &[u8], ttl: Duration) -> Self {
         Self { key: EncodingKey::from_secret(secret), ttl }
     }
 
-    /// The string by which `address` finds `room` on the node at `node_url`
-    /// (`ws://host:port` or `wss://host`, with or without a path).
+    /// The connection string for `address` to `room` on the node at `node_url` (`ws://host:port` or
+    /// `wss://host`, with or without a path).
     pub fn connection(
         &self,
         node_url: &str,
@@ -90,24 +90,24 @@ impl Minter {
 }
 
 impl Verifier {
-    /// Takes tokens minted with any of the secrets: while one is replaced, both are valid.
+    /// Accepts tokens signed with any of the secrets: while a secret is being replaced, both are valid.
     pub fn new<'a>(secrets: impl IntoIterator<Item = &'a [u8]>) -> Self {
         let mut validation = Validation::new(Algorithm::HS256);
         validation.set_audience(&[AUDIENCE]);
         validation.set_required_spec_claims(&["aud", "exp", "sub"]);
-        // The time is an argument.
+        // Expiry is checked below against the caller's time.
         validation.validate_exp = false;
         Self { keys: secrets.into_iter().map(DecodingKey::from_secret).collect(), validation }
     }
 
-    /// Who is admitted to `room` by `token` at `now`.
+    /// Verifies that `token` admits to `room` at `now`, and returns its claims.
     pub fn verify(&self, token: &str, room: &str, now: SystemTime) -> Result<Admission, TokenRefusal> {
         let (admission, expired) = self.verify_signature(token, room, now)?;
         if expired { Err(TokenRefusal::Expired) } else { Ok(admission) }
     }
 
-    /// The address that `token` admits to `room`, and whether the token has expired by `now`. An expired token
-    /// alone does not admit: the caller has to know that it admitted this address before.
+    /// The address that `token` admits to `room`, and whether the token has expired by `now`. An expired
+    /// token alone does not admit: the caller has to know that it admitted this address before.
     pub fn verify_signature(
         &self,
         token: &str,
@@ -169,8 +169,8 @@ mod tests {
         let admission = Admission { address: Address::new([1; 20]), minted: Ulid(7) };
         assert_eq!(verifier.verify_signature(&expired, "I1", last), Ok((admission.clone(), false)));
         assert_eq!(verifier.verify_signature(&expired, "I1", now() + TTL), Ok((admission, true)));
-        let elsewhere = verifier.verify_signature(&expired, "I2", now() + TTL);
-        assert_eq!(elsewhere, Err(TokenRefusal::OtherRoom));
+        let other_room = verifier.verify_signature(&expired, "I2", now() + TTL);
+        assert_eq!(other_room, Err(TokenRefusal::OtherRoom));
     }
 
     #[test]

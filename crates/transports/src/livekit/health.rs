@@ -1,18 +1,20 @@
-/// Whether a server is healthy, from the outcomes of its probes alone.
+//! Decides from probe results whether a LiveKit server is healthy.
+
+/// The health of a server, from the results of its probes alone.
 ///
-/// A server whose API is slow still serves media, and each change moves islands: so both directions are
-/// damped. Two failures in a row make a server unhealthy, the second probe following the first at once;
-/// three successes in a row, a second apart, make it healthy again. The first success of a server of which
-/// nothing is known makes it healthy.
+/// A server with a slow API still serves media, and each change of its health moves islands: so both
+/// directions are damped. Two failures in a row make a server unhealthy; the second probe follows the first
+/// at once. Three successes in a row, a second apart, make it healthy again. If the state is unknown, the
+/// first success makes it healthy.
 #[derive(Debug, Default)]
 pub(crate) struct Health {
     failures: u32,
     successes: u32,
-    /// `None`: nothing is known yet.
+    /// `None`: not known yet.
     healthy: Option<bool>,
 }
 
-/// What follows from a probe.
+/// The consequence of a probe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum HealthUpdate {
     /// One failure proves nothing: probe again, at once.
@@ -20,7 +22,7 @@ pub(crate) enum HealthUpdate {
     /// The state of the server is known.
     Known {
         healthy: bool,
-        /// Whether it was unknown, or another, before.
+        /// Whether the state was unknown or different before.
         changed: bool,
     },
 }
@@ -29,7 +31,7 @@ const FAILURES_TO_UNHEALTHY: u32 = 2;
 const SUCCESSES_TO_HEALTHY: u32 = 3;
 
 impl Health {
-    /// Takes the outcome of a probe.
+    /// Takes the result of a probe.
     pub(crate) fn observe(&mut self, answered: bool) -> HealthUpdate {
         if answered {
             (self.failures, self.successes) = (0, self.successes.saturating_add(1));

@@ -1,4 +1,4 @@
-//! Rooms of LiveKit servers: connection strings, and whether a server is there to be sent to.
+//! Rooms of LiveKit servers: connection strings, and the health of a server.
 
 mod health;
 mod probe;
@@ -10,7 +10,7 @@ use protocol::{Address, ConnectionString, RoomName};
 
 pub use probe::{HealthReport, HealthWatch, Probe, ProbeError};
 
-/// What a LiveKit server knows us by.
+/// The API key and secret of a LiveKit server.
 #[derive(Clone)]
 pub struct Keys {
     api_key: String,
@@ -25,7 +25,7 @@ pub struct Minter {
 }
 
 impl Keys {
-    /// A key and its secret, as the server is configured with.
+    /// A key and its secret, as in the server's configuration.
     pub fn new(api_key: impl Into<String>, api_secret: impl Into<String>) -> Self {
         Self { api_key: api_key.into(), api_secret: api_secret.into() }
     }
@@ -33,27 +33,27 @@ impl Keys {
 
 impl fmt::Debug for Keys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Not the secret.
+        // The secret is left out.
         f.debug_struct("Keys").field("api_key", &self.api_key).finish_non_exhaustive()
     }
 }
 
 impl Minter {
-    /// A minter of tokens that admit for `ttl` from the moment at which they are minted.
+    /// A minter of tokens that expire `ttl` after they are minted.
     pub fn new(keys: Keys, ttl: Duration) -> Self {
         Self { keys, ttl }
     }
 
-    /// The string by which `address` enters `room` on the server that clients reach
-    /// at `url` (`ws://host:port` or `wss://host`).
+    /// The connection string for `address` to `room` on the server that clients reach at `url`
+    /// (`ws://host:port` or `wss://host`).
     pub fn connection(
         &self,
         url: &str,
         room: &RoomName,
         address: Address,
     ) -> Result<ConnectionString, AccessTokenError> {
-        // The library takes the time itself: the token is valid from now on (`nbf`), not from the
-        // beginning of time, which the server would confuse with revoked ones.
+        // The library reads the clock itself: the token is valid from now on (`nbf`). A token valid since the
+        // Unix epoch would be confused by the server with a revoked one.
         let access_token = AccessToken::with_api_key(&self.keys.api_key, &self.keys.api_secret)
             .with_ttl(self.ttl)
             .with_identity(&address.to_string())
@@ -63,7 +63,7 @@ impl Minter {
     }
 }
 
-/// What explorers expect to be allowed, and nothing else.
+/// The permissions that Decentraland clients expect, and no others.
 fn grants(room: &RoomName) -> VideoGrants {
     VideoGrants {
         room_join: true,

@@ -1,3 +1,5 @@
+//! Probes a LiveKit server, and reports its health.
+
 use std::{error::Error, fmt, pin::Pin, sync::Arc, time::Duration};
 
 use livekit_api::services::{ServerError, ServerErrorCode, ServiceError, room::RoomClient};
@@ -8,76 +10,75 @@ use super::{
     health::{Health, HealthUpdate},
 };
 
-/// Asks a LiveKit server for its rooms, which shows that it is there and takes our key.
+/// Requests a LiveKit server's rooms. A reply shows that the server runs and accepts the API key.
 #[derive(Debug)]
 pub struct Probe {
     client: RoomClient,
     timeout: Duration,
 }
 
-/// Why a probe failed. Holds nothing of what the server said beside its kind of error: it may
-/// repeat a token.
+/// Why a probe failed. It contains only the kind of the server's error and none of its text, which may repeat
+/// a token.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ProbeError {
-    /// The deadline passed.
-    #[error("no answer within {0:?}")]
+    /// No reply in time.
+    #[error("no reply within {0:?}")]
     TimedOut(Duration),
     /// There is no connection, or it broke.
     #[error("it cannot be reached: {0}")]
     Unreachable(String),
-    /// The server does not take the key, or its secret.
+    /// The server refuses the key or its secret.
     #[error("it refuses the API key or the secret")]
     Refused,
     /// The server failed.
-    #[error("it answered with an error of its own")]
+    #[error("it replied with an internal error")]
     Failed,
-    /// Servers refuse a key in plain text, too.
-    #[error("it answered as no LiveKit server should, or refuses the API key or the secret")]
+    /// Neither a LiveKit reply nor a LiveKit error. Servers refuse a key in plain text, too.
+    #[error("its reply is not one of a LiveKit server, or it refuses the API key or the secret")]
     InvalidResponse,
 }
 
-/// An answer to come.
+/// The result of a running probe.
 type PendingProbe = Pin<Box<dyn Future<Output = Result<u32, ProbeError>> + Send>>;
 
-/// Probes a server every second, and reports its state every second, also while an answer takes longer.
+/// Probes a server every second, and reports its state every second, also while a reply takes longer.
 pub struct HealthWatch {
     probe: Arc<Probe>,
     health: Health,
     ticks: Interval,
-    /// The probe that is not answered yet.
+    /// The probe without a reply yet.
     pending: Option<PendingProbe>,
-    /// The last report; `None` before the first answer.
+    /// The last report; `None` before the first reply.
     reported: Option<Result<u32, ProbeError>>,
 }
 
-/// How a server is.
+/// The state of a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HealthReport {
-    /// How many people are in its rooms; or why it is unhealthy.
+    /// How many participants are in its rooms; or why it is unhealthy.
     pub users: Result<u32, ProbeError>,
-    /// Whether this is the first report, or it was healthy before and is not now, or the other way
-    /// round.
+    /// Whether this is the first report, or the server became healthy or unhealthy with it.
     pub changed: bool,
 }
 
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
-/// A loaded server answers late and serves media all the same. A server that hangs is known to be
-/// unhealthy after two of these.
+/// The longest time for a reply. A loaded server replies late and still serves media. A server that hangs is
+/// reported unhealthy after two timeouts.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl Probe {
-    /// A probe of the server whose API is at `api_url` (`http://host:port` or `https://host`).
+    /// A probe of the server with its API at `api_url` (`http://host:port` or `https://host`).
     pub fn new(api_url: &str, keys: &Keys) -> Self {
         Self::with_timeout(api_url, keys, PROBE_TIMEOUT)
     }
 
     fn with_timeout(api_url: &str, keys: &Keys, deadline: Duration) -> Self {
-        // Another region's server would say nothing of this one.
+        // Without failover: a reply of another region's server would prove nothing about this one.
         let client = RoomClient::with_api_key(api_url, &keys.api_key, &keys.api_secret).with_failover(false);
         Self { client, timeout: deadline }
     }
 
-    /// How many people are in the server's rooms.
+    /// The number of participants in all rooms of the server.
     pub async fn users(&self) -> Result<u32, ProbeError> {
         let rooms = time::timeout(self.timeout, self.client.list_rooms(Vec::new())).await;
         let rooms = rooms.map_err(|_| ProbeError::TimedOut(self.timeout))??;
@@ -97,7 +98,7 @@ impl From<ServiceError> for ProbeError {
             }
             ServiceError::Twirp(ServerError::Url(error)) => Self::Unreachable(error.to_string()),
             ServiceError::Twirp(_) => Self::InvalidResponse,
-            // No token could be made of them.
+            // No token could be signed with them.
             ServiceError::AccessToken(_) | ServiceError::Env(_) => Self::Refused,
         }
     }
@@ -108,14 +109,14 @@ fn root_cause(error: &dyn Error) -> String {
 }
 
 impl HealthWatch {
-    /// A watch that begins now. Needs a runtime with a clock and sockets.
+    /// Starts to watch a server. Needs a runtime with timers and sockets.
     pub fn new(probe: Probe) -> Self {
         let mut ticks = time::interval(PROBE_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Self { probe: Arc::new(probe), health: Health::default(), ticks, pending: None, reported: None }
     }
 
-    /// The state of the server, when it is known, and again every second. Cancel-safe.
+    /// The state of the server: once it is known, and again every second. Cancel-safe.
     pub async fn next(&mut self) -> HealthReport {
         loop {
             let Some(pending) = &mut self.pending else {
@@ -132,7 +133,7 @@ impl HealthWatch {
                         HealthUpdate::Known { healthy, changed } => return self.report(users, healthy, changed),
                     }
                 }
-                // The last report holds. A server that is not reported for some seconds counts as dead.
+                // The last report is repeated. A server without a report for some seconds counts as gone.
                 _ = self.ticks.tick() => {
                     if let Some(users) = self.reported.clone() {
                         return HealthReport { users, changed: false };
@@ -148,7 +149,7 @@ impl HealthWatch {
     }
 
     fn report(&mut self, users: Result<u32, ProbeError>, healthy: bool, changed: bool) -> HealthReport {
-        // A server that answers again stays unhealthy for a while, for the reason that was given.
+        // A server that replies again stays unhealthy for a while, for the last reported reason.
         let recovering = !healthy && users.is_ok();
         let users = self.reported.take().filter(|_| recovering).unwrap_or(users);
         self.reported = Some(users.clone());

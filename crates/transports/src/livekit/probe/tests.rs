@@ -1,3 +1,5 @@
+//! Tests of the probe against a stub of LiveKit's API.
+
 use std::{
     future::pending,
     sync::{Arc, Mutex},
@@ -16,7 +18,7 @@ use tokio::net::TcpListener;
 
 use super::*;
 
-/// How a server answers.
+/// How the stub server responds.
 #[derive(Debug, Clone, Copy)]
 enum Behaviour {
     Answers,
@@ -26,7 +28,7 @@ enum Behaviour {
     RefusesInText,
 }
 
-/// As much of `ListRoomsResponse` and `Room` as a probe reads.
+/// The fields of `ListRoomsResponse` and `Room` that a probe reads.
 #[derive(Clone, PartialEq, Message)]
 struct Rooms {
     #[prost(message, repeated, tag = "1")]
@@ -41,10 +43,10 @@ struct Room {
     num_participants: u32,
 }
 
-/// A server that speaks as much of LiveKit's API as a probe needs.
+/// A stub server with the part of LiveKit's API that a probe needs.
 struct Server {
     url: String,
-    /// Its mood, and how many requests came in it.
+    /// Its behaviour, and how many requests it received since that was set.
     state: Arc<Mutex<(Behaviour, u32)>>,
 }
 
@@ -53,19 +55,19 @@ fn keys() -> Keys {
 }
 
 impl Server {
-    async fn start(mood: Behaviour) -> Self {
-        let state = Arc::new(Mutex::new((mood, 0)));
-        let answering = state.clone();
+    async fn start(behaviour: Behaviour) -> Self {
+        let state = Arc::new(Mutex::new((behaviour, 0)));
+        let shared_state = state.clone();
         let answer = async move |headers: HeaderMap, body: Bytes| {
-            let mood = {
-                let mut state = answering.lock().unwrap();
+            let behaviour = {
+                let mut state = shared_state.lock().unwrap();
                 state.1 += 1;
                 state.0
             };
             let token = headers[header::AUTHORIZATION].to_str().unwrap().strip_prefix("Bearer ").unwrap();
             let claims = TokenVerifier::with_api_key("key", "secret").verify(token).unwrap();
             assert!(claims.video.room_list && body.is_empty(), "all rooms are asked for");
-            respond(mood).await
+            respond(behaviour).await
         };
         let app = Router::new().route("/twirp/livekit.RoomService/ListRooms", post(answer));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -78,8 +80,8 @@ impl Server {
         Probe::with_timeout(&self.url, &keys(), deadline)
     }
 
-    fn set_behaviour(&self, mood: Behaviour) {
-        *self.state.lock().unwrap() = (mood, 0);
+    fn set_behaviour(&self, behaviour: Behaviour) {
+        *self.state.lock().unwrap() = (behaviour, 0);
     }
 
     fn requests(&self) -> u32 {
@@ -87,11 +89,11 @@ impl Server {
     }
 }
 
-async fn respond(mood: Behaviour) -> Response {
+async fn respond(behaviour: Behaviour) -> Response {
     let twirp = |status: StatusCode, code: &str| {
         (status, format!("{{\"code\":\"{code}\",\"msg\":\"eyJ...\"}}")).into_response()
     };
-    match mood {
+    match behaviour {
         Behaviour::Answers => {
             let room = |name: &str, num_participants| Room { name: name.to_owned(), num_participants };
             let rooms = Rooms { rooms: vec![room("I1", 2), room("I2", 0), room("I3", 40)] };
@@ -113,15 +115,15 @@ async fn probe_counts_participants_or_names_the_error() {
     let server = Server::start(Behaviour::Answers).await;
     let probe = server.probe(LONG_TIMEOUT);
     assert_eq!(probe.users().await, Ok(42));
-    for (mood, error) in [
+    for (behaviour, error) in [
         (Behaviour::RefusesInJson, ProbeError::Refused),
         (Behaviour::RefusesInText, ProbeError::InvalidResponse),
         (Behaviour::Fails, ProbeError::Failed),
     ] {
-        server.set_behaviour(mood);
-        let told = probe.users().await.unwrap_err();
-        assert!(!told.to_string().contains("eyJ"), "{told}");
-        assert_eq!(told, error, "{mood:?}");
+        server.set_behaviour(behaviour);
+        let actual = probe.users().await.unwrap_err();
+        assert!(!actual.to_string().contains("eyJ"), "{actual}");
+        assert_eq!(actual, error, "{behaviour:?}");
     }
     server.set_behaviour(Behaviour::Hangs);
     assert_eq!(server.probe(SHORT_TIMEOUT).users().await, Err(ProbeError::TimedOut(SHORT_TIMEOUT)));
@@ -132,10 +134,10 @@ async fn unreachable_server_is_reported_with_the_cause() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     drop(listener);
-    let told = Probe::new(&url, &keys()).users().await.unwrap_err();
-    assert!(matches!(&told, ProbeError::Unreachable(cause) if cause.contains("refused")), "{told}");
-    let told = Probe::new("nowhere", &keys()).users().await.unwrap_err();
-    assert!(matches!(told, ProbeError::Unreachable(_)), "{told}");
+    let error = Probe::new(&url, &keys()).users().await.unwrap_err();
+    assert!(matches!(&error, ProbeError::Unreachable(cause) if cause.contains("refused")), "{error}");
+    let error = Probe::new("nowhere", &keys()).users().await.unwrap_err();
+    assert!(matches!(error, ProbeError::Unreachable(_)), "{error}");
 }
 
 #[tokio::test]
