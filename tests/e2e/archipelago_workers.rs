@@ -33,9 +33,9 @@ impl WorkersClient {
     /// Subscribes to this pattern.
     async fn subscribe(cluster: &Cluster, pattern: &'static str) -> Self {
         let client = async_nats::connect(cluster.nats.url()).await.unwrap();
-        let heard = client.subscribe(pattern).await.unwrap();
+        let messages = client.subscribe(pattern).await.unwrap();
         client.flush().await.unwrap();
-        Self { client, messages: heard }
+        Self { client, messages }
     }
 
     async fn publish(&self, subject: String, payload: Vec<u8>) {

@@ -86,8 +86,8 @@ async fn heartbeats_carry_all_that_a_director_needs() {
     assert_eq!((first.transports, first.told), (None, Some(Told::default())));
     eventually("the heartbeat reports the assignment", async || {
         caller.heartbeat(5_000.0).await;
-        let kicked_at = next_heartbeat(&mut heartbeats).await.1.told.unwrap();
-        !kicked_at.island.is_empty() && kicked_at.island != island
+        let assignment = next_heartbeat(&mut heartbeats).await.1.told.unwrap();
+        !assignment.island.is_empty() && assignment.island != island
     })
     .await;
 }

@@ -129,7 +129,7 @@ struct RoleClient {
 
 impl RoleClient {
     async fn connect(server: &Server, user: &'static str) -> Self {
-        let (refused, heard) = <(Arc<Mutex<BTreeSet<String>>>, _)>::default();
+        let (refused, received) = <(Arc<Mutex<BTreeSet<String>>>, _)>::default();
         let refusals = refused.clone();
         let client = ConnectOptions::with_user_and_password(user.to_owned(), password(user))
             .event_callback(move |event| {
@@ -141,16 +141,16 @@ impl RoleClient {
             .connect(server.url())
             .await
             .unwrap();
-        Self { user, client, refused, received: heard }
+        Self { user, client, refused, received }
     }
 
     async fn subscribe(&self, pattern: &str) {
         let mut messages = self.client.subscribe(pattern.to_owned()).await.unwrap();
-        let heard = self.received.clone();
+        let received = self.received.clone();
         tokio::spawn(async move {
             while let Some(message) = messages.next().await {
                 let user = String::from_utf8(message.payload.to_vec()).unwrap_or_default();
-                heard.lock().unwrap().insert((message.subject.to_string(), user));
+                received.lock().unwrap().insert((message.subject.to_string(), user));
             }
         });
     }

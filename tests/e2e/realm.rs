@@ -674,5 +674,5 @@ async fn https_service_without_certificates_is_unhealthy() {
     sign_in(&realm, &wallet()).await;
     realm.interrupt();
     let (status, log) = realm.wait(Duration::from_secs(10));
-    assert!(status.success() && log.contains("no client to probe the service with"), "{log}");
+    assert!(status.success() && log.contains("no HTTP client to probe the service with"), "{log}");
 }

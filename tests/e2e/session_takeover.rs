@@ -282,10 +282,10 @@ async fn client_of_a_killed_gateway_resumes_and_keeps_its_room() {
         let is_of_a_room = |event: &&Event| is_entered(event) || matches!(event, Event::RoomLeft { .. });
         assert_eq!(back.iter().chain(&after).find(is_of_a_room), None, "the same socket");
         assert_eq!(client.handle.send(vec![7; 4].into(), false).await, [*room_id]);
-        let sent = room.next_in_room().await;
+        let update = room.next_in_room().await;
         assert!(
-            matches!(&sent, ws_packet::Message::PeerUpdateMessage(update) if update.from_alias == *alias),
-            "{sent:?}: neither a leave nor a join before it"
+            matches!(&update, ws_packet::Message::PeerUpdateMessage(message) if message.from_alias == *alias),
+            "{update:?}: neither a leave nor a join before it"
         );
         assert!(wire.is_silent_for(Duration::from_millis(200)).await, "nor of the island");
         client.handle.leave().await;

@@ -60,7 +60,7 @@ impl Observer {
         let (handle, events, at) = (explorer.handle(), EventLog::default(), Position::new(x, 0.0, 0.0));
         tokio::spawn(record_events(explorer, events.clone()));
         let talking = tokio::spawn(publish_and_heartbeat(handle.clone(), at));
-        Self { address, handle, events: events, talking }
+        Self { address, handle, events, talking }
     }
 
     /// All events since then with their times, without received messages.
@@ -114,9 +114,9 @@ impl Observer {
     /// The longest time since then in which it received nothing of this address.
     pub(crate) fn longest_silence(&self, mark: Instant, of: Address) -> Duration {
         let events = self.events.lock().unwrap();
-        let heard = events.iter().filter(|(at, event)| *at >= mark && *event == Observed::Received(of));
+        let received = events.iter().filter(|(at, event)| *at >= mark && *event == Observed::Received(of));
         let times: Vec<Instant> =
-            [mark].into_iter().chain(heard.map(|(at, _)| *at)).chain([Instant::now()]).collect();
+            [mark].into_iter().chain(received.map(|(at, _)| *at)).chain([Instant::now()]).collect();
         times.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or_default()
     }
 }

@@ -156,7 +156,7 @@ fn node_problems_are_reported_like_all_others() {
         [("ATOLL__CLIENT__ASSUMED_TRANSPORTS", "livekit,WS"), ("ATOLL__LIVEKIT__LK_1__COLOUR", "1")];
     let problems = problems(&format!("{TRANSPORTS}{more}"), &environment);
     for part in [
-        "client.assumed_transports = livekit,WS: must name what clients can join",
+        "client.assumed_transports = livekit,WS: must list the transports that clients can join",
         "livekit.lk-1.colour: no such setting (in the environment, ATOLL__LIVEKIT__LK_1__COLOUR)",
         "livekit.lk-1.api_secret = \"\": must be set",
         "livekit.bare.url = \"\": must be",
