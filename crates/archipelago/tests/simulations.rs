@@ -11,7 +11,7 @@ use protocol::Position;
 fn plan(workload: Workload, peers: usize) -> SimulationConfig {
     SimulationConfig {
         workload,
-        peers: peers,
+        peers,
         settings: Settings::default(),
         seconds: 120,
         seed: 1,

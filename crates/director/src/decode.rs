@@ -393,7 +393,7 @@ mod tests {
         assert_eq!(room.to_string(), change.conn_str);
         let minted_before = Ulid::from_parts(5, 7);
         let ended = MembershipEnded {
-            peers: vec![peer().to_string(), "nobody".to_owned()],
+            peers: vec![peer().to_string(), "not-an-address".to_owned()],
             minted_before: minted_before.to_string(),
             node: String::new(),
             taken_over: true,

@@ -51,7 +51,10 @@ struct IceServer<'a> {
 impl fmt::Debug for TurnServers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // The secret is left out.
-        f.debug_struct("TurnServers").field("urls", &self.urls).field("ttl", &self.ttl).finish_non_exhaustive()
+        f.debug_struct("TurnServers")
+            .field("urls", &self.urls)
+            .field("ttl", &self.ttl)
+            .finish_non_exhaustive()
     }
 }
 

@@ -264,7 +264,7 @@ impl Layout {
                 desired_room: None,
                 cluster: None,
                 last_assigned: assignment,
-                last_seen: last_seen,
+                last_seen,
                 departed_at,
                 taken_over: false,
             }

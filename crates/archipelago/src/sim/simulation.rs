@@ -108,15 +108,7 @@ impl Simulation {
         let checker = config.check_invariants.then(InvariantChecker::default);
         let arrived = vec![false; walkers.count()];
         let now = Duration::from_secs(1_000);
-        Ok(Self {
-            config: config,
-            walkers: walkers,
-            engine,
-            checker: checker,
-            now,
-            outputs: Vec::new(),
-            arrived,
-        })
+        Ok(Self { config, walkers, engine, checker, now, outputs: Vec::new(), arrived })
     }
 
     /// Simulates the arrival of all peers, then measures. `clock` is read before and after each flush.

@@ -303,7 +303,7 @@ async fn archipelago_workers_scheme_uses_its_subjects_no_headers() {
     ];
     // One at a time: without sequence numbers only the order within each pattern is kept.
     for subject in &published {
-        bus.publish(subject, headers.clone(), "said");
+        bus.publish(subject, headers.clone(), "payload");
         let foreign_subject = match subject {
             Subject::PeerConnect(_) | Subject::IslandPeerJoin(_) => continue,
             Subject::PeerIslandChanged(peer) => format!("engine.peer.{peer}.island_changed"),
@@ -315,7 +315,7 @@ async fn archipelago_workers_scheme_uses_its_subjects_no_headers() {
             .unwrap();
         assert_eq!(
             (foreign_message.subject.as_str(), &foreign_message.payload[..]),
-            (&*foreign_subject, &b"said"[..])
+            (&*foreign_subject, &b"payload"[..])
         );
         let envelope = next(&mut subscription).await;
         assert_eq!(envelope.subject().as_ref(), Some(subject));

@@ -51,9 +51,9 @@ impl TestDirector {
     }
 
     /// Processes all messages, flushes, and publishes. Returns whether it was deposed.
-    async fn step(&mut self, standing: ElectionState) -> bool {
+    async fn step(&mut self, state: ElectionState) -> bool {
         self.task.drain_inputs(&mut self.subscription, &mut self.probes);
-        let deposed = self.task.apply_election_state(standing);
+        let deposed = self.task.apply_election_state(state);
         self.task.flush(Instant::now()).unwrap();
         while let Ok(job) = self.jobs.try_recv() {
             self.publisher.run_job(job).await;
