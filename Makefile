@@ -1,6 +1,6 @@
 # Everything here works on a fresh clone with only a Rust toolchain; the tests install nats-server.
 
-.PHONY: run cluster bots test check bench sim fuzz failures rolling presence-load attacks
+.PHONY: run cluster bots test check bench sim fuzz failures rolling presence-load attacks golden
 
 ## Run a realm on 127.0.0.1:5000.
 run:
@@ -45,6 +45,14 @@ BOTS ?= 500
 rolling:
 	scripts/needs
 	ATOLL_ROLLING_BOTS=$(BOTS) cargo test --release --workspace --test e2e -- rolling --nocapture
+
+## Rewrite the golden files in tests/golden from this build. Then add an entry to CHANGELOG.md, and the
+## lines that the last test prints to tests/golden/CHANGES.
+GOLDEN_TESTS = --workspace --test e2e --test descriptors
+golden:
+	scripts/needs
+	ATOLL_GOLDEN=write cargo test $(GOLDEN_TESTS) -- inventory:: descriptors_ --skip golden_files_have_
+	cargo test $(GOLDEN_TESTS) -- inventory::changes
 
 ## Run the benchmarks, each beside a baseline.
 bench:

@@ -15,7 +15,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "atoll/bus.proto",
     ];
     println!("cargo:rerun-if-changed={root}");
-    let descriptors = protox::compile(files, [root])?;
+    let mut compiler = protox::Compiler::new([root])?;
+    compiler.include_imports(true).open_files(files)?;
+    // For the test that compares them with a golden file.
+    let folder = std::env::var("OUT_DIR")?;
+    std::fs::write(format!("{folder}/descriptors.bin"), compiler.encode_file_descriptor_set())?;
+    let descriptors = compiler.file_descriptor_set();
     let mut build = prost_build::Config::new();
     build
         // Message bodies are forwarded and not inspected. `Bytes` shares the received buffer instead of

@@ -15,6 +15,7 @@ mod external_clustering;
 mod failures;
 mod gateways;
 mod http;
+mod inventory;
 mod island_moves;
 mod islands;
 mod logs;
