@@ -11,7 +11,7 @@
 //! cluster.restart("one");
 //! ```
 
-use std::{collections::BTreeMap, ops::Index, process::ExitStatus, time::Duration};
+use std::{collections::BTreeMap, ops::Index, path::PathBuf, process::ExitStatus, time::Duration};
 
 use crate::{
     realm_process::{Realm, within},
@@ -25,6 +25,8 @@ pub(crate) struct Cluster {
     processes: BTreeMap<String, Process>,
     /// The settings of every process.
     settings: Vec<(String, String)>,
+    /// Binaries of other builds, by the name of the process that runs one.
+    builds: BTreeMap<String, PathBuf>,
     pub(crate) nats: Server,
 }
 
@@ -45,7 +47,7 @@ impl Cluster {
 
     /// The same, on this NATS server.
     pub(crate) fn on(nats: Server, settings: &[(&str, &str)]) -> Self {
-        Self { processes: BTreeMap::new(), settings: owned(settings), nats }
+        Self { processes: BTreeMap::new(), settings: owned(settings), builds: BTreeMap::new(), nats }
     }
 
     /// Starts a director, a room node and these gateways, and waits until they are ready.
@@ -79,12 +81,25 @@ impl Cluster {
     /// Starts a process again, at the same address and with the same settings. A running one is killed
     /// first.
     pub(crate) fn restart(&mut self, name: &str) -> &Realm {
+        let build = self.builds.get(name).cloned();
         let process = self.process(name);
         process.realm = None;
         let settings: Vec<_> = process.settings.iter().map(|(key, value)| (&**key, &**value)).collect();
-        let realm = Realm::launch_at(&process.listen, &["--roles", &process.roles], &settings);
+        let flags = ["--roles", &process.roles];
+        let realm = match build {
+            Some(binary) => Realm::launch_build(&binary, &process.listen, &flags, &settings),
+            None => Realm::launch_at(&process.listen, &flags, &settings),
+        };
         process.listen = realm.http.trim_start_matches("http://").to_owned();
         process.realm.insert(realm)
+    }
+
+    /// Chooses the build that a process runs from its next start on: the binary at this path, or this build.
+    pub(crate) fn set_build(&mut self, name: &str, binary: Option<PathBuf>) {
+        match binary {
+            Some(binary) => self.builds.insert(name.to_owned(), binary),
+            None => self.builds.remove(name),
+        };
     }
 
     /// Kills a process without a drain (`kill -9`).

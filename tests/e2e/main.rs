@@ -19,6 +19,7 @@ mod inventory;
 mod island_moves;
 mod islands;
 mod logs;
+mod mixed;
 mod nats;
 mod nats_cluster;
 mod networks;

@@ -2,6 +2,7 @@
 
 use std::{
     io::{BufRead, BufReader, Read},
+    path::Path,
     process::{Child, ChildStderr, Command, ExitStatus, Stdio},
     sync::atomic::{AtomicU64, Ordering},
     thread,
@@ -40,6 +41,16 @@ impl Realm {
         // A benchmark may measure another build.
         let binary = std::env::var("ATOLL_LOAD_BINARY");
         let binary = binary.as_deref().unwrap_or(env!("CARGO_BIN_EXE_atoll"));
+        Self::spawn(Command::new(binary), listen, flags, settings)
+    }
+
+    /// The same, of another build: the binary at this path.
+    pub(crate) fn launch_build(
+        binary: &Path,
+        listen: &str,
+        flags: &[&str],
+        settings: &[(&str, &str)],
+    ) -> Self {
         Self::spawn(Command::new(binary), listen, flags, settings)
     }
 

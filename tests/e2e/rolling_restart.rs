@@ -63,7 +63,7 @@ async fn rolling_restart_loses_no_session_and_no_island() {
     }
 }
 
-fn print(summary: &Value) {
+pub(crate) fn print(summary: &Value) {
     for (name, label) in [
         ("bots", "bots"),
         ("sessions_failed", "sessions that failed"),

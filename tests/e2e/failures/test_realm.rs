@@ -54,8 +54,14 @@ pub(crate) struct TestRealm {
 impl TestRealm {
     /// Starts the realm with so many bots, which have these flags.
     pub(crate) async fn start(bots: usize, flags: &[&str]) -> Self {
+        Self::start_on(bots, flags, |_| {}).await
+    }
+
+    /// The same, with a cluster that `prepare` changes before its first process starts.
+    pub(crate) async fn start_on(bots: usize, flags: &[&str], prepare: impl FnOnce(&mut Cluster)) -> Self {
         let turn = EXCLUSIVE.lock().await;
         let mut cluster = Cluster::start(&[]);
+        prepare(&mut cluster);
         for director in DIRECTORS {
             // A restarted director has the same admin address.
             cluster.run(director, "director", &[("SERVER__ADMIN", &free_address())]);
