@@ -340,7 +340,7 @@ impl Registry {
     }
 
     /// The size of the largest room that a transport choice offers to clients with these capabilities,
-    /// if there is one. A node that came back less than the settling time ago does not count, so that
+    /// if there is one. A node that returned less than the settling time ago does not count, so that
     /// it does not cause larger islands.
     pub(crate) fn largest_room(&self, choice: &TransportChoice, capabilities: Capabilities) -> Option<u32> {
         let offers = |node: &&Node| {

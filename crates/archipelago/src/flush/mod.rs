@@ -3,7 +3,7 @@
 //!
 //! Phases, in order:
 //!
-//! 1. Nodes whose announcements stopped are marked as gone, and the size limits follow the nodes on
+//! 1. Nodes without recent announcements are marked as gone, and the size limits follow the nodes on
 //!    offer.
 //! 2. Peers that disconnected, timed out or lost their cluster [leave](leave) their islands, and [zone
 //!    transitions](transitions) whose settling time has passed take effect.

@@ -189,7 +189,7 @@ enum Decision {
     NoNode { stay: bool },
 }
 
-/// Goes through the transports in the order of preference and takes the first that can host the island.
+/// Tries the transports in the order of preference and takes the first that can host the island.
 fn decide(engine: &Engine, island: u32) -> Decision {
     let (size, node) = (engine.spatial.size(island), engine.islands[island].node);
     let capabilities = engine.spatial.capabilities(island, None);

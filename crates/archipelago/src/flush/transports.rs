@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::{engine::Engine, peers::PeerState};
 
-/// Expires nodes whose announcements stopped, and updates offers and crowding. If any rule has a
+/// Expires nodes without recent announcements, and updates offers and crowding. If any rule has a
 /// crowding condition, all peers are counted once a second.
 pub(crate) fn refresh(engine: &mut Engine, now: Duration) {
     let offer = engine.registry.expire(engine.settings.transport_timeout, engine.settings.settling, now);
