@@ -47,7 +47,7 @@ pub(crate) struct Connection {
 /// The result of polling a connection.
 enum IoEvent {
     /// The source of outgoing messages has ended, and all of them are sent.
-    AllSent,
+    OutgoingEnded,
     NotSent(Error),
     Read(Option<Result<Message, Error>>),
 }
@@ -108,8 +108,9 @@ impl Connection {
     }
 
     /// The next message. Meanwhile the messages of `outgoing`, which is polled like a stream, are sent. When
-    /// `outgoing` ends, the result is [`Disconnect::Left`]. Every other end is returned again by each later
-    /// call. Cancel-safe.
+    /// `outgoing` ends, the result is [`Disconnect::Left`]. Every other end is recorded, returned once
+    /// its grace has passed (messages that arrived before it can still be read), and returned again by each later
+    /// call; see `set_disconnect` for which of two ends counts. Cancel-safe.
     pub(crate) async fn next_message(
         &mut self,
         mut outgoing: impl FnMut(&mut Context<'_>) -> Poll<Option<Bytes>>,
@@ -122,7 +123,7 @@ impl Connection {
             }
             let deadline = self.next_deadline();
             match timeout_at(deadline, poll_fn(|cx| self.poll(cx, &mut outgoing))).await {
-                Ok(IoEvent::AllSent) => return Err(Disconnect::Left),
+                Ok(IoEvent::OutgoingEnded) => return Err(Disconnect::Left),
                 Ok(IoEvent::NotSent(error)) => self.set_disconnect(Disconnect::broken(error), CLOSE_TIMEOUT),
                 Ok(IoEvent::Read(Some(Ok(message)))) => {
                     (self.liveness_deadline, self.pings_sent) = (Instant::now() + self.ping_interval(), 0);
@@ -169,7 +170,7 @@ impl Connection {
         if self.disconnect.is_none()
             && let Poll::Ready(sent) = self.poll_send(cx, outgoing)
         {
-            return Poll::Ready(sent.map_or_else(IoEvent::NotSent, |()| IoEvent::AllSent));
+            return Poll::Ready(sent.map_or_else(IoEvent::NotSent, |()| IoEvent::OutgoingEnded));
         }
         self.socket.poll_next_unpin(cx).map(IoEvent::Read)
     }
@@ -198,8 +199,8 @@ impl Connection {
         }
     }
 
-    /// Records the end of the connection. A close reason of the server replaces an I/O error, which is less
-    /// precise.
+    /// Records the end of the connection. The first end counts, except that a close reason of the server replaces
+    /// an I/O error, which is less precise.
     fn set_disconnect(&mut self, disconnect: Disconnect, grace: Duration) {
         let until = Instant::now() + grace;
         self.disconnect = Some(match self.disconnect.take() {

@@ -120,7 +120,8 @@ impl Link {
     /// Serves a session. An event that the owner has no capacity for is kept, and the link reads no further
     /// message until it is delivered (backpressure).
     async fn serve(&mut self, session: &mut Session) -> Disconnect {
-        // If the gateway sends no secret, no director ends the memberships of the last session.
+        // A director ends the room memberships of the last session unless this one resumes it. A gateway
+        // without resumption (no secret) has a director that ends none.
         let Welcome { resume_secret, resumed } = session.welcome();
         let keeps_room = *resumed || resume_secret.is_empty();
         let mut pending = Some(LinkEvent::SignedIn { keeps_room });

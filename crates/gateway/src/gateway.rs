@@ -451,9 +451,10 @@ where
         Ok(upgrade) => upgrade,
         Err(refusal) => return refusal.into_response(),
     };
-    let socket_count = shared.sockets.clone();
+    // The reference count of `sockets` is the number of open sockets.
+    let open_socket = shared.sockets.clone();
     tokio::spawn(async move {
-        let _socket = socket_count;
+        let _open_socket = open_socket;
         if let Some(stream) = stream.stream().await {
             let socket = ClientSocket::new(stream, &shared.settings);
             serve(shared, socket, permit).await;

@@ -225,14 +225,15 @@ fn accepts_users(at: Instant, node: &TransportAnnouncement) -> bool {
     at.elapsed() < NODE_TIMEOUT && !node.draining
 }
 
-/// Handles `POST /signed-login`.
+/// Handles `POST /signed-login` within the handshake timeout, and counts the outcome: `busy` is an error that
+/// another attempt may not meet, `denied` any other.
 pub(crate) async fn handle_login(
     State(shared): State<Arc<Shared>>,
     Extension(network): Extension<Network>,
     request: Request,
 ) -> Response {
-    let limit = shared.settings.handshake_timeout;
-    let result = timeout(limit, log_in(&shared, network, request)).await;
+    let time_limit = shared.settings.handshake_timeout;
+    let result = timeout(time_limit, log_in(&shared, network, request)).await;
     let result = result.unwrap_or_else(|_| {
         let message = "the login took too long, come back later".to_owned();
         Err(LoginError { status: StatusCode::REQUEST_TIMEOUT, message })

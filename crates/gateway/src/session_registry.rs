@@ -201,8 +201,8 @@ impl SessionRegistry {
         // Published while the lock is held, so that the order of announcements is that of the session ids.
         let begun = match self.bus.subject_scheme() {
             SubjectScheme::CommsV3 => Subject::PeerConnect(address),
-            // This scheme has no connect message. The disconnect ends an older session of the address on any
-            // gateway, so that the director responds to the first heartbeat with an assignment.
+            // This scheme has no connect message. The disconnect makes the director forget an older session
+            // of the address, so that it responds to the first heartbeat with an assignment.
             SubjectScheme::ArchipelagoWorkers => Subject::PeerDisconnect(address),
         };
         self.bus.publish(&begun, local.headers(), Bytes::new());

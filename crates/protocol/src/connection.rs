@@ -146,8 +146,11 @@ impl FromStr for ConnectionString {
             }
             "signed-login" if parameters.is_empty() => Err(missing("signed-login", "URL")),
             "signed-login" => Ok(Self::SignedLogin { url: parameters.to_owned() }),
+            // No parameter is defined; clients write `offline:offline`.
             "offline" => Ok(Self::Offline),
             "archipelago" => {
+                // `/about` names the protocol twice (`archipelago:archipelago:<url>`): the first is the kind of
+                // adapter. Older realms name it once.
                 let url = parameters.strip_prefix("archipelago:").unwrap_or(parameters);
                 if url.is_empty() {
                     return Err(missing("archipelago", "URL"));

@@ -111,10 +111,11 @@ async fn serve_member<R, W>(
     tracing::debug!(alias = membership.alias, "entered");
     let queue = &membership.send_queue;
     let mut writing = std::pin::pin!(write_queue(node, membership, writer));
-    let mut written = false;
+    let mut writer_ended = false;
     tokio::select! {
+        // Each branch ends the select, so the order starves none.
         biased;
-        () = &mut writing => written = true,
+        () = &mut writing => writer_ended = true,
         _ = queue.closed() => {}
         disconnect = read_messages(node, membership, reader) => {
             if let Some((close, reason)) = disconnect {
@@ -130,12 +131,13 @@ async fn serve_member<R, W>(
     if let Some(close) = end {
         count_closed(close);
     }
+    // Closed by either side: a close frame is at the end of the queue. Otherwise the connection broke.
     if queue.is_finished() {
         // The queued frames are written, and then the server waits for the client's own close: closing a
-        // socket with unread bytes resets it, and the reset may overtake the close frame. A reader that
+        // socket with unread bytes resets it, and the reset may overtake the close frame. A client that
         // stalls is abandoned after the timeout.
         let closing = async {
-            if !written {
+            if !writer_ended {
                 writing.await;
             }
             reader.drain().await;

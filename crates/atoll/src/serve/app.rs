@@ -9,7 +9,7 @@ use std::{
 };
 
 use admission::{ContractVerifier, Verifier};
-use anyhow::{Result, bail};
+use anyhow::{Context, Result};
 use axum::{Router, http::StatusCode, routing::get};
 use bus::Bus;
 use director::{Director, Leadership};
@@ -123,10 +123,11 @@ impl App {
         (api::with_cors(public), operator)
     }
 
-    /// Runs the roles. Does not return while all of them run.
+    /// Runs the roles, each in a task of its own, and returns when the first of them ends; the others are then
+    /// aborted.
     pub(super) async fn run(self, director: Option<Director>, metrics: PrometheusHandle) -> Result<()> {
         let Self { bus, gateway, rooms, stats, .. } = self;
-        // All roles subscribe before the first one publishes: none runs yet.
+        // Each role subscribes here, before any of them runs and publishes. The director subscribed when it was built.
         let gateway = gateway.map(|gateway| {
             let inbound = gateway.subscribe();
             async move {
@@ -159,10 +160,7 @@ impl App {
         rooms.map(|rooms| tasks.spawn(rooms));
         director.map(|director| tasks.spawn(run_on_director_thread(director)));
         tasks.spawn(upkeep);
-        match tasks.join_next().await {
-            Some(ended) => ended?,
-            None => bail!("there is no role to run"),
-        }
+        tasks.join_next().await.context("no task runs")??
     }
 
     /// Why the process is not ready, if it is not: it drains; its gateway has received no announcement

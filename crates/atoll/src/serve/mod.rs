@@ -98,7 +98,8 @@ struct RunningApp {
 /// only after the last await, so that a cancelled start leaves nothing behind.
 async fn start(settings: &Settings, parsed: ValidatedSettings) -> Result<RunningApp> {
     let metrics = telemetry::metrics()?;
-    // Each socket is a file; the soft limit of most systems is far below the hard one.
+    // Each socket is a file; the soft limit of most systems is far below the hard one. 0 (unknown) limits the
+    // listener to its minimum of connections.
     let files = rlimit::increase_nofile_limit(u64::MAX).unwrap_or_default();
     let listener = TcpListener::bind(parsed.listen)
         .await
@@ -126,27 +127,32 @@ async fn start(settings: &Settings, parsed: ValidatedSettings) -> Result<Running
     let director_handle = director.as_ref().map(director::Director::admin);
     let roles = tokio::spawn(app.clone().run(director, metrics));
     let (stop_listeners, stopped) = watch::channel(());
-    let stopped = || {
+    let stop_signal = || {
         let mut stopped = stopped.clone();
         // `changed` also returns when the sender is dropped.
         async move { drop(stopped.changed().await) }
     };
     let mut servers = JoinSet::new();
     let public = settings.public_listener(parsed.client_addresses.clone(), files);
-    servers.spawn(listener::serve(listener, public_router, public, stopped()));
+    servers.spawn(listener::serve(listener, public_router, public, stop_signal()));
     if let Some(listener) = metrics_listener {
         servers.spawn(listener::serve(
             listener,
             metrics_router,
             settings.operator_listener("metrics"),
-            stopped(),
+            stop_signal(),
         ));
     }
     urls.print(&parsed.roles, metrics_local, admin_local);
     if let Some(director_handle) = director_handle.clone() {
         if let Some(listener) = admin {
             let router = admin::router(director_handle.clone());
-            servers.spawn(listener::serve(listener, router, settings.operator_listener("admin"), stopped()));
+            servers.spawn(listener::serve(
+                listener,
+                router,
+                settings.operator_listener("admin"),
+                stop_signal(),
+            ));
         }
         if let Some((file, rules)) = parsed.rules {
             tracing::info!(file = %file.display(), count = rules.rules.len(), "rules apply");
