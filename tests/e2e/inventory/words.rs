@@ -9,7 +9,7 @@ use super::golden;
 
 /// The beginning of a row of the table in docs/close-codes.md.
 fn row(close: Close) -> String {
-    let advice = if close.should_reconnect() { "come back" } else { "stop" };
+    let advice = if close.should_reconnect() { "reconnect" } else { "stop" };
     format!("| {} | `{close:?}` | {} | {advice}", close.code(), close.reason())
 }
 
