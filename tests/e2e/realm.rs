@@ -373,7 +373,7 @@ async fn logins_of_one_address_are_limited_in_rate() {
         granted += 1;
         assert!(granted < 200, "no limit");
     };
-    assert_eq!(message, "too many people of this address are signing in, come back later");
+    assert_eq!(message, "too many sign-ins from this network, come back later");
     assert!(granted >= 4, "{granted}");
     // The next second allows another login.
     eventually("the rate allows another login", async || log_in(&realm, &wallet()).await.0 == 200).await;

@@ -51,10 +51,10 @@ pub struct RateLimiter<K> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum RateLimited {
     /// The bucket of this key is empty.
-    #[error("too many people of this address are signing in, come back later")]
+    #[error("too many sign-ins from this network, come back later")]
     PerKey,
     /// So many keys have a bucket that no other key can be counted.
-    #[error("too many people are signing in, come back later")]
+    #[error("too many sign-ins, come back later")]
     TooManyKeys,
 }
 

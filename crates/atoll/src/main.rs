@@ -33,9 +33,9 @@ static ALLOCATOR: MiMalloc = MiMalloc;
 /// The commit of this build, if the build set it.
 pub(crate) const COMMIT_HASH: Option<&str> = option_env!("COMMIT_HASH");
 
-/// The communications backbone of virtual worlds.
+/// The command line.
 #[derive(Parser)]
-#[command(version, about)]
+#[command(version, about = "The communications backbone of virtual worlds")]
 struct Cli {
     #[command(subcommand)]
     command: Command,

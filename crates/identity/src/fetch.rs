@@ -91,7 +91,7 @@ pub enum FetchError {
     #[error("the metadata is not a JSON object with distinct keys")]
     Metadata,
     /// A scene had the request signed, where the user must have.
-    #[error("the request was signed for a scene, not for a person")]
+    #[error("the request was signed for a scene, not for a client")]
     SignedForScene,
     /// The chain is invalid, or does not sign this request.
     #[error(transparent)]

@@ -43,7 +43,7 @@ impl Urls {
                 }
                 Role::Rooms => {
                     line("rooms", &format!("{ws}/rooms/{{island}}"));
-                    line("in them", &format!("{metrics_http}/rooms/status"));
+                    line("room status", &format!("{metrics_http}/rooms/status"));
                 }
                 // Only operators use a director, through its admin endpoints.
                 Role::Director => {}
