@@ -15,6 +15,25 @@
 //! subscriber and counted (`atoll_bus_deposed_total`). Over NATS this needs JetStream: the lease expires
 //! after two seconds and its holder renews it twice a second. Without JetStream, and within a process, every
 //! process leads, without epochs.
+//!
+//! ```
+//! use bus::{Bus, Headers};
+//! use protocol::{Address, Subject};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() {
+//! let bus = Bus::in_process();
+//! // The name labels the subscriber's metrics; its queue holds 1,024 messages.
+//! let mut heartbeats = bus.subscribe("example", &["peer.*.heartbeat"], 1_024);
+//!
+//! let peer = Address::new([7; 20]);
+//! bus.publish(&Subject::PeerHeartbeat(peer), Headers::default(), "position");
+//!
+//! let envelope = heartbeats.next().await.unwrap();
+//! assert_eq!(envelope.subject(), Some(Subject::PeerHeartbeat(peer)));
+//! assert_eq!((&envelope.payload[..], envelope.missed), (&b"position"[..], 0));
+//! # }
+//! ```
 
 mod election;
 mod fencing;
