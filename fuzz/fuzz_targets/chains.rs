@@ -47,7 +47,8 @@ fuzz_target!(|data: &[u8]| {
         links.remove(1);
     }
     let Ok(json) = serde_json::to_string(&links) else { return };
-    let examined = identity::examine(&json, owner.address(), challenge.as_str(), &Limits::default(), now);
+    let examined =
+        identity::verify_offline(&json, owner.address(), challenge.as_str(), &Limits::default(), now);
     if let Ok(examined) = examined {
         assert_eq!(examined.owner, owner.address());
         let asked = !examined.contract_signatures.is_empty();

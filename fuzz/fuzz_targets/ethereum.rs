@@ -4,7 +4,7 @@
 
 #![no_main]
 
-use identity::{AnswerError, MAX_ANSWER_BYTES, read_answer};
+use identity::{ContractResponseError, MAX_CONTRACT_RESPONSE_BYTES, parse_contract_response};
 use libfuzzer_sys::fuzz_target;
 use serde_json::{Value, json};
 
@@ -24,17 +24,19 @@ fn body(shape: u8, rest: &[u8]) -> Vec<u8> {
 fuzz_target!(|data: &[u8]| {
     let Some((&shape, rest)) = data.split_first() else { return };
     let (success, body) = (shape < 128, body(shape, rest));
-    let read = read_answer(success, &body);
+    let read = parse_contract_response(success, &body);
     let answer: Value = serde_json::from_slice(&body).unwrap_or_default();
     match read {
         Ok(true) => {
             let result = answer["result"].as_str().expect("a result");
             let word = format!("0x1626ba7e{:0<56}", "");
-            assert!(success && body.len() <= MAX_ANSWER_BYTES);
+            assert!(success && body.len() <= MAX_CONTRACT_RESPONSE_BYTES);
             assert!(result.to_lowercase().starts_with(&word), "{result}");
         }
-        Err(AnswerError::Rpc(code)) => assert!(!success || (-32_700..=-32_001).contains(&code), "{code}"),
-        Err(AnswerError::Unclear(code)) => assert!(success && code != 3),
-        Ok(false) | Err(AnswerError::Limited(_) | AnswerError::Malformed) => {}
+        Err(ContractResponseError::NodeError(code)) => {
+            assert!(!success || (-32_700..=-32_001).contains(&code), "{code}")
+        }
+        Err(ContractResponseError::Ambiguous(code)) => assert!(success && code != 3),
+        Ok(false) | Err(ContractResponseError::RateLimited(_) | ContractResponseError::Malformed) => {}
     }
 });

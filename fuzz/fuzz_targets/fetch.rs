@@ -7,7 +7,8 @@ use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use identity::{
-    ChainError, FetchError, Limits, Link, SignedFetch, Wallet, examine_fetch, fetch_headers, fetch_payload,
+    ChainError, FetchError, Limits, Link, SignedFetch, Wallet, fetch_headers, fetch_payload,
+    verify_fetch_offline,
 };
 use libfuzzer_sys::fuzz_target;
 
@@ -18,7 +19,7 @@ fn now() -> SystemTime {
 }
 
 fn examine(headers: &HeaderMap) -> Result<SignedFetch, FetchError> {
-    examine_fetch("POST", PATH, headers, &Limits::default(), now())
+    verify_fetch_offline("POST", PATH, headers, &Limits::default(), now())
 }
 
 /// `None`: the input cannot be headers.
@@ -67,7 +68,7 @@ fuzz_target!(|data: &[u8]| {
             && let Ok(fetch) = examine(&headers)
         {
             // It can only be a contract's request, with a contract that has not been called.
-            assert!(!fetch.examined.contract_signatures.is_empty(), "{fetch:?}");
+            assert!(!fetch.verification.contract_signatures.is_empty(), "{fetch:?}");
         }
         return;
     }
@@ -76,8 +77,8 @@ fuzz_target!(|data: &[u8]| {
     let Some(headers) = signed(&wallet, metadata) else { return };
     match examine(&headers) {
         Ok(fetch) => {
-            assert_eq!(fetch.examined.owner, wallet.address());
-            assert!(fetch.examined.contract_signatures.is_empty());
+            assert_eq!(fetch.verification.owner, wallet.address());
+            assert!(fetch.verification.contract_signatures.is_empty());
             assert!(fetch.metadata.keys().all(|key| *key == key.to_lowercase()), "{:?}", fetch.metadata);
             // A request signed in lower case is the same in any spelling of its metadata.
             let [plain, capitals] = [metadata, &metadata.to_ascii_uppercase()]

@@ -12,9 +12,9 @@ const LIMITS: Limits = Limits { ports: 3, calls: 4 };
 
 static PLAZA: Module<u8> = Module {
     name: "Plaza",
-    procedures: &[Procedure { name: "Greet", which: 0 }, Procedure { name: "Listen", which: 1 }],
+    procedures: &[Procedure { name: "Greet", id: 0 }, Procedure { name: "Listen", id: 1 }],
 };
-static CASINO: Module<u8> = Module { name: "Casino", procedures: &[Procedure { name: "Bet", which: 2 }] };
+static CASINO: Module<u8> = Module { name: "Casino", procedures: &[Procedure { name: "Bet", id: 2 }] };
 
 fuzz_target!(|data: &[u8]| {
     let Some((&answers, mut rest)) = data.split_first() else { return };
@@ -45,8 +45,8 @@ fuzz_target!(|data: &[u8]| {
                 Event::Ended { .. } => open -= 1,
             }
         }
-        for number in connection.wanted().collect::<Vec<_>>() {
-            connection.element(number, Bytes::from_static(b"element"));
+        for number in connection.requested_streams().collect::<Vec<_>>() {
+            connection.send_element(number, Bytes::from_static(b"element"));
         }
         let mut written = 0;
         while let Some(output) = connection.poll_output() {
