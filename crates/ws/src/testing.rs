@@ -135,6 +135,27 @@ impl<S: AsyncRead + AsyncWrite + Unpin> RawClient<S> {
     }
 }
 
+/// Asserts that the server replies to a close frame with the client's code, or with the code of the error in its payload
+/// (RFC 6455, 5.5.1 and 7.4).
+pub async fn assert_close_replies<S>(connect: impl AsyncFn() -> RawClient<S>)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    for (sent, replied) in [
+        (&b"\x03\xe9away"[..], 1001u16),
+        (b"\x13\x87", 4999),
+        (b"", 1000),
+        (b"\x03", 1002),
+        (b"\x03\xed", 1002),
+        (b"\x03\xe8\xff", 1007),
+    ] {
+        let mut client = connect().await;
+        client.send(CLOSE, sent).await;
+        let close = client.receive_until(CLOSE).await;
+        assert_eq!(close[..2], replied.to_be_bytes(), "{sent:?}");
+    }
+}
+
 /// Asserts that the server reads frames of every kind that carries no message at [`PER_SECOND`]. Each client
 /// that `connect` returns has sent at most `before` frames.
 pub async fn assert_throttled<S>(connect: impl AsyncFn() -> RawClient<S>, before: usize)
