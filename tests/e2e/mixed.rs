@@ -3,11 +3,7 @@
 //! `make mixed` builds another commit and runs this. `ATOLL_OTHER_BINARY` is the path of that build's binary,
 //! `ATOLL_OTHER_COMMIT` the commit that its `/status` has to show, and `ATOLL_ROLLING_BOTS` the number of bots.
 
-use std::{
-    env,
-    path::PathBuf,
-    time::{Duration, Instant},
-};
+use std::{env, path::PathBuf, time::Instant};
 
 use tokio::time::sleep;
 
@@ -17,8 +13,6 @@ use crate::{
     rolling_restart::print,
 };
 
-/// Bots that meet in one place.
-const GROUP: usize = 20;
 /// The processes that run the other build at first: one of each role that has two processes.
 const OTHER_FIRST: [&str; 3] = [GATEWAYS[0], ROOMS[0], DIRECTORS[0]];
 
@@ -54,40 +48,32 @@ impl Other {
 async fn mixed_builds_restart_both_ways_without_loss() {
     let other = Other::from_environment();
     let bots: usize = env::var("ATOLL_ROLLING_BOTS").map_or(40, |count| count.parse().unwrap());
-    let groups = bots.div_ceil(GROUP).to_string();
-    let mut scene = TestRealm::start_on(bots, &["--groups", &groups, "--hz", "5"], |cluster| {
+    let mut realm = TestRealm::start_groups(bots, |cluster| {
         OTHER_FIRST.into_iter().for_each(|name| other.choose(cluster, name, true));
     })
     .await;
-    // Until all bots are signed in and have published.
-    sleep(Duration::from_millis(bots as u64 * 5) + TWO_HEARTBEATS).await;
-    scene.assert_converged().await;
     // Whether a process runs the other build, before and after the builds are swapped.
     let is_other = |name: &str, swapped: bool| OTHER_FIRST.contains(&name) != swapped;
     // In the second pass each process returns to the build that it began with.
     for swapped in [true, false] {
         // The leader first: each pass hands over to a director of the build that the leader does not run.
-        let leader = scene.leader().await;
+        let leader = realm.leader().await;
         let standby = DIRECTORS.into_iter().find(|&name| name != leader).unwrap();
         for name in [leader, standby].into_iter().chain(ROOMS).chain(GATEWAYS).chain(["stats"]) {
-            other.check(&scene.cluster, name, is_other(name, !swapped)).await;
+            other.check(&realm.cluster, name, is_other(name, !swapped)).await;
             let began = Instant::now();
-            scene.cluster.terminate(name);
-            let (status, log) = scene.cluster.ended(name).await;
-            assert!(status.success(), "{name} ended with {status}: {log}");
+            realm.drain(name).await;
             let becomes_other = is_other(name, swapped);
-            other.choose(&mut scene.cluster, name, becomes_other);
-            scene.cluster.restart(name);
-            scene.cluster.ready().await;
-            scene.leader().await;
-            other.check(&scene.cluster, name, becomes_other).await;
+            other.choose(&mut realm.cluster, name, becomes_other);
+            realm.restart(name).await;
+            other.check(&realm.cluster, name, becomes_other).await;
             let build = if becomes_other { "the other build" } else { "this build" };
             println!("{name:<12} runs {build} after {:.1?}", began.elapsed());
             sleep(TWO_HEARTBEATS).await;
         }
-        scene.assert_converged().await;
+        realm.assert_converged().await;
     }
-    let summary = scene.finish().await;
+    let summary = realm.finish().await;
     print(&summary);
     // Both gateways restart twice, so each bot reconnects twice at least.
     assert!(summary["reconnects"].as_u64().unwrap() >= 2 * bots as u64, "{summary}");

@@ -22,7 +22,7 @@ use tokio::time::{sleep, timeout};
 use crate::{
     realm_process::{Realm, SECRET, eventually, wallet},
     rpc::caller,
-    server::Server,
+    server::{Server, free_address},
     wire::{TEST_TIMEOUT, enter, enter_room, next_update, sign_in},
 };
 
@@ -258,7 +258,7 @@ async fn signal_ends_a_start_that_waits_for_the_bus() {
 
 #[test]
 fn unreachable_bus_prevents_the_start_with_a_reason() {
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let free = free_address();
     let stderr = refused_start(&["--bus", &format!("nats://atoll:sesame@{free}")], &[]);
     assert!(stderr.contains(&format!("atoll: no bus: cannot connect to nats://{free}: ")), "{stderr}");
     let server = Server::start_with(&["--user", "atoll", "--pass", "open sesame"]);

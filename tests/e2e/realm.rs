@@ -21,10 +21,13 @@ use crate::{
     cluster::Cluster,
     ethereum::{ContractWallet, Ethereum},
     realm_process::{Realm, eventually, wallet, within},
+    server::free_address,
     wire::{TEST_TIMEOUT, Wire, enter, next_update, sign_in},
 };
 
-const METADATA: &str = r#"{"intent":"dcl:explorer:comms-handshake","signer":"dcl:explorer","isGuest":false}"#;
+/// Metadata of a signed login that realms accept.
+pub(crate) const METADATA: &str =
+    r#"{"intent":"dcl:explorer:comms-handshake","signer":"dcl:explorer","isGuest":false}"#;
 const PLAZA: [(&str, &str); 2] = [("REALM__FIXED_ROOM", "plaza"), ("REALM__FIXED_ADAPTER", "signed-login")];
 
 /// A realm that sends all clients to one room. Returns when the room can be entered.
@@ -39,15 +42,19 @@ async fn post(realm: &Realm, headers: &Headers) -> (u16, Value) {
     post_with(realm, headers, String::new()).await
 }
 
+/// A signed login that is not sent yet.
+pub(crate) fn login_request(realm: &Realm, headers: &Headers) -> reqwest::RequestBuilder {
+    let request = reqwest::Client::new().post(format!("{}/signed-login", realm.http));
+    headers.iter().fold(request, |request, (name, value)| request.header(name, value))
+}
+
 async fn post_with(realm: &Realm, headers: &Headers, body: String) -> (u16, Value) {
-    let request = reqwest::Client::new().post(format!("{}/signed-login", realm.http)).body(body);
-    let request = headers.iter().fold(request, |request, (name, value)| request.header(name, value));
-    let response = request.send().await.unwrap();
+    let response = login_request(realm, headers).body(body).send().await.unwrap();
     assert_eq!(response.headers()["access-control-allow-origin"], "*");
     (response.status().as_u16(), response.json().await.unwrap())
 }
 
-fn signed(wallet: &Wallet, metadata: &str, at: SystemTime) -> Headers {
+pub(crate) fn signed(wallet: &Wallet, metadata: &str, at: SystemTime) -> Headers {
     wallet.sign_fetch("POST", "/signed-login", metadata, at)
 }
 
@@ -592,8 +599,7 @@ async fn realm_below_a_path_has_its_bff_there() {
     for (path, bff) in
         [("/realms/one/", "/realms/one/bff"), ("/realms/one", "/realms/one/bff"), ("/", "/bff")]
     {
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let at = format!("127.0.0.1:{port}");
+        let at = free_address().to_string();
         let public_url = format!("http://{at}{path}");
         let _realm = Realm::launch_at(&at, &[], &[("SERVER__PUBLIC_URL", &public_url)]);
         let about = reqwest::get(format!("http://{at}/about")).await.unwrap();

@@ -11,8 +11,6 @@ use tokio::time::sleep;
 
 use crate::failures::test_realm::{DIRECTORS, GATEWAYS, RECOVERY_LIMIT, ROOMS, TWO_HEARTBEATS, TestRealm};
 
-/// The number of bots at one position.
-const GROUP: usize = 20;
 /// The strict limit of the time without a session.
 const WITHOUT_SESSION: Duration = Duration::from_secs(5);
 /// The strict limits of the time without an island, and of its part after the new sign-in.
@@ -23,25 +21,17 @@ const BACK_IN_ISLAND: Duration = Duration::from_secs(2);
 async fn rolling_restart_loses_no_session_and_no_island() {
     let wanted = std::env::var("ATOLL_ROLLING_BOTS").ok().and_then(|count| count.parse().ok());
     let bots: usize = wanted.unwrap_or(40);
-    let groups = bots.div_ceil(GROUP).to_string();
-    let mut scene = TestRealm::start(bots, &["--groups", &groups, "--hz", "5"]).await;
-    // Waits until all bots have signed in and sent heartbeats.
-    sleep(Duration::from_millis(bots as u64 * 5) + TWO_HEARTBEATS).await;
-    scene.assert_converged().await;
+    let mut realm = TestRealm::start_groups(bots, |_| {}).await;
     for name in DIRECTORS.into_iter().chain(ROOMS).chain(GATEWAYS).chain(["stats"]) {
         let began = Instant::now();
-        scene.cluster.terminate(name);
-        let (status, log) = scene.cluster.ended(name).await;
+        realm.drain(name).await;
         let drained = began.elapsed();
-        assert!(status.success(), "{name} ended with {status}: {log}");
-        scene.cluster.restart(name);
-        scene.cluster.ready().await;
-        scene.leader().await;
+        realm.restart(name).await;
         println!("{name:<12} ended after {drained:.1?}, ready after {:.1?}", began.elapsed());
         // An operator would check the realm here before the next process.
         sleep(TWO_HEARTBEATS).await;
     }
-    let summary = scene.finish().await;
+    let summary = realm.finish().await;
     print(&summary);
     let number = |name: &str| summary[name].as_u64().unwrap();
     // Both gateways closed all their sessions.

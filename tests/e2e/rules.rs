@@ -21,6 +21,7 @@ use protocol::{Address, ConnectionString, v3::IslandChangedMessage};
 use crate::{
     command_line::atoll,
     realm_process::{Realm, eventually, wallet},
+    server::free_address,
     wire::{TEST_TIMEOUT, Wire, sign_in_with},
 };
 
@@ -362,8 +363,7 @@ impl Drop for LiveKitProcess {
 /// With a `livekit-server` on the machine: it accepts the tokens.
 #[tokio::test(flavor = "multi_thread")]
 async fn real_livekit_server_accepts_the_tokens() {
-    let free = || std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let (port, tcp, udp) = (free(), free(), free());
+    let [port, tcp, udp] = [(); 3].map(|()| free_address().port());
     let config =
         format!("port: {port}\nbind_addresses: [127.0.0.1]\nrtc: {{ tcp_port: {tcp}, udp_port: {udp} }}\n");
     let server = Command::new("livekit-server")

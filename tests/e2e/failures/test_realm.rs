@@ -3,7 +3,6 @@
 use std::{
     collections::{BTreeSet, HashMap},
     io::{BufRead, BufReader},
-    net::TcpListener,
     process::{Child, Command, Stdio},
     thread,
     time::Duration,
@@ -19,6 +18,7 @@ use super::{observer::Observer, strict_or_wide};
 use crate::{
     cluster::Cluster,
     realm_process::{eventually, within},
+    server::free_address,
     wire::TEST_TIMEOUT,
 };
 
@@ -30,6 +30,8 @@ pub(crate) const ROOMS: [&str; 2] = ["rooms-1", "rooms-2"];
 pub(crate) const TWO_HEARTBEATS: Duration = Duration::from_secs(3);
 /// How long a recovery may take on a busy machine: several times as long as it should.
 pub(crate) const RECOVERY_LIMIT: Duration = Duration::from_secs(12);
+/// The number of bots in a group of [`TestRealm::start_groups`].
+const GROUP: usize = 20;
 /// The bots end by themselves after so many seconds if the test run is killed.
 const MAX_RUN_SECONDS: &str = "3600";
 
@@ -64,7 +66,7 @@ impl TestRealm {
         prepare(&mut cluster);
         for director in DIRECTORS {
             // A restarted director has the same admin address.
-            cluster.run(director, "director", &[("SERVER__ADMIN", &free_address())]);
+            cluster.run(director, "director", &[("SERVER__ADMIN", &free_address().to_string())]);
         }
         for (names, role) in [(GATEWAYS, "gateway"), (ROOMS, "rooms")] {
             for name in names {
@@ -81,6 +83,30 @@ impl TestRealm {
         let scene = Self { cluster, bots, groups: 0, http, _turn: turn };
         scene.leader().await;
         scene
+    }
+
+    /// Starts the realm with bots in groups that do not overlap, and waits until all have signed in, sent heartbeats and agree
+    /// with the director. `prepare` is as in [`TestRealm::start_on`].
+    pub(crate) async fn start_groups(bots: usize, prepare: impl FnOnce(&mut Cluster)) -> Self {
+        let groups = bots.div_ceil(GROUP).to_string();
+        let mut realm = Self::start_on(bots, &["--groups", &groups, "--hz", "5"], prepare).await;
+        sleep(Duration::from_millis(bots as u64 * 5) + TWO_HEARTBEATS).await;
+        realm.assert_converged().await;
+        realm
+    }
+
+    /// Drains a process, and waits until it has ended.
+    pub(crate) async fn drain(&mut self, name: &str) {
+        self.cluster.terminate(name);
+        let (status, log) = self.cluster.ended(name).await;
+        assert!(status.success(), "{name} ended with {status}: {log}");
+    }
+
+    /// Restarts a process that has ended, and waits until all processes are ready and a director leads.
+    pub(crate) async fn restart(&mut self, name: &str) {
+        self.cluster.restart(name);
+        self.cluster.ready().await;
+        self.leader().await;
     }
 
     /// Starts four observers near each other, at a position not used before; two prefer each gateway.
@@ -245,11 +271,6 @@ pub(crate) fn most_moves(group: &[Observer], mark: Instant) -> usize {
 /// The distinct islands.
 pub(crate) fn islands(assignments: &HashMap<String, String>) -> BTreeSet<String> {
     assignments.values().cloned().collect()
-}
-
-/// A free address of the loopback; another process may take it before it is used.
-fn free_address() -> String {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
 }
 
 /// `atoll bots`, killed when dropped.

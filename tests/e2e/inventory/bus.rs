@@ -4,7 +4,6 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::Write as _,
     fs,
-    net::TcpListener,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -19,7 +18,7 @@ use crate::{
     cluster::Cluster,
     realm_process::{eventually, wallet, within},
     rpc::caller,
-    server::Server,
+    server::{Server, free_address},
     wire::{enter_room, sign_in, sign_in_with, sign_in_with_resume_secret},
 };
 
@@ -55,7 +54,7 @@ impl Observed {
         let folder = tempfile::tempdir().unwrap();
         let configuration = folder.path().join("nats.conf");
         fs::write(&configuration, format!("max_payload: {MAX_PAYLOAD}\n")).unwrap();
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
+        let port = free_address().port().to_string();
         let store = folder.path().join("store");
         let paths = [&configuration, &store].map(|path| path.to_str().unwrap());
         let flags = ["-c", paths[0], "--jetstream", "--store_dir", paths[1], "-m", &port];

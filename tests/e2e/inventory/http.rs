@@ -11,14 +11,13 @@ use tokio::{net::TcpListener, time::timeout};
 
 use super::{golden, shape::Shape};
 use crate::{
+    realm::{METADATA, login_request, signed},
     realm_process::{Realm, eventually, wallet},
     wire::{TEST_TIMEOUT, enter, sign_in},
 };
 
 /// Headers of the HTTP connection, which depend on the length of the body.
 const CONNECTION_HEADERS: [&str; 4] = ["connection", "content-length", "date", "transfer-encoding"];
-const LOGIN_METADATA: &str =
-    r#"{"intent":"dcl:explorer:comms-handshake","signer":"dcl:explorer","isGuest":false}"#;
 
 /// A response: its status and the names of its headers, and the shape of its JSON body.
 async fn record(title: &str, request: reqwest::RequestBuilder) -> String {
@@ -126,17 +125,9 @@ async fn http_answers_have_these_keys() {
     })
     .await;
     let client = reqwest::Client::new();
-    let login = async |metadata: &str| {
-        let mut request = client.post(format!("{}/signed-login", realm.http));
-        for (name, value) in &one.sign_fetch("POST", "/signed-login", metadata, SystemTime::now()) {
-            request = request.header(name, value);
-        }
-        request
-    };
-    eventually("the fixed room is there", async || {
-        login(LOGIN_METADATA).await.send().await.unwrap().status() == 200
-    })
-    .await;
+    let login = |metadata: &str| login_request(&realm, &signed(&one, metadata, SystemTime::now()));
+    eventually("the fixed room is there", async || login(METADATA).send().await.unwrap().status() == 200)
+        .await;
     let mut text = String::new();
     for (title, path) in [
         ("/about", "/about"),
@@ -170,8 +161,8 @@ async fn http_answers_have_these_keys() {
         }
         .as_str();
     }
-    text += &record("POST /signed-login (granted)", login(LOGIN_METADATA).await).await;
-    text += &record("POST /signed-login (denied)", login("{}").await).await;
+    text += &record("POST /signed-login (granted)", login(METADATA)).await;
+    text += &record("POST /signed-login (denied)", login("{}")).await;
     let preflight = client
         .request(reqwest::Method::OPTIONS, format!("{}/peers", realm.http))
         .header("origin", "https://site.example")

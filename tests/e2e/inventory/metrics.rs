@@ -25,6 +25,7 @@ use tokio::time::sleep;
 use super::{check_eventually, golden};
 use crate::{
     ethereum::{ContractWallet, Ethereum},
+    realm::{METADATA, login_request, signed},
     realm_process::{Realm, eventually, wallet},
     rpc::caller,
     server::Server,
@@ -197,18 +198,13 @@ async fn use_everything(realm: &Realm) {
 
 /// A signed login that is granted, and one that is denied as it names another realm.
 async fn log_in(realm: &Realm) {
-    let client = reqwest::Client::new();
     let post = async |metadata: &str| {
-        let mut request = client.post(format!("{}/signed-login", realm.http));
-        for (name, value) in &wallet().sign_fetch("POST", "/signed-login", metadata, SystemTime::now()) {
-            request = request.header(name, value);
-        }
-        request.send().await.unwrap().status()
+        let headers = signed(&wallet(), metadata, SystemTime::now());
+        login_request(realm, &headers).send().await.unwrap().status()
     };
-    let login = r#"{"intent":"dcl:explorer:comms-handshake","signer":"dcl:explorer","isGuest":false}"#;
-    eventually("the fixed room is there", async || post(login).await == 200).await;
-    let elsewhere = r#"{"intent":"dcl:explorer:comms-handshake","signer":"dcl:explorer","realm":{"serverName":"desert"}}"#;
-    assert_eq!(post(elsewhere).await, 403);
+    eventually("the fixed room is there", async || post(METADATA).await == 200).await;
+    let other_realm = r#"{"intent":"dcl:explorer:comms-handshake","signer":"dcl:explorer","realm":{"serverName":"desert"}}"#;
+    assert_eq!(post(other_realm).await, 403);
 }
 
 /// Messages that a director refuses.

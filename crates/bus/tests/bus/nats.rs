@@ -12,7 +12,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::{
     contract::{TEST_TIMEOUT, client_subscribed, heartbeat, next, peer, subscribed, until},
-    server::Server,
+    server::{Server, free_address},
 };
 
 pub(crate) fn settings(url: &str) -> NatsSettings {
@@ -211,7 +211,7 @@ async fn pattern_queue_overflow_is_counted_as_missed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn connect_error_names_the_reason_without_the_password() {
     // A port without a listener, and a listener that is no NATS server.
-    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let silent = free_address();
     let hanging = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let hanging_port = hanging.local_addr().unwrap().port();
     let quick = |url: &str| NatsSettings { connect_timeout: Duration::from_secs(1), ..settings(url) };

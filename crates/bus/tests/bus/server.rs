@@ -2,7 +2,7 @@
 
 use std::{
     io::{BufRead, BufReader, ErrorKind},
-    net::{TcpListener, TcpStream},
+    net::{SocketAddr, TcpListener, TcpStream},
     process::{Child, Command, Stdio},
     sync::atomic::{AtomicU32, Ordering},
     thread,
@@ -45,7 +45,7 @@ impl Server {
         let environment: Vec<_> = environment.iter().map(variable).collect();
         // Another process may take the port before the server does.
         for _ in 0..5 {
-            let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+            let port = free_address().port();
             if let Some(child) = spawn_server(port, &name, &flags, &environment) {
                 return Self { child: Some(child), port, name, flags, environment, store: None };
             }
@@ -145,6 +145,11 @@ impl ServerCluster {
     pub(crate) fn index_of(&self, name: &str) -> usize {
         self.servers.iter().position(|server| server.name == name).expect("a server of this cluster")
     }
+}
+
+/// A free address of the loopback; another process may take it before it is used.
+pub(crate) fn free_address() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
 fn next_name() -> String {
