@@ -1,10 +1,11 @@
 //! The rooms of a client: one, or two while it moves.
 
-use std::{collections::BTreeMap, future::pending, time::Duration};
+use std::{collections::BTreeMap, future::pending};
 
 use identity::Identity;
 use protocol::{
-    Address, Close, ConnectionString, ConnectionStringError, IslandId, Position, v3::IslandChangedMessage,
+    Address, Close, ConnectionString, ConnectionStringError, IslandId, Position, timing::TOKEN_EXPIRED_AFTER,
+    v3::IslandChangedMessage,
 };
 use tokio::{
     sync::mpsc,
@@ -56,11 +57,6 @@ enum RoomState {
     /// The room rejected the token or the client. The next assignment brings another token.
     Refused,
 }
-
-/// A token that is refused this long after its assignment has expired. The gateway may never send another
-/// assignment by itself, so the client must sign in again. A token that is refused sooner was replaced by an
-/// assignment that is in flight.
-const TOKEN_EXPIRED_AFTER: Duration = Duration::from_secs(60);
 
 /// The client must sign in again, so that the gateway sends the current assignment with a new token.
 #[derive(Debug, PartialEq, Eq)]
@@ -271,6 +267,8 @@ impl CurrentRoom {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::{Dialect, Gateway, guest};
 

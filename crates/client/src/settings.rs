@@ -2,6 +2,8 @@
 
 use std::{net::IpAddr, time::Duration};
 
+use protocol::timing;
+
 use crate::{Gateway, connection::ConnectOptions};
 
 /// The settings of a client.
@@ -40,10 +42,10 @@ impl Settings {
             transports: Vec::new(),
             resume_sessions: true,
             response_timeout: Duration::from_secs(10),
-            overlap: Some(Duration::from_secs(2)),
+            overlap: Some(timing::ROOM_OVERLAP),
             liveness_timeout: Duration::from_secs(45),
-            heartbeat_interval: Duration::from_secs(5),
-            max_backoff: Duration::from_secs(10),
+            heartbeat_interval: timing::HEARTBEAT_INTERVAL,
+            max_backoff: timing::RECONNECT_BACKOFF,
             local_address: None,
         }
     }

@@ -1,5 +1,5 @@
 //! The wire formats, defined once: generated messages, identifiers, bus subjects, connection strings, close
-//! codes.
+//! codes, and the durations that hold together across processes.
 //!
 //! Pure: no sockets, no clock, no randomness. Every other crate of the workspace depends on this one, and
 //! only this one spells a subject or parses a connection string.
@@ -12,6 +12,7 @@ mod position_precision;
 mod room;
 pub mod subject;
 mod time;
+pub mod timing;
 mod topic;
 
 pub use close::Close;
