@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use protocol::{Address, IslandId, NodeName, Position, SessionId};
 
-use crate::{registry::Transport, rules::Rules};
+use crate::{rules::Rules, transport::Transport};
 
 /// An event that the engine handles.
 #[derive(Debug, Clone, PartialEq)]

@@ -126,32 +126,34 @@
 //! [left](Output::Left) an island. A client is sent an [assignment](Output::Assigned) when its
 //! island or node differs from its last assignment, and never otherwise.
 
-mod clusters;
 mod engine;
 mod event;
 pub mod explain;
 mod flush;
 mod ids;
+mod index_vec;
+mod inputs;
+#[cfg(feature = "sim")]
 pub mod invariants;
-mod islands;
-mod limits;
-mod peers;
-mod reconnect_grace;
-mod registry;
+mod island_ids;
+mod point;
+mod restore;
 pub mod rules;
+#[cfg(feature = "sim")]
 pub mod scenario;
 mod settings;
+#[cfg(feature = "sim")]
 pub mod sim;
 mod slab;
 mod snapshot;
-mod spatial;
-mod transitions;
+mod transport;
 mod view;
-mod zones;
+mod world;
 
-pub use engine::{Counters, Engine};
+pub use engine::Engine;
 pub use event::{Input, Output};
-pub use registry::{Transport, TransportKind, TransportView};
+pub use inputs::Counters;
 pub use settings::{Clustering, Settings, SettingsError};
 pub use snapshot::{EngineSnapshot, LastAssignment, PeerSnapshot};
+pub use transport::{Transport, TransportKind, TransportView};
 pub use view::{IslandView, PeerView};

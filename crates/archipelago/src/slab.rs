@@ -1,44 +1,52 @@
-//! A slab: a vector with reusable slots, and helpers for index-based tables.
+//! A slab: a vector with reusable slots.
 
 use std::ops::{Index, IndexMut};
 
-/// No index: the end of a list, or no element.
-pub(crate) const NONE: u32 = u32::MAX;
+use crate::{
+    ids::TableIndex,
+    index_vec::{IndexVec, push_growing_by_eighth},
+};
 
 /// A vector with reusable slots. A freed slot keeps its stale value until it is reused.
 #[derive(Debug, Clone)]
-pub(crate) struct Slab<T> {
-    entries: Vec<T>,
-    free: Vec<u32>,
+pub(crate) struct Slab<I, T> {
+    entries: IndexVec<I, T>,
+    free: Vec<I>,
 }
 
-impl<T> Default for Slab<T> {
+impl<I, T> Default for Slab<I, T> {
     fn default() -> Self {
-        Self { entries: Vec::new(), free: Vec::new() }
+        Self { entries: IndexVec::default(), free: Vec::new() }
     }
 }
 
-impl<T> Slab<T> {
+impl<I: TableIndex, T> Slab<I, T> {
     /// Inserts a value and returns its slot.
-    pub(crate) fn insert(&mut self, entry: T) -> u32 {
-        if let Some(slot) = self.free.pop() {
-            self.entries[slot as usize] = entry;
-            return slot;
+    pub(crate) fn insert(&mut self, entry: T) -> I {
+        match self.free.pop() {
+            Some(slot) => {
+                self.entries[slot] = entry;
+                slot
+            }
+            None => self.entries.push(entry),
         }
-        let slot = self.entries.len() as u32;
-        assert!(slot != NONE, "more than four billion entries");
-        push_growing_by_eighth(&mut self.entries, entry);
-        slot
     }
 
     /// Frees a slot. It must be called at most once for each insertion.
-    pub(crate) fn remove(&mut self, slot: u32) {
+    pub(crate) fn remove(&mut self, slot: I) {
         push_growing_by_eighth(&mut self.free, slot);
     }
 
-    /// The number of slots, free ones included.
-    pub(crate) fn slot_count(&self) -> u32 {
-        self.entries.len() as u32
+    /// All slots, free ones included.
+    pub(crate) fn slots(&self) -> impl Iterator<Item = I> + use<I, T> {
+        self.entries.indexes()
+    }
+
+    /// The slots in use.
+    pub(crate) fn used_slots(&self) -> impl Iterator<Item = I> + use<I, T> {
+        let mut used = IndexVec::<I, bool>::from(vec![true; self.entries.len()]);
+        self.free.iter().for_each(|&slot| used[slot] = false);
+        self.slots().filter(move |&slot| used[slot])
     }
 
     /// The number of slots in use.
@@ -52,43 +60,36 @@ impl<T> Slab<T> {
     }
 
     /// Keeps the values of these slots, in this order, and removes all others. Returns the new slot of
-    /// each old one, or `NONE`.
-    pub(crate) fn reorder(&mut self, order: &[u32]) -> Vec<u32>
+    /// each old one that was kept.
+    pub(crate) fn reorder(&mut self, order: &[I]) -> IndexVec<I, Option<I>>
     where
         T: Copy,
     {
-        let mut slots = vec![NONE; self.entries.len()];
-        order.iter().zip(0..).for_each(|(&before, after)| slots[before as usize] = after);
-        self.entries = order.iter().map(|&slot| self.entries[slot as usize]).collect();
+        let mut slots = IndexVec::from(vec![None; self.entries.len()]);
+        order.iter().zip(I::first(order.len())).for_each(|(&before, after)| slots[before] = Some(after));
+        self.entries = order.iter().map(|&slot| self.entries[slot]).collect::<Vec<T>>().into();
         self.free = Vec::new();
         slots
     }
 
     /// Bytes held.
     pub(crate) fn bytes(&self) -> usize {
-        self.entries.capacity() * size_of::<T>() + self.free.capacity() * size_of::<u32>()
+        self.entries.bytes() + self.free.capacity() * size_of::<I>()
     }
 }
 
-impl<T> Index<u32> for Slab<T> {
+impl<I: TableIndex, T> Index<I> for Slab<I, T> {
     type Output = T;
 
-    fn index(&self, slot: u32) -> &T {
-        &self.entries[slot as usize]
+    #[inline]
+    fn index(&self, slot: I) -> &T {
+        &self.entries[slot]
     }
 }
 
-impl<T> IndexMut<u32> for Slab<T> {
-    fn index_mut(&mut self, slot: u32) -> &mut T {
-        &mut self.entries[slot as usize]
+impl<I: TableIndex, T> IndexMut<I> for Slab<I, T> {
+    #[inline]
+    fn index_mut(&mut self, slot: I) -> &mut T {
+        &mut self.entries[slot]
     }
-}
-
-/// Pushes a value. A full vector grows by an eighth (at least 16 elements): doubling would leave up to
-/// half of the largest tables unused.
-pub(crate) fn push_growing_by_eighth<T>(entries: &mut Vec<T>, entry: T) {
-    if entries.len() == entries.capacity() {
-        entries.reserve_exact((entries.len() / 8).max(16));
-    }
-    entries.push(entry);
 }

@@ -26,9 +26,17 @@ const VOICE: &str = "rules\n| [[rule]]\n| name = \"voice\"\n| transports = [\"li
 /// Name, scenario, question, expected cause, and a part of the expected first line.
 type Situation = (&'static str, String, Query, Cause, &'static str);
 
-fn situations() -> Vec<Situation> {
-    let steps = |text: &str| text.replace("; ", "\n");
-    let with_rules = |rules: &str, text: &str| format!("{rules}{}", steps(text));
+/// The steps of a scenario, separated by semicolons, one a line.
+fn steps(text: &str) -> String {
+    text.replace("; ", "\n")
+}
+
+fn with_rules(rules: &str, text: &str) -> String {
+    format!("{rules}{}", steps(text))
+}
+
+/// Situations that distances, sizes, areas and preferences decide.
+fn distance_and_size() -> Vec<Situation> {
     vec![
         (
             "together",
@@ -66,6 +74,71 @@ fn situations() -> Vec<Situation> {
             "70.0 m apart: beyond the join distance of 64 m, within the leave distance of 80 m",
         ),
         (
+            "preference",
+            steps(
+                "limit 2; node w; move a 0 0 0; move b 10 0 0; move d 70 0 0; flush; prefer b a; move c 30 0 0; flush",
+            ),
+            Why("b", "c"),
+            Cause::Preference,
+            "0x6200000000000000000000000000000000000000 prefers I000000001 and is in it",
+        ),
+        (
+            "a position",
+            with_rules(CASINO, "node w; flush"),
+            At(3.0, 3.0),
+            Cause::ExclusiveRule,
+            "rule `casino` is the first that applies here, in the exclusive area parcel 0,0",
+        ),
+    ]
+}
+
+/// Situations that depend on the presence and the session of a peer.
+fn presence() -> Vec<Situation> {
+    vec![
+        (
+            "silent peer",
+            steps("node w; move a 0 0 0; move b 5 0 0; flush; hush b; wait 16s"),
+            Why("a", "b"),
+            Cause::SilentPeer,
+            "0x6200000000000000000000000000000000000000 sent no message for 16.0 s, and the limit is 15 s",
+        ),
+        (
+            "disconnected",
+            steps("node w; move a 0 0 0; move b 5 0 0; flush; leave b; flush"),
+            Why("a", "b"),
+            Cause::Left,
+            "0x6200000000000000000000000000000000000000 disconnected",
+        ),
+        (
+            "unknown peer",
+            steps("node w; move a 0 0 0; flush"),
+            Why("a", "b"),
+            Cause::Unknown,
+            "0x6200000000000000000000000000000000000000 is not in the world",
+        ),
+        (
+            "other session",
+            steps(
+                "node w; move a 0 0 0 session 1; move b 5 0 0; flush; connect a 2; move a 0 0 0 session 1; flush",
+            ),
+            Why("a", "b"),
+            Cause::OtherSession,
+            "0x6100000000000000000000000000000000000000 has a newer session",
+        ),
+        (
+            "other session, without a position yet",
+            steps("node w; move a 0 0 0 session 1; move b 5 0 0; flush; connect a 2; flush"),
+            Why("b", "a"),
+            Cause::OtherSession,
+            "has a new session, which has not sent a position yet",
+        ),
+    ]
+}
+
+/// Situations in which nodes lack seats, drain or are gone.
+fn seats_and_outages() -> Vec<Situation> {
+    vec![
+        (
             "no seats, waiting",
             steps("node w seats 1; move a 0 0 0; move b 5 0 0; flush"),
             Why("a", "b"),
@@ -94,26 +167,42 @@ fn situations() -> Vec<Situation> {
             "waits for a transport",
         ),
         (
-            "silent peer",
-            steps("node w; move a 0 0 0; move b 5 0 0; flush; hush b; wait 16s"),
-            Why("a", "b"),
-            Cause::SilentPeer,
-            "0x6200000000000000000000000000000000000000 sent no message for 16.0 s, and the limit is 15 s",
+            "another node of the same kind is dead",
+            steps("node w; move a 0 0 0; flush; node v; flush; hush-node v; wait 5s"),
+            Island("a"),
+            Cause::AsWanted,
+            "I000000001 is on w: no rule decides; no other node is preferred",
         ),
         (
-            "disconnected",
-            steps("node w; move a 0 0 0; move b 5 0 0; flush; leave b; flush"),
-            Why("a", "b"),
-            Cause::Left,
-            "0x6200000000000000000000000000000000000000 disconnected",
+            "two choices are dead",
+            with_rules(
+                "rules\n| [[rule]]\n| name = \"voice\"\n| transports = [\"livekit\", { node = \"x\" }, \"ws-room\"]\n",
+                "node l kind livekit; node x; node w; move a 0 0 0; flush; hush-node l; hush-node x; wait 5s",
+            ),
+            Island("a"),
+            Cause::NodeDead,
+            "is on w: rule `voice` decides; l does not fit: no announcement for",
         ),
         (
-            "unknown peer",
-            steps("node w; move a 0 0 0; flush"),
+            "draining",
+            steps("node w; move a 0 0 0; flush; node w draining; move b 5 0 0; flush"),
             Why("a", "b"),
-            Cause::Unknown,
-            "0x6200000000000000000000000000000000000000 is not in the world",
+            Cause::Draining,
+            "0x6200000000000000000000000000000000000000 waits: w, the node of its island, accepts no new members",
         ),
+        (
+            "draining, of an island",
+            steps("node w; move a 0 0 0; flush; node w draining; flush"),
+            Island("a"),
+            Cause::Draining,
+            "is on w although it does not fit (draining): no other node fits",
+        ),
+    ]
+}
+
+/// Situations that depend on the transports of rules and clients.
+fn transports() -> Vec<Situation> {
+    vec![
         (
             "capability",
             steps("node w; node l kind livekit; client a ws-room; client b livekit; move a 0 0 0; move b 5 0 0; flush"),
@@ -128,6 +217,33 @@ fn situations() -> Vec<Situation> {
             Cause::Capability,
             "is on w: rule `voice` decides; l does not fit: 0x6100000000000000000000000000000000000000 cannot join livekit",
         ),
+        (
+            "outgrown",
+            "node p kind p2p size 1\nnode w\nrules\n| [[rule]]\n| name = \"mesh\"\n| transports = [\"p2p\", \"ws-room\"]\nclient a p2p ws-room\nclient b p2p ws-room\nmove a 0 0 0\nmove b 5 0 0\nflush".to_owned(),
+            Island("a"),
+            Cause::Outgrown,
+            "is on w: rule `mesh` decides; p does not fit: its rooms hold 1, the island has 2 members",
+        ),
+        (
+            "no such transport",
+            with_rules(VOICE, "node w; move a 0 0 0; flush"),
+            Island("a"),
+            Cause::NoTransport,
+            "is on w: rule `voice` decides; livekit does not fit: no node offers it",
+        ),
+        (
+            "as wanted",
+            with_rules(VOICE, "node l kind livekit; node w; move a 0 0 0; flush"),
+            Peer("a"),
+            Cause::AsWanted,
+            "I000000001 is on l: rule `voice` decides; no other node is preferred",
+        ),
+    ]
+}
+
+/// Situations in which a change waits.
+fn settling() -> Vec<Situation> {
+    vec![
         (
             "settling at a border",
             with_rules(CASINO, "node w; move a 10 0 8; move b 20 0 8; flush; move b 12 0 8; wait 1s"),
@@ -149,93 +265,16 @@ fn situations() -> Vec<Situation> {
             Cause::Settling,
             "is on w: rule `voice` decides; it moves to l in 2.2 s if nothing changes",
         ),
-        (
-            "preference",
-            steps("limit 2; node w; move a 0 0 0; move b 10 0 0; move d 70 0 0; flush; prefer b a; move c 30 0 0; flush"),
-            Why("b", "c"),
-            Cause::Preference,
-            "0x6200000000000000000000000000000000000000 prefers I000000001 and is in it",
-        ),
-        (
-            "draining",
-            steps("node w; move a 0 0 0; flush; node w draining; move b 5 0 0; flush"),
-            Why("a", "b"),
-            Cause::Draining,
-            "0x6200000000000000000000000000000000000000 waits: w, the node of its island, accepts no new members",
-        ),
-        (
-            "draining, of an island",
-            steps("node w; move a 0 0 0; flush; node w draining; flush"),
-            Island("a"),
-            Cause::Draining,
-            "is on w although it does not fit (draining): no other node fits",
-        ),
-        (
-            "other session",
-            steps("node w; move a 0 0 0 session 1; move b 5 0 0; flush; connect a 2; move a 0 0 0 session 1; flush"),
-            Why("a", "b"),
-            Cause::OtherSession,
-            "0x6100000000000000000000000000000000000000 has a newer session",
-        ),
-        (
-            "other session, without a position yet",
-            steps("node w; move a 0 0 0 session 1; move b 5 0 0; flush; connect a 2; flush"),
-            Why("b", "a"),
-            Cause::OtherSession,
-            "has a new session, which has not sent a position yet",
-        ),
-        (
-            "outgrown",
-            "node p kind p2p size 1\nnode w\nrules\n| [[rule]]\n| name = \"mesh\"\n| transports = [\"p2p\", \"ws-room\"]\nclient a p2p ws-room\nclient b p2p ws-room\nmove a 0 0 0\nmove b 5 0 0\nflush".to_owned(),
-            Island("a"),
-            Cause::Outgrown,
-            "is on w: rule `mesh` decides; p does not fit: its rooms hold 1, the island has 2 members",
-        ),
-        (
-            "no such transport",
-            with_rules(VOICE, "node w; move a 0 0 0; flush"),
-            Island("a"),
-            Cause::NoTransport,
-            "is on w: rule `voice` decides; livekit does not fit: no node offers it",
-        ),
-        (
-            "another node of the same kind is dead",
-            steps("node w; move a 0 0 0; flush; node v; flush; hush-node v; wait 5s"),
-            Island("a"),
-            Cause::AsWanted,
-            "I000000001 is on w: no rule decides; no other node is preferred",
-        ),
-        (
-            "two choices are dead",
-            with_rules(
-                "rules\n| [[rule]]\n| name = \"voice\"\n| transports = [\"livekit\", { node = \"x\" }, \"ws-room\"]\n",
-                "node l kind livekit; node x; node w; move a 0 0 0; flush; hush-node l; hush-node x; wait 5s",
-            ),
-            Island("a"),
-            Cause::NodeDead,
-            "is on w: rule `voice` decides; l does not fit: no announcement for",
-        ),
-        (
-            "as wanted",
-            with_rules(VOICE, "node l kind livekit; node w; move a 0 0 0; flush"),
-            Peer("a"),
-            Cause::AsWanted,
-            "I000000001 is on l: rule `voice` decides; no other node is preferred",
-        ),
-        (
-            "a position",
-            with_rules(CASINO, "node w; flush"),
-            At(3.0, 3.0),
-            Cause::ExclusiveRule,
-            "rule `casino` is the first that applies here, in the exclusive area parcel 0,0",
-        ),
     ]
 }
 
 #[test]
 fn first_line_names_the_cause() {
+    let situations = [distance_and_size(), presence(), seats_and_outages(), transports(), settling()]
+        .into_iter()
+        .flatten();
     let mut failures = Vec::new();
-    for (name, text, query, cause, part) in situations() {
+    for (name, text, query, cause, part) in situations {
         let (engine, now) =
             run_to_engine(&text).unwrap_or_else(|error| panic!("{name}, {error}\n{text}")).unwrap();
         let question = match query {

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 use protocol::{IslandId, NodeName};
 use serde::Serialize;
 
-use crate::{engine::Engine, event::Input, rules::Rules, slab::NONE};
+use crate::{engine::Engine, event::Input, ids::IslandIndex, rules::Rules};
 
 /// The changes that other rules would make to the present islands.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -53,40 +53,37 @@ impl Engine {
         // Setting rules, even the same ones, applies pending border crossings at once: the copy without the
         // new rules does so too, so that this does not count as a difference.
         before.settings.move_interval = Duration::ZERO;
-        before.handle(Input::Rules(self.zones.rules.clone()), now);
+        before.handle(Input::Rules(self.world.zones.rules().clone()), now);
         before.flush(now, &mut outputs);
         // Moves that would only be delayed by the move interval count as changes.
         after.settings.move_interval = Duration::ZERO;
         after.handle(Input::Rules(rules), now);
         after.flush(now, &mut outputs);
-        let changes =
-            before.islands.populated().filter_map(|island| before.island_change(island, &after)).collect();
+        let islands = before.world.islands.populated();
+        let changes = islands.filter_map(|island| before.island_change(island, &after)).collect();
         RulesDiff { islands: before.islands_count(), changes }
     }
 
-    fn island_change(&self, island: u32, after: &Self) -> Option<IslandChange> {
+    fn island_change(&self, island: IslandIndex, after: &Self) -> Option<IslandChange> {
         let mut parts: BTreeMap<IslandId, IslandPart> = BTreeMap::new();
-        for member in self.spatial.members(island) {
-            let island_after = after.spatial.island_of(member.peer);
-            if island_after == NONE {
-                continue;
-            }
-            let record = &after.islands[island_after];
-            let id = after.ids.island_id(record.serial);
+        for member in self.world.spatial.members(island) {
+            let Some(island_after) = after.world.spatial.island_of(member.peer) else { continue };
+            let record = &after.world.islands[island_after];
+            let id = after.island_id(island_after);
             let part = parts.entry(id.clone()).or_insert_with(|| IslandPart {
                 members: 0,
                 island: id,
-                rule: after.rule_name(record.rule),
-                node: after.registry.name(record.node).cloned(),
+                rule: after.rule_name(record.rule.index()),
+                node: after.node_name(record.node),
             });
             part.members += 1;
         }
-        let record = &self.islands[island];
+        let record = &self.world.islands[island];
         let change = IslandChange {
-            id: self.ids.island_id(record.serial),
-            size: self.spatial.size(island),
-            rule: self.rule_name(record.rule),
-            node: self.registry.name(record.node).cloned(),
+            id: self.island_id(island),
+            size: self.world.spatial.size(island),
+            rule: self.rule_name(record.rule.index()),
+            node: self.node_name(record.node),
             becomes: parts.into_values().collect(),
         };
         let unchanged = matches!(&change.becomes[..], [part]

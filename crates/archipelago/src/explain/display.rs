@@ -2,7 +2,10 @@
 
 use std::fmt::{self, Display, Formatter};
 
-use super::{Explanation, IslandFacts, PeerFacts, PositionFacts, RuleFacts};
+use super::{
+    answer::Explanation,
+    facts::{IslandFacts, PeerFacts, PositionFacts, RuleFacts},
+};
 
 impl Display for Explanation {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {

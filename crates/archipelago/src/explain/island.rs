@@ -4,13 +4,16 @@ use std::time::Duration;
 
 use protocol::IslandId;
 
-use super::{Cause, Explanation, IslandFacts, NodeCandidate, facts::seconds};
-use crate::{engine::Engine, registry::NodeRejection};
+use super::{
+    answer::{Cause, Explanation},
+    facts::{IslandFacts, NodeCandidate, seconds},
+};
+use crate::{engine::Engine, ids::IslandIndex, world::NodeRejection};
 
 impl Engine {
     pub(super) fn explain_island(&self, id: &IslandId, now: Duration) -> Explanation {
-        let island = self.ids.serial(id.as_str()).and_then(|serial| self.islands.find(serial));
-        let Some(island) = island.filter(|&island| self.islands.is_populated(island)) else {
+        let island = self.world.islands.find_by_id(id.as_str());
+        let Some(island) = island.filter(|&island| self.world.islands.is_populated(island)) else {
             return Explanation::new(Cause::Unknown, format!("there is no island {id}"));
         };
         let facts = self.island_facts(island, now);
@@ -18,8 +21,37 @@ impl Engine {
         Explanation { islands: vec![facts], ..Explanation::new(cause, summary) }
     }
 
+    pub(super) fn island_facts(&self, island: IslandIndex, now: Duration) -> IslandFacts {
+        let record = &self.world.islands[island];
+        let size = self.world.spatial.size(island);
+        let zone = self.world.majority_zone(island);
+        let placement = self.world.islands.placements.state(island);
+        IslandFacts {
+            id: self.island_id(island),
+            size,
+            limit: self.world.size_limit(island),
+            areas: self.area_labels(zone),
+            can_join: self.capability_names(self.world.spatial.capabilities(island, None)),
+            rule: self.rule_name(record.rule.index()),
+            rules: self.rules_tried(zone, size),
+            next_rule: placement.candidate_rule.map(|(rule, since)| {
+                let due = since.saturating_add(self.world.zones.settling_of(rule));
+                (self.rule_name(rule), seconds(due.saturating_sub(now)))
+            }),
+            node: self.node_name(record.node),
+            candidates: self.candidates(island, now),
+            better_for_s: placement.better_node_since.map(|since| seconds(now.saturating_sub(since))),
+            moved_s_ago: placement.moved_at.map(|at| seconds(now.saturating_sub(at))),
+        }
+    }
+
     /// The cause of an island's placement, and a sentence. `facts` are those of the island.
-    pub(super) fn placement_cause(&self, island: u32, facts: &IslandFacts, now: Duration) -> (Cause, String) {
+    pub(super) fn placement_cause(
+        &self,
+        island: IslandIndex,
+        facts: &IslandFacts,
+        now: Duration,
+    ) -> (Cause, String) {
         let IslandFacts { id, candidates, .. } = facts;
         let by =
             facts.rule.as_ref().map_or("no rule decides".to_owned(), |rule| format!("rule `{rule}` decides"));
@@ -54,13 +86,7 @@ impl Engine {
             if facts.node.is_none() {
                 return (Cause::NextFlush, format!("{location}: the next flush assigns it to {node}"));
             }
-            let placement = self.placement_state(island);
-            let settled = placement
-                .better_node_since
-                .unwrap_or(now)
-                .saturating_add(self.zones.settling_of(self.islands[island].rule));
-            let due = settled.max(placement.cooldown_end(self.settings.move_interval));
-            let left = seconds(due.saturating_sub(now));
+            let left = self.seconds_until_move(island, now);
             return (
                 Cause::Settling,
                 format!("{location}: {by}; it moves to {node} in {left:.1} s if nothing changes"),
@@ -87,6 +113,15 @@ impl Engine {
             }
             None => (Cause::AsWanted, format!("{location}: {by}; no other node is preferred")),
         }
+    }
+
+    /// The seconds until an island may move to a better node.
+    fn seconds_until_move(&self, island: IslandIndex, now: Duration) -> f64 {
+        let placement = self.world.islands.placements.state(island);
+        let settling = self.world.zones.settling_of(self.world.islands[island].rule.index());
+        let settled = placement.better_node_since.unwrap_or(now).saturating_add(settling);
+        let due = settled.max(placement.cooldown_end(self.settings.move_interval));
+        seconds(due.saturating_sub(now))
     }
 }
 

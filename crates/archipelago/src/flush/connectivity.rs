@@ -9,32 +9,21 @@
 //! [neighbours](super::neighbours) phase.
 
 use crate::{
-    engine::Engine,
-    spatial::{Member, Point},
+    ids::{IslandIndex, MoveIndex, PeerIndex, ZoneIndex},
+    index_vec::IndexVec,
+    point::Point,
+    world::{Member, MoveOrigin, World},
 };
-
-/// An island has few movers if fewer than one in this many of its members moved.
-const FEW_MOVERS_DIVISOR: u32 = 8;
-
-/// The position of a member before it moved.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct MoveOrigin {
-    /// Identifies the peer: its index in the list of peers that moved.
-    pub(crate) move_index: u32,
-    pub(crate) island: u32,
-    pub(crate) from: Point,
-}
 
 /// A member that moved, of an island with few movers.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Mover {
-    pub(super) island: u32,
-    pub(super) peer: u32,
-    /// Its index in the list of peers that moved.
-    pub(super) move_index: u32,
+    pub(super) island: IslandIndex,
+    pub(super) peer: PeerIndex,
+    pub(super) move_index: MoveIndex,
     from: Point,
     /// The end of its range in [`Movers::nearby`]. The range begins at the end of the range before.
-    nearby_end: u32,
+    nearby_end: usize,
 }
 
 /// All movers of islands with few of them, grouped by island.
@@ -42,70 +31,64 @@ pub(super) struct Mover {
 pub(crate) struct Movers {
     movers: Vec<Mover>,
     /// The islands within the join distance of each mover, one range after the other.
-    nearby: Vec<u32>,
+    nearby: Vec<IslandIndex>,
 }
 
 impl Movers {
     /// Each mover with the islands that were within its join distance before the split phase.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (&Mover, &[u32])> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&Mover, &[IslandIndex])> {
         let mut start = 0;
         self.movers.iter().map(move |mover| {
-            let end = mover.nearby_end as usize;
+            let end = mover.nearby_end;
             (mover, &self.nearby[std::mem::replace(&mut start, end)..end])
         })
     }
 
     /// Bytes held.
     pub(super) fn bytes(&self) -> usize {
-        self.movers.capacity() * size_of::<Mover>() + self.nearby.capacity() * size_of::<u32>()
+        self.movers.capacity() * size_of::<Mover>() + self.nearby.capacity() * size_of::<IslandIndex>()
     }
-}
-
-/// Whether an island has the same members as after the last flush, and few of them moved.
-pub(super) fn has_few_movers(engine: &Engine, island: u32) -> bool {
-    let record = &engine.islands[island];
-    !record.members_changed && are_few_movers(record.movers, engine.spatial.size(island))
-}
-
-/// Whether fewer than one in [`FEW_MOVERS_DIVISOR`] of `members` moved.
-pub(crate) fn are_few_movers(movers: u32, members: u32) -> bool {
-    movers.saturating_mul(FEW_MOVERS_DIVISOR) < members
 }
 
 /// Checks the islands with few movers, and marks those that may be disconnected.
-pub(super) fn run(engine: &mut Engine, moved: &[u32], origins: &[MoveOrigin]) {
-    let mut found = std::mem::take(&mut engine.scratch.movers);
-    let mut near = std::mem::take(&mut engine.scratch.members);
-    found.nearby.clear();
-    found.movers.clear();
-    let relevant = origins.iter().filter(|origin| has_few_movers(engine, origin.island));
-    found.movers.extend(relevant.map(|&MoveOrigin { move_index, island, from }| {
-        let peer = moved[move_index as usize];
+///
+/// `moved` and `origins` are the members that moved since the last flush; `near` is a buffer.
+pub(super) fn run(
+    world: &mut World,
+    moved: &IndexVec<MoveIndex, PeerIndex>,
+    origins: &[MoveOrigin],
+    movers: &mut Movers,
+    near: &mut Vec<Member>,
+) {
+    let Movers { movers, nearby } = movers;
+    nearby.clear();
+    movers.clear();
+    let relevant = origins.iter().filter(|origin| world.has_few_movers(origin.island));
+    movers.extend(relevant.map(|&MoveOrigin { move_index, island, from }| {
+        let peer = moved[move_index];
         Mover { island, peer, move_index, from, nearby_end: 0 }
     }));
-    found.movers.sort_unstable_by_key(|mover| (mover.island, mover.move_index));
-    for movers in found.movers.chunk_by_mut(|a, b| a.island == b.island) {
+    movers.sort_unstable_by_key(|mover| (mover.island, mover.move_index));
+    for movers in movers.chunk_by_mut(|a, b| a.island == b.island) {
         let island = movers[0].island;
-        engine.islands[island].maybe_split = !is_still_connected(engine, island, movers, &mut near);
+        world.islands[island].maybe_split = !is_still_connected(world, island, movers, near);
         for mover in movers {
-            let Member { at, traits, .. } = engine.spatial.member(mover.peer);
-            engine.spatial.islands_near_point(at, traits.zone(), u32::MAX, &mut found.nearby);
-            mover.nearby_end = found.nearby.len() as u32;
+            let Member { at, traits, .. } = world.spatial.member(mover.peer);
+            world.spatial.islands_near_point(at, traits.zone(), u32::MAX, nearby);
+            mover.nearby_end = nearby.len();
         }
     }
-    engine.scratch.members = near;
-    engine.scratch.movers = found;
 }
 
 /// Whether every member that was a neighbour of a mover is still connected with it, directly or through
 /// one other member.
-fn is_still_connected(engine: &Engine, island: u32, movers: &[Mover], near: &mut Vec<Member>) -> bool {
-    let distances = &engine.spatial.distances;
+fn is_still_connected(world: &World, island: IslandIndex, movers: &[Mover], near: &mut Vec<Member>) -> bool {
+    let distances = &world.spatial.distances;
     movers.iter().enumerate().all(|(index, mover)| {
-        let mine = engine.spatial.member(mover.peer);
+        let mine = world.spatial.member(mover.peer);
         let zone = mine.traits.zone();
         near.clear();
-        engine.spatial.collect_members_near(island, mover.from, near);
+        world.spatial.collect_members_near(island, mover.from, near);
         let is_linked = |other: &Member| {
             distances.are_within_leave_distance(&mine, other)
                 || near.iter().any(|member| {
@@ -113,15 +96,16 @@ fn is_still_connected(engine: &Engine, island: u32, movers: &[Mover], near: &mut
                         && distances.are_within_leave_distance(member, other)
                 })
         };
-        let moved = |peer: u32| movers.iter().any(|mover| mover.peer == peer);
-        let was_near =
-            |at: Point, other: u32| at.distance_squared(mover.from) <= distances.leave_squared(zone, other);
+        let moved = |peer: PeerIndex| movers.iter().any(|mover| mover.peer == peer);
+        let was_near = |at: Point, other: ZoneIndex| {
+            at.distance_squared(mover.from) <= distances.leave_squared(zone, other)
+        };
         let neighbours_linked = near.iter().all(|member| {
             !was_near(member.at, member.traits.zone()) || is_linked(member) || moved(member.peer)
         });
         neighbours_linked
             && movers[index + 1..].iter().all(|other| {
-                let theirs = engine.spatial.member(other.peer);
+                let theirs = world.spatial.member(other.peer);
                 !was_near(other.from, theirs.traits.zone()) || is_linked(&theirs)
             })
     })

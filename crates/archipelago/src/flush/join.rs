@@ -1,122 +1,69 @@
-//! Adds peers to islands: reconnected peers to the island that they were in, then fragments of split
-//! islands, then new peers.
+//! Adds peers to islands: fragments of split islands, then new peers.
 
+use super::{merge, partition::Fragments};
 use crate::{
-    engine::Engine, flush::merge, islands::IslandState, peers::PeerState, reconnect_grace::LastIsland,
-    slab::NONE, spatial::Member,
+    ids::{IslandIndex, PeerIndex},
+    world::{Member, PeerState, World},
 };
-
-/// Puts reconnected peers back into the island that they were in: if it has room and a member within
-/// the leave distance, or if it is empty and the peer is within the leave distance of the position at
-/// which it left. A peer that rejoins may connect the next one to the island, so the loop repeats until
-/// no further peer can rejoin.
-///
-/// Appends the islands that were rejoined to `active`.
-pub(super) fn rejoin(engine: &mut Engine, arrivals: &[u32], active: &mut Vec<u32>) {
-    let mut returning: Vec<(u32, LastIsland)> = Vec::new();
-    for &peer in arrivals {
-        if engine.peers[peer].state == PeerState::Present {
-            returning.extend(engine.reconnect_grace.take(peer).map(|last| (peer, last)));
-        }
-    }
-    let mut remaining = usize::MAX;
-    while returning.len() < remaining {
-        remaining = returning.len();
-        returning.retain(|&(peer, last)| match rejoin_island(engine, peer, last) {
-            Some(island) => {
-                engine.islands.set_state(island, IslandState::Populated);
-                engine.add_member(peer, island);
-                engine.islands[island].dirty = true;
-                active.push(island);
-                false
-            }
-            None => true,
-        });
-    }
-}
-
-/// The island that a reconnected peer may rejoin, if any.
-fn rejoin_island(engine: &Engine, peer: u32, last: LastIsland) -> Option<u32> {
-    let island = engine.islands.find(last.island)?;
-    let Member { at, traits, .. } = engine.spatial.member(peer);
-    let zone = traits.zone();
-    let near = match engine.islands[island].state {
-        IslandState::Populated => engine.spatial.is_within_leave_distance(island, at, zone),
-        IslandState::Empty => {
-            last.at.distance_squared(at) <= engine.spatial.distances.leave_squared(zone, zone)
-        }
-        IslandState::Closed => false,
-    };
-    (near && engine.spatial.size(island) < engine.size_limit_with(island, peer)).then_some(island)
-}
 
 /// Places the fragments of split islands: each gets an island of its own, which then merges with others
 /// if it can.
-pub(super) fn place_fragments(engine: &mut Engine) {
-    transition_single_fragments(engine);
-    let mut fragments = std::mem::take(&mut engine.scratch.fragments);
-    let mut start = 0;
-    for &end in &fragments.ends {
-        place_group(engine, &fragments.peers[start..end]);
-        start = end;
+pub(super) fn place_fragments(world: &mut World, fragments: &mut Fragments, scratch: &mut merge::Scratch) {
+    transition_single_fragments(world, fragments);
+    for group in fragments.groups() {
+        place_group(world, group, scratch);
     }
-    fragments.peers.clear();
-    fragments.ends.clear();
-    engine.scratch.fragments = fragments;
+    fragments.clear();
 }
 
 /// A fragment of one peer counts for the zone at its position at once: it has no neighbours, so it
 /// cannot alternate between islands at the border.
-fn transition_single_fragments(engine: &mut Engine) {
-    let fragments = std::mem::take(&mut engine.scratch.fragments);
-    let mut start = 0;
-    for &end in &fragments.ends {
-        if let &[peer] = &fragments.peers[std::mem::replace(&mut start, end)..end]
-            && let Some(transition) = engine.zone_transitions.get(peer)
+fn transition_single_fragments(world: &mut World, fragments: &Fragments) {
+    for group in fragments.groups() {
+        if let &[peer] = group
+            && let Some(transition) = world.zone_transitions.get(peer)
         {
-            engine.set_zone(peer, transition.to);
+            world.set_zone(peer, transition.to);
         }
     }
-    engine.scratch.fragments = fragments;
 }
 
 /// Places the peers that are in no island yet, in the order in which they arrived.
-pub(super) fn place_new_peers(engine: &mut Engine, arrivals: &[u32]) {
+pub(super) fn place_new_peers(world: &mut World, arrivals: &[PeerIndex], scratch: &mut merge::Scratch) {
     for &peer in arrivals {
-        if engine.peers[peer].state == PeerState::Present && engine.spatial.island_of(peer) == NONE {
-            place_peer(engine, peer);
+        if world.peers[peer].state == PeerState::Present && world.spatial.island_of(peer).is_none() {
+            place_peer(world, peer, scratch);
         }
     }
 }
 
-fn place_group(engine: &mut Engine, group: &[u32]) {
+fn place_group(world: &mut World, group: &[PeerIndex], scratch: &mut merge::Scratch) {
     if let &[peer] = group {
-        return place_peer(engine, peer);
+        return place_peer(world, peer, scratch);
     }
-    let island = engine.open_island();
-    group.iter().for_each(|&peer| engine.add_member(peer, island));
-    merge::merge_with_neighbours(engine, island);
+    let island = world.open_island();
+    group.iter().for_each(|&peer| world.add_member(peer, island));
+    merge::merge_with_neighbours(world, island, scratch);
 }
 
 /// Adds a peer to the best of the islands near it that have room. It may connect that island to others,
 /// which then merge. Without a candidate the peer gets an island of its own.
-fn place_peer(engine: &mut Engine, peer: u32) {
-    let Member { at, traits, .. } = engine.spatial.member(peer);
-    let mut found = std::mem::take(&mut engine.scratch.found);
+fn place_peer(world: &mut World, peer: PeerIndex, scratch: &mut merge::Scratch) {
+    let Member { at, traits, .. } = world.spatial.member(peer);
+    let found = &mut scratch.found;
     found.clear();
-    engine.spatial.islands_near_point(at, traits.zone(), u32::MAX, &mut found);
-    found.retain(|&island| engine.spatial.size(island) < engine.size_limit_with(island, peer));
+    world.spatial.islands_near_point(at, traits.zone(), u32::MAX, found);
+    found.retain(|&island| world.spatial.size(island) < world.size_limit_with(island, peer));
     let centre = (f64::from(at.x), f64::from(at.z));
-    let preferred = |island: u32| merge::prefers_island(engine, peer, engine.islands[island].serial);
-    match merge::best_candidate(engine, centre, preferred, &found) {
+    let preferred = |island: IslandIndex| merge::prefers_island(world, peer, world.islands[island].serial);
+    match merge::best_candidate(world, centre, preferred, found) {
         Some(island) => {
-            engine.add_member(peer, island);
-            merge::merge_with_candidates(engine, island, &mut found);
+            world.add_member(peer, island);
+            merge::merge_with_candidates(world, island, scratch);
         }
         None => {
-            let island = engine.open_island();
-            engine.add_member(peer, island);
+            let island = world.open_island();
+            world.add_member(peer, island);
         }
     }
-    engine.scratch.found = found;
 }

@@ -3,13 +3,13 @@
 //!
 //! Phases, in order:
 //!
-//! 1. Nodes without recent announcements are marked as gone, and the size limits follow the nodes on
-//!    offer.
+//! 1. Nodes without recent announcements are marked as gone, and the size limits follow the [nodes on
+//!    offer](offers).
 //! 2. Peers that disconnected, timed out or lost their cluster [leave](leave) their islands, and [zone
 //!    transitions](transitions) whose settling time has passed take effect.
 //! 3. Islands that are no longer connected or above the limit are [split](split). The fragments are in
 //!    no island until phase 6.
-//! 4. Peers that reconnected [rejoin](join) the island that they were in.
+//! 4. Peers that reconnected [rejoin](rejoin) the island that they were in.
 //! 5. Islands with members within the join distance [merge](merge).
 //! 6. Fragments, then new peers, are [placed](join) one after the other.
 //! 7. In crowds, members are [transferred and exchanged](rebalance) between islands so that neighbours
@@ -21,36 +21,43 @@
 //! few movers only the neighbourhood of the movers is examined ([incremental connectivity
 //! check](connectivity)), unless they may have disconnected it.
 
+mod centre_line;
 mod connectivity;
 mod emit;
 mod join;
 mod leave;
 mod merge;
 mod neighbours;
+mod offers;
+mod partition;
 mod placement;
 mod rebalance;
+mod rejoin;
 mod split;
-mod transports;
+mod transitions;
 
 use std::time::Duration;
 
-pub(crate) use connectivity::{MoveOrigin, are_few_movers};
-pub(crate) use placement::PlacementState;
-pub(crate) use split::lowest_address;
-pub(crate) use transports::refresh;
+pub(crate) use self::offers::refresh;
 
-use crate::{engine::Engine, event::Output, ids::IdCache, peers::Flags, spatial::Member, transitions};
+use crate::{
+    event::Output,
+    ids::IslandIndex,
+    island_ids::IdCache,
+    settings::Settings,
+    world::{Evaluated, Member, World},
+};
 
-/// Buffers that a flush reuses, so that it allocates little.
+/// Buffers that a flush reuses, so that it allocates little, one for each phase that needs any.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Scratch {
-    members: Vec<Member>,
-    ends: Vec<usize>,
-    found: Vec<u32>,
-    active: Vec<u32>,
-    fragments: split::Fragments,
+    active: Vec<IslandIndex>,
+    fragments: partition::Fragments,
     neighbours: neighbours::IslandNeighbours,
     movers: connectivity::Movers,
+    near: Vec<Member>,
+    split: split::Scratch,
+    merge: merge::Scratch,
     rebalance: rebalance::Scratch,
     names: IdCache,
 }
@@ -58,83 +65,62 @@ pub(crate) struct Scratch {
 impl Scratch {
     /// Bytes held.
     pub(crate) fn bytes(&self) -> usize {
-        self.members.capacity() * size_of::<Member>()
-            + self.ends.capacity() * size_of::<usize>()
-            + (self.found.capacity() + self.active.capacity()) * size_of::<u32>()
+        self.active.capacity() * size_of::<IslandIndex>()
+            + self.near.capacity() * size_of::<Member>()
             + self.fragments.bytes()
             + self.neighbours.bytes()
             + self.movers.bytes()
+            + self.split.bytes()
+            + self.merge.bytes()
             + self.rebalance.bytes()
     }
 }
 
-/// Runs all phases and appends the differences to `outputs`.
-pub(crate) fn run(engine: &mut Engine, now: Duration, outputs: &mut Vec<Output>) {
-    transports::refresh(engine, now);
-    leave::time_out_peers(engine, now);
-    leave::remove_departed(engine, now);
-    leave::remove_unclustered(engine, now);
-    transitions::run(engine, now);
-    engine.spatial.reorder_memory();
-    let mut dirty = std::mem::take(&mut engine.pending.dirty);
-    let moved = std::mem::take(&mut engine.pending.moved);
-    let move_origins = std::mem::take(&mut engine.pending.move_origins);
-    let mut joining = std::mem::take(&mut engine.pending.joining);
-    joining.retain(|&peer| engine.is_placeable(peer));
-    sort_by_locality(engine, &mut dirty);
-    connectivity::run(engine, &moved, &move_origins);
-    split::run(engine, &dirty);
-    let mut active = std::mem::take(&mut engine.scratch.active);
-    neighbours::run(engine, &dirty, &mut active);
-    join::rejoin(engine, &joining, &mut active);
-    merge::run(engine, &active);
-    join::place_fragments(engine);
-    join::place_new_peers(engine, &joining);
-    if engine.rebalances {
+/// Runs all phases and appends the differences to `outputs`. Without `rebalances`, members of crowds are
+/// not exchanged.
+pub(crate) fn run(
+    world: &mut World,
+    settings: &Settings,
+    rebalances: bool,
+    scratch: &mut Scratch,
+    now: Duration,
+    outputs: &mut Vec<Output>,
+) {
+    offers::refresh(world, settings, now);
+    leave::time_out_peers(world, settings.silence, now);
+    leave::remove_departed(world, settings.return_window, now);
+    leave::remove_unclustered(world, now);
+    transitions::run(world, &mut scratch.fragments, now);
+    world.spatial.reorder_memory();
+    let evaluated = evaluate_islands(world, rebalances, scratch);
+    emit::emit_opened(world, outputs);
+    placement::run(world, settings.move_interval, now, outputs);
+    emit::emit_changes(world, &mut scratch.names, outputs);
+    leave::expire_grace(world, now);
+    emit::emit_closed(world, outputs);
+    world.finish_changes(evaluated);
+}
+
+/// The phases that decide which peers share an island. Returns the changes that they evaluated.
+fn evaluate_islands(world: &mut World, rebalances: bool, scratch: &mut Scratch) -> Evaluated {
+    let mut evaluated = world.changes.take();
+    let Evaluated { dirty, moved, move_origins, joining } = &mut evaluated;
+    let Scratch { active, fragments, neighbours, movers, near, split, merge, rebalance, .. } = scratch;
+    joining.retain(|&peer| world.is_placeable(peer));
+    world.sort_by_locality(dirty);
+    active.clear();
+    connectivity::run(world, moved, move_origins, movers, near);
+    split::run(world, dirty, fragments, split);
+    neighbours::run(world, dirty, movers, neighbours, active);
+    rejoin::run(world, joining, active);
+    merge::run(world, active, neighbours, merge);
+    join::place_fragments(world, fragments, merge);
+    join::place_new_peers(world, joining, merge);
+    if rebalances {
         // After a resume the islands of crowds stay as they were assigned, except where a change is
         // required: a full rebalance might find improvements and move peers that did not move.
-        let candidates = if std::mem::take(&mut engine.just_resumed) { &[] } else { &active[..] };
-        rebalance::run(engine, candidates);
+        let restored = std::mem::take(&mut world.changes.restored);
+        rebalance::run(world, if restored { &[] } else { active }, neighbours, rebalance);
     }
-    emit::emit_opened(engine, outputs);
-    placement::run(engine, now, outputs);
-    emit::emit_changes(engine, outputs);
-    leave::expire_grace(engine, now);
-    emit::emit_closed(engine, outputs);
-    active.clear();
-    engine.scratch.active = active;
-    engine.pending.move_origins = move_origins;
-    finish(engine, dirty, moved, joining);
-}
-
-/// Sorts islands by Morton code, so that islands near each other are processed one after the other and
-/// share CPU cache lines. The order depends on positions and ages only, so it is deterministic.
-fn sort_by_locality(engine: &Engine, islands: &mut [u32]) {
-    islands.sort_by_cached_key(|&island| (engine.spatial.morton_code(island), engine.islands[island].age));
-}
-
-/// Clears the pending lists. They keep their memory, up to twice of what this flush used.
-fn finish(engine: &mut Engine, dirty: Vec<u32>, moved: Vec<u32>, joining: Vec<u32>) {
-    for &island in &dirty {
-        let record = &mut engine.islands[island];
-        (record.dirty, record.movers) = (false, 0);
-    }
-    for &peer in &moved {
-        engine.peers[peer].flags.replace(Flags::MOVED, false);
-    }
-    let pending = &mut engine.pending;
-    // Islands that were marked during the flush have been evaluated by it.
-    (pending.dirty, pending.moved, pending.joining) = (dirty, moved, joining);
-    for list in [
-        &mut pending.dirty,
-        &mut pending.moved,
-        &mut pending.joining,
-        &mut pending.leaving,
-        &mut pending.changed,
-    ] {
-        list.shrink_to(2 * list.len());
-        list.clear();
-    }
-    pending.move_origins.shrink_to(2 * pending.move_origins.len());
-    pending.move_origins.clear();
+    evaluated
 }

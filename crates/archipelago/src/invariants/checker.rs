@@ -4,8 +4,13 @@ use std::collections::{HashMap, HashSet};
 
 use protocol::{Address, IslandId, NodeName, SessionId};
 
-use super::{Bounds, Partition, Violation, history::PreviousFlush};
-use crate::{Engine, Input, Output, TransportView};
+use super::{bounds::Bounds, history::PreviousFlush, partition::Partition, violation::Violation};
+use crate::{
+    engine::Engine,
+    event::{Input, Output},
+    ids::IslandIndex,
+    transport::TransportView,
+};
 
 /// Checks the invariants after each flush of an engine. It must observe every input and every output; from
 /// these it keeps its own record of the islands and of each client's last assignment.
@@ -113,13 +118,14 @@ impl InvariantChecker {
     pub fn check_flush(&mut self, engine: &Engine, outputs: &[Output]) -> Result<(), Violation> {
         let partition = Partition::of(engine);
         let placed = partition.islands.iter().map(|island| island.members.len()).sum();
-        let present = engine.placeable_count();
+        let world = &engine.world;
+        let present = world.peers.present().filter(|&peer| world.is_placeable(peer)).count();
         if placed != present {
             return Err(Violation::PeerCountMismatch { present, placed });
         }
         self.overbooked_nodes =
             engine.transports().filter(is_overbooked).map(|view| view.transport.node.clone()).collect();
-        if let Some(island) = engine.misplaced_island() {
+        if let Some(island) = misplaced_island(engine) {
             return Err(Violation::BadlyPlaced(island));
         }
         self.check_partition(&partition, &Bounds::of(engine), outputs)
@@ -263,4 +269,26 @@ impl InvariantChecker {
 fn is_overbooked(view: &TransportView<'_>) -> bool {
     let seats = view.transport.seats.map(|seats| seats.saturating_add(view.transport.users));
     seats.is_some_and(|seats| view.assigned > seats)
+}
+
+/// An island that should have another node: its node is gone, drains, has
+/// too small a room or cannot be joined by all members, or it has none, while another node of its
+/// rule could host it. Nodes with a seat count are not considered: seats may have become free after
+/// the island was evaluated.
+fn misplaced_island(engine: &Engine) -> Option<IslandId> {
+    let world = &engine.world;
+    let badly = |&island: &IslandIndex| {
+        let (size, zone) = (world.spatial.size(island), world.majority_zone(island));
+        let capabilities = world.spatial.capabilities(island, None);
+        let can_stay = |node| world.nodes.can_stay_ignoring_seats(node, size, capabilities);
+        if world.islands[island].node.is_some_and(can_stay) {
+            return false;
+        }
+        let choices = world.zones.choices(world.zones.rule_for(zone, size));
+        let nodes = choices.filter_map(|choice| world.nodes.choose(choice, size, capabilities));
+        nodes
+            .filter_map(|node| world.nodes.last_announcement(node))
+            .any(|(view, _)| view.free_seats.is_none())
+    };
+    world.islands.id(world.islands.populated().find(badly)?)
 }

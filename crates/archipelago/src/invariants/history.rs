@@ -4,7 +4,12 @@ use std::collections::{HashMap, HashSet};
 
 use protocol::{Address, IslandId, Position};
 
-use super::{Bounds, IslandMembers, Partition, Violation, for_each_pair, is_connected};
+use super::{
+    bounds::Bounds,
+    partition::{IslandMembers, Partition, for_each_pair, is_connected},
+    violation::Violation,
+};
+use crate::ids::AreaIndex;
 
 /// The state after the previous flush.
 #[derive(Debug, Clone, Default)]
@@ -15,8 +20,8 @@ pub(super) struct PreviousFlush {
     pub(super) ages: HashMap<IslandId, usize>,
     /// Peers that have ever been in an island: they may rejoin it at the leave distance.
     pub(super) ever_placed: HashSet<Address>,
-    /// The enclosure of each peer.
-    pub(super) enclosures: HashMap<Address, u32>,
+    /// The enclosure of each peer, or that it is in none.
+    pub(super) enclosures: HashMap<Address, Option<AreaIndex>>,
     /// Rules or time of day may have changed since, or another engine took over.
     pub(super) rules_changed: bool,
 }

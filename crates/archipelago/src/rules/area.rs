@@ -1,6 +1,6 @@
 //! Areas of the ground that rules name, as sets of shapes.
 
-use crate::spatial::Point;
+use crate::point::Point;
 
 /// The side of a parcel, in metres.
 pub(super) const PARCEL_M: f64 = 16.0;

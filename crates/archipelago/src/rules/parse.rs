@@ -7,13 +7,20 @@ use std::{
 };
 
 use protocol::NodeName;
-use serde::{Deserialize, Deserializer, de::Error as _};
 use toml::Spanned;
 
 use super::{
-    CountRange, DAY_MINUTES, Distances, Hours, Rule, Rules, TransportChoice, area::Area, area::Shape,
+    area::{Area, Shape},
+    conditions::CountRange,
+    file::{RawArea, RawChoices, RawCircle, RawCount, RawParcels, RawRectangle, RawRule, RulesFile},
+    rule::{Distances, Rule, Rules, TransportChoice},
 };
-use crate::{engine::MAX_COORDINATE_M, registry::TransportKind, settings};
+use crate::{
+    ids::{AreaIndex, TableIndex},
+    point::MAX_COORDINATE_M,
+    settings,
+    transport::TransportKind,
+};
 
 /// Why a rules file was rejected, and where.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -57,81 +64,8 @@ fn line_and_column(text: &str, offset: usize) -> (usize, usize) {
     (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1)
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RulesFile {
-    #[serde(default)]
-    scenes: BTreeMap<String, RawParcels>,
-    default: Option<RawDefault>,
-    #[serde(default)]
-    rule: Vec<RawRule>,
-}
-
-/// Each value is a kind, or a table that names a node; with spans for error messages.
-type RawChoices = Spanned<Vec<Spanned<toml::Value>>>;
 /// The parcels of each scene.
 type Scenes = BTreeMap<String, Vec<ParcelRange>>;
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawDefault {
-    transports: RawChoices,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawRule {
-    name: Spanned<String>,
-    area: Option<Spanned<RawArea>>,
-    exclusive: Option<Spanned<bool>>,
-    people: Option<Spanned<RawCount>>,
-    crowding: Option<Spanned<RawCount>>,
-    hours: Option<Hours>,
-    transports: Option<RawChoices>,
-    island_size: Option<Spanned<u32>>,
-    join_distance_m: Option<Spanned<f32>>,
-    leave_distance_m: Option<Spanned<f32>>,
-    settling_s: Option<Spanned<f64>>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawCount {
-    #[serde(default)]
-    min: u32,
-    #[serde(default = "unbounded")]
-    max: u32,
-}
-
-fn unbounded() -> u32 {
-    u32::MAX
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawArea {
-    scene: Option<String>,
-    parcels: Option<RawParcels>,
-    rectangle: Option<RawRectangle>,
-    circle: Option<RawCircle>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawRectangle {
-    from: [f64; 2],
-    to: [f64; 2],
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawCircle {
-    center: [f64; 2],
-    radius_m: f64,
-}
-
-/// Parcels, with spans for error messages: `"3,-4"`, or `"3,-4..5,6"` for a rectangle of parcels.
-type RawParcels = Vec<Spanned<String>>;
 
 fn parcels(raw: &RawParcels) -> Result<Vec<ParcelRange>, SpannedReason> {
     let range = |raw: &Spanned<String>| {
@@ -160,33 +94,12 @@ struct ParcelRange {
     to: [i32; 2],
 }
 
-impl<'de> Deserialize<'de> for Hours {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        let minute = |text: &str| {
-            let (hours, minutes) = text.trim().split_once(':')?;
-            let (hours, minutes): (u16, u16) = (hours.parse().ok()?, minutes.parse().ok()?);
-            let minute = hours.checked_mul(60)?.checked_add(minutes)?;
-            (minutes < 60 && minute <= DAY_MINUTES).then_some(minute)
-        };
-        let hours = text.split_once('-').and_then(|(from, to)| {
-            let (from, to) = (minute(from)?, minute(to)?);
-            (from != to && from < DAY_MINUTES).then_some(Self { from, to })
-        });
-        hours.ok_or_else(|| {
-            D::Error::custom(format!(
-                "`{text}` is not a part of a day: expected UTC times such as \"09:00-17:30\" or \"22:00-06:00\""
-            ))
-        })
-    }
-}
-
 /// Validates the rules of a file one after the other.
 #[derive(std::default::Default)]
 struct RulesReader {
     areas: Vec<Area>,
-    /// Index in `areas` by shapes, so that equal shapes are one area.
-    area_by_shapes: HashMap<String, usize>,
+    /// By shapes, the index in `areas`, so that equal shapes are one area.
+    area_by_shapes: HashMap<String, AreaIndex>,
     rule_by_name: HashMap<String, usize>,
 }
 
@@ -254,7 +167,7 @@ impl RulesReader {
         Ok(name)
     }
 
-    fn area(&mut self, raw: Spanned<RawArea>, scenes: &Scenes) -> Result<usize, SpannedReason> {
+    fn area(&mut self, raw: Spanned<RawArea>, scenes: &Scenes) -> Result<AreaIndex, SpannedReason> {
         let span = raw.span();
         let raw = raw.into_inner();
         let reject = |reason: String| Err((span.clone(), reason));
@@ -302,7 +215,7 @@ impl RulesReader {
         if area.shapes.is_empty() {
             return reject(format!("{} has no parcels", area.label));
         }
-        let next = self.areas.len();
+        let next = AreaIndex::new(self.areas.len());
         let index = *self.area_by_shapes.entry(format!("{:?}", area.shapes)).or_insert(next);
         if index == next {
             self.areas.push(area);

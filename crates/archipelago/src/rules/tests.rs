@@ -1,7 +1,13 @@
 //! Tests of the rules file: parsing, errors with their place, shadowed rules and the area index.
 
-use super::*;
-use crate::spatial::Point;
+use std::time::Duration;
+
+use super::{conditions::DAY_MINUTES, *};
+use crate::{
+    ids::{RuleIndex, TableIndex},
+    point::Point,
+    transport::TransportKind,
+};
 
 fn rules(text: &str) -> Rules {
     Rules::parse(text).unwrap_or_else(|error| panic!("{error}"))
@@ -39,7 +45,7 @@ fn every_rule_key_is_parsed() {
     );
     let night = Rule {
         name: "night".into(),
-        area: Some(0),
+        area: Some(AreaIndex::new(0)),
         exclusive: false,
         people: CountRange { min: 0, max: 12 },
         crowding: Some(CountRange { min: 3, max: 9 }),
@@ -53,10 +59,15 @@ fn every_rule_key_is_parsed() {
         settling: Some(Duration::from_millis(500)),
     };
     assert_eq!(rules.rules[0], night);
-    assert_eq!((rules.rules[1].area, rules.rules[1].exclusive), (Some(0), true), "equal shapes are one area");
+    assert_eq!(
+        (rules.rules[1].area, rules.rules[1].exclusive),
+        (Some(AreaIndex::new(0)), true),
+        "equal shapes are one area"
+    );
     assert_eq!(rules.rules[1].distances, Some(Distances { join_m: 10.0, leave_m: 12.5 }));
     assert_eq!(rules.areas.len(), 1);
-    let choices: Vec<String> = rules.choices(Some(0)).map(TransportChoice::to_string).collect();
+    let choices: Vec<String> =
+        rules.choices(Some(RuleIndex::new(0))).map(TransportChoice::to_string).collect();
     assert_eq!(choices, ["livekit", "node n-1", "ws-room"]);
     assert_eq!(rules.choices(None).count(), 1);
 }
@@ -146,8 +157,8 @@ fn area_index_matches_linear_search() {
         area = { rectangle = { from = [-90000, -90000], to = [90000, 0.5] } }
         "#,
     );
-    let atlas = AreaIndex::new(&rules.areas, |_| true);
-    let without = AreaIndex::new(&rules.areas, |area| area != 2);
+    let atlas = AreaGrid::new(&rules.areas, |_| true);
+    let without = AreaGrid::new(&rules.areas, |area| area != AreaIndex::new(2));
     let mut found = Vec::new();
     let step = |index: i32| index as f32 * 7.3;
     let fine = (-60..60).flat_map(|x| (-60..60).map(move |z| (step(x), step(z))));
@@ -155,13 +166,13 @@ fn area_index_matches_linear_search() {
     let edges = [(0.0, 0.0), (16.0, 0.0), (-0.0, 15.99), (20.0, 25.5), (6400.0, -6400.0), (90000.0, 0.0)];
     for (x, z) in fine.chain(coarse).chain(edges) {
         let at = Point { x, z };
-        let expected: Vec<u32> = (0..4)
-            .filter(|&area| rules.areas[area as usize].shapes.iter().any(|shape| shape.contains(at)))
+        let expected: Vec<AreaIndex> = AreaIndex::first(4)
+            .filter(|&area| rules.area(area).shapes.iter().any(|shape| shape.contains(at)))
             .collect();
         atlas.find(at, &mut found);
         assert_eq!(found, expected, "{at:?}");
         without.find(at, &mut found);
-        assert!(!found.contains(&2));
+        assert!(!found.contains(&AreaIndex::new(2)));
     }
-    assert!(!atlas.is_empty() && AreaIndex::new(&rules.areas, |_| false).is_empty());
+    assert!(!atlas.is_empty() && AreaGrid::new(&rules.areas, |_| false).is_empty());
 }

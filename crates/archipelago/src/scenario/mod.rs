@@ -43,17 +43,11 @@
 //! | `opened 2`, `closed plaza` | so many islands were opened; this one was closed |
 //! | `moved plaza n1 n2` | its room moved from one node to the other |
 
+mod error;
 mod parse;
 mod run;
 
-pub use run::{address, run, run_to_engine};
-
-/// The step at which a scenario failed, and why.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("line {line}: {reason}")]
-pub struct ScenarioError {
-    /// Line, from 1.
-    pub line: usize,
-    /// The error in the line, the expectation that was not met, or the invariant that was violated.
-    pub reason: String,
-}
+pub use self::{
+    error::ScenarioError,
+    run::{address, run, run_to_engine},
+};

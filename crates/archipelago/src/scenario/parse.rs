@@ -4,7 +4,7 @@ use std::{str::FromStr, time::Duration};
 
 use protocol::Position;
 
-use crate::TransportKind;
+use crate::transport::TransportKind;
 
 /// One line of a scenario.
 #[derive(Debug, Clone, PartialEq)]

@@ -9,10 +9,17 @@ use std::{
 use protocol::{Address, IslandId, NodeName, Position, SessionId};
 
 use super::{
-    ScenarioError,
+    error::ScenarioError,
     parse::{self, NodeSpec, Step},
 };
-use crate::{Engine, Input, Output, Settings, Transport, invariants::InvariantChecker, rules::Rules};
+use crate::{
+    engine::Engine,
+    event::{Input, Output},
+    invariants::InvariantChecker,
+    rules::Rules,
+    settings::Settings,
+    transport::Transport,
+};
 
 const FLUSH_INTERVAL: Duration = Duration::from_millis(250);
 const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);

@@ -10,10 +10,16 @@ use std::{
 
 use protocol::{Address, IslandId, NodeName, Position};
 
-use super::{Rng, address};
+use super::{
+    fixtures::{self, address},
+    rng::Rng,
+};
 use crate::{
-    Engine, EngineSnapshot, Input, LastAssignment, Output, PeerSnapshot, Settings,
+    engine::Engine,
+    event::{Input, Output},
     invariants::{InvariantChecker, Partition, Violation},
+    settings::Settings,
+    snapshot::{EngineSnapshot, LastAssignment, PeerSnapshot},
 };
 
 /// Totals over many layouts.
@@ -194,7 +200,7 @@ impl Layout {
 
     fn announce_node(&mut self) {
         let Ok(node) = "node".parse::<NodeName>() else { return };
-        self.handle(Input::Transport(super::node(node, 1_000)));
+        self.handle(Input::Transport(fixtures::node(node, 1_000)));
     }
 
     fn send_heartbeat(&mut self, peer: u32, position: Position) {

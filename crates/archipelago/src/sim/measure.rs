@@ -2,11 +2,10 @@
 
 use std::time::Duration;
 
-use protocol::Position;
+use protocol::{Address, IslandId, Position};
 use rustc_hash::FxHashMap;
 
-use super::simulation::all_members;
-use crate::Engine;
+use crate::engine::Engine;
 
 /// Number of nearest neighbours of a peer that are counted.
 const NEAREST: usize = 10;
@@ -60,4 +59,16 @@ impl Recall {
 pub(super) fn percentile(sorted: &[Duration], share: f64) -> Duration {
     let index = (sorted.len() as f64 * share).ceil() as usize;
     sorted.get(index.saturating_sub(1)).copied().unwrap_or_default()
+}
+
+/// Each peer with its position and the number of its island, for drawings and measurements.
+pub(super) fn all_members(engine: &Engine) -> Vec<(Address, Position, usize)> {
+    let mut numbers: FxHashMap<IslandId, usize> = FxHashMap::default();
+    let mut members = Vec::new();
+    for island in engine.islands() {
+        let next = numbers.len();
+        let number = *numbers.entry(island.id()).or_insert(next);
+        members.extend(island.members().map(|(peer, position)| (peer, position, number)));
+    }
+    members
 }

@@ -2,16 +2,16 @@
 
 use std::time::Duration;
 
-use protocol::{Address, IslandId, Position};
-use rustc_hash::FxHashMap;
-
 use super::{
-    Walkers, Workload, address,
+    fixtures::{self, address},
     measure::{Recall, percentile},
+    workload::{Walkers, Workload},
 };
 use crate::{
-    Engine, Input, Output, Settings, SettingsError,
+    engine::Engine,
+    event::{Input, Output},
     invariants::{InvariantChecker, Violation},
+    settings::{Settings, SettingsError},
 };
 
 /// The parameters of a simulation.
@@ -195,7 +195,7 @@ impl Simulation {
     fn flush(&mut self, clock: &mut impl FnMut() -> Duration) -> Result<Duration, SimulationError> {
         self.now += FLUSH_INTERVAL;
         if let Ok(node) = "node".parse() {
-            self.handle(Input::Transport(super::node(node, u32::MAX)));
+            self.handle(Input::Transport(fixtures::node(node, u32::MAX)));
         }
         self.outputs.clear();
         let before = clock();
@@ -241,16 +241,4 @@ fn arrival_s(index: usize, peers: usize, workload: Workload) -> f64 {
         Workload::Crossing => 0.0,
         _ => f64::from(ARRIVAL_S - 1) * index as f64 / peers as f64,
     }
-}
-
-/// Each peer with its position and the number of its island, for drawings and measurements.
-pub(super) fn all_members(engine: &Engine) -> Vec<(Address, Position, usize)> {
-    let mut numbers: FxHashMap<IslandId, usize> = FxHashMap::default();
-    let mut members = Vec::new();
-    for island in engine.islands() {
-        let next = numbers.len();
-        let number = *numbers.entry(island.id()).or_insert(next);
-        members.extend(island.members().map(|(peer, position)| (peer, position, number)));
-    }
-    members
 }

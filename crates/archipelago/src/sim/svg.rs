@@ -5,8 +5,8 @@ use std::fmt::Write;
 use protocol::Position;
 use rustc_hash::FxHashMap;
 
-use super::simulation::all_members;
-use crate::Engine;
+use super::measure::all_members;
+use crate::engine::Engine;
 
 /// Side of the drawing, in SVG user units.
 const SIDE: f32 = 800.0;

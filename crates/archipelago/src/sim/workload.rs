@@ -4,7 +4,7 @@ use std::{fmt, str::FromStr};
 
 use protocol::Position;
 
-use super::Rng;
+use super::rng::Rng;
 
 /// A distribution of peers and their movement. Each has a default number of peers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -8,7 +8,7 @@
 //! Each step lowers the sum, over all members, of the squared distance to the centre of their piece,
 //! and there is a finite number of partitions, so the search terminates. Pieces become compact, with
 //! straight borders between them. A step is taken only if it leads past the midpoint between two
-//! centres by a margin (see [`exchange`]), so that a peer at a border does not alternate between
+//! centres by a margin (see [`centre_line`](super::centre_line)), so that a peer at a border does not alternate between
 //! pieces. Because only positions decide, a peer that does not move is not moved by later flushes.
 //!
 //! No step disconnects a piece, or leaves two pieces near each other that could merge. In at least one
@@ -19,9 +19,12 @@ mod piece_cache;
 
 use std::collections::VecDeque;
 
-use crate::{engine::Engine, slab::NONE, spatial::Point};
-
-use piece_cache::PieceCache;
+use self::{exchange::Exchange, piece_cache::PieceCache};
+use super::neighbours::IslandNeighbours;
+use crate::{
+    ids::{IslandIndex, PieceIndex},
+    world::World,
+};
 
 /// A piece exchanges members with at most this many neighbours: the nearest. It has more only where
 /// very many peers are at one position.
@@ -32,28 +35,32 @@ const MAX_STEPS_PER_PIECE: usize = 400;
 
 /// Buffers that a flush reuses.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Scratch {
+pub(super) struct Scratch {
     pieces: PieceCache,
-    queue: VecDeque<u32>,
-    neighbours: Vec<u32>,
+    queue: VecDeque<IslandIndex>,
+    neighbours: Vec<IslandIndex>,
     exchange: exchange::Scratch,
 }
 
 impl Scratch {
     /// Bytes held.
-    pub(crate) fn bytes(&self) -> usize {
-        self.pieces.bytes() + self.queue.capacity() * size_of::<u32>()
+    pub(super) fn bytes(&self) -> usize {
+        self.pieces.bytes() + self.queue.capacity() * size_of::<IslandIndex>()
     }
 }
 
 /// Improves the pieces of crowds, starting with the active islands and the islands with other members
 /// than after the last flush.
-pub(super) fn run(engine: &mut Engine, active: &[u32]) {
-    let mut changed = engine.pending.changed.clone();
-    super::sort_by_locality(engine, &mut changed);
-    let scratch = std::mem::take(&mut engine.scratch.rebalance);
-    let mut rebalance = Rebalance { engine, scratch };
-    active.iter().chain(&changed).for_each(|&island| rebalance.enqueue(island));
+pub(super) fn run(
+    world: &mut World,
+    active: &[IslandIndex],
+    recorded: &IslandNeighbours,
+    scratch: &mut Scratch,
+) {
+    let mut changed = world.changes.changed.clone();
+    world.sort_by_locality(&mut changed);
+    let mut rebalance = Rebalance { world, scratch };
+    active.iter().chain(&changed).for_each(|&island| rebalance.enqueue(island, recorded));
     // Neighbour lists that were recorded before these islands changed do not contain them yet.
     changed.iter().for_each(|&island| rebalance.register_with_neighbours(island));
     let mut steps = rebalance.scratch.queue.len() * MAX_STEPS_PER_PIECE;
@@ -64,32 +71,23 @@ pub(super) fn run(engine: &mut Engine, active: &[u32]) {
         }
         steps -= taken;
     }
-    let Rebalance { engine, mut scratch } = rebalance;
     scratch.queue.clear();
     scratch.pieces.clear();
-    engine.scratch.rebalance = scratch;
-}
-
-/// Whether a member of the first of two islands, at this position, would be transferred to the second
-/// if only positions counted.
-pub(super) fn is_past_midpoint(engine: &Engine, at: Point, one: u32, other: u32) -> bool {
-    let centres = (engine.spatial.centre(one), engine.spatial.centre(other));
-    exchange::CentreLine::between(centres.0, centres.1).is_some_and(|line| line.is_past_midpoint(at))
 }
 
 /// The state of one rebalance phase.
 struct Rebalance<'a> {
-    engine: &'a mut Engine,
-    scratch: Scratch,
+    world: &'a mut World,
+    scratch: &'a mut Scratch,
 }
 
 impl Rebalance<'_> {
     /// Queues an island if it has neighbours.
-    fn enqueue(&mut self, island: u32) {
-        if !self.engine.islands.is_populated(island) || self.scratch.pieces.contains(island) {
+    fn enqueue(&mut self, island: IslandIndex, recorded: &IslandNeighbours) {
+        if !self.world.islands.is_populated(island) || self.scratch.pieces.contains(island) {
             return;
         }
-        if let Some(index) = self.scratch.pieces.load_unless_isolated(self.engine, island) {
+        if let Some(index) = self.scratch.pieces.load_unless_isolated(self.world, recorded, island) {
             let cached = &mut self.scratch.pieces[index];
             (cached.active, cached.queued) = (true, true);
             self.scratch.queue.push_back(island);
@@ -97,25 +95,24 @@ impl Rebalance<'_> {
     }
 
     /// Adds an island to the neighbour lists of its neighbours.
-    fn register_with_neighbours(&mut self, island: u32) {
-        let index = self.scratch.pieces.find(island);
-        if index == NONE {
-            return;
-        }
-        let neighbours = std::mem::take(&mut self.scratch.pieces[index].neighbours);
-        neighbours.iter().for_each(|&neighbour| self.scratch.pieces.add_neighbour(neighbour, island));
-        self.scratch.pieces[index].neighbours = neighbours;
+    fn register_with_neighbours(&mut self, island: IslandIndex) {
+        let pieces = &mut self.scratch.pieces;
+        let Some(index) = pieces.find(island) else { return };
+        let neighbours = std::mem::take(&mut pieces[index].neighbours);
+        neighbours.iter().for_each(|&neighbour| pieces.add_neighbour(neighbour, island));
+        pieces[index].neighbours = neighbours;
     }
 
     /// Takes all steps between an island and its nearest neighbours. Returns the number of steps.
-    fn improve(&mut self, piece: u32) -> usize {
-        let index = self.scratch.pieces.get_or_load(self.engine, piece);
+    fn improve(&mut self, piece: IslandIndex) -> usize {
+        let index = self.scratch.pieces.get_or_load(self.world, piece);
         self.scratch.pieces[index].queued = false;
         let mut neighbours = std::mem::take(&mut self.scratch.neighbours);
         self.nearest_neighbours(piece, index, &mut neighbours);
         let mut taken = 0;
         for &neighbour in &neighbours {
-            let steps = self.exchange(piece, neighbour);
+            let Scratch { pieces, exchange, .. } = &mut *self.scratch;
+            let steps = Exchange { world: self.world, pieces, scratch: exchange }.run(piece, neighbour);
             if steps > 0 {
                 self.requeue_around(piece);
                 self.requeue_around(neighbour);
@@ -127,12 +124,17 @@ impl Rebalance<'_> {
     }
 
     /// The neighbours to exchange members with, the nearest centre first.
-    fn nearest_neighbours(&mut self, piece: u32, index: u32, neighbours: &mut Vec<u32>) {
-        let centre = self.engine.spatial.centre(piece);
-        let rank = |&island: &u32| {
-            let (x, z) = self.engine.spatial.centre(island);
+    fn nearest_neighbours(
+        &mut self,
+        piece: IslandIndex,
+        index: PieceIndex,
+        neighbours: &mut Vec<IslandIndex>,
+    ) {
+        let centre = self.world.spatial.centre(piece);
+        let rank = |&island: &IslandIndex| {
+            let (x, z) = self.world.spatial.centre(island);
             let squared = (x - centre.0).powi(2) + (z - centre.1).powi(2);
-            (squared, self.engine.islands[island].age)
+            (squared, self.world.islands[island].age)
         };
         neighbours.clear();
         neighbours.extend(&self.scratch.pieces[index].neighbours);
@@ -141,31 +143,24 @@ impl Rebalance<'_> {
             a.total_cmp(&b).then(a_age.cmp(&b_age))
         });
         if neighbours.len() > MAX_NEIGHBOURS {
-            neighbours.retain(|&neighbour| self.is_near(piece, neighbour, NONE));
+            let pieces = &mut self.scratch.pieces;
+            neighbours.retain(|&neighbour| pieces.are_near(self.world, piece, neighbour, None));
             neighbours.truncate(MAX_NEIGHBOURS);
         }
     }
 
-    /// Whether two pieces are within the join distance, not counting the member `excluding` of the
-    /// first.
-    fn is_near(&mut self, one: u32, other: u32, excluding: u32) -> bool {
-        let pieces = &mut self.scratch.pieces;
-        let (one, other) =
-            (pieces.get_or_load_members(self.engine, one), pieces.get_or_load_members(self.engine, other));
-        pieces[one].is_near(&pieces[other], &self.engine.spatial.distances, excluding)
-    }
-
     /// Queues a piece that changed again, and its neighbours for which a step was rejected because it
     /// would have made the piece and another mergeable.
-    fn requeue_around(&mut self, piece: u32) {
-        let index = self.scratch.pieces.get_or_load(self.engine, piece);
+    fn requeue_around(&mut self, piece: IslandIndex) {
+        let index = self.scratch.pieces.get_or_load(self.world, piece);
         self.requeue(piece);
         let neighbours = std::mem::take(&mut self.scratch.pieces[index].neighbours);
         // Two above the limit: each of the two pieces may have had one member less before this step.
-        let room = self.engine.max_merge_size(piece).saturating_add(2);
+        let room = self.world.max_merge_size(piece).saturating_add(2);
         for &neighbour in &neighbours {
-            let other = self.scratch.pieces.find(neighbour);
-            if other != NONE && self.has_neighbour_up_to(other, neighbour, room) {
+            if let Some(other) = self.scratch.pieces.find(neighbour)
+                && self.has_neighbour_up_to(other, neighbour, room)
+            {
                 self.requeue(neighbour);
             }
         }
@@ -173,17 +168,14 @@ impl Rebalance<'_> {
     }
 
     /// Whether a piece or one of its neighbours has at most `size` members.
-    fn has_neighbour_up_to(&self, index: u32, island: u32, size: u32) -> bool {
-        let fits = |&island: &u32| self.engine.spatial.size(island) <= size;
+    fn has_neighbour_up_to(&self, index: PieceIndex, island: IslandIndex, size: u32) -> bool {
+        let fits = |&island: &IslandIndex| self.world.spatial.size(island) <= size;
         fits(&island) || self.scratch.pieces[index].neighbours.iter().any(fits)
     }
 
     /// Queues a piece again if it is one of those that this flush processes.
-    fn requeue(&mut self, piece: u32) {
-        let index = self.scratch.pieces.find(piece);
-        if index == NONE {
-            return;
-        }
+    fn requeue(&mut self, piece: IslandIndex) {
+        let Some(index) = self.scratch.pieces.find(piece) else { return };
         let cached = &mut self.scratch.pieces[index];
         if cached.active && !std::mem::replace(&mut cached.queued, true) {
             self.scratch.queue.push_back(piece);

@@ -1,0 +1,95 @@
+//! The nodes that an island could be placed on.
+
+use std::time::Duration;
+
+use super::facts::{NodeCandidate, seconds};
+use crate::{
+    engine::Engine,
+    ids::IslandIndex,
+    transport::TransportView,
+    world::{Member, NodeRejection},
+};
+
+impl Engine {
+    /// The nodes that an island could be placed on, in order of preference, each once.
+    pub(super) fn candidates(&self, island: IslandIndex, now: Duration) -> Vec<NodeCandidate> {
+        let record = &self.world.islands[island];
+        let rule = record.rule.index();
+        let own = rule.and_then(|rule| self.world.zones.rules().rule(rule).transports.as_ref());
+        let own_choices = own.map_or(0, Vec::len);
+        let spatial = &self.world.spatial;
+        let (size, capabilities) = (spatial.size(island), spatial.capabilities(island, None));
+        let mut candidates: Vec<NodeCandidate> = Vec::new();
+        for (rank, choice) in self.world.zones.choices(rule).enumerate() {
+            let (by_rule, choice_text) = (rank < own_choices || own_choices == 0, choice.to_string());
+            let mut any = false;
+            for (node, unfit) in self.world.nodes.candidates(choice, size, capabilities, record.node) {
+                any = true;
+                let Some((view, announced_at)) = self.world.nodes.last_announcement(node) else { continue };
+                let name = &view.transport.node;
+                if candidates.iter().any(|listed| listed.node.as_ref() == Some(name)) {
+                    continue;
+                }
+                let silent_for = now.saturating_sub(announced_at);
+                candidates.push(NodeCandidate {
+                    choice: choice_text.clone(),
+                    by_rule,
+                    node: Some(name.clone()),
+                    fits: unfit.is_none(),
+                    reason: self.candidate_reason(island, view, unfit.as_ref(), silent_for),
+                    unfit,
+                });
+            }
+            if !any && !candidates.iter().any(|listed| listed.choice == choice_text) {
+                let reason = "no node offers it".to_owned();
+                candidates.push(NodeCandidate {
+                    choice: choice_text,
+                    by_rule,
+                    node: None,
+                    fits: false,
+                    reason,
+                    unfit: None,
+                });
+            }
+        }
+        candidates
+    }
+
+    /// Why a node cannot host an island, or its free seats.
+    fn candidate_reason(
+        &self,
+        island: IslandIndex,
+        view: TransportView<'_>,
+        unfit: Option<&NodeRejection>,
+        silent_for: Duration,
+    ) -> String {
+        let size = self.world.spatial.size(island);
+        let free = view.free_seats.map_or("unlimited seats".to_owned(), |free| format!("free seats: {free}"));
+        match unfit {
+            None => free,
+            Some(NodeRejection::Gone) => format!("no announcement for {:.1} s", seconds(silent_for)),
+            Some(NodeRejection::Draining) => "draining".to_owned(),
+            Some(NodeRejection::MissingCapability) => {
+                self.missing_capability_reason(island, &view.transport.capability)
+            }
+            Some(NodeRejection::RoomTooSmall) => {
+                let room = view.transport.max_island_size;
+                format!("its rooms hold {room}, the island has {size} members")
+            }
+            Some(NodeRejection::Full) => format!("{free}, the island has {size} members"),
+        }
+    }
+
+    fn missing_capability_reason(&self, island: IslandIndex, capability: &str) -> String {
+        let lacks = |member: &Member| {
+            !self.capability_names(member.traits.capabilities()).iter().any(|name| name == capability)
+        };
+        let address = self
+            .world
+            .spatial
+            .members(island)
+            .find(lacks)
+            .map(|member| self.world.peers[member.peer].address);
+        address.map_or_else(String::new, |address| format!("{address} cannot join {capability}"))
+    }
+}

@@ -1,0 +1,201 @@
+//! How each [`Input`] updates the world. Decisions are made in a [flush](crate::flush) only.
+
+use std::time::Duration;
+
+use protocol::{Address, IslandId, Position, SessionId};
+
+use crate::{
+    event::Input,
+    ids::PeerIndex,
+    point::{Point, is_in_world_bounds},
+    transport::Transport,
+    world::{Flags, PeerState, RuleChange, World},
+};
+
+/// Inputs that the engine has ignored since it was created.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counters {
+    /// Heartbeats with a position that is not a number, or farther than 4,000 km from the origin on an
+    /// axis.
+    pub positions_refused: u64,
+    /// Messages of a session that is not the wallet's latest.
+    pub stale_messages: u64,
+    /// Announcements of nodes beyond the 65,535 that the registry can index, or that require a ninth
+    /// distinct capability of clients.
+    pub nodes_refused: u64,
+}
+
+/// Handles one input that happened at `now`.
+pub(crate) struct InputHandler<'a> {
+    pub(crate) world: &'a mut World,
+    pub(crate) counters: &'a mut Counters,
+    pub(crate) now: Duration,
+}
+
+impl InputHandler<'_> {
+    pub(crate) fn handle(mut self, input: Input) {
+        match input {
+            Input::Connected { peer, session, transports, resumes } => {
+                self.connected(peer, session, transports, resumes);
+            }
+            Input::Heartbeat { peer, session, position, desired_room } => {
+                self.heartbeat(peer, session, position, desired_room.as_deref());
+            }
+            Input::Cluster { peer, session, cluster } => self.cluster(peer, session, cluster.as_deref()),
+            Input::Disconnected { peer, session } => self.disconnected(peer, session),
+            Input::ResendAssignment { peer, session, from } => {
+                self.resend_assignment(peer, session, from.as_ref());
+            }
+            Input::Transport(transport) => self.transport(transport),
+            Input::TransportGone { node } => self.world.nodes.withdraw(&node),
+            Input::Rules(rules) => {
+                self.world.zones.set_rules(rules);
+                self.world.invalidate(RuleChange::Rules);
+            }
+            Input::TimeOfDay { minute } => {
+                if self.world.zones.set_minute(minute) {
+                    self.world.invalidate(RuleChange::Rules);
+                }
+            }
+        }
+    }
+
+    fn connected(
+        &mut self,
+        address: Address,
+        session: Option<SessionId>,
+        transports: Option<Vec<String>>,
+        resumes: Option<SessionId>,
+    ) {
+        let Some(peer) = self.sender_resuming(address, session, resumes) else { return };
+        self.world.peers.set_transports(peer, transports);
+        self.world.update_capabilities(peer);
+        let record = &mut self.world.peers[peer];
+        record.set_last_seen(self.now);
+        record.clear_assignment();
+        record.flags.replace(Flags::AWAITING_HEARTBEAT, true);
+    }
+
+    fn heartbeat(
+        &mut self,
+        address: Address,
+        session: Option<SessionId>,
+        position: Position,
+        desired_room: Option<&str>,
+    ) {
+        if !is_in_world_bounds(position) {
+            self.reject_position(address, session);
+            return;
+        }
+        let Some(peer) = self.sender(address, session) else {
+            if let Some(peer) = self.world.peers.find(address) {
+                self.world.peers.stale_heartbeats.insert(peer, self.now);
+            }
+            return;
+        };
+        let world = &mut *self.world;
+        let record = &mut world.peers[peer];
+        record.set_last_seen(self.now);
+        record.flags.replace(Flags::AWAITING_HEARTBEAT, false);
+        record.flags.replace(Flags::TIMED_OUT, false);
+        record.height_m = position.y;
+        let (state, unassigned) = (record.state, record.last_assigned.is_none());
+        let to = Point::from(position);
+        let from = world.set_position(peer, to);
+        if state != PeerState::Present {
+            world.mark_present(peer);
+        }
+        if world.spatial.island_of(peer).is_none() {
+            world.enter_current_zone(peer);
+        } else if from != to && world.zones.is_partitioned() {
+            world.update_zone_transition(peer, from, self.now);
+        }
+        if unassigned && world.island_has_node(peer) {
+            world.queue_report(peer);
+        }
+        if let Some(room) = desired_room {
+            world.set_preferred_island(peer, room);
+        }
+    }
+
+    /// Handles a heartbeat with an invalid position: the peer keeps its last position, and the
+    /// heartbeat still counts as a sign of life.
+    fn reject_position(&mut self, address: Address, session: Option<SessionId>) {
+        self.counters.positions_refused += 1;
+        if let Some(peer) = self.known_sender(address, session) {
+            self.world.peers[peer].set_last_seen(self.now);
+        }
+    }
+
+    fn cluster(&mut self, address: Address, session: Option<SessionId>, cluster: Option<&str>) {
+        if self.world.clusters.is_none() {
+            return;
+        }
+        let Some(peer) = self.sender(address, session) else { return };
+        let record = &mut self.world.peers[peer];
+        if record.state == PeerState::Connected {
+            // The cluster may be known before the first heartbeat. It counts as a sign of life, so that
+            // the peer does not time out before.
+            record.set_last_seen(self.now);
+        }
+        self.world.set_cluster(peer, cluster);
+    }
+
+    fn disconnected(&mut self, address: Address, session: Option<SessionId>) {
+        let Some(peer) = self.known_sender(address, session) else { return };
+        self.world.peers[peer].clear_assignment();
+        self.world.mark_departed(peer);
+    }
+
+    fn resend_assignment(&mut self, address: Address, session: Option<SessionId>, from: Option<&IslandId>) {
+        let Some(peer) = self.world.peers.find(address) else { return };
+        if !self.world.peers.is_current_session(peer, session) {
+            self.counters.stale_messages += 1;
+            return;
+        }
+        let from = from.and_then(|island| self.world.islands.ids.serial(island.as_str()));
+        let record = &mut self.world.peers[peer];
+        (record.last_assigned, record.last_assigned_node) = (from, None);
+        if self.world.island_has_node(peer) {
+            self.world.queue_report(peer);
+        }
+    }
+
+    fn transport(&mut self, transport: Transport) {
+        let nodes = &mut self.world.nodes;
+        let known = nodes.capabilities.count();
+        let replaced = nodes.replaced_node(&transport);
+        let taken = nodes.apply_announcement(transport, self.now);
+        self.counters.nodes_refused += u64::from(!taken);
+        if nodes.capabilities.count() > known {
+            self.world.update_all_capabilities();
+        }
+        if let Some(node) = replaced {
+            self.world.invalidate_assignments(node);
+        }
+    }
+
+    /// The peer that sent a message; `None` if the session of the message has been replaced by a newer
+    /// one.
+    fn sender(&mut self, address: Address, session: Option<SessionId>) -> Option<PeerIndex> {
+        self.sender_resuming(address, session, None)
+    }
+
+    /// The same; `None` also for an unknown peer, for which [`sender`](Self::sender) creates a record.
+    fn known_sender(&mut self, address: Address, session: Option<SessionId>) -> Option<PeerIndex> {
+        self.world.peers.find(address)?;
+        self.sender(address, session)
+    }
+
+    /// The same as [`sender`](Self::sender), for a new session that resumes the older session `resumes`.
+    fn sender_resuming(
+        &mut self,
+        address: Address,
+        session: Option<SessionId>,
+        resumes: Option<SessionId>,
+    ) -> Option<PeerIndex> {
+        let peer = self.world.sender(address, session, resumes);
+        self.counters.stale_messages += u64::from(peer.is_none());
+        peer
+    }
+}
