@@ -9,6 +9,7 @@ mod egress;
 mod evictions;
 mod handshake;
 mod member;
+mod metrics;
 mod node;
 mod node_name;
 mod reentry;
@@ -20,6 +21,7 @@ mod service;
 mod settings;
 mod throttled_reader;
 
+pub use metrics::describe_metrics;
 pub use node_name::NameTaken;
 pub use service::{Rooms, Subscriptions};
 pub use settings::Settings;

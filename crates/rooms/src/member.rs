@@ -16,7 +16,9 @@ use tracing::Instrument;
 use ws::{KeepAlive, Liveness, OpCode, Received, close_frame, put_frame};
 
 use crate::{
+    batch::{packet, packet_frame},
     handshake::{Disconnect, authenticate, disconnect_for},
+    metrics,
     node::Node,
     registry::Membership,
     send_queue::SendQueue,
@@ -72,7 +74,7 @@ pub(crate) async fn serve(
 }
 
 fn count_closed(close: Close) {
-    metrics::counter!("atoll_rooms_closed_total", "code" => close.code().to_string()).increment(1);
+    metrics::closed(close.code()).increment(1);
 }
 
 /// Sends a close frame with the reason for the rejection, and waits for the client to close the connection.
@@ -87,7 +89,7 @@ where
         if close == Close::RoomFull {
             // Clients of RFC-5 know this packet, but not the close code.
             let kicked = protocol::rfc5::WsKicked { reason: reason.to_owned() };
-            let frame = crate::batch::packet_frame(&crate::batch::packet(Message::PeerKicked(kicked)));
+            let frame = packet_frame(&packet(Message::PeerKicked(kicked)));
             writer.write_all(&frame).await?;
         }
         writer.write_all(&close_frame(close.code(), reason)).await?;

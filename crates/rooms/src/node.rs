@@ -10,7 +10,6 @@ use std::{
 
 use admission::{ConnectionLimiter, Rate, Verifier};
 use bus::{Bus, Headers, Subscription};
-use metrics::Counter;
 use protocol::{
     IslandId, Message as _, RoomName, Subject, Ulid,
     atoll_bus::{MembershipEnded, RoomSeats, TransportAnnouncement},
@@ -24,13 +23,14 @@ use tokio::{
 use transports::ws_room;
 
 use crate::{
-    Settings,
     egress::EgressLimits,
     evictions::PendingEvictions,
+    metrics::{self, MessageCounters},
     node_name::{NameTaken, NodeNameGuard},
     registry::{NodeLimits, Registry},
     room::Room,
     send_queue::QueueLimits,
+    settings::Settings,
 };
 
 /// One room node: the state that all its sockets share.
@@ -40,7 +40,7 @@ pub(crate) struct Node {
     pub(crate) verifier: Verifier,
     pub(crate) handshakes: ConnectionLimiter,
     pub(crate) registry: Registry,
-    pub(crate) counters: Counters,
+    pub(crate) counters: MessageCounters,
     /// Reference count of the open sockets: each holds a clone.
     pub(crate) sockets: Arc<()>,
     /// Start time, in milliseconds since the Unix epoch.
@@ -50,16 +50,6 @@ pub(crate) struct Node {
     /// Rooms with messages for the next flush.
     dirty_rooms: Mutex<Vec<Arc<Room>>>,
     dirty_notify: Notify,
-}
-
-/// Counters of the message path, looked up once and not for each message.
-pub(crate) struct Counters {
-    pub(crate) in_messages: Counter,
-    pub(crate) in_bytes: Counter,
-    pub(crate) out_messages: Counter,
-    pub(crate) out_bytes: Counter,
-    pub(crate) unknown_messages: Counter,
-    pub(crate) ingress_dropped: Counter,
 }
 
 /// The subscriptions of a node.
@@ -102,21 +92,13 @@ impl Node {
                 node: settings.max_node_egress_bytes_per_second,
             },
         };
-        let counters = Counters {
-            in_messages: metrics::counter!("dcl_ws_rooms_in_messages"),
-            in_bytes: metrics::counter!("dcl_ws_rooms_in_bytes"),
-            out_messages: metrics::counter!("dcl_ws_rooms_out_messages"),
-            out_bytes: metrics::counter!("dcl_ws_rooms_out_bytes"),
-            ingress_dropped: metrics::counter!("atoll_rooms_ingress_dropped_total"),
-            unknown_messages: metrics::counter!("dcl_ws_rooms_unknown_sent_messages_total"),
-        };
         Self {
             handshakes: ConnectionLimiter::new("rooms", settings.handshakes),
             settings,
             tokens,
             verifier,
             registry: Registry::new(limits, next_alias),
-            counters,
+            counters: MessageCounters::new(),
             sockets: Arc::default(),
             started_ms: unix_ms(SystemTime::now()),
             announced: AtomicBool::default(),
@@ -289,7 +271,7 @@ impl Node {
         // A ULID far in the future would revoke tokens that are minted long after this message.
         let is_plausible = |ulid: &Ulid| !is_far_ahead(ulid.timestamp_ms(), unix_ms(SystemTime::now()));
         let Some(minted_before) = minted_before.filter(is_plausible) else {
-            metrics::counter!("atoll_rooms_ends_refused_total").increment(1);
+            metrics::ends_refused().increment(1);
             return;
         };
         // When an island moved to another node, the message names the node that it left.

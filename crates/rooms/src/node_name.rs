@@ -7,6 +7,8 @@ use bus::{Bus, Subscription};
 use protocol::{Message as _, NodeName, Subject, atoll_bus::TransportAnnouncement};
 use tokio::time::{Instant, timeout_at};
 
+use crate::metrics;
+
 /// Receives the announcements under the node's own name, on a shared bus.
 pub(crate) struct NodeNameGuard {
     node: NodeName,
@@ -85,7 +87,7 @@ impl NodeNameGuard {
     pub(crate) async fn watch_conflicts(&mut self) {
         let mut logged: Option<Instant> = None;
         while let Some(ForeignAnnouncement { url, draining }) = self.next_foreign().await {
-            metrics::counter!("atoll_rooms_name_taken_total").increment(1);
+            metrics::name_taken().increment(1);
             if logged.is_none_or(|at| at.elapsed() >= LOG_INTERVAL) {
                 logged = Some(Instant::now());
                 tracing::error!(

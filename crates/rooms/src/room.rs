@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use crate::{
     batch::{BatchBuilder, Fanout, FrameKind, SlabBytes, is_newer, packet, packet_frame},
     egress::{Load, NodeEgress, RoomEgress},
+    metrics,
     send_queue::{PushOutcome, SendQueue},
 };
 
@@ -230,7 +231,7 @@ impl State {
             member.announced = true;
             match member.send_queue.push_batch(&fanout) {
                 PushOutcome::Whole => {}
-                PushOutcome::ReliableOnly => metrics::counter!("atoll_rooms_batches_cut_total").increment(1),
+                PushOutcome::ReliableOnly => metrics::batches_cut().increment(1),
                 PushOutcome::Closed => {
                     tracing::debug!(peer = %member.address, "the member is closing: the batch was not queued")
                 }
@@ -252,15 +253,14 @@ impl State {
             && unreliable > 0
         {
             let dropped = self.pending.remove_unreliable();
-            let counter = metrics::counter!("atoll_rooms_egress_dropped_total", "scope" => scope.label());
-            counter.increment(dropped as u64);
+            metrics::egress_dropped(scope.label()).increment(dropped as u64);
         }
     }
 }
 
 /// Kicks a member: sends the `WsKicked` packet, which clients of RFC-5 know, and closes the socket.
 pub(crate) fn kick(send_queue: &SendQueue, close: Close) {
-    metrics::counter!("dcl_ws_rooms_kicks_total").increment(1);
+    metrics::kicks().increment(1);
     let kicked = WsKicked { reason: close.reason().to_owned() };
     send_queue.push_single(packet_frame(&packet(Message::PeerKicked(kicked))));
     send_queue.close(close, close.reason());

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use crate::{member, node::Node};
+use crate::{member, metrics, node::Node};
 
 pub(crate) fn router(nodes: &Arc<[Arc<Node>]>) -> Router {
     nodes.iter().fold(Router::new(), |router, node| {
@@ -62,7 +62,7 @@ async fn enter(
     tokio::spawn(async move {
         let _socket = socket;
         if let Some(stream) = stream.stream().await {
-            metrics::counter!("dcl_ws_rooms_connections_total").increment(1);
+            metrics::connections().increment(1);
             member::serve(&node, &room, query.access_token, permit, stream).await;
         }
     });

@@ -10,9 +10,11 @@ use transports::ws_room;
 use utoipa_axum::router::OpenApiRouter;
 
 use crate::{
-    NameTaken, Settings,
+    metrics,
     node::{self, Node},
+    node_name::NameTaken,
     router,
+    settings::Settings,
 };
 
 /// The room nodes of a process. Cheap to clone.
@@ -94,12 +96,12 @@ impl Rooms {
     /// Sets the gauges to the current sums over all nodes.
     pub fn observe(&self) {
         let rooms = self.sum(|node| node.registry.sizes().len());
-        metrics::gauge!("dcl_ws_rooms_count").set(rooms as f64);
+        metrics::rooms().set(rooms as f64);
         let users = self.sum(|node| node.registry.users_count());
-        metrics::gauge!("dcl_ws_rooms_connections").set(users as f64);
-        metrics::gauge!("atoll_rooms_sockets").set(self.sockets_count() as f64);
+        metrics::members().set(users as f64);
+        metrics::sockets().set(self.sockets_count() as f64);
         let queued = self.sum(|node| node.registry.slab_bytes());
-        metrics::gauge!("atoll_rooms_slab_bytes").set(queued as f64);
+        metrics::slab_bytes().set(queued as f64);
     }
 
     fn sum(&self, count: impl Fn(&Node) -> usize) -> usize {
