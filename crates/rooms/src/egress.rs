@@ -3,8 +3,7 @@
 //! Only unreliable frames are dropped. Reliable ones always pass and are charged: a room that exceeds its
 //! budget with reliable frames alone drops all unreliable ones.
 
-use std::sync::{Mutex, PoisonError};
-
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 /// Limits in bytes a second; 0 is no limit.
@@ -84,7 +83,7 @@ impl NodeEgress {
     pub(crate) fn charge(&self, room: &mut RoomEgress, load: Load, now: Instant) -> Option<Scope> {
         let now = now.duration_since(self.started).as_nanos() as i64;
         let EgressLimits { room: room_rate, node: node_rate } = self.limits;
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state.lock();
         let active = state.count_active(room, now);
         room.budget.charge_capped(load.reliable, room_rate, 1, now);
         room.share.charge_capped(load.reliable, node_rate, active, now);

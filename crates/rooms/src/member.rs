@@ -59,7 +59,6 @@ pub(crate) async fn serve(
     match joined {
         Ok((request, membership)) => {
             drop(permit);
-            node.mark_dirty(&membership.room);
             let span = tracing::debug_span!("member", peer = %request.address, island = %room);
             serve_member(node, &membership, &mut reader, &mut writer).instrument(span).await;
         }
@@ -128,7 +127,6 @@ async fn serve_member<R, W>(
     // The seat is freed as soon as the membership is known to end, although the socket may stay open for a
     // while.
     node.registry.leave(membership);
-    node.mark_dirty(&membership.room);
     let end = queue.close_reason();
     if let Some(close) = end {
         count_closed(close);
@@ -238,7 +236,6 @@ async fn handle_message<R: AsyncRead + Unpin>(
                 return Ok(());
             }
             membership.room.broadcast(membership.alias, update.body, update.unreliable);
-            node.mark_dirty(&membership.room);
         }
         _ => {
             reader.acquire(size).await;

@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicBool, AtomicU32, Ordering},
     },
     time::{Duration, SystemTime},
@@ -17,7 +17,7 @@ use protocol::{
     v3::JoinIslandMessage,
 };
 use tokio::{
-    sync::Notify,
+    sync::{Mutex, mpsc},
     time::{self, Instant},
 };
 use transports::ws_room;
@@ -47,9 +47,8 @@ pub(crate) struct Node {
     started_ms: u64,
     /// Whether the node has announced itself.
     announced: AtomicBool,
-    /// Rooms with messages for the next flush.
-    dirty_rooms: Mutex<Vec<Arc<Room>>>,
-    dirty_notify: Notify,
+    /// The rooms to flush at the next tick. The flush timer holds the lock as long as the node runs.
+    flush_queue: Mutex<mpsc::UnboundedReceiver<Arc<Room>>>,
 }
 
 /// The subscriptions of a node.
@@ -92,18 +91,18 @@ impl Node {
                 node: settings.max_node_egress_bytes_per_second,
             },
         };
+        let (flush_sender, flush_queue) = mpsc::unbounded_channel();
         Self {
             handshakes: ConnectionLimiter::new("rooms", settings.handshakes),
             settings,
             tokens,
             verifier,
-            registry: Registry::new(limits, next_alias),
+            registry: Registry::new(limits, next_alias, flush_sender),
             counters: MessageCounters::new(),
             sockets: Arc::default(),
             started_ms: unix_ms(SystemTime::now()),
             announced: AtomicBool::default(),
-            dirty_rooms: Mutex::default(),
-            dirty_notify: Notify::new(),
+            flush_queue: Mutex::new(flush_queue),
         }
     }
 
@@ -163,22 +162,18 @@ impl Node {
         Arc::strong_count(&self.sockets) - 1
     }
 
-    /// Schedules a room for the next flush.
-    pub(crate) fn mark_dirty(&self, room: &Arc<Room>) {
-        if room.mark_dirty() {
-            self.dirty_rooms.lock().unwrap_or_else(PoisonError::into_inner).push(room.clone());
-            self.dirty_notify.notify_one();
-        }
-    }
-
     /// The flush timer. It starts with the first message, so a silent node does not wake up.
     async fn flush_rooms(&self) {
-        loop {
-            self.dirty_notify.notified().await;
+        let mut flush_queue = self.flush_queue.lock().await;
+        while let Some(first) = flush_queue.recv().await {
             time::sleep(self.settings.flush_interval).await;
-            let rooms = std::mem::take(&mut *self.dirty_rooms.lock().unwrap_or_else(PoisonError::into_inner));
-            for room in rooms {
-                room.flush();
+            // A room that is queued from now on waits for the next tick.
+            let due = flush_queue.len();
+            first.flush();
+            for _ in 0..due {
+                if let Ok(room) = flush_queue.try_recv() {
+                    room.flush();
+                }
             }
         }
     }

@@ -3,15 +3,16 @@
 use std::{
     collections::{HashMap, VecDeque},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicU32, Ordering},
     },
     time::Duration,
 };
 
 use admission::{Rate, RateLimiter};
+use parking_lot::Mutex;
 use protocol::{Address, Close, RoomName, Ulid};
-use tokio::time::Instant;
+use tokio::{sync::mpsc::UnboundedSender, time::Instant};
 use transports::ws_room::TokenRefusal;
 
 use crate::{
@@ -72,9 +73,14 @@ pub(crate) struct Membership {
 }
 
 impl Registry {
-    pub(crate) fn new(limits: NodeLimits, next_alias: Arc<AtomicU32>) -> Self {
-        let node =
-            NodeResources { slabs: SlabBytes::default(), egress: Arc::new(NodeEgress::new(limits.egress)) };
+    /// A registry without rooms, which add themselves to `flush_queue`.
+    pub(crate) fn new(
+        limits: NodeLimits,
+        next_alias: Arc<AtomicU32>,
+        flush_queue: UnboundedSender<Arc<Room>>,
+    ) -> Self {
+        let egress = Arc::new(NodeEgress::new(limits.egress));
+        let node = NodeResources { slabs: SlabBytes::default(), egress, flush_queue };
         let state = State {
             rooms: HashMap::new(),
             users: 0,
@@ -95,7 +101,7 @@ impl Registry {
     /// The close code and the reason for the client.
     pub(crate) fn join(&self, name: &RoomName, request: &JoinRequest) -> Result<Membership, (Close, String)> {
         let reject = |close: Close, reason: &str| Err((close, reason.to_owned()));
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         if state.draining {
             return reject(Close::Restarting, Close::Restarting.reason());
         }
@@ -145,12 +151,12 @@ impl Registry {
     /// Whether a token was the last one that admitted this address to this room, and the membership is not
     /// known to have ended. Such a token admits the address again, although it has expired.
     pub(crate) fn is_last_token(&self, room: &RoomName, address: Address, minted: Ulid) -> bool {
-        self.lock().reentry.is_last_token(room, address, minted, Instant::now())
+        self.state.lock().reentry.is_last_token(room, address, minted, Instant::now())
     }
 
     /// Removes a membership and frees its seat, unless a newer session has replaced it.
     pub(crate) fn leave(&self, membership: &Membership) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         if membership.room.leave(membership.alias) {
             state.users -= 1;
             state.reentry.record_disconnect(&membership.room.name, membership.address, Instant::now());
@@ -160,7 +166,7 @@ impl Registry {
 
     /// Revokes the tokens of this address for this room that were minted at or before `minted_before`.
     pub(crate) fn revoke(&self, room: &RoomName, address: Address, minted_before: Ulid, now: Instant) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         state.reentry.remove(room, address, minted_before);
         state.revoked.insert((room.clone(), address), minted_before);
         state.revocation_expiries.push_back((
@@ -185,12 +191,12 @@ impl Registry {
 
     /// Rejects new members. Existing ones stay.
     pub(crate) fn stop_accepting(&self) {
-        self.lock().draining = true;
+        self.state.lock().draining = true;
     }
 
     /// Rejects new members and closes all sockets.
     pub(crate) fn drain(&self) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         state.draining = true;
         for room in state.rooms.values() {
             room.close_all(Close::Restarting);
@@ -198,15 +204,15 @@ impl Registry {
     }
 
     pub(crate) fn is_draining(&self) -> bool {
-        self.lock().draining
+        self.state.lock().draining
     }
 
     pub(crate) fn room(&self, name: &RoomName) -> Option<Arc<Room>> {
-        self.lock().rooms.get(name).cloned()
+        self.state.lock().rooms.get(name).cloned()
     }
 
     pub(crate) fn users_count(&self) -> usize {
-        self.lock().users
+        self.state.lock().users
     }
 
     /// Bytes of message slabs that are still referenced, by queues or by writes in progress.
@@ -216,11 +222,7 @@ impl Registry {
 
     /// The number of members of each room.
     pub(crate) fn sizes(&self) -> Vec<(RoomName, usize)> {
-        self.lock().rooms.values().map(|room| (room.name.clone(), room.members_count())).collect()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().rooms.values().map(|room| (room.name.clone(), room.members_count())).collect()
     }
 }
 

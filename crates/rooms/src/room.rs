@@ -1,13 +1,14 @@
 //! One room: its members, and the batch of messages since the last flush.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use protocol::{
     Address, Close, RoomName, Ulid,
     rfc5::{WsKicked, WsPeerJoin, WsPeerLeave, WsPeerUpdate, WsWelcome, ws_packet::Message},
 };
-use tokio::time::Instant;
+use tokio::{sync::mpsc::UnboundedSender, time::Instant};
 
 use crate::{
     batch::{BatchBuilder, Fanout, FrameKind, SlabBytes, is_newer, packet, packet_frame},
@@ -29,6 +30,9 @@ pub(crate) struct Room {
 pub(crate) struct NodeResources {
     pub(crate) slabs: SlabBytes,
     pub(crate) egress: Arc<NodeEgress>,
+    /// The rooms to flush at the next tick. Each room is queued at most once, so the number of rooms bounds
+    /// the queue.
+    pub(crate) flush_queue: UnboundedSender<Arc<Room>>,
 }
 
 #[derive(Debug, Default)]
@@ -36,8 +40,8 @@ struct State {
     members: Vec<Member>,
     pending: BatchBuilder,
     egress: RoomEgress,
-    /// The room is scheduled for a flush.
-    dirty: bool,
+    /// The room is in the flush queue.
+    flush_scheduled: bool,
 }
 
 #[derive(Debug)]
@@ -82,29 +86,29 @@ impl Room {
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.lock().members.is_empty()
+        self.state.lock().members.is_empty()
     }
 
     pub(crate) fn members_count(&self) -> usize {
-        self.lock().members.len()
+        self.state.lock().members.len()
     }
 
     pub(crate) fn contains(&self, address: Address) -> bool {
-        self.lock().members.iter().any(|member| member.address == address)
+        self.state.lock().members.iter().any(|member| member.address == address)
     }
 
     /// Adds a member. It is sent a welcome, an older session of its address is kicked, and the other members
     /// are sent both changes with the next flush. `permit` is called last, so that it counts only successful
     /// entries. Returns whether an older session was replaced.
     pub(crate) fn join(
-        &self,
+        self: &Arc<Self>,
         request: &JoinRequest,
         alias: u32,
         send_queue: &Arc<SendQueue>,
         max_size: usize,
         permit: impl FnOnce() -> bool,
     ) -> Result<bool, JoinError> {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         let older = state.members.iter().position(|member| member.address == request.address);
         match older {
             Some(index) if state.members[index].minted > request.minted => return Err(JoinError::Superseded),
@@ -138,24 +142,26 @@ impl Room {
             send_queue: send_queue.clone(),
             announced: false,
         });
+        self.schedule_flush(&mut state);
         Ok(older.is_some())
     }
 
     /// Removes a member, unless a newer session has replaced it, and queues its leave for the others. Returns
     /// whether the member was present.
-    pub(crate) fn leave(&self, alias: u32) -> bool {
-        let mut state = self.lock();
+    pub(crate) fn leave(self: &Arc<Self>, alias: u32) -> bool {
+        let mut state = self.state.lock();
         let Some(index) = state.members.iter().position(|member| member.alias == alias) else { return false };
         let member = state.members.swap_remove(index);
         state.queue_leave(&member);
+        self.schedule_flush(&mut state);
         true
     }
 
     /// Queues a message of a member for all others. A message of a member that has left or was replaced is
     /// dropped.
-    pub(crate) fn broadcast(&self, alias: u32, body: Bytes, unreliable: bool) {
+    pub(crate) fn broadcast(self: &Arc<Self>, alias: u32, body: Bytes, unreliable: bool) {
         let update = WsPeerUpdate { from_alias: alias, body, unreliable };
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         if !state.members.iter().any(|member| member.alias == alias) {
             return;
         }
@@ -164,12 +170,13 @@ impl Room {
         if state.pending.bytes() >= LARGE_BATCH_BYTES {
             state.queue_batch(&self.node);
         }
+        self.schedule_flush(&mut state);
     }
 
     /// Closes the socket of an address, unless it entered with a token minted after `minted_before` or with a
     /// signature. Returns whether it was closed.
     pub(crate) fn evict(&self, address: Address, minted_before: Ulid) -> bool {
-        let state = self.lock();
+        let state = self.state.lock();
         let evicted = state.members.iter().find(|member| {
             member.address == address && member.minted.is_some_and(|minted| minted <= minted_before)
         });
@@ -181,25 +188,25 @@ impl Room {
 
     /// Closes all sockets with one close code.
     pub(crate) fn close_all(&self, close: Close) {
-        for member in &self.lock().members {
+        for member in &self.state.lock().members {
             member.send_queue.close(close, close.reason());
         }
     }
 
-    /// Marks the room as scheduled for a flush; returns whether it was not yet.
-    pub(crate) fn mark_dirty(&self) -> bool {
-        !std::mem::replace(&mut self.lock().dirty, true)
-    }
-
     /// Queues the collected messages for each member.
     pub(crate) fn flush(&self) {
-        let mut state = self.lock();
-        state.dirty = false;
+        let mut state = self.state.lock();
+        state.flush_scheduled = false;
         state.queue_batch(&self.node);
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Adds the room to the flush queue of its node, unless it is there already.
+    fn schedule_flush(self: &Arc<Self>, state: &mut State) {
+        if !state.flush_scheduled {
+            state.flush_scheduled = true;
+            // Without a receiver the node has ended, and nothing is flushed any more.
+            let _ = self.node.flush_queue.send(self.clone());
+        }
     }
 }
 

@@ -3,10 +3,14 @@
 use std::{
     collections::VecDeque,
     io::IoSlice,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
 };
 
 use bytes::{Buf, Bytes};
+use parking_lot::Mutex;
 use protocol::Close;
 use tokio::sync::Notify;
 use ws::{close_answer, close_frame};
@@ -27,6 +31,9 @@ pub(crate) struct QueueLimits {
 #[derive(Debug)]
 pub(crate) struct SendQueue {
     queue: Mutex<Queue>,
+    /// Memory of the queued items, and of the frames that were taken but not completely written. It grows
+    /// only under the lock of the queue; the writer frees written frames without that lock.
+    bytes: AtomicUsize,
     limits: QueueLimits,
     ready: Notify,
     close_notify: Notify,
@@ -35,8 +42,6 @@ pub(crate) struct SendQueue {
 #[derive(Debug, Default)]
 struct Queue {
     items: VecDeque<Item>,
-    /// Memory of the items, and of the frames that were taken but not completely written.
-    bytes: usize,
     /// The last item is a close frame; no item may follow it.
     finished: bool,
     /// The close code, if the server closed the queue.
@@ -86,19 +91,26 @@ pub(crate) struct PendingWrite {
 
 impl SendQueue {
     pub(crate) fn new(limits: QueueLimits) -> Self {
-        Self { queue: Mutex::default(), limits, ready: Notify::new(), close_notify: Notify::new() }
+        Self {
+            queue: Mutex::default(),
+            bytes: AtomicUsize::default(),
+            limits,
+            ready: Notify::new(),
+            close_notify: Notify::new(),
+        }
     }
 
     /// Queues a batch.
     pub(crate) fn push_batch(&self, fanout: &Fanout) -> PushOutcome {
-        let mut queue = self.lock();
+        let mut queue = self.queue.lock();
         if queue.finished {
             return PushOutcome::Closed;
         }
-        let is_slow = queue.bytes > self.limits.drop_unreliable_above;
+        let bytes = self.bytes.load(Relaxed);
+        let is_slow = bytes > self.limits.drop_unreliable_above;
         let batch = if is_slow { fanout.reliable() } else { Some(fanout.whole()) };
         if let Some(batch) = batch {
-            if queue.bytes > self.limits.close_above {
+            if bytes > self.limits.close_above {
                 self.close_locked(&mut queue, Close::TooSlow, Close::TooSlow.reason(), true);
                 return PushOutcome::Closed;
             }
@@ -109,25 +121,25 @@ impl SendQueue {
 
     /// Queues a frame for this member alone.
     pub(crate) fn push_single(&self, frame: Bytes) {
-        let mut queue = self.lock();
+        let mut queue = self.queue.lock();
         if queue.finished {
             return;
         }
-        if queue.bytes > self.limits.close_above {
+        if self.bytes.load(Relaxed) > self.limits.close_above {
             return self.close_locked(&mut queue, Close::TooSlow, Close::TooSlow.reason(), true);
         }
         self.push_locked(&mut queue, Item::Single(frame));
     }
 
     fn push_locked(&self, queue: &mut Queue, item: Item) {
-        queue.bytes += item.memory_bytes();
+        self.bytes.fetch_add(item.memory_bytes(), Relaxed);
         queue.items.push_back(item);
         self.ready.notify_one();
     }
 
     /// Closes the queue: the queued frames are still written, then the close frame, and nothing more.
     pub(crate) fn close(&self, close: Close, reason: &str) {
-        let mut queue = self.lock();
+        let mut queue = self.queue.lock();
         if !queue.finished {
             self.close_locked(&mut queue, close, reason, false);
         }
@@ -135,8 +147,8 @@ impl SendQueue {
 
     fn close_locked(&self, queue: &mut Queue, close: Close, reason: &str, discard: bool) {
         if discard {
-            queue.bytes -= queue.items.iter().map(Item::memory_bytes).sum::<usize>();
-            queue.items.clear();
+            let discarded = queue.items.drain(..).map(|item| item.memory_bytes()).sum();
+            self.bytes.fetch_sub(discarded, Relaxed);
         }
         queue.close_reason = Some(close);
         self.finish_locked(queue, close_frame(close.code(), reason));
@@ -150,7 +162,7 @@ impl SendQueue {
 
     /// Closes the queue with the reply to the client's close frame.
     pub(crate) fn answer_close(&self, code: Option<u16>) {
-        let mut queue = self.lock();
+        let mut queue = self.queue.lock();
         if !queue.finished {
             self.finish_locked(&mut queue, close_answer(code));
         }
@@ -158,12 +170,12 @@ impl SendQueue {
 
     /// Whether the queue has been closed, by either side.
     pub(crate) fn is_finished(&self) -> bool {
-        self.lock().finished
+        self.queue.lock().finished
     }
 
     /// Closes the queue of a reader that reads nothing: the queued frames are dropped.
     pub(crate) fn abandon(&self) {
-        let mut queue = self.lock();
+        let mut queue = self.queue.lock();
         if !queue.finished {
             self.close_locked(&mut queue, Close::TooSlow, Close::TooSlow.reason(), true);
         }
@@ -171,13 +183,13 @@ impl SendQueue {
 
     /// The close code, if the server closed the queue.
     pub(crate) fn close_reason(&self) -> Option<Close> {
-        self.lock().close_reason
+        self.queue.lock().close_reason
     }
 
     /// Waits until the server has closed the queue, and returns the close code.
     pub(crate) async fn closed(&self) -> Close {
         loop {
-            if let Some(close) = self.lock().close_reason {
+            if let Some(close) = self.queue.lock().close_reason {
                 return close;
             }
             self.close_notify.notified().await;
@@ -187,16 +199,17 @@ impl SendQueue {
     /// Waits until there are frames for `alias`, and takes all of them.
     pub(crate) async fn take(&self, alias: u32) -> PendingWrite {
         loop {
+            // Each push leaves a permit, so an item that is queued between the two steps is not missed.
+            self.ready.notified().await;
             let pending = self.try_take(alias);
             if !pending.slices.0.is_empty() || pending.is_last {
                 return pending;
             }
-            self.ready.notified().await;
         }
     }
 
     fn try_take(&self, alias: u32) -> PendingWrite {
-        let mut queue = self.lock();
+        let mut queue = self.queue.lock();
         let mut pending = PendingWrite { is_last: queue.finished, ..PendingWrite::default() };
         for item in queue.items.drain(..) {
             pending.memory_bytes += item.memory_bytes();
@@ -209,18 +222,14 @@ impl SendQueue {
         }
         if pending.slices.0.is_empty() {
             // All frames came from the member itself, so nothing will be written.
-            queue.bytes -= pending.memory_bytes;
+            self.mark_written(&pending);
         }
         pending
     }
 
     /// Frees the memory of taken frames after they have been written.
     pub(crate) fn mark_written(&self, pending: &PendingWrite) {
-        self.lock().bytes -= pending.memory_bytes;
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+        self.bytes.fetch_sub(pending.memory_bytes, Relaxed);
     }
 }
 
@@ -334,7 +343,7 @@ mod tests {
             assert_eq!(push(&queue, true, 400), PushOutcome::Whole);
             assert!(!queue.try_take(2).is_last);
         }
-        assert_eq!(queue.lock().bytes, 0);
+        assert_eq!(queue.bytes.load(Relaxed), 0);
     }
 
     #[test]

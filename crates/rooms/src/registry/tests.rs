@@ -5,6 +5,7 @@ use protocol::{
     Message as _,
     rfc5::{WsPacket, ws_packet::Message},
 };
+use tokio::sync::mpsc::unbounded_channel;
 
 use super::*;
 
@@ -22,7 +23,7 @@ fn limits(max_room_size: usize, max_users: usize) -> NodeLimits {
 }
 
 fn with_limits(limits: NodeLimits) -> Registry {
-    Registry::new(limits, Arc::new(AtomicU32::new(1)))
+    Registry::new(limits, Arc::new(AtomicU32::new(1)), unbounded_channel().0)
 }
 
 fn registry(max_room_size: usize, max_users: usize) -> Registry {
@@ -134,7 +135,7 @@ async fn revoked_member_is_closed_and_needs_a_newer_token() {
     assert!(registry.join(&name("I1"), &request(0xaa, 6)).is_ok());
     // Revocations are kept as long as a token is valid.
     registry.revoke(&name("I9"), address, Ulid(1), now + Duration::from_secs(300));
-    assert_eq!(registry.lock().revoked.len(), 1);
+    assert_eq!(registry.state.lock().revoked.len(), 1);
 }
 
 #[tokio::test]

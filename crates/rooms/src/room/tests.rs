@@ -7,6 +7,7 @@ use bytes::Buf;
 use futures_util::FutureExt;
 use proptest::prelude::*;
 use protocol::{Message as _, rfc5::WsPacket};
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use super::*;
 use crate::{egress::EgressLimits, send_queue::QueueLimits};
@@ -48,7 +49,9 @@ struct Client {
 }
 
 struct RoomModel {
-    room: Room,
+    room: Arc<Room>,
+    /// The flush queue of the node.
+    flush_queue: UnboundedReceiver<Arc<Room>>,
     next_alias: u32,
     next_message: u32,
     clients: BTreeMap<u8, Client>,
@@ -76,12 +79,14 @@ fn packets(send_queue: &SendQueue, alias: u32) -> Vec<Message> {
 
 impl RoomModel {
     fn new() -> Self {
+        let (flush_sender, flush_queue) = unbounded_channel();
         let node = NodeResources {
             slabs: SlabBytes::default(),
             egress: Arc::new(NodeEgress::new(EgressLimits::default())),
+            flush_queue: flush_sender,
         };
-        let room = Room::new("I1".parse().unwrap(), node);
-        Self { room, next_alias: 1, next_message: 0, clients: BTreeMap::new() }
+        let room = Arc::new(Room::new("I1".parse().unwrap(), node));
+        Self { room, flush_queue, next_alias: 1, next_message: 0, clients: BTreeMap::new() }
     }
 
     fn apply(&mut self, step: Step) {
@@ -117,8 +122,15 @@ impl RoomModel {
         }
     }
 
+    /// Flushes the room if it is in the flush queue, as the node does.
+    fn flush_room(&mut self) {
+        let queued: Vec<_> = std::iter::from_fn(|| self.flush_queue.try_recv().ok()).collect();
+        assert!(queued.len() <= 1, "the room is queued at most once");
+        queued.iter().for_each(|room| room.flush());
+    }
+
     fn flush(&mut self) {
-        self.room.flush();
+        self.flush_room();
         let members: BTreeMap<u32, String> = self
             .clients
             .iter()
@@ -193,7 +205,7 @@ fn joins_between_two_flushes_are_announced_once() {
         model.apply(Step::Send { wallet: 2, unreliable: true });
     }
     assert!(packets(&send_queue, alias).is_empty(), "joins do not flush the room");
-    model.room.flush();
+    model.flush_room();
     let announced = packets(&send_queue, alias);
     let [
         Message::PeerLeaveMessage(leave),
@@ -215,7 +227,7 @@ fn reliable_message_of_a_short_membership_is_delivered() {
     for step in [Step::Join(1), Step::Send { wallet: 1, unreliable: false }, Step::Leave(1)] {
         model.apply(step);
     }
-    model.room.flush();
+    model.flush_room();
     let received = packets(&model.clients[&0].send_queue, 1);
     assert!(
         matches!(
@@ -234,7 +246,7 @@ fn membership_without_reliable_message_is_not_announced() {
     for step in [Step::Join(1), Step::Send { wallet: 1, unreliable: true }, Step::Leave(1)] {
         model.apply(step);
     }
-    model.room.flush();
+    model.flush_room();
     assert_eq!(packets(&model.clients[&0].send_queue, 1), []);
 }
 
@@ -250,7 +262,7 @@ fn replaced_member_receives_all_that_precedes_its_kick() {
         model.apply(step);
     }
     model.apply(Step::Send { wallet: 0, unreliable: true });
-    model.room.flush();
+    model.flush_room();
     let received = |message: &Message| match message {
         Message::PeerUpdateMessage(update) => Some(update.body.clone()),
         _ => None,
