@@ -1,6 +1,6 @@
 //! Access to presence: for every client, for clients with a token, or for none.
 
-use std::{fmt, sync::Arc};
+use std::fmt;
 
 use axum::{
     extract::{Request, State},
@@ -10,7 +10,7 @@ use axum::{
 };
 use sha2::{Digest, Sha256};
 
-use crate::{Shared, router::error_response};
+use crate::response::error_response;
 
 /// Access to `/peers`, `/islands`, `/parcels` and `/events`.
 #[derive(Clone, Default)]
@@ -48,8 +48,8 @@ impl fmt::Debug for Access {
 }
 
 /// Middleware: passes a request on if its client may read presence. Otherwise 401 or 403, with the reason.
-pub(crate) async fn authorize(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
-    let refusal = match &shared.settings.access {
+pub(crate) async fn authorize(State(access): State<Access>, request: Request, next: Next) -> Response {
+    let refusal = match &access {
         Access::Public => return next.run(request).await,
         Access::Token(expected) => match token(&request) {
             Some(token) if TokenDigest::new(&token) == *expected => return next.run(request).await,

@@ -6,12 +6,7 @@ use protocol::{Address, Parcel, Position, PositionPrecision};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::{
-    Settings,
-    event::Transport,
-    presence::{IslandCopy, Peer},
-    scenes::Scenes,
-};
+use crate::{event::Transport, peer::Peer, presence::IslandCopy, scenes::Scenes, settings::Settings};
 
 /// A peer.
 #[derive(Debug, Serialize, ToSchema)]

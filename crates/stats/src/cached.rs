@@ -4,12 +4,7 @@
 //! same. The encoding is a task of its own: a client that disconnects neither cancels it nor causes another
 //! one.
 
-use std::{
-    collections::BTreeSet,
-    ops::Range,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{collections::BTreeSet, ops::Range, sync::Arc, time::Duration};
 
 use axum::body::{Body, Bytes};
 use futures_util::{
@@ -17,13 +12,14 @@ use futures_util::{
     future::{BoxFuture, Shared},
     stream,
 };
+use parking_lot::Mutex;
 use serde::Serialize;
 use tokio::{
     task,
     time::{self, Instant},
 };
 
-use crate::encoded::Encoded;
+use crate::{encoded::Encoded, metrics};
 
 /// A body is encoded at most once in this time, regardless of the number of requests and changes. A response
 /// is no older than this.
@@ -166,7 +162,7 @@ impl<K: Ord + Send + Sync + 'static> Cached<K> {
     ) -> Option<Arc<Answer<K>>> {
         loop {
             let refresh = {
-                let mut state = self.state();
+                let mut state = self.state.lock();
                 if let Some(latest) = state.latest.as_ref().filter(|latest| latest.is_current(version)) {
                     return Some(latest.clone());
                 }
@@ -188,7 +184,7 @@ impl<K: Ord + Send + Sync + 'static> Cached<K> {
             if let Some(latest) = &latest {
                 time::sleep_until(latest.taken_at + ENCODING_INTERVAL).await;
             }
-            metrics::counter!("atoll_stats_encodings_total", "path" => self.path).increment(1);
+            metrics::encodings(self.path).increment(1);
             let encode = move || {
                 let taken_at = Instant::now();
                 let Draft { version, updated_at, list: List { json, elements } } = draft();
@@ -198,7 +194,7 @@ impl<K: Ord + Send + Sync + 'static> Cached<K> {
                 Arc::new(Answer { encoded, elements, updated_at, version, taken_at })
             };
             let answer = task::spawn_blocking(encode).await.ok();
-            let mut state = self.state();
+            let mut state = self.state.lock();
             state.refresh = None;
             if answer.is_some() {
                 state.latest.clone_from(&answer);
@@ -206,10 +202,6 @@ impl<K: Ord + Send + Sync + 'static> Cached<K> {
             answer
         });
         refresh.map(|answer| answer.ok().flatten()).boxed().shared()
-    }
-
-    fn state(&self) -> MutexGuard<'_, State<K>> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

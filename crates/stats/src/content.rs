@@ -1,15 +1,14 @@
 //! A client of the content service (Decentraland's catalyst API), which knows the scene on each parcel.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::time::Duration;
 
 use admission::HttpClient;
 use protocol::Parcel;
 use reqwest::Response;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use tokio::time;
 
-use crate::{Shared, scenes::Scene};
+use crate::{metrics, scenes::Scene};
 
 /// A client of a content service.
 #[derive(Debug)]
@@ -45,14 +44,10 @@ pub(crate) enum ContentError {
 
 /// The limit of a response. A hundred scenes have some hundred KiB.
 const MAX_ANSWER_BYTES: usize = 8 * 1024 * 1024;
-/// The interval in which the task checks whether a request is due.
-const POLL_INTERVAL: Duration = Duration::from_secs(1);
-/// The longest backoff after a failure; the first is a second, and each doubles.
-const MAX_BACKOFF: Duration = Duration::from_secs(30);
 
 impl ContentError {
     /// The label of the metric that counts the errors.
-    fn kind(&self) -> &'static str {
+    pub(crate) fn kind(&self) -> &'static str {
         match self {
             Self::Client(_) => "client",
             Self::TooSlow => "slow",
@@ -127,7 +122,7 @@ impl Content {
     }
 
     /// The scenes on these parcels, each with the parcels that point to it.
-    async fn scenes(&self, parcels: &[Parcel]) -> Result<Vec<(Scene, Vec<Parcel>)>, ContentError> {
+    pub(crate) async fn scenes(&self, parcels: &[Parcel]) -> Result<Vec<(Scene, Vec<Parcel>)>, ContentError> {
         let request = EntitiesRequest { pointers: parcels.iter().map(ToString::to_string).collect() };
         let url = format!("{}/entities/active", self.url);
         let client = self.client.get().map_err(ContentError::Client)?;
@@ -144,7 +139,7 @@ impl Content {
     fn scene(&self, entity: Value) -> Option<(Scene, Vec<Parcel>)> {
         let scene = serde_json::from_value::<Entity>(entity).ok().and_then(|entity| self.read_entity(entity));
         if scene.is_none() {
-            count_error("entity");
+            metrics::content_errors("entity").increment(1);
         }
         scene
     }
@@ -184,52 +179,6 @@ async fn read_body(mut response: Response) -> Result<Vec<u8>, ContentError> {
         body.extend_from_slice(&chunk);
     }
     Ok(body)
-}
-
-fn count_error(kind: &'static str) {
-    metrics::counter!("atoll_stats_content_errors_total", "kind" => kind).increment(1);
-}
-
-/// Keeps the scenes of all occupied parcels up to date, with one request at a time. No HTTP response waits
-/// for it: they use the scenes known so far. Does not return.
-pub(crate) async fn run(content: &Content, shared: &Arc<Shared>) {
-    let (mut failures, mut last_ok) = (0, None);
-    loop {
-        // The lock of the presence is released before the parcels are sorted.
-        let occupied = shared.presence().parcels();
-        let occupied: BTreeSet<Parcel> = occupied.into_iter().collect();
-        let due = shared.scenes().due(occupied.into_iter(), std::time::Instant::now());
-        if due.is_empty() {
-            time::sleep(POLL_INTERVAL).await;
-            continue;
-        }
-        let answer = content.scenes(&due).await;
-        // Only a change between success and failure is logged.
-        let changed = last_ok.replace(answer.is_ok()) != Some(answer.is_ok());
-        match answer {
-            Ok(answer) => {
-                failures = 0;
-                if changed {
-                    tracing::info!("the content service answers");
-                }
-                shared.scenes().update(&due, answer, std::time::Instant::now());
-                shared.changes.add();
-            }
-            Err(error) => {
-                count_error(error.kind());
-                if changed {
-                    tracing::warn!(%error, "the content service fails; known scenes are kept");
-                }
-                time::sleep(backoff(failures)).await;
-                failures += 1;
-            }
-        }
-    }
-}
-
-/// The delay after a failure that followed `failures` others in a row.
-fn backoff(failures: u32) -> Duration {
-    Duration::from_secs(1).saturating_mul(2_u32.saturating_pow(failures)).min(MAX_BACKOFF)
 }
 
 #[cfg(test)]
@@ -281,10 +230,5 @@ mod tests {
         ] {
             assert_eq!(content().scene(entity.clone()), None, "{entity}");
         }
-    }
-
-    #[test]
-    fn backoff_grows_to_half_a_minute() {
-        assert_eq!([0, 1, 4, 5, 99].map(|failures| backoff(failures).as_secs()), [1, 2, 16, 30, 30]);
     }
 }

@@ -5,7 +5,7 @@ use reqwest::Url;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::presence::Peer;
+use crate::peer::Peer;
 
 /// An event of the live feed. Each variant has the name of its event.
 #[derive(Debug, Clone, PartialEq)]

@@ -8,7 +8,7 @@ use std::{
     fmt,
     str::FromStr,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant, SystemTime},
@@ -16,11 +16,15 @@ use std::{
 
 use admission::Network;
 use bytes::Bytes;
+use parking_lot::Mutex;
 use protocol::{Ulid, unix_ms};
 use serde::Serialize;
 use tokio::{sync::watch, time};
 
-use crate::event::{Event, Mark};
+use crate::{
+    event::{Event, Mark},
+    metrics,
+};
 
 /// The bounds of a feed.
 #[derive(Debug, Clone, Copy)]
@@ -139,14 +143,14 @@ impl Feed {
         if events.is_empty() {
             return;
         }
-        let mut ring = self.ring();
+        let mut ring = self.ring.lock();
         for event in events {
             // Encoding does not fail: events consist of strings and numbers.
             let Ok(json) = event.json() else { continue };
             ring.last += 1;
             let frame = frame(event.name(), self.id(ring.last), &json);
             ring.frames.push_back(frame);
-            metrics::counter!("atoll_stats_feed_events_total", "event" => event.name()).increment(1);
+            metrics::feed_events(event.name()).increment(1);
         }
         let excess = ring.frames.len().saturating_sub(self.limits.events);
         ring.frames.drain(..excess);
@@ -165,12 +169,12 @@ impl Feed {
         now: Instant,
     ) -> Result<Reader, ReaderRejected> {
         let latest = self.latest.subscribe();
-        let ring = self.ring();
+        let ring = self.ring.lock();
         if ring.closed {
             return Err(ReaderRejected::Closed);
         }
-        let slot = self.slots().take(self.limits, network, now).inspect_err(|_| {
-            metrics::counter!("atoll_stats_feed_refused_total").increment(1);
+        let slot = self.slots.lock().take(self.limits, network, now).inspect_err(|_| {
+            metrics::feed_refused().increment(1);
         })?;
         let (last, greeting) = match last_id.map(EventId::from_str) {
             None => (ring.last, Some(self.mark("ready", ring.last, None))),
@@ -190,12 +194,12 @@ impl Feed {
     pub(crate) fn sweep(&self, now: Instant) {
         // A reader that reads receives at least a comment in each interval.
         let timeout = 2 * self.limits.keep_alive + Duration::from_secs(1);
-        let mut slots = self.slots();
+        let mut slots = self.slots.lock();
         let before = slots.occupied.len();
         slots.occupied.retain(|_, slot| now.saturating_duration_since(slot.last_active) < timeout);
         let stalled = before - slots.occupied.len();
-        metrics::counter!("atoll_stats_feed_stalled_total").increment(stalled as u64);
-        metrics::gauge!("atoll_stats_feed_readers").set(slots.occupied.len() as f64);
+        metrics::feed_stalled().increment(stalled as u64);
+        metrics::feed_readers().set(slots.occupied.len() as f64);
     }
 
     /// The number of the last event.
@@ -214,16 +218,16 @@ impl Feed {
 
     /// Ends all readers, and rejects new ones.
     pub(crate) fn close(&self) {
-        self.ring().closed = true;
+        self.ring.lock().closed = true;
         self.latest.send_modify(|_| ());
     }
 
     pub(crate) fn readers_count(&self) -> usize {
-        self.slots().occupied.len()
+        self.slots.lock().occupied.len()
     }
 
     fn reset(&self, last: u64, reason: &'static str) -> Bytes {
-        metrics::counter!("atoll_stats_feed_resets_total", "reason" => reason).increment(1);
+        metrics::feed_resets(reason).increment(1);
         self.mark("reset", last, Some(reason))
     }
 
@@ -234,14 +238,6 @@ impl Feed {
 
     fn id(&self, number: u64) -> EventId {
         EventId { run: self.run, number }
-    }
-
-    fn ring(&self) -> MutexGuard<'_, Ring> {
-        self.ring.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn slots(&self) -> MutexGuard<'_, ReaderSlots> {
-        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -285,7 +281,7 @@ impl Reader {
     /// The next chunk to send: whole events, or a comment. `None` if the feed has ended, or if the reader
     /// received nothing for so long that its slot was freed. Cancel-safe.
     pub(crate) async fn next(&mut self) -> Option<Bytes> {
-        self.feed.slots().occupied.get_mut(&self.slot)?.last_active = Instant::now();
+        self.feed.slots.lock().occupied.get_mut(&self.slot)?.last_active = Instant::now();
         if let Some(greeting) = self.greeting.take() {
             self.feed.deliver(self.last);
             return Some(greeting);
@@ -295,7 +291,7 @@ impl Reader {
             // reader.
             self.latest.mark_unchanged();
             {
-                let ring = self.feed.ring();
+                let ring = self.feed.ring.lock();
                 if ring.closed {
                     return None;
                 }
@@ -324,7 +320,7 @@ impl Reader {
 
 impl Drop for Reader {
     fn drop(&mut self) {
-        self.feed.slots().occupied.remove(&self.slot);
+        self.feed.slots.lock().occupied.remove(&self.slot);
     }
 }
 

@@ -96,7 +96,7 @@ async fn slow_reader_is_reset_and_delays_no_other_reader() {
     for number in 1..=9 {
         publish(&feed, number..=number);
         assert_eq!(next_events(&mut quick).await, [format!("island_closed {}", number_name(number))]);
-        assert!(feed.ring().frames.len() <= LIMITS.events);
+        assert!(feed.ring.lock().frames.len() <= LIMITS.events);
     }
     assert_eq!(next_events(&mut slow).await, ["ready -"]);
     assert_eq!(next_events(&mut slow).await, ["reset slow"]);
