@@ -7,6 +7,7 @@
 mod contracts;
 mod http_client;
 mod limiter;
+mod metrics;
 mod network;
 mod rate;
 mod throttle;
@@ -15,6 +16,7 @@ mod verifier;
 pub use contracts::{ContractError, ContractSettings, ContractVerifier};
 pub use http_client::HttpClient;
 pub use limiter::{AcquireError, ConnectionLimiter, ConnectionLimits, Permit};
+pub use metrics::describe_metrics;
 pub use network::Network;
 pub use rate::{Rate, RateLimited, RateLimiter};
 pub use throttle::Throttle;

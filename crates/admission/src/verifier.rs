@@ -10,7 +10,11 @@ use identity::{
 use protocol::{Address, Close};
 use tokio::sync::Semaphore;
 
-use crate::{ContractError, ContractVerifier, Network};
+use crate::{
+    contracts::{ContractError, ContractVerifier},
+    metrics,
+    network::Network,
+};
 
 /// The operating system provides no random bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -176,7 +180,7 @@ fn count_outcome<T>(result: Result<T, AuthError>) -> Result<T, AuthError> {
         Err(AuthError::ContractUnavailable { .. }) => "not asked",
         Err(_) => "refused",
     };
-    metrics::counter!("atoll_auth_chains_total", "outcome" => outcome).increment(1);
+    metrics::auth_chains(outcome).increment(1);
     result
 }
 

@@ -4,7 +4,11 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::{ContractError, Network, Rate, RateLimiter};
+use super::error::ContractError;
+use crate::{
+    network::Network,
+    rate::{Rate, RateLimiter},
+};
 
 const HOUR: Duration = Duration::from_secs(60 * 60);
 const HOURS_PER_DAY: u32 = 24;

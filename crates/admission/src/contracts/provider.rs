@@ -9,7 +9,7 @@ use protocol::Address;
 use reqwest::{StatusCode, header, redirect};
 use serde_json::json;
 
-use crate::HttpClient;
+use crate::http_client::HttpClient;
 
 /// The Ethereum node. Its URL often contains an API key, and is never printed.
 pub(crate) struct Provider {
