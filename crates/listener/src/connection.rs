@@ -27,10 +27,15 @@ use tokio::{
 use tower_service::Service as _;
 
 use crate::{
-    MAX_HEAD_BYTES, Settings, proxy_protocol,
+    metrics, proxy_protocol,
+    settings::Settings,
     state::{ConnectionState, Deadlines},
     stream::Stream,
 };
+
+/// The largest request head, in bytes; a larger one is answered with 431. hyper checks the size between two
+/// reads, so a head may exceed it by the bytes of one read.
+const MAX_HEAD_BYTES: usize = 32 * 1024;
 
 /// Serves one connection of `peer` until it ends or is upgraded. When `closing` changes, the connection ends
 /// after the running request.
@@ -79,14 +84,8 @@ pub(crate) async fn serve(
         }
     };
     if let Some(reason) = ended.await {
-        count_closed(&settings, reason);
+        metrics::closed(settings.name, reason).increment(1);
     }
-}
-
-/// Counts a connection that the listener ended or refused.
-fn count_closed(settings: &Settings, reason: &'static str) {
-    metrics::counter!("atoll_listener_closed_total", "listener" => settings.name, "reason" => reason)
-        .increment(1);
 }
 
 /// Acquires a permit for a connection and determines its client: the address in the PROXY protocol header, or
@@ -99,7 +98,7 @@ async fn admit(
 ) -> Option<(TcpStream, IpAddr, Permit, Instant)> {
     let addresses = &settings.addresses;
     let refuse = |reason: &'static str| {
-        count_closed(settings, reason);
+        metrics::closed(settings.name, reason).increment(1);
         None
     };
     if configure_socket(&tcp, settings).is_err() {

@@ -10,7 +10,7 @@ use std::{
 use admission::Permit;
 use tokio::time::{Instant, Sleep};
 
-use crate::Settings;
+use crate::settings::Settings;
 
 /// Bytes of a response that a client must read per second to keep its connection.
 const MIN_BYTES_PER_SECOND: u64 = 1024;
