@@ -3,10 +3,7 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use crate::{
-    FrameError, OpCode,
-    frame::{MAX_CONTROL_BYTES, put_header},
-};
+use crate::frame::{FrameError, MAX_CONTROL_BYTES, OpCode, put_header};
 
 /// The status code of a connection that has fulfilled its purpose (RFC 6455, 7.4.1).
 pub const NORMAL_CLOSURE: u16 = 1000;

@@ -3,9 +3,8 @@
 use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::{
-    OpCode,
     close::close_code,
-    frame::{ClientFrame, take_frame},
+    frame::{ClientFrame, FrameError, OpCode, take_frame},
 };
 
 /// One frame that a client sent.
@@ -23,32 +22,6 @@ pub enum Received {
     Pong,
     /// A well-formed close frame, with its status code if it carries one.
     Close(Option<u16>),
-}
-
-/// A violation by the client that ends its connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum FrameError {
-    /// A violation of RFC 6455: reserved bits or opcodes, no mask, a long or fragmented control
-    /// frame, a malformed close payload, fragments out of order.
-    #[error("not a WebSocket frame")]
-    Protocol,
-    /// The reason in a close frame is not UTF-8.
-    #[error("the close reason is not UTF-8")]
-    InvalidUtf8,
-    /// A message above the size limit.
-    #[error("message too big")]
-    TooBig,
-}
-
-impl FrameError {
-    /// The status code of the close frame that reports the error (RFC 6455, 7.4.1).
-    pub const fn code(self) -> u16 {
-        match self {
-            Self::Protocol => 1002,
-            Self::InvalidUtf8 => 1007,
-            Self::TooBig => 1009,
-        }
-    }
 }
 
 /// Decodes the frames of a client and reassembles its messages. Has no I/O.

@@ -2,8 +2,6 @@
 
 use bytes::{Buf, BufMut, BytesMut};
 
-use crate::FrameError;
-
 /// The kinds of frames (RFC 6455, 5.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OpCode {
@@ -45,6 +43,32 @@ pub(crate) struct ClientFrame {
     pub(crate) fin: bool,
     pub(crate) opcode: OpCode,
     pub(crate) payload: BytesMut,
+}
+
+/// A violation by the client that ends its connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum FrameError {
+    /// A violation of RFC 6455: reserved bits or opcodes, no mask, a long or fragmented control
+    /// frame, a malformed close payload, fragments out of order.
+    #[error("not a WebSocket frame")]
+    Protocol,
+    /// The reason in a close frame is not UTF-8.
+    #[error("the close reason is not UTF-8")]
+    InvalidUtf8,
+    /// A message above the size limit.
+    #[error("message too big")]
+    TooBig,
+}
+
+impl FrameError {
+    /// The status code of the close frame that reports the error (RFC 6455, 7.4.1).
+    pub const fn code(self) -> u16 {
+        match self {
+            Self::Protocol => 1002,
+            Self::InvalidUtf8 => 1007,
+            Self::TooBig => 1009,
+        }
+    }
 }
 
 /// The longest payload of a control frame (RFC 6455, 5.5).

@@ -13,7 +13,10 @@ use tokio::{
     time::Instant,
 };
 
-use crate::{Decoder, FrameError, Received};
+use crate::{
+    decoder::{Decoder, Received},
+    frame::FrameError,
+};
 
 /// The reason why nothing more can be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

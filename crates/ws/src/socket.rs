@@ -8,7 +8,11 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use crate::{FrameReader, OpCode, ReadError, Received, frame::put_frame};
+use crate::{
+    decoder::Received,
+    frame::{OpCode, put_frame},
+    reader::{FrameReader, ReadError},
+};
 
 /// The reason why a frame was not written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -93,7 +97,7 @@ mod tests {
     use tokio::io::AsyncReadExt;
 
     use super::*;
-    use crate::close_frame;
+    use crate::close::close_frame;
 
     const LIMIT: Duration = Duration::from_secs(1);
 
