@@ -15,7 +15,7 @@ use protocol::{Address, ConnectionString, IslandId};
 use serde::Serialize;
 use sha1::Sha1;
 
-use crate::minter::unix_seconds;
+use crate::time::unix_seconds;
 
 /// Mints connection strings of a mesh. The default has no ICE servers: peers then connect only where their
 /// networks allow it.

@@ -9,7 +9,7 @@ use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation, deco
 use protocol::{Address, ConnectionString, RoomName, Ulid};
 use serde::{Deserialize, Serialize};
 
-use crate::minter::unix_seconds;
+use crate::time::unix_seconds;
 
 const AUDIENCE: &str = "ws-room";
 

@@ -6,8 +6,8 @@ use livekit_api::services::{ServerError, ServerErrorCode, ServiceError, room::Ro
 use tokio::time::{self, Interval, MissedTickBehavior};
 
 use super::{
-    Keys,
     health::{Health, HealthUpdate},
+    keys::Keys,
 };
 
 /// Requests a LiveKit server's rooms. A reply shows that the server runs and accepts the API key.

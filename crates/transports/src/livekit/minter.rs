@@ -1,0 +1,129 @@
+//! Connection strings with tokens that a LiveKit server accepts.
+
+use std::time::Duration;
+
+use livekit_api::access_token::{AccessToken, AccessTokenError, VideoGrants};
+use protocol::{Address, ConnectionString, RoomName};
+
+use super::keys::Keys;
+
+/// Mints connection strings with tokens that admit one address to one room.
+#[derive(Debug, Clone)]
+pub struct Minter {
+    keys: Keys,
+    ttl: Duration,
+}
+
+impl Minter {
+    /// A minter of tokens that expire `ttl` after they are minted.
+    pub fn new(keys: Keys, ttl: Duration) -> Self {
+        Self { keys, ttl }
+    }
+
+    /// The connection string for `address` to `room` on the server that clients reach at `url`
+    /// (`ws://host:port` or `wss://host`).
+    pub fn connection(
+        &self,
+        url: &str,
+        room: &RoomName,
+        address: Address,
+    ) -> Result<ConnectionString, AccessTokenError> {
+        // The library reads the clock itself: the token is valid from now on (`nbf`). A token valid since the
+        // Unix epoch would be confused by the server with a revoked one.
+        let access_token = AccessToken::with_api_key(&self.keys.api_key, &self.keys.api_secret)
+            .with_ttl(self.ttl)
+            .with_identity(&address.to_string())
+            .with_grants(grants(room))
+            .to_jwt()?;
+        Ok(ConnectionString::LiveKit { url: url.trim_end_matches('/').to_owned(), access_token })
+    }
+}
+
+/// The permissions that Decentraland clients expect, and no others.
+fn grants(room: &RoomName) -> VideoGrants {
+    VideoGrants {
+        room_join: true,
+        room: room.to_string(),
+        can_publish: Some(true),
+        can_subscribe: Some(true),
+        can_publish_data: Some(true),
+        can_update_own_metadata: Some(true),
+        can_publish_sources: vec!["microphone".to_owned()],
+        ..VideoGrants::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+    use livekit_api::access_token::TokenVerifier;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::time::unix_seconds;
+
+    const TTL: Duration = Duration::from_secs(300);
+
+    fn token() -> String {
+        let minter = Minter::new(Keys::new("key", "secret"), TTL);
+        let (island, address) = ("I1".parse().unwrap(), Address::new([0xab; 20]));
+        let text = minter.connection("wss://host/", &island, address).unwrap().to_string();
+        let ConnectionString::LiveKit { url, access_token } = text.parse().unwrap() else { panic!("{text}") };
+        assert_eq!(url, "wss://host");
+        access_token
+    }
+
+    #[test]
+    fn server_accepts_the_token() {
+        let verify = |key: &str, secret: &str| TokenVerifier::with_api_key(key, secret).verify(&token());
+        let claims = verify("key", "secret").unwrap();
+        assert_eq!(claims.sub, Address::new([0xab; 20]).to_string());
+        assert_eq!(claims.video, grants(&"I1".parse().unwrap()));
+        assert!(verify("key", "another").is_err());
+        assert!(verify("another", "secret").is_err());
+    }
+
+    #[test]
+    fn room_name_may_have_dots() {
+        let grants = grants(&"name.dcl.eth".parse().unwrap());
+        assert_eq!(grants.room, "name.dcl.eth");
+    }
+
+    #[test]
+    fn token_has_exactly_the_expected_claims() {
+        let before = unix_seconds(SystemTime::now());
+        let token = token();
+        let after = unix_seconds(SystemTime::now());
+        let claims = URL_SAFE_NO_PAD.decode(token.split('.').nth(1).unwrap()).unwrap();
+        let mut claims: Value = serde_json::from_slice(&claims).unwrap();
+        let mut time = |claim: &str| claims.as_object_mut().unwrap().remove(claim).unwrap().as_u64().unwrap();
+        let (nbf, exp) = (time("nbf"), time("exp"));
+        assert!((before..=after).contains(&nbf), "{before} {nbf} {after}");
+        assert!((before..=after).contains(&(exp - TTL.as_secs())), "{before} {exp} {after}");
+        let video = json!({
+            "roomJoin": true,
+            "room": "I1",
+            "canPublish": true,
+            "canSubscribe": true,
+            "canPublishData": true,
+            "canUpdateOwnMetadata": true,
+            "canPublishSources": ["microphone"],
+        });
+        let sub = Address::new([0xab; 20]).to_string();
+        assert_eq!(claims, json!({"iss": "key", "sub": sub, "video": video}));
+    }
+
+    #[test]
+    fn minting_without_a_key_fails() {
+        let minter = Minter::new(Keys::new("", ""), TTL);
+        assert!(minter.connection("wss://host", &"I1".parse().unwrap(), Address::new([1; 20])).is_err());
+    }
+
+    #[test]
+    fn debug_output_hides_the_api_secret() {
+        let shown = format!("{:?}", Minter::new(Keys::new("key", "hush"), TTL));
+        assert!(shown.contains("key") && !shown.contains("hush"), "{shown}");
+    }
+}
