@@ -137,13 +137,13 @@ async fn explain(
 
 /// The assignment of one peer, as far as the director knows: its own last publication, or the last
 /// report of the peer's gateway.
-#[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct Assignment {
-    pub(crate) address: String,
+#[derive(Debug, Serialize)]
+struct Assignment {
+    address: String,
     /// `None`: no message of the peer carried a session id.
-    pub(crate) session: Option<String>,
-    pub(crate) island: String,
-    pub(crate) node: String,
+    session: Option<String>,
+    island: String,
+    node: String,
 }
 
 impl From<director::Assignment> for Assignment {

@@ -9,11 +9,12 @@ use axum::{
     response::IntoResponse,
 };
 use metrics_exporter_prometheus::PrometheusHandle;
+use process_usage::Process;
 use serde::Serialize;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use crate::{output, process, serve::App};
+use crate::{output, serve::App};
 
 #[derive(Clone)]
 struct MetricsState {
@@ -78,7 +79,7 @@ async fn render(State(shared): State<MetricsState>) -> impl IntoResponse {
     let tasks = tokio::runtime::Handle::current().metrics().num_alive_tasks();
     metrics::gauge!("atoll_process_tasks").set(tasks as f64);
     metrics::counter!("atoll_log_lines_dropped_total").absolute(output::dropped_lines());
-    if let Some(seconds) = process::cpu_seconds() {
+    if let Some(seconds) = Process::Own.cpu_seconds() {
         metrics::gauge!("atoll_process_cpu_seconds").set(seconds);
     }
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], shared.metrics.render())

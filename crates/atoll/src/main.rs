@@ -1,9 +1,8 @@
-//! The binary: configuration, roles, telemetry, bots. Only this crate reads flags and the environment,
+//! The binary: configuration, roles, telemetry, command line. Only this crate reads flags and the environment,
 //! and opens listeners.
 
 mod admin;
 mod api;
-mod bots;
 mod config;
 mod explain;
 mod http;
@@ -48,7 +47,7 @@ enum Command {
     /// Print the settings in force, with secrets hidden.
     Config(ConfigFlags),
     /// Run headless clients in a realm, and check that they receive each other.
-    Bots(bots::Flags),
+    Bots(loadtest::Flags),
     /// Explain why peers are in one island or not, and why on this transport.
     Explain(explain::Flags),
     /// Check owner rules, or show their effect on a running realm.
@@ -130,7 +129,7 @@ fn run(command: Command) -> Result<ExitCode> {
             let _ = io::stdout().write_all(settings.as_bytes());
             Ok(ExitCode::SUCCESS)
         }
-        Command::Bots(flags) => runtime()?.block_on(bots::run(flags)),
+        Command::Bots(flags) => runtime()?.block_on(loadtest::run(flags)),
         Command::Explain(flags) => runtime()?.block_on(explain::explain(flags)),
         Command::Rules(command) => runtime()?.block_on(rules::run(command)),
         Command::Sim(flags) => sim::run(&flags),

@@ -16,12 +16,11 @@ use tokio::{
     time::{self, Instant, MissedTickBehavior},
 };
 
-use super::{
-    Flags,
-    bot_pool::latency_histogram,
-    dialect::{DialectFlag, Gateways},
-    report::Percentiles,
-    server::{MetricsClient, Sample},
+use crate::{
+    flags::Flags,
+    gateways::{DialectFlag, Gateways},
+    percentiles::{Percentiles, latency_histogram},
+    realm_metrics::{MetricsClient, Sample},
 };
 
 /// Messages per second of one publisher: the default limit of a gateway is twenty.

@@ -2,7 +2,8 @@
 
 use std::{str::FromStr, sync::Arc};
 
-use super::walk::GroundPoint;
+/// A point on the ground, in metres: x and z.
+pub(crate) type GroundPoint = (f32, f32);
 
 /// Points on the ground in metres, walked from the first to the last and back to the first.
 #[derive(Debug, Clone)]

@@ -2,11 +2,10 @@
 
 use std::{collections::HashMap, fmt, time::Duration};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep};
 
-use super::{bot_pool::BotPool, sessions::SessionStatus};
-use crate::admin::Assignment;
+use super::{log::SessionStatus, pool::BotPool};
 
 /// How long a difference may last: two heartbeats, and one second for the assignment.
 const CONVERGENCE_LIMIT: Duration = Duration::from_secs(3);
@@ -45,6 +44,13 @@ struct Difference {
     bot: Option<String>,
     /// The island that the director assigned last.
     director: Option<String>,
+}
+
+/// An entry of a director's `/assignments`, as far as bots compare it.
+#[derive(Debug, Deserialize)]
+struct Assignment {
+    address: String,
+    island: String,
 }
 
 impl Directors {
@@ -165,11 +171,8 @@ mod tests {
         pool.log(3).sessions.session_ended(now, &closed);
         pool.log(4).sessions.session_ended(now, &client::Disconnect::Broken("gone".to_owned()));
         let assigned = |bot: usize, island: &str| {
-            let (session, island, node) = (None, island.to_owned(), "rooms-1".to_owned());
-            (
-                address(bot).to_string(),
-                Assignment { address: address(bot).to_string(), session, island, node },
-            )
+            let (address, island) = (address(bot).to_string(), island.to_owned());
+            (address.clone(), Assignment { address, island })
         };
         // The director does not know the third bot.
         let assignments =

@@ -10,7 +10,7 @@ use std::{
 
 use protocol::Position;
 
-use super::bot_pool::{MAX_PAIRWISE_BOTS, ReceiptTimes};
+use super::receipt_times::{MAX_PAIRWISE_BOTS, ReceiptTimes};
 
 const NEAR_M: f32 = 50.0;
 /// A group is connected by hops of at most so many metres.

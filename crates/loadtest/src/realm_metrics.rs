@@ -75,11 +75,11 @@ pub(crate) struct Load {
 impl Load {
     pub(crate) fn between(
         before: Option<&Sample>,
-        first: Option<&(Option<Sample>, Instant)>,
+        first: Option<&Sample>,
         after: Option<&Sample>,
         count: usize,
     ) -> Option<Self> {
-        let (before, first, after) = (before?, first?.0.as_ref()?, after?);
+        let (before, first, after) = (before?, first?, after?);
         let seconds = (after.at - first.at).as_secs_f64();
         let cpu = after.cpu_seconds - first.cpu_seconds;
         let deliveries = after.deliveries - first.deliveries;

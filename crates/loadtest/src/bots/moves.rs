@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt, time::Duration};
 
 use serde::Serialize;
 
-use super::delivery_log::BotLog;
+use super::log::BotLog;
 
 /// The moves of a run: changes of the connection while the island stays the same. The field names are
 /// JSON keys.

@@ -3,12 +3,16 @@
 
 use std::time::{Duration, SystemTime};
 
-use gateway::HeartbeatEncoder;
 use hdrhistogram::Histogram;
-use protocol::{Address, NodeName, Position, SessionId, unix_ms, v3::IslandChangedMessage};
+use protocol::{
+    Address, Message as _, NodeName, Position, SessionId,
+    atoll_bus::{GatewayHeartbeat, Told},
+    unix_ms,
+    v3::IslandChangedMessage,
+};
 use tokio::time::Instant;
 
-use super::latency_histogram;
+use crate::percentiles::latency_histogram;
 
 /// A group is a square of so many by so many peers, `SPACING_M` apart.
 const GROUP_SIDE: usize = 5;
@@ -41,7 +45,8 @@ struct SimulatedPeer {
     /// Its number among the peers of all gateways.
     number: usize,
     beats: u64,
-    encoder: HeartbeatEncoder,
+    /// Its last assignment, as its gateway reports it.
+    assignment: Told,
     /// The x coordinate of its last jump, and when the heartbeat was due. `None`: the assignment has
     /// arrived.
     jumped: Option<(f32, Instant)>,
@@ -82,7 +87,7 @@ impl SimulatedPeers {
             session: SessionId::new(now_ms, number as u128),
             number,
             beats: 0,
-            encoder: HeartbeatEncoder::new(None),
+            assignment: Told::default(),
             jumped: None,
         };
         let all = (gateway..count).step_by(gateways).enumerate().map(peer).collect();
@@ -113,7 +118,10 @@ impl SimulatedPeers {
         if peer.number.is_multiple_of(JUMPER_EVERY) && peer.beats.is_multiple_of(JUMP_EVERY_BEATS) {
             self.stats.unassigned_jumps += u64::from(peer.jumped.replace((position.x, due)).is_some());
         }
-        (peer.address, peer.session, peer.encoder.encode(Some(position), epoch))
+        peer.assignment.epoch = epoch;
+        let told = Some(peer.assignment.clone());
+        let heartbeat = GatewayHeartbeat { position: Some(position.into()), told, ..Default::default() };
+        (peer.address, peer.session, heartbeat.encode_to_vec())
     }
 
     /// Records the assignment of one peer.
@@ -124,8 +132,9 @@ impl SimulatedPeers {
         change: &IslandChangedMessage,
         node: Option<&NodeName>,
     ) {
-        let (Some(peer), Ok(island)) = (self.all.get_mut(index), change.island_id.parse()) else { return };
-        peer.encoder.set_assignment(&island, node);
+        let Some(peer) = self.all.get_mut(index) else { return };
+        peer.assignment.island.clone_from(&change.island_id);
+        peer.assignment.node = node.map(ToString::to_string).unwrap_or_default();
         self.stats.island_changes += 1;
         // An assignment that holds the peer's position after the jump does not answer an earlier
         // heartbeat.

@@ -23,12 +23,11 @@ use tokio::{
     time::{self, Instant},
 };
 
-use super::{
-    Flags,
-    bot_pool::latency_histogram,
-    dialect::Gateways,
-    report::Percentiles,
-    server::{MetricsClient, Sample},
+use crate::{
+    flags::Flags,
+    gateways::Gateways,
+    percentiles::{Percentiles, latency_histogram},
+    realm_metrics::{MetricsClient, Sample},
 };
 
 /// Wallets that are created before the load. They are then used in turn; no more sign-ins are in flight
@@ -42,11 +41,6 @@ const MAX_IN_FLIGHT: u64 = 20_000;
 const START_INTERVAL: Duration = Duration::from_millis(1);
 /// How long a sign-in may take.
 const SIGN_IN_TIMEOUT: Duration = Duration::from_secs(10);
-
-pub(crate) fn rate(text: &str) -> Result<u32, String> {
-    let rate: u32 = text.parse().map_err(|_| "not a whole number".to_owned())?;
-    if (1..=100_000).contains(&rate) { Ok(rate) } else { Err("must be between 1 and 100000".to_owned()) }
-}
 
 pub(crate) async fn run(flags: &Flags, rate: u32, seconds: u64) -> Result<ExitCode> {
     let files = rlimit::increase_nofile_limit(u64::MAX).context("no limit of open files")?;

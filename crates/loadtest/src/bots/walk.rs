@@ -4,10 +4,7 @@
 use protocol::Position;
 use rand::{RngExt, rngs::StdRng};
 
-use super::route::{Route, RouteWalk};
-
-/// A point on the ground, in metres: x and z.
-pub(crate) type GroundPoint = (f32, f32);
+use super::route::{GroundPoint, Route, RouteWalk};
 
 /// A district is the land for so many bots; more bots get more districts.
 const BOTS_PER_DISTRICT: usize = 20;

@@ -9,10 +9,7 @@ use std::{collections::HashMap, fmt, time::Duration};
 use protocol::IslandId;
 use tokio::time::Instant;
 
-use super::{
-    assignment_log::IslandMembership,
-    delivery_log::{BotLog, RoomLog},
-};
+use super::log::{BotLog, IslandMembership, RoomLog};
 
 /// The margin around the time of sending.
 const MARGIN: Duration = Duration::from_secs(1);

@@ -8,7 +8,7 @@ use protocol::IslandId;
 use serde::Serialize;
 use tokio::time::Instant;
 
-use super::{delivery_log::BotLog, report::Percentiles};
+use crate::percentiles::Percentiles;
 
 /// The sessions of one bot, one after the other.
 #[derive(Debug, Default)]
@@ -150,9 +150,9 @@ pub(crate) struct Sessions {
 }
 
 impl Sessions {
-    pub(crate) fn of(logs: &[&BotLog]) -> Self {
-        let logs = || logs.iter().map(|log| &log.sessions);
-        let returns = || logs().flat_map(|log| &log.rejoins);
+    pub(crate) fn of<'a>(logs: impl Iterator<Item = &'a SessionLog> + Clone) -> Self {
+        let logs = || logs.clone();
+        let rejoins = || logs().flat_map(|log| &log.rejoins);
         let count = |condition: fn(&SessionLog) -> bool| logs().filter(|log| condition(log)).count() as u64;
         Self {
             sessions_failed: count(|log| matches!(log.state, SessionState::Disconnected { .. })),
@@ -163,8 +163,8 @@ impl Sessions {
             without_island_ms: Percentiles::of_durations(
                 logs().flat_map(|log| log.without_island.iter().copied()),
             ),
-            back_in_island_ms: Percentiles::of_durations(returns().map(|back| back.took)),
-            back_in_same_island: returns().filter(|back| back.to_same).count() as u64,
+            back_in_island_ms: Percentiles::of_durations(rejoins().map(|rejoin| rejoin.took)),
+            back_in_same_island: rejoins().filter(|rejoin| rejoin.to_same).count() as u64,
             gateway_ends: sum(logs().map(|log| &log.gateway_ends)),
             room_ends: sum(logs().map(|log| &log.room_ends)),
         }
@@ -212,8 +212,7 @@ mod tests {
         let island = |id: &str| id.parse::<IslandId>().unwrap();
         let closed = |code| Disconnect::Closed { code, reason: String::new() };
         let broken = Disconnect::Broken("gone".to_owned());
-        let mut log = BotLog::default();
-        let sessions = &mut log.sessions;
+        let mut sessions = SessionLog::default();
         assert_eq!(sessions.status(), SessionStatus::Lost);
         sessions.session_ended(at(0), &broken);
         sessions.signed_in(at(1));
@@ -233,11 +232,11 @@ mod tests {
         sessions.signed_in(at(23));
         sessions.assigned(at(26), &island("I1"));
         sessions.room_left(&Disconnect::Left);
-        let mut gone = BotLog::default();
-        gone.sessions.signed_in(at(1));
-        gone.sessions.session_ended(at(2), &closed(4003));
-        let never = BotLog::default();
-        let all = serde_json::to_value(Sessions::of(&[&log, &gone, &never])).unwrap();
+        let mut gone = SessionLog::default();
+        gone.signed_in(at(1));
+        gone.session_ended(at(2), &closed(4003));
+        let never = SessionLog::default();
+        let all = serde_json::to_value(Sessions::of([&sessions, &gone, &never].into_iter())).unwrap();
         assert_eq!((&all["sessions_failed"], &all["reconnects"]), (&1.into(), &3.into()), "{all}");
         assert_eq!(
             (&all["back_in_same_island"], &all["back_in_island_ms"]["samples"]),

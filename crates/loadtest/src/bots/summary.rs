@@ -1,151 +1,30 @@
-//! The progress line and the summary.
+//! The summary of a run.
 
-use std::{
-    collections::HashSet,
-    io::IsTerminal,
-    sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
-    time::Duration,
-};
+use std::{collections::HashSet, sync::atomic::Ordering::Relaxed, time::Duration};
 
-use hdrhistogram::Histogram;
-use indicatif::ProgressBar;
 use serde::Serialize;
 use tokio::time::Instant;
 
 use super::{
-    bot_pool::BotPool,
     convergence::Convergence,
-    delivery_log::{BotLog, DeliveryCounts, count_deliveries},
+    log::{BotLog, DeliveryCounts, Sessions, count_deliveries},
     move_loss::{self, MoveLoss},
     moves::Moves,
+    pool::BotPool,
     proximity_check::ProximityCheck,
-    server::Load,
-    sessions::Sessions,
 };
-
-/// Shows the progress: one line that is rewritten on a terminal, plain lines elsewhere.
-pub(crate) struct ProgressDisplay {
-    json: bool,
-    bar: Option<ProgressBar>,
-    last: Mutex<(Instant, u64, u64)>,
-    lines: AtomicU64,
-}
-
-impl ProgressDisplay {
-    pub(crate) fn new(json: bool) -> Self {
-        // With `--json` the standard output has JSON lines only.
-        let bar = std::io::stderr().is_terminal().then(ProgressBar::new_spinner);
-        let (last, lines) = (Mutex::new((Instant::now(), 0, 0)), AtomicU64::default());
-        Self { json, bar, last, lines }
-    }
-
-    pub(crate) fn line(&self, pool: &BotPool, proximity: &ProximityCheck) {
-        let number = self.lines.fetch_add(1, Relaxed);
-        // Plain lines are for a log: one in five is enough.
-        if number == 0 || self.bar.is_none() && !number.is_multiple_of(5) {
-            return;
-        }
-        let (sent, received) = (pool.sent.load(Relaxed), pool.received.load(Relaxed));
-        let now = Instant::now();
-        let (sent_rate, received_rate) = {
-            let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-            let seconds = (now - last.0).as_secs_f64();
-            let rates = ((sent - last.1) as f64 / seconds, (received - last.2) as f64 / seconds);
-            *last = (now, sent, received);
-            rates
-        };
-        let (latency, assignment) =
-            (Percentiles::of(&pool.latency()), Percentiles::of(&pool.assignment_latency()));
-        let logs: Vec<_> = pool.logs().collect();
-        let logs: Vec<&BotLog> = logs.iter().map(|log| &**log).collect();
-        let (counts, verdict) =
-            (Counts::of(&logs, pool), count_deliveries(logs.iter().copied(), Instant::now()));
-        let line = format!(
-            "{} peers, {} islands, {} rooms | {sent_rate:.0} sent/s, {received_rate:.0} received/s | lost {}, \
-             unheard {} | latency {latency} ms | heartbeat to island {assignment} ms",
-            counts.people,
-            counts.islands,
-            counts.rooms,
-            verdict.lost + verdict.disordered,
-            proximity.unheard_pairs(),
-        );
-        match &self.bar {
-            Some(bar) => {
-                bar.set_message(line);
-                bar.tick();
-            }
-            None => eprintln!("{line}"),
-        }
-    }
-
-    /// Prints the result of a comparison that SIGUSR1 requested.
-    pub(crate) fn convergence(&self, convergence: &Convergence) {
-        if self.json {
-            println!("{}", serde_json::to_string(convergence).unwrap_or_default());
-        } else {
-            println!("{convergence}");
-        }
-    }
-
-    pub(crate) fn summary(&self, summary: &Summary) {
-        if let Some(bar) = &self.bar {
-            bar.finish_and_clear();
-        }
-        if self.json {
-            println!("{}", serde_json::to_string(summary).unwrap_or_default());
-        } else {
-            summary.print();
-        }
-    }
-}
-
-/// Milliseconds.
-#[derive(Debug, Clone, Copy, Serialize)]
-pub(crate) struct Percentiles {
-    p50: f64,
-    p99: f64,
-    max: f64,
-    pub(crate) samples: u64,
-}
-
-impl Percentiles {
-    pub(crate) fn of(microseconds: &Histogram<u64>) -> Self {
-        let at = |quantile| microseconds.value_at_quantile(quantile) as f64 / 1000.0;
-        Self { p50: at(0.5), p99: at(0.99), max: at(1.0), samples: microseconds.len() }
-    }
-
-    /// The percentiles of durations of up to an hour.
-    pub(crate) fn of_durations(times: impl Iterator<Item = Duration>) -> Self {
-        const HOUR_US: u64 = 3_600_000_000;
-        let mut histogram = Histogram::new_with_bounds(1, HOUR_US, 3).expect("these bounds are valid");
-        times.for_each(|time| histogram.saturating_record(time.as_micros() as u64));
-        Self::of(&histogram)
-    }
-
-    pub(crate) fn with_max(&self) -> String {
-        format!("{self} max {:.1}", self.max)
-    }
-}
-
-impl std::fmt::Display for Percentiles {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "p50 {:.1} p99 {:.1}", self.p50, self.p99)
-    }
-}
+use crate::{percentiles::Percentiles, realm_metrics::Load};
 
 #[derive(Debug, Clone, Copy, Serialize)]
-struct Counts {
+pub(crate) struct Counts {
     /// Bots that are in a room.
-    people: usize,
-    islands: usize,
-    rooms: usize,
+    pub(crate) people: usize,
+    pub(crate) islands: usize,
+    pub(crate) rooms: usize,
 }
 
 impl Counts {
-    fn of(logs: &[&BotLog], pool: &BotPool) -> Self {
+    pub(crate) fn of(logs: &[&BotLog], pool: &BotPool) -> Self {
         let mut rooms = HashSet::new();
         let mut people = 0;
         for log in logs {
@@ -227,7 +106,7 @@ impl Summary {
             received,
             sent_per_second: sent as f64 / seconds,
             received_per_second: received as f64 / seconds,
-            verdict: count_deliveries(logs.iter().copied(), now),
+            verdict: count_deliveries(logs.iter().flat_map(|log| log.room_logs.values()), now),
             moves: Moves::of(&logs),
             over_moves: move_loss::count_move_loss(&logs, now),
             doubles: pool.duplicates.load(Relaxed),
@@ -236,7 +115,7 @@ impl Summary {
             unheard: proximity.unheard_pairs(),
             unheard_in_the_end: proximity.unheard_pairs_now(),
             disconnects: pool.disconnects.load(Relaxed),
-            sessions: Sessions::of(&logs),
+            sessions: Sessions::of(logs.iter().map(|log| &log.sessions)),
             convergence,
             latency_ms: Percentiles::of(&pool.latency()),
             heartbeat_to_island_ms: Percentiles::of(&pool.assignment_latency()),
@@ -255,7 +134,7 @@ impl Summary {
         present && back && converged && lost == 0 && disordered == 0 && self.unheard == 0 && together
     }
 
-    fn print(&self) {
+    pub(crate) fn print(&self) {
         let Self { seconds, bots, signed_in, counts, absent, sent, received, verdict, .. } = self;
         println!(
             "{bots} bots ({} like stock clients) for {seconds:.0} s: {signed_in} sign-ins, {} disconnects",

@@ -1,37 +1,15 @@
-//! The delivery log: messages that bots sent and received, and losses.
+//! The messages that bots sent and received in rooms, and losses.
 //!
 //! For each pair that were members of one room from t0 to t1, each message sent in [t0, t1 - 1 s] must
 //! arrive exactly once and in order.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    time::Duration,
-};
+use std::{collections::HashMap, time::Duration};
 
-use client::RoomId;
-use protocol::{Address, IslandId};
+use protocol::IslandId;
 use tokio::time::Instant;
-
-use super::{assignment_log::AssignmentLog, ranges::Ranges, sessions::SessionLog};
 
 /// Messages of the last second of a common membership may still be in flight.
 const IN_FLIGHT: Duration = Duration::from_secs(1);
-
-/// The log of one bot.
-#[derive(Debug, Default)]
-pub(crate) struct BotLog {
-    /// `None`: it is not registered yet.
-    pub(crate) address: Option<Address>,
-    /// Whether it behaves like a stock client.
-    pub(crate) stock: bool,
-    pub(crate) sessions: SessionLog,
-    pub(crate) assignments: AssignmentLog,
-    pub(crate) room_logs: BTreeMap<RoomId, RoomLog>,
-    /// Its messages, numbered without gaps, independent of its rooms.
-    pub(crate) sent: Vec<(u32, Instant)>,
-    /// The message numbers that the client delivered of each other bot, through any room.
-    pub(crate) received: HashMap<usize, Ranges>,
-}
 
 /// The log of one membership of a bot in a room.
 #[derive(Debug)]
@@ -127,11 +105,11 @@ pub(crate) struct DeliveryCounts {
 
 /// Counts over all memberships up to now.
 pub(crate) fn count_deliveries<'a>(
-    logs: impl IntoIterator<Item = &'a BotLog>,
+    room_logs: impl IntoIterator<Item = &'a RoomLog>,
     now: Instant,
 ) -> DeliveryCounts {
     let mut rooms: HashMap<&str, Vec<&RoomLog>> = HashMap::new();
-    for room_log in logs.into_iter().flat_map(|log| log.room_logs.values()) {
+    for room_log in room_logs {
         rooms.entry(&room_log.url).or_default().push(room_log);
     }
     let mut counts = DeliveryCounts::default();
@@ -163,11 +141,7 @@ mod tests {
             sender.record_send(index, start + SECOND * index);
         }
         received.iter().for_each(|&index| receiver.record_receipt(1, index));
-        let logs = [sender, receiver].map(|room_log| BotLog {
-            room_logs: BTreeMap::from([(RoomId(0), room_log)]),
-            ..BotLog::default()
-        });
-        count_deliveries(&logs, start + SECOND * 10)
+        count_deliveries(&[sender, receiver], start + SECOND * 10)
     }
 
     #[test]
@@ -202,11 +176,7 @@ mod tests {
         receiver.left = Some(start + SECOND * 7);
         [3, 4, 5, 6].into_iter().for_each(|index| receiver.record_receipt(1, index));
         let other_room = RoomLog::new("I1".parse().unwrap(), "ws://2".to_owned(), 3, start);
-        let logs = [sender, receiver, other_room].map(|room_log| BotLog {
-            room_logs: BTreeMap::from([(RoomId(0), room_log)]),
-            ..BotLog::default()
-        });
-        let counts = count_deliveries(&logs, start + SECOND * 10);
+        let counts = count_deliveries(&[sender, receiver, other_room], start + SECOND * 10);
         assert_eq!(counts, DeliveryCounts { expected: 4, lost: 0, disordered: 0 });
     }
 }

@@ -4,16 +4,18 @@
 use std::{
     collections::HashMap,
     sync::{
-        Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed},
+        OnceLock,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
 };
 
 use hdrhistogram::Histogram;
+use parking_lot::{Mutex, MutexGuard};
 use protocol::{Address, IslandId, Position};
 use tokio::{sync::Notify, time::Instant};
 
-use super::delivery_log::BotLog;
+use super::{log::BotLog, receipt_times::ReceiptTimes};
+use crate::percentiles::latency_histogram;
 
 pub(crate) struct BotPool {
     began: Instant,
@@ -49,15 +51,6 @@ struct Bot {
 /// How many positions the ring of send times holds.
 const SENT_RING: usize = 512;
 
-/// A histogram of microseconds: from 1 µs to a minute, with two significant digits.
-pub(crate) fn latency_histogram() -> Histogram<u64> {
-    Histogram::new_with_bounds(1, 60_000_000, 2).expect("these bounds are valid")
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl BotPool {
     pub(crate) fn new(count: usize) -> Self {
         Self {
@@ -78,29 +71,29 @@ impl BotPool {
     }
 
     pub(crate) fn register(&self, index: usize, address: Address) {
-        lock(&self.indices).insert(address, index);
+        self.indices.lock().insert(address, index);
         self.log(index).address = Some(address);
     }
 
     pub(crate) fn index_of(&self, address: Address) -> Option<usize> {
-        lock(&self.indices).get(&address).copied()
+        self.indices.lock().get(&address).copied()
     }
 
     pub(crate) fn log(&self, bot: usize) -> MutexGuard<'_, BotLog> {
-        lock(&self.bots[bot].log)
+        self.bots[bot].log.lock()
     }
 
     pub(crate) fn logs(&self) -> impl Iterator<Item = MutexGuard<'_, BotLog>> {
-        self.bots.iter().map(|bot| lock(&bot.log))
+        self.bots.iter().map(|bot| bot.log.lock())
     }
 
     pub(crate) fn set_position(&self, bot: usize, position: Position) {
-        *lock(&self.bots[bot].position) = Some(position);
+        *self.bots[bot].position.lock() = Some(position);
     }
 
     /// The positions of all bots; `None`: the bot has not sent one yet.
     pub(crate) fn positions(&self) -> Vec<Option<Position>> {
-        self.bots.iter().map(|bot| *lock(&bot.position)).collect()
+        self.bots.iter().map(|bot| *bot.position.lock()).collect()
     }
 
     /// Whether two bots must receive each other when they are near: both were last assigned a room,
@@ -109,21 +102,21 @@ impl BotPool {
     pub(crate) fn can_communicate(&self, one: usize, other: usize, has_rules: bool) -> bool {
         let [one, other] = [one, other].map(|bot| &self.bots[bot]);
         let same_island = || {
-            let island = lock(&one.island).clone();
-            island == *lock(&other.island)
+            let island = one.island.lock().clone();
+            island == *other.island.lock()
         };
         !one.has_no_room.load(Relaxed) && !other.has_no_room.load(Relaxed) && (!has_rules || same_island())
     }
 
     pub(crate) fn set_island(&self, bot: usize, island: IslandId, is_room: bool) {
-        *lock(&self.bots[bot].island) = Some(island);
+        *self.bots[bot].island.lock() = Some(island);
         self.bots[bot].has_no_room.store(!is_room, Relaxed);
     }
 
     /// The islands that bots were last assigned.
     pub(crate) fn islands(&self) -> Vec<IslandId> {
         let mut islands: Vec<IslandId> =
-            self.bots.iter().filter_map(|bot| lock(&bot.island).clone()).collect();
+            self.bots.iter().filter_map(|bot| bot.island.lock().clone()).collect();
         islands.sort_unstable();
         islands.dedup();
         islands
@@ -152,7 +145,7 @@ impl BotPool {
         if let Some(ring) = self.bots[sender].sent_at.get() {
             let latency = self.now_us().saturating_sub(ring[index as usize % SENT_RING].load(Relaxed));
             let histogram = self.bots[bot].latency.get_or_init(|| Mutex::new(latency_histogram()));
-            lock(histogram).saturating_record(latency);
+            histogram.lock().saturating_record(latency);
         }
     }
 
@@ -161,17 +154,17 @@ impl BotPool {
         let mut all = latency_histogram();
         for bot in self.bots.iter().filter_map(|bot| bot.latency.get()) {
             // Histograms of equal bounds always add.
-            let _ = all.add(&*lock(bot));
+            let _ = all.add(&*bot.lock());
         }
         all
     }
 
     pub(crate) fn record_assignment(&self, since: Instant) {
-        lock(&self.assignments).saturating_record(since.elapsed().as_micros() as u64);
+        self.assignments.lock().saturating_record(since.elapsed().as_micros() as u64);
     }
 
     pub(crate) fn assignment_latency(&self) -> Histogram<u64> {
-        lock(&self.assignments).clone()
+        self.assignments.lock().clone()
     }
 
     pub(crate) fn count(&self) -> usize {
@@ -188,35 +181,5 @@ impl BotPool {
         if !self.stopped.load(Relaxed) {
             stop.await;
         }
-    }
-}
-
-/// When each bot last received a message of each other bot, in milliseconds since the start.
-pub(crate) struct ReceiptTimes {
-    count: usize,
-    at: Vec<AtomicU32>,
-}
-
-/// Above so many bots the pairs are not tracked: the matrix has 4 bytes a pair (16 MB at this bound).
-pub(crate) const MAX_PAIRWISE_BOTS: usize = 2_000;
-
-impl ReceiptTimes {
-    pub(crate) fn new(count: usize) -> Self {
-        let watched = if count <= MAX_PAIRWISE_BOTS { count } else { 0 };
-        Self {
-            count: watched,
-            at: std::iter::repeat_with(AtomicU32::default).take(watched * watched).collect(),
-        }
-    }
-
-    pub(crate) fn set(&self, bot: usize, sender: usize, at_ms: u32) {
-        if let Some(cell) = self.at.get(bot * self.count + sender) {
-            cell.store(at_ms.max(1), Relaxed);
-        }
-    }
-
-    /// `None`: never, or pairs are not tracked.
-    pub(crate) fn last(&self, bot: usize, sender: usize) -> Option<u32> {
-        self.at.get(bot * self.count + sender).map(|cell| cell.load(Relaxed)).filter(|&at| at > 0)
     }
 }
