@@ -13,13 +13,11 @@ use protocol::{
     },
 };
 use serde_json::json;
-use tokio::time::{Instant, interval, timeout};
-
-use crate::{
-    cluster::Cluster,
-    realm_process::{eventually, wallet},
-    wire::{TEST_TIMEOUT, enter_room, sign_in},
+use test_support::{
+    Cluster, TEST_TIMEOUT, eventually, wallet,
+    wire::{enter_room, sign_in},
 };
+use tokio::time::{Instant, interval, timeout};
 
 const LAYOUT: (&str, &str) = ("BUS__SUBJECTS", "archipelago-workers");
 

@@ -9,6 +9,10 @@ use std::{
 };
 
 use serde_json::Value;
+use test_support::{
+    Realm, wallet,
+    wire::{Wire, enter, room_url, sign_in},
+};
 use tokio::{
     io::AsyncWriteExt,
     net::TcpStream,
@@ -17,11 +21,6 @@ use tokio::{
 };
 
 use tokio_tungstenite::MaybeTlsStream;
-
-use crate::{
-    realm_process::{Realm, wallet},
-    wire::{Wire, enter, room_url, sign_in},
-};
 
 /// The members of the measured room, and how many positions each sends per second.
 const BOTS: &str = "20";

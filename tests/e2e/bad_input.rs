@@ -7,17 +7,16 @@ use protocol::{
     rfc5::ws_packet,
     v3::{Heartbeat, client_packet},
 };
+use test_support::{
+    Realm, TEST_TIMEOUT, eventually, wallet,
+    wire::{Wire, enter, room_url, sign_in},
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
     time::{sleep, timeout},
 };
 use tokio_tungstenite::{MaybeTlsStream, tungstenite::Message};
-
-use crate::{
-    realm_process::{Realm, eventually, wallet},
-    wire::{TEST_TIMEOUT, Wire, enter, room_url, sign_in},
-};
 
 /// The TCP stream below a WebSocket, to send frames that no library sends.
 fn raw(wire: &mut Wire) -> &mut TcpStream {

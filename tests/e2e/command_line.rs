@@ -7,10 +7,9 @@ use std::{
 };
 
 use protocol::Close;
-
-use crate::{
-    realm_process::{Realm, eventually, wallet},
-    wire::{TEST_TIMEOUT, enter, sign_in},
+use test_support::{
+    Realm, TEST_TIMEOUT, eventually, wallet,
+    wire::{enter, sign_in},
 };
 
 pub(crate) fn atoll(args: &[&str]) -> (Option<i32>, String, String) {

@@ -10,13 +10,14 @@ use protocol::{
     rfc5::{WsIdentification, WsSignedChallenge, ws_packet::Message},
     v3::{ChallengeRequestMessage, client_packet, server_packet},
 };
-
-use crate::{
-    ethereum::{API_KEY, Behaviour, ContractWallet, Ethereum},
-    realm_process::{Realm, eventually, wallet},
-    rpc::caller::Caller,
-    wire::{TEST_TIMEOUT, Wire, sign_in},
+use test_support::{
+    Realm, TEST_TIMEOUT, eventually,
+    rpc_caller::Caller,
+    wallet,
+    wire::{Wire, sign_in},
 };
+
+use crate::ethereum::{API_KEY, Behaviour, ContractWallet, Ethereum};
 
 /// A realm that calls this Ethereum node.
 fn realm(ethereum: &Ethereum, settings: &[(&str, &str)]) -> Realm {

@@ -2,9 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use crate::{
-    cluster::Cluster,
-    realm_process::{eventually, wallet},
+use test_support::{
+    Cluster, eventually, wallet,
     wire::{Wire, sign_in},
 };
 

@@ -179,7 +179,7 @@ impl ContractWallet {
 
     /// A delegation to a short-lived key, by `owner` with the personal digest.
     pub(crate) fn delegate(&self, owner: &Wallet) -> Delegation {
-        let ephemeral = crate::realm_process::wallet();
+        let ephemeral = test_support::wallet();
         let address = ephemeral.address();
         let payload =
             format!("Decentraland Login\nEphemeral address: {address}\nExpiration: 2099-01-01T00:00:00Z");

@@ -6,10 +6,8 @@ use protocol::{
     Address, Message as _, Subject,
     v3::{ClusterChangeMessage, server_packet},
 };
-
-use crate::{
-    realm_process::{Realm, eventually, wallet},
-    server::Server,
+use test_support::{
+    NatsServer, Realm, eventually, wallet,
     wire::{enter_room, sign_in},
 };
 
@@ -27,7 +25,7 @@ impl ClusteringService {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn peers_of_one_external_cluster_share_an_island() {
-    let server = Server::start();
+    let server = NatsServer::start();
     let settings = [("ISLANDS__CLUSTERING", "given"), ("REALM__NAME", "lagoon"), ("ROOMS__GRACE_S", "1")];
     let realm = Realm::launch(&["--bus", &server.url()], &settings);
     let decider = ClusteringService(async_nats::connect(server.url()).await.unwrap());
@@ -76,7 +74,7 @@ async fn peers_of_one_external_cluster_share_an_island() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn cluster_without_position_is_enough_for_an_island() {
-    let server = Server::start();
+    let server = NatsServer::start();
     let settings = [
         ("ISLANDS__CLUSTERING", "given"),
         ("ISLANDS__SILENCE_S", "5"),

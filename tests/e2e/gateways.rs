@@ -18,26 +18,24 @@ use protocol::{
     v3::{Heartbeat, client_packet, server_packet},
 };
 use serde_json::json;
+use test_support::{
+    Cluster, NatsServer, Realm, TEST_TIMEOUT, eventually,
+    rpc_caller::{self, Caller},
+    wallet,
+    wire::{Wire, sign_in, sign_in_with},
+};
 use tokio::{
     sync::{Semaphore, watch},
     task::{JoinSet, spawn_blocking},
     time::{sleep, timeout},
 };
 
-use crate::{
-    cluster::Cluster,
-    realm_process::{Realm, eventually, wallet},
-    rpc::caller::{self, Caller},
-    server::Server,
-    wire::{TEST_TIMEOUT, Wire, sign_in, sign_in_with},
-};
-
-fn realm_on(server: &Server, settings: &[(&str, &str)]) -> Realm {
+fn realm_on(server: &NatsServer, settings: &[(&str, &str)]) -> Realm {
     Realm::launch(&["--bus", &server.url()], settings)
 }
 
 /// A NATS client that receives heartbeats.
-async fn listener(server: &Server) -> (async_nats::Client, Subscriber) {
+async fn listener(server: &NatsServer) -> (async_nats::Client, Subscriber) {
     let client = async_nats::connect(server.url()).await.unwrap();
     let heartbeats = client.subscribe(subject::PEER_HEARTBEATS).await.unwrap();
     client.flush().await.unwrap();
@@ -58,7 +56,7 @@ async fn heartbeat_with_desired_room(wire: &mut Wire, x: f32, room: Option<&str>
 
 #[tokio::test(flavor = "multi_thread")]
 async fn heartbeats_carry_all_that_a_director_needs() {
-    let server = Server::start();
+    let server = NatsServer::start();
     let realm = realm_on(&server, &[]);
     let (_bus, mut heartbeats) = listener(&server).await;
     let mut wire = sign_in_with(&realm, &wallet(), &["p2p", "ws-room"]).await;
@@ -80,7 +78,7 @@ async fn heartbeats_carry_all_that_a_director_needs() {
     );
     drop(wire);
     // The same over RPC, where an assignment waits until the client requests commands.
-    let mut caller = caller::sign_in(&realm, &wallet()).await;
+    let mut caller = rpc_caller::sign_in(&realm, &wallet()).await;
     caller.heartbeat(5_000.0).await;
     let first = next_heartbeat(&mut heartbeats).await.1;
     assert_eq!((first.transports, first.told), (None, Some(Told::default())));
@@ -94,7 +92,7 @@ async fn heartbeats_carry_all_that_a_director_needs() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn presence_request_reports_each_peer_once() {
-    let server = Server::start();
+    let server = NatsServer::start();
     // No position is repeated meanwhile.
     let rarely = [("GATEWAY__VOUCH_INTERVAL_S", "60"), ("ISLANDS__SILENCE_S", "120")];
     let realm = realm_on(&server, &rarely);
@@ -106,7 +104,7 @@ async fn presence_request_reports_each_peer_once() {
         wires.push(wire);
     }
     let caller_wallet = wallet();
-    let mut caller = caller::sign_in(&realm, &caller_wallet).await;
+    let mut caller = rpc_caller::sign_in(&realm, &caller_wallet).await;
     caller.heartbeat(20.0).await;
     eventually("all are shown", async || {
         realm.json("/peers").await["peers"].as_array().is_some_and(|peers| peers.len() == 21)

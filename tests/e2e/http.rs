@@ -5,9 +5,8 @@ use protocol::{
     v3::{ChallengeRequestMessage, client_packet, server_packet},
 };
 use serde_json::json;
-
-use crate::{
-    realm_process::{Realm, eventually, wallet},
+use test_support::{
+    Realm, eventually, wallet,
     wire::{Wire, enter, sign_in},
 };
 

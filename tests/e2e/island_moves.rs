@@ -27,10 +27,9 @@ use protocol::{
     },
 };
 use serde_json::{Value, json};
+use test_support::{Realm, SECRET};
 use tokio::{net::TcpListener, sync::watch, time};
 use transports::ws_room::Minter;
-
-use crate::realm_process::{Realm, SECRET};
 
 const ISLAND: &str = "I7";
 /// All moves fit into a run of fifteen seconds, with time before and after.

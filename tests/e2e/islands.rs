@@ -7,9 +7,8 @@ use protocol::{
     rfc5::ws_packet,
     v3::{ChallengeRequestMessage, Heartbeat, client_packet, server_packet},
 };
-
-use crate::{
-    realm_process::{Realm, eventually, wallet},
+use test_support::{
+    Realm, eventually, wallet,
     wire::{Wire, enter, enter_room, room_url, sign_in, sign_in_with_resume_secret},
 };
 

@@ -5,10 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{
-    realm_process::{Realm, eventually, wallet},
-    wire::{TEST_TIMEOUT, sign_in},
-};
+use test_support::{Realm, TEST_TIMEOUT, eventually, wallet, wire::sign_in};
 
 const DROPPED: &str = "atoll_log_lines_dropped_total";
 

@@ -6,7 +6,6 @@
 mod archipelago_workers;
 mod attacks;
 mod bad_input;
-mod cluster;
 mod command_line;
 mod contracts;
 mod director_failover;
@@ -26,7 +25,6 @@ mod networks;
 mod permissions;
 mod presence;
 mod realm;
-mod realm_process;
 mod resource_leaks;
 mod roles;
 mod rolling_restart;
@@ -35,10 +33,5 @@ mod room_nodes;
 mod rpc;
 mod rules;
 mod sdk;
-// The tests of the crate `bus` use more of it.
-#[allow(dead_code)]
-#[path = "../../crates/bus/tests/bus/server.rs"]
-mod server;
 mod session_takeover;
 mod sessions;
-mod wire;

@@ -5,13 +5,13 @@
 
 use std::{env, path::PathBuf, time::Instant};
 
+use test_support::{
+    Cluster,
+    test_realm::{DIRECTORS, GATEWAYS, ROOMS, TWO_HEARTBEATS, TestRealm},
+};
 use tokio::time::sleep;
 
-use crate::{
-    cluster::Cluster,
-    failures::test_realm::{DIRECTORS, GATEWAYS, ROOMS, TWO_HEARTBEATS, TestRealm},
-    rolling_restart::print,
-};
+use crate::rolling_restart::print;
 
 /// The processes that run the other build at first: one of each role that has two processes.
 const OTHER_FIRST: [&str; 3] = [GATEWAYS[0], ROOMS[0], DIRECTORS[0]];

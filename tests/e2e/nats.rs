@@ -17,22 +17,19 @@ use protocol::{
     subject,
     v3::server_packet,
 };
+use test_support::{
+    NatsServer, Realm, SECRET, TEST_TIMEOUT, eventually, free_address, rpc_caller, wallet,
+    wire::{enter, enter_room, next_update, sign_in},
+};
 use tokio::time::{sleep, timeout};
 
-use crate::{
-    realm_process::{Realm, SECRET, eventually, wallet},
-    rpc::caller,
-    server::{Server, free_address},
-    wire::{TEST_TIMEOUT, enter, enter_room, next_update, sign_in},
-};
-
-fn realm_on(server: &Server, settings: &[(&str, &str)]) -> Realm {
+fn realm_on(server: &NatsServer, settings: &[(&str, &str)]) -> Realm {
     Realm::launch(&["--bus", &server.url()], settings)
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn peers_meet_and_receive_each_other_over_nats() {
-    let server = Server::start();
+    let server = NatsServer::start();
     let realm = realm_on(&server, &[]);
     let (_one, mut first, _) = enter(&realm, &wallet(), 0.0).await;
     let (mut two, mut second, welcome) = enter(&realm, &wallet(), 10.0).await;
@@ -55,14 +52,14 @@ async fn next(subscriber: &mut Subscriber) -> Message {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn scene_server_and_peers_exchange_topic_messages() {
-    let server = Server::start();
+    let server = NatsServer::start();
     let realm = realm_on(&server, &[]);
     // The owner of the scene uses a plain NATS client, which knows only subjects.
     let owner = async_nats::connect(server.url()).await.unwrap();
     let mut door_messages = owner.subscribe("messageBus.scene.bafy1.>").await.unwrap();
     owner.flush().await.unwrap();
     let wallet = wallet();
-    let mut client = caller::sign_in(&realm, &wallet).await;
+    let mut client = rpc_caller::sign_in(&realm, &wallet).await;
     let door = SubscriptionRequest { topic: "messageBus.scene.bafy1.door.*".to_owned() };
     let of_peers = client.stream("TopicsService.PeerSubscription", &door).await;
     let of_servers = client.stream("TopicsService.SystemSubscription", &door).await;
@@ -102,7 +99,7 @@ async fn scene_server_and_peers_exchange_topic_messages() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn session_id_of_the_far_future_is_ignored() {
-    let server = Server::start();
+    let server = NatsServer::start();
     let realm = realm_on(&server, &[]);
     let bus = async_nats::connect(server.url()).await.unwrap();
     let mut connects = bus.subscribe(subject::PEER_CONNECTS).await.unwrap();
@@ -131,7 +128,7 @@ async fn session_id_of_the_far_future_is_ignored() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nats_outage_keeps_rooms_and_drops_no_peer() {
-    let mut server = Server::start();
+    let mut server = NatsServer::start();
     // The silence timeout is shorter than the outage, and rooms close at once. The gateway repeats the
     // positions of quiet clients all the time.
     let short = [("ISLANDS__SILENCE_S", "6"), ("GATEWAY__VOUCH_INTERVAL_S", "1"), ("ROOMS__GRACE_S", "1")];
@@ -197,7 +194,7 @@ async fn nats_outage_keeps_rooms_and_drops_no_peer() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sign_in_at_another_gateway_ends_the_first_session() {
-    let server = Server::start();
+    let server = NatsServer::start();
     let (here, there) = (realm_on(&server, &[]), realm_on(&server, &[("ROOMS__NODE", "rooms-there")]));
     let wallet = wallet();
     let mut older = sign_in(&here, &wallet).await;
@@ -261,7 +258,7 @@ fn unreachable_bus_prevents_the_start_with_a_reason() {
     let free = free_address();
     let stderr = refused_start(&["--bus", &format!("nats://atoll:sesame@{free}")], &[]);
     assert!(stderr.contains(&format!("atoll: no bus: cannot connect to nats://{free}: ")), "{stderr}");
-    let server = Server::start_with(&["--user", "atoll", "--pass", "open sesame"]);
+    let server = NatsServer::start_with(&["--user", "atoll", "--pass", "open sesame"]);
     let wrong = [("BUS__USER", "atoll"), ("BUS__PASSWORD", "sesame")];
     let stderr = refused_start(&["--bus", &server.url()], &wrong);
     let url = server.url();

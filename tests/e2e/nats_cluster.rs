@@ -3,8 +3,7 @@
 use std::time::{Duration, Instant};
 
 use async_nats::jetstream::{self, stream::Info};
-
-use crate::{cluster::Cluster, realm_process::within, server::ServerCluster};
+use test_support::{Cluster, NatsCluster, within};
 
 const DIRECTORS: [&str; 2] = ["one", "two"];
 const NO_LEADER: &str = "not ready: no director is known to lead";
@@ -44,7 +43,7 @@ async fn wait_for_one_leader(cluster: &Cluster) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn directors_survive_a_nats_server_but_not_two() {
-    let mut nats = ServerCluster::start(3);
+    let mut nats = NatsCluster::start(3);
     let mut cluster = Cluster::start(&[("BUS__URL", &nats.urls().join(","))]);
     for name in DIRECTORS {
         cluster.run(name, "director", &[]);

@@ -3,15 +3,11 @@
 use std::time::Duration;
 
 use protocol::Close;
+use test_support::{Realm, TEST_TIMEOUT, eventually, wallet, wire::Wire};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpSocket, TcpStream},
     time::{sleep, timeout},
-};
-
-use crate::{
-    realm_process::{Realm, eventually, wallet},
-    wire::{TEST_TIMEOUT, Wire},
 };
 
 /// A TCP connection from 127.0.7.`last`.

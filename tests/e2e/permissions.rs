@@ -11,11 +11,8 @@ use async_nats::{Client, ConnectOptions, Event};
 use futures_util::StreamExt;
 use protocol::{Address, Subject, subject};
 use tempfile::TempDir;
-
-use crate::{
-    cluster::Cluster,
-    realm_process::{eventually, wallet},
-    server::Server,
+use test_support::{
+    Cluster, NatsServer, eventually, wallet,
     wire::{enter_room, next_update, sign_in},
 };
 
@@ -23,13 +20,13 @@ const CONFIGURATION: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/n
 const USERS: [&str; 5] = ["gateway", "rooms", "director", "stats", "scene-server"];
 
 /// Starts a server with exactly the shipped configuration. Returns it with its storage folder.
-fn restricted_server() -> (Server, TempDir) {
+fn restricted_server() -> (NatsServer, TempDir) {
     let store = tempfile::tempdir().unwrap();
     let passwords =
         USERS.map(|user| (format!("ATOLL_NATS_{}", user.replace('-', "_").to_uppercase()), password(user)));
     let mut environment = vec![("ATOLL_NATS_STORE", store.path().to_str().unwrap())];
     environment.extend(passwords.iter().map(|(key, value)| (&**key, &**value)));
-    (Server::start_in(&environment, &["-c", CONFIGURATION]), store)
+    (NatsServer::start_in(&environment, &["-c", CONFIGURATION]), store)
 }
 
 fn password(user: &str) -> String {
@@ -128,7 +125,7 @@ struct RoleClient {
 }
 
 impl RoleClient {
-    async fn connect(server: &Server, user: &'static str) -> Self {
+    async fn connect(server: &NatsServer, user: &'static str) -> Self {
         let (refused, received) = <(Arc<Mutex<BTreeSet<String>>>, _)>::default();
         let refusals = refused.clone();
         let client = ConnectOptions::with_user_and_password(user.to_owned(), password(user))

@@ -10,9 +10,8 @@ mod synthetic_peers;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-
-use crate::{
-    realm_process::{Realm, eventually, wallet},
+use test_support::{
+    Realm, eventually, wallet,
     wire::{Wire, enter, sign_in},
 };
 

@@ -12,22 +12,20 @@ use axum::{Router, http::StatusCode, routing::get};
 use identity::{Headers, Identity, Wallet, fetch_headers, fetch_payload};
 use protocol::{Close, ConnectionString, rfc5::ws_packet::Message};
 use serde_json::{Value, json};
+use test_support::{
+    Cluster, Realm, TEST_TIMEOUT, eventually, free_address,
+    signed_login::{METADATA, login_request, signed},
+    wallet,
+    wire::{Wire, enter, next_update, sign_in},
+    within,
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
 };
 
-use crate::{
-    cluster::Cluster,
-    ethereum::{ContractWallet, Ethereum},
-    realm_process::{Realm, eventually, wallet, within},
-    server::free_address,
-    wire::{TEST_TIMEOUT, Wire, enter, next_update, sign_in},
-};
+use crate::ethereum::{ContractWallet, Ethereum};
 
-/// Metadata of a signed login that realms accept.
-pub(crate) const METADATA: &str =
-    r#"{"intent":"dcl:explorer:comms-handshake","signer":"dcl:explorer","isGuest":false}"#;
 const PLAZA: [(&str, &str); 2] = [("REALM__FIXED_ROOM", "plaza"), ("REALM__FIXED_ADAPTER", "signed-login")];
 
 /// A realm that sends all clients to one room. Returns when the room can be entered.
@@ -42,23 +40,13 @@ async fn post(realm: &Realm, headers: &Headers) -> (u16, Value) {
     post_with(realm, headers, String::new()).await
 }
 
-/// A signed login that is not sent yet.
-pub(crate) fn login_request(realm: &Realm, headers: &Headers) -> reqwest::RequestBuilder {
-    let request = reqwest::Client::new().post(format!("{}/signed-login", realm.http));
-    headers.iter().fold(request, |request, (name, value)| request.header(name, value))
-}
-
 async fn post_with(realm: &Realm, headers: &Headers, body: String) -> (u16, Value) {
     let response = login_request(realm, headers).body(body).send().await.unwrap();
     assert_eq!(response.headers()["access-control-allow-origin"], "*");
     (response.status().as_u16(), response.json().await.unwrap())
 }
 
-pub(crate) fn signed(wallet: &Wallet, metadata: &str, at: SystemTime) -> Headers {
-    wallet.sign_fetch("POST", "/signed-login", metadata, at)
-}
-
-/// The same in the form of clients before August 2026, which signed the payload all in lower case.
+/// A signed login in the form of clients before August 2026, which signed the payload all in lower case.
 fn lowercased(wallet: &Wallet, metadata: &str, at: SystemTime) -> Headers {
     let timestamp = protocol::unix_ms(at);
     let payload = fetch_payload("POST", "/signed-login", timestamp, metadata).to_lowercase();

@@ -1,12 +1,7 @@
 //! Sessions and subscriptions leave no files, tasks or memory behind.
 
 use protocol::bff::{Subscription, SubscriptionRequest};
-
-use crate::{
-    realm_process::{Realm, eventually, wallet},
-    rpc::caller::sign_in,
-    wire::enter,
-};
+use test_support::{Realm, eventually, rpc_caller::sign_in, wallet, wire::enter};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn thousand_sign_ins_leave_no_files_or_tasks() {

@@ -5,13 +5,12 @@ use std::time::Duration;
 use identity::Wallet;
 use protocol::Close;
 use serde_json::json;
-
-use crate::{
-    cluster::Cluster,
-    command_line::atoll,
-    realm_process::{Realm, eventually, wallet},
+use test_support::{
+    Cluster, Realm, eventually, wallet,
     wire::{enter_room, next_update, room_url, sign_in},
 };
+
+use crate::command_line::atoll;
 
 /// The room node that a room's URL belongs to.
 fn node_of<'a>(cluster: &Cluster, nodes: &[&'a str], url: &str) -> &'a str {

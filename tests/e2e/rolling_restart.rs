@@ -7,9 +7,8 @@
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use test_support::test_realm::{DIRECTORS, GATEWAYS, RECOVERY_LIMIT, ROOMS, TWO_HEARTBEATS, TestRealm};
 use tokio::time::sleep;
-
-use crate::failures::test_realm::{DIRECTORS, GATEWAYS, RECOVERY_LIMIT, ROOMS, TWO_HEARTBEATS, TestRealm};
 
 /// The strict limit of the time without a session.
 const WITHOUT_SESSION: Duration = Duration::from_secs(5);

@@ -7,9 +7,8 @@ use protocol::{
     Close,
     rfc5::{WsSignedChallenge, ws_packet::Message},
 };
-
-use crate::{
-    realm_process::{Realm, wallet},
+use test_support::{
+    Realm, wallet,
     wire::{Wire, enter, enter_room, next_update, room_url, sign_in},
 };
 

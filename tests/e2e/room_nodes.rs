@@ -5,9 +5,8 @@ use protocol::{
     rfc5::{WsSignedChallenge, ws_packet::Message},
 };
 use serde_json::json;
-
-use crate::{
-    realm_process::{Realm, eventually, wallet},
+use test_support::{
+    Realm, eventually, wallet,
     wire::{Wire, room_url, sign_in},
 };
 

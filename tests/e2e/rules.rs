@@ -17,13 +17,12 @@ use axum::{Router, http::header, routing::post};
 use identity::Wallet;
 use livekit_api::access_token::TokenVerifier;
 use protocol::{Address, ConnectionString, v3::IslandChangedMessage};
-
-use crate::{
-    command_line::atoll,
-    realm_process::{Realm, eventually, wallet},
-    server::free_address,
-    wire::{TEST_TIMEOUT, Wire, sign_in_with},
+use test_support::{
+    Realm, TEST_TIMEOUT, eventually, free_address, wallet,
+    wire::{Wire, sign_in_with},
 };
+
+use crate::command_line::atoll;
 
 const EVERYTHING: [&str; 3] = ["livekit", "ws-room", "p2p"];
 

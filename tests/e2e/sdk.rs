@@ -14,12 +14,8 @@ use client::{
     TopicEvent, TopicMessage, TopicsError, rfc4,
 };
 use protocol::{Close, v3::server_packet};
+use test_support::{Realm, TEST_TIMEOUT, wallet, wire};
 use tokio::time::timeout;
-
-use crate::{
-    realm_process::{Realm, wallet},
-    wire::{self, TEST_TIMEOUT},
-};
 
 /// A client that does not move.
 struct SdkClient {
@@ -156,7 +152,7 @@ async fn topics_work_across_islands_and_need_rpc() {
     // Dropping a subscription ends it.
     drop(news);
     drop(mailbox);
-    crate::realm_process::eventually("no subscription is left", async || {
+    test_support::eventually("no subscription is left", async || {
         let before = realm.count("atoll_gateway_topic_deliveries_total").await;
         one.handle.publish("news.today", "rainy").await.unwrap();
         tokio::time::sleep(Duration::from_millis(100)).await;
@@ -171,7 +167,7 @@ async fn replaced_session_reports_it_and_does_not_reconnect() {
     for dialect in [Dialect::Archipelago, Dialect::Rpc] {
         let wallet = wallet();
         let later = std::time::SystemTime::now() + Duration::from_secs(3600);
-        let identity = Identity::new(&wallet, crate::realm_process::wallet(), later);
+        let identity = Identity::new(&wallet, test_support::wallet(), later);
         let mut sdk = SdkClient::start_as(&realm, dialect, 0.0, identity).await;
         sdk.expect_event("a sign-in", |event| (event == Event::SignedIn).then_some(())).await;
         let mut newer = wire::sign_in(&realm, &wallet).await;

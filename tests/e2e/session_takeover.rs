@@ -10,16 +10,13 @@ use protocol::{
     rfc5::ws_packet,
     v3::{IslandChangedMessage, ServerPacket, server_packet},
 };
-use tokio::time::{Instant, sleep, timeout};
-
-use crate::{
-    cluster::Cluster,
-    realm_process::{Realm, wallet},
-    rpc::caller::Caller,
-    wire::{
-        TEST_TIMEOUT, Wire, enter, enter_room, next_update, room_url, sign_in, sign_in_with_resume_secret,
-    },
+use test_support::{
+    Cluster, Realm, TEST_TIMEOUT,
+    rpc_caller::Caller,
+    wallet,
+    wire::{Wire, enter, enter_room, next_update, room_url, sign_in, sign_in_with_resume_secret},
 };
+use tokio::time::{Instant, sleep, timeout};
 
 const GRACE: Duration = Duration::from_secs(1);
 /// Longer than the grace, on a busy machine.

@@ -8,10 +8,10 @@ use protocol::{
     bff::SignedChallenge,
     v3::{Heartbeat, JoinIslandMessage, LeftIslandMessage, server_packet},
 };
-
-use crate::{
-    realm_process::{Realm, eventually, wallet},
-    rpc::{self, caller::Caller},
+use test_support::{
+    Realm, eventually,
+    rpc_caller::Caller,
+    wallet,
     wire::{Wire, enter, room_url, sign_in},
 };
 
@@ -56,7 +56,7 @@ async fn full_gateway_still_lets_a_wallet_replace_its_session() {
     let realm = Realm::start(&[("GATEWAY__MAX_SESSIONS", "1")]);
     let wallet = wallet();
     let _first = sign_in(&realm, &wallet).await;
-    let other = crate::realm_process::wallet();
+    let other = test_support::wallet();
     let mut refused = Wire::open(&realm.socket()).await;
     let challenge = refused.request_challenge(&other).await;
     refused.send_auth_chain(other.sign_challenge(&challenge)).await;
@@ -113,7 +113,7 @@ async fn only_silent_clients_are_pinged() {
     const STEP: Duration = Duration::from_millis(100);
     let realm = Realm::start(&[("GATEWAY__PING_INTERVAL_S", "1"), ("ROOMS__PING_INTERVAL_S", "1")]);
     let (mut wire, mut room, _) = enter(&realm, &wallet(), 0.0).await;
-    let mut caller = rpc::caller::sign_in(&realm, &wallet()).await;
+    let mut caller = test_support::rpc_caller::sign_in(&realm, &wallet()).await;
     let position = Some(Position::new(0.0, 0.0, 0.0).into());
     let heartbeat = Heartbeat { position, desired_room: None };
     let mut pings = [0; 3];

@@ -6,12 +6,8 @@
 
 #![allow(clippy::unwrap_used)]
 
-#[allow(dead_code)]
-#[path = "../tests/bus/server.rs"]
-mod server;
-
 use std::{
-    env, fs,
+    env,
     io::{BufRead, BufReader, Write},
     process::{Command, Stdio},
     time::{Duration, Instant},
@@ -19,12 +15,13 @@ use std::{
 
 use bus::{Bus, Credentials, Headers, NatsSettings};
 use futures_util::StreamExt;
+use process_usage::Process;
 use protocol::{
     Address, Message as _, Position, SessionId, Subject,
     atoll_bus::{GatewayHeartbeat, Told},
     subject::{self, SubjectScheme},
 };
-use server::Server;
+use test_support::NatsServer;
 use tokio::time;
 
 const PER_SECOND: u64 = 100_000;
@@ -45,7 +42,7 @@ async fn main() {
 }
 
 async fn run() {
-    let server = Server::start();
+    let server = NatsServer::start();
     let bus = connect(server.url()).await;
     for round in 1..=3 {
         let mut each = Vec::new();
@@ -141,7 +138,5 @@ async fn count(mut next: impl AsyncFnMut() -> bool) {
 
 /// The CPU time of this process.
 fn cpu_seconds() -> f64 {
-    let stat = fs::read_to_string("/proc/self/stat").unwrap();
-    let fields = stat.rsplit_once(')').unwrap().1.split_ascii_whitespace().skip(11);
-    fields.take(2).map(|ticks| ticks.parse::<f64>().unwrap()).sum::<f64>() / 100.0
+    Process::Own.cpu_seconds().unwrap()
 }

@@ -10,9 +10,7 @@ use prost_types::{
     DescriptorProto, EnumDescriptorProto, FieldDescriptorProto, FileDescriptorSet, ServiceDescriptorProto,
     field_descriptor_proto::{Label, Type},
 };
-
-#[path = "../../../tests/e2e/inventory/golden.rs"]
-mod golden;
+use test_support::golden;
 
 /// The descriptors from which the build script generated the code.
 const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));

@@ -2,18 +2,16 @@
 
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
-
-use super::{
-    Repetition,
-    table::Table,
+use test_support::{
+    eventually,
     test_realm::{
         RECOVERY_LIMIT, TWO_HEARTBEATS, TestRealm, assert_undisturbed, longest_silence, max_silence,
         most_moves,
     },
-    trials,
 };
-use crate::realm_process::eventually;
+use tokio::time::{Instant, sleep};
+
+use super::{Repetition, table::Table, trials};
 
 /// An outage longer than `islands.silence_s`.
 const OUTAGE: Duration = Duration::from_secs(20);

@@ -2,19 +2,17 @@
 
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
-
-use super::{
-    Repetition,
+use test_support::{
+    eventually,
     observer::{Observed, Observer},
-    table::Table,
     test_realm::{
         DIRECTORS, RECOVERY_LIMIT, TWO_HEARTBEATS, TestRealm, assert_undisturbed, islands, longest_silence,
         max_silence, most_moves,
     },
-    trials,
 };
-use crate::realm_process::eventually;
+use tokio::time::{Instant, sleep};
+
+use super::{Repetition, table::Table, trials};
 
 /// A new peer signs in, and is assigned an island that is none of these.
 async fn assert_newcomer_gets_a_new_island(
@@ -23,7 +21,7 @@ async fn assert_newcomer_gets_a_new_island(
 ) -> Observer {
     let place = scene.next_position();
     let mark = Instant::now();
-    let newcomer = Observer::start(&scene.cluster, &super::test_realm::GATEWAYS, place).await;
+    let newcomer = Observer::start(&scene.cluster, &test_support::test_realm::GATEWAYS, place).await;
     let assigned = |event: &Observed| match event {
         Observed::Assigned { island, .. } => Some(island.to_string()),
         _ => None,

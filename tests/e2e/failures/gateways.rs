@@ -2,17 +2,15 @@
 
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
-
-use super::{
-    Repetition,
+use test_support::{
     observer::Observed,
-    table::Table,
     test_realm::{
         GATEWAYS, RECOVERY_LIMIT, TWO_HEARTBEATS, TestRealm, assert_undisturbed, longest_silence, max_silence,
     },
-    trials,
 };
+use tokio::time::{Instant, sleep};
+
+use super::{Repetition, table::Table, trials};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn sessions_of_a_killed_gateway_move_and_keep_their_island() {

@@ -8,10 +8,10 @@
 mod bus;
 mod directors;
 mod gateways;
-mod observer;
 mod rooms;
 mod table;
-pub(crate) mod test_realm;
+
+use test_support::measurement::runs;
 
 /// How often the failure happens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,18 +21,8 @@ enum Repetition {
     Twice,
 }
 
-/// The number of runs of each trial in a measurement; `None`: this is no measurement.
-fn runs() -> Option<usize> {
-    std::env::var("ATOLL_FAILURE_RUNS").ok().and_then(|runs| runs.parse().ok())
-}
-
 /// The trials of this run.
 fn trials() -> impl Iterator<Item = Repetition> {
     let runs = runs().unwrap_or(1);
     [Repetition::Once, Repetition::Twice].into_iter().flat_map(move |times| std::iter::repeat_n(times, runs))
-}
-
-/// The first value in a measurement, on a machine without other load; otherwise the second.
-fn strict_or_wide<T>(strict: T, wide: T) -> T {
-    if runs().is_some() { strict } else { wide }
 }

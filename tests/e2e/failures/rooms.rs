@@ -2,20 +2,16 @@
 
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
-
-use super::{
-    Repetition,
+use test_support::{
+    Cluster,
     observer::Observed,
-    table::Table,
     test_realm::{RECOVERY_LIMIT, ROOMS, TWO_HEARTBEATS, TestRealm, most_moves},
-    trials,
-};
-use crate::{
-    cluster::Cluster,
-    realm_process::wallet,
+    wallet,
     wire::{Wire, enter_room, next_update, room_url, sign_in},
 };
+use tokio::time::{Instant, sleep};
+
+use super::{Repetition, table::Table, trials};
 use protocol::Close;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

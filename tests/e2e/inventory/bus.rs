@@ -12,15 +12,13 @@ use async_nats::{Message, jetstream};
 use futures_util::StreamExt;
 use protocol::bff::{PublishToTopicRequest, PublishToTopicResult, SubscriptionRequest};
 use serde_json::Value;
-
-use super::{check_eventually, golden};
-use crate::{
-    cluster::Cluster,
-    realm_process::{eventually, wallet, within},
-    rpc::caller,
-    server::{Server, free_address},
+use test_support::{
+    Cluster, NatsServer, eventually, free_address, golden, rpc_caller, wallet,
     wire::{enter_room, sign_in, sign_in_with, sign_in_with_resume_secret},
+    within,
 };
+
+use super::check_eventually;
 
 /// The largest payload of this NATS server: larger messages are published in parts.
 const MAX_PAYLOAD: usize = 4_096;
@@ -58,7 +56,7 @@ impl Observed {
         let store = folder.path().join("store");
         let paths = [&configuration, &store].map(|path| path.to_str().unwrap());
         let flags = ["-c", paths[0], "--jetstream", "--store_dir", paths[1], "-m", &port];
-        let nats = Server::start_with(&flags);
+        let nats = NatsServer::start_with(&flags);
         // The HTTP client needs a provider, although it reads no TLS here; the first test sets it.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let client = async_nats::connect(nats.url()).await.unwrap();
@@ -262,7 +260,7 @@ async fn drive(observed: &Observed) {
     assert!(welcome.resumed, "the session is resumed");
     resumed.heartbeat(1_800.0).await;
     // Topics of peers and of a scene; a payload that takes several messages.
-    let mut caller = caller::sign_in(one, &wallet()).await;
+    let mut caller = rpc_caller::sign_in(one, &wallet()).await;
     let all = SubscriptionRequest { topic: "chat.*".to_owned() };
     caller.stream("TopicsService.PeerSubscription", &all).await;
     for (topic, length) in

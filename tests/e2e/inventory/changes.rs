@@ -7,8 +7,7 @@
 use std::{collections::BTreeMap, fs, path::Path};
 
 use sha3::{Digest, Sha3_256};
-
-use super::golden;
+use test_support::golden;
 
 const CHANGES: &str = "CHANGES";
 /// A sentence in CHANGES has to be long enough to be found only where it is meant.

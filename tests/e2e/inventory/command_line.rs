@@ -1,6 +1,8 @@
 //! The command line: commands, flags, defaults, help texts, settings.
 
-use super::{golden, printed};
+use test_support::golden;
+
+use super::printed;
 
 /// The help of a command and of all its subcommands, in the order of the help.
 fn help(command: &[&str], found: &mut Vec<(String, String)>) {

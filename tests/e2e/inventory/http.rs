@@ -7,14 +7,15 @@ use axum::{
     routing::{get, post},
 };
 use serde_json::{Value, json};
+use test_support::{
+    Realm, TEST_TIMEOUT, eventually, golden,
+    signed_login::{METADATA, login_request, signed},
+    wallet,
+    wire::{enter, sign_in},
+};
 use tokio::{net::TcpListener, time::timeout};
 
-use super::{golden, shape::Shape};
-use crate::{
-    realm::{METADATA, login_request, signed},
-    realm_process::{Realm, eventually, wallet},
-    wire::{TEST_TIMEOUT, enter, sign_in},
-};
+use super::shape::Shape;
 
 /// Headers of the HTTP connection, which depend on the length of the body.
 const CONNECTION_HEADERS: [&str; 4] = ["connection", "content-length", "date", "transfer-encoding"];

@@ -10,13 +10,13 @@ use std::{
 use archipelago::{explain::Question, rules::Rules, scenario};
 use protocol::{Address, Position};
 use serde_json::Value;
-
-use super::{atoll, golden, printed, shape::Shape};
-use crate::{
-    realm_process::{Realm, wallet, within},
-    server::Server,
-    wire::{TEST_TIMEOUT, enter, sign_in},
+use test_support::{
+    NatsServer, Realm, TEST_TIMEOUT, golden, wallet,
+    wire::{enter, sign_in},
+    within,
 };
+
+use super::{atoll, printed, shape::Shape};
 
 /// Keys of objects with arbitrary keys, such as close reasons.
 const MAPS: [&str; 4] = ["connections", "gateway_ends", "refused_by_reason", "room_ends"];
@@ -202,7 +202,7 @@ async fn topics_json_has_these_keys() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn heartbeats_json_has_these_keys() {
-    let server = Server::start_with_jetstream();
+    let server = NatsServer::start_with_jetstream();
     let bus = server.url();
     let director = Realm::launch(&["--roles", "director"], &[("BUS__URL", &bus)]);
     // The memory and CPU of the bus are read of a process: this one will do.

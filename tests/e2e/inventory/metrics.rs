@@ -19,18 +19,17 @@ use protocol::{
     rfc5::{WsSignedChallenge, ws_packet},
     v3::{ChallengeRequestMessage, Heartbeat, client_packet, server_packet},
 };
+use test_support::{
+    NatsServer, Realm, eventually, golden, rpc_caller,
+    signed_login::{METADATA, login_request, signed},
+    wallet,
+    wire::{Wire, enter, sign_in},
+};
 
 use tokio::time::sleep;
 
-use super::{check_eventually, golden};
-use crate::{
-    ethereum::{ContractWallet, Ethereum},
-    realm::{METADATA, login_request, signed},
-    realm_process::{Realm, eventually, wallet},
-    rpc::caller,
-    server::Server,
-    wire::{Wire, enter, sign_in},
-};
+use super::check_eventually;
+use crate::ethereum::{ContractWallet, Ethereum};
 
 /// Metrics with series that depend on the load of the machine.
 const DEPENDS_ON_LOAD: [&str; 4] = [
@@ -150,7 +149,7 @@ async fn use_everything(realm: &Realm) {
     let (mut wire, mut room, _) = enter(realm, &one, 0.0).await;
     let (_other, mut other_room, _) = enter(realm, &wallet(), 5.0).await;
     room.update(b"hello".to_vec(), false).await;
-    crate::wire::next_update(&mut other_room).await;
+    test_support::wire::next_update(&mut other_room).await;
     // Heartbeats without a position, and with invalid ones.
     for position in [None, Some((f32::NAN, 0.0)), Some((1.0e9, 0.0))] {
         let position = position.map(|(x, z)| protocol::Position::new(x, 0.0, z).into());
@@ -183,7 +182,7 @@ async fn use_everything(realm: &Realm) {
         .send_room_packet(ws_packet::Message::SignedChallengeForServer(WsSignedChallenge { auth_chain_json }))
         .await;
     open_room.closed().await;
-    let mut caller = caller::sign_in(realm, &wallet()).await;
+    let mut caller = rpc_caller::sign_in(realm, &wallet()).await;
     caller.heartbeat(900.0).await;
     let all = SubscriptionRequest { topic: "chat".to_owned() };
     caller.stream("TopicsService.PeerSubscription", &all).await;
@@ -243,7 +242,7 @@ async fn ask_contracts(realm: &Realm, ethereum: &Ethereum) {
         };
         wire.send_auth_chain(contract.sign(&challenge.challenge_to_sign)).await;
         // A welcome, or a close frame.
-        let _ = tokio::time::timeout(crate::wire::TEST_TIMEOUT, futures_util::StreamExt::next(&mut wire.0))
+        let _ = tokio::time::timeout(test_support::TEST_TIMEOUT, futures_util::StreamExt::next(&mut wire.0))
             .await
             .unwrap();
     }
@@ -251,7 +250,7 @@ async fn ask_contracts(realm: &Realm, ethereum: &Ethereum) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn metrics_have_these_labels_and_buckets() {
-    let (server, ethereum) = (Server::start_with_jetstream(), Ethereum::start().await);
+    let (server, ethereum) = (NatsServer::start_with_jetstream(), Ethereum::start().await);
     let folder = tempfile::tempdir().unwrap();
     let rules = folder.path().join("rules.toml");
     fs::write(&rules, "[[rule]]\nname = \"all\"\n").unwrap();

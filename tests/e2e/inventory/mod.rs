@@ -6,7 +6,6 @@
 mod bus;
 mod changes;
 mod command_line;
-mod golden;
 mod http;
 mod json_outputs;
 mod metrics;
@@ -19,6 +18,7 @@ use std::{
     time::Duration,
 };
 
+use test_support::golden;
 use tokio::time::sleep;
 
 /// How long a text may take to become equal to the golden file, and how often the test reads it.

@@ -4,8 +4,7 @@ use std::{collections::BTreeSet, fmt::Write as _, fs};
 
 use archipelago::{explain::Cause, scenario};
 use protocol::Close;
-
-use super::golden;
+use test_support::golden;
 
 /// The beginning of a row of the table in docs/close-codes.md.
 fn row(close: Close) -> String {

@@ -4,6 +4,7 @@ use std::{fs, time::Duration};
 
 use reqwest::{Response, StatusCode};
 use serde_json::{Value, json};
+use test_support::{Realm, TEST_TIMEOUT, eventually, wallet, wire::sign_in};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -11,10 +12,6 @@ use tokio::{
 };
 
 use super::sign_in_at;
-use crate::{
-    realm_process::{Realm, eventually, wallet},
-    wire::{TEST_TIMEOUT, sign_in},
-};
 
 /// A reader of the live feed.
 pub(super) struct Feed {

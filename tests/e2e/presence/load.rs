@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use test_support::{NatsServer, Realm, within};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::TcpStream,
@@ -18,11 +19,7 @@ use tokio::{
 };
 
 use super::synthetic_peers::SyntheticPeers;
-use crate::{
-    attacks::{RoomLatency, measure_room_latency},
-    realm_process::{Realm, within},
-    server::Server,
-};
+use crate::attacks::{RoomLatency, measure_room_latency};
 
 const PEERS: usize = 2_000;
 /// The interval of each peer's heartbeats.
@@ -58,7 +55,7 @@ async fn read(address: String, path: &'static str, gzip: bool, stop: Arc<AtomicB
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "a benchmark of minutes: make presence-load"]
 async fn room_latency_under_presence_readers() {
-    let server = Server::start();
+    let server = NatsServer::start();
     let realm = Realm::launch(&["--bus", &server.url()], &[]);
     let world = Arc::new(SyntheticPeers::new(&server, PEERS).await);
     world.publish_connects();

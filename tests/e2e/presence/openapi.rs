@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
+use test_support::{Realm, wallet};
 
 use super::{feed::Feed, islands, sign_in_at};
-use crate::realm_process::{Realm, wallet};
 
 /// The presence endpoints.
 const PRESENCE: [&str; 9] = [

@@ -13,10 +13,10 @@ use axum::{
     routing::post,
 };
 use serde_json::{Value, json};
+use test_support::{Realm, eventually};
 use tokio::{net::TcpListener, time};
 
 use super::sign_in_at;
-use crate::realm_process::{Realm, eventually};
 
 /// A fake content service with one scene, a plaza on 0,0 and 1,0.
 #[derive(Clone)]

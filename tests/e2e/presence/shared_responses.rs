@@ -10,6 +10,7 @@ use flate2::read::GzDecoder;
 use futures_util::future::join_all;
 use reqwest::{Response, header};
 use serde_json::{Value, json};
+use test_support::{NatsServer, Realm, TEST_TIMEOUT, eventually, within};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpSocket, TcpStream},
@@ -17,11 +18,6 @@ use tokio::{
 };
 
 use super::{feed::Feed, sign_in_at, synthetic_peers::SyntheticPeers};
-use crate::{
-    realm_process::{Realm, eventually, within},
-    server::Server,
-    wire::TEST_TIMEOUT,
-};
 
 async fn ask(realm: &Realm, path: &str, headers: &[(header::HeaderName, &str)]) -> Response {
     let mut request = reqwest::Client::new().get(format!("{}{path}", realm.http));
@@ -219,7 +215,7 @@ async fn unread(realm: &Realm, path: &str) -> TcpStream {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn unread_responses_share_their_body() {
-    let server = Server::start();
+    let server = NatsServer::start();
     let settings = [
         ("STATS__PEER_TIMEOUT_S", "600"),
         ("STATS__REPORT_TIMEOUT_S", "600"),

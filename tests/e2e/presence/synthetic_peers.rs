@@ -8,8 +8,7 @@ use protocol::{
     Address, Message as _, Position, SessionId, Subject, subject,
     v3::{Heartbeat, IslandData, IslandStatusMessage},
 };
-
-use crate::server::Server;
+use test_support::NatsServer;
 
 /// The number of peers in one island.
 const GROUP: usize = 20;
@@ -23,7 +22,7 @@ pub(super) struct SyntheticPeers {
 
 impl SyntheticPeers {
     /// Creates the peers. Nothing is published yet.
-    pub(super) async fn new(server: &Server, count: usize) -> Self {
+    pub(super) async fn new(server: &NatsServer, count: usize) -> Self {
         let settings = NatsSettings {
             servers: vec![server.url()],
             credentials: Credentials::None,

@@ -1,6 +1,5 @@
 //! The BFF services over dcl-rpc: sign-in, sessions, connection strings, topics.
 
-pub(crate) mod caller;
 mod official;
 mod topics;
 
@@ -12,12 +11,12 @@ use protocol::{
     dcl_rpc::{Request, RequestModule},
     v3::server_packet,
 };
-
-use crate::{
-    realm_process::{Realm, eventually, wallet},
+use test_support::{
+    Realm, eventually,
+    rpc_caller::{self, Caller, REQUEST, REQUEST_MODULE, sign_in},
+    wallet,
     wire::{self, Wire, room_url},
 };
-use caller::{Caller, REQUEST, REQUEST_MODULE, sign_in};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sign_in_byte_by_byte() {
@@ -45,7 +44,7 @@ async fn a_sign_in_byte_by_byte() {
     assert!(challenge.starts_with("dcl-"), "{challenge}");
     let signed = SignedChallenge { auth_chain_json: wallet.sign_challenge(challenge) };
     let request = Request {
-        message_identifier: caller::identifier(REQUEST, 4),
+        message_identifier: rpc_caller::identifier(REQUEST, 4),
         port_id: 1,
         procedure_id: 2,
         client_stream: 0,

@@ -7,7 +7,7 @@ use std::{
     process::{Command, Output, Stdio},
 };
 
-use crate::realm_process::Realm;
+use test_support::Realm;
 
 /// Runs a command until it ends by itself.
 async fn run(mut command: Command, folder: &Path) -> Result<Output> {

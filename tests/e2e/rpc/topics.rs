@@ -11,12 +11,7 @@ use protocol::{
     },
     v3::{Heartbeat, IslandChangedMessage, JoinIslandMessage},
 };
-
-use super::caller::{Caller, sign_in};
-use crate::{
-    realm_process::{Realm, eventually, wallet},
-    wire,
-};
+use test_support::{Realm, eventually, rpc_caller::sign_in, wallet, wire};
 
 fn subscription_to(topic: &str) -> SubscriptionRequest {
     SubscriptionRequest { topic: topic.to_owned() }
@@ -24,14 +19,6 @@ fn subscription_to(topic: &str) -> SubscriptionRequest {
 
 fn publication(topic: &str, payload: &[u8]) -> PublishToTopicRequest {
     PublishToTopicRequest { topic: topic.to_owned(), payload: payload.to_vec().into() }
-}
-
-impl Caller {
-    async fn publish(&mut self, topic: &str, payload: &[u8]) {
-        let published: PublishToTopicResult =
-            self.request("TopicsService.PublishToTopic", &publication(topic, payload)).await;
-        assert!(published.ok);
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

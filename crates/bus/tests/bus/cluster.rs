@@ -4,18 +4,18 @@ use std::time::Duration;
 
 use async_nats::jetstream::{self, stream::Info};
 use bus::{ElectionState, NatsSettings, Term};
+use test_support::NatsCluster;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::{
     contract::TEST_TIMEOUT,
     lease::{CandidateProcess, wait_for_one_leader},
     nats::settings,
-    server::ServerCluster,
 };
 
 const STREAM: &str = "KV_atoll-leases";
 
-fn cluster_settings(cluster: &ServerCluster) -> NatsSettings {
+fn cluster_settings(cluster: &NatsCluster) -> NatsSettings {
     NatsSettings { servers: cluster.urls(), ..settings("") }
 }
 
@@ -23,7 +23,7 @@ fn cluster_settings(cluster: &ServerCluster) -> NatsSettings {
 struct Observer(jetstream::Context);
 
 impl Observer {
-    async fn new(cluster: &ServerCluster) -> Self {
+    async fn new(cluster: &NatsCluster) -> Self {
         let client = async_nats::ConnectOptions::new().retry_on_initial_connect();
         let mut context = jetstream::new(client.connect(cluster.urls()).await.unwrap());
         context.set_timeout(Duration::from_secs(1));
@@ -66,7 +66,7 @@ fn stream_leader(info: &Info) -> Option<&str> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn leader_returns_after_each_server_stops() {
-    let mut cluster = ServerCluster::start(3);
+    let mut cluster = NatsCluster::start(3);
     let observer = Observer::new(&cluster).await;
     let mut candidates = Vec::new();
     for _ in 0..2 {
@@ -109,7 +109,7 @@ async fn leader_returns_after_each_server_stops() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn leader_is_unknown_without_a_quorum() {
-    let mut cluster = ServerCluster::start(3);
+    let mut cluster = NatsCluster::start(3);
     let observer = Observer::new(&cluster).await;
     let mut one = CandidateProcess::campaign_with(cluster_settings(&cluster)).await;
     one.wait_for_leader().await;
@@ -133,7 +133,7 @@ async fn leader_is_unknown_without_a_quorum() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn lease_stream_grows_in_place_from_one_to_three_replicas() {
-    let cluster = ServerCluster::start(3);
+    let cluster = NatsCluster::start(3);
     let observer = Observer::new(&cluster).await;
     let single = NatsSettings { lease_replicas: Some(1), ..cluster_settings(&cluster) };
     let mut one = CandidateProcess::campaign_with(single).await;
@@ -150,7 +150,7 @@ async fn lease_stream_grows_in_place_from_one_to_three_replicas() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn lease_stream_grows_when_the_third_server_joins() {
-    let mut cluster = ServerCluster::start(2);
+    let mut cluster = NatsCluster::start(2);
     let observer = Observer::new(&cluster).await;
     let mut one = CandidateProcess::campaign_with(cluster_settings(&cluster)).await;
     let epoch = one.wait_for_leader().await;

@@ -8,9 +8,10 @@ use std::{
 use bus::{Bus, Envelope, Headers, Subscription};
 use futures_util::StreamExt;
 use protocol::{Address, IslandId, SessionId, Subject, subject, unix_ms};
+use test_support::NatsServer;
 use tokio::time::timeout;
 
-use crate::{metric, nats::settings, server::Server};
+use crate::{metric, nats::settings};
 
 /// The longest wait for an event that is certain to happen. Only a failing test waits that long.
 pub(crate) const TEST_TIMEOUT: Duration = Duration::from_secs(60);
@@ -18,7 +19,7 @@ pub(crate) const TEST_TIMEOUT: Duration = Duration::from_secs(60);
 /// A bus and the server that has to outlive it.
 struct BusUnderTest {
     bus: Bus,
-    server: Option<Server>,
+    server: Option<NatsServer>,
 }
 
 impl BusUnderTest {
@@ -27,7 +28,7 @@ impl BusUnderTest {
     }
 
     async fn nats() -> Self {
-        let server = Server::start();
+        let server = NatsServer::start();
         Self { bus: Bus::nats(settings(&server.url())).await.unwrap(), server: Some(server) }
     }
 

@@ -2,12 +2,12 @@
 
 use bus::{Bus, Headers, Subscription};
 use protocol::{Subject, subject};
+use test_support::NatsServer;
 
 use crate::{
     contract::{next, peer, subscribed},
     metric,
     nats::settings,
-    server::Server,
 };
 
 /// The payloads received, up to and including `last`.
@@ -78,7 +78,7 @@ async fn deposed_leader_is_fenced_in_process() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn deposed_leader_is_fenced_over_nats() {
-    let server = Server::start();
+    let server = NatsServer::start();
     let director = Bus::nats(settings(&server.url())).await.unwrap();
     let bus = Bus::nats(settings(&server.url())).await.unwrap();
     check_deposed_leader_is_fenced(&director, &bus, ["deposed-3", "deposed-4"]).await;

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use bus::{Bus, Candidate, ElectionState, NatsSettings, Term};
+use test_support::NatsServer;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::{contract::TEST_TIMEOUT, nats::settings, server::Server};
+use crate::{contract::TEST_TIMEOUT, nats::settings};
 
 /// A process with one candidate.
 pub(crate) struct CandidateProcess {
@@ -14,7 +15,7 @@ pub(crate) struct CandidateProcess {
 }
 
 impl CandidateProcess {
-    async fn campaign(server: &Server) -> Self {
+    async fn campaign(server: &NatsServer) -> Self {
         Self::campaign_with(settings(&server.url())).await
     }
 
@@ -75,7 +76,7 @@ pub(crate) async fn wait_for_one_leader(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn leader_keeps_the_lease_while_it_runs() {
-    let server = Server::start_with_jetstream();
+    let server = NatsServer::start_with_jetstream();
     let mut first = CandidateProcess::campaign(&server).await;
     let epoch = first.wait_for_leader().await;
     let mut second = CandidateProcess::campaign(&server).await;
@@ -92,7 +93,7 @@ async fn leader_keeps_the_lease_while_it_runs() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn leases_with_different_names_are_independent() {
-    let server = Server::start_with_jetstream();
+    let server = NatsServer::start_with_jetstream();
     let mut first = CandidateProcess::campaign(&server).await;
     first.wait_for_leader().await;
     let bus = Bus::nats(settings(&server.url())).await.unwrap();
@@ -102,7 +103,7 @@ async fn leases_with_different_names_are_independent() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn standby_takes_over_in_greater_epoch_after_leader_dies() {
-    let server = Server::start_with_jetstream();
+    let server = NatsServer::start_with_jetstream();
     let mut first = CandidateProcess::campaign(&server).await;
     let epoch = first.wait_for_leader().await;
     let mut second = CandidateProcess::campaign(&server).await;
@@ -115,7 +116,7 @@ async fn standby_takes_over_in_greater_epoch_after_leader_dies() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn standby_takes_over_at_once_after_leader_resigns() {
-    let server = Server::start_with_jetstream();
+    let server = NatsServer::start_with_jetstream();
     let mut first = CandidateProcess::campaign(&server).await;
     let epoch = first.wait_for_leader().await;
     let mut second = CandidateProcess::campaign(&server).await;
@@ -134,7 +135,7 @@ async fn standby_takes_over_at_once_after_leader_resigns() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_leader_in_greater_epoch_after_a_long_outage() {
-    let mut server = Server::start_with_jetstream();
+    let mut server = NatsServer::start_with_jetstream();
     let mut first = CandidateProcess::campaign(&server).await;
     let epoch = first.wait_for_leader().await;
     let mut second = CandidateProcess::campaign(&server).await;
@@ -154,7 +155,7 @@ async fn one_leader_in_greater_epoch_after_a_long_outage() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn leader_leads_again_after_a_short_outage() {
-    let mut server = Server::start_with_jetstream();
+    let mut server = NatsServer::start_with_jetstream();
     let mut first = CandidateProcess::campaign(&server).await;
     let epoch = first.wait_for_leader().await;
     server.restart();
@@ -165,7 +166,7 @@ async fn leader_leads_again_after_a_short_outage() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn epochs_grow_when_the_server_loses_its_store() {
-    let mut server = Server::start_with_jetstream();
+    let mut server = NatsServer::start_with_jetstream();
     let mut first = CandidateProcess::campaign(&server).await;
     first.wait_for_leader().await;
     let mut second = CandidateProcess::campaign(&server).await;
@@ -199,7 +200,7 @@ async fn epochs_grow_when_the_server_loses_its_store() {
 #[tokio::test(flavor = "multi_thread")]
 async fn paused_process_sees_at_once_that_its_term_expired() {
     // A runtime of its own, which is blocked so that its tasks do not run, as if the process were paused.
-    let server = Server::start_with_jetstream();
+    let server = NatsServer::start_with_jetstream();
     let url = server.url();
     let (stopped, second) = tokio::sync::oneshot::channel();
     let (resume, resumed) = std::sync::mpsc::channel::<()>();
@@ -228,7 +229,7 @@ async fn paused_process_sees_at_once_that_its_term_expired() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn publish_flood_does_not_lose_the_lease() {
-    let server = Server::start_with_jetstream();
+    let server = NatsServer::start_with_jetstream();
     let mut first = CandidateProcess::campaign(&server).await;
     let epoch = first.wait_for_leader().await;
     let deadline = Instant::now() + Duration::from_secs(3);
@@ -245,7 +246,7 @@ async fn publish_flood_does_not_lose_the_lease() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_process_leads_without_jetstream() {
-    let server = Server::start();
+    let server = NatsServer::start();
     let uncontested = |state| state == ElectionState::Leader(Term { epoch: None });
     for _ in 0..2 {
         CandidateProcess::campaign(&server).await.wait_for_state(uncontested).await;
@@ -266,7 +267,7 @@ async fn in_process_candidate_leads_at_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn reconnects_are_counted() {
-    let mut server = Server::start();
+    let mut server = NatsServer::start();
     let bus = Bus::nats(settings(&server.url())).await.unwrap();
     let mut reconnects = bus.reconnects();
     for times in 1..3 {

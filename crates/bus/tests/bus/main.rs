@@ -10,4 +10,3 @@ mod lease;
 mod metric;
 mod nats;
 mod reassembly;
-mod server;

@@ -8,12 +8,10 @@ use protocol::{
     Address, SessionId, Subject,
     subject::{self, SubjectScheme},
 };
+use test_support::{NatsServer, free_address};
 use tokio::time::{sleep, timeout};
 
-use crate::{
-    contract::{TEST_TIMEOUT, client_subscribed, heartbeat, next, peer, subscribed, until},
-    server::{Server, free_address},
-};
+use crate::contract::{TEST_TIMEOUT, client_subscribed, heartbeat, next, peer, subscribed, until};
 
 pub(crate) fn settings(url: &str) -> NatsSettings {
     NatsSettings {
@@ -37,7 +35,7 @@ async fn connect_and_subscribe_all(url: &str) -> (Bus, Subscription) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_connections_receive_each_others_and_own_messages() {
-    let server = Server::start();
+    let server = NatsServer::start();
     let (one, mut received_by_one) = connect_and_subscribe_all(&server.url()).await;
     let (two, mut received_by_two) = connect_and_subscribe_all(&server.url()).await;
     one.publish(&Subject::PeerConnect(peer(1)), Headers::for_session(SessionId::new(1, 1)), "");
@@ -54,7 +52,7 @@ async fn two_connections_receive_each_others_and_own_messages() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn reconnect_sends_buffered_and_drops_stale_messages() {
-    let mut server = Server::start();
+    let mut server = NatsServer::start();
     let (bus, mut subscription) = connect_and_subscribe_all(&server.url()).await;
     let (other, mut other_subscription) = connect_and_subscribe_all(&server.url()).await;
     server.stop();
@@ -90,7 +88,7 @@ async fn reconnect_sends_buffered_and_drops_stale_messages() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn connection_recovers_after_repeated_restarts() {
-    let mut server = Server::start();
+    let mut server = NatsServer::start();
     let (bus, mut subscription) = connect_and_subscribe_all(&server.url()).await;
     for number in 0..3 {
         server.restart();
@@ -112,7 +110,7 @@ async fn connection_recovers_after_repeated_restarts() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn foreign_message_with_malformed_header_is_dropped_whole() {
-    let server = Server::start();
+    let server = NatsServer::start();
     let (bus, mut subscription) = connect_and_subscribe_all(&server.url()).await;
     let foreign = async_nats::connect(server.url()).await.unwrap();
     let peer_subject = format!("peer.{}.connect", peer(1));
@@ -161,7 +159,7 @@ async fn foreign_message_with_malformed_header_is_dropped_whole() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn foreign_subscribers_read_our_headers() {
-    let server = Server::start();
+    let server = NatsServer::start();
     let foreign = async_nats::connect(server.url()).await.unwrap();
     let mut subscriber = foreign.subscribe("messageBus.scene.s1.>").await.unwrap();
     client_subscribed(&foreign).await;
@@ -181,7 +179,7 @@ async fn foreign_subscribers_read_our_headers() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn pattern_queue_overflow_is_counted_as_missed() {
-    let server = Server::start();
+    let server = NatsServer::start();
     let settings = NatsSettings { pattern_queue: Some(1), ..settings(&server.url()) };
     let bus = Bus::nats(settings).await.unwrap();
     let (mut other, mut slow) = (
@@ -243,7 +241,7 @@ async fn connect_error_names_the_reason_without_the_password() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn credentials_come_from_url_or_settings() {
-    let server = Server::start_with(&["--user", "atoll", "--pass", "sesame"]);
+    let server = NatsServer::start_with(&["--user", "atoll", "--pass", "sesame"]);
     let with = |url: &str, credentials| NatsSettings { credentials, ..settings(url) };
     let user = |password: &str| Credentials::User("atoll".to_owned(), password.to_owned());
     for right in
@@ -262,7 +260,7 @@ async fn credentials_come_from_url_or_settings() {
         let error = Bus::nats(wrong).await.unwrap_err();
         assert!(matches!(error, ConnectError::Refused(_)), "{error:?}");
     }
-    let server = Server::start_with(&["--auth", "sesame-token"]);
+    let server = NatsServer::start_with(&["--auth", "sesame-token"]);
     let token = |token: &str| with(&server.url(), Credentials::Token(token.to_owned()));
     Bus::nats(token("sesame-token")).await.unwrap();
     Bus::nats(with(&server.url_as("sesame-token"), Credentials::None)).await.unwrap();
@@ -271,7 +269,7 @@ async fn credentials_come_from_url_or_settings() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn archipelago_workers_scheme_uses_its_subjects_no_headers() {
-    let server = Server::start();
+    let server = NatsServer::start();
     let foreign = async_nats::connect(server.url()).await.unwrap();
     let mut foreign_subscription = foreign.subscribe(">").await.unwrap();
     // Once it receives its own message, the server knows of its subscription.

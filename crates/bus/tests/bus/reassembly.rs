@@ -5,22 +5,22 @@ use std::time::Duration;
 use async_nats::HeaderMap;
 use bus::{Bus, Headers};
 use protocol::{SessionId, Subject, subject};
+use test_support::NatsServer;
 use tokio::time::{sleep, timeout};
 
 use crate::{
     contract::{TEST_TIMEOUT, heartbeat, next, peer, subscribed},
     metric,
     nats::settings,
-    server::Server,
 };
 
 const PATTERNS: [&str; 2] = [subject::PEER_CONNECTS, subject::PEER_HEARTBEATS];
 
 /// A server with a payload limit of 4096 bytes, and its configuration file, which has to outlive it.
-fn server_with_small_max_payload() -> (Server, tempfile::NamedTempFile) {
+fn server_with_small_max_payload() -> (NatsServer, tempfile::NamedTempFile) {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(&file, "max_payload: 4096\n").unwrap();
-    (Server::start_with(&["--config", file.path().to_str().unwrap()]), file)
+    (NatsServer::start_with(&["--config", file.path().to_str().unwrap()]), file)
 }
 
 /// Pseudorandom bytes, so that no two parts are equal.
@@ -85,7 +85,7 @@ async fn concurrent_publishers_are_reassembled_separately() {
 #[tokio::test(flavor = "multi_thread")]
 async fn large_message_arrives_and_too_large_one_is_counted() {
     metric::install_recorder();
-    let server = Server::start();
+    let server = NatsServer::start();
     let bus = Bus::nats(settings(&server.url())).await.unwrap();
     let mut subscription = bus.subscribe("large", &PATTERNS, 100);
     let large = bytes(30 * 1024 * 1024);
@@ -101,7 +101,7 @@ async fn large_message_arrives_and_too_large_one_is_counted() {
 #[tokio::test(flavor = "multi_thread")]
 async fn message_lacking_a_part_is_dropped_and_missed() {
     metric::install_recorder();
-    let server = Server::start();
+    let server = NatsServer::start();
     let bus = Bus::nats(settings(&server.url())).await.unwrap();
     let mut subscription = bus.subscribe("gap", &PATTERNS, 100);
     subscribed(&bus).await;

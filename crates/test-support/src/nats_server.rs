@@ -1,8 +1,8 @@
-//! NATS servers for tests, as child processes.
+//! A NATS server as a child process.
 
 use std::{
     io::{BufRead, BufReader, ErrorKind},
-    net::{SocketAddr, TcpListener, TcpStream},
+    net::TcpStream,
     process::{Child, Command, Stdio},
     sync::atomic::{AtomicU32, Ordering},
     thread,
@@ -11,8 +11,10 @@ use std::{
 
 use tempfile::TempDir;
 
+use crate::free_address;
+
 /// `nats-server` on a free port of the loopback interface; killed when dropped.
-pub(crate) struct Server {
+pub struct NatsServer {
     /// `None` while it does not run.
     child: Option<Child>,
     port: u16,
@@ -27,18 +29,19 @@ pub(crate) struct Server {
 /// The longest time for the server to start.
 const START_TIMEOUT: Duration = Duration::from_secs(10);
 
-impl Server {
-    pub(crate) fn start() -> Self {
+impl NatsServer {
+    /// Starts a server.
+    pub fn start() -> Self {
         Self::start_with(&[])
     }
 
     /// Starts a server with more flags.
-    pub(crate) fn start_with(flags: &[&str]) -> Self {
+    pub fn start_with(flags: &[&str]) -> Self {
         Self::start_in(&[], flags)
     }
 
     /// Starts a server with more flags and these environment variables.
-    pub(crate) fn start_in(environment: &[(&str, &str)], flags: &[&str]) -> Self {
+    pub fn start_in(environment: &[(&str, &str)], flags: &[&str]) -> Self {
         let name = next_name();
         let flags: Vec<String> = flags.iter().map(|&flag| flag.to_owned()).collect();
         let variable = |&(key, value): &(&str, &str)| (key.to_owned(), value.to_owned());
@@ -54,7 +57,7 @@ impl Server {
     }
 
     /// Starts a server with JetStream.
-    pub(crate) fn start_with_jetstream() -> Self {
+    pub fn start_with_jetstream() -> Self {
         let store = tempfile::tempdir().unwrap();
         let folder = store.path().to_str().unwrap();
         let mut server = Self::start_with(&["--jetstream", "--store_dir", folder]);
@@ -62,46 +65,33 @@ impl Server {
         server
     }
 
-    /// Servers of one cluster with JetStream, none of which runs yet: [`Server::restart`] starts one.
-    fn plan_cluster(count: usize) -> Vec<Self> {
-        // All ports are bound at one moment, so that they differ.
-        let free: Vec<_> = (0..2 * count).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-        let ports: Vec<u16> = free.iter().map(|listener| listener.local_addr().unwrap().port()).collect();
-        let (ports, route_ports) = ports.split_at(count);
-        let routes: Vec<String> = route_ports.iter().map(|port| format!("nats://127.0.0.1:{port}")).collect();
-        let server = |index: usize| {
-            let store = tempfile::tempdir().unwrap();
-            let folder = store.path().to_str().unwrap();
-            let flags = [
-                ["--store_dir", folder],
-                ["--cluster_name", "atoll-test"],
-                ["--cluster", &routes[index]],
-                ["--routes", &routes.join(",")],
-            ];
-            let flags =
-                ["--jetstream"].iter().chain(flags.as_flattened()).map(|&flag| flag.to_owned()).collect();
-            let (port, name, environment) = (ports[index], next_name(), Vec::new());
-            Self { child: None, port, name, flags, environment, store: Some(store) }
-        };
-        (0..count).map(server).collect()
+    /// A server with JetStream and more flags that does not run yet: [`NatsServer::restart`] starts it.
+    pub(crate) fn plan_with_jetstream(port: u16, flags: &[&str]) -> Self {
+        let store = tempfile::tempdir().unwrap();
+        let folder = store.path().to_str().unwrap();
+        let jetstream = ["--jetstream", "--store_dir", folder];
+        let flags = jetstream.iter().chain(flags).map(|&flag| flag.to_owned()).collect();
+        let environment = Vec::new();
+        Self { child: None, port, name: next_name(), flags, environment, store: Some(store) }
     }
 
     /// Its name in a cluster.
-    pub(crate) fn name(&self) -> &str {
+    pub fn name(&self) -> &str {
         &self.name
     }
 
-    pub(crate) fn url(&self) -> String {
+    /// Its URL.
+    pub fn url(&self) -> String {
         format!("nats://127.0.0.1:{}", self.port)
     }
 
     /// Its URL, with `user` and `@` before the host.
-    pub(crate) fn url_as(&self, user: &str) -> String {
+    pub fn url_as(&self, user: &str) -> String {
         format!("nats://{user}@127.0.0.1:{}", self.port)
     }
 
     /// Kills it at once.
-    pub(crate) fn stop(&mut self) {
+    pub fn stop(&mut self) {
         if let Some(mut child) = self.child.take() {
             let _ = child.kill();
             let _ = child.wait();
@@ -109,47 +99,18 @@ impl Server {
     }
 
     /// Deletes everything that JetStream stored. Only while the server is stopped.
-    pub(crate) fn wipe_store(&self) {
+    pub fn wipe_store(&self) {
         let folder = self.store.as_ref().unwrap().path();
         std::fs::remove_dir_all(folder).unwrap();
         std::fs::create_dir(folder).unwrap();
     }
 
     /// Starts it again on the same port with the same flags.
-    pub(crate) fn restart(&mut self) {
+    pub fn restart(&mut self) {
         self.stop();
         let child = spawn_server(self.port, &self.name, &self.flags, &self.environment);
         self.child = Some(child.expect("its port is still free"));
     }
-}
-
-/// A cluster of servers with JetStream.
-pub(crate) struct ServerCluster {
-    pub(crate) servers: Vec<Server>,
-}
-
-impl ServerCluster {
-    /// A cluster of three, the first `running` of which run.
-    pub(crate) fn start(running: usize) -> Self {
-        let mut servers = Server::plan_cluster(3);
-        servers.iter_mut().take(running).for_each(Server::restart);
-        Self { servers }
-    }
-
-    /// The URLs of all servers.
-    pub(crate) fn urls(&self) -> Vec<String> {
-        self.servers.iter().map(Server::url).collect()
-    }
-
-    /// The index of the server with this name.
-    pub(crate) fn index_of(&self, name: &str) -> usize {
-        self.servers.iter().position(|server| server.name == name).expect("a server of this cluster")
-    }
-}
-
-/// A free address of the loopback; another process may take it before it is used.
-pub(crate) fn free_address() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
 fn next_name() -> String {
@@ -157,7 +118,7 @@ fn next_name() -> String {
     format!("atoll-test-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
-impl Drop for Server {
+impl Drop for NatsServer {
     fn drop(&mut self) {
         self.stop();
     }

@@ -11,11 +11,12 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use crate::{cluster::Cluster, wire::TEST_TIMEOUT};
+use crate::{Cluster, TEST_TIMEOUT};
 
 /// A client that does not move, until it is dropped.
-pub(crate) struct Observer {
-    pub(crate) address: Address,
+pub struct Observer {
+    /// Its address.
+    pub address: Address,
     handle: Handle,
     events: EventLog,
     talking: JoinHandle<()>,
@@ -25,23 +26,30 @@ type EventLog = Arc<Mutex<Vec<(Instant, Observed)>>>;
 
 /// An event that an observer recorded.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Observed {
+pub enum Observed {
+    /// It signed in.
     SignedIn,
     /// It was assigned an island; the URL is that of the room, without the token.
     Assigned {
+        /// The island.
         island: IslandId,
+        /// The URL of its room.
         url: String,
     },
     /// Another member joined or left its island.
     IslandMemberChanged,
+    /// It entered a room.
     Entered {
+        /// The URL of the room, without the token.
         url: String,
     },
     /// Another member entered or left its room.
     RoomMemberChanged,
+    /// It received a message of this peer.
     Received(Address),
     /// It left a room.
     Left(Disconnect),
+    /// Its session ended.
     Closed(Disconnect),
 }
 
@@ -50,7 +58,7 @@ const SEND_INTERVAL: Duration = Duration::from_millis(100);
 
 impl Observer {
     /// Starts an observer at this x coordinate. It prefers the first of these gateways.
-    pub(crate) async fn start(cluster: &Cluster, gateways: &[&str], x: f32) -> Self {
+    pub async fn start(cluster: &Cluster, gateways: &[&str], x: f32) -> Self {
         let url = |name: &&str| format!("{}/archipelago/ws", cluster[name].ws);
         let others = gateways[1..].iter().map(url).collect();
         let gateway = Gateway { other_urls: others, ..Gateway::new(Dialect::Archipelago, url(&gateways[0])) };
@@ -64,7 +72,7 @@ impl Observer {
     }
 
     /// All events since then with their times, without received messages.
-    pub(crate) fn since(&self, mark: Instant) -> Vec<(Instant, Observed)> {
+    pub fn since(&self, mark: Instant) -> Vec<(Instant, Observed)> {
         let events = self.events.lock().unwrap();
         let events_since =
             events.iter().filter(|(at, event)| *at >= mark && !matches!(event, Observed::Received(_)));
@@ -73,7 +81,7 @@ impl Observer {
 
     /// How often it was assigned another island or room since then. A restarted node publishes new
     /// connection strings for its rooms: those are no moves.
-    pub(crate) fn moves_since(&self, mark: Instant) -> usize {
+    pub fn moves_since(&self, mark: Instant) -> usize {
         let events = self.events.lock().unwrap();
         let mut assignments: Vec<_> =
             events.iter().filter(|(_, event)| matches!(event, Observed::Assigned { .. })).collect();
@@ -83,7 +91,7 @@ impl Observer {
 
     /// Waits for the first event since then that `pick` accepts; returns its delay and the picked
     /// value.
-    pub(crate) async fn first_event<T>(
+    pub async fn first_event<T>(
         &self,
         what: &str,
         mark: Instant,
@@ -103,7 +111,7 @@ impl Observer {
     }
 
     /// The island and the room URL of its last assignment.
-    pub(crate) fn last_assignment(&self) -> Option<(IslandId, String)> {
+    pub fn last_assignment(&self) -> Option<(IslandId, String)> {
         let events = self.events.lock().unwrap();
         events.iter().rev().find_map(|(_, event)| match event {
             Observed::Assigned { island, url } => Some((island.clone(), url.clone())),
@@ -112,7 +120,7 @@ impl Observer {
     }
 
     /// The longest time since then in which it received nothing of this address.
-    pub(crate) fn longest_silence(&self, mark: Instant, of: Address) -> Duration {
+    pub fn longest_silence(&self, mark: Instant, of: Address) -> Duration {
         let events = self.events.lock().unwrap();
         let received = events.iter().filter(|(at, event)| *at >= mark && *event == Observed::Received(of));
         let times: Vec<Instant> =

@@ -9,13 +9,13 @@ const MODE: &str = "ATOLL_GOLDEN";
 /// Unchanged lines that the report of a difference shows around each change.
 const CONTEXT: usize = 2;
 
-/// The path of a golden file. Every crate that includes this module is two folders below the workspace root.
-pub(crate) fn path(file: &str) -> PathBuf {
+/// The path of a golden file.
+pub fn path(file: &str) -> PathBuf {
     [env!("CARGO_MANIFEST_DIR"), "..", "..", "tests", "golden", file].iter().collect()
 }
 
 /// Compares a golden file with `actual`. Panics with a diff if they differ.
-pub(crate) fn check(file: &str, actual: &str) {
+pub fn check(file: &str, actual: &str) {
     let path = path(file);
     let expected = fs::read_to_string(&path).unwrap_or_default();
     if expected == actual {
@@ -35,7 +35,7 @@ pub(crate) fn check(file: &str, actual: &str) {
 }
 
 /// Whether the golden files are to be rewritten.
-pub(crate) fn rewrites() -> bool {
+pub fn rewrites() -> bool {
     env::var(MODE).is_ok_and(|mode| mode == "write")
 }
 
@@ -44,10 +44,15 @@ fn diff(expected: &str, actual: &str) -> String {
     TextDiff::from_lines(expected, actual).unified_diff().context_radius(CONTEXT).to_string()
 }
 
-#[test]
-fn diff_shows_changed_lines_with_context() {
-    let expected = "a\nb\nc\nd\ne\nf\ng\n";
-    let actual = "a\nb\nc\nD\ne\nf\ng\nh\n";
-    assert_eq!(diff(expected, actual), "@@ -2,6 +2,7 @@\n b\n c\n-d\n+D\n e\n f\n g\n+h\n");
-    assert_eq!(diff("", "a\n"), "@@ -0,0 +1 @@\n+a\n");
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn diff_shows_changed_lines_with_context() {
+        let expected = "a\nb\nc\nd\ne\nf\ng\n";
+        let actual = "a\nb\nc\nD\ne\nf\ng\nh\n";
+        assert_eq!(diff(expected, actual), "@@ -2,6 +2,7 @@\n b\n c\n-d\n+D\n e\n f\n g\n+h\n");
+        assert_eq!(diff("", "a\n"), "@@ -0,0 +1 @@\n+a\n");
+    }
 }

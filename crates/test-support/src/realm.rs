@@ -1,78 +1,73 @@
 //! A realm in a process of its own.
 
 use std::{
+    env,
     io::{BufRead, BufReader, Read},
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, ChildStderr, Command, ExitStatus, Stdio},
-    sync::atomic::{AtomicU64, Ordering},
     thread,
     time::{Duration, Instant},
 };
 
-use identity::Wallet;
-
-pub(crate) const SECRET: &str = "a secret of sixteen characters and more";
+/// The secret with which realms of tests sign tokens (`rooms.token_secrets`).
+pub const SECRET: &str = "a secret of sixteen characters and more";
 
 /// `atoll serve` on a free port, or a process of some roles (`--roles`); killed when dropped.
-pub(crate) struct Realm {
+pub struct Realm {
     child: Child,
     log: Option<thread::JoinHandle<String>>,
-    pub(crate) http: String,
-    pub(crate) ws: String,
+    /// Its base URL.
+    pub http: String,
+    /// The same with the scheme `ws`.
+    pub ws: String,
     /// The base URL of its metrics.
-    pub(crate) metrics: String,
+    pub metrics: String,
     /// The base URL of its admin endpoints; empty if no director runs.
-    pub(crate) admin: String,
+    pub admin: String,
 }
 
 impl Realm {
     /// Starts a realm with the default settings, except for these (`SECTION__KEY`, value).
-    pub(crate) fn start(settings: &[(&str, &str)]) -> Self {
+    pub fn start(settings: &[(&str, &str)]) -> Self {
         Self::launch(&[], settings)
     }
 
     /// The same, with more flags.
-    pub(crate) fn launch(flags: &[&str], settings: &[(&str, &str)]) -> Self {
+    pub fn launch(flags: &[&str], settings: &[(&str, &str)]) -> Self {
         Self::launch_at("127.0.0.1:0", flags, settings)
     }
 
     /// The same, at this address and port.
-    pub(crate) fn launch_at(listen: &str, flags: &[&str], settings: &[(&str, &str)]) -> Self {
+    pub fn launch_at(listen: &str, flags: &[&str], settings: &[(&str, &str)]) -> Self {
         // A benchmark may measure another build.
-        let binary = std::env::var("ATOLL_LOAD_BINARY");
-        let binary = binary.as_deref().unwrap_or(env!("CARGO_BIN_EXE_atoll"));
+        let binary = env::var_os("ATOLL_LOAD_BINARY").map_or_else(binary, PathBuf::from);
         Self::spawn(Command::new(binary), listen, flags, settings)
     }
 
     /// The same, of another build: the binary at this path.
-    pub(crate) fn launch_build(
-        binary: &Path,
-        listen: &str,
-        flags: &[&str],
-        settings: &[(&str, &str)],
-    ) -> Self {
+    pub fn launch_build(binary: &Path, listen: &str, flags: &[&str], settings: &[(&str, &str)]) -> Self {
         Self::spawn(Command::new(binary), listen, flags, settings)
     }
 
     /// Starts a realm with a limit of open files.
-    pub(crate) fn with_files(files: u32, settings: &[(&str, &str)]) -> Self {
+    pub fn with_files(files: u32, settings: &[(&str, &str)]) -> Self {
         let mut command = Command::new("sh");
         let script = format!("ulimit -n {files} && exec \"$0\" \"$@\"");
-        command.args(["-c", &script, env!("CARGO_BIN_EXE_atoll")]);
+        command.args(["-c", &script]).arg(binary());
         Self::spawn(command, "127.0.0.1:0", &[], settings)
     }
 
     /// Starts a realm that finds no CA certificates.
-    pub(crate) fn without_certificates(settings: &[(&str, &str)]) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_atoll"));
+    pub fn without_certificates(settings: &[(&str, &str)]) -> Self {
+        let mut command = Command::new(binary());
         command.env("SSL_CERT_FILE", "nowhere/bundle.pem").env("SSL_CERT_DIR", "nowhere");
         Self::spawn(command, "127.0.0.1:0", &[], settings)
     }
 
     /// Starts a realm with a standard error that nothing reads: [`Realm::take_stderr`] returns the
     /// pipe's other end.
-    pub(crate) fn with_unread_log(settings: &[(&str, &str)]) -> Self {
-        let command = Command::new(env!("CARGO_BIN_EXE_atoll"));
+    pub fn with_unread_log(settings: &[(&str, &str)]) -> Self {
+        let command = Command::new(binary());
         Self::spawn_unread(command, "127.0.0.1:0", &[], settings)
     }
 
@@ -134,30 +129,32 @@ impl Realm {
     }
 
     /// The reading end of the standard error, which no other reader has yet.
-    pub(crate) fn take_stderr(&mut self) -> ChildStderr {
+    pub fn take_stderr(&mut self) -> ChildStderr {
         self.child.stderr.take().expect("nothing reads it yet")
     }
 
     /// The URL of the archipelago socket.
-    pub(crate) fn socket(&self) -> String {
+    pub fn socket(&self) -> String {
         format!("{}/archipelago/ws", self.ws)
     }
 
-    pub(crate) async fn get(&self, path: &str) -> reqwest::Response {
+    /// The response to a GET of this path.
+    pub async fn get(&self, path: &str) -> reqwest::Response {
         reqwest::get(format!("{}{path}", self.http)).await.unwrap()
     }
 
-    pub(crate) async fn json(&self, path: &str) -> serde_json::Value {
+    /// The JSON at this path.
+    pub async fn json(&self, path: &str) -> serde_json::Value {
         self.get(path).await.json().await.unwrap()
     }
 
     /// The value of a metric that must exist.
-    pub(crate) async fn metric(&self, name: &str) -> f64 {
+    pub async fn metric(&self, name: &str) -> f64 {
         self.find_metric(name).await.unwrap_or_else(|| panic!("there is no metric {name}"))
     }
 
     /// The value of a counter; 0 if it has not counted yet.
-    pub(crate) async fn count(&self, name: &str) -> f64 {
+    pub async fn count(&self, name: &str) -> f64 {
         self.find_metric(name).await.unwrap_or_default()
     }
 
@@ -167,22 +164,23 @@ impl Realm {
     }
 
     /// How many sockets `service` (gateway, rooms) has closed with this code.
-    pub(crate) async fn closed(&self, service: &str, close: protocol::Close) -> f64 {
+    pub async fn closed(&self, service: &str, close: protocol::Close) -> f64 {
         self.count(&format!("atoll_{service}_closed_total{{code=\"{}\"}}", close.code())).await
     }
 
-    pub(crate) fn interrupt(&self) {
+    /// Makes it drain (SIGINT).
+    pub fn interrupt(&self) {
         self.signal("INT");
     }
 
     /// Sends a signal: `INT`, `TERM`, `STOP`, `CONT`, …
-    pub(crate) fn signal(&self, name: &str) {
+    pub fn signal(&self, name: &str) {
         let pid = self.child.id().to_string();
         assert!(Command::new("kill").args(["-s", name, &pid]).status().unwrap().success());
     }
 
     /// Waits for the process to end by itself. Returns its status and its log.
-    pub(crate) fn wait(&mut self, limit: Duration) -> (ExitStatus, String) {
+    pub fn wait(&mut self, limit: Duration) -> (ExitStatus, String) {
         let deadline = Instant::now() + limit;
         let status = loop {
             match self.child.try_wait().unwrap() {
@@ -193,6 +191,15 @@ impl Realm {
         };
         (status, self.log.take().map(|log| log.join().unwrap()).unwrap_or_default())
     }
+}
+
+/// The binary `atoll` of this build. Cargo puts test programs into the folder `deps` beside it, and builds it
+/// before the integration tests of its crate; only these know its path when they are compiled.
+pub(crate) fn binary() -> PathBuf {
+    let test = env::current_exe().unwrap();
+    let binary = test.parent().and_then(Path::parent).unwrap().join("atoll");
+    assert!(binary.exists(), "{}: only tests of the crate atoll start realms", binary.display());
+    binary
 }
 
 fn read_all(mut stderr: ChildStderr) -> thread::JoinHandle<String> {
@@ -207,27 +214,5 @@ impl Drop for Realm {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
-    }
-}
-
-/// A wallet that no other test has.
-pub(crate) fn wallet() -> Wallet {
-    static NEXT: AtomicU64 = AtomicU64::new(1);
-    let mut secret = [7; 32];
-    secret[..8].copy_from_slice(&NEXT.fetch_add(1, Ordering::Relaxed).to_be_bytes());
-    Wallet::from_secret(secret).unwrap()
-}
-
-/// Polls until the condition holds, for at most ten seconds.
-pub(crate) async fn eventually(label: &str, holds: impl AsyncFnMut() -> bool) {
-    within(Duration::from_secs(10), label, holds).await;
-}
-
-/// Polls until the condition holds, for at most this long.
-pub(crate) async fn within(limit: Duration, label: &str, mut holds: impl AsyncFnMut() -> bool) {
-    let deadline = Instant::now() + limit;
-    while !holds().await {
-        assert!(Instant::now() < deadline, "not in time: {label}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

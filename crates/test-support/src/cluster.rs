@@ -13,21 +13,18 @@
 
 use std::{collections::BTreeMap, ops::Index, path::PathBuf, process::ExitStatus, time::Duration};
 
-use crate::{
-    realm_process::{Realm, within},
-    server::Server,
-    wire::TEST_TIMEOUT,
-};
+use crate::{NatsServer, Realm, TEST_TIMEOUT, within};
 
 /// The processes of one realm, by name, and a NATS server with JetStream. Dropping it ends all of them
 /// and removes their files.
-pub(crate) struct Cluster {
+pub struct Cluster {
     processes: BTreeMap<String, Process>,
     /// The settings of every process.
     settings: Vec<(String, String)>,
     /// Binaries of other builds, by the name of the process that runs one.
     builds: BTreeMap<String, PathBuf>,
-    pub(crate) nats: Server,
+    /// The bus of the realm.
+    pub nats: NatsServer,
 }
 
 struct Process {
@@ -41,17 +38,17 @@ struct Process {
 
 impl Cluster {
     /// Starts a NATS server. Every process will have these settings (`SECTION__KEY`, value).
-    pub(crate) fn start(settings: &[(&str, &str)]) -> Self {
-        Self::on(Server::start_with_jetstream(), settings)
+    pub fn start(settings: &[(&str, &str)]) -> Self {
+        Self::on(NatsServer::start_with_jetstream(), settings)
     }
 
     /// The same, on this NATS server.
-    pub(crate) fn on(nats: Server, settings: &[(&str, &str)]) -> Self {
+    pub fn on(nats: NatsServer, settings: &[(&str, &str)]) -> Self {
         Self { processes: BTreeMap::new(), settings: owned(settings), builds: BTreeMap::new(), nats }
     }
 
     /// Starts a director, a room node and these gateways, and waits until they are ready.
-    pub(crate) async fn with_gateways(gateways: &[&str], settings: &[(&str, &str)]) -> Self {
+    pub async fn with_gateways(gateways: &[&str], settings: &[(&str, &str)]) -> Self {
         let mut cluster = Self::start(settings);
         cluster.run("director", "director", &[]);
         cluster.run("rooms", "rooms", &[]);
@@ -64,7 +61,7 @@ impl Cluster {
 
     /// Starts a process of these roles on a free port, with these settings besides the common ones. A
     /// room node has the name of its process, unless the settings have another one.
-    pub(crate) fn run(&mut self, name: &str, roles: &str, settings: &[(&str, &str)]) -> &Realm {
+    pub fn run(&mut self, name: &str, roles: &str, settings: &[(&str, &str)]) -> &Realm {
         let bus = self.nats.url();
         let settings = [("ROOMS__NODE", name), ("BUS__URL", &bus)]
             .into_iter()
@@ -80,7 +77,7 @@ impl Cluster {
 
     /// Starts a process again, at the same address and with the same settings. A running one is killed
     /// first.
-    pub(crate) fn restart(&mut self, name: &str) -> &Realm {
+    pub fn restart(&mut self, name: &str) -> &Realm {
         let build = self.builds.get(name).cloned();
         let process = self.process(name);
         process.realm = None;
@@ -95,7 +92,7 @@ impl Cluster {
     }
 
     /// Chooses the build that a process runs from its next start on: the binary at this path, or this build.
-    pub(crate) fn set_build(&mut self, name: &str, binary: Option<PathBuf>) {
+    pub fn set_build(&mut self, name: &str, binary: Option<PathBuf>) {
         match binary {
             Some(binary) => self.builds.insert(name.to_owned(), binary),
             None => self.builds.remove(name),
@@ -103,34 +100,35 @@ impl Cluster {
     }
 
     /// Kills a process without a drain (`kill -9`).
-    pub(crate) fn kill(&mut self, name: &str) {
+    pub fn kill(&mut self, name: &str) {
         let realm = self.process(name).realm.take();
         assert!(realm.is_some(), "{name} does not run");
     }
 
     /// Freezes a process (SIGSTOP) until it is thawed: it does nothing, and its sockets stay open.
-    pub(crate) fn freeze(&self, name: &str) {
+    pub fn freeze(&self, name: &str) {
         self[name].signal("STOP");
     }
 
-    pub(crate) fn thaw(&self, name: &str) {
+    /// Lets a frozen process continue (SIGCONT).
+    pub fn thaw(&self, name: &str) {
         self[name].signal("CONT");
     }
 
     /// Makes a process drain (SIGTERM). [`Cluster::ended`] waits for its end.
-    pub(crate) fn terminate(&self, name: &str) {
+    pub fn terminate(&self, name: &str) {
         self[name].signal("TERM");
     }
 
     /// Waits for a process to end by itself. Returns its status and its log.
-    pub(crate) async fn ended(&mut self, name: &str) -> (ExitStatus, String) {
+    pub async fn ended(&mut self, name: &str) -> (ExitStatus, String) {
         let mut realm = self.process(name).realm.take().expect("a running process");
         tokio::task::spawn_blocking(move || realm.wait(TEST_TIMEOUT)).await.unwrap()
     }
 
     /// Waits until every running process is ready. Many processes that start at once take a while on a
     /// busy machine.
-    pub(crate) async fn ready(&self) {
+    pub async fn ready(&self) {
         for (name, process) in &self.processes {
             if let Some(realm) = &process.realm {
                 let ready = async || realm.get("/health/ready").await.status() == 200;
@@ -140,7 +138,7 @@ impl Cluster {
     }
 
     /// The names of the running processes.
-    pub(crate) fn running(&self) -> impl Iterator<Item = &str> {
+    pub fn running(&self) -> impl Iterator<Item = &str> {
         self.processes.iter().filter(|(_, process)| process.realm.is_some()).map(|(name, _)| &**name)
     }
 

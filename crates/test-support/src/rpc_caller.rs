@@ -6,8 +6,8 @@ use identity::Wallet;
 use protocol::{
     Message, Position,
     bff::{
-        GetChallengeRequest, GetChallengeResponse, SetCommsAdapter, SignedChallenge, WelcomePeerInformation,
-        WorldCommand, world_command,
+        GetChallengeRequest, GetChallengeResponse, PublishToTopicRequest, PublishToTopicResult,
+        SetCommsAdapter, SignedChallenge, WelcomePeerInformation, WorldCommand, world_command,
     },
     dcl_rpc::{
         CreatePort, CreatePortResponse, Header, RemoteError, Request, RequestModule, RequestModuleResponse,
@@ -16,27 +16,33 @@ use protocol::{
     v3::Heartbeat,
 };
 
-use crate::{realm_process::Realm, wire::Wire};
+use crate::{Realm, wire::Wire};
 
-pub(crate) const REQUEST: u32 = 1;
+/// The kind of message that calls a procedure.
+pub const REQUEST: u32 = 1;
 const RESPONSE: u32 = 2;
 const STREAM_MESSAGE: u32 = 3;
-pub(crate) const STREAM_ACK: u32 = 4;
+/// The kind of message that requests the next element of a stream.
+pub const STREAM_ACK: u32 = 4;
 const CREATE_PORT: u32 = 5;
-pub(crate) const REQUEST_MODULE: u32 = 7;
+/// The kind of message that loads a module.
+pub const REQUEST_MODULE: u32 = 7;
 const REMOTE_ERROR_RESPONSE: u32 = 9;
 
 /// A connection with one port.
-pub(crate) struct Caller {
-    pub(crate) wire: Wire,
-    pub(crate) port: u32,
+pub struct Caller {
+    /// Its socket.
+    pub wire: Wire,
+    /// The id of its port.
+    pub port: u32,
     number: u32,
     procedures: HashMap<String, u32>,
     /// Messages that arrived while the client waited for another one.
     buffered: VecDeque<Vec<u8>>,
 }
 
-pub(crate) fn identifier(kind: u32, number: u32) -> u32 {
+/// The identifier of a message of this kind and number.
+pub fn identifier(kind: u32, number: u32) -> u32 {
     kind << 27 | number
 }
 
@@ -47,7 +53,7 @@ fn parse_identifier(bytes: &[u8]) -> (u32, u32) {
 
 impl Caller {
     /// Opens a connection with one port, without a sign-in.
-    pub(crate) async fn open(realm: &Realm) -> Self {
+    pub async fn open(realm: &Realm) -> Self {
         let (mut wire, chosen) = Wire::open_with_subprotocols(&format!("{}/bff/rpc", realm.ws), "bff").await;
         assert_eq!(chosen.as_deref(), Some("bff"));
         assert_eq!(wire.next().await, b"\x0d\0\0\0\x58", "SERVER_READY");
@@ -63,13 +69,13 @@ impl Caller {
     }
 
     /// The identifier of a message of this kind with a new number.
-    pub(crate) fn next_identifier(&mut self, kind: u32) -> u32 {
+    pub fn next_identifier(&mut self, kind: u32) -> u32 {
         self.number += 1;
         identifier(kind, self.number)
     }
 
     /// The next message of this number.
-    pub(crate) async fn next_of_call(&mut self, number: u32) -> Vec<u8> {
+    pub async fn next_of_call(&mut self, number: u32) -> Vec<u8> {
         if let Some(index) = self.buffered.iter().position(|bytes| parse_identifier(bytes).1 == number) {
             return self.buffered.remove(index).unwrap();
         }
@@ -82,7 +88,8 @@ impl Caller {
         }
     }
 
-    pub(crate) async fn load_module(&mut self, module: &str) {
+    /// Loads the procedures of a module.
+    pub async fn load_module(&mut self, module: &str) {
         let (message_identifier, port_id) = (self.next_identifier(REQUEST_MODULE), self.port);
         let load = RequestModule { message_identifier, port_id, module_name: module.to_owned() };
         self.wire.send(load.encode_to_vec()).await;
@@ -93,7 +100,7 @@ impl Caller {
     }
 
     /// Calls a procedure, and returns the number of the call.
-    pub(crate) async fn call(&mut self, procedure: &str, argument: &impl Message) -> u32 {
+    pub async fn call(&mut self, procedure: &str, argument: &impl Message) -> u32 {
         let request = Request {
             message_identifier: self.next_identifier(REQUEST),
             port_id: self.port,
@@ -105,51 +112,49 @@ impl Caller {
         self.number
     }
 
-    pub(crate) async fn response<M: Message + Default>(&mut self, number: u32) -> M {
+    /// The response of the call with this number.
+    pub async fn response<M: Message + Default>(&mut self, number: u32) -> M {
         let bytes = self.next_of_call(number).await;
         assert_eq!(parse_identifier(&bytes).0, RESPONSE, "{:?}", RemoteError::decode(&bytes[..]));
         M::decode(Response::decode(&bytes[..]).unwrap().payload).unwrap()
     }
 
     /// Calls a procedure, and returns its response.
-    pub(crate) async fn request<M: Message + Default>(
-        &mut self,
-        procedure: &str,
-        argument: &impl Message,
-    ) -> M {
+    pub async fn request<M: Message + Default>(&mut self, procedure: &str, argument: &impl Message) -> M {
         let number = self.call(procedure, argument).await;
         self.response(number).await
     }
 
     /// The error of the call with this number.
-    pub(crate) async fn expect_error(&mut self, number: u32) -> String {
+    pub async fn expect_error(&mut self, number: u32) -> String {
         let bytes = self.next_of_call(number).await;
         assert_eq!(parse_identifier(&bytes).0, REMOTE_ERROR_RESPONSE, "{bytes:?}");
         RemoteError::decode(&bytes[..]).unwrap().error_message
     }
 
     /// Calls a procedure, and returns its error.
-    pub(crate) async fn call_expecting_error(&mut self, procedure: &str, argument: &impl Message) -> String {
+    pub async fn call_expecting_error(&mut self, procedure: &str, argument: &impl Message) -> String {
         let number = self.call(procedure, argument).await;
         self.expect_error(number).await
     }
 
     /// Calls a procedure that returns a stream, and accepts the offer.
-    pub(crate) async fn stream(&mut self, procedure: &str, argument: &impl Message) -> u32 {
+    pub async fn stream(&mut self, procedure: &str, argument: &impl Message) -> u32 {
         let number = self.call(procedure, argument).await;
         let offer = self.stream_message(number).await;
         assert_eq!((offer.sequence_id, offer.payload.len(), offer.closed), (0, 0, false));
         number
     }
 
-    pub(crate) async fn stream_message(&mut self, number: u32) -> StreamMessage {
+    /// The next message of the stream with this number.
+    pub async fn stream_message(&mut self, number: u32) -> StreamMessage {
         let bytes = self.next_of_call(number).await;
         assert_eq!(parse_identifier(&bytes).0, STREAM_MESSAGE, "{:?}", RemoteError::decode(&bytes[..]));
         StreamMessage::decode(&bytes[..]).unwrap()
     }
 
     /// Requests the element after this one, or ends the stream.
-    pub(crate) async fn acknowledge(&mut self, number: u32, sequence_id: u32, closed: bool) {
+    pub async fn acknowledge(&mut self, number: u32, sequence_id: u32, closed: bool) {
         let kind = if closed { STREAM_MESSAGE } else { STREAM_ACK };
         let message_identifier = identifier(kind, number);
         let (port_id, payload) = (self.port, Vec::new().into());
@@ -158,14 +163,15 @@ impl Caller {
     }
 
     /// Requests the element after `sequence`, and returns it.
-    pub(crate) async fn element<M: Message + Default>(&mut self, number: u32, sequence: u32) -> M {
+    pub async fn element<M: Message + Default>(&mut self, number: u32, sequence: u32) -> M {
         self.acknowledge(number, sequence, false).await;
         let message = self.stream_message(number).await;
         assert_eq!((message.sequence_id, message.closed), (sequence + 1, false));
         M::decode(message.payload).unwrap()
     }
 
-    pub(crate) async fn challenge(&mut self, wallet: &Wallet) -> GetChallengeResponse {
+    /// Requests a challenge.
+    pub async fn challenge(&mut self, wallet: &Wallet) -> GetChallengeResponse {
         let address = wallet.address().to_string();
         self.request(
             "BffAuthenticationService.GetChallenge",
@@ -174,14 +180,21 @@ impl Caller {
         .await
     }
 
+    /// Publishes a message under a topic.
+    pub async fn publish(&mut self, topic: &str, payload: &[u8]) {
+        let request = PublishToTopicRequest { topic: topic.to_owned(), payload: payload.to_vec().into() };
+        let published: PublishToTopicResult = self.request("TopicsService.PublishToTopic", &request).await;
+        assert!(published.ok);
+    }
+
     /// Sends a heartbeat.
-    pub(crate) async fn heartbeat(&mut self, x: f32) {
+    pub async fn heartbeat(&mut self, x: f32) {
         let heartbeat = Heartbeat { position: Some(Position::new(x, 0.0, 0.0).into()), desired_room: None };
         self.request::<()>("CommsDirectorService.SendHeartbeat", &heartbeat).await;
     }
 
     /// The next connection string on a stream of commands.
-    pub(crate) async fn adapter(&mut self, commands: u32, sequence: u32) -> String {
+    pub async fn adapter(&mut self, commands: u32, sequence: u32) -> String {
         let command: WorldCommand = self.element(commands, sequence).await;
         let Some(world_command::Command::SetCommsAdapter(SetCommsAdapter { connection_string })) =
             command.command
@@ -193,7 +206,7 @@ impl Caller {
 }
 
 /// A connection that is signed in and has loaded every service.
-pub(crate) async fn sign_in(realm: &Realm, wallet: &Wallet) -> Caller {
+pub async fn sign_in(realm: &Realm, wallet: &Wallet) -> Caller {
     let mut caller = Caller::open(realm).await;
     let challenge = caller.challenge(wallet).await.challenge_to_sign;
     let signed = SignedChallenge { auth_chain_json: wallet.sign_challenge(&challenge) };

@@ -2,41 +2,35 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
-    io::{BufRead, BufReader},
-    process::{Child, Command, Stdio},
-    thread,
     time::Duration,
 };
 
 use serde_json::Value;
 use tokio::{
-    sync::{Mutex, MutexGuard, mpsc},
+    sync::{Mutex, MutexGuard},
     time::{Instant, sleep, timeout},
 };
 
-use super::{observer::Observer, strict_or_wide};
 use crate::{
-    cluster::Cluster,
-    realm_process::{eventually, within},
-    server::free_address,
-    wire::TEST_TIMEOUT,
+    Cluster, bots::Bots, eventually, free_address, measurement::strict_or_wide, observer::Observer, within,
 };
 
-pub(crate) const GATEWAYS: [&str; 2] = ["gateway-1", "gateway-2"];
-pub(crate) const DIRECTORS: [&str; 2] = ["director-1", "director-2"];
-pub(crate) const ROOMS: [&str; 2] = ["rooms-1", "rooms-2"];
+/// The names of its gateways.
+pub const GATEWAYS: [&str; 2] = ["gateway-1", "gateway-2"];
+/// The names of its directors.
+pub const DIRECTORS: [&str; 2] = ["director-1", "director-2"];
+/// The names of its room nodes.
+pub const ROOMS: [&str; 2] = ["rooms-1", "rooms-2"];
 
 /// Two heartbeats of observers and bots, and one second for their effects.
-pub(crate) const TWO_HEARTBEATS: Duration = Duration::from_secs(3);
+pub const TWO_HEARTBEATS: Duration = Duration::from_secs(3);
 /// How long a recovery may take on a busy machine: several times as long as it should.
-pub(crate) const RECOVERY_LIMIT: Duration = Duration::from_secs(12);
+pub const RECOVERY_LIMIT: Duration = Duration::from_secs(12);
 /// The number of bots in a group of [`TestRealm::start_groups`].
 const GROUP: usize = 20;
-/// The bots end by themselves after so many seconds if the test run is killed.
-const MAX_RUN_SECONDS: &str = "3600";
 
 /// The longest silence between members of one room while nothing happens to it.
-pub(crate) fn max_silence() -> Duration {
+pub fn max_silence() -> Duration {
     Duration::from_secs(strict_or_wide(2, 6))
 }
 
@@ -44,9 +38,11 @@ pub(crate) fn max_silence() -> Duration {
 static EXCLUSIVE: Mutex<()> = Mutex::const_new(());
 
 /// A realm of two gateways, two room nodes, two directors and presence, and bots that walk in it.
-pub(crate) struct TestRealm {
-    pub(crate) cluster: Cluster,
-    pub(crate) bots: Bots,
+pub struct TestRealm {
+    /// Its processes.
+    pub cluster: Cluster,
+    /// The bots that walk in it.
+    pub bots: Bots,
     /// The number of positions in use so far.
     groups: u16,
     http: reqwest::Client,
@@ -55,12 +51,12 @@ pub(crate) struct TestRealm {
 
 impl TestRealm {
     /// Starts the realm with so many bots, which have these flags.
-    pub(crate) async fn start(bots: usize, flags: &[&str]) -> Self {
+    pub async fn start(bots: usize, flags: &[&str]) -> Self {
         Self::start_on(bots, flags, |_| {}).await
     }
 
     /// The same, with a cluster that `prepare` changes before its first process starts.
-    pub(crate) async fn start_on(bots: usize, flags: &[&str], prepare: impl FnOnce(&mut Cluster)) -> Self {
+    pub async fn start_on(bots: usize, flags: &[&str], prepare: impl FnOnce(&mut Cluster)) -> Self {
         let turn = EXCLUSIVE.lock().await;
         let mut cluster = Cluster::start(&[]);
         prepare(&mut cluster);
@@ -79,7 +75,8 @@ impl TestRealm {
             .timeout(Duration::from_millis(strict_or_wide(500, 2_000)))
             .build()
             .unwrap();
-        let bots = Bots::start(&cluster, bots, flags);
+        let [gateways, directors] = [GATEWAYS, DIRECTORS].map(|names| names.map(|name| &cluster[name]));
+        let bots = Bots::start(&gateways, &directors, bots, flags);
         let scene = Self { cluster, bots, groups: 0, http, _turn: turn };
         scene.leader().await;
         scene
@@ -87,7 +84,7 @@ impl TestRealm {
 
     /// Starts the realm with bots in groups that do not overlap, and waits until all have signed in, sent heartbeats and agree
     /// with the director. `prepare` is as in [`TestRealm::start_on`].
-    pub(crate) async fn start_groups(bots: usize, prepare: impl FnOnce(&mut Cluster)) -> Self {
+    pub async fn start_groups(bots: usize, prepare: impl FnOnce(&mut Cluster)) -> Self {
         let groups = bots.div_ceil(GROUP).to_string();
         let mut realm = Self::start_on(bots, &["--groups", &groups, "--hz", "5"], prepare).await;
         sleep(Duration::from_millis(bots as u64 * 5) + TWO_HEARTBEATS).await;
@@ -96,14 +93,14 @@ impl TestRealm {
     }
 
     /// Drains a process, and waits until it has ended.
-    pub(crate) async fn drain(&mut self, name: &str) {
+    pub async fn drain(&mut self, name: &str) {
         self.cluster.terminate(name);
         let (status, log) = self.cluster.ended(name).await;
         assert!(status.success(), "{name} ended with {status}: {log}");
     }
 
     /// Restarts a process that has ended, and waits until all processes are ready and a director leads.
-    pub(crate) async fn restart(&mut self, name: &str) {
+    pub async fn restart(&mut self, name: &str) {
         self.cluster.restart(name);
         self.cluster.ready().await;
         self.leader().await;
@@ -111,7 +108,7 @@ impl TestRealm {
 
     /// Starts four observers near each other, at a position not used before; two prefer each gateway.
     /// Returns when they share a room and receive each other.
-    pub(crate) async fn add_group(&mut self) -> Vec<Observer> {
+    pub async fn add_group(&mut self) -> Vec<Observer> {
         let place = self.next_position();
         let mut group = Vec::new();
         for index in 0..4 {
@@ -126,13 +123,13 @@ impl TestRealm {
     }
 
     /// The x coordinate of a position that no observer has used, and where no bot walks.
-    pub(crate) fn next_position(&mut self) -> f32 {
+    pub fn next_position(&mut self) -> f32 {
         self.groups += 1;
         5_000.0 + 500.0 * f32::from(self.groups)
     }
 
     /// Waits until all members of a group are in one island and receive each other.
-    pub(crate) async fn assert_mutual_delivery(&self, group: &[Observer]) {
+    pub async fn assert_mutual_delivery(&self, group: &[Observer]) {
         let pause = Duration::from_millis(strict_or_wide(500, 2_000));
         within(Duration::from_secs(strict_or_wide(10, 30)), "all observers receive each other", async || {
             let (assignment, lately) =
@@ -147,7 +144,7 @@ impl TestRealm {
     }
 
     /// The leader's assignments: islands by address.
-    pub(crate) async fn assignments(&self) -> HashMap<String, String> {
+    pub async fn assignments(&self) -> HashMap<String, String> {
         let leader = self.leader().await;
         let assignment = self.fetch_assignments(leader).await.expect("it leads");
         let text = |value: &Value| value.as_str().unwrap().to_owned();
@@ -158,12 +155,12 @@ impl TestRealm {
     }
 
     /// Waits for a leader, and returns its name.
-    pub(crate) async fn leader(&self) -> &'static str {
+    pub async fn leader(&self) -> &'static str {
         self.leader_among(&DIRECTORS).await
     }
 
     /// The same, among these directors.
-    pub(crate) async fn leader_among(&self, directors: &[&'static str]) -> &'static str {
+    pub async fn leader_among(&self, directors: &[&'static str]) -> &'static str {
         let leader = async {
             loop {
                 for &director in directors {
@@ -177,7 +174,8 @@ impl TestRealm {
         timeout(2 * RECOVERY_LIMIT, leader).await.expect("a leader in time")
     }
 
-    pub(crate) async fn leads(&self, director: &str) -> bool {
+    /// Whether this director leads.
+    pub async fn leads(&self, director: &str) -> bool {
         self.fetch_assignments(director).await.is_some()
     }
 
@@ -188,7 +186,7 @@ impl TestRealm {
     }
 
     /// The number of messages of deposed directors that running processes have dropped.
-    pub(crate) async fn deposed_messages_dropped(&self) -> f64 {
+    pub async fn deposed_messages_dropped(&self) -> f64 {
         let mut deposed = 0.0;
         for name in self.cluster.running() {
             let text = self.cluster[name].get("/metrics").await.text().await.unwrap();
@@ -200,7 +198,7 @@ impl TestRealm {
 
     /// Asserts the state that every failure must lead to: bots and observers are in the islands that
     /// the director assigned, and the observers receive each other.
-    pub(crate) async fn assert_recovered(&mut self, group: &[Observer]) {
+    pub async fn assert_recovered(&mut self, group: &[Observer]) {
         self.assert_mutual_delivery(group).await;
         self.assert_converged().await;
         eventually("observers have the director's assignments", async || {
@@ -215,7 +213,7 @@ impl TestRealm {
 
     /// Asserts that the bots have the director's assignments: at the first comparison in a measurement,
     /// otherwise after up to four. Each comparison waits for as long as a difference may last.
-    pub(crate) async fn assert_converged(&mut self) {
+    pub async fn assert_converged(&mut self) {
         let mut found = Value::Null;
         for _ in 0..strict_or_wide(1, 4) {
             found = self.bots.compare().await;
@@ -227,7 +225,7 @@ impl TestRealm {
     }
 
     /// Ends the bots and asserts that no session and no room message was lost. Returns their summary.
-    pub(crate) async fn finish(mut self) -> Value {
+    pub async fn finish(mut self) -> Value {
         self.assert_converged().await;
         let summary = self.bots.end().await;
         for nothing in ["lost", "disordered", "sessions_failed", "unheard_in_the_end", "absent"] {
@@ -243,7 +241,7 @@ impl TestRealm {
 }
 
 /// All ordered pairs of a group.
-pub(crate) fn pairs(group: &[Observer]) -> impl Iterator<Item = (&Observer, &Observer)> {
+pub fn pairs(group: &[Observer]) -> impl Iterator<Item = (&Observer, &Observer)> {
     let others = |one: &Observer| {
         let address = one.address;
         group.iter().filter(move |other| other.address != address)
@@ -252,81 +250,23 @@ pub(crate) fn pairs(group: &[Observer]) -> impl Iterator<Item = (&Observer, &Obs
 }
 
 /// Asserts that no assignment and no membership changed for a group since then.
-pub(crate) fn assert_undisturbed(group: &[Observer], mark: Instant) {
+pub fn assert_undisturbed(group: &[Observer], mark: Instant) {
     for observer in group {
         assert_eq!(observer.since(mark), [], "nothing changed for {}", observer.address);
     }
 }
 
 /// The longest time since then in which one member of a group did not receive another.
-pub(crate) fn longest_silence(group: &[Observer], mark: Instant) -> Duration {
+pub fn longest_silence(group: &[Observer], mark: Instant) -> Duration {
     pairs(group).map(|(one, other)| one.longest_silence(mark, other.address)).max().unwrap_or_default()
 }
 
 /// The maximum of assignment changes of one member of a group since then.
-pub(crate) fn most_moves(group: &[Observer], mark: Instant) -> usize {
+pub fn most_moves(group: &[Observer], mark: Instant) -> usize {
     group.iter().map(|observer| observer.moves_since(mark)).max().unwrap_or_default()
 }
 
 /// The distinct islands.
-pub(crate) fn islands(assignments: &HashMap<String, String>) -> BTreeSet<String> {
+pub fn islands(assignments: &HashMap<String, String>) -> BTreeSet<String> {
     assignments.values().cloned().collect()
-}
-
-/// `atoll bots`, killed when dropped.
-pub(crate) struct Bots {
-    child: Child,
-    lines: mpsc::UnboundedReceiver<Value>,
-}
-
-impl Bots {
-    fn start(cluster: &Cluster, count: usize, flags: &[&str]) -> Self {
-        let urls = |names: [&str; 2], url: fn(&crate::realm_process::Realm) -> &str| {
-            names.map(|name| url(&cluster[name])).join(",")
-        };
-        let (gateways, admins) = (urls(GATEWAYS, |realm| &realm.http), urls(DIRECTORS, |realm| &realm.admin));
-        let mut command = Command::new(env!("CARGO_BIN_EXE_atoll"));
-        command
-            .args(["bots", "--json", "--seconds", MAX_RUN_SECONDS, "--count", &count.to_string()])
-            .args(["--url", &gateways, "--admin", &admins])
-            .args(flags)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null());
-        let mut child = command.spawn().unwrap();
-        let stdout = BufReader::new(child.stdout.take().unwrap());
-        let (line, lines) = mpsc::unbounded_channel();
-        thread::spawn(move || {
-            let output = stdout.lines().map_while(Result::ok);
-            output.filter_map(|text| serde_json::from_str(&text).ok()).try_for_each(|value| line.send(value))
-        });
-        Self { child, lines }
-    }
-
-    fn signal(&self, name: &str) {
-        let pid = self.child.id().to_string();
-        assert!(Command::new("kill").args(["-s", name, &pid]).status().unwrap().success());
-    }
-
-    /// Makes the bots compare their assignments with the director's (SIGUSR1).
-    pub(crate) async fn compare(&mut self) -> Value {
-        self.signal("USR1");
-        self.next().await
-    }
-
-    /// Ends the bots (SIGINT), and returns their summary.
-    pub(crate) async fn end(&mut self) -> Value {
-        self.signal("INT");
-        self.next().await
-    }
-
-    async fn next(&mut self) -> Value {
-        timeout(TEST_TIMEOUT, self.lines.recv()).await.expect("a line in time").expect("running bots")
-    }
-}
-
-impl Drop for Bots {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }

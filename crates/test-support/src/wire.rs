@@ -21,29 +21,29 @@ use tokio_tungstenite::{
     tungstenite::{Error, Message, client::IntoClientRequest},
 };
 
-use crate::realm_process::Realm;
-
-/// The timeout of test steps, long enough for a busy machine.
-pub(crate) const TEST_TIMEOUT: Duration = Duration::from_secs(20);
+use crate::{Realm, TEST_TIMEOUT};
 
 /// A WebSocket client.
-pub(crate) struct Wire(
-    pub(crate) WebSocketStream<MaybeTlsStream<TcpStream>>,
+pub struct Wire(
+    /// The socket.
+    pub WebSocketStream<MaybeTlsStream<TcpStream>>,
     /// Messages that arrived and were not read yet.
     VecDeque<Vec<u8>>,
 );
 
 impl Wire {
-    pub(crate) fn new(socket: WebSocketStream<MaybeTlsStream<TcpStream>>) -> Self {
+    /// A client on this socket.
+    pub fn new(socket: WebSocketStream<MaybeTlsStream<TcpStream>>) -> Self {
         Self(socket, VecDeque::new())
     }
 
-    pub(crate) async fn open(url: &str) -> Self {
+    /// Opens a socket.
+    pub async fn open(url: &str) -> Self {
         Self::new(timeout(TEST_TIMEOUT, connect_async(url)).await.unwrap().unwrap().0)
     }
 
     /// Opens a socket and offers subprotocols; returns the chosen one.
-    pub(crate) async fn open_with_subprotocols(url: &str, subprotocols: &str) -> (Self, Option<String>) {
+    pub async fn open_with_subprotocols(url: &str, subprotocols: &str) -> (Self, Option<String>) {
         let mut request = url.into_client_request().unwrap();
         request.headers_mut().insert("sec-websocket-protocol", subprotocols.parse().unwrap());
         let (socket, response) = connect_async(request).await.unwrap();
@@ -53,7 +53,7 @@ impl Wire {
 
     /// Opens a socket from 127.0.7.`last`, a network of its own, with these headers; or returns the status and body
     /// of the refusal.
-    pub(crate) async fn open_from(
+    pub async fn open_from(
         last: u8,
         url: &str,
         headers: &[(&'static str, &str)],
@@ -78,27 +78,30 @@ impl Wire {
     }
 
     /// Signs in on this socket.
-    pub(crate) async fn sign_in(&mut self, wallet: &Wallet) {
+    pub async fn sign_in(&mut self, wallet: &Wallet) {
         let challenge = self.request_challenge(wallet).await;
         self.send_auth_chain(wallet.sign_challenge(&challenge)).await;
         let welcome = self.next_packet().await;
         assert!(matches!(welcome, server_packet::Message::Welcome(_)), "instead of a welcome: {welcome:?}");
     }
 
-    pub(crate) async fn send(&mut self, bytes: Vec<u8>) {
+    /// Sends a binary message.
+    pub async fn send(&mut self, bytes: Vec<u8>) {
         self.0.send(Message::Binary(bytes.into())).await.unwrap();
     }
 
-    pub(crate) async fn send_packet(&mut self, message: client_packet::Message) {
+    /// Sends a packet to a gateway.
+    pub async fn send_packet(&mut self, message: client_packet::Message) {
         self.send(ClientPacket { message: Some(message) }.encode_to_vec()).await;
     }
 
-    pub(crate) async fn send_room_packet(&mut self, message: ws_packet::Message) {
+    /// Sends a packet to a room.
+    pub async fn send_room_packet(&mut self, message: ws_packet::Message) {
         self.send(WsPacket { message: Some(message) }.encode_to_vec()).await;
     }
 
     /// The next binary message; panics on a close, with its reason.
-    pub(crate) async fn next(&mut self) -> Vec<u8> {
+    pub async fn next(&mut self) -> Vec<u8> {
         if let Some(bytes) = self.1.pop_front() {
             return bytes;
         }
@@ -114,16 +117,18 @@ impl Wire {
         timeout(TEST_TIMEOUT, message).await.expect("a message in time")
     }
 
-    pub(crate) async fn next_packet(&mut self) -> server_packet::Message {
+    /// The next packet of a gateway.
+    pub async fn next_packet(&mut self) -> server_packet::Message {
         ServerPacket::decode(&self.next().await[..]).unwrap().message.unwrap()
     }
 
-    pub(crate) async fn next_in_room(&mut self) -> ws_packet::Message {
+    /// The next packet of a room.
+    pub async fn next_in_room(&mut self) -> ws_packet::Message {
         WsPacket::decode(&self.next().await[..]).unwrap().message.unwrap()
     }
 
     /// Whether no packet arrives for this long. A packet that does is kept for the next read.
-    pub(crate) async fn is_quiet_for(&mut self, time: Duration) -> bool {
+    pub async fn is_quiet_for(&mut self, time: Duration) -> bool {
         let deadline = tokio::time::Instant::now() + time;
         loop {
             let message = tokio::time::timeout_at(deadline, self.0.next()).await;
@@ -140,7 +145,7 @@ impl Wire {
     }
 
     /// Reads for so long, and returns how many pings arrived. It discards all messages.
-    pub(crate) async fn pings_within(&mut self, time: Duration) -> usize {
+    pub async fn pings_within(&mut self, time: Duration) -> usize {
         let deadline = tokio::time::Instant::now() + time;
         let mut pings = 0;
         while let Ok(message) = tokio::time::timeout_at(deadline, self.0.next()).await {
@@ -152,7 +157,7 @@ impl Wire {
     }
 
     /// Whether no message arrives for this long. A message that does is discarded.
-    pub(crate) async fn is_silent_for(&mut self, time: Duration) -> bool {
+    pub async fn is_silent_for(&mut self, time: Duration) -> bool {
         let message = async {
             loop {
                 match self.0.next().await {
@@ -165,7 +170,7 @@ impl Wire {
     }
 
     /// Reads until the server closes, and returns the close code and reason.
-    pub(crate) async fn closed(&mut self) -> (Close, String) {
+    pub async fn closed(&mut self) -> (Close, String) {
         let close = async {
             loop {
                 match self.0.next().await {
@@ -182,7 +187,8 @@ impl Wire {
         (close, frame.reason.as_str().to_owned())
     }
 
-    pub(crate) async fn request_challenge(&mut self, wallet: &Wallet) -> String {
+    /// Requests a challenge.
+    pub async fn request_challenge(&mut self, wallet: &Wallet) -> String {
         self.request_challenge_with(wallet, &[]).await
     }
 
@@ -198,23 +204,25 @@ impl Wire {
         }
     }
 
-    pub(crate) async fn send_auth_chain(&mut self, auth_chain_json: String) {
+    /// Answers a challenge.
+    pub async fn send_auth_chain(&mut self, auth_chain_json: String) {
         let signed = SignedChallengeMessage { auth_chain_json };
         self.send_packet(client_packet::Message::SignedChallenge(signed)).await;
     }
 
-    pub(crate) async fn heartbeat(&mut self, x: f32) {
+    /// Sends a heartbeat at this x coordinate.
+    pub async fn heartbeat(&mut self, x: f32) {
         self.send_position(x, 0.0).await;
     }
 
     /// Sends a heartbeat with this position.
-    pub(crate) async fn send_position(&mut self, x: f32, z: f32) {
+    pub async fn send_position(&mut self, x: f32, z: f32) {
         let position = Some(Position::new(x, 1.0, z).into());
         self.send_packet(client_packet::Message::Heartbeat(Heartbeat { position, desired_room: None })).await;
     }
 
     /// The next assignment; joins and leaves before it are skipped.
-    pub(crate) async fn island_changed(&mut self) -> IslandChangedMessage {
+    pub async fn island_changed(&mut self) -> IslandChangedMessage {
         loop {
             match self.next_packet().await {
                 server_packet::Message::IslandChanged(change) => return change,
@@ -225,12 +233,13 @@ impl Wire {
     }
 
     /// Identifies itself to a room.
-    pub(crate) async fn identify(&mut self, wallet: &Wallet) {
+    pub async fn identify(&mut self, wallet: &Wallet) {
         let address = wallet.address().to_string();
         self.send_room_packet(ws_packet::Message::PeerIdentification(WsIdentification { address })).await;
     }
 
-    pub(crate) async fn welcome(&mut self) -> WsWelcome {
+    /// The welcome of a room.
+    pub async fn welcome(&mut self) -> WsWelcome {
         match self.next_in_room().await {
             ws_packet::Message::WelcomeMessage(welcome) => welcome,
             other => panic!("instead of a welcome: {other:?}"),
@@ -238,7 +247,7 @@ impl Wire {
     }
 
     /// Sends a message to a room.
-    pub(crate) async fn update(&mut self, body: Vec<u8>, unreliable: bool) {
+    pub async fn update(&mut self, body: Vec<u8>, unreliable: bool) {
         // The server sets the alias; it overwrites the client's value.
         let update = WsPeerUpdate { from_alias: 4_000_000, body: body.into(), unreliable };
         self.send_room_packet(ws_packet::Message::PeerUpdateMessage(update)).await;
@@ -246,12 +255,12 @@ impl Wire {
 }
 
 /// Opens a socket and signs in.
-pub(crate) async fn sign_in(realm: &Realm, wallet: &Wallet) -> Wire {
+pub async fn sign_in(realm: &Realm, wallet: &Wallet) -> Wire {
     sign_in_with(realm, wallet, &[]).await
 }
 
 /// The same, with these transports announced.
-pub(crate) async fn sign_in_with(realm: &Realm, wallet: &Wallet, transports: &[&str]) -> Wire {
+pub async fn sign_in_with(realm: &Realm, wallet: &Wallet, transports: &[&str]) -> Wire {
     let mut wire = Wire::open(&realm.socket()).await;
     let challenge = wire.request_challenge_with(wallet, transports).await;
     wire.send_auth_chain(wallet.sign_challenge(&challenge)).await;
@@ -263,7 +272,7 @@ pub(crate) async fn sign_in_with(realm: &Realm, wallet: &Wallet, transports: &[&
 }
 
 /// Signs in a client that announces extensions, and presents this resume secret.
-pub(crate) async fn sign_in_with_resume_secret(
+pub async fn sign_in_with_resume_secret(
     realm: &Realm,
     wallet: &Wallet,
     secret: &[u8],
@@ -282,14 +291,14 @@ pub(crate) async fn sign_in_with_resume_secret(
 }
 
 /// The URL of a room, with its token.
-pub(crate) fn room_url(change: &IslandChangedMessage) -> String {
+pub fn room_url(change: &IslandChangedMessage) -> String {
     let connection: ConnectionString = change.conn_str.parse().unwrap();
     assert!(matches!(connection, ConnectionString::WsRoom { access_token: Some(_), .. }), "{connection}");
     connection.room_url().unwrap()
 }
 
 /// Signs in at this position, and enters the room of the island.
-pub(crate) async fn enter(realm: &Realm, wallet: &Wallet, x: f32) -> (Wire, Wire, WsWelcome) {
+pub async fn enter(realm: &Realm, wallet: &Wallet, x: f32) -> (Wire, Wire, WsWelcome) {
     let mut wire = sign_in(realm, wallet).await;
     wire.heartbeat(x).await;
     let change = wire.island_changed().await;
@@ -298,7 +307,7 @@ pub(crate) async fn enter(realm: &Realm, wallet: &Wallet, x: f32) -> (Wire, Wire
 }
 
 /// Enters the assigned room; returns the socket and the welcome.
-pub(crate) async fn enter_room(wallet: &Wallet, change: &IslandChangedMessage) -> (Wire, WsWelcome) {
+pub async fn enter_room(wallet: &Wallet, change: &IslandChangedMessage) -> (Wire, WsWelcome) {
     let mut room = Wire::open(&room_url(change)).await;
     room.identify(wallet).await;
     let welcome = room.welcome().await;
@@ -306,7 +315,7 @@ pub(crate) async fn enter_room(wallet: &Wallet, change: &IslandChangedMessage) -
 }
 
 /// The body of the next message of another member.
-pub(crate) async fn next_update(room: &mut Wire) -> Vec<u8> {
+pub async fn next_update(room: &mut Wire) -> Vec<u8> {
     loop {
         match room.next_in_room().await {
             ws_packet::Message::PeerUpdateMessage(update) => return update.body.to_vec(),

@@ -1,0 +1,58 @@
+//! For tests: real servers, realms of one process or many, clients of the wire protocol, golden files.
+//!
+//! Everything here panics on failure, with a text that shows the cause, and ends its processes when it is
+//! dropped. Ports are free ones, so that tests run side by side.
+//!
+//! - [`NatsServer`], [`NatsCluster`]: nats-server, alone or three of them.
+//! - [`golden`]: files with the public names of a build.
+//!
+//! With the feature `realm`:
+//!
+//! - [`Realm`]: one process of `atoll serve`; [`Cluster`]: one process for each role, over NATS.
+//! - [`test_realm`]: a cluster under bots and observers, for tests of failures.
+//! - [`wire`], [`rpc_caller`]: clients of the gateway's two protocols, message by message.
+//! - [`signed_login`]: requests for the signed login.
+
+// It is code of tests: see `allow-unwrap-in-tests` in clippy.toml.
+#![allow(clippy::unwrap_used)]
+
+#[cfg(feature = "realm")]
+mod bots;
+#[cfg(feature = "realm")]
+mod cluster;
+mod free_address;
+pub mod golden;
+#[cfg(feature = "realm")]
+pub mod measurement;
+mod nats_cluster;
+mod nats_server;
+#[cfg(feature = "realm")]
+pub mod observer;
+#[cfg(feature = "realm")]
+mod realm;
+#[cfg(feature = "realm")]
+pub mod rpc_caller;
+#[cfg(feature = "realm")]
+pub mod signed_login;
+#[cfg(feature = "realm")]
+pub mod test_realm;
+#[cfg(feature = "realm")]
+mod waiting;
+#[cfg(feature = "realm")]
+mod wallets;
+#[cfg(feature = "realm")]
+pub mod wire;
+
+#[cfg(feature = "realm")]
+pub use bots::Bots;
+#[cfg(feature = "realm")]
+pub use cluster::Cluster;
+pub use free_address::free_address;
+pub use nats_cluster::NatsCluster;
+pub use nats_server::NatsServer;
+#[cfg(feature = "realm")]
+pub use realm::{Realm, SECRET};
+#[cfg(feature = "realm")]
+pub use waiting::{TEST_TIMEOUT, eventually, within};
+#[cfg(feature = "realm")]
+pub use wallets::wallet;
