@@ -14,8 +14,8 @@ use protocol::{
 };
 use serde_json::json;
 use test_support::{
-    Cluster, TEST_TIMEOUT, eventually, wallet,
-    wire::{enter_room, sign_in},
+    Cluster, Realm, TEST_TIMEOUT, eventually, wallet,
+    wire::{Wire, enter_room, sign_in},
 };
 use tokio::time::{Instant, interval, timeout};
 
@@ -219,6 +219,87 @@ async fn next_peer_message(core: &mut WorkersClient, wallet: &Wallet) -> (String
     (message.subject[prefix.len()..].to_owned(), message)
 }
 
+async fn heartbeats_are_forwarded_byte_for_byte(
+    core: &mut WorkersClient,
+    wire: &mut Wire,
+    me: &Wallet,
+    position: Position,
+) {
+    let position = Some(position.into());
+    for desired_room in [None, Some("I7".to_owned())] {
+        let heartbeat = Heartbeat { position, desired_room };
+        wire.send_packet(client_packet::Message::Heartbeat(heartbeat.clone())).await;
+        let mut received = next_peer_message(core, me).await;
+        // Between the two the gateway may have repeated the first one.
+        while received.1.payload != heartbeat.encode_to_vec() {
+            let before = Heartbeat { position, desired_room: None };
+            assert_eq!((&*received.0, received.1.payload.to_vec()), ("heartbeat", before.encode_to_vec()));
+            received = next_peer_message(core, me).await;
+        }
+        assert_eq!(received.0, "heartbeat");
+    }
+}
+
+async fn assignments_are_forwarded_unchanged_and_once(
+    core: &WorkersClient,
+    wire: &mut Wire,
+    me: &Wallet,
+    position: Position,
+) {
+    let change = IslandChangedMessage {
+        island_id: "I7".to_owned(),
+        conn_str: "ws-room:ws://127.0.0.1:1/rooms/I7?access_token=t".to_owned(),
+        from_island_id: None,
+        peers: [(me.address().to_string(), position.into())].into(),
+    };
+    let subject = format!("engine.peer.{}.island_changed", me.address());
+    core.publish(subject.clone(), change.encode_to_vec()).await;
+    assert_eq!(wire.next_packet().await, server_packet::Message::IslandChanged(change.clone()));
+    let next =
+        IslandChangedMessage { from_island_id: Some("I7".to_owned()), island_id: "I8".to_owned(), ..change };
+    // This subject is ours only: in this scheme no service uses it.
+    core.publish(format!("peer.{}.island_changed", me.address()), next.encode_to_vec()).await;
+    assert!(wire.is_quiet_for(Duration::from_millis(300)).await);
+    core.publish(subject, next.encode_to_vec()).await;
+    assert_eq!(wire.next_packet().await, server_packet::Message::IslandChanged(next));
+}
+
+/// The gateway publishes no more about its clients than their positions.
+async fn only_positions_are_published(core: &mut WorkersClient, me: &Wallet, position: Position) {
+    let (kind, message) = loop {
+        let received = next_peer_message(core, me).await;
+        // Published by this test.
+        if received.0 != "island_changed" {
+            break received;
+        }
+    };
+    let repeated = Heartbeat { position: Some(position.into()), desired_room: Some("I7".to_owned()) };
+    assert_eq!((&*kind, message.payload.to_vec()), ("heartbeat", repeated.encode_to_vec()));
+}
+
+/// Another sign-in replaces the session; then that one disconnects.
+async fn another_sign_in_replaces_the_session(
+    core: &mut WorkersClient,
+    gateway: &Realm,
+    mut wire: Wire,
+    me: &Wallet,
+) {
+    let second = sign_in(gateway, me).await;
+    let kicked = wire.next_packet().await;
+    assert!(matches!(kicked, server_packet::Message::Kicked(_)), "{kicked:?}");
+    let (mut goodbyes, mut received) = (Vec::new(), Vec::new());
+    drop(second);
+    while goodbyes.len() < 2 {
+        let (kind, message) = next_peer_message(core, me).await;
+        match &*kind {
+            "disconnect" => goodbyes.push(message.payload),
+            other => received.push(other.to_owned()),
+        }
+    }
+    assert!(goodbyes.iter().all(|payload| payload.is_empty()));
+    assert!(received.iter().all(|kind| kind == "heartbeat"), "{received:?}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn gateway_follows_archipelago_workers_core() {
     let mut cluster = Cluster::start(&[LAYOUT, ("GATEWAY__VOUCH_INTERVAL_S", "1")]);
@@ -240,64 +321,9 @@ async fn gateway_follows_archipelago_workers_core() {
     let (kind, message) = next_peer_message(&mut core, &me).await;
     assert_eq!((&*kind, &message.payload[..]), ("disconnect", &b""[..]));
 
-    // The gateway forwards the client's heartbeats byte for byte.
-    let place = Position::new(3.0, 1.0, -4.5).into();
-    let position = Some(place);
-    for desired_room in [None, Some("I7".to_owned())] {
-        let heartbeat = Heartbeat { position, desired_room };
-        wire.send_packet(client_packet::Message::Heartbeat(heartbeat.clone())).await;
-        let mut received = next_peer_message(&mut core, &me).await;
-        // Between the two the gateway may have repeated the first one.
-        while received.1.payload != heartbeat.encode_to_vec() {
-            let before = Heartbeat { position, desired_room: None };
-            assert_eq!((&*received.0, received.1.payload.to_vec()), ("heartbeat", before.encode_to_vec()));
-            received = next_peer_message(&mut core, &me).await;
-        }
-        assert_eq!(received.0, "heartbeat");
-    }
-
-    // Assignments of the core are forwarded unchanged, and once.
-    let change = IslandChangedMessage {
-        island_id: "I7".to_owned(),
-        conn_str: "ws-room:ws://127.0.0.1:1/rooms/I7?access_token=t".to_owned(),
-        from_island_id: None,
-        peers: [(me.address().to_string(), place)].into(),
-    };
-    let subject = format!("engine.peer.{}.island_changed", me.address());
-    core.publish(subject.clone(), change.encode_to_vec()).await;
-    assert_eq!(wire.next_packet().await, server_packet::Message::IslandChanged(change.clone()));
-    let next =
-        IslandChangedMessage { from_island_id: Some("I7".to_owned()), island_id: "I8".to_owned(), ..change };
-    // This subject is ours only: in this scheme no service uses it.
-    core.publish(format!("peer.{}.island_changed", me.address()), next.encode_to_vec()).await;
-    assert!(wire.is_quiet_for(Duration::from_millis(300)).await);
-    core.publish(subject, next.encode_to_vec()).await;
-    assert_eq!(wire.next_packet().await, server_packet::Message::IslandChanged(next));
-
-    // The gateway publishes no more about its clients than their positions.
-    let (kind, message) = loop {
-        let received = next_peer_message(&mut core, &me).await;
-        // Published by this test.
-        if received.0 != "island_changed" {
-            break received;
-        }
-    };
-    let repeated = Heartbeat { position, desired_room: Some("I7".to_owned()) };
-    assert_eq!((&*kind, message.payload.to_vec()), ("heartbeat", repeated.encode_to_vec()));
-
-    // Another sign-in replaces the session; then that one disconnects.
-    let second = sign_in(gateway, &me).await;
-    let kicked = wire.next_packet().await;
-    assert!(matches!(kicked, server_packet::Message::Kicked(_)), "{kicked:?}");
-    let (mut goodbyes, mut received) = (Vec::new(), Vec::new());
-    drop(second);
-    while goodbyes.len() < 2 {
-        let (kind, message) = next_peer_message(&mut core, &me).await;
-        match &*kind {
-            "disconnect" => goodbyes.push(message.payload),
-            other => received.push(other.to_owned()),
-        }
-    }
-    assert!(goodbyes.iter().all(|payload| payload.is_empty()));
-    assert!(received.iter().all(|kind| kind == "heartbeat"), "{received:?}");
+    let position = Position::new(3.0, 1.0, -4.5);
+    heartbeats_are_forwarded_byte_for_byte(&mut core, &mut wire, &me, position).await;
+    assignments_are_forwarded_unchanged_and_once(&core, &mut wire, &me, position).await;
+    only_positions_are_published(&mut core, &me, position).await;
+    another_sign_in_replaces_the_session(&mut core, gateway, wire, &me).await;
 }

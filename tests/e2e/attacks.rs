@@ -8,13 +8,14 @@ use std::{
     time::Duration,
 };
 
+use futures_util::StreamExt;
 use serde_json::Value;
 use test_support::{
     Realm, wallet,
     wire::{Wire, enter, room_url, sign_in},
 };
 use tokio::{
-    io::AsyncWriteExt,
+    io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
     sync::Notify,
     time::{self, timeout},
@@ -58,44 +59,17 @@ async fn connect(realm: &Realm) -> Option<TcpStream> {
 /// Runs one attack for ever.
 async fn attack(name: &'static str, realm: &Realm) {
     match name {
-        "200 connections of one byte" => {
-            repeat_forever(200, async || {
-                let mut stream = connect(realm).await?;
-                stream.write_all(b"P").await.ok()?;
-                // Reads until the server closes it.
-                tokio::io::AsyncReadExt::read(&mut stream, &mut [0]).await.ok();
-                Some(())
-            })
-            .await;
-        }
-        "64 silent handshakes" => {
-            repeat_forever(64, async || {
-                // From a network of its own: a network has a limit, which the bots would share.
-                let mut wire = Wire::open_from(1, &realm.socket(), &[]).await.ok()?;
-                while let Some(Ok(_)) = futures_util::StreamExt::next(&mut wire.0).await {}
-                Some(())
-            })
-            .await;
-        }
+        "200 connections of one byte" => repeat_forever(200, async || send_one_byte(realm).await).await,
+        "64 silent handshakes" => repeat_forever(64, async || stay_silent(realm).await).await,
         "32 readers of /islands" => {
-            let client = reqwest::Client::new();
-            let url = format!("{}/islands", realm.http);
+            let (client, url) = (reqwest::Client::new(), format!("{}/islands", realm.http));
             repeat_forever(32, async || {
                 client.get(&url).send().await.ok()?.bytes().await.ok()?;
                 Some(())
             })
             .await;
         }
-        "300 unread responses" => {
-            repeat_forever(300, async || {
-                let mut stream = connect(realm).await?;
-                let request = "GET /openapi.json HTTP/1.1\r\nHost: atoll\r\n\r\n".repeat(200);
-                stream.write_all(request.as_bytes()).await.ok()?;
-                time::sleep(Duration::from_secs(10)).await;
-                Some(())
-            })
-            .await;
-        }
+        "300 unread responses" => repeat_forever(300, async || leave_unread(realm).await).await,
         "empty frames before sign-in" => flood(&mut Wire::open(&realm.socket()).await).await,
         "empty frames in the room" => {
             let (_gateway, mut room, _) = enter(realm, &wallet(), 0.0).await;
@@ -110,18 +84,7 @@ async fn attack(name: &'static str, realm: &Realm) {
             let _unread = enter(realm, &wallet(), 0.0).await;
             std::future::pending().await
         }
-        "a wallet that enters again and again" => {
-            let me = wallet();
-            let mut wire = sign_in(realm, &me).await;
-            wire.heartbeat(0.0).await;
-            let url = room_url(&wire.island_changed().await);
-            loop {
-                let Ok(room) = tokio_tungstenite::connect_async(&url).await else { continue };
-                let mut room = Wire::new(room.0);
-                room.identify(&me).await;
-                let _ = timeout(Duration::from_secs(1), raw(&mut room).readable()).await;
-            }
-        }
+        "a wallet that enters again and again" => enter_repeatedly(realm).await,
         "a peer that teleports" => {
             let mut wire = sign_in(realm, &wallet()).await;
             for number in 0_u32.. {
@@ -130,6 +93,45 @@ async fn attack(name: &'static str, realm: &Realm) {
             }
         }
         _ => std::future::pending().await,
+    }
+}
+
+/// A connection that sends one byte, and stays until the server closes it.
+async fn send_one_byte(realm: &Realm) -> Option<()> {
+    let mut stream = connect(realm).await?;
+    stream.write_all(b"P").await.ok()?;
+    let _ = stream.read_u8().await;
+    Some(())
+}
+
+/// A handshake without a sign-in, until the server closes it.
+async fn stay_silent(realm: &Realm) -> Option<()> {
+    // From a network of its own: a network has a limit, which the bots would share.
+    let mut wire = Wire::open_from(1, &realm.socket(), &[]).await.ok()?;
+    while let Some(Ok(_)) = wire.0.next().await {}
+    Some(())
+}
+
+/// Large requests, of which no response is read.
+async fn leave_unread(realm: &Realm) -> Option<()> {
+    let mut stream = connect(realm).await?;
+    let request = "GET /openapi.json HTTP/1.1\r\nHost: atoll\r\n\r\n".repeat(200);
+    stream.write_all(request.as_bytes()).await.ok()?;
+    time::sleep(Duration::from_secs(10)).await;
+    Some(())
+}
+
+/// Enters the room again and again, each time with the same token.
+async fn enter_repeatedly(realm: &Realm) {
+    let me = wallet();
+    let mut wire = sign_in(realm, &me).await;
+    wire.heartbeat(0.0).await;
+    let url = room_url(&wire.island_changed().await);
+    loop {
+        let Ok(room) = tokio_tungstenite::connect_async(&url).await else { continue };
+        let mut room = Wire::new(room.0);
+        room.identify(&me).await;
+        let _ = timeout(Duration::from_secs(1), raw(&mut room).readable()).await;
     }
 }
 

@@ -1,6 +1,8 @@
 //! The shipped NATS configuration: the subjects that each role may publish and receive, tried on a real
 //! server.
 
+mod subjects;
+
 use std::{
     collections::BTreeSet,
     sync::{Arc, Mutex},
@@ -9,12 +11,14 @@ use std::{
 
 use async_nats::{Client, ConnectOptions, Event};
 use futures_util::StreamExt;
-use protocol::{Address, Subject, subject};
+use protocol::Subject;
 use tempfile::TempDir;
 use test_support::{
     Cluster, NatsServer, eventually, wallet,
     wire::{enter_room, next_update, sign_in},
 };
+
+use subjects::{pattern, permissions, subjects};
 
 const CONFIGURATION: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/nats.conf");
 const USERS: [&str; 5] = ["gateway", "rooms", "director", "stats", "scene-server"];
@@ -31,87 +35,6 @@ fn restricted_server() -> (NatsServer, TempDir) {
 
 fn password(user: &str) -> String {
     format!("the-password-of-{user}")
-}
-
-/// The users that may publish a subject, those that may receive it, and the next subject of the list. A
-/// new subject does not compile until it is in the list.
-fn permissions(subject: &Subject) -> (&'static [&'static str], &'static [&'static str], Option<Subject>) {
-    let peer = Address::new([7; 20]);
-    let island = || "I1".parse().unwrap();
-    match subject {
-        Subject::PeerConnect(_) => {
-            (&["gateway"], &["gateway", "director", "stats"], Some(Subject::PeerHeartbeat(peer)))
-        }
-        Subject::PeerHeartbeat(_) => {
-            (&["gateway"], &["gateway", "director", "stats"], Some(Subject::PeerDisconnect(peer)))
-        }
-        Subject::PeerDisconnect(_) => {
-            (&["gateway"], &["gateway", "director", "stats"], Some(Subject::PeerIslandChanged(peer)))
-        }
-        Subject::PeerIslandChanged(_) => {
-            (&["director"], &["gateway", "director", "stats"], Some(Subject::PeerClusterChange(peer)))
-        }
-        // An external clustering service would publish it, with a user of its own.
-        Subject::PeerClusterChange(_) => (&[], &["director"], Some(Subject::IslandPeerJoin(island()))),
-        Subject::IslandPeerJoin(_) => {
-            (&["director"], &["gateway", "rooms", "stats"], Some(Subject::IslandPeerLeft(island())))
-        }
-        Subject::IslandPeerLeft(_) => {
-            let next = Subject::PeerTopic(peer, "plaza.chat".parse().unwrap());
-            (&["director"], &["gateway", "stats"], Some(next))
-        }
-        Subject::PeerTopic(..) => {
-            let next = Subject::SystemTopic("news.today".parse().unwrap());
-            (&["gateway"], &["gateway"], Some(next))
-        }
-        // Servers of the realm's operator would publish it, with a user of their own.
-        Subject::SystemTopic(_) => {
-            let next = Subject::SceneTopic("messageBus.scene.bafy-1.door.open".parse().unwrap());
-            (&[], &["gateway"], Some(next))
-        }
-        Subject::SceneTopic(_) => {
-            let both = &["gateway", "scene-server"];
-            (both, both, Some(Subject::EngineIslands))
-        }
-        Subject::EngineIslands => (&["director"], &["stats"], Some(Subject::EngineDiscovery)),
-        Subject::EngineDiscovery => {
-            let next = Subject::TransportAnnounce("rooms-1".parse().unwrap());
-            (&["director"], &["gateway", "rooms", "director", "stats"], Some(next))
-        }
-        Subject::TransportAnnounce(_) => {
-            (&["rooms"], &["gateway", "rooms", "director"], Some(Subject::MembershipEnded(island())))
-        }
-        Subject::MembershipEnded(_) => (&["director"], &["rooms", "director"], Some(Subject::PeersWanted)),
-        Subject::PeersWanted => (&["gateway", "director", "stats"], &["gateway", "director"], None),
-    }
-}
-
-/// One subject of each kind.
-fn subjects() -> Vec<Subject> {
-    let first = Subject::PeerConnect(Address::new([7; 20]));
-    std::iter::successors(Some(first), |subject| permissions(subject).2).collect()
-}
-
-/// The pattern with which roles subscribe to it.
-fn pattern(subject: &Subject) -> &'static str {
-    let patterns = [
-        subject::PEER_CONNECTS,
-        subject::PEER_HEARTBEATS,
-        subject::PEER_DISCONNECTS,
-        subject::PEER_ISLAND_CHANGES,
-        subject::PEER_CLUSTER_CHANGES,
-        subject::ISLAND_PEER_JOINS,
-        subject::ISLAND_PEER_LEAVES,
-        subject::TOPICS,
-        subject::SCENE_TOPICS,
-        subject::ENGINE_ISLANDS,
-        subject::ENGINE_DISCOVERY,
-        subject::TRANSPORT_ANNOUNCEMENTS,
-        subject::MEMBERSHIP_ENDS,
-        subject::PEERS_WANTED,
-    ];
-    let text = subject.to_string();
-    patterns.into_iter().find(|pattern| subject::matches(pattern, &text)).expect("a pattern of the roles")
 }
 
 /// A client that signed in with the name and password of a role, and may try anything.
@@ -189,23 +112,19 @@ impl RoleClient {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn each_role_has_exactly_its_permissions() {
-    let (server, _store) = restricted_server();
-    let mut clients = Vec::new();
-    for user in USERS {
-        clients.push(RoleClient::connect(&server, user).await);
-    }
-    let subjects = subjects();
-    assert_eq!(subjects.len(), subjects.iter().collect::<std::collections::HashSet<_>>().len());
-    let line = |subject: &str, cells: [&str; 5]| {
-        println!("{subject:<70} {}", cells.map(|cell| format!("{cell:<18}")).join(""));
-    };
-    line("may", USERS);
-    let mut allowed = USERS.map(|_| Vec::new());
-    for subject in &subjects {
+/// Prints a line of the table of permissions.
+fn print_line(subject: &str, cells: [&str; 5]) {
+    println!("{subject:<70} {}", cells.map(|cell| format!("{cell:<18}")).join(""));
+}
+
+/// The permitted attempts of each user: action and subject.
+type Allowed = [Vec<(&'static str, String)>; 5];
+
+/// Each user tries to subscribe to each subject, and to its pattern.
+async fn try_subscriptions(clients: &[RoleClient], subjects: &[Subject], allowed: &mut Allowed) {
+    for subject in subjects {
         let (_, receivers, _) = permissions(subject);
-        for (client, allowed) in clients.iter().zip(&mut allowed) {
+        for (client, allowed) in clients.iter().zip(&mut *allowed) {
             for pattern in [pattern(subject), &subject.to_string()] {
                 match receivers.contains(&client.user) {
                     true => {
@@ -217,10 +136,15 @@ async fn each_role_has_exactly_its_permissions() {
             }
         }
     }
-    for subject in &subjects {
+}
+
+/// Each user tries to publish each subject. Prints the table.
+async fn try_publications(clients: &[RoleClient], subjects: &[Subject], allowed: &mut Allowed) {
+    print_line("may", USERS);
+    for subject in subjects {
         let text = subject.to_string();
         let (publishers, receivers, _) = permissions(subject);
-        for (client, allowed) in clients.iter().zip(&mut allowed) {
+        for (client, allowed) in clients.iter().zip(&mut *allowed) {
             match publishers.contains(&client.user) {
                 true => {
                     client.attempt("Publish", &text).await;
@@ -235,26 +159,38 @@ async fn each_role_has_exactly_its_permissions() {
             (false, true) => "receive",
             (false, false) => "-",
         };
-        line(&text, USERS.map(may));
+        print_line(&text, USERS.map(may));
     }
+}
+
+/// The messages that this user must receive after all publications: subject and publisher.
+fn expected_messages(subjects: &[Subject], listener: &str) -> BTreeSet<(String, String)> {
+    let received = subjects.iter().filter(|subject| permissions(subject).1.contains(&listener));
+    let published = received.flat_map(|subject| {
+        permissions(subject).0.iter().map(|user| (subject.to_string(), (*user).to_owned()))
+    });
+    published.collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_role_has_exactly_its_permissions() {
+    let (server, _store) = restricted_server();
+    let mut clients = Vec::new();
+    for user in USERS {
+        clients.push(RoleClient::connect(&server, user).await);
+    }
+    let subjects = subjects();
+    assert_eq!(subjects.len(), subjects.iter().collect::<std::collections::HashSet<_>>().len());
+    let mut allowed = Allowed::default();
+    try_subscriptions(&clients, &subjects, &mut allowed).await;
+    try_publications(&clients, &subjects, &mut allowed).await;
     for (client, allowed) in clients.iter().zip(&allowed) {
         client.assert_never_refused(allowed).await;
     }
     // No user received a refused message, and every permitted one reached all users that may receive
     // it.
-    let expected = |listener: &str| -> BTreeSet<(String, String)> {
-        let published = subjects.iter().flat_map(|subject| {
-            let (publishers, receivers, _) = permissions(subject);
-            let may_receive = receivers.contains(&listener);
-            publishers
-                .iter()
-                .filter(move |_| may_receive)
-                .map(|user| (subject.to_string(), (*user).to_owned()))
-        });
-        published.collect()
-    };
     for client in &clients {
-        let all = expected(client.user);
+        let all = expected_messages(&subjects, client.user);
         eventually(&format!("{} receives {all:?}", client.user), async || {
             client.received.lock().unwrap().is_superset(&all)
         })
@@ -262,7 +198,8 @@ async fn each_role_has_exactly_its_permissions() {
     }
     tokio::time::sleep(Duration::from_millis(200)).await;
     for client in &clients {
-        assert_eq!(*client.received.lock().unwrap(), expected(client.user), "{}", client.user);
+        let all = expected_messages(&subjects, client.user);
+        assert_eq!(*client.received.lock().unwrap(), all, "{}", client.user);
     }
 }
 

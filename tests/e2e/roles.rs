@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use identity::Wallet;
-use protocol::Close;
+use protocol::{Close, v3::IslandChangedMessage};
 use serde_json::json;
 use test_support::{
     Cluster, Realm, eventually, wallet,
-    wire::{enter_room, next_update, room_url, sign_in},
+    wire::{Wire, enter_room, next_update, room_url, sign_in},
 };
 
 use crate::command_line::atoll;
@@ -18,9 +18,10 @@ fn node_of<'a>(cluster: &Cluster, nodes: &[&'a str], url: &str) -> &'a str {
     node.unwrap_or_else(|| panic!("{url} is of none of {nodes:?}"))
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn six_processes_form_one_realm() {
-    const NODES: [&str; 2] = ["rooms-a", "rooms-b"];
+const NODES: [&str; 2] = ["rooms-a", "rooms-b"];
+
+/// A realm of two gateways, two room nodes, a director and presence.
+async fn six_processes() -> Cluster {
     let named = [("REALM__NAME", "lagoon"), ("REALM__PUBLIC_URL", "https://lagoon.example/")];
     let mut cluster = Cluster::start(&named);
     for (name, roles) in [
@@ -35,7 +36,12 @@ async fn six_processes_form_one_realm() {
     }
     assert_eq!(cluster.running().count(), 6);
     cluster.ready().await;
-    // Each process serves the endpoints of its roles only.
+    cluster
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn process_serves_endpoints_of_its_roles_only() {
+    let cluster = six_processes().await;
     for (name, path, status) in [
         ("gateway-a", "/about", 200),
         ("gateway-a", "/peers", 404),
@@ -54,22 +60,40 @@ async fn six_processes_form_one_realm() {
     for name in ["gateway-b", "rooms-b", "stats"] {
         assert_eq!(cluster[name].admin, "", "only a director has admin endpoints");
     }
+}
 
-    // Peers of different gateways meet.
-    let (one, two) = (wallet(), wallet());
-    let mut first = sign_in(&cluster["gateway-a"], &one).await;
-    let mut second = sign_in(&cluster["gateway-b"], &two).await;
-    first.heartbeat(0.0).await;
-    let alone = first.island_changed().await;
-    second.heartbeat(10.0).await;
-    let change = second.island_changed().await;
-    assert_eq!((&change.island_id, change.peers.len()), (&alone.island_id, 2));
-    let mut rooms = Vec::new();
-    for (wallet, change) in [(&one, &alone), (&two, &change)] {
-        rooms.push(enter_room(wallet, change).await.0);
+/// Two peers near each other, on different gateways, in the room of their island.
+struct Pair {
+    wallets: [Wallet; 2],
+    sockets: [Wire; 2],
+    rooms: [Wire; 2],
+    /// The last assignment of the second peer.
+    change: IslandChangedMessage,
+}
+
+impl Pair {
+    async fn meet(cluster: &Cluster) -> Self {
+        let wallets = [wallet(), wallet()];
+        let mut first = sign_in(&cluster["gateway-a"], &wallets[0]).await;
+        let mut second = sign_in(&cluster["gateway-b"], &wallets[1]).await;
+        first.heartbeat(0.0).await;
+        let alone = first.island_changed().await;
+        second.heartbeat(10.0).await;
+        let change = second.island_changed().await;
+        assert_eq!((&change.island_id, change.peers.len()), (&alone.island_id, 2));
+        let rooms = [enter_room(&wallets[0], &alone).await.0, enter_room(&wallets[1], &change).await.0];
+        Self { wallets, sockets: [first, second], rooms, change }
     }
-    rooms[0].update(b"hello".to_vec(), false).await;
-    assert_eq!(next_update(&mut rooms[1]).await, b"hello");
+
+    /// Sends a message in the room from one peer to the other.
+    async fn send(&mut self, from: usize, text: &str) {
+        self.rooms[from].update(text.as_bytes().to_vec(), false).await;
+        assert_eq!(next_update(&mut self.rooms[1 - from]).await, text.as_bytes());
+    }
+}
+
+/// Waits until presence shows the pair, in one island and in one scene of the realm.
+async fn shown_by_presence(cluster: &Cluster) {
     eventually("both are shown", async || {
         let peers = cluster["stats"].json("/peers").await;
         peers["peers"].as_array().is_some_and(|peers| peers.len() == 2)
@@ -86,45 +110,50 @@ async fn six_processes_form_one_realm() {
         islands[0]["peers"].as_array().is_some_and(|peers| peers.len() == 2)
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn peers_of_different_gateways_meet() {
+    let cluster = six_processes().await;
+    let mut pair = Pair::meet(&cluster).await;
+    pair.send(0, "hello").await;
+    shown_by_presence(&cluster).await;
     assert_eq!(cluster["gateway-b"].json("/about").await["comms"]["healthy"], true);
     let admin = cluster["director"].admin.clone();
-    let pair = [one.address().to_string(), two.address().to_string()];
-    let (code, stdout, stderr) = tokio::task::spawn_blocking(move || {
-        atoll(&["explain", "--admin", &admin, "--why", &pair[0], &pair[1]])
-    })
-    .await
-    .unwrap();
-    assert!(code == Some(0) && stdout.contains(&alone.island_id), "{stdout}{stderr}");
+    let [one, two] = pair.wallets.each_ref().map(|wallet| wallet.address().to_string());
+    let explain = move || atoll(&["explain", "--admin", &admin, "--why", &one, &two]);
+    let (code, stdout, stderr) = tokio::task::spawn_blocking(explain).await.unwrap();
+    assert!(code == Some(0) && stdout.contains(&pair.change.island_id), "{stdout}{stderr}");
+}
 
-    // The node of their island drains: the island moves to the other one.
-    let (left, other) = match node_of(&cluster, &NODES, &room_url(&change)) {
+#[tokio::test(flavor = "multi_thread")]
+async fn island_of_a_draining_node_moves_to_the_other() {
+    let mut cluster = six_processes().await;
+    let mut pair = Pair::meet(&cluster).await;
+    let (left, other) = match node_of(&cluster, &NODES, &room_url(&pair.change)) {
         "rooms-a" => ("rooms-a", "rooms-b"),
         _ => ("rooms-b", "rooms-a"),
     };
     cluster.terminate(left);
     let mut moved = Vec::new();
-    for wire in [&mut first, &mut second] {
+    for wire in &mut pair.sockets {
         let change = wire.island_changed().await;
-        assert_eq!(change.island_id, alone.island_id, "the island keeps its id");
+        assert_eq!(change.island_id, pair.change.island_id, "the island keeps its id");
         assert_eq!(node_of(&cluster, &NODES, &room_url(&change)), other);
         moved.push(change);
     }
     // Until they enter the new room, they exchange messages in the old one; then their sockets are
     // closed.
-    rooms[0].update(b"are you coming?".to_vec(), false).await;
-    assert_eq!(next_update(&mut rooms[1]).await, b"are you coming?");
-    for room in &mut rooms {
+    pair.send(0, "are you coming?").await;
+    for room in &mut pair.rooms {
         assert_eq!(room.closed().await.0, Close::Restarting);
     }
-    drop(rooms);
+    for (index, change) in moved.iter().enumerate() {
+        pair.rooms[index] = enter_room(&pair.wallets[index], change).await.0;
+    }
     let (status, log) = cluster.ended(left).await;
     assert!(status.success() && log.contains("drained"), "{log}");
-    let mut rooms = Vec::new();
-    for (wallet, change) in [&one, &two].into_iter().zip(&moved) {
-        rooms.push(enter_room(wallet, change).await.0);
-    }
-    rooms[1].update(b"still here".to_vec(), false).await;
-    assert_eq!(next_update(&mut rooms[0]).await, b"still here");
+    pair.send(1, "still here").await;
     let status = cluster[other].json("/rooms/status").await;
     assert_eq!((&status["node"], &status["users"]), (&json!(other), &json!(2)));
 }

@@ -1,6 +1,8 @@
 //! Owner rules: the worked example, explanations, changed rules, and LiveKit nodes that fail and
 //! recover.
 
+mod livekit;
+
 use std::{
     fs,
     io::Write,
@@ -90,6 +92,47 @@ async fn explain_first_line(realm: &Realm, args: &[&str]) -> String {
     stdout.lines().next().unwrap_or_default().to_owned()
 }
 
+/// Up to twelve peers on the plaza are in a mesh. Returns the thirteenth.
+async fn plaza_leaves_its_mesh_with_the_thirteenth_peer(realm: &Realm) -> TestPeer {
+    let mut plaza = Vec::new();
+    for index in 0..12 {
+        plaza.push(TestPeer::join(realm, &EVERYTHING, 200.0 + index as f32, 40.0).await);
+        let change = &plaza[index].change;
+        let ConnectionString::P2p { island, .. } = connection(change) else { panic!("{}", change.conn_str) };
+        assert_eq!((&island, change.peers.len()), (&change.island_id, index + 1));
+    }
+    // The thirteenth peer moves all of them to a room, in the same island.
+    let last = TestPeer::join(realm, &EVERYTHING, 212.0, 40.0).await;
+    assert!(matches!(connection(&last.change), ConnectionString::WsRoom { .. }), "{}", last.change.conn_str);
+    for (index, peer) in plaza.iter_mut().enumerate() {
+        let island = peer.change.island_id.clone();
+        let change = peer.next_assignment(200.0 + index as f32, 40.0).await;
+        assert_eq!((&change.island_id, change.from_island_id.as_ref()), (&island, Some(&island)));
+        assert!(matches!(connection(change), ConnectionString::WsRoom { .. }));
+    }
+    let why = explain_first_line(realm, &["--island", &last.change.island_id]).await;
+    assert_eq!(
+        why,
+        format!(
+            "as wanted: {} is on rooms-1: rule `plaza, more` decides; no other node is preferred",
+            last.change.island_id
+        )
+    );
+    last
+}
+
+/// A client that cannot join a mesh, outside all areas, is in a room.
+async fn stock_client_is_in_a_room(realm: &Realm, of_plaza: &TestPeer) {
+    let stock = TestPeer::join(realm, &[], 170.0, -500.0).await;
+    assert!(matches!(connection(&stock.change), ConnectionString::WsRoom { .. }));
+    let pair = [stock.address().to_string(), of_plaza.address().to_string()];
+    let why = explain_first_line(realm, &["--why", &pair[0], &pair[1]]).await;
+    assert!(
+        why.starts_with("exclusive rule: rule `plaza, up to twelve` makes scene plaza exclusive"),
+        "{why}"
+    );
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn casino_example_follows_its_rules() {
     // The test passes at any time of day, also in the quiet hour of the example.
@@ -114,41 +157,8 @@ async fn casino_example_follows_its_rules() {
         other => panic!("in the casino: {other}"),
     }
 
-    // The plaza: up to twelve peers in a mesh.
-    let mut plaza = Vec::new();
-    for index in 0..12 {
-        plaza.push(TestPeer::join(&realm, &EVERYTHING, 200.0 + index as f32, 40.0).await);
-        let change = &plaza[index].change;
-        let ConnectionString::P2p { island, .. } = connection(change) else { panic!("{}", change.conn_str) };
-        assert_eq!((&island, change.peers.len()), (&change.island_id, index + 1));
-    }
-    // The thirteenth peer moves all of them to a room, in the same island.
-    let last = TestPeer::join(&realm, &EVERYTHING, 212.0, 40.0).await;
-    assert!(matches!(connection(&last.change), ConnectionString::WsRoom { .. }), "{}", last.change.conn_str);
-    for (index, peer) in plaza.iter_mut().enumerate() {
-        let island = peer.change.island_id.clone();
-        let change = peer.next_assignment(200.0 + index as f32, 40.0).await;
-        assert_eq!((&change.island_id, change.from_island_id.as_ref()), (&island, Some(&island)));
-        assert!(matches!(connection(change), ConnectionString::WsRoom { .. }));
-    }
-    let why = explain_first_line(&realm, &["--island", &last.change.island_id]).await;
-    assert_eq!(
-        why,
-        format!(
-            "as wanted: {} is on rooms-1: rule `plaza, more` decides; no other node is preferred",
-            last.change.island_id
-        )
-    );
-
-    // A client that cannot join a mesh, outside all areas, is in a room.
-    let stock = TestPeer::join(&realm, &[], 170.0, -500.0).await;
-    assert!(matches!(connection(&stock.change), ConnectionString::WsRoom { .. }));
-    let pair = [stock.address().to_string(), last.address().to_string()];
-    let why = explain_first_line(&realm, &["--why", &pair[0], &pair[1]]).await;
-    assert!(
-        why.starts_with("exclusive rule: rule `plaza, up to twelve` makes scene plaza exclusive"),
-        "{why}"
-    );
+    let last = plaza_leaves_its_mesh_with_the_thirteenth_peer(&realm).await;
+    stock_client_is_in_a_room(&realm, &last).await;
 
     // A jump out of the casino moves the peer to a room at once. In the quiet hour it is in that room
     // already.
@@ -268,127 +278,6 @@ async fn admin_socket_answers_only_local_requests() {
     }
     // The public listener does not have these endpoints.
     assert_eq!(realm.get("/explain?at=0,0").await.status().as_u16(), 404);
-}
-
-/// A realm with a healthy LiveKit server.
-async fn with_livekit(url: &str) -> Realm {
-    let realm = Realm::start(&[
-        ("LIVEKIT__LK__URL", url),
-        ("LIVEKIT__LK__API_KEY", "devkey"),
-        ("LIVEKIT__LK__API_SECRET", "secret"),
-        ("ISLANDS__MOVE_INTERVAL_S", "1"),
-    ]);
-    eventually("LiveKit", async || realm.count("atoll_transport_healthy{node=\"lk\"}").await == 1.0).await;
-    realm
-}
-
-/// A fake of LiveKit's API, which takes so many milliseconds to respond.
-async fn fake_livekit(delay_ms: Arc<AtomicU64>) -> String {
-    let answer = async move || {
-        tokio::time::sleep(Duration::from_millis(delay_ms.load(Ordering::Relaxed))).await;
-        // An empty list of rooms.
-        ([(header::CONTENT_TYPE, "application/protobuf")], Vec::<u8>::new())
-    };
-    let app = Router::new().route("/twirp/livekit.RoomService/ListRooms", post(answer));
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    tokio::spawn(async move { axum::serve(listener, app).await });
-    format!("ws://{address}")
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn hung_livekit_loses_its_islands_until_it_recovers() {
-    let delay_ms = Arc::new(AtomicU64::new(0));
-    let url = fake_livekit(delay_ms.clone()).await;
-    let realm = with_livekit(&url).await;
-    let mut peer = TestPeer::join(&realm, &[], 0.0, 0.0).await;
-    let island = peer.change.island_id.clone();
-    if matches!(connection(&peer.change), ConnectionString::WsRoom { .. }) {
-        // The engine received the node's health a moment later.
-        peer.next_assignment(0.0, 0.0).await;
-    }
-    assert!(matches!(connection(&peer.change), ConnectionString::LiveKit { .. }));
-    delay_ms.store(3_600_000, Ordering::Relaxed);
-    let hung = Instant::now();
-    let change = peer.next_assignment(0.0, 0.0).await;
-    assert!(matches!(connection(change), ConnectionString::WsRoom { .. }));
-    assert_eq!((&change.island_id, change.from_island_id.as_ref()), (&island, Some(&island)));
-    // Two probes of five seconds, and slack for a busy machine.
-    assert!(hung.elapsed() < Duration::from_secs(18), "{:?}", hung.elapsed());
-    let why = explain_first_line(&realm, &["--island", &island]).await;
-    assert!(why.starts_with("node dead: ") && why.contains("lk does not fit: no announcement for"), "{why}");
-    delay_ms.store(0, Ordering::Relaxed);
-    let healthy = Instant::now();
-    let change = peer.next_assignment(0.0, 0.0).await;
-    assert!(matches!(connection(change), ConnectionString::LiveKit { .. }));
-    assert_eq!(change.from_island_id.as_ref(), Some(&island));
-    assert!(
-        healthy.elapsed() >= Duration::from_secs(3),
-        "it moved before the settling time: {:?}",
-        healthy.elapsed()
-    );
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn livekit_with_a_slow_api_keeps_its_islands() {
-    let delay_ms = Arc::new(AtomicU64::new(800));
-    let url = fake_livekit(delay_ms.clone()).await;
-    let realm = with_livekit(&url).await;
-    let mut peer = TestPeer::join(&realm, &[], 0.0, 0.0).await;
-    if matches!(connection(&peer.change), ConnectionString::WsRoom { .. }) {
-        peer.next_assignment(0.0, 0.0).await;
-    }
-    assert!(matches!(connection(&peer.change), ConnectionString::LiveKit { .. }));
-    for delay in [800, 3_500] {
-        delay_ms.store(delay, Ordering::Relaxed);
-        for _ in 0..5 {
-            peer.wire.send_position(0.0, 0.0).await;
-            assert!(peer.wire.is_quiet_for(Duration::from_secs(1)).await, "moved by an API of {delay} ms");
-        }
-    }
-    assert_eq!(realm.count("atoll_transport_healthy{node=\"lk\"}").await, 1.0);
-}
-
-/// A `livekit-server`, killed when dropped.
-struct LiveKitProcess(Child);
-
-impl Drop for LiveKitProcess {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// With a `livekit-server` on the machine: it accepts the tokens.
-#[tokio::test(flavor = "multi_thread")]
-async fn real_livekit_server_accepts_the_tokens() {
-    let [port, tcp, udp] = [(); 3].map(|()| free_address().port());
-    let config =
-        format!("port: {port}\nbind_addresses: [127.0.0.1]\nrtc: {{ tcp_port: {tcp}, udp_port: {udp} }}\n");
-    let server = Command::new("livekit-server")
-        .args(["--dev", "--node-ip", "127.0.0.1", "--config-body", &config])
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn();
-    let Ok(server) = server else {
-        // Bypasses the output capture of passing tests: the skip must be visible.
-        let _ = writeln!(std::io::stderr(), "SKIPPED: no livekit-server on this machine to verify a token");
-        return;
-    };
-    let _server = LiveKitProcess(server);
-    let url = format!("ws://127.0.0.1:{port}");
-    let realm = with_livekit(&url).await;
-    let mut peer = TestPeer::join(&realm, &[], 0.0, 0.0).await;
-    if matches!(connection(&peer.change), ConnectionString::WsRoom { .. }) {
-        peer.next_assignment(0.0, 0.0).await;
-    }
-    let ConnectionString::LiveKit { access_token, .. } = connection(&peer.change) else { panic!("LiveKit") };
-    let validate = async |token: &str| {
-        let url = format!("http://127.0.0.1:{port}/rtc/validate?access_token={token}");
-        reqwest::get(url).await.unwrap().status().as_u16()
-    };
-    assert_eq!(validate(&access_token).await, 200);
-    assert_eq!(validate("noise").await, 401);
 }
 
 /// Real moves between two room nodes of one process, caused by changed rules.

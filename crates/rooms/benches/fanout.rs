@@ -7,7 +7,6 @@
 mod baseline;
 
 use std::{
-    fs,
     io::{BufRead, BufReader},
     process::{Child, Command, Stdio},
     sync::{
@@ -21,6 +20,7 @@ use admission::{ConnectionLimits, Network, Verifier};
 use axum::{Extension, Router, serve::ListenerExt};
 use bus::Bus;
 use futures_util::{SinkExt, StreamExt};
+use process_usage::Process;
 use protocol::{
     Address, ConnectionString, Message as _, Ulid,
     rfc5::{WsIdentification, WsPacket, WsPeerUpdate, ws_packet},
@@ -200,10 +200,7 @@ async fn client(number: u8, address: String, measurements: Arc<Measurements>) {
     }
 }
 
-/// User and system time of a process, with a resolution of 10 ms.
+/// User and system time of a process.
 fn cpu_seconds(child: &Child) -> f64 {
-    let stat = fs::read_to_string(format!("/proc/{}/stat", child.id())).expect("Linux");
-    let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields);
-    let ticks = fields.split_ascii_whitespace().skip(11).take(2);
-    ticks.filter_map(|ticks| ticks.parse::<f64>().ok()).sum::<f64>() / 100.0
+    Process::Id(child.id()).cpu_seconds().expect("Linux")
 }

@@ -104,8 +104,15 @@ fn registered(folder: &Path, found: &mut BTreeSet<String>) {
         } else if path.extension().is_some_and(|extension| extension == "rs") {
             let source = fs::read_to_string(&path).unwrap();
             for kind in ["counter", "gauge", "histogram"] {
-                for call in source.split(&format!("metrics::{kind}!(")).skip(1) {
-                    found.insert(format!("{kind} {}", registration(call, &path)));
+                let start = format!("{kind}!(");
+                let mut calls = source.split(&start);
+                let mut before = calls.next().unwrap_or_default();
+                for call in calls {
+                    // Not `describe_counter!`.
+                    if !before.ends_with('_') {
+                        found.insert(format!("{kind} {}", registration(call, &path)));
+                    }
+                    before = call;
                 }
             }
         }

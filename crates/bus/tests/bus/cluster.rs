@@ -8,9 +8,8 @@ use test_support::NatsCluster;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::{
-    contract::TEST_TIMEOUT,
+    common::{TEST_TIMEOUT, settings},
     lease::{CandidateProcess, wait_for_one_leader},
-    nats::settings,
 };
 
 const STREAM: &str = "KV_atoll-leases";

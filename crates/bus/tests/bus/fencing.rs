@@ -5,9 +5,8 @@ use protocol::{Subject, subject};
 use test_support::NatsServer;
 
 use crate::{
-    contract::{next, peer, subscribed},
+    common::{next, peer, settings, subscribed},
     metric,
-    nats::settings,
 };
 
 /// The payloads received, up to and including `last`.

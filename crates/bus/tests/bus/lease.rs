@@ -6,7 +6,7 @@ use bus::{Bus, Candidate, ElectionState, NatsSettings, Term};
 use test_support::NatsServer;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::{contract::TEST_TIMEOUT, nats::settings};
+use crate::common::{TEST_TIMEOUT, settings};
 
 /// A process with one candidate.
 pub(crate) struct CandidateProcess {
@@ -237,7 +237,7 @@ async fn publish_flood_does_not_lose_the_lease() {
     while Instant::now() < deadline {
         for _ in 0..200 {
             number += 1;
-            first.bus.publish(&crate::contract::heartbeat(number), Default::default(), vec![0; 1_000]);
+            first.bus.publish(&crate::common::heartbeat(number), Default::default(), vec![0; 1_000]);
         }
         sleep(Duration::from_millis(1)).await;
     }

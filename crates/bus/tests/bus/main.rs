@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod cluster;
+mod common;
 mod contract;
 mod fencing;
 mod lease;

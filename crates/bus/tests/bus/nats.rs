@@ -11,19 +11,7 @@ use protocol::{
 use test_support::{NatsServer, free_address};
 use tokio::time::{sleep, timeout};
 
-use crate::contract::{TEST_TIMEOUT, client_subscribed, heartbeat, next, peer, subscribed, until};
-
-pub(crate) fn settings(url: &str) -> NatsSettings {
-    NatsSettings {
-        servers: vec![url.to_owned()],
-        credentials: Credentials::None,
-        ca_file: None,
-        subject_scheme: SubjectScheme::CommsV3,
-        connect_timeout: Duration::from_secs(5),
-        pattern_queue: None,
-        lease_replicas: None,
-    }
-}
+use crate::common::{TEST_TIMEOUT, client_subscribed, heartbeat, next, peer, settings, subscribed, until};
 
 /// A bus with a subscription to the subjects of peers and scenes.
 async fn connect_and_subscribe_all(url: &str) -> (Bus, Subscription) {

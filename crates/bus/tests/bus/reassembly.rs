@@ -9,9 +9,8 @@ use test_support::NatsServer;
 use tokio::time::{sleep, timeout};
 
 use crate::{
-    contract::{TEST_TIMEOUT, heartbeat, next, peer, subscribed},
+    common::{TEST_TIMEOUT, heartbeat, next, peer, settings, subscribed},
     metric,
-    nats::settings,
 };
 
 const PATTERNS: [&str; 2] = [subject::PEER_CONNECTS, subject::PEER_HEARTBEATS];
