@@ -14,6 +14,7 @@ pub mod subject;
 mod time;
 pub mod timing;
 mod topic;
+mod wire;
 
 pub use close::Close;
 pub use connection::{ConnectionString, ConnectionStringError, KNOWN_PROTOCOLS, is_protocol_name};
@@ -26,12 +27,6 @@ pub use room::{RoomName, RoomNameError, RoomPattern, RoomPatternError};
 pub use subject::Subject;
 pub use time::{is_far_ahead, unix_ms};
 pub use topic::{SceneTopic, SystemTopic, Topic, TopicError, TopicPattern};
-
-/// Messages compiled from `protocol/*.proto`.
-#[allow(missing_docs, clippy::all, unreachable_pub)]
-mod wire {
-    include!(concat!(env!("OUT_DIR"), "/wire.rs"));
-}
 
 /// Bus messages that only this project defines.
 pub use wire::atoll::bus as atoll_bus;

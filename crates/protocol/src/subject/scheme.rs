@@ -2,7 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
-use super::{
+use super::definition::{
     ISLAND_PEER_JOINS, ISLAND_PEER_LEAVES, PEER_CONNECTS, PEER_ISLAND_CHANGES, Subject, SubjectError,
 };
 
@@ -71,30 +71,7 @@ impl SubjectScheme {
     /// Whether messages on this subject carry headers. The subjects that archipelago-workers knows carry none
     /// in [`Self::ArchipelagoWorkers`].
     pub fn has_headers(self, subject: &Subject) -> bool {
-        match (self, subject) {
-            (Self::CommsV3, _) => true,
-            (
-                Self::ArchipelagoWorkers,
-                Subject::PeerConnect(_)
-                | Subject::PeerHeartbeat(_)
-                | Subject::PeerDisconnect(_)
-                | Subject::PeerIslandChanged(_)
-                | Subject::PeerClusterChange(_)
-                | Subject::IslandPeerJoin(_)
-                | Subject::IslandPeerLeft(_)
-                | Subject::EngineIslands
-                | Subject::EngineDiscovery,
-            ) => false,
-            (
-                Self::ArchipelagoWorkers,
-                Subject::PeerTopic(..)
-                | Subject::SystemTopic(_)
-                | Subject::SceneTopic(_)
-                | Subject::TransportAnnounce(_)
-                | Subject::MembershipEnded(_)
-                | Subject::PeersWanted,
-            ) => true,
-        }
+        self == Self::CommsV3 || !subject.is_in_archipelago_workers()
     }
 }
 
@@ -121,35 +98,21 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::{Address, subject::matches};
+    use crate::{
+        Address,
+        subject::{definition::tests::examples, matches},
+    };
 
     /// Any subject, with the pattern of `crate::subject` that matches it.
     fn subject() -> impl Strategy<Value = (Subject, &'static str)> {
-        use crate::subject as patterns;
-        (any::<[u8; 20]>(), "[a-zA-Z0-9]{1,12}", "[a-z0-9]{1,8}(\\.[a-z0-9]{1,8}){0,3}", 0..15_usize)
-            .prop_filter_map("a topic may be reserved", |(address, word, topic, kind)| {
-                let peer = Address::new(address);
-                Some(match kind {
-                    0 => (Subject::PeerConnect(peer), patterns::PEER_CONNECTS),
-                    1 => (Subject::PeerHeartbeat(peer), patterns::PEER_HEARTBEATS),
-                    2 => (Subject::PeerDisconnect(peer), patterns::PEER_DISCONNECTS),
-                    3 => (Subject::PeerIslandChanged(peer), patterns::PEER_ISLAND_CHANGES),
-                    4 => (Subject::IslandPeerJoin(word.parse().ok()?), patterns::ISLAND_PEER_JOINS),
-                    5 => (Subject::IslandPeerLeft(word.parse().ok()?), patterns::ISLAND_PEER_LEAVES),
-                    6 => (Subject::PeerTopic(peer, topic.parse().ok()?), patterns::TOPICS),
-                    7 => (Subject::SystemTopic(topic.parse().ok()?), patterns::TOPICS),
-                    8 => {
-                        let topic = format!("messageBus.scene.{word}.{topic}");
-                        (Subject::SceneTopic(topic.parse().ok()?), patterns::SCENE_TOPICS)
-                    }
-                    9 => (Subject::EngineIslands, patterns::ENGINE_ISLANDS),
-                    10 => (Subject::EngineDiscovery, patterns::ENGINE_DISCOVERY),
-                    11 => (Subject::TransportAnnounce(word.parse().ok()?), patterns::TRANSPORT_ANNOUNCEMENTS),
-                    12 => (Subject::MembershipEnded(word.parse().ok()?), patterns::MEMBERSHIP_ENDS),
-                    13 => (Subject::PeerClusterChange(peer), patterns::PEER_CLUSTER_CHANGES),
-                    _ => (Subject::PeersWanted, patterns::PEERS_WANTED),
-                })
-            })
+        let ids = (any::<[u8; 20]>(), "[a-zA-Z0-9]{1,12}", "[a-z0-9]{1,8}(\\.[a-z0-9]{1,8}){0,3}");
+        (ids, any::<prop::sample::Index>()).prop_filter_map(
+            "a topic may be reserved",
+            |((address, id, topic), index)| {
+                let examples = examples(Address::new(address), &id, &topic)?;
+                Some(index.get(&examples).clone())
+            },
+        )
     }
 
     proptest! {
