@@ -2,9 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use protocol::Subject;
-
-use crate::Envelope;
+use crate::envelope::Envelope;
 
 /// The epochs seen on one bus. A message with a lower epoch than the latest comes from a director that does
 /// not know yet that it was deposed.
@@ -44,33 +42,12 @@ impl EpochFence {
     /// latest. Epochs on other subjects are ignored, so that only directors can fence a director.
     pub(crate) fn admits(&self, envelope: &Envelope) -> bool {
         let Some(epoch) = envelope.headers.epoch else { return true };
-        !envelope.subject().is_some_and(|subject| is_director_subject(&subject)) || self.observe(epoch)
+        !envelope.subject().is_some_and(|subject| subject.is_from_director()) || self.observe(epoch)
     }
 
     /// Records the epoch of a leader. Returns whether no later one was seen.
     pub(crate) fn observe(&self, epoch: u64) -> bool {
         epoch <= MAX_EPOCH && self.latest.fetch_max(epoch, Ordering::Relaxed) <= epoch
-    }
-}
-
-/// Whether only directors publish on this subject.
-fn is_director_subject(subject: &Subject) -> bool {
-    match subject {
-        Subject::PeerIslandChanged(_)
-        | Subject::IslandPeerJoin(_)
-        | Subject::IslandPeerLeft(_)
-        | Subject::EngineIslands
-        | Subject::EngineDiscovery
-        | Subject::MembershipEnded(_) => true,
-        Subject::PeerConnect(_)
-        | Subject::PeerHeartbeat(_)
-        | Subject::PeerDisconnect(_)
-        | Subject::PeerClusterChange(_)
-        | Subject::PeerTopic(..)
-        | Subject::SystemTopic(_)
-        | Subject::SceneTopic(_)
-        | Subject::TransportAnnounce(_)
-        | Subject::PeersWanted => false,
     }
 }
 

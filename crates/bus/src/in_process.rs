@@ -1,11 +1,12 @@
 //! The bus within one process.
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
+use parking_lot::RwLock;
 use protocol::subject;
 use tokio::sync::{mpsc, watch};
 
-use crate::{Envelope, fencing::EpochFence, subscriber_queue::SubscriberQueue};
+use crate::{envelope::Envelope, fencing::EpochFence, subscriber_queue::SubscriberQueue};
 
 /// A list of subscribers.
 ///
@@ -28,15 +29,14 @@ struct Subscriber {
 impl InProcess {
     pub(crate) fn publish(&self, envelope: Envelope) {
         let mut found_closed = false;
-        for subscriber in self.subscribers.read().unwrap_or_else(PoisonError::into_inner).iter() {
+        for subscriber in self.subscribers.read().iter() {
             if subscriber.patterns.iter().any(|pattern| subject::matches(pattern, &envelope.subject)) {
                 found_closed |= subscriber.queue.is_closed();
                 subscriber.queue.offer(envelope.clone());
             }
         }
         if found_closed {
-            let mut subscribers = self.subscribers.write().unwrap_or_else(PoisonError::into_inner);
-            subscribers.retain(|subscriber| !subscriber.queue.is_closed());
+            self.subscribers.write().retain(|subscriber| !subscriber.queue.is_closed());
         }
     }
 
@@ -48,8 +48,7 @@ impl InProcess {
     ) -> mpsc::Receiver<Envelope> {
         let (queue, receiver) = SubscriberQueue::new(name, capacity, self.fence.clone());
         let patterns = patterns.iter().map(|&pattern| pattern.to_owned()).collect();
-        let mut subscribers = self.subscribers.write().unwrap_or_else(PoisonError::into_inner);
-        subscribers.push(Subscriber { patterns, queue });
+        self.subscribers.write().push(Subscriber { patterns, queue });
         receiver
     }
 }

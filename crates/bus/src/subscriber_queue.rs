@@ -1,16 +1,19 @@
 //! The queue between the bus and one subscriber, with the checks that each message passes before it is
 //! queued.
 
-use std::sync::{
-    Arc, Mutex, PoisonError,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant, SystemTime},
 };
-use std::time::{Duration, Instant, SystemTime};
 
+use parking_lot::Mutex;
 use protocol::{is_far_ahead, unix_ms};
 use tokio::sync::mpsc::{self, error::TrySendError};
 
-use crate::{Envelope, fencing::EpochFence};
+use crate::{envelope::Envelope, fencing::EpochFence, metrics};
 
 /// The shortest time between two log messages about a slow subscriber.
 const WARN_INTERVAL: Duration = Duration::from_secs(10);
@@ -57,13 +60,13 @@ impl SubscriberQueue {
     pub(crate) fn offer(&self, mut envelope: Envelope) {
         let session = envelope.headers.session;
         if session.is_some_and(|session| is_far_ahead(session.unix_ms(), unix_ms(SystemTime::now()))) {
-            metrics::counter!("atoll_bus_future_sessions_total", "subscriber" => self.name).increment(1);
+            metrics::future_sessions(self.name).increment(1);
             let subject = &*envelope.subject;
             tracing::debug!(subscriber = self.name, subject, "session id in the future, message dropped");
             return;
         }
         if !self.fence.admits(&envelope) {
-            metrics::counter!("atoll_bus_deposed_total", "subscriber" => self.name).increment(1);
+            metrics::deposed(self.name).increment(1);
             let subject = &*envelope.subject;
             tracing::debug!(subscriber = self.name, subject, "message of a deposed director dropped");
             return;
@@ -71,7 +74,7 @@ impl SubscriberQueue {
         envelope.missed = self.missed.swap(0, Ordering::Relaxed);
         if let Err(TrySendError::Full(envelope)) = self.sender.try_send(envelope) {
             self.missed.fetch_add(envelope.missed + 1, Ordering::Relaxed);
-            metrics::counter!("atoll_bus_dropped_total", "subscriber" => self.name).increment(1);
+            metrics::dropped(self.name).increment(1);
             tracing::debug!(subscriber = self.name, subject = %envelope.subject, "queue full, message dropped");
         }
     }
@@ -79,8 +82,8 @@ impl SubscriberQueue {
     /// Counts a message that the client library dropped, before it reached this queue.
     pub(crate) fn count_slow_consumer(&self) {
         self.missed.fetch_add(1, Ordering::Relaxed);
-        metrics::counter!("atoll_bus_slow_consumer_total", "subscriber" => self.name).increment(1);
-        let mut last_warned = self.last_warned.lock().unwrap_or_else(PoisonError::into_inner);
+        metrics::slow_consumer(self.name).increment(1);
+        let mut last_warned = self.last_warned.lock();
         if last_warned.is_none_or(|at| at.elapsed() >= WARN_INTERVAL) {
             tracing::warn!(subscriber = self.name, "slow subscriber: messages are dropped");
             *last_warned = Some(Instant::now());
@@ -90,14 +93,13 @@ impl SubscriberQueue {
     /// Counts a message that is dropped because some of its parts were lost.
     pub(crate) fn count_incomplete(&self, subject: &str) {
         self.missed.fetch_add(1, Ordering::Relaxed);
-        metrics::counter!("atoll_bus_incomplete_total", "subscriber" => self.name).increment(1);
+        metrics::incomplete(self.name).increment(1);
         tracing::debug!(subscriber = self.name, subject, "parts of a message are missing, message dropped");
     }
 
     /// Counts a message that is dropped because a header cannot be decoded.
     pub(crate) fn count_malformed(&self, subject: &str, reason: &'static str) {
-        metrics::counter!("atoll_bus_malformed_total", "subscriber" => self.name, "header" => reason)
-            .increment(1);
+        metrics::malformed(self.name, reason).increment(1);
         tracing::debug!(
             subscriber = self.name,
             subject,

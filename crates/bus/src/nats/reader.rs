@@ -14,10 +14,11 @@ use protocol::subject::{self, SubjectScheme};
 use tokio::task;
 
 use super::{
-    reassembly::{Part, Reassembler},
-    wire::{self, DecodedHeaders, MalformedHeader, SequenceId},
+    reassembly::Reassembler,
+    sequence::{Part, SequenceId},
+    wire::{self, DecodedHeaders, MalformedHeader},
 };
-use crate::{Envelope, subscriber_queue::SubscriberQueue};
+use crate::{envelope::Envelope, subscriber_queue::SubscriberQueue};
 
 /// The patterns of one subscriber, and the task that reads them in order.
 ///

@@ -6,28 +6,18 @@ use std::{collections::HashMap, future, sync::Arc, time::Duration};
 use bytes::{Bytes, BytesMut};
 use tokio::time::{self, Instant};
 
-use super::wire::SequenceId;
-use crate::{Envelope, subscriber_queue::SubscriberQueue};
+use super::sequence::{MAX_PARTS, Part, SequenceId};
+use crate::{envelope::Envelope, subscriber_queue::SubscriberQueue};
 
 /// The largest message that is sent in parts, and the bound of the bytes that one subscriber buffers for all
 /// its partial messages, in bytes.
 pub(super) const MAX_MESSAGE: usize = 64 * 1024 * 1024;
-/// The largest number of parts of one message.
-pub(super) const MAX_PARTS: u32 = 16_384;
 /// The least size that a part counts as: each part takes some memory, even if its payload is empty.
 const MIN_PART_BYTES: usize = 1_024;
 /// How many publishers may have a partial message at the same time.
 const MAX_PARTIAL_MESSAGES: usize = 1_024;
 /// The longest time between two parts.
 const PART_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// The number of a part, `<number>/<total>`, from 1 on. The parts of one message have consecutive sequence
-/// numbers of their publisher.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Part {
-    pub(super) number: u32,
-    pub(super) total: u32,
-}
 
 /// Splits a payload into parts of at most `max_part_bytes` bytes; `None` if it needs too many parts or
 /// exceeds [`MAX_MESSAGE`].
@@ -166,7 +156,7 @@ mod tests {
     use protocol::subject::SubjectScheme;
 
     use super::*;
-    use crate::Headers;
+    use crate::envelope::Headers;
 
     /// A reassembler with the queue that it reports to, and the messages delivered from that queue.
     struct TestReassembler {

@@ -3,8 +3,8 @@
 use async_nats::{HeaderMap, HeaderName};
 use protocol::is_protocol_name;
 
-use super::reassembly::Part;
-use crate::{Headers, Resumption};
+use super::sequence::{Part, SequenceId, parse_decimal};
+use crate::envelope::{Headers, Resumption};
 
 /// The session that a message belongs to: a ULID.
 const SESSION: HeaderName = HeaderName::from_static("Atoll-Session");
@@ -28,15 +28,6 @@ const PART: HeaderName = HeaderName::from_static("Atoll-Part");
 /// for sequence numbers that get longer.
 const PART_SIZE: usize = "Atoll-Part: 16384/16384\r\n".len() + 20;
 
-/// The publisher of a message and its sequence number: `<publisher>.<number>`, 16 hex digits and a decimal.
-/// The numbers of one publisher increase; foreign publishers need not send any.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct SequenceId {
-    /// Drawn at random by each connection.
-    pub(super) publisher: u64,
-    pub(super) number: u64,
-}
-
 /// The header that cannot be decoded, because of which a message is dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct MalformedHeader(pub(super) &'static str);
@@ -52,10 +43,9 @@ pub(super) struct DecodedHeaders {
 /// Encodes the headers of a message with its sequence id.
 pub(super) fn encode(headers: &Headers, sequence_id: SequenceId, part: Option<Part>) -> HeaderMap {
     let mut map = HeaderMap::new();
-    let SequenceId { publisher, number } = sequence_id;
-    map.insert(SEQUENCE, format!("{publisher:016x}.{number}"));
-    if let Some(Part { number, total }) = part {
-        map.insert(PART, format!("{number}/{total}"));
+    map.insert(SEQUENCE, sequence_id.to_string());
+    if let Some(part) = part {
+        map.insert(PART, part.to_string());
     }
     if let Some(session) = headers.session {
         map.insert(SESSION, session.to_string());
@@ -115,10 +105,10 @@ pub(super) fn decode(map: Option<&HeaderMap>) -> Result<DecodedHeaders, Malforme
     let resumes = single_value(map, RESUMES, "resumes")?
         .map(|text| text.parse().map_err(|_| MalformedHeader("resumes")));
     let sequence_id = single_value(map, SEQUENCE, "sequence")?
-        .map(|text| parse_sequence_id(text).ok_or(MalformedHeader("sequence")));
+        .map(|text| SequenceId::parse(text).ok_or(MalformedHeader("sequence")));
     let sequence_id = sequence_id.transpose()?;
     let part = single_value(map, PART, "part")?
-        .map(|text| parse_part(text).ok_or(MalformedHeader("part")))
+        .map(|text| Part::parse(text).ok_or(MalformedHeader("part")))
         .transpose()?;
     if part.is_some() && sequence_id.is_none() {
         return Err(MalformedHeader("part"));
@@ -150,26 +140,6 @@ fn single_value<'a>(
 
 fn are_transports(names: &str) -> bool {
     names.split(',').all(is_protocol_name)
-}
-
-fn parse_sequence_id(text: &str) -> Option<SequenceId> {
-    let (publisher, number) = text.split_once('.')?;
-    if publisher.len() != 16 || !publisher.bytes().all(|digit| digit.is_ascii_hexdigit()) {
-        return None;
-    }
-    Some(SequenceId { publisher: u64::from_str_radix(publisher, 16).ok()?, number: parse_decimal(number)? })
-}
-
-fn parse_part(text: &str) -> Option<Part> {
-    let (number, total) = text.split_once('/')?;
-    let (number, total) = (parse_decimal(number)?, parse_decimal(total)?);
-    let part = Part { number: number.try_into().ok()?, total: total.try_into().ok()? };
-    (part.total <= super::reassembly::MAX_PARTS && (1..=part.total).contains(&part.number)).then_some(part)
-}
-
-/// Parses a decimal without a sign, which the standard library would accept.
-fn parse_decimal(text: &str) -> Option<u64> {
-    text.bytes().all(|digit| digit.is_ascii_digit()).then(|| text.parse().ok())?
 }
 
 #[cfg(test)]
