@@ -10,84 +10,18 @@
 //! each after [`Caller::request_next`], until one of the two sides ends it. The crate documentation has an
 //! example.
 
+mod event;
+mod pending;
+
 use std::collections::{HashMap, VecDeque};
 
 use bytes::Bytes;
 use protocol::dcl_rpc::{ModuleProcedure, RemoteError, StreamMessage};
 
-use crate::{
-    Undecodable,
-    frame::{self, ServerMessage},
-};
+use crate::frame::{self, ServerMessage};
+use pending::{Call, CallState, Pending, PendingRequests};
 
-/// A result of a call.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Event {
-    /// The server answered the call, which ends it.
-    Answered {
-        /// The number of the call.
-        number: u32,
-        /// The response, encoded.
-        payload: Bytes,
-    },
-    /// The server answered the call, or ended its stream, with an error. The call has ended.
-    Failed {
-        /// The number of the call.
-        number: u32,
-        /// The error.
-        error: CallError,
-    },
-    /// The server answered the call with a stream. Its first element must be requested with
-    /// [`Caller::request_next`].
-    Opened {
-        /// The number of the call.
-        number: u32,
-    },
-    /// The requested element of a stream.
-    Element {
-        /// The number of the call.
-        number: u32,
-        /// The payload, encoded.
-        payload: Bytes,
-    },
-    /// The server ended the stream, which ends the call.
-    Ended {
-        /// The number of the call.
-        number: u32,
-    },
-}
-
-/// The error with which a call failed.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{message} (error {code})")]
-pub struct CallError {
-    /// The kind of the error: an [`crate::ErrorCode`] for servers of this project.
-    pub code: u32,
-    /// A description for a log.
-    pub message: String,
-}
-
-/// The server violated the protocol. The connection cannot be used any more.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum ProtocolViolation {
-    /// A message without a valid identifier.
-    #[error(transparent)]
-    Undecodable(#[from] Undecodable),
-    /// A message that does not decode, or that only clients send.
-    #[error("not a message of a server of dcl-rpc")]
-    NotAServerMessage,
-    /// A response of another kind than the request.
-    #[error("the response does not match the request")]
-    MismatchedResponse,
-    /// An element that was not requested, or that is out of order.
-    #[error("an element of a stream that was not requested")]
-    UnrequestedElement,
-}
-
-/// As many calls are open as the client allows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("too many open calls")]
-pub struct TooManyCalls;
+pub use event::{CallError, Event, ProtocolViolation, TooManyCalls};
 
 /// The calls and streams of one connection. The module documentation describes the contract.
 #[derive(Debug)]
@@ -95,11 +29,7 @@ pub struct Caller {
     max_calls: usize,
     port: PortState,
     modules: HashMap<&'static str, ModuleState>,
-    /// The requests that the server has not answered, by number.
-    pending: HashMap<u32, Pending>,
-    /// The number of entries in `pending` that are calls.
-    calls: usize,
-    last_number: u32,
+    pending: PendingRequests,
     events: VecDeque<Event>,
     output: VecDeque<Bytes>,
 }
@@ -120,32 +50,6 @@ enum ModuleState {
     Loaded(HashMap<String, u32>),
 }
 
-#[derive(Debug)]
-enum Pending {
-    Port,
-    Module(&'static str),
-    Call(Call),
-}
-
-#[derive(Debug)]
-struct Call {
-    module: &'static str,
-    procedure: &'static str,
-    state: CallState,
-    /// Set after [`Caller::cancel`]: the response is discarded.
-    cancelled: bool,
-}
-
-#[derive(Debug)]
-enum CallState {
-    /// The module is not loaded yet. Holds the argument.
-    AwaitingModule(Bytes),
-    /// The request was sent and is not answered yet.
-    Sent,
-    /// The call is a stream: the sequence number of its last element, and whether the next is requested.
-    Streaming { sequence: u32, requested: bool },
-}
-
 /// The name of the port. Servers do not use it.
 const PORT_NAME: &str = "client";
 /// The code of an error that this side detects: a procedure that its module does not have.
@@ -158,9 +62,7 @@ impl Caller {
             max_calls,
             port: PortState::Awaited,
             modules: HashMap::new(),
-            pending: HashMap::new(),
-            calls: 0,
-            last_number: 0,
+            pending: PendingRequests::default(),
             events: VecDeque::new(),
             output: VecDeque::new(),
         }
@@ -176,13 +78,11 @@ impl Caller {
         procedure: &'static str,
         payload: Bytes,
     ) -> Result<u32, TooManyCalls> {
-        if self.calls >= self.max_calls {
+        if self.pending.calls() >= self.max_calls {
             return Err(TooManyCalls);
         }
-        let number = self.next_number();
         let call = Call { module, procedure, state: CallState::AwaitingModule(payload), cancelled: false };
-        self.pending.insert(number, Pending::Call(call));
-        self.calls += 1;
+        let number = self.pending.add(Pending::Call(call));
         match self.modules.entry(module).or_insert(ModuleState::Wanted) {
             ModuleState::Loaded(_) => self.send_request(number),
             ModuleState::Wanted => self.load_wanted(),
@@ -195,20 +95,22 @@ impl Caller {
     /// element is requested already.
     pub fn request_next(&mut self, number: u32) {
         let PortState::Open(port) = self.port else { return };
-        if let Some(CallState::Streaming { sequence, requested }) = self.call_state(number)
+        if let Some(Call { state: CallState::Streaming { sequence, requested }, .. }) =
+            self.pending.call_mut(number)
             && !*requested
         {
             *requested = true;
-            let acknowledgement = frame::acknowledgement(number, port, *sequence);
-            self.output.push_back(acknowledgement);
+            self.output.push_back(frame::acknowledgement(number, port, *sequence));
         }
     }
 
     /// Ends a stream, or discards the response of a call. No more events carry its number.
     pub fn cancel(&mut self, number: u32) {
-        let Some(Pending::Call(call)) = self.pending.get_mut(&number) else { return };
+        let Some(call) = self.pending.call_mut(number) else { return };
         match call.state {
-            CallState::AwaitingModule(_) => self.remove(number),
+            CallState::AwaitingModule(_) => {
+                self.pending.remove(number);
+            }
             CallState::Sent => call.cancelled = true,
             CallState::Streaming { .. } => self.end_stream(number),
         }
@@ -222,14 +124,14 @@ impl Caller {
         let (number, message) = frame::decode_server_message(bytes)?;
         match message {
             ServerMessage::Ready => self.create_port(),
-            ServerMessage::PortCreated { port } => match self.pending.remove(&number) {
+            ServerMessage::PortCreated { port } => match self.pending.remove(number) {
                 Some(Pending::Port) => {
                     self.port = PortState::Open(port);
                     self.load_wanted();
                 }
                 _ => return Err(ProtocolViolation::MismatchedResponse),
             },
-            ServerMessage::ModuleLoaded { procedures } => match self.pending.remove(&number) {
+            ServerMessage::ModuleLoaded { procedures } => match self.pending.remove(number) {
                 Some(Pending::Module(module)) => self.module_loaded(module, procedures),
                 _ => return Err(ProtocolViolation::MismatchedResponse),
             },
@@ -251,21 +153,9 @@ impl Caller {
         self.output.pop_front()
     }
 
-    fn next_number(&mut self) -> u32 {
-        loop {
-            // 0 is reserved for messages of the server that belong to no call.
-            self.last_number = if self.last_number >= frame::MAX_NUMBER { 1 } else { self.last_number + 1 };
-            if !self.pending.contains_key(&self.last_number) {
-                return self.last_number;
-            }
-        }
-    }
-
     fn create_port(&mut self) {
-        let requested = self.pending.values().any(|pending| matches!(pending, Pending::Port));
-        if self.port == PortState::Awaited && !requested {
-            let number = self.next_number();
-            self.pending.insert(number, Pending::Port);
+        if self.port == PortState::Awaited && !self.pending.has_port_request() {
+            let number = self.pending.add(Pending::Port);
             self.output.push_back(frame::create_port(number, PORT_NAME));
         }
     }
@@ -281,8 +171,7 @@ impl Caller {
             })
             .collect();
         for name in names {
-            let number = self.next_number();
-            self.pending.insert(number, Pending::Module(name));
+            let number = self.pending.add(Pending::Module(name));
             self.output.push_back(frame::request_module(number, port, name));
         }
     }
@@ -290,30 +179,14 @@ impl Caller {
     fn module_loaded(&mut self, module: &'static str, procedures: Vec<ModuleProcedure>) {
         let ids = procedures.into_iter().map(|procedure| (procedure.procedure_name, procedure.procedure_id));
         self.modules.insert(module, ModuleState::Loaded(ids.collect()));
-        for number in self.waiting_for(module) {
+        for number in self.pending.waiting_for(module) {
             self.send_request(number);
         }
     }
 
-    /// The queued calls of a module, by number: in the order in which they were made, until the numbers start
-    /// again at 1.
-    fn waiting_for(&self, module: &str) -> Vec<u32> {
-        let waits = |pending: &Pending| {
-            matches!(pending, Pending::Call(call)
-                if call.module == module && matches!(call.state, CallState::AwaitingModule(_)))
-        };
-        let waiting = self.pending.iter().filter(|(_, pending)| waits(pending)).map(|(&number, _)| number);
-        let mut waiting: Vec<u32> = waiting.collect();
-        waiting.sort_unstable();
-        waiting
-    }
-
     /// Sends a queued call of a loaded module.
     fn send_request(&mut self, number: u32) {
-        let (PortState::Open(port), Some(Pending::Call(call))) = (self.port, self.pending.get_mut(&number))
-        else {
-            return;
-        };
+        let (PortState::Open(port), Some(call)) = (self.port, self.pending.call_mut(number)) else { return };
         let Some(ModuleState::Loaded(ids)) = self.modules.get(call.module) else { return };
         match (ids.get(call.procedure), std::mem::replace(&mut call.state, CallState::Sent)) {
             (Some(&id), CallState::AwaitingModule(payload)) => {
@@ -327,14 +200,14 @@ impl Caller {
     }
 
     fn handle_response(&mut self, number: u32, payload: Bytes) -> Result<(), ProtocolViolation> {
-        let Some(pending) = self.pending.get(&number) else { return Ok(()) };
+        let Some(pending) = self.pending.get(number) else { return Ok(()) };
         let Pending::Call(Call { state: CallState::Sent, cancelled, .. }) = pending else {
             return Err(ProtocolViolation::MismatchedResponse);
         };
         if !cancelled {
             self.events.push_back(Event::Answered { number, payload });
         }
-        self.remove(number);
+        self.pending.remove(number);
         Ok(())
     }
 
@@ -344,7 +217,7 @@ impl Caller {
         message: StreamMessage,
     ) -> Result<(), ProtocolViolation> {
         // Elements of a stream that this side ended may still be in flight.
-        let Some(pending) = self.pending.get_mut(&number) else { return Ok(()) };
+        let Some(pending) = self.pending.get_mut(number) else { return Ok(()) };
         let Pending::Call(call) = pending else { return Err(ProtocolViolation::MismatchedResponse) };
         let cancelled = call.cancelled;
         match &mut call.state {
@@ -353,7 +226,7 @@ impl Caller {
                 if !cancelled {
                     self.events.push_back(Event::Ended { number });
                 }
-                self.remove(number);
+                self.pending.remove(number);
             }
             CallState::Sent if message.sequence_id != 0 => return Err(ProtocolViolation::UnrequestedElement),
             state @ CallState::Sent => {
@@ -376,20 +249,20 @@ impl Caller {
 
     fn handle_error(&mut self, number: u32, error: RemoteError) {
         let error = CallError { code: error.error_code, message: error.error_message };
-        match self.pending.get(&number) {
+        match self.pending.get(number) {
             // Without a port no call can be sent, so all of them fail.
             Some(Pending::Port) => {
-                self.pending.remove(&number);
-                let mut calls: Vec<u32> = self.pending.keys().copied().collect();
-                calls.sort_unstable();
-                calls.into_iter().for_each(|call| self.fail(call, error.clone()));
+                self.pending.remove(number);
+                for call in self.pending.numbers() {
+                    self.fail(call, error.clone());
+                }
                 self.modules.clear();
             }
             Some(&Pending::Module(module)) => {
-                self.pending.remove(&number);
+                self.pending.remove(number);
                 // The server may offer the module later: the next call requests it again.
                 self.modules.remove(module);
-                for call in self.waiting_for(module) {
+                for call in self.pending.waiting_for(module) {
                     self.fail(call, error.clone());
                 }
             }
@@ -399,31 +272,18 @@ impl Caller {
     }
 
     fn fail(&mut self, number: u32, error: CallError) {
-        if let Some(Pending::Call(Call { cancelled: false, .. })) = self.pending.get(&number) {
+        if let Some(Pending::Call(Call { cancelled: false, .. })) = self.pending.get(number) {
             self.events.push_back(Event::Failed { number, error });
         }
-        self.remove(number);
-    }
-
-    fn call_state(&mut self, number: u32) -> Option<&mut CallState> {
-        match self.pending.get_mut(&number)? {
-            Pending::Call(call) => Some(&mut call.state),
-            _ => None,
-        }
+        self.pending.remove(number);
     }
 
     fn end_stream(&mut self, number: u32) {
-        if let (PortState::Open(port), Some(&mut CallState::Streaming { sequence, .. })) =
-            (self.port, self.call_state(number))
+        if let (PortState::Open(port), Some(&mut Call { state: CallState::Streaming { sequence, .. }, .. })) =
+            (self.port, self.pending.call_mut(number))
         {
             self.output.push_back(frame::stream_end(number, port, sequence));
-            self.remove(number);
-        }
-    }
-
-    fn remove(&mut self, number: u32) {
-        if let Some(Pending::Call(_)) = self.pending.remove(&number) {
-            self.calls -= 1;
+            self.pending.remove(number);
         }
     }
 }
