@@ -13,7 +13,8 @@ use protocol::{
 use crate::{
     Disconnect, Settings,
     connection::{Connection, available},
-    session::{IslandEvent, Welcome, check_challenge},
+    link_event::IslandEvent,
+    sign_in::{Welcome, check_challenge},
 };
 
 /// A session over the archipelago socket.

@@ -18,7 +18,8 @@ use tokio::time::{Duration, timeout};
 use crate::{
     Disconnect, Settings,
     connection::{Connection, available},
-    session::{IslandEvent, Welcome, check_challenge},
+    link_event::IslandEvent,
+    sign_in::{Welcome, check_challenge},
     topics::{TOPICS_SERVICE, Topics},
 };
 

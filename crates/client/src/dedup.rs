@@ -6,10 +6,11 @@
 use std::{
     collections::{HashMap, HashSet, VecDeque, hash_map::Entry},
     hash::{BuildHasher, RandomState},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::Duration,
 };
 
+use parking_lot::Mutex;
 use protocol::Address;
 use tokio::time::Instant;
 
@@ -50,12 +51,8 @@ impl Dedup {
     /// Registers a room. This happens before the client enters it, because a message that arrives through an
     /// older room meanwhile may arrive through this one too.
     pub(crate) fn register(&self, room: RoomId) -> DedupRoom {
-        self.lock().rooms.insert(room);
+        self.0.lock().rooms.insert(room);
         DedupRoom { room, dedup: self.clone() }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, DedupState> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -63,7 +60,7 @@ impl DedupRoom {
     /// Records a message that arrived through this room. Returns whether it was delivered before, through
     /// another room.
     pub(crate) fn is_duplicate(&self, sender: Address, body: &[u8], now: Instant) -> bool {
-        let mut state = self.dedup.lock();
+        let mut state = self.dedup.0.lock();
         state.expire(now);
         // Messages of a room that the client has just left are still recorded; their duplicates may arrive
         // here.
@@ -77,7 +74,7 @@ impl DedupRoom {
 
 impl Drop for DedupRoom {
     fn drop(&mut self) {
-        self.dedup.lock().rooms.remove(&self.room);
+        self.dedup.0.lock().rooms.remove(&self.room);
     }
 }
 
@@ -131,7 +128,7 @@ mod tests {
     const OTHER: Address = Address::new([2; 20]);
 
     fn recorded(dedup: &Dedup) -> usize {
-        let state = dedup.lock();
+        let state = dedup.0.lock();
         assert_eq!(state.delivered.values().map(Vec::len).sum::<usize>(), state.order.len());
         state.order.len()
     }

@@ -2,17 +2,16 @@
 
 use bytes::Bytes;
 use identity::Identity;
-use protocol::{
-    Position,
-    v3::{Heartbeat, IslandChangedMessage},
-};
+use protocol::{Position, v3::Heartbeat};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::{
     Dialect, Event, RoomId, Settings, Subscription, TopicsError,
     link::{DesiredState, Link},
+    link_event::LinkEvent,
     room::OutgoingMessage,
     rooms::{Rooms, SignInNeeded},
+    subscription,
     topics::{self, COMMAND_QUEUE, Topics},
 };
 
@@ -64,18 +63,6 @@ enum Command {
     Heartbeat(Heartbeat),
     Send(OutgoingMessage, oneshot::Sender<Vec<RoomId>>),
     Leave,
-}
-
-/// An event of the link to the gateway.
-#[derive(Debug)]
-pub(crate) enum LinkEvent {
-    /// The client has signed in. If `keeps_room` is false, the next assignment makes the client enter the
-    /// room anew, even the room that it is in.
-    SignedIn { keeps_room: bool },
-    /// The gateway sent an assignment.
-    IslandChanged(IslandChangedMessage),
-    /// Another event, which is emitted unchanged.
-    Event(Event),
 }
 
 /// The capacity of the queues of commands and of events. When one is full, its senders wait.
@@ -149,7 +136,7 @@ impl Handle {
     /// across all later sessions, until the [`Subscription`] is dropped.
     pub async fn subscribe(&self, pattern: &str) -> Result<Subscription, TopicsError> {
         let pattern = pattern.parse()?;
-        let (subscription, sink) = topics::subscription();
+        let (subscription, sink) = subscription::channel();
         // If this future is dropped, the subscription is dropped with it, and `Topics` removes it.
         self.request(|reply| topics::Command::Subscribe(pattern, sink, reply)).await?;
         Ok(subscription)

@@ -45,12 +45,15 @@ mod event;
 mod explorer;
 mod guest;
 mod link;
+mod link_event;
 mod realm;
 mod room;
 mod rooms;
 mod rotation;
 mod session;
 mod settings;
+mod sign_in;
+mod subscription;
 mod tls;
 mod topics;
 
@@ -61,7 +64,7 @@ pub use guest::{GuestError, guest};
 pub use realm::{Dialect, Gateway, RealmError, discover, discover_all, http_client};
 pub use session::Session;
 pub use settings::Settings;
-pub use topics::{Subscription, TopicEvent, TopicMessage, TopicsError};
+pub use subscription::{Subscription, TopicEvent, TopicMessage, TopicsError};
 
 pub use bytes::Bytes;
 pub use identity::{Identity, Wallet};

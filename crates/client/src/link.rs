@@ -11,12 +11,8 @@ use tokio::{
 };
 
 use crate::{
-    Disconnect, Event, Session, Settings,
-    backoff::Backoff,
-    explorer::LinkEvent,
-    rotation::GatewayRotation,
-    session::{IslandEvent, Welcome},
-    topics::Topics,
+    Disconnect, Event, Session, Settings, backoff::Backoff, link_event::LinkEvent, rotation::GatewayRotation,
+    sign_in::Welcome, topics::Topics,
 };
 
 /// The task that keeps a session on a gateway.
@@ -151,7 +147,7 @@ impl Link {
                 },
                 event = session.next(&mut self.topics, pending.is_none()) => match event {
                     Ok(event) => {
-                        pending = link_event(event);
+                        pending = LinkEvent::new(event);
                         if pending.is_none() {
                             tracing::warn!("the gateway sent a malformed island or peer id; ignored");
                         }
@@ -167,19 +163,4 @@ impl Link {
 async fn explorer_stopped(desired: &mut watch::Receiver<DesiredState>) -> ExplorerStopped {
     while desired.changed().await.is_ok() {}
     ExplorerStopped
-}
-
-/// Converts a message of the gateway; `None` if an id in it is malformed.
-fn link_event(event: IslandEvent) -> Option<LinkEvent> {
-    Some(match event {
-        IslandEvent::IslandChanged(change) => LinkEvent::IslandChanged(change),
-        IslandEvent::Joined(join) => {
-            let (island, address) = (join.island_id.parse().ok()?, join.peer_id.parse().ok()?);
-            LinkEvent::Event(Event::IslandJoined { island, address })
-        }
-        IslandEvent::Left(left) => {
-            let (island, address) = (left.island_id.parse().ok()?, left.peer_id.parse().ok()?);
-            LinkEvent::Event(Event::IslandLeft { island, address })
-        }
-    })
 }

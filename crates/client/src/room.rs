@@ -21,7 +21,7 @@ use crate::{
     Disconnect, Event, RoomId,
     connection::{CLOSE_TIMEOUT, ConnectOptions, Connection},
     dedup::{Dedup, DedupRoom},
-    session::check_challenge,
+    sign_in::check_challenge,
 };
 
 /// A message to send in a room.

@@ -1,14 +1,15 @@
 //! A session on a gateway, over either protocol.
 
-use std::{fmt, future::pending};
+use std::future::pending;
 
 use bytes::Bytes;
 use identity::Identity;
-use protocol::v3::{Heartbeat, IslandChangedMessage, JoinIslandMessage, LeftIslandMessage};
+use protocol::v3::Heartbeat;
 use tokio::time::timeout;
 
 use crate::{
-    Dialect, Disconnect, Settings, archipelago::ArchipelagoSession, bff::BffSession, topics::Topics,
+    Dialect, Disconnect, Settings, archipelago::ArchipelagoSession, bff::BffSession, link_event::IslandEvent,
+    sign_in::Welcome, topics::Topics,
 };
 
 /// A session on a gateway without heartbeats, rooms and reconnects. It serves to test whether a wallet can
@@ -21,34 +22,10 @@ pub struct Session {
     welcome: Welcome,
 }
 
-/// The resumption fields of a gateway's welcome.
-#[derive(Clone, PartialEq, Eq, Default)]
-pub(crate) struct Welcome {
-    /// The secret that lets the next session resume this one. Empty: the gateway does not support resumption.
-    pub(crate) resume_secret: Bytes,
-    /// Whether this session resumed the previous one.
-    pub(crate) resumed: bool,
-}
-
-// Written by hand, so that the secret stays out of logs.
-impl fmt::Debug for Welcome {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Welcome").field("resumed", &self.resumed).finish_non_exhaustive()
-    }
-}
-
 #[derive(Debug)]
 enum ProtocolSession {
     Archipelago(ArchipelagoSession),
     Rpc(Box<BffSession>),
-}
-
-/// A message of the gateway about the islands of a session.
-#[derive(Debug)]
-pub(crate) enum IslandEvent {
-    IslandChanged(IslandChangedMessage),
-    Joined(JoinIslandMessage),
-    Left(LeftIslandMessage),
 }
 
 impl Session {
@@ -135,14 +112,5 @@ impl Session {
             ProtocolSession::Archipelago(_) => pending().await,
             ProtocolSession::Rpc(bff) => bff.next(topics, wanted).await,
         }
-    }
-}
-
-/// Checks that the text that a server wants signed is a challenge. A signature of another text could
-/// authorize something at another service.
-pub(crate) fn check_challenge(challenge: &str) -> Result<(), Disconnect> {
-    match challenge.starts_with("dcl-") {
-        true => Ok(()),
-        false => Err(Disconnect::broken("the server requests a signature of a text that is no challenge")),
     }
 }

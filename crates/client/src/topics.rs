@@ -16,76 +16,13 @@ use futures_util::{
     stream::FuturesUnordered,
 };
 use protocol::{
-    Address, Message, Topic, TopicPattern,
-    bff::{PeerTopicSubscriptionResultElem, PublishToTopicRequest, SubscriptionRequest},
+    Message, Topic, TopicPattern,
+    bff::{PublishToTopicRequest, SubscriptionRequest},
 };
 use rpc::client::{Caller, Event};
 use tokio::sync::{mpsc, oneshot};
 
-/// An event of a subscription.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum TopicEvent {
-    /// A message was published.
-    Message(TopicMessage),
-    /// The client was disconnected and has subscribed again. Messages that were published meanwhile are lost.
-    Gap,
-    /// The gateway ended the subscription, for this reason. It is the last event.
-    Ended(String),
-}
-
-/// A message on a topic.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TopicMessage {
-    /// The topic.
-    pub topic: Topic,
-    /// The publisher, as authenticated by its gateway; `None` for a server that published in a scene.
-    pub sender: Option<Address>,
-    /// The payload.
-    pub payload: Bytes,
-    /// The number of messages that the gateway dropped directly before this one, because the client read too
-    /// slowly.
-    pub missed: u64,
-}
-
-/// The reason for which a message was not published, or a subscription failed.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum TopicsError {
-    /// The client uses [`crate::Dialect::Archipelago`], which has no topics.
-    #[error("topics need the RPC dialect")]
-    NeedsRpc,
-    /// The text is not a topic, or not a pattern.
-    #[error(transparent)]
-    Malformed(#[from] protocol::TopicError),
-    /// The client is not signed in at the moment.
-    #[error("not signed in")]
-    NotSignedIn,
-    /// The gateway refused, for this reason.
-    #[error("refused by the gateway: {0}")]
-    Refused(String),
-    /// The connection was lost before the gateway answered. The gateway may or may not have processed the
-    /// request.
-    #[error("the connection was lost before the gateway answered")]
-    Unanswered,
-    /// The [`crate::Explorer`] has stopped.
-    #[error("the client has stopped")]
-    ExplorerStopped,
-}
-
-/// A subscription to topics, until it is dropped. Its queue holds 64 events. When it is full, messages stay
-/// in the backlog of the gateway, which drops the newest ones and counts them.
-#[derive(Debug)]
-pub struct Subscription {
-    events: mpsc::Receiver<TopicEvent>,
-    /// Dropping it notifies [`Topics`].
-    _alive: oneshot::Sender<()>,
-}
-
-impl Subscription {
-    /// The next event; `None` after the client has stopped, or after the subscription has ended. Cancel-safe.
-    pub async fn next(&mut self) -> Option<TopicEvent> {
-        self.events.recv().await
-    }
-}
+use crate::subscription::{EventSink, TopicEvent, TopicMessage, TopicsError};
 
 /// A command of a [`crate::Handle`].
 #[derive(Debug)]
@@ -95,21 +32,6 @@ pub(crate) enum Command {
 }
 
 pub(crate) type Reply = oneshot::Sender<Result<(), TopicsError>>;
-
-/// The other end of a [`Subscription`].
-#[derive(Debug)]
-pub(crate) struct EventSink {
-    events: mpsc::Sender<TopicEvent>,
-    /// Resolves when the subscription is dropped.
-    dropped: oneshot::Receiver<()>,
-}
-
-/// A subscription, and the sink that feeds it.
-pub(crate) fn subscription() -> (Subscription, EventSink) {
-    let (sender, events) = mpsc::channel(EVENT_QUEUE);
-    let (alive, dropped) = oneshot::channel();
-    (Subscription { events, _alive: alive }, EventSink { events: sender, dropped })
-}
 
 /// The subscriptions and publications of a client, across its sessions.
 pub(crate) struct Topics {
@@ -152,8 +74,6 @@ pub(crate) enum Wake {
 }
 
 pub(crate) const TOPICS_SERVICE: &str = "TopicsService";
-/// The capacity of the queue of a subscription.
-const EVENT_QUEUE: usize = 64;
 /// The capacity of the queue of commands. When it is full, handles wait.
 pub(crate) const COMMAND_QUEUE: usize = 64;
 /// The limit of unanswered publications. At the limit, no further command is processed.
@@ -253,7 +173,7 @@ impl Topics {
             }
             Event::Element { number, payload } => {
                 let Some(&id) = self.streams.get(&number) else { return };
-                match message(payload) {
+                match TopicMessage::decode(payload) {
                     Some(message) => self.deliver(id, TopicEvent::Message(message)),
                     None => tracing::warn!("the gateway sent a malformed message; ignored"),
                 }
@@ -370,16 +290,10 @@ impl fmt::Debug for Topics {
     }
 }
 
-fn message(payload: Bytes) -> Option<TopicMessage> {
-    let element = PeerTopicSubscriptionResultElem::decode(payload).ok()?;
-    let PeerTopicSubscriptionResultElem { payload, topic, sender, missed } = element;
-    let sender = if sender.is_empty() { None } else { Some(sender.parse().ok()?) };
-    Some(TopicMessage { topic: topic.parse().ok()?, sender, payload, missed })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::subscription;
 
     #[tokio::test]
     async fn dropped_subscription_is_removed_while_disconnected() {
@@ -387,7 +301,7 @@ mod tests {
         let mut topics = Topics::new(receiver);
         let mut requested = Vec::new();
         for number in 0..20 {
-            let (subscription, sink) = subscription();
+            let (subscription, sink) = subscription::channel();
             let (reply, outcome) = oneshot::channel();
             let pattern = "news".parse().unwrap();
             commands.send(Command::Subscribe(pattern, sink, reply)).await.unwrap();
