@@ -3,7 +3,7 @@
 //! The response is built from the last reports, without a request to another service. Comms are healthy while
 //! a director publishes its status, because it can assign the p2p mesh even if all other transports are down.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use axum::{
     Json,
@@ -11,38 +11,13 @@ use axum::{
     http::StatusCode,
     response::{IntoResponse, Response},
 };
-use protocol::{ConnectionString, subject::SubjectScheme, v3::ServiceDiscoveryMessage};
+use protocol::{ConnectionString, subject::SubjectScheme};
 use serde::Serialize;
-use tokio::time::Instant;
 
-use crate::{gateway::Shared, realm_services};
+use crate::{realm_services::RealmService, shared::Shared};
 
-/// Time without a status of the director after which comms count as unhealthy: three periods. A director
-/// publishes every 10 s by default.
-const DIRECTOR_TIMEOUT: Duration = Duration::from_secs(30);
 /// The version of the BFF that deployed clients expect.
 const BFF_PROTOCOL_VERSION: &str = "1.0_0";
-
-/// The last status that a director published.
-#[derive(Debug, Default)]
-pub(crate) struct DirectorStatus {
-    last: Option<(Instant, u32)>,
-}
-
-impl DirectorStatus {
-    pub(crate) fn record(&mut self, discovery: &ServiceDiscoveryMessage) {
-        let users = discovery.status.as_ref().map_or(0, |status| status.user_count);
-        self.last = Some((Instant::now(), users));
-    }
-
-    pub(crate) fn is_healthy(&self) -> bool {
-        self.last.is_some_and(|(at, _)| at.elapsed() < DIRECTOR_TIMEOUT)
-    }
-
-    fn user_count(&self) -> u32 {
-        self.last.map_or(0, |(_, users)| users)
-    }
-}
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -93,37 +68,16 @@ struct Bff {
     public_url: String,
 }
 
-impl Shared {
-    /// The reason for which `/about` and signed logins turn new users away, if there is one.
-    ///
-    /// A client that connects regardless is refused if the sessions are full, but admitted if memory or CPU
-    /// is short. Clients that read `/about` choose another realm, and a late refusal of the others would not
-    /// help the sessions that exist.
-    pub(crate) fn rejection_reason(&self) -> Option<&'static str> {
-        if self.sessions.is_draining() {
-            Some("the realm is restarting, come back later")
-        } else if self.sessions.count() >= self.settings.max_sessions {
-            Some("the realm is full, come back later")
-        } else if self.load.is_overloaded() {
-            Some("the realm is too busy, come back later")
-        } else {
-            None
-        }
-    }
-}
-
-impl<'a> From<&'a realm_services::RealmService> for ServiceStatus<'a> {
-    fn from(service: &'a realm_services::RealmService) -> Self {
+impl<'a> From<&'a RealmService> for ServiceStatus<'a> {
+    fn from(service: &'a RealmService) -> Self {
         Self { healthy: service.is_healthy(), public_url: service.url() }
     }
 }
 
 /// Handles `GET /about`: 200 if the realm is healthy, otherwise 503 with the same body.
 pub(crate) async fn handle_about(State(shared): State<Arc<Shared>>) -> Response {
-    let (comms_healthy, reported_users) = {
-        let director = shared.director_status();
-        (director.is_healthy(), director.user_count())
-    };
+    let director = *shared.director_status.lock();
+    let (comms_healthy, reported_users) = (director.is_healthy(), director.user_count());
     let users_count = match shared.bus.subject_scheme() {
         SubjectScheme::CommsV3 => shared.sessions.users_count(),
         // Gateways do not announce sessions in this scheme: only the director's report counts all of them.

@@ -9,7 +9,7 @@ use protocol::Close;
 use tokio::time::{self, Instant};
 use ws::{FrameError, OpCode, ReadError, Received, WriteError, close_answer, close_frame};
 
-use crate::Settings;
+use crate::{metrics, settings::Settings};
 
 /// Timeout of the reply to a client's close frame.
 const CLOSE_REPLY_TIMEOUT: Duration = Duration::from_secs(1);
@@ -145,9 +145,7 @@ impl ClientSocket {
             SocketEnd::ByClient(code) => self.socket.close(&close_answer(code), CLOSE_REPLY_TIMEOUT).await,
             SocketEnd::ByServer(close, reason) => {
                 tracing::debug!(code = close.code(), reason, "closed");
-                let counter =
-                    metrics::counter!("atoll_gateway_closed_total", "code" => close.code().to_string());
-                counter.increment(1);
+                metrics::closed(close).increment(1);
                 self.socket.close(&close_frame(close.code(), &reason), timeout).await;
             }
         }

@@ -6,28 +6,27 @@
 //! Each message that a session publishes on the bus carries its session id.
 
 mod about;
-mod archipelago_socket;
+mod bus_messages;
 mod client_socket;
+mod dialect;
+mod director_status;
 mod gateway;
-mod handshake;
-mod heartbeat_encoder;
 mod load_monitor;
 mod login;
-mod realm_check;
+mod metrics;
 mod realm_services;
-mod remote_sessions;
-mod replay_cache;
-mod resumption;
-mod rpc_socket;
-mod session_registry;
-mod session_state;
-mod session_timers;
+mod session;
 mod settings;
+mod shared;
 mod topics;
 
-pub use gateway::{BusSubscriptions, Gateway};
-pub use heartbeat_encoder::HeartbeatEncoder;
+pub use bus_messages::BusSubscriptions;
+pub use gateway::Gateway;
 pub use load_monitor::{LoadLimits, Sampler, Usage};
-pub use login::FixedRoom;
-pub use realm_check::{RealmCheck, RealmNames};
+pub use login::{
+    realm_check::{RealmCheck, RealmNames},
+    state::FixedRoom,
+};
+pub use metrics::describe_metrics;
+pub use session::heartbeat_encoder::HeartbeatEncoder;
 pub use settings::{KeepSession, Realm, Settings};

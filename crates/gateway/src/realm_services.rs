@@ -9,6 +9,8 @@ use admission::HttpClient;
 use reqwest::Client;
 use tokio::time::{self, MissedTickBehavior};
 
+use crate::metrics;
+
 /// Interval between health probes of a service, and the timeout of one request.
 const PROBE_INTERVAL: Duration = Duration::from_secs(5);
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -60,7 +62,7 @@ impl RealmService {
                 }
             };
             let healthy = is_success(client, &status).await || is_success(client, &status).await;
-            metrics::gauge!("atoll_realm_service_healthy", "service" => self.name).set(f64::from(healthy));
+            metrics::realm_service_healthy(self.name).set(f64::from(healthy));
             if healthy != self.healthy.swap(healthy, Ordering::Relaxed) {
                 match healthy {
                     true => tracing::info!(service = self.name, "the service is healthy"),

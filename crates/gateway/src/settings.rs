@@ -5,7 +5,10 @@ use std::time::Duration;
 use admission::{ConnectionLimits, Rate};
 use protocol::ConnectionString;
 
-use crate::{LoadLimits, RealmCheck, RealmNames};
+use crate::{
+    load_monitor::LoadLimits,
+    login::realm_check::{RealmCheck, RealmNames},
+};
 
 /// The settings of a gateway. Names in parentheses are keys of the configuration.
 #[derive(Debug, Clone)]

@@ -26,7 +26,7 @@ use ws::testing::{
 };
 
 use super::*;
-use crate::{Gateway, Usage, session_registry::IslandChange, settings as defaults};
+use crate::{gateway::Gateway, load_monitor::Usage, session::message::IslandChange, settings as defaults};
 
 const ARCHIPELAGO: &str = "/archipelago/ws";
 const RPC: &str = "/rpc";

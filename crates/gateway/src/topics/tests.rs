@@ -8,10 +8,7 @@ use super::*;
 const OWNER: Address = Address::new([1; 20]);
 
 fn is_empty(topics: &Topics) -> bool {
-    [&topics.peers, &topics.system].iter().all(|tree| {
-        let root = tree.read().unwrap();
-        root.children.is_empty() && root.subscribers.is_empty()
-    })
+    [&topics.peers, &topics.system].iter().all(|tree| tree.read().is_empty())
 }
 
 #[test]

@@ -1,13 +1,13 @@
 //! The bounded message queues of the subscriptions of one session.
 
-use std::{
-    collections::HashMap,
-    sync::{Mutex, MutexGuard, PoisonError},
-};
+use std::collections::HashMap;
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use rpc::{Backlog, Element};
 use tokio::sync::Notify;
+
+use crate::metrics;
 
 /// The message queues of the subscriptions of one session, by subscription id.
 ///
@@ -39,12 +39,12 @@ impl SubscriptionQueues {
 
     /// Creates the queue of a subscription.
     pub(crate) fn open(&self, id: u32) {
-        self.lock().by_id.insert(id, Backlog::new(self.max_messages));
+        self.state.lock().by_id.insert(id, Backlog::new(self.max_messages));
     }
 
     /// Removes the queue of a subscription with its messages.
     pub(crate) fn close(&self, id: u32) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         if let Some(backlog) = state.by_id.remove(&id) {
             state.bytes -= backlog.bytes();
         }
@@ -52,7 +52,7 @@ impl SubscriptionQueues {
 
     /// Adds a message, or drops and counts it if a bound is reached.
     pub(crate) fn push(&self, id: u32, message: &Bytes) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         let fits = state.bytes + message.len() <= MAX_SESSION_BYTES;
         let Some(backlog) = state.by_id.get_mut(&id) else { return };
         let kept = match fits {
@@ -66,20 +66,20 @@ impl SubscriptionQueues {
             state.bytes += message.len();
             self.message_added.notify_one();
         } else {
-            metrics::counter!("atoll_gateway_topic_messages_dropped_total").increment(1);
+            metrics::topic_messages_dropped().increment(1);
         }
     }
 
     /// Counts messages that were lost before they reached the queue.
     pub(crate) fn record_missed(&self, id: u32, count: u64) {
-        if let Some(backlog) = self.lock().by_id.get_mut(&id) {
+        if let Some(backlog) = self.state.lock().by_id.get_mut(&id) {
             backlog.miss(count);
         }
     }
 
     /// Replaces all messages of a queue by one, because only the newest matters. Not subject to the bounds.
     pub(crate) fn replace(&self, id: u32, message: &Bytes) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         let Some(backlog) = state.by_id.get_mut(&id) else { return };
         let before = backlog.bytes();
         backlog.replace(message.clone());
@@ -89,7 +89,7 @@ impl SubscriptionQueues {
 
     /// Removes and returns the oldest message.
     pub(crate) fn pop(&self, id: u32) -> Option<Element> {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         let element = state.by_id.get_mut(&id)?.pop()?;
         state.bytes -= element.payload.len();
         Some(element)
@@ -98,10 +98,6 @@ impl SubscriptionQueues {
     /// Waits until a message is added. Cancel-safe.
     pub(crate) async fn wait_for_message(&self) {
         self.message_added.notified().await;
-    }
-
-    fn lock(&self) -> MutexGuard<'_, QueueState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -120,10 +116,10 @@ mod tests {
         queues.push(3, &large);
         assert_eq!(queues.pop(3).unwrap().missed, 1);
         assert!(queues.pop(2).is_some());
-        assert_eq!(queues.lock().bytes, 0);
+        assert_eq!(queues.state.lock().bytes, 0);
         (0..60).for_each(|_| queues.push(2, &Bytes::from_static(b"x")));
-        assert_eq!(queues.lock().bytes, 50);
+        assert_eq!(queues.state.lock().bytes, 50);
         queues.replace(2, &large);
-        assert_eq!(queues.lock().bytes, large.len());
+        assert_eq!(queues.state.lock().bytes, large.len());
     }
 }

@@ -1,33 +1,29 @@
-//! `POST /signed-login`: verifies a signed request and returns the connection string of the realm's fixed
-//! room.
+//! The state that all logins share: the node of the fixed room, the replay cache and the rate limits.
 
 use std::{
     cmp::Ordering,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime},
 };
 
-use admission::{AcquireError, AuthError, Network, RateLimited, RateLimiter};
-use axum::{
-    Extension, Json,
-    body::Bytes,
-    extract::{DefaultBodyLimit, FromRequest as _, Request, State},
-    http::{HeaderMap, HeaderValue, StatusCode, header},
-    response::{IntoResponse, Response},
-};
-use identity::{FetchError, SignedFetch};
+use admission::{Network, RateLimiter};
+use axum::http::StatusCode;
+use identity::SignedFetch;
+use parking_lot::Mutex;
 use protocol::{
     Address, ConnectionString, NodeName, RoomName, UlidClock, atoll_bus::TransportAnnouncement, unix_ms,
 };
-use serde::Serialize;
 use serde_json::Value;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 use transports::ws_room;
 
 use crate::{
-    Realm, RealmCheck, RealmNames, Settings,
-    gateway::Shared,
-    replay_cache::{ReplayCache, ReplayError},
+    login::{
+        error::LoginError,
+        realm_check::{RealmCheck, RealmNames},
+        replay_cache::ReplayCache,
+    },
+    metrics,
+    settings::{Realm, Settings},
 };
 
 /// The path of the endpoint below the realm's public URL.
@@ -46,8 +42,6 @@ pub struct FixedRoom {
 /// The `intent` and the `signer` that the metadata must name, in lower case as older clients sign them.
 const INTENT: &str = "dcl:explorer:comms-handshake";
 const SIGNER: &str = "dcl:explorer";
-/// Upper bound of the body, in bytes. All data of a login is in headers.
-const MAX_BODY_BYTES: usize = 4 * 1024;
 /// Capacity of the replay cache: some 100 bytes for each request until it expires. When it is full, logins
 /// are refused. At the default rate, three dozen addresses can fill it together in six minutes.
 const MAX_REPLAYS: usize = 250_000;
@@ -59,14 +53,14 @@ const NODE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// State that all logins share.
 pub(crate) struct Login {
-    room: Option<FixedRoom>,
+    pub(crate) room: Option<FixedRoom>,
     guests: bool,
     names: RealmNames,
     check: RealmCheck,
     /// Whether the realm sends all clients here instead of to the archipelago socket.
     is_mandatory: bool,
     /// The path that clients sign: that of the public URL, even if a proxy rewrites it.
-    signed_path: String,
+    pub(crate) signed_path: String,
     state: Mutex<LoginState>,
 }
 
@@ -76,23 +70,6 @@ struct LoginState {
     clock: UlidClock,
     /// The last announcement of the room's node, and its time.
     node: Option<(Instant, TransportAnnouncement)>,
-}
-
-/// The response to a login that is denied.
-struct LoginError {
-    status: StatusCode,
-    message: String,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct LoginResponse {
-    fixed_adapter: String,
-}
-
-#[derive(Serialize)]
-struct LoginErrorResponse {
-    message: String,
 }
 
 impl Login {
@@ -111,7 +88,7 @@ impl Login {
     /// Processes the announcement of a node.
     pub(crate) fn observe_node(&self, announcement: TransportAnnouncement) {
         let Some(room) = &self.room else { return };
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         let is_chosen = match &room.node {
             Some(node) => node.as_str() == announcement.node,
             None => {
@@ -133,15 +110,16 @@ impl Login {
 
     /// Whether the realm sends all clients here, and logins would be refused.
     pub(crate) fn is_closed(&self) -> bool {
-        self.is_mandatory && (self.node_url().is_err() || self.lock().replay_cache.is_full(SystemTime::now()))
+        self.is_mandatory
+            && (self.node_url().is_err() || self.state.lock().replay_cache.is_full(SystemTime::now()))
     }
 
     /// All checks of a request that need no Ethereum node: metadata, node, replay cache, and the rate limit
     /// of `network`.
-    fn precheck(&self, fetch: &SignedFetch, network: Network) -> Result<(), LoginError> {
+    pub(crate) fn precheck(&self, fetch: &SignedFetch, network: Network) -> Result<(), LoginError> {
         self.check_metadata(fetch)?;
         self.node_url()?;
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         state.replay_cache.check(fetch.into(), SystemTime::now())?;
         Ok(state.rates.take(network, Instant::now())?)
     }
@@ -164,7 +142,7 @@ impl Login {
                 RealmCheck::Refuse => ("refused", true),
                 RealmCheck::Log => ("logged", false),
             };
-            metrics::counter!("atoll_gateway_logins_for_other_realms_total", "action" => action).increment(1);
+            metrics::logins_for_other_realms(action).increment(1);
             tracing::info!(field, value, action, "a signed login names another realm");
             if refuse {
                 return forbidden(format!("the request is signed for another realm: its {field} is {value}"));
@@ -180,8 +158,8 @@ impl Login {
     }
 
     /// The URL of the node that hosts the room, if the node is available and both have a free seat.
-    fn node_url(&self) -> Result<String, LoginError> {
-        let state = self.lock();
+    pub(crate) fn node_url(&self) -> Result<String, LoginError> {
+        let state = self.state.lock();
         match &state.node {
             Some((at, node)) if accepts_users(*at, node) => {
                 let room = self.room.as_ref().map(|room| room.name.as_str());
@@ -196,12 +174,12 @@ impl Login {
     }
 
     /// Accepts a request once.
-    fn accept(&self, fetch: &SignedFetch) -> Result<(), LoginError> {
-        Ok(self.lock().replay_cache.accept(fetch.into(), SystemTime::now())?)
+    pub(crate) fn accept(&self, fetch: &SignedFetch) -> Result<(), LoginError> {
+        Ok(self.state.lock().replay_cache.accept(fetch.into(), SystemTime::now())?)
     }
 
     /// Mints a token for `address` and returns the connection string of the room.
-    fn mint_connection(
+    pub(crate) fn mint_connection(
         &self,
         room: &FixedRoom,
         node_url: &str,
@@ -210,147 +188,15 @@ impl Login {
         let failed = || LoginError::retry_later("no access token could be minted, come back later");
         let random = admission::random().map_err(|_| failed())?;
         let now = SystemTime::now();
-        let minted = self.lock().clock.mint(unix_ms(now), u128::from_le_bytes(random));
+        let minted = self.state.lock().clock.mint(unix_ms(now), u128::from_le_bytes(random));
         let connection = room.minter.connection(node_url, &room.name, address, minted, now);
         connection.map(|connection| connection.to_string()).map_err(|_| failed())
-    }
-
-    fn lock(&self) -> MutexGuard<'_, LoginState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Whether a node accepts users: its announcement is recent, and it does not drain.
 fn accepts_users(at: Instant, node: &TransportAnnouncement) -> bool {
     at.elapsed() < NODE_TIMEOUT && !node.draining
-}
-
-/// Handles `POST /signed-login` within the handshake timeout, and counts the outcome: `busy` is an error that
-/// another attempt may not meet, `denied` any other.
-pub(crate) async fn handle_login(
-    State(shared): State<Arc<Shared>>,
-    Extension(network): Extension<Network>,
-    request: Request,
-) -> Response {
-    let time_limit = shared.settings.handshake_timeout;
-    let result = timeout(time_limit, log_in(&shared, network, request)).await;
-    let result = result.unwrap_or_else(|_| {
-        let message = "the login took too long, come back later".to_owned();
-        Err(LoginError { status: StatusCode::REQUEST_TIMEOUT, message })
-    });
-    let outcome = match &result {
-        Ok(_) => "granted",
-        Err(error) if error.is_retryable() => "busy",
-        Err(_) => "denied",
-    };
-    metrics::counter!("atoll_gateway_logins_total", "outcome" => outcome).increment(1);
-    let headers = [(header::CACHE_CONTROL, "no-store")];
-    match result {
-        Ok(fixed_adapter) => (headers, Json(LoginResponse { fixed_adapter })).into_response(),
-        Err(error) => {
-            let is_retryable = error.is_retryable();
-            let LoginError { status, message } = error;
-            let mut response = (status, headers, Json(LoginErrorResponse { message })).into_response();
-            if is_retryable {
-                response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
-            }
-            response
-        }
-    }
-}
-
-/// Verifies a signed request and returns the connection string of the fixed room.
-async fn log_in(shared: &Shared, network: Network, request: Request) -> Result<String, LoginError> {
-    let login = &shared.login;
-    let Some(room) = &login.room else {
-        let message = "this realm has no fixed room to log in to".to_owned();
-        return Err(LoginError { status: StatusCode::NOT_FOUND, message });
-    };
-    let permit =
-        shared.handshakes.acquire(network).map_err(|error| LoginError::retry_later(&error.to_string()))?;
-    if let Some(reason) = shared.rejection_reason() {
-        return Err(LoginError::retry_later(reason));
-    }
-    let headers = tokio::select! {
-        headers = read_headers(request) => headers?,
-        () = permit.evicted() => return Err(LoginError::retry_later(&AcquireError::AtCapacity.to_string())),
-    };
-    permit.set_waiting(false);
-    let precheck = |fetch: &SignedFetch| login.precheck(fetch, network);
-    let fetch =
-        shared.verifier.verify_fetch("POST", login.signed_path.clone(), headers, network, precheck).await?;
-    // The calls to contracts may have taken seconds, so the node is checked again. This comes before the
-    // replay cache, so that a client that is to retry can use the same request.
-    let node_url = login.node_url()?;
-    login.accept(&fetch)?;
-    login.mint_connection(room, &node_url, fetch.verification.owner)
-}
-
-/// Reads the whole request and returns its headers. The body is discarded.
-async fn read_headers(mut request: Request) -> Result<HeaderMap, LoginError> {
-    let headers = std::mem::take(request.headers_mut());
-    DefaultBodyLimit::max(MAX_BODY_BYTES).apply(&mut request);
-    match Bytes::from_request(request, &()).await {
-        Ok(_) => Ok(headers),
-        Err(rejection) => {
-            let status = rejection.status();
-            let message = match status {
-                StatusCode::PAYLOAD_TOO_LARGE => {
-                    format!("the body is too big: at most {MAX_BODY_BYTES} bytes are read")
-                }
-                _ => "the body could not be read".to_owned(),
-            };
-            Err(LoginError { status, message })
-        }
-    }
-}
-
-impl LoginError {
-    /// Whether the client may retry: no error of the request is known.
-    fn is_retryable(&self) -> bool {
-        matches!(self.status, StatusCode::REQUEST_TIMEOUT | StatusCode::SERVICE_UNAVAILABLE)
-    }
-
-    fn retry_later(message: &str) -> Self {
-        Self { status: StatusCode::SERVICE_UNAVAILABLE, message: message.to_owned() }
-    }
-}
-
-impl From<AuthError> for LoginError {
-    fn from(error: AuthError) -> Self {
-        let status = match &error {
-            AuthError::Fetch(FetchError::SignedForScene) => StatusCode::FORBIDDEN,
-            AuthError::Fetch(FetchError::Chain(_) | FetchError::FromFuture | FetchError::TooOld)
-            | AuthError::Chain(_)
-            | AuthError::InvalidContractSignature { .. } => StatusCode::UNAUTHORIZED,
-            AuthError::Fetch(_) => StatusCode::BAD_REQUEST,
-            AuthError::ContractUnavailable { .. } => StatusCode::SERVICE_UNAVAILABLE,
-        };
-        Self { status, message: error.to_string() }
-    }
-}
-
-impl From<RateLimited> for LoginError {
-    fn from(error: RateLimited) -> Self {
-        Self::retry_later(&error.to_string())
-    }
-}
-
-impl From<ReplayError> for LoginError {
-    fn from(error: ReplayError) -> Self {
-        let unauthorized =
-            |message: &str| Self { status: StatusCode::UNAUTHORIZED, message: message.to_owned() };
-        match error {
-            ReplayError::AlreadyUsed => unauthorized("the request has been used before: sign another"),
-            ReplayError::Expired => unauthorized("the request has become too old: sign another"),
-            // The request is valid, but may have been accepted before the restart; one that is signed now
-            // passes.
-            ReplayError::SignedBeforeStart => {
-                Self::retry_later("the request was signed before the gateway started: sign another")
-            }
-            ReplayError::Full => Self::retry_later("too many logins at present, come back later"),
-        }
-    }
 }
 
 #[cfg(test)]
@@ -407,7 +253,7 @@ mod tests {
         let node = "rooms-1".to_owned();
         login.observe_node(TransportAnnouncement { node, available_seats: -1, ..Default::default() });
         assert!(!login.is_closed());
-        login.lock().replay_cache = ReplayCache::new(0, SystemTime::now());
+        login.state.lock().replay_cache = ReplayCache::new(0, SystemTime::now());
         assert!(login.is_closed());
     }
 

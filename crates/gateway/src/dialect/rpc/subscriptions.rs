@@ -10,10 +10,9 @@ use protocol::{
 };
 use rpc::ErrorCode;
 
-use super::SubscriptionQueues;
 use crate::{
-    session_registry::MemberChange,
-    topics::{PublisherKind, TopicSubscription, Topics, system_element},
+    session::message::MemberChange,
+    topics::{PublisherKind, TopicSubscription, Topics, queues::SubscriptionQueues, system_element},
 };
 
 /// The subscriptions of one session, by their ids.

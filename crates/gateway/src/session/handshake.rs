@@ -11,6 +11,8 @@ use protocol::{
     },
 };
 
+use crate::metrics;
+
 /// A request to sign in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct SignInRequest {
@@ -111,7 +113,7 @@ fn parse_transports(names: &[String]) -> Option<Arc<str>> {
         return None;
     }
     if names.len() > MAX_TRANSPORTS || !names.iter().all(|name| is_protocol_name(name)) {
-        metrics::counter!("atoll_gateway_transports_refused_total").increment(1);
+        metrics::transports_refused().increment(1);
         return None;
     }
     Some(names.join(",").into())

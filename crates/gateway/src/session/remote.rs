@@ -8,7 +8,7 @@ use std::{
 use protocol::{Address, IslandId, ResumeHash, SessionId};
 use tokio::time::Instant;
 
-use crate::resumption::Resumable;
+use crate::session::resumption::Resumable;
 
 /// The sessions of other gateways, as far as the bus reports them; one for each wallet, its newest.
 ///

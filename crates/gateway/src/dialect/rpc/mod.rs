@@ -5,10 +5,7 @@
 
 mod procedures;
 mod rpc_session;
-mod subscription_queues;
 mod subscriptions;
-
-pub(crate) use subscription_queues::SubscriptionQueues;
 
 use std::sync::Arc;
 
@@ -26,11 +23,14 @@ use ws::Received;
 
 use crate::{
     client_socket::{ClientSocket, SocketEnd, server_close},
-    gateway::Shared,
-    handshake::{Handshake, SignInRequest, Step},
-    session_registry::{SessionMessage, SessionReceiver},
-    session_state::{SessionAction, SessionState},
-    session_timers::SessionTimers,
+    session::{
+        handshake::{Handshake, SignInRequest, Step},
+        message::{SessionMessage, SessionReceiver},
+        registry::NewSession,
+        state::{SessionAction, SessionState},
+        timers::SessionTimers,
+    },
+    shared::Shared,
 };
 use procedures::ProcedureId;
 use rpc_session::{ClientRequest, RpcSession};
@@ -156,17 +156,18 @@ impl RpcSocket<'_> {
     async fn serve_session(&mut self, request: SignInRequest, network: Network, number: u32) -> SocketEnd {
         let (shared, address) = (self.shared, request.address);
         let transports = request.transports.clone();
-        let (session, mut receiver) = match shared.begin_session(request, network).await {
-            Ok(begun) => begun,
-            Err(close) => return self.reject(number, close, close.reason().to_owned()).await,
-        };
+        let NewSession { id: session, mut receiver, resumption } =
+            match shared.begin_session(request, network).await {
+                Ok(begun) => begun,
+                Err(close) => return self.reject(number, close, close.reason().to_owned()).await,
+            };
         let island = tracing::field::Empty;
         let span = tracing::debug_span!("session", peer = %address, session = %session, island);
         let ended = async {
             tracing::debug!("signed in");
-            self.rpc.welcome(number, address, receiver.resumption);
+            self.rpc.welcome(number, address, resumption);
             let state = SessionState::new(transports.as_deref(), &self.shared.settings, Instant::now())
-                .with_resumption(receiver.resumption);
+                .with_resumption(resumption);
             self.run_session(address, session, state, &mut receiver).await
         }
         .instrument(span)

@@ -14,11 +14,13 @@ use protocol::{
 use rpc::{Connection, ErrorCode, Event, Limits, MessageKind, Undecodable};
 
 use super::{
-    SubscriptionQueues,
     procedures::{AUTHENTICATION_SERVICE, ProcedureId, SIGNED_IN_SERVICES},
     subscriptions::{SubscriptionError, Subscriptions},
 };
-use crate::{resumption::Resumption, session_registry::MemberChange, topics::PublisherKind};
+use crate::{
+    session::{message::MemberChange, resumption::Resumption},
+    topics::{PublisherKind, queues::SubscriptionQueues},
+};
 
 /// Upper bounds of open ports and calls of one client, far above the use of deployed clients.
 const RPC_LIMITS: Limits = Limits { ports: 16, calls: 256 };

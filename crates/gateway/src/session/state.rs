@@ -10,7 +10,9 @@ use protocol::{
 use tokio::time::Instant;
 
 use crate::{
-    Settings, heartbeat_encoder::HeartbeatEncoder, resumption::Resumption, session_registry::IslandChange,
+    metrics,
+    session::{heartbeat_encoder::HeartbeatEncoder, message::IslandChange, resumption::Resumption},
+    settings::Settings,
 };
 
 /// The state of one session.
@@ -35,7 +37,7 @@ pub(crate) enum SessionAction {
     /// Publish a heartbeat; `None`: at an unknown position.
     Publish(Option<Position>),
     /// Check whether the client was active recently:
-    /// [`SessionTimers::resolve_check`](crate::session_timers::SessionTimers::resolve_check).
+    /// [`SessionTimers::resolve_check`](crate::session::timers::SessionTimers::resolve_check).
     CheckLiveness,
     /// Ping the client.
     Ping,
@@ -99,7 +101,7 @@ impl SessionState {
                     PositionError::Missing => "missing",
                 };
                 tracing::debug!(%error, "heartbeat refused, the last position is kept");
-                metrics::counter!("atoll_gateway_heartbeats_refused_total", "reason" => reason).increment(1);
+                metrics::heartbeats_refused(reason).increment(1);
                 // The client is alive, at its last position.
                 let Some((position, _)) = self.last_position else { return SessionAction::Ignore };
                 self.last_position = Some((position, now));

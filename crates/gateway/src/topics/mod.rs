@@ -1,17 +1,20 @@
 //! The topic subscriptions of a gateway, and the delivery of topic messages to them.
 
-use std::{
-    collections::HashMap,
-    sync::{
-        Arc, PoisonError, RwLock,
-        atomic::{AtomicUsize, Ordering},
-    },
+pub(crate) mod queues;
+mod trie;
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
 };
 
 use bytes::Bytes;
+use parking_lot::RwLock;
 use protocol::{Address, Message as _, SceneTopic, SystemTopic, Topic, TopicPattern, bff};
 
-use crate::rpc_socket::SubscriptionQueues;
+use crate::metrics;
+use queues::SubscriptionQueues;
+use trie::{Subscriber, TopicNode};
 
 /// The subscriptions of all sessions of a gateway.
 ///
@@ -40,19 +43,6 @@ pub(crate) struct TopicSubscription {
     subscriber: Subscriber,
 }
 
-#[derive(Debug, Clone)]
-struct Subscriber {
-    queues: Arc<SubscriptionQueues>,
-    id: u32,
-}
-
-/// A node of the trie: the patterns that begin with the segments on the way to it.
-#[derive(Debug, Default)]
-struct TopicNode {
-    subscribers: Vec<Subscriber>,
-    children: HashMap<Box<str>, TopicNode>,
-}
-
 impl Topics {
     /// Subscribes a session: messages that match `pattern` are added to the queue `id` of `queues`.
     pub(crate) fn subscribe(
@@ -64,12 +54,7 @@ impl Topics {
     ) -> TopicSubscription {
         queues.open(id);
         let subscriber = Subscriber { queues: queues.clone(), id };
-        let mut root = self.tree(publisher).write().unwrap_or_else(PoisonError::into_inner);
-        let mut node = &mut *root;
-        for segment in pattern.as_str().split('.') {
-            node = node.children.entry(segment.into()).or_default();
-        }
-        node.subscribers.push(subscriber.clone());
+        self.tree(publisher).write().insert(pattern.as_str(), subscriber.clone());
         self.count.fetch_add(1, Ordering::Relaxed);
         TopicSubscription { topics: self.clone(), publisher, pattern, subscriber }
     }
@@ -104,13 +89,13 @@ impl Topics {
     /// subscription counts them as missed.
     pub(crate) fn record_missed(&self, count: u64) {
         for tree in [&self.peers, &self.system] {
-            tree.read().unwrap_or_else(PoisonError::into_inner).record_missed(count);
+            tree.read().record_missed(count);
         }
     }
 
     fn deliver(&self, publisher: PublisherKind, topic: &Topic, encode: impl FnOnce() -> Bytes) {
         let segments: Vec<&str> = topic.as_str().split('.').collect();
-        let root = self.tree(publisher).read().unwrap_or_else(PoisonError::into_inner);
+        let root = self.tree(publisher).read();
         let mut subscribers = Vec::new();
         root.collect_matching(&segments, topic.mailbox().is_none(), &mut subscribers);
         if subscribers.is_empty() {
@@ -118,7 +103,7 @@ impl Topics {
         }
         // Encoded once for all subscribers.
         let message = encode();
-        metrics::counter!("atoll_gateway_topic_deliveries_total").increment(subscribers.len() as u64);
+        metrics::topic_deliveries().increment(subscribers.len() as u64);
         subscribers.iter().for_each(|subscriber| subscriber.queues.push(subscriber.id, &message));
     }
 
@@ -158,48 +143,10 @@ pub(crate) fn system_element(topic: &Topic, payload: &Bytes) -> Bytes {
 
 impl Drop for TopicSubscription {
     fn drop(&mut self) {
-        let mut root = self.topics.tree(self.publisher).write().unwrap_or_else(PoisonError::into_inner);
         let segments: Vec<&str> = self.pattern.as_str().split('.').collect();
-        root.remove(&segments, &self.subscriber);
+        self.topics.tree(self.publisher).write().remove(&segments, &self.subscriber);
         self.topics.count.fetch_sub(1, Ordering::Relaxed);
         self.subscriber.queues.close(self.subscriber.id);
-    }
-}
-
-impl TopicNode {
-    /// Collects the subscribers that match the topic `segments`. `star`: whether a `*` in a pattern may match
-    /// the first segment, which it may not if that is the address of a mailbox.
-    fn collect_matching<'a>(&'a self, segments: &[&str], star: bool, found: &mut Vec<&'a Subscriber>) {
-        let Some((first, rest)) = segments.split_first() else {
-            found.extend(&self.subscribers);
-            return;
-        };
-        if let Some(node) = self.children.get(*first) {
-            node.collect_matching(rest, true, found);
-        }
-        if star && let Some(node) = self.children.get("*") {
-            node.collect_matching(rest, true, found);
-        }
-    }
-
-    fn record_missed(&self, count: u64) {
-        self.subscribers.iter().for_each(|subscriber| subscriber.queues.record_missed(subscriber.id, count));
-        self.children.values().for_each(|node| node.record_missed(count));
-    }
-
-    /// Removes a subscriber, and the nodes that have neither subscribers nor children then.
-    fn remove(&mut self, segments: &[&str], subscriber: &Subscriber) {
-        let Some((first, rest)) = segments.split_first() else {
-            self.subscribers
-                .retain(|other| other.id != subscriber.id || !Arc::ptr_eq(&other.queues, &subscriber.queues));
-            return;
-        };
-        if let Some(node) = self.children.get_mut(*first) {
-            node.remove(rest, subscriber);
-            if node.subscribers.is_empty() && node.children.is_empty() {
-                self.children.remove(*first);
-            }
-        }
     }
 }
 

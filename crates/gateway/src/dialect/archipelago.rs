@@ -15,12 +15,15 @@ use ws::Received;
 
 use crate::{
     client_socket::{ClientSocket, SocketEnd, server_close},
-    gateway::Shared,
-    handshake::{Handshake, SignInRequest, Step},
-    resumption::Resumption,
-    session_registry::{SessionMessage, SessionReceiver},
-    session_state::{SessionAction, SessionState},
-    session_timers::SessionTimers,
+    session::{
+        handshake::{Handshake, SignInRequest, Step},
+        message::{SessionMessage, SessionReceiver},
+        registry::NewSession,
+        resumption::Resumption,
+        state::{SessionAction, SessionState},
+        timers::SessionTimers,
+    },
+    shared::Shared,
 };
 
 /// Serves one socket: handshake, session, close.
@@ -93,22 +96,23 @@ async fn serve_session(
     network: Network,
 ) -> SocketEnd {
     let (address, transports) = (request.address, request.transports.clone());
-    let (session, mut receiver) = match shared.begin_session(request, network).await {
-        Ok(begun) => begun,
-        Err(close) => return server_close(close),
-    };
+    let NewSession { id: session, mut receiver, resumption } =
+        match shared.begin_session(request, network).await {
+            Ok(begun) => begun,
+            Err(close) => return server_close(close),
+        };
     let island = tracing::field::Empty;
     let span = tracing::debug_span!("session", peer = %address, session = %session, island);
     let ended = async {
         tracing::debug!("signed in");
         let peer_id = address.to_string();
-        let (resume_secret, resumed) = Resumption::welcome(receiver.resumption);
+        let (resume_secret, resumed) = Resumption::welcome(resumption);
         let welcome = WelcomeMessage { peer_id, resume_secret, resumed };
         let welcome = server_packet::Message::Welcome(welcome);
         match socket.send(&encode(welcome)).await {
             Ok(()) => {
                 let state = SessionState::new(transports.as_deref(), &shared.settings, Instant::now())
-                    .with_resumption(receiver.resumption);
+                    .with_resumption(resumption);
                 run_session(shared, socket, address, session, state, &mut receiver).await
             }
             Err(ended) => ended,
@@ -220,7 +224,7 @@ mod tests {
     use server_packet::Message::{IslandChanged, JoinIsland, LeftIsland};
 
     use super::*;
-    use crate::session_registry::{IslandChange, MemberChange};
+    use crate::session::message::{IslandChange, MemberChange};
 
     #[test]
     fn wrapped_session_message_equals_its_encoding() {

@@ -10,9 +10,9 @@ use tokio::{
 use ws::{KeepAlive, Liveness};
 
 use crate::{
-    Settings,
-    gateway::Shared,
-    session_state::{SessionAction, SessionState},
+    session::state::{SessionAction, SessionState},
+    settings::Settings,
+    shared::Shared,
 };
 
 /// Period over which the sessions of a gateway spread their responses to a roster request, at random.

@@ -1,0 +1,12 @@
+//! Sessions: from the sign-in of a client until its socket closes.
+
+pub(crate) mod handshake;
+pub(crate) mod heartbeat_encoder;
+pub(crate) mod local;
+pub(crate) mod message;
+pub(crate) mod registry;
+pub(crate) mod remote;
+pub(crate) mod resumption;
+pub(crate) mod resync;
+pub(crate) mod state;
+pub(crate) mod timers;
