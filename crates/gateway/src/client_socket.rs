@@ -28,12 +28,6 @@ pub(crate) enum SocketEnd {
     ByServer(Close, String),
 }
 
-impl From<(Close, String)> for SocketEnd {
-    fn from((close, reason): (Close, String)) -> Self {
-        Self::ByServer(close, reason)
-    }
-}
-
 /// An end by the server with the default reason of its code.
 pub(crate) fn server_close(close: Close) -> SocketEnd {
     SocketEnd::ByServer(close, close.reason().to_owned())

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use admission::{ConnectionLimiter, Network, Permit, Verifier};
+use admission::{ConnectionLimiter, Network, Verifier};
 use axum::{
     Extension, Router,
     body::Body,
@@ -12,13 +12,13 @@ use axum::{
     routing::{get, post},
 };
 use bus::Bus;
-use tokio::task::JoinSet;
+use tokio::{task::JoinSet, time::Instant};
 
 use crate::{
     about,
     bus_messages::{self, BusSubscriptions},
     client_socket::ClientSocket,
-    dialect::{archipelago, rpc},
+    dialect::{Dialect, archipelago::ArchipelagoDialect, rpc::RpcDialect},
     load_monitor::{LoadMonitor, Sampler},
     login::{
         endpoint::handle_login,
@@ -26,7 +26,7 @@ use crate::{
     },
     metrics,
     realm_services::RealmService,
-    session::{registry::SessionRegistry, resync::Resync},
+    session::{driver, registry::SessionRegistry, resync::Resync},
     settings::Settings,
     shared::Shared,
 };
@@ -140,7 +140,8 @@ async fn open_archipelago_socket(
     Extension(network): Extension<Network>,
     request: Request,
 ) -> Response {
-    open_socket(shared, network, request, protocol::ARCHIPELAGO_SUBPROTOCOL, archipelago::serve).await
+    let new_dialect = |_: &Shared| ArchipelagoDialect::default();
+    open_socket(shared, network, request, protocol::ARCHIPELAGO_SUBPROTOCOL, new_dialect)
 }
 
 /// Handles the upgrade to an RPC socket.
@@ -149,21 +150,20 @@ async fn open_rpc_socket(
     Extension(network): Extension<Network>,
     request: Request,
 ) -> Response {
-    open_socket(shared, network, request, protocol::RPC_SUBPROTOCOL, rpc::serve).await
+    let new_dialect =
+        |shared: &Shared| RpcDialect::new(shared.topics.clone(), &shared.settings, Instant::now());
+    open_socket(shared, network, request, protocol::RPC_SUBPROTOCOL, new_dialect)
 }
 
 /// Upgrades a request to a WebSocket and serves it in a task. Responds 503 if the client network has no
 /// handshake left.
-async fn open_socket<S>(
+fn open_socket<D: Dialect + 'static>(
     shared: Arc<Shared>,
     network: Network,
     mut request: Request,
     subprotocol: &'static str,
-    serve: impl FnOnce(Arc<Shared>, ClientSocket, Permit) -> S + Send + 'static,
-) -> Response
-where
-    S: Future<Output = ()> + Send,
-{
+    new_dialect: impl FnOnce(&Shared) -> D + Send + 'static,
+) -> Response {
     let permit = match shared.handshakes.acquire(network) {
         Ok(permit) => permit,
         Err(limit) => {
@@ -180,8 +180,8 @@ where
     tokio::spawn(async move {
         let _open_socket = open_socket;
         if let Some(stream) = stream.stream().await {
-            let socket = ClientSocket::new(stream, &shared.settings);
-            serve(shared, socket, permit).await;
+            let mut socket = ClientSocket::new(stream, &shared.settings);
+            driver::serve(&shared, &mut socket, new_dialect, permit).await;
         }
     });
     response.map(|()| Body::empty())

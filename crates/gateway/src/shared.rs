@@ -2,26 +2,18 @@
 
 use std::sync::Arc;
 
-use admission::{ConnectionLimiter, Network, Verifier};
-use bus::{Bus, Headers};
-use bytes::Bytes;
-use ::metrics::Counter;
+use admission::{ConnectionLimiter, Verifier};
+use bus::Bus;
+use metrics::Counter;
 use parking_lot::Mutex;
-use protocol::{Address, Close, Position, SceneTopic, SessionId, Subject, Topic, subject::SubjectScheme};
 use tokio::sync::watch;
 
 use crate::{
     director_status::DirectorStatus,
     load_monitor::{LoadMonitor, Sampler},
     login::state::Login,
-    metrics,
     realm_services::RealmService,
-    session::{
-        handshake::SignInRequest,
-        registry::{NewSession, SessionRegistry},
-        resync::Resync,
-        state::SessionState,
-    },
+    session::{registry::SessionRegistry, resync::Resync},
     settings::Settings,
     topics::Topics,
 };
@@ -64,54 +56,5 @@ impl Shared {
         } else {
             None
         }
-    }
-
-    /// Publishes the heartbeat of a client at `position`; `None`: the position is unknown.
-    pub(crate) fn publish_heartbeat(
-        &self,
-        address: Address,
-        session: SessionId,
-        state: &mut SessionState,
-        position: Option<Position>,
-    ) {
-        let headers = Headers::for_session(session);
-        let report = match self.bus.subject_scheme() {
-            SubjectScheme::CommsV3 => state.encode_heartbeat(position, self.bus.latest_epoch()),
-            // Services of archipelago-workers expect a position.
-            SubjectScheme::ArchipelagoWorkers => match position {
-                Some(position) => state.encode_client_heartbeat(position),
-                None => return,
-            },
-        };
-        self.bus.publish(&Subject::PeerHeartbeat(address), headers, report);
-        self.heartbeats.increment(1);
-    }
-
-    /// Publishes a message of a client under a topic: a scene topic with the sender in a header, any other
-    /// topic under a subject that contains the sender.
-    pub(crate) fn publish_topic(&self, address: Address, session: SessionId, topic: Topic, payload: Bytes) {
-        metrics::topic_messages().increment(1);
-        let mut headers = Headers::for_session(session);
-        let subject = match SceneTopic::try_from(topic) {
-            Ok(topic) => {
-                headers.sender = Some(address);
-                Subject::SceneTopic(topic)
-            }
-            Err(topic) => Subject::PeerTopic(address, topic),
-        };
-        self.bus.publish(&subject, headers, payload);
-    }
-
-    /// Begins a session, or returns the close code of its rejection: see [`SessionRegistry::begin`].
-    pub(crate) async fn begin_session(
-        &self,
-        request: SignInRequest,
-        network: Network,
-    ) -> Result<NewSession, Close> {
-        let (Ok(random), Ok(secret)) = (admission::random(), admission::random()) else {
-            return Err(Close::Restarting);
-        };
-        self.resync.wait_for_report(&self.sessions, &request).await;
-        self.sessions.begin(request, network, [random, secret])
     }
 }

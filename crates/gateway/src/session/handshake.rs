@@ -1,17 +1,11 @@
-//! The sign-in as a sans-IO state machine: client packets in, challenges and close codes out.
+//! The sign-in as a sans-IO state machine: requests in, challenges and close codes out.
 
 use std::sync::Arc;
 
 use identity::{Challenge, ResumeSecret};
-use protocol::{
-    Address, AddressError, Close, ResumeHash, is_protocol_name,
-    v3::{
-        ChallengeRequestMessage, ChallengeResponseMessage, ClientPacket, ServerPacket, client_packet,
-        server_packet,
-    },
-};
+use protocol::{Address, AddressError, Close, ResumeHash, is_protocol_name, v3::ChallengeRequestMessage};
 
-use crate::metrics;
+use crate::{dialect::ClientRequest, metrics};
 
 /// A request to sign in.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,12 +50,10 @@ pub(crate) enum Handshake {
     AwaitSignature { request: SignInRequest, challenge: Challenge },
 }
 
-/// The action that a packet requires.
+/// The action that a request requires.
 #[derive(Debug)]
 pub(crate) enum Step {
-    /// Do nothing: the packet has an unknown type, perhaps of a later protocol version.
-    Ignore,
-    /// Send a challenge for this request, and replace the state by that of [`Handshake::challenge`].
+    /// Send a challenge for this request, and await its signature.
     Challenge(SignInRequest),
     /// Verify this auth chain. The challenge is consumed.
     Verify { request: SignInRequest, challenge: Challenge, auth_chain_json: String },
@@ -71,38 +63,20 @@ pub(crate) enum Step {
 const MAX_TRANSPORTS: usize = 8;
 
 impl Handshake {
-    /// Processes a packet. Returns the next state and the required action, or the close code and reason of a
-    /// rejection.
-    pub(crate) fn receive(self, packet: ClientPacket) -> Result<(Self, Step), (Close, String)> {
-        use client_packet::Message::{ChallengeRequest, SignedChallenge};
-        match (self, packet.message) {
-            (state, None) => Ok((state, Step::Ignore)),
-            (Self::AwaitRequest, Some(ChallengeRequest(request))) => {
+    /// Processes a request. Returns the required action, or the close code and reason of a rejection.
+    pub(crate) fn receive(self, request: ClientRequest) -> Result<Step, (Close, String)> {
+        match (self, request) {
+            (Self::AwaitRequest, ClientRequest::Challenge(request)) => {
                 let request = SignInRequest::from_message(&request)
                     .map_err(|error| (Close::AuthRefused, error.to_string()))?;
-                Ok((Self::AwaitRequest, Step::Challenge(request)))
+                Ok(Step::Challenge(request))
             }
-            (Self::AwaitSignature { request, challenge }, Some(SignedChallenge(signed))) => {
-                let auth_chain_json = signed.auth_chain_json;
-                Ok((Self::AwaitRequest, Step::Verify { request, challenge, auth_chain_json }))
-            }
+            (
+                Self::AwaitSignature { request, challenge },
+                ClientRequest::Authenticate { auth_chain_json },
+            ) => Ok(Step::Verify { request, challenge, auth_chain_json }),
             _ => Err((Close::OutOfOrder, Close::OutOfOrder.reason().to_owned())),
         }
-    }
-
-    /// The state that awaits the signature of `challenge`, and the packet that carries it. `connected`
-    /// becomes `already_connected` in the packet.
-    pub(crate) fn challenge(
-        request: SignInRequest,
-        challenge: Challenge,
-        connected: bool,
-    ) -> (Self, ServerPacket) {
-        let response = ChallengeResponseMessage {
-            challenge_to_sign: challenge.as_str().to_owned(),
-            already_connected: connected,
-        };
-        let message = Some(server_packet::Message::ChallengeResponse(response));
-        (Self::AwaitSignature { request, challenge }, ServerPacket { message })
     }
 }
 
@@ -121,54 +95,46 @@ fn parse_transports(names: &[String]) -> Option<Arc<str>> {
 
 #[cfg(test)]
 mod tests {
-    use protocol::v3::{Heartbeat, SignedChallengeMessage};
+    use protocol::v3::Heartbeat;
 
     use super::*;
 
-    fn packet(message: client_packet::Message) -> ClientPacket {
-        ClientPacket { message: Some(message) }
-    }
-
-    fn request(address: &str) -> ClientPacket {
+    fn request(address: &str) -> ClientRequest {
         request_with(address, &[])
     }
 
-    fn request_with(address: &str, transports: &[&str]) -> ClientPacket {
+    fn request_with(address: &str, transports: &[&str]) -> ClientRequest {
         let transports = transports.iter().map(|&name| name.to_owned()).collect();
         let address = address.to_owned();
-        let request = ChallengeRequestMessage { address, transports, resume_secret: None };
-        packet(client_packet::Message::ChallengeRequest(request))
+        ClientRequest::Challenge(ChallengeRequestMessage { address, transports, resume_secret: None })
     }
 
-    fn signed() -> ClientPacket {
-        let auth_chain_json = "[]".to_owned();
-        packet(client_packet::Message::SignedChallenge(SignedChallengeMessage { auth_chain_json }))
+    fn signed() -> ClientRequest {
+        ClientRequest::Authenticate { auth_chain_json: "[]".to_owned() }
     }
 
     fn challenged() -> Handshake {
         let request = SignInRequest::without_extensions(Address::new([1; 20]));
-        Handshake::challenge(request, Challenge::new("", [7; 16]), false).0
+        Handshake::AwaitSignature { request, challenge: Challenge::new("", [7; 16]) }
     }
 
     #[test]
     fn sign_in_request_is_challenged_then_verified() {
         let address = Address::new([0xab; 20]);
         let upper = address.to_string().to_uppercase().replace("0X", "0x");
-        let (_, step) = Handshake::AwaitRequest.receive(request(&upper)).unwrap();
+        let step = Handshake::AwaitRequest.receive(request(&upper)).unwrap();
         assert!(
             matches!(step, Step::Challenge(request) if request == SignInRequest::without_extensions(address))
         );
-        let (state, step) = challenged().receive(signed()).unwrap();
+        let step = challenged().receive(signed()).unwrap();
         assert!(matches!(step, Step::Verify { auth_chain_json, .. } if auth_chain_json == "[]"));
-        let again = state.receive(signed()).unwrap_err();
-        assert_eq!(again.0, Close::OutOfOrder, "a challenge is used once");
     }
 
     #[test]
     fn valid_transports_are_kept() {
         let kept = |transports: &[&str]| {
             let request = request_with(&Address::new([1; 20]).to_string(), transports);
-            let (_, step) = Handshake::AwaitRequest.receive(request).unwrap();
+            let step = Handshake::AwaitRequest.receive(request).unwrap();
             let Step::Challenge(request) = step else { panic!("{step:?}") };
             request.transports
         };
@@ -198,18 +164,16 @@ mod tests {
     }
 
     #[test]
-    fn out_of_order_packet_ends_handshake_unknown_is_ignored() {
-        let heartbeat = || packet(client_packet::Message::Heartbeat(Heartbeat::default()));
-        for (state, packet) in [
+    fn out_of_order_request_ends_handshake() {
+        let heartbeat = || ClientRequest::Heartbeat(Heartbeat::default());
+        for (state, request) in [
             (Handshake::AwaitRequest, signed()),
             (Handshake::AwaitRequest, heartbeat()),
             (challenged(), heartbeat()),
             (challenged(), request("0x0000000000000000000000000000000000000001")),
         ] {
-            assert_eq!(state.receive(packet).unwrap_err().0, Close::OutOfOrder);
+            assert_eq!(state.receive(request).unwrap_err().0, Close::OutOfOrder);
         }
         assert_eq!(Handshake::AwaitRequest.receive(request("me")).unwrap_err().0, Close::AuthRefused);
-        let (state, step) = challenged().receive(ClientPacket { message: None }).unwrap();
-        assert!(matches!((state, step), (Handshake::AwaitSignature { .. }, Step::Ignore)));
     }
 }

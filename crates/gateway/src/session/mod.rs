@@ -1,5 +1,6 @@
 //! Sessions: from the sign-in of a client until its socket closes.
 
+pub(crate) mod driver;
 pub(crate) mod handshake;
 pub(crate) mod heartbeat_encoder;
 pub(crate) mod local;

@@ -2,26 +2,20 @@
 
 use std::time::Duration;
 
-use protocol::Close;
 use tokio::{
     sync::watch,
     time::{self, Instant, Interval, MissedTickBehavior},
 };
 use ws::{KeepAlive, Liveness};
 
-use crate::{
-    session::state::{SessionAction, SessionState},
-    settings::Settings,
-    shared::Shared,
-};
+use crate::settings::Settings;
 
 /// Period over which the sessions of a gateway spread their responses to a roster request, at random.
 const REPUBLISH_SPREAD: Duration = Duration::from_secs(1);
 
 /// The timers of one session.
 #[derive(Debug)]
-pub(crate) struct SessionTimers<'a> {
-    settings: &'a Settings,
+pub(crate) struct SessionTimers {
     keep_alive: KeepAlive,
     idle_checks: Interval,
     republish_ticks: Interval,
@@ -29,10 +23,24 @@ pub(crate) struct SessionTimers<'a> {
     roster_requests: watch::Receiver<()>,
 }
 
-impl<'a> SessionTimers<'a> {
+/// A timer that is due.
+#[derive(Debug)]
+pub(crate) enum Timer {
+    /// Check whether the client was active recently.
+    Liveness,
+    /// Check whether the client sends heartbeats.
+    Idle,
+    /// Check whether the last publication is long ago.
+    Republish,
+    /// The time that the session scheduled for a republication.
+    RepublishScheduled,
+    /// The roster was requested: republish at this time.
+    RosterRequest { republish_at: Instant },
+}
+
+impl SessionTimers {
     /// Starts the timers of a new session.
-    pub(crate) fn new(shared: &'a Shared) -> Self {
-        let settings = &shared.settings;
+    pub(crate) fn new(settings: &Settings, roster_requests: watch::Receiver<()>) -> Self {
         let keep_alive = KeepAlive::new(settings.ping_interval, Instant::now());
         let mut idle_checks = time::interval(settings.ping_interval);
         let mut republish_ticks = time::interval(settings.republish_interval);
@@ -40,31 +48,21 @@ impl<'a> SessionTimers<'a> {
         republish_ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         idle_checks.reset();
         republish_ticks.reset();
-        Self {
-            settings,
-            keep_alive,
-            idle_checks,
-            republish_ticks,
-            roster_requests: shared.roster_requests.subscribe(),
-        }
+        Self { keep_alive, idle_checks, republish_ticks, roster_requests }
     }
 
-    /// Waits for the next timer and returns its action. Cancel-safe.
-    pub(crate) async fn next(&mut self, state: &mut SessionState) -> SessionAction {
+    /// Waits for the next timer, or until the scheduled republication. Cancel-safe.
+    pub(crate) async fn next(&mut self, republish_at: Option<Instant>) -> Timer {
         tokio::select! {
             biased;
-            () = self.keep_alive.due() => SessionAction::CheckLiveness,
-            _ = self.idle_checks.tick() => state.check_idle(self.settings, Instant::now()),
-            _ = self.republish_ticks.tick() => {
-                state.republish_if_due(self.settings, self.keep_alive.is_unresponsive(), Instant::now())
-            }
-            () = sleep_until(state.republish_at()) => {
-                state.republish(self.settings, self.keep_alive.is_unresponsive(), Instant::now())
-            }
+            () = self.keep_alive.due() => Timer::Liveness,
+            _ = self.idle_checks.tick() => Timer::Idle,
+            _ = self.republish_ticks.tick() => Timer::Republish,
+            () = sleep_until(republish_at) => Timer::RepublishScheduled,
             // `changed` cannot fail: the sender lives as long as the gateway.
             _ = self.roster_requests.changed() => {
-                state.request_republish(Instant::now() + REPUBLISH_SPREAD.mul_f64(rand::random()));
-                SessionAction::Ignore
+                let delay = REPUBLISH_SPREAD.mul_f64(rand::random());
+                Timer::RosterRequest { republish_at: Instant::now() + delay }
             }
         }
     }
@@ -74,17 +72,14 @@ impl<'a> SessionTimers<'a> {
         self.keep_alive.record_activity();
     }
 
-    /// Replaces [`SessionAction::CheckLiveness`] by its outcome for a client that was last active at
-    /// `active`. Any other action is returned unchanged.
-    pub(crate) fn resolve_check(&mut self, next_step: SessionAction, active: Instant) -> SessionAction {
-        if next_step != SessionAction::CheckLiveness {
-            return next_step;
-        }
-        match self.keep_alive.check(active, Instant::now()) {
-            Liveness::Alive => SessionAction::Ignore,
-            Liveness::Silent => SessionAction::Ping,
-            Liveness::Dead => SessionAction::End(Close::Silent),
-        }
+    /// The liveness of a client that was last active at `active`. Schedules the next check.
+    pub(crate) fn check_liveness(&mut self, active: Instant, now: Instant) -> Liveness {
+        self.keep_alive.check(active, now)
+    }
+
+    /// Whether all allowed pings are unanswered.
+    pub(crate) fn is_unresponsive(&self) -> bool {
+        self.keep_alive.is_unresponsive()
     }
 }
 

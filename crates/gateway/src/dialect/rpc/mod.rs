@@ -1,287 +1,329 @@
-//! The RPC socket: one task serves a session from its first frame to its last.
-//!
-//! It shares the handshake limiter, the handshake, the session registry and the session state with the
-//! archipelago socket; only the messages differ.
+//! The dcl-rpc dialect: calls of the services of `protocol/decentraland/bff`.
 
 mod procedures;
-mod rpc_session;
 mod subscriptions;
 
 use std::sync::Arc;
 
-use admission::{Network, Permit, Throttle};
+use admission::Throttle;
 use bytes::Bytes;
 use protocol::{
-    Address, Close, SessionId,
-    bff::{GetChallengeRequest, GetChallengeResponse, SignedChallenge},
-    v3::{ChallengeRequestMessage, ClientPacket, SignedChallengeMessage, client_packet},
+    Address, Close, DecodeError, Message, Topic,
+    bff::{
+        DisconnectionMessage, DisconnectionReason, GetChallengeRequest, GetChallengeResponse,
+        PublishToTopicRequest, PublishToTopicResult, SignedChallenge, Subscription, SubscriptionRequest,
+        UnsubscriptionResult, WelcomePeerInformation,
+    },
+    v3::ChallengeRequestMessage,
 };
-use rpc::{ErrorCode, MessageKind};
-use tokio::time::{Instant, timeout_at};
-use tracing::Instrument;
-use ws::Received;
+use rpc::{Connection, ErrorCode, Event, Limits, MessageKind};
+use tokio::time::Instant;
 
 use crate::{
-    client_socket::{ClientSocket, SocketEnd, server_close},
-    session::{
-        handshake::{Handshake, SignInRequest, Step},
-        message::{SessionMessage, SessionReceiver},
-        registry::NewSession,
-        state::{SessionAction, SessionState},
-        timers::SessionTimers,
-    },
-    shared::Shared,
+    dialect::{ClientRequest, Dialect, FrameCost},
+    session::{message::SessionMessage, resumption::Resumption},
+    settings::Settings,
+    topics::{PublisherKind, Topics},
 };
-use procedures::ProcedureId;
-use rpc_session::{ClientRequest, RpcSession};
-use subscriptions::Subscriptions;
+use procedures::{AUTHENTICATION_SERVICE, ProcedureId, SIGNED_IN_SERVICES};
+use subscriptions::{SubscriptionError, Subscriptions};
 
-/// Serves one socket: handshake, session, close.
-pub(crate) async fn serve(shared: Arc<Shared>, mut socket: ClientSocket, permit: Permit) {
-    let network = permit.network();
-    let shared = &*shared;
-    let settings = &shared.settings;
-    let (max, buffer) = (settings.max_subscriptions, settings.subscription_buffer);
-    let rpc = RpcSession::new(Subscriptions::new(shared.topics.clone(), max, buffer));
-    let topic_throttle = Throttle::new(u32::MAX, settings.topic_bytes_per_second, Instant::now());
-    let mut client = RpcSocket { shared, socket: &mut socket, rpc, topic_throttle };
-    let deadline = Instant::now() + shared.settings.handshake_timeout;
-    let signed_in = tokio::select! {
-        signed_in = timeout_at(deadline, client.sign_in(&permit)) => {
-            signed_in.unwrap_or(Err(server_close(Close::HandshakeTimeout)))
-        }
-        () = shared.handshakes.closed() => Err(server_close(Close::Restarting)),
-        () = permit.evicted() => Err(server_close(Close::Full)),
-    };
-    match signed_in {
-        Ok((request, number)) => {
-            drop(permit);
-            let ended = client.serve_session(request, network, number).await;
-            // Ends its subscriptions before the closing handshake.
-            drop(client);
-            socket.close(ended).await;
-        }
-        Err(ended) => {
-            // Dropped before the close, so that another handshake does not wait until this client has read
-            // it.
-            drop(permit);
-            socket.close_rejected(ended).await;
-        }
-    }
-}
+/// Upper bounds of open ports and calls of one client, far above the use of deployed clients.
+const RPC_LIMITS: Limits = Limits { ports: 16, calls: 256 };
 
-/// The socket of one client with its RPC state.
-struct RpcSocket<'a> {
-    shared: &'a Shared,
-    socket: &'a mut ClientSocket,
-    rpc: RpcSession,
+/// The topic under which clients of 2022 publish their heartbeats. It is not delivered to subscribers.
+const HEARTBEAT_TOPIC: &str = "heartbeat";
+
+/// The RPC state of one client: its connection, open calls and subscriptions.
+#[derive(Debug)]
+pub(crate) struct RpcDialect {
+    connection: Connection<ProcedureId>,
+    /// Numbers of the open `GetDisconnectionMessage` calls, which are answered when the session is kicked.
+    disconnection_calls: Vec<u32>,
+    subscriptions: Subscriptions,
     /// Rate limit of the bytes that the client publishes under topics, which are delivered to many
     /// subscribers.
     topic_throttle: Throttle,
+    /// The last call of the sign-in.
+    sign_in_call: Option<u32>,
+    /// The address of the client, once it is signed in.
+    peer: Option<Address>,
 }
 
-impl RpcSocket<'_> {
-    /// Runs the handshake. Returns the request, and the number of the call that awaits the welcome.
-    async fn sign_in(&mut self, permit: &Permit) -> Result<(SignInRequest, u32), SocketEnd> {
-        let mut handshake = Handshake::AwaitRequest;
-        loop {
-            self.flush().await?;
-            let received = self.socket.next().await?;
-            self.receive_frame(received).await?;
-            while let Some((number, call, payload)) = self.rpc.poll_sign_in() {
-                let Some(packet) = self.sign_in_packet(number, call, payload) else { continue };
-                let (state, step) = match handshake.receive(packet) {
-                    Ok(next) => next,
-                    Err((close, reason)) => return Err(self.reject(number, close, reason).await),
-                };
-                handshake = match step {
-                    Step::Ignore => state,
-                    Step::Challenge(request) => self.challenge(number, request)?,
-                    Step::Verify { request, challenge, auth_chain_json } => {
-                        permit.set_waiting(false);
-                        let verifier = &self.shared.verifier;
-                        let verified = verifier
-                            .verify(auth_chain_json, request.address, challenge, permit.network())
-                            .await;
-                        return match verified {
-                            Ok(()) => Ok((request, number)),
-                            Err(refusal) => {
-                                Err(self.reject(number, refusal.close(), refusal.to_string()).await)
-                            }
-                        };
-                    }
-                };
-            }
+impl RpcDialect {
+    /// The state of a client that has just connected.
+    pub(crate) fn new(topics: Arc<Topics>, settings: &Settings, now: Instant) -> Self {
+        let (max, buffer) = (settings.max_subscriptions, settings.subscription_buffer);
+        Self {
+            connection: Connection::new(RPC_LIMITS, [&AUTHENTICATION_SERVICE]),
+            disconnection_calls: Vec::new(),
+            subscriptions: Subscriptions::new(topics, max, buffer),
+            topic_throttle: Throttle::new(u32::MAX, settings.topic_bytes_per_second, now),
+            sign_in_call: None,
+            peer: None,
+        }
+    }
+}
+
+impl Dialect for RpcDialect {
+    fn receive(&mut self, message: Bytes) -> Result<FrameCost, Close> {
+        match self.connection.receive(&message) {
+            // Due acknowledgements do not count against the rate limit: there is one for each element that
+            // was sent.
+            Ok(MessageKind::Acknowledged) => Ok(FrameCost::Free),
+            Ok(MessageKind::Other) => Ok(FrameCost::Charged),
+            Err(rpc::Undecodable) => Err(Close::Undecodable),
         }
     }
 
-    /// Translates a call of the sign-in to the packet of the archipelago socket.
-    fn sign_in_packet(&mut self, number: u32, call: ProcedureId, payload: Bytes) -> Option<ClientPacket> {
-        let message = match call {
+    /// Calls that concern only the client itself are handled here, and its streams once no call is left.
+    fn poll_request(&mut self, now: Instant) -> Option<ClientRequest> {
+        while let Some(event) = self.connection.poll_event() {
+            match event {
+                Event::Called { number, procedure, payload } => {
+                    let request = match self.peer {
+                        None => self.handle_sign_in_call(number, procedure, payload),
+                        Some(peer) => self.handle_call(peer, number, procedure, payload, now),
+                    };
+                    if request.is_some() {
+                        return request;
+                    }
+                }
+                Event::Ended { number } => {
+                    self.disconnection_calls.retain(|&call| call != number);
+                    self.subscriptions.stream_ended(number);
+                }
+            }
+        }
+        self.serve_streams();
+        None
+    }
+
+    fn challenge(&mut self, challenge_to_sign: &str, already_connected: bool) {
+        let challenge_to_sign = challenge_to_sign.to_owned();
+        self.respond_to_sign_in(&GetChallengeResponse { challenge_to_sign, already_connected });
+    }
+
+    fn reject(&mut self, reason: &str) {
+        if let Some(number) = self.sign_in_call {
+            self.reject_call(number, ErrorCode::Refused, reason);
+        }
+    }
+
+    /// Offers all services from now on.
+    fn welcome(&mut self, peer: Address, resumption: Option<Resumption>) {
+        self.peer = Some(peer);
+        self.connection.offer(&SIGNED_IN_SERVICES);
+        let available_modules = SIGNED_IN_SERVICES.iter().map(|module| module.name.to_owned()).collect();
+        let (resume_secret, resumed) = Resumption::welcome(resumption);
+        let (peer_id, resume_secret) = (peer.to_string(), resume_secret.into());
+        let welcome = WelcomePeerInformation { peer_id, available_modules, resume_secret, resumed };
+        self.respond_to_sign_in(&welcome);
+    }
+
+    /// An island change is kept until the client requests it, so it counts as sent from now on.
+    fn deliver(&mut self, message: &SessionMessage) {
+        match message {
+            SessionMessage::IslandChanged(change) => self.subscriptions.island_changed(&change.message),
+            SessionMessage::MemberChanged(change) => self.subscriptions.member_changed(change),
+        }
+    }
+
+    /// Responds to the open `GetDisconnectionMessage` calls that a newer session replaced this one.
+    fn kick(&mut self) {
+        let message = DisconnectionMessage { reason: DisconnectionReason::DrKicked.into() };
+        for number in std::mem::take(&mut self.disconnection_calls) {
+            self.respond(number, &message);
+        }
+    }
+
+    fn poll_output(&mut self) -> Option<Bytes> {
+        self.connection.poll_output()
+    }
+
+    /// Waits until a topic message is queued.
+    async fn wait_for_output(&self) {
+        self.subscriptions.queues().wait_for_message().await;
+    }
+}
+
+impl RpcDialect {
+    fn respond(&mut self, number: u32, response: &impl Message) {
+        self.connection.respond(number, response.encode_to_vec().into());
+    }
+
+    fn respond_to_sign_in(&mut self, response: &impl Message) {
+        if let Some(number) = self.sign_in_call {
+            self.respond(number, response);
+        }
+    }
+
+    /// Responds to a call with an error.
+    fn reject_call(&mut self, number: u32, code: ErrorCode, reason: &str) {
+        self.connection.refuse(number, code, reason);
+    }
+
+    /// Decodes the argument of a call. If that fails, responds with an error and returns `None`.
+    fn decode_argument<M: Message + Default>(&mut self, number: u32, payload: Bytes) -> Option<M> {
+        let argument: Result<M, DecodeError> = M::decode(payload);
+        argument.inspect_err(|_| self.reject_call(number, ErrorCode::BadPayload, "undecodable payload")).ok()
+    }
+
+    fn handle_sign_in_call(
+        &mut self,
+        number: u32,
+        procedure: ProcedureId,
+        payload: Bytes,
+    ) -> Option<ClientRequest> {
+        let request = match procedure {
             ProcedureId::GetChallenge => {
-                let request: GetChallengeRequest = self.rpc.decode_argument(number, payload)?;
+                let request: GetChallengeRequest = self.decode_argument(number, payload)?;
                 let GetChallengeRequest { address, transports, resume_secret } = request;
                 let resume_secret = resume_secret.map(Vec::from);
-                let request = ChallengeRequestMessage { address, transports, resume_secret };
-                client_packet::Message::ChallengeRequest(request)
+                ClientRequest::Challenge(ChallengeRequestMessage { address, transports, resume_secret })
             }
             ProcedureId::Authenticate => {
-                let SignedChallenge { auth_chain_json } = self.rpc.decode_argument(number, payload)?;
-                client_packet::Message::SignedChallenge(SignedChallengeMessage { auth_chain_json })
+                let SignedChallenge { auth_chain_json } = self.decode_argument(number, payload)?;
+                ClientRequest::Authenticate { auth_chain_json }
+            }
+            ProcedureId::GetDisconnectionMessage => {
+                self.disconnection_calls.push(number);
+                return None;
             }
             // The module of this procedure is not offered yet.
             _ => return None,
         };
-        Some(ClientPacket { message: Some(message) })
+        self.sign_in_call = Some(number);
+        Some(request)
     }
 
-    fn challenge(&mut self, number: u32, request: SignInRequest) -> Result<Handshake, SocketEnd> {
-        let challenge = self.shared.verifier.challenge().map_err(|_| server_close(Close::Restarting))?;
-        let challenge_to_sign = challenge.as_str().to_owned();
-        let already_connected = self.shared.sessions.already_connected(request.address);
-        self.rpc.respond(number, &GetChallengeResponse { challenge_to_sign, already_connected });
-        Ok(Handshake::AwaitSignature { request, challenge })
-    }
-
-    /// Responds to a call of the sign-in with an error. Returns the end of the socket, with the same reason.
-    async fn reject(&mut self, number: u32, close: Close, reason: String) -> SocketEnd {
-        self.rpc.reject(number, ErrorCode::Refused, &reason);
-        match self.flush().await {
-            Ok(()) => SocketEnd::ByServer(close, reason),
-            Err(ended) => ended,
-        }
-    }
-
-    /// Begins the session, sends the welcome, and serves the session until it ends.
-    async fn serve_session(&mut self, request: SignInRequest, network: Network, number: u32) -> SocketEnd {
-        let (shared, address) = (self.shared, request.address);
-        let transports = request.transports.clone();
-        let NewSession { id: session, mut receiver, resumption } =
-            match shared.begin_session(request, network).await {
-                Ok(begun) => begun,
-                Err(close) => return self.reject(number, close, close.reason().to_owned()).await,
-            };
-        let island = tracing::field::Empty;
-        let span = tracing::debug_span!("session", peer = %address, session = %session, island);
-        let ended = async {
-            tracing::debug!("signed in");
-            self.rpc.welcome(number, address, resumption);
-            let state = SessionState::new(transports.as_deref(), &self.shared.settings, Instant::now())
-                .with_resumption(resumption);
-            self.run_session(address, session, state, &mut receiver).await
-        }
-        .instrument(span)
-        .await;
-        shared.sessions.end(address, session);
-        ended
-    }
-
-    /// Serves a session after its welcome. The order of the `select!` branches is their priority: messages to
-    /// the session, then frames from the client, then timers, then queued topic messages.
-    async fn run_session(
+    fn handle_call(
         &mut self,
-        address: Address,
-        session: SessionId,
-        mut state: SessionState,
-        receiver: &mut SessionReceiver,
-    ) -> SocketEnd {
-        let (shared, settings) = (self.shared, &self.shared.settings);
-        let queues = self.rpc.queues();
-        let mut timers = SessionTimers::new(shared);
-        loop {
-            // Messages that arrived together with the signature may contain requests already.
-            while let Some(request) = self.rpc.poll_request(address) {
-                match request {
-                    ClientRequest::Heartbeat(heartbeat) => {
-                        let next_step = state.receive_heartbeat(heartbeat, settings, Instant::now());
-                        if let SessionAction::Publish(position) = next_step {
-                            shared.publish_heartbeat(address, session, &mut state, position);
-                        }
-                    }
-                    ClientRequest::Publish(topic, payload) => {
-                        let now = Instant::now();
-                        let from = self.topic_throttle.charge(topic.as_str().len() + payload.len(), now);
-                        self.socket.delay_reads_until(from);
-                        shared.publish_topic(address, session, topic, payload);
-                    }
+        peer: Address,
+        number: u32,
+        procedure: ProcedureId,
+        payload: Bytes,
+        now: Instant,
+    ) -> Option<ClientRequest> {
+        use PublisherKind::{Peers, System};
+        match procedure {
+            ProcedureId::GetChallenge | ProcedureId::Authenticate => {
+                self.reject_call(number, ErrorCode::Unexpected, "already signed in");
+            }
+            ProcedureId::GetDisconnectionMessage => self.disconnection_calls.push(number),
+            ProcedureId::SendHeartbeat => {
+                let heartbeat = self.decode_argument(number, payload)?;
+                self.respond(number, &());
+                return Some(ClientRequest::Heartbeat(heartbeat));
+            }
+            ProcedureId::PublishToTopic => return self.publish(number, payload, now),
+            ProcedureId::GetCommsCommands => {
+                let result = self.subscriptions.subscribe_commands(number);
+                self.open_stream(number, result);
+            }
+            ProcedureId::PeerSubscription => self.subscribe_stream(peer, Peers, number, payload)?,
+            ProcedureId::SystemSubscription => self.subscribe_stream(peer, System, number, payload)?,
+            ProcedureId::SubscribeToPeerMessages => self.subscribe(peer, Peers, number, payload)?,
+            ProcedureId::SubscribeToSystemMessages => self.subscribe(peer, System, number, payload)?,
+            ProcedureId::GetPeerMessages => self.open_subscription_stream(Peers, number, payload)?,
+            ProcedureId::GetSystemMessages => self.open_subscription_stream(System, number, payload)?,
+            ProcedureId::UnsubscribeToPeerMessages => self.cancel(Peers, number, payload)?,
+            ProcedureId::UnsubscribeToSystemMessages => self.cancel(System, number, payload)?,
+        }
+        None
+    }
+
+    fn publish(&mut self, number: u32, payload: Bytes, now: Instant) -> Option<ClientRequest> {
+        let PublishToTopicRequest { topic, payload } = self.decode_argument(number, payload)?;
+        let request = if topic == HEARTBEAT_TOPIC {
+            ClientRequest::Heartbeat(self.decode_argument(number, payload)?)
+        } else {
+            match topic.parse::<Topic>() {
+                Ok(topic) => {
+                    let read_at = self.topic_throttle.charge(topic.as_str().len() + payload.len(), now);
+                    ClientRequest::Publish { topic, payload, read_at }
+                }
+                Err(error) => {
+                    self.reject_subscription(number, SubscriptionError::Topic(error));
+                    return None;
                 }
             }
-            self.rpc.serve_streams();
-            if let Err(ended) = self.flush().await {
-                return ended;
-            }
-            let next_step = tokio::select! {
-                biased;
-                message = receiver.next() => match message {
-                    Ok(message) => {
-                        match &message {
-                            SessionMessage::IslandChanged(change) => {
-                                // Kept until the client requests it, so it counts as sent from now on.
-                                self.rpc.island_changed(&change.message);
-                                state.record_island(change);
-                            }
-                            SessionMessage::MemberChanged(change) => self.rpc.member_changed(change),
-                        }
-                        SessionAction::Ignore
-                    }
-                    Err(close) => {
-                        if close == Close::NewSession {
-                            self.rpc.notify_kicked();
-                            if let Err(ended) = self.flush().await {
-                                return ended;
-                            }
-                        }
-                        SessionAction::End(close)
-                    }
-                },
-                received = self.socket.next() => {
-                    timers.record_arrival();
-                    let result = match received {
-                        Ok(received) => self.receive_frame(received).await,
-                        Err(ended) => Err(ended),
-                    };
-                    if let Err(ended) = result {
-                        return ended;
-                    }
-                    SessionAction::Ignore
-                }
-                next_step = timers.next(&mut state) => next_step,
-                // Lowest priority, so that messages of others never keep the gateway from reading this
-                // client.
-                () = queues.wait_for_message() => SessionAction::Ignore,
-            };
-            match timers.resolve_check(next_step, self.socket.active_until()) {
-                SessionAction::Ignore | SessionAction::CheckLiveness => {}
-                SessionAction::Publish(position) => {
-                    shared.publish_heartbeat(address, session, &mut state, position)
-                }
-                SessionAction::Ping => {
-                    if let Err(ended) = self.socket.ping().await {
-                        return ended;
-                    }
-                }
-                SessionAction::End(close) => return server_close(close),
-            }
+        };
+        self.respond(number, &PublishToTopicResult { ok: true });
+        Some(request)
+    }
+
+    /// Responds with a stream of the messages under a topic.
+    fn subscribe_stream(
+        &mut self,
+        peer: Address,
+        publisher: PublisherKind,
+        number: u32,
+        payload: Bytes,
+    ) -> Option<()> {
+        let SubscriptionRequest { topic } = self.decode_argument(number, payload)?;
+        let result = self.subscriptions.subscribe(peer, publisher, &topic, Some(number));
+        self.open_stream(number, result.map(drop));
+        Some(())
+    }
+
+    /// Responds with the id of a new subscription.
+    fn subscribe(
+        &mut self,
+        peer: Address,
+        publisher: PublisherKind,
+        number: u32,
+        payload: Bytes,
+    ) -> Option<()> {
+        let SubscriptionRequest { topic } = self.decode_argument(number, payload)?;
+        match self.subscriptions.subscribe(peer, publisher, &topic, None) {
+            Ok(subscription_id) => self.respond(number, &Subscription { subscription_id }),
+            Err(error) => self.reject_subscription(number, error),
+        }
+        Some(())
+    }
+
+    /// Responds with a stream of the messages of an existing subscription.
+    fn open_subscription_stream(
+        &mut self,
+        publisher: PublisherKind,
+        number: u32,
+        payload: Bytes,
+    ) -> Option<()> {
+        let Subscription { subscription_id } = self.decode_argument(number, payload)?;
+        let result = self.subscriptions.attach_stream(publisher, subscription_id, number);
+        self.open_stream(number, result);
+        Some(())
+    }
+
+    fn cancel(&mut self, publisher: PublisherKind, number: u32, payload: Bytes) -> Option<()> {
+        let Subscription { subscription_id } = self.decode_argument(number, payload)?;
+        let (ok, stream) = self.subscriptions.cancel(publisher, subscription_id);
+        if let Some(stream) = stream {
+            self.connection.end_stream(stream);
+        }
+        self.respond(number, &UnsubscriptionResult { ok });
+        Some(())
+    }
+
+    fn open_stream(&mut self, number: u32, result: Result<(), SubscriptionError>) {
+        match result {
+            Ok(()) => self.connection.open_stream(number),
+            Err(error) => self.reject_subscription(number, error),
         }
     }
 
-    /// Processes a frame.
-    async fn receive_frame(&mut self, received: Received) -> Result<(), SocketEnd> {
-        let Some(bytes) = self.socket.handle_frame(received).await? else { return Ok(()) };
-        let kind = self.rpc.receive(&bytes).map_err(|_| server_close(Close::Undecodable))?;
-        // Due acknowledgements do not count against the rate limit: there is one for each element that was
-        // sent.
-        if kind == MessageKind::Acknowledged {
-            self.socket.refund();
-        }
-        Ok(())
+    fn reject_subscription(&mut self, number: u32, error: SubscriptionError) {
+        self.reject_call(number, error.code(), &error.to_string());
     }
 
-    /// Writes all pending output.
-    async fn flush(&mut self) -> Result<(), SocketEnd> {
-        while let Some(bytes) = self.rpc.poll_output() {
-            self.socket.send(&bytes).await?;
+    /// Sends one queued element on each stream for which the client requested the next one.
+    fn serve_streams(&mut self) {
+        let requested: Vec<u32> = self.connection.requested_streams().collect();
+        for number in requested {
+            if let Some(element) = self.subscriptions.pop(number) {
+                self.connection.send_element(number, element);
+            }
         }
-        Ok(())
     }
 }

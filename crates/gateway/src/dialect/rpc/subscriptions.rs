@@ -82,8 +82,8 @@ impl Subscriptions {
     }
 
     /// Their message queues.
-    pub(crate) fn queues(&self) -> Arc<SubscriptionQueues> {
-        self.queues.clone()
+    pub(crate) fn queues(&self) -> &SubscriptionQueues {
+        &self.queues
     }
 
     /// Subscribes a stream to the commands for this session.
