@@ -11,13 +11,12 @@ use std::{
     fs::File,
     io::{self, ErrorKind, Write},
     os::fd::AsFd,
-    sync::{
-        Condvar, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::atomic::{AtomicU64, Ordering},
     thread,
     time::{Duration, Instant},
 };
+
+use parking_lot::{Condvar, Mutex};
 
 /// The capacity of a stream's queue in bytes, besides the batch that the writer writes. On overflow new
 /// text is dropped and counted.
@@ -63,7 +62,7 @@ impl Output {
 
     /// Queues whole lines. Never waits for the stream.
     pub(crate) fn append(&'static self, text: &[u8]) {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         if !state.has_writer {
             let writer = thread::Builder::new().name("output".to_owned()).spawn(|| self.write());
             // If the thread cannot start, the queue fills up and later text is dropped; the next text
@@ -81,13 +80,13 @@ impl Output {
 
     /// Waits until all queued text is written, or until `deadline`.
     fn flush(&self, deadline: Instant) {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         while state.has_writer && (state.writing || !state.queue.is_empty()) {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return;
             }
-            state = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+            self.changed.wait_for(&mut state, left);
         }
     }
 
@@ -107,22 +106,17 @@ impl Output {
             // A write that fails is not reported in the log: that would fail as well.
             let lost = rest.iter().filter(|&&byte| byte == b'\n').count();
             DROPPED.fetch_add(lost as u64, Ordering::Relaxed);
-            self.state().writing = false;
+            self.state.lock().writing = false;
             self.changed.notify_all();
         }
     }
 
     /// Waits for text. Returns it with the number of texts that were dropped after it.
     fn next_batch(&self) -> (Vec<u8>, u64) {
-        let state = self.state();
-        let waited = self.changed.wait_while(state, |state| state.queue.is_empty());
-        let mut state = waited.unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state.lock();
+        self.changed.wait_while(&mut state, |state| state.queue.is_empty());
         state.writing = true;
         (std::mem::take(&mut state.queue), std::mem::take(&mut state.dropped))
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
