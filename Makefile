@@ -1,6 +1,6 @@
 # Everything here works on a fresh clone with only a Rust toolchain; the tests install nats-server.
 
-.PHONY: run cluster bots test check bench sim fuzz failures rolling presence-load attacks golden mixed
+.PHONY: run cluster bots test check bench sim fuzz failures rolling presence-load attacks golden docs mixed
 
 ## Run a realm on 127.0.0.1:5000.
 run:
@@ -53,6 +53,10 @@ golden:
 	scripts/needs
 	ATOLL_GOLDEN=write cargo test $(GOLDEN_TESTS) -- inventory:: descriptors_ --skip golden_files_have_
 	cargo test $(GOLDEN_TESTS) -- inventory::changes
+
+## Rewrite the tables of docs/configuration.md from the settings.
+docs:
+	ATOLL_GOLDEN=write cargo test --workspace --bin atoll -- reference_matches_the_settings
 
 ## The rolling restart with two builds: this one on half of the processes, and that of the git ref BEFORE on the
 ## others. Each process restarts into the other build, and back. BEFORE is the last commit if the work tree has

@@ -25,7 +25,7 @@ use protocol::Position;
 use serde::{Deserialize, Serialize};
 use tokio::{net::TcpListener, sync::Mutex};
 
-use crate::rules::MAX_FILE_BYTES;
+use crate::rules::file::MAX_FILE_BYTES;
 
 /// Binds the listener. An address outside the loopback is an error.
 pub(crate) async fn bind(address: SocketAddr) -> Result<TcpListener> {

@@ -2,10 +2,9 @@
 //! and opens listeners.
 
 mod admin;
-mod api;
 mod config;
 mod explain;
-mod http;
+mod metrics;
 mod output;
 mod process;
 mod role;
@@ -13,6 +12,7 @@ mod rules;
 mod serve;
 mod sim;
 mod telemetry;
+mod version;
 
 use std::{
     io::{self, Write as _},
@@ -24,13 +24,10 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 use mimalloc::MiMalloc;
 
-use crate::config::{Settings, Sources};
+use crate::config::{Configuration, Sources};
 
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
-
-/// The commit of this build, if the build set it.
-pub(crate) const COMMIT_HASH: Option<&str> = option_env!("COMMIT_HASH");
 
 /// The command line.
 #[derive(Parser)]
@@ -52,7 +49,7 @@ enum Command {
     Explain(explain::Flags),
     /// Check owner rules, or show their effect on a running realm.
     #[command(subcommand)]
-    Rules(rules::Command),
+    Rules(rules::command::Command),
     /// Simulate a crowd, a scenario file or random layouts on the island engine alone.
     Sim(sim::Flags),
 }
@@ -83,7 +80,7 @@ struct ConfigFlags {
 }
 
 impl ConfigFlags {
-    fn load(self) -> Result<(Settings, config::ValidatedSettings)> {
+    fn load(self) -> Result<Configuration> {
         let rules = self.rules.map(|path| path.display().to_string());
         let flags = [
             ("server.listen", self.listen),
@@ -115,23 +112,23 @@ fn run(command: Command) -> Result<ExitCode> {
     let runtime = || tokio::runtime::Builder::new_multi_thread().enable_all().build();
     match command {
         Command::Serve(flags) => {
-            let (settings, parsed) = flags.load()?;
+            let configuration = flags.load()?;
             let runtime = runtime()?;
-            let served = runtime.block_on(serve::serve(settings, parsed));
+            let served = runtime.block_on(serve::serve(configuration));
             // Dropping the runtime would wait for blocking calls, such as a name lookup without an
             // answer.
             runtime.shutdown_background();
             served.map(|()| ExitCode::SUCCESS)
         }
         Command::Config(flags) => {
-            let settings = config::print(&flags.load()?.0);
+            let settings = flags.load()?.settings.to_toml();
             // A reader that closes the pipe early, such as `head`, has read enough.
             let _ = io::stdout().write_all(settings.as_bytes());
             Ok(ExitCode::SUCCESS)
         }
         Command::Bots(flags) => runtime()?.block_on(loadtest::run(flags)),
         Command::Explain(flags) => runtime()?.block_on(explain::explain(flags)),
-        Command::Rules(command) => runtime()?.block_on(rules::run(command)),
+        Command::Rules(command) => runtime()?.block_on(rules::command::run(command)),
         Command::Sim(flags) => sim::run(&flags),
     }
 }

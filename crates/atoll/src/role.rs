@@ -1,6 +1,6 @@
 //! The roles of a realm.
 
-use std::fmt;
+use std::{fmt, str::FromStr};
 
 /// A role of a process in its realm.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -18,10 +18,14 @@ pub(crate) enum Role {
 impl Role {
     /// All roles, in the order in which they are printed.
     pub(crate) const ALL: [Self; 4] = [Self::Gateway, Self::Rooms, Self::Director, Self::Stats];
+}
 
-    /// The role of this name.
-    pub(crate) fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|role| role.to_string() == name)
+impl FromStr for Role {
+    type Err = &'static str;
+
+    fn from_str(name: &str) -> Result<Self, &'static str> {
+        let role = Self::ALL.into_iter().find(|role| role.to_string() == name);
+        role.ok_or("is not a role: the roles are gateway, rooms, director and stats")
     }
 }
 

@@ -11,7 +11,10 @@ use anyhow::Context;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::EnvFilter;
 
-use crate::{config::Settings, output};
+use crate::{
+    config::{LogFormat, Settings},
+    metrics, output,
+};
 
 /// How long a thread that panics waits until the message is written: the process may end with the
 /// panic.
@@ -33,7 +36,7 @@ pub(crate) fn log(settings: &Settings) -> anyhow::Result<()> {
         .with_ansi(colours)
         .log_internal_errors(false)
         .with_writer(|| &output::STDERR);
-    if settings.log.format == "json" {
+    if settings.log.format.0 == LogFormat::Json {
         builder.json().init();
     } else {
         builder.init();
@@ -61,11 +64,12 @@ fn log_panics() {
 const SECONDS: [f64; 15] =
     [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0];
 
-/// Installs the metrics recorder. Returns the handle that renders them.
-pub(crate) fn metrics() -> anyhow::Result<PrometheusHandle> {
+/// Installs the metrics recorder, and describes all metrics to it. Returns the handle that renders them.
+pub(crate) fn install_recorder() -> anyhow::Result<PrometheusHandle> {
     let recorder = PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS)?
         .install_recorder()?;
     metrics_process::Collector::default().describe();
+    metrics::describe_metrics();
     Ok(recorder)
 }

@@ -4,33 +4,19 @@
 use std::{
     collections::{BTreeMap, HashMap},
     ffi::OsString,
-    fmt,
     path::{Path, PathBuf},
 };
 
+use archipelago::rules::Rules;
 use config::{Config, ConfigError, Environment, File, FileFormat, Map, Source, Value, ValueKind};
 use protocol::{NodeName, TokenError};
 
-use super::{Settings, roles::ValidatedSettings};
-
-/// All problems of a configuration.
-#[derive(Debug)]
-pub(crate) struct Problems(pub(crate) Vec<String>);
-
-impl fmt::Display for Problems {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the configuration has {} problem(s)", self.0.len())?;
-        self.0.iter().try_for_each(|problem| write!(f, "\n  - {problem}"))
-    }
-}
-
-impl std::error::Error for Problems {}
-
-impl From<ConfigError> for Problems {
-    fn from(error: ConfigError) -> Self {
-        Self(vec![error.to_string()])
-    }
-}
+use super::{
+    cross_checks,
+    problems::Problems,
+    settings::{NODE_PLACEHOLDER, Settings},
+    values::HIDDEN,
+};
 
 /// The sources of settings besides the defaults.
 #[derive(Debug, Default)]
@@ -53,7 +39,7 @@ pub(crate) fn environment(
     variables: impl Iterator<Item = (OsString, OsString)>,
 ) -> Result<HashMap<String, String>, Problems> {
     let mut ours = HashMap::new();
-    let mut problems = Vec::new();
+    let mut problems = Problems::default();
     for (name, value) in variables {
         let readable = name.to_string_lossy().into_owned();
         if !readable
@@ -65,13 +51,13 @@ pub(crate) fn environment(
         // The message does not repeat the value: it may be a secret.
         match (name.into_string(), value.into_string()) {
             (Ok(name), Ok(value)) => drop(ours.insert(name, value)),
-            (Ok(_), Err(_)) => problems.push(format!("the environment variable {readable} is not UTF-8")),
+            (Ok(_), Err(_)) => problems.add(format!("the environment variable {readable} is not UTF-8")),
             (Err(_), _) => {
-                problems.push(format!("the name of the environment variable {readable} is not UTF-8"))
+                problems.add(format!("the name of the environment variable {readable} is not UTF-8"))
             }
         }
     }
-    if problems.is_empty() { Ok(ours) } else { Err(Problems(problems)) }
+    if problems.is_empty() { Ok(ours) } else { Err(problems) }
 }
 
 /// One value that a source set, and the source.
@@ -80,17 +66,33 @@ struct Setting {
     origin: String,
 }
 
-/// The validated settings, or all problems of them.
-pub(crate) fn load(sources: Sources) -> Result<(Settings, ValidatedSettings), Problems> {
+/// A valid configuration.
+#[derive(Debug)]
+pub(crate) struct Configuration {
+    pub(crate) settings: Settings,
+    /// The file of owner rules and the rules in it, if there is one.
+    pub(crate) rules: Option<(PathBuf, Rules)>,
+}
+
+/// The configuration, or all problems of it.
+pub(crate) fn load(sources: Sources) -> Result<Configuration, Problems> {
+    let mut problems = Problems::default();
+    let settings = merge(collect(sources)?, &mut problems)?;
+    settings.validate(&mut problems);
+    cross_checks::check(&settings, &mut problems);
+    let rules = settings.rules.load(&mut problems);
+    if problems.is_empty() { Ok(Configuration { settings, rules }) } else { Err(problems) }
+}
+
+/// The defaults with the values that the sources set. Reports values that their types refuse, and uses the
+/// defaults of these.
+fn merge(values: BTreeMap<String, Setting>, problems: &mut Problems) -> Result<Settings, Problems> {
     let defaults = Config::try_from(&Settings::default())?;
-    let specimen = flatten(Config::try_from(&Settings::example())?.collect()?);
-    let known: BTreeMap<String, Value> =
-        specimen.into_iter().map(|(key, value)| (without_node_name(&key), value)).collect();
-    let mut problems = Vec::new();
+    let known = KnownSettings::new();
     let mut builder = Config::builder().add_source(defaults.clone());
-    for (key, Setting { value, origin }) in collect(sources)? {
+    for (key, Setting { value, origin }) in values {
         if let Some(Err(error)) = parse_node_name(&key) {
-            problems.push(format!("{key}: the name of a node {error} (in {origin})"));
+            problems.add(format!("{key}: the name of a node {error} (in {origin})"));
             continue;
         }
         if let ValueKind::Table(_) = value.kind {
@@ -101,10 +103,10 @@ pub(crate) fn load(sources: Sources) -> Result<(Settings, ValidatedSettings), Pr
             }
             continue;
         }
-        if !known.contains_key(&without_node_name(&key)) {
-            problems.push(format!("{key}: no such setting (in {origin}){}", suggestion(&key, &known)));
+        let Some(is_secret) = known.is_secret(&key) else {
+            problems.add(format!("{key}: no such setting (in {origin}){}", known.suggestion(&key)));
             continue;
-        }
+        };
         // Each value is tried alone over the defaults, so that each bad value is found and named.
         let alone = Config::builder()
             .add_source(defaults.clone())
@@ -113,18 +115,29 @@ pub(crate) fn load(sources: Sources) -> Result<(Settings, ValidatedSettings), Pr
             .try_deserialize::<Settings>();
         match alone {
             Ok(_) => builder = builder.set_override(&key, value)?,
-            Err(error) => {
-                let expected = error.to_string();
-                let expected = expected.split(" for key").next().unwrap_or_default();
-                let value = if is_secret(&key) { "(hidden)".to_owned() } else { value.to_string() };
-                problems.push(format!("{key} = {value}: {expected} (in {origin})"));
-            }
+            Err(error) => match refusal(&error) {
+                Some(refusal) => {
+                    refusal.lines().for_each(|refusal| problems.add(format!("{key} = {refusal}")));
+                }
+                None => {
+                    let expected = error.to_string();
+                    let expected = expected.split(" for key").next().unwrap_or_default();
+                    let value = if is_secret { HIDDEN.to_owned() } else { value.to_string() };
+                    problems.add(format!("{key} = {value}: {expected} (in {origin})"));
+                }
+            },
         }
     }
-    let settings: Settings = builder.build()?.try_deserialize()?;
-    match ValidatedSettings::new(&settings, &mut problems) {
-        Some(parsed) if problems.is_empty() => Ok((settings, parsed)),
-        _ => Err(Problems(problems)),
+    Ok(builder.build()?.try_deserialize()?)
+}
+
+/// The message of a type of a setting that refuses a value; `None`: the value could not be read as text or
+/// as a number.
+fn refusal(error: &ConfigError) -> Option<&str> {
+    match error {
+        ConfigError::At { error, .. } => refusal(error),
+        ConfigError::Message(refusal) => Some(refusal),
+        _ => None,
     }
 }
 
@@ -154,8 +167,30 @@ fn collect(sources: Sources) -> Result<BTreeMap<String, Setting>, Problems> {
     Ok(settings)
 }
 
-/// The placeholder for the name of a node.
-const NODE_PLACEHOLDER: &str = "<node>";
+/// The keys of all settings, as the reference documentation has them, and whether they are secrets.
+struct KnownSettings(BTreeMap<String, bool>);
+
+impl KnownSettings {
+    fn new() -> Self {
+        let specimen = Settings::specimen();
+        let keys = specimen.tables().into_iter().flat_map(|(table, section)| {
+            section.fields().iter().map(move |field| (format!("{table}.{}", field.name), field.is_secret))
+        });
+        Self(keys.collect())
+    }
+
+    /// Whether this setting is a secret; `None`: there is no such setting.
+    fn is_secret(&self, key: &str) -> Option<bool> {
+        self.0.get(&without_node_name(key)).copied()
+    }
+
+    /// A hint at the known key of the same name in another section, if there is one.
+    fn suggestion(&self, key: &str) -> String {
+        let name = key.rsplit('.').next().unwrap_or_default();
+        let similar = self.0.keys().find(|known| known.rsplit('.').next() == Some(name));
+        similar.map(|similar| format!("; did you mean {similar}?")).unwrap_or_default()
+    }
+}
 
 /// A key as the reference documentation has it: in tables with one entry per node, without the node's
 /// name.
@@ -190,13 +225,6 @@ fn match_known_spelling(key: String, settings: &BTreeMap<String, Setting>) -> St
     }
 }
 
-fn is_secret(key: &str) -> bool {
-    // The URL of an Ethereum node contains its API key, and that of the bus may contain a password.
-    const SECRETS: [&str; 5] =
-        ["identity.ethereum_rpc_url", "bus.url", "bus.password", "bus.token", "stats.token"];
-    key.ends_with("secret") || key.ends_with("secrets") || SECRETS.contains(&key)
-}
-
 /// Converts tables to dotted keys; an empty table is kept.
 fn flatten(map: Map<String, Value>) -> BTreeMap<String, Value> {
     let mut flat = BTreeMap::new();
@@ -213,13 +241,6 @@ fn flatten(map: Map<String, Value>) -> BTreeMap<String, Value> {
         }
     }
     flat
-}
-
-/// A hint at the known key of the same name in another section, if there is one.
-fn suggestion(key: &str, known: &BTreeMap<String, Value>) -> String {
-    let name = key.rsplit('.').next().unwrap_or_default();
-    let similar = known.keys().find(|known| known.rsplit('.').next() == Some(name));
-    similar.map(|similar| format!("; did you mean {similar}?")).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -1,29 +1,36 @@
 //! Configuration: loads it, validates it as a whole, and converts it to each role's own settings types.
+//!
+//! One file for each section has its settings with meaning, default and bounds, the rules that they follow,
+//! and their conversion. Rules about several sections are in `cross_checks`.
 
 mod bus;
-mod island_names;
-mod listener;
+mod client;
+mod cross_checks;
+mod external;
+mod gateway;
+mod identity;
+mod islands;
+mod livekit;
 mod load;
-mod nodes;
+mod log;
+mod p2p;
+mod problems;
 mod realm;
-mod roles;
+#[cfg(test)]
+mod reference;
+mod room_names;
+mod rooms;
+mod rules;
 mod secrets;
+mod section;
+mod server;
 mod settings;
-mod transports;
+mod stats;
+#[cfg(test)]
+mod testing;
 mod urls;
+mod values;
 
-pub(crate) use load::{Sources, environment, load};
-pub(crate) use roles::ValidatedSettings;
+pub(crate) use load::{Configuration, Sources, environment, load};
+pub(crate) use log::LogFormat;
 pub(crate) use settings::Settings;
-
-/// The settings as a TOML file, with secrets hidden.
-pub(crate) fn print(settings: &Settings) -> String {
-    let mut settings = settings.clone();
-    let Settings { bus, rooms, p2p, identity, livekit, stats, .. } = &mut settings;
-    bus::hide_secrets(bus);
-    let secrets =
-        [&mut rooms.token_secrets, &mut p2p.turn_secret, &mut identity.ethereum_rpc_url, &mut stats.token];
-    let secrets = secrets.into_iter().chain(livekit.values_mut().map(|livekit| &mut livekit.api_secret));
-    secrets.filter(|secret| !secret.is_empty()).for_each(|secret| *secret = "(hidden)".to_owned());
-    toml::to_string(&settings).unwrap_or_default()
-}

@@ -1,9 +1,16 @@
-//! Warns about weak secrets, by an upper bound of their entropy.
+//! Refuses short secrets, and warns about weak ones, by an upper bound of their entropy.
 
 use std::collections::HashSet;
 
+/// A secret shorter than this can be guessed, and is refused; one with less than 256 bits of entropy
+/// causes a warning.
+const MIN_SECRET_BYTES: usize = 16;
 /// The minimum size of an HS256 key (RFC 7518, 3.2), in bits.
 const REQUIRED_BITS: f64 = 256.0;
+
+pub(super) fn is_long(secret: &str) -> bool {
+    secret.len() >= MIN_SECRET_BYTES
+}
 
 /// Returns a warning if a secret of the setting `key` cannot have 256 bits of entropy, independent of
 /// how it was made. A secret that only looks random passes: that cannot be detected.

@@ -10,7 +10,6 @@ use std::{
 
 use admission::{ContractVerifier, Verifier};
 use anyhow::{Context, Result};
-use axum::{Router, http::StatusCode, routing::get};
 use bus::Bus;
 use director::{Director, Leadership};
 use gateway::{FixedRoom, Gateway};
@@ -19,13 +18,11 @@ use rooms::Rooms;
 use stats::Stats;
 use tokio::{sync::oneshot, task::JoinSet, time};
 use transports::ws_room;
-use utoipa_axum::router::OpenApiRouter;
 
-use super::{Throttle, banner::Urls};
+use super::banner::Urls;
 use crate::{
-    api,
-    config::{Settings, ValidatedSettings},
-    http, process,
+    config::{Configuration, Settings},
+    process,
     role::Role,
 };
 
@@ -33,9 +30,9 @@ use crate::{
 #[derive(Clone)]
 pub(crate) struct App {
     bus: Bus,
-    gateway: Option<Gateway>,
-    rooms: Option<Rooms>,
-    stats: Option<Stats>,
+    pub(super) gateway: Option<Gateway>,
+    pub(super) rooms: Option<Rooms>,
+    pub(super) stats: Option<Stats>,
     /// Whether a leader is known, if a director runs here.
     leadership: Option<Leadership>,
     draining: Arc<AtomicBool>,
@@ -52,75 +49,58 @@ impl App {
     /// Builds the roles that are to run, and the director if it is one of them. The director's
     /// subscriptions exist from now on.
     pub(super) fn build(
-        settings: &Settings,
-        parsed: &ValidatedSettings,
+        configuration: &Configuration,
         urls: &Urls,
         bus: Bus,
     ) -> Result<(Self, Option<Director>)> {
-        let runs = |role| parsed.roles.contains(&role);
-        let mut secrets = parsed.token_secrets.clone();
+        let Configuration { settings, rules } = configuration;
+        let Settings { server, realm, identity, client, gateway, rooms, islands, stats, .. } = settings;
+        let runs = |role| server.roles.contains(&role);
+        let mut secrets = rooms.token_secrets();
         if secrets.is_empty() {
             // Processes that share tokens with others have configured secrets.
             secrets.push(hex::encode(admission::random::<32>()?));
         }
-        let token_ttl = Duration::from_secs(settings.rooms.token_ttl_s);
-        let minter = || ws_room::Minter::new(secrets[0].as_bytes(), token_ttl);
-        let mut verifier = Verifier::new(settings.identity()).with_host(&settings.challenge_host(&urls.http));
-        if let Some(contracts) = settings.contracts() {
+        let minter = || ws_room::Minter::new(secrets[0].as_bytes(), rooms.token_ttl_s.duration());
+        let mut verifier = Verifier::new(identity.limits()).with_host(&realm.challenge_host(&urls.http));
+        if let Some(contracts) = identity.contracts() {
             verifier = verifier.with_contracts(ContractVerifier::new(contracts));
         }
-        let gateway = runs(Role::Gateway).then(|| {
+        let fixed_room = (*realm.fixed_room).clone();
+        let gateway_role = runs(Role::Gateway).then(|| {
             // If the rooms run in other processes, their announcements name the node.
-            let node = parsed.nodes.first().filter(|_| runs(Role::Rooms));
-            let fixed_room = parsed.realm.room.clone();
+            let node = rooms.node_names().into_iter().next().filter(|_| runs(Role::Rooms));
             Gateway::new(
-                settings.gateway(&parsed.realm, &urls.http, &urls.ws),
+                gateway.settings(realm, identity, islands, &urls.http, &urls.ws),
                 bus.clone(),
                 verifier.clone(),
-                fixed_room.map(|name| FixedRoom { name, node: node.cloned(), minter: minter() }),
+                fixed_room.clone().map(|name| FixedRoom { name, node, minter: minter() }),
                 Arc::new(process::usage),
             )
         });
-        let rooms = runs(Role::Rooms).then(|| {
-            let nodes = settings.rooms(&parsed.nodes, parsed.realm.room.as_ref(), &urls.ws);
+        let rooms_role = runs(Role::Rooms).then(|| {
+            let nodes = rooms.settings(fixed_room.as_ref(), gateway.tell_connected, &urls.ws);
             Rooms::new(nodes, ws_room::Verifier::new(secrets.iter().map(String::as_bytes)), verifier)
         });
-        let stats = runs(Role::Stats).then(|| Stats::new(settings.stats(&urls.http)));
+        let stats_role =
+            runs(Role::Stats).then(|| Stats::new(stats.settings(realm, gateway, islands, &urls.http)));
         let director = runs(Role::Director).then(|| {
-            let settings = settings.director(parsed.transports.clone(), parsed.rules());
+            let rules = rules.as_ref().map(|(_, rules)| rules.clone()).unwrap_or_default();
+            let nodes = settings.configured_nodes();
+            let settings = islands.director(client, realm, stats.positions.0, nodes, rules);
             Director::new(settings, bus.clone(), minter())
         });
         let director = director.transpose()?;
         let leadership = director.as_ref().map(Director::leadership);
-        let app = Self { bus, gateway, rooms, stats, leadership, draining: Arc::default() };
-        Ok((app, director))
-    }
-
-    /// The endpoints of the roles that run, and those of every process; and those of the metrics
-    /// listener, if there is one: no other listener serves them. The presence endpoints are
-    /// rate-limited.
-    pub(super) fn routers(
-        &self,
-        metrics: PrometheusHandle,
-        has_metrics_listener: bool,
-        throttle: Option<Throttle>,
-    ) -> (Router, Router) {
-        let presence = self.stats.iter().map(Stats::router).reduce(OpenApiRouter::merge).unwrap_or_default();
-        let rooms = self.rooms.iter().map(Rooms::status_router).reduce(OpenApiRouter::merge);
-        let rooms = rooms.unwrap_or_default();
-        let sockets = self.gateway.iter().map(Gateway::router);
-        let sockets = sockets.chain(self.rooms.iter().map(Rooms::router)).fold(Router::new(), Router::merge);
-        let process = http::router(self.clone());
-        let metrics = http::metrics_router(self.clone(), metrics);
-        let (public, operator) = if has_metrics_listener {
-            let operator = api::router(rooms, None, process.clone().merge(metrics), Router::new());
-            // Without this route the path would match that of a room.
-            let sockets = sockets.route("/rooms/status", get(StatusCode::NOT_FOUND));
-            (api::router(presence, throttle, process, sockets), operator)
-        } else {
-            (api::router(presence.merge(rooms), throttle, process.merge(metrics), sockets), Router::new())
+        let app = Self {
+            bus,
+            gateway: gateway_role,
+            rooms: rooms_role,
+            stats: stats_role,
+            leadership,
+            draining: Arc::default(),
         };
-        (api::with_cors(public), operator)
+        Ok((app, director))
     }
 
     /// Runs the roles, each in a task of its own, and returns when the first of them ends; the others are then

@@ -11,9 +11,12 @@ pub(super) struct Urls {
 }
 
 impl Urls {
-    pub(super) fn new(public_url: Option<&str>, local: SocketAddr) -> Self {
-        let http =
-            public_url.map_or_else(|| format!("http://{local}"), |url| url.trim_end_matches('/').to_owned());
+    /// `public_url` is empty if the URL is that of the address.
+    pub(super) fn new(public_url: &str, local: SocketAddr) -> Self {
+        let http = match public_url {
+            "" => format!("http://{local}"),
+            url => url.trim_end_matches('/').to_owned(),
+        };
         // http becomes ws and https wss.
         let ws = http.replacen("http", "ws", 1);
         Self { http, ws }
@@ -80,7 +83,7 @@ mod tests {
 
     #[test]
     fn banner_lists_only_the_roles_of_the_process() {
-        let urls = Urls::new(Some("https://rooms.example/"), "127.0.0.1:5000".parse().unwrap());
+        let urls = Urls::new("https://rooms.example/", "127.0.0.1:5000".parse().unwrap());
         let banner = urls.banner(&[Role::Rooms], None, None);
         assert!(banner.contains(": rooms of a realm\n"), "{banner}");
         assert!(banner.contains("  rooms               wss://rooms.example/rooms/{island}\n"), "{banner}");
@@ -96,7 +99,7 @@ mod tests {
 
     #[test]
     fn banner_names_the_metrics_listener() {
-        let urls = Urls::new(Some("https://rooms.example/"), "127.0.0.1:5000".parse().unwrap());
+        let urls = Urls::new("https://rooms.example/", "127.0.0.1:5000".parse().unwrap());
         let banner = urls.banner(&[Role::Rooms], Some("10.0.0.1:9100".parse().unwrap()), None);
         for present in ["http://10.0.0.1:9100/metrics\n", "http://10.0.0.1:9100/rooms/status\n"] {
             assert!(banner.contains(present), "{present}: {banner}");

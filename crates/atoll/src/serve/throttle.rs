@@ -1,9 +1,6 @@
 //! The rate limit of presence requests from one network.
 
-use std::{
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use admission::{Network, Rate, RateLimited, RateLimiter};
 use axum::{
@@ -13,7 +10,10 @@ use axum::{
     middleware::Next,
     response::{IntoResponse, Response},
 };
+use parking_lot::Mutex;
 use tokio::time::{self, Instant};
+
+use crate::metrics;
 
 /// How long a request above the rate may wait for its turn. This slows a client that polls in a loop
 /// down to the rate; a client that does not wait for its responses is refused.
@@ -32,7 +32,7 @@ impl Throttle {
     }
 
     fn reserve(&self, network: Network) -> Result<Instant, RateLimited> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).reserve(network, MAX_WAIT, Instant::now())
+        self.0.lock().reserve(network, MAX_WAIT, Instant::now())
     }
 }
 
@@ -52,7 +52,7 @@ pub(crate) async fn throttle(
             next.run(request).await
         }
         Err(_) => {
-            metrics::counter!("atoll_stats_requests_refused_total").increment(1);
+            metrics::presence_requests_refused().increment(1);
             // A new connection costs the client more than it costs the server.
             let headers = [(header::RETRY_AFTER, "1"), (header::CONNECTION, "close")];
             (StatusCode::TOO_MANY_REQUESTS, headers, "too many requests of this network").into_response()

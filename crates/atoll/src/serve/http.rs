@@ -14,7 +14,8 @@ use serde::Serialize;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use crate::{output, serve::App};
+use super::app::App;
+use crate::{metrics, output, version::COMMIT_HASH};
 
 #[derive(Clone)]
 struct MetricsState {
@@ -24,12 +25,12 @@ struct MetricsState {
 }
 
 /// The endpoints of every listener.
-pub(crate) fn router(app: App) -> OpenApiRouter {
+pub(super) fn router(app: App) -> OpenApiRouter {
     OpenApiRouter::new().routes(routes!(status)).routes(routes!(live)).routes(routes!(ready)).with_state(app)
 }
 
 /// The endpoint for metrics, which may have a listener of its own.
-pub(crate) fn metrics_router(app: App, metrics: PrometheusHandle) -> OpenApiRouter {
+pub(super) fn metrics_router(app: App, metrics: PrometheusHandle) -> OpenApiRouter {
     let process = metrics_process::Collector::default();
     OpenApiRouter::new().routes(routes!(render)).with_state(MetricsState { app, metrics, process })
 }
@@ -47,7 +48,7 @@ struct Status {
 #[utoipa::path(get, path = "/status", tag = "process", responses((status = 200, body = Status)))]
 async fn status() -> impl IntoResponse {
     let current_time = protocol::unix_ms(SystemTime::now());
-    let commit_hash = crate::COMMIT_HASH.unwrap_or_default();
+    let commit_hash = COMMIT_HASH.unwrap_or_default();
     let status = Status { version: env!("CARGO_PKG_VERSION"), current_time, commit_hash };
     Json(status)
 }
@@ -77,10 +78,10 @@ async fn render(State(shared): State<MetricsState>) -> impl IntoResponse {
     shared.app.update_gauges();
     shared.process.collect();
     let tasks = tokio::runtime::Handle::current().metrics().num_alive_tasks();
-    metrics::gauge!("atoll_process_tasks").set(tasks as f64);
-    metrics::counter!("atoll_log_lines_dropped_total").absolute(output::dropped_lines());
+    metrics::tasks().set(tasks as f64);
+    metrics::log_lines_dropped().absolute(output::dropped_lines());
     if let Some(seconds) = Process::Own.cpu_seconds() {
-        metrics::gauge!("atoll_process_cpu_seconds").set(seconds);
+        metrics::cpu_seconds().set(seconds);
     }
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], shared.metrics.render())
 }

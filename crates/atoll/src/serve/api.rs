@@ -15,7 +15,7 @@ use tower_http::cors::{self, AllowHeaders, CorsLayer};
 use utoipa::openapi::{InfoBuilder, OpenApi, OpenApiBuilder, Server};
 use utoipa_axum::router::OpenApiRouter;
 
-use crate::serve::{Throttle, throttle};
+use super::throttle::{Throttle, throttle};
 
 /// How long a browser may cache that a request is allowed; browsers have a lower cap of their own.
 const PREFLIGHT_MAX_AGE: Duration = Duration::from_secs(24 * 60 * 60);
@@ -24,7 +24,7 @@ const COMMS: &str = "/comms";
 
 /// Combines the endpoints: those of presence, which are also served under `/comms` and may have a rate
 /// limit, those of the process, and the others, which are not in the description.
-pub(crate) fn router(
+pub(super) fn router(
     presence: OpenApiRouter,
     presence_throttle: Option<Throttle>,
     process: OpenApiRouter,
@@ -49,7 +49,7 @@ pub(crate) fn router(
 /// Allows pages of every origin to read every endpoint and to send every header: a request carries its
 /// own proof or token, never a cookie. For the public listener only: a page must not read an operator's
 /// listener.
-pub(crate) fn with_cors(endpoints: Router) -> Router {
+pub(super) fn with_cors(endpoints: Router) -> Router {
     let cors = CorsLayer::new()
         .allow_origin(cors::Any)
         .allow_methods([Method::GET, Method::HEAD, Method::POST])

@@ -1,5 +1,10 @@
-//! The names that the director can give to islands: the prefix, eight digits of base 36, and a number.
-//! The rooms of islands are entered with a token only.
+//! The names that no configured room may have: `status`, and those that the director can give to islands:
+//! the prefix, eight digits of base 36, and a number. The rooms of islands are entered with a token only.
+
+/// The last segment of `/rooms/status`, which is not a room.
+pub(super) const STATUS: &str = "status";
+/// The reason why no room may have the name [`STATUS`].
+pub(super) const STATUS_PROBLEM: &str = "/rooms/status is not a room: it lists the rooms";
 
 /// The minimum of digits in a name.
 const MIN_DIGITS: usize = 9;

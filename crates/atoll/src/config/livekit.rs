@@ -1,0 +1,86 @@
+//! `[livekit.<node>]`: LiveKit servers.
+
+use director::{ConfiguredNode, TransportOffer};
+use protocol::NodeName;
+use reqwest::Url;
+use transports::livekit::Keys;
+
+use super::{
+    problems::{Problems, quoted},
+    section::section,
+    urls::is_url,
+    values::{Seconds, Secret, limit},
+};
+
+section! {
+    /// `[livekit.<node>]`: LiveKit servers
+    pub(crate) struct LiveKit {
+        /// URL that clients connect to: `wss://host` or `ws://host:port`, without a query. Required.
+        url: String = String::new(),
+        /// URL of its API: `https://host` or `http://host:port`, without a path. Empty: derived from `url`.
+        api_url: String = String::new(),
+        /// Name of the key with which Atoll authenticates to the server. Required.
+        api_key: String = String::new(),
+        /// Secret of that key; it signs tokens. Required.
+        api_secret: Secret = Secret::default(),
+        /// Maximum number of members of an island that is assigned to this node.
+        #[at_least(1)]
+        max_island_size: u32 = 100,
+        /// Maximum number of peers on the node. 0: no limit.
+        max_users: u32 = 0,
+        /// Validity of a token.
+        #[at_least(1)]
+        token_ttl_s: Seconds = Seconds(300),
+        /// Whether the server is probed every second and used only while it is healthy. With `false` it
+        /// always counts as healthy.
+        probe: bool = true,
+        /// Whether the node drains: it accepts no new members, and its islands move to other nodes.
+        draining: bool = false,
+    }
+}
+
+impl LiveKit {
+    /// `table` is the name of the node's table.
+    pub(super) fn validate(&self, table: &str, problems: &mut Problems) {
+        let key = |name: &str| format!("{table}.{name}");
+        let bare = |url: Url| url.query().is_none() && url.fragment().is_none();
+        let reachable = is_url(&self.url, &["ws", "wss"]) && Url::parse(&self.url).is_ok_and(bare);
+        let rule = "must be a URL that begins with ws:// or wss://, without a query";
+        problems.check(reachable, key("url"), quoted(&self.url), rule);
+        let rule = "must be http:// or https:// and a host, without a path; empty: from the url";
+        let api_url = self.api_url();
+        // A problem of `url` has been reported above.
+        let usable = self.api_url.is_empty() && !reachable || is_api_url(&api_url);
+        problems.check(usable, key("api_url"), quoted(&api_url), rule);
+        problems.check(!self.api_key.is_empty(), key("api_key"), quoted(&self.api_key), "must be set");
+        problems.check(!self.api_secret.is_empty(), key("api_secret"), quoted(""), "must be set");
+    }
+
+    fn api_url(&self) -> String {
+        // ws becomes http and wss https.
+        if self.api_url.is_empty() { self.url.replacen("ws", "http", 1) } else { self.api_url.clone() }
+    }
+
+    /// The node of this name.
+    pub(super) fn settings(&self, node: NodeName) -> ConfiguredNode {
+        ConfiguredNode {
+            node,
+            offer: TransportOffer::LiveKit {
+                url: self.url.clone(),
+                api_url: self.api_url(),
+                keys: Keys::new(&self.api_key, &*self.api_secret),
+                token_ttl: self.token_ttl_s.duration(),
+                probed: self.probe,
+            },
+            max_island_size: self.max_island_size,
+            max_users: limit(self.max_users),
+            draining: self.draining,
+        }
+    }
+}
+
+/// Whether the URL has no path: the paths of LiveKit's API are fixed, and would replace it.
+fn is_api_url(text: &str) -> bool {
+    let bare = |url: Url| url.path() == "/" && url.query().is_none() && url.fragment().is_none();
+    is_url(text, &["http", "https"]) && Url::parse(text).is_ok_and(bare)
+}
