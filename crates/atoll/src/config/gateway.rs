@@ -3,6 +3,8 @@
 use admission::{ConnectionLimits, Rate};
 use gateway::KeepSession;
 
+use protocol::timing;
+
 use super::{
     identity::Identity,
     islands::Islands,
@@ -64,20 +66,20 @@ section! {
         /// A client that sent nothing for this time is pinged; after three such intervals its socket is
         /// closed with code 4004.
         #[at_least(1)]
-        ping_interval_s: Seconds = Seconds(10),
+        ping_interval_s: Seconds = Seconds::of(timing::PING_INTERVAL),
         /// Interval at which the gateway repeats the last position of a quiet client on the bus. At most half
         /// of `islands.silence_s`, because otherwise the director removes quiet clients.
         #[at_least(1)]
-        vouch_interval_s: Seconds = Seconds(5),
+        vouch_interval_s: Seconds = Seconds::of(timing::REPUBLISH_INTERVAL),
         /// Time for which the gateway does so after the client's last heartbeat.
-        vouch_for_s: Seconds = Seconds(120),
+        vouch_for_s: Seconds = Seconds::of(timing::REPUBLISH_FOR),
         /// Time for which a session may last without a first heartbeat. After the first one, the session ends
         /// when the last heartbeat is older than both this and `vouch_for_s`. Either way it is closed with
         /// code 4005. The limit does not apply if `islands.clustering` is `given`, which must be set for
         /// gateways too: a session then lives as long as its socket answers pings, and is reported every
         /// `vouch_interval_s`.
         #[at_least(1)]
-        idle_timeout_s: Seconds = Seconds(90),
+        idle_timeout_s: Seconds = Seconds::of(timing::IDLE_TIMEOUT),
         /// Time limit for one write to a socket, after which it is closed with code 4006.
         #[at_least(1)]
         write_timeout_s: Seconds = Seconds(10),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use archipelago::{Clustering, SettingsError, rules::Rules};
 use director::ConfiguredNode;
-use protocol::PositionPrecision;
+use protocol::{PositionPrecision, timing};
 
 use super::{
     client::Client,
@@ -34,19 +34,19 @@ section! {
         /// How far the world extends from the origin, on each axis. Above 0.
         world_bound_m: f32 = 100_000.0,
         /// A peer without a message for this time leaves its island. 1 to 86,400 (1 day).
-        silence_s: Seconds = Seconds(15),
+        silence_s: Seconds = Seconds::of(timing::SILENCE),
         /// Reconnect grace: time for which a peer that disconnected keeps its place in its island, and an
         /// empty island its id. At most 3,600; 0: none.
-        return_window_s: Seconds = Seconds(10),
+        return_window_s: Seconds = Seconds::of(timing::RETURN_WINDOW),
         /// A node without an announcement for this time counts as gone. 1 to 3,600.
-        transport_timeout_s: Seconds = Seconds(3),
+        transport_timeout_s: Seconds = Seconds::of(timing::NODE_TIMEOUT),
         /// Settling time: how long a change that could alternate must last before it takes effect, such as a
         /// crossed border, another rule or a more preferred transport. At most 3,600. A rule may set another
         /// value.
         settling_s: Seconds = Seconds(3),
         /// Time for which an island stays on its node after a move, unless another move is required. At most
         /// 3,600.
-        move_interval_s: Seconds = Seconds(10),
+        move_interval_s: Seconds = Seconds::of(timing::MOVE_INTERVAL),
         /// Precision of members' positions in `island_changed`: `exact`, or `parcel` for the centre of the
         /// member's parcel. Empty: as `stats.positions`, which must then be set for directors too.
         peer_positions: OneOf<Option<PositionPrecision>> = OneOf(None),
@@ -57,11 +57,11 @@ section! {
         flush_interval_ms: Millis = Millis(250),
         /// Interval of reports of all islands. Below `stats.report_timeout_s`.
         #[at_least(1)]
-        report_interval_ms: Millis = Millis(2_000),
+        report_interval_ms: Millis = Millis::of(timing::REPORT_INTERVAL),
         /// Interval at which the director announces itself. At most 10, because a director that is silent for 30
         /// s counts as gone.
         #[at_least(1)]
-        discovery_interval_s: Seconds = Seconds(10),
+        discovery_interval_s: Seconds = Seconds::of(timing::DISCOVERY_INTERVAL),
     }
 }
 
@@ -76,7 +76,7 @@ impl Choice for Option<PositionPrecision> {
 
 impl Islands {
     pub(super) fn validate(&self, client: &Client, problems: &mut Problems) {
-        let in_time = self.discovery_interval_s <= Seconds(10);
+        let in_time = self.discovery_interval_s <= Seconds::of(timing::DISCOVERY_INTERVAL);
         let rule = "must be at most 10: a director that is silent for 30 s counts as gone";
         problems.check(in_time, "islands.discovery_interval_s", self.discovery_interval_s.0, rule);
         let bounded = self.world_bound_m.is_finite() && self.world_bound_m > 0.0;

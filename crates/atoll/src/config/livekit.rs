@@ -1,7 +1,7 @@
 //! `[livekit.<node>]`: LiveKit servers.
 
 use director::{ConfiguredNode, TransportOffer};
-use protocol::NodeName;
+use protocol::{NodeName, timing};
 use reqwest::Url;
 use transports::livekit::Keys;
 
@@ -30,7 +30,7 @@ section! {
         max_users: u32 = 0,
         /// Validity of a token.
         #[at_least(1)]
-        token_ttl_s: Seconds = Seconds(300),
+        token_ttl_s: Seconds = Seconds::of(timing::TOKEN_TTL),
         /// Whether the server is probed every second and used only while it is healthy. With `false` it
         /// always counts as healthy.
         probe: bool = true,

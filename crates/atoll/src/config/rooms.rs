@@ -3,7 +3,7 @@
 use std::str::FromStr;
 
 use admission::ConnectionLimits;
-use protocol::{NodeName, RoomName, RoomPattern};
+use protocol::{NodeName, RoomName, RoomPattern, timing};
 
 use super::{
     problems::Problems,
@@ -33,7 +33,7 @@ section! {
         /// the node runs and the membership is not known to have ended, for at most 24 hours after the
         /// disconnect.
         #[at_least(1)]
-        token_ttl_s: Seconds = Seconds(300),
+        token_ttl_s: Seconds = Seconds::of(timing::TOKEN_TTL),
         /// Maximum number of members of an island that is assigned to this node.
         #[at_least(1)]
         max_island_size: u32 = 100,
@@ -85,9 +85,9 @@ section! {
         /// A client that sent nothing for this time is pinged; after three such intervals its socket is
         /// closed with code 4004.
         #[at_least(1)]
-        ping_interval_s: Seconds = Seconds(10),
+        ping_interval_s: Seconds = Seconds::of(timing::PING_INTERVAL),
         /// Time for which a socket stays open after its peer left the island.
-        grace_s: Seconds = Seconds(10),
+        grace_s: Seconds = Seconds::of(timing::ROOM_GRACE),
         /// A socket is closed with code 4006 when it accepts none of the bytes written to it for this time.
         #[at_least(1)]
         write_timeout_s: Seconds = Seconds(10),

@@ -1,7 +1,7 @@
 //! `[stats]`: presence over HTTP.
 
 use admission::Rate;
-use protocol::PositionPrecision;
+use protocol::{PositionPrecision, timing};
 use stats::{Access, TokenDigest};
 
 use super::{
@@ -19,10 +19,10 @@ section! {
     pub(crate) struct Stats {
         /// A peer without a message for this time is not shown.
         #[at_least(1)]
-        peer_timeout_s: Seconds = Seconds(20),
+        peer_timeout_s: Seconds = Seconds::of(timing::PRESENCE_TIMEOUT),
         /// A report of islands older than this is not shown.
         #[at_least(1)]
-        report_timeout_s: Seconds = Seconds(10),
+        report_timeout_s: Seconds = Seconds::of(timing::REPORT_TIMEOUT),
         /// Access to `/peers`, `/islands`, `/parcels` and `/events`: `true` (every client), `token` (clients
         /// that send `token`; others get 401), `false` (no client; all get 403). `/core-status` and
         /// `/hot-scenes`, which name no peer, stay public.

@@ -45,6 +45,11 @@ impl SettingType for String {}
 pub(crate) struct Seconds(pub(super) u64);
 
 impl Seconds {
+    /// The whole seconds of a time.
+    pub(super) const fn of(time: Duration) -> Self {
+        Self(time.as_secs())
+    }
+
     pub(crate) fn duration(self) -> Duration {
         // A century is practically unlimited, and does not overflow a clock.
         Duration::from_secs(self.0.min(100 * 366 * 24 * 60 * 60))
@@ -66,6 +71,11 @@ impl SettingType for Seconds {
 pub(crate) struct Millis(pub(super) u64);
 
 impl Millis {
+    /// The whole milliseconds of a time that fits.
+    pub(super) const fn of(time: Duration) -> Self {
+        Self(time.as_millis() as u64)
+    }
+
     pub(super) fn duration(self) -> Duration {
         Duration::from_millis(self.0)
     }

@@ -13,6 +13,7 @@ use std::{pin::pin, time::Duration};
 use anyhow::{Context, Result};
 use bus::Bus;
 use director::{AdminHandle, Director};
+use protocol::timing::RESIGN_TIMEOUT;
 use tokio::{signal, task::JoinHandle, time};
 
 use crate::{config::Configuration, rules, telemetry};
@@ -22,8 +23,6 @@ use listeners::{Listeners, Servers};
 use routers::routers;
 use throttle::Throttle;
 
-/// How long a director may take to publish its last decisions and to release the lease.
-const RESIGN_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long requests in flight may take at the end.
 const LAST_RESPONSES_TIMEOUT: Duration = Duration::from_secs(1);
 
