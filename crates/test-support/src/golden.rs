@@ -1,6 +1,9 @@
 //! Golden files: a record of the public names, which tests compare with the names of this build.
 
-use std::{env, fs, path::PathBuf};
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+};
 
 use similar::TextDiff;
 
@@ -16,20 +19,27 @@ pub fn path(file: &str) -> PathBuf {
 
 /// Compares a golden file with `actual`. Panics with a diff if they differ.
 pub fn check(file: &str, actual: &str) {
-    let path = path(file);
-    let expected = fs::read_to_string(&path).unwrap_or_default();
+    let advice = format!(
+        "If the change is meant: run `make golden`, add an entry to CHANGELOG.md, and update the line of {file} in \
+         tests/golden/CHANGES."
+    );
+    check_file(&path(file), actual, &advice);
+}
+
+/// The same for any file of the repository that is generated from the code. `advice` states how to rewrite it.
+pub fn check_file(path: &Path, actual: &str, advice: &str) {
+    let expected = fs::read_to_string(path).unwrap_or_default();
     if expected == actual {
         return;
     }
     if rewrites() {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(&path, actual).unwrap();
+        fs::write(path, actual).unwrap();
         return;
     }
     panic!(
-        "tests/golden/{file} does not describe this build:\n{}\n\
-         `-` is the golden file and `+` is this build. If the change is meant: run `make golden`, add an entry to \
-         CHANGELOG.md, and update the line of {file} in tests/golden/CHANGES.\n",
+        "{} does not describe this build:\n{}\n`-` is the file and `+` is this build. {advice}\n",
+        path.display(),
         diff(&expected, actual)
     );
 }

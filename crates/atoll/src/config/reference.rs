@@ -3,7 +3,9 @@
 //! The table of a section has a row for each field: key, default, and the doc comment as the meaning. The
 //! headings and the text around the tables are written by hand.
 
-use std::{collections::BTreeMap, env, fs, path::Path};
+use std::{collections::BTreeMap, fs, path::Path};
+
+use test_support::golden;
 
 use super::{
     section::{Field, Section},
@@ -54,13 +56,5 @@ fn reference_matches_the_settings() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/configuration.md");
     let document = fs::read_to_string(&path).unwrap();
     let generated = with_tables(&document, tables());
-    if env::var("ATOLL_GOLDEN").is_ok_and(|mode| mode == "write") {
-        fs::write(&path, &generated).unwrap();
-    } else if generated != document {
-        let difference = similar::TextDiff::from_lines(&document, &generated);
-        let difference = difference.unified_diff().context_radius(0).to_string();
-        panic!(
-            "docs/configuration.md does not have the settings of this build: run `make docs`\n{difference}"
-        );
-    }
+    golden::check_file(&path, &generated, "Run `make docs`.");
 }
