@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use protocol::timing;
+
 /// Parameters of the engine. Every value has a default, and bounds that [`Engine::new`] checks.
 ///
 /// [`Engine::new`]: crate::Engine::new
@@ -103,11 +105,11 @@ impl Default for Settings {
             join_distance_m: 64.0,
             leave_distance_m: 80.0,
             max_island_size: 100,
-            silence: Duration::from_secs(15),
-            return_window: Duration::from_secs(10),
-            transport_timeout: Duration::from_secs(3),
+            silence: timing::SILENCE,
+            return_window: timing::RETURN_WINDOW,
+            transport_timeout: timing::NODE_TIMEOUT,
             settling: Duration::from_secs(3),
-            move_interval: Duration::from_secs(10),
+            move_interval: timing::MOVE_INTERVAL,
             assumed_transports: vec!["livekit".to_owned(), "ws-room".to_owned()],
             id_prefix: "I".into(),
         }

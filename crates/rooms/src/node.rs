@@ -5,7 +5,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU32, Ordering},
     },
-    time::{Duration, SystemTime},
+    time::SystemTime,
 };
 
 use admission::{ConnectionLimiter, Rate, Verifier};
@@ -13,7 +13,9 @@ use bus::{Bus, Headers, Subscription};
 use protocol::{
     IslandId, Message as _, RoomName, Subject, Ulid,
     atoll_bus::{MembershipEnded, RoomSeats, TransportAnnouncement},
-    is_far_ahead, subject, unix_ms,
+    is_far_ahead, subject,
+    timing::NODE_ANNOUNCE_INTERVAL,
+    unix_ms,
     v3::JoinIslandMessage,
 };
 use tokio::{
@@ -66,8 +68,6 @@ const SUBSCRIBED_SUBJECTS: [&str; 3] =
 /// Ended memberships and joins that may be queued. On overflow the newest is dropped. A lost end leaves a
 /// socket open; a lost join closes the socket of a peer that rejoined, and the client connects again.
 const MEMBERSHIP_QUEUE: usize = 65_536;
-/// The interval of announcements.
-pub(crate) const ANNOUNCE_INTERVAL: Duration = Duration::from_secs(1);
 
 impl Node {
     pub(crate) fn new(
@@ -179,7 +179,7 @@ impl Node {
     }
 
     async fn announce_periodically(&self, bus: &Bus) {
-        let mut ticks = time::interval(ANNOUNCE_INTERVAL);
+        let mut ticks = time::interval(NODE_ANNOUNCE_INTERVAL);
         ticks.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
@@ -226,7 +226,7 @@ impl Node {
     async fn handle_membership_events(&self, mut events: Subscription) {
         let mut evictions = PendingEvictions::default();
         loop {
-            let next = evictions.next_due().unwrap_or_else(|| Instant::now() + ANNOUNCE_INTERVAL);
+            let next = evictions.next_due().unwrap_or_else(|| Instant::now() + NODE_ANNOUNCE_INTERVAL);
             tokio::select! {
                 envelope = events.next() => {
                     let Some(envelope) = envelope else { return };

@@ -4,7 +4,9 @@
 use std::{future, time::Duration};
 
 use bus::{Bus, Subscription};
-use protocol::{Message as _, NodeName, Subject, atoll_bus::TransportAnnouncement};
+use protocol::{
+    Message as _, NodeName, Subject, atoll_bus::TransportAnnouncement, timing::NODE_NAME_QUIET_PERIOD,
+};
 use tokio::time::{Instant, timeout_at};
 
 use crate::metrics;
@@ -39,9 +41,6 @@ struct ForeignAnnouncement {
 /// Announcements under the name that may be queued. On overflow the newest is dropped; announcements are
 /// repeated.
 const QUEUE_CAPACITY: usize = 64;
-/// The name counts as free when no other process announced it for this long: longer than the interval of
-/// announcements.
-const QUIET_PERIOD: Duration = Duration::from_millis(1_500);
 /// Foreign URLs that are remembered after one announcement. Announcements with further URLs are ignored, so
 /// that the check ends.
 const MAX_FOREIGN_URLS: usize = 8;
@@ -66,7 +65,7 @@ impl NodeNameGuard {
     /// last one of a process that has ended, and a draining process is about to end.
     pub(crate) async fn ensure_unique(&mut self) -> Result<(), NameTaken> {
         let mut seen = Vec::new();
-        let mut until = Instant::now() + QUIET_PERIOD;
+        let mut until = Instant::now() + NODE_NAME_QUIET_PERIOD;
         while let Ok(Some(other)) = timeout_at(until, self.next_foreign()).await {
             let known = seen.iter().position(|url| *url == other.url);
             match (known, other.draining) {
@@ -74,7 +73,7 @@ impl NodeNameGuard {
                 (Some(index), true) => drop(seen.swap_remove(index)),
                 (None, false) if seen.len() < MAX_FOREIGN_URLS => {
                     seen.push(other.url);
-                    until = Instant::now() + QUIET_PERIOD;
+                    until = Instant::now() + NODE_NAME_QUIET_PERIOD;
                 }
                 (None, _) => {}
             }

@@ -12,6 +12,7 @@ use std::{
 use bus::Envelope;
 use protocol::{
     Address, IslandId, Message as _, Parcel, Position, PositionPrecision, SessionId, Subject,
+    timing::DIRECTOR_TIMEOUT,
     v3::{Heartbeat, IslandChangedMessage, IslandStatusMessage, JoinIslandMessage, LeftIslandMessage},
 };
 
@@ -276,7 +277,7 @@ impl Presence {
         if !events.is_empty() {
             self.changes.add();
         }
-        self.director_seen_at.take_if(|at| now - *at >= timeouts.report.max(Duration::from_secs(30)));
+        self.director_seen_at.take_if(|at| now - *at >= timeouts.report.max(DIRECTOR_TIMEOUT));
         events
     }
 

@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use admission::{ConnectionLimits, Verifier};
 use bus::Headers;
-use protocol::subject;
+use protocol::{subject, timing::NODE_ANNOUNCE_INTERVAL};
 use tokio::time::sleep;
 use transports::ws_room;
 
 use super::*;
 use crate::{
     Settings,
-    node::{ANNOUNCE_INTERVAL, Node, NodeSubscriptions},
+    node::{Node, NodeSubscriptions},
     settings::tests::settings,
 };
 
@@ -50,7 +50,7 @@ async fn ensure_unique_while_announced(announced: &[(&str, &str, bool)]) -> Resu
 async fn name_is_free_after_a_quiet_announcement_interval() {
     let began = Instant::now();
     assert_eq!(ensure_unique_while_announced(&[]).await, Ok(()));
-    assert!(began.elapsed() > ANNOUNCE_INTERVAL);
+    assert!(began.elapsed() > NODE_ANNOUNCE_INTERVAL);
     // An announcement with the node's own URL is no conflict, and neither is one with another name.
     let others = [("rooms-1", OWN, false), ("rooms-2", OTHER, false)];
     assert_eq!(ensure_unique_while_announced(&others.repeat(3)).await, Ok(()));
@@ -85,7 +85,7 @@ async fn changing_foreign_urls_do_not_delay_the_check_forever() {
     let announced: Vec<_> = urls.iter().map(|url| ("rooms-1", &**url, false)).collect();
     let began = Instant::now();
     assert_eq!(ensure_unique_while_announced(&announced).await, Ok(()));
-    assert!(began.elapsed() <= QUIET_PERIOD * (1 + MAX_FOREIGN_URLS as u32));
+    assert!(began.elapsed() <= NODE_NAME_QUIET_PERIOD * (1 + MAX_FOREIGN_URLS as u32));
     let long = "x".repeat(10_000);
     let taken = ensure_unique_while_announced(&[("rooms-1", &*long, false); 2]).await.unwrap_err();
     assert_eq!(taken.url.len(), MAX_URL_CHARS);
@@ -107,14 +107,14 @@ async fn node_announces_nothing_before_the_name_check_passed() {
     let mut announcements = bus.subscribe("test", &[subject::TRANSPORT_ANNOUNCEMENTS], 16);
     let subscriptions = NodeSubscriptions { name_guard: Some(name_guard(&bus)), ..node.subscribe(&bus) };
     let scenario = async {
-        sleep(QUIET_PERIOD / 2).await;
+        sleep(NODE_NAME_QUIET_PERIOD / 2).await;
         assert!(!node.has_announced());
         node.stop_accepting(&bus);
         assert!(
             announcements.try_next().is_none(),
             "nothing is announced while another process may have the name"
         );
-        sleep(QUIET_PERIOD).await;
+        sleep(NODE_NAME_QUIET_PERIOD).await;
         assert!(node.has_announced());
         let announcement = announcements.next().await.unwrap();
         let announcement = TransportAnnouncement::decode(announcement.payload).unwrap();

@@ -3,6 +3,7 @@
 use std::{error::Error, fmt, pin::Pin, sync::Arc, time::Duration};
 
 use livekit_api::services::{ServerError, ServerErrorCode, ServiceError, room::RoomClient};
+use protocol::timing::NODE_ANNOUNCE_INTERVAL;
 use tokio::time::{self, Interval, MissedTickBehavior};
 
 use super::{
@@ -61,7 +62,6 @@ pub struct HealthReport {
     pub changed: bool,
 }
 
-const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 /// The longest time for a reply. A loaded server replies late and still serves media. A server that hangs is
 /// reported unhealthy after two timeouts.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -111,7 +111,7 @@ fn root_cause(error: &dyn Error) -> String {
 impl HealthWatch {
     /// Starts to watch a server. Needs a runtime with timers and sockets.
     pub fn new(probe: Probe) -> Self {
-        let mut ticks = time::interval(PROBE_INTERVAL);
+        let mut ticks = time::interval(NODE_ANNOUNCE_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Self { probe: Arc::new(probe), health: Health::default(), ticks, pending: None, reported: None }
     }
