@@ -8,7 +8,7 @@ use crate::{
     engine::Engine,
     ids::{AreaIndex, ZoneIndex},
     settings::Settings,
-    world::{Capabilities, ZoneDistances},
+    world::Capabilities,
 };
 
 /// The limits and distances that islands are checked against.
@@ -119,9 +119,15 @@ impl PerPeerBounds {
         }
         let peers = world.peers.known().map(|peer| {
             let traits = world.spatial.traits(peer);
-            let ZoneDistances { enclosure, join_m, leave_m } = world.zones.distances(traits.zone());
-            let (zone, capabilities) = (traits.zone(), traits.capabilities());
-            (world.peers[peer].address, PeerBounds { zone, enclosure, capabilities, join_m, leave_m })
+            let distances = world.zones.distances(traits.zone());
+            let bounds = PeerBounds {
+                zone: traits.zone(),
+                enclosure: distances.enclosure,
+                capabilities: traits.capabilities(),
+                join_m: distances.join_m,
+                leave_m: distances.leave_m,
+            };
+            (world.peers[peer].address, bounds)
         });
         let limits = world.zones.limits().map(|(zone, capabilities, limit)| ((zone, capabilities), limit));
         Some(Self { peers: peers.collect(), limits: limits.collect() })

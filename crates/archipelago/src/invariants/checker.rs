@@ -9,7 +9,9 @@ use crate::{
     engine::Engine,
     event::{Input, Output},
     ids::IslandIndex,
+    rules::TransportChoice,
     transport::TransportView,
+    world::{NodeRejection, World},
 };
 
 /// Checks the invariants after each flush of an engine. It must observe every input and every output; from
@@ -271,24 +273,26 @@ fn is_overbooked(view: &TransportView<'_>) -> bool {
     seats.is_some_and(|seats| view.assigned > seats)
 }
 
-/// An island that should have another node: its node is gone, drains, has
-/// too small a room or cannot be joined by all members, or it has none, while another node of its
-/// rule could host it. Nodes with a seat count are not considered: seats may have become free after
-/// the island was evaluated.
+/// An island that should have another node: its node is gone, drains, has too small a room or cannot be
+/// joined by all members, or it has none, while another node of its rule could host it. Nodes with a seat
+/// count are not considered: seats may have become free after the island was evaluated.
 fn misplaced_island(engine: &Engine) -> Option<IslandId> {
-    let world = &engine.world;
+    let World { islands, nodes, spatial, zones, .. } = &engine.world;
     let badly = |&island: &IslandIndex| {
-        let (size, zone) = (world.spatial.size(island), world.majority_zone(island));
-        let capabilities = world.spatial.capabilities(island, None);
-        let can_stay = |node| world.nodes.can_stay_ignoring_seats(node, size, capabilities);
-        if world.islands[island].node.is_some_and(can_stay) {
-            return false;
-        }
-        let choices = world.zones.choices(world.zones.rule_for(zone, size));
-        let nodes = choices.filter_map(|choice| world.nodes.choose(choice, size, capabilities));
-        nodes
-            .filter_map(|node| world.nodes.last_announcement(node))
-            .any(|(view, _)| view.free_seats.is_none())
+        let (size, zone) = (spatial.size(island), engine.world.majority_zone(island));
+        let capabilities = spatial.capabilities(island, None);
+        let present = islands[island].node;
+        let can_stay = present.is_some_and(|node| {
+            let choice = TransportChoice::Node(nodes.name(node).clone());
+            let mut rejections = nodes.candidates(&choice, size, capabilities, present);
+            rejections.any(|(_, rejection)| matches!(rejection, None | Some(NodeRejection::Full)))
+        });
+        let could_host = |choice: &TransportChoice| {
+            let node = nodes.choose(choice, size, capabilities);
+            let last = node.and_then(|node| nodes.last_announcement(node));
+            last.is_some_and(|(view, _)| view.free_seats.is_none())
+        };
+        !can_stay && zones.choices(zones.rule_for(zone, size)).any(could_host)
     };
-    world.islands.id(world.islands.populated().find(badly)?)
+    islands.id(islands.populated().find(badly)?)
 }

@@ -20,7 +20,7 @@ mod zones;
 mod zoning;
 
 #[cfg(test)]
-pub(crate) use self::spatial::PeerTraits;
+pub(crate) use self::spatial::{PeerTraits, ZoneDistances};
 pub(crate) use self::{
     capabilities::Capabilities,
     changes::{Evaluated, MoveOrigin},
@@ -30,7 +30,7 @@ pub(crate) use self::{
     peers::{Flags, PeerState},
     placements::PlacementState,
     reconnect_grace::LastIsland,
-    spatial::{DistanceTable, Member, ZoneDistances},
+    spatial::{DistanceTable, Member},
     state::World,
     zone_transitions::ZoneTransition,
 };

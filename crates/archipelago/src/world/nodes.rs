@@ -171,16 +171,6 @@ impl Nodes {
         self.nodes[node].rejection(size, capabilities, true).is_none()
     }
 
-    /// The same, not considering seats.
-    pub(crate) fn can_stay_ignoring_seats(
-        &self,
-        node: NodeIndex,
-        size: u32,
-        capabilities: Capabilities,
-    ) -> bool {
-        matches!(self.nodes[node].rejection(size, capabilities, true), None | Some(NodeRejection::Full))
-    }
-
     /// Whether a transport choice includes the node.
     pub(crate) fn matches_choice(&self, node: NodeIndex, choice: &TransportChoice) -> bool {
         self.nodes[node].matches_choice(choice)

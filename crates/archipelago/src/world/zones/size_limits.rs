@@ -39,6 +39,7 @@ impl SizeLimits {
     }
 
     /// All size limits, by zone and capabilities.
+    #[cfg(feature = "sim")]
     pub(super) fn all(&self) -> impl Iterator<Item = (ZoneIndex, Capabilities, u32)> {
         let zones = self.by_zone.enumerate();
         zones.flat_map(|(zone, limits)| {

@@ -283,6 +283,7 @@ impl Zones {
     }
 
     /// All size limits, by zone and capabilities.
+    #[cfg(feature = "sim")]
     pub(crate) fn limits(&self) -> impl Iterator<Item = (ZoneIndex, Capabilities, u32)> {
         self.limits.all()
     }
