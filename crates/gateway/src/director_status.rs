@@ -1,13 +1,7 @@
 //! The last status of the director, as the bus reports it.
 
-use std::time::Duration;
-
-use protocol::v3::ServiceDiscoveryMessage;
+use protocol::{timing::DIRECTOR_TIMEOUT, v3::ServiceDiscoveryMessage};
 use tokio::time::Instant;
-
-/// Time without a status of the director after which comms count as unhealthy: three periods. A director
-/// publishes every 10 s by default.
-const DIRECTOR_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The last status that a director published.
 #[derive(Debug, Clone, Copy, Default)]

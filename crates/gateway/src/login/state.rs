@@ -1,16 +1,14 @@
 //! The state that all logins share: the node of the fixed room, the replay cache and the rate limits.
 
-use std::{
-    cmp::Ordering,
-    time::{Duration, SystemTime},
-};
+use std::{cmp::Ordering, time::SystemTime};
 
 use admission::{Network, RateLimiter};
 use axum::http::StatusCode;
 use identity::SignedFetch;
 use parking_lot::Mutex;
 use protocol::{
-    Address, ConnectionString, NodeName, RoomName, UlidClock, atoll_bus::TransportAnnouncement, unix_ms,
+    Address, ConnectionString, NodeName, RoomName, UlidClock, atoll_bus::TransportAnnouncement,
+    timing::NODE_TIMEOUT, unix_ms,
 };
 use serde_json::Value;
 use tokio::time::Instant;
@@ -47,9 +45,6 @@ const SIGNER: &str = "dcl:explorer";
 const MAX_REPLAYS: usize = 250_000;
 /// Upper bound of client networks with a rate limit entry. Each entry expires within seconds.
 const MAX_NETWORKS: usize = 10_000;
-/// Time without an announcement after which a node counts as gone: three periods. A room node announces
-/// itself every second.
-const NODE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// State that all logins share.
 pub(crate) struct Login {
@@ -201,6 +196,8 @@ fn accepts_users(at: Instant, node: &TransportAnnouncement) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use protocol::atoll_bus::RoomSeats;
 
     use super::*;

@@ -1,13 +1,10 @@
 //! Resumption: a client proves that its new session continues its last one, so that its room connection stays
 //! valid.
 
-use std::{
-    collections::{HashMap, VecDeque},
-    time::Duration,
-};
+use std::collections::{HashMap, VecDeque};
 
 use identity::ResumeSecret;
-use protocol::{Address, ResumeHash, SessionId};
+use protocol::{Address, ResumeHash, SessionId, timing::RESUMABLE_FOR};
 use tokio::time::Instant;
 
 /// The resumption state of a session. It exists if the client announced extensions.
@@ -49,10 +46,6 @@ pub(crate) struct Resumable {
     /// `None`: its client announced no extensions, or its gateway reported no hash.
     pub(crate) hash: Option<ResumeHash>,
 }
-
-/// Time after its end in which a session can be resumed. Room sockets outlive their session by the grace, 10
-/// s by default. A later resumption keeps no room connection, which is harmless.
-const RESUMABLE_FOR: Duration = Duration::from_secs(60);
 
 /// Upper bound of the ended sessions that are remembered. At the bound the oldest is removed; its client
 /// cannot resume, and enters its room anew.

@@ -5,7 +5,12 @@ use std::time::Duration;
 
 use bus::{Bus, Headers};
 use bytes::Bytes;
-use protocol::{IslandId, Message as _, ResumeHash, Subject, atoll_bus::GatewayHeartbeat, subject};
+use protocol::{
+    IslandId, Message as _, ResumeHash, Subject,
+    atoll_bus::GatewayHeartbeat,
+    subject,
+    timing::{RESYNC_ANSWER_WINDOW, RESYNC_DURATION},
+};
 use tokio::{sync::watch, time};
 
 use crate::session::{handshake::SignInRequest, registry::SessionRegistry};
@@ -13,11 +18,6 @@ use crate::session::{handshake::SignInRequest, registry::SessionRegistry};
 /// Bound of the queue of heartbeats during a resync. When it is full, the newest message is dropped and
 /// counted. If a report is dropped, this gateway does not know its session as a remote one.
 const RESYNC_QUEUE_MESSAGES: usize = 262_144;
-/// Duration for which a resync receives heartbeats. Gateways send theirs within a second.
-const RESYNC_DURATION: Duration = Duration::from_secs(2);
-/// Time after which a sign-in no longer waits for the resync. A session that was not reported by then cannot
-/// be resumed.
-const RESYNC_ANSWER_WINDOW: Duration = Duration::from_millis(1_200);
 /// Interval at which a waiting sign-in checks whether its older session was reported.
 const RESUME_POLL_INTERVAL: Duration = Duration::from_millis(50);
 

@@ -1,7 +1,6 @@
 //! The timers of a session: liveness checks, idle checks and the republication of its last heartbeat.
 
-use std::time::Duration;
-
+use protocol::timing::REPUBLISH_SPREAD;
 use tokio::{
     sync::watch,
     time::{self, Instant, Interval, MissedTickBehavior},
@@ -9,9 +8,6 @@ use tokio::{
 use ws::{KeepAlive, Liveness};
 
 use crate::settings::Settings;
-
-/// Period over which the sessions of a gateway spread their responses to a roster request, at random.
-const REPUBLISH_SPREAD: Duration = Duration::from_secs(1);
 
 /// The timers of one session.
 #[derive(Debug)]
