@@ -70,6 +70,12 @@ pub(crate) fn install_recorder() -> anyhow::Result<PrometheusHandle> {
         .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS)?
         .install_recorder()?;
     metrics_process::Collector::default().describe();
+    admission::describe_metrics();
+    bus::describe_metrics();
+    gateway::describe_metrics();
+    listener::describe_metrics();
     metrics::describe_metrics();
+    rooms::describe_metrics();
+    stats::describe_metrics();
     Ok(recorder)
 }
