@@ -1,9 +1,9 @@
 //! Load tests of a realm, from outside: everything that `atoll bots` runs.
 //!
-//! - [`bots`]: headless clients that walk, publish, and check that they receive each other.
-//! - [`login_load`]: sign-ins at a fixed rate.
-//! - [`topics`]: messages under one topic, to many subscribers.
-//! - [`heartbeats`]: heartbeats of simulated peers, which one director processes.
+//! - `bots`: headless clients that walk, publish, and check that they receive each other.
+//! - `login_load`: sign-ins at a fixed rate.
+//! - `topics`: messages under one topic, to many subscribers.
+//! - `heartbeats`: heartbeats of simulated peers, which one director processes.
 //!
 //! A load test knows a realm as clients and operators do: by its sockets, its `/metrics` and its bus. So this
 //! crate depends on no role.

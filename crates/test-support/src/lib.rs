@@ -8,10 +8,10 @@
 //!
 //! With the feature `realm`:
 //!
-//! - [`Realm`]: one process of `atoll serve`; [`Cluster`]: one process for each role, over NATS.
-//! - [`test_realm`]: a cluster under bots and observers, for tests of failures.
-//! - [`wire`], [`rpc_caller`]: clients of the gateway's two protocols, message by message.
-//! - [`signed_login`]: requests for the signed login.
+//! - `Realm`: one process of `atoll serve`; `Cluster`: one process for each role, over NATS.
+//! - `test_realm`: a cluster under bots and observers, for tests of failures.
+//! - `wire`, `rpc_caller`: clients of the gateway's two protocols, message by message.
+//! - `signed_login`: requests for the signed login.
 
 // It is code of tests: see `allow-unwrap-in-tests` in clippy.toml.
 #![allow(clippy::unwrap_used)]

@@ -1,14 +1,13 @@
 //! `/metrics`: names, types, labels and buckets. Values and descriptions are left out.
 //!
-//! Two golden files. `metrics-source.txt` has every name and label that the source registers. `metrics.txt` has the
-//! series of a running process after much use, with the values of labels and the bounds of buckets. It lacks series that
-//! appear only in failures that the test does not cause.
+//! `metrics.txt` has the series of a running process after much use, with the values of labels and the bounds of
+//! buckets. It lacks series that appear only in failures that the test does not cause; [`super::metrics_source`] has
+//! the names of all.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::Write as _,
     fs,
-    path::Path,
     time::{Duration, SystemTime},
 };
 
@@ -20,12 +19,11 @@ use protocol::{
     v3::{ChallengeRequestMessage, Heartbeat, client_packet, server_packet},
 };
 use test_support::{
-    NatsServer, Realm, eventually, golden, rpc_caller,
+    NatsServer, Realm, eventually, rpc_caller,
     signed_login::{METADATA, login_request, signed},
     wallet,
     wire::{Wire, enter, sign_in},
 };
-
 use tokio::time::sleep;
 
 use super::check_eventually;
@@ -93,61 +91,6 @@ fn describe(metrics: &BTreeMap<String, Metric>) -> String {
         }
     }
     text
-}
-
-/// Adds each call of a macro of the crate `metrics` in a folder of sources, as `kind name label label`.
-fn registered(folder: &Path, found: &mut BTreeSet<String>) {
-    for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            registered(&path, found);
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            let source = fs::read_to_string(&path).unwrap();
-            for kind in ["counter", "gauge", "histogram"] {
-                let start = format!("{kind}!(");
-                let mut calls = source.split(&start);
-                let mut before = calls.next().unwrap_or_default();
-                for call in calls {
-                    // Not `describe_counter!`.
-                    if !before.ends_with('_') {
-                        found.insert(format!("{kind} {}", registration(call, &path)));
-                    }
-                    before = call;
-                }
-            }
-        }
-    }
-}
-
-/// The name and the labels in the arguments of such a macro, of which `call` is the text.
-fn registration(call: &str, path: &Path) -> String {
-    let mut depth = 1;
-    let mut in_text = false;
-    let end = call.find(|letter| {
-        match letter {
-            '"' => in_text = !in_text,
-            '(' if !in_text => depth += 1,
-            ')' if !in_text => depth -= 1,
-            _ => {}
-        }
-        depth == 0
-    });
-    let mut arguments = call[..end.unwrap()].split('"');
-    let name = arguments.nth(1).unwrap_or_else(|| panic!("{}: the name is not a literal", path.display()));
-    let texts: Vec<&str> = arguments.collect();
-    // A text is a label if an arrow follows it.
-    let labels = texts.windows(2).filter(|pair| pair[1].trim_start().starts_with("=>")).map(|pair| pair[0]);
-    [name].into_iter().chain(labels).collect::<Vec<_>>().join(" ")
-}
-
-#[test]
-fn metrics_in_the_source_have_these_labels() {
-    let mut found = BTreeSet::new();
-    for entry in fs::read_dir(golden::path("../../crates")).unwrap() {
-        registered(&entry.unwrap().path().join("src"), &mut found);
-    }
-    let text: String = found.into_iter().map(|line| line + "\n").collect();
-    golden::check("metrics-source.txt", &text);
 }
 
 /// Peers sign in, or try to, enter rooms, publish, and read presence.

@@ -9,6 +9,7 @@ mod command_line;
 mod http;
 mod json_outputs;
 mod metrics;
+mod metrics_source;
 mod shape;
 mod words;
 

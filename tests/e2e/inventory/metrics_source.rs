@@ -1,0 +1,100 @@
+//! The metrics in the sources: `metrics-source.txt` has every name and label that they register.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use test_support::golden;
+
+const KINDS: [&str; 3] = ["counter", "gauge", "histogram"];
+
+/// A call of a macro of the crate `metrics` that registers a metric, or that describes one.
+struct MacroCall {
+    path: PathBuf,
+    kind: &'static str,
+    describes: bool,
+    name: String,
+    labels: Vec<String>,
+}
+
+/// Adds the calls in a folder of sources.
+fn find_calls(folder: &Path, found: &mut Vec<MacroCall>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            find_calls(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            let source = fs::read_to_string(&path).unwrap();
+            for kind in KINDS {
+                let start = format!("{kind}!(");
+                for (at, _) in source.match_indices(&start) {
+                    let describes = source[..at].ends_with("describe_");
+                    found.push(parse_call(&path, kind, describes, &source[at + start.len()..]));
+                }
+            }
+        }
+    }
+}
+
+/// Parses a call, of which `text` begins with the arguments.
+fn parse_call(path: &Path, kind: &'static str, describes: bool, text: &str) -> MacroCall {
+    let mut depth = 1;
+    let mut in_text = false;
+    let end = text.find(|letter| {
+        match letter {
+            '"' => in_text = !in_text,
+            '(' if !in_text => depth += 1,
+            ')' if !in_text => depth -= 1,
+            _ => {}
+        }
+        depth == 0
+    });
+    let mut arguments = text[..end.unwrap()].split('"');
+    let name = arguments.nth(1).unwrap_or_else(|| panic!("{}: the name is not a literal", path.display()));
+    let texts: Vec<&str> = arguments.collect();
+    // A text is a label if an arrow follows it.
+    let labels = texts.windows(2).filter(|pair| pair[1].trim_start().starts_with("=>"));
+    let labels = labels.map(|pair| pair[0].to_owned()).collect();
+    MacroCall { path: path.to_owned(), kind, describes, name: name.to_owned(), labels }
+}
+
+/// The source folders of all crates.
+fn source_folders() -> impl Iterator<Item = PathBuf> {
+    fs::read_dir(golden::path("../../crates")).unwrap().map(|entry| entry.unwrap().path().join("src"))
+}
+
+#[test]
+fn metrics_in_the_source_have_these_labels() {
+    let mut calls = Vec::new();
+    source_folders().for_each(|folder| find_calls(&folder, &mut calls));
+    let registered = calls.iter().filter(|call| !call.describes);
+    let lines: BTreeSet<String> = registered
+        .map(|MacroCall { kind, name, labels, .. }| {
+            [&[(*kind).to_owned(), name.clone()], &labels[..]].concat().join(" ")
+        })
+        .collect();
+    golden::check("metrics-source.txt", &lines.into_iter().map(|line| line + "\n").collect::<String>());
+}
+
+/// A crate with a module `metrics` registers all of its metrics there, and describes each of them.
+#[test]
+fn metrics_are_registered_and_described_in_one_module() {
+    for folder in source_folders() {
+        let module = folder.join("metrics.rs");
+        if !module.exists() {
+            continue;
+        }
+        let mut calls = Vec::new();
+        find_calls(&folder, &mut calls);
+        for call in &calls {
+            assert_eq!(call.path, module, "{}: another file uses a macro of the crate metrics", call.name);
+        }
+        let names = |describes| -> BTreeSet<(&str, &str)> {
+            let calls = calls.iter().filter(|call| call.describes == describes);
+            calls.map(|call| (call.kind, &*call.name)).collect()
+        };
+        assert_eq!(names(false), names(true), "{}: metrics and descriptions", module.display());
+    }
+}
