@@ -10,7 +10,8 @@ mod reference_engine;
 use std::{cell::RefCell, collections::BTreeSet, time::Duration};
 
 use archipelago::{
-    Engine, EngineSnapshot, Input, LastAssignment, Output, PeerSnapshot, PeerView, Settings,
+    ClientReport, Engine, EngineSnapshot, Heartbeat, Input, LastAssignment, Output, PeerSnapshot, PeerView,
+    ReportedAssignment, Settings,
     invariants::{Bounds, Partition},
     sim::{Walkers, Workload, address, node},
 };
@@ -73,12 +74,7 @@ impl BenchWorld {
         let peers = (0..self.walkers.count()).filter(is_due);
         let input = |index: usize| {
             let position = self.walkers.position(index)?;
-            Some(Input::Heartbeat {
-                peer: address(index as u32),
-                session: None,
-                position,
-                desired_room: None,
-            })
+            Some(Input::Heartbeat(Heartbeat::new(address(index as u32), position)))
         };
         peers.filter_map(input).collect()
     }
@@ -101,6 +97,7 @@ impl BenchWorld {
                 transports: None,
                 position: peer.position(),
                 desired_room: None,
+                needs_assignment: false,
                 cluster: None,
                 last_assigned: Some(LastAssignment {
                     island: island.id(),
@@ -211,21 +208,25 @@ fn resume_city(bencher: Bencher<'_, '_>, peers: usize) {
     });
 }
 
-/// Comparing the assignments of all clients with the engine's.
+/// Time of `handle` for heartbeats of peers that stay, with the last assignments of their clients.
 #[divan::bench(args = [10_000, 100_000], sample_count = 10, sample_size = 1)]
-fn matches_last_assignment_city(bencher: Bencher<'_, '_>, peers: usize) {
-    let bench = BenchWorld::after_five_flushes(Workload::City, peers);
-    let peer_snapshots = bench.snapshot().peers;
-    bencher.counter(ItemsCount::new(peers)).bench_local(|| {
-        let matches = |peer_snapshot: &PeerSnapshot| {
-            let assignment = peer_snapshot
-                .last_assigned
-                .as_ref()
-                .map(|assignment| (assignment.island.as_str(), assignment.node.as_str()));
-            bench.engine.matches_last_assignment(peer_snapshot.peer, peer_snapshot.session, assignment)
-        };
-        assert!(peer_snapshots.iter().all(matches));
-    });
+fn reporting_heartbeats_city(bencher: Bencher<'_, '_>, peers: usize) {
+    let bench = RefCell::new(BenchWorld::after_five_flushes(Workload::City, peers));
+    let peer_snapshots = bench.borrow().snapshot().peers;
+    let heartbeat = |snapshot: &PeerSnapshot| {
+        let last = snapshot.last_assigned.as_ref()?;
+        let reported = ReportedAssignment { island: last.island.to_string(), node: last.node.to_string() };
+        let client = ClientReport { last_assigned: Some(reported), ..ClientReport::default() };
+        let heartbeat = Heartbeat::new(snapshot.peer, snapshot.position);
+        Some(Input::Heartbeat(Heartbeat { client: Some(Box::new(client)), ..heartbeat }))
+    };
+    bencher
+        .counter(ItemsCount::new(peers))
+        .with_inputs(|| peer_snapshots.iter().filter_map(heartbeat).collect::<Vec<_>>())
+        .bench_local_values(|inputs| {
+            let bench = &mut *bench.borrow_mut();
+            inputs.into_iter().for_each(|input| bench.engine.handle(input, bench.now));
+        });
 }
 
 /// The baseline: the reference engine, which computes every distance, in a world where the size limit has no

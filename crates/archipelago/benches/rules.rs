@@ -4,7 +4,7 @@
 
 use std::{fmt::Write, sync::Arc, time::Duration};
 
-use archipelago::{Engine, Input, Settings, rules::Rules, sim};
+use archipelago::{Engine, Heartbeat, Input, Settings, rules::Rules, sim};
 use divan::{Bencher, counter::ItemsCount};
 use protocol::Position;
 
@@ -53,7 +53,7 @@ fn arrived_engine(rules: &Arc<Rules>) -> Engine {
     for number in 0..DECISIONS {
         let (x, z) = place(number);
         let (peer, position) = (sim::address(number), Position::new(x, 0.0, z));
-        engine.handle(Input::Heartbeat { peer, session: None, position, desired_room: None }, Duration::ZERO);
+        engine.handle(Input::Heartbeat(Heartbeat::new(peer, position)), Duration::ZERO);
     }
     engine
 }
@@ -90,7 +90,7 @@ fn heartbeats_areas(bencher: Bencher<'_, '_>, count: usize) {
         for number in 0..DECISIONS {
             let (x, z) = place(number);
             let (peer, position) = (sim::address(number), Position::new(x + by, 0.0, z));
-            let input = Input::Heartbeat { peer, session: None, position, desired_room: None };
+            let input = Input::Heartbeat(Heartbeat::new(peer, position));
             engine.handle(input, Duration::from_millis(300));
         }
     };

@@ -24,17 +24,7 @@ pub enum Input {
         resumes: Option<SessionId>,
     },
     /// A peer reports its position.
-    Heartbeat {
-        /// The peer.
-        peer: Address,
-        /// The session that sent it; `None` counts as the current one.
-        session: Option<SessionId>,
-        /// Its position, in metres.
-        position: Position,
-        /// The id of the island that the peer prefers. `None` keeps an earlier preference, `Some("")`
-        /// clears it.
-        desired_room: Option<String>,
-    },
+    Heartbeat(Heartbeat),
     /// A session ends.
     Disconnected {
         /// The peer.
@@ -61,18 +51,10 @@ pub enum Input {
     },
     /// The owner's rules changed. They apply from the next flush on, to all peers at once.
     Rules(Arc<Rules>),
-    /// A peer's client did not receive its last assignment: it gets one again at the next flush, if the
-    /// peer is in an island that has a node.
-    ResendAssignment {
-        /// The peer.
-        peer: Address,
-        /// Its session; `None` counts as the current one. The input is ignored for any other session
-        /// than the current one.
-        session: Option<SessionId>,
-        /// The island of the last assignment that the client did receive, if any. The next assignment
-        /// has it as [`from`](Output::Assigned::from).
-        from: Option<IslandId>,
-    },
+    /// The [assignments that heartbeats reported](ClientReport::last_assigned) so far are outdated,
+    /// because the caller publishes outputs late or handles heartbeats late. No assignment is resent
+    /// because of them.
+    ReportsOutdated,
     /// The time of day changed. Before the first one, no rule with hours is active.
     TimeOfDay {
         /// Minutes since midnight, UTC.
@@ -80,22 +62,75 @@ pub enum Input {
     },
 }
 
+/// A peer's position, with the data that its gateway adds.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Heartbeat {
+    /// The peer.
+    pub peer: Address,
+    /// The session that sent it; `None` counts as the current one.
+    pub session: Option<SessionId>,
+    /// Its position, in metres.
+    pub position: Position,
+    /// The id of the island that the peer prefers. `None` keeps an earlier preference, `Some("")`
+    /// clears it.
+    pub desired_room: Option<String>,
+    /// `None` from a service that reports nothing about clients.
+    pub client: Option<Box<ClientReport>>,
+}
+
+/// The data of a client, which its gateway repeats in each heartbeat.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ClientReport {
+    /// As in [`Input::Connected`], separated by commas. It is used only if that input was missed.
+    pub transports: Option<String>,
+    /// As in [`Input::Connected`]. It is used only if that input was missed.
+    pub resumes: Option<SessionId>,
+    /// The last assignment that the client received; `None` while the caller cannot know it, because
+    /// an assignment may be on its way. If the client received another assignment than the engine's
+    /// last one, and still did a [round trip](protocol::timing::ASSIGNMENT_ROUND_TRIP) later, it is sent its
+    /// assignment again.
+    pub last_assigned: Option<ReportedAssignment>,
+}
+
+/// An assignment that a client received, as its gateway reports it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ReportedAssignment {
+    /// The id of the island; empty if the client received no assignment.
+    pub island: String,
+    /// The name of the node; empty if it is not known.
+    pub node: String,
+}
+
+impl Heartbeat {
+    /// The heartbeat of a peer in its current session, without anything else.
+    pub fn new(peer: Address, position: Position) -> Self {
+        Self { peer, session: None, position, desired_room: None, client: None }
+    }
+}
+
 /// A decision of the engine.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Output {
-    /// The peer's client is to be sent an assignment: its peer is now in `island` on `transport`.
+    /// The peer's client is to be sent an assignment.
     Assigned {
         /// The peer.
         peer: Address,
         /// The session to send it to; `None` if the peer's messages carry none.
         session: Option<SessionId>,
-        /// The island of the peer.
-        island: IslandId,
-        /// The node that hosts the island's room.
-        transport: NodeName,
+        /// The island of the peer. The assignments of one flush to the same island share it.
+        island: Arc<AssignedIsland>,
         /// The island of the last assignment of this client, if any. It is the same island if only the
         /// node changed.
         from: Option<IslandId>,
+    },
+    /// A peer's client did not receive its last assignment, as its heartbeats show. It is sent its
+    /// assignment again: an [`Assigned`](Self::Assigned) follows in this flush, or in the first one in
+    /// which the node of its island accepts peers.
+    AssignmentMissed {
+        /// The peer.
+        peer: Address,
+        /// The last assignment that the client did receive.
+        reported: ReportedAssignment,
     },
     /// A peer is in an island and was not in it at the end of the flush before.
     Joined {
@@ -144,5 +179,20 @@ pub enum Output {
         from: NodeName,
         /// The node that hosts its room now.
         to: NodeName,
+        /// Its members, in an order without meaning.
+        members: Vec<Address>,
     },
+}
+
+/// The part of an assignment that is the same for all members of an island.
+#[derive(Debug, PartialEq)]
+pub struct AssignedIsland {
+    /// Its id.
+    pub id: IslandId,
+    /// The node that hosts its room.
+    pub node: NodeName,
+    /// The URL at which clients reach the node.
+    pub node_url: Arc<str>,
+    /// Its members and their positions at the end of the flush, in an order without meaning.
+    pub members: Vec<(Address, Position)>,
 }

@@ -2,15 +2,19 @@
 
 use std::time::Duration;
 
-use protocol::{Address, IslandId, Position, SessionId};
+use protocol::{Address, SessionId};
 
 use crate::{
-    event::Input,
+    event::{ClientReport, Heartbeat, Input, ReportedAssignment},
     ids::PeerIndex,
     point::{Point, is_in_world_bounds},
     transport::Transport,
     world::{Flags, PeerState, RuleChange, World},
 };
+
+/// The largest number of assignments that are resent at one flush: the load that caused clients to miss
+/// them must not grow because of it.
+const MAX_RESENDS_PER_FLUSH: usize = 1_000;
 
 /// Inputs that the engine has ignored since it was created.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -38,14 +42,10 @@ impl InputHandler<'_> {
             Input::Connected { peer, session, transports, resumes } => {
                 self.connected(peer, session, transports, resumes);
             }
-            Input::Heartbeat { peer, session, position, desired_room } => {
-                self.heartbeat(peer, session, position, desired_room.as_deref());
-            }
+            Input::Heartbeat(heartbeat) => self.heartbeat(heartbeat),
             Input::Cluster { peer, session, cluster } => self.cluster(peer, session, cluster.as_deref()),
             Input::Disconnected { peer, session } => self.disconnected(peer, session),
-            Input::ResendAssignment { peer, session, from } => {
-                self.resend_assignment(peer, session, from.as_ref());
-            }
+            Input::ReportsOutdated => self.world.peers.assignment_retry.clear(),
             Input::Transport(transport) => self.transport(transport),
             Input::TransportGone { node } => self.world.nodes.withdraw(&node),
             Input::Rules(rules) => {
@@ -76,13 +76,13 @@ impl InputHandler<'_> {
         record.flags.replace(Flags::AWAITING_HEARTBEAT, true);
     }
 
-    fn heartbeat(
-        &mut self,
-        address: Address,
-        session: Option<SessionId>,
-        position: Position,
-        desired_room: Option<&str>,
-    ) {
+    fn heartbeat(&mut self, heartbeat: Heartbeat) {
+        let Heartbeat { peer: address, session, position, desired_room, client } = heartbeat;
+        if let Some(client) = &client
+            && !self.world.peers.knows_session(address, session)
+        {
+            self.connect_late(address, session, client);
+        }
         if !is_in_world_bounds(position) {
             self.reject_position(address, session);
             return;
@@ -114,8 +114,44 @@ impl InputHandler<'_> {
             world.queue_report(peer);
         }
         if let Some(room) = desired_room {
-            world.set_preferred_island(peer, room);
+            world.set_preferred_island(peer, &room);
         }
+        if let Some(reported) = client.and_then(|client| client.last_assigned) {
+            self.compare_assignment(peer, reported);
+        }
+    }
+
+    /// The connect of a session was missed; its heartbeats have the same data.
+    fn connect_late(&mut self, address: Address, session: Option<SessionId>, client: &ClientReport) {
+        let names = client.transports.as_ref().map(|names| names.split(',').map(str::to_owned).collect());
+        self.connected(address, session, names, client.resumes);
+    }
+
+    /// Compares the last assignment of a present peer with the one that its client received. If they
+    /// have differed for too long, the next flush emits an assignment again.
+    fn compare_assignment(&mut self, peer: PeerIndex, reported: ReportedAssignment) {
+        let world = &mut *self.world;
+        if world.changes.missed.len() >= MAX_RESENDS_PER_FLUSH {
+            return;
+        }
+        let record = &world.peers[peer];
+        let agrees = match record.last_assigned_node {
+            Some(node) if world.island_has_node(peer) => {
+                let same_island = |serial| world.islands.ids.matches(serial, &reported.island);
+                let same_node = world.nodes.name(node).as_str() == reported.node;
+                same_node && record.last_assigned.is_some_and(same_island)
+            }
+            // No assignment was sent yet, or one is pending.
+            _ => true,
+        };
+        if !world.peers.assignment_retry.observe(peer, agrees, self.now) {
+            return;
+        }
+        let from = world.islands.ids.serial(&reported.island);
+        let record = &mut world.peers[peer];
+        (record.last_assigned, record.last_assigned_node) = (from, None);
+        world.changes.missed.push((peer, reported));
+        world.queue_report(peer);
     }
 
     /// Handles a heartbeat with an invalid position: the peer keeps its last position, and the
@@ -145,20 +181,6 @@ impl InputHandler<'_> {
         let Some(peer) = self.known_sender(address, session) else { return };
         self.world.peers[peer].clear_assignment();
         self.world.mark_departed(peer);
-    }
-
-    fn resend_assignment(&mut self, address: Address, session: Option<SessionId>, from: Option<&IslandId>) {
-        let Some(peer) = self.world.peers.find(address) else { return };
-        if !self.world.peers.is_current_session(peer, session) {
-            self.counters.stale_messages += 1;
-            return;
-        }
-        let from = from.and_then(|island| self.world.islands.ids.serial(island.as_str()));
-        let record = &mut self.world.peers[peer];
-        (record.last_assigned, record.last_assigned_node) = (from, None);
-        if self.world.island_has_node(peer) {
-            self.world.queue_report(peer);
-        }
     }
 
     fn transport(&mut self, transport: Transport) {

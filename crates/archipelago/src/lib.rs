@@ -12,7 +12,7 @@
 //! ```
 //! use std::time::Duration;
 //!
-//! use archipelago::{Engine, Input, Output, Settings, SettingsError, Transport, TransportKind};
+//! use archipelago::{Engine, Heartbeat, Input, Output, Settings, SettingsError, Transport, TransportKind};
 //! use protocol::{Address, Position, SessionId};
 //!
 //! # fn main() -> Result<(), SettingsError> {
@@ -39,7 +39,7 @@
 //!     let session = Some(SessionId::new(1, 0));
 //!     engine.handle(Input::Connected { peer, session, transports: None, resumes: None }, now);
 //!     let position = Position::new(x, 0.0, 0.0);
-//!     engine.handle(Input::Heartbeat { peer, session, position, desired_room: None }, now);
+//!     engine.handle(Input::Heartbeat(Heartbeat { session, ..Heartbeat::new(peer, position) }), now);
 //! }
 //!
 //! let mut outputs = Vec::new();
@@ -124,7 +124,8 @@
 //! after this one, without intermediate steps: islands that [opened](Output::Opened),
 //! [moved](Output::Moved) or [closed](Output::Closed), and peers that [joined](Output::Joined) or
 //! [left](Output::Left) an island. A client is sent an [assignment](Output::Assigned) when its
-//! island or node differs from its last assignment, and never otherwise.
+//! island or node differs from its last assignment, or when its heartbeats show that it [missed
+//! it](Output::AssignmentMissed), and never otherwise.
 
 mod engine;
 mod event;
@@ -151,7 +152,7 @@ mod view;
 mod world;
 
 pub use engine::Engine;
-pub use event::{Input, Output};
+pub use event::{AssignedIsland, ClientReport, Heartbeat, Input, Output, ReportedAssignment};
 pub use inputs::Counters;
 pub use settings::{Clustering, Settings, SettingsError};
 pub use snapshot::{EngineSnapshot, LastAssignment, PeerSnapshot};

@@ -98,7 +98,7 @@ fn restore_islands(world: &mut World, ids: IslandIds) {
 /// Restores a peer as a member of the island that it was assigned to.
 fn restore_peer(world: &mut World, peer: PeerSnapshot, return_window: Duration) -> Option<RestoredMember> {
     let PeerSnapshot { peer: address, session, transports, position, desired_room, last_assigned, .. } = peer;
-    let PeerSnapshot { cluster, last_seen, departed_at, taken_over, .. } = peer;
+    let PeerSnapshot { needs_assignment, cluster, last_seen, departed_at, taken_over, .. } = peer;
     let peer = world.sender(address, session, None)?;
     let at = Point::from(position);
     world.set_position(peer, at);
@@ -123,8 +123,10 @@ fn restore_peer(world: &mut World, peer: PeerSnapshot, return_window: Duration) 
         match island {
             Some(island) => {
                 let record = &mut world.peers[peer];
-                (record.reported_island, record.last_assigned_node) = (Some(island), node);
-                record.last_assigned = serial;
+                record.reported_island = Some(island);
+                if !needs_assignment {
+                    (record.last_assigned, record.last_assigned_node) = (serial, node);
+                }
                 world.spatial.add_member(peer, island);
             }
             None => world.changes.joining.push(peer),
@@ -140,7 +142,7 @@ fn restore_peer(world: &mut World, peer: PeerSnapshot, return_window: Duration) 
 }
 
 /// Sets the node of each island to the node that most members were assigned to; if all members
-/// departed, most of those. Members with another node get a new assignment.
+/// departed, most of those. Members with another node, or without an assignment, get a new one.
 fn restore_nodes(world: &mut World, mut members: Vec<RestoredMember>) {
     members.sort_unstable_by_key(|member| (member.island, member.kept_until.is_some(), member.node));
     for of_island in members.chunk_by(|a, b| a.island == b.island) {

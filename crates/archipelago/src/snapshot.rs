@@ -40,6 +40,9 @@ pub struct PeerSnapshot {
     /// node before it left, unless that island was closed since because its last members joined other
     /// islands.
     pub last_assigned: Option<LastAssignment>,
+    /// The client lacks its last assignment, or the node does not accept its connection string any more:
+    /// the first flush assigns it again, as if it had no assignment.
+    pub needs_assignment: bool,
     /// Its cluster, with [external clustering](crate::Clustering::External). If it is not known, the
     /// cluster of most peers with the same last island is assumed.
     pub cluster: Option<String>,

@@ -11,7 +11,7 @@ use crate::{
     rules::Rules,
     settings::Settings,
     transport::TransportView,
-    world::{Capabilities, Flags, Member, PeerState, World},
+    world::{Capabilities, PeerState, World},
 };
 
 /// An island, as of the last flush. The positions of its members are the latest reported ones, which
@@ -45,13 +45,6 @@ impl Engine {
     pub fn peer(&self, peer: Address) -> Option<PeerView<'_>> {
         let peer = self.world.peers.find(peer)?;
         (self.world.peers[peer].state == PeerState::Present).then_some(PeerView { world: &self.world, peer })
-    }
-
-    /// Whether the engine knows this session of a peer or a later one; without a session, whether it
-    /// knows the peer. A peer that was removed is not known.
-    pub fn knows_session(&self, peer: Address, session: Option<SessionId>) -> bool {
-        let Some(peer) = self.world.peers.find(peer) else { return false };
-        session.is_none_or(|session| Some(session) <= self.world.peers.session(peer))
     }
 
     /// All peers in the world.
@@ -109,31 +102,6 @@ impl Engine {
     pub fn bytes(&self) -> usize {
         self.world.bytes() + self.scratch.bytes()
     }
-
-    /// Whether `last_assigned`, the ids of island and node or nothing, is the last assignment of a
-    /// peer's client. Also `true` where nothing needs to be corrected: for a session that is not the
-    /// current one, for a peer in no island with a node, and for a peer that is about to get an
-    /// assignment.
-    pub fn matches_last_assignment(
-        &self,
-        peer: Address,
-        session: Option<SessionId>,
-        last_assigned: Option<(&str, &str)>,
-    ) -> bool {
-        let world = &self.world;
-        let Some(peer) = world.peers.find(peer) else { return true };
-        let record = &world.peers[peer];
-        let unassigned = record.state != PeerState::Present || record.flags.has(Flags::AWAITING_HEARTBEAT);
-        if unassigned || !world.peers.is_current_session(peer, session) || !world.island_has_node(peer) {
-            return true;
-        }
-        // No assignment was sent yet, or one is pending.
-        let Some(node) = record.last_assigned_node else { return true };
-        last_assigned.is_some_and(|(island, other)| {
-            let same_island = |serial| world.islands.ids.matches(serial, island);
-            world.nodes.name(node).as_str() == other && record.last_assigned.is_some_and(same_island)
-        })
-    }
 }
 
 impl<'a> IslandView<'a> {
@@ -145,11 +113,7 @@ impl<'a> IslandView<'a> {
 
     /// Its members and their positions, in an order without meaning.
     pub fn members(&self) -> impl Iterator<Item = (Address, Position)> + use<'a> {
-        let world = self.world;
-        world.spatial.members(self.island).map(|Member { peer, .. }| {
-            let (record, at) = (&world.peers[peer], world.position(peer));
-            (record.address, Position::new(at.x, record.height_m, at.z))
-        })
+        self.world.members(self.island)
     }
 
     /// The number of its members.

@@ -14,7 +14,7 @@ use std::{
 };
 
 use archipelago::{
-    Clustering, Engine, Input, Output, Settings, Transport, TransportKind,
+    Clustering, Engine, Heartbeat, Input, Output, Settings, Transport, TransportKind,
     explain::{Cause, Question},
     invariants::InvariantChecker,
     rules::Rules,
@@ -91,7 +91,7 @@ impl ClusterWorld {
     fn move_to(&mut self, number: u32, x: f32, z: f32) {
         let (peer, position) = (address(number), Position::new(x, 0.0, z));
         let is_new = self.engine.peer(peer).is_none();
-        self.handle(Input::Heartbeat { peer, session: None, position, desired_room: None });
+        self.handle(Input::Heartbeat(Heartbeat::new(peer, position)));
         // The cluster is repeated for a peer that arrives: the engine forgets the cluster of a forgotten peer.
         if let Some(cluster) = self.standby.clusters.get(&peer).cloned().filter(|_| is_new) {
             self.set_cluster(number, &cluster);
@@ -206,7 +206,7 @@ fn cluster_changes_move_only_affected_peers() {
     world.set_cluster(0, "a");
     let outputs = world.flush();
     let again = outputs.iter().find_map(|output| match output {
-        Output::Assigned { island, from, .. } => Some((Some(island.clone()), from.clone())),
+        Output::Assigned { island, from, .. } => Some((Some(island.id.clone()), from.clone())),
         _ => None,
     });
     assert_eq!(again, Some((first.clone(), first)), "its membership of the room had ended");
@@ -261,7 +261,7 @@ fn clusters_are_ignored_without_given_clustering() {
     for number in 0..2 {
         let (peer, position) = (address(number), Position::new(500.0 * number as f32, 0.0, 0.0));
         engine.handle(Input::Cluster { peer, session: None, cluster: Some("a".into()) }, now);
-        engine.handle(Input::Heartbeat { peer, session: None, position, desired_room: None }, now);
+        engine.handle(Input::Heartbeat(Heartbeat::new(peer, position)), now);
     }
     engine.flush(now, &mut Vec::new());
     assert_eq!(engine.islands_count(), 2);

@@ -9,7 +9,7 @@ use std::{
 };
 
 use archipelago::{
-    Engine, Input, Settings, Transport, TransportKind,
+    Engine, Heartbeat, Input, Settings, Transport, TransportKind,
     invariants::{Bounds, InvariantChecker, Partition, Violation},
     sim::{Rng, address},
 };
@@ -63,7 +63,7 @@ impl RandomInputs {
 }
 
 fn heartbeat(peer: Address, position: Position) -> Input {
-    Input::Heartbeat { peer, session: None, position, desired_room: None }
+    Input::Heartbeat(Heartbeat::new(peer, position))
 }
 
 fn announcement() -> Input {

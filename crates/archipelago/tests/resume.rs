@@ -6,11 +6,12 @@
 use std::{sync::Arc, time::Duration};
 
 use archipelago::{
-    Engine, EngineSnapshot, Input, LastAssignment, Output, PeerSnapshot, Settings, Transport,
+    ClientReport, Engine, EngineSnapshot, Heartbeat, Input, LastAssignment, Output, PeerSnapshot,
+    ReportedAssignment, Settings, Transport,
     rules::Rules,
     sim::{self, address},
 };
-use protocol::{Address, IslandId, Position, SessionId};
+use protocol::{Address, IslandId, Position, SessionId, timing::ASSIGNMENT_ROUND_TRIP};
 
 const NOW: Duration = Duration::from_secs(1_000);
 const LATER: Duration = Duration::from_millis(1_000_250);
@@ -30,6 +31,7 @@ fn peer_snapshot(number: u32, x: f32, assigned: Option<(&str, &str)>) -> PeerSna
         transports: None,
         position: at(x),
         desired_room: None,
+        needs_assignment: false,
         cluster: None,
         last_assigned: assigned.map(|(island, node)| LastAssignment {
             island: island.parse().unwrap(),
@@ -66,8 +68,9 @@ fn island_of(engine: &Engine, number: u32) -> String {
 /// The assignments in the outputs: peer, island, node and former island.
 fn assignments(outputs: &[Output]) -> Vec<(Address, String, String, Option<String>)> {
     let assigned = outputs.iter().filter_map(|output| match output {
-        Output::Assigned { peer, island, transport, from, .. } => {
-            Some((*peer, island.to_string(), transport.to_string(), from.as_ref().map(ToString::to_string)))
+        Output::Assigned { peer, island, from, .. } => {
+            let from = from.as_ref().map(ToString::to_string);
+            Some((*peer, island.id.to_string(), island.node.to_string(), from))
         }
         _ => None,
     });
@@ -162,11 +165,9 @@ fn departed_peer_rejoins_within_the_return_window() {
         peer_snapshot.departed_at = Some(NOW - Duration::from_secs(seconds_ago));
         peer_snapshot
     };
-    let back = |number, x| Input::Heartbeat {
-        peer: address(number),
-        session: Some(SessionId::new(1, 1)),
-        position: at(x),
-        desired_room: None,
+    let back = |number, x| {
+        let session = Some(SessionId::new(1, 1));
+        Input::Heartbeat(Heartbeat { session, ..Heartbeat::new(address(number), at(x)) })
     };
     let mut engine = resume(snapshot(vec![departed(1, 0.0, 9), departed(2, 0.0, 4), departed(3, 0.0, 10)]));
     assert_eq!((flush(&mut engine, LATER), engine.islands_count()), (vec![], 0));
@@ -230,35 +231,80 @@ fn restored_border_crossing_waits_for_settling_time() {
     assert_ne!(island_of(&engine, 3), "I000000051");
 }
 
+/// A heartbeat of peer 1 of a client that received this assignment.
+fn reporting(session: Option<SessionId>, island: &str, node: &str) -> Input {
+    let reported = ReportedAssignment { island: island.to_owned(), node: node.to_owned() };
+    let client = ClientReport { last_assigned: Some(reported), ..ClientReport::default() };
+    Input::Heartbeat(Heartbeat {
+        session,
+        client: Some(Box::new(client)),
+        ..Heartbeat::new(address(1), at(0.0))
+    })
+}
+
 #[test]
 fn missed_assignment_is_sent_again() {
-    let island = "I000000051";
-    let mut engine = resume(snapshot(vec![peer_snapshot(1, 0.0, Some((island, "one")))]));
-    let (peer, session) = (address(1), Some(SessionId::new(1, 1)));
-    flush(&mut engine, LATER);
-    assert!(engine.matches_last_assignment(peer, session, Some((island, "one"))));
-    assert!(engine.matches_last_assignment(peer, None, Some((island, "one"))));
-    for other in [None, Some((island, "two")), Some(("I000000052", "one"))] {
-        assert!(!engine.matches_last_assignment(peer, session, other), "{other:?}");
-        assert!(
-            engine.matches_last_assignment(peer, Some(SessionId::new(2, 2)), other),
-            "another session agrees"
-        );
-        assert!(engine.matches_last_assignment(address(2), session, other), "an unknown peer agrees");
-    }
-    engine.handle(Input::ResendAssignment { peer, session: Some(SessionId::new(0, 1)), from: None }, LATER);
-    assert_eq!((flush(&mut engine, LATER), engine.counters().stale_messages), (vec![], 1));
-    for from in [Some("I000000050a"), Some(island), None] {
-        let parsed = from.map(|from| from.parse().unwrap());
-        engine.handle(Input::ResendAssignment { peer, session, from: parsed }, LATER);
-        assert!(engine.matches_last_assignment(peer, session, None), "a new assignment is pending");
+    let (island, node, session) = ("I000000051", "one", Some(SessionId::new(1, 1)));
+    for (received, received_node, from) in [
+        ("", "", None),
+        (island, "two", Some(island)),
         // An island that no client can have been assigned to is not used as the former island.
-        let from = from.filter(|&from| from == island).map(str::to_owned);
-        assert_eq!(assignments(&flush(&mut engine, LATER)), [(peer, island.into(), "one".into(), from)]);
-        assert!(!engine.matches_last_assignment(peer, session, None));
+        ("I000000050a", node, None),
+    ] {
+        let mut engine = resume(snapshot(vec![peer_snapshot(1, 0.0, Some((island, node)))]));
+        engine.handle(reporting(session, received, received_node), NOW);
+        engine.handle(reporting(session, received, received_node), NOW + ASSIGNMENT_ROUND_TRIP);
+        assert_eq!(flush(&mut engine, LATER), [], "not for longer than a round trip yet");
+        let late = LATER + ASSIGNMENT_ROUND_TRIP;
+        engine.handle(reporting(session, received, received_node), late);
+        engine.handle(reporting(session, received, received_node), late);
+        let outputs = flush(&mut engine, late);
+        let from = from.map(str::to_owned);
+        assert_eq!(assignments(&outputs), [(address(1), island.into(), node.into(), from)]);
+        let [Output::AssignmentMissed { reported, .. }, _] = &outputs[..] else { panic!("{outputs:?}") };
+        assert_eq!((&*reported.island, &*reported.node), (received, received_node));
+        engine.handle(reporting(session, island, node), late + ASSIGNMENT_ROUND_TRIP * 9);
+        assert_eq!(flush(&mut engine, late + ASSIGNMENT_ROUND_TRIP * 9), []);
     }
-    engine.handle(Input::Disconnected { peer, session }, LATER);
-    assert!(engine.matches_last_assignment(peer, session, None));
+}
+
+#[test]
+fn report_of_a_valid_assignment_changes_nothing() {
+    let (island, node, session) = ("I000000051", "one", Some(SessionId::new(1, 1)));
+    let mut engine = resume(snapshot(vec![peer_snapshot(1, 0.0, Some((island, node)))]));
+    for second in 0..9 {
+        let now = NOW + Duration::from_secs(second);
+        engine.handle(Input::Transport(self::node(node)), now);
+        for session in [session, None] {
+            engine.handle(reporting(session, island, node), now);
+        }
+        engine.handle(reporting(Some(SessionId::new(0, 1)), "", ""), now);
+        assert_eq!(flush(&mut engine, now), [], "a replaced session proves nothing");
+    }
+    assert_eq!(engine.counters().stale_messages, 9);
+}
+
+#[test]
+fn outdated_reports_cause_no_assignment() {
+    let session = Some(SessionId::new(1, 1));
+    let mut engine = resume(snapshot(vec![peer_snapshot(1, 0.0, Some(("I000000051", "one")))]));
+    for second in 0..9 {
+        let now = NOW + Duration::from_secs(second);
+        engine.handle(Input::Transport(node("one")), now);
+        engine.handle(reporting(session, "", ""), now);
+        engine.handle(Input::ReportsOutdated, now);
+        assert_eq!(flush(&mut engine, now), []);
+    }
+}
+
+#[test]
+fn restored_peer_that_needs_an_assignment_gets_it() {
+    let assigned = Some(("I000000055", "one"));
+    let lacking = PeerSnapshot { needs_assignment: true, ..peer_snapshot(1, 0.0, assigned) };
+    let mut engine = resume(snapshot(vec![lacking, peer_snapshot(2, 70.0, assigned)]));
+    let again = (address(1), "I000000055".to_owned(), "one".to_owned(), None);
+    assert_eq!(assignments(&flush(&mut engine, LATER)), [again]);
+    assert_eq!(flush(&mut engine, LATER), []);
 }
 
 #[test]
@@ -353,11 +399,8 @@ fn unresumed_session_takes_over_at_the_next_flush_once() {
     );
     assert_eq!(flush(&mut engine, LATER), []);
     // The peer leaves and returns with a session that does not resume the former one.
-    let heartbeat = |number| Input::Heartbeat {
-        peer: address(1),
-        session: session(number),
-        position: at(0.0),
-        desired_room: None,
+    let heartbeat = |number| {
+        Input::Heartbeat(Heartbeat { session: session(number), ..Heartbeat::new(address(1), at(0.0)) })
     };
     engine.handle(heartbeat(4), LATER);
     assert!(!flush(&mut engine, LATER).contains(&revoked));

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use archipelago::{
-    Engine, Input, Output, Settings, Transport,
+    Engine, Heartbeat, Input, Output, Settings, Transport,
     sim::{self, Measurements, Rng, Simulation, SimulationConfig, Workload, address},
 };
 use protocol::Position;
@@ -86,8 +86,7 @@ fn peer_above_the_limit_barely_disturbs_the_others() {
     let mut add_peer = |engine: &mut Engine, number: u32, now: Duration| {
         let mut metres = || rng.range(0.0, 100.0) as f32;
         let position = Position::new(metres(), 0.0, metres());
-        let peer = address(number);
-        engine.handle(Input::Heartbeat { peer, session: None, position, desired_room: None }, now);
+        engine.handle(Input::Heartbeat(Heartbeat::new(address(number), position)), now);
     };
     engine.handle(Input::Transport(node()), now);
     (0..100).for_each(|number| add_peer(&mut engine, number, now));

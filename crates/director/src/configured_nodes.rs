@@ -59,8 +59,6 @@ pub(crate) struct Minters {
     rooms: Minter,
 }
 
-/// How often a node that is always available is announced.
-pub(crate) const ANNOUNCE_INTERVAL: Duration = Duration::from_secs(1);
 /// Probe results that can wait for the engine; when the queue is full the newest is dropped, and repeated a
 /// second later.
 const REPORT_QUEUE: usize = 64;

@@ -2,11 +2,11 @@
 
 use std::time::SystemTime;
 
-use archipelago::{Clustering, Input, Transport, TransportKind};
+use archipelago::{ClientReport, Clustering, Heartbeat, Input, ReportedAssignment, Transport, TransportKind};
 use bus::Envelope;
 use protocol::{
     Address, ConnectionString, IslandId, NodeName, Position, SessionId, Subject, Ulid,
-    atoll_bus::{self, GatewayHeartbeat, MembershipEnded, TransportAnnouncement},
+    atoll_bus::{self, GatewayHeartbeat, MembershipEnded, Told, TransportAnnouncement},
     is_far_ahead, is_protocol_name, unix_ms,
     v3::{ClusterChangeMessage, ServiceDiscoveryMessage},
 };
@@ -16,10 +16,10 @@ use crate::Settings;
 /// The content of a message.
 #[derive(Debug, PartialEq)]
 pub(crate) enum BusEvent {
-    /// An input that the engine takes unchanged.
+    /// An input of the engine, except a heartbeat.
     Input(Input),
-    /// A peer's heartbeat.
-    Heartbeat(Heartbeat),
+    /// A peer's heartbeat. `epoch`: of the assignment that it reports; 0: none.
+    Heartbeat { heartbeat: Heartbeat, epoch: u64 },
     /// The leader assigned a client to an island.
     Assigned { peer: Address, session: Option<SessionId>, island: IslandId, room: RoomLocation },
     /// Memberships ended, on one node or on all (`None`), and tokens minted before a time are void. After a
@@ -48,36 +48,6 @@ pub(crate) enum RoomLocation {
     Unknown,
 }
 
-/// A peer's heartbeat, with the data that its gateway adds.
-#[derive(Debug, PartialEq)]
-pub(crate) struct Heartbeat {
-    pub(crate) peer: Address,
-    pub(crate) session: Option<SessionId>,
-    pub(crate) position: Position,
-    pub(crate) desired_room: Option<String>,
-    /// The last assignment of its client; `None` from a gateway that does not report it.
-    pub(crate) assignment: Option<atoll_bus::Told>,
-    /// The transports that its client can join, in the format of [`parse_transports`].
-    pub(crate) transports: Option<String>,
-    /// The older session that its session resumes.
-    pub(crate) resumes: Option<SessionId>,
-}
-
-impl Heartbeat {
-    /// The part of it that the engine takes.
-    pub(crate) fn into_input(self) -> Input {
-        let Self { peer, session, position, desired_room, .. } = self;
-        Input::Heartbeat { peer, session, position, desired_room }
-    }
-
-    /// The connect of its session, for a connect that was missed.
-    pub(crate) fn to_connect_input(&self) -> Input {
-        let transports = self.transports.as_deref().and_then(parse_transports);
-        let Self { peer, session, resumes, .. } = *self;
-        Input::Connected { peer, session, transports, resumes }
-    }
-}
-
 /// The only kind of node that announces itself: there is no minter for others.
 const WS_ROOM: &str = "ws-room";
 /// The longest accepted name of a cluster.
@@ -103,30 +73,7 @@ fn decode_event(envelope: &Envelope, settings: &Settings) -> Result<Option<BusEv
             BusEvent::Input(Input::Connected { peer, session, transports, resumes })
         }
         Subject::PeerDisconnect(peer) => BusEvent::Input(Input::Disconnected { peer, session }),
-        Subject::PeerHeartbeat(peer) => {
-            let GatewayHeartbeat { position, desired_room, told, transports, resumes, .. } =
-                decode_payload(envelope)?;
-            let resumes = (!resumes.is_empty()).then(|| resumes.parse()).transpose();
-            let resumes = resumes.map_err(|_| "resumes")?;
-            let position = match position {
-                // The client sends no heartbeats, because its cluster alone decides. For rules by area and
-                // for the members' positions in `island_changed` the peer is at the origin.
-                None if settings.engine.clustering == Clustering::External => Position::default(),
-                // Gateways check positions too; foreign ones may not.
-                position => {
-                    Position::checked(position.as_ref(), settings.position_bound_m).map_err(|_| "position")?
-                }
-            };
-            BusEvent::Heartbeat(Heartbeat {
-                peer,
-                session,
-                position,
-                desired_room,
-                assignment: told,
-                transports,
-                resumes,
-            })
-        }
+        Subject::PeerHeartbeat(peer) => decode_heartbeat(peer, envelope, settings)?,
         Subject::PeerIslandChanged(peer) => {
             let change: atoll_bus::IslandOfChange = decode_payload(envelope)?;
             let island = change.island_id.parse().map_err(|_| "island")?;
@@ -179,6 +126,36 @@ fn decode_event(envelope: &Envelope, settings: &Settings) -> Result<Option<BusEv
     Ok(Some(event))
 }
 
+fn decode_heartbeat(
+    peer: Address,
+    envelope: &Envelope,
+    settings: &Settings,
+) -> Result<BusEvent, &'static str> {
+    let GatewayHeartbeat { position, desired_room, told, transports, resumes, .. } =
+        decode_payload(envelope)?;
+    let resumes = (!resumes.is_empty()).then(|| resumes.parse()).transpose();
+    let resumes = resumes.map_err(|_| "resumes")?;
+    let position = match position {
+        // The client sends no heartbeats, because its cluster alone decides. For rules by area and for
+        // the members' positions in `island_changed` the peer is at the origin.
+        None if settings.engine.clustering == Clustering::External => Position::default(),
+        // Gateways check positions too; foreign ones may not.
+        position => {
+            Position::checked(position.as_ref(), settings.position_bound_m).map_err(|_| "position")?
+        }
+    };
+    let epoch = told.as_ref().map_or(0, |told| told.epoch);
+    // A foreign gateway does not report assignments, and the rest neither.
+    let client = told.map(|Told { island, node, .. }| {
+        let last_assigned = Some(ReportedAssignment { island, node });
+        let transports = transports.filter(|names| are_transports(names));
+        Box::new(ClientReport { transports, resumes, last_assigned })
+    });
+    let session = envelope.headers.session;
+    let heartbeat = Heartbeat { peer, session, position, desired_room, client };
+    Ok(BusEvent::Heartbeat { heartbeat, epoch })
+}
+
 /// Whether a time is too far ahead of this process's clock: every token minted later would have to be later
 /// than it.
 fn is_far_in_the_future(time_ms: u64) -> bool {
@@ -227,8 +204,12 @@ fn local_cluster(cluster: &str, realm: &str, settings: &Settings) -> Option<Stri
 
 /// The transports that a client can join. Gateways check them too; foreign ones may not.
 pub(crate) fn parse_transports(names: &str) -> Option<Vec<String>> {
-    let names = names.split(',');
-    names.map(|name| is_protocol_name(name).then(|| name.to_owned())).collect()
+    are_transports(names).then(|| names.split(',').map(str::to_owned).collect())
+}
+
+/// Whether these are names of transports, separated by commas.
+fn are_transports(names: &str) -> bool {
+    names.split(',').all(is_protocol_name)
 }
 
 #[cfg(test)]
@@ -321,18 +302,14 @@ mod tests {
             assert_eq!(transports_of(Some(unread)), None, "{unread:?}");
         }
         let position = Some(Position::new(1.0, 2.0, 3.0).into());
-        let transports = Some("p2p,ws-room".to_owned());
-        let heartbeat = GatewayHeartbeat { position, transports, ..GatewayHeartbeat::default() };
-        let event =
-            decode_one(&Subject::PeerHeartbeat(peer()), Headers::default(), heartbeat.encode_to_vec());
-        let Ok(Some(BusEvent::Heartbeat(heartbeat))) = event else { panic!("{event:?}") };
-        let begins = Input::Connected {
-            peer: peer(),
-            session: None,
-            transports: transports_of(Some("p2p,ws-room")),
-            resumes: None,
-        };
-        assert_eq!(heartbeat.to_connect_input(), begins);
+        for (names, kept) in [("p2p,ws-room", true), ("p2p,", false)] {
+            let (told, transports) = (Some(Told::default()), Some(names.to_owned()));
+            let heartbeat = GatewayHeartbeat { position, told, transports, ..GatewayHeartbeat::default() };
+            let subject = Subject::PeerHeartbeat(peer());
+            let event = decode_one(&subject, Headers::default(), heartbeat.encode_to_vec());
+            let Ok(Some(BusEvent::Heartbeat { heartbeat, .. })) = event else { panic!("{event:?}") };
+            assert_eq!(heartbeat.client.unwrap().transports.as_deref(), kept.then_some(names));
+        }
     }
 
     #[test]
@@ -342,15 +319,18 @@ mod tests {
         let headers = Headers { resumption, ..Headers::for_session(SessionId::new(3, 4)) };
         let read = |subject: Subject, payload| decode_one(&subject, headers.clone(), payload);
         let begins = Input::Connected { peer: peer(), session: headers.session, transports: None, resumes };
-        assert_eq!(read(Subject::PeerConnect(peer()), Vec::new()), Ok(Some(BusEvent::Input(begins.clone()))));
+        assert_eq!(read(Subject::PeerConnect(peer()), Vec::new()), Ok(Some(BusEvent::Input(begins))));
         let position = Some(Position::new(1.0, 2.0, 3.0).into());
         let heartbeat_naming = |resumes: &str| {
             let resumes = resumes.to_owned();
-            GatewayHeartbeat { position, resumes, ..GatewayHeartbeat::default() }.encode_to_vec()
+            let told = Some(Told { island: "I1".to_owned(), node: "n".to_owned(), epoch: 7 });
+            GatewayHeartbeat { position, told, resumes, ..GatewayHeartbeat::default() }.encode_to_vec()
         };
         let event = read(Subject::PeerHeartbeat(peer()), heartbeat_naming("00000000010000000000000002"));
-        let Ok(Some(BusEvent::Heartbeat(heartbeat))) = event else { panic!("{event:?}") };
-        assert_eq!(heartbeat.to_connect_input(), begins);
+        let Ok(Some(BusEvent::Heartbeat { heartbeat, epoch: 7 })) = event else { panic!("{event:?}") };
+        let last_assigned = Some(ReportedAssignment { island: "I1".to_owned(), node: "n".to_owned() });
+        let report = ClientReport { transports: None, resumes, last_assigned };
+        assert_eq!((heartbeat.session, heartbeat.client), (headers.session, Some(Box::new(report))));
         assert_eq!(read(Subject::PeerHeartbeat(peer()), heartbeat_naming("today")), Err("resumes"));
     }
 
@@ -359,8 +339,8 @@ mod tests {
         let position = Some(Position::new(1.0, 2.0, 3.0).into());
         let foreign = v3::Heartbeat { position, desired_room: Some("I1".to_owned()) };
         let event = decode_one(&Subject::PeerHeartbeat(peer()), Headers::default(), foreign.encode_to_vec());
-        let Ok(Some(BusEvent::Heartbeat(heartbeat))) = event else { panic!("{event:?}") };
-        assert_eq!((&heartbeat.assignment, &heartbeat.transports), (&None, &None));
+        let Ok(Some(BusEvent::Heartbeat { heartbeat, epoch: 0 })) = event else { panic!("{event:?}") };
+        assert_eq!(heartbeat.client, None);
         assert_eq!(heartbeat.position, Position::new(1.0, 2.0, 3.0));
         assert_eq!(heartbeat.desired_room.as_deref(), Some("I1"));
     }

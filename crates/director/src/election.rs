@@ -3,13 +3,11 @@
 use std::time::{Duration, Instant};
 
 use bus::{Bus, Candidate, ElectionState, Headers};
-use protocol::Subject;
+use protocol::{Subject, timing::LISTEN_TIME};
 use tokio::runtime::Handle;
 
 /// The lease of the director that leads.
 const LEASE_NAME: &str = "director";
-/// How long a director collects heartbeats before it campaigns: gateways repeat them within a second.
-const LISTEN_TIME: Duration = Duration::from_millis(1_500);
 
 /// The leader election as one of several directors sees it.
 ///

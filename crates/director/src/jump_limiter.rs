@@ -67,8 +67,8 @@ impl JumpLimiter {
         self.span_m = spans.fold(settings.leave_distance_m - settings.join_distance_m, f32::min);
     }
 
-    /// Takes the position of a heartbeat of this session; the engine's position is `current`, if it knows the
-    /// peer. Returns the position for the engine: `position`, or `current` while `position` is withheld.
+    /// Takes the position of a heartbeat of this session; `current` returns the engine's position, if it knows
+    /// the peer. Returns the position for the engine: `position`, or `current` while `position` is withheld.
     ///
     /// The first position of a session passes without a token, because the client waits for its first
     /// assignment.
@@ -77,7 +77,7 @@ impl JumpLimiter {
         peer: Address,
         session: Option<SessionId>,
         position: Position,
-        current: Option<Position>,
+        current: impl FnOnce() -> Option<Position>,
         now: Duration,
     ) -> Position {
         let Some(passed) = self.peers.get_mut(&peer) else {
@@ -94,7 +94,7 @@ impl JumpLimiter {
             self.forget_withheld(peer);
             return position;
         }
-        let Some(current) = current.filter(|_| !is_first) else {
+        let Some(current) = (if is_first { None } else { current() }) else {
             (passed.min, passed.max) = bounds(position);
             self.forget_withheld(peer);
             return position;
@@ -207,7 +207,7 @@ mod tests {
             for (_, withheld) in self.limiter.release_due(now) {
                 self.current = Some(withheld.position);
             }
-            let passed = self.limiter.filter(PEER, None, position, self.current, now);
+            let passed = self.limiter.filter(PEER, None, position, || self.current, now);
             self.deferred += usize::from(passed != position);
             self.current = Some(passed);
         }
@@ -276,7 +276,7 @@ mod tests {
         let (mut limiter, now) = (limiter(), seconds(1.0));
         let session = |number| Some(SessionId::new(number, 0));
         let mut pass =
-            |number, x, current| limiter.filter(PEER, session(number), at(x), Some(at(current)), now);
+            |number, x, current| limiter.filter(PEER, session(number), at(x), || Some(at(current)), now);
         assert_eq!(pass(1, 0.0, 0.0), at(0.0));
         for jump in 1..=5_u8 {
             let x = f32::from(jump) * 100.0;
@@ -293,10 +293,10 @@ mod tests {
     fn position_passes_where_the_engine_knows_none() {
         let (mut limiter, now) = (limiter(), seconds(1.0));
         for x in 0..7_u16 {
-            limiter.filter(PEER, None, at(f32::from(x) * 100.0), Some(at(500.0)), now);
+            limiter.filter(PEER, None, at(f32::from(x) * 100.0), || Some(at(500.0)), now);
         }
         assert!(limiter.withheld(PEER, now).is_some());
-        assert_eq!(limiter.filter(PEER, None, at(9.0), None, now), at(9.0));
+        assert_eq!(limiter.filter(PEER, None, at(9.0), || None, now), at(9.0));
         assert_eq!(limiter.withheld(PEER, now), None);
     }
 
@@ -314,7 +314,7 @@ mod tests {
     fn departed_peers_are_forgotten_once_tokens_refill() {
         let mut limiter = limiter();
         for x in 0..7_u16 {
-            limiter.filter(PEER, None, at(f32::from(x) * 100.0), Some(at(0.0)), seconds(1.0));
+            limiter.filter(PEER, None, at(f32::from(x) * 100.0), || Some(at(0.0)), seconds(1.0));
         }
         limiter.retain(|_| false, seconds(5.9));
         assert_eq!(limiter.peers.len(), 1);

@@ -7,7 +7,7 @@ use std::{
 };
 
 use archipelago::{
-    Engine, Input, Output, SettingsError,
+    Engine, Heartbeat, Input, Output, SettingsError,
     explain::{Explanation, Question},
     rules::Rules,
 };
@@ -17,8 +17,7 @@ use protocol::Position;
 use tokio::sync::mpsc::{self, error::TrySendError};
 
 use crate::{
-    assignment_retry::AssignmentRetry,
-    decode::{BusEvent, Heartbeat},
+    decode::BusEvent,
     flush_batch::FlushBatch,
     jump_limiter::{JumpLimiter, Withheld},
     publisher::{IslandSummary, PublishJob, PublishTerm},
@@ -28,9 +27,6 @@ use crate::{
 /// Flushes that can wait for the publisher; when the queue is full, flushes are skipped and counted until
 /// there is room.
 const BATCH_QUEUE: usize = 240;
-/// The largest number of assignments that are resent at one flush: the load that caused clients to miss them
-/// must not grow because of it.
-const MAX_RESENDS_PER_FLUSH: usize = 1_000;
 /// The shortest time between two warnings about waiting islands.
 const WARN_INTERVAL: Duration = Duration::from_secs(10);
 
@@ -47,10 +43,7 @@ pub(crate) struct Leader {
     batches: VecDeque<FlushBatch>,
     /// Counts the batches that the publisher has but did not finish: each of them holds a clone.
     in_flight: Arc<()>,
-    retry: AssignmentRetry,
     jump_limiter: JumpLimiter,
-    /// How many assignments the next flush resends.
-    resent: usize,
     /// The minute of the day that the engine uses.
     minute: u16,
     /// When the last warning about waiting islands was logged.
@@ -81,9 +74,7 @@ impl Leader {
             outputs: Vec::new(),
             batches: VecDeque::new(),
             in_flight: Arc::default(),
-            retry: AssignmentRetry::default(),
             jump_limiter,
-            resent: 0,
             minute,
             last_warned: None,
             skipped: metrics::counter!("atoll_director_flushes_skipped_total"),
@@ -111,7 +102,7 @@ impl Leader {
     pub(crate) fn handle(&mut self, event: BusEvent, now: Duration) {
         match event {
             BusEvent::Input(input) => self.engine.handle(input, now),
-            BusEvent::Heartbeat(heartbeat) => self.heartbeat(heartbeat, now),
+            BusEvent::Heartbeat { heartbeat, .. } => self.heartbeat(heartbeat, now),
             // Its own messages.
             BusEvent::Assigned { .. }
             | BusEvent::MembershipsEnded { .. }
@@ -120,34 +111,25 @@ impl Leader {
         }
     }
 
+    pub(crate) fn set_rules(&mut self, rules: Arc<Rules>, now: Duration) {
+        self.jump_limiter.set_distances(self.engine.settings(), &rules);
+        self.engine.handle(Input::Rules(rules), now);
+    }
+
     fn heartbeat(&mut self, mut heartbeat: Heartbeat, now: Duration) {
-        let (peer, session) = (heartbeat.peer, heartbeat.session);
-        // Its connect was missed; the heartbeat has the same data.
-        if heartbeat.assignment.is_some() && !self.engine.knows_session(peer, session) {
-            self.engine.handle(heartbeat.to_connect_input(), now);
-        }
-        let assignment = heartbeat.assignment.take();
-        let current = self.engine.peer(peer).map(|peer| peer.position());
-        let position = self.jump_limiter.filter(peer, session, heartbeat.position, current, now);
-        if position != heartbeat.position {
+        let Heartbeat { peer, session, position, .. } = heartbeat;
+        let current = || self.engine.peer(peer).map(|peer| peer.position());
+        heartbeat.position = self.jump_limiter.filter(peer, session, position, current, now);
+        if heartbeat.position != position {
             self.deferred.increment(1);
-            heartbeat.position = position;
         }
-        self.engine.handle(heartbeat.into_input(), now);
-        let Some(assignment) = assignment else { return };
-        if self.has_unpublished_batches() || self.resent >= MAX_RESENDS_PER_FLUSH {
-            return;
+        // The client may report its last assignment only because the newer one waits for the publisher.
+        if self.has_unpublished_batches()
+            && let Some(client) = &mut heartbeat.client
+        {
+            client.last_assigned = None;
         }
-        let reported = (!assignment.island.is_empty()).then_some((&*assignment.island, &*assignment.node));
-        let agrees = self.engine.matches_last_assignment(peer, session, reported);
-        if self.retry.observe(peer, agrees, now) {
-            let (island, node) = (&assignment.island, &assignment.node);
-            tracing::debug!(%peer, island, node, "the client lacks its assignment: sent again");
-            let from = assignment.island.parse().ok();
-            self.engine.handle(Input::ResendAssignment { peer, session, from }, now);
-            self.resends.increment(1);
-            self.resent += 1;
-        }
+        self.engine.handle(Input::Heartbeat(heartbeat), now);
     }
 
     /// Passes the withheld positions that are due to the engine.
@@ -155,8 +137,8 @@ impl Leader {
         for (peer, Withheld { session, position }) in self.jump_limiter.release_due(now) {
             // The peer may have left, or have a newer session.
             if self.engine.peer(peer).is_some_and(|peer| session.is_none() || peer.session() == session) {
-                let input = Input::Heartbeat { peer, session, position, desired_room: None };
-                self.engine.handle(input, now);
+                let heartbeat = Heartbeat { session, ..Heartbeat::new(peer, position) };
+                self.engine.handle(Input::Heartbeat(heartbeat), now);
             }
         }
     }
@@ -179,11 +161,6 @@ impl Leader {
         explanation
     }
 
-    pub(crate) fn set_rules(&mut self, rules: Arc<Rules>, now: Duration) {
-        self.jump_limiter.set_distances(self.engine.settings(), &rules);
-        self.engine.handle(Input::Rules(rules), now);
-    }
-
     /// Flushes the engine unless too many batches wait, and passes as many batches to the publisher as it has
     /// room for.
     pub(crate) fn flush(
@@ -192,7 +169,6 @@ impl Leader {
         jobs: &mpsc::Sender<PublishJob>,
         now: Duration,
     ) -> Result<(), PublisherGone> {
-        self.resent = 0;
         if self.batches.len() < BATCH_QUEUE {
             if std::mem::replace(&mut self.minute, minute) != minute {
                 self.engine.handle(Input::TimeOfDay { minute }, now);
@@ -200,8 +176,8 @@ impl Leader {
             self.apply_due_positions(now);
             self.engine.flush(now, &mut self.outputs);
             if !self.outputs.is_empty() {
-                let batch = FlushBatch::from_outputs(&self.engine, &mut self.outputs);
-                batch.assigned.iter().for_each(|assigned| self.retry.on_assigned(assigned.peer, now));
+                let batch = FlushBatch::from_outputs(&mut self.outputs);
+                self.resends.increment(batch.missed_count);
                 self.batches.push_back(batch);
             }
         } else {
@@ -218,7 +194,7 @@ impl Leader {
             }
         }
         if self.has_unpublished_batches() {
-            self.retry.clear();
+            self.discard_reports(now);
         }
         self.report_waiting_islands(now);
         Ok(())
@@ -236,9 +212,9 @@ impl Leader {
         nodes.into_iter().for_each(|node| self.engine.handle(Input::Transport(node), now));
     }
 
-    /// Forgets mismatches, because the heartbeats being processed are old: they cause no resend.
-    pub(crate) fn reset_retries(&mut self) {
-        self.retry.clear();
+    /// Forgets the assignments that heartbeats reported, because they are old: they cause no resend.
+    pub(crate) fn discard_reports(&mut self, now: Duration) {
+        self.engine.handle(Input::ReportsOutdated, now);
     }
 
     /// Logs now and then that islands wait for a transport, with the reason for the first one.
@@ -259,7 +235,6 @@ impl Leader {
     /// next one has the same content. Also forgets peers that are gone.
     pub(crate) fn report(&mut self, jobs: &mpsc::Sender<PublishJob>, now: Duration) {
         let engine = &self.engine;
-        self.retry.retain(|peer| engine.peer(peer).is_some());
         self.jump_limiter.retain(|peer| engine.peer(peer).is_some(), now);
         let Ok(permit) = jobs.try_reserve() else { return };
         let islands = self.engine.islands().map(|island| IslandSummary {

@@ -9,7 +9,6 @@
 //! the leader's assignments, and the next leader's engine continues from that state.
 
 mod admin;
-mod assignment_retry;
 mod configured_nodes;
 mod decode;
 mod election;

@@ -2,6 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc, time::SystemTime};
 
+use archipelago::AssignedIsland;
 use bus::{Bus, Headers, Term};
 use protocol::{
     Address, IslandId, Message as _, NodeName, Position, PositionPrecision, SessionId, Subject, Ulid,
@@ -14,7 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::{
     configured_nodes::Minters,
-    flush_batch::{AssignedIsland, FlushBatch, MemberChange, PeerAssignment},
+    flush_batch::{FlushBatch, MemberChange, PeerAssignment},
 };
 
 /// A job of the publisher.

@@ -7,11 +7,14 @@ use std::{
 };
 
 use archipelago::{
-    EngineSnapshot, Input, LastAssignment, PeerSnapshot, Transport, TransportKind, rules::Rules,
+    EngineSnapshot, Heartbeat, Input, LastAssignment, PeerSnapshot, ReportedAssignment, Transport,
+    TransportKind, rules::Rules,
 };
-use protocol::{Address, ConnectionString, IslandId, NodeName, Position, SessionId, Ulid, atoll_bus};
+use protocol::{
+    Address, ConnectionString, IslandId, NodeName, Position, SessionId, Ulid, timing::ASSIGNMENT_ROUND_TRIP,
+};
 
-use crate::decode::{BusEvent, Heartbeat, RoomLocation, parse_transports};
+use crate::decode::{BusEvent, RoomLocation, parse_transports};
 
 /// The peers, nodes and assignments, as gateways, nodes and the leader publish them. It processes the same
 /// messages as the engine and decides nothing. Times are the engine's.
@@ -60,15 +63,11 @@ struct ReplicaPeer {
     taken_over: bool,
 }
 
-/// The longest time from an assignment being published to a heartbeat that contains it: until then a
-/// heartbeat may contain the previous assignment.
-pub(crate) const ASSIGNMENT_ROUND_TRIP: Duration = Duration::from_secs(1);
-
 /// A snapshot for the engine, and the inputs that no engine has processed yet.
 pub(crate) struct Handover {
     pub(crate) snapshot: EngineSnapshot,
-    /// Inputs for the engine before its first flush: peers with clients that have no valid assignment, and
-    /// departures that were not published.
+    /// Inputs for the engine before its first flush: peers that have not sent a heartbeat, and departures
+    /// that were not published.
     pub(crate) inputs: Vec<Input>,
     /// All tokens minted later must be later than this.
     pub(crate) minted_after: Ulid,
@@ -88,7 +87,7 @@ impl Replica {
                 self.set_cluster(peer, session, cluster, now);
             }
             BusEvent::Input(Input::TransportGone { node }) => drop(self.nodes.remove(&node)),
-            BusEvent::Heartbeat(heartbeat) => self.heartbeat(heartbeat, now),
+            BusEvent::Heartbeat { heartbeat, .. } => self.heartbeat(heartbeat, now),
             BusEvent::Assigned { peer, session, island, room } => {
                 let node = self.resolve_node(room, &island);
                 self.assigned(peer, session, island, node, now);
@@ -210,7 +209,8 @@ impl Replica {
     }
 
     fn heartbeat(&mut self, heartbeat: Heartbeat, now: Duration) {
-        let Heartbeat { peer, session, position, desired_room, assignment, transports, resumes } = heartbeat;
+        let Heartbeat { peer, session, position, desired_room, client } = heartbeat;
+        let resumes = client.as_ref().and_then(|client| client.resumes);
         let Some(peer) = self.admit_resuming(peer, session, resumes) else { return };
         (peer.last_seen, peer.has_heartbeat) = (now, true);
         (peer.departed_at, peer.is_leave_published) = (None, false);
@@ -218,11 +218,12 @@ impl Replica {
         if desired_room.is_some() {
             peer.desired_room = desired_room.filter(|room| !room.is_empty());
         }
-        if transports.is_some() {
-            peer.transports = transports;
+        let Some(client) = client else { return };
+        if client.transports.is_some() {
+            peer.transports = client.transports;
         }
-        if let Some(assignment) = assignment {
-            peer.correct_assignment(&assignment, now);
+        if let Some(reported) = client.last_assigned {
+            peer.correct_assignment(&reported, now);
         }
     }
 
@@ -334,7 +335,7 @@ impl ReplicaPeer {
     }
 
     /// Applies the assignment that its gateway reports.
-    fn correct_assignment(&mut self, reported: &atoll_bus::Told, now: Duration) {
+    fn correct_assignment(&mut self, reported: &ReportedAssignment, now: Duration) {
         // Its current session has an island, so the older session's tokens were revoked.
         self.taken_over &= reported.island.is_empty();
         if self.assigned_at.is_some_and(|at| now < at + ASSIGNMENT_ROUND_TRIP) {
@@ -364,9 +365,6 @@ impl ReplicaPeer {
             inputs.push(Input::Connected { peer, session, transports: transports.clone(), resumes: None });
         } else if departed_at.is_some() && !self.is_leave_published {
             inputs.push(Input::Disconnected { peer, session });
-        } else if departed_at.is_none() && assignment.is_some() && (!self.is_informed || self.node_restarted)
-        {
-            inputs.push(Input::ResendAssignment { peer, session, from: None });
         }
         let departed_at = departed_at.filter(|_| self.is_leave_published);
         let Some(position) = position else {
@@ -384,6 +382,7 @@ impl ReplicaPeer {
             desired_room,
             cluster,
             last_assigned: assignment,
+            needs_assignment: self.has_heartbeat && (!self.is_informed || self.node_restarted),
             last_seen,
             departed_at,
             taken_over,

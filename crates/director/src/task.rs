@@ -9,7 +9,9 @@ use archipelago::{Engine, Input, rules::Rules};
 use bus::{Bus, ElectionState, Envelope, Headers, Subscription, Term};
 use metrics::{Counter, Gauge, Histogram};
 use protocol::{
-    Message as _, Subject, subject, unix_ms,
+    Message as _, Subject, subject,
+    timing::NODE_ANNOUNCE_INTERVAL,
+    unix_ms,
     v3::{ServiceDiscoveryMessage, ServiceStatus},
 };
 use tokio::{
@@ -20,7 +22,6 @@ use tokio::{
 use crate::{
     Settings,
     admin::{AdminError, AdminRequest, Reply, assignments},
-    configured_nodes::ANNOUNCE_INTERVAL,
     decode::{BusEvent, SERVER_NAME, decode},
     election::Election,
     leader::{Leader, PublisherGone},
@@ -172,7 +173,7 @@ impl DirectorTask {
         let mut flushes = interval(self.settings.flush_interval);
         let mut reports = interval(self.settings.report_interval);
         let mut discoveries = interval(self.settings.discovery_interval);
-        let mut announcements = interval(ANNOUNCE_INTERVAL);
+        let mut announcements = interval(NODE_ANNOUNCE_INTERVAL);
         let mut reconnects = self.bus.reconnects();
         loop {
             tokio::select! {
@@ -190,7 +191,7 @@ impl DirectorTask {
                     if subscription.backlog() > LATE_BACKLOG
                         && let Some(leader) = self.mode.leader_mut()
                     {
-                        leader.reset_retries();
+                        leader.discard_reports(self.clock.now());
                     }
                     // The state is read again, because draining may have taken long.
                     let state = election.state();
@@ -258,11 +259,9 @@ impl DirectorTask {
     fn handle_envelope(&mut self, envelope: &Envelope) {
         let Some(event) = decode(envelope, &self.settings) else { return };
         match &event {
-            BusEvent::Heartbeat(heartbeat) => {
+            BusEvent::Heartbeat { epoch, .. } => {
                 self.metrics.heartbeats.increment(1);
-                if let Some(assignment) = &heartbeat.assignment {
-                    self.bus.observe_epoch(assignment.epoch);
-                }
+                self.bus.observe_epoch(*epoch);
             }
             BusEvent::Assigned { .. }
             | BusEvent::MembershipsEnded { .. }
@@ -366,7 +365,7 @@ impl DirectorTask {
         let now = self.clock.now();
         if let Mode::Leading { leader, suspended: true } = &mut self.mode {
             // Mismatching heartbeats are handled after it resumes.
-            leader.reset_retries();
+            leader.discard_reports(now);
         }
         if let Some(leader) = self.mode.leader_mut() {
             self.metrics.lag.record(start.saturating_duration_since(due));

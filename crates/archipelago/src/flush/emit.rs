@@ -1,12 +1,14 @@
 //! Emits the outputs of a flush: islands opened and closed, members joined and left, and new
 //! assignments.
 
+use std::{sync::Arc, time::Duration};
+
 use rustc_hash::FxHashMap;
 
 use crate::{
-    event::Output,
+    event::{AssignedIsland, Output},
     ids::{IslandIndex, NodeIndex, PeerIndex},
-    island_ids::IdCache,
+    island_ids::{IdCache, Serial},
     world::{Flags, PeerState, World},
 };
 
@@ -31,15 +33,19 @@ pub(super) fn emit_opened(world: &mut World, outputs: &mut Vec<Output>) {
 }
 
 /// Emits the differences in membership and assignment between the last flush and the end of this one.
-pub(super) fn emit_changes(world: &mut World, names: &mut IdCache, outputs: &mut Vec<Output>) {
+pub(super) fn emit_changes(world: &mut World, names: &mut IdCache, now: Duration, outputs: &mut Vec<Output>) {
+    for (peer, reported) in std::mem::take(&mut world.changes.missed) {
+        outputs.push(Output::AssignmentMissed { peer: world.peers[peer].address, reported });
+    }
     let reports = std::mem::take(&mut world.changes.to_report);
     for &peer in &reports {
         emit_membership(world, peer, names, outputs);
     }
-    let mut seats = free_seats(world, &reports);
+    let seats = free_seats(world, &reports);
+    let mut assignments = Assignments { now, seats, islands: FxHashMap::default(), names, outputs };
     for peer in reports {
         world.peers[peer].flags.replace(Flags::REPORT_QUEUED, false);
-        if !emit_assignment(world, peer, &mut seats, names, outputs) {
+        if !assignments.emit(world, peer) {
             world.queue_report(peer);
         }
         clear_stale_node(world, peer);
@@ -96,46 +102,74 @@ fn free_seats(world: &World, reports: &[PeerIndex]) -> FxHashMap<NodeIndex, u32>
     seats
 }
 
-/// Emits the assignment of a peer if it differs from its last one. Returns `false` if the peer has to
-/// wait until its node accepts peers again or has a free seat.
-fn emit_assignment(
-    world: &mut World,
-    peer: PeerIndex,
-    seats: &mut FxHashMap<NodeIndex, u32>,
-    names: &mut IdCache,
-    outputs: &mut Vec<Output>,
-) -> bool {
-    let Some(island) = world.spatial.island_of(peer) else { return true };
-    let record = &world.peers[peer];
-    if record.state != PeerState::Present || record.flags.has(Flags::AWAITING_HEARTBEAT) {
-        return true;
+/// The assignments of a flush.
+struct Assignments<'a> {
+    now: Duration,
+    /// For each overbooked node, how many more peers can get a seat.
+    seats: FxHashMap<NodeIndex, u32>,
+    /// The islands that were assigned so far.
+    islands: FxHashMap<IslandIndex, Arc<AssignedIsland>>,
+    names: &'a mut IdCache,
+    outputs: &'a mut Vec<Output>,
+}
+
+impl Assignments<'_> {
+    /// Emits the assignment of a peer if it differs from its last one. Returns `false` if the peer has
+    /// to wait until its node accepts peers again or has a free seat.
+    fn emit(&mut self, world: &mut World, peer: PeerIndex) -> bool {
+        let Some(island) = world.spatial.island_of(peer) else { return true };
+        let record = &world.peers[peer];
+        if record.state != PeerState::Present || record.flags.has(Flags::AWAITING_HEARTBEAT) {
+            return true;
+        }
+        let target = &world.islands[island];
+        if (record.last_assigned, record.last_assigned_node) == (target.serial, target.node) {
+            return true;
+        }
+        // An island without a node: its members are queued again when it gets one.
+        let (Some(serial), Some(node)) = (target.serial, target.node) else { return true };
+        if !world.nodes.is_available(node) {
+            return false;
+        }
+        if record.last_assigned_node != Some(node)
+            && let Some(seats) = self.seats.get_mut(&node)
+        {
+            let Some(rest) = seats.checked_sub(1) else { return false };
+            *seats = rest;
+        }
+        let island = self.island(world, island, serial, node);
+        let record = &mut world.peers[peer];
+        let former = record.last_assigned.replace(serial);
+        record.last_assigned_node = Some(node);
+        let (address, session) = (record.address, world.peers.session(peer));
+        let from = former.map(|serial| self.names.island_id(&world.islands.ids, serial));
+        world.peers.assignment_retry.on_assigned(peer, self.now);
+        self.outputs.push(Output::Assigned { peer: address, session, island, from });
+        true
     }
-    let target = &world.islands[island];
-    if (record.last_assigned, record.last_assigned_node) == (target.serial, target.node) {
-        return true;
+
+    /// The content of an island, which is collected once a flush.
+    fn island(
+        &mut self,
+        world: &World,
+        island: IslandIndex,
+        serial: Serial,
+        node: NodeIndex,
+    ) -> Arc<AssignedIsland> {
+        let names = &mut *self.names;
+        let collect = || {
+            let transport = world.nodes.transport(node);
+            let mut members = Vec::with_capacity(world.spatial.size(island) as usize);
+            members.extend(world.members(island));
+            Arc::new(AssignedIsland {
+                id: names.island_id(&world.islands.ids, serial),
+                node: transport.node.clone(),
+                node_url: transport.public_url.clone(),
+                members,
+            })
+        };
+        self.islands.entry(island).or_insert_with(collect).clone()
     }
-    // An island without a node: its members are queued again when it gets one.
-    let (Some(serial), Some(node)) = (target.serial, target.node) else { return true };
-    if !world.nodes.is_available(node) {
-        return false;
-    }
-    if record.last_assigned_node != Some(node)
-        && let Some(seats) = seats.get_mut(&node)
-    {
-        let Some(rest) = seats.checked_sub(1) else { return false };
-        *seats = rest;
-    }
-    let from = record.last_assigned.map(|serial| names.island_id(&world.islands.ids, serial));
-    outputs.push(Output::Assigned {
-        peer: record.address,
-        session: world.peers.session(peer),
-        island: names.island_id(&world.islands.ids, serial),
-        transport: world.nodes.name(node).clone(),
-        from,
-    });
-    let record = &mut world.peers[peer];
-    (record.last_assigned, record.last_assigned_node) = (Some(serial), Some(node));
-    true
 }
 
 /// A peer that changed its island and could not be assigned yet has lost its membership of the old

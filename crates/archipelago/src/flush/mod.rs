@@ -95,7 +95,7 @@ pub(crate) fn run(
     let evaluated = evaluate_islands(world, rebalances, scratch);
     emit::emit_opened(world, outputs);
     placement::run(world, settings.move_interval, now, outputs);
-    emit::emit_changes(world, &mut scratch.names, outputs);
+    emit::emit_changes(world, &mut scratch.names, now, outputs);
     leave::expire_grace(world, now);
     emit::emit_closed(world, outputs);
     world.finish_changes(evaluated);

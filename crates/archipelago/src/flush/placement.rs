@@ -136,11 +136,13 @@ impl Placement<'_> {
         set_node(self.world, island, Some(node));
         (state.better_node_since, state.recheck_at) = (None, self.now + RECHECK_INTERVAL);
         if let Some(before) = before.filter(|&before| before != node)
-            && let Some(island) = self.world.islands.id(island)
+            && let Some(id) = self.world.islands.id(island)
         {
             state.moved_at = Some(self.now);
             let [from, to] = [before, node].map(|node| self.world.nodes.name(node).clone());
-            self.outputs.push(Output::Moved { island, from, to });
+            // The membership of this flush is final by now.
+            let members = self.world.members(island).map(|(peer, _)| peer).collect();
+            self.outputs.push(Output::Moved { island: id, from, to, members });
         }
     }
 }

@@ -7,7 +7,7 @@ use protocol::{Address, IslandId, NodeName, SessionId};
 use super::{bounds::Bounds, history::PreviousFlush, partition::Partition, violation::Violation};
 use crate::{
     engine::Engine,
-    event::{Input, Output},
+    event::{Heartbeat, Input, Output},
     ids::IslandIndex,
     rules::TransportChoice,
     transport::TransportView,
@@ -48,7 +48,7 @@ impl InvariantChecker {
                     self.awaiting_heartbeat.insert(*peer);
                 }
             }
-            Input::Heartbeat { peer, session, .. } => {
+            Input::Heartbeat(Heartbeat { peer, session, .. }) => {
                 if self.is_current(*peer, *session) {
                     self.awaiting_heartbeat.remove(peer);
                     self.disconnected.remove(peer);
@@ -58,14 +58,6 @@ impl InvariantChecker {
                 if self.is_current(*peer, *session) {
                     self.last_assigned.remove(peer);
                     self.disconnected.insert(*peer);
-                }
-            }
-            Input::ResendAssignment { peer, session, from } => {
-                let current = session.is_none() || *session == self.sessions.get(peer).copied();
-                if let Some((_, node)) = self.last_assigned.remove(peer).filter(|_| current) {
-                    self.needs_assignment.insert(*peer);
-                    self.last_assigned
-                        .extend(from.iter().map(|island| (*peer, (island.clone(), node.clone()))));
                 }
             }
             Input::Cluster { peer, session, .. } => _ = self.is_current(*peer, *session),
@@ -83,6 +75,7 @@ impl InvariantChecker {
                 self.node_accepts.insert(node.clone(), false);
             }
             Input::Rules(_) | Input::TimeOfDay { .. } => self.previous.rules_changed = true,
+            Input::ReportsOutdated => {}
         }
     }
 
@@ -231,8 +224,15 @@ impl InvariantChecker {
     fn check_assignments(&mut self, partition: &Partition, outputs: &[Output]) -> Result<(), Violation> {
         let mut assigned_now = HashSet::new();
         for output in outputs {
-            let Output::Assigned { peer, island, transport, from, .. } = output else { continue };
-            let now = (island.clone(), transport.clone());
+            if let Output::AssignmentMissed { peer, reported } = output
+                && let Some((_, node)) = self.last_assigned.remove(peer)
+            {
+                self.needs_assignment.insert(*peer);
+                let received = reported.island.parse().ok().map(|island| (*peer, (island, node)));
+                self.last_assigned.extend(received);
+            }
+            let Output::Assigned { peer, island, from, .. } = output else { continue };
+            let now = (island.id.clone(), island.node.clone());
             let before = self.last_assigned.insert(*peer, now.clone());
             let needs_assignment = self.needs_assignment.remove(peer);
             if !assigned_now.insert(*peer) || (before.as_ref() == Some(&now) && !needs_assignment) {
@@ -242,8 +242,8 @@ impl InvariantChecker {
             if from.as_ref() != before.as_ref().map(|(island, _)| island) && !forgotten {
                 return Err(Violation::WrongFormerIsland(*peer));
             }
-            if self.previous.members.get(peer) != Some(island) {
-                return Err(Violation::WrongAssignment(*peer, island.clone()));
+            if self.previous.members.get(peer) != Some(&island.id) {
+                return Err(Violation::WrongAssignment(*peer, island.id.clone()));
             }
         }
         let (assigned, members) = (&self.last_assigned, self.previous.members.iter());

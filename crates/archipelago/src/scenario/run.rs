@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     engine::Engine,
-    event::{Input, Output},
+    event::{Heartbeat, Input, Output},
     invariants::InvariantChecker,
     rules::Rules,
     settings::Settings,
@@ -184,7 +184,8 @@ impl Runner {
         let &(position, session) =
             self.active_peers.get(peer).ok_or_else(|| format!("{peer} is not in the world"))?;
         let session = session.map(session_id);
-        self.handle(Input::Heartbeat { peer: address(peer), session, position, desired_room })
+        let heartbeat = Heartbeat::new(address(peer), position);
+        self.handle(Input::Heartbeat(Heartbeat { session, desired_room, ..heartbeat }))
     }
 
     fn handle(&mut self, input: Input) -> StepResult {
@@ -280,7 +281,7 @@ impl Runner {
     fn assignments_of(&self, peer: Address) -> impl Iterator<Item = (&IslandId, Option<&IslandId>)> {
         self.outputs.iter().filter_map(move |output| match output {
             Output::Assigned { peer: assigned, island, from, .. } if *assigned == peer => {
-                Some((island, from.as_ref()))
+                Some((&island.id, from.as_ref()))
             }
             _ => None,
         })
@@ -344,8 +345,12 @@ impl Runner {
 
     fn expect_moved(&self, island: &str, from: &str, to: &str) -> StepResult {
         let (from, to) = (node_name(from)?, node_name(to)?);
-        let output = Output::Moved { island: self.island_named(island)?, from, to };
-        ensure(self.outputs.contains(&output), || format!("{:?}", self.outputs))
+        let expected = (&self.island_named(island)?, &from, &to);
+        let mut moves = self.outputs.iter().filter_map(|output| match output {
+            Output::Moved { island, from, to, .. } => Some((island, from, to)),
+            _ => None,
+        });
+        ensure(moves.any(|moved| moved == expected), || format!("{:?}", self.outputs))
     }
 }
 
@@ -355,7 +360,7 @@ fn ensure(condition: bool, reason: impl FnOnce() -> String) -> StepResult {
 
 fn heartbeat(peer: &str, position: Position, session: Option<u64>) -> Input {
     let session = session.map(session_id);
-    Input::Heartbeat { peer: address(peer), session, position, desired_room: None }
+    Input::Heartbeat(Heartbeat { session, ..Heartbeat::new(address(peer), position) })
 }
 
 fn announcement(node: &NodeSpec) -> Result<Input, String> {

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     engine::Engine,
-    event::{Input, Output},
+    event::{Heartbeat, Input, Output},
     invariants::{InvariantChecker, Partition, Violation},
     settings::Settings,
     snapshot::{EngineSnapshot, LastAssignment, PeerSnapshot},
@@ -205,7 +205,7 @@ impl Layout {
 
     fn send_heartbeat(&mut self, peer: u32, position: Position) {
         let peer = address(peer);
-        self.handle(Input::Heartbeat { peer, session: None, position, desired_room: None });
+        self.handle(Input::Heartbeat(Heartbeat::new(peer, position)));
     }
 
     fn add_peer(&mut self) {
@@ -268,6 +268,7 @@ impl Layout {
                 transports: None,
                 position,
                 desired_room: None,
+                needs_assignment: false,
                 cluster: None,
                 last_assigned: assignment,
                 last_seen,

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     engine::Engine,
-    event::{Input, Output},
+    event::{Heartbeat, Input, Output},
     invariants::{InvariantChecker, Violation},
     settings::{Settings, SettingsError},
 };
@@ -176,7 +176,7 @@ impl Simulation {
         match self.walkers.position(peer_index) {
             Some(position) => {
                 self.arrived[peer_index] = true;
-                self.handle(Input::Heartbeat { peer, session: None, position, desired_room: None });
+                self.handle(Input::Heartbeat(Heartbeat::new(peer, position)));
             }
             None if std::mem::take(&mut self.arrived[peer_index]) => {
                 self.handle(Input::Disconnected { peer, session: None });
@@ -213,7 +213,7 @@ impl Simulation {
     /// Number of assignments to another island in the last flush.
     fn count_island_changes(&self) -> usize {
         let changes = self.outputs.iter().filter(|output| match output {
-            Output::Assigned { island, from, .. } => from.as_ref().is_some_and(|from| from != island),
+            Output::Assigned { island, from, .. } => from.as_ref().is_some_and(|from| *from != island.id),
             _ => false,
         });
         changes.count()

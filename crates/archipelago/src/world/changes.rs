@@ -1,6 +1,7 @@
 //! The changes of the world since the last flush, for the next one to process.
 
 use crate::{
+    event::ReportedAssignment,
     ids::{IslandIndex, MoveIndex, PeerIndex},
     index_vec::{IndexVec, push_growing_by_eighth, recycle},
     point::Point,
@@ -21,6 +22,8 @@ pub(crate) struct Changes {
     /// Peers with a possible change of membership or assignment. The flush emits an output only for a
     /// real one.
     pub(crate) to_report: Vec<PeerIndex>,
+    /// Peers with clients that did not receive their last assignment, and the one that they report.
+    pub(crate) missed: Vec<(PeerIndex, ReportedAssignment)>,
     /// Members of islands that moved.
     pub(crate) moved: IndexVec<MoveIndex, PeerIndex>,
     /// Their positions before the move, recorded only while an island has few movers.
@@ -110,6 +113,7 @@ impl Changes {
             + islands.map(|list| list.capacity() * size_of::<IslandIndex>()).iter().sum::<usize>()
             + self.moved.bytes()
             + self.move_origins.capacity() * size_of::<MoveOrigin>()
+            + self.missed.capacity() * size_of::<(PeerIndex, ReportedAssignment)>()
     }
 }
 

@@ -1,6 +1,7 @@
 //! The world: peers, islands, nodes and zones, the positions of all of them, and the changes since the last
 //! flush. It knows neither the inputs of the engine nor the phases of a flush.
 
+mod assignment_retry;
 mod capabilities;
 mod changes;
 mod clusters;

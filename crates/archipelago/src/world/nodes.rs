@@ -238,9 +238,14 @@ impl Nodes {
         node.assigned = node.assigned.saturating_sub(before).saturating_add(after);
     }
 
+    /// The last announcement of a node.
+    pub(crate) fn transport(&self, node: NodeIndex) -> &Transport {
+        &self.nodes[node].transport
+    }
+
     /// The name of a node.
     pub(crate) fn name(&self, node: NodeIndex) -> &NodeName {
-        &self.nodes[node].transport.node
+        &self.transport(node).node
     }
 
     /// All nodes that were ever announced.

@@ -10,7 +10,7 @@ use hashbrown::HashTable;
 use protocol::{Address, SessionId};
 use rustc_hash::{FxHashMap, FxHasher};
 
-use super::reconnect_grace::ReconnectGrace;
+use super::{assignment_retry::AssignmentRetry, reconnect_grace::ReconnectGrace};
 use crate::{
     ids::{IslandIndex, NodeIndex, PeerIndex},
     index_vec::IndexVec,
@@ -39,6 +39,8 @@ pub(crate) struct Peers {
     pub(crate) preferred_island: FxHashMap<PeerIndex, Serial>,
     /// When a replaced session last sent a heartbeat. Only explanations read it.
     pub(crate) stale_heartbeats: FxHashMap<PeerIndex, Duration>,
+    /// The clients that report another assignment than their last one.
+    pub(crate) assignment_retry: AssignmentRetry,
     pub(crate) reconnect_grace: ReconnectGrace,
     /// No peer can time out before this time.
     pub(crate) next_silence_check: Duration,
@@ -175,6 +177,7 @@ impl Peers {
         self.announced_transports.remove(&peer);
         self.preferred_island.remove(&peer);
         self.stale_heartbeats.remove(&peer);
+        self.assignment_retry.remove(peer);
         self.records.remove(peer);
     }
 
@@ -223,14 +226,16 @@ impl Peers {
         SessionCheck::Current
     }
 
+    /// Whether this session of a peer or a later one is known; without a session, whether the peer is. A
+    /// peer that was removed is not known.
+    pub(crate) fn knows_session(&self, address: Address, session: Option<SessionId>) -> bool {
+        let Some(peer) = self.find(address) else { return false };
+        session.is_none_or(|session| Some(session) <= self.session(peer))
+    }
+
     /// The current session of a peer, if any of its messages had one.
     pub(crate) fn session(&self, peer: PeerIndex) -> Option<SessionId> {
         Some(self.sessions[peer]).filter(|&session| session != NO_SESSION)
-    }
-
-    /// Whether a message of this session is of the current one; one without a session is.
-    pub(crate) fn is_current_session(&self, peer: PeerIndex, session: Option<SessionId>) -> bool {
-        session.is_none() || session == self.session(peer)
     }
 
     pub(crate) fn set_state(&mut self, peer: PeerIndex, state: PeerState) {

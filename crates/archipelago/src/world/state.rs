@@ -1,5 +1,7 @@
 //! The [`World`], and how it keeps track of its changes.
 
+use protocol::{Address, Position};
+
 use super::{
     capabilities::Capabilities,
     changes::{Changes, Evaluated, are_few_movers},
@@ -7,7 +9,7 @@ use super::{
     islands::{IslandState, Islands},
     nodes::Nodes,
     peers::{Flags, Peers},
-    spatial::SpatialIndex,
+    spatial::{Member, SpatialIndex},
     zone_transitions::ZoneTransitions,
     zones::Zones,
 };
@@ -57,6 +59,14 @@ impl World {
     /// the anchor of the peer's cluster instead.
     pub(crate) fn position(&self, peer: PeerIndex) -> Point {
         self.clusters.as_ref().map_or_else(|| self.spatial.position(peer), |clusters| clusters.position(peer))
+    }
+
+    /// The members of an island and their positions, in an order without meaning.
+    pub(crate) fn members(&self, island: IslandIndex) -> impl Iterator<Item = (Address, Position)> {
+        self.spatial.members(island).map(|Member { peer, .. }| {
+            let (record, at) = (&self.peers[peer], self.position(peer));
+            (record.address, Position::new(at.x, record.height_m, at.z))
+        })
     }
 
     /// Whether a peer may be in an island: always, unless clusters are external and the peer has none.

@@ -8,7 +8,7 @@ mod standby_state;
 use std::{sync::Arc, time::Duration};
 
 use archipelago::{
-    Engine, Input, Output, Settings, Transport, TransportKind,
+    Engine, Heartbeat, Input, Output, Settings, Transport, TransportKind,
     invariants::InvariantChecker,
     rules::Rules,
     sim::{Rng, address},
@@ -226,7 +226,7 @@ impl RandomWorld {
             if let Some((x, z)) = self.positions[index] {
                 let position = Position::new(x as f32, 0.0, z as f32);
                 let peer = address(index as u32);
-                self.handle(Input::Heartbeat { peer, session: None, position, desired_room: None });
+                self.handle(Input::Heartbeat(Heartbeat::new(peer, position)));
             }
         }
     }

@@ -2,7 +2,9 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use archipelago::{EngineSnapshot, Input, LastAssignment, Output, PeerSnapshot, Transport, rules::Rules};
+use archipelago::{
+    EngineSnapshot, Heartbeat, Input, LastAssignment, Output, PeerSnapshot, Transport, rules::Rules,
+};
 use protocol::{Address, NodeName};
 
 #[derive(Default)]
@@ -28,7 +30,7 @@ impl StandbyState {
                     record.last_assigned = None;
                 }
             }
-            Input::Heartbeat { peer, session, position, .. } => {
+            Input::Heartbeat(Heartbeat { peer, session, position, .. }) => {
                 let former = self.peers.remove(peer).filter(|record| record.departed_at.is_none());
                 let record = PeerSnapshot {
                     peer: *peer,
@@ -36,6 +38,7 @@ impl StandbyState {
                     transports: None,
                     position: *position,
                     desired_room: None,
+                    needs_assignment: false,
                     cluster: None,
                     last_assigned: former.and_then(|record| record.last_assigned),
                     last_seen: now,
@@ -64,17 +67,17 @@ impl StandbyState {
                     departed.into_iter().for_each(|record| record.last_assigned = None);
                 }
             },
-            Input::ResendAssignment { .. } => {}
+            Input::ReportsOutdated => {}
         }
     }
 
     pub(crate) fn observe_outputs(&mut self, outputs: &[Output]) {
         for output in outputs {
             match output {
-                Output::Assigned { peer, island, transport, .. } => {
+                Output::Assigned { peer, island, .. } => {
                     if let Some(record) = self.peers.get_mut(peer) {
                         record.last_assigned =
-                            Some(LastAssignment { island: island.clone(), node: transport.clone() });
+                            Some(LastAssignment { island: island.id.clone(), node: island.node.clone() });
                     }
                 }
                 // The peer is no member any more, although its client may still need an assignment.

@@ -4,10 +4,13 @@
 //!
 //! Faults can be planted in it, to test whether the invariant checker detects them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use archipelago::{
-    Input, Output,
+    AssignedIsland, Heartbeat, Input, Output,
     invariants::{Bounds, IslandMembers, Partition},
 };
 use protocol::{Address, IslandId, NodeName, Position};
@@ -73,7 +76,7 @@ impl ReferenceEngine {
 
     pub(crate) fn handle(&mut self, input: &Input) {
         match input {
-            Input::Heartbeat { peer, position, .. } => {
+            Input::Heartbeat(Heartbeat { peer, position, .. }) => {
                 self.at.insert(*peer, *position);
                 self.disconnected.retain(|disconnected| disconnected != peer);
             }
@@ -246,8 +249,10 @@ impl ReferenceEngine {
             return;
         }
         let from = if self.has(Fault::NamesWrongFormer) { former.map(|_| island.clone()) } else { former };
-        let assigned =
-            Output::Assigned { peer, session: None, island: island.clone(), transport: node(), from };
+        // The checker does not look at the members of an assignment.
+        let (id, node_url, members) = (island.clone(), Arc::default(), Vec::new());
+        let island = Arc::new(AssignedIsland { id, node: node(), node_url, members });
+        let assigned = Output::Assigned { peer, session: None, island, from };
         if self.has(Fault::AssignsTwice) {
             outputs.push(assigned.clone());
         }

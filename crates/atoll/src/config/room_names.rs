@@ -50,7 +50,7 @@ mod tests {
             archipelago::Engine::new(archipelago::Settings::default(), 1_800_000_000_000).unwrap();
         let peer = protocol::Address::new([1; 20]);
         let position = protocol::Position::new(0.0, 0.0, 0.0);
-        let heartbeat = archipelago::Input::Heartbeat { peer, session: None, position, desired_room: None };
+        let heartbeat = archipelago::Input::Heartbeat(archipelago::Heartbeat::new(peer, position));
         engine.handle(heartbeat, std::time::Duration::ZERO);
         let mut outputs = Vec::new();
         engine.flush(std::time::Duration::ZERO, &mut outputs);

@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use archipelago::AssignedIsland;
 use axum::{Router, http::StatusCode, response::IntoResponse, routing::post};
 use bus::{Bus, Headers, Term};
 use protocol::{
@@ -19,7 +20,7 @@ use tokio::{net::TcpListener, time};
 use super::*;
 use crate::{
     Director,
-    flush_batch::{AssignedIsland, FlushBatch, PeerAssignment},
+    flush_batch::{FlushBatch, PeerAssignment},
     publisher::{PublishJob, PublishTerm, Publisher},
     tests::{announce, heartbeat, settings},
 };

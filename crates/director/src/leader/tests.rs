@@ -46,10 +46,8 @@ impl TestLeader {
 
     fn heartbeat(&mut self, peer: Address, session: Option<SessionId>, x: f32) {
         let position = Position::new(x, 0.0, 0.0);
-        let (desired_room, assignment, transports) = (None, None, None);
-        let heartbeat =
-            Heartbeat { peer, session, position, desired_room, assignment, transports, resumes: None };
-        self.leader.handle(BusEvent::Heartbeat(heartbeat), self.now());
+        let heartbeat = Heartbeat { session, ..Heartbeat::new(peer, position) };
+        self.leader.handle(BusEvent::Heartbeat { heartbeat, epoch: 0 }, self.now());
     }
 
     /// Advances the clock, and flushes when a flush is due.

@@ -1,5 +1,7 @@
 //! Tests of the replica: the state that it hands over after given messages.
 
+use archipelago::ClientReport;
+
 use super::*;
 use crate::tests::room_node;
 
@@ -17,22 +19,15 @@ fn seconds(seconds: f64) -> Duration {
     NOW + Duration::from_secs_f64(seconds)
 }
 
-fn reported(island: &str, node: &str) -> atoll_bus::Told {
-    atoll_bus::Told { island: island.to_owned(), node: node.to_owned(), epoch: 0 }
+fn reported(island: &str, node: &str) -> ReportedAssignment {
+    ReportedAssignment { island: island.to_owned(), node: node.to_owned() }
 }
 
-fn heartbeat(session: Option<SessionId>, assignment: Option<atoll_bus::Told>) -> BusEvent {
-    let position = Position::new(1.0, 2.0, 3.0);
-    let (desired_room, transports, resumes) = (None, None, None);
-    BusEvent::Heartbeat(Heartbeat {
-        peer: peer(),
-        session,
-        position,
-        desired_room,
-        assignment,
-        transports,
-        resumes,
-    })
+fn heartbeat(session: Option<SessionId>, last_assigned: Option<ReportedAssignment>) -> BusEvent {
+    let report = ClientReport { last_assigned, ..ClientReport::default() };
+    let client = report.last_assigned.is_some().then(|| Box::new(report));
+    let heartbeat = Heartbeat::new(peer(), Position::new(1.0, 2.0, 3.0));
+    BusEvent::Heartbeat { heartbeat: Heartbeat { session, client, ..heartbeat }, epoch: 0 }
 }
 
 fn assigned(session: Option<SessionId>, island: &str) -> BusEvent {
@@ -101,7 +96,7 @@ fn assigned_peer_keeps_its_island() {
     assert_eq!((assigned_island(peer_snapshot), peer_snapshot.session), (Some("I1"), session(1)));
     assert_eq!(peer_snapshot.transports.as_deref(), Some(&["p2p".to_owned(), "ws-room".to_owned()][..]));
     assert_eq!((peer_snapshot.last_seen, peer_snapshot.departed_at), (NOW, None));
-    assert_eq!(inputs, []);
+    assert_eq!((peer_snapshot.needs_assignment, inputs), (false, vec![]));
 }
 
 #[test]
@@ -110,6 +105,7 @@ fn messages_of_two_publishers_may_come_in_any_order() {
         [(0.0, assigned(session(1), "I1")), (0.0, connected(session(1))), (0.0, heartbeat(session(1), None))];
     let (peers, inputs) = hand_over_after(events);
     assert_eq!((peers.len(), assigned_island(&peers[0]), inputs.len()), (1, Some("I1"), 0));
+    assert!(!peers[0].needs_assignment);
 }
 
 #[test]
@@ -128,8 +124,8 @@ fn newer_session_keeps_the_island_older_ones_are_ignored() {
     assert!(matches!(inputs[..], [Input::Connected { .. }]), "it has not sent a heartbeat: {inputs:?}");
     let newer = [(0.2, heartbeat(session(3), None))];
     let (peers, inputs) = hand_over_after(events().into_iter().chain(newer));
-    assert_eq!(assigned_island(&peers[0]), Some("I1"));
-    assert_eq!(inputs, [Input::ResendAssignment { peer: peer(), session: session(3), from: None }]);
+    assert_eq!((assigned_island(&peers[0]), peers[0].needs_assignment), (Some("I1"), true));
+    assert_eq!(inputs, []);
 }
 
 #[test]
@@ -145,22 +141,25 @@ fn heartbeat_corrects_the_assignment_after_its_round_trip() {
     // Its client has no assignment, because the message was lost; or one without a node.
     for unknown in [reported("", ""), reported("I2", "")] {
         let events = [(0.0, heartbeat(None, None)), (0.1, assigned(None, "I2"))];
-        let (peers, inputs) =
-            hand_over_after(events.into_iter().chain([(2.0, heartbeat(None, Some(unknown)))]));
+        let (peers, _) = hand_over_after(events.into_iter().chain([(2.0, heartbeat(None, Some(unknown)))]));
         assert_eq!(assigned_island(&peers[0]), Some("I2"), "it keeps its island");
-        assert!(matches!(inputs[..], [Input::ResendAssignment { .. }]));
+        assert!(peers[0].needs_assignment);
     }
 }
 
 #[test]
 fn ended_membership_is_reassigned_unless_done_already() {
     let events = || vec![(0.0, heartbeat(None, None)), (0.1, assigned(None, "I1"))];
-    let resends = |more: Vec<(f64, BusEvent)>| hand_over_after(events().into_iter().chain(more)).1.len();
-    assert_eq!(resends(vec![(0.2, ended("I1", None))]), 1);
-    assert_eq!(resends(vec![(0.2, ended("I1", Some("node-1")))]), 1);
-    assert_eq!(resends(vec![(0.2, ended("I1", Some("node-2")))]), 0, "on another node");
-    assert_eq!(resends(vec![(0.2, ended("I2", None))]), 0);
-    assert_eq!(resends(vec![(0.2, ended("I1", None)), (0.2, assigned(None, "I2"))]), 0);
+    let needs_assignment = |more: Vec<(f64, BusEvent)>| {
+        let (peers, inputs) = hand_over_after(events().into_iter().chain(more));
+        assert_eq!(inputs, []);
+        peers[0].needs_assignment
+    };
+    assert!(needs_assignment(vec![(0.2, ended("I1", None))]));
+    assert!(needs_assignment(vec![(0.2, ended("I1", Some("node-1")))]));
+    assert!(!needs_assignment(vec![(0.2, ended("I1", Some("node-2")))]), "on another node");
+    assert!(!needs_assignment(vec![(0.2, ended("I2", None))]));
+    assert!(!needs_assignment(vec![(0.2, ended("I1", None)), (0.2, assigned(None, "I2"))]));
 }
 
 #[test]
@@ -180,14 +179,16 @@ fn departed_peer_may_return_and_its_leave_is_sent_once() {
     // The peer is back.
     let back = [(1.2, ended("I1", None)), (2.0, heartbeat(None, Some(reported("", ""))))];
     let (peers, inputs) = hand_over_after(events().into_iter().chain(back));
-    assert_eq!((peers[0].departed_at, inputs.len()), (None, 1));
+    assert_eq!((peers[0].departed_at, peers[0].needs_assignment, inputs.len()), (None, true, 0));
 }
 
 #[test]
 fn island_left_by_its_last_member_is_forgotten() {
     let other = Address::new([2; 20]);
     let of_other = |event| match event {
-        BusEvent::Heartbeat(heartbeat) => BusEvent::Heartbeat(Heartbeat { peer: other, ..heartbeat }),
+        BusEvent::Heartbeat { heartbeat, epoch } => {
+            BusEvent::Heartbeat { heartbeat: Heartbeat { peer: other, ..heartbeat }, epoch }
+        }
         BusEvent::Assigned { session, island, room, .. } => {
             BusEvent::Assigned { peer: other, session, island, room }
         }
@@ -306,28 +307,22 @@ fn peer_without_cluster_is_handed_over_without_island() {
 fn members_of_a_restarted_node_are_reassigned() {
     let node =
         |started_ms| BusEvent::Input(Input::Transport(Transport { started_ms, ..room_node("ws://there") }));
-    let resends_after = |more: Vec<(f64, BusEvent)>| {
+    let needs_assignment_after = |more: Vec<(f64, BusEvent)>| {
         let informed_heartbeat = heartbeat(None, Some(reported("I1", "node-1")));
         let events = [(0.0, node(1_000)), (0.1, assigned(None, "I1")), (2.0, informed_heartbeat)];
-        hand_over_after(events.into_iter().chain(more)).1.len()
+        hand_over_after(events.into_iter().chain(more)).0[0].needs_assignment
     };
     let informed_heartbeat = || heartbeat(None, Some(reported("I1", "node-1")));
-    assert_eq!(resends_after(vec![(2.5, node(1_000))]), 0);
-    assert_eq!(
-        resends_after(vec![(2.5, node(2_000)), (4.0, informed_heartbeat())]),
-        1,
+    assert!(!needs_assignment_after(vec![(2.5, node(1_000))]));
+    assert!(
+        needs_assignment_after(vec![(2.5, node(2_000)), (4.0, informed_heartbeat())]),
         "heartbeats do not show the restart"
     );
-    assert_eq!(resends_after(vec![(2.5, node(2_000)), (2.6, node(1_000)), (2.7, assigned(None, "I1"))]), 0);
-    assert_eq!(
-        resends_after(vec![
-            (2.5, node(2_000)),
-            (2.6, assigned(None, "I1")),
-            (2.7, node(1_000)),
-            (2.8, node(2_000))
-        ]),
-        0
-    );
+    let assigned_again = vec![(2.5, node(2_000)), (2.6, node(1_000)), (2.7, assigned(None, "I1"))];
+    assert!(!needs_assignment_after(assigned_again));
+    let assigned_between =
+        vec![(2.5, node(2_000)), (2.6, assigned(None, "I1")), (2.7, node(1_000)), (2.8, node(2_000))];
+    assert!(!needs_assignment_after(assigned_between));
 }
 
 #[test]
@@ -346,7 +341,7 @@ fn session_takeover_is_handed_over_until_tokens_are_revoked() {
         );
         peer_snapshot.taken_over
     };
-    let assignment = |island: &str| Some(atoll_bus::Told { island: island.to_owned(), ..Default::default() });
+    let assignment = |island: &str| Some(reported(island, ""));
     assert!(is_taken_over(vec![connected(session(2))]));
     assert!(is_taken_over(vec![heartbeat(session(2), assignment(""))]), "its connect was missed");
     assert!(is_taken_over(vec![resuming(session(2), session(1)), resuming(session(3), session(1))]));

@@ -1,6 +1,6 @@
 //! Leadership changes between directors that share a bus, step by step.
 
-use archipelago::Clustering;
+use archipelago::{Clustering, Heartbeat};
 use protocol::{
     Address, IslandId, Position, SessionId, Ulid,
     atoll_bus::{GatewayHeartbeat, MembershipEnded, Told},
@@ -12,7 +12,6 @@ use super::*;
 use crate::{
     JOB_QUEUE,
     configured_nodes::Minters,
-    decode::Heartbeat,
     publisher::Publisher,
     tests::{announce, peer, room_node, settings},
 };
@@ -125,11 +124,8 @@ async fn slow_publisher_delays_no_flush_and_loses_nothing() {
     task.apply(BusEvent::Input(Input::Transport(room_node("ws://127.0.0.1:5000"))));
     for number in 1..=5 {
         let position = Position::new(f32::from(number) * 1_000.0, 0.0, 0.0);
-        let peer = peer(number);
-        let (session, desired_room, assignment, transports) = (None, None, None, None);
-        let heartbeat =
-            Heartbeat { peer, session, position, desired_room, assignment, transports, resumes: None };
-        task.apply(BusEvent::Heartbeat(heartbeat));
+        let heartbeat = Heartbeat::new(peer(number), position);
+        task.apply(BusEvent::Heartbeat { heartbeat, epoch: 0 });
         task.flush(Instant::now()).unwrap();
         let engine = task.mode.leader().unwrap().engine();
         assert_eq!(engine.islands_count(), usize::from(number), "it was flushed");

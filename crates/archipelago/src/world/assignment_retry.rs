@@ -1,14 +1,15 @@
-//! Resends assignments to clients that did not receive them, as their heartbeats show.
+//! When to resend assignments to clients that did not receive them, as their heartbeats show.
 
-use std::{collections::HashMap, time::Duration};
+use std::time::Duration;
 
-use protocol::Address;
+use protocol::timing::ASSIGNMENT_ROUND_TRIP;
+use rustc_hash::FxHashMap;
 
-use crate::standby::ASSIGNMENT_ROUND_TRIP;
+use crate::ids::PeerIndex;
 
-/// The peers with heartbeats that differ from their last assignment, and since when. Times are the engine's.
-#[derive(Debug, Default)]
-pub(crate) struct AssignmentRetry(HashMap<Address, Mismatch>);
+/// The peers with heartbeats that report another assignment than their last one, and since when.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct AssignmentRetry(FxHashMap<PeerIndex, Mismatch>);
 
 #[derive(Debug, Clone, Copy)]
 struct Mismatch {
@@ -19,17 +20,15 @@ struct Mismatch {
     backoff: Duration,
 }
 
+/// The longest time between two resends to a client.
 const MAX_BACKOFF: Duration = Duration::from_secs(30);
 
 impl AssignmentRetry {
-    /// Records whether a heartbeat `agrees` with the last assignment. Returns whether the assignment has to
-    /// be resent because it did not for too long.
-    pub(crate) fn observe(&mut self, peer: Address, agrees: bool, now: Duration) -> bool {
+    /// Records whether a heartbeat `agrees` with the last assignment. Returns whether the assignment has
+    /// to be resent because the heartbeats have not agreed for too long.
+    pub(crate) fn observe(&mut self, peer: PeerIndex, agrees: bool, now: Duration) -> bool {
         if agrees {
-            // The map is empty nearly always.
-            if !self.0.is_empty() {
-                self.0.remove(&peer);
-            }
+            self.remove(peer);
             return false;
         }
         let new = Mismatch { since: now, backoff: ASSIGNMENT_ROUND_TRIP };
@@ -43,18 +42,18 @@ impl AssignmentRetry {
     }
 
     /// This peer is sent a new assignment, which takes time to arrive.
-    pub(crate) fn on_assigned(&mut self, peer: Address, now: Duration) {
-        if self.0.is_empty() {
-            return;
-        }
+    pub(crate) fn on_assigned(&mut self, peer: PeerIndex, now: Duration) {
         if let Some(mismatch) = self.0.get_mut(&peer) {
             mismatch.since = now;
         }
     }
 
-    /// Forgets peers that are gone.
-    pub(crate) fn retain(&mut self, is_present: impl Fn(Address) -> bool) {
-        self.0.retain(|&peer, _| is_present(peer));
+    /// Forgets a peer.
+    pub(crate) fn remove(&mut self, peer: PeerIndex) {
+        // The map is empty nearly always.
+        if !self.0.is_empty() {
+            self.0.remove(&peer);
+        }
     }
 
     /// Forgets all mismatches: while assignments are late, heartbeats prove nothing.
@@ -66,6 +65,7 @@ impl AssignmentRetry {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ids::TableIndex;
 
     fn seconds(seconds: f64) -> Duration {
         Duration::from_secs_f64(seconds)
@@ -73,7 +73,7 @@ mod tests {
 
     #[test]
     fn mismatch_is_resent_after_a_second_with_backoff() {
-        let (mut retry, peer) = (AssignmentRetry::default(), Address::new([1; 20]));
+        let (mut retry, peer) = (AssignmentRetry::default(), PeerIndex::new(1));
         assert!(!retry.observe(peer, false, seconds(5.0)));
         assert!(!retry.observe(peer, false, seconds(6.0)), "not for longer than a second yet");
         assert!(retry.observe(peer, false, seconds(6.1)));
@@ -86,7 +86,7 @@ mod tests {
 
     #[test]
     fn recent_assignment_restarts_the_wait() {
-        let (mut retry, peer) = (AssignmentRetry::default(), Address::new([1; 20]));
+        let (mut retry, peer) = (AssignmentRetry::default(), PeerIndex::new(1));
         assert!(!retry.observe(peer, false, seconds(5.0)));
         retry.on_assigned(peer, seconds(6.0));
         assert!(!retry.observe(peer, false, seconds(6.9)));
