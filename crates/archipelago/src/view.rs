@@ -1,6 +1,6 @@
 //! Read access to the state of an engine: islands, peers, nodes and totals.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use protocol::{Address, IslandId, NodeName, Position, SessionId};
 
@@ -84,7 +84,7 @@ impl Engine {
     }
 
     /// The rules of the realm's owner.
-    pub fn rules(&self) -> &Rules {
+    pub fn rules(&self) -> &Arc<Rules> {
         self.world.zones.rules()
     }
 

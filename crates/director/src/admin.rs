@@ -33,8 +33,8 @@ pub enum AdminError {
 pub(crate) enum AdminRequest {
     /// Explains a decision of the engine.
     Explain(Question, Reply<Explanation>),
-    /// Replaces the rules.
-    SetRules(Arc<Rules>),
+    /// Replaces the rules. Replies whether they changed.
+    SetRules(Arc<Rules>, Reply<bool>),
     /// Lists all assignments.
     Assignments(Reply<Vec<Assignment>>),
     /// Copies the engine, with the time on its clock.
@@ -87,9 +87,9 @@ impl AdminHandle {
         self.request(AdminRequest::Assignments).await
     }
 
-    /// Replaces the rules from the next flush on, or once this director leads.
-    pub async fn set_rules(&self, rules: Arc<Rules>) -> Result<(), AdminError> {
-        self.0.send(AdminRequest::SetRules(rules)).await.map_err(|_| AdminError::Gone)
+    /// Replaces the rules from the next flush on, or once this director leads. Returns whether they changed.
+    pub async fn set_rules(&self, rules: Rules) -> Result<bool, AdminError> {
+        self.request(|reply_sender| AdminRequest::SetRules(Arc::new(rules), reply_sender)).await
     }
 
     /// The changes that other rules would cause. The director is blocked only while it copies its engine; the

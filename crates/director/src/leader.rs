@@ -9,7 +9,6 @@ use std::{
 use archipelago::{
     Engine, Heartbeat, Input, Output, SettingsError,
     explain::{Explanation, Question},
-    rules::Rules,
 };
 use bus::Term;
 use metrics::{Counter, Gauge};
@@ -101,7 +100,7 @@ impl Leader {
 
     pub(crate) fn handle(&mut self, event: BusEvent, now: Duration) {
         match event {
-            BusEvent::Input(input) => self.engine.handle(input, now),
+            BusEvent::Input(input) => self.input(input, now),
             BusEvent::Heartbeat { heartbeat, .. } => self.heartbeat(heartbeat, now),
             // Its own messages.
             BusEvent::Assigned { .. }
@@ -111,9 +110,11 @@ impl Leader {
         }
     }
 
-    pub(crate) fn set_rules(&mut self, rules: Arc<Rules>, now: Duration) {
-        self.jump_limiter.set_distances(self.engine.settings(), &rules);
-        self.engine.handle(Input::Rules(rules), now);
+    fn input(&mut self, input: Input, now: Duration) {
+        if let Input::Rules(rules) = &input {
+            self.jump_limiter.set_distances(self.engine.settings(), rules);
+        }
+        self.engine.handle(input, now);
     }
 
     fn heartbeat(&mut self, mut heartbeat: Heartbeat, now: Duration) {

@@ -22,6 +22,8 @@ use crate::decode::{BusEvent, RoomLocation, parse_transports};
 /// It keeps the same peers as the engine: a peer that is silent or gone for too long is forgotten.
 #[derive(Debug, Default)]
 pub(crate) struct Replica {
+    /// The rules of the realm's owner.
+    rules: Arc<Rules>,
     peers: HashMap<Address, ReplicaPeer>,
     nodes: HashMap<NodeName, (Transport, Duration)>,
     /// When a peer was last reassigned from this island to another one, for the last return window.
@@ -74,6 +76,15 @@ pub(crate) struct Handover {
 }
 
 impl Replica {
+    /// A replica that knows only the rules of the realm's owner.
+    pub(crate) fn new(rules: Arc<Rules>) -> Self {
+        Self { rules, ..Self::default() }
+    }
+
+    pub(crate) fn rules(&self) -> &Arc<Rules> {
+        &self.rules
+    }
+
     pub(crate) fn handle(&mut self, event: BusEvent, now: Duration, unix_ms: u64) {
         match event {
             BusEvent::Input(Input::Connected { peer, session, transports, resumes }) => {
@@ -87,6 +98,7 @@ impl Replica {
                 self.set_cluster(peer, session, cluster, now);
             }
             BusEvent::Input(Input::TransportGone { node }) => drop(self.nodes.remove(&node)),
+            BusEvent::Input(Input::Rules(rules)) => self.rules = rules,
             BusEvent::Heartbeat { heartbeat, .. } => self.heartbeat(heartbeat, now),
             BusEvent::Assigned { peer, session, island, room } => {
                 let node = self.resolve_node(room, &island);
@@ -99,7 +111,7 @@ impl Replica {
             BusEvent::LeaderDiscovery { unix_ms: leader_unix_ms } => {
                 self.leader_ahead_ms = leader_unix_ms.saturating_sub(unix_ms)
             }
-            // Rules and the time of day are the same in every director.
+            // The time of day is the same in every director.
             BusEvent::Input(_) | BusEvent::PeersWanted => {}
         }
     }
@@ -139,7 +151,7 @@ impl Replica {
     }
 
     /// The state for a director that takes over at `unix_ms`.
-    pub(crate) fn hand_over(mut self, rules: Arc<Rules>, minute: u16, unix_ms: u64) -> Handover {
+    pub(crate) fn hand_over(mut self, minute: u16, unix_ms: u64) -> Handover {
         self.forget_closed_islands();
         let (mut peers, mut inputs) = (Vec::with_capacity(self.peers.len()), Vec::new());
         for (address, peer) in self.peers {
@@ -147,7 +159,7 @@ impl Replica {
         }
         let transports = self.nodes.into_values().map(|(transport, _)| transport).collect();
         let leader_time = Ulid::from_parts(unix_ms.saturating_add(self.leader_ahead_ms), 0);
-        let snapshot = EngineSnapshot { rules, minute: Some(minute), transports, peers };
+        let snapshot = EngineSnapshot { rules: self.rules, minute: Some(minute), transports, peers };
         Handover { snapshot, inputs, minted_after: leader_time.max(self.latest_minted_before) }
     }
 

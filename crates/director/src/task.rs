@@ -105,10 +105,18 @@ impl TaskMetrics {
 }
 
 impl Mode {
-    fn new_standby(bus: &Bus) -> Self {
+    fn new_standby(bus: &Bus, rules: Arc<Rules>) -> Self {
         let patterns = [subject::PEER_ISLAND_CHANGES, subject::MEMBERSHIP_ENDS];
         let leader_messages = bus.subscribe("director-standby", &patterns, STANDBY_QUEUE);
-        Self::Standby { replica: Replica::default(), leader_messages }
+        Self::Standby { replica: Replica::new(rules), leader_messages }
+    }
+
+    /// The rules of the realm's owner: an engine or the replica holds them.
+    fn rules(&self) -> &Arc<Rules> {
+        match self {
+            Self::Standby { replica, .. } => replica.rules(),
+            Self::Leading { leader, .. } => leader.engine().rules(),
+        }
     }
 
     /// The leader, unless it is suspended.
@@ -138,12 +146,14 @@ impl Mode {
 impl DirectorTask {
     /// A task that starts as a standby.
     pub(crate) fn new(
-        settings: Settings,
+        mut settings: Settings,
         bus: Bus,
         jobs: mpsc::Sender<PublishJob>,
         leadership: Leadership,
     ) -> Self {
-        let (mode, clock, metrics) = (Mode::new_standby(&bus), PausableClock::new(), TaskMetrics::new());
+        // From now on the mode holds the rules.
+        let mode = Mode::new_standby(&bus, std::mem::take(&mut settings.rules));
+        let (clock, metrics) = (PausableClock::new(), TaskMetrics::new());
         Self {
             settings,
             bus,
@@ -304,7 +314,7 @@ impl DirectorTask {
             }
             (Mode::Leading { leader, .. }, ElectionState::Leader(_) | ElectionState::Standby) => {
                 tracing::info!(epoch = leader.term().epoch, "stepped down to standby");
-                self.mode = Mode::new_standby(&self.bus);
+                self.mode = Mode::new_standby(&self.bus, leader.engine().rules().clone());
                 return true;
             }
             (Mode::Leading { leader, suspended }, ElectionState::Unknown) => {
@@ -340,8 +350,7 @@ impl DirectorTask {
         self.expire_replica();
         let Mode::Standby { replica, .. } = &mut self.mode else { return };
         let unix_ms = unix_ms(SystemTime::now());
-        let handover =
-            std::mem::take(replica).hand_over(self.settings.rules.clone(), minute_of_day(), unix_ms);
+        let handover = std::mem::take(replica).hand_over(minute_of_day(), unix_ms);
         let leader = Leader::take_over(self.settings.engine.clone(), next_start_ms(), handover, term, now);
         let leader = Box::new(leader.expect("settings were validated by Director::new"));
         let (peers, islands) = (leader.engine().peers_count(), leader.engine().islands_count());
@@ -397,16 +406,15 @@ impl DirectorTask {
                 drop(reply.send(assignments));
             }
             AdminRequest::CopyEngine(reply) => drop(reply.send(engine.map(|engine| (engine.clone(), now)))),
-            AdminRequest::SetRules(rules) => self.set_rules(rules, now),
+            AdminRequest::SetRules(rules, reply) => {
+                let changed = **self.mode.rules() != *rules;
+                if changed {
+                    self.apply(BusEvent::Input(Input::Rules(rules)));
+                }
+                let _ = reply.send(Ok(changed));
+            }
             AdminRequest::Resign(reply) => drop(reply),
         }
-    }
-
-    fn set_rules(&mut self, rules: Arc<Rules>, now: Duration) {
-        if let Mode::Leading { leader, .. } = &mut self.mode {
-            leader.set_rules(rules.clone(), now);
-        }
-        self.settings.rules = rules;
     }
 
     /// Announces the configured nodes that need no probe to the engine.

@@ -3,11 +3,9 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    sync::Arc,
     time::{Duration, SystemTime},
 };
 
-use archipelago::rules::Rules;
 use director::AdminHandle;
 use tokio::time::{self, MissedTickBehavior};
 
@@ -27,9 +25,9 @@ fn file_stamp(file: &Path) -> FileStamp {
 }
 
 /// Reloads the file when it has changed and was the same at two checks in a row, and passes the rules
-/// to the director, in which `active_rules` apply now. If the new rules are invalid, or the file is
+/// to the director, which holds the rules that apply. If the new rules are invalid, or the file is
 /// gone, the old rules stay. Returns only when the director is gone.
-pub(crate) async fn watch(file: PathBuf, mut active_rules: Rules, director: AdminHandle) {
+pub(crate) async fn watch(file: PathBuf, director: AdminHandle) {
     metrics::rules_valid().set(1.0);
     let mut ticks = time::interval(POLL_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -46,15 +44,13 @@ pub(crate) async fn watch(file: PathBuf, mut active_rules: Rules, director: Admi
         let path = file.clone();
         let loaded = tokio::task::spawn_blocking(move || file::load(&path)).await;
         match loaded.map_err(anyhow::Error::from).and_then(|rules| rules) {
-            Ok(rules) if rules == active_rules => metrics::rules_valid().set(1.0),
             Ok(rules) => {
-                active_rules = rules.clone();
                 let count = rules.rules.len();
-                if director.set_rules(Arc::new(rules)).await.is_err() {
-                    return;
+                let Ok(changed) = director.set_rules(rules).await else { return };
+                if changed {
+                    tracing::info!(file = %file.display(), count, "new rules apply");
+                    metrics::rules_loaded().increment(1);
                 }
-                tracing::info!(file = %file.display(), count, "new rules apply");
-                metrics::rules_loaded().increment(1);
                 metrics::rules_valid().set(1.0);
             }
             Err(error) => {

@@ -108,7 +108,7 @@ async fn start(configuration: &Configuration) -> Result<RunningApp> {
     urls.print(&settings.server.roles(), addresses.metrics, addresses.admin);
     if let (Some(director_handle), Some((file, loaded))) = (&director_handle, rules) {
         tracing::info!(file = %file.display(), count = loaded.rules.len(), "rules apply");
-        tokio::spawn(rules::watch::watch(file.clone(), loaded.clone(), director_handle.clone()));
+        tokio::spawn(rules::watch::watch(file.clone(), director_handle.clone()));
     }
     tracing::info!(local = %addresses.public, files, roles = settings.server.roles.text(), "serving");
     Ok(RunningApp { app, director_handle, roles, servers })

@@ -29,7 +29,7 @@ impl TestLeader {
     fn new() -> Self {
         let bus = Bus::in_process();
         let (jobs, pending_jobs) = mpsc::channel(JOB_QUEUE);
-        let handover = Replica::default().hand_over(Arc::default(), 0, 0);
+        let handover = Replica::default().hand_over(0, 0);
         let term = Term { epoch: None };
         let settings = archipelago::Settings::default();
         let leader = Leader::take_over(settings, 1, handover, term, Duration::ZERO).unwrap();

@@ -79,7 +79,7 @@ fn hand_over_after(events: impl IntoIterator<Item = (f64, BusEvent)>) -> (Vec<Pe
         replica.handle(event, now, 0);
     }
     replica.expire(&archipelago::Settings::default(), now);
-    let Handover { snapshot, inputs, .. } = replica.hand_over(Arc::default(), 0, 0);
+    let Handover { snapshot, inputs, .. } = replica.hand_over(0, 0);
     (snapshot.peers, inputs)
 }
 
