@@ -72,6 +72,7 @@ pub(crate) fn install_recorder() -> anyhow::Result<PrometheusHandle> {
     metrics_process::Collector::default().describe();
     admission::describe_metrics();
     bus::describe_metrics();
+    director::describe_metrics();
     gateway::describe_metrics();
     listener::describe_metrics();
     metrics::describe_metrics();

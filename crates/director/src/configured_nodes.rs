@@ -15,6 +15,8 @@ use transports::{
     p2p, ws_room,
 };
 
+use crate::metrics;
+
 /// A node that does not announce itself.
 #[derive(Debug, Clone)]
 pub struct ConfiguredNode {
@@ -104,8 +106,7 @@ impl ConfiguredNode {
     }
 
     fn set_health_gauge(&self, healthy: bool) {
-        let healthy = f64::from(u8::from(healthy));
-        metrics::gauge!("atoll_transport_healthy", "node" => self.node.to_string()).set(healthy);
+        metrics::transport_healthy(&self.node).set(f64::from(u8::from(healthy)));
     }
 }
 

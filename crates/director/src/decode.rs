@@ -11,7 +11,7 @@ use protocol::{
     v3::{ClusterChangeMessage, ServiceDiscoveryMessage},
 };
 
-use crate::Settings;
+use crate::{metrics, settings::Settings};
 
 /// The content of a message.
 #[derive(Debug, PartialEq)]
@@ -59,7 +59,7 @@ pub(crate) const SERVER_NAME: &str = "archipelago";
 pub(crate) fn decode(envelope: &Envelope, settings: &Settings) -> Option<BusEvent> {
     let event = decode_event(envelope, settings);
     if let Err(reason) = event {
-        metrics::counter!("atoll_director_refused_total", "reason" => reason).increment(1);
+        metrics::refused(reason).increment(1);
     }
     event.ok().flatten()
 }

@@ -2,23 +2,27 @@
 
 use std::{
     collections::VecDeque,
-    sync::Arc,
-    time::{Duration, Instant},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant, SystemTime},
 };
 
+use ::metrics::{Counter, Gauge};
 use archipelago::{
     Engine, Heartbeat, Input, Output, SettingsError,
     explain::{Explanation, Question},
 };
 use bus::Term;
-use metrics::{Counter, Gauge};
-use protocol::Position;
+use protocol::{Position, unix_ms};
 use tokio::sync::mpsc::{self, error::TrySendError};
 
 use crate::{
     decode::BusEvent,
     flush_batch::FlushBatch,
     jump_limiter::{JumpLimiter, Withheld},
+    metrics,
     publisher::{IslandSummary, PublishJob, PublishTerm},
     standby::Handover,
 };
@@ -76,10 +80,10 @@ impl Leader {
             jump_limiter,
             minute,
             last_warned: None,
-            skipped: metrics::counter!("atoll_director_flushes_skipped_total"),
-            resends: metrics::counter!("atoll_director_retold_total"),
-            deferred: metrics::counter!("atoll_director_positions_deferred_total"),
-            waiting: metrics::gauge!("atoll_director_islands_waiting"),
+            skipped: metrics::skipped_flushes(),
+            resends: metrics::resends(),
+            deferred: metrics::deferred_positions(),
+            waiting: metrics::waiting_islands(),
         })
     }
 
@@ -255,6 +259,17 @@ impl Leader {
             .into_iter()
             .map(move |batch| PublishJob::Batch(publish_term, batch, self.in_flight.clone()))
     }
+}
+
+/// The start time of an engine, in milliseconds since the Unix epoch, which becomes part of its island ids:
+/// unique within this process.
+pub(crate) fn next_start_ms() -> u64 {
+    static LAST: AtomicU64 = AtomicU64::new(0);
+    let now = unix_ms(SystemTime::now());
+    let next = |last: u64| Some(now.max(last + 1));
+    // The closure always returns `Some`, so this is the previous value.
+    let last = LAST.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next).unwrap_or_default();
+    now.max(last + 1)
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::{
     configured_nodes::Minters,
     flush_batch::{FlushBatch, MemberChange, PeerAssignment},
+    metrics,
 };
 
 /// A job of the publisher.
@@ -191,7 +192,7 @@ impl Publisher {
         let payload = [shared, &own.encode_to_vec()].concat();
         let headers = Headers { session: *session, node: Some(island.node.clone()), ..Headers::default() };
         self.publish(&Subject::PeerIslandChanged(*peer), headers, payload);
-        metrics::counter!("atoll_director_assignments_total").increment(1);
+        metrics::assignments().increment(1);
     }
 
     fn report(&self, islands: Vec<IslandSummary>) {

@@ -1,15 +1,11 @@
 //! The task that owns a director's state and flushes on a timer.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant, SystemTime},
-};
+use std::time::{Duration, Instant, SystemTime};
 
-use archipelago::{Engine, Input, rules::Rules};
+use archipelago::Input;
 use bus::{Bus, ElectionState, Envelope, Headers, Subscription, Term};
-use metrics::{Counter, Gauge, Histogram};
 use protocol::{
-    Message as _, Subject, subject,
+    Message as _, Subject,
     timing::NODE_ANNOUNCE_INTERVAL,
     unix_ms,
     v3::{ServiceDiscoveryMessage, ServiceStatus},
@@ -20,16 +16,16 @@ use tokio::{
 };
 
 use crate::{
-    Settings,
     admin::{AdminError, AdminRequest, Reply, assignments},
     decode::{BusEvent, SERVER_NAME, decode},
     election::Election,
-    leader::{Leader, PublisherGone},
+    leader::{Leader, PublisherGone, next_start_ms},
     leadership::Leadership,
-    next_start_ms,
+    mode::Mode,
     pausable_clock::PausableClock,
     publisher::PublishJob,
-    standby::Replica,
+    settings::Settings,
+    task_metrics::TaskMetrics,
 };
 
 /// A flush that is this late means that the process was paused: the messages that arrived meanwhile are
@@ -39,9 +35,6 @@ const PAUSE_THRESHOLD: Duration = Duration::from_secs(1);
 const DISCOVERY_REPLY_INTERVAL: Duration = Duration::from_millis(250);
 /// With a longer backlog than this the heartbeats being processed are old.
 const LATE_BACKLOG: usize = 16_384;
-/// Messages of the leader that can wait for a standby; when the queue is full the newest is dropped and
-/// counted. Heartbeats contain the assignments of clients, too.
-const STANDBY_QUEUE: usize = 65_536;
 const MINUTE_MS: u64 = 60_000;
 const DAY_MINUTES: u64 = 24 * 60;
 
@@ -58,89 +51,6 @@ pub(crate) struct DirectorTask {
     last_discovery_reply: Option<Instant>,
     leadership: Leadership,
     metrics: TaskMetrics,
-}
-
-/// Whether the director leads.
-enum Mode {
-    /// It receives the same messages as the leader, and the leader's messages.
-    Standby { replica: Replica, leader_messages: Subscription },
-    /// It runs the engine. While suspended, because the leader is unknown, it only processes messages.
-    Leading { leader: Box<Leader>, suspended: bool },
-}
-
-struct TaskMetrics {
-    heartbeats: Counter,
-    flush: Histogram,
-    lag: Histogram,
-    peers: Gauge,
-    islands: Gauge,
-    leader_gauge: Gauge,
-    epoch: Gauge,
-    takeovers: Counter,
-}
-
-impl TaskMetrics {
-    fn new() -> Self {
-        Self {
-            heartbeats: metrics::counter!("atoll_director_heartbeats_total"),
-            flush: metrics::histogram!("atoll_director_flush_seconds"),
-            lag: metrics::histogram!("atoll_director_flush_lag_seconds"),
-            peers: metrics::gauge!("dcl_archipelago_peers_count"),
-            islands: metrics::gauge!("dcl_archipelago_islands_count"),
-            leader_gauge: metrics::gauge!("atoll_director_leads"),
-            epoch: metrics::gauge!("atoll_director_epoch"),
-            takeovers: metrics::counter!("atoll_director_takeovers_total"),
-        }
-    }
-
-    /// Sets the gauges of this director; `leader` is `None` unless it leads.
-    fn set_gauges(&self, leader: Option<&Leader>) {
-        let engine = leader.map(Leader::engine);
-        let epoch = leader.and_then(|leader| leader.term().epoch);
-        self.peers.set(engine.map_or(0, Engine::peers_count) as f64);
-        self.islands.set(engine.map_or(0, Engine::islands_count) as f64);
-        self.leader_gauge.set(f64::from(u8::from(leader.is_some())));
-        self.epoch.set(epoch.unwrap_or_default() as f64);
-    }
-}
-
-impl Mode {
-    fn new_standby(bus: &Bus, rules: Arc<Rules>) -> Self {
-        let patterns = [subject::PEER_ISLAND_CHANGES, subject::MEMBERSHIP_ENDS];
-        let leader_messages = bus.subscribe("director-standby", &patterns, STANDBY_QUEUE);
-        Self::Standby { replica: Replica::new(rules), leader_messages }
-    }
-
-    /// The rules of the realm's owner: an engine or the replica holds them.
-    fn rules(&self) -> &Arc<Rules> {
-        match self {
-            Self::Standby { replica, .. } => replica.rules(),
-            Self::Leading { leader, .. } => leader.engine().rules(),
-        }
-    }
-
-    /// The leader, unless it is suspended.
-    fn leader(&self) -> Option<&Leader> {
-        match self {
-            Self::Leading { leader, suspended: false } => Some(leader),
-            _ => None,
-        }
-    }
-
-    fn leader_mut(&mut self) -> Option<&mut Leader> {
-        match self {
-            Self::Leading { leader, suspended: false } => Some(leader),
-            _ => None,
-        }
-    }
-
-    /// The next message of the leader; never, while this director leads. Cancel-safe.
-    async fn next_leader_message(&mut self) -> Option<Envelope> {
-        match self {
-            Self::Standby { leader_messages, .. } => leader_messages.next().await,
-            Self::Leading { .. } => std::future::pending().await,
-        }
-    }
 }
 
 impl DirectorTask {
@@ -190,27 +100,7 @@ impl DirectorTask {
                 biased;
                 due = flushes.tick() => {
                     let due = due.into_std();
-                    let late = due.elapsed();
-                    if late > PAUSE_THRESHOLD {
-                        self.clock.skip(late);
-                        self.refresh_nodes();
-                    }
-                    if late > PAUSE_THRESHOLD || self.should_take_over(election.state()) {
-                        self.drain_inputs(&mut subscription, &mut probes);
-                    }
-                    if subscription.backlog() > LATE_BACKLOG
-                        && let Some(leader) = self.mode.leader_mut()
-                    {
-                        leader.discard_reports(self.clock.now());
-                    }
-                    // The state is read again, because draining may have taken long.
-                    let state = election.state();
-                    let is_leader_known = election.is_campaigning() && state != ElectionState::Unknown;
-                    self.leadership.set_known(is_leader_known && !self.bus.is_disconnected());
-                    if self.apply_election_state(state) {
-                        election.start_listening();
-                    }
-                    if self.flush(due).is_err() {
+                    if self.flush_due(due, &mut election, &mut subscription, &mut probes).is_err() {
                         return;
                     }
                 }
@@ -240,6 +130,37 @@ impl DirectorTask {
                 },
             }
         }
+    }
+
+    /// A flush was due at `due`: follows the election, then flushes.
+    fn flush_due(
+        &mut self,
+        due: Instant,
+        election: &mut Election,
+        subscription: &mut Subscription,
+        probes: &mut mpsc::Receiver<Input>,
+    ) -> Result<(), PublisherGone> {
+        let late = due.elapsed();
+        if late > PAUSE_THRESHOLD {
+            self.clock.skip(late);
+            self.refresh_nodes();
+        }
+        if late > PAUSE_THRESHOLD || self.should_take_over(election.state()) {
+            self.drain_inputs(subscription, probes);
+        }
+        if subscription.backlog() > LATE_BACKLOG
+            && let Some(leader) = self.mode.leader_mut()
+        {
+            leader.discard_reports(self.clock.now());
+        }
+        // The state is read again, because draining may have taken long.
+        let state = election.state();
+        let is_leader_known = election.is_campaigning() && state != ElectionState::Unknown;
+        self.leadership.set_known(is_leader_known && !self.bus.is_disconnected());
+        if self.apply_election_state(state) {
+            election.start_listening();
+        }
+        self.flush(due)
     }
 
     /// Whether it is a standby that has won the election.

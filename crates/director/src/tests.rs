@@ -1,15 +1,20 @@
 //! Tests of a whole director on an in-process bus.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::BTreeSet,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
+use bus::{Bus, Headers, Subscription};
 use protocol::{
     Address, ConnectionString, Message as _, Position, PositionPrecision, SessionId, Subject,
     atoll_bus::{MembershipEnded, TransportAnnouncement},
+    subject,
     v3::{Heartbeat, IslandChangedMessage, IslandStatusMessage},
 };
-
-use bus::Headers;
 use tokio::time;
+use transports::ws_room;
 
 use super::*;
 

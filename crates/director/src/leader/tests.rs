@@ -6,8 +6,8 @@ use transports::ws_room;
 
 use super::*;
 use crate::{
-    JOB_QUEUE,
     configured_nodes::Minters,
+    director::JOB_QUEUE,
     publisher::Publisher,
     standby::Replica,
     tests::{peer, room_node},

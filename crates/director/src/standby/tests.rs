@@ -1,6 +1,7 @@
 //! Tests of the replica: the state that it hands over after given messages.
 
-use archipelago::ClientReport;
+use archipelago::{ClientReport, PeerSnapshot, ReportedAssignment};
+use protocol::Position;
 
 use super::*;
 use crate::tests::room_node;

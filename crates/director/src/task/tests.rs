@@ -1,17 +1,18 @@
 //! Leadership changes between directors that share a bus, step by step.
 
-use archipelago::{Clustering, Heartbeat};
+use archipelago::{Clustering, Engine, Heartbeat};
 use protocol::{
     Address, IslandId, Position, SessionId, Ulid,
     atoll_bus::{GatewayHeartbeat, MembershipEnded, Told},
+    subject,
     v3::IslandChangedMessage,
 };
 use transports::ws_room;
 
 use super::*;
 use crate::{
-    JOB_QUEUE,
     configured_nodes::Minters,
+    director::JOB_QUEUE,
     publisher::Publisher,
     tests::{announce, peer, room_node, settings},
 };
@@ -40,7 +41,7 @@ impl TestDirector {
             task: DirectorTask::new(settings(), bus.clone(), jobs, Leadership::default()),
             subscription: bus.subscribe(
                 "director",
-                &crate::subscribed_patterns(Clustering::ByDistance),
+                &crate::director::subscribed_patterns(Clustering::ByDistance),
                 1_024,
             ),
             probes: mpsc::channel(1).1,
