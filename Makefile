@@ -54,9 +54,9 @@ golden:
 	ATOLL_GOLDEN=write cargo test $(GOLDEN_TESTS) -- inventory:: descriptors_ --skip golden_files_have_
 	cargo test $(GOLDEN_TESTS) -- inventory::changes
 
-## Rewrite the tables of docs/configuration.md from the settings.
+## Rewrite the tables of docs/configuration.md and docs/metrics.md from the code.
 docs:
-	ATOLL_GOLDEN=write cargo test --workspace --bin atoll -- reference_matches_the_settings
+	ATOLL_GOLDEN=write cargo test --workspace --bin atoll -- reference_matches_the_
 
 ## The rolling restart with two builds: this one on half of the processes, and that of the git ref BEFORE on the
 ## others. Each process restarts into the other build, and back. BEFORE is the last commit if the work tree has

@@ -1,5 +1,8 @@
 //! Sets up logs and metrics.
 
+#[cfg(test)]
+mod reference;
+
 use std::{
     backtrace::{Backtrace, BacktraceStatus},
     io::IsTerminal,
@@ -70,6 +73,12 @@ pub(crate) fn install_recorder() -> anyhow::Result<PrometheusHandle> {
         .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS)?
         .install_recorder()?;
     metrics_process::Collector::default().describe();
+    describe_metrics();
+    Ok(recorder)
+}
+
+/// Describes the metrics of all crates.
+fn describe_metrics() {
     admission::describe_metrics();
     bus::describe_metrics();
     director::describe_metrics();
@@ -78,5 +87,4 @@ pub(crate) fn install_recorder() -> anyhow::Result<PrometheusHandle> {
     metrics::describe_metrics();
     rooms::describe_metrics();
     stats::describe_metrics();
-    Ok(recorder)
 }
