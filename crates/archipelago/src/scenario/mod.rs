@@ -44,10 +44,13 @@
 //! | `moved plaza n1 n2` | its room moved from one node to the other |
 
 mod error;
+mod expectations;
+mod names;
 mod parse;
 mod run;
 
 pub use self::{
     error::ScenarioError,
-    run::{address, run, run_to_engine},
+    names::address,
+    run::{run, run_to_engine},
 };

@@ -1,15 +1,12 @@
 //! Runs the steps of a scenario against an engine and checks its expectations.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use protocol::{Address, IslandId, NodeName, Position, SessionId};
+use protocol::{IslandId, Position, SessionId};
 
 use super::{
-    error::ScenarioError,
+    error::{ScenarioError, StepResult, ensure},
+    names::{address, node_name},
     parse::{self, NodeSpec, Step},
 };
 use crate::{
@@ -67,7 +64,7 @@ fn run_all(text: &str) -> Result<(usize, Runner), ScenarioError> {
 
 /// The state of a running scenario.
 #[derive(Default)]
-struct Runner {
+pub(super) struct Runner {
     settings: Settings,
     engine: Option<Engine>,
     checker: InvariantChecker,
@@ -78,10 +75,8 @@ struct Runner {
     active_nodes: BTreeMap<String, NodeSpec>,
     islands: BTreeMap<String, IslandId>,
     /// Outputs of the last `flush` or `wait`.
-    outputs: Vec<Output>,
+    pub(super) outputs: Vec<Output>,
 }
-
-type StepResult = Result<(), String>;
 
 impl Runner {
     fn run_step(&mut self, step: Step) -> StepResult {
@@ -229,7 +224,7 @@ impl Runner {
         Ok(())
     }
 
-    fn engine(&mut self) -> Result<&mut Engine, String> {
+    pub(super) fn engine(&mut self) -> Result<&mut Engine, String> {
         if self.engine.is_none() {
             let engine = Engine::new(self.settings.clone(), 0).map_err(|error| error.to_string())?;
             self.engine = Some(engine);
@@ -237,125 +232,15 @@ impl Runner {
         self.engine.as_mut().ok_or_else(|| "no engine".into())
     }
 
-    fn island_of(&mut self, peer: &str) -> Result<IslandId, String> {
+    pub(super) fn island_of(&mut self, peer: &str) -> Result<IslandId, String> {
         let view = self.engine()?.peer(address(peer)).ok_or_else(|| format!("{peer} is not in the world"))?;
         let island = view.island().ok_or_else(|| format!("{peer} is in no island yet"))?;
         Ok(island.id())
     }
 
-    fn island_named(&self, island: &str) -> Result<IslandId, String> {
+    pub(super) fn island_named(&self, island: &str) -> Result<IslandId, String> {
         self.islands.get(island).cloned().ok_or_else(|| format!("no island is named {island}"))
     }
-
-    fn expect(&mut self, groups: Vec<Vec<String>>) -> StepResult {
-        let names: BTreeMap<Address, String> =
-            groups.iter().flatten().map(|name| (address(name), name.clone())).collect();
-        let name = |peer: Address| names.get(&peer).cloned().unwrap_or_else(|| peer_name(peer));
-        let islands = self.engine()?.islands();
-        let actual: BTreeSet<BTreeSet<String>> =
-            islands.map(|island| island.members().map(|(peer, _)| name(peer)).collect()).collect();
-        let expected: BTreeSet<BTreeSet<String>> =
-            groups.into_iter().map(|group| group.into_iter().collect()).collect();
-        ensure(actual == expected, || format!("the islands are {}", format_islands(&actual)))
-    }
-
-    fn expect_in(&mut self, island: &str, peers: &[String]) -> StepResult {
-        let expected = self.island_named(island)?;
-        for peer in peers {
-            let actual = self.island_of(peer)?;
-            ensure(actual == expected, || format!("{peer} is in {actual}, and {island} is {expected}"))?;
-        }
-        Ok(())
-    }
-
-    fn expect_on(&mut self, node: &str, peers: &[String]) -> StepResult {
-        for peer in peers {
-            let id = self.island_of(peer)?;
-            let transport = self.engine()?.island(&id).and_then(|island| island.transport().cloned());
-            let actual = transport.as_ref().map_or("nothing", |node| node.as_str());
-            ensure(actual == node, || format!("{peer} is on {actual}"))?;
-        }
-        Ok(())
-    }
-
-    fn assignments_of(&self, peer: Address) -> impl Iterator<Item = (&IslandId, Option<&IslandId>)> {
-        self.outputs.iter().filter_map(move |output| match output {
-            Output::Assigned { peer: assigned, island, from, .. } if *assigned == peer => {
-                Some((&island.id, from.as_ref()))
-            }
-            _ => None,
-        })
-    }
-
-    fn expect_assigned(&mut self, peer: &str, from: Option<&str>) -> StepResult {
-        let island = self.island_of(peer)?;
-        let assignments: Vec<_> = self.assignments_of(address(peer)).collect();
-        let &[(actual, former)] = assignments.as_slice() else {
-            return Err(format!("{peer} got {} assignments", assignments.len()));
-        };
-        ensure(*actual == island, || format!("{peer} was assigned to {actual} and is in {island}"))?;
-        let expected = match from {
-            None => return Ok(()),
-            Some("nothing") => None,
-            Some(name) => Some(self.island_named(name)?),
-        };
-        ensure(former == expected.as_ref(), || {
-            format!("the assignment of {peer} names the former island {former:?}")
-        })
-    }
-
-    fn expect_assigned_only(&self, peers: &[String]) -> StepResult {
-        let assigned = |output: &Output| match output {
-            Output::Assigned { peer, .. } => Some(*peer),
-            _ => None,
-        };
-        self.expect_peers(peers, assigned, "assigned")
-    }
-
-    fn expect_taken_over(&self, peers: &[String]) -> StepResult {
-        let taken_over = |output: &Output| match output {
-            Output::TakenOver { peer, .. } => Some(*peer),
-            _ => None,
-        };
-        self.expect_peers(peers, taken_over, "taken over")
-    }
-
-    /// Checks that `pick` selects exactly these peers from the outputs.
-    fn expect_peers(
-        &self,
-        peers: &[String],
-        pick: impl Fn(&Output) -> Option<Address>,
-        label: &str,
-    ) -> StepResult {
-        let expected: BTreeSet<Address> = peers.iter().map(|peer| address(peer)).collect();
-        let actual: BTreeSet<Address> = self.outputs.iter().filter_map(pick).collect();
-        let names = || actual.iter().map(|&peer| peer_name(peer)).collect::<Vec<_>>();
-        ensure(actual == expected, || format!("{label} were {:?}", names()))
-    }
-
-    fn expect_opened(&self, expected: usize) -> StepResult {
-        let actual = self.outputs.iter().filter(|output| matches!(output, Output::Opened { .. })).count();
-        ensure(actual == expected, || format!("{actual} islands were opened"))
-    }
-
-    fn expect_closed(&self, island: &str) -> StepResult {
-        let output = Output::Closed { island: self.island_named(island)? };
-        ensure(self.outputs.contains(&output), || format!("{island} was not closed"))
-    }
-
-    fn expect_moved(&self, island: &str, from: &str, to: &str) -> StepResult {
-        let (from, to) = (node_name(from)?, node_name(to)?);
-        let expected = (&self.island_named(island)?, &from, &to);
-        let mut moves = self.outputs.iter().filter_map(|output| match output {
-            Output::Moved { island, from, to, .. } => Some((island, from, to)),
-            _ => None,
-        });
-        ensure(moves.any(|moved| moved == expected), || format!("{:?}", self.outputs))
-    }
-}
-
-fn ensure(condition: bool, reason: impl FnOnce() -> String) -> StepResult {
-    if condition { Ok(()) } else { Err(reason()) }
 }
 
 fn heartbeat(peer: &str, position: Position, session: Option<u64>) -> Input {
@@ -377,28 +262,6 @@ fn announcement(node: &NodeSpec) -> Result<Input, String> {
     }))
 }
 
-fn node_name(name: &str) -> Result<NodeName, String> {
-    name.parse().map_err(|error| format!("`{name}` {error}"))
-}
-
-/// The address of the peer with this name: the bytes of the name, so that addresses sort as names do.
-pub fn address(name: &str) -> Address {
-    let mut bytes = [0; 20];
-    bytes.iter_mut().zip(name.bytes()).for_each(|(byte, letter)| *byte = letter);
-    Address::new(bytes)
-}
-
-fn peer_name(peer: Address) -> String {
-    let letters = peer.as_bytes().iter().take_while(|&&byte| byte != 0);
-    letters.map(|&byte| char::from(byte)).collect()
-}
-
 fn session_id(number: u64) -> SessionId {
     SessionId::new(number, 0)
-}
-
-fn format_islands(islands: &BTreeSet<BTreeSet<String>>) -> String {
-    let format =
-        |island: &BTreeSet<String>| format!("[{}]", island.iter().cloned().collect::<Vec<_>>().join(" "));
-    islands.iter().map(format).collect::<Vec<_>>().join(" ")
 }
