@@ -53,6 +53,7 @@ pub(crate) fn describe_metrics() {
     );
     describe_gauge!(
         "atoll_rules_valid",
+        Unit::Count,
         "Whether the last version of the file of rules that was read is valid: 1 or 0."
     );
     describe_counter!(

@@ -28,5 +28,4 @@ pub use login::{
     state::FixedRoom,
 };
 pub use metrics::describe_metrics;
-pub use session::heartbeat_encoder::HeartbeatEncoder;
 pub use settings::{KeepSession, Realm, Settings};

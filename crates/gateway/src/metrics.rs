@@ -161,9 +161,10 @@ fn describe_topics() {
 }
 
 fn describe_realm() {
-    describe_gauge!("atoll_gateway_accepting", "Whether the realm accepts new users: 1 or 0.");
+    describe_gauge!("atoll_gateway_accepting", Unit::Count, "Whether the realm accepts new users: 1 or 0.");
     describe_gauge!(
         "atoll_realm_service_healthy",
+        Unit::Count,
         "Whether a service of the realm is healthy: 1 or 0, by the service."
     );
     describe_counter!("atoll_gateway_logins_total", Unit::Count, "Signed logins, by their outcome.");

@@ -9,7 +9,7 @@ use protocol::{
 /// Encodes the heartbeats of one client: its position, and all data that a director needs to take over a peer
 /// that it does not know yet (assignment, preferred island, transports, resumption).
 #[derive(Debug)]
-pub struct HeartbeatEncoder {
+pub(crate) struct HeartbeatEncoder {
     /// All fields except the position.
     unchanging: GatewayHeartbeat,
     /// The encoded form of `unchanging`; empty if that has changed since.
@@ -19,7 +19,7 @@ pub struct HeartbeatEncoder {
 impl HeartbeatEncoder {
     /// An encoder for a client without a preferred island or an assignment. `transports`: those that it can
     /// join, separated by commas; `None` if it did not list any.
-    pub fn new(transports: Option<&str>) -> Self {
+    pub(crate) fn new(transports: Option<&str>) -> Self {
         let told = Some(Told::default());
         let transports = transports.map(str::to_owned);
         let unchanging = GatewayHeartbeat { told, transports, ..GatewayHeartbeat::default() };
@@ -28,7 +28,7 @@ impl HeartbeatEncoder {
 
     /// Sets the hash of the secret that resumes this session, and the older session that this one resumes, if
     /// any.
-    pub fn set_resumption(&mut self, hash: ResumeHash, resumes: Option<SessionId>) {
+    pub(crate) fn set_resumption(&mut self, hash: ResumeHash, resumes: Option<SessionId>) {
         self.unchanging.resume_hash = hash.as_bytes().to_vec();
         self.unchanging.resumes = resumes.map(|session| session.to_string()).unwrap_or_default();
         self.encoded_unchanging.clear();
@@ -36,7 +36,7 @@ impl HeartbeatEncoder {
 
     /// Sets the preferred island of the client; an empty `room` ends the preference. Every later heartbeat
     /// carries it, so that the director receives it even if one heartbeat is lost.
-    pub fn set_preferred_island(&mut self, room: String) {
+    pub(crate) fn set_preferred_island(&mut self, room: String) {
         if self.unchanging.desired_room.as_ref() != Some(&room) {
             self.unchanging.desired_room = Some(room);
             self.encoded_unchanging.clear();
@@ -44,7 +44,7 @@ impl HeartbeatEncoder {
     }
 
     /// Sets the last assignment: the island, and the node of its room if it is known.
-    pub fn set_assignment(&mut self, island: &IslandId, node: Option<&NodeName>) {
+    pub(crate) fn set_assignment(&mut self, island: &IslandId, node: Option<&NodeName>) {
         let told = self.unchanging.told.get_or_insert_default();
         told.island = island.to_string();
         told.node = node.map(ToString::to_string).unwrap_or_default();
@@ -53,7 +53,7 @@ impl HeartbeatEncoder {
 
     /// Encodes a `GatewayHeartbeat` at `position`; `None`: unknown. `epoch`: the highest one that the gateway
     /// has seen; 0: none.
-    pub fn encode(&mut self, position: Option<Position>, epoch: u64) -> Vec<u8> {
+    pub(crate) fn encode(&mut self, position: Option<Position>, epoch: u64) -> Vec<u8> {
         let told = self.unchanging.told.get_or_insert_default();
         if told.epoch != epoch || self.encoded_unchanging.is_empty() {
             told.epoch = epoch;
