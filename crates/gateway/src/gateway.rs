@@ -106,8 +106,8 @@ impl Gateway {
         tokio::join!(handle_engine, about, resync.run(bus, sessions));
     }
 
-    /// Refuses new handshakes, and closes existing sessions with [`Close::Restarting`] so that their clients
-    /// reconnect to another gateway.
+    /// Refuses new handshakes, and closes existing sessions with
+    /// [`Close::Restarting`](protocol::Close::Restarting) so that their clients reconnect to another gateway.
     pub fn drain(&self) {
         self.0.handshakes.close();
         self.0.sessions.drain();
