@@ -23,8 +23,8 @@ pub(crate) trait TableIndex: Copy {
     }
 }
 
-macro_rules! table_index {
-    ($(#[$doc:meta])* $visibility:vis $name:ident: $representation:ty, $integer:ty) => {
+macro_rules! table_indexes {
+    ($($(#[$doc:meta])* $visibility:vis $name:ident: $representation:ty, $integer:ty;)+) => {$(
         $(#[$doc])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         #[repr(transparent)]
@@ -44,56 +44,34 @@ macro_rules! table_index {
         }
 
         const _: () = assert!(size_of::<Option<$name>>() == size_of::<$integer>());
-    };
+    )+};
 }
 
-table_index! {
+table_indexes! {
     /// A known peer. The index is reused after the peer is removed.
-    pub(crate) PeerIndex: NonZeroU32, u32
-}
-table_index! {
+    pub(crate) PeerIndex: NonZeroU32, u32;
     /// An island. The index is reused after the island is closed; its [serial](crate::island_ids::Serial) is not.
-    pub(crate) IslandIndex: NonZeroU32, u32
-}
-table_index! {
+    pub(crate) IslandIndex: NonZeroU32, u32;
     /// A node of the registry.
-    pub(crate) NodeIndex: NonZeroU16, u16
-}
-table_index! {
+    pub(crate) NodeIndex: NonZeroU16, u16;
     /// A zone. All indexes of zones are invalid after the rules in force changed.
-    pub(crate) ZoneIndex: NonZeroU32, u32
-}
-table_index! {
+    pub(crate) ZoneIndex: NonZeroU32, u32;
     /// A set of capabilities for which size limits are computed.
-    pub(crate) CapabilitySetIndex: NonZeroU16, u16
-}
-table_index! {
+    pub(crate) CapabilitySetIndex: NonZeroU16, u16;
     /// A rule, in the order in which rules are tried.
-    pub(crate) RuleIndex: NonZeroU32, u32
-}
-table_index! {
+    pub(crate) RuleIndex: NonZeroU32, u32;
     /// An area that rules name: its position in [`Rules::areas`](crate::rules::Rules::areas).
-    pub AreaIndex: NonZeroU32, u32
-}
-table_index! {
+    pub AreaIndex: NonZeroU32, u32;
     /// A cell of the spatial index.
-    pub(crate) CellIndex: NonZeroU32, u32
-}
-table_index! {
+    pub(crate) CellIndex: NonZeroU32, u32;
     /// A group of the spatial index: the members of one island and one zone in one cell.
-    pub(crate) GroupIndex: NonZeroU32, u32
-}
-table_index! {
+    pub(crate) GroupIndex: NonZeroU32, u32;
     /// The entry of a peer in the spatial index.
-    pub(crate) EntryIndex: NonZeroU32, u32
-}
-table_index! {
+    pub(crate) EntryIndex: NonZeroU32, u32;
     /// A peer that moved since the last flush, in the order of the moves.
-    pub(crate) MoveIndex: NonZeroU32, u32
-}
-table_index! {
+    pub(crate) MoveIndex: NonZeroU32, u32;
     /// A piece of a crowd in the cache of the rebalance phase.
-    pub(crate) PieceIndex: NonZeroU32, u32
+    pub(crate) PieceIndex: NonZeroU32, u32;
 }
 
 impl ZoneIndex {

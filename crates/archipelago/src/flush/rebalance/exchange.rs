@@ -232,17 +232,18 @@ impl Exchange<'_> {
         })
     }
 
+    /// Finds the islands near a member.
+    fn find_islands_near(&mut self, member: Member) {
+        let found = &mut self.scratch.found;
+        found.clear();
+        self.world.spatial.islands_near_point(member.at, member.traits.zone(), u32::MAX, found);
+    }
+
     /// Moves a member to another piece, and updates the cached pieces and neighbour lists.
     fn move_member(&mut self, member: Member, from: IslandIndex, to: IslandIndex) {
         // A step changes the neighbour lists only of the islands near the member. They are loaded
         // before the step, while they are still right without it.
-        self.scratch.found.clear();
-        self.world.spatial.islands_near_point(
-            member.at,
-            member.traits.zone(),
-            u32::MAX,
-            &mut self.scratch.found,
-        );
+        self.find_islands_near(member);
         for &island in [from, to].iter().chain(&self.scratch.found) {
             self.pieces.load_neighbours(self.world, island);
         }
@@ -253,13 +254,7 @@ impl Exchange<'_> {
         let (source, target) = (self.piece(from), self.piece(to));
         self.pieces[source].remove(member.peer);
         self.pieces[target].add(member);
-        self.scratch.found.clear();
-        self.world.spatial.islands_near_point(
-            member.at,
-            member.traits.zone(),
-            u32::MAX,
-            &mut self.scratch.found,
-        );
+        self.find_islands_near(member);
         for &island in &self.scratch.found {
             if island != to {
                 self.pieces.connect(to, island);
