@@ -52,8 +52,8 @@ pub enum Input {
     /// The owner's rules changed. They apply from the next flush on, to all peers at once.
     Rules(Arc<Rules>),
     /// The [assignments that heartbeats reported](ClientReport::last_assigned) so far are outdated,
-    /// because the caller publishes outputs late or handles heartbeats late. No assignment is resent
-    /// because of them.
+    /// because the caller publishes outputs late or handles heartbeats late. Mismatches that have not
+    /// caused a resend yet are forgotten.
     ReportsOutdated,
     /// The time of day changed. Before the first one, no rule with hours is active.
     TimeOfDay {

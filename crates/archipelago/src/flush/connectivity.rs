@@ -23,7 +23,7 @@ pub(super) struct Mover {
     pub(super) move_index: MoveIndex,
     from: Point,
     /// The end of its range in [`Movers::nearby`]. The range begins at the end of the range before.
-    nearby_end: usize,
+    nearby_end: u32,
 }
 
 /// All movers of islands with few of them, grouped by island.
@@ -39,7 +39,7 @@ impl Movers {
     pub(super) fn iter(&self) -> impl Iterator<Item = (&Mover, &[IslandIndex])> {
         let mut start = 0;
         self.movers.iter().map(move |mover| {
-            let end = mover.nearby_end;
+            let end = mover.nearby_end as usize;
             (mover, &self.nearby[std::mem::replace(&mut start, end)..end])
         })
     }
@@ -75,7 +75,7 @@ pub(super) fn run(
         for mover in movers {
             let Member { at, traits, .. } = world.spatial.member(mover.peer);
             world.spatial.islands_near_point(at, traits.zone(), u32::MAX, nearby);
-            mover.nearby_end = nearby.len();
+            mover.nearby_end = nearby.len() as u32;
         }
     }
 }

@@ -22,7 +22,7 @@ pub(super) fn emit_opened(world: &mut World, outputs: &mut Vec<Output>) {
         |&island: &IslandIndex| world.islands[island].serial.is_none() && world.islands.is_populated(island);
     let mut opened: Vec<IslandIndex> = world.changes.changed.iter().copied().filter(is_new).collect();
     opened.sort_unstable_by_key(|&island| world.islands[island].age);
-    // An island index may have been freed and reused within the flush, and then is reports twice.
+    // An island index may have been freed and reused within the flush, and is then listed twice.
     opened.dedup();
     for island in opened {
         let serial = world.islands.ids.allocate();
@@ -160,7 +160,8 @@ impl Assignments<'_> {
         let collect = || {
             let transport = world.nodes.transport(node);
             let mut members = Vec::with_capacity(world.spatial.size(island) as usize);
-            members.extend(world.members(island));
+            // Internal iteration: `extend` would ask the nested iterator for one member at a time.
+            world.members(island).for_each(|member| members.push(member));
             Arc::new(AssignedIsland {
                 id: names.island_id(&world.islands.ids, serial),
                 node: transport.node.clone(),

@@ -63,8 +63,9 @@ impl World {
 
     /// The members of an island and their positions, in an order without meaning.
     pub(crate) fn members(&self, island: IslandIndex) -> impl Iterator<Item = (Address, Position)> {
-        self.spatial.members(island).map(|Member { peer, .. }| {
-            let (record, at) = (&self.peers[peer], self.position(peer));
+        self.spatial.members(island).map(|Member { peer, at, .. }| {
+            let at = self.clusters.as_ref().map_or(at, |clusters| clusters.position(peer));
+            let record = &self.peers[peer];
             (record.address, Position::new(at.x, record.height_m, at.z))
         })
     }

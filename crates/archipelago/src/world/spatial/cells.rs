@@ -61,7 +61,7 @@ impl SpatialIndex {
     ) -> Option<GroupIndex> {
         let is_it =
             |&group: &GroupIndex| (self.groups[group].island, self.groups[group].zone) == (island, zone);
-        self.groups_in_cell(cell).find(is_it)
+        self.groups_in_cell(Some(cell)).find(is_it)
     }
 
     pub(super) fn link(&mut self, entry: EntryIndex, cell: CellIndex, island: IslandIndex) {
@@ -147,7 +147,8 @@ impl SpatialIndex {
         let Group { cell, next_in_cell: next, .. } = self.groups[group];
         // A cell has few groups: searching for the previous one costs less than a back link in each
         // group.
-        let before = self.groups_in_cell(cell).find(|&other| self.groups[other].next_in_cell == Some(group));
+        let before =
+            self.groups_in_cell(Some(cell)).find(|&other| self.groups[other].next_in_cell == Some(group));
         match before {
             None => self.cells[cell].first_group = next,
             Some(previous) => self.groups[previous].next_in_cell = next,

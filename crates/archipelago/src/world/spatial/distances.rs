@@ -16,7 +16,7 @@ pub(crate) struct ZoneDistances {
     pub(crate) leave_m: f32,
 }
 
-/// The distances of every zone, by number. Between two zones the smaller distance applies.
+/// The distances of every zone, by index. Between two zones the smaller distance applies.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct DistanceTable(IndexVec<ZoneIndex, SquaredDistances>);
 

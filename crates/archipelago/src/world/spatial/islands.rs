@@ -29,7 +29,7 @@ impl SpatialIndex {
     }
 
     /// The zone of most members of an island; of several with the same count, the one whose `areas`
-    /// come first. Zone numbers are not used to decide, because they depend on which peer arrived
+    /// come first. Zone indexes are not used to decide, because they depend on which peer arrived
     /// first.
     pub(crate) fn majority_zone<'a>(
         &self,

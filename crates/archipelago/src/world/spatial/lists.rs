@@ -9,8 +9,9 @@ impl SpatialIndex {
         std::iter::successors(first, |&group| self.groups[group].next_in_island)
     }
 
-    pub(super) fn groups_in_cell(&self, cell: CellIndex) -> impl Iterator<Item = GroupIndex> {
-        let first = self.cells[cell].first_group;
+    /// The groups in a cell, if it exists.
+    pub(super) fn groups_in_cell(&self, cell: Option<CellIndex>) -> impl Iterator<Item = GroupIndex> {
+        let first = cell.and_then(|cell| self.cells[cell].first_group);
         std::iter::successors(first, |&group| self.groups[group].next_in_cell)
     }
 

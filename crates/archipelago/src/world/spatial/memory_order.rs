@@ -21,7 +21,8 @@ impl SpatialIndex {
         }
         self.unsorted = 0;
         let cells = self.cells_in_morton_order();
-        let groups: Vec<GroupIndex> = cells.iter().flat_map(|&cell| self.groups_in_cell(cell)).collect();
+        let groups: Vec<GroupIndex> =
+            cells.iter().flat_map(|&cell| self.groups_in_cell(Some(cell))).collect();
         let mut entries: Vec<EntryIndex> =
             groups.iter().flat_map(|&group| self.entries_in_group(group)).collect();
         entries.extend(self.entries.used_slots().filter(|&entry| self.entries[entry].group.is_none()));

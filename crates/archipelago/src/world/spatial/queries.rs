@@ -105,7 +105,7 @@ impl SpatialIndex {
         point: Point,
         zone: ZoneIndex,
     ) -> bool {
-        self.cells_around(point).flat_map(|cell| self.groups_in_cell(cell)).any(|group| {
+        self.cells_around(point).into_iter().flat_map(|cell| self.groups_in_cell(cell)).any(|group| {
             let Group { island: other, zone: their_zone, .. } = self.groups[group];
             other == island
                 && self.group_is_near(group, point, self.distances.leave_squared(their_zone, zone))
@@ -124,18 +124,20 @@ impl SpatialIndex {
     }
 
     fn groups_near_cell(&self, cell: CellIndex) -> impl Iterator<Item = GroupIndex> {
-        let neighbours = self.cells[cell].neighbours.into_iter().flatten();
-        std::iter::once(cell).chain(neighbours).flat_map(|cell| self.groups_in_cell(cell))
+        let cells = std::iter::once(Some(cell)).chain(self.cells[cell].neighbours);
+        cells.flat_map(|cell| self.groups_in_cell(cell))
     }
 
-    /// The cell of a point and the eight around it, as far as they exist.
-    fn cells_around(&self, point: Point) -> impl Iterator<Item = CellIndex> {
+    /// The cell of a point and the eight around it; `None` for cells that do not exist.
+    fn cells_around(&self, point: Point) -> [Option<CellIndex>; 9] {
         let key = self.cell_key(point);
         let cell = self.find_cell(key);
         let around = match cell {
             None => NEIGHBOUR_OFFSETS.map(|by| self.find_cell(offset_key(key, by))),
             Some(cell) => self.cells[cell].neighbours,
         };
-        cell.into_iter().chain(around.into_iter().flatten())
+        let mut cells = [cell; 9];
+        cells[1..].copy_from_slice(&around);
+        cells
     }
 }
