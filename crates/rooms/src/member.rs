@@ -16,11 +16,11 @@ use tracing::Instrument;
 use ws::{KeepAlive, Liveness, OpCode, Received, close_frame, put_frame};
 
 use crate::{
-    batch::{packet, packet_frame},
     handshake::{Disconnect, authenticate, disconnect_for},
     metrics,
     node::Node,
     registry::Membership,
+    room::kicked_frame,
     send_queue::SendQueue,
     throttled_reader::ThrottledReader,
 };
@@ -87,9 +87,7 @@ where
     let closing = async {
         if close == Close::RoomFull {
             // Clients of RFC-5 know this packet, but not the close code.
-            let kicked = protocol::rfc5::WsKicked { reason: reason.to_owned() };
-            let frame = packet_frame(&packet(Message::PeerKicked(kicked)));
-            writer.write_all(&frame).await?;
+            writer.write_all(&kicked_frame(reason)).await?;
         }
         writer.write_all(&close_frame(close.code(), reason)).await?;
         writer.shutdown().await?;

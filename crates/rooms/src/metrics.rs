@@ -45,7 +45,7 @@ fn out_bytes() -> Counter {
     metrics::counter!("dcl_ws_rooms_out_bytes")
 }
 
-/// Messages of members that are no update.
+/// Messages from members other than updates.
 fn unknown_messages() -> Counter {
     metrics::counter!("dcl_ws_rooms_unknown_sent_messages_total")
 }
@@ -136,7 +136,7 @@ fn describe_messages() {
     describe_counter!(
         "dcl_ws_rooms_unknown_sent_messages_total",
         Unit::Count,
-        "Messages of members that are no update."
+        "Messages from members other than updates."
     );
     describe_counter!(
         "atoll_rooms_ingress_dropped_total",

@@ -168,13 +168,10 @@ impl Node {
         while let Some(first) = flush_queue.recv().await {
             time::sleep(self.settings.flush_interval).await;
             // A room that is queued from now on waits for the next tick.
-            let due = flush_queue.len();
-            first.flush();
-            for _ in 0..due {
-                if let Ok(room) = flush_queue.try_recv() {
-                    room.flush();
-                }
-            }
+            let queued = flush_queue.len();
+            let mut due = vec![first];
+            flush_queue.recv_many(&mut due, queued).await;
+            due.iter().for_each(|room| room.flush());
         }
     }
 

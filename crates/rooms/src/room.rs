@@ -1,9 +1,9 @@
 //! One room: its members, and the batch of messages since the last flush.
 
-use std::sync::Arc;
+use std::{mem, sync::Arc};
 
 use bytes::Bytes;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use protocol::{
     Address, Close, RoomName, Ulid,
     rfc5::{WsKicked, WsPeerJoin, WsPeerLeave, WsPeerUpdate, WsWelcome, ws_packet::Message},
@@ -40,7 +40,7 @@ struct State {
     members: Vec<Member>,
     pending: BatchBuilder,
     egress: RoomEgress,
-    /// The room is in the flush queue.
+    /// The room is in the flush queue, or is about to be added to it.
     flush_scheduled: bool,
 }
 
@@ -142,7 +142,7 @@ impl Room {
             send_queue: send_queue.clone(),
             announced: false,
         });
-        self.schedule_flush(&mut state);
+        self.schedule_flush(state);
         Ok(older.is_some())
     }
 
@@ -153,7 +153,7 @@ impl Room {
         let Some(index) = state.members.iter().position(|member| member.alias == alias) else { return false };
         let member = state.members.swap_remove(index);
         state.queue_leave(&member);
-        self.schedule_flush(&mut state);
+        self.schedule_flush(state);
         true
     }
 
@@ -170,7 +170,7 @@ impl Room {
         if state.pending.bytes() >= LARGE_BATCH_BYTES {
             state.queue_batch(&self.node);
         }
-        self.schedule_flush(&mut state);
+        self.schedule_flush(state);
     }
 
     /// Closes the socket of an address, unless it entered with a token minted after `minted_before` or with a
@@ -200,10 +200,12 @@ impl Room {
         state.queue_batch(&self.node);
     }
 
-    /// Adds the room to the flush queue of its node, unless it is there already.
-    fn schedule_flush(self: &Arc<Self>, state: &mut State) {
-        if !state.flush_scheduled {
-            state.flush_scheduled = true;
+    /// Adds the room to the flush queue of its node, unless it is there already. Releases the lock first, so
+    /// that the flush timer does not wait for it.
+    fn schedule_flush(self: &Arc<Self>, mut state: MutexGuard<'_, State>) {
+        let was_scheduled = mem::replace(&mut state.flush_scheduled, true);
+        drop(state);
+        if !was_scheduled {
             // Without a receiver the node has ended, and nothing is flushed any more.
             let _ = self.node.flush_queue.send(self.clone());
         }
@@ -234,15 +236,19 @@ impl State {
         self.drop_above_budget(&node.egress);
         let Some(batch) = self.pending.take(&node.slabs) else { return };
         let fanout = Fanout::new(batch, &node.slabs);
+        let mut cut = 0;
         for member in &mut self.members {
             member.announced = true;
             match member.send_queue.push_batch(&fanout) {
                 PushOutcome::Whole => {}
-                PushOutcome::ReliableOnly => metrics::batches_cut().increment(1),
+                PushOutcome::ReliableOnly => cut += 1,
                 PushOutcome::Closed => {
                     tracing::debug!(peer = %member.address, "the member is closing: the batch was not queued")
                 }
             }
+        }
+        if cut > 0 {
+            metrics::batches_cut().increment(cut);
         }
     }
 
@@ -268,9 +274,13 @@ impl State {
 /// Kicks a member: sends the `WsKicked` packet, which clients of RFC-5 know, and closes the socket.
 pub(crate) fn kick(send_queue: &SendQueue, close: Close) {
     metrics::kicks().increment(1);
-    let kicked = WsKicked { reason: close.reason().to_owned() };
-    send_queue.push_single(packet_frame(&packet(Message::PeerKicked(kicked))));
+    send_queue.push_single(kicked_frame(close.reason()));
     send_queue.close(close, close.reason());
+}
+
+/// A frame with the `WsKicked` packet.
+pub(crate) fn kicked_frame(reason: &str) -> Bytes {
+    packet_frame(&packet(Message::PeerKicked(WsKicked { reason: reason.to_owned() })))
 }
 
 #[cfg(test)]

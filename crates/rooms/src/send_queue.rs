@@ -10,7 +10,7 @@ use std::{
 };
 
 use bytes::{Buf, Bytes};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use protocol::Close;
 use tokio::sync::Notify;
 use ws::{close_answer, close_frame};
@@ -31,8 +31,8 @@ pub(crate) struct QueueLimits {
 #[derive(Debug)]
 pub(crate) struct SendQueue {
     queue: Mutex<Queue>,
-    /// Memory of the queued items, and of the frames that were taken but not completely written. It grows
-    /// only under the lock of the queue; the writer frees written frames without that lock.
+    /// Memory of the queued items, and of the frames that were taken but not completely written. Only
+    /// additions need the queue lock.
     bytes: AtomicUsize,
     limits: QueueLimits,
     ready: Notify,
@@ -102,7 +102,7 @@ impl SendQueue {
 
     /// Queues a batch.
     pub(crate) fn push_batch(&self, fanout: &Fanout) -> PushOutcome {
-        let mut queue = self.queue.lock();
+        let queue = self.queue.lock();
         if queue.finished {
             return PushOutcome::Closed;
         }
@@ -111,60 +111,58 @@ impl SendQueue {
         let batch = if is_slow { fanout.reliable() } else { Some(fanout.whole()) };
         if let Some(batch) = batch {
             if bytes > self.limits.close_above {
-                self.close_locked(&mut queue, Close::TooSlow, Close::TooSlow.reason(), true);
+                self.abandon_locked(queue);
                 return PushOutcome::Closed;
             }
-            self.push_locked(&mut queue, Item::Shared(batch.clone()));
+            self.push_locked(queue, Item::Shared(batch.clone()));
         }
         if is_slow && fanout.has_unreliable() { PushOutcome::ReliableOnly } else { PushOutcome::Whole }
     }
 
     /// Queues a frame for this member alone.
     pub(crate) fn push_single(&self, frame: Bytes) {
-        let mut queue = self.queue.lock();
+        let queue = self.queue.lock();
         if queue.finished {
             return;
         }
         if self.bytes.load(Relaxed) > self.limits.close_above {
-            return self.close_locked(&mut queue, Close::TooSlow, Close::TooSlow.reason(), true);
+            return self.abandon_locked(queue);
         }
-        self.push_locked(&mut queue, Item::Single(frame));
+        self.push_locked(queue, Item::Single(frame));
     }
 
-    fn push_locked(&self, queue: &mut Queue, item: Item) {
+    /// Releases the lock before it notifies the writer, so that the writer does not wait for the lock.
+    fn push_locked(&self, mut queue: MutexGuard<'_, Queue>, item: Item) {
         self.bytes.fetch_add(item.memory_bytes(), Relaxed);
         queue.items.push_back(item);
+        drop(queue);
         self.ready.notify_one();
     }
 
     /// Closes the queue: the queued frames are still written, then the close frame, and nothing more.
     pub(crate) fn close(&self, close: Close, reason: &str) {
-        let mut queue = self.queue.lock();
+        let queue = self.queue.lock();
         if !queue.finished {
-            self.close_locked(&mut queue, close, reason, false);
+            self.close_locked(queue, close, reason);
         }
     }
 
-    fn close_locked(&self, queue: &mut Queue, close: Close, reason: &str, discard: bool) {
-        if discard {
-            let discarded = queue.items.drain(..).map(|item| item.memory_bytes()).sum();
-            self.bytes.fetch_sub(discarded, Relaxed);
-        }
+    fn close_locked(&self, mut queue: MutexGuard<'_, Queue>, close: Close, reason: &str) {
         queue.close_reason = Some(close);
         self.finish_locked(queue, close_frame(close.code(), reason));
         self.close_notify.notify_one();
     }
 
-    fn finish_locked(&self, queue: &mut Queue, frame: Bytes) {
-        self.push_locked(queue, Item::Single(frame));
+    fn finish_locked(&self, mut queue: MutexGuard<'_, Queue>, frame: Bytes) {
         queue.finished = true;
+        self.push_locked(queue, Item::Single(frame));
     }
 
     /// Closes the queue with the reply to the client's close frame.
     pub(crate) fn answer_close(&self, code: Option<u16>) {
-        let mut queue = self.queue.lock();
+        let queue = self.queue.lock();
         if !queue.finished {
-            self.finish_locked(&mut queue, close_answer(code));
+            self.finish_locked(queue, close_answer(code));
         }
     }
 
@@ -175,10 +173,16 @@ impl SendQueue {
 
     /// Closes the queue of a reader that reads nothing: the queued frames are dropped.
     pub(crate) fn abandon(&self) {
-        let mut queue = self.queue.lock();
+        let queue = self.queue.lock();
         if !queue.finished {
-            self.close_locked(&mut queue, Close::TooSlow, Close::TooSlow.reason(), true);
+            self.abandon_locked(queue);
         }
+    }
+
+    fn abandon_locked(&self, mut queue: MutexGuard<'_, Queue>) {
+        let discarded = queue.items.drain(..).map(|item| item.memory_bytes()).sum();
+        self.bytes.fetch_sub(discarded, Relaxed);
+        self.close_locked(queue, Close::TooSlow, Close::TooSlow.reason());
     }
 
     /// The close code, if the server closed the queue.

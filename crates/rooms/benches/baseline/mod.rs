@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU32, Ordering::Relaxed},
     },
 };
@@ -17,7 +17,6 @@ use axum::{
     routing::get,
 };
 use bytes::Bytes;
-use parking_lot::Mutex;
 use protocol::{
     Message as _,
     rfc5::{WsPacket, WsPeerUpdate, ws_packet},
@@ -41,7 +40,7 @@ pub(crate) fn router() -> Router {
 async fn serve(room: &Room, mut socket: WebSocket) {
     let alias = room.next_alias.fetch_add(1, Relaxed);
     let (queue, mut queued) = mpsc::unbounded_channel();
-    room.members.lock().insert(alias, queue);
+    room.members.lock().unwrap_or_else(PoisonError::into_inner).insert(alias, queue);
     loop {
         tokio::select! {
             Some(frame) = queued.recv() => {
@@ -56,7 +55,7 @@ async fn serve(room: &Room, mut socket: WebSocket) {
             }
         }
     }
-    room.members.lock().remove(&alias);
+    room.members.lock().unwrap_or_else(PoisonError::into_inner).remove(&alias);
 }
 
 impl Room {
@@ -69,7 +68,7 @@ impl Room {
         let update = WsPeerUpdate { from_alias: alias, ..update };
         let message = Some(ws_packet::Message::PeerUpdateMessage(update));
         let frame = Bytes::from(WsPacket { message }.encode_to_vec());
-        for (member, queue) in self.members.lock().iter() {
+        for (member, queue) in self.members.lock().unwrap_or_else(PoisonError::into_inner).iter() {
             if *member != alias {
                 let _ = queue.send(frame.clone());
             }
