@@ -74,7 +74,8 @@ pub(crate) fn handle_engine_message(shared: &Shared, envelope: &Envelope) {
                 shared.director_status.lock().record(&discovery);
             }
         }
-        Some(Subject::TransportAnnounce(_)) => {
+        // Only logins to a fixed room need the announcements.
+        Some(Subject::TransportAnnounce(_)) if shared.login.room.is_some() => {
             if let Ok(announcement) = TransportAnnouncement::decode(&envelope.payload[..]) {
                 shared.login.observe_node(announcement);
             }

@@ -53,12 +53,11 @@ impl Gateway {
             topics,
             content: RealmService::new("content", &settings.realm.content_url),
             lambdas: RealmService::new("lambdas", &settings.realm.lambdas_url),
-            load: LoadMonitor::new(settings.load_limits),
+            load: LoadMonitor::new(settings.load_limits, sampler),
             login: Login::new(room, &settings),
             roster_requests,
             resync: Resync::new(&bus),
             director_status,
-            sampler,
             sockets,
             bus,
             settings,
@@ -101,8 +100,8 @@ impl Gateway {
                 bus_messages::handle_topic_message(&shared.topics, &envelope);
             }
         });
-        let Shared { content, lambdas, load, sampler, bus, sessions, resync, .. } = &*self.0;
-        let about = async { tokio::join!(content.probe(), lambdas.probe(), load.run(sampler)) };
+        let Shared { content, lambdas, load, bus, sessions, resync, .. } = &*self.0;
+        let about = async { tokio::join!(content.probe(), lambdas.probe(), load.run()) };
         tokio::join!(handle_engine, about, resync.run(bus, sessions));
     }
 

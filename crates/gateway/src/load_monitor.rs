@@ -42,15 +42,15 @@ const CPU_WINDOW_SAMPLES: usize = 5;
 const RELEASE_RATIO: f64 = 0.9;
 
 /// The load of the process, measured in the background.
-#[derive(Debug)]
 pub(crate) struct LoadMonitor {
     limits: LoadLimits,
+    sampler: Sampler,
     overloaded: AtomicBool,
 }
 
 impl LoadMonitor {
-    pub(crate) fn new(limits: LoadLimits) -> Self {
-        Self { limits, overloaded: AtomicBool::new(false) }
+    pub(crate) fn new(limits: LoadLimits, sampler: Sampler) -> Self {
+        Self { limits, sampler, overloaded: AtomicBool::new(false) }
     }
 
     /// Whether a limit is exceeded.
@@ -59,14 +59,14 @@ impl LoadMonitor {
     }
 
     /// Samples the load once a second. Does not return.
-    pub(crate) async fn run(&self, sampler: &Sampler) {
+    pub(crate) async fn run(&self) {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let mut meter = LoadMeter::new(self.limits, cores);
         let mut ticks = time::interval(SAMPLE_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            let overloaded = meter.update(sampler(), Instant::now());
+            let overloaded = meter.update((self.sampler)(), Instant::now());
             if overloaded != self.overloaded.swap(overloaded, Ordering::Relaxed) {
                 match overloaded {
                     true => tracing::warn!("memory or CPU is over its limit: new users are turned away"),

@@ -1,4 +1,4 @@
-//! The state that the sockets and the endpoints of a gateway share.
+//! The shared state of a gateway, and the conditions under which the gateway rejects new users.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use tokio::sync::watch;
 
 use crate::{
     director_status::DirectorStatus,
-    load_monitor::{LoadMonitor, Sampler},
+    load_monitor::LoadMonitor,
     login::state::Login,
     realm_services::RealmService,
     session::{registry::SessionRegistry, resync::Resync},
@@ -35,17 +35,16 @@ pub(crate) struct Shared {
     pub(crate) roster_requests: watch::Sender<()>,
     pub(crate) resync: Resync,
     pub(crate) director_status: Mutex<DirectorStatus>,
-    pub(crate) sampler: Sampler,
     /// Cloned once for each open socket; the reference count is the number of sockets.
     pub(crate) sockets: Arc<()>,
 }
 
 impl Shared {
-    /// The reason for which `/about` and signed logins turn new users away, if there is one.
+    /// The reason why `/about` and signed logins reject new users, if there is one.
     ///
-    /// A client that connects regardless is refused if the sessions are full, but admitted if memory or CPU
-    /// is short. Clients that read `/about` choose another realm, and a late refusal of the others would not
-    /// help the sessions that exist.
+    /// Sign-ins on a socket are rejected at the session limit, but not when memory or CPU is over its limit.
+    /// Clients that read `/about` choose another realm. A rejection of the other clients as late as the
+    /// sign-in would not help existing sessions.
     pub(crate) fn rejection_reason(&self) -> Option<&'static str> {
         if self.sessions.is_draining() {
             Some("the realm is restarting, come back later")

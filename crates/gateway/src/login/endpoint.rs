@@ -30,8 +30,8 @@ struct LoginErrorResponse {
     message: String,
 }
 
-/// Handles `POST /signed-login` within the handshake timeout, and counts the outcome: `busy` is an error that
-/// another attempt may not meet, `denied` any other.
+/// Handles `POST /signed-login` within the handshake timeout, and counts the outcome: `granted`, `busy` for a
+/// retryable error, or `denied` for any other error.
 pub(crate) async fn handle_login(
     State(shared): State<Arc<Shared>>,
     Extension(network): Extension<Network>,
@@ -40,8 +40,7 @@ pub(crate) async fn handle_login(
     let time_limit = shared.settings.handshake_timeout;
     let result = timeout(time_limit, log_in(&shared, network, request)).await;
     let result = result.unwrap_or_else(|_| {
-        let message = "the login took too long, come back later".to_owned();
-        Err(LoginError { status: StatusCode::REQUEST_TIMEOUT, message })
+        Err(LoginError::new(StatusCode::REQUEST_TIMEOUT, "the login took too long, come back later"))
     });
     let outcome = match &result {
         Ok(_) => "granted",
@@ -68,24 +67,23 @@ pub(crate) async fn handle_login(
 async fn log_in(shared: &Shared, network: Network, request: Request) -> Result<String, LoginError> {
     let login = &shared.login;
     let Some(room) = &login.room else {
-        let message = "this realm has no fixed room to log in to".to_owned();
-        return Err(LoginError { status: StatusCode::NOT_FOUND, message });
+        return Err(LoginError::new(StatusCode::NOT_FOUND, "this realm has no fixed room to log in to"));
     };
     let permit =
-        shared.handshakes.acquire(network).map_err(|error| LoginError::retry_later(&error.to_string()))?;
+        shared.handshakes.acquire(network).map_err(|error| LoginError::retry_later(error.to_string()))?;
     if let Some(reason) = shared.rejection_reason() {
         return Err(LoginError::retry_later(reason));
     }
     let headers = tokio::select! {
         headers = read_headers(request) => headers?,
-        () = permit.evicted() => return Err(LoginError::retry_later(&AcquireError::AtCapacity.to_string())),
+        () = permit.evicted() => return Err(LoginError::retry_later(AcquireError::AtCapacity.to_string())),
     };
     permit.set_waiting(false);
     let precheck = |fetch: &SignedFetch| login.precheck(fetch, network);
     let fetch =
         shared.verifier.verify_fetch("POST", login.signed_path.clone(), headers, network, precheck).await?;
-    // The calls to contracts may have taken seconds, so the node is checked again. This comes before the
-    // replay cache, so that a client that is to retry can use the same request.
+    // The calls to contracts may have taken seconds, so the node is checked again. This check precedes the
+    // replay cache: if it fails, the client can retry with the same signed request.
     let node_url = login.node_url()?;
     login.accept(&fetch)?;
     login.mint_connection(room, &node_url, fetch.verification.owner)
@@ -105,7 +103,7 @@ async fn read_headers(mut request: Request) -> Result<HeaderMap, LoginError> {
                 }
                 _ => "the body could not be read".to_owned(),
             };
-            Err(LoginError { status, message })
+            Err(LoginError::new(status, message))
         }
     }
 }

@@ -14,14 +14,18 @@ pub(crate) struct LoginError {
 }
 
 impl LoginError {
-    /// Whether the client may retry: no error of the request is known.
+    pub(crate) fn new(status: StatusCode, message: impl Into<String>) -> Self {
+        Self { status, message: message.into() }
+    }
+
+    /// Whether the client may retry: the cause is temporary, and not known to be in the request.
     pub(crate) fn is_retryable(&self) -> bool {
         matches!(self.status, StatusCode::REQUEST_TIMEOUT | StatusCode::SERVICE_UNAVAILABLE)
     }
 
-    /// An error that another attempt may not meet.
-    pub(crate) fn retry_later(message: &str) -> Self {
-        Self { status: StatusCode::SERVICE_UNAVAILABLE, message: message.to_owned() }
+    /// A temporary error: a later attempt may succeed.
+    pub(crate) fn retry_later(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, message)
     }
 }
 
@@ -35,20 +39,19 @@ impl From<AuthError> for LoginError {
             AuthError::Fetch(_) => StatusCode::BAD_REQUEST,
             AuthError::ContractUnavailable { .. } => StatusCode::SERVICE_UNAVAILABLE,
         };
-        Self { status, message: error.to_string() }
+        Self::new(status, error.to_string())
     }
 }
 
 impl From<RateLimited> for LoginError {
     fn from(error: RateLimited) -> Self {
-        Self::retry_later(&error.to_string())
+        Self::retry_later(error.to_string())
     }
 }
 
 impl From<ReplayError> for LoginError {
     fn from(error: ReplayError) -> Self {
-        let unauthorized =
-            |message: &str| Self { status: StatusCode::UNAUTHORIZED, message: message.to_owned() };
+        let unauthorized = |message: &str| Self::new(StatusCode::UNAUTHORIZED, message);
         match error {
             ReplayError::AlreadyUsed => unauthorized("the request has been used before: sign another"),
             ReplayError::Expired => unauthorized("the request has become too old: sign another"),

@@ -123,7 +123,7 @@ impl Login {
     /// allowed if it names one.
     fn check_metadata(&self, fetch: &SignedFetch) -> Result<(), LoginError> {
         let metadata_text = |key: &str| fetch.metadata.get(key).and_then(Value::as_str);
-        let forbidden = |message: String| Err(LoginError { status: StatusCode::FORBIDDEN, message });
+        let forbidden = |message: String| Err(LoginError::new(StatusCode::FORBIDDEN, message));
         if metadata_text("intent") != Some(INTENT) {
             return forbidden(format!("the request is not signed for a login: its intent must be {INTENT}"));
         }

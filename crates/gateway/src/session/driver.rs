@@ -130,8 +130,7 @@ impl<D: Dialect> Driver<'_, D> {
         span.in_scope(|| tracing::debug!("signed in"));
         self.dialect.welcome(peer, resumption);
         let (settings, scheme) = (&shared.settings, shared.bus.subject_scheme());
-        let state = SessionState::new(transports.as_deref(), settings, scheme, Instant::now())
-            .with_resumption(resumption);
+        let state = SessionState::new(transports.as_deref(), resumption, settings, scheme, Instant::now());
         let timers = SessionTimers::new(settings, shared.roster_requests.subscribe());
         let mut session = Session { peer, id, receiver, state, timers };
         let Err(ended) = self.run(&mut session).instrument(span).await;

@@ -9,7 +9,7 @@ use std::{
 use admission::Network;
 use bus::{Bus, Headers};
 use bytes::Bytes;
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use protocol::{
     Address, Close, IslandId, ResumeHash, SessionId, Subject, UlidClock, subject::SubjectScheme, unix_ms,
 };
@@ -93,7 +93,7 @@ impl SessionRegistry {
         let [random, secret] = random;
         let (sender, receiver) = session_queue();
         let now_ms = unix_ms(SystemTime::now());
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         self.check_limits(&state, address, network)?;
         let session = SessionId::from(state.clock.mint(now_ms, u128::from_le_bytes(random)));
         // The other scheme has no headers: other gateways would not learn the hash of the secret, nor would a
@@ -147,7 +147,7 @@ impl SessionRegistry {
 
     /// Ends a session and publishes its end, unless a newer session replaced it.
     pub(crate) fn end(&self, address: Address, session: SessionId) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         if state.local.get(address).is_some_and(|local| local.session == session) {
             self.end_local(&mut state, address, session);
         }
@@ -166,7 +166,7 @@ impl SessionRegistry {
         island: Option<IslandId>,
         hash: Option<ResumeHash>,
     ) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         state.clock.observe(session);
         match state.local.get_mut(address) {
             Some(own) if own.session >= session => {
@@ -175,10 +175,8 @@ impl SessionRegistry {
                 }
                 state.remote.end(address, Some(session));
             }
-            own => {
-                if own.is_some()
-                    && let Some(older) = state.local.remove(address)
-                {
+            _ => {
+                if let Some(older) = state.local.remove(address) {
                     older.kick();
                 }
                 state.remote.observe(address, session, (island, hash), Instant::now());
@@ -189,14 +187,14 @@ impl SessionRegistry {
     /// Records that the bus reported the end of a session of `address`. Without a session id, it applies to
     /// any.
     pub(crate) fn observe_end(&self, address: Address, session: Option<SessionId>) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         let ended = state.remote.end(address, session);
         state.remember_ended(address, ended);
     }
 
     /// Whether the client presents the secret of the newest known session of its wallet.
     pub(crate) fn can_resume(&self, request: &SignInRequest) -> bool {
-        self.lock().session_resumed_by(request).is_some()
+        self.state.lock().session_resumed_by(request).is_some()
     }
 
     /// Records that the director published that a peer joined or left an island.
@@ -207,7 +205,7 @@ impl SessionRegistry {
         session: Option<SessionId>,
         joined: bool,
     ) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         match joined {
             true => state.remote.observe_join(peer, island, Instant::now()),
             false => {
@@ -225,7 +223,7 @@ impl SessionRegistry {
         session: Option<SessionId>,
         change: IslandChange,
     ) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         let Some(local) = state.local.get(address) else { return };
         if session.is_some_and(|session| session != local.session) {
             return;
@@ -253,7 +251,7 @@ impl SessionRegistry {
         session: Option<SessionId>,
         change: &Arc<MemberChange>,
     ) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         if !change.joined {
             state.local.leave_island(peer, session, island);
         }
@@ -266,7 +264,7 @@ impl SessionRegistry {
 
     /// Whether `address` is signed in on any gateway.
     pub(crate) fn contains(&self, address: Address) -> bool {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         state.local.contains(address) || state.remote.contains(address, Instant::now())
     }
 
@@ -277,16 +275,16 @@ impl SessionRegistry {
 
     /// Number of wallets that are signed in on all gateways, as far as the bus has reported them.
     pub(crate) fn users_count(&self) -> usize {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         state.local.count() + state.remote.count(Instant::now())
     }
 
     pub(crate) fn count(&self) -> usize {
-        self.lock().local.count()
+        self.state.lock().local.count()
     }
 
     pub(crate) fn is_draining(&self) -> bool {
-        self.lock().draining
+        self.state.lock().draining
     }
 
     /// Rejects new sessions, and ends all local ones with [`Close::Restarting`], so that their clients
@@ -295,7 +293,7 @@ impl SessionRegistry {
     /// No disconnect is published: the peers return within moments, and other members are not to notice the
     /// gap. A peer that does not return expires by its missing heartbeats.
     pub(crate) fn drain(&self) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         state.draining = true;
         for local in state.local.take_all() {
             local.sender.close(Close::Restarting);
@@ -318,10 +316,6 @@ impl SessionRegistry {
             local.announced_at = Instant::now();
             self.bus.publish(&Subject::PeerConnect(address), local.headers(), Bytes::new());
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, RegistryState> {
-        self.state.lock()
     }
 }
 

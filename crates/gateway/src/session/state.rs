@@ -31,13 +31,18 @@ pub(crate) struct SessionState<'a> {
 
 impl<'a> SessionState<'a> {
     /// The state of a new session. `transports`: those that the client can join, separated by commas.
+    /// `resumption`: its resumption state, if it can be resumed.
     pub(crate) fn new(
         transports: Option<&str>,
+        resumption: Option<Resumption>,
         settings: &'a Settings,
         scheme: SubjectScheme,
         now: Instant,
     ) -> Self {
-        let encoder = HeartbeatEncoder::new(transports);
+        let mut encoder = HeartbeatEncoder::new(transports);
+        if let Some(Resumption { hash, resumes, .. }) = resumption {
+            encoder.set_resumption(hash, resumes);
+        }
         // With external clustering a peer needs no position to be placed in an island: the director must
         // learn of it at once.
         let republish_at = settings.external_clustering.then_some(now);
@@ -52,14 +57,6 @@ impl<'a> SessionState<'a> {
         }
     }
 
-    /// Adds the resumption state, for a session that can be resumed.
-    pub(crate) fn with_resumption(mut self, resumption: Option<Resumption>) -> Self {
-        if let Some(Resumption { hash, resumes, .. }) = resumption {
-            self.encoder.set_resumption(hash, resumes);
-        }
-        self
-    }
-
     /// Processes a heartbeat of the client, and returns the encoded heartbeat to publish, if any. A heartbeat
     /// with an invalid position counts as one at the last position. `epoch`: the highest one that the gateway
     /// has seen.
@@ -69,13 +66,12 @@ impl<'a> SessionState<'a> {
         epoch: u64,
         now: Instant,
     ) -> Option<Vec<u8>> {
-        match Position::checked(heartbeat.position.as_ref(), self.settings.position_bound_m) {
+        let position = match Position::checked(heartbeat.position.as_ref(), self.settings.position_bound_m) {
             Ok(position) => {
                 if let Some(room) = heartbeat.desired_room.filter(|room| is_valid_preference(room)) {
                     self.encoder.set_preferred_island(room);
                 }
-                self.last_position = Some((position, now));
-                self.encode(Some(position), epoch, now)
+                position
             }
             Err(error) => {
                 let reason = match error {
@@ -86,11 +82,11 @@ impl<'a> SessionState<'a> {
                 tracing::debug!(%error, "heartbeat refused, the last position is kept");
                 metrics::heartbeats_refused(reason).increment(1);
                 // The client is alive, at its last position.
-                let (position, _) = self.last_position?;
-                self.last_position = Some((position, now));
-                self.encode(Some(position), epoch, now)
+                self.last_position?.0
             }
-        }
+        };
+        self.last_position = Some((position, now));
+        self.encode(Some(position), epoch, now)
     }
 
     /// Whether the client sent no heartbeat for too long, regardless of other traffic: the session ends. With
@@ -166,7 +162,7 @@ impl<'a> SessionState<'a> {
         }
     }
 
-    /// Records the assignment that was sent to the client.
+    /// Records the assignment that the dialect delivers to the client. The dialect may send it later.
     pub(crate) fn record_island(&mut self, change: &IslandChange) {
         tracing::Span::current().record("island", change.island.as_str());
         self.encoder.set_assignment(&change.island, change.node.as_ref());
@@ -190,7 +186,7 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     fn new_state(settings: &Settings, now: Instant) -> SessionState<'_> {
-        SessionState::new(None, settings, SubjectScheme::CommsV3, now)
+        SessionState::new(None, None, settings, SubjectScheme::CommsV3, now)
     }
 
     fn heartbeat(x: f32, desired_room: Option<&str>) -> Heartbeat {
@@ -229,7 +225,8 @@ mod tests {
     #[test]
     fn archipelago_workers_receive_plain_heartbeats() {
         let (settings, now) = (Settings { external_clustering: true, ..settings() }, Instant::now());
-        let mut state = SessionState::new(Some("p2p"), &settings, SubjectScheme::ArchipelagoWorkers, now);
+        let mut state =
+            SessionState::new(Some("p2p"), None, &settings, SubjectScheme::ArchipelagoWorkers, now);
         assert_eq!(state.republish(false, EPOCH, now), None, "they expect a position");
         let plain = heartbeat(1.0, None);
         assert_eq!(state.receive_heartbeat(plain.clone(), EPOCH, now), Some(plain.encode_to_vec()));

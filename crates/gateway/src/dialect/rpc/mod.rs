@@ -23,7 +23,7 @@ use crate::{
     dialect::{ClientRequest, Dialect, FrameCost},
     session::{message::SessionMessage, resumption::Resumption},
     settings::Settings,
-    topics::{PublisherKind, Topics},
+    topics::Topics,
 };
 use procedures::{AUTHENTICATION_SERVICE, ProcedureId, SIGNED_IN_SERVICES};
 use subscriptions::{SubscriptionError, Subscriptions};
@@ -205,7 +205,6 @@ impl RpcDialect {
         payload: Bytes,
         now: Instant,
     ) -> Option<ClientRequest> {
-        use PublisherKind::{Peers, System};
         match procedure {
             ProcedureId::GetChallenge | ProcedureId::Authenticate => {
                 self.reject_call(number, ErrorCode::Unexpected, "already signed in");
@@ -221,14 +220,31 @@ impl RpcDialect {
                 let result = self.subscriptions.subscribe_commands(number);
                 self.open_stream(number, result);
             }
-            ProcedureId::PeerSubscription => self.subscribe_stream(peer, Peers, number, payload)?,
-            ProcedureId::SystemSubscription => self.subscribe_stream(peer, System, number, payload)?,
-            ProcedureId::SubscribeToPeerMessages => self.subscribe(peer, Peers, number, payload)?,
-            ProcedureId::SubscribeToSystemMessages => self.subscribe(peer, System, number, payload)?,
-            ProcedureId::GetPeerMessages => self.open_subscription_stream(Peers, number, payload)?,
-            ProcedureId::GetSystemMessages => self.open_subscription_stream(System, number, payload)?,
-            ProcedureId::UnsubscribeToPeerMessages => self.cancel(Peers, number, payload)?,
-            ProcedureId::UnsubscribeToSystemMessages => self.cancel(System, number, payload)?,
+            ProcedureId::SubscribeStream(publisher) => {
+                let SubscriptionRequest { topic } = self.decode_argument(number, payload)?;
+                let result = self.subscriptions.subscribe(peer, publisher, &topic, Some(number));
+                self.open_stream(number, result.map(drop));
+            }
+            ProcedureId::Subscribe(publisher) => {
+                let SubscriptionRequest { topic } = self.decode_argument(number, payload)?;
+                match self.subscriptions.subscribe(peer, publisher, &topic, None) {
+                    Ok(subscription_id) => self.respond(number, &Subscription { subscription_id }),
+                    Err(error) => self.reject_subscription(number, error),
+                }
+            }
+            ProcedureId::OpenStream(publisher) => {
+                let Subscription { subscription_id } = self.decode_argument(number, payload)?;
+                let result = self.subscriptions.attach_stream(publisher, subscription_id, number);
+                self.open_stream(number, result);
+            }
+            ProcedureId::Unsubscribe(publisher) => {
+                let Subscription { subscription_id } = self.decode_argument(number, payload)?;
+                let (ok, stream) = self.subscriptions.cancel(publisher, subscription_id);
+                if let Some(stream) = stream {
+                    self.connection.end_stream(stream);
+                }
+                self.respond(number, &UnsubscriptionResult { ok });
+            }
         }
         None
     }
@@ -251,59 +267,6 @@ impl RpcDialect {
         };
         self.respond(number, &PublishToTopicResult { ok: true });
         Some(request)
-    }
-
-    /// Responds with a stream of the messages under a topic.
-    fn subscribe_stream(
-        &mut self,
-        peer: Address,
-        publisher: PublisherKind,
-        number: u32,
-        payload: Bytes,
-    ) -> Option<()> {
-        let SubscriptionRequest { topic } = self.decode_argument(number, payload)?;
-        let result = self.subscriptions.subscribe(peer, publisher, &topic, Some(number));
-        self.open_stream(number, result.map(drop));
-        Some(())
-    }
-
-    /// Responds with the id of a new subscription.
-    fn subscribe(
-        &mut self,
-        peer: Address,
-        publisher: PublisherKind,
-        number: u32,
-        payload: Bytes,
-    ) -> Option<()> {
-        let SubscriptionRequest { topic } = self.decode_argument(number, payload)?;
-        match self.subscriptions.subscribe(peer, publisher, &topic, None) {
-            Ok(subscription_id) => self.respond(number, &Subscription { subscription_id }),
-            Err(error) => self.reject_subscription(number, error),
-        }
-        Some(())
-    }
-
-    /// Responds with a stream of the messages of an existing subscription.
-    fn open_subscription_stream(
-        &mut self,
-        publisher: PublisherKind,
-        number: u32,
-        payload: Bytes,
-    ) -> Option<()> {
-        let Subscription { subscription_id } = self.decode_argument(number, payload)?;
-        let result = self.subscriptions.attach_stream(publisher, subscription_id, number);
-        self.open_stream(number, result);
-        Some(())
-    }
-
-    fn cancel(&mut self, publisher: PublisherKind, number: u32, payload: Bytes) -> Option<()> {
-        let Subscription { subscription_id } = self.decode_argument(number, payload)?;
-        let (ok, stream) = self.subscriptions.cancel(publisher, subscription_id);
-        if let Some(stream) = stream {
-            self.connection.end_stream(stream);
-        }
-        self.respond(number, &UnsubscriptionResult { ok });
-        Some(())
     }
 
     fn open_stream(&mut self, number: u32, result: Result<(), SubscriptionError>) {

@@ -2,7 +2,9 @@
 
 use rpc::{Module, Procedure};
 
-/// A procedure of one of the services.
+use crate::topics::PublisherKind::{self, Peers, System};
+
+/// A procedure of one of the services. Procedures that differ only in the publishers share a variant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ProcedureId {
     GetChallenge,
@@ -10,19 +12,19 @@ pub(crate) enum ProcedureId {
     GetDisconnectionMessage,
     SendHeartbeat,
     GetCommsCommands,
-    PeerSubscription,
-    SystemSubscription,
     PublishToTopic,
-    SubscribeToPeerMessages,
-    GetPeerMessages,
-    UnsubscribeToPeerMessages,
-    SubscribeToSystemMessages,
-    GetSystemMessages,
-    UnsubscribeToSystemMessages,
+    /// Responds with a stream of the messages under a topic.
+    SubscribeStream(PublisherKind),
+    /// Responds with the id of a new subscription.
+    Subscribe(PublisherKind),
+    /// Responds with a stream of the messages of an existing subscription.
+    OpenStream(PublisherKind),
+    /// Cancels a subscription and ends its stream, if it has one.
+    Unsubscribe(PublisherKind),
 }
 
-const fn procedure(name: &'static str, which: ProcedureId) -> Procedure<ProcedureId> {
-    Procedure { name, id: which }
+const fn procedure(name: &'static str, id: ProcedureId) -> Procedure<ProcedureId> {
+    Procedure { name, id }
 }
 
 /// The only service before the sign-in.
@@ -47,20 +49,20 @@ pub(crate) static SIGNED_IN_SERVICES: [Module<ProcedureId>; 3] = [
     Module {
         name: "TopicsService",
         procedures: &[
-            procedure("PeerSubscription", ProcedureId::PeerSubscription),
-            procedure("SystemSubscription", ProcedureId::SystemSubscription),
+            procedure("PeerSubscription", ProcedureId::SubscribeStream(Peers)),
+            procedure("SystemSubscription", ProcedureId::SubscribeStream(System)),
             procedure("PublishToTopic", ProcedureId::PublishToTopic),
         ],
     },
     Module {
         name: "CommsService",
         procedures: &[
-            procedure("SubscribeToPeerMessages", ProcedureId::SubscribeToPeerMessages),
-            procedure("GetPeerMessages", ProcedureId::GetPeerMessages),
-            procedure("UnsubscribeToPeerMessages", ProcedureId::UnsubscribeToPeerMessages),
-            procedure("SubscribeToSystemMessages", ProcedureId::SubscribeToSystemMessages),
-            procedure("GetSystemMessages", ProcedureId::GetSystemMessages),
-            procedure("UnsubscribeToSystemMessages", ProcedureId::UnsubscribeToSystemMessages),
+            procedure("SubscribeToPeerMessages", ProcedureId::Subscribe(Peers)),
+            procedure("GetPeerMessages", ProcedureId::OpenStream(Peers)),
+            procedure("UnsubscribeToPeerMessages", ProcedureId::Unsubscribe(Peers)),
+            procedure("SubscribeToSystemMessages", ProcedureId::Subscribe(System)),
+            procedure("GetSystemMessages", ProcedureId::OpenStream(System)),
+            procedure("UnsubscribeToSystemMessages", ProcedureId::Unsubscribe(System)),
             procedure("PublishToTopic", ProcedureId::PublishToTopic),
         ],
     },

@@ -129,7 +129,7 @@ async fn older_remote_session_triggers_reannouncement() {
     let begun = events.try_next().unwrap();
     here.observe_session(PEER, older, None, None);
     assert_eq!(published(&mut events), [], "it was announced just now");
-    here.lock().local.get_mut(PEER).unwrap().announced_at -= ANNOUNCE_INTERVAL;
+    here.state.lock().local.get_mut(PEER).unwrap().announced_at -= ANNOUNCE_INTERVAL;
     here.observe_session(PEER, newer, None, None);
     assert_eq!(published(&mut events), [], "its own heartbeat");
     (0..3).for_each(|_| here.observe_session(PEER, older, None, None));
@@ -257,12 +257,12 @@ async fn members_receive_member_changes_while_in_the_island() {
     // changes.
     sessions.deliver_island_change(other, None, island_change(1));
     sessions.broadcast_member_change(&island(1), PEER, Some(SessionId::new(1, 1)), &member_change(false));
-    assert_eq!(sessions.lock().local.members_count(&island(1)), 2, "an older session is named");
+    assert_eq!(sessions.state.lock().local.members_count(&island(1)), 2, "an older session is named");
     sessions.broadcast_member_change(&island(1), PEER, None, &member_change(false));
     assert_eq!(drain_messages(&mut others).await.0.len(), 3);
     sessions.broadcast_member_change(&island(1), other, None, &member_change(false));
     assert_eq!(drain_messages(&mut receiver).await.0, []);
-    let mut state = sessions.lock();
+    let mut state = sessions.state.lock();
     for address in [PEER, other] {
         state.local.remove(address);
     }
