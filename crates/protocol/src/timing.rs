@@ -2,8 +2,12 @@
 //! message, and the timeout after which another role treats its sender as gone. The assertions below each group
 //! state the relations.
 //!
-//! A duration that names a setting is the default of that setting. The binary checks the same relations for
-//! the configured values where both belong to one process. All other durations are fixed.
+//! A duration that names a setting is the default of that setting. All other durations are fixed.
+//!
+//! The binary checks three of the relations for the configured values too. `config/cross_checks.rs` checks
+//! `gateway.vouch_interval_s` against `islands.silence_s`, and `islands.report_interval_ms` against
+//! `stats.report_timeout_s`. `config/islands.rs` limits `islands.discovery_interval_s`. The other relations
+//! are not checked for configured values.
 
 use std::time::Duration;
 
@@ -34,7 +38,8 @@ const _: () = {
 /// the setting may be, because receivers know only their own timeout.
 pub const DISCOVERY_INTERVAL: Duration = Duration::from_secs(10);
 /// A director without an announcement for this long is gone: `/about` reports comms as unhealthy, and
-/// `/core-status` reports no director.
+/// `/core-status` reports `healthy: false`. If `stats.report_timeout_s` is longer, `/core-status` reports it
+/// only after that time.
 pub const DIRECTOR_TIMEOUT: Duration = Duration::from_secs(30);
 /// The interval at which the director reports all islands (`islands.report_interval_ms`).
 pub const REPORT_INTERVAL: Duration = Duration::from_secs(2);
@@ -70,7 +75,10 @@ const _: () = {
     let spread = REPUBLISH_SPREAD.as_millis();
     assert!(LISTEN_TIME.as_millis() > spread, "a new leader knows all peers");
     assert!(RESYNC_ANSWER_WINDOW.as_millis() > spread, "a sign-in waits until all gateways have answered");
-    assert!(RESYNC_DURATION.as_millis() >= RESYNC_ANSWER_WINDOW.as_millis(), "no sign-in waits in vain");
+    assert!(
+        RESYNC_DURATION.as_millis() >= RESYNC_ANSWER_WINDOW.as_millis(),
+        "a gateway collects answers for as long as a sign-in waits for them"
+    );
 };
 
 // Peers.
@@ -79,7 +87,7 @@ const _: () = {
 pub const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(5);
 /// The interval at which a gateway repeats the last position of a quiet client (`gateway.vouch_interval_s`).
 pub const REPUBLISH_INTERVAL: Duration = Duration::from_secs(5);
-/// A gateway does so for this long after the client's last heartbeat (`gateway.vouch_for_s`).
+/// A gateway repeats the position until this long after the client's last heartbeat (`gateway.vouch_for_s`).
 pub const REPUBLISH_FOR: Duration = Duration::from_secs(120);
 /// The director removes a peer without a message for this long from its island (`islands.silence_s`).
 pub const SILENCE: Duration = Duration::from_secs(15);
@@ -103,10 +111,13 @@ const _: () = {
     assert!(ASSIGNMENT_ROUND_TRIP.as_millis() < republish, "one repetition after a lost assignment shows it");
     let heartbeat = HEARTBEAT_INTERVAL.as_millis();
     assert!(IDLE_TIMEOUT.as_millis() > 3 * heartbeat, "two lost heartbeats must not end a session");
-    assert!(REPUBLISH_FOR.as_millis() >= IDLE_TIMEOUT.as_millis(), "a session that lives is repeated");
+    assert!(
+        REPUBLISH_FOR.as_millis() >= IDLE_TIMEOUT.as_millis(),
+        "a gateway repeats the position of a quiet client until its session ends"
+    );
     assert!(
         IDLE_TIMEOUT.as_millis() > 3 * PING_INTERVAL.as_millis(),
-        "a lost connection ends as such, not as idle"
+        "unanswered pings close a lost connection before its session ends as idle"
     );
 };
 
@@ -116,7 +127,7 @@ const _: () = {
 pub const ROOM_OVERLAP: Duration = Duration::from_secs(2);
 /// A room node closes the socket of a peer this long after it left the island (`rooms.grace_s`).
 pub const ROOM_GRACE: Duration = Duration::from_secs(10);
-/// An island stays on its node for this long after a move, before it moves again for a mere improvement
+/// An island stays on its node for this long after a move, unless another move is required
 /// (`islands.move_interval_s`).
 pub const MOVE_INTERVAL: Duration = Duration::from_secs(10);
 /// A gateway keeps a session resumable for this long after its end. A later resumption keeps no room
@@ -124,8 +135,8 @@ pub const MOVE_INTERVAL: Duration = Duration::from_secs(10);
 pub const RESUMABLE_FOR: Duration = Duration::from_secs(60);
 /// The longest backoff of the client SDK before it reconnects.
 pub const RECONNECT_BACKOFF: Duration = Duration::from_secs(10);
-/// A peer that disconnected keeps its place in its island for this long, and an empty island its id
-/// (`islands.return_window_s`).
+/// The director reserves the place of a disconnected peer in its island for this long, and the id of an empty
+/// island (`islands.return_window_s`).
 pub const RETURN_WINDOW: Duration = Duration::from_secs(10);
 /// The validity of a token for a room (`rooms.token_ttl_s`, `livekit.<node>.token_ttl_s`).
 pub const TOKEN_TTL: Duration = Duration::from_secs(300);
@@ -142,7 +153,7 @@ const _: () = {
     assert!(RETURN_WINDOW.as_millis() >= RECONNECT_BACKOFF.as_millis(), "a peer returns to its island");
     assert!(
         TOKEN_TTL.as_millis() >= TOKEN_EXPIRED_AFTER.as_millis(),
-        "a token that expired is taken for expired"
+        "a client treats every expired token as expired"
     );
 };
 

@@ -285,6 +285,11 @@ impl Presence {
         self.wallets.iter().filter_map(|(&address, wallet)| Some((address, wallet.peer.as_ref()?)))
     }
 
+    /// A copy of all peers, sorted by address.
+    pub(crate) fn copy_peers(&self) -> Vec<(Address, Peer)> {
+        self.peers().map(|(address, peer)| (address, *peer)).collect()
+    }
+
     pub(crate) fn peer(&self, address: Address) -> Option<&Peer> {
         self.wallets.get(&address)?.peer.as_ref()
     }

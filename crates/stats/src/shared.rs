@@ -9,7 +9,7 @@ use parking_lot::{Mutex, MutexGuard};
 use protocol::{Address, Ulid, unix_ms};
 
 use crate::{
-    cached::{Cached, Version},
+    cached::{Answer, Cached, Draft, Version},
     content::Content,
     feed::{Feed, Limits},
     presence::{Changes, Presence, Timeouts},
@@ -49,7 +49,7 @@ impl Shared {
             keep_alive: settings.feed_keep_alive,
         };
         // If the system provides no randomness, the time alone distinguishes processes.
-        let random = u128::from(getrandom::u64().unwrap_or_default());
+        let random = u128::from(admission::random().map_or(0, u64::from_le_bytes));
         let changes = Changes::default();
         Self {
             presence: Mutex::new(Presence::new(settings.positions, changes.clone())),
@@ -67,9 +67,20 @@ impl Shared {
         }
     }
 
+    /// The response in `cached`, one of [`Bodies`], with all changes that it must have. If it is outdated,
+    /// `draft` makes a new one. `None` if that fails.
+    pub(crate) async fn body<K: Ord + Send + Sync + 'static>(
+        self: &Arc<Self>,
+        cached: &Cached<K>,
+        draft: impl Fn(&Self) -> Draft<K> + Clone + Send + 'static,
+    ) -> Option<Arc<Answer<K>>> {
+        let shared = self.clone();
+        cached.get(self.required_version(), move || draft(&shared)).await
+    }
+
     /// The version that a response must have: all changes so far (unless the cached response is younger than
     /// the encoding interval), and in any case every event that a reader of the feed has received.
-    pub(crate) fn required_version(&self) -> Version {
+    fn required_version(&self) -> Version {
         Version { changes: self.changes.count(), event: self.feed.delivered() }
     }
 

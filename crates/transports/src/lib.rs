@@ -8,7 +8,6 @@ pub mod external;
 pub mod livekit;
 mod minter;
 pub mod p2p;
-mod time;
 pub mod ws_room;
 
 pub use minter::{MintError, Minter};

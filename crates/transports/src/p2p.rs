@@ -11,11 +11,9 @@ use base64::{
     engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
 };
 use hmac::{Hmac, Mac as _};
-use protocol::{Address, ConnectionString, IslandId};
+use protocol::{Address, ConnectionString, IslandId, unix_ms};
 use serde::Serialize;
 use sha1::Sha1;
-
-use crate::time::unix_seconds;
 
 /// Mints connection strings of a mesh. The default has no ICE servers: peers then connect only where their
 /// networks allow it.
@@ -78,7 +76,8 @@ impl Minter {
 impl TurnServers {
     /// A user name that contains its expiry, and the password that is derived from it with the secret.
     fn ice_server(&self, address: Address, now: SystemTime) -> IceServer<'_> {
-        let username = format!("{}:{address}", unix_seconds(now).saturating_add(self.ttl.as_secs()));
+        let expiry = (unix_ms(now) / 1_000).saturating_add(self.ttl.as_secs());
+        let username = format!("{expiry}:{address}");
         let credential = turn_password(&self.secret, &username);
         IceServer { urls: &self.urls, username: Some(username), credential }
     }

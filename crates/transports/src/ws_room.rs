@@ -6,10 +6,8 @@
 use std::time::{Duration, SystemTime};
 
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation, decode, encode};
-use protocol::{Address, ConnectionString, RoomName, Ulid};
+use protocol::{Address, ConnectionString, RoomName, Ulid, unix_ms};
 use serde::{Deserialize, Serialize};
-
-use crate::time::unix_seconds;
 
 const AUDIENCE: &str = "ws-room";
 
@@ -74,7 +72,7 @@ impl Minter {
         minted: Ulid,
         now: SystemTime,
     ) -> Result<ConnectionString, jsonwebtoken::errors::Error> {
-        let iat = unix_seconds(now);
+        let iat = unix_ms(now) / 1_000;
         let claims = Claims {
             sub: address.to_string(),
             room: room.to_string(),
@@ -127,7 +125,7 @@ impl Verifier {
             address: claims.sub.parse().map_err(|_| TokenRefusal::Forged)?,
             minted: claims.jti.parse().map_err(|_| TokenRefusal::Forged)?,
         };
-        Ok((admission, claims.exp <= unix_seconds(now)))
+        Ok((admission, claims.exp <= unix_ms(now) / 1_000))
     }
 }
 

@@ -10,12 +10,11 @@ use super::{
     publication::{DropReason, Publication},
     reassembly,
     sequence::{Part, SequenceId},
+    timing::CHECK_INTERVAL,
     wire,
 };
 use crate::envelope::Headers;
 
-/// How often the sender checks the connection while the client library accepts no message.
-const CHECK_INTERVAL: Duration = Duration::from_millis(100);
 /// The shortest time between two log messages about a message that is too large.
 const WARN_INTERVAL: Duration = Duration::from_secs(10);
 

@@ -1,9 +1,6 @@
 //! The writer task: takes messages from the publish queue and writes them to the connection.
 
-use std::{
-    sync::{Arc, atomic::AtomicBool},
-    time::Duration,
-};
+use std::sync::{Arc, atomic::AtomicBool};
 
 use async_nats::Client;
 use protocol::subject::SubjectScheme;
@@ -20,12 +17,9 @@ use super::{
     reader::OrderedReader,
     sender::{ConnectionClosed, MessageSender, SendOutcome},
     subscribers::Subscribers,
-    timing::FLUSH_TIMEOUT,
+    timing::{CHECK_INTERVAL, FLUSH_TIMEOUT},
 };
 use crate::subscriber_queue::SubscriberQueue;
-
-/// How often the writer checks the connection.
-const CHECK_INTERVAL: Duration = Duration::from_millis(100);
 
 /// A request to the writer task.
 pub(super) enum WriterCommand {

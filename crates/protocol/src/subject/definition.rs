@@ -1,4 +1,5 @@
-//! Every subject: its text, its pattern and its properties. A new subject is defined in this file alone.
+//! Every subject: its text, its pattern and its properties. A new subject is defined in this file. If
+//! archipelago-workers renames or omits it, `scheme.rs` has to be changed too.
 
 use std::{fmt, str::FromStr};
 
@@ -39,7 +40,8 @@ pub enum Subject {
     /// `atoll.island.<id>.ended`, published by the director: [`crate::atoll_bus::MembershipEnded`].
     MembershipEnded(IslandId),
     /// `atoll.peers.wanted`, published by a component that needs the present peers, such as a new director:
-    /// empty. Each gateway answers with a heartbeat of each of its clients, within a second.
+    /// empty. Each gateway answers with a heartbeat of each of its clients, spread over
+    /// [`REPUBLISH_SPREAD`](crate::timing::REPUBLISH_SPREAD).
     PeersWanted,
 }
 

@@ -40,15 +40,13 @@ struct Parcels {
     ),
 )]
 pub(crate) async fn all_parcels(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Response {
-    let draft = {
-        let shared = shared.clone();
-        move || {
-            let (version, updated_at, occupied) = copy_parcels(&shared);
-            let parcels = parcels(count_by_parcel(occupied)).into_iter().map(|parcel| ((), parcel));
-            Draft { version, updated_at, list: List::new(r#"{"parcels":["#, parcels, "]}") }
-        }
-    };
-    full_response(shared.bodies.parcels.get(shared.required_version(), draft).await, &headers)
+    full_response(shared.body(&shared.bodies.parcels, draft_parcels).await, &headers)
+}
+
+fn draft_parcels(shared: &Shared) -> Draft<()> {
+    let (version, updated_at, occupied) = copy_parcels(shared);
+    let parcels = parcels(count_by_parcel(occupied)).into_iter().map(|parcel| ((), parcel));
+    Draft { version, updated_at, list: List::new(r#"{"parcels":["#, parcels, "]}") }
 }
 
 /// The version of the presence, the time of its last update, and the parcel of each peer. Data is only copied
@@ -96,17 +94,11 @@ pub(crate) async fn core_status(State(shared): State<Arc<Shared>>) -> Response {
     ),
 )]
 pub(crate) async fn all_hot_scenes(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Response {
-    let draft = {
-        let shared = shared.clone();
-        move || {
-            let (version, updated_at, occupied) = copy_parcels(&shared);
-            let scenes = hot_scenes(count_by_parcel(occupied), &shared.scenes.lock(), &shared.settings);
-            Draft {
-                version,
-                updated_at,
-                list: List::new("[", scenes.into_iter().map(|scene| ((), scene)), "]"),
-            }
-        }
-    };
-    full_response(shared.bodies.hot_scenes.get(shared.required_version(), draft).await, &headers)
+    full_response(shared.body(&shared.bodies.hot_scenes, draft_hot_scenes).await, &headers)
+}
+
+fn draft_hot_scenes(shared: &Shared) -> Draft<()> {
+    let (version, updated_at, occupied) = copy_parcels(shared);
+    let scenes = hot_scenes(count_by_parcel(occupied), &shared.scenes.lock(), &shared.settings);
+    Draft { version, updated_at, list: List::new("[", scenes.into_iter().map(|scene| ((), scene)), "]") }
 }

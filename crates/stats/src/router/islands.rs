@@ -55,11 +55,7 @@ pub(crate) async fn islands(
         Ok(ids) => ids,
         Err(error) => return error_response(StatusCode::BAD_REQUEST, error),
     };
-    let draft = {
-        let shared = shared.clone();
-        move || draft_islands(&shared)
-    };
-    let body = shared.bodies.islands.get(shared.required_version(), draft).await;
+    let body = shared.body(&shared.bodies.islands, draft_islands).await;
     match ids.is_empty() {
         true => full_response(body, &headers),
         false => partial_response(body, &headers, &ids.iter().map(IslandId::to_string).collect(), ISLANDS),
@@ -73,11 +69,11 @@ fn draft_islands(shared: &Shared) -> Draft<String> {
     // Data is only copied under the lock; members are looked up in the copy.
     let presence = shared.presence.lock();
     let (version, updated_at) = (shared.version(&presence), presence.islands_updated_at());
-    let peers: Vec<(Address, Peer)> = presence.peers().map(|(address, peer)| (address, *peer)).collect();
+    let peers = presence.copy_peers();
     let islands: Vec<IslandCopy> = presence.islands().collect();
     drop(presence);
     let peer = |address: Address| {
-        // The copy is sorted by address, as the map is.
+        // The copy is sorted by address.
         let index = peers.binary_search_by_key(&address, |(address, _)| *address).ok()?;
         Some(peers[index].1)
     };

@@ -15,7 +15,6 @@ use super::query::{QueryPairs, parse_ids};
 use crate::{
     answers::PeerAnswer,
     cached::{Draft, List},
-    peer::Peer,
     response::{Refusal, error_response, full_response, json_response, partial_response},
     shared::Shared,
 };
@@ -54,11 +53,7 @@ pub(crate) async fn peers(
         Ok(ids) => ids,
         Err(error) => return error_response(StatusCode::BAD_REQUEST, error),
     };
-    let draft = {
-        let shared = shared.clone();
-        move || draft_peers(&shared)
-    };
-    let body = shared.bodies.peers.get(shared.required_version(), draft).await;
+    let body = shared.body(&shared.bodies.peers, draft_peers).await;
     match ids.is_empty() {
         true => full_response(body, &headers),
         false => partial_response(body, &headers, &ids, PEERS),
@@ -72,7 +67,7 @@ fn draft_peers(shared: &Shared) -> Draft<Address> {
     // Data is only copied under the lock; encoding happens after it is released.
     let presence = shared.presence.lock();
     let (version, updated_at) = (shared.version(&presence), presence.peers_updated_at());
-    let peers: Vec<(Address, Peer)> = presence.peers().map(|(address, peer)| (address, *peer)).collect();
+    let peers = presence.copy_peers();
     drop(presence);
     let peers = peers.iter().map(|&(address, ref peer)| (address, PeerAnswer::new(address, peer)));
     Draft { version, updated_at, list: List::new(PEERS[0], peers, PEERS[1]) }

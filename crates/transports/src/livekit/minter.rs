@@ -59,10 +59,10 @@ mod tests {
 
     use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
     use livekit_api::access_token::TokenVerifier;
+    use protocol::unix_ms;
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::time::unix_seconds;
 
     const TTL: Duration = Duration::from_secs(300);
 
@@ -93,9 +93,9 @@ mod tests {
 
     #[test]
     fn token_has_exactly_the_expected_claims() {
-        let before = unix_seconds(SystemTime::now());
+        let before = unix_ms(SystemTime::now()) / 1_000;
         let token = token();
-        let after = unix_seconds(SystemTime::now());
+        let after = unix_ms(SystemTime::now()) / 1_000;
         let claims = URL_SAFE_NO_PAD.decode(token.split('.').nth(1).unwrap()).unwrap();
         let mut claims: Value = serde_json::from_slice(&claims).unwrap();
         let mut time = |claim: &str| claims.as_object_mut().unwrap().remove(claim).unwrap().as_u64().unwrap();

@@ -14,6 +14,7 @@ use crate::nats::timing::LEASE_TTL;
 pub(super) struct Bucket {
     client: Client,
     jetstream: jetstream::Context,
+    lease_name: &'static str,
     replicas: ReplicaTarget,
     /// The key of the lease, once the bucket was opened.
     key: Option<LeaseKey>,
@@ -22,8 +23,16 @@ pub(super) struct Bucket {
 }
 
 impl Bucket {
-    pub(super) fn new(client: Client, replicas: ReplicaTarget) -> Self {
-        Self { jetstream: jetstream::new(client.clone()), client, replicas, key: None, was_opened: false }
+    /// The bucket with the key of the lease `lease_name`, not open yet.
+    pub(super) fn new(client: Client, lease_name: &'static str, replicas: ReplicaTarget) -> Self {
+        Self {
+            jetstream: jetstream::new(client.clone()),
+            client,
+            lease_name,
+            replicas,
+            key: None,
+            was_opened: false,
+        }
     }
 
     /// Whether the bucket was ever opened.
@@ -31,8 +40,8 @@ impl Bucket {
         self.was_opened
     }
 
-    /// The key of this lease. Opens the bucket, or creates it, unless it is open.
-    pub(super) async fn open(&mut self, lease_name: &'static str) -> Result<LeaseKey, LeaseError> {
+    /// The key of the lease. Opens the bucket, or creates it, unless it is open.
+    pub(super) async fn open(&mut self) -> Result<LeaseKey, LeaseError> {
         if let Some(key) = &self.key {
             return Ok(key.clone());
         }
@@ -44,7 +53,7 @@ impl Bucket {
             return Err(LeaseError::WrongTtl(age));
         }
         self.was_opened = true;
-        Ok(self.key.insert(LeaseKey { store, name: lease_name }).clone())
+        Ok(self.key.insert(LeaseKey { store, name: self.lease_name }).clone())
     }
 
     /// Forgets the open bucket, and returns the key if it was open. The next [`Self::open`] opens it again.

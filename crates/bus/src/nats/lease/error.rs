@@ -10,7 +10,6 @@ use async_nats::{
         kv::{UpdateError, UpdateErrorKind},
     },
 };
-
 use tokio::time;
 
 use super::stream::{BUCKET, STREAM};

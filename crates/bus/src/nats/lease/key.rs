@@ -46,7 +46,6 @@ impl LeaseKey {
     }
 
     /// Replaces the entry of this revision with one of this candidate. Returns the revision of the new entry.
-    ///
     pub(super) async fn write(&self, candidate: &str, epoch: u64, revision: u64) -> Result<u64, LeaseError> {
         let entry = format!("{candidate} {epoch}");
         let written = with_timeout(self.store.update(self.name, entry.into(), revision)).await?;

@@ -68,7 +68,7 @@ impl LeaseTask {
         replicas: ReplicaTarget,
     ) -> Self {
         Self {
-            bucket: Bucket::new(client.clone(), replicas),
+            bucket: Bucket::new(client.clone(), lease_name, replicas),
             client,
             lease_name,
             candidate_id: format!("{:016x}", rand::random::<u64>()),
@@ -112,7 +112,7 @@ impl LeaseTask {
         if self.client.connection_state() != State::Connected {
             return Err(LeaseError::Disconnected);
         }
-        let key = self.bucket.open(self.lease_name).await?;
+        let key = self.bucket.open().await?;
         // `take` forgets the revision: once a write was sent, the revision is unknown until its reply
         // arrives.
         let revision = match self.revision.take() {
