@@ -10,7 +10,7 @@ use prost_types::{
     DescriptorProto, EnumDescriptorProto, FieldDescriptorProto, FileDescriptorSet, ServiceDescriptorProto,
     field_descriptor_proto::{Label, Type},
 };
-use test_support::golden;
+use test_support::{golden, workspace};
 
 /// The descriptors from which the build script generated the code.
 const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
@@ -108,7 +108,7 @@ fn find(root: &Path, folder: &Path, found: &mut Vec<String>) {
 
 #[test]
 fn descriptors_cover_every_proto_file() {
-    let root = golden::path("../../protocol");
+    let root = workspace::root().join("protocol");
     let mut found = Vec::new();
     find(&root, &root, &mut found);
     found.sort();

@@ -1,11 +1,14 @@
 //! Golden files: a record of the public names, which tests compare with the names of this build.
 
 use std::{
+    collections::BTreeMap,
     env, fs,
     path::{Path, PathBuf},
 };
 
 use similar::TextDiff;
+
+use crate::workspace;
 
 /// Rewrites the golden files instead of comparing, when it is set to `write`.
 const MODE: &str = "ATOLL_GOLDEN";
@@ -14,7 +17,7 @@ const CONTEXT: usize = 2;
 
 /// The path of a golden file.
 pub fn path(file: &str) -> PathBuf {
-    [env!("CARGO_MANIFEST_DIR"), "..", "..", "tests", "golden", file].iter().collect()
+    workspace::root().join("tests/golden").join(file)
 }
 
 /// Compares a golden file with `actual`. Panics with a diff if they differ.
@@ -27,7 +30,7 @@ pub fn check(file: &str, actual: &str) {
 }
 
 /// The same for any file of the repository that is generated from the code. `advice` states how to rewrite it.
-pub fn check_file(path: &Path, actual: &str, advice: &str) {
+fn check_file(path: &Path, actual: &str, advice: &str) {
     let expected = fs::read_to_string(path).unwrap_or_default();
     if expected == actual {
         return;
@@ -42,6 +45,32 @@ pub fn check_file(path: &Path, actual: &str, advice: &str) {
         path.display(),
         diff(&expected, actual)
     );
+}
+
+/// Compares the tables of a document with `tables`, by the heading line above each table. `document` is a path
+/// below the root of the workspace. The headings and the text around the tables are written by hand.
+pub fn check_tables(document: &str, tables: BTreeMap<String, String>) {
+    let path = workspace::root().join(document);
+    let (generated, missing) = with_tables(&fs::read_to_string(&path).unwrap(), tables);
+    assert!(missing.is_empty(), "{document} has no heading for {missing:?}");
+    check_file(&path, &generated, "Run `make docs`.");
+}
+
+/// The text with these tables in place of its own, and the headings that it does not have.
+fn with_tables(text: &str, mut tables: BTreeMap<String, String>) -> (String, Vec<String>) {
+    let mut generated = String::new();
+    let mut table = None;
+    for line in text.lines() {
+        if line.starts_with("# ") || line.starts_with("## ") {
+            table = tables.remove(line);
+        }
+        if line.starts_with('|') {
+            generated += &table.take().unwrap_or_default();
+        } else {
+            generated += &format!("{line}\n");
+        }
+    }
+    (generated, tables.into_keys().collect())
 }
 
 /// Whether the golden files are to be rewritten.
@@ -64,5 +93,15 @@ mod tests {
         let actual = "a\nb\nc\nD\ne\nf\ng\nh\n";
         assert_eq!(diff(expected, actual), "@@ -2,6 +2,7 @@\n b\n c\n-d\n+D\n e\n f\n g\n+h\n");
         assert_eq!(diff("", "a\n"), "@@ -0,0 +1 @@\n+a\n");
+    }
+
+    #[test]
+    fn tables_replace_those_below_their_headings() {
+        let text = "# A\nabove\n\n| old |\n|---|\n\nbelow\n## B\n| old |\nend\n";
+        let tables = [("# A", "| new |\n"), ("## B", "| other |\n"), ("## C", "| lost |\n")];
+        let tables = tables.map(|(heading, table)| (heading.to_owned(), table.to_owned()));
+        let (generated, missing) = with_tables(text, BTreeMap::from(tables));
+        assert_eq!(generated, "# A\nabove\n\n| new |\n\nbelow\n## B\n| other |\nend\n");
+        assert_eq!(missing, ["## C"]);
     }
 }

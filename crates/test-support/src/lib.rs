@@ -4,7 +4,8 @@
 //! dropped. Ports are free ones, so that tests run side by side.
 //!
 //! - [`NatsServer`], [`NatsCluster`]: nats-server, alone or three of them.
-//! - [`golden`]: files with the public names of a build.
+//! - [`golden`]: files with the public names of a build, and tables of docs/ that are generated from the code.
+//! - [`workspace`]: the files of the workspace.
 //!
 //! With the feature `realm`:
 //!
@@ -42,6 +43,7 @@ mod waiting;
 mod wallets;
 #[cfg(feature = "realm")]
 pub mod wire;
+pub mod workspace;
 
 #[cfg(feature = "realm")]
 pub use bots::Bots;

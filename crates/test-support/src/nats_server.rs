@@ -59,8 +59,7 @@ impl NatsServer {
     /// Starts a server with JetStream.
     pub fn start_with_jetstream() -> Self {
         let store = tempfile::tempdir().unwrap();
-        let folder = store.path().to_str().unwrap();
-        let mut server = Self::start_with(&["--jetstream", "--store_dir", folder]);
+        let mut server = Self::start_with(&jetstream_flags(&store));
         server.store = Some(store);
         server
     }
@@ -68,9 +67,7 @@ impl NatsServer {
     /// A server with JetStream and more flags that does not run yet: [`NatsServer::restart`] starts it.
     pub(crate) fn plan_with_jetstream(port: u16, flags: &[&str]) -> Self {
         let store = tempfile::tempdir().unwrap();
-        let folder = store.path().to_str().unwrap();
-        let jetstream = ["--jetstream", "--store_dir", folder];
-        let flags = jetstream.iter().chain(flags).map(|&flag| flag.to_owned()).collect();
+        let flags = jetstream_flags(&store).iter().chain(flags).map(|&flag| flag.to_owned()).collect();
         let environment = Vec::new();
         Self { child: None, port, name: next_name(), flags, environment, store: Some(store) }
     }
@@ -111,6 +108,10 @@ impl NatsServer {
         let child = spawn_server(self.port, &self.name, &self.flags, &self.environment);
         self.child = Some(child.expect("its port is still free"));
     }
+}
+
+fn jetstream_flags(store: &TempDir) -> [&str; 3] {
+    ["--jetstream", "--store_dir", store.path().to_str().unwrap()]
 }
 
 fn next_name() -> String {

@@ -16,6 +16,7 @@ use std::{
 };
 
 use proc_macro2::{TokenStream, TokenTree};
+use test_support::workspace::{self, rust_files, source_folders};
 
 /// The most lines that a file may have, comments included, tests not.
 const MAX_LINES: usize = 400;
@@ -24,31 +25,8 @@ const MAX_LINES: usize = 400;
 type ModulePath = Vec<String>;
 
 /// The root of the workspace: `ATOLL_LAYOUT_ROOT`, or the one that this test was built in.
-fn workspace() -> PathBuf {
-    let built_in = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    std::env::var_os("ATOLL_LAYOUT_ROOT").map_or_else(built_in, PathBuf::from)
-}
-
-/// All Rust files in a folder, sorted.
-fn rust_files(folder: &Path, files: &mut Vec<PathBuf>) {
-    let Ok(entries) = fs::read_dir(folder) else { return };
-    let mut entries: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
-    entries.sort();
-    for path in entries {
-        if path.is_dir() {
-            rust_files(&path, files);
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            files.push(path);
-        }
-    }
-}
-
-/// The source folders of all crates.
-fn source_folders() -> Vec<PathBuf> {
-    let crates = fs::read_dir(workspace().join("crates")).unwrap();
-    let mut folders: Vec<PathBuf> = crates.map(|entry| entry.unwrap().path().join("src")).collect();
-    folders.sort();
-    folders
+fn root() -> PathBuf {
+    std::env::var_os("ATOLL_LAYOUT_ROOT").map_or_else(workspace::root, PathBuf::from)
 }
 
 /// The code of a file without its modules of tests. A module in the file itself is its last item.
@@ -95,9 +73,8 @@ struct Crate(BTreeMap<ModulePath, Module>);
 
 impl Crate {
     fn read(source_folder: &Path) -> Self {
-        let mut files = Vec::new();
-        rust_files(source_folder, &mut files);
-        let modules = files.into_iter().filter(|file| !is_test_file(file)).map(|file| {
+        let files = rust_files(source_folder).into_iter();
+        let modules = files.filter(|file| !is_test_file(file)).map(|file| {
             let path = module_path(file.strip_prefix(source_folder).unwrap());
             let module = Module::read(file, &path);
             (path, module)
@@ -298,9 +275,9 @@ fn cycles<'a>(imports: &Imports<'a>) -> Vec<BTreeSet<ModulePath>> {
 
 #[test]
 fn files_of_a_crate_form_no_import_cycle() {
-    let root = workspace();
+    let root = root();
     let (mut report, mut count) = (String::new(), 0);
-    for folder in source_folders() {
+    for folder in source_folders(&root) {
         let krate = Crate::read(&folder);
         let imports = krate.imports();
         for cycle in cycles(&imports) {
@@ -320,16 +297,16 @@ fn files_of_a_crate_form_no_import_cycle() {
 
 #[test]
 fn files_have_at_most_400_lines_of_code() {
-    let root = workspace();
+    let root = root();
     let mut files = Vec::new();
-    for folder in source_folders() {
-        rust_files(&folder, &mut files);
+    for folder in source_folders(&root) {
+        files.extend(rust_files(&folder));
         for beside in ["benches", "tests"] {
-            rust_files(&folder.with_file_name(beside), &mut files);
+            files.extend(rust_files(&folder.with_file_name(beside)));
         }
     }
     for folder in ["tests", "examples"] {
-        rust_files(&root.join(folder), &mut files);
+        files.extend(rust_files(&root.join(folder)));
     }
     let code = files.iter().filter(|file| !file.ends_with("tests.rs"));
     let sizes = code.map(|file| (without_tests(&fs::read_to_string(file).unwrap()).lines().count(), file));

@@ -13,7 +13,7 @@ use serde_json::Value;
 use test_support::{
     NatsServer, Realm, TEST_TIMEOUT, golden, wallet,
     wire::{enter, sign_in},
-    within,
+    within, workspace,
 };
 
 use super::{atoll, printed, shape::Shape};
@@ -44,7 +44,7 @@ fn arguments(fixed: &[&str], more: &[&str]) -> Vec<String> {
 
 /// Asks every question after each flush of each scenario of the engine.
 fn ask_all(mut answer: impl FnMut(&archipelago::Engine, std::time::Duration, &Question)) {
-    let folder = golden::path("../../crates/archipelago/scenarios");
+    let folder = workspace::root().join("crates/archipelago/scenarios");
     for file in fs::read_dir(folder).unwrap() {
         let text = fs::read_to_string(file.unwrap().path()).unwrap();
         let lines: Vec<&str> = text.lines().collect();

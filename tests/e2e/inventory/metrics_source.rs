@@ -6,7 +6,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use test_support::golden;
+use test_support::{
+    golden,
+    workspace::{self, rust_files, source_folders},
+};
 
 const KINDS: [&str; 3] = ["counter", "gauge", "histogram"];
 
@@ -19,23 +22,20 @@ struct MacroCall {
     labels: Vec<String>,
 }
 
-/// Adds the calls in a folder of sources.
-fn find_calls(folder: &Path, found: &mut Vec<MacroCall>) {
-    for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            find_calls(&path, found);
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            let source = fs::read_to_string(&path).unwrap();
-            for kind in KINDS {
-                let start = format!("{kind}!(");
-                for (at, _) in source.match_indices(&start) {
-                    let describes = source[..at].ends_with("describe_");
-                    found.push(parse_call(&path, kind, describes, &source[at + start.len()..]));
-                }
+/// The calls in a folder of sources.
+fn find_calls(folder: &Path) -> Vec<MacroCall> {
+    let mut found = Vec::new();
+    for path in rust_files(folder) {
+        let source = fs::read_to_string(&path).unwrap();
+        for kind in KINDS {
+            let start = format!("{kind}!(");
+            for (at, _) in source.match_indices(&start) {
+                let describes = source[..at].ends_with("describe_");
+                found.push(parse_call(&path, kind, describes, &source[at + start.len()..]));
             }
         }
     }
+    found
 }
 
 /// Parses a call, of which `text` begins with the arguments.
@@ -60,19 +60,14 @@ fn parse_call(path: &Path, kind: &'static str, describes: bool, text: &str) -> M
     MacroCall { path: path.to_owned(), kind, describes, name: name.to_owned(), labels }
 }
 
-/// The source folders of all crates.
-fn source_folders() -> impl Iterator<Item = PathBuf> {
-    fs::read_dir(golden::path("../../crates")).unwrap().map(|entry| entry.unwrap().path().join("src"))
-}
-
 #[test]
 fn metrics_in_the_source_have_these_labels() {
-    let mut calls = Vec::new();
-    source_folders().for_each(|folder| find_calls(&folder, &mut calls));
-    let registered = calls.iter().filter(|call| !call.describes);
+    let folders = source_folders(&workspace::root());
+    let calls = folders.iter().flat_map(|folder| find_calls(folder));
+    let registered = calls.filter(|call| !call.describes);
     let lines: BTreeSet<String> = registered
         .map(|MacroCall { kind, name, labels, .. }| {
-            [&[(*kind).to_owned(), name.clone()], &labels[..]].concat().join(" ")
+            [&[kind.to_owned(), name], &labels[..]].concat().join(" ")
         })
         .collect();
     golden::check("metrics-source.txt", &lines.into_iter().map(|line| line + "\n").collect::<String>());
@@ -81,13 +76,12 @@ fn metrics_in_the_source_have_these_labels() {
 /// A crate with a module `metrics` registers all of its metrics there, and describes each of them.
 #[test]
 fn metrics_are_registered_and_described_in_one_module() {
-    for folder in source_folders() {
+    for folder in source_folders(&workspace::root()) {
         let module = folder.join("metrics.rs");
         if !module.exists() {
             continue;
         }
-        let mut calls = Vec::new();
-        find_calls(&folder, &mut calls);
+        let calls = find_calls(&folder);
         for call in &calls {
             assert_eq!(call.path, module, "{}: another file uses a macro of the crate metrics", call.name);
         }

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, fmt::Write as _, fs};
 
 use archipelago::{explain::Cause, scenario};
 use protocol::Close;
-use test_support::golden;
+use test_support::{golden, workspace};
 
 /// The beginning of a row of the table in docs/close-codes.md.
 fn row(close: Close) -> String {
@@ -24,7 +24,7 @@ fn close_codes_have_these_texts() {
 
 #[test]
 fn close_codes_are_those_of_the_documentation() {
-    let table = fs::read_to_string(golden::path("../../docs/close-codes.md")).unwrap();
+    let table = fs::read_to_string(workspace::root().join("docs/close-codes.md")).unwrap();
     let is_row = |line: &&str| {
         line.strip_prefix("| ").is_some_and(|rest| rest.starts_with(|first: char| first.is_ascii_digit()))
     };
@@ -115,7 +115,7 @@ fn scenario_keywords_are_all_recorded() {
         assert!(is_keyword(word), "{word} is no keyword");
     }
     // Candidates: every lower-case literal in the source of the parser.
-    let folder = golden::path("../../crates/archipelago/src/scenario");
+    let folder = workspace::root().join("crates/archipelago/src/scenario");
     let files = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     let source: String = files.map(|file| fs::read_to_string(file).unwrap()).collect();
     let is_word = |text: &&str| {

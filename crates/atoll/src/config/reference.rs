@@ -3,7 +3,7 @@
 //! The table of a section has a row for each field: key, default, and the doc comment as the meaning. The
 //! headings and the text around the tables are written by hand.
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::collections::BTreeMap;
 
 use test_support::golden;
 
@@ -32,29 +32,8 @@ fn row(Field { name, meaning, at_least, .. }: &Field, default: &toml::Value) -> 
     format!("| `{name}` | `{default}` | {}{bound} |\n", meaning.join(" "))
 }
 
-/// The document with these tables in place of its own.
-fn with_tables(document: &str, mut tables: BTreeMap<String, String>) -> String {
-    let mut generated = String::new();
-    let mut table = None;
-    for line in document.lines() {
-        if line.starts_with("## ") {
-            table = tables.remove(line);
-        }
-        if line.starts_with('|') {
-            generated += &table.take().unwrap_or_default();
-        } else {
-            generated += &format!("{line}\n");
-        }
-    }
-    assert!(tables.is_empty(), "docs/configuration.md has no heading for {:?}", tables.keys());
-    generated
-}
-
 /// `ATOLL_GOLDEN=write` rewrites the document.
 #[test]
 fn reference_matches_the_settings() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/configuration.md");
-    let document = fs::read_to_string(&path).unwrap();
-    let generated = with_tables(&document, tables());
-    golden::check_file(&path, &generated, "Run `make docs`.");
+    golden::check_tables("docs/configuration.md", tables());
 }
