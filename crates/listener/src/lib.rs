@@ -18,4 +18,4 @@ pub use accept::serve;
 pub use address::ClientAddresses;
 pub use metrics::describe_metrics;
 pub use settings::Settings;
-pub use stream::Stream;
+pub use stream::{ConnectionGuard, Stream};

@@ -24,9 +24,21 @@ pub struct Stream {
     state: Arc<ConnectionState>,
 }
 
+/// Keeps a connection counted among those of its listener.
+#[derive(Debug)]
+pub struct ConnectionGuard {
+    _state: Arc<ConnectionState>,
+}
+
 impl Stream {
     pub(crate) fn new(tcp: TcpStream, state: Arc<ConnectionState>) -> Self {
         Self { tcp, state }
+    }
+
+    /// Takes the TCP stream out of an upgraded connection. The connection counts as open until the guard is
+    /// dropped.
+    pub fn into_parts(self) -> (TcpStream, ConnectionGuard) {
+        (self.tcp, ConnectionGuard { _state: self.state })
     }
 
     /// The TCP stream itself.

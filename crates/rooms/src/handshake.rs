@@ -8,40 +8,35 @@ use protocol::{
     Address, Close, Message as _, RoomName,
     rfc5::{WsChallenge, WsPacket, ws_packet::Message},
 };
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use transports::ws_room::{Admission, TokenRefusal};
 use ws::{FrameError, OpCode, ReadError, Received, close_answer, put_frame};
 
 use crate::{
     batch::{packet, packet_frame},
+    handshake_socket::HandshakeSocket,
     node::Node,
     room::JoinRequest,
-    throttled_reader::ThrottledReader,
 };
 
 /// How the server ends a connection: close code and reason. `None` if the client cannot be informed, or has
 /// closed the connection itself.
 pub(crate) type Disconnect = Option<(Close, String)>;
 
-fn disconnect(close: Close) -> Disconnect {
+/// The end of a connection with the usual reason of its close code.
+pub(crate) fn disconnect(close: Close) -> Disconnect {
     Some((close, close.reason().to_owned()))
 }
 
 /// Authenticates the client by its access token, or by its wallet's signature if the room is open.
 ///
 /// Until this is done, any packet but the expected one ends the connection.
-pub(crate) async fn authenticate<R, W>(
+pub(crate) async fn authenticate(
     node: &Node,
     room: &RoomName,
     token: Option<&str>,
     permit: &Permit,
-    reader: &mut ThrottledReader<R>,
-    writer: &mut W,
-) -> Result<JoinRequest, Disconnect>
-where
-    R: AsyncRead + Unpin,
-    W: AsyncWrite + Unpin,
-{
+    socket: &mut HandshakeSocket,
+) -> Result<JoinRequest, Disconnect> {
     let by_token = match token {
         Some(token) => {
             let verified = node.tokens.verify_signature(token, room.as_str(), SystemTime::now());
@@ -55,7 +50,7 @@ where
         None if node.settings.is_open(room) => None,
         None => return Err(disconnect(Close::UnknownRoom)),
     };
-    let Message::PeerIdentification(identification) = next_packet(reader, writer).await? else {
+    let Message::PeerIdentification(identification) = next_packet(socket).await? else {
         return Err(disconnect(Close::OutOfOrder));
     };
     let address: Address = identification
@@ -68,33 +63,28 @@ where
         }
         Some(_) => Err(Some((Close::TokenRefused, "the access token is for another address".to_owned()))),
         None => {
-            verify_challenge(node, room, address, permit, reader, writer).await?;
+            verify_challenge(node, room, address, permit, socket).await?;
             Ok(JoinRequest { address, minted: None, expired: false })
         }
     }
 }
 
 /// Sends a challenge and verifies that the wallet signed it.
-async fn verify_challenge<R, W>(
+async fn verify_challenge(
     node: &Node,
     room: &RoomName,
     address: Address,
     permit: &Permit,
-    reader: &mut ThrottledReader<R>,
-    writer: &mut W,
-) -> Result<(), Disconnect>
-where
-    R: AsyncRead + Unpin,
-    W: AsyncWrite + Unpin,
-{
+    socket: &mut HandshakeSocket,
+) -> Result<(), Disconnect> {
     let challenge = node.verifier.challenge().map_err(|_| disconnect(Close::Restarting))?;
     let request = WsChallenge {
         challenge_to_sign: challenge.as_str().to_owned(),
         already_connected: node.settings.tell_connected
             && node.registry.room(room).is_some_and(|room| room.contains(address)),
     };
-    write_frame(writer, &packet_frame(&packet(Message::ChallengeMessage(request)))).await?;
-    let Message::SignedChallengeForServer(signed) = next_packet(reader, writer).await? else {
+    write_frame(socket, &packet_frame(&packet(Message::ChallengeMessage(request)))).await?;
+    let Message::SignedChallengeForServer(signed) = next_packet(socket).await? else {
         return Err(disconnect(Close::OutOfOrder));
     };
     permit.set_waiting(false);
@@ -103,13 +93,9 @@ where
 }
 
 /// Receives the next packet, and answers pings meanwhile.
-async fn next_packet<R, W>(reader: &mut ThrottledReader<R>, writer: &mut W) -> Result<Message, Disconnect>
-where
-    R: AsyncRead + Unpin,
-    W: AsyncWrite + Unpin,
-{
+async fn next_packet(socket: &mut HandshakeSocket) -> Result<Message, Disconnect> {
     loop {
-        match reader.next_throttled().await.map_err(|error| disconnect_for(&error))? {
+        match socket.next().await.map_err(|error| disconnect_for(&error))? {
             Received::Binary(bytes) => {
                 let packet = WsPacket::decode(bytes).map_err(|_| disconnect(Close::Undecodable))?;
                 return packet.message.ok_or_else(|| disconnect(Close::OutOfOrder));
@@ -117,12 +103,12 @@ where
             Received::Ping(payload) => {
                 let mut pong = BytesMut::new();
                 put_frame(&mut pong, OpCode::Pong, &payload);
-                write_frame(writer, &pong).await?;
+                write_frame(socket, &pong).await?;
             }
             Received::Pong | Received::Fragment => {}
             Received::Text => return Err(disconnect(Close::TextFrame)),
             Received::Close(code) => {
-                write_frame(writer, &close_answer(code)).await?;
+                write_frame(socket, &close_answer(code)).await?;
                 return Err(None);
             }
         }
@@ -139,6 +125,6 @@ pub(crate) fn disconnect_for(error: &ReadError) -> Disconnect {
     }
 }
 
-async fn write_frame<W: AsyncWrite + Unpin>(writer: &mut W, frame: &[u8]) -> Result<(), Disconnect> {
-    writer.write_all(frame).await.map_err(|_| None)
+async fn write_frame(socket: &mut HandshakeSocket, frame: &[u8]) -> Result<(), Disconnect> {
+    socket.write(frame).await.map_err(|_| None)
 }

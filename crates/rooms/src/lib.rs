@@ -1,17 +1,22 @@
 //! The WebSocket room service (RFC-5): membership and fan-out of messages.
 //!
-//! A room is the channel of one island. A message of one member reaches every other member: the frames of a
-//! room and a tick are encoded once, into one shared slab, and written with few large system calls (`batch`,
-//! `send_queue`). A slow reader costs the memory of its bounded queue and does not delay other members.
+//! A room is the channel of one island. A message of one member reaches every other member. A `shard` reads and
+//! writes the sockets of its rooms: the frames of a room between two flushes are encoded once, into one slab
+//! that all members share (`batch`), and written with few large system calls (`connection`). A slow reader
+//! costs the memory of its bounded queue (`send_queue`) and does not delay other members.
 
 mod batch;
+mod connection;
 mod egress;
 mod evictions;
 mod handshake;
+mod handshake_socket;
 mod member;
+mod member_stream;
 mod metrics;
 mod node;
 mod node_name;
+mod pace;
 mod reentry;
 mod registry;
 mod room;
@@ -19,7 +24,8 @@ mod router;
 mod send_queue;
 mod service;
 mod settings;
-mod throttled_reader;
+mod shard;
+mod shard_handle;
 
 pub use metrics::describe_metrics;
 pub use node_name::NameTaken;

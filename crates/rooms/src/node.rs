@@ -1,10 +1,13 @@
-//! One room node: its announcements, its flush timer, and the evictions that the director requests.
+//! One room node: its shards, its announcements, and the evictions that the director requests.
 
 use std::{
+    iter,
+    num::NonZero,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU32, Ordering},
     },
+    thread,
     time::SystemTime,
 };
 
@@ -19,7 +22,7 @@ use protocol::{
     v3::JoinIslandMessage,
 };
 use tokio::{
-    sync::{Mutex, mpsc},
+    task::{self, JoinSet},
     time::{self, Instant},
 };
 use transports::ws_room;
@@ -30,9 +33,10 @@ use crate::{
     metrics::{self, MessageCounters},
     node_name::{NameTaken, NodeNameGuard},
     registry::{NodeLimits, Registry},
-    room::Room,
     send_queue::QueueLimits,
     settings::Settings,
+    shard::Shard,
+    shard_handle::ShardHandle,
 };
 
 /// One room node: the state that all its sockets share.
@@ -49,8 +53,6 @@ pub(crate) struct Node {
     started_ms: u64,
     /// Whether the node has announced itself.
     announced: AtomicBool,
-    /// The rooms to flush at the next tick. The flush timer holds the lock as long as the node runs.
-    flush_queue: Mutex<mpsc::UnboundedReceiver<Arc<Room>>>,
 }
 
 /// The subscriptions of a node.
@@ -91,18 +93,18 @@ impl Node {
                 node: settings.max_node_egress_bytes_per_second,
             },
         };
-        let (flush_sender, flush_queue) = mpsc::unbounded_channel();
+        let shards = thread::available_parallelism().map_or(1, NonZero::get);
+        let shards = iter::repeat_with(Arc::<ShardHandle>::default).take(shards).collect();
         Self {
             handshakes: ConnectionLimiter::new("rooms", settings.handshakes),
             settings,
             tokens,
             verifier,
-            registry: Registry::new(limits, next_alias, flush_sender),
+            registry: Registry::new(limits, next_alias, shards),
             counters: MessageCounters::new(),
             sockets: Arc::default(),
             started_ms: unix_ms(SystemTime::now()),
             announced: AtomicBool::default(),
-            flush_queue: Mutex::new(flush_queue),
         }
     }
 
@@ -115,10 +117,10 @@ impl Node {
         }
     }
 
-    /// Flushes rooms, announces the node once its name is known to be free, and handles membership events.
-    /// Returns an error if another process has the name; otherwise it does not return.
+    /// Serves the members, announces the node once its name is known to be free, and handles membership
+    /// events. Returns an error if another process has the name; otherwise it returns only if a shard panics.
     pub(crate) async fn run(
-        &self,
+        self: Arc<Self>,
         bus: Bus,
         NodeSubscriptions { membership_events: events, mut name_guard }: NodeSubscriptions,
     ) -> Result<(), NameTaken> {
@@ -134,8 +136,25 @@ impl Node {
             tokio::join!(self.announce_periodically(&bus), watching);
             Ok(())
         };
-        let served = async { Ok(tokio::join!(self.flush_rooms(), self.handle_membership_events(events))) };
-        tokio::try_join!(announced, served).map(drop)
+        let mut shards = JoinSet::new();
+        for handle in self.registry.shards() {
+            match Shard::new(handle.clone(), self.settings.flush_interval) {
+                // A shard yields by itself, after bounded work.
+                Ok(shard) => drop(shards.spawn(task::unconstrained(shard.run()))),
+                Err(error) => {
+                    tracing::error!(%error, "no shard could be created");
+                    return Ok(());
+                }
+            }
+        }
+        let handled = async {
+            self.handle_membership_events(events).await;
+            Ok(())
+        };
+        tokio::select! {
+            result = async { tokio::try_join!(announced, handled) } => result.map(drop),
+            _ = shards.join_next() => Ok(()),
+        }
     }
 
     /// Rejects new handshakes and members. Existing members stay until the director has moved their islands.
@@ -160,19 +179,6 @@ impl Node {
 
     pub(crate) fn sockets_count(&self) -> usize {
         Arc::strong_count(&self.sockets) - 1
-    }
-
-    /// The flush timer. It starts with the first message, so a silent node does not wake up.
-    async fn flush_rooms(&self) {
-        let mut flush_queue = self.flush_queue.lock().await;
-        while let Some(first) = flush_queue.recv().await {
-            time::sleep(self.settings.flush_interval).await;
-            // A room that is queued from now on waits for the next tick.
-            let queued = flush_queue.len();
-            let mut due = vec![first];
-            flush_queue.recv_many(&mut due, queued).await;
-            due.iter().for_each(|room| room.flush());
-        }
     }
 
     async fn announce_periodically(&self, bus: &Bus) {

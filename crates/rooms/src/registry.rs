@@ -12,7 +12,7 @@ use std::{
 use admission::{Rate, RateLimiter};
 use parking_lot::Mutex;
 use protocol::{Address, Close, RoomName, Ulid};
-use tokio::{sync::mpsc::UnboundedSender, time::Instant};
+use tokio::time::Instant;
 use transports::ws_room::TokenRefusal;
 
 use crate::{
@@ -21,6 +21,7 @@ use crate::{
     reentry::ReentryTokens,
     room::{JoinError, JoinRequest, NodeResources, Room},
     send_queue::{QueueLimits, SendQueue},
+    shard_handle::{MemberWaker, ShardHandle},
 };
 
 /// All rooms of a node, the revoked tokens, and the limits of the node.
@@ -30,6 +31,7 @@ pub(crate) struct Registry {
     /// The next alias, shared by the nodes of a process.
     next_alias: Arc<AtomicU32>,
     node: NodeResources,
+    shards: Vec<Arc<ShardHandle>>,
     state: Mutex<State>,
 }
 
@@ -68,19 +70,16 @@ struct State {
 pub(crate) struct Membership {
     pub(crate) room: Arc<Room>,
     pub(crate) alias: u32,
-    address: Address,
+    pub(crate) address: Address,
     pub(crate) send_queue: Arc<SendQueue>,
+    pub(crate) waker: Arc<MemberWaker>,
 }
 
 impl Registry {
-    /// A registry without rooms, which add themselves to `flush_queue`.
-    pub(crate) fn new(
-        limits: NodeLimits,
-        next_alias: Arc<AtomicU32>,
-        flush_queue: UnboundedSender<Arc<Room>>,
-    ) -> Self {
+    /// A registry without rooms. `shards` serve their members; there must be at least one.
+    pub(crate) fn new(limits: NodeLimits, next_alias: Arc<AtomicU32>, shards: Vec<Arc<ShardHandle>>) -> Self {
         let egress = Arc::new(NodeEgress::new(limits.egress));
-        let node = NodeResources { slabs: SlabBytes::default(), egress, flush_queue };
+        let node = NodeResources { slabs: SlabBytes::default(), egress };
         let state = State {
             rooms: HashMap::new(),
             users: 0,
@@ -90,7 +89,7 @@ impl Registry {
             reentry: ReentryTokens::new(limits.max_users.saturating_mul(DISCONNECTED_PER_SEAT)),
             draining: false,
         };
-        Self { limits, next_alias, node, state: Mutex::new(state) }
+        Self { limits, next_alias, node, shards, state: Mutex::new(state) }
     }
 
     /// Adds a peer to a room, which is created if it does not exist. All limits are checked and applied under
@@ -116,7 +115,7 @@ impl Registry {
         if request.expired && !request.minted.is_some_and(is_last) {
             return reject(Close::TokenRefused, &TokenRefusal::Expired.to_string());
         }
-        let new_room = || Arc::new(Room::new(name.clone(), self.node.clone()));
+        let new_room = || Arc::new(Room::new(name.clone(), self.node.clone(), self.emptiest_shard()));
         let room = state.rooms.entry(name.clone()).or_insert_with(new_room).clone();
         // A session that replaces an older one of the same address needs no further seat.
         if state.users >= self.limits.max_users && !room.contains(request.address) {
@@ -124,13 +123,18 @@ impl Registry {
             return reject(Close::RoomFull, "the server has no seat left");
         }
         let alias = self.next_alias.fetch_add(1, Ordering::Relaxed);
-        let send_queue = Arc::new(SendQueue::new(self.limits.queue_limits));
+        let waker = MemberWaker::new(alias, room.shard.clone());
+        let send_queue = Arc::new(SendQueue::new(self.limits.queue_limits, waker.clone().into()));
         // Only successful entries count against the rate: a client may retry a full room as often as its
         // handshakes are admitted.
         let entry = (name.clone(), request.address);
         let permit = || state.entry_limiter.take(entry, Instant::now()).is_ok();
         match room.join(request, alias, &send_queue, self.limits.max_room_size, permit) {
-            Ok(replaced) => state.users += usize::from(!replaced),
+            Ok(replaced) => {
+                let added = usize::from(!replaced);
+                state.users += added;
+                room.shard.members.fetch_add(added, Ordering::Relaxed);
+            }
             Err(error) => {
                 state.drop_if_empty(&room);
                 return match error {
@@ -145,7 +149,18 @@ impl Registry {
             }
         }
         state.reentry.record_entry(name, request.address, request.minted);
-        Ok(Membership { room, alias, address: request.address, send_queue })
+        Ok(Membership { room, alias, address: request.address, send_queue, waker })
+    }
+
+    /// The shard with the fewest members.
+    fn emptiest_shard(&self) -> Arc<ShardHandle> {
+        let members = |shard: &&Arc<ShardHandle>| shard.members.load(Ordering::Relaxed);
+        self.shards.iter().min_by_key(members).cloned().unwrap_or_default()
+    }
+
+    /// The shards of the node.
+    pub(crate) fn shards(&self) -> &[Arc<ShardHandle>] {
+        &self.shards
     }
 
     /// Whether a token was the last one that admitted this address to this room, and the membership is not
@@ -159,6 +174,7 @@ impl Registry {
         let mut state = self.state.lock();
         if membership.room.leave(membership.alias) {
             state.users -= 1;
+            membership.room.shard.members.fetch_sub(1, Ordering::Relaxed);
             state.reentry.record_disconnect(&membership.room.name, membership.address, Instant::now());
             state.drop_if_empty(&membership.room);
         }

@@ -8,13 +8,14 @@ use protocol::{
     Address, Close, RoomName, Ulid,
     rfc5::{WsKicked, WsPeerJoin, WsPeerLeave, WsPeerUpdate, WsWelcome, ws_packet::Message},
 };
-use tokio::{sync::mpsc::UnboundedSender, time::Instant};
+use tokio::time::Instant;
 
 use crate::{
     batch::{BatchBuilder, Fanout, FrameKind, SlabBytes, is_newer, packet, packet_frame},
     egress::{Load, NodeEgress, RoomEgress},
     metrics,
     send_queue::{PushOutcome, SendQueue},
+    shard_handle::{Flush, ShardHandle},
 };
 
 /// One room: its members, and the messages since the last flush.
@@ -22,6 +23,8 @@ use crate::{
 pub(crate) struct Room {
     pub(crate) name: RoomName,
     node: NodeResources,
+    /// The shard that serves all members of the room.
+    pub(crate) shard: Arc<ShardHandle>,
     state: Mutex<State>,
 }
 
@@ -30,9 +33,6 @@ pub(crate) struct Room {
 pub(crate) struct NodeResources {
     pub(crate) slabs: SlabBytes,
     pub(crate) egress: Arc<NodeEgress>,
-    /// The rooms to flush at the next tick. Each room is queued at most once, so the number of rooms bounds
-    /// the queue.
-    pub(crate) flush_queue: UnboundedSender<Arc<Room>>,
 }
 
 #[derive(Debug, Default)]
@@ -40,7 +40,7 @@ struct State {
     members: Vec<Member>,
     pending: BatchBuilder,
     egress: RoomEgress,
-    /// The room is in the flush queue, or is about to be added to it.
+    /// The flush of the room has been reported to its shard, or is about to be.
     flush_scheduled: bool,
 }
 
@@ -81,8 +81,8 @@ pub(crate) enum JoinError {
 }
 
 impl Room {
-    pub(crate) fn new(name: RoomName, node: NodeResources) -> Self {
-        Self { name, node, state: Mutex::default() }
+    pub(crate) fn new(name: RoomName, node: NodeResources, shard: Arc<ShardHandle>) -> Self {
+        Self { name, node, shard, state: Mutex::default() }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -193,22 +193,22 @@ impl Room {
         }
     }
 
-    /// Queues the collected messages for each member.
-    pub(crate) fn flush(&self) {
-        let mut state = self.state.lock();
-        state.flush_scheduled = false;
-        state.queue_batch(&self.node);
-    }
-
-    /// Adds the room to the flush queue of its node, unless it is there already. Releases the lock first, so
-    /// that the flush timer does not wait for it.
+    /// Schedules the flush of the room, unless it is scheduled already. Releases the lock first, so that the
+    /// shard does not wait for it.
     fn schedule_flush(self: &Arc<Self>, mut state: MutexGuard<'_, State>) {
         let was_scheduled = mem::replace(&mut state.flush_scheduled, true);
         drop(state);
         if !was_scheduled {
-            // Without a receiver the node has ended, and nothing is flushed any more.
-            let _ = self.node.flush_queue.send(self.clone());
+            self.shard.schedule_flush(self.clone());
         }
+    }
+}
+
+impl Flush for Room {
+    fn flush(&self) {
+        let mut state = self.state.lock();
+        state.flush_scheduled = false;
+        state.queue_batch(&self.node);
     }
 }
 

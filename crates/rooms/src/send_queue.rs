@@ -7,12 +7,12 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
+    task::Waker,
 };
 
 use bytes::{Buf, Bytes};
 use parking_lot::{Mutex, MutexGuard};
 use protocol::Close;
-use tokio::sync::Notify;
 use ws::{close_answer, close_frame};
 
 use crate::batch::{Batch, Fanout};
@@ -35,8 +35,8 @@ pub(crate) struct SendQueue {
     /// additions need the queue lock.
     bytes: AtomicUsize,
     limits: QueueLimits,
-    ready: Notify,
-    close_notify: Notify,
+    /// Reports to the shard of the member that there is something to write.
+    waker: Waker,
 }
 
 #[derive(Debug, Default)]
@@ -82,22 +82,17 @@ pub(crate) enum PushOutcome {
 pub(crate) struct PendingWrite {
     /// In queue order.
     pub(crate) slices: Slices,
+    /// Their size when they were taken, in bytes.
+    pub(crate) bytes: usize,
     /// The number of frames of other members among them.
     pub(crate) relayed_frames: u64,
     memory_bytes: usize,
-    /// Nothing follows them: the last frame is a close frame.
-    pub(crate) is_last: bool,
 }
 
 impl SendQueue {
-    pub(crate) fn new(limits: QueueLimits) -> Self {
-        Self {
-            queue: Mutex::default(),
-            bytes: AtomicUsize::default(),
-            limits,
-            ready: Notify::new(),
-            close_notify: Notify::new(),
-        }
+    /// An empty queue, which calls `waker` when something is queued.
+    pub(crate) fn new(limits: QueueLimits, waker: Waker) -> Self {
+        Self { queue: Mutex::default(), bytes: AtomicUsize::default(), limits, waker }
     }
 
     /// Queues a batch.
@@ -131,12 +126,12 @@ impl SendQueue {
         self.push_locked(queue, Item::Single(frame));
     }
 
-    /// Releases the lock before it notifies the writer, so that the writer does not wait for the lock.
+    /// Releases the lock before it calls the waker, so that the shard does not wait for the lock.
     fn push_locked(&self, mut queue: MutexGuard<'_, Queue>, item: Item) {
         self.bytes.fetch_add(item.memory_bytes(), Relaxed);
         queue.items.push_back(item);
         drop(queue);
-        self.ready.notify_one();
+        self.waker.wake_by_ref();
     }
 
     /// Closes the queue: the queued frames are still written, then the close frame, and nothing more.
@@ -150,7 +145,6 @@ impl SendQueue {
     fn close_locked(&self, mut queue: MutexGuard<'_, Queue>, close: Close, reason: &str) {
         queue.close_reason = Some(close);
         self.finish_locked(queue, close_frame(close.code(), reason));
-        self.close_notify.notify_one();
     }
 
     fn finish_locked(&self, mut queue: MutexGuard<'_, Queue>, frame: Bytes) {
@@ -190,31 +184,11 @@ impl SendQueue {
         self.queue.lock().close_reason
     }
 
-    /// Waits until the server has closed the queue, and returns the close code.
-    pub(crate) async fn closed(&self) -> Close {
-        loop {
-            if let Some(close) = self.queue.lock().close_reason {
-                return close;
-            }
-            self.close_notify.notified().await;
-        }
-    }
-
-    /// Waits until there are frames for `alias`, and takes all of them.
-    pub(crate) async fn take(&self, alias: u32) -> PendingWrite {
-        loop {
-            // Each push leaves a permit, so an item that is queued between the two steps is not missed.
-            self.ready.notified().await;
-            let pending = self.try_take(alias);
-            if !pending.slices.0.is_empty() || pending.is_last {
-                return pending;
-            }
-        }
-    }
-
-    fn try_take(&self, alias: u32) -> PendingWrite {
+    /// Takes all queued frames that are for `alias`; none if the queue is empty, or if all of them came from the
+    /// member itself.
+    pub(crate) fn take(&self, alias: u32) -> PendingWrite {
         let mut queue = self.queue.lock();
-        let mut pending = PendingWrite { is_last: queue.finished, ..PendingWrite::default() };
+        let mut pending = PendingWrite::default();
         for item in queue.items.drain(..) {
             pending.memory_bytes += item.memory_bytes();
             match item {
@@ -224,9 +198,11 @@ impl SendQueue {
                 Item::Single(frame) => pending.slices.0.push_back(frame),
             }
         }
-        if pending.slices.0.is_empty() {
-            // All frames came from the member itself, so nothing will be written.
+        pending.bytes = pending.slices.remaining();
+        if pending.bytes == 0 {
+            // Nothing will be written.
             self.mark_written(&pending);
+            pending.memory_bytes = 0;
         }
         pending
     }
@@ -294,65 +270,65 @@ mod tests {
         queue.push_batch(&Fanout::new(builder.take(&slabs).unwrap(), &slabs))
     }
 
-    #[tokio::test]
-    async fn slow_reader_loses_unreliable_frames_and_then_is_closed() {
-        let queue = SendQueue::new(LIMITS);
+    #[test]
+    fn slow_reader_loses_unreliable_frames_and_then_is_closed() {
+        let queue = SendQueue::new(LIMITS, Waker::noop().clone());
         assert_eq!(push(&queue, false, 600), PushOutcome::Whole);
         assert_eq!(push(&queue, false, 400), PushOutcome::ReliableOnly);
         assert_eq!(push(&queue, true, 400), PushOutcome::Whole);
         assert_eq!(push(&queue, false, 400), PushOutcome::ReliableOnly, "only unreliable frames are dropped");
         assert_eq!(push(&queue, true, 400), PushOutcome::Closed);
-        assert_eq!(queue.closed().await, Close::TooSlow);
-        let mut pending = queue.take(1).await;
-        assert!(pending.is_last);
+        assert_eq!(queue.close_reason(), Some(Close::TooSlow));
+        let mut pending = queue.take(1);
+        assert!(queue.is_finished());
         assert_eq!((pending.relayed_frames, pending.slices.0.len()), (0, 1), "only the close frame remains");
         assert_eq!(pending.slices.copy_to_bytes(4)[2..], Close::TooSlow.code().to_be_bytes());
         assert_eq!(push(&queue, true, 1), PushOutcome::Closed);
     }
 
-    #[tokio::test]
-    async fn taken_frames_count_until_they_are_written() {
-        let queue = SendQueue::new(LIMITS);
+    #[test]
+    fn taken_frames_count_until_they_are_written() {
+        let queue = SendQueue::new(LIMITS, Waker::noop().clone());
         push(&queue, true, 600);
-        let pending = queue.take(1).await;
+        let pending = queue.take(1);
         assert_eq!(push(&queue, false, 400), PushOutcome::ReliableOnly);
         queue.mark_written(&pending);
         assert_eq!(push(&queue, false, 400), PushOutcome::Whole);
     }
 
-    #[tokio::test]
-    async fn large_batch_does_not_close_a_reader_that_keeps_up() {
-        let queue = SendQueue::new(LIMITS);
+    #[test]
+    fn large_batch_does_not_close_a_reader_that_keeps_up() {
+        let queue = SendQueue::new(LIMITS, Waker::noop().clone());
         for reliable in [true, false] {
             assert_eq!(push(&queue, reliable, 10_000), PushOutcome::Whole);
-            queue.mark_written(&queue.take(1).await);
+            queue.mark_written(&queue.take(1));
         }
     }
 
-    #[tokio::test]
-    async fn queued_frames_are_written_before_the_close_frame() {
-        let queue = SendQueue::new(LIMITS);
+    #[test]
+    fn queued_frames_are_written_before_the_close_frame() {
+        let queue = SendQueue::new(LIMITS, Waker::noop().clone());
         push(&queue, true, 10);
         queue.close(Close::Moved, "away");
         queue.close(Close::TooSlow, "only the first counts");
-        let pending = queue.take(1).await;
-        assert_eq!((pending.relayed_frames, pending.slices.0.len(), pending.is_last), (1, 2, true));
-        assert_eq!(queue.closed().await, Close::Moved);
+        let pending = queue.take(1);
+        assert_eq!((pending.relayed_frames, pending.slices.0.len()), (1, 2));
+        assert_eq!(queue.close_reason(), Some(Close::Moved));
     }
 
-    #[tokio::test]
-    async fn batches_of_own_frames_free_their_queue_bytes() {
-        let queue = SendQueue::new(LIMITS);
+    #[test]
+    fn batches_of_own_frames_free_their_queue_bytes() {
+        let queue = SendQueue::new(LIMITS, Waker::noop().clone());
         for _ in 0..100 {
             assert_eq!(push(&queue, true, 400), PushOutcome::Whole);
-            assert!(!queue.try_take(2).is_last);
+            assert!(!queue.take(2).slices.has_remaining());
         }
         assert_eq!(queue.bytes.load(Relaxed), 0);
     }
 
     #[test]
     fn small_single_frames_reach_the_limit() {
-        let queue = SendQueue::new(LIMITS);
+        let queue = SendQueue::new(LIMITS, Waker::noop().clone());
         let fits = (0..100).take_while(|_| {
             queue.push_single(Bytes::from_static(&[0x8a, 0]));
             !queue.is_finished()

@@ -1,13 +1,28 @@
 //! The opening handshake (RFC 6455, 4.2) on an HTTP/1.1 request of hyper.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use sha1::{Digest, Sha1};
+use tokio::io::{AsyncRead, AsyncWrite};
 
 /// The byte stream of an upgraded connection.
 pub type Stream = TokioIo<Upgraded>;
+
+/// Returns the stream underneath an upgraded connection if it is a `T`, and the bytes that were read ahead.
+///
+/// # Errors
+///
+/// The connection as it was, if its stream is of another type.
+pub fn downcast<T>(stream: Stream) -> Result<(T, Bytes), Stream>
+where
+    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let parts = stream.into_inner().downcast::<TokioIo<T>>().map_err(TokioIo::new)?;
+    Ok((parts.io.into_inner(), parts.read_buf))
+}
 
 /// An accepted handshake.
 #[derive(Debug)]

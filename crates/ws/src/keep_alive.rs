@@ -1,8 +1,8 @@
 //! Detection of dead clients by pings that only silent clients receive.
 
-use std::{pin::Pin, time::Duration};
+use std::time::Duration;
 
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::Instant;
 
 /// Unanswered pings after which the next interval of silence marks a client as dead.
 const MAX_MISSED_PINGS: u32 = 2;
@@ -12,11 +12,13 @@ const MAX_MISSED_PINGS: u32 = 2;
 /// A ping is due when nothing arrived for one interval. The client counts as dead when nothing arrived for
 /// three intervals: two pings stayed unanswered. Some clients pass pings to their message decoder, so a
 /// client that sends by itself must not receive any.
+///
+/// It has no timer: the caller checks when [`KeepAlive::due_at`] has passed.
 #[derive(Debug)]
 pub struct KeepAlive {
     interval: Duration,
-    /// When the next check is due. Arrivals do not reset the timer, so it fires at most once an interval.
-    timer: Pin<Box<Sleep>>,
+    /// When the next check is due. Arrivals do not change it, so there is at most one check an interval.
+    due_at: Instant,
     /// Pings sent since the last arrival.
     missed_pings: u32,
 }
@@ -35,12 +37,12 @@ pub enum Liveness {
 impl KeepAlive {
     /// Schedules the first check one interval after `now`.
     pub fn new(interval: Duration, now: Instant) -> Self {
-        Self { interval, timer: Box::pin(sleep_until(now + interval)), missed_pings: 0 }
+        Self { interval, due_at: now + interval, missed_pings: 0 }
     }
 
-    /// Waits until a check is due. Cancel-safe.
-    pub async fn due(&mut self) {
-        self.timer.as_mut().await;
+    /// When the next check is due.
+    pub fn due_at(&self) -> Instant {
+        self.due_at
     }
 
     /// Checks a client that last sent something at `last_read`, and schedules the next check. `last_read` may
@@ -52,19 +54,19 @@ impl KeepAlive {
         let due = last_read + self.interval;
         if due > now {
             self.missed_pings = 0;
-            self.timer.as_mut().reset(due);
+            self.due_at = due;
             return Liveness::Alive;
         }
         if self.missed_pings == MAX_MISSED_PINGS {
             return Liveness::Dead;
         }
         self.missed_pings += 1;
-        self.timer.as_mut().reset(now + self.interval);
+        self.due_at = now + self.interval;
         Liveness::Silent
     }
 
-    /// Records that something arrived: earlier pings count as answered. The timer does not change; the next
-    /// check is given the time of the arrival.
+    /// Records that something arrived: earlier pings count as answered. The next check stays due at
+    /// the same time, and is given the time of the arrival.
     pub fn record_activity(&mut self) {
         self.missed_pings = 0;
     }
@@ -81,64 +83,63 @@ mod tests {
 
     const INTERVAL: Duration = Duration::from_secs(10);
 
-    fn seconds(count: u64) -> Duration {
-        Duration::from_secs(count)
+    /// A keep-alive that started at second 0.
+    struct Client {
+        start: Instant,
+        keep_alive: KeepAlive,
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn silent_client_is_dead_after_three_intervals() {
-        let start = Instant::now();
-        let mut keep_alive = KeepAlive::new(INTERVAL, start);
-        for (second, expected) in
-            [(10, Liveness::Silent), (20, Liveness::Silent), (30, Liveness::Dead), (30, Liveness::Dead)]
-        {
-            keep_alive.due().await;
-            assert_eq!(
-                (start.elapsed(), keep_alive.check(start, Instant::now())),
-                (seconds(second), expected)
-            );
+    impl Client {
+        fn new() -> Self {
+            let start = Instant::now();
+            Self { start, keep_alive: KeepAlive::new(INTERVAL, start) }
+        }
+
+        fn at(&self, second: u64) -> Instant {
+            self.start + Duration::from_secs(second)
+        }
+
+        /// Checks when the check is due, at the expected second.
+        fn check_at(&mut self, second: u64, last_read: u64) -> Liveness {
+            assert_eq!(self.keep_alive.due_at(), self.at(second));
+            self.keep_alive.check(self.at(last_read), self.at(second))
         }
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn activity_moves_the_next_check() {
-        let start = Instant::now();
-        let mut keep_alive = KeepAlive::new(INTERVAL, start);
-        keep_alive.due().await;
-        assert_eq!(keep_alive.check(start + seconds(9), Instant::now()), Liveness::Alive);
-        keep_alive.due().await;
-        assert_eq!(start.elapsed(), seconds(19));
-        assert_eq!(keep_alive.check(start + seconds(9), Instant::now()), Liveness::Silent);
-        keep_alive.due().await;
-        assert_eq!(keep_alive.check(start + seconds(9), Instant::now()), Liveness::Silent);
-        assert!(keep_alive.is_unresponsive());
-        keep_alive.record_activity();
-        assert!(!keep_alive.is_unresponsive());
-        keep_alive.due().await;
-        assert_eq!(start.elapsed(), seconds(39));
-        assert_eq!(keep_alive.check(start + seconds(30), Instant::now()), Liveness::Alive);
-        keep_alive.due().await;
-        assert_eq!((start.elapsed(), keep_alive.missed_pings), (seconds(40), 0));
+    #[test]
+    fn silent_client_is_dead_after_three_intervals() {
+        let mut client = Client::new();
+        assert_eq!(client.check_at(10, 0), Liveness::Silent);
+        assert_eq!(client.check_at(20, 0), Liveness::Silent);
+        assert_eq!(client.check_at(30, 0), Liveness::Dead);
+        assert_eq!(client.check_at(30, 0), Liveness::Dead);
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn suspended_process_pings_before_it_closes() {
-        let start = Instant::now();
-        let mut keep_alive = KeepAlive::new(INTERVAL, start);
-        tokio::time::advance(seconds(1_000)).await;
-        keep_alive.due().await;
-        assert_eq!(keep_alive.check(start, Instant::now()), Liveness::Silent);
-        keep_alive.due().await;
-        assert_eq!(start.elapsed(), seconds(1_010));
+    #[test]
+    fn activity_moves_the_next_check() {
+        let mut client = Client::new();
+        assert_eq!(client.check_at(10, 9), Liveness::Alive);
+        assert_eq!(client.check_at(19, 9), Liveness::Silent);
+        assert_eq!(client.check_at(29, 9), Liveness::Silent);
+        assert!(client.keep_alive.is_unresponsive());
+        client.keep_alive.record_activity();
+        assert!(!client.keep_alive.is_unresponsive());
+        assert_eq!(client.check_at(39, 30), Liveness::Alive);
+        assert_eq!((client.keep_alive.due_at(), client.keep_alive.missed_pings), (client.at(40), 0));
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn delayed_read_does_not_count_as_silence() {
-        let start = Instant::now();
-        let mut keep_alive = KeepAlive::new(INTERVAL, start);
-        keep_alive.due().await;
-        assert_eq!(keep_alive.check(start + seconds(100), Instant::now()), Liveness::Alive);
-        keep_alive.due().await;
-        assert_eq!(start.elapsed(), seconds(110));
+    #[test]
+    fn suspended_process_pings_before_it_closes() {
+        let mut client = Client::new();
+        let (start, now) = (client.start, client.at(1_000));
+        assert_eq!(client.keep_alive.check(start, now), Liveness::Silent);
+        assert_eq!(client.keep_alive.due_at(), client.at(1_010));
+    }
+
+    #[test]
+    fn delayed_read_does_not_count_as_silence() {
+        let mut client = Client::new();
+        assert_eq!(client.check_at(10, 100), Liveness::Alive);
+        assert_eq!(client.keep_alive.due_at(), client.at(110));
     }
 }

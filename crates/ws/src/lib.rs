@@ -20,7 +20,7 @@ pub mod testing;
 pub use close::{NORMAL_CLOSURE, close_answer, close_frame};
 pub use decoder::{Decoder, Received};
 pub use frame::{FrameError, OpCode, put_frame, put_header};
-pub use handshake::{PendingUpgrade, Stream, Upgrade, upgrade};
+pub use handshake::{PendingUpgrade, Stream, Upgrade, downcast, upgrade};
 pub use keep_alive::{KeepAlive, Liveness};
 pub use reader::{FrameReader, ReadError};
 pub use socket::{Socket, WriteError};

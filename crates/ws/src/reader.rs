@@ -2,14 +2,13 @@
 
 use std::{
     future::poll_fn,
-    io,
     mem::MaybeUninit,
     pin::Pin,
-    task::{Poll, ready},
+    task::{Context, Poll, ready},
 };
 
 use tokio::{
-    io::{AsyncRead, AsyncReadExt, ReadBuf},
+    io::{AsyncRead, ReadBuf},
     time::Instant,
 };
 
@@ -37,8 +36,8 @@ pub struct FrameReader<R> {
     last_read: Instant,
 }
 
-/// Bytes that one read takes from the stream at most, when the buffer is empty.
-const READ_BYTES: usize = 2048;
+/// Bytes that one read takes from the stream at most.
+const READ_BYTES: usize = 8 * 1024;
 /// Bytes that [`FrameReader::drain`] discards at most: above the receive buffer of a TCP socket, which Linux
 /// lets grow to 6 MiB.
 const MAX_DRAIN_BYTES: usize = 8 * 1024 * 1024;
@@ -49,7 +48,17 @@ const MAX_DRAIN_FRAMES: usize = 1_024;
 impl<R: AsyncRead + Unpin> FrameReader<R> {
     /// Creates a reader that accepts messages of at most `max_message` bytes.
     pub fn new(stream: R, max_message: usize) -> Self {
-        Self { stream, decoder: Decoder::new(max_message), last_read: Instant::now() }
+        Self::from_parts(stream, Decoder::new(max_message))
+    }
+
+    /// Continues with the decoder of another reader.
+    pub fn from_parts(stream: R, decoder: Decoder) -> Self {
+        Self { stream, decoder, last_read: Instant::now() }
+    }
+
+    /// The stream, and the decoder with the bytes that were read and not decoded.
+    pub fn into_parts(self) -> (R, Decoder) {
+        (self.stream, self.decoder)
     }
 
     /// When bytes were last read from the stream, or the reader was created. The bytes of an incomplete frame
@@ -60,12 +69,17 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
 
     /// Reads the next frame. Cancel-safe: an incomplete frame stays in the buffer.
     pub async fn next(&mut self) -> Result<Received, ReadError> {
+        poll_fn(|context| self.poll_next(context)).await
+    }
+
+    /// Polls for the next frame; an incomplete frame stays in the buffer.
+    pub fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Result<Received, ReadError>> {
         loop {
             if let Some(received) = self.decoder.decode()? {
-                return Ok(received);
+                return Poll::Ready(Ok(received));
             }
-            if self.fill().await? == 0 {
-                return Err(ReadError::Disconnected);
+            if ready!(self.poll_fill(context))? == 0 {
+                return Poll::Ready(Err(ReadError::Disconnected));
             }
         }
     }
@@ -88,46 +102,35 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         let mut left = MAX_DRAIN_BYTES;
         while left > 0 {
             self.decoder.buffer_mut().clear();
-            match self.fill().await {
+            match poll_fn(|context| self.poll_fill(context)).await {
                 Ok(count @ 1..) => left = left.saturating_sub(count),
                 _ => return,
             }
         }
     }
 
-    pub(crate) fn stream_mut(&mut self) -> &mut R {
+    /// The stream, for writing.
+    pub fn stream_mut(&mut self) -> &mut R {
         &mut self.stream
     }
 
-    async fn fill(&mut self) -> Result<usize, ReadError> {
-        let count = if self.decoder.release_if_empty() {
-            self.read_without_buffer().await
-        } else {
-            let buffer = self.decoder.buffer_mut();
-            buffer.reserve(READ_BYTES);
-            self.stream.read_buf(buffer).await
-        };
+    /// Reads once; 0 is the end of the stream. The bytes pass through a buffer on the stack, so that an idle
+    /// connection holds no heap buffer.
+    fn poll_fill(&mut self, context: &mut Context<'_>) -> Poll<Result<usize, ReadError>> {
+        self.decoder.release_if_empty();
+        let mut bytes = [MaybeUninit::uninit(); READ_BYTES];
+        let mut read = ReadBuf::uninit(&mut bytes);
+        let result = ready!(Pin::new(&mut self.stream).poll_read(context, &mut read));
         self.last_read = Instant::now();
-        count.map_err(|_| ReadError::Disconnected)
-    }
-
-    /// Reads through a buffer on the stack that lives for one poll, so that an idle connection holds no heap
-    /// buffer.
-    async fn read_without_buffer(&mut self) -> io::Result<usize> {
-        poll_fn(|context| {
-            let mut bytes = [MaybeUninit::uninit(); READ_BYTES];
-            let mut read = ReadBuf::uninit(&mut bytes);
-            ready!(Pin::new(&mut self.stream).poll_read(context, &mut read))?;
-            self.decoder.put(read.filled());
-            Poll::Ready(Ok(read.filled().len()))
-        })
-        .await
+        result.map_err(|_| ReadError::Disconnected)?;
+        self.decoder.put(read.filled());
+        Poll::Ready(Ok(read.filled().len()))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::task::Context;
+    use std::io;
 
     use tokio::io::AsyncWriteExt;
 

@@ -51,7 +51,7 @@ impl SessionTimers {
     pub(crate) async fn next(&mut self, republish_at: Option<Instant>) -> Timer {
         tokio::select! {
             biased;
-            () = self.keep_alive.due() => Timer::Liveness,
+            () = time::sleep_until(self.keep_alive.due_at()) => Timer::Liveness,
             _ = self.idle_checks.tick() => Timer::Idle,
             _ = self.republish_ticks.tick() => Timer::Republish,
             () = sleep_until(republish_at) => Timer::RepublishScheduled,

@@ -91,14 +91,14 @@ async fn changing_foreign_urls_do_not_delay_the_check_forever() {
     assert_eq!(taken.url.len(), MAX_URL_CHARS);
 }
 
-fn node() -> Node {
+fn node() -> Arc<Node> {
     let settings = Settings {
         public_url: OWN.to_owned(),
         handshakes: ConnectionLimits { total: 1, per_network: None, rate: None },
         ..settings()
     };
     let tokens = Arc::new(ws_room::Verifier::new([&b"a secret of sixteen characters"[..]]));
-    Node::new(settings, tokens, Verifier::new(identity::Limits::default()), Arc::default())
+    Arc::new(Node::new(settings, tokens, Verifier::new(identity::Limits::default()), Arc::default()))
 }
 
 #[tokio::test(start_paused = true)]
@@ -122,6 +122,6 @@ async fn node_announces_nothing_before_the_name_check_passed() {
     };
     tokio::select! {
         () = scenario => {}
-        result = node.run(bus.clone(), subscriptions) => panic!("{result:?}"),
+        result = node.clone().run(bus.clone(), subscriptions) => panic!("{result:?}"),
     }
 }

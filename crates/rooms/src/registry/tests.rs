@@ -5,9 +5,9 @@ use protocol::{
     Message as _,
     rfc5::{WsPacket, ws_packet::Message},
 };
-use tokio::sync::mpsc::unbounded_channel;
 
 use super::*;
+use crate::shard_handle::Flush;
 
 const LIMITS: QueueLimits = QueueLimits { drop_unreliable_above: 100_000, close_above: 200_000 };
 
@@ -23,7 +23,7 @@ fn limits(max_room_size: usize, max_users: usize) -> NodeLimits {
 }
 
 fn with_limits(limits: NodeLimits) -> Registry {
-    Registry::new(limits, Arc::new(AtomicU32::new(1)), unbounded_channel().0)
+    Registry::new(limits, Arc::new(AtomicU32::new(1)), vec![Arc::default()])
 }
 
 fn registry(max_room_size: usize, max_users: usize) -> Registry {
@@ -39,10 +39,10 @@ fn name(text: &str) -> RoomName {
 }
 
 /// Summarizes the frames that a member was sent since the last call, as text.
-async fn received(member: &Membership) -> Vec<String> {
+fn received(member: &Membership) -> Vec<String> {
     member.room.flush();
     member.send_queue.push_single(Vec::from([0x82, 0]).into());
-    let mut bytes = member.send_queue.take(member.alias).await.slices;
+    let mut bytes = member.send_queue.take(member.alias).slices;
     let mut frames = Vec::new();
     while bytes.has_remaining() {
         let (kind, length) = (bytes.get_u8(), bytes.get_u8());
@@ -68,32 +68,32 @@ async fn received(member: &Membership) -> Vec<String> {
     frames
 }
 
-#[tokio::test]
-async fn members_are_welcomed_and_announced_to_each_other() {
+#[test]
+fn members_are_welcomed_and_announced_to_each_other() {
     let registry = registry(10, 10);
     let first = registry.join(&name("I1"), &request(0xaa, 1)).unwrap();
     first.room.broadcast(first.alias, "alone".into(), false);
     let second = registry.join(&name("I1"), &request(0xbb, 1)).unwrap();
     first.room.broadcast(first.alias, "hello".into(), false);
     second.room.broadcast(second.alias, "yes".into(), true);
-    assert_eq!(received(&first).await, ["welcome 1 to []", "join 2 0xbb", "2: yes"]);
-    assert_eq!(received(&second).await, ["welcome 2 to [1]", "1: hello"]);
+    assert_eq!(received(&first), ["welcome 1 to []", "join 2 0xbb", "2: yes"]);
+    assert_eq!(received(&second), ["welcome 2 to [1]", "1: hello"]);
     second.room.broadcast(second.alias, "bye".into(), false);
     registry.leave(&second);
-    assert_eq!(received(&first).await, ["2: bye", "leave 2"]);
+    assert_eq!(received(&first), ["2: bye", "leave 2"]);
 }
 
-#[tokio::test]
-async fn second_session_of_an_address_replaces_the_first() {
+#[test]
+fn second_session_of_an_address_replaces_the_first() {
     let registry = registry(2, 2);
     let older = registry.join(&name("I1"), &request(0xaa, 1)).unwrap();
     let other = registry.join(&name("I1"), &request(0xbb, 1)).unwrap();
-    received(&older).await;
-    received(&other).await;
+    received(&older);
+    received(&other);
     let newer = registry.join(&name("I1"), &request(0xaa, 2)).unwrap();
-    assert_eq!(received(&older).await, ["kicked", "close 4003"]);
-    assert_eq!(received(&other).await, ["leave 1", "join 3 0xaa"], "leave before join");
-    assert_eq!(received(&newer).await, ["welcome 3 to [2]"]);
+    assert_eq!(received(&older), ["kicked", "close 4003"]);
+    assert_eq!(received(&other), ["leave 1", "join 3 0xaa"], "leave before join");
+    assert_eq!(received(&newer), ["welcome 3 to [2]"]);
     registry.leave(&older);
     assert_eq!(registry.users_count(), 2, "a late leave of the older session changes nothing");
     let outdated = registry.join(&name("I1"), &request(0xaa, 1)).unwrap_err();
@@ -115,17 +115,17 @@ fn room_and_node_limits_apply_and_empty_rooms_are_removed() {
     assert!(registry.sizes().is_empty());
 }
 
-#[tokio::test]
-async fn revoked_member_is_closed_and_needs_a_newer_token() {
+#[test]
+fn revoked_member_is_closed_and_needs_a_newer_token() {
     let registry = registry(10, 10);
     let now = Instant::now();
     let address = Address::new([0xaa; 20]);
     let member = registry.join(&name("I1"), &request(0xaa, 5)).unwrap();
-    received(&member).await;
+    received(&member);
     assert!(!member.room.evict(address, Ulid(4)), "the token is newer");
     registry.revoke(&name("I1"), address, Ulid(5), now);
     assert!(member.room.evict(address, Ulid(5)));
-    assert_eq!(received(&member).await, ["close 4013"]);
+    assert_eq!(received(&member), ["close 4013"]);
     registry.leave(&member);
     assert_eq!(registry.join(&name("I1"), &request(0xaa, 5)).unwrap_err().0, Close::TokenRefused);
     assert!(
@@ -138,16 +138,16 @@ async fn revoked_member_is_closed_and_needs_a_newer_token() {
     assert_eq!(registry.state.lock().revoked.len(), 1);
 }
 
-#[tokio::test]
-async fn stopped_node_rejects_joins_and_drained_node_closes_all() {
+#[test]
+fn stopped_node_rejects_joins_and_drained_node_closes_all() {
     let registry = registry(10, 10);
     let member = registry.join(&name("I1"), &request(0xaa, 1)).unwrap();
     registry.stop_accepting();
     assert!(registry.is_draining());
     assert_eq!(registry.join(&name("I1"), &request(0xbb, 1)).unwrap_err().0, Close::Restarting);
-    assert_eq!(received(&member).await, ["welcome 1 to []"]);
+    assert_eq!(received(&member), ["welcome 1 to []"]);
     registry.drain();
-    assert_eq!(received(&member).await, ["close 1012"]);
+    assert_eq!(received(&member), ["close 1012"]);
     assert_eq!(registry.join(&name("I1"), &request(0xbb, 1)).unwrap_err().0, Close::Restarting);
 }
 
@@ -188,20 +188,20 @@ async fn room_above_its_egress_drops_only_unreliable_messages() {
     let registry = with_limits(NodeLimits { egress, ..limits(10, 10) });
     let members = [0xaa, 0xbb].map(|address| registry.join(&name("I1"), &request(address, 1)).unwrap());
     let [sender, receiver] = &members;
-    received(receiver).await;
+    received(receiver);
     for round in 0..100 {
         sender.room.broadcast(sender.alias, "x".repeat(100).into(), true);
         sender.room.broadcast(sender.alias, round.to_string().into(), false);
         sender.room.flush();
     }
-    let frames = received(receiver).await;
+    let frames = received(receiver);
     let reliable: Vec<String> = (0..100).map(|round| format!("1: {round}")).collect();
     assert_eq!(frames.iter().filter(|frames| !frames.contains('x')).cloned().collect::<Vec<_>>(), reliable);
     let passed = frames.len() - 100;
     assert!((1..20).contains(&passed), "a second's budget, not {passed} messages");
     tokio::time::advance(Duration::from_secs(2)).await;
     sender.room.broadcast(sender.alias, "x".into(), true);
-    assert_eq!(received(receiver).await, ["1: x"]);
+    assert_eq!(received(receiver), ["1: x"]);
 }
 
 /// A room with a sender, a reader that keeps up and readers that read nothing.
@@ -224,7 +224,7 @@ impl SlowRoom {
 
     /// Flushes `batches` batches of a large unreliable and a small reliable message. Returns the largest
     /// memory that slabs took meanwhile.
-    async fn flush(&self, batches: usize) -> usize {
+    fn flush(&self, batches: usize) -> usize {
         let mut largest = 0;
         for _ in 0..batches {
             self.sender.room.broadcast(self.sender.alias, vec![0; 4_000].into(), true);
@@ -232,7 +232,7 @@ impl SlowRoom {
             self.sender.room.flush();
             for member in [&self.sender, &self.fast] {
                 member.send_queue.push_single(Vec::from([0x89, 0]).into());
-                member.send_queue.mark_written(&member.send_queue.take(member.alias).await);
+                member.send_queue.mark_written(&member.send_queue.take(member.alias));
             }
             largest = largest.max(self.registry.slab_bytes());
         }
@@ -244,11 +244,11 @@ impl SlowRoom {
 /// The most memory of one queue: its limit, and the batch that exceeds it.
 const MOST_SLAB_BYTES: usize = SLOW_LIMITS.close_above + 5_000;
 
-#[tokio::test]
-async fn slow_readers_pin_no_more_than_their_limit() {
+#[test]
+fn slow_readers_pin_no_more_than_their_limit() {
     let room = SlowRoom::new();
     // The slow readers share the slabs that they pin.
-    let largest = room.flush(2_500).await;
+    let largest = room.flush(2_500);
     assert!(largest <= MOST_SLAB_BYTES, "{largest} bytes");
     assert!(largest >= SLOW_LIMITS.drop_unreliable_above, "the queue is used: {largest} bytes");
     let SlowRoom { registry, slow, .. } = room;
@@ -257,17 +257,17 @@ async fn slow_readers_pin_no_more_than_their_limit() {
     assert_eq!(registry.slab_bytes(), 0);
 }
 
-#[tokio::test]
-async fn half_written_batches_pin_no_more_than_the_limit() {
+#[test]
+fn half_written_batches_pin_no_more_than_the_limit() {
     let mut room = SlowRoom::new();
     let reader = room.slow.remove(0);
     room.slow.iter().for_each(|member| room.registry.leave(member));
     room.slow = vec![reader];
-    let largest = room.flush(100).await;
+    let largest = room.flush(100);
     assert!(largest <= MOST_SLAB_BYTES, "{largest} bytes");
-    let mut taken = room.slow[0].send_queue.take(room.slow[0].alias).await;
+    let mut taken = room.slow[0].send_queue.take(room.slow[0].alias);
     taken.slices.advance(10_000);
-    let largest = room.flush(2_400).await;
+    let largest = room.flush(2_400);
     assert!(largest <= MOST_SLAB_BYTES, "{largest} bytes");
 }
 

@@ -1,13 +1,11 @@
 //! A room against a model of its members, with random steps, and single cases of joins, leaves and
 //! replacement.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, task::Waker};
 
 use bytes::Buf;
-use futures_util::FutureExt;
 use proptest::prelude::*;
 use protocol::{Message as _, rfc5::WsPacket};
-use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use super::*;
 use crate::{egress::EgressLimits, send_queue::QueueLimits};
@@ -50,8 +48,6 @@ struct Client {
 
 struct RoomModel {
     room: Arc<Room>,
-    /// The flush queue of the node.
-    flush_queue: UnboundedReceiver<Arc<Room>>,
     next_alias: u32,
     next_message: u32,
     clients: BTreeMap<u8, Client>,
@@ -63,7 +59,7 @@ fn address(wallet: u8) -> Address {
 
 /// The packets in the queue of a member.
 fn packets(send_queue: &SendQueue, alias: u32) -> Vec<Message> {
-    let Some(mut taken) = send_queue.take(alias).now_or_never() else { return Vec::new() };
+    let mut taken = send_queue.take(alias);
     send_queue.mark_written(&taken);
     let (bytes, mut packets) = (&mut taken.slices, Vec::new());
     while bytes.has_remaining() {
@@ -79,23 +75,19 @@ fn packets(send_queue: &SendQueue, alias: u32) -> Vec<Message> {
 
 impl RoomModel {
     fn new() -> Self {
-        let (flush_sender, flush_queue) = unbounded_channel();
         let node = NodeResources {
             slabs: SlabBytes::default(),
             egress: Arc::new(NodeEgress::new(EgressLimits::default())),
-            flush_queue: flush_sender,
         };
-        let room = Arc::new(Room::new("I1".parse().unwrap(), node));
-        Self { room, flush_queue, next_alias: 1, next_message: 0, clients: BTreeMap::new() }
+        let room = Arc::new(Room::new("I1".parse().unwrap(), node, Arc::default()));
+        Self { room, next_alias: 1, next_message: 0, clients: BTreeMap::new() }
     }
 
     fn apply(&mut self, step: Step) {
         match step {
             Step::Join(wallet) => {
-                let send_queue = Arc::new(SendQueue::new(QueueLimits {
-                    drop_unreliable_above: 1_000_000,
-                    close_above: 1_000_000,
-                }));
+                let limits = QueueLimits { drop_unreliable_above: 1_000_000, close_above: 1_000_000 };
+                let send_queue = Arc::new(SendQueue::new(limits, Waker::noop().clone()));
                 let alias = self.next_alias;
                 self.next_alias += 1;
                 let request = JoinRequest { address: address(wallet), minted: None, expired: false };
@@ -122,11 +114,11 @@ impl RoomModel {
         }
     }
 
-    /// Flushes the room if it is in the flush queue, as the node does.
+    /// Flushes the room if its flush is scheduled, as its shard does.
     fn flush_room(&mut self) {
-        let queued: Vec<_> = std::iter::from_fn(|| self.flush_queue.try_recv().ok()).collect();
-        assert!(queued.len() <= 1, "the room is queued at most once");
-        queued.iter().for_each(|room| room.flush());
+        let scheduled = self.room.shard.take().rooms;
+        assert!(scheduled.len() <= 1, "the flush is scheduled at most once");
+        scheduled.iter().for_each(|(_, room)| room.flush());
     }
 
     fn flush(&mut self) {
@@ -268,7 +260,7 @@ fn replaced_member_receives_all_that_precedes_its_kick() {
         _ => None,
     };
     // The close frame after the kick is no packet.
-    let mut taken = older.take(alias).now_or_never().unwrap();
+    let mut taken = older.take(alias);
     let bytes = taken.slices.copy_to_bytes(taken.slices.remaining());
     let length = usize::from(bytes[1]);
     let first = WsPacket::decode(&bytes[2..2 + length]).unwrap().message.unwrap();

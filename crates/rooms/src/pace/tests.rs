@@ -11,7 +11,10 @@ use protocol::{
     Close, Message as _,
     rfc5::{WsIdentification, WsPacket, WsPeerUpdate, WsSignedChallenge, ws_packet::Message},
 };
-use tokio::io::DuplexStream;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, DuplexStream},
+    time::{self, Instant},
+};
 use transports::ws_room;
 use ws::testing::{
     BINARY, CLOSE, FIRST_FRAGMENT, FLOOD, FRAGMENT, PER_SECOND, PING, PONG, RawClient, assert_close_replies,
@@ -26,7 +29,7 @@ const HANDSHAKE_FRAMES: usize = 3;
 
 type Client = RawClient<DuplexStream>;
 
-fn router(handshake_timeout: Duration) -> Router {
+pub(crate) fn router(handshake_timeout: Duration) -> Router {
     router_with(settings(handshake_timeout))
 }
 
@@ -50,17 +53,26 @@ fn router_with(settings: Settings) -> Router {
 
 async fn connect(router: &Router) -> Client {
     let (client, server) = tokio::io::duplex(64 * 1024);
+    open(router, client, server).await
+}
+
+/// Opens a room socket on a stream of which the server has the other end.
+pub(crate) async fn open<S: Stream>(router: &Router, client: S, server: S) -> RawClient<S> {
     let http = hyper::server::conn::http1::Builder::new();
     let connection = http.serve_connection(TokioIo::new(server), TowerToHyperService::new(router.clone()));
     tokio::spawn(connection.with_upgrades());
     RawClient::open(client, "/rooms/lobby").await
 }
 
-async fn packet(client: &mut Client) -> Message {
+pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Stream for S {}
+
+pub(crate) async fn packet<S: Stream>(client: &mut RawClient<S>) -> Message {
     WsPacket::decode(&client.receive_until(BINARY).await[..]).unwrap().message.unwrap()
 }
 
-async fn send(client: &mut Client, message: Message) {
+pub(crate) async fn send<S: Stream>(client: &mut RawClient<S>, message: Message) {
     client.send(BINARY, &WsPacket { message: Some(message) }.encode_to_vec()).await;
 }
 
@@ -69,8 +81,12 @@ async fn enter(router: &Router) -> Client {
 }
 
 async fn enter_as(router: &Router, wallet: u8) -> Client {
+    authenticate(connect(router).await, wallet).await
+}
+
+/// Enters the room with a signature.
+pub(crate) async fn authenticate<S: Stream>(mut client: RawClient<S>, wallet: u8) -> RawClient<S> {
     let wallet = Wallet::from_secret([wallet; 32]).unwrap();
-    let mut client = connect(router).await;
     let address = wallet.address().to_string();
     send(&mut client, Message::PeerIdentification(WsIdentification { address })).await;
     let Message::ChallengeMessage(challenge) = packet(&mut client).await else { panic!("no challenge") };
@@ -104,7 +120,7 @@ async fn flood_during_the_handshake_ends_at_the_deadline() {
     assert!(began.elapsed() <= deadline + Duration::from_millis(10), "{:?}", began.elapsed());
 }
 
-fn update(body: Vec<u8>, unreliable: bool) -> Message {
+pub(crate) fn update(body: Vec<u8>, unreliable: bool) -> Message {
     Message::PeerUpdateMessage(WsPeerUpdate { from_alias: 0, body: body.into(), unreliable })
 }
 
