@@ -65,7 +65,10 @@ impl ClientSocket {
     /// send and run its timers while reads are delayed.
     pub(crate) async fn next(&mut self) -> Result<Received, SocketEnd> {
         if let Some(at) = self.read_at {
-            time::sleep_until(at).await;
+            if at > Instant::now() {
+                // Boxed, so that the tasks of the many sessions that wait for a frame do not contain a timer.
+                Box::pin(time::sleep_until(at)).await;
+            }
             self.last_active = at;
             self.read_at = None;
         }

@@ -1,6 +1,6 @@
 //! A WebSocket that reads and writes single frames on one stream.
 
-use std::{io, time::Duration};
+use std::{future::poll_fn, io, pin::pin, task::Poll, time::Duration};
 
 use bytes::BytesMut;
 use tokio::{
@@ -76,7 +76,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
     }
 
     async fn flush(&mut self, limit: Duration) -> Result<(), WriteError> {
-        match timeout(limit, self.write()).await {
+        // Most writes complete at once. Only the others get a timer, on the heap, so that the future of a
+        // task that writes does not contain one.
+        let written = match poll_once(self.write()).await {
+            Some(written) => Ok(written),
+            None => Box::pin(timeout(limit, self.write())).await,
+        };
+        match written {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) => Err(WriteError::Disconnected),
             Err(_) => Err(WriteError::TooSlow),
@@ -90,6 +96,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         self.unsent = BytesMut::new();
         stream.flush().await
     }
+}
+
+/// The output of a future that is ready at its first poll. Drops the future.
+async fn poll_once<F: Future>(future: F) -> Option<F::Output> {
+    let mut future = pin!(future);
+    poll_fn(|context| match future.as_mut().poll(context) {
+        Poll::Ready(output) => Poll::Ready(Some(output)),
+        Poll::Pending => Poll::Ready(None),
+    })
+    .await
 }
 
 #[cfg(test)]
