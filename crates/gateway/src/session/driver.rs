@@ -19,7 +19,8 @@ use crate::{
     metrics,
     session::{
         handshake::{Handshake, SignInRequest, Step},
-        message::{SessionMessage, SessionReceiver},
+        message::SessionMessage,
+        queue::SessionReceiver,
         registry::NewSession,
         state::SessionState,
         timers::{SessionTimers, Timer},

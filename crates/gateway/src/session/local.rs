@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use crate::{
     metrics,
     session::{
-        message::SessionSender,
+        queue::SessionSender,
         resumption::{Resumable, Resumption},
     },
 };

@@ -5,6 +5,7 @@ pub(crate) mod handshake;
 pub(crate) mod heartbeat_encoder;
 pub(crate) mod local;
 pub(crate) mod message;
+pub(crate) mod queue;
 pub(crate) mod registry;
 pub(crate) mod remote;
 pub(crate) mod resumption;

@@ -20,7 +20,8 @@ use crate::{
     session::{
         handshake::SignInRequest,
         local::{LocalSession, LocalSessions},
-        message::{IslandChange, MemberChange, QueueFull, SessionReceiver, session_queue},
+        message::{IslandChange, MemberChange},
+        queue::{QueueFull, SessionReceiver, session_queue},
         remote::RemoteSessions,
         resumption::{RecentlyEnded, Resumable, Resumption},
     },

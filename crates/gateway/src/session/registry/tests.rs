@@ -6,7 +6,10 @@ use protocol::subject;
 
 use super::*;
 use crate::{
-    session::message::{RESERVED_FOR_ISLAND_CHANGES, SESSION_QUEUE_MESSAGES, SessionMessage},
+    session::{
+        message::SessionMessage,
+        queue::{RESERVED_FOR_ISLAND_CHANGES, SESSION_QUEUE_MESSAGES},
+    },
     settings::tests::settings,
 };
 
