@@ -26,7 +26,7 @@ use crate::{
     },
     metrics,
     realm_services::RealmService,
-    session::{driver, registry::SessionRegistry, resync::Resync},
+    session::{connection::Connection, driver, registry::SessionRegistry, resync::Resync},
     settings::Settings,
     shared::Shared,
 };
@@ -60,7 +60,7 @@ impl Gateway {
             director_status,
             sockets,
             bus,
-            settings,
+            settings: Arc::new(settings),
         }))
     }
 
@@ -177,10 +177,10 @@ fn open_socket<D: Dialect + 'static>(
     // The reference count of `sockets` is the number of open sockets.
     let open_socket = shared.sockets.clone();
     tokio::spawn(async move {
-        let _open_socket = open_socket;
         if let Some(stream) = stream.stream().await {
-            let mut socket = ClientSocket::new(stream, &shared.settings);
-            driver::serve(&shared, &mut socket, new_dialect, permit).await;
+            let socket = ClientSocket::new(stream, &shared.settings);
+            let connection = Connection::new(socket, new_dialect(&shared), open_socket);
+            driver::serve(shared, connection, permit).await;
         }
     });
     response.map(|()| Body::empty())

@@ -20,7 +20,7 @@ use crate::{
 
 /// The state that the sockets and the endpoints of a gateway share.
 pub(crate) struct Shared {
-    pub(crate) settings: Settings,
+    pub(crate) settings: Arc<Settings>,
     pub(crate) verifier: Verifier,
     pub(crate) bus: Bus,
     pub(crate) sessions: SessionRegistry,

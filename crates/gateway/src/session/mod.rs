@@ -1,8 +1,10 @@
 //! Sessions: from the sign-in of a client until its socket closes.
 
+pub(crate) mod connection;
 pub(crate) mod driver;
 pub(crate) mod handshake;
 pub(crate) mod heartbeat_encoder;
+pub(crate) mod live;
 pub(crate) mod local;
 pub(crate) mod message;
 pub(crate) mod queue;

@@ -1,7 +1,7 @@
 //! The state of a session after its sign-in: decides on heartbeats, their repetition, and idle clients.
 //! Sans-IO.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use protocol::{IslandId, Position, PositionError, subject::SubjectScheme, v3::Heartbeat};
 use tokio::time::Instant;
@@ -14,8 +14,8 @@ use crate::{
 
 /// The state of one session.
 #[derive(Debug)]
-pub(crate) struct SessionState<'a> {
-    settings: &'a Settings,
+pub(crate) struct SessionState {
+    settings: Arc<Settings>,
     /// The scheme of the bus, which decides the encoding of heartbeats.
     scheme: SubjectScheme,
     began_at: Instant,
@@ -29,13 +29,13 @@ pub(crate) struct SessionState<'a> {
     republish_at: Option<Instant>,
 }
 
-impl<'a> SessionState<'a> {
+impl SessionState {
     /// The state of a new session. `transports`: those that the client can join, separated by commas.
     /// `resumption`: its resumption state, if it can be resumed.
     pub(crate) fn new(
         transports: Option<&str>,
         resumption: Option<Resumption>,
-        settings: &'a Settings,
+        settings: Arc<Settings>,
         scheme: SubjectScheme,
         now: Instant,
     ) -> Self {
@@ -185,8 +185,8 @@ mod tests {
     const EPOCH: u64 = 0;
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn new_state(settings: &Settings, now: Instant) -> SessionState<'_> {
-        SessionState::new(None, None, settings, SubjectScheme::CommsV3, now)
+    fn new_state(settings: &Settings, now: Instant) -> SessionState {
+        SessionState::new(None, None, Arc::new(settings.clone()), SubjectScheme::CommsV3, now)
     }
 
     fn heartbeat(x: f32, desired_room: Option<&str>) -> Heartbeat {
@@ -226,7 +226,7 @@ mod tests {
     fn archipelago_workers_receive_plain_heartbeats() {
         let (settings, now) = (Settings { external_clustering: true, ..settings() }, Instant::now());
         let mut state =
-            SessionState::new(Some("p2p"), None, &settings, SubjectScheme::ArchipelagoWorkers, now);
+            SessionState::new(Some("p2p"), None, Arc::new(settings), SubjectScheme::ArchipelagoWorkers, now);
         assert_eq!(state.republish(false, EPOCH, now), None, "they expect a position");
         let plain = heartbeat(1.0, None);
         assert_eq!(state.receive_heartbeat(plain.clone(), EPOCH, now), Some(plain.encode_to_vec()));
