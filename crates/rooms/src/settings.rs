@@ -27,7 +27,7 @@ pub struct Settings {
     /// A room to which clients are assigned by name. Its free seats are announced together with those of the
     /// node.
     pub fixed_room: Option<RoomName>,
-    /// How long frames are collected before they are sent together.
+    /// How long the frames of a room are collected, from the oldest of them, before they are sent together.
     pub flush_interval: Duration,
     /// Entries of one address to one room allowed per minute; a third of them at once.
     pub entries_per_minute: u32,

@@ -56,8 +56,7 @@ impl<D: Dialect + 'static> LiveSession<D> {
     }
 
     /// Serves the session and closes its socket.
-    ///
-    /// Not an `async fn`: the future of one contains its arguments twice.
+    #[expect(clippy::manual_async_fn, reason = "the future of an `async fn` contains its arguments twice")]
     pub(crate) fn serve(mut self) -> impl Future<Output = ()> + Send {
         async move {
             let span = self.span();

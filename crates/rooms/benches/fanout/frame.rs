@@ -1,4 +1,4 @@
-//! The frames that the loader writes and reads. It decodes only what it counts.
+//! The frames that the loader writes and reads. It decodes only the parts that it counts.
 
 use protocol::{
     Message as _,

@@ -49,7 +49,7 @@ pub(crate) struct Options {
     #[arg(long, value_name = "NAME")]
     pub(crate) server: Option<ServerName>,
     /// The flush interval of Atoll.
-    #[arg(long, default_value_t = 10)]
+    #[arg(long, default_value_t = 14)]
     pub(crate) flush_interval_ms: u64,
     /// Passed by `cargo bench`.
     #[arg(long = "bench", hide = true)]
