@@ -126,7 +126,12 @@ impl PolledTcp {
 
     fn write(&mut self, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         while self.is_writable {
-            match self.tcp.write_vectored(slices) {
+            let written = match slices {
+                // A plain write takes a shorter way through the kernel.
+                [slice] => self.tcp.write(slice),
+                slices => self.tcp.write_vectored(slices),
+            };
+            match written {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.is_writable = false,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 result => return Poll::Ready(result),
