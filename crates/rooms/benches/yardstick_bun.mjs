@@ -4,9 +4,9 @@
 // is the publish/subscribe of the C++ library, which writes once to each subscriber in each turn of its event
 // loop.
 //
-//     npm install --prefix /tmp/bun bun@1.4.5
+//     npm install --prefix target/bun bun@1.4.5
 //     cargo bench -p rooms --bench fanout -- \
-//         --server-command "bun=/tmp/bun/node_modules/.bin/bun $PWD/crates/rooms/benches/yardstick_bun.mjs"
+//         --server-command "bun=target/bun/node_modules/.bin/bun $PWD/crates/rooms/benches/yardstick_bun.mjs"
 
 // The tags of `WsPacket` (RFC-5).
 const WELCOME = 0x0a;
