@@ -1,17 +1,23 @@
-//! Members on TCP sockets, which a shard polls by itself.
+//! Members on TCP sockets, which a shard polls by itself; and the order in which it serves members.
 
-use std::time::Duration;
+use std::{io, ops::ControlFlow, sync::Arc, task::Wake, time::Duration};
 
 use axum::Router;
+use mio::{Registry, event::Event};
+use parking_lot::Mutex;
 use protocol::rfc5::ws_packet::Message;
 use tokio::{
     io::AsyncWriteExt,
     net::{TcpListener, TcpStream},
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 use ws::testing::{BINARY, CLOSE, PING, PONG, RawClient, client_frame};
 
-use crate::pace::tests::{authenticate, open, packet, router, send, update};
+use super::{Shard, TURN};
+use crate::{
+    pace::tests::{authenticate, open, packet, router, send, update},
+    shard_handle::{Flush, MemberSocket, MemberWaker, ShardHandle},
+};
 
 type Client = RawClient<TcpStream>;
 
@@ -92,4 +98,67 @@ async fn close_frame_of_the_client_is_answered() {
     assert_eq!(second.receive().await, Some((CLOSE, 1000u16.to_be_bytes().to_vec())));
     assert!(matches!(packet(&mut first).await, Message::PeerLeaveMessage(_)));
     assert_eq!(second.receive().await, None, "the server closes the connection");
+}
+
+/// A socket that only records when it is served.
+struct RecordedSocket {
+    waker: Arc<MemberWaker>,
+    alias: u32,
+    served: Arc<Mutex<Vec<u32>>>,
+}
+
+impl MemberSocket for RecordedSocket {
+    fn alias(&self) -> u32 {
+        self.alias
+    }
+
+    fn register(&mut self, _: &Registry) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn set_ready(&mut self, _: &Event) -> bool {
+        false
+    }
+
+    fn serve(&mut self, now: Instant) -> ControlFlow<(), Instant> {
+        self.waker.clear();
+        self.served.lock().push(self.alias);
+        ControlFlow::Continue(now + Duration::from_secs(3_600))
+    }
+
+    fn end(self: Box<Self>, _: &Registry) {}
+}
+
+/// A room that has a frame for each member.
+struct WakingRoom(Vec<Arc<MemberWaker>>);
+
+impl Flush for WakingRoom {
+    fn flush(&self) {
+        self.0.iter().for_each(Wake::wake_by_ref);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn small_room_does_not_wait_for_a_large_one() {
+    let (handle, served) = (Arc::new(ShardHandle::default()), Arc::<Mutex<Vec<u32>>>::default());
+    let enter = |alias| {
+        let waker = MemberWaker::new(alias, handle.clone());
+        let (socket_waker, served) = (waker.clone(), served.clone());
+        handle.add(Box::new(RecordedSocket { waker: socket_waker, alias, served }));
+        waker
+    };
+    let large = WakingRoom((0..1_000).map(enter).collect());
+    let small = WakingRoom((1_000..1_010).map(enter).collect());
+    let interval = Duration::from_millis(14);
+    let shard = tokio::spawn(Shard::new(handle.clone(), interval).unwrap().run());
+    sleep(interval).await;
+    served.lock().clear();
+    handle.schedule_flush(Arc::new(large));
+    handle.schedule_flush(Arc::new(small));
+    sleep(2 * interval).await;
+    let served = served.lock().clone();
+    assert_eq!(served.len(), 1_010, "each member is served once");
+    let last_small = served.iter().rposition(|&alias| alias >= 1_000).unwrap();
+    assert!(last_small < TURN + 10, "one turn of the large room comes before: {last_small}");
+    shard.abort();
 }
