@@ -28,7 +28,7 @@ use crate::{
     member_stream::MemberStream,
     metrics,
     node::Node,
-    pace::Pace,
+    pace::{Pace, charged_bytes},
     registry::Membership,
     send_queue::PendingWrite,
     shard_handle::MemberSocket,
@@ -36,8 +36,11 @@ use crate::{
 
 /// How long the server waits for a close frame to be written and for the client to close the connection.
 const LINGER: Duration = Duration::from_secs(5);
-/// Frames of one member that are read in one turn of its shard. The rest waits for its next turn.
-const FRAMES_PER_TURN: usize = 256;
+/// Bytes of one member that are read in one turn of its shard, before the frame that exceeds them. The rest waits
+/// for its next turn.
+const TURN_BYTES: usize = 64 * 1024;
+/// The part of it that a frame takes beside its payload: 256 empty frames are read in one turn.
+const FRAME_COST: usize = 256;
 /// Slices that one vectored write takes: few system calls for a long queue, and a small array on the stack.
 const MAX_SLICES: usize = 64;
 
@@ -112,7 +115,8 @@ impl Connection {
 
     /// Reads until nothing more has arrived. Returns when to read on if a limit delays it.
     fn read(&mut self, context: &mut Context<'_>, now: Instant) -> ControlFlow<Disconnect, Option<Instant>> {
-        for _ in 0..FRAMES_PER_TURN {
+        let mut bytes = 0;
+        while bytes < TURN_BYTES {
             if let Some(held) = &self.held
                 && let Err(at) = self.pace.acquire(held.bytes, now)
             {
@@ -129,6 +133,7 @@ impl Connection {
                 Poll::Ready(Err(error)) => return ControlFlow::Break(disconnect_for(&error)),
                 Poll::Ready(Ok(received)) => received,
             };
+            bytes += FRAME_COST + charged_bytes(&received);
             self.pace.record(&received, now);
             self.keep_alive.record_activity();
             self.held = self.receive(received, now)?;
@@ -264,6 +269,8 @@ impl MemberSocket for Connection {
     }
 
     fn register(&mut self, registry: &Registry) -> io::Result<()> {
+        // The client is silent from its welcome on, which the shard is about to write.
+        self.keep_alive = KeepAlive::new(self.node.settings.ping_interval, Instant::now());
         self.frames.stream_mut().register(registry, self.membership.alias)
     }
 

@@ -15,7 +15,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 /// The byte stream of a member.
 #[derive(Debug)]
 pub(crate) enum MemberStream {
-    /// A TCP socket that is registered with the shard. A packet that arrives wakes no task.
+    /// A TCP socket that is registered with the shard. While the shard is active, a packet that arrives wakes no
+    /// task.
     Polled(PolledTcp),
     /// A TCP socket that the runtime polls: before it is registered with the shard, and while it is closed.
     Tcp(tokio::net::TcpStream, Option<ConnectionGuard>),

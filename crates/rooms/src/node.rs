@@ -118,7 +118,8 @@ impl Node {
     }
 
     /// Serves the members, announces the node once its name is known to be free, and handles membership
-    /// events. Returns an error if another process has the name; otherwise it returns only if a shard panics.
+    /// events. Returns an error if another process has the name; otherwise it returns only if a shard panics or
+    /// cannot be created.
     pub(crate) async fn run(
         self: Arc<Self>,
         bus: Bus,

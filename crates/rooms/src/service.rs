@@ -57,7 +57,8 @@ impl Rooms {
 
     /// Runs the nodes: they flush rooms, announce themselves and end memberships. Returns an error if another
     /// process on the bus has the name of one of them; each node waits for a quiet period before its first
-    /// announcement. Otherwise it returns only if a node panics.
+    /// announcement. Otherwise it returns only if a node panics or
+    /// has no file descriptor left.
     pub async fn run(&self, bus: Bus, Subscriptions(subscriptions): Subscriptions) -> Result<(), NameTaken> {
         let mut nodes = JoinSet::new();
         for (node, subscriptions) in self.0.iter().cloned().zip(subscriptions) {

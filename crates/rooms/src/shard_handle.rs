@@ -69,12 +69,20 @@ pub(crate) struct Inbox {
     pub(crate) sockets: Vec<Box<dyn MemberSocket>>,
     /// The shard sleeps until it is notified.
     is_silent: bool,
+    /// The shard takes nothing any more.
+    is_ended: bool,
 }
 
 impl ShardHandle {
     /// Hands a member's socket over to the shard.
+    ///
+    /// If the shard has ended, its node has too: the socket is closed.
     pub(crate) fn add(&self, socket: Box<dyn MemberSocket>) {
-        self.update(|inbox| inbox.sockets.push(socket));
+        self.update(|inbox| {
+            if !inbox.is_ended {
+                inbox.sockets.push(socket);
+            }
+        });
     }
 
     /// Schedules the flush of a room that got its first frame now.
@@ -84,7 +92,15 @@ impl ShardHandle {
 
     /// Takes everything that was reported.
     pub(crate) fn take(&self) -> Inbox {
-        mem::take(&mut self.inbox.lock())
+        let mut inbox = self.inbox.lock();
+        let is_ended = inbox.is_ended;
+        mem::replace(&mut *inbox, Inbox { is_ended, ..Inbox::default() })
+    }
+
+    /// Records that the shard has ended, and closes the sockets that it has not taken.
+    pub(crate) fn end(&self) {
+        self.inbox.lock().is_ended = true;
+        drop(self.take());
     }
 
     /// Takes the members that were reported as ready.

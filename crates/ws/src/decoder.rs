@@ -64,7 +64,7 @@ impl Decoder {
         empty
     }
 
-    /// The buffer that the next bytes are read into.
+    /// The bytes that were put and are not decoded yet.
     pub(crate) fn buffer_mut(&mut self) -> &mut BytesMut {
         &mut self.buffer
     }

@@ -13,7 +13,7 @@ use tokio::{
 };
 use ws::testing::{BINARY, CLOSE, PING, PONG, RawClient, client_frame};
 
-use super::{Shard, TURN};
+use super::{SILENT_AFTER, Shard, TURN};
 use crate::{
     pace::tests::{authenticate, open, packet, router, send, update},
     shard_handle::{Flush, MemberSocket, MemberWaker, ShardHandle},
@@ -50,7 +50,7 @@ async fn silent_shard_is_woken_by_the_first_message() {
     let (mut first, mut second) = pair().await;
     for number in 0..3u8 {
         // Longer than a shard stays active without messages.
-        sleep(Duration::from_millis(50)).await;
+        sleep(2 * SILENT_AFTER).await;
         send(&mut second, update(vec![number], true)).await;
         assert_eq!(received(&mut first).await, [number]);
     }
