@@ -65,7 +65,7 @@ section! {
         /// capacity of the link. Set it to about three quarters of that capacity.
         max_node_egress_bytes_per_second: u64 = 0,
         /// Time for which the messages of a room are collected into one batch, from the oldest of them, before
-        /// the batch is sent. A room reads and sends four times in this time, and at most once in a
+        /// the batch is sent. A room reads and sends seven times in this time, and at most once in a
         /// millisecond.
         #[at_least(1)]
         flush_interval_ms: Millis = Millis(14),
