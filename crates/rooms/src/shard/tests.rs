@@ -39,8 +39,9 @@ async fn pair() -> (Client, Client) {
 
 /// The body of the next packet, which must be an update.
 async fn received(client: &mut Client) -> Vec<u8> {
-    match packet(client).await {
-        Message::PeerUpdateMessage(update) => update.body.to_vec(),
+    // Less than the ping interval, at which a shard that was not woken would look at its sockets.
+    match timeout(Duration::from_secs(5), packet(client)).await {
+        Ok(Message::PeerUpdateMessage(update)) => update.body.to_vec(),
         message => panic!("unexpected {message:?}"),
     }
 }
