@@ -13,12 +13,12 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use hdrhistogram::Histogram;
 use mio::{Events, Interest, Poll, Token};
 
 use crate::{
     client::Client,
     frame::UpdateFrame,
-    histogram::Histogram,
     load::{Load, Order, Send},
 };
 
@@ -56,10 +56,10 @@ pub(crate) struct Counts {
     pub(crate) received: u64,
     /// Deliveries of messages that were sent within the window. Those received after its end count too.
     pub(crate) arrived: u64,
-    /// From sending to receiving, of the deliveries in `received`.
-    pub(crate) latency: Histogram,
-    /// How late messages were sent.
-    pub(crate) lateness: Histogram,
+    /// From sending to receiving, of the deliveries in `received`, in microseconds.
+    pub(crate) latency: Histogram<u64>,
+    /// How late messages were sent, in microseconds.
+    pub(crate) lateness: Histogram<u64>,
 }
 
 impl Loader {
@@ -171,8 +171,8 @@ impl Counts {
             skipped: 0,
             received: 0,
             arrived: 0,
-            latency: Histogram::new(),
-            lateness: Histogram::new(),
+            latency: histogram(),
+            lateness: histogram(),
         }
     }
 
@@ -180,7 +180,7 @@ impl Counts {
         if !self.window.contains(&now) {
             return;
         }
-        self.lateness.record(now - due);
+        self.lateness.saturating_record(now - due);
         match is_sent {
             true => self.sent += 1,
             false => self.skipped += 1,
@@ -190,12 +190,17 @@ impl Counts {
     fn count_delivery(&mut self, sent_at: u64, now: u64, is_measured: bool) {
         if is_measured {
             self.received += 1;
-            self.latency.record(now.saturating_sub(sent_at));
+            self.latency.saturating_record(now.saturating_sub(sent_at));
         }
         if self.window.contains(&sent_at) {
             self.arrived += 1;
         }
     }
+}
+
+fn histogram() -> Histogram<u64> {
+    const TEN_SECONDS: u64 = 10_000_000;
+    Histogram::new_with_bounds(1, TEN_SECONDS, 3).expect("these bounds are valid")
 }
 
 fn micros(duration: Duration) -> u64 {

@@ -18,7 +18,6 @@ mod atoll_server;
 mod axum_rooms;
 mod client;
 mod frame;
-mod histogram;
 mod load;
 mod loader;
 mod options;

@@ -3,6 +3,7 @@
 use std::{collections::BTreeSet, fmt, time::Duration};
 
 use anyhow::Result;
+use hdrhistogram::Histogram;
 use process_usage::Process;
 
 use crate::{
@@ -80,14 +81,19 @@ pub(crate) fn run(
         core_share: (server_after - server_before) / seconds,
         cpu_each: 1e6 * (server_after - server_before) / counts.received as f64,
         segments: segments.map(|(before, after)| after.rate_since(before)),
-        p50_ms: counts.latency.percentile(0.5),
-        p99_ms: counts.latency.percentile(0.99),
+        p50_ms: milliseconds(&counts.latency, 0.5),
+        p99_ms: milliseconds(&counts.latency, 0.99),
         loader_core_share: (loader_after - loader_before) / seconds,
-        lateness_ms: counts.lateness.percentile(0.99),
+        lateness_ms: milliseconds(&counts.lateness, 0.99),
         server_delay_share: delayed / seconds,
         closed: loader.closed().count(),
         close_codes: loader.closed().collect(),
     })
+}
+
+/// A quantile of a histogram in microseconds.
+fn milliseconds(histogram: &Histogram<u64>, quantile: f64) -> f64 {
+    histogram.value_at_quantile(quantile) as f64 / 1_000.0
 }
 
 impl Run {

@@ -63,8 +63,8 @@ impl ServerProcess {
     /// Counts the segments that the server has sent, in another thread, because `ss` takes some milliseconds.
     ///
     /// On loopback a write of up to 64 KiB is one segment, so this is the number of writes. If the client reads
-    /// too slowly, writes share segments, and the number is a lower bound. The counter of system calls in `/proc/PID/io` leaves out `send`,
-    /// which most servers use.
+    /// too slowly, writes share segments, and the number is a lower bound. The counter of system calls in
+    /// `/proc/PID/io` leaves out `send`, which most servers use.
     pub(crate) fn segments(&self) -> JoinHandle<Option<Segments>> {
         let filter = format!("sport = :{}", self.address.port());
         thread::spawn(move || {
