@@ -19,8 +19,8 @@ pub(crate) enum MemberStream {
     /// task.
     Polled(PolledTcp),
     /// A TCP socket that the runtime polls: before it is registered with the shard, and while it is closed.
-    Tcp(tokio::net::TcpStream, Option<ConnectionGuard>),
-    /// Any other stream, such as those of tests. The runtime polls it, and wakes the shard.
+    Tcp(tokio::net::TcpStream, ConnectionGuard),
+    /// A stream of another listener, such as those of tests. The runtime polls it, and wakes the shard.
     Other(ws::Stream),
     /// After an error of the operating system.
     Closed,
@@ -30,7 +30,7 @@ pub(crate) enum MemberStream {
 #[derive(Debug)]
 pub(crate) struct PolledTcp {
     tcp: TcpStream,
-    guard: Option<ConnectionGuard>,
+    guard: ConnectionGuard,
     is_readable: bool,
     is_writable: bool,
     /// The client will send nothing more: reads return the rest and then the end.
@@ -40,15 +40,11 @@ pub(crate) struct PolledTcp {
 impl MemberStream {
     /// The stream under an upgraded connection, and the bytes that were read ahead.
     pub(crate) fn new(stream: ws::Stream) -> (Self, Bytes) {
-        let stream = match ws::downcast::<listener::Stream>(stream) {
+        match ws::downcast::<listener::Stream>(stream) {
             Ok((stream, read_ahead)) => {
                 let (tcp, guard) = stream.into_parts();
-                return (Self::Tcp(tcp, Some(guard)), read_ahead);
+                (Self::Tcp(tcp, guard), read_ahead)
             }
-            Err(stream) => stream,
-        };
-        match ws::downcast::<tokio::net::TcpStream>(stream) {
-            Ok((tcp, read_ahead)) => (Self::Tcp(tcp, None), read_ahead),
             Err(stream) => (Self::Other(stream), Bytes::new()),
         }
     }
@@ -95,7 +91,7 @@ impl MemberStream {
 impl PolledTcp {
     fn new(
         tcp: tokio::net::TcpStream,
-        guard: Option<ConnectionGuard>,
+        guard: ConnectionGuard,
         registry: &Registry,
         alias: u32,
     ) -> io::Result<Self> {

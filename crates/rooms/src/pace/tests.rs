@@ -53,26 +53,23 @@ fn router_with(settings: Settings) -> Router {
 
 async fn connect(router: &Router) -> Client {
     let (client, server) = tokio::io::duplex(64 * 1024);
-    open(router, client, server).await
-}
-
-/// Opens a room socket on a stream of which the server has the other end.
-pub(crate) async fn open<S: Stream>(router: &Router, client: S, server: S) -> RawClient<S> {
     let http = hyper::server::conn::http1::Builder::new();
     let connection = http.serve_connection(TokioIo::new(server), TowerToHyperService::new(router.clone()));
     tokio::spawn(connection.with_upgrades());
     RawClient::open(client, "/rooms/lobby").await
 }
 
-pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
-
-impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Stream for S {}
-
-pub(crate) async fn packet<S: Stream>(client: &mut RawClient<S>) -> Message {
+pub(crate) async fn packet<S>(client: &mut RawClient<S>) -> Message
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     WsPacket::decode(&client.receive_until(BINARY).await[..]).unwrap().message.unwrap()
 }
 
-pub(crate) async fn send<S: Stream>(client: &mut RawClient<S>, message: Message) {
+pub(crate) async fn send<S>(client: &mut RawClient<S>, message: Message)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     client.send(BINARY, &WsPacket { message: Some(message) }.encode_to_vec()).await;
 }
 
@@ -85,7 +82,10 @@ async fn enter_as(router: &Router, wallet: u8) -> Client {
 }
 
 /// Enters the room with a signature.
-pub(crate) async fn authenticate<S: Stream>(mut client: RawClient<S>, wallet: u8) -> RawClient<S> {
+pub(crate) async fn authenticate<S>(mut client: RawClient<S>, wallet: u8) -> RawClient<S>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     let wallet = Wallet::from_secret([wallet; 32]).unwrap();
     let address = wallet.address().to_string();
     send(&mut client, Message::PeerIdentification(WsIdentification { address })).await;

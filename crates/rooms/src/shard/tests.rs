@@ -1,8 +1,9 @@
 //! Members on TCP sockets, which a shard polls by itself; and the order in which it serves members.
 
-use std::{io, ops::ControlFlow, sync::Arc, task::Wake, time::Duration};
+use std::{future::pending, io, net::SocketAddr, ops::ControlFlow, sync::Arc, task::Wake, time::Duration};
 
-use axum::Router;
+use admission::ConnectionLimits;
+use listener::ClientAddresses;
 use mio::{Registry, event::Event};
 use parking_lot::Mutex;
 use protocol::rfc5::ws_packet::Message;
@@ -15,24 +16,41 @@ use ws::testing::{BINARY, CLOSE, PING, PONG, RawClient, client_frame};
 
 use super::{SILENT_AFTER, Shard, TURN};
 use crate::{
-    pace::tests::{authenticate, open, packet, router, send, update},
+    pace::tests::{authenticate, packet, router, send, update},
     shard_handle::{Flush, MemberSocket, MemberWaker, ShardHandle},
 };
 
 type Client = RawClient<TcpStream>;
 
-async fn enter(router: &Router, wallet: u8) -> Client {
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Serves rooms as the binary does. Returns the address.
+async fn serve() -> SocketAddr {
+    let unlimited = ConnectionLimits { total: 100, per_network: None, rate: None };
+    let settings = listener::Settings {
+        name: "test",
+        head_timeout: SECOND,
+        idle_timeout: SECOND,
+        write_timeout: SECOND,
+        connections: unlimited,
+        addresses: ClientAddresses::default(),
+    };
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let connecting = TcpStream::connect(listener.local_addr().unwrap());
-    let (client, server) = tokio::join!(connecting, listener.accept());
-    authenticate(open(router, client.unwrap(), server.unwrap().0).await, wallet).await
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(listener::serve(listener, router(10 * SECOND), settings, pending()));
+    address
+}
+
+async fn enter(server: SocketAddr, wallet: u8) -> Client {
+    let stream = TcpStream::connect(server).await.unwrap();
+    authenticate(RawClient::open(stream, "/rooms/lobby").await, wallet).await
 }
 
 /// Two members of one room; the first knows the second.
 async fn pair() -> (Client, Client) {
-    let router = router(Duration::from_secs(10));
-    let mut first = enter(&router, 1).await;
-    let second = enter(&router, 2).await;
+    let server = serve().await;
+    let mut first = enter(server, 1).await;
+    let second = enter(server, 2).await;
     assert!(matches!(packet(&mut first).await, Message::PeerJoinMessage(_)));
     (first, second)
 }
@@ -40,7 +58,7 @@ async fn pair() -> (Client, Client) {
 /// The body of the next packet, which must be an update.
 async fn received(client: &mut Client) -> Vec<u8> {
     // Less than the ping interval, at which a shard that was not woken would look at its sockets.
-    match timeout(Duration::from_secs(5), packet(client)).await {
+    match timeout(5 * SECOND, packet(client)).await {
         Ok(Message::PeerUpdateMessage(update)) => update.body.to_vec(),
         message => panic!("unexpected {message:?}"),
     }
@@ -78,15 +96,15 @@ async fn ping_behind_many_messages_is_answered() {
 /// Data and the end of the stream may be reported together.
 #[tokio::test]
 async fn last_message_and_the_disconnect_behind_it_are_read() {
-    let router = router(Duration::from_secs(10));
-    let mut first = enter(&router, 1).await;
+    let server = serve().await;
+    let mut first = enter(server, 1).await;
     for wallet in 2..10 {
-        let mut second = enter(&router, wallet).await;
+        let mut second = enter(server, wallet).await;
         assert!(matches!(packet(&mut first).await, Message::PeerJoinMessage(_)));
         send(&mut second, update(vec![wallet], false)).await;
         second.0.shutdown().await.unwrap();
         assert_eq!(received(&mut first).await, [wallet]);
-        let left = timeout(Duration::from_secs(5), packet(&mut first)).await;
+        let left = timeout(5 * SECOND, packet(&mut first)).await;
         assert!(matches!(left, Ok(Message::PeerLeaveMessage(_))), "{left:?}");
     }
 }
