@@ -7,7 +7,7 @@
 //!
 //! ```text
 //! --loads all --servers atoll,axum,axum-flush --rounds 5
-//! --loads 1x100 --servers atoll --server-command "before=/tmp/before --server atoll" --rounds 5
+//! --loads 1x100 --servers atoll --server-command "before=target/fanout-before --server atoll" --rounds 5
 //! ```
 //!
 //! `yardstick_bun.mjs` in the folder above is a server for `--server-command`, on uWebSockets (C++).
