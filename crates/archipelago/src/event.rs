@@ -1,6 +1,6 @@
 //! The [`Input`]s that an engine handles and the [`Output`]s that a flush emits.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use protocol::{Address, IslandId, NodeName, Position, SessionId};
 
@@ -48,6 +48,16 @@ pub enum Input {
     TransportGone {
         /// The name of the node.
         node: NodeName,
+    },
+    /// A node could not open the room of an island. The island takes the next node that can host it. If there is
+    /// none, it keeps the node. Ignored if there is no such island.
+    RoomUnavailable {
+        /// The island.
+        island: IslandId,
+        /// The node.
+        node: NodeName,
+        /// The time for which the node does not host the island.
+        retry_in: Duration,
     },
     /// The owner's rules changed. They apply from the next flush on, to all peers at once.
     Rules(Arc<Rules>),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use protocol::{Address, SessionId};
+use protocol::{Address, IslandId, NodeName, SessionId};
 
 use crate::{
     event::{ClientReport, Heartbeat, Input, ReportedAssignment},
@@ -48,6 +48,9 @@ impl InputHandler<'_> {
             Input::ReportsOutdated => self.world.peers.assignment_retry.clear(),
             Input::Transport(transport) => self.transport(transport),
             Input::TransportGone { node } => self.world.nodes.withdraw(&node),
+            Input::RoomUnavailable { island, node, retry_in } => {
+                self.room_unavailable(&island, &node, retry_in);
+            }
             Input::Rules(rules) => {
                 self.world.zones.set_rules(rules);
                 self.world.invalidate(RuleChange::Rules);
@@ -194,6 +197,14 @@ impl InputHandler<'_> {
         }
         if let Some(node) = replaced {
             self.world.invalidate_assignments(node);
+        }
+    }
+
+    fn room_unavailable(&mut self, island: &IslandId, node: &NodeName, retry_in: Duration) {
+        let world = &mut *self.world;
+        if let Some(island) = world.islands.find_by_id(island.as_str()) {
+            world.nodes.set_no_room(node, island, self.now.saturating_add(retry_in));
+            world.islands.watch_at_once(island);
         }
     }
 

@@ -153,6 +153,13 @@ fn seats_and_outages() -> Vec<Situation> {
             "I000000001 is on w: rule `voice` decides; l does not fit: free seats: 1, the island has 2 members",
         ),
         (
+            "no room",
+            with_rules(VOICE, "node l kind livekit; node w; move a 0 0 0; flush; no-room a l 5s; flush"),
+            Island("a"),
+            Cause::NoRoom,
+            "I000000001 is on w: rule `voice` decides; l does not fit: it could not open a room for the island; the next attempt is in 5.0 s",
+        ),
+        (
             "node dead",
             with_rules(VOICE, "node l kind livekit; node w; move a 0 0 0; flush; hush-node l; wait 5s"),
             Island("a"),

@@ -76,6 +76,8 @@ pub enum Cause {
     Outgrown,
     /// A node has too few free seats.
     NoSeats,
+    /// A node could not open a room for the island.
+    NoRoom,
     /// A node is draining.
     Draining,
     /// A node no longer announces itself.
@@ -112,6 +114,7 @@ impl Cause {
             Self::Settling => "settling",
             Self::Outgrown => "outgrown",
             Self::NoSeats => "no seats",
+            Self::NoRoom => "no room",
             Self::Draining => "draining",
             Self::NodeDead => "node dead",
             Self::NoTransport => "no transport",

@@ -17,26 +17,24 @@ impl Engine {
         let rule = record.rule.index();
         let own = rule.and_then(|rule| self.world.zones.rules().rule(rule).transports.as_ref());
         let own_choices = own.map_or(0, Vec::len);
-        let spatial = &self.world.spatial;
-        let (size, capabilities) = (spatial.size(island), spatial.capabilities(island, None));
+        let demand = self.world.demand(island);
         let mut candidates: Vec<NodeCandidate> = Vec::new();
         for (rank, choice) in self.world.zones.choices(rule).enumerate() {
             let (by_rule, choice_text) = (rank < own_choices || own_choices == 0, choice.to_string());
             let mut any = false;
-            for (node, unfit) in self.world.nodes.candidates(choice, size, capabilities, record.node) {
+            for (node, unfit) in self.world.nodes.candidates(choice, demand, record.node) {
                 any = true;
                 let Some((view, announced_at)) = self.world.nodes.last_announcement(node) else { continue };
                 let name = &view.transport.node;
                 if candidates.iter().any(|listed| listed.node.as_ref() == Some(name)) {
                     continue;
                 }
-                let silent_for = now.saturating_sub(announced_at);
                 candidates.push(NodeCandidate {
                     choice: choice_text.clone(),
                     by_rule,
                     node: Some(name.clone()),
                     fits: unfit.is_none(),
-                    reason: self.candidate_reason(island, view, unfit.as_ref(), silent_for),
+                    reason: self.candidate_reason(island, view, unfit.as_ref(), announced_at, now),
                     unfit,
                 });
             }
@@ -61,13 +59,16 @@ impl Engine {
         island: IslandIndex,
         view: TransportView<'_>,
         unfit: Option<&NodeRejection>,
-        silent_for: Duration,
+        announced_at: Duration,
+        now: Duration,
     ) -> String {
         let size = self.world.spatial.size(island);
         let free = view.free_seats.map_or("unlimited seats".to_owned(), |free| format!("free seats: {free}"));
         match unfit {
             None => free,
-            Some(NodeRejection::Gone) => format!("no announcement for {:.1} s", seconds(silent_for)),
+            Some(NodeRejection::Gone) => {
+                format!("no announcement for {:.1} s", seconds(now.saturating_sub(announced_at)))
+            }
             Some(NodeRejection::Draining) => "draining".to_owned(),
             Some(NodeRejection::MissingCapability) => {
                 self.missing_capability_reason(island, &view.transport.capability)
@@ -75,6 +76,10 @@ impl Engine {
             Some(NodeRejection::RoomTooSmall) => {
                 let room = view.transport.max_island_size;
                 format!("its rooms hold {room}, the island has {size} members")
+            }
+            Some(NodeRejection::NoRoom { retry_at }) => {
+                let left = seconds(retry_at.saturating_sub(now));
+                format!("it could not open a room for the island; the next attempt is in {left:.1} s")
             }
             Some(NodeRejection::Full) => format!("{free}, the island has {size} members"),
         }

@@ -134,6 +134,7 @@ fn is_same_choice(candidate: &NodeCandidate, candidates: &[NodeCandidate], prese
 /// then those that failed the latest check.
 fn nearness(candidate: &&NodeCandidate) -> (bool, u8) {
     let score = match candidate.unfit {
+        Some(NodeRejection::NoRoom { .. }) => 6,
         Some(NodeRejection::Full) => 5,
         Some(NodeRejection::RoomTooSmall) => 4,
         Some(NodeRejection::MissingCapability) => 3,
@@ -147,6 +148,7 @@ fn nearness(candidate: &&NodeCandidate) -> (bool, u8) {
 fn cause_of(unfit: Option<&NodeRejection>) -> Cause {
     match unfit {
         Some(NodeRejection::Full) => Cause::NoSeats,
+        Some(NodeRejection::NoRoom { .. }) => Cause::NoRoom,
         Some(NodeRejection::RoomTooSmall) => Cause::Outgrown,
         Some(NodeRejection::MissingCapability) => Cause::Capability,
         Some(NodeRejection::Draining) => Cause::Draining,

@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::{
     event::Output,
     ids::{IslandIndex, NodeIndex, PeerIndex, RuleIndex},
-    world::{IslandRule, PlacementState, World},
+    world::{Demand, IslandRule, PlacementState, World},
 };
 
 /// How often an island with a pending improvement is evaluated.
@@ -154,9 +154,9 @@ fn choose_rule(
     state: &mut PlacementState,
     now: Duration,
 ) -> Option<RuleIndex> {
-    let (zone, size) = (world.majority_zone(island), world.spatial.size(island));
+    let Demand { size, capabilities, .. } = world.demand(island);
+    let zone = world.majority_zone(island);
     let best = world.zones.rule_for(zone, size);
-    let capabilities = world.spatial.capabilities(island, None);
     let may_keep = |before: Option<RuleIndex>| {
         let at_once = (world.changes.invalidated.crowding && world.zones.has_crowding_condition(best))
             || !world.zones.has_large_enough_room(before, size, capabilities, &world.nodes);
@@ -196,10 +196,9 @@ enum Decision {
 
 /// Tries the transports in the order of preference and takes the first that can host the island.
 fn decide(world: &World, island: IslandIndex) -> Decision {
-    let (size, nodes) = (world.spatial.size(island), &world.nodes);
-    let capabilities = world.spatial.capabilities(island, None);
+    let (demand, nodes) = (world.demand(island), &world.nodes);
     let node = world.islands[island].node;
-    let present = node.filter(|&node| nodes.can_stay(node, size, capabilities));
+    let present = node.filter(|&node| nodes.can_stay(node, &demand));
     let mut best = true;
     for choice in world.zones.choices(world.islands[island].rule.index()) {
         if present.is_some_and(|node| nodes.matches_choice(node, choice)) {
@@ -207,13 +206,13 @@ fn decide(world: &World, island: IslandIndex) -> Decision {
         }
         // Seats become free without an event; every other change that matters has all islands
         // evaluated. So only a lack of seats needs a periodic check.
-        best &= !nodes.is_short_of_seats_only(choice, size, capabilities);
-        if let Some(other) = nodes.choose(choice, size, capabilities) {
+        best &= !nodes.is_short_of_seats_only(choice, &demand);
+        if let Some(other) = nodes.choose(choice, &demand) {
             let can_stay = present.is_some();
             return if can_stay { Decision::MoveWhenSettled(other) } else { Decision::MoveNow(other) };
         }
     }
-    let can_remain = |node| nodes.is_present(node) && nodes.can_join(node, capabilities);
+    let can_remain = |node| nodes.is_present(node) && nodes.can_join(node, demand.capabilities);
     Decision::NoNode { stay: node.is_some_and(can_remain) }
 }
 

@@ -75,7 +75,7 @@ impl InvariantChecker {
                 self.node_accepts.insert(node.clone(), false);
             }
             Input::Rules(_) | Input::TimeOfDay { .. } => self.previous.rules_changed = true,
-            Input::ReportsOutdated => {}
+            Input::ReportsOutdated | Input::RoomUnavailable { .. } => {}
         }
     }
 
@@ -277,22 +277,21 @@ fn is_overbooked(view: &TransportView<'_>) -> bool {
 /// joined by all members, or it has none, while another node of its rule could host it. Nodes with a seat
 /// count are not considered: seats may have become free after the island was evaluated.
 fn misplaced_island(engine: &Engine) -> Option<IslandId> {
-    let World { islands, nodes, spatial, zones, .. } = &engine.world;
+    let World { islands, nodes, zones, .. } = &engine.world;
     let badly = |&island: &IslandIndex| {
-        let (size, zone) = (spatial.size(island), engine.world.majority_zone(island));
-        let capabilities = spatial.capabilities(island, None);
+        let (demand, zone) = (engine.world.demand(island), engine.world.majority_zone(island));
         let present = islands[island].node;
         let can_stay = present.is_some_and(|node| {
             let choice = TransportChoice::Node(nodes.name(node).clone());
-            let mut rejections = nodes.candidates(&choice, size, capabilities, present);
+            let mut rejections = nodes.candidates(&choice, demand, present);
             rejections.any(|(_, rejection)| matches!(rejection, None | Some(NodeRejection::Full)))
         });
         let could_host = |choice: &TransportChoice| {
-            let node = nodes.choose(choice, size, capabilities);
+            let node = nodes.choose(choice, &demand);
             let last = node.and_then(|node| nodes.last_announcement(node));
             last.is_some_and(|(view, _)| view.free_seats.is_none())
         };
-        !can_stay && zones.choices(zones.rule_for(zone, size)).any(could_host)
+        !can_stay && zones.choices(zones.rule_for(zone, demand.size)).any(could_host)
     };
     islands.id(islands.populated().find(badly)?)
 }

@@ -51,6 +51,11 @@ pub(super) enum Step {
     NodeGone {
         node: String,
     },
+    NoRoom {
+        peer: String,
+        node: String,
+        retry_in: Duration,
+    },
     Flush,
     Wait(Duration),
     Name {
@@ -129,6 +134,9 @@ pub(super) fn parse_step(line: &str) -> Result<Option<Step>, String> {
         "node" => Step::Node(tokens.node()?),
         "hush-node" => Step::StopAnnouncements { node: tokens.name()? },
         "node-gone" => Step::NodeGone { node: tokens.name()? },
+        "no-room" => {
+            Step::NoRoom { peer: tokens.name()?, node: tokens.name()?, retry_in: tokens.duration()? }
+        }
         "flush" => Step::Flush,
         "wait" => Step::Wait(tokens.duration()?),
         "name" => Step::Name { island: tokens.name()?, peer: tokens.name()? },

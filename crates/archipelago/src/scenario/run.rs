@@ -167,6 +167,10 @@ impl Runner {
                 self.active_nodes.remove(&node);
                 self.handle(Input::TransportGone { node: node_name(&node)? })
             }
+            Step::NoRoom { peer, node, retry_in } => {
+                let (island, node) = (self.island_of(&peer)?, node_name(&node)?);
+                self.handle(Input::RoomUnavailable { island, node, retry_in })
+            }
             other => Err(format!("{other:?} is not an input")),
         }
     }

@@ -7,7 +7,7 @@ use hashbrown::HashTable;
 use protocol::IslandId;
 use rustc_hash::FxHasher;
 
-use super::placements::Placements;
+use super::placements::{PlacementState, Placements};
 use crate::{
     ids::{IslandIndex, NodeIndex, RuleIndex},
     island_ids::{IslandIds, Serial},
@@ -150,6 +150,15 @@ impl Islands {
             entry.remove();
         }
         self.records.remove(island);
+    }
+
+    /// Puts an island on the watch list, due in the next flush.
+    pub(crate) fn watch_at_once(&mut self, island: IslandIndex) {
+        let state = PlacementState { recheck_at: Duration::ZERO, ..self.placements.state(island) };
+        self.placements.set_state(island, state);
+        if !std::mem::replace(&mut self.records[island].watched, true) {
+            self.placements.watched.push(island);
+        }
     }
 
     pub(crate) fn is_populated(&self, island: IslandIndex) -> bool {

@@ -27,7 +27,7 @@ pub(crate) use self::{
     changes::{Evaluated, MoveOrigin},
     invalidation::RuleChange,
     islands::{EmptyIsland, IslandRule, IslandState},
-    node::NodeRejection,
+    node::{Demand, NodeRejection},
     peers::{Flags, PeerState},
     placements::PlacementState,
     reconnect_grace::LastIsland,

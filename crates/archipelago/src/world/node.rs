@@ -2,8 +2,11 @@
 
 use std::time::Duration;
 
+use rustc_hash::FxHashMap;
+
 use super::capabilities::Capabilities;
 use crate::{
+    ids::IslandIndex,
     rules::TransportChoice,
     transport::{Transport, TransportView},
 };
@@ -20,6 +23,8 @@ pub(super) struct Node {
     pub(super) assigned: u32,
     /// The capabilities that a client required to join.
     pub(super) required: Capabilities,
+    /// The islands for which it could not open a room, and when it may be tried again.
+    pub(super) no_room_until: FxHashMap<IslandIndex, Duration>,
 }
 
 /// Why a node cannot host an island.
@@ -35,6 +40,21 @@ pub(crate) enum NodeRejection {
     RoomTooSmall,
     /// It does not have enough free seats.
     Full,
+    /// The room of the island could not be opened on it.
+    NoRoom {
+        /// When the node may be tried again.
+        retry_at: Duration,
+    },
+}
+
+/// An island that needs a node.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Demand {
+    pub(crate) island: IslandIndex,
+    /// Its number of members.
+    pub(crate) size: u32,
+    /// The capabilities that all its members have.
+    pub(crate) capabilities: Capabilities,
 }
 
 impl Node {
@@ -75,14 +95,9 @@ impl Node {
         }
     }
 
-    /// Why a node cannot host an island of `size` members that all have the `capabilities`; `here` if
-    /// the island is on the node already.
-    pub(super) fn rejection(
-        &self,
-        size: u32,
-        capabilities: Capabilities,
-        here: bool,
-    ) -> Option<NodeRejection> {
+    /// Why a node cannot host an island; `here` if the island is on the node already.
+    pub(super) fn rejection(&self, demand: &Demand, here: bool) -> Option<NodeRejection> {
+        let &Demand { island, size, capabilities } = demand;
         let seats = || match here {
             true => self.overbooked_by() == 0,
             false => self.free_seats().is_none_or(|free| free >= size),
@@ -98,7 +113,7 @@ impl Node {
         } else if !seats() {
             Some(NodeRejection::Full)
         } else {
-            None
+            self.no_room_until.get(&island).map(|&retry_at| NodeRejection::NoRoom { retry_at })
         }
     }
 }

@@ -8,10 +8,10 @@ use rustc_hash::FxHashMap;
 
 use super::{
     capabilities::{Capabilities, CapabilityNames},
-    node::{Node, NodeRejection},
+    node::{Demand, Node, NodeRejection},
 };
 use crate::{
-    ids::{NodeIndex, TableIndex},
+    ids::{IslandIndex, NodeIndex, TableIndex},
     index_vec::IndexVec,
     rules::TransportChoice,
     transport::{Transport, TransportKind, TransportView},
@@ -71,6 +71,7 @@ impl Nodes {
             recovered_since: None,
             assigned: 0,
             required,
+            no_room_until: FxHashMap::default(),
         };
         self.changed = true;
         self.push(node).is_some()
@@ -108,6 +109,7 @@ impl Nodes {
             recovered_since: None,
             assigned: 0,
             required,
+            no_room_until: FxHashMap::default(),
         };
         self.push(node)
     }
@@ -132,6 +134,9 @@ impl Nodes {
             }
             let settled = |since: &mut Duration| now.saturating_sub(*since) >= settling;
             self.changed |= node.recovered_since.take_if(settled).is_some();
+            let refusals = node.no_room_until.len();
+            node.no_room_until.retain(|_, retry_at| *retry_at > now);
+            self.changed |= node.no_room_until.len() < refusals;
         }
         std::mem::take(&mut self.changed)
     }
@@ -147,18 +152,25 @@ impl Nodes {
         self.nodes.iter().filter(offers).map(|node| node.transport.max_island_size).max()
     }
 
-    /// The node for an island of `size` members with these capabilities, for a transport choice: of the
-    /// nodes that can host it, the one with the most free seats, then with the fewest used seats, then
-    /// the first by name.
-    pub(crate) fn choose(
-        &self,
-        choice: &TransportChoice,
-        size: u32,
-        capabilities: Capabilities,
-    ) -> Option<NodeIndex> {
+    /// Excludes a node for an island until `retry_at`, because it could not open the room of the island.
+    pub(crate) fn set_no_room(&mut self, node: &NodeName, island: IslandIndex, retry_at: Duration) {
+        if let Some(&index) = self.by_name.get(node) {
+            self.nodes[index].no_room_until.insert(island, retry_at);
+        }
+    }
+
+    /// Forgets which nodes could not open the room of a closed island.
+    pub(crate) fn forget_island(&mut self, island: IslandIndex) {
+        for node in self.nodes.iter_mut() {
+            node.no_room_until.remove(&island);
+        }
+    }
+
+    /// The node for an island, for a transport choice: of the nodes that can host it, the one with the most
+    /// free seats, then with the fewest used seats, then the first by name.
+    pub(crate) fn choose(&self, choice: &TransportChoice, demand: &Demand) -> Option<NodeIndex> {
         let rank = |node: &Node| (node.free_seats().unwrap_or(u32::MAX), Reverse(node.used_seats()));
-        let fits =
-            |node: &Node| node.matches_choice(choice) && node.rejection(size, capabilities, false).is_none();
+        let fits = |node: &Node| node.matches_choice(choice) && node.rejection(demand, false).is_none();
         let nodes = self.nodes.enumerate().filter(|(_, node)| fits(node));
         let best = nodes.max_by(|(_, a), (_, b)| {
             rank(a).cmp(&rank(b)).then_with(|| b.transport.node.cmp(&a.transport.node))
@@ -166,9 +178,9 @@ impl Nodes {
         best.map(|(index, _)| index)
     }
 
-    /// Whether an island of `size` members with these capabilities can stay on its node.
-    pub(crate) fn can_stay(&self, node: NodeIndex, size: u32, capabilities: Capabilities) -> bool {
-        self.nodes[node].rejection(size, capabilities, true).is_none()
+    /// Whether an island can stay on its node.
+    pub(crate) fn can_stay(&self, node: NodeIndex, demand: &Demand) -> bool {
+        self.nodes[node].rejection(demand, true).is_none()
     }
 
     /// Whether a transport choice includes the node.
@@ -181,12 +193,11 @@ impl Nodes {
     pub(crate) fn candidates(
         &self,
         choice: &TransportChoice,
-        size: u32,
-        capabilities: Capabilities,
+        demand: Demand,
         present: Option<NodeIndex>,
     ) -> impl Iterator<Item = (NodeIndex, Option<NodeRejection>)> {
         let nodes = self.nodes.enumerate().filter(|(_, node)| node.matches_choice(choice));
-        nodes.map(move |(index, node)| (index, node.rejection(size, capabilities, Some(index) == present)))
+        nodes.map(move |(index, node)| (index, node.rejection(&demand, Some(index) == present)))
     }
 
     /// Whether more members are assigned to a node than it has seats.
@@ -201,14 +212,8 @@ impl Nodes {
 
     /// Whether a transport choice includes a node that could host an island if it had enough free
     /// seats.
-    pub(crate) fn is_short_of_seats_only(
-        &self,
-        choice: &TransportChoice,
-        size: u32,
-        capabilities: Capabilities,
-    ) -> bool {
-        self.candidates(choice, size, capabilities, None)
-            .any(|(_, rejection)| rejection == Some(NodeRejection::Full))
+    pub(crate) fn is_short_of_seats_only(&self, choice: &TransportChoice, demand: &Demand) -> bool {
+        self.candidates(choice, *demand, None).any(|(_, rejection)| rejection == Some(NodeRejection::Full))
     }
 
     /// The last announcement of a node and its time, if there was one.

@@ -7,6 +7,7 @@ use super::{
     changes::{Changes, Evaluated, are_few_movers},
     clusters::Clusters,
     islands::{IslandState, Islands},
+    node::Demand,
     nodes::Nodes,
     peers::{Flags, Peers},
     spatial::{Member, SpatialIndex},
@@ -81,6 +82,12 @@ impl World {
         self.spatial.island_of(peer).is_some_and(|island| self.islands[island].node.is_some())
     }
 
+    /// The needs of an island on a node.
+    pub(crate) fn demand(&self, island: IslandIndex) -> Demand {
+        let spatial = &self.spatial;
+        Demand { island, size: spatial.size(island), capabilities: spatial.capabilities(island, None) }
+    }
+
     /// Whether an island has the same members as after the last flush, and few of them moved.
     pub(crate) fn has_few_movers(&self, island: IslandIndex) -> bool {
         let record = &self.islands[island];
@@ -151,6 +158,7 @@ impl World {
     pub(crate) fn close_island(&mut self, island: IslandIndex) {
         self.islands.set_state(island, IslandState::Closed);
         self.islands.placements.forget(island);
+        self.nodes.forget_island(island);
         if self.islands[island].serial.is_none() {
             self.islands.remove(island);
         } else {

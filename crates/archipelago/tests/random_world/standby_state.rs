@@ -67,7 +67,7 @@ impl StandbyState {
                     departed.into_iter().for_each(|record| record.last_assigned = None);
                 }
             },
-            Input::ReportsOutdated => {}
+            Input::ReportsOutdated | Input::RoomUnavailable { .. } => {}
         }
     }
 
