@@ -203,6 +203,8 @@ pub struct AssignedIsland {
     pub node: NodeName,
     /// The URL at which clients reach the node.
     pub node_url: Arc<str>,
+    /// The name of the rule that applies to it, if any.
+    pub rule: Option<String>,
     /// Its members and their positions at the end of the flush, in an order without meaning.
     pub members: Vec<(Address, Position)>,
 }

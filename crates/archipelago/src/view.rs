@@ -126,6 +126,11 @@ impl<'a> IslandView<'a> {
         self.world.size_limit(self.island)
     }
 
+    /// The name of the rule that applies to it, if any.
+    pub fn rule(&self) -> Option<String> {
+        self.world.rule_name(self.world.islands[self.island].rule.index())
+    }
+
     /// The node that hosts its room; `None` while no node is available.
     pub fn transport(&self) -> Option<&'a NodeName> {
         self.world.islands[self.island].node.map(|node| self.world.nodes.name(node))

@@ -1,9 +1,12 @@
 //! Administrative requests to a director, from operators.
 
-use std::sync::Arc;
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use archipelago::{
-    Engine, PeerView,
+    Engine, IslandView, PeerView,
     explain::{Explanation, Question, RulesDiff},
     rules::Rules,
 };
@@ -37,6 +40,8 @@ pub(crate) enum AdminRequest {
     SetRules(Arc<Rules>, Reply<bool>),
     /// Lists all assignments.
     Assignments(Reply<Vec<Assignment>>),
+    /// Lists the islands on a node, or only this one.
+    AssignedRooms { node: NodeName, island: Option<IslandId>, reply: Reply<HashMap<IslandId, AssignedRoom>> },
     /// Copies the engine, with the time on its clock.
     CopyEngine(Reply<(Engine, std::time::Duration)>),
     /// Stops leading.
@@ -54,6 +59,31 @@ pub struct Assignment {
     pub island: IslandId,
     /// The node of the island at that time.
     pub node: NodeName,
+}
+
+/// An island on a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct AssignedRoom {
+    /// The name of the rule that applies to it, if any.
+    pub(crate) rule: Option<String>,
+    pub(crate) members: HashSet<Address>,
+}
+
+/// The islands on a node, or only this one if it is there.
+pub(crate) fn assigned_rooms(
+    engine: &Engine,
+    node: &NodeName,
+    island: Option<&IslandId>,
+) -> HashMap<IslandId, AssignedRoom> {
+    let room = |view: IslandView<'_>| {
+        let members = view.members().map(|(peer, _)| peer).collect();
+        (view.id(), AssignedRoom { rule: view.rule(), members })
+    };
+    let is_here = |view: &IslandView<'_>| view.transport() == Some(node);
+    match island {
+        Some(island) => engine.island(island).filter(is_here).map(room).into_iter().collect(),
+        None => engine.islands().filter(is_here).map(room).collect(),
+    }
 }
 
 /// The last assignments of all present peers.
@@ -85,6 +115,16 @@ impl AdminHandle {
     /// The last assignments of all present peers, in no particular order.
     pub async fn assignments(&self) -> Result<Vec<Assignment>, AdminError> {
         self.request(AdminRequest::Assignments).await
+    }
+
+    /// The islands on a node with their members, or only this island if it is there. A leader that has just taken
+    /// over may not know all peers yet: the error is [`AdminError::Suspended`] then.
+    pub(crate) async fn assigned_rooms(
+        &self,
+        node: NodeName,
+        island: Option<IslandId>,
+    ) -> Result<HashMap<IslandId, AssignedRoom>, AdminError> {
+        self.request(|reply| AdminRequest::AssignedRooms { node, island, reply }).await
     }
 
     /// Replaces the rules from the next flush on, or once this director leads. Returns whether they changed.

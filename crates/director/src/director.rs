@@ -1,6 +1,6 @@
 //! A director: its subscription to the bus, its publisher, and its task.
 
-use archipelago::{Clustering, SettingsError};
+use archipelago::{Clustering, Input, SettingsError};
 use bus::{Bus, Subscription};
 use protocol::subject;
 use tokio::sync::mpsc;
@@ -8,10 +8,12 @@ use transports::ws_room;
 
 use crate::{
     admin::{AdminHandle, AdminRequest},
-    configured_nodes::{self, Minters},
+    configured_nodes::Minters,
     election::Election,
     leadership::Leadership,
+    livekit::{self, ServerSeed},
     publisher::Publisher,
+    room_gate::RoomGate,
     settings::Settings,
     task::DirectorTask,
 };
@@ -20,6 +22,8 @@ use crate::{
 pub struct Director {
     settings: Settings,
     publisher: Publisher,
+    servers: Vec<ServerSeed>,
+    node_inputs: (mpsc::Sender<Input>, mpsc::Receiver<Input>),
     bus: Bus,
     subscription: Subscription,
     admin: AdminHandle,
@@ -33,6 +37,10 @@ const BUS_QUEUE: usize = 262_144;
 /// Jobs that can wait for the publisher; when the queue is full, batches wait with the leader.
 pub(crate) const JOB_QUEUE: usize = 8;
 
+/// Inputs of LiveKit servers that can wait for the engine; when the queue is full the newest is dropped. Health is
+/// reported again a second later, and an unavailable room at the next attempt.
+const NODE_INPUT_QUEUE: usize = 256;
+
 impl Director {
     /// Creates a director and subscribes it to the bus. `minter` mints for the nodes that announce
     /// themselves. Fails if the engine's settings are invalid.
@@ -40,11 +48,24 @@ impl Director {
         settings.engine.validate()?;
         let subscription =
             bus.subscribe("director", &subscribed_patterns(settings.engine.clustering), BUS_QUEUE);
-        let publisher = Publisher::new(bus.clone(), Minters::new(minter, &settings.transports))
-            .with_positions(settings.positions);
+        let node_inputs = mpsc::channel(NODE_INPUT_QUEUE);
+        let (servers, seeds) = livekit::servers(&settings.transports).into_iter().unzip();
+        let gate = RoomGate::new(servers, node_inputs.0.clone());
+        let minters = Minters::new(minter, &settings.transports);
+        let publisher = Publisher::new(bus.clone(), minters, gate).with_positions(settings.positions);
         let (admin, admin_requests) = AdminHandle::new();
         let leadership = Leadership::default();
-        Ok(Self { settings, publisher, bus, subscription, admin, admin_requests, leadership })
+        Ok(Self {
+            settings,
+            publisher,
+            servers: seeds,
+            node_inputs,
+            bus,
+            subscription,
+            admin,
+            admin_requests,
+            leadership,
+        })
     }
 
     /// A handle for administrative requests to this director.
@@ -62,12 +83,19 @@ impl Director {
     pub async fn run(self, runtime: tokio::runtime::Handle) {
         let (jobs, jobs_receiver) = mpsc::channel(JOB_QUEUE);
         runtime.spawn(self.publisher.run(jobs_receiver));
-        let probes = configured_nodes::spawn_probes(&self.settings.transports, &runtime);
+        for node in &self.settings.transports {
+            node.set_health_gauge(node.is_always_available());
+        }
+        let (inputs, node_inputs) = self.node_inputs;
+        let settling = self.settings.engine.settling;
+        for server in self.servers {
+            server.start(&runtime, settling, inputs.clone(), self.admin.clone());
+        }
         // Requests can come only from the handles that were given out; without any, the channel closes.
         drop(self.admin);
         let election = Election::new(self.bus.clone(), runtime);
         let task = DirectorTask::new(self.settings, self.bus, jobs, self.leadership);
-        task.run(election, self.subscription, probes, self.admin_requests).await;
+        task.run(election, self.subscription, node_inputs, self.admin_requests).await;
     }
 }
 

@@ -15,6 +15,8 @@ pub(crate) struct FlushBatch {
     pub(crate) joined: Vec<MemberChange>,
     pub(crate) assigned: Vec<PeerAssignment>,
     pub(crate) left: Vec<MemberChange>,
+    /// Islands that were closed.
+    pub(crate) closed: Vec<IslandId>,
     /// How many of the assignments are sent again, because the clients did not receive them.
     pub(crate) missed_count: u64,
 }
@@ -61,7 +63,10 @@ impl FlushBatch {
                 }
                 Output::TakenOver { island, peer } => taken_over.entry(island).or_default().push(peer),
                 Output::Opened { island } => tracing::debug!(%island, "opened"),
-                Output::Closed { island } => tracing::debug!(%island, "closed"),
+                Output::Closed { island } => {
+                    tracing::debug!(%island, "closed");
+                    batch.closed.push(island);
+                }
                 Output::Moved { island, from, to, members } => {
                     tracing::info!(%island, %from, %to, "moved");
                     batch.ended.push((island, Some(from), members));

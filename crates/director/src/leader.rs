@@ -15,7 +15,7 @@ use archipelago::{
     explain::{Explanation, Question},
 };
 use bus::Term;
-use protocol::{Position, unix_ms};
+use protocol::{Position, timing::TAKEOVER_SETTLING, unix_ms};
 use tokio::sync::mpsc::{self, error::TrySendError};
 
 use crate::{
@@ -41,6 +41,7 @@ pub(crate) struct PublisherGone;
 pub(crate) struct Leader {
     engine: Engine,
     publish_term: PublishTerm,
+    took_over_at: Duration,
     outputs: Vec<Output>,
     /// Batches that were not passed to the publisher yet, one a flush.
     batches: VecDeque<FlushBatch>,
@@ -74,6 +75,7 @@ impl Leader {
         Ok(Self {
             engine,
             publish_term: PublishTerm { term, minted_after },
+            took_over_at: now,
             outputs: Vec::new(),
             batches: VecDeque::new(),
             in_flight: Arc::default(),
@@ -94,6 +96,11 @@ impl Leader {
     /// The term in which its changes are published.
     pub(crate) fn term(&self) -> Term {
         self.publish_term.term
+    }
+
+    /// Whether it has led for long enough that every gateway has repeated the position of each client.
+    pub(crate) fn knows_all_peers(&self, now: Duration) -> bool {
+        now.saturating_sub(self.took_over_at) >= TAKEOVER_SETTLING
     }
 
     /// Continues in a later term; no other director led in between. Changes that were not published yet are

@@ -68,6 +68,16 @@ pub(crate) fn transport_healthy(node: &NodeName) -> Gauge {
     metrics::gauge!("atoll_transport_healthy", "node" => node.to_string())
 }
 
+/// Calls of a LiveKit server's API, by call and result.
+pub(crate) fn livekit_calls(node: &NodeName, call: &'static str, result: &'static str) -> Counter {
+    metrics::counter!("atoll_livekit_calls_total", "node" => node.to_string(), "call" => call, "result" => result)
+}
+
+/// Reports of ended memberships that the task of a LiveKit server had no room for.
+pub(crate) fn livekit_reports_dropped(node: &NodeName) -> Counter {
+    metrics::counter!("atoll_livekit_reports_dropped_total", "node" => node.to_string())
+}
+
 /// The duration of a flush.
 pub(crate) fn flush_seconds() -> Histogram {
     metrics::histogram!("atoll_director_flush_seconds")
@@ -136,15 +146,29 @@ pub fn describe_metrics() {
         Unit::Count,
         "Islands without a node, because none that could host them is available."
     );
-    metrics::describe_gauge!(
-        "atoll_transport_healthy",
-        Unit::Count,
-        "1 if a configured node is available, 0 otherwise."
-    );
     metrics::describe_histogram!("atoll_director_flush_seconds", Unit::Seconds, "The duration of a flush.");
     metrics::describe_histogram!(
         "atoll_director_flush_lag_seconds",
         Unit::Seconds,
         "The delay of a flush behind its timer."
+    );
+    describe_node_metrics();
+}
+
+fn describe_node_metrics() {
+    metrics::describe_gauge!(
+        "atoll_transport_healthy",
+        Unit::Count,
+        "1 if a configured node is available, 0 otherwise."
+    );
+    metrics::describe_counter!(
+        "atoll_livekit_calls_total",
+        Unit::Count,
+        "Calls of a LiveKit server's API, by call and result."
+    );
+    metrics::describe_counter!(
+        "atoll_livekit_reports_dropped_total",
+        Unit::Count,
+        "Reports of ended memberships that the task of a LiveKit server had no room for."
     );
 }

@@ -12,11 +12,14 @@ use protocol::{
     v3::{IslandChangedMessage, IslandData, IslandStatusMessage, JoinIslandMessage, LeftIslandMessage},
 };
 use tokio::sync::{mpsc, oneshot};
+use transports::livekit::RoomOptions;
 
 use crate::{
     configured_nodes::Minters,
     flush_batch::{FlushBatch, MemberChange, PeerAssignment},
+    livekit::MembershipChanges,
     metrics,
+    room_gate::{Admission, Opened, RoomGate},
 };
 
 /// A job of the publisher.
@@ -50,6 +53,7 @@ pub(crate) struct IslandSummary {
 pub(crate) struct Publisher {
     bus: Bus,
     minters: Minters,
+    rooms: RoomGate,
     /// The precision of member positions in `island_changed`.
     positions: PositionPrecision,
     /// The epoch of the job's term.
@@ -59,11 +63,15 @@ pub(crate) struct Publisher {
     token_ulids: UlidClock,
 }
 
+/// The part of assignments that is the same for all members of an island, encoded once.
+type SharedParts = HashMap<IslandId, Vec<u8>>;
+
 impl Publisher {
-    pub(crate) fn new(bus: Bus, minters: Minters) -> Self {
+    pub(crate) fn new(bus: Bus, minters: Minters, rooms: RoomGate) -> Self {
         Self {
             bus,
             minters,
+            rooms,
             positions: PositionPrecision::Exact,
             epoch: None,
             token_ulids: UlidClock::default(),
@@ -77,8 +85,14 @@ impl Publisher {
 
     /// Runs until all senders of jobs are gone.
     pub(crate) async fn run(mut self, mut jobs: mpsc::Receiver<PublishJob>) {
-        while let Some(job) = jobs.recv().await {
-            self.run_job(job).await;
+        loop {
+            tokio::select! {
+                job = jobs.recv() => match job {
+                    Some(job) => self.run_job(job).await,
+                    None => return,
+                },
+                opened = self.rooms.next() => self.release(opened).await,
+            }
             // A job may be long: other tasks on this thread run before the next.
             tokio::task::yield_now().await;
         }
@@ -103,7 +117,9 @@ impl Publisher {
 
     /// Publishes in this term from now on. Returns `false` if a later epoch was seen.
     fn enter_term(&mut self, publish_term: PublishTerm) -> bool {
-        self.epoch = publish_term.term.epoch;
+        if std::mem::replace(&mut self.epoch, publish_term.term.epoch) != publish_term.term.epoch {
+            self.rooms.clear();
+        }
         self.token_ulids.observe(publish_term.minted_after.into());
         self.epoch.is_none_or(|epoch| epoch >= self.bus.latest_epoch())
     }
@@ -111,13 +127,18 @@ impl Publisher {
     /// A batch may hold a whole realm, which is more than the bus's queue: each message waits for capacity.
     async fn publish_batch(&mut self, batch: FlushBatch) {
         // Ended memberships come first, so that the tokens minted below are newer.
-        for (island, node, peers) in batch.ended {
+        for (island, node, peers) in &batch.ended {
             self.bus.wait_for_capacity().await;
-            self.end_memberships(island, node.as_ref(), &peers, false);
+            self.end_memberships(island, node.as_ref(), peers, false);
         }
-        for (island, peers) in batch.taken_over {
+        for (island, peers) in &batch.taken_over {
             self.bus.wait_for_capacity().await;
-            self.end_memberships(island, None, &peers, true);
+            self.end_memberships(island, None, peers, true);
+        }
+        let FlushBatch { ended, taken_over, closed, .. } = batch;
+        if !(ended.is_empty() && taken_over.is_empty() && closed.is_empty()) {
+            let published_at = SystemTime::now();
+            self.rooms.memberships_ended(MembershipChanges { ended, taken_over, closed, published_at });
         }
         // Remaining members receive joins and leaves. A joining peer gets the member list with its
         // assignment, and a leaving peer needs no news of others that leave. So joins are published before
@@ -127,18 +148,27 @@ impl Publisher {
             let message = JoinIslandMessage { island_id: island.to_string(), peer_id: peer.to_string() };
             self.publish_for_session(session, &Subject::IslandPeerJoin(island), message.encode_to_vec());
         }
-        let mut shared: HashMap<IslandId, Vec<u8>> = HashMap::new();
+        let mut shared = SharedParts::new();
         for assignment in batch.assigned {
-            self.bus.wait_for_capacity().await;
-            let island = &assignment.island;
-            let shared =
-                shared.entry(island.id.clone()).or_insert_with(|| encode_shared_part(island, self.positions));
-            self.assign(&assignment, shared);
+            if let Admission::Publish(assignment, room) = self.rooms.admit(assignment) {
+                self.bus.wait_for_capacity().await;
+                self.assign(&assignment, room.as_deref(), &mut shared);
+            }
         }
         for MemberChange { island, peer, session } in batch.left {
             self.bus.wait_for_capacity().await;
             let message = LeftIslandMessage { island_id: island.to_string(), peer_id: peer.to_string() };
             self.publish_for_session(session, &Subject::IslandPeerLeft(island), message.encode_to_vec());
+        }
+    }
+
+    /// Publishes the assignments that were held until the room existed.
+    async fn release(&mut self, opened: Opened) {
+        let (held, room) = self.rooms.opened(opened);
+        let mut shared = SharedParts::new();
+        for assignment in held {
+            self.bus.wait_for_capacity().await;
+            self.assign(&assignment, room.as_deref(), &mut shared);
         }
     }
 
@@ -157,7 +187,7 @@ impl Publisher {
 
     fn end_memberships(
         &mut self,
-        island: IslandId,
+        island: &IslandId,
         node: Option<&NodeName>,
         peers: &[Address],
         taken_over: bool,
@@ -166,15 +196,16 @@ impl Publisher {
         let peers = peers.iter().map(ToString::to_string).collect();
         let node = node.map(NodeName::to_string).unwrap_or_default();
         let ended = MembershipEnded { peers, minted_before, node, taken_over };
-        self.publish(&Subject::MembershipEnded(island), Headers::default(), ended.encode_to_vec());
+        self.publish(&Subject::MembershipEnded(island.clone()), Headers::default(), ended.encode_to_vec());
     }
 
-    fn assign(&mut self, assignment: &PeerAssignment, shared: &[u8]) {
+    /// Publishes an assignment. `room`: the options of its room, if the token must carry them.
+    fn assign(&mut self, assignment: &PeerAssignment, room: Option<&RoomOptions>, shared: &mut SharedParts) {
         let PeerAssignment { peer, session, from, island } = assignment;
         let minted = self.next_ulid();
         let now = SystemTime::now();
         let minter = self.minters.for_node(&island.node);
-        let connection = match minter.connection(&island.node_url, &island.id, *peer, minted, now) {
+        let connection = match minter.connection(&island.node_url, &island.id, *peer, minted, now, room) {
             Ok(connection) => connection,
             Err(error) => {
                 tracing::warn!(%peer, island = %island.id, %error, "no connection string could be minted");
@@ -187,9 +218,10 @@ impl Publisher {
             from_island_id: from.as_ref().map(ToString::to_string),
             ..IslandChangedMessage::default()
         };
-        // Concatenated protobuf messages decode as one message, so the part that all members share is encoded
-        // once.
-        let payload = [shared, &own.encode_to_vec()].concat();
+        let shared =
+            shared.entry(island.id.clone()).or_insert_with(|| encode_shared_part(island, self.positions));
+        // Concatenated protobuf messages decode as one message.
+        let payload = [&shared[..], &own.encode_to_vec()].concat();
         let headers = Headers { session: *session, node: Some(island.node.clone()), ..Headers::default() };
         self.publish(&Subject::PeerIslandChanged(*peer), headers, payload);
         metrics::assignments().increment(1);

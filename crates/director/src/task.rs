@@ -16,7 +16,7 @@ use tokio::{
 };
 
 use crate::{
-    admin::{AdminError, AdminRequest, Reply, assignments},
+    admin::{AdminError, AdminRequest, Reply, assigned_rooms, assignments},
     decode::{BusEvent, SERVER_NAME, decode},
     election::Election,
     leader::{Leader, PublisherGone, next_start_ms},
@@ -82,7 +82,7 @@ impl DirectorTask {
         mut self,
         mut election: Election,
         mut subscription: Subscription,
-        mut probes: mpsc::Receiver<Input>,
+        mut node_inputs: mpsc::Receiver<Input>,
         mut admin_requests: mpsc::Receiver<AdminRequest>,
     ) {
         let interval = |period: Duration| {
@@ -100,7 +100,7 @@ impl DirectorTask {
                 biased;
                 due = flushes.tick() => {
                     let due = due.into_std();
-                    if self.flush_due(due, &mut election, &mut subscription, &mut probes).is_err() {
+                    if self.flush_due(due, &mut election, &mut subscription, &mut node_inputs).is_err() {
                         return;
                     }
                 }
@@ -112,13 +112,13 @@ impl DirectorTask {
                 }
                 // Never within a process.
                 Ok(()) = reconnects.changed() => election.request_peers(),
-                // The channel is closed if there is no server to probe.
-                Some(input) = probes.recv() => self.apply(BusEvent::Input(input)),
+                // The channel is closed if there is no LiveKit server.
+                Some(input) = node_inputs.recv() => self.apply(BusEvent::Input(input)),
                 // The channel is closed if no handle exists.
                 Some(request) = admin_requests.recv() => match request {
                     AdminRequest::Resign(reply) => {
                         let is_leader = matches!(election.state(), ElectionState::Leader(_));
-                        drop((subscription, probes, admin_requests));
+                        drop((subscription, node_inputs, admin_requests));
                         return self.resign(election, is_leader, reply).await;
                     }
                     request => self.handle_admin_request(request),
@@ -138,7 +138,7 @@ impl DirectorTask {
         due: Instant,
         election: &mut Election,
         subscription: &mut Subscription,
-        probes: &mut mpsc::Receiver<Input>,
+        node_inputs: &mut mpsc::Receiver<Input>,
     ) -> Result<(), PublisherGone> {
         let late = due.elapsed();
         if late > PAUSE_THRESHOLD {
@@ -146,7 +146,7 @@ impl DirectorTask {
             self.refresh_nodes();
         }
         if late > PAUSE_THRESHOLD || self.should_take_over(election.state()) {
-            self.drain_inputs(subscription, probes);
+            self.drain_inputs(subscription, node_inputs);
         }
         if subscription.backlog() > LATE_BACKLOG
             && let Some(leader) = self.mode.leader_mut()
@@ -169,7 +169,7 @@ impl DirectorTask {
     }
 
     /// Processes all messages that have arrived.
-    fn drain_inputs(&mut self, subscription: &mut Subscription, probes: &mut mpsc::Receiver<Input>) {
+    fn drain_inputs(&mut self, subscription: &mut Subscription, node_inputs: &mut mpsc::Receiver<Input>) {
         // Only those: more may arrive without end meanwhile.
         for envelope in (0..subscription.backlog()).map_while(|_| subscription.try_next()) {
             self.handle_envelope(&envelope);
@@ -181,7 +181,7 @@ impl DirectorTask {
             Mode::Leading { .. } => Vec::new(),
         };
         messages.iter().for_each(|envelope| self.handle_envelope(envelope));
-        while let Ok(input) = probes.try_recv() {
+        while let Ok(input) = node_inputs.try_recv() {
             self.apply(BusEvent::Input(input));
         }
         self.announce_configured_nodes();
@@ -325,6 +325,16 @@ impl DirectorTask {
                     _ => engine.map(assignments),
                 };
                 drop(reply.send(assignments));
+            }
+            AdminRequest::AssignedRooms { node, island, reply } => {
+                let rooms = match &self.mode {
+                    Mode::Standby { .. } => Err(AdminError::Standby),
+                    Mode::Leading { leader, suspended: false } if leader.knows_all_peers(now) => {
+                        Ok(assigned_rooms(leader.engine(), &node, island.as_ref()))
+                    }
+                    Mode::Leading { .. } => Err(AdminError::Suspended),
+                };
+                drop(reply.send(rooms));
             }
             AdminRequest::CopyEngine(reply) => drop(reply.send(engine.map(|engine| (engine.clone(), now)))),
             AdminRequest::SetRules(rules, reply) => {

@@ -103,8 +103,15 @@ pub const PING_INTERVAL: Duration = Duration::from_secs(10);
 /// A session without a heartbeat for this long ends (`gateway.idle_timeout_s`).
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
 
+/// A new leader removes no participant from a LiveKit room for this long: it may not know all peers yet.
+pub const TAKEOVER_SETTLING: Duration = Duration::from_secs(10);
+
 const _: () = {
     let republish = REPUBLISH_INTERVAL.as_millis();
+    assert!(
+        TAKEOVER_SETTLING.as_millis() >= 2 * republish,
+        "a new leader knows all peers before it removes one"
+    );
     // A repetition may be late by a whole interval.
     assert!(SILENCE.as_millis() >= 2 * republish, "quiet clients must stay in their islands");
     assert!(PRESENCE_TIMEOUT.as_millis() >= SILENCE.as_millis(), "presence shows every member of an island");

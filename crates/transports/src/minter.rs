@@ -32,7 +32,8 @@ pub enum MintError {
 
 impl Minter {
     /// The connection string for `address` to `island` on the node at `node_url`. `minted` is the token's id,
-    /// which orders all tokens of the realm; transports that cannot carry it leave it out.
+    /// which orders all tokens of the realm; transports that cannot carry it leave it out. `room`: the options
+    /// of a LiveKit room that the token may have to create.
     pub fn connection(
         &self,
         node_url: &str,
@@ -40,10 +41,11 @@ impl Minter {
         address: Address,
         minted: Ulid,
         now: SystemTime,
+        room: Option<&livekit::RoomOptions>,
     ) -> Result<ConnectionString, MintError> {
         match self {
             Self::WsRoom(minter) => Ok(minter.connection(node_url, &island.into(), address, minted, now)?),
-            Self::LiveKit(minter) => Ok(minter.connection(node_url, &island.into(), address)?),
+            Self::LiveKit(minter) => Ok(minter.connection(node_url, &island.into(), address, room)?),
             Self::P2p(minter) => Ok(minter.connection(island, address, now)),
             Self::External(template) => Ok(template.connection(island, address)),
         }
@@ -67,7 +69,8 @@ mod tests {
         ];
         let (island, now) = ("I1".parse().unwrap(), SystemTime::now());
         for (protocol, minter) in minters {
-            let connection = minter.connection("wss://host", &island, Address::new([1; 20]), Ulid(7), now);
+            let connection =
+                minter.connection("wss://host", &island, Address::new([1; 20]), Ulid(7), now, None);
             let text = connection.unwrap().to_string();
             assert_eq!(text.split(':').next(), Some(protocol), "{text}");
         }

@@ -73,7 +73,7 @@ impl Engine {
             let part = parts.entry(id.clone()).or_insert_with(|| IslandPart {
                 members: 0,
                 island: id,
-                rule: after.rule_name(record.rule.index()),
+                rule: after.world.rule_name(record.rule.index()),
                 node: after.node_name(record.node),
             });
             part.members += 1;
@@ -82,7 +82,7 @@ impl Engine {
         let change = IslandChange {
             id: self.island_id(island),
             size: self.world.spatial.size(island),
-            rule: self.rule_name(record.rule.index()),
+            rule: self.world.rule_name(record.rule.index()),
             node: self.node_name(record.node),
             becomes: parts.into_values().collect(),
         };

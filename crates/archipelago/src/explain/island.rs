@@ -32,11 +32,11 @@ impl Engine {
             limit: self.world.size_limit(island),
             areas: self.area_labels(zone),
             can_join: self.capability_names(self.world.spatial.capabilities(island, None)),
-            rule: self.rule_name(record.rule.index()),
+            rule: self.world.rule_name(record.rule.index()),
             rules: self.rules_tried(zone, size),
             next_rule: placement.candidate_rule.map(|(rule, since)| {
                 let due = since.saturating_add(self.world.zones.settling_of(rule));
-                (self.rule_name(rule), seconds(due.saturating_sub(now)))
+                (self.world.rule_name(rule), seconds(due.saturating_sub(now)))
             }),
             node: self.node_name(record.node),
             candidates: self.candidates(island, now),

@@ -4,7 +4,7 @@ use protocol::{IslandId, NodeName};
 
 use crate::{
     engine::Engine,
-    ids::{IslandIndex, NodeIndex, RuleIndex, ZoneIndex},
+    ids::{IslandIndex, NodeIndex, ZoneIndex},
     world::Capabilities,
 };
 
@@ -28,10 +28,5 @@ impl Engine {
     pub(super) fn area_labels(&self, zone: ZoneIndex) -> Vec<String> {
         let areas = self.world.zones.zone(zone).areas.iter();
         areas.map(|&area| self.world.zones.rules().area(area).label.clone()).collect()
-    }
-
-    /// The name of a rule; `None` for no rule.
-    pub(super) fn rule_name(&self, rule: Option<RuleIndex>) -> Option<String> {
-        rule.map(|rule| self.world.zones.rules().rule(rule).name.clone())
     }
 }

@@ -166,6 +166,7 @@ impl Assignments<'_> {
                 id: names.island_id(&world.islands.ids, serial),
                 node: transport.node.clone(),
                 node_url: transport.public_url.clone(),
+                rule: world.rule_name(world.islands[island].rule.index()),
                 members,
             })
         };

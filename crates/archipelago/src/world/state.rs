@@ -15,7 +15,7 @@ use super::{
     zones::Zones,
 };
 use crate::{
-    ids::{IslandIndex, PeerIndex, ZoneIndex},
+    ids::{IslandIndex, PeerIndex, RuleIndex, ZoneIndex},
     island_ids::IslandIds,
     point::Point,
     settings::{Clustering, Settings},
@@ -80,6 +80,11 @@ impl World {
     /// its members are queued for a report.
     pub(crate) fn island_has_node(&self, peer: PeerIndex) -> bool {
         self.spatial.island_of(peer).is_some_and(|island| self.islands[island].node.is_some())
+    }
+
+    /// The name of a rule; `None` for no rule.
+    pub(crate) fn rule_name(&self, rule: Option<RuleIndex>) -> Option<String> {
+        rule.map(|rule| self.zones.rules().rule(rule).name.clone())
     }
 
     /// The needs of an island on a node.

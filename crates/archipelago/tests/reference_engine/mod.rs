@@ -251,7 +251,7 @@ impl ReferenceEngine {
         let from = if self.has(Fault::NamesWrongFormer) { former.map(|_| island.clone()) } else { former };
         // The checker does not look at the members of an assignment.
         let (id, node_url, members) = (island.clone(), Arc::default(), Vec::new());
-        let island = Arc::new(AssignedIsland { id, node: node(), node_url, members });
+        let island = Arc::new(AssignedIsland { id, node: node(), node_url, rule: None, members });
         let assigned = Output::Assigned { peer, session: None, island, from };
         if self.has(Fault::AssignsTwice) {
             outputs.push(assigned.clone());

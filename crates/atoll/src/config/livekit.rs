@@ -1,6 +1,8 @@
 //! `[livekit.<node>]`: LiveKit servers.
 
-use director::{ConfiguredNode, TransportOffer};
+use std::sync::Arc;
+
+use director::{ConfiguredNode, LiveKitSettings, TransportOffer};
 use protocol::{NodeName, timing};
 use reqwest::Url;
 use transports::livekit::Keys;
@@ -31,9 +33,20 @@ section! {
         /// Validity of a token.
         #[at_least(1)]
         token_ttl_s: Seconds = Seconds::of(timing::TOKEN_TTL),
-        /// Whether the server is probed every second and used only while it is healthy. With `false` it
-        /// always counts as healthy.
+        /// Whether Atoll uses the API of the server: it probes the server every second and assigns islands to
+        /// it only while it is healthy, creates and deletes rooms, and removes participants that are not
+        /// members. With `false` it only mints tokens, and the server always counts as healthy.
         probe: bool = true,
+        /// A server that replies to no probe for this long is dead, and its islands move. A server that
+        /// replies later than usual is not.
+        #[at_least(1)]
+        hang_timeout_s: Seconds = Seconds(3),
+        /// Whether the server creates rooms by itself (`room.auto_create` in its configuration). If so, and
+        /// the server does not confirm within 1 s that it created the room of an island, members are sent a
+        /// token that creates the room. Otherwise the island takes its next transport.
+        auto_create: bool = true,
+        /// How long a peer may remain in the room after it left the island.
+        grace_s: Seconds = Seconds::of(timing::ROOM_GRACE),
         /// Whether the node drains: it accepts no new members, and its islands move to other nodes.
         draining: bool = false,
     }
@@ -65,13 +78,16 @@ impl LiveKit {
     pub(super) fn settings(&self, node: NodeName) -> ConfiguredNode {
         ConfiguredNode {
             node,
-            offer: TransportOffer::LiveKit {
+            offer: TransportOffer::LiveKit(Arc::new(LiveKitSettings {
                 url: self.url.clone(),
                 api_url: self.api_url(),
                 keys: Keys::new(&self.api_key, &*self.api_secret),
                 token_ttl: self.token_ttl_s.duration(),
                 probed: self.probe,
-            },
+                hang_timeout: self.hang_timeout_s.duration(),
+                auto_create: self.auto_create,
+                grace: self.grace_s.duration(),
+            })),
             max_island_size: self.max_island_size,
             max_users: limit(self.max_users),
             draining: self.draining,

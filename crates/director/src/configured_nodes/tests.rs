@@ -1,27 +1,21 @@
 //! Tests of configured nodes: health, announcements, minting.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use archipelago::AssignedIsland;
-use axum::{Router, http::StatusCode, response::IntoResponse, routing::post};
 use bus::{Bus, Headers, Term};
 use protocol::{
     Address, ConnectionString, Message as _, Subject, Ulid, atoll_bus::TransportAnnouncement, subject,
     v3::IslandChangedMessage,
 };
-use tokio::{net::TcpListener, time};
+use tokio::{runtime::Handle, sync::mpsc, time};
 
 use super::*;
 use crate::{
     Director,
     flush_batch::{FlushBatch, PeerAssignment},
     publisher::{PublishJob, PublishTerm, Publisher},
+    room_gate::RoomGate,
     tests::{announce, heartbeat, settings},
 };
 
@@ -30,13 +24,18 @@ fn configured(node: &str, offer: TransportOffer) -> ConfiguredNode {
     ConfiguredNode { node, offer, max_island_size: 12, max_users: Some(50), draining: false }
 }
 
-fn livekit(api_url: &str) -> ConfiguredNode {
-    let keys = livekit::Keys::new("key", "secret");
-    let (url, token_ttl) = ("wss://lk.example".to_owned(), Duration::from_secs(300));
-    configured(
-        "lk",
-        TransportOffer::LiveKit { url, api_url: api_url.to_owned(), keys, token_ttl, probed: true },
-    )
+fn livekit() -> ConfiguredNode {
+    let settings = LiveKitSettings {
+        url: "wss://lk.example".to_owned(),
+        api_url: "http://127.0.0.1:9".to_owned(),
+        keys: livekit::Keys::new("key", "secret"),
+        token_ttl: Duration::from_secs(300),
+        probed: false,
+        hang_timeout: Duration::from_secs(3),
+        auto_create: true,
+        grace: Duration::from_secs(10),
+    };
+    configured("lk", TransportOffer::LiveKit(Arc::new(settings)))
 }
 
 fn p2p() -> ConfiguredNode {
@@ -47,61 +46,6 @@ fn external() -> ConfiguredNode {
     configured("pulse", TransportOffer::External("pulse:wss://host/{island}".parse().unwrap()))
 }
 
-/// A LiveKit server with 42 participants in a room, which answers as long as `well` is set.
-async fn livekit_server(healthy: Arc<AtomicBool>) -> String {
-    // ListRoomsResponse { rooms: [Room { num_participants: 42 }] }
-    const ROOMS: [u8; 4] = [0x0a, 2, 0x48, 42];
-    let answer = async move || {
-        if healthy.load(Ordering::Relaxed) {
-            ROOMS.into_response()
-        } else {
-            StatusCode::UNAUTHORIZED.into_response()
-        }
-    };
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
-    let app = Router::new().route("/twirp/livekit.RoomService/ListRooms", post(answer));
-    tokio::spawn(async move { axum::serve(listener, app).await });
-    url
-}
-
-async fn next(reports: &mut mpsc::Receiver<Input>) -> Input {
-    time::timeout(Duration::from_secs(20), reports.recv()).await.expect("a report in time").unwrap()
-}
-
-#[tokio::test]
-async fn livekit_server_is_announced_while_healthy() {
-    let healthy = Arc::new(AtomicBool::new(true));
-    let livekit = livekit(&livekit_server(healthy.clone()).await);
-    let mut reports = spawn_probes(&[p2p(), livekit.clone(), external()], &Handle::current());
-    let Input::Transport(transport) = next(&mut reports).await else { panic!("an announcement") };
-    assert_eq!(transport, livekit.transport(42));
-    assert_eq!((transport.users, transport.seats), (42, Some(8)));
-    assert_eq!(next(&mut reports).await, Input::Transport(livekit.transport(42)), "and again");
-    healthy.store(false, Ordering::Relaxed);
-    let gone = Input::TransportGone { node: livekit.node.clone() };
-    // One more announcement may be queued.
-    let inputs = [next(&mut reports).await, next(&mut reports).await];
-    assert!(inputs.contains(&gone), "{inputs:?}");
-    healthy.store(true, Ordering::Relaxed);
-    // It has to answer three probes before it is announced again.
-    let mut inputs = Vec::new();
-    while inputs.last() != Some(&Input::Transport(livekit.transport(42))) {
-        inputs.push(next(&mut reports).await);
-        assert!(inputs.len() < 20, "{inputs:?}");
-    }
-    assert!(inputs.len() >= 3, "{inputs:?}");
-}
-
-#[tokio::test]
-async fn unreachable_livekit_server_is_never_announced() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let livekit = livekit(&format!("http://{}", listener.local_addr().unwrap()));
-    drop(listener);
-    let mut reports = spawn_probes(std::slice::from_ref(&livekit), &Handle::current());
-    assert_eq!(next(&mut reports).await, Input::TransportGone { node: livekit.node });
-}
-
 #[test]
 fn announcement_matches_the_configuration() {
     let transport = external().transport(0);
@@ -109,7 +53,7 @@ fn announcement_matches_the_configuration() {
     assert_eq!(&*transport.public_url, "pulse:wss://host/{island}");
     let unlimited = ConfiguredNode { max_users: None, draining: true, ..p2p() }.transport(0);
     assert_eq!((unlimited.kind, unlimited.seats, unlimited.draining), (TransportKind::P2p, None, true));
-    assert_eq!(livekit("").transport(60).seats, Some(0));
+    assert_eq!(livekit().transport(60).seats, Some(0));
 }
 
 #[tokio::test]
@@ -117,15 +61,20 @@ async fn each_node_gets_strings_of_its_own_minter() {
     let bus = Bus::in_process();
     let mut changes = bus.subscribe("test", &[subject::PEER_ISLAND_CHANGES], 16);
     let rooms = ws_room::Minter::new(b"secret", Duration::from_secs(300));
-    let minters = Minters::new(rooms, &[livekit("http://127.0.0.1:9"), p2p(), external()]);
+    let minters = Minters::new(rooms, &[livekit(), p2p(), external()]);
     let assigned = ["lk", "mesh", "pulse", "rooms-7"].map(|node| {
         let (id, members) = (format!("I{node}").parse().unwrap(), Vec::new());
-        let island =
-            AssignedIsland { id, node: node.parse().unwrap(), node_url: "wss://there".into(), members };
+        let island = AssignedIsland {
+            id,
+            node: node.parse().unwrap(),
+            node_url: "wss://there".into(),
+            rule: None,
+            members,
+        };
         PeerAssignment { peer: Address::new([1; 20]), session: None, from: None, island: island.into() }
     });
     let (jobs, receiver) = mpsc::channel(1);
-    tokio::spawn(Publisher::new(bus, minters).run(receiver));
+    tokio::spawn(Publisher::new(bus, minters, RoomGate::new(Vec::new(), mpsc::channel(1).0)).run(receiver));
     let batch = FlushBatch { assigned: assigned.into(), ..FlushBatch::default() };
     let publish_term = PublishTerm { term: Term { epoch: None }, minted_after: Ulid::nil() };
     jobs.send(PublishJob::Batch(publish_term, batch, Arc::default())).await.unwrap();

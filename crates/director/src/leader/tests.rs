@@ -9,6 +9,7 @@ use crate::{
     configured_nodes::Minters,
     director::JOB_QUEUE,
     publisher::Publisher,
+    room_gate::RoomGate,
     standby::Replica,
     tests::{peer, room_node},
 };
@@ -34,7 +35,11 @@ impl TestLeader {
         let settings = archipelago::Settings::default();
         let leader = Leader::take_over(settings, 1, handover, term, Duration::ZERO).unwrap();
         let minter = ws_room::Minter::new(b"secret", Duration::from_secs(300));
-        let publisher = Publisher::new(bus.clone(), Minters::new(minter, &[]));
+        let publisher = Publisher::new(
+            bus.clone(),
+            Minters::new(minter, &[]),
+            RoomGate::new(Vec::new(), mpsc::channel(1).0),
+        );
         let patterns = [subject::ISLAND_PEER_JOINS, subject::ISLAND_PEER_LEAVES];
         let members = bus.subscribe("test", &patterns, 10_000);
         Self { leader, publisher, jobs, pending_jobs, member_packets: members, now_ms: 0 }

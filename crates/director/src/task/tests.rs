@@ -14,6 +14,7 @@ use crate::{
     configured_nodes::Minters,
     director::JOB_QUEUE,
     publisher::Publisher,
+    room_gate::RoomGate,
     tests::{announce, peer, room_node, settings},
 };
 
@@ -45,7 +46,11 @@ impl TestDirector {
                 1_024,
             ),
             probes: mpsc::channel(1).1,
-            publisher: Publisher::new(bus.clone(), Minters::new(minter, &[])),
+            publisher: Publisher::new(
+                bus.clone(),
+                Minters::new(minter, &[]),
+                RoomGate::new(Vec::new(), mpsc::channel(1).0),
+            ),
             jobs: receiver,
         }
     }

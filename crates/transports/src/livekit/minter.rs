@@ -5,7 +5,7 @@ use std::time::Duration;
 use livekit_api::access_token::{AccessToken, AccessTokenError, VideoGrants};
 use protocol::{Address, ConnectionString, RoomName};
 
-use super::keys::Keys;
+use super::{keys::Keys, room_options::RoomOptions};
 
 /// Mints connection strings with tokens that admit one address to one room.
 #[derive(Debug, Clone)]
@@ -21,20 +21,25 @@ impl Minter {
     }
 
     /// The connection string for `address` to `room` on the server that clients reach at `url`
-    /// (`ws://host:port` or `wss://host`).
+    /// (`ws://host:port` or `wss://host`). With `options`, the server creates the room with them if it does not
+    /// exist, and is configured to create rooms.
     pub fn connection(
         &self,
         url: &str,
         room: &RoomName,
         address: Address,
+        options: Option<&RoomOptions>,
     ) -> Result<ConnectionString, AccessTokenError> {
         // The library reads the clock itself: the token is valid from now on (`nbf`). A token valid since the
         // Unix epoch would be confused by the server with a revoked one.
-        let access_token = AccessToken::with_api_key(&self.keys.api_key, &self.keys.api_secret)
+        let mut access_token = AccessToken::with_api_key(&self.keys.api_key, &self.keys.api_secret)
             .with_ttl(self.ttl)
             .with_identity(&address.to_string())
-            .with_grants(grants(room))
-            .to_jwt()?;
+            .with_grants(grants(room));
+        if let Some(options) = options {
+            access_token = access_token.with_room_config(options.configuration());
+        }
+        let access_token = access_token.to_jwt()?;
         Ok(ConnectionString::LiveKit { url: url.trim_end_matches('/').to_owned(), access_token })
     }
 }
@@ -69,7 +74,7 @@ mod tests {
     fn token() -> String {
         let minter = Minter::new(Keys::new("key", "secret"), TTL);
         let (island, address) = ("I1".parse().unwrap(), Address::new([0xab; 20]));
-        let text = minter.connection("wss://host/", &island, address).unwrap().to_string();
+        let text = minter.connection("wss://host/", &island, address, None).unwrap().to_string();
         let ConnectionString::LiveKit { url, access_token } = text.parse().unwrap() else { panic!("{text}") };
         assert_eq!(url, "wss://host");
         access_token
@@ -118,7 +123,9 @@ mod tests {
     #[test]
     fn minting_without_a_key_fails() {
         let minter = Minter::new(Keys::new("", ""), TTL);
-        assert!(minter.connection("wss://host", &"I1".parse().unwrap(), Address::new([1; 20])).is_err());
+        assert!(
+            minter.connection("wss://host", &"I1".parse().unwrap(), Address::new([1; 20]), None).is_err()
+        );
     }
 
     #[test]

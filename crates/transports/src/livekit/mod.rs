@@ -1,10 +1,16 @@
-//! Rooms of LiveKit servers: connection strings, and the health of a server.
+//! Rooms of LiveKit servers: connection strings, the room service, and the health of a server.
 
+mod api;
 mod health;
 mod keys;
 mod minter;
-mod probe;
+mod room_options;
+#[cfg(test)]
+mod stub;
+mod watch;
 
+pub use api::{ApiClient, ApiError, Participant, RoomSummary};
 pub use keys::Keys;
 pub use minter::Minter;
-pub use probe::{HealthReport, HealthWatch, Probe, ProbeError};
+pub use room_options::RoomOptions;
+pub use watch::{HealthReport, HealthWatch};

@@ -19,8 +19,8 @@ fn problems_of(change: impl FnOnce(&str) -> String) -> Vec<String> {
 fn valid_nodes_are_passed_to_the_director() {
     let nodes = settings(NODES).configured_nodes();
     let [livekit, p2p, external] = &nodes[..] else { panic!("{nodes:?}") };
-    let TransportOffer::LiveKit { api_url, .. } = &livekit.offer else { panic!("{livekit:?}") };
-    assert_eq!((livekit.node.as_str(), api_url.as_str()), ("lk", "https://lk.example"));
+    let TransportOffer::LiveKit(settings) = &livekit.offer else { panic!("{livekit:?}") };
+    assert_eq!((livekit.node.as_str(), settings.api_url.as_str()), ("lk", "https://lk.example"));
     assert_eq!((livekit.max_island_size, livekit.max_users, livekit.draining), (100, None, false));
     assert_eq!((p2p.node.as_str(), p2p.max_island_size), ("p2p", 12));
     assert!(matches!(&external.offer, TransportOffer::External(template) if template.protocol() == "pulse"));

@@ -1,0 +1,144 @@
+//! Calls of a server's room service, which run beside the server's task.
+
+use std::sync::Arc;
+
+use protocol::{IslandId, NodeName};
+use tokio::{sync::oneshot, task::JoinSet};
+use transports::livekit::{ApiClient, ApiError, Participant, RoomOptions};
+
+use super::removals::{Removal, Target};
+use crate::metrics;
+
+/// The calls that run. Dropping it cancels them.
+pub(super) struct Calls {
+    node: NodeName,
+    api: Arc<ApiClient>,
+    running: JoinSet<Outcome>,
+}
+
+/// The outcome of a call.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    /// A room was created, or the attempt failed. The caller has the result.
+    Opened,
+    /// A participant or a room was removed, or was not there; or the call failed.
+    Removed { removal: Removal, result: Result<(), ApiError> },
+    /// The participants of a room.
+    Listed { island: IslandId, result: Result<Vec<Participant>, ApiError> },
+}
+
+/// Calls that run at a time. Beyond, commands and removals wait.
+const MAX_CALLS: usize = 64;
+/// The part of it that is kept free for the creation of rooms, for which clients wait.
+const RESERVED_FOR_OPENING: usize = 32;
+
+impl Calls {
+    pub(super) fn new(node: NodeName, api: Arc<ApiClient>) -> Self {
+        Self { node, api, running: JoinSet::new() }
+    }
+
+    /// Whether another call may start.
+    pub(super) fn has_capacity(&self) -> bool {
+        self.running.len() < MAX_CALLS
+    }
+
+    /// Whether another call may start for which no client waits.
+    pub(super) fn has_spare_capacity(&self) -> bool {
+        self.running.len() + RESERVED_FOR_OPENING < MAX_CALLS
+    }
+
+    /// The next outcome; waits while none runs. Cancel-safe.
+    pub(super) async fn next(&mut self) -> Outcome {
+        loop {
+            match self.running.join_next().await {
+                Some(Ok(outcome)) => return outcome,
+                // A call neither panics nor is cancelled while the task lives.
+                Some(Err(_)) => {}
+                None => std::future::pending().await,
+            }
+        }
+    }
+
+    /// Creates a room, and sends the result to `reply`.
+    pub(super) fn open(
+        &mut self,
+        island: IslandId,
+        options: RoomOptions,
+        reply: Option<oneshot::Sender<Result<(), ApiError>>>,
+    ) {
+        let (node, api) = (self.node.clone(), self.api.clone());
+        self.running.spawn(async move {
+            let result = api.create_room(&(&island).into(), &options).await;
+            count(&node, "create_room", &result);
+            if let Err(error) = &result {
+                tracing::warn!(%node, %island, %error, "the room could not be created");
+            }
+            if let Some(reply) = reply {
+                // The publisher waits for a limited time.
+                let _ = reply.send(result);
+            }
+            Outcome::Opened
+        });
+    }
+
+    /// Removes a participant or a room. With `replaced_at_ms`, a participant is removed only if it joined
+    /// before that.
+    pub(super) fn remove(&mut self, removal: Removal, replaced_at_ms: Option<u64>) {
+        let (node, api) = (self.node.clone(), self.api.clone());
+        self.running.spawn(async move {
+            let result = match &removal.target {
+                Target::Room => {
+                    let result = api.delete_room(&(&removal.island).into()).await;
+                    count(&node, "delete_room", &result);
+                    result
+                }
+                Target::Participant(identity) => {
+                    remove_participant(&node, &api, &removal.island, identity, replaced_at_ms).await
+                }
+            };
+            Outcome::Removed { removal, result }
+        });
+    }
+
+    /// Lists the participants of a room.
+    pub(super) fn list(&mut self, island: IslandId) {
+        let (node, api) = (self.node.clone(), self.api.clone());
+        self.running.spawn(async move {
+            let result = list(&node, &api, &island).await;
+            Outcome::Listed { island, result }
+        });
+    }
+}
+
+async fn remove_participant(
+    node: &NodeName,
+    api: &ApiClient,
+    island: &IslandId,
+    identity: &str,
+    replaced_at_ms: Option<u64>,
+) -> Result<(), ApiError> {
+    if let Some(replaced_at_ms) = replaced_at_ms {
+        // The server removes by identity, so it must not have the connection of the newer session already: then it
+        // has closed the older one by itself.
+        let participants = list(node, api, island).await?;
+        let is_older = |participant: &Participant| {
+            participant.identity == identity && participant.joined_at_ms < replaced_at_ms
+        };
+        if !participants.iter().any(is_older) {
+            return Ok(());
+        }
+    }
+    let result = api.remove_participant(&island.into(), identity).await;
+    count(node, "remove_participant", &result);
+    result
+}
+
+async fn list(node: &NodeName, api: &ApiClient, island: &IslandId) -> Result<Vec<Participant>, ApiError> {
+    let result = api.participants(&island.into()).await;
+    count(node, "list_participants", &result);
+    result
+}
+
+fn count<T>(node: &NodeName, call: &'static str, result: &Result<T, ApiError>) {
+    metrics::livekit_calls(node, call, if result.is_ok() { "ok" } else { "error" }).increment(1);
+}

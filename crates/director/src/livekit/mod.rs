@@ -1,0 +1,16 @@
+//! LiveKit servers: one task for each, which watches its health and administers its rooms.
+//!
+//! Every director watches all servers. Only the leader creates and deletes rooms and removes participants.
+
+mod calls;
+#[cfg(test)]
+mod fake;
+mod removals;
+mod server;
+mod settings;
+mod task;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use self::server::{MembershipChanges, Server, ServerSeed, servers};
+pub use self::settings::LiveKitSettings;
