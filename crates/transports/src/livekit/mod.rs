@@ -1,4 +1,4 @@
-//! Rooms of LiveKit servers: connection strings, the room service, and the health of a server.
+//! Rooms of LiveKit servers: connection strings, the room service, the health of a server, and its events.
 
 mod api;
 mod health;
@@ -8,6 +8,7 @@ mod room_options;
 #[cfg(test)]
 mod stub;
 mod watch;
+pub mod webhook;
 
 pub use api::{ApiClient, ApiError, Participant, RoomSummary};
 pub use keys::Keys;
