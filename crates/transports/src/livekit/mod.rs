@@ -1,16 +1,18 @@
-//! Rooms of LiveKit servers: connection strings, the room service, the health of a server, and its events.
+//! Rooms of LiveKit servers: connection strings, the room service, the health of a server, its events, and its
+//! occupancy.
 
 mod api;
 mod health;
 mod keys;
 mod minter;
+pub mod occupancy;
 mod room_options;
 #[cfg(test)]
 mod stub;
 mod watch;
 pub mod webhook;
 
-pub use api::{ApiClient, ApiError, Participant, RoomSummary};
+pub use api::{ApiClient, ApiError, RoomSummary};
 pub use keys::Keys;
 pub use minter::Minter;
 pub use room_options::RoomOptions;
