@@ -11,7 +11,7 @@ use crate::{
     configured_nodes::Minters,
     election::Election,
     leadership::Leadership,
-    livekit::{self, ServerSeed},
+    livekit::{self, LiveKitServers, ServerSeed},
     publisher::Publisher,
     room_gate::RoomGate,
     settings::Settings,
@@ -23,6 +23,7 @@ pub struct Director {
     settings: Settings,
     publisher: Publisher,
     servers: Vec<ServerSeed>,
+    livekit: LiveKitServers,
     node_inputs: (mpsc::Sender<Input>, mpsc::Receiver<Input>),
     bus: Bus,
     subscription: Subscription,
@@ -49,7 +50,7 @@ impl Director {
         let subscription =
             bus.subscribe("director", &subscribed_patterns(settings.engine.clustering), BUS_QUEUE);
         let node_inputs = mpsc::channel(NODE_INPUT_QUEUE);
-        let (servers, seeds) = livekit::servers(&settings.transports).into_iter().unzip();
+        let (servers, seeds, livekit) = livekit::servers(&settings.transports);
         let gate = RoomGate::new(servers, node_inputs.0.clone());
         let minters = Minters::new(minter, &settings.transports);
         let publisher = Publisher::new(bus.clone(), minters, gate).with_positions(settings.positions);
@@ -59,6 +60,7 @@ impl Director {
             settings,
             publisher,
             servers: seeds,
+            livekit,
             node_inputs,
             bus,
             subscription,
@@ -76,6 +78,11 @@ impl Director {
     /// A handle that shows, from now on, whether this director knows the leader.
     pub fn leadership(&self) -> Leadership {
         self.leadership.clone()
+    }
+
+    /// The LiveKit servers, for the endpoints of the process.
+    pub fn livekit(&self) -> LiveKitServers {
+        self.livekit.clone()
     }
 
     /// Runs the director in the calling task, and the publisher and the probes in tasks of `runtime`. Returns

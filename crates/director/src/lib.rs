@@ -32,7 +32,7 @@ pub use self::admin::{AdminError, AdminHandle, Assignment};
 pub use self::configured_nodes::{ConfiguredNode, TransportOffer};
 pub use self::director::Director;
 pub use self::leadership::Leadership;
-pub use self::livekit::LiveKitSettings;
+pub use self::livekit::{LiveKitServers, LiveKitSettings, LiveKitStatus, WebhookRefusal};
 pub use self::metrics::describe_metrics;
 pub use self::settings::Settings;
 

@@ -73,6 +73,21 @@ pub(crate) fn livekit_calls(node: &NodeName, call: &'static str, result: &'stati
     metrics::counter!("atoll_livekit_calls_total", "node" => node.to_string(), "call" => call, "result" => result)
 }
 
+/// Webhooks of a LiveKit server, by result.
+pub(crate) fn livekit_webhooks(node: &NodeName, result: &'static str) -> Counter {
+    metrics::counter!("atoll_livekit_webhooks_total", "node" => node.to_string(), "result" => result)
+}
+
+/// 1 if the LiveKit server sends webhooks, 0 otherwise.
+pub(crate) fn livekit_sends_webhooks(node: &NodeName) -> Gauge {
+    metrics::gauge!("atoll_livekit_sends_webhooks", "node" => node.to_string())
+}
+
+/// Participants of all rooms of a LiveKit server, without agents and hidden ones.
+pub(crate) fn livekit_participants(node: &NodeName) -> Gauge {
+    metrics::gauge!("atoll_livekit_participants", "node" => node.to_string())
+}
+
 /// Reports of ended memberships that the task of a LiveKit server had no room for.
 pub(crate) fn livekit_reports_dropped(node: &NodeName) -> Counter {
     metrics::counter!("atoll_livekit_reports_dropped_total", "node" => node.to_string())
@@ -165,6 +180,21 @@ fn describe_node_metrics() {
         "atoll_livekit_calls_total",
         Unit::Count,
         "Calls of a LiveKit server's API, by call and result."
+    );
+    metrics::describe_counter!(
+        "atoll_livekit_webhooks_total",
+        Unit::Count,
+        "Webhooks of a LiveKit server, by result."
+    );
+    metrics::describe_gauge!(
+        "atoll_livekit_sends_webhooks",
+        Unit::Count,
+        "1 if the LiveKit server sends webhooks, 0 otherwise."
+    );
+    metrics::describe_gauge!(
+        "atoll_livekit_participants",
+        Unit::Count,
+        "Participants of all rooms of a LiveKit server, without agents and hidden ones."
     );
     metrics::describe_counter!(
         "atoll_livekit_reports_dropped_total",

@@ -5,9 +5,9 @@ use std::sync::{Arc, atomic::AtomicU32};
 use admission::Verifier;
 use axum::Router;
 use bus::Bus;
+use protocol::{NodeName, RoomName};
 use tokio::task::JoinSet;
 use transports::ws_room;
-use utoipa_axum::router::OpenApiRouter;
 
 use crate::{
     metrics,
@@ -45,9 +45,9 @@ impl Rooms {
         router::router(&self.0)
     }
 
-    /// The endpoint `/rooms/status` for all nodes, with its OpenAPI description.
-    pub fn status_router(&self) -> OpenApiRouter {
-        router::status_router(&self.0)
+    /// The rooms of each node, and the number of members of each room.
+    pub fn sizes(&self) -> Vec<(NodeName, Vec<(RoomName, usize)>)> {
+        self.0.iter().map(|node| (node.settings.node.clone(), node.registry.sizes())).collect()
     }
 
     /// Subscribes each node to the messages that [`Rooms::run`] needs.

@@ -11,7 +11,7 @@ use std::{
 use admission::{ContractVerifier, Verifier};
 use anyhow::{Context, Result};
 use bus::Bus;
-use director::{Director, Leadership};
+use director::{Director, Leadership, LiveKitServers};
 use gateway::{FixedRoom, Gateway};
 use metrics_exporter_prometheus::PrometheusHandle;
 use rooms::Rooms;
@@ -33,6 +33,8 @@ pub(crate) struct App {
     pub(super) gateway: Option<Gateway>,
     pub(super) rooms: Option<Rooms>,
     pub(super) stats: Option<Stats>,
+    /// The LiveKit servers of the director, if one runs here.
+    pub(super) livekit: LiveKitServers,
     /// Whether a leader is known, if a director runs here.
     leadership: Option<Leadership>,
     draining: Arc<AtomicBool>,
@@ -92,11 +94,13 @@ impl App {
         });
         let director = director.transpose()?;
         let leadership = director.as_ref().map(Director::leadership);
+        let livekit = director.as_ref().map(Director::livekit).unwrap_or_default();
         let app = Self {
             bus,
             gateway: gateway_role,
             rooms: rooms_role,
             stats: stats_role,
+            livekit,
             leadership,
             draining: Arc::default(),
         };

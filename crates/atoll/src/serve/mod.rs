@@ -5,6 +5,8 @@ mod app;
 mod banner;
 mod http;
 mod listeners;
+mod livekit_webhook;
+mod rooms_status;
 mod routers;
 mod throttle;
 

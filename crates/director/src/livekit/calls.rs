@@ -1,10 +1,10 @@
 //! Calls of a server's room service, which run beside the server's task.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
-use protocol::{IslandId, NodeName};
+use protocol::{IslandId, NodeName, RoomName};
 use tokio::{sync::oneshot, task::JoinSet};
-use transports::livekit::{ApiClient, ApiError, Participant, RoomOptions};
+use transports::livekit::{ApiClient, ApiError, RoomOptions, occupancy::Participant};
 
 use super::removals::{Removal, Target};
 use crate::metrics;
@@ -24,7 +24,7 @@ pub(super) enum Outcome {
     /// A participant or a room was removed, or was not there; or the call failed.
     Removed { removal: Removal, result: Result<(), ApiError> },
     /// The participants of a room.
-    Listed { island: IslandId, result: Result<Vec<Participant>, ApiError> },
+    Listed { room: RoomName, result: Result<Vec<Participant>, ApiError>, requested_at: Instant },
 }
 
 /// Calls that run at a time. Beyond, commands and removals wait.
@@ -101,11 +101,11 @@ impl Calls {
     }
 
     /// Lists the participants of a room.
-    pub(super) fn list(&mut self, island: IslandId) {
-        let (node, api) = (self.node.clone(), self.api.clone());
+    pub(super) fn list(&mut self, room: RoomName) {
+        let (node, api, requested_at) = (self.node.clone(), self.api.clone(), Instant::now());
         self.running.spawn(async move {
-            let result = list(&node, &api, &island).await;
-            Outcome::Listed { island, result }
+            let result = list(&node, &api, &room).await;
+            Outcome::Listed { room, result, requested_at }
         });
     }
 }
@@ -120,9 +120,9 @@ async fn remove_participant(
     if let Some(replaced_at_ms) = replaced_at_ms {
         // The server removes by identity, so it must not have the connection of the newer session already: then it
         // has closed the older one by itself.
-        let participants = list(node, api, island).await?;
+        let participants = list(node, api, &island.into()).await?;
         let is_older = |participant: &Participant| {
-            participant.identity == identity && participant.joined_at_ms < replaced_at_ms
+            participant.identity == identity && participant.joined_ms < replaced_at_ms
         };
         if !participants.iter().any(is_older) {
             return Ok(());
@@ -133,8 +133,8 @@ async fn remove_participant(
     result
 }
 
-async fn list(node: &NodeName, api: &ApiClient, island: &IslandId) -> Result<Vec<Participant>, ApiError> {
-    let result = api.participants(&island.into()).await;
+async fn list(node: &NodeName, api: &ApiClient, room: &RoomName) -> Result<Vec<Participant>, ApiError> {
+    let result = api.participants(room).await;
     count(node, "list_participants", &result);
     result
 }

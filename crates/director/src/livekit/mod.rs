@@ -5,12 +5,17 @@
 mod calls;
 #[cfg(test)]
 mod fake;
+mod monitor;
 mod removals;
 mod server;
 mod settings;
 mod task;
 #[cfg(test)]
 mod tests;
+mod tracker;
 
 pub(crate) use self::server::{MembershipChanges, Server, ServerSeed, servers};
-pub use self::settings::LiveKitSettings;
+pub use self::{
+    monitor::{LiveKitServers, LiveKitStatus, WebhookRefusal},
+    settings::LiveKitSettings,
+};

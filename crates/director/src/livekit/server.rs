@@ -1,19 +1,28 @@
 //! The interface of a server's task: the publisher's end, and the changes that it reports.
 
 use std::{
+    collections::BTreeMap,
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use archipelago::Input;
+use parking_lot::Mutex;
 use protocol::{Address, IslandId, NodeName};
 use tokio::{
     runtime::Handle,
     sync::{mpsc, oneshot},
 };
-use transports::livekit::{ApiError, RoomOptions};
+use transports::livekit::{
+    ApiError, RoomOptions,
+    webhook::{Event, Receiver},
+};
 
-use super::{settings::LiveKitSettings, task::ServerTask};
+use super::{
+    monitor::{LiveKitServers, ServerMonitor, ServerState},
+    settings::LiveKitSettings,
+    task::ServerTask,
+};
 use crate::{
     admin::AdminHandle,
     configured_nodes::{ConfiguredNode, TransportOffer},
@@ -31,9 +40,11 @@ pub(crate) struct Server {
 
 /// The task of a server before it is started.
 pub(crate) struct ServerSeed {
-    configured: ConfiguredNode,
-    settings: Arc<LiveKitSettings>,
-    commands: mpsc::Receiver<Command>,
+    pub(super) configured: ConfiguredNode,
+    pub(super) settings: Arc<LiveKitSettings>,
+    pub(super) commands: mpsc::Receiver<Command>,
+    pub(super) events: mpsc::Receiver<Event>,
+    pub(super) state: Arc<Mutex<ServerState>>,
 }
 
 /// A command to the task of a server.
@@ -62,24 +73,43 @@ pub(crate) struct MembershipChanges {
 /// are found by the next reconciliation.
 const COMMAND_QUEUE: usize = 1_024;
 
-/// The two ends of the task of each configured server whose API the director uses.
-pub(crate) fn servers(configured: &[ConfiguredNode]) -> Vec<(Server, ServerSeed)> {
-    let server_of = |configured: &ConfiguredNode| match &configured.offer {
-        TransportOffer::LiveKit(settings) if settings.probed => Some(server(configured, settings)),
-        _ => None,
-    };
-    configured.iter().filter_map(server_of).collect()
+/// Events of webhooks that can wait for the task; a server has at most 200 in its own queue. When the queue is full,
+/// the webhook is answered with 503.
+const EVENT_QUEUE: usize = 1_024;
+
+/// The configured servers whose API the director uses: the publisher's ends, the tasks, and the ends for the
+/// process's endpoints.
+pub(crate) fn servers(configured: &[ConfiguredNode]) -> (Vec<Server>, Vec<ServerSeed>, LiveKitServers) {
+    let (mut servers, mut seeds, mut monitors) = (Vec::new(), Vec::new(), BTreeMap::new());
+    for configured in configured {
+        let TransportOffer::LiveKit(settings) = &configured.offer else { continue };
+        if settings.probed {
+            let (server, seed, monitor) = server(configured, settings);
+            monitors.insert(configured.node.clone(), monitor);
+            servers.push(server);
+            seeds.push(seed);
+        }
+    }
+    (servers, seeds, LiveKitServers::new(monitors))
 }
 
-fn server(configured: &ConfiguredNode, settings: &Arc<LiveKitSettings>) -> (Server, ServerSeed) {
-    let (sender, commands) = mpsc::channel(COMMAND_QUEUE);
+fn server(
+    configured: &ConfiguredNode,
+    settings: &Arc<LiveKitSettings>,
+) -> (Server, ServerSeed, ServerMonitor) {
+    let (command_sender, commands) = mpsc::channel(COMMAND_QUEUE);
+    let (event_sender, events) = mpsc::channel(EVENT_QUEUE);
+    let state = Arc::<Mutex<ServerState>>::default();
     let server = Server {
         node: configured.node.clone(),
         settings: settings.clone(),
         max_island_size: configured.max_island_size,
-        commands: sender,
+        commands: command_sender,
     };
-    (server, ServerSeed { configured: configured.clone(), settings: settings.clone(), commands })
+    let receiver = Receiver::new(&settings.keys);
+    let monitor = ServerMonitor { receiver, events: event_sender, state: state.clone() };
+    let configured = configured.clone();
+    (server, ServerSeed { configured, settings: settings.clone(), commands, events, state }, monitor)
 }
 
 impl Server {
@@ -114,9 +144,7 @@ impl ServerSeed {
         inputs: mpsc::Sender<Input>,
         director: AdminHandle,
     ) {
-        let Self { configured, settings, commands } = self;
-        runtime.spawn(async move {
-            ServerTask::new(configured, settings, settling, commands, inputs, director).run().await;
-        });
+        let task = ServerTask::new(self, settling, inputs, director);
+        runtime.spawn(task.run());
     }
 }

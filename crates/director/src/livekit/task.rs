@@ -1,24 +1,29 @@
 //! The task that watches a server and administers its rooms.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     sync::Arc,
     time::Duration,
 };
 
 use archipelago::Input;
-use protocol::{Address, IslandId, NodeName, unix_ms};
+use protocol::{Address, IslandId, NodeName, RoomName, unix_ms};
 use tokio::{
     sync::mpsc::{self, error::TrySendError},
     time::{Instant, sleep_until},
 };
-use transports::livekit::{ApiClient, HealthReport, HealthWatch, Participant, RoomSummary};
+use transports::livekit::{
+    ApiClient, HealthReport, HealthWatch, RoomSummary,
+    occupancy::Participant,
+    webhook::{Event, EventKind},
+};
 
 use super::{
     calls::{Calls, Outcome},
     removals::{Removal, Removals, Target},
-    server::{Command, MembershipChanges},
+    server::{Command, MembershipChanges, ServerSeed},
     settings::LiveKitSettings,
+    tracker::Tracker,
 };
 use crate::{
     admin::{AdminError, AdminHandle, AssignedRoom},
@@ -29,6 +34,8 @@ use crate::{
 pub(super) struct ServerTask {
     configured: ConfiguredNode,
     settings: Arc<LiveKitSettings>,
+    tracker: Tracker,
+    events: mpsc::Receiver<Event>,
     watch: HealthWatch,
     commands: mpsc::Receiver<Command>,
     inputs: mpsc::Sender<Input>,
@@ -37,12 +44,12 @@ pub(super) struct ServerTask {
     /// The rooms of assigned islands, as far as this director created or reconciled them, and when it created
     /// them. Empty in a standby.
     rooms: HashMap<IslandId, Instant>,
+    /// The rooms of the server, as last listed.
+    listed: Vec<RoomName>,
     /// Rooms whose participants are still to be listed in this reconciliation.
-    to_list: VecDeque<IslandId>,
+    to_list: VecDeque<RoomName>,
     removals: Removals,
     reconcile_at: Instant,
-    /// Participants of all rooms.
-    users: u32,
 }
 
 /// The director's task has ended, or is ending.
@@ -50,8 +57,6 @@ struct DirectorGone;
 
 /// The longest time for a reply to a call other than a probe.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
-/// How often participants are compared with members.
-const RECONCILE_INTERVAL: Duration = Duration::from_secs(30);
 /// How often a director that may not remove participants asks whether it may.
 const RETRY_INTERVAL: Duration = Duration::from_secs(2);
 /// A list of rooms may be older than a room that was created this recently.
@@ -59,28 +64,29 @@ const CREATION_MARGIN: Duration = Duration::from_secs(5);
 
 impl ServerTask {
     pub(super) fn new(
-        configured: ConfiguredNode,
-        settings: Arc<LiveKitSettings>,
+        seed: ServerSeed,
         settling: Duration,
-        commands: mpsc::Receiver<Command>,
         inputs: mpsc::Sender<Input>,
         director: AdminHandle,
     ) -> Self {
+        let ServerSeed { configured, settings, commands, events, state } = seed;
         let LiveKitSettings { api_url, keys, hang_timeout, .. } = &*settings;
         let api = Arc::new(ApiClient::new(api_url, keys, CALL_TIMEOUT.max(*hang_timeout)));
         Self {
             watch: HealthWatch::new(api.clone(), *hang_timeout, settling),
             calls: Calls::new(configured.node.clone(), api),
+            tracker: Tracker::new(configured.node.clone(), state),
+            events,
             configured,
             settings,
             commands,
             inputs,
             director,
             rooms: HashMap::new(),
+            listed: Vec::new(),
             to_list: VecDeque::new(),
             removals: Removals::default(),
             reconcile_at: Instant::now() + RETRY_INTERVAL,
-            users: 0,
         }
     }
 
@@ -101,6 +107,7 @@ impl ServerTask {
                 Some(Command::Ended(changes)) => self.schedule_removals(&changes),
                 None => return Err(DirectorGone),
             },
+            Some(event) = self.events.recv() => self.apply_event(&event).await?,
             report = self.watch.next() => self.report(report).await?,
             outcome = self.calls.next() => self.finish(outcome).await?,
             () = sleep_until(work_at) => self.work().await?,
@@ -117,29 +124,28 @@ impl ServerTask {
         let HealthReport { health, changed, rooms } = report;
         let node = self.node();
         self.configured.set_health_gauge(health.is_ok());
+        self.tracker.set_healthy(health.is_ok());
         match &health {
             Ok(()) if changed => tracing::info!(%node, "healthy"),
             Err(error) if changed => tracing::warn!(%node, %error, "unhealthy, not announced"),
             _ => {}
         }
-        if let Some(rooms) = &rooms {
-            self.users = rooms.iter().fold(0, |users, room| users.saturating_add(room.participants));
-        }
         let input = match health {
-            Ok(()) => Input::Transport(self.configured.transport(self.users)),
+            Ok(()) => Input::Transport(self.configured.transport(self.tracker.users())),
             Err(_) => Input::TransportGone { node: self.node().clone() },
         };
         if let Err(TrySendError::Closed(_)) = self.inputs.try_send(input) {
             return Err(DirectorGone);
         }
         match rooms {
-            Some(rooms) => self.restore_missing(&rooms).await,
+            Some(rooms) => self.rooms_listed(&rooms).await,
             None => Ok(()),
         }
     }
 
     /// Creates the rooms of assigned islands that the server does not have.
-    async fn restore_missing(&mut self, listed: &[RoomSummary]) -> Result<(), DirectorGone> {
+    async fn rooms_listed(&mut self, listed: &[RoomSummary]) -> Result<(), DirectorGone> {
+        self.listed = listed.iter().filter_map(|room| room.name.parse().ok()).collect();
         let is_missing = |(island, created_at): &(&IslandId, &Instant)| {
             created_at.elapsed() > CREATION_MARGIN && listed.iter().all(|room| room.name != island.as_str())
         };
@@ -149,20 +155,38 @@ impl ServerTask {
             if !self.calls.has_capacity() {
                 break;
             }
-            match self.assigned_room(&island).await? {
-                Ok(Some(room)) => {
-                    let max_island_size = self.configured.max_island_size;
-                    let rule = room.rule.as_deref();
-                    let options = self.settings.room_options(self.node(), max_island_size, &island, rule);
-                    tracing::info!(node = %self.node(), %island, "the server lost the room: created again");
-                    self.rooms.insert(island.clone(), Instant::now());
-                    self.calls.open(island, options, None);
-                }
-                Ok(None) => drop(self.rooms.remove(&island)),
-                Err(_) => return Ok(()),
-            }
+            self.restore(island).await?;
         }
         Ok(())
+    }
+
+    /// Creates the room of an island that the server lost, if the island is still assigned to it.
+    async fn restore(&mut self, island: IslandId) -> Result<(), DirectorGone> {
+        match self.assigned_room(&island).await? {
+            Ok(Some(room)) => {
+                let max_island_size = self.configured.max_island_size;
+                let rule = room.rule.as_deref();
+                let options = self.settings.room_options(self.node(), max_island_size, &island, rule);
+                tracing::info!(node = %self.node(), %island, "the server lost the room: created again");
+                self.rooms.insert(island.clone(), Instant::now());
+                self.calls.open(island, options, None);
+            }
+            Ok(None) => drop(self.rooms.remove(&island)),
+            Err(_) => {}
+        }
+        Ok(())
+    }
+
+    /// Updates the occupancy. A participant that has joined and is no member is removed at once, unless it is within
+    /// the grace of its membership.
+    async fn apply_event(&mut self, event: &Event) -> Result<(), DirectorGone> {
+        let joined = self.tracker.apply(event).joined;
+        let room = event.room.as_ref().and_then(|room| room.name.parse::<IslandId>().ok());
+        let Some(island) = room.filter(|island| self.rooms.contains_key(island)) else { return Ok(()) };
+        if event.kind == EventKind::RoomFinished {
+            return self.restore(island).await;
+        }
+        self.remove_strangers(island, joined, Instant::now()).await
     }
 
     /// Former members and rooms are removed after the grace.
@@ -215,16 +239,16 @@ impl ServerTask {
             self.remove(removal).await?;
         }
         while self.calls.has_spare_capacity()
-            && let Some(island) = self.to_list.pop_front()
+            && let Some(room) = self.to_list.pop_front()
         {
-            self.calls.list(island);
+            self.calls.list(room);
         }
         Ok(())
     }
 
     /// Compares the rooms with the assigned islands, and then the participants of each with its members.
     async fn reconcile(&mut self) -> Result<(), DirectorGone> {
-        self.reconcile_at = Instant::now() + RECONCILE_INTERVAL;
+        self.reconcile_at = Instant::now() + self.tracker.list_interval();
         let Ok(assigned) = self.assigned_rooms(None).await? else { return Ok(()) };
         let at = Instant::now() + self.settings.grace;
         for island in self.rooms.keys().filter(|island| !assigned.contains_key(island)) {
@@ -235,7 +259,8 @@ impl ServerTask {
         for island in assigned.keys() {
             self.rooms.entry(island.clone()).or_insert_with(Instant::now);
         }
-        self.to_list = assigned.into_keys().collect();
+        let assigned = assigned.keys().map(RoomName::from);
+        self.to_list = self.listed.drain(..).chain(assigned).collect::<HashSet<_>>().into_iter().collect();
         Ok(())
     }
 
@@ -278,33 +303,39 @@ impl ServerTask {
                 tracing::debug!(%node, ?removal, %error, "not removed, tried again later");
                 self.removals.retry(removal, Instant::now());
             }
-            Outcome::Listed { island, result: Ok(participants) } => {
-                return self.compare(island, participants).await;
+            Outcome::Listed { room, result: Ok(participants), requested_at } => {
+                self.tracker.reconcile(room.as_str(), participants.clone(), requested_at);
+                let island = room.as_str().parse::<IslandId>().ok();
+                if let Some(island) = island.filter(|island| self.rooms.contains_key(island)) {
+                    // The report of the end of their memberships may be on its way: they have the whole grace.
+                    let at = Instant::now() + self.settings.grace;
+                    return self.remove_strangers(island, participants, at).await;
+                }
             }
-            Outcome::Listed { island, result: Err(error) } => {
-                tracing::debug!(%node, %island, %error, "participants not listed");
+            Outcome::Listed { room, result: Err(error), .. } => {
+                tracing::debug!(%node, %room, %error, "participants not listed");
             }
         }
         Ok(())
     }
 
-    /// Schedules the removal of participants that are not members. The report of the end of their memberships may
-    /// be on its way, so they have the whole grace. Participants that are no clients are the operator's.
-    async fn compare(
+    /// Schedules the removal of those participants that are not members, unless it is scheduled already. Agents and
+    /// hidden participants are the operator's.
+    async fn remove_strangers(
         &mut self,
         island: IslandId,
         participants: Vec<Participant>,
+        at: Instant,
     ) -> Result<(), DirectorGone> {
+        if participants.is_empty() {
+            return Ok(());
+        }
         let Ok(room) = self.assigned_room(&island).await? else { return Ok(()) };
-        let at = Instant::now() + self.settings.grace;
-        for Participant { identity, .. } in
-            participants.into_iter().filter(|participant| participant.is_client)
-        {
-            if !room.as_ref().is_some_and(|room| is_member(room, &identity)) {
-                let removal = Removal::participant(island.clone(), identity);
-                if !self.removals.is_scheduled(&island, &removal.target) {
-                    self.removals.schedule(removal, at);
-                }
+        for participant in participants.into_iter().filter(|participant| participant.counted) {
+            let is_member = room.as_ref().is_some_and(|room| is_member(room, &participant.identity));
+            let removal = Removal::participant(island.clone(), participant.identity);
+            if !is_member && !self.removals.is_scheduled(&island, &removal.target) {
+                self.removals.schedule(removal, at);
             }
         }
         Ok(())

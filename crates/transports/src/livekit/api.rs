@@ -5,11 +5,14 @@ use std::{error::Error, time::Duration};
 use livekit_api::services::{
     ServerError, ServerErrorCode, ServiceError, ServiceResult, room::CreateRoomOptions, room::RoomClient,
 };
-use livekit_protocol::{ParticipantInfo, participant_info};
 use protocol::RoomName;
 use tokio::time;
 
-use super::{keys::Keys, room_options::RoomOptions};
+use super::{
+    keys::Keys,
+    occupancy::{Participant, snapshot},
+    room_options::RoomOptions,
+};
 
 /// A client of the room service of one server (`/twirp/livekit.RoomService/…`).
 #[derive(Debug)]
@@ -25,19 +28,6 @@ pub struct RoomSummary {
     pub name: String,
     /// The number of its participants, up to five seconds old.
     pub participants: u32,
-}
-
-/// A participant of a room.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Participant {
-    /// The identity in its token: an address for a peer.
-    pub identity: String,
-    /// The id of this connection; a participant that joins again gets another.
-    pub sid: String,
-    /// When it joined, in milliseconds since the Unix epoch.
-    pub joined_at_ms: u64,
-    /// Whether it is a client. Agents, recorders and ingress are not.
-    pub is_client: bool,
 }
 
 /// Why a call failed. It contains only the kind of the server's error and none of its text, which may repeat
@@ -108,7 +98,7 @@ impl ApiClient {
     /// The participants of a room; none if there is no such room.
     pub async fn participants(&self, room: &RoomName) -> Result<Vec<Participant>, ApiError> {
         match self.call(self.client.list_participants(room.as_str())).await {
-            Ok(participants) => Ok(participants.into_iter().map(Participant::from).collect()),
+            Ok(participants) => Ok(snapshot(&participants)),
             Err(ApiError::NotFound) => Ok(Vec::new()),
             Err(error) => Err(error),
         }
@@ -128,16 +118,6 @@ impl ApiClient {
 
 fn absent_is_done(result: Result<(), ApiError>) -> Result<(), ApiError> {
     if result == Err(ApiError::NotFound) { Ok(()) } else { result }
-}
-
-impl From<ParticipantInfo> for Participant {
-    fn from(info: ParticipantInfo) -> Self {
-        let is_client = info.kind() == participant_info::Kind::Standard;
-        // Older servers send only seconds.
-        let joined_at_ms = if info.joined_at_ms > 0 { info.joined_at_ms } else { info.joined_at * 1_000 };
-        let joined_at_ms = u64::try_from(joined_at_ms).unwrap_or_default();
-        Self { identity: info.identity, sid: info.sid, joined_at_ms, is_client }
-    }
 }
 
 impl From<ServiceError> for ApiError {

@@ -14,8 +14,8 @@ use sha2::{Digest as _, Sha256};
 use super::event::Event;
 use crate::livekit::keys::Keys;
 
-/// The largest body that is accepted, in bytes. An event contains at most one participant with its metadata.
-pub const MAX_BODY_BYTES: usize = 256 * 1024;
+/// The largest body that is accepted, in bytes.
+pub const MAX_BODY_BYTES: usize = 1024 * 1024;
 
 /// A token that is older than this is refused, also if it expires later. The server drops events after 30 s.
 pub const MAX_TOKEN_AGE: Duration = Duration::from_secs(5 * 60);

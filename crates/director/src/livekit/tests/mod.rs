@@ -1,5 +1,7 @@
 //! Tests of a director with LiveKit servers: rooms, removals and health.
 
+mod webhooks;
+
 use std::time::{Duration, Instant};
 
 use bus::{Bus, Headers, Subscription};
@@ -8,7 +10,7 @@ use protocol::{ConnectionString, Message as _, SessionId, Subject, subject, v3::
 use tokio::{runtime::Handle, time};
 use transports::ws_room;
 
-use super::fake::FakeServer;
+use super::{LiveKitServers, fake::FakeServer};
 use crate::{
     ConfiguredNode, Director,
     tests::{announce, heartbeat, peer, settings},
@@ -20,6 +22,7 @@ const SECOND: Duration = Duration::from_secs(1);
 struct Realm {
     bus: Bus,
     changes: Subscription,
+    livekit: LiveKitServers,
 }
 
 impl Realm {
@@ -38,9 +41,10 @@ impl Realm {
         let settings = crate::Settings { transports: nodes, rules: rules.into(), engine, ..settings() };
         let minter = ws_room::Minter::new(b"secret", Duration::from_secs(300));
         let director = Director::new(settings, bus.clone(), minter).unwrap();
+        let livekit = director.livekit();
         announce(&bus);
         tokio::spawn(director.run(Handle::current()));
-        Self { bus, changes }
+        Self { bus, changes, livekit }
     }
 
     /// A realm in which the LiveKit node is healthy.
