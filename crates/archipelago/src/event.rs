@@ -44,6 +44,13 @@ pub enum Input {
     },
     /// A node announces its offer, for the first time or again.
     Transport(Transport),
+    /// A node is down: it hosts no island until it announces its offer again.
+    TransportDown {
+        /// Its offer otherwise.
+        transport: Transport,
+        /// Why, for the operator.
+        reason: Arc<str>,
+    },
     /// A node withdraws its offer.
     TransportGone {
         /// The name of the node.

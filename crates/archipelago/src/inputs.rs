@@ -47,6 +47,9 @@ impl InputHandler<'_> {
             Input::Disconnected { peer, session } => self.disconnected(peer, session),
             Input::ReportsOutdated => self.world.peers.assignment_retry.clear(),
             Input::Transport(transport) => self.transport(transport),
+            Input::TransportDown { transport, reason } => {
+                self.world.nodes.set_down(transport, reason, self.now);
+            }
             Input::TransportGone { node } => self.world.nodes.withdraw(&node),
             Input::RoomUnavailable { island, node, retry_in } => {
                 self.room_unavailable(&island, &node, retry_in);

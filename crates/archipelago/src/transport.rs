@@ -30,6 +30,8 @@ pub struct Transport {
     /// time means another process, which does not accept connection strings that clients were sent
     /// before.
     pub started_ms: u64,
+    /// A remark for the operator that does not affect any decision, such as a slow API.
+    pub note: Option<Arc<str>>,
 }
 
 /// The kind of a transport.

@@ -135,6 +135,26 @@ fn presence() -> Vec<Situation> {
     ]
 }
 
+/// Situations that the reports of a node decide.
+fn node_reports() -> Vec<Situation> {
+    vec![
+        (
+            "node down",
+            with_rules(VOICE, "node-down l kind livekit it refuses the API key; node w; move a 0 0 0; flush"),
+            Island("a"),
+            Cause::NodeDead,
+            "I000000001 is on w: rule `voice` decides; l does not fit: it is down: it refuses the API key",
+        ),
+        (
+            "no room",
+            with_rules(VOICE, "node l kind livekit; node w; move a 0 0 0; flush; no-room a l 5s; flush"),
+            Island("a"),
+            Cause::NoRoom,
+            "I000000001 is on w: rule `voice` decides; l does not fit: it could not open a room for the island; the next attempt is in 5.0 s",
+        ),
+    ]
+}
+
 /// Situations in which nodes lack seats, drain or are gone.
 fn seats_and_outages() -> Vec<Situation> {
     vec![
@@ -151,13 +171,6 @@ fn seats_and_outages() -> Vec<Situation> {
             Island("a"),
             Cause::NoSeats,
             "I000000001 is on w: rule `voice` decides; l does not fit: free seats: 1, the island has 2 members",
-        ),
-        (
-            "no room",
-            with_rules(VOICE, "node l kind livekit; node w; move a 0 0 0; flush; no-room a l 5s; flush"),
-            Island("a"),
-            Cause::NoRoom,
-            "I000000001 is on w: rule `voice` decides; l does not fit: it could not open a room for the island; the next attempt is in 5.0 s",
         ),
         (
             "node dead",
@@ -277,9 +290,10 @@ fn settling() -> Vec<Situation> {
 
 #[test]
 fn first_line_names_the_cause() {
-    let situations = [distance_and_size(), presence(), seats_and_outages(), transports(), settling()]
-        .into_iter()
-        .flatten();
+    let situations =
+        [distance_and_size(), presence(), seats_and_outages(), node_reports(), transports(), settling()]
+            .into_iter()
+            .flatten();
     let mut failures = Vec::new();
     for (name, text, query, cause, part) in situations {
         let (engine, now) =

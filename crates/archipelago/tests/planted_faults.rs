@@ -77,6 +77,7 @@ fn announcement() -> Input {
         draining: false,
         public_url: "ws://node".into(),
         started_ms: 0,
+        note: None,
     })
 }
 

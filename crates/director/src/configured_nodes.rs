@@ -69,6 +69,7 @@ impl ConfiguredNode {
             draining: self.draining,
             public_url,
             started_ms: 0,
+            note: None,
         }
     }
 

@@ -192,6 +192,7 @@ fn decode_announcement(
         users: announcement.users,
         draining: announcement.draining,
         started_ms: announcement.started_ms,
+        note: None,
     })
 }
 

@@ -65,6 +65,9 @@ impl Replica {
                 self.set_cluster(peer, session, cluster, now);
             }
             BusEvent::Input(Input::TransportGone { node }) => drop(self.nodes.remove(&node)),
+            BusEvent::Input(Input::TransportDown { transport, .. }) => {
+                drop(self.nodes.remove(&transport.node))
+            }
             BusEvent::Input(Input::Rules(rules)) => self.rules = rules,
             BusEvent::Heartbeat { heartbeat, .. } => self.heartbeat(heartbeat, now),
             BusEvent::Assigned { peer, session, island, room } => {

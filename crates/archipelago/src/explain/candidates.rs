@@ -5,8 +5,7 @@ use std::time::Duration;
 use super::facts::{NodeCandidate, seconds};
 use crate::{
     engine::Engine,
-    ids::IslandIndex,
-    transport::TransportView,
+    ids::{IslandIndex, NodeIndex},
     world::{Member, NodeRejection},
 };
 
@@ -24,8 +23,10 @@ impl Engine {
             let mut any = false;
             for (node, unfit) in self.world.nodes.candidates(choice, demand, record.node) {
                 any = true;
-                let Some((view, announced_at)) = self.world.nodes.last_announcement(node) else { continue };
-                let name = &view.transport.node;
+                if self.world.nodes.last_announcement(node).is_none() {
+                    continue;
+                }
+                let name = self.world.nodes.name(node);
                 if candidates.iter().any(|listed| listed.node.as_ref() == Some(name)) {
                     continue;
                 }
@@ -34,7 +35,7 @@ impl Engine {
                     by_rule,
                     node: Some(name.clone()),
                     fits: unfit.is_none(),
-                    reason: self.candidate_reason(island, view, unfit.as_ref(), announced_at, now),
+                    reason: self.candidate_reason(island, node, unfit.as_ref(), now),
                     unfit,
                 });
             }
@@ -53,22 +54,28 @@ impl Engine {
         candidates
     }
 
-    /// Why a node cannot host an island, or its free seats.
+    /// Why a node cannot host an island, or its free seats, with its remark. The node was announced.
     fn candidate_reason(
         &self,
         island: IslandIndex,
-        view: TransportView<'_>,
+        node: NodeIndex,
         unfit: Option<&NodeRejection>,
-        announced_at: Duration,
         now: Duration,
     ) -> String {
+        let Some((view, announced_at)) = self.world.nodes.last_announcement(node) else {
+            return String::new();
+        };
         let size = self.world.spatial.size(island);
         let free = view.free_seats.map_or("unlimited seats".to_owned(), |free| format!("free seats: {free}"));
         match unfit {
-            None => free,
-            Some(NodeRejection::Gone) => {
-                format!("no announcement for {:.1} s", seconds(now.saturating_sub(announced_at)))
-            }
+            None => match &view.transport.note {
+                Some(note) => format!("{free}; {note}"),
+                None => free,
+            },
+            Some(NodeRejection::Gone) => match self.world.nodes.down_reason(node) {
+                Some(reason) => format!("it is down: {reason}"),
+                None => format!("no announcement for {:.1} s", seconds(now.saturating_sub(announced_at))),
+            },
             Some(NodeRejection::Draining) => "draining".to_owned(),
             Some(NodeRejection::MissingCapability) => {
                 self.missing_capability_reason(island, &view.transport.capability)

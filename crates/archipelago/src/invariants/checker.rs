@@ -10,7 +10,7 @@ use crate::{
     event::{Heartbeat, Input, Output},
     ids::IslandIndex,
     rules::TransportChoice,
-    transport::TransportView,
+    transport::{Transport, TransportView},
     world::{NodeRejection, World},
 };
 
@@ -71,7 +71,8 @@ impl InvariantChecker {
                 }
                 self.node_accepts.insert(transport.node.clone(), !transport.draining);
             }
-            Input::TransportGone { node } => {
+            Input::TransportGone { node }
+            | Input::TransportDown { transport: Transport { node, .. }, .. } => {
                 self.node_accepts.insert(node.clone(), false);
             }
             Input::Rules(_) | Input::TimeOfDay { .. } => self.previous.rules_changed = true,

@@ -51,6 +51,10 @@ pub(super) enum Step {
     NodeGone {
         node: String,
     },
+    NodeDown {
+        node: NodeSpec,
+        reason: String,
+    },
     NoRoom {
         peer: String,
         node: String,
@@ -134,6 +138,7 @@ pub(super) fn parse_step(line: &str) -> Result<Option<Step>, String> {
         "node" => Step::Node(tokens.node()?),
         "hush-node" => Step::StopAnnouncements { node: tokens.name()? },
         "node-gone" => Step::NodeGone { node: tokens.name()? },
+        "node-down" => Step::NodeDown { node: tokens.node()?, reason: tokens.names().join(" ") },
         "no-room" => {
             Step::NoRoom { peer: tokens.name()?, node: tokens.name()?, retry_in: tokens.duration()? }
         }

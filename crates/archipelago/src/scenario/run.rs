@@ -167,6 +167,11 @@ impl Runner {
                 self.active_nodes.remove(&node);
                 self.handle(Input::TransportGone { node: node_name(&node)? })
             }
+            Step::NodeDown { node, reason } => {
+                self.active_nodes.remove(&node.name);
+                let (transport, reason) = (transport(&node)?, reason.into());
+                self.handle(Input::TransportDown { transport, reason })
+            }
             Step::NoRoom { peer, node, retry_in } => {
                 let (island, node) = (self.island_of(&peer)?, node_name(&node)?);
                 self.handle(Input::RoomUnavailable { island, node, retry_in })
@@ -253,7 +258,11 @@ fn heartbeat(peer: &str, position: Position, session: Option<u64>) -> Input {
 }
 
 fn announcement(node: &NodeSpec) -> Result<Input, String> {
-    Ok(Input::Transport(Transport {
+    transport(node).map(Input::Transport)
+}
+
+fn transport(node: &NodeSpec) -> Result<Transport, String> {
+    Ok(Transport {
         node: node_name(&node.name)?,
         kind: node.kind,
         capability: node.capability.as_str().into(),
@@ -263,7 +272,8 @@ fn announcement(node: &NodeSpec) -> Result<Input, String> {
         draining: node.draining,
         public_url: "ws://localhost".into(),
         started_ms: 0,
-    }))
+        note: None,
+    })
 }
 
 fn session_id(number: u64) -> SessionId {

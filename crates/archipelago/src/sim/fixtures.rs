@@ -26,5 +26,6 @@ pub fn node(name: NodeName, max_island_size: u32) -> Transport {
         draining: false,
         public_url: "ws://node".into(),
         started_ms: 0,
+        note: None,
     }
 }

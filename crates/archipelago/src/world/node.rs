@@ -1,6 +1,6 @@
 //! A node: its last announcement, its seats, and which islands it can host.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use rustc_hash::FxHashMap;
 
@@ -25,6 +25,8 @@ pub(super) struct Node {
     pub(super) required: Capabilities,
     /// The islands for which it could not open a room, and when it may be tried again.
     pub(super) no_room_until: FxHashMap<IslandIndex, Duration>,
+    /// Why it is down, if it reported that.
+    pub(super) down_reason: Option<Arc<str>>,
 }
 
 /// Why a node cannot host an island.

@@ -55,7 +55,7 @@ impl Nodes {
         node.transport = Transport { started_ms, ..transport };
         node.required = required;
         let known = node.announced_at.replace(now).is_some();
-        node.present = true;
+        (node.present, node.down_reason) = (true, None);
         if known && node.available() && !before.0 {
             node.recovered_since = Some(now);
         }
@@ -72,6 +72,7 @@ impl Nodes {
             assigned: 0,
             required,
             no_room_until: FxHashMap::default(),
+            down_reason: None,
         };
         self.changed = true;
         self.push(node).is_some()
@@ -100,6 +101,7 @@ impl Nodes {
             draining: false,
             public_url: Arc::default(),
             started_ms: 0,
+            note: None,
         };
         let required = Capabilities::default();
         let node = Node {
@@ -110,6 +112,7 @@ impl Nodes {
             assigned: 0,
             required,
             no_room_until: FxHashMap::default(),
+            down_reason: None,
         };
         self.push(node)
     }
@@ -120,6 +123,20 @@ impl Nodes {
             let node = &mut self.nodes[index];
             self.changed |= node.present;
             node.present = false;
+        }
+    }
+
+    /// Marks a node as gone because it is down, for this reason. A node that was never announced is added, so that
+    /// explanations name it.
+    pub(crate) fn set_down(&mut self, transport: Transport, reason: Arc<str>, now: Duration) {
+        let name = transport.node.clone();
+        if !self.by_name.contains_key(&name) {
+            let Some(required) = self.capabilities.find_or_add(&transport.capability) else { return };
+            self.add_announced(transport, required, now);
+        }
+        self.withdraw(&name);
+        if let Some(&index) = self.by_name.get(&name) {
+            self.nodes[index].down_reason = Some(reason);
         }
     }
 
@@ -220,6 +237,11 @@ impl Nodes {
     pub(crate) fn last_announcement(&self, node: NodeIndex) -> Option<(TransportView<'_>, Duration)> {
         let node = &self.nodes[node];
         Some((node.view(), node.announced_at?))
+    }
+
+    /// Why the node is down, if it reported that.
+    pub(crate) fn down_reason(&self, node: NodeIndex) -> Option<&str> {
+        self.nodes[node].down_reason.as_deref()
     }
 
     /// Whether the node is announced, even if it drains.

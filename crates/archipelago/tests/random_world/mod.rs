@@ -181,6 +181,7 @@ impl RandomWorld {
                 draining,
                 public_url: "ws://localhost".into(),
                 started_ms: 0,
+                note: None,
             }));
         }
     }

@@ -55,7 +55,8 @@ impl StandbyState {
             Input::Transport(transport) => {
                 self.nodes.insert(transport.node.clone(), transport.clone());
             }
-            Input::TransportGone { node } => drop(self.nodes.remove(node)),
+            Input::TransportGone { node }
+            | Input::TransportDown { transport: Transport { node, .. }, .. } => drop(self.nodes.remove(node)),
             Input::Rules(rules) => self.rules = rules.clone(),
             Input::TimeOfDay { minute } => self.minute = Some(*minute),
             Input::Cluster { peer, cluster, .. } => match cluster {

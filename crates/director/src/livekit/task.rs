@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use archipelago::Input;
+use archipelago::{Input, Transport};
 use protocol::{Address, IslandId, NodeName, RoomName, unix_ms};
 use tokio::{
     sync::mpsc::{self, error::TrySendError},
@@ -59,6 +59,8 @@ struct DirectorGone;
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often a director that may not remove participants asks whether it may.
 const RETRY_INTERVAL: Duration = Duration::from_secs(2);
+/// Explanations name a latency from this on.
+const SLOW_REPLY: Duration = Duration::from_millis(500);
 /// A list of rooms may be older than a room that was created this recently.
 const CREATION_MARGIN: Duration = Duration::from_secs(5);
 
@@ -121,7 +123,7 @@ impl ServerTask {
 
     /// Reports the health of the server to the engine. Creates rooms that a restarted server has lost.
     async fn report(&mut self, report: HealthReport) -> Result<(), DirectorGone> {
-        let HealthReport { health, changed, rooms } = report;
+        let HealthReport { health, changed, rooms, latency } = report;
         let node = self.node();
         self.configured.set_health_gauge(health.is_ok());
         self.tracker.set_healthy(health.is_ok());
@@ -130,9 +132,10 @@ impl ServerTask {
             Err(error) if changed => tracing::warn!(%node, %error, "unhealthy, not announced"),
             _ => {}
         }
+        let transport = self.configured.transport(self.tracker.users());
         let input = match health {
-            Ok(()) => Input::Transport(self.configured.transport(self.tracker.users())),
-            Err(_) => Input::TransportGone { node: self.node().clone() },
+            Ok(()) => Input::Transport(Transport { note: slowness(latency), ..transport }),
+            Err(error) => Input::TransportDown { transport, reason: error.to_string().into() },
         };
         if let Err(TrySendError::Closed(_)) = self.inputs.try_send(input) {
             return Err(DirectorGone);
@@ -368,6 +371,12 @@ impl ServerTask {
         }
         Ok(rooms)
     }
+}
+
+/// The remark about a server whose last reply was late.
+fn slowness(latency: Option<Duration>) -> Option<Arc<str>> {
+    let latency = latency.filter(|latency| *latency >= SLOW_REPLY)?;
+    Some(format!("its API is slow: the last reply took {:.1} s", latency.as_secs_f64()).into())
 }
 
 fn is_member(room: &AssignedRoom, identity: &str) -> bool {

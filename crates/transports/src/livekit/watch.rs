@@ -19,9 +19,10 @@ pub struct HealthWatch {
     api: Arc<ApiClient>,
     health: Health,
     ticks: Interval,
-    probes: JoinSet<Result<Vec<RoomSummary>, ApiError>>,
+    probes: JoinSet<(Duration, Result<Vec<RoomSummary>, ApiError>)>,
     /// The rooms of the last reply, until they are reported.
     rooms: Option<Vec<RoomSummary>>,
+    latency: Option<Duration>,
     reported: HealthState,
 }
 
@@ -34,6 +35,8 @@ pub struct HealthReport {
     pub changed: bool,
     /// Its rooms; `None` if it has sent no list since the last report.
     pub rooms: Option<Vec<RoomSummary>>,
+    /// How long the last reply took; `None` before the first.
+    pub latency: Option<Duration>,
 }
 
 /// At most so many probes are unanswered; none is sent beyond.
@@ -52,6 +55,7 @@ impl HealthWatch {
             ticks,
             probes: JoinSet::new(),
             rooms: None,
+            latency: None,
             reported: HealthState::Unknown,
         }
     }
@@ -65,7 +69,8 @@ impl HealthWatch {
                 biased;
                 Some(probe) = self.probes.join_next() => {
                     // A probe neither panics nor is cancelled.
-                    if let Ok(result) = probe {
+                    if let Ok((latency, result)) = probe {
+                        self.latency = Some(latency);
                         self.observe(result);
                     }
                 }
@@ -101,7 +106,11 @@ impl HealthWatch {
         if self.probes.len() < MAX_PROBES {
             self.health.probe_sent(Instant::now());
             let api = self.api.clone();
-            self.probes.spawn(async move { api.rooms().await });
+            self.probes.spawn(async move {
+                let sent_at = Instant::now();
+                let result = api.rooms().await;
+                (sent_at.elapsed(), result)
+            });
         }
     }
 
@@ -120,7 +129,7 @@ impl HealthWatch {
             return None;
         }
         self.reported = state.clone();
-        Some(HealthReport { health, changed, rooms: self.rooms.take() })
+        Some(HealthReport { health, changed, rooms: self.rooms.take(), latency: self.latency })
     }
 }
 
