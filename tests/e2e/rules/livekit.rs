@@ -45,10 +45,10 @@ async fn hung_livekit_loses_its_islands_until_it_recovers() {
     let change = peer.next_assignment(0.0, 0.0).await;
     assert!(matches!(connection(change), ConnectionString::WsRoom { .. }));
     assert_eq!((&change.island_id, change.from_island_id.as_ref()), (&island, Some(&island)));
-    // Two probes of five seconds, and slack for a busy machine.
-    assert!(hung.elapsed() < Duration::from_secs(18), "{:?}", hung.elapsed());
+    // The hang timeout of three seconds, two more, and slack for a busy machine.
+    assert!(hung.elapsed() < Duration::from_secs(10), "{:?}", hung.elapsed());
     let why = explain_first_line(&realm, &["--island", &island]).await;
-    assert!(why.starts_with("node dead: ") && why.contains("lk does not fit: no announcement for"), "{why}");
+    assert!(why.starts_with("node dead: ") && why.contains("lk does not fit: it is down: no reply within 3s"), "{why}");
     delay_ms.store(0, Ordering::Relaxed);
     let healthy = Instant::now();
     let change = peer.next_assignment(0.0, 0.0).await;
@@ -71,7 +71,7 @@ async fn livekit_with_a_slow_api_keeps_its_islands() {
         peer.next_assignment(0.0, 0.0).await;
     }
     assert!(matches!(connection(&peer.change), ConnectionString::LiveKit { .. }));
-    for delay in [800, 3_500] {
+    for delay in [800, 2_500] {
         delay_ms.store(delay, Ordering::Relaxed);
         for _ in 0..5 {
             peer.wire.send_position(0.0, 0.0).await;
