@@ -1,5 +1,5 @@
 //! The wire formats, defined once: generated messages, identifiers, bus subjects, connection strings, close
-//! codes, and the durations that hold together across processes.
+//! codes, the media that members may publish, and the durations that hold together across processes.
 //!
 //! Pure: no sockets, no clock, no randomness. Every other crate of the workspace depends on this one, and
 //! only this one spells a subject or parses a connection string.
@@ -7,6 +7,7 @@
 mod close;
 mod connection;
 mod id;
+mod media;
 mod position;
 mod position_precision;
 mod room;
@@ -21,6 +22,7 @@ pub use connection::{ConnectionString, ConnectionStringError, KNOWN_PROTOCOLS, i
 pub use id::{
     Address, AddressError, IslandId, NodeName, ResumeHash, ResumeHashError, SessionId, TokenError, UlidClock,
 };
+pub use media::{MediaGrants, Voice, VoiceError};
 pub use position::{Parcel, ParcelError, Position, PositionError};
 pub use position_precision::PositionPrecision;
 pub use room::{RoomName, RoomNameError, RoomPattern, RoomPatternError};
