@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use protocol::{Address, IslandId, NodeName, Position, SessionId};
+use protocol::{Address, IslandId, MediaGrants, NodeName, Position, SessionId};
 
 use crate::{rules::Rules, transport::Transport};
 
@@ -199,6 +199,17 @@ pub enum Output {
         /// Its members, in an order without meaning.
         members: Vec<Address>,
     },
+    /// The members of an island may publish other media from now on, because another rule decides for it or
+    /// the rules changed. Assignments of this flush and of later ones contain the new grants; members that are
+    /// not assigned again have tokens with the old ones. Emitted once for each change, on any kind of
+    /// transport, and not for an island that opened in this flush. An engine that [resumed](crate::Engine::resume)
+    /// does not know which grants the tokens contain, and reports only changes after its first flush.
+    MediaChanged {
+        /// The island.
+        island: IslandId,
+        /// The media that its members may publish now.
+        media: MediaGrants,
+    },
 }
 
 /// The part of an assignment that is the same for all members of an island.
@@ -212,6 +223,8 @@ pub struct AssignedIsland {
     pub node_url: Arc<str>,
     /// The name of the rule that applies to it, if any.
     pub rule: Option<String>,
+    /// The media that its members may publish.
+    pub media: MediaGrants,
     /// Its members and their positions at the end of the flush, in an order without meaning.
     pub members: Vec<(Address, Position)>,
 }

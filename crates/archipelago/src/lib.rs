@@ -122,8 +122,8 @@
 //!
 //! The outputs of a flush are the difference between the state after the flush before and the state
 //! after this one, without intermediate steps: islands that [opened](Output::Opened),
-//! [moved](Output::Moved) or [closed](Output::Closed), and peers that [joined](Output::Joined) or
-//! [left](Output::Left) an island. A client is sent an [assignment](Output::Assigned) when its
+//! [moved](Output::Moved) or [closed](Output::Closed) or with [other grants](Output::MediaChanged), and peers
+//! that [joined](Output::Joined) or [left](Output::Left) an island. A client is sent an [assignment](Output::Assigned) when its
 //! island or node differs from its last assignment, or when its heartbeats show that it [missed
 //! it](Output::AssignmentMissed), and never otherwise.
 

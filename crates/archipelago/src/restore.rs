@@ -200,7 +200,7 @@ fn init_placement(world: &mut World, now: Duration) {
     let islands: Vec<IslandIndex> = world.islands.populated().collect();
     for island in islands {
         let (zone, size) = (world.majority_zone(island), world.spatial.size(island));
-        world.islands[island].rule = IslandRule::Decided(world.zones.rule_for(zone, size));
+        world.islands[island].rule = IslandRule::decided(world.zones.rule_for(zone, size));
         let state = PlacementState { moved_at: Some(now), ..PlacementState::default() };
         world.islands.placements.set_state(island, state);
     }

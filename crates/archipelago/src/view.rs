@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use protocol::{Address, IslandId, NodeName, Position, SessionId};
+use protocol::{Address, IslandId, MediaGrants, NodeName, Position, SessionId};
 
 use crate::{
     engine::Engine,
@@ -134,6 +134,12 @@ impl<'a> IslandView<'a> {
     /// The node that hosts its room; `None` while no node is available.
     pub fn transport(&self) -> Option<&'a NodeName> {
         self.world.islands[self.island].node.map(|node| self.world.nodes.name(node))
+    }
+
+    /// The media that its members may publish.
+    pub fn media(&self) -> MediaGrants {
+        let reported = self.world.islands[self.island].reported_media;
+        reported.unwrap_or_else(|| self.world.media(self.island))
     }
 
     /// The mean of its members' positions, in metres, with `y` 0.

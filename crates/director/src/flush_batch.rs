@@ -3,7 +3,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use archipelago::{AssignedIsland, Output, ReportedAssignment};
-use protocol::{Address, IslandId, NodeName, SessionId};
+use protocol::{Address, IslandId, MediaGrants, NodeName, SessionId};
 
 /// The changes of one flush, in the order in which they are published.
 #[derive(Debug, Default)]
@@ -17,6 +17,8 @@ pub(crate) struct FlushBatch {
     pub(crate) left: Vec<MemberChange>,
     /// Islands that were closed.
     pub(crate) closed: Vec<IslandId>,
+    /// Islands whose members may publish other media from now on.
+    pub(crate) media_changed: Vec<(IslandId, MediaGrants)>,
     /// How many of the assignments are sent again, because the clients did not receive them.
     pub(crate) missed_count: u64,
 }
@@ -66,6 +68,10 @@ impl FlushBatch {
                 Output::Closed { island } => {
                     tracing::debug!(%island, "closed");
                     batch.closed.push(island);
+                }
+                Output::MediaChanged { island, media } => {
+                    tracing::info!(%island, ?media, "media changed");
+                    batch.media_changed.push((island, media));
                 }
                 Output::Moved { island, from, to, members } => {
                     tracing::info!(%island, %from, %to, "moved");

@@ -95,9 +95,21 @@ fn scenario_keywords_are_understood() {
         panic!("tests/golden/{SCENARIO}: {error}");
     }
     // Keywords inside a step: without them the step is refused, or the scenario fails.
-    for word in
-        ["session", "resumes", "kind", "needs", "size", "seats", "draining", "from", "only", "nothing"]
-    {
+    for word in [
+        "session",
+        "resumes",
+        "kind",
+        "needs",
+        "size",
+        "seats",
+        "draining",
+        "from",
+        "only",
+        "nothing",
+        "voice",
+        "video",
+        "voice+video",
+    ] {
         let uses = |line: &str| line.split_whitespace().skip(1).any(|other| other == word);
         assert!(text.lines().any(uses), "{word} is not in tests/golden/{SCENARIO}");
         let spoiled = text.split_inclusive('\n').map(|line| match uses(line) {

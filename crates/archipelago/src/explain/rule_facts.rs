@@ -47,6 +47,12 @@ pub(super) fn rule_conditions(rule: &Rule) -> String {
         let names: Vec<String> = transports.iter().map(ToString::to_string).collect();
         parts.push(format!("prefers {}", names.join(", then ")));
     }
+    if let Some(voice) = rule.voice {
+        parts.push(format!("voice {voice}"));
+    }
+    if let Some(video) = rule.video {
+        parts.push(format!("video {}", if video { "allowed" } else { "not allowed" }));
+    }
     if let Some(size) = rule.island_size {
         parts.push(format!("island size {size}"));
     }

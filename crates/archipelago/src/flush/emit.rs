@@ -167,6 +167,7 @@ impl Assignments<'_> {
                 node: transport.node.clone(),
                 node_url: transport.public_url.clone(),
                 rule: world.rule_name(world.islands[island].rule.index()),
+                media: world.media(island),
                 members,
             })
         };

@@ -70,7 +70,8 @@ impl Placement<'_> {
         let mut state = self.world.islands.placements.state(island);
         let before = self.world.islands[island].rule;
         let rule = choose_rule(self.world, island, &mut state, now);
-        self.world.islands[island].rule = IslandRule::Decided(rule);
+        self.world.islands[island].rule = IslandRule::decided(rule);
+        self.report_media(island);
         match decide(self.world, island) {
             Decision::Stay { best } => {
                 state.better_node_since = None;
@@ -80,7 +81,7 @@ impl Placement<'_> {
                 let since = *state.better_node_since.get_or_insert(now);
                 // A rule that replaced another in this evaluation has waited for its own settling time or
                 // needed none; its node need not wait again.
-                let is_same_rule = IslandRule::Decided(rule) == before;
+                let is_same_rule = IslandRule::decided(rule) == before;
                 let settling = if is_same_rule { self.world.zones.settling_of(rule) } else { Duration::ZERO };
                 let settled = since.saturating_add(settling);
                 let due = settled.max(state.cooldown_end(self.move_interval));
@@ -105,6 +106,17 @@ impl Placement<'_> {
             state.recheck_at = state.recheck_at.min(due);
         }
         self.save_state(island, state);
+    }
+
+    /// Emits the grants of an island if they changed. Nothing else depends on them.
+    fn report_media(&mut self, island: IslandIndex) {
+        let media = self.world.media(island);
+        let before = self.world.islands[island].reported_media.replace(media);
+        if before.is_some_and(|before| before != media)
+            && let Some(island) = self.world.islands.id(island)
+        {
+            self.outputs.push(Output::MediaChanged { island, media });
+        }
     }
 
     /// Stores the placement state of an island if a change is pending or the cooldown is not over, and
@@ -162,13 +174,12 @@ fn choose_rule(
             || !world.zones.has_large_enough_room(before, size, capabilities, &world.nodes);
         before != best && !at_once && world.zones.may_keep_rule(before, zone, size)
     };
-    let before = match world.islands[island].rule {
-        IslandRule::Decided(before) if may_keep(before) => before,
-        _ => {
-            state.candidate_rule = None;
-            return best;
-        }
-    };
+    let rule = world.islands[island].rule;
+    let before = rule.index();
+    if !rule.is_decided() || !may_keep(before) {
+        state.candidate_rule = None;
+        return best;
+    }
     let since = match state.candidate_rule {
         Some((rule, since)) if rule == best => since,
         _ => now,

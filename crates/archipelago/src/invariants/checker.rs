@@ -4,7 +4,9 @@ use std::collections::{HashMap, HashSet};
 
 use protocol::{Address, IslandId, NodeName, SessionId};
 
-use super::{bounds::Bounds, history::PreviousFlush, partition::Partition, violation::Violation};
+use super::{
+    bounds::Bounds, history::PreviousFlush, media::MediaRecord, partition::Partition, violation::Violation,
+};
 use crate::{
     engine::Engine,
     event::{Heartbeat, Input, Output},
@@ -21,6 +23,7 @@ pub struct InvariantChecker {
     ever_opened: HashSet<IslandId>,
     open: HashSet<IslandId>,
     previous: PreviousFlush,
+    media: MediaRecord,
     last_assigned: HashMap<Address, (IslandId, NodeName)>,
     sessions: HashMap<Address, SessionId>,
     /// Peers that signed in and have not sent a heartbeat since: they get no assignment yet.
@@ -102,6 +105,7 @@ impl InvariantChecker {
         let waiting: HashMap<Address, IslandId> = waiting;
         previous.members = members;
         previous.rules_changed = true;
+        self.media.clear();
         needs_assignment.extend(waiting.into_keys());
     }
 
@@ -124,6 +128,7 @@ impl InvariantChecker {
         if let Some(island) = misplaced_island(engine) {
             return Err(Violation::BadlyPlaced(island));
         }
+        self.media.check(engine.islands().map(|island| (island.id(), island.media())), outputs)?;
         self.check_partition(&partition, &Bounds::of(engine), outputs)
     }
 

@@ -8,6 +8,7 @@
 mod bounds;
 mod checker;
 mod history;
+mod media;
 mod partition;
 mod violation;
 

@@ -66,6 +66,9 @@ pub enum Violation {
     /// An assignment names a former island other than that of the last assignment.
     #[error("the assignment of {0} names a wrong former island")]
     WrongFormerIsland(Address),
+    /// The grants of an island changed without an output, or an output or assignment has other grants.
+    #[error("the outputs about the media of {0} do not match its grants")]
+    MediaMismatch(IslandId),
     /// The island or node of a peer changed, but it got no assignment.
     #[error("{0} got no assignment")]
     MissingAssignment(Address),

@@ -22,7 +22,10 @@ pub(super) type RawChoices = Spanned<Vec<Spanned<toml::Value>>>;
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawDefault {
-    pub(super) transports: RawChoices,
+    pub(super) transports: Option<RawChoices>,
+    pub(super) voice: Option<Spanned<String>>,
+    #[serde(default)]
+    pub(super) video: bool,
 }
 
 #[derive(Deserialize)]
@@ -35,6 +38,8 @@ pub(super) struct RawRule {
     pub(super) crowding: Option<Spanned<RawCount>>,
     pub(super) hours: Option<Hours>,
     pub(super) transports: Option<RawChoices>,
+    pub(super) voice: Option<Spanned<String>>,
+    pub(super) video: Option<bool>,
     pub(super) island_size: Option<Spanned<u32>>,
     pub(super) join_distance_m: Option<Spanned<f32>>,
     pub(super) leave_distance_m: Option<Spanned<f32>>,

@@ -1,4 +1,4 @@
-//! Owner rules: which transports, island sizes and distances apply in which area.
+//! Owner rules: which transports, media, island sizes and distances apply in which area.
 //!
 //! Rules are an ordered list; the first that matches an island decides. A rule matches by area, by the
 //! number of members of the island, by the number of peers in the area and by the time of day, and names

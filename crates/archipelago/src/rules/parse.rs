@@ -6,13 +6,15 @@ use std::{
     time::Duration,
 };
 
-use protocol::NodeName;
+use protocol::{MediaGrants, NodeName, Voice};
 use toml::Spanned;
 
 use super::{
     area::{Area, Shape},
     conditions::CountRange,
-    file::{RawArea, RawChoices, RawCircle, RawCount, RawParcels, RawRectangle, RawRule, RulesFile},
+    file::{
+        RawArea, RawChoices, RawCircle, RawCount, RawDefault, RawParcels, RawRectangle, RawRule, RulesFile,
+    },
     rule::{Distances, Rule, Rules, TransportChoice},
 };
 use crate::{
@@ -117,11 +119,13 @@ impl RulesReader {
         for raw in file.rule {
             rules.push(self.rule(raw, &scenes)?);
         }
-        let default_transports = match file.default {
-            Some(default) => Some(choices(default.transports)?),
-            None => None,
-        };
-        Ok(Rules { rules, areas: self.areas, default_transports })
+        let mut rules = Rules { rules, areas: self.areas, ..Rules::default() };
+        if let Some(RawDefault { transports, voice: raw_voice, video }) = file.default {
+            let voice = raw_voice.map_or(Ok(Voice::default()), voice)?;
+            rules.default_transports = transports.map(choices).transpose()?;
+            rules.default_media = MediaGrants { voice, video };
+        }
+        Ok(rules)
     }
 
     fn rule(&mut self, raw: RawRule, scenes: &Scenes) -> Result<Rule, SpannedReason> {
@@ -144,6 +148,8 @@ impl RulesReader {
             crowding: raw.crowding.map(count).transpose()?,
             hours: raw.hours,
             transports: raw.transports.map(choices).transpose()?,
+            voice: raw.voice.map(voice).transpose()?,
+            video: raw.video,
             island_size: raw.island_size.map(size).transpose()?,
             distances: distances(raw.join_distance_m, raw.leave_distance_m, counts_members)?,
             settling: raw.settling_s.map(settling).transpose()?,
@@ -278,6 +284,11 @@ fn choice(raw: Spanned<toml::Value>) -> Result<TransportChoice, SpannedReason> {
     };
     let name: Result<NodeName, _> = node.parse();
     name.map(TransportChoice::Node).map_err(|error| reject(format!("`{node}`: {error}")))
+}
+
+fn voice(raw: Spanned<String>) -> Result<Voice, SpannedReason> {
+    let voice: Result<Voice, _> = raw.get_ref().parse();
+    voice.map_err(|error| (raw.span(), format!("`{}` is not a value of voice: {error}", raw.get_ref())))
 }
 
 fn size(raw: Spanned<u32>) -> Result<u32, SpannedReason> {

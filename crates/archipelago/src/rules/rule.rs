@@ -2,7 +2,7 @@
 
 use std::{fmt, time::Duration};
 
-use protocol::NodeName;
+use protocol::{MediaGrants, NodeName, Voice};
 
 use super::{
     area::Area,
@@ -23,6 +23,8 @@ pub struct Rules {
     /// The transports where no rule matches or none of the rule's own is available, in order of
     /// preference. `None`: [`DEFAULT_TRANSPORTS`].
     pub default_transports: Option<Vec<TransportChoice>>,
+    /// The media that members may publish where no rule matches, or where the rule does not set them.
+    pub default_media: MediaGrants,
 }
 
 /// The default transports of a rules file that sets none: LiveKit, then WebSocket rooms.
@@ -47,6 +49,10 @@ pub struct Rule {
     pub hours: Option<Hours>,
     /// Transports in order of preference. `None`: the default transports.
     pub transports: Option<Vec<TransportChoice>>,
+    /// The members that may publish sound. `None`: those of [`Rules::default_media`].
+    pub voice: Option<Voice>,
+    /// Whether the members may publish their camera. `None`: as in [`Rules::default_media`].
+    pub video: Option<bool>,
     /// Size limit of an island. `None`: the setting.
     pub island_size: Option<u32>,
     /// Distances in the area. `None`: those of the next rule that sets them, or the settings'.
@@ -111,6 +117,13 @@ impl Rules {
     pub(crate) fn choices(&self, rule: Option<RuleIndex>) -> impl Iterator<Item = &TransportChoice> {
         let own = rule.and_then(|rule| self.rule(rule).transports.as_deref()).unwrap_or_default();
         own.iter().chain(self.default_transports())
+    }
+
+    /// The media that members of an island under a rule may publish. `None`: no rule decides for the island.
+    pub(crate) fn media(&self, rule: Option<RuleIndex>) -> MediaGrants {
+        let Some(rule) = rule.map(|rule| self.rule(rule)) else { return self.default_media };
+        let MediaGrants { voice, video } = self.default_media;
+        MediaGrants { voice: rule.voice.unwrap_or(voice), video: rule.video.unwrap_or(video) }
     }
 }
 

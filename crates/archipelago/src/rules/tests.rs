@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use protocol::{MediaGrants, Voice};
+
 use super::{conditions::DAY_MINUTES, *};
 use crate::{
     ids::{RuleIndex, TableIndex},
@@ -23,7 +25,7 @@ fn parse_error(text: &str) -> (usize, usize, String) {
 fn every_rule_key_is_parsed() {
     let rules = rules(
         r#"
-        default = { transports = ["ws-room"] }
+        default = { transports = ["ws-room"], voice = "none", video = true }
         [scenes]
         casino = ["1,2", "-3,4..5,6"]
         [[rule]]
@@ -34,6 +36,8 @@ fn every_rule_key_is_parsed() {
         crowding = { min = 3, max = 9 }
         hours = "22:00-06:30"
         transports = ["livekit", { node = "n-1" }]
+        voice = "everyone"
+        video = false
         island_size = 50
         settling_s = 0.5
         [[rule]]
@@ -54,6 +58,8 @@ fn every_rule_key_is_parsed() {
             TransportChoice::Kind(TransportKind::LiveKit),
             TransportChoice::Node("n-1".parse().unwrap()),
         ]),
+        voice: Some(Voice::Everyone),
+        video: Some(false),
         island_size: Some(50),
         distances: None,
         settling: Some(Duration::from_millis(500)),
@@ -95,6 +101,9 @@ fn invalid_rules_report_line_and_column() {
         ("transports = [\"livkit\"]", 15, "`livkit` is not a kind of transport"),
         ("transports = [{ node = \"a.b\" }]", 15, "`a.b`: "),
         ("transports = [7]", 15, "a transport is a kind"),
+        ("voice = \"all\"", 9, "`all` is not a value of voice: expected \"everyone\" or \"none\""),
+        ("voice = true", 9, "expected a string"),
+        ("video = \"yes\"", 9, "expected a boolean"),
         ("island_size = 0", 15, "island_size must be 1 to 10000"),
         ("join_distance_m = 5", 19, "must be set together"),
         ("join_distance_m = 5\nleave_distance_m = 4", 20, "must be from join_distance_m"),
@@ -107,6 +116,30 @@ fn invalid_rules_report_line_and_column() {
         assert!(line >= 3 && text.contains(reason), "{body}: line {line}: {text}");
         assert_eq!(actual, column, "{body}: {text}");
     }
+}
+
+#[test]
+fn media_of_a_rule_replace_those_of_the_default() {
+    let grants = |default: &str, rule: &str| {
+        let rules = rules(&format!("{default}\n[[rule]]\nname = \"r\"\n{rule}"));
+        [None, Some(RuleIndex::new(0))].map(|rule| {
+            let MediaGrants { voice, video } = rules.media(rule);
+            (voice, video)
+        })
+    };
+    let (everyone, none) = (Voice::Everyone, Voice::None);
+    assert_eq!(grants("", ""), [(everyone, false); 2]);
+    assert_eq!(grants("", "voice = \"none\""), [(everyone, false), (none, false)]);
+    assert_eq!(grants("", "video = true"), [(everyone, false), (everyone, true)]);
+    let default = "default = { voice = \"none\", video = true }";
+    assert_eq!(grants(default, ""), [(none, true); 2]);
+    assert_eq!(grants(default, "voice = \"everyone\""), [(none, true), (everyone, true)]);
+    assert_eq!(grants(default, "video = false"), [(none, true), (none, false)]);
+    assert_eq!(grants("default = { video = true }", ""), [(everyone, true); 2]);
+    let rules = rules("default = { voice = \"none\" }");
+    assert_eq!(rules.default_transports(), DEFAULT_TRANSPORTS, "the transports are optional");
+    let error = parse_error("default = { voice = \"some\" }");
+    assert_eq!((error.0, error.1), (1, 21), "{}", error.2);
 }
 
 #[test]

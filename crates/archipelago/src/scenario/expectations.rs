@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use protocol::{Address, IslandId};
+use protocol::{Address, IslandId, MediaGrants};
 
 use super::{
     error::{StepResult, ensure},
@@ -41,6 +41,32 @@ impl Runner {
             ensure(actual == node, || format!("{peer} is on {actual}"))?;
         }
         Ok(())
+    }
+
+    pub(super) fn expect_media(&mut self, expected: MediaGrants, peers: &[String]) -> StepResult {
+        for peer in peers {
+            let id = self.island_of(peer)?;
+            let media = self.engine()?.island(&id).map(|island| island.media());
+            ensure(media == Some(expected), || format!("{peer} has {media:?}"))?;
+        }
+        Ok(())
+    }
+
+    /// Checks that the grants of exactly these islands changed, and once each.
+    pub(super) fn expect_media_changed(&self, islands: &[String]) -> StepResult {
+        let mut expected = Vec::new();
+        for island in islands {
+            expected.push(self.island_named(island)?);
+        }
+        expected.sort_unstable();
+        let mut actual: Vec<IslandId> = Vec::new();
+        for output in &self.outputs {
+            if let Output::MediaChanged { island, .. } = output {
+                actual.push(island.clone());
+            }
+        }
+        actual.sort_unstable();
+        ensure(actual == expected, || format!("the media of {actual:?} changed"))
     }
 
     fn assignments_of(&self, peer: Address) -> impl Iterator<Item = (&IslandId, Option<&IslandId>)> {

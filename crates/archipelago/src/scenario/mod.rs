@@ -32,6 +32,7 @@
 //! | `expect` | there are none |
 //! | `in plaza a b` | a and b are in the island named plaza |
 //! | `on n1 a b`, `on nothing a` | their islands are on this node, or on none |
+//! | `media voice a b`, `media video a`, `media voice+video a`, `media nothing a` | in their islands members may publish exactly these media |
 //!
 //! and about the outputs of the last `flush` or `wait`:
 //!
@@ -44,6 +45,7 @@
 //! | `silent` | there was no output |
 //! | `opened 2`, `closed plaza` | so many islands were opened; this one was closed |
 //! | `moved plaza n1 n2` | its room moved from one node to the other |
+//! | `media-changed plaza`, `media-changed` | the media that members may publish changed in exactly these islands; in none |
 
 mod error;
 mod expectations;

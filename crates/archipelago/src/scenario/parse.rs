@@ -2,7 +2,7 @@
 
 use std::{str::FromStr, time::Duration};
 
-use protocol::Position;
+use protocol::{MediaGrants, Position, Voice};
 
 use crate::transport::TransportKind;
 
@@ -74,6 +74,13 @@ pub(super) enum Step {
     On {
         node: String,
         peers: Vec<String>,
+    },
+    Media {
+        media: MediaGrants,
+        peers: Vec<String>,
+    },
+    MediaChanged {
+        islands: Vec<String>,
     },
     Assigned {
         peer: String,
@@ -148,6 +155,8 @@ pub(super) fn parse_step(line: &str) -> Result<Option<Step>, String> {
         "expect" => Step::Expect(tokens.groups()?),
         "in" => Step::In { island: tokens.name()?, peers: tokens.names() },
         "on" => Step::On { node: tokens.name()?, peers: tokens.names() },
+        "media" => Step::Media { media: tokens.media()?, peers: tokens.names() },
+        "media-changed" => Step::MediaChanged { islands: tokens.names() },
         "told" if tokens.take_if("only") => Step::AssignedOnly(tokens.names()),
         "told" => Step::Assigned {
             peer: tokens.name()?,
@@ -216,6 +225,17 @@ impl<'a> Tokens<'a> {
             .split_once(':')
             .and_then(|(hour, minute)| Some(hour.parse::<u16>().ok()? * 60 + minute.parse::<u16>().ok()?));
         time.ok_or_else(|| format!("`{token}` is not a time of day: expected 09:30"))
+    }
+
+    fn media(&mut self) -> Result<MediaGrants, String> {
+        let (voice, video) = match self.next()? {
+            "voice" => (Voice::Everyone, false),
+            "video" => (Voice::None, true),
+            "voice+video" => (Voice::Everyone, true),
+            "nothing" => (Voice::None, false),
+            token => return Err(format!("`{token}` is not voice, video, voice+video or nothing")),
+        };
+        Ok(MediaGrants { voice, video })
     }
 
     fn node(&mut self) -> Result<NodeSpec, String> {

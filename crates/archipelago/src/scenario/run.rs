@@ -100,6 +100,8 @@ impl Runner {
             Step::Expect(groups) => self.expect(groups),
             Step::In { island, peers } => self.expect_in(&island, &peers),
             Step::On { node, peers } => self.expect_on(&node, &peers),
+            Step::Media { media, peers } => self.expect_media(media, &peers),
+            Step::MediaChanged { islands } => self.expect_media_changed(&islands),
             Step::Assigned { peer, from } => self.expect_assigned(&peer, from.as_deref()),
             Step::AssignedOnly(peers) => self.expect_assigned_only(&peers),
             Step::TakenOver(peers) => self.expect_taken_over(&peers),

@@ -4,7 +4,7 @@
 use std::{collections::VecDeque, hash::Hasher, time::Duration};
 
 use hashbrown::HashTable;
-use protocol::IslandId;
+use protocol::{IslandId, MediaGrants};
 use rustc_hash::FxHasher;
 
 use super::placements::{PlacementState, Placements};
@@ -36,6 +36,8 @@ pub(crate) struct Island {
     /// Seats reserved on the node of the island.
     pub(crate) reserved_seats: u32,
     pub(crate) rule: IslandRule,
+    /// The grants at the end of the last flush that evaluated the island; `None` before the first.
+    pub(crate) reported_media: Option<MediaGrants>,
     pub(crate) node: Option<NodeIndex>,
     pub(crate) state: IslandState,
     /// The number of members that moved since the last flush; `u32::MAX` if the island is to be
@@ -53,22 +55,32 @@ pub(crate) struct Island {
 
 const _: () = assert!(size_of::<Island>() <= 40);
 
-/// The rule that applies to an island.
+/// The rule that applies to an island, or that it was not evaluated yet. Packed, because an enum of both would
+/// have the size of two indexes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum IslandRule {
-    /// That was not evaluated yet.
-    Undecided,
-    /// This rule, or none.
-    Decided(Option<RuleIndex>),
+#[repr(Rust, packed)]
+pub(crate) struct IslandRule {
+    rule: Option<RuleIndex>,
+    is_decided: bool,
 }
 
 impl IslandRule {
+    /// That was not evaluated yet.
+    pub(crate) const UNDECIDED: Self = Self { rule: None, is_decided: false };
+
+    /// This rule, or none.
+    pub(crate) fn decided(rule: Option<RuleIndex>) -> Self {
+        Self { rule, is_decided: true }
+    }
+
     /// The rule, if one was found to apply.
     pub(crate) fn index(self) -> Option<RuleIndex> {
-        match self {
-            Self::Undecided => None,
-            Self::Decided(rule) => rule,
-        }
+        self.rule
+    }
+
+    /// Whether the rule was evaluated.
+    pub(crate) fn is_decided(self) -> bool {
+        self.is_decided
     }
 }
 
@@ -101,7 +113,8 @@ impl Islands {
             serial: None,
             age,
             reserved_seats: 0,
-            rule: IslandRule::Undecided,
+            rule: IslandRule::UNDECIDED,
+            reported_media: None,
             node: None,
             state: IslandState::Populated,
             movers: 0,
@@ -173,7 +186,7 @@ impl Islands {
     /// Resets the rule of every island, including empty ones, so that the next flush decides it without
     /// the settling time.
     pub(crate) fn forget_rules(&mut self) {
-        self.records.iter_mut().for_each(|island| island.rule = IslandRule::Undecided);
+        self.records.iter_mut().for_each(|island| island.rule = IslandRule::UNDECIDED);
     }
 
     /// The islands that have members.

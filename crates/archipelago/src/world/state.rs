@@ -1,6 +1,6 @@
 //! The [`World`], and how it keeps track of its changes.
 
-use protocol::{Address, Position};
+use protocol::{Address, MediaGrants, Position};
 
 use super::{
     capabilities::Capabilities,
@@ -69,6 +69,11 @@ impl World {
             let record = &self.peers[peer];
             (record.address, Position::new(at.x, record.height_m, at.z))
         })
+    }
+
+    /// The media that members of an island may publish, by the rule that decides for it.
+    pub(crate) fn media(&self, island: IslandIndex) -> MediaGrants {
+        self.zones.rules().media(self.islands[island].rule.index())
     }
 
     /// Whether a peer may be in an island: always, unless clusters are external and the peer has none.

@@ -145,6 +145,12 @@ impl RandomWorld {
         if rng.below(3) == 0 {
             add_line(format!("island_size = {}", 1 + rng.below(12)));
         }
+        match rng.below(6) {
+            0 => add_line("voice = \"none\"".into()),
+            1 => add_line("video = true".into()),
+            2 => add_line("voice = \"everyone\"\nvideo = false".into()),
+            _ => {}
+        }
         match rng.below(4) {
             0 => add_line("transports = [\"livekit\"]".into()),
             1 => add_line("transports = [\"p2p\", \"ws-room\"]".into()),

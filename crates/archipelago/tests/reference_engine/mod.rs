@@ -13,7 +13,7 @@ use archipelago::{
     AssignedIsland, Heartbeat, Input, Output,
     invariants::{Bounds, IslandMembers, Partition},
 };
-use protocol::{Address, IslandId, NodeName, Position};
+use protocol::{Address, IslandId, MediaGrants, NodeName, Position};
 
 /// A mistake that the reference engine makes on purpose.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -251,7 +251,8 @@ impl ReferenceEngine {
         let from = if self.has(Fault::NamesWrongFormer) { former.map(|_| island.clone()) } else { former };
         // The checker does not look at the members of an assignment.
         let (id, node_url, members) = (island.clone(), Arc::default(), Vec::new());
-        let island = Arc::new(AssignedIsland { id, node: node(), node_url, rule: None, members });
+        let media = MediaGrants::default();
+        let island = Arc::new(AssignedIsland { id, node: node(), node_url, rule: None, media, members });
         let assigned = Output::Assigned { peer, session: None, island, from };
         if self.has(Fault::AssignsTwice) {
             outputs.push(assigned.clone());

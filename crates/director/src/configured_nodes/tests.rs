@@ -5,8 +5,8 @@ use std::{sync::Arc, time::Duration};
 use archipelago::AssignedIsland;
 use bus::{Bus, Headers, Term};
 use protocol::{
-    Address, ConnectionString, Message as _, Subject, Ulid, atoll_bus::TransportAnnouncement, subject,
-    v3::IslandChangedMessage,
+    Address, ConnectionString, MediaGrants, Message as _, Subject, Ulid, atoll_bus::TransportAnnouncement,
+    subject, v3::IslandChangedMessage,
 };
 use tokio::{runtime::Handle, sync::mpsc, time};
 
@@ -64,13 +64,8 @@ async fn each_node_gets_strings_of_its_own_minter() {
     let minters = Minters::new(rooms, &[livekit(), p2p(), external()]);
     let assigned = ["lk", "mesh", "pulse", "rooms-7"].map(|node| {
         let (id, members) = (format!("I{node}").parse().unwrap(), Vec::new());
-        let island = AssignedIsland {
-            id,
-            node: node.parse().unwrap(),
-            node_url: "wss://there".into(),
-            rule: None,
-            members,
-        };
+        let (node, node_url) = (node.parse().unwrap(), "wss://there".into());
+        let island = AssignedIsland { id, node, node_url, rule: None, media: MediaGrants::default(), members };
         PeerAssignment { peer: Address::new([1; 20]), session: None, from: None, island: island.into() }
     });
     let (jobs, receiver) = mpsc::channel(1);
