@@ -10,7 +10,7 @@ use archipelago::{
     explain::{Explanation, Question, RulesDiff},
     rules::Rules,
 };
-use protocol::{Address, IslandId, NodeName, SessionId};
+use protocol::{Address, IslandId, MediaGrants, NodeName, SessionId};
 use tokio::sync::{mpsc, oneshot};
 
 /// Sends requests to a director. Cheap to clone.
@@ -66,6 +66,8 @@ pub struct Assignment {
 pub(crate) struct AssignedRoom {
     /// The name of the rule that applies to it, if any.
     pub(crate) rule: Option<String>,
+    /// The media that its members may publish.
+    pub(crate) media: MediaGrants,
     pub(crate) members: HashSet<Address>,
 }
 
@@ -77,7 +79,7 @@ pub(crate) fn assigned_rooms(
 ) -> HashMap<IslandId, AssignedRoom> {
     let room = |view: IslandView<'_>| {
         let members = view.members().map(|(peer, _)| peer).collect();
-        (view.id(), AssignedRoom { rule: view.rule(), members })
+        (view.id(), AssignedRoom { rule: view.rule(), media: view.media(), members })
     };
     let is_here = |view: &IslandView<'_>| view.transport() == Some(node);
     match island {

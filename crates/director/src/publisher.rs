@@ -12,12 +12,12 @@ use protocol::{
     v3::{IslandChangedMessage, IslandData, IslandStatusMessage, JoinIslandMessage, LeftIslandMessage},
 };
 use tokio::sync::{mpsc, oneshot};
-use transports::livekit::RoomOptions;
+use transports::{ConnectionRequest, livekit::RoomOptions};
 
 use crate::{
     configured_nodes::Minters,
     flush_batch::{FlushBatch, MemberChange, PeerAssignment},
-    livekit::MembershipChanges,
+    livekit::RoomChanges,
     metrics,
     room_gate::{Admission, Opened, RoomGate},
 };
@@ -135,11 +135,9 @@ impl Publisher {
             self.bus.wait_for_capacity().await;
             self.end_memberships(island, None, peers, true);
         }
-        let FlushBatch { ended, taken_over, closed, .. } = batch;
-        if !(ended.is_empty() && taken_over.is_empty() && closed.is_empty()) {
-            let published_at = SystemTime::now();
-            self.rooms.memberships_ended(MembershipChanges { ended, taken_over, closed, published_at });
-        }
+        let FlushBatch { ended, taken_over, closed, media_changed, .. } = batch;
+        let published_at = SystemTime::now();
+        self.rooms.apply(RoomChanges { ended, taken_over, closed, media_changed, published_at });
         // Remaining members receive joins and leaves. A joining peer gets the member list with its
         // assignment, and a leaving peer needs no news of others that leave. So joins are published before
         // assignments, and leaves after.
@@ -205,7 +203,15 @@ impl Publisher {
         let minted = self.next_ulid();
         let now = SystemTime::now();
         let minter = self.minters.for_node(&island.node);
-        let connection = match minter.connection(&island.node_url, &island.id, *peer, minted, now, room) {
+        let request = ConnectionRequest {
+            node_url: &island.node_url,
+            island: &island.id,
+            address: *peer,
+            minted,
+            media: island.media,
+            room,
+        };
+        let connection = match minter.connection(&request, now) {
             Ok(connection) => connection,
             Err(error) => {
                 tracing::warn!(%peer, island = %island.id, %error, "no connection string could be minted");

@@ -17,7 +17,7 @@ use transports::livekit::{ApiError, RoomOptions};
 
 use crate::{
     flush_batch::PeerAssignment,
-    livekit::{MembershipChanges, Server},
+    livekit::{RoomChanges, Server},
 };
 
 /// The rooms of assigned islands on LiveKit servers. It holds only assignments to an island whose room does not exist
@@ -157,8 +157,8 @@ impl RoomGate {
 
     /// Removes the held assignments of peers that left an island, forgets islands that ended or moved away, and reports
     /// the changes to the servers.
-    pub(crate) fn memberships_ended(&mut self, changes: MembershipChanges) {
-        if self.servers.is_empty() {
+    pub(crate) fn apply(&mut self, changes: RoomChanges) {
+        if self.servers.is_empty() || changes.is_empty() {
             return;
         }
         for (island, node, peers) in &changes.ended {
@@ -171,7 +171,7 @@ impl RoomGate {
         }
         changes.closed.iter().for_each(|island| drop(self.rooms.remove(island)));
         let changes = Arc::new(changes);
-        self.servers.values().for_each(|server| server.report_ended(changes.clone()));
+        self.servers.values().for_each(|server| server.report(changes.clone()));
     }
 
     /// Forgets all rooms and held assignments: another director may have led in between.

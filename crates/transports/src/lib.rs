@@ -10,4 +10,4 @@ mod minter;
 pub mod p2p;
 pub mod ws_room;
 
-pub use minter::{MintError, Minter};
+pub use minter::{ConnectionRequest, MintError, Minter};

@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use livekit_api::access_token::AccessTokenError;
-use protocol::{Address, ConnectionString, IslandId, Ulid};
+use protocol::{Address, ConnectionString, IslandId, MediaGrants, Ulid};
 
 use crate::{external, livekit, p2p, ws_room};
 
@@ -30,22 +30,34 @@ pub enum MintError {
     LiveKit(#[from] AccessTokenError),
 }
 
+/// An assignment that needs a connection string. Transports leave out what they cannot carry.
+#[derive(Debug, Clone, Copy)]
+pub struct ConnectionRequest<'a> {
+    /// The URL at which clients reach the node.
+    pub node_url: &'a str,
+    /// The island.
+    pub island: &'a IslandId,
+    /// The peer.
+    pub address: Address,
+    /// The token's id, which orders all tokens of the realm.
+    pub minted: Ulid,
+    /// The media that the peer may publish.
+    pub media: MediaGrants,
+    /// The options of a LiveKit room that the token may have to create.
+    pub room: Option<&'a livekit::RoomOptions>,
+}
+
 impl Minter {
-    /// The connection string for `address` to `island` on the node at `node_url`. `minted` is the token's id,
-    /// which orders all tokens of the realm; transports that cannot carry it leave it out. `room`: the options
-    /// of a LiveKit room that the token may have to create.
+    /// The connection string for an assignment, minted at `now`.
     pub fn connection(
         &self,
-        node_url: &str,
-        island: &IslandId,
-        address: Address,
-        minted: Ulid,
+        request: &ConnectionRequest<'_>,
         now: SystemTime,
-        room: Option<&livekit::RoomOptions>,
     ) -> Result<ConnectionString, MintError> {
+        let &ConnectionRequest { node_url, island, address, minted, media, room } = request;
         match self {
             Self::WsRoom(minter) => Ok(minter.connection(node_url, &island.into(), address, minted, now)?),
-            Self::LiveKit(minter) => Ok(minter.connection(node_url, &island.into(), address, room)?),
+            Self::LiveKit(minter) => Ok(minter.connection(node_url, &island.into(), address, media, room)?),
             Self::P2p(minter) => Ok(minter.connection(island, address, now)),
             Self::External(template) => Ok(template.connection(island, address)),
         }
@@ -67,10 +79,17 @@ mod tests {
             ("p2p", Minter::P2p(p2p::Minter::default())),
             ("pulse", Minter::External("pulse:{island}".parse().unwrap())),
         ];
-        let (island, now) = ("I1".parse().unwrap(), SystemTime::now());
+        let (island, now): (IslandId, _) = ("I1".parse().unwrap(), SystemTime::now());
         for (protocol, minter) in minters {
-            let connection =
-                minter.connection("wss://host", &island, Address::new([1; 20]), Ulid(7), now, None);
+            let request = ConnectionRequest {
+                node_url: "wss://host",
+                island: &island,
+                address: Address::new([1; 20]),
+                minted: Ulid(7),
+                media: MediaGrants::default(),
+                room: None,
+            };
+            let connection = minter.connection(&request, now);
             let text = connection.unwrap().to_string();
             assert_eq!(text.split(':').next(), Some(protocol), "{text}");
         }

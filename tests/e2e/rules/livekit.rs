@@ -48,7 +48,10 @@ async fn hung_livekit_loses_its_islands_until_it_recovers() {
     // The hang timeout of three seconds, two more, and slack for a busy machine.
     assert!(hung.elapsed() < Duration::from_secs(10), "{:?}", hung.elapsed());
     let why = explain_first_line(&realm, &["--island", &island]).await;
-    assert!(why.starts_with("node dead: ") && why.contains("lk does not fit: it is down: no reply within 3s"), "{why}");
+    assert!(
+        why.starts_with("node dead: ") && why.contains("lk does not fit: it is down: no reply within 3s"),
+        "{why}"
+    );
     delay_ms.store(0, Ordering::Relaxed);
     let healthy = Instant::now();
     let change = peer.next_assignment(0.0, 0.0).await;

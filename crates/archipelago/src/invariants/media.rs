@@ -82,6 +82,7 @@ mod tests {
             id: id(),
             node: "n".parse().unwrap(),
             node_url: Arc::default(),
+            rule: None,
             media,
             members: Vec::new(),
         };

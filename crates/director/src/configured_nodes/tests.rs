@@ -65,7 +65,8 @@ async fn each_node_gets_strings_of_its_own_minter() {
     let assigned = ["lk", "mesh", "pulse", "rooms-7"].map(|node| {
         let (id, members) = (format!("I{node}").parse().unwrap(), Vec::new());
         let (node, node_url) = (node.parse().unwrap(), "wss://there".into());
-        let island = AssignedIsland { id, node, node_url, rule: None, media: MediaGrants::default(), members };
+        let island =
+            AssignedIsland { id, node, node_url, rule: None, media: MediaGrants::default(), members };
         PeerAssignment { peer: Address::new([1; 20]), session: None, from: None, island: island.into() }
     });
     let (jobs, receiver) = mpsc::channel(1);

@@ -2,9 +2,9 @@
 
 use std::{sync::Arc, time::Instant};
 
-use protocol::{IslandId, NodeName, RoomName};
+use protocol::{IslandId, MediaGrants, NodeName, RoomName};
 use tokio::{sync::oneshot, task::JoinSet};
-use transports::livekit::{ApiClient, ApiError, RoomOptions, occupancy::Participant};
+use transports::livekit::{ApiClient, ApiError, ListedParticipant, RoomOptions};
 
 use super::removals::{Removal, Target};
 use crate::metrics;
@@ -19,12 +19,13 @@ pub(super) struct Calls {
 /// The outcome of a call.
 #[derive(Debug)]
 pub(super) enum Outcome {
-    /// A room was created, or the attempt failed. The caller has the result.
-    Opened,
+    /// A room was created or permissions were set, or the attempt failed. The next list of rooms or participants
+    /// shows that.
+    Done,
     /// A participant or a room was removed, or was not there; or the call failed.
     Removed { removal: Removal, result: Result<(), ApiError> },
     /// The participants of a room.
-    Listed { room: RoomName, result: Result<Vec<Participant>, ApiError>, requested_at: Instant },
+    Listed { room: RoomName, result: Result<Vec<ListedParticipant>, ApiError>, requested_at: Instant },
 }
 
 /// Calls that run at a time. Beyond, commands and removals wait.
@@ -77,7 +78,7 @@ impl Calls {
                 // The publisher waits for a limited time.
                 let _ = reply.send(result);
             }
-            Outcome::Opened
+            Outcome::Done
         });
     }
 
@@ -97,6 +98,16 @@ impl Calls {
                 }
             };
             Outcome::Removed { removal, result }
+        });
+    }
+
+    /// Lets a participant publish exactly this media.
+    pub(super) fn set_media(&mut self, island: &IslandId, identity: String, media: MediaGrants) {
+        let (node, api, room) = (self.node.clone(), self.api.clone(), RoomName::from(island));
+        self.running.spawn(async move {
+            let result = api.set_media(&room, &identity, media).await;
+            count(&node, "update_participant", &result);
+            Outcome::Done
         });
     }
 
@@ -121,7 +132,8 @@ async fn remove_participant(
         // The server removes by identity, so it must not have the connection of the newer session already: then it
         // has closed the older one by itself.
         let participants = list(node, api, &island.into()).await?;
-        let is_older = |participant: &Participant| {
+        let is_older = |listed: &ListedParticipant| {
+            let participant = &listed.participant;
             participant.identity == identity && participant.joined_ms < replaced_at_ms
         };
         if !participants.iter().any(is_older) {
@@ -133,7 +145,7 @@ async fn remove_participant(
     result
 }
 
-async fn list(node: &NodeName, api: &ApiClient, room: &RoomName) -> Result<Vec<Participant>, ApiError> {
+async fn list(node: &NodeName, api: &ApiClient, room: &RoomName) -> Result<Vec<ListedParticipant>, ApiError> {
     let result = api.participants(room).await;
     count(node, "list_participants", &result);
     result

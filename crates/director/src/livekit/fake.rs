@@ -16,7 +16,7 @@ use axum::{
 };
 use livekit_protocol::{
     CreateRoomRequest, DeleteRoomRequest, ListParticipantsRequest, ListParticipantsResponse,
-    ListRoomsResponse, ParticipantInfo, Room, RoomParticipantIdentity,
+    ListRoomsResponse, ParticipantInfo, Room, RoomParticipantIdentity, UpdateParticipantRequest,
 };
 use parking_lot::Mutex;
 use prost::Message;
@@ -129,6 +129,12 @@ impl FakeServer {
         self.room(room).map(|room| room.participants.into_keys().collect()).unwrap_or_default()
     }
 
+    /// Whether a participant may publish tracks; `None` if its permissions were never set.
+    pub(crate) fn may_publish(&self, room: &str, identity: &str) -> Option<bool> {
+        let room = self.room(room)?;
+        Some(room.participants.get(identity)?.permission.as_ref()?.can_publish)
+    }
+
     /// Forgets all rooms, as a restarted server does.
     pub(crate) fn restart(&self) {
         self.state.lock().rooms.clear();
@@ -197,6 +203,17 @@ async fn serve(State(server): State<FakeServer>, Path(call): Path<String>, body:
                 RoomParticipantIdentity::decode(body).unwrap();
             match state.rooms.get_mut(&room).and_then(|room| room.participants.remove(&identity)) {
                 Some(_) => reply(&()),
+                None => error(StatusCode::NOT_FOUND, "not_found"),
+            }
+        }
+        "UpdateParticipant" => {
+            let request = UpdateParticipantRequest::decode(body).unwrap();
+            let room = state.rooms.get_mut(&request.room);
+            match room.and_then(|room| room.participants.get_mut(&request.identity)) {
+                Some(participant) => {
+                    participant.permission = request.permission;
+                    reply(participant)
+                }
                 None => error(StatusCode::NOT_FOUND, "not_found"),
             }
         }

@@ -14,7 +14,7 @@ mod task;
 mod tests;
 mod tracker;
 
-pub(crate) use self::server::{MembershipChanges, Server, ServerSeed, servers};
+pub(crate) use self::server::{RoomChanges, Server, ServerSeed, servers};
 pub use self::{
     monitor::{LiveKitServers, LiveKitStatus, WebhookRefusal},
     settings::LiveKitSettings,

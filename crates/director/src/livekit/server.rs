@@ -8,7 +8,7 @@ use std::{
 
 use archipelago::Input;
 use parking_lot::Mutex;
-use protocol::{Address, IslandId, NodeName};
+use protocol::{Address, IslandId, MediaGrants, NodeName};
 use tokio::{
     runtime::Handle,
     sync::{mpsc, oneshot},
@@ -52,21 +52,30 @@ pub(crate) struct ServerSeed {
 pub(super) enum Command {
     /// Create the room of an island.
     Open { island: IslandId, options: RoomOptions, reply: oneshot::Sender<Result<(), ApiError>> },
-    /// Memberships or islands ended.
-    Ended(Arc<MembershipChanges>),
+    /// Members or media of rooms changed.
+    Apply(Arc<RoomChanges>),
 }
 
-/// The memberships and islands that ended in one flush.
+/// The changes of one flush that concern rooms.
 #[derive(Debug)]
-pub(crate) struct MembershipChanges {
+pub(crate) struct RoomChanges {
     /// Ended memberships: on one node, from which the island moved away, or on all (`None`).
     pub(crate) ended: Vec<(IslandId, Option<NodeName>, Vec<Address>)>,
     /// Members with a newer session that replaced one without resuming it.
     pub(crate) taken_over: Vec<(IslandId, Vec<Address>)>,
     /// Islands that were closed.
     pub(crate) closed: Vec<IslandId>,
+    /// Islands whose members may publish other media from now on.
+    pub(crate) media_changed: Vec<(IslandId, MediaGrants)>,
     /// When they were published.
     pub(crate) published_at: SystemTime,
+}
+
+impl RoomChanges {
+    pub(crate) fn is_empty(&self) -> bool {
+        let Self { ended, taken_over, closed, media_changed, .. } = self;
+        ended.is_empty() && taken_over.is_empty() && closed.is_empty() && media_changed.is_empty()
+    }
 }
 
 /// Commands that can wait for the task. When the queue is full, a room is created later, and ended memberships
@@ -126,9 +135,9 @@ impl Server {
         result.await.unwrap_or_else(|_| Err(gone()))
     }
 
-    /// Reports ended memberships.
-    pub(crate) fn report_ended(&self, changes: Arc<MembershipChanges>) {
-        if self.commands.try_send(Command::Ended(changes)).is_err() {
+    /// Reports changes.
+    pub(crate) fn report(&self, changes: Arc<RoomChanges>) {
+        if self.commands.try_send(Command::Apply(changes)).is_err() {
             metrics::livekit_reports_dropped(&self.node).increment(1);
         }
     }

@@ -13,7 +13,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 use transports::livekit::{
-    ApiClient, HealthReport, HealthWatch, RoomSummary,
+    ApiClient, HealthReport, HealthWatch, ListedParticipant,
     occupancy::Participant,
     webhook::{Event, EventKind},
 };
@@ -21,7 +21,7 @@ use transports::livekit::{
 use super::{
     calls::{Calls, Outcome},
     removals::{Removal, Removals, Target},
-    server::{Command, MembershipChanges, ServerSeed},
+    server::{Command, RoomChanges, ServerSeed},
     settings::LiveKitSettings,
     tracker::Tracker,
 };
@@ -49,6 +49,8 @@ pub(super) struct ServerTask {
     /// Rooms whose participants are still to be listed in this reconciliation.
     to_list: VecDeque<RoomName>,
     removals: Removals,
+    /// Islands whose grants have changed: older tokens restore older permissions.
+    media_changed: HashSet<IslandId>,
     reconcile_at: Instant,
 }
 
@@ -88,6 +90,7 @@ impl ServerTask {
             listed: Vec::new(),
             to_list: VecDeque::new(),
             removals: Removals::default(),
+            media_changed: HashSet::new(),
             reconcile_at: Instant::now() + RETRY_INTERVAL,
         }
     }
@@ -106,7 +109,7 @@ impl ServerTask {
                     self.rooms.insert(island.clone(), Instant::now());
                     self.calls.open(island, options, Some(reply));
                 }
-                Some(Command::Ended(changes)) => self.schedule_removals(&changes),
+                Some(Command::Apply(changes)) => self.apply_changes(&changes),
                 None => return Err(DirectorGone),
             },
             Some(event) = self.events.recv() => self.apply_event(&event).await?,
@@ -147,10 +150,10 @@ impl ServerTask {
     }
 
     /// Creates the rooms of assigned islands that the server does not have.
-    async fn rooms_listed(&mut self, listed: &[RoomSummary]) -> Result<(), DirectorGone> {
-        self.listed = listed.iter().filter_map(|room| room.name.parse().ok()).collect();
+    async fn rooms_listed(&mut self, listed: &[String]) -> Result<(), DirectorGone> {
+        self.listed = listed.iter().filter_map(|room| room.parse().ok()).collect();
         let is_missing = |(island, created_at): &(&IslandId, &Instant)| {
-            created_at.elapsed() > CREATION_MARGIN && listed.iter().all(|room| room.name != island.as_str())
+            created_at.elapsed() > CREATION_MARGIN && listed.iter().all(|room| room != island.as_str())
         };
         let missing: Vec<IslandId> =
             self.rooms.iter().filter(is_missing).map(|(island, _)| island.clone()).collect();
@@ -189,13 +192,32 @@ impl ServerTask {
         if event.kind == EventKind::RoomFinished {
             return self.restore(island).await;
         }
-        self.remove_strangers(island, joined, Instant::now()).await
+        let identities: Vec<String> = joined.iter().map(|joined| joined.identity.clone()).collect();
+        let room = self.remove_strangers(island.clone(), joined, Instant::now()).await?;
+        if let Some(room) = room.filter(|_| self.media_changed.contains(&island)) {
+            identities.into_iter().for_each(|identity| self.calls.set_media(&island, identity, room.media));
+        }
+        Ok(())
     }
 
-    /// Former members and rooms are removed after the grace.
-    fn schedule_removals(&mut self, changes: &MembershipChanges) {
+    /// Sets the permissions of participants that differ from the grants of their island.
+    fn correct_media(
+        &mut self,
+        island: &IslandId,
+        room: Option<AssignedRoom>,
+        listed: Vec<ListedParticipant>,
+    ) {
+        let Some(AssignedRoom { media, .. }) = room else { return };
+        let differs = |listed: &ListedParticipant| listed.participant.counted && listed.media != media;
+        for listed in listed.into_iter().filter(differs) {
+            self.calls.set_media(island, listed.participant.identity, media);
+        }
+    }
+
+    /// Schedules the removal of former members and rooms after the grace, and sets new permissions at once.
+    fn apply_changes(&mut self, changes: &RoomChanges) {
         let at = Instant::now() + self.settings.grace;
-        let MembershipChanges { ended, taken_over, closed, published_at } = changes;
+        let RoomChanges { ended, taken_over, closed, media_changed, published_at } = changes;
         for (island, node, peers) in ended {
             let is_here = node.as_ref().is_none_or(|node| node == self.node());
             if !is_here || !self.rooms.contains_key(island) {
@@ -217,6 +239,12 @@ impl ServerTask {
         }
         for island in closed.iter().filter(|island| self.rooms.contains_key(island)) {
             self.removals.schedule(Removal::room(island.clone()), at);
+        }
+        for (island, media) in media_changed.iter().filter(|(island, _)| self.rooms.contains_key(island)) {
+            self.media_changed.insert(island.clone());
+            for identity in self.tracker.identities(island) {
+                self.calls.set_media(island, identity, *media);
+            }
         }
     }
 
@@ -281,6 +309,7 @@ impl ServerTask {
             Target::Room if room.is_some() => {}
             Target::Room => {
                 self.rooms.remove(&removal.island);
+                self.media_changed.remove(&removal.island);
                 self.calls.remove(removal, None);
             }
             Target::Participant(identity) => {
@@ -298,7 +327,7 @@ impl ServerTask {
     async fn finish(&mut self, outcome: Outcome) -> Result<(), DirectorGone> {
         let node = self.node();
         match outcome {
-            Outcome::Opened => {}
+            Outcome::Done => {}
             Outcome::Removed { removal: Removal { island, target, .. }, result: Ok(()) } => {
                 tracing::debug!(%node, %island, ?target, "removed");
             }
@@ -306,13 +335,15 @@ impl ServerTask {
                 tracing::debug!(%node, ?removal, %error, "not removed, tried again later");
                 self.removals.retry(removal, Instant::now());
             }
-            Outcome::Listed { room, result: Ok(participants), requested_at } => {
+            Outcome::Listed { room, result: Ok(listed), requested_at } => {
+                let participants: Vec<_> = listed.iter().map(|listed| listed.participant.clone()).collect();
                 self.tracker.reconcile(room.as_str(), participants.clone(), requested_at);
                 let island = room.as_str().parse::<IslandId>().ok();
                 if let Some(island) = island.filter(|island| self.rooms.contains_key(island)) {
                     // The report of the end of their memberships may be on its way: they have the whole grace.
                     let at = Instant::now() + self.settings.grace;
-                    return self.remove_strangers(island, participants, at).await;
+                    let room = self.remove_strangers(island.clone(), participants, at).await?;
+                    self.correct_media(&island, room, listed);
                 }
             }
             Outcome::Listed { room, result: Err(error), .. } => {
@@ -323,17 +354,17 @@ impl ServerTask {
     }
 
     /// Schedules the removal of those participants that are not members, unless it is scheduled already. Agents and
-    /// hidden participants are the operator's.
+    /// hidden participants are the operator's. Returns the room of the island, if there are participants.
     async fn remove_strangers(
         &mut self,
         island: IslandId,
         participants: Vec<Participant>,
         at: Instant,
-    ) -> Result<(), DirectorGone> {
+    ) -> Result<Option<AssignedRoom>, DirectorGone> {
         if participants.is_empty() {
-            return Ok(());
+            return Ok(None);
         }
-        let Ok(room) = self.assigned_room(&island).await? else { return Ok(()) };
+        let Ok(room) = self.assigned_room(&island).await? else { return Ok(None) };
         for participant in participants.into_iter().filter(|participant| participant.counted) {
             let is_member = room.as_ref().is_some_and(|room| is_member(room, &participant.identity));
             let removal = Removal::participant(island.clone(), participant.identity);
@@ -341,7 +372,7 @@ impl ServerTask {
                 self.removals.schedule(removal, at);
             }
         }
-        Ok(())
+        Ok(room)
     }
 
     async fn assigned_room(
@@ -362,6 +393,7 @@ impl ServerTask {
             Err(AdminError::Gone) => return Err(DirectorGone),
             Err(AdminError::Standby) => {
                 self.rooms.clear();
+                self.media_changed.clear();
                 self.removals.clear();
                 self.to_list.clear();
                 self.reconcile_at = Instant::now() + RETRY_INTERVAL;

@@ -6,7 +6,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use protocol::{NodeName, unix_ms};
+use protocol::{IslandId, NodeName, unix_ms};
 use transports::livekit::{
     occupancy::{Changes, Participant},
     webhook::{Event, RecentIds},
@@ -61,6 +61,13 @@ impl Tracker {
             self.set_sends_webhooks(false);
         }
         self.set_gauge();
+    }
+
+    /// The identities in the room of an island, without agents and hidden participants.
+    pub(super) fn identities(&self, island: &IslandId) -> Vec<String> {
+        let state = self.state.lock();
+        let participants = state.occupancy.participants(island.as_str());
+        participants.filter(|participant| participant.counted).map(|one| one.identity.clone()).collect()
     }
 
     pub(super) fn set_healthy(&self, healthy: bool) {

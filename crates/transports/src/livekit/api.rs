@@ -3,14 +3,17 @@
 use std::{error::Error, time::Duration};
 
 use livekit_api::services::{
-    ServerError, ServerErrorCode, ServiceError, ServiceResult, room::CreateRoomOptions, room::RoomClient,
+    ServerError, ServerErrorCode, ServiceError, ServiceResult,
+    room::{CreateRoomOptions, RoomClient, UpdateParticipantOptions},
 };
-use protocol::RoomName;
+use livekit_protocol::ParticipantInfo;
+use protocol::{MediaGrants, RoomName};
 use tokio::time;
 
 use super::{
     keys::Keys,
     occupancy::{Participant, snapshot},
+    permissions::{media_of, participant_permission},
     room_options::RoomOptions,
 };
 
@@ -21,13 +24,13 @@ pub struct ApiClient {
     timeout: Duration,
 }
 
-/// A room of the server.
+/// A participant in the server's list of a room.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RoomSummary {
-    /// Its name.
-    pub name: String,
-    /// The number of its participants, up to five seconds old.
-    pub participants: u32,
+pub struct ListedParticipant {
+    /// The participant.
+    pub participant: Participant,
+    /// The media that it may publish.
+    pub media: MediaGrants,
 }
 
 /// Why a call failed. It contains only the kind of the server's error and none of its text, which may repeat
@@ -68,14 +71,10 @@ impl ApiClient {
         Self { client, timeout }
     }
 
-    /// The rooms of the server.
-    pub async fn rooms(&self) -> Result<Vec<RoomSummary>, ApiError> {
+    /// The names of the rooms of the server.
+    pub async fn rooms(&self) -> Result<Vec<String>, ApiError> {
         let rooms = self.call(self.client.list_rooms(Vec::new())).await?;
-        let summary = |room: livekit_protocol::Room| RoomSummary {
-            name: room.name,
-            participants: room.num_participants,
-        };
-        Ok(rooms.into_iter().map(summary).collect())
+        Ok(rooms.into_iter().map(|room| room.name).collect())
     }
 
     /// Creates a room. Succeeds if it exists already, and then leaves its options as they are.
@@ -96,12 +95,26 @@ impl ApiClient {
     }
 
     /// The participants of a room; none if there is no such room.
-    pub async fn participants(&self, room: &RoomName) -> Result<Vec<Participant>, ApiError> {
+    pub async fn participants(&self, room: &RoomName) -> Result<Vec<ListedParticipant>, ApiError> {
         match self.call(self.client.list_participants(room.as_str())).await {
-            Ok(participants) => Ok(snapshot(&participants)),
+            Ok(participants) => Ok(participants.iter().flat_map(listed).collect()),
             Err(ApiError::NotFound) => Ok(Vec::new()),
             Err(error) => Err(error),
         }
+    }
+
+    /// Lets the participant with this identity publish exactly this media. Succeeds if there is none. The
+    /// participant has the permissions of its token again when it joins again.
+    pub async fn set_media(
+        &self,
+        room: &RoomName,
+        identity: &str,
+        media: MediaGrants,
+    ) -> Result<(), ApiError> {
+        let permission = Some(participant_permission(media));
+        let options = UpdateParticipantOptions { permission, ..UpdateParticipantOptions::default() };
+        let call = self.client.update_participant(room.as_str(), identity, options);
+        absent_is_done(self.call(call).await.map(drop))
     }
 
     /// Disconnects the participant with this identity from a room. Succeeds if there is none. The token of the
@@ -114,6 +127,13 @@ impl ApiClient {
         let reply = time::timeout(self.timeout, call).await;
         Ok(reply.map_err(|_| ApiError::TimedOut(self.timeout))??)
     }
+}
+
+/// `None` for a participant that has disconnected already.
+fn listed(info: &ParticipantInfo) -> Option<ListedParticipant> {
+    let participant = snapshot(std::slice::from_ref(info)).pop()?;
+    let media = info.permission.as_ref().map(media_of).unwrap_or_default();
+    Some(ListedParticipant { participant, media })
 }
 
 fn absent_is_done(result: Result<(), ApiError>) -> Result<(), ApiError> {
@@ -152,9 +172,7 @@ mod tests {
     async fn rooms_are_listed_or_the_error_is_named() {
         let server = Stub::start(Behaviour::Answers).await;
         let api = server.client(LONG_TIMEOUT);
-        let rooms = api.rooms().await.unwrap();
-        let listed: Vec<_> = rooms.iter().map(|room| (room.name.as_str(), room.participants)).collect();
-        assert_eq!(listed, [("I1", 2), ("I2", 0), ("I3", 40)]);
+        assert_eq!(api.rooms().await.unwrap(), ["I1", "I2", "I3"]);
         for (behaviour, error) in [
             (Behaviour::RefusesInJson, ApiError::Refused),
             (Behaviour::RefusesInText, ApiError::InvalidResponse),

@@ -1,18 +1,19 @@
-//! Rooms of LiveKit servers: connection strings, the room service, the health of a server, its events, and its
-//! occupancy.
+//! Rooms of LiveKit servers: connection strings, permissions, the room service, the health of a server, its events,
+//! and its occupancy.
 
 mod api;
 mod health;
 mod keys;
 mod minter;
 pub mod occupancy;
+mod permissions;
 mod room_options;
 #[cfg(test)]
 mod stub;
 mod watch;
 pub mod webhook;
 
-pub use api::{ApiClient, ApiError, RoomSummary};
+pub use api::{ApiClient, ApiError, ListedParticipant};
 pub use keys::Keys;
 pub use minter::Minter;
 pub use room_options::RoomOptions;

@@ -87,12 +87,8 @@ async fn respond(behaviour: Behaviour) -> Response {
     };
     match behaviour {
         Behaviour::Answers => {
-            let room = |name: &str, num_participants| Room {
-                name: name.to_owned(),
-                num_participants,
-                ..Room::default()
-            };
-            let rooms = ListRoomsResponse { rooms: vec![room("I1", 2), room("I2", 0), room("I3", 40)] };
+            let room = |name: &str| Room { name: name.to_owned(), ..Room::default() };
+            let rooms = ListRoomsResponse { rooms: ["I1", "I2", "I3"].map(room).to_vec() };
             ([(header::CONTENT_TYPE, "application/protobuf")], rooms.encode_to_vec()).into_response()
         }
         Behaviour::Hangs => pending().await,

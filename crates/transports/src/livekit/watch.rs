@@ -9,7 +9,7 @@ use tokio::{
 };
 
 use super::{
-    api::{ApiClient, ApiError, RoomSummary},
+    api::{ApiClient, ApiError},
     health::{Health, HealthState},
 };
 
@@ -19,9 +19,9 @@ pub struct HealthWatch {
     api: Arc<ApiClient>,
     health: Health,
     ticks: Interval,
-    probes: JoinSet<(Duration, Result<Vec<RoomSummary>, ApiError>)>,
+    probes: JoinSet<(Duration, Result<Vec<String>, ApiError>)>,
     /// The rooms of the last reply, until they are reported.
-    rooms: Option<Vec<RoomSummary>>,
+    rooms: Option<Vec<String>>,
     latency: Option<Duration>,
     reported: HealthState,
 }
@@ -33,8 +33,8 @@ pub struct HealthReport {
     pub health: Result<(), ApiError>,
     /// Whether this is the first report, or the server became healthy or unhealthy with it.
     pub changed: bool,
-    /// Its rooms; `None` if it has sent no list since the last report.
-    pub rooms: Option<Vec<RoomSummary>>,
+    /// The names of its rooms; `None` if it has sent no list since the last report.
+    pub rooms: Option<Vec<String>>,
     /// How long the last reply took; `None` before the first.
     pub latency: Option<Duration>,
 }
@@ -87,7 +87,7 @@ impl HealthWatch {
         }
     }
 
-    fn observe(&mut self, result: Result<Vec<RoomSummary>, ApiError>) {
+    fn observe(&mut self, result: Result<Vec<String>, ApiError>) {
         let now = Instant::now();
         match result {
             Ok(rooms) => {

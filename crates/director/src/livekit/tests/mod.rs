@@ -12,7 +12,7 @@ use transports::ws_room;
 
 use super::{LiveKitServers, fake::FakeServer};
 use crate::{
-    ConfiguredNode, Director,
+    AdminHandle, ConfiguredNode, Director,
     tests::{announce, heartbeat, peer, settings},
 };
 
@@ -23,6 +23,7 @@ struct Realm {
     bus: Bus,
     changes: Subscription,
     livekit: LiveKitServers,
+    admin: AdminHandle,
 }
 
 impl Realm {
@@ -41,10 +42,10 @@ impl Realm {
         let settings = crate::Settings { transports: nodes, rules: rules.into(), engine, ..settings() };
         let minter = ws_room::Minter::new(b"secret", Duration::from_secs(300));
         let director = Director::new(settings, bus.clone(), minter).unwrap();
-        let livekit = director.livekit();
+        let (livekit, admin) = (director.livekit(), director.admin());
         announce(&bus);
         tokio::spawn(director.run(Handle::current()));
-        Self { bus, changes, livekit }
+        Self { bus, changes, livekit, admin }
     }
 
     /// A realm in which the LiveKit node is healthy.
