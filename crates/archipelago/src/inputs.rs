@@ -48,7 +48,9 @@ impl InputHandler<'_> {
             Input::ReportsOutdated => self.world.peers.assignment_retry.clear(),
             Input::Transport(transport) => self.transport(transport),
             Input::TransportDown { transport, reason } => {
+                let known = self.world.nodes.capabilities.count();
                 self.world.nodes.set_down(transport, reason, self.now);
+                self.update_capabilities_if_new(known);
             }
             Input::TransportGone { node } => self.world.nodes.withdraw(&node),
             Input::RoomUnavailable { island, node, retry_in } => {
@@ -195,11 +197,16 @@ impl InputHandler<'_> {
         let replaced = nodes.replaced_node(&transport);
         let taken = nodes.apply_announcement(transport, self.now);
         self.counters.nodes_refused += u64::from(!taken);
-        if nodes.capabilities.count() > known {
-            self.world.update_all_capabilities();
-        }
+        self.update_capabilities_if_new(known);
         if let Some(node) = replaced {
             self.world.invalidate_assignments(node);
+        }
+    }
+
+    /// Updates the capabilities of all peers if nodes require more than `known` different ones.
+    fn update_capabilities_if_new(&mut self, known: usize) {
+        if self.world.nodes.capabilities.count() > known {
+            self.world.update_all_capabilities();
         }
     }
 

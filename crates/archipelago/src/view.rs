@@ -47,6 +47,17 @@ impl Engine {
         (self.world.peers[peer].state == PeerState::Present).then_some(PeerView { world: &self.world, peer })
     }
 
+    /// The islands with a room that is kept: those with members, and empty ones during their return window.
+    pub fn kept_islands(&self) -> impl Iterator<Item = IslandView<'_>> {
+        self.world.islands.kept().map(|island| IslandView { world: &self.world, island })
+    }
+
+    /// The island with this id, if its room is kept.
+    pub fn kept_island(&self, id: &IslandId) -> Option<IslandView<'_>> {
+        let island = self.world.islands.find_by_id(id.as_str())?;
+        self.world.islands.is_kept(island).then_some(IslandView { world: &self.world, island })
+    }
+
     /// All peers in the world.
     pub fn peers(&self) -> impl Iterator<Item = PeerView<'_>> {
         self.world.peers.present().map(|peer| PeerView { world: &self.world, peer })
@@ -134,6 +145,14 @@ impl<'a> IslandView<'a> {
     /// The node that hosts its room; `None` while no node is available.
     pub fn transport(&self) -> Option<&'a NodeName> {
         self.world.islands[self.island].node.map(|node| self.world.nodes.name(node))
+    }
+
+    /// The node that hosts its room, or that hosted it until the island lost it: its members keep their connections
+    /// there until the island has another node.
+    pub fn room_node(&self) -> Option<&'a NodeName> {
+        let islands = &self.world.islands;
+        let node = islands[self.island].node.or_else(|| islands.placements.state(self.island).previous_node);
+        node.map(|node| self.world.nodes.name(node))
     }
 
     /// The media that its members may publish.

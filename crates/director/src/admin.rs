@@ -71,6 +71,13 @@ pub(crate) struct AssignedRoom {
     pub(crate) members: HashSet<Address>,
 }
 
+impl AssignedRoom {
+    /// Whether the participant with this identity is a member.
+    pub(crate) fn has_member(&self, identity: &str) -> bool {
+        identity.parse::<Address>().is_ok_and(|address| self.members.contains(&address))
+    }
+}
+
 /// The islands on a node, or only this one if it is there.
 pub(crate) fn assigned_rooms(
     engine: &Engine,
@@ -81,10 +88,10 @@ pub(crate) fn assigned_rooms(
         let members = view.members().map(|(peer, _)| peer).collect();
         (view.id(), AssignedRoom { rule: view.rule(), media: view.media(), members })
     };
-    let is_here = |view: &IslandView<'_>| view.transport() == Some(node);
+    let is_here = |view: &IslandView<'_>| view.room_node() == Some(node);
     match island {
-        Some(island) => engine.island(island).filter(is_here).map(room).into_iter().collect(),
-        None => engine.islands().filter(is_here).map(room).collect(),
+        Some(island) => engine.kept_island(island).filter(is_here).map(room).into_iter().collect(),
+        None => engine.kept_islands().filter(is_here).map(room).collect(),
     }
 }
 

@@ -96,7 +96,7 @@ impl Director {
         let (inputs, node_inputs) = self.node_inputs;
         let settling = self.settings.engine.settling;
         for server in self.servers {
-            server.start(&runtime, settling, inputs.clone(), self.admin.clone());
+            livekit::start(server, &runtime, settling, inputs.clone(), self.admin.clone());
         }
         // Requests can come only from the handles that were given out; without any, the channel closes.
         drop(self.admin);

@@ -17,7 +17,7 @@ pub(crate) struct FlushBatch {
     pub(crate) left: Vec<MemberChange>,
     /// Islands that were closed.
     pub(crate) closed: Vec<IslandId>,
-    /// Islands whose members may publish other media from now on.
+    /// Islands with other media grants from now on.
     pub(crate) media_changed: Vec<(IslandId, MediaGrants)>,
     /// How many of the assignments are sent again, because the clients did not receive them.
     pub(crate) missed_count: u64,

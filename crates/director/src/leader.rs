@@ -74,7 +74,7 @@ impl Leader {
         inputs.into_iter().for_each(|input| engine.handle(input, now));
         Ok(Self {
             engine,
-            publish_term: PublishTerm { term, minted_after },
+            publish_term: PublishTerm { term, minted_after, leader: started_ms },
             took_over_at: now,
             outputs: Vec::new(),
             batches: VecDeque::new(),
@@ -101,6 +101,11 @@ impl Leader {
     /// Whether it has led for long enough that every gateway has repeated the position of each client.
     pub(crate) fn knows_all_peers(&self, now: Duration) -> bool {
         now.saturating_sub(self.took_over_at) >= TAKEOVER_SETTLING
+    }
+
+    /// It leads again after a time in which it received no messages: it may not know all peers.
+    pub(crate) fn resume(&mut self, now: Duration) {
+        self.took_over_at = now;
     }
 
     /// Continues in a later term; no other director led in between. Changes that were not published yet are

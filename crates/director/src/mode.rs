@@ -1,12 +1,16 @@
 //! The state of a director, which depends on whether it leads.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use archipelago::rules::Rules;
 use bus::{Bus, Envelope, Subscription};
-use protocol::subject;
+use protocol::{IslandId, NodeName, subject};
 
-use crate::{leader::Leader, standby::Replica};
+use crate::{
+    admin::{AdminError, AssignedRoom, assigned_rooms},
+    leader::Leader,
+    standby::Replica,
+};
 
 /// Messages of the leader that can wait for a standby; when the queue is full the newest is dropped and
 /// counted. Heartbeats contain the assignments of clients, too.
@@ -47,6 +51,22 @@ impl Mode {
         match self {
             Self::Leading { leader, suspended: false } => Some(leader),
             _ => None,
+        }
+    }
+
+    /// The islands on a node, or only this one, if this director leads and knows all peers.
+    pub(crate) fn assigned_rooms(
+        &self,
+        node: &NodeName,
+        island: Option<&IslandId>,
+        now: Duration,
+    ) -> Result<HashMap<IslandId, AssignedRoom>, AdminError> {
+        match self {
+            Self::Standby { .. } => Err(AdminError::Standby),
+            Self::Leading { leader, suspended: false } if leader.knows_all_peers(now) => {
+                Ok(assigned_rooms(leader.engine(), node, island))
+            }
+            Self::Leading { .. } => Err(AdminError::Suspended),
         }
     }
 

@@ -38,6 +38,8 @@ pub(crate) struct PublishTerm {
     pub(crate) term: Term,
     /// All minted tokens are later than this: later than those of the previous leader, as far as is known.
     pub(crate) minted_after: Ulid,
+    /// Distinguishes the engines of this director: each takeover starts one.
+    pub(crate) leader: u64,
 }
 
 /// One island in a report.
@@ -58,6 +60,8 @@ pub(crate) struct Publisher {
     positions: PositionPrecision,
     /// The epoch of the job's term.
     epoch: Option<u64>,
+    /// The engine that decided the job.
+    leader: Option<u64>,
     /// Mints token ids in increasing order. A token from before a peer left an island is distinguished by it
     /// from one after its return.
     token_ulids: UlidClock,
@@ -74,6 +78,7 @@ impl Publisher {
             rooms,
             positions: PositionPrecision::Exact,
             epoch: None,
+            leader: None,
             token_ulids: UlidClock::default(),
         }
     }
@@ -117,11 +122,18 @@ impl Publisher {
 
     /// Publishes in this term from now on. Returns `false` if a later epoch was seen.
     fn enter_term(&mut self, publish_term: PublishTerm) -> bool {
-        if std::mem::replace(&mut self.epoch, publish_term.term.epoch) != publish_term.term.epoch {
+        self.epoch = publish_term.term.epoch;
+        if self.leader.replace(publish_term.leader) != Some(publish_term.leader) {
+            // Another engine decided the assignments that are held.
             self.rooms.clear();
         }
         self.token_ulids.observe(publish_term.minted_after.into());
-        self.epoch.is_none_or(|epoch| epoch >= self.bus.latest_epoch())
+        !self.is_deposed()
+    }
+
+    /// Whether a director of a later epoch leads.
+    fn is_deposed(&self) -> bool {
+        self.epoch.is_some_and(|epoch| epoch < self.bus.latest_epoch())
     }
 
     /// A batch may hold a whole realm, which is more than the bus's queue: each message waits for capacity.
@@ -153,6 +165,7 @@ impl Publisher {
                 self.assign(&assignment, room.as_deref(), &mut shared);
             }
         }
+        self.rooms.finish_batch();
         for MemberChange { island, peer, session } in batch.left {
             self.bus.wait_for_capacity().await;
             let message = LeftIslandMessage { island_id: island.to_string(), peer_id: peer.to_string() };
@@ -162,6 +175,10 @@ impl Publisher {
 
     /// Publishes the assignments that were held until the room existed.
     async fn release(&mut self, opened: Opened) {
+        if self.is_deposed() {
+            self.rooms.clear();
+            return;
+        }
         let (held, room) = self.rooms.opened(opened);
         let mut shared = SharedParts::new();
         for assignment in held {
@@ -177,7 +194,7 @@ impl Publisher {
 
     /// Publishes as the leader, unless a later epoch was seen meanwhile.
     fn publish(&self, subject: &Subject, headers: Headers, payload: Vec<u8>) {
-        if self.epoch.is_some_and(|epoch| epoch < self.bus.latest_epoch()) {
+        if self.is_deposed() {
             return;
         }
         self.bus.publish(subject, Headers { epoch: self.epoch, ..headers }, payload);

@@ -16,7 +16,7 @@ use tokio::{
 };
 
 use crate::{
-    admin::{AdminError, AdminRequest, Reply, assigned_rooms, assignments},
+    admin::{AdminError, AdminRequest, Reply, assignments},
     decode::{BusEvent, SERVER_NAME, decode},
     election::Election,
     leader::{Leader, PublisherGone, next_start_ms},
@@ -230,6 +230,7 @@ impl DirectorTask {
             {
                 if std::mem::replace(suspended, false) {
                     tracing::info!(epoch = term.epoch, "leads again");
+                    leader.resume(self.clock.now());
                 }
                 leader.continue_in_term(term);
             }
@@ -327,13 +328,7 @@ impl DirectorTask {
                 drop(reply.send(assignments));
             }
             AdminRequest::AssignedRooms { node, island, reply } => {
-                let rooms = match &self.mode {
-                    Mode::Standby { .. } => Err(AdminError::Standby),
-                    Mode::Leading { leader, suspended: false } if leader.knows_all_peers(now) => {
-                        Ok(assigned_rooms(leader.engine(), &node, island.as_ref()))
-                    }
-                    Mode::Leading { .. } => Err(AdminError::Suspended),
-                };
+                let rooms = self.mode.assigned_rooms(&node, island.as_ref(), now);
                 drop(reply.send(rooms));
             }
             AdminRequest::CopyEngine(reply) => drop(reply.send(engine.map(|engine| (engine.clone(), now)))),

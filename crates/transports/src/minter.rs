@@ -30,7 +30,7 @@ pub enum MintError {
     LiveKit(#[from] AccessTokenError),
 }
 
-/// An assignment that needs a connection string. Transports leave out what they cannot carry.
+/// An assignment that needs a connection string. Transports leave out the parts that they cannot carry.
 #[derive(Debug, Clone, Copy)]
 pub struct ConnectionRequest<'a> {
     /// The URL at which clients reach the node.

@@ -18,7 +18,7 @@
 //! | `node l1 kind livekit`, `node x kind external needs pulse` | a node of another kind than `ws-room`; `needs` names the capability that a client must have |
 //! | `hush-node n1` | the node stops announcing itself |
 //! | `node-gone n1` | the node withdraws |
-//! | `node-down l1 kind livekit no reply` | the node is down for this reason, which may have several words |
+//! | `node-down l1 kind livekit no reply` | the node is down; the rest of the line is the reason |
 //! | `no-room a n1 5s` | the node could not open the room of a's island, and may be tried again after this time |
 //! | `rules` | the owner's rules are the following lines, each after a `|`; no lines: no rules |
 //! | `time 22:30` | the time of day, UTC |

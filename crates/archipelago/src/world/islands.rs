@@ -194,6 +194,17 @@ impl Islands {
         self.records.slots().filter(|&island| self.is_populated(island))
     }
 
+    /// The islands that have members, and the empty ones that are not closed.
+    pub(crate) fn kept(&self) -> impl Iterator<Item = IslandIndex> {
+        self.records.slots().filter(|&island| self.is_kept(island))
+    }
+
+    /// Whether an island has members or is empty and not closed, and has an id.
+    pub(crate) fn is_kept(&self, island: IslandIndex) -> bool {
+        let record = &self.records[island];
+        record.state != IslandState::Closed && record.serial.is_some()
+    }
+
     /// Bytes held.
     pub(crate) fn bytes(&self) -> usize {
         self.records.bytes() + self.by_serial.allocation_size()

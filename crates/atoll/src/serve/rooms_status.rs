@@ -27,7 +27,7 @@ struct RoomsStatus {
     node: String,
     users: usize,
     rooms: Vec<RoomStatus>,
-    /// Each node, where there are several.
+    /// Each node, where there are several or one is a LiveKit server.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     nodes: Vec<NodeStatus>,
 }
@@ -80,6 +80,6 @@ async fn rooms_status(State(Sources { rooms, livekit }): State<Sources>) -> impl
         node: nodes.first().map(|first| first.node.clone()).unwrap_or_default(),
         users: users_by_room.values().sum(),
         rooms: users_by_room.into_iter().map(|(id, users)| RoomStatus { id, users }).collect(),
-        nodes: if nodes.len() > 1 { nodes } else { Vec::new() },
+        nodes: if nodes.len() > 1 || !livekit.is_empty() { nodes } else { Vec::new() },
     })
 }

@@ -72,7 +72,7 @@ async fn each_node_gets_strings_of_its_own_minter() {
     let (jobs, receiver) = mpsc::channel(1);
     tokio::spawn(Publisher::new(bus, minters, RoomGate::new(Vec::new(), mpsc::channel(1).0)).run(receiver));
     let batch = FlushBatch { assigned: assigned.into(), ..FlushBatch::default() };
-    let publish_term = PublishTerm { term: Term { epoch: None }, minted_after: Ulid::nil() };
+    let publish_term = PublishTerm { term: Term { epoch: None }, minted_after: Ulid::nil(), leader: 0 };
     jobs.send(PublishJob::Batch(publish_term, batch, Arc::default())).await.unwrap();
     let mut strings = Vec::new();
     for _ in 0..4 {

@@ -6,7 +6,7 @@ use protocol::{IslandId, MediaGrants, NodeName, RoomName};
 use tokio::{sync::oneshot, task::JoinSet};
 use transports::livekit::{ApiClient, ApiError, ListedParticipant, RoomOptions};
 
-use super::removals::{Removal, Target};
+use super::removals::{Removal, Replaced, Target};
 use crate::metrics;
 
 /// The calls that run. Dropping it cancels them.
@@ -30,6 +30,8 @@ pub(super) enum Outcome {
 
 /// Calls that run at a time. Beyond, commands and removals wait.
 const MAX_CALLS: usize = 64;
+/// The difference of clocks that is tolerated.
+const CLOCK_MARGIN_MS: u64 = 2_000;
 /// The part of it that is kept free for the creation of rooms, for which clients wait.
 const RESERVED_FOR_OPENING: usize = 32;
 
@@ -82,9 +84,8 @@ impl Calls {
         });
     }
 
-    /// Removes a participant or a room. With `replaced_at_ms`, a participant is removed only if it joined
-    /// before that.
-    pub(super) fn remove(&mut self, removal: Removal, replaced_at_ms: Option<u64>) {
+    /// Removes a participant or a room. With `replaced`, a participant is removed only if it is that connection.
+    pub(super) fn remove(&mut self, removal: Removal, replaced: Option<Replaced>) {
         let (node, api) = (self.node.clone(), self.api.clone());
         self.running.spawn(async move {
             let result = match &removal.target {
@@ -94,7 +95,7 @@ impl Calls {
                     result
                 }
                 Target::Participant(identity) => {
-                    remove_participant(&node, &api, &removal.island, identity, replaced_at_ms).await
+                    remove_participant(&node, &api, &removal.island, identity, replaced).await
                 }
             };
             Outcome::Removed { removal, result }
@@ -109,6 +110,19 @@ impl Calls {
             count(&node, "update_participant", &result);
             Outcome::Done
         });
+    }
+
+    /// Lets the members in a list publish this media, if they may publish other media.
+    pub(super) fn correct_media(
+        &mut self,
+        island: &IslandId,
+        media: MediaGrants,
+        listed: Vec<ListedParticipant>,
+    ) {
+        let differs = |listed: &ListedParticipant| listed.participant.counted && listed.media != media;
+        for listed in listed.into_iter().filter(differs) {
+            self.set_media(island, listed.participant.identity, media);
+        }
     }
 
     /// Lists the participants of a room.
@@ -126,17 +140,24 @@ async fn remove_participant(
     api: &ApiClient,
     island: &IslandId,
     identity: &str,
-    replaced_at_ms: Option<u64>,
+    replaced: Option<Replaced>,
 ) -> Result<(), ApiError> {
-    if let Some(replaced_at_ms) = replaced_at_ms {
-        // The server removes by identity, so it must not have the connection of the newer session already: then it
-        // has closed the older one by itself.
+    if let Some(replaced) = replaced {
+        // The server removes by identity. If the newer session has joined already, the server has closed the older
+        // connection, and the removal would close the newer one.
         let participants = list(node, api, &island.into()).await?;
-        let is_older = |listed: &ListedParticipant| {
+        let is_replaced = |listed: &ListedParticipant| {
             let participant = &listed.participant;
-            participant.identity == identity && participant.joined_ms < replaced_at_ms
+            participant.identity == identity
+                && match &replaced {
+                    Replaced::Sid(sid) => participant.sid == *sid,
+                    // The clocks of the server and of this process may differ.
+                    Replaced::Before(time_ms) => {
+                        participant.joined_ms > 0 && participant.joined_ms + CLOCK_MARGIN_MS < *time_ms
+                    }
+                }
         };
-        if !participants.iter().any(is_older) {
+        if !participants.iter().any(is_replaced) {
             return Ok(());
         }
     }

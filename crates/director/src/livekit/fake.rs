@@ -27,7 +27,7 @@ use transports::livekit::Keys;
 use super::LiveKitSettings;
 use crate::{ConfiguredNode, TransportOffer};
 
-/// A server, and what tests change about it. Cheap to clone.
+/// A server with adjustable behaviour. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct FakeServer {
     url: String,

@@ -3,10 +3,13 @@
 //! Every director watches all servers. Only the leader creates and deletes rooms and removes participants.
 
 mod calls;
+mod command;
 #[cfg(test)]
 mod fake;
+mod known_rooms;
 mod monitor;
 mod removals;
+mod report;
 mod server;
 mod settings;
 mod task;
@@ -14,7 +17,11 @@ mod task;
 mod tests;
 mod tracker;
 
-pub(crate) use self::server::{RoomChanges, Server, ServerSeed, servers};
+pub(crate) use self::{
+    command::RoomChanges,
+    server::{Server, ServerSeed, servers},
+    task::start,
+};
 pub use self::{
     monitor::{LiveKitServers, LiveKitStatus, WebhookRefusal},
     settings::LiveKitSettings,

@@ -5,8 +5,10 @@ use std::{
     time::Duration,
 };
 
-use protocol::IslandId;
+use protocol::{IslandId, NodeName, unix_ms};
 use tokio::time::Instant;
+
+use super::command::RoomChanges;
 
 /// Removals that are due later, each once.
 #[derive(Debug, Default)]
@@ -22,11 +24,19 @@ pub(super) struct Removals {
 pub(super) struct Removal {
     pub(super) island: IslandId,
     pub(super) target: Target,
-    /// Remove a participant also if it is a member, but only a connection from before this time, in milliseconds
-    /// since the Unix epoch: a newer session replaced that of the connection.
-    pub(super) replaced_at_ms: Option<u64>,
+    /// Remove a participant also if it is a member, but only this older connection.
+    pub(super) replaced: Option<Replaced>,
     /// How often it has failed.
     pub(super) failures: u32,
+}
+
+/// The connection of a session that a newer session replaced.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Replaced {
+    /// The participant with this sid.
+    Sid(String),
+    /// Its sid is not known; it joined before this time, in milliseconds since the Unix epoch.
+    Before(u64),
 }
 
 /// The target of a removal.
@@ -44,7 +54,7 @@ const FIRST_BACKOFF: Duration = Duration::from_millis(500);
 const MAX_BACKOFF: Duration = Duration::from_secs(30);
 
 impl Removals {
-    /// Schedules a removal. It replaces an earlier one of the same target: whoever left again has a new grace.
+    /// Schedules a removal. It replaces an earlier one of the same target: a peer that leaves again has a new grace.
     /// Returns `false` if too many wait.
     pub(super) fn schedule(&mut self, removal: Removal, at: Instant) -> bool {
         let key = (at, self.next);
@@ -59,12 +69,56 @@ impl Removals {
         true
     }
 
+    /// Schedules the removals that the changes of a flush require on this node at `at`, in known rooms. `sid_of` returns
+    /// the sid of the participant with an identity in the room of an island.
+    pub(super) fn schedule_ended(
+        &mut self,
+        changes: &RoomChanges,
+        node: &NodeName,
+        is_known: impl Fn(&IslandId) -> bool,
+        sid_of: impl Fn(&IslandId, &str) -> Option<String>,
+        at: Instant,
+    ) {
+        let RoomChanges { ended, taken_over, closed, published_at, .. } = changes;
+        let is_here = |at_node: &Option<NodeName>| at_node.as_ref().is_none_or(|at_node| at_node == node);
+        for (island, at_node, peers) in
+            ended.iter().filter(|(island, at_node, _)| is_here(at_node) && is_known(island))
+        {
+            for peer in peers {
+                self.schedule(Removal::participant(island.clone(), peer.to_string()), at);
+            }
+            // The island moved to another node.
+            if at_node.is_some() {
+                self.schedule(Removal::room(island.clone()), at);
+            }
+        }
+        let before = Replaced::Before(unix_ms(*published_at));
+        for (island, peers) in taken_over.iter().filter(|(island, _)| is_known(island)) {
+            for peer in peers {
+                let removal = Removal::participant(island.clone(), peer.to_string());
+                let sid = sid_of(island, &peer.to_string());
+                let replaced = Some(sid.map_or(before.clone(), Replaced::Sid));
+                self.schedule(Removal { replaced, ..removal }, at);
+            }
+        }
+        for island in closed.iter().filter(|island| is_known(island)) {
+            self.schedule(Removal::room(island.clone()), at);
+        }
+    }
+
     /// Schedules a failed removal again, after a backoff, unless it was scheduled meanwhile.
     pub(super) fn retry(&mut self, mut removal: Removal, now: Instant) {
         if !self.is_scheduled(&removal.island, &removal.target) {
             let backoff = FIRST_BACKOFF.saturating_mul(1 << removal.failures.min(16)).min(MAX_BACKOFF);
             removal.failures = removal.failures.saturating_add(1);
             self.schedule(removal, now + backoff);
+        }
+    }
+
+    /// Cancels a removal.
+    pub(super) fn cancel(&mut self, island: &IslandId, target: &Target) {
+        if let Some(key) = self.by_target.remove(&(island.clone(), target.clone())) {
+            self.due.remove(&key);
         }
     }
 
@@ -94,12 +148,12 @@ impl Removals {
 impl Removal {
     /// The removal of a participant that is no member any more.
     pub(super) fn participant(island: IslandId, identity: String) -> Self {
-        Self { island, target: Target::Participant(identity), replaced_at_ms: None, failures: 0 }
+        Self { island, target: Target::Participant(identity), replaced: None, failures: 0 }
     }
 
     /// The removal of the room of an island that ended or moved away.
     pub(super) fn room(island: IslandId) -> Self {
-        Self { island, target: Target::Room, replaced_at_ms: None, failures: 0 }
+        Self { island, target: Target::Room, replaced: None, failures: 0 }
     }
 }
 

@@ -1,30 +1,21 @@
 //! The interface of a server's task: the publisher's end, and the changes that it reports.
 
-use std::{
-    collections::BTreeMap,
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{collections::BTreeMap, sync::Arc};
 
-use archipelago::Input;
 use parking_lot::Mutex;
-use protocol::{Address, IslandId, MediaGrants, NodeName};
-use tokio::{
-    runtime::Handle,
-    sync::{mpsc, oneshot},
-};
+use protocol::{IslandId, NodeName};
+use tokio::sync::{mpsc, oneshot};
 use transports::livekit::{
     ApiError, RoomOptions,
     webhook::{Event, Receiver},
 };
 
 use super::{
+    command::{Command, OpenRequest, RoomChanges},
     monitor::{LiveKitServers, ServerMonitor, ServerState},
     settings::LiveKitSettings,
-    task::ServerTask,
 };
 use crate::{
-    admin::AdminHandle,
     configured_nodes::{ConfiguredNode, TransportOffer},
     metrics,
 };
@@ -47,37 +38,6 @@ pub(crate) struct ServerSeed {
     pub(super) state: Arc<Mutex<ServerState>>,
 }
 
-/// A command to the task of a server.
-#[derive(Debug)]
-pub(super) enum Command {
-    /// Create the room of an island.
-    Open { island: IslandId, options: RoomOptions, reply: oneshot::Sender<Result<(), ApiError>> },
-    /// Members or media of rooms changed.
-    Apply(Arc<RoomChanges>),
-}
-
-/// The changes of one flush that concern rooms.
-#[derive(Debug)]
-pub(crate) struct RoomChanges {
-    /// Ended memberships: on one node, from which the island moved away, or on all (`None`).
-    pub(crate) ended: Vec<(IslandId, Option<NodeName>, Vec<Address>)>,
-    /// Members with a newer session that replaced one without resuming it.
-    pub(crate) taken_over: Vec<(IslandId, Vec<Address>)>,
-    /// Islands that were closed.
-    pub(crate) closed: Vec<IslandId>,
-    /// Islands whose members may publish other media from now on.
-    pub(crate) media_changed: Vec<(IslandId, MediaGrants)>,
-    /// When they were published.
-    pub(crate) published_at: SystemTime,
-}
-
-impl RoomChanges {
-    pub(crate) fn is_empty(&self) -> bool {
-        let Self { ended, taken_over, closed, media_changed, .. } = self;
-        ended.is_empty() && taken_over.is_empty() && closed.is_empty() && media_changed.is_empty()
-    }
-}
-
 /// Commands that can wait for the task. When the queue is full, a room is created later, and ended memberships
 /// are found by the next reconciliation.
 const COMMAND_QUEUE: usize = 1_024;
@@ -86,7 +46,7 @@ const COMMAND_QUEUE: usize = 1_024;
 /// the webhook is answered with 503.
 const EVENT_QUEUE: usize = 1_024;
 
-/// The configured servers whose API the director uses: the publisher's ends, the tasks, and the ends for the
+/// The configured servers with an API that the director uses: the publisher's ends, the tasks, and the ends for the
 /// process's endpoints.
 pub(crate) fn servers(configured: &[ConfiguredNode]) -> (Vec<Server>, Vec<ServerSeed>, LiveKitServers) {
     let (mut servers, mut seeds, mut monitors) = (Vec::new(), Vec::new(), BTreeMap::new());
@@ -131,7 +91,10 @@ impl Server {
     pub(crate) async fn open_room(&self, island: IslandId, options: RoomOptions) -> Result<(), ApiError> {
         let (reply, result) = oneshot::channel();
         let gone = || ApiError::Unreachable("the director stops".to_owned());
-        self.commands.send(Command::Open { island, options, reply }).await.map_err(|_| gone())?;
+        self.commands
+            .send(Command::Open(OpenRequest { island, options, reply }))
+            .await
+            .map_err(|_| gone())?;
         result.await.unwrap_or_else(|_| Err(gone()))
     }
 
@@ -140,20 +103,5 @@ impl Server {
         if self.commands.try_send(Command::Apply(changes)).is_err() {
             metrics::livekit_reports_dropped(&self.node).increment(1);
         }
-    }
-}
-
-impl ServerSeed {
-    /// Starts the task on `runtime`. It reports the server's health as inputs of the engine, and learns from the
-    /// director which peers are members.
-    pub(crate) fn start(
-        self,
-        runtime: &Handle,
-        settling: Duration,
-        inputs: mpsc::Sender<Input>,
-        director: AdminHandle,
-    ) {
-        let task = ServerTask::new(self, settling, inputs, director);
-        runtime.spawn(task.run());
     }
 }

@@ -22,8 +22,8 @@ pub struct LiveKitSettings {
     pub probed: bool,
     /// A server that replies to no probe for this long is dead.
     pub hang_timeout: Duration,
-    /// Whether the server creates a room for the first token that names it. If not, an island whose room the
-    /// director cannot create takes its next transport.
+    /// Whether the server creates a room for the first token that names it. If not, an island takes its next
+    /// transport while the director cannot create its room.
     pub auto_create: bool,
     /// The time for which a former member may remain in the room.
     pub grace: Duration,
@@ -33,12 +33,12 @@ pub struct LiveKitSettings {
 const MIN_EMPTY_TIMEOUT: Duration = Duration::from_secs(60);
 
 impl LiveKitSettings {
-    /// The options of the room of an island on this server, whose largest islands have `max_island_size`
+    /// The options of the room of an island on this server. The largest islands there have `max_island_size`
     /// members.
     ///
     /// The limit of participants does not depend on the rules, because a room keeps the limit that it was created
-    /// with: a rule that allows larger islands later must not lock their members out. During a move all members may
-    /// be replaced, and those who left stay for the grace, so twice as many participants are admitted.
+    /// with: a rule that allows larger islands later must not lock their members out. All members may be
+    /// exchanged, and former members stay for the grace, so twice as many participants are admitted.
     ///
     /// The director deletes the room when the island ends. The timeouts are for rooms that no director knows.
     pub(crate) fn room_options(

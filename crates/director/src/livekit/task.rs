@@ -6,22 +6,26 @@ use std::{
     time::Duration,
 };
 
-use archipelago::{Input, Transport};
-use protocol::{Address, IslandId, NodeName, RoomName, unix_ms};
+use archipelago::Input;
+use protocol::{IslandId, NodeName, RoomName};
 use tokio::{
+    runtime::Handle,
     sync::mpsc::{self, error::TrySendError},
     time::{Instant, sleep_until},
 };
 use transports::livekit::{
-    ApiClient, HealthReport, HealthWatch, ListedParticipant,
+    ApiClient, ApiError, HealthReport, HealthWatch,
     occupancy::Participant,
     webhook::{Event, EventKind},
 };
 
 use super::{
     calls::{Calls, Outcome},
+    command::{Command, OpenRequest, RoomChanges},
+    known_rooms::KnownRooms,
     removals::{Removal, Removals, Target},
-    server::{Command, RoomChanges, ServerSeed},
+    report::engine_input,
+    server::ServerSeed,
     settings::LiveKitSettings,
     tracker::Tracker,
 };
@@ -31,7 +35,7 @@ use crate::{
 };
 
 /// The state of a server's task.
-pub(super) struct ServerTask {
+struct ServerTask {
     configured: ConfiguredNode,
     settings: Arc<LiveKitSettings>,
     tracker: Tracker,
@@ -41,16 +45,12 @@ pub(super) struct ServerTask {
     inputs: mpsc::Sender<Input>,
     director: AdminHandle,
     calls: Calls,
-    /// The rooms of assigned islands, as far as this director created or reconciled them, and when it created
-    /// them. Empty in a standby.
-    rooms: HashMap<IslandId, Instant>,
+    rooms: KnownRooms,
     /// The rooms of the server, as last listed.
     listed: Vec<RoomName>,
-    /// Rooms whose participants are still to be listed in this reconciliation.
+    /// Rooms of which this reconciliation has still to list the participants.
     to_list: VecDeque<RoomName>,
     removals: Removals,
-    /// Islands whose grants have changed: older tokens restore older permissions.
-    media_changed: HashSet<IslandId>,
     reconcile_at: Instant,
 }
 
@@ -61,18 +61,26 @@ struct DirectorGone;
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often a director that may not remove participants asks whether it may.
 const RETRY_INTERVAL: Duration = Duration::from_secs(2);
-/// Explanations name a latency from this on.
-const SLOW_REPLY: Duration = Duration::from_millis(500);
-/// A list of rooms may be older than a room that was created this recently.
-const CREATION_MARGIN: Duration = Duration::from_secs(5);
+/// Removals that are started one after the other.
+const REMOVALS_AT_ONCE: usize = 32;
+/// A participant that is no member and of which no end of a membership is known remains for this long after a list
+/// shows it: the report of the end may be on its way.
+const STRANGER_GRACE: Duration = Duration::from_secs(1);
+
+/// Starts the task of a server on `runtime`. It reports the server's health as inputs of the engine, and learns from
+/// the director which peers are members.
+pub(crate) fn start(
+    seed: ServerSeed,
+    runtime: &Handle,
+    settling: Duration,
+    inputs: mpsc::Sender<Input>,
+    director: AdminHandle,
+) {
+    runtime.spawn(ServerTask::new(seed, settling, inputs, director).run());
+}
 
 impl ServerTask {
-    pub(super) fn new(
-        seed: ServerSeed,
-        settling: Duration,
-        inputs: mpsc::Sender<Input>,
-        director: AdminHandle,
-    ) -> Self {
+    fn new(seed: ServerSeed, settling: Duration, inputs: mpsc::Sender<Input>, director: AdminHandle) -> Self {
         let ServerSeed { configured, settings, commands, events, state } = seed;
         let LiveKitSettings { api_url, keys, hang_timeout, .. } = &*settings;
         let api = Arc::new(ApiClient::new(api_url, keys, CALL_TIMEOUT.max(*hang_timeout)));
@@ -86,17 +94,16 @@ impl ServerTask {
             commands,
             inputs,
             director,
-            rooms: HashMap::new(),
+            rooms: KnownRooms::default(),
             listed: Vec::new(),
             to_list: VecDeque::new(),
             removals: Removals::default(),
-            media_changed: HashSet::new(),
             reconcile_at: Instant::now() + RETRY_INTERVAL,
         }
     }
 
     /// Runs until the publisher or the engine's task has ended.
-    pub(super) async fn run(mut self) {
+    async fn run(mut self) {
         while self.step().await.is_ok() {}
     }
 
@@ -105,10 +112,7 @@ impl ServerTask {
         tokio::select! {
             biased;
             command = self.commands.recv(), if self.calls.has_capacity() => match command {
-                Some(Command::Open { island, options, reply }) => {
-                    self.rooms.insert(island.clone(), Instant::now());
-                    self.calls.open(island, options, Some(reply));
-                }
+                Some(Command::Open(request)) => self.open(request),
                 Some(Command::Apply(changes)) => self.apply_changes(&changes),
                 None => return Err(DirectorGone),
             },
@@ -124,26 +128,40 @@ impl ServerTask {
         &self.configured.node
     }
 
+    /// Creates the room of an island, unless the publisher no longer waits for it. If the room is being deleted, it is
+    /// created after that.
+    fn open(&mut self, request: OpenRequest) {
+        if request.reply.is_closed() {
+            return;
+        }
+        self.rooms.create(request.island.clone());
+        self.removals.cancel(&request.island, &Target::Room);
+        if let Some(OpenRequest { island, options, reply }) = self.rooms.postpone(request) {
+            self.calls.open(island, options, Some(reply));
+        }
+    }
+
     /// Reports the health of the server to the engine. Creates rooms that a restarted server has lost.
     async fn report(&mut self, report: HealthReport) -> Result<(), DirectorGone> {
-        let HealthReport { health, changed, rooms, latency } = report;
-        let node = self.node();
+        let HealthReport { health, changed, .. } = &report;
+        let changed = *changed;
         self.configured.set_health_gauge(health.is_ok());
         self.tracker.set_healthy(health.is_ok());
-        match &health {
+        if changed && health.is_ok() {
+            // The server may have been restarted, and webhooks were lost.
+            self.reconcile_at = Instant::now();
+        }
+        let node = self.node();
+        match health {
             Ok(()) if changed => tracing::info!(%node, "healthy"),
             Err(error) if changed => tracing::warn!(%node, %error, "unhealthy, not announced"),
             _ => {}
         }
-        let transport = self.configured.transport(self.tracker.users());
-        let input = match health {
-            Ok(()) => Input::Transport(Transport { note: slowness(latency), ..transport }),
-            Err(error) => Input::TransportDown { transport, reason: error.to_string().into() },
-        };
+        let input = engine_input(&self.configured, &report, self.tracker.users());
         if let Err(TrySendError::Closed(_)) = self.inputs.try_send(input) {
             return Err(DirectorGone);
         }
-        match rooms {
+        match report.rooms {
             Some(rooms) => self.rooms_listed(&rooms).await,
             None => Ok(()),
         }
@@ -152,15 +170,7 @@ impl ServerTask {
     /// Creates the rooms of assigned islands that the server does not have.
     async fn rooms_listed(&mut self, listed: &[String]) -> Result<(), DirectorGone> {
         self.listed = listed.iter().filter_map(|room| room.parse().ok()).collect();
-        let is_missing = |(island, created_at): &(&IslandId, &Instant)| {
-            created_at.elapsed() > CREATION_MARGIN && listed.iter().all(|room| room != island.as_str())
-        };
-        let missing: Vec<IslandId> =
-            self.rooms.iter().filter(is_missing).map(|(island, _)| island.clone()).collect();
-        for island in missing {
-            if !self.calls.has_capacity() {
-                break;
-            }
+        for island in self.rooms.missing(listed) {
             self.restore(island).await?;
         }
         Ok(())
@@ -168,16 +178,20 @@ impl ServerTask {
 
     /// Creates the room of an island that the server lost, if the island is still assigned to it.
     async fn restore(&mut self, island: IslandId) -> Result<(), DirectorGone> {
+        if !self.calls.has_spare_capacity() {
+            // The next list of rooms lacks the room, too.
+            return Ok(());
+        }
         match self.assigned_room(&island).await? {
             Ok(Some(room)) => {
                 let max_island_size = self.configured.max_island_size;
                 let rule = room.rule.as_deref();
                 let options = self.settings.room_options(self.node(), max_island_size, &island, rule);
                 tracing::info!(node = %self.node(), %island, "the server lost the room: created again");
-                self.rooms.insert(island.clone(), Instant::now());
+                self.rooms.create(island.clone());
                 self.calls.open(island, options, None);
             }
-            Ok(None) => drop(self.rooms.remove(&island)),
+            Ok(None) => self.rooms.remove(&island),
             Err(_) => {}
         }
         Ok(())
@@ -188,62 +202,31 @@ impl ServerTask {
     async fn apply_event(&mut self, event: &Event) -> Result<(), DirectorGone> {
         let joined = self.tracker.apply(event).joined;
         let room = event.room.as_ref().and_then(|room| room.name.parse::<IslandId>().ok());
-        let Some(island) = room.filter(|island| self.rooms.contains_key(island)) else { return Ok(()) };
+        let Some(island) = room.filter(|island| self.rooms.contains(island)) else { return Ok(()) };
         if event.kind == EventKind::RoomFinished {
             return self.restore(island).await;
         }
         let identities: Vec<String> = joined.iter().map(|joined| joined.identity.clone()).collect();
         let room = self.remove_strangers(island.clone(), joined, Instant::now()).await?;
-        if let Some(room) = room.filter(|_| self.media_changed.contains(&island)) {
+        if let Some(room) = room.filter(|_| self.rooms.has_media_changed(&island)) {
             identities.into_iter().for_each(|identity| self.calls.set_media(&island, identity, room.media));
         }
         Ok(())
     }
 
-    /// Sets the permissions of participants that differ from the grants of their island.
-    fn correct_media(
-        &mut self,
-        island: &IslandId,
-        room: Option<AssignedRoom>,
-        listed: Vec<ListedParticipant>,
-    ) {
-        let Some(AssignedRoom { media, .. }) = room else { return };
-        let differs = |listed: &ListedParticipant| listed.participant.counted && listed.media != media;
-        for listed in listed.into_iter().filter(differs) {
-            self.calls.set_media(island, listed.participant.identity, media);
-        }
-    }
-
     /// Schedules the removal of former members and rooms after the grace, and sets new permissions at once.
     fn apply_changes(&mut self, changes: &RoomChanges) {
+        let Self { configured, rooms, tracker, removals, calls, .. } = self;
         let at = Instant::now() + self.settings.grace;
-        let RoomChanges { ended, taken_over, closed, media_changed, published_at } = changes;
-        for (island, node, peers) in ended {
-            let is_here = node.as_ref().is_none_or(|node| node == self.node());
-            if !is_here || !self.rooms.contains_key(island) {
-                continue;
-            }
-            for peer in peers {
-                self.removals.schedule(Removal::participant(island.clone(), peer.to_string()), at);
-            }
-            if node.is_some() {
-                self.removals.schedule(Removal::room(island.clone()), at);
-            }
-        }
-        let replaced_at_ms = Some(unix_ms(*published_at));
-        for (island, peers) in taken_over.iter().filter(|(island, _)| self.rooms.contains_key(island)) {
-            for peer in peers {
-                let removal = Removal::participant(island.clone(), peer.to_string());
-                self.removals.schedule(Removal { replaced_at_ms, ..removal }, at);
-            }
-        }
-        for island in closed.iter().filter(|island| self.rooms.contains_key(island)) {
-            self.removals.schedule(Removal::room(island.clone()), at);
-        }
-        for (island, media) in media_changed.iter().filter(|(island, _)| self.rooms.contains_key(island)) {
-            self.media_changed.insert(island.clone());
-            for identity in self.tracker.identities(island) {
-                self.calls.set_media(island, identity, *media);
+        let is_known = |island: &IslandId| rooms.contains(island);
+        let sid_of = |island: &IslandId, identity: &str| tracker.sid(island, identity);
+        removals.schedule_ended(changes, &configured.node, is_known, sid_of, at);
+        for (island, media) in &changes.media_changed {
+            if rooms.contains(island) {
+                rooms.set_media_changed(island);
+                for identity in tracker.identities(island) {
+                    calls.set_media(island, identity, *media);
+                }
             }
         }
     }
@@ -264,9 +247,12 @@ impl ServerTask {
         if self.reconcile_at <= Instant::now() {
             self.reconcile().await?;
         }
-        while self.calls.has_spare_capacity()
-            && let Some(removal) = self.removals.take_due(Instant::now())
-        {
+        // Each asks the director. Commands and probes are served in between.
+        for _ in 0..REMOVALS_AT_ONCE {
+            if !self.calls.has_spare_capacity() {
+                break;
+            }
+            let Some(removal) = self.removals.take_due(Instant::now()) else { break };
             self.remove(removal).await?;
         }
         while self.calls.has_spare_capacity()
@@ -282,16 +268,17 @@ impl ServerTask {
         self.reconcile_at = Instant::now() + self.tracker.list_interval();
         let Ok(assigned) = self.assigned_rooms(None).await? else { return Ok(()) };
         let at = Instant::now() + self.settings.grace;
-        for island in self.rooms.keys().filter(|island| !assigned.contains_key(island)) {
+        for island in self.rooms.islands().filter(|island| !assigned.contains_key(island)) {
             if !self.removals.is_scheduled(island, &Target::Room) {
                 self.removals.schedule(Removal::room(island.clone()), at);
             }
         }
         for island in assigned.keys() {
-            self.rooms.entry(island.clone()).or_insert_with(Instant::now);
+            self.rooms.add(island.clone());
         }
-        let assigned = assigned.keys().map(RoomName::from);
-        self.to_list = self.listed.drain(..).chain(assigned).collect::<HashSet<_>>().into_iter().collect();
+        // A room that only the occupancy has may be gone from the server.
+        let known = assigned.keys().map(RoomName::from).chain(self.tracker.rooms());
+        self.to_list = self.listed.drain(..).chain(known).collect::<HashSet<_>>().into_iter().collect();
         Ok(())
     }
 
@@ -308,14 +295,13 @@ impl ServerTask {
         match &removal.target {
             Target::Room if room.is_some() => {}
             Target::Room => {
-                self.rooms.remove(&removal.island);
-                self.media_changed.remove(&removal.island);
+                self.rooms.begin_deletion(&removal.island);
                 self.calls.remove(removal, None);
             }
             Target::Participant(identity) => {
-                let is_member = room.is_some_and(|room| is_member(&room, identity));
-                match removal.replaced_at_ms {
-                    replaced_at_ms @ Some(_) if is_member => self.calls.remove(removal, replaced_at_ms),
+                let is_member = room.is_some_and(|room| room.has_member(identity));
+                match removal.replaced.clone() {
+                    replaced @ Some(_) if is_member => self.calls.remove(removal, replaced),
                     None if is_member => {}
                     _ => self.calls.remove(removal, None),
                 }
@@ -325,32 +311,41 @@ impl ServerTask {
     }
 
     async fn finish(&mut self, outcome: Outcome) -> Result<(), DirectorGone> {
-        let node = self.node();
         match outcome {
             Outcome::Done => {}
-            Outcome::Removed { removal: Removal { island, target, .. }, result: Ok(()) } => {
-                tracing::debug!(%node, %island, ?target, "removed");
-            }
-            Outcome::Removed { removal, result: Err(error) } => {
-                tracing::debug!(%node, ?removal, %error, "not removed, tried again later");
-                self.removals.retry(removal, Instant::now());
-            }
+            Outcome::Removed { removal, result } => self.removed(removal, result),
             Outcome::Listed { room, result: Ok(listed), requested_at } => {
                 let participants: Vec<_> = listed.iter().map(|listed| listed.participant.clone()).collect();
                 self.tracker.reconcile(room.as_str(), participants.clone(), requested_at);
+                self.reconcile_at = self.reconcile_at.min(Instant::now() + self.tracker.list_interval());
                 let island = room.as_str().parse::<IslandId>().ok();
-                if let Some(island) = island.filter(|island| self.rooms.contains_key(island)) {
-                    // The report of the end of their memberships may be on its way: they have the whole grace.
-                    let at = Instant::now() + self.settings.grace;
+                if let Some(island) = island.filter(|island| self.rooms.contains(island)) {
+                    let at = Instant::now() + STRANGER_GRACE.min(self.settings.grace);
                     let room = self.remove_strangers(island.clone(), participants, at).await?;
-                    self.correct_media(&island, room, listed);
+                    if let Some(room) = room {
+                        self.calls.correct_media(&island, room.media, listed);
+                    }
                 }
             }
-            Outcome::Listed { room, result: Err(error), .. } => {
-                tracing::debug!(%node, %room, %error, "participants not listed");
-            }
+            Outcome::Listed { room, result: Err(error), .. } => tracing::debug!(%room, %error, "not listed"),
         }
         Ok(())
+    }
+
+    /// Applies the outcome of a removal. A failed one is tried again, except that of a room that is needed again.
+    fn removed(&mut self, removal: Removal, result: Result<(), ApiError>) {
+        let node = &self.configured.node;
+        match &result {
+            Ok(()) => tracing::debug!(%node, island = %removal.island, target = ?removal.target, "removed"),
+            Err(error) => tracing::debug!(%node, ?removal, %error, "not removed, tried again later"),
+        }
+        if removal.target == Target::Room
+            && let Some(OpenRequest { island, options, reply }) = self.rooms.end_deletion(&removal.island)
+        {
+            self.calls.open(island, options, Some(reply));
+        } else if result.is_err() {
+            self.removals.retry(removal, Instant::now());
+        }
     }
 
     /// Schedules the removal of those participants that are not members, unless it is scheduled already. Agents and
@@ -366,7 +361,7 @@ impl ServerTask {
         }
         let Ok(room) = self.assigned_room(&island).await? else { return Ok(None) };
         for participant in participants.into_iter().filter(|participant| participant.counted) {
-            let is_member = room.as_ref().is_some_and(|room| is_member(room, &participant.identity));
+            let is_member = room.as_ref().is_some_and(|room| room.has_member(&participant.identity));
             let removal = Removal::participant(island.clone(), participant.identity);
             if !is_member && !self.removals.is_scheduled(&island, &removal.target) {
                 self.removals.schedule(removal, at);
@@ -382,8 +377,8 @@ impl ServerTask {
         Ok(self.assigned_rooms(Some(island.clone())).await?.map(|mut rooms| rooms.remove(island)))
     }
 
-    /// The islands that are assigned to this server, or only this one, with their members. A standby forgets what
-    /// it did as the leader.
+    /// The islands that are assigned to this server, or only this one, with their members. A standby clears
+    /// its rooms and removals.
     async fn assigned_rooms(
         &mut self,
         island: Option<IslandId>,
@@ -393,7 +388,6 @@ impl ServerTask {
             Err(AdminError::Gone) => return Err(DirectorGone),
             Err(AdminError::Standby) => {
                 self.rooms.clear();
-                self.media_changed.clear();
                 self.removals.clear();
                 self.to_list.clear();
                 self.reconcile_at = Instant::now() + RETRY_INTERVAL;
@@ -403,14 +397,4 @@ impl ServerTask {
         }
         Ok(rooms)
     }
-}
-
-/// The remark about a server whose last reply was late.
-fn slowness(latency: Option<Duration>) -> Option<Arc<str>> {
-    let latency = latency.filter(|latency| *latency >= SLOW_REPLY)?;
-    Some(format!("its API is slow: the last reply took {:.1} s", latency.as_secs_f64()).into())
-}
-
-fn is_member(room: &AssignedRoom, identity: &str) -> bool {
-    identity.parse::<Address>().is_ok_and(|address| room.members.contains(&address))
 }

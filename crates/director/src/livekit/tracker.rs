@@ -6,7 +6,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use protocol::{IslandId, NodeName, unix_ms};
+use protocol::{IslandId, NodeName, RoomName, unix_ms};
 use transports::livekit::{
     occupancy::{Changes, Participant},
     webhook::{Event, RecentIds},
@@ -68,6 +68,17 @@ impl Tracker {
         let state = self.state.lock();
         let participants = state.occupancy.participants(island.as_str());
         participants.filter(|participant| participant.counted).map(|one| one.identity.clone()).collect()
+    }
+
+    /// The sid of the participant with this identity in the room of an island.
+    pub(super) fn sid(&self, island: &IslandId, identity: &str) -> Option<String> {
+        let state = self.state.lock();
+        state.occupancy.participant(island.as_str(), identity).map(|participant| participant.sid.clone())
+    }
+
+    /// The rooms that have participants.
+    pub(super) fn rooms(&self) -> Vec<RoomName> {
+        self.state.lock().occupancy.rooms().filter_map(|room| room.parse().ok()).collect()
     }
 
     pub(super) fn set_healthy(&self, healthy: bool) {

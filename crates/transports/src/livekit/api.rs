@@ -57,7 +57,7 @@ pub enum ApiError {
     InvalidResponse,
 }
 
-/// The library has a timeout of its own, whose error looks like that of an unreachable server: ours comes first.
+/// The timeout error of the library looks like that of an unreachable server, so the timeout of a client is shorter.
 const LIBRARY_MARGIN: Duration = Duration::from_secs(1);
 
 impl ApiClient {

@@ -22,6 +22,8 @@ pub(crate) struct Health {
     failures: u32,
     /// When the first probe was sent that no reply has followed yet.
     unanswered_since: Option<Instant>,
+    /// When the latest of the answered probes was sent.
+    last_answered: Option<Instant>,
     /// Since when a dead server has replied without a failure.
     well_since: Option<Instant>,
     recovered_at: Option<Instant>,
@@ -57,6 +59,7 @@ impl Health {
             state: HealthState::Unknown,
             failures: 0,
             unanswered_since: None,
+            last_answered: None,
             well_since: None,
             recovered_at: None,
             relapses: 0,
@@ -72,9 +75,10 @@ impl Health {
         self.unanswered_since.get_or_insert(now);
     }
 
-    /// A probe was answered.
-    pub(crate) fn answered(&mut self, now: Instant) {
+    /// The probe that was sent at `sent_at` was answered.
+    pub(crate) fn answered(&mut self, sent_at: Instant, now: Instant) {
         (self.failures, self.unanswered_since) = (0, None);
+        self.last_answered = self.last_answered.max(Some(sent_at));
         match self.state {
             HealthState::Unknown => self.state = HealthState::Healthy,
             HealthState::Healthy => {}
@@ -82,8 +86,12 @@ impl Health {
         }
     }
 
-    /// A probe failed. Returns whether to probe again at once: one failure proves nothing.
-    pub(crate) fn failed(&mut self, error: ApiError, now: Instant) -> bool {
+    /// The probe that was sent at `sent_at` failed. Returns whether to probe again at once: one failure proves nothing,
+    /// and that of a probe from before the last answered one nothing either, such as a probe that was lost.
+    pub(crate) fn failed(&mut self, error: ApiError, sent_at: Instant, now: Instant) -> bool {
+        if self.last_answered.is_some_and(|answered| sent_at <= answered) {
+            return false;
+        }
         (self.unanswered_since, self.well_since) = (None, None);
         self.failures = self.failures.saturating_add(1);
         if self.failures < FAILURES_TO_DEAD {
@@ -158,14 +166,14 @@ mod tests {
         fn answer(&mut self, second: f64) {
             let now = self.at(second);
             self.health.probe_sent(now);
-            self.health.answered(now);
+            self.health.answered(now, now);
             self.health.advance(now);
         }
 
         fn fail(&mut self, second: f64) -> bool {
             let now = self.at(second);
             self.health.probe_sent(now);
-            let again = self.health.failed(ApiError::Failed, now);
+            let again = self.health.failed(ApiError::Failed, now, now);
             self.health.advance(now);
             again
         }
@@ -209,7 +217,7 @@ mod tests {
             watched.health.probe_sent(sent);
             watched.health.advance(sent + SECOND * 29 / 10);
             assert!(watched.is_healthy());
-            watched.health.answered(sent + SECOND * 29 / 10);
+            watched.health.answered(sent, sent + SECOND * 29 / 10);
         }
         let sent = watched.at(200.0);
         watched.health.probe_sent(sent);
@@ -217,6 +225,18 @@ mod tests {
         assert_eq!(watched.health.hang_deadline(), Some(sent + 3 * SECOND), "of the first unanswered probe");
         watched.health.advance(sent + 3 * SECOND);
         assert_eq!(watched.health.state, HealthState::Dead(ApiError::TimedOut(3 * SECOND)));
+    }
+
+    #[test]
+    fn late_failure_of_a_lost_probe_is_ignored() {
+        let mut watched = Watched::healthy();
+        let lost = [1.0, 2.0].map(|second| watched.at(second));
+        lost.iter().for_each(|sent| watched.health.probe_sent(*sent));
+        watched.answer(2.5);
+        for sent in lost {
+            assert!(!watched.health.failed(ApiError::TimedOut(10 * SECOND), sent, sent + 10 * SECOND));
+        }
+        assert!(watched.is_healthy());
     }
 
     #[test]

@@ -7,7 +7,7 @@ use livekit_protocol::RoomConfiguration;
 pub struct RoomOptions {
     /// The largest number of participants. The server refuses further ones.
     pub max_participants: u32,
-    /// The server closes a room into which no participant has come for this long, in seconds.
+    /// The server closes a room that no participant has joined for this long, in seconds.
     pub empty_timeout_s: u32,
     /// The server closes a room that all participants left for this long, in seconds.
     pub departure_timeout_s: u32,

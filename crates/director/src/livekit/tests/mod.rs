@@ -198,7 +198,7 @@ async fn reconciliation_removes_strangers_and_spares_agents() {
 }
 
 #[tokio::test]
-async fn connection_of_a_replaced_session_is_removed_and_newer_one_is_not() {
+async fn replaced_session_is_removed_and_newer_one_is_not() {
     let server = FakeServer::start().await;
     let mut realm = Realm::ready(vec![server.node("lk")]).await;
     let sessions = [1, 2, 3].map(|number| SessionId::new(number, 0));

@@ -92,22 +92,26 @@ async fn changed_grants_reach_members_and_later_joins() {
     let mut realm = Realm::ready(vec![server.node("lk")]).await;
     realm.place(1, 0.0);
     let island = realm.assigned_to_livekit().await;
+    let livekit = realm.livekit.clone();
     let join = |number: u8| {
         let identity = peer(number).to_string();
         let sid = server.join(&island, &identity);
         let id = format!("E{number}");
-        deliver(&realm.livekit, &event("participant_joined", &id, &island, &identity, &sid)).unwrap();
+        deliver(&livekit, &event("participant_joined", &id, &island, &identity, &sid)).unwrap();
         identity
     };
     let first = join(1);
     time::sleep(11 * SECOND).await;
-    let rules = r#"default = { transports = ["livekit"], voice = "none" }"#;
+    let rules = r#"default = { transports = ["livekit", "ws-room"], voice = "none" }"#;
     realm.admin.set_rules(archipelago::rules::Rules::parse(rules).unwrap()).await.unwrap();
     let changed = Instant::now();
     wait_for("the permissions", || server.may_publish(&island, &first) == Some(false)).await;
     assert!(changed.elapsed() < 2 * SECOND, "{:?}", changed.elapsed());
+    realm.place(2, 1.0);
+    realm.assigned_to_livekit().await;
     let second = join(2);
     wait_for("those of a later join", || server.may_publish(&island, &second) == Some(false)).await;
-    realm.admin.set_rules(archipelago::rules::Rules::default()).await.unwrap();
+    let rules = rules.replace("none", "everyone");
+    realm.admin.set_rules(archipelago::rules::Rules::parse(&rules).unwrap()).await.unwrap();
     wait_for("the permissions", || server.may_publish(&island, &second) == Some(true)).await;
 }
