@@ -231,7 +231,9 @@ mod tests {
         let reliable = &mut script.logs[SENDER].sent.reliable;
         reliable.extend((0..20).map(|index| (index, script.start + Duration::from_secs(1) * index)));
         let received = script.logs[RECEIVER].received.entry((SENDER, Delivery::Reliable)).or_default();
-        (0..19).for_each(|index| drop(received.insert(index)));
+        for index in 0..19 {
+            received.insert(index);
+        }
         let expected = MoveLoss {
             lossy: LossCount { expected: EXPECTED, lost: 41 },
             overlapping: LossCount { expected: 19, lost: 1 },
