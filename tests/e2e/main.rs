@@ -17,6 +17,7 @@ mod http;
 mod inventory;
 mod island_moves;
 mod islands;
+mod livekit;
 mod logs;
 mod mixed;
 mod nats;

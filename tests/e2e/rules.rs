@@ -5,9 +5,7 @@ mod livekit;
 
 use std::{
     fs,
-    io::Write,
     path::PathBuf,
-    process::{Child, Command, Stdio},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -20,7 +18,7 @@ use identity::Wallet;
 use livekit_api::access_token::TokenVerifier;
 use protocol::{Address, ConnectionString, v3::IslandChangedMessage};
 use test_support::{
-    Realm, TEST_TIMEOUT, eventually, free_address, wallet,
+    Realm, TEST_TIMEOUT, eventually, wallet,
     wire::{Wire, sign_in_with},
 };
 

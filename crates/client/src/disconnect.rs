@@ -23,6 +23,11 @@ pub enum Disconnect {
         /// The time to wait before the next attempt, if the server sent one.
         retry_after: Option<Duration>,
     },
+    /// A LiveKit server removed the client from its room, or deleted the room: the reason. The next assignment brings
+    /// another token.
+    Removed(String),
+    /// Another client of this wallet entered the LiveKit room. Entering again would remove that client in turn.
+    Replaced,
     /// The connection was lost or could not be established, or the server violated the protocol.
     Broken(String),
 }
@@ -31,11 +36,13 @@ pub enum Disconnect {
 /// Requests.
 const RETRYABLE_STATUSES: [u16; 3] = [408, 425, 429];
 
+const UNAUTHORIZED: u16 = 401;
+
 impl Disconnect {
     /// Whether the client should retry by itself.
     pub fn is_retryable(&self) -> bool {
         match self {
-            Self::Left => false,
+            Self::Left | Self::Removed(_) | Self::Replaced => false,
             Self::Closed { code, .. } => Close::from_code(*code).is_none_or(Close::should_reconnect),
             Self::Refused { status, .. } => {
                 !(400..500).contains(status) || RETRYABLE_STATUSES.contains(status)
@@ -54,8 +61,20 @@ impl Disconnect {
 
     /// Whether a room rejected the token, or revoked it after admission. A newer token may be accepted.
     pub(crate) fn is_token_rejected(&self) -> bool {
-        let codes = [Close::TokenRefused, Close::Moved].map(Close::code);
-        matches!(self, Self::Closed { code, .. } if codes.contains(code))
+        match self {
+            Self::Closed { code, .. } if *code == Close::Moved.code() => true,
+            Self::Removed(_) => true,
+            _ => self.is_token_refused(),
+        }
+    }
+
+    /// Whether a room refused the token: a WebSocket room with a close code, a LiveKit server with an HTTP status.
+    pub(crate) fn is_token_refused(&self) -> bool {
+        match self {
+            Self::Closed { code, .. } => *code == Close::TokenRefused.code(),
+            Self::Refused { status, .. } => *status == UNAUTHORIZED,
+            _ => false,
+        }
     }
 
     pub(crate) fn broken(error: impl fmt::Display) -> Self {
@@ -84,6 +103,8 @@ impl fmt::Display for Disconnect {
             Self::Refused { status, retry_after: None } => {
                 write!(f, "refused by the server: HTTP status {status}")
             }
+            Self::Removed(reason) => write!(f, "ended by the LiveKit server: {reason}"),
+            Self::Replaced => f.write_str("another client of this wallet entered the room"),
             Self::Broken(error) => write!(f, "connection broken: {error}"),
         }
     }

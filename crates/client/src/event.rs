@@ -20,8 +20,8 @@ pub enum Event {
     IslandChanged {
         /// The island.
         island: IslandId,
-        /// The room of the island. The client enters WebSocket rooms; with any other connection string, it is
-        /// in no room.
+        /// The room of the island. The client enters rooms for which [`crate::is_joinable`] holds; with any other
+        /// connection string, it is in no room.
         connection: ConnectionString,
         /// The previous island, if there was one. It is the same island if only its room moved to another
         /// node.
@@ -49,9 +49,12 @@ pub enum Event {
         room: RoomId,
         /// The island of the room.
         island: IslandId,
-        /// The URL of the room, without the token.
+        /// The URL of the room, without the token. For a LiveKit room: the URL of the server, and the name of the room
+        /// as its fragment.
         url: String,
-        /// The alias of the client in the room.
+        /// The transport of the room, named as in [`crate::Settings::transports`].
+        transport: &'static str,
+        /// The alias of the client in the room. In a LiveKit room aliases are local to this connection.
         alias: u32,
         /// The other members, by alias.
         members: BTreeMap<u32, Address>,

@@ -5,6 +5,8 @@
 //! change. [`discover`] finds the gateway of a realm. [`Dialect`] selects the protocol between client and
 //! gateway; the events are the same for both protocols.
 //!
+//! - The client enters WebSocket rooms, and with the feature `webrtc` LiveKit rooms, with the same events. In a LiveKit
+//!   room a reliable message may be lost when the connection to the server is lost and cannot be resumed.
 //! - When the island changes, the client enters the new room before it leaves the old one. A message that
 //!   arrives through both rooms is delivered once. An assignment to the room that the client is in does not
 //!   interrupt it.
@@ -62,6 +64,7 @@ pub use event::{Event, RoomId};
 pub use explorer::{Explorer, Handle};
 pub use guest::{GuestError, guest};
 pub use realm::{Dialect, Gateway, RealmError, discover, discover_all, http_client};
+pub use room::is_joinable;
 pub use session::Session;
 pub use settings::Settings;
 pub use subscription::{Subscription, TopicEvent, TopicMessage, TopicsError};

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, future::pending};
 
 use identity::Identity;
 use protocol::{
-    Address, Close, ConnectionString, ConnectionStringError, IslandId, Position, timing::TOKEN_EXPIRED_AFTER,
+    Address, ConnectionString, ConnectionStringError, IslandId, Position, timing::TOKEN_EXPIRED_AFTER,
     v3::IslandChangedMessage,
 };
 use tokio::{
@@ -13,10 +13,10 @@ use tokio::{
 };
 
 use crate::{
-    Disconnect, Event, RoomId, Settings,
+    Event, RoomId, Settings,
     backoff::Backoff,
     dedup::Dedup,
-    room::{Destination, OutgoingMessage, RoomConnection, RoomProgress},
+    room::{Destination, OutgoingMessage, RoomAddress, RoomConnection, RoomProgress},
 };
 
 pub(crate) struct Rooms {
@@ -36,10 +36,7 @@ pub(crate) struct Rooms {
 }
 
 struct CurrentRoom {
-    /// The URL with the token.
-    url: String,
-    /// The URL without the token.
-    public_url: String,
+    address: RoomAddress,
     island: IslandId,
     /// The time of the last assignment.
     assigned_at: Instant,
@@ -88,24 +85,21 @@ impl Rooms {
             tracing::warn!(island = change.island_id, "the gateway sent a malformed assignment; ignored");
             return None;
         };
-        let room = match (connection.room_url(), &connection) {
-            (Some(url), ConnectionString::WsRoom { url: public_url, .. }) => Some((url, public_url)),
-            _ => None,
-        };
+        let address = RoomAddress::of(&connection);
         let must_reenter = std::mem::replace(&mut self.must_reenter, false);
-        match (&mut self.current, room) {
+        match (&mut self.current, address) {
             // The client is in this room already. Stock clients (without overlap) enter it again
             // nevertheless.
-            (Some(current), Some((url, public_url)))
-                if self.settings.overlap.is_some() && current.is_in(public_url, &island) =>
+            (Some(current), Some(address))
+                if self.settings.overlap.is_some() && current.is_in(&address, &island) =>
             {
                 if must_reenter {
-                    self.reenter(url);
+                    self.reenter(address);
                 } else {
-                    current.renew_token(url);
+                    current.renew_token(address);
                 }
             }
-            (_, room) => self.switch_to(room, &island),
+            (_, address) => self.switch_to(address, &island),
         }
         let peers: BTreeMap<Address, Position> = change
             .peers
@@ -115,24 +109,23 @@ impl Rooms {
         Some(Event::IslandChanged { island, connection, from: change.from_island_id, peers })
     }
 
-    /// Leaves the current room for `room` (its URL with and without the token), or for none.
-    fn switch_to(&mut self, room: Option<(String, &String)>, island: &IslandId) {
+    /// Leaves the current room for the one at `address`, or for none.
+    fn switch_to(&mut self, address: Option<RoomAddress>, island: &IslandId) {
         let previous = self.current.take();
         match self.settings.overlap {
             None => self.leaving.clear(),
             Some(overlap) => {
                 // Without a new room, there is no welcome to wait for.
-                let leave_at = room.is_none().then(|| Instant::now() + overlap);
+                let leave_at = address.is_none().then(|| Instant::now() + overlap);
                 if let Some(CurrentRoom { state: RoomState::Active(connection), .. }) = previous {
                     self.leaving.push((connection, None));
                 }
                 self.schedule_leave(leave_at);
             }
         }
-        self.current = room.map(|(url, public_url)| CurrentRoom {
-            state: RoomState::Active(self.enter(&url, public_url, island)),
-            url,
-            public_url: public_url.clone(),
+        self.current = address.map(|address| CurrentRoom {
+            state: RoomState::Active(self.enter(&address, island)),
+            address,
             island: island.clone(),
             assigned_at: Instant::now(),
             token_renewed: false,
@@ -143,14 +136,14 @@ impl Rooms {
     /// Enters the current room anew, with this newer token. The room kicks the older socket when it admits
     /// the newer one, and ignores messages of the older one from then on. So the client sends nothing more
     /// through the older socket and queues its messages until the welcome. No message arrives through both.
-    fn reenter(&mut self, url: String) {
+    fn reenter(&mut self, address: RoomAddress) {
         self.dedup = Dedup::default();
         let Some(mut current) = self.current.take() else { return };
-        let newer = self.enter(&url, &current.public_url, &current.island).queue_until_welcome();
+        let newer = self.enter(&address, &current.island).queue_until_welcome();
         if let RoomState::Active(older) = std::mem::replace(&mut current.state, RoomState::Active(newer)) {
             self.leaving.push((older.without_sending(), None));
         }
-        current.renew_token(url);
+        current.renew_token(address);
         current.token_renewed = false;
         self.current = Some(current);
     }
@@ -214,15 +207,13 @@ impl Rooms {
                 current.state = RoomState::Backoff(Instant::now());
             }
             Some(RoomProgress::Ended(reason)) => {
-                let token_refused =
-                    matches!(reason, Disconnect::Closed { code, .. } if code == Close::TokenRefused.code());
-                sign_in_needed = (token_refused && current.assigned_at.elapsed() >= TOKEN_EXPIRED_AFTER)
+                sign_in_needed = (reason.is_token_refused()
+                    && current.assigned_at.elapsed() >= TOKEN_EXPIRED_AFTER)
                     .then_some(SignInNeeded);
                 current.state = RoomState::Refused;
             }
             None => {
-                current.state =
-                    RoomState::Active(self.enter(&current.url, &current.public_url, &current.island));
+                current.state = RoomState::Active(self.enter(&current.address, &current.island));
                 current.token_renewed = false;
             }
         }
@@ -237,15 +228,16 @@ impl Rooms {
         }
     }
 
-    fn enter(&mut self, url: &str, public_url: &str, island: &IslandId) -> RoomConnection {
+    fn enter(&mut self, address: &RoomAddress, island: &IslandId) -> RoomConnection {
         let id = RoomId(self.next_room);
         self.next_room += 1;
         let destination = Destination {
-            url: url.to_owned(),
-            public_url: public_url.to_owned(),
+            address: address.clone(),
             island: island.clone(),
             identity: self.identity.clone(),
             options: self.settings.connect_options(),
+            #[cfg(feature = "webrtc")]
+            udp_addresses: self.settings.udp_addresses.clone(),
         };
         RoomConnection::open(id, destination, &self.dedup, self.events.clone())
     }
@@ -253,15 +245,15 @@ impl Rooms {
 
 impl CurrentRoom {
     /// Whether this room of this island has admitted the client, and the client is still in it.
-    fn is_in(&self, public_url: &str, island: &IslandId) -> bool {
+    fn is_in(&self, address: &RoomAddress, island: &IslandId) -> bool {
         let entered = matches!(&self.state, RoomState::Active(connection) if connection.is_entered());
-        entered && self.public_url == public_url && self.island == *island
+        entered && self.address.is_same_node(address) && self.island == *island
     }
 
     /// The gateway assigned the room again. The client stays in it, which no other member notices, and uses
     /// the newer token for the next entry.
-    fn renew_token(&mut self, url: String) {
-        (self.url, self.assigned_at, self.token_renewed) = (url, Instant::now(), true);
+    fn renew_token(&mut self, address: RoomAddress) {
+        (self.address, self.assigned_at, self.token_renewed) = (address, Instant::now(), true);
     }
 }
 
@@ -269,8 +261,10 @@ impl CurrentRoom {
 mod tests {
     use std::time::Duration;
 
+    use protocol::Close;
+
     use super::*;
-    use crate::{Dialect, Gateway, guest};
+    use crate::{Dialect, Disconnect, Gateway, guest};
 
     /// Closes a room that was assigned `age` ago with this code. Returns whether a sign-in is needed, and
     /// whether the client retries.
@@ -279,10 +273,9 @@ mod tests {
         let mut rooms = Rooms::new(Settings::new(gateway()), guest().unwrap(), events);
         let assigned_at = Instant::now().checked_sub(age).unwrap();
         let backoff = Backoff::new(Duration::from_secs(1));
-        let (url, public_url, island) = (String::new(), String::new(), "I1".parse().unwrap());
+        let (address, island) = (RoomAddress::of(&ROOM_1.parse().unwrap()).unwrap(), "I1".parse().unwrap());
         let (token_renewed, state) = (false, RoomState::Refused);
-        rooms.current =
-            Some(CurrentRoom { url, public_url, island, assigned_at, token_renewed, backoff, state });
+        rooms.current = Some(CurrentRoom { address, island, assigned_at, token_renewed, backoff, state });
         let reason = Disconnect::Closed { code: close.code(), reason: String::new() };
         let needed = rooms.advance(Some(RoomProgress::Ended(reason)));
         let retries = matches!(rooms.current, Some(CurrentRoom { state: RoomState::Backoff(_), .. }));
@@ -302,34 +295,52 @@ mod tests {
         rooms.apply_assignment(IslandChangedMessage { island_id, conn_str, ..Default::default() }).is_some()
     }
 
+    const ROOM_1: &str = "ws-room:ws://127.0.0.1:9/rooms/I1";
+    const ROOM_2: &str = "ws-room:ws://127.0.0.1:9/nodes/2/rooms/I1";
+    /// A transport that no client of ours can join.
+    const NONE: &str = "offline:offline";
+    #[cfg(feature = "webrtc")]
     const LIVEKIT: &str = "livekit:ws://127.0.0.1:9?access_token=t";
+    #[cfg(feature = "webrtc")]
+    const MOVES: [(&str, &str); 4] = [
+        (ROOM_1, ROOM_2),
+        (ROOM_1, LIVEKIT),
+        (LIVEKIT, ROOM_1),
+        (LIVEKIT, "livekit:ws://127.0.0.2:9?access_token=t"),
+    ];
+    #[cfg(not(feature = "webrtc"))]
+    const MOVES: [(&str, &str); 1] = [(ROOM_1, ROOM_2)];
 
     #[tokio::test]
     async fn old_room_is_left_after_the_welcome_of_the_new_one() {
-        let mut rooms = rooms(Settings::new(gateway()));
-        assert!(assign(&mut rooms, "I1", "ws-room:ws://127.0.0.1:9/rooms/I1"));
-        assert!(assign(&mut rooms, "I1", "ws-room:ws://127.0.0.1:9/nodes/2/rooms/I1"));
-        assert!(matches!(rooms.leaving[..], [(_, None)]) && rooms.current.is_some());
-        rooms.advance(Some(RoomProgress::Entered));
-        assert!(matches!(rooms.leaving[..], [(_, Some(_))]));
+        for (from, to) in MOVES {
+            let mut rooms = rooms(Settings::new(gateway()));
+            assert!(assign(&mut rooms, "I1", from));
+            assert!(assign(&mut rooms, "I1", to));
+            assert!(matches!(rooms.leaving[..], [(_, None)]) && rooms.current.is_some());
+            rooms.advance(Some(RoomProgress::Entered));
+            assert!(matches!(rooms.leaving[..], [(_, Some(_))]));
+        }
     }
 
     #[tokio::test]
     async fn room_is_left_without_welcome_for_other_transports() {
-        let mut rooms = rooms(Settings::new(gateway()));
-        assert!(assign(&mut rooms, "I1", "ws-room:ws://127.0.0.1:9/rooms/I1"));
-        assert!(assign(&mut rooms, "I1", LIVEKIT));
-        assert!(matches!(rooms.leaving[..], [(_, Some(_))]) && rooms.current.is_none());
+        for (from, _) in MOVES {
+            let mut rooms = rooms(Settings::new(gateway()));
+            assert!(assign(&mut rooms, "I1", from));
+            assert!(assign(&mut rooms, "I1", NONE));
+            assert!(matches!(rooms.leaving[..], [(_, Some(_))]) && rooms.current.is_none());
+        }
     }
 
     #[tokio::test]
     async fn stock_client_leaves_as_soon_as_it_is_reassigned() {
-        for connection in ["ws-room:ws://127.0.0.1:9/nodes/2/rooms/I1", LIVEKIT] {
+        for (from, to) in MOVES.into_iter().chain([(ROOM_1, NONE)]) {
             let mut rooms = rooms(Settings::stock(gateway()));
-            assert!(assign(&mut rooms, "I1", "ws-room:ws://127.0.0.1:9/rooms/I1"));
-            assert!(assign(&mut rooms, "I1", connection));
+            assert!(assign(&mut rooms, "I1", from));
+            assert!(assign(&mut rooms, "I1", to));
             assert!(rooms.leaving.is_empty());
-            assert_eq!(rooms.current.is_some(), connection != LIVEKIT);
+            assert_eq!(rooms.current.is_some(), to != NONE);
         }
     }
 

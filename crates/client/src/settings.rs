@@ -1,6 +1,9 @@
 //! The settings of a client.
 
-use std::{net::IpAddr, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use protocol::timing;
 
@@ -11,7 +14,7 @@ use crate::{Gateway, connection::ConnectOptions};
 pub struct Settings {
     /// The gateway, or several of one realm. [`crate::discover`] and [`crate::discover_all`] find them.
     pub gateway: Gateway,
-    /// The transports that the client can join, such as `ws-room`, sent to the gateway at sign-in. Empty:
+    /// The transports that the client can join, such as `livekit` and `ws-room`, sent to the gateway at sign-in. Empty:
     /// none are sent, and the gateway assumes its configured list.
     pub transports: Vec<String>,
     /// Whether each session resumes the previous one, so that the client keeps its room. The client requests
@@ -30,8 +33,11 @@ pub struct Settings {
     pub heartbeat_interval: Duration,
     /// The longest backoff before a retry, unless a server requests a longer one.
     pub max_backoff: Duration,
-    /// The local address to connect from; `None`: any.
+    /// The local address of WebSocket connections; `None`: any.
     pub local_address: Option<IpAddr>,
+    /// The local UDP addresses of connections to LiveKit rooms; port 0 is any free port. Empty: all addresses of the
+    /// machine, or the loopback if the server is reached over it.
+    pub udp_addresses: Vec<SocketAddr>,
 }
 
 impl Settings {
@@ -47,6 +53,7 @@ impl Settings {
             heartbeat_interval: timing::HEARTBEAT_INTERVAL,
             max_backoff: timing::RECONNECT_BACKOFF,
             local_address: None,
+            udp_addresses: Vec::new(),
         }
     }
 

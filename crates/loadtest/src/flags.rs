@@ -1,6 +1,11 @@
 //! The flags of `atoll bots`.
 
-use std::{fmt::Display, num::NonZeroUsize, ops::RangeInclusive, str::FromStr};
+use std::{
+    fmt::Display,
+    num::{NonZeroU32, NonZeroUsize},
+    ops::RangeInclusive,
+    str::FromStr,
+};
 
 use crate::{bots::route::Route, gateways::DialectFlag};
 
@@ -31,6 +36,9 @@ pub struct Flags {
     /// Positions that each bot sends into its room per second.
     #[arg(long, default_value_t = 10.0, value_parser = rate)]
     pub(crate) hz: f64,
+    /// One of so many position packets is reliable, the others are lossy.
+    #[arg(long, value_name = "PACKETS", default_value = "10")]
+    pub(crate) reliable_every: NonZeroU32,
     /// Size of each position packet in bytes, padded if it would be smaller.
     #[arg(long, default_value_t = 0)]
     pub(crate) bytes: usize,
@@ -44,8 +52,8 @@ pub struct Flags {
     /// The protocol between bots and gateway; mixed: every other bot uses RPC.
     #[arg(long, value_enum, default_value_t)]
     pub(crate) dialect: DialectFlag,
-    /// The transports that bots announce, separated by commas, such as livekit,ws-room. They enter only
-    /// WebSocket rooms all the same. Without it, and over RPC, they announce none.
+    /// The transports that bots announce, separated by commas, such as livekit,ws-room. Without it, and over
+    /// RPC, they announce none. They enter rooms of both of these transports, and of no other.
     #[arg(long, value_name = "PROTOCOLS", value_delimiter = ',', value_parser = protocol_name)]
     pub(crate) transports: Vec<String>,
     /// The realm has rules that separate peers that are near each other: only bots of one island must

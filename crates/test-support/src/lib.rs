@@ -4,6 +4,8 @@
 //! dropped. Ports are free ones, so that tests run side by side.
 //!
 //! - [`NatsServer`], [`NatsCluster`]: nats-server, alone or three of them.
+//! - [`LiveKitServer`]: livekit-server, on the loopback.
+//! - [`network_namespace`]: tests with a network of their own, which all tests of WebRTC need.
 //! - [`golden`]: files with the public names of a build, and tables of docs/ that are generated from the code.
 //! - [`workspace`]: the files of the workspace.
 //!
@@ -23,10 +25,12 @@ mod bots;
 mod cluster;
 mod free_address;
 pub mod golden;
+mod livekit_server;
 #[cfg(feature = "realm")]
 pub mod measurement;
 mod nats_cluster;
 mod nats_server;
+pub mod network_namespace;
 #[cfg(feature = "realm")]
 pub mod observer;
 #[cfg(feature = "realm")]
@@ -50,6 +54,7 @@ pub use bots::Bots;
 #[cfg(feature = "realm")]
 pub use cluster::Cluster;
 pub use free_address::free_address;
+pub use livekit_server::{LiveKitOptions, LiveKitServer};
 pub use nats_cluster::NatsCluster;
 pub use nats_server::NatsServer;
 #[cfg(feature = "realm")]

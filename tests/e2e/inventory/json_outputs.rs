@@ -19,7 +19,8 @@ use test_support::{
 use super::{atoll, printed, shape::Shape};
 
 /// Keys of objects with arbitrary keys, such as close reasons.
-const MAPS: [&str; 4] = ["connections", "gateway_ends", "refused_by_reason", "room_ends"];
+const MAPS: [&str; 6] =
+    ["connections", "deliveries", "gateway_ends", "refused_by_reason", "room_ends", "room_entries"];
 
 fn shape_of(documents: &[Value]) -> Shape {
     let mut shape = Shape::default();

@@ -12,6 +12,7 @@ use tokio::time::{self, Instant, MissedTickBehavior};
 
 use super::{
     event_recorder::{EventRecorder, PendingHeartbeat},
+    numbering::Delivery,
     pool::BotPool,
     position_packet,
     walk::Walker,
@@ -99,13 +100,15 @@ async fn walk_and_publish(
         };
         pool.record_send(plan.index, index);
         let at = Instant::now();
-        let rooms = handle.send(position_packet::encode(packet, plan.bytes), true).await;
+        let (delivery, number) = pool.numbering.of(index);
+        let unreliable = delivery == Delivery::Lossy;
+        let rooms = handle.send(position_packet::encode(packet, plan.bytes), unreliable).await;
         pool.sent.fetch_add(rooms.len() as u64, Relaxed);
         let mut log = pool.log(plan.index);
-        log.sent.push((index, at));
+        log.sent[delivery].push((number, at));
         for room in rooms {
             if let Some(room_log) = log.room_logs.get_mut(&room) {
-                room_log.record_send(index, at);
+                room_log.record_send((delivery, number), at);
             }
         }
     }

@@ -156,10 +156,12 @@ impl fmt::Display for Convergence {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bots::numbering::Numbering;
 
     #[test]
     fn wrong_island_or_unexplained_disconnect_differs() {
-        let pool = BotPool::new(5);
+        let reliable_every = 10.try_into().unwrap();
+        let pool = BotPool::new(5, Numbering { reliable_every });
         let now = Instant::now();
         let address = |bot: usize| protocol::Address::new([bot as u8; 20]);
         for bot in 0..5 {

@@ -48,8 +48,9 @@ impl EventRecorder {
             Event::IslandChanged { island, connection, from, .. } => {
                 self.island_changed(island, &connection, from.as_deref());
             }
-            Event::RoomEntered { room, island, url, alias, members } => {
-                self.room_entered(room, RoomLog::new(island, url, alias, Instant::now()), members);
+            Event::RoomEntered { room, island, url, transport, members, .. } => {
+                let room_log = RoomLog::new(self.bot, island, url, transport, Instant::now());
+                self.room_entered(room, room_log, members);
             }
             Event::RoomLeft { room, reason } => self.room_left(room, &reason),
             Event::PeerJoined { room, alias, address } => self.peer_joined(room, alias, address),
@@ -81,15 +82,20 @@ impl EventRecorder {
         {
             let (mut log, now) = (self.pool.log(self.bot), Instant::now());
             log.sessions.assigned(now, &island);
-            log.assignments.assigned(now, island.clone(), connection, from);
+            if log.assignments.assigned(now, island.clone(), connection, from) {
+                log.entry_began = Some(now);
+            }
         }
-        self.pool.set_island(self.bot, island, connection.room_url().is_some());
+        self.pool.set_island(self.bot, island, client::is_joinable(connection));
     }
 
     fn room_entered(&self, room: RoomId, mut room_log: RoomLog, members: BTreeMap<u32, Address>) {
         let known = |(alias, address)| Some((alias, self.pool.index_of(address)?));
         room_log.members = members.into_iter().filter_map(known).collect();
-        self.pool.log(self.bot).room_logs.insert(room, room_log);
+        let mut log = self.pool.log(self.bot);
+        let took = log.entry_began.take().map(|began| room_log.entered - began);
+        log.entries.push((room_log.transport, took));
+        log.room_logs.insert(room, room_log);
     }
 
     fn room_left(&self, room: RoomId, reason: &Disconnect) {
@@ -114,9 +120,10 @@ impl EventRecorder {
         let sender = {
             let mut log = self.pool.log(self.bot);
             let Some(room_log) = log.room_logs.get_mut(&room) else { return };
-            room_log.record_receipt(alias, position.index);
             let Some(&sender) = room_log.members.get(&alias) else { return };
-            if !log.received.entry(sender).or_default().insert(position.index) {
+            let (delivery, number) = self.pool.numbering.of(position.index);
+            room_log.record_receipt(sender, (delivery, number));
+            if !log.received.entry((sender, delivery)).or_default().insert(number) {
                 self.pool.delivered_twice.fetch_add(1, Relaxed);
             }
             sender
@@ -128,8 +135,9 @@ impl EventRecorder {
         self.pool.duplicates.fetch_add(1, Relaxed);
         if let Some(position) = position_packet::decode(body)
             && let Some(room_log) = self.pool.log(self.bot).room_logs.get_mut(&room)
+            && let Some(&sender) = room_log.members.get(&alias)
         {
-            room_log.record_receipt(alias, position.index);
+            room_log.record_receipt(sender, self.pool.numbering.of(position.index));
         }
     }
 }

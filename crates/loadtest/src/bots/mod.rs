@@ -6,6 +6,7 @@ mod event_recorder;
 mod log;
 mod move_loss;
 mod moves;
+mod numbering;
 mod pool;
 mod position_packet;
 mod progress;

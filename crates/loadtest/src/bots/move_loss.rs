@@ -2,14 +2,18 @@
 //!
 //! A message is lost for a bot that received it in no room, although from a second before it was sent
 //! until a second after, both bots were assigned one island without interruption, and had shared a room
-//! of it before. A move, which only changes the node of the island, is no interruption.
+//! of it before. A move, which only changes the node of the island, is no interruption. Lossy messages between
+//! bots that were in a room that may lose them, of this island, are counted apart.
 
 use std::{collections::HashMap, fmt, time::Duration};
 
 use protocol::IslandId;
 use tokio::time::Instant;
 
-use super::log::{BotLog, IslandMembership, RoomLog};
+use super::{
+    log::{BotLog, IslandMembership, RoomLog, loses_messages},
+    numbering::Delivery,
+};
 
 /// The margin around the time of sending.
 const MARGIN: Duration = Duration::from_secs(1);
@@ -23,6 +27,9 @@ pub(crate) struct MoveLoss {
     pub(crate) to_stock: LossCount,
     /// The sender leaves the old room first, and the receiver does not.
     pub(crate) from_stock: LossCount,
+    /// Lossy messages that may be lost: one of both was in a room of the island on another transport than
+    /// WebSocket rooms.
+    pub(crate) lossy: LossCount,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
@@ -61,12 +68,16 @@ pub(crate) fn count_move_loss(logs: &[&BotLog], now: Instant) -> MoveLoss {
     for memberships in islands.values() {
         for receiver in memberships {
             for sender in memberships.iter().filter(|sender| sender.bot != receiver.bot) {
-                let tally = match (receiver.log.stock, sender.log.stock) {
-                    (false, false) => &mut losses.overlapping,
-                    (true, _) => &mut losses.to_stock,
-                    (false, true) => &mut losses.from_stock,
-                };
-                receiver.count_losses(sender, now, tally);
+                let may_lose = receiver.may_lose() || sender.may_lose();
+                for delivery in Delivery::ALL {
+                    let tally = match (receiver.log.stock, sender.log.stock) {
+                        _ if may_lose && delivery == Delivery::Lossy => &mut losses.lossy,
+                        (false, false) => &mut losses.overlapping,
+                        (true, _) => &mut losses.to_stock,
+                        (false, true) => &mut losses.from_stock,
+                    };
+                    receiver.count_losses(sender, now, delivery, tally);
+                }
             }
         }
     }
@@ -74,17 +85,23 @@ pub(crate) fn count_move_loss(logs: &[&BotLog], now: Instant) -> MoveLoss {
 }
 
 impl BotMembership<'_> {
-    /// Adds the messages of the common time that did not arrive.
-    fn count_losses(&self, sender: &Self, now: Instant, tally: &mut LossCount) {
+    /// Whether one of its rooms may lose lossy messages.
+    fn may_lose(&self) -> bool {
+        self.rooms.iter().any(|room| loses_messages(room.transport))
+    }
+
+    /// Adds the messages of this kind of the common time that did not arrive.
+    fn count_losses(&self, sender: &Self, now: Instant, delivery: Delivery, tally: &mut LossCount) {
         let from = self.membership.from.max(sender.membership.from);
         let until = self.membership.until.min(sender.membership.until);
         let Some(met) = self.first_common_room(sender, from, until, now) else { return };
-        let (since, sent) = (met.max(from + MARGIN), &sender.log.sent);
+        let (since, sent) = (met.max(from + MARGIN), &sender.log.sent[delivery]);
         let begin = sent.partition_point(|&(_, at)| at < since);
         let end = sent.partition_point(|&(_, at)| at + MARGIN <= until);
-        let Some(due @ [first, .., last]) = sent.get(begin..end) else { return };
-        let received =
-            self.log.received.get(&sender.bot).map_or(0, |received| received.count_within(first.0, last.0));
+        let due = sent.get(begin..end).unwrap_or_default();
+        let (Some(first), Some(last)) = (due.first(), due.last()) else { return };
+        let received = self.log.received.get(&(sender.bot, delivery));
+        let received = received.map_or(0, |received| received.count_within(first.0, last.0));
         tally.expected += due.len() as u64;
         // The subtraction is exact because messages are numbered without gaps.
         tally.lost += due.len() as u64 - received;
@@ -130,7 +147,7 @@ mod tests {
         fn new() -> Self {
             let (start, mut logs) = (Instant::now(), [BotLog::default(), BotLog::default()]);
             for index in 0..200 {
-                logs[SENDER].sent.push((index, start + Duration::from_millis(100) * index));
+                logs[SENDER].sent.lossy.push((index, start + Duration::from_millis(100) * index));
             }
             Self { start, logs }
         }
@@ -141,7 +158,7 @@ mod tests {
 
         fn assign(&mut self, bot: usize, tenths: u32, island: &str, connection: &str, from: Option<&str>) {
             let (at, connection) = (self.at(tenths), connection.parse().unwrap());
-            self.logs[bot].assignments.assigned(at, island.parse().unwrap(), &connection, from);
+            let _ = self.logs[bot].assignments.assigned(at, island.parse().unwrap(), &connection, from);
         }
 
         fn assign_both(&mut self, tenths: u32, island: &str, connection: &str, from: Option<&str>) {
@@ -151,14 +168,15 @@ mod tests {
         }
 
         fn enter_room(&mut self, bot: usize, url: &str, from: u32, until: u32) {
-            let mut room = RoomLog::new("I1".parse().unwrap(), url.to_owned(), 1, self.at(from));
+            let transport = if url.starts_with("ws:") { "ws-room" } else { "livekit" };
+            let mut room = RoomLog::new(bot, "I1".parse().unwrap(), url.to_owned(), transport, self.at(from));
             room.left = Some(self.at(until));
             let rooms = &mut self.logs[bot].room_logs;
             rooms.insert(RoomId(rooms.len() as u64), room);
         }
 
         fn receive(&mut self, indices: impl IntoIterator<Item = u32>) {
-            let received = self.logs[RECEIVER].received.entry(SENDER).or_default();
+            let received = self.logs[RECEIVER].received.entry((SENDER, Delivery::Lossy)).or_default();
             for index in indices {
                 received.insert(index);
             }
@@ -206,6 +224,25 @@ mod tests {
     }
 
     #[test]
+    fn lossy_messages_count_apart_once_an_island_was_on_livekit() {
+        let mut script = Script::move_of_both();
+        script.enter_room(RECEIVER, "wss://l#I1", 150, 200);
+        script.receive(0..150);
+        let reliable = &mut script.logs[SENDER].sent.reliable;
+        reliable.extend((0..20).map(|index| (index, script.start + Duration::from_secs(1) * index)));
+        let received = script.logs[RECEIVER].received.entry((SENDER, Delivery::Reliable)).or_default();
+        for index in 0..19 {
+            received.insert(index);
+        }
+        let expected = MoveLoss {
+            lossy: LossCount { expected: EXPECTED, lost: 41 },
+            overlapping: LossCount { expected: 19, lost: 1 },
+            ..MoveLoss::default()
+        };
+        assert_eq!(script.count(), expected);
+    }
+
+    #[test]
     fn sender_silent_after_a_move_is_lost_until_the_end() {
         let mut script = Script::move_of_both();
         script.receive(0..100);
@@ -216,7 +253,7 @@ mod tests {
 
     #[test]
     fn interruptions_are_not_counted() {
-        let livekit = "livekit:wss://l?access_token=t";
+        let offline = "offline:offline";
         for interruption in ["another island", "a connection that bots cannot enter", "no gateway"] {
             let mut script = Script::new();
             script.assign_both(0, "I1", "ws-room:ws://a", None);
@@ -226,7 +263,7 @@ mod tests {
                     let at = script.at(50);
                     script.logs[RECEIVER].assignments.disconnected(at);
                 }
-                _ => script.assign_both(50, "I1", livekit, Some("I1")),
+                _ => script.assign_both(50, "I1", offline, Some("I1")),
             }
             script.assign_both(100, "I1", "ws-room:ws://a", None);
             for bot in [SENDER, RECEIVER] {

@@ -14,11 +14,12 @@ use parking_lot::{Mutex, MutexGuard};
 use protocol::{Address, IslandId, Position};
 use tokio::{sync::Notify, time::Instant};
 
-use super::{log::BotLog, receipt_times::ReceiptTimes};
+use super::{log::BotLog, numbering::Numbering, receipt_times::ReceiptTimes};
 use crate::percentiles::latency_histogram;
 
 pub(crate) struct BotPool {
     began: Instant,
+    pub(crate) numbering: Numbering,
     indices: Mutex<HashMap<Address, usize>>,
     bots: Vec<Bot>,
     pub(crate) received_at: ReceiptTimes,
@@ -52,9 +53,10 @@ struct Bot {
 const SENT_RING: usize = 512;
 
 impl BotPool {
-    pub(crate) fn new(count: usize) -> Self {
+    pub(crate) fn new(count: usize, numbering: Numbering) -> Self {
         Self {
             began: Instant::now(),
+            numbering,
             indices: Mutex::default(),
             bots: std::iter::repeat_with(Bot::default).take(count).collect(),
             received_at: ReceiptTimes::new(count),

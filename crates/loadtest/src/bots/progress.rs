@@ -54,7 +54,8 @@ impl ProgressDisplay {
         let logs: Vec<_> = pool.logs().collect();
         let logs: Vec<&BotLog> = logs.iter().map(|log| &**log).collect();
         let room_logs = logs.iter().flat_map(|log| log.room_logs.values());
-        let (counts, verdict) = (Counts::of(&logs, pool), count_deliveries(room_logs, Instant::now()));
+        let (counts, verdict) =
+            (Counts::of(&logs, pool), count_deliveries(room_logs, Instant::now()).required());
         let line = format!(
             "{} peers, {} islands, {} rooms | {sent_rate:.0} sent/s, {received_rate:.0} received/s | lost {}, \
              unheard {} | latency {latency} ms | heartbeat to island {assignment} ms",

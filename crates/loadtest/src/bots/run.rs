@@ -13,6 +13,7 @@ use tokio::{
 use super::{
     bot::{self, BotPlan},
     convergence::Directors,
+    numbering::Numbering,
     pool::BotPool,
     progress::ProgressDisplay,
     proximity_check::ProximityCheck,
@@ -80,7 +81,7 @@ impl Run {
         let step = Duration::from_secs_f64(1.0 / flags.hz);
         Self {
             began: Instant::now(),
-            pool: Arc::new(BotPool::new(flags.count)),
+            pool: Arc::new(BotPool::new(flags.count, Numbering { reliable_every: flags.reliable_every })),
             server,
             directors: (!flags.admin.is_empty()).then(|| Directors::new(&flags.admin)),
             proximity: ProximityCheck::new(flags.limit, step),

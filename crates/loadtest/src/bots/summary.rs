@@ -1,14 +1,18 @@
 //! The summary of a run.
 
-use std::{collections::HashSet, sync::atomic::Ordering::Relaxed, time::Duration};
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::atomic::Ordering::Relaxed,
+    time::Duration,
+};
 
 use serde::Serialize;
 use tokio::time::Instant;
 
 use super::{
     convergence::Convergence,
-    log::{BotLog, DeliveryCounts, Sessions, count_deliveries},
-    move_loss::{self, MoveLoss},
+    log::{BotLog, Deliveries, DeliveryCounts, Sessions, count_deliveries},
+    move_loss::{self, LossCount, MoveLoss},
     moves::Moves,
     pool::BotPool,
     proximity_check::ProximityCheck,
@@ -38,6 +42,27 @@ impl Counts {
     }
 }
 
+/// The entries into rooms of one transport. The field names are JSON keys.
+#[derive(Debug, Serialize)]
+struct RoomEntries {
+    entered: u64,
+    /// From the assignment of the room to its welcome.
+    assignment_to_room_ms: Percentiles,
+}
+
+impl RoomEntries {
+    fn by_transport(logs: &[&BotLog]) -> BTreeMap<&'static str, Self> {
+        let entries = || logs.iter().flat_map(|log| &log.entries);
+        let of_transport = |name: &'static str| {
+            let times = || entries().filter(move |(transport, _)| *transport == name).map(|(_, took)| *took);
+            let assignment_to_room_ms = Percentiles::of_durations(times().flatten());
+            (name, Self { entered: times().count() as u64, assignment_to_room_ms })
+        };
+        let names: HashSet<&'static str> = entries().map(|(transport, _)| *transport).collect();
+        names.into_iter().map(of_transport).collect()
+    }
+}
+
 /// The result of a run. Its field names are JSON keys.
 #[derive(Debug, Serialize)]
 pub(crate) struct Summary {
@@ -54,8 +79,13 @@ pub(crate) struct Summary {
     received: u64,
     sent_per_second: f64,
     received_per_second: f64,
+    /// The messages that had to arrive.
     #[serde(flatten)]
     verdict: DeliveryCounts,
+    /// All messages, by transport and kind.
+    deliveries: Deliveries,
+    /// By transport.
+    room_entries: BTreeMap<&'static str, RoomEntries>,
     #[serde(flatten)]
     moves: Moves,
     /// Losses between bots that stayed in one island, over all rooms.
@@ -94,6 +124,7 @@ impl Summary {
         let seconds = elapsed.as_secs_f64();
         let (logs, now) = (pool.logs().collect::<Vec<_>>(), Instant::now());
         let logs: Vec<&BotLog> = logs.iter().map(|log| &**log).collect();
+        let deliveries = count_deliveries(logs.iter().flat_map(|log| log.room_logs.values()), now);
         let absent = |log: &&&BotLog| log.room_logs.is_empty() && log.assignments.can_be_in_room();
         Self {
             seconds,
@@ -106,7 +137,9 @@ impl Summary {
             received,
             sent_per_second: sent as f64 / seconds,
             received_per_second: received as f64 / seconds,
-            verdict: count_deliveries(logs.iter().flat_map(|log| log.room_logs.values()), now),
+            verdict: deliveries.required(),
+            deliveries,
+            room_entries: RoomEntries::by_transport(&logs),
             moves: Moves::of(&logs),
             over_moves: move_loss::count_move_loss(&logs, now),
             doubles: pool.duplicates.load(Relaxed),
@@ -154,7 +187,8 @@ impl Summary {
             "  lost            {} of {} that had to arrive, {} duplicate or out of order",
             verdict.lost, verdict.expected, verdict.disordered
         );
-        let MoveLoss { overlapping, to_stock, from_stock } = self.over_moves;
+        self.print_transports();
+        let MoveLoss { overlapping, to_stock, from_stock, lossy } = self.over_moves;
         println!("  connections     {}", self.moves.counts_by_kind(|connections| connections.bots));
         println!("  changes         {}", self.moves.counts_by_kind(|connections| connections.changes));
         println!("  moves           {}", self.moves);
@@ -162,6 +196,9 @@ impl Summary {
             "  lost over moves {overlapping} between overlapping clients, {to_stock} to stock clients, {from_stock} \
              from stock to overlapping clients"
         );
+        if lossy.expected > 0 {
+            println!("  lossy over moves  {lossy}, which may be lost");
+        }
         println!("  duplicates      {} dropped, {} delivered twice", self.doubles, self.given_twice);
         println!(
             "  unheard         {} of {} times that a pair was near, {} at the end",
@@ -183,5 +220,24 @@ impl Summary {
             );
         }
         println!("{}", if self.is_good() { "all checks passed" } else { "CHECKS FAILED" });
+    }
+
+    fn print_transports(&self) {
+        for (transport, entries) in &self.room_entries {
+            let RoomEntries { entered, assignment_to_room_ms: times } = entries;
+            println!(
+                "  {transport:<15} {entered} rooms entered, {} ms after the assignment",
+                times.with_max()
+            );
+            if let Some(counts) = self.deliveries.0.get(transport) {
+                let lost =
+                    |counts: DeliveryCounts| LossCount { expected: counts.expected, lost: counts.lost };
+                println!(
+                    "                  lost {} reliable and {} lossy",
+                    lost(counts.reliable),
+                    lost(counts.lossy)
+                );
+            }
+        }
     }
 }

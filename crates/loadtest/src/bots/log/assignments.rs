@@ -37,13 +37,15 @@ pub(crate) struct IslandMembership<'a> {
 }
 
 impl AssignmentLog {
+    /// Records an assignment. Returns whether it is another room than that of the last one, and one that bots can
+    /// enter.
     pub(crate) fn assigned(
         &mut self,
         at: Instant,
         island: IslandId,
         connection: &ConnectionString,
         from: Option<&str>,
-    ) {
+    ) -> bool {
         let text = connection.to_string();
         let kind = text.split(':').next().unwrap_or_default().to_owned();
         // Without parts that expire, such as a token.
@@ -55,8 +57,13 @@ impl AssignmentLog {
         // After a reconnect the assignment is repeated, often without a change.
         let has_moved = self.assignments().next_back().is_some_and(|(_, last)| last.endpoint != endpoint);
         let is_move = has_moved && from == Some(island.as_str());
-        let is_room = connection.room_url().is_some();
+        let is_room = client::is_joinable(connection);
+        let is_other = self
+            .assignments()
+            .next_back()
+            .is_none_or(|(_, last)| last.endpoint != endpoint || last.island != island);
         self.0.push((at, AssignmentEvent::Assigned(Assignment { island, kind, endpoint, is_room, is_move })));
+        is_room && is_other
     }
 
     pub(crate) fn disconnected(&mut self, at: Instant) {

@@ -8,5 +8,5 @@ mod sessions;
 
 pub(crate) use assignments::IslandMembership;
 pub(crate) use bot::BotLog;
-pub(crate) use deliveries::{DeliveryCounts, RoomLog, count_deliveries};
+pub(crate) use deliveries::{Deliveries, DeliveryCounts, RoomLog, count_deliveries, loses_messages};
 pub(crate) use sessions::{SessionStatus, Sessions};

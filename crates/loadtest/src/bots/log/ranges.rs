@@ -27,6 +27,10 @@ impl Ranges {
         true
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// How many numbers from `first` to `last`, both included, are in the set.
     pub(crate) fn count_within(&self, first: u32, last: u32) -> u64 {
         let from = self.0.partition_point(|&(_, end)| end < first);

@@ -124,6 +124,8 @@ fn end_label(ended: &Disconnect) -> String {
         Disconnect::Left => "left".to_owned(),
         Disconnect::Closed { code, .. } => code.to_string(),
         Disconnect::Refused { status, .. } => format!("HTTP {status}"),
+        Disconnect::Removed(_) => "removed".to_owned(),
+        Disconnect::Replaced => "replaced".to_owned(),
         Disconnect::Broken(_) => "broken".to_owned(),
     }
 }

@@ -1,0 +1,115 @@
+//! The connection to a room of any kind. Each connection is a task of its own.
+
+mod address;
+mod destination;
+#[cfg(feature = "webrtc")]
+mod livekit;
+mod membership;
+mod ws_room;
+
+use std::collections::HashMap;
+
+use tokio::sync::mpsc;
+
+use crate::{Disconnect, Event, RoomId, dedup::Dedup};
+
+pub(crate) use address::RoomAddress;
+pub use address::is_joinable;
+pub(crate) use destination::{Destination, OutgoingMessage};
+pub(crate) use membership::RoomProgress;
+use membership::{Ended, Membership};
+
+/// A connection to a room, or the attempt at one. Dropping it leaves the room.
+#[derive(Debug)]
+pub(crate) struct RoomConnection {
+    id: RoomId,
+    outgoing: mpsc::Sender<OutgoingMessage>,
+    progress: mpsc::Receiver<RoomProgress>,
+    entered: bool,
+    send_mode: SendMode,
+}
+
+/// The time from which messages may be sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum SendMode {
+    /// From the beginning: messages are queued until the welcome.
+    QueueUntilWelcome,
+    /// After the welcome: earlier messages are not sent in this room.
+    AfterWelcome,
+    /// Never: messages are not sent in this room any more.
+    Never,
+}
+
+/// The capacity of the queue of outgoing messages. When it is full, the newest message is dropped.
+const OUTGOING_QUEUE: usize = 256;
+
+impl RoomConnection {
+    /// Enters a room in a task of its own.
+    pub(crate) fn open(
+        id: RoomId,
+        destination: Destination,
+        dedup: &Dedup,
+        events: mpsc::Sender<Event>,
+    ) -> Self {
+        let (outgoing, queued) = mpsc::channel(OUTGOING_QUEUE);
+        // The task reports at most one `Entered` and one `Ended`.
+        let (progress_sender, progress) = mpsc::channel(2);
+        let mut membership = Membership {
+            room: id,
+            dedup: dedup.register(id),
+            events,
+            progress: progress_sender,
+            members: HashMap::new(),
+        };
+        tokio::spawn(async move {
+            let Ended { reason, close } = match &destination.address {
+                RoomAddress::WsRoom { url, url_with_token } => {
+                    ws_room::run(&destination, &mut membership, queued, (url, url_with_token)).await
+                }
+                #[cfg(feature = "webrtc")]
+                RoomAddress::LiveKit { url, token } => {
+                    livekit::run(&destination, &mut membership, queued, (url, token)).await
+                }
+            };
+            let has_left = reason == Disconnect::Left;
+            membership.ended(reason).await;
+            if let Some(close) = close.filter(|_| has_left) {
+                close.await;
+            }
+        });
+        Self { id, outgoing, progress, entered: false, send_mode: SendMode::AfterWelcome }
+    }
+
+    /// The same connection, which queues messages until the welcome instead of discarding them.
+    pub(crate) fn queue_until_welcome(self) -> Self {
+        Self { send_mode: SendMode::QueueUntilWelcome, ..self }
+    }
+
+    /// The same connection, which sends no more messages.
+    pub(crate) fn without_sending(self) -> Self {
+        Self { send_mode: SendMode::Never, ..self }
+    }
+
+    /// The next progress. Cancel-safe.
+    pub(crate) async fn progress(&mut self) -> RoomProgress {
+        let progress = self.progress.recv().await.unwrap_or(RoomProgress::Ended(Disconnect::Left));
+        self.entered |= matches!(progress, RoomProgress::Entered);
+        progress
+    }
+
+    /// Whether the room has admitted the client.
+    pub(crate) fn is_entered(&self) -> bool {
+        self.entered
+    }
+
+    /// Sends a message, and returns the id of this connection; `None` if the room has not admitted the
+    /// client, or if the queue is full.
+    pub(crate) fn send(&self, message: &OutgoingMessage) -> Option<RoomId> {
+        let may_send = match self.send_mode {
+            SendMode::QueueUntilWelcome => true,
+            SendMode::AfterWelcome => self.entered,
+            SendMode::Never => false,
+        };
+        (may_send && self.outgoing.try_send(message.clone()).is_ok()).then_some(self.id)
+    }
+}
