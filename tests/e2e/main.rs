@@ -18,6 +18,7 @@ mod inventory;
 mod island_moves;
 mod islands;
 mod livekit;
+mod livekit_rooms;
 mod logs;
 mod mixed;
 mod nats;

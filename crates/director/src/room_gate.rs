@@ -295,4 +295,3 @@ fn attempt(
         Opened { island, node: server.node, options, result }
     })
 }
-

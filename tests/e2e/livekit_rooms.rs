@@ -1,0 +1,180 @@
+//! Rooms on a real LiveKit server: created with limits, administered by membership, and lost with the server.
+
+use std::time::{Duration, Instant};
+
+use livekit_api::services::room::RoomClient;
+use protocol::{ConnectionString, v3::IslandChangedMessage};
+use rtc::livekit::{Event, LeaveReason, Options, Participant};
+use test_support::{
+    LiveKitOptions, LiveKitServer, Realm, eventually, network_namespace, wallet,
+    wire::{Wire, sign_in_with},
+};
+
+/// The address of the realm, which the LiveKit server sends its events to. Each test has a namespace of its own.
+const LISTEN: &str = "127.0.0.1:5000";
+/// Peers at this distance from each other are in different islands.
+const FAR: f32 = 5_000.0;
+/// A director removes no participant for this long after it started.
+const TAKEOVER: Duration = Duration::from_secs(11);
+
+/// A LiveKit server that creates no rooms by itself, and a realm with rules that prefer it.
+struct LiveKitRealm {
+    server: LiveKitServer,
+    realm: Realm,
+    api: RoomClient,
+}
+
+/// A peer that was assigned a LiveKit room.
+struct Peer {
+    wire: Wire,
+    island: String,
+    options: Options,
+}
+
+impl LiveKitRealm {
+    async fn start(settings: &[(&str, &str)]) -> Self {
+        let webhook = Some(format!("http://{LISTEN}/livekit/webhook/lk"));
+        let server = LiveKitServer::start_with(LiveKitOptions { webhook, ..LiveKitOptions::default() });
+        let url = server.url();
+        let mut all = vec![
+            ("LIVEKIT__LK__URL", url.as_str()),
+            ("LIVEKIT__LK__API_KEY", LiveKitServer::API_KEY),
+            ("LIVEKIT__LK__API_SECRET", LiveKitServer::API_SECRET),
+            ("LIVEKIT__LK__AUTO_CREATE", "false"),
+            ("LIVEKIT__LK__GRACE_S", "1"),
+            ("ISLANDS__RETURN_WINDOW_S", "1"),
+            ("ISLANDS__MOVE_INTERVAL_S", "1"),
+        ];
+        all.extend(settings);
+        let realm = Realm::launch_at(LISTEN, &[], &all);
+        let healthy = async || realm.count("atoll_transport_healthy{node=\"lk\"}").await == 1.0;
+        eventually("a healthy LiveKit server", healthy).await;
+        // The engine receives that a moment later.
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        let api = RoomClient::with_api_key(&server.http(), LiveKitServer::API_KEY, LiveKitServer::API_SECRET);
+        Self { server, realm, api }
+    }
+
+    async fn join(&self, x: f32) -> Peer {
+        let mut wire = sign_in_with(&self.realm, &wallet(), &["livekit", "ws-room"]).await;
+        wire.send_position(x, 0.0).await;
+        let change = wire.island_changed().await;
+        let options = options(&change).unwrap_or_else(|| panic!("not LiveKit: {change:?}"));
+        Peer { wire, island: change.island_id, options }
+    }
+
+    /// The participants in the server's own list of a room; `None` if there is no such room.
+    async fn participants(&self, room: &str) -> Option<Vec<String>> {
+        let participants = self.api.list_participants(room).await.ok()?;
+        Some(participants.into_iter().map(|participant| participant.identity).collect())
+    }
+
+    /// The participants of a room as `/rooms/status` reports them.
+    async fn reported(&self, room: &str) -> u64 {
+        let status = self.realm.json("/rooms/status").await;
+        let rooms = status["rooms"].as_array().unwrap().iter();
+        rooms.filter(|entry| entry["id"] == room).filter_map(|entry| entry["users"].as_u64()).sum()
+    }
+}
+
+fn options(change: &IslandChangedMessage) -> Option<Options> {
+    match change.conn_str.parse().unwrap() {
+        ConnectionString::LiveKit { url, access_token } => Some(Options::new(url, access_token)),
+        _ => None,
+    }
+}
+
+/// Waits until the participation ends, and returns why.
+async fn left(participant: &mut Participant) -> LeaveReason {
+    let end = async {
+        loop {
+            match participant.next().await {
+                Some(Event::Left(reason)) => return reason,
+                Some(_) => {}
+                None => panic!("no reason"),
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), end).await.expect("it leaves")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn room_is_created_with_its_island_and_deleted_with_it() {
+    if !network_namespace::enter("livekit_rooms::room_is_created_with_its_island_and_deleted_with_it") {
+        return;
+    }
+    let realm = LiveKitRealm::start(&[("LIVEKIT__LK__MAX_ISLAND_SIZE", "12")]).await;
+    let peer = realm.join(0.0).await;
+    let rooms = realm.api.list_rooms(vec![peer.island.clone()]).await.unwrap();
+    let [room] = &rooms[..] else { panic!("{rooms:?}") };
+    assert_eq!((room.max_participants, room.empty_timeout, room.departure_timeout), (24, 300, 300));
+    let metadata: serde_json::Value = serde_json::from_str(&room.metadata).unwrap();
+    let expected = serde_json::json!({ "island": peer.island, "node": "lk", "rule": null });
+    assert_eq!(metadata, expected);
+    let participant = Participant::join(peer.options.clone()).await.unwrap();
+    let room = peer.island.clone();
+    eventually("the occupancy", async || realm.reported(&room).await == 1).await;
+    participant.close().await;
+    eventually("no occupancy", async || realm.reported(&room).await == 0).await;
+    drop(peer.wire);
+    eventually("the deletion", async || realm.participants(&room).await.is_none_or(|all| all.is_empty()))
+        .await;
+    eventually("the deletion", async || realm.api.list_rooms(vec![room.clone()]).await.unwrap().is_empty())
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn former_member_is_removed_and_cannot_stay_with_its_token() {
+    if !network_namespace::enter("livekit_rooms::former_member_is_removed_and_cannot_stay_with_its_token") {
+        return;
+    }
+    let realm = LiveKitRealm::start(&[]).await;
+    let (stays, mut leaves) = (realm.join(0.0).await, realm.join(5.0).await);
+    assert_eq!(stays.island, leaves.island);
+    // The larger part of a split island keeps it.
+    let _third = realm.join(2.0).await;
+    let member = Participant::join(stays.options.clone()).await.unwrap();
+    let mut former = Participant::join(leaves.options.clone()).await.unwrap();
+    tokio::time::sleep(TAKEOVER).await;
+    leaves.wire.send_position(FAR, 0.0).await;
+    let change = leaves.wire.island_changed().await;
+    assert_ne!(change.island_id, stays.island);
+    assert_eq!(left(&mut former).await, LeaveReason::Removed);
+    let mut longest = Duration::ZERO;
+    for _ in 0..5 {
+        let began = Instant::now();
+        let mut again = Participant::join(leaves.options.clone()).await.expect("the token is still valid");
+        assert_eq!(left(&mut again).await, LeaveReason::Removed);
+        longest = longest.max(began.elapsed());
+    }
+    // Usually a few hundred milliseconds; the rest is for a busy machine.
+    assert!(longest < Duration::from_secs(8), "{longest:?}");
+    assert_eq!(realm.participants(&stays.island).await.map(|all| all.len()), Some(1));
+    member.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn islands_leave_a_dead_server_and_return_to_it() {
+    if !network_namespace::enter("livekit_rooms::islands_leave_a_dead_server_and_return_to_it") {
+        return;
+    }
+    let mut realm = LiveKitRealm::start(&[]).await;
+    let mut peer = realm.join(0.0).await;
+    realm.server.kill();
+    let killed = Instant::now();
+    let change = peer.wire.island_changed().await;
+    assert!(options(&change).is_none(), "{}", change.conn_str);
+    assert_eq!(change.island_id, peer.island);
+    assert!(killed.elapsed() < Duration::from_secs(8), "{:?}", killed.elapsed());
+    realm.server.restart();
+    let deadline = Instant::now() + Duration::from_secs(40);
+    let options = loop {
+        peer.wire.send_position(0.0, 0.0).await;
+        assert!(Instant::now() < deadline, "the island does not return");
+        if !peer.wire.is_quiet_for(Duration::from_secs(1)).await {
+            break options(&peer.wire.island_changed().await).expect("LiveKit");
+        }
+    };
+    // The restarted server has no rooms; Atoll created this one.
+    Participant::join(options).await.unwrap().close().await;
+}
