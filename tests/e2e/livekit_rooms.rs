@@ -4,10 +4,11 @@ use std::time::{Duration, Instant};
 
 use livekit_api::services::room::RoomClient;
 use protocol::{ConnectionString, v3::IslandChangedMessage};
-use rtc::livekit::{Event, LeaveReason, Options, Participant};
+use rtc::livekit::{Event, JoinError, LeaveReason, Options, Participant};
 use test_support::{
-    LiveKitOptions, LiveKitServer, Realm, eventually, network_namespace, wallet,
+    LiveKitOptions, LiveKitServer, Realm, network_namespace, wallet,
     wire::{Wire, sign_in_with},
+    within,
 };
 
 /// The address of the realm, which the LiveKit server sends its events to. Each test has a namespace of its own.
@@ -48,19 +49,28 @@ impl LiveKitRealm {
         all.extend(settings);
         let realm = Realm::launch_at(LISTEN, &[], &all);
         let healthy = async || realm.count("atoll_transport_healthy{node=\"lk\"}").await == 1.0;
-        eventually("a healthy LiveKit server", healthy).await;
+        soon("a healthy LiveKit server", healthy).await;
         // The engine receives that a moment later.
         tokio::time::sleep(Duration::from_millis(500)).await;
         let api = RoomClient::with_api_key(&server.http(), LiveKitServer::API_KEY, LiveKitServer::API_SECRET);
         Self { server, realm, api }
     }
 
+    /// Signs in a peer, and waits until it is assigned a LiveKit room: on a busy machine the server may not confirm a room
+    /// within a second, and the island takes a WebSocket room for some seconds.
     async fn join(&self, x: f32) -> Peer {
         let mut wire = sign_in_with(&self.realm, &wallet(), &["livekit", "ws-room"]).await;
-        wire.send_position(x, 0.0).await;
-        let change = wire.island_changed().await;
-        let options = options(&change).unwrap_or_else(|| panic!("not LiveKit: {change:?}"));
-        Peer { wire, island: change.island_id, options }
+        let deadline = Instant::now() + Duration::from_secs(60);
+        loop {
+            wire.send_position(x, 0.0).await;
+            if !wire.is_quiet_for(Duration::from_secs(1)).await {
+                let change = wire.island_changed().await;
+                if let Some(options) = options(&change) {
+                    return Peer { wire, island: change.island_id, options };
+                }
+            }
+            assert!(Instant::now() < deadline, "no LiveKit room");
+        }
     }
 
     /// The participants in the server's own list of a room; `None` if there is no such room.
@@ -75,6 +85,11 @@ impl LiveKitRealm {
         let rooms = status["rooms"].as_array().unwrap().iter();
         rooms.filter(|entry| entry["id"] == room).filter_map(|entry| entry["users"].as_u64()).sum()
     }
+}
+
+/// Polls until the condition holds. Takes seconds on an idle machine.
+async fn soon(label: &str, holds: impl AsyncFnMut() -> bool) {
+    within(Duration::from_secs(60), label, holds).await;
 }
 
 fn options(change: &IslandChangedMessage) -> Option<Options> {
@@ -113,14 +128,12 @@ async fn room_is_created_with_its_island_and_deleted_with_it() {
     assert_eq!(metadata, expected);
     let participant = Participant::join(peer.options.clone()).await.unwrap();
     let room = peer.island.clone();
-    eventually("the occupancy", async || realm.reported(&room).await == 1).await;
+    soon("the occupancy", async || realm.reported(&room).await == 1).await;
     participant.close().await;
-    eventually("no occupancy", async || realm.reported(&room).await == 0).await;
+    soon("no occupancy", async || realm.reported(&room).await == 0).await;
     drop(peer.wire);
-    eventually("the deletion", async || realm.participants(&room).await.is_none_or(|all| all.is_empty()))
-        .await;
-    eventually("the deletion", async || realm.api.list_rooms(vec![room.clone()]).await.unwrap().is_empty())
-        .await;
+    soon("the deletion", async || realm.participants(&room).await.is_none_or(|all| all.is_empty())).await;
+    soon("the deletion", async || realm.api.list_rooms(vec![room.clone()]).await.unwrap().is_empty()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -143,8 +156,13 @@ async fn former_member_is_removed_and_cannot_stay_with_its_token() {
     let mut longest = Duration::ZERO;
     for _ in 0..5 {
         let began = Instant::now();
-        let mut again = Participant::join(leaves.options.clone()).await.expect("the token is still valid");
-        assert_eq!(left(&mut again).await, LeaveReason::Removed);
+        // The token is still valid. The removal may come before the data channels are open.
+        let reason = match Participant::join(leaves.options.clone()).await {
+            Ok(mut again) => left(&mut again).await,
+            Err(JoinError::Ended(reason)) => reason,
+            Err(error) => panic!("{error}"),
+        };
+        assert_eq!(reason, LeaveReason::Removed);
         longest = longest.max(began.elapsed());
     }
     // Usually a few hundred milliseconds; the rest is for a busy machine.
