@@ -30,6 +30,7 @@
 //!         draining: false,
 //!         public_url: "wss://rooms.example.org".into(),
 //!         started_ms: 0,
+//!         note: None,
 //!     }),
 //!     now,
 //! );
