@@ -3,7 +3,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use archipelago::{AssignedIsland, Output, ReportedAssignment};
-use protocol::{Address, IslandId, MediaGrants, NodeName, SessionId};
+use protocol::{Address, IslandId, NodeName, SessionId};
 
 /// The changes of one flush, in the order in which they are published.
 #[derive(Debug, Default)]
@@ -18,7 +18,7 @@ pub(crate) struct FlushBatch {
     /// Islands that were closed.
     pub(crate) closed: Vec<IslandId>,
     /// Islands with other media grants from now on.
-    pub(crate) media_changed: Vec<(IslandId, MediaGrants)>,
+    pub(crate) media_changed: Vec<IslandId>,
     /// How many of the assignments are sent again, because the clients did not receive them.
     pub(crate) missed_count: u64,
 }
@@ -71,7 +71,7 @@ impl FlushBatch {
                 }
                 Output::MediaChanged { island, media } => {
                     tracing::info!(%island, ?media, "media changed");
-                    batch.media_changed.push((island, media));
+                    batch.media_changed.push(island);
                 }
                 Output::Moved { island, from, to, members } => {
                     tracing::info!(%island, %from, %to, "moved");

@@ -30,10 +30,10 @@ pub(super) enum Outcome {
 
 /// Calls that run at a time. Beyond, commands and removals wait.
 const MAX_CALLS: usize = 64;
+/// The part of them that is kept free for the creation of rooms, for which clients wait.
+const RESERVED_FOR_OPENING: usize = 32;
 /// The difference of clocks that is tolerated.
 const CLOCK_MARGIN_MS: u64 = 2_000;
-/// The part of it that is kept free for the creation of rooms, for which clients wait.
-const RESERVED_FOR_OPENING: usize = 32;
 
 impl Calls {
     pub(super) fn new(node: NodeName, api: Arc<ApiClient>) -> Self {
@@ -102,27 +102,26 @@ impl Calls {
         });
     }
 
-    /// Lets a participant publish exactly this media.
-    pub(super) fn set_media(&mut self, island: &IslandId, identity: String, media: MediaGrants) {
-        let (node, api, room) = (self.node.clone(), self.api.clone(), RoomName::from(island));
-        self.running.spawn(async move {
-            let result = api.set_media(&room, &identity, media).await;
-            count(&node, "update_participant", &result);
-            Outcome::Done
-        });
-    }
-
-    /// Lets the members in a list publish this media, if they may publish other media.
+    /// Lets the members in a list publish this media, if they may publish other media: one after the other, so that a
+    /// change of many rooms does not flood the server.
     pub(super) fn correct_media(
         &mut self,
         island: &IslandId,
         media: MediaGrants,
-        listed: Vec<ListedParticipant>,
+        mut listed: Vec<ListedParticipant>,
     ) {
-        let differs = |listed: &ListedParticipant| listed.participant.counted && listed.media != media;
-        for listed in listed.into_iter().filter(differs) {
-            self.set_media(island, listed.participant.identity, media);
+        listed.retain(|listed| listed.participant.counted && listed.media != media);
+        if listed.is_empty() {
+            return;
         }
+        let (node, api, room) = (self.node.clone(), self.api.clone(), RoomName::from(island));
+        self.running.spawn(async move {
+            for ListedParticipant { participant, .. } in listed {
+                let result = api.set_media(&room, &participant.identity, media).await;
+                count(&node, "update_participant", &result);
+            }
+            Outcome::Done
+        });
     }
 
     /// Lists the participants of a room.

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::SystemTime};
 
-use protocol::{Address, IslandId, MediaGrants, NodeName};
+use protocol::{Address, IslandId, NodeName};
 use tokio::sync::oneshot;
 use transports::livekit::{ApiError, RoomOptions};
 
@@ -34,7 +34,7 @@ pub(crate) struct RoomChanges {
     /// Islands that were closed.
     pub(crate) closed: Vec<IslandId>,
     /// Islands with other media grants from now on.
-    pub(crate) media_changed: Vec<(IslandId, MediaGrants)>,
+    pub(crate) media_changed: Vec<IslandId>,
     /// When they were published.
     pub(crate) published_at: SystemTime,
 }

@@ -206,27 +206,24 @@ impl ServerTask {
         if event.kind == EventKind::RoomFinished {
             return self.restore(island).await;
         }
-        let identities: Vec<String> = joined.iter().map(|joined| joined.identity.clone()).collect();
-        let room = self.remove_strangers(island.clone(), joined, Instant::now()).await?;
-        if let Some(room) = room.filter(|_| self.rooms.has_media_changed(&island)) {
-            identities.into_iter().for_each(|identity| self.calls.set_media(&island, identity, room.media));
+        if !joined.is_empty() && self.rooms.has_media_changed(&island) {
+            self.to_list.push_front(RoomName::from(&island));
         }
-        Ok(())
+        self.remove_strangers(island, joined, Instant::now()).await.map(drop)
     }
 
-    /// Schedules the removal of former members and rooms after the grace, and sets new permissions at once.
+    /// Schedules the removal of former members and rooms after the grace. Rooms with changed grants are listed at once:
+    /// the list shows the participants with other permissions.
     fn apply_changes(&mut self, changes: &RoomChanges) {
-        let Self { configured, rooms, tracker, removals, calls, .. } = self;
+        let Self { configured, rooms, tracker, removals, to_list, .. } = self;
         let at = Instant::now() + self.settings.grace;
         let is_known = |island: &IslandId| rooms.contains(island);
         let sid_of = |island: &IslandId, identity: &str| tracker.sid(island, identity);
         removals.schedule_ended(changes, &configured.node, is_known, sid_of, at);
-        for (island, media) in &changes.media_changed {
+        for island in &changes.media_changed {
             if rooms.contains(island) {
                 rooms.set_media_changed(island);
-                for identity in tracker.identities(island) {
-                    calls.set_media(island, identity, *media);
-                }
+                to_list.push_front(RoomName::from(island));
             }
         }
     }

@@ -63,13 +63,6 @@ impl Tracker {
         self.set_gauge();
     }
 
-    /// The identities in the room of an island, without agents and hidden participants.
-    pub(super) fn identities(&self, island: &IslandId) -> Vec<String> {
-        let state = self.state.lock();
-        let participants = state.occupancy.participants(island.as_str());
-        participants.filter(|participant| participant.counted).map(|one| one.identity.clone()).collect()
-    }
-
     /// The sid of the participant with this identity in the room of an island.
     pub(super) fn sid(&self, island: &IslandId, identity: &str) -> Option<String> {
         let state = self.state.lock();
