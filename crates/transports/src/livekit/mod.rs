@@ -10,6 +10,7 @@ mod permissions;
 mod room_options;
 #[cfg(test)]
 mod stub;
+mod verifier;
 mod watch;
 pub mod webhook;
 
@@ -17,4 +18,5 @@ pub use api::{ApiClient, ApiError, ListedParticipant};
 pub use keys::Keys;
 pub use minter::Minter;
 pub use room_options::RoomOptions;
+pub use verifier::{Admission, TokenRefusal, Verifier};
 pub use watch::{HealthReport, HealthWatch};
