@@ -11,6 +11,7 @@ mod client_socket;
 mod dialect;
 mod director_status;
 mod gateway;
+pub mod livekit_proxy;
 mod load_monitor;
 mod login;
 mod metrics;
