@@ -129,6 +129,8 @@ async fn room_is_created_with_its_island_and_deleted_with_it() {
     let participant = Participant::join(peer.options.clone()).await.unwrap();
     let room = peer.island.clone();
     soon("the occupancy", async || realm.reported(&room).await == 1).await;
+    let island = format!("/islands/{room}");
+    soon("presence", async || realm.realm.json(&island).await["participants"] == 1).await;
     participant.close().await;
     soon("no occupancy", async || realm.reported(&room).await == 0).await;
     drop(peer.wire);
@@ -195,4 +197,51 @@ async fn islands_leave_a_dead_server_and_return_to_it() {
     };
     // The restarted server has no rooms; Atoll created this one.
     Participant::join(options).await.unwrap().close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn proxy_admits_members_only() {
+    if !network_namespace::enter("livekit_rooms::proxy_admits_members_only") {
+        return;
+    }
+    let realm = LiveKitRealm::start(&[("LIVEKIT__LK__PROXY", "true")]).await;
+    let (stays, mut leaves) = (realm.join(0.0).await, realm.join(5.0).await);
+    let _third = realm.join(2.0).await;
+    assert_eq!(leaves.options.url, format!("ws://{LISTEN}/livekit/lk"));
+    let mut member = Participant::join(stays.options.clone()).await.unwrap();
+    let mut former = Participant::join(leaves.options.clone()).await.unwrap();
+    former.sender().send_reliable("through the proxy".into(), None).unwrap();
+    assert_eq!(payload(&mut member).await, "through the proxy");
+    tokio::time::sleep(TAKEOVER).await;
+    leaves.wire.send_position(FAR, 0.0).await;
+    let change = leaves.wire.island_changed().await;
+    // The Leave message passes the proxy before the socket is closed.
+    assert_eq!(left(&mut former).await, LeaveReason::Removed);
+    let refused = futures_util::future::join_all((0..200).map(|_| Participant::join(leaves.options.clone())));
+    for refused in refused.await {
+        let Err(JoinError::Refused { status: 403, .. }) = refused else { panic!("{refused:?}") };
+    }
+    assert_eq!(realm.participants(&stays.island).await.map(|all| all.len()), Some(1));
+    let refusals = "atoll_gateway_livekit_proxy_refusals_total{reason=\"no-member\"}";
+    assert!(realm.realm.count(refusals).await >= 200.0);
+    assert_eq!(realm.realm.count("atoll_gateway_livekit_proxy_connections").await, 1.0);
+    // Its own room admits it.
+    if let Some(options) = options(&change) {
+        Participant::join(options).await.unwrap().close().await;
+    }
+    member.close().await;
+}
+
+/// The next data of a participant, as text.
+async fn payload(participant: &mut Participant) -> String {
+    let data = async {
+        loop {
+            match participant.next().await {
+                Some(Event::Data(data)) => return String::from_utf8(data.payload.to_vec()).unwrap(),
+                Some(_) => {}
+                None => panic!("no data"),
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), data).await.expect("data arrives")
 }

@@ -260,6 +260,7 @@ impl Leader {
             max_peers: island.max_peers(),
             center: island.center(),
             radius_m: island.radius(),
+            node: island.room_node().cloned(),
         });
         permit.send(PublishJob::Report(self.publish_term, islands.collect()));
     }

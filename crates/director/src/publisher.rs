@@ -49,6 +49,8 @@ pub(crate) struct IslandSummary {
     pub(crate) max_peers: u32,
     pub(crate) center: protocol::Position,
     pub(crate) radius_m: f32,
+    /// The node of its room.
+    pub(crate) node: Option<NodeName>,
 }
 
 /// Runs its jobs in order, in a task of its own, so that the engine never waits for it.
@@ -257,6 +259,7 @@ impl Publisher {
             max_peers: summary.max_peers,
             center: Some(summary.center.into()),
             radius: f64::from(summary.radius_m),
+            participants: summary.node.and_then(|node| self.rooms.participants(&node, &summary.id)),
         });
         let report = IslandStatusMessage { data: data.collect() };
         self.publish(&Subject::EngineIslands, Headers::default(), report.encode_to_vec());

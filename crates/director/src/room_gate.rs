@@ -101,6 +101,12 @@ impl RoomGate {
         }
     }
 
+    /// The participants in the room of an island, if its node is one of these servers.
+    pub(crate) fn participants(&self, node: &NodeName, island: &IslandId) -> Option<u32> {
+        let count = self.servers.get(node)?.room_count(island);
+        Some(u32::try_from(count).unwrap_or(u32::MAX))
+    }
+
     /// Admits or holds an assignment.
     pub(crate) fn admit(&mut self, mut assignment: PeerAssignment) -> Admission {
         // The engine counts a held assignment as sent.

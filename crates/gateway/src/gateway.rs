@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use admission::{ConnectionLimiter, Network, Verifier};
+use admission::{ConnectionLimiter, ConnectionLimits, Network, Verifier};
 use axum::{
     Extension, Router,
     body::Body,
@@ -13,12 +13,14 @@ use axum::{
 };
 use bus::Bus;
 use tokio::{task::JoinSet, time::Instant};
+use transports::livekit::Admission;
 
 use crate::{
     about,
     bus_messages::{self, BusSubscriptions},
     client_socket::ClientSocket,
     dialect::{Dialect, archipelago::ArchipelagoDialect, rpc::RpcDialect},
+    livekit_proxy::{MembershipCheck, SignallingProxy},
     load_monitor::{LoadMonitor, Sampler},
     login::{
         endpoint::handle_login,
@@ -50,6 +52,7 @@ impl Gateway {
             sessions: SessionRegistry::new(bus.clone(), &settings),
             heartbeats: metrics::heartbeats(),
             handshakes: ConnectionLimiter::new("gateway", settings.handshakes),
+            livekit_proxy: ConnectionLimiter::new("livekit-proxy", proxy_limits(&settings)),
             topics,
             content: RealmService::new("content", &settings.realm.content_url),
             lambdas: RealmService::new("lambdas", &settings.realm.lambdas_url),
@@ -64,17 +67,23 @@ impl Gateway {
         }))
     }
 
-    /// The HTTP and WebSocket endpoints: `/archipelago/ws`, `/ws`, `/rpc`, `/bff/rpc`, `/about` and
-    /// `/signed-login`.
+    /// The HTTP and WebSocket endpoints: `/archipelago/ws`, `/ws`, `/rpc`, `/bff/rpc`, `/about`,
+    /// `/signed-login`, and those below `/livekit/<node>/rtc` if there are proxied LiveKit servers.
     pub fn router(&self) -> Router {
-        Router::new()
+        let proxied = &self.0.settings.proxied_livekit;
+        let proxy = (!proxied.is_empty()).then(|| {
+            let limiter = self.0.livekit_proxy.clone();
+            SignallingProxy::new(proxied, membership_check(self.0.clone()), limiter).router()
+        });
+        let sockets = Router::new()
             .route("/archipelago/ws", get(open_archipelago_socket))
             .route("/ws", get(open_archipelago_socket))
             .route("/rpc", get(open_rpc_socket))
             .route("/bff/rpc", get(open_rpc_socket))
             .route("/about", get(about::handle_about))
             .route(LOGIN_PATH, post(handle_login))
-            .with_state(self.0.clone())
+            .with_state(self.0.clone());
+        sockets.merge(proxy.unwrap_or_default())
     }
 
     /// Subscribes to the bus, for [`Gateway::run`]. Messages from this call on are queued.
@@ -109,6 +118,7 @@ impl Gateway {
     /// [`Close::Restarting`](protocol::Close::Restarting) so that their clients reconnect to another gateway.
     pub fn drain(&self) {
         self.0.handshakes.close();
+        self.0.livekit_proxy.close();
         self.0.sessions.drain();
     }
 
@@ -123,6 +133,7 @@ impl Gateway {
         metrics::sockets().set(self.sockets_count() as f64);
         metrics::topic_subscriptions().set(self.0.topics.count() as f64);
         metrics::signing_in().set(self.0.handshakes.permits_count() as f64);
+        metrics::livekit_proxy_connections().set(self.0.livekit_proxy.permits_count() as f64);
         metrics::accepting().set(f64::from(self.0.rejection_reason().is_none()));
     }
 
@@ -131,6 +142,26 @@ impl Gateway {
     pub fn is_ready(&self) -> bool {
         self.0.director_status.lock().is_healthy() && !self.0.sessions.is_draining()
     }
+}
+
+/// The limits of the signalling proxy: a peer that moves between two rooms has two connections.
+fn proxy_limits(settings: &Settings) -> ConnectionLimits {
+    let twice = |sessions: usize| sessions.saturating_mul(2);
+    let (total, per_network) = (settings.max_sessions, settings.max_sessions_per_network);
+    ConnectionLimits { total: twice(total), per_network: per_network.map(twice), rate: None }
+}
+
+/// Answers whether a participant is a member of the island of a LiveKit room, which has the name of the island.
+fn membership_check(shared: Arc<Shared>) -> MembershipCheck {
+    Arc::new(move |admission: Admission| {
+        let shared = shared.clone();
+        Box::pin(async move {
+            match (admission.identity.parse(), admission.room.parse()) {
+                (Ok(peer), Ok(island)) => shared.sessions.is_member(peer, &island).await,
+                _ => false,
+            }
+        })
+    })
 }
 
 /// Handles the upgrade to an archipelago socket.

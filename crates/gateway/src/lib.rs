@@ -11,7 +11,7 @@ mod client_socket;
 mod dialect;
 mod director_status;
 mod gateway;
-pub mod livekit_proxy;
+mod livekit_proxy;
 mod load_monitor;
 mod login;
 mod metrics;
@@ -23,6 +23,7 @@ mod topics;
 
 pub use bus_messages::BusSubscriptions;
 pub use gateway::Gateway;
+pub use livekit_proxy::ProxiedServer;
 pub use load_monitor::{LoadLimits, Sampler, Usage};
 pub use login::{
     realm_check::{RealmCheck, RealmNames},

@@ -93,11 +93,22 @@ pub(crate) fn logins_for_other_realms(action: &'static str) -> Counter {
     metrics::counter!("atoll_gateway_logins_for_other_realms_total", "action" => action)
 }
 
+/// Requests and connections of the signalling proxy in progress.
+pub(crate) fn livekit_proxy_connections() -> Gauge {
+    metrics::gauge!("atoll_gateway_livekit_proxy_connections")
+}
+
+/// Requests that the signalling proxy refused, by the reason.
+pub(crate) fn livekit_proxy_refusals(reason: &'static str) -> Counter {
+    metrics::counter!("atoll_gateway_livekit_proxy_refusals_total", "reason" => reason)
+}
+
 /// Registers the unit and the description of each metric of the gateway.
 pub fn describe_metrics() {
     describe_sessions();
     describe_topics();
     describe_realm();
+    describe_livekit_proxy();
 }
 
 fn describe_sessions() {
@@ -138,6 +149,19 @@ fn describe_sessions() {
         "atoll_gateway_kicks_total",
         Unit::Count,
         "Sessions that a newer session of their wallet replaced."
+    );
+}
+
+fn describe_livekit_proxy() {
+    describe_gauge!(
+        "atoll_gateway_livekit_proxy_connections",
+        Unit::Count,
+        "Requests and connections of LiveKit clients through the signalling proxy, in progress."
+    );
+    describe_counter!(
+        "atoll_gateway_livekit_proxy_refusals_total",
+        Unit::Count,
+        "Requests that the signalling proxy for LiveKit refused, by the reason."
     );
 }
 

@@ -6,6 +6,7 @@ use admission::{ConnectionLimits, Rate};
 use protocol::ConnectionString;
 
 use crate::{
+    livekit_proxy::ProxiedServer,
     load_monitor::LoadLimits,
     login::realm_check::{RealmCheck, RealmNames},
 };
@@ -62,6 +63,8 @@ pub struct Settings {
     /// Bound of the message queue of one subscription. When it is full, the newest message is dropped and
     /// counted.
     pub subscription_buffer: usize,
+    /// The LiveKit servers that clients reach through the signalling proxy.
+    pub proxied_livekit: Vec<ProxiedServer>,
 }
 
 impl Settings {
@@ -135,6 +138,7 @@ pub(crate) mod tests {
             topic_bytes_per_second: 64 * 1024,
             max_subscriptions: 64,
             subscription_buffer: 50,
+            proxied_livekit: Vec::new(),
         }
     }
 }

@@ -26,6 +26,8 @@ pub(crate) struct Shared {
     pub(crate) sessions: SessionRegistry,
     pub(crate) heartbeats: Counter,
     pub(crate) handshakes: ConnectionLimiter,
+    /// For requests and connections of the signalling proxy for LiveKit.
+    pub(crate) livekit_proxy: ConnectionLimiter,
     pub(crate) topics: Arc<Topics>,
     pub(crate) content: RealmService,
     pub(crate) lambdas: RealmService,

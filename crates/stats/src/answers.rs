@@ -50,6 +50,10 @@ pub(crate) struct IslandAnswer {
     /// The transport and node of the island's room, if known.
     #[serde(skip_serializing_if = "Option::is_none")]
     transport: Option<Transport>,
+    /// The participants in the room, if it is on a LiveKit server: members that have joined it, and former
+    /// members that have not left it yet. Without agents and hidden participants.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    participants: Option<u32>,
 }
 
 impl IslandAnswer {
@@ -71,6 +75,7 @@ impl IslandAnswer {
             radius,
             peers: peers.iter().map(|(address, peer)| PeerAnswer::new(*address, peer)).collect(),
             transport: island.transport,
+            participants: island.participants,
         }
     }
 }

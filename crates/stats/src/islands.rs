@@ -34,6 +34,8 @@ pub(crate) struct Island {
     pub(crate) transport: Option<Transport>,
     /// The centre and the radius in metres, as reported.
     pub(crate) reported: Option<(Position, f64)>,
+    /// The participants in its room, as reported, if its node is a LiveKit server.
+    pub(crate) participants: Option<u32>,
 }
 
 /// A change of the islands, to be emitted as an event.
@@ -95,6 +97,7 @@ impl Islands {
             }
             if let Some(island) = self.islands.get_mut(&id) {
                 island.max_peers = Some(data.max_peers);
+                island.participants = data.participants;
                 let center = Position::checked(data.center.as_ref(), f32::MAX).ok();
                 island.reported = center
                     .map(|center| (positions.published(center), positions.published_radius(data.radius)));

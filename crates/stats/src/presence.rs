@@ -74,6 +74,7 @@ pub(crate) struct IslandCopy {
     pub(crate) max_peers: Option<u32>,
     pub(crate) transport: Option<Transport>,
     pub(crate) reported: Option<(Position, f64)>,
+    pub(crate) participants: Option<u32>,
 }
 
 impl IslandCopy {
@@ -84,6 +85,7 @@ impl IslandCopy {
             max_peers: island.max_peers,
             transport: island.transport.clone(),
             reported: island.reported,
+            participants: island.participants,
         }
     }
 }

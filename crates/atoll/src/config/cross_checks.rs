@@ -20,6 +20,7 @@ pub(super) fn check(settings: &Settings, problems: &mut Problems) {
     check_room_names(settings, problems);
     check_node_names(settings, problems);
     check_protocols(settings, problems);
+    check_livekit_proxies(settings, problems);
 }
 
 /// The settings that a process needs for its roles.
@@ -90,6 +91,29 @@ fn check_protocols(settings: &Settings, problems: &mut Problems) {
     let named = protocols.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
     let rule = format_args!("there may be at most {MAX_EXTERNAL_PROTOCOLS} protocols");
     problems.check(protocols.len() <= MAX_EXTERNAL_PROTOCOLS, "external", named, rule);
+}
+
+/// No client is sent the URL of a server that clients reach through the signalling proxy only.
+fn check_livekit_proxies(settings: &Settings, problems: &mut Problems) {
+    let Settings { server, realm, livekit, external, .. } = settings;
+    let roles = server.roles();
+    for (node, proxied) in livekit.iter().filter(|(_, livekit)| livekit.proxy) {
+        let key = format!("livekit.{node}.proxy");
+        let knows_gateways = roles.contains(&Role::Gateway) || !realm.public_url.is_empty();
+        let rule = "needs realm.public_url, under which clients reach the gateways";
+        problems.check(knows_gateways || !roles.contains(&Role::Director), &key, true, rule);
+        let address = proxied.address();
+        let same = livekit.iter().filter(|(_, other)| !other.proxy && other.address() == address);
+        let same = same.map(|(other, _)| format!("livekit.{other}"));
+        let names_it = |text: &str| text.to_lowercase().contains(&address);
+        let templates = external.iter().filter(|(_, external)| names_it(&external.template));
+        let templates = templates.map(|(other, _)| format!("external.{other}.template"));
+        let adapter = names_it(realm.fixed_adapter.text()).then(|| "realm.fixed_adapter".to_owned());
+        for other in same.chain(templates).chain(adapter) {
+            let rule = format!("clients are sent the URL of this server by {other}, past the proxy");
+            problems.check(address.is_empty(), &key, true, rule);
+        }
+    }
 }
 
 #[cfg(test)]

@@ -158,6 +158,7 @@ impl Gateway {
             topic_bytes_per_second: self.topic_bytes_per_second,
             max_subscriptions: self.max_subscriptions,
             subscription_buffer: self.subscription_buffer,
+            proxied_livekit: Vec::new(),
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use director::{ConfiguredNode, LiveKitSettings, TransportOffer};
+use gateway::ProxiedServer;
 use protocol::{NodeName, timing};
 use reqwest::Url;
 use transports::livekit::Keys;
@@ -25,6 +26,11 @@ section! {
         api_key: String = String::new(),
         /// Secret of that key; it signs tokens. Required.
         api_secret: Secret = Secret::default(),
+        /// Whether clients reach the signalling of the server through the gateway, which admits only members of
+        /// the island. They are then sent `realm.public_url` with `/livekit/<node>` instead of `url`, which
+        /// only gateways need to reach. Set it for directors and gateways alike. Media do not pass through the
+        /// gateway.
+        proxy: bool = false,
         /// Maximum number of members of an island that is assigned to this node.
         #[at_least(1)]
         max_island_size: u32 = 100,
@@ -74,14 +80,34 @@ impl LiveKit {
         if self.api_url.is_empty() { self.url.replacen("ws", "http", 1) } else { self.api_url.clone() }
     }
 
-    /// The node of this name.
-    pub(super) fn settings(&self, node: NodeName) -> ConfiguredNode {
+    fn keys(&self) -> Keys {
+        Keys::new(&self.api_key, &*self.api_secret)
+    }
+
+    /// The address of the server: host, port and path of its URL, in lower case.
+    pub(super) fn address(&self) -> String {
+        let address = self.url.split_once("://").map_or("", |(_, address)| address);
+        address.trim_end_matches('/').to_lowercase()
+    }
+
+    /// The server behind the signalling proxy, if clients reach it through that.
+    pub(super) fn proxied(&self, node: NodeName) -> Option<ProxiedServer> {
+        self.proxy.then(|| ProxiedServer { node, url: self.url.clone(), keys: self.keys() })
+    }
+
+    /// The node of this name. Clients reach gateways at `gateway_url` (`ws://host:port` or `wss://host`, with or
+    /// without a path).
+    pub(super) fn settings(&self, node: NodeName, gateway_url: &str) -> ConfiguredNode {
+        let url = match self.proxy {
+            true => format!("{}/livekit/{node}", gateway_url.trim_end_matches('/')),
+            false => self.url.clone(),
+        };
         ConfiguredNode {
             node,
             offer: TransportOffer::LiveKit(Arc::new(LiveKitSettings {
-                url: self.url.clone(),
+                url,
                 api_url: self.api_url(),
-                keys: Keys::new(&self.api_key, &*self.api_secret),
+                keys: self.keys(),
                 token_ttl: self.token_ttl_s.duration(),
                 probed: self.probe,
                 hang_timeout: self.hang_timeout_s.duration(),

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use director::ConfiguredNode;
+use gateway::ProxiedServer;
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -99,14 +100,23 @@ impl Settings {
         specimen
     }
 
-    /// The nodes that do not announce themselves.
-    pub(crate) fn configured_nodes(&self) -> Vec<ConfiguredNode> {
-        let livekit =
-            self.livekit.iter().filter_map(|(node, livekit)| Some(livekit.settings(node.parse().ok()?)));
+    /// The nodes that do not announce themselves, for a process at `http_url`.
+    pub(crate) fn configured_nodes(&self, http_url: &str) -> Vec<ConfiguredNode> {
+        // http becomes ws and https wss.
+        let gateway_url = self.realm.url(http_url).replacen("http", "ws", 1);
+        let livekit = self
+            .livekit
+            .iter()
+            .filter_map(|(node, livekit)| Some(livekit.settings(node.parse().ok()?, &gateway_url)));
         let p2p = self.p2p.node.parse().ok().map(|node| self.p2p.settings(node));
         let external =
             self.external.iter().filter_map(|(node, external)| external.settings(node.parse().ok()?));
         livekit.chain(p2p).chain(external).collect()
+    }
+
+    /// The LiveKit servers that clients reach through the signalling proxy.
+    pub(crate) fn proxied_livekit(&self) -> Vec<ProxiedServer> {
+        self.livekit.iter().filter_map(|(node, livekit)| livekit.proxied(node.parse().ok()?)).collect()
     }
 
     /// The settings as a TOML file, with secrets hidden.

@@ -73,7 +73,10 @@ impl App {
             // If the rooms run in other processes, their announcements name the node.
             let node = rooms.node_names().into_iter().next().filter(|_| runs(Role::Rooms));
             Gateway::new(
-                gateway.settings(realm, identity, islands, &urls.http, &urls.ws),
+                gateway::Settings {
+                    proxied_livekit: settings.proxied_livekit(),
+                    ..gateway.settings(realm, identity, islands, &urls.http, &urls.ws)
+                },
                 bus.clone(),
                 verifier.clone(),
                 fixed_room.clone().map(|name| FixedRoom { name, node, minter: minter() }),
@@ -88,7 +91,7 @@ impl App {
             runs(Role::Stats).then(|| Stats::new(stats.settings(realm, gateway, islands, &urls.http)));
         let director = runs(Role::Director).then(|| {
             let rules = rules.as_ref().map(|(_, rules)| rules.clone()).unwrap_or_default();
-            let nodes = settings.configured_nodes();
+            let nodes = settings.configured_nodes(&urls.http);
             let settings = islands.director(client, realm, stats.positions.0, nodes, rules);
             Director::new(settings, bus.clone(), minter())
         });

@@ -27,6 +27,7 @@ pub(crate) struct Server {
     pub(crate) settings: Arc<LiveKitSettings>,
     max_island_size: u32,
     commands: mpsc::Sender<Command>,
+    state: Arc<Mutex<ServerState>>,
 }
 
 /// The task of a server before it is started.
@@ -74,6 +75,7 @@ fn server(
         settings: settings.clone(),
         max_island_size: configured.max_island_size,
         commands: command_sender,
+        state: state.clone(),
     };
     let receiver = Receiver::new(&settings.keys);
     let monitor = ServerMonitor { receiver, events: event_sender, state: state.clone() };
@@ -96,6 +98,11 @@ impl Server {
             .await
             .map_err(|_| gone())?;
         result.await.unwrap_or_else(|_| Err(gone()))
+    }
+
+    /// The participants in the room of an island, without agents and hidden ones.
+    pub(crate) fn room_count(&self, island: &IslandId) -> usize {
+        self.state.lock().occupancy.room_count(island.as_str())
     }
 
     /// Reports changes.

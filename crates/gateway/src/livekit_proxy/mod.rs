@@ -5,12 +5,15 @@
 //! for each connection whether the participant is still a member. Media do not pass through it.
 //!
 //! Only `GET` of `/livekit/<node>/rtc`, `/rtc/v1` and the `/validate` below each is proxied, and only to the
-//! configured URL of the node; redirects are not followed. The proxy reads room and identity from the verified
+//! configured URL of the node; redirects are not followed, and URLs of other servers are removed from the
+//! messages of the server. The proxy reads room and identity from the verified
 //! token, and sends that token in the `Authorization` header: the server then ignores one in the query, so that
 //! both cannot use different ones. The query is not logged, because it may contain a token.
 
+mod messages;
 mod refusal;
 mod relay;
+mod server_urls;
 mod upstream;
 
 use std::{
@@ -22,8 +25,9 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use admission::{ConnectionLimiter, Network};
 use axum::{
-    Router,
+    Extension, Router,
     extract::{Path, Query, Request, State},
     http::{HeaderMap, Method, Uri, header},
     response::{IntoResponse, Response},
@@ -31,17 +35,18 @@ use axum::{
 };
 use protocol::NodeName;
 use serde::Deserialize;
-use tokio::{sync::Semaphore, time};
+use tokio::time;
 use transports::livekit::{Admission, Keys, Verifier};
 
 use self::{refusal::Refusal, upstream::Upstream};
+use crate::metrics;
 
 /// The answer of a [`MembershipCheck`].
-pub type MembershipAnswer = Pin<Box<dyn Future<Output = bool> + Send>>;
+pub(crate) type MembershipAnswer = Pin<Box<dyn Future<Output = bool> + Send>>;
 
-/// Asks whether a participant may be in a room of this node now. It is asked before each connection to the
-/// server, and an answer that takes more than 3 s counts as a failure.
-pub type MembershipCheck = Arc<dyn Fn(NodeName, Admission) -> MembershipAnswer + Send + Sync>;
+/// Asks whether a participant may be in a room now. It is asked before each request to the server. An answer
+/// that takes more than 3 s counts as a failure.
+pub(crate) type MembershipCheck = Arc<dyn Fn(Admission) -> MembershipAnswer + Send + Sync>;
 
 const MEMBERSHIP_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -58,14 +63,13 @@ pub struct ProxiedServer {
 
 /// The proxy. Clones share all state and are cheap.
 #[derive(Clone)]
-pub struct SignallingProxy(Arc<Shared>);
+pub(crate) struct SignallingProxy(Arc<Shared>);
 
 struct Shared {
     servers: HashMap<NodeName, (Verifier, Upstream)>,
     is_member: MembershipCheck,
-    /// One permit for each request and connection in progress.
-    permits: Arc<Semaphore>,
-    max_connections: usize,
+    /// Issues a permit for each request and connection in progress.
+    limiter: ConnectionLimiter,
 }
 
 #[derive(Deserialize)]
@@ -74,55 +78,60 @@ struct TokenParameter {
 }
 
 impl SignallingProxy {
-    /// A proxy for these servers with at most `max_connections` requests and connections at a time. Further
-    /// ones are answered with 503.
-    pub fn new(
-        servers: impl IntoIterator<Item = ProxiedServer>,
+    /// A proxy for these servers. A request for which the limiter issues no permit is answered with 503.
+    pub(crate) fn new(
+        servers: &[ProxiedServer],
         is_member: MembershipCheck,
-        max_connections: usize,
+        limiter: ConnectionLimiter,
     ) -> Self {
-        let servers = servers
-            .into_iter()
-            .map(|ProxiedServer { node, url, keys }| (node, (Verifier::new(&keys), Upstream::new(&url))));
-        Self(Arc::new(Shared {
-            servers: servers.collect(),
-            is_member,
-            permits: Arc::new(Semaphore::new(max_connections)),
-            max_connections,
-        }))
+        let servers = servers.iter().map(|ProxiedServer { node, url, keys }| {
+            (node.clone(), (Verifier::new(keys), Upstream::new(url)))
+        });
+        Self(Arc::new(Shared { servers: servers.collect(), is_member, limiter }))
     }
 
     /// The endpoints. They may be nested below a path prefix.
-    pub fn router(&self) -> Router {
+    pub(crate) fn router(self) -> Router {
         let endpoint = |path: &'static str| {
-            get(move |State(proxy): State<Self>, Path(node): Path<String>, request: Request| async move {
-                proxy.handle(&node, path, request).await.unwrap_or_else(IntoResponse::into_response)
-            })
+            let handle = move |State(proxy): State<Self>,
+                               Extension(network): Extension<Network>,
+                               Path(node): Path<String>,
+                               request: Request| async move {
+                let response = proxy.handle(&node, path, network, request).await;
+                response.unwrap_or_else(|refusal| {
+                    metrics::livekit_proxy_refusals(refusal.reason()).increment(1);
+                    refusal.into_response()
+                })
+            };
+            get(handle)
         };
         Router::new()
             .route("/livekit/{node}/rtc", endpoint("/rtc"))
             .route("/livekit/{node}/rtc/validate", endpoint("/rtc/validate"))
             .route("/livekit/{node}/rtc/v1", endpoint("/rtc/v1"))
             .route("/livekit/{node}/rtc/v1/validate", endpoint("/rtc/v1/validate"))
-            .with_state(self.clone())
+            .with_state(self)
     }
 
-    /// The number of requests and connections in progress.
-    pub fn connection_count(&self) -> usize {
-        self.0.max_connections - self.0.permits.available_permits()
-    }
-
-    async fn handle(&self, node: &str, path: &str, request: Request) -> Result<Response, Refusal> {
+    async fn handle(
+        &self,
+        node: &str,
+        path: &str,
+        network: Network,
+        request: Request,
+    ) -> Result<Response, Refusal> {
         // A route of axum for GET also accepts HEAD.
         if request.method() != Method::GET {
             return Err(Refusal::OtherMethod);
         }
         let node: NodeName = node.parse().map_err(|_| Refusal::UnknownNode)?;
         let (verifier, upstream) = self.0.servers.get(&node).ok_or(Refusal::UnknownNode)?;
-        let permit = self.0.permits.clone().try_acquire_owned().map_err(|_| Refusal::Full)?;
+        let permit = self.0.limiter.acquire(network).map_err(|_| Refusal::Full)?;
+        // The limiter must not evict it in favour of another connection.
+        permit.set_waiting(false);
         let token = access_token(request.headers(), request.uri()).ok_or(Refusal::InvalidToken)?;
         let admission = verifier.verify(&token, SystemTime::now()).map_err(|_| Refusal::InvalidToken)?;
-        let answer = (self.0.is_member)(node.clone(), admission.clone());
+        let answer = (self.0.is_member)(admission.clone());
         match time::timeout(MEMBERSHIP_TIMEOUT, answer).await {
             Ok(true) => {}
             Ok(false) => {

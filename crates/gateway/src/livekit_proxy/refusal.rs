@@ -25,6 +25,21 @@ pub(super) enum Refusal {
     Unreachable,
 }
 
+impl Refusal {
+    /// The value of the label `reason` in the metrics.
+    pub(super) fn reason(self) -> &'static str {
+        match self {
+            Self::OtherMethod => "method",
+            Self::UnknownNode => "unknown-node",
+            Self::InvalidToken => "token",
+            Self::NoMember => "no-member",
+            Self::Full => "full",
+            Self::MembershipUnknown => "membership-unknown",
+            Self::Unreachable => "unreachable",
+        }
+    }
+}
+
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response<Body> {
         let status = match self {

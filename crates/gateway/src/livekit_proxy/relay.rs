@@ -1,4 +1,4 @@
-//! Copies bytes between a client and a server.
+//! Relays a signalling connection between a client and a server.
 
 use std::{io, time::Duration};
 
@@ -7,8 +7,10 @@ use tokio::{
     time,
 };
 
+use super::messages::ServerMessages;
+
 /// Bytes that are read before they are written, in each direction. No more is read until then, so that a slow
-/// reader slows its sender (TCP backpressure).
+/// reader slows its sender (TCP backpressure). From the server, one message is buffered in addition.
 const BUFFER_BYTES: usize = 16 * 1024;
 /// A direction without any byte for this long ends the connection. Clients of LiveKit send a ping every few
 /// seconds; a hidden browser tab may delay it to a minute.
@@ -19,15 +21,28 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 const LINGER: Duration = Duration::from_secs(10);
 
 /// Relays in both directions until both have ended. A direction ends after its last byte was written: a Leave
-/// message that the server sends before it closes reaches the client.
+/// message that the server sends before it closes reaches the client. The client's bytes pass unchanged; of the
+/// server's messages, the URLs of other servers are removed.
 pub(super) async fn relay(
     client: impl AsyncRead + AsyncWrite + Unpin,
     server: impl AsyncRead + AsyncWrite + Unpin,
 ) {
     let (client_reader, client_writer) = tokio::io::split(client);
     let (server_reader, server_writer) = tokio::io::split(server);
-    let mut to_server = Box::pin(copy(client_reader, server_writer));
-    let mut to_client = Box::pin(copy(server_reader, client_writer));
+    let unchanged = |bytes: &[u8], output: &mut Vec<u8>| {
+        output.extend_from_slice(bytes);
+        true
+    };
+    let mut messages = ServerMessages::default();
+    let stripped = move |bytes: &[u8], output: &mut Vec<u8>| {
+        let received = messages.receive(bytes, output);
+        if let Err(error) = received {
+            tracing::warn!(%error, "a connection through the signalling proxy ends");
+        }
+        received.is_ok()
+    };
+    let mut to_server = Box::pin(copy(client_reader, server_writer, unchanged));
+    let mut to_client = Box::pin(copy(server_reader, client_writer, stripped));
     // The reason why a direction ended makes no difference: the other one gets time to end as well.
     tokio::select! {
         _ = &mut to_server => drop(time::timeout(LINGER, to_client).await),
@@ -35,21 +50,33 @@ pub(super) async fn relay(
     }
 }
 
-async fn copy(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin) -> io::Result<()> {
+/// Copies until the reader ends, or until `convert` returns `false`. `convert` appends the bytes to write.
+async fn copy(
+    mut from: impl AsyncRead + Unpin,
+    mut to: impl AsyncWrite + Unpin,
+    mut convert: impl FnMut(&[u8], &mut Vec<u8>) -> bool,
+) -> io::Result<()> {
     let mut buffer = vec![0; BUFFER_BYTES];
+    let mut output = Vec::new();
     loop {
-        let length = time::timeout(IDLE_TIMEOUT, from.read(&mut buffer)).await;
-        match length {
-            Ok(Ok(length @ 1..)) => {
-                let write = async {
-                    to.write_all(&buffer[..length]).await?;
-                    to.flush().await
-                };
-                time::timeout(WRITE_TIMEOUT, write).await??;
-            }
-            _ => return time::timeout(WRITE_TIMEOUT, to.shutdown()).await?,
+        let length = match time::timeout(IDLE_TIMEOUT, from.read(&mut buffer)).await {
+            Ok(Ok(length @ 1..)) => length,
+            _ => break,
+        };
+        output.clear();
+        let is_valid = convert(&buffer[..length], &mut output);
+        let write = async {
+            to.write_all(&output).await?;
+            to.flush().await
+        };
+        time::timeout(WRITE_TIMEOUT, write).await??;
+        if !is_valid {
+            break;
         }
+        // A long message does not keep its memory.
+        output.shrink_to(BUFFER_BYTES);
     }
+    time::timeout(WRITE_TIMEOUT, to.shutdown()).await?
 }
 
 #[cfg(test)]
@@ -57,6 +84,9 @@ mod tests {
     use tokio::io::duplex;
 
     use super::*;
+
+    /// A binary frame with a `SignalResponse` with a Leave message.
+    const LEAVE: &[u8] = &[0x82, 4, 0x42, 0x02, 0x10, 0x04];
 
     #[tokio::test(start_paused = true)]
     async fn bytes_before_a_close_are_delivered() {
@@ -67,11 +97,11 @@ mod tests {
         let mut received = [0; 4];
         server.read_exact(&mut received).await.unwrap();
         assert_eq!(&received, b"join");
-        server.write_all(b"leave").await.unwrap();
+        server.write_all(LEAVE).await.unwrap();
         drop(server);
         let mut rest = Vec::new();
         client.read_to_end(&mut rest).await.unwrap();
-        assert_eq!(rest, b"leave");
+        assert_eq!(rest, LEAVE);
         let begin = time::Instant::now();
         relay.await.unwrap();
         assert!(begin.elapsed() <= LINGER, "the client did not close its side");
@@ -84,16 +114,16 @@ mod tests {
         tokio::spawn(relay(client_end, server_end));
         let flood = async {
             let mut sent = 0;
-            while time::timeout(Duration::from_secs(1), server.write_all(&[7; 64])).await.is_ok() {
-                sent += 64;
+            while time::timeout(Duration::from_secs(1), server.write_all(LEAVE)).await.is_ok() {
+                sent += LEAVE.len();
             }
             sent
         };
         let sent = flood.await;
         assert!(sent <= BUFFER_BYTES + 3 * 64, "{sent} bytes were buffered");
-        let mut byte = [0];
-        client.read_exact(&mut byte).await.unwrap();
-        assert_eq!(byte, [7]);
+        let mut frame = [0; LEAVE.len()];
+        client.read_exact(&mut frame).await.unwrap();
+        assert_eq!(frame, LEAVE);
     }
 
     #[tokio::test(start_paused = true)]

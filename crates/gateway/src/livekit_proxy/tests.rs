@@ -5,6 +5,7 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
+use admission::ConnectionLimits;
 use axum::body::Body;
 use protocol::{Address, ConnectionString, MediaGrants};
 use tokio::{
@@ -23,11 +24,19 @@ const SWITCHING: &str = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade
 
 /// A proxy in front of a stub server, below the prefix `/realm`.
 struct Fixture {
-    proxy: SignallingProxy,
+    limiter: ConnectionLimiter,
     address: std::net::SocketAddr,
     server: TcpListener,
     is_member: Arc<AtomicBool>,
-    asked: Arc<Mutex<Vec<(String, Admission)>>>,
+    asked: Arc<Mutex<Vec<Admission>>>,
+}
+
+fn network() -> Network {
+    Network::from_ip([127, 0, 0, 1].into(), 64)
+}
+
+fn limiter(total: usize) -> ConnectionLimiter {
+    ConnectionLimiter::new("livekit-proxy", ConnectionLimits { total, per_network: None, rate: None })
 }
 
 fn keys() -> Keys {
@@ -38,7 +47,7 @@ fn token(keys: Keys) -> String {
     let minter = Minter::new(keys, Duration::from_secs(300));
     let room = "I1".parse().unwrap();
     let connection =
-        minter.connection("wss://host", &room, Address::new([1; 20]), MediaGrants::default()).unwrap();
+        minter.connection("wss://host", &room, Address::new([1; 20]), MediaGrants::default(), None).unwrap();
     let ConnectionString::LiveKit { access_token, .. } = connection else { panic!("{connection}") };
     access_token
 }
@@ -51,19 +60,20 @@ impl Fixture {
         let (is_member, asked) = (Arc::new(AtomicBool::new(true)), Arc::new(Mutex::new(Vec::new())));
         let check: MembershipCheck = {
             let (is_member, asked) = (is_member.clone(), asked.clone());
-            Arc::new(move |node, admission| {
-                asked.lock().unwrap().push((node.to_string(), admission));
+            Arc::new(move |admission| {
+                asked.lock().unwrap().push(admission);
                 let answer = is_member.load(Ordering::Relaxed);
                 Box::pin(async move { answer })
             })
         };
         let node = ProxiedServer { node: "lk".parse().unwrap(), url, keys: keys() };
-        let proxy = SignallingProxy::new([node], check, max_connections);
+        let limiter = limiter(max_connections);
+        let proxy = SignallingProxy::new(&[node], check, limiter.clone());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let app = Router::new().nest("/realm", proxy.router());
+        let app = Router::new().nest("/realm", proxy.router()).layer(Extension(network()));
         tokio::spawn(async move { axum::serve(listener, app).await });
-        Self { proxy, address, server, is_member, asked }
+        Self { limiter, address, server, is_member, asked }
     }
 
     /// Sends a request to the proxy.
@@ -95,12 +105,12 @@ impl Fixture {
 
     async fn assert_idle(&self) {
         for _ in 0..100 {
-            if self.proxy.connection_count() == 0 {
+            if self.limiter.permits_count() == 0 {
                 return;
             }
             time::sleep(Duration::from_millis(20)).await;
         }
-        panic!("{} connections", self.proxy.connection_count());
+        panic!("{} connections", self.limiter.permits_count());
     }
 }
 
@@ -136,20 +146,21 @@ async fn websocket_is_relayed_until_the_server_closes() {
     assert!(head.starts_with("http/1.1 101 "), "{head}");
     assert!(head.contains("sec-websocket-accept: s3pplmbitxaq9kygzzhzrbk+xoo=\r\n"), "{head}");
     assert!(head.contains("sec-websocket-protocol: lk\r\n"), "{head}");
-    assert_eq!(fixture.proxy.connection_count(), 1);
+    assert_eq!(fixture.limiter.permits_count(), 1);
     client.write_all(b"from the client").await.unwrap();
     let mut received = [0; 15];
     server.read_exact(&mut received).await.unwrap();
     assert_eq!(&received, b"from the client");
-    server.write_all(b"leave").await.unwrap();
+    // A Leave message with a list of other servers.
+    server.write_all(&[0x82, 7, 0x42, 0x05, 0x10, 0x04, 0x22, 0x01, 0x78]).await.unwrap();
     drop(server);
     let mut rest = Vec::new();
     client.read_to_end(&mut rest).await.unwrap();
-    assert_eq!(rest, b"leave");
+    assert_eq!(rest, [0x82, 4, 0x42, 0x02, 0x10, 0x04]);
     drop(client);
     fixture.assert_idle().await;
     let admission = Admission { room: "I1".into(), identity: Address::new([1; 20]).to_string() };
-    assert_eq!(*fixture.asked.lock().unwrap(), [("lk".to_owned(), admission)]);
+    assert_eq!(*fixture.asked.lock().unwrap(), [admission]);
 }
 
 #[tokio::test]
@@ -214,10 +225,10 @@ async fn answer_of_the_server_is_relayed() {
 
 #[tokio::test]
 async fn unreachable_server_is_reported() {
-    let Fixture { server, proxy, address, is_member, asked } = Fixture::start(4).await;
+    let Fixture { server, limiter, address, is_member, asked } = Fixture::start(4).await;
     drop(server);
     let unused = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let fixture = Fixture { server: unused, proxy, address, is_member, asked };
+    let fixture = Fixture { server: unused, limiter, address, is_member, asked };
     let target = format!("/livekit/lk/rtc?access_token={}", token(keys()));
     let answer = fixture.refusal("GET", &target, UPGRADE).await;
     assert_eq!(answer, "502 the LiveKit server cannot be reached");
@@ -238,12 +249,13 @@ async fn connections_above_the_limit_are_refused() {
 
 #[tokio::test(start_paused = true)]
 async fn slow_membership_check_is_a_failure() {
-    let check: MembershipCheck = Arc::new(|_, _| Box::pin(std::future::pending()));
+    let check: MembershipCheck = Arc::new(|_| Box::pin(std::future::pending()));
     let node = ProxiedServer { node: "lk".parse().unwrap(), url: "ws://127.0.0.1:9".into(), keys: keys() };
-    let proxy = SignallingProxy::new([node], check, 1);
+    let limiter = limiter(1);
+    let proxy = SignallingProxy::new(&[node], check, limiter.clone());
     let uri = format!("/livekit/lk/rtc?access_token={}", token(keys()));
     let request = Request::builder().uri(uri).body(Body::empty()).unwrap();
-    let refusal = proxy.handle("lk", "/rtc", request).await.unwrap_err();
+    let refusal = proxy.handle("lk", "/rtc", network(), request).await.unwrap_err();
     assert_eq!(refusal, Refusal::MembershipUnknown);
-    assert_eq!(proxy.connection_count(), 0);
+    assert_eq!(limiter.permits_count(), 0);
 }

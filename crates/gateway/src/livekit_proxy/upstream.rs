@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use admission::HttpClient;
+use admission::{HttpClient, Permit};
 use axum::{
     body::Body,
     extract::Request,
@@ -10,7 +10,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use reqwest::{RequestBuilder, redirect::Policy};
-use tokio::{sync::OwnedSemaphorePermit, time};
+use tokio::time;
 use ws::Upgrade;
 
 use super::{refusal::Refusal, relay::relay};
@@ -61,7 +61,7 @@ impl Upstream {
         path: &str,
         token: &str,
         mut request: Request,
-        permit: OwnedSemaphorePermit,
+        permit: Permit,
     ) -> Result<Response, Refusal> {
         let mut upstream = self
             .request(path, token, &request)?
@@ -110,15 +110,11 @@ impl Upstream {
 }
 
 /// Headers of the opening handshake that the server needs, besides `Connection` and `Upgrade`.
-const HANDSHAKE_REQUEST: [header::HeaderName; 4] = [
-    header::SEC_WEBSOCKET_KEY,
-    header::SEC_WEBSOCKET_VERSION,
-    header::SEC_WEBSOCKET_PROTOCOL,
-    header::SEC_WEBSOCKET_EXTENSIONS,
-];
+/// Extensions are not offered to it: with compression, its messages could not be read.
+const HANDSHAKE_REQUEST: [header::HeaderName; 3] =
+    [header::SEC_WEBSOCKET_KEY, header::SEC_WEBSOCKET_VERSION, header::SEC_WEBSOCKET_PROTOCOL];
 /// Headers of its response that the client needs, besides those that are the same for each server.
-const HANDSHAKE_RESPONSE: [header::HeaderName; 2] =
-    [header::SEC_WEBSOCKET_PROTOCOL, header::SEC_WEBSOCKET_EXTENSIONS];
+const HANDSHAKE_RESPONSE: [header::HeaderName; 1] = [header::SEC_WEBSOCKET_PROTOCOL];
 
 async fn send(request: RequestBuilder) -> Result<reqwest::Response, Refusal> {
     let response = time::timeout(RESPONSE_TIMEOUT, request.send()).await;

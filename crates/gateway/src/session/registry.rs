@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use protocol::{
     Address, Close, IslandId, ResumeHash, SessionId, Subject, UlidClock, subject::SubjectScheme, unix_ms,
 };
-use tokio::time::Instant;
+use tokio::time::{self, Instant};
 
 use crate::{
     metrics,
@@ -31,6 +31,9 @@ use crate::{
 /// Minimum interval between announcements of one session. A session is announced again when the bus reports
 /// an older remote session of its address.
 const ANNOUNCE_INTERVAL: Duration = Duration::from_secs(1);
+/// How long a membership check waits for a report of the membership, and how often it looks for one.
+const MEMBERSHIP_PATIENCE: Duration = Duration::from_secs(1);
+const MEMBERSHIP_POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// The sessions of this gateway, and the remote sessions that it knows. Each address has at most one local
 /// session.
@@ -267,6 +270,26 @@ impl SessionRegistry {
     pub(crate) fn contains(&self, address: Address) -> bool {
         let mut state = self.state.lock();
         state.local.contains(address) || state.remote.contains(address, Instant::now())
+    }
+
+    /// Whether a peer is a member of an island: the last assignment of its session, here or on another gateway,
+    /// is to it. The bus may report a remote session later than its client connects, so a negative answer takes
+    /// [`MEMBERSHIP_PATIENCE`].
+    pub(crate) async fn is_member(&self, address: Address, island: &IslandId) -> bool {
+        let member = async {
+            while !self.is_known_member(address, island) {
+                time::sleep(MEMBERSHIP_POLL_INTERVAL).await;
+            }
+        };
+        time::timeout(MEMBERSHIP_PATIENCE, member).await.is_ok()
+    }
+
+    fn is_known_member(&self, address: Address, island: &IslandId) -> bool {
+        let state = self.state.lock();
+        match state.local.get(address) {
+            Some(local) => local.island.as_ref() == Some(island),
+            None => state.remote.is_member(address, island, Instant::now()),
+        }
     }
 
     /// The value of `already_connected` in a challenge for `address`.

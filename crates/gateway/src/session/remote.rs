@@ -141,6 +141,13 @@ impl RemoteSessions {
         is_alive
     }
 
+    /// Whether the island of a wallet's live remote session is this one.
+    pub(crate) fn is_member(&self, address: Address, island: &IslandId, now: Instant) -> bool {
+        self.sessions.get(&address).is_some_and(|known| {
+            known.island.as_ref() == Some(island) && known.is_alive(self.no_position_timeout, now)
+        })
+    }
+
     /// Number of wallets on other gateways. The count is cached for [`COUNT_INTERVAL`], because it visits
     /// each entry; expired entries are removed.
     pub(crate) fn count(&mut self, now: Instant) -> usize {

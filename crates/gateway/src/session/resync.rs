@@ -18,6 +18,8 @@ use crate::session::{handshake::SignInRequest, registry::SessionRegistry};
 /// Bound of the queue of heartbeats during a resync. When it is full, the newest message is dropped and
 /// counted. If a report is dropped, this gateway does not know its session as a remote one.
 const RESYNC_QUEUE_MESSAGES: usize = 262_144;
+/// Interval of resyncs without a reconnect. Entries of remote sessions expire after an hour without a report.
+const REFRESH_INTERVAL: Duration = Duration::from_secs(25 * 60);
 /// Interval at which a waiting sign-in checks whether its older session was reported.
 const RESUME_POLL_INTERVAL: Duration = Duration::from_millis(50);
 
@@ -34,6 +36,8 @@ impl Resync {
     }
 
     /// Resynchronizes at start, and after each reconnect to the bus, because messages were missed meanwhile.
+    /// Otherwise it refreshes the remote sessions every [`REFRESH_INTERVAL`], with a twentieth more or less, so
+    /// that gateways do not request the rosters at the same time.
     pub(crate) async fn run(&self, bus: &Bus, sessions: &SessionRegistry) {
         let mut reconnects = bus.reconnects();
         loop {
@@ -43,8 +47,15 @@ impl Resync {
                 self.pending.send_replace(false);
             };
             tokio::join!(request_rosters(bus, sessions), end_wait);
-            if reconnects.changed().await.is_err() {
-                return;
+            loop {
+                let interval = REFRESH_INTERVAL.mul_f64(0.95 + 0.1 * rand::random::<f64>());
+                match time::timeout(interval, reconnects.changed()).await {
+                    Ok(Ok(())) => break,
+                    Ok(Err(_)) => return,
+                    // Sign-ins need not wait: no message was missed.
+                    Err(_) if bus.is_shared() => request_rosters(bus, sessions).await,
+                    Err(_) => {}
+                }
             }
         }
     }

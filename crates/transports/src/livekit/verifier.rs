@@ -132,7 +132,8 @@ mod tests {
     fn minted_token_is_verified() {
         let minter = Minter::new(Keys::new("key", "secret"), Duration::from_secs(300));
         let (room, address) = ("I1".parse().unwrap(), Address::new([0xab; 20]));
-        let connection = minter.connection("wss://host", &room, address, MediaGrants::default()).unwrap();
+        let connection =
+            minter.connection("wss://host", &room, address, MediaGrants::default(), None).unwrap();
         let ConnectionString::LiveKit { access_token, .. } = connection else { panic!("{connection}") };
         let verifier = Verifier::new(&Keys::new("key", "secret"));
         let admission = Admission { room: "I1".into(), identity: address.to_string() };

@@ -17,7 +17,7 @@ fn problems_of(change: impl FnOnce(&str) -> String) -> Vec<String> {
 
 #[test]
 fn valid_nodes_are_passed_to_the_director() {
-    let nodes = settings(NODES).configured_nodes();
+    let nodes = settings(NODES).configured_nodes("http://localhost:5000");
     let [livekit, p2p, external] = &nodes[..] else { panic!("{nodes:?}") };
     let TransportOffer::LiveKit(settings) = &livekit.offer else { panic!("{livekit:?}") };
     assert_eq!((livekit.node.as_str(), settings.api_url.as_str()), ("lk", "https://lk.example"));
@@ -51,6 +51,51 @@ fn each_invalid_value_of_a_node_is_reported() {
         assert_eq!(problems.len(), 1, "{problems:?}");
         assert!(problems[0].starts_with(expected), "{expected} is not {problems:?}");
     }
+}
+
+#[test]
+fn clients_reach_a_proxied_server_at_the_realm() {
+    let proxied = NODES.replacen("[livekit.lk]\n", "[livekit.lk]\nproxy = true\n", 1);
+    let url_for = |more: &str| {
+        let settings = settings(&format!("{proxied}{more}"));
+        assert_eq!(settings.proxied_livekit()[0].url, "wss://lk.example");
+        let nodes = settings.configured_nodes("http://127.0.0.1:5000");
+        let TransportOffer::LiveKit(livekit) = &nodes[0].offer else { panic!("{nodes:?}") };
+        assert_eq!(livekit.api_url, "https://lk.example");
+        livekit.url.clone()
+    };
+    assert_eq!(url_for(""), "ws://127.0.0.1:5000/livekit/lk");
+    let realm = "[realm]\npublic_url = \"https://realm.example/one/\"\n";
+    assert_eq!(url_for(realm), "wss://realm.example/one/livekit/lk");
+    assert!(settings(NODES).proxied_livekit().is_empty());
+}
+
+#[test]
+fn no_client_is_sent_the_url_of_a_proxied_server() {
+    let proxied = |more: &str| {
+        problems_of(|nodes| {
+            format!("{}{more}", nodes.replacen("[livekit.lk]\n", "[livekit.lk]\nproxy = true\n", 1))
+        })
+    };
+    let adapter = "[realm]\nfixed_adapter = \"livekit:wss://LK.example?access_token=x\"\n";
+    let second = "[livekit.two]\nurl = \"wss://lk.example/\"\napi_key = \"k\"\napi_secret = \"s\"\n";
+    let template = "[external.x]\ntemplate = \"x:wss://lk.example/{island}\"\n";
+    for (more, other) in
+        [(adapter, "realm.fixed_adapter"), (second, "livekit.two"), (template, "external.x.template")]
+    {
+        let expected = format!(
+            "livekit.lk.proxy = true: clients are sent the URL of this server by {other}, past the proxy"
+        );
+        assert_eq!(proxied(more), [expected]);
+    }
+    let director = "[server]\nroles = \"director\"\n[bus]\nurl = \"nats://127.0.0.1\"\n\
+                    [rooms]\ntoken_secrets = \"0123456789012345678901234567890123456789\"\n";
+    let expected = "livekit.lk.proxy = true: needs realm.public_url, under which clients reach the gateways";
+    assert_eq!(proxied(director), [expected]);
+    // Two names of one server are no problem if clients reach it through the proxy under both.
+    let both = NODES.replacen("[livekit.lk]\n", "[livekit.lk]\nproxy = true\n", 1);
+    let second = second.replacen("url", "proxy = true\nurl", 1);
+    assert_eq!(settings(&format!("{both}{second}")).proxied_livekit().len(), 2);
 }
 
 #[test]

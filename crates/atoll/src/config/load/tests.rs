@@ -100,7 +100,7 @@ fn node_in_file_gets_its_secret_from_the_environment() {
     for variable in ["ATOLL__LIVEKIT__LK_1__API_SECRET", "ATOLL__LIVEKIT__LK-1__API_SECRET"] {
         let settings = settings_with(TRANSPORTS, &[(variable, "0123")]);
         assert_eq!(&*settings.livekit["lk-1"].api_secret, "0123");
-        let nodes = settings.configured_nodes();
+        let nodes = settings.configured_nodes("http://localhost:5000");
         let nodes: Vec<&str> = nodes.iter().map(|node| node.node.as_str()).collect();
         assert_eq!(nodes, ["lk-1", "p2p", "pulse"]);
     }

@@ -301,6 +301,38 @@ fn transports_are_published_with_connect_only() {
     assert_eq!(headers, [connect, Headers::for_session(session)]);
 }
 
+#[tokio::test(start_paused = true)]
+async fn peer_is_member_of_the_island_assigned_last() {
+    let sessions = new_sessions(Bus::in_process(), 10, KeepSession::Newest);
+    let (id, _receiver) = begin(&sessions, PEER, 1);
+    let began = Instant::now();
+    assert!(!sessions.is_member(PEER, &island(1)).await, "not assigned yet");
+    assert_eq!(began.elapsed(), MEMBERSHIP_PATIENCE);
+    sessions.deliver_island_change(PEER, Some(id), island_change(1));
+    assert!(sessions.is_member(PEER, &island(1)).await);
+    sessions.deliver_island_change(PEER, Some(id), island_change(2));
+    assert!(!sessions.is_member(PEER, &island(1)).await, "moved");
+    assert!(sessions.is_member(PEER, &island(2)).await);
+    sessions.end(PEER, id);
+    assert!(!sessions.is_member(PEER, &island(2)).await, "signed out");
+}
+
+#[tokio::test(start_paused = true)]
+async fn member_on_another_gateway_is_awaited() {
+    let sessions = new_sessions(Bus::in_process(), 10, KeepSession::Newest);
+    let remote = SessionId::new(7, 0);
+    let report = async {
+        time::sleep(Duration::from_millis(700)).await;
+        sessions.observe_session(PEER, remote, None, None);
+        sessions.observe_member_change(&island(1), PEER, Some(remote), true);
+    };
+    let island = island(1);
+    let (is_member, ()) = tokio::join!(sessions.is_member(PEER, &island), report);
+    assert!(is_member);
+    sessions.observe_member_change(&island, PEER, Some(remote), false);
+    assert!(!sessions.is_member(PEER, &island).await, "left");
+}
+
 /// The request of a client that announced extensions and presents this secret.
 fn request_with_secret(secret: Option<[u8; 16]>) -> SignInRequest {
     let presented_hash = secret.map(|secret| identity::ResumeSecret::new(secret).hash());
