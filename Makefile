@@ -1,6 +1,6 @@
 # Everything here works on a fresh clone with only a Rust toolchain; the tests install nats-server.
 
-.PHONY: run cluster bots test check bench sim fuzz failures rolling presence-load attacks golden docs mixed
+.PHONY: run cluster bots test check bench sim fuzz failures rolling presence-load attacks golden docs mixed livekit-figures
 
 ## Run a realm on 127.0.0.1:5000.
 run:
@@ -45,6 +45,13 @@ BOTS ?= 500
 rolling:
 	scripts/needs
 	ATOLL_ROLLING_BOTS=$(BOTS) cargo test --release --workspace --test e2e -- rolling --nocapture
+
+## Times and errors on real LiveKit servers, with SAMPLES peers each.
+SAMPLES ?= 40
+livekit-figures:
+	scripts/needs
+	ATOLL_LIVEKIT_FIGURES=$(SAMPLES) cargo test --release --workspace --test e2e -- \
+		livekit_rooms::figures livekit_with_a_slow_api --nocapture --test-threads 1
 
 ## Rewrite the golden files in tests/golden from this build. Then add an entry to CHANGELOG.md, and the
 ## lines that the last test prints to tests/golden/CHANGES.

@@ -1,12 +1,15 @@
 //! Rooms on a real LiveKit server: created with limits, administered by membership, and lost with the server.
 
+mod figures;
+mod webhooks;
+
 use std::time::{Duration, Instant};
 
 use livekit_api::services::room::RoomClient;
 use protocol::{ConnectionString, v3::IslandChangedMessage};
 use rtc::livekit::{Event, JoinError, LeaveReason, Options, Participant};
 use test_support::{
-    LiveKitOptions, LiveKitServer, Realm, network_namespace, wallet,
+    Cluster, LiveKitOptions, LiveKitServer, Realm, network_namespace, wallet,
     wire::{Wire, sign_in_with},
     within,
 };
@@ -28,55 +31,31 @@ struct LiveKitRealm {
 /// A peer that was assigned a LiveKit room.
 struct Peer {
     wire: Wire,
+    /// Its address, the identity of its participant.
+    identity: String,
     island: String,
     options: Options,
 }
 
 impl LiveKitRealm {
     async fn start(settings: &[(&str, &str)]) -> Self {
-        let webhook = Some(format!("http://{LISTEN}/livekit/webhook/lk"));
-        let server = LiveKitServer::start_with(LiveKitOptions { webhook, ..LiveKitOptions::default() });
+        let server = start_server(&[LISTEN]);
         let url = server.url();
-        let mut all = vec![
-            ("LIVEKIT__LK__URL", url.as_str()),
-            ("LIVEKIT__LK__API_KEY", LiveKitServer::API_KEY),
-            ("LIVEKIT__LK__API_SECRET", LiveKitServer::API_SECRET),
-            ("LIVEKIT__LK__AUTO_CREATE", "false"),
-            ("LIVEKIT__LK__GRACE_S", "1"),
-            ("ISLANDS__RETURN_WINDOW_S", "1"),
-            ("ISLANDS__MOVE_INTERVAL_S", "1"),
-        ];
+        let mut all = settings_for(&url).to_vec();
         all.extend(settings);
         let realm = Realm::launch_at(LISTEN, &[], &all);
-        let healthy = async || realm.count("atoll_transport_healthy{node=\"lk\"}").await == 1.0;
-        soon("a healthy LiveKit server", healthy).await;
-        // The engine receives that a moment later.
-        tokio::time::sleep(Duration::from_millis(500)).await;
-        let api = RoomClient::with_api_key(&server.http(), LiveKitServer::API_KEY, LiveKitServer::API_SECRET);
+        wait_until_healthy(&realm).await;
+        let api = api(&server);
         Self { server, realm, api }
     }
 
-    /// Signs in a peer, and waits until it is assigned a LiveKit room: on a busy machine the server may not confirm a room
-    /// within a second, and the island takes a WebSocket room for some seconds.
     async fn join(&self, x: f32) -> Peer {
-        let mut wire = sign_in_with(&self.realm, &wallet(), &["livekit", "ws-room"]).await;
-        let deadline = Instant::now() + Duration::from_secs(60);
-        loop {
-            wire.send_position(x, 0.0).await;
-            if !wire.is_quiet_for(Duration::from_secs(1)).await {
-                let change = wire.island_changed().await;
-                if let Some(options) = options(&change) {
-                    return Peer { wire, island: change.island_id, options };
-                }
-            }
-            assert!(Instant::now() < deadline, "no LiveKit room");
-        }
+        join(&self.realm, x).await
     }
 
     /// The participants in the server's own list of a room; `None` if there is no such room.
     async fn participants(&self, room: &str) -> Option<Vec<String>> {
-        let participants = self.api.list_participants(room).await.ok()?;
-        Some(participants.into_iter().map(|participant| participant.identity).collect())
+        participants(&self.api, room).await
     }
 
     /// The participants of a room as `/rooms/status` reports them.
@@ -85,6 +64,62 @@ impl LiveKitRealm {
         let rooms = status["rooms"].as_array().unwrap().iter();
         rooms.filter(|entry| entry["id"] == room).filter_map(|entry| entry["users"].as_u64()).sum()
     }
+}
+
+/// A LiveKit server that creates no rooms by itself, and sends its events to the director at this address.
+fn start_server(listen: &[&str]) -> LiveKitServer {
+    let webhooks = listen.iter().map(|listen| format!("http://{listen}/livekit/webhook/lk")).collect();
+    LiveKitServer::start_with(LiveKitOptions { webhooks, ..LiveKitOptions::default() })
+}
+
+/// The settings of a realm with this server, in which changes are fast.
+fn settings_for(url: &str) -> [(&str, &str); 7] {
+    [
+        ("LIVEKIT__LK__URL", url),
+        ("LIVEKIT__LK__API_KEY", LiveKitServer::API_KEY),
+        ("LIVEKIT__LK__API_SECRET", LiveKitServer::API_SECRET),
+        ("LIVEKIT__LK__AUTO_CREATE", "false"),
+        ("LIVEKIT__LK__GRACE_S", "1"),
+        ("ISLANDS__RETURN_WINDOW_S", "1"),
+        ("ISLANDS__MOVE_INTERVAL_S", "1"),
+    ]
+}
+
+fn api(server: &LiveKitServer) -> RoomClient {
+    RoomClient::with_api_key(&server.http(), LiveKitServer::API_KEY, LiveKitServer::API_SECRET)
+}
+
+/// Waits until the director of this process assigns islands to the LiveKit server.
+async fn wait_until_healthy(director: &Realm) {
+    let healthy = async || director.count("atoll_transport_healthy{node=\"lk\"}").await == 1.0;
+    soon("a healthy LiveKit server", healthy).await;
+    // The engine receives that a moment later.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+}
+
+/// Signs in a peer, and waits until it is assigned a LiveKit room: on a busy machine the server may not confirm a room
+/// within a second, and the island takes a WebSocket room for some seconds.
+async fn join(gateway: &Realm, x: f32) -> Peer {
+    let wallet = wallet();
+    let mut wire = sign_in_with(gateway, &wallet, &["livekit", "ws-room"]).await;
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        wire.send_position(x, 0.0).await;
+        if !wire.is_quiet_for(Duration::from_secs(1)).await {
+            let change = wire.island_changed().await;
+            if let Some(options) = options(&change) {
+                let identity = wallet.address().to_string();
+                return Peer { wire, identity, island: change.island_id, options };
+            }
+        }
+        assert!(Instant::now() < deadline, "no LiveKit room");
+    }
+}
+
+/// The participants in the server's own list of a room; `None` if there is no such room.
+async fn participants(api: &RoomClient, room: &str) -> Option<Vec<String>> {
+    let participants = api.list_participants(room).await.ok()?;
+    Some(participants.into_iter().map(|participant| participant.identity).collect())
 }
 
 /// Polls until the condition holds. Takes seconds on an idle machine.
@@ -244,4 +279,85 @@ async fn payload(participant: &mut Participant) -> String {
         }
     };
     tokio::time::timeout(Duration::from_secs(30), data).await.expect("data arrives")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn failover_removes_no_participant() {
+    if !network_namespace::enter("livekit_rooms::failover_removes_no_participant") {
+        return;
+    }
+    const DIRECTORS: [(&str, &str); 2] = [("one", "127.0.0.1:5001"), ("two", "127.0.0.1:5002")];
+    let server = start_server(&DIRECTORS.map(|(_, listen)| listen));
+    let (url, api) = (server.url(), api(&server));
+    let mut cluster = Cluster::start(&settings_for(&url));
+    cluster.run("gateway", "gateway", &[]);
+    cluster.run("rooms", "rooms", &[]);
+    for (name, listen) in DIRECTORS {
+        cluster.run_at(listen, name, "director", &[]);
+    }
+    cluster.ready().await;
+    wait_until_healthy(&cluster["one"]).await;
+    let (first, second) = (join(&cluster["gateway"], 0.0).await, join(&cluster["gateway"], 5.0).await);
+    assert_eq!(first.island, second.island);
+    let mut members = Vec::new();
+    for peer in [&first, &second] {
+        members.push(Participant::join(peer.options.clone()).await.unwrap());
+    }
+    let mut wires = [first.wire, second.wire];
+    // The first peer is sent the join of the second.
+    while !wires[0].is_quiet_for(Duration::from_secs(1)).await {
+        wires[0].next_packet().await;
+    }
+    let leader = match cluster["one"].count("atoll_director_leads").await {
+        1.0 => "one",
+        _ => "two",
+    };
+    let standby = if leader == "one" { "two" } else { "one" };
+    cluster.kill(leader);
+    let leads = async || cluster[standby].count("atoll_director_leads").await == 1.0;
+    soon("a new leader", leads).await;
+    // It removes participants from ten seconds on.
+    for _ in 0..15 {
+        for wire in &mut wires {
+            wire.send_position(0.0, 0.0).await;
+            assert!(wire.is_quiet_for(Duration::from_millis(500)).await, "a packet after the failover");
+        }
+    }
+    let inside = participants(&api, &first.island).await.unwrap();
+    assert_eq!(inside.len(), 2, "{inside:?}");
+    members[0].sender().send_reliable("still here".into(), None).unwrap();
+    assert_eq!(payload(&mut members[1]).await, "still here");
+    let removed = "atoll_livekit_calls_total{node=\"lk\",call=\"remove_participant\",result=\"ok\"}";
+    assert_eq!(cluster[standby].count(removed).await, 0.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn islands_are_balanced_over_several_servers() {
+    if !network_namespace::enter("livekit_rooms::islands_are_balanced_over_several_servers") {
+        return;
+    }
+    let other = start_server(&[]);
+    let url = other.url();
+    let realm = LiveKitRealm::start(&[
+        ("LIVEKIT__TWO__URL", &url),
+        ("LIVEKIT__TWO__API_KEY", LiveKitServer::API_KEY),
+        ("LIVEKIT__TWO__API_SECRET", LiveKitServer::API_SECRET),
+        ("LIVEKIT__LK__MAX_USERS", "10"),
+        ("LIVEKIT__TWO__MAX_USERS", "10"),
+    ])
+    .await;
+    let both = async || realm.realm.count("atoll_transport_healthy{node=\"two\"}").await == 1.0;
+    soon("the second server", both).await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let (mut on_other, mut peers) = (0, Vec::new());
+    for number in 0_i16..4 {
+        let peer = realm.join(f32::from(number) * FAR).await;
+        on_other += usize::from(peer.options.url == url);
+        peers.push(peer);
+    }
+    assert_eq!(on_other, 2, "each new island is on the server with more free seats");
+    // Each has its room on its own server only.
+    for api in [api(&other), realm.api] {
+        assert_eq!(api.list_rooms(vec![]).await.unwrap().len(), 2);
+    }
 }

@@ -62,14 +62,18 @@ impl Cluster {
     /// Starts a process of these roles on a free port, with these settings besides the common ones. A
     /// room node has the name of its process, unless the settings have another one.
     pub fn run(&mut self, name: &str, roles: &str, settings: &[(&str, &str)]) -> &Realm {
+        self.run_at("127.0.0.1:0", name, roles, settings)
+    }
+
+    /// The same, at this address.
+    pub fn run_at(&mut self, listen: &str, name: &str, roles: &str, settings: &[(&str, &str)]) -> &Realm {
         let bus = self.nats.url();
         let settings = [("ROOMS__NODE", name), ("BUS__URL", &bus)]
             .into_iter()
             .chain(self.settings.iter().map(|(key, value)| (&**key, &**value)))
             .chain(settings.iter().copied());
         let settings = owned(&settings.collect::<Vec<_>>());
-        let listen = "127.0.0.1:0".to_owned();
-        let process = Process { roles: roles.to_owned(), listen, settings, realm: None };
+        let process = Process { roles: roles.to_owned(), listen: listen.to_owned(), settings, realm: None };
         let is_duplicate = self.processes.insert(name.to_owned(), process).is_some();
         assert!(!is_duplicate, "{name} exists already");
         self.restart(name)

@@ -33,8 +33,8 @@ pub struct LiveKitServer {
 pub struct LiveKitOptions {
     /// Whether a participant creates the room that it joins, if there is none.
     pub auto_create: bool,
-    /// The URL that receives the server's events, signed with [`LiveKitServer::API_KEY`].
-    pub webhook: Option<String>,
+    /// The URLs that receive the server's events, signed with [`LiveKitServer::API_KEY`].
+    pub webhooks: Vec<String>,
     /// Seconds after which a room that no participant has joined is closed; `None`: the default of the server.
     pub empty_timeout_s: Option<u32>,
     /// Seconds after which a room that its last participant has left is closed; `None`: the default of the
@@ -165,7 +165,7 @@ impl LiveKitServer {
     fn configuration(&self) -> String {
         let Ports { signalling, udp, tcp } = self.ports;
         let (key, secret) = (Self::API_KEY, Self::API_SECRET);
-        let LiveKitOptions { auto_create, webhook, empty_timeout_s, departure_timeout_s } = &self.options;
+        let LiveKitOptions { auto_create, webhooks, empty_timeout_s, departure_timeout_s } = &self.options;
         let mut text = format!(
             "port: {signalling}\n\
              bind_addresses: [127.0.0.1]\n\
@@ -181,8 +181,9 @@ impl LiveKitServer {
                 writeln!(text, "  {name}: {value}").unwrap();
             }
         }
-        if let Some(url) = webhook {
-            writeln!(text, "webhook: {{ api_key: {key}, urls: [\"{url}\"] }}").unwrap();
+        if !webhooks.is_empty() {
+            // The list has the same form in YAML.
+            writeln!(text, "webhook: {{ api_key: {key}, urls: {webhooks:?} }}").unwrap();
         }
         text
     }

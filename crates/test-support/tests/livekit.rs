@@ -35,7 +35,7 @@ fn livekit_server_answers_until_it_is_dropped() {
         return;
     }
     let options = LiveKitOptions {
-        webhook: Some("http://127.0.0.1:9/".to_owned()),
+        webhooks: vec!["http://127.0.0.1:9/".to_owned()],
         empty_timeout_s: Some(5),
         departure_timeout_s: Some(2),
         ..LiveKitOptions::default()

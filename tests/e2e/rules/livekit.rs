@@ -81,5 +81,24 @@ async fn livekit_with_a_slow_api_keeps_its_islands() {
             assert!(peer.wire.is_quiet_for(Duration::from_secs(1)).await, "moved by an API of {delay} ms");
         }
     }
+    // Replies alternate between slow and fast.
+    let seconds = std::env::var("ATOLL_LIVEKIT_FIGURES").map_or(5, |_| 60);
+    let alternating = async {
+        let mut ticks = tokio::time::interval(Duration::from_millis(700));
+        for delay in [900, 50].into_iter().cycle() {
+            ticks.tick().await;
+            delay_ms.store(delay, Ordering::Relaxed);
+        }
+    };
+    let quiet = async {
+        for _ in 0..seconds {
+            peer.wire.send_position(0.0, 0.0).await;
+            assert!(peer.wire.is_quiet_for(Duration::from_secs(1)).await, "moved by alternating replies");
+        }
+    };
+    tokio::select! {
+        () = alternating => {}
+        () = quiet => println!("replies of 900 and 50 ms in turn for {seconds} s: no move"),
+    }
     assert_eq!(realm.count("atoll_transport_healthy{node=\"lk\"}").await, 1.0);
 }

@@ -1,5 +1,6 @@
 //! Tests of a director with LiveKit servers: rooms, removals and health.
 
+mod gate;
 mod webhooks;
 
 use std::time::{Duration, Instant};
