@@ -21,7 +21,7 @@ use crate::{
 /// How long a peer must have been nearer before a link is exchanged for one to it, and the pause between the exchanges
 /// of one member.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// The most candidates that are examined in one step, so that a step stays below about 5 ms for 200 members.
+/// The most candidates that are examined in one step, because each needs several searches of the graph.
 const MAX_EXAMINED: usize = 32;
 
 #[derive(Debug, Clone, Default)]

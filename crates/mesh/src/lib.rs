@@ -3,8 +3,8 @@
 //!
 //! A sans-IO state machine: it owns no socket, clock or source of randomness. The caller passes every event together
 //! with its time, calls [`Mesh::tick`] at [`Mesh::next_deadline`], and sends each member the [`Plan`]s that this returns.
-//! The mesh is deterministic: the same inputs at the same times give the same outputs. Given the same members, aliases
-//! and links, the plans do not depend on the order of the inputs.
+//! The mesh is deterministic: the same inputs at the same times give the same outputs. Targets depend on the history, because
+//! links are kept; only [`Mesh::restore`] does not depend on the order of the members.
 //!
 //! # Example
 //!
