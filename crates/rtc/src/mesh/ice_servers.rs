@@ -99,7 +99,7 @@ mod tests {
         assert_eq!("*".parse::<IceServers>().unwrap_err(), IceServersError::Encoding);
         assert_eq!(parse("{}").unwrap_err(), IceServersError::Json);
         assert_eq!(parse(r#"[{"username":"a"}]"#).unwrap_err(), IceServersError::Urls);
-        let many = vec![r#"{"urls":"stun:a"}"#; 9].join(",");
+        let many = [r#"{"urls":"stun:a"}"#; 9].join(",");
         assert_eq!(parse(&format!("[{many}]")).unwrap_err(), IceServersError::TooMany);
     }
 }

@@ -71,6 +71,9 @@ impl Task {
 
     async fn offer_received(&mut self, from: Address, id: u32, sdp: String, now: Instant) {
         let Some(neighbour) = self.neighbours.0.get_mut(&from) else { return };
+        if !neighbour.admits_offer(now) {
+            return count(&self.counters.refused_signals);
+        }
         let done = match neighbour.negotiation.offer_received(id, now) {
             Some(Action::AnswerRestart) => self.answer_restart(from, id, sdp).await,
             Some(_) => self.answer_new(from, id, sdp, now).await,

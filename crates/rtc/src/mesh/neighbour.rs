@@ -17,6 +17,9 @@ pub(crate) const UNLISTED_KEPT: Duration = Duration::from_secs(5);
 /// Malformed packets, a second, with a burst of twenty. A neighbour above it is cut off.
 const MALFORMED_PER_SECOND: u32 = 1;
 const MALFORMED_BURST: Duration = Duration::from_secs(20);
+/// Offers, a second, with a burst of ten. Each costs sockets and a certificate; those above it are refused.
+const OFFERS_PER_SECOND: u32 = 1;
+const OFFER_BURST: Duration = Duration::from_secs(10);
 
 /// A member that a plan links, or has linked a moment ago.
 pub(crate) struct Neighbour {
@@ -27,6 +30,7 @@ pub(crate) struct Neighbour {
     packets: Bucket,
     bytes: Bucket,
     malformed: Bucket,
+    offers: Bucket,
     /// It is refused until then.
     cut_off_until: Option<Instant>,
 }
@@ -44,6 +48,7 @@ impl Neighbour {
             packets: Bucket::new(limits.packets_per_second, BURST, now),
             bytes: Bucket::new(limits.bytes_per_second, BURST, now),
             malformed: Bucket::new(MALFORMED_PER_SECOND, MALFORMED_BURST, now),
+            offers: Bucket::new(OFFERS_PER_SECOND, OFFER_BURST, now),
             cut_off_until: None,
         }
     }
@@ -56,6 +61,11 @@ impl Neighbour {
     /// Whether the neighbour may send one more malformed packet.
     pub(crate) fn admits_malformed(&mut self, now: Instant) -> bool {
         self.malformed.take(1, now)
+    }
+
+    /// Whether the neighbour may send one more offer.
+    pub(crate) fn admits_offer(&mut self, now: Instant) -> bool {
+        self.offers.take(1, now)
     }
 
     /// Refuses the neighbour for a while.
