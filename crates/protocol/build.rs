@@ -13,6 +13,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "decentraland/bff/topics_service.proto",
         "dcl/rpc.proto",
         "atoll/bus.proto",
+        "atoll/mesh.proto",
     ];
     println!("cargo:rerun-if-changed={root}");
     let mut compiler = protox::Compiler::new([root])?;
@@ -26,6 +27,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         // Message bodies are forwarded and not inspected. `Bytes` shares the received buffer instead of
         // copying it.
         .bytes([
+            ".atoll.mesh",
             ".decentraland.kernel.comms.rfc5",
             ".decentraland.kernel.comms.rfc4",
             ".decentraland.bff",

@@ -14,6 +14,7 @@ use crate::{
     Disconnect, Settings,
     connection::{Connection, available},
     link_event::IslandEvent,
+    mesh_link::{MeshMessage, MeshOutput, MeshSendQueue},
     sign_in::{Welcome, check_challenge},
 };
 
@@ -23,6 +24,7 @@ pub(crate) struct ArchipelagoSession {
     connection: Connection,
     /// The heartbeat to send. A newer one replaces it.
     heartbeat: Option<Heartbeat>,
+    mesh: MeshSendQueue,
     /// Whether a newer session of this wallet replaced this one.
     kicked: bool,
 }
@@ -52,7 +54,8 @@ impl ArchipelagoSession {
         let signed = packet(client_packet::Message::SignedChallenge(signed));
         match connection.request::<ServerPacket>(&signed).await?.message {
             Some(Message::Welcome(WelcomeMessage { resume_secret, resumed, .. })) => {
-                let socket = Self { connection, heartbeat: None, kicked: false };
+                let (heartbeat, mesh) = (None, MeshSendQueue::default());
+                let socket = Self { connection, heartbeat, mesh, kicked: false };
                 Ok((socket, Welcome { resume_secret: resume_secret.into(), resumed }))
             }
             _ => Err(Disconnect::broken("no welcome from the gateway")),
@@ -63,21 +66,35 @@ impl ArchipelagoSession {
         self.heartbeat = Some(heartbeat);
     }
 
+    /// Queues a message of a mesh.
+    pub(crate) fn mesh(&mut self, output: MeshOutput) {
+        self.mesh.push(output);
+    }
+
     pub(crate) fn is_kicked(&self) -> bool {
         self.kicked
     }
 
-    /// The next message of the gateway about islands. Cancel-safe.
+    /// The next message of the gateway about islands or for a mesh. Cancel-safe.
     pub(crate) async fn next(&mut self) -> Result<IslandEvent, Disconnect> {
-        let Self { connection, heartbeat, kicked } = self;
+        let Self { connection, heartbeat, mesh, kicked } = self;
         loop {
-            let mut encoded =
-                || Some(packet(client_packet::Message::Heartbeat(heartbeat.take()?)).encode_to_vec());
+            let mut encoded = || {
+                let heartbeat = heartbeat.take().map(client_packet::Message::Heartbeat);
+                Some(packet(heartbeat.or_else(|| mesh.pop())?).encode_to_vec())
+            };
             let message = connection.next_message(|_| available(encoded().map(Bytes::from))).await?;
             match ServerPacket::decode(message).map_err(Disconnect::broken)?.message {
                 Some(Message::IslandChanged(change)) => return Ok(IslandEvent::IslandChanged(change)),
                 Some(Message::JoinIsland(join)) => return Ok(IslandEvent::Joined(join)),
                 Some(Message::LeftIsland(left)) => return Ok(IslandEvent::Left(left)),
+                Some(Message::MeshSignal(signal)) => {
+                    return Ok(IslandEvent::Mesh(MeshMessage::Signal(signal)));
+                }
+                Some(Message::MeshPlan(plan)) => return Ok(IslandEvent::Mesh(MeshMessage::Plan(plan))),
+                Some(Message::IceServers(servers)) => {
+                    return Ok(IslandEvent::Mesh(MeshMessage::IceServers(servers)));
+                }
                 // The close frame that follows may have another reason.
                 Some(Message::Kicked(_)) => *kicked = true,
                 // Packets of the handshake, which has ended, and packets of newer protocol versions.

@@ -9,6 +9,7 @@ use crate::{
     Dialect, Event, RoomId, Settings, Subscription, TopicsError,
     link::{DesiredState, Link},
     link_event::LinkEvent,
+    mesh_link::MeshOutputs,
     room::OutgoingMessage,
     rooms::{Rooms, SignInNeeded},
     subscription,
@@ -78,7 +79,8 @@ impl Explorer {
         let (topics_sender, topics) = mpsc::channel(COMMAND_QUEUE);
         let (link_sender, link_events) = mpsc::channel(LINK_QUEUE);
         let (desired, desired_receiver) = watch::channel(DesiredState::default());
-        let rooms = Rooms::new(settings.clone(), identity.clone(), events_sender.clone());
+        let (to_gateway, mesh) = MeshOutputs::channel();
+        let rooms = Rooms::new(settings.clone(), identity.clone(), events_sender.clone(), to_gateway);
         let dialect = settings.gateway.dialect;
         let link = Link {
             settings,
@@ -86,6 +88,7 @@ impl Explorer {
             desired: desired_receiver,
             events: link_sender,
             topics: Topics::new(topics),
+            mesh,
             resume_secret: Bytes::new(),
         };
         tokio::spawn(link.run());
@@ -220,6 +223,7 @@ async fn run_loop(
                     rooms.signed_in(keeps_room);
                     pending = Some(Event::SignedIn);
                 }
+                Some(LinkEvent::Mesh(message)) => rooms.mesh_message(message),
                 Some(LinkEvent::Event(event)) => pending = Some(event),
                 None => return,
             },

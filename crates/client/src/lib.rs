@@ -48,6 +48,7 @@ mod explorer;
 mod guest;
 mod link;
 mod link_event;
+mod mesh_link;
 mod realm;
 mod room;
 mod rooms;

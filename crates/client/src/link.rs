@@ -11,8 +11,8 @@ use tokio::{
 };
 
 use crate::{
-    Disconnect, Event, Session, Settings, backoff::Backoff, link_event::LinkEvent, rotation::GatewayRotation,
-    sign_in::Welcome, topics::Topics,
+    Disconnect, Event, Session, Settings, backoff::Backoff, link_event::LinkEvent, mesh_link::MeshOutputs,
+    rotation::GatewayRotation, sign_in::Welcome, topics::Topics,
 };
 
 /// The task that keeps a session on a gateway.
@@ -23,6 +23,8 @@ pub(crate) struct Link {
     pub(crate) desired: watch::Receiver<DesiredState>,
     pub(crate) events: mpsc::Sender<LinkEvent>,
     pub(crate) topics: Topics,
+    /// The messages of meshes to the gateway.
+    pub(crate) mesh: MeshOutputs,
     /// The resumption secret of the last session. Empty before the first session, or if its gateway sent
     /// none.
     pub(crate) resume_secret: Bytes,
@@ -124,6 +126,7 @@ impl Link {
         // This sign-in fulfils all requests so far.
         let fulfilled = self.desired.borrow_and_update().sign_in_requests;
         let mut next_heartbeat = Instant::now();
+        self.mesh.discard();
         loop {
             tokio::select! {
                 changed = self.desired.changed() => {
@@ -141,6 +144,7 @@ impl Link {
                         session.heartbeat(heartbeat);
                     }
                 }
+                output = self.mesh.next() => session.mesh(output),
                 permit = self.events.reserve(), if pending.is_some() => match (permit, pending.take()) {
                     (Ok(permit), Some(event)) => permit.send(event),
                     _ => return Disconnect::Left,

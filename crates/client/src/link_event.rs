@@ -2,14 +2,15 @@
 
 use protocol::v3::{IslandChangedMessage, JoinIslandMessage, LeftIslandMessage};
 
-use crate::Event;
+use crate::{Event, mesh_link::MeshMessage};
 
-/// A message of the gateway about the islands of a session.
+/// A message of the gateway about the islands of a session, or for a mesh.
 #[derive(Debug)]
 pub(crate) enum IslandEvent {
     IslandChanged(IslandChangedMessage),
     Joined(JoinIslandMessage),
     Left(LeftIslandMessage),
+    Mesh(MeshMessage),
 }
 
 /// An event of the link to the gateway.
@@ -20,6 +21,8 @@ pub(crate) enum LinkEvent {
     SignedIn { keeps_room: bool },
     /// The gateway sent an assignment.
     IslandChanged(IslandChangedMessage),
+    /// The gateway sent a message for a mesh.
+    Mesh(MeshMessage),
     /// Another event, which is emitted unchanged.
     Event(Event),
 }
@@ -29,6 +32,7 @@ impl LinkEvent {
     pub(crate) fn new(event: IslandEvent) -> Option<Self> {
         Some(match event {
             IslandEvent::IslandChanged(change) => Self::IslandChanged(change),
+            IslandEvent::Mesh(message) => Self::Mesh(message),
             IslandEvent::Joined(join) => {
                 let (island, address) = (join.island_id.parse().ok()?, join.peer_id.parse().ok()?);
                 Self::Event(Event::IslandJoined { island, address })

@@ -16,6 +16,7 @@ use crate::{
     Event, RoomId, Settings,
     backoff::Backoff,
     dedup::Dedup,
+    mesh_link::{MeshMessage, MeshOutput, NewestMesh},
     room::{Destination, OutgoingMessage, RoomAddress, RoomConnection, RoomProgress},
 };
 
@@ -33,6 +34,9 @@ pub(crate) struct Rooms {
     /// Whether the current session did not resume the previous one. The tokens of that one are revoked, so
     /// the client must enter the next assigned room anew, even if it is in it.
     must_reenter: bool,
+    /// The messages of meshes to the gateway.
+    to_gateway: mpsc::Sender<MeshOutput>,
+    newest_mesh: NewestMesh,
 }
 
 struct CurrentRoom {
@@ -60,7 +64,12 @@ enum RoomState {
 pub(crate) struct SignInNeeded;
 
 impl Rooms {
-    pub(crate) fn new(settings: Settings, identity: Identity, events: mpsc::Sender<Event>) -> Self {
+    pub(crate) fn new(
+        settings: Settings,
+        identity: Identity,
+        events: mpsc::Sender<Event>,
+        to_gateway: mpsc::Sender<MeshOutput>,
+    ) -> Self {
         Self {
             settings,
             identity,
@@ -70,12 +79,33 @@ impl Rooms {
             current: None,
             leaving: Vec::new(),
             must_reenter: false,
+            to_gateway,
+            newest_mesh: NewestMesh::default(),
         }
     }
 
     /// A session began. If `keeps_room` is false, the client must enter its room anew.
     pub(crate) fn signed_in(&mut self, keeps_room: bool) {
         self.must_reenter = !keeps_room;
+        if !keeps_room {
+            // The membership that the plan is for has ended.
+            self.newest_mesh = NewestMesh::default();
+        }
+    }
+
+    /// Passes a message of the gateway to the mesh of its island: to the newest one, if the client has entered the mesh
+    /// again. ICE servers are for all meshes.
+    pub(crate) fn mesh_message(&mut self, message: MeshMessage) {
+        self.newest_mesh.keep(&message);
+        let is_for = |connection: &&RoomConnection| {
+            let island = connection.mesh_of().map(IslandId::as_str);
+            island.is_some() && message.island().is_none_or(|of| island == Some(of))
+        };
+        let current = self.current.iter().filter_map(CurrentRoom::connection);
+        let leaving = self.leaving.iter().rev().map(|(connection, _)| connection);
+        let receivers = current.chain(leaving).filter(is_for);
+        let count = if message.island().is_some() { 1 } else { usize::MAX };
+        receivers.take(count).for_each(|connection| connection.mesh_message(message.clone()));
     }
 
     /// Moves to the assigned room and returns the event to emit. A malformed assignment is ignored.
@@ -86,6 +116,10 @@ impl Rooms {
             return None;
         };
         let address = RoomAddress::of(&connection);
+        if let Some(servers) = address.as_ref().and_then(RoomAddress::ice_servers) {
+            // Their credentials are newer than all earlier ones.
+            self.mesh_message(MeshMessage::IceServers(servers.to_owned()));
+        }
         let must_reenter = std::mem::replace(&mut self.must_reenter, false);
         match (&mut self.current, address) {
             // The client is in this room already. Stock clients (without overlap) enter it again
@@ -140,7 +174,12 @@ impl Rooms {
         self.dedup = Dedup::default();
         let Some(mut current) = self.current.take() else { return };
         let newer = self.enter(&address, &current.island).queue_until_welcome();
-        if let RoomState::Active(older) = std::mem::replace(&mut current.state, RoomState::Active(newer)) {
+        // Two members of a mesh with one address would compete for its links, and the older receives no signals. So the
+        // older is left at once.
+        let overlaps = !address.is_mesh();
+        if let RoomState::Active(older) = std::mem::replace(&mut current.state, RoomState::Active(newer))
+            && overlaps
+        {
             self.leaving.push((older.without_sending(), None));
         }
         current.renew_token(address);
@@ -150,10 +189,7 @@ impl Rooms {
 
     /// Sends a message in every room, and returns the rooms that accepted it.
     pub(crate) fn send(&self, message: &OutgoingMessage) -> Vec<RoomId> {
-        let current = self.current.iter().filter_map(|current| match &current.state {
-            RoomState::Active(connection) => Some(connection),
-            _ => None,
-        });
+        let current = self.current.iter().filter_map(CurrentRoom::connection);
         let connections = self.leaving.iter().map(|(connection, _)| connection).chain(current);
         connections.filter_map(|connection| connection.send(message)).collect()
     }
@@ -238,12 +274,25 @@ impl Rooms {
             options: self.settings.connect_options(),
             #[cfg(feature = "webrtc")]
             udp_addresses: self.settings.udp_addresses.clone(),
+            #[cfg(feature = "webrtc")]
+            to_gateway: self.to_gateway.clone(),
         };
-        RoomConnection::open(id, destination, &self.dedup, self.events.clone())
+        let connection = RoomConnection::open(id, destination, &self.dedup, self.events.clone());
+        if connection.mesh_of().is_some() {
+            self.newest_mesh.messages(island.as_str()).for_each(|message| connection.mesh_message(message));
+        }
+        connection
     }
 }
 
 impl CurrentRoom {
+    fn connection(&self) -> Option<&RoomConnection> {
+        match &self.state {
+            RoomState::Active(connection) => Some(connection),
+            _ => None,
+        }
+    }
+
     /// Whether this room of this island has admitted the client, and the client is still in it.
     fn is_in(&self, address: &RoomAddress, island: &IslandId) -> bool {
         let entered = matches!(&self.state, RoomState::Active(connection) if connection.is_entered());
@@ -264,13 +313,14 @@ mod tests {
     use protocol::Close;
 
     use super::*;
-    use crate::{Dialect, Disconnect, Gateway, guest};
+    use crate::{Dialect, Disconnect, Gateway, guest, mesh_link::MeshOutputs};
 
     /// Closes a room that was assigned `age` ago with this code. Returns whether a sign-in is needed, and
     /// whether the client retries.
     fn after_close(age: Duration, close: Close) -> (Option<SignInNeeded>, bool) {
         let (events, _) = mpsc::channel(1);
-        let mut rooms = Rooms::new(Settings::new(gateway()), guest().unwrap(), events);
+        let (to_gateway, _) = MeshOutputs::channel();
+        let mut rooms = Rooms::new(Settings::new(gateway()), guest().unwrap(), events, to_gateway);
         let assigned_at = Instant::now().checked_sub(age).unwrap();
         let backoff = Backoff::new(Duration::from_secs(1));
         let (address, island) = (RoomAddress::of(&ROOM_1.parse().unwrap()).unwrap(), "I1".parse().unwrap());
@@ -287,7 +337,7 @@ mod tests {
     }
 
     fn rooms(settings: Settings) -> Rooms {
-        Rooms::new(settings, guest().unwrap(), mpsc::channel(8).0)
+        Rooms::new(settings, guest().unwrap(), mpsc::channel(8).0, MeshOutputs::channel().0)
     }
 
     fn assign(rooms: &mut Rooms, island: &str, connection: &str) -> bool {
@@ -302,10 +352,14 @@ mod tests {
     #[cfg(feature = "webrtc")]
     const LIVEKIT: &str = "livekit:ws://127.0.0.1:9?access_token=t";
     #[cfg(feature = "webrtc")]
-    const MOVES: [(&str, &str); 4] = [
+    const MESH: &str = "p2p:I1";
+    #[cfg(feature = "webrtc")]
+    const MOVES: [(&str, &str); 6] = [
         (ROOM_1, ROOM_2),
         (ROOM_1, LIVEKIT),
         (LIVEKIT, ROOM_1),
+        (ROOM_1, MESH),
+        (MESH, LIVEKIT),
         (LIVEKIT, "livekit:ws://127.0.0.2:9?access_token=t"),
     ];
     #[cfg(not(feature = "webrtc"))]

@@ -9,7 +9,7 @@ use tokio::time::timeout;
 
 use crate::{
     Dialect, Disconnect, Settings, archipelago::ArchipelagoSession, bff::BffSession, link_event::IslandEvent,
-    sign_in::Welcome, topics::Topics,
+    mesh_link::MeshOutput, sign_in::Welcome, topics::Topics,
 };
 
 /// A session on a gateway without heartbeats, rooms and reconnects. It serves to test whether a wallet can
@@ -88,6 +88,13 @@ impl Session {
         match &mut self.inner {
             ProtocolSession::Archipelago(socket) => socket.heartbeat(heartbeat),
             ProtocolSession::Rpc(bff) => bff.heartbeat(heartbeat),
+        }
+    }
+
+    /// Queues a message of a mesh. Over RPC no such messages are defined: it is dropped.
+    pub(crate) fn mesh(&mut self, output: MeshOutput) {
+        if let ProtocolSession::Archipelago(socket) = &mut self.inner {
+            socket.mesh(output);
         }
     }
 

@@ -32,6 +32,8 @@ pub use topic::{SceneTopic, SystemTopic, Topic, TopicError, TopicPattern};
 
 /// Bus messages that only this project defines.
 pub use wire::atoll::bus as atoll_bus;
+/// The peer-to-peer mesh of an island, which only this project defines.
+pub use wire::atoll::mesh;
 /// The framing of dcl-rpc.
 pub use wire::dcl::rpc as dcl_rpc;
 /// The services of a gateway over RPC.

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 use webrtc::data_channel::{DataChannel, DataChannelEvent};
 
-use crate::connection::{ConnectionEvent, ConnectionEventKind, Label};
+use crate::connection::{ConnectionEvent, ConnectionEventKind, Label, LabelTexts};
 
 /// A message that arrived on a channel of the connection `source`.
 pub(crate) struct Incoming<T> {
@@ -26,6 +26,7 @@ pub(crate) struct Incoming<T> {
 #[derive(Clone)]
 pub(crate) struct ChannelReader<T> {
     pub(crate) source: T,
+    pub(crate) labels: LabelTexts,
     pub(crate) messages: mpsc::Sender<Incoming<T>>,
     pub(crate) events: mpsc::Sender<ConnectionEvent<T>>,
     pub(crate) lossy_dropped: Arc<AtomicU64>,
@@ -37,26 +38,30 @@ impl<T: Copy + Send + Sync + 'static> ChannelReader<T> {
     pub(crate) fn spawn(self, channel: Arc<dyn DataChannel>) {
         tokio::spawn(async move {
             let Ok(name) = channel.label().await else { return };
-            let label = Label::parse(&name);
+            let label = self.labels.parse(&name);
             while let Some(event) = channel.poll().await {
                 let is_read = match (event, label) {
-                    (DataChannelEvent::OnOpen, Some(label)) => self.opened(label).await,
+                    (DataChannelEvent::OnOpen, Some(label)) => {
+                        self.emit(ConnectionEventKind::ChannelOpened(label)).await
+                    }
                     (DataChannelEvent::OnMessage(message), Some(label)) => {
                         self.received(label, message.data.freeze()).await
                     }
-                    (DataChannelEvent::OnClose, _) => return,
+                    (DataChannelEvent::OnClose, _) => break,
                     _ => true,
                 };
                 if !is_read {
                     return;
                 }
             }
+            if label.is_some() {
+                self.emit(ConnectionEventKind::ChannelClosed).await;
+            }
         });
     }
 
     /// Returns whether the participant still exists.
-    async fn opened(&self, label: Label) -> bool {
-        let kind = ConnectionEventKind::ChannelOpened(label);
+    async fn emit(&self, kind: ConnectionEventKind) -> bool {
         self.events.send(ConnectionEvent { source: self.source, kind }).await.is_ok()
     }
 

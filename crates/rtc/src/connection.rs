@@ -8,8 +8,9 @@ use webrtc::{
     error::{Error, Result},
     peer_connection::{
         MediaEngine, PeerConnection, PeerConnectionBuilder, PeerConnectionEventHandler, RTCConfiguration,
-        RTCConfigurationBuilder, RTCIceCandidateInit, RTCIceServer, RTCPeerConnectionIceEvent,
-        RTCPeerConnectionState, RTCSessionDescription, SettingEngine, SettingEngineBuilder,
+        RTCConfigurationBuilder, RTCIceCandidateInit, RTCIceServer, RTCIceTransportPolicy,
+        RTCPeerConnectionIceEvent, RTCPeerConnectionState, RTCSessionDescription, SettingEngine,
+        SettingEngineBuilder,
     },
 };
 use webrtc_rtc::{ice::mdns::MulticastDnsMode, peer_connection::configuration::RTCOfferOptions};
@@ -28,15 +29,24 @@ pub(crate) enum ConnectionEventKind {
     State(RTCPeerConnectionState),
     /// A data channel is open.
     ChannelOpened(Label),
+    /// The other side has closed a data channel, or the connection has ended.
+    ChannelClosed,
 }
 
-/// The labels of the data channels that a participant uses.
+/// The data channels that a connection uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Label {
     /// Ordered, with retransmissions.
     Reliable,
     /// Unordered, without retransmissions.
     Lossy,
+}
+
+/// The labels of the data channels on the wire.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct LabelTexts {
+    pub(crate) reliable: &'static str,
+    pub(crate) lossy: &'static str,
 }
 
 /// How a connection finds its paths.
@@ -46,6 +56,8 @@ pub(crate) struct ConnectionSettings {
     /// machine except the loopback.
     pub(crate) udp_addresses: Vec<SocketAddr>,
     pub(crate) ice_servers: Vec<RTCIceServer>,
+    /// Only paths over a TURN server: no address of the machine is sent to the other side.
+    pub(crate) relay_only: bool,
 }
 
 /// A connection. It is closed with [`Connection::close`].
@@ -63,9 +75,10 @@ const SEND_BUFFER_BYTES: usize = 256 * 1024;
 /// each of its addresses and transports.
 const MAX_EARLY_CANDIDATES: usize = 64;
 /// The interval and number of connectivity checks of a pair of candidates: the default interval of 200 ms is most
-/// of the time of a join.
+/// of the time of a join. After 3.5 s without a path a pair has failed: a path that is interrupted when ICE is
+/// restarted has that long to be there again.
 const CHECK_INTERVAL: Duration = Duration::from_millis(20);
-const MAX_CHECKS: u16 = 50;
+const MAX_CHECKS: u16 = 175;
 /// Silence after which a connection counts as disconnected, the further silence after which it has failed, and
 /// the interval of the checks that end the silence.
 const DISCONNECTED_AFTER: Duration = Duration::from_secs(4);
@@ -74,16 +87,18 @@ const KEEP_ALIVE: Duration = Duration::from_secs(1);
 
 impl Label {
     pub(crate) const ALL: [Self; 2] = [Self::Reliable, Self::Lossy];
+}
 
-    pub(crate) fn text(self) -> &'static str {
-        match self {
-            Self::Reliable => "_reliable",
-            Self::Lossy => "_lossy",
+impl LabelTexts {
+    pub(crate) fn text(self, label: Label) -> &'static str {
+        match label {
+            Label::Reliable => self.reliable,
+            Label::Lossy => self.lossy,
         }
     }
 
-    pub(crate) fn parse(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|label| label.text() == text)
+    pub(crate) fn parse(self, text: &str) -> Option<Label> {
+        Label::ALL.into_iter().find(|&label| self.text(label) == text)
     }
 }
 
@@ -116,7 +131,11 @@ impl Connection {
         }
     }
 
-    pub(crate) async fn create_channel(&self, label: Label) -> Result<Arc<dyn DataChannel>> {
+    pub(crate) async fn create_channel(
+        &self,
+        label: Label,
+        texts: LabelTexts,
+    ) -> Result<Arc<dyn DataChannel>> {
         let init = match label {
             Label::Reliable => RTCDataChannelInit { ordered: true, ..RTCDataChannelInit::default() },
             Label::Lossy => RTCDataChannelInit {
@@ -125,7 +144,7 @@ impl Connection {
                 ..RTCDataChannelInit::default()
             },
         };
-        self.inner.create_data_channel(label.text(), Some(init)).await
+        self.inner.create_data_channel(texts.text(label), Some(init)).await
     }
 
     /// Begins a negotiation, and returns the SDP of the offer. With `restart`, ICE looks for paths anew.
@@ -183,7 +202,11 @@ impl Connection {
 }
 
 fn configuration(settings: &ConnectionSettings) -> RTCConfiguration {
-    RTCConfigurationBuilder::new().with_ice_servers(settings.ice_servers.clone()).build()
+    let policy = if settings.relay_only { RTCIceTransportPolicy::Relay } else { RTCIceTransportPolicy::All };
+    RTCConfigurationBuilder::new()
+        .with_ice_servers(settings.ice_servers.clone())
+        .with_ice_transport_policy(policy)
+        .build()
 }
 
 fn setting_engine() -> SettingEngine {

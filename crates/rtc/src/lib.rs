@@ -25,3 +25,4 @@
 mod channel;
 mod connection;
 pub mod livekit;
+pub mod mesh;

@@ -20,10 +20,18 @@ pub(crate) enum RoomAddress {
         /// The token, which also determines the room.
         token: String,
     },
+    /// The peer-to-peer mesh of an island.
+    #[cfg(feature = "webrtc")]
+    Mesh {
+        /// The island.
+        island: String,
+        /// ICE servers, as in the connection string.
+        ice: Option<String>,
+    },
 }
 
 /// Whether this client can enter rooms with this kind of connection string: WebSocket rooms, and with the feature
-/// `webrtc` LiveKit rooms.
+/// `webrtc` LiveKit rooms and peer-to-peer meshes.
 pub fn is_joinable(connection: &ConnectionString) -> bool {
     RoomAddress::of(connection).is_some()
 }
@@ -39,6 +47,28 @@ impl RoomAddress {
             ConnectionString::LiveKit { url, access_token } => {
                 Some(Self::LiveKit { url: url.clone(), token: access_token.clone() })
             }
+            #[cfg(feature = "webrtc")]
+            ConnectionString::P2p { island, ice } => {
+                Some(Self::Mesh { island: island.clone(), ice: ice.clone() })
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether it is a mesh: the gateway forwards its signals.
+    pub(crate) fn is_mesh(&self) -> bool {
+        match self {
+            #[cfg(feature = "webrtc")]
+            Self::Mesh { .. } => true,
+            _ => false,
+        }
+    }
+
+    /// The ICE servers of a mesh, as in the connection string.
+    pub(crate) fn ice_servers(&self) -> Option<&str> {
+        match self {
+            #[cfg(feature = "webrtc")]
+            Self::Mesh { ice, .. } => ice.as_deref(),
             _ => None,
         }
     }
@@ -49,6 +79,8 @@ impl RoomAddress {
             (Self::WsRoom { url, .. }, Self::WsRoom { url: other, .. }) => url == other,
             #[cfg(feature = "webrtc")]
             (Self::LiveKit { url, .. }, Self::LiveKit { url: other, .. }) => url == other,
+            #[cfg(feature = "webrtc")]
+            (Self::Mesh { island, .. }, Self::Mesh { island: other, .. }) => island == other,
             #[cfg(feature = "webrtc")]
             _ => false,
         }
@@ -79,9 +111,17 @@ mod tests {
         assert!(!room.is_same_node(&address("ws-room:wss://host?access_token=a").unwrap()));
     }
 
+    #[cfg(feature = "webrtc")]
+    #[test]
+    fn mesh_is_joinable_and_compared_without_ice_servers() {
+        let mesh = address("p2p:I1?ice=a").unwrap();
+        assert!(mesh.is_mesh() && mesh.is_same_node(&address("p2p:I1").unwrap()));
+        assert!(!mesh.is_same_node(&address("p2p:I2?ice=a").unwrap()));
+    }
+
     #[test]
     fn other_transports_are_not_joinable() {
-        for connection in ["p2p:I1", "offline:offline", "signed-login:https://host", "x:y"] {
+        for connection in ["offline:offline", "signed-login:https://host", "x:y"] {
             assert!(!is_joinable(&connection.parse().unwrap()), "{connection}");
         }
     }

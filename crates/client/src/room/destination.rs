@@ -6,6 +6,8 @@ use protocol::IslandId;
 
 use super::address::RoomAddress;
 use crate::connection::ConnectOptions;
+#[cfg(feature = "webrtc")]
+use crate::mesh_link::MeshOutput;
 
 /// The room to enter, and the identity to enter it with.
 pub(crate) struct Destination {
@@ -17,6 +19,9 @@ pub(crate) struct Destination {
     /// The local UDP addresses of WebRTC connections; empty: chosen by the connection.
     #[cfg(feature = "webrtc")]
     pub(crate) udp_addresses: Vec<std::net::SocketAddr>,
+    /// The messages of a mesh to the gateway.
+    #[cfg(feature = "webrtc")]
+    pub(crate) to_gateway: tokio::sync::mpsc::Sender<MeshOutput>,
 }
 
 /// A message to send in a room.

@@ -5,13 +5,20 @@ mod destination;
 #[cfg(feature = "webrtc")]
 mod livekit;
 mod membership;
+#[cfg(feature = "webrtc")]
+mod mesh;
 mod ws_room;
 
 use std::collections::HashMap;
 
+use protocol::IslandId;
 use tokio::sync::mpsc;
 
-use crate::{Disconnect, Event, RoomId, dedup::Dedup};
+use crate::{
+    Disconnect, Event, RoomId,
+    dedup::Dedup,
+    mesh_link::{MESH_QUEUE, MeshMessage},
+};
 
 pub(crate) use address::RoomAddress;
 pub use address::is_joinable;
@@ -25,6 +32,9 @@ pub(crate) struct RoomConnection {
     id: RoomId,
     outgoing: mpsc::Sender<OutgoingMessage>,
     progress: mpsc::Receiver<RoomProgress>,
+    /// The island, if the room is a mesh, and the messages of the gateway for it.
+    mesh_of: Option<IslandId>,
+    mesh: mpsc::Sender<MeshMessage>,
     entered: bool,
     send_mode: SendMode,
 }
@@ -52,6 +62,7 @@ impl RoomConnection {
         events: mpsc::Sender<Event>,
     ) -> Self {
         let (outgoing, queued) = mpsc::channel(OUTGOING_QUEUE);
+        let (mesh, from_gateway) = mpsc::channel(MESH_QUEUE);
         // The task reports at most one `Entered` and one `Ended`.
         let (progress_sender, progress) = mpsc::channel(2);
         let mut membership = Membership {
@@ -61,6 +72,9 @@ impl RoomConnection {
             progress: progress_sender,
             members: HashMap::new(),
         };
+        let mesh_of = destination.address.is_mesh().then(|| destination.island.clone());
+        #[cfg(not(feature = "webrtc"))]
+        drop(from_gateway);
         tokio::spawn(async move {
             let Ended { reason, close } = match &destination.address {
                 RoomAddress::WsRoom { url, url_with_token } => {
@@ -70,6 +84,11 @@ impl RoomConnection {
                 RoomAddress::LiveKit { url, token } => {
                     livekit::run(&destination, &mut membership, queued, (url, token)).await
                 }
+                #[cfg(feature = "webrtc")]
+                RoomAddress::Mesh { ice, .. } => {
+                    let ice = ice.as_deref();
+                    mesh::run(&destination, &mut membership, queued, from_gateway, ice).await
+                }
             };
             let has_left = reason == Disconnect::Left;
             membership.ended(reason).await;
@@ -77,7 +96,7 @@ impl RoomConnection {
                 close.await;
             }
         });
-        Self { id, outgoing, progress, entered: false, send_mode: SendMode::AfterWelcome }
+        Self { id, outgoing, progress, mesh_of, mesh, entered: false, send_mode: SendMode::AfterWelcome }
     }
 
     /// The same connection, which queues messages until the welcome instead of discarding them.
@@ -88,6 +107,18 @@ impl RoomConnection {
     /// The same connection, which sends no more messages.
     pub(crate) fn without_sending(self) -> Self {
         Self { send_mode: SendMode::Never, ..self }
+    }
+
+    /// The island, if the room is a mesh.
+    pub(crate) fn mesh_of(&self) -> Option<&IslandId> {
+        self.mesh_of.as_ref()
+    }
+
+    /// Passes a message of the gateway to a mesh. When its queue is full, the message is dropped.
+    pub(crate) fn mesh_message(&self, message: MeshMessage) {
+        if self.mesh.try_send(message).is_err() {
+            tracing::debug!("a message of the gateway to a mesh was dropped");
+        }
     }
 
     /// The next progress. Cancel-safe.

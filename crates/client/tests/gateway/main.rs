@@ -5,6 +5,8 @@
 #![allow(clippy::result_large_err)]
 
 mod fake_gateway;
+#[cfg(feature = "webrtc")]
+mod mesh;
 mod room;
 mod rpc;
 

@@ -35,12 +35,15 @@ impl ArchipelagoDialect {
 impl Dialect for ArchipelagoDialect {
     fn receive(&mut self, message: Bytes) -> Result<FrameCost, Close> {
         let packet = ClientPacket::decode(message).map_err(|_| Close::Undecodable)?;
-        self.received = packet.message.map(|message| match message {
-            client_packet::Message::ChallengeRequest(request) => ClientRequest::Challenge(request),
+        self.received = packet.message.and_then(|message| match message {
+            client_packet::Message::ChallengeRequest(request) => Some(ClientRequest::Challenge(request)),
             client_packet::Message::SignedChallenge(signed) => {
-                ClientRequest::Authenticate { auth_chain_json: signed.auth_chain_json }
+                Some(ClientRequest::Authenticate { auth_chain_json: signed.auth_chain_json })
             }
-            client_packet::Message::Heartbeat(heartbeat) => ClientRequest::Heartbeat(heartbeat),
+            client_packet::Message::Heartbeat(heartbeat) => Some(ClientRequest::Heartbeat(heartbeat)),
+            // This gateway does not forward the packets of a mesh. Like packets of an unknown type they are
+            // ignored, and count against the rate limit of the session.
+            client_packet::Message::MeshSignal(_) | client_packet::Message::MeshLinks(_) => None,
         });
         Ok(FrameCost::Charged)
     }

@@ -14,8 +14,11 @@ use webrtc::{
 use super::error::JoinError;
 use crate::{
     channel::ChannelReader,
-    connection::{Connection, ConnectionSettings, Label},
+    connection::{Connection, ConnectionSettings, Label, LabelTexts},
 };
+
+/// The data channels of LiveKit.
+pub(crate) const LABELS: LabelTexts = LabelTexts { reliable: "_reliable", lossy: "_lossy" };
 
 /// A connection of a participant. The number of the session distinguishes it from connections of an older one: their
 /// events may still be queued.
@@ -83,7 +86,8 @@ impl Session {
         reader: impl Fn(Source) -> ChannelReader<Source>,
         publishes: bool,
     ) -> Result<(Self, Option<Request>), JoinError> {
-        let settings = ConnectionSettings { udp_addresses, ice_servers: ice_servers(&join.ice_servers) };
+        let ice_servers = ice_servers(&join.ice_servers);
+        let settings = ConnectionSettings { udp_addresses, ice_servers, relay_only: false };
         let source = Source { session: number, target: Target::Subscriber };
         let reader = reader(source);
         let subscriber = Connection::open(&settings, source, reader.events.clone()).await?;
@@ -107,8 +111,8 @@ impl Session {
     async fn open_publisher(&mut self) -> Result<Request, JoinError> {
         let source = Source { session: self.number, target: Target::Publisher };
         let connection = Connection::open(&self.settings, source, self.reader.events.clone()).await?;
-        let reliable = connection.create_channel(Label::Reliable).await?;
-        let lossy = connection.create_channel(Label::Lossy).await?;
+        let reliable = connection.create_channel(Label::Reliable, LABELS).await?;
+        let lossy = connection.create_channel(Label::Lossy, LABELS).await?;
         for channel in [&reliable, &lossy] {
             ChannelReader { source, ..self.reader.clone() }.spawn(channel.clone());
         }

@@ -20,7 +20,7 @@ use super::{
     phase::{Phase, ReconnectMode, Reconnection},
     room_view::RoomView,
     sender::{Acceptance, DataSender, QueueItem},
-    session::{Session, Source},
+    session::{LABELS, Session, Source},
     signal_url::signal_url,
     writer::WriterHandle,
 };
@@ -181,6 +181,8 @@ impl Task {
                 return self.send(Session::trickle(event.source, candidate));
             }
             ConnectionEventKind::Channel(channel) => session.read_channel(channel),
+            // The server closes channels together with their connection.
+            ConnectionEventKind::ChannelClosed => {}
             ConnectionEventKind::ChannelOpened(label) => session.channel_opened(event.source.target, label),
             ConnectionEventKind::State(state) => {
                 tracing::debug!(?event.source, %state, "WebRTC");
@@ -255,6 +257,7 @@ impl Task {
         self.link.set_ping(join.ping_interval, join.ping_timeout);
         let reader = |source| ChannelReader {
             source,
+            labels: LABELS,
             messages: self.messages.0.clone(),
             events: self.connection_events.0.clone(),
             lossy_dropped: self.sender.state.lossy_dropped.clone(),
