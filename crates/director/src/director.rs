@@ -12,6 +12,7 @@ use crate::{
     election::Election,
     leadership::Leadership,
     livekit::{self, LiveKitServers, ServerSeed},
+    meshes::{MeshHandle, MeshTask, mesh_task},
     publisher::Publisher,
     room_gate::RoomGate,
     settings::Settings,
@@ -24,6 +25,8 @@ pub struct Director {
     publisher: Publisher,
     servers: Vec<ServerSeed>,
     livekit: LiveKitServers,
+    mesh_task: Option<MeshTask>,
+    meshes: MeshHandle,
     node_inputs: (mpsc::Sender<Input>, mpsc::Receiver<Input>),
     bus: Bus,
     subscription: Subscription,
@@ -51,6 +54,7 @@ impl Director {
             bus.subscribe("director", &subscribed_patterns(settings.engine.clustering), BUS_QUEUE);
         let node_inputs = mpsc::channel(NODE_INPUT_QUEUE);
         let (servers, seeds, livekit) = livekit::servers(&settings.transports);
+        let (mesh_task, meshes) = mesh_task(&bus, &settings.transports, node_inputs.0.clone());
         let gate = RoomGate::new(servers, node_inputs.0.clone());
         let minters = Minters::new(minter, &settings.transports);
         let publisher = Publisher::new(bus.clone(), minters, gate).with_positions(settings.positions);
@@ -61,6 +65,8 @@ impl Director {
             publisher,
             servers: seeds,
             livekit,
+            mesh_task,
+            meshes,
             node_inputs,
             bus,
             subscription,
@@ -100,8 +106,11 @@ impl Director {
         }
         // Requests can come only from the handles that were given out; without any, the channel closes.
         drop(self.admin);
+        if let Some(task) = self.mesh_task {
+            runtime.spawn(task.run());
+        }
         let election = Election::new(self.bus.clone(), runtime);
-        let task = DirectorTask::new(self.settings, self.bus, jobs, self.leadership);
+        let task = DirectorTask::new(self.settings, self.bus, jobs, self.meshes, self.leadership);
         task.run(election, self.subscription, node_inputs, self.admin_requests).await;
     }
 }

@@ -22,6 +22,7 @@ use crate::{
     decode::BusEvent,
     flush_batch::FlushBatch,
     jump_limiter::{JumpLimiter, Withheld},
+    meshes::{MeshHandle, MeshIsland, MeshMember, Snapshot},
     metrics,
     publisher::{IslandSummary, PublishJob, PublishTerm},
     standby::Handover,
@@ -47,6 +48,8 @@ pub(crate) struct Leader {
     batches: VecDeque<FlushBatch>,
     /// Counts the batches that the publisher has but did not finish: each of them holds a clone.
     in_flight: Arc<()>,
+    /// Whether the last flush changed anything.
+    changed: bool,
     jump_limiter: JumpLimiter,
     /// The minute of the day that the engine uses.
     minute: u16,
@@ -79,6 +82,7 @@ impl Leader {
             outputs: Vec::new(),
             batches: VecDeque::new(),
             in_flight: Arc::default(),
+            changed: false,
             jump_limiter,
             minute,
             last_warned: None,
@@ -192,7 +196,8 @@ impl Leader {
             }
             self.apply_due_positions(now);
             self.engine.flush(now, &mut self.outputs);
-            if !self.outputs.is_empty() {
+            self.changed = !self.outputs.is_empty();
+            if self.changed {
                 let batch = FlushBatch::from_outputs(&mut self.outputs);
                 self.resends.increment(batch.missed_count);
                 self.batches.push_back(batch);
@@ -263,6 +268,24 @@ impl Leader {
             node: island.room_node().cloned(),
         });
         permit.send(PublishJob::Report(self.publish_term, islands.collect()));
+    }
+
+    /// Whether the last flush changed anything.
+    pub(crate) fn changed(&self) -> bool {
+        self.changed
+    }
+
+    /// The islands on p2p nodes.
+    pub(crate) fn mesh_snapshot(&self, meshes: &MeshHandle, took_over: bool) -> Snapshot {
+        let islands = self.engine.islands().filter_map(|island| {
+            let node = island.room_node().filter(|node| meshes.hosts(node))?.clone();
+            let member = |(address, position)| {
+                let session = self.engine.peer(address).and_then(|peer| peer.session());
+                MeshMember { address, session, position }
+            };
+            Some(MeshIsland { id: island.id(), node, members: island.members().map(member).collect() })
+        });
+        Snapshot { publish_term: self.publish_term, took_over, islands: islands.collect() }
     }
 
     /// The batches that were not passed to the publisher yet, in order.

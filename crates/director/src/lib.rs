@@ -18,6 +18,7 @@ mod jump_limiter;
 mod leader;
 mod leadership;
 mod livekit;
+mod meshes;
 mod metrics;
 mod mode;
 mod pausable_clock;

@@ -33,6 +33,16 @@ pub(crate) fn skipped_flushes() -> Counter {
     metrics::counter!("atoll_director_flushes_skipped_total")
 }
 
+/// Plans sent to members of meshes.
+pub(crate) fn mesh_plans() -> Counter {
+    metrics::counter!("atoll_director_mesh_plans_total")
+}
+
+/// Meshes that did not hold their islands.
+pub(crate) fn mesh_failures() -> Counter {
+    metrics::counter!("atoll_director_mesh_failures_total")
+}
+
 /// Terms in which this director became the leader.
 pub(crate) fn takeovers() -> Counter {
     metrics::counter!("atoll_director_takeovers_total")
@@ -105,6 +115,7 @@ pub(crate) fn flush_lag_seconds() -> Histogram {
 
 /// Describes the metrics to the recorder of this process.
 pub fn describe_metrics() {
+    describe_meshes();
     metrics::describe_counter!(
         "atoll_director_heartbeats_total",
         Unit::Count,
@@ -200,5 +211,18 @@ fn describe_node_metrics() {
         "atoll_livekit_reports_dropped_total",
         Unit::Count,
         "Reports of ended memberships that the task of a LiveKit server had no room for."
+    );
+}
+
+fn describe_meshes() {
+    metrics::describe_counter!(
+        "atoll_director_mesh_plans_total",
+        Unit::Count,
+        "Plans of links and routes that were sent to members of peer-to-peer meshes."
+    );
+    metrics::describe_counter!(
+        "atoll_director_mesh_failures_total",
+        Unit::Count,
+        "Meshes that did not hold their islands, which moved to another transport."
     );
 }

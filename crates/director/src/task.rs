@@ -21,6 +21,7 @@ use crate::{
     election::Election,
     leader::{Leader, PublisherGone, next_start_ms},
     leadership::Leadership,
+    meshes::MeshHandle,
     mode::Mode,
     pausable_clock::PausableClock,
     publisher::PublishJob,
@@ -44,6 +45,7 @@ pub(crate) struct DirectorTask {
     bus: Bus,
     clock: PausableClock,
     jobs: mpsc::Sender<PublishJob>,
+    meshes: MeshHandle,
     mode: Mode,
     /// The latest epoch of a director's message received here.
     latest_epoch: u64,
@@ -59,6 +61,7 @@ impl DirectorTask {
         mut settings: Settings,
         bus: Bus,
         jobs: mpsc::Sender<PublishJob>,
+        meshes: MeshHandle,
         leadership: Leadership,
     ) -> Self {
         // From now on the mode holds the rules.
@@ -69,6 +72,7 @@ impl DirectorTask {
             bus,
             clock,
             jobs,
+            meshes,
             mode,
             latest_epoch: 0,
             last_discovery_reply: None,
@@ -277,6 +281,9 @@ impl DirectorTask {
         let leader = Box::new(leader.expect("settings were validated by Director::new"));
         let (peers, islands) = (leader.engine().peers_count(), leader.engine().islands_count());
         tracing::info!(epoch = term.epoch, peers, islands, "leads");
+        if !self.meshes.is_empty() {
+            self.meshes.send(leader.mesh_snapshot(&self.meshes, true));
+        }
         self.mode = Mode::Leading { leader, suspended: false };
         self.metrics.takeovers.increment(1);
         // From now on the bus drops messages that the previous leader may still publish (fencing).
@@ -301,6 +308,9 @@ impl DirectorTask {
         if let Some(leader) = self.mode.leader_mut() {
             self.metrics.lag.record(start.saturating_duration_since(due));
             leader.flush(minute_of_day(), &self.jobs, now)?;
+            if leader.changed() && !self.meshes.is_empty() {
+                self.meshes.send(leader.mesh_snapshot(&self.meshes, false));
+            }
             self.metrics.flush.record(start.elapsed());
         }
         self.metrics.set_gauges(self.mode.leader());
@@ -354,6 +364,10 @@ impl DirectorTask {
         let now = self.clock.now();
         if let Some(leader) = self.mode.leader_mut() {
             leader.report(&self.jobs, now);
+            // Positions of members change without a change of islands.
+            if !self.meshes.is_empty() {
+                self.meshes.send(leader.mesh_snapshot(&self.meshes, false));
+            }
         }
     }
 

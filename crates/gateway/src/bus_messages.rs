@@ -12,7 +12,7 @@ use protocol::{
 };
 
 use crate::{
-    session::message::{IslandChange, MemberChange},
+    session::message::{IslandChange, MemberChange, MeshMessage},
     shared::Shared,
     topics::Topics,
 };
@@ -42,6 +42,9 @@ pub(crate) fn subscribe(bus: &Bus) -> BusSubscriptions {
         subject::ENGINE_DISCOVERY,
         subject::TRANSPORT_ANNOUNCEMENTS,
         subject::PEERS_WANTED,
+        subject::MESH_SIGNALS,
+        subject::MESH_PLANS,
+        subject::MESH_ICE_SERVERS,
     ];
     let topics = [subject::TOPICS, subject::SCENE_TOPICS];
     BusSubscriptions {
@@ -56,8 +59,8 @@ pub(crate) fn handle_engine_message(shared: &Shared, envelope: &Envelope) {
         Some(Subject::PeerIslandChanged(peer)) => {
             let (Headers { session, node, .. }, message) = (&envelope.headers, &envelope.payload);
             // A change without a valid island id does not come from a director.
-            let Some(island) = decode_island_id(message) else { return };
-            let change = IslandChange { island, node: node.clone(), message: message.clone() };
+            let Some((island, is_mesh)) = decode_assignment(message) else { return };
+            let change = IslandChange { island, node: node.clone(), is_mesh, message: message.clone() };
             shared.sessions.deliver_island_change(peer, *session, change);
         }
         Some(subject @ (Subject::IslandPeerJoin(_) | Subject::IslandPeerLeft(_))) => {
@@ -79,6 +82,19 @@ pub(crate) fn handle_engine_message(shared: &Shared, envelope: &Envelope) {
             if let Ok(announcement) = TransportAnnouncement::decode(&envelope.payload[..]) {
                 shared.login.observe_node(announcement);
             }
+        }
+        // The session in the headers of a signal is that of its sender.
+        Some(Subject::MeshSignal(peer)) => {
+            let message = MeshMessage::Signal(envelope.payload.clone());
+            shared.sessions.deliver_mesh_message(peer, None, message);
+        }
+        Some(Subject::MeshPlan(peer)) => {
+            let message = MeshMessage::Plan(envelope.payload.clone());
+            shared.sessions.deliver_mesh_message(peer, envelope.headers.session, message);
+        }
+        Some(Subject::MeshIceServers(peer)) => {
+            let message = MeshMessage::IceServers(envelope.payload.clone());
+            shared.sessions.deliver_mesh_message(peer, envelope.headers.session, message);
         }
         Some(Subject::PeersWanted) => {
             shared.roster_requests.send_replace(());
@@ -120,14 +136,17 @@ fn handle_member_change(shared: &Shared, subject: &Subject, envelope: &Envelope)
     }
 }
 
-/// The only field of an `IslandChangedMessage` that is decoded. Its bytes are forwarded unchanged.
+/// The fields of an `IslandChangedMessage` that are decoded. Its bytes are forwarded unchanged.
 #[derive(Clone, PartialEq, prost::Message)]
-struct IslandIdOnly {
+struct AssignmentFields {
     #[prost(string, tag = "1")]
     island_id: String,
+    #[prost(string, tag = "2")]
+    conn_str: String,
 }
 
-/// Decodes the island id of an `IslandChangedMessage`.
-fn decode_island_id(change: &Bytes) -> Option<IslandId> {
-    IslandIdOnly::decode(&change[..]).ok()?.island_id.parse().ok()
+/// Decodes the island id of an `IslandChangedMessage`, and whether the island is a mesh.
+fn decode_assignment(change: &Bytes) -> Option<(IslandId, bool)> {
+    let AssignmentFields { island_id, conn_str } = AssignmentFields::decode(&change[..]).ok()?;
+    Some((island_id.parse().ok()?, conn_str.starts_with("p2p:")))
 }

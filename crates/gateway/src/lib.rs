@@ -14,6 +14,7 @@ mod gateway;
 mod livekit_proxy;
 mod load_monitor;
 mod login;
+mod mesh;
 mod metrics;
 mod realm_services;
 mod session;
@@ -29,5 +30,6 @@ pub use login::{
     realm_check::{RealmCheck, RealmNames},
     state::FixedRoom,
 };
+pub use mesh::candidates::CandidatePolicy;
 pub use metrics::describe_metrics;
 pub use settings::{KeepSession, Realm, Settings};

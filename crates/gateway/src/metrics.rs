@@ -93,6 +93,21 @@ pub(crate) fn logins_for_other_realms(action: &'static str) -> Counter {
     metrics::counter!("atoll_gateway_logins_for_other_realms_total", "action" => action)
 }
 
+/// Signals between members of meshes that were forwarded, by their kind.
+pub(crate) fn mesh_signals(kind: &'static str) -> Counter {
+    metrics::counter!("atoll_gateway_mesh_signals_total", "kind" => kind)
+}
+
+/// Signals between members of meshes that were not forwarded, by the reason.
+pub(crate) fn mesh_signals_refused(reason: &'static str) -> Counter {
+    metrics::counter!("atoll_gateway_mesh_signals_refused_total", "reason" => reason)
+}
+
+/// Messages about meshes that were dropped because a session's queue was full.
+pub(crate) fn mesh_messages_dropped() -> Counter {
+    metrics::counter!("atoll_gateway_mesh_messages_dropped_total")
+}
+
 /// Requests and connections of the signalling proxy in progress.
 pub(crate) fn livekit_proxy_connections() -> Gauge {
     metrics::gauge!("atoll_gateway_livekit_proxy_connections")
@@ -109,6 +124,7 @@ pub fn describe_metrics() {
     describe_topics();
     describe_realm();
     describe_livekit_proxy();
+    describe_meshes();
 }
 
 fn describe_sessions() {
@@ -162,6 +178,24 @@ fn describe_livekit_proxy() {
         "atoll_gateway_livekit_proxy_refusals_total",
         Unit::Count,
         "Requests that the signalling proxy for LiveKit refused, by the reason."
+    );
+}
+
+fn describe_meshes() {
+    describe_counter!(
+        "atoll_gateway_mesh_signals_total",
+        Unit::Count,
+        "Signals between members of meshes that were forwarded, by their kind."
+    );
+    describe_counter!(
+        "atoll_gateway_mesh_signals_refused_total",
+        Unit::Count,
+        "Signals between members of meshes that were not forwarded, by the reason."
+    );
+    describe_counter!(
+        "atoll_gateway_mesh_messages_dropped_total",
+        Unit::Count,
+        "Signals, plans and ICE servers that were dropped because a session's queue was full."
     );
 }
 

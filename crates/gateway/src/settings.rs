@@ -9,6 +9,7 @@ use crate::{
     livekit_proxy::ProxiedServer,
     load_monitor::LoadLimits,
     login::realm_check::{RealmCheck, RealmNames},
+    mesh::candidates::CandidatePolicy,
 };
 
 /// The settings of a gateway. Names in parentheses are keys of the configuration.
@@ -65,6 +66,8 @@ pub struct Settings {
     pub subscription_buffer: usize,
     /// The LiveKit servers that clients reach through the signalling proxy.
     pub proxied_livekit: Vec<ProxiedServer>,
+    /// The ICE candidates that members of a mesh may send each other.
+    pub mesh_candidates: CandidatePolicy,
 }
 
 impl Settings {
@@ -139,6 +142,7 @@ pub(crate) mod tests {
             max_subscriptions: 64,
             subscription_buffer: 50,
             proxied_livekit: Vec::new(),
+            mesh_candidates: CandidatePolicy::default(),
         }
     }
 }

@@ -40,6 +40,9 @@ pub enum ConnectionString {
         island: String,
         /// ICE servers, base64url of JSON as in `RTCConfiguration`.
         ice: Option<String>,
+        /// Whether only candidates of TURN servers may be used: `iceTransportPolicy=relay`, as in
+        /// `RTCConfiguration`.
+        relay_only: bool,
     },
     /// `signed-login:https://...`: the client requests a connection string from this URL with a signed fetch.
     SignedLogin {
@@ -101,10 +104,16 @@ impl fmt::Display for ConnectionString {
                 write!(f, "ws-room:{url}{}access_token={token}", query_separator(url))
             }
             Self::WsRoom { url, access_token: None } => write!(f, "ws-room:{url}"),
-            Self::P2p { island, ice: Some(ice) } => {
-                write!(f, "p2p:{island}{}ice={ice}", query_separator(island))
+            Self::P2p { island, ice, relay_only } => {
+                let mut text = format!("p2p:{island}");
+                if *relay_only {
+                    text += &format!("{}{RELAY_ONLY}", query_separator(&text));
+                }
+                if let Some(ice) = ice {
+                    text += &format!("{}ice={ice}", query_separator(&text));
+                }
+                f.write_str(&text)
             }
-            Self::P2p { island, ice: None } => write!(f, "p2p:{island}"),
             Self::SignedLogin { url } => write!(f, "signed-login:{url}"),
             Self::Offline => f.write_str("offline:offline"),
             Self::Archipelago { url } => write!(f, "archipelago:archipelago:{url}"),
@@ -138,11 +147,12 @@ impl FromStr for ConnectionString {
                 Ok(Self::WsRoom { url, access_token })
             }
             "p2p" => {
-                let (island, ice) = split_parameter(parameters, "ice");
+                let (parameters, ice) = split_parameter(parameters, "ice");
+                let (island, policy) = split_parameter(&parameters, ICE_TRANSPORT_POLICY);
                 if island.is_empty() {
                     return Err(missing("p2p", "island"));
                 }
-                Ok(Self::P2p { island, ice })
+                Ok(Self::P2p { island, ice, relay_only: policy.as_deref() == Some("relay") })
             }
             "signed-login" if parameters.is_empty() => Err(missing("signed-login", "URL")),
             "signed-login" => Ok(Self::SignedLogin { url: parameters.to_owned() }),
@@ -164,6 +174,10 @@ impl FromStr for ConnectionString {
         }
     }
 }
+
+/// The parameter of p2p connection strings with the value of `iceTransportPolicy` in `RTCConfiguration`.
+const ICE_TRANSPORT_POLICY: &str = "iceTransportPolicy";
+const RELAY_ONLY: &str = "iceTransportPolicy=relay";
 
 /// The character that precedes one more parameter of the query of a URL.
 fn query_separator(url: &str) -> char {
@@ -255,8 +269,8 @@ mod tests {
             url.prop_map(|url| ConnectionString::WsRoom { url, access_token: None }),
             ("wss?://[a-z]{1,9}", token)
                 .prop_map(|(url, access_token)| ConnectionString::LiveKit { url, access_token }),
-            (token, proptest::option::of(token))
-                .prop_map(|(island, ice)| ConnectionString::P2p { island, ice }),
+            (token, proptest::option::of(token), any::<bool>())
+                .prop_map(|(island, ice, relay_only)| ConnectionString::P2p { island, ice, relay_only }),
             url.prop_map(|url| ConnectionString::SignedLogin { url }),
             url.prop_map(|url| ConnectionString::Archipelago { url }),
             Just(ConnectionString::Offline),

@@ -23,6 +23,8 @@ pub struct Minter {
     pub stun: Vec<String>,
     /// Relays for peers that cannot connect directly.
     pub turn: Option<TurnServers>,
+    /// Whether peers may connect through the TURN servers only, so that they do not learn each other's addresses.
+    pub relay_only: bool,
 }
 
 /// TURN servers with a shared secret, which accept the short-lived users that are derived from it.
@@ -59,6 +61,13 @@ impl fmt::Debug for TurnServers {
 impl Minter {
     /// The connection string for `address` to the mesh of `island`.
     pub fn connection(&self, island: &IslandId, address: Address, now: SystemTime) -> ConnectionString {
+        let ice = self.ice_servers(address, now);
+        ConnectionString::P2p { island: island.to_string(), ice, relay_only: self.relay_only }
+    }
+
+    /// The ICE servers for `address`, base64url of a JSON array of `RTCIceServer`; `None` if there are none. The user
+    /// of the TURN servers is new.
+    pub fn ice_servers(&self, address: Address, now: SystemTime) -> Option<String> {
         let stun = (!self.stun.is_empty()).then_some(IceServer {
             urls: &self.stun,
             username: None,
@@ -68,8 +77,7 @@ impl Minter {
         let servers: Vec<IceServer<'_>> = stun.into_iter().chain(turn).collect();
         // The servers are strings only, which always serialize to JSON.
         let json = serde_json::to_vec(&servers).unwrap_or_default();
-        let ice = (!servers.is_empty()).then(|| URL_SAFE_NO_PAD.encode(json));
-        ConnectionString::P2p { island: island.to_string(), ice }
+        (!servers.is_empty()).then(|| URL_SAFE_NO_PAD.encode(json))
     }
 }
 
@@ -103,7 +111,9 @@ mod tests {
     /// The ICE servers in the connection string, decoded as a client does.
     fn servers(minter: &Minter) -> Option<Value> {
         let text = minter.connection(&"I1".parse().unwrap(), Address::new([1; 20]), now()).to_string();
-        let ConnectionString::P2p { island, ice } = text.parse().unwrap() else { panic!("{text}") };
+        let ConnectionString::P2p { island, ice, relay_only: false } = text.parse().unwrap() else {
+            panic!("{text}")
+        };
         assert_eq!(island, "I1");
         Some(serde_json::from_slice(&URL_SAFE_NO_PAD.decode(ice?).unwrap()).unwrap())
     }
@@ -127,11 +137,14 @@ mod tests {
             "username": username,
             "credential": turn_password("north", username),
         });
-        let both = Minter { stun: stun.clone(), turn: Some(turn()) };
+        let both = Minter { stun: stun.clone(), turn: Some(turn()), relay_only: false };
         let stun_server = json!({"urls": ["stun:a.example", "stun:b.example:3478"]});
         assert_eq!(servers(&both), Some(json!([stun_server, turn_server])));
-        assert_eq!(servers(&Minter { stun, turn: None }), Some(json!([stun_server])));
-        assert_eq!(servers(&Minter { stun: vec![], turn: Some(turn()) }), Some(json!([turn_server])));
+        assert_eq!(servers(&Minter { stun, turn: None, relay_only: false }), Some(json!([stun_server])));
+        assert_eq!(
+            servers(&Minter { stun: vec![], turn: Some(turn()), relay_only: false }),
+            Some(json!([turn_server]))
+        );
     }
 
     #[test]
@@ -147,6 +160,9 @@ mod tests {
 
     #[test]
     fn debug_output_hides_the_turn_secret() {
-        assert!(!format!("{:?}", Minter { stun: vec![], turn: Some(turn()) }).contains("north"));
+        assert!(
+            !format!("{:?}", Minter { stun: vec![], turn: Some(turn()), relay_only: false })
+                .contains("north")
+        );
     }
 }

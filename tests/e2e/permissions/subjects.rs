@@ -52,7 +52,13 @@ pub(super) fn permissions(
         Subject::TransportAnnounce(_) => {
             (&["rooms"], &["gateway", "rooms", "director"], Some(Subject::MembershipEnded(island())))
         }
-        Subject::MembershipEnded(_) => (&["director"], &["rooms", "director"], Some(Subject::PeersWanted)),
+        Subject::MembershipEnded(_) => {
+            (&["director"], &["rooms", "director"], Some(Subject::MeshSignal(peer)))
+        }
+        Subject::MeshSignal(_) => (&["gateway"], &["gateway"], Some(Subject::MeshLinks(peer))),
+        Subject::MeshLinks(_) => (&["gateway"], &["director"], Some(Subject::MeshPlan(peer))),
+        Subject::MeshPlan(_) => (&["director"], &["gateway"], Some(Subject::MeshIceServers(peer))),
+        Subject::MeshIceServers(_) => (&["director"], &["gateway"], Some(Subject::PeersWanted)),
         Subject::PeersWanted => (&["gateway", "director", "stats"], &["gateway", "director"], None),
     }
 }
@@ -79,6 +85,10 @@ pub(super) fn pattern(subject: &Subject) -> &'static str {
         subject::ENGINE_DISCOVERY,
         subject::TRANSPORT_ANNOUNCEMENTS,
         subject::MEMBERSHIP_ENDS,
+        subject::MESH_SIGNALS,
+        subject::MESH_LINKS,
+        subject::MESH_PLANS,
+        subject::MESH_ICE_SERVERS,
         subject::PEERS_WANTED,
     ];
     let text = subject.to_string();

@@ -8,7 +8,7 @@ section! {
     /// `[client]`: assumptions about clients
     pub(crate) struct Client {
         /// Transports that a client can join if it announces none, separated by commas: `livekit`, `ws-room`,
-        /// `p2p`, or the protocol of an external transport.
+        /// or the protocol of an external transport.
         assumed_transports: CommaList<String> = CommaList::new(["livekit", "ws-room"].map(str::to_owned)),
     }
 }
@@ -19,5 +19,8 @@ impl Client {
         let named = !assumed.is_empty() && assumed.iter().all(|name| is_protocol_name(name));
         let rule = "must list the transports that clients can join, such as livekit,ws-room";
         problems.check(named, "client.assumed_transports", assumed.text(), rule);
+        let rule = "must not contain p2p: members of a mesh learn each other's addresses, so a client must announce it";
+        let consents = assumed.iter().all(|name| name != "p2p");
+        problems.check(consents, "client.assumed_transports", assumed.text(), rule);
     }
 }

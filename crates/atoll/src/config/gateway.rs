@@ -1,7 +1,7 @@
 //! `[gateway]`: sign-ins, sessions and topics.
 
 use admission::{ConnectionLimits, Rate};
-use gateway::KeepSession;
+use gateway::{CandidatePolicy, KeepSession};
 
 use protocol::timing;
 
@@ -159,6 +159,7 @@ impl Gateway {
             max_subscriptions: self.max_subscriptions,
             subscription_buffer: self.subscription_buffer,
             proxied_livekit: Vec::new(),
+            mesh_candidates: CandidatePolicy::default(),
         }
     }
 }

@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 
 use director::ConfiguredNode;
-use gateway::ProxiedServer;
+use gateway::{CandidatePolicy, ProxiedServer};
 use serde::{Deserialize, Serialize};
 
 use super::{
     bus::Bus, client::Client, external::External, gateway::Gateway, identity::Identity, islands::Islands,
     livekit::LiveKit, log::Log, p2p::P2p, problems::Problems, realm::Realm, rooms::Rooms, rules::Rules,
-    section::Section, server::Server, stats::Stats,
+    section::Section, server::Server, stats::Stats, urls,
 };
 
 /// All settings. [`Settings::default`] has the default of each.
@@ -108,10 +108,16 @@ impl Settings {
             .livekit
             .iter()
             .filter_map(|(node, livekit)| Some(livekit.settings(node.parse().ok()?, &gateway_url)));
-        let p2p = self.p2p.node.parse().ok().map(|node| self.p2p.settings(node));
+        let p2p = self.p2p.node(self.server.listen.0.ip());
         let external =
             self.external.iter().filter_map(|(node, external)| external.settings(node.parse().ok()?));
         livekit.chain(p2p).chain(external).collect()
+    }
+
+    /// The ICE candidates that gateways let pass, for a process at `http_url`.
+    pub(crate) fn mesh_candidates(&self, http_url: &str) -> CandidatePolicy {
+        let hosts = [http_url, &self.realm.public_url].map(urls::host);
+        self.p2p.candidates(self.server.listen.0.ip(), hosts.iter().map(String::as_str))
     }
 
     /// The LiveKit servers that clients reach through the signalling proxy.

@@ -248,6 +248,56 @@ impl<T: Display> CommaList<T> {
     }
 }
 
+/// A setting that is on or off, or `auto`: on if the process listens on a loopback address only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Switch {
+    Auto,
+    Set(bool),
+}
+
+impl Switch {
+    /// Whether it is on in a process that listens on a loopback address or not.
+    pub(super) fn is_on(self, on_loopback: bool) -> bool {
+        match self {
+            Self::Auto => on_loopback,
+            Self::Set(value) => value,
+        }
+    }
+}
+
+impl SettingType for Switch {}
+
+impl Serialize for Switch {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Auto => serializer.serialize_str("auto"),
+            Self::Set(value) => serializer.serialize_bool(*value),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Switch {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        /// A flag in a file, or the text of an environment variable.
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Value {
+            Flag(bool),
+            Text(String),
+        }
+        let text = match Value::deserialize(deserializer)? {
+            Value::Flag(value) => return Ok(Self::Set(value)),
+            Value::Text(text) => text,
+        };
+        match &*text {
+            "auto" => Ok(Self::Auto),
+            "true" => Ok(Self::Set(true)),
+            "false" => Ok(Self::Set(false)),
+            _ => Err(D::Error::custom(format!("{text}: must be true, false or auto"))),
+        }
+    }
+}
+
 /// A type with a name for each value.
 pub(super) trait Choice: Copy + PartialEq + 'static {
     /// The names and their values. An empty name represents an absent value.

@@ -75,6 +75,7 @@ impl App {
             Gateway::new(
                 gateway::Settings {
                     proxied_livekit: settings.proxied_livekit(),
+                    mesh_candidates: settings.mesh_candidates(&urls.http),
                     ..gateway.settings(realm, identity, islands, &urls.http, &urls.ws)
                 },
                 bus.clone(),

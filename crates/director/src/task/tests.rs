@@ -10,6 +10,7 @@ use protocol::{
 use transports::ws_room;
 
 use super::*;
+use crate::meshes::mesh_task;
 use crate::{
     configured_nodes::Minters,
     director::JOB_QUEUE,
@@ -19,6 +20,11 @@ use crate::{
 };
 
 const UNCONTESTED: ElectionState = ElectionState::Leader(Term { epoch: None });
+
+/// No p2p nodes.
+fn no_meshes() -> MeshHandle {
+    mesh_task(&Bus::in_process(), &[], mpsc::channel(1).0).1
+}
 
 /// The state of a leader in this term.
 fn leads(epoch: u64) -> ElectionState {
@@ -39,7 +45,7 @@ impl TestDirector {
         let (jobs, receiver) = mpsc::channel(JOB_QUEUE);
         let minter = ws_room::Minter::new(b"secret", Duration::from_secs(300));
         Self {
-            task: DirectorTask::new(settings(), bus.clone(), jobs, Leadership::default()),
+            task: DirectorTask::new(settings(), bus.clone(), jobs, no_meshes(), Leadership::default()),
             subscription: bus.subscribe(
                 "director",
                 &crate::director::subscribed_patterns(Clustering::ByDistance),
@@ -125,7 +131,7 @@ impl Gateways {
 async fn slow_publisher_delays_no_flush_and_loses_nothing() {
     // A publisher that does not run until the loop below takes its jobs.
     let (jobs, mut pending_jobs) = mpsc::channel(1);
-    let mut task = DirectorTask::new(settings(), Bus::in_process(), jobs, Leadership::default());
+    let mut task = DirectorTask::new(settings(), Bus::in_process(), jobs, no_meshes(), Leadership::default());
     task.apply_election_state(UNCONTESTED);
     task.apply(BusEvent::Input(Input::Transport(room_node("ws://127.0.0.1:5000"))));
     for number in 1..=5 {

@@ -189,7 +189,8 @@ async fn throttled_session_receives_packets_and_no_pings() {
     client.flood(FRAGMENT, b"", FLOOD).await;
     time::sleep(Duration::from_secs(40)).await;
     let began = Instant::now();
-    let change = IslandChange { island: "I1".parse().unwrap(), node: None, message: Bytes::new() };
+    let change =
+        IslandChange { island: "I1".parse().unwrap(), node: None, is_mesh: false, message: Bytes::new() };
     gateway.0.sessions.deliver_island_change(address, None, change);
     let (first, packet) = client.receive().await.unwrap();
     assert_eq!(first, BINARY, "frames arrived all the time, so no ping was due");

@@ -2,6 +2,7 @@
 
 use std::future;
 
+use admission::Throttle;
 use bytes::{BufMut, Bytes, BytesMut};
 use prost::encoding::{WireType, encode_key, encode_varint};
 use protocol::{
@@ -15,18 +16,34 @@ use tokio::time::Instant;
 
 use crate::{
     dialect::{ClientRequest, Dialect, FrameCost},
-    session::{message::SessionMessage, resumption::Resumption},
+    session::{
+        message::{MeshMessage, SessionMessage},
+        resumption::Resumption,
+    },
 };
 
 /// The packets of one client that are not yet processed or written: at most one in each direction, because the
 /// driver processes and writes each before the next.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct ArchipelagoDialect {
     received: Option<ClientRequest>,
     output: Option<Bytes>,
+    /// Rate limit of mesh signals, which do not count against that of other packets: a member that joins sends an
+    /// offer and some candidates for each of its links.
+    signal_throttle: Throttle,
 }
 
+/// The limits of mesh signals of one session.
+const SIGNALS_PER_SECOND: u32 = 100;
+const SIGNAL_BYTES_PER_SECOND: u32 = 256 * 1024;
+
 impl ArchipelagoDialect {
+    /// The state of a client that has just connected.
+    pub(crate) fn new(now: Instant) -> Self {
+        let signal_throttle = Throttle::new(SIGNALS_PER_SECOND, SIGNAL_BYTES_PER_SECOND, now);
+        Self { received: None, output: None, signal_throttle }
+    }
+
     fn send(&mut self, message: server_packet::Message) {
         self.output = Some(encode(message));
     }
@@ -35,17 +52,21 @@ impl ArchipelagoDialect {
 impl Dialect for ArchipelagoDialect {
     fn receive(&mut self, message: Bytes) -> Result<FrameCost, Close> {
         let packet = ClientPacket::decode(message).map_err(|_| Close::Undecodable)?;
-        self.received = packet.message.and_then(|message| match message {
-            client_packet::Message::ChallengeRequest(request) => Some(ClientRequest::Challenge(request)),
+        let mut cost = FrameCost::Charged;
+        self.received = packet.message.map(|message| match message {
+            client_packet::Message::ChallengeRequest(request) => ClientRequest::Challenge(request),
             client_packet::Message::SignedChallenge(signed) => {
-                Some(ClientRequest::Authenticate { auth_chain_json: signed.auth_chain_json })
+                ClientRequest::Authenticate { auth_chain_json: signed.auth_chain_json }
             }
-            client_packet::Message::Heartbeat(heartbeat) => Some(ClientRequest::Heartbeat(heartbeat)),
-            // This gateway does not forward the packets of a mesh. Like packets of an unknown type they are
-            // ignored, and count against the rate limit of the session.
-            client_packet::Message::MeshSignal(_) | client_packet::Message::MeshLinks(_) => None,
+            client_packet::Message::Heartbeat(heartbeat) => ClientRequest::Heartbeat(heartbeat),
+            client_packet::Message::MeshSignal(signal) => {
+                cost = FrameCost::Free;
+                let read_at = self.signal_throttle.charge(signal.encoded_len(), Instant::now());
+                ClientRequest::MeshSignal { signal, read_at }
+            }
+            client_packet::Message::MeshLinks(report) => ClientRequest::MeshLinks(report),
         });
-        Ok(FrameCost::Charged)
+        Ok(cost)
     }
 
     /// A packet of an unknown type, perhaps of a later protocol version, is no request.
@@ -95,10 +116,17 @@ fn encode_session_message(message: &SessionMessage) -> Bytes {
     const ISLAND_CHANGED_FIELD: u32 = 3;
     const LEFT_ISLAND_FIELD: u32 = 4;
     const JOIN_ISLAND_FIELD: u32 = 5;
+    const MESH_SIGNAL_FIELD: u32 = 100;
+    const MESH_PLAN_FIELD: u32 = 101;
+    const ICE_SERVERS_FIELD: u32 = 102;
     let (field, message) = match message {
         SessionMessage::IslandChanged(change) => (ISLAND_CHANGED_FIELD, &change.message),
         SessionMessage::MemberChanged(change) if change.joined => (JOIN_ISLAND_FIELD, &change.message),
         SessionMessage::MemberChanged(change) => (LEFT_ISLAND_FIELD, &change.message),
+        SessionMessage::Mesh(MeshMessage::Signal(signal)) => (MESH_SIGNAL_FIELD, signal),
+        SessionMessage::Mesh(MeshMessage::Plan(plan)) => (MESH_PLAN_FIELD, plan),
+        // A string is encoded like a message.
+        SessionMessage::Mesh(MeshMessage::IceServers(servers)) => (ICE_SERVERS_FIELD, servers),
     };
     let mut packet = BytesMut::with_capacity(message.len() + 6);
     encode_key(field, WireType::LengthDelimited, &mut packet);
@@ -126,7 +154,8 @@ mod tests {
             peers: Default::default(),
         };
         let (island, message) = ("I1".parse().unwrap(), change.encode_to_vec().into());
-        let message = SessionMessage::IslandChanged(IslandChange { island, node: None, message });
+        let message =
+            SessionMessage::IslandChanged(IslandChange { island, node: None, is_mesh: false, message });
         assert_eq!(encode_session_message(&message), encode(IslandChanged(change)));
         let member = |joined, message: Vec<u8>| {
             let topic = "island.I1.peer_join".parse().unwrap();
@@ -140,7 +169,7 @@ mod tests {
 
     #[test]
     fn packet_is_one_request_and_unknown_packet_is_none() {
-        let (mut dialect, now) = (ArchipelagoDialect::default(), Instant::now());
+        let (mut dialect, now) = (ArchipelagoDialect::new(Instant::now()), Instant::now());
         let heartbeat = client_packet::Message::Heartbeat(Heartbeat::default());
         let packet = ClientPacket { message: Some(heartbeat) }.encode_to_vec();
         assert_eq!(dialect.receive(packet.into()), Ok(FrameCost::Charged));

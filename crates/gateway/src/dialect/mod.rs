@@ -8,6 +8,7 @@ use std::future::Future;
 use bytes::Bytes;
 use protocol::{
     Address, Close, Topic,
+    mesh::{LinkReport, Signal},
     v3::{ChallengeRequestMessage, Heartbeat},
 };
 use tokio::time::Instant;
@@ -59,6 +60,11 @@ pub(crate) enum ClientRequest {
     Heartbeat(Heartbeat),
     /// Publish this payload under this topic. The rate limit of topics delays the next read until `read_at`.
     Publish { topic: Topic, payload: Bytes, read_at: Option<Instant> },
+    /// Forward this signal to another member of the mesh. The rate limit of signals delays the next read until
+    /// `read_at`.
+    MeshSignal { signal: Signal, read_at: Option<Instant> },
+    /// Forward this report of links to the director.
+    MeshLinks(LinkReport),
 }
 
 /// Whether a frame counts against the rate limit of its client.

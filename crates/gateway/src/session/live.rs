@@ -12,7 +12,7 @@ use ws::Liveness;
 use crate::{
     client_socket::{SocketEnd, server_close},
     dialect::{ClientRequest, Dialect},
-    metrics,
+    mesh, metrics,
     session::{
         connection::Connection,
         message::SessionMessage,
@@ -121,6 +121,13 @@ impl<D: Dialect + 'static> LiveSession<D> {
             ClientRequest::Publish { topic, payload, read_at } => {
                 self.connection.socket.delay_reads_until(read_at);
                 self.publish_topic(topic, payload);
+            }
+            ClientRequest::MeshSignal { signal, read_at } => {
+                self.connection.socket.delay_reads_until(read_at);
+                mesh::forward_signal(&self.shared, self.peer, self.id, signal);
+            }
+            ClientRequest::MeshLinks(report) => {
+                mesh::forward_report(&self.shared, self.peer, self.id, &report);
             }
             ClientRequest::Challenge(_) | ClientRequest::Authenticate { .. } => {
                 return Err(server_close(Close::OutOfOrder));

@@ -42,6 +42,8 @@ pub(crate) struct LocalSession {
     pub(crate) announced_at: Instant,
     /// The island of its last assignment.
     pub(crate) island: Option<IslandId>,
+    /// Whether that island is a peer-to-peer mesh.
+    pub(crate) is_in_mesh: bool,
 }
 
 impl LocalSessions {
@@ -101,8 +103,9 @@ impl LocalSessions {
     }
 
     /// Records the island of the assignment that was queued for a session.
-    pub(crate) fn enter_island(&mut self, address: Address, island: IslandId) {
+    pub(crate) fn enter_island(&mut self, address: Address, island: IslandId, is_mesh: bool) {
         let Some(local) = self.by_address.get_mut(&address) else { return };
+        local.is_in_mesh = is_mesh;
         let before = local.island.replace(island.clone());
         if before.as_ref() != Some(&island) {
             self.remove_member(address, before.as_ref());
@@ -115,6 +118,7 @@ impl LocalSessions {
         let Some(local) = self.by_address.get_mut(&address) else { return };
         if session.is_none_or(|session| session == local.session) && local.island.as_ref() == Some(island) {
             local.island = None;
+            local.is_in_mesh = false;
             self.remove_member(address, Some(island));
         }
     }

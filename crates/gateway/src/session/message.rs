@@ -12,6 +12,19 @@ pub(crate) enum SessionMessage {
     IslandChanged(IslandChange),
     /// Another peer joined or left the island of the session.
     MemberChanged(Arc<MemberChange>),
+    /// A message about the mesh of the session's island.
+    Mesh(MeshMessage),
+}
+
+/// A message about a mesh, as received on the bus.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum MeshMessage {
+    /// An encoded `Signal` of another member.
+    Signal(Bytes),
+    /// An encoded `Plan`.
+    Plan(Bytes),
+    /// ICE servers, as the parameter `ice` of a p2p connection string.
+    IceServers(Bytes),
 }
 
 /// A new assignment of a session.
@@ -20,6 +33,8 @@ pub(crate) struct IslandChange {
     pub(crate) island: IslandId,
     /// The node of the room, if the director named it.
     pub(crate) node: Option<NodeName>,
+    /// Whether the island is a peer-to-peer mesh.
+    pub(crate) is_mesh: bool,
     /// An encoded `IslandChangedMessage`.
     pub(crate) message: Bytes,
 }

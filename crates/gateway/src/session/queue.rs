@@ -10,7 +10,7 @@ use std::{
 use parking_lot::{Mutex, MutexGuard};
 use protocol::Close;
 
-use crate::session::message::{IslandChange, MemberChange, SessionMessage};
+use crate::session::message::{IslandChange, MemberChange, MeshMessage, SessionMessage};
 
 /// Bound of the message queue of one session. If an island change finds the queue full, the session ends,
 /// because it must not miss its assignment.
@@ -61,6 +61,12 @@ impl SessionSender {
     pub(crate) fn send_member_change(&self, change: &Arc<MemberChange>) -> bool {
         let bound = SESSION_QUEUE_MESSAGES - RESERVED_FOR_ISLAND_CHANGES;
         self.push(SessionMessage::MemberChanged(change.clone()), bound).is_ok()
+    }
+
+    /// Queues a message about the mesh; the same rule.
+    pub(crate) fn send_mesh_message(&self, message: MeshMessage) -> bool {
+        let bound = SESSION_QUEUE_MESSAGES - RESERVED_FOR_ISLAND_CHANGES;
+        self.push(SessionMessage::Mesh(message), bound).is_ok()
     }
 
     /// Queues a message if the queue has fewer than `bound` messages.
@@ -144,7 +150,12 @@ mod tests {
     use super::*;
 
     fn island_change() -> IslandChange {
-        IslandChange { island: "I1".parse().unwrap(), node: None, message: Default::default() }
+        IslandChange {
+            island: "I1".parse().unwrap(),
+            node: None,
+            is_mesh: false,
+            message: Default::default(),
+        }
     }
 
     fn member_change() -> Arc<MemberChange> {

@@ -20,7 +20,7 @@ use crate::{
     session::{
         handshake::SignInRequest,
         local::{LocalSession, LocalSessions},
-        message::{IslandChange, MemberChange},
+        message::{IslandChange, MemberChange, MeshMessage},
         queue::{QueueFull, SessionReceiver, session_queue},
         remote::RemoteSessions,
         resumption::{RecentlyEnded, Resumable, Resumption},
@@ -112,6 +112,7 @@ impl SessionRegistry {
             network,
             sender,
             island: None,
+            is_in_mesh: false,
             transports: request.transports,
             resumption,
             announced_at: Instant::now(),
@@ -232,9 +233,9 @@ impl SessionRegistry {
         if session.is_some_and(|session| session != local.session) {
             return;
         }
-        let (session, island) = (local.session, change.island.clone());
+        let (session, island, is_mesh) = (local.session, change.island.clone(), change.is_mesh);
         match local.sender.send_island_change(change) {
-            Ok(()) => state.local.enter_island(address, island),
+            Ok(()) => state.local.enter_island(address, island, is_mesh),
             Err(QueueFull) => {
                 metrics::slow_sessions().increment(1);
                 // Without a close reason the receiver reports `Close::TooSlow`.
@@ -264,6 +265,32 @@ impl SessionRegistry {
                 metrics::member_changes_dropped().increment(1);
             }
         }
+    }
+
+    /// Queues a message about a mesh for the local session of `address`, if it is the named session or none is named,
+    /// and its island is a mesh.
+    pub(crate) fn deliver_mesh_message(
+        &self,
+        address: Address,
+        session: Option<SessionId>,
+        message: MeshMessage,
+    ) {
+        let state = self.state.lock();
+        let Some(local) = state.local.get(address).filter(|local| local.is_in_mesh) else { return };
+        if session.is_none_or(|session| session == local.session) && !local.sender.send_mesh_message(message)
+        {
+            metrics::mesh_messages_dropped().increment(1);
+        }
+    }
+
+    /// Whether a local session and another peer are members of this island, and it is a mesh.
+    pub(crate) fn share_mesh(&self, address: Address, other: Address, island: &IslandId) -> bool {
+        let is_member = {
+            let state = self.state.lock();
+            let local = state.local.get(address).filter(|local| local.is_in_mesh);
+            local.is_some_and(|local| local.island.as_ref() == Some(island))
+        };
+        is_member && address != other && self.is_known_member(other, island)
     }
 
     /// Whether `address` is signed in on any gateway.

@@ -39,6 +39,16 @@ pub enum Subject {
     TransportAnnounce(NodeName),
     /// `atoll.island.<id>.ended`, published by the director: [`crate::atoll_bus::MembershipEnded`].
     MembershipEnded(IslandId),
+    /// `atoll.mesh.<id>.signal`, published by the gateway of another member of the mesh of the peer:
+    /// [`crate::mesh::Signal`].
+    MeshSignal(Address),
+    /// `atoll.mesh.<id>.links`, published by the gateway of the peer: [`crate::mesh::LinkReport`].
+    MeshLinks(Address),
+    /// `atoll.mesh.<id>.plan`, published by the director: [`crate::mesh::Plan`].
+    MeshPlan(Address),
+    /// `atoll.mesh.<id>.ice`, published by the director: ICE servers, as the parameter `ice` of a p2p connection
+    /// string.
+    MeshIceServers(Address),
     /// `atoll.peers.wanted`, published by a component that needs the present peers, such as a new director:
     /// empty. Each gateway answers with a heartbeat of each of its clients, spread over
     /// [`REPUBLISH_SPREAD`](crate::timing::REPUBLISH_SPREAD).
@@ -71,6 +81,14 @@ pub const ENGINE_DISCOVERY: &str = "engine.discovery";
 pub const TRANSPORT_ANNOUNCEMENTS: &str = "atoll.transport.*.announce";
 /// Matches every `atoll.island.<id>.ended`.
 pub const MEMBERSHIP_ENDS: &str = "atoll.island.*.ended";
+/// Matches every `atoll.mesh.<id>.signal`.
+pub const MESH_SIGNALS: &str = "atoll.mesh.*.signal";
+/// Matches every `atoll.mesh.<id>.links`.
+pub const MESH_LINKS: &str = "atoll.mesh.*.links";
+/// Matches every `atoll.mesh.<id>.plan`.
+pub const MESH_PLANS: &str = "atoll.mesh.*.plan";
+/// Matches every `atoll.mesh.<id>.ice`.
+pub const MESH_ICE_SERVERS: &str = "atoll.mesh.*.ice";
 /// Matches the requests for a heartbeat of every peer.
 pub const PEERS_WANTED: &str = "atoll.peers.wanted";
 
@@ -108,10 +126,15 @@ impl Subject {
             Self::MembershipEnded(_) => {
                 Properties { from_director: true, survives_disconnect: true, archipelago_workers: false }
             }
+            Self::MeshPlan(_) | Self::MeshIceServers(_) => {
+                Properties { from_director: true, survives_disconnect: false, archipelago_workers: false }
+            }
             Self::PeerTopic(..)
             | Self::SystemTopic(_)
             | Self::SceneTopic(_)
             | Self::TransportAnnounce(_)
+            | Self::MeshSignal(_)
+            | Self::MeshLinks(_)
             | Self::PeersWanted => {
                 Properties { from_director: false, survives_disconnect: false, archipelago_workers: false }
             }
@@ -153,6 +176,10 @@ impl fmt::Display for Subject {
             Self::EngineDiscovery => f.write_str(ENGINE_DISCOVERY),
             Self::TransportAnnounce(node) => write!(f, "atoll.transport.{node}.announce"),
             Self::MembershipEnded(island) => write!(f, "atoll.island.{island}.ended"),
+            Self::MeshSignal(peer) => write!(f, "atoll.mesh.{peer}.signal"),
+            Self::MeshLinks(peer) => write!(f, "atoll.mesh.{peer}.links"),
+            Self::MeshPlan(peer) => write!(f, "atoll.mesh.{peer}.plan"),
+            Self::MeshIceServers(peer) => write!(f, "atoll.mesh.{peer}.ice"),
             Self::PeersWanted => f.write_str(PEERS_WANTED),
         }
     }
@@ -188,6 +215,10 @@ impl FromStr for Subject {
             ["engine", "discovery"] => Self::EngineDiscovery,
             ["atoll", "transport", node, "announce"] => Self::TransportAnnounce(id(node)?),
             ["atoll", "island", island, "ended"] => Self::MembershipEnded(id(island)?),
+            ["atoll", "mesh", peer, "signal"] => Self::MeshSignal(id(peer)?),
+            ["atoll", "mesh", peer, "links"] => Self::MeshLinks(id(peer)?),
+            ["atoll", "mesh", peer, "plan"] => Self::MeshPlan(id(peer)?),
+            ["atoll", "mesh", peer, "ice"] => Self::MeshIceServers(id(peer)?),
             ["atoll", "peers", "wanted"] => Self::PeersWanted,
             _ => return Err(SubjectError),
         })
@@ -222,6 +253,10 @@ pub(super) mod tests {
             (Subject::EngineDiscovery, ENGINE_DISCOVERY),
             (Subject::TransportAnnounce(id.parse().ok()?), TRANSPORT_ANNOUNCEMENTS),
             (Subject::MembershipEnded(island), MEMBERSHIP_ENDS),
+            (Subject::MeshSignal(peer), MESH_SIGNALS),
+            (Subject::MeshLinks(peer), MESH_LINKS),
+            (Subject::MeshPlan(peer), MESH_PLANS),
+            (Subject::MeshIceServers(peer), MESH_ICE_SERVERS),
             (Subject::PeersWanted, PEERS_WANTED),
         ])
     }

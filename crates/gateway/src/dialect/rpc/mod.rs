@@ -126,6 +126,7 @@ impl Dialect for RpcDialect {
         match message {
             SessionMessage::IslandChanged(change) => self.subscriptions.island_changed(&change.message),
             SessionMessage::MemberChanged(change) => self.subscriptions.member_changed(change),
+            SessionMessage::Mesh(_) => {}
         }
     }
 

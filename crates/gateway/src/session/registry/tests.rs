@@ -34,7 +34,7 @@ fn member_change(joined: bool) -> Arc<MemberChange> {
 }
 
 fn island_change(number: u8) -> IslandChange {
-    IslandChange { island: island(number), node: None, message: "assignment".into() }
+    IslandChange { island: island(number), node: None, is_mesh: false, message: "assignment".into() }
 }
 
 fn network() -> Network {

@@ -1,0 +1,201 @@
+//! The meshes of all p2p islands, without I/O.
+
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
+
+use mesh::{Failure, Mesh, Plan, RestoredMember, Settings};
+use protocol::{Address, IslandId, NodeName, Position, SessionId, mesh as wire};
+
+use super::convert::{decode_report, decode_state};
+
+/// A p2p island at the end of a flush.
+#[derive(Debug, Clone)]
+pub(crate) struct MeshIsland {
+    pub(crate) id: IslandId,
+    pub(crate) node: NodeName,
+    pub(crate) members: Vec<MeshMember>,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct MeshMember {
+    pub(crate) address: Address,
+    pub(crate) session: Option<SessionId>,
+    pub(crate) position: Position,
+}
+
+/// The outputs of [`MeshHost::tick`].
+#[derive(Debug)]
+pub(super) enum Output {
+    /// Send a member its plan.
+    Plan { island: IslandId, recipient: Address, session: Option<SessionId>, plan: Plan },
+    /// Send a member of an island on this node fresh ICE servers.
+    IceServers { node: NodeName, recipient: Address, session: Option<SessionId> },
+    /// The mesh cannot hold its island.
+    Failed { island: IslandId, node: NodeName, failure: Failure, retry_in: Duration },
+}
+
+/// The meshes of all p2p islands.
+#[derive(Debug, Default)]
+pub(super) struct MeshHost {
+    islands: HashMap<IslandId, Hosted>,
+    /// How often in a row the mesh of an island failed, and when it did last.
+    failures: HashMap<IslandId, (u32, Duration)>,
+}
+
+#[derive(Debug)]
+struct Hosted {
+    node: NodeName,
+    state: State,
+    members: HashMap<Address, Membership>,
+}
+
+#[derive(Debug)]
+struct Membership {
+    session: Option<SessionId>,
+    /// When its ICE servers were minted.
+    ice_minted_at: Duration,
+}
+
+#[derive(Debug)]
+enum State {
+    /// Another director planned it: its members' reports are collected.
+    Restoring {
+        until: Duration,
+        reports: HashMap<Address, wire::LinkReport>,
+        positions: HashMap<Address, Position>,
+    },
+    Planned(Box<Mesh>),
+}
+
+/// How long a new leader collects reports of the members of a mesh: they report every few seconds.
+const RESTORE_TIME: Duration = Duration::from_secs(5);
+/// The time for which the node does not host an island after its mesh failed; doubled each time.
+const FIRST_RETRY: Duration = Duration::from_secs(60);
+const MAX_RETRY: Duration = Duration::from_secs(30 * 60);
+
+impl MeshHost {
+    /// Applies the p2p islands of a flush. Others have ended, or have moved to another transport. `took_over`: the
+    /// leader took over so recently that meshes of its predecessor exist.
+    pub(super) fn apply(&mut self, islands: Vec<MeshIsland>, took_over: bool, now: Duration) {
+        let present: HashSet<IslandId> = islands.iter().map(|island| island.id.clone()).collect();
+        self.islands.retain(|id, _| present.contains(id));
+        // A mesh that has held its island for longer starts with the first pause again.
+        self.failures.retain(|_, (_, last)| now.saturating_sub(*last) < 2 * MAX_RETRY);
+        for island in islands {
+            let hosted =
+                self.islands.entry(island.id).or_insert_with(|| Hosted::new(island.node, took_over, now));
+            hosted.apply(&island.members, now);
+        }
+    }
+
+    /// Applies the report of a member. Reports of other peers are ignored.
+    pub(super) fn report(&mut self, sender: Address, report: wire::LinkReport, now: Duration) {
+        let island = report.island_id.parse::<IslandId>().ok();
+        let hosted = island.and_then(|island| self.islands.get_mut(&island));
+        let Some(hosted) = hosted.filter(|hosted| hosted.members.contains_key(&sender)) else { return };
+        match &mut hosted.state {
+            State::Planned(mesh) => mesh.report(sender, &decode_report(&report), now),
+            State::Restoring { reports, .. } => drop(reports.insert(sender, report)),
+        }
+    }
+
+    /// Performs what is due. ICE servers are renewed at half of `ice_ttl`.
+    pub(super) fn tick(&mut self, ice_ttl: Option<Duration>, now: Duration) -> Vec<Output> {
+        let mut outputs = Vec::new();
+        for (id, hosted) in &mut self.islands {
+            hosted.finish_restore(now);
+            if let State::Planned(mesh) = &mut hosted.state {
+                let update = mesh.tick(now);
+                for (recipient, plan) in update.plans {
+                    let session = hosted.members.get(&recipient).and_then(|member| member.session);
+                    outputs.push(Output::Plan { island: id.clone(), recipient, session, plan });
+                }
+                if let Some(failure) = update.failure {
+                    let (count, last) = self.failures.entry(id.clone()).or_default();
+                    let retry_in = FIRST_RETRY.saturating_mul(1 << (*count).min(5)).min(MAX_RETRY);
+                    (*count, *last) = (count.saturating_add(1), now);
+                    let (island, node) = (id.clone(), hosted.node.clone());
+                    outputs.push(Output::Failed { island, node, failure, retry_in });
+                }
+            }
+            let Some(ttl) = ice_ttl else { continue };
+            for (&recipient, member) in &mut hosted.members {
+                if now.saturating_sub(member.ice_minted_at) >= ttl / 2 {
+                    member.ice_minted_at = now;
+                    let (node, session) = (hosted.node.clone(), member.session);
+                    outputs.push(Output::IceServers { node, recipient, session });
+                }
+            }
+        }
+        outputs
+    }
+}
+
+impl Hosted {
+    fn new(node: NodeName, took_over: bool, now: Duration) -> Self {
+        let state = match took_over {
+            true => State::Restoring {
+                until: now + RESTORE_TIME,
+                reports: HashMap::new(),
+                positions: HashMap::new(),
+            },
+            false => State::Planned(Box::new(new_mesh())),
+        };
+        Self { node, state, members: HashMap::new() }
+    }
+
+    fn apply(&mut self, members: &[MeshMember], now: Duration) {
+        let present: HashSet<Address> = members.iter().map(|member| member.address).collect();
+        self.members.retain(|address, _| {
+            let stays = present.contains(address);
+            if !stays && let State::Planned(mesh) = &mut self.state {
+                mesh.leave(*address, now);
+            }
+            stays
+        });
+        for &MeshMember { address, session, position } in members {
+            // A newer session of a peer starts without links.
+            let known = self.members.get(&address).is_some_and(|known| known.session == session);
+            if !known {
+                self.members.insert(address, Membership { session, ice_minted_at: now });
+            }
+            match &mut self.state {
+                State::Restoring { positions, .. } => drop(positions.insert(address, position)),
+                State::Planned(mesh) if known => mesh.moved(address, position, now),
+                State::Planned(mesh) => {
+                    if let Err(error) = mesh.join(address, position, false, now) {
+                        tracing::warn!(%address, %error, "a peer cannot join the mesh");
+                    }
+                }
+            }
+        }
+    }
+
+    fn finish_restore(&mut self, now: Duration) {
+        let State::Restoring { until, reports, positions } = &mut self.state else { return };
+        if now < *until {
+            return;
+        }
+        let members = self.members.keys().map(|&address| RestoredMember {
+            address,
+            position: positions.get(&address).copied().unwrap_or_default(),
+            prefers_to_initiate: false,
+            reported: reports.get(&address).and_then(decode_state),
+        });
+        let mesh = Mesh::restore(Settings::default(), members, now).unwrap_or_else(|error| {
+            tracing::warn!(%error, "a mesh is not restored");
+            new_mesh()
+        });
+        self.state = State::Planned(Box::new(mesh));
+    }
+}
+
+/// A mesh with the default settings, which are valid.
+fn new_mesh() -> Mesh {
+    match Mesh::new(Settings::default()) {
+        Ok(mesh) => mesh,
+        Err(error) => unreachable!("the default settings are valid: {error}"),
+    }
+}

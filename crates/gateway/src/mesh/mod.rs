@@ -1,0 +1,90 @@
+//! Signals and link reports of members of peer-to-peer meshes: the gateway forwards a signal only between members of
+//! the same p2p island, and a report to the director.
+//!
+//! Session descriptions and candidates are never logged, because they contain network addresses.
+
+pub(crate) mod candidates;
+
+use bus::Headers;
+use protocol::{
+    Address, Message as _, SessionId, Subject,
+    mesh::{LinkReport, Signal, signal::Content},
+};
+
+use crate::{metrics, shared::Shared};
+
+/// The longest encoded signal, in bytes.
+const MAX_SIGNAL_BYTES: usize = 16 * 1024;
+
+/// Why a signal was not forwarded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum SignalRefusal {
+    #[error("longer than {MAX_SIGNAL_BYTES} bytes")]
+    TooLong,
+    #[error("an unknown kind, or a malformed address or island")]
+    Malformed,
+    #[error("the sender and the recipient are not members of this p2p island")]
+    NoMember,
+    #[error("the candidate must not pass")]
+    Candidate,
+}
+
+impl SignalRefusal {
+    /// The value of the label `reason` in the metrics.
+    fn reason(self) -> &'static str {
+        match self {
+            Self::TooLong => "too-long",
+            Self::Malformed => "malformed",
+            Self::NoMember => "no-member",
+            Self::Candidate => "candidate",
+        }
+    }
+}
+
+/// Forwards a signal of a session to its recipient, in whose place it then names the sender.
+pub(crate) fn forward_signal(shared: &Shared, sender: Address, session: SessionId, signal: Signal) {
+    match checked_signal(shared, sender, signal) {
+        Ok((recipient, kind, signal)) => {
+            metrics::mesh_signals(kind).increment(1);
+            let subject = Subject::MeshSignal(recipient);
+            shared.bus.publish(&subject, Headers::for_session(session), signal.encode_to_vec());
+        }
+        Err(refusal) => {
+            tracing::debug!(%refusal, "a mesh signal is not forwarded");
+            metrics::mesh_signals_refused(refusal.reason()).increment(1);
+        }
+    }
+}
+
+fn checked_signal(
+    shared: &Shared,
+    sender: Address,
+    signal: Signal,
+) -> Result<(Address, &'static str, Signal), SignalRefusal> {
+    if signal.encoded_len() > MAX_SIGNAL_BYTES {
+        return Err(SignalRefusal::TooLong);
+    }
+    let recipient: Address = signal.peer.parse().map_err(|_| SignalRefusal::Malformed)?;
+    let island = signal.island_id.parse().map_err(|_| SignalRefusal::Malformed)?;
+    if !shared.sessions.share_mesh(sender, recipient, &island) {
+        return Err(SignalRefusal::NoMember);
+    }
+    let policy = &shared.settings.mesh_candidates;
+    let (kind, content) = match signal.content.ok_or(SignalRefusal::Malformed)? {
+        Content::Offer(sdp) => ("offer", Content::Offer(policy.filter_description(&sdp))),
+        Content::Answer(sdp) => ("answer", Content::Answer(policy.filter_description(&sdp))),
+        Content::Candidate(json) => {
+            let json = policy.filter_candidate(&json).ok_or(SignalRefusal::Candidate)?;
+            ("candidate", Content::Candidate(json))
+        }
+        Content::Fallback(packet) => ("fallback", Content::Fallback(packet)),
+    };
+    let signal = Signal { peer: sender.to_string(), content: Some(content), ..signal };
+    Ok((recipient, kind, signal))
+}
+
+/// Forwards the link report of a session to the director.
+pub(crate) fn forward_report(shared: &Shared, sender: Address, session: SessionId, report: &LinkReport) {
+    let subject = Subject::MeshLinks(sender);
+    shared.bus.publish(&subject, Headers::for_session(session), report.encode_to_vec());
+}
