@@ -20,6 +20,7 @@ mod islands;
 mod livekit;
 mod livekit_rooms;
 mod logs;
+mod mesh;
 mod mixed;
 mod nats;
 mod nats_cluster;

@@ -221,12 +221,16 @@ impl Wire {
         self.send_packet(client_packet::Message::Heartbeat(Heartbeat { position, desired_room: None })).await;
     }
 
-    /// The next assignment; joins and leaves before it are skipped.
+    /// The next assignment; joins, leaves and messages about a mesh before it are skipped.
     pub async fn island_changed(&mut self) -> IslandChangedMessage {
         loop {
             match self.next_packet().await {
                 server_packet::Message::IslandChanged(change) => return change,
-                server_packet::Message::JoinIsland(_) | server_packet::Message::LeftIsland(_) => {}
+                server_packet::Message::JoinIsland(_)
+                | server_packet::Message::LeftIsland(_)
+                | server_packet::Message::MeshPlan(_)
+                | server_packet::Message::MeshSignal(_)
+                | server_packet::Message::IceServers(_) => {}
                 other => panic!("instead of an island: {other:?}"),
             }
         }
