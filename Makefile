@@ -51,7 +51,7 @@ SAMPLES ?= 40
 livekit-figures:
 	scripts/needs
 	ATOLL_LIVEKIT_FIGURES=$(SAMPLES) cargo test --release --workspace --test e2e -- \
-		livekit_rooms::figures livekit_with_a_slow_api --nocapture --test-threads 1
+		livekit_rooms::figures livekit_rooms::proxy livekit_with_a_slow_api --nocapture --test-threads 1
 
 ## Rewrite the golden files in tests/golden from this build. Then add an entry to CHANGELOG.md, and the
 ## lines that the last test prints to tests/golden/CHANGES.

@@ -9,9 +9,11 @@ use protocol::{
 };
 use tempfile::TempDir;
 use test_support::{
-    Realm, eventually, wallet,
+    Realm, eventually, network_namespace, wallet,
     wire::{Wire, sign_in_with},
 };
+
+use crate::command_line::atoll;
 
 /// Peers at this distance from each other are in different islands.
 const FAR: f32 = 5_000.0;
@@ -173,4 +175,20 @@ async fn mesh_that_does_not_form_takes_the_next_transport() {
     }
     println!("moved after {:?}", began.elapsed());
     eventually("the count", async || realm.count("atoll_director_mesh_failures_total").await == 1.0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bots_in_a_mesh_lose_nothing() {
+    if !network_namespace::enter("mesh::bots_in_a_mesh_lose_nothing") {
+        return;
+    }
+    let (realm, _folder) = mesh_realm(&[]);
+    let line = format!(
+        "bots --transports p2p,ws-room --json --count 8 --still --seconds 15 --url {} --admin {}",
+        realm.http, realm.admin
+    );
+    let run = move || atoll(&line.split(' ').collect::<Vec<_>>());
+    let (code, stdout, stderr) = tokio::task::spawn_blocking(run).await.unwrap();
+    println!("{stdout}\n{stderr}");
+    assert_eq!(code, Some(0));
 }

@@ -27,6 +27,8 @@ pub(crate) enum RoomAddress {
         island: String,
         /// ICE servers, as in the connection string.
         ice: Option<String>,
+        /// Whether only candidates of TURN servers may be used.
+        relay_only: bool,
     },
 }
 
@@ -48,8 +50,8 @@ impl RoomAddress {
                 Some(Self::LiveKit { url: url.clone(), token: access_token.clone() })
             }
             #[cfg(feature = "webrtc")]
-            ConnectionString::P2p { island, ice } => {
-                Some(Self::Mesh { island: island.clone(), ice: ice.clone() })
+            ConnectionString::P2p { island, ice, relay_only } => {
+                Some(Self::Mesh { island: island.clone(), ice: ice.clone(), relay_only: *relay_only })
             }
             _ => None,
         }

@@ -27,9 +27,10 @@ pub(super) async fn run(
     membership: &mut Membership,
     queued: mpsc::Receiver<OutgoingMessage>,
     mut gateway: mpsc::Receiver<MeshMessage>,
-    ice: Option<&str>,
+    (ice, relay_only): (Option<&str>, bool),
 ) -> Ended {
     let mut options = Options::new(destination.identity.address(), destination.island.to_string());
+    options.relay_only = relay_only;
     options.udp_addresses = destination.udp_addresses.clone();
     match ice.map(str::parse).transpose() {
         Ok(servers) => options.ice_servers = servers.unwrap_or_default(),

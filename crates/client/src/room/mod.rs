@@ -85,8 +85,8 @@ impl RoomConnection {
                     livekit::run(&destination, &mut membership, queued, (url, token)).await
                 }
                 #[cfg(feature = "webrtc")]
-                RoomAddress::Mesh { ice, .. } => {
-                    let ice = ice.as_deref();
+                RoomAddress::Mesh { ice, relay_only, .. } => {
+                    let ice = (ice.as_deref(), *relay_only);
                     mesh::run(&destination, &mut membership, queued, from_gateway, ice).await
                 }
             };

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use mesh::{Failure, Mesh, Plan, RestoredMember, Settings};
+use mesh::{FailureCause, Mesh, Plan, RestoredMember, Settings};
 use protocol::{Address, IslandId, NodeName, Position, SessionId, mesh as wire};
 
 use super::convert::{decode_report, decode_state};
@@ -33,7 +33,16 @@ pub(super) enum Output {
     /// Send a member of an island on this node fresh ICE servers.
     IceServers { node: NodeName, recipient: Address, session: Option<SessionId> },
     /// The mesh cannot hold its island.
-    Failed { island: IslandId, node: NodeName, failure: Failure, retry_in: Duration },
+    Failed { island: IslandId, node: NodeName, failure: MeshFailure, retry_in: Duration },
+}
+
+/// A reason for which a mesh cannot hold its island.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum MeshFailure {
+    /// Members without paths, of which so many pairs exist.
+    Paths(FailureCause, usize),
+    /// This member does not report its links: its client does not support the mesh, or does not respond.
+    Silent(Address),
 }
 
 /// The meshes of all p2p islands.
@@ -48,6 +57,7 @@ pub(super) struct MeshHost {
 struct Hosted {
     node: NodeName,
     state: State,
+    is_silence_reported: bool,
     members: HashMap<Address, Membership>,
 }
 
@@ -112,7 +122,11 @@ impl MeshHost {
                     let session = hosted.members.get(&recipient).and_then(|member| member.session);
                     outputs.push(Output::Plan { island: id.clone(), recipient, session, plan });
                 }
-                if let Some(failure) = update.failure {
+                let failure =
+                    update.failure.map(|failure| MeshFailure::Paths(failure.cause, failure.pair_count));
+                let silent = mesh.silent_members(now).next().filter(|_| !hosted.is_silence_reported);
+                hosted.is_silence_reported |= silent.is_some();
+                if let Some(failure) = failure.or(silent.map(|silent| MeshFailure::Silent(silent.address))) {
                     let (count, last) = self.failures.entry(id.clone()).or_default();
                     let retry_in = FIRST_RETRY.saturating_mul(1 << (*count).min(5)).min(MAX_RETRY);
                     (*count, *last) = (count.saturating_add(1), now);
@@ -143,7 +157,7 @@ impl Hosted {
             },
             false => State::Planned(Box::new(new_mesh())),
         };
-        Self { node, state, members: HashMap::new() }
+        Self { node, state, is_silence_reported: false, members: HashMap::new() }
     }
 
     fn apply(&mut self, members: &[MeshMember], now: Duration) {

@@ -153,8 +153,7 @@ impl MeshTask {
                 }
             }
             Output::Failed { island, node, failure, retry_in } => {
-                let (cause, pairs) = (failure.cause, failure.pair_count);
-                tracing::warn!(%island, ?cause, pairs, ?retry_in, "the mesh does not hold its island");
+                tracing::warn!(%island, ?failure, ?retry_in, "the mesh does not hold its island");
                 metrics::mesh_failures().increment(1);
                 // If the queue is full, the mesh continues with its fallback.
                 let _ = self.inputs.try_send(Input::RoomUnavailable { island, node, retry_in });

@@ -97,8 +97,8 @@ impl CandidatePolicy {
 /// `a=rtcp:`).
 fn without_address(line: &str) -> String {
     let has_address = ["c=", "o=", "a=rtcp:"].iter().any(|prefix| line.starts_with(prefix));
-    match line.split_once(" IN IP") {
-        Some((before, _)) if has_address => format!("{before} IN IP4 0.0.0.0"),
+    match line.split_once("IN IP") {
+        Some((before, _)) if has_address => format!("{before}IN IP4 0.0.0.0"),
         _ => line.to_owned(),
     }
 }

@@ -2,7 +2,7 @@
 
 use protocol::{
     Address,
-    mesh::{LinkReport, Plan, Signal, signal::Content},
+    mesh::{LinkReport, Member, Plan, Signal, signal::Content},
 };
 use rand::RngExt as _;
 use tokio::time::Instant;
@@ -262,6 +262,8 @@ impl Task {
             version: newest.version,
             sent,
             sent_by_fallback,
+            alias: newest.alias,
+            highest_alias: newest.highest_alias(),
             ..LinkReport::default()
         };
         for (address, neighbour) in &self.neighbours.0 {
@@ -270,6 +272,7 @@ impl Task {
                 report.flooding.push(alias);
             } else if neighbour.negotiation.is_up() {
                 report.connected_to.push(alias);
+                report.neighbours.push(Member { alias, address: address.to_string() });
             } else if neighbour.negotiation.has_failed() && neighbour.unlisted_since.is_none() {
                 report.failed.push(alias);
             }

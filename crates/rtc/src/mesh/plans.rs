@@ -159,6 +159,11 @@ impl Table {
         Ok(Self { version, alias, members, aliases, links, routes, replaced_at: None })
     }
 
+    /// The greatest alias of a member.
+    pub(crate) fn highest_alias(&self) -> u32 {
+        self.members.keys().next_back().copied().unwrap_or_default()
+    }
+
     pub(crate) fn alias_of(&self, address: Address) -> Option<u32> {
         self.aliases.get(&address).copied()
     }
