@@ -130,7 +130,7 @@ impl FakeGateway {
                 let island = ISLAND.parse().unwrap();
                 minter.connection(url, &island, peer, minted, SystemTime::now()).unwrap().to_string()
             }
-            Connections::Unjoinable => "p2p:I1".to_owned(),
+            Connections::Unjoinable => "pulse:I1".to_owned(),
         };
         server_packet::Message::IslandChanged(IslandChangedMessage {
             island_id: ISLAND.to_owned(),
@@ -199,10 +199,10 @@ async fn unjoinable_connection_leaves_bots_without_a_room() {
     let realm = Realm::start(&[]);
     let connections = vec![Connections::Rooms(realm.ws.clone()), Connections::Unjoinable];
     let url = FakeGateway::start(connections, Duration::ZERO).await;
-    let (code, summary) = bots(&url, &["--count", "4", "--transports", "p2p,ws-room", "--still"]).await;
+    let (code, summary) = bots(&url, &["--count", "4", "--transports", "pulse,ws-room", "--still"]).await;
     assert_eq!(code, Some(0), "{summary}");
-    let (rooms, mesh) = (&summary["connections"]["ws-room"], &summary["connections"]["p2p"]);
+    let (rooms, pulse) = (&summary["connections"]["ws-room"], &summary["connections"]["pulse"]);
     assert_eq!(rooms, &json!({"bots": 0, "changes": 8, "moves": 4}));
-    assert_eq!(mesh, &json!({"bots": 4, "changes": 8, "moves": 8}));
+    assert_eq!(pulse, &json!({"bots": 4, "changes": 8, "moves": 8}));
     assert_eq!((&summary["people"], &summary["absent"]), (&json!(0), &json!(0)), "{summary}");
 }

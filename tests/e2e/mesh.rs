@@ -9,7 +9,7 @@ use protocol::{
 };
 use tempfile::TempDir;
 use test_support::{
-    Realm, eventually, network_namespace, wallet,
+    Cluster, Realm, eventually, network_namespace, wallet,
     wire::{Wire, sign_in_with},
 };
 
@@ -18,11 +18,14 @@ use crate::command_line::atoll;
 /// Peers at this distance from each other are in different islands.
 const FAR: f32 = 5_000.0;
 
+/// Islands are meshes, as far as their members can join one.
+const RULES: &str = "default = { transports = [\"p2p\", \"ws-room\"] }\n";
+
 /// A realm in which all islands are meshes, and its folder.
 fn mesh_realm(settings: &[(&str, &str)]) -> (Realm, TempDir) {
     let folder = tempfile::tempdir().unwrap();
     let rules = folder.path().join("rules.toml");
-    fs::write(&rules, "default = { transports = [\"p2p\", \"ws-room\"] }\n").unwrap();
+    fs::write(&rules, RULES).unwrap();
     (Realm::launch(&["--rules", &rules.display().to_string()], settings), folder)
 }
 
@@ -191,4 +194,50 @@ async fn bots_in_a_mesh_lose_nothing() {
     let (code, stdout, stderr) = tokio::task::spawn_blocking(run).await.unwrap();
     println!("{stdout}\n{stderr}");
     assert_eq!(code, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn failover_breaks_no_link() {
+    if !network_namespace::enter("mesh::failover_breaks_no_link") {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let rules = folder.path().join("rules.toml").display().to_string();
+    fs::write(&rules, RULES).unwrap();
+    let mut cluster = Cluster::start(&[("RULES__FILE", &rules)]);
+    for (name, role) in [("one", "gateway"), ("two", "gateway"), ("rooms", "rooms")] {
+        cluster.run(name, role, &[]);
+    }
+    for name in ["first", "second"] {
+        cluster.run(name, "director", &[]);
+    }
+    cluster.ready().await;
+    // The members are on two gateways.
+    let (urls, admin) = (
+        format!("{},{}", cluster["one"].http, cluster["two"].http),
+        format!("{},{}", cluster["first"].admin, cluster["second"].admin),
+    );
+    let line = format!(
+        "bots --transports p2p,ws-room --json --count 6 --still --seconds 25 --url {urls} --admin {admin}"
+    );
+    let run = move || atoll(&line.split(' ').collect::<Vec<_>>());
+    let bots = tokio::task::spawn_blocking(run);
+    tokio::time::sleep(Duration::from_secs(8)).await;
+    let leader = match cluster["first"].count("atoll_director_leads").await {
+        1.0 => "first",
+        _ => "second",
+    };
+    cluster.kill(leader);
+    let (code, stdout, stderr) = bots.await.unwrap();
+    println!("{stdout}\n{stderr}");
+    assert_eq!(code, Some(0));
+    let standby = if leader == "first" { "second" } else { "first" };
+    assert!(
+        cluster[standby].count("atoll_director_mesh_plans_total").await > 0.0,
+        "the mesh is planned anew"
+    );
+    assert_eq!(cluster[standby].count("atoll_director_mesh_failures_total").await, 0.0);
+    let summary: serde_json::Value = serde_json::from_str(stdout.trim()).unwrap();
+    assert_eq!(summary["connections"]["p2p"]["bots"], 6);
+    assert_eq!(summary["connections"]["p2p"]["moves"], 0);
 }

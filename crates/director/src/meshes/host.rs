@@ -111,7 +111,7 @@ impl MeshHost {
         }
     }
 
-    /// Performs what is due. ICE servers are renewed at half of `ice_ttl`.
+    /// Runs all timers that have expired. ICE servers are renewed at half of `ice_ttl`.
     pub(super) fn tick(&mut self, ice_ttl: Option<Duration>, now: Duration) -> Vec<Output> {
         let mut outputs = Vec::new();
         for (id, hosted) in &mut self.islands {
@@ -211,5 +211,118 @@ fn new_mesh() -> Mesh {
     match Mesh::new(Settings::default()) {
         Ok(mesh) => mesh,
         Err(error) => unreachable!("the default settings are valid: {error}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+    const TTL: Option<Duration> = Some(Duration::from_secs(100));
+
+    fn address(number: u8) -> Address {
+        Address::new([number; 20])
+    }
+
+    /// The island `I1` with these members, each in its session of this number.
+    fn island(sessions: &[(u8, u64)]) -> Vec<MeshIsland> {
+        let member = |&(number, session)| MeshMember {
+            address: address(number),
+            session: Some(SessionId::new(session, 0)),
+            position: Position::new(f32::from(number), 0.0, 0.0),
+        };
+        let members = sessions.iter().map(member).collect();
+        vec![MeshIsland { id: "I1".parse().unwrap(), node: "p2p".parse().unwrap(), members }]
+    }
+
+    /// The aliases in the plans for each recipient, and the pauses of failures; advances to `until` in steps.
+    fn run(host: &mut MeshHost, from: Duration, until: Duration) -> (Vec<(u8, u32)>, Vec<u64>, usize) {
+        let (mut plans, mut failures, mut renewals) = (Vec::new(), Vec::new(), 0);
+        let mut now = from;
+        while now < until {
+            for output in host.tick(TTL, now) {
+                match output {
+                    Output::Plan { recipient, plan, .. } => plans.push((recipient.as_bytes()[0], plan.alias)),
+                    Output::Failed { retry_in, .. } => failures.push(retry_in.as_secs()),
+                    Output::IceServers { .. } => renewals += 1,
+                }
+            }
+            now += SECOND / 20;
+        }
+        (plans, failures, renewals)
+    }
+
+    fn report(alias: u32, version: u32, neighbours: &[(u32, u8)]) -> wire::LinkReport {
+        let neighbours = neighbours
+            .iter()
+            .map(|&(alias, number)| wire::Member { alias, address: address(number).to_string() });
+        wire::LinkReport {
+            island_id: "I1".to_owned(),
+            version,
+            alias,
+            highest_alias: 9,
+            neighbours: neighbours.collect(),
+            ..wire::LinkReport::default()
+        }
+    }
+
+    #[test]
+    fn each_member_gets_a_plan_and_a_newer_session_a_new_alias() {
+        let mut host = MeshHost::default();
+        host.apply(island(&[(1, 1), (2, 1)]), false, Duration::ZERO);
+        let (plans, ..) = run(&mut host, Duration::ZERO, SECOND);
+        assert_eq!(plans, [(1, 1), (2, 2)]);
+        host.apply(island(&[(1, 1), (2, 2)]), false, SECOND);
+        let (plans, ..) = run(&mut host, SECOND, 2 * SECOND);
+        assert_eq!(plans, [(1, 1), (2, 3)]);
+    }
+
+    #[test]
+    fn island_without_a_mesh_is_forgotten() {
+        let mut host = MeshHost::default();
+        host.apply(island(&[(1, 1), (2, 1)]), false, Duration::ZERO);
+        host.apply(Vec::new(), false, Duration::ZERO);
+        assert_eq!(run(&mut host, Duration::ZERO, 60 * SECOND), (vec![], vec![], 0));
+    }
+
+    #[test]
+    fn silent_mesh_fails_once_and_its_pause_doubles() {
+        let mut host = MeshHost::default();
+        let mut pauses = Vec::new();
+        for cycle in 0..8 {
+            let begin = cycle * 100 * SECOND;
+            host.apply(island(&[(1, 1), (2, 1)]), false, begin);
+            pauses.extend(run(&mut host, begin, begin + 40 * SECOND).1);
+            // The engine moves the island to another node.
+            host.apply(Vec::new(), false, begin + 40 * SECOND);
+        }
+        assert_eq!(pauses, [60, 120, 240, 480, 960, 1_800, 1_800, 1_800]);
+        // An hour without a failure.
+        host.apply(Vec::new(), false, 5_000 * SECOND);
+        host.apply(island(&[(1, 1), (2, 1)]), false, 5_000 * SECOND);
+        assert_eq!(run(&mut host, 5_000 * SECOND, 5_040 * SECOND).1, [60]);
+    }
+
+    #[test]
+    fn ice_servers_are_renewed_at_half_of_their_validity() {
+        let mut host = MeshHost::default();
+        host.apply(island(&[(1, 1)]), false, Duration::ZERO);
+        assert_eq!(run(&mut host, Duration::ZERO, 49 * SECOND).2, 0);
+        assert_eq!(run(&mut host, 49 * SECOND, 51 * SECOND).2, 1);
+        assert_eq!(run(&mut host, 51 * SECOND, 101 * SECOND).2, 1);
+    }
+
+    #[test]
+    fn new_leader_continues_with_the_reported_aliases() {
+        let mut host = MeshHost::default();
+        host.apply(island(&[(1, 1), (2, 1), (3, 1)]), true, Duration::ZERO);
+        host.report(address(1), report(5, 40, &[(7, 2)]), SECOND);
+        host.report(address(2), report(7, 40, &[(5, 1)]), SECOND);
+        host.report(address(8), report(6, 90, &[]), SECOND);
+        assert_eq!(run(&mut host, SECOND, RESTORE_TIME).0, [], "reports are collected");
+        let (plans, ..) = run(&mut host, RESTORE_TIME, RESTORE_TIME + SECOND);
+        // The third did not report in time: its alias is above all that were used.
+        assert_eq!(plans, [(1, 5), (2, 7), (3, 10)]);
     }
 }

@@ -41,7 +41,7 @@ impl SignalRefusal {
     }
 }
 
-/// Forwards a signal of a session to its recipient, in whose place it then names the sender.
+/// Forwards a signal of a session to its recipient. The forwarded signal names the sender.
 pub(crate) fn forward_signal(shared: &Shared, sender: Address, session: SessionId, signal: Signal) {
     match checked_signal(shared, sender, signal) {
         Ok((recipient, kind, signal)) => {
