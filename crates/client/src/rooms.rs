@@ -120,6 +120,10 @@ impl Rooms {
             // Their credentials are newer than all earlier ones.
             self.mesh_message(MeshMessage::IceServers(servers.to_owned()));
         }
+        if !address.as_ref().is_some_and(RoomAddress::is_mesh) {
+            // A later mesh of this island has other plans.
+            self.newest_mesh = NewestMesh::default();
+        }
         let must_reenter = std::mem::replace(&mut self.must_reenter, false);
         match (&mut self.current, address) {
             // The client is in this room already. Stock clients (without overlap) enter it again

@@ -57,6 +57,14 @@ impl Mesh {
         })
     }
 
+    /// The same mesh, with plans of greater versions than this one. A member refuses a plan that is older than its own, so
+    /// an island that becomes a mesh again must not begin with the first version.
+    #[must_use]
+    pub fn with_versions_after(mut self, version: u32) -> Self {
+        self.state.version = self.state.version.max(version);
+        self
+    }
+
     /// The mesh of these members, as another planner left it. The result does not depend on their order.
     ///
     /// Members keep the aliases that they reported. A member that did not report keeps the alias that others report for

@@ -57,6 +57,8 @@ pub(super) struct MeshHost {
 struct Hosted {
     node: NodeName,
     state: State,
+    /// Versions of plans are greater than this.
+    after_version: u32,
     is_silence_reported: bool,
     members: HashMap<Address, Membership>,
 }
@@ -87,15 +89,24 @@ const MAX_RETRY: Duration = Duration::from_secs(30 * 60);
 
 impl MeshHost {
     /// Applies the p2p islands of a flush. Others have ended, or have moved to another transport. `took_over`: the
-    /// leader took over so recently that meshes of its predecessor exist.
-    pub(super) fn apply(&mut self, islands: Vec<MeshIsland>, took_over: bool, now: Duration) {
+    /// leader took over so recently that meshes of its predecessor exist. `after_version`: versions of the plans of new
+    /// meshes are greater than this, which grows with time.
+    pub(super) fn apply(
+        &mut self,
+        islands: Vec<MeshIsland>,
+        took_over: bool,
+        after_version: u32,
+        now: Duration,
+    ) {
         let present: HashSet<IslandId> = islands.iter().map(|island| island.id.clone()).collect();
         self.islands.retain(|id, _| present.contains(id));
         // A mesh that has held its island for longer starts with the first pause again.
         self.failures.retain(|_, (_, last)| now.saturating_sub(*last) < 2 * MAX_RETRY);
         for island in islands {
-            let hosted =
-                self.islands.entry(island.id).or_insert_with(|| Hosted::new(island.node, took_over, now));
+            let hosted = self
+                .islands
+                .entry(island.id)
+                .or_insert_with(|| Hosted::new(island.node, took_over, after_version, now));
             hosted.apply(&island.members, now);
         }
     }
@@ -148,16 +159,16 @@ impl MeshHost {
 }
 
 impl Hosted {
-    fn new(node: NodeName, took_over: bool, now: Duration) -> Self {
+    fn new(node: NodeName, took_over: bool, after_version: u32, now: Duration) -> Self {
         let state = match took_over {
             true => State::Restoring {
                 until: now + RESTORE_TIME,
                 reports: HashMap::new(),
                 positions: HashMap::new(),
             },
-            false => State::Planned(Box::new(new_mesh())),
+            false => State::Planned(Box::new(new_mesh().with_versions_after(after_version))),
         };
-        Self { node, state, is_silence_reported: false, members: HashMap::new() }
+        Self { node, state, after_version, is_silence_reported: false, members: HashMap::new() }
     }
 
     fn apply(&mut self, members: &[MeshMember], now: Duration) {
@@ -202,7 +213,7 @@ impl Hosted {
             tracing::warn!(%error, "a mesh is not restored");
             new_mesh()
         });
-        self.state = State::Planned(Box::new(mesh));
+        self.state = State::Planned(Box::new(mesh.with_versions_after(self.after_version)));
     }
 }
 
@@ -270,10 +281,10 @@ mod tests {
     #[test]
     fn each_member_gets_a_plan_and_a_newer_session_a_new_alias() {
         let mut host = MeshHost::default();
-        host.apply(island(&[(1, 1), (2, 1)]), false, Duration::ZERO);
+        host.apply(island(&[(1, 1), (2, 1)]), false, 0, Duration::ZERO);
         let (plans, ..) = run(&mut host, Duration::ZERO, SECOND);
         assert_eq!(plans, [(1, 1), (2, 2)]);
-        host.apply(island(&[(1, 1), (2, 2)]), false, SECOND);
+        host.apply(island(&[(1, 1), (2, 2)]), false, 0, SECOND);
         let (plans, ..) = run(&mut host, SECOND, 2 * SECOND);
         assert_eq!(plans, [(1, 1), (2, 3)]);
     }
@@ -281,8 +292,8 @@ mod tests {
     #[test]
     fn island_without_a_mesh_is_forgotten() {
         let mut host = MeshHost::default();
-        host.apply(island(&[(1, 1), (2, 1)]), false, Duration::ZERO);
-        host.apply(Vec::new(), false, Duration::ZERO);
+        host.apply(island(&[(1, 1), (2, 1)]), false, 0, Duration::ZERO);
+        host.apply(Vec::new(), false, 0, Duration::ZERO);
         assert_eq!(run(&mut host, Duration::ZERO, 60 * SECOND), (vec![], vec![], 0));
     }
 
@@ -292,22 +303,22 @@ mod tests {
         let mut pauses = Vec::new();
         for cycle in 0..8 {
             let begin = cycle * 100 * SECOND;
-            host.apply(island(&[(1, 1), (2, 1)]), false, begin);
+            host.apply(island(&[(1, 1), (2, 1)]), false, 0, begin);
             pauses.extend(run(&mut host, begin, begin + 40 * SECOND).1);
             // The engine moves the island to another node.
-            host.apply(Vec::new(), false, begin + 40 * SECOND);
+            host.apply(Vec::new(), false, 0, begin + 40 * SECOND);
         }
         assert_eq!(pauses, [60, 120, 240, 480, 960, 1_800, 1_800, 1_800]);
         // An hour without a failure.
-        host.apply(Vec::new(), false, 5_000 * SECOND);
-        host.apply(island(&[(1, 1), (2, 1)]), false, 5_000 * SECOND);
+        host.apply(Vec::new(), false, 0, 5_000 * SECOND);
+        host.apply(island(&[(1, 1), (2, 1)]), false, 0, 5_000 * SECOND);
         assert_eq!(run(&mut host, 5_000 * SECOND, 5_040 * SECOND).1, [60]);
     }
 
     #[test]
     fn ice_servers_are_renewed_at_half_of_their_validity() {
         let mut host = MeshHost::default();
-        host.apply(island(&[(1, 1)]), false, Duration::ZERO);
+        host.apply(island(&[(1, 1)]), false, 0, Duration::ZERO);
         assert_eq!(run(&mut host, Duration::ZERO, 49 * SECOND).2, 0);
         assert_eq!(run(&mut host, 49 * SECOND, 51 * SECOND).2, 1);
         assert_eq!(run(&mut host, 51 * SECOND, 101 * SECOND).2, 1);
@@ -316,7 +327,7 @@ mod tests {
     #[test]
     fn new_leader_continues_with_the_reported_aliases() {
         let mut host = MeshHost::default();
-        host.apply(island(&[(1, 1), (2, 1), (3, 1)]), true, Duration::ZERO);
+        host.apply(island(&[(1, 1), (2, 1), (3, 1)]), true, 0, Duration::ZERO);
         host.report(address(1), report(5, 40, &[(7, 2)]), SECOND);
         host.report(address(2), report(7, 40, &[(5, 1)]), SECOND);
         host.report(address(8), report(6, 90, &[]), SECOND);

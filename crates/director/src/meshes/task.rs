@@ -8,7 +8,7 @@ use std::{
 
 use archipelago::Input;
 use bus::{Bus, Headers, Subscription};
-use protocol::{Message as _, NodeName, Subject, mesh as wire, subject};
+use protocol::{Message as _, NodeName, Subject, mesh as wire, subject, unix_ms};
 use tokio::{sync::mpsc, time};
 use transports::p2p;
 
@@ -95,6 +95,13 @@ impl MeshHandle {
     }
 }
 
+/// A number that grows faster than the versions of a mesh, which changes less than once a second in the long run:
+/// seconds since 2025-01-01.
+fn version_now() -> u32 {
+    const BEGIN_S: u64 = 1_735_689_600;
+    u32::try_from((unix_ms(SystemTime::now()) / 1_000).saturating_sub(BEGIN_S)).unwrap_or_default()
+}
+
 impl MeshTask {
     /// Runs until the director has ended.
     pub(crate) async fn run(mut self) {
@@ -113,7 +120,7 @@ impl MeshTask {
                         host = MeshHost::default();
                     }
                     leading = Some(publish_term);
-                    host.apply(islands, took_over, began.elapsed());
+                    host.apply(islands, took_over, version_now(), began.elapsed());
                 }
                 envelope = self.links.next() => {
                     let Some(envelope) = envelope else { return };
