@@ -5,7 +5,9 @@
 //!
 //! - [`NatsServer`], [`NatsCluster`]: nats-server, alone or three of them.
 //! - [`LiveKitServer`]: livekit-server, on the loopback.
-//! - [`network_namespace`]: tests with a network of their own, which all tests of WebRTC need.
+//! - [`TurnServer`]: turnserver of coturn.
+//! - [`network_namespace`]: tests with a network of their own, which all tests of WebRTC need. [`Namespace`]: the networks
+//!   of several machines in one of them.
 //! - [`golden`]: files with the public names of a build, and tables of docs/ that are generated from the code.
 //! - [`workspace`]: the files of the workspace.
 //!
@@ -28,6 +30,7 @@ pub mod golden;
 mod livekit_server;
 #[cfg(feature = "realm")]
 pub mod measurement;
+mod namespace;
 mod nats_cluster;
 mod nats_server;
 pub mod network_namespace;
@@ -41,6 +44,7 @@ pub mod rpc_caller;
 pub mod signed_login;
 #[cfg(feature = "realm")]
 pub mod test_realm;
+mod turn_server;
 #[cfg(feature = "realm")]
 mod waiting;
 #[cfg(feature = "realm")]
@@ -55,10 +59,12 @@ pub use bots::Bots;
 pub use cluster::Cluster;
 pub use free_address::free_address;
 pub use livekit_server::{LiveKitOptions, LiveKitServer};
+pub use namespace::Namespace;
 pub use nats_cluster::NatsCluster;
 pub use nats_server::NatsServer;
 #[cfg(feature = "realm")]
 pub use realm::{Realm, SECRET};
+pub use turn_server::TurnServer;
 #[cfg(feature = "realm")]
 pub use waiting::{TEST_TIMEOUT, eventually, within};
 #[cfg(feature = "realm")]

@@ -10,3 +10,4 @@ mod interruptions;
 mod limits;
 mod links;
 mod member;
+mod turn;
