@@ -16,7 +16,10 @@ use archipelago::{
 };
 use bus::Term;
 use protocol::{Position, timing::TAKEOVER_SETTLING, unix_ms};
-use tokio::sync::mpsc::{self, error::TrySendError};
+use tokio::sync::{
+    mpsc::{self, error::TrySendError},
+    oneshot,
+};
 
 use crate::{
     decode::BusEvent,
@@ -275,8 +278,11 @@ impl Leader {
         self.changed
     }
 
-    /// The islands on p2p nodes.
-    pub(crate) fn mesh_snapshot(&self, meshes: &MeshHandle, took_over: bool) -> Snapshot {
+    /// Passes the islands on p2p nodes to the task of their meshes. `took_over`: meshes of another leader exist.
+    pub(crate) fn send_islands(&self, meshes: &MeshHandle, took_over: bool) {
+        if meshes.is_empty() {
+            return;
+        }
         let islands = self.engine.islands().filter_map(|island| {
             let node = island.room_node().filter(|node| meshes.hosts(node))?.clone();
             let member = |(address, position)| {
@@ -285,11 +291,23 @@ impl Leader {
             };
             Some(MeshIsland { id: island.id(), node, members: island.members().map(member).collect() })
         });
-        Snapshot { publish_term: self.publish_term, took_over, islands: islands.collect() }
+        let islands = islands.collect();
+        meshes.send(Snapshot { publish_term: self.publish_term, took_over, islands });
+    }
+
+    /// Publishes the batches that were not passed to the publisher yet, and waits until all are written.
+    pub(crate) async fn publish_rest(self, jobs: &mpsc::Sender<PublishJob>) {
+        for job in self.into_jobs() {
+            // If the publisher has ended, the job is lost.
+            let _ = jobs.send(job).await;
+        }
+        let (done_sender, done) = oneshot::channel();
+        let _ = jobs.send(PublishJob::Drain(done_sender)).await;
+        let _ = done.await;
     }
 
     /// The batches that were not passed to the publisher yet, in order.
-    pub(crate) fn into_jobs(self) -> impl Iterator<Item = PublishJob> {
+    fn into_jobs(self) -> impl Iterator<Item = PublishJob> {
         let publish_term = self.publish_term;
         self.batches
             .into_iter()

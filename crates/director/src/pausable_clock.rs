@@ -1,6 +1,8 @@
 //! The engine's clock, which can be paused.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
+
+use protocol::unix_ms;
 
 /// The time since the director was created, without the time in which it could receive no messages. A peer
 /// must not time out because its heartbeats could not be received.
@@ -43,6 +45,13 @@ impl PausableClock {
             self.paused_total += duration;
         }
     }
+}
+
+/// The time of day, in minutes since midnight, UTC.
+pub(crate) fn minute_of_day() -> u16 {
+    const MINUTE_MS: u64 = 60_000;
+    const DAY_MINUTES: u64 = 24 * 60;
+    (unix_ms(SystemTime::now()) / MINUTE_MS % DAY_MINUTES) as u16
 }
 
 #[cfg(test)]

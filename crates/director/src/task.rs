@@ -11,7 +11,7 @@ use protocol::{
     v3::{ServiceDiscoveryMessage, ServiceStatus},
 };
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::mpsc,
     time::{self, MissedTickBehavior},
 };
 
@@ -23,7 +23,7 @@ use crate::{
     leadership::Leadership,
     meshes::MeshHandle,
     mode::Mode,
-    pausable_clock::PausableClock,
+    pausable_clock::{PausableClock, minute_of_day},
     publisher::PublishJob,
     settings::Settings,
     task_metrics::TaskMetrics,
@@ -36,8 +36,6 @@ const PAUSE_THRESHOLD: Duration = Duration::from_secs(1);
 const DISCOVERY_REPLY_INTERVAL: Duration = Duration::from_millis(250);
 /// With a longer backlog than this the heartbeats being processed are old.
 const LATE_BACKLOG: usize = 16_384;
-const MINUTE_MS: u64 = 60_000;
-const DAY_MINUTES: u64 = 24 * 60;
 
 /// The state of a director, and its clock.
 pub(crate) struct DirectorTask {
@@ -281,9 +279,7 @@ impl DirectorTask {
         let leader = Box::new(leader.expect("settings were validated by Director::new"));
         let (peers, islands) = (leader.engine().peers_count(), leader.engine().islands_count());
         tracing::info!(epoch = term.epoch, peers, islands, "leads");
-        if !self.meshes.is_empty() {
-            self.meshes.send(leader.mesh_snapshot(&self.meshes, true));
-        }
+        leader.send_islands(&self.meshes, true);
         self.mode = Mode::Leading { leader, suspended: false };
         self.metrics.takeovers.increment(1);
         // From now on the bus drops messages that the previous leader may still publish (fencing).
@@ -308,8 +304,8 @@ impl DirectorTask {
         if let Some(leader) = self.mode.leader_mut() {
             self.metrics.lag.record(start.saturating_duration_since(due));
             leader.flush(minute_of_day(), &self.jobs, now)?;
-            if leader.changed() && !self.meshes.is_empty() {
-                self.meshes.send(leader.mesh_snapshot(&self.meshes, false));
+            if leader.changed() {
+                leader.send_islands(&self.meshes, false);
             }
             self.metrics.flush.record(start.elapsed());
         }
@@ -365,9 +361,7 @@ impl DirectorTask {
         if let Some(leader) = self.mode.leader_mut() {
             leader.report(&self.jobs, now);
             // Positions of members change without a change of islands.
-            if !self.meshes.is_empty() {
-                self.meshes.send(leader.mesh_snapshot(&self.meshes, false));
-            }
+            leader.send_islands(&self.meshes, false);
         }
     }
 
@@ -390,24 +384,13 @@ impl DirectorTask {
         if let Mode::Leading { leader, suspended: false } = self.mode
             && is_leader
         {
-            for job in leader.into_jobs() {
-                // If the publisher has ended, the job is lost.
-                let _ = self.jobs.send(job).await;
-            }
-            let (done_sender, done) = oneshot::channel();
-            let _ = self.jobs.send(PublishJob::Drain(done_sender)).await;
-            let _ = done.await;
+            leader.publish_rest(&self.jobs).await;
         }
         election.resign().await;
         tracing::info!("stopped leading for good");
         let _ = reply.send(Ok(()));
         std::future::pending().await
     }
-}
-
-/// The time of day, in minutes since midnight, UTC.
-fn minute_of_day() -> u16 {
-    (unix_ms(SystemTime::now()) / MINUTE_MS % DAY_MINUTES) as u16
 }
 
 #[cfg(test)]
