@@ -51,6 +51,7 @@ impl ArchipelagoDialect {
 
 impl Dialect for ArchipelagoDialect {
     fn receive(&mut self, message: Bytes) -> Result<FrameCost, Close> {
+        let length = message.len();
         let packet = ClientPacket::decode(message).map_err(|_| Close::Undecodable)?;
         let mut cost = FrameCost::Charged;
         self.received = packet.message.map(|message| match message {
@@ -61,7 +62,7 @@ impl Dialect for ArchipelagoDialect {
             client_packet::Message::Heartbeat(heartbeat) => ClientRequest::Heartbeat(heartbeat),
             client_packet::Message::MeshSignal(signal) => {
                 cost = FrameCost::Free;
-                let read_at = self.signal_throttle.charge(signal.encoded_len(), Instant::now());
+                let read_at = self.signal_throttle.charge(length, Instant::now());
                 ClientRequest::MeshSignal { signal, read_at }
             }
             client_packet::Message::MeshLinks(report) => ClientRequest::MeshLinks(report),

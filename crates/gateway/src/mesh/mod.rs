@@ -13,7 +13,7 @@ use protocol::{
 
 use crate::{metrics, shared::Shared};
 
-/// The longest encoded signal, in bytes.
+/// The longest encoded signal or link report, in bytes.
 const MAX_SIGNAL_BYTES: usize = 16 * 1024;
 
 /// Why a signal was not forwarded.
@@ -83,8 +83,14 @@ fn checked_signal(
     Ok((recipient, kind, signal))
 }
 
-/// Forwards the link report of a session to the director.
+/// Forwards the link report of a member of a mesh to the director. The director receives no other reports.
 pub(crate) fn forward_report(shared: &Shared, sender: Address, session: SessionId, report: &LinkReport) {
+    let island = report.island_id.parse();
+    let is_member = island.is_ok_and(|island| shared.sessions.is_in_mesh(sender, &island));
+    if !is_member || report.encoded_len() > MAX_SIGNAL_BYTES {
+        tracing::debug!("a link report is not forwarded");
+        return;
+    }
     let subject = Subject::MeshLinks(sender);
     shared.bus.publish(&subject, Headers::for_session(session), report.encode_to_vec());
 }

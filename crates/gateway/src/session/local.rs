@@ -102,6 +102,11 @@ impl LocalSessions {
         members.filter(move |&&member| member != peer).filter_map(|member| self.by_address.get(member))
     }
 
+    /// Whether a session is a member of this island, and it is a mesh.
+    pub(crate) fn is_in_mesh(&self, address: Address, island: &IslandId) -> bool {
+        self.get(address).is_some_and(|local| local.is_in_mesh && local.island.as_ref() == Some(island))
+    }
+
     /// Records the island of the assignment that was queued for a session.
     pub(crate) fn enter_island(&mut self, address: Address, island: IslandId, is_mesh: bool) {
         let Some(local) = self.by_address.get_mut(&address) else { return };

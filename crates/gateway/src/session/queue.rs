@@ -18,6 +18,8 @@ pub(crate) const SESSION_QUEUE_MESSAGES: usize = 256;
 /// Part of the queue that is reserved for island changes. A member change that would use it is dropped and
 /// counted; the client learns of members from its room, too.
 pub(crate) const RESERVED_FOR_ISLAND_CHANGES: usize = 32;
+/// The rest, for all other messages.
+const UNRESERVED_MESSAGES: usize = SESSION_QUEUE_MESSAGES - RESERVED_FOR_ISLAND_CHANGES;
 
 /// The sending end of a session. Dropping it ends the session.
 #[derive(Debug)]
@@ -59,14 +61,12 @@ impl SessionSender {
     /// Queues a member change, unless only the reserved part of the queue is free: then drops it and returns
     /// false.
     pub(crate) fn send_member_change(&self, change: &Arc<MemberChange>) -> bool {
-        let bound = SESSION_QUEUE_MESSAGES - RESERVED_FOR_ISLAND_CHANGES;
-        self.push(SessionMessage::MemberChanged(change.clone()), bound).is_ok()
+        self.push(SessionMessage::MemberChanged(change.clone()), UNRESERVED_MESSAGES).is_ok()
     }
 
     /// Queues a message about the mesh; the same rule.
     pub(crate) fn send_mesh_message(&self, message: MeshMessage) -> bool {
-        let bound = SESSION_QUEUE_MESSAGES - RESERVED_FOR_ISLAND_CHANGES;
-        self.push(SessionMessage::Mesh(message), bound).is_ok()
+        self.push(SessionMessage::Mesh(message), UNRESERVED_MESSAGES).is_ok()
     }
 
     /// Queues a message if the queue has fewer than `bound` messages.

@@ -32,7 +32,7 @@ use crate::{
 /// an older remote session of its address.
 const ANNOUNCE_INTERVAL: Duration = Duration::from_secs(1);
 /// How long a membership check waits for a report of the membership, and how often it looks for one.
-const MEMBERSHIP_PATIENCE: Duration = Duration::from_secs(1);
+const MEMBERSHIP_REPORT_TIMEOUT: Duration = Duration::from_secs(1);
 const MEMBERSHIP_POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// The sessions of this gateway, and the remote sessions that it knows. Each address has at most one local
@@ -285,12 +285,13 @@ impl SessionRegistry {
 
     /// Whether a local session and another peer are members of this island, and it is a mesh.
     pub(crate) fn share_mesh(&self, address: Address, other: Address, island: &IslandId) -> bool {
-        let is_member = {
-            let state = self.state.lock();
-            let local = state.local.get(address).filter(|local| local.is_in_mesh);
-            local.is_some_and(|local| local.island.as_ref() == Some(island))
-        };
-        is_member && address != other && self.is_known_member(other, island)
+        let state = self.state.lock();
+        address != other && state.local.is_in_mesh(address, island) && state.is_member(other, island)
+    }
+
+    /// Whether a local session is a member of this island, and it is a mesh.
+    pub(crate) fn is_in_mesh(&self, address: Address, island: &IslandId) -> bool {
+        self.state.lock().local.is_in_mesh(address, island)
     }
 
     /// Whether `address` is signed in on any gateway.
@@ -301,22 +302,14 @@ impl SessionRegistry {
 
     /// Whether a peer is a member of an island: the last assignment of its session, here or on another gateway,
     /// is to it. The bus may report a remote session later than its client connects, so a negative answer takes
-    /// [`MEMBERSHIP_PATIENCE`].
+    /// [`MEMBERSHIP_REPORT_TIMEOUT`].
     pub(crate) async fn is_member(&self, address: Address, island: &IslandId) -> bool {
         let member = async {
-            while !self.is_known_member(address, island) {
+            while !self.state.lock().is_member(address, island) {
                 time::sleep(MEMBERSHIP_POLL_INTERVAL).await;
             }
         };
-        time::timeout(MEMBERSHIP_PATIENCE, member).await.is_ok()
-    }
-
-    fn is_known_member(&self, address: Address, island: &IslandId) -> bool {
-        let state = self.state.lock();
-        match state.local.get(address) {
-            Some(local) => local.island.as_ref() == Some(island),
-            None => state.remote.is_member(address, island, Instant::now()),
-        }
+        time::timeout(MEMBERSHIP_REPORT_TIMEOUT, member).await.is_ok()
     }
 
     /// The value of `already_connected` in a challenge for `address`.
@@ -371,6 +364,14 @@ impl SessionRegistry {
 }
 
 impl RegistryState {
+    /// Whether the last known assignment of a peer is to this island.
+    fn is_member(&self, address: Address, island: &IslandId) -> bool {
+        match self.local.get(address) {
+            Some(local) => local.island.as_ref() == Some(island),
+            None => self.remote.is_member(address, island, Instant::now()),
+        }
+    }
+
     /// Remembers a session that ended, so that it can be resumed.
     fn remember_ended(&mut self, address: Address, ended: Option<Resumable>) {
         if let Some(ended) = ended {

@@ -1,5 +1,7 @@
 //! Tests of the session registry.
 
+mod membership;
+
 use std::collections::HashMap;
 
 use protocol::subject;
@@ -299,38 +301,6 @@ fn transports_are_published_with_connect_only() {
         std::iter::from_fn(|| events.try_next()).map(|envelope| envelope.headers).collect();
     let connect = Headers { transports, ..Headers::for_session(session) };
     assert_eq!(headers, [connect, Headers::for_session(session)]);
-}
-
-#[tokio::test(start_paused = true)]
-async fn peer_is_member_of_the_island_assigned_last() {
-    let sessions = new_sessions(Bus::in_process(), 10, KeepSession::Newest);
-    let (id, _receiver) = begin(&sessions, PEER, 1);
-    let began = Instant::now();
-    assert!(!sessions.is_member(PEER, &island(1)).await, "not assigned yet");
-    assert_eq!(began.elapsed(), MEMBERSHIP_PATIENCE);
-    sessions.deliver_island_change(PEER, Some(id), island_change(1));
-    assert!(sessions.is_member(PEER, &island(1)).await);
-    sessions.deliver_island_change(PEER, Some(id), island_change(2));
-    assert!(!sessions.is_member(PEER, &island(1)).await, "moved");
-    assert!(sessions.is_member(PEER, &island(2)).await);
-    sessions.end(PEER, id);
-    assert!(!sessions.is_member(PEER, &island(2)).await, "signed out");
-}
-
-#[tokio::test(start_paused = true)]
-async fn member_on_another_gateway_is_awaited() {
-    let sessions = new_sessions(Bus::in_process(), 10, KeepSession::Newest);
-    let remote = SessionId::new(7, 0);
-    let report = async {
-        time::sleep(Duration::from_millis(700)).await;
-        sessions.observe_session(PEER, remote, None, None);
-        sessions.observe_member_change(&island(1), PEER, Some(remote), true);
-    };
-    let island = island(1);
-    let (is_member, ()) = tokio::join!(sessions.is_member(PEER, &island), report);
-    assert!(is_member);
-    sessions.observe_member_change(&island, PEER, Some(remote), false);
-    assert!(!sessions.is_member(PEER, &island).await, "left");
 }
 
 /// The request of a client that announced extensions and presents this secret.
