@@ -13,7 +13,7 @@ use test_support::{
     wire::{Wire, sign_in_with},
 };
 
-use crate::command_line::atoll;
+use crate::{command_line::atoll, rules::explain_first_line};
 
 /// Peers at this distance from each other are in different islands.
 const FAR: f32 = 5_000.0;
@@ -177,6 +177,8 @@ async fn mesh_that_does_not_form_takes_the_next_transport() {
         }
     }
     println!("moved after {:?}", began.elapsed());
+    let why = explain_first_line(&realm, &["--island", &one.island]).await;
+    assert!(why.starts_with("mesh failed: ") && why.contains("does not report its links; the next"), "{why}");
     eventually("the count", async || realm.count("atoll_director_mesh_failures_total").await == 1.0).await;
 }
 

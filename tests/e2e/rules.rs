@@ -86,7 +86,7 @@ async fn admin_command(realm: &Realm, args: &[&str]) -> (Option<i32>, String, St
 }
 
 /// The first line of an explanation.
-async fn explain_first_line(realm: &Realm, args: &[&str]) -> String {
+pub(crate) async fn explain_first_line(realm: &Realm, args: &[&str]) -> String {
     let (code, stdout, error) = admin_command(realm, &[&["explain"], args].concat()).await;
     assert_eq!(code, Some(0), "{error}");
     stdout.lines().next().unwrap_or_default().to_owned()

@@ -56,7 +56,7 @@ pub enum Input {
         /// The name of the node.
         node: NodeName,
     },
-    /// A node could not open the room of an island. The island takes the next node that can host it. If there is
+    /// A node cannot host an island for a while. The island takes the next node that can host it. If there is
     /// none, it keeps the node. Ignored if there is no such island.
     RoomUnavailable {
         /// The island.
@@ -65,6 +65,8 @@ pub enum Input {
         node: NodeName,
         /// The time for which the node does not host the island.
         retry_in: Duration,
+        /// The reason, for explanations.
+        failure: RoomFailure,
     },
     /// The owner's rules changed. They apply from the next flush on, to all peers at once.
     Rules(Arc<Rules>),
@@ -77,6 +79,15 @@ pub enum Input {
         /// Minutes since midnight, UTC.
         minute: u16,
     },
+}
+
+/// The reason for which a node cannot host an island for a while.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RoomFailure {
+    /// It could not open the room.
+    NotOpened,
+    /// The mesh of the island failed: a description with the pairs of peers without a path.
+    Mesh(Arc<str>),
 }
 
 /// A peer's position, with the data that its gateway adds.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use protocol::{Address, IslandId, NodeName, SessionId};
 
 use crate::{
-    event::{ClientReport, Heartbeat, Input, ReportedAssignment},
+    event::{ClientReport, Heartbeat, Input, ReportedAssignment, RoomFailure},
     ids::PeerIndex,
     point::{Point, is_in_world_bounds},
     transport::Transport,
@@ -53,8 +53,8 @@ impl InputHandler<'_> {
                 self.update_capabilities_if_new(known);
             }
             Input::TransportGone { node } => self.world.nodes.withdraw(&node),
-            Input::RoomUnavailable { island, node, retry_in } => {
-                self.room_unavailable(&island, &node, retry_in);
+            Input::RoomUnavailable { island, node, retry_in, failure } => {
+                self.room_unavailable(&island, &node, retry_in, failure);
             }
             Input::Rules(rules) => {
                 self.world.zones.set_rules(rules);
@@ -210,10 +210,16 @@ impl InputHandler<'_> {
         }
     }
 
-    fn room_unavailable(&mut self, island: &IslandId, node: &NodeName, retry_in: Duration) {
+    fn room_unavailable(
+        &mut self,
+        island: &IslandId,
+        node: &NodeName,
+        retry_in: Duration,
+        failure: RoomFailure,
+    ) {
         let world = &mut *self.world;
         if let Some(island) = world.islands.find_by_id(island.as_str()) {
-            world.nodes.set_no_room(node, island, self.now.saturating_add(retry_in));
+            world.nodes.exclude(node, island, self.now.saturating_add(retry_in), failure);
             world.islands.watch_at_once(island);
         }
     }

@@ -153,7 +153,7 @@ mod view;
 mod world;
 
 pub use engine::Engine;
-pub use event::{AssignedIsland, ClientReport, Heartbeat, Input, Output, ReportedAssignment};
+pub use event::{AssignedIsland, ClientReport, Heartbeat, Input, Output, ReportedAssignment, RoomFailure};
 pub use inputs::Counters;
 pub use settings::{Clustering, Settings, SettingsError};
 pub use snapshot::{EngineSnapshot, LastAssignment, PeerSnapshot};

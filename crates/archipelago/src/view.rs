@@ -8,7 +8,7 @@ use crate::{
     engine::Engine,
     ids::{IslandIndex, PeerIndex, ZoneIndex},
     inputs::Counters,
-    rules::Rules,
+    rules::{MeshLimits, Rules},
     settings::Settings,
     transport::TransportView,
     world::{Capabilities, PeerState, World},
@@ -159,6 +159,11 @@ impl<'a> IslandView<'a> {
     pub fn media(&self) -> MediaGrants {
         let reported = self.world.islands[self.island].reported_media;
         reported.unwrap_or_else(|| self.world.media(self.island))
+    }
+
+    /// The limits of its mesh, if it is on a p2p node.
+    pub fn mesh_limits(&self) -> MeshLimits {
+        self.world.mesh_limits(self.island)
     }
 
     /// The mean of its members' positions, in metres, with `y` 0.

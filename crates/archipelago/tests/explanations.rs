@@ -22,6 +22,7 @@ use Query::*;
 
 const CASINO: &str = "rules\n| [[rule]]\n| name = \"casino\"\n| area = { parcels = [\"0,0\"] }\n";
 const VOICE: &str = "rules\n| [[rule]]\n| name = \"voice\"\n| transports = [\"livekit\", \"ws-room\"]\n";
+const MESH: &str = "rules\n| [[rule]]\n| name = \"mesh\"\n| transports = [\"p2p\", \"ws-room\"]\n";
 
 /// Name, scenario, question, expected cause, and a part of the expected first line.
 type Situation = (&'static str, String, Query, Cause, &'static str);
@@ -151,6 +152,27 @@ fn node_reports() -> Vec<Situation> {
             Island("a"),
             Cause::NoRoom,
             "I000000001 is on w: rule `voice` decides; l does not fit: it could not open a room for the island; the next attempt is in 5.0 s",
+        ),
+        (
+            "mesh failed",
+            with_rules(
+                MESH,
+                "node p kind p2p; node w; client a p2p ws-room; move a 0 0 0; flush; mesh-failed a p 60s no path from a to b; flush",
+            ),
+            Island("a"),
+            Cause::MeshFailed,
+            "I000000001 is on w: rule `mesh` decides; p does not fit: no path from a to b; the next attempt is in 60.0 s",
+        ),
+        (
+            "mesh without relay outgrown",
+            with_rules(
+                &format!("{MESH}| relay = false\n| max_links = 2\n"),
+                "node p kind p2p; node w; client a p2p ws-room; client b p2p ws-room; client c p2p ws-room; \
+                 client d p2p ws-room; move a 0 0 0; move b 1 0 0; move c 2 0 0; move d 3 0 0; flush",
+            ),
+            Island("a"),
+            Cause::Outgrown,
+            "I000000001 is on w: rule `mesh` decides; p does not fit: without relay a mesh of 2 links a member holds 3, the island has 4 members",
         ),
     ]
 }

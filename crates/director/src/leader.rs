@@ -289,7 +289,8 @@ impl Leader {
                 let session = self.engine.peer(address).and_then(|peer| peer.session());
                 MeshMember { address, session, position }
             };
-            Some(MeshIsland { id: island.id(), node, members: island.members().map(member).collect() })
+            let members = island.members().map(member).collect();
+            Some(MeshIsland { id: island.id(), node, limits: island.mesh_limits(), members })
         });
         let islands = islands.collect();
         meshes.send(Snapshot { publish_term: self.publish_term, took_over, islands });

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use archipelago::{AssignedIsland, Input};
+use archipelago::{AssignedIsland, Input, RoomFailure};
 use protocol::{Address, IslandId, NodeName};
 use tokio::{
     sync::mpsc,
@@ -242,7 +242,8 @@ impl RoomGate {
             opening.attempt = attempt(&mut self.openings, server, island.clone(), options, retry_in);
         }
         // If the queue is full, the next attempt reports it again.
-        let _ = self.inputs.try_send(Input::RoomUnavailable { island: island.clone(), node, retry_in });
+        let (island, failure) = (island.clone(), RoomFailure::NotOpened);
+        let _ = self.inputs.try_send(Input::RoomUnavailable { island, node, retry_in, failure });
     }
 }
 

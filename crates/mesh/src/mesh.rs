@@ -111,6 +111,23 @@ impl Mesh {
         Ok(mesh)
     }
 
+    /// Changes the most links of a member, and whether members forward messages of others. Links above the new number
+    /// are removed by the next plan. [`Settings::target_links`] is 4 again, or `max_links` if that is less.
+    ///
+    /// # Errors
+    ///
+    /// `max_links` is out of bounds. The mesh is unchanged.
+    pub fn set_limits(&mut self, max_links: usize, relay: bool, now: Duration) -> Result<(), SettingsError> {
+        let target_links = Settings::default().target_links.min(max_links);
+        let settings = Settings { max_links, target_links, relay, ..self.state.settings.clone() };
+        settings.validate()?;
+        self.state.settings = settings;
+        self.state.members_changed = true;
+        self.state.targets_outdated = true;
+        self.schedule_publish(now);
+        Ok(())
+    }
+
     /// Adds a member. `prefers_to_initiate`: it makes the offer for a link to a member without this preference, as
     /// browsers should; otherwise the higher address does. An address that is a member already leaves and joins again,
     /// with a new alias.

@@ -78,6 +78,8 @@ pub enum Cause {
     NoSeats,
     /// A node could not open a room for the island.
     NoRoom,
+    /// The mesh of the island failed.
+    MeshFailed,
     /// A node is draining.
     Draining,
     /// A node no longer announces itself.
@@ -115,6 +117,7 @@ impl Cause {
             Self::Outgrown => "outgrown",
             Self::NoSeats => "no seats",
             Self::NoRoom => "no room",
+            Self::MeshFailed => "mesh failed",
             Self::Draining => "draining",
             Self::NodeDead => "node dead",
             Self::NoTransport => "no transport",

@@ -5,7 +5,10 @@ use std::time::Duration;
 use super::facts::{NodeCandidate, seconds};
 use crate::{
     engine::Engine,
+    event::RoomFailure,
     ids::{IslandIndex, NodeIndex},
+    rules::MeshLimits,
+    transport::TransportKind,
     world::{Member, NodeRejection},
 };
 
@@ -82,11 +85,23 @@ impl Engine {
             }
             Some(NodeRejection::RoomTooSmall) => {
                 let room = view.transport.max_island_size;
+                let limits = self.world.mesh_limits(island);
+                if view.transport.kind == TransportKind::P2p && limits.max_members() < room {
+                    let MeshLimits { max_links, .. } = limits;
+                    return format!(
+                        "without relay a mesh of {max_links} links a member holds {}, the island has {size} members",
+                        limits.max_members()
+                    );
+                }
                 format!("its rooms hold {room}, the island has {size} members")
             }
-            Some(NodeRejection::NoRoom { retry_at }) => {
+            Some(NodeRejection::RoomFailed { retry_at, failure }) => {
                 let left = seconds(retry_at.saturating_sub(now));
-                format!("it could not open a room for the island; the next attempt is in {left:.1} s")
+                let failure = match failure {
+                    RoomFailure::NotOpened => "it could not open a room for the island",
+                    RoomFailure::Mesh(failure) => failure,
+                };
+                format!("{failure}; the next attempt is in {left:.1} s")
             }
             Some(NodeRejection::Full) => format!("{free}, the island has {size} members"),
         }

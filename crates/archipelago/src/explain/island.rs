@@ -8,7 +8,7 @@ use super::{
     answer::{Cause, Explanation},
     facts::{IslandFacts, NodeCandidate, seconds},
 };
-use crate::{engine::Engine, ids::IslandIndex, world::NodeRejection};
+use crate::{engine::Engine, event::RoomFailure, ids::IslandIndex, world::NodeRejection};
 
 impl Engine {
     pub(super) fn explain_island(&self, id: &IslandId, now: Duration) -> Explanation {
@@ -134,7 +134,7 @@ fn is_same_choice(candidate: &NodeCandidate, candidates: &[NodeCandidate], prese
 /// then those that failed the latest check.
 fn nearness(candidate: &&NodeCandidate) -> (bool, u8) {
     let score = match candidate.unfit {
-        Some(NodeRejection::NoRoom { .. }) => 6,
+        Some(NodeRejection::RoomFailed { .. }) => 6,
         Some(NodeRejection::Full) => 5,
         Some(NodeRejection::RoomTooSmall) => 4,
         Some(NodeRejection::MissingCapability) => 3,
@@ -148,7 +148,8 @@ fn nearness(candidate: &&NodeCandidate) -> (bool, u8) {
 fn cause_of(unfit: Option<&NodeRejection>) -> Cause {
     match unfit {
         Some(NodeRejection::Full) => Cause::NoSeats,
-        Some(NodeRejection::NoRoom { .. }) => Cause::NoRoom,
+        Some(NodeRejection::RoomFailed { failure: RoomFailure::NotOpened, .. }) => Cause::NoRoom,
+        Some(NodeRejection::RoomFailed { failure: RoomFailure::Mesh(_), .. }) => Cause::MeshFailed,
         Some(NodeRejection::RoomTooSmall) => Cause::Outgrown,
         Some(NodeRejection::MissingCapability) => Cause::Capability,
         Some(NodeRejection::Draining) => Cause::Draining,

@@ -53,6 +53,12 @@ pub(super) fn rule_conditions(rule: &Rule) -> String {
     if let Some(video) = rule.video {
         parts.push(format!("video {}", if video { "allowed" } else { "not allowed" }));
     }
+    if let Some(links) = rule.max_links {
+        parts.push(format!("at most {links} links of a member of a mesh"));
+    }
+    if let Some(relay) = rule.relay {
+        parts.push(format!("meshes {} relay", if relay { "with" } else { "without" }));
+    }
     if let Some(size) = rule.island_size {
         parts.push(format!("island size {size}"));
     }

@@ -40,6 +40,8 @@ pub(super) struct RawRule {
     pub(super) transports: Option<RawChoices>,
     pub(super) voice: Option<Spanned<String>>,
     pub(super) video: Option<bool>,
+    pub(super) max_links: Option<Spanned<u32>>,
+    pub(super) relay: Option<bool>,
     pub(super) island_size: Option<Spanned<u32>>,
     pub(super) join_distance_m: Option<Spanned<f32>>,
     pub(super) leave_distance_m: Option<Spanned<f32>>,

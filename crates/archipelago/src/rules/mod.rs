@@ -20,7 +20,7 @@ pub use self::{
     area::{Area, Shape},
     conditions::{CountRange, Hours},
     parse::RulesError,
-    rule::{DEFAULT_TRANSPORTS, Distances, Rule, Rules, TransportChoice},
+    rule::{DEFAULT_TRANSPORTS, Distances, MeshLimits, Rule, Rules, TransportChoice},
 };
 pub use crate::ids::AreaIndex;
 

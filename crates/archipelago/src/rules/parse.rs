@@ -15,7 +15,7 @@ use super::{
     file::{
         RawArea, RawChoices, RawCircle, RawCount, RawDefault, RawParcels, RawRectangle, RawRule, RulesFile,
     },
-    rule::{Distances, Rule, Rules, TransportChoice},
+    rule::{Distances, MAX_LINKS, Rule, Rules, TransportChoice},
 };
 use crate::{
     ids::{AreaIndex, TableIndex},
@@ -150,6 +150,8 @@ impl RulesReader {
             transports: raw.transports.map(choices).transpose()?,
             voice: raw.voice.map(voice).transpose()?,
             video: raw.video,
+            max_links: raw.max_links.map(max_links).transpose()?,
+            relay: raw.relay,
             island_size: raw.island_size.map(size).transpose()?,
             distances: distances(raw.join_distance_m, raw.leave_distance_m, counts_members)?,
             settling: raw.settling_s.map(settling).transpose()?,
@@ -289,6 +291,15 @@ fn choice(raw: Spanned<toml::Value>) -> Result<TransportChoice, SpannedReason> {
 fn voice(raw: Spanned<String>) -> Result<Voice, SpannedReason> {
     let voice: Result<Voice, _> = raw.get_ref().parse();
     voice.map_err(|error| (raw.span(), format!("`{}` is not a value of voice: {error}", raw.get_ref())))
+}
+
+fn max_links(raw: Spanned<u32>) -> Result<u32, SpannedReason> {
+    let span = raw.span();
+    let links = raw.into_inner();
+    if (2..=MAX_LINKS).contains(&links) {
+        return Ok(links);
+    }
+    Err((span, format!("max_links must be 2 to {MAX_LINKS}")))
 }
 
 fn size(raw: Spanned<u32>) -> Result<u32, SpannedReason> {

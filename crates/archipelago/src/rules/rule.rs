@@ -53,6 +53,10 @@ pub struct Rule {
     pub voice: Option<Voice>,
     /// Whether the members may publish their camera. `None`: as in [`Rules::default_media`].
     pub video: Option<bool>,
+    /// The most links of a member of a mesh. `None`: 6, the most that a rule may set.
+    pub max_links: Option<u32>,
+    /// Whether members of a mesh forward messages of others. `None`: they do.
+    pub relay: Option<bool>,
     /// Size limit of an island. `None`: the setting.
     pub island_size: Option<u32>,
     /// Distances in the area. `None`: those of the next rule that sets them, or the settings'.
@@ -60,6 +64,18 @@ pub struct Rule {
     /// Settling time: how long a change must last before it takes effect. `None`: the setting.
     pub settling: Option<Duration>,
 }
+
+/// The limits of a mesh, by the rule that decides for its island.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MeshLimits {
+    /// The most links of a member, 2 to 6.
+    pub max_links: u32,
+    /// Whether members forward messages of others. If not, every two members need a link of their own.
+    pub relay: bool,
+}
+
+/// The most links of a member of a mesh that a rule may set: more is too much for browsers.
+pub(super) const MAX_LINKS: u32 = 6;
 
 /// A transport that a rule names.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -124,6 +140,26 @@ impl Rules {
         let Some(rule) = rule.map(|rule| self.rule(rule)) else { return self.default_media };
         let MediaGrants { voice, video } = self.default_media;
         MediaGrants { voice: rule.voice.unwrap_or(voice), video: rule.video.unwrap_or(video) }
+    }
+
+    /// The limits of the mesh of an island under a rule. `None`: no rule decides for the island.
+    pub(crate) fn mesh_limits(&self, rule: Option<RuleIndex>) -> MeshLimits {
+        let MeshLimits { max_links, relay } = MeshLimits::default();
+        let Some(rule) = rule.map(|rule| self.rule(rule)) else { return MeshLimits { max_links, relay } };
+        MeshLimits { max_links: rule.max_links.unwrap_or(max_links), relay: rule.relay.unwrap_or(relay) }
+    }
+}
+
+impl MeshLimits {
+    /// The most members of such a mesh: without relay, all must be linked with each other.
+    pub fn max_members(self) -> u32 {
+        if self.relay { u32::MAX } else { self.max_links + 1 }
+    }
+}
+
+impl Default for MeshLimits {
+    fn default() -> Self {
+        Self { max_links: MAX_LINKS, relay: true }
     }
 }
 

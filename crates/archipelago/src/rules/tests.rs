@@ -38,6 +38,8 @@ fn every_rule_key_is_parsed() {
         transports = ["livekit", { node = "n-1" }]
         voice = "everyone"
         video = false
+        max_links = 3
+        relay = false
         island_size = 50
         settling_s = 0.5
         [[rule]]
@@ -60,6 +62,8 @@ fn every_rule_key_is_parsed() {
         ]),
         voice: Some(Voice::Everyone),
         video: Some(false),
+        max_links: Some(3),
+        relay: Some(false),
         island_size: Some(50),
         distances: None,
         settling: Some(Duration::from_millis(500)),
@@ -104,6 +108,9 @@ fn invalid_rules_report_line_and_column() {
         ("voice = \"all\"", 9, "`all` is not a value of voice: expected \"everyone\" or \"none\""),
         ("voice = true", 9, "expected a string"),
         ("video = \"yes\"", 9, "expected a boolean"),
+        ("max_links = 1", 13, "max_links must be 2 to 6"),
+        ("max_links = 7", 13, "max_links must be 2 to 6"),
+        ("relay = 1", 9, "expected a boolean"),
         ("island_size = 0", 15, "island_size must be 1 to 10000"),
         ("join_distance_m = 5", 19, "must be set together"),
         ("join_distance_m = 5\nleave_distance_m = 4", 20, "must be from join_distance_m"),

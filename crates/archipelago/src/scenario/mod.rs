@@ -20,6 +20,7 @@
 //! | `node-gone n1` | the node withdraws |
 //! | `node-down l1 kind livekit no reply` | the node is down; the rest of the line is the reason |
 //! | `no-room a n1 5s` | the node could not open the room of a's island, and may be tried again after this time |
+//! | `mesh-failed a n1 5s no path` | the same, because the mesh of the island failed; the rest of the line is the failure |
 //! | `rules` | the owner's rules are the following lines, each after a `|`; no lines: no rules |
 //! | `time 22:30` | the time of day, UTC |
 //! | `flush` | the engine evaluates the inputs so far |

@@ -4,7 +4,7 @@ use std::{str::FromStr, time::Duration};
 
 use protocol::{MediaGrants, Position, Voice};
 
-use crate::transport::TransportKind;
+use crate::{event::RoomFailure, transport::TransportKind};
 
 /// One line of a scenario.
 #[derive(Debug, Clone, PartialEq)]
@@ -55,10 +55,11 @@ pub(super) enum Step {
         node: NodeSpec,
         reason: String,
     },
-    NoRoom {
+    RoomFailed {
         peer: String,
         node: String,
         retry_in: Duration,
+        failure: RoomFailure,
     },
     Flush,
     Wait(Duration),
@@ -146,9 +147,8 @@ pub(super) fn parse_step(line: &str) -> Result<Option<Step>, String> {
         "hush-node" => Step::StopAnnouncements { node: tokens.name()? },
         "node-gone" => Step::NodeGone { node: tokens.name()? },
         "node-down" => Step::NodeDown { node: tokens.node()?, reason: tokens.names().join(" ") },
-        "no-room" => {
-            Step::NoRoom { peer: tokens.name()?, node: tokens.name()?, retry_in: tokens.duration()? }
-        }
+        "no-room" => tokens.room_failed(|_| RoomFailure::NotOpened)?,
+        "mesh-failed" => tokens.room_failed(|tokens| RoomFailure::Mesh(tokens.names().join(" ").into()))?,
         "flush" => Step::Flush,
         "wait" => Step::Wait(tokens.duration()?),
         "name" => Step::Name { island: tokens.name()?, peer: tokens.name()? },
@@ -225,6 +225,11 @@ impl<'a> Tokens<'a> {
             .split_once(':')
             .and_then(|(hour, minute)| Some(hour.parse::<u16>().ok()? * 60 + minute.parse::<u16>().ok()?));
         time.ok_or_else(|| format!("`{token}` is not a time of day: expected 09:30"))
+    }
+
+    fn room_failed(&mut self, failure: impl Fn(&mut Self) -> RoomFailure) -> Result<Step, String> {
+        let (peer, node, retry_in) = (self.name()?, self.name()?, self.duration()?);
+        Ok(Step::RoomFailed { peer, node, retry_in, failure: failure(self) })
     }
 
     fn media(&mut self) -> Result<MediaGrants, String> {

@@ -174,9 +174,9 @@ impl Runner {
                 let (transport, reason) = (transport(&node)?, reason.into());
                 self.handle(Input::TransportDown { transport, reason })
             }
-            Step::NoRoom { peer, node, retry_in } => {
+            Step::RoomFailed { peer, node, retry_in, failure } => {
                 let (island, node) = (self.island_of(&peer)?, node_name(&node)?);
-                self.handle(Input::RoomUnavailable { island, node, retry_in })
+                self.handle(Input::RoomUnavailable { island, node, retry_in, failure })
             }
             other => Err(format!("{other:?} is not an input")),
         }

@@ -6,9 +6,10 @@ use rustc_hash::FxHashMap;
 
 use super::capabilities::Capabilities;
 use crate::{
+    event::RoomFailure,
     ids::IslandIndex,
     rules::TransportChoice,
-    transport::{Transport, TransportView},
+    transport::{Transport, TransportKind, TransportView},
 };
 
 #[derive(Debug, Clone)]
@@ -23,8 +24,8 @@ pub(super) struct Node {
     pub(super) assigned: u32,
     /// The capabilities that a client required to join.
     pub(super) required: Capabilities,
-    /// The islands for which it could not open a room, and when it may be tried again.
-    pub(super) no_room_until: FxHashMap<IslandIndex, Duration>,
+    /// The islands that it cannot host for a while: when it may be tried again, and why not before.
+    pub(super) room_failures: FxHashMap<IslandIndex, (Duration, RoomFailure)>,
     /// Why it is down, if it reported that.
     pub(super) down_reason: Option<Arc<str>>,
 }
@@ -42,10 +43,11 @@ pub(crate) enum NodeRejection {
     RoomTooSmall,
     /// It does not have enough free seats.
     Full,
-    /// The room of the island could not be opened on it.
-    NoRoom {
+    /// It failed to host the island before.
+    RoomFailed {
         /// When the node may be tried again.
         retry_at: Duration,
+        failure: RoomFailure,
     },
 }
 
@@ -57,6 +59,8 @@ pub(crate) struct Demand {
     pub(crate) size: u32,
     /// The capabilities that all its members have.
     pub(crate) capabilities: Capabilities,
+    /// The most members of a mesh under its rule.
+    pub(crate) max_mesh_size: u32,
 }
 
 impl Node {
@@ -90,6 +94,14 @@ impl Node {
         self.transport.seats.map_or(0, |seats| self.assigned.saturating_sub(seats.saturating_add(users)))
     }
 
+    /// The most members of a room on it, under a rule that limits meshes to `max_mesh_size` members.
+    pub(super) fn max_room_size(&self, max_mesh_size: u32) -> u32 {
+        match self.transport.kind {
+            TransportKind::P2p => self.transport.max_island_size.min(max_mesh_size),
+            _ => self.transport.max_island_size,
+        }
+    }
+
     pub(super) fn matches_choice(&self, choice: &TransportChoice) -> bool {
         match choice {
             TransportChoice::Kind(kind) => self.transport.kind == *kind,
@@ -99,7 +111,7 @@ impl Node {
 
     /// Why a node cannot host an island; `here` if the island is on the node already.
     pub(super) fn rejection(&self, demand: &Demand, here: bool) -> Option<NodeRejection> {
-        let &Demand { island, size, capabilities } = demand;
+        let &Demand { island, size, capabilities, max_mesh_size } = demand;
         let seats = || match here {
             true => self.overbooked_by() == 0,
             false => self.free_seats().is_none_or(|free| free >= size),
@@ -110,12 +122,13 @@ impl Node {
             Some(NodeRejection::Draining)
         } else if !capabilities.contains_all(self.required) {
             Some(NodeRejection::MissingCapability)
-        } else if self.transport.max_island_size < size {
+        } else if self.max_room_size(max_mesh_size) < size {
             Some(NodeRejection::RoomTooSmall)
         } else if !seats() {
             Some(NodeRejection::Full)
         } else {
-            self.no_room_until.get(&island).map(|&retry_at| NodeRejection::NoRoom { retry_at })
+            let (retry_at, failure) = self.room_failures.get(&island)?.clone();
+            Some(NodeRejection::RoomFailed { retry_at, failure })
         }
     }
 }

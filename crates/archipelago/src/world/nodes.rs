@@ -11,6 +11,7 @@ use super::{
     node::{Demand, Node, NodeRejection},
 };
 use crate::{
+    event::RoomFailure,
     ids::{IslandIndex, NodeIndex, TableIndex},
     index_vec::IndexVec,
     rules::TransportChoice,
@@ -71,7 +72,7 @@ impl Nodes {
             recovered_since: None,
             assigned: 0,
             required,
-            no_room_until: FxHashMap::default(),
+            room_failures: FxHashMap::default(),
             down_reason: None,
         };
         self.changed = true;
@@ -111,7 +112,7 @@ impl Nodes {
             recovered_since: None,
             assigned: 0,
             required,
-            no_room_until: FxHashMap::default(),
+            room_failures: FxHashMap::default(),
             down_reason: None,
         };
         self.push(node)
@@ -151,9 +152,9 @@ impl Nodes {
             }
             let settled = |since: &mut Duration| now.saturating_sub(*since) >= settling;
             self.changed |= node.recovered_since.take_if(settled).is_some();
-            let refusals = node.no_room_until.len();
-            node.no_room_until.retain(|_, retry_at| *retry_at > now);
-            self.changed |= node.no_room_until.len() < refusals;
+            let failures = node.room_failures.len();
+            node.room_failures.retain(|_, (retry_at, _)| *retry_at > now);
+            self.changed |= node.room_failures.len() < failures;
         }
         std::mem::take(&mut self.changed)
     }
@@ -161,25 +162,36 @@ impl Nodes {
     /// The size of the largest room that a transport choice offers to clients with these capabilities,
     /// if there is one. A node that returned less than the settling time ago does not count, so that
     /// it does not cause larger islands.
-    pub(crate) fn largest_room(&self, choice: &TransportChoice, capabilities: Capabilities) -> Option<u32> {
+    pub(crate) fn largest_room(
+        &self,
+        choice: &TransportChoice,
+        capabilities: Capabilities,
+        max_mesh_size: u32,
+    ) -> Option<u32> {
         let offers = |node: &&Node| {
             let settled = node.available() && node.recovered_since.is_none();
             settled && node.matches_choice(choice) && capabilities.contains_all(node.required)
         };
-        self.nodes.iter().filter(offers).map(|node| node.transport.max_island_size).max()
+        self.nodes.iter().filter(offers).map(|node| node.max_room_size(max_mesh_size)).max()
     }
 
-    /// Excludes a node for an island until `retry_at`, because it could not open the room of the island.
-    pub(crate) fn set_no_room(&mut self, node: &NodeName, island: IslandIndex, retry_at: Duration) {
+    /// Excludes a node for an island until `retry_at`.
+    pub(crate) fn exclude(
+        &mut self,
+        node: &NodeName,
+        island: IslandIndex,
+        retry_at: Duration,
+        failure: RoomFailure,
+    ) {
         if let Some(&index) = self.by_name.get(node) {
-            self.nodes[index].no_room_until.insert(island, retry_at);
+            self.nodes[index].room_failures.insert(island, (retry_at, failure));
         }
     }
 
-    /// Forgets which nodes could not open the room of a closed island.
+    /// Forgets which nodes could not host a closed island.
     pub(crate) fn forget_island(&mut self, island: IslandIndex) {
         for node in self.nodes.iter_mut() {
-            node.no_room_until.remove(&island);
+            node.room_failures.remove(&island);
         }
     }
 

@@ -18,6 +18,7 @@ use crate::{
     ids::{IslandIndex, PeerIndex, RuleIndex, ZoneIndex},
     island_ids::IslandIds,
     point::Point,
+    rules::MeshLimits,
     settings::{Clustering, Settings},
 };
 
@@ -76,6 +77,11 @@ impl World {
         self.zones.rules().media(self.islands[island].rule.index())
     }
 
+    /// The limits of the mesh of an island, by the rule that decides for it.
+    pub(crate) fn mesh_limits(&self, island: IslandIndex) -> MeshLimits {
+        self.zones.rules().mesh_limits(self.islands[island].rule.index())
+    }
+
     /// Whether a peer may be in an island: always, unless clusters are external and the peer has none.
     pub(crate) fn is_placeable(&self, peer: PeerIndex) -> bool {
         self.clusters.as_ref().is_none_or(|clusters| clusters.has_cluster(peer))
@@ -95,7 +101,12 @@ impl World {
     /// The needs of an island on a node.
     pub(crate) fn demand(&self, island: IslandIndex) -> Demand {
         let spatial = &self.spatial;
-        Demand { island, size: spatial.size(island), capabilities: spatial.capabilities(island, None) }
+        Demand {
+            island,
+            size: spatial.size(island),
+            capabilities: spatial.capabilities(island, None),
+            max_mesh_size: self.mesh_limits(island).max_members(),
+        }
     }
 
     /// Whether an island has the same members as after the last flush, and few of them moved.

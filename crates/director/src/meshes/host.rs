@@ -2,10 +2,12 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    fmt,
     time::Duration,
 };
 
-use mesh::{FailureCause, Mesh, Plan, RestoredMember, Settings};
+use archipelago::rules::MeshLimits;
+use mesh::{Failure, FailureCause, Mesh, Plan, RestoredMember, Settings};
 use protocol::{Address, IslandId, NodeName, Position, SessionId, mesh as wire};
 
 use super::convert::{decode_report, decode_state};
@@ -15,6 +17,7 @@ use super::convert::{decode_report, decode_state};
 pub(crate) struct MeshIsland {
     pub(crate) id: IslandId,
     pub(crate) node: NodeName,
+    pub(crate) limits: MeshLimits,
     pub(crate) members: Vec<MeshMember>,
 }
 
@@ -39,10 +42,30 @@ pub(super) enum Output {
 /// A reason for which a mesh cannot hold its island.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum MeshFailure {
-    /// Members without paths, of which so many pairs exist.
-    Paths(FailureCause, usize),
+    /// Members without paths.
+    Paths(Failure),
     /// This member does not report its links: its client does not support the mesh, or does not respond.
     Silent(Address),
+}
+
+impl fmt::Display for MeshFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let failure = match self {
+            Self::Silent(member) => return write!(f, "its mesh failed: {member} does not report its links"),
+            Self::Paths(failure) => failure,
+        };
+        f.write_str(match failure.cause {
+            FailureCause::Unserved => "its mesh failed: no path and no fallback",
+            FailureCause::FallbackShare => "its mesh failed: too many messages by fallback, no path",
+        })?;
+        for (index, (from, to)) in failure.pairs.iter().enumerate() {
+            write!(f, "{} {from} to {to}", if index == 0 { " from" } else { "," })?;
+        }
+        match failure.pair_count - failure.pairs.len() {
+            0 => Ok(()),
+            further => write!(f, " and {further} more"),
+        }
+    }
 }
 
 /// The meshes of all p2p islands.
@@ -56,6 +79,7 @@ pub(super) struct MeshHost {
 #[derive(Debug)]
 struct Hosted {
     node: NodeName,
+    limits: MeshLimits,
     state: State,
     /// Versions of plans are greater than this.
     after_version: u32,
@@ -106,7 +130,8 @@ impl MeshHost {
             let hosted = self
                 .islands
                 .entry(island.id)
-                .or_insert_with(|| Hosted::new(island.node, took_over, after_version, now));
+                .or_insert_with(|| Hosted::new(island.node, island.limits, took_over, after_version, now));
+            hosted.set_limits(island.limits, now);
             hosted.apply(&island.members, now);
         }
     }
@@ -133,8 +158,7 @@ impl MeshHost {
                     let session = hosted.members.get(&recipient).and_then(|member| member.session);
                     outputs.push(Output::Plan { island: id.clone(), recipient, session, plan });
                 }
-                let failure =
-                    update.failure.map(|failure| MeshFailure::Paths(failure.cause, failure.pair_count));
+                let failure = update.failure.map(MeshFailure::Paths);
                 let silent = mesh.silent_members(now).next().filter(|_| !hosted.is_silence_reported);
                 hosted.is_silence_reported |= silent.is_some();
                 if let Some(failure) = failure.or(silent.map(|silent| MeshFailure::Silent(silent.address))) {
@@ -159,16 +183,27 @@ impl MeshHost {
 }
 
 impl Hosted {
-    fn new(node: NodeName, took_over: bool, after_version: u32, now: Duration) -> Self {
+    fn new(node: NodeName, limits: MeshLimits, took_over: bool, after_version: u32, now: Duration) -> Self {
         let state = match took_over {
             true => State::Restoring {
                 until: now + RESTORE_TIME,
                 reports: HashMap::new(),
                 positions: HashMap::new(),
             },
-            false => State::Planned(Box::new(new_mesh().with_versions_after(after_version))),
+            false => State::Planned(Box::new(new_mesh(limits).with_versions_after(after_version))),
         };
-        Self { node, state, after_version, is_silence_reported: false, members: HashMap::new() }
+        Self { node, limits, state, after_version, is_silence_reported: false, members: HashMap::new() }
+    }
+
+    /// Applies the limits of the rule that decides for the island.
+    fn set_limits(&mut self, limits: MeshLimits, now: Duration) {
+        let before = std::mem::replace(&mut self.limits, limits);
+        if before != limits
+            && let State::Planned(mesh) = &mut self.state
+            && let Err(error) = mesh.set_limits(limits.max_links as usize, limits.relay, now)
+        {
+            tracing::warn!(%error, "the limits of a mesh do not change");
+        }
     }
 
     fn apply(&mut self, members: &[MeshMember], now: Duration) {
@@ -209,19 +244,30 @@ impl Hosted {
             prefers_to_initiate: false,
             reported: reports.get(&address).and_then(decode_state),
         });
-        let mesh = Mesh::restore(Settings::default(), members, now).unwrap_or_else(|error| {
+        let mesh = Mesh::restore(settings(self.limits), members, now).unwrap_or_else(|error| {
             tracing::warn!(%error, "a mesh is not restored");
-            new_mesh()
+            new_mesh(self.limits)
         });
         self.state = State::Planned(Box::new(mesh.with_versions_after(self.after_version)));
     }
 }
 
-/// A mesh with the default settings, which are valid.
-fn new_mesh() -> Mesh {
-    match Mesh::new(Settings::default()) {
+fn settings(limits: MeshLimits) -> Settings {
+    let defaults = Settings::default();
+    let max_links = limits.max_links as usize;
+    Settings {
+        max_links,
+        target_links: defaults.target_links.min(max_links),
+        relay: limits.relay,
+        ..defaults
+    }
+}
+
+/// An empty mesh with these limits, which are valid, because rules are checked.
+fn new_mesh(limits: MeshLimits) -> Mesh {
+    match Mesh::new(settings(limits)) {
         Ok(mesh) => mesh,
-        Err(error) => unreachable!("the default settings are valid: {error}"),
+        Err(error) => unreachable!("the limits of rules are valid: {error}"),
     }
 }
 
@@ -244,7 +290,8 @@ mod tests {
             position: Position::new(f32::from(number), 0.0, 0.0),
         };
         let members = sessions.iter().map(member).collect();
-        vec![MeshIsland { id: "I1".parse().unwrap(), node: "p2p".parse().unwrap(), members }]
+        let (id, node) = ("I1".parse().unwrap(), "p2p".parse().unwrap());
+        vec![MeshIsland { id, node, limits: MeshLimits::default(), members }]
     }
 
     /// The aliases in the plans for each recipient, and the pauses of failures; advances to `until` in steps.

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use archipelago::Input;
+use archipelago::{Input, RoomFailure};
 use bus::{Bus, Headers, Subscription};
 use protocol::{Message as _, NodeName, Subject, mesh as wire, subject, unix_ms};
 use tokio::{sync::mpsc, time};
@@ -160,10 +160,11 @@ impl MeshTask {
                 }
             }
             Output::Failed { island, node, failure, retry_in } => {
-                tracing::warn!(%island, ?failure, ?retry_in, "the mesh does not hold its island");
+                tracing::warn!(%island, %failure, ?retry_in, "the mesh does not hold its island");
                 metrics::mesh_failures().increment(1);
                 // If the queue is full, the mesh continues with its fallback.
-                let _ = self.inputs.try_send(Input::RoomUnavailable { island, node, retry_in });
+                let failure = RoomFailure::Mesh(failure.to_string().into());
+                let _ = self.inputs.try_send(Input::RoomUnavailable { island, node, retry_in, failure });
             }
         }
     }

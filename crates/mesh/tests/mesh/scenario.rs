@@ -12,6 +12,7 @@
 //! | `cut a b`, `mend a b` | the link of a and b cannot be up; it can again |
 //! | `silence a` | a reports nothing from here on and holds no links |
 //! | `restart` | the mesh is restored from the reports of its members |
+//! | `limits 3 relay`, `limits 3 no-relay` | the most links and the relay change |
 //! | `wait 5s`, `wait 200ms` | time passes: peers link as their plans state, and report |
 //!
 //! | Expectations | |
@@ -153,6 +154,11 @@ impl Runner {
             ["mend", a, b] => self.world().set_cut(address(a)?, address(b)?, false),
             ["silence", peer] => self.world().set_silent(address(peer)?),
             ["restart"] => self.world().restore(),
+            ["limits", max, relay] => {
+                (self.settings.max_links, self.settings.relay) = (number(max)?, relay == "relay");
+                let Settings { max_links, relay, .. } = self.settings;
+                self.world().set_limits(max_links, relay);
+            }
             ["wait", time] => self.wait(duration(time)?),
             _ => return self.expect(tokens),
         }

@@ -64,6 +64,10 @@ impl World {
         Ok(alias)
     }
 
+    pub(crate) fn set_limits(&mut self, max_links: usize, relay: bool) {
+        self.mesh.set_limits(max_links, relay, self.now).unwrap();
+    }
+
     pub(crate) fn leave(&mut self, peer: Address) {
         self.peers.remove(&peer);
         self.mesh.leave(peer, self.now);

@@ -92,8 +92,10 @@ impl ActiveRules {
         nodes: &Nodes,
     ) -> Option<u32> {
         let own = rule.and_then(|rule| self.rules.rule(rule).transports.as_deref());
+        let max_mesh_size = self.rules.mesh_limits(rule).max_members();
         let largest = |choices: &[_]| {
-            choices.iter().filter_map(|choice| nodes.largest_room(choice, capabilities)).max()
+            let rooms = choices.iter().map(|choice| nodes.largest_room(choice, capabilities, max_mesh_size));
+            rooms.flatten().max()
         };
         let room = own.and_then(largest).or_else(|| largest(self.rules.default_transports()))?;
         Some(room.min(self.max_island_size(rule)))

@@ -147,7 +147,8 @@ async fn fallback_names_the_island_that_the_client_knows() {
     let reply = gate.request("a").await;
     reply.send(Err(ApiError::Unreachable("test".into()))).unwrap();
     assert_eq!(gate.released().await, (Vec::new(), false));
-    let Input::RoomUnavailable { island: id, node: on, retry_in } = gate.inputs.try_recv().unwrap() else {
+    let Input::RoomUnavailable { island: id, node: on, retry_in, .. } = gate.inputs.try_recv().unwrap()
+    else {
         panic!("another input");
     };
     assert_eq!((id, on, retry_in), (island("I1"), node("a"), 5 * super::SECOND));
