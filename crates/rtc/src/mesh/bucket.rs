@@ -21,17 +21,25 @@ impl Bucket {
         Self { per_second, capacity, tokens: capacity, updated: now }
     }
 
+    /// Whether so many units are there.
+    pub(crate) fn has(&mut self, units: usize, now: Instant) -> bool {
+        self.refill(now);
+        self.tokens >= units as f64
+    }
+
     /// Takes so many units. Returns whether they were there; otherwise none is taken.
     pub(crate) fn take(&mut self, units: usize, now: Instant) -> bool {
+        let is_enough = self.has(units, now);
+        if is_enough {
+            self.tokens -= units as f64;
+        }
+        is_enough
+    }
+
+    fn refill(&mut self, now: Instant) {
         let elapsed = now.saturating_duration_since(self.updated).as_secs_f64();
         self.tokens = (self.tokens + elapsed * self.per_second).min(self.capacity);
         self.updated = self.updated.max(now);
-        let units = units as f64;
-        let is_enough = self.tokens >= units;
-        if is_enough {
-            self.tokens -= units;
-        }
-        is_enough
     }
 }
 

@@ -20,6 +20,10 @@ use crate::{channel::Incoming, connection::Label};
 
 /// The time for queued messages when the peer is closed.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
+/// The most members that a plan lists for the fallback: a list of this length may be incomplete.
+const MAX_FALLBACK: usize = 16;
+/// The longest time for which own reliable messages wait for paths: that of one attempt to link.
+const PATHS_TIMEOUT: Duration = Duration::from_millis(3_500);
 
 impl Task {
     /// Applies a message of a neighbour.
@@ -77,10 +81,22 @@ impl Task {
 
     /// Whether the links of an own reliable message have capacity.
     pub(crate) fn may_send_reliable(&self) -> bool {
-        self.router.own_neighbours().iter().all(|address| {
+        self.router.own_targets().unwrap_or_default().to.iter().all(|address| {
             let link = self.neighbours.0.get(address).and_then(|neighbour| neighbour.link.as_ref());
             link.filter(|link| link.is_open()).is_none_or(|link| link.has_capacity())
         })
+    }
+
+    /// Whether own reliable messages wait for links, because the fallback cannot serve all members without a path. They
+    /// wait for [`PATHS_TIMEOUT`] at most, in their bounded queue.
+    pub(crate) fn awaits_paths(&mut self, now: Instant) -> bool {
+        let unreached = self.router.own_targets().map_or(0, |targets| targets.fallback.len());
+        if unreached < MAX_FALLBACK && self.fallbacks.has(unreached, now) {
+            self.lacks_paths_since = None;
+            return false;
+        }
+        let since = *self.lacks_paths_since.get_or_insert(now);
+        now.saturating_duration_since(since) < PATHS_TIMEOUT
     }
 
     /// Sends an own message.

@@ -193,9 +193,9 @@ impl Router {
         Some(OwnPacket { data, targets, fallback })
     }
 
-    /// The neighbours that own messages are sent to.
-    pub(crate) fn own_neighbours(&self) -> Vec<Address> {
-        self.plans.newest().map(|newest| newest.own_targets().to).unwrap_or_default()
+    /// The receivers of own messages; `None` before the first plan.
+    pub(crate) fn own_targets(&self) -> Option<Targets> {
+        Some(self.plans.newest()?.own_targets())
     }
 }
 

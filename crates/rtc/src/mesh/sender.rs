@@ -22,7 +22,8 @@ pub struct MeshSender {
 }
 
 impl MeshSender {
-    /// Queues a message for the reliable channel. See [`crate::mesh`] for the delivery.
+    /// Queues a message for the reliable channel. It waits while the links to many members are still being made, 3.5 s at
+    /// most. See [`crate::mesh`] for the delivery.
     ///
     /// # Errors
     /// [`SendError`]. The queue is read while the links that the message takes have capacity.

@@ -47,6 +47,8 @@ pub(crate) struct Task {
     pub(crate) outbox: Outbox,
     /// The own messages that may be sent through the gateway.
     pub(crate) fallbacks: Bucket,
+    /// Since when the fallback cannot serve all members without a path.
+    pub(crate) lacks_paths_since: Option<Instant>,
     pub(crate) counters: Arc<LiveCounters>,
     /// The links so far.
     pub(crate) links: u64,
@@ -82,6 +84,8 @@ const CONNECTION_EVENTS: usize = 512;
 const MESSAGES: usize = 256;
 /// The delay before own reliable messages are tried again when a link has no capacity.
 const RETRY: Duration = Duration::from_millis(5);
+/// The interval at which own reliable messages are tried again while they wait for paths.
+const PATHS_CHECK: Duration = Duration::from_millis(50);
 /// The longest time without a look at the timers.
 const IDLE: Duration = Duration::from_secs(1);
 
@@ -109,6 +113,7 @@ impl Task {
             report: ReportTimer::default(),
             outbox: Outbox::default(),
             fallbacks: Bucket::new(limits.fallbacks_per_second, BURST, Instant::now()),
+            lacks_paths_since: None,
             counters,
             links: 0,
             inputs,
@@ -150,8 +155,10 @@ impl Task {
 
     async fn next_step(&mut self, stop: &mut oneshot::Receiver<()>, now: Instant) -> Step {
         let reads_own = self.router.newest().is_some();
-        let reads_reliable = reads_own && self.may_send_reliable();
-        let retry = (reads_own && !reads_reliable).then(|| now + RETRY);
+        let awaits_paths = reads_own && self.awaits_paths(now);
+        let reads_reliable = reads_own && !awaits_paths && self.may_send_reliable();
+        let retry_in = if awaits_paths { PATHS_CHECK } else { RETRY };
+        let retry = (reads_own && !reads_reliable).then(|| now + retry_in);
         let deadline = self.due_time(now).into_iter().chain(retry).chain([now + IDLE]).min();
         let has_events = !self.outbox.is_empty();
         let [reliable, lossy] = &mut self.queues;

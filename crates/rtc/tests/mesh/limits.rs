@@ -100,10 +100,29 @@ async fn fallback_rate_is_limited() {
     let mut one = TestMember::start_with(&hub, 1, Options { limits, ..options(1) });
     one.plan(1, &[1, 2], &[]);
     for _ in 0..40 {
-        one.sender.send_reliable("a".into()).unwrap();
+        one.sender.send_lossy("a".into()).unwrap();
     }
     one.counted(|counters| counters.output_dropped >= 25).await;
     assert!(hub.log().len() >= 10 && hub.log().len() < 20, "{}", hub.log().len());
+}
+
+#[tokio::test]
+async fn reliable_messages_wait_for_the_paths_to_many() {
+    if !network_namespace::enter("limits::reliable_messages_wait_for_the_paths_to_many") {
+        return;
+    }
+    let hub = Hub::default();
+    let one = TestMember::start_with(&hub, 1, options(1));
+    let members: Vec<u32> = (1..=17).collect();
+    one.plan(1, &members, &[]);
+    one.sender.send_lossy("lossy".into()).unwrap();
+    one.sender.send_reliable("reliable".into()).unwrap();
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(hub.log().len(), 16, "only the lossy one is sent");
+    // All but one have left.
+    one.plan(2, &[1, 2], &[]);
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(hub.log().len(), 17);
 }
 
 #[tokio::test]
