@@ -6,6 +6,7 @@
 mod archipelago_workers;
 mod attacks;
 mod bad_input;
+mod browser;
 mod command_line;
 mod contracts;
 mod director_failover;

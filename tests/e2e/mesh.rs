@@ -22,7 +22,7 @@ const FAR: f32 = 5_000.0;
 const RULES: &str = "default = { transports = [\"p2p\", \"ws-room\"] }\n";
 
 /// A realm in which all islands are meshes, and its folder.
-fn mesh_realm(settings: &[(&str, &str)]) -> (Realm, TempDir) {
+pub(crate) fn mesh_realm(settings: &[(&str, &str)]) -> (Realm, TempDir) {
     let folder = tempfile::tempdir().unwrap();
     let rules = folder.path().join("rules.toml");
     fs::write(&rules, RULES).unwrap();

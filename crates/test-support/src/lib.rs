@@ -16,6 +16,7 @@
 //! - `Realm`: one process of `atoll serve`; `Cluster`: one process for each role, over NATS.
 //! - `test_realm`: a cluster under bots and observers, for tests of failures.
 //! - `wire`, `rpc_caller`: clients of the gateway's two protocols, message by message.
+//! - `BrowserPage`: a page in Chromium.
 //! - `signed_login`: requests for the signed login.
 
 // It is code of tests: see `allow-unwrap-in-tests` in clippy.toml.
@@ -23,6 +24,8 @@
 
 #[cfg(feature = "realm")]
 mod bots;
+#[cfg(feature = "realm")]
+mod browser_page;
 #[cfg(feature = "realm")]
 mod cluster;
 mod free_address;
@@ -55,6 +58,8 @@ pub mod workspace;
 
 #[cfg(feature = "realm")]
 pub use bots::Bots;
+#[cfg(feature = "realm")]
+pub use browser_page::BrowserPage;
 #[cfg(feature = "realm")]
 pub use cluster::Cluster;
 pub use free_address::free_address;
