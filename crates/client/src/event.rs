@@ -1,6 +1,9 @@
 //! The events of an [`crate::Explorer`].
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use protocol::{Address, ConnectionString, IslandId, Position};
@@ -74,6 +77,13 @@ pub enum Event {
         room: RoomId,
         /// The alias that the peer had in the room.
         alias: u32,
+    },
+    /// In a mesh, links have come up or gone down.
+    LinksChanged {
+        /// The connection to the room.
+        room: RoomId,
+        /// The members that this client has a link to. Messages of the others are relayed.
+        neighbours: BTreeSet<Address>,
     },
     /// A message was received in the room.
     Message {

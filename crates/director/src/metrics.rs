@@ -43,6 +43,14 @@ pub(crate) fn mesh_failures() -> Counter {
     metrics::counter!("atoll_director_mesh_failures_total")
 }
 
+/// The meshes that this director plans: their number, members, links that are up, and the hops of the longest path.
+pub(crate) fn meshes(meshes: usize, members: usize, links: usize, depth: usize) {
+    metrics::gauge!("atoll_director_meshes").set(meshes as f64);
+    metrics::gauge!("atoll_director_mesh_members").set(members as f64);
+    metrics::gauge!("atoll_director_mesh_links").set(links as f64);
+    metrics::gauge!("atoll_director_mesh_depth").set(depth as f64);
+}
+
 /// Terms in which this director became the leader.
 pub(crate) fn takeovers() -> Counter {
     metrics::counter!("atoll_director_takeovers_total")
@@ -215,6 +223,18 @@ fn describe_node_metrics() {
 }
 
 fn describe_meshes() {
+    metrics::describe_gauge!(
+        "atoll_director_meshes",
+        Unit::Count,
+        "Peer-to-peer meshes that this director plans."
+    );
+    metrics::describe_gauge!("atoll_director_mesh_members", Unit::Count, "Members of these meshes.");
+    metrics::describe_gauge!("atoll_director_mesh_links", Unit::Count, "Links of these meshes that are up.");
+    metrics::describe_gauge!(
+        "atoll_director_mesh_depth",
+        Unit::Count,
+        "Hops of the longest path of a message in any of these meshes."
+    );
     metrics::describe_counter!(
         "atoll_director_mesh_plans_total",
         Unit::Count,

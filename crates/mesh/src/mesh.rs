@@ -377,6 +377,11 @@ impl Mesh {
         self.state.targets.keys().map(|&pair| (pair.0, pair.1, self.state.links.is_up(pair)))
     }
 
+    /// The hops of the longest path of a message, by the current plans.
+    pub fn depth(&self) -> usize {
+        self.publisher.depth()
+    }
+
     /// Members that have not reported for [`Settings::silence`], by address.
     pub fn silent_members(&self, now: Duration) -> impl Iterator<Item = SilentMember> + '_ {
         let silent = self.state.members.iter().filter(move |(_, member)| {

@@ -87,6 +87,11 @@ impl Publisher {
         self.plans(state, &recipients).pop().map(|(_, plan)| plan)
     }
 
+    /// The hops of the longest path.
+    pub(crate) fn depth(&self) -> usize {
+        self.trees.depth()
+    }
+
     /// Pairs of members of which the first has no path to the second, in order.
     pub(crate) fn unreached(&self) -> impl Iterator<Item = (Address, Address)> + '_ {
         self.trees.unreached().map(|(source, node)| (self.addresses[source], self.addresses[node]))

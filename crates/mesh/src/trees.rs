@@ -41,6 +41,15 @@ impl Trees {
         self.parents[source * self.nodes + node].is_some()
     }
 
+    /// The hops of the longest path.
+    pub(crate) fn depth(&self) -> usize {
+        let hops = |source: Node, node: Node| {
+            std::iter::successors(self.parent(source, node), |&parent| self.parent(source, parent)).count()
+        };
+        let pairs = (0..self.nodes).flat_map(|source| (0..self.nodes).map(move |node| (source, node)));
+        pairs.map(|(source, node)| hops(source, node)).max().unwrap_or(0)
+    }
+
     /// Pairs of a source and another node that no path reaches, in order.
     pub(crate) fn unreached(&self) -> impl Iterator<Item = (Node, Node)> + '_ {
         let pairs = (0..self.nodes).flat_map(|source| (0..self.nodes).map(move |node| (source, node)));

@@ -149,7 +149,9 @@ async fn record_events(mut explorer: Explorer, events: EventLog) {
             Event::RoomEntered { url, .. } => Observed::Entered { url },
             Event::PeerJoined { .. } | Event::PeerLeft { .. } => Observed::RoomMemberChanged,
             Event::Message { sender: Some(sender), .. } => Observed::Received(sender),
-            Event::Message { sender: None, .. } | Event::Duplicate { .. } => continue,
+            Event::Message { sender: None, .. } | Event::Duplicate { .. } | Event::LinksChanged { .. } => {
+                continue;
+            }
             Event::RoomLeft { reason: ended, .. } => Observed::Left(ended),
             Event::Disconnected { reason, .. } => Observed::Closed(reason),
         };

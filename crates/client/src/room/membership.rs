@@ -1,6 +1,6 @@
 //! The membership of a room of any kind: its events, and the deduplication of its messages.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -70,6 +70,10 @@ impl Membership {
     pub(super) async fn peer_left(&mut self, alias: u32) -> Result<(), Disconnect> {
         self.members.remove(&alias);
         self.emit(Event::PeerLeft { room: self.room, alias }).await
+    }
+
+    pub(super) async fn links_changed(&mut self, neighbours: BTreeSet<Address>) -> Result<(), Disconnect> {
+        self.emit(Event::LinksChanged { room: self.room, neighbours }).await
     }
 
     /// A message was received. It is a duplicate if it arrived before, through another room.

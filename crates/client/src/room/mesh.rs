@@ -1,6 +1,10 @@
 //! Meshes of an island (`p2p`). The gateway sends plans and signals, and the aliases are those of the plan.
 
-use std::{collections::BTreeMap, pin::pin, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    pin::pin,
+    time::Duration,
+};
 
 use protocol::Address;
 use rtc::mesh::{Data, Event as MeshEvent, MeshInputs, MeshPeer, MeshSender, Options, SendError};
@@ -51,15 +55,14 @@ async fn serve(
     let (inputs, sender) = (peer.inputs(), peer.sender());
     let mut left = pin!(Membership::left_and_sent(membership.progress.clone()));
     let entered_by = Instant::now() + destination.options.timeout;
-    // The members of the newest plan; `None` before the first.
-    let mut members: Option<BTreeMap<u32, Address>> = None;
+    let mut state = MeshState::default();
     // A reliable message for which the queue of the channel has no capacity.
     let mut waiting: Option<OutgoingMessage> = None;
     loop {
         tokio::select! {
             event = peer.next() => {
                 let Some(event) = event else { return Disconnect::broken("the mesh has ended") };
-                if let Err(reason) = apply(event, destination, membership, &mut members).await {
+                if let Err(reason) = state.apply(event, destination, membership).await {
                     return reason;
                 }
             }
@@ -70,54 +73,74 @@ async fn serve(
                 None => return Disconnect::Left,
             },
             () = sleep(RETRY), if waiting.is_some() => waiting = waiting.and_then(|message| send(&sender, message)),
-            () = sleep_until(entered_by), if members.is_none() => return Disconnect::broken("no plan of the mesh in time"),
+            () = sleep_until(entered_by), if state.members.is_none() => return Disconnect::broken("no plan of the mesh in time"),
             () = &mut left => return Disconnect::Left,
         }
     }
 }
 
-async fn apply(
-    event: MeshEvent,
-    destination: &Destination,
-    membership: &mut Membership,
-    members: &mut Option<BTreeMap<u32, Address>>,
-) -> Result<(), Disconnect> {
-    let output = match event {
-        MeshEvent::Signal(signal) => MeshOutput::Signal(signal),
-        MeshEvent::Report(report) => MeshOutput::Links(report),
-        MeshEvent::Data(Data { sender, alias, payload, .. }) => {
-            return membership.message(alias, Some(sender), payload).await;
-        }
-        MeshEvent::Members { alias, members: mut newer } => {
-            newer.remove(&alias);
-            return replace_members(members, newer, alias, destination, membership).await;
-        }
-    };
-    if destination.to_gateway.try_send(output).is_err() {
-        tracing::debug!("a message of a mesh to the gateway was dropped");
-    }
-    Ok(())
+/// The events of the mesh so far.
+#[derive(Default)]
+struct MeshState {
+    /// The members of the newest plan; `None` before the first.
+    members: Option<BTreeMap<u32, Address>>,
+    neighbours: BTreeSet<Address>,
 }
 
-/// Reports the members that have joined and left since the last plan.
-async fn replace_members(
-    members: &mut Option<BTreeMap<u32, Address>>,
-    newer: BTreeMap<u32, Address>,
-    alias: u32,
-    destination: &Destination,
-    membership: &mut Membership,
-) -> Result<(), Disconnect> {
-    let Some(older) = members.replace(newer.clone()) else {
-        let (island, url) = (destination.island.clone(), format!("p2p:{}", destination.island));
-        return membership.entered(Welcome { island, url, transport: "p2p", alias, members: newer }).await;
-    };
-    for alias in older.keys().filter(|alias| !newer.contains_key(alias)) {
-        membership.peer_left(*alias).await?;
+impl MeshState {
+    async fn apply(
+        &mut self,
+        event: MeshEvent,
+        destination: &Destination,
+        membership: &mut Membership,
+    ) -> Result<(), Disconnect> {
+        let output = match event {
+            MeshEvent::Signal(signal) => MeshOutput::Signal(signal),
+            MeshEvent::Report(report) => {
+                let neighbours = report.neighbours.iter().flat_map(|member| member.address.parse());
+                let neighbours: BTreeSet<Address> = neighbours.collect();
+                if self.neighbours != neighbours {
+                    self.neighbours.clone_from(&neighbours);
+                    membership.links_changed(neighbours).await?;
+                }
+                MeshOutput::Links(report)
+            }
+            MeshEvent::Data(Data { sender, alias, payload, .. }) => {
+                return membership.message(alias, Some(sender), payload).await;
+            }
+            MeshEvent::Members { alias, members: mut newer } => {
+                newer.remove(&alias);
+                return self.replace_members(newer, alias, destination, membership).await;
+            }
+        };
+        if destination.to_gateway.try_send(output).is_err() {
+            tracing::debug!("a message of a mesh to the gateway was dropped");
+        }
+        Ok(())
     }
-    for (alias, address) in newer.iter().filter(|(alias, _)| !older.contains_key(alias)) {
-        membership.peer_joined(*alias, *address).await?;
+
+    /// Reports the members that have joined and left since the last plan.
+    async fn replace_members(
+        &mut self,
+        newer: BTreeMap<u32, Address>,
+        alias: u32,
+        destination: &Destination,
+        membership: &mut Membership,
+    ) -> Result<(), Disconnect> {
+        let Some(older) = self.members.replace(newer.clone()) else {
+            let (island, url) = (destination.island.clone(), format!("p2p:{}", destination.island));
+            return membership
+                .entered(Welcome { island, url, transport: "p2p", alias, members: newer })
+                .await;
+        };
+        for alias in older.keys().filter(|alias| !newer.contains_key(alias)) {
+            membership.peer_left(*alias).await?;
+        }
+        for (alias, address) in newer.iter().filter(|(alias, _)| !older.contains_key(alias)) {
+            membership.peer_joined(*alias, *address).await?;
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 fn input(inputs: &MeshInputs, message: MeshMessage) {

@@ -68,6 +68,17 @@ impl fmt::Display for MeshFailure {
     }
 }
 
+/// Sums over all meshes.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Totals {
+    pub(super) meshes: usize,
+    pub(super) members: usize,
+    /// The links that are up.
+    pub(super) links: usize,
+    /// The hops of the longest path in any mesh.
+    pub(super) depth: usize,
+}
+
 /// The meshes of all p2p islands.
 #[derive(Debug, Default)]
 pub(super) struct MeshHost {
@@ -145,6 +156,20 @@ impl MeshHost {
             State::Planned(mesh) => mesh.report(sender, &decode_report(&report), now),
             State::Restoring { reports, .. } => drop(reports.insert(sender, report)),
         }
+    }
+
+    /// Sums over all meshes, for the metrics.
+    pub(super) fn totals(&self) -> Totals {
+        let mut totals = Totals::default();
+        for hosted in self.islands.values() {
+            totals.meshes += 1;
+            totals.members += hosted.members.len();
+            if let State::Planned(mesh) = &hosted.state {
+                totals.links += mesh.links().filter(|&(.., is_up)| is_up).count();
+                totals.depth = totals.depth.max(mesh.depth());
+            }
+        }
+        totals
     }
 
     /// Runs all timers that have expired. ICE servers are renewed at half of `ice_ttl`.

@@ -14,7 +14,7 @@ use transports::p2p;
 
 use super::{
     convert::encode_plan,
-    host::{MeshHost, MeshIsland, Output},
+    host::{MeshHost, MeshIsland, Output, Totals},
 };
 use crate::{
     configured_nodes::{ConfiguredNode, TransportOffer},
@@ -51,6 +51,8 @@ pub(crate) struct MeshTask {
 const SNAPSHOT_QUEUE: usize = 64;
 /// Link reports that can wait; when the queue is full, the newest one is dropped, and repeated within seconds.
 const REPORT_QUEUE: usize = 65_536;
+/// How often the gauges of the meshes are set.
+const METRICS_INTERVAL: Duration = Duration::from_secs(1);
 /// How often the meshes are checked.
 const TICK: Duration = Duration::from_millis(50);
 
@@ -108,6 +110,7 @@ impl MeshTask {
         let began = Instant::now();
         let mut host = MeshHost::default();
         let mut leading: Option<PublishTerm> = None;
+        let mut metrics_at = began;
         let mut ticks = time::interval(TICK);
         ticks.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
         let ice_ttl = self.minters.values().filter_map(|minter| Some(minter.turn.as_ref()?.ttl)).min();
@@ -131,21 +134,29 @@ impl MeshTask {
                     }
                 }
                 _ = ticks.tick() => {
-                    let Some(term) = leading else { continue };
-                    for output in host.tick(ice_ttl, began.elapsed()) {
-                        self.publish(term, output);
+                    if leading.is_some_and(|term| self.is_replaced(term)) {
+                        (leading, host) = (None, MeshHost::default());
+                    }
+                    if let Some(term) = leading {
+                        host.tick(ice_ttl, began.elapsed()).into_iter().for_each(|output| self.publish(term, output));
+                    }
+                    if metrics_at <= Instant::now() {
+                        metrics_at = Instant::now() + METRICS_INTERVAL;
+                        let Totals { meshes, members, links, depth } = host.totals();
+                        metrics::meshes(meshes, members, links, depth);
                     }
                 }
             }
         }
     }
 
+    /// Whether another director leads.
+    fn is_replaced(&self, publish_term: PublishTerm) -> bool {
+        publish_term.term.epoch.is_some_and(|epoch| epoch < self.bus.latest_epoch())
+    }
+
     fn publish(&self, publish_term: PublishTerm, output: Output) {
         let epoch = publish_term.term.epoch;
-        if epoch.is_some_and(|epoch| epoch < self.bus.latest_epoch()) {
-            // Another director leads.
-            return;
-        }
         let headers = |session| Headers { session, epoch, ..Headers::default() };
         match output {
             Output::Plan { island, recipient, session, plan } => {

@@ -54,6 +54,11 @@ impl EventRecorder {
             }
             Event::RoomLeft { room, reason } => self.room_left(room, &reason),
             Event::PeerJoined { room, alias, address } => self.peer_joined(room, alias, address),
+            Event::LinksChanged { room, neighbours } => {
+                if let Some(room_log) = self.pool.log(self.bot).room_logs.get_mut(&room) {
+                    room_log.links = neighbours.len();
+                }
+            }
             Event::Message { room, alias, body, .. } => self.message(room, alias, body),
             Event::Duplicate { room, alias, body } => self.duplicate(room, alias, body),
             Event::PeerLeft { .. } | Event::IslandJoined { .. } | Event::IslandLeft { .. } => {}

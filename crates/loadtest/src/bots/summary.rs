@@ -63,6 +63,27 @@ impl RoomEntries {
     }
 }
 
+/// The links that bots in meshes have at the end. The field names are JSON keys.
+#[derive(Debug, Serialize)]
+struct MeshLinks {
+    bots: usize,
+    least: usize,
+    mean: f64,
+    most: usize,
+}
+
+impl MeshLinks {
+    /// `None` if no bot is in a mesh.
+    fn of(logs: &[&BotLog]) -> Option<Self> {
+        let rooms = logs.iter().flat_map(|log| log.room_logs.values());
+        let links =
+            rooms.filter(|room| room.transport == "p2p" && room.left.is_none()).map(|room| room.links);
+        let links: Vec<usize> = links.collect();
+        let (bots, least, most) = (links.len(), *links.iter().min()?, *links.iter().max()?);
+        Some(Self { bots, least, mean: links.iter().sum::<usize>() as f64 / bots as f64, most })
+    }
+}
+
 /// The result of a run. Its field names are JSON keys.
 #[derive(Debug, Serialize)]
 pub(crate) struct Summary {
@@ -86,6 +107,8 @@ pub(crate) struct Summary {
     deliveries: Deliveries,
     /// By transport.
     room_entries: BTreeMap<&'static str, RoomEntries>,
+    /// `None`: no bot is in a mesh.
+    mesh_links: Option<MeshLinks>,
     #[serde(flatten)]
     moves: Moves,
     /// Losses between bots that stayed in one island, over all rooms.
@@ -140,6 +163,7 @@ impl Summary {
             verdict: deliveries.required(),
             deliveries,
             room_entries: RoomEntries::by_transport(&logs),
+            mesh_links: MeshLinks::of(&logs),
             moves: Moves::of(&logs),
             over_moves: move_loss::count_move_loss(&logs, now),
             doubles: pool.duplicates.load(Relaxed),
@@ -238,6 +262,9 @@ impl Summary {
                     lost(counts.lossy)
                 );
             }
+        }
+        if let Some(MeshLinks { bots, least, mean, most }) = &self.mesh_links {
+            println!("  mesh            {bots} bots with {least} to {most} links, {mean:.1} on average");
         }
     }
 }

@@ -30,6 +30,8 @@ pub(crate) struct RoomLog {
     pub(crate) transport: &'static str,
     pub(crate) entered: Instant,
     pub(crate) left: Option<Instant>,
+    /// The number of links, in a mesh.
+    pub(crate) links: usize,
     /// The bot of each alias.
     pub(crate) members: HashMap<u32, usize>,
     sent: PerDelivery<Vec<(u32, Instant)>>,
@@ -53,7 +55,7 @@ impl RoomLog {
         entered: Instant,
     ) -> Self {
         let (members, sent, received) = Default::default();
-        Self { bot, island, url, transport, entered, left: None, members, sent, received }
+        Self { bot, island, url, transport, entered, left: None, links: 0, members, sent, received }
     }
 
     pub(crate) fn record_send(&mut self, (delivery, index): (Delivery, u32), at: Instant) {
