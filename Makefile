@@ -1,6 +1,6 @@
 # Everything here works on a fresh clone with only a Rust toolchain; the tests install nats-server.
 
-.PHONY: run cluster bots test check bench sim fuzz failures rolling presence-load attacks golden docs mixed livekit-figures
+.PHONY: run cluster bots test check bench sim fuzz failures rolling presence-load attacks golden docs mixed livekit-figures mesh-figures
 
 ## Run a realm on 127.0.0.1:5000.
 run:
@@ -52,6 +52,11 @@ livekit-figures:
 	scripts/needs
 	ATOLL_LIVEKIT_FIGURES=$(SAMPLES) cargo test --release --workspace --test e2e -- \
 		livekit_rooms::figures livekit_rooms::proxy livekit_with_a_slow_api --nocapture --test-threads 1
+
+## Loss, latency and load of peer-to-peer meshes beside rooms; seven minutes.
+mesh-figures:
+	scripts/needs
+	cargo test --release --workspace --test e2e -- --ignored --nocapture --test-threads 1 mesh::figures
 
 ## Rewrite the golden files in tests/golden from this build. Then add an entry to CHANGELOG.md, and the
 ## lines that the last test prints to tests/golden/CHANGES.

@@ -133,6 +133,11 @@ impl Realm {
         self.child.stderr.take().expect("nothing reads it yet")
     }
 
+    /// The id of its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// The URL of the archipelago socket.
     pub fn socket(&self) -> String {
         format!("{}/archipelago/ws", self.ws)
