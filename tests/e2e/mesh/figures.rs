@@ -1,4 +1,4 @@
-//! Figures of meshes beside rooms, and of what happens to messages when members join, move and die: `make mesh-figures`.
+//! Figures of meshes beside rooms, and of joins, moves and deaths of members: `make mesh-figures`.
 
 use std::{
     collections::HashMap,
