@@ -17,7 +17,7 @@ use std::{
 use test_support::{NatKind, network_namespace};
 
 use cell::{Cell, Network, Setup};
-use path::{Outcome, Path};
+use path::Outcome;
 
 /// Set: the test of the whole matrix runs.
 const MATRIX: &str = "ATOLL_NAT_MATRIX";
@@ -49,12 +49,10 @@ fn run(cells: Vec<Cell>) -> Vec<(Cell, Outcome)> {
     done.into_iter().map(|(_, cell, outcome)| (cell, outcome)).collect()
 }
 
-/// Checks the last path of each cell, and that no message was lost. Fallback messages may be lost while a mesh moves:
-/// the gateway refuses them as soon as it has the new assignment.
+/// Checks the last path of each cell, and that no message was lost.
 fn assert_expected(outcomes: &[(Cell, Outcome)]) {
     let unexpected = |(cell, outcome): &(Cell, Outcome)| {
-        let may_lose = cell.expected() == Path::WsRoom;
-        let is_expected = outcome.last() == Some(cell.expected()) && (outcome.lost == 0 || may_lose);
+        let is_expected = outcome.last() == Some(cell.expected()) && outcome.lost == 0;
         (!is_expected).then(|| format!("{cell}: {outcome}, instead of {}", cell.expected()))
     };
     let unexpected: Vec<_> = outcomes.iter().filter_map(unexpected).collect();
