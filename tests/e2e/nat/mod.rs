@@ -94,9 +94,10 @@ fn all_pairs_of_nats() {
     println!("\n| NATs | {} |\n|---|---|---|---|", Setup::ALL.map(|setup| setup.to_string()).join(" | "));
     for row in outcomes.chunks(Setup::ALL.len()) {
         let [one, other] = row[0].0.kinds;
-        let columns: Vec<String> = row.iter().map(|(_, outcome)| outcome.to_string()).collect();
+        let columns: Vec<String> = row.iter().map(|(_, outcome)| outcome.summary()).collect();
         println!("| {one}, {other} | {} |", columns.join(" | "));
     }
-    println!("\n{} cells in {:.0?}", outcomes.len(), began.elapsed());
+    let messages: usize = outcomes.iter().map(|(_, outcome)| outcome.sent).sum();
+    println!("\n{} cells in {:.0?}, {messages} messages", outcomes.len(), began.elapsed());
     assert_expected(&outcomes);
 }

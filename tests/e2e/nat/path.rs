@@ -67,6 +67,16 @@ impl Outcome {
         }
     }
 
+    /// The last path, when it began, and the lost messages, if any.
+    pub(super) fn summary(&self) -> String {
+        let Some((path, at)) = self.paths.last() else { return "no messages".to_owned() };
+        let summary = format!("{path} ({:.1} s)", at.as_secs_f64());
+        match self.lost {
+            0 => summary,
+            lost => format!("{summary}, {lost} of {} lost", self.sent),
+        }
+    }
+
     pub(super) fn last(&self) -> Option<Path> {
         self.paths.last().map(|(path, _)| *path)
     }
@@ -87,12 +97,10 @@ impl fmt::Display for Path {
 /// For example `fallback, direct (1.5 s)`; the time is when the last path began.
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Some((_, at)) = self.paths.last() else { return f.write_str("no messages") };
-        let paths: Vec<String> = self.paths.iter().map(|(path, _)| path.to_string()).collect();
-        write!(f, "{} ({:.1} s)", paths.join(", "), at.as_secs_f64())?;
-        match self.lost {
-            0 => Ok(()),
-            lost => write!(f, ", {lost} of {} lost", self.sent),
+        let earlier = self.paths.len().saturating_sub(1);
+        for (path, _) in &self.paths[..earlier] {
+            write!(f, "{path}, ")?;
         }
+        f.write_str(&self.summary())
     }
 }
