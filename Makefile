@@ -1,6 +1,6 @@
 # Everything here works on a fresh clone with only a Rust toolchain; the tests install nats-server.
 
-.PHONY: run cluster bots test check bench sim fuzz failures rolling presence-load attacks golden docs mixed livekit-figures mesh-figures
+.PHONY: run cluster bots test check bench sim fuzz failures rolling presence-load attacks golden docs mixed livekit-figures mesh-figures nat
 
 ## Run a realm on 127.0.0.1:5000.
 run:
@@ -57,6 +57,11 @@ livekit-figures:
 mesh-figures:
 	scripts/needs
 	cargo test --release --workspace --test e2e -- --ignored --nocapture --test-threads 1 mesh::figures
+
+## How messages travel between members behind NATs, for each pair of five kinds: the table of docs/p2p.md; two minutes.
+nat:
+	scripts/needs
+	ATOLL_NAT_MATRIX=1 cargo test --workspace --test e2e -- nat::all_pairs_of_nats --nocapture
 
 ## Rewrite the golden files in tests/golden from this build. Then add an entry to CHANGELOG.md, and the
 ## lines that the last test prints to tests/golden/CHANGES.

@@ -23,6 +23,7 @@ mod livekit_rooms;
 mod logs;
 mod mesh;
 mod mixed;
+mod nat;
 mod nats;
 mod nats_cluster;
 mod networks;

@@ -181,6 +181,11 @@ async fn mesh_that_does_not_form_takes_the_next_transport() {
     println!("moved after {:?}", began.elapsed());
     let why = explain_first_line(&realm, &["--island", &one.island]).await;
     assert!(why.starts_with("mesh failed: ") && why.contains("does not report its links; the next"), "{why}");
+    // Neither has entered the room yet: messages between them still pass, but no new negotiations.
+    let island = one.island.clone();
+    one.send(two.address, &island, Content::Offer(description())).await;
+    one.send(two.address, &island, Content::Fallback("late".into())).await;
+    assert_eq!(two.signal().await.content, Some(Content::Fallback("late".into())));
     eventually("the count", async || realm.count("atoll_director_mesh_failures_total").await == 1.0).await;
 }
 

@@ -7,7 +7,7 @@
 //! - [`LiveKitServer`]: livekit-server, on the loopback.
 //! - [`TurnServer`]: turnserver of coturn.
 //! - [`network_namespace`]: tests with a network of their own, which all tests of WebRTC need. [`Namespace`]: the networks
-//!   of several machines in one of them.
+//!   of several machines in one of them. [`Nat`]: a host behind a NAT.
 //! - [`golden`]: files with the public names of a build, and tables of docs/ that are generated from the code.
 //! - [`workspace`]: the files of the workspace.
 //!
@@ -34,6 +34,7 @@ mod livekit_server;
 #[cfg(feature = "realm")]
 pub mod measurement;
 mod namespace;
+mod nat;
 mod nats_cluster;
 mod nats_server;
 pub mod network_namespace;
@@ -65,6 +66,7 @@ pub use cluster::Cluster;
 pub use free_address::free_address;
 pub use livekit_server::{LiveKitOptions, LiveKitServer};
 pub use namespace::Namespace;
+pub use nat::{Nat, NatKind, connect_to_public};
 pub use nats_cluster::NatsCluster;
 pub use nats_server::NatsServer;
 #[cfg(feature = "realm")]

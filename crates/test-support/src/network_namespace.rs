@@ -39,11 +39,17 @@ const TIME_LIMIT: Duration = Duration::from_secs(180);
 /// Also where namespaces are not available: they need Linux, and either root or unprivileged user namespaces.
 #[must_use]
 pub fn enter(test: &str) -> bool {
+    enter_within(TIME_LIMIT, test)
+}
+
+/// The same, for a test that may take this long.
+#[must_use]
+pub fn enter_within(limit: Duration, test: &str) -> bool {
     if env::var_os(MARKER).is_some() {
         return true;
     }
     let (mut child, output) = spawn(test);
-    let deadline = Instant::now() + TIME_LIMIT;
+    let deadline = Instant::now() + limit;
     let mut passed = false;
     loop {
         match output.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
@@ -56,7 +62,7 @@ pub fn enter(test: &str) -> bool {
                 // Every process of the namespace ends with this one (`--kill-child`).
                 let _ = child.kill();
                 let _ = child.wait();
-                panic!("{test} did not end within {TIME_LIMIT:?} in its network namespace");
+                panic!("{test} did not end within {limit:?} in its network namespace");
             }
         }
     }

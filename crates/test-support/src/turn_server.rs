@@ -44,7 +44,12 @@ impl TurnServer {
 
     /// Starts a server in a namespace that has this address.
     pub fn start_in(namespace: &Namespace, ip: impl Into<IpAddr>) -> Self {
-        Self::spawn(Some(namespace), ip.into(), &[])
+        Self::start_in_with(namespace, ip, &[])
+    }
+
+    /// The same, with more flags.
+    pub fn start_in_with(namespace: &Namespace, ip: impl Into<IpAddr>, flags: &[&str]) -> Self {
+        Self::spawn(Some(namespace), ip.into(), flags)
     }
 
     /// The URL for clients.

@@ -11,7 +11,7 @@ use protocol::{
     mesh::{LinkReport, Signal, signal::Content},
 };
 
-use crate::{metrics, shared::Shared};
+use crate::{metrics, session::local::MeshMembership, shared::Shared};
 
 /// The longest encoded signal or link report, in bytes.
 const MAX_SIGNAL_BYTES: usize = 16 * 1024;
@@ -66,11 +66,17 @@ fn checked_signal(
     }
     let recipient: Address = signal.peer.parse().map_err(|_| SignalRefusal::Malformed)?;
     let island = signal.island_id.parse().map_err(|_| SignalRefusal::Malformed)?;
-    if !shared.sessions.share_mesh(sender, recipient, &island) {
+    let content = signal.content.ok_or(SignalRefusal::Malformed)?;
+    let membership = shared.sessions.shared_mesh(sender, recipient, &island);
+    let is_permitted = match content {
+        Content::Fallback(_) => membership.has_fallback(),
+        _ => membership == MeshMembership::Member,
+    };
+    if !is_permitted {
         return Err(SignalRefusal::NoMember);
     }
     let policy = &shared.settings.mesh_candidates;
-    let (kind, content) = match signal.content.ok_or(SignalRefusal::Malformed)? {
+    let (kind, content) = match content {
         Content::Offer(sdp) => ("offer", Content::Offer(policy.filter_description(&sdp))),
         Content::Answer(sdp) => ("answer", Content::Answer(policy.filter_description(&sdp))),
         Content::Candidate(json) => {
@@ -86,7 +92,9 @@ fn checked_signal(
 /// Forwards the link report of a member of a mesh to the director. The director receives no other reports.
 pub(crate) fn forward_report(shared: &Shared, sender: Address, session: SessionId, report: &LinkReport) {
     let island = report.island_id.parse();
-    let is_member = island.is_ok_and(|island| shared.sessions.is_in_mesh(sender, &island));
+    let membership =
+        island.map_or(MeshMembership::No, |island| shared.sessions.mesh_membership(sender, &island));
+    let is_member = membership == MeshMembership::Member;
     if !is_member || report.encoded_len() > MAX_SIGNAL_BYTES {
         tracing::debug!("a link report is not forwarded");
         return;

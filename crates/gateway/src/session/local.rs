@@ -3,11 +3,12 @@
 use std::{
     collections::{HashMap, HashSet},
     sync::Arc,
+    time::Duration,
 };
 
 use admission::Network;
 use bus::Headers;
-use protocol::{Address, Close, IslandId, SessionId};
+use protocol::{Address, Close, IslandId, SessionId, timing};
 use tokio::time::Instant;
 
 use crate::{
@@ -42,8 +43,41 @@ pub(crate) struct LocalSession {
     pub(crate) announced_at: Instant,
     /// The island of its last assignment.
     pub(crate) island: Option<IslandId>,
-    /// Whether that island is a peer-to-peer mesh.
-    pub(crate) is_in_mesh: bool,
+    pub(crate) mesh: MeshMembership,
+}
+
+/// Whether the island of a session is a peer-to-peer mesh.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum MeshMembership {
+    No,
+    Member,
+    /// The island moved to another transport at this time.
+    Left(Instant),
+}
+
+/// The time for which members of a mesh that moved to another transport still exchange fallback messages. Without it,
+/// messages would be lost that are sent between the assignment and the entry into the new room.
+const FALLBACK_GRACE: Duration = timing::ROOM_GRACE;
+
+impl MeshMembership {
+    /// Whether fallback messages are forwarded and delivered.
+    pub(crate) fn has_fallback(self) -> bool {
+        match self {
+            Self::No => false,
+            Self::Member => true,
+            Self::Left(at) => at.elapsed() < FALLBACK_GRACE,
+        }
+    }
+
+    /// Applies an assignment to the same island or to another one.
+    fn assigned(&mut self, is_same: bool, is_mesh: bool) {
+        *self = match *self {
+            _ if is_mesh => Self::Member,
+            _ if !is_same => Self::No,
+            Self::Member => Self::Left(Instant::now()),
+            other => other,
+        };
+    }
 }
 
 impl LocalSessions {
@@ -102,16 +136,17 @@ impl LocalSessions {
         members.filter(move |&&member| member != peer).filter_map(|member| self.by_address.get(member))
     }
 
-    /// Whether a session is a member of this island, and it is a mesh.
-    pub(crate) fn is_in_mesh(&self, address: Address, island: &IslandId) -> bool {
-        self.get(address).is_some_and(|local| local.is_in_mesh && local.island.as_ref() == Some(island))
+    /// The mesh membership of a session in this island.
+    pub(crate) fn mesh_membership(&self, address: Address, island: &IslandId) -> MeshMembership {
+        let local = self.get(address).filter(|local| local.island.as_ref() == Some(island));
+        local.map_or(MeshMembership::No, |local| local.mesh)
     }
 
     /// Records the island of the assignment that was queued for a session.
     pub(crate) fn enter_island(&mut self, address: Address, island: IslandId, is_mesh: bool) {
         let Some(local) = self.by_address.get_mut(&address) else { return };
-        local.is_in_mesh = is_mesh;
         let before = local.island.replace(island.clone());
+        local.mesh.assigned(before.as_ref() == Some(&island), is_mesh);
         if before.as_ref() != Some(&island) {
             self.remove_member(address, before.as_ref());
             self.island_members.entry(island).or_default().insert(address);
@@ -123,7 +158,7 @@ impl LocalSessions {
         let Some(local) = self.by_address.get_mut(&address) else { return };
         if session.is_none_or(|session| session == local.session) && local.island.as_ref() == Some(island) {
             local.island = None;
-            local.is_in_mesh = false;
+            local.mesh = MeshMembership::No;
             self.remove_member(address, Some(island));
         }
     }

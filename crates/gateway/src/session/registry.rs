@@ -19,7 +19,7 @@ use crate::{
     metrics,
     session::{
         handshake::SignInRequest,
-        local::{LocalSession, LocalSessions},
+        local::{LocalSession, LocalSessions, MeshMembership},
         message::{IslandChange, MemberChange, MeshMessage},
         queue::{QueueFull, SessionReceiver, session_queue},
         remote::RemoteSessions,
@@ -112,7 +112,7 @@ impl SessionRegistry {
             network,
             sender,
             island: None,
-            is_in_mesh: false,
+            mesh: MeshMembership::No,
             transports: request.transports,
             resumption,
             announced_at: Instant::now(),
@@ -268,7 +268,7 @@ impl SessionRegistry {
     }
 
     /// Queues a message about a mesh for the local session of `address`, if it is the named session or none is named,
-    /// and its island is a mesh.
+    /// and its island is a mesh, or was one a moment ago.
     pub(crate) fn deliver_mesh_message(
         &self,
         address: Address,
@@ -276,22 +276,23 @@ impl SessionRegistry {
         message: MeshMessage,
     ) {
         let state = self.state.lock();
-        let Some(local) = state.local.get(address).filter(|local| local.is_in_mesh) else { return };
+        let Some(local) = state.local.get(address).filter(|local| local.mesh.has_fallback()) else { return };
         if session.is_none_or(|session| session == local.session) && !local.sender.send_mesh_message(message)
         {
             metrics::mesh_messages_dropped().increment(1);
         }
     }
 
-    /// Whether a local session and another peer are members of this island, and it is a mesh.
-    pub(crate) fn share_mesh(&self, address: Address, other: Address, island: &IslandId) -> bool {
+    /// The mesh membership of a local session in this island, if another peer is a member of the island as well.
+    pub(crate) fn shared_mesh(&self, address: Address, other: Address, island: &IslandId) -> MeshMembership {
         let state = self.state.lock();
-        address != other && state.local.is_in_mesh(address, island) && state.is_member(other, island)
+        let is_shared = address != other && state.is_member(other, island);
+        if is_shared { state.local.mesh_membership(address, island) } else { MeshMembership::No }
     }
 
-    /// Whether a local session is a member of this island, and it is a mesh.
-    pub(crate) fn is_in_mesh(&self, address: Address, island: &IslandId) -> bool {
-        self.state.lock().local.is_in_mesh(address, island)
+    /// The mesh membership of a local session in this island.
+    pub(crate) fn mesh_membership(&self, address: Address, island: &IslandId) -> MeshMembership {
+        self.state.lock().local.mesh_membership(address, island)
     }
 
     /// Whether `address` is signed in on any gateway.

@@ -1,5 +1,7 @@
 //! Questions about the members of islands and meshes.
 
+use protocol::timing;
+
 use super::*;
 
 #[tokio::test(start_paused = true)]
@@ -43,12 +45,35 @@ async fn mesh_is_shared_by_members_of_its_island_only() {
         receivers.push(begin(&sessions, peer, number).1);
         sessions.deliver_island_change(peer, None, IslandChange { is_mesh, ..island_change(number) });
     }
-    assert!(sessions.share_mesh(first, second, &island(1)) && sessions.share_mesh(second, first, &island(1)));
-    assert!(!sessions.share_mesh(first, first, &island(1)), "itself");
-    assert!(!sessions.share_mesh(first, other, &island(1)), "another island");
-    assert!(!sessions.share_mesh(first, second, &island(2)), "not its island");
-    assert!(sessions.is_in_mesh(first, &island(1)) && !sessions.is_in_mesh(first, &island(2)));
-    assert!(!sessions.is_in_mesh(other, &island(2)), "no mesh");
-    sessions.deliver_island_change(first, None, island_change(1));
-    assert!(!sessions.share_mesh(first, second, &island(1)), "the island moved to rooms");
+    let shared = |one, other, number| sessions.shared_mesh(one, other, &island(number));
+    assert_eq!([shared(first, second, 1), shared(second, first, 1)], [MeshMembership::Member; 2]);
+    assert_eq!(shared(first, first, 1), MeshMembership::No, "itself");
+    assert_eq!(shared(first, other, 1), MeshMembership::No, "another island");
+    assert_eq!(shared(first, second, 2), MeshMembership::No, "not its island");
+    let membership = |peer, number| sessions.mesh_membership(peer, &island(number));
+    assert_eq!([membership(first, 1), membership(first, 2)], [MeshMembership::Member, MeshMembership::No]);
+    assert_eq!(membership(other, 2), MeshMembership::No, "no mesh");
+}
+
+#[tokio::test(start_paused = true)]
+async fn fallback_outlives_a_mesh_that_moves_to_rooms() {
+    let sessions = new_sessions(Bus::in_process(), 10, KeepSession::Newest);
+    let [first, second] = [1, 2].map(|number| Address::new([number; 20]));
+    let mut receivers = Vec::new();
+    for peer in [first, second] {
+        receivers.push(begin(&sessions, peer, 1).1);
+        sessions.deliver_island_change(peer, None, IslandChange { is_mesh: true, ..island_change(1) });
+    }
+    let shared = || sessions.shared_mesh(first, second, &island(1));
+    // A repeated assignment does not prolong it.
+    for _ in 0..2 {
+        sessions.deliver_island_change(first, None, island_change(1));
+        assert!(shared() != MeshMembership::Member && shared().has_fallback());
+        time::advance(timing::ROOM_GRACE / 2).await;
+    }
+    assert!(!shared().has_fallback());
+    sessions.deliver_island_change(first, None, IslandChange { is_mesh: true, ..island_change(1) });
+    assert_eq!(shared(), MeshMembership::Member, "it moved to a mesh again");
+    sessions.deliver_island_change(first, None, island_change(2));
+    assert_eq!(sessions.mesh_membership(first, &island(2)), MeshMembership::No, "another island");
 }
