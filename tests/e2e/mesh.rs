@@ -1,6 +1,7 @@
 //! Peer-to-peer meshes: plans, signals between members, and bots that connect to each other.
 
 mod figures;
+mod rpc;
 
 use std::{fs, time::Duration};
 

@@ -172,12 +172,15 @@ impl Caller {
 
     /// Requests a challenge.
     pub async fn challenge(&mut self, wallet: &Wallet) -> GetChallengeResponse {
-        let address = wallet.address().to_string();
-        self.request(
-            "BffAuthenticationService.GetChallenge",
-            &GetChallengeRequest { address, ..Default::default() },
-        )
-        .await
+        self.challenge_with(wallet, &[]).await
+    }
+
+    /// Requests a challenge, and announces these transports.
+    pub async fn challenge_with(&mut self, wallet: &Wallet, transports: &[&str]) -> GetChallengeResponse {
+        let transports = transports.iter().map(|&name| name.to_owned()).collect();
+        let request =
+            GetChallengeRequest { address: wallet.address().to_string(), transports, resume_secret: None };
+        self.request("BffAuthenticationService.GetChallenge", &request).await
     }
 
     /// Publishes a message under a topic.
@@ -207,8 +210,13 @@ impl Caller {
 
 /// A connection that is signed in and has loaded every service.
 pub async fn sign_in(realm: &Realm, wallet: &Wallet) -> Caller {
+    sign_in_with(realm, wallet, &[]).await
+}
+
+/// The same, with these transports announced.
+pub async fn sign_in_with(realm: &Realm, wallet: &Wallet, transports: &[&str]) -> Caller {
     let mut caller = Caller::open(realm).await;
-    let challenge = caller.challenge(wallet).await.challenge_to_sign;
+    let challenge = caller.challenge_with(wallet, transports).await.challenge_to_sign;
     let signed = SignedChallenge { auth_chain_json: wallet.sign_challenge(&challenge) };
     let welcome: WelcomePeerInformation =
         caller.request("BffAuthenticationService.Authenticate", &signed).await;

@@ -27,19 +27,19 @@ async fn topic_names_its_sender_and_mailbox_is_private() {
     let (one, two) = (wallet(), wallet());
     let (mut publisher, mut listener) = (sign_in(&realm, &one).await, sign_in(&realm, &two).await);
     let chat = listener.stream("TopicsService.PeerSubscription", &subscription_to("plaza.*")).await;
-    let mailbox = format!("{}.offer", two.address());
-    let offers = listener.stream("TopicsService.PeerSubscription", &subscription_to(&mailbox)).await;
+    let mailbox = format!("{}.greeting", two.address());
+    let greetings = listener.stream("TopicsService.PeerSubscription", &subscription_to(&mailbox)).await;
     let everything = publisher.stream("TopicsService.PeerSubscription", &subscription_to("*.*")).await;
     let of_system = publisher.stream("TopicsService.SystemSubscription", &subscription_to("*.*")).await;
-    publisher.publish(&mailbox, b"sdp").await;
+    publisher.publish(&mailbox, b"hi").await;
     publisher.publish("plaza.chat", b"hello").await;
     let sender = one.address().to_string();
     let received: PeerTopicSubscriptionResultElem = listener.element(chat, 0).await;
     let topic = "plaza.chat".to_owned();
     let expected = PeerTopicSubscriptionResultElem { payload: b"hello"[..].into(), topic, sender, missed: 0 };
     assert_eq!(received, expected);
-    let received: PeerTopicSubscriptionResultElem = listener.element(offers, 0).await;
-    assert_eq!((received.topic, &received.payload[..]), (mailbox.clone(), &b"sdp"[..]));
+    let received: PeerTopicSubscriptionResultElem = listener.element(greetings, 0).await;
+    assert_eq!((received.topic, &received.payload[..]), (mailbox.clone(), &b"hi"[..]));
     // Only its owner receives a mailbox, and only servers publish system messages.
     let received: PeerTopicSubscriptionResultElem = publisher.element(everything, 0).await;
     assert_eq!(received.topic, "plaza.chat");

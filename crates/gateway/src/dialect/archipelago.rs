@@ -2,7 +2,6 @@
 
 use std::future;
 
-use admission::Throttle;
 use bytes::{BufMut, Bytes, BytesMut};
 use prost::encoding::{WireType, encode_key, encode_varint};
 use protocol::{
@@ -16,6 +15,7 @@ use tokio::time::Instant;
 
 use crate::{
     dialect::{ClientRequest, Dialect, FrameCost},
+    mesh::{refusal::MeshRefusal, throttle::SignalThrottle},
     session::{
         message::{MeshMessage, SessionMessage},
         resumption::Resumption,
@@ -28,20 +28,13 @@ use crate::{
 pub(crate) struct ArchipelagoDialect {
     received: Option<ClientRequest>,
     output: Option<Bytes>,
-    /// Rate limit of mesh signals, which do not count against that of other packets: a member that joins sends an
-    /// offer and some candidates for each of its links.
-    signal_throttle: Throttle,
+    signal_throttle: SignalThrottle,
 }
-
-/// The limits of mesh signals of one session.
-const SIGNALS_PER_SECOND: u32 = 100;
-const SIGNAL_BYTES_PER_SECOND: u32 = 256 * 1024;
 
 impl ArchipelagoDialect {
     /// The state of a client that has just connected.
     pub(crate) fn new(now: Instant) -> Self {
-        let signal_throttle = Throttle::new(SIGNALS_PER_SECOND, SIGNAL_BYTES_PER_SECOND, now);
-        Self { received: None, output: None, signal_throttle }
+        Self { received: None, output: None, signal_throttle: SignalThrottle::new(now) }
     }
 
     fn send(&mut self, message: server_packet::Message) {
@@ -53,7 +46,6 @@ impl Dialect for ArchipelagoDialect {
     fn receive(&mut self, message: Bytes) -> Result<FrameCost, Close> {
         let length = message.len();
         let packet = ClientPacket::decode(message).map_err(|_| Close::Undecodable)?;
-        let mut cost = FrameCost::Charged;
         self.received = packet.message.map(|message| match message {
             client_packet::Message::ChallengeRequest(request) => ClientRequest::Challenge(request),
             client_packet::Message::SignedChallenge(signed) => {
@@ -61,13 +53,12 @@ impl Dialect for ArchipelagoDialect {
             }
             client_packet::Message::Heartbeat(heartbeat) => ClientRequest::Heartbeat(heartbeat),
             client_packet::Message::MeshSignal(signal) => {
-                cost = FrameCost::Free;
                 let read_at = self.signal_throttle.charge(length, Instant::now());
-                ClientRequest::MeshSignal { signal, read_at }
+                ClientRequest::MeshSignals { signals: vec![signal], read_at }
             }
             client_packet::Message::MeshLinks(report) => ClientRequest::MeshLinks(report),
         });
-        Ok(cost)
+        Ok(FrameCost::Charged)
     }
 
     /// A packet of an unknown type, perhaps of a later protocol version, is no request.
@@ -93,6 +84,9 @@ impl Dialect for ArchipelagoDialect {
     fn deliver(&mut self, message: &SessionMessage) {
         self.output = Some(encode_session_message(message));
     }
+
+    /// This dialect has no responses: a member learns of a lost signal when its link is not formed in time.
+    fn mesh_request_handled(&mut self, _result: Result<(), MeshRefusal>) {}
 
     fn kick(&mut self) {
         self.send(server_packet::Message::Kicked(KickedMessage { reason: 0 }));

@@ -13,7 +13,10 @@ use protocol::{
 };
 use tokio::time::Instant;
 
-use crate::session::{message::SessionMessage, resumption::Resumption};
+use crate::{
+    mesh::refusal::MeshRefusal,
+    session::{message::SessionMessage, resumption::Resumption},
+};
 
 /// A protocol between a client and the gateway: decodes requests and encodes responses. Sans-IO: the session
 /// driver reads and writes the socket.
@@ -39,6 +42,9 @@ pub(crate) trait Dialect: Send + Sync {
     /// Passes a message of the session on to the client.
     fn deliver(&mut self, message: &SessionMessage);
 
+    /// Reports whether the last [`ClientRequest::MeshSignals`] or [`ClientRequest::MeshLinks`] was forwarded.
+    fn mesh_request_handled(&mut self, result: Result<(), MeshRefusal>);
+
     /// Reports that a newer session replaced this one. The socket is closed next.
     fn kick(&mut self);
 
@@ -60,9 +66,9 @@ pub(crate) enum ClientRequest {
     Heartbeat(Heartbeat),
     /// Publish this payload under this topic. The rate limit of topics delays the next read until `read_at`.
     Publish { topic: Topic, payload: Bytes, read_at: Option<Instant> },
-    /// Forward this signal to another member of the mesh. The rate limit of signals delays the next read until
-    /// `read_at`.
-    MeshSignal { signal: Signal, read_at: Option<Instant> },
+    /// Forward these signals, which arrived in one frame, to other members of the mesh. Instead of the rate limit of
+    /// frames that of signals applies: it delays the next read until `read_at`.
+    MeshSignals { signals: Vec<Signal>, read_at: Option<Instant> },
     /// Forward this report of links to the director.
     MeshLinks(LinkReport),
 }

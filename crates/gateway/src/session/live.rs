@@ -122,12 +122,15 @@ impl<D: Dialect + 'static> LiveSession<D> {
                 self.connection.socket.delay_reads_until(read_at);
                 self.publish_topic(topic, payload);
             }
-            ClientRequest::MeshSignal { signal, read_at } => {
+            ClientRequest::MeshSignals { signals, read_at } => {
+                self.connection.socket.refund();
                 self.connection.socket.delay_reads_until(read_at);
-                mesh::forward_signal(&self.shared, self.peer, self.id, signal);
+                let result = mesh::forward_signals(&self.shared, self.peer, self.id, signals);
+                self.connection.dialect.mesh_request_handled(result);
             }
             ClientRequest::MeshLinks(report) => {
-                mesh::forward_report(&self.shared, self.peer, self.id, &report);
+                let result = mesh::forward_report(&self.shared, self.peer, self.id, &report);
+                self.connection.dialect.mesh_request_handled(result);
             }
             ClientRequest::Challenge(_) | ClientRequest::Authenticate { .. } => {
                 return Err(server_close(Close::OutOfOrder));

@@ -129,7 +129,7 @@ impl TopicSubscription {
 
 /// Encodes a message as an element of a stream of peer messages. Without a sender it is a message of a server
 /// in a scene.
-fn peer_element(sender: Option<Address>, topic: &Topic, payload: &Bytes) -> Bytes {
+pub(crate) fn peer_element(sender: Option<Address>, topic: &Topic, payload: &Bytes) -> Bytes {
     let (payload, topic) = (payload.clone(), topic.as_str().to_owned());
     let sender = sender.map(|sender| sender.to_string()).unwrap_or_default();
     bff::PeerTopicSubscriptionResultElem { payload, topic, sender, missed: 0 }.encode_to_vec().into()

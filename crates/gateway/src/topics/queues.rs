@@ -52,9 +52,16 @@ impl SubscriptionQueues {
 
     /// Adds a message, or drops and counts it if a bound is reached.
     pub(crate) fn push(&self, id: u32, message: &Bytes) {
+        if !self.try_push(id, message) {
+            metrics::topic_messages_dropped().increment(1);
+        }
+    }
+
+    /// Adds a message and returns true, or drops it if a bound is reached. The next message reports the drop.
+    pub(crate) fn try_push(&self, id: u32, message: &Bytes) -> bool {
         let mut state = self.state.lock();
         let fits = state.bytes + message.len() <= MAX_SESSION_BYTES;
-        let Some(backlog) = state.by_id.get_mut(&id) else { return };
+        let Some(backlog) = state.by_id.get_mut(&id) else { return true };
         let kept = match fits {
             true => backlog.push(message.clone()).is_ok(),
             false => {
@@ -65,9 +72,8 @@ impl SubscriptionQueues {
         if kept {
             state.bytes += message.len();
             self.message_added.notify_one();
-        } else {
-            metrics::topic_messages_dropped().increment(1);
         }
+        kept
     }
 
     /// Counts messages that were lost before they reached the queue.

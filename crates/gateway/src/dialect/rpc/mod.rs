@@ -1,5 +1,7 @@
 //! The dcl-rpc dialect: calls of the services of `protocol/decentraland/bff`.
 
+mod mesh;
+mod mesh_session;
 mod procedures;
 mod subscriptions;
 
@@ -21,10 +23,12 @@ use tokio::time::Instant;
 
 use crate::{
     dialect::{ClientRequest, Dialect, FrameCost},
+    mesh::{refusal::MeshRefusal, topics::parse_topic},
     session::{message::SessionMessage, resumption::Resumption},
     settings::Settings,
     topics::Topics,
 };
+use mesh_session::MeshSession;
 use procedures::{AUTHENTICATION_SERVICE, ProcedureId, SIGNED_IN_SERVICES};
 use subscriptions::{SubscriptionError, Subscriptions};
 
@@ -44,6 +48,8 @@ pub(crate) struct RpcDialect {
     /// Rate limit of the bytes that the client publishes under topics, which are delivered to many
     /// subscribers.
     topic_throttle: Throttle,
+    /// Boxed, so that the session's future is small.
+    mesh: Box<MeshSession>,
     /// The last call of the sign-in.
     sign_in_call: Option<u32>,
     /// The address of the client, once it is signed in.
@@ -59,6 +65,7 @@ impl RpcDialect {
             disconnection_calls: Vec::new(),
             subscriptions: Subscriptions::new(topics, max, buffer),
             topic_throttle: Throttle::new(u32::MAX, settings.topic_bytes_per_second, now),
+            mesh: Box::new(MeshSession::new(now)),
             sign_in_call: None,
             peer: None,
         }
@@ -124,10 +131,17 @@ impl Dialect for RpcDialect {
     /// An island change is kept until the client requests it, so it counts as sent from now on.
     fn deliver(&mut self, message: &SessionMessage) {
         match message {
-            SessionMessage::IslandChanged(change) => self.subscriptions.island_changed(&change.message),
+            SessionMessage::IslandChanged(change) => {
+                self.mesh.change_island(change);
+                self.subscriptions.island_changed(&change.message);
+            }
             SessionMessage::MemberChanged(change) => self.subscriptions.member_changed(change),
-            SessionMessage::Mesh(_) => {}
+            SessionMessage::Mesh(message) => self.deliver_mesh_message(message),
         }
+    }
+
+    fn mesh_request_handled(&mut self, result: Result<(), MeshRefusal>) {
+        self.end_mesh_call(result);
     }
 
     /// Responds to the open `GetDisconnectionMessage` calls that a newer session replaced this one.
@@ -257,6 +271,9 @@ impl RpcDialect {
         } else {
             match topic.parse::<Topic>() {
                 Ok(topic) => {
+                    if let Some(mailbox) = parse_topic(&topic) {
+                        return self.publish_signal(number, mailbox, payload, now);
+                    }
                     let read_at = self.topic_throttle.charge(topic.as_str().len() + payload.len(), now);
                     ClientRequest::Publish { topic, payload, read_at }
                 }

@@ -4,13 +4,14 @@ use std::{collections::HashMap, sync::Arc};
 
 use bytes::{Bytes, BytesMut};
 use protocol::{
-    Address, Message, TopicError, TopicPattern,
+    Address, Message, Topic, TopicError, TopicPattern,
     bff::{SetCommsAdapter, SystemTopicSubscriptionResultElem, WorldCommand, world_command},
     v3::IslandChangedMessage,
 };
 use rpc::ErrorCode;
 
 use crate::{
+    metrics,
     session::message::MemberChange,
     topics::{PublisherKind, TopicSubscription, Topics, queues::SubscriptionQueues, system_element},
 };
@@ -186,6 +187,25 @@ impl Subscriptions {
                 && topic_subscription.matches(PublisherKind::System, topic)
             {
                 self.queues.push(id, &system_element(topic, &change.message));
+            }
+        }
+    }
+
+    /// Queues a signal of a mesh for the subscriptions that match its topic in the mailbox of this session.
+    pub(crate) fn signal_received(&mut self, topic: &Topic, encode: impl FnOnce() -> Bytes) {
+        let matches = |subscription: &Subscription| match &subscription.source {
+            Source::Topics(source) => source.matches(PublisherKind::Peers, topic),
+            Source::Commands | Source::Island(_) => false,
+        };
+        let matching = self.by_id.iter().filter(|(_, subscription)| matches(subscription));
+        let ids: Vec<u32> = matching.map(|(&id, _)| id).collect();
+        if ids.is_empty() {
+            return;
+        }
+        let element = encode();
+        for id in ids {
+            if !self.queues.try_push(id, &element) {
+                metrics::mesh_messages_dropped().increment(1);
             }
         }
     }
