@@ -93,20 +93,22 @@ const joined = JoinIslandMessage.decode((await joins).payload)
 report('system topic island.<id>.peer_join', `${joined.peerId.slice(0, 8)}… joined ${joined.islandId}`)
 assert.equal(joined.peerId, two.address)
 
-const offers = first(two.topics.peerSubscription({ topic: `${two.address}.offer` }))
+const greetings = first(two.topics.peerSubscription({ topic: `${two.address}.greeting` }))
 // The response to this call follows the subscription on the same connection: both are in place then.
 await two.topics.publishToTopic({ topic: 'no.subscriber', payload: bytes('') })
-const { ok } = await one.topics.publishToTopic({ topic: `${two.address}.offer`, payload: bytes('sdp') })
-const offer = await offers
-report('TopicsService: PublishToTopic to a mailbox', `ok=${ok} ${offer.sender.slice(0, 8)}… says ${text(offer.payload)}`)
-assert.equal(offer.sender, one.address)
+const { ok } = await one.topics.publishToTopic({ topic: `${two.address}.greeting`, payload: bytes('hi') })
+const greeting = await greetings
+report('TopicsService: PublishToTopic to a mailbox', `ok=${ok} ${greeting.sender.slice(0, 8)}… says ${text(greeting.payload)}`)
+assert.equal(greeting.sender, one.address)
 const knock = first(two.topics.peerSubscription({ topic: 'messageBus.scene.urn%3Aa.door' }))
 await two.topics.publishToTopic({ topic: 'no.subscriber', payload: bytes('') })
 await one.topics.publishToTopic({ topic: 'messageBus.scene.urn:a.door', payload: bytes('knock') })
 const { topic, sender, payload } = await knock
 report("TopicsService: a scene's topic", `${topic} ${sender.slice(0, 8)}… says ${text(payload)}`)
 assert.equal(sender, one.address)
-await refused("TopicsService: another's mailbox", () => first(one.topics.peerSubscription({ topic: `${two.address}.offer` })))
+await refused("TopicsService: another's mailbox", () => first(one.topics.peerSubscription({ topic: `${two.address}.greeting` })))
+const offer = JSON.stringify({ type: 'offer', sdp: 'v=0' })
+await refused('TopicsService: an offer outside a mesh', () => one.topics.publishToTopic({ topic: `${two.address}.offer`, payload: bytes(offer) }))
 await refused('TopicsService: not a topic', () => one.topics.publishToTopic({ topic: 'a..b', payload: bytes('') }))
 
 const subscription = await two.comms.subscribeToPeerMessages({ topic: 'plaza.*' })
