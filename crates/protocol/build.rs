@@ -10,6 +10,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "decentraland/bff/authentication_service.proto",
         "decentraland/bff/comms_director_service.proto",
         "decentraland/bff/comms_service.proto",
+        "decentraland/bff/messaging_service.proto",
+        "decentraland/bff/routing_service.proto",
         "decentraland/bff/topics_service.proto",
         "dcl/rpc.proto",
         "atoll/bus.proto",

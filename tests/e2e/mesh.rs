@@ -2,6 +2,7 @@
 
 mod figures;
 mod rpc;
+mod rpc_peer;
 
 use std::{fs, time::Duration};
 

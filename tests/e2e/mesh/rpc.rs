@@ -5,9 +5,11 @@ use std::time::{Duration, Instant};
 use protocol::{
     Address, ConnectionString,
     bff::{
-        PeerTopicSubscriptionResultElem, PublishToTopicRequest, PublishToTopicResult, SubscriptionRequest,
+        Packet, PeerRoutingTable, PeerStatus, PeerTopicSubscriptionResultElem, PublishToTopicRequest,
+        PublishToTopicResult, Request, SubscriptionRequest,
     },
-    mesh::signal::Content,
+    mesh::{LinkReport, Plan, signal::Content},
+    v3::client_packet,
 };
 use serde_json::{Value, json};
 use test_support::{
@@ -18,19 +20,19 @@ use test_support::{
 
 use super::{FAR, Member, candidate, description, mesh_realm, refused};
 
-const PUBLISH: &str = "TopicsService.PublishToTopic";
+pub(super) const PUBLISH: &str = "TopicsService.PublishToTopic";
 
 /// A member of a mesh over RPC that answers no signal.
-struct RpcMember {
-    caller: Caller,
-    address: Address,
-    island: String,
+pub(super) struct RpcMember {
+    pub(super) caller: Caller,
+    pub(super) address: Address,
+    pub(super) island: String,
     /// The stream of its mailbox, and the number of the last element.
-    mailbox: (u32, u32),
+    pub(super) mailbox: (u32, u32),
 }
 
 impl RpcMember {
-    async fn join(realm: &Realm, x: f32) -> Self {
+    pub(super) async fn join(realm: &Realm, x: f32) -> Self {
         let wallet = wallet();
         let mut caller = sign_in_with(realm, &wallet, &["p2p", "ws-room"]).await;
         let topic = format!("{}.*", wallet.address());
@@ -42,7 +44,7 @@ impl RpcMember {
         Self { caller, address: wallet.address(), island, mailbox: (mailbox, 0) }
     }
 
-    fn publication(to: Address, kind: &str, payload: &[u8]) -> PublishToTopicRequest {
+    pub(super) fn publication(to: Address, kind: &str, payload: &[u8]) -> PublishToTopicRequest {
         PublishToTopicRequest { topic: format!("{to}.{kind}"), payload: payload.to_vec().into() }
     }
 
@@ -53,6 +55,18 @@ impl RpcMember {
 
     async fn expect_refusal(&mut self, to: Address, kind: &str, payload: &[u8]) -> String {
         self.caller.call_expecting_error(PUBLISH, &Self::publication(to, kind, payload)).await
+    }
+
+    /// The next table with a plan of so many members, from the stream `tables` behind the element `last`.
+    async fn table(&mut self, tables: u32, last: &mut u32, members: usize) -> (PeerRoutingTable, Plan) {
+        loop {
+            let table: PeerRoutingTable = self.caller.element(tables, *last).await;
+            *last += 1;
+            let plan = table.plan.clone().unwrap();
+            if plan.members.len() == members {
+                return (table, plan);
+            }
+        }
     }
 
     /// The next message in the mailbox: its sender, its kind and its payload.
@@ -168,12 +182,14 @@ async fn flood_of_rpc_signals_is_throttled() {
     let began = Instant::now();
     let mut calls = Vec::new();
     for number in 0..SIGNALS {
-        let request = RpcMember::publication(two.address, "fallback", &number.to_be_bytes());
+        let offer = serde_json::json!({ "type": "offer", "sdp": "v=0\r\n", "negotiation": number + 1 });
+        let request = RpcMember::publication(two.address, "offer", offer.to_string().as_bytes());
         calls.push(one.caller.call(PUBLISH, &request).await);
     }
     for number in 0..SIGNALS {
-        let expected = number.to_be_bytes().to_vec();
-        assert_eq!(two.signal().await.content, Some(Content::Fallback(expected.into())));
+        let signal = two.signal().await;
+        assert!(matches!(signal.content, Some(Content::Offer(_))), "{signal:?}");
+        assert_eq!(signal.negotiation, number + 1);
     }
     for call in calls {
         assert!(one.caller.response::<PublishToTopicResult>(call).await.ok);
@@ -194,4 +210,102 @@ async fn rpc_client_without_p2p_is_in_no_mesh() {
         let connection = caller.adapter(commands, 0).await;
         assert!(connection.starts_with("ws-room:"), "{connection}");
     }
+}
+
+/// A report in which all links of the plan are up.
+fn full_report(plan: &Plan) -> LinkReport {
+    LinkReport {
+        island_id: plan.island_id.clone(),
+        version: plan.version,
+        connected_to: plan.links.iter().map(|link| link.alias).collect(),
+        alias: plan.alias,
+        highest_alias: plan.members.iter().map(|member| member.alias).max().unwrap(),
+        ..LinkReport::default()
+    }
+}
+
+fn status(island: &str, connected_to: &[Address]) -> PeerStatus {
+    PeerStatus {
+        room: island.to_owned(),
+        connected_to: connected_to.iter().map(Address::to_string).collect(),
+        ..PeerStatus::default()
+    }
+}
+
+pub(super) const UPDATE: &str = "RoutingService.UpdatePeerStatus";
+pub(super) const TABLES: &str = "RoutingService.GetRoutingTable";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn reported_links_of_an_rpc_member_count() {
+    let (realm, _folder) = mesh_realm(&[("ISLANDS__MOVE_INTERVAL_S", "1")]);
+    let mut one = RpcMember::join(&realm, 0.0).await;
+    let mut last = 0;
+    let tables = one.caller.stream(TABLES, &()).await;
+    let again = one.caller.call_expecting_error(TABLES, &()).await;
+    assert_eq!(again, "a stream of this procedure is open");
+    let mut two = Member::join(&realm, 5.0).await;
+    let (table, plan) = one.table(tables, &mut last, 2).await;
+    assert_eq!((&plan.island_id, &*table.ice_servers), (&one.island, ""));
+    let refusal = one.caller.call_expecting_error(UPDATE, &status("I-other", &[])).await;
+    assert_eq!(refusal, "the room is not the island of the newest plan");
+    let foreign = LinkReport { island_id: "I-other".to_owned(), ..LinkReport::default() };
+    let foreign = PeerStatus { report: Some(foreign), ..PeerStatus::default() };
+    let refusal = one.caller.call_expecting_error(UPDATE, &foreign).await;
+    assert_eq!(refusal, "the sender or the recipient is not a member of this p2p island");
+
+    let of_two = two.plan(2).await;
+    // Without links that count, the mesh fails 12 s after the member joined.
+    let began = Instant::now();
+    let mut with_report = false;
+    while began.elapsed() < Duration::from_secs(18) {
+        let report = with_report.then(|| full_report(&plan));
+        let connected_to = if with_report { &[][..] } else { &[two.address] };
+        with_report = !with_report;
+        one.caller.request::<()>(UPDATE, &PeerStatus { report, ..status(&one.island, connected_to) }).await;
+        two.wire.send_packet(client_packet::Message::MeshLinks(full_report(&of_two))).await;
+        two.wire.heartbeat(5.0).await;
+        one.caller.heartbeat(0.0).await;
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    assert_eq!(realm.count("atoll_director_mesh_failures_total").await, 0.0);
+    // Both sides reported the link, so there is a route over it.
+    one.caller.acknowledge(tables, last, true).await;
+    let tables = one.caller.stream(TABLES, &()).await;
+    let (table, plan) = one.table(tables, &mut 0, 2).await;
+    assert_eq!(table.paths.len(), 1, "{plan:?}");
+    assert_eq!(table.paths[0].peers, [two.address.to_string()]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn messaging_service_carries_fallback_messages() {
+    let (realm, _folder) = mesh_realm(&[]);
+    let (mut one, mut two) = (RpcMember::join(&realm, 0.0).await, RpcMember::join(&realm, 5.0).await);
+    let mut socket = Member::join(&realm, 2.0).await;
+    let read = one.caller.stream("MessagingService.Read", &()).await;
+    let request = |peers: &[String]| {
+        let packet = Some(Packet { source: "forged".to_owned(), payload: b"packet".to_vec().into() });
+        Request { peers: peers.to_vec(), packet, reason: 2 }
+    };
+    let (to_one, to_socket) = (one.address.to_string(), socket.address.to_string());
+    let publish = "MessagingService.Publish";
+    two.caller.request::<()>(publish, &request(&[to_one.clone(), to_socket.clone()])).await;
+    let received: Packet = one.caller.element(read, 0).await;
+    assert_eq!((received.source, &received.payload[..]), (two.address.to_string(), &b"packet"[..]));
+    let expected = (two.address.to_string(), "fallback".to_owned(), b"packet".to_vec());
+    assert_eq!(one.received().await, expected, "in the mailbox, too");
+    assert_eq!(socket.signal().await.content, Some(Content::Fallback(b"packet".to_vec().into())));
+    let island = socket.island.clone();
+    socket.send(one.address, &island, Content::Fallback(b"other".to_vec().into())).await;
+    let received: Packet = one.caller.element(read, 1).await;
+    assert_eq!((received.source, &received.payload[..]), (to_socket, &b"other"[..]));
+    // The members among the recipients receive it, although the call fails.
+    let stranger = wallet().address().to_string();
+    let refusal = two.caller.call_expecting_error(publish, &request(&[stranger, to_one.clone()])).await;
+    assert_eq!(refusal, "the sender or the recipient is not a member of this p2p island");
+    assert_eq!(one.caller.element::<Packet>(read, 2).await.source, two.address.to_string());
+    for peers in [vec![], vec![to_one; 17]] {
+        let refusal = two.caller.call_expecting_error(publish, &request(&peers)).await;
+        assert_eq!(refusal, "a message has 1 to 16 recipients");
+    }
+    assert_eq!(realm.count("atoll_gateway_mesh_signals_total{kind=\"fallback\"}").await, 4.0);
 }

@@ -53,7 +53,7 @@ async fn a_sign_in_byte_by_byte() {
     wire.send(request.encode_to_vec()).await;
     let welcome = wire.next().await;
     let address = wallet.address().to_string();
-    let start = [&b"\x0d\x04\x00\x00\x10\x32"[..], &welcome[6..7], b"\x0a\x2a", address.as_bytes()].concat();
+    let start = [&b"\x0d\x04\x00\x00\x10\x32"[..], &welcome[6..8], b"\x0a\x2a", address.as_bytes()].concat();
     assert!(welcome.starts_with(&start), "{welcome:?}");
     assert_eq!(realm.json("/about").await["bff"]["userCount"], 1);
 }

@@ -6,6 +6,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use prost::encoding::{WireType, encode_key, encode_varint};
 use protocol::{
     Address, Close, Message as _,
+    mesh::Signal,
     v3::{
         ChallengeResponseMessage, ClientPacket, KickedMessage, ServerPacket, WelcomeMessage, client_packet,
         server_packet,
@@ -37,6 +38,16 @@ impl ArchipelagoDialect {
         Self { received: None, output: None, signal_throttle: SignalThrottle::new(now) }
     }
 
+    fn signal(&mut self, signal: Signal, length: usize) -> Option<ClientRequest> {
+        match self.signal_throttle.charge(&signal, length, Instant::now()) {
+            Ok(read_at) => Some(ClientRequest::MeshSignals { signals: vec![signal], read_at }),
+            Err(refusal) => {
+                refusal.count_signal();
+                None
+            }
+        }
+    }
+
     fn send(&mut self, message: server_packet::Message) {
         self.output = Some(encode(message));
     }
@@ -46,17 +57,14 @@ impl Dialect for ArchipelagoDialect {
     fn receive(&mut self, message: Bytes) -> Result<FrameCost, Close> {
         let length = message.len();
         let packet = ClientPacket::decode(message).map_err(|_| Close::Undecodable)?;
-        self.received = packet.message.map(|message| match message {
-            client_packet::Message::ChallengeRequest(request) => ClientRequest::Challenge(request),
+        self.received = packet.message.and_then(|message| match message {
+            client_packet::Message::ChallengeRequest(request) => Some(ClientRequest::Challenge(request)),
             client_packet::Message::SignedChallenge(signed) => {
-                ClientRequest::Authenticate { auth_chain_json: signed.auth_chain_json }
+                Some(ClientRequest::Authenticate { auth_chain_json: signed.auth_chain_json })
             }
-            client_packet::Message::Heartbeat(heartbeat) => ClientRequest::Heartbeat(heartbeat),
-            client_packet::Message::MeshSignal(signal) => {
-                let read_at = self.signal_throttle.charge(length, Instant::now());
-                ClientRequest::MeshSignals { signals: vec![signal], read_at }
-            }
-            client_packet::Message::MeshLinks(report) => ClientRequest::MeshLinks(report),
+            client_packet::Message::Heartbeat(heartbeat) => Some(ClientRequest::Heartbeat(heartbeat)),
+            client_packet::Message::MeshSignal(signal) => self.signal(signal, length),
+            client_packet::Message::MeshLinks(report) => Some(ClientRequest::MeshLinks(report)),
         });
         Ok(FrameCost::Charged)
     }

@@ -20,6 +20,8 @@ pub(crate) enum MeshRefusal {
     NoMember,
     #[error("the candidate must not pass")]
     Candidate,
+    #[error("too many fallback messages")]
+    Rate,
 }
 
 impl MeshRefusal {
@@ -30,6 +32,7 @@ impl MeshRefusal {
             Self::Malformed | Self::Description | Self::CandidateMessage => "malformed",
             Self::NoMember => "no-member",
             Self::Candidate => "candidate",
+            Self::Rate => "rate",
         }
     }
 

@@ -1,11 +1,10 @@
 //! The calls and messages of the dialect that concern the mesh of the session's island.
 
 use bytes::Bytes;
-use protocol::{Address, Message as _, Topic, bff::PublishToTopicResult};
-use rpc::ErrorCode;
+use protocol::{Address, Message, Topic, bff::PublishToTopicResult, mesh::Signal};
 use tokio::time::Instant;
 
-use super::RpcDialect;
+use super::{RpcDialect, mesh_session::MeshCallError, procedures::MeshProcedure};
 use crate::{
     dialect::ClientRequest,
     mesh::{
@@ -30,19 +29,72 @@ impl RpcDialect {
         let signal = decode_payload(kind, payload).and_then(|(negotiation, content)| {
             self.mesh.signal(&recipient.to_string(), negotiation, content)
         });
-        match signal {
-            Ok(signal) => {
-                let read_at = self.mesh.charge(length, now);
-                let response = PublishToTopicResult { ok: true }.encode_to_vec().into();
-                self.mesh.begin_forwarding(number, response);
-                Some(ClientRequest::MeshSignals { signals: vec![signal], read_at })
+        let response = PublishToTopicResult { ok: true };
+        let request = signal.and_then(|signal| self.forward(number, vec![signal], length, &response, now));
+        request.map_err(|refusal| self.refuse(number, refusal)).ok()
+    }
+
+    pub(super) fn handle_mesh_call(
+        &mut self,
+        number: u32,
+        procedure: MeshProcedure,
+        payload: Bytes,
+        now: Instant,
+    ) -> Option<ClientRequest> {
+        let result = match procedure {
+            MeshProcedure::UpdatePeerStatus => {
+                let status = self.decode_argument(number, payload)?;
+                self.mesh.report(status).map(|report| {
+                    self.mesh.begin_forwarding(number, Bytes::new());
+                    Some(ClientRequest::MeshLinks(report))
+                })
             }
-            Err(refusal) => {
-                refusal.count_signal();
-                self.reject_mesh_call(number, refusal);
+            MeshProcedure::Publish => {
+                let length = payload.len();
+                let request = self.decode_argument(number, payload)?;
+                let signals = self.mesh.fallbacks(request);
+                signals.and_then(|signals| Ok(Some(self.forward(number, signals, length, &(), now)?)))
+            }
+            MeshProcedure::GetRoutingTable => self.mesh.open_tables(number).map(|()| None),
+            MeshProcedure::Read => self.mesh.open_fallbacks(number).map(|()| None),
+        };
+        match (result, procedure) {
+            (Ok(request), MeshProcedure::UpdatePeerStatus | MeshProcedure::Publish) => request,
+            (Ok(_), MeshProcedure::GetRoutingTable | MeshProcedure::Read) => {
+                self.connection.open_stream(number);
+                None
+            }
+            (Err(error), _) => {
+                if let MeshCallError::Refused(refusal) = error {
+                    refusal.count_signal();
+                }
+                self.reject_mesh_call(number, &error);
                 None
             }
         }
+    }
+
+    /// Forwards the signals of a call, each of about `length` bytes. The call is answered with `response` once they are
+    /// forwarded.
+    fn forward(
+        &mut self,
+        number: u32,
+        signals: Vec<Signal>,
+        length: usize,
+        response: &impl Message,
+        now: Instant,
+    ) -> Result<ClientRequest, MeshRefusal> {
+        let mut read_at = None;
+        for signal in &signals {
+            read_at = self.mesh.charge(signal, length, now)?;
+        }
+        self.mesh.begin_forwarding(number, response.encode_to_vec().into());
+        Ok(ClientRequest::MeshSignals { signals, read_at })
+    }
+
+    fn refuse(&mut self, number: u32, refusal: MeshRefusal) {
+        refusal.count_signal();
+        self.reject_mesh_call(number, &refusal.into());
     }
 
     /// Answers the call that sent the signals or the report that were handled.
@@ -50,16 +102,12 @@ impl RpcDialect {
         let Some((number, response)) = self.mesh.end_forwarding() else { return };
         match result {
             Ok(()) => self.connection.respond(number, response),
-            Err(refusal) => self.reject_mesh_call(number, refusal),
+            Err(refusal) => self.reject_mesh_call(number, &refusal.into()),
         }
     }
 
-    fn reject_mesh_call(&mut self, number: u32, refusal: MeshRefusal) {
-        let code = match refusal {
-            MeshRefusal::NoMember | MeshRefusal::Candidate => ErrorCode::Refused,
-            _ => ErrorCode::BadPayload,
-        };
-        self.reject_call(number, code, &refusal.to_string());
+    fn reject_mesh_call(&mut self, number: u32, error: &MeshCallError) {
+        self.reject_call(number, error.code(), &error.to_string());
     }
 
     /// Passes a message about the mesh on to the streams of the client.
@@ -67,7 +115,7 @@ impl RpcDialect {
         match message {
             MeshMessage::Signal(signal) => self.deliver_signal(signal.clone()),
             MeshMessage::Plan(plan) => self.mesh.receive_plan(plan.clone()),
-            MeshMessage::IceServers(_) => {}
+            MeshMessage::IceServers(servers) => self.mesh.receive_ice_servers(servers),
         }
     }
 

@@ -3,8 +3,10 @@
 use bytes::Bytes;
 use protocol::{
     Address, IslandId, Message as _,
-    mesh::{Plan, Signal, signal::Content},
+    bff::{self, Path, PeerRoutingTable, PeerStatus},
+    mesh::{LinkReport, Member, Plan, Signal, signal::Content},
 };
+use rpc::{Backlog, ErrorCode};
 use tokio::time::Instant;
 
 use crate::{
@@ -13,6 +15,7 @@ use crate::{
         throttle::SignalThrottle,
         topics::{self, SignalKind},
     },
+    metrics,
     session::message::IslandChange,
 };
 
@@ -23,11 +26,37 @@ pub(crate) struct MeshSession {
     island: Option<IslandId>,
     /// The newest plan of that island.
     plan: Option<Plan>,
+    /// The newest ICE servers, if they changed since the assignment.
+    ice_servers: String,
     throttle: SignalThrottle,
-    /// The call with the signals or the report that are being forwarded, and its response. There is at most one: the driver
-    /// handles each request before it polls the next.
+    /// The call with the signals or the report that are being forwarded, and its response. There is at most one: the
+    /// driver handles each request before it polls the next.
     forwarding: Option<(u32, Bytes)>,
+    tables: Option<TableStream>,
+    fallbacks: Option<FallbackStream>,
 }
+
+/// The stream of routing tables. Each is built when the client requests it, so nothing is queued.
+#[derive(Debug)]
+struct TableStream {
+    number: u32,
+    /// Whether there is a table that the client was not sent.
+    is_due: bool,
+}
+
+/// The stream of fallback messages, with those that the client has not requested yet.
+#[derive(Debug)]
+struct FallbackStream {
+    number: u32,
+    backlog: Backlog,
+}
+
+/// Bounds of the queue of a [`FallbackStream`]. At either the newest message is dropped and counted.
+const FALLBACK_MESSAGES: usize = 64;
+const FALLBACK_BYTES: usize = 256 * 1024;
+
+/// The most recipients of one call of `MessagingService.Publish`.
+const MAX_RECIPIENTS: usize = 16;
 
 /// A signal for the client, as a message in its mailbox.
 #[derive(Debug, PartialEq, Eq)]
@@ -37,19 +66,56 @@ pub(crate) struct MailboxMessage {
     pub(crate) payload: Bytes,
 }
 
+/// Why a call is rejected. The client is sent the text.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum MeshCallError {
+    #[error(transparent)]
+    Refused(#[from] MeshRefusal),
+    #[error("no plan of this island was received")]
+    NoPlan,
+    #[error("the room is not the island of the newest plan")]
+    OtherRoom,
+    #[error("a message has no packet")]
+    NoPacket,
+    #[error("a message has 1 to {MAX_RECIPIENTS} recipients")]
+    Recipients,
+    #[error("a stream of this procedure is open")]
+    StreamOpen,
+}
+
+impl MeshCallError {
+    pub(crate) fn code(&self) -> ErrorCode {
+        match self {
+            Self::Refused(MeshRefusal::NoMember | MeshRefusal::Candidate) => ErrorCode::Refused,
+            Self::Refused(MeshRefusal::Rate) | Self::Recipients => ErrorCode::LimitReached,
+            Self::Refused(_) | Self::NoPacket => ErrorCode::BadPayload,
+            Self::NoPlan | Self::OtherRoom | Self::StreamOpen => ErrorCode::Refused,
+        }
+    }
+}
+
 impl MeshSession {
     /// The state of a client that has just connected.
     pub(crate) fn new(now: Instant) -> Self {
-        Self { island: None, plan: None, throttle: SignalThrottle::new(now), forwarding: None }
+        Self {
+            island: None,
+            plan: None,
+            ice_servers: String::new(),
+            throttle: SignalThrottle::new(now),
+            forwarding: None,
+            tables: None,
+            fallbacks: None,
+        }
     }
 
-    /// Handles a new assignment. The plan remains if the island is the same mesh.
+    /// Handles a new assignment, which has new ICE servers. The plan remains if the island is the same mesh.
     pub(crate) fn change_island(&mut self, change: &IslandChange) {
         let island = change.is_mesh.then(|| change.island.clone());
         if island != self.island {
             self.plan = None;
         }
         self.island = island;
+        self.ice_servers.clear();
     }
 
     /// Handles an encoded plan. One of an earlier island is ignored.
@@ -58,14 +124,28 @@ impl MeshSession {
             && self.is_current(&plan.island_id)
         {
             self.plan = Some(plan);
+            self.table_changed();
+        }
+    }
+
+    /// Handles new ICE servers.
+    pub(crate) fn receive_ice_servers(&mut self, servers: &[u8]) {
+        if let Ok(servers) = std::str::from_utf8(servers)
+            && self.island.is_some()
+        {
+            servers.clone_into(&mut self.ice_servers);
+            self.table_changed();
         }
     }
 
     /// Converts an encoded signal of another member. One of an earlier island is dropped: the message in the mailbox
-    /// does not name the island.
-    pub(crate) fn receive_signal(&self, signal: Bytes) -> Option<MailboxMessage> {
+    /// does not name the island. A fallback is also queued for its stream.
+    pub(crate) fn receive_signal(&mut self, signal: Bytes) -> Option<MailboxMessage> {
         let signal = Signal::decode(signal).ok().filter(|signal| self.is_current(&signal.island_id))?;
         let sender = signal.peer.parse().ok()?;
+        if let (Some(Content::Fallback(packet)), Some(stream)) = (&signal.content, &mut self.fallbacks) {
+            stream.push(sender, packet);
+        }
         let (kind, payload) = topics::encode_payload(signal, self.is_initiator(sender))?;
         Some(MailboxMessage { sender, kind, payload })
     }
@@ -82,9 +162,85 @@ impl MeshSession {
         Ok(Signal { island_id, peer, negotiation, content: Some(content) })
     }
 
+    /// The fallback signals of a message to several members.
+    pub(crate) fn fallbacks(&self, request: bff::Request) -> Result<Vec<Signal>, MeshCallError> {
+        let packet = request.packet.ok_or(MeshCallError::NoPacket)?.payload;
+        if !(1..=MAX_RECIPIENTS).contains(&request.peers.len()) {
+            return Err(MeshCallError::Recipients);
+        }
+        let fallback = |peer: &String| Ok(self.signal(peer, 0, Content::Fallback(packet.clone()))?);
+        request.peers.iter().map(fallback).collect()
+    }
+
+    /// The link report of a status. Members of earlier plans, and addresses that never were members, are ignored.
+    pub(crate) fn report(&self, status: PeerStatus) -> Result<LinkReport, MeshCallError> {
+        if let Some(report) = status.report {
+            return Ok(report);
+        }
+        let plan = self.plan.as_ref().ok_or(MeshCallError::NoPlan)?;
+        if status.room != plan.island_id {
+            return Err(MeshCallError::OtherRoom);
+        }
+        let is_linked = |member: &&Member| {
+            member.alias != plan.alias
+                && status.connected_to.iter().any(|address| address.eq_ignore_ascii_case(&member.address))
+        };
+        let neighbours: Vec<Member> = plan.members.iter().filter(is_linked).cloned().collect();
+        Ok(LinkReport {
+            island_id: plan.island_id.clone(),
+            version: plan.version,
+            connected_to: neighbours.iter().map(|member| member.alias).collect(),
+            alias: plan.alias,
+            highest_alias: plan.members.iter().map(|member| member.alias).max().unwrap_or_default(),
+            neighbours,
+            ..LinkReport::default()
+        })
+    }
+
+    /// Opens the stream of routing tables.
+    pub(crate) fn open_tables(&mut self, number: u32) -> Result<(), MeshCallError> {
+        if self.tables.is_some() {
+            return Err(MeshCallError::StreamOpen);
+        }
+        self.tables = Some(TableStream { number, is_due: self.plan.is_some() });
+        Ok(())
+    }
+
+    /// Opens the stream of fallback messages. Earlier ones are not kept for it.
+    pub(crate) fn open_fallbacks(&mut self, number: u32) -> Result<(), MeshCallError> {
+        if self.fallbacks.is_some() {
+            return Err(MeshCallError::StreamOpen);
+        }
+        self.fallbacks = Some(FallbackStream { number, backlog: Backlog::new(FALLBACK_MESSAGES) });
+        Ok(())
+    }
+
+    /// Handles the end of a stream by the client.
+    pub(crate) fn stream_ended(&mut self, number: u32) {
+        self.tables.take_if(|stream| stream.number == number);
+        self.fallbacks.take_if(|stream| stream.number == number);
+    }
+
+    /// Removes and returns the next element of a stream, encoded.
+    pub(crate) fn pop(&mut self, number: u32) -> Option<Bytes> {
+        if let Some(stream) = self.fallbacks.as_mut().filter(|stream| stream.number == number) {
+            return stream.backlog.pop().map(|element| element.payload);
+        }
+        let stream = self.tables.as_mut().filter(|stream| stream.number == number)?;
+        let plan = self.plan.as_ref()?;
+        let (paths, ice_servers) = (paths(plan), self.ice_servers.clone());
+        let table = || PeerRoutingTable { paths, plan: Some(plan.clone()), ice_servers };
+        std::mem::take(&mut stream.is_due).then(|| table().encode_to_vec().into())
+    }
+
     /// Charges a signal to the rate limit: see [`SignalThrottle::charge`].
-    pub(crate) fn charge(&mut self, bytes: usize, now: Instant) -> Option<Instant> {
-        self.throttle.charge(bytes, now)
+    pub(crate) fn charge(
+        &mut self,
+        signal: &Signal,
+        bytes: usize,
+        now: Instant,
+    ) -> Result<Option<Instant>, MeshRefusal> {
+        self.throttle.charge(signal, bytes, now)
     }
 
     /// Keeps the response of a call until its request has been handled.
@@ -95,6 +251,12 @@ impl MeshSession {
     /// Removes and returns the call that was kept last, and its response.
     pub(crate) fn end_forwarding(&mut self) -> Option<(u32, Bytes)> {
         self.forwarding.take()
+    }
+
+    fn table_changed(&mut self) {
+        if let Some(stream) = &mut self.tables {
+            stream.is_due = true;
+        }
     }
 
     fn is_current(&self, island: &str) -> bool {
@@ -109,3 +271,24 @@ impl MeshSession {
         !plan.links.iter().any(|link| Some(link.alias) == alias && link.initiate)
     }
 }
+
+impl FallbackStream {
+    fn push(&mut self, sender: Address, packet: &Bytes) {
+        let packet = bff::Packet { source: sender.to_string(), payload: packet.clone() }.encode_to_vec();
+        let fits = self.backlog.bytes() + packet.len() <= FALLBACK_BYTES;
+        if !fits || self.backlog.push(packet.into()).is_err() {
+            metrics::mesh_messages_dropped().increment(1);
+        }
+    }
+}
+
+/// One path for each neighbour to which the recipient of the plan sends its own messages.
+fn paths(plan: &Plan) -> Vec<Path> {
+    let own = plan.routes.iter().filter(|route| route.source == plan.alias);
+    let neighbours = own.flat_map(|route| &route.to);
+    let address = |alias: &u32| plan.members.iter().find(|member| member.alias == *alias);
+    neighbours.filter_map(address).map(|member| Path { peers: vec![member.address.clone()] }).collect()
+}
+
+#[cfg(test)]
+mod tests;

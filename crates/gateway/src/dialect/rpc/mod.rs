@@ -99,6 +99,7 @@ impl Dialect for RpcDialect {
                 Event::Ended { number } => {
                     self.disconnection_calls.retain(|&call| call != number);
                     self.subscriptions.stream_ended(number);
+                    self.mesh.stream_ended(number);
                 }
             }
         }
@@ -231,6 +232,7 @@ impl RpcDialect {
                 return Some(ClientRequest::Heartbeat(heartbeat));
             }
             ProcedureId::PublishToTopic => return self.publish(number, payload, now),
+            ProcedureId::Mesh(procedure) => return self.handle_mesh_call(number, procedure, payload, now),
             ProcedureId::GetCommsCommands => {
                 let result = self.subscriptions.subscribe_commands(number);
                 self.open_stream(number, result);
@@ -302,7 +304,7 @@ impl RpcDialect {
     fn serve_streams(&mut self) {
         let requested: Vec<u32> = self.connection.requested_streams().collect();
         for number in requested {
-            if let Some(element) = self.subscriptions.pop(number) {
+            if let Some(element) = self.subscriptions.pop(number).or_else(|| self.mesh.pop(number)) {
                 self.connection.send_element(number, element);
             }
         }

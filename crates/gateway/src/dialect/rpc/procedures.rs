@@ -13,6 +13,8 @@ pub(crate) enum ProcedureId {
     SendHeartbeat,
     GetCommsCommands,
     PublishToTopic,
+    /// A procedure that concerns the mesh of the session's island.
+    Mesh(MeshProcedure),
     /// Responds with a stream of the messages under a topic.
     SubscribeStream(PublisherKind),
     /// Responds with the id of a new subscription.
@@ -21,6 +23,15 @@ pub(crate) enum ProcedureId {
     OpenStream(PublisherKind),
     /// Cancels a subscription and ends its stream, if it has one.
     Unsubscribe(PublisherKind),
+}
+
+/// A procedure of `RoutingService` or `MessagingService`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum MeshProcedure {
+    UpdatePeerStatus,
+    GetRoutingTable,
+    Publish,
+    Read,
 }
 
 const fn procedure(name: &'static str, id: ProcedureId) -> Procedure<ProcedureId> {
@@ -38,7 +49,7 @@ pub(crate) static AUTHENTICATION_SERVICE: Module<ProcedureId> = Module {
 };
 
 /// The services after the sign-in.
-pub(crate) static SIGNED_IN_SERVICES: [Module<ProcedureId>; 3] = [
+pub(crate) static SIGNED_IN_SERVICES: [Module<ProcedureId>; 5] = [
     Module {
         name: "CommsDirectorService",
         procedures: &[
@@ -64,6 +75,20 @@ pub(crate) static SIGNED_IN_SERVICES: [Module<ProcedureId>; 3] = [
             procedure("GetSystemMessages", ProcedureId::OpenStream(System)),
             procedure("UnsubscribeToSystemMessages", ProcedureId::Unsubscribe(System)),
             procedure("PublishToTopic", ProcedureId::PublishToTopic),
+        ],
+    },
+    Module {
+        name: "RoutingService",
+        procedures: &[
+            procedure("UpdatePeerStatus", ProcedureId::Mesh(MeshProcedure::UpdatePeerStatus)),
+            procedure("GetRoutingTable", ProcedureId::Mesh(MeshProcedure::GetRoutingTable)),
+        ],
+    },
+    Module {
+        name: "MessagingService",
+        procedures: &[
+            procedure("Publish", ProcedureId::Mesh(MeshProcedure::Publish)),
+            procedure("Read", ProcedureId::Mesh(MeshProcedure::Read)),
         ],
     },
 ];
