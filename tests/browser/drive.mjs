@@ -4,6 +4,7 @@
 //   node drive.mjs PAGE.js [FILE.proto …]
 //
 // The page finds protobuf.js in `protobuf`, and the text of the proto files in `protos`.
+import { execSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { createInterface } from 'node:readline';
 import { chromium } from 'playwright-core';
@@ -11,7 +12,7 @@ import { chromium } from 'playwright-core';
 const [page_script, ...protos] = process.argv.slice(2);
 const origin = 'http://localhost:9';
 const browser = await chromium.launch({
-  executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium',
+  executablePath: execSync('command -v chromium', { encoding: 'utf8' }).trim(),
   args: [
     '--no-sandbox',
     // Chromium hides the addresses of a page without permission to use a microphone, and refuses connections from a

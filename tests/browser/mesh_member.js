@@ -39,6 +39,7 @@ window.authenticate = (auth_chain_json, x) => {
     heartbeat();
     setInterval(heartbeat, 1000);
     setInterval(report, 1000);
+    setInterval(offer_missing, 500);
     return welcome.peer_id;
   });
 };
@@ -77,16 +78,29 @@ function apply(plan) {
   state.plan = plan;
   for (const alias of links.keys()) {
     if (!plan.links.some(link => link.alias === alias)) {
-      links.get(alias).connection.close();
-      links.delete(alias);
+      drop(alias);
     }
   }
-  for (const { alias, initiate } of plan.links) {
+  offer_missing();
+  report();
+}
+
+function drop(alias) {
+  links.get(alias)?.connection.close();
+  links.delete(alias);
+}
+
+// An attempt that takes too long is given up, and made anew.
+function offer_missing() {
+  for (const { alias, initiate } of state.plan?.links ?? []) {
+    const link = links.get(alias);
+    if (link && !is_up(link) && Date.now() - link.since > 4000) {
+      drop(alias);
+    }
     if (initiate && !links.has(alias)) {
       offer(alias).catch(error => console.log(`offer: ${error}`));
     }
   }
-  report();
 }
 
 async function offer(alias) {
@@ -101,7 +115,7 @@ async function offer(alias) {
 async function signalled(signal_) {
   const alias = alias_of(signal_.peer);
   if (signal_.content === 'offer') {
-    links.get(alias)?.connection.close();
+    drop(alias);
     const link = open(alias, signal_.negotiation);
     link.connection.ondatachannel = event => use(link, event.channel);
     await link.connection.setRemoteDescription({ type: 'offer', sdp: signal_.offer });
@@ -116,7 +130,7 @@ async function signalled(signal_) {
 }
 
 function open(alias, negotiation) {
-  const link = { connection: new RTCPeerConnection(), negotiation, channels: {} };
+  const link = { connection: new RTCPeerConnection(), negotiation, channels: {}, since: Date.now() };
   links.set(alias, link);
   link.connection.onicecandidate = ({ candidate }) => {
     if (candidate?.candidate) {

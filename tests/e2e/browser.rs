@@ -40,7 +40,7 @@ impl SdkMember {
     async fn receive(&mut self, from: Address) -> String {
         let message = async {
             loop {
-                match self.explorer.next().await.expect("the client goes on") {
+                match self.explorer.next().await.expect("the client continues") {
                     Event::Message { sender: Some(sender), body, .. } if sender == from => return body,
                     _ => {}
                 }
@@ -95,7 +95,9 @@ async fn page_is_a_member_of_a_mesh() {
     })
     .await;
     assert!(state["connection"].as_str().unwrap().starts_with("p2p:"), "{state}");
-    assert_eq!((&state["offered"], &state["answered"]), (&json!(1), &json!(1)), "{state}");
+    // More than one if an attempt took too long.
+    let [offered, answered] = ["offered", "answered"].map(|count| state[count].as_u64().unwrap());
+    assert!(offered >= 1 && answered >= 1, "{state}");
     for (number, (label, unreliable)) in [("data", false), ("lossy", true)].into_iter().enumerate() {
         page.call("publish", &[format!("from the page {number}").into(), label.into()]).await;
         for member in &mut members {

@@ -98,7 +98,7 @@ const greetings = first(two.topics.peerSubscription({ topic: `${two.address}.gre
 await two.topics.publishToTopic({ topic: 'no.subscriber', payload: bytes('') })
 const { ok } = await one.topics.publishToTopic({ topic: `${two.address}.greeting`, payload: bytes('hi') })
 const greeting = await greetings
-report('TopicsService: PublishToTopic to a mailbox', `ok=${ok} ${greeting.sender.slice(0, 8)}… says ${text(greeting.payload)}`)
+report('TopicsService: PublishToTopic to a mailbox', `ok=${ok} ${greeting.sender.slice(0, 8)}… published ${text(greeting.payload)}`)
 assert.equal(greeting.sender, one.address)
 const knock = first(two.topics.peerSubscription({ topic: 'messageBus.scene.urn%3Aa.door' }))
 await two.topics.publishToTopic({ topic: 'no.subscriber', payload: bytes('') })

@@ -6,7 +6,7 @@ use std::{
     os::unix::fs::symlink,
     process::{Child, Command, Stdio},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use serde_json::Value;
@@ -25,6 +25,8 @@ pub struct BrowserPage {
 
 /// The longest time of one call; the first one includes the start of the browser.
 const CALL_TIMEOUT: Duration = Duration::from_secs(60);
+/// The longest time for the browser to close.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl BrowserPage {
     /// Opens a page with this script of `tests/browser`. It finds the text of these files of `protocol` in the array
@@ -68,8 +70,14 @@ impl BrowserPage {
 
 impl Drop for BrowserPage {
     fn drop(&mut self) {
-        // Without input the program closes the browser.
+        // Without input the program closes the browser, unless a function of the page still runs.
         drop(self.child.stdin.take());
-        let _ = self.child.wait();
+        let deadline = Instant::now() + CLOSE_TIMEOUT;
+        while matches!(self.child.try_wait(), Ok(None)) {
+            if Instant::now() > deadline {
+                let _ = self.child.kill();
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
     }
 }

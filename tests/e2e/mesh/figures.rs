@@ -80,7 +80,8 @@ async fn beside_a_room(count: usize, hz: u32) {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "a measurement of two minutes: make mesh-figures"]
 async fn mesh_of_12_beside_a_room() {
-    if network_namespace::enter("mesh::figures::mesh_of_12_beside_a_room") {
+    let limit = Duration::from_secs(240);
+    if network_namespace::enter_within(limit, "mesh::figures::mesh_of_12_beside_a_room") {
         beside_a_room(12, 10).await;
     }
 }
@@ -88,16 +89,18 @@ async fn mesh_of_12_beside_a_room() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "a measurement of two minutes: make mesh-figures"]
 async fn mesh_of_50_beside_a_room() {
-    if network_namespace::enter("mesh::figures::mesh_of_50_beside_a_room") {
+    let limit = Duration::from_secs(240);
+    if network_namespace::enter_within(limit, "mesh::figures::mesh_of_50_beside_a_room") {
         beside_a_room(50, 2).await;
     }
 }
 
-/// The rules change every two seconds, and each change moves the island.
+/// The rules change every three seconds, and each change moves the island.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "a measurement of three minutes: make mesh-figures"]
 async fn moves_between_mesh_and_room() {
-    if !network_namespace::enter("mesh::figures::moves_between_mesh_and_room") {
+    let limit = Duration::from_secs(240);
+    if !network_namespace::enter_within(limit, "mesh::figures::moves_between_mesh_and_room") {
         return;
     }
     let (realm, folder) = mesh_realm(&[("ISLANDS__MOVE_INTERVAL_S", "0")]);

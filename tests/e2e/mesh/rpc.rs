@@ -254,7 +254,7 @@ async fn reported_links_of_an_rpc_member_count() {
     assert_eq!(refusal, "the sender or the recipient is not a member of this p2p island");
 
     let of_two = two.plan(2).await;
-    // Without links that count, the mesh fails 12 s after the member joined.
+    // Without reports that arrive, the mesh fails after 15 s.
     let began = Instant::now();
     let mut with_report = false;
     while began.elapsed() < Duration::from_secs(18) {

@@ -10,6 +10,7 @@ use protocol::{
 };
 use rtc::mesh::{Event, MeshPeer, Options};
 use serde_json::{Value, json};
+use test_support::network_namespace;
 use tokio::time::timeout;
 
 use super::{
@@ -131,6 +132,9 @@ async fn serve_rpc(member: &mut RpcMember, tables: u32, peer: &mut Peer) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rpc_and_socket_peers_link_and_exchange_data() {
+    if !network_namespace::enter("mesh::rpc_peer::rpc_and_socket_peers_link_and_exchange_data") {
+        return;
+    }
     let (realm, _folder) = mesh_realm(&[]);
     let mut rpc = RpcMember::join(&realm, 0.0).await;
     let tables = rpc.caller.stream(TABLES, &()).await;

@@ -46,18 +46,26 @@ pub(super) enum MeshFailure {
     Paths(Failure),
     /// This member does not report its links: its client does not support the mesh, or does not respond.
     Silent(Address),
+    /// The island has more members than a mesh without relay can have: no other node has seats.
+    Full(u32),
 }
 
 impl fmt::Display for MeshFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let failure = match self {
             Self::Silent(member) => return write!(f, "its mesh failed: {member} does not report its links"),
+            Self::Full(limit) => {
+                return write!(f, "its mesh failed: without relay it has at most {limit} members");
+            }
             Self::Paths(failure) => failure,
         };
         f.write_str(match failure.cause {
             FailureCause::Unserved => "its mesh failed: no path and no fallback",
-            FailureCause::FallbackShare => "its mesh failed: too many messages by fallback, no path",
+            FailureCause::FallbackShare => "its mesh failed: too many messages by fallback",
         })?;
+        if failure.cause == FailureCause::FallbackShare && !failure.pairs.is_empty() {
+            f.write_str(", no path")?;
+        }
         for (index, (from, to)) in failure.pairs.iter().enumerate() {
             write!(f, "{} {from} to {to}", if index == 0 { " from" } else { "," })?;
         }
@@ -95,6 +103,7 @@ struct Hosted {
     /// Versions of plans are greater than this.
     after_version: u32,
     is_silence_reported: bool,
+    is_excess_reported: bool,
     members: HashMap<Address, Membership>,
 }
 
@@ -183,10 +192,15 @@ impl MeshHost {
                     let session = hosted.members.get(&recipient).and_then(|member| member.session);
                     outputs.push(Output::Plan { island: id.clone(), recipient, session, plan });
                 }
-                let failure = update.failure.map(MeshFailure::Paths);
                 let silent = mesh.silent_members(now).next().filter(|_| !hosted.is_silence_reported);
                 hosted.is_silence_reported |= silent.is_some();
-                if let Some(failure) = failure.or(silent.map(|silent| MeshFailure::Silent(silent.address))) {
+                let has_excess = hosted.members.len() > mesh.len();
+                let is_new_excess =
+                    has_excess && !std::mem::replace(&mut hosted.is_excess_reported, has_excess);
+                let failure = update.failure.map(MeshFailure::Paths);
+                let failure = failure.or(silent.map(|silent| MeshFailure::Silent(silent.address)));
+                let limit = hosted.limits.max_members();
+                if let Some(failure) = failure.or(is_new_excess.then_some(MeshFailure::Full(limit))) {
                     let (count, last) = self.failures.entry(id.clone()).or_default();
                     let retry_in = FIRST_RETRY.saturating_mul(1 << (*count).min(5)).min(MAX_RETRY);
                     (*count, *last) = (count.saturating_add(1), now);
@@ -217,7 +231,15 @@ impl Hosted {
             },
             false => State::Planned(Box::new(new_mesh(limits).with_versions_after(after_version))),
         };
-        Self { node, limits, state, after_version, is_silence_reported: false, members: HashMap::new() }
+        Self {
+            node,
+            limits,
+            state,
+            after_version,
+            is_silence_reported: false,
+            is_excess_reported: false,
+            members: HashMap::new(),
+        }
     }
 
     /// Applies the limits of the rule that decides for the island.
@@ -248,12 +270,8 @@ impl Hosted {
             }
             match &mut self.state {
                 State::Restoring { positions, .. } => drop(positions.insert(address, position)),
-                State::Planned(mesh) if known => mesh.moved(address, position, now),
-                State::Planned(mesh) => {
-                    if let Err(error) = mesh.join(address, position, false, now) {
-                        tracing::warn!(%address, %error, "a peer cannot join the mesh");
-                    }
-                }
+                State::Planned(mesh) if known && mesh.contains(address) => mesh.moved(address, position, now),
+                State::Planned(mesh) => join(mesh, address, position, now),
             }
         }
     }
@@ -271,9 +289,20 @@ impl Hosted {
         });
         let mesh = Mesh::restore(settings(self.limits), members, now).unwrap_or_else(|error| {
             tracing::warn!(%error, "a mesh is not restored");
-            new_mesh(self.limits)
+            let mut mesh = new_mesh(self.limits);
+            for &address in self.members.keys() {
+                join(&mut mesh, address, positions.get(&address).copied().unwrap_or_default(), now);
+            }
+            mesh
         });
         self.state = State::Planned(Box::new(mesh.with_versions_after(self.after_version)));
+    }
+}
+
+/// Adds a member. One above the limit is tried again at each flush: another one may have left.
+fn join(mesh: &mut Mesh, address: Address, position: Position, now: Duration) {
+    if let Err(error) = mesh.join(address, position, false, now) {
+        tracing::debug!(%address, %error, "a peer cannot join the mesh");
     }
 }
 
@@ -359,6 +388,29 @@ mod tests {
         host.apply(island(&[(1, 1), (2, 2)]), false, 0, SECOND);
         let (plans, ..) = run(&mut host, SECOND, 2 * SECOND);
         assert_eq!(plans, [(1, 1), (2, 3)]);
+    }
+
+    #[test]
+    fn member_above_the_limit_joins_when_another_leaves() {
+        let mut host = MeshHost::default();
+        let limits = MeshLimits { max_links: 2, relay: false };
+        let limited = |sessions: &[(u8, u64)]| {
+            let islands = island(sessions);
+            islands.into_iter().map(|island| MeshIsland { limits, ..island }).collect::<Vec<_>>()
+        };
+        let four = [(1, 1), (2, 1), (3, 1), (4, 1)];
+        for took_over in [false, true] {
+            host.apply(limited(&four), took_over, 0, Duration::ZERO);
+            let until = RESTORE_TIME + 2 * SECOND;
+            let (plans, failures, _) = run(&mut host, Duration::ZERO, until);
+            assert_eq!((plans.len(), failures.len()), (3, 1), "took over: {took_over}");
+            // The flush of each moment repeats the members.
+            host.apply(limited(&four[1..]), false, 0, until);
+            let recipients: HashSet<u8> =
+                run(&mut host, until, until + SECOND).0.into_iter().map(|(recipient, _)| recipient).collect();
+            assert_eq!(recipients, HashSet::from([2, 3, 4]));
+            host.apply(Vec::new(), false, 0, until);
+        }
     }
 
     #[test]

@@ -39,8 +39,9 @@ impl ArchipelagoDialect {
     }
 
     fn signal(&mut self, signal: Signal, length: usize) -> Option<ClientRequest> {
-        match self.signal_throttle.charge(&signal, length, Instant::now()) {
-            Ok(read_at) => Some(ClientRequest::MeshSignals { signals: vec![signal], read_at }),
+        let signals = vec![signal];
+        match self.signal_throttle.charge(&signals, length, Instant::now()) {
+            Ok(read_at) => Some(ClientRequest::MeshSignals { signals, read_at }),
             Err(refusal) => {
                 refusal.count_signal();
                 None

@@ -11,7 +11,8 @@ use super::refusal::MeshRefusal;
 ///
 /// Signals do not count against the rate limit of other messages, because a member that joins sends an offer and
 /// some candidates for each of its links. Negotiations above the rate are read later. Fallback messages above it are
-/// dropped, because negotiations that wait behind them would time out.
+/// dropped, because negotiations that wait behind them would time out; a client that sends still more is read later,
+/// because the frames of dropped messages count against the rate limit of other messages.
 #[derive(Debug)]
 pub(crate) struct SignalThrottle {
     negotiations: Throttle,
@@ -28,24 +29,30 @@ impl SignalThrottle {
         Self { negotiations: throttle(), fallbacks: throttle() }
     }
 
-    /// Charges a signal, and returns the time before which the next message must not be read.
+    /// Charges the signals of one frame, each of so many bytes, and returns the time before which the next message must
+    /// not be read.
     ///
     /// # Errors
-    /// [`MeshRefusal::Rate`] for a fallback message above the rate, which must be dropped.
+    /// [`MeshRefusal::Rate`] if fallback messages are above the rate. All of them must be dropped, and none is charged.
     pub(crate) fn charge(
         &mut self,
-        signal: &Signal,
+        signals: &[Signal],
         bytes: usize,
         now: Instant,
     ) -> Result<Option<Instant>, MeshRefusal> {
-        if !matches!(signal.content, Some(Content::Fallback(_))) {
-            return Ok(self.negotiations.charge(bytes, now));
-        }
-        if self.fallbacks.wait_until(now).is_some() {
+        let is_fallback = |signal: &Signal| matches!(signal.content, Some(Content::Fallback(_)));
+        if signals.iter().any(is_fallback) && self.fallbacks.wait_until(now).is_some() {
             return Err(MeshRefusal::Rate);
         }
-        self.fallbacks.charge(bytes, now);
-        Ok(None)
+        let mut read_at = None;
+        for signal in signals {
+            if is_fallback(signal) {
+                self.fallbacks.charge(bytes, now);
+            } else {
+                read_at = self.negotiations.charge(bytes, now);
+            }
+        }
+        Ok(read_at)
     }
 }
 
@@ -55,8 +62,12 @@ mod tests {
 
     use super::*;
 
-    fn offer() -> Signal {
-        Signal { content: Some(Content::Offer(String::new())), ..Signal::default() }
+    fn offer() -> [Signal; 1] {
+        [Signal { content: Some(Content::Offer(String::new())), ..Signal::default() }]
+    }
+
+    fn fallbacks<const N: usize>() -> [Signal; N] {
+        [(); N].map(|()| Signal { content: Some(Content::Fallback("a".into())), ..Signal::default() })
     }
 
     #[tokio::test(start_paused = true)]
@@ -76,11 +87,24 @@ mod tests {
     async fn fallback_above_the_rate_delays_no_negotiation() {
         let now = Instant::now();
         let mut throttle = SignalThrottle::new(now);
-        let fallback = Signal { content: Some(Content::Fallback("a".into())), ..Signal::default() };
+        let fallback = fallbacks::<1>();
         let passed = (0..1_000).filter(|_| throttle.charge(&fallback, 100, now) == Ok(None)).count();
         assert_eq!(passed, 101, "a second at the rate, and the one that exceeds it");
         assert_eq!(throttle.charge(&fallback, 100, now), Err(MeshRefusal::Rate));
         assert_eq!(throttle.charge(&offer(), 100, now), Ok(None));
         assert_eq!(throttle.charge(&fallback, 100, now + Duration::from_secs(1)), Ok(None));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn calls_with_many_recipients_reach_the_rate() {
+        let mut now = Instant::now();
+        let mut throttle = SignalThrottle::new(now);
+        let mut passed = 0;
+        // Seven calls a second for sixteen recipients, for ten seconds.
+        for _ in 0..70 {
+            passed += 16 * usize::from(throttle.charge(&fallbacks::<16>(), 100, now).is_ok());
+            now += Duration::from_secs(1) / 7;
+        }
+        assert!((1_000..1_130).contains(&passed), "{passed}");
     }
 }

@@ -88,11 +88,15 @@ impl Task {
     }
 
     /// Whether own reliable messages wait for links, because the fallback cannot serve all members without a path. They
-    /// wait for [`PATHS_TIMEOUT`] at most, in their bounded queue.
+    /// wait for [`PATHS_TIMEOUT`] at most, in their bounded queue, and not again before all members had a path: those
+    /// that no link reaches for longer must not delay messages to the others.
     pub(crate) fn awaits_paths(&mut self, now: Instant) -> bool {
         let unreached = self.router.own_targets().map_or(0, |targets| targets.fallback.len());
-        if unreached < MAX_FALLBACK && self.fallbacks.has(unreached, now) {
+        if unreached == 0 {
             self.lacks_paths_since = None;
+            return false;
+        }
+        if unreached < MAX_FALLBACK && self.fallbacks.has(unreached, now) {
             return false;
         }
         let since = *self.lacks_paths_since.get_or_insert(now);

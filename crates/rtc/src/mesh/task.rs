@@ -47,7 +47,7 @@ pub(crate) struct Task {
     pub(crate) outbox: Outbox,
     /// The own messages that may be sent through the gateway.
     pub(crate) fallbacks: Bucket,
-    /// Since when the fallback cannot serve all members without a path.
+    /// When own reliable messages first waited for paths, since all members had one.
     pub(crate) lacks_paths_since: Option<Instant>,
     pub(crate) counters: Arc<LiveCounters>,
     /// The links so far.

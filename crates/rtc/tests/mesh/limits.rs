@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rtc::mesh::{Limits, MAX_PACKET_BYTES, MeshPeer, Options, SendError};
 use test_support::network_namespace;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use crate::{
     hub::{Hub, address},
@@ -123,6 +123,31 @@ async fn reliable_messages_wait_for_the_paths_to_many() {
     one.plan(2, &[1, 2], &[]);
     sleep(Duration::from_secs(1)).await;
     assert_eq!(hub.log().len(), 17);
+}
+
+#[tokio::test]
+async fn members_without_a_path_delay_messages_once() {
+    if !network_namespace::enter("limits::members_without_a_path_delay_messages_once") {
+        return;
+    }
+    let hub = Hub::default();
+    let limits = Limits { fallbacks_per_second: 5, ..Limits::default() };
+    let one = TestMember::start_with(&hub, 1, Options { limits, ..options(1) });
+    let mut members = [one, TestMember::start(&hub, 2)];
+    let aliases: Vec<u32> = (1..=12).collect();
+    link(&mut members, 1, &aliases, &[(1, 2)]).await;
+    let [one, mut two] = members;
+    for number in 0..40_u32 {
+        one.sender.send_reliable(number.to_string().into()).unwrap();
+        sleep(Duration::from_millis(50)).await;
+    }
+    // The fallback to ten others is used up by the first message; the link is not.
+    let received = async {
+        for number in 0..40_u32 {
+            assert_eq!(two.data().await.payload, number.to_string());
+        }
+    };
+    timeout(Duration::from_secs(4), received).await.expect("all messages within one wait");
 }
 
 #[tokio::test]

@@ -84,10 +84,7 @@ impl RpcDialect {
         response: &impl Message,
         now: Instant,
     ) -> Result<ClientRequest, MeshRefusal> {
-        let mut read_at = None;
-        for signal in &signals {
-            read_at = self.mesh.charge(signal, length, now)?;
-        }
+        let read_at = self.mesh.charge(&signals, length, now)?;
         self.mesh.begin_forwarding(number, response.encode_to_vec().into());
         Ok(ClientRequest::MeshSignals { signals, read_at })
     }

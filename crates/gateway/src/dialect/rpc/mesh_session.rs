@@ -24,6 +24,9 @@ use crate::{
 pub(crate) struct MeshSession {
     /// The island of the last assignment, if it is a mesh.
     island: Option<IslandId>,
+    /// The island of the last assignment, if it is a mesh or was one: fallback messages are still exchanged while it
+    /// moves. The registry of sessions decides for how long.
+    fallback_island: Option<IslandId>,
     /// The newest plan of that island.
     plan: Option<Plan>,
     /// The newest ICE servers, if they changed since the assignment.
@@ -58,6 +61,9 @@ const FALLBACK_BYTES: usize = 256 * 1024;
 /// The most recipients of one call of `MessagingService.Publish`.
 const MAX_RECIPIENTS: usize = 16;
 
+/// The most neighbours of a status. A plan lists six.
+const MAX_NEIGHBOURS: usize = 64;
+
 /// A signal for the client, as a message in its mailbox.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct MailboxMessage {
@@ -79,6 +85,8 @@ pub(crate) enum MeshCallError {
     NoPacket,
     #[error("a message has 1 to {MAX_RECIPIENTS} recipients")]
     Recipients,
+    #[error("a status has at most {MAX_NEIGHBOURS} neighbours")]
+    Neighbours,
     #[error("a stream of this procedure is open")]
     StreamOpen,
 }
@@ -87,7 +95,7 @@ impl MeshCallError {
     pub(crate) fn code(&self) -> ErrorCode {
         match self {
             Self::Refused(MeshRefusal::NoMember | MeshRefusal::Candidate) => ErrorCode::Refused,
-            Self::Refused(MeshRefusal::Rate) | Self::Recipients => ErrorCode::LimitReached,
+            Self::Refused(MeshRefusal::Rate) | Self::Recipients | Self::Neighbours => ErrorCode::LimitReached,
             Self::Refused(_) | Self::NoPacket => ErrorCode::BadPayload,
             Self::NoPlan | Self::OtherRoom | Self::StreamOpen => ErrorCode::Refused,
         }
@@ -99,6 +107,7 @@ impl MeshSession {
     pub(crate) fn new(now: Instant) -> Self {
         Self {
             island: None,
+            fallback_island: None,
             plan: None,
             ice_servers: String::new(),
             throttle: SignalThrottle::new(now),
@@ -113,6 +122,10 @@ impl MeshSession {
         let island = change.is_mesh.then(|| change.island.clone());
         if island != self.island {
             self.plan = None;
+        }
+        self.fallback_island.take_if(|before| *before != change.island);
+        if island.is_some() {
+            self.fallback_island.clone_from(&island);
         }
         self.island = island;
         self.ice_servers.clear();
@@ -141,7 +154,9 @@ impl MeshSession {
     /// Converts an encoded signal of another member. One of an earlier island is dropped: the message in the mailbox
     /// does not name the island. A fallback is also queued for its stream.
     pub(crate) fn receive_signal(&mut self, signal: Bytes) -> Option<MailboxMessage> {
-        let signal = Signal::decode(signal).ok().filter(|signal| self.is_current(&signal.island_id))?;
+        let signal = Signal::decode(signal).ok()?;
+        let island = self.island_of(signal.content.as_ref()?);
+        island.filter(|island| island.as_str() == signal.island_id)?;
         let sender = signal.peer.parse().ok()?;
         if let (Some(Content::Fallback(packet)), Some(stream)) = (&signal.content, &mut self.fallbacks) {
             stream.push(sender, packet);
@@ -157,9 +172,17 @@ impl MeshSession {
         negotiation: u32,
         content: Content,
     ) -> Result<Signal, MeshRefusal> {
-        let island = self.island.as_ref().ok_or(MeshRefusal::NoMember)?;
+        let island = self.island_of(&content).ok_or(MeshRefusal::NoMember)?;
         let (island_id, peer) = (island.as_str().to_owned(), recipient.to_owned());
         Ok(Signal { island_id, peer, negotiation, content: Some(content) })
+    }
+
+    /// The island in which a signal is exchanged.
+    fn island_of(&self, content: &Content) -> Option<&IslandId> {
+        match content {
+            Content::Fallback(_) => self.fallback_island.as_ref(),
+            _ => self.island.as_ref(),
+        }
     }
 
     /// The fallback signals of a message to several members.
@@ -178,6 +201,9 @@ impl MeshSession {
             return Ok(report);
         }
         let plan = self.plan.as_ref().ok_or(MeshCallError::NoPlan)?;
+        if status.connected_to.len() > MAX_NEIGHBOURS {
+            return Err(MeshCallError::Neighbours);
+        }
         if status.room != plan.island_id {
             return Err(MeshCallError::OtherRoom);
         }
@@ -233,14 +259,14 @@ impl MeshSession {
         std::mem::take(&mut stream.is_due).then(|| table().encode_to_vec().into())
     }
 
-    /// Charges a signal to the rate limit: see [`SignalThrottle::charge`].
+    /// Charges signals to the rate limit: see [`SignalThrottle::charge`].
     pub(crate) fn charge(
         &mut self,
-        signal: &Signal,
+        signals: &[Signal],
         bytes: usize,
         now: Instant,
     ) -> Result<Option<Instant>, MeshRefusal> {
-        self.throttle.charge(signal, bytes, now)
+        self.throttle.charge(signals, bytes, now)
     }
 
     /// Keeps the response of a call until its request has been handled.

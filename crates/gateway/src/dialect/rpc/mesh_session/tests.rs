@@ -97,6 +97,8 @@ fn status_becomes_a_report_by_the_newest_plan() {
         ..LinkReport::default()
     };
     assert_eq!(report, expected);
+    let flood = vec![String::new(); MAX_NEIGHBOURS + 1];
+    assert_eq!(mesh.report(status("I1", &flood)), Err(MeshCallError::Neighbours));
     let own = LinkReport { island_id: "I7".to_owned(), failed: vec![3], ..LinkReport::default() };
     let status = PeerStatus { report: Some(own.clone()), ..PeerStatus::default() };
     assert_eq!(mesh.report(status), Ok(own), "the registry checks its island");
@@ -156,4 +158,19 @@ fn signals_of_the_current_island_name_the_initiator() {
     assert_eq!(mesh.receive_signal(signal("I0", NEAR, candidate())), None);
     mesh.change_island(&assignment("I1", false));
     assert_eq!(mesh.receive_signal(signal("I1", NEAR, candidate())), None);
+}
+
+#[test]
+fn fallback_is_exchanged_while_the_island_moves_to_rooms() {
+    let mut mesh = member();
+    let fallback = || Content::Fallback("late".into());
+    mesh.change_island(&assignment("I1", false));
+    assert_eq!(mesh.signal("", 0, fallback()).unwrap().island_id, "I1");
+    let received = mesh.receive_signal(signal("I1", NEAR, fallback()));
+    assert_eq!(received.unwrap().kind, SignalKind::Fallback);
+    let offer = Content::Offer(String::new());
+    assert_eq!(mesh.signal("", 0, offer), Err(MeshRefusal::NoMember));
+    mesh.change_island(&assignment("I2", false));
+    assert_eq!(mesh.receive_signal(signal("I1", NEAR, fallback())), None);
+    assert_eq!(mesh.signal("", 0, fallback()), Err(MeshRefusal::NoMember));
 }
