@@ -46,19 +46,20 @@ window.authenticate = (auth_chain_json, x) => {
 
 window.publish = (text, label) => {
   const payload = new TextEncoder().encode(text);
-  const route = state.plan.routes.find(route => route.source === state.plan.alias);
   sequence += 1;
   const packet = Packet.fromObject({ source: state.plan.alias, version: state.plan.version, sequence, payload });
   const bytes = Packet.encode(packet).finish();
-  (route?.to ?? []).forEach(alias => links.get(alias)?.channels[label]?.send(bytes));
+  own_neighbours().forEach(alias => links.get(alias)?.channels[label]?.send(bytes));
 };
+
+// The members that the plan sends own messages to.
+const own_neighbours = () => state.plan?.routes.find(route => route.source === state.plan.alias)?.to ?? [];
 
 window.state = () => ({
   ...state,
   plan: undefined,
   alias: state.plan?.alias,
-  members: state.plan?.members.length ?? 0,
-  linked: [...links].filter(([, link]) => is_up(link)).map(([alias]) => address_of(alias)),
+  routed: own_neighbours().map(address_of),
 });
 
 function receive(message) {

@@ -89,11 +89,9 @@ async fn page_is_a_member_of_a_mesh() {
     let mut page = BrowserPage::open("mesh_member.js", &PROTOS);
     sign_in(&mut page, &realm, &own).await;
     let mut members = [SdkMember::join(&realm, &low).await, SdkMember::join(&realm, &high).await];
-    let state = page_state(&mut page, |state| {
-        let connected = state["linked"].as_array().map_or(0, Vec::len);
-        connected == 2
-    })
-    .await;
+    // Its links are up, and the plan routes its messages over them.
+    let is_routed = |state: &Value| state["routed"].as_array().is_some_and(|routed| routed.len() == 2);
+    let state = page_state(&mut page, is_routed).await;
     assert!(state["connection"].as_str().unwrap().starts_with("p2p:"), "{state}");
     // More than one if an attempt took too long.
     let [offered, answered] = ["offered", "answered"].map(|count| state[count].as_u64().unwrap());
