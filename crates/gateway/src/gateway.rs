@@ -170,7 +170,7 @@ async fn open_archipelago_socket(
     Extension(network): Extension<Network>,
     request: Request,
 ) -> Response {
-    let new_dialect = |_: &Shared| ArchipelagoDialect::new(Instant::now());
+    let new_dialect = |_: &Shared| ArchipelagoDialect::default();
     open_socket(shared, network, request, protocol::ARCHIPELAGO_SUBPROTOCOL, new_dialect)
 }
 

@@ -107,6 +107,10 @@ async fn clients_exchange_messages_in_a_mesh() {
     let (linked, mut links) = watch::channel(0);
     let forwarding = tokio::spawn(forward([socket_of_one, socket_of_two], addresses.clone(), linked));
     links.wait_for(|linked| *linked == 2).await.unwrap();
+    for (explorer, other) in [(&mut one, &addresses[1]), (&mut two, &addresses[0])] {
+        let Event::LinksChanged { neighbours, .. } = room_event(explorer).await else { panic!("no link") };
+        assert!(neighbours.iter().map(ToString::to_string).eq([other.clone()]));
+    }
     let handles = [one.handle(), two.handle()];
     for (from, to, alias, unreliable) in [(&handles[0], &mut two, 1, false), (&handles[1], &mut one, 2, true)]
     {

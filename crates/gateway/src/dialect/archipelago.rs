@@ -25,7 +25,7 @@ use crate::{
 
 /// The packets of one client that are not yet processed or written: at most one in each direction, because the
 /// driver processes and writes each before the next.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct ArchipelagoDialect {
     received: Option<ClientRequest>,
     output: Option<Bytes>,
@@ -33,11 +33,6 @@ pub(crate) struct ArchipelagoDialect {
 }
 
 impl ArchipelagoDialect {
-    /// The state of a client that has just connected.
-    pub(crate) fn new(now: Instant) -> Self {
-        Self { received: None, output: None, signal_throttle: SignalThrottle::new(now) }
-    }
-
     fn signal(&mut self, signal: Signal, length: usize) -> Option<ClientRequest> {
         let signals = vec![signal];
         match self.signal_throttle.charge(&signals, length, Instant::now()) {
@@ -173,7 +168,7 @@ mod tests {
 
     #[test]
     fn packet_is_one_request_and_unknown_packet_is_none() {
-        let (mut dialect, now) = (ArchipelagoDialect::new(Instant::now()), Instant::now());
+        let (mut dialect, now) = (ArchipelagoDialect::default(), Instant::now());
         let heartbeat = client_packet::Message::Heartbeat(Heartbeat::default());
         let packet = ClientPacket { message: Some(heartbeat) }.encode_to_vec();
         assert_eq!(dialect.receive(packet.into()), Ok(FrameCost::Charged));

@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// The mesh of one session, as far as the session's client is concerned.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct MeshSession {
     /// The island of the last assignment, if it is a mesh.
     island: Option<IslandId>,
@@ -103,20 +103,6 @@ impl MeshCallError {
 }
 
 impl MeshSession {
-    /// The state of a client that has just connected.
-    pub(crate) fn new(now: Instant) -> Self {
-        Self {
-            island: None,
-            fallback_island: None,
-            plan: None,
-            ice_servers: String::new(),
-            throttle: SignalThrottle::new(now),
-            forwarding: None,
-            tables: None,
-            fallbacks: None,
-        }
-    }
-
     /// Handles a new assignment, which has new ICE servers. The plan remains if the island is the same mesh.
     pub(crate) fn change_island(&mut self, change: &IslandChange) {
         let island = change.is_mesh.then(|| change.island.clone());

@@ -65,7 +65,7 @@ impl RpcDialect {
             disconnection_calls: Vec::new(),
             subscriptions: Subscriptions::new(topics, max, buffer),
             topic_throttle: Throttle::new(u32::MAX, settings.topic_bytes_per_second, now),
-            mesh: Box::new(MeshSession::new(now)),
+            mesh: Box::default(),
             sign_in_call: None,
             peer: None,
         }

@@ -31,7 +31,7 @@ fn plan(island: &str, version: u32) -> Plan {
 
 /// A member of the mesh `I1`, without a plan.
 fn member() -> MeshSession {
-    let mut mesh = MeshSession::new(Instant::now());
+    let mut mesh = MeshSession::default();
     mesh.change_island(&assignment("I1", true));
     mesh
 }
@@ -137,7 +137,7 @@ fn messages_have_a_bounded_number_of_recipients() {
     for count in [0, MAX_RECIPIENTS + 1] {
         assert_eq!(publish(count, packet.clone()), Err(MeshCallError::Recipients));
     }
-    let outsider = MeshSession::new(Instant::now());
+    let outsider = MeshSession::default();
     let request = bff::Request { peers: vec![NEAR.to_string()], packet, reason: 0 };
     assert_eq!(outsider.fallbacks(request), Err(MeshRefusal::NoMember.into()));
 }
