@@ -3,17 +3,12 @@
 
 use std::collections::BTreeMap;
 
+use test_support::measurement::print;
+
 use super::*;
 
 fn samples(default: usize) -> usize {
     std::env::var("ATOLL_LIVEKIT_FIGURES").map_or(default, |count| count.parse().unwrap())
-}
-
-/// Prints the median, the 99th percentile and the maximum.
-fn print(label: &str, mut times: Vec<Duration>) {
-    times.sort();
-    let at = |share: f64| times[((times.len() - 1) as f64 * share).round() as usize];
-    println!("{label}: p50 {:?}, p99 {:?}, max {:?} of {}", at(0.5), at(0.99), at(1.0), times.len());
 }
 
 /// Waits until a peer is no longer in the server's list of a room, and returns for how long.

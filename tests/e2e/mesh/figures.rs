@@ -8,6 +8,7 @@ use std::{
 
 use client::{Dialect, Event, Explorer, Handle, Position, Settings};
 use serde_json::Value;
+use test_support::measurement::print;
 use tokio::{sync::mpsc, time::sleep};
 
 use super::*;
@@ -169,12 +170,6 @@ impl Publisher {
         });
         Self { address, handle, received, first_message }
     }
-}
-
-fn print(label: &str, mut times: Vec<Duration>) {
-    times.sort();
-    let at = |share: f64| times[((times.len() - 1) as f64 * share).round() as usize];
-    println!("{label}: p50 {:?}, p99 {:?}, max {:?} of {}", at(0.5), at(0.99), at(1.0), times.len());
 }
 
 /// One bot in a process of its own, which can be killed.
